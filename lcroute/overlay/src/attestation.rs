@@ -1,14 +1,15 @@
-//! Attestations: by them two hosts that run with one node's key (a copied state folder) learn of each other.
+//! Attestations: two hosts with one node's key (a copied state folder) learn of each other by them.
 //!
 //! ```text
 //! session 64 | session of the other run 64 | count 8 | count x candidate (as in a description)
 //!   | ed25519 signature 512 over the network's key and all of the above
 //! ```
 //!
-//! A peer that has a link to one run of a node, and gets requests of another one while that link lives, asks both to
-//! attest, and gives each the other's attestation. Who finds its own session there, in what its own key has signed, knows
-//! that somebody else has the key: sessions are random, so an earlier run of this node cannot have named it. No clock is
-//! needed for that, nor trust in the peer. Addresses are those of the host itself.
+//! A peer that has a link to one run of a node, and receives requests of a second run while that
+//! link lives, requests an attestation of both. It sends each run the other's attestation. A run
+//! that finds its own session there, signed with its own key, knows that another host has the key.
+//! Sessions are random, so an earlier run of this node cannot have named it. The check needs no
+//! clock and no trust in the peer. Each host names its own addresses.
 
 use std::net::SocketAddr;
 
@@ -19,36 +20,36 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::config::Identity;
 use crate::description::Candidate;
 
-/// Context of the signature: it is good for nothing else.
+/// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 attestation";
-/// Most addresses that are named. Chosen: enough to find a host by.
+/// Maximum number of addresses in an attestation. Chosen: enough to find a host.
 const MAX_ADDRESSES: usize = 4;
 /// Longest encoded attestation in bytes.
 pub(crate) const MAX_ATTESTATION: usize = 8 + 8 + 1 + MAX_ADDRESSES * 20 + 64;
-/// A second run of a peer must show itself for so long, beside a link that lives, before both are asked. Chosen: the link
-/// of a peer that was killed and is back has ended by then.
+/// Time for which a second run must send requests beside a live link before both runs are asked.
+/// Chosen: the link of a peer that was killed and restarted has ended by then.
 const SUSPICIOUS_AFTER: Duration = Duration::from_secs(2);
-/// So long passes before two runs are asked again. Chosen: a host that is told keeps it for five minutes.
+/// Pause between requests to two runs that attested. Chosen: hosts store a conflict for 300 s.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// So long passes before they are asked again where one of the two has not answered. Chosen: more than a way there and
-/// back through a signalling server.
+/// Pause before the runs are asked again if one of them has not answered. Chosen: longer than a
+/// round trip through a signalling server.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(5);
-/// Most runs of one peer beside its linked one that are kept. Chosen: the other host, and a linked one that restarts.
+/// Maximum number of stored runs beside the linked one. Chosen: the other host, and a restart.
 pub(crate) const MAX_OTHER_RUNS: usize = 2;
-/// Two runs that attest no more are shown for so long. Chosen: a few questions may get lost.
+/// Time for which a conflict is shown. Chosen: a few requests may get lost.
 const SHOWN_FOR: Duration = Duration::from_secs(300);
 
-/// What one run of a node's process has signed of itself.
+/// A signed statement of one run of a node's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attestation {
     pub(crate) session: u64,
-    /// The run beside which it lives.
+    /// The run that it attests beside.
     pub(crate) other: u64,
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
 impl Attestation {
-    /// Of this run; at most four of its addresses go in.
+    /// Signs the attestation of this run, with at most four of its addresses.
     pub(crate) fn sign(
         identity: &Identity,
         (session, other): (u64, u64),
@@ -66,7 +67,6 @@ impl Attestation {
         w.into_vec()
     }
 
-    /// Reads one, and checks that `signer` has made it.
     pub(crate) fn open(
         bytes: &[u8],
         network: &NetworkId,
@@ -100,26 +100,24 @@ fn signed_bytes(network: &NetworkId, attestation: &[u8]) -> Vec<u8> {
     [network.public_key(), attestation].concat()
 }
 
-/// Another run of a linked peer's process, and what both have attested.
+/// Another run of a linked peer's process, with the attestations of both.
 #[derive(Debug)]
 pub(crate) struct OtherRun {
     pub(crate) session: u64,
-    /// The run beside which it lives, which has the link.
     linked_session: u64,
-    /// Before that nobody is asked.
+    /// Time of the first request for attestations.
     suspicious_from: Instant,
     asked_at: Option<Instant>,
-    /// When both last attested.
     proven_at: Option<Instant>,
-    /// Of the linked run and of the other one, encoded.
+    /// Attestations of the linked run and of the other one, with their encoding.
     linked: Option<(Vec<u8>, Attestation)>,
     other: Option<(Vec<u8>, Attestation)>,
 }
 
-/// Two hosts have one key: what each of them gets, and where both are.
+/// Proof that two hosts have one key: the attestation for each, and the addresses of both.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Proof {
-    /// It is the first of these two runs.
+    /// True for the first proof about these two runs.
     pub(crate) is_first: bool,
     pub(crate) for_linked: Vec<u8>,
     pub(crate) for_other: Vec<u8>,
@@ -140,8 +138,7 @@ impl OtherRun {
         }
     }
 
-    /// The same beside the run that has the link now. One that lived beside another run is no longer looked at: both are
-    /// asked at once.
+    /// Returns this run beside the present linked run; if that has changed, both are asked at once.
     pub(crate) fn beside(self, linked_session: u64, now: Instant) -> Self {
         if self.linked_session == linked_session {
             return self;
@@ -152,7 +149,7 @@ impl OtherRun {
         }
     }
 
-    /// Whether both are to be asked now; if so, they count as asked.
+    /// Returns whether both are to be asked now; if so, they count as asked.
     pub(crate) fn ask(&mut self, now: Instant) -> bool {
         let due = match self.asked_at {
             None => self.suspicious_from,
@@ -167,12 +164,13 @@ impl OtherRun {
         true
     }
 
-    /// Whether both are there, as far as is known.
+    /// Returns whether both hosts are known to run.
     pub(crate) fn is_proven(&self, now: Instant) -> bool {
         self.proven_at.is_some_and(|at| now < at + SHOWN_FOR)
     }
 
-    /// Takes what one of the two has attested; the proof once both have, once for each time that they were asked.
+    /// Stores an attestation of one run. Returns the proof once both have answered, once per
+    /// request.
     pub(crate) fn take(
         &mut self,
         bytes: &[u8],

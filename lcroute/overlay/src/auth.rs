@@ -2,36 +2,36 @@
 //!
 //! ```text
 //! type 8 = 0x01 | version 8 = 1 | role 8 (0 offerer, 1 answerer) | ed25519 signature 512
-//! signed: network 256 | offerer 256 | answerer 256 | offerer's DTLS fingerprint 256 | answerer's 256
-//!         | attempt 256 (the offerer's nonce) | answerer's nonce 256 | role 8
+//! signed: network 256 | offerer 256 | answerer 256 | offerer's DTLS fingerprint 256
+//!         | answerer's 256 | attempt 256 (the offerer's nonce) | answerer's nonce 256 | role 8
 //! ```
 //!
-//! Whoever moves a message into another DTLS session, network or attempt, or sends it back to where
-//! it came from, has a signature that does not verify.
+//! The signature does not verify in another DTLS session, network or attempt, nor for its own
+//! sender.
 
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::description::Fingerprint;
 
-/// Context of the signature: it is good for nothing else.
+/// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 link";
 /// First byte of Auth.
 const TYPE: u8 = 1;
-/// Its second byte: the version of Auth.
+/// Second byte of Auth: its version.
 const VERSION: u8 = 1;
 
-/// Which side of a link.
+/// A side of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It made the offer: the smaller PeerId.
+    /// The side that made the offer: the smaller PeerId.
     Offerer = 0,
-    /// It answered.
+    /// The side that answered.
     Answerer = 1,
 }
 
 impl Role {
-    /// The other side's.
+    /// Returns the role of the other side.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -41,7 +41,7 @@ impl Role {
     }
 }
 
-/// Everything that both sides must agree on.
+/// All values that both sides must agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub(crate) network: NetworkId,
@@ -54,7 +54,7 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
-    /// Our message, as `role`.
+    /// Signs the message of this side, as `role`.
     pub(crate) fn sign(&self, key: &SecretKey, role: Role) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(TYPE).u8(VERSION).u8(role as u8);
@@ -62,7 +62,6 @@ impl Binding {
         w.into_vec()
     }
 
-    /// Whether `message` is what the side `role` had to send.
     pub(crate) fn verify(&self, role: Role, message: &[u8]) -> bool {
         let signer = match role {
             Role::Offerer => &self.offerer,

@@ -1,4 +1,4 @@
-//! Who this node is, and the bounds within which its overlay works.
+//! The identity of this node, and the bounds of its overlay.
 
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -11,27 +11,27 @@ pub struct Identity {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) network: NetworkId,
     pub(crate) chain: Chain,
-    /// What it speaks: everybody the same, but in tests.
+    /// The versions that this node supports: [`SPEAKS`], except in tests.
     pub(crate) speaks: Versions,
 }
 
-/// Versions of what two nodes must have in common.
+/// Versions that two nodes must have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Versions {
-    /// Of sealed messages.
+    /// Version of sealed messages.
     pub signal: u8,
-    /// Of control messages, `/lcroute/control/N`.
+    /// Version of control messages, `/lcroute/control/N`.
     pub control: u8,
 }
 
-/// What this version speaks.
+/// The versions that this release supports.
 pub const SPEAKS: Versions = Versions {
     signal: 2,
     control: 4,
 };
 
 impl Identity {
-    /// The identity of `key` in `network`, to which `chain` shows that it belongs.
+    /// Returns the identity of `key` in `network`; `chain` proves the membership.
     #[must_use]
     pub fn new(key: Arc<SecretKey>, network: NetworkId, chain: Chain) -> Self {
         Self {
@@ -48,19 +48,20 @@ impl Identity {
         self.key.peer_id()
     }
 
-    /// Whether it is a leaf, which has links with routers alone, and only with those that it wants.
+    /// Returns whether the node is a leaf: it has links with routers alone, and only with wanted
+    /// ones.
     #[must_use]
     pub fn is_leaf(&self) -> bool {
         self.chain.node().grant().leaf
     }
 
-    /// The versions that it speaks.
+    /// Returns the versions that the node supports.
     #[must_use]
     pub fn speaks(&self) -> Versions {
         self.speaks
     }
 
-    /// The same node, speaking other versions: how nodes of different releases meet.
+    /// Returns the same node with other versions, for tests between different releases.
     #[must_use]
     pub fn speaking(self, speaks: Versions) -> Self {
         Self { speaks, ..self }
@@ -73,16 +74,16 @@ impl Identity {
     }
 }
 
-/// How an overlay is set up.
+/// The configuration of an overlay.
 #[derive(Debug, Clone)]
 pub struct OverlayConfig {
-    /// Who we are.
+    /// Key and membership of this node.
     pub identity: Identity,
-    /// For certificates and the age of messages.
+    /// Clock for certificates and the age of messages.
     pub clock: WallClock,
-    /// The hello epoch: rare checks of all links happen at this time and at whole steps before and after.
+    /// Hello epoch: rare checks of all links happen at this time and at whole steps from it.
     pub epoch: Instant,
-    /// Where all randomness of the overlay comes from.
+    /// Seed of all randomness of the overlay.
     pub seed: [u8; 32],
     /// Bounds.
     pub limits: Limits,
@@ -91,15 +92,16 @@ pub struct OverlayConfig {
 /// Bounds of memory and time.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Most peers that are tried, linked or shown at a time.
+    /// Maximum number of peers that are tried, linked or shown.
     pub peers: usize,
-    /// Most links, made and being made, before a peer that we do not want is refused. Those of leaves are not among them.
+    /// Maximum number of links, made and being made, beyond which unwanted peers are refused;
+    /// without leaves.
     pub links: usize,
-    /// Most links of leaves, made and being made.
+    /// Maximum number of links of leaves, made and being made.
     pub leaves: usize,
-    /// Most peers whose presence on carriers is remembered.
+    /// Maximum number of peers with stored presence.
     pub present: usize,
-    /// How long an attempt may take until both channels are authenticated.
+    /// Time limit of an attempt until both channels are authenticated.
     pub attempt: Duration,
     /// First and longest pause between attempts.
     pub backoff: (Duration, Duration),

@@ -1,4 +1,4 @@
-//! What the overlay asks of the stack below it: connections to peers, without any notion of who they are.
+//! The overlay's interface to the stack below it: connections to peers, without identities.
 //!
 //! ```text
 //! offer() ------ Described ----> the peer's answer()
@@ -19,42 +19,45 @@ use crate::description::{Candidate, Description, Fingerprint};
 use crate::event::{EndReason, SendError};
 use crate::info::{LinkInfo, Traffic};
 
-/// Connections to peers, each known by the number of the link that it may become.
+/// Connections to peers, each identified by the number of the link that it may become.
 ///
-/// Natively WebRTC over datagrams (`lcroute-webrtc`), in a page RTCPeerConnection. After each call the overlay empties
-/// [`Self::poll_event`]. A number that is not known, or not any more, is ignored.
+/// Natively WebRTC over datagrams (`lcroute-webrtc`), in a page RTCPeerConnection. After each call
+/// the overlay empties [`Self::poll_event`]. Calls with an unknown number are ignored.
 pub trait Connections: fmt::Debug {
-    /// The peer of a connection that is about to begin must not learn addresses of this host: relays are all that it may use.
-    /// Where a stack does not know how, only its description keeps them from the peer.
+    /// Restricts a connection that is about to begin to relays: the peer must not learn addresses
+    /// of this host. In a stack without support for this, only the description hides them.
     fn use_relays_only(&mut self, _link: LinkId) {}
 
-    /// Begins a connection as offerer. [`ConnectionEvent::Described`] follows, once addresses are known.
+    /// Begins a connection as offerer. [`ConnectionEvent::Described`] follows with known addresses.
     fn offer(&mut self, link: LinkId, now: Instant);
 
-    /// Begins a connection as answerer. [`ConnectionEvent::Described`] follows, once addresses are known.
+    /// Begins a connection as answerer. [`ConnectionEvent::Described`] follows with known
+    /// addresses.
     fn answer(&mut self, link: LinkId, offer: &Description, now: Instant);
 
     /// Takes the answer to an offer, of a new connection or of a restart.
     fn accept(&mut self, link: LinkId, answer: &Description, now: Instant);
 
-    /// More addresses of the peer: ICE tries them besides (RFC 8838). Those that come before the answer may be dropped.
+    /// Adds addresses of the peer for ICE (RFC 8838). Those that come before the answer may be
+    /// dropped.
     fn add_candidates(&mut self, link: LinkId, candidates: &[Candidate], now: Instant);
 
-    /// The path is lost, and the peer is asked for a restart: nothing is sent before there is another path.
+    /// Marks the path as lost, with a restart requested: nothing is sent before a new path.
     fn await_restart(&mut self, link: LinkId);
 
-    /// Restarts ICE (RFC 8445, section 9), as answerer of `offer`, else as offerer. DTLS and channels stay.
-    /// [`ConnectionEvent::Described`] follows, and [`ConnectionEvent::Path`] when there is another path.
+    /// Restarts ICE (RFC 8445, section 9), as answerer of `offer`, else as offerer. DTLS and
+    /// channels stay. [`ConnectionEvent::Described`] follows, and [`ConnectionEvent::Path`] when
+    /// there is another path.
     fn restart(&mut self, link: LinkId, offer: Option<&Description>, now: Instant);
 
-    /// SHA-256 of the certificate that the peer has shown in DTLS.
+    /// SHA-256 of the certificate that the peer presented in DTLS.
     fn remote_fingerprint(&mut self, link: LinkId) -> Option<Fingerprint>;
 
-    /// Both sides have proven who they are: lanes and hellos begin. `answers`: the other end sends the regular hellos, this
-    /// one answers them. It is false at one end of each link.
+    /// Starts lanes and hellos: both sides are authenticated. With `answers`, the other end sends
+    /// the regular hellos, and this one answers them. It is false at exactly one end of each link.
     fn authenticated(&mut self, link: LinkId, answers: bool, now: Instant);
 
-    /// At most so many bytes wait in the data channel of a connection. The media lane bounds itself.
+    /// Limits the data channel's queue of a connection, in bytes. The media lane has its own bound.
     fn bound_data_queue(&mut self, _link: LinkId, _bytes: usize) {}
 
     /// Sends a control message: reliable, in order.
@@ -77,154 +80,154 @@ pub trait Connections: fmt::Debug {
     fn send_data(&mut self, link: LinkId, parts: [&[u8]; 2], now: Instant)
     -> Result<(), SendError>;
 
-    /// There is reason to think that the peer has gone: find out now.
+    /// Checks at once whether the peer still answers.
     fn suspect(&mut self, link: LinkId, now: Instant);
 
-    /// Ends a connection and says goodbye to the peer. No event of it follows.
+    /// Ends a connection and notifies the peer. No event of it follows.
     fn close(&mut self, link: LinkId, now: Instant) -> Closing;
 
-    /// The path in use; none before there is one, while ICE restarts, or where the stack does not tell.
+    /// The path in use; none before the first, while ICE restarts, or if the stack reports none.
     fn path(&self, link: LinkId) -> Option<Path>;
 
-    /// Sends a datagram without any connection, from one of our addresses if that matters. It is lost where the stack
-    /// cannot.
+    /// Sends a datagram outside of any connection, from the given local address if any. May drop
+    /// it.
     fn send_straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes);
 
-    /// Addresses at which this node may be reached.
+    /// Returns the addresses at which this node may be reached.
     fn candidates(&self) -> Vec<Candidate>;
 
-    /// How a link does, but for its round trip.
+    /// Returns the state of a link, except its round trip.
     fn info(&self, link: LinkId) -> LinkInfo;
 
-    /// The round trip of a link: the quickest of the last hellos, once there were enough.
+    /// Returns the round trip of a link: the shortest of the last hellos, once there were enough.
     fn round_trip(&self, link: LinkId) -> Option<Duration>;
 
-    /// Whether a queue stands in the path, as far as the stack knows.
+    /// Returns whether a queue stands in the path, as far as the stack knows.
     fn is_congested(&self, _link: LinkId) -> bool {
         false
     }
 
-    /// What a connection has sent and received.
+    /// Returns the traffic of a connection, sent and received.
     fn traffic(&self, link: LinkId) -> Traffic;
 
-    /// Does what is due.
+    /// Handles all timers that are due.
     fn handle_timeout(&mut self, now: Instant);
 
-    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    /// Returns the latest time for the next call of [`Self::handle_timeout`].
     fn poll_timeout(&mut self) -> Option<Instant>;
 
     /// The next event.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;
 
-    /// What was dropped so far: reason and count.
+    /// Returns the drops so far: reason and count.
     fn drops(&self) -> Vec<(&'static str, u64)>;
 }
 
 /// Both ends of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
-    /// Here.
+    /// Address of this node.
     pub local: SocketAddr,
-    /// There.
+    /// Address of the peer.
     pub remote: SocketAddr,
 }
 
-/// What connections tell the overlay.
+/// Events that connections report to the overlay.
 #[derive(Debug)]
 pub enum ConnectionEvent {
-    /// What the peer needs to know of this end, for an offer, an answer or a restart.
+    /// This end's description, for an offer, an answer or a restart.
     Described {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
-        /// For the peer.
+        /// The description for the peer.
         description: Description,
     },
     /// Control and data channels are open.
     Open {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
     },
     /// A message of the control channel, in order.
     Control {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
         /// The message.
         message: Bytes,
     },
-    /// A message that was sent as data. Before [`Connections::authenticated`] there are none.
+    /// A data message. There are none before [`Connections::authenticated`].
     Data {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
         /// The message.
         message: Bytes,
     },
-    /// The round trip was measured for the first time, or is shorter than was thought.
+    /// The round trip was measured for the first time, or is shorter than the last reported one.
     RoundTrip {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
-        /// The quickest of the last hellos.
+        /// The shortest of the last hellos.
         rtt: Duration,
     },
-    /// The peer speaks another version of control messages.
+    /// The peer uses another version of control messages.
     OtherControl {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
         /// The peer's version.
         version: u8,
     },
     /// ICE has found a path, the first or after a restart.
     Path {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
     },
     /// The local address of the path has gone: the connection needs a restart.
     PathLost {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
     },
     /// The path leads over a relay, and there may be a better one now.
     BetterPath {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
     },
-    /// Addresses of this node came to be known after the description was made: the peer had better know them.
+    /// This node learned addresses after the description was made; the peer should receive them.
     Candidates {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
-        /// For the peer.
+        /// The addresses for the peer.
         candidates: Vec<Candidate>,
     },
-    /// A relay came to be known after the description was made, or an address of this host went: a connection that is not
-    /// authenticated yet had better begin anew.
+    /// A relay appeared after the description was made, or an address of this host disappeared: a
+    /// connection that is not authenticated yet should begin again.
     Outdated {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
     },
     /// The addresses of this node changed: attempts that failed before may succeed.
     AddressesChanged,
-    /// [`Connections::candidates`] are others than before.
+    /// The result of [`Connections::candidates`] has changed.
     CandidatesChanged,
-    /// The connection has ended; [`Connections::close`] forgets it.
+    /// The connection has ended; [`Connections::close`] removes it.
     Closed {
-        /// Of which connection.
+        /// The connection.
         link: LinkId,
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// A datagram without any connection, as [`Connections::send_straight`] sends it.
+    /// A datagram outside of any connection, sent by [`Connections::send_straight`].
     Straight {
-        /// Where it came in, and from.
+        /// Local address and sender.
         path: Path,
-        /// What came.
+        /// The datagram.
         datagram: Bytes,
     },
 }
 
-/// What is left of a connection.
+/// The remains of a closed connection.
 #[derive(Debug, Default)]
 pub struct Closing {
-    /// The stack below panicked: what it said, and whether over what the peer has provably sent.
+    /// A panic of the stack: its message, and whether data that the peer provably sent caused it.
     pub panic: Option<(String, bool)>,
-    /// What it has sent and received in all.
+    /// Its total traffic, sent and received.
     pub traffic: Traffic,
 }

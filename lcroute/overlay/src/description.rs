@@ -1,12 +1,13 @@
-//! What one end of a link tells the other about its ICE and DTLS: the few facts of an SDP, in binary.
+//! One end's ICE and DTLS parameters for the other end: the few facts of an SDP, in binary.
 //!
-//! The text of an SDP never crosses the network: [`Description::to_sdp`] writes it anew from these
-//! fields, so the SDP parser of the WebRTC stack only ever reads what this file wrote.
+//! The text of an SDP never crosses the network: [`Description::to_sdp`] writes it from these
+//! fields, so the SDP parser of the WebRTC stack reads only text that this file wrote.
 //!
 //! ```text
 //! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
-//! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it; the others are ignored)
-//! | count u8 | count x { kind u8 (0 host, 1 srflx, 2 relay, 3 mapped) | family u8 (4, 6) | address 4 or 16 | port 16 }
+//! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it; other bits are ignored)
+//! | count u8 | count x { kind u8 (0 host, 1 srflx, 2 relay, 3 mapped) | family u8 (4, 6)
+//!                        | address 4 or 16 | port 16 }
 //! ```
 
 use std::fmt::Write as _;
@@ -15,7 +16,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use librecast::id::{NetworkId, network_prefix};
 use librecast::wire::{Reader, WireError, Writer};
 
-/// Most candidates in a description.
 pub(crate) const MAX_CANDIDATES: usize = 16;
 
 /// Bit of `lanes`: the media lane.
@@ -26,34 +26,34 @@ const LANE_CONTROL: u8 = 2;
 /// SHA-256 of a DTLS certificate.
 pub type Fingerprint = [u8; 32];
 
-/// Where a candidate comes from.
+/// The origin of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CandidateKind {
     /// An address of the host itself.
     Host = 0,
     /// The address that a STUN server saw.
     ServerReflexive = 1,
-    /// An address of a relay (TURN) that passes on to the host.
+    /// An address of a relay (TURN) that forwards to the host.
     Relayed = 2,
-    /// An address that the host's router maps to it because it was asked to.
+    /// An address that the host's router maps to it on request (port mapping).
     Mapped = 3,
 }
 
 /// An address at which a node may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
-    /// Where it comes from.
+    /// Its origin.
     pub kind: CandidateKind,
     /// Address and port.
     pub addr: SocketAddr,
 }
 
-/// Which of the two SDPs.
+/// The kind of an SDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SdpKind {
-    /// Of the smaller PeerId.
+    /// SDP of the smaller PeerId.
     Offer,
-    /// Of the larger one.
+    /// SDP of the larger PeerId.
     Answer,
 }
 
@@ -64,24 +64,26 @@ pub struct Description {
     pub ufrag: String,
     /// ICE password: 22 to 256 characters.
     pub pwd: String,
-    /// Of the DTLS certificate.
+    /// Fingerprint of the DTLS certificate.
     pub fingerprint: Fingerprint,
-    /// Whether it speaks `/lcroute/media/1`.
+    /// Whether the end supports `/lcroute/media/1`.
     pub media: bool,
-    /// Whether it takes control messages there.
+    /// Whether the end accepts control messages there.
     pub lane_control: bool,
-    /// At most 16.
+    /// At most 16 candidates.
     pub candidates: Vec<Candidate>,
 }
 
 impl Candidate {
-    /// An attribute value of SDP (RFC 8839, section 5.1); `rank` orders candidates of one kind.
+    /// Returns an attribute value of SDP (RFC 8839, section 5.1); `rank` orders one kind's
+    /// candidates.
     #[must_use]
     pub fn to_attribute(self, rank: usize) -> String {
         let (name, preference) = match self.kind {
             CandidateKind::Host => ("host", 126_u32),
             CandidateKind::ServerReflexive => ("srflx", 100),
-            // to ICE it is what a STUN server would have seen, but open to everybody
+            // to ICE it is server-reflexive; unlike such an address it accepts datagrams from any
+            // host
             CandidateKind::Mapped => ("srflx", 110),
             CandidateKind::Relayed => ("relay", 0),
         };
@@ -119,7 +121,7 @@ impl Candidate {
             _ => return Err(WireError::Bad("candidate family")),
         };
         let port = r.u16()?;
-        // nobody makes us send checks to groups, broadcast or nowhere
+        // a description must not cause checks to groups, broadcast or unspecified addresses
         let never =
             ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
         let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
@@ -133,14 +135,14 @@ impl Candidate {
     }
 }
 
-/// Leaves out addresses of the network itself: a link over them would lead through itself.
+/// Removes addresses of the network itself: a link over them would lead through itself.
 pub(crate) fn keep_outside(candidates: &mut Vec<Candidate>, network: &NetworkId) {
     let prefix = network_prefix(network);
     let is_inside = |ip| matches!(ip, IpAddr::V6(ip) if ip.octets().starts_with(&prefix));
     candidates.retain(|candidate| !is_inside(candidate.addr.ip()));
 }
 
-/// A number, and so many candidates; those beyond the bound are left out.
+/// Writes the number of candidates, and the candidates; those beyond the bound are left out.
 pub(crate) fn write_candidates(candidates: &[Candidate], w: &mut Writer) -> Result<(), WireError> {
     let count = candidates.len().min(MAX_CANDIDATES);
     w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
@@ -157,7 +159,6 @@ pub(crate) fn read_candidates(r: &mut Reader<'_>) -> Result<Vec<Candidate>, Wire
 }
 
 impl Description {
-    /// Without addresses of the network itself.
     pub(crate) fn outside(mut self, network: &NetworkId) -> Self {
         keep_outside(&mut self.candidates, network);
         self
@@ -191,7 +192,7 @@ impl Description {
         })
     }
 
-    /// The SDP of RFC 8841 that this stands for.
+    /// Returns the SDP (RFC 8841) that the description stands for.
     #[must_use]
     pub fn to_sdp(&self, kind: SdpKind) -> String {
         let setup = match kind {
@@ -214,7 +215,7 @@ impl Description {
     }
 }
 
-/// ICE user fragment and password of an SDP that our own stack wrote.
+/// Returns ICE user fragment and password of an SDP that this node's own stack wrote.
 #[must_use]
 pub fn credentials_of(sdp: &str) -> Option<(String, String)> {
     let find = |name: &str| sdp.lines().find_map(|l| l.trim_end().strip_prefix(name));
@@ -224,7 +225,7 @@ pub fn credentials_of(sdp: &str) -> Option<(String, String)> {
     ))
 }
 
-/// RFC 8839, section 5.4: letters, digits, `+` and `/`, up to 256.
+/// Checks RFC 8839, section 5.4: letters, digits, `+` and `/`, from `least` to 256 characters.
 fn ice_chars(text: &str, least: usize) -> Result<String, WireError> {
     let ok = text
         .bytes()

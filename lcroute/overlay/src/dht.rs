@@ -1,19 +1,20 @@
 //! Presence records as items of a DHT (BEP 44), under keys that change daily.
 //!
 //! ```text
-//! key                                        who can write there       who knows it
+//! key                                        writers                  readers
 //! PeerId of a node, blinded for the day      that node                 members
 //! mailbox of a node, blinded for the day     every member              members
 //! ```
 //!
-//! Who knows a node finds its record under the first. A node that has just joined is known to nobody: it puts its record into
-//! the mailbox of its issuer, so that both ask for a link, which opens firewalls on both sides. What is in a mailbox is a
-//! sealed and signed record as anywhere; who floods it keeps newcomers from being found, and no more. It holds one record at a
-//! time: of several newcomers each signs its own anew, later than the others, until it is found.
+//! A member that knows a node finds its record under the first key. No member knows a node that has
+//! just joined. The new node writes its record into the mailbox of its issuer, so that both request
+//! a link, which opens firewalls on both sides. The mailbox contains sealed, signed records, as any
+//! carrier does; a flood of it only keeps new nodes from being found. It holds one record at a
+//! time: each of several new nodes signs its own again, with a later time, until it is found.
 //!
-//! The names follow the network's epoch ([`librecast::epoch`]): who was expelled knows none that are in use.
+//! Names follow the network's epoch ([`librecast::epoch`]): expelled nodes know no present name.
 //!
-//! Clocks may differ by twelve hours: a record is held under the names of two days, and looked up under that of today.
+//! Clocks may differ by twelve hours: a node publishes under two days' names, and looks up today's.
 
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::reach::{Base58, Item, Key, Value, signed_bytes};
@@ -21,32 +22,33 @@ use librecast::reach::{Base58, Item, Key, Value, signed_bytes};
 use crate::event::Published;
 use crate::record::{RECORD_LIFETIME, Rendezvous};
 
-/// By so many seconds clocks may differ: half a day.
+/// Permitted clock difference in seconds: half a day.
 const SKEW: u64 = 43_200;
 
 impl Rendezvous {
-    /// The key under which a node's record is today.
+    /// Returns the key under which a node's record is today.
     #[must_use]
     pub fn key_of(&self, node: &PeerId, unix: u64) -> Key {
         Base58(self.name(node, unix))
     }
 
-    /// The key of a node's mailbox today.
+    /// Returns the key of a node's mailbox today.
     #[must_use]
     pub fn mailbox_of(&self, node: &PeerId, unix: u64) -> Key {
         self.key_of(&self.mailbox(node).peer_id(), unix)
     }
 
-    /// The record of the node with this key, for all that look for it.
+    /// Returns the DHT items for the record of the node with this key.
     #[must_use]
     pub fn items(&self, key: &SecretKey, record: &Published, unix: u64) -> Vec<Item> {
         let days = [unix.saturating_sub(SKEW), unix.saturating_add(SKEW)];
-        // a newer record is good for longer
+        // a newer record ends later
         let items = days.map(|day| self.item(key, (record, record.until), day));
         items.into()
     }
 
-    /// A record for the mailbox of a node, signed for it at the time `signed`; of several records there the one signed last counts.
+    /// Returns the items for a node's mailbox, signed at the time `signed`; the latest record
+    /// counts.
     #[must_use]
     pub fn mailbox_items(
         &self,
@@ -56,13 +58,13 @@ impl Rendezvous {
     ) -> Vec<Item> {
         let days = [unix.saturating_sub(SKEW), unix.saturating_add(SKEW)];
         let mailbox = self.mailbox(of);
-        // comparable with those of nodes that leave a record there once, under the end of its lifetime
+        // comparable with nodes that write a record once, with the end of its lifetime as sequence
         let sequence = signed.saturating_add(RECORD_LIFETIME);
         let items = days.map(|day| self.item(&mailbox, (record, sequence), day));
         items.into()
     }
 
-    /// Every member has this key.
+    /// Returns the mailbox's key, which every member can derive.
     fn mailbox(&self, node: &PeerId) -> SecretKey {
         let network = self.network().public_key();
         let seed = derive("lcroute 2026 mailbox", &[network, node.public_key()]);

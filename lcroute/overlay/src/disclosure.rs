@@ -1,38 +1,39 @@
-//! To whom a node shows the addresses of its host.
+//! The members that may learn the addresses of a host.
 //!
-//! A peer to whom it does not is linked over relays alone: it gets no other candidate, no check and no datagram comes to it
-//! from the host, and none is answered that it sends there. Presence records, which every member can read, are not made.
+//! Other peers are linked over relays alone. They receive no other candidate, no check and no
+//! datagram from the host, and it answers none that they send to it. The host publishes no presence
+//! records, since every member can read them.
 
 use librecast::cert::Member;
 use librecast::id::PeerId;
 
-/// To whom a node shows the addresses of its host.
+/// The members that may learn the addresses of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Disclosure {
-    /// To all members.
+    /// All members.
     #[default]
     Everybody,
-    /// To these; all others are linked over relays.
+    /// Only these; other members are linked over relays.
     Only(Vec<Trusted>),
 }
 
-/// Whom a node trusts with its addresses.
+/// A node that may learn the addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trusted {
     /// The node of this key.
     Node(PeerId),
-    /// Nodes whose certificate has this label.
+    /// Nodes with this label in their certificate.
     Label(String, String),
 }
 
 impl Disclosure {
-    /// Whether there are members that do not see the host's addresses.
+    /// Returns whether some members do not learn the host's addresses.
     #[must_use]
     pub fn hides(&self) -> bool {
         matches!(self, Self::Only(_))
     }
 
-    /// Whether a node sees the host's addresses. Of one that has not shown its certificate, only the key counts.
+    /// Returns whether a node may learn the host's addresses, by its key and its certificate.
     #[must_use]
     pub fn includes(&self, node: &PeerId, certified: Option<&Member>) -> bool {
         let Self::Only(trusted) = self else {

@@ -1,8 +1,8 @@
-//! The sealed, signed message that makes a link: everything about a peer is checked here, before
-//! any ICE or DTLS state exists.
+//! The sealed, signed message that makes a link. All checks of a peer come before ICE or DTLS
+//! state.
 //!
 //! ```text
-//! sealed box to the recipient (X25519, XSalsa20-Poly1305; 48 bytes more than what is inside):
+//! sealed box to the recipient (X25519, XSalsa20-Poly1305; 48 bytes more than its content):
 //!   version 8 = 2 | kind 8 | sender 256 | recipient 256 | network 256 | time 64 (unix seconds)
 //!   | nonce 128 = { session 64 (random per process) | sequence 64 (counts up per session) }
 //!   | session of the recipient 64 (0: unknown) | control 8 (version of control messages, 4)
@@ -15,15 +15,15 @@
 //! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version, 4 its stack panicked)
 //!              | if revoked: the revocation (u16 length, bytes; none: empty)
 //! attestation request (5): session 64 of the other run
-//! attestation (6): flags 8 (bit 0: the sender has a link to the recipient's run) | attestation (rest)
+//! attestation (6): flags 8 (bit 0: the sender has a link to the recipient) | attestation (rest)
 //! candidates (7): attempt 256 (of the offer) | count 8 | candidates
 //! ```
 //!
-//! What comes before `time`, and the signature at the end, are the same in all versions: so who speaks another
-//! one is known by name.
+//! The fields before `time`, and the signature at the end, are the same in all versions: so a
+//! sender with another version can be identified.
 //!
-//! An offer and an answer name the recipient's session, so they cannot be replayed to another run of
-//! its process; the sequence is checked against a window, so they cannot be replayed to this one.
+//! An offer and an answer name the recipient's session, so they cannot be replayed to another run
+//! of its process. A window of sequences prevents replay to the same run.
 
 use std::fmt;
 
@@ -40,14 +40,13 @@ use crate::description::{Candidate, Description, read_candidates, write_candidat
 use crate::drops::DropReason;
 use crate::random::Random;
 
-/// Context of the signature: it is good for nothing else.
 const CONTEXT: &str = "lcroute 2026 signal";
 /// Bit of a payload's first byte: an ICE restart.
 const RESTART: u8 = 1;
-/// Bit of an attestation's first byte: that run has the link.
+/// Bit of an attestation's first byte: the sender has the link.
 const LINKED: u8 = 1;
 
-/// Why a signalling message is refused.
+/// The reason for which a signalling message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Refusal {
     Size,
@@ -78,7 +77,7 @@ pub(crate) enum Refusal {
     Panicked,
 }
 
-/// The reason by which a node's users find out that a clock is wrong.
+/// Reason text by which users recognize a wrong clock.
 pub const CLOCK_DIFFERS: &str = "clock differs by more than a day";
 
 impl fmt::Display for Refusal {
@@ -88,7 +87,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Its counter, and the reason as logs and `peers` show it.
+    /// Returns its counter, and the reason text for logs and `peers`.
     fn words(self) -> (DropReason, &'static str) {
         match self {
             Self::Size => (DropReason::SignalTooLarge, "too large"),
@@ -144,17 +143,16 @@ impl Refusal {
         }
     }
 
-    /// Its counter.
     pub(crate) fn counter(self) -> DropReason {
         self.words().0
     }
 
-    /// The reason as logs and `peers` show it.
+    /// The reason text for logs and `peers`.
     pub(crate) fn reason(self) -> &'static str {
         self.words().1
     }
 
-    /// Whether nobody in particular has written it.
+    /// Returns whether the message proves no sender.
     pub(crate) fn is_junk(self) -> bool {
         matches!(
             self,
@@ -162,7 +160,7 @@ impl Refusal {
         )
     }
 
-    /// Whether the sender itself is at fault, and not whoever carried its message.
+    /// Returns whether the sender itself is at fault, and not a carrier of its message.
     pub(crate) fn blames_sender(self) -> bool {
         matches!(
             self,
@@ -194,7 +192,7 @@ impl Refusal {
         }
     }
 
-    /// For who speaks another version of control messages.
+    /// Returns the refusal of a peer with another version of control messages.
     pub(crate) fn of_control(theirs: u8, ours: u8) -> Self {
         if theirs < ours {
             Self::ControlOlder
@@ -203,7 +201,6 @@ impl Refusal {
         }
     }
 
-    /// What a refused member is told, where it can be.
     pub(crate) fn code(self) -> Option<RefusalCode> {
         match self {
             Self::Full => Some(RefusalCode::Full),
@@ -222,7 +219,7 @@ pub(crate) enum RefusalCode {
     Revoked,
     Version,
     Panicked,
-    /// One that later versions may have.
+    /// A code of a later version.
     Other(u8),
 }
 
@@ -247,7 +244,6 @@ impl RefusalCode {
         }
     }
 
-    /// The reason as `peers` shows it.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Full => "the peer has no room for more links",
@@ -274,10 +270,10 @@ impl From<CertError> for Refusal {
     }
 }
 
-/// What a message asks for.
+/// The content of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Payload {
-    /// I have no link to you (or, `restart`: my address changed): the smaller PeerId offers.
+    /// "I have no link to you" (`restart`: "my address changed"): the smaller PeerId offers.
     Request { restart: bool },
     Offer {
         restart: bool,
@@ -295,11 +291,11 @@ pub(crate) enum Payload {
         attempt: [u8; 32],
         candidates: Vec<Candidate>,
     },
-    /// You get no link. `proof`: the revocation that says so, which the sender cannot make up.
+    /// "You get no link." `proof`: the signed revocation, which the sender cannot forge.
     Refusal { code: RefusalCode, proof: Bytes },
-    /// Somebody else has your key, it seems: this run of yours asks for links beside you.
+    /// "Another host seems to have your key": its run `other` asks for links beside the recipient.
     AttestationRequest { other: u64 },
-    /// The answer; or, to a node with the key that has signed it, what its other run has answered.
+    /// The answer; or, to the node whose key signed it, the answer of its other run.
     Attestation { linked: bool, bytes: Bytes },
 }
 
@@ -315,7 +311,7 @@ pub(crate) struct Opened {
     pub(crate) payload: Payload,
 }
 
-/// The moving parts of a message to be sealed.
+/// The variable fields of a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp {
     pub(crate) time: u64,
@@ -324,7 +320,6 @@ pub(crate) struct Stamp {
     pub(crate) to_session: u64,
 }
 
-/// Signs and seals a message.
 pub(crate) fn seal(
     identity: &Identity,
     to: &PeerId,
@@ -360,8 +355,7 @@ fn write(
     Ok(w)
 }
 
-/// Opens a message and checks all that it says about its sender; the error comes with the sender
-/// it names, where its signature shows that it is so.
+/// Opens and checks a message. The error contains the sender if the signature proves it.
 pub(crate) fn open(
     identity: &Identity,
     now: u64,
@@ -385,7 +379,7 @@ pub(crate) fn open(
         .map_err(|refusal| (refusal, Some(envelope.sender)))
 }
 
-/// Why a message of another version is refused, with the sender if what all versions have in common is right.
+/// Returns the refusal of another version, with the sender if the common fields are valid.
 fn refuse_version(identity: &Identity, inner: &[u8], theirs: u8) -> (Refusal, Option<PeerId>) {
     let sender = || {
         let (signed, signature) = inner.split_last_chunk()?;
@@ -408,7 +402,6 @@ fn refuse_version(identity: &Identity, inner: &[u8], theirs: u8) -> (Refusal, Op
     }
 }
 
-/// A message as it lies in its envelope.
 struct Envelope<'a> {
     signed: &'a [u8],
     kind: u8,
@@ -596,7 +589,7 @@ impl Payload {
 }
 
 impl Payload {
-    /// Whether it makes a link, or refuses one.
+    /// Returns whether the message makes or refuses a link.
     pub(crate) fn concerns_links(&self) -> bool {
         !matches!(
             self,
@@ -604,7 +597,6 @@ impl Payload {
         )
     }
 
-    /// For logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Request { .. } => "connection request",

@@ -1,4 +1,4 @@
-//! What goes in and out of the overlay: presence and events.
+//! Inputs and outputs of the overlay: presence and events.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use thiserror::Error;
 
 use crate::record::Rendezvous;
 
-/// Why a node gets no link from a peer that has one to another host with the same key.
+/// Reason text for a node without a link, as the peer has one to another host with the same key.
 pub(crate) const KEY_CONFLICT_HERE: &str = "another host has this node's key";
-/// What a peer with a link to one of two such hosts shows.
+/// Reason text that a peer with a link to one of two such hosts shows.
 pub(crate) const KEY_CONFLICT_THERE: &str = "another host has the same key";
 
 /// One carrier of signalling: a server, or [`crate::OVERLAY_CARRIER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CarrierId(pub u32);
 
-/// What kind of carrier two nodes met by.
+/// The kind of carrier by which two nodes met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CarrierKind {
@@ -39,36 +39,36 @@ pub enum CarrierKind {
     Dht,
     /// A presence record in a Matrix room.
     Matrix,
-    /// Datagrams from an address, without any of these.
+    /// Datagrams from an address, without any of the above.
     Straight,
 }
 
-/// A presence record to be put where others find it.
+/// A presence record for publication by carriers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// What it is called: another name each day.
+    /// Its name, which changes daily.
     pub name: [u8; 32],
     /// The record.
     pub sealed: Bytes,
-    /// Until when it is good, in unix seconds.
+    /// End of its validity, in unix seconds.
     pub until: u64,
-    /// Of which epoch name and seal are.
+    /// The epoch of its name and seal.
     pub epoch: Rendezvous,
 }
 
-/// Why a presence record is not taken.
+/// The reason for which a presence record is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotTaken {
-    /// It is of another network, or of an epoch that is not known yet.
+    /// The record is of another network, or of an epoch that is not known yet.
     NotOpened,
-    /// It is our own, or dropped for another reason, which is counted.
+    /// The record is this node's own, or was dropped for another reason, which is counted.
     Dropped,
 }
 
-/// Who can be reached over a carrier.
+/// A change of the peers that can be reached over a carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// This peer can be reached now; said again, it has come back and is tried at once.
+    /// This peer can be reached now; if repeated, it has come back and is tried at once.
     Online(PeerId),
     /// This peer cannot be reached any more. Links stay.
     Offline(PeerId),
@@ -78,50 +78,50 @@ pub enum Presence {
     CarrierDown,
 }
 
-/// What the overlay tells its owner.
+/// Events that the overlay reports to its owner.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// An authenticated link to a member of the network.
     LinkUp {
         /// Its number.
         link: LinkId,
-        /// Who is at the other end, as its certificate says.
+        /// The certified identity at the other end.
         member: Box<Member>,
     },
     /// A link that was up is gone; the overlay tries to make a new one.
     LinkDown {
         /// Its number.
         link: LinkId,
-        /// Who was at the other end.
+        /// The peer at the other end.
         peer: PeerId,
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// A link's round trip was measured for the first time, or is shorter than was thought; a longer one shows in
-    /// [`crate::LinkInfo::rtt_ms`].
+    /// The round trip of a link was measured for the first time, or is shorter than the last
+    /// reported one. [`crate::LinkInfo::rtt_ms`] shows a longer one.
     RoundTrip {
-        /// Of which.
+        /// The link.
         link: LinkId,
-        /// The quickest of the last hellos.
+        /// The shortest of the last hellos.
         rtt: Duration,
     },
     /// A message of the control channel: reliable, in order.
     Control {
-        /// Where it came from.
+        /// The link that it came over.
         link: LinkId,
         /// The message.
         message: Bytes,
     },
     /// A message of the media lane or the data channel: unordered, never sent again.
     Data {
-        /// Where it came from.
+        /// The link that it came over.
         link: LinkId,
         /// The message.
         message: Bytes,
     },
-    /// A sealed message to be carried to a peer; over at least one of two kinds of carriers.
+    /// A sealed message for a peer, for at least one of two kinds of carriers.
     Signal {
-        /// To whom.
+        /// The recipient.
         to: PeerId,
         /// At most [`crate::MAX_SIGNAL`] bytes.
         bytes: Bytes,
@@ -130,42 +130,43 @@ pub enum Event {
         /// Over every signalling server.
         over_servers: bool,
     },
-    /// Attempts to make a link to a wanted peer fail again and again, or work at last. They go on.
+    /// Attempts to link to a wanted peer fail repeatedly, or succeed again; in both cases they go
+    /// on.
     DirectFailure {
-        /// To whom.
+        /// The peer.
         peer: PeerId,
         /// False: there is a link now.
         failing: bool,
     },
-    /// Where this node can be reached has changed.
+    /// The addresses at which this node can be reached have changed.
     AddressesChanged,
-    /// A peer gives us no link because of this revocation, in its signed form. Nothing of it has been verified.
+    /// A peer refuses links because of this signed revocation, which is not verified yet.
     Revocation {
         /// The revocation.
         revocation: Bytes,
     },
-    /// Another host runs with this node's key, which has signed that it does.
+    /// Another host runs with this node's key, and has signed a proof of it.
     KeyConflict(KeyConflict),
-    /// A peer was refused a link (told once per peer and reason).
+    /// A peer was refused a link (reported once per peer and reason).
     PeerRefused {
-        /// Who, as far as it is known.
+        /// The peer, if it is known.
         peer: Option<PeerId>,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
 }
 
-/// Another host that runs with this node's key: a state folder that was copied.
+/// Another host that runs with this node's key: a copied state folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyConflict {
-    /// Its addresses, as it says.
+    /// Its addresses, by its own account.
     pub addresses: Vec<SocketAddr>,
-    /// A peer that sees both.
+    /// A peer that knows both.
     pub seen_by: PeerId,
 }
 
 impl KeyConflict {
-    /// Where the other host is.
+    /// Returns the addresses of the other host as text.
     #[must_use]
     pub fn place(&self) -> String {
         let all: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
@@ -176,7 +177,7 @@ impl KeyConflict {
     }
 }
 
-/// Why a connection or a link ends.
+/// The reason for which a connection or a link ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// The peer does not answer any more.
@@ -187,7 +188,7 @@ pub enum EndReason {
     ClosedByPeer,
     /// The DTLS handshake failed, or a DTLS alert came.
     DtlsFailed,
-    /// The peer opened a channel that nobody knows.
+    /// The peer opened an unknown channel.
     UnknownChannel,
     /// The peer's control messages break the rules of the media lane.
     BadControl,
@@ -209,23 +210,23 @@ pub enum EndReason {
     NoPathAfterMove,
     /// Addresses of this node changed while the connection was made.
     AddressesChanged,
-    /// The peer must not learn this host's addresses, and no relay gives another one.
+    /// The peer must not learn this host's addresses, and no relay is available.
     NoRelay,
-    /// The configuration says otherwise now who may learn this host's addresses.
+    /// The configuration changed which peers may learn this host's addresses.
     DisclosureChanged,
-    /// The peer has no link any more.
+    /// The peer no longer has the link.
     GivenUpByPeer,
     /// The peer began another attempt.
     BegunAnewByPeer,
-    /// The peer's newer offer takes its place.
+    /// A newer offer of the peer replaces it.
     ReplacedByPeer,
     /// Neither side wants the link.
     NotWanted,
-    /// The peer's place was needed, or nobody needs the peer.
+    /// Another peer took the place, or the peer is no longer needed.
     Forgotten,
     /// This node stops.
     ShuttingDown,
-    /// Another host has this node's key, and keeps its place.
+    /// Another host has this node's key, and keeps its links.
     KeyConflict,
     /// This node refuses the peer.
     Refused(&'static str),
@@ -234,7 +235,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// As logs and `peers` show it.
+    /// The text for logs and `peers`.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -272,16 +273,16 @@ impl fmt::Display for EndReason {
     }
 }
 
-/// Why a message could not be sent.
+/// The reason for which a message could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SendError {
     /// The link is not up.
     #[error("no such link")]
     NoSuchLink,
-    /// The channel holds as much as it may.
+    /// The channel's queue is full.
     #[error("queue full")]
     QueueFull,
-    /// Longer than the far side accepts.
+    /// The message is longer than the peer accepts.
     #[error("message too large")]
     TooLarge,
 }

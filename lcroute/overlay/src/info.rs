@@ -1,5 +1,5 @@
-//! Peers and links as users see them. A value of a link has its place in [`LinkInfo`] and nowhere else: status, `peers --json`
-//! and pages carry it as it is.
+//! Peers and links as users see them. Each value of a link is in [`LinkInfo`] alone: status,
+//! `peers --json` and pages use it unchanged.
 
 use std::net::Ipv6Addr;
 
@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::CarrierKind;
 
-/// A row of peers: whom this node has, or wants, a link with.
+/// A row of peers: a node with which this node has, or wants, a link.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerInfo {
     /// The peer's identity.
     pub peer_id: PeerId,
-    /// Its name, once its certificate has been seen.
+    /// Its name, once its certificate is known.
     pub name: Option<String>,
-    /// Its address in the network, once its certificate has been seen.
+    /// Its address in the network, once its certificate is known.
     pub address: Option<Ipv6Addr>,
-    /// It is a leaf: it listens, and is no router.
+    /// Whether it is a leaf, which listens and is no router.
     pub leaf: bool,
-    /// Where it stands.
+    /// Its state.
     pub state: PeerState,
     /// The present link.
     #[serde(flatten)]
     pub link: LinkInfo,
-    /// Over all its links.
+    /// The traffic of all its links.
     #[serde(flatten)]
     pub traffic: Traffic,
-    /// How the peers of the present link met.
+    /// The carrier by which the peers of the present link met.
     pub carrier: Option<CarrierKind>,
     /// Seconds in this state.
     pub since_s: u64,
-    /// Why it is refused or lost.
+    /// The reason for which it is refused or lost.
     pub reason: Option<&'static str>,
 }
 
@@ -45,32 +45,32 @@ pub enum PeerState {
     Connected,
     /// There was a link; it is tried again.
     Lost,
-    /// It gets no link; the reason says why.
+    /// It gets no link; the reason is in [`PeerInfo::reason`].
     Refused,
 }
 
-/// How a link does; all at its default where there is none.
+/// The state of a link; all values are defaults without one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkInfo {
-    /// Round trip in milliseconds: the quickest of the last eight hellos.
+    /// Round trip in milliseconds: the shortest of the last eight hellos.
     pub rtt_ms: Option<f64>,
-    /// Share of media packets that got lost, else of hellos that were not answered, 0 to 1.
+    /// Share of lost media packets, else of unanswered hellos, 0 to 1.
     pub loss: Option<f64>,
     /// The lane in use.
     pub lane: Lane,
-    /// What kind of path leads to the peer.
+    /// The kind of path to the peer.
     pub path: Option<PathKind>,
-    /// Longest UDP payload in bytes that is sent in the media lane; none in the data channel.
+    /// Maximum UDP payload in bytes in the media lane; none in the data channel.
     pub path_mtu: Option<usize>,
     /// Packets sent over the link that met a filling queue (ECN).
     pub congested_packets: u64,
-    /// What repair has done on it, both ways.
+    /// Repair on the link, in both directions.
     #[serde(flatten)]
     pub repair: RepairInfo,
 }
 
-/// Which lane of a link carries data.
+/// The lane of a link that carries data.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
@@ -81,7 +81,7 @@ pub enum Lane {
     Media,
 }
 
-/// What repair has done on a media lane, in packets.
+/// Repair on a media lane, in packets.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RepairInfo {
@@ -89,28 +89,28 @@ pub struct RepairInfo {
     pub media_resent: u64,
     /// Repair symbols sent.
     pub media_symbols: u64,
-    /// Lost packets of the peer whose messages came by either.
+    /// Lost packets of the peer that a resend or a repair symbol replaced.
     pub media_repaired: u64,
 }
 
-/// By which kind of address a peer is reached.
+/// The kind of address at which a peer is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
-    /// One of its host.
+    /// An address of its host.
     Host,
-    /// One that its router maps to it because it was asked to.
+    /// An address that its router maps to it on request (port mapping).
     Mapped,
-    /// One that a NAT maps to it.
+    /// An address that a NAT maps to it.
     Reflexive,
-    /// One of a relay, this node's or the peer's.
+    /// An address of a relay, this node's or the peer's.
     Relay,
-    /// One of a relay to which a stream leads from this node.
+    /// An address of a relay that this node reaches over a stream.
     Tcp,
 }
 
 impl PathKind {
-    /// As users read it.
+    /// The text for users.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -137,19 +137,19 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// A datagram of so many bytes was sent.
+    /// Counts a sent datagram of `bytes`.
     pub fn sent(&mut self, bytes: usize) {
         self.tx_bytes += bytes as u64;
         self.tx_packets += 1;
     }
 
-    /// A datagram of so many bytes was received.
+    /// Counts a received datagram of `bytes`.
     pub fn received(&mut self, bytes: usize) {
         self.rx_bytes += bytes as u64;
         self.rx_packets += 1;
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {

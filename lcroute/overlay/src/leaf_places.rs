@@ -1,4 +1,4 @@
-//! Places for leaves, by address: keys cost nothing, so no address takes all places.
+//! Places for leaves, bounded by address: keys cost nothing, so no address gets all places.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use librecast::id::LinkId;
 
 use crate::site::Site;
 
-/// Leaves of one address beyond which a further one takes a place of the half that is for anybody; of a larger site
-/// [`crate::site::SiteSize::share`] times as many. Chosen: a household.
+/// Leaves of one address beyond which a further one takes a place of the common half. Larger sites
+/// have [`crate::site::SiteSize::share`] times as many. Chosen: a household.
 const FEW: usize = 8;
 
 /// Links of leaves, by address.
@@ -16,7 +16,7 @@ const FEW: usize = 8;
 pub(crate) struct LeafPlaces {
     leaves: BTreeMap<LinkId, Place>,
     sites: BTreeMap<Site, usize>,
-    /// Leaves that came from an address with many.
+    /// Number of leaves beyond the share of their address.
     crowd: usize,
 }
 
@@ -27,11 +27,11 @@ struct Place {
 }
 
 impl LeafPlaces {
-    /// A leaf comes from this address, if it is known. False: there is no room for it among `max` leaves.
+    /// Admits a leaf at this address, if it is known; false if there is no room among `max` leaves.
     pub(crate) fn admit(&mut self, link: LinkId, address: Option<IpAddr>, max: usize) -> bool {
         let mut sites = address.into_iter().flat_map(Site::around);
         let leaves = |site: &Site| self.sites.get(site).copied().unwrap_or_default();
-        // an unknown address may be anybody's
+        // leaves with unknown addresses share the second half
         let is_crowd =
             address.is_none() || sites.any(|site| leaves(&site) >= FEW * site.size.share());
         if is_crowd && self.crowd >= max / 2 || self.leaves.len() >= max {
@@ -45,7 +45,6 @@ impl LeafPlaces {
         true
     }
 
-    /// A link ends, of a leaf or not.
     pub(crate) fn remove(&mut self, link: LinkId) {
         let Some(place) = self.leaves.remove(&link) else {
             return;

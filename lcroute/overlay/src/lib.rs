@@ -1,7 +1,7 @@
-//! Links between nodes: whom there is a connection with, and who that is.
+//! Links between nodes: connections to peers, and the proof of their identity.
 //!
-//! [`Overlay`] is a state machine without sockets and clocks: presence and sealed messages go in, events and sealed messages
-//! come out. Connections are made by a stack below it, [`Connections`].
+//! [`Overlay`] is a state machine without sockets and clocks: presence and sealed messages are its
+//! inputs, events and sealed messages its outputs. A stack below it makes the [`Connections`].
 
 mod attestation;
 mod auth;
@@ -57,13 +57,13 @@ pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous, Rendez
 pub use revocations::Revoked;
 pub use site::{Site, SiteSize};
 
-/// The carrier that is the overlay itself: messages travel over links, from node to node.
+/// The overlay itself as a carrier: messages travel over links, from node to node.
 pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);
-/// The carrier that is the user, who pastes presence records.
+/// The user as a carrier, who pastes presence records.
 pub const TEXT_CARRIER: CarrierId = CarrierId(u32::MAX - 2);
-/// The carrier of sealed messages that came straight from the peer.
+/// The carrier of sealed messages that came as datagrams from the peer.
 const STRAIGHT_CARRIER: CarrierId = CarrierId(u32::MAX - 1);
-/// Longest sealed message in bytes.
+/// Maximum length of a sealed message in bytes.
 pub const MAX_SIGNAL: usize = 32 * 1024;
 
 #[cfg(test)]

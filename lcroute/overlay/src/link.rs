@@ -1,4 +1,5 @@
-//! The life of a link: channels open, both sides prove who they are, it is up; it ends, and is tried again.
+//! The life of a link: channels open, both sides authenticate, it is up; it ends and is tried
+//! again.
 
 use librecast::cert::CLOCK_SKEW;
 use librecast::id::PeerId;
@@ -13,15 +14,15 @@ use crate::negotiate::is_stuck;
 use crate::parts::Parts;
 use crate::peer::Peer;
 
-/// A link that lived so long was a good one: the next attempt comes at once.
+/// Lifetime of a link after which the next attempt begins at once.
 const STABLE: Duration = Duration::from_secs(5);
-/// What may wait in the data channel of a leaf. Chosen: 4 s of speech, and 512 such queues are 32 MiB.
+/// Bound of the data channel's queue to a leaf, in bytes. Chosen: 4 s of speech; 512 are 32 MiB.
 const LEAF_QUEUE: usize = 64 << 10;
-/// Failed attempts that a peer counts as having made that broke the protocol: it is not tried again at once.
+/// Failed attempts that a protocol violation counts as: the peer is not tried again at once.
 const BROKE_PROTOCOL: u32 = 3;
 
 impl Peer {
-    /// Both channels are open: our Auth goes out, if DTLS is with whom the signalling named.
+    /// Sends Auth once both channels are open, if the DTLS fingerprint is the signalled one.
     pub(crate) fn handle_open<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let Some(link) = self.link.as_mut().filter(|link| !link.auth_sent) else {
             return;
@@ -42,7 +43,7 @@ impl Peer {
         self.raise_link(parts);
     }
 
-    /// The first control message: nothing else counts before it has been verified.
+    /// Handles the first control message: the link accepts no other before it is verified.
     pub(crate) fn handle_auth<C: Connections>(&mut self, message: &[u8], parts: &mut Parts<C>) {
         let Some(link) = self.link.as_mut() else {
             return;
@@ -58,7 +59,7 @@ impl Peer {
         self.raise_link(parts);
     }
 
-    /// The link is up once each side has shown the other who it is.
+    /// Raises the link once each side has authenticated to the other.
     fn raise_link<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let now = parts.now;
         let (Some(link), Some(member)) = (self.link.as_mut(), self.member.clone()) else {
@@ -95,7 +96,6 @@ impl Peer {
         self.end_refused(Refusal::Auth, parts);
     }
 
-    /// The peer speaks another version of control messages.
     pub(crate) fn handle_other_control<C: Connections>(
         &mut self,
         theirs: u8,
@@ -105,29 +105,25 @@ impl Peer {
         self.end_refused(Refusal::of_control(theirs, ours), parts);
     }
 
-    /// Ends the link because the peer is refused.
     pub(crate) fn end_refused<C: Connections>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
         self.end_link(EndReason::Refused(refusal.reason()), parts);
         self.refuse(refusal, parts);
     }
 
-    /// The peer broke the protocol.
     pub(crate) fn end_broken<C: Connections>(&mut self, reason: EndReason, parts: &mut Parts<C>) {
         self.failures = self.failures.max(BROKE_PROTOCOL);
         self.end_link(reason, parts);
     }
 
-    /// Whether the peer's certificate has expired while its link was up.
     pub(crate) fn has_expired<C>(&self, parts: &Parts<C>) -> bool {
         let member = self.member.as_ref().filter(|_| self.up().is_some());
         member.is_some_and(|m| parts.clock.unix_now() > m.not_after.saturating_add(CLOCK_SKEW))
     }
 
-    /// Does what is due.
     pub(crate) fn handle_timeout<C: Connections>(&mut self, parts: &mut Parts<C>) {
         self.judge_failure(parts);
         let now = parts.now;
-        // what is over is no deadline any more, whatever else the peer is remembered for
+        // an expired time is no deadline, even if the peer stays for other reasons
         self.keep_until = self.keep_until.filter(|until| now < *until);
         if let Some(link) = self.link.as_ref() {
             if link.up.is_none() && now >= link.attempt_deadline(parts.limits.attempt) {
@@ -147,7 +143,7 @@ impl Peer {
         self.request_straight(parts);
     }
 
-    /// The link is over: tells so, and tries again if it is wanted, at once if it was a good one.
+    /// Ends and reports the link. A wanted one is tried again, at once if it lived for `STABLE`.
     pub(crate) fn end_link<C: Connections>(&mut self, reason: EndReason, parts: &mut Parts<C>) {
         let now = parts.now;
         let path = self.up().and_then(|link| parts.connections.path(link.id));
@@ -187,7 +183,7 @@ impl Peer {
         }
     }
 
-    /// Takes the link away, saying goodbye; how long it was up, if it was.
+    /// Removes the link and notifies the peer; returns the time for which it was up, if it was.
     pub(crate) fn take_link<C: Connections>(
         &mut self,
         reason: EndReason,
@@ -200,7 +196,7 @@ impl Peer {
         let closing = parts.connections.close(link.id, now);
         self.traffic = self.traffic.plus(closing.traffic);
         if let Some((panic, proven)) = closing.panic {
-            // not at once again: what has happened may happen each time
+            // no immediate retry: the panic may repeat each time
             self.failures = self.failures.max(BROKE_PROTOCOL);
             let panic = (panic.as_str(), proven);
             let peer = (self.id, self.name());
@@ -216,8 +212,8 @@ impl Peer {
     }
 }
 
-/// Whether this end of a link answers hellos rather than to send them: by the last bits of both keys, so that
-/// it is this one for half of a node's peers.
+/// Returns whether this end of a link answers hellos instead of sending them. The last bits of both
+/// keys decide, so that a node answers for half of its peers.
 fn answers_hellos(role: Role, keys: [&PeerId; 2]) -> bool {
     let [own, peer] = keys.map(|id| id.public_key()[31]);
     (role == Role::Answerer) ^ ((own ^ peer) & 1 == 1)

@@ -1,4 +1,4 @@
-//! Numbers of connections, and to whom each leads.
+//! Numbers of connections, and their peers.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use librecast::id::{LinkId, PeerId};
 #[derive(Debug)]
 pub(crate) struct LinkTable {
     peers: BTreeMap<LinkId, PeerId>,
-    /// How many of them are authenticated.
+    /// Number of authenticated connections.
     up: usize,
     next: u32,
 }
@@ -22,7 +22,7 @@ impl LinkTable {
         }
     }
 
-    /// A number for a connection to `peer`: none is used twice.
+    /// Returns a new number for a connection to `peer`; none is used twice.
     pub(crate) fn add(&mut self, peer: PeerId) -> LinkId {
         let link = LinkId(self.next);
         self.next += 1;
@@ -30,23 +30,19 @@ impl LinkTable {
         link
     }
 
-    /// A connection ends that is authenticated, or is not.
     pub(crate) fn remove(&mut self, link: LinkId, is_up: bool) {
         self.peers.remove(&link);
         self.up -= usize::from(is_up);
     }
 
-    /// A connection is authenticated.
     pub(crate) fn raise(&mut self) {
         self.up += 1;
     }
 
-    /// Whether any is.
     pub(crate) fn any_up(&self) -> bool {
         self.up > 0
     }
 
-    /// To whom a connection leads.
     pub(crate) fn peer(&self, link: LinkId) -> Option<PeerId> {
         self.peers.get(&link).copied()
     }

@@ -3,14 +3,15 @@
 //! ```text
 //! larger PeerId                         smaller PeerId
 //!   | --- connection request ---------------> |  verified: only now does ICE state come to be
-//!   | <-- offer (to this run of us) --------- |
+//!   | --- connection request ---------------> |  verified: ICE state begins only here
 //!   | --- answer ---------------------------> |
 //!   | <-- candidates, both ways, if any come - |
-//!   | <========= ICE, DTLS, Auth ===========> |
+//!   | <-- candidates, in both directions ---- |  if any come later
 //! ```
-//! A connection request says "I have no link to you". A node that wants a link sends one when it sees the peer, and after
-//! every pause, until there is a link. A node that receives one answers, whether it wants the link itself or not: the
-//! smaller PeerId with an offer, the larger one with a request of its own, so it does not matter whose got lost.
+//! A connection request means "I have no link to you". A node that wants a link sends one when the
+//! peer becomes present, and after every pause, until there is a link. The recipient answers even
+//! if it does not want the link itself: the smaller PeerId with an offer, the larger one with its
+//! own request. So it does not matter whose request got lost.
 
 use librecast::time::{Duration, Instant};
 use tracing::debug;
@@ -28,13 +29,13 @@ use crate::presence::Reachable;
 use crate::straight::Straight;
 use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
-/// A request within this time after our own offer or request has crossed it. Chosen: longer than most messages take.
+/// Time within which a request has crossed this node's own message. Chosen: longer than most take.
 const CROSSING: Duration = Duration::from_secs(1);
 
-/// How long a node makes no links that has given them up to another host with its key. Chosen: until the other one has them.
+/// Time without links after this node gave way to a host with its key. Chosen: that host links
+/// first.
 const STANDS_BACK_FOR: Duration = Duration::from_secs(60);
 
-/// An answer, checked.
 struct Answered {
     session: u64,
     sequence: u64,
@@ -43,9 +44,8 @@ struct Answered {
     description: Description,
 }
 
-/// What comes from the peer.
+/// Messages of the peer.
 impl Peer {
-    /// A message of the peer, checked.
     pub(crate) fn handle_opened<C: Connections>(
         &mut self,
         opened: Opened,
@@ -65,7 +65,7 @@ impl Peer {
         if self.up().is_none() {
             self.carrier = Some(self.kind_of(carrier, parts));
         }
-        // a straight message says nothing of carriers
+        // a straight message does not prove that any carrier works
         if carrier != STRAIGHT_CARRIER {
             self.received_over = Some(carrier);
         }
@@ -83,7 +83,7 @@ impl Peer {
                 self.handle_request((session, sequence), restart, parts);
             }
             Payload::Refusal { .. } => {}
-            // to another host with our key
+            // the recipient is another host with this node's key
             Payload::AttestationRequest { .. } | Payload::Attestation { .. } if !for_us => {}
             Payload::AttestationRequest { other } => self.attest(session, other, parts),
             Payload::Attestation { linked, bytes } => {
@@ -92,7 +92,7 @@ impl Peer {
             Payload::Offer { .. } if smaller => return Err(Refusal::Malformed),
             Payload::Answer { .. } if !smaller => return Err(Refusal::Malformed),
             Payload::Offer { .. } if !for_us => {
-                // it does not know yet that we have restarted
+                // the peer does not know yet that this node has restarted
                 self.request_back(parts);
                 return Err(Refusal::Session);
             }
@@ -158,7 +158,7 @@ impl Peer {
             let crossing = link.up.is_none() && parts.now < link.began + CROSSING;
             match link.up {
                 _ if stale => return,
-                // a peer that was killed and is back; its old link shows within half a second
+                // the peer may have restarted; its old link ends within half a second
                 Some(_) if session != link.session => {
                     parts.connections.suspect(link.id, parts.now);
                     self.waiting = Some(Waiting::Request { session, sequence });
@@ -238,7 +238,7 @@ impl Peer {
         connections.accept(link.id, &answer.description, parts.now);
     }
 
-    /// More addresses of the peer, for the attempt under way.
+    /// Adds addresses of the peer to the attempt under way.
     fn handle_candidates<C: Connections>(
         &mut self,
         (session, attempt): (u64, [u8; 32]),
@@ -255,20 +255,20 @@ impl Peer {
         }
     }
 
-    /// Takes the old link out of the way of a new one.
+    /// Removes the old link, so that a new one can be made.
     fn replace_link<C: Connections>(&mut self, reason: EndReason, parts: &mut Parts<C>) {
         let link = self.link.as_ref();
         let path = link.and_then(|link| parts.connections.path(link.id));
         if self.take_link(reason, parts).is_some() {
             self.set_state(PeerState::Lost, Some(reason.text()), parts.now);
-            // there may be no other way to answer
+            // the path may be the only one for an answer
             if let Some(path) = path {
                 parts.places.hear(self.id, path, parts.now);
             }
         }
     }
 
-    /// Does what the peer waits for, if there is no link.
+    /// Answers the peer's waiting request or offer, if there is no link.
     pub(crate) fn settle<C: Connections>(&mut self, parts: &mut Parts<C>) {
         if self.link.is_some() || parts.stands_back() {
             return;
@@ -301,7 +301,7 @@ impl Peer {
         attempt: [u8; 32],
         parts: &mut Parts<C>,
     ) -> &mut Link {
-        // why the last attempt failed stays readable during the next
+        // the reason of the last failure stays readable during the next attempt
         if !matches!(self.state, PeerState::Lost | PeerState::Connecting) {
             self.set_state(PeerState::Connecting, None, parts.now);
         }
@@ -316,9 +316,9 @@ impl Peer {
     }
 }
 
-/// What this side begins.
+/// Actions that this side begins.
 impl Peer {
-    /// It can be reached: asks for a connection, unless there is one or an attempt.
+    /// Requests a connection to a peer that can be reached, unless there is a link or an attempt.
     pub(crate) fn begin_trying<C: Connections>(&mut self, parts: &mut Parts<C>) {
         if self.up().is_some() {
             return;
@@ -327,7 +327,7 @@ impl Peer {
             return self.expect_link(&parts.wanted, parts.now);
         }
         self.failures = 0;
-        // a peer that flaps does not make us sign as fast
+        // limits signatures for a peer whose presence flaps
         let next = self.requested_at.map(|at| at + CROSSING);
         match next.filter(|at| parts.now < *at) {
             Some(later) => {
@@ -338,7 +338,7 @@ impl Peer {
         }
     }
 
-    /// Says that there is no link; comes again after a pause.
+    /// Sends a connection request; repeats it after a pause.
     pub(crate) fn request<C: Connections>(&mut self, restart: bool, parts: &mut Parts<C>) {
         if parts.stands_back() {
             self.retry_at = parts.stands_back_until;
@@ -355,7 +355,7 @@ impl Peer {
         self.send(&Payload::Request { restart }, parts);
     }
 
-    /// Answers a request with a request, unless ours is under way.
+    /// Answers a request with a request, unless one was sent within `CROSSING`.
     fn request_back<C: Connections>(&mut self, parts: &mut Parts<C>) {
         if self
             .requested_at
@@ -365,7 +365,7 @@ impl Peer {
         }
     }
 
-    /// Asks where the peer may be, without any server.
+    /// Sends a request to the addresses of the peer, without any server.
     pub(crate) fn request_straight<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let now = parts.now;
         let wanted = parts.wanted.contains(&self.id);
@@ -392,7 +392,7 @@ impl Peer {
         }
     }
 
-    /// A restart of ICE is needed: the offerer begins it, the answerer asks for it.
+    /// Asks for an ICE restart: the offerer begins it, the answerer requests it.
     pub(crate) fn ask_restart<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let Some(link) = self.link.as_mut() else {
             return;
@@ -410,8 +410,8 @@ impl Peer {
         }
     }
 
-    /// Restarts ICE although there is a path, which serves meanwhile. The answerer only asks for it: nothing is lost
-    /// if that gets lost.
+    /// Restarts ICE although there is a path, which stays in use meanwhile. The answerer only
+    /// requests it; a lost request does no harm.
     pub(crate) fn seek_better_path<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let idle = self.up().filter(|link| link.restart.is_none());
         match idle.map(|link| link.role) {
@@ -448,7 +448,7 @@ impl Peer {
         }
     }
 
-    /// This end of a connection is described: the peer gets an offer or an answer.
+    /// Sends the description of this end in an offer or an answer.
     pub(crate) fn handle_described<C: Connections>(
         &mut self,
         description: Description,
@@ -512,7 +512,7 @@ impl Peer {
         self.send(&payload, parts);
     }
 
-    /// Addresses of this end came to be known after the peer got its description.
+    /// Sends addresses that became known after the peer received the description.
     pub(crate) fn send_candidates<C: Connections>(
         &mut self,
         mut candidates: Vec<Candidate>,
@@ -533,7 +533,7 @@ impl Peer {
         }
     }
 
-    /// A connection under way began without an address that is known now.
+    /// Begins a connection again that was started without an address that is known now.
     pub(crate) fn begin_anew<C: Connections>(&mut self, parts: &mut Parts<C>) {
         if self.up().is_none() && self.link.is_some() {
             self.take_link(EndReason::AddressesChanged, parts);
@@ -542,7 +542,7 @@ impl Peer {
         }
     }
 
-    /// The addresses of this node changed: attempts that were put off are made now.
+    /// Retries postponed attempts after the addresses of this node changed.
     pub(crate) fn addresses_changed<C: Connections>(&mut self, parts: &mut Parts<C>) {
         if self.link.is_none() {
             self.failures = 0;
@@ -553,12 +553,11 @@ impl Peer {
     }
 
     fn send<C: Connections>(&mut self, payload: &Payload, parts: &mut Parts<C>) {
-        // what is about a link is for the run at its other end
+        // messages about a link are for the run at its other end
         let session = self.up().map_or(self.session, |link| link.session);
         self.send_to(session, payload, parts);
     }
 
-    /// Sends to one run of the peer's process.
     pub(crate) fn send_to<C: Connections>(
         &mut self,
         session: u64,
@@ -576,7 +575,7 @@ impl Peer {
         parts.outputs.push(event);
     }
 
-    /// Sends a sealed message to where the peer may be, if anything is known of that.
+    /// Sends a sealed message to the known addresses of the peer.
     pub(crate) fn send_straight<C: Connections>(
         &mut self,
         sealed: &bytes::Bytes,
@@ -600,7 +599,7 @@ impl Peer {
     }
 }
 
-/// A sealed message over the carriers where the peer is present and the one it was heard over.
+/// Returns the event that sends a message over the peer's carriers and that of its last message.
 pub(crate) fn signal(
     to: librecast::id::PeerId,
     bytes: bytes::Bytes,
@@ -619,15 +618,15 @@ pub(crate) fn signal(
     }
 }
 
-/// Whether a restart has taken too long.
+/// Returns whether a restart has taken too long.
 pub(crate) fn is_stuck(link: &Link, now: Instant) -> bool {
     link.restart.as_ref().is_some_and(|r| now >= r.ends())
 }
 
 /// Two hosts with one key.
 impl Peer {
-    /// A run of the peer other than the linked one asks for a link: both are asked whether they are alive, once that has
-    /// gone on for longer than a dying link lasts.
+    /// Records a run other than the linked one that asks for a link. Both are asked for
+    /// attestations once this has lasted longer than a dying link.
     fn note_other_run<C: Connections>(&mut self, session: u64, parts: &mut Parts<C>) {
         let Some(linked) = self.up().map(|link| link.session) else {
             return;
@@ -644,7 +643,7 @@ impl Peer {
         self.ask_other_runs(linked, parts);
     }
 
-    /// One of two hosts with the peer's key has a new link: the other one need not ask for one before both are told.
+    /// Asks two hosts with the peer's key again at once after one of them got a new link.
     pub(crate) fn ask_proven_runs<C: Connections>(&mut self, linked: u64, parts: &mut Parts<C>) {
         let now = parts.now;
         let known = std::mem::take(&mut self.other_runs).into_iter();
@@ -666,7 +665,7 @@ impl Peer {
         }
     }
 
-    /// The peer sees another run of this node beside this one.
+    /// Sends an attestation: the peer has seen another run of this node.
     fn attest<C: Connections>(&mut self, session: u64, other: u64, parts: &mut Parts<C>) {
         let runs = (parts.session.id(), other);
         let candidates = match self.may_learn_addresses(&parts.trust) {
@@ -706,7 +705,8 @@ impl Peer {
         Ok(())
     }
 
-    /// What one of two runs of the peer attests; once both have, each gets the other's.
+    /// Stores an attestation of one run of the peer; once both are present, each run gets the
+    /// other's.
     fn compare_runs<C: Connections>(
         &mut self,
         bytes: &[u8],
@@ -740,8 +740,9 @@ impl Peer {
         }
     }
 
-    /// The peer keeps its link to another host with our key. Where both have links, one of them gives its own up, so that
-    /// the network is not torn between them: the one of the higher session.
+    /// Handles a peer that keeps its link to another host with this node's key. If both hosts have
+    /// links, the one with the higher session gives up its own, so that the network is not split
+    /// between them.
     fn stand_back<C: Connections>(&mut self, other: u64, parts: &mut Parts<C>) {
         if self.up().is_none() {
             self.set_state(PeerState::Refused, Some(KEY_CONFLICT_HERE), parts.now);

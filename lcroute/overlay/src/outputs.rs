@@ -1,4 +1,4 @@
-//! What goes out of the overlay beside messages: events, counts of drops, and lines of the log.
+//! Outputs of the overlay except messages: events, drop counters, and log lines.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use crate::drops::DropReason;
 use crate::envelope::Refusal;
 use crate::event::{EndReason, Event};
 
-/// One refusal is logged in this time: a refused peer can try again as often as it likes.
+/// Minimum interval between two logged refusals: a refused peer can try again at any rate.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Events that wait, drops so far, and the log.
+/// Pending events, drop counters, and the log.
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
     events: VecDeque<Event>,
@@ -26,39 +26,39 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// The next event.
+    /// Removes the next event.
     pub(crate) fn poll(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// One more event.
+    /// Adds an event.
     pub(crate) fn push(&mut self, event: Event) {
         self.events.push_back(event);
     }
 
-    /// Something was dropped.
+    /// Counts a drop.
     pub(crate) fn count(&mut self, reason: DropReason) {
         self.drops.count(reason);
     }
 
-    /// So much was dropped.
+    /// Counts `count` drops.
     pub(crate) fn count_many(&mut self, reason: DropReason, count: u64) {
         self.drops.add(reason, count);
     }
 
-    /// What was dropped so far, by reason.
+    /// Returns the drops so far, by reason.
     pub(crate) fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
     }
 
-    /// A link is up.
+    /// Reports a link that is up.
     pub(crate) fn link_up(&mut self, link: LinkId, member: Member, now: Instant) {
         self.journal.link_up(&member.peer, &member.name, now);
         let member = Box::new(member);
         self.push(Event::LinkUp { link, member });
     }
 
-    /// A link that was up is gone.
+    /// Reports the end of a link that was up.
     pub(crate) fn link_down(
         &mut self,
         link: LinkId,
@@ -70,20 +70,20 @@ impl Outputs {
         self.push(Event::LinkDown { link, peer, reason });
     }
 
-    /// Counts a refusal, and logs one now and then.
+    /// Counts a refusal, and logs it within bounds.
     pub(crate) fn refuse_message(&mut self, refusal: Refusal, peer: Option<PeerId>, now: Instant) {
         self.count(refusal.counter());
         self.journal.refusal(refusal, peer, now);
     }
 
-    /// A peer is refused for another reason than before.
+    /// Reports a peer that is refused for a new reason.
     pub(crate) fn refuse_peer(&mut self, peer: PeerId, reason: &'static str, now: Instant) {
         self.journal.refused(&peer, reason, now);
         let peer = Some(peer);
         self.push(Event::PeerRefused { peer, reason });
     }
 
-    /// Two hosts run with the key of a peer: the addresses of that with the link, and of the other.
+    /// Logs that two hosts have a peer's key; `addresses`: of the linked host and of the other one.
     pub(crate) fn log_key_conflict(
         &mut self,
         (peer, name): (PeerId, &str),
@@ -93,7 +93,7 @@ impl Outputs {
         self.journal.key_conflict(&peer, name, addresses, now);
     }
 
-    /// The stack panicked; true: over what the peer has sent.
+    /// Counts and logs a panic of the stack; `panic.1`: data that the peer sent caused it.
     pub(crate) fn count_panic(
         &mut self,
         (peer, name): (PeerId, &str),
@@ -105,7 +105,7 @@ impl Outputs {
     }
 }
 
-/// Lines of the log that others can cause, within bounds.
+/// Log lines that peers can cause, within bounds.
 #[derive(Debug, Default)]
 struct Journal {
     links: LogLimit,
@@ -118,7 +118,7 @@ impl Journal {
     fn refusal(&mut self, refusal: Refusal, peer: Option<PeerId>, now: Instant) {
         let reason = refusal.reason();
         let quiet = self.warned_at.is_some_and(|at| now < at + QUIET);
-        // one that came late is no attack, and one for an earlier run is what a restart looks like
+        // replays are late copies as a rule, and messages for an earlier run follow a restart
         let quiet = quiet || matches!(refusal, Refusal::Replayed | Refusal::Session);
         match peer {
             Some(id) if !quiet => warn!(peer = %id, reason, "signalling refused"),
@@ -160,7 +160,7 @@ impl Journal {
         }
     }
 
-    /// Two hosts run with the key of a peer.
+    /// Logs that two hosts run with a peer's key.
     fn key_conflict(
         &mut self,
         id: &PeerId,
@@ -178,7 +178,7 @@ impl Journal {
         }
     }
 
-    /// The stack panicked; `proven`: over what the peer has sent.
+    /// Logs a panic of the stack; `proven`: data that the peer sent caused it.
     fn panic(&mut self, id: &PeerId, name: &str, (panic, proven): (&str, bool), now: Instant) {
         match self.panics.admit(now) {
             Some(left_out) => warn!(
@@ -198,7 +198,7 @@ fn list(addresses: &[SocketAddr]) -> String {
     }
 }
 
-/// How many lines were left out before this one, for its end.
+/// Returns the number of suppressed lines, for the end of the next one.
 fn untold(left_out: u64) -> String {
     match left_out {
         0 => String::new(),

@@ -1,7 +1,8 @@
 //! The overlay: all peers of a node, over the connections that a stack below makes.
 //!
-//! Each peer is a state machine of its own ([`crate::peer`]); what they share is handed to them ([`Parts`]). This file finds
-//! the peer that an input is about, and keeps the table of peers and their timers.
+//! Each peer is a state machine of its own ([`crate::peer`]) and receives the shared state as
+//! [`Parts`]. This file finds the peer of each input, and keeps the table of peers and their
+//! timers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,35 +41,37 @@ use crate::trust::Trust;
 use crate::wanted::Wanted;
 use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
-/// Most refused strangers that `peers` shows.
+/// Maximum number of refused strangers that `peers` shows.
 const MAX_STRANGERS: usize = 64;
-/// How often certificates of linked peers are looked at. Chosen: they live for months.
+/// Interval between checks of linked peers' certificates. Chosen: they live for months.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
-/// Presence records that are opened, of each kind of carrier: 0.1 ms of a processor each. Chosen: a folder of the largest
-/// network at once, then as many a second as a router verifies advertisements.
+/// Presence records that are opened per kind of carrier: each costs 0.1 ms of processor time.
+/// Chosen: a folder of the largest network at once, then the rate at which a router verifies
+/// advertisements.
 const RECORD_RATE: Rate = Rate::per_second(256, 8_192);
-/// A record that has ended by our clock is good for so many seconds: by its owner's it may not have ended. Chosen: four requests
-/// of its owner, each of which passes our firewall once we have sent there.
+/// Seconds for which an expired record is used: by its owner's clock it may be valid. Chosen: four
+/// requests of its owner, each of which passes this node's firewall after a datagram to that
+/// address.
 const OVERDUE: u64 = 60;
 
-/// A node's links to all its peers, made and ended over `C`.
+/// A node's links to all its peers, made and ended by `C`.
 ///
-/// After each `handle_*` or `send_*` the owner empties [`Overlay::poll_event`], then whatever the connections give, and calls
-/// [`Overlay::handle_timeout`] at [`Overlay::poll_timeout`].
+/// After each `handle_*` or `send_*` the owner empties [`Overlay::poll_event`], then all outputs of
+/// the connections, and calls [`Overlay::handle_timeout`] at [`Overlay::poll_timeout`].
 #[derive(Debug)]
 pub struct Overlay<C> {
     peers: BTreeMap<PeerId, Peer>,
     timers: Timers,
-    /// Refused senders of which nothing else is known, with reason and time.
+    /// Refused senders outside of `peers`, with reason and time.
     strangers: BTreeMap<PeerId, (&'static str, Instant)>,
     epoch: Instant,
     next_expiry: Instant,
-    /// Records that each kind of carrier may still bring.
+    /// Budgets of presence records, by kind of carrier.
     record_buckets: BTreeMap<CarrierKind, Bucket>,
     parts: Parts<C>,
 }
 
-/// The moments at which peers have something to do.
+/// Deadlines of all peers.
 #[derive(Debug, Default)]
 struct Timers {
     order: BTreeSet<(Instant, PeerId)>,
@@ -91,7 +94,7 @@ impl Timers {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Those whose time has come, each once.
+    /// Returns the peers whose deadline has passed, each once.
     fn due(&self, now: Instant) -> Vec<PeerId> {
         let due = self.order.iter().take_while(|(at, _)| *at <= now);
         due.map(|(_, id)| *id).collect()
@@ -100,7 +103,7 @@ impl Timers {
 
 /// Setup and state.
 impl<C: Connections> Overlay<C> {
-    /// A node without links.
+    /// Returns a node without links.
     pub fn new(config: OverlayConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
         let (own, network) = (config.identity.peer_id(), config.identity.network());
@@ -135,8 +138,8 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// To whom addresses of this host are shown from now on. Links that were made otherwise end, and are made anew.
-    /// Whether it was otherwise before.
+    /// Sets the members that may learn addresses of this host. Links that do not comply end, and
+    /// are made again. Returns whether the setting has changed.
     pub fn set_disclosure(&mut self, disclosure: Disclosure, now: Instant) -> bool {
         if !self.observe(now) || !self.parts.trust.set_disclosure(disclosure) {
             return false;
@@ -150,30 +153,30 @@ impl<C: Connections> Overlay<C> {
         true
     }
 
-    /// Whether there are members that do not learn addresses of this host.
+    /// Returns whether some members do not learn addresses of this host.
     #[must_use]
     pub fn hides_addresses(&self) -> bool {
         self.parts.trust.hides_addresses()
     }
 
-    /// Our own identity.
+    /// Returns this node's own identity.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.parts.own
     }
 
-    /// The stack below: what is particular to it, its addresses and datagrams, is told to it directly.
+    /// Returns the stack below: its owner gives it addresses and datagrams directly.
     pub fn connections_mut(&mut self) -> &mut C {
         &mut self.parts.connections
     }
 
-    /// The stack below.
+    /// Returns the stack below.
     #[must_use]
     pub fn connections(&self) -> &C {
         &self.parts.connections
     }
 
-    /// Peers as users see them: those with a link, those tried, those refused, and for ten seconds those
+    /// Returns peers as users see them: linked, tried and refused ones, and for ten seconds those
     /// that asked for a connection in vain.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
@@ -202,7 +205,7 @@ impl<C: Connections> Overlay<C> {
         rows
     }
 
-    /// Round trips of links that are up.
+    /// Returns the round trips of links that are up.
     pub fn round_trips(&self) -> impl Iterator<Item = (LinkId, Duration)> + '_ {
         let peers = self.peers.values();
         let connected = peers.filter(|peer| peer.state == PeerState::Connected);
@@ -210,7 +213,7 @@ impl<C: Connections> Overlay<C> {
         up.filter_map(|link| Some((link.id, self.parts.connections.round_trip(link.id)?)))
     }
 
-    /// What was dropped so far, by reason.
+    /// Returns the drops so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut drops = self.parts.outputs.drops();
@@ -220,7 +223,7 @@ impl<C: Connections> Overlay<C> {
         drops
     }
 
-    /// Whether a peer is expelled, as far as its chain is known.
+    /// Returns whether a peer is expelled, as far as its chain is known.
     #[must_use]
     pub fn is_expelled(&self, id: &PeerId) -> bool {
         let member = self.peers.get(id).and_then(|peer| peer.member.as_ref());
@@ -232,7 +235,7 @@ impl<C: Connections> Overlay<C> {
         !self.parts.stopped
     }
 
-    /// Lets something happen to a peer; then its timer is set, and it is forgotten if nobody needs it.
+    /// Runs `visit` on a peer, then sets its timer, or removes the peer if it is idle.
     fn visit<R>(
         &mut self,
         id: &PeerId,
@@ -263,8 +266,8 @@ impl<C: Connections> Overlay<C> {
         self.timers.set(id, None);
     }
 
-    /// Makes sure that the peer has a place, if there is room: one that is verified or wanted may take that of one that
-    /// is neither wanted nor linked.
+    /// Makes room for the peer in the table. A verified or wanted peer may take the place of one
+    /// that is neither wanted nor linked. Returns false if there is no room.
     fn admit(&mut self, id: PeerId) -> bool {
         if self.peers.contains_key(&id) {
             return true;
@@ -278,7 +281,7 @@ impl<C: Connections> Overlay<C> {
                 }
             }
         }
-        // why it was refused before it was wanted stays readable
+        // the reason of an earlier refusal stays readable
         let peer = match self.strangers.remove(&id) {
             Some((reason, since)) => Peer::refused_stranger(id, reason, since),
             None => Peer::new(id, self.parts.now),
@@ -287,14 +290,14 @@ impl<C: Connections> Overlay<C> {
         true
     }
 
-    /// Whose place may be taken: of those without a link and not wanted, who stands still for longest.
+    /// Returns the peer whose place may be taken: unlinked, unwanted, and longest in its state.
     fn evictable(&self) -> Option<PeerId> {
         let idle = self.peers.values().filter(|p| p.link.is_none());
         let idle = idle.filter(|p| !self.parts.wanted.contains(&p.id));
         idle.min_by_key(|p| p.since).map(|p| p.id)
     }
 
-    /// Counts a refusal, and shows it in `peers` where the sender is known.
+    /// Counts a refusal, and shows it in `peers` if the sender is known.
     fn refuse(&mut self, refusal: Refusal, id: Option<PeerId>) {
         let Some(id) = id else {
             let now = self.parts.now;
@@ -314,7 +317,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// Notes a refused sender; false if it was refused for the same reason before.
+    /// Stores a refused sender; returns false if it was refused for the same reason before.
     fn remember_stranger(&mut self, id: PeerId, reason: &'static str) -> bool {
         let known = self.strangers.get(&id);
         if known.is_some_and(|(known, _)| *known == reason) {
@@ -329,7 +332,7 @@ impl<C: Connections> Overlay<C> {
         true
     }
 
-    /// Those of whom `is_meant` is true, and who were refused for this, are not any more.
+    /// Ends this refusal for all peers to which `is_meant` applies.
     fn readmit(&mut self, refusal: Refusal, is_meant: impl Fn(&Peer, &Parts<C>) -> bool) {
         let reason = refusal.reason();
         let mut strangers = Vec::new();
@@ -354,9 +357,9 @@ impl<C: Connections> Overlay<C> {
     }
 }
 
-/// Presence and what is wanted.
+/// Presence and wanted peers.
 impl<C: Connections> Overlay<C> {
-    /// Who can be reached over a carrier.
+    /// Handles a change of presence on a carrier.
     pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
         if !self.observe(now) {
             return;
@@ -382,7 +385,7 @@ impl<C: Connections> Overlay<C> {
         let parts = &mut self.parts;
         match parts.reachable.insert(id, carrier, parts.wanted.peers()) {
             Noted::Full => return parts.outputs.count(DropReason::PresenceFull),
-            // that a path over links is still there is no news
+            // a path over links that still exists needs no action
             Noted::Again if over_links => return,
             Noted::New | Noted::Again => {}
         }
@@ -390,12 +393,12 @@ impl<C: Connections> Overlay<C> {
             let Some(link) = peer.link.as_ref() else {
                 return false;
             };
-            // it came back: does it still know of the link?
+            // the peer came back: the link may be gone at its end
             if link.up.is_some() && !over_links {
                 parts.connections.suspect(link.id, parts.now);
             }
             if link.restart.is_some() {
-                // what asked for it may have been lost with the carrier that just came back
+                // the request may have been lost with the carrier
                 peer.ask_restart(parts);
             }
             true
@@ -405,7 +408,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// A member is forgotten, as it has been gone for long: what is kept of it goes, or makes room first.
+    /// Forgets a member that was away for long, or puts its state first in line for removal.
     pub fn forget_member(&mut self, id: &PeerId, now: Instant) {
         self.observe(now);
         let parts = &mut self.parts;
@@ -443,8 +446,8 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// The peers to which a link is to be made; before the first call there are none. A link to one
-    /// that is not wanted any more stays up, and is not made anew when it ends.
+    /// Sets the peers to which links are made; initially there are none. A link to a peer that is
+    /// not wanted any more stays up, and is not made again when it ends.
     pub fn set_wanted(&mut self, mut wanted: BTreeSet<PeerId>, now: Instant) {
         if !self.observe(now) {
             return;
@@ -460,8 +463,9 @@ impl<C: Connections> Overlay<C> {
     }
 }
 
-/// Whether the owner's clock or ours is wrong: the record is from the future; or it is over, and held where what nobody renews
-/// goes within hours. Records are made anew every six hours.
+/// Returns whether the owner's clock or this node's is wrong: the record is from the future, or it
+/// has expired although its carrier drops records within hours without renewal. Nodes renew records
+/// every six hours.
 fn is_by_a_wrong_clock(kind: CarrierKind, record: &PresenceRecord, unix: u64) -> bool {
     let forgets = matches!(kind, CarrierKind::Dht | CarrierKind::Lan);
     record.made > unix.saturating_add(CLOCK_SKEW) || (forgets && record.until <= unix)
@@ -469,25 +473,25 @@ fn is_by_a_wrong_clock(kind: CarrierKind, record: &PresenceRecord, unix: u64) ->
 
 /// Presence records.
 impl<C: Connections> Overlay<C> {
-    /// By these epochs nodes find one another from now on.
+    /// Sets the epochs by which nodes find each other.
     pub fn set_rendezvous(&mut self, epochs: RendezvousEpochs) {
         self.parts.rendezvous = epochs;
     }
 
-    /// By which epochs nodes find one another.
+    /// Returns the epochs by which nodes find each other.
     #[must_use]
     pub fn rendezvous(&self) -> &RendezvousEpochs {
         &self.parts.rendezvous
     }
 
-    /// Where this node can be reached now, for carriers of records. None where it has no address, or hides it from some:
-    /// members read it.
+    /// Returns this node's presence record. None without an address, or if some members must not
+    /// learn it.
     pub fn record(&mut self, now: Instant) -> Option<Published> {
         let epoch = self.parts.rendezvous.newest().clone();
         self.record_of(epoch, now)
     }
 
-    /// The same for a text that a user hands to somebody, who may know no epoch: whoever knows the network reads it.
+    /// Returns the record in epoch 0, for a text: its recipient may know only the network.
     pub fn record_for_text(&mut self, now: Instant) -> Option<Published> {
         let epoch = Rendezvous::new(self.parts.session.identity().network());
         self.record_of(epoch, now)
@@ -501,7 +505,7 @@ impl<C: Connections> Overlay<C> {
         }
         let made = parts.clock.unix_now();
         let mut candidates = parts.connections.candidates();
-        // a host has nothing else while its network comes up
+        // while its network comes up, a host may have no other address
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
         if candidates.is_empty() {
             return None;
@@ -522,12 +526,13 @@ impl<C: Connections> Overlay<C> {
         })
     }
 
-    /// A record that a carrier has brought: whose it is, and until when it is good. Its owner is asked for a link there as
-    /// soon as one is wanted. Of a former epoch, which the expelled know, it counts for who is a member as `is_known` says:
-    /// others would draw our requests to an address of their choice. A text is for whoever pastes it.
+    /// Handles a record from a carrier; returns its owner and the end of its validity. If a link to
+    /// the owner is wanted, requests go to its addresses. Expelled nodes know former epochs and
+    /// could direct requests to addresses of their choice. So a record of a former epoch counts
+    /// only for a member by `is_known`, unless a user pasted it.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// The reason for which it is not accepted.
     pub fn handle_record(
         &mut self,
         kind: CarrierKind,
@@ -566,7 +571,7 @@ impl<C: Connections> Overlay<C> {
         }
         let network = self.parts.session.identity().network();
         keep_outside(&mut record.candidates, &network);
-        // a clock that is ahead of ours makes it good for no longer
+        // a clock ahead of this node's extends no lifetime
         let left = record.until.saturating_sub(unix);
         let left = left.clamp(OVERDUE, RECORD_LIFETIME);
         let until = now + Duration::from_secs(left);
@@ -582,16 +587,16 @@ impl<C: Connections> Overlay<C> {
                 return Err(NotTaken::Dropped);
             }
         }
-        // its timer follows the new places
+        // updates its timer for the new addresses
         self.visit(&node, |_, _| ());
-        // its owner is asked all the same, and learns so as well
+        // its owner is asked nevertheless, and thereby learns of the difference
         if is_by_a_wrong_clock(kind, &record, unix) {
             self.refuse(Refusal::Clock, Some(node));
         }
         Ok((node, until))
     }
 
-    /// The carrier of this kind has the record of `peer` no more.
+    /// Removes the record of `peer` that came by this kind of carrier.
     pub fn forget_record(&mut self, kind: CarrierKind, peer: &PeerId, now: Instant) {
         self.observe(now);
         self.parts.places.unlearn(peer, kind);
@@ -601,10 +606,11 @@ impl<C: Connections> Overlay<C> {
 
 /// Signalling.
 impl<C: Connections> Overlay<C> {
-    /// A sealed message from a server, in whose room `from` is.
+    /// Handles a sealed message from a server, in whose room `from` is.
     ///
     /// Certificates, signature, recipient, network, age and novelty are checked before anything is
-    /// kept of the sender; what fails is counted, and shown in [`Overlay::peers`] with its reason.
+    /// stored about the sender. Failures are counted, and shown in [`Overlay::peers`] with their
+    /// reason.
     pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
         if self.observe(now)
             && let Err((refusal, sender)) = self.handle_message(carrier, None, Some(from), bytes)
@@ -613,7 +619,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// A sealed message that came over links of the overlay, the last of which is `via`.
+    /// Handles a sealed message that came over links of the overlay, the last of which is `via`.
     pub fn handle_routed_signal(&mut self, via: Option<LinkId>, bytes: &[u8], now: Instant) {
         if !self.observe(now) {
             return;
@@ -625,7 +631,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// A datagram without any connection.
+    /// Handles a datagram outside of any connection.
     fn handle_straight(&mut self, path: Path, datagram: &Bytes) {
         let parts = &mut self.parts;
         let sealed = match parts.straight.receive(path.remote, datagram) {
@@ -633,7 +639,7 @@ impl<C: Connections> Overlay<C> {
             Received::Part => return,
             Received::Foreign => return parts.outputs.count(DropReason::SignalUnexpected),
         };
-        // who was heard there before has a budget of its own
+        // a peer that verifiably sent from this address before has its own budget
         let from = parts.places.at(path.remote, parts.now);
         match self.handle_message(STRAIGHT_CARRIER, Some(path), from, &sealed) {
             Ok(()) => {}
@@ -669,7 +675,7 @@ impl<C: Connections> Overlay<C> {
             let sender = &opened.member;
             let heeded = path.is_none() || trust.discloses_to(&sender.peer, Some(sender));
             if !heeded {
-                // an answer, by whatever way, would show that this host is there
+                // any answer would reveal the presence of this host
                 dropped = DropReason::StraightHidden;
             }
             heeded
@@ -681,7 +687,7 @@ impl<C: Connections> Overlay<C> {
             }
             Some(opened) => {
                 let sender = opened.member.peer;
-                // the answer goes there
+                // answers go to this address
                 let now = self.parts.now;
                 path.inspect(|path| self.parts.places.hear(sender, *path, now));
                 let result = self.handle_new(carrier, opened);
@@ -690,7 +696,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// The class of a key, by a verified message of it or by the link state.
+    /// Returns the class of a key, by a verified message or by the link state.
     fn standing(&self, id: &PeerId) -> Standing {
         let verified = self.peers.get(id).and_then(|peer| peer.member.as_ref());
         match verified.map(|member| member.leaf) {
@@ -701,7 +707,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// A message that has not come before, of a member.
+    /// Handles a new message of a member.
     fn handle_new(&mut self, carrier: CarrierId, opened: Opened) -> Result<(), Refusal> {
         let sender = opened.member.peer;
         let (session, theirs) = (opened.session, opened.control);
@@ -744,7 +750,7 @@ impl<C: Connections> Overlay<C> {
         if self.parts.session.identity().is_leaf() && (opened.member.leaf || !wanted) {
             return Err(Refusal::Leaf);
         }
-        // a leaf is no router that it pays to want
+        // a leaf is no router, so being wanted gives it no place
         if !linked && (!wanted || opened.member.leaf) && self.is_full(opened.member.leaf) {
             return Err(Refusal::Full);
         }
@@ -764,7 +770,7 @@ impl<C: Connections> Overlay<C> {
         result.unwrap_or(Ok(()))
     }
 
-    /// Whether there are as many links of leaves, or of others, as there may be.
+    /// Returns whether the links of leaves, or of routers, have reached their bound.
     fn is_full(&self, leaf: bool) -> bool {
         let is_leaf = |peer: &&Peer| peer.member.as_ref().is_some_and(|member| member.leaf);
         let linked = self.peers.values().filter(|peer| peer.link.is_some());
@@ -775,7 +781,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// A peer gets no link, and is told why over the carrier that brought its message, and straight.
+    /// Sends a refusal over the carrier of the peer's message, and to its addresses.
     fn send_refusal(
         &mut self,
         (to, session): (PeerId, u64),
@@ -800,7 +806,7 @@ impl<C: Connections> Overlay<C> {
     }
 }
 
-/// A peer gives us no link, and says why.
+/// Handles a refusal by a peer.
 fn handle_refusal<C: Connections>(peer: &mut Peer, code: RefusalCode, parts: &mut Parts<C>) {
     if peer.up().is_some() {
         return;
@@ -817,14 +823,14 @@ fn handle_refusal<C: Connections>(peer: &mut Peer, code: RefusalCode, parts: &mu
 
 /// Membership.
 impl<C: Connections> Overlay<C> {
-    /// Our own renewed certificate: what is signed from now on carries it. Links need not know, the
-    /// far sides hear of it by [`Self::refresh_member`].
+    /// Sets this node's renewed certificate, which later signatures carry. Links need no change:
+    /// peers learn of it by [`Self::refresh_member`].
     pub fn set_identity_chain(&mut self, chain: Chain, now: Instant) {
         self.observe(now);
         self.parts.session.set_chain(chain);
     }
 
-    /// A peer's certificate was renewed, and has been verified: its link lives as long as that one.
+    /// Stores a peer's renewed, verified certificate: its link lives as long as the certificate.
     pub fn refresh_member(&mut self, member: Member, now: Instant) {
         if !self.observe(now) || self.parts.trust.revocation_of(&member).is_some() {
             return;
@@ -834,8 +840,8 @@ impl<C: Connections> Overlay<C> {
         self.readmit(Refusal::CertificateExpired, |peer, _| peer.id == id);
     }
 
-    /// A key of a node, an invitation or (by the network's key) an issuer does not count any more: links to members that
-    /// it made or is end at once, and they get no other.
+    /// Revokes the key of a node, an invitation or (by the network's key) an issuer. Links to its
+    /// members end at once, and they get no other.
     pub fn revoke(&mut self, key: PeerId, revoked: Revoked, now: Instant) {
         self.observe(now);
         let forgotten = self.parts.trust.revoke(key, revoked.clone());
@@ -844,7 +850,7 @@ impl<C: Connections> Overlay<C> {
         self.expel(&BTreeMap::from([(key, revoked)]));
     }
 
-    /// All keys that do not count any more, in place of those before; at most 8,192 are heeded.
+    /// Replaces all revoked keys; at most 8,192 are kept.
     pub fn set_revoked(&mut self, keys: BTreeMap<PeerId, Revoked>, now: Instant) {
         self.observe(now);
         let forgotten = self.parts.trust.set_revoked(keys);
@@ -858,7 +864,7 @@ impl<C: Connections> Overlay<C> {
         });
     }
 
-    /// Ends the links of all whom such a key made or is.
+    /// Ends the links of all members that these keys expel.
     fn expel(&mut self, keys: &BTreeMap<PeerId, Revoked>) {
         if self.parts.stopped {
             return;
@@ -890,8 +896,8 @@ impl<C: Connections> Overlay<C> {
         self.parts.connections.send_control(link, message, now)
     }
 
-    /// Sends a message from router to router the same way, behind control messages. On a slow link it is refused
-    /// and counted as soon as few such messages wait.
+    /// Sends a message from router to router the same way, behind control messages. On a slow link
+    /// a short queue of such messages is the bound; beyond it they are refused and counted.
     ///
     /// # Errors
     /// As [`Self::send_control`].
@@ -905,8 +911,8 @@ impl<C: Connections> Overlay<C> {
         self.parts.connections.send_routed(link, message, now)
     }
 
-    /// Sends `parts` as one message that may get lost. It may share a packet with others that are sent to the link before
-    /// the connections are asked for datagrams.
+    /// Sends `parts` as one message that may get lost. It may share a packet with other messages to
+    /// the link, until the connections are asked for datagrams.
     ///
     /// # Errors
     /// As [`Self::send_control`].
@@ -928,8 +934,8 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// Ends a link that neither side needs: says goodbye, so that the far side hears of it at once. It does not
-    /// ask for another unless it wants the link itself.
+    /// Ends a link that neither side needs, and notifies the peer at once. The peer asks for
+    /// another link only if it wants one itself.
     pub fn close_gracefully(&mut self, link: LinkId, now: Instant) {
         self.observe(now);
         if let Some(id) = self.linked(link) {
@@ -946,7 +952,7 @@ impl<C: Connections> Overlay<C> {
         (up.id == link).then_some(id)
     }
 
-    /// Says goodbye on all links; send what the connections give after this, and stop.
+    /// Ends all links; the owner sends the remaining datagrams of the connections, and stops.
     pub fn shutdown(&mut self, now: Instant) {
         self.observe(now);
         for peer in self.peers.values_mut() {
@@ -956,7 +962,7 @@ impl<C: Connections> Overlay<C> {
         self.parts.stopped = true;
     }
 
-    /// Does what is due.
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.observe(now) {
             return;
@@ -980,14 +986,14 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// At the hello epoch and whole steps after it, when the node is awake anyway.
+    /// Returns the next whole step after the hello epoch, when the node is awake anyway.
     fn next_expiry(&self, now: Instant) -> Instant {
         let passed = now.saturating_duration_since(self.epoch).as_nanos();
         let step = EXPIRY_EVERY.as_nanos();
         now + Duration::from_nanos((step - passed % step) as u64)
     }
 
-    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    /// Returns the latest time for the next call of [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         if self.parts.stopped {
@@ -1002,7 +1008,7 @@ impl<C: Connections> Overlay<C> {
         own.into_iter().flatten().min()
     }
 
-    /// The next event; of datagrams that were handed to the connections directly as well.
+    /// Returns the next event, also of datagrams that were given to the connections directly.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
         self.observe(now);
         loop {
@@ -1018,7 +1024,7 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// Peers hear at once of what timers have brought about; packets wait to be polled for.
+    /// Handles events of timers at once, for the peers' sake; data waits for `poll_event`.
     fn handle_connection_events(&mut self) {
         while let Some(event) = self.parts.connections.poll_event() {
             match event {

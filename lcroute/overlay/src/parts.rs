@@ -1,4 +1,4 @@
-//! What all peers share, handed to each when something happens to it.
+//! The state that all peers share, handed to each with its events.
 
 use librecast::id::PeerId;
 use librecast::time::{Duration, Instant, WallClock};
@@ -16,7 +16,7 @@ use crate::straight::Straight;
 use crate::trust::Trust;
 use crate::wanted::Wanted;
 
-/// The parts of an overlay, peers apart.
+/// The state of an overlay except its peers.
 #[derive(Debug)]
 pub(crate) struct Parts<C> {
     pub(crate) own: PeerId,
@@ -35,18 +35,18 @@ pub(crate) struct Parts<C> {
     pub(crate) straight: Straight,
     pub(crate) rendezvous: RendezvousEpochs,
     pub(crate) outputs: Outputs,
-    /// Another host with our key keeps its links: this one makes none before.
+    /// End of the pause after this node gave its links up to another host with its key.
     pub(crate) stands_back_until: Option<Instant>,
     pub(crate) stopped: bool,
 }
 
 impl<C> Parts<C> {
-    /// Whether another host with our key has the network's links, and this one makes none.
+    /// Returns whether this node makes no links, as another host with its key has them.
     pub(crate) fn stands_back(&self) -> bool {
         self.stands_back_until.is_some_and(|until| self.now < until)
     }
 
-    /// The pause after so many failures.
+    /// Returns the pause after this number of failures.
     pub(crate) fn pause(&mut self, failures: u32) -> Duration {
         let (first, longest) = self.limits.backoff;
         self.random.pause(failures, first, longest)

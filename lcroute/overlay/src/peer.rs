@@ -1,4 +1,4 @@
-//! What is kept of one peer, and what follows from it.
+//! The state of one peer, and its transitions.
 //!
 //! ```text
 //! connecting --request, offer, answer, ICE, DTLS, Auth--> connected --silence, goodbye--> lost
@@ -20,28 +20,28 @@ use crate::parts::Parts;
 use crate::trust::Trust;
 use crate::wanted::Wanted;
 
-/// How long a link is kept while ICE restarts.
+/// Time for which a link is kept while ICE restarts.
 const RESTART_GRACE: Duration = Duration::from_secs(6);
-/// How long an offer waits for its answer.
+/// Time for which an offer waits for its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long a message of a peer that we do not want, or one to it, is kept in mind.
+/// Time for which an unwanted peer is remembered after a message to or from it.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
-/// A wanted peer without a link counts as one that cannot be reached directly after so long. Chosen.
+/// Time without a link after which a wanted peer counts as not directly reachable. Chosen.
 pub(crate) const FAILS_AFTER: Duration = Duration::from_secs(10);
-/// The same after so many attempts. Chosen.
+/// Attempts after which it counts as not directly reachable. Chosen.
 const FAILS_AFTER_ATTEMPTS: u32 = 2;
 
 /// One peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
-    /// Who it is, once a message of it has been verified.
+    /// Its membership, once one of its messages has been verified.
     pub(crate) member: Option<Member>,
-    /// The carrier that brought its last message: answers may go that way.
+    /// The carrier of its last message, also used for answers.
     pub(crate) received_over: Option<CarrierId>,
-    /// What kind of carrier that was.
+    /// The kind of that carrier.
     pub(crate) carrier: Option<CarrierKind>,
-    /// The newest run of its process that we know of; 0: none.
+    /// The newest known run of its process; 0: none.
     pub(crate) session: u64,
     pub(crate) state: PeerState,
     pub(crate) since: Instant,
@@ -49,27 +49,27 @@ pub(crate) struct Peer {
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) requested_at: Option<Instant>,
-    /// A peer that we do not want and have no link to is forgotten then: it may be about to answer.
+    /// Time at which an unwanted peer without a link is forgotten: until then an answer may come.
     pub(crate) keep_until: Option<Instant>,
-    /// When it counts as one that cannot be reached directly, and attempts that failed so far.
+    /// Time at which it counts as not directly reachable; `attempts` have failed so far.
     pub(crate) fails_at: Option<Instant>,
     pub(crate) attempts: u32,
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
-    /// One that asks for a link beside the run that has it.
+    /// Runs that ask for a link beside the linked one.
     pub(crate) other_runs: Vec<OtherRun>,
-    /// Of links that have ended, and straight messages.
+    /// Traffic of ended links, and of straight messages.
     pub(crate) traffic: Traffic,
 }
 
-/// What a peer wants and cannot have before a dying link has gone.
+/// A request or offer of a peer that waits for the end of a dying link.
 #[derive(Debug)]
 pub(crate) enum Waiting {
     Request { session: u64, sequence: u64 },
     Offer(Box<Offered>),
 }
 
-/// An offer, checked.
+/// A verified offer.
 #[derive(Debug)]
 pub(crate) struct Offered {
     pub(crate) session: u64,
@@ -83,32 +83,33 @@ pub(crate) struct Offered {
 pub(crate) struct Link {
     pub(crate) id: LinkId,
     pub(crate) role: Role,
-    /// The run of the peer's process at the other end.
+    /// The run of the peer at the other end.
     pub(crate) session: u64,
-    /// Sequence of the last message that went into making it: a later request says it is gone.
+    /// Sequence of the last message that made the link: a later request means that the link is
+    /// lost.
     pub(crate) sequence: u64,
     pub(crate) attempt: [u8; 32],
-    /// The answer to the last offer is still to come, or the offer itself is not made yet.
+    /// Whether the answer to the last offer is missing, or the offer itself is not made yet.
     pub(crate) awaits_answer: bool,
-    /// Of this end and of the peer's, as far as they are known.
+    /// Fingerprints of this end and of the peer, as far as they are known.
     pub(crate) fingerprints: (Option<Fingerprint>, Option<Fingerprint>),
-    /// What both sides sign, once the answer is there.
+    /// The values that both sides sign, once the answer is known.
     pub(crate) binding: Option<Binding>,
     pub(crate) auth_sent: bool,
     pub(crate) auth_received: bool,
-    /// Since when both sides are authenticated.
+    /// Time of mutual authentication.
     pub(crate) up: Option<Instant>,
     pub(crate) began: Instant,
     pub(crate) restart: Option<Restart>,
-    /// The peer must not learn addresses of this host.
+    /// Whether the peer must not learn addresses of this host.
     pub(crate) is_hidden: bool,
 }
 
-/// ICE is being restarted.
+/// An ICE restart.
 #[derive(Debug)]
 pub(crate) struct Restart {
     pub(crate) since: Instant,
-    /// The offer's attempt, once it has been made.
+    /// The attempt of its offer, once that has been made.
     pub(crate) attempt: Option<[u8; 32]>,
 }
 
@@ -136,14 +137,14 @@ impl Peer {
         }
     }
 
-    /// A row of `peers` for a stranger that was refused.
+    /// Returns a row of `peers` for a refused stranger.
     pub(crate) fn refused_stranger(id: PeerId, reason: &'static str, since: Instant) -> Self {
         let mut peer = Self::new(id, since);
         peer.set_state(PeerState::Refused, Some(reason), since);
         peer
     }
 
-    /// The link that is authenticated.
+    /// Returns the authenticated link.
     pub(crate) fn up(&self) -> Option<&Link> {
         self.link.as_ref().filter(|link| link.up.is_some())
     }
@@ -164,7 +165,7 @@ impl Peer {
         (self.state, self.reason) = (state, reason);
     }
 
-    /// When something must be done for this peer.
+    /// Returns the peer's next deadline.
     pub(crate) fn deadline<C>(&self, parts: &Parts<C>) -> Option<Instant> {
         let next = match self.link.as_ref() {
             Some(link) => link.deadline(parts.limits.attempt),
@@ -176,12 +177,12 @@ impl Peer {
         [next, self.fails_at, straight].into_iter().flatten().min()
     }
 
-    /// Whether it may learn addresses of this host.
+    /// Returns whether it may learn addresses of this host.
     pub(crate) fn may_learn_addresses(&self, trust: &Trust) -> bool {
         trust.discloses_to(&self.id, self.member.as_ref())
     }
 
-    /// What users see of it, with what its connection has carried.
+    /// Returns its row for users, with the traffic of its connection.
     pub(crate) fn info(&self, link: LinkInfo, traffic: Traffic, now: Instant) -> PeerInfo {
         let up = self.up();
         let proven = self.other_runs.iter().find(|run| run.is_proven(now));
@@ -200,19 +201,19 @@ impl Peer {
         }
     }
 
-    /// Whether we look for a link to this peer, and know a way to tell it so.
+    /// Returns whether a link is wanted, and a carrier for requests is known.
     pub(crate) fn may_be_tried<C>(&self, parts: &Parts<C>) -> bool {
         parts.wanted.contains(&self.id)
             && parts.reachable.knows(&self.id)
             && !self.is_barred(&parts.trust, parts.now)
     }
 
-    /// Whether it gets no link: it is expelled, or suspended.
+    /// Returns whether it gets no link: it is expelled, or suspended.
     pub(crate) fn is_barred(&self, trust: &Trust, now: Instant) -> bool {
         trust.bars(&self.id, self.member.as_ref(), now)
     }
 
-    /// Whether nobody needs to remember it: not wanted, no link, nothing to show.
+    /// Returns whether it can be forgotten: not wanted, no link, nothing to show.
     pub(crate) fn is_idle<C>(&self, parts: &Parts<C>) -> bool {
         let asked = || parts.places.deadline(&self.id, false, parts.now).is_some();
         let busy = self.link.is_some() || self.waiting.is_some() || asked();
@@ -221,12 +222,12 @@ impl Peer {
         !(busy || shown || expected || parts.wanted.contains(&self.id))
     }
 
-    /// It is refused; shows it, where that says something of the peer itself.
+    /// Counts a refusal; shows it if the peer itself is at fault.
     pub(crate) fn refuse<C>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
         parts
             .outputs
             .refuse_message(refusal, Some(self.id), parts.now);
-        // what somebody replays or spoils says nothing of a peer that we know
+        // replayed or damaged messages prove nothing about a known peer
         if self.up().is_some() || (!refusal.blames_sender() && self.member.is_some()) {
             return;
         }
@@ -239,7 +240,7 @@ impl Peer {
         }
     }
 
-    /// From now on the time runs within which a link should come to be.
+    /// Starts the time within which a link should be made.
     pub(crate) fn expect_link(&mut self, wanted: &Wanted, now: Instant) {
         let open = self.fails_at.is_none() && !wanted.is_failing(&self.id);
         if open && wanted.contains(&self.id) {
@@ -247,13 +248,13 @@ impl Peer {
         }
     }
 
-    /// An attempt has come to nothing.
+    /// Counts a failed attempt.
     pub(crate) fn count_failure<C>(&mut self, parts: &mut Parts<C>) {
         self.attempts = self.attempts.saturating_add(1);
         self.judge_failure(parts);
     }
 
-    /// Tells that a wanted peer cannot be reached directly, once that has shown.
+    /// Reports a wanted peer as not directly reachable, once that is established.
     pub(crate) fn judge_failure<C>(&mut self, parts: &mut Parts<C>) {
         let late = self.fails_at.is_some_and(|at| at <= parts.now);
         let often = self.fails_at.is_some() && self.attempts >= FAILS_AFTER_ATTEMPTS;
@@ -264,13 +265,13 @@ impl Peer {
         }
     }
 
-    /// There is a link.
+    /// Reports that there is a link.
     pub(crate) fn count_success<C>(&mut self, parts: &mut Parts<C>) {
         (self.fails_at, self.attempts) = (None, 0);
         parts.wanted.succeed(&self.id, &mut parts.outputs);
     }
 
-    /// It is not wanted any more, or cannot be reached: an attempt under way may end as it will.
+    /// Stops trying a peer that is not wanted or not reachable; an attempt under way continues.
     pub(crate) fn stop_trying(&mut self) {
         (self.retry_at, self.keep_until) = (None, None);
         (self.fails_at, self.attempts) = (None, 0);
@@ -303,7 +304,7 @@ impl Link {
         }
     }
 
-    /// When the attempt has taken too long.
+    /// Returns the time at which the attempt fails.
     pub(crate) fn attempt_deadline(&self, attempt: Duration) -> Instant {
         self.began
             + if self.awaits_answer {
@@ -323,7 +324,7 @@ impl Link {
 }
 
 impl Restart {
-    /// When the link is given up.
+    /// Returns the time at which the link is given up.
     pub(crate) fn ends(&self) -> Instant {
         self.since + RESTART_GRACE
     }

@@ -1,9 +1,11 @@
-//! Where peers may be reached straight, without any server: what their presence records say, and where they were heard last.
+//! Addresses of peers that can be reached without any server: from records, messages and last
+//! paths.
 //!
-//! A peer whose link fell silent is asked twice a second for a minute at the pair of the last path, which NATs and firewalls
-//! keep open for about as long. The addresses of a record are asked as often at first, which finds a peer on a LAN or
-//! behind firewalls and NATs that both sides open by asking; then four times a minute, so that these stay open for a peer
-//! that gets our record later, for as long as the record is good. No attempt of ICE is under way meanwhile.
+//! A peer whose link fell silent is asked twice a second for a minute on the last path, which NATs
+//! and firewalls keep open for about that time. The addresses of a record are asked as often at
+//! first: this finds a peer on a LAN, or behind firewalls and NATs that requests from both sides
+//! open. Then they are asked four times a minute while the record is valid, which keeps these open
+//! for a peer that receives the record later. ICE makes no attempt meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,27 +18,27 @@ use crate::connections::Path;
 use crate::event::CarrierKind;
 use crate::record::PresenceRecord;
 
-/// Most peers whose places are known.
+/// Maximum number of peers with known addresses.
 const MAX_PEERS: usize = 1_024;
-/// Pause between the first requests. Chosen: a path that is back is used within a second.
+/// Pause between the first requests. Chosen: a restored path is used within a second.
 const QUICK: Duration = Duration::from_millis(500);
-/// So many requests are quick where nobody answers.
+/// Number of unanswered requests with that pause.
 const QUICK_REQUESTS: u32 = 20;
 /// Pause between later ones. The kernel's firewall keeps a pair open for 30 s.
 const SLOW: Duration = Duration::from_secs(15);
-/// How long a peer is looked for where it was heard last. Chosen: twice the lifetime of consent (RFC 7675), which is the
-/// least that NATs keep a pair open.
+/// Time for which a peer is asked at its last address. Chosen: twice the lifetime of consent (RFC
+/// 7675), the least time for which NATs keep a pair open.
 const HEARD_FOR: Duration = Duration::from_secs(60);
-/// Who was heard so lately is there and nowhere else.
+/// Time after a message for which its address alone is used.
 const IS_THERE: Duration = Duration::from_secs(5);
-/// Datagrams to addresses where nobody was heard: a record may name anybody's. A message is up to eight of them.
+/// Datagrams to unproven addresses: a record may name any host's. A message takes up to eight.
 const UNPROVEN: Rate = Rate::per_second(100, 400);
 
-/// Places of all peers.
+/// Addresses of all peers.
 #[derive(Debug)]
 pub(crate) struct Places {
     peers: BTreeMap<PeerId, Place>,
-    /// Who was heard where.
+    /// The last peer that sent from an address.
     heard: BTreeMap<SocketAddr, PeerId>,
     unproven: Bucket,
 }
@@ -44,17 +46,17 @@ pub(crate) struct Places {
 #[derive(Debug)]
 struct Place {
     record: Option<Known>,
-    /// Where it was heard last, and when.
+    /// The last proven path, and its time.
     heard: Option<(Path, Instant)>,
-    /// Where it was heard before, elsewhere: of two hosts with its key both are to be told.
+    /// An earlier path with another address: two hosts with one key both get messages.
     heard_before: Option<(Path, Instant)>,
-    /// It is asked there although it may not be wanted any more: as soon as nobody can be reached, nobody is.
+    /// Ask at the last path even if not wanted: a node that can reach no peer wants none.
     insists: bool,
     requests: u32,
     next_request: Instant,
 }
 
-/// What its record says.
+/// The content of its record.
 #[derive(Debug)]
 struct Known {
     kind: CarrierKind,
@@ -63,11 +65,11 @@ struct Known {
     until: Instant,
 }
 
-/// What became of a record.
+/// The result of storing a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Learned {
     Taken,
-    /// A newer one is known.
+    /// A newer record is known.
     Older,
     Full,
 }
@@ -81,7 +83,7 @@ impl Places {
         }
     }
 
-    /// Takes a record that is good until then.
+    /// Stores a record that is valid until `until`.
     pub(crate) fn learn(
         &mut self,
         kind: CarrierKind,
@@ -112,7 +114,7 @@ impl Places {
         Learned::Taken
     }
 
-    /// The carrier says that its record is there no more.
+    /// Removes a record that its carrier no longer has.
     pub(crate) fn unlearn(&mut self, peer: &PeerId, kind: CarrierKind) {
         if let Some(place) = self.peers.get_mut(peer)
             && place
@@ -124,7 +126,7 @@ impl Places {
         }
     }
 
-    /// A verified message came over this path, or a link fell silent there.
+    /// Stores the path of a verified message, or of a link that fell silent.
     pub(crate) fn hear(&mut self, peer: PeerId, path: Path, now: Instant) {
         let Some(place) = self.place(peer, now) else {
             return;
@@ -141,7 +143,8 @@ impl Places {
         self.heard.insert(path.remote, peer);
     }
 
-    /// The link is gone: the peer is asked quickly again, there too where it was heard if we `insist`.
+    /// Restarts quick requests after a link's end; with `insist`, also to an unwanted peer's last
+    /// path.
     pub(crate) fn ask_again(&mut self, peer: &PeerId, insist: bool, now: Instant) {
         if let Some(place) = self.peers.get_mut(peer) {
             place.insists = insist;
@@ -150,26 +153,27 @@ impl Places {
         }
     }
 
-    /// There is a link.
+    /// Ends insistent requests: there is a link.
     pub(crate) fn found(&mut self, peer: &PeerId) {
         if let Some(place) = self.peers.get_mut(peer) {
             place.insists = false;
         }
     }
 
-    /// Who was heard at this address last, within a minute.
+    /// Returns the last peer that sent from this address within a minute.
     pub(crate) fn at(&self, address: SocketAddr, now: Instant) -> Option<PeerId> {
         let peer = self.heard.get(&address)?;
         let heard = self.peers.get(peer)?.heard_within(HEARD_FOR, now);
         heard.map(|_| *peer)
     }
 
-    /// Which kind of carrier brought its record.
+    /// Returns the kind of carrier that brought its record.
     pub(crate) fn kind(&self, peer: &PeerId) -> Option<CarrierKind> {
         Some(self.peers.get(peer)?.record.as_ref()?.kind)
     }
 
-    /// Where a message of so many datagrams to `peer` goes, and from which of our addresses, if that matters.
+    /// Returns the targets of a message of `datagrams` datagrams, with this node's address if it
+    /// matters.
     pub(crate) fn of(
         &mut self,
         peer: &PeerId,
@@ -195,7 +199,7 @@ impl Places {
             && place.heard_within(IS_THERE, now).is_none()
         {
             let count = known.addresses.len();
-            // where there is not room for all, each has its turn
+            // rotates the order, since the budget may not suffice for all
             let first = place.requests as usize % count.max(1);
             let others = known.addresses.iter().cycle().skip(first).take(count);
             let others = others.filter(|address| heard.is_none_or(|path| path.remote != **address));
@@ -206,14 +210,14 @@ impl Places {
         all
     }
 
-    /// When `peer` is to be asked next.
+    /// Returns the time of the next request to `peer`.
     pub(crate) fn deadline(&self, peer: &PeerId, wanted: bool, now: Instant) -> Option<Instant> {
         let place = self.peers.get(peer)?;
         let at = place.next_request.max(now);
         place.is_asked(wanted, at).then_some(place.next_request)
     }
 
-    /// Whether `peer` is to be asked now; then a pause begins.
+    /// Returns whether `peer` is to be asked now; if so, a pause begins.
     pub(crate) fn take_due(&mut self, peer: &PeerId, wanted: bool, now: Instant) -> bool {
         let Some(place) = self.peers.get_mut(peer) else {
             return false;
@@ -228,8 +232,7 @@ impl Places {
         true
     }
 
-    /// `peer` has left the network: where it was heard is forgotten, unless that was lately. What its record says stays as
-    /// long as it is good.
+    /// Forgets a peer that left the network, unless it sent something lately or has a valid record.
     pub(crate) fn forget(&mut self, peer: &PeerId, now: Instant) {
         if self
             .peers
@@ -261,8 +264,9 @@ impl Places {
     }
 }
 
-/// Whether an address in a record of this carrier can be another host's. Of those that are good on one link only, IPv6's would
-/// need that link's name, and IPv4's are meant where the record came over that link or by hand.
+/// Returns whether an address in a record of this carrier can be another host's. IPv6 link-local
+/// addresses would need the link's name. IPv4 link-local ones count if the record came over that
+/// link or by hand.
 fn is_elsewhere(kind: CarrierKind, ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -367,7 +371,7 @@ mod tests {
             places.of(&peer(1), 1, now),
             [(Some(address(9)), address(7))]
         );
-        // it does not answer there any more: it may have moved
+        // it does not answer at this address any more: it may have moved
         let later = now + IS_THERE;
         assert_eq!(places.of(&peer(1), 1, later).len(), 4);
         let later = now + HEARD_FOR;
@@ -483,7 +487,7 @@ mod tests {
             sent += 6 * places.of(&peer(n), 6, now).len();
         }
         assert_eq!(sent, 396);
-        // who has more addresses than there is room for is tried at each of them
+        // all addresses of a peer are tried in turn if the budget does not suffice
         let (mut tried, mut later) = (std::collections::BTreeSet::new(), now);
         while tried.len() < 16 {
             assert!(later < now + Duration::from_secs(60), "{tried:?}");

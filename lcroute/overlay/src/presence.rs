@@ -10,26 +10,26 @@ use crate::event::CarrierId;
 /// Most carriers of a peer.
 const MAX_CARRIERS: usize = 16;
 
-/// Which peers are present where.
+/// Peers that are present, with their carriers.
 #[derive(Debug)]
 pub(crate) struct Reachable {
     peers: BTreeMap<PeerId, BTreeSet<CarrierId>>,
     capacity: usize,
 }
 
-/// What a word of presence changed.
+/// The effect of a presence message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Noted {
     /// Not present on this carrier before.
     New,
-    /// It was: a server says so when a node has registered again.
+    /// Present before: a server repeats it when a node registers again.
     Again,
-    /// There is no room for it.
+    /// The table is full.
     Full,
 }
 
 impl Reachable {
-    /// Knows at most `capacity` peers.
+    /// Returns a table for at most `capacity` peers.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             peers: BTreeMap::new(),
@@ -37,7 +37,7 @@ impl Reachable {
         }
     }
 
-    /// `id` is present on `carrier`. Where all room is taken, one of `wanted` takes that of another.
+    /// Adds `id` on `carrier`. In a full table, a wanted peer replaces an unwanted one.
     pub(crate) fn insert(
         &mut self,
         id: PeerId,
@@ -62,7 +62,7 @@ impl Reachable {
         }
     }
 
-    /// `id` has left `carrier`.
+    /// Removes `id` from `carrier`.
     pub(crate) fn remove(&mut self, id: &PeerId, carrier: CarrierId) {
         if let Some(carriers) = self.peers.get_mut(id) {
             carriers.remove(&carrier);
@@ -72,18 +72,18 @@ impl Reachable {
         }
     }
 
-    /// Those who are present on `carrier`.
+    /// Returns the peers on `carrier`.
     pub(crate) fn on(&self, carrier: CarrierId) -> Vec<PeerId> {
         let present = self.peers.iter().filter(|(_, on)| on.contains(&carrier));
         present.map(|(id, _)| *id).collect()
     }
 
-    /// Whether it can be reached at all.
+    /// Returns whether it is present on any carrier.
     pub(crate) fn knows(&self, id: &PeerId) -> bool {
         self.peers.contains_key(id)
     }
 
-    /// Whether it can be reached over links of the overlay, and over a signalling server.
+    /// Returns whether it can be reached over links of the overlay, and over a signalling server.
     pub(crate) fn carriers(&self, id: &PeerId) -> (bool, bool) {
         let Some(carriers) = self.peers.get(id) else {
             return (false, false);

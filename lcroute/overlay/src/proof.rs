@@ -1,13 +1,14 @@
-//! Who gets a signalling server's relay: members of a network, which their certificates show.
+//! Access to a signalling server's relay: members of a network prove themselves by certificates.
 //!
 //! ```text
 //! node                          server
 //!   | -------- relay? ----------> |   once registered
-//!   | <------ prove KEY --------- |   and again before credentials end
-//!   | ------- proof SEALED -----> |   the node's certificates, sealed to the server's key: the path reads nothing
+//!   | <------ prove KEY --------- |   repeated before credentials end
+//!   | ------- proof SEALED -----> |   the certificates, sealed to the server's key
 //!   | <-- RELAY (binary), or no-relay REASON
 //! ```
-//! All but the credentials is text: servers and nodes of before ignore it. An open relay asks for nothing.
+//! All messages but the credentials are text, which earlier versions ignore. An open relay asks for
+//! nothing.
 
 use std::fmt;
 
@@ -22,29 +23,29 @@ use thiserror::Error;
 use crate::Random;
 use crate::server::Room;
 
-/// Bytes that sealing adds.
+/// Bytes that a seal adds.
 const SEAL: usize = 48;
 
-/// What a node tells a server about its relay.
+/// A node's message to a server about its relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayRequest {
-    /// It would like credentials.
+    /// A request for credentials.
     Ask,
-    /// Its certificates, sealed.
+    /// The node's sealed certificates.
     Proof(Vec<u8>),
 }
 
-/// What a server answers, credentials apart.
+/// A server's answer, except credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayReply {
-    /// Certificates are to be sealed to this key.
+    /// The node must seal its certificates to this key.
     Prove([u8; 32]),
-    /// No credentials, and why.
+    /// The reason for which there are no credentials.
     Refused(String),
 }
 
 impl RelayRequest {
-    /// As text.
+    /// Encodes the message as text.
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
@@ -53,7 +54,7 @@ impl RelayRequest {
         }
     }
 
-    /// From text; none if it is something else, of a later version perhaps.
+    /// Decodes text; returns none for any other message, such as one of a later version.
     #[must_use]
     pub fn decode(text: &str) -> Option<Self> {
         if text == "relay?" {
@@ -67,7 +68,7 @@ impl RelayRequest {
 }
 
 impl RelayReply {
-    /// As text.
+    /// Encodes the message as text.
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
@@ -76,7 +77,7 @@ impl RelayReply {
         }
     }
 
-    /// From text; none if it is something else, of a later version perhaps.
+    /// Decodes text; returns none for any other message, such as one of a later version.
     #[must_use]
     pub fn decode(text: &str) -> Option<Self> {
         if let Some(key) = text.strip_prefix("prove ") {
@@ -89,51 +90,50 @@ impl RelayReply {
     }
 }
 
-/// What a node sends when it is to prove its membership; none if it cannot be sealed.
+/// Returns a node's proof of membership; none if it cannot be sealed.
 #[must_use]
 pub fn prove(chain: &Chain, key: &[u8; 32], random: &mut Random) -> Option<RelayRequest> {
     let sealed = PublicKey::from(*key).seal(random, &chain.encode());
     sealed.ok().map(RelayRequest::Proof)
 }
 
-/// What a server opens proofs with.
+/// The key with which a server opens proofs.
 pub struct ProofKey(SecretKey);
 
-/// Why a node is no member, as far as a server can tell.
+/// The reason for which a server accepts no membership.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum NotProven {
-    /// It is sealed to another key, or no chain.
+    /// The proof is sealed to another key, or contains no chain.
     #[error("the certificates cannot be read")]
     Unreadable,
-    /// They are those of another node.
+    /// The certificates are those of another node.
     #[error("the certificates are those of another node")]
     OtherNode,
-    /// They are those of another network.
+    /// The certificates are those of another network.
     #[error("the certificates are those of another network")]
     OtherNetwork,
-    /// The chain does not hold.
+    /// The chain is not valid.
     #[error("the certificates do not hold: {0}")]
     Invalid(#[from] CertError),
 }
 
 impl ProofKey {
-    /// The key of this seed.
+    /// Returns the key of this seed.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         Self(SecretKey::from(seed))
     }
 
-    /// What nodes seal to.
+    /// Returns the public key to which nodes seal.
     #[must_use]
     pub fn public(&self) -> [u8; 32] {
         *self.0.public_key().as_bytes()
     }
 
-    /// Whether a node that has registered in this room is a member of its network at `unix` (seconds). Revocations are not known
-    /// here.
+    /// Checks that a node of this room is a member at `unix` (seconds). Revocations are not known.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for which the membership is not proven.
     pub fn check(
         &self,
         sealed: &[u8],
@@ -146,7 +146,7 @@ impl ProofKey {
         let opened = self.0.unseal(sealed).ok();
         let chain = opened.and_then(|bytes| Chain::decode(&bytes).ok());
         let chain = chain.ok_or(NotProven::Unreadable)?;
-        // before signatures are verified: what costs nothing
+        // cheap checks come before signatures
         if chain.node().subject() != *node {
             return Err(NotProven::OtherNode);
         }
@@ -215,10 +215,10 @@ mod tests {
             Err(NotProven::Unreadable)
         );
         assert_eq!(check(&[], NOW), Err(NotProven::Unreadable));
-        // a day of skew is allowed
+        // a clock difference of a day is allowed
         let expired = CertError::Expired(Kind::Issuer).into();
         assert_eq!(check(&good, NOW + 60 + 86_401), Err(expired));
-        // of the network by name only
+        // a chain that names the network but is not signed by it
         let id = key(9).peer_id();
         let sign = |kind, subject: &id::SecretKey, by: &id::SecretKey| {
             let name = if kind == Kind::Node { "node" } else { "" };

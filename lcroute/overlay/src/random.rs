@@ -7,24 +7,25 @@ use librecast::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// ChaCha20: what comes out is as secret as the seed.
+/// ChaCha20 generator: its output is as secret as the seed.
 pub struct Random(ChaCha20Rng);
 
 impl Random {
-    /// The generator of this seed.
+    /// Returns the generator of this seed.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         Self(ChaCha20Rng::from_seed(seed))
     }
 
-    /// So many random bytes.
+    /// Returns `N` random bytes.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.0.fill_bytes(&mut bytes);
         bytes
     }
 
-    /// The pause after `failures` failures: between three and five quarters of the doubled first one.
+    /// Returns the pause after `failures` failures: 3/4 to 5/4 of the doubled `first`, up to
+    /// `longest`.
     pub(crate) fn pause(&mut self, failures: u32, first: Duration, longest: Duration) -> Duration {
         let doubled = first.saturating_mul(1 << failures.min(16)).min(longest);
         doubled * 3 / 4 + doubled.mul_f64((self.0.next_u64() % 1_000) as f64 / 2_000.0)

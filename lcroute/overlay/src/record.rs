@@ -1,20 +1,23 @@
-//! Presence records: where a node may be reached, for carriers that hold one value and have no reply: a LAN, a folder, a
-//! pasted text.
+//! Presence records: a node's addresses, for carriers without replies: a LAN, a folder, a pasted
+//! text.
 //!
 //! ```text
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the day's key:
 //!   version 8 = 1 | node 256 | made 64 (unix seconds) | good until 64
 //!   | count 8 | count x candidate (as in a description)
-//!   | ed25519 signature 512 over the network's key and all of the above | zeros, up to 216 or 472 bytes
+//!   | ed25519 signature 512 over the network's key and all of the above | zeros, to 216 or 472 bytes
 //! ```
 //!
-//! Two nodes that have each other's record send connection requests straight to these addresses, which opens firewalls and
-//! NATs on both sides. A record is a claim of whoever knows the epoch's secret: members, those who were until then, and who
-//! has a token for members. In epoch 0 the network's public key is enough, which is in tokens for leaves, too. It is worth as much as a server's word that somebody is present, and links are authenticated as ever.
+//! Two nodes that have each other's record send connection requests straight to these addresses,
+//! which opens firewalls and NATs on both sides. Anybody with the epoch's secret can make a record:
+//! present members, those of the epoch, and holders of a member token. In epoch 0 the network's
+//! public key is enough, which leaf tokens contain too. A record proves no more than a server's
+//! presence message; links are always authenticated.
 //!
-//! The key comes from the network's public key, the day of `made` and the secret of the network's epoch, which changes when
-//! somebody is expelled ([`librecast::epoch`]), and begins with the first token for leaves; in epoch 0 there is none. The carrier sees sealed bytes of two lengths, and a
-//! name that changes daily ([`Rendezvous::name`]).
+//! The key comes from the network's public key, the day of `made` and the secret of the network's
+//! epoch. The epoch changes when a node is expelled ([`librecast::epoch`]), and begins with the
+//! first token for leaves; epoch 0 has no secret. The carrier sees sealed bytes of two lengths, and
+//! a name that changes daily ([`Rendezvous::name`]).
 
 use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
@@ -26,55 +29,53 @@ use crate::description::{Candidate, MAX_CANDIDATES};
 use crate::drops::DropReason;
 use crate::random::Random;
 
-/// Context of the signature: it is good for nothing else.
+/// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 presence record";
 /// Version of the format.
 const VERSION: u8 = 1;
-/// Bytes of the nonce of XSalsa20-Poly1305.
 const NONCE: usize = 24;
-/// Bytes of its tag.
 const TAG: usize = 16;
-/// Lengths of what is sealed: few addresses, and many.
+/// Lengths of the sealed content: for few addresses, and for many.
 const LENGTHS: [usize; 2] = [256 - NONCE - TAG, 512 - NONCE - TAG];
 /// Seconds of a day.
 const DAY: u64 = 86_400;
-/// Longest time in seconds that a record is good for.
+/// Maximum validity of a record in seconds.
 pub const RECORD_LIFETIME: u64 = DAY;
 
-/// Longest sealed record in bytes.
+/// Maximum length of a sealed record in bytes.
 pub const MAX_RECORD: usize = 512;
 
-/// Where a node may be reached, as it says itself.
+/// The addresses of a node, by its own account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PresenceRecord {
     /// The node.
     pub node: PeerId,
-    /// When it was made, in unix seconds.
+    /// Its creation time, in unix seconds.
     pub made: u64,
-    /// Until when it is good, in unix seconds: at most [`RECORD_LIFETIME`] later.
+    /// End of its validity, in unix seconds: at most [`RECORD_LIFETIME`] later.
     pub until: u64,
     /// Its addresses.
     pub candidates: Vec<Candidate>,
 }
 
-/// What the nodes of a network derive from its key, and from the secret of its epoch, to find one another.
+/// The values by which nodes of a network find each other: its key, and its epoch's secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendezvous {
     network: NetworkId,
-    /// None: epoch 0, in which the network's key alone counts.
+    /// None: epoch 0, in which only the network's key is needed.
     secret: Option<EpochSecret>,
 }
 
-/// The epochs by which a node finds others: under the newest one it publishes, under all of them it looks.
+/// The epochs by which a node finds other nodes: it publishes under the newest, and searches all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RendezvousEpochs {
     newest: Rendezvous,
-    /// The latest first.
+    /// Earlier epochs, the latest first.
     former: Vec<Rendezvous>,
 }
 
 impl RendezvousEpochs {
-    /// Of a network in which nobody has been expelled.
+    /// Returns the epochs of a network that has expelled no node.
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
         Self {
@@ -83,7 +84,7 @@ impl RendezvousEpochs {
         }
     }
 
-    /// With these secrets, that of the newest epoch first; epoch 0 follows.
+    /// Returns the epochs with these secrets, the newest first; epoch 0 follows.
     #[must_use]
     pub fn with(network: NetworkId, secrets: impl Iterator<Item = EpochSecret>) -> Self {
         let secrets = secrets.map(Some).chain([None]);
@@ -94,22 +95,23 @@ impl RendezvousEpochs {
         }
     }
 
-    /// What this node publishes under.
+    /// Returns the epoch under which this node publishes.
     #[must_use]
     pub fn newest(&self) -> &Rendezvous {
         &self.newest
     }
 
-    /// What members that were away since an expulsion publish under, the latest first.
+    /// Returns the epochs of members that were away since an expulsion, the latest first.
     #[must_use]
     pub fn former(&self) -> &[Rendezvous] {
         &self.former
     }
 
-    /// Opens and checks a record at the time `unix`; with true where it is of a former epoch, which the expelled know.
+    /// Opens and checks a record at the time `unix`; true: of a former epoch, which expelled nodes
+    /// know.
     ///
     /// # Errors
-    /// Why it is dropped.
+    /// The reason for which it is dropped.
     pub fn open(&self, sealed: &[u8], unix: u64) -> Result<(PresenceRecord, bool), DropReason> {
         let newest = self.newest.open(sealed, unix);
         if newest != Err(DropReason::PresenceNotOpened) {
@@ -123,7 +125,7 @@ impl RendezvousEpochs {
 }
 
 impl Rendezvous {
-    /// Of epoch 0 of this network.
+    /// Returns epoch 0 of this network.
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
         Self {
@@ -132,8 +134,8 @@ impl Rendezvous {
         }
     }
 
-    /// What a node's record is called on the day of `unix`. Who does not know the network cannot tell whose it is, nor what
-    /// it is called on another day.
+    /// Returns the name of a node's record on the day of `unix`. Without the network's key, names
+    /// reveal neither the node nor the names of other days.
     #[must_use]
     pub fn name(&self, node: &PeerId, unix: u64) -> [u8; 32] {
         let secret = self.name_secret(unix);
@@ -141,7 +143,7 @@ impl Rendezvous {
         node.blinded(&secret).unwrap_or(secret)
     }
 
-    /// What names of the day of `unix` are blinded by.
+    /// Returns the secret that blinds names of the day of `unix`.
     pub(crate) fn name_secret(&self, unix: u64) -> [u8; 32] {
         self.secret("lcroute 2026 record names", unix / DAY)
     }
@@ -168,7 +170,7 @@ impl Rendezvous {
         let nonce: [u8; NONCE] = random.array();
         let cipher = self.cipher(record.made / DAY);
         let mut sealed = nonce.to_vec();
-        // it fails for messages longer than memory
+        // it fails only for messages longer than memory
         let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
         sealed.extend_from_slice(&tag.unwrap_or_default());
         sealed.extend_from_slice(&bytes);
@@ -178,7 +180,7 @@ impl Rendezvous {
     /// Opens and checks a record at the time `unix`.
     ///
     /// # Errors
-    /// Why it is dropped.
+    /// The reason for which it is dropped.
     pub fn open(&self, sealed: &[u8], unix: u64) -> Result<PresenceRecord, DropReason> {
         if !LENGTHS.contains(&sealed.len().saturating_sub(NONCE + TAG)) {
             return Err(DropReason::PresenceMalformed);
@@ -186,7 +188,8 @@ impl Rendezvous {
         let (nonce, rest) = sealed.split_at(NONCE);
         let (tag, body) = rest.split_at(TAG);
         let today = unix / DAY;
-        // made yesterday, by a clock that differs by up to a day; or by one that differs by up to two, which is then said
+        // clocks may differ by a day, and a record be of yesterday; beyond that, the wrong clock is
+        // reported
         let days = [
             today,
             today.wrapping_sub(1),
@@ -208,7 +211,7 @@ impl Rendezvous {
         if lifetime.is_none_or(|lifetime| lifetime > RECORD_LIFETIME) || record.made / DAY != day {
             return Err(DropReason::PresenceMalformed);
         }
-        // by a clock that may be a day ahead of ours, or behind
+        // the clock may be a day ahead or behind
         if record.until.saturating_add(DAY) < unix {
             return Err(DropReason::PresenceStale);
         }
@@ -236,7 +239,6 @@ impl Rendezvous {
     }
 }
 
-/// A record, its signature, and what that is over.
 fn read(bytes: &[u8]) -> Result<(PresenceRecord, [u8; 64], &[u8]), WireError> {
     let mut r = Reader::new(bytes);
     match r.u8()? {
@@ -382,7 +384,7 @@ mod tests {
         assert!(name(&zero) != name(&first) && name(&first) != name(&third));
         let shown = name(&first).map(|b| format!("{b:02x}"));
         assert_eq!(shown[..8].concat(), "a31b8667a8ac2b0e");
-        // what is wrong with it is said, whatever its epoch
+        // errors are reported for records of any epoch
         let mut long = record.clone();
         long.until += 1;
         let sealed = first

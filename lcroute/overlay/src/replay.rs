@@ -1,18 +1,18 @@
-//! Has this message been seen? A bounded window per sender, and the last messages themselves: a copy that
-//! came over another carrier is no replay.
+//! Detection of repeated messages: a bounded window per sender, and hashes of the last messages, as
+//! a copy that came over another carrier is no replay.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use librecast::id::PeerId;
 
-/// Messages of which copies are known.
+/// Number of messages of which copies are recognized.
 const COPIES: usize = 256;
-/// Runs of a sender's process that are remembered.
+/// Number of remembered runs of a sender's process.
 const SESSIONS: usize = 4;
 /// Messages of a run that may come out of order.
 const WINDOW: u64 = 64;
 
-/// Sequences seen of one run: the highest, and a bit for each of the 64 up to it.
+/// Sequences of one run: the highest, and a bit for each of the 64 up to it.
 #[derive(Debug)]
 struct Session {
     id: u64,
@@ -20,12 +20,11 @@ struct Session {
     seen: u64,
 }
 
-/// The last messages that were accepted.
+/// Hashes of the last accepted messages.
 #[derive(Debug, Default)]
 pub(crate) struct Copies(VecDeque<[u8; 32]>);
 
 impl Copies {
-    /// What a message is known by.
     pub(crate) fn hash(message: &[u8]) -> [u8; 32] {
         librecast::id::derive("lcroute 2026 signalling copies", &[message])
     }
@@ -46,13 +45,12 @@ impl Copies {
 #[derive(Debug)]
 pub(crate) struct ReplayCache {
     senders: BTreeMap<PeerId, VecDeque<Session>>,
-    /// Senders in the order in which they came, to forget the eldest.
+    /// Senders in order of arrival, to remove the oldest first.
     order: VecDeque<PeerId>,
     capacity: usize,
 }
 
 impl ReplayCache {
-    /// Remembers at most `capacity` senders.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             senders: BTreeMap::new(),
@@ -61,7 +59,7 @@ impl ReplayCache {
         }
     }
 
-    /// Whether this message is new; from now on it is not.
+    /// Returns whether this message is new, and stores it.
     pub(crate) fn is_new(&mut self, sender: &PeerId, session: u64, sequence: u64) -> bool {
         if !self.senders.contains_key(sender) {
             self.make_room();
@@ -82,8 +80,8 @@ impl ReplayCache {
         true
     }
 
-    /// `sender` has left the network: it is the next to make room, before those that are there. Its messages are no more than
-    /// a day old, and must not pass twice.
+    /// Puts a sender that has left the network first in line for removal. Its messages stay valid
+    /// for a day, and must not pass twice.
     pub(crate) fn release(&mut self, sender: &PeerId) {
         if let Some(at) = self.order.iter().position(|known| known == sender) {
             self.order.remove(at);

@@ -1,4 +1,4 @@
-//! Keys that do not count any more, and whom they expel.
+//! Revoked keys, and the members that they expel.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use librecast::cert::Member;
 use librecast::id::PeerId;
 use tracing::warn;
 
-/// Most revoked keys.
+/// Maximum number of revoked keys.
 const MAX_REVOKED: usize = 8_192;
 
-/// How a key was revoked.
+/// The origin of a revocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revoked {
-    /// By the network's own key: then it may be an issuer's.
+    /// Whether the network's own key signed it; such a revocation may end an issuer.
     pub by_network: bool,
-    /// The revocation in its signed form: what the expelled are shown.
+    /// The signed revocation, which expelled members receive.
     pub revocation: Bytes,
 }
 
-/// Keys of nodes, invitations and issuers that do not count any more.
+/// Revoked keys of nodes, invitations and issuers.
 #[derive(Debug, Default)]
 pub(crate) struct Revocations(BTreeMap<PeerId, Revoked>);
 
 impl Revocations {
-    /// Adds a key; how many others were forgotten for want of room.
+    /// Adds a key; returns the number of keys that were dropped for want of room.
     pub(crate) fn add(&mut self, key: PeerId, revoked: Revoked) -> u64 {
         let known = self.0.get(&key);
         if !known.is_some_and(|known| known.by_network) {
@@ -33,7 +33,7 @@ impl Revocations {
         self.bound()
     }
 
-    /// All keys, in place of those before; how many of them were forgotten for want of room.
+    /// Replaces all keys; returns the number of keys that were dropped for want of room.
     pub(crate) fn set(&mut self, keys: BTreeMap<PeerId, Revoked>) -> u64 {
         self.0 = keys;
         self.bound()
@@ -43,7 +43,7 @@ impl Revocations {
         self.0.clone()
     }
 
-    /// Keys that the network's own key has revoked stay: an issuer cannot push them out.
+    /// Drops keys beyond the bound, but none that the network's own key revoked.
     fn bound(&mut self) -> u64 {
         let mut forgotten = 0;
         while self.0.len() > MAX_REVOKED {
@@ -59,18 +59,17 @@ impl Revocations {
         forgotten
     }
 
-    /// The revocation that expels a member.
     pub(crate) fn of(&self, member: &Member) -> Option<&Revoked> {
         expels(member, &self.0)
     }
 
-    /// Whether a peer is expelled, as far as its chain is known.
+    /// Returns whether a peer is expelled, as far as its chain is known.
     pub(crate) fn expel(&self, id: &PeerId, member: Option<&Member>) -> bool {
         member.map_or(self.0.contains_key(id), |m| self.of(m).is_some())
     }
 }
 
-/// The one of `keys` that expels `member`.
+/// Returns the entry of `keys` that expels `member`.
 pub(crate) fn expels<'a>(
     member: &Member,
     keys: &'a BTreeMap<PeerId, Revoked>,
@@ -108,7 +107,7 @@ mod tests {
         assert_eq!(forgotten, 9_000 - MAX_REVOKED as u64);
         assert_eq!(revocations.0.len(), MAX_REVOKED);
         assert_eq!(revocations.0[&key(0)], by(true));
-        // an issuer's word does not take the network's place
+        // a revocation by an issuer does not replace one by the network's key
         revocations.add(key(0), by(false));
         assert_eq!(revocations.0[&key(0)], by(true));
     }

@@ -1,13 +1,13 @@
-//! What a node and a signalling server say to each other: one message of ours in one binary WebSocket message.
+//! Messages between a node and a signalling server: one message in one binary WebSocket message.
 //!
 //! ```text
 //! node                         server
 //!   | <-------- CHALLENGE -------- |
-//!   | -------- REGISTER ---------> |   who, which room, signature over the challenge; version 2: as what
-//!   | <-------- PRESENT ---------- |   for each other node of the room, now and later; for a leaf, of four routers
+//!   | -------- REGISTER ---------> |   key, room, signature over the challenge; version 2: role
+//!   | <-------- PRESENT ---------- |   for each other node of the room, or four routers for a leaf
 //!   | -------- SEND(to) ---------> |
 //!   | <------ DELIVER(from) ------ |
-//!   | <--------- RELAY ----------- |   credentials for the relay on the same port, again before they end
+//!   | <--------- RELAY ----------- |   credentials for the relay on the same port, renewed in time
 //! ```
 
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
@@ -20,46 +20,46 @@ use crate::MAX_SIGNAL;
 
 /// Version of REGISTER.
 const VERSION: u8 = 1;
-/// Context of the signature over the challenge of a router.
+/// Context of a router's signature over the challenge.
 const PROOF_CONTEXT: &str = "lcroute 2026 register";
-/// REGISTER with a role. Servers that do not know it close the connection.
+/// Version of REGISTER with a role. Servers that do not support it close the connection.
 const VERSION_WITH_ROLE: u8 = 2;
-/// Context of the signature over the challenge, and the role with it.
+/// Context of the signature over the challenge with a role.
 const ROLE_CONTEXT: &str = "lcroute 2026 register with role";
 /// The role of a leaf.
 const ROLE_LEAF: u8 = 1;
 
-/// Longest message in bytes.
+/// Maximum length of a message in bytes.
 pub const MAX_MESSAGE: usize = MAX_SIGNAL + 64;
 
-/// Where the nodes of a network meet. It tells the server neither the network's key nor its name.
+/// The meeting point of a network's nodes. It hides the network's key and name from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Room(pub [u8; 32]);
 
 impl Room {
-    /// The room of a network.
+    /// Returns the room of a network.
     #[must_use]
     pub fn of(network: &NetworkId) -> Self {
         Self(derive("lcroute 2026 server", &[network.public_key()]))
     }
 }
 
-/// As what a node registers.
+/// The role of a node on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
-    /// It is told of all other routers, and they of it.
+    /// A router: the server reports it to all other routers, and these to it.
     #[default]
     Router,
-    /// It is told of a few routers, and nobody of it.
+    /// A leaf: the server reports a few routers to it, and reports it to no node.
     Leaf,
 }
 
-/// What a relay asks for.
+/// Credentials for a relay.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RelayCredentials {
     /// The user's name.
     pub user: String,
-    /// What proves it.
+    /// The user's password.
     pub password: String,
 }
 
@@ -71,57 +71,57 @@ impl fmt::Debug for RelayCredentials {
     }
 }
 
-/// From the server.
+/// Messages from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToNode {
-    /// To be signed: the first message.
+    /// The first message: a challenge to be signed.
     Challenge([u8; 32]),
     /// Another node of the room is connected.
     Present(PeerId),
-    /// It is connected no more.
+    /// A node of the room has disconnected.
     Gone(PeerId),
     /// A sealed message.
     Deliver {
-        /// Whose connection it came by.
+        /// The node whose connection it came by.
         from: PeerId,
         /// The message.
         bytes: Vec<u8>,
     },
-    /// Why the server closes this connection.
+    /// The reason for which the server closes this connection.
     Refused(String),
-    /// The relay on the server's port may be used.
+    /// Permission to use the relay on the server's port.
     Relay {
-        /// For so many seconds.
+        /// Validity in seconds.
         lifetime: u32,
-        /// With these.
+        /// The credentials.
         credentials: RelayCredentials,
     },
 }
 
-/// To the server.
+/// Messages to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToServer {
-    /// Who this node is, and where it wants to meet others.
+    /// Registration of this node in a room.
     Register {
         /// Its key.
         peer: PeerId,
         /// The network's room.
         room: Room,
-        /// As what: a leaf sends version 2, `role 8` behind the room.
+        /// Its role: a leaf sends version 2, `role 8` behind the room.
         role: Role,
-        /// Over challenge and room.
+        /// Signature over challenge and room.
         signature: [u8; 64],
     },
     /// A sealed message.
     Send {
-        /// For this node of the room.
+        /// The recipient in the room.
         to: PeerId,
         /// The message.
         bytes: Vec<u8>,
     },
 }
 
-/// What is signed to prove a PeerId.
+/// Returns the bytes that a node signs to prove its PeerId.
 fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[..32].copy_from_slice(challenge);
@@ -129,7 +129,7 @@ fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
     bytes
 }
 
-/// What is signed as a router counts for no leaf, and the other way round.
+/// Returns the signature's context: a router's signature is not valid for a leaf, nor the reverse.
 fn context(role: Role) -> &'static str {
     match role {
         Role::Router => PROOF_CONTEXT,
@@ -137,7 +137,7 @@ fn context(role: Role) -> &'static str {
     }
 }
 
-/// Who has registered, where, and as what.
+/// A registered node, with its room and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registration {
     /// Its key.
@@ -149,7 +149,7 @@ pub struct Registration {
 }
 
 impl ToServer {
-    /// The answer to a challenge.
+    /// Returns the answer to a challenge.
     #[must_use]
     pub fn register(key: &SecretKey, room: Room, role: Role, challenge: &[u8; 32]) -> Self {
         Self::Register {
@@ -160,7 +160,7 @@ impl ToServer {
         }
     }
 
-    /// Who has registered where; none if the signature is not one over this challenge, or it is another message.
+    /// Returns the registration, if there is a valid signature over this challenge.
     #[must_use]
     pub fn registered(&self, challenge: &[u8; 32]) -> Option<Registration> {
         let Self::Register {
@@ -182,7 +182,7 @@ impl ToServer {
 }
 
 impl ToNode {
-    /// As bytes.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -205,10 +205,10 @@ impl ToNode {
         w.into_vec()
     }
 
-    /// From bytes.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// They are no message, one of another version, or too long.
+    /// The bytes are no message, of another version, or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         let message = match r.u8()? {
@@ -247,7 +247,7 @@ impl ToNode {
 }
 
 impl ToServer {
-    /// As bytes.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -274,10 +274,10 @@ impl ToServer {
         w.into_vec()
     }
 
-    /// From bytes.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// They are no message, one of another version, or too long.
+    /// The bytes are no message, of another version, or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         match r.u8()? {
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(other.registered(&[3; 32]), None);
     }
 
-    /// As every version from 0.1 on sends and reads it; the second is what servers before leaves close the connection over.
+    /// The bytes of all versions since 0.1; servers without support for leaves refuse the second.
     #[test]
     fn routers_register_as_ever_and_leaves_with_their_role() {
         let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));

@@ -1,4 +1,4 @@
-//! Signalling of one run of this node's process: seals what it sends, opens and checks what comes.
+//! Signalling of one run of this node's process: seals outgoing messages, opens incoming ones.
 
 use bytes::Bytes;
 use librecast::cert::Chain;
@@ -12,28 +12,28 @@ use crate::random::Random;
 use crate::replay::{Copies, ReplayCache};
 use crate::signal_budget::{SignalBudget, Standing};
 
-/// Senders that the replay cache remembers.
+/// Number of senders in the replay cache.
 const REPLAY_SENDERS: usize = 4_096;
 
-/// A message that came, and what is proven of its way.
+/// An incoming message, and the proven facts of its path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived<'a> {
     pub(crate) carrier: CarrierId,
-    /// The key that the server has proven, or the neighbour that passed the message on.
+    /// The key that the server has verified, or the neighbour that forwarded the message.
     pub(crate) from: Option<PeerId>,
     /// The class of that key.
     pub(crate) standing: Standing,
     pub(crate) sealed: &'a [u8],
 }
 
-/// Our end of signalling.
+/// This node's end of signalling.
 #[derive(Debug)]
 pub(crate) struct Session {
     identity: Identity,
     clock: WallClock,
     /// This run of the process; 0 stands for an unknown one.
     id: u64,
-    /// Of the last message that was sealed.
+    /// Sequence of the last sealed message.
     sequence: u64,
     replay: ReplayCache,
     copies: Copies,
@@ -61,18 +61,17 @@ impl Session {
         &self.identity
     }
 
-    /// What is sealed from now on carries this chain.
     pub(crate) fn set_chain(&mut self, chain: Chain) {
         self.identity.chain = chain;
     }
 
-    /// A peer has left the network.
     pub(crate) fn release(&mut self, peer: &PeerId) {
         self.replay.release(peer);
     }
 
-    /// Opens a message: budget, seal, signature, certificates, age and novelty are checked. None: it came over another
-    /// carrier before, or `is_heeded` says no; then a copy of it counts that comes over another one.
+    /// Opens a message; checks budget, seal, signature, certificates, age and novelty. None: a copy
+    /// of an earlier message, or `is_heeded` is false; then a copy over another carrier still
+    /// counts.
     pub(crate) fn open(
         &mut self,
         arrived: Arrived<'_>,
@@ -108,7 +107,6 @@ impl Session {
         Ok(Some(opened))
     }
 
-    /// A message for a run of a peer, as nobody else can read it.
     pub(crate) fn seal(
         &mut self,
         to: &PeerId,

@@ -1,9 +1,10 @@
-//! How many signalling messages are opened: each costs half a millisecond, whoever sent it.
+//! Bounds of opened signalling messages: each costs half a millisecond of processor time.
 //!
-//! A server proves which key is in its room, and nothing more: who knows the network's public key comes in, under as many
-//! keys as it likes. So each sender has a budget of its own, and members, leaves and strangers share one each: a public
-//! token makes any number of leaves. One message that nobody can open uses up its sender's budget. Of what travels over links of
-//! the overlay only the neighbour that passed it on is proven, which has seldom written it: it is never punished.
+//! A server proves only which key is in its room: anybody who knows the network's public key can
+//! enter with any number of keys. So each sender has its own budget, and members, leaves and
+//! strangers share one each, since a public token makes any number of leaves. A message that cannot
+//! be opened uses up its sender's budget. For messages over links of the overlay only the last
+//! neighbour is proven, which is seldom their author: it is never punished.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +15,20 @@ use librecast::time::Instant;
 use crate::OVERLAY_CARRIER;
 use crate::event::CarrierId;
 
-/// Of all members, and of all strangers, on one carrier: the first messages of a mesh of 256 nodes at once.
+/// Bound of all members, and of all strangers, per carrier: the first messages of a mesh of 256.
 const ALL: Rate = Rate::per_second(100, 1_000);
-/// Of all leaves on one carrier. Chosen: an audience of 300 that comes at once, and then six leaves a second.
+/// Bound of all leaves per carrier. Chosen: an audience of 300 at once, then six leaves a second.
 const LEAVES: Rate = Rate::per_second(20, 1_000);
-/// Of one sender: an attempt takes three messages.
+/// Bound of one sender: an attempt takes three messages.
 const SENDER: Rate = Rate::per_second(10, 40);
-/// Of one neighbour, which passes on those of many.
+/// Bound of one neighbour, which forwards messages of many nodes.
 const NEIGHBOR: Rate = Rate::per_second(50, 250);
-/// Senders that are remembered on one carrier. Chosen.
+/// Maximum number of remembered senders. Chosen.
 const MAX_SENDERS: usize = 1_024;
-/// Budgets of carriers that are remembered. Chosen: three for each of 64.
+/// Maximum number of remembered carrier budgets. Chosen: three for each of 64 carriers.
 const MAX_CARRIERS: usize = 192;
 
-/// Budgets by key. Without room, the fullest is forgotten: that does its owner no harm.
+/// Budgets by key. If there is no room, the fullest is removed, which costs its owner nothing.
 #[derive(Debug)]
 struct Budgets<K> {
     buckets: BTreeMap<K, Bucket>,
@@ -59,11 +60,11 @@ impl<K: Ord + Copy> Budgets<K> {
 /// The class of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
-    /// Anybody who knows the network's public key.
+    /// Any sender that knows the network's public key.
     Stranger,
-    /// It is a leaf.
+    /// A leaf.
     Leaf,
-    /// It is a member that is no leaf.
+    /// A member that is no leaf.
     Member,
 }
 
@@ -76,7 +77,6 @@ impl Standing {
     }
 }
 
-/// The budgets of all carriers and senders.
 #[derive(Debug)]
 pub(crate) struct SignalBudget {
     senders: Budgets<(CarrierId, PeerId)>,
@@ -91,8 +91,8 @@ impl SignalBudget {
         }
     }
 
-    /// Whether a message may be opened; then it is paid. `sender` is the key that the server has proven, or the
-    /// neighbour; `standing`: its class.
+    /// Returns whether a message may be opened, and charges it. `sender` is the key that the server
+    /// has verified, or the neighbour; `standing`: its class.
     pub(crate) fn admits(
         &mut self,
         carrier: CarrierId,
@@ -102,7 +102,7 @@ impl SignalBudget {
     ) -> bool {
         let rate = rate_of(carrier);
         let sender = sender.map(|sender| (carrier, sender));
-        // its own first: who has used that up takes nothing of others
+        // the sender's budget comes first: if it is used up, the message costs the class nothing
         if sender.is_some_and(|sender| self.senders.of(sender, rate, now).left(rate, now) == 0) {
             return false;
         }
@@ -119,7 +119,7 @@ impl SignalBudget {
         true
     }
 
-    /// A message could not be opened, or was signed by nobody.
+    /// Uses up the budget of a sender whose message could not be opened or had no valid signature.
     pub(crate) fn punish(&mut self, carrier: CarrierId, sender: Option<PeerId>, now: Instant) {
         if let Some(sender) = sender.filter(|_| carrier != OVERLAY_CARRIER) {
             let rate = rate_of(carrier);

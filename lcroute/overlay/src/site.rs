@@ -1,17 +1,17 @@
-//! Where somebody on the Internet is. Keys cost nothing, and addresses nothing to whoever has a prefix: bounds count by both.
+//! Internet locations of nodes. Keys and addresses within a prefix are free: bounds count by site.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A part of the address space that one party may have: with prefix length.
+/// A part of the address space that one party may have, with prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
-    /// What size it has.
+    /// Its size.
     pub size: SiteSize,
     network: IpAddr,
 }
 
-/// Sizes of sites, from what a host has to what a provider gives out.
+/// Sizes of sites, from a host's to a provider's assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SiteSize {
     /// An address of IPv4, or a /64 of IPv6.
@@ -23,7 +23,7 @@ pub enum SiteSize {
 }
 
 impl SiteSize {
-    /// How many times as much as an address it may use. Chosen: addresses of a provider's NAT stand side by side.
+    /// Returns its multiple of an address's share. Chosen: a provider's NAT has adjacent addresses.
     #[must_use]
     pub const fn share(self) -> usize {
         match self {
@@ -35,7 +35,7 @@ impl SiteSize {
 }
 
 impl Site {
-    /// All that an address is in, the smallest first and the whole last.
+    /// Returns all sites of an address, the smallest first.
     pub fn around(ip: IpAddr) -> impl Iterator<Item = Self> + Clone {
         use SiteSize::{Address, Subnet, Whole};
         let ip = ip.to_canonical();

@@ -1,12 +1,12 @@
-//! Sealed messages straight from node to node, as datagrams without any connection.
+//! Sealed messages from node to node, as datagrams outside of any connection.
 //!
 //! ```text
 //! tag 64 | part 4 (from 0), parts 4 | if there are several: message 32 | bytes
 //! ```
 //!
-//! The tag covers all that follows, under a key that follows from the network's public key: so nobody but members, those
-//! who were, and who has a token, also one for leaves, makes a node keep parts or open a seal. What cannot be told apart by it has a budget
-//! ([`crate::signal_budget`]).
+//! The tag covers all that follows, under a key from the network's public key. So only present and
+//! former members, and holders of any token, can make a node store parts or open a seal. Messages
+//! with a valid tag have a budget ([`crate::signal_budget`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,34 +17,34 @@ use librecast::wire::Reader;
 
 use crate::random::Random;
 
-/// Context of the hash that [`TAG`] is of.
+/// Context of the hash in a datagram's tag ([`TAG`] bytes).
 const CONTEXT: &str = "lcroute 2026 straight";
-/// Bytes of the hash that a datagram begins with: who does not know the network is ignored. Chosen.
+/// Bytes of a datagram's tag, which excludes senders without the network's key. Chosen.
 const TAG: usize = 8;
-/// Bytes of a message in a datagram. With headers of IPv6 and UDP it fits into 1,280 bytes, which each path of IPv6 takes.
+/// Message bytes per datagram: with IPv6 and UDP headers within 1,280 bytes, IPv6's minimum MTU.
 const PART: usize = 1_180;
-/// Most parts of a message; four bits hold them.
+/// Maximum number of parts of a message; four bits encode them.
 const MAX_PARTS: usize = 8;
-/// Messages of which parts are kept.
+/// Maximum number of incomplete messages.
 const MAX_PARTIAL: usize = 32;
 
-/// Writes and reads such datagrams.
+/// Encoder and decoder of such datagrams.
 #[derive(Debug)]
 pub(crate) struct Straight {
     network: NetworkId,
     partial: BTreeMap<(SocketAddr, u32), Vec<Option<Vec<u8>>>>,
-    /// In the order in which they came.
+    /// Keys of `partial`, in order of arrival.
     order: VecDeque<(SocketAddr, u32)>,
 }
 
-/// What a datagram brought.
+/// The content of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     /// A sealed message.
     Message(Bytes),
-    /// A part of one; others are still to come.
+    /// A part of a message; other parts are missing.
     Part,
-    /// Nothing of a node of this network.
+    /// A datagram that is not from a node of this network.
     Foreign,
 }
 
@@ -57,12 +57,11 @@ impl Straight {
         }
     }
 
-    /// How many datagrams a sealed message takes.
     pub(crate) fn count(sealed: &[u8]) -> usize {
         sealed.len().div_ceil(PART)
     }
 
-    /// The datagrams of a sealed message; none if it is too long.
+    /// Returns the datagrams of a sealed message; none if it is too long.
     pub(crate) fn datagrams(&self, sealed: &[u8], random: &mut Random) -> Vec<Bytes> {
         let parts: Vec<_> = sealed.chunks(PART).collect();
         if parts.len() > MAX_PARTS {
@@ -78,7 +77,6 @@ impl Straight {
         parts.iter().enumerate().map(datagram).collect()
     }
 
-    /// Takes a datagram.
     pub(crate) fn receive(&mut self, from: SocketAddr, datagram: &Bytes) -> Received {
         let Some((tag, body)) = datagram.split_at_checked(TAG) else {
             return Received::Foreign;

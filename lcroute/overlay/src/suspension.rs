@@ -1,7 +1,7 @@
-//! Peers over whose messages the WebRTC stack panicked: they get no link for a while.
+//! Suspension of peers whose messages made the WebRTC stack panic: they get no link for a while.
 //!
-//! Only a peer that provably sent what the stack panicked over is suspended, or anybody who forges a
-//! datagram could keep two honest nodes apart (docs/adr/0037).
+//! Only a peer that provably sent the cause of the panic is suspended; otherwise forged datagrams
+//! could keep two honest nodes apart (ADR 0037).
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use librecast::time::{Duration, Instant};
 
 use librecast::id::PeerId;
 
-/// How long the first suspension lasts; each is twice the one before. Chosen.
+/// Duration of the first suspension; each further one doubles it. Chosen.
 pub(crate) const FIRST: Duration = Duration::from_secs(60);
-/// How long the longest lasts, and how long one is remembered after its end. Chosen.
+/// Maximum duration of a suspension, and time for which it is remembered after its end. Chosen.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Most peers remembered. Chosen.
+/// Maximum number of remembered peers. Chosen.
 const MAX_SUSPENDED: usize = 1_024;
 
-/// Who is suspended, and was lately.
+/// Present and recent suspensions.
 #[derive(Debug, Default)]
 pub(crate) struct Suspensions {
     rows: BTreeMap<PeerId, Row>,
@@ -26,12 +26,11 @@ pub(crate) struct Suspensions {
 struct Row {
     until: Instant,
     lasted: Duration,
-    /// It is over, and was told to be.
+    /// Whether its end was reported.
     over: bool,
 }
 
 impl Suspensions {
-    /// Suspends a peer; for how long.
     pub(crate) fn add(&mut self, peer: PeerId, now: Instant) -> Duration {
         self.rows.retain(|_, row| now < row.until + LONGEST);
         let before = self.rows.get(&peer).map(|row| row.lasted);
@@ -56,13 +55,12 @@ impl Suspensions {
         self.rows.get(peer).is_some_and(|row| now < row.until)
     }
 
-    /// When the next suspension ends.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let current = self.rows.values().filter(|row| !row.over);
         current.map(|row| row.until).min()
     }
 
-    /// Those whose suspension has ended since this was asked before.
+    /// Returns the peers whose suspension has ended since the last call.
     pub(crate) fn ended(&mut self, now: Instant) -> Vec<PeerId> {
         let due = |row: &Row| !row.over && row.until <= now;
         let rows = self.rows.iter_mut().filter(|(_, row)| due(row));

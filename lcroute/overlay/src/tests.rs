@@ -1,4 +1,4 @@
-//! Envelopes, and overlays over connections that a test makes up.
+//! Tests of envelopes, and of overlays over scripted connections.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const TODAY: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
 const SERVER: CarrierId = CarrierId(1);
 
-/// Any moment; the only clock that tests look at.
+/// Returns the start of virtual time; no test reads another clock.
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 pub(crate) fn start() -> Instant {
     Instant::now()
@@ -39,7 +39,7 @@ fn random() -> Random {
     Random::new([7; 32])
 }
 
-/// A member of the network of this seed.
+/// Returns a member of the network of this seed.
 fn member_of(network: u8, seed: u8) -> Identity {
     let (network, issuer, node) = (key(network), key(77), key(seed));
     let grant = Grant::new("member", (0, TODAY + 7 * DAY));
@@ -64,7 +64,7 @@ fn stamp() -> Stamp {
     }
 }
 
-/// A connection request, sealed.
+/// Returns a sealed connection request.
 fn request(from: &Identity, to: PeerId) -> Vec<u8> {
     let payload = Payload::Request { restart: false };
     seal(from, &to, stamp(), &payload, &mut random()).unwrap()
@@ -85,7 +85,7 @@ fn a_message_for_another_node_cannot_be_opened() {
 fn a_message_sealed_again_for_another_node_is_refused() {
     let (sender, right, wrong) = (member(1), member(2), member(3));
     let bytes = request(&sender, right.peer_id());
-    // `right` passes on what was for it
+    // `right` forwards a message that was for itself
     let inner = crypto_box::SecretKey::from(*right.key.x25519())
         .unseal(&bytes)
         .unwrap();
@@ -101,20 +101,20 @@ fn what_is_too_long_is_refused_unopened() {
     assert_eq!(refusal, (Refusal::Size, None));
 }
 
-/// Connections that do what a test says.
+/// Connections that follow a test's script.
 #[derive(Debug, Default)]
 struct Scripted {
     events: Vec<ConnectionEvent>,
     sent: Vec<(LinkId, Vec<u8>)>,
     closed: Vec<LinkId>,
-    /// Which connection was described last.
+    /// The connection that was described last.
     described: Option<LinkId>,
     candidates: Vec<Candidate>,
-    /// More of the peer's.
+    /// Candidates of the peer that were added later.
     added: Vec<(LinkId, Vec<Candidate>)>,
-    /// What the peer shows in DTLS.
+    /// The peer's fingerprint in DTLS.
     remote: Fingerprint,
-    /// Of this end.
+    /// The fingerprint of this end.
     own: Fingerprint,
 }
 
@@ -256,11 +256,11 @@ fn overlay_of_run(
     Overlay::new(config, connections, now)
 }
 
-/// Two overlays that hear of each other at a server, the smaller PeerId first.
+/// Two overlays that meet at a server, the smaller PeerId first.
 struct Pair {
     overlays: [Overlay<Scripted>; 2],
     now: Instant,
-    /// Whatever came out, as text.
+    /// All events, as text.
     trace: Vec<String>,
     links: [Option<LinkId>; 2],
 }
@@ -286,7 +286,7 @@ impl Pair {
         pair
     }
 
-    /// The same, with a link.
+    /// Returns a pair with a link.
     fn linked(now: Instant) -> Self {
         let mut pair = Self::new(now);
         pair.signal();
@@ -294,7 +294,7 @@ impl Pair {
         pair
     }
 
-    /// Another run with the key of node `n`.
+    /// Returns another run with the key of node `n`.
     fn another(&self, n: usize, seed: [u8; 32]) -> Overlay<Scripted> {
         let key = self.overlays[n].peer_id();
         let mut members = [member(1), member(2)].into_iter();
@@ -302,7 +302,7 @@ impl Pair {
         overlay_of_run(identity, Limits::default(), seed, self.now)
     }
 
-    /// Carries signals until both are silent.
+    /// Carries signals until both nodes are silent.
     fn signal(&mut self) {
         loop {
             let mut silent = true;
@@ -327,13 +327,13 @@ impl Pair {
         }
     }
 
-    /// The channels open at both ends, and each first control message crosses as `alter` makes it.
+    /// Opens the channels at both ends; `alter` changes each first control message.
     fn open(&mut self, alter: impl Fn(usize, &mut Vec<u8>)) {
         self.begin_open(alter);
         self.signal();
     }
 
-    /// The same, up to where both have the other one's message.
+    /// Does the same, until both have received the message of the other.
     fn begin_open(&mut self, alter: impl Fn(usize, &mut Vec<u8>)) {
         let links = [0, 1].map(|n| self.overlays[n].connections().described.unwrap());
         for (overlay, link) in self.overlays.iter_mut().zip(links) {
@@ -354,7 +354,7 @@ impl Pair {
         }
     }
 
-    /// Node `n` refuses the other, whose link has gone.
+    /// Asserts that node `n` refuses the other, and that its link has ended.
     fn assert_auth_failed(&self, n: usize) {
         assert_eq!(self.overlays[n].drops()["auth_failed"], 1);
         assert_eq!(self.overlays[n].connections().closed, [LinkId(1)]);
@@ -421,7 +421,7 @@ fn the_same_seed_and_the_same_inputs_give_the_same_bytes() {
         }
         pair.trace
     });
-    // connection requests, offer, answer, Auth of both, links up, down, and new attempts
+    // connection requests, offer, answer, both Auth messages, link events, and new attempts
     assert!(traces[0].len() > 8, "{:#?}", traces[0]);
     assert_eq!(traces[0], traces[1]);
 }
@@ -431,7 +431,7 @@ fn auth_over_another_dtls_session_closes_the_link() {
     for culprit in [0, 1] {
         let mut pair = Pair::new(start());
         pair.signal();
-        // a signature over other fingerprints is another one
+        // a signature over other fingerprints does not match
         pair.open(|n, message| message[10] ^= u8::from(n == culprit));
         pair.assert_auth_failed(1 - culprit);
         assert_eq!(pair.links[1 - culprit], None);
@@ -486,7 +486,7 @@ fn a_record_by_a_wrong_clock_says_so_and_its_owner_is_asked() {
         (Matrix, 26 * HOUR, true),
         (Lan, -23 * HOUR, false),
         (Lan, -26 * HOUR, true),
-        // a room keeps what nobody renews
+        // a room stores records without renewal
         (Matrix, -26 * HOUR, false),
     ] {
         let peer = member(2);
@@ -565,7 +565,7 @@ fn a_flood_of_messages_is_not_even_opened() {
     let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);
     let (other, to) = (member(2), overlay.peer_id());
-    // properly sealed, and never new
+    // correctly sealed, and never new
     let full = Payload::Refusal {
         code: RefusalCode::Full,
         proof: Bytes::new(),
@@ -663,7 +663,7 @@ proptest! {
         prop_assert!(open(&member(2), TODAY, &bytes).is_err());
     }
 
-    /// Sealed properly, so that the parser behind the seal gets to see them.
+    /// Correctly sealed, so that they reach the parser behind the seal.
     #[test]
     fn arbitrary_bytes_in_a_seal_are_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..2_000), version: bool) {
         if version && !bytes.is_empty() {
@@ -693,12 +693,12 @@ proptest! {
 /// A linked pair, and a second host with the key of one of the two.
 struct Cloned {
     pair: Pair,
-    /// Whose key it is.
+    /// The index of the key's owner.
     n: usize,
     clone: Overlay<Scripted>,
-    /// Who was told that another host has its key: the linked host, and its clone.
+    /// Number of conflict reports to the linked host, and to its clone.
     told: [usize; 2],
-    /// Whether the linked host is still there.
+    /// Whether the linked host still runs.
     lives: bool,
 }
 
@@ -719,7 +719,7 @@ impl Cloned {
         }
     }
 
-    /// Half a minute, in which the server brings each message for the key to both hosts.
+    /// Runs half a minute, in which the server brings each message for the key to both hosts.
     fn run(&mut self) {
         let n = self.n;
         let key = self.pair.overlays[n].peer_id();
@@ -797,7 +797,7 @@ fn two_hosts_with_one_key_are_told_again_when_the_linked_one_has_restarted() {
     for n in [0, 1] {
         let mut cloned = Cloned::new(n);
         cloned.run();
-        // it waits long before it asks for a link again
+        // long passes before it asks for a link again
         cloned.clone.set_wanted(BTreeSet::new(), cloned.pair.now);
         let pair = &mut cloned.pair;
         let now = pair.now;
@@ -824,7 +824,7 @@ fn two_hosts_with_one_key_are_told_again_when_the_linked_one_has_restarted() {
 fn a_node_that_was_killed_and_is_back_is_no_second_host() {
     for n in [0, 1] {
         let mut cloned = Cloned::new(n);
-        // its peer's connection is slow to notice
+        // its peer's connection detects this late
         cloned.lives = false;
         cloned.run();
         assert_eq!(cloned.told, [0; 2]);
@@ -839,7 +839,7 @@ const ALL_KINDS: [crate::CandidateKind; 4] = [
     crate::CandidateKind::Mapped,
 ];
 
-/// What the peer reads of the hidden end's addresses, whichever end offers.
+/// Returns the hidden end's candidates that the peer receives, whichever end offers.
 fn candidates_in_signals(hidden: usize, disclosure: crate::Disclosure) -> Vec<Candidate> {
     let now = start();
     let mut pair = Pair::new(now);

@@ -1,4 +1,4 @@
-//! Whom this node gives links, and who may learn addresses of this host.
+//! Decisions about links for peers, and about addresses of this host.
 
 use std::collections::BTreeMap;
 
@@ -20,69 +20,64 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Whether a peer is expelled, as far as its chain is known.
+    /// Returns whether a peer is expelled, as far as its chain is known.
     pub(crate) fn is_expelled(&self, peer: &PeerId, member: Option<&Member>) -> bool {
         self.revocations.expel(peer, member)
     }
 
-    /// Whether a peer gets no link for a while.
     pub(crate) fn is_suspended(&self, peer: &PeerId, now: Instant) -> bool {
         self.suspensions.is_suspended(peer, now)
     }
 
-    /// Whether a peer gets no link: it is expelled, or suspended.
+    /// Returns whether a peer gets no link: it is expelled, or suspended.
     pub(crate) fn bars(&self, peer: &PeerId, member: Option<&Member>, now: Instant) -> bool {
         self.is_expelled(peer, member) || self.is_suspended(peer, now)
     }
 
-    /// The revocation that expels a member, in its signed form.
+    /// Returns the signed revocation that expels a member.
     pub(crate) fn revocation_of(&self, member: &Member) -> Option<Bytes> {
         let revoked = self.revocations.of(member)?;
         Some(revoked.revocation.clone())
     }
 
-    /// A key does not count any more; how many others were forgotten for want of room.
+    /// Revokes a key; returns the number of keys that were dropped for want of room.
     pub(crate) fn revoke(&mut self, key: PeerId, revoked: Revoked) -> u64 {
         self.revocations.add(key, revoked)
     }
 
-    /// All keys that do not count any more, in place of those before; how many were forgotten for want of room.
+    /// Replaces all revoked keys; returns the number of keys that were dropped for want of room.
     pub(crate) fn set_revoked(&mut self, keys: BTreeMap<PeerId, Revoked>) -> u64 {
         self.revocations.set(keys)
     }
 
-    /// The keys that do not count.
     pub(crate) fn revoked(&self) -> BTreeMap<PeerId, Revoked> {
         self.revocations.all()
     }
 
-    /// A peer gets no link for a while.
     pub(crate) fn suspend(&mut self, peer: PeerId, now: Instant) {
         self.suspensions.add(peer, now);
     }
 
-    /// Peers that may have a link again.
     pub(crate) fn end_suspensions(&mut self, now: Instant) -> Vec<PeerId> {
         self.suspensions.ended(now)
     }
 
-    /// When [`Self::end_suspensions`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.suspensions.deadline()
     }
 
-    /// Who may learn addresses of this host from now on; whether that is another than before.
+    /// Sets the members that may learn addresses of this host; returns whether this is a change.
     pub(crate) fn set_disclosure(&mut self, disclosure: Disclosure) -> bool {
         let before = std::mem::replace(&mut self.disclosure, disclosure);
         before != self.disclosure
     }
 
-    /// Whether a peer may learn addresses of this host.
+    /// Returns whether a peer may learn addresses of this host.
     pub(crate) fn discloses_to(&self, peer: &PeerId, member: Option<&Member>) -> bool {
         self.disclosure.includes(peer, member)
     }
 
-    /// Whether there are members that may not.
+    /// Returns whether some members may not.
     pub(crate) fn hides_addresses(&self) -> bool {
         self.disclosure.hides()
     }

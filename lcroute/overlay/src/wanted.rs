@@ -1,4 +1,4 @@
-//! Peers to which a link is to be made, and those of them where attempts fail.
+//! Peers to which links are made, and those among them where attempts fail.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use librecast::id::PeerId;
 use crate::event::Event;
 use crate::outputs::Outputs;
 
-/// Which links are to be made.
+/// The wanted links.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     peers: BTreeSet<PeerId>,
-    /// Those of which [`Event::DirectFailure`] said that attempts fail.
+    /// Peers for which [`Event::DirectFailure`] reported failing attempts.
     failing: BTreeSet<PeerId>,
 }
 
@@ -24,7 +24,7 @@ impl Wanted {
         &self.peers
     }
 
-    /// Takes `peers` in place of those before: which are no longer among them, and which are new.
+    /// Replaces the wanted peers; returns the removed and the new ones.
     pub(crate) fn replace(&mut self, peers: BTreeSet<PeerId>) -> [Vec<PeerId>; 2] {
         let before = std::mem::replace(&mut self.peers, peers);
         let dropped = before.difference(&self.peers).copied().collect();
@@ -32,12 +32,11 @@ impl Wanted {
         [dropped, added]
     }
 
-    /// Whether attempts to link to a peer fail.
     pub(crate) fn is_failing(&self, peer: &PeerId) -> bool {
         self.failing.contains(peer)
     }
 
-    /// Attempts to link to a peer fail; at most `most` of them are kept.
+    /// Marks attempts to a peer as failing; at most `most` are stored.
     pub(crate) fn fail(&mut self, peer: PeerId, most: usize, outputs: &mut Outputs) {
         if self.failing.len() >= most {
             let others = self.failing.iter().find(|id| !self.contains(id));
@@ -51,7 +50,7 @@ impl Wanted {
         }
     }
 
-    /// They fail no longer.
+    /// Ends a failure.
     pub(crate) fn succeed(&mut self, peer: &PeerId, outputs: &mut Outputs) {
         if self.failing.remove(peer) {
             let (peer, failing) = (*peer, false);
