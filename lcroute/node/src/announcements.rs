@@ -1,26 +1,25 @@
-//! Which groups this node announces: those of the configuration, and those that programs hold by the
-//! control socket.
+//! Groups that this node announces: those of the configuration, and those that programs hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::cert::GroupPrefix;
 use thiserror::Error;
 
-/// Most prefixes that a node announces, those of programs included: as many as one advertisement holds.
+/// Maximum number of announced prefixes, those of programs included: the bound of an advertisement.
 pub const MAX_ANNOUNCED: usize = 64;
 
-/// Why a prefix is not announced.
+/// The reason for which a prefix is not announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum AnnounceError {
-    /// The certificate names no prefix that covers it.
+    /// The certificate has no prefix that covers it.
     #[error("this node's certificate does not permit {0}")]
     NotPermitted(GroupPrefix),
-    /// There is no room.
+    /// `MAX_ANNOUNCED` prefixes are announced already.
     #[error("{MAX_ANNOUNCED} prefixes are announced already")]
     Full,
 }
 
-/// What is announced, and by how many programs.
+/// Announced prefixes, with the number of programs that hold each.
 #[derive(Debug, Default)]
 pub struct Announcements {
     configured: BTreeSet<GroupPrefix>,
@@ -28,7 +27,7 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Those of the configuration.
+    /// Returns the announcements of the configuration.
     #[must_use]
     pub fn new(configured: &[GroupPrefix]) -> Self {
         let mut new = Self::default();
@@ -36,12 +35,12 @@ impl Announcements {
         new
     }
 
-    /// The configuration was read again.
+    /// Replaces the prefixes of the configuration.
     pub fn configure(&mut self, configured: &[GroupPrefix]) {
         self.configured = configured.iter().copied().collect();
     }
 
-    /// A program announces `prefix`, if the node's certificate permits it (`permitted`) and there is room.
+    /// Announces `prefix` for a program, if there is room and one of `permitted` covers it.
     pub fn announce(
         &mut self,
         prefix: GroupPrefix,
@@ -58,7 +57,7 @@ impl Announcements {
         Ok(())
     }
 
-    /// A program that announced `prefix` has gone.
+    /// Releases `prefix` for a program that announced it.
     pub fn release(&mut self, prefix: GroupPrefix) {
         if let Some(programs) = self.by_programs.get_mut(&prefix) {
             *programs -= 1;
@@ -68,7 +67,7 @@ impl Announcements {
         }
     }
 
-    /// All of them, each once.
+    /// Returns all announced prefixes, each once.
     #[must_use]
     pub fn all(&self) -> Vec<GroupPrefix> {
         let all: BTreeSet<_> = self

@@ -1,4 +1,4 @@
-//! Echoes that are under way: who asked for them, and when they are given up.
+//! Pending echoes, with their senders and timeouts.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,11 @@ use bytes::Bytes;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-/// Most echoes that are waited for at a time.
 const MAX_WAITING: usize = 256;
-/// Bytes of an echo: a random number that names it, and filling.
+/// Length of an echo in bytes: a random number that identifies it, and padding.
 pub const ECHO_LEN: usize = 56;
 
-/// Echoes that are waited for; `A` is whoever gets the answer.
+/// Pending echoes; `A` identifies the recipient of an answer.
 #[derive(Debug)]
 pub struct Echoes<A> {
     waiting: BTreeMap<u64, Waiting<A>>,
@@ -27,7 +26,7 @@ struct Waiting<A> {
 }
 
 impl<A> Echoes<A> {
-    /// None so far. `seed` names the first, so that nobody else can answer it.
+    /// Returns an empty table. `seed` is random, so that no other node can answer an echo.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -36,7 +35,7 @@ impl<A> Echoes<A> {
         }
     }
 
-    /// The payload of an echo to `to`, for which `asker` waits; gives the asker back where too many wait.
+    /// Returns the payload of an echo to `to`; returns `asker` if `MAX_WAITING` are pending.
     pub fn send(
         &mut self,
         to: OriginId,
@@ -47,7 +46,7 @@ impl<A> Echoes<A> {
         if self.waiting.len() >= MAX_WAITING {
             return Err(asker);
         }
-        // odd steps reach every number before one comes again
+        // an odd step makes the numbers repeat only after all were used
         self.next = self.next.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let waiting = Waiting {
             to,
@@ -61,7 +60,7 @@ impl<A> Echoes<A> {
         Ok(Bytes::copy_from_slice(&payload))
     }
 
-    /// An answer from `from`: who waited for it, and how long it took.
+    /// Handles an answer from `from`: returns its asker and the round trip.
     pub fn answered(
         &mut self,
         from: OriginId,
@@ -76,13 +75,13 @@ impl<A> Echoes<A> {
         Some((waiting.asker, now.saturating_duration_since(waiting.sent)))
     }
 
-    /// Those whose time is over.
+    /// Removes the echoes that have timed out.
     pub fn expired(&mut self, now: Instant) -> Vec<(OriginId, A)> {
         let over = self.waiting.extract_if(.., |_, w| w.until <= now);
         over.map(|(_, w)| (w.to, w.asker)).collect()
     }
 
-    /// When the next one is given up.
+    /// Returns the time at which the next echo times out.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.waiting.values().map(|w| w.until).min()

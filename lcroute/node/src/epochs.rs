@@ -1,17 +1,19 @@
-//! The epochs that a node knows ([`librecast::epoch`]): which one it publishes under, which ones it looks under, what it passes on.
+//! The epochs that a node knows ([`librecast::epoch`]), for its records, searches and links.
 //!
 //! ```text
-//! revoke here  -> epoch n+1, signed             token -> number and secret, unsigned: until a link brings the rest
-//!                    |                                       |
-//! links  ------>  Epochs: of the network's key and of issuers that nobody expelled the newest counts; all others are former
+//! revoke here  -> epoch n+1, signed             token -> number and secret, unsigned until a link
+//!                    |                            |        brings the signed epoch
+//! links  ------>  Epochs: the newest of the network's key and of issuers not expelled counts,
+//!                    |     all others are former
 //!                    |
-//! links of all who are not expelled: all that is kept once a link is up, then each one that is new
+//! links of all members not expelled: all known epochs at link up, then each new one
 //! ```
 //!
-//! What an expelled issuer has signed never becomes the newest; kept before, it stays a former one, as members that are away may
-//! still publish under it. What an issuer has signed whose certificate has ended is kept where it was, and taken from nobody: it may
-//! have been made since. Two halves of a split network may expel at the same time: then one of the two epochs wins in
-//! both, and who made the other makes another on top, as somebody that it expelled may know the winner.
+//! An epoch of an expelled issuer never becomes the newest. If known before, it stays a former one:
+//! members that are away may publish under it. An epoch of an issuer whose certificate has ended is
+//! stored where known, but accepted from no neighbour: it may be made later. Two halves of a split
+//! the issuer of the other makes a further one, since its expelled node may know the winner.
+//! winner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,30 +31,30 @@ use zeroize::Zeroizing;
 use crate::drops::DropReason;
 use crate::revocations::MAX_REVOCATIONS;
 
-/// Most signed epochs that are kept. Chosen: who was away for as many expulsions is found by its records; each costs a trial for
-/// each record.
+/// Maximum number of stored signed epochs. Chosen: records of members that missed as many
+/// expulsions are found; each epoch costs a trial per record.
 pub const MAX_KEPT: usize = 32;
-/// Most epochs that a new link gets. Chosen: some 700 bytes each fill one control message.
+/// Maximum number of epochs for a new link. Chosen: 700 bytes each, they fill one control message.
 const MAX_SENT: usize = 16;
-/// Epochs of a neighbour that are verified: each costs three signatures, a write to disk and a message on each link. Chosen: an
-/// operator who expels a whole site at once, then one a second.
+/// Rate of verified epochs per neighbour; each costs three signatures, a write to disk and a
+/// message per link. Chosen: the expulsion of a whole site at once, then one a second.
 const RATE: Rate = Rate::per_second(1, 64);
-/// First word of the line of the state file that holds what a token brought.
+/// First word of the state file's line with the epoch of a token.
 const OF_TOKEN: &str = "token";
 
 /// The epochs that a node knows.
 #[derive(Debug, Clone)]
 pub struct Epochs {
     network: NetworkId,
-    /// The newest that counts first, those of expelled issuers last.
+    /// The valid epochs, newest first, then those of expelled issuers.
     signed: Vec<Epoch>,
     of_token: Option<(u32, EpochSecret)>,
-    /// Issuers whose epochs do not count.
+    /// Issuers whose epochs are not valid.
     expelled: BTreeSet<PeerId>,
 }
 
 impl Epochs {
-    /// Of a node that knows none.
+    /// Returns the epochs of a node that knows none.
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
         Self {
@@ -63,7 +65,7 @@ impl Epochs {
         }
     }
 
-    /// Reads the state file's text; what is damaged or of another network is left out and counted.
+    /// Parses the state file's text; skips and counts lines that are damaged or of another network.
     #[must_use]
     pub fn parse(text: &str, network: NetworkId) -> (Self, usize) {
         let (mut all, mut damaged) = (Self::new(network), 0);
@@ -95,7 +97,7 @@ impl Epochs {
         Some(())
     }
 
-    /// The state file's text: secrets, for members of this node alone.
+    /// Returns the state file's text, which contains secrets.
     #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::new());
@@ -112,7 +114,7 @@ impl Epochs {
         text
     }
 
-    /// A token says that the network was at this epoch.
+    /// Stores the epoch of a token.
     pub fn set_of_token(&mut self, number: u32, secret: EpochSecret) {
         let is_signed = |epoch: &Epoch| *epoch.secret() == secret;
         if !self.signed.iter().any(is_signed) {
@@ -120,13 +122,13 @@ impl Epochs {
         }
     }
 
-    /// The number of the newest; 0: nobody has been expelled.
+    /// Returns the number of the newest epoch; 0: no expulsion yet.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.newest().map_or(0, |(number, _)| number)
     }
 
-    /// Number and secret of the newest, for a token.
+    /// Returns number and secret of the newest epoch, for a token.
     #[must_use]
     pub fn newest(&self) -> Option<(u32, EpochSecret)> {
         let signed = self.newest_signed();
@@ -136,14 +138,14 @@ impl Epochs {
         of_token.cloned().or(signed)
     }
 
-    /// Number of the epoch that follows, and the hash of the one before it. None: an issuer has used up all numbers.
+    /// Returns the next number, and the last epoch's hash. None: an issuer used up all numbers.
     #[must_use]
     pub fn next(&self) -> Option<(u32, [u8; 32])> {
         let before = self.newest_signed().map(|epoch| *epoch.hash());
         Some((self.number().checked_add(1)?, before.unwrap_or_default()))
     }
 
-    /// What names and keys of presence records follow from.
+    /// Returns the epochs from which names and keys of presence records follow.
     #[must_use]
     pub fn rendezvous(&self) -> RendezvousEpochs {
         let newest = self.newest();
@@ -158,12 +160,12 @@ impl Epochs {
         RendezvousEpochs::with(self.network, secrets.into_iter())
     }
 
-    /// All that are kept and signed.
+    /// Returns all signed epochs.
     pub fn iter(&self) -> impl Iterator<Item = &Epoch> {
         self.signed.iter()
     }
 
-    /// Keeps an epoch that has been verified; false if it is known, or older than all of too many.
+    /// Stores a verified epoch; false if it is known, or older than `MAX_KEPT` others.
     pub fn add(&mut self, epoch: Epoch) -> bool {
         if self.knows(&epoch) {
             return false;
@@ -178,10 +180,10 @@ impl Epochs {
         self.signed.iter().any(|kept| *kept.hash() == hash)
     }
 
-    /// An issuer that the network's key expels: what it has signed does not count any more.
+    /// Invalidates the epochs of an issuer that the network's key expels.
     pub fn expel(&mut self, revocation: &Revocation) {
         let signed = |key| self.signed.iter().any(|epoch| epoch.signer() == key);
-        // an issuer expels no other, and a node signs nothing
+        // an issuer cannot expel another one, and nodes sign no epochs
         if revocation.is_by_network()
             && (signed(revocation.key()) || self.expelled.len() < MAX_REVOCATIONS)
             && self.expelled.insert(revocation.key())
@@ -190,7 +192,6 @@ impl Epochs {
         }
     }
 
-    /// Whether an epoch counts for nothing as an expelled issuer has signed it.
     fn is_refused(&self, epoch: &Epoch) -> bool {
         self.expelled.contains(&epoch.signer())
     }
@@ -211,8 +212,8 @@ impl Epochs {
             .sort_by(|a, b| (counts(b), b).cmp(&(counts(a), a)));
     }
 
-    /// The revocation that `own` expelled somebody by, in an epoch that the newest one does not follow: whoever made
-    /// that one did not know of it.
+    /// Returns the revocation of the last epoch of `own`, if the newest epoch does not follow that
+    /// one: its issuer did not know of it.
     pub(crate) fn overtaken(&self, own: &PeerId) -> Option<Revocation> {
         let newest = self.newest_signed()?;
         let made = self.signed.iter().filter(|epoch| epoch.signer() == *own);
@@ -223,14 +224,14 @@ impl Epochs {
             if epoch == made {
                 return None;
             }
-            // numbers fall, so this ends whatever others have signed
+            // numbers decrease, so the loop ends for any signed epochs
             let before = by_hash.get(epoch.before()).copied();
             at = before.filter(|before| before.number() < epoch.number());
         }
         Some(made.revocation().clone())
     }
 
-    /// For a new link: the newest that fit into a message, the oldest of them first.
+    /// Returns the message for a new link: the newest epochs that fit, oldest first.
     pub(crate) fn to_send(&self) -> Option<Bytes> {
         let mut left = MAX_EPOCHS;
         let fits = |epoch: &&Epoch| {
@@ -243,7 +244,7 @@ impl Epochs {
     }
 }
 
-/// Epochs as they go over a link.
+/// Encodes epochs for a link.
 pub(crate) fn message<'a>(epochs: impl Iterator<Item = &'a Epoch>) -> Bytes {
     let mut bytes = Vec::new();
     for epoch in epochs {
@@ -254,19 +255,19 @@ pub(crate) fn message<'a>(epochs: impl Iterator<Item = &'a Epoch>) -> Bytes {
     bytes.into()
 }
 
-/// What of a neighbour's epochs is looked at.
+/// Rate limits of neighbours' epochs.
 #[derive(Debug, Default)]
 pub(crate) struct EpochIntake(BTreeMap<LinkId, Intake>);
 
 #[derive(Debug)]
 struct Intake {
     bucket: Bucket,
-    /// What came too soon; the latest alone.
+    /// A message beyond the rate; only the latest is stored.
     waiting: Option<Bytes>,
 }
 
 impl EpochIntake {
-    /// New epochs of a neighbour, verified, in the order in which it sent them. What is beyond its rate waits.
+    /// Returns a neighbour's new, verified epochs in their order. A message beyond the rate waits.
     pub(crate) fn receive(
         &mut self,
         (link, bytes): (LinkId, &Bytes),
@@ -303,18 +304,17 @@ impl EpochIntake {
         (new, drops)
     }
 
-    /// A link is gone.
     pub(crate) fn forget(&mut self, link: LinkId) {
         self.0.remove(&link);
     }
 
-    /// When there is something to look at that came too soon.
+    /// Returns the time at which a waiting message can be handled.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.0.values().filter(|intake| intake.waiting.is_some());
         waiting.map(|intake| intake.bucket.next(RATE, 1)).min()
     }
 
-    /// What came too soon, and may be looked at now.
+    /// Returns the waiting messages that can be handled now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(LinkId, Bytes)> {
         let ready = |intake: &mut Intake| match intake.bucket.ready(RATE, now) {
             true => intake.waiting.take(),
@@ -356,14 +356,14 @@ mod tests {
         Revocation::by_network(&key(1), key(of).peer_id(), NOW, NOW + 1_000 + CLOCK_SKEW).unwrap()
     }
 
-    /// The next epoch that the issuer `by` makes when it expels `of`.
+    /// Returns the next epoch of the issuer `by`, which expels `of`.
     fn next(known: &Epochs, by: u8, of: u8, secret: u8) -> Epoch {
         let (number, before) = known.next().unwrap();
         let made = (number, before, EpochSecret::new([secret; 32]));
         Epoch::sign(made, revocation(of), Some(&issuer(by)), &key(by)).unwrap()
     }
 
-    /// It expels `of`.
+    /// Adds it.
     fn expel(known: &mut Epochs, by: u8, of: u8, secret: u8) -> Epoch {
         let epoch = next(known, by, of, secret);
         assert!(known.add(epoch.clone()));
@@ -388,7 +388,7 @@ mod tests {
         let mut left = Epochs::new(network());
         expel(&mut left, 2, 9, 1);
         let mut right = left.clone();
-        // one after another on the left, so that its numbers are ahead
+        // two on the left, so that its numbers are ahead
         let [a, b] = [expel(&mut left, 2, 10, 2), expel(&mut left, 2, 11, 3)];
         let c = expel(&mut right, 3, 12, 4);
         for epoch in [&a, &b] {
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!((left.number(), secret(&left), secret(&right)), (3, 3, 3));
         assert_eq!(left.rendezvous().newest(), right.rendezvous().newest());
         assert_eq!(left.rendezvous().former().len(), 4, "three and epoch 0");
-        // whom the right expelled may have been on the left meanwhile
+        // the node that the right expelled may have been on the left meanwhile
         assert_eq!(left.overtaken(&key(2).peer_id()), None);
         assert_eq!(
             right.overtaken(&key(3).peer_id()),
@@ -432,25 +432,25 @@ mod tests {
     fn an_expelled_issuer_makes_no_winning_epoch_and_what_was_kept_is_former() {
         let mut known = Epochs::new(network());
         let first = expel(&mut known, 3, 9, 1);
-        // it takes all numbers that there are
+        // it uses up all numbers
         let last = (u32::MAX, [0; 32], EpochSecret::new([7; 32]));
         let greedy = Epoch::sign(last, revocation(9), Some(&issuer(3)), &key(3)).unwrap();
         assert!(known.add(greedy.clone()));
         assert_eq!((known.next(), secret(&known)), (None, 7));
-        // who expels it learns of that first, as a node does
+        // the expelling node learns of the revocation first
         known.expel(&revocation(3));
         assert_eq!(known.number(), 0, "both were its own");
         let made = expel(&mut known, 2, 3, 2);
         assert_eq!((made.number(), secret(&known)), (1, 2));
         let former: Vec<_> = known.iter().map(Epoch::hash).collect();
         assert_eq!(former, [made.hash(), greedy.hash(), first.hash()]);
-        // who learns of it by the epoch refuses what it has signed
+        // a node that learns of the expulsion by the epoch refuses the greedy one
         let mut other = Epochs::new(network());
         receive(&mut other, &known.to_send().unwrap());
         let drops = receive(&mut other, &message([&greedy].into_iter()));
         assert_eq!(drops, [DropReason::EpochRefused]);
         assert_eq!((other.iter().count(), secret(&other)), (1, 2));
-        // and an issuer expels no other
+        // an issuer cannot expel another one
         let by_issuer =
             Revocation::by_issuer(&issuer(3), &key(3), key(2).peer_id(), NOW, NOW + 5).unwrap();
         other.expel(&by_issuer);
@@ -501,7 +501,7 @@ mod tests {
         let mut other = Epochs::new(network());
         assert_eq!(receive(&mut other, &message), []);
         assert_eq!((other.iter().count(), other.number()), (MAX_SENT, 40));
-        // one that is older than all of too many changes nothing
+        // an epoch older than all stored ones changes nothing
         let old = next(&Epochs::new(network()), 2, 9, 99);
         assert!(!known.add(old));
     }
@@ -521,7 +521,7 @@ mod tests {
             dropped += drops.len();
         }
         assert_eq!((dropped, known.number()), (36, 64));
-        // the last one comes through
+        // the last message is handled
         let at = intake.next_timeout().unwrap();
         assert_eq!(at, now + Duration::from_secs(1));
         let due = intake.due(at);

@@ -1,4 +1,4 @@
-//! Who is told what this node sends over its links: its operator while he looks, and others of the network while they do.
+//! Reports of this node's packets over its links: to its operator, and to nodes that ask for them.
 
 use std::net::Ipv6Addr;
 
@@ -7,29 +7,29 @@ use librecast::time::{Duration, Instant};
 
 use crate::report::{FlowEdge, GroupFlow, Report};
 
-/// How often flows are looked at.
+/// Interval of the reports.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long one look of an operator counts.
+/// Time for which one request of an operator counts.
 const WATCH: Duration = Duration::from_secs(4);
 
-/// Flows of the last interval, and who wants them.
+/// Flows of the last interval, and the requests for them.
 #[derive(Debug)]
 pub(crate) struct Flows {
-    /// Whether others may know.
+    /// Whether other nodes may receive them.
     pub reports: bool,
     watched_until: Option<Instant>,
-    /// Since when packets are counted.
+    /// Time since which packets are counted.
     since: Option<Instant>,
     next: Instant,
     latest: Report,
 }
 
-/// What one look at the clock asks for.
+/// The action that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nobody looks any more, or yet.
+    /// No requests.
     Nothing,
-    /// Packets are to be counted from now on.
+    /// Start to count packets.
     Begin,
     /// Packets were counted for an interval.
     Take,
@@ -50,7 +50,7 @@ impl Flows {
         }
     }
 
-    /// The operator looks.
+    /// Notes a request of the operator.
     pub fn watch(&mut self, now: Instant) {
         if self.watched_until.is_none_or(|until| until <= now) && self.since.is_none() {
             self.next = now;
@@ -63,7 +63,7 @@ impl Flows {
         is_needed.then_some(self.next)
     }
 
-    /// What is to be done now. `asked_for`: others of the network want reports.
+    /// Returns the action that is due. `asked_for`: other nodes want reports.
     pub fn poll(&mut self, asked_for: bool, now: Instant) -> Due {
         self.next = now + INTERVAL;
         self.watched_until = self.watched_until.filter(|until| *until > now);
@@ -81,7 +81,7 @@ impl Flows {
         }
     }
 
-    /// What was counted: groups with links in order, and all groups that are joined on this host.
+    /// Stores the counts: groups with links, sorted, and all groups that are joined on this host.
     pub fn take(
         &mut self,
         counted: impl IntoIterator<Item = (Ipv6Addr, FlowEdge)>,
@@ -122,13 +122,12 @@ impl Flows {
         &self.latest
     }
 
-    /// Of the last interval.
     pub fn latest(&self) -> &Report {
         &self.latest
     }
 }
 
-/// A neighbour's share of what was counted.
+/// Returns a neighbour's share of the counts.
 pub(crate) fn edge(to: OriginId, packets: u64, bytes: u64) -> FlowEdge {
     FlowEdge {
         to,

@@ -1,4 +1,4 @@
-//! What a node learns and must not forget: its owner stores it.
+//! State of a node that must survive a restart: its owner stores it.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -7,7 +7,7 @@ use librecast::cert::Chain;
 use librecast::revocation::Revocation;
 use zeroize::Zeroizing;
 
-/// The text of [`crate::Epochs`], which debug output does not show.
+/// The text of [`crate::Epochs`], which debug output hides.
 #[derive(Clone)]
 pub struct EpochsText(pub Zeroizing<String>);
 
@@ -17,21 +17,21 @@ impl fmt::Debug for EpochsText {
     }
 }
 
-/// Something to keep.
+/// A state to be stored.
 #[derive(Debug, Clone)]
 pub enum Keep {
     /// This node's renewed certificates.
     Chain(Chain),
-    /// A run of this node goes, or went, by this incarnation: the next goes by a later one.
+    /// An incarnation in use: the next run must use a higher one.
     Incarnation(u32),
-    /// This node's IPv4 address: the next run asks for the same.
+    /// This node's IPv4 address: the next run requests the same.
     Ipv4Address(Ipv4Addr),
     /// A key was revoked.
     Revocation(Box<Revocation>),
-    /// The rendezvous epochs that this node knows, as text: secrets.
+    /// The rendezvous epochs of this node, as text: secrets.
     Epochs(EpochsText),
     /// The list of members as text.
     Members(String),
-    /// Who has come by tokens that are for so many, as text.
+    /// The counted nodes of bounded tokens, as text.
     Uses(String),
 }

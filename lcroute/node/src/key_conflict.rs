@@ -1,14 +1,14 @@
-//! Another host that runs with this node's key: a state folder that was copied, with an image or by hand.
+//! Detection of another host with this node's key: a state folder that was copied.
 
 use lcroute_overlay::KeyConflict;
 use librecast::time::{Duration, Instant};
 
-/// So long it is shown after a peer last saw both. Chosen: peers ask both once a minute while it goes on.
+/// Time for which a conflict is shown after a report. Chosen: peers ask both hosts once a minute.
 const SHOWN_FOR: Duration = Duration::from_secs(300);
-/// A conflict that goes on is logged this often. Chosen.
+/// Interval at which a continuing conflict is logged. Chosen.
 const LOGGED_EVERY: Duration = Duration::from_secs(3_600);
 
-/// What was told last, and when.
+/// The last report, and its time.
 #[derive(Debug, Default)]
 pub(crate) struct KeyConflicts {
     last: Option<(KeyConflict, Instant)>,
@@ -16,7 +16,7 @@ pub(crate) struct KeyConflicts {
 }
 
 impl KeyConflicts {
-    /// The other host has been seen: logged where that says something new.
+    /// Stores a report, and logs it if it is new.
     pub(crate) fn note(&mut self, conflict: KeyConflict, now: Instant) {
         let place = conflict.place();
         let seen_by = conflict.seen_by;
@@ -41,7 +41,7 @@ impl KeyConflicts {
         true
     }
 
-    /// The other host, if it is still there as far as is known.
+    /// Returns the conflict, if it was reported within `SHOWN_FOR`.
     pub(crate) fn now(&self, now: Instant) -> Option<&KeyConflict> {
         let (conflict, seen) = self.last.as_ref()?;
         (now < *seen + SHOWN_FOR).then_some(conflict)

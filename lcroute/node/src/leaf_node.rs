@@ -1,4 +1,4 @@
-//! A leaf as a node: it listens over links with two routers, and is no router itself.
+//! A leaf as a node: it receives over links with two routers, and is no router itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
@@ -14,58 +14,58 @@ use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 use librecast::time::{Duration, Instant, WallClock};
 
-/// With both links for so long a leaf needs no signalling server. Chosen: a network of leaves comes back in turns of this.
+/// Time with both links after which a leaf leaves its servers. Chosen: leaves reconnect in turns.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// What a leaf begins with.
+/// The configuration of a leaf.
 #[derive(Debug)]
 pub struct LeafConfig {
     /// The network's key.
     pub network: NetworkId,
     /// This node's key.
     pub key: Arc<SecretKey>,
-    /// Its certificates, which say that it is a leaf.
+    /// Its certificates, which make it a leaf.
     pub chain: Chain,
-    /// By which certificates expire.
+    /// Clock for the expiry of certificates.
     pub clock: WallClock,
     /// The hello epoch of all links.
     pub epoch: Instant,
-    /// Where all randomness comes from.
+    /// Seed of all randomness.
     pub seed: [u8; 32],
 }
 
-/// Something for the owner to do.
+/// An action for the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeafNodeOutput {
-    /// A packet of a group that is joined, IPv6 or IPv4.
+    /// A packet of a joined group, IPv6 or IPv4.
     Packet {
         /// The packet.
         packet: Bytes,
     },
     /// A sealed message for a router, over every signalling server.
     Signal {
-        /// To whom.
+        /// The recipient.
         to: PeerId,
         /// The message.
         bytes: Bytes,
     },
-    /// Signalling servers are needed from now on, or not any more.
+    /// Whether signalling servers are needed from now on.
     Servers(bool),
-    /// A router gives no link, by a revocation that has been verified.
+    /// A router refuses links by a verified revocation.
     Expelled,
-    /// A router did not keep a join.
+    /// A router rejected a join.
     Refused {
-        /// Of this group.
+        /// The group.
         group: Ipv6Addr,
-        /// Why.
+        /// The reason.
         reason: RefusalReason,
     },
 }
 
 /// A leaf over `C`.
 ///
-/// After each `handle_*` the owner empties [`Self::poll_output`], then what the connections give, until both are silent, and
-/// calls [`Self::handle_timeout`] at [`Self::poll_timeout`].
+/// After each `handle_*` the owner empties [`Self::poll_output`], then all outputs of the
+/// connections, until both are empty. It calls [`Self::handle_timeout`] at [`Self::poll_timeout`].
 #[derive(Debug)]
 pub struct LeafNode<C> {
     leaf: Leaf,
@@ -73,7 +73,7 @@ pub struct LeafNode<C> {
     network: NetworkId,
     chain: Chain,
     clock: WallClock,
-    /// Signalling servers are needed.
+    /// Whether signalling servers are needed.
     meets: bool,
     settled_at: Option<Instant>,
     outputs: VecDeque<LeafNodeOutput>,
@@ -81,7 +81,7 @@ pub struct LeafNode<C> {
 }
 
 impl<C: Connections> LeafNode<C> {
-    /// A leaf without links, over `connections`; signalling servers are needed.
+    /// Returns a leaf without links, over `connections`; it needs signalling servers.
     #[must_use]
     pub fn new(config: LeafConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
@@ -106,7 +106,7 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// Joins a group; false: there are as many as a router takes.
+    /// Joins a group; false: a router takes no more.
     pub fn join(&mut self, group: Ipv6Addr, filter: SourceFilter, now: Instant) -> bool {
         self.now = now;
         self.leaf.join(group, filter, now)
@@ -118,30 +118,30 @@ impl<C: Connections> LeafNode<C> {
         self.leaf.part(group, now);
     }
 
-    /// How it stands.
+    /// Returns its state.
     #[must_use]
     pub fn state(&self) -> LeafState {
         self.leaf.state()
     }
 
-    /// The router that packets come from.
+    /// Returns the router from which packets come.
     #[must_use]
     pub fn active(&self) -> Option<PeerId> {
         self.leaf.active()
     }
 
-    /// How many links there are.
+    /// Returns the number of links.
     #[must_use]
     pub fn links(&self) -> usize {
         self.leaf.links()
     }
 
-    /// The stack below: what is particular to it, its addresses and datagrams, is told to it directly.
+    /// Returns the stack below: its owner gives it addresses and datagrams directly.
     pub fn connections_mut(&mut self) -> &mut C {
         self.overlay.connections_mut()
     }
 
-    /// What was dropped so far, by reason.
+    /// Returns the drops so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.overlay.drops();
@@ -151,7 +151,7 @@ impl<C: Connections> LeafNode<C> {
         all
     }
 
-    /// A server tells which routers are there.
+    /// Handles a server's report about routers.
     pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
         self.now = now;
         self.overlay.handle_presence(carrier, presence, now);
@@ -162,13 +162,13 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// A sealed message from a server, in whose room `from` is.
+    /// Handles a sealed message from a server, in whose room `from` is.
     pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
         self.now = now;
         self.overlay.handle_signal(carrier, from, bytes, now);
     }
 
-    /// Does what is due.
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -181,7 +181,7 @@ impl<C: Connections> LeafNode<C> {
         self.review_servers();
     }
 
-    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    /// Returns the latest time for the next call of [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let settles = self.settled_at.filter(|_| self.meets);
@@ -193,7 +193,7 @@ impl<C: Connections> LeafNode<C> {
         all.into_iter().flatten().min()
     }
 
-    /// The next thing to do.
+    /// Returns the next output.
     pub fn poll_output(&mut self, now: Instant) -> Option<LeafNodeOutput> {
         self.now = now;
         loop {
@@ -209,7 +209,7 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// Says goodbye on all links. What the connections give is sent after this; then the leaf is over.
+    /// Ends all links; the owner sends the remaining datagrams of the connections, and stops.
     pub fn shutdown(&mut self, now: Instant) {
         self.now = now;
         self.overlay.shutdown(now);
@@ -242,7 +242,7 @@ impl<C: Connections> LeafNode<C> {
             Event::Revocation { revocation } if self.is_expelled_by(&revocation) => {
                 self.outputs.push_back(LeafNodeOutput::Expelled);
             }
-            // a leaf knows no link state, and has no address that others ask for
+            // a leaf has no link state, and no published address
             Event::DirectFailure { .. }
             | Event::PeerRefused { .. }
             | Event::Revocation { .. }
@@ -251,7 +251,7 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// Whether this is a revocation of the network, and expels this leaf.
+    /// Returns whether this is a valid revocation that expels this leaf.
     fn is_expelled_by(&self, revocation: &[u8]) -> bool {
         let Ok(revocation) = Revocation::decode(revocation) else {
             return false;
@@ -272,7 +272,7 @@ impl<C: Connections> LeafNode<C> {
                 self.outputs.push_back(LeafNodeOutput::Packet { packet });
             }
             LeafOutput::Wanted(routers) => {
-                // those that other routers have named are asked for over any server
+                // any server may reach routers that other routers have named
                 for router in &routers {
                     let present = Presence::Online(*router);
                     self.overlay.handle_presence(NAMED, present, now);
@@ -291,7 +291,7 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// A leaf leaves the servers' places to others while it has what it needs.
+    /// Gives up the places at signalling servers while both links are up.
     fn review_servers(&mut self) {
         let now = self.now;
         if self.leaf.links() < 2 {
@@ -306,5 +306,5 @@ impl<C: Connections> LeafNode<C> {
     }
 }
 
-/// A carrier that does not exist: what stands for routers that other routers have named.
+/// A pseudo carrier for routers that other routers have named.
 const NAMED: CarrierId = CarrierId(u32::MAX - 3);

@@ -1,46 +1,45 @@
-//! How fast packets may go to all leaves together: members' packets must not wait behind theirs.
+//! The rate of packets to all leaves together: packets of members must not wait behind them.
 //!
 //! ```text
 //!   every 100 ms with packets for leaves:
-//!     queues in the paths of most of their links,        --> 0.7 of the rate in use, at most every 200 ms
+//!     queues in the paths of most of their links,  --> 0.7 of the rate in use, at most every 200 ms
 //!     or of a quarter, and in that of a member's link
-//!     else, while half of the rate is in use             --> half as much again until the first cut, 2 % after it
+//!     else, while half of the rate is in use       --> 1.5 times until the first cut, then 1.02
 //! ```
-//! Queues at most links at once stand in a line that they share: the router's upload. One slow leaf or member lowers nothing.
+//! Queues at most links at once are in the router's upload. One slow leaf or member has no effect.
 
 use std::collections::BTreeSet;
 
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
 
-/// How often the rate changes. Chosen: longer than a round trip of most paths.
+/// Interval between changes of the rate. Chosen: longer than a round trip of most paths.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Time between two cuts, at least. Chosen: links see the first cut before the second.
+/// Minimum time between two cuts. Chosen: links react to the first cut before the second.
 const CUT_EVERY: Duration = Duration::from_millis(200);
-/// Bits a second that leaves keep in any case. Chosen: speech for a handful of them.
+/// Minimum rate of leaves, in bit/s. Chosen: speech for a handful of them.
 const FLOOR: u64 = 256_000;
-/// Bits a second at first. Chosen: as little as most uplinks carry beside other packets; 50 Mbit/s follow within a second.
+/// Initial rate in bit/s. Chosen: most uplinks carry it; 50 Mbit/s follow within a second.
 const START: u64 = 2_000_000;
 
 /// The rate of all leaves together.
 #[derive(Debug)]
 pub(crate) struct LeafRate {
-    /// Bits a second, at most.
+    /// Maximum rate in bit/s.
     limit: u64,
-    /// Bits a second now.
+    /// Present rate in bit/s.
     rate: u64,
     /// Links with leaves that carried a packet in this interval.
     links: BTreeSet<LinkId>,
-    /// Their bytes.
+    /// Bytes to them in this interval.
     bytes: u64,
-    /// Bytes of the interval before: a pause in a flow is no lower rate.
+    /// Bytes in the previous interval: a pause in a flow does not lower the rate in use.
     bytes_before: u64,
     next: Option<Instant>,
     last_cut: Option<Instant>,
 }
 
 impl LeafRate {
-    /// At most so many bits a second.
     pub(crate) fn new(limit: u64) -> Self {
         Self {
             limit,
@@ -53,24 +52,22 @@ impl LeafRate {
         }
     }
 
-    /// Bits a second now.
     pub(crate) fn bits_per_second(&self) -> u64 {
         self.rate
     }
 
-    /// A packet goes to a leaf.
+    /// Counts a packet to a leaf.
     pub(crate) fn sent(&mut self, link: LinkId, bytes: usize, now: Instant) {
         self.links.insert(link);
         self.bytes += bytes as u64;
         self.next.get_or_insert(now + INTERVAL);
     }
 
-    /// When [`Self::poll`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Returns the rate if it changes. `is_congested`: a queue stands in the path of a link. `member`: in that of a member.
+    /// Returns a changed rate. `is_congested`: a link's path has a queue; `member`: a member's too.
     pub(crate) fn poll(
         &mut self,
         is_congested: impl Fn(LinkId) -> bool,
@@ -110,7 +107,7 @@ mod tests {
 
     const LIMIT: u64 = 50_000_000;
 
-    /// Intervals in which so many bytes go to each of ten leaves; the last rate.
+    /// Runs intervals with these congested links out of ten; returns the last rate.
     fn run(
         rate: &mut LeafRate,
         now: &mut Instant,
@@ -131,7 +128,7 @@ mod tests {
     #[test]
     fn a_queue_of_many_cuts_the_rate_in_use_and_use_brings_it_back() {
         let (mut rate, mut now) = (LeafRate::new(LIMIT), start());
-        // ten megabits a second are in use
+        // 10 Mbit/s are in use
         assert_eq!(run(&mut rate, &mut now, 1, 0, false), 3_000_000);
         assert_eq!(run(&mut rate, &mut now, 100, 0, false), 22_781_250);
         assert_eq!(run(&mut rate, &mut now, 1, 6, false), 7_000_000);

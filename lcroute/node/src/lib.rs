@@ -1,8 +1,9 @@
 //! A node of the network, without I/O: the router and the links as one, and the node's membership.
 //!
-//! [`Node`] is a state machine: packets of programs, presence, sealed messages and requests of its owner go in, packets for
-//! programs, sealed messages and what must be kept come out. Connections to peers are made by the stack that it is given
-//! ([`lcroute_overlay::Connections`]). So the same node runs on a host, in a page, and many times over in a simulation.
+//! [`Node`] is a state machine. Its inputs are packets of programs, presence, sealed messages and
+//! requests of its owner; its outputs are packets for programs, sealed messages and state to be
+//! stored. Its owner provides the stack for connections ([`lcroute_overlay::Connections`]). So the
+//! same node runs on a host, in a page, and many times in a simulation.
 
 mod announcements;
 mod drops;

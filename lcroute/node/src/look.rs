@@ -1,65 +1,65 @@
-//! The network as one node sees it: who is reachable, which links there are, and what this node sends over its own.
+//! The network as one node sees it: reachable nodes, links, and the flows that this node sends.
 
 use std::net::Ipv6Addr;
 
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-/// The network as a node sees it now.
+/// The present view of the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Look {
-    /// All nodes that can be reached; the first is this one.
+    /// All reachable nodes; the first is this one.
     pub routers: Vec<Router>,
-    /// Links between them: two places in that list, and the cost in units of 100 us.
+    /// Links between them: two indices of that list, and the cost in units of 100 us.
     pub links: Vec<(u32, u32, u16)>,
-    /// What this node sends of each group.
+    /// The flows that this node sends.
     pub flows: Vec<Flow>,
-    /// Links, and groups of this node, for which there was no room.
+    /// Number of links, and of groups of this node, beyond the bounds.
     #[serde(default)]
     pub left_out: usize,
 }
 
-/// Links that a look has. Chosen: those of 128 nodes that all link with each other, and what a browser can still draw.
+/// Maximum number of links in a view. Chosen: a mesh of 128 nodes; a browser can still draw them.
 const MAX_LINKS: usize = 8_192;
 
 /// A node on the map of the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Router {
-    /// Its name on the wire.
+    /// Its origin id.
     pub origin: u64,
-    /// Who it is.
+    /// Its identity.
     pub peer_id: Option<PeerId>,
     /// Its name.
     pub name: Option<String>,
     /// Its address on the network.
     pub address: Option<Ipv6Addr>,
-    /// No path leads through it.
+    /// Whether no path leads through it.
     pub stub: bool,
 }
 
-/// What a node sends of a group.
+/// The packets of a group that a node sends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Flow {
     /// The group.
     pub group: Ipv6Addr,
-    /// A program on the node's host has joined it.
+    /// Whether a program on the node's host has joined it.
     pub local: bool,
-    /// To its neighbours.
+    /// Packets to each neighbour.
     pub edges: Vec<Edge>,
 }
 
-/// What a node sends of a group to one neighbour.
+/// The packets of a group that a node sends to one neighbour.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Edge {
-    /// The neighbour's name on the wire.
+    /// The neighbour's origin id.
     pub to: u64,
     /// Packets a second.
     pub packets_s: f64,
-    /// Their bytes.
+    /// Bytes a second.
     pub bytes_s: f64,
 }
 
-/// As many of the links between so many nodes as a look has, and how many are left out.
+/// Limits links between `nodes` nodes to `MAX_LINKS`; returns them and the number of omitted ones.
 pub(crate) fn fit(mut links: Vec<(u32, u32, u16)>, nodes: usize) -> (Vec<(u32, u32, u16)>, usize) {
     let all = links.len();
     if all > MAX_LINKS {
@@ -69,7 +69,7 @@ pub(crate) fn fit(mut links: Vec<(u32, u32, u16)>, nodes: usize) -> (Vec<(u32, u
             degrees[*b as usize] += 1;
         }
         let mut room = vec![share(MAX_LINKS, degrees); nodes];
-        // a link takes room of one end, which has some
+        // a link takes room of one end that has some
         links.retain(|(a, b, _)| {
             let end = [*a, *b].into_iter().find(|end| room[*end as usize] > 0);
             end.map(|end| room[end as usize] -= 1).is_some()
@@ -79,7 +79,7 @@ pub(crate) fn fit(mut links: Vec<(u32, u32, u16)>, nodes: usize) -> (Vec<(u32, u
     (links, left_out)
 }
 
-/// How much each may have where all together get `room`: what one does not want is for the others.
+/// Returns the share of `room` that each entry may use; small entries leave more for the rest.
 pub(crate) fn share(mut room: usize, mut wanted: Vec<usize>) -> usize {
     wanted.sort_unstable();
     let mut left = wanted.len();

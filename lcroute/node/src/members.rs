@@ -1,8 +1,9 @@
-//! Whom a node knows of its network: those who are there, and those who were.
+//! The members that a node has seen, present or absent.
 //!
-//! The engine forgets a router an hour after it went. This list is kept, so that `lcroute members` names who is away,
-//! `lcroute revoke NAME` finds him, and an issuer gives no name twice. Only verified certificates come into it. Ephemeral
-//! members leave it [`EPHEMERAL_FORGOTTEN_AFTER`] after they have gone.
+//! The engine forgets a router an hour after it left. This list is stored, so that
+//! `lcroute members` shows absent members, `lcroute revoke NAME` finds them, and an issuer gives no
+//! name twice. It contains only verified certificates. Ephemeral members leave it
+//! [`EPHEMERAL_FORGOTTEN_AFTER`] after they have gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -15,10 +16,10 @@ use librecast::revocation::Revocation;
 use librecast::time::Instant;
 use serde::{Deserialize, Serialize};
 
-/// Most that are kept, as many as a network has routers; who has been away longest makes room.
+/// Maximum number of stored members, a network's routers; the one seen longest ago is dropped.
 const MAX_MEMBERS: usize = 4_096;
 
-/// One line of the file: a node, as its certificate last said.
+/// A line of the file: a node by its last certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
@@ -26,13 +27,13 @@ struct Known {
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
-    /// When its certificate ends, Unix seconds.
+    /// End of its certificate, in Unix seconds.
     not_after: u64,
-    /// Counts up in the order in which they were first seen: of two of one name the earlier keeps it.
+    /// Number in order of first sight: of two nodes with one name, the lower keeps it.
     number: u64,
-    /// Unix seconds.
+    /// Time in Unix seconds.
     last_seen: u64,
-    /// What its membership stands on: it ends with one of them.
+    /// The keys of its chain: its membership ends with one of them.
     keys: KeysAbove,
 }
 
@@ -70,10 +71,10 @@ impl Known {
     }
 }
 
-/// One element of `members --json`: a node that has been seen.
+/// An element of `members --json`: a node that has been seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownMember {
-    /// Who it is.
+    /// Its identity.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -83,9 +84,9 @@ pub struct KnownMember {
     pub labels: BTreeMap<String, String>,
     /// Whether it can be reached now.
     pub present: bool,
-    /// Unix seconds; now, where it is present.
+    /// Time in Unix seconds; the present time if it is present.
     pub last_seen: u64,
-    /// When its certificate ends, Unix seconds.
+    /// End of its certificate, in Unix seconds.
     pub not_after: u64,
 }
 
@@ -93,13 +94,13 @@ pub struct KnownMember {
 #[derive(Debug, Clone, Default)]
 pub struct Members {
     known: BTreeMap<PeerId, Known>,
-    /// Ephemeral ones that have gone, by the time at which they are forgotten.
+    /// Absent ephemeral members, by the time at which they are forgotten.
     leaving: BTreeSet<(Instant, PeerId)>,
     changed: bool,
 }
 
 impl Members {
-    /// Reads the file's text, a member a line. What is damaged is left out: the network tells it again.
+    /// Parses the file's text, a member a line. Skips damaged lines, which the network can replace.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().take(MAX_MEMBERS);
@@ -112,7 +113,7 @@ impl Members {
         }
     }
 
-    /// The file's text, if anything has changed since it was last asked for.
+    /// Returns the file's text, if it has changed since the last call.
     pub fn take_text(&mut self) -> Option<String> {
         std::mem::take(&mut self.changed).then(|| {
             let lines = self
@@ -123,7 +124,7 @@ impl Members {
         })
     }
 
-    /// A run of `own` begins, to which nobody is there yet.
+    /// Starts the timeout of all ephemeral members but `own`, for a new run.
     pub(crate) fn begin(&mut self, own: &PeerId, now: Instant) {
         let ephemeral = self.known.values().filter(|k| is_ephemeral(&k.labels));
         let others = ephemeral.map(|k| k.peer_id).filter(|peer| peer != own);
@@ -131,7 +132,7 @@ impl Members {
         self.leaving = others.map(|peer| (at, peer)).collect();
     }
 
-    /// `member` is there, or was until now.
+    /// Notes `member` as seen now.
     pub fn note(&mut self, member: &Member, now: u64) {
         self.leaving.retain(|(_, peer)| *peer != member.peer);
         let last = self.known.values().map(|k| k.number).max();
@@ -147,7 +148,7 @@ impl Members {
         self.make_room(now);
     }
 
-    /// `peer` has just gone; `unix` is the same moment by the host's clock.
+    /// Notes that `peer` has gone; `unix` is `now` by the host's clock.
     pub(crate) fn note_gone(&mut self, peer: &PeerId, unix: u64, now: Instant) {
         if let Some(known) = self.known.get_mut(peer) {
             known.last_seen = unix;
@@ -159,7 +160,7 @@ impl Members {
         }
     }
 
-    /// Forgets ephemeral members that have been gone for long enough; who they were.
+    /// Forgets ephemeral members whose timeout is over; returns them.
     pub(crate) fn forget_gone(&mut self, now: Instant) -> Vec<PeerId> {
         let mut forgotten = Vec::new();
         while let Some((_, peer)) = self.leaving.first().copied().filter(|(at, _)| *at <= now) {
@@ -170,12 +171,11 @@ impl Members {
         forgotten
     }
 
-    /// When [`Self::forget_gone`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.leaving.first().map(|(at, _)| *at)
     }
 
-    /// All but `peer` whose membership stands on this invitation.
+    /// Returns all members but `peer` that joined by this invitation.
     pub(crate) fn that_came_by(&self, invitation: &PeerId, peer: &PeerId) -> BTreeSet<PeerId> {
         let known = self.known.values();
         let known = known.filter(|k| k.keys.invitations.first() == Some(invitation));
@@ -183,7 +183,7 @@ impl Members {
         known.filter(|other| other != peer).collect()
     }
 
-    /// The expelled are members no more.
+    /// Removes expelled members.
     pub fn expel(&mut self, revocation: &Revocation) {
         let (key, by_network) = (revocation.key(), revocation.is_by_network());
         let before = self.known.len();
@@ -192,7 +192,7 @@ impl Members {
         self.changed |= self.known.len() < before;
     }
 
-    /// Certificates that are over are no membership; beyond the bound who was seen longest ago goes.
+    /// Removes expired members, then those seen longest ago, down to the bound.
     fn make_room(&mut self, now: u64) {
         if self.known.len() <= MAX_MEMBERS {
             return;
@@ -208,8 +208,7 @@ impl Members {
         }
     }
 
-    /// The name that `peer` has in this network when it asks for `name`: with a number, if somebody who has been seen
-    /// earlier is called so.
+    /// Returns the name for `peer`, with a number if a member that was seen earlier has `name`.
     #[must_use]
     pub fn free_name(&self, peer: &PeerId, name: &str, now: u64) -> String {
         let own = self.known.get(peer).map_or(u64::MAX, |k| k.number);
@@ -233,19 +232,19 @@ impl Members {
             }
             stem + &number
         };
-        // of more names than there are members one is free
+        // one of the candidates is free, since they outnumber the members
         let mut names = (2..=self.known.len() + 2).map(numbered);
         names
             .find(|name| !is_taken(name))
             .unwrap_or_else(|| name.to_owned())
     }
 
-    /// Whether this is a member that was seen.
+    /// Returns whether this member was seen.
     pub(crate) fn knows(&self, peer: &PeerId) -> bool {
         self.known.contains_key(peer)
     }
 
-    /// Those that are away and may come back, those seen last first.
+    /// Returns absent members that may come back, the last seen first.
     pub(crate) fn away(&self, is_present: impl Fn(&PeerId) -> bool, now: u64) -> Vec<PeerId> {
         let mut away: Vec<_> = self
             .known
@@ -257,7 +256,7 @@ impl Members {
         away.into_iter().map(|k| k.peer_id).collect()
     }
 
-    /// All of them by name; `is_present` says who can be reached now.
+    /// Returns all members by name; `is_present`: whether one can be reached now.
     #[must_use]
     pub fn rows(
         &self,
@@ -271,7 +270,7 @@ impl Members {
         rows
     }
 
-    /// Those that `node` means: a PeerId, an address, or a name.
+    /// Returns the members that `node` identifies: a PeerId, an address, or a name.
     #[must_use]
     pub fn find(
         &self,
@@ -377,7 +376,7 @@ mod tests {
     fn the_later_of_two_nodes_of_one_name_gets_a_number() {
         let mut members = Members::default();
         let [first, second, third] = [1, 2, 3].map(|seed| member(seed, "beta"));
-        // within one second
+        // both within one second
         members.note(&first, NOW);
         members.note(&second, NOW);
         let name = |m: &Members, of: &Member| m.free_name(&of.peer, "beta", NOW + 9);
@@ -397,7 +396,7 @@ mod tests {
             "an expelled node has no name"
         );
         assert_eq!(members.free_name(&third.peer, "gamma", NOW), "gamma");
-        // a certificate that is long over holds no name
+        // an expired certificate reserves no name
         members.note(&first, NOW);
         let late = NOW + 2_000 + CLOCK_SKEW;
         assert_eq!(members.free_name(&third.peer, "beta", late), "beta");
@@ -428,12 +427,12 @@ mod tests {
             members.forget_gone(now);
             assert!(members.known.len() <= 2 + 6, "{run}");
         }
-        // who comes back is not forgotten
+        // a member that returns is not forgotten
         let back = ephemeral(399);
         members.note(&back, NOW);
         assert_eq!(members.forget_gone(now + 60 * minute).len(), 4);
         assert_eq!((members.known.len(), members.next_timeout()), (3, None));
-        // after a restart, those that do not come
+        // after a restart, absent ones time out
         let mut again = Members::parse(&members.take_text().unwrap());
         again.begin(&own.peer, now);
         assert_eq!(again.forget_gone(now + minute), []);
@@ -442,7 +441,7 @@ mod tests {
         assert_eq!(forgotten, [back.peer]);
         let names: Vec<_> = again.known.values().map(|k| k.name.as_str()).collect();
         assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["own", "away"]));
-        // but not itself
+        // except this node itself
         let mut own = Members::default();
         own.note(&back, NOW);
         own.begin(&back.peer, now);

@@ -1,4 +1,4 @@
-//! This node's place in its network: its certificates and their renewal, revocations, members that it has seen.
+//! This node's membership: its certificates, revocations, and the members that it has seen.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::renewal::{Registry, Renewal, Renewer};
 use crate::revocations::Revocations;
 use crate::uses::{Counted, Uses};
 
-/// The list of members is stored this often at most, if it has changed.
+/// Minimum interval between two writes of the list of members.
 const STORE_MEMBERS: Duration = Duration::from_secs(60);
 
 /// Certificates, revocations, members.
@@ -22,12 +22,12 @@ const STORE_MEMBERS: Duration = Duration::from_secs(60);
 pub(crate) struct Membership {
     pub(crate) network: NetworkId,
     pub(crate) own: OriginId,
-    /// This node, as its certificate says.
+    /// This node by its certificate.
     pub(crate) member: Member,
     pub(crate) members: Members,
     revocations: Revocations,
     uses: Uses,
-    /// No issuer that can be reached comes before this one: it expels who comes beyond the bound of a token.
+    /// Whether no reachable issuer precedes this one: then it enforces the bounds of tokens.
     decides: bool,
     renewal: Renewal,
     renewer: Option<Renewer>,
@@ -35,7 +35,7 @@ pub(crate) struct Membership {
     store_members: Instant,
 }
 
-/// What an issuer asks when it renews.
+/// The facts that an issuer needs for renewals.
 struct Known<'a> {
     revocations: &'a Revocations,
     members: &'a Members,
@@ -57,7 +57,7 @@ impl Registry for Known<'_> {
     }
 }
 
-/// What a membership begins with.
+/// The initial state of a membership.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) network: NetworkId,
@@ -92,12 +92,11 @@ impl Membership {
         }
     }
 
-    /// Unix seconds.
+    /// Returns the time in Unix seconds.
     pub(crate) fn unix_now(&self) -> u64 {
         self.clock.unix_now()
     }
 
-    /// Whether this node itself has been expelled.
     pub(crate) fn is_expelled(&self) -> bool {
         self.revocations.expel(&self.member)
     }
@@ -106,7 +105,7 @@ impl Membership {
         self.revocations.iter()
     }
 
-    /// Another node is there, with these certificates.
+    /// Notes a present node with these certificates.
     pub(crate) fn note(&mut self, member: &Member) {
         self.members.note(member, self.clock.unix_now());
     }
@@ -115,7 +114,7 @@ impl Membership {
         self.members.note_gone(peer, self.clock.unix_now(), now);
     }
 
-    /// Forgets ephemeral members that have been gone for long enough; who they were.
+    /// Forgets ephemeral members whose timeout is over; returns them.
     pub(crate) fn forget_gone(&mut self, now: Instant) -> Vec<PeerId> {
         let forgotten = self.members.forget_gone(now);
         if !forgotten.is_empty() {
@@ -124,7 +123,7 @@ impl Membership {
         forgotten
     }
 
-    /// A revocation that has been verified; whether it is new.
+    /// Stores a verified revocation; returns whether it is new.
     pub(crate) fn revoke(&mut self, revocation: &Revocation) -> bool {
         self.members.expel(revocation);
         if revocation.expels(&self.member) && !self.is_expelled() {
@@ -144,14 +143,14 @@ impl Membership {
         is_new
     }
 
-    /// Which issuers can be reached has changed; true if this one decides from now on who is beyond the bound of a token.
+    /// Updates the reachable issuers; true if this one now enforces the bounds of tokens.
     pub(crate) fn set_issuers(&mut self, issuers: &[OriginId]) -> bool {
         let before = self.decides;
         self.decides = self.is_issuer() && issuers.iter().all(|issuer| *issuer >= self.own);
         self.decides && !before
     }
 
-    /// As an issuer: counts a node that came by a token for so many. The revocation, if it is one too many.
+    /// Counts, as an issuer, a node that joined by a bounded token; the revocation if it is beyond.
     pub(crate) fn count(&mut self, member: &Member) -> Option<Revocation> {
         let renewer = self.renewer.as_ref()?;
         let unix = self.clock.unix_now();
@@ -179,7 +178,6 @@ impl Membership {
         }
     }
 
-    /// As an issuer: a new epoch, for a revocation.
     pub(crate) fn make_epoch(
         &self,
         follows: (u32, [u8; 32]),
@@ -191,33 +189,30 @@ impl Membership {
             .make_epoch(follows, secret, revocation)
     }
 
-    /// Whether a member is out.
     pub(crate) fn expels(&self, member: &Member) -> bool {
         self.revocations.expel(member)
     }
 
-    /// Who has come by tokens, if that has changed.
+    /// Returns the text of [`Uses`], if it has changed.
     pub(crate) fn take_uses(&mut self) -> Option<String> {
         self.uses.take_text()
     }
 
-    /// An issuer can be reached.
     pub(crate) fn handle_issuer_reachable(&mut self, now: Instant) {
         self.renewal.handle_issuer_reachable(now);
     }
 
-    /// Who invited this node, unless it is one who may.
+    /// Returns the issuer of this node, unless it issues its own certificates.
     pub(crate) fn issuer(&self) -> Option<PeerId> {
         let issuer = self.renewal.chain().issuer().subject();
         (issuer != self.member.peer).then_some(issuer)
     }
 
-    /// Whether this node renews certificates, its own as well.
     pub(crate) fn is_issuer(&self) -> bool {
         self.renewer.is_some()
     }
 
-    /// As an issuer: the answer to a node that asks for a new certificate.
+    /// Returns, as an issuer, the answer to a request for a new certificate.
     pub(crate) fn renew(
         &mut self,
         asker: &PeerId,
@@ -235,7 +230,6 @@ impl Membership {
         renewer.answer(asker, request, &known, unix, now)
     }
 
-    /// An issuer's answer: the new certificates, if it has any for this node.
     pub(crate) fn handle_renewal(
         &mut self,
         from: OriginId,
@@ -257,7 +251,7 @@ impl Membership {
         Some(chain)
     }
 
-    /// Asks one of the issuers that can be reached, if it is time to renew.
+    /// Returns a request to a reachable issuer, if renewal is due.
     pub(crate) fn poll_renewal(
         &mut self,
         mut issuers: Vec<OriginId>,
@@ -275,7 +269,7 @@ impl Membership {
         self.renewal.next_timeout()
     }
 
-    /// The list of members, if it has changed and it is time to store it.
+    /// Returns the list of members, if it has changed and may be stored.
     pub(crate) fn poll_members(&mut self, now: Instant) -> Option<String> {
         if now < self.store_members {
             return None;
@@ -284,13 +278,13 @@ impl Membership {
         self.members.take_text()
     }
 
-    /// The list of members, if it has changed since it was stored.
+    /// Returns the list of members, if it has changed.
     pub(crate) fn take_members(&mut self) -> Option<String> {
         self.members.take_text()
     }
 }
 
-/// Why a node that came by a token for so many may be out.
+/// Returns the reason for which a node that joined by a bounded token may be expelled.
 #[must_use]
 pub fn spent(uses: u32) -> String {
     let nodes = if uses == 1 { "node" } else { "nodes" };

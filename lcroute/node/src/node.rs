@@ -1,4 +1,4 @@
-//! The node: hands what the router says to the links, and the other way round.
+//! The node: passes the router's outputs to the links, and the reverse.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -48,10 +48,10 @@ use crate::uses::Uses;
 
 mod rendezvous_epochs;
 
-/// Reports reach the whole network.
+/// Hop limit of reports, which reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
 
-/// What a node begins with.
+/// The configuration of a node.
 #[derive(Debug)]
 pub struct NodeConfig {
     /// The network's key.
@@ -60,35 +60,35 @@ pub struct NodeConfig {
     pub key: Arc<SecretKey>,
     /// This node's certificates.
     pub chain: Chain,
-    /// This node, as its certificates say.
+    /// This node by its certificates.
     pub member: Member,
-    /// This run of the node: higher than that of every run before.
+    /// Incarnation of this run: higher than that of every earlier run.
     pub incarnation: u32,
     /// MTU of `lc0` in bytes.
     pub mtu: u16,
-    /// Whether paths of others may lead through this node.
+    /// Whether paths between other nodes may lead through this node.
     pub transits: bool,
-    /// How IPv4 is carried for this host, if it is.
+    /// Configuration of IPv4 for this host, if it is carried.
     pub ipv4: Option<Ipv4Config>,
-    /// What can change while the node runs.
+    /// Settings that can change while the node runs.
     pub settings: Settings,
-    /// Which links there should be.
+    /// Policy of the links.
     pub topology: TopologyConfig,
-    /// Revocations that earlier runs learnt.
+    /// Revocations from earlier runs.
     pub revocations: Revocations,
-    /// Rendezvous epochs that earlier runs learnt.
+    /// Rendezvous epochs from earlier runs.
     pub epochs: Epochs,
     /// Members that earlier runs have seen, and this node itself.
     pub members: Members,
-    /// Who has come by tokens that are for so many, as earlier runs counted.
+    /// Counts of bounded tokens from earlier runs.
     pub uses: Uses,
-    /// By which certificates expire.
+    /// Clock for the expiry of certificates.
     pub clock: WallClock,
     /// The hello epoch of all links.
     pub epoch: Instant,
-    /// Where all randomness comes from.
+    /// Seed of all randomness.
     pub seed: [u8; 32],
-    /// Makes ciphers for private prefixes; none: this node can neither seal nor open.
+    /// Maker of ciphers for private prefixes; without it this node can neither seal nor open.
     pub aead: Option<MakeAead>,
     /// Bounds of the router.
     pub limits: lcroute_engine::Limits,
@@ -96,101 +96,101 @@ pub struct NodeConfig {
     pub overlay_limits: lcroute_overlay::Limits,
 }
 
-/// What can change while a node runs.
+/// Settings that can change while a node runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Groups of scope 2 that are carried.
     pub link_scope_groups: Vec<Ipv6Addr>,
     /// Groups that this node announces.
     pub announce: Vec<GroupPrefix>,
-    /// Groups whose listeners programs here want to know of.
+    /// Groups whose listeners are reported to programs of this host.
     pub watch: Vec<GroupPrefix>,
-    /// Carry unicast.
+    /// Whether unicast is carried.
     pub unicast: bool,
     /// Prefixes whose packets are sealed.
     pub private: Vec<PrivatePrefix>,
-    /// Tell those who look at the network what this node carries.
+    /// Whether this node reports its flows to nodes that ask for them.
     pub report: bool,
-    /// To whom addresses of this host are shown.
+    /// Members that may learn addresses of this host.
     pub disclosure: Disclosure,
 }
 
-/// Something for the owner to do.
+/// An action for the owner.
 #[derive(Debug)]
 pub enum Output {
-    /// Write into `lc0`: a packet that a local program has joined.
+    /// A packet for `lc0` that a local program has joined.
     Local {
         /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
-    /// Write into `lc0`: a query or report of MLD or IGMP; packet taps want a copy of it.
+    /// A query or report of MLD or IGMP for `lc0`; packet taps want a copy of it.
     LocalMld {
         /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
-    /// Send into a LAN.
+    /// A frame for a LAN.
     Lan {
-        /// Which one.
+        /// The LAN's interface.
         interface: LocalInterfaceId,
-        /// What.
+        /// The frame.
         frame: LanFrame,
     },
     /// A sealed message for a peer, over every signalling server.
     Signal {
-        /// To whom.
+        /// The recipient.
         to: PeerId,
         /// The message.
         bytes: Bytes,
     },
-    /// This node has another IPv4 address, or none any more: for `lc0`.
+    /// This node's IPv4 address on `lc0` has changed; none: it has none.
     Ipv4Address(Option<Ipv4Addr>),
-    /// This node's presence record, for every carrier that holds one.
+    /// This node's presence record, for every carrier that holds records.
     Publish(Published),
-    /// Whom this node looks for, for carriers where names have to be known.
+    /// The nodes that this node searches for, for carriers that look up names.
     Seek(Sought),
-    /// What must outlive this run.
+    /// State that must survive this run.
     Keep(Keep),
-    /// A ping was answered, or not in time.
+    /// The answer to a ping, or its timeout.
     Pong {
-        /// Which.
+        /// The ping.
         ping: PingId,
         /// The round trip.
         rtt: Option<Duration>,
     },
-    /// Links fell silent, or came while no server is connected: connections to servers may have been cut, or work again.
+    /// Links fell silent, or came up without a server: connections to servers may have changed too.
     PathSuspect,
 }
 
-/// A ping under way.
+/// A pending ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PingId(pub u64);
 
-/// Why a ping is not sent.
+/// The reason for which a ping is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PingError {
-    /// As many as may be are under way.
+    /// The maximum number of pings is pending.
     #[error("too many pings at a time")]
     TooMany,
 }
 
-/// Why a revocation is not taken.
+/// The reason for which a revocation is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RevokeError {
-    /// It cannot be read, or is another network's.
+    /// It cannot be decoded, or belongs to another network.
     #[error("{0}")]
     Invalid(String),
     /// An issuer cannot expel another one.
     #[error("{0} is an issuer: only the network's key expels it")]
     Issuer(PeerId),
-    /// The router does not take it.
+    /// The router does not accept it.
     #[error("{0}")]
     Refused(String),
 }
 
-/// What a node counts of its links.
+/// A node's counters of its links.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets that links have taken.
+    /// Packets that links have accepted.
     pub link_tx_packets: u64,
     /// Their bytes, data headers included.
     pub link_tx_bytes: u64,
@@ -198,14 +198,14 @@ pub struct Counters {
 
 /// A node of the network.
 ///
-/// After each `handle_*` the owner empties [`Node::poll_output`], then what the connections give, until both are silent,
-/// and calls [`Node::handle_timeout`] at [`Node::poll_timeout`].
+/// After each `handle_*` the owner empties [`Node::poll_output`], then all outputs of the
+/// connections, until both are empty. It calls [`Node::handle_timeout`] at [`Node::poll_timeout`].
 #[derive(Debug)]
 pub struct Node<C> {
     engine: Engine,
     overlay: Overlay<C>,
     links: BTreeMap<LinkId, Member>,
-    /// Links with leaves, and which of these take nothing.
+    /// Links with leaves, and their full queues.
     leaves: SlowLeaves,
     leaf_rate: LeafRate,
     membership: Membership,
@@ -213,16 +213,16 @@ pub struct Node<C> {
     records: Records,
     epochs: Epochs,
     epoch_intake: EpochIntake,
-    /// The newest epoch was made by somebody who did not know the last one of this node.
+    /// Whether the newest epoch was made without knowledge of the last one of this node.
     is_overtaken: bool,
-    /// Before, this node makes no epoch but for an expulsion.
+    /// Time before which this node makes no further epoch except for an expulsion.
     remade_until: Instant,
     random: Random,
     seeking: Seeking,
     announcements: Announcements,
     private: PrivatePrefixes,
     flows: Flows,
-    /// Those of the configuration that the certificate does not permit: told once.
+    /// Configured prefixes that the certificate does not permit: logged once.
     not_permitted: Vec<GroupPrefix>,
     pub(crate) key_conflicts: KeyConflicts,
     echoes: Echoes<PingId>,
@@ -235,7 +235,7 @@ pub struct Node<C> {
 
 /// Setup.
 impl<C: Connections> Node<C> {
-    /// A node without links, over `connections`. Nothing comes out of it before [`Self::start`].
+    /// Returns a node without links, over `connections`. It has no output before [`Self::start`].
     #[must_use]
     pub fn new(config: NodeConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
@@ -317,7 +317,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// `lc0` is up: a general query asks what is joined, and what earlier runs learnt counts from the first link on.
+    /// Starts the node once `lc0` is up: queries joined groups, applies the state of earlier runs.
     pub fn start(&mut self, now: Instant) {
         self.now = now;
         self.engine.handle_start(now);
@@ -332,7 +332,7 @@ impl<C: Connections> Node<C> {
                 tracing::warn!("{revocation:?}: {e}");
             }
         }
-        // an epoch may have been kept when its revocation was not yet
+        // an epoch may have been stored before its revocation
         let for_revocations: Vec<_> = self.epochs.iter().map(|e| e.revocation().clone()).collect();
         for revocation in for_revocations {
             self.add_revocation_of_epoch(&revocation);
@@ -344,7 +344,7 @@ impl<C: Connections> Node<C> {
         self.push_announcements();
     }
 
-    /// The configuration was read again.
+    /// Applies changed settings.
     pub fn configure(&mut self, settings: Settings, now: Instant) {
         self.now = now;
         self.engine
@@ -355,14 +355,14 @@ impl<C: Connections> Node<C> {
         self.engine.set_private(self.private.all(), now);
         self.flows.reports = settings.report;
         if self.overlay.set_disclosure(settings.disclosure, now) {
-            // it may be published now
+            // the record may be published now
             self.records.addresses_changed(now);
         }
         self.announcements.configure(&settings.announce);
         self.push_announcements();
     }
 
-    /// Says goodbye on all links. What the connections give is sent after this; then the node is over.
+    /// Ends all links; the owner sends the remaining datagrams of the connections, and stops.
     pub fn shutdown(&mut self, now: Instant) {
         self.now = now;
         if let Some(text) = self.membership.take_members() {
@@ -372,98 +372,98 @@ impl<C: Connections> Node<C> {
     }
 }
 
-/// Questions.
+/// Queries.
 impl<C: Connections> Node<C> {
-    /// The router.
+    /// Returns the router.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// The links.
+    /// Returns the links.
     #[must_use]
     pub fn overlay(&self) -> &Overlay<C> {
         &self.overlay
     }
 
-    /// The stack below: what is particular to it, its addresses and datagrams, is told to it directly.
+    /// Returns the stack below: its owner gives it addresses and datagrams directly.
     pub fn connections_mut(&mut self) -> &mut C {
         self.overlay.connections_mut()
     }
 
-    /// The stack below.
+    /// Returns the stack below.
     #[must_use]
     pub fn connections(&self) -> &C {
         self.overlay.connections()
     }
 
-    /// Another host that runs with this node's key.
+    /// Returns the conflict with another host that runs with this node's key.
     #[must_use]
     pub fn key_conflict(&self, now: Instant) -> Option<&KeyConflict> {
         self.key_conflicts.now(now)
     }
 
-    /// The network's key.
+    /// Returns the network's key.
     #[must_use]
     pub fn network(&self) -> NetworkId {
         self.membership.network
     }
 
-    /// LANs that this node serves, or stands by for.
+    /// Returns the LANs that this node serves, or stands by for.
     #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
         self.engine.lans()
     }
 
-    /// How things stand on each LAN.
+    /// Returns the state of each LAN.
     #[must_use]
     pub fn lan_standings(&self) -> Vec<LanStanding> {
         self.engine.lan_standings()
     }
 
-    /// This node, as its certificate says.
+    /// Returns this node by its certificate.
     #[must_use]
     pub fn member(&self) -> &Member {
         &self.membership.member
     }
 
-    /// Whether this node itself has been expelled.
+    /// Returns whether this node itself has been expelled.
     #[must_use]
     pub fn is_expelled(&self) -> bool {
         self.membership.is_expelled()
     }
 
-    /// Links with leaves.
+    /// Returns the number of links with leaves.
     #[must_use]
     pub fn leaves(&self) -> usize {
         self.leaves.len()
     }
 
-    /// Links that are up, with whom; those with leaves are not among them.
+    /// Returns the links that are up, with their members; without those of leaves.
     #[must_use]
     pub fn links(&self) -> &BTreeMap<LinkId, Member> {
         &self.links
     }
 
-    /// How many signalling servers are connected.
+    /// Returns the number of connected signalling servers.
     #[must_use]
     pub fn servers(&self) -> usize {
         self.present.servers()
     }
 
-    /// Whether this signalling server is connected.
+    /// Returns whether this signalling server is connected.
     #[must_use]
     pub fn is_connected(&self, server: CarrierId) -> bool {
         self.present.is_connected(server)
     }
 
-    /// The number of the rendezvous epoch; 0: nobody has been expelled.
+    /// Returns the number of the rendezvous epoch; 0: no expulsion yet.
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epochs.number()
     }
 
-    /// All members that were seen, absent ones too.
+    /// Returns all members that were seen, absent ones too.
     #[must_use]
     pub fn members(&self) -> Vec<KnownMember> {
         let (present, own) = (self.present.reachable(), self.membership.member.peer);
@@ -474,7 +474,7 @@ impl<C: Connections> Node<C> {
             .rows(&membership.network, is_present, membership.unix_now())
     }
 
-    /// The members that `node` means, a PeerId, an address or a name, and whether each takes streams.
+    /// Returns the members of this PeerId, address or name, and whether each takes streams.
     #[must_use]
     pub fn find_members(&self, node: &str) -> Vec<(KnownMember, bool)> {
         let own = self.membership.member.peer;
@@ -490,19 +490,19 @@ impl<C: Connections> Node<C> {
         found.into_iter().map(with_streams).collect()
     }
 
-    /// A program of this host has streams, or has gone.
+    /// Sets whether a program of this host takes streams.
     pub fn set_streams(&mut self, streams: bool, now: Instant) {
         self.now = now;
         self.engine.set_streams(streams, now);
     }
 
-    /// Packets that links have taken; the engine counts everything else.
+    /// Returns the counters of packets that links accepted; the engine has the other counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// What was dropped so far, by reason: by the router, on links, and between them.
+    /// Returns the drops so far, by reason: of the router, of links, and between them.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.drops.by_name();
@@ -516,31 +516,31 @@ impl<C: Connections> Node<C> {
 
 /// Inputs.
 impl<C: Connections> Node<C> {
-    /// An IPv6 packet of a program of this host, as it was read from `lc0`.
+    /// Handles an IPv6 packet that a program of this host sent on `lc0`.
     pub fn handle_local_packet(&mut self, packet: Bytes, now: Instant) {
         self.now = now;
         self.engine.handle_local_packet(packet, now);
     }
 
-    /// One more LAN is served, or its settings have changed.
+    /// Adds a LAN, or changes its settings.
     pub fn set_lan(&mut self, interface: LocalInterfaceId, settings: LanSettings, now: Instant) {
         self.now = now;
         self.engine.set_lan(interface, settings, now);
     }
 
-    /// Whether the interface of a LAN has a carrier.
+    /// Sets whether the interface of a LAN has a carrier.
     pub fn set_lan_running(&mut self, interface: LocalInterfaceId, running: bool, now: Instant) {
         self.now = now;
         self.engine.set_lan_running(interface, running, now);
     }
 
-    /// A LAN is no longer served.
+    /// Removes a LAN.
     pub fn remove_lan(&mut self, interface: LocalInterfaceId, now: Instant) {
         self.now = now;
         self.engine.remove_lan(interface, now);
     }
 
-    /// An IPv6 packet that was heard on a LAN, from a host with this Ethernet address.
+    /// Handles an IPv6 packet of a LAN, from a host with this Ethernet address.
     pub fn handle_lan_packet(
         &mut self,
         interface: LocalInterfaceId,
@@ -552,7 +552,7 @@ impl<C: Connections> Node<C> {
         self.engine.handle_lan_packet(interface, mac, packet, now);
     }
 
-    /// A PROBE that was heard on a LAN, from this Ethernet address.
+    /// Handles a PROBE of a LAN, from this Ethernet address.
     pub fn handle_lan_probe(
         &mut self,
         interface: LocalInterfaceId,
@@ -564,14 +564,14 @@ impl<C: Connections> Node<C> {
         self.engine.handle_lan_probe(interface, mac, probe, now);
     }
 
-    /// Packets of an interface were lost before they were read, or it had no valid address for a while; joins may have been
-    /// among them.
+    /// Handles a loss of packets of an interface before they were read, or a time without a valid
+    /// address: joins may be among the lost packets.
     pub fn handle_lost_reports(&mut self, interface: LocalInterfaceId, now: Instant) {
         self.now = now;
         self.engine.handle_lost_reports(interface, now);
     }
 
-    /// A server tells who is there.
+    /// Handles a server's report about present nodes.
     pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
         self.now = now;
         if presence == Presence::CarrierDown {
@@ -579,21 +579,21 @@ impl<C: Connections> Node<C> {
                 self.overlay.forget_record(known.kind, &known.peer, now);
             }
         }
-        // first: the engine may want a link at once
+        // first, since the engine may want a link at once
         self.overlay.handle_presence(carrier, presence, now);
         for (origin, online) in self.present.note(carrier, presence) {
             self.engine.handle_presence(origin, online, now);
         }
     }
 
-    /// A sealed message from a server, in whose room `from` is.
+    /// Handles a sealed message from a server, in whose room `from` is.
     pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
         self.now = now;
         self.overlay.handle_signal(carrier, from, bytes, now);
     }
 
-    /// A presence record that a carrier has, under a name of its own. Whose it is, and until when it is good, unless it is
-    /// dropped, or our own.
+    /// Handles a presence record of a carrier, under the carrier's name for it. Returns its owner
+    /// and its end, unless it is dropped or this node's own.
     pub fn handle_record(
         &mut self,
         (carrier, kind): (CarrierId, CarrierKind),
@@ -625,7 +625,7 @@ impl<C: Connections> Node<C> {
         Some((peer, until))
     }
 
-    /// A carrier has the presence record of this name no more.
+    /// Handles that a carrier no longer has the record of this name.
     pub fn handle_record_gone(&mut self, carrier: CarrierId, name: String, now: Instant) {
         self.now = now;
         if let Some(known) = self.records.remove(&(carrier, name)) {
@@ -639,19 +639,19 @@ impl<C: Connections> Node<C> {
         self.handle_presence(carrier, Presence::Offline(known.peer), now);
     }
 
-    /// This node's presence record as of now, for a text that a user hands on. None where it has no address.
+    /// Returns this node's present record, for a text of a user. None without an address.
     pub fn record(&mut self, now: Instant) -> Option<Published> {
         self.now = now;
         self.overlay.record_for_text(now)
     }
 
-    /// Whether there are members that do not learn addresses of this host.
+    /// Returns whether some members do not learn addresses of this host.
     #[must_use]
     pub fn hides_addresses(&self) -> bool {
         self.overlay.hides_addresses()
     }
 
-    /// Sends an echo to a node over the overlay; [`Output::Pong`] follows.
+    /// Sends an echo to a node; [`Output::Pong`] follows.
     ///
     /// # Errors
     /// [`PingError::TooMany`].
@@ -671,7 +671,7 @@ impl<C: Connections> Node<C> {
         Ok(ping)
     }
 
-    /// The network, and what this node sends over its links, for somebody who looks: once a second.
+    /// Returns the network, and the flows that this node sends; for calls once a second.
     pub fn look(&mut self, now: Instant) -> Look {
         self.now = now;
         self.flows.watch(now);
@@ -695,7 +695,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// A program announces `prefix` until [`Self::withdraw`].
+    /// Announces `prefix` for a program until [`Self::withdraw`].
     ///
     /// # Errors
     /// The certificate does not permit it, or there is no room.
@@ -707,18 +707,17 @@ impl<C: Connections> Node<C> {
         Ok(())
     }
 
-    /// A program that announced `prefix` has gone.
+    /// Withdraws `prefix` for a program that announced it.
     pub fn withdraw(&mut self, prefix: GroupPrefix, now: Instant) {
         self.now = now;
         self.announcements.release(prefix);
         self.push_announcements();
     }
 
-    /// A program gives the secrets of a private prefix, in place of those that it gave before: the first seals, all of them
-    /// open. None takes them back.
+    /// Replaces a program's secrets of a private prefix (none: removes): the first seals, all open.
     ///
     /// # Errors
-    /// The configuration does not say that the prefix is private, or names a key for it.
+    /// The configuration does not make the prefix private, or has a keyfile for it.
     pub fn give_secrets(
         &mut self,
         prefix: GroupPrefix,
@@ -732,10 +731,10 @@ impl<C: Connections> Node<C> {
         Ok(())
     }
 
-    /// A revocation of this node's operator, as text: it is verified and flooded.
+    /// Verifies and floods a revocation of this node's operator, given as text.
     ///
     /// # Errors
-    /// It is not valid in this network, or names an issuer that only the network's key expels.
+    /// It is not valid in this network, or names an issuer, which only the network's key expels.
     pub fn revoke(&mut self, text: &str, now: Instant) -> Result<Revocation, RevokeError> {
         self.now = now;
         let revocation = revocations::parse(text, &self.membership.network);
@@ -748,12 +747,12 @@ impl<C: Connections> Node<C> {
         let record = Bytes::copy_from_slice(revocation.as_bytes());
         let added = self.engine.add_revocation(&record, now);
         added.map_err(|e| RevokeError::Refused(e.to_string()))?;
-        // first, so that the epoch does not go to whom it shuts out
+        // first, so that the expelled node does not receive the epoch
         self.learn_revocation(&record);
         Ok(revocation)
     }
 
-    /// What links cost, for the router: to be called once a second or so.
+    /// Updates the link costs of the router; to be called about once a second.
     pub fn update_round_trips(&mut self, now: Instant) {
         self.now = now;
         for (link, rtt) in self.overlay.round_trips() {
@@ -761,7 +760,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// Does what is due.
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -776,7 +775,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    /// Returns the latest time for the next call of [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let all = [
@@ -854,7 +853,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// Says whom this node looks for, if that has changed.
+    /// Outputs the nodes that this node searches for, if they have changed.
     fn seek(&mut self) {
         let own = self.membership.member.peer;
         let is_present = |peer: &PeerId| *peer == own || self.present.is_reachable(peer);
@@ -876,7 +875,7 @@ impl<C: Connections> Node<C> {
         let asked_for = self.flows.reports
             && match self.engine.announcer(look_group()) {
                 Some(other) if other != self.membership.member.addresses.origin => true,
-                // a page of this host is open: others may look as well
+                // a page of this host asks; other nodes may ask too
                 Some(_) => self.engine.is_wanted(group),
                 None => false,
             };
@@ -905,8 +904,8 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// The next thing to do. To be called until `None` after a batch of inputs: all changes of one
-    /// batch leave in one control message a link.
+    /// Returns the next output. To be called until `None` after a batch of inputs: all changes of
+    /// one batch leave in one control message per link.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
         self.now = now;
         loop {
@@ -928,7 +927,7 @@ impl<C: Connections> Node<C> {
     }
 }
 
-/// What the links say.
+/// Events of the links.
 impl<C: Connections> Node<C> {
     fn handle_event(&mut self, event: Event) {
         let now = self.now;
@@ -939,7 +938,7 @@ impl<C: Connections> Node<C> {
                 self.engine.handle_link_up(link, neighbor, now);
             }
             Event::LinkUp { link, member } => {
-                // what brought the first link back may bring the server as well
+                // if the path works again, servers may be reachable again too
                 if self.links.is_empty() || self.present.servers() == 0 {
                     self.outputs.push_back(Output::PathSuspect);
                 }
@@ -954,7 +953,7 @@ impl<C: Connections> Node<C> {
             }
             Event::LinkDown { link, reason, .. } => {
                 let is_leaf = self.leaves.link_down(link);
-                // a leaf's path says nothing of ours
+                // a leaf's path proves nothing about this node's
                 if reason == EndReason::Silent && !is_leaf {
                     self.outputs.push_back(Output::PathSuspect);
                 }
@@ -979,7 +978,7 @@ impl<C: Connections> Node<C> {
                 over_servers,
             } => {
                 let origin = self.present.origin(&to);
-                // signalling repeats itself: what is lost costs time, not a link
+                // signalling repeats its messages: a loss costs time, not a link
                 if over_links {
                     self.send_routed(origin, RoutedKind::Signal, bytes.clone());
                 }
@@ -987,7 +986,7 @@ impl<C: Connections> Node<C> {
                     self.outputs.push_back(Output::Signal { to, bytes });
                 }
             }
-            // what expels this node comes to it by those who refuse it: the engine verifies it
+            // peers that refuse this node show it its revocation, which the engine verifies
             Event::Revocation { revocation } => {
                 if let Err(e) = self.engine.add_revocation(&revocation, now) {
                     tracing::debug!("revocation shown by a peer: {e}");
@@ -1006,7 +1005,7 @@ impl<C: Connections> Node<C> {
     }
 }
 
-/// What the router says.
+/// Outputs of the router.
 impl<C: Connections> Node<C> {
     fn handle_output(&mut self, output: lcroute_engine::Output) {
         use lcroute_engine::Output as O;
@@ -1031,12 +1030,12 @@ impl<C: Connections> Node<C> {
                 if let Err(e) = self.overlay.send_control(link, &message, now)
                     && e != SendError::NoSuchLink
                 {
-                    // control is hard state: a link that cannot carry it is made anew
+                    // control messages are hard state: a link that cannot carry them is made again
                     self.overlay.close_link(link, EndReason::ControlStuck, now);
                 }
             }
             O::RoutedControl { link, message } => {
-                // the overlay counts what a slow link drops
+                // the overlay counts drops on slow links
                 let _ = self.overlay.send_routed(link, &message, now);
             }
             O::Local { packet } => self.outputs.push_back(Output::Local { packet }),
@@ -1079,7 +1078,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// A leaf that takes nothing loses its link.
+    /// Closes the link of a leaf that accepts no packets.
     fn watch_leaf(&mut self, link: LinkId, sent: Result<(), SendError>) {
         if self.leaves.is_slow(link, sent, self.now) {
             self.drops.count(DropReason::LeafSlow);
@@ -1102,12 +1101,12 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// Over the links of the network a node can be reached for signalling as well.
+    /// Updates presence: a node that is reachable over links is reachable for signalling too.
     fn handle_reachable(&mut self, origin: OriginId, up: bool) {
         self.seeking.changed(self.now);
         let is_issuer = self.engine.member(origin).is_none_or(Member::is_issuer);
         if is_issuer && self.membership.set_issuers(&self.engine.issuers()) {
-            // the one that decided before has gone
+            // the issuer that decided before has gone
             let reached: Vec<_> = self.engine.routes().iter().map(|r| r.origin).collect();
             for other in reached {
                 self.count(other);
@@ -1135,7 +1134,7 @@ impl<C: Connections> Node<C> {
             .handle_presence(OVERLAY_CARRIER, presence, self.now);
     }
 
-    /// As an issuer: a node that came by a token counts, and is expelled if it is one too many.
+    /// Counts, as an issuer, a node that joined by a token; expels it if it is beyond the bound.
     fn count(&mut self, origin: OriginId) {
         let Some(member) = self.engine.member(origin) else {
             return;
@@ -1156,7 +1155,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// The key of a node, from wherever it is known.
+    /// Returns the key of a node, by link state or presence.
     fn peer(&self, origin: OriginId) -> Option<PeerId> {
         let member = self.engine.member(origin).map(|member| member.peer);
         member.or_else(|| self.present.peer(origin))
@@ -1171,7 +1170,7 @@ impl<C: Connections> Node<C> {
     ) {
         let now = self.now;
         match kind {
-            // whom it is from shows when it is opened
+            // the opened message proves its sender
             RoutedKind::Signal => self.overlay.handle_routed_signal(via, &payload, now),
             RoutedKind::Echo => self.send_routed(from, RoutedKind::EchoReply, payload),
             RoutedKind::EchoReply => {
@@ -1200,7 +1199,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// An issuer's answer: whoever checks our certificates from now on sees the new ones.
+    /// Handles an issuer's answer: publishes and stores the new certificates.
     fn handle_renewal(&mut self, from: OriginId, answer: &[u8]) {
         let now = self.now;
         let Some(chain) = self.membership.handle_renewal(from, answer, now) else {
@@ -1213,7 +1212,7 @@ impl<C: Connections> Node<C> {
         self.keep(Keep::Chain(chain));
     }
 
-    /// Another node has new certificates.
+    /// Stores another node's new certificates.
     fn refresh(&mut self, member: &Member) {
         for known in self.links.values_mut().filter(|m| m.peer == member.peer) {
             *known = member.clone();
@@ -1222,7 +1221,7 @@ impl<C: Connections> Node<C> {
         self.overlay.refresh_member(member.clone(), self.now);
     }
 
-    /// A member is known by its certificates before there is a route to it.
+    /// Notes a member that has no route yet.
     fn note(&mut self, member: &Member) {
         self.membership.note(member);
         if !self.present.is_reachable(&member.peer) {
@@ -1230,7 +1229,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// A revocation, verified by the engine: the expelled lose their links, and it is not forgotten.
+    /// Applies and stores a verified revocation: ends the links of expelled members.
     fn learn_revocation(&mut self, record: &[u8]) {
         let Ok(revocation) = Revocation::decode(record) else {
             return;
@@ -1262,7 +1261,7 @@ impl<C: Connections> Node<C> {
     }
 }
 
-/// What the overlay shows to those whom it refuses for this.
+/// Returns the revocation in the overlay's form, which refused members receive.
 fn revoked(revocation: &Revocation) -> Revoked {
     Revoked {
         by_network: revocation.is_by_network(),

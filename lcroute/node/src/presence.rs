@@ -1,23 +1,23 @@
-//! Who is present: on signalling servers, and over the links of the network.
+//! Present nodes: on signalling servers, and over the links of the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lcroute_overlay::{CarrierId, Presence};
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId};
 
-/// Most nodes that one server can make present; as many as it has room for.
+/// Maximum number of nodes that one server can report: the bound of its room.
 const MAX_PRESENT: usize = 4_096;
 
 /// Nodes that can be reached for signalling.
 #[derive(Debug)]
 pub(crate) struct Present {
     network: NetworkId,
-    /// Servers that are connected.
+    /// Connected servers.
     carriers: BTreeSet<CarrierId>,
     by_carrier: BTreeMap<CarrierId, BTreeSet<PeerId>>,
-    /// Of all that are present on a server.
+    /// All nodes that are present on a server.
     by_origin: BTreeMap<OriginId, PeerId>,
-    /// Over the links of the network; the engine bounds it.
+    /// Nodes reachable over the links of the network; the engine bounds them.
     reachable: BTreeMap<OriginId, PeerId>,
 }
 
@@ -32,12 +32,10 @@ impl Present {
         }
     }
 
-    /// How many servers are connected.
     pub(crate) fn servers(&self) -> usize {
         self.carriers.len()
     }
 
-    /// Whether this server is connected.
     pub(crate) fn is_connected(&self, server: CarrierId) -> bool {
         self.carriers.contains(&server)
     }
@@ -46,32 +44,32 @@ impl Present {
         NodeAddresses::derive(&self.network, peer).origin
     }
 
-    /// The key of a node that is present on a server.
+    /// Returns the key of a node that is present on a server.
     pub(crate) fn peer(&self, origin: OriginId) -> Option<PeerId> {
         self.by_origin.get(&origin).copied()
     }
 
-    /// A node can be reached over the links of the network.
+    /// Adds a node that is reachable over the links of the network.
     pub(crate) fn reached(&mut self, origin: OriginId, peer: PeerId) {
         self.reachable.insert(origin, peer);
     }
 
-    /// A node cannot be reached over the links of the network any more; who it is.
+    /// Removes a node that is not reachable over the links any more; returns its key.
     pub(crate) fn lost(&mut self, origin: OriginId) -> Option<PeerId> {
         self.reachable.remove(&origin)
     }
 
-    /// Whether it can be reached over the links of the network.
+    /// Returns whether it is reachable over the links of the network.
     pub(crate) fn is_reachable(&self, peer: &PeerId) -> bool {
         self.reachable.get(&self.origin(peer)) == Some(peer)
     }
 
-    /// Those that can be reached over the links of the network.
+    /// Returns the nodes that are reachable over the links of the network.
     pub(crate) fn reachable(&self) -> BTreeSet<PeerId> {
         self.reachable.values().copied().collect()
     }
 
-    /// Notes what a server says; who has come or gone by it, looking at all servers.
+    /// Handles a server's report; returns the nodes that came or left over all servers.
     pub(crate) fn note(&mut self, carrier: CarrierId, presence: Presence) -> Vec<(OriginId, bool)> {
         let changed = match presence {
             Presence::CarrierUp => {

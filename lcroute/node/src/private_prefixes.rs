@@ -1,4 +1,4 @@
-//! Private prefixes of this node: those of the configuration, with the secrets that programs give by the control socket.
+//! Private prefixes: those of the configuration, with the secrets that programs give.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use lcroute_engine::{PrivatePrefix, Secret};
 use librecast::cert::GroupPrefix;
 use thiserror::Error;
 
-/// Why secrets of a program are not taken.
+/// The reason for which secrets of a program are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GiveError {
-    /// A prefix is private by configuration alone, so that it stays closed while no program gives secrets.
+    /// Only the configuration makes a prefix private, so that it stays closed without secrets.
     #[error(
         "{0} is not private here: `[[private]]` with this prefix and without a keyfile in lcroute.toml, then `lcroute reload`"
     )]
     NotPrivate(GroupPrefix),
-    /// The configuration names a key of its own.
+    /// The configuration has a key for it.
     #[error("{0} has a keyfile in lcroute.toml, which counts")]
     HasKeyfile(GroupPrefix),
 }
 
-/// Which prefixes are private, and by which secrets.
+/// Private prefixes, and their secrets.
 #[derive(Debug, Default)]
 pub struct PrivatePrefixes {
     configured: Vec<PrivatePrefix>,
@@ -27,7 +27,7 @@ pub struct PrivatePrefixes {
 }
 
 impl PrivatePrefixes {
-    /// Those of the configuration.
+    /// Returns the prefixes of the configuration.
     #[must_use]
     pub fn new(configured: Vec<PrivatePrefix>) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl PrivatePrefixes {
         }
     }
 
-    /// The configuration was read again. What programs gave stays, where it still has a place.
+    /// Replaces the configured prefixes. Secrets from programs stay if their prefix does.
     pub fn configure(&mut self, configured: Vec<PrivatePrefix>) {
         self.configured = configured;
         let configured = &self.configured;
@@ -44,8 +44,7 @@ impl PrivatePrefixes {
             .retain(|prefix, _| configured.iter().any(|c| c.prefix == *prefix));
     }
 
-    /// A program gives the secrets of a prefix, in place of those that it gave before; none takes them back. Whether that
-    /// changes anything.
+    /// Replaces a prefix's secrets from programs (none: removes); returns whether they changed.
     pub fn give(&mut self, prefix: GroupPrefix, secrets: Vec<Secret>) -> Result<bool, GiveError> {
         if secrets.is_empty() {
             return Ok(self.given.remove(&prefix).is_some());
@@ -62,7 +61,7 @@ impl PrivatePrefixes {
         }
     }
 
-    /// All of them.
+    /// Returns all private prefixes.
     #[must_use]
     pub fn all(&self) -> Vec<PrivatePrefix> {
         let with_given = |configured: &PrivatePrefix| {

@@ -1,4 +1,4 @@
-//! Presence records: which carriers have brought whose, and when this node's own is made anew.
+//! Presence records: those of carriers with their owners, and the publication of this node's own.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD};
 use librecast::id::PeerId;
 use librecast::time::{Duration, Instant};
 
-/// Most records of all carriers.
+/// Maximum number of records of all carriers.
 const MAX_RECORDS: usize = 4_096;
-/// Most records that are kept until another epoch opens them: carriers bring each once. Chosen: 128 KiB.
+/// Maximum number of records that no known epoch opens: carriers bring each once. Chosen: 128 KiB.
 const MAX_UNOPENED: usize = 256;
-/// Addresses of one cause come to be known within so long.
+/// Delay after an address change, within which further changes of the same cause follow.
 const SETTLES_IN: Duration = Duration::from_millis(200);
-/// Pause between two records: carriers repeat each.
+/// Minimum pause between two records: carriers repeat each.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A record is good for a day; nobody has to do with one about to end.
+/// Age at which a record is renewed: it is valid for a day, and should not come close to its end.
 const RENEWED_AFTER: Duration = Duration::from_secs(6 * 3_600);
 /// Seconds of a day: names of records change with it.
 const DAY: u64 = 86_400;
 
-/// Which carrier, and what it calls the record.
+/// A carrier, and its name for the record.
 pub(crate) type Key = (CarrierId, String);
 
-/// A record that a carrier has.
+/// A record of a carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KnownRecord {
     pub(crate) peer: PeerId,
@@ -30,11 +30,11 @@ pub(crate) struct KnownRecord {
     until: Instant,
 }
 
-/// All records, and the time of our own.
+/// All records, and the schedule of this node's own.
 #[derive(Debug)]
 pub(crate) struct Records {
     known: BTreeMap<Key, KnownRecord>,
-    /// Those that no epoch opens which this node knows.
+    /// Records that no known epoch opens.
     unopened: BTreeMap<Key, (CarrierKind, Vec<u8>)>,
     publish_at: Instant,
     published: Option<Instant>,
@@ -50,7 +50,7 @@ impl Records {
         }
     }
 
-    /// A carrier has the record of `peer`, good until then; whose it has no more under this name. None: there is no room.
+    /// Adds a carrier's record of `peer`; returns another peer's that it replaces. None: no room.
     pub(crate) fn insert(
         &mut self,
         key: Key,
@@ -66,7 +66,7 @@ impl Records {
         Some(before.filter(|before| before.peer != peer))
     }
 
-    /// A carrier has a record that cannot be opened: it is kept for another epoch, while there is room.
+    /// Stores a record that cannot be opened for another epoch, while there is room.
     pub(crate) fn insert_unopened(&mut self, key: Key, kind: CarrierKind, sealed: &[u8]) {
         let is_known = self.unopened.contains_key(&key);
         if sealed.len() <= MAX_RECORD && (is_known || self.unopened.len() < MAX_UNOPENED) {
@@ -74,19 +74,19 @@ impl Records {
         }
     }
 
-    /// All that could not be opened.
+    /// Removes and returns all records that could not be opened.
     pub(crate) fn take_unopened(&mut self) -> BTreeMap<Key, (CarrierKind, Vec<u8>)> {
         std::mem::take(&mut self.unopened)
     }
 
-    /// A carrier has a record no more: whose, if it has no other of that node.
+    /// Removes a record; returns it if the carrier has no other of that node.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<KnownRecord> {
         self.unopened.remove(key);
         let known = self.known.remove(key)?;
         (!self.has(key.0, &known.peer)).then_some(known)
     }
 
-    /// All of a carrier that is used no more.
+    /// Removes and returns all records of a carrier.
     pub(crate) fn remove_all(&mut self, carrier: CarrierId) -> Vec<KnownRecord> {
         self.unopened.retain(|(other, _), _| *other != carrier);
         let of_carrier = self.known.keys().filter(|(other, _)| *other == carrier);
@@ -95,7 +95,6 @@ impl Records {
         known.collect()
     }
 
-    /// Those that are good no more.
     pub(crate) fn expired(&mut self, now: Instant) -> Vec<(CarrierId, KnownRecord)> {
         let due = self.known.iter().filter(|(_, known)| known.until <= now);
         let due: Vec<_> = due.map(|(key, _)| key.clone()).collect();
@@ -105,14 +104,14 @@ impl Records {
         gone.collect()
     }
 
-    /// Addresses of this node have changed.
+    /// Schedules a new record after a change of this node's addresses.
     pub(crate) fn addresses_changed(&mut self, now: Instant) {
         let earliest = self.published.map_or(now, |at| at + PAUSE);
         let at = (now + SETTLES_IN).max(earliest);
         self.publish_at = self.publish_at.min(at);
     }
 
-    /// Whether our own record is to be made now; the next follows at the latest with the next day.
+    /// Returns whether this node's record is due; the next follows at the latest with the next day.
     pub(crate) fn publish(&mut self, unix: u64, now: Instant) -> bool {
         if now < self.publish_at {
             return false;

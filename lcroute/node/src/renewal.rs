@@ -1,14 +1,15 @@
-//! Certificates that renew themselves: the node that asks, and the issuer that answers.
+//! Renewal of certificates: the node's requests, and the issuer's answers.
 //!
 //! ```text
-//!     a third of its time is left, or it stands on an invitation still and is to last
+//!     a third of its time is left, or it still depends on an invitation and is to last
 //!   resting -----------------------------> asking one issuer after the other
 //!      ^                                       |            |
 //!      '------- an answer with a new chain ----'            | all asked, none renewed
 //!      ^                                                    v
-//!      '----- pause: a tenth of what is left, 1 s to 1 h ---'
+//!      '----- pause: a tenth of the time left, 1 s to 1 h --'
 //! ```
-//!
+//! No sockets and no clocks: times are inputs, messages are outputs. Formats: docs/protocol.md,
+//! "Renewal".
 //! No sockets and no clocks: times come in, messages go out. Formats: docs/protocol.md, "Renewal".
 
 use std::collections::BTreeMap;
@@ -26,29 +27,29 @@ use librecast::wire::{Reader, WireError, Writer};
 const CONTEXT: &str = "lcroute 2026 renewal";
 /// Version of a request for a renewal.
 const VERSION: u8 = 1;
-/// How long an issuer has to answer before the next one is asked.
+/// Time for which an issuer's answer is awaited before the next one is asked.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
-/// The first pause of a new member, doubled each time: the issuer may have been asked before it knew of it.
+/// First pause of a new member, then doubled: the issuer may not have known the node yet.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// The pause of a node whose time is over, and of one whose issuers have no more to give.
+/// Pause after the certificate's end, or if no issuer can extend it.
 const PAUSE_EXPIRED: Duration = Duration::from_secs(60);
-/// Clocks of hosts jump: the time left is looked at this often at least.
+/// Maximum interval between checks of the time left, as clocks of hosts jump.
 const LOOK: Duration = Duration::from_secs(600);
 
-/// What an issuer says.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Here is the new chain.
+    /// Renewed: the answer contains the new chain.
     Renewed = 0,
-    /// The request or its chain is not valid, or grants what this issuer may not.
+    /// The request or its chain is not valid, or exceeds the rights of this issuer.
     Refused = 1,
     /// The node has been expelled.
     Revoked = 2,
     /// More than half of its time is left.
     Early = 3,
-    /// A new certificate would last no longer: the issuer's own ends.
+    /// A new certificate would end no later, since the issuer's own ends.
     NoGain = 4,
     /// Too many requests.
     Busy = 5,
@@ -79,7 +80,7 @@ impl Verdict {
     }
 }
 
-/// The request: `version | nonce 64 | chain bytes16 | signature 512`.
+/// Encodes a request: `version | nonce 64 | chain bytes16 | signature 512`.
 fn encode_request(nonce: u64, chain: &Chain, key: &SecretKey) -> Result<Vec<u8>, WireError> {
     let mut w = Writer::new();
     w.u8(VERSION).u64(nonce).bytes16(&chain.encode())?;
@@ -110,7 +111,7 @@ fn decode_request(bytes: &[u8]) -> Result<Request<'_>, WireError> {
     })
 }
 
-/// The answer: `version | nonce 64 | verdict 8 | chain bytes16`.
+/// Encodes an answer: `version | nonce 64 | verdict 8 | chain bytes16`.
 fn encode_answer(nonce: u64, answer: Result<&Chain, Verdict>) -> Result<Vec<u8>, WireError> {
     let mut w = Writer::new();
     let (verdict, chain) = match answer {
@@ -147,32 +148,31 @@ fn check_version(r: &mut Reader<'_>) -> Result<(), WireError> {
     }
 }
 
-/// The node's side: asks for a new certificate in time.
+/// The node's side: requests a new certificate in time.
 #[derive(Debug)]
 pub struct Renewal {
     key: Arc<SecretKey>,
     network: NetworkId,
     chain: Chain,
-    /// Jitter and nonces, which nobody profits from guessing.
+    /// Generator of jitter and nonces, which need not be secret.
     random: Random,
     due: Instant,
-    /// Asked in this round.
+    /// Issuers that were asked in this round.
     asked: Vec<OriginId>,
-    /// Whom we wait for, and the nonce of the request.
+    /// The issuer whose answer is awaited, and the nonce of the request.
     waiting: Option<(OriginId, u64)>,
-    /// The issuers of this round have no more to give.
+    /// Whether an issuer of this round could not extend the certificate.
     no_gain: bool,
     /// Rounds of a new member without a certificate.
     fruitless: u32,
 }
 
 impl Renewal {
-    /// The certificates as they are.
     pub(crate) fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// Watches over `chain`, which belongs to `key`.
+    /// Returns the renewal of `chain`, which belongs to `key`.
     #[must_use]
     pub fn new(
         key: Arc<SecretKey>,
@@ -194,14 +194,14 @@ impl Renewal {
         }
     }
 
-    /// When to call [`Renewal::handle_timeout`].
+    /// Returns the time for the next call of [`Renewal::handle_timeout`].
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.due
     }
 
-    /// Looks at what time is left, `unix` by the host's clock; asks one of the reachable `issuers`
-    /// (this node itself may be among them) if it is time.
+    /// Checks the time left, with `unix` by the host's clock. Returns a request to one of the
+    /// reachable `issuers`, possibly this node itself, if renewal is due.
     pub fn handle_timeout(
         &mut self,
         issuers: &[OriginId],
@@ -228,7 +228,7 @@ impl Renewal {
         };
         self.asked.push(issuer);
         let nonce = self.random.next();
-        // a chain that was decoded or made is short enough
+        // a decoded or own chain is short enough
         let request = encode_request(nonce, &self.chain, &self.key).ok()?;
         self.waiting = Some((issuer, nonce));
         self.due = now + ANSWER_TIMEOUT;
@@ -236,28 +236,28 @@ impl Renewal {
         Some((issuer, request))
     }
 
-    /// How many seconds before the end of the certificate a new one is asked for.
+    /// Returns the seconds before the certificate's end at which renewal begins.
     fn rest(&self) -> u64 {
         let chain = &self.chain;
         match chain.invitation() {
             None => chain.life() / 3,
-            // most of these have gone by then, and their certificates are not flooded twice
+            // most of them have left by then, and their certificates are not flooded twice
             Some(_) if is_ephemeral(&chain.node().grant().labels) => {
                 chain.not_after().saturating_sub(chain.issued()) / 3
             }
-            // it has the rest of the token's time: an issuer gives what the token promises
+            // a token promises more time, which an issuer grants
             Some(_) => u64::MAX,
         }
     }
 
-    /// An issuer has come into reach: who found none, or none that renewed, asks it without a pause.
+    /// Handles that an issuer became reachable: a node without an answer asks it at once.
     pub fn handle_issuer_reachable(&mut self, now: Instant) {
         if self.waiting.is_none() {
             self.due = now;
         }
     }
 
-    /// An answer from `from`: the new chain, to be stored and shown to everyone.
+    /// Handles an answer from `from`; returns the new chain, to be stored and published.
     pub fn handle_answer(
         &mut self,
         from: OriginId,
@@ -274,7 +274,7 @@ impl Renewal {
             return None;
         }
         self.waiting = None;
-        // whatever it says: another issuer may do what this one does not
+        // in any case the next step is due: another issuer may renew
         self.due = now;
         if verdict != Verdict::Renewed {
             tracing::debug!("renewal: {from} says: {}", verdict.words());
@@ -297,7 +297,7 @@ impl Renewal {
         self.no_gain = false;
     }
 
-    /// A tenth of the time that is left, give or take a quarter: later ones come closer to each other.
+    /// Starts a pause of a tenth of the time left, with a jitter of a quarter.
     fn pause(&mut self, left: u64, now: Instant) {
         let pause = match left {
             _ if self.no_gain => PAUSE_EXPIRED.max(Duration::from_secs(left / 10)),
@@ -319,24 +319,24 @@ fn is_later(new: &Chain, old: &Chain) -> bool {
     new.not_after() > old.not_after() && new.issued() > old.issued()
 }
 
-/// Requests that an issuer looks at: 50 a second, 100 at once (chosen: a signature and a check each, 100 us).
+/// Requests that an issuer handles. Chosen: a signature and a verification each, 100 us.
 const RATE: Rate = Rate::per_second(50, 100);
-/// One node is answered this often.
+/// Minimum interval between answers to one node.
 const PER_NODE: Duration = Duration::from_secs(1);
-/// Nodes whose last request is remembered; more than ask within [`PER_NODE`].
+/// Maximum number of nodes with a stored request time; more than ask within [`PER_NODE`].
 const MAX_NODES: usize = 256;
 
-/// What an issuer knows of its network.
+/// An issuer's view of its network.
 pub trait Registry {
-    /// Whether a member has been expelled.
+    /// Returns whether a member has been expelled.
     fn is_revoked(&self, member: &Member) -> bool;
-    /// The name that a member shall have: its own, unless another member has it already.
+    /// Returns the name for a member: its own, unless another member has it already.
     fn free_name(&self, member: &Member) -> String;
-    /// Whether a member is one of those that its token is for.
+    /// Returns whether a member is within the bound of its token.
     fn is_admitted(&self, member: &Member) -> bool;
 }
 
-/// The issuer's side: renews what is valid.
+/// The issuer's side: renews valid certificates.
 #[derive(Debug)]
 pub struct Renewer {
     key: Arc<SecretKey>,
@@ -346,7 +346,7 @@ pub struct Renewer {
 }
 
 impl Renewer {
-    /// For the issuer that `certificate` makes of `key`.
+    /// Returns the issuer with `key` and `certificate`.
     #[must_use]
     pub fn new(key: Arc<SecretKey>, certificate: Certificate, now: Instant) -> Self {
         Self {
@@ -357,8 +357,8 @@ impl Renewer {
         }
     }
 
-    /// The answer to a request of `asker`, a node that the network knows; none to what it has not signed, so that
-    /// nobody else uses up its turn.
+    /// Returns the answer to a request of the known node `asker`. There is none without its valid
+    /// signature, so that no other node uses up its turn.
     pub fn answer(
         &mut self,
         asker: &PeerId,
@@ -379,10 +379,11 @@ impl Renewer {
         encode_answer(request.nonce, answer.as_ref().map_err(|v| *v)).ok()
     }
 
-    /// A revocation of `peer`, whose token ends at `until`: no certificate by that token lasts longer.
+    /// Returns a revocation of `peer` that outlasts all certificates of its token, which ends at
+    /// `until`.
     pub(crate) fn expel(&self, peer: PeerId, unix: u64, until: u64) -> Option<Revocation> {
         let most = self.certificate.grant().not_after;
-        // clocks of members differ by a day, and this one's by another
+        // members' clocks may differ by a day, and so may this one
         let until = until.saturating_add(CLOCK_SKEW).min(most);
         let until = until.saturating_add(CLOCK_SKEW);
         let revocation = Revocation::by_issuer(&self.certificate, &self.key, peer, unix, until);
@@ -391,7 +392,7 @@ impl Renewer {
             .ok()
     }
 
-    /// The epoch that follows: of this number, after the one with this hash, for this revocation.
+    /// Returns the epoch `number` after the one with the hash `before`, for this revocation.
     pub(crate) fn make_epoch(
         &self,
         (number, before): (u32, [u8; 32]),
@@ -434,7 +435,7 @@ impl Renewer {
         if network.is_revoked(&member) {
             return Err(Verdict::Revoked);
         }
-        // another issuer may have counted it, or it comes a moment too early
+        // another issuer may have counted it, or this one counts it in a moment
         if !network.is_admitted(&member) {
             return Err(Verdict::Busy);
         }
@@ -504,17 +505,17 @@ mod tests {
         .unwrap()
     }
 
-    /// A token of the issuer; only the key in it is another one each time.
+    /// Returns a token of the issuer, each time with another key.
     #[expect(clippy::disallowed_methods, reason = "programs invite, not nodes")]
     fn invite(issuer: &Certificate, grant: Grant) -> Token {
         Token::invite(issuer, &key(2), grant, vec![]).unwrap()
     }
 
-    /// A network that has one node, and another that is called `taken`.
+    /// A network of one node, with a second member of the name `taken`.
     #[derive(Default)]
     struct Known {
         revoked: bool,
-        /// Tokens that are for so many have admitted as many.
+        /// Whether bounded tokens are used up.
         spent: bool,
     }
 
@@ -532,7 +533,7 @@ mod tests {
         }
     }
 
-    /// A node whose certificate an issuer signed at NOW, for a week.
+    /// A node with a certificate from an issuer, signed at NOW for a week.
     struct World {
         start: Instant,
         node: Renewal,
@@ -561,7 +562,7 @@ mod tests {
         }
     }
 
-    /// The same, where the node has joined by a token.
+    /// Returns the same for a node that joined by a token.
     fn world_by_token(name: &str, grant: Grant) -> World {
         let mut w = world(NOW + 100 * WEEK);
         let token = invite(&issuer_certificate(NOW + 100 * WEEK), grant);
@@ -571,7 +572,7 @@ mod tests {
     }
 
     impl World {
-        /// Time as the hosts have it, so many seconds after the start.
+        /// Returns the hosts' time, `s` seconds after the start.
         fn at(&self, s: u64) -> (u64, Instant) {
             (NOW + s, self.start + Duration::from_secs(s))
         }
@@ -589,7 +590,7 @@ mod tests {
             self.answer_to(3, s, request, &known).unwrap()
         }
 
-        /// What the issuer answers to the node with this key.
+        /// Returns the issuer's answer to the node with this key.
         fn answer_to(&mut self, n: u8, s: u64, request: &[u8], known: &Known) -> Option<Vec<u8>> {
             let (unix, now) = self.at(s);
             let asker = key(n).peer_id();
@@ -601,7 +602,7 @@ mod tests {
             self.node.handle_answer(from, answer, unix, now)
         }
 
-        /// Lets time pass in the steps that the node asks for, until it asks; says when.
+        /// Advances time in the node's steps until it asks; returns the time.
         fn wait(&mut self, from: u64, issuers: &[OriginId]) -> (u64, OriginId, Vec<u8>) {
             let mut s = from;
             for _ in 0..10_000 {
@@ -750,7 +751,7 @@ mod tests {
         let (chain, member) = w.receive(1, ISSUER, &answer).unwrap();
         assert_eq!(member.not_after, NOW + 1 + 9 * WEEK);
         assert_eq!(chain.life(), 9 * WEEK);
-        // from then on it renews as all others do
+        // from then on it renews as all other nodes do
         let (s, _, _) = w.wait(1, &[ISSUER]);
         assert!(s > 5 * WEEK, "{s}");
     }
@@ -823,7 +824,7 @@ mod tests {
             ..grant(NOW + 3_600)
         };
         let token = invite(&certificate, hour.clone());
-        // as its text gives it to whoever has it
+        // as in the text for its holder
         let text = token.encode();
         let bytes = bs58::decode(&text[4..]).into_vec().unwrap();
         let secret = SecretKey::from_seed(bytes[32..64].try_into().unwrap());

@@ -1,12 +1,14 @@
-//! What nodes tell those who look at the network: once a second, which groups they send over which links, and how much.
+//! Reports of nodes to observers of the network: once a second, their flows by group and link.
 //!
 //! ```text
 //! version u8 (1) | second u32 | interval in ms u16 | groups up to the end of the datagram
-//! group: address 16 bytes | flags u8 (1: joined on this host) | links u8 | so many times: neighbour u64, packets u32, bytes u64
+//! group: address 16 bytes | flags u8 (1: joined on this host) | links u8
+//!        | links x { neighbour u64, packets u32, bytes u64 }
 //! ```
 //!
-//! What does not fit into one datagram goes into the next ones of the same second; a group may be in several. Every few seconds
-//! a datagram more says what version the node runs; nodes that do not know it take it for no report:
+//! A report that exceeds one datagram continues in the next ones of the same second; a group may be
+//! in several. Every four seconds a further datagram contains the node's version; earlier versions
+//! ignore it:
 //!
 //! ```text
 //! version u8 (2) | version of the program, text up to the end of the datagram
@@ -22,17 +24,17 @@ use crate::look::{Edge, Flow};
 
 /// Version of a report.
 const VERSION: u8 = 1;
-/// Of the datagram that says what the node runs.
+/// Version byte of the datagram with the node's version.
 const SOFTWARE: u8 = 2;
-/// Seconds from one such datagram to the next. Chosen: a page waits no longer for it, and eight datagrams a second stay the most.
+/// Interval between such datagrams in seconds. Chosen: a page can wait for it.
 const SOFTWARE_EVERY: u64 = 4;
-/// Longest version of a program, in bytes. Chosen: twice "10.20.30-beta.1".
+/// Maximum length of a program's version in bytes. Chosen: twice "10.20.30-beta.1".
 const MAX_SOFTWARE: usize = 32;
 /// Flag of a group: programs of this host have joined it.
 const FLAG_LOCAL: u8 = 1;
-/// Longest report in a datagram: it fits into a packet of 1,280 bytes over any link.
+/// Maximum length of a datagram: it fits into a packet of 1,280 bytes over any link.
 const MAX_LEN: usize = 1_150;
-/// Most datagrams of one second; the busiest groups come first.
+/// Maximum number of datagrams in one second; the busiest groups come first.
 const MAX_PARTS: usize = 8;
 /// Bytes before the groups of a datagram.
 const HEAD_LEN: usize = 7;
@@ -40,23 +42,23 @@ const HEAD_LEN: usize = 7;
 pub(crate) const GROUP_LEN: usize = 18;
 /// Bytes of an edge.
 pub(crate) const EDGE_LEN: usize = 20;
-/// Bytes of groups and edges that the datagrams of one second hold: some 450 edges.
+/// Bytes of groups and edges in the datagrams of one second: some 450 edges.
 pub(crate) const MAX_SECOND: usize = MAX_PARTS * (MAX_LEN - HEAD_LEN);
-/// Datagrams of one node that are read: those of a second may come late, with those of the next.
+/// Rate of accepted datagrams of one node: those of a second may come late, with those of the next.
 pub(crate) const DATAGRAMS: Rate = Rate::per_second(MAX_PARTS as u64, 2 * MAX_PARTS as u64);
 
-/// What a node sends of one group.
+/// The packets of one group that a node sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupFlow {
     /// The group.
     pub group: Ipv6Addr,
     /// Whether a program on the node's host has joined it.
     pub local: bool,
-    /// To which neighbours, and how much within the interval.
+    /// Packets and bytes within the interval, by neighbour.
     pub edges: Vec<FlowEdge>,
 }
 
-/// What a node sends to one neighbour.
+/// The packets that a node sends to one neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowEdge {
     /// The neighbour.
@@ -70,28 +72,28 @@ pub struct FlowEdge {
 /// A report, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Parts of one report have the same number; the next one has the next.
+    /// Number of the report; all its parts have the same.
     pub second: u32,
-    /// How long was counted, in milliseconds.
+    /// Length of the interval in milliseconds.
     pub interval_ms: u16,
     /// The groups.
     pub groups: Vec<GroupFlow>,
 }
 
-/// What a datagram on the group of reports says.
+/// The content of a datagram on the group of reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// What the node sends.
+    /// The flows that the node sends.
     Report(Report),
-    /// What version of the program it runs.
+    /// The version of the program that it runs.
     Software(String),
 }
 
 impl Said {
-    /// What is in a datagram.
+    /// Decodes a datagram.
     ///
     /// # Errors
-    /// It is cut off, or says nothing that is known here.
+    /// It is truncated, or of an unknown kind.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let Some(text) = bytes.strip_prefix(&[SOFTWARE]) else {
             return Report::decode(bytes).map(Self::Report);
@@ -107,7 +109,7 @@ impl Said {
 }
 
 impl GroupFlow {
-    /// Packets to all neighbours.
+    /// Returns the number of packets to all neighbours.
     #[must_use]
     pub fn packets(&self) -> u64 {
         self.edges.iter().map(|e| u64::from(e.packets)).sum()
@@ -115,7 +117,7 @@ impl GroupFlow {
 }
 
 impl Report {
-    /// What it says of each group, a second.
+    /// Returns the rates of each group.
     #[must_use]
     pub fn rates(&self) -> Vec<Flow> {
         let seconds = f64::from(self.interval_ms) / 1_000.0;
@@ -132,8 +134,8 @@ impl Report {
         self.groups.iter().map(flow).collect()
     }
 
-    /// The datagrams of this second of a node that runs this version: those of the report, and now and then the version;
-    /// not in the same second as all others.
+    /// Returns the datagrams of this second for a node with this version: those of the report, and
+    /// every `SOFTWARE_EVERY` seconds the version, in different seconds for different nodes.
     #[must_use]
     pub fn datagrams(&self, node: OriginId, software: &str) -> Vec<Vec<u8>> {
         let mut parts = self.encode();
@@ -144,7 +146,7 @@ impl Report {
         parts
     }
 
-    /// The datagrams that carry it: at least one, at most eight.
+    /// Encodes the report in one to eight datagrams.
     #[must_use]
     pub fn encode(&self) -> Vec<Vec<u8>> {
         let mut groups: Vec<_> = self.groups.iter().collect();
@@ -167,7 +169,7 @@ impl Report {
                 }
                 let (now, later) = edges.split_at(fit.min(edges.len()));
                 let flags = if group.local { FLAG_LOCAL } else { 0 };
-                // fewer than fit into a datagram
+                // a datagram holds fewer than 256
                 writer.ipv6(group.group).u8(flags).u8(now.len() as u8);
                 for edge in now {
                     writer.u64(edge.to.0).u32(edge.packets).u64(edge.bytes);
@@ -185,10 +187,10 @@ impl Report {
         parts
     }
 
-    /// The report in a datagram.
+    /// Decodes the report in a datagram.
     ///
     /// # Errors
-    /// It is cut off, or no report of this version.
+    /// It is truncated, or no report of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
@@ -309,7 +311,7 @@ mod tests {
             Said::decode(&last),
             Ok(Said::Software("10.2.3-beta.1".into()))
         );
-        // what a router of an earlier version does with it
+        // routers of earlier versions ignore it
         assert_eq!(Report::decode(&last), Err(WireError::Version(SOFTWARE)));
         for bad in [&b"\x02"[..], b"\x021\n2", b"\x02\xff", b"\x02 ", &[2; 40]] {
             assert!(Said::decode(bad).is_err(), "{bad:?}");

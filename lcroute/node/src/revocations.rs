@@ -1,6 +1,6 @@
-//! The revocations that a node knows, as they lie in its state directory: one a line, as text (`lcx1...`).
+//! The revocations that a node knows, stored in its state directory: one a line, as `lcx1...`.
 //!
-//! What a daemon learns must outlive it: an expelled node could come back through one that has forgotten.
+//! They must survive a restart: an expelled node could return through a node that has forgotten it.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use librecast::id::{NetworkId, PeerId};
 use librecast::revocation::{MAX_REVOCATION, Revocation};
 use librecast::text::{self, TextKind};
 
-/// Most that are kept. Those that are over make room first, as the clock may be wrong that says so, then those of issuers for
-/// those of the network's key, then the ones that end first.
+/// Maximum number of stored revocations. Expired ones are dropped first, and only then, as the
+/// clock may be wrong; next those of issuers, then the ones that end first.
 pub const MAX_REVOCATIONS: usize = 4_096;
 
-/// The revocations that a node knows: one for each key.
+/// The known revocations: one for each key.
 #[derive(Debug, Clone, Default)]
 pub struct Revocations(BTreeMap<PeerId, Revocation>);
 
 impl Revocations {
-    /// Reads the file's text; what is damaged or of another network is left out and counted.
+    /// Parses the file's text; skips and counts lines that are damaged or of another network.
     pub fn parse(text: &str, network: &NetworkId, now: u64) -> (Self, usize) {
         let (mut all, mut damaged) = (Self::default(), 0);
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -32,14 +32,14 @@ impl Revocations {
         (all, damaged)
     }
 
-    /// The file's text.
+    /// Returns the file's text.
     #[must_use]
     pub fn text(&self) -> String {
         let line = |r: &Revocation| text(r) + "\n";
         self.iter().map(line).collect()
     }
 
-    /// Adds a revocation that has been verified. False if nothing changes by it.
+    /// Adds a verified revocation; returns false if it changes nothing.
     pub fn add(&mut self, revocation: Revocation, now: u64) -> bool {
         !is_over(&revocation, now) && self.insert(revocation, now)
     }
@@ -61,36 +61,36 @@ impl Revocations {
         true
     }
 
-    /// Whether `member` is out.
+    /// Returns whether `member` is expelled.
     #[must_use]
     pub fn expel(&self, member: &Member) -> bool {
         let mut keys = std::iter::once(&member.peer).chain(member.keys.iter());
         keys.any(|key| self.0.get(key).is_some_and(|r| r.expels(member)))
     }
 
-    /// All of them, by key.
+    /// Returns all revocations, by key.
     pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
         self.0.values()
     }
 }
 
-/// No chain can stand on its key any more, clocks that differ by a day included.
+/// Returns whether no chain can depend on its key any more, even if clocks differ by a day.
 pub(crate) fn is_over(revocation: &Revocation, now: u64) -> bool {
     now > revocation.until()
 }
 
-/// Of two revocations of a key that of the network counts, then the one that is kept longer.
+/// Returns the rank among revocations of one key: first by the network's key, then by their end.
 fn strength(revocation: &Revocation) -> (bool, u64) {
     (revocation.is_by_network(), revocation.until())
 }
 
-/// A revocation as text.
+/// Encodes a revocation as text.
 #[must_use]
 pub fn text(revocation: &Revocation) -> String {
     text::encode(TextKind::Revocation, revocation.as_bytes()).to_string()
 }
 
-/// Reads what [`text()`] wrote, and checks that it counts in `network`.
+/// Parses text of [`text()`], and verifies it for `network`.
 pub fn parse(text: &str, network: &NetworkId) -> Result<Revocation, String> {
     let bytes = text::decode(TextKind::Revocation, text, MAX_REVOCATION);
     let bytes = bytes.map_err(|e| e.to_string())?;

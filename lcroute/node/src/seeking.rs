@@ -1,28 +1,29 @@
-//! Whom this node looks for where names have to be known: in a DHT. One link is enough, so few are sought at a time.
+//! The nodes that this node searches for in a DHT. One link is enough, so few are sought at a time.
 
 use lcroute_overlay::RendezvousEpochs;
 use librecast::id::PeerId;
 use librecast::time::{Duration, Instant};
 
-/// Most nodes that are sought at a time. Chosen: each costs a look-up an hour, and the first that is found knows the others.
+/// Maximum number of sought nodes. Chosen: a look-up an hour each; the first one found has the
+/// rest.
 const MAX_SOUGHT: usize = 8;
-/// Nodes come and go together: what follows is looked at so much later.
+/// Delay after a change, as nodes come and go together.
 const SETTLES_IN: Duration = Duration::from_secs(1);
 
-/// Whom this node looks for.
+/// The nodes that this node searches for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sought {
-    /// Who invited this node, where it is linked with nobody: that one may not know it.
+    /// The issuer of this node, if it has no links: the issuer may not know this node.
     pub issuer: Option<PeerId>,
-    /// Members that cannot be reached, those seen last first; the issuer among them.
+    /// Members that cannot be reached, the last seen first; the issuer among them.
     pub peers: Vec<PeerId>,
-    /// Whether newcomers look for this node.
+    /// Whether new nodes search for this node.
     pub invites: bool,
-    /// Under which names; none: those of epoch 0.
+    /// The epochs of the names; none: epoch 0.
     pub epochs: Option<RendezvousEpochs>,
 }
 
-/// What was said last, and when to look again.
+/// The last result, and the time of the next search.
 #[derive(Debug)]
 pub(crate) struct Seeking {
     said: Option<Sought>,
@@ -37,7 +38,7 @@ impl Seeking {
         }
     }
 
-    /// Somebody has come or gone.
+    /// Schedules a review after nodes came or left.
     pub(crate) fn changed(&mut self, now: Instant) {
         self.look_at.get_or_insert(now + SETTLES_IN);
     }
@@ -46,7 +47,6 @@ impl Seeking {
         self.look_at
     }
 
-    /// Whether it is time to look.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         let due = self.look_at.is_some_and(|at| at <= now);
         if due {
@@ -55,7 +55,7 @@ impl Seeking {
         due
     }
 
-    /// Whom to look for: `issuer` and `away`, those seen last first. None where it is as it was.
+    /// Returns the nodes to search for: `issuer`, then `away`, last seen first. None: no change.
     pub(crate) fn choose(
         &mut self,
         issuer: Option<PeerId>,
@@ -100,7 +100,7 @@ mod tests {
             seeking.choose(Some(peer(3)), away(), (true, false), &epochs),
             None
         );
-        // with a link there is no need to be found
+        // with a link it need not be found
         let sought = seeking
             .choose(Some(peer(3)), away(), (false, false), &epochs)
             .unwrap();

@@ -1,4 +1,4 @@
-//! What the engine asks of its host: this node's key, other nodes' certificates, the clock.
+//! The engine's services: this node's key, other nodes' certificates, the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::revocation::{self, RevocationError};
 use librecast::time::WallClock;
 
-/// Chains whose signatures are remembered as good; a network has at most as many routers.
+/// Maximum number of chains with remembered verification: the bound of a network's routers.
 const MAX_CHAINS: usize = 4_096;
 
-/// Makes a cipher with a key.
+/// Function that makes a cipher from a key.
 pub type MakeAead = fn(&[u8; 16]) -> Option<Box<dyn Aead>>;
 
 /// The services of a real node.
@@ -25,7 +25,7 @@ pub struct HostServices {
     verified: Mutex<Verified>,
 }
 
-/// Chains that have been verified, by hash; the oldest make room.
+/// Verified chains, by hash; the oldest are dropped first.
 #[derive(Debug, Default)]
 struct Verified {
     chains: BTreeMap<[u8; 32], (u64, Good)>,
@@ -36,12 +36,12 @@ struct Verified {
 #[derive(Debug, Clone)]
 struct Good {
     credential: Arc<Credential>,
-    /// Unix seconds between which it is valid, the skew included.
+    /// Unix seconds between which it is valid, the clock difference included.
     valid: (u64, u64),
 }
 
 impl HostServices {
-    /// For the node with `key` in `network`.
+    /// Returns the services of the node with `key` in `network`.
     #[must_use]
     pub fn new(key: Arc<SecretKey>, network: NetworkId, clock: WallClock) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl HostServices {
         }
     }
 
-    /// The same with ciphers.
+    /// Returns the same with ciphers.
     #[must_use]
     pub fn with_aead(mut self, aead: Option<MakeAead>) -> Self {
         self.aead = aead;
@@ -80,7 +80,7 @@ impl Services for HostServices {
 
     fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, CertError> {
         let (now, hash) = (self.unix_now(), derive("lcroute 2026 chain memo", &[chain]));
-        // nothing is left half done by a panic elsewhere
+        // a panic elsewhere leaves no inconsistent state
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, good)) = verified.chains.get(&hash)
             && (good.valid.0..=good.valid.1).contains(&now)
@@ -218,7 +218,7 @@ mod tests {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&n.to_be_bytes());
             verified.insert(hash, good.clone());
-            // said again: younger, and still one
+            // a repeated chain gets a new place, and is stored once
             verified.insert(hash, good.clone());
         }
         assert_eq!(

@@ -1,9 +1,9 @@
-//! Leaves that do not take what they have joined: the queue of such a link must not hold memory for ever.
+//! Leaves that do not accept joined packets: the queue of such a link must not use memory for ever.
 //!
 //! ```text
-//!   draining ── queue full ──> full since t ── full again at t + 5 s ──> slow: its link is closed (`leaf_slow`)
+//!   draining ── queue full ──> full since t ── full again at t + 5 s ──> slow: its link is closed
 //!       ^                          │
-//!       └──── a packet went in ────┘
+//!       └──── a packet went in ────┘                                          (`leaf_slow`)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,10 @@ use lcroute_overlay::SendError;
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
 
-/// A leaf that takes nothing for so long loses its link. Chosen: no pause of a network is as long.
+/// Time with a full queue after which a leaf's link is closed. Chosen: no network pauses as long.
 const LEAF_STUCK: Duration = Duration::from_secs(5);
 
-/// Links with leaves, and those of them whose queues are full.
+/// Links with leaves, and the times since which their queues are full.
 #[derive(Debug, Default)]
 pub(crate) struct SlowLeaves {
     leaves: BTreeSet<LinkId>,
@@ -23,28 +23,25 @@ pub(crate) struct SlowLeaves {
 }
 
 impl SlowLeaves {
-    /// A leaf has come.
     pub(crate) fn link_up(&mut self, link: LinkId) {
         self.leaves.insert(link);
     }
 
-    /// A link has gone; whether it was a leaf's.
+    /// Removes a link; returns whether it was a leaf's.
     pub(crate) fn link_down(&mut self, link: LinkId) -> bool {
         self.full_since.remove(&link);
         self.leaves.remove(&link)
     }
 
-    /// Whether a leaf is at the other end.
     pub(crate) fn contains(&self, link: LinkId) -> bool {
         self.leaves.contains(&link)
     }
 
-    /// How many leaves there are.
     pub(crate) fn len(&self) -> usize {
         self.leaves.len()
     }
 
-    /// A packet was put into the queue of a link, or found no room there. True: a leaf is at the other end, and too slow.
+    /// Handles the result of a send on a link. True: the link is a leaf's, which is too slow.
     pub(crate) fn is_slow(
         &mut self,
         link: LinkId,

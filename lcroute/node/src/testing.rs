@@ -11,18 +11,17 @@ use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, SecretKey};
 use librecast::time::{Duration, Instant};
 
-/// Any moment; the only clock that tests look at.
+/// Returns the start of virtual time; no test reads another clock.
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
-/// The key of this number.
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
 }
 
-/// A founder's chain in `network`, and the same renewed. It lasts 1,000 s.
+/// Returns a founder's chain in `network`, valid for 1,000 s, and its renewal.
 pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
     let key = key(100);
     let grant = |name| Grant {
@@ -35,7 +34,7 @@ pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
     (old, new)
 }
 
-/// Connections of a node that gets none.
+/// Connections of a node that never gets one.
 #[derive(Debug)]
 pub(crate) struct NoConnections;
 

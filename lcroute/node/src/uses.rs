@@ -1,9 +1,10 @@
-//! How many nodes have come by each token that is for so many: issuers count.
+//! Counts of nodes that joined by bounded tokens, which issuers keep.
 //!
-//! A token works without an issuer, so an issuer learns of a node when it is there. Of the issuers that reach each other one
-//! decides: it counts nodes in the order in which it sees them, and expels those beyond the bound. The others count whom an
-//! issuer has renewed, and renew nobody else. Whoever has been renewed stays: issuers that were apart may each have counted
-//! as many as the token says. Of ephemeral members a token is for so many at a time.
+//! A token works without an issuer, so an issuer learns of a node after it has joined. Of the
+//! issuers that reach each other, one decides: it counts nodes in the order in which it sees them,
+//! and expels those beyond the bound. The other issuers count only nodes that an issuer has
+//! renewed, and renew no others. A renewed node stays: issuers that were apart may each have
+//! admitted the full number. For ephemeral members the bound applies to those present at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,51 +12,51 @@ use librecast::cert::{CLOCK_SKEW, Member};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-/// Tokens that are counted; of more the one that ends first is forgotten. Chosen: an issuer gives a few a day.
+/// Maximum number of tokens; the first to end is dropped. Chosen: an issuer makes a few a day.
 const MAX_TOKENS: usize = 1_024;
-/// Nodes that are counted of all tokens together; beyond, the token that ends first is forgotten. Chosen: four networks.
+/// Maximum number of nodes of all tokens; the token that ends first is dropped. Chosen: 4 networks.
 const MAX_NODES: usize = 16_384;
-/// Nodes of one token that are expelled for this. Chosen: who holds a token makes any number, and they must not push out
-/// other revocations, of which there are 4,096. Routers bound what is left.
+/// Nodes that are expelled per token. Chosen: a token's holder can make any number, which must not
+/// displace the other 4,096 revocations. Routers bound the rest.
 const MAX_EXPELLED: usize = 64;
 
-/// One line of the file: a token.
+/// A line of the file: a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Token {
-    /// Its invitation's key.
+    /// The invitation's key.
     invitation: PeerId,
-    /// For so many nodes.
+    /// The maximum number of nodes.
     uses: u32,
-    /// Until when nodes can come by it, Unix seconds.
+    /// End of the time for joining, in Unix seconds.
     until: u64,
     nodes: BTreeSet<PeerId>,
-    /// Who has been expelled because it came beyond the bound.
+    /// Nodes that were expelled as beyond the bound.
     expelled: BTreeSet<PeerId>,
 }
 
-/// The tokens that are for so many nodes, and who has come by them.
+/// Bounded tokens, with the nodes that joined by them.
 #[derive(Debug, Clone, Default)]
 pub struct Uses {
     tokens: BTreeMap<PeerId, Token>,
     changed: bool,
 }
 
-/// What an issuer makes of a node.
+/// An issuer's decision about a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// It is one of those that its token is for, or its token is for any number.
+    /// It is within the bound of its token, or the token has none.
     Admitted,
     /// Another issuer decides.
     Undecided,
-    /// It is one too many, and has to be expelled.
+    /// It is beyond the bound, and has to be expelled.
     Beyond,
-    /// So are too many others that have been expelled: the token has to be.
+    /// Beyond the bound after `MAX_EXPELLED` expulsions: the token has to be expelled.
     Abused,
 }
 
 impl Uses {
-    /// Reads the file's text, a token a line; what is damaged is left out.
+    /// Parses the file's text, a token a line; skips damaged lines.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let tokens = text.lines().take(MAX_TOKENS);
@@ -68,7 +69,7 @@ impl Uses {
         all
     }
 
-    /// The file's text, if anything has changed since it was last asked for.
+    /// Returns the file's text, if it has changed since the last call.
     pub fn take_text(&mut self) -> Option<String> {
         std::mem::take(&mut self.changed).then(|| {
             let lines = self.tokens.values();
@@ -77,7 +78,7 @@ impl Uses {
         })
     }
 
-    /// Counts a node. `decides`: no other issuer does; `others`: who is known to have come by the same token.
+    /// Counts a node. `decides`: this issuer enforces bounds; `others`: known nodes of this token.
     pub(crate) fn count(
         &mut self,
         member: &Member,
@@ -131,7 +132,7 @@ impl Uses {
         Counted::Beyond
     }
 
-    /// Whether a node is renewed: it is one of those that its token is for.
+    /// Returns whether a node may be renewed: it is within the bound of its token.
     pub(crate) fn admits(&self, member: &Member) -> bool {
         let token = member.bound.and(member.invitation());
         token.is_none_or(|invitation| {
@@ -140,7 +141,7 @@ impl Uses {
         })
     }
 
-    /// Counts these no more: ephemeral members that have been forgotten.
+    /// Releases the places of ephemeral members that were forgotten.
     pub(crate) fn release(&mut self, forgotten: &[PeerId]) {
         for token in self.tokens.values_mut() {
             let before = token.nodes.len();
@@ -176,7 +177,7 @@ mod tests {
         SecretKey::from_seed(&seed).peer_id()
     }
 
-    /// Node `n`, which came by this token; for so many, unless it has been renewed.
+    /// Returns node `n`, which joined by this token, bounded by `uses` unless it has been renewed.
     fn member(n: u32, token: u32, uses: Option<u32>) -> Member {
         let bound = |uses| TokenBound {
             uses,
@@ -215,16 +216,16 @@ mod tests {
         let mut uses = Uses::parse(&(uses.take_text().unwrap() + "damage\n{}\n"));
         assert_eq!(uses.take_text(), None, "nothing has changed since");
         assert!(uses.admits(&a) && uses.admits(&b) && !uses.admits(&c));
-        // the first renewed, and seen before the second
+        // the first one renewed, and seen before the second
         let renewed = member(1, 7, None);
         assert_eq!(count(&mut uses, &renewed, true), Counted::Admitted);
         assert!(uses.admits(&renewed));
         assert_eq!(count(&mut uses, &c, true), Counted::Beyond);
         assert_eq!(count(&mut uses, &b, true), Counted::Admitted);
-        // again, should the first revocation have been lost
+        // again, in case the first revocation was lost
         let mut uses = Uses::parse(&uses.take_text().unwrap());
         assert_eq!(count(&mut uses, &c, true), Counted::Beyond);
-        // other tokens have a count of their own, or none
+        // other tokens have their own count, or none
         assert_eq!(
             count(&mut uses, &member(3, 8, Some(1)), true),
             Counted::Admitted
@@ -261,9 +262,9 @@ mod tests {
             count(&mut uses, &member(2, 7, None), false),
             Counted::Admitted
         );
-        // it decides from now on
+        // from now on it decides
         assert_eq!(count(&mut uses, &a, true), Counted::Beyond);
-        // an issuer that was apart has renewed another: it stays
+        // a node that a separate issuer has renewed stays
         assert_eq!(
             count(&mut uses, &member(3, 7, None), true),
             Counted::Admitted

@@ -1,4 +1,4 @@
-//! What a page shows of the network: what one node sees, and what other nodes report of themselves.
+//! The network for a page: the view of one node, and the reports of other nodes.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,23 +11,23 @@ use serde::Serialize;
 use crate::look::{self, Look, share};
 use crate::report::{self, GroupFlow, Report, Said};
 
-/// A node that says nothing for this long reports no more.
+/// Silence after which a node counts as not reporting.
 const SILENCE: Duration = Duration::from_secs(4);
-/// Parts of one report come within this time: each second has the next.
+/// Time within which the parts of one report come: the next one follows a second later.
 const WHOLE: Duration = Duration::from_secs(2);
-/// Nodes whose reports are kept; one in the link state is there for each.
+/// Maximum number of nodes with stored reports: all nodes of the link state.
 const MAX_NODES: usize = 4_096;
-/// Flows and edges that a page is shown, of all nodes together: some 500 kB of JSON. Chosen: of 300 nodes six groups with three
-/// neighbours each, and what a browser goes through within a second.
+/// Maximum number of flows and edges on a page, of all nodes: some 500 kB of JSON. Chosen: six
+/// groups with three neighbours each for 300 nodes, which a browser handles within a second.
 const MAX_SHOWN: usize = 8_192;
 
-/// What other nodes have reported.
+/// The reports of other nodes.
 #[derive(Debug, Default)]
 pub struct View {
     reports: BTreeMap<Ipv6Addr, Latest>,
-    /// What version they run, as far as they say so.
+    /// Their versions, as far as they report them.
     versions: BTreeMap<Ipv6Addr, String>,
-    /// Nodes that were reachable at the last look: others are not listened to.
+    /// Nodes that were reachable at the last look; only their reports are accepted.
     known: BTreeMap<Ipv6Addr, Known>,
 }
 
@@ -42,58 +42,58 @@ struct Known {
 #[derive(Debug)]
 struct Latest {
     report: Report,
-    /// When its first part came.
+    /// Arrival of its first part.
     began: Instant,
-    /// In bytes: more parts of the same second may say so much.
+    /// Bytes that further parts of the same second may add.
     left: usize,
 }
 
-/// The network as a page shows it. Nodes are named by their place in the list.
+/// The network as a page shows it. Nodes are identified by their index.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Network {
-    /// The first is the node that looks.
+    /// All nodes, first the observer.
     pub nodes: Vec<Node>,
-    /// Two nodes, and the cost in units of 100 us.
+    /// Links: two nodes, and the cost in units of 100 us.
     pub links: Vec<(u32, u32, u16)>,
-    /// What nodes send over their links, as far as they say so.
+    /// The flows that nodes report.
     pub flows: Vec<Flow>,
-    /// Links, flows, edges and groups for which there was no room.
+    /// Number of links, flows, edges and groups beyond the bounds.
     pub left_out: usize,
 }
 
 /// A node on the map.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Node {
-    /// The same from look to look.
+    /// Its id, the same in all views.
     pub id: String,
-    /// Who it is.
+    /// Its identity.
     pub peer_id: Option<String>,
     /// Its name.
     pub name: Option<String>,
     /// Its address in the network.
     pub address: Option<Ipv6Addr>,
-    /// No path leads through it: a browser tab.
+    /// Whether no path leads through it, as with a browser tab.
     pub stub: bool,
-    /// Whether it says what it sends.
+    /// Whether it reports its flows.
     pub reports: bool,
-    /// What it runs, if it reports that.
+    /// Its version, if it reports that.
     pub version: Option<String>,
 }
 
-/// What a node sends of a group.
+/// The packets of a group that a node sends.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Flow {
     /// The node.
     pub node: usize,
-    /// The group, as users know it.
+    /// The group, in the form that users know.
     pub group: IpAddr,
-    /// A program on its host has joined it.
+    /// Whether a program on its host has joined it.
     pub local: bool,
-    /// To its neighbours.
+    /// Packets to each neighbour.
     pub edges: Vec<Edge>,
 }
 
-/// What a node sends to one neighbour.
+/// The packets that a node sends to one neighbour.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Edge {
     /// The neighbour.
@@ -105,8 +105,8 @@ pub struct Edge {
 }
 
 impl View {
-    /// A datagram on the group of reports. Nodes that cannot be reached, that send more than a report has, and what is no
-    /// report, count for nothing: false.
+    /// Handles a datagram on the group of reports. Returns false for unreachable nodes, for more
+    /// datagrams than a report has, and for invalid ones.
     pub fn take_report(&mut self, from: Ipv6Addr, bytes: &[u8], now: Instant) -> bool {
         let Some(known) = self.known.get_mut(&from) else {
             return false;
@@ -123,7 +123,7 @@ impl View {
             Err(_) => return false,
         };
         let latest = (self.reports.entry(from)).or_insert_with(|| Latest::new(&report, now));
-        // who starts anew counts from the beginning; what was overtaken is a second old
+        // a restarted node counts from the beginning; overtaken parts are a second old
         if latest.report.second != report.second || now >= latest.began + WHOLE {
             *latest = Latest::new(&report, now);
         }
@@ -131,7 +131,7 @@ impl View {
         true
     }
 
-    /// The network now.
+    /// Returns the network now.
     pub fn show(&mut self, look: &Look, now: Instant) -> Network {
         let addresses = look.routers.iter().take(MAX_NODES);
         let known = addresses.filter_map(|router| {
@@ -153,7 +153,7 @@ impl View {
             (look.routers.iter().map(|r| r.origin)).zip(0..).collect();
         let others = self.reports.iter().filter_map(|(from, latest)| {
             let node = *places.get(&self.known.get(from)?.origin)?;
-            // this node's own flows are known firsthand
+            // this node's own flows come from `look`
             (node != 0).then(|| (node, latest.report.rates()))
         });
         let all = std::iter::once((0, look.flows.clone())).chain(others);
@@ -206,7 +206,7 @@ impl View {
 }
 
 impl Latest {
-    /// Nothing of this second yet.
+    /// Returns an empty report of this second.
     fn new(report: &Report, now: Instant) -> Self {
         Self {
             report: Report {
@@ -218,7 +218,7 @@ impl Latest {
         }
     }
 
-    /// A part more. A neighbour stands in a group once, whatever the report says.
+    /// Adds a part. Each neighbour appears in a group once, whatever the report contains.
     fn merge(&mut self, more: Vec<GroupFlow>) {
         let known = &mut self.report.groups;
         for flow in more {
@@ -249,7 +249,7 @@ impl Latest {
     }
 }
 
-/// To nodes that can be reached.
+/// Returns the edges to reachable nodes.
 fn edges(edges: &[look::Edge], places: &BTreeMap<u64, usize>) -> impl Iterator<Item = Edge> {
     let edge = |edge: &look::Edge| {
         Some(Edge {
@@ -261,7 +261,7 @@ fn edges(edges: &[look::Edge], places: &BTreeMap<u64, usize>) -> impl Iterator<I
     edges.iter().filter_map(edge)
 }
 
-/// Flows and edges.
+/// Returns the number of flows and edges.
 fn size(flows: &[look::Flow]) -> usize {
     flows.iter().map(|flow| 1 + flow.edges.len()).sum()
 }
@@ -370,12 +370,12 @@ mod tests {
         assert_eq!((third.flows.len(), third.nodes[1].reports), (1, false));
         let versions: Vec<_> = third.nodes.iter().map(|n| n.version.as_deref()).collect();
         assert_eq!(versions, [None, Some("2.0"), None]);
-        // who has gone, and comes again, may run another one
+        // a node that left and returns may run another version
         view.show(&look_of(1), now + SILENCE);
         assert_eq!(view.show(&look(), now + SILENCE).nodes[1].version, None);
     }
 
-    /// A datagram of a group with so many edges, to neighbours from `first` on.
+    /// Returns a datagram of a group with `edges` edges, to neighbours from `first` on.
     fn part(second: u32, group: u16, first: u64, edges: u64) -> Vec<u8> {
         let edge = |n| FlowEdge {
             to: OriginId(first + n),
@@ -400,7 +400,7 @@ mod tests {
         flows.map(|flow| flow.edges.len()).sum()
     }
 
-    /// All nodes link with all, as far as a page knows.
+    /// Returns a look in which all nodes are linked.
     fn look_of(nodes: u64) -> Look {
         let router = |n| look::Router {
             origin: n,
@@ -422,7 +422,7 @@ mod tests {
         let mut now = crate::testing::start();
         let (mut view, look) = (View::default(), look_of(600));
         view.show(&look, now);
-        // groups and neighbours are new each time, and the second lasts as long as it likes
+        // groups and neighbours are new each time, and the second does not end
         for n in 0..4_000 {
             now += Duration::from_millis(1);
             view.take_report(address(2), &part(1, n, 50 * u64::from(n % 10), 50), now);
@@ -435,7 +435,7 @@ mod tests {
         );
         let silent = now + SILENCE;
         assert!(view.show(&look, silent).flows.is_empty());
-        // a second that goes on for ever begins anew
+        // a second that does not end begins again
         view.take_report(address(2), &part(2, 1, 0, 50), silent);
         view.take_report(address(2), &part(2, 2, 0, 50), silent + WHOLE);
         assert_eq!(edges_of(&view.show(&look, silent + WHOLE), 2), 50);
@@ -459,7 +459,7 @@ mod tests {
         view.show(&look(), now);
         let read = (0..1_000).filter(|n| view.take_report(address(2), &report(*n, 3), now));
         assert_eq!(read.count() as u64, report::DATAGRAMS.burst());
-        // looking again gives no more
+        // another look gives no more
         view.show(&look(), now);
         assert!(!view.take_report(address(2), &report(7, 3), now));
         assert!(
@@ -478,7 +478,7 @@ mod tests {
                 view.take_report(address(node), &part(1, n, 0, 50), now);
             }
         }
-        // one that says little
+        // a node with few flows
         view.take_report(address(1), &part(1, 1, 0, 20), now);
         let shown = view.show(&look, now);
         let edges = shown

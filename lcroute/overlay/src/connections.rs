@@ -28,11 +28,10 @@ pub trait Connections: fmt::Debug {
     /// of this host. In a stack without support for this, only the description hides them.
     fn use_relays_only(&mut self, _link: LinkId) {}
 
-    /// Begins a connection as offerer. [`ConnectionEvent::Described`] follows with known addresses.
+    /// Begins a connection as offerer. [`ConnectionEvent::Described`] follows with the addresses.
     fn offer(&mut self, link: LinkId, now: Instant);
 
-    /// Begins a connection as answerer. [`ConnectionEvent::Described`] follows with known
-    /// addresses.
+    /// Begins a connection as answerer. [`ConnectionEvent::Described`] follows with the addresses.
     fn answer(&mut self, link: LinkId, offer: &Description, now: Instant);
 
     /// Takes the answer to an offer, of a new connection or of a restart.

@@ -1,4 +1,4 @@
-//! Epochs of the rendezvous secret: a new one for each expulsion, from link to link to all who are not expelled.
+//! Rendezvous epochs: a new one for each expulsion, sent over links to all members not expelled.
 
 use bytes::Bytes;
 use lcroute_overlay::Connections;
@@ -12,12 +12,11 @@ use crate::epochs;
 use crate::keep::{EpochsText, Keep};
 use crate::revocations::is_over;
 
-/// Pause between two epochs that this node makes because others did not know of its own. Chosen: many issuers agree before one of
-/// them makes a second one.
+/// Minimum pause between two epochs that this node makes again. Chosen: many issuers agree in it.
 const REMADE_EVERY: Duration = Duration::from_secs(10);
 
 impl<C: Connections> Node<C> {
-    /// What a neighbour knows: the expelled lose their links first, then what is new goes on to all others.
+    /// Handles a neighbour's epochs: expels members first, then sends new epochs to other links.
     pub(super) fn handle_epochs(&mut self, from: LinkId, bytes: &Bytes) {
         let (received, time) = ((from, bytes), (self.membership.unix_now(), self.now));
         let (new, drops) = self.epoch_intake.receive(received, &self.epochs, time);
@@ -31,8 +30,8 @@ impl<C: Connections> Node<C> {
         self.remake_epoch();
     }
 
-    /// A revocation that an epoch was made for, verified with it: it counts here even where there is no room to flood it. One
-    /// that is over shuts nobody out, as anywhere else.
+    /// Adds the verified revocation of an epoch: it is valid here even if there is no room to flood
+    /// it. An expired revocation expels no member.
     pub(super) fn add_revocation_of_epoch(&mut self, revocation: &Revocation) {
         if is_over(revocation, self.membership.unix_now()) {
             return;
@@ -44,7 +43,7 @@ impl<C: Connections> Node<C> {
         self.learn_revocation(&record);
     }
 
-    /// Keeps epochs that have been verified, uses them, and passes on what is new; not to where it came `from`.
+    /// Stores verified epochs, uses them, and sends new ones to all links but `from`.
     fn take_epochs(&mut self, epochs: Vec<Epoch>, from: Option<LinkId>) {
         let new: Vec<_> = epochs
             .into_iter()
@@ -59,13 +58,13 @@ impl<C: Connections> Node<C> {
         self.send_epochs(Some(epochs::message(new.iter())), |link| Some(link) != from);
     }
 
-    /// Whether another epoch is to follow: a run that was ended before it made one has left that to the next.
+    /// Determines whether this node must make another epoch, perhaps left over from an earlier run.
     pub(super) fn note_overtaken(&mut self) {
         let own = self.membership.member.peer;
         self.is_overtaken = self.membership.is_issuer() && self.epochs.overtaken(&own).is_some();
     }
 
-    /// To those of the links that are meant, unless the member there is expelled: its link ends in a moment.
+    /// Sends epochs to the links that `is_meant` selects, except to expelled members.
     pub(super) fn send_epochs(
         &mut self,
         message: Option<Bytes>,
@@ -80,7 +79,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// This node publishes under the newest epoch from now on, looks under all, and opens what it could not.
+    /// Publishes under the newest epoch, searches under all, and opens records that waited.
     pub(super) fn use_epochs(&mut self) {
         let (now, rendezvous) = (self.now, self.epochs.rendezvous());
         if *self.overlay.rendezvous() == rendezvous {
@@ -97,7 +96,7 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// As an issuer: makes the epoch that follows, for this revocation, which has been flooded. False: this node cannot.
+    /// Makes, as an issuer, the next epoch for a flooded revocation. False: this node cannot.
     pub fn make_epoch(&mut self, revocation: Revocation) -> bool {
         let Some(follows) = self.epochs.next() else {
             tracing::warn!("no number is left for a new epoch: an issuer has used them up");
@@ -112,7 +111,7 @@ impl<C: Connections> Node<C> {
         true
     }
 
-    /// Whom this node has expelled may know an epoch that was made elsewhere meanwhile: one more follows it.
+    /// Makes another epoch if a node that this one expelled may know the newest one.
     pub(super) fn remake_epoch(&mut self) {
         let own = self.membership.member.peer;
         if !self.is_overtaken || self.now < self.remade_until {
@@ -120,7 +119,7 @@ impl<C: Connections> Node<C> {
         }
         self.remade_until = self.now + REMADE_EVERY;
         match self.epochs.overtaken(&own) {
-            // what it makes is taken, and looked at again
+            // `make_epoch` stores the epoch, which is then checked again
             Some(revocation) => self.is_overtaken &= self.make_epoch(revocation),
             None => self.is_overtaken = false,
         }
@@ -144,7 +143,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
     const LINK: LinkId = LinkId(1);
 
-    /// The founder of the network of `key(1)`, at this time, who knows these epochs.
+    /// Returns the founder of the network of `key(1)`, at this time, with these epochs.
     fn founder(unix: u64, epochs: Epochs) -> Node<NoConnections> {
         let network = key(1);
         let (chain, _) = chains(&network, unix);
@@ -176,7 +175,7 @@ mod tests {
         node
     }
 
-    /// An epoch of the issuer `by`, a member until the time `end`, that expels `of` and follows what is known.
+    /// Returns an epoch of the issuer `by`, valid until `end`, that expels `of` and follows all.
     fn epoch((by, end): (u8, u64), of: u8, known: &Epochs) -> Epoch {
         let network = key(1);
         let grant = Grant::new("", (NOW, end));
@@ -195,7 +194,7 @@ mod tests {
         let valid = NOW + 1_000;
         let mut known = Epochs::new(key(1).peer_id());
         let own = epoch((100, valid), 9, &known);
-        // another half of the network has gone ahead: somebody whom this one has expelled may know what it made
+        // another half of the network is ahead: the expelled node may know its epochs
         for of in [8, 7] {
             assert!(known.add(epoch((2, valid), of, &known)));
         }
@@ -220,7 +219,7 @@ mod tests {
             let refused = node.drops().get("epoch_refused").copied();
             assert_eq!(refused, (!counts).then_some(1));
         }
-        // nor by an epoch of somebody who is one
+        // nor by an epoch of a present issuer
         let over = made.revocation().clone();
         let issuer = chains(&key(1), NOW + 1_001 + CLOCK_SKEW).0;
         let now = (1, [0; 32], EpochSecret::new([3; 32]));
