@@ -12,8 +12,8 @@
 //! An epoch of an expelled issuer never becomes the newest. If known before, it stays a former one:
 //! members that are away may publish under it. An epoch of an issuer whose certificate has ended is
 //! stored where known, but accepted from no neighbour: it may be made later. Two halves of a split
+//! network may expel members at the same time. Then one of the two epochs wins in both halves, and
 //! the issuer of the other makes a further one, since its expelled node may know the winner.
-//! winner.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What all carriers of signalling have in common.
+//! The common interface of all carriers of signalling.
 
 use std::fmt::Debug;
 
@@ -7,81 +7,81 @@ use lcroute_overlay::server::RelayCredentials;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence, Published};
 use librecast::id::PeerId;
 
-/// What comes from carriers.
+/// Events of carriers.
 #[derive(Debug)]
 pub enum CarrierEvent {
-    /// Who can be reached.
+    /// A change of the reachable peers.
     Presence(CarrierId, Presence),
-    /// It has a presence record, under a name of its own; a new one takes the place of an older one of this name.
+    /// A presence record under the carrier's name for it; it replaces an older one of this name.
     Record {
-        /// Which carrier.
+        /// The carrier.
         carrier: CarrierId,
-        /// What kind it is.
+        /// Its kind.
         kind: CarrierKind,
-        /// What it calls the record.
+        /// Its name for the record.
         name: String,
         /// The record.
         sealed: Vec<u8>,
     },
-    /// It has that presence record no more.
+    /// The carrier no longer has that presence record.
     RecordGone {
-        /// Which carrier.
+        /// The carrier.
         carrier: CarrierId,
-        /// What it called the record.
+        /// Its name for the record.
         name: String,
     },
     /// A sealed message.
     Signal {
-        /// Over which carrier.
+        /// The carrier.
         carrier: CarrierId,
-        /// From whom, as the carrier says.
+        /// The sender, by the carrier's account.
         from: PeerId,
         /// The message.
         bytes: Vec<u8>,
     },
-    /// What doors say has changed.
+    /// The state of doors has changed.
     Doors,
-    /// The server at this URL relays for us, with these credentials.
+    /// The server at this URL relays for this node, with these credentials.
     Relay(String, RelayCredentials),
 }
 
-/// What may have changed about the paths from this host.
+/// A possible change of the paths from this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathChange {
-    /// The addresses of this host: what was made from an earlier one is cut.
+    /// The addresses of this host: connections from earlier ones are cut.
     Addresses,
     /// Links fell silent, or came after there was none.
     Links,
 }
 
-/// How soon what is given to a carrier arrives.
+/// The delay of a carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Messages arrive within a second or so: it carries whole attempts at a link.
+    /// Messages arrive within about a second: it carries whole attempts at a link.
     Live,
-    /// It holds one presence record a node, and has no reply: nodes meet at the addresses in it.
+    /// It stores one presence record per node, without replies: nodes meet at the addresses in it.
     Slow,
 }
 
-/// One way for nodes to find each other. A carrier works by itself, as a task, and ends when it is dropped; what it has to
-/// say goes into the channel that it was made with.
+/// A way for nodes to find each other. A carrier works as a task of its own, and ends when it is
+/// dropped; it sends its events into the channel that it was made with.
 pub trait Carrier: Debug + Send {
-    /// How soon what is given to it arrives.
+    /// Returns its delay.
     fn pace(&self) -> Pace;
 
-    /// The longest sealed message in bytes that it takes; 0 where it takes none.
+    /// Returns the maximum length of a sealed message in bytes; 0: it accepts none.
     fn longest(&self) -> usize {
         0
     }
 
-    /// Takes a sealed message; false if there is no room for it. Signalling repeats itself.
+    /// Accepts a sealed message; false if there is no room for it. Signalling repeats messages.
     fn send(&self, _to: PeerId, _sealed: &Bytes) -> bool {
         false
     }
 
-    /// Holds this presence record of our node from now on, in place of the one before.
+    /// Replaces the presence record of this node.
     fn publish(&self, _record: &Published) {}
 
-    /// Paths from this host may have changed: connections that do not answer are made anew.
+    /// Handles a possible change of paths: connections without an answer are made again.
     fn path_changed(&self, _change: PathChange) {}
 }

@@ -1,4 +1,4 @@
-//! The carriers that a node has.
+//! The carriers of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -20,19 +20,19 @@ use crate::ranking::Ranking;
 use crate::reach::{Account, Reach, ReachIds, ReachSocket, Seeking};
 use crate::spool::Spool;
 
-/// What the DHT is called where doors are named.
+/// Name of the DHT in doors.
 const DHT: &str = "mainline";
 
-/// Where others find a node.
+/// A place where other nodes find this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
-    /// By which carrier.
+    /// The carrier.
     pub carrier: CarrierId,
-    /// What kind of carrier.
+    /// Its kind.
     pub kind: CarrierKind,
-    /// The URL of a server, a LAN's interface, a folder, the name of a DHT, or a Matrix room.
+    /// The URL of a server, an interface of a LAN, a folder, the name of a DHT, or a Matrix room.
     pub at: String,
-    /// What is to be said of it; none where all is well.
+    /// A note about its state, if there is one.
     pub note: Option<String>,
     /// Whether it works, as far as the carrier knows.
     pub open: bool,
@@ -57,7 +57,7 @@ pub struct Carriers {
     network: NetworkId,
     chain: watch::Sender<Option<Chain>>,
     events: mpsc::Sender<CarrierEvent>,
-    /// Signalling servers, by the URL that names each.
+    /// Signalling servers, by URL.
     servers: BTreeMap<String, (CarrierId, WebSocket)>,
     socks: Option<SocketAddr>,
     ranking: Ranking,
@@ -65,13 +65,13 @@ pub struct Carriers {
     spool: Option<(CarrierId, PathBuf, Spool)>,
     reach: Option<(ReachIds, Reach)>,
     seeking: Seeking,
-    /// What each carrier of records holds for us.
+    /// This node's present record.
     record: Option<Published>,
     next: u32,
 }
 
 impl Carriers {
-    /// No carrier yet; to be called within a tokio runtime.
+    /// Returns a node without carriers; to be called within a tokio runtime.
     #[must_use]
     pub fn new(
         key: Arc<SecretKey>,
@@ -101,7 +101,7 @@ impl Carriers {
         }
     }
 
-    /// The same for a leaf: servers tell it of a few routers, and nobody of it.
+    /// Does the same for a leaf: servers report a few routers to it, and it to no node.
     #[must_use]
     pub fn of_leaf(
         key: Arc<SecretKey>,
@@ -113,7 +113,7 @@ impl Carriers {
         carriers
     }
 
-    /// Asks servers for their relays, and shows these certificates to those that relay for members; or asks for none.
+    /// Sets the certificates for servers that relay for members; none: asks for no relays.
     pub fn set_chain(&mut self, chain: Option<Chain>) {
         self.chain.send_if_modified(|known| {
             let is_new = *known != chain;
@@ -122,8 +122,8 @@ impl Carriers {
         });
     }
 
-    /// Uses the servers at these URLs (`ws://` or `wss://`), or of many those that all members of the network use, through a
-    /// SOCKS5 proxy if there is one, and leaves others; known ones stay as they are.
+    /// Sets the servers (`ws://` or `wss://` URLs) and the SOCKS5 proxy; known servers keep their
+    /// connections. Of many servers, it uses those that all members of the network use.
     pub fn set_servers(&mut self, urls: &[String], socks: Option<SocketAddr>) {
         let same_way = self.socks == socks;
         self.socks = socks;
@@ -139,8 +139,8 @@ impl Carriers {
         }
     }
 
-    /// Uses the LANs behind these interfaces, or none. `port` is the one of all links. Tells whose records are gone
-    /// with it.
+    /// Sets the LAN interfaces, or none, and the links' `port`; returns the carrier without
+    /// records.
     pub fn set_lan(
         &mut self,
         interfaces: Option<BTreeSet<String>>,
@@ -161,7 +161,8 @@ impl Carriers {
         None
     }
 
-    /// Uses this folder, or none; the file of this node goes from the one before. Tells whose records are gone with it.
+    /// Sets the folder, or none; removes this node's file from the last one, and returns its
+    /// carrier.
     pub fn set_spool(&mut self, folder: Option<&Path>) -> Option<CarrierId> {
         if self.spool.as_ref().map(|(_, folder, _)| &**folder) == folder {
             return None;
@@ -179,11 +180,11 @@ impl Carriers {
         before
     }
 
-    /// Uses a DHT that is entered by these nodes (of none of them: the well-known one), or none, and the room of this account,
-    /// or none. `open` gives the socket for the program that speaks with them. Tells whose records are gone.
+    /// Sets the DHT's entry nodes (none listed: the well-known ones) and the room's account, each
+    /// if used. `open` returns the program's socket. Returns the carriers whose records are gone.
     ///
     /// # Errors
-    /// Those of `open`.
+    /// The errors of `open`.
     pub fn set_reach<E>(
         &mut self,
         dht: Option<&[String]>,
@@ -198,7 +199,7 @@ impl Carriers {
             gone.extend(left.then_some(ids.matrix));
         }
         let is_used = dht.is_some() || account.is_some();
-        // the program stays connected, so that it hears that it has nothing to do any more
+        // the program stays connected, to learn that it has nothing to do
         if self.reach.is_none() && is_used {
             let socket = open()?;
             let ids = ReachIds {
@@ -217,7 +218,7 @@ impl Carriers {
         Ok(gone)
     }
 
-    /// Whom this node looks for, for carriers where names have to be known.
+    /// Sets the nodes that this node searches for, for carriers that look up names.
     pub fn seek(&mut self, seeking: Seeking) {
         if let Some((_, reach)) = &self.reach {
             reach.seek(&seeking);
@@ -225,7 +226,7 @@ impl Carriers {
         self.seeking = seeking;
     }
 
-    /// By which doors others find this node.
+    /// Returns the doors by which other nodes find this one.
     #[must_use]
     pub fn doors(&self) -> Vec<Door> {
         let servers = self
@@ -258,7 +259,7 @@ impl Carriers {
         servers.chain(lan).chain(spool).chain(programs).collect()
     }
 
-    /// Our presence record, for each carrier that holds one.
+    /// Publishes this node's presence record on all carriers that store one.
     pub fn publish(&mut self, record: Published) {
         for carrier in self.all().filter(|carrier| carrier.pace() == Pace::Slow) {
             carrier.publish(&record);
@@ -266,7 +267,7 @@ impl Carriers {
         self.record = Some(record);
     }
 
-    /// Says goodbye where that matters.
+    /// Ends the carriers, with a goodbye on LANs.
     pub async fn end(mut self) {
         if let Some((_, lan)) = self.lan.take() {
             lan.end().await;
@@ -289,12 +290,12 @@ impl Carriers {
         servers.chain(lan).chain(spool).chain(reach)
     }
 
-    /// Paths from this host may have changed.
+    /// Reports a possible change of paths to all carriers.
     pub fn path_changed(&self, change: PathChange) {
         self.all().for_each(|carrier| carrier.path_changed(change));
     }
 
-    /// Sends a sealed message over every carrier that takes it; the far side ignores copies.
+    /// Sends a sealed message over every carrier that accepts it; the recipient ignores copies.
     pub fn send(&self, to: PeerId, sealed: &Bytes) {
         for carrier in self.all() {
             if sealed.len() <= carrier.longest() && !carrier.send(to, sealed) {
@@ -304,7 +305,7 @@ impl Carriers {
     }
 }
 
-/// Others know a server on this host by another name.
+/// Returns whether the server is on this host: other members know it by another name.
 fn is_on_this_host(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();

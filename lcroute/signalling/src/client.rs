@@ -1,4 +1,4 @@
-//! The node's side of signalling servers: a task for each, which connects for ever.
+//! The node's side of signalling servers: a task for each, which reconnects without end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,24 +29,23 @@ use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::ranking::Rank;
 use crate::tls::HTTP_1;
 
-/// How long each step of a connection to a server may take. Chosen.
+/// Time limit for each step of a connection to a server. Chosen.
 const CONNECT: Duration = Duration::from_secs(10);
-/// TCP takes no longer to reach an address, one repetition included: later ones come ever more seldom, however soon the
-/// path is back.
+/// Time limit of TCP for an address, one repetition included: later ones come ever more rarely.
 const DIAL: Duration = Duration::from_millis(2_500);
-/// An attempt that is older begins anew where the path may have changed. Chosen: the first repetition of TCP.
+/// Age after which a change of the path restarts an attempt. Chosen: TCP's first repetition.
 const STALE: Duration = Duration::from_secs(1);
-/// Between two pings of a server; the server ends a silent client after 25 s.
+/// Interval of pings to a server; the server ends a silent client after 25 s.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// A server that is silent for this long is gone.
+/// Silence after which a server counts as gone.
 const SILENCE: Duration = Duration::from_secs(25);
-/// Where the path may have changed it must answer within this time.
+/// Time limit for its answer after a change of the path.
 const PROBE: Duration = Duration::from_secs(2);
-/// A server that stays away is named again this often (chosen).
+/// Interval at which an unreachable server is logged again. Chosen.
 const REMINDER: Duration = Duration::from_secs(3_600);
 /// First and longest pause between attempts: a server that comes back is found within seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// Sealed messages that may wait for one server.
+/// Maximum number of sealed messages that wait for one server.
 const QUEUE: usize = 256;
 
 /// A signalling server, as a carrier. Dropping it closes the connection.
@@ -57,21 +56,21 @@ pub struct WebSocket {
     task: JoinHandle<()>,
 }
 
-/// What is known of the paths from this host: each change of the value is a reason to look.
+/// The state of the paths from this host: each change of the value causes a check.
 #[derive(Debug, Clone, Copy, Default)]
 struct Path {
-    /// How often addresses have changed.
+    /// Number of address changes.
     addresses: u64,
 }
 
-/// What a server is told of this node.
+/// This node's identity for a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Me {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) room: Room,
-    /// As what it registers.
+    /// The role in which it registers.
     pub(crate) role: Role,
-    /// What proves its membership, for a relay; none: it asks for no relay.
+    /// Its proof of membership, for a relay; none: it asks for no relay.
     pub(crate) chain: watch::Receiver<Option<Chain>>,
 }
 
@@ -82,7 +81,7 @@ impl Drop for WebSocket {
 }
 
 impl WebSocket {
-    /// Connects to a server, through a SOCKS5 proxy if there is one, over and over; to be called within a tokio runtime.
+    /// Connects without end, through a SOCKS5 proxy if given; to be called within a tokio runtime.
     pub(crate) fn start(
         (url, socks): (&str, Option<SocketAddr>),
         carrier: CarrierId,
@@ -120,9 +119,9 @@ impl Carrier for WebSocket {
         self.queue.try_send((to, sealed.clone())).is_ok()
     }
 
-    /// Where addresses have changed a connection that this has cut is made anew at once, long before TCP would notice.
-    /// Where links say that a path may have changed a server that does not answer is connected to anew, and one that
-    /// was away is tried at once.
+    /// After an address change, makes a connection from a lost address again at once, long before
+    /// TCP would notice. After a change of links, makes a connection without an answer again, and
+    /// tries an unreachable server at once.
     fn path_changed(&self, change: PathChange) {
         self.path.send_modify(|path| {
             path.addresses += u64::from(change == PathChange::Addresses);
@@ -130,7 +129,8 @@ impl Carrier for WebSocket {
     }
 }
 
-/// Connects to a server, through a SOCKS5 proxy if there is one, and waits for its first words, without becoming a client of it; how long that took.
+/// Connects to a server, through a SOCKS5 proxy if given, and waits for its challenge without
+/// registering; returns the time that this took.
 pub async fn probe(url: &str, socks: Option<SocketAddr>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let mut socket = open(url, socks).await?;
@@ -177,7 +177,7 @@ async fn open(
     Ok(socket)
 }
 
-/// Connects to the first address of the server's that answers; or through a SOCKS5 proxy, which looks the name up itself.
+/// Connects to the server's first answering address, or through a SOCKS5 proxy by name.
 pub(crate) async fn dial(
     host: &str,
     port: u16,
@@ -206,7 +206,7 @@ pub(crate) async fn dial(
     Err(error)
 }
 
-/// A connection of which the server knows whose it is.
+/// Returns a connection on which this node is registered.
 async fn registered(
     url: &str,
     socks: Option<SocketAddr>,
@@ -256,14 +256,14 @@ struct Session {
     events: mpsc::Sender<CarrierEvent>,
     messages: mpsc::Receiver<(PeerId, Bytes)>,
     path: watch::Receiver<Path>,
-    /// Why the server gave no relay, as it was logged.
+    /// The last logged reason for which the server gave no relay.
     no_relay: Option<String>,
 }
 
 /// The owner of the events has gone: the session ends.
 struct Closed;
 
-/// How a conversation ends, errors apart.
+/// The end of a conversation, except errors.
 enum Ended {
     Closed,
     /// Enough better servers answer.
@@ -272,7 +272,7 @@ enum Ended {
     Moved(&'static str),
 }
 
-/// Pauses between connections, doubling.
+/// Pauses between connections, which double.
 struct Backoff {
     next: Duration,
 }
@@ -282,8 +282,7 @@ impl Backoff {
         Self { next: BACKOFF.0 }
     }
 
-    /// The pause after a connection that was tried or held for so long. A new address owes nothing to the failures of the
-    /// one before.
+    /// Returns the pause after a connection or attempt of `lived`; after an address change, none.
     fn after(&mut self, lived: Duration, moved: bool) -> Duration {
         if moved || lived > BACKOFF.1 {
             self.next = BACKOFF.0;
@@ -291,7 +290,7 @@ impl Backoff {
         if moved { Duration::ZERO } else { self.next }
     }
 
-    /// The pause has passed, or a change of addresses has ended it.
+    /// Notes the end of the pause; `moved`: by an address change.
     fn passed(&mut self, moved: bool) {
         self.next = if moved {
             BACKOFF.0
@@ -305,7 +304,7 @@ impl Session {
     async fn run(mut self, mut rank: Rank) {
         let mut backoff = Backoff::new();
         let mut warned_at: Option<Instant> = None;
-        // a server that takes us in and throws us out again cannot fill the log
+        // a server that accepts and then closes connections cannot fill the log
         let mut log_limit = LogLimit::default();
         loop {
             rank.come().await;
@@ -341,7 +340,7 @@ impl Session {
                 }
             };
             let pause = backoff.after(connected.elapsed(), moved);
-            // loud at first, then once in a while: a server may be away for days
+            // a warning first, then at intervals: a server may be unreachable for days
             if warned_at.is_some_and(|at| at.elapsed() < REMINDER) {
                 tracing::debug!("{}: {error}; next try in {pause:?}", self.url);
             } else {
@@ -351,7 +350,7 @@ impl Session {
                 );
                 warned_at = Some(Instant::now());
             }
-            // it may be the path that was missing
+            // a change of the path may end the pause
             match timeout(with_jitter(pause), self.path.changed()).await {
                 Err(_) => backoff.passed(false),
                 Ok(Ok(())) => backoff.passed(true),
@@ -368,8 +367,8 @@ impl Session {
                 socket = &mut attempt => break socket?,
                 changed = self.path.changed() => changed?,
             }
-            // from the beginning: what was sent from an address that is no longer ours, or not yet, gets no answer, and
-            // TCP tries it for many seconds
+            // starts again: packets from an address that is no longer this host's, or not yet, get
+            // no answer, and TCP repeats them for many seconds
             let now = (Instant::now(), self.path.borrow_and_update().addresses);
             if now.1 != begun.1 || now.0 > begun.0 + STALE {
                 begun = now;
@@ -377,7 +376,7 @@ impl Session {
             }
         };
         drop(attempt);
-        // what waited for the old connection is stale
+        // messages for the old connection are stale
         while self.messages.try_recv().is_ok() {}
         Ok(socket)
     }
@@ -400,7 +399,7 @@ impl Session {
         self.ask_for_relay(socket).await?;
         loop {
             tokio::select! {
-                // certificates that were refused may have been renewed
+                // refused certificates may have been renewed
                 Ok(()) = self.me.chain.changed() => self.ask_for_relay(socket).await?,
                 changed = self.path.changed() => {
                     if changed.is_err() {
@@ -467,7 +466,7 @@ impl Session {
                 from,
                 bytes,
             },
-            // it sends others before they end
+            // the server sends new credentials before these end
             ToNode::Relay { credentials, .. } => {
                 self.no_relay = None;
                 CarrierEvent::Relay(self.url.clone(), credentials)
@@ -490,7 +489,7 @@ impl Session {
         Ok(())
     }
 
-    /// This node's certificates go to servers that relay for members, and to no others.
+    /// Returns the proof of membership for servers that relay for members only.
     fn prove(&mut self, reply: RelayReply) -> Option<RelayRequest> {
         match reply {
             RelayReply::Prove(key) => {
@@ -517,10 +516,10 @@ impl Session {
     }
 }
 
-/// Up to a quarter more: the clients of a server that restarts do not come all at once.
+/// Adds up to a quarter, so that the clients of a restarted server do not come all at once.
 fn with_jitter(pause: Duration) -> Duration {
     let mut random = [0];
-    // without randomness the pause is as good
+    // without randomness the pause is sufficient too
     let _ = getrandom::fill(&mut random);
     pause + pause.mul_f64(f64::from(random[0]) / 1_024.0)
 }
@@ -532,13 +531,13 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// A WebSocket over whatever carries it.
+/// A WebSocket over any stream.
 trait Socket:
     StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
     + SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error>
     + Unpin
 {
-    /// Whether this host still has the address that the connection was made from.
+    /// Returns whether this host still has the connection's local address.
     fn address_is_ours(&self) -> bool;
 }
 
@@ -571,7 +570,7 @@ mod tests {
             backoff.passed(false);
         }
         assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 5_000, 5_000]);
-        // it came back, and the address changed at once
+        // the server came back, and the address changed at once
         assert_eq!(backoff.after(soon, true), Duration::ZERO);
         backoff.passed(false);
         assert_eq!(backoff.after(soon, false), Duration::from_secs(1));

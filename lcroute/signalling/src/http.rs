@@ -1,4 +1,4 @@
-//! What the server is to whoever speaks HTTP: WebSockets are for clients, all else gets what a small web server says.
+//! The server's HTTP: WebSockets are for clients; other requests get a small web server's answers.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -15,22 +15,22 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-/// A request's head is here within this time. Chosen: shorter than what a connection has in all.
+/// Time limit for a request's head. Chosen: shorter than a connection's total time.
 const HEAD: Duration = Duration::from_secs(8);
-/// Most fields of a head. Chosen: browsers send about twenty.
+/// Maximum number of header fields. Chosen: browsers send about twenty.
 const MAX_FIELDS: usize = 64;
-/// Most bytes of a head. Chosen.
+/// Maximum length of a head in bytes. Chosen.
 const MAX_HEAD: usize = 16 << 10;
 
 type Answer = Response<Full<Bytes>>;
 
-/// A stream that has become one of WebSocket frames.
+/// A stream of WebSocket frames.
 pub(crate) type WebSocketIo = TokioIo<Upgraded>;
 
-/// Answers requests of HTTP/1 until one of them is for a WebSocket, or the connection ends: then there is none.
+/// Answers requests of HTTP/1 until one is for a WebSocket; none if the connection ends first.
 ///
 /// # Errors
-/// The connection broke, or what came was no HTTP; that was answered.
+/// The connection broke, or the request was no HTTP, which was answered.
 pub(crate) async fn until_websocket<S>(stream: S) -> hyper::Result<Option<WebSocketIo>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -72,7 +72,7 @@ fn answer(mut request: Request<Incoming>) -> (Answer, Option<OnUpgrade>) {
     if !readable {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    // nobody has a second question: places are for clients
+    // one request per connection: places are for clients
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     (answer, None)
 }

@@ -1,11 +1,12 @@
-//! Nodes on one LAN find each other without a server, by multicast DNS (RFC 6762) and service discovery (RFC 6763).
+//! Nodes on one LAN find each other by multicast DNS (RFC 6762) and service discovery (RFC 6763).
 //!
-//! A host firewall that lets mDNS in, as those of Debian and Fedora can be set, is enough: both sides learn each other's
-//! presence record, and what they then send to each other opens both firewalls. The record travels in TXT, sealed; its
-//! name changes daily. The host's own name is not claimed, so avahi and systemd-resolved have nothing to complain about.
+//! A host firewall that admits mDNS, as those of Debian and Fedora can, is enough: both sides learn
+//! each other's presence record, and their next messages open both firewalls. The record is sealed
+//! in TXT strings; its name changes daily. The host's own name is not claimed, so there is no
+//! conflict with avahi and systemd-resolved.
 //!
-//! The crate `mdns-sd` does it, in a thread of its own. It remembers whatever hosts of the LAN announce, without a bound: where
-//! that becomes more than a LAN has, it is ended and begun anew after a pause.
+//! The crate `mdns-sd` does the work in its own thread. It stores all announcements of the LAN,
+//! without a bound: if they exceed `MOST_CACHED`, it is restarted after a pause.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,15 +27,15 @@ const SERVICE: &str = "_lcroute._udp.local.";
 const STRING: usize = 240;
 /// Keys of these strings.
 const KEYS: [&str; 3] = ["r0", "r1", "r2"];
-/// How often interfaces and memory are looked at.
+/// Interval of checks of interfaces and memory, in seconds.
 const LOOK: u32 = 2;
-/// More records of the LAN than this are a flood (chosen: a thousand nodes have some five each).
+/// Number of cached records that counts as a flood. Chosen: a thousand nodes have some five each.
 const MOST_CACHED: i64 = 10_000;
-/// Pause before mDNS is begun anew.
+/// Pause before mDNS is started again.
 const PAUSE: Duration = Duration::from_secs(60);
-/// How long the goodbye may take.
+/// Time limit for the goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// It has ended by itself so soon only where something is wrong.
+/// Run time below which an end by itself counts as a failure.
 const SOON: Duration = Duration::from_secs(10);
 
 /// The LANs of this host, as a carrier.
@@ -46,7 +47,7 @@ pub struct Lan {
 }
 
 impl Lan {
-    /// Announces and looks on the interfaces that [`Self::set_interfaces`] names; to be called within a tokio runtime.
+    /// Works on the interfaces of [`Self::set_interfaces`]; to be called within a tokio runtime.
     pub(crate) fn start(carrier: CarrierId, port: u16, events: mpsc::Sender<CarrierEvent>) -> Self {
         let (record, records) = watch::channel(None);
         let interfaces = Arc::default();
@@ -64,21 +65,19 @@ impl Lan {
         }
     }
 
-    /// Says goodbye.
     pub(crate) async fn end(self) {
         let Self { record, task, .. } = self;
-        // the task ends with it
+        // dropping the channel ends the task
         drop(record);
         let _ = timeout(GOODBYE, task).await;
     }
 
-    /// Interfaces that are LANs.
     pub(crate) fn interfaces(&self) -> BTreeSet<String> {
         let known = self.interfaces.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// These interfaces are LANs. It takes some seconds to take effect.
+    /// Sets the interfaces that are LANs; takes effect within seconds.
     pub(crate) fn set_interfaces(&self, names: BTreeSet<String>) {
         *self
             .interfaces
@@ -105,11 +104,11 @@ struct Session {
     events: mpsc::Sender<CarrierEvent>,
 }
 
-/// Why a run of mDNS has ended.
+/// The reason for which a run of mDNS has ended.
 enum Ended {
-    /// This carrier is no longer wanted.
+    /// The carrier was dropped.
     Dropped,
-    /// Its thread has gone, or does not follow.
+    /// Its thread has ended, or does not respond.
     Failed(String),
     Flooded,
 }
@@ -121,7 +120,7 @@ impl Session {
             let why = match self.daemon() {
                 Ok(daemon) => {
                     let why = self.work(&daemon).await;
-                    // it says goodbye for what was registered
+                    // it sends goodbyes for all registrations
                     if let Ok(ended) = daemon.shutdown() {
                         let _ = timeout(GOODBYE, ended.recv_async()).await;
                     }
@@ -147,15 +146,14 @@ impl Session {
         }
     }
 
-    /// Whether this carrier is no longer wanted.
     fn is_dropped(&self) -> bool {
         self.records.has_changed().is_err()
     }
 
-    /// Waits before mDNS is begun anew; no longer than this carrier is wanted.
+    /// Waits before mDNS is started again, or until the carrier is dropped.
     async fn pause(&mut self) {
         let dropped = async { while self.records.changed().await.is_ok() {} };
-        // either is an end
+        // both outcomes end the pause
         let _ = timeout(PAUSE, dropped).await;
     }
 
@@ -183,7 +181,7 @@ impl Session {
         loop {
             tokio::select! {
                 _ = self.records.changed() => {
-                    // a record that came before the end is a change as well
+                    // a record published before the end is a change too
                     if self.is_dropped() {
                         return Ended::Dropped;
                     }
@@ -194,7 +192,7 @@ impl Session {
                         Err(e) => return Ended::Failed(e.to_string()),
                         Ok(name) => {
                             let before = registered.replace(name.clone());
-                            // yesterday's name
+                            // the name of the day before
                             if let Some(before) = before.filter(|before| *before != name) {
                                 let _ = daemon.unregister(&before);
                             }
@@ -217,14 +215,14 @@ impl Session {
         }
     }
 
-    /// Announces our record; under which name.
+    /// Announces this node's record; returns its name.
     fn register(&self, daemon: &ServiceDaemon, record: &Published) -> mdns_sd::Result<String> {
         let instance = instance_name(&record.name);
         let host = format!("{instance}.local.");
         let strings = strings_of(&record.sealed);
         let mut info =
             ServiceInfo::new(SERVICE, &instance, &host, "", self.port, strings)?.enable_addr_auto();
-        // it comes from a key: nobody else has it
+        // the name comes from a key, so it is unique
         info.set_requires_probe(false);
         let name = info.get_fullname().to_owned();
         daemon.register(info)?;
@@ -249,12 +247,12 @@ impl Session {
             ServiceEvent::ServiceRemoved(_, name) => CarrierEvent::RecordGone { carrier, name },
             _ => return,
         };
-        // the daemon is ending
+        // fails only while the daemon ends
         let _ = self.events.send(event).await;
     }
 }
 
-/// Sixteen letters and digits of a record's name.
+/// Returns sixteen letters and digits of a record's name.
 fn instance_name(name: &[u8; 32]) -> String {
     const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let digits = name[..16].iter().map(|byte| DIGITS[usize::from(byte & 31)]);
@@ -311,7 +309,7 @@ mod tests {
         }));
         drop(record);
         session.pause().await;
-        // mDNS is not begun: that takes more than one poll
+        // mDNS is not started: that takes more than one poll
         let mut run = Box::pin(session.run());
         let ended = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_ready()));
         assert!(ended.await);

@@ -1,8 +1,10 @@
-//! Carriers of signalling: live ones say who is present and deliver sealed messages; slow ones hold one presence record a
-//! node.
+//! Carriers of signalling: live ones report present peers and deliver sealed messages; slow ones
+//! store one presence record per node.
 //!
-//! [`server`] is met by [`client`] over WebSocket, in the words of [`lcroute_overlay::server`]. On a LAN ([`Lan`]) and in a folder ([`Spool`])
-//! nodes find each other's records without a server, in a DHT and a Matrix room through a program beside the daemon ([`Reach`]). [`Carriers`] holds those that a node has.
+//! [`client`] connects to [`server`] over WebSocket, with the messages of
+//! [`lcroute_overlay::server`]. On a LAN ([`Lan`]) and in a folder ([`Spool`]) nodes find each
+//! other's records without a server, and in a DHT and a Matrix room through a program beside the
+//! daemon ([`Reach`]). [`Carriers`] holds the carriers of a node.
 
 mod carrier;
 mod carriers;

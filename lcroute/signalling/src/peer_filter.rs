@@ -1,4 +1,4 @@
-//! A socket of the relay takes what comes from permitted peers; the kernel drops the rest before it wakes anybody.
+//! Filter of a relay's socket: the kernel drops datagrams of peers without permission.
 
 use std::io;
 use std::net::IpAddr;
@@ -6,24 +6,24 @@ use std::net::IpAddr;
 use socket2::{SockFilter, SockRef};
 use tokio::net::UdpSocket;
 
-/// Classic BPF, as all here (linux/bpf_common.h): loads the 32 bits at an offset (`BPF_LD | BPF_W | BPF_ABS`).
+/// Classic BPF (linux/bpf_common.h): loads the 32 bits at an offset (`BPF_LD | BPF_W | BPF_ABS`).
 const LOAD_WORD: u16 = 0x20;
-/// Skips instructions unless what was loaded is this value (`BPF_JMP | BPF_JEQ | BPF_K`).
+/// Skips instructions unless the loaded word is this value (`BPF_JMP | BPF_JEQ | BPF_K`).
 const IS_EQUAL: u16 = 0x15;
-/// Ends, and lets in so many bytes of the datagram (`BPF_RET | BPF_K`).
+/// Ends, and accepts this number of bytes of the datagram (`BPF_RET | BPF_K`).
 const RETURN: u16 = 0x06;
-/// Offsets from it on count from the IP header (`SKF_NET_OFF`, linux/filter.h).
+/// Base of offsets from the IP header (`SKF_NET_OFF`, linux/filter.h).
 const NETWORK_HEADER: u32 = (-0x10_0000_i32) as u32;
 /// Offset of the source in an IPv4 header (RFC 791 §3.1).
 const SOURCE_V4: u32 = NETWORK_HEADER + 12;
 /// Offset of the source in an IPv6 header (RFC 8200 §3).
 const SOURCE_V6: u32 = NETWORK_HEADER + 8;
 
-/// Lets datagrams of these peers into a socket, and no others.
+/// Limits a socket to datagrams of these peers.
 pub(crate) fn permit(socket: &UdpSocket, peers: &[IpAddr]) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.attach_filter(&program(peers)).or_else(|e| {
-        // the kernel has room for so many instructions of a socket: the relay looks at all, then
+        // the kernel bounds a filter's instructions: beyond, the relay checks all datagrams itself
         tracing::debug!("no filter for {} peers: {e}", peers.len());
         socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, u32::MAX)])
     })
@@ -34,7 +34,7 @@ fn program(peers: &[IpAddr]) -> Vec<SockFilter> {
     let unless = |value, skip| SockFilter::new(IS_EQUAL, 0, skip, value);
     let give = |bytes| SockFilter::new(RETURN, 0, 0, bytes);
     let mut program = Vec::new();
-    // a socket is of one family
+    // each socket has one family
     let v4 = peers.iter().filter_map(|ip| match ip {
         IpAddr::V4(v4) => Some(v4.to_bits()),
         IpAddr::V6(_) => None,
@@ -47,7 +47,7 @@ fn program(peers: &[IpAddr]) -> Vec<SockFilter> {
     }
     for ip in peers {
         if let IpAddr::V6(v6) = ip {
-            // a part of 32 bits, and what is left to skip: the most random part first
+            // parts of 32 bits, the most random first, with the number of instructions to skip
             for (part, skip) in [(3, 7), (2, 5), (1, 3), (0, 1)] {
                 let word = (v6.to_bits() >> (96 - 32 * part)) as u32;
                 program.extend([load(SOURCE_V6 + 4 * part), unless(word, skip)]);
@@ -79,7 +79,7 @@ mod tests {
             let (from_permitted, _) = bound(permitted).await;
             let (from_other, _) = bound(other).await;
             let permitted: IpAddr = permitted.parse().unwrap();
-            // before a permission: nobody
+            // without a permission no peer passes
             permit(&relayed, &[]).unwrap();
             from_permitted.send_to(b"too early", at).await.unwrap();
             let similar = match permitted {

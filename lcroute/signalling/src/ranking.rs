@@ -1,5 +1,5 @@
-//! Which of many signalling servers a node uses: the best by rendezvous hashing, an order that all members of its network
-//! have without talking about it. Where one does not answer the next is used, too, until it does.
+//! Choice among signalling servers: the best by rendezvous hashing, which gives all members one
+//! order without messages. If one does not answer, the next is used too, until it does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use librecast::id::derive;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// So many servers that answer are used. Two nodes of which one does not reach the best still have two in common.
+/// Number of answering servers in use. If one node cannot reach the best, two are still in common.
 const USED: usize = 3;
-/// A server is left when better ones have answered for so long: others may not have come back to them yet.
+/// Time for which better servers must answer before one is left: other nodes may return later.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Place of a server in the order of its room; the smallest is the best.
@@ -21,12 +21,12 @@ fn place(room: &Room, url: &str) -> Place {
     derive("lcroute 2026 server place", &[&room.0, url.as_bytes()])
 }
 
-/// All servers that are known, and whether each answers as far as we know.
+/// All known servers, and whether each answers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ranking(watch::Sender<BTreeMap<Place, bool>>);
 
 impl Ranking {
-    /// Adds a server; it is out again when the result is dropped. One on this host is used whatever others there are.
+    /// Adds a server until the result is dropped. A server on this host is always used.
     pub(crate) fn add(&self, room: &Room, url: &str, on_this_host: bool) -> Rank {
         let place = (!on_this_host).then(|| place(room, url));
         if let Some(place) = place {
@@ -42,7 +42,7 @@ impl Ranking {
     }
 }
 
-/// One server's place among all.
+/// One server's place in the ranking.
 #[derive(Debug)]
 pub(crate) struct Rank {
     place: Option<Place>,
@@ -66,7 +66,7 @@ impl Rank {
         self.wait(true).await;
     }
 
-    /// Waits until it is not needed any more.
+    /// Waits until this server is not needed any more.
     pub(crate) async fn over(&mut self) {
         self.over_for(GRACE).await;
     }
@@ -94,14 +94,14 @@ impl Rank {
                 .count()
                 < USED
         };
-        // the sender is here, too: it does not end
+        // cannot fail, as this holds a sender too
         let _ = self
             .changes
             .wait_for(|servers| is_used(servers) == used)
             .await;
     }
 
-    /// Whether it answers.
+    /// Sets whether it answers.
     pub(crate) fn answers(&self, answers: bool) {
         let Some(place) = self.place else { return };
         self.servers.send_if_modified(|servers| {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use librecast::id::SecretKey;
 
-    /// Enough for what is due at once.
+    /// Enough for anything that is due at once.
     const MOMENT: Duration = Duration::from_millis(50);
 
     fn room(seed: u8) -> Room {
@@ -131,7 +131,7 @@ mod tests {
         timeout(Duration::ZERO, rank.come()).await.is_ok()
     }
 
-    /// Whether it is not needed any more, now that better ones have answered for `grace`.
+    /// Returns whether it is not needed any more, after better ones answered for `grace`.
     async fn is_over(rank: &mut Rank, grace: Duration) -> bool {
         timeout(MOMENT, rank.over_for(grace)).await.is_ok()
     }
@@ -158,7 +158,7 @@ mod tests {
         of_b.reverse();
         let first = used(&mut of_a).await;
         assert_eq!((first.len(), &first), (USED, &used(&mut of_b).await));
-        // one of them has gone for a: two are in common still
+        // one of them fails for a: two are still in common
         of_a[first[0]].answers(false);
         let now = used(&mut of_a).await;
         assert_eq!(now.len(), USED + 1);
@@ -213,7 +213,7 @@ mod tests {
         all[best].answers(true);
         assert!(!is_over(&mut all[last], GRACE).await, "not at once");
         assert!(is_over(&mut all[last], Duration::ZERO).await);
-        // a server that is configured no more does not count
+        // a removed server does not count
         drop(all.remove(best));
         assert_eq!(used(&mut all).await.len(), 3);
     }

@@ -1,8 +1,9 @@
-//! A DHT and a Matrix room as carriers, through `lcroute-reach`: a program beside the daemon, without rights, which alone reads
-//! what strangers on the Internet send.
+//! A DHT and a Matrix room as carriers, through `lcroute-reach`: an unprivileged program beside the
+//! daemon, which alone parses input from strangers on the Internet.
 //!
-//! The daemon listens on `reach.sock` and says what to hold and whom to look for ([`librecast::reach`]); it signs, and takes what
-//! comes back as a presence record from anybody. Where the program is missing, the daemon says so and goes on without.
+//! The daemon listens on `reach.sock`, and sends the items to hold and the keys to look up
+//! ([`librecast::reach`]). It signs the items, and handles replies as presence records of unknown
+//! origin. Without the program, its doors show that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,95 +28,95 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::reach_line::{self, Said};
 
-/// How often names are looked at, which change with the day.
+/// Interval at which names are checked, which change daily.
 const NAMES: Duration = Duration::from_secs(60);
-/// A mailbox holds one record, of whoever signed last: a newcomer signs anew after this pause, which doubles. Chosen: its issuer
-/// looks again after 4 and 8 s where it has just found somebody.
+/// First pause before a new node signs its record again, doubled each time: a mailbox holds only
+/// the last one. Chosen: an issuer looks again after 4 and 8 s if it has just found a node.
 const SIGN_AGAIN: Duration = Duration::from_secs(8);
 /// Longest such pause: an issuer that is away for days costs some 40 kB an hour.
 const LAST_SIGN_AGAIN: Duration = Duration::from_secs(3_600);
 /// Seconds of a day: names change with it.
 const DAY: u64 = 86_400;
-/// Former epochs under which names are looked up, the latest ones. Chosen: with the newest one they make eight nodes as many keys
-/// as a plan may have.
+/// Number of former epochs for look-ups, the latest ones. Chosen: with the newest one they give
+/// eight nodes as many keys as a plan may have.
 const FORMER: usize = 3;
-/// A program that takes no line for so long is let go. Chosen: a thousand times what it takes.
+/// Time limit for the program to accept a line. Chosen: a thousand times its usual time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After an accept that failed: most likely there are too many open files.
+/// Pause after a failed accept, most likely for want of file descriptors.
 const RETRY: Duration = Duration::from_millis(100);
-/// What doors say while nobody has connected.
+/// Text of doors without a connected program.
 const ABSENT: &str = "lcroute-reach does not run: systemctl enable --now lcroute-reach";
 
-/// Where the program connects; the file goes with the carrier.
+/// The socket for the program; dropping it removes the file.
 #[derive(Debug)]
 pub struct ReachSocket {
-    /// Bound, with the rights of whom it is for.
+    /// The bound socket, with rights for the program alone.
     pub listener: StdListener,
-    /// Where it is bound.
+    /// Its path.
     pub path: PathBuf,
 }
 
 impl Drop for ReachSocket {
     fn drop(&mut self) {
-        // somebody may have removed it already
+        // the file may be removed already
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Whom this node looks for.
+/// The nodes that this node searches for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seeking {
-    /// Whom this node asks for a link although it may not be known there.
+    /// The issuer, which may not know this node yet.
     pub issuer: Option<PeerId>,
     /// Members that cannot be reached.
     pub peers: Vec<PeerId>,
-    /// Whether newcomers look for this node.
+    /// Whether new nodes search for this node.
     pub invites: bool,
-    /// Under which names; none: those of epoch 0.
+    /// The epochs of the names; none: epoch 0.
     pub epochs: Option<RendezvousEpochs>,
 }
 
-/// An account of Matrix, and the room where its nodes meet others.
+/// An account of Matrix, and the room where its nodes meet other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// `https://HOST` of its server.
     pub homeserver: String,
     /// The room.
     pub room: Room,
-    /// Its name, if that is to be verified.
+    /// Its name, if it is to be verified.
     pub user: Option<String>,
-    /// Lets lcroute-reach act for it.
+    /// The token with which lcroute-reach acts for it.
     pub token: AccessToken,
 }
 
-/// By what the carriers of the program are known.
+/// The ids of the program's carriers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReachIds {
     pub(crate) dht: CarrierId,
     pub(crate) matrix: CarrierId,
 }
 
-/// What a plan is made of.
+/// The inputs of a plan.
 #[derive(Debug, Clone, Default)]
 struct Wish {
-    /// Nodes by which the DHT is entered, if it is used.
+    /// Entry nodes of the DHT, if it is used.
     dht: Option<Vec<String>>,
     account: Option<Account>,
     record: Option<Published>,
     seeking: Seeking,
-    /// Whom this node has looked for in vain for a while.
+    /// Nodes that this node has searched for in vain for a while.
     in_vain: BTreeSet<PeerId>,
     round: u64,
 }
 
-/// How it stands with both, as the program says.
+/// The state of both carriers, as the program reports it.
 #[derive(Debug, Default)]
 struct Standing {
     dht: State,
     room: RoomState,
 }
 
-/// The DHT and the room, by way of the program.
+/// The DHT and the room, through the program.
 #[derive(Debug)]
 pub struct Reach {
     wish: watch::Sender<Wish>,
@@ -155,7 +156,7 @@ impl Reach {
         Self { wish, state, task }
     }
 
-    /// Uses the DHT that these nodes enter, or none, and meets in this account's room, or in none.
+    /// Sets the entry nodes of the DHT, or none, and the account of the room, or none.
     pub(crate) fn set(&self, dht: Option<&[String]>, account: Option<&Account>) {
         self.wish.send_if_modified(|wish| {
             let is_new = wish.dht.as_deref() != dht || wish.account.as_ref() != account;
@@ -165,24 +166,22 @@ impl Reach {
         });
     }
 
-    /// Whether the DHT is used.
     pub(crate) fn uses_dht(&self) -> bool {
         self.wish.borrow().dht.is_some()
     }
 
-    /// The room that is used.
     pub(crate) fn room(&self) -> Option<Room> {
         let wish = self.wish.borrow();
         wish.account.as_ref().map(|account| account.room.clone())
     }
 
-    /// Whom to look for.
+    /// Sets the nodes to search for.
     pub(crate) fn seek(&self, seeking: &Seeking) {
         let seeking = seeking.clone();
         self.wish.send_modify(|wish| wish.seeking = seeking);
     }
 
-    /// Whether nodes of the DHT answer, and in words.
+    /// Returns whether nodes of the DHT answer, with a note.
     pub(crate) fn dht_standing(&self) -> (bool, String) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let Some(Standing { dht: state, .. }) = &*state else {
@@ -196,7 +195,7 @@ impl Reach {
         (true, note)
     }
 
-    /// Whether others find this node in the room, and in words.
+    /// Returns whether other nodes find this node in the room, with a note.
     pub(crate) fn room_standing(&self) -> (bool, String) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let Some(Standing { room: state, .. }) = &*state else {
@@ -229,14 +228,13 @@ impl Carrier for Reach {
     }
 
     fn path_changed(&self, change: PathChange) {
-        // who is lost with a link is sought anew without that
+        // members that are lost with a link are sought anyway
         if change == PathChange::Addresses {
             self.wish.send_modify(|wish| wish.round += 1);
         }
     }
 }
 
-/// Where the program is to meet.
 fn meeting(wish: &Wish) -> Option<Meeting> {
     let account = wish.account.clone()?;
     let keep = wish.record.as_ref().map(|record| Keep {
@@ -254,7 +252,7 @@ fn meeting(wish: &Wish) -> Option<Meeting> {
     })
 }
 
-/// When this node has signed its record for a mailbox, and when it does so again.
+/// The signatures of a new node's record for a mailbox: the last one, and the time of the next.
 #[derive(Debug)]
 struct Newcomer {
     issuer: Option<PeerId>,
@@ -273,7 +271,7 @@ impl Newcomer {
         }
     }
 
-    /// The time to sign by, for the mailbox of this issuer.
+    /// Returns the time to sign, for the mailbox of this issuer.
     fn signed(&mut self, issuer: Option<PeerId>, unix: u64, now: Instant) -> u64 {
         if self.issuer != issuer {
             *self = Self::new(issuer, unix, now);
@@ -285,7 +283,7 @@ impl Newcomer {
         self.signed
     }
 
-    /// Returns when it is time to sign again.
+    /// Completes when the next signature is due.
     async fn is_due(&self) {
         match self.issuer {
             Some(_) => sleep_until(self.next).await,
@@ -294,7 +292,7 @@ impl Newcomer {
     }
 }
 
-/// What the program is to do with the DHT at the time `unix`; what is for a mailbox has been signed at the time `signed`.
+/// Returns the plan for the DHT at the time `unix`; items for a mailbox have the time `signed`.
 fn plan(
     wish: &Wish,
     (network, key): (&NetworkId, &SecretKey),
@@ -313,7 +311,7 @@ fn plan(
     }
     let epochs = seeking.epochs.clone();
     let epochs = epochs.unwrap_or(RendezvousEpochs::new(*network));
-    // who was away since an expulsion is under a former name
+    // members that were away since an expulsion are under former names
     let former = epochs.former().iter().take(FORMER);
     let newest = epochs.newest();
     let epochs: Vec<&Rendezvous> = [newest].into_iter().chain(former).collect();
@@ -321,7 +319,7 @@ fn plan(
         let peer = *peer;
         epochs.iter().map(move |epoch| epoch.key_of(&peer, unix))
     };
-    // a clock that is wrong by more than half a day says another day: who is found there is told of it
+    // a clock that is wrong by half a day or more gives other days: nodes found there learn of it
     let in_vain = seeking.peers.iter().filter(|p| wish.in_vain.contains(p));
     let days = [unix.saturating_sub(DAY), unix.saturating_add(DAY)];
     let other_days = in_vain.flat_map(|peer| days.map(|day| newest.key_of(peer, day)));
@@ -372,7 +370,7 @@ impl Service {
         }
     }
 
-    /// Returns when the program has gone, or says what it may not.
+    /// Returns when the program has gone, or sent an invalid line.
     async fn converse(&mut self, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut lines = Lines::new(read);
@@ -391,7 +389,7 @@ impl Service {
                     Err(_) => return Ok(()),
                 },
                 _ = names.tick() => {
-                    // those of the last look that are sought still
+                    // nodes of the last round that are still sought
                     let now: BTreeSet<_> = self.wishes.borrow().seeking.peers.iter().copied().collect();
                     in_vain = now.intersection(&sought).copied().collect();
                     sought = now;
@@ -463,7 +461,7 @@ impl Service {
     }
 
     async fn tell(&self, event: CarrierEvent) {
-        // the daemon ends otherwise, and this task with it
+        // fails only while the daemon ends, and this task with it
         let _ = self.events.send(event).await;
     }
 }
@@ -480,12 +478,12 @@ async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-/// Sends others away as long as there is one.
+/// Refuses further programs while one is connected.
 async fn refuse(listener: &UnixListener) {
     loop {
         let (_, mut write) = accept(listener).await.into_split();
         let error = ToReach::Error("another lcroute-reach is connected".into());
-        // the asker may have gone
+        // the program may have gone
         let _ = send(&mut write, &error).await;
     }
 }
@@ -496,7 +494,7 @@ async fn send(write: &mut OwnedWriteHalf, line: &ToReach) -> io::Result<()> {
     timeout(WRITE_TIMEOUT, write.write_all(&text)).await?
 }
 
-/// Lines of bounded length; what has come of one is kept while other things happen.
+/// Lines of bounded length; a partial line is kept while other events are handled.
 struct Lines {
     read: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
@@ -510,7 +508,7 @@ impl Lines {
         }
     }
 
-    /// The next line; an empty one at the end. Nothing is lost where the future is dropped.
+    /// Returns the next line; an empty one at the end. Cancel-safe.
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let room = (MAX_LINE + 1).saturating_sub(self.line.len()) as u64;
         let mut limited = (&mut self.read).take(room);
@@ -561,7 +559,7 @@ mod tests {
         let times: Vec<_> = (0..12)
             .map(|_| {
                 let now = newcomer.next;
-                // also where the clock was set back
+                // even if the clock was set back
                 let signed = newcomer.signed(issuer, NOON, now);
                 assert!(signed > last);
                 last = signed;
@@ -658,7 +656,7 @@ mod tests {
         let (before, now) = (with(&[1]), with(&[3, 2, 1]));
         let issuer = plan_of(1, 2, &now, true);
         assert!(issuer.is_bounded());
-        // the same keys: what differs is what they know
+        // both have the same keys, and know different epochs
         let (member, expelled) = (plan_of(2, 1, &now, false), plan_of(2, 1, &before, false));
         assert!(meets(&issuer, &member) && meets(&member, &issuer));
         assert!(
@@ -671,7 +669,7 @@ mod tests {
             !meets(&old, &issuer) && meets(&issuer, &old),
             "epoch 0 is the last"
         );
-        // the most that are sought, each under four names
+        // the maximum number of nodes, each under four names
         let many = with(&[9, 8, 7, 6, 5, 4, 3, 2, 1]);
         let mut wish = wish();
         wish.seeking.peers = (10..18).map(|n| key(n).peer_id()).collect();
@@ -714,7 +712,6 @@ mod tests {
             BufReader::new(UnixStream::connect(path).await.unwrap())
         }
 
-        /// The next event that is no change of doors.
         async fn record(&mut self) -> (String, Vec<u8>) {
             loop {
                 match self.events.recv().await.unwrap() {
@@ -769,7 +766,7 @@ mod tests {
         say(&mut program, &seen(plan.seek[0], 2)).await;
         let (name, sealed) = world.record().await;
         assert_eq!((name, sealed[0]), (plan.seek[0].to_string(), 2));
-        // nobody is sought any more: a new plan
+        // no node is sought any more: a new plan
         world.reach.seek(&Seeking::default());
         let Some(ToReach::Plan(Some(next))) = line(&mut program).await else {
             panic!("no plan");
@@ -785,10 +782,10 @@ mod tests {
         for bytes in garbage {
             let mut program = world.connect().await;
             assert!(matches!(line(&mut program).await, Some(ToReach::Plan(_))));
-            // it may have gone before it has all of it
+            // the program may have gone before it has sent all
             let _ = program.get_mut().write_all(bytes).await;
             let mut rest = Vec::new();
-            // a reset says the same
+            // a reset means the same
             let _ = program.read_to_end(&mut rest).await;
             assert_eq!(rest, b"");
         }
@@ -814,7 +811,7 @@ mod tests {
             panic!("no error");
         };
         assert!(error.contains("another"), "{error}");
-        // the first one goes on
+        // the first one continues
         world.reach.path_changed(PathChange::Addresses);
         assert!(matches!(line(&mut first).await, Some(ToReach::Plan(_))));
         let path = world.folder.path().join("reach.sock");
@@ -862,7 +859,7 @@ mod tests {
         let (name, sealed) = world.record().await;
         assert_eq!(name, format!("@b:a.example {}", Base58([7; 32])));
         assert_eq!(sealed[0], 3);
-        // what a program says that was taken over is bounded, and steers no terminal
+        // text of a compromised program is bounded, and without terminal control
         let state = RoomState {
             problem: Some("\x1b[2Jbad ".repeat(1_000)),
             ..RoomState::default()
@@ -890,7 +887,7 @@ mod tests {
             line(&mut program).await,
             Some(ToReach::Plan(None))
         ));
-        // what came after the room was left is not taken
+        // values that come after the room was left are not accepted
         say(&mut program, &FromReach::State(State::default())).await;
         assert!(matches!(
             world.events.recv().await,

@@ -1,5 +1,4 @@
-//! Lines of lcroute-reach, as far as they count for the daemon, without I/O. Whoever takes over that program says what he
-//! likes here.
+//! Validation of lcroute-reach's lines, without I/O. A compromised program can send any line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,42 +6,41 @@ use lcroute_overlay::{CarrierKind, MAX_RECORD};
 use librecast::plain::clean;
 use librecast::reach::{FromReach, Key, MAX_NAME, RoomState, State};
 
-/// Most reasons for drops that are shown. Chosen: twice those that there are.
+/// Maximum number of reasons for drops that are shown. Chosen: twice the existing ones.
 const MAX_REASONS: usize = 16;
-/// Longest text that is shown, in characters. Chosen: two lines of a terminal.
+/// Maximum length of a shown text, in characters. Chosen: two lines of a terminal.
 pub const MAX_TEXT: usize = 200;
 
-/// A line that counts.
+/// A valid line.
 #[derive(Debug)]
 pub enum Said {
-    /// A presence record, of whoever made it.
+    /// A presence record of unknown origin.
     Record {
-        /// Where it was found.
+        /// The kind of its carrier.
         kind: CarrierKind,
-        /// Tells it from others of its kind.
+        /// Its name among records of its kind.
         name: String,
-        /// As it was found.
+        /// Its bytes.
         sealed: Vec<u8>,
     },
-    /// How the DHT is.
+    /// The state of the DHT.
     Dht(State),
-    /// How the room is.
+    /// The state of the room.
     Room(RoomState),
 }
 
-/// Reads a line: nothing where nobody asked for what it says. `asked` are the keys of the plan; `has_room` says that an account
-/// is in use.
+/// Parses a line; none for values not in `asked`, the plan's keys, or of a room without `has_room`.
 ///
 /// # Errors
 ///
-/// It is no line of such a program.
+/// The line is not valid.
 pub fn read(
     line: &[u8],
     asked: &BTreeSet<Key>,
     has_room: bool,
 ) -> Result<Option<Said>, serde_json::Error> {
     Ok(match serde_json::from_slice(line)? {
-        // the day, or who is sought, may have changed meanwhile
+        // the day or the sought nodes may have changed meanwhile
         FromReach::Seen { key, value } => {
             let counts = asked.contains(&key) && value.0.len() <= MAX_RECORD;
             counts.then(|| Said::Record {
@@ -76,14 +74,14 @@ pub fn read(
     })
 }
 
-/// Neither many nor long, so that nobody fills memory.
+/// Bounds number and length of the reasons.
 fn bound(dropped: &mut BTreeMap<String, u64>) {
     let all = std::mem::take(dropped).into_iter();
     let some = all.take(MAX_REASONS);
     *dropped = some.map(|(reason, n)| (shown(&reason), n)).collect();
 }
 
-/// Nor steers a terminal.
+/// Bounds a text, and removes terminal control characters.
 fn shown(text: &str) -> String {
     clean(&text.chars().take(MAX_TEXT).collect::<String>())
 }

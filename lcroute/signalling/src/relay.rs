@@ -28,34 +28,34 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use crate::peer_filter;
 
-/// Longest datagram in bytes.
+/// Maximum length of a datagram in bytes.
 const MAX_DATAGRAM: usize = 10_000;
-/// Messages that may wait for a stream.
+/// Maximum number of messages that wait for a stream.
 const STREAM_QUEUE: usize = 256;
-/// Messages that leave in one write.
+/// Maximum number of messages in one write.
 const WRITE_BATCH: usize = 64;
-/// A stream has an allocation within this time, and takes what it is sent.
+/// Time limit for a stream to get an allocation, and to accept data.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a busy relay tells what it does.
+/// Interval at which a busy relay logs its use.
 const REPORT: Duration = Duration::from_secs(300);
 
-/// STUN answers a second and at once: they are longer than a request, whose source may be forged (chosen: 5 Mbit/s).
+/// STUN answers: they are longer than a request, whose source may be forged. Chosen: 5 Mbit/s.
 const STUN_ANSWERS: Rate = Rate::per_second(10_000, 10_000);
 
-/// How a server relays.
+/// The configuration of a server's relay.
 #[derive(Clone)]
 pub struct RelaySettings {
-    /// Whether it relays for everybody who is registered, and asks for no proof of membership.
+    /// Whether every registered node may use it, without a proof of membership.
     pub open: bool,
     /// Whether peers may have private addresses, or be near.
     pub private: bool,
-    /// Bits a second of one node, both directions together.
+    /// Bit/s of one node, both directions together.
     pub rate: u64,
-    /// Bits a second of all.
+    /// Bit/s of all nodes.
     pub rate_total: u64,
-    /// Public addresses of this host, where a NAT stands before it: one of each family counts.
+    /// Public addresses of this host behind a NAT: one of each family is used.
     pub addresses: Vec<IpAddr>,
-    /// Whether this host reaches an address without a router.
+    /// Predicate: this host reaches an address without a router.
     pub is_near: HasAddress,
 }
 
@@ -65,14 +65,13 @@ impl fmt::Debug for RelaySettings {
     }
 }
 
-/// The relay of a running server.
 #[derive(Debug)]
 pub(crate) struct Relay {
     udp: Arc<UdpSocket>,
     dual: bool,
     addresses: Vec<IpAddr>,
     rate: u64,
-    /// What members prove their membership to; none: the relay is open.
+    /// The key for proofs of membership; none: the relay is open.
     proof: Option<ProofKey>,
     state: Mutex<State>,
 }
@@ -100,7 +99,7 @@ impl Drop for Opened {
 }
 
 impl Relay {
-    /// `most`: sockets that it may open.
+    /// Returns a relay with at most `most` sockets.
     pub(crate) fn new(
         settings: RelaySettings,
         udp: Arc<UdpSocket>,
@@ -136,18 +135,18 @@ impl Relay {
         }))
     }
 
-    /// What a node is to seal its certificates to; none: the relay is open.
+    /// Returns the key to which nodes seal their certificates; none: the relay is open.
     pub(crate) fn asks_for_proof(&self) -> Option<[u8; 32]> {
         self.proof.as_ref().map(ProofKey::public)
     }
 
-    /// Whether a registered node is a member of its room's network.
+    /// Checks that a registered node is a member of its room's network.
     pub(crate) fn check(&self, sealed: &[u8], node: (&PeerId, &Room)) -> Result<(), NotProven> {
         let proof = self.proof.as_ref();
         proof.map_or(Ok(()), |key| key.check(sealed, node, unix_now()))
     }
 
-    /// What a node gets that is registered in a room: always under the same name, so that its bounds stay one node's.
+    /// Returns credentials for a registered node, always with the same name: bounds apply per node.
     pub(crate) fn offer(&self, peer: &PeerId, room: &Room) -> (ToNode, Duration) {
         let now = Instant::now().into_std();
         let core = &self.locked().core;
@@ -159,7 +158,7 @@ impl Relay {
         (message, Duration::from_secs(lifetime.into()))
     }
 
-    /// Says something of a client: clients that keep trying cannot fill the log.
+    /// Logs a message about a client, within bounds: repeated attempts cannot fill the log.
     pub(crate) fn log(&self, what: &fmt::Arguments<'_>) {
         let now = Instant::now().into_std();
         if let Some(left_out) = self.locked().log_limit.admit(now) {
@@ -167,7 +166,6 @@ impl Relay {
         }
     }
 
-    /// Looks after times.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut tick = interval(Duration::from_secs(1));
         loop {
@@ -188,7 +186,7 @@ impl Relay {
         }
     }
 
-    /// A datagram that came at the server's port and is no binding request.
+    /// Handles a datagram at the server's port that is no binding request.
     pub(crate) fn handle_datagram(self: &Arc<Self>, from: SocketAddr, datagram: &[u8]) {
         let client = Client {
             address: from,
@@ -203,11 +201,11 @@ impl Relay {
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
-        // panics of the STUN parser stay behind its fence; a table may lack an entry, no more
+        // panics of the STUN parser do not pass its fence; at worst a table lacks an entry
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets something happen, and does what follows; nothing of it waits.
+    /// Changes the state machine, and carries out its outputs without waiting.
     fn with_core<T>(self: &Arc<Self>, change: impl FnOnce(&mut RelayServer) -> T) -> T {
         let mut state = self.locked();
         let changed = change(&mut state.core);
@@ -226,7 +224,7 @@ impl Relay {
                         state.core.note_stream_full();
                     }
                 }
-                // what does not fit is lost, as datagrams are
+                // a message without room is lost, as datagrams are
                 None => drop(self.udp.try_send_to(&message, self.mapped(client.address))),
             },
             RelayOutput::Open {
@@ -245,7 +243,7 @@ impl Relay {
                             loop {
                                 let received = reading.recv_from(&mut buffer).await;
                                 let Some(relay) = relay.upgrade() else { return };
-                                // errors are those of single datagrams
+                                // errors concern single datagrams
                                 let Ok((n, from)) = received else { continue };
                                 let now = Instant::now().into_std();
                                 let ready_at = relay.with_core(|core| {
@@ -292,7 +290,7 @@ impl Relay {
         }
     }
 
-    /// A socket at the address from which this host speaks to the client, and what peers are told.
+    /// Opens a socket at this host's address towards the client; returns it with its public one.
     fn open(&self, client: SocketAddr, ipv6: bool) -> io::Result<(Arc<UdpSocket>, SocketAddr)> {
         let somewhere: (IpAddr, IpAddr) = if ipv6 {
             let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
@@ -306,7 +304,7 @@ impl Relay {
         } else {
             SocketAddr::new(somewhere.1, 9)
         };
-        // nothing is sent: only the kernel's choice of a source is asked for
+        // sends nothing: only asks the kernel for the source address
         let probe = std::net::UdpSocket::bind((somewhere.0, 0))?;
         probe.connect(there)?;
         let socket = std::net::UdpSocket::bind((probe.local_addr()?.ip(), 0))?;
@@ -320,7 +318,7 @@ impl Relay {
         Ok((Arc::new(socket), told))
     }
 
-    /// Serves a stream whose first byte says that it speaks TURN, until it ends.
+    /// Serves a stream that begins with TURN, until it ends.
     pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         self: &Arc<Self>,
         stream: S,
@@ -332,7 +330,7 @@ impl Relay {
         let mut waiting = Vec::with_capacity(WRITE_BATCH);
         let mut tick = interval(PATIENCE);
         tick.reset();
-        // what comes faster waits in the client's host
+        // faster data waits in the client's host
         let mut bucket = self.stream_bucket();
         let mut ready_at = Instant::now();
         loop {
@@ -370,7 +368,7 @@ impl Relay {
 
     fn stream_bucket(&self) -> TokenBucket {
         let now = Instant::now().into_std();
-        // a quarter of a second, as a user's
+        // a quarter of a second, as for a user
         TokenBucket::new(self.rate, (self.rate / 32).max(16 << 10), now)
     }
 
@@ -389,7 +387,7 @@ impl Relay {
     }
 }
 
-/// A stream that is served; dropping it ends its allocation.
+/// A served stream; dropping it ends its allocation.
 struct Entered {
     relay: Arc<Relay>,
     client: Client,
@@ -404,7 +402,7 @@ impl Drop for Entered {
     }
 }
 
-/// Only an address of this host can be bound.
+/// Returns a function that recognizes addresses of this host: only those can be bound.
 fn is_own(addresses: Vec<IpAddr>) -> HasAddress {
     Arc::new(move |ip| addresses.contains(&ip) || std::net::UdpSocket::bind((ip, 0)).is_ok())
 }
@@ -414,7 +412,7 @@ fn unix_now() -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-/// The server's UDP port: STUN, and what is the relay's.
+/// Serves the server's UDP port: STUN, and datagrams of the relay.
 pub(crate) async fn serve_udp(udp: Arc<UdpSocket>, relay: Option<Arc<Relay>>) {
     let mut tasks = JoinSet::new();
     if let Some(relay) = &relay {
@@ -427,7 +425,7 @@ pub(crate) async fn serve_udp(udp: Arc<UdpSocket>, relay: Option<Arc<Relay>>) {
             Ok((n, from)) => {
                 let plain = SocketAddr::new(from.ip().to_canonical(), from.port());
                 if let Some(response) = lcroute_webrtc::respond(&buffer[..n], plain) {
-                    // STUN asks again
+                    // STUN clients repeat requests
                     if answers.take(1, Instant::now().into_std()) {
                         let _ = udp.try_send_to(&response, from);
                     }

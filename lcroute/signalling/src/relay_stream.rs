@@ -14,26 +14,26 @@ use tokio_rustls::TlsConnector;
 
 use crate::client::dial;
 
-/// Messages that leave in one write.
+/// Maximum number of messages in one write.
 const WRITE_BATCH: usize = 64;
-/// TLS is there within this time, and the relay takes what it is sent.
+/// Time limit for the TLS handshake, and for the relay to accept data.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where a stream leads.
+/// The target of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayTarget {
     /// Name or address; IPv6 addresses in brackets or without.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// TLS, with the same trust as for signalling servers.
+    /// Whether to use TLS, with the same trust as for signalling servers.
     pub tls: bool,
-    /// The SOCKS5 proxy that leads there.
+    /// The SOCKS5 proxy to use.
     pub socks: Option<SocketAddr>,
 }
 
 impl RelayTarget {
-    /// That of a signalling server: its relay listens where it listens.
+    /// Returns the target of a signalling server's relay, which has the same address.
     #[must_use]
     pub fn of_signalling(url: &str, socks: Option<SocketAddr>) -> Option<Self> {
         let uri: tokio_tungstenite::tungstenite::http::Uri = url.parse().ok()?;
@@ -47,10 +47,10 @@ impl RelayTarget {
     }
 }
 
-/// Carries messages until either end has enough. `events` hears that it is open, then each message of the relay's.
+/// Carries messages until either end closes. `events` receives the opening, then each message.
 ///
 /// # Errors
-/// Why it could not be opened, or ended.
+/// The reason for which the stream could not be opened, or ended.
 pub async fn carry(
     target: &RelayTarget,
     messages: &mut mpsc::Receiver<Bytes>,
@@ -99,10 +99,10 @@ async fn exchange<S: AsyncRead + AsyncWrite>(
     }
 }
 
-/// Whether a relay answers there, and how soon.
+/// Checks that a relay answers at the target; returns the time that this took.
 ///
 /// # Errors
-/// What is missing.
+/// The cause of the failure.
 pub async fn probe(target: &RelayTarget) -> anyhow::Result<Duration> {
     let begun = tokio::time::Instant::now();
     let mut id = [0; 12];

@@ -1,7 +1,7 @@
-//! The signalling server: tells the nodes of a room about one another and relays their sealed messages.
+//! The signalling server: reports the nodes of a room to each other, relays their sealed messages.
 //!
-//! It learns PeerIds and the addresses that its clients come from, nothing else. Everything a client can
-//! fill is bounded; a client that does not read is cut off.
+//! It learns only PeerIds and the addresses of its clients. Bounds limit all memory that a client
+//! can fill; a client that does not read is disconnected.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,53 +36,53 @@ pub use crate::relay::RelaySettings;
 use crate::relay::{Relay, serve_udp};
 pub use crate::tls::{Certificate, TlsFiles};
 
-/// Most connections at a time.
+/// Maximum number of connections.
 const MAX_CLIENTS: usize = 8_192;
-/// Connections from one address unless configured otherwise: dozens of nodes behind one NAT, and those that are dying.
+/// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
 pub const PER_ADDRESS: usize = 256;
-/// Connections at a time that are refused with a reason; more are closed without a word.
+/// Maximum number of simultaneous refusals with a reason; further connections are closed at once.
 const MAX_REFUSALS: usize = 16;
 const TOO_MANY: &str = "too many connections from your address";
 const TOO_FAST: &str = "too many connections a second from your address";
-/// Connections from one site once half of all places are taken: the other half is for those that have few (chosen).
+/// Maximum number of connections from a whole site once half of all places are taken. Chosen.
 const FEW: usize = 64;
-/// Connections a second from one address, and what may come at once: a registration costs two signatures, and with TLS
-/// a key exchange. Chosen: the nodes of a NAT are back within seconds after a restart of the server.
+/// Rate of connections per second from one address: a registration costs two signatures, and with
+/// TLS a key exchange. Chosen: the nodes of a NAT return within seconds after a restart of the
+/// server.
 const ARRIVALS: u64 = 16;
-/// Connections from one address at once.
+/// Burst of connections from one address.
 const ARRIVALS_BURST: u64 = 64;
-/// The same of all: some 5 % of a core.
+/// Rate of all connections per second: some 5 % of a core.
 const ALL_ARRIVALS_A_SECOND: u64 = 512;
 const ALL_ARRIVALS: Rate = Rate::per_second(ALL_ARRIVALS_A_SECOND, 2_048);
-/// What comes too fast waits so long at most.
+/// Maximum wait of connections beyond the rate.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
-/// Proofs of membership of one connection: that of the beginning, those of renewed certificates, and one for each renewal of
-/// credentials.
+/// Proofs of membership per connection: one at first, and one for each renewal.
 const PROOFS: Rate = Rate::every(Duration::from_secs(60), 3);
-/// Sites whose arrivals are counted before those that rest are forgotten: as many as can be within the longest wait and
-/// the time in which a bucket fills.
+/// Number of sites with counted arrivals beyond which resting ones are removed: as many as can
+/// arrive within the longest wait and a bucket's fill time.
 const MAX_ARRIVALS: usize = 32_768;
-/// Most routers of one room, and most leaves beside them: those that have links leave.
+/// Maximum number of routers in one room, and of leaves, which leave once they have links.
 const MAX_ROOM: usize = 4_096;
-/// Routers that a leaf is told of. Chosen: two links, and as many to go on to.
+/// Number of routers that a leaf learns. Chosen: two links, and as many replacements.
 const TOLD: usize = 4;
-/// Connections of one node: it may know the server by several URLs, and an old connection may be dying.
+/// Maximum number of connections of one node: it may use several URLs, and an old one may be dying.
 const MAX_SEATS: usize = 4;
-/// Messages that may wait for a client.
+/// Maximum number of messages that wait for a client.
 const QUEUE: usize = 1_024;
-/// Sealed messages are larger than presence: so many of all that wait (2 MiB at most).
+/// Maximum number of sealed messages among them, which are larger (2 MiB at most).
 const QUEUE_SEALED: usize = 64;
-/// A client proves who it is within this time.
+/// Time limit for a client's registration.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Between two pings of a client. Chosen: two may be lost before [`SILENCE`] ends.
+/// Interval of pings to a client. Chosen: two may be lost before [`SILENCE`] ends.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// A client that is silent for this long is gone.
+/// Silence after which a client counts as gone.
 const SILENCE: Duration = Duration::from_secs(25);
-/// Bits per second of one client's messages, and the burst in bytes; above it the server reads slower.
+/// Rate of one client's messages in bit/s; beyond it the server reads slower.
 const CLIENT_RATE: u64 = 8_000_000;
-/// Bytes of one client's messages at once.
+/// Burst of one client's messages in bytes.
 const CLIENT_BURST: u64 = 8 << 20;
-/// What a message costs beside its bytes, in bytes: a ping has none, and is answered. Chosen: that of a small one.
+/// Cost of a message beside its bytes, in bytes: that of a small message. Chosen.
 const MESSAGE_COST: u64 = 64;
 
 /// A bound signalling server.
@@ -112,8 +112,8 @@ impl Server {
         })
     }
 
-    /// Serves at most `n` clients at a time from one IPv4 address, or one /64 of IPv6, twice as many from a /56, and four
-    /// times from a /48 or an IPv4 /24. Those of this host itself are not bounded: behind a proxy everybody comes from there.
+    /// Sets the maximum number of clients per IPv4 address or IPv6 /64; twice that for a /56, four
+    /// times for a /48 or an IPv4 /24. This host itself has no bound, as it may run a proxy.
     #[must_use]
     pub fn with_per_address(self, n: usize) -> Self {
         Self {
@@ -122,14 +122,13 @@ impl Server {
         }
     }
 
-    /// Relays for registered nodes, too.
+    /// Enables a relay for registered nodes.
     #[must_use]
     pub fn with_relay(self, relay: Option<RelaySettings>) -> Self {
         Self { relay, ..self }
     }
 
-    /// Serves at most `n` clients at a time: each costs a descriptor, and whatever else lives in this process
-    /// needs some as well.
+    /// Limits the number of clients, which cost descriptors that other parts of this process need.
     #[must_use]
     pub fn with_max_clients(self, n: usize) -> Self {
         let max_clients = self.max_clients.min(n);
@@ -139,12 +138,12 @@ impl Server {
         }
     }
 
-    /// Where it listens.
+    /// Returns the address of its socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// The certificate of a server with TLS.
+    /// Returns the certificate of a server with TLS.
     pub fn certificate(&self) -> Option<Arc<Certificate>> {
         self.tls
             .as_ref()
@@ -155,7 +154,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let rooms = Arc::new(Rooms::default());
         let udp = Arc::new(self.udp);
-        // allocations cost descriptors as well
+        // allocations cost descriptors too
         let most = self.max_clients / 4;
         let relay = self.relay.map(|r| Relay::new(r, udp.clone(), most));
         let relay = relay.and_then(|relay| {
@@ -174,13 +173,12 @@ impl Server {
     }
 }
 
-/// How many a second may come from a site of this size.
+/// Returns the rate of connections from a site of this size.
 const fn arrivals(size: SiteSize) -> Rate {
     let share = size.share() as u64;
     Rate::per_second(ARRIVALS * share, ARRIVALS_BURST * share)
 }
 
-/// How many may be connected.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     clients: usize,
@@ -206,7 +204,7 @@ async fn accept(
         let (stream, from) = match tcp.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
-                // out of descriptors, most likely: others may leave meanwhile
+                // probably out of descriptors, until clients leave
                 if !std::mem::replace(&mut warned, true) {
                     tracing::warn!("accept: {e}");
                 }
@@ -215,7 +213,7 @@ async fn accept(
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            // once for each time that it fills up: clients that keep trying cannot fill the log
+            // logs once each time that it fills up: repeated attempts cannot fill the log
             if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(
                     "{from} turned away: {} clients are connected",
@@ -257,7 +255,7 @@ async fn accept(
     }
 }
 
-/// Clients by where they come from, those that are connected and those that came of late.
+/// Clients by site: connections, and recent arrivals.
 #[derive(Debug)]
 struct Sources {
     bounds: Bounds,
@@ -268,7 +266,7 @@ struct Sources {
 struct Table {
     connections: HashMap<Site, usize>,
     connected: usize,
-    /// Full ones are left out now and then.
+    /// Full buckets are removed from time to time.
     arrivals: HashMap<Site, Bucket>,
     all_arrivals: Bucket,
 }
@@ -280,12 +278,12 @@ struct Counted {
     ip: IpAddr,
 }
 
-/// Why a connection is not served.
+/// The reason for which a connection is not served.
 #[derive(Debug, PartialEq, Eq)]
 enum TurnedAway {
-    /// So many are connected from there.
+    /// The site has this number of connections.
     TooMany(Site, usize),
-    /// So many a second come from there; without a site, from everywhere.
+    /// The site exceeds this rate; without a site, all connections together do.
     TooFast(Option<Site>, u64),
 }
 
@@ -328,8 +326,8 @@ impl Sources {
         Self { bounds, table }
     }
 
-    /// One more connection, if there may be, and from when on it is served. Those of this host are not bounded: behind a
-    /// proxy everybody comes from there.
+    /// Counts a connection, if its bounds permit; returns the time at which it is served. This host
+    /// itself has no bound, as it may run a proxy.
     fn enter(self: &Arc<Self>, ip: IpAddr, now: Instant) -> Result<(Counted, Instant), TurnedAway> {
         let mut table = self.locked();
         let at = if ip.to_canonical().is_loopback() {
@@ -367,13 +365,13 @@ impl Table {
         Ok(())
     }
 
-    /// When a connection that has come is served: each waits for those before it, and one that would wait for long is
-    /// turned away.
+    /// Returns the time at which a new connection is served: each waits for the earlier ones. A
+    /// connection with too long a wait is refused.
     fn arrive(&mut self, ip: IpAddr, now: Instant) -> Result<Instant, TurnedAway> {
         let now = now.into_std();
         if self.arrivals.len() >= MAX_ARRIVALS {
             let rate = arrivals(SiteSize::Address);
-            // what is full behaves as what is not there; the smallest rate fills last
+            // a full bucket equals a missing one; the smallest rate fills last
             self.arrivals
                 .retain(|_, bucket| bucket.left(rate, now) < rate.burst());
         }
@@ -432,7 +430,7 @@ async fn converse(
     }
 }
 
-/// The first byte tells: STUN begins with one that no HTTP begins with.
+/// The first byte decides: STUN begins with one that no HTTP request begins with.
 async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     from: SocketAddr,
@@ -447,11 +445,11 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-/// What a client gets.
+/// The treatment of a client.
 #[derive(Debug, Clone, Copy)]
 enum Welcome<'a> {
     Serve(&'a Rooms, Option<&'a Arc<Relay>>),
-    /// A reason, and no more.
+    /// Only a refusal with this reason.
     Refuse(&'static str),
 }
 
@@ -478,7 +476,7 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     pass_on(&mut socket, &mut seat, relay).await
 }
 
-/// Tells a client why it is not served; what it says meanwhile is not read.
+/// Sends the reason to a refused client, and reads nothing from it.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     reason: &'static str,
@@ -522,7 +520,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         tokio::select! {
             waiting = seat.queue.recv() => match waiting {
-                // a client that does not take what it gets must not hold its messages for ever
+                // a client that does not read must not keep its messages for ever
                 Some(bytes) => timeout(HANDSHAKE, socket.send(Message::Binary(bytes))).await??,
                 None => anyhow::bail!("replaced by newer connections, or too slow"),
             },
@@ -556,21 +554,21 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// What a client has sent counts: its server reads on when the bucket is ready.
+/// Charges a client for its message: the server reads on when the bucket is ready.
 fn charge(bucket: &mut TokenBucket, message: &Message, now: Instant) {
     bucket.spend(MESSAGE_COST + message.len() as u64, now.into_std());
 }
 
-/// How it stands with a client and the relay.
+/// The state of a client's relay credentials.
 struct Offer<'a> {
     relay: &'a Arc<Relay>,
     peer: PeerId,
     room: Room,
-    /// When the client is offered credentials, or asked for a proof again.
+    /// Time of the next credentials, or of the next request for a proof.
     at: Option<Instant>,
-    /// Proofs cost signatures.
+    /// Budget of proofs, which cost signatures.
     proofs: TokenBucket,
-    /// Until when a client that knows of proofs has asked.
+    /// Time until which a client that supports proofs has asked.
     asks_by: Option<Instant>,
 }
 
@@ -588,7 +586,7 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// What a client is told now and then.
+    /// Returns the message that is due for the client.
     fn due(&mut self) -> Option<Message> {
         let now = Instant::now();
         if self.asks_by.take_if(|by| *by <= now).is_some() {
@@ -604,7 +602,7 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// What a client's word is answered with.
+    /// Returns the answer to a text message of the client.
     fn answer(&mut self, word: &str) -> Option<Message> {
         let key = self.relay.asks_for_proof()?;
         match RelayRequest::decode(word)? {
@@ -639,10 +637,10 @@ fn text(reply: &RelayReply) -> Message {
     Message::text(reply.encode())
 }
 
-/// Never an empty list.
+/// Places by node; no list is empty.
 type Places = HashMap<PeerId, Vec<Place>>;
 
-/// Who is in one room.
+/// The nodes in one room.
 #[derive(Debug, Default)]
 struct Inside {
     routers: Places,
@@ -655,16 +653,16 @@ impl Inside {
     }
 }
 
-/// The one place of a leaf.
+/// The only place of a leaf.
 #[derive(Debug)]
 struct LeafPlace {
     place: Place,
-    /// The routers that it knows of.
+    /// The routers that it knows.
     told: Vec<PeerId>,
 }
 
 impl LeafPlace {
-    /// Tells it of routers that it does not know, from any on, until it knows enough.
+    /// Sends routers that it does not know, from index `first` on, until it knows enough.
     fn tell(&mut self, routers: &Places, first: usize) {
         let all = routers.keys().cycle().skip(first).take(routers.len());
         for router in all {
@@ -673,7 +671,7 @@ impl LeafPlace {
             }
             if !self.told.contains(router) {
                 self.told.push(*router);
-                // a leaf that does not read has no use for it
+                // a leaf that does not read needs no routers
                 let _ = self
                     .place
                     .queue
@@ -683,15 +681,15 @@ impl LeafPlace {
     }
 }
 
-/// Any number below `bound`.
+/// Returns a random number below `bound`.
 fn any(bound: usize) -> usize {
     let mut bytes = [0; 8];
-    // without random numbers leaves go where those before them went
+    // without randomness leaves get the same routers as those before
     let _ = getrandom::fill(&mut bytes);
     (u64::from_be_bytes(bytes) % bound.max(1) as u64) as usize
 }
 
-/// Who is where.
+/// All rooms.
 #[derive(Debug, Default)]
 struct Rooms {
     rooms: Mutex<HashMap<Room, Inside>>,
@@ -704,7 +702,7 @@ struct Place {
     queue: mpsc::Sender<Bytes>,
 }
 
-/// A client's place in its room; leaving is dropping it.
+/// A client's place in its room, until it is dropped.
 struct Seat<'a> {
     rooms: &'a Rooms,
     room: Room,
@@ -720,7 +718,7 @@ impl Rooms {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place; none if the room is full. Of a peer with too many the oldest is cut off.
+    /// Takes a place; none if the room is full. A node with too many loses its oldest.
     fn enter(&self, registration: Registration) -> Option<Seat<'_>> {
         let Registration { peer, room, role } = registration;
         let mut rooms = self.locked();
@@ -744,16 +742,16 @@ impl Rooms {
     }
 }
 
-/// The queue of a router that takes a place; none if the room is full.
+/// Returns the queue of a new router; none if the room is full.
 fn enter_router(inside: &mut Inside, peer: PeerId, number: u64) -> Option<mpsc::Receiver<Bytes>> {
     let places = &mut inside.routers;
     if places.len() >= MAX_ROOM && !places.contains_key(&peer) {
         return None;
     }
-    // room for everybody's presence, and messages on top
+    // capacity for the presence of all routers, and for messages
     let (sender, queue) = mpsc::channel(places.len() + QUEUE);
     for other in places.keys().filter(|other| **other != peer) {
-        // the queue was made long enough
+        // the queue has enough capacity
         let _ = sender.try_send(ToNode::Present(*other).encode().into());
     }
     let own = places.entry(peer).or_default();
@@ -771,7 +769,7 @@ fn enter_router(inside: &mut Inside, peer: PeerId, number: u64) -> Option<mpsc::
     Some(queue)
 }
 
-/// The queue of a leaf that takes a place, the one that it has had before if there was one; none if there is no room.
+/// Returns the queue of a new leaf, which replaces its earlier one; none if the room is full.
 fn enter_leaf(inside: &mut Inside, peer: PeerId, number: u64) -> Option<mpsc::Receiver<Bytes>> {
     if inside.leaves.len() >= MAX_ROOM && !inside.leaves.contains_key(&peer) {
         return None;
@@ -790,7 +788,7 @@ fn enter_leaf(inside: &mut Inside, peer: PeerId, number: u64) -> Option<mpsc::Re
     Some(queue)
 }
 
-/// A router has left a room: leaves that knew of it hear of another.
+/// Reports a router's end to the leaves that know it, with another router.
 fn tell_gone(inside: &mut Inside, router: &PeerId) {
     let gone = Bytes::from(ToNode::Gone(*router).encode());
     for leaf in inside.leaves.values_mut() {
@@ -802,7 +800,7 @@ fn tell_gone(inside: &mut Inside, router: &PeerId) {
     }
 }
 
-/// Tells everybody else of the room; who cannot take more is cut off.
+/// Sends a message to all other routers of the room; disconnects those with a full queue.
 fn announce(places: &mut Places, about: &PeerId, what: &ToNode) {
     let bytes = Bytes::from(what.encode());
     places.retain(|peer, seats| {
@@ -814,7 +812,7 @@ fn announce(places: &mut Places, about: &PeerId, what: &ToNode) {
 }
 
 impl Seat<'_> {
-    /// Over all connections of the recipient, as the newest need not be the living one.
+    /// Sends a message over all connections of the recipient, since the newest may be dead.
     fn forward(&self, message: ToServer) -> anyhow::Result<()> {
         let ToServer::Send { to, bytes } = message else {
             anyhow::bail!("registered twice");
@@ -827,12 +825,12 @@ impl Seat<'_> {
         let rooms = self.rooms.locked();
         let inside = rooms.get(&self.room);
         let routers = inside.and_then(|inside| inside.routers.get(&to));
-        // leaves have nothing to say to each other
+        // leaves send no messages to each other
         let leaf = inside.filter(|_| self.role == Role::Router);
         let leaf = leaf.and_then(|inside| inside.leaves.get(&to));
         let places = routers.into_iter().flatten();
         for place in places.chain(leaf.map(|leaf| &leaf.place)) {
-            // signalling repeats itself: a queue that is full loses this message only
+            // signalling repeats messages: a full queue loses only this one
             let waiting = place.queue.max_capacity() - place.queue.capacity();
             if waiting < QUEUE_SEALED {
                 let _ = place.queue.try_send(bytes.clone());
@@ -978,7 +976,7 @@ mod tests {
         let (sources, start) = sources(100_000, 100_000);
         let mut served = 0;
         let mut refused = 0;
-        // 1,900 fresh keys a second for 10 s, from one address
+        // 1,900 new keys a second for 10 s, from one address
         for n in 0..19_000 {
             let now = start + Duration::from_secs(10) * n / 19_000;
             match sources.enter("198.51.100.7".parse().unwrap(), now) {
@@ -1011,7 +1009,7 @@ mod tests {
         });
         let most = (ARRIVALS_BURST + ARRIVALS * LONGEST_WAIT.as_secs()) * 4;
         assert!(served.count() as u64 <= most);
-        // all sites together, and what is kept of them
+        // all sites together, and the size of the table
         let served = (0..100_000_u32).filter(|n| {
             let ip = Ipv4Addr::from_bits(0x0100_0000 + n * 256);
             sources.enter(ip.into(), now).is_ok()
@@ -1171,7 +1169,7 @@ mod tests {
         let mut newcomer = enter(&rooms, 7).unwrap();
         assert_eq!(received(&mut newcomer).len(), 6, "routers alone");
         assert!(received(&mut leaf).is_empty(), "it knows enough");
-        // words go both ways between leaf and router, and not between leaves
+        // leaf and router can send to each other, leaves cannot
         let word = |to| ToServer::Send { to, bytes: vec![7] };
         let from = |n| ToNode::Deliver {
             from: peer(n),
@@ -1183,7 +1181,7 @@ mod tests {
         assert_eq!(received(&mut newcomer), [from(50)]);
         assert_eq!(received(&mut leaf), [from(7)]);
         assert!(received(&mut other).is_empty());
-        // one that it knows of leaves: it hears of another
+        // a known router leaves, and the leaf learns of another
         let gone = *of_leaf.first().unwrap();
         routers.retain(|router| router.peer != gone);
         let heard = received(&mut leaf);
@@ -1191,7 +1189,7 @@ mod tests {
             panic!("{heard:?}")
         };
         assert!(*left == gone && !of_leaf.contains(another));
-        // a leaf that comes again takes its place, and no router hears of its end
+        // a leaf that returns takes its place, and routers learn nothing of its end
         let again = enter_as_leaf(&rooms, 50).unwrap();
         drop(leaf);
         for router in &mut routers {

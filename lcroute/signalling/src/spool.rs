@@ -1,7 +1,7 @@
-//! A folder that nodes share in any way, as a carrier: Syncthing, NFS, a USB stick that goes to and fro.
+//! A folder that nodes share in any way, as a carrier: Syncthing, NFS, a USB stick.
 //!
-//! Each node keeps its presence record there in a file named for the day, `NAME.lcroute`, and reads those of others. Who syncs
-//! or serves the folder sees sealed bytes and names that change daily.
+//! Each node stores its presence record in a file with a daily name, `NAME.lcroute`, and reads
+//! those of other nodes. The folder's carriers see only sealed bytes and daily names.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,16 +18,15 @@ use tokio::time::interval;
 
 use crate::carrier::{Carrier, CarrierEvent, Pace};
 
-/// How often the folder is looked at: what syncs it tells no kernel.
+/// Interval of checks of the folder: the kernel does not report changes by other hosts.
 const LOOK: Duration = Duration::from_secs(2);
-/// Most files of others that are read.
+/// Maximum number of files that are read.
 const MAX_FILES: usize = 4_096;
 const EXTENSION: &str = "lcroute";
-/// Files of which nobody has written for so long belong to nobody.
+/// Age after which a file counts as abandoned.
 const FORGOTTEN: Duration = Duration::from_secs(3 * 86_400);
 
-/// A shared folder. The file of this node stays there when the folder is dropped: the record says until when it is good.
-/// `withdraw` removes it.
+/// A shared folder. Dropping it leaves this node's file, whose record ends; `withdraw` removes it.
 #[derive(Debug)]
 pub struct Spool {
     record: watch::Sender<Option<Published>>,
@@ -41,7 +40,7 @@ impl Drop for Spool {
 }
 
 impl Spool {
-    /// Uses `folder`, which need not be there yet; to be called within a tokio runtime.
+    /// Uses `folder`, which need not exist yet; to be called within a tokio runtime.
     pub(crate) fn start(
         carrier: CarrierId,
         folder: &Path,
@@ -61,10 +60,10 @@ impl Spool {
         }
     }
 
-    /// Removes the file of this node, and uses the folder no more.
+    /// Removes the file of this node, and stops using the folder.
     pub(crate) fn withdraw(mut self) {
         self.record.send_replace(None);
-        // it ends by itself after that
+        // the task then ends by itself
         self.task = None;
     }
 }
@@ -93,7 +92,7 @@ async fn run(
             _ = look.tick() => {}
         }
         let record = records.borrow_and_update().clone();
-        // a file system of a network may take its time
+        // a network file system may be slow
         let work = tokio::task::spawn_blocking(move || {
             let said = reader.work(record.as_ref());
             (reader, said)
@@ -110,21 +109,21 @@ async fn run(
     }
 }
 
-/// What is known of the folder.
+/// The state of the folder.
 #[derive(Debug)]
 struct Reader {
     carrier: CarrierId,
     folder: PathBuf,
-    /// Files of others, as they were.
+    /// Files of other nodes, with their last content.
     seen: BTreeMap<String, Vec<u8>>,
-    /// What we have written last, and where.
+    /// Name and content of this node's last file.
     own: Option<(String, Published)>,
-    /// What was said last.
+    /// The last logged problem.
     problem: Option<String>,
 }
 
 impl Reader {
-    /// Writes our record, reads those of others.
+    /// Writes this node's record, reads those of other nodes.
     fn work(&mut self, record: Option<&Published>) -> Vec<CarrierEvent> {
         let result = self.write(record).and_then(|()| self.read());
         match result {
@@ -146,7 +145,7 @@ impl Reader {
     fn write(&mut self, record: Option<&Published>) -> io::Result<()> {
         let Some(record) = record else {
             let withdrawn = self.own.take();
-            // somebody may have been faster
+            // it may be removed already
             withdrawn.map(|(own, _)| fs::remove_file(self.folder.join(own)));
             return Ok(());
         };
@@ -156,20 +155,20 @@ impl Reader {
             return Ok(());
         }
         let temporary = self.folder.join(format!(".{name}.new"));
-        // others may write here, too: a link in its place must not lead us elsewhere
+        // other users may write to the folder: a link at this name must not redirect the write
         match fs::remove_file(&temporary) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
         let mut file = File::create_new(&temporary)?;
         file.write_all(&record.sealed)?;
-        // a program of another user may carry it; some sticks know no permissions
+        // a program of another user may carry it; some file systems have no permissions
         let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
         file.sync_all()?;
         fs::rename(&temporary, self.folder.join(&name))?;
         let before = self.own.replace((name.clone(), record.clone()));
         if let Some((before, _)) = before.filter(|(before, _)| *before != name) {
-            // yesterday's, if nobody was faster
+            // the file of the day before, if it still exists
             let _ = fs::remove_file(self.folder.join(before));
         }
         Ok(())
@@ -214,9 +213,9 @@ impl Reader {
     }
 }
 
-/// A record in a file; none if it is longer than any, or so old that it is removed.
+/// Reads a record file; none if it is too long, or so old that it is removed.
 fn read_record(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // neither through a link, nor waiting for the writer of a pipe
+    // follows no link, and does not wait for the writer of a pipe
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.cast_signed());

@@ -1,4 +1,4 @@
-//! TLS of the signalling server: certificates from PEM files, trust from the system (or `SSL_CERT_FILE`).
+//! TLS of the signalling server: PEM certificates, trust from the system (or `SSL_CERT_FILE`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use rustls::{
     SignatureScheme,
 };
 
-/// What WebSockets and pages are spoken by (RFC 7301): browsers ask for it, and web servers say it.
+/// ALPN protocol (RFC 7301) of WebSockets and pages, as browsers and web servers use it.
 pub(super) const HTTP_1: &[u8] = b"http/1.1";
-/// What a client of relays may ask for (RFC 7443); ours asks for nothing, as browsers do.
+/// ALPN protocol of relay clients (RFC 7443); ours sends none, as browsers do.
 const TURN: &[u8] = b"stun.turn";
 
 /// Files of a TLS server.
@@ -31,17 +31,17 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// What a server does with connections before it reads from them.
+    /// Returns the acceptor for a server's connections.
     ///
     /// # Errors
-    /// The files cannot be read, or have no certificate and its key.
+    /// The files cannot be read, or contain no certificate with its key.
     pub fn acceptor(&self) -> io::Result<tokio_rustls::TlsAcceptor> {
         let (config, _) = server(self)?;
         Ok(config.into())
     }
 }
 
-/// The certificate that a server shows; it can be renewed while it runs.
+/// The certificate of a server, which can be renewed while it runs.
 #[derive(Debug)]
 pub struct Certificate {
     files: TlsFiles,
@@ -54,7 +54,7 @@ impl Certificate {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again; connections made from now on see what they hold.
+    /// Reads the files again, for later connections.
     pub fn reload(&self) -> io::Result<()> {
         let new = read(&self.files)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
@@ -105,9 +105,9 @@ pub(super) fn server(files: &TlsFiles) -> io::Result<(Arc<ServerConfig>, Arc<Cer
     Ok((Arc::new(config), certificate))
 }
 
-/// A client that names these protocols, or none.
+/// Returns a client with these ALPN protocols, or none.
 pub(super) fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
-    // some certificates of a system may be unreadable: the others still count
+    // unreadable certificates of a system are skipped
     let trusted = rustls_native_certs::load_native_certs().certs;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
@@ -119,7 +119,7 @@ pub(super) fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
         Ok(usual) => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Verifier { usual, trusted })),
-        // a system without any: the error comes with the handshake
+        // a system without certificates: the handshake reports the error
         Err(_) => builder.with_root_certificates(RootCertStore::empty()),
     };
     let mut config = config.with_no_client_auth();
@@ -127,10 +127,10 @@ pub(super) fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// The usual checks, and one more way to pass: a self-signed certificate that is itself among the trusted ones.
+/// The usual checks, except that a self-signed certificate passes if it is trusted itself.
 ///
-/// What `openssl req -x509` makes calls itself an authority; as a server's certificate the usual checks
-/// refuse it, whoever trusts it.
+/// `openssl req -x509` makes certificates that are authorities; the usual checks refuse them as a
+/// server's certificate, even if trusted.
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
@@ -149,7 +149,7 @@ impl ServerCertVerifier for Verifier {
         let usual = self
             .usual
             .verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        // only this finding is forgiven: expired stays expired
+        // accepts only this error: an expired certificate is still refused
         let authority = |e: &rustls::Error| match e {
             rustls::Error::InvalidCertificate(CertificateError::Other(e)) => {
                 e.to_string().contains("CaUsedAsEndEntity")
@@ -188,7 +188,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The usual one, which prefers what browsers prefer: a key exchange that a quantum computer does not undo.
+/// Returns the provider with the browsers' preference: post-quantum key exchange first.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     let hybrid = aws_lc_rs::kx_group::X25519MLKEM768;
@@ -206,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// What Chromium asks for a WebSocket; not all of it, and not in its order (docs/wire.md).
+    /// Chromium's properties of a WebSocket, not all and not in its order (docs/wire.md).
     #[test]
     fn the_hello_of_a_websocket_names_host_protocol_and_groups_as_a_browsers_does() {
         let name = ServerName::try_from("meet.example").unwrap();

@@ -1,4 +1,4 @@
-//! A real relay over loopback: UDP and TCP on the signalling server's port, and the client of the crate `rtc`.
+//! A real relay over loopback: UDP and TCP on the server's port, and the client of the crate `rtc`.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
@@ -46,7 +46,7 @@ async fn start_with(relay: Option<RelaySettings>) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// What a member that registers is offered.
+/// Returns the credentials that a registering member gets.
 async fn offered(server: SocketAddr) -> Option<RelayCredentials> {
     let (network, key) = (SecretKey::generate(), SecretKey::generate());
     let chain = chain(&network, &key, now() + 60);

@@ -105,7 +105,7 @@ async fn nodes_meet_talk_and_survive_a_restart_of_the_server() {
     let (_, _stop, _task) = start(addr).await;
     a.until_presence(Presence::Online(b.id())).await;
 
-    // whoever does not know the network hears of nobody
+    // without the network's key a client learns of no node
     stranger.until_presence(Presence::CarrierUp).await;
     stranger
         .carriers
@@ -155,7 +155,7 @@ async fn connections_by_several_urls_live_side_by_side() {
     }
 }
 
-/// A pipe to `server` that goes deaf, without a word, when told to.
+/// Returns a pipe to `server` that stops carrying data, without an end, when told to.
 async fn pipe(server: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
@@ -175,7 +175,7 @@ async fn pipe(server: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
 
 #[tokio::test]
 async fn a_change_of_addresses_finds_dead_connections_and_spares_living_ones() {
-    // far below the silence that a connection may have otherwise
+    // far below the permitted silence of a connection
     const SOON: Duration = Duration::from_secs(12);
     let any = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
     let (server, _stop, _task) = start(any).await;
@@ -211,7 +211,7 @@ async fn a_change_of_addresses_begins_an_unanswered_connection_anew() {
     assert!(second.is_ok(), "it waits for the first");
 }
 
-/// What the server answers, until it closes the connection.
+/// Returns the server's answer, until it closes the connection.
 async fn ask(server: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(server).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -235,7 +235,7 @@ async fn who_speaks_http_gets_what_a_web_server_says() {
         assert!(page.contains(&format!("\r\n{line}")), "{page}");
     }
     assert!(page.ends_with("</html>\n"), "{page}");
-    // a client's request without its key is no client's
+    // without its key it is no client's request
     let almost = b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     let none = ask(server, almost).await;
     assert!(none.starts_with("HTTP/1.1 404 Not Found\r\n"), "{none}");

@@ -1,9 +1,9 @@
-//! A server behind TLS: trusted if `SSL_CERT_FILE` says so, not otherwise.
+//! A server behind TLS: trusted with its certificate in `SSL_CERT_FILE`, and only then.
 //!
 //! The certificate is made for this test: `openssl req -x509 -newkey ec -pkeyopt
 //! ec_paramgen_curve:P-256 -nodes -days 36500 -subj "/CN=lcroute test" -addext
-//! "basicConstraints=critical,CA:FALSE" -addext "subjectAltName=IP:127.0.0.1,DNS:localhost"`; `authority.pem`
-//! without the constraint and without the name, as openssl makes it for who asks for nothing else.
+//! "basicConstraints=critical,CA:FALSE" -addext "subjectAltName=IP:127.0.0.1,DNS:localhost"`;
+//! `authority.pem` lacks these two extensions.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
@@ -31,7 +31,7 @@ fn files(cert: &str, key: &str) -> TlsFiles {
     }
 }
 
-/// Whether a client gets through to a TLS server at `host` within `timeout`.
+/// Returns whether a client reaches a TLS server at `host` within `timeout`.
 async fn connects(files: &TlsFiles, host: &str, timeout: Duration) -> bool {
     let server = Server::bind(([127, 0, 0, 1], 0).into(), Some(files))
         .await
@@ -70,14 +70,14 @@ async fn a_trusted_server_is_used() {
 async fn a_trusted_self_signed_authority_is_used() {
     let own = files("authority.pem", "authority-key.pem");
     assert!(connects(&own, "127.0.0.1", DEADLINE).await);
-    // trusted, and yet no certificate of that name
+    // trusted, but the certificate has another name
     assert!(!connects(&own, "localhost", REFUSED).await);
-    // trusting one authority is not trusting another
+    // trust in one authority does not extend to another
     assert!(!connects(&files("cert.pem", "key.pem"), "127.0.0.1", REFUSED).await);
 }
 
 fn run_trusting(cert: &str, test: &str) {
-    // the environment is the process's: a process of its own
+    // the environment belongs to a process, so the test needs its own
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", test])
         .env("SSL_CERT_FILE", file(cert))
@@ -126,7 +126,7 @@ async fn a_certificate_is_renewed_without_a_restart_and_kept_if_the_new_one_is_b
     std::fs::write(&own.cert, "junk").unwrap();
     let error = certificate.reload().unwrap_err();
     assert!(error.to_string().contains("cert.pem"), "{error}");
-    // a key that does not belong to the certificate
+    // a key that does not match the certificate
     put("authority.pem", "key.pem");
     assert!(certificate.reload().is_err());
 }

@@ -36,7 +36,7 @@ fn identity(network: &SecretKey, key: &Arc<SecretKey>) -> Identity {
     Identity::new(key.clone(), network.peer_id(), chain.unwrap())
 }
 
-/// A node's loop: echoes control messages, and says what it has seen.
+/// A node's loop: echoes control messages, and reports its events.
 struct Node {
     overlay: Overlay<WebRtc>,
     socket: UdpSocket,
