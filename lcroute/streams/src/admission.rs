@@ -1,5 +1,6 @@
-//! Which handshakes of other nodes go on. Whoever begins many and ends none leaves room for all others: an address has few at a time,
-//! nodes without permission share places of their own, and where many are unfinished an address first shows that it receives.
+//! Admission of handshakes. A node with many unfinished handshakes leaves room for other nodes: an
+//! address has few at a time, and nodes without permission have their own share. With many
+//! unfinished ones, an address must first prove that it receives.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,44 +10,44 @@ use lcroute::status::Contact;
 use librecast::bucket::{Bucket, Rate};
 use librecast::time::Instant;
 
-/// Handshakes of one node.
+/// Rate of handshakes of one node.
 const OF_NODE: Rate = Rate::per_second(10, 20);
-/// Handshakes of all nodes with permission together, and of all without.
+/// Rate of handshakes of all nodes with permission, and of all without.
 const OF_ALL: Rate = Rate::per_second(100, 200);
-/// Questions to the daemon of whom an address is. Chosen: as many as there were handshakes.
+/// Rate of questions to the daemon about addresses. Chosen: the rate of handshakes.
 const QUESTIONS: Rate = Rate::per_second(100, 200);
-/// Unfinished handshakes of one node. Chosen: one is enough, and two of them may be lost.
+/// Maximum number of unfinished handshakes of one node. Chosen: one is enough, and two may be lost.
 const UNFINISHED_OF_NODE: usize = 4;
-/// Unfinished handshakes of all nodes with permission together, and of all without. Chosen: a second of [`OF_ALL`] over long ways.
+/// Maximum number of unfinished handshakes per class. Chosen: a second of [`OF_ALL`].
 const UNFINISHED: usize = 64;
-/// With so many unfinished ones an address shows first that it receives (RFC 9000 §8.1.2). Chosen: fewer cost nobody a round trip.
+/// Unfinished handshakes beyond which addresses are validated (RFC 9000 §8.1.2). Chosen.
 const CROWD: usize = 16;
-/// Nodes whose handshakes are counted at a time, and that are remembered: as many as a network has.
+/// Maximum number of nodes with counted handshakes or stored answers: a network's maximum.
 const MAX_COUNTED: usize = 4_096;
-/// The daemon is asked again who has an address after so long. Chosen: a wrong place in a queue is all that an old answer does.
+/// Age after which the daemon is asked about an address again. Chosen: only the class may be old.
 const KNOWN: Duration = Duration::from_secs(60);
 
-/// What becomes of a handshake that has begun.
+/// The decision about a new handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// It goes on; its place is given back by [`Admission::end`].
+    /// It continues; [`Admission::end`] releases its place.
     GoesOn,
-    /// Its address is to show that it receives.
+    /// Its address must be validated.
     Validate,
-    /// It does not.
+    /// It is refused.
     Refused,
 }
 
-/// Whom a handshake is of, as far as is known before its end.
+/// The class of a handshake, before it proves an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Of a node that may speak something that is served.
+    /// The address of a node that may use some served protocol.
     Permitted,
-    /// Of another one, or of nobody knows whom.
+    /// The address of another node, or an unknown one.
     Other,
 }
 
-/// Handshakes so far, and those that go on.
+/// Recent and unfinished handshakes.
 #[derive(Debug)]
 pub struct Admission {
     nodes: BTreeMap<IpAddr, Node>,
@@ -80,7 +81,6 @@ impl Share {
 }
 
 impl Admission {
-    /// Nobody has begun any.
     pub fn new(now: Instant) -> Self {
         Self {
             nodes: BTreeMap::new(),
@@ -92,14 +92,14 @@ impl Admission {
         }
     }
 
-    /// A handshake begins at `address`, which has shown that it receives, or has not.
+    /// Begins a handshake at `address`; `is_validated`: it has proven that it receives.
     pub fn begin(&mut self, address: IpAddr, is_validated: bool, now: Instant) -> Begun {
         let of_node = self.nodes.get(&address).map_or(0, |node| node.unfinished);
-        // others may use its address: they take one place of it, and none of its handshakes
+        // forged sources can take one place of an address, and none of its handshakes
         if !is_validated && (of_node > 0 || self.unfinished >= CROWD) {
             return Begun::Validate;
         }
-        // as many as both shares have: they are told apart a moment later
+        // the sum of both shares: the class is determined later
         if of_node >= UNFINISHED_OF_NODE || self.unfinished >= 2 * UNFINISHED {
             return Begun::Refused;
         }
@@ -123,7 +123,7 @@ impl Admission {
         Begun::GoesOn
     }
 
-    /// Who has an address, as the daemon has said; `None` if it is to be asked.
+    /// Returns the daemon's answer about an address; `None` if it is to be asked.
     pub fn contact(&mut self, address: IpAddr, now: Instant) -> Option<Option<Contact>> {
         let known = self.contacts.get(&address);
         if let Some((contact, since)) = known
@@ -137,7 +137,7 @@ impl Admission {
         }
     }
 
-    /// The daemon says who has an address.
+    /// Stores the daemon's answer about an address.
     pub fn remember(&mut self, address: IpAddr, contact: Option<Contact>, now: Instant) {
         if self.contacts.len() >= MAX_COUNTED {
             let is_new = |since: Instant| now.saturating_duration_since(since) < KNOWN;
@@ -148,7 +148,7 @@ impl Admission {
         }
     }
 
-    /// Whether one that goes on, of this class, has a place among its like.
+    /// Returns whether a handshake of this class gets a place in its share.
     pub fn admit(&mut self, class: Class, now: Instant) -> bool {
         let share = self.share(class);
         let has_place = share.unfinished < UNFINISHED && share.bucket.take(OF_ALL, 1, now);
@@ -156,7 +156,7 @@ impl Admission {
         has_place
     }
 
-    /// One that went on has ended, whatever came of it; `admitted`: as what.
+    /// Ends a handshake that continued; `admitted`: the class of its place.
     pub fn end(&mut self, address: IpAddr, admitted: Option<Class>) {
         self.unfinished -= 1;
         if let Some(node) = self.nodes.get_mut(&address) {
@@ -206,7 +206,7 @@ mod tests {
         assert!(of_many < 200, "{of_many}");
         assert!(
             finish(20_000, Class::Permitted, now) || {
-                // all that is counted is full of addresses
+                // the table is full of addresses
                 finish(20_000, Class::Permitted, now + Duration::from_secs(60))
             }
         );
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(of_first, UNFINISHED_OF_NODE);
         let me = address(5_000);
         for _ in 0..5 {
-            // where there is a crowd one more round trip
+            // beyond `CROWD`, one more round trip
             assert_eq!(admission.begin(me, false, now), Begun::Validate);
             assert_eq!(admission.begin(me, true, now), Begun::GoesOn);
             assert!(admission.admit(Class::Permitted, now));
@@ -248,7 +248,7 @@ mod tests {
         }
         assert_eq!(admission.unfinished, 0);
         assert_eq!(admission.begin(me, false, now), Begun::GoesOn);
-        // a node without permission takes no more of it
+        // without a validated address, no second handshake
         assert_eq!(admission.begin(me, false, now), Begun::Validate);
     }
 

@@ -1,8 +1,9 @@
-//! What both sides say at the beginning of a stream: which protocols the one speaks, and which of them the other takes.
+//! Messages at the beginning of a stream: the protocols of one side, and the choice of the other.
 //!
-//! message = length 16 (of what follows, in bytes) | hello or answer
+//! message = length 16 (of the rest, in bytes) | hello or answer
 //! hello = version 8 | kind 8 (0 bytes, 1 datagrams) | count 8 | count x { length 8 | name }
-//! answer = kind 8 (0 agreed | 1 none in common | 2 refused | 3 unavailable) | of 0: index 8 | of 1: count 8 | count x { length 8 | name }
+//! answer = kind 8 (0 agreed | 1 none in common | 2 refused | 3 unavailable)
+//!          | of 0: index 8 | of 1: count 8 | count x { length 8 | name }
 
 use lcroute::streams::MAX_PROTOCOLS;
 use librecast::stream::{MAX_PROTOCOL_NAME, ProtocolName};
@@ -10,12 +11,12 @@ use librecast::wire::{Reader, WireError, Writer};
 
 /// Version of both messages.
 const VERSION: u8 = 1;
-/// Longest message in bytes, without its length: a head, and names with theirs.
+/// Maximum length of a message in bytes, without its length field: a head, and names with lengths.
 pub const MAX_MESSAGE: usize = 3 + MAX_PROTOCOLS * (1 + MAX_PROTOCOL_NAME);
-/// Bytes of a message's length.
+/// Bytes of a message's length field.
 pub const LENGTH_LEN: usize = 2;
 
-/// Code of [`Answer::Agreed`], as all codes here the first byte of an answer (docs/protocol.md §11).
+/// Code of [`Answer::Agreed`]: as all these, the first byte of an answer (docs/protocol.md §11).
 const AGREED: u8 = 0;
 /// Code of [`Answer::NoneCommon`].
 const NONE_COMMON: u8 = 1;
@@ -24,30 +25,30 @@ const REFUSED: u8 = 2;
 /// Code of [`Answer::Unavailable`].
 const UNAVAILABLE: u8 = 3;
 
-/// What the side that opens a stream says.
+/// The message of the side that opens a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// Datagrams are wanted, and the stream says only how long.
+    /// Whether datagrams are requested; the stream then only marks their duration.
     pub datagrams: bool,
-    /// What it speaks, 1 to [`MAX_PROTOCOLS`].
+    /// Its protocols, 1 to [`MAX_PROTOCOLS`].
     pub protocols: Vec<ProtocolName>,
 }
 
-/// What the other side answers.
+/// The answer of the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// This one of the hello's; what follows is the stream.
+    /// The protocol of this index in the hello; the stream follows.
     Agreed(u8),
-    /// None of them; these are what is spoken here.
+    /// None of the protocols is served; these are.
     NoneCommon(Vec<ProtocolName>),
-    /// None that this node may speak.
+    /// None of the protocols is permitted to this node.
     Refused,
-    /// What serves it cannot be reached, or has too much to do.
+    /// The server cannot be reached, or is overloaded.
     Unavailable,
 }
 
 impl Hello {
-    /// The message.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -56,10 +57,10 @@ impl Hello {
         message(&w)
     }
 
-    /// Reads one, without its length.
+    /// Decodes a message without its length field.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The defect of the message.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         if r.u8()? != VERSION {
@@ -83,7 +84,7 @@ impl Hello {
 }
 
 impl Answer {
-    /// The message.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -105,10 +106,10 @@ impl Answer {
         message(&w)
     }
 
-    /// Reads one, without its length.
+    /// Decodes a message without its length field.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The defect of the message.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         let answer = match r.u8()? {
@@ -129,12 +130,12 @@ fn message(content: &Writer) -> Vec<u8> {
     [&length.to_be_bytes(), content.as_slice()].concat()
 }
 
-/// As many as fit.
+/// Writes at most [`MAX_PROTOCOLS`] names.
 fn names(protocols: &[ProtocolName], w: &mut Writer) {
     let some = &protocols[..protocols.len().min(MAX_PROTOCOLS)];
     w.u8(some.len() as u8);
     for name in some.iter().map(ProtocolName::as_str) {
-        // a name's length fits by its type
+        // a name's type bounds its length
         w.u8(name.len() as u8).put(name.as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! Asks the daemon of this host, on the socket that is for this program: who is a member, and for signatures of the node's key.
+//! Client of this host's daemon, for memberships and signatures of the node's key.
 
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,18 +15,17 @@ use tokio::time::timeout;
 
 use crate::identity::Sign;
 
-/// The daemon answers within so long.
+/// Time limit for the daemon's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The daemon signs within so long, or it is silent: what goes through open streams waits meanwhile. Chosen: a thousand times what
-/// it takes.
+/// Time limit for a signature; open streams wait meanwhile. Chosen: a thousand times the usual.
 const SIGN_TIMEOUT: Duration = Duration::from_millis(500);
-/// Longest answer, in bytes: a status has a few kB.
+/// Maximum length of an answer in bytes: a status has a few kB.
 const MAX_ANSWER: u64 = 256 * 1024;
 
-/// Why there is no answer.
+/// The reason for which there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AskError {
-    /// The daemon says why.
+    /// The daemon refused, for this reason.
     Refused(String),
     /// No daemon answers.
     NoDaemon(String),
@@ -36,12 +35,11 @@ pub enum AskError {
 #[derive(Debug, Clone)]
 pub struct Daemon {
     path: PathBuf,
-    /// It has let a handshake wait: no other one waits for it until it has answered something.
+    /// Whether it let a handshake wait: no further one waits until the daemon answers again.
     is_silent: Arc<AtomicBool>,
 }
 
 impl Daemon {
-    /// The one with this socket.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -49,12 +47,11 @@ impl Daemon {
         }
     }
 
-    /// Its socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Asks once.
+    /// Sends one request, and returns the answer.
     pub async fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, AskError> {
         let asked = async {
             let mut stream = UnixStream::connect(&self.path).await?;
@@ -74,7 +71,7 @@ impl Daemon {
         }
     }
 
-    /// From now on streams are carried for this host, until the connection is dropped.
+    /// Registers this program as the carrier of streams, until the connection is dropped.
     pub async fn register(&self) -> io::Result<UnixStream> {
         let mut stream = UnixStream::connect(&self.path).await?;
         let answer = timeout(ANSWER_TIMEOUT, ask_on(&mut stream, &Request::Streams)).await??;
@@ -95,7 +92,7 @@ async fn ask_on(stream: &mut UnixStream, request: &Request) -> io::Result<Answer
     Ok(serde_json::from_slice(&answer)?)
 }
 
-/// Asks at once, and waits no longer than [`SIGN_TIMEOUT`] for each step.
+/// Sends a request at once, with the limit [`SIGN_TIMEOUT`] for each step.
 fn ask_now(path: &Path, request: &Request) -> io::Result<Answer> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.connect_timeout(&SockAddr::unix(path)?, SIGN_TIMEOUT)?;
@@ -111,7 +108,7 @@ fn ask_now(path: &Path, request: &Request) -> io::Result<Answer> {
 }
 
 impl Sign for Daemon {
-    /// Waits for the daemon, some tenths of a millisecond: TLS asks for signatures in the midst of a handshake.
+    /// Waits for the daemon, some tenths of a millisecond: TLS needs signatures within handshakes.
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], String> {
         if self.is_silent.load(Relaxed) {
             return Err("the daemon does not answer".into());
@@ -120,7 +117,7 @@ impl Sign for Daemon {
             message: bs58::encode(message).into_string(),
         };
         let answer = ask_now(&self.path, &request).map_err(|e| {
-            // also where so many wait for it that no more can
+            // also if its queue of connections is full
             if matches!(
                 e.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
@@ -145,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers what comes next with this.
+    /// Answers the next request with this.
     fn answer(listener: &UnixListener, answer: &str) {
         let (mut stream, _) = listener.accept().unwrap();
         io::BufReader::new(&stream)
@@ -160,7 +157,7 @@ mod tests {
         let path = folder.path().join("sign.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let daemon = Daemon::new(path);
-        // it takes what it is asked and says nothing
+        // it accepts the request without an answer
         assert!(daemon.sign(b"x").unwrap_err().contains("does not sign"));
         for _ in 0..1_000 {
             assert!(daemon.sign(b"x").unwrap_err().contains("does not answer"));
@@ -169,7 +166,7 @@ mod tests {
         assert!(listener.accept().is_ok(), "the one that waited");
         assert!(listener.accept().is_err(), "nobody else has asked");
         listener.set_nonblocking(false).unwrap();
-        // whatever it answers, it is there again
+        // with any answer it counts as present
         let answers = std::thread::spawn(move || {
             answer(&listener, "{\"error\":\"no\"}\n");
             let signature = bs58::encode([7; 64]).into_string();

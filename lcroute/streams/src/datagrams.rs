@@ -1,5 +1,5 @@
-//! Datagrams of a program (RFC 9221): each names the stream that was agreed on, and lives as long as that. They may be lost, doubled by
-//! nobody, and come in another order.
+//! Datagrams of a program (RFC 9221): each names its agreed stream, and lasts as long as that. They
+//! may be lost or reordered, but not duplicated.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 
 use crate::pump::Traffic;
 
-/// Datagrams that wait for a program. Chosen: 0.3 MB; more than it reads are dropped.
+/// Maximum number of datagrams that wait for a program. Chosen: 0.3 MB; further ones are dropped.
 const QUEUE: usize = 256;
 /// Bytes of a stream's number before a datagram.
 const NUMBER_LEN: usize = 8;
 
-/// Who of a connection takes datagrams, by the number of the stream.
+/// The receivers of a connection's datagrams, by the number of the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Takers(Arc<Mutex<BTreeMap<u64, mpsc::Sender<Bytes>>>>);
 
@@ -31,7 +31,7 @@ impl Takers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands one over, or drops it: nobody takes it, or too many wait. Whether it was taken.
+    /// Delivers a datagram; returns false if there is no receiver, or its queue is full.
     pub fn hand(&self, mut datagram: Bytes) -> bool {
         if datagram.len() < NUMBER_LEN {
             return false;
@@ -43,7 +43,7 @@ impl Takers {
     }
 }
 
-/// Two ends of a socket that keeps messages apart: ours does not block.
+/// Returns two ends of a packet socket: ours does not block.
 ///
 /// # Errors
 /// There are too many open files.
@@ -58,7 +58,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// The longest datagram of a program, in bytes, as long as the path is what it is.
+/// Returns the maximum length of a program's datagram in bytes, for the present path.
 pub fn longest(connection: &Connection) -> Option<usize> {
     connection.max_datagram_size()?.checked_sub(NUMBER_LEN)
 }
@@ -84,14 +84,14 @@ pub async fn carry(
         tokio::select! {
             Some(datagram) = taken.recv() => {
                 traffic.rx.fetch_add(datagram.len() as u64, Relaxed);
-                // one that the program does not read in time is lost, as on any way
+                // a datagram that the program does not read in time is lost, as on any path
                 let _ = program.try_write(&datagram);
             }
             ready = program.readable() => {
                 match ready.and_then(|()| program.try_read(&mut buffer)) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     Ok(0) | Err(_) => {
-                        // it may be over already
+                        // the stream may have ended
                         let _ = send_stream.finish();
                         break End::Finished;
                     }
@@ -105,7 +105,7 @@ pub async fn carry(
                     }
                 }
             }
-            // nothing but its end comes on the stream itself
+            // the stream itself carries only its end
             chunk = recv_stream.read_chunk(1, true) => break match chunk {
                 Ok(None) => End::Finished,
                 _ => End::Reset,

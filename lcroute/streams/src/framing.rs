@@ -1,7 +1,8 @@
-//! How bytes stand in a stream of `lcroute/2`: in frames, so that its end says how it came about.
+//! Frames of streams in `lcroute/2`: their end carries its reason.
 //!
 //! frame = length 32 (1 or more) | bytes
-//! end = 0 32 | kind 8 (0 finished | 1 exited | 2 killed | 3 broke off) | number 8 (of 1: the exit code, of 2: the signal, else 0)
+//! end = 0 32 | kind 8 (0 finished | 1 exited | 2 killed | 3 broke off)
+//!       | number 8 (of 1: the exit code, of 2: the signal, else 0)
 
 use librecast::stream::End;
 use librecast::wire::WireError;
@@ -11,7 +12,7 @@ pub const HEAD_LEN: usize = 4;
 /// Bytes of an end.
 pub const END_LEN: usize = HEAD_LEN + 2;
 
-/// Code of [`End::Finished`], as all codes here the byte behind an empty head (docs/protocol.md §11).
+/// Code of [`End::Finished`]: as all these, the byte behind an empty head (docs/protocol.md §11).
 const FINISHED: u8 = 0;
 /// Code of [`End::Exited`].
 const EXITED: u8 = 1;
@@ -20,13 +21,13 @@ const KILLED: u8 = 2;
 /// Code of [`End::Reset`].
 const BROKE_OFF: u8 = 3;
 
-/// The head of a frame of so many bytes, which are far fewer than 4 GiB.
+/// Returns the head of a frame of `length` bytes, which is far below 4 GiB.
 #[must_use]
 pub fn head(length: usize) -> [u8; HEAD_LEN] {
     (length as u32).to_be_bytes()
 }
 
-/// The end of one direction.
+/// Returns the end of one direction.
 #[must_use]
 pub fn end(end: End) -> [u8; END_LEN] {
     let (kind, number) = match end {
@@ -41,26 +42,26 @@ pub fn end(end: End) -> [u8; END_LEN] {
 /// A piece of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Bytes of the program, one at least.
+    /// Bytes of the program, at least one.
     Bytes(&'a [u8]),
-    /// How they ended.
+    /// The end of the direction.
     End(End),
 }
 
-/// Takes frames apart, however they are cut into chunks. It keeps no bytes but those of a head.
+/// Decoder of frames from chunks of any size. It stores only the bytes of a head.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// Bytes of this frame that have not come yet.
+    /// Missing bytes of the present frame.
     left: usize,
     head: [u8; END_LEN],
     known: usize,
 }
 
 impl Frames {
-    /// The next piece, which is taken from the front of `chunk`; none if more has to come.
+    /// Removes the next piece from the front of `chunk`; none if it is incomplete.
     ///
     /// # Errors
-    /// The end is of no kind that this version knows.
+    /// The end has an unknown kind.
     pub fn next<'a>(&mut self, chunk: &mut &'a [u8]) -> Result<Option<Piece<'a>>, WireError> {
         while !chunk.is_empty() {
             if self.left > 0 {

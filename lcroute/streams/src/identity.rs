@@ -1,4 +1,4 @@
-//! Keys of nodes as raw public keys of TLS (RFC 7250), without certificates: who has a key is asked of the daemon.
+//! Keys of nodes as raw public keys of TLS (RFC 7250), without certificates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-/// The protocol inside TLS (RFC 7301). What a stream speaks is agreed later, when it is known who asks.
+/// ALPN protocol (RFC 7301). A stream's own protocol is agreed later, when the peer is known.
 const ALPN: &[u8] = b"lcroute/1";
-/// The same, where streams are framed: their end says how it came about.
+/// ALPN protocol with framed streams: their end carries its reason.
 const ALPN_FRAMED: &[u8] = b"lcroute/2";
 /// An ed25519 public key's SubjectPublicKeyInfo, before the key (RFC 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
-/// What is signed for [`ResetKey`], behind 64 spaces: the daemon signs what looks like TLS 1.3, and no handshake has this (RFC 8446
-/// §4.4.3).
+/// Signed text for [`ResetKey`], behind 64 spaces: the daemon signs texts in the form of TLS 1.3,
+/// and no handshake has this one (RFC 8446 §4.4.3).
 const RESET_CONTEXT: &[u8] = b"TLS 1.3, lcroute stateless reset\0";
 
-/// Signs what TLS has a key sign.
+/// Signer of TLS messages.
 pub trait Sign: Send + Sync + fmt::Debug {
-    /// The signature, or why there is none.
+    /// Returns the signature, or the reason for which there is none.
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], String>;
 }
 
-/// The key of this node, as TLS uses it.
+/// The key of this node for TLS.
 #[derive(Debug, Clone)]
 struct NodeKey {
     peer: PeerId,
@@ -73,23 +73,23 @@ fn spki(peer: &PeerId) -> Vec<u8> {
     [&SPKI_PREFIX[..], peer.public_key()].concat()
 }
 
-/// Those that both sides may choose, the best first.
+/// Returns the protocols that both sides may choose, the best first.
 fn protocols() -> Vec<Vec<u8>> {
     vec![ALPN_FRAMED.to_vec(), ALPN.to_vec()]
 }
 
-/// Whether streams of a connection in this protocol are framed.
+/// Returns whether streams of a connection in this protocol are framed.
 pub fn is_framed(protocol: Option<&[u8]>) -> bool {
     protocol == Some(ALPN_FRAMED)
 }
 
-/// Whose key it is.
+/// Returns the owner of a key.
 pub fn peer_of(spki: &[u8]) -> Option<PeerId> {
     let key = spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?;
     PeerId::from_public_key(key).ok()
 }
 
-/// Takes any node's key, or one alone.
+/// Verifier of any node's key, or of one alone.
 #[derive(Debug)]
 struct RawKeys {
     expected: Option<PeerId>,
@@ -209,12 +209,12 @@ impl ClientCertVerifier for RawKeys {
     }
 }
 
-/// The secret of this node's stateless resets (RFC 9000 §10.3.2). It is the same whenever the program is started, so that other
-/// nodes notice at once that the one before it was killed.
+/// The secret of this node's stateless resets (RFC 9000 §10.3.2). It survives a restart of the
+/// program, so that other nodes notice at once that their connections are gone.
 pub struct ResetKey(Zeroizing<[u8; 32]>);
 
 impl ResetKey {
-    /// Derived from a signature that this program alone can have made. Signatures of ed25519 are always the same (RFC 8032 §5.1.6).
+    /// Derives it from a signature that only this program gets; ed25519 is deterministic.
     pub fn new(signer: &dyn Sign) -> Result<Self, String> {
         let message = [&[b' '; 64][..], RESET_CONTEXT].concat();
         let signature = Zeroizing::new(signer.sign(&message)?);
@@ -222,7 +222,7 @@ impl ResetKey {
         Ok(Self(Zeroizing::new(key)))
     }
 
-    /// Of what the connection ids are made that this node gives out: it resets no others.
+    /// Returns the key of this node's connection ids: it resets no others.
     pub fn connection_ids(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] =
             derive("lcroute 2026 connection ids", &[self.0.as_slice()]);
@@ -245,7 +245,7 @@ impl HmacKey for ResetKey {
     fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         let mut expected = [0; 32];
         HmacKey::sign(self, data, &mut expected);
-        // nobody who sends tokens learns how long this takes: resets are only made with it
+        // timing is not observable: resets are only made with it
         match expected == signature {
             true => Ok(()),
             false => Err(CryptoError),
@@ -253,14 +253,14 @@ impl HmacKey for ResetKey {
     }
 }
 
-/// Settings of TLS in the name of this node.
+/// TLS settings of this node.
 #[derive(Debug, Clone)]
 pub struct Identity {
     key: Arc<CertifiedKey>,
 }
 
 impl Identity {
-    /// The node of this key, which `signer` has.
+    /// Returns the identity of `peer`, whose key `signer` has.
     pub fn new(peer: PeerId, signer: Arc<dyn Sign>) -> Self {
         let key = Arc::new(NodeKey { peer, signer });
         let public = CertificateDer::from(spki(&peer));
@@ -269,7 +269,7 @@ impl Identity {
         }
     }
 
-    /// For connections that others make: any node's key is taken. Nothing is resumed: who is a member is asked each time.
+    /// Returns the settings for connections from any node. There is no resumption.
     pub fn server(&self) -> Result<ServerConfig, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider);
@@ -283,7 +283,7 @@ impl Identity {
         Ok(config)
     }
 
-    /// For a connection to the node of this key.
+    /// Returns the settings for a connection to the node of this key.
     pub fn client(&self, to: PeerId) -> Result<ClientConfig, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider);
@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// The key itself, in place of the daemon that has it.
+    /// The key itself, in place of the daemon.
     struct Key(SecretKey);
 
     impl fmt::Debug for Key {
@@ -343,7 +343,7 @@ mod tests {
         (peer, Identity::new(peer, Arc::new(Key(key))))
     }
 
-    /// Runs a handshake; gives its kind, and the number of tickets that the server sent after it.
+    /// Runs a handshake; returns its kind, and the number of tickets that the server sent after it.
     fn connect(
         client: &Arc<ClientConfig>,
         server: &Arc<ServerConfig>,
@@ -363,14 +363,14 @@ mod tests {
         (client.handshake_kind(), client.tls13_tickets_received())
     }
 
-    /// An expelled node, or one that lost a label, must not come back by a ticket of an earlier connection.
+    /// A ticket must not readmit an expelled node, or one that lost a label.
     #[test]
     fn a_connection_is_never_resumed_nor_sends_data_before_the_handshake() {
         let (peer, node) = identity(1);
         let (_, other) = identity(2);
         let server = Arc::new(node.server().unwrap());
         assert_eq!(server.max_early_data_size, 0);
-        // a client of somebody else's making, which would resume
+        // a client of another make, which would resume
         let mut client = other.client(peer).unwrap();
         assert!(!client.enable_early_data);
         client.resumption = Resumption::in_memory_sessions(8);

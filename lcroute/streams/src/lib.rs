@@ -1,18 +1,20 @@
-//! `lcroute-streams`, the program that `lcroute serve`, `connect` and `forward` execute: streams between programs of two nodes,
-//! by name or PeerId, encrypted from end to end ([ADR 0065](../../../docs/adr/0065-streams.md)).
+//! `lcroute-streams`, the program behind `lcroute serve`, `connect` and `forward`: streams between
+//! programs of two nodes, by name or PeerId, encrypted from end to end ([ADR
+//! 0065](../../../docs/adr/0065-streams.md)).
 //!
-//! QUIC between the node addresses of `lc0`: the daemon carries its packets as any unicast, for this one port. The node's key stays
-//! in the daemon, which signs handshakes and tells who is a member; whom a program is for is decided here.
+//! It uses QUIC between the node addresses of `lc0`: for this one port, the daemon carries unicast
+//! packets. The node's key stays in the daemon, which signs handshakes and knows the members; this
+//! program checks permissions.
 //!
-//! - `agreement` is what is said at the beginning of a stream
-//! - `registry` knows what is served, and to whom
+//! - `agreement` has the messages at the beginning of a stream
+//! - `registry` has the served protocols and their permissions
 //! - `identity` makes keys of nodes into those of TLS
-//! - `daemon` asks the daemon of this host
-//! - `admission` decides which handshakes of others go on
-//! - `network` has connections to other nodes, `pump` what goes through their streams, `datagrams` beside them
-//! - `framing` is how bytes and ends stand in a stream, `window` how many wait, `report` how a served command ended
-//! - `local` answers programs of this host, [`metrics`] who watches it
-//! - `cli` is the command line, `verbs` what it does, `program` the program that stays
+//! - `daemon` sends requests to the daemon of this host
+//! - `admission` decides which handshakes of other nodes continue
+//! - `network` has connections to other nodes, `pump` their streams, `datagrams` their datagrams
+//! - `framing` encodes bytes and ends, `window` bounds their queues, `report` has ends of commands
+//! - `local` answers programs of this host, [`metrics`] has the metrics
+//! - `cli` is the command line, `verbs` its actions, `program` the service
 
 mod admission;
 mod agreement;

@@ -1,4 +1,4 @@
-//! Answers programs of this host. Who may ask is a matter of file permissions.
+//! Answers programs of this host. File permissions decide about access.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,11 +21,11 @@ use crate::network::{Network, Opened, Refusal};
 use crate::pump::{Local, Teller, gone, pump};
 use crate::registry::{Destination, Handover, Service};
 
-/// Most connections of programs of this host. Chosen: a few thousand streams, and the descriptors that they hold.
+/// Maximum number of connections of programs of this host. Chosen: a few thousand streams.
 const MAX_CONNECTIONS: usize = 4_096;
-/// A request is complete within so long.
+/// Time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Streams that wait until a program takes them.
+/// Maximum number of streams that wait until a program accepts them.
 const MAX_WAITING: usize = 64;
 
 /// Answers until the future is dropped.
@@ -35,7 +35,7 @@ pub async fn serve(listener: UnixListener, network: Arc<Network>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
-                // out of descriptors, most likely: others may end meanwhile
+                // probably out of descriptors, until connections end
                 tracing::warn!("streams socket: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -54,7 +54,7 @@ pub async fn serve(listener: UnixListener, network: Arc<Network>) {
             tokio::spawn(async move {
                 let mut stream = stream;
                 let many = "too many programs of this host use streams: try again".to_owned();
-                // it may have gone
+                // the program may have gone
                 let _ = answer::<()>(&mut stream, Err(Refusal(Reason::Unavailable, many))).await;
             });
         }
@@ -193,7 +193,7 @@ fn check(protocols: &[ProtocolName]) -> Result<(), String> {
     }
 }
 
-/// Hands streams to a program until it goes.
+/// Hands streams to a program until it disconnects.
 async fn serve_program(
     mut stream: UnixStream,
     mut taken: mpsc::Receiver<Handover>,
@@ -205,7 +205,7 @@ async fn serve_program(
             Some(handover) = taken.recv() => {
                 hand_over(&stream, &handover.peer, &handover.sockets).await?;
             }
-            // nothing more is expected but the end
+            // only the end is expected
             read = stream.read(&mut rest) => if read? == 0 {
                 return Ok(());
             },
@@ -213,7 +213,7 @@ async fn serve_program(
     }
 }
 
-/// A line of JSON with descriptors, in one message.
+/// Sends a line of JSON with descriptors in one message.
 async fn hand_over(
     stream: &UnixStream,
     said: &impl Serialize,
@@ -232,7 +232,7 @@ async fn hand_over(
         stream.writable().await?;
         match stream.try_io(Interest::WRITABLE, send) {
             Ok(count) if count == line.len() => return Ok(()),
-            // a line is far smaller than what the kernel keeps: this is the end of an understanding
+            // a line is far smaller than the kernel's buffer: a partial write is an error
             Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
@@ -253,7 +253,7 @@ async fn answer<T: Serialize>(
     timeout(REQUEST_TIMEOUT, stream.write_all(&line)).await?
 }
 
-/// A line, and what came behind it; none if there was nothing.
+/// Reads a line, with the bytes behind it; none at the end.
 async fn read_line(stream: &mut UnixStream) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
     let mut line = Vec::with_capacity(1_024);
     loop {

@@ -1,4 +1,4 @@
-//! What `[streams] metrics` shows: read from what counts anyway when somebody asks. And why nodes and streams are refused.
+//! Metrics of `[streams] metrics`, read from existing counters on request, and reasons of refusals.
 
 use librecast::stream::Status;
 use librecast_program::metrics::Page;
@@ -32,7 +32,7 @@ metrics_table! {
     REFUSED = counter("lcroute_streams_refused_total", &["reason"], "Connections, streams and datagrams of other nodes that were refused, by reason");
 }
 
-/// The figures of this moment.
+/// Returns the present values.
 pub fn page(status: &Status) -> Page {
     let mut page = Page::of_this_process();
     page.put(&CONNECTIONS, status.connections as u64);

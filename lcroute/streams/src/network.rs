@@ -1,4 +1,4 @@
-//! Connections to other nodes: whom this one opens them to, and whom it lets in.
+//! Connections to other nodes, in both directions.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -41,88 +41,86 @@ use crate::registry::{Choice, Destination, Handover, Registry, Service};
 use crate::report::Report;
 use crate::window::{RECEIVE_WINDOW, Room, STREAM_WINDOW, Window};
 
-/// How long a node that is away, or has no program for streams, is waited for: it may have begun a moment ago.
+/// Time for which an absent node, or one without its program for streams, is awaited.
 const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked for meanwhile.
+/// Interval of these checks.
 const APPEAR_INTERVAL: Duration = Duration::from_millis(100);
-/// A handshake, and what is said at the beginning of a stream, take no longer.
+/// Time limit for a handshake, and for the messages at the beginning of a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that was made before shows within so long that the other side has it, or another one is made: its program may
-/// have been killed.
+/// Time within which an existing connection must show a sign of the peer; otherwise another one is
+/// made, as its program may have been killed.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// A node that can be reached has had no program for streams for so long: its streams are over. Chosen: one that its service starts
-/// anew is there again within some seconds.
+/// Time without a program for streams on a reachable node after which its streams end. Chosen: a
+/// service restarts within some seconds.
 const NO_PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most handshakes for one stream. Chosen: with the intervals between them, one is among the handshakes of the next second.
+/// Maximum number of handshakes for one stream. Chosen: enough to reach the next second.
 const MAX_HANDSHAKES: usize = 5;
-/// Between two of these.
+/// Interval between them.
 const HANDSHAKE_INTERVAL: Duration = Duration::from_millis(300);
-/// Between two attempts to connect to a server of this host that has too many waiting.
+/// Interval between attempts to connect to a server of this host with a full queue.
 const BACKLOG_INTERVAL: Duration = Duration::from_millis(20);
-/// A server of this host answers within so long.
+/// Time limit for a server of this host to answer.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is asked whether the other node is a member still.
+/// Interval at which the other node's membership is checked.
 const MEMBER_INTERVAL: Duration = Duration::from_secs(2);
-/// A connection without streams ends after so long. Chosen: the next stream then costs two round trips more.
+/// Time without streams after which a connection ends. Chosen: another costs two round trips more.
 const IDLE: Duration = Duration::from_secs(60);
-/// A node that is out of reach for so long has gone, for all its streams. Chosen: a router is started anew, a cable is plugged in again.
+/// Time out of reach after which a node's streams end. Chosen: a router restarts.
 const UNREACHABLE: Duration = Duration::from_secs(300);
-/// A silent connection says that it is there. Chosen: a quarter of a minute, for firewalls of hosts that keep state of UDP.
+/// Interval of keep-alives on a silent connection. Chosen: preserves UDP state of firewalls.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Most connections that others have begun, handshakes apart. Chosen: what waits in their windows is 1 GiB together; the unit has
-/// room for it.
+/// Maximum number of connections that other nodes have begun. Chosen: their windows are 1 GiB
+/// together, for which the unit has room.
 const MAX_CONNECTIONS: usize = 128;
-/// Most connections with one node: one that each side has made. One more ends the oldest.
+/// Maximum number of connections with one node: one from each side. A further one ends the oldest.
 const MAX_CONNECTIONS_OF_PEER: usize = 2;
-/// Most streams that one node has open here.
+/// Maximum number of open streams from one node.
 const MAX_STREAMS_OF_PEER: u32 = 1_024;
-/// Most streams that others have open here, together.
+/// Maximum number of open streams from all other nodes.
 const MAX_STREAMS: usize = 4_096;
-/// Bytes of datagrams that may wait, either way. Chosen: 10 ms at 200 Mbit/s; older ones are dropped.
+/// Maximum queue of datagrams in bytes, per direction. Chosen: 10 ms at 200 Mbit/s.
 const DATAGRAM_BUFFER: usize = 256 << 10;
-/// Packets that may overtake another before it counts as lost: repair and reroutes of the network reorder (RFC 9002 §6.1.1 has 3).
+/// Reordering threshold in packets (RFC 9002 §6.1.1 has 3), for the network's repair and reroutes.
 const PACKET_THRESHOLD: u32 = 64;
-/// Round trip that is assumed before it is measured. Chosen: between continents; a handshake's first loss costs three times that.
+/// Assumed round trip. Chosen: intercontinental; a handshake's first loss costs three times that.
 const INITIAL_RTT: Duration = Duration::from_millis(150);
-/// UDP payload that every lc0 takes: its MTU is 1,280 at least (RFC 9000 §14 asks for 1,200).
+/// UDP payload that every lc0 accepts: its MTU is 1,280 at least (RFC 9000 §14 requires 1,200).
 const INITIAL_MTU: u16 = 1_200;
 /// IPv6 and UDP headers, in bytes.
 const HEADERS: u16 = 48;
-/// Handshakes that wait until it is looked at them, and what may come of one meanwhile, in bytes. Chosen: all of a burst.
+/// Maximum number of handshakes that wait to be accepted. Chosen: a whole burst.
 const MAX_INCOMING: usize = 512;
-/// Bytes that may come of one handshake before it is looked at. Chosen.
+/// Maximum number of bytes of a handshake that waits to be accepted. Chosen.
 const INCOMING_BUFFER: u64 = 8 << 10;
-/// Streams that have ended and are remembered, beside those that go on.
+/// Maximum number of ended streams that are remembered, beside open ones.
 const MAX_ENDS: usize = 4_096;
 /// Kernel buffers of the socket, in bytes. Chosen: 20 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Why a connection is closed, as the other side is told it.
+/// Codes with which a connection is closed.
 mod close {
     use quinn::VarInt;
 
     /// It has no streams.
     pub const IDLE: VarInt = VarInt::from_u32(0);
-    /// Nothing is served to this node.
+    /// This node may use nothing that is served.
     pub const REFUSED: VarInt = VarInt::from_u32(1);
-    /// It is no member, or not the one that it says.
+    /// The node is no member, or has another address.
     pub const NO_MEMBER: VarInt = VarInt::from_u32(2);
-    /// There are too many.
+    /// There are too many connections.
     pub const BUSY: VarInt = VarInt::from_u32(3);
     /// The program ends.
     pub const GONE: VarInt = VarInt::from_u32(4);
 }
 
-/// Why there is no stream, in one word and in many.
+/// The reason for which there is no stream, as code and as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal(pub Reason, pub String);
 
-/// This node, as its daemon says.
+/// This node, as its daemon reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Own {
-    /// Who it is.
     pub peer: PeerId,
-    /// Its name.
     pub name: String,
     /// Its address on lc0.
     pub address: Ipv6Addr,
@@ -149,16 +147,16 @@ pub struct Network {
     clients: watch::Sender<usize>,
 }
 
-/// A connection, and what its streams hold as long as they last.
+/// A connection, with the state that its streams share.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// The connection.
     pub connection: Connection,
-    /// Who takes its datagrams.
+    /// The receivers of its datagrams.
     pub takers: Takers,
-    /// Its streams are framed.
+    /// Whether its streams are framed.
     is_framed: bool,
-    /// How much may wait for readers.
+    /// The bound of bytes that wait for readers.
     window: Arc<Window>,
     in_use: Arc<()>,
 }
@@ -177,7 +175,7 @@ impl Link {
         }
     }
 
-    /// How its streams are carried.
+    /// Returns the settings for its streams.
     pub fn carriage<'a>(&'a self, traffic: &'a Traffic) -> Carriage<'a> {
         Carriage {
             is_framed: self.is_framed,
@@ -192,9 +190,9 @@ impl Link {
 pub struct Opened {
     /// Both directions.
     pub quic: (SendStream, RecvStream),
-    /// Who is at the other end.
+    /// The node at the other end.
     pub peer: Peer,
-    /// What it goes over; held as long as it lasts.
+    /// Its connection, held as long as the stream lasts.
     pub link: Link,
 }
 
@@ -208,17 +206,17 @@ struct Counters {
     refused: Mutex<BTreeMap<Refused, u64>>,
 }
 
-/// Streams that were opened here, and how they ended.
+/// Streams that this host opened, and their ends.
 #[derive(Debug, Default)]
 struct Ends {
     last: u64,
     known: BTreeMap<u64, watch::Receiver<Option<End>>>,
-    /// Programs that wait for the ends of streams that go on.
+    /// Programs that wait for the ends of open streams.
     waiting: BTreeMap<u64, Arc<Waits>>,
 }
 
 impl Ends {
-    /// Gives a stream its number. One that goes on is never forgotten: its end is asked for later.
+    /// Gives a stream its number. Open streams are never forgotten: their end is requested later.
     fn add(&mut self, known: watch::Receiver<Option<End>>) -> u64 {
         self.last += 1;
         self.known.insert(self.last, known);
@@ -236,19 +234,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The socket of streams: on lc0, and nowhere else.
+/// Opens the socket of streams, on lc0 only.
 fn open_socket(own: &Own) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(own.interface.as_bytes()))?;
     socket.bind(&SocketAddr::from((own.address, STREAM_PORT)).into())?;
-    // the kernel gives what its limits allow
+    // the kernel grants its limits at most
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// How connections work, on an interface of this MTU.
+/// Returns the transport settings, for an interface of this MTU.
 fn transport(mtu: u16) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
@@ -275,7 +273,7 @@ impl Network {
     /// Opens the socket of this node's streams.
     ///
     /// # Errors
-    /// The interface or the port cannot be had.
+    /// The interface or the port is not available.
     pub fn open_for(own: Own, daemon: Daemon, mtu: u16) -> anyhow::Result<Arc<Self>> {
         let socket = open_socket(&own)?;
         Self::over(socket, own, daemon, mtu)
@@ -321,38 +319,35 @@ impl Network {
         }))
     }
 
-    /// The interface was made anew: connections go on over a new socket.
+    /// Moves connections to a new socket after the interface was made again.
     pub fn reopen(&self) -> io::Result<()> {
         self.endpoint.rebind(open_socket(&self.own)?)
     }
 
-    /// This node.
     pub fn own(&self) -> &Own {
         &self.own
     }
 
-    /// What is served.
+    /// Returns the served protocols.
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
 
-    /// Bytes so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// A program of this host is connected, until this is dropped.
+    /// Counts a connected program of this host, until the result is dropped.
     pub fn client(self: &Arc<Self>) -> Client {
         self.clients.send_modify(|count| *count += 1);
         Client(Arc::clone(self))
     }
 
-    /// How many programs of this host are connected.
+    /// Returns the number of connected programs of this host.
     pub fn clients(&self) -> watch::Receiver<usize> {
         self.clients.subscribe()
     }
 
-    /// What there is.
     pub fn status(&self) -> Status {
         let counters = &self.counters;
         let refused = lock(&counters.refused);
@@ -375,7 +370,7 @@ impl Network {
         *lock(&self.counters.refused).entry(reason).or_default() += 1;
     }
 
-    /// A stream of a program of this host begins.
+    /// Begins a stream of a program of this host.
     pub fn begin(self: &Arc<Self>) -> Number {
         self.counters.opened.fetch_add(1, Relaxed);
         let (end, known) = watch::channel(None);
@@ -392,7 +387,7 @@ impl Network {
         }
     }
 
-    /// The end of this stream; none if it is not known.
+    /// Returns the end of this stream; none if it is unknown.
     pub fn end_of(&self, number: u64) -> Option<Waiting> {
         let ends = lock(&self.ends);
         let end = ends.known.get(&number)?.clone();
@@ -444,7 +439,7 @@ impl Network {
         }
     }
 
-    /// The node, once it can be reached and has a program for streams.
+    /// Returns the node, once it is reachable and has a program for streams.
     async fn find(&self, node: &str) -> Result<Contact, Refusal> {
         let find = async || {
             let request = Request::Member { node: node.into() };
@@ -479,7 +474,7 @@ impl Network {
         }
     }
 
-    /// Over the connection that there is, or a new one.
+    /// Opens a stream over an existing connection, or over a new one.
     async fn say_hello(
         self: &Arc<Self>,
         contact: &Contact,
@@ -492,13 +487,13 @@ impl Network {
         let mut said = pin!(hello_over(&link.connection, hello));
         let said = match timeout(KNOWN_TIMEOUT, &mut said).await {
             Ok(said) => said,
-            // the other side acknowledges it, and the service there takes its time
+            // the other side acknowledges the stream, and its service is slow
             Err(_) if received(&link) > before => said.await,
             Err(_) => tokio::select! {
                 said = &mut said => said,
                 anew = self.say_hello_anew(contact, hello, Some(&link)) => {
                     if anew.is_ok() && received(&link) == before {
-                        // the program there is another one, which does not know it
+                        // the other program has been restarted, and does not know the connection
                         link.connection.close(close::GONE, b"silent");
                     }
                     return anew;
@@ -511,7 +506,7 @@ impl Network {
         }
     }
 
-    /// Over another connection than `silent`.
+    /// Opens a stream over a connection other than `silent`.
     async fn say_hello_anew(
         self: &Arc<Self>,
         contact: &Contact,
@@ -524,14 +519,14 @@ impl Network {
         Ok((quic, answer, link))
     }
 
-    /// The newest connection with a node.
+    /// Returns the newest connection with a node.
     fn known(&self, peer: &PeerId) -> Option<Link> {
         let connections = lock(&self.connections);
         let is_open = |link: &&Link| link.connection.close_reason().is_none();
         connections.get(peer)?.iter().rfind(is_open).cloned()
     }
 
-    /// Makes a connection, or takes the one that another stream has made meanwhile: a node has few handshakes, and few connections.
+    /// Makes a connection, or returns one that another stream has made, to save handshakes.
     async fn connect_once(
         self: &Arc<Self>,
         contact: &Contact,
@@ -551,8 +546,7 @@ impl Network {
         }
     }
 
-    /// Connects, and does so again where the other side or this host had too much to do: of many streams that begin at once, all wait
-    /// for this one connection.
+    /// Connects, with repetitions if either side is overloaded, for all streams that begin at once.
     async fn connect_again(self: &Arc<Self>, contact: &Contact) -> Result<Link, Refusal> {
         for _ in 1..MAX_HANDSHAKES {
             match self.connect(contact).await {
@@ -574,14 +568,14 @@ impl Network {
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&self.transport));
         let to = SocketAddrV6::new(contact.address, STREAM_PORT, 0, 0);
-        // TLS wants a name, and does not send it
+        // TLS requires a name, which is not sent
         let connecting = self.endpoint.connect_with(config, to.into(), "lcroute");
         let connecting = connecting.map_err(|e| failed(e.to_string()))?;
         let connection = connecting.await.map_err(|e| ended(&contact.name, &e))?;
         Ok(self.keep(connection, contact.clone(), None))
     }
 
-    /// Takes streams of a connection, in either direction, and looks after it. `begun`: the other node has begun it.
+    /// Accepts streams of a connection, and supervises it. `begun`: the other node began it.
     fn keep(
         self: &Arc<Self>,
         connection: Connection,
@@ -613,7 +607,7 @@ impl Network {
         link
     }
 
-    /// Lets other nodes in until the future is dropped.
+    /// Accepts connections of other nodes until the future is dropped.
     pub async fn accept(self: &Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             let address = incoming.remote_address().ip();
@@ -629,7 +623,7 @@ impl Network {
                     self.refuse(Refused::Handshakes);
                     incoming.refuse();
                 }
-                // it may be, where the address has not been validated
+                // fails only for validated addresses
                 Begun::Validate => drop(incoming.retry()),
                 Begun::GoesOn => {
                     let network = Arc::clone(self);
@@ -649,7 +643,7 @@ impl Network {
         }
     }
 
-    /// Whether something is served to the node at this address, before it has shown that it is that node.
+    /// Returns the class of an address, before the node proves its identity.
     async fn class_of(&self, address: IpAddr) -> Class {
         let known = lock(&self.admission).contact(address, Instant::now());
         let contact = match known {
@@ -730,7 +724,7 @@ impl Network {
         }
     }
 
-    /// Takes streams and datagrams of a connection until it ends.
+    /// Accepts streams and datagrams of a connection until it ends.
     async fn take_all(self: &Arc<Self>, link: &Link, contact: &watch::Sender<Contact>) {
         let connection = &link.connection;
         loop {
@@ -739,7 +733,7 @@ impl Network {
                     let Ok(stream) = stream else { return };
                     if self.counters.of_others.load(Relaxed) >= MAX_STREAMS {
                         self.refuse(Refused::Streams);
-                        // dropped, it is reset
+                        // dropping the stream resets it
                         continue;
                     }
                     let (network, link) = (Arc::clone(self), link.clone());
@@ -760,7 +754,7 @@ impl Network {
         }
     }
 
-    /// Asks the daemon about the other node again and again, and closes the connection where it is of no more use.
+    /// Checks membership at intervals, and closes a connection that is not needed or permitted.
     async fn look_at_member(
         &self,
         link: &Link,
@@ -781,7 +775,7 @@ impl Network {
                     if known.streams || !known.present {
                         program_seen = Moment::now();
                     }
-                    // streams that it may no longer have end
+                    // ends streams that are no longer permitted
                     contact.send_replace(known);
                 }
                 Err(AskError::Refused(why)) => {
@@ -789,7 +783,7 @@ impl Network {
                     connection.close(close::NO_MEMBER, b"no member");
                     return;
                 }
-                // while the daemon cannot be asked, the last answer counts
+                // while the daemon does not answer, its last answer counts
                 Err(AskError::NoDaemon(_)) => program_seen = Moment::now(),
             }
             if program_seen.elapsed() >= NO_PROGRAM_TIMEOUT {
@@ -799,7 +793,7 @@ impl Network {
                 return;
             }
             let streams = connection.stats().frame_rx.stream;
-            // one of them is in the table, one here
+            // the table has one reference, this function another
             let is_in_use = Arc::strong_count(&link.in_use) > 2;
             if is_in_use || streams != accepted {
                 (idle_since, accepted) = (Moment::now(), streams);
@@ -813,7 +807,7 @@ impl Network {
         }
     }
 
-    /// A stream that another node has opened.
+    /// Handles a stream of another node.
     async fn take(
         self: &Arc<Self>,
         (mut send, mut recv): (SendStream, RecvStream),
@@ -877,7 +871,7 @@ impl Network {
         }
     }
 
-    /// A connection to what serves.
+    /// Connects to the server.
     async fn reach(&self, service: &Service, peer: &Peer, datagrams: bool) -> Option<Reached> {
         let reached = async {
             let gone = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -930,22 +924,22 @@ impl Network {
         }
     }
 
-    /// Closes all, and lets the other sides know.
+    /// Closes all connections, and notifies the other sides.
     pub async fn close(&self) {
         self.endpoint.close(close::GONE, b"gone");
-        // what waits in queues goes out, if anybody is there
+        // sends queued packets, if their recipients answer
         let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
     }
 }
 
-/// Resolves when a service has ended, or permits the node of a stream no longer.
+/// Completes when a service has ended, or no longer permits the node of a stream.
 async fn withdrawn(
     mut ended: watch::Receiver<()>,
     access: Arc<Access>,
     mut contact: watch::Receiver<Contact>,
 ) {
     let not_permitted = async {
-        // without news of the node its connection has ended, and the stream with it
+        // without updates the node's connection, and with it the stream, has ended
         while contact.changed().await.is_ok() {
             if !access.permits(&contact.borrow_and_update()) {
                 return;
@@ -954,13 +948,13 @@ async fn withdrawn(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // closed, as nothing is ever sent
+        // closes, as no value is ever sent
         _ = ended.changed() => {}
         () = not_permitted => {}
     }
 }
 
-/// Connects to a server of this host. One that has too many waiting takes some of them in a moment.
+/// Connects to a server of this host; waits while its queue is full.
 async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
@@ -970,7 +964,7 @@ async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// What serves, as it is reached.
+/// A connection to a server.
 enum Reached {
     Stream(Local, Option<Report>),
     Datagrams(OwnedFd),
@@ -1005,7 +999,7 @@ fn refused(name: &str) -> Refusal {
     )
 }
 
-/// Why a connection ended, for who wanted a stream of it.
+/// Returns the reason of a connection's end, for a program that wanted a stream.
 fn ended(name: &str, error: &ConnectionError) -> Refusal {
     match error {
         ConnectionError::ApplicationClosed(closed) if closed.error_code == close::REFUSED => {
@@ -1033,18 +1027,18 @@ fn identity_of(connection: &Connection) -> Option<PeerId> {
     peer_of(keys.first()?)
 }
 
-/// Datagrams that have come over a connection.
+/// Returns the number of datagrams received over a connection.
 fn received(link: &Link) -> u64 {
     link.connection.stats().udp_rx.datagrams
 }
 
-/// Opens a stream, and reads what the other side says to the hello.
+/// Opens a stream, and returns the answer to the hello.
 async fn hello_over(
     connection: &Connection,
     hello: &Hello,
 ) -> Result<((SendStream, RecvStream), Answer), ConnectionError> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    // a connection that ended says why
+    // a closed connection has a reason
     let lost = || connection.close_reason().unwrap_or(ConnectionError::Reset);
     send.write_all(&hello.encode()).await.map_err(|_| lost())?;
     match read_message(&mut recv, Answer::decode).await {
@@ -1057,7 +1051,7 @@ async fn hello_over(
     }
 }
 
-/// Reads a message, and no byte of what follows it.
+/// Reads a message, and no byte behind it.
 async fn read_message<T>(
     recv: &mut RecvStream,
     decode: impl Fn(&[u8]) -> Result<T, WireError>,
@@ -1077,15 +1071,15 @@ async fn read_message<T>(
     decode(&bytes).map_err(io::Error::other)
 }
 
-/// Says why not, and that this is all.
+/// Sends a negative answer, and ends the stream.
 async fn say(send: &mut SendStream, answer: &Answer) {
     if send.write_all(&answer.encode()).await.is_ok() && send.finish().is_ok() {
-        // until it has arrived
+        // waits for its arrival
         let _ = timeout(OPEN_TIMEOUT, send.stopped()).await;
     }
 }
 
-/// A program of this host is connected.
+/// A connected program of this host.
 #[derive(Debug)]
 pub struct Client(Arc<Network>);
 
@@ -1095,7 +1089,7 @@ impl Drop for Client {
     }
 }
 
-/// A handshake of another node that goes on, until this is dropped.
+/// An unfinished handshake of another node, until this is dropped.
 struct Unfinished {
     network: Arc<Network>,
     address: IpAddr,
@@ -1112,7 +1106,7 @@ impl Drop for Unfinished {
 struct BegunByOther(Arc<Network>);
 
 impl BegunByOther {
-    /// None if there are too many.
+    /// Returns none if there are too many.
     fn new(network: &Arc<Network>) -> Option<Self> {
         let all = &network.counters.begun_by_others;
         let counted =
@@ -1127,7 +1121,6 @@ impl Drop for BegunByOther {
     }
 }
 
-/// A stream is open.
 #[derive(Debug)]
 struct Open(Arc<Network>);
 
@@ -1161,22 +1154,20 @@ struct Waits {
 }
 
 impl Number {
-    /// Its number.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether a program waits for the end.
+    /// Returns whether a program waits for the end.
     pub fn is_awaited(&self) -> &AtomicBool {
         &self.waits.is_so
     }
 
-    /// Resolves when a program that waited for the end has gone: the stream is to break off.
+    /// Completes when a program that waited for the end has gone: the stream must break off.
     pub async fn given_up(&self) {
         self.waits.has_gone.notified().await;
     }
 
-    /// It has ended so.
     pub fn end(self, end: End) {
         self.end.send_replace(Some(end));
     }
@@ -1196,14 +1187,14 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Resolves when the stream has ended.
+    /// Completes when the stream has ended.
     pub async fn end(&mut self) -> End {
         let end = self.end.wait_for(Option::is_some).await;
-        // the carrying program is gone without a word
+        // the stream's task ended without a result
         end.ok().and_then(|end| *end).unwrap_or(End::Reset)
     }
 
-    /// The program has gone before the end: nobody reads or writes the stream any more.
+    /// Notes that the program has gone before the end, and no longer uses the stream.
     pub fn give_up(&self) {
         self.waits.has_gone.notify_one();
     }

@@ -1,4 +1,4 @@
-//! The program that stays: a service, or started by a verb where there is none, until nobody needs it.
+//! The background program: a service, or started by a verb until no program needs it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -29,24 +29,24 @@ use crate::local;
 use crate::network::{Network, Own};
 use crate::registry::{Destination, Service};
 
-/// Between two attempts to reach the daemon. Chosen: a daemon that is executed anew is away for some tenths of a second.
+/// Interval between attempts to reach the daemon. Chosen: a restart takes some tenths of a second.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// The daemon, its interface and the port are waited for so long at the start.
+/// Time limit at the start for the daemon, its interface and the port.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// A wait at the start that takes longer is told.
+/// Wait at the start after which it is logged.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
-/// A program that a verb started ends when the daemon has been away for so long.
+/// Absence of the daemon after which a program that a verb started ends.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
-/// MTU of an interface that tells none.
+/// MTU of an interface without a readable one.
 const DEFAULT_MTU: u16 = 1_280;
 
-/// Runs until it is told to end, or, with `idle`, until no program of this host has been connected for so long.
+/// Runs until a signal, or, with `idle`, until no program of this host was connected for that time.
 pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
     let control = common.control_to_ask(&config);
     lcroute::system::room_for_clients();
-    // a verb that starts this waits for its signals, and has blocked them
+    // a verb that starts this has blocked signals, to wait for its own
     SigSet::all().thread_unblock()?;
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build()?;
@@ -93,14 +93,14 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
             }
         };
         service::stopping();
-        // nobody is let in any more
+        // no further connections are accepted
         drop(socket);
         network.close().await;
         ended
     })
 }
 
-/// Serves metrics where the configuration says.
+/// Serves metrics as configured.
 fn serve_metrics(
     running: &mut Option<metrics::Server>,
     config: &Config,
@@ -115,7 +115,7 @@ fn serve_metrics(
     })
 }
 
-/// Who started this reads that it is there, and nothing more.
+/// Reports readiness to the starting program, and then closes its output.
 fn tell_starter() -> anyhow::Result<()> {
     let mut out = io::stdout();
     out.write_all(b"ready\n")?;
@@ -126,7 +126,7 @@ fn tell_starter() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The socket of streams, once the daemon, its interface and the port are there.
+/// Opens the socket of streams, once the daemon, its interface and the port are available.
 async fn start(daemon: &Daemon, is_started_by_verb: bool) -> anyhow::Result<Arc<Network>> {
     let until = Instant::now() + START_TIMEOUT;
     let mut notice = Some(Instant::now() + NOTICE_AFTER);
@@ -189,7 +189,7 @@ fn mtu_of(interface: &str) -> u16 {
     text.trim().parse().unwrap_or(DEFAULT_MTU)
 }
 
-/// Has streams carried by the daemon, however often it is started anew. Returns why that is over.
+/// Keeps this program registered with the daemon across restarts. Returns the reason for its end.
 async fn stay_registered(
     daemon: &Daemon,
     network: &Network,
@@ -211,7 +211,7 @@ async fn stay_registered(
                     return anyhow::Error::new(e).context("UDP port of streams");
                 }
             }
-            // it says nothing until it ends
+            // it sends nothing until it ends
             let _ = connection.read(&mut [0]).await;
             last_seen = Instant::now();
             tracing::info!("the daemon has gone; streams wait until it is back");
@@ -223,14 +223,14 @@ async fn stay_registered(
     }
 }
 
-/// Waits until no program of this host has been connected for so long; for ever without `idle`.
+/// Waits until no program of this host was connected for `idle`; for ever without it.
 async fn unused(network: &Network, idle: Option<Duration>) {
     let Some(idle) = idle else {
         return std::future::pending().await;
     };
     let mut clients = network.clients();
     loop {
-        // the network has the other end
+        // the network holds the other end
         let _ = clients.wait_for(|count| *count == 0).await;
         tokio::select! {
             () = sleep(idle) => return,
@@ -239,12 +239,12 @@ async fn unused(network: &Network, idle: Option<Duration>) {
     }
 }
 
-/// What the configuration serves.
+/// The services of the configuration.
 #[derive(Debug, Default)]
 struct Served(Vec<(Serve, u64, watch::Sender<()>)>);
 
 impl Served {
-    /// What stays as it was goes on, with its streams.
+    /// Applies a configuration; unchanged services keep their streams.
     fn configure(&mut self, config: &Config, network: &Network) {
         let book = Book::of_host().unwrap_or_else(|e| {
             tracing::error!("without the address book: {e}");
@@ -252,7 +252,7 @@ impl Served {
         });
         let is_of_book = |serve: &Serve| serve.allow.iter().any(|who| matches!(who, Who::Book(_)));
         self.0.retain(|(serve, id, _)| {
-            // who is in the book may have changed
+            // the address book may have changed
             let stays = config.serve.contains(serve) && !is_of_book(serve);
             if !stays {
                 network.registry().remove(*id);
@@ -287,7 +287,7 @@ impl Served {
     }
 }
 
-/// Where programs of this host ask; what we have bound goes with us.
+/// The socket for programs of this host; one bound here is removed at the end.
 struct LocalSocket {
     listener: std::os::unix::net::UnixListener,
     bound: Option<PathBuf>,
@@ -308,7 +308,7 @@ impl LocalSocket {
     }
 
     fn bind(path: &Path) -> anyhow::Result<Self> {
-        // many verbs may start one at once: none removes the socket that another has just bound
+        // many verbs may start one at once: the lock protects a socket that another has just bound
         let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
         let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -335,7 +335,7 @@ impl LocalSocket {
     }
 }
 
-/// Why no program for streams can be started here, with the remedy.
+/// Returns the reason for which no program for streams can be started, with the remedy.
 fn not_bound(path: &Path, error: anyhow::Error) -> anyhow::Error {
     let shown = path.display();
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -358,7 +358,7 @@ fn not_bound(path: &Path, error: anyhow::Error) -> anyhow::Error {
 impl Drop for LocalSocket {
     fn drop(&mut self) {
         if let Some(path) = &self.bound {
-            // somebody may have removed it already
+            // the file may be removed already
             let _ = std::fs::remove_file(path);
         }
     }

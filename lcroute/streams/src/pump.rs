@@ -1,6 +1,6 @@
-//! What goes through a stream: from a socket of this host to QUIC and back. Each direction ends by itself; what breaks one breaks
-//! both, and a command that has ended ends both. A stream that waits holds no buffer, and a program that does not read gets no more than
-//! the window.
+//! Data of a stream: from a socket of this host to QUIC and back. Each direction ends by itself; an
+//! error of one breaks both, and the end of a command ends both. A waiting stream holds no buffer,
+//! and the window bounds the data for a program that does not read.
 
 use std::future::poll_fn;
 use std::io;
@@ -23,32 +23,32 @@ use crate::framing::{self, Frames, Piece};
 use crate::report::Report;
 use crate::window::{Wider, Window};
 
-/// Bytes that are read at once. Chosen: a burst of 50 packets.
+/// Maximum number of bytes per read. Chosen: a burst of 50 packets.
 const CHUNK: usize = 64 * 1024;
-/// How often it is looked whether a program that has sent all has gone as well.
+/// Interval of checks whether a program that has sent all has gone.
 const GONE_INTERVAL: Duration = Duration::from_millis(200);
-/// A program that has not read for so long is behind. Chosen: one that reads at all is asked for more within some milliseconds.
+/// Time without a read after which a program counts as slow. Chosen: some read within milliseconds.
 const BEHIND: Duration = Duration::from_millis(10);
-/// The side that reads wants no more, and has all that it wanted.
+/// Close code: the reader has all that it wanted.
 const ENOUGH: VarInt = VarInt::from_u32(0);
-/// A stream broke off.
+/// Close code: the stream broke off.
 const BROKEN: VarInt = VarInt::from_u32(1);
 
 /// A program of this host.
 #[derive(Debug)]
 pub enum Local {
-    /// By a Unix socket.
+    /// Connected by a Unix socket.
     Unix(UnixStream),
-    /// By TCP.
+    /// Connected by TCP.
     Tcp(TcpStream),
 }
 
-/// Bytes that went through all streams.
+/// Byte counters of all streams.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Into this host.
+    /// Bytes into this host.
     pub rx: AtomicU64,
-    /// Out of it.
+    /// Bytes out of this host.
     pub tx: AtomicU64,
 }
 
@@ -102,32 +102,32 @@ impl Local {
     }
 
     fn shutdown(&self, how: Shutdown) {
-        // the other side may have gone by itself
+        // the other side may have gone
         let _ = shutdown(self.fd().as_raw_fd(), how);
     }
 
-    /// Ends the connection as the stream has ended. A stream that broke off does not look whole, as far as the kind of socket can show it.
+    /// Ends the connection as the stream ended; a broken one is reset, if the socket permits.
     pub fn close(self, end: End) {
         match (end, self) {
             (End::Finished | End::Exited(_), local) => {
                 local.shutdown(Shutdown::Both);
-                // a socket that is closed with bytes in it would break off at the other side
+                // closing a socket with unread bytes would reset the other side
                 let mut rest = BytesMut::with_capacity(CHUNK);
                 while matches!(local.try_read(&mut rest), Ok(1..)) {
                     rest.clear();
                 }
             }
             (End::Reset | End::Killed(_), Self::Tcp(socket)) => {
-                // closed now, it is reset
+                // without linger, closing resets it
                 let _ = socket.set_zero_linger();
             }
-            // closed with bytes in it, it is reset
+            // closing with unread bytes resets it
             (End::Reset | End::Killed(_), Self::Unix(_)) => {}
         }
     }
 }
 
-/// Whether the other side of a socket neither writes nor reads.
+/// Returns whether the other side of a socket neither writes nor reads.
 fn is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
     let looked = poll(&mut fds, PollTimeout::ZERO);
@@ -135,7 +135,7 @@ fn is_gone(socket: BorrowedFd<'_>) -> bool {
     looked.is_err() || events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
 }
 
-/// Waits until the other side of a socket neither writes nor reads. The kernel wakes nobody for that alone.
+/// Waits until the other side of a socket neither writes nor reads: no event signals that alone.
 pub async fn gone(socket: BorrowedFd<'_>) {
     loop {
         sleep(GONE_INTERVAL).await;
@@ -145,30 +145,30 @@ pub async fn gone(socket: BorrowedFd<'_>) {
     }
 }
 
-/// How a stream is carried.
+/// The settings of a stream.
 #[derive(Debug)]
 pub struct Carriage<'a> {
-    /// The connection is of `lcroute/2`: bytes stand in frames.
+    /// Whether the connection uses `lcroute/2`: the data are framed.
     pub is_framed: bool,
     /// The window of the connection.
     pub window: &'a Arc<Window>,
-    /// Where bytes are counted.
+    /// The counters.
     pub traffic: &'a Traffic,
 }
 
-/// How the program of this host marks the end of its direction, beside its socket.
+/// The way in which the program of this host marks its end, beside its socket.
 #[derive(Debug)]
 pub enum Teller<'a> {
-    /// By nothing: closing its connection ends its direction.
+    /// None: closing its connection ends its direction.
     Socket,
-    /// A command's end is reported.
+    /// A report of the command's end.
     Report(&'a mut Report),
-    /// While this is set it waits for the end of the stream: it was killed where its connection is closed before.
+    /// If set, it waits for the end: closing its connection earlier means that it was killed.
     Waits(&'a AtomicBool),
 }
 
-/// Carries a stream until both directions have ended, the command at this side has, one broke, or `stop` resolves. `first` comes
-/// before the bytes of `local`. The caller closes `local`.
+/// Carries a stream until both directions have ended, the command on this side has, an error
+/// occurs, or `stop` completes. `first` precedes the bytes of `local`. The caller closes `local`.
 pub async fn pump(
     local: &Local,
     first: Vec<u8>,
@@ -194,7 +194,7 @@ pub async fn pump(
                 (_, Some(end @ (End::Reset | End::Exited(_) | End::Killed(_)))) => break *end,
                 (Some(Sent::Broken), Some(End::Finished)) => break End::Reset,
                 (Some(Sent::All), Some(End::Finished)) => break End::Finished,
-                // the other side says how it ended, where it can
+                // the other side sends its end, if it can
                 _ => {}
             }
         }
@@ -204,32 +204,32 @@ pub async fn pump(
         End::Reset => BROKEN,
     };
     if sent.is_none() {
-        // it may be over already
+        // the direction may have ended
         let _ = send.reset(code);
     }
     let _ = recv.stop(code);
     end
 }
 
-/// How this side's direction has ended.
+/// The end of this side's direction.
 #[derive(Debug, Clone, Copy)]
 enum Sent {
-    /// All was sent, or as much as the other side wanted.
+    /// All was sent, or all that the other side wanted.
     All,
-    /// The other side takes no more, and has not all.
+    /// The other side accepts no more, and has not received all.
     Broken,
-    /// With this the stream is over; the other side is told.
+    /// The stream is over; this end was sent.
     Last(End),
 }
 
-/// What one direction tells the other.
+/// State shared by both directions.
 #[derive(Debug, Default)]
 struct State {
-    /// The program of this host has sent all.
+    /// Whether the program of this host has sent all.
     has_ended: AtomicBool,
 }
 
-/// From the program of this host to the other node.
+/// Carries data from the program of this host to the other node.
 async fn up(
     local: &Local,
     first: Vec<u8>,
@@ -244,7 +244,7 @@ async fn up(
         if !next.is_empty() {
             carriage.traffic.tx.fetch_add(next.len() as u64, Relaxed);
             let head = Bytes::copy_from_slice(&framing::head(next.len()));
-            // why is told by `stopped`
+            // `stopped` has the reason
             let _ = match carriage.is_framed {
                 true => send.write_all_chunks(&mut [head, next]).await,
                 false => send.write_chunk(next).await,
@@ -257,7 +257,7 @@ async fn up(
                 if !matches!(end, Ok(Some(ENOUGH))) {
                     return Sent::Broken;
                 }
-                // writers are told that nobody reads
+                // writers learn that nobody reads
                 local.shutdown(Shutdown::Read);
                 return Sent::All;
             }
@@ -279,11 +279,11 @@ async fn up(
             false => end,
         },
         Teller::Report(report) => {
-            // the command writes no more, and reads on
+            // the command writes no more, but still reads
             if matches!(end, End::Finished) && !is_gone(local.fd()) && carriage.is_framed {
                 let _ = send.write_all(&framing::end(End::Finished)).await;
             }
-            // one that has not read all breaks its socket, and keeps all that it wrote
+            // a command that has not read all breaks its socket, but its output counts
             report.end().await
         }
     };
@@ -296,7 +296,7 @@ async fn up(
     if !matches!(end, End::Finished) {
         return Sent::Last(end);
     }
-    // until the other side has all of it
+    // waits until the other side has received all
     match stopped.await {
         Ok(None) if is_sent => Sent::All,
         Ok(Some(ENOUGH)) => Sent::All,
@@ -304,7 +304,7 @@ async fn up(
     }
 }
 
-/// From the other node to the program of this host.
+/// Carries data from the other node to the program of this host.
 async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, state: &State) -> End {
     let (mut frames, mut end) = (Frames::default(), None);
     let mut behind = None;
@@ -320,7 +320,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
             match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
                 Poll::Ready(chunk) => Some(chunk),
                 Poll::Pending => {
-                    // the program has read all that there was
+                    // the program has read everything
                     behind = None;
                     tokio::select! {
                         biased;
@@ -339,7 +339,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
             }
             Some(Err(_)) => return End::Reset,
             None => {
-                // the other side may have ended meanwhile
+                // the other side may have ended
                 let _ = recv.stop(ENOUGH);
                 return End::Finished;
             }
@@ -356,7 +356,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
                 Ok(Some(Piece::Bytes(bytes))) if end.is_none() => {
                     carriage.traffic.rx.fetch_add(bytes.len() as u64, Relaxed);
                     if deliver(local, bytes, carriage, &mut behind).await.is_err() {
-                        // it reads no more: its last bytes may still be on their way
+                        // it reads no more: its last output may still be on the way
                         let _ = recv.stop(ENOUGH);
                         return End::Finished;
                     }
@@ -366,14 +366,14 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
                     end = Some(End::Finished);
                 }
                 Ok(Some(Piece::End(last))) => return last,
-                // bytes behind the end, or an end of a kind that nobody knows
+                // bytes behind the end, or an end of an unknown kind
                 Ok(Some(Piece::Bytes(_))) | Err(_) => return End::Reset,
             }
         }
     }
 }
 
-/// Writes to the program. While it is behind, its bytes do not count for the streams of others.
+/// Writes to the program. While it is slow, its bytes do not count against other streams.
 async fn deliver(
     local: &Local,
     bytes: &[u8],

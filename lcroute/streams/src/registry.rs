@@ -1,4 +1,4 @@
-//! What is served on this host, and to whom.
+//! The served protocols, and their permissions.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -11,15 +11,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::agreement::{Answer, Hello};
 
-/// Most programs that serve at once. Chosen: each holds a connection.
+/// Maximum number of serving programs. Chosen: each holds a connection.
 const MAX_SERVICES: usize = 1_024;
 
-/// Where streams go.
+/// The destination of streams.
 #[derive(Debug, Clone)]
 pub enum Destination {
-    /// To a server; a Unix socket may be told first who comes.
+    /// A server; with `true`, a Unix socket first receives a line about the peer.
     Server(Target, bool),
-    /// To the program that asked, over its connection; it may report how each command has ended.
+    /// The requesting program, over its connection; with `true`, it reports ends of commands.
     Program(mpsc::Sender<Handover>, bool),
 }
 
@@ -28,51 +28,51 @@ pub enum Destination {
 pub struct Handover {
     /// The node, and the protocol.
     pub peer: Peer,
-    /// The program's end, and beside it the socket on which it reports how its command has ended.
+    /// The program's end, and the socket for the report of its command's end.
     pub sockets: Vec<OwnedFd>,
 }
 
 impl Handover {
-    /// A stream of `peer`, with a socket for reports if the program makes them.
+    /// Returns a stream of `peer`, with a socket for reports if the program makes them.
     pub fn new(peer: Peer, socket: OwnedFd, report: Option<OwnedFd>) -> Self {
         let sockets = [Some(socket), report].into_iter().flatten().collect();
         Self { peer, sockets }
     }
 }
 
-/// A program that serves, or an entry of the configuration.
+/// A serving program, or an entry of the configuration.
 #[derive(Debug)]
 pub struct Service {
-    /// What it speaks, what it likes best first.
+    /// Its protocols, by preference.
     pub protocols: Vec<ProtocolName>,
-    /// It takes datagrams, else streams.
+    /// Whether it takes datagrams instead of streams.
     pub datagrams: bool,
-    /// Who may.
+    /// The permitted nodes.
     pub access: Arc<Access>,
-    /// Where streams go.
+    /// The destination of streams.
     pub destination: Destination,
-    /// Closed when the service has ended: its streams end, too.
+    /// Closed when the service has ended, which ends its streams.
     pub ended: watch::Receiver<()>,
 }
 
-/// All services, in the order in which they began.
+/// All services, in order of registration.
 #[derive(Debug, Default)]
 pub struct Registry {
     services: BTreeMap<u64, Arc<Service>>,
     next: u64,
 }
 
-/// What becomes of a stream that another node opens.
+/// The decision about a stream of another node.
 #[derive(Debug)]
 pub enum Choice {
-    /// This service takes it, in the protocol of this place in the hello.
+    /// This service takes it, in the protocol of this index in the hello.
     Service(Arc<Service>, u8),
-    /// Nobody does.
+    /// No service takes it.
     Not(Answer),
 }
 
 impl Registry {
-    /// Adds one; none if there are too many.
+    /// Adds a service; returns none if there are too many.
     pub fn add(&mut self, service: Service) -> Option<u64> {
         if self.services.len() >= MAX_SERVICES {
             return None;
@@ -82,23 +82,22 @@ impl Registry {
         Some(self.next)
     }
 
-    /// It is served no more.
     pub fn remove(&mut self, service: u64) {
         self.services.remove(&service);
     }
 
-    /// All that is served.
+    /// Returns all served protocols.
     pub fn protocols(&self) -> Vec<ProtocolName> {
         let all = self.services.values().flat_map(|s| s.protocols.clone());
         all.collect()
     }
 
-    /// Whether this node may speak anything that is served.
+    /// Returns whether this node may use any served protocol.
     pub fn knows(&self, node: &Contact) -> bool {
         self.services.values().any(|s| s.access.permits(node))
     }
 
-    /// The first protocol that is served to this node and that it speaks.
+    /// Chooses the first protocol that this node may use and speaks.
     pub fn choose(&self, node: &Contact, hello: &Hello) -> Choice {
         let offered = &hello.protocols;
         let is_open = |s: &&Arc<Service>| s.datagrams == hello.datagrams && s.access.permits(node);

@@ -1,5 +1,5 @@
-//! What a program that serves commands and this one tell each other about one stream, beside it: how the command ended, and that the
-//! stream broke off. An end of file cannot say either.
+//! Reports about one stream between this program and a program that serves commands, beside the
+//! stream: the command's end, and that the stream broke off. An end of file cannot express them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,17 +11,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// A program says within so long that it has passed on the end of a broken stream.
+/// Time limit for a program to confirm that it has passed on the end of a broken stream.
 const PASSED_ON_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest line in bytes: an end has some twenty.
+/// Maximum length of a line in bytes: an end has some twenty.
 const MAX_REPORT: usize = 64;
 
-/// This side of the socket on which a program reports.
+/// This side of the socket for reports.
 #[derive(Debug)]
 pub struct Report(UnixStream);
 
 impl Report {
-    /// Both sides; the second is the program's.
+    /// Returns both sides; the second is the program's.
     ///
     /// # Errors
     /// There are too many open files.
@@ -31,7 +31,7 @@ impl Report {
         Ok((Self(UnixStream::from_std(ours)?), theirs.into()))
     }
 
-    /// How the command ended. A program that goes without a report has broken the stream off.
+    /// Returns the command's end. A program that ends without a report has broken off the stream.
     pub async fn end(&mut self) -> End {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
@@ -49,7 +49,7 @@ impl Report {
         }
     }
 
-    /// Tells the program that the stream broke off, and waits until it has made the command's input fail.
+    /// Reports that the stream broke off; waits until the program made the command's input fail.
     pub async fn break_off(mut self) {
         let told = async {
             let mut line = serde_json::to_vec(&End::Reset)?;
@@ -57,7 +57,7 @@ impl Report {
             self.0.write_all(&line).await?;
             self.0.read(&mut [0; MAX_REPORT]).await
         };
-        // it may have gone, or have more to do: then the command's input ends as it can
+        // the program may have gone, or be busy: then the command's input ends in any way
         let _ = timeout(PASSED_ON_TIMEOUT, told).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What the verbs do: they are programs like any other, and ask the program for streams.
+//! The verbs' actions, which request streams from the program for streams.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -29,38 +29,37 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
 
-/// A program that a verb started goes this long after the last that used it.
+/// Idle time after which a program that a verb started ends.
 pub const IDLE: &str = "10s";
-/// Most processes of `serve` at a time. Chosen: as many as a small host bears; more wait, and are then told that it is busy.
+/// Maximum number of processes of `serve`. Chosen: for a small host; further streams wait.
 const MAX_PROCESSES: usize = 256;
-/// Most connections of `forward` at a time: two threads each.
+/// Maximum number of connections of `forward`: two threads each.
 const MAX_FORWARDED: usize = 1_024;
 /// The group whose members may use streams.
 const GROUP: &str = "lcroute";
-/// A stream is open within so long, or refused: the sum of how long the program for streams looks for a node and waits for it.
+/// Time limit for opening a stream: the sum of the limits for finding a node and for its answer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// The program for streams has started within so long.
+/// Time limit for the start of the program for streams.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// A wait that takes longer is told.
+/// Wait after which a notice is printed.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
-/// And told again. Chosen: often enough to be seen, seldom enough for a log.
+/// Interval of further notices. Chosen: often enough on a terminal, seldom enough for a log.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
-/// The program for streams is asked so often where it ends in the midst of it. Chosen: it ends once, then a new one has just begun.
+/// Maximum number of requests to the program for streams. Chosen: it may end once, and restart.
 const ATTEMPTS: u32 = 5;
-/// Between two of these.
+/// Interval between them.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(200);
-/// A program that is told the end of its connection closes it within so long. Chosen: some round trips, as it is on this host.
+/// Time limit for a program to close its connection. Chosen: some round trips within the host.
 const LINGER: Duration = Duration::from_secs(2);
-/// Exit code of a command that does not exist, as shells have it (POSIX, Shell Command Language, 2.8.2).
+/// Exit code for a missing command, as in shells (POSIX, Shell Command Language, 2.8.2).
 const NOT_FOUND: u8 = 127;
-/// Exit code of one that cannot be executed.
+/// Exit code for a command that cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// Bytes that are copied at once.
+/// Maximum number of bytes per read.
 const BUFFER: usize = 64 * 1024;
-/// Bytes of one line of a process's complaints; the rest is the next line. Chosen: a page.
+/// Maximum length of an error line in bytes; the rest is the next line. Chosen: a page.
 const MAX_LINE: u64 = 4_096;
-/// Variables that a served command has of the environment of `serve`, whatever its account: language and time zone (locale(7),
-/// tzset(3)).
+/// Variables that every served command inherits: language and time zone (locale(7), tzset(3)).
 const PLAIN: [&str; 15] = [
     "LANG",
     "LC_ADDRESS",
@@ -78,10 +77,10 @@ const PLAIN: [&str; 15] = [
     "LANGUAGE",
     "TZ",
 ];
-/// Further variables of a command that runs under the account of `serve`.
+/// Further variables for commands under the account of `serve`.
 const OWN: [&str; 3] = ["PATH", "HOME", "SHELL"];
 
-/// Which program for streams there is: the service's, or one that this starts.
+/// Returns the socket of the program for streams: of the service, or of one started here.
 fn program(common: &Common) -> anyhow::Result<PathBuf> {
     let config = common.load_config()?;
     let control = common.control_to_ask(&config);
@@ -123,7 +122,7 @@ fn start(common: &Common, control: &Path, path: &Path) -> anyhow::Result<()> {
     if let Some(out) = child.stdout.take() {
         BufReader::new(out).read_line(&mut line)?;
     }
-    // another verb may have been faster
+    // another verb may have started one
     if line == "ready\n" || UnixStream::connect(path).is_ok() {
         return Ok(());
     }
@@ -141,7 +140,7 @@ fn start(common: &Common, control: &Path, path: &Path) -> anyhow::Result<()> {
     Err(ExitError::new(exit, why).into())
 }
 
-/// Asks the program for streams. One that a verb has started may end just now, as nobody used it: then there is another one.
+/// Sends a request to the program for streams, or to a new one if that ended as idle.
 fn asked<T>(
     common: &Common,
     ask: impl Fn(&Path) -> Result<T, StreamError>,
@@ -160,11 +159,11 @@ fn asked<T>(
     }
 }
 
-/// Names on standard error the reason of a wait, and the time that is left, until it is dropped.
+/// Prints the reason of a wait, and the remaining time, until it is dropped.
 struct Notice(Option<mpsc::Sender<()>>);
 
 impl Notice {
-    /// `line`: of the time that is left of `most`.
+    /// `line`: the text for the remaining part of `most`.
     fn after_a_while(most: Duration, line: impl Fn(Duration) -> String + Send + 'static) -> Self {
         let (kept, dropped) = mpsc::channel::<()>();
         let waits = thread::Builder::new().spawn(move || {
@@ -204,7 +203,7 @@ fn exit_of(error: &StreamError) -> anyhow::Error {
     ExitError::new(exit, message).into()
 }
 
-/// Opens a stream, and says so where that takes a while.
+/// Opens a stream, with a notice if that takes long.
 fn open(program: &Path, node: &str, protocols: &[ProtocolName]) -> Result<Stream, StreamError> {
     let name = node.to_owned();
     let line = move |left: Duration| {
@@ -228,7 +227,7 @@ pub fn connect(
     let node = book::node(node)?;
     let (socket, mut stream) = asked(common, |program| open(program, &node, protocols))?;
     let peer = stream.peer().clone();
-    // held to the end: when this process is killed the stream breaks off
+    // held to the end: if this process is killed, the stream breaks off
     let ending = Ending::of(&socket, peer.stream.unwrap_or_default());
     let ending = Arc::new(ending.map_err(|e| exit_of(&e))?);
     if is_verbose {
@@ -240,7 +239,7 @@ pub fn connect(
     let (mut to, end_up) = (stream.try_clone()?, Arc::clone(&ending));
     let (failed, input) = mpsc::channel();
     thread::spawn(move || match copy(&mut standard::input(), &mut to) {
-        // the other side says how it ended
+        // the other side sends its end
         Ok(()) | Err(Uncopied::Write(_)) => drop(to.finish()),
         Err(Uncopied::Read(e)) => {
             // the receiver waits for the end, or has gone
@@ -250,7 +249,7 @@ pub fn connect(
     });
     match copy(&mut stream, &mut standard::output()) {
         Err(Uncopied::Write(e)) => return Err(e.into()),
-        // how it ended is told now
+        // the end follows
         Ok(()) | Err(Uncopied::Read(_)) => {}
     }
     let end = ending.wait();
@@ -279,15 +278,15 @@ pub fn connect(
     }
 }
 
-/// Why not all was copied.
+/// The reason for which not all was copied.
 enum Uncopied {
-    /// It could not be read.
+    /// A read failed.
     Read(io::Error),
-    /// It could not be written.
+    /// A write failed.
     Write(io::Error),
 }
 
-/// Copies until an end, each read written at once.
+/// Copies until the end; each read is written at once.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), Uncopied> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -303,18 +302,18 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), Uncopied> {
     }
 }
 
-/// What `lcroute serve` is told.
+/// The arguments of `lcroute serve`.
 #[derive(Debug)]
 pub struct Serving {
-    /// What the command speaks, what it likes best first.
+    /// The protocols of the command, by preference.
     pub protocols: Vec<ProtocolName>,
-    /// Which nodes may.
+    /// The permitted nodes.
     pub allowed: Allowed,
-    /// Whose process it is to be; none: of who started this.
+    /// The account of the process; none: that of the caller.
     pub user: Option<String>,
-    /// Variables of this process that it is to have beside the usual ones.
+    /// Additional variables of this process for the command.
     pub variables: Vec<OsString>,
-    /// Whether it may gain rights by set-user-ID programs.
+    /// Whether set-user-ID programs may give it rights.
     pub gains_rights: bool,
     /// The command.
     pub command: Vec<OsString>,
@@ -347,13 +346,13 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
         }
         let (stream, report) = listener.accept_command().map_err(|e| exit_of(&e))?;
         if let Err(e) = served.start(stream, report, &running) {
-            // out of descriptors, most likely: others may end meanwhile
+            // probably out of descriptors, until processes end
             hint("lcroute", e);
         }
     }
 }
 
-/// A command that is started for each stream, as whom, where, and with which environment.
+/// A command for each stream, with account, folder and environment.
 struct Served<'a> {
     program: OsString,
     arguments: &'a [OsString],
@@ -377,7 +376,7 @@ impl<'a> Served<'a> {
                 None
             }
             true => {
-                // its folder is another one
+                // the command runs in another folder
                 if program.as_encoded_bytes().contains(&b'/') {
                     program = std::path::absolute(&program)?.into();
                 }
@@ -402,7 +401,7 @@ impl<'a> Served<'a> {
         })
     }
 
-    /// Starts the command for a stream, and reports how it ends.
+    /// Starts the command for a stream, and reports its end.
     fn start(
         &self,
         stream: Stream,
@@ -424,7 +423,7 @@ impl<'a> Served<'a> {
                 return report.map_or(Ok(()), |report| report.ended(End::Exited(code)));
             }
         };
-        // the command has its own
+        // the command has its own copies
         drop(process);
         if let Some(errors) = child.stderr.take() {
             thread::spawn(move || show(errors));
@@ -454,7 +453,7 @@ impl<'a> Served<'a> {
                 // the stream may be over
                 let _ = report.ended(end);
             }
-            // no sooner: the other side reads how it ended when nobody has the stream any more
+            // kept until now: the other side reads the end once the stream is closed everywhere
             drop(held(&kept).take());
             running.fetch_sub(1, Relaxed);
         });
@@ -478,15 +477,16 @@ impl<'a> Served<'a> {
     }
 }
 
-/// Makes the next read of the other side of this stream fail (ECONNRESET): the kernel does that where a socket is closed with bytes
-/// in it that nobody has read, and nobody reads this one. A read that fails is no end of the input.
+/// Makes the next read of the stream's other side fail (ECONNRESET): the kernel resets a socket
+/// that is closed with unread bytes, and this side never reads. A failed read is no end of the
+/// input.
 fn make_input_fail(stream: &OwnedFd) {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    // where no byte fits there are some already
+    // if no byte fits, there are some already
     let _ = send(stream.as_raw_fd(), &[0], flags);
 }
 
-/// Prints standard error of a process line by line, without control characters, until all its writers have closed it.
+/// Prints a process's standard error by line, without control characters, until it is closed.
 fn show(errors: impl Read) {
     let mut errors = BufReader::new(errors);
     let mut line = Vec::new();
@@ -501,13 +501,13 @@ fn show(errors: impl Read) {
     }
 }
 
-/// Text without control characters.
+/// Returns the text without control characters.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     strip(text.trim_end_matches(['\n', '\r']))
 }
 
-/// The keys of those that this user's book has; all else as it is.
+/// Replaces names of this user's address book by their keys.
 fn keys(nodes: &[String]) -> anyhow::Result<Vec<String>> {
     let book = Book::of_user()?;
     let mut keys = Vec::new();
@@ -526,18 +526,18 @@ fn keys(nodes: &[String]) -> anyhow::Result<Vec<String>> {
     Ok(keys)
 }
 
-/// SIGINT and SIGTERM end what runs until it is told to, as they end a daemon.
+/// Makes SIGINT and SIGTERM end a verb that runs without end, as they end a daemon.
 fn end_well() -> io::Result<()> {
     on_signals(&[Signal::SIGINT, Signal::SIGTERM], |_| {
         if let Some(path) = lock().take() {
-            // somebody may have removed it already
+            // the file may be removed already
             let _ = std::fs::remove_file(path);
         }
         std::process::exit(Exit::Ok as i32)
     })
 }
 
-/// The Unix socket of this process: it goes with it.
+/// The Unix socket of this process, which is removed at its end.
 static SOCKET: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 fn lock() -> MutexGuard<'static, Option<PathBuf>> {
@@ -548,12 +548,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where `lcroute forward` listens.
+/// The address of `lcroute forward`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// On a TCP port.
+    /// A TCP port.
     Tcp(SocketAddr),
-    /// On a Unix socket.
+    /// A Unix socket.
     Unix(PathBuf),
 }
 
@@ -572,12 +572,12 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// A node, and what is spoken with it.
+/// A node, and a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
     /// A name, a PeerId or an address.
     pub node: String,
-    /// What is spoken.
+    /// The protocol.
     pub protocol: ProtocolName,
 }
 
@@ -602,14 +602,14 @@ enum Incoming {
 
 impl Incoming {
     fn finish(&self) {
-        // it may have gone
+        // the program may have gone
         let _ = match self {
             Self::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Self::Unix(socket) => socket.shutdown(Shutdown::Write),
         };
     }
 
-    /// Ends the connection after all that was written: closed with bytes in it, it would be reset, and the program lose some.
+    /// Ends the connection after all written data; closing it with unread bytes would lose some.
     fn close(self) {
         self.finish();
         let _ = match &self {
@@ -620,7 +620,7 @@ impl Incoming {
         while matches!((&self).read(&mut rest), Ok(1..)) && begun.elapsed() < LINGER {}
     }
 
-    /// The program sees that it broke off, where the kernel can tell it.
+    /// Resets the connection, if the kernel can.
     fn reset(self) {
         if let Self::Tcp(socket) = &self {
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
@@ -663,7 +663,7 @@ impl Write for &Incoming {
 pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Result<Exit> {
     end_well()?;
     lcroute::system::room_for_clients();
-    // a connection of our own: the program stays as long as this does
+    // holds a connection: the program for streams stays as long as this one
     let (program, _kept) = asked(common, |program| {
         let no_program = |e| StreamError::NoProgram(program.to_owned(), e);
         UnixStream::connect(program).map_err(no_program)
@@ -700,7 +700,7 @@ pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Res
         let incoming = match accept() {
             Ok(incoming) => incoming,
             Err(e) => {
-                // out of descriptors, most likely: others may end meanwhile
+                // probably out of descriptors, until connections end
                 hint("lcroute", e);
                 thread::sleep(Duration::from_millis(100));
                 continue;
@@ -722,7 +722,7 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-/// One connection.
+/// Carries one connection.
 fn carry(incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<()> {
     let protocols = std::slice::from_ref(&remote.protocol);
     let opened = open(program, &remote.node, protocols).and_then(|stream| {
@@ -745,7 +745,7 @@ fn carry(incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<
             return Err(StreamError::Io(e));
         }
         match copy(&mut stream, &mut &incoming) {
-            // the other side writes no more, and reads on
+            // the other side writes no more, but still reads
             Ok(()) if !is_over(&stream) => incoming.finish(),
             Ok(()) | Err(Uncopied::Read(_)) => {}
             // the program has gone
@@ -760,7 +760,7 @@ fn carry(incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<
     Ok(())
 }
 
-/// Whether a stream that is at its end has ended in both directions: then it is told how.
+/// Returns whether a stream at its end has ended in both directions: then its end is known.
 fn is_over(stream: &Stream) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
     let polled = poll(&mut fds, PollTimeout::ZERO);
@@ -783,7 +783,7 @@ fn send_up(mut incoming: &Incoming, mut stream: Stream, ending: &Ending) {
         }
         match incoming.read(&mut buffer) {
             Ok(0) => {
-                // the other side says how it ended
+                // the other side sends its end
                 let _ = stream.finish();
                 return;
             }
@@ -793,7 +793,7 @@ fn send_up(mut incoming: &Incoming, mut stream: Stream, ending: &Ending) {
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            // the program broke off: so does the stream
+            // the program broke off, and so does the stream
             Err(_) => {
                 ending.give_up();
                 return;

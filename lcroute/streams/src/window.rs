@@ -1,20 +1,20 @@
-//! Room for streams whose programs read slowly. Bytes that wait for readers count for the window of the whole connection: without more
-//! room, two streams that nobody reads would stop all others between the same nodes.
+//! Room for streams with slow readers. Unread bytes count against the window of the whole
+//! connection: without more room, two unread streams would stop all other streams between the same
+//! nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of one stream that may wait for its reader.
+/// Maximum number of bytes of one stream that wait for its reader.
 pub const STREAM_WINDOW: u32 = 4 << 20;
-/// Bytes of one node's streams that may wait for readers, beside those of streams that are behind.
+/// Maximum number of bytes of one node's streams that wait for readers, without slow streams.
 pub const RECEIVE_WINDOW: u32 = 8 << 20;
-/// Most streams of all nodes that have room of their own while their readers are behind. Chosen: 256 MiB together; the unit has
-/// room for it.
+/// Maximum number of slow streams with extra room. Chosen: 256 MiB, within the unit's limit.
 const MAX_BEHIND: usize = 64;
 
-/// Room for streams that are behind, for all connections together.
+/// Extra room for slow streams of all connections.
 #[derive(Debug, Clone)]
 pub struct Room(Arc<Semaphore>);
 
@@ -33,7 +33,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window of this connection, as it began.
+    /// Returns the window of a new connection.
     pub fn new(connection: Connection, room: Room) -> Arc<Self> {
         Arc::new(Self {
             connection,
@@ -42,7 +42,7 @@ impl Window {
         })
     }
 
-    /// Makes room for a stream that is behind, until this is dropped; none where too many are.
+    /// Adds room for a slow stream, until the result is dropped; none if there are too many.
     pub fn widen(self: &Arc<Self>) -> Option<Wider> {
         let place = Arc::clone(&self.room.0).try_acquire_owned().ok()?;
         *self.lock() += 1;
@@ -64,7 +64,7 @@ impl Window {
     }
 }
 
-/// Room for a stream that is behind.
+/// Extra room for a slow stream.
 #[derive(Debug)]
 pub struct Wider {
     window: Arc<Window>,

@@ -1,5 +1,5 @@
-//! A command of `lcroute serve`, typed at a terminal by somebody who has secrets: the node at the other end of a stream gets the
-//! command, and nothing of that.
+//! A command of `lcroute serve` on a terminal with secrets: the node at the other end of a stream
+//! gets the command's output, and no secret.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -60,7 +60,7 @@ impl Drop for Terminal {
     }
 }
 
-/// A program for streams in `folder`; each stream that it is given to open comes to the command that is served.
+/// Runs a program for streams in `folder`; each returned stream goes to the served command.
 fn program(folder: &Path) -> Receiver<UnixStream> {
     let listener = UnixListener::bind(folder.join("streams.sock")).unwrap();
     let (send, opened) = channel();
@@ -69,7 +69,7 @@ fn program(folder: &Path) -> Receiver<UnixStream> {
             let mut socket = socket.unwrap();
             let mut request = String::new();
             let mut reader = BufReader::new(socket.try_clone().unwrap());
-            // a verb looks first whether anybody is there
+            // a verb first checks for a program with an empty connection
             if reader.read_line(&mut request).unwrap() == 0 {
                 continue;
             }
@@ -89,7 +89,7 @@ fn program(folder: &Path) -> Receiver<UnixStream> {
             let slices = [IoSlice::new(line.as_bytes())];
             let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
             sendmsg::<()>(fd, &slices, &rights, flags, None).unwrap();
-            // as long as the service does
+            // held as long as the service
             send.send((ours, socket)).unwrap();
         }
     });
@@ -128,7 +128,7 @@ fn serve(folder: &Path, more: &[&str]) -> Terminal {
         command.pre_exec(move || {
             nix::unistd::setsid()?;
             Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
-            // a descriptor that a shell has handed on
+            // a descriptor inherited from a shell
             Errno::result(libc::dup2(open, 9))?;
             Ok(())
         });
@@ -150,7 +150,7 @@ fn serve(folder: &Path, more: &[&str]) -> Terminal {
     Terminal { serving, shown }
 }
 
-/// Output of the command, and output on the terminal.
+/// Returns the command's output, and the terminal's.
 fn probe(more: &[&str]) -> (BTreeMap<String, String>, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();

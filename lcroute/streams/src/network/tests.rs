@@ -1,4 +1,4 @@
-//! Nodes on addresses of the loopback interface, each with a daemon that says who is a member, and signs.
+//! Nodes on loopback addresses, each with a daemon that knows the members, and signs.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -10,12 +10,12 @@ use librecast::id::SecretKey;
 
 use super::*;
 
-/// Longest wait for what has to come; only a test that fails waits so long.
+/// Maximum wait; only failing tests reach it.
 const LONG: Duration = Duration::from_secs(60);
-/// The first byte of a Retry packet, but for its last four bits (RFC 9000 §17.2.5).
+/// The first byte of a Retry packet, except its last four bits (RFC 9000 §17.2.5).
 const RETRY: u8 = 0xf0;
 
-/// Members, as all daemons of a test know them.
+/// The members, for all daemons of a test.
 type Members = Arc<Mutex<Vec<Contact>>>;
 
 struct Node {
@@ -25,7 +25,7 @@ struct Node {
     _folder: tempfile::TempDir,
 }
 
-/// An address that no other test has, of this host alone.
+/// Returns an address of this host that no other test uses.
 fn address() -> Ipv6Addr {
     let random = SecretKey::generate().peer_id();
     let [a, b, c, ..] = *random.public_key();
@@ -50,7 +50,7 @@ fn bind(address: Ipv6Addr, port: u16) -> UdpSocket {
     socket
 }
 
-/// Answers what `daemon` asks, until the test ends.
+/// Answers requests of `daemon` until the test ends.
 fn answer(listener: UnixListener, key: SecretKey, members: Members) {
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -76,13 +76,13 @@ fn answer(listener: UnixListener, key: SecretKey, members: Members) {
             };
             let mut line = serde_json::to_vec(&answer).unwrap();
             line.push(b'\n');
-            // the asker may have gone
+            // the program may have gone
             let _ = (&stream).write_all(&line);
         }
     });
 }
 
-/// A node that lets others in.
+/// Returns a node that accepts connections.
 fn node(seed: u8, name: &str, members: &Members) -> Node {
     let key = SecretKey::from_seed(&[seed; 32]);
     let address = address();
@@ -114,7 +114,7 @@ fn node(seed: u8, name: &str, members: &Members) -> Node {
     }
 }
 
-/// Serves a protocol by a server that says nothing, to whom it is said, until what this gives is dropped.
+/// Serves a protocol by a silent server, for `allowed`, until the result is dropped.
 fn serve(node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
     let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let to = server.local_addr().unwrap().to_string().parse().unwrap();
@@ -147,8 +147,8 @@ fn run(test: impl Future<Output = ()>) {
     runtime.block_on(async { timeout(LONG, test).await.unwrap() });
 }
 
-/// Carries handshakes of `client` from an address of its own. What the node answers is kept from it, so that none ends; but what asks
-/// whether the address receives.
+/// Forwards handshakes of `client` from an address of its own. Withholds the node's answers, so
+/// that no handshake ends, except address validations.
 async fn keep_unfinished(from: UdpSocket, to: SocketAddr) {
     let socket = tokio::net::UdpSocket::from_std(from).unwrap();
     let mut buffer = [0; 2_048];
@@ -170,7 +170,7 @@ async fn keep_unfinished(from: UdpSocket, to: SocketAddr) {
     }
 }
 
-/// Begins handshakes with `node` from these addresses, in turn, and ends none.
+/// Begins handshakes with `node` from these addresses in turn, and ends none.
 async fn begin_and_never_end(node: &Node, from: &[Ipv6Addr]) {
     let to = SocketAddrV6::new(node.contact.address, STREAM_PORT, 0, 0).into();
     let mut doors = Vec::new();
@@ -198,7 +198,7 @@ async fn begin_and_never_end(node: &Node, from: &[Ipv6Addr]) {
     }
 }
 
-/// Signs nothing: its handshakes never come so far.
+/// Signs nothing: its handshakes never get that far.
 #[derive(Debug)]
 struct NoKey;
 
@@ -230,13 +230,13 @@ fn handshakes_that_nobody_ends_keep_no_permitted_node_out() {
             begin_and_never_end(&beta, &others).await;
         };
         let opening = async {
-            // in turn: when one is refused there are as many as there can be
+            // in turn: the first refusal shows that the maximum is reached
             until(|| !beta.network.status().refused.is_empty()).await;
             for n in 0..5 {
                 let opened = alpha.network.open("beta", &hello("/x/1")).await;
                 let opened = opened.unwrap_or_else(|e| panic!("the stream {n}: {e:?}"));
                 assert_eq!(opened.peer.name, "beta");
-                // the next one makes a connection of its own
+                // the next one makes its own connection
                 opened.link.connection.close(close::GONE, b"test");
             }
         };
@@ -271,13 +271,13 @@ fn streams_end_with_the_permission_and_others_on_the_connection_do_not() {
             }
         };
         label("guest");
-        // nothing came; it broke off
+        // no data came, and the stream broke off
         running.quic.1.read_chunk(1, true).await.unwrap_err();
         let Err(Refusal(Reason::Refused, _)) = open(&alpha, "beta", "/x/1").await else {
             panic!("a stream without permission");
         };
         assert!(back.link.connection.close_reason().is_none());
-        // with the permission back, the same connection serves again
+        // with the permission restored, the same connection serves again
         label("admin");
         let again = async || {
             while open(&alpha, "beta", "/x/1").await.is_err() {
