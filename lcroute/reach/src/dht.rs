@@ -1,4 +1,4 @@
-//! Speaks with nodes of the DHT, as a client: it answers nobody.
+//! Client of the DHT: it answers no requests.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,20 +13,20 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::schedule::Refused;
 
-/// Nodes that enter BitTorrent's DHT for whoever asks: those of its first programs, and one that stores items (BEP 44).
+/// Public entry nodes of BitTorrent's DHT, and one that stores items (BEP 44).
 const WELL_KNOWN: [&str; 4] = [
     "router.bittorrent.com:6881",
     "dht.transmissionbt.com:6881",
     "dht.libtorrent.org:25401",
     "relay.pkarr.org:6881",
 ];
-/// A name that does not resolve holds up the others so long at most.
+/// Time limit for the resolution of one name.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time of a put or look-up: a dozen rounds of requests, each with seconds to answer.
+/// Time limit for a put or look-up: a dozen rounds of requests, each with seconds to answer.
 const TASK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most different answers to a look-up that are kept. Chosen: twice the nodes that store a value.
+/// Maximum number of stored answers to a look-up. Chosen: twice the nodes that store a value.
 const MAX_ANSWERS: usize = 40;
-/// How a request ends in bencode, whose keys are in order.
+/// End of a request in bencode, whose keys are sorted.
 const REQUEST: &[u8] = b"1:y1:qe";
 
 /// A client of the DHT.
@@ -34,7 +34,7 @@ const REQUEST: &[u8] = b"1:y1:qe";
 pub(crate) struct Dht(n0_mainline::Dht);
 
 impl Dht {
-    /// Enters by these nodes, without any by the well-known ones; to be called within a tokio runtime.
+    /// Enters by these nodes, or by the well-known ones; to be called within a tokio runtime.
     pub(crate) async fn enter(bootstrap: &[String]) -> io::Result<Self> {
         let known = WELL_KNOWN.map(str::to_owned);
         let names = if bootstrap.is_empty() {
@@ -42,26 +42,25 @@ impl Dht {
         } else {
             bootstrap
         };
-        // the crate's own look-up would hold up everything
+        // the crate's own resolution would block everything
         let addresses = resolve(names).await;
         let dht = n0_mainline::Dht::builder()
             .bootstrap(&addresses)
-            // not 6881, which some firewalls take for a mark
+            // not 6881, which some firewalls take as a sign of BitTorrent
             .port(0)
             .build()?;
-        // a client without requests never finds that it could be a server, and does not become one
+        // without requests, a client does not detect that it could be a server, and stays a client
         let filter = DatagramHook::new(|bytes, _| bytes.ends_with(REQUEST));
         dht.set_datagram_hook(Some(filter)).await?;
         Ok(Self(dht))
     }
 
-    /// Nodes that answer.
     pub(crate) async fn nodes(&self) -> usize {
         let info = self.0.info().await;
         info.map_or(0, |info| info.routing_table_size())
     }
 
-    /// Has the nodes nearest to the key hold this.
+    /// Stores the item on the nodes nearest to its key.
     pub(crate) async fn put(&self, item: Item) -> Result<(), Refused> {
         let key = &item.key.0;
         let (value, signature) = (&item.value.0, &item.signature.0);
@@ -74,7 +73,8 @@ impl Dht {
         }
     }
 
-    /// Values under this key, with their sequences. The crate has verified that the key signed them.
+    /// Returns values under this key, with their sequences; the crate has verified their
+    /// signatures.
     pub(crate) async fn get(&self, key: Key) -> Vec<(i64, Vec<u8>)> {
         let mut found = BTreeSet::new();
         let until = Instant::now() + TASK_TIMEOUT;
@@ -99,7 +99,7 @@ fn why(error: &PutMutableError) -> Refused {
     }
 }
 
-/// Addresses of nodes; what does not resolve is left out.
+/// Resolves names of nodes; skips those that fail.
 async fn resolve(names: &[String]) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for name in names {
@@ -151,20 +151,20 @@ mod tests {
         writer.put(item(1, 6, vec![3; 256])).await.unwrap();
         let found = reader.get(first.key).await;
         assert_eq!(found.last(), Some(&(6, vec![3; 256])));
-        // nobody has signed this
+        // the key has not signed this
         let mut foreign = item(2, 1, vec![4; 256]);
         foreign.signature = item(1, 1, vec![4; 256]).signature;
         writer.put(foreign.clone()).await.unwrap_err();
         assert_eq!(reader.get(foreign.key).await, []);
     }
 
-    /// One field of a dictionary in bencode.
+    /// Returns one field of a dictionary in bencode.
     fn field(name: &str, value: &[u8]) -> Vec<u8> {
         let head = format!("{}:{name}{}:", name.len(), value.len());
         [head.as_bytes(), value].concat()
     }
 
-    /// A node that answers every request with `item`, whatever it is.
+    /// Runs a node that answers every request with `item`.
     async fn answer(socket: UdpSocket, item: Item) {
         let mut request = [0; 2_048];
         loop {
@@ -188,7 +188,7 @@ mod tests {
                 b"e".to_vec(),
             ];
             socket.send_to(&fields.concat(), from).await.unwrap();
-            // and what is no answer
+            // sends garbage too
             for garbage in [&b"d1:y1:re"[..], b"", b"\xff\xff", &[b'd'; 1_500]] {
                 socket.send_to(garbage, from).await.unwrap();
             }

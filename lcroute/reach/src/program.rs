@@ -1,4 +1,4 @@
-//! The program that stays: between the daemon, the DHT and the room.
+//! The background program between the daemon, the DHT and the room.
 
 use std::io;
 use std::path::Path;
@@ -19,21 +19,20 @@ use crate::dht::Dht;
 use crate::matrix;
 use crate::schedule::{Done, Schedule, Task};
 
-/// Between two attempts to reach the daemon. Chosen: one that is executed anew is away for some tenths of a second.
+/// Interval between attempts to reach the daemon. Chosen: a restart takes some tenths of a second.
 const RETRY: Duration = Duration::from_millis(500);
-/// Longest absence of the daemon before the program leaves the DHT. Chosen: a daemon that is started anew is back sooner, and
-/// finds the DHT entered.
+/// Absence of the daemon after which the program leaves the DHT. Chosen: a restarted daemon is back
+/// sooner, and finds the DHT entered.
 const AWAY: Duration = Duration::from_secs(10);
-/// How often the nodes that answer are counted.
+/// Interval at which answering nodes are counted.
 const COUNT: Duration = Duration::from_secs(2);
-/// Where no node answers, the DHT is entered anew so often: names may resolve by then.
+/// Interval at which the DHT is entered again if no node answers: names may resolve by then.
 const ENTER_AGAIN: Duration = Duration::from_secs(30);
-/// The daemon takes a line within so long, or it hangs.
+/// Time limit for the daemon to accept a line.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lines about the room that wait for the daemon; who reads the room waits for room among them.
+/// Maximum number of lines about the room that wait for the daemon; then the room's reader waits.
 const ROOM_LINES: usize = 64;
 
-/// Runs until it is told to end.
 pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -53,7 +52,7 @@ pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
     })
 }
 
-/// Serves the daemon, however often it is started anew; leaves the DHT where the daemon is away for so long.
+/// Serves the daemon across its restarts; leaves the DHT if the daemon is absent for `away`.
 async fn serve(socket: &Path, entered: &mut Entered, away: Duration) -> anyhow::Result<Exit> {
     let mut said = String::new();
     let mut seen = Instant::now();
@@ -90,7 +89,7 @@ async fn serve(socket: &Path, entered: &mut Entered, away: Duration) -> anyhow::
     }
 }
 
-/// The DHT, while the daemon may come and go: nodes of it see this host as long as it is entered.
+/// The DHT, across restarts of the daemon: its nodes see this host while it is entered.
 #[derive(Debug, Default)]
 struct Entered {
     by: Vec<String>,
@@ -99,7 +98,7 @@ struct Entered {
 }
 
 impl Entered {
-    /// Enters the DHT by these nodes, unless that is done.
+    /// Enters the DHT by these nodes, unless it is entered.
     async fn enter(&mut self, bootstrap: &[String]) {
         if self.dht.is_none() || self.by != bootstrap {
             self.by = bootstrap.to_vec();
@@ -130,9 +129,9 @@ impl Entered {
     }
 }
 
-/// Why a conversation ends before the daemon does.
+/// The reason for which a conversation ends before the daemon does.
 enum Ended {
-    /// The daemon says so.
+    /// The daemon refused this program.
     Refused(String),
     Io(io::Error),
 }
@@ -155,7 +154,7 @@ struct Conversation<'a> {
     said: Option<State>,
     meetings: watch::Sender<Option<Box<Meeting>>>,
     room_lines: mpsc::Receiver<FromReach>,
-    /// Ends with the conversation.
+    /// The room's task, which ends with the conversation.
     _room: JoinSet<()>,
     begun: Instant,
 }
@@ -192,7 +191,7 @@ impl<'a> Conversation<'a> {
             let due = self.schedule.next_timeout();
             let due = due.filter(|_| self.entered.dht.is_some());
             let due = due.unwrap_or_else(|| Instant::now() + COUNT);
-            // while as much as may be is under way, its end is waited for
+            // at the maximum of tasks, waits for one to end
             let idle = self.tasks.is_empty() || due > Instant::now();
             tokio::select! {
                 read = limited.read_until(b'\n', &mut self.line) => {
@@ -205,7 +204,7 @@ impl<'a> Conversation<'a> {
                     }
                 }
                 Some(done) = self.tasks.join_next() => {
-                    // one that panicked would be waited for for ever
+                    // a panicked task would be awaited for ever
                     let done = done.map_err(io::Error::other)?;
                     let found = self.schedule.handle(done, Instant::now());
                     if let Some((key, value)) = found {
@@ -220,7 +219,7 @@ impl<'a> Conversation<'a> {
                 _ = count.tick(), if self.has_plan => self.count().await?,
                 () = sleep_until(due.into()), if idle => {}
             }
-            // a daemon that says nothing of the DHT is another one than before
+            // a restarted daemon that sends no plan does not use the DHT
             if !self.has_plan && self.begun.elapsed() >= AWAY {
                 self.entered.leave();
             }
@@ -258,7 +257,6 @@ impl<'a> Conversation<'a> {
         (self.has_plan, self.nodes, self.said) = (false, 0, None);
     }
 
-    /// Begins what is due.
     fn work(&mut self) {
         let Some(dht) = &self.entered.dht else {
             return;
@@ -274,7 +272,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Counts the nodes; where none answers, the DHT is entered anew now and then.
+    /// Counts the nodes; enters the DHT again at intervals if none answers.
     async fn count(&mut self) -> Result<(), Ended> {
         let before = self.nodes;
         self.nodes = self.entered.nodes().await;
@@ -342,10 +340,10 @@ mod tests {
         let plan = [plan, b"\n".to_vec()].concat();
         for nonsense in [&b"nonsense\n"[..], b"\xff\n", &long, &plan] {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // it may have gone before it has all of it
+            // the program may have gone before it has received all
             let _ = stream.write_all(nonsense).await;
             let mut rest = Vec::new();
-            // a reset says the same
+            // a reset means the same
             let _ = stream.read_to_end(&mut rest).await;
         }
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -357,7 +355,7 @@ mod tests {
         assert_eq!(ended.to_string(), "another");
     }
 
-    /// A daemon that hides this host has no socket here, and says nothing.
+    /// A daemon that hides this host has no socket here, and sends nothing.
     #[tokio::test]
     async fn without_a_daemon_no_node_of_the_dht_sees_this_host() {
         let folder = tempfile::tempdir().unwrap();

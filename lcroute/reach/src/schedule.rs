@@ -1,52 +1,52 @@
-//! What is put and looked up when, and what of the answers counts.
+//! The schedule of puts and look-ups, and the handling of their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use librecast::reach::{Item, Key, MAX_VALUE, Plan, Value};
 
-/// What is held is put again so often: nodes may drop it after two hours (BEP 44).
+/// Interval of puts of held items: nodes may drop them after two hours (BEP 44).
 const REPUT: Duration = Duration::from_secs(3_600);
-/// Pause after a put that no node took; it doubles up to [`REPUT`] / 6.
+/// Pause after a put that no node accepted; it doubles up to [`REPUT`] / 6.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
-/// Pause between the first two look-ups of a key; it doubles. Chosen: two hosts that are started together find each other by
-/// the second or third.
+/// Pause between the first two look-ups of a key; it doubles. Chosen: two hosts that start together
+/// find each other by the second or third.
 const FIRST_PAUSE: Duration = Duration::from_secs(4);
-/// Longest pause for a node that is sought: an hour, in which it puts its record at least once.
+/// Maximum pause for a sought node, which puts its record at least once an hour.
 const SEEK_PAUSE: Duration = Duration::from_secs(3_600);
-/// Longest pause for a key to which anybody may write. Chosen: a newcomer waits so long at most.
+/// Maximum pause for a key to which any member may write. Chosen: the maximum wait of a new node.
 const WATCH_PAUSE: Duration = Duration::from_secs(120);
-/// What was done so lately is not done again when all is tried anew: paths change several times in a row.
+/// Time after a task within which a retry of everything skips it: paths change repeatedly.
 const LATELY: Duration = Duration::from_secs(3);
-/// Most puts and look-ups at a time: each has some dozen requests under way.
+/// Maximum number of simultaneous puts and look-ups: each has some dozen requests under way.
 const MAX_AT_ONCE: usize = 4;
 
-/// What is to be done with the DHT.
+/// A task for the DHT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Have nodes hold this.
+    /// Store this item on nodes.
     Put(Item),
-    /// Look for a value under this key.
+    /// Look up this key.
     Get(Key),
 }
 
-/// What became of it.
+/// The result of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Done {
-    /// Nodes hold it, or not, for this reason.
+    /// Nodes hold the item, or do not for this reason.
     Put(Key, Result<(), Refused>),
-    /// Signed values that nodes had.
+    /// Signed values of nodes.
     Got(Key, Vec<(i64, Vec<u8>)>),
 }
 
-/// Why nobody holds an item.
+/// The reason for which no node holds an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Nodes have one with a higher sequence.
+    /// Nodes have an item with a higher sequence.
     Newer,
-    /// They do not accept signature or length.
+    /// Nodes do not accept its signature or length.
     Invalid,
-    /// Nobody answers.
+    /// No node answers.
     Silent,
 }
 
@@ -60,12 +60,12 @@ impl Refused {
     }
 }
 
-/// A value is longer than any record.
+/// A value exceeds the maximum length of a record.
 const TOO_LONG: &str = "value_too_long";
-/// A value is older than one that was seen before.
+/// A value is older than one seen before.
 const STALE: &str = "value_stale";
 
-/// One key's puts or look-ups.
+/// The schedule of one key.
 #[derive(Debug, Clone, Copy)]
 struct Timer {
     next: Instant,
@@ -89,7 +89,7 @@ impl Timer {
         self.last = Some(now);
     }
 
-    /// The next one follows after a pause that doubles up to `most`.
+    /// Ends a task; the next one follows after a pause that doubles up to `most`.
     fn end(&mut self, most: Duration, now: Instant) {
         self.under_way = false;
         self.next = now + self.pause.min(most);
@@ -114,11 +114,11 @@ struct Holding {
 struct Lookup {
     timer: Timer,
     most: Duration,
-    /// What was passed on.
+    /// The last reported value.
     newest: Option<(i64, Vec<u8>)>,
 }
 
-/// What the daemon wants, and how far it is.
+/// The daemon's plan, and its progress.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     round: u64,
@@ -128,7 +128,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// What holds from now on; what is as it was goes on.
+    /// Applies a plan; unchanged parts continue.
     pub(crate) fn set_plan(&mut self, plan: &Plan, now: Instant) {
         let hold: BTreeMap<_, _> = plan.hold.iter().map(|item| (item.key, item)).collect();
         self.holdings.retain(|key, _| hold.contains_key(key));
@@ -161,7 +161,7 @@ impl Schedule {
         }
     }
 
-    /// Paths may lead elsewhere now: all is tried anew.
+    /// Retries everything after a change of paths.
     pub(crate) fn try_again(&mut self, now: Instant) {
         for holding in self.holdings.values_mut() {
             holding.timer.restart(FIRST_RETRY, now);
@@ -171,7 +171,7 @@ impl Schedule {
         }
     }
 
-    /// The next thing to do now.
+    /// Returns the next task that is due.
     pub(crate) fn poll_task(&mut self, now: Instant) -> Option<Task> {
         let holdings = self.holdings.values().map(|h| &h.timer);
         let timers = holdings.chain(self.lookups.values().map(|l| &l.timer));
@@ -179,7 +179,7 @@ impl Schedule {
             return None;
         }
         let is_due = |timer: &Timer| !timer.under_way && timer.next <= now;
-        // what has waited longest comes first, of either kind
+        // the task of either kind that has waited longest comes first
         let put = self.holdings.iter_mut().filter(|(_, h)| is_due(&h.timer));
         let put = put.min_by_key(|(_, h)| h.timer.next);
         let get = self.lookups.iter_mut().filter(|(_, l)| is_due(&l.timer));
@@ -198,7 +198,7 @@ impl Schedule {
         Some(Task::Put(holding.item.clone()))
     }
 
-    /// When [`Self::poll_task`] has something, unless something ends before.
+    /// Returns the time of the next task, unless another one ends before.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let holdings = self.holdings.values().map(|h| &h.timer);
         let timers = holdings.chain(self.lookups.values().map(|l| &l.timer));
@@ -206,7 +206,7 @@ impl Schedule {
         waiting.map(|timer| timer.next).min()
     }
 
-    /// Something has been done: a value for the daemon, if one is new.
+    /// Handles a result; returns a value for the daemon, if it is new.
     pub(crate) fn handle(&mut self, done: Done, now: Instant) -> Option<(Key, Value)> {
         match done {
             Done::Put(key, result) => {
@@ -237,7 +237,7 @@ impl Schedule {
                     }
                     Some(known) if newest == *known => None,
                     _ => {
-                        // a mailbox holds one record: others may wait behind it
+                        // a mailbox holds one record: other nodes may wait to write theirs
                         let known = lookup.newest.as_ref().map(|(_, value)| value);
                         if lookup.most == WATCH_PAUSE && known != Some(&newest.1) {
                             lookup.timer.pause = FIRST_PAUSE;
@@ -252,7 +252,7 @@ impl Schedule {
         }
     }
 
-    /// Nodes may answer with what is old, or too long.
+    /// Returns the newest value; nodes may answer with old or too long ones.
     fn newest(&mut self, values: Vec<(i64, Vec<u8>)>) -> Option<(i64, Vec<u8>)> {
         let (fits, long): (BTreeSet<_>, BTreeSet<_>) = values
             .into_iter()
@@ -268,12 +268,10 @@ impl Schedule {
         *count = count.saturating_add(1);
     }
 
-    /// Items that nodes hold.
     pub(crate) fn stored(&self) -> usize {
         self.holdings.values().filter(|h| h.held).count()
     }
 
-    /// What was dropped, by reason.
     pub(crate) fn dropped(&self) -> BTreeMap<String, u64> {
         let all = self.dropped.iter();
         all.map(|(reason, count)| ((*reason).to_owned(), *count))
@@ -311,7 +309,7 @@ mod tests {
         }
     }
 
-    /// Does what is due for so long, each look-up finding `values`: when each began, in seconds.
+    /// Runs due tasks for `seconds`, each look-up finding `values`; returns their start times.
     fn times(schedule: &mut Schedule, from: Instant, seconds: u64) -> Vec<u64> {
         let mut times = Vec::new();
         let mut now = from;
@@ -414,13 +412,13 @@ mod tests {
         assert_eq!((found, dropped[STALE]), (None, 1));
         assert_eq!(got(vec![(5, vec![5])]).0, None);
         assert_eq!(got(vec![(6, vec![6])]).0, Some(vec![6]));
-        // others may wait behind what came into a mailbox, and nobody behind what was signed anew
+        // other nodes may wait behind a new value in a mailbox, but none behind a renewed one
         let pause = |schedule: &Schedule| schedule.lookups[&key(1)].timer.pause;
         assert_eq!(pause(&schedule), FIRST_PAUSE);
         let again = Done::Got(key(1), vec![(7, vec![6])]);
         assert!(schedule.handle(again, now).is_some());
         assert_eq!(pause(&schedule), FIRST_PAUSE * 2);
-        // nobody looks for it any more
+        // the key is not sought any more
         let unasked = Done::Got(key(7), vec![(1, vec![1])]);
         assert_eq!(schedule.handle(unasked, now), None);
     }

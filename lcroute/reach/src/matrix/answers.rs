@@ -1,7 +1,7 @@
-//! What homeservers answer (Matrix client-server API v1.11), and what of it counts.
+//! Answers of homeservers (Matrix client-server API v1.11), and their validation.
 //!
-//! A server, and each member of the room, may send what it likes: one event that makes no sense is dropped alone, and what is
-//! kept of an answer is bounded.
+//! A server, and each member of the room, may send anything: an invalid event is dropped alone, and
+//! the stored parts of an answer are bounded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,32 +12,33 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// Type of the state event in which an account keeps the records of its nodes.
+/// Type of the state event in which an account stores the records of its nodes.
 pub(crate) const EVENT: &str = "org.librecast.lcroute.node";
-/// Most events of one kind in an answer that are read. Chosen: as many as there are nodes in the largest network.
+/// Maximum number of events of one kind per answer. Chosen: the nodes of the largest network.
 const MAX_EVENTS: usize = 4_096;
-/// Most rooms of an answer that are read. Chosen: far more than the one that is asked for.
+/// Maximum number of rooms per answer. Chosen: far more than the one in the filter.
 const MAX_ROOMS: usize = 16;
-/// Longest place to go on at, in bytes: it goes into the next request. Chosen: a hundred times what Synapse gives.
+/// Maximum length of `next_batch` in bytes, sent in the next request. Chosen: 100 times Synapse's.
 const MAX_BATCH: usize = 8_192;
-/// Longest content of an event in bytes, as Matrix bounds whole events.
+/// Maximum length of an event's content in bytes: Matrix's bound of whole events.
 const MAX_CONTENT: usize = 65_536;
-/// Most nodes of one account. Chosen: their records, 800 bytes each in JSON, make half of the largest event.
+/// Maximum number of nodes of one account. Chosen: their records, 800 bytes each, half fill an
+/// event.
 pub(crate) const MAX_NODES: usize = 32;
 
-/// Whose the access token is.
+/// The owner of the access token.
 #[derive(Debug, Deserialize)]
 pub(crate) struct WhoAmI {
     pub(crate) user_id: String,
 }
 
-/// The id of the room that was joined.
+/// The id of the joined room.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Joined {
     pub(crate) room_id: String,
 }
 
-/// Why a server refuses.
+/// An error of a server.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ServerError {
     #[serde(default)]
@@ -48,7 +49,7 @@ pub(crate) struct ServerError {
     pub(crate) soft_logout: bool,
 }
 
-/// A value of a node as it stands in the event of its account.
+/// A node's value in the event of its account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) sealed: Value,
@@ -62,7 +63,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// What of it makes sense; names or entries that are none are left out.
+    /// Parses the valid part; skips invalid names and entries.
     pub(crate) fn read(raw: &RawValue) -> Self {
         #[derive(Deserialize)]
         struct Records<'a> {
@@ -85,23 +86,23 @@ impl Content {
     }
 }
 
-/// What has happened since the last time.
+/// The changes since the last answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sync {
-    /// Where to go on.
+    /// The start of the next answer.
     pub(crate) next_batch: String,
-    /// What accounts keep in the room, in order.
+    /// The accounts' contents in the room, in order.
     pub(crate) kept: Vec<(String, Content)>,
-    /// Our account is in the room no more.
+    /// Whether this account is no longer in the room.
     pub(crate) left: bool,
-    /// Events in the room that make no sense.
+    /// Number of invalid events in the room.
     pub(crate) nonsense: u64,
-    /// Messages to this device: nobody is asked for any.
+    /// Number of messages to this device, which requests none.
     pub(crate) unasked: u64,
 }
 
 impl Sync {
-    /// Reads an answer to `/sync`; of all rooms `room` counts.
+    /// Parses an answer to `/sync`, for `room` alone.
     pub(crate) fn read(bytes: &[u8], room: &str) -> Result<Self, serde_json::Error> {
         let answer: Answer<'_> = serde_json::from_slice(bytes)?;
         if answer.next_batch.len() > MAX_BATCH {
@@ -130,7 +131,7 @@ impl Sync {
     }
 
     fn take(&mut self, event: Event<'_>) {
-        // the server lets nobody else write under an account's name
+        // the server prevents other accounts from writing this event
         let is_own = event.state_key.as_ref() == Some(&event.sender);
         let fits = event.sender.starts_with('@') && event.sender.len() <= MAX_NAME;
         if event.kind == EVENT && is_own && fits {
@@ -159,7 +160,7 @@ struct Rooms<'a> {
     leave: FewRooms<'a>,
 }
 
-/// Rooms by id. The filter names one, so a server says few.
+/// Rooms by id. The filter names one, so an honest server sends few.
 #[derive(Default)]
 struct FewRooms<'a>(Vec<(String, &'a RawValue)>);
 
@@ -219,7 +220,7 @@ struct Event<'a> {
     content: &'a RawValue,
 }
 
-/// The first of a list, and how many there are.
+/// The first elements of a list, and its length.
 #[derive(Default)]
 struct First<'a> {
     first: Vec<&'a RawValue>,
@@ -262,7 +263,7 @@ mod tests {
 
     const ROOM: &str = "!r:a.example";
 
-    /// As Synapse 1.163 answers, shortened.
+    /// Returns an answer of Synapse 1.163, shortened.
     fn answer(events: &str) -> String {
         format!(
             r#"{{"next_batch":"s9","to_device":{{"events":[]}},"device_one_time_keys_count":{{"x":0}},

@@ -1,7 +1,8 @@
-//! A Matrix room as a meeting place: an account keeps the records of its nodes there, and sees those of others at once.
+//! A Matrix room as a meeting place: an account's nodes store their records, and see all others at
+//! once.
 //!
-//! `session` decides what is asked when, `answers` reads what comes; both are without I/O. `trust` says which certificates count.
-//! Here are the HTTP client and the task.
+//! `session` decides about requests, `answers` parses their answers; both are without I/O. `trust`
+//! checks certificates. This file has the HTTP client and the task.
 
 mod answers;
 mod session;
@@ -26,16 +27,16 @@ use tokio::time::{sleep_until, timeout};
 use session::{Answer, Request, Session};
 use trust::Trust;
 
-/// Longest answer in bytes. Chosen: a hundred messages to a device, 64 KiB each, which a server sends at a time unasked.
+/// Maximum length of an answer in bytes. Chosen: a hundred messages to a device, 64 KiB each.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
-/// Longest head of an answer in bytes. Chosen: twice what servers take of a request.
+/// Maximum length of an answer's head in bytes. Chosen: twice the bound of servers for requests.
 const MAX_HEAD: usize = 32 * 1024;
-/// By so many seconds the host's clock is set before all is read anew. Chosen: far more than a clock drifts within a day.
+/// Step of the host's clock in seconds after which all is read again. Chosen: far above drift.
 const CLOCK_STEP: u64 = 3_600;
-/// Where nothing is due, the loop waits so long.
+/// Maximum wait of the loop.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Meets where the daemon says, until it says nothing any more.
+/// Meets in the daemon's room, until the daemon's channel closes.
 pub(crate) async fn run(
     mut meetings: watch::Receiver<Option<Box<Meeting>>>,
     lines: mpsc::Sender<FromReach>,
@@ -52,7 +53,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Returns when another account or room is wanted, or none; None: nobody wants anything any more.
+/// Returns when the account or room has changed; None: the channel is closed.
 async fn meet(
     meeting: Meeting,
     meetings: &mut watch::Receiver<Option<Box<Meeting>>>,
@@ -75,7 +76,7 @@ async fn meet(
     let mut calls = JoinSet::new();
     let mut said = None;
     loop {
-        // what was over by the old clock may be good by the new one
+        // records that were expired by the old clock may be valid by the new one
         if unix_now().abs_diff(begun.1 + begun.0.elapsed().as_secs()) > CLOCK_STEP {
             meetings.mark_changed();
             return Some(());
@@ -107,7 +108,7 @@ async fn meet(
                 if std::mem::replace(&mut round, meeting.round) != meeting.round {
                     calls.abort_all();
                     while calls.join_next().await.is_some() {}
-                    // connections that are kept lead nowhere, too
+                    // existing connections may be dead too
                     if let Ok(new) = Http::new(&meeting) {
                         http = new;
                     }
@@ -115,9 +116,9 @@ async fn meet(
                 }
             }
             Some(done) = calls.join_next() => {
-                // one that panicked would be waited for for ever
+                // a panicked call would be awaited for ever
                 let (request, answer) = done.ok()?;
-                // it may have lacked an authority, which is there the next time
+                // an authority may have been missing, and been added since
                 if answer.is_err()
                     && let Ok(new) = Http::new(&meeting)
                 {
@@ -137,7 +138,7 @@ fn unix_now() -> u64 {
     now.map_or(0, |now| now.as_secs())
 }
 
-/// A client of one homeserver. Redirects are not followed: they would take the token elsewhere.
+/// A client of one homeserver. It follows no redirects, which would send the token elsewhere.
 #[derive(Debug, Clone)]
 struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -165,7 +166,7 @@ impl Http {
         })
     }
 
-    /// The answer, or why there is none.
+    /// Returns the answer, or the reason for which there is none.
     async fn call(&self, request: &Request) -> Result<Answer, String> {
         let answer = timeout(request.timeout, self.exchange(request)).await;
         answer.map_err(|_| "the homeserver does not answer in time".to_owned())?
@@ -202,7 +203,7 @@ impl Http {
     }
 }
 
-/// The innermost reason: those around it say that there is one.
+/// Returns the innermost reason, which is the specific one.
 fn cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -229,7 +230,7 @@ mod tests {
         (listener, url)
     }
 
-    /// Answers the first request with this head, and a body that repeats this without an end.
+    /// Answers the first request with this head, and this body, repeated without end.
     fn serve(listener: TcpListener, head: String, body: Vec<u8>) {
         tokio::spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -267,7 +268,7 @@ mod tests {
         serve(server, head.into(), vec![b' '; 65_536]);
         let refused = call(url).await.unwrap_err();
         assert!(refused.contains("limit"), "{refused}");
-        // headers are bounded as well
+        // headers are bounded too
         let (server, url) = listener();
         serve(server, "HTTP/1.1 200 OK\r\nX: ".into(), vec![b'x'; 65_536]);
         assert!(call(url).await.is_err());

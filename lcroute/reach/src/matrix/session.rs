@@ -1,12 +1,13 @@
-//! What is asked of a homeserver when, and what of its answers counts; without I/O.
+//! Requests to a homeserver, and the handling of their answers; without I/O.
 //!
 //! ```text
-//! whoami -> join -> sync, sync ...        each waits at the server until something happens
-//!                -> put                   where the event of our account lacks our record
+//! whoami -> join -> sync, sync ...        each waits at the server for an event
+//!                -> put                   if the event of this account lacks the record
 //! ```
 //!
-//! Each account has one state event in the room, which it alone may write: records of its nodes by name. Nodes that share an
-//! account put theirs beside those of the others; who finds that another has overwritten it puts it again.
+//! Each account has one state event in the room, which it alone can write: records of its nodes by
+//! name. Nodes with a common account add their records to the present ones; a node whose record was
+//! overwritten puts it again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,40 +20,38 @@ use serde_json::json;
 
 use super::answers::{Content, EVENT, Entry, Joined, MAX_NODES, ServerError, Sync, WhoAmI};
 
-/// So long a server holds back an answer while nothing happens. Chosen: what clients ask for, and proxies before servers bear.
+/// Time for which a server may hold back an answer. Chosen: usual for clients and proxies.
 const LONG_POLL: Duration = Duration::from_secs(30);
-/// A server answers within so long beyond that.
+/// Time limit for an answer beyond that.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Pause after the first failure; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Longest pause that is chosen here.
+/// Maximum pause after failures.
 const LAST_RETRY: Duration = Duration::from_secs(300);
-/// Longest pause that a server may ask for.
+/// Maximum pause that a server may request.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
-/// From one `sync` or put to the next at least. Chosen: a record is known within a second, and a server that answers at once
-/// is not asked for ever.
+/// Minimum interval between two `sync` requests. Chosen: a record is known within a second, and a
+/// server that answers at once is not flooded.
 const SYNC_PAUSE: Duration = Duration::from_millis(500);
-/// Chosen: Synapse admits one event in five seconds, after ten at once (`rc_message`).
+/// Minimum interval between puts. Chosen: Synapse admits an event in 5 s (`rc_message`).
 const PUT_PAUSE: Duration = Duration::from_secs(5);
-/// Two hosts with one key write over each other's record: from the second time on that is said. Once is what a node finds that
-/// has been started anew beside an old lcroute-reach.
+/// Overwritten records from which on two hosts with one key are reported; a restart causes one.
 const RIVAL: u32 = 2;
-/// Most values of others that are known: as many as there are nodes in the largest network.
+/// Maximum number of known values of other nodes: the nodes of the largest network.
 const MAX_VALUES: usize = 4_096;
-/// By so many seconds this host's clock may differ from the homeserver's until that is said. Chosen: half of what members bear
-/// between each other.
+/// Reported clock difference from the homeserver, in seconds. Chosen: half of the members' limit.
 const CLOCK_DIFFERS: u64 = 43_200;
-/// Longest code of an error that is shown, in bytes; those of the standard have 30.
+/// Maximum length of a shown error code in bytes; those of the standard have 30.
 const MAX_CODE: usize = 64;
 
-/// Messages to this device: nobody is asked for any.
+/// Messages to this device, which requests none.
 const UNASKED: &str = "to_device_unasked";
-/// Events in the room that are none of an account's own records.
+/// Events in the room that are not an account's own records.
 const NONSENSE: &str = "event_malformed";
 /// Values beyond the bound.
 const FULL: &str = "room_full";
 
-/// What stands in a path: all but what RFC 3986 lets stand anywhere.
+/// Characters to be escaped in a path: all but the unreserved ones (RFC 3986).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -63,7 +62,6 @@ fn segment(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, SEGMENT)
 }
 
-/// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Call {
     WhoAmI,
@@ -80,7 +78,7 @@ pub(crate) struct Request {
     /// Path and query, after the homeserver.
     pub(crate) path: String,
     pub(crate) body: Option<String>,
-    /// How long an answer may take.
+    /// Time limit for the answer.
     pub(crate) timeout: Duration,
 }
 
@@ -95,7 +93,7 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// One kind of request: when the next is due.
+/// The schedule of one kind of request.
 #[derive(Debug, Clone, Copy)]
 struct Timer {
     next: Instant,
@@ -133,7 +131,7 @@ impl Timer {
     }
 }
 
-/// Why something does not work, and when the server says that it may.
+/// A failure, and the pause that the server requested.
 #[derive(Debug)]
 struct Failure {
     why: String,
@@ -153,20 +151,19 @@ pub(crate) struct Session {
     user: Option<String>,
     room: Option<String>,
     since: Option<String>,
-    /// The event of our account, once it has been seen or found missing.
+    /// The event of this account, once it has been seen or found missing.
     own: Option<Content>,
-    /// How often somebody wrote another value under our name, where ours stood.
+    /// Number of times that another value replaced this node's record.
     overwritten: u32,
-    /// When our record was put last.
+    /// Time of the last put.
     put_at: Instant,
-    /// Values of others that have been passed on, by account.
+    /// Other nodes' values that were reported, by account.
     others: BTreeMap<String, BTreeMap<Key, Entry>>,
-    /// For `whoami` and `join`.
     enter: Timer,
     sync: Timer,
     put: Timer,
     problems: BTreeMap<Call, String>,
-    /// What this host's clock and the homeserver's said at its last answer.
+    /// The times of this host and of the homeserver at its last answer.
     clocks: Option<(u64, u64)>,
     dropped: BTreeMap<&'static str, u64>,
 }
@@ -191,7 +188,7 @@ impl Session {
         }
     }
 
-    /// What holds from now on; false if it is another account or room, for which another session is needed.
+    /// Applies a meeting; false if its account or room is another one, which needs a new session.
     pub(crate) fn go_on(&mut self, meeting: &Meeting) -> bool {
         let known = &self.meeting;
         let same = (&known.homeserver, &known.room, &known.user, &known.token)
@@ -211,16 +208,16 @@ impl Session {
         same
     }
 
-    /// Requests that were under way have been given up, as paths may lead elsewhere now: all is tried anew.
+    /// Retries everything: the requests under way were cancelled after a change of paths.
     pub(crate) fn try_again(&mut self, now: Instant) {
         self.enter = Timer::new(now);
         self.sync = Timer::new(now);
-        // what was put a moment ago need not be put again
+        // a recent put need not be repeated
         self.put.under_way = false;
         self.put.next = self.put.next.min(now + PUT_PAUSE);
     }
 
-    /// The next request that is to be made now.
+    /// Returns the next request that is due.
     pub(crate) fn poll_request(&mut self, now: Instant, unix: u64) -> Option<Request> {
         let Some(user) = &self.user else {
             return self.poll_enter(Call::WhoAmI, "GET", "account/whoami", now);
@@ -259,7 +256,7 @@ impl Session {
         Some(request(call, method, path, body, ANSWER))
     }
 
-    /// When [`Self::poll_request`] has something, unless something is answered before.
+    /// Returns the time of the next request, unless an answer comes before.
     pub(crate) fn next_timeout(&self, unix: u64) -> Option<Instant> {
         let timer = |timer: &Timer| (!timer.under_way).then_some(timer.next);
         if self.room.is_none() {
@@ -269,7 +266,7 @@ impl Session {
         timer(&self.sync).into_iter().chain(put).min()
     }
 
-    /// What the event of our account is to be, if it is something else.
+    /// Returns the intended event of this account, if it differs.
     fn wanted(&self, unix: u64) -> Option<Content> {
         let (own, keep) = (self.own.as_ref()?, self.meeting.keep.as_ref()?);
         let entry = Entry {
@@ -290,7 +287,7 @@ impl Session {
         Some(content)
     }
 
-    /// An answer, or why there is none: what the daemon is to know.
+    /// Handles an answer, or the reason of its absence; returns lines for the daemon.
     pub(crate) fn handle(
         &mut self,
         request: &Request,
@@ -309,7 +306,7 @@ impl Session {
             Call::Join => self.handle_join(&body),
             Call::Sync => self.handle_sync(&body, now, unix),
             Call::Put => {
-                // as it will be seen; what others of the account do meanwhile is seen after it
+                // as the next sync will show it, before later changes of the account's other nodes
                 let sent = request.body.as_deref().unwrap_or_default();
                 self.own = serde_json::from_str(sent).ok().map(Content::read);
                 self.put_at = now;
@@ -335,7 +332,7 @@ impl Session {
         }
     }
 
-    /// The body of an answer that is none of an error.
+    /// Returns the body of a successful answer.
     fn accept(&mut self, call: Call, answer: Answer) -> Result<Vec<u8>, Failure> {
         if answer.status == 200 {
             return Ok(answer.body);
@@ -376,7 +373,7 @@ impl Session {
             _ => format!("the homeserver refuses: {code}"),
         };
         match (call, answer.status) {
-            // a point in time that it does not know any more
+            // the server no longer knows this point in time
             (Call::Sync, 400) => self.since = None,
             (Call::Sync | Call::Put, 404) => (self.room, self.since) = (None, None),
             (Call::Sync, 403) => (self.room, self.since) = (None, None),
@@ -417,10 +414,10 @@ impl Session {
         now: Instant,
         unix: u64,
     ) -> Result<Vec<FromReach>, Failure> {
-        // it may have been left meanwhile
+        // the account may have left it meanwhile
         let room = self.room.clone().unwrap_or_default();
         let Ok(sync) = Sync::read(body, &room) else {
-            // the next answer begins where a new one does
+            // start again without a point in time
             self.since = None;
             return Err(nonsense());
         };
@@ -446,8 +443,9 @@ impl Session {
         Ok(lines)
     }
 
-    /// The event of our account. Whoever writes over our record would do so again at once, and room histories keep each event:
-    /// it is put again after pauses that double.
+    /// Notes the event of this account. A host that overwrites this node's record would do so again
+    /// at once, and room histories store each event: the record is put again after pauses that
+    /// double.
     fn note_own(&mut self, content: &Content, now: Instant) {
         let before = self.own.replace(content.clone());
         let Some(keep) = &self.meeting.keep else {
@@ -463,14 +461,14 @@ impl Session {
         }
     }
 
-    /// What of an account's event is new, and good.
+    /// Reports the new and valid values of an account's event.
     fn note(&mut self, account: &str, content: Content, unix: u64, lines: &mut Vec<FromReach>) {
         let own = self.meeting.keep.as_ref().map(|keep| keep.name);
         let before = self.others.remove(account).unwrap_or_default();
         let others: usize = self.others.values().map(BTreeMap::len).sum();
         let mut known = BTreeMap::new();
         for (name, entry) in content.records {
-            // a record counts as over a day late: the owner's clock may be behind, and the daemon can say so
+            // a record expires a day late: its owner's clock may be behind, which is then reported
             if entry.until.saturating_add(CLOCK_SKEW) <= unix || Some(name) == own {
                 continue;
             }
@@ -495,7 +493,7 @@ impl Session {
         }
     }
 
-    /// That members may refuse this host for its clock, or it them.
+    /// Returns a warning if members may refuse this host for its clock, or it may refuse them.
     fn clock_differs(&self) -> Option<String> {
         let (own, server) = self.clocks?;
         let differs = own.abs_diff(server);
@@ -506,7 +504,6 @@ impl Session {
         })
     }
 
-    /// How it stands.
     pub(crate) fn state(&self, unix: u64) -> RoomState {
         let holds =
             self.own.is_some() && (self.meeting.keep.is_none() || self.wanted(unix).is_none());
@@ -553,7 +550,7 @@ fn request(
 
 fn join_path(meeting: &Meeting) -> String {
     let room = segment(meeting.room.as_str());
-    // a room of another server is joined by way of one that knows it
+    // a room of another server is joined through a server that knows it
     let via = meeting.room.server().map(|server| {
         let server = segment(server);
         format!("?via={server}&server_name={server}")
@@ -635,7 +632,7 @@ mod tests {
         })
     }
 
-    /// An event of an account with these entries, as `sync` has it.
+    /// Returns an event of an account with these entries, as in `sync`.
     fn sync_with(account: &str, entries: &[Keep]) -> String {
         let records: serde_json::Map<_, _> = entries
             .iter()
@@ -655,7 +652,7 @@ mod tests {
         Instant::now()
     }
 
-    /// A session, its time, and requests that are under way.
+    /// A session, its time, and requests under way.
     struct World {
         session: Session,
         now: Instant,
@@ -678,7 +675,7 @@ mod tests {
             }
         }
 
-        /// Waits until this is asked, other requests staying without an answer: after how many seconds.
+        /// Waits until this is requested, without answers to other requests; returns the seconds.
         fn wait(&mut self, call: Call) -> u64 {
             let from = self.now;
             loop {
@@ -696,7 +693,7 @@ mod tests {
             self.session.handle(&request, answer, self.now, UNIX)
         }
 
-        /// The room has been entered, and nothing is there.
+        /// Returns a world that has entered an empty room.
         fn entered(meeting: Meeting) -> Self {
             let mut world = Self::new(meeting);
             world.answer(
@@ -770,7 +767,7 @@ mod tests {
             world.under_way[&Call::Sync].path,
             format!("{sync}&timeout=0")
         );
-        // what is there is seen before anything is put
+        // the present content is read before anything is put
         assert!(!world.under_way.contains_key(&Call::Put));
         world.answer(Call::Sync, answer(200, r#"{"next_batch":"s/1"}"#));
         world.wait(Call::Sync);
@@ -822,7 +819,7 @@ mod tests {
     fn nodes_of_one_account_keep_their_values_beside_each_other() {
         let mut world = World::entered(meeting());
         world.answer(Call::Put, answer(200, "{}"));
-        // another one of the account did not see it, and wrote over it
+        // another node of the account overwrote it unseen
         let expired = Keep {
             until: UNIX - 86_400,
             ..keep(3)
@@ -839,7 +836,7 @@ mod tests {
                 .all(|n| put.contains(&keep(*n).name.to_string()))
         );
         assert!(!put.contains(&keep(3).name.to_string()));
-        // a full event has room for one's own
+        // a full event has room for this node's record
         let full: Vec<_> = (10..10 + MAX_NODES as u8).map(keep).collect();
         world.answer(Call::Put, answer(200, "{}"));
         world.answer(Call::Sync, answer(200, &sync_with("@me:a.example", &full)));
@@ -856,7 +853,7 @@ mod tests {
             value: Value(vec![9]),
             ..keep(1)
         };
-        // what an earlier run of this node has left there is none
+        // a value of this node's earlier run is no rival
         let body = sync_with("@me:a.example", std::slice::from_ref(&rival));
         world.answer(Call::Sync, answer(200, &body));
         let pauses: Vec<_> = (0..10)
@@ -874,7 +871,7 @@ mod tests {
         );
         let problem = world.state().problem;
         assert!(problem.unwrap().contains("both have its key"));
-        // whoever is let alone forgets it
+        // a node that is not overwritten any more forgets it
         world.wait(Call::Put);
         world.answer(Call::Put, answer(200, "{}"));
         world.now += LAST_RETRY * 3;
@@ -945,7 +942,7 @@ mod tests {
         world.answer(Call::Put, answer(429, for_ever));
         assert_eq!(world.wait(Call::Put), 3_600);
         world.answer(Call::Put, answer(200, "{}"));
-        // a text of a stranger is not shown
+        // a stranger's text is not shown
         world.answer(Call::Sync, refused(500, "no such\\u001b thing"));
         assert_eq!(
             world.state().problem.as_deref(),
@@ -974,7 +971,7 @@ mod tests {
         world.answer(Call::Sync, answer(200, "nonsense"));
         assert!(world.state().problem.unwrap().contains("makes no sense"));
         world.answer(Call::Sync, answer(200, r#"{"next_batch":"s1"}"#));
-        // the event went with the membership, as far as is known
+        // the event ended with the membership, as far as is known
         world.answer(Call::Put, answer(200, "{}"));
         assert!(world.state().open);
     }

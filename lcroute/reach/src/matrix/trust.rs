@@ -1,6 +1,6 @@
-//! Whom a homeserver's certificate is believed, and what is wrong with one, in words.
+//! Verification of a homeserver's certificate, with texts for failures.
 //!
-//! Authorities are those of this host, or of the file that `SSL_CERT_FILE` names. There is no way around them.
+//! The authorities are those of this host, or of the file in `SSL_CERT_FILE`; none can be bypassed.
 
 use std::error::Error;
 use std::io;
@@ -9,16 +9,16 @@ use std::sync::Arc;
 use librecast::time::utc;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
-/// What a client does with certificates.
+/// The TLS configuration of a client.
 #[derive(Debug, Clone)]
 pub(super) struct Trust {
     pub(super) config: ClientConfig,
-    /// Why authorities, or some of them, could not be read.
+    /// The reason for which some authorities could not be read.
     incomplete: Option<String>,
 }
 
 impl Trust {
-    /// Reads the authorities. A host without any still speaks `http:`.
+    /// Reads the authorities. A host without any can still use `http:`.
     pub(super) fn load() -> Result<Self, rustls::Error> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -35,13 +35,13 @@ impl Trust {
         })
     }
 
-    /// Why the certificate of this server, a URL, does not count, if that is what failed.
+    /// Returns why the certificate of `server` (a URL) is refused, if that is the error.
     pub(super) fn refusal(&self, error: &(dyn Error + 'static), server: &str) -> Option<String> {
         let rustls::Error::InvalidCertificate(why) = of_tls(error)? else {
             return None;
         };
         let why = match why {
-            // a bad signature: an authority that was made anew under its old name
+            // a bad signature: an authority was replaced under the same name
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 let incomplete = self.incomplete.as_deref();
                 let incomplete = incomplete.map(|why| format!(" ({why})"));
@@ -59,7 +59,7 @@ impl Trust {
             CertificateError::NotValidYetContext { not_before, .. } => {
                 format!("is good from {} on", utc(not_before.as_secs()))
             }
-            // of the library above: it has no variant of its own
+            // an error of the library below, without its own variant
             CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
                 "is an authority's: a server's has basicConstraints=CA:FALSE".to_owned()
             }
@@ -69,7 +69,7 @@ impl Trust {
     }
 }
 
-/// The error of TLS in this one: errors of I/O wrap it, and do not name it as their source.
+/// Returns the TLS error within this one: I/O errors wrap it, but do not have it as their source.
 fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
