@@ -5,7 +5,7 @@
 //! - [`demo`] is `lcroute demo`
 //! - [mod@bench] is `lcroute bench`
 //! - [`sim`] is the command line of the simulator, `lcroute sim`
-//! - `cli` picks one of them; it is the programs of demo and bench in one binary
+//! - `cli` selects one of them; it combines the programs of demo and bench in one binary
 
 pub mod bench;
 mod cli;

@@ -32,19 +32,19 @@ Examples:
 
 Exit code 1: a rule was broken. The seed and a short trace that replays are printed.";
 
-/// A mesh of more nodes is not measured.
+/// Maximum number of nodes of a measured mesh.
 const MAX_MESH: u32 = 100;
 /// The scenario that measures leaves instead of running a script.
 const AUDIENCE: &str = "audience";
-/// Routers and leaves of the scenario `audience`, where nobody says how many. Chosen: 250 leaves at each router.
+/// Default number of routers and of leaves of `audience`. Chosen: 250 leaves per router.
 const AUDIENCE_SIZE: (u32, u32) = (400, 100_000);
-/// How long packets on a line are counted, where nobody says. Chosen: ten thousands of them, in some seconds.
+/// Default time in which packets on a line are counted. Chosen: tens of thousands of packets.
 const LINE_COUNTED: Span = Span::seconds(20);
-/// Most links in a row. Chosen: more than any path of a network has.
+/// Maximum number of links in a row. Chosen: more than in any path of a network.
 const MAX_LINE: u32 = 32;
-/// Most percent that each of them loses. Chosen: beyond, windows stay shut.
+/// Maximum loss of each of them in percent. Chosen: beyond, windows stay closed.
 const MAX_LOSS: f64 = 50.0;
-/// Links of a node, where nobody says how many: the daemon's.
+/// Default number of links of a node: the daemon's.
 const DEGREE: u8 = 8;
 
 /// Arguments of `lcroute sim`.
@@ -90,7 +90,7 @@ pub struct Arguments {
     list: bool,
 }
 
-/// Threads that look for work take the time of others that have some, if there are more than processors.
+/// Limits threads to the processors: more would take time from the rest while waiting for work.
 fn threads(asked: Option<u16>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     asked.map_or(cores, |threads| cores.min(threads.into()))
@@ -163,7 +163,7 @@ fn read(path: &Path) -> Result<String, ExitError> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
-/// Runs the simulator; results on standard output.
+/// Runs the simulator, with results on standard output.
 pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     if arguments.list {
         for (name, _) in library::all() {
@@ -233,7 +233,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
 fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     let policies = [Policy::Mesh, Policy::Regular];
     let mut subjects = subjects(arguments, ("--measure", &arguments.measure), &policies)?;
-    // one policy after the other, each from small to large
+    // one policy after the other, each from small to large networks
     subjects.sort_by_key(|subject| subject.policy != Policy::Mesh);
     let all = run_each(subjects, arguments, json, measure);
     let broken = all.iter().any(|f| f.broken_rule.is_some());
@@ -257,7 +257,7 @@ fn compare_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     conclude(text, broken)
 }
 
-/// Networks of each size, which `option` asks for, with each of these policies or the one that was asked for.
+/// Returns networks of each size of `option`, with each of these policies or the requested one.
 fn subjects(
     arguments: &Arguments,
     (option, sizes): (&str, &[u32]),
@@ -300,7 +300,7 @@ fn run_each<T>(
     subjects.into_iter().map(run_one).collect()
 }
 
-/// Prints what was found; a broken rule makes the program fail.
+/// Prints the results; a broken rule makes the program fail.
 fn conclude(text: String, broken: bool) -> anyhow::Result<Exit> {
     print_line(text)?;
     Ok(if broken { Exit::Failed } else { Exit::Ok })
@@ -522,7 +522,7 @@ fn dropped(drops: &BTreeMap<&'static str, u64>) -> String {
     each.join(", ")
 }
 
-/// Writes a line to standard output: a reader that has gone is an error, no panic.
+/// Writes a line to standard output: a closed output is an error, no panic.
 fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
@@ -530,7 +530,7 @@ fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
 }
 
 fn hint(line: impl std::fmt::Display) {
-    // a result stays good when nobody reads the hint
+    // a missing reader of the hint does not invalidate the result
     let _ = writeln!(std::io::stderr(), "lcroute sim: {line}");
 }
 
@@ -550,7 +550,7 @@ impl Bar {
         }))
     }
 
-    /// Shows what is being done instead of how much.
+    /// Shows the present activity instead of a percentage.
     fn spinner(json: bool) -> Self {
         let shown = !json && std::io::stderr().is_terminal();
         Self(shown.then(ProgressBar::new_spinner))

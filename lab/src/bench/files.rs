@@ -1,4 +1,4 @@
-//! A file over a wire: lcsync, and uftp where it is installed.
+//! A file over a wire: lcsync, and uftp if it is installed.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::lab::{self, Host, Lab, noise, within};
 
 const FILE_BYTES: usize = 100 << 20;
 
-/// 100 MiB from a server to one receiver on the same Ethernet: lcsync, and uftp where installed.
+/// 100 MiB from a server to one receiver on the same Ethernet: lcsync, and uftp if it is installed.
 ///
 /// # Errors
 /// A transfer fails.
@@ -45,7 +45,7 @@ pub fn files(lab: &Lab) -> Result<Value> {
     Ok(figures)
 }
 
-/// uftp takes the first address of an interface, which is its IPv4 one: so it runs over IPv4.
+/// Measures uftp, which takes an interface's first address, the IPv4 one: so it runs over IPv4.
 fn uftp(hosts: &[Host]) -> Result<Value> {
     let target = hosts[1].path("uftp");
     std::fs::create_dir_all(&target)?;

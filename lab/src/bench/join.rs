@@ -1,4 +1,4 @@
-//! How long a JOIN takes.
+//! The duration of a JOIN.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::lab::Network;
 
-/// How long after its join a program gets the first packet of a running flow (1,000 packets/s).
+/// Measures the time from a program's join to its first packet of a running flow (1,000 packets/s).
 ///
 /// # Errors
-/// It gets none.
+/// No packet arrives.
 pub fn join(network: &Network) -> Result<Value> {
     let [a, b, ..] = &network.members[..] else {
         bail!("two members are needed");

@@ -1,15 +1,15 @@
-//! `lcroute bench`: how much multicast goes through lcroute on this machine, how fast, and at what
-//! cost; and through other systems in the same run, with the same programs and the same clock.
+//! `lcroute bench`: throughput, latency and cost of multicast through lcroute on this machine, and
+//! through other systems in the same run, with the same programs and the same clock.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `system`, `systems/` | what can be measured, and how each is set up in namespaces |
+//! | `system`, `systems/` | the systems under test, and their setup in namespaces |
 //! | `trial` | one rate for some seconds: loss, latency, CPU, memory |
-//! | `search` | the highest rate with little loss; knows no packets |
+//! | `search` | the highest rate with little loss; independent of packets |
 //! | `usage` | CPU time and memory of a process |
 //! | `report` | the table for people, and ratios |
 //! | `join`, `files` | JOIN to first packet; lcsync over a wire |
-//! | `relay/` | the bare relay, a program of its own |
+//! | `relay/` | the bare relay, a separate program |
 
 mod files;
 mod join;
@@ -35,18 +35,18 @@ use search::{Bounds, Length};
 use systems::{Plan, Through};
 use trial::{Load, Path};
 
-/// The highest rate is the one at which less than this part is lost.
+/// Loss below which a rate counts as carried.
 const LOSS: f64 = 0.01;
-/// Each path carries this, in debug builds and on slow machines too.
+/// Initial rate in packets/s, which each path carries, even in debug builds and on slow machines.
 const FIRST_RATE: u64 = 8_000;
-/// Seconds of a trial that only steers the search.
+/// Duration of a trial that only steers the search, in seconds.
 const SHORT: f64 = 0.8;
-/// Where the cost of a modest stream and the latency of a thin one are measured.
+/// Rates in packets/s for the cost of a modest stream, and for the latency of a thin one.
 const MODEST_RATE: u64 = 5_000;
 const THIN_RATE: u64 = 1_000;
-/// The load of a machine on which others do not disturb.
+/// Load average below which other processes do not disturb the measurement.
 const QUIET: f64 = 0.5;
-/// What the kernel takes as one train.
+/// Maximum number of datagrams and of bytes that the kernel accepts as one train.
 const TRAIN: u64 = 50;
 const TRAIN_BYTES: u64 = 65_000;
 
@@ -116,7 +116,7 @@ enum Part {
     Files,
 }
 
-/// Measures, and prints the figures: as a table, or as `json`.
+/// Measures, and prints the figures as a table, or as JSON.
 pub fn run(arguments: &Arguments, json: bool) -> ExitCode {
     match measure(arguments) {
         Ok(figures) => {
@@ -183,7 +183,7 @@ fn measure(args: &Arguments) -> Result<Value> {
     Ok(figures)
 }
 
-/// Processes that wanted to run during the last minute, on average.
+/// Returns the average number of runnable processes during the last minute.
 fn load() -> Result<f64> {
     let said = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
     let first = said.split(' ').next().unwrap_or_default();
@@ -191,7 +191,7 @@ fn load() -> Result<f64> {
 }
 
 impl Part {
-    /// Those that need a system under test.
+    /// Returns the parts that need a system under test.
     fn of_systems() -> [Part; 4] {
         [Part::Rate, Part::Cpu, Part::Latency, Part::Join]
     }
@@ -227,7 +227,7 @@ impl Arguments {
         }
     }
 
-    /// All figures of one system, which runs in a world of its own.
+    /// Returns all figures of one system, which runs in its own world.
     fn through(&self, through: Through, program: &FilePath) -> Result<Value> {
         let name = through.name();
         eprintln!("{name}: starting");
@@ -248,7 +248,7 @@ impl Arguments {
             Ok(found)
         };
         let mut figures = json!({});
-        // The thin stream first, as after a night without traffic.
+        // The thin stream comes first, as after a long time without traffic.
         if self.wants(Part::Latency) {
             figures["at_1000"] = trial(THIN_RATE, self.seconds)?.json(self.size);
         }
@@ -289,7 +289,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `live.media=false` as a line of TOML; what is no TOML value is taken as a string.
+/// Converts `live.media=false` to a line of TOML; a value that is not valid TOML becomes a string.
 fn setting(text: &str) -> Result<String, String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     let (key, value) = (key.trim(), value.trim());

@@ -1,11 +1,11 @@
-//! The figures as a table, and lcroute's as multiples of the others'.
+//! The figures as a table, and lcroute's divided by those of other systems.
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use super::systems::Through;
 
-/// A row of the table: what people read, where it is in the JSON, digits after the point.
+/// A row of the table: its label, its place in the JSON, and its number of decimals.
 type Row = (&'static str, &'static str, usize);
 
 const ROWS: [Row; 14] = [
@@ -41,13 +41,13 @@ const ROWS: [Row; 14] = [
     ),
 ];
 
-/// Rows of which a ratio says nothing: they are 0 where all is well.
+/// Rows without a ratio: they are 0 as a rule.
 const NO_RATIO: [&str; 2] = ["/rate/loss_percent", "/rate/idle_node_bytes_per_byte"];
 
 const LABEL: usize = 30;
 const COLUMN: usize = 15;
 
-/// lcroute's figures divided by those of each other system, where both have them.
+/// Returns lcroute's figures divided by those of each other system, if both have them.
 pub fn ratios(systems: &Map<String, Value>) -> Value {
     let Some(own) = systems.get(&Through::Lcroute.name()) else {
         return json!({});
@@ -69,7 +69,7 @@ pub fn ratios(systems: &Map<String, Value>) -> Value {
     Value::Object(compared.collect())
 }
 
-/// The figures for people.
+/// Returns the figures as text.
 pub fn table(figures: &Value) -> String {
     let mut text = headline(figures);
     text += &section(
@@ -104,7 +104,7 @@ fn headline(figures: &Value) -> String {
     text + "\n"
 }
 
-/// A column for each entry, a row for each figure that any of them has.
+/// Returns a column for each entry, and a row for each figure that an entry has.
 fn section(
     title: &str,
     entries: Option<&Map<String, Value>>,
@@ -142,7 +142,7 @@ fn number(value: &Value, pointer: &str) -> Option<f64> {
     value.pointer(pointer)?.as_f64()
 }
 
-/// With its thousands grouped where it has no digits after the point.
+/// Returns the number, with grouped thousands if it has no decimals.
 fn decimal(value: f64, digits: usize) -> String {
     if digits == 0 {
         crate::demo::grouped(value.round() as u64)

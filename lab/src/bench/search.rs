@@ -1,50 +1,49 @@
-//! The highest rate at which a path loses less than a bound. Nothing here knows what a packet is.
+//! The highest rate at which a path loses less than a bound. The search is independent of packets.
 
 use anyhow::Result;
 
-/// What came of offering a rate.
+/// The result of an offered rate.
 pub trait Outcome {
-    /// Packets a second that the sender really sent.
+    /// Returns the packets a second that the sender really sent.
     fn rate(&self) -> u64;
-    /// The part of them that did not arrive, 0 to 1.
+    /// Returns the part of them that did not arrive, 0 to 1.
     fn loss(&self) -> f64;
 }
 
-/// How long a trial lasts.
+/// The duration of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// Enough to steer the search.
+    /// Sufficient to steer the search.
     Short,
-    /// Enough to print its result.
+    /// Sufficient for a printed result.
     Full,
 }
 
-/// Where to search.
+/// The bounds of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Packets a second that are tried first; must be possible for any path.
+    /// Initial rate in packets/s, which every path must carry.
     pub start: u64,
-    /// The loss that is too much, 0 to 1.
+    /// Maximum loss, 0 to 1.
     pub loss: f64,
 }
 
-/// A sender that stays this far below what it should send cannot send more.
+/// Part of the offered rate below which a sender counts as saturated.
 const REACHED: f64 = 0.97;
-/// The search ends when good and bad lie this close together.
+/// Relative distance between a good and a bad rate at which the search ends.
 const CLOSE: f64 = 0.04;
-/// A disturbed machine must not end the search: a rate has failed when it failed this often.
+/// Number of failed trials after which a rate has failed, as the machine may be disturbed.
 const TRIES: usize = 2;
-/// After a failed confirmation the rate is lowered by this part of it, after the next by twice
-/// that, and so on.
+/// Part by which a failed confirmation lowers the rate; later ones lower it by 2, 3, … parts.
 const STEP_BACK: f64 = 0.05;
-/// So often at most; then the last result is as good as it gets.
+/// Maximum number of these steps; then the last result counts.
 const STEPS_BACK: u8 = 12;
-/// Who does not carry this many packets a second carries nothing.
+/// Lowest rate in packets/s: a path below it counts as carrying nothing.
 const LOWEST: u64 = 10;
 
-/// Doubles the rate until too much is lost or the sender can send no more, halves the distance
-/// between good and bad, and confirms what it found by a full trial. A sender's own rate counts,
-/// not the one it was told to send at.
+/// Doubles the rate until the loss is too high or the sender is saturated, halves the distance
+/// between good and bad, and confirms the result by a full trial. The sender's measured rate
+/// counts, not the offered one.
 ///
 /// # Errors
 /// A trial fails.
@@ -94,7 +93,7 @@ fn confirm<T: Outcome>(
     }
 }
 
-/// The first result that is good, else the last one.
+/// Returns the first good result, else the last one.
 fn best_of<T: Outcome>(
     tries: usize,
     bounds: Bounds,
@@ -135,7 +134,7 @@ mod tests {
         loss: 0.01,
     };
 
-    /// A path that carries `capacity` and loses the rest, fed by a sender that reaches `sender`.
+    /// Returns a path that carries `capacity` and loses the rest, with sender limit `sender`.
     fn path(capacity: u64, sender: u64) -> impl FnMut(u64, Length) -> Result<Found> {
         move |offered, _| {
             let rate = offered.min(sender);

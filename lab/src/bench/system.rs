@@ -1,4 +1,4 @@
-//! A system under test: what is up, and what most of them are set up with.
+//! A running system under test, and the common parts of its setup.
 
 use std::net::Ipv4Addr;
 
@@ -11,16 +11,16 @@ use crate::lab::{Host, Network, Process, eventually};
 pub struct Node {
     /// The host.
     pub host: Host,
-    /// The interface that programs are to use.
+    /// The interface for programs.
     pub interface: &'static str,
     /// The process id of its daemon.
     pub daemon: Option<u32>,
 }
 
-/// A system that is up.
+/// A running system.
 #[derive(Debug)]
 pub struct System {
-    /// The sender, the listeners, and the one that does not listen.
+    /// The sender, the listeners, and a host without a listener.
     pub nodes: Vec<Node>,
     /// lcroute's own handles.
     pub network: Option<Network>,
@@ -30,32 +30,31 @@ pub struct System {
 }
 
 impl System {
-    /// Where the sending program runs.
+    /// Returns the host of the sending program.
     #[must_use]
     pub fn sender(&self) -> &Node {
         &self.nodes[0]
     }
 
-    /// Where receiving programs run.
+    /// Returns the hosts of the receiving programs.
     #[must_use]
     pub fn listeners(&self) -> &[Node] {
         &self.nodes[1..self.nodes.len() - 1]
     }
 
-    /// Where nobody listens.
+    /// Returns the host without a listener.
     #[must_use]
     pub fn idle(&self) -> &Node {
         &self.nodes[self.nodes.len() - 1]
     }
 
-    /// The process ids of all daemons, the sender's first.
+    /// Returns the process ids of all daemons, the sender's first.
     pub fn daemons(&self) -> impl Iterator<Item = u32> {
         self.nodes.iter().filter_map(|node| node.daemon)
     }
 }
 
-/// Packets that an interface may hold: as many as `lc0` may, so that no system loses to another
-/// by a default.
+/// Transmit queue of an interface in packets, that of `lc0`, to give no system a disadvantage.
 pub const QUEUE: u32 = 10_000;
 
 /// Waits for an interface that a program makes.
@@ -67,7 +66,7 @@ pub fn wait_interface(host: &Host, interface: &str, process: &mut Process) -> Re
     })
 }
 
-/// Hosts with a daemon and an interface each.
+/// Returns a system of hosts with a daemon and an interface each.
 pub fn system(hosts: Vec<Host>, interface: &'static str, processes: Vec<Process>) -> System {
     let nodes = hosts.into_iter().enumerate().map(|(at, host)| Node {
         host,
@@ -81,7 +80,7 @@ pub fn system(hosts: Vec<Host>, interface: &'static str, processes: Vec<Process>
     }
 }
 
-/// A TAP that a program has made, with an address and up.
+/// Brings up a TAP that a program has made, with an address.
 pub fn bring_up(host: &Host, number: usize, tap: &str) -> Result<()> {
     host.ip(&format!(
         "link set {tap} mtu 1400 txqueuelen {QUEUE} up\n\
@@ -89,7 +88,7 @@ pub fn bring_up(host: &Host, number: usize, tap: &str) -> Result<()> {
     ))
 }
 
-/// The hosts with their numbers and addresses.
+/// Returns the hosts with their numbers and addresses.
 pub fn numbered(hosts: &[Host]) -> Result<Vec<(usize, &Host, Ipv4Addr)>> {
     let number = |(at, host): (usize, _)| Ok((at + 1, host, Host::v4(host)?));
     hosts.iter().enumerate().map(number).collect()

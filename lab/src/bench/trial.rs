@@ -1,5 +1,5 @@
-//! One trial: programs on the listening hosts join anew, the program on the sending host sends at
-//! one rate, and then everybody is asked what it cost.
+//! One trial: programs on the listening hosts join again, the program on the sending host sends at
+//! one rate, and then the costs of all hosts are read.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use super::system::{Node, System};
 use super::usage;
 
 const GROUP: &str = "ff1e::42";
-/// The group stays wanted between trials: somebody is always joined, on this port.
+/// Port of listeners that stay joined between trials, so that the group stays wanted.
 const HOLD_PORT: &str = "5002";
-/// Nothing more is to come when nothing came for so long.
+/// Time without a packet after which no more are expected.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// What is sent, and how.
+/// The traffic of a trial.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Bytes of a datagram's payload.
     pub size: u64,
-    /// Datagrams handed to the kernel at once; 1: one `send` each.
+    /// Datagrams per send call; 1: one `send` each.
     pub gso: u16,
-    /// Whether receivers take coalesced trains.
+    /// Whether receivers accept coalesced trains.
     pub gro: bool,
 }
 
@@ -38,27 +38,26 @@ pub struct Path<'a> {
     _listeners: Vec<Receiver>,
 }
 
-/// What a trial has shown.
+/// The result of a trial.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Packets a second that were to be sent.
+    /// Offered packets a second.
     pub offered: u64,
-    /// Packets a second that were sent.
+    /// Sent packets a second.
     pub rate: u64,
-    /// The part that did not arrive, 0 to 1; the worst listener's.
+    /// The part that did not arrive, 0 to 1, at the worst listener.
     pub loss: f64,
-    /// Of the worst listener, in microseconds.
+    /// Latency at the worst listener, in microseconds.
     pub latency: Value,
-    /// CPU seconds per GB of payload: the sending host's daemon, the mean of the listening ones'.
+    /// CPU seconds per GB of payload: of the sender's daemon, and the mean of the listeners'.
     pub cpu: [Option<f64>; 2],
-    /// The same, of the sending and receiving programs.
+    /// CPU seconds per GB of payload of the sending and receiving programs.
     pub programs_cpu: [f64; 2],
     /// Resident bytes of the daemons afterwards, the sender's first.
     pub resident: Vec<u64>,
-    /// Bytes that the sending host put on the wire, and bytes that came to the host which does
-    /// not listen, per byte of payload.
+    /// Bytes per byte of payload that the sender put on the wire, and that reached the idle host.
     pub wire: [f64; 2],
-    /// What lcroute has dropped on each host, under its own names.
+    /// lcroute's drops on each host, by reason.
     pub drops: Value,
 }
 
@@ -73,10 +72,10 @@ impl Outcome for Trial {
 }
 
 impl<'a> Path<'a> {
-    /// Joins on each listening host and waits until packets come to all of them.
+    /// Joins on each listening host, and waits until packets reach all of them.
     ///
     /// # Errors
-    /// None come.
+    /// No packets arrive.
     pub fn open(system: &'a System, load: Load) -> Result<Path<'a>> {
         let held = |node: &Node| {
             let args = ["--interface", node.interface, "--port", HOLD_PORT];
@@ -203,7 +202,7 @@ impl<'a> Path<'a> {
 }
 
 impl Trial {
-    /// As JSON.
+    /// Returns the result as JSON.
     #[must_use]
     pub fn json(&self, size: u64) -> Value {
         json!({
@@ -221,7 +220,7 @@ impl Trial {
         })
     }
 
-    /// Megabits of payload a second that arrived.
+    /// Returns the rate of arrived payload in Mbit/s.
     #[must_use]
     pub fn mbit(&self, size: u64) -> f64 {
         self.rate as f64 * (1.0 - self.loss) * (size * 8) as f64 / 1e6
@@ -242,7 +241,7 @@ impl fmt::Display for Trial {
     }
 }
 
-/// The state of a receiver when it has `count` packets, or when nothing has come for a while.
+/// Returns the state of a receiver when it has `count` packets, or after `SILENCE`.
 fn settled(receiver: &Receiver, count: u64) -> Result<Value> {
     let (mut got, mut since) = (receiver.packets()?, Instant::now());
     while got < count && since.elapsed() < SILENCE {
@@ -255,7 +254,7 @@ fn settled(receiver: &Receiver, count: u64) -> Result<Value> {
     receiver.state()
 }
 
-/// What has been used up to now.
+/// Resources used so far.
 struct Meters {
     cpu: Vec<Option<f64>>,
     sent: Traffic,
@@ -285,7 +284,7 @@ impl Meters {
     }
 }
 
-/// What has been dropped so far: host -> reason -> packets.
+/// Returns the drops so far: host -> reason -> packets.
 fn drops(system: &System) -> Result<Value> {
     let members = system.network.iter().flat_map(|network| &network.members);
     let dropped = members.map(|member| {
@@ -295,7 +294,7 @@ fn drops(system: &System) -> Result<Value> {
     Ok(Value::Object(dropped.collect::<Result<_>>()?))
 }
 
-/// The numbers that are larger than before, by how much.
+/// Returns the increases of all numbers that have grown.
 fn grown(now: &Value, before: &Value) -> Value {
     match (now.as_object(), now.as_u64()) {
         (Some(entries), _) => {

@@ -1,14 +1,14 @@
-//! What a process has used, as `/proc` says.
+//! Resources of a process, from `/proc`.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// CPU time of a process in seconds, all threads, user and system.
+/// Returns the CPU time of a process in seconds, all threads, user and system.
 ///
-/// The scheduler's own account is exact but forgets threads that have ended; the other one
-/// remembers them and counts in hundredths of a second.
+/// The scheduler's account is exact but lacks ended threads; the other one has them, in hundredths
+/// of a second. The larger value counts.
 ///
 /// # Errors
 /// There is no such process.
@@ -22,11 +22,11 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
         .max(ticks as f64 / per_second as f64))
 }
 
-/// Seconds that the threads of a process have run.
+/// Returns the run time of a process's threads in seconds.
 fn scheduled(pid: u32) -> Option<f64> {
     let mut nanos = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
-        // A thread may end while they are read.
+        // A thread may end during the reads.
         let account = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
         let first = account.split(' ').next().unwrap_or_default();
         nanos += first.parse::<u64>().unwrap_or(0);
@@ -34,7 +34,7 @@ fn scheduled(pid: u32) -> Option<f64> {
     Some(nanos as f64 / 1e9)
 }
 
-/// `utime` and `stime` (proc(5)), which follow the name in brackets, in which anything may stand.
+/// Returns `utime` and `stime` (proc(5)), which follow the name in brackets, an arbitrary text.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
@@ -42,7 +42,7 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
-/// Resident memory of a process in bytes.
+/// Returns the resident memory of a process in bytes.
 ///
 /// # Errors
 /// There is no such process.

@@ -1,7 +1,7 @@
-//! `lcroute demo`: the whole system on one machine, in namespaces of its own, step by step.
+//! `lcroute demo`: the whole system on one machine, in its own namespaces, step by step.
 //!
-//! `narrator` prints, `steps` does and proves, `web` lets a browser in. Nothing outlives the process: namespaces are
-//! anonymous, files lie in a private tmpfs, programs die with their parent.
+//! `narrator` prints, `steps` acts and checks, `web` admits a browser. Nothing outlives the
+//! process: namespaces are anonymous, files are in a private tmpfs, programs end with their parent.
 
 mod narrator;
 mod steps;
@@ -27,7 +27,7 @@ pub struct Arguments {
     web: bool,
 }
 
-/// Shows it; with `json` a line of JSON a step, and a summary.
+/// Runs the demo; with `json` it prints a line of JSON per step, and a summary.
 pub fn run(arguments: &Arguments, json: bool) -> ExitCode {
     let mut narrator = Narrator::new(json);
     match show(arguments, &mut narrator) {

@@ -1,4 +1,4 @@
-//! How the demo speaks: numbered steps for people, one JSON line a step for programs.
+//! Output of the demo: numbered steps for people, one JSON line a step for programs.
 
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Instant;
@@ -15,7 +15,7 @@ pub struct Narrator {
     steps: usize,
 }
 
-/// A step that is being shown.
+/// A step in progress.
 #[derive(Debug)]
 pub struct Step<'a> {
     narrator: &'a Narrator,
@@ -28,7 +28,7 @@ const DIM: &str = "2";
 const GREEN: &str = "32";
 
 impl Narrator {
-    /// Colour only on a terminal, and not where `NO_COLOR` is set (no-color.org).
+    /// Returns a narrator, with colour only on a terminal without `NO_COLOR` (no-color.org).
     pub fn new(json: bool) -> Narrator {
         let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colour = !json && !asked_not_to && stdout().is_terminal();
@@ -40,12 +40,12 @@ impl Narrator {
         }
     }
 
-    /// Text before the first step; not for programs.
+    /// Prints text before the first step; not for programs.
     pub fn introduce(&self, title: &str, picture: &str) {
         self.print(&format!("\n{}\n\n{picture}", self.painted(BOLD, title)));
     }
 
-    /// Announces a step, does it, and reports it.
+    /// Announces a step, runs it, and reports it.
     pub fn step(&mut self, title: &str, work: impl FnOnce(&mut Step) -> Result<()>) -> Result<()> {
         self.steps += 1;
         let begin = Instant::now();
@@ -71,7 +71,7 @@ impl Narrator {
         done.map_err(|error| error.context(format!("step {}, \"{title}\"", self.steps)))
     }
 
-    /// The end of a demo that worked.
+    /// Prints the end of a successful demo.
     pub fn summarize(&self, lines: &[String]) {
         let all = format!(
             "{} steps in {:.1} s",
@@ -92,7 +92,7 @@ impl Narrator {
         }
     }
 
-    /// The end of a demo that did not.
+    /// Prints the end of a failed demo.
     pub fn fail(&self, error: &Error) {
         eprintln!("\nThe demo failed.  {error:#}");
         if self.json {
@@ -107,7 +107,7 @@ impl Narrator {
         }
     }
 
-    /// A reader that went away (`lcroute demo | head`) is no reason to stop.
+    /// Prints a line; a closed output (`lcroute demo | head`) does not end the demo.
     fn line(&self, text: &dyn std::fmt::Display) {
         let mut out = stdout().lock();
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -123,24 +123,24 @@ impl Narrator {
 }
 
 impl Step<'_> {
-    /// A line of what happens.
+    /// Prints a line about the step.
     pub fn say(&self, text: &str) {
         self.narrator.print(&format!("    {text}"));
     }
 
-    /// A line of what is done, as a command.
+    /// Prints a command of the step.
     pub fn command(&self, host: &str, command: &str) {
         let line = format!("{host:<11}$ {command}");
         self.narrator
             .print(&format!("    {}", self.narrator.painted(DIM, &line)));
     }
 
-    /// A number or a list for programs.
+    /// Adds a number or a list for programs.
     pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
         self.facts.insert(name.to_owned(), value.into());
     }
 
-    /// What happened just now, for programs that show it: its name, and `details`, an object.
+    /// Adds an event that happened now, for programs: its name, and `details`, an object.
     pub fn event(&mut self, name: &str, details: Value) {
         let mut event = details;
         event["event"] = name.into();
@@ -153,7 +153,7 @@ fn seconds(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// `1234567` as `1,234,567`.
+/// Returns `1234567` as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What the demo shows. Each step checks what it says: a wrong number is a failed demo.
+//! The steps of the demo. Each step checks its statements: a wrong number fails the demo.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -21,12 +21,12 @@ const GROUP: &str = "ff1e::42";
 const PACKETS: u64 = 500;
 /// UDP payload of a packet.
 const SIZE: u64 = 1_200;
-/// Packets a second of a sender that goes on.
+/// Packets a second of a permanent sender.
 const RATE: &str = "500";
 const MANY: [&str; 7] = [GROUP, "--count", "1000000", "--rate", RATE, "--size", "200"];
 const FOLDER_BYTES: usize = 4_000_000;
 
-/// The whole demo; with `ports` it goes on for ever.
+/// Runs the whole demo; with `ports` it does not end.
 pub fn run(lab: &Lab, nodes: usize, ports: Option<Ports>, narrator: &mut Narrator) -> Result<()> {
     let names = &NAMES[..nodes.clamp(2, NAMES.len())];
     narrator.introduce(
@@ -49,7 +49,7 @@ pub fn run(lab: &Lab, nodes: usize, ports: Option<Ports>, narrator: &mut Narrato
     })?;
     let mut network = network.context("the network of the step before")?;
     if ports.is_some() {
-        // from its next start on: a browser outside has no path of its own
+        // from its next start on, since a browser outside has no path of its own
         network.signalling.set_relay()?;
     }
     narrator.step(
@@ -149,7 +149,7 @@ fn picture(names: &[&str]) -> String {
     )
 }
 
-/// Public hosts with closed firewalls; the last one is behind a home router instead. Those that are watched report what they carry.
+/// Makes public, firewalled hosts, the last behind a home router; `is_watched`: they report flows.
 fn build(lab: &Lab, names: &[&str], is_watched: bool) -> Result<Vec<Host>> {
     let (last, public) = names.split_last().context("no names")?;
     let mut hosts = lab.closed_hosts(public)?;
@@ -163,7 +163,7 @@ fn build(lab: &Lab, names: &[&str], is_watched: bool) -> Result<Vec<Host>> {
             config += "[web]\nreport = true\n";
         }
         if is_large {
-            // by themselves so many would make fewer links, and one of them all would be the root of the tree
+            // by default a large network has fewer links, and any node may be the root of the tree
             config += "[topology]\npolicy = \"mesh\"\n";
         }
         if is_large && at == 0 {
@@ -174,12 +174,12 @@ fn build(lab: &Lab, names: &[&str], is_watched: bool) -> Result<Vec<Host>> {
     Ok(hosts)
 }
 
-/// Tries to get in from the Internet, and counts what the firewalls dropped.
+/// Sends probes from the Internet, and counts the drops of the firewalls.
 fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     let outsider = lab.host("outsider")?;
     let (mut sent, mut dropped) = (0, 0);
     for host in hosts {
-        // A host behind NAT cannot even be addressed: its router is probed.
+        // A host behind NAT has no public address: its router is probed.
         let wall = wall(lab, host);
         let before = wall.refused()?.packets;
         let address = wall.v4()?;
@@ -209,7 +209,7 @@ fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     Ok(())
 }
 
-/// The host that has the address by which the Internet knows `host`: its router, if it is behind NAT.
+/// Returns the host with the public address of `host`: its router, if it is behind NAT.
 fn wall(lab: &Lab, host: &Host) -> Host {
     let router = lab.find(&format!("{}-nat", host.name()));
     router.unwrap_or_else(|| host.clone())
@@ -452,9 +452,9 @@ fn heal(lab: &Lab, network: &mut Network, step: &mut Step) -> Result<()> {
     alpha.host.heal_uplink()
 }
 
-/// How long a listener hears nothing after `blow`, in milliseconds.
+/// Returns a listener's time without packets after `blow`, in milliseconds.
 fn silence(receiver: &Receiver, blow: impl FnOnce() -> Result<()>) -> Result<f64> {
-    // a busy machine may have made pauses before
+    // earlier pauses are possible on a busy machine
     let before = receiver.pauses()?.len();
     blow()?;
     eventually("packets come again", || {
@@ -482,7 +482,7 @@ fn without_signalling(network: &mut Network, step: &mut Step) -> Result<()> {
     network.signalling.start()
 }
 
-/// Shares a folder from alpha to all others, with a firewall that accepts no TCP and no UDP.
+/// Shares a folder from alpha to all other members, with a firewall that accepts no TCP and no UDP.
 fn sync(network: &Network, step: &mut Step) -> Result<Vec<String>> {
     let (alpha, others) = network.members.split_first().context("no members")?;
     alpha.host.nft("delete table inet closed")?;
@@ -591,7 +591,7 @@ fn send(from: &Member, step: &Step) -> Result<()> {
 /// Data on each uplink during a step.
 struct Measured(Vec<(Traffic, Traffic)>);
 
-/// What one uplink carried: packets of 900 bytes and more.
+/// Data of one uplink: packets of 900 bytes and more.
 struct Row {
     received: Traffic,
     sent: Traffic,

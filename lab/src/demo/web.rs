@@ -1,4 +1,4 @@
-//! `lcroute demo --web`: the demo's network stays up, and a browser of this machine looks at it and joins it.
+//! `lcroute demo --web`: keeps the demo's network up, for a local browser to see and join.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
@@ -11,16 +11,16 @@ use anyhow::{Context, Result, ensure};
 use super::narrator::{Narrator, Step};
 use crate::lab::{ForwardedPort, Lab, Member, Network, Process, eventually};
 
-/// Where `lcroute web` and `lcroute signal` are in their own namespaces.
+/// Addresses of `lcroute web` and `lcroute signal` in their own namespaces.
 const PAGES: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 7180);
 const SIGNALLING: u16 = 7117;
-/// Packets flow to this group, and words to that one.
+/// Groups of the packets, and of the words.
 const PACKETS: &str = "ff1e::42";
 const WORDS: &str = "ff1e::1";
-/// How often alpha says something.
+/// Interval of alpha's words.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What leads from the machine into the demo; opened before the demo leaves the machine.
+/// Ports of the machine that lead into the demo; opened before the demo leaves the machine.
 #[derive(Debug)]
 pub struct Ports {
     pages: ForwardedPort,
@@ -28,7 +28,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Two that are free.
+    /// Opens two free ports.
     pub fn open() -> Result<Ports> {
         Ok(Ports {
             pages: ForwardedPort::open()?,
@@ -37,7 +37,7 @@ impl Ports {
     }
 }
 
-/// Serves the pages, keeps something flowing, and does not return while all goes well.
+/// Serves the pages and keeps traffic flowing; returns only on an error.
 pub fn run(lab: &Lab, network: &mut Network, ports: Ports, narrator: &mut Narrator) -> Result<()> {
     let mut running = Vec::new();
     narrator.step("Pages for a browser of this machine", |step| {
@@ -66,7 +66,7 @@ fn serve(lab: &Lab, network: &Network, ports: Ports, step: &mut Step) -> Result<
     let [alpha, others @ ..] = &network.members[..] else {
         unreachable!("a demo has two members at least");
     };
-    // lcsync was shown with a host that accepts nothing at all
+    // the step with lcsync left a host that accepts nothing
     alpha.host.nft("delete table inet closed")?;
     alpha.host.close_uplink()?;
     for member in &network.members {
@@ -125,7 +125,7 @@ fn serve(lab: &Lab, network: &Network, ports: Ports, step: &mut Step) -> Result<
     Ok(vec![sender, pages])
 }
 
-/// Whether the pages have the WebAssembly of a node.
+/// Returns whether the pages have the WebAssembly of a node.
 fn has_module(alpha: &Member) -> Result<bool> {
     const ASKED: &[u8] = b"HEAD /node/node.wasm HTTP/1.0\r\nHost: localhost\r\n\r\n";
     let mut answer = Vec::new();
@@ -138,7 +138,7 @@ fn has_module(alpha: &Member) -> Result<bool> {
     Ok(status == Some(b"200"))
 }
 
-/// A program that listens for ever; what it prints would fill the memory.
+/// Starts a permanent listener without output, which would fill the memory.
 fn listen(member: &Member, program: &str, group: &str) -> Result<()> {
     let mut listener = member.host.command(program)?;
     listener.arg(group).stdin(Stdio::null());
@@ -149,7 +149,7 @@ fn listen(member: &Member, program: &str, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints on standard error what others than alpha say.
+/// Prints words of all nodes but alpha on standard error.
 fn hear(member: &Member) -> Result<()> {
     let mut listener = member.host.command("lcroute")?;
     listener.args(["listen", WORDS]).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Metrics as a scraper reads them: OpenMetrics text, taken strictly.
+//! Metrics as a scraper reads them: OpenMetrics text, parsed strictly.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Host;
 
-/// What a daemon shows of itself.
+/// The metrics of a daemon.
 #[derive(Debug, Default)]
 pub struct Exposition {
     /// Kinds of metrics, by name without `_total`.
@@ -19,10 +19,10 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Asks at a unix socket.
+    /// Reads the metrics from a unix socket.
     ///
     /// # Errors
-    /// Nobody answers, or it is not what OpenMetrics says.
+    /// There is no answer, or it is not valid OpenMetrics.
     pub fn at_socket(path: &Path) -> Result<Self> {
         let mut stream = UnixStream::connect(path).with_context(|| path.display().to_string())?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -32,7 +32,7 @@ impl Exposition {
         Self::of_response(&answer)
     }
 
-    /// Asks at an address, from within a host.
+    /// Reads the metrics from an address, on a host.
     ///
     /// # Errors
     /// As [`Self::at_socket`].
@@ -51,10 +51,10 @@ impl Exposition {
         Self::parse(body)
     }
 
-    /// Takes the text apart; whatever OpenMetrics 1.0 does not allow is an error.
+    /// Parses the text strictly, by OpenMetrics 1.0.
     ///
     /// # Errors
-    /// The line that is wrong.
+    /// The first invalid line.
     pub fn parse(text: &str) -> Result<Self> {
         let body = text
             .strip_suffix("# EOF\n")
@@ -93,7 +93,7 @@ impl Exposition {
         Ok(all)
     }
 
-    /// The value of a metric, with these labels among its own.
+    /// Returns the value of a metric with these labels among its own.
     ///
     /// # Errors
     /// There is none, or more than one.
@@ -114,7 +114,7 @@ impl Exposition {
         Ok(*value)
     }
 
-    /// Whether there are values of this name, whatever their labels.
+    /// Returns whether there are values of this name, with any labels.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|(n, _, _)| n == name)
@@ -155,7 +155,7 @@ fn sample(line: &str) -> Result<(String, BTreeMap<String, String>, f64)> {
     Ok((name.to_owned(), labels, value.parse()?))
 }
 
-/// What stands before the closing quote, and what comes after it.
+/// Returns the text before the closing quote, and the text behind it.
 fn quoted(text: &str) -> Result<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use librecast::random::Random;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Makes a folder as people have them: a big file, small ones, an empty one, names with spaces and
-/// non-ASCII letters, sub-folders, an empty folder. `bytes` in all, in the big file mostly.
+/// Makes a typical folder: a big file, small ones, an empty one, names with spaces and non-ASCII
+/// letters, sub-folders, an empty folder. `bytes` in all, mostly in the big file.
 ///
 /// # Errors
 /// The disk is full.
@@ -32,7 +32,7 @@ pub fn make_folder(folder: &Path, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// `size` bytes that look random (nothing can compress them) and depend on `seed` only.
+/// Returns `size` incompressible bytes that depend on `seed` only.
 #[must_use]
 pub fn noise(seed: u64, size: usize) -> Vec<u8> {
     Random::new(seed).bytes(size)
@@ -81,14 +81,14 @@ fn listing(root: &Path) -> Result<BTreeMap<PathBuf, Option<Vec<u8>>>> {
     Ok(found)
 }
 
-/// A small disk in memory, mounted on a folder; gone when dropped.
+/// A small disk in memory, mounted on a folder; dropping it unmounts it.
 #[derive(Debug)]
 pub struct Disk {
     folder: PathBuf,
 }
 
 impl Disk {
-    /// A disk of `bytes` on `folder`, which is made.
+    /// Mounts a disk of `bytes` on `folder`, which is made.
     ///
     /// # Errors
     /// It cannot be mounted.
@@ -99,15 +99,15 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Another size.
+    /// Changes its size.
     ///
     /// # Errors
-    /// More is on it.
+    /// It contains more than that.
     pub fn resize(&self, bytes: usize) -> Result<()> {
         self.mount(MsFlags::MS_REMOUNT, bytes)
     }
 
-    /// Nothing can be written to it any more.
+    /// Makes it read-only.
     ///
     /// # Errors
     /// It is in use for writing.
@@ -130,7 +130,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // The mount goes with the process anyway.
+        // The mount ends with the process anyway.
         let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
     }
 }

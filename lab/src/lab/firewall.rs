@@ -1,6 +1,6 @@
 //! nftables on hosts and routers: closed firewalls, NAT, loss, cut links, counters.
 //!
-//! Each concern is a table of its own, so each can be set and lifted without the others.
+//! Each concern has its own table, so that it can be set and lifted independently.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::Host;
 use super::topology::UPLINK;
 
-/// A payload of this many bytes makes a packet that the uplink counts as data. Keepalives and
-/// control messages of an idle link are smaller.
+/// Packet length in bytes from which the uplink counts a packet as data. Keepalives and control
+/// messages of an idle link are smaller.
 const LARGE: u32 = 900;
 
 /// Packets and bytes.
@@ -35,7 +35,7 @@ impl std::ops::Sub for Traffic {
 }
 
 impl Host {
-    /// The usual closed host: through the uplink come only answers, and ICMPv6.
+    /// Closes the host as usual: the uplink admits only answers and ICMPv6.
     ///
     /// # Errors
     /// `nft` fails.
@@ -56,8 +56,7 @@ impl Host {
         ))
     }
 
-    /// The strictest host: no UDP and no TCP is accepted on any interface, `lc0` included, except
-    /// answers; ICMPv6 is.
+    /// Closes every interface, even `lc0`, to UDP and TCP except answers; ICMPv6 is admitted.
     ///
     /// # Errors
     /// `nft` fails.
@@ -76,7 +75,7 @@ impl Host {
         )
     }
 
-    /// No UDP passes the uplink, either way.
+    /// Blocks UDP on the uplink, in both directions.
     ///
     /// # Errors
     /// `nft` fails.
@@ -95,7 +94,7 @@ impl Host {
         ))
     }
 
-    /// UDP passes again.
+    /// Lifts [`Host::drop_udp`].
     ///
     /// # Errors
     /// `nft` fails.
@@ -103,7 +102,7 @@ impl Host {
         self.nft("delete table inet no_udp")
     }
 
-    /// A home router: source NAT, and nothing comes in but answers.
+    /// Makes a home router: source NAT, and only answers are admitted.
     pub(super) fn masquerade(&self, outside: &str) -> Result<()> {
         self.nft(&format!(
             "table inet closed {{
@@ -129,7 +128,7 @@ impl Host {
         ))
     }
 
-    /// Packets that a closed firewall has dropped.
+    /// Returns the packets that a closed firewall has dropped.
     ///
     /// # Errors
     /// The host is not closed.
@@ -137,7 +136,7 @@ impl Host {
         self.counter("closed", "refused")
     }
 
-    /// Drops `percent` of all packets of an interface, each way.
+    /// Drops `percent` of all packets of an interface, in each direction.
     ///
     /// # Errors
     /// `nft` fails.
@@ -149,8 +148,8 @@ impl Host {
         )
     }
 
-    /// Drops `percent` of the datagrams that come over the uplink. No sender is told, as one is whose own firewall drops
-    /// what it sends ([`Self::set_loss`]): Firefox ends a connection for that.
+    /// Drops `percent` of the incoming datagrams of the uplink. Senders get no error, unlike with
+    /// drops by their own firewall ([`Self::set_loss`]), after which Firefox ends a connection.
     ///
     /// # Errors
     /// `nft` fails.
@@ -165,7 +164,7 @@ impl Host {
         ))
     }
 
-    /// Cuts the uplink: it stays up, but nothing passes.
+    /// Cuts the uplink: it stays up, but no packet passes.
     ///
     /// # Errors
     /// `nft` fails.
@@ -211,7 +210,7 @@ impl Host {
         ))
     }
 
-    /// Drops all packets from and to several other hosts; [`Host::heal_uplink`] lifts it.
+    /// Drops all packets from and to several other hosts, until [`Host::heal_uplink`].
     ///
     /// # Errors
     /// `nft` fails, or one of them has no addresses.
@@ -219,7 +218,7 @@ impl Host {
         self.drop_hosts("cut", others)
     }
 
-    /// As [`Host::cut_from`], beside it; [`Host::rejoin`] lifts it.
+    /// Does the same as [`Host::cut_from`] in addition, until [`Host::rejoin`].
     ///
     /// # Errors
     /// `nft` fails, or one of them has no addresses.
@@ -292,7 +291,7 @@ impl Host {
         ))
     }
 
-    /// Counts the IP fragments that come in from now on.
+    /// Counts the incoming IP fragments from now on.
     ///
     /// # Errors
     /// `nft` fails.
@@ -309,7 +308,7 @@ impl Host {
         )
     }
 
-    /// The fragments that came.
+    /// Returns the number of received fragments.
     ///
     /// # Errors
     /// They are not counted.
@@ -317,7 +316,7 @@ impl Host {
         self.counter("fragments", "seen")
     }
 
-    /// A router that never says that a packet is too big.
+    /// Makes a router that never reports a packet as too big.
     ///
     /// # Errors
     /// `nft` fails.
@@ -333,7 +332,7 @@ impl Host {
         )
     }
 
-    /// Everything sent and received on the uplink: (received, sent).
+    /// Returns all traffic of the uplink: (received, sent).
     ///
     /// # Errors
     /// The host has no uplink.
@@ -344,7 +343,7 @@ impl Host {
         ))
     }
 
-    /// Packets of 900 bytes and more on the uplink, that is data: (received, sent).
+    /// Returns packets of 900 bytes and more on the uplink, which are data: (received, sent).
     ///
     /// # Errors
     /// The host has no uplink.
@@ -355,10 +354,10 @@ impl Host {
         ))
     }
 
-    /// A named counter of a table of family inet.
+    /// Returns a named counter of a table of family inet.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no counter of this name.
     pub fn counter(&self, table: &str, name: &str) -> Result<Traffic> {
         let shown = self
             .ask("nft", &["-j", "list", "counter", "inet", table, name])?

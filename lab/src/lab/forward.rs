@@ -1,4 +1,4 @@
-//! A port of the machine itself that leads into a world, for a browser on its user's desktop.
+//! A port of the machine itself that leads into a world, for a browser on the user's desktop.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,12 +9,12 @@ use anyhow::{Context, Result};
 
 use super::Namespace;
 
-/// Connections at a time through all ports; above that new ones are closed at once.
+/// Maximum number of connections through all ports; further ones are closed at once.
 const MAX_CONNECTIONS: usize = 128;
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 
-/// A TCP port of the loopback interface of the network in which it was opened: a socket stays in the namespace
-/// that made it, also when its process leaves.
+/// A TCP port on the loopback interface of the network that opened it: a socket stays in its
+/// namespace even if its process leaves.
 #[derive(Debug)]
 pub struct ForwardedPort {
     listener: TcpListener,
@@ -22,7 +22,7 @@ pub struct ForwardedPort {
 }
 
 impl ForwardedPort {
-    /// A port that is free. To be called before [`super::isolate`].
+    /// Opens a free port. To be called before [`super::isolate`].
     ///
     /// # Errors
     /// There is no loopback interface.
@@ -33,19 +33,19 @@ impl ForwardedPort {
         Ok(ForwardedPort { listener, port })
     }
 
-    /// Its number.
+    /// Returns its number.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// From now on, what connects to it reaches `to` as it is seen from `namespace`, until this process ends.
+    /// Connects the port to `to` as seen from `namespace`, until this process ends.
     pub fn lead(self, namespace: &Namespace, to: SocketAddr) {
         let namespace = namespace.clone();
         thread::spawn(move || {
             namespace.run(|| {
                 for stream in self.listener.incoming() {
-                    // who came is gone again, or there are no more descriptors: others may end meanwhile
+                    // the client has gone, or descriptors are used up until connections end
                     let Ok(outer) = stream else {
                         thread::sleep(std::time::Duration::from_millis(100));
                         continue;
@@ -54,7 +54,7 @@ impl ForwardedPort {
                         && let Ok(inner) = TcpStream::connect(to)
                     {
                         thread::spawn(move || {
-                            // either side may end it whenever it likes
+                            // either side may end it at any time
                             let _ = join(&outer, &inner);
                             CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
                         });
@@ -68,7 +68,7 @@ impl ForwardedPort {
     }
 }
 
-/// Carries both ways until both sides have ended.
+/// Carries data in both directions until both sides have ended.
 fn join(outer: &TcpStream, inner: &TcpStream) -> io::Result<()> {
     for stream in [outer, inner] {
         stream.set_nodelay(true)?;
@@ -84,7 +84,7 @@ fn carry(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
     let carried = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
     if carried.is_err() {
-        // the other direction must not wait for what never comes
+        // the other direction must not wait for ever
         let _ = from.shutdown(Shutdown::Both);
     }
     carried.map(drop)

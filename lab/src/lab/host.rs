@@ -1,4 +1,4 @@
-//! A host: a network namespace with a name, a folder of its own, and programs that run in it.
+//! A host: a network namespace with a name, a folder, and programs that run in it.
 
 use std::fs;
 use std::io::Write;
@@ -16,11 +16,11 @@ use super::{World, find_program};
 
 /// The configuration of a host's daemon, if it has one.
 const CONFIG: &str = "lcroute.toml";
-/// Whom it trusts for TLS, where there is this file.
+/// Authorities that it trusts for TLS, if the file exists.
 const AUTHORITIES: &str = "authorities.pem";
 
-/// Whether daemons leave work to the kernel at `lc0`, as they do by default: not with `NETNS_OFFLOAD=off`
-/// in the environment of the tests.
+/// Returns whether daemons use offloads at `lc0`, as by default: not with `NETNS_OFFLOAD=off` in
+/// the environment of the tests.
 #[must_use]
 pub fn offload() -> bool {
     std::env::var_os("NETNS_OFFLOAD").is_none_or(|wish| wish != "off")
@@ -67,25 +67,25 @@ impl Host {
         Ok(host)
     }
 
-    /// The host's name.
+    /// Returns the host's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// Its network namespace.
+    /// Returns its network namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.inner.namespace
     }
 
-    /// A file or folder of this host, in memory.
+    /// Returns the path of a file or folder of this host, in memory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.inner.folder.join(name)
     }
 
-    /// The address at which the Internet sees this host itself (its NAT has another).
+    /// Returns the address of this host itself (its NAT has another).
     ///
     /// # Errors
     /// It is not attached.
@@ -96,7 +96,7 @@ impl Host {
             .with_context(|| format!("{} has no IPv4", self.name()))
     }
 
-    /// Its IPv6 address.
+    /// Returns its IPv6 address.
     ///
     /// # Errors
     /// It is not attached, or behind NAT.
@@ -110,11 +110,11 @@ impl Host {
         let _ = self.inner.addresses.set((v4, v6));
     }
 
-    /// A command on this host: a program of ours or an installed one, with an environment that
-    /// keeps all its files in the host's folder.
+    /// Returns a command on this host: a program of ours or an installed one. Its environment keeps
+    /// all its files in the host's folder.
     ///
     /// # Errors
-    /// There is no such program: says which.
+    /// There is no such program; the error names it.
     pub fn command(&self, program: &str) -> Result<Command> {
         let ours = self.inner.programs.join(program);
         let file = if ours.exists() {
@@ -144,7 +144,7 @@ impl Host {
                 "RUST_LOG",
                 std::env::var("LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
-            // logs have the time in them even if the tests run under systemd
+            // logs contain the time even if the tests run under systemd
             .env_remove("JOURNAL_STREAM")
             .env_remove("LCROUTE_CONFIG");
         for (variable, file) in [("LCROUTE_CONFIG", CONFIG), ("SSL_CERT_FILE", AUTHORITIES)] {
@@ -156,8 +156,7 @@ impl Host {
         Ok(command)
     }
 
-    /// Starts a program and leaves it running. It dies with the handle, and with the thread that
-    /// called this.
+    /// Starts a program in the background. It ends with the handle, and with the calling thread.
     ///
     /// # Errors
     /// There is no such program.
@@ -182,7 +181,7 @@ impl Host {
             .with_context(|| format!("{program} {args:?}"))
     }
 
-    /// Runs a question that is asked again and again: leaves no log.
+    /// Runs a program that is called repeatedly, without a log.
     ///
     /// # Errors
     /// There is no such program.
@@ -199,15 +198,15 @@ impl Host {
         })
     }
 
-    /// Commands for `ip`, one a line.
+    /// Runs commands of `ip`, one a line.
     ///
     /// # Errors
-    /// `ip` refuses one: says which.
+    /// `ip` refuses one; the error names it.
     pub fn ip(&self, commands: &str) -> Result<()> {
         self.feed("ip", &["-batch", "-"], commands)
     }
 
-    /// A script for `nft`.
+    /// Runs a script of `nft`.
     ///
     /// # Errors
     /// `nft` refuses it.
@@ -215,7 +214,7 @@ impl Host {
         self.feed("nft", &["-f", "-"], script)
     }
 
-    /// Whether there is such an interface.
+    /// Returns whether there is such an interface.
     #[must_use]
     pub fn has_interface(&self, interface: &str) -> bool {
         self.ask("ip", &["link", "show", "dev", interface])
@@ -243,7 +242,7 @@ impl Host {
         Ok(())
     }
 
-    /// Bytes and packets that went through an interface since it exists: (received, sent).
+    /// Returns the traffic of an interface since its start: (received, sent).
     ///
     /// # Errors
     /// There is no such interface.
@@ -265,8 +264,8 @@ impl Host {
         Ok((traffic(0), traffic(8)))
     }
 
-    /// Writes the configuration of this host's daemon. Without offloads at `lc0` if [`offload`] says so
-    /// and `content` does not say otherwise.
+    /// Writes the configuration of this host's daemon, without offloads at `lc0` if [`offload`] is
+    /// false and `content` has no such key.
     ///
     /// # Errors
     /// The disk is full.
@@ -281,7 +280,7 @@ impl Host {
         self.write(CONFIG, content).map(drop)
     }
 
-    /// The folder in which a program of this host keeps its state.
+    /// Returns the state folder of this host's programs.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.path("state/lcroute")

@@ -1,12 +1,12 @@
-//! What happens before anything else: the process leaves the host behind.
+//! Isolation, the first action of all: the process leaves the host's namespaces.
 //!
 //! ```text
 //! root:     new mount and network namespace             ┐
 //! anybody:  new user namespace (we are its root) + both ┴─> tmpfs on /run, private
 //! ```
 //!
-//! From here on nothing this process or its children do can touch the host's interfaces, routes,
-//! firewall or files in `/run`, and all of it vanishes with the last process, however it ends.
+//! From then on the process and its children cannot change the host's interfaces, routes, firewall
+//! or files in `/run`. All of it vanishes with the last process, however it ends.
 
 use std::fs;
 use std::path::Path;
@@ -18,20 +18,20 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getegid, geteuid};
 
-/// Where worlds keep their files: a tmpfs that only this process and its children see.
+/// Folder of all worlds: a tmpfs that only this process and its children see.
 pub(super) const WORLDS: &str = "/run/lcroute-lab";
 
-/// Programs without which no world can be built, and the Debian package of each.
+/// Programs that are required for worlds, with their Debian packages.
 const TOOLS: [(&str, &str); 3] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
 ];
 
-/// Leaves the host's namespaces. Must be called while the process has one thread only.
+/// Leaves the host's namespaces. Must be called while the process has only one thread.
 ///
 /// # Errors
-/// User namespaces are not allowed here, or the process may not mount.
+/// User namespaces are not permitted, or the process may not mount.
 pub fn isolate() -> Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
@@ -77,9 +77,9 @@ const ALLOW_USER_NAMESPACES: &str = "run as root, or allow them: \
     sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 \
     kernel.apparmor_restrict_unprivileged_userns=0 (those your kernel knows)";
 
-/// Ends the process on SIGINT and SIGTERM with the exit code that shells expect. The kernel does
-/// the rest: programs die with us, and with them the namespaces and the tmpfs. To be called before
-/// other threads exist.
+/// Ends the process on SIGINT and SIGTERM with the exit code that shells expect. The kernel cleans
+/// up: programs end with this process, and with them the namespaces and the tmpfs. To be called
+/// before other threads exist.
 ///
 /// # Errors
 /// Signals cannot be blocked.
@@ -97,7 +97,7 @@ pub fn exit_on_signals() -> Result<()> {
     Ok(())
 }
 
-/// [`isolate`] for a constructor: says what is wrong and ends the process.
+/// Calls [`isolate`] in a constructor; on an error prints it and ends the process.
 #[doc(hidden)]
 pub fn isolate_or_exit() {
     if let Err(error) = isolate() {
@@ -123,10 +123,10 @@ macro_rules! isolate_before_main {
     };
 }
 
-/// Names what this machine lacks to build worlds: programs, `/dev/net/tun`.
+/// Checks this machine's requirements for worlds: programs, `/dev/net/tun`.
 ///
 /// # Errors
-/// Everything that is missing, each with what to do about it.
+/// Everything that is missing, each with a remedy.
 pub fn check_requirements() -> Result<()> {
     let mut missing: Vec<String> = TOOLS
         .iter()
@@ -151,7 +151,7 @@ pub fn check_requirements() -> Result<()> {
     bail!("this machine lacks:\n  {}", missing.join("\n  "))
 }
 
-/// The path of an installed program, looked up in `PATH` and the administrator's folders.
+/// Returns the path of an installed program, from `PATH` and the administrator's folders.
 #[must_use]
 pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();

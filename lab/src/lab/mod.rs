@@ -1,15 +1,15 @@
 //! Worlds made of network namespaces: hosts, links, firewalls, NAT, loss, processes, logs.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `isolate` | leaving the host behind, before the first thread; what the machine must have |
+//! | `isolate` | leaving the host's namespaces before the first thread; needs of the machine |
 //! | `namespace` | one anonymous network namespace |
 //! | `host` | a namespace with a name, a folder and programs that run in it |
 //! | `topology` | the Internet, homes behind NAT, LANs |
 //! | `firewall` | closed hosts, loss, cut links, counters |
 //! | `forward` | a port of the machine that leads into a world |
 //! | `process`, `wait` | running programs; waiting for conditions |
-//! | `ports` | which sockets of a process can receive |
+//! | `ports` | sockets of a process that can receive |
 //! | `network` | an lcroute network: signalling server, members, daemons, their JSON |
 //! | `traffic` | the ordinary programs `mc-send` and `mc-recv` as handles |
 //! | `files` | folders to sync: made, compared; small disks |
@@ -49,7 +49,7 @@ pub use topology::{LAN, Site, UPLINK};
 pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 
-/// The programs in the multi-call binary, found by hosts under these names.
+/// Programs in the multi-call binary, found by hosts under these names.
 pub const APPLETS: [&str; 7] = [
     "lcroute",
     "lcroute-web",
@@ -60,25 +60,25 @@ pub const APPLETS: [&str; 7] = [
     "bare-relay",
 ];
 
-/// Worlds at once on the largest machine. There is one for each core: three on two lost packets of tests that count them.
+/// Maximum number of worlds at once, one per core. Measured: three on two cores lost packets.
 const MAX_WORLDS: usize = 8;
 
-/// Lines of each error log, and of each output, that a failed test shows, and their length.
+/// Maximum number of lines of each error log and output of a failed test, and maximum line length.
 const LOG_LINES: usize = 100;
 const OUTPUT_LINES: usize = 5;
 const LOG_LINE: usize = 300;
 
-/// A world of its own: an Internet to which hosts are attached. Gone when dropped.
+/// A world: an Internet with attached hosts. Gone when dropped.
 #[derive(Debug)]
 pub struct Lab {
     world: Arc<World>,
     internet: Host,
     attached: Cell<u8>,
-    /// Keeps routers and switches alive of which nobody holds a handle.
+    /// Keeps routers and switches without another handle alive.
     hosts: RefCell<Vec<Host>>,
 }
 
-/// What all hosts of a world share.
+/// State that all hosts of a world share.
 #[derive(Debug)]
 struct World {
     folder: PathBuf,
@@ -86,7 +86,7 @@ struct World {
 }
 
 impl Lab {
-    /// A world called `name`. `program` is the multi-call binary its hosts run, `others` what it has besides [`APPLETS`].
+    /// Makes a world called `name`; `program` is its hosts' binary, `others` its further programs.
     ///
     /// # Errors
     /// The process is not isolated, or the machine lacks something (named).
@@ -122,13 +122,13 @@ impl Lab {
         })
     }
 
-    /// The router in the middle, which forwards between all hosts.
+    /// Returns the router in the middle, which forwards between all hosts.
     #[must_use]
     pub fn internet(&self) -> &Host {
         &self.internet
     }
 
-    /// A host by its name, e.g. the router in front of a host behind NAT: `NAME-nat`.
+    /// Returns a host by name, e.g. the router in front of a host behind NAT: `NAME-nat`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Host> {
         self.hosts
@@ -138,7 +138,7 @@ impl Lab {
             .cloned()
     }
 
-    /// The last lines of everything that ran in this world.
+    /// Returns the last lines of all logs of this world.
     #[must_use]
     pub fn logs(&self) -> String {
         let mut text = String::new();
@@ -165,12 +165,12 @@ impl Drop for Lab {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        // The tmpfs goes with the process anyway; this only frees memory early.
+        // The tmpfs ends with the process anyway; this frees memory earlier.
         let _ = fs::remove_dir_all(&self.world.folder);
     }
 }
 
-/// Runs a test in a world of its own as [`Lab::new`] makes it, and shows all logs if it fails.
+/// Runs a test in its own world ([`Lab::new`]), and shows all logs if it fails.
 ///
 /// # Panics
 /// The test returned an error.
@@ -200,33 +200,33 @@ fn log_files(world: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The right to run a world beside a few others, or alone.
+/// Permission to run a world beside a few other worlds, or alone.
 #[derive(Debug)]
 pub struct Turn {
-    /// Of those that may run at once, how many do not because of this one.
+    /// Number of simultaneous places that it takes.
     taken: usize,
 }
 
-/// Who takes a turn next.
+/// Order of waiting turns.
 static FIRST: Mutex<()> = Mutex::new(());
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
 impl Turn {
-    /// Waits for one.
+    /// Waits for a place.
     #[must_use]
     pub fn wait() -> Turn {
         Turn::take(1)
     }
 
-    /// Waits until no other world runs: for what is measured, or must not be late.
+    /// Waits until no other world runs, for measurements and for tests with deadlines.
     #[must_use]
     pub fn alone() -> Turn {
         Turn::take(worlds_at_once())
     }
 
     fn take(taken: usize) -> Turn {
-        // who needs all is not passed by those who need one
+        // a turn that needs all places is not overtaken by smaller ones
         let _first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |running: &mut usize| *running + taken > worlds_at_once();

@@ -1,4 +1,4 @@
-//! A network namespace without a name: it lives as long as somebody holds it open or runs in it.
+//! A network namespace without a name: it lasts while it is held open, or a process runs in it.
 
 use std::fs::File;
 use std::io;
@@ -14,17 +14,17 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{Pid, getppid};
 
-/// A network namespace, held by a file descriptor.
+/// A network namespace, held open by a file descriptor.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     file: Arc<File>,
 }
 
 impl Namespace {
-    /// A new namespace with nothing but its loopback interface, which is up.
+    /// Makes a namespace with only its loopback interface, which is up.
     ///
     /// # Errors
-    /// No right to make one.
+    /// The process may not make namespaces.
     pub fn new() -> Result<Namespace> {
         let made = std::thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context("new network namespace")?;
@@ -38,16 +38,16 @@ impl Namespace {
         })
     }
 
-    /// A path that `ip link ... netns` understands, valid while this process lives.
+    /// Returns a path for `ip link ... netns`, valid while this process lives.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
-    /// Runs `work` in a thread of its own inside the namespace.
+    /// Runs `work` in its own thread inside the namespace.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or what `work` returned.
+    /// The namespace cannot be entered, or `work` failed.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -60,7 +60,7 @@ impl Namespace {
         })
     }
 
-    /// A command that will run inside the namespace and die with the thread that starts it.
+    /// Returns a command that runs inside the namespace and ends with the thread that starts it.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -71,7 +71,8 @@ impl Namespace {
             if getppid() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into()); // the parent died in between
             }
-            // the parent may have blocked some; a shell has its background jobs ignore the first two, nohup the third
+            // shells ignore the first two in background jobs, nohup the third, and the parent may
+            // block any
             SigSet::empty().thread_set_mask()?;
             for ignored in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
                 // SAFETY: no handler is set
@@ -95,7 +96,7 @@ impl Namespace {
         self.run(|| std::fs::write(&path, value).with_context(|| path.clone()))
     }
 
-    /// Reads a file as it looks from inside, e.g. `/proc/thread-self/net/dev`.
+    /// Reads a file as seen from inside, e.g. `/proc/thread-self/net/dev`.
     ///
     /// # Errors
     /// The file cannot be read.

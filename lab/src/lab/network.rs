@@ -1,4 +1,4 @@
-//! An lcroute network in a world: the signalling server, the members, their daemons and what they report.
+//! An lcroute network in a world: the signalling server, the members, their daemons and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,24 +10,24 @@ use serde_json::Value;
 
 use super::{Host, Lab, Process, eventually, wait, within};
 
-/// The signalling server on a public host of its own.
+/// The signalling server on its own public host.
 #[derive(Debug)]
 pub struct SignallingServer {
     /// Its host.
     pub host: Host,
-    /// More arguments for `lcroute signal`; by default it does not relay, so that what is cut off stays cut off.
+    /// More arguments for `lcroute signal`; by default it does not relay: cut paths stay cut.
     pub args: Vec<String>,
     process: Option<Process>,
 }
 
-/// A node: a host that belongs to the network, with or without its daemon running.
+/// A node: a host with a membership, with or without its daemon running.
 #[derive(Debug)]
 pub struct Member {
     /// Its host.
     pub host: Host,
     /// More arguments for `lcroute run`.
     pub run_args: Vec<String>,
-    /// What runs as its daemon: `lcroute`, or that with a wrong clock.
+    /// The daemon's program: `lcroute`, or a variant with a wrong clock.
     pub program: &'static str,
     daemon: Option<Process>,
 }
@@ -39,12 +39,12 @@ pub struct Network {
     pub signalling: SignallingServer,
     /// The nodes; the first one founded the network.
     pub members: Vec<Member>,
-    /// What `lcroute invite` printed.
+    /// The output of `lcroute invite`.
     pub token: String,
 }
 
 impl Lab {
-    /// A signalling server on a public host.
+    /// Starts a signalling server on a public host.
     ///
     /// # Errors
     /// It does not come up.
@@ -58,7 +58,7 @@ impl Lab {
         Ok(server)
     }
 
-    /// Public hosts with closed firewalls as members of one network, all linked with each other.
+    /// Starts public hosts with closed firewalls as members of one network, linked in full mesh.
     ///
     /// ```text
     ///                internet
@@ -74,7 +74,7 @@ impl Lab {
         Ok(network)
     }
 
-    /// Public hosts whose uplink lets in nothing but answers and ICMPv6.
+    /// Makes public hosts whose uplink admits only answers and ICMPv6.
     ///
     /// # Errors
     /// `ip` or `nft` fails.
@@ -87,7 +87,7 @@ impl Lab {
         names.iter().map(closed).collect()
     }
 
-    /// Closed hosts in a row: none gets anything from or to others than its neighbours (and the signalling server).
+    /// Makes closed hosts in a row: each reaches only its neighbours (and the signalling server).
     ///
     /// ```text
     ///   first ── second ── third ── ...
@@ -108,7 +108,7 @@ impl Lab {
         Ok(hosts)
     }
 
-    /// These hosts as members of one network; their daemons are not started yet.
+    /// Makes these hosts members of one network; their daemons are not started yet.
     ///
     /// # Errors
     /// `init`, `invite` or `join` fails.
@@ -116,7 +116,7 @@ impl Lab {
         self.network_invited(hosts, &[])
     }
 
-    /// The same, with more arguments for `lcroute invite`.
+    /// Does the same, with more arguments for `lcroute invite`.
     ///
     /// # Errors
     /// `init`, `invite` or `join` fails.
@@ -141,7 +141,7 @@ impl Lab {
             joined.success().context("lcroute join")?;
         }
         let mut members: Vec<Member> = hosts.into_iter().map(Member::new).collect();
-        // Only those who joined have the signalling server's address from the token.
+        // Only members that joined have the signalling server's address, from the token.
         members[0].run_args = vec!["--signal".to_owned(), signalling.url()?];
         Ok(Network {
             signalling,
@@ -152,7 +152,7 @@ impl Lab {
 }
 
 impl SignallingServer {
-    /// Where nodes meet.
+    /// Returns the URL of the server.
     ///
     /// # Errors
     /// The host has no address.
@@ -180,7 +180,8 @@ impl SignallingServer {
         })
     }
 
-    /// From its next start on it relays: to addresses of laboratories, too, which are the Internet of this world.
+    /// Makes it a relay from its next start on, also to test addresses (198.18.0.0/15), which are
+    /// the Internet of this world.
     ///
     /// # Errors
     /// The disk is full.
@@ -189,7 +190,7 @@ impl SignallingServer {
         self.host.configure("[relay]\nprivate = true\n")
     }
 
-    /// Starts it anew as one that relays.
+    /// Restarts it as a relay.
     ///
     /// # Errors
     /// It does not run, or ends.
@@ -199,7 +200,7 @@ impl SignallingServer {
         self.start()
     }
 
-    /// Kills the server without a warning.
+    /// Kills the server.
     ///
     /// # Errors
     /// It does not run.
@@ -223,7 +224,7 @@ impl Network {
         self.wait_linked()
     }
 
-    /// Starts all daemons at once and waits until each reaches each, over links of their own choice.
+    /// Starts all daemons at once and waits until each reaches each, over links of their choice.
     ///
     /// # Errors
     /// They do not.
@@ -249,8 +250,8 @@ impl Network {
         wait_reach(&members)
     }
 
-    /// Waits until each link knows that its path is Ethernet's: the probes that find out are as long as
-    /// data, and would be taken for some.
+    /// Waits until each link knows that its path has Ethernet's MTU: path MTU probes are as long as
+    /// data, and would be counted as such.
     ///
     /// # Errors
     /// A path is narrower.
@@ -266,7 +267,7 @@ impl Network {
         })
     }
 
-    /// The members by position, for `let [a, b, c] = network.hosts()?`.
+    /// Returns the members by position, for `let [a, b, c] = network.hosts()?`.
     ///
     /// # Errors
     /// There are more or fewer members.
@@ -276,8 +277,8 @@ impl Network {
     }
 }
 
-/// Waits until each of these members reaches exactly the others, over whatever links, and all know of all
-/// these links: while trees change a packet can be lost.
+/// Waits until each of these members reaches exactly the other ones over any links, and all know
+/// all these links: while trees change, a packet can be lost.
 ///
 /// # Errors
 /// They do not.
@@ -307,7 +308,7 @@ pub fn wait_reach(members: &[&Member]) -> Result<()> {
 }
 
 impl Member {
-    /// A host that holds a membership.
+    /// Returns a member for a host with a membership.
     #[must_use]
     pub fn new(host: Host) -> Member {
         Member {
@@ -351,7 +352,7 @@ impl Member {
         })
     }
 
-    /// The daemon.
+    /// Returns the daemon.
     ///
     /// # Errors
     /// It was never started.
@@ -361,7 +362,7 @@ impl Member {
             .with_context(|| format!("{} has no daemon", self.host.name()))
     }
 
-    /// SIGTERM to the daemon; it must end with exit code 0.
+    /// Sends SIGTERM to the daemon, which must end with exit code 0.
     ///
     /// # Errors
     /// It does not.
@@ -375,7 +376,7 @@ impl Member {
         Ok(())
     }
 
-    /// `lcroute status --json`.
+    /// Returns the output of `lcroute status --json`.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -383,7 +384,7 @@ impl Member {
         ask(&self.host, "status")
     }
 
-    /// `lcroute peers --json`.
+    /// Returns the output of `lcroute peers --json`.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -391,7 +392,7 @@ impl Member {
         list(ask(&self.host, "peers")?)
     }
 
-    /// `lcroute groups --json`.
+    /// Returns the output of `lcroute groups --json`.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -399,7 +400,7 @@ impl Member {
         list(ask(&self.host, "groups")?)
     }
 
-    /// `lcroute routes --json`.
+    /// Returns the output of `lcroute routes --json`.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -407,7 +408,7 @@ impl Member {
         list(ask(&self.host, "routes")?)
     }
 
-    /// Links on the way to `other`, if there is one.
+    /// Returns the number of links on the path to `other`, if there is one.
     ///
     /// # Errors
     /// A daemon does not answer.
@@ -418,7 +419,7 @@ impl Member {
         Ok(route.and_then(|route| route["hops"].as_u64()))
     }
 
-    /// A counter of `status`, such as `link_tx_packets` or `drops/no_listener`.
+    /// Returns a counter of `status`, such as `link_tx_packets` or `drops/no_listener`.
     ///
     /// # Errors
     /// There is no such counter. A drop reason that never occurred counts as 0.
@@ -434,7 +435,7 @@ impl Member {
         }
     }
 
-    /// This node's address on the network.
+    /// Returns this node's address on the network.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -442,7 +443,7 @@ impl Member {
         Ok(text(&self.status()?, "address")?.parse()?)
     }
 
-    /// This node's PeerId.
+    /// Returns this node's PeerId.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -450,7 +451,7 @@ impl Member {
         text(&self.status()?, "peer_id")
     }
 
-    /// The PeerIds of those with whom a link is up.
+    /// Returns the PeerIds of peers with a link that is up.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -476,10 +477,10 @@ impl Member {
         })
     }
 
-    /// Waits until `group` is known here to be wanted by `by`, over whichever links.
+    /// Waits until this node knows that `by` wants `group`, over any links.
     ///
     /// # Errors
-    /// Nothing was heard of it.
+    /// It does not learn of it.
     pub fn wait_wanted(&self, group: &str, by: &Member) -> Result<()> {
         let (want, peer) = (group.parse::<IpAddr>()?, by.peer_id()?);
         let what = format!(
@@ -494,10 +495,10 @@ impl Member {
         })
     }
 
-    /// Waits until `group` is known here to be wanted by `by` no longer.
+    /// Waits until this node knows that `by` no longer wants `group`.
     ///
     /// # Errors
-    /// It is still said to be wanted.
+    /// It still counts as wanted.
     pub fn wait_unwanted(&self, group: &str, by: &Member) -> Result<()> {
         let (want, peer) = (group.parse::<IpAddr>()?, by.peer_id()?);
         let what = format!(
@@ -512,8 +513,8 @@ impl Member {
         })
     }
 
-    /// Whether links on which `group` is wanted lead from here to `peer`. Each node says it of its own
-    /// links only, so those on the way are asked in turn.
+    /// Returns whether links with joins of `group` lead from this node to `peer`. Each node reports
+    /// only its own links, so the nodes on the path are asked in turn.
     fn way_to_listener(&self, group: IpAddr, peer: &str) -> Result<bool> {
         let mut seen = BTreeSet::new();
         let mut ways = vec![self.host.name().to_owned()];
@@ -539,7 +540,7 @@ impl Member {
     }
 }
 
-/// The neighbours over whose links a group is wanted.
+/// Returns the neighbours with joins of a group on their links.
 fn wanted_over(groups: &[Value], group: IpAddr) -> Vec<String> {
     let is_group =
         |entry: &&Value| entry["group"].as_str().and_then(|text| text.parse().ok()) == Some(group);
@@ -549,9 +550,8 @@ fn wanted_over(groups: &[Value], group: IpAddr) -> Vec<String> {
     peers.map(str::to_owned).collect()
 }
 
-/// What the daemon on the host called `name` says.
 impl Drop for Member {
-    /// A test that fails shows what this node counted, and its kernel.
+    /// Writes this node's counters and its kernel's for a failed test.
     fn drop(&mut self) {
         if !wait::has_given_up() || self.daemon.is_none() {
             return;
@@ -566,7 +566,7 @@ impl Drop for Member {
             counted.unwrap_or_else(|error| format!("{error:#}")),
             kernel.map_or_else(|error| format!("{error:#}"), |said| said.stdout),
         );
-        // nobody is left to hear of an error
+        // an error has no recipient
         let _ = fs::write(self.host.path("logs/last-counters"), said);
     }
 }

@@ -1,11 +1,11 @@
-//! Which sockets of a process can receive from anybody, read from `/proc` as `ss -lntup` does.
+//! Sockets of a process that can receive from any sender, read from `/proc` as `ss -lntup` does.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result};
 
-/// A socket to which anybody could send.
+/// A socket that can receive from any sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenSocket {
     /// `tcp`, `tcp6`, `udp`, `udp6`, `udplite`, `udplite6`.
@@ -14,7 +14,7 @@ pub struct OpenSocket {
     pub local: String,
 }
 
-/// TCP sockets that listen and UDP sockets not connected to one peer, of one process.
+/// Returns TCP sockets that listen, and UDP sockets without a connected peer, of one process.
 ///
 /// # Errors
 /// The process does not exist (any more).

@@ -1,4 +1,4 @@
-//! A process of a host: output in files, stopped by its own id, gone with its handle.
+//! A process of a host: its output is in files, it is stopped by its id, and ends with its handle.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::wait::{self, Hopeless};
 
-/// How long a command of the lab may take before it counts as hung.
+/// Time after which a command of the lab counts as hung.
 const COMMAND: Duration = Duration::from_secs(60);
 
 /// A running (or ended) process with its captured output.
@@ -23,10 +23,10 @@ pub struct Process {
     stderr: PathBuf,
 }
 
-/// How a command ended, and what it said.
+/// The result of a command, with its output.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The exit code; 128 + the signal's number if a signal ended it, as shells say it.
+    /// The exit code; 128 + the signal's number after a signal, as in shells.
     pub code: i32,
     /// All of standard output.
     pub stdout: String,
@@ -35,10 +35,10 @@ pub struct Output {
 }
 
 impl Output {
-    /// The output of a command that must have succeeded.
+    /// Returns the output of a command that must have succeeded.
     ///
     /// # Errors
-    /// The exit code was not 0: says what the command wrote.
+    /// The exit code was not 0; the error contains the command's output.
     pub fn success(self) -> Result<Output> {
         ensure!(
             self.code == 0,
@@ -74,13 +74,13 @@ impl Process {
         })
     }
 
-    /// The id of the process.
+    /// Returns the id of the process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The most memory it has had so far, in bytes.
+    /// Returns its peak memory so far, in bytes.
     ///
     /// # Errors
     /// It has ended.
@@ -91,7 +91,7 @@ impl Process {
         Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
     }
 
-    /// Processor time that it has used so far, in seconds.
+    /// Returns its processor time so far, in seconds.
     ///
     /// # Errors
     /// It has ended.
@@ -99,13 +99,13 @@ impl Process {
         crate::bench::usage::cpu_seconds(self.pid())
     }
 
-    /// Standard output so far.
+    /// Returns its standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
     }
 
-    /// Standard error so far.
+    /// Returns its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         read_lossy(&self.stderr)
@@ -120,7 +120,7 @@ impl Process {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.title))
     }
 
-    /// Waits until the process has ended, for `timeout`; its exit code.
+    /// Waits for `timeout` until the process has ended; returns its exit code.
     ///
     /// # Errors
     /// It still runs then.
@@ -143,15 +143,15 @@ impl Process {
         }
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// For waiting loops: goes on only as long as there is something to wait for.
+    /// Checks, in waiting loops, that the process still runs.
     ///
     /// # Errors
-    /// The process has ended ([`Hopeless`]): says what it wrote.
+    /// The process has ended ([`Hopeless`]); the error contains its output.
     pub fn must_run(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -163,7 +163,7 @@ impl Process {
         }
     }
 
-    /// SIGTERM, then waits; the exit code.
+    /// Sends SIGTERM, waits, and returns the exit code.
     ///
     /// # Errors
     /// It does not end.
@@ -174,10 +174,10 @@ impl Process {
         self.wait(wait::DEADLINE)
     }
 
-    /// SIGKILL, then waits.
+    /// Sends SIGKILL, and waits.
     ///
     /// # Errors
-    /// It does not end even so.
+    /// It does not end.
     pub fn kill(&mut self) -> Result<()> {
         if self.is_running() {
             self.signal(Signal::SIGKILL)?;
@@ -185,7 +185,7 @@ impl Process {
         self.wait(wait::DEADLINE).map(drop)
     }
 
-    /// Waits for the end of a command.
+    /// Waits for the end of a command, and returns its output.
     ///
     /// # Errors
     /// It hangs.
@@ -202,7 +202,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.is_running() {
-            // Nobody is left to hear of an error here.
+            // an error has no recipient
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -216,12 +216,12 @@ fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// A file as text; output of programs need not be UTF-8.
+/// Reads a file as text, which need not be UTF-8.
 pub(super) fn read_lossy(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// The last `lines` lines of a text.
+/// Returns the last `lines` lines of a text.
 #[must_use]
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();

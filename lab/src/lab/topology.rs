@@ -1,7 +1,7 @@
-//! The wires: who is attached to what, with which addresses.
+//! The wires: attachments of hosts, with their addresses.
 //!
 //! Addresses are from the ranges for tests and documentation: the n-th attachment to the Internet
-//! is 198.18.n.0/24 and 2001:db8:n::/64, the router being number 1 and the host number 2.
+//! is 198.18.n.0/24 and 2001:db8:n::/64, with the router as number 1 and the host as number 2.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,22 +9,22 @@ use anyhow::{Context, Result};
 
 use super::{Host, Lab};
 
-/// The interface with which a host is attached to the Internet or to its home router.
+/// The interface of a host towards the Internet or its home router.
 pub const UPLINK: &str = "eth0";
-/// The interface with which a host is attached to a LAN.
+/// The interface of a host in a LAN.
 pub const LAN: &str = "lan0";
 
 /// A LAN behind gateways.
 #[derive(Debug)]
 pub struct Site {
-    /// Has the interface `bridge`.
+    /// The switch, with the interface `bridge`.
     pub switch: Host,
     /// Plain hosts.
     pub hosts: Vec<Host>,
 }
 
 impl Lab {
-    /// A host with public addresses.
+    /// Makes a host with public addresses.
     ///
     /// ```text
     ///   internet ── to-NAME                         eth0 ── NAME
@@ -40,7 +40,7 @@ impl Lab {
         Ok(host)
     }
 
-    /// A host behind a home router that masquerades and lets in only answers.
+    /// Makes a host behind a home router that masquerades and admits only answers.
     ///
     /// ```text
     ///   internet ── to-NAME-nat      eth0 ── NAME-nat ── lan      eth0 ── NAME
@@ -65,7 +65,7 @@ impl Lab {
         Ok(host)
     }
 
-    /// The same; the router takes another port for each destination.
+    /// Does the same; the router uses another port for each destination.
     ///
     /// # Errors
     /// `ip` or `nft` fails.
@@ -80,7 +80,7 @@ impl Lab {
         Ok(host)
     }
 
-    /// A host attached to nothing yet.
+    /// Makes a host without an attachment.
     ///
     /// # Errors
     /// No more namespaces.
@@ -90,7 +90,7 @@ impl Lab {
         Ok(host)
     }
 
-    /// Hosts on one Ethernet, without a router; each has `lan0` there.
+    /// Makes hosts on one Ethernet, without a router; each has `lan0`.
     ///
     /// ```text
     ///   bridge ─┬─ lan0 ── first    10.0.0.1, fd00:1::1
@@ -121,8 +121,8 @@ impl Lab {
         Ok(hosts)
     }
 
-    /// A LAN with a switch that snoops MLD: gateways that exist, and plain hosts, each with `lan0` there. Of LAN n the hosts have
-    /// 2001:db8:a00n::1 and so on, gateways first.
+    /// Makes a LAN with a switch that snoops MLD, for existing gateways and new hosts, each with
+    /// `lan0`. In LAN n the hosts have 2001:db8:a00n::1 and so on, gateways first.
     ///
     /// ```text
     ///   internet ── eth0 ── gateway ── lan0 ── switch ─┬─ lan0 ── host
@@ -152,8 +152,8 @@ impl Lab {
 
     /// Drops `percent` of all packets from and to a host with public addresses.
     ///
-    /// The kernel carries a train of datagrams (`UDP_SEGMENT`) over a veth as one packet, which
-    /// the firewall would drop as a whole: so trains are cut before.
+    /// The kernel carries a train of datagrams (`UDP_SEGMENT`) over a veth as one packet, which the
+    /// firewall would drop as a whole, so trains are cut first.
     ///
     /// # Errors
     /// The host has no public addresses, `ip` or `nft` fails.
@@ -192,8 +192,8 @@ impl Lab {
     }
 }
 
-/// A wire between two hosts. Duplicate address detection is off on both ends, so that addresses
-/// are usable at once; offloads stay on, as on a real host.
+/// Makes a wire between two hosts. Duplicate address detection is off at both ends, so that
+/// addresses are usable at once; offloads stay on, as on a real host.
 fn connect(a: &Host, at_a: &str, b: &Host, at_b: &str) -> Result<()> {
     let far = b.namespace().path();
     a.ip(&format!(

@@ -13,14 +13,14 @@ pub struct Receiver {
     process: Process,
 }
 
-/// What `mc-send` says at its end.
+/// The final report of `mc-send`.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// Datagrams that the kernel took.
+    /// Datagrams that the kernel accepted.
     pub packets: u64,
     /// Seconds from the first to the last.
     pub seconds: f64,
-    /// With `--member`: datagrams that came back.
+    /// Datagrams that came back, with `--member`.
     pub received: u64,
     /// CPU seconds that the program used.
     pub cpu_seconds: f64,
@@ -72,7 +72,7 @@ impl Host {
         })
     }
 
-    /// Starts a sender that goes on for ever (until its handle is dropped), 50 datagrams a second.
+    /// Starts a sender of 50 datagrams a second, which runs until its handle is dropped.
     ///
     /// # Errors
     /// It cannot be started.
@@ -109,13 +109,13 @@ impl Host {
 }
 
 impl Receiver {
-    /// The last report: see `mc-recv`.
+    /// Returns the last report: see `mc-recv`.
     ///
     /// # Errors
     /// It has not joined yet.
     pub fn state(&self) -> Result<Value> {
         let output = self.process.stdout();
-        // The last line may still be on its way: only what ends with a newline counts.
+        // The last line may be incomplete: only lines with a newline count.
         let complete = output
             .rfind('\n')
             .map(|end| &output[..end])
@@ -124,7 +124,7 @@ impl Receiver {
         serde_json::from_str(last).with_context(|| last.to_owned())
     }
 
-    /// A number of the last report.
+    /// Returns a number of the last report.
     ///
     /// # Errors
     /// There is no such number.
@@ -135,7 +135,7 @@ impl Receiver {
             .with_context(|| format!("no number {key} in {state}"))
     }
 
-    /// How many datagrams have come.
+    /// Returns the number of received datagrams.
     ///
     /// # Errors
     /// It has not joined yet.
@@ -143,7 +143,7 @@ impl Receiver {
         self.number("packets")
     }
 
-    /// All pauses of 100 ms and more between two datagrams so far, in milliseconds.
+    /// Returns all pauses of 100 ms and more between two datagrams so far, in milliseconds.
     ///
     /// # Errors
     /// It has not joined yet.
@@ -153,10 +153,10 @@ impl Receiver {
         Ok(pauses.iter().filter_map(Value::as_f64).collect())
     }
 
-    /// Checks that nothing came twice.
+    /// Checks that no datagram came twice.
     ///
     /// # Errors
-    /// Something did.
+    /// There are duplicates.
     pub fn expect_no_duplicates(&self) -> Result<()> {
         let state = self.state()?;
         ensure!(state["duplicates"] == 0, "duplicates: {state}");
@@ -178,7 +178,7 @@ impl Receiver {
     /// Waits until `count` datagrams have come, and checks that these are `count` different ones.
     ///
     /// # Errors
-    /// They do not come, or come twice, or others come.
+    /// They do not come, or there are duplicates or other datagrams.
     pub fn expect_exactly(&self, count: u64) -> Result<()> {
         self.expect(count)?;
         let state = self.state()?;
@@ -190,10 +190,10 @@ impl Receiver {
         Ok(())
     }
 
-    /// Waits until more comes than has come so far.
+    /// Waits until more datagrams come than so far.
     ///
     /// # Errors
-    /// Nothing comes.
+    /// None come.
     pub fn expect_more(&self, what: &str) -> Result<()> {
         let before = self.packets()?;
         eventually(what, || {
@@ -202,14 +202,14 @@ impl Receiver {
         })
     }
 
-    /// The process, e.g. to end it (that leaves the group).
+    /// Returns the process, e.g. to end it, which leaves the group.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 }
 
 impl MldWatch {
-    /// How many JOINs or PARTs of `group` it has seen.
+    /// Returns the number of JOINs or PARTs of `group` that it has seen.
     ///
     /// # Errors
     /// It printed something unexpected.
@@ -221,7 +221,7 @@ impl MldWatch {
         Ok(those.count())
     }
 
-    /// All groups for which it has seen JOINs (or PARTs).
+    /// Returns all groups of which it has seen JOINs (or PARTs).
     ///
     /// # Errors
     /// It printed something unexpected.
@@ -233,7 +233,7 @@ impl MldWatch {
             .collect())
     }
 
-    /// The queries it has heard: see `mld-watch`.
+    /// Returns the queries that it has received: see `mld-watch`.
     ///
     /// # Errors
     /// It printed something unexpected.
@@ -244,7 +244,7 @@ impl MldWatch {
 
     fn said(&self) -> Result<Vec<Value>> {
         let output = self.process.stdout();
-        // The last line may still be on its way.
+        // The last line may be incomplete.
         let complete = output.rfind('\n').map_or("", |end| &output[..end]);
         let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
         complete.lines().map(parse).collect()

@@ -1,4 +1,4 @@
-//! Waiting for conditions. Deadlines are generous: they end a broken test, they measure nothing.
+//! Waiting for conditions. Deadlines are generous: they end a broken test, and measure nothing.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,7 +13,7 @@ thread_local! {
     static GAVE_UP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether something that this thread waited for did not come: its test fails.
+/// Returns whether a wait of this thread has failed, and with it the test.
 #[must_use]
 pub fn has_given_up() -> bool {
     GAVE_UP.get()
@@ -22,12 +22,12 @@ pub fn has_given_up() -> bool {
 /// Tries until `attempt` succeeds, for [`DEADLINE`].
 ///
 /// # Errors
-/// What still was not so at the end: the last error of `attempt`.
+/// The last error of `attempt`.
 pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
     within(DEADLINE, what, attempt)
 }
 
-/// An error after which waiting is hopeless, e.g. because the process waited for has ended.
+/// An error after which waiting is hopeless, e.g. because the awaited process has ended.
 #[derive(Debug)]
 pub struct Hopeless(pub String);
 
@@ -39,10 +39,10 @@ impl fmt::Display for Hopeless {
 
 impl std::error::Error for Hopeless {}
 
-/// Tries until `attempt` succeeds, for `timeout`, or until it says that there is no hope.
+/// Tries until `attempt` succeeds, for `timeout`, or until it returns [`Hopeless`].
 ///
 /// # Errors
-/// What still was not so at the end: the last error of `attempt`.
+/// The last error of `attempt`.
 pub fn within<T>(
     timeout: Duration,
     what: &str,

@@ -1,5 +1,4 @@
-//! Receiving in batches: one system call for up to 64 datagrams, or for trains that the kernel has
-//! coalesced (`UDP_GRO`).
+//! Receiving in batches: one system call for up to 64 datagrams or `UDP_GRO` trains.
 
 use std::io;
 use std::mem;
@@ -10,20 +9,20 @@ use std::ptr;
 use nix::libc;
 use socket2::Socket;
 
-/// Datagrams taken with one system call, and the bytes of each.
+/// Number of datagrams per system call, and the buffer of each in bytes.
 const BATCH: usize = 64;
 const UNIT: usize = 65_536;
 /// Room for two control messages of one integer each.
 const CONTROL: usize = 64;
 
-/// A datagram, and what the kernel said of it.
+/// A datagram, with the kernel's information about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
     /// The content.
     pub bytes: &'a [u8],
-    /// Who sent it.
+    /// Its source.
     pub from: Ipv6Addr,
-    /// Its hop limit, where the socket asked for it.
+    /// Its hop limit, if the socket requests it.
     pub hops: Option<i32>,
 }
 
@@ -54,8 +53,8 @@ impl Inbox {
         }
     }
 
-    /// Waits for datagrams (as long as the socket's timeout says) and gives each to `each`, those
-    /// of a coalesced train one by one.
+    /// Waits for datagrams, up to the socket's timeout, and passes each to `each`, also within
+    /// trains.
     pub fn receive(&mut self, socket: &Socket, mut each: impl FnMut(Received)) -> io::Result<()> {
         let units = self.bytes.chunks_exact_mut(UNIT);
         for ((header, slot), unit) in self.headers.iter_mut().zip(&mut self.slots).zip(units) {
@@ -98,7 +97,7 @@ impl Inbox {
     }
 }
 
-/// The hop limit, and the size of the datagrams in a train.
+/// Returns the hop limit, and the size of the datagrams in a train.
 fn control(message: &libc::msghdr) -> (Option<i32>, Option<usize>) {
     let (mut hops, mut train) = (None, None);
     // SAFETY: the kernel has filled `message`, whose buffer and length are still those it was

@@ -1,11 +1,11 @@
-//! How often each latency came: a table of fixed size, to within one percent.
+//! A histogram of latencies: a table of fixed size, with an error below one percent.
 
 use serde_json::{Value, json};
 
-/// Buckets for each doubling; below this many microseconds each value has its own.
+/// Buckets per doubling; below this many microseconds each value has its own.
 const FINE: u64 = 128;
 const FINE_BITS: u32 = FINE.ilog2();
-/// Enough for an hour, in which everything longer is counted.
+/// Sufficient for an hour; longer values count as an hour.
 const BUCKETS: usize = (33 - FINE_BITS as usize) * FINE as usize;
 
 /// Latencies in microseconds.
@@ -32,7 +32,7 @@ impl Latencies {
         self.max = self.max.max(micros);
     }
 
-    /// As JSON: quantiles and the maximum, `null` as long as nothing has come.
+    /// Returns quantiles and the maximum as JSON, `null` without values.
     pub fn summary(&self) -> Value {
         json!({
             "p50": self.quantile(0.5),
@@ -54,15 +54,15 @@ impl Latencies {
     }
 }
 
-/// Value `v` in the doubling from 2^e: 128 buckets for 2^e values.
+/// Returns the bucket of a value: each doubling from 2^e has 128 for its 2^e values.
 fn bucket(micros: u64) -> usize {
     let shift = micros.max(1).ilog2().saturating_sub(FINE_BITS);
-    // Exact below 2 * FINE, and `micros >> shift` lies in FINE..2 * FINE above.
+    // Exact below 2 * FINE; above, `micros >> shift` is in FINE..2 * FINE.
     let at = u64::from(shift) * FINE + (micros >> shift);
     usize::try_from(at).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
-/// The smallest value of a bucket.
+/// Returns the smallest value of a bucket.
 fn lowest(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     let shift = (bucket / FINE).saturating_sub(1);

@@ -1,5 +1,5 @@
-//! Ordinary multicast programs that know nothing of lcroute: a sender and a receiver. They do what
-//! programs in the wild do and report in JSON what the kernel gave them.
+//! Ordinary multicast programs without knowledge of lcroute: a sender and a receiver. They behave
+//! as typical programs do, and report in JSON what the kernel gave them.
 
 mod inbox;
 mod latencies;
@@ -14,7 +14,7 @@ pub use send::main as send;
 use std::net::Ipv6Addr;
 use std::process::ExitCode;
 
-/// Parses the arguments of a program, runs it, and says what went wrong.
+/// Parses the arguments of a program, runs it, and prints its error.
 pub fn run<A: clap::Parser>(program: impl FnOnce(&A) -> anyhow::Result<()>) -> ExitCode {
     match program(&A::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,7 +25,7 @@ pub fn run<A: clap::Parser>(program: impl FnOnce(&A) -> anyhow::Result<()>) -> E
     }
 }
 
-/// The `count` groups from `first` on.
+/// Returns the `count` groups from `first` on.
 fn groups_from(first: Ipv6Addr, count: u32) -> impl Iterator<Item = Ipv6Addr> {
     let base = u128::from(first);
     (0..u128::from(count)).map(move |offset| Ipv6Addr::from(base.wrapping_add(offset)))

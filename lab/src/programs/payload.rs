@@ -1,4 +1,4 @@
-//! What `mc-send` puts into a datagram, so that `mc-recv` can count what is missing or double.
+//! Payload of `mc-send`, by which `mc-recv` counts missing and duplicate datagrams.
 //!
 //! ```text
 //! magic 8 | run 8 | sequence 8 | sent at (monotonic clock, ns) 8 | group 16 | noise
@@ -14,13 +14,13 @@ pub const HEADER: usize = 48;
 /// The fixed part of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Drawn anew by each sender process.
+    /// Random number of the sender process.
     pub run: u64,
-    /// Counts the datagrams of a run from 0.
+    /// Number of the datagram within a run, from 0.
     pub sequence: u64,
-    /// When it was sent, on the machine's monotonic clock.
+    /// Time of sending, on the machine's monotonic clock.
     pub sent_ns: u64,
-    /// The group it was sent to.
+    /// The destination group.
     pub group: Ipv6Addr,
 }
 
@@ -34,7 +34,7 @@ impl Header {
         datagram[32..HEADER].copy_from_slice(&self.group.octets());
     }
 
-    /// Reads the fixed part; `None` for a datagram of somebody else.
+    /// Reads the fixed part; `None` for a datagram of another program.
     pub fn read(datagram: &[u8]) -> Option<Header> {
         let word = |at: usize| {
             let bytes = datagram.get(at..at + 8)?;

@@ -1,4 +1,4 @@
-//! `mc-recv`: joins a group, or many, and counts what comes and from whom.
+//! `mc-recv`: joins one or many groups, and counts datagrams and sources.
 //!
 //! Prints a JSON line as soon as it has joined, and one after each change, at most 20 a second.
 
@@ -49,12 +49,12 @@ struct Args {
     gro: bool,
 }
 
-/// Between two datagrams: what is shorter is no pause.
+/// Minimum length of a pause between two datagrams, in nanoseconds.
 const PAUSE_NS: u64 = 100_000_000;
-/// Pauses that are kept; later ones are not.
+/// Maximum number of stored pauses; later ones are ignored.
 const MAX_PAUSES: usize = 256;
 
-/// The program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     super::run(receive)
 }
@@ -86,7 +86,7 @@ fn open(args: &Args, interface: u32) -> Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_recv_buffer_size(8 << 20)?;
-    // Where the program may, a burst must not be lost in its own socket.
+    // If permitted, a large buffer avoids losses of bursts in the program's own socket.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20));
     socket.set_recv_hoplimit_v6(true)?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
@@ -113,7 +113,7 @@ fn open(args: &Args, interface: u32) -> Result<Socket> {
     Ok(socket)
 }
 
-/// Reads until nothing comes for 20 ms, or for 50 ms at most.
+/// Reads until no datagram comes for 20 ms, or for 50 ms at most.
 fn read_all(socket: &Socket, inbox: &mut Inbox, tally: &mut Tally) -> io::Result<()> {
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(50) {
@@ -133,7 +133,7 @@ fn read_all(socket: &Socket, inbox: &mut Inbox, tally: &mut Tally) -> io::Result
     Ok(())
 }
 
-/// What has come.
+/// The counts of received datagrams.
 struct Tally {
     joined_ns: u64,
     packets: u64,
@@ -145,7 +145,7 @@ struct Tally {
     groups: BTreeSet<Ipv6Addr>,
     last_group: Option<Ipv6Addr>,
     hop_limits: Runs<i32, u64>,
-    /// Per sender process, a bit for each sequence number.
+    /// A bit for each sequence number, per sender process.
     seen: Runs<u64, Vec<u64>>,
     first_ns: Option<u64>,
     last_ns: u64,
@@ -154,7 +154,7 @@ struct Tally {
     reported: (u64, Instant),
 }
 
-/// A small map for keys that come in long runs: the last one is looked at first.
+/// A small map for keys that come in long runs: the last one is checked first.
 struct Runs<K, V>(Vec<(K, V)>, usize);
 
 impl<K: PartialEq, V: Default> Runs<K, V> {

@@ -1,4 +1,4 @@
-//! `mc-send`: sends datagrams to a group, or to many in turn.
+//! `mc-send`: sends datagrams to one group, or to many in turn.
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -53,7 +53,7 @@ struct Args {
     gso: u16,
 }
 
-/// The program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     super::run(send)
 }
@@ -145,7 +145,7 @@ fn open(args: &Args) -> Result<Socket> {
         socket.join_multicast_v6(&args.group, 0)?;
     }
     if args.connect {
-        // As programs do that send fast; it must work without the right to it as well.
+        // As fast senders do; without the permission the option has no effect.
         let _ = setsockopt(&socket, sockopt::SndBufForce, &(4 << 20));
         socket.set_multicast_loop_v6(false)?;
     }
@@ -156,8 +156,8 @@ fn open(args: &Args) -> Result<Socket> {
     Ok(socket)
 }
 
-/// Sleeps until datagram `sequence` is due. Above 2,000 a second it wakes up every half
-/// millisecond and sends what is due then: more often would burn a core.
+/// Sleeps until datagram `sequence` is due. Above 2,000 a second it wakes up every half millisecond
+/// and sends all that is due: more wake-ups would use a whole core.
 fn pace(start: u64, sequence: u64, rate: u64) {
     if rate == 0 {
         return;
@@ -171,7 +171,7 @@ fn pace(start: u64, sequence: u64, rate: u64) {
     }
 }
 
-/// Counts what arrives within half a second of silence.
+/// Counts datagrams until half a second of silence.
 fn drain(mut socket: &Socket) -> Result<u64> {
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     let mut buffer = [0; 2048];

@@ -9,7 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use socket2::{SockAddr, Socket};
 
-/// Joins `group` from one `source` only (MLDv2 INCLUDE, RFC 3678). Interface 0: the route decides.
+/// Joins `group` from one `source` only (MLDv2 INCLUDE, RFC 3678). Interface 0: by route.
 pub fn join_source(
     socket: &Socket,
     group: Ipv6Addr,
@@ -44,7 +44,7 @@ fn storage(address: Ipv6Addr) -> libc::sockaddr_storage {
     unsafe { *address.as_ptr().cast() }
 }
 
-/// The machine's monotonic clock in nanoseconds: the same in every namespace.
+/// Returns the machine's monotonic clock in nanoseconds: the same in every namespace.
 pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -74,7 +74,7 @@ pub fn sleep_until(deadline_ns: u64) {
     {}
 }
 
-/// Seconds of CPU time that this process has used.
+/// Returns the CPU time of this process in seconds.
 pub fn cpu_seconds() -> f64 {
     getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
         let used = usage.user_time() + usage.system_time();

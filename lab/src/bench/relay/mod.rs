@@ -1,12 +1,12 @@
-//! `bare-relay`: the limit that lcroute is compared with. It carries UDP multicast from one TUN to
-//! others and does nothing else: no routing, no groups, no control.
+//! `bare-relay`: the limit for comparison with lcroute. It carries UDP multicast from one TUN to
+//! other TUNs, without routing, groups or control.
 //!
 //! ```text
 //! TUN ─ read until empty ─ 26-byte header ─ AES-128-GCM in place ─ one UDP_SEGMENT send ─┐
 //! TUN ─ one USO write per run of a flow ─ open in place ─ UDP_GRO, several units a call ─┘
 //! ```
 //!
-//! Not for use: the key is in this file, there is no replay protection.
+//! Not for use: the key is in this file, and there is no replay protection.
 
 mod receive;
 mod transmit;
@@ -24,15 +24,15 @@ use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Bytes before the sealed packet: as many as those of lcroute's own data header.
+/// Bytes before the sealed packet, as in lcroute's own data header.
 const HEADER: usize = 26;
 const TAG: usize = 16;
 /// IPv6 and UDP.
 const PACKET_HEADER: usize = 48;
-/// What the kernel takes in one send or in one write: bytes, and datagrams.
+/// Maximum number of bytes, and of datagrams, that the kernel accepts in one send or write.
 const RUN_BYTES: usize = 65_000;
 const RUN: usize = 50;
-/// After this much at once there will be more: a nap gathers a larger batch than a poll does.
+/// Packets read at once after which more are expected: a nap gathers a larger batch than a poll.
 const BUSY: usize = 8;
 const NAP: Duration = Duration::from_micros(50);
 
@@ -51,7 +51,7 @@ struct Args {
     peers: Vec<SocketAddr>,
 }
 
-/// What both directions use.
+/// State that both directions share.
 struct Shared {
     tun: std::fs::File,
     socket: Socket,
@@ -59,7 +59,7 @@ struct Shared {
     key: LessSafeKey,
 }
 
-/// The program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     match relay(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,7 +102,7 @@ fn key() -> Result<LessSafeKey> {
     Ok(LessSafeKey::new(key.context("AES-128-GCM")?))
 }
 
-/// The first bytes of the header: a counter and who counts.
+/// Returns the nonce: the header's first bytes, a counter and the sender's id.
 fn nonce(header: &[u8]) -> Option<Nonce> {
     let bytes: [u8; NONCE_LEN] = header.get(..NONCE_LEN)?.try_into().ok()?;
     Some(Nonce::assume_unique_for_key(bytes))

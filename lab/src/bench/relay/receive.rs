@@ -1,4 +1,4 @@
-//! Wire to TUN.
+//! From the wire to the TUN.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Write};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use quinn_udp::{RecvMeta, UdpSockRef};
 use super::transmit::wait;
 use super::{BUSY, HEADER, NAP, PACKET_HEADER, RUN, RUN_BYTES, Shared, TAG, nonce, tun};
 
-/// Buffers given to the kernel at once, each for a coalesced train.
+/// Number of buffers per receive call, each for a coalesced train.
 const UNITS: usize = 8;
 const UNIT: usize = 65_536;
 
@@ -34,7 +34,7 @@ pub fn run(shared: &Shared) -> Result<()> {
     }
 }
 
-/// Takes what is there, opens it in place and says where the packets are. False: nothing there.
+/// Receives and opens datagrams in place; returns their places in `packets`. False: there are none.
 fn receive(shared: &Shared, buffer: &mut [u8], packets: &mut Vec<Range<usize>>) -> Result<bool> {
     let mut metas = [RecvMeta::default(); UNITS];
     let mut units = buffer.chunks_exact_mut(UNIT);
@@ -83,13 +83,13 @@ fn write_all(shared: &Shared, buffer: &[u8], packets: &[Range<usize>]) {
             packet.len() == first.len() && same_flow(packet, first)
         };
         let run = rest[1..].iter().take(longest - 1).take_while(same).count() + 1;
-        // The kernel drops what nobody wants, and may refuse; a network loses packets.
+        // The kernel drops unwanted packets, and may refuse some; a network loses packets.
         let _ = write_run(shared, buffer, &rest[..run]);
         rest = &rest[run..];
     }
 }
 
-/// Everything but the lengths and the checksum.
+/// Compares all header fields except lengths and checksum.
 fn same_flow(a: &[u8], b: &[u8]) -> bool {
     a[6..44] == b[6..44] && a[..4] == b[..4]
 }
@@ -112,7 +112,7 @@ fn write_run(shared: &Shared, buffer: &[u8], run: &[Range<usize>]) -> Result<()>
     for (part, packet) in parts[2..].iter_mut().zip(run) {
         *part = IoSlice::new(payload(packet));
     }
-    // The driver takes a packet whole or not at all.
+    // The driver accepts a packet whole or not at all.
     let _ = (&shared.tun).write_vectored(&parts[..run.len() + 2])?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! TUN to wire.
+//! From the TUN to the wire.
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use quinn_udp::{Transmit, UdpSockRef};
 use super::tun::{self, VIRTIO};
 use super::{BUSY, HEADER, NAP, PACKET_HEADER, RUN, RUN_BYTES, Shared, TAG, nonce};
 
-/// The largest packet a TUN hands out.
+/// Maximum length of a packet from a TUN.
 const LARGEST: usize = 65_536 + VIRTIO;
 
-/// Carries packets until the TUN is gone.
+/// Carries packets until the TUN fails.
 pub fn run(shared: &Shared, peers: Vec<SocketAddr>) -> Result<()> {
     let mut batch = Batch::new(shared, peers);
     loop {
@@ -36,17 +36,17 @@ pub(super) fn wait(on: &impl AsFd, what: PollFlags) -> Result<()> {
     Ok(())
 }
 
-/// Datagrams of one size, back to back as they will be sent. A packet is read to where it stays.
+/// Datagrams of one size, adjacent as they will be sent. Each packet is read to its final place.
 struct Batch<'a> {
     shared: &'a Shared,
     peers: Vec<SocketAddr>,
     bytes: Vec<u8>,
-    /// For all peers but one: sealing destroys the packets.
+    /// Copy for all peers but one: sealing destroys the packets.
     copy: Vec<u8>,
     used: usize,
     datagrams: usize,
     size: usize,
-    /// Read so far.
+    /// Number of packets read so far.
     packets: usize,
     who: [u8; 4],
     counter: u64,
@@ -68,7 +68,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes one packet, or one train. Says whether there was one.
+    /// Reads one packet, or one train; returns whether there was one.
     fn read(&mut self) -> Result<bool> {
         let at = self.used + HEADER;
         let room = &mut self.bytes[at - VIRTIO..at + LARGEST - VIRTIO];
@@ -95,7 +95,7 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
-    /// One datagram of a train: its own lengths; the receiver completes the checksum.
+    /// Adds one datagram of a train, with its own lengths; the receiver completes the checksum.
     fn add_part(&mut self, header: &[u8], payload: &[u8]) -> Result<()> {
         let at = self.used + HEADER;
         let length = PACKET_HEADER + payload.len();
@@ -107,7 +107,7 @@ impl<'a> Batch<'a> {
         self.add(at, length)
     }
 
-    /// Takes the packet that lies at `at`, just behind the batch.
+    /// Adds the packet at `at`, just behind the batch.
     fn add(&mut self, at: usize, length: usize) -> Result<()> {
         let size = HEADER + length + TAG;
         if self.datagrams > 0

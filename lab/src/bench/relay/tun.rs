@@ -11,7 +11,7 @@ use nix::libc;
 pub const VIRTIO: usize = 10;
 /// `VIRTIO_NET_HDR_GSO_UDP_L4`: the packet is a train of UDP datagrams of `gso_size`.
 const UDP_TRAIN: u8 = 5;
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is the kernel's to complete.
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the kernel completes the checksum.
 const NEEDS_CHECKSUM: u8 = 1;
 
 mod raw {
@@ -21,7 +21,7 @@ mod raw {
     nix::ioctl_write_int_bad!(set_offload, libc::TUNSETOFFLOAD);
 }
 
-/// Makes the interface. It goes with the file.
+/// Makes the interface, which ends with the file.
 pub fn open(name: &str) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -39,7 +39,7 @@ pub fn open(name: &str) -> io::Result<File> {
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
     unsafe { raw::set_interface(file.as_raw_fd(), &raw const request) }?;
-    // Kernels before 6.2 know no trains of UDP.
+    // Kernels before 6.2 do not support trains of UDP.
     let trains = libc::TUN_F_USO4 | libc::TUN_F_USO6;
     [libc::TUN_F_CSUM | trains, libc::TUN_F_CSUM]
         .into_iter()
@@ -48,15 +48,15 @@ pub fn open(name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// The size of the datagrams, if the packet behind this header is a train of them.
+/// Returns the size of the datagrams, if the packet behind this header is a train of them.
 pub fn train(header: &[u8]) -> Option<usize> {
     (*header.get(1)? == UDP_TRAIN).then_some(())?;
     let size = u16::from_ne_bytes(header.get(4..6)?.try_into().ok()?);
     (size > 0).then_some(usize::from(size))
 }
 
-/// The header of a UDP packet whose checksum holds the pseudo header only; with `train`, of many
-/// datagrams of this size.
+/// Returns the header of a UDP packet with the checksum of its pseudo header only; with `train`, of
+/// a train of datagrams of this size.
 pub fn header(train: Option<u16>) -> [u8; VIRTIO] {
     let mut header = [0; VIRTIO];
     header[0] = NEEDS_CHECKSUM;

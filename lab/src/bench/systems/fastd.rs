@@ -1,12 +1,12 @@
 //! fastd: every host knows the sending one, which knows all. With one tap it floods; with an
-//! interface per peer in a bridge, the kernel's MLD snooping decides where packets go.
+//! interface per peer in a bridge, the kernel's MLD snooping limits packets to listeners.
 
 use anyhow::{Context, Result};
 
 use super::super::system::{QUEUE, System, bring_up, numbered, system, wait_interface};
 use crate::lab::Host;
 
-/// How fastd gives packets to the kernel.
+/// The interfaces by which fastd passes packets to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Tap,
@@ -69,7 +69,7 @@ pub fn start(hosts: Vec<Host>, mode: Mode) -> Result<System> {
     Ok(system(hosts, interface, processes))
 }
 
-/// A bridge that knows who listens behind which port; one of them asks.
+/// Makes a bridge that snoops listeners per port; one of the bridges is the querier.
 fn bridge(host: &Host, ports: &[String], querier: bool) -> Result<()> {
     let querier = u8::from(querier);
     let mut commands = format!(

@@ -1,4 +1,4 @@
-//! lcroute: a signalling server of its own, everybody linked with everybody.
+//! lcroute with its own signalling server and a mesh of links.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +32,7 @@ fn start_configured(lab: &Lab, hosts: Vec<Host>) -> Result<System> {
     })
 }
 
-/// The same, where all groups of the bench are private.
+/// Does the same, with all groups of the bench private.
 pub fn start_private(lab: &Lab, hosts: Vec<Host>, config: &str) -> Result<System> {
     const KEY: &str = "bench.key";
     let first = hosts.first().context("hosts")?;

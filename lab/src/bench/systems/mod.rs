@@ -1,4 +1,4 @@
-//! Systems under test: each gives hosts an interface on which multicast goes from host to host.
+//! Systems under test: each gives hosts an interface that carries multicast between them.
 //!
 //! ```text
 //!             internet (a router)
@@ -6,10 +6,9 @@
 //!    sender   listener1 listener2 ... idle     all with public addresses, no firewall
 //! ```
 //!
-//! `idle` belongs to the system as the others do, but nobody on it listens: what comes to it is
-//! what the system wastes.
+//! `idle` belongs to the system too, but has no listener: traffic that reaches it is waste.
 //!
-//! Each is set up with what its own manual says.
+//! Each is set up as its own manual describes.
 
 mod fastd;
 mod lcroute;
@@ -23,7 +22,7 @@ use clap::ValueEnum;
 use super::system::System;
 use crate::lab::{Host, Lab, find_program};
 
-/// What can be measured.
+/// A system that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Through {
     /// lcroute, as it was built.
@@ -42,7 +41,7 @@ pub enum Through {
     Openvpn,
 }
 
-/// How a system is to be.
+/// The plan for a system.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Hosts that listen.
@@ -54,14 +53,14 @@ pub struct Plan {
 }
 
 impl Through {
-    /// Its name on the command line.
+    /// Returns its name on the command line.
     #[must_use]
     pub fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The Debian package that it needs and that is not installed.
+    /// Returns the Debian package that it needs and that is not installed.
     #[must_use]
     pub fn missing(self) -> Option<&'static str> {
         let needed: &[(&str, &str)] = match self {
@@ -74,7 +73,7 @@ impl Through {
         needed.iter().find(lacks).map(|(_, package)| *package)
     }
 
-    /// Starts it in a world of its own.
+    /// Starts it in its own world.
     ///
     /// # Errors
     /// Its programs do not start.

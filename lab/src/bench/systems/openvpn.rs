@@ -43,7 +43,7 @@ pub fn start(hosts: Vec<Host>) -> Result<System> {
     Ok(system(hosts, TAP, processes))
 }
 
-/// Makes a key and a certificate; its fingerprint is what others know the host by.
+/// Makes a key and a certificate; returns the fingerprint by which other hosts know this one.
 fn certificate(host: &Host) -> Result<String> {
     let name = format!("/CN={}", host.name());
     host.run(

@@ -1,4 +1,4 @@
-//! The bare relay: the sending host knows the listening ones, nobody else knows anybody.
+//! The bare relay: only the sending host knows other hosts, the listening ones.
 
 use anyhow::Result;
 

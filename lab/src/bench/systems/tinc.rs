@@ -1,4 +1,4 @@
-//! tinc in switch mode: everybody connects to the sending host. Multicast goes to all.
+//! tinc in switch mode: all hosts connect to the sending one. Multicast is flooded.
 
 use std::fs;
 
