@@ -100,7 +100,7 @@ impl Inbox {
 /// Returns the hop limit, and the size of the datagrams in a train.
 fn control(message: &libc::msghdr) -> (Option<i32>, Option<usize>) {
     let (mut hops, mut train) = (None, None);
-    // SAFETY: the kernel has filled `message`, whose buffer and length are still those it was
+    // SAFETY: the kernel has filled `message`; its buffer and length are still those that it was
     // given: the macros walk within them, and both kinds of message hold one integer.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(message);

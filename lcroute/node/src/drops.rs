@@ -1,4 +1,4 @@
-//! The reasons for which a node drops what the router and the links have for one another.
+//! The reasons for which a node drops packets and messages between the router and the links.
 
 use librecast::drop_reasons;
 

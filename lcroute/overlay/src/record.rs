@@ -5,7 +5,7 @@
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the day's key:
 //!   version 8 = 1 | node 256 | made 64 (unix seconds) | good until 64
 //!   | count 8 | count x candidate (as in a description)
-//!   | ed25519 signature 512 over the network's key and all of the above | zeros: 216 or 472 bytes
+//!   | ed25519 signature 512 over the network's key and all above | zeros to 216 or 472 bytes
 //! ```
 //!
 //! Two nodes that have each other's record send connection requests straight to these addresses,

@@ -257,7 +257,7 @@ async fn up(
                 if !matches!(end, Ok(Some(ENOUGH))) {
                     return Sent::Broken;
                 }
-                // writers learn that nobody reads
+                // writers learn that no reader is left
                 local.shutdown(Shutdown::Read);
                 return Sent::All;
             }
