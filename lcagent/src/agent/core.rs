@@ -1,11 +1,11 @@
-//! What an agent does with what it hears: believes or refuses commands, starts jobs, answers, and hands open
-//! commands on to agents that come up. No sockets, files, clocks or processes of its own.
+//! The agent's state machine: verifies commands, starts jobs, answers, and repeats open commands to
+//! agents that start later. No sockets, files, clocks or processes of its own.
 //!
 //! ```text
-//! datagram -> believed? -> for this node? -> allowed? -> Output::Start -> a stream grows -> delivered
+//! datagram -> verified? -> for this node? -> allowed? -> Output::Start -> stream grows -> answered
 //!               |             |                |
-//!             a counter    silence,         refused, and the
-//!                          unless asked     operator is told
+//!             a counter     silence,         refused, with
+//!                         unless asked     an answer
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,117 +39,117 @@ use crate::shared_key::SharedKey;
 
 /// Jobs that run at the same time.
 pub const MAX_RUNNING: usize = 128;
-/// Of these, jobs that one listed key answers for.
+/// Jobs of one listed key among them.
 const MAX_RUNNING_OF_ONE: usize = 64;
 /// Answers that are kept, delivered or not.
 pub const MAX_ANSWERS: usize = 512;
-/// Payloads that are coming in.
+/// Payloads of which parts are missing.
 const MAX_COLLECTING: usize = 16;
-/// Of these, payloads that one listed key answers for.
+/// Payloads of one listed key among them.
 const MAX_COLLECTING_OF_ONE: usize = 4;
-/// A payload without any new part for so long is given up; a repeat of its command begins anew.
+/// Time without a new part after which a payload is dropped; a repeat of its command starts anew.
 const PAYLOAD_IDLE: Duration = Duration::from_secs(120);
-/// Commands kept for agents that come up.
+/// Commands kept for agents that start later.
 const MAX_OPEN: usize = 64;
 /// Bytes of these commands together.
 const MAX_OPEN_BYTES: usize = 256 * 1024;
-/// A delivered answer is kept so long, in case the operator asks again.
+/// Time for which a delivered answer is kept, in case the operator asks again.
 const KEEP: Duration = Duration::from_secs(3600);
-/// An answer that nobody has fetched is kept so long.
+/// Time for which an undelivered answer is kept.
 const KEEP_UNDELIVERED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Missing parts are asked for after so long without a new one; doubled each time.
+/// Time without a new part after which missing parts are requested; doubled each time.
 const ASK: Duration = Duration::from_millis(150);
 /// Upper bound of that doubling.
 const MAX_ASK: Duration = Duration::from_secs(4);
-/// One agent repeats open commands at most this often.
+/// Least time between two repeats of an open command.
 const REPEAT: Duration = Duration::from_secs(2);
-/// When an agent that has come up sends its hellos, in milliseconds.
+/// Times of hellos after the agent's start, in milliseconds.
 const HELLOS: [u64; 4] = [50, 800, 4_000, 20_000];
-/// A clock so many seconds ahead is worth a warning.
+/// Clock difference, in seconds, from which a warning is sent.
 const CLOCK_S: u64 = 60;
-/// Answers to operators whose keys are not known, and as many to those that may do something here and whose command is
-/// not accepted: 4 at once, then one each 10 s (chosen).
+/// Answers to operators with unknown keys; as many go to known operators with refused commands.
+/// Chosen: 4 at once, then one each 10 s.
 const NOTICES: Rate = Rate::every(Duration::from_secs(10), 4);
-/// Addresses of agents with this one's key that are told: more tell nobody more.
+/// Reported addresses of other agents with this agent's key.
 const MAX_TOLD: usize = 8;
 
-/// Who this node is, and who may do what on it.
+/// This node's names, and its policy.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// How it names itself.
+    /// The node's name and labels.
     pub node: NodeInfo,
-    /// Who may do what.
+    /// The rights of each listed key.
     pub policy: Vec<Allow>,
 }
 
-/// How a datagram came.
+/// The arrival of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ingress {
     /// Index of the interface.
     pub via: u32,
-    /// The address that it names as its source.
+    /// The datagram's source address.
     pub source: Ipv6Addr,
 }
 
-/// Where streams are kept.
+/// The storage of streams.
 pub trait Store {
     /// Up to `length` bytes of a job's stream from `offset`.
     fn read(&mut self, job: JobId, offset: u32, length: u32) -> io::Result<Vec<u8>>;
 }
 
-/// What is to be done.
+/// An action for the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send this to the channel, on interface `via` (0: on all).
+    /// Sends a datagram to the channel, on interface `via` (0: on all).
     Channel {
         /// Index of the interface.
         via: u32,
         /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
         datagram: Vec<u8>,
     },
-    /// Send this to an operator's answers, on interface `via` (0: on all).
+    /// Sends a datagram to an operator's answer group, on interface `via` (0: on all).
     Answers {
-        /// The operator whose group it goes to.
+        /// The operator of that group.
         operator: PeerId,
         /// Index of the interface.
         via: u32,
         /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
         datagram: Vec<u8>,
     },
-    /// Write the replay window to disk. Comes before anything that follows from a command.
+    /// Write the replay window to disk. Precedes all outputs that follow from a command.
     Remember,
     /// Write the revocations to disk.
     RememberRevoked,
-    /// Start a job; tell of it by [`Agent::handle_stream`] or [`Agent::handle_refused`].
+    /// Start a job; report by [`Agent::handle_stream`] or [`Agent::handle_refused`].
     Start(Box<Start>),
-    /// End the job; its stream ends with how.
+    /// End the job; its stream ends with a record of the cause.
     Cancel(JobId),
-    /// Give the node's facts to [`Agent::handle_answer`].
+    /// Pass the node's facts to [`Agent::handle_answer`].
     Facts(JobId),
-    /// Give the operator's jobs to [`Agent::handle_answer`].
+    /// Pass the operator's jobs to [`Agent::handle_answer`].
     Jobs {
-        /// The operator that asks for the list.
+        /// The operator that requests the list.
         operator: PeerId,
-        /// The command that asks.
+        /// The requesting command.
         job: JobId,
     },
-    /// An operator hears another agent with this one's key, from this address: told once for each.
+    /// An operator reports another agent with this key at this address; output once each.
     SharedKey(Ipv6Addr),
     /// A job's stream has been delivered.
     Delivered(JobId),
-    /// Nobody needs this job's stream any more.
+    /// A job's stream can be deleted.
     Forget(JobId),
     /// For the audit log: a command that starts no job.
     Audit {
-        /// The operator whose group it goes to.
+        /// The command's operator.
         operator: PeerId,
-        /// What the policy calls him.
+        /// The operator's name in the policy.
         name: Option<String>,
-        /// The command that the line is about.
+        /// The command.
         job: JobId,
-        /// What was asked for.
+        /// The request, in words.
         what: String,
-        /// What came of it.
+        /// The result.
         verdict: String,
     },
 }
@@ -157,50 +157,50 @@ pub enum Output {
 /// A job that may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// Names the command, and the folder of the job.
+    /// The command, and the name of the job's folder.
     pub job: JobId,
-    /// In whose name it runs.
+    /// The operator, and the key that certified it.
     pub principal: Principal,
-    /// What the policy calls him.
+    /// The operator's name in the policy.
     pub name: Option<String>,
     /// Program, arguments and environment.
     pub run: Run,
-    /// As whom and how long.
+    /// User and limits.
     pub permit: Permit,
-    /// What its stream begins with.
+    /// The first bytes of its stream.
     pub preamble: Vec<u8>,
-    /// How the stream is called.
+    /// The stream's name.
     pub stream: Stream,
-    /// What it is answered under, if nobody else may read it.
+    /// The key that seals the answer, if it is private.
     pub seal: Option<AnswerKey>,
 }
 
-/// How the stream of a job is called, and to whom.
+/// The name of a job's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// Its name.
     pub id: StreamId,
-    /// Whether segments say so: the operator reads it.
+    /// Whether segments carry the name: the operator reads it.
     pub named: bool,
 }
 
 impl Stream {
-    /// What segments say.
+    /// Returns the name for segments.
     fn name(self) -> Option<StreamId> {
         self.named.then_some(self.id)
     }
 }
 
-/// What an agent keeps of a job beside its stream.
+/// The part of a job that an agent keeps beside its stream.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// In whose name it runs.
+    /// The operator, and the key that certified it.
     pub principal: Principal,
-    /// What it is answered under, if nobody else may read it.
+    /// The key that seals the answer, if it is private.
     pub seal: Option<AnswerKey>,
-    /// How its stream is called.
+    /// The stream's name.
     pub stream: Stream,
-    /// Whether the operator has all of it.
+    /// Whether the operator has the whole stream.
     pub delivered: bool,
 }
 
@@ -214,18 +214,18 @@ pub struct Agent {
     budget: Budget,
     notices: TokenBucket,
     notices_to_known: TokenBucket,
-    /// Agents with this one's key of which was told.
+    /// Reported addresses of agents with this agent's key.
     shared_with: BTreeSet<Ipv6Addr>,
-    /// Drawn for this run: names the streams that begin in it.
+    /// Drawn for this run; names the streams that begin in it.
     seed: u64,
     random: Random,
     jobs: BTreeMap<JobId, Job>,
-    /// Jobs in the order in which they came, for eviction.
+    /// Jobs in order of arrival, for eviction.
     ages: VecDeque<JobId>,
     collecting: BTreeMap<JobId, Collecting>,
     open: BTreeMap<JobId, Open>,
     outputs: VecDeque<Output>,
-    /// One of either is among the outputs: what follows it will be on disk by then.
+    /// Such an output is queued: later outputs find the state on disk.
     remembering: bool,
     remembering_revoked: bool,
     hellos: usize,
@@ -233,42 +233,42 @@ pub struct Agent {
     counters: BTreeMap<Reason, u64>,
     received: u64,
     begun: u64,
-    /// Where to go on looking for something to send: every answer gets its turn.
+    /// The job after which the search for data to send continues: each gets its turn.
     turn: JobId,
 }
 
 #[derive(Debug)]
 struct Job {
     principal: Principal,
-    /// The listed key that answers for it.
+    /// The listed key that is charged for it.
     sponsor: PeerId,
     via: u32,
     content: Content,
     stream: Stream,
     delivery: Delivery,
     running: bool,
-    /// What it is answered under, if nobody else may read it.
+    /// The key that seals the answer, if it is private.
     seal: Option<AnswerKey>,
-    /// Its operator's key was revoked: it ends, and nobody is told how.
+    /// The operator's key was revoked: the job ends without an answer.
     denied: bool,
-    /// From when on nobody asks for it any more.
+    /// The time at which the answer is dropped.
     forget_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 enum Content {
-    /// Small ones are kept here.
+    /// A small answer, in memory.
     Here(Vec<u8>),
-    /// In the store, under this name.
+    /// A stream in the store, under this name.
     Stored(JobId),
 }
 
-/// What a payload holds.
+/// A decoded payload.
 struct ReadRequest {
     request: Result<Request, WireError>,
-    /// What to seal the answer under.
+    /// The key that seals the answer.
     seal: Option<AnswerKey>,
-    /// False: it is sealed, and for other nodes alone.
+    /// False if it is sealed for other nodes only.
     is_for_us: bool,
 }
 
@@ -276,7 +276,7 @@ struct ReadRequest {
 struct Collecting {
     opened: Opened,
     sponsor: PeerId,
-    /// When something of it came last.
+    /// Arrival of the last part.
     last_seen: Instant,
     collection: Collection,
     envelope: Vec<u8>,
@@ -286,13 +286,13 @@ struct Collecting {
     pause: Duration,
 }
 
-/// A command that is still good for agents that come up.
+/// A command that is still valid for agents that start later.
 #[derive(Debug)]
 struct Open {
     principal: Principal,
-    /// The listed key that answers for it.
+    /// The listed key that is charged for it.
     sponsor: PeerId,
-    /// It revokes a key, and is kept whatever else is.
+    /// It revokes a key, and is never evicted.
     revokes: bool,
     since: Instant,
     not_after: u64,
@@ -303,7 +303,7 @@ struct Open {
 }
 
 impl Open {
-    /// The command that revoked a key.
+    /// Keeps the command that revoked a key.
     fn of_revocation(revoking: &RevokingCommand, principal: Principal, now: Instant) -> Self {
         Self {
             principal,
@@ -324,7 +324,7 @@ impl Open {
 }
 
 impl Agent {
-    /// An agent that comes up. `seed`, drawn for this run of it, is for jitter and the names of streams.
+    /// Makes an agent at its start. `seed` is drawn for this run: jitter, names of streams.
     #[must_use]
     pub fn new(
         key: SecretKey,
@@ -339,7 +339,7 @@ impl Agent {
                 operator: revoking.by,
                 certifier: Some(revoking.under).filter(|under| *under != revoking.by),
             };
-            // those that have expired go with the first timeout
+            // the first timeout removes expired ones
             if let Some(id) = envelope::peek(&revoking.envelope) {
                 open.insert(id, Open::of_revocation(revoking, principal, now));
             }
@@ -371,55 +371,55 @@ impl Agent {
         }
     }
 
-    /// Another configuration; jobs go on.
+    /// Replaces the configuration; jobs continue.
     pub fn configure(&mut self, settings: Settings) {
         self.settings = settings;
     }
 
-    /// The commands seen, as they are to be kept on disk.
+    /// Returns the replay window, to be written to disk.
     #[must_use]
     pub fn replay(&self) -> &ReplayWindow {
         &self.replay
     }
 
-    /// The revoked keys, as they are to be kept on disk.
+    /// Returns the revoked keys, to be written to disk.
     #[must_use]
     pub fn revoked(&self) -> &Revocations {
         &self.revoked
     }
 
-    /// What was refused or dropped, and how often.
+    /// Returns the number of refusals and drops by reason.
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<Reason, u64> {
         &self.counters
     }
 
-    /// Commands for this node that were read, executed or not.
+    /// Returns the number of commands for this node that were read, executed or not.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Jobs that were begun.
+    /// Returns the number of started jobs.
     #[must_use]
     pub fn begun(&self) -> u64 {
         self.begun
     }
 
-    /// Jobs that are known, running or not.
+    /// Returns the number of known jobs, running or not.
     #[must_use]
     pub fn known_jobs(&self) -> usize {
         let stored = |job: &&Job| matches!(job.content, Content::Stored(_));
         self.jobs.values().filter(stored).count()
     }
 
-    /// How many jobs run.
+    /// Returns the number of running jobs.
     #[must_use]
     pub fn running(&self) -> usize {
         self.jobs.values().filter(|j| j.running).count()
     }
 
-    /// A job of an earlier run of this agent, whose stream is in the store.
+    /// Restores a job of an earlier run, with its stream in the store.
     pub fn restore(&mut self, job: JobId, kept: Kept, now: Instant) {
         let mut delivery = Delivery::new(now, 16);
         if kept.delivered {
@@ -446,7 +446,7 @@ impl Agent {
         }
     }
 
-    /// A datagram that came to the channel. `clock`: Unix seconds.
+    /// Handles a datagram from the channel. `clock`: Unix seconds.
     pub fn handle_datagram(&mut self, datagram: &[u8], ingress: Ingress, now: Instant, clock: u64) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
             Kind::Command | Kind::Announced | Kind::CertifiedCommand | Kind::CertifiedAnnounced => {
@@ -471,7 +471,7 @@ impl Agent {
         }
     }
 
-    /// A job's stream in the store has grown to `length` bytes; `ended`: nothing more comes.
+    /// Takes the new length of a job's stored stream; `ended`: it does not grow any more.
     pub fn handle_stream(&mut self, job: JobId, length: u64, ended: bool, now: Instant) {
         if ended && self.jobs.get(&job).is_some_and(|j| j.denied) {
             self.forget(job);
@@ -487,18 +487,18 @@ impl Agent {
         }
     }
 
-    /// A job that was to start does not, and why.
+    /// Takes the reason why a job was not started.
     pub fn handle_refused(&mut self, job: JobId, why: &str, now: Instant) {
         self.count(Refused::NotStarted);
         self.finish(job, &[Record::Refused(why.to_owned())], now);
     }
 
-    /// What was asked for: the last record ends the answer.
+    /// Takes the records of an answer, which ends with the last one.
     pub fn handle_answer(&mut self, job: JobId, records: &[Record], now: Instant) {
         self.finish(job, records, now);
     }
 
-    /// Time has come: see [`poll_timeout`](Self::poll_timeout).
+    /// Does work that is due: see [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant, clock: u64) {
         while self.hello_at().is_some_and(|at| at <= now) {
             self.hellos += 1;
@@ -520,7 +520,7 @@ impl Agent {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_output`](Self::poll_output) has something to do.
+    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_output`](Self::poll_output) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let jobs = self
@@ -539,7 +539,7 @@ impl Agent {
             .min()
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action; none if nothing is due.
     pub fn poll_output(&mut self, store: &mut dyn Store, now: Instant) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             match output {
@@ -571,7 +571,7 @@ impl Agent {
             Content::Stored(name) => store.read(*name, piece.offset, piece.length).ok(),
         };
         let Some(content) = content.filter(|c| c.len() == piece.length as usize) else {
-            // the disk does not give back what it was given: nothing to tell the operator
+            // the disk lost bytes of it: no answer is possible
             self.count(Dropped::Unreadable);
             self.forget(id);
             return None;
@@ -656,10 +656,10 @@ impl Agent {
         }
     }
 
-    /// Tells an operator that his key is not known here. What he has signed is all that he can cause to be sent, no more
-    /// than he has sent himself, and all such operators together get few answers: nobody makes a fleet talk for him.
+    /// Answers an operator with an unknown key: at most one short datagram for each of his own. One
+    /// rate limit for all of them keeps a fleet from being an amplifier.
     fn tell_stranger(&mut self, datagram: &[u8], via: u32, now: Instant) {
-        // whoever it is: to look costs as well
+        // charged before any check: checks cost time too
         if !self.notices.take(1, now) {
             return;
         }
@@ -680,8 +680,8 @@ impl Agent {
         }
     }
 
-    /// Tells an operator who may do something here, and the log, why his command is not accepted. Whoever recorded it can
-    /// cause no more than few answers either, and none with what was accepted before.
+    /// Answers and logs why a known operator's command is not accepted. Replayed recordings cause
+    /// few answers, and none if the command was accepted before.
     fn tell_known(
         &mut self,
         refusal: &Refusal,
@@ -729,7 +729,7 @@ impl Agent {
         {
             return;
         }
-        // what costs comes last, and is paid: by who forged it, or with one of few notices
+        // costly checks last: a forgery is charged to its source, a genuine command takes a notice
         if !self.notices_to_known.ready(now) || !self.budget.may_verify(ingress.source, now) {
             return;
         }
@@ -742,7 +742,7 @@ impl Agent {
         self.tell(said.operator, said.job, ingress.via, &why);
     }
 
-    /// Whether a command that is refused may have been accepted before: somebody may have recorded it.
+    /// Returns whether a refused command may have been accepted before: it may be a recording.
     fn may_have_seen(&self, said: &Unverified, refusal: &Refusal, clock: u64) -> bool {
         let name = Name {
             operator: &said.operator,
@@ -756,13 +756,13 @@ impl Agent {
         };
         match self.replay.check(name, times) {
             Err(ReplayError::Replayed) => true,
-            // of what is good by its time that alone is to be told
+            // a command that is valid by its time is answered only for this reason
             Err(ReplayError::BelowWindow) => !matches!(refusal, Refusal::Replay(_)),
             _ => false,
         }
     }
 
-    /// Answers a command of which nothing is kept.
+    /// Answers a command of which no state is kept.
     fn tell(&mut self, operator: PeerId, job: JobId, via: u32, why: &str) {
         let datagram = self.notice(job, why);
         self.outputs.push_back(Output::Answers {
@@ -772,14 +772,14 @@ impl Agent {
         });
     }
 
-    /// An answer in one segment: it does not name its stream, as there is none that could be continued.
+    /// Makes an answer of one segment, without a stream name: nothing can continue it.
     fn notice(&self, job: JobId, why: &str) -> Vec<u8> {
         let mut stream = Vec::new();
         let node = NodeInfo {
             name: self.settings.node.name.clone(),
             ..NodeInfo::default()
         };
-        // two short texts
+        // two short texts always fit
         let _ = Record::Node(node)
             .encode(&mut stream)
             .and_then(|()| Record::Refused(why.to_owned()).encode(&mut stream));
@@ -791,8 +791,8 @@ impl Agent {
         selector.selects(&self.settings.as_selected(&id))
     }
 
-    /// Refuses for good a command whose payload finds no room: it is remembered, so a repeat of it is not begun after its
-    /// operator was told that it is not.
+    /// Refuses a command for good, as there is no room for its payload. The replay window keeps it:
+    /// a repeat shall not start it after this refusal.
     fn turn_away(&mut self, opened: &Opened, via: u32, now: Instant, clock: u64) {
         if !self.remember(opened, via, clock) || !self.is_selected_by(&opened.command.selector) {
             return;
@@ -810,7 +810,7 @@ impl Agent {
         self.finish(id, &[Record::Refused(why)], now);
     }
 
-    /// Whether the command comes for the first time; from now on it has come.
+    /// Stores the command in the replay window; returns whether it is new.
     fn remember(&mut self, opened: &Opened, via: u32, clock: u64) -> bool {
         let (operator, command) = (opened.operator, &opened.command);
         let sponsor = self.sponsor(&principal_of(opened));
@@ -826,7 +826,7 @@ impl Agent {
         };
         if let Err(e) = self.replay.accept(name, times) {
             self.count(Refused::from(e));
-            // others came while its payload did
+            // newer commands arrived before its payload
             if e != ReplayError::Replayed {
                 self.tell(operator, command.job(&operator), via, &e.to_string());
             }
@@ -838,7 +838,7 @@ impl Agent {
         true
     }
 
-    /// Whether one more payload of this key may come in; who has many gives way to who has few.
+    /// Makes room for a payload of this key, from a key with more; false without room.
     fn has_room_to_collect(&mut self, sponsor: &PeerId) -> bool {
         let held = || {
             self.collecting
@@ -855,7 +855,7 @@ impl Agent {
         victim.is_some_and(|id| self.collecting.remove(&id).is_some())
     }
 
-    /// The listed key that answers for what is done in this name.
+    /// Returns the listed key that is charged for this principal.
     fn sponsor(&self, principal: &Principal) -> PeerId {
         let certifier = principal
             .certifier
@@ -867,7 +867,7 @@ impl Agent {
         self.settings.knows(key)
     }
 
-    /// Whether the command is under way here already; then nobody needs to hear it from this agent soon.
+    /// Returns whether the command is known here; puts off its repetition.
     fn is_repeat(&mut self, id: JobId, datagram: &[u8], now: Instant) -> bool {
         if let Some(open) = self.open.get_mut(&id)
             && open.envelope == datagram
@@ -906,7 +906,7 @@ impl Agent {
             self.budget.genuine(ingress.source, now);
             collecting.last_seen = now;
             collecting.parts.push(datagram.to_vec());
-            // more is on its way
+            // more parts are probably on their way
             collecting.ask_at = now + ASK;
             collecting.pause = ASK;
         }
@@ -917,7 +917,7 @@ impl Agent {
                     return Ok(());
                 };
                 collecting.opened.command.payload = whole?;
-                // a key may have been revoked since the command came, and time goes by
+                // the key may have been revoked, or the command expired, since it came
                 let principal = principal_of(&collecting.opened);
                 let standing = self.settings.standing(&self.revoked, &principal);
                 let refused = match standing {
@@ -934,7 +934,7 @@ impl Agent {
                         Refused::Expired => "expired while it came in",
                         _ => "this node's [[allow]] does not list your key any more",
                     };
-                    // of a revoked key nobody is told anything
+                    // a revoked key gets no answer
                     if reason != Refused::Revoked {
                         self.tell(principal.operator, id, collecting.via, why);
                     }
@@ -953,7 +953,7 @@ impl Agent {
         }
     }
 
-    /// A command that is believed, with its payload.
+    /// Accepts a verified command with its whole payload.
     fn accept(
         &mut self,
         opened: &Opened,
@@ -994,7 +994,7 @@ impl Agent {
             .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
         if !is_for_us || others || !command.selector.selects(&node) {
             let mut job = self.job(id, opened, via, Delivery::resting(now));
-            // nobody asks after the command's time; a day is more than most have
+            // `KEEP` outlasts most commands
             job.forget_at = Some(now + KEEP);
             self.insert(id, job);
             self.finish(id, &[Record::NotSelected], now);
@@ -1043,7 +1043,7 @@ impl Agent {
     fn execute(&mut self, id: JobId, opened: &Opened, what: What, now: Instant) {
         let operator = opened.operator;
         match what {
-            // has its own way
+            // handled by `revoke`
             What::Revoke(_) => {}
             What::Facts => self.outputs.push_back(Output::Facts(id)),
             What::Jobs => self.outputs.push_back(Output::Jobs { operator, job: id }),
@@ -1087,7 +1087,7 @@ impl Agent {
         }
     }
 
-    /// From now on the agent executes no command of this key.
+    /// Revokes a key: the agent executes none of its commands any more.
     fn revoke(
         &mut self,
         id: JobId,
@@ -1101,7 +1101,7 @@ impl Agent {
         let certifier = if key == operator || policy::may_revoke(policy, &operator, labels, &key) {
             None
         } else if self.knows(&operator) && !self.knows(&key) {
-            // without proof that it did certify it: it could make one, and nothing of others is touched
+            // needs no proof: it could certify the key, and commands under other keys stay valid
             Some(operator)
         } else {
             self.refuse(id, operator, line, &NotExecuted::MayNotRevoke, now);
@@ -1138,7 +1138,7 @@ impl Agent {
         self.finish(id, &[Record::Done], now);
     }
 
-    /// Ends a job of a revoked key; nobody gets its answer.
+    /// Ends a job of a revoked key without an answer.
     fn deny(&mut self, id: JobId, now: Instant) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -1197,7 +1197,7 @@ impl Agent {
         })));
     }
 
-    /// Counts, logs and answers that a command is not executed.
+    /// Counts, logs and answers a command that is not executed.
     fn refuse(
         &mut self,
         id: JobId,
@@ -1223,7 +1223,7 @@ impl Agent {
         });
     }
 
-    /// Ends an answer that is kept here with its last records.
+    /// Ends an answer in memory with its last records.
     fn finish(&mut self, id: JobId, records: &[Record], now: Instant) {
         let preamble = self.preamble();
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -1310,7 +1310,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The operator of one of our jobs hears several agents with our key.
+    /// Handles an operator's report of several agents with our key.
     fn handle_shared_key(
         &mut self,
         datagram: &[u8],
@@ -1392,7 +1392,7 @@ impl Agent {
         }
     }
 
-    /// Keeps a command for agents that come up; who has many of them gives way to who has few.
+    /// Keeps a command for agents that start later, or evicts one of a key with more.
     fn keep_open(&mut self, id: JobId, open: Open) {
         loop {
             let kept = || self.open.iter().filter(|(_, o)| !o.revokes);
@@ -1431,16 +1431,16 @@ impl Agent {
         }
     }
 
-    /// What every answer begins with.
+    /// Returns the first record of every answer.
     fn preamble(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // the configuration was checked: names and labels are short
+        // the configuration has checked their lengths
         let _ = Record::Node(self.settings.node.clone()).encode(&mut bytes);
         bytes
     }
 
-    /// Keeps an answer. When there are too many, one of a job that does not run goes, of the key that has most of them:
-    /// the oldest delivered or small one, else the oldest.
+    /// Stores an answer. A full table drops one of the key with the most ended jobs: its oldest
+    /// delivered or in-memory answer, else its oldest.
     fn insert(&mut self, id: JobId, job: Job) {
         if self.jobs.len() >= MAX_ANSWERS {
             let ended = || self.ages.iter().filter(|j| !self.jobs[*j].running);
@@ -1489,7 +1489,7 @@ impl Settings {
         policy::knows(&self.policy, key, &self.node.labels)
     }
 
-    /// How this node stands to who acts in this name.
+    /// Returns how this node trusts this principal.
     fn standing(&self, revoked: &Revocations, principal: &Principal) -> Standing {
         if revoked.covers(principal) {
             Standing::Revoked
@@ -1502,7 +1502,7 @@ impl Settings {
         }
     }
 
-    /// This node, as selectors see it.
+    /// Returns this node in the form that selectors match.
     fn as_selected<'a>(&'a self, id: &'a str) -> Node<'a> {
         Node {
             name: &self.node.name,
@@ -1519,8 +1519,8 @@ fn principal_of(opened: &Opened) -> Principal {
     }
 }
 
-/// Of what listed keys hold in a table that is full, what makes room for something of `sponsor`: the oldest of the key
-/// that holds most, if that is more than `sponsor` would then hold.
+/// Returns the entry of a full table that gives way to one of `sponsor`: the oldest of the key with
+/// the most, if `sponsor` would have no more.
 fn oldest_of_largest(
     held: impl Iterator<Item = (JobId, PeerId, Instant)>,
     sponsor: &PeerId,

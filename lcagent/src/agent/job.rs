@@ -1,15 +1,15 @@
-//! A job's folder: what the agent hands to the supervisor, and what that leaves behind.
+//! A job's folder: input of the supervisor, and its results.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `spec` | whose job it is, and as what it runs (JSON) |
-//! | `request` | what is to be run (module `request`) |
+//! | `spec` | the job's principal, user and limits (JSON) |
+//! | `request` | the request (module `request`) |
 //! | `stream` | the answer so far: records |
 //! | `lock` | locked by the supervisor while it lives; its process id |
-//! | `traces` | how its processes are found without the supervisor (JSON) |
-//! | `cancel` | is there if the job is to be ended |
-//! | `ended` | is there once the stream is whole: its last record |
-//! | `delivered` | is there once the operator has it |
+//! | `traces` | data that finds its processes without the supervisor (JSON) |
+//! | `cancel` | exists if the job shall end |
+//! | `ended` | exists once the stream is whole: its last record |
+//! | `delivered` | exists once the operator has the stream |
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
@@ -39,48 +39,48 @@ pub struct JobDir {
     path: PathBuf,
 }
 
-/// What a supervisor runs.
+/// The work of a supervisor.
 pub struct Work {
     pub run: Run,
-    /// As whom, how long, and how much it may say.
+    /// User and limits.
     pub permit: Permit,
-    /// What is executed in place of the program that was named.
+    /// Executed in place of the program that the command names.
     pub program: Option<PathBuf>,
-    /// How its stream is called.
+    /// The stream's name.
     pub stream: Option<StreamId>,
 }
 
-/// Whose job it is, and as what it runs.
+/// A job's principal, user and limits.
 #[derive(Debug, Serialize, Deserialize)]
 struct Spec {
     operator: PeerId,
-    /// Who has certified him.
+    /// The key that certified the operator.
     certifier: Option<PeerId>,
-    /// What the policy calls him.
+    /// The operator's name in the policy.
     name: Option<String>,
     user: Option<String>,
     time_ms: u64,
     output: u64,
     memory: Option<u64>,
-    /// When it came, in Unix seconds, and in milliseconds for the order of what came within one.
+    /// Arrival in Unix seconds; `at_ms` in milliseconds, for the order within a second.
     at: u64,
     #[serde(default)]
     at_ms: u64,
-    /// What runs, for people.
+    /// The command line, for people.
     line: String,
-    /// What to execute in place of the program that was named.
+    /// Executed in place of the program that the command names.
     program: Option<PathBuf>,
-    /// What its answer is sealed under.
+    /// The key that seals the answer.
     seal: Option<AnswerKey>,
-    /// How its stream is called; none: an earlier version began it.
+    /// The stream's name; none if an earlier version started the job.
     #[serde(default)]
     stream: Option<Stream>,
-    /// When this folder was made, in nanoseconds of Unix time, where the file system tells: a copy was made at another time.
+    /// Creation of this folder in nanoseconds of Unix time, if known. A copy's differs.
     #[serde(default)]
     made: Option<u64>,
 }
 
-/// What a supervisor leaves for its agent.
+/// A supervisor's notes for its agent.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct NotedTraces {
     leader: Option<Leader>,
@@ -90,16 +90,16 @@ struct NotedTraces {
 /// Longest command in a list of jobs, in characters.
 const MAX_LINE: usize = 256;
 
-/// Appends `bytes` or nothing: half a record would swallow the next one.
+/// Appends `bytes` wholly or not at all: half a record would corrupt the next one.
 pub fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let before = file.metadata()?.len();
     file.write_all(bytes).inspect_err(|_| {
-        // to make it shorter takes no room
+        // truncation needs no space
         let _ = file.set_len(before);
     })
 }
 
-/// How long a stream is up to its last whole record, and that record if it is one that ends an answer.
+/// Returns a stream's length up to its last whole record, and that record if it ends an answer.
 fn whole_records(path: &Path) -> io::Result<(u64, Vec<u8>)> {
     let mut file = BufReader::new(File::open(path)?);
     let length = file.get_ref().metadata()?.len();
@@ -134,7 +134,7 @@ pub struct JobDirs {
 }
 
 impl JobDirs {
-    /// The folders in `path`, which is made if it is missing.
+    /// Opens the folders in `path`, which is created if it is missing.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -143,13 +143,13 @@ impl JobDirs {
         Ok(Self { path })
     }
 
-    /// The folder of a job.
+    /// Returns the folder of a job.
     #[must_use]
     pub fn job(&self, job: JobId) -> JobDir {
         JobDir::at(self.path.join(job.to_string()))
     }
 
-    /// All jobs that have one.
+    /// Returns all jobs with a folder.
     pub fn all(&self) -> io::Result<Vec<JobId>> {
         let names = fs::read_dir(&self.path)?.filter_map(|e| Some(e.ok()?.file_name()));
         Ok(names.filter_map(|n| n.to_str()?.parse().ok()).collect())
@@ -166,7 +166,7 @@ impl Store for JobDirs {
 }
 
 impl JobDir {
-    /// The folder at `path`.
+    /// Returns the folder at `path`.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self { path }
@@ -181,7 +181,7 @@ impl JobDir {
         self.path.join(name)
     }
 
-    /// Makes it, for a job that is to start as `run`. `program`: what to execute in place of the one that is named.
+    /// Creates it for a job of `run`. `program` is executed in place of the named one.
     pub fn create(&self, start: &Start, run: Run, program: Option<PathBuf>) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.path)?;
         let spec = Spec {
@@ -215,7 +215,7 @@ impl JobDir {
         self.write("stream", &start.preamble)
     }
 
-    /// What to run.
+    /// Returns the work to do.
     pub fn read(&self) -> io::Result<Work> {
         let spec = self.spec()?;
         let request = Request::decode(&fs::read(self.file("request"))?);
@@ -236,7 +236,7 @@ impl JobDir {
         })
     }
 
-    /// Whose job it is, and what the policy called him.
+    /// Returns the job's principal and his name in the policy.
     pub fn principal(&self) -> io::Result<(Principal, Option<String>)> {
         let spec = self.spec()?;
         let principal = Principal {
@@ -246,7 +246,7 @@ impl JobDir {
         Ok((principal, spec.name))
     }
 
-    /// What a later run of the agent goes on with.
+    /// Returns the state from which a later run of the agent continues.
     pub fn kept(&self) -> io::Result<Kept> {
         let spec = self.spec()?;
         let unnamed = Stream {
@@ -254,7 +254,7 @@ impl JobDir {
             named: false,
         };
         let mut stream = spec.stream.unwrap_or(unnamed);
-        // what a copy of the folder goes on with is another stream: the original may go on as well
+        // a copy of the folder continues under another stream name: the original may continue too
         if let Some(made) = self.made_as_copy(&spec) {
             stream.id = stream.id.of_copy(made);
         }
@@ -269,7 +269,7 @@ impl JobDir {
         })
     }
 
-    /// When this folder was made, if it is a copy of the job's.
+    /// Returns the creation time of this folder if it is a copy of the job's.
     fn made_as_copy(&self, spec: &Spec) -> Option<u64> {
         let made = self.made()?;
         spec.made.is_some_and(|then| then != made).then_some(made)
@@ -281,7 +281,7 @@ impl JobDir {
         u64::try_from(since.as_nanos()).ok()
     }
 
-    /// How it is, if it is one of `operator`'s, behind what to order jobs by.
+    /// Returns the job's state with its sort key, if it is a job of `operator`.
     pub fn state_for(&self, job: JobId, operator: &PeerId) -> Option<((u64, u64), JobState)> {
         let spec = self.spec().ok().filter(|s| s.operator == *operator)?;
         let how = self.progress().ok()?.1.then(|| match self.end() {
@@ -301,31 +301,31 @@ impl JobDir {
         Ok(serde_json::from_slice(&fs::read(self.file("spec"))?)?)
     }
 
-    /// The stream's end, to write on.
+    /// Opens the stream for appending.
     pub fn stream(&self) -> io::Result<File> {
         OpenOptions::new().append(true).open(self.file("stream"))
     }
 
-    /// How long the stream is, and whether it is whole.
+    /// Returns the stream's length, and whether it is whole.
     pub fn progress(&self) -> io::Result<(u64, bool)> {
-        // in this order: what is whole does not grow
+        // in this order: a whole stream does not grow
         let ended = self.file("ended").exists();
         Ok((fs::metadata(self.file("stream"))?.len(), ended))
     }
 
-    /// The last record of a stream that is whole.
+    /// Returns the last record of a whole stream.
     pub fn end(&self) -> Option<Record> {
         let bytes = fs::read(self.file("ended")).ok()?;
         Record::decode(&bytes).ok()??.1
     }
 
-    /// For the supervisor: notes how the job's processes are found without it.
+    /// Notes, for the supervisor, data that finds the job's processes without it.
     pub fn note_traces(&self, leader: Option<Leader>, group: Option<PathBuf>) -> io::Result<()> {
         let traces = NotedTraces { leader, group };
         self.write("traces", &serde_json::to_vec(&traces)?)
     }
 
-    /// How the processes of the job are found, as far as its supervisor came. In a copy of its folder none are its own.
+    /// Returns the traces of the job's processes, as far as noted; a copy of the folder has none.
     pub fn traces(&self) -> Traces {
         let spec = self.spec().ok();
         let spec = spec.filter(|spec| self.made_as_copy(spec).is_none());
@@ -348,8 +348,8 @@ impl JobDir {
         }
     }
 
-    /// Ends a stream whose supervisor has gone without a word. What it wrote last may be cut short: that goes; and the
-    /// last record may be there already.
+    /// Ends a stream whose supervisor died. Truncates it after the last whole record, which may
+    /// already be its end.
     pub fn close_lost(&self) -> io::Result<()> {
         let (whole, last) = whole_records(&self.file("stream"))?;
         let mut file = self.stream()?;
@@ -370,30 +370,30 @@ impl JobDir {
         self.set_ended(&bytes)
     }
 
-    /// The stream is whole: it ends with `bytes`.
+    /// Marks the stream as whole, with `bytes` as its last record.
     pub fn set_ended(&self, bytes: &[u8]) -> io::Result<()> {
-        // what is there is whole, whenever somebody looks
+        // atomic: readers find the whole record or no file
         librecast::durable::replace(&self.file("ended"), bytes)
     }
 
-    /// The operator has it.
+    /// Marks the stream as delivered to the operator.
     pub fn set_delivered(&self) -> io::Result<()> {
         self.write("delivered", b"")
     }
 
-    /// Whether the operator has it.
+    /// Returns whether the operator has the stream.
     #[must_use]
     pub fn is_delivered(&self) -> bool {
         self.file("delivered").exists()
     }
 
-    /// Whether the job is to be ended.
+    /// Returns whether the job shall end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.file("cancel").exists()
     }
 
-    /// For the supervisor: holds the folder as long as it lives.
+    /// Locks the folder for the supervisor's life.
     pub fn lock(&self) -> io::Result<Flock<File>> {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(false).mode(0o600);
@@ -404,7 +404,7 @@ impl JobDir {
         Ok(lock)
     }
 
-    /// Whether nobody supervises it: what cannot be looked at, as descriptors or memory have run out, may well live.
+    /// Returns whether no supervisor lives. A lock that cannot be read counts as held.
     pub fn is_abandoned(&self) -> bool {
         match File::open(self.file("lock")) {
             Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_ok(),
@@ -412,7 +412,7 @@ impl JobDir {
         }
     }
 
-    /// The supervisor, if it lives and has said which process it is.
+    /// Returns the supervisor's process, if it lives and has written its id.
     pub fn supervisor(&self) -> Option<Pid> {
         let file = File::open(self.file("lock")).ok()?;
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
@@ -424,7 +424,7 @@ impl JobDir {
         }
     }
 
-    /// Has the job ended by its supervisor.
+    /// Makes the supervisor end the job.
     pub fn cancel(&self) -> io::Result<()> {
         self.write("cancel", b"")?;
         if let Some(pid) = self.supervisor() {
@@ -456,7 +456,7 @@ mod tests {
         bytes
     }
 
-    /// A job's folder with this stream, of which a supervisor that has gone wrote the last byte.
+    /// Makes a job's folder with this stream, whose supervisor is gone.
     fn lost(stream: &[u8]) -> (tempfile::TempDir, JobDir) {
         let dir = tempfile::tempdir().unwrap();
         let job = JobDir::at(dir.path().to_owned());
@@ -512,7 +512,7 @@ mod tests {
         assert_eq!(job.kept().unwrap().stream, start.stream);
         assert!(job.traces().mark.is_some());
         let Some(made) = job.made() else {
-            return; // this file system does not tell
+            return; // this file system keeps no creation times
         };
         fs::create_dir(&copy).unwrap();
         for file in ["spec", "request", "stream"] {

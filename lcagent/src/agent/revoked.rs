@@ -1,35 +1,35 @@
-//! Revoked keys: by their own word, by that of who certified them, or by a key that
-//! the policy lets revoke. Kept on disk, with the command that said so: agents that were away are told it.
+//! Keys revoked by themselves, by their certifier, or by a key that the policy lets revoke. Kept on
+//! disk with the revoking command, which agents repeat to agents that were away.
 //!
-//! There is always room for keys that the policy lists: it bounds them. Of other keys there can be any number, so each
-//! listed key may have [`MAX_OF_ONE`] of them revoked, those that keys it has certified say of themselves included: nobody
-//! can fill up the room of another.
+//! Keys that the policy lists always find room. Of other keys, each listed key may have
+//! [`MAX_OF_ONE`] revoked. Keys that it certified, and that revoke themselves, count too. So no key
+//! can use up another's room.
 
 use std::collections::BTreeMap;
 
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-/// Most keys that the policy does not list and that one which it lists may have revoked.
+/// Bound of revoked keys that the policy does not list, for each listed key.
 pub const MAX_OF_ONE: usize = 256;
 
-/// In whose name something is done.
+/// The keys under which a command is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Principal {
-    /// Who has signed it.
+    /// The signer.
     pub operator: PeerId,
-    /// Who has certified him, if a certificate came along.
+    /// The key that certified the signer, if a certificate came along.
     pub certifier: Option<PeerId>,
 }
 
-/// A key that is not trusted any more, and the command that said so.
+/// A key that is not trusted any more, and the revoking command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     /// The revoked key.
     pub key: PeerId,
-    /// Only as far as this one has certified it; none: altogether.
+    /// Only with this key's certificates; none: altogether.
     pub certifier: Option<PeerId>,
-    /// Who has said so, and until when that is told on, in Unix seconds.
+    /// The revoking command.
     pub revoking: RevokingCommand,
 }
 
@@ -38,16 +38,16 @@ pub struct Revocation {
 pub struct RevokingCommand {
     /// The operator that signed it.
     pub by: PeerId,
-    /// The listed key that answers for it: his, or who certified him.
+    /// The listed key that is charged for it: his, or his certifier's.
     pub under: PeerId,
-    /// Until then agents repeat it to nodes that were away, in Unix seconds.
+    /// Unix seconds until which agents repeat it to nodes that were away.
     pub not_after: u64,
     /// The command as it was signed.
     pub envelope: Vec<u8>,
 }
 
 impl Revocation {
-    /// Whether it holds for what is done in this name.
+    /// Returns whether it revokes this principal.
     #[must_use]
     pub fn covers(&self, principal: &Principal) -> bool {
         match self.certifier {
@@ -57,11 +57,11 @@ impl Revocation {
     }
 }
 
-/// All revocations that an agent has heard of.
+/// All revocations that an agent knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations(BTreeMap<(PeerId, Option<PeerId>), Kept>);
 
-/// One of them, and its line in the file: to write the text of an envelope takes long, and all are written for each.
+/// A revocation and its line in the file, cached: each write needs all, and encoding is slow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
     revoking: RevokingCommand,
@@ -83,14 +83,14 @@ struct Line {
 }
 
 impl Revocations {
-    /// Keeps one, the last word where it was said before; false if there is no room. `listed`: the policy lists the key.
+    /// Stores or replaces a revocation; false without room. `listed`: the policy lists the key.
     pub fn add(&mut self, revocation: Revocation, listed: bool) -> bool {
         let Revocation {
             key,
             certifier,
             revoking,
         } = revocation;
-        // what is said again is said perhaps to more nodes and for longer
+        // a repetition may have a wider selector and a later end
         let again = self.0.contains_key(&(key, certifier));
         if !again && self.0.contains_key(&(key, None)) {
             return true;
@@ -105,7 +105,7 @@ impl Revocations {
             }
         }
         if certifier.is_none() {
-            // what goes without saying from now on
+            // implied from now on
             self.0
                 .retain(|(other, by), _| *by != Some(key) && (*other != key || by.is_none()));
         }
@@ -122,12 +122,12 @@ impl Revocations {
             not_after: revoking.not_after,
             envelope: bs58::encode(&revoking.envelope).into_string(),
         };
-        // plain texts and numbers: that always works
+        // plain texts and numbers never fail
         let line = serde_json::to_string(&line).unwrap_or_default() + "\n";
         self.0.insert((key, certifier), Kept { revoking, line });
     }
 
-    /// Whether one holds for what is done in this name.
+    /// Returns whether this principal is revoked.
     #[must_use]
     pub fn covers(&self, principal: &Principal) -> bool {
         let altogether = |key: &PeerId| self.0.contains_key(&(*key, None));
@@ -137,18 +137,18 @@ impl Revocations {
             || self.0.contains_key(&as_certified)
     }
 
-    /// What was said of all of them.
+    /// Returns all revoking commands.
     pub fn iter(&self) -> impl Iterator<Item = &RevokingCommand> {
         self.0.values().map(|kept| &kept.revoking)
     }
 
-    /// As they are kept on disk: JSON lines.
+    /// Returns the file's content: JSON lines.
     #[must_use]
     pub fn encode(&self) -> String {
         self.0.values().map(|kept| kept.line.as_str()).collect()
     }
 
-    /// Reads them; the number of the line that is none, if there is one.
+    /// Decodes the file's content; an error is the number of the bad line.
     pub fn decode(text: &str) -> Result<Self, usize> {
         let mut all = Self::default();
         for (n, line) in (1_usize..).zip(text.lines()) {
@@ -259,7 +259,7 @@ mod tests {
         assert!(all.add(revocation(1, Some(6)), false), "of another");
         let of_thief = |all: &Revocations| all.iter().filter(|t| t.under == key(thief)).count();
         assert_eq!(of_thief(&all), MAX_OF_ONE);
-        // by his own word
+        // revoked by the key itself
         let mut own = revocation(thief, None);
         own.revoking.under = key(thief);
         assert!(all.add(own, true), "a listed key");

@@ -46,30 +46,30 @@ use crate::record::Record;
 use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
 use crate::request::Run;
 
-/// Between two looks at interfaces.
+/// Time between two checks of interfaces.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks at jobs of an earlier run.
+/// Time between two checks of jobs of an earlier run.
 const ADOPTED_INTERVAL: Duration = Duration::from_millis(100);
-/// What could not be written is written again after so long.
+/// Time after which a failed write is repeated.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Between two requests to lcroute for this node's labels.
+/// Time between two requests to lcroute for this node's labels.
 const LABELS: Duration = Duration::from_secs(5);
-/// Jobs in a list of them: the latest.
+/// Jobs in a list: the latest.
 const MAX_LISTED: usize = 128;
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Configuration file; none: [`DEFAULT_PATH`](super::config::DEFAULT_PATH) if it exists.
     pub config: Option<PathBuf>,
-    /// Where keys, jobs and logs are.
+    /// The folder of keys, jobs and logs.
     pub state_dir: Option<PathBuf>,
-    /// Socket of who runs jobs, in place of this process's children.
+    /// Socket of the service that runs jobs in place of this process's children.
     pub jobs: Option<PathBuf>,
 }
 
-/// Where an agent keeps its things by default.
+/// Returns the default folder of an agent's state.
 #[must_use]
 pub fn default_state_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
@@ -78,7 +78,7 @@ pub fn default_state_dir() -> PathBuf {
     crate::files::user_dir("XDG_STATE_HOME", ".local/state").join("lcagent")
 }
 
-/// Runs until told to stop.
+/// Runs until a signal stops it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let config = Config::load(options.config.as_deref())?;
     let state = options.state_dir.clone().unwrap_or_else(default_state_dir);
@@ -103,7 +103,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Who may write to the folder could have commands run twice, or those of revoked keys.
+/// Refuses a folder that other users can write: they could replay commands, or undo revocations.
 fn check_state(state: &Path) -> anyhow::Result<()> {
     let meta = fs::metadata(state).with_context(|| state.display().to_string())?;
     let mode = meta.mode() & 0o7777;
@@ -117,7 +117,7 @@ fn check_state(state: &Path) -> anyhow::Result<()> {
     Err(ExitError::new(Exit::NotPermitted, message).into())
 }
 
-/// What signals ask for.
+/// Requests by signals.
 struct Flags {
     wake: EventFd,
     stop: AtomicBool,
@@ -155,45 +155,45 @@ struct Shell {
     agent: Agent,
     channel: Ipv6Addr,
     interfaces: Vec<String>,
-    /// Those of them that cannot be listened to: that was said.
+    /// Interfaces without multicast or absent, already logged.
     missing: Vec<String>,
     modules: PathBuf,
     network: Network,
-    /// The configuration's, without what lcroute adds.
+    /// The configuration's settings, without the labels from lcroute.
     settings: Settings,
-    /// What lcroute on this host says, asked on a thread of its own.
+    /// The reply of lcroute on this host, from a thread of its own.
     local: Arc<Mutex<Option<LocalNode>>>,
     added: BTreeMap<String, String>,
     jobs: JobDirs,
-    /// Socket of who runs jobs, if this process does not.
+    /// Socket of the service that runs jobs, if this process does not.
     runner: Option<PathBuf>,
     audit: Audit,
-    /// All children of this process are supervisors, and what those leave behind becomes a child of it.
+    /// All children are supervisors, and this process becomes the parent of their orphans.
     has_supervisors_only: bool,
     /// Jobs that have not ended.
     running: BTreeMap<JobId, Watch>,
-    /// Why it cannot go on.
+    /// The error that ends the agent.
     fatal: Option<io::Error>,
-    /// Why the commands that were seen are not on disk, and when that is tried again. No job starts meanwhile.
+    /// The error of the last write of the replay window, and the next try. No job starts before.
     not_remembered: Option<(io::Error, Instant)>,
     service: Service,
     metrics: Served,
 }
 
-/// How the end of a job will be noticed.
+/// The way in which the end of a job is noticed.
 enum Watch {
-    /// Its supervisor tells.
+    /// Its supervisor reports it.
     Supervised(Supervised),
-    /// The supervisor is of an earlier run, and has to be looked at.
+    /// The supervisor is of an earlier run, and is polled.
     Adopted,
-    /// The supervisor has gone without a word, and that could not be written down: tried again then.
+    /// The supervisor died and the stream's end could not be written; next attempt.
     Lost(Instant),
 }
 
-/// A supervisor: a child, or somebody at the other end of a socket.
+/// A supervisor: a child, or a process at the other end of a socket.
 struct Supervised {
     child: Option<Child>,
-    /// Tells of news, and ends with it.
+    /// Carries a byte for each change; closes with the supervisor.
     pokes: File,
 }
 
@@ -227,7 +227,7 @@ impl Shell {
         tell_of_users(&config.settings);
         let woken = Arc::clone(&flags);
         let mut metrics = Served::new("lcagent", move || {
-            // a counter that is full wakes as well
+            // a full counter wakes as well
             let _ = woken.wake.write(1);
         });
         serve_metrics(&mut metrics, config.metrics.as_ref())?;
@@ -275,13 +275,13 @@ impl Shell {
         })
     }
 
-    /// Takes over what an earlier run of this agent has left.
+    /// Restores the jobs of an earlier run.
     fn restore(&mut self) -> io::Result<()> {
         let now = Instant::now();
         for job in self.jobs.all()? {
             let dir = self.jobs.job(job);
             let Ok(kept) = dir.kept() else {
-                // made, but not far enough to be a job
+                // its creation was not completed
                 dir.remove()?;
                 continue;
             };
@@ -337,7 +337,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Says which of the interfaces that the configuration names are not there, and when they are.
+    /// Logs configured interfaces that became unusable, or usable again.
     fn tell_of_interfaces(&mut self) {
         let there = self.network.interface_names();
         let missing = |name: &&String| !there.contains(&name.as_str());
@@ -353,7 +353,7 @@ impl Shell {
         self.missing = missing;
     }
 
-    /// Where the agent listens on lcroute's interface, the labels of the node's certificate are added to its own.
+    /// Adds the labels of the node's certificate, if the agent has lcroute's interface.
     fn take_labels(&mut self) {
         let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
         let here = local
@@ -373,7 +373,7 @@ impl Shell {
         self.agent.configure(settings);
     }
 
-    /// Until something comes or it is time; the jobs of which there is news.
+    /// Waits for input or the next timeout; returns the jobs whose supervisors reported.
     fn wait(&mut self) -> io::Result<Vec<JobId>> {
         let adopted = |watch: &Watch| matches!(watch, Watch::Adopted);
         let turn = if self.running.values().any(adopted) {
@@ -411,7 +411,7 @@ impl Shell {
         Ok(ended)
     }
 
-    /// A supervisor says that there is news, or has ended.
+    /// Handles a supervisor's report, or its end.
     fn report_stream(&mut self, job: JobId) {
         let Some(Watch::Supervised(supervised)) = self.running.get_mut(&job) else {
             return;
@@ -445,7 +445,7 @@ impl Shell {
         }
     }
 
-    /// Tells the core how far a job is. `gone`: its supervisor is not there any more.
+    /// Passes a job's progress to the core. `gone`: its supervisor has ended.
     fn look_at(&mut self, job: JobId, gone: bool) {
         let dir = self.jobs.job(job);
         let Ok((_, mut ended)) = dir.progress() else {
@@ -453,14 +453,14 @@ impl Shell {
             return;
         };
         if gone && !ended {
-            // a supervisor that went without a word: power, memory that ran out, a full disk, a kill
+            // the supervisor died: power, memory, a full disk, a kill
             kill_left_behind(&self.traces(job));
             let written = dir.close_lost();
             ended = written.is_ok();
             let again = Watch::Lost(Instant::now() + RETRY);
             let before = match written {
                 Ok(()) => None,
-                // nothing more comes from who has gone: a pipe at its end would wake us for ever
+                // it is not polled any more: a pipe at its end would wake us for ever
                 Err(e) => self.running.insert(job, again).map(|before| (before, e)),
             };
             if let Some((Watch::Supervised(_) | Watch::Adopted, e)) = before {
@@ -483,7 +483,7 @@ impl Shell {
         }
     }
 
-    /// How the processes of a job are found whose supervisor is not there any more.
+    /// Returns the traces of a job's processes after its supervisor's end.
     fn traces(&self, job: JobId) -> Traces {
         let supervisors = self.running.values().filter_map(|watch| match watch {
             Watch::Supervised(supervised) => Some(supervised.child.as_ref()?.id() as i32),
@@ -534,7 +534,7 @@ impl Shell {
                 if let Err(e) = self.jobs.job(job).cancel() {
                     tracing::error!("cancelling {job}: {e}");
                 }
-                // a child hears of it by a signal
+                // a child gets a signal instead
                 if let Some(Watch::Supervised(far)) = self.running.get_mut(&job)
                     && far.child.is_none()
                 {
@@ -556,7 +556,7 @@ impl Shell {
                 self.me
             ),
             Output::Delivered(job) => {
-                // refused ones have no folder
+                // refused jobs have no folder
                 let _ = self.jobs.job(job).set_delivered();
             }
             Output::Forget(job) => {
@@ -577,8 +577,7 @@ impl Shell {
         }
     }
 
-    /// Writes down which commands were seen. One that is not written down could be replayed after a restart: it starts
-    /// nothing.
+    /// Writes the replay window to disk. Without it no command starts: it could be replayed later.
     fn remember(&mut self) {
         let file = self.state.join("replay");
         let written = librecast::durable::replace(&file, &self.agent.replay().encode());
@@ -643,7 +642,7 @@ impl Shell {
         }
     }
 
-    /// What to run for what was asked for, and what to execute in place of the program that it names.
+    /// Returns the request to run, and the program to execute in place of the named one.
     fn program(&self, run: &Run) -> io::Result<(Run, Option<PathBuf>)> {
         if let Some(name) = run.module() {
             return Ok((run.clone(), Some(modules::find(&self.modules, name)?)));
@@ -721,14 +720,14 @@ impl Shell {
     }
 }
 
-/// Has this process become the parent of what supervisors leave behind. False where there is more below it than those: a
-/// container's first process gets all that is left, and a script that became this one may have started something before.
+/// Makes this process the parent of supervisors' orphans. False if it may have other children: as
+/// first process of a container, or if a script that started some became this process.
 fn adopt_orphans() -> bool {
     let is_first = std::process::id() == 1;
     !is_first && !has_children() && nix::sys::prctl::set_child_subreaper(true).is_ok()
 }
 
-/// Jobs of a user that is not there fail; the time to hear of it is not the first job.
+/// Warns at the start of users that do not exist, whose jobs would fail.
 fn tell_of_users(settings: &Settings) {
     for allow in &settings.policy {
         let Some(user) = allow.user.as_deref().filter(|user| *user != "*") else {
@@ -754,7 +753,7 @@ fn poll_in<'a>(fd: &'a impl AsFd) -> PollFd<'a> {
     PollFd::new(fd.as_fd(), PollFlags::POLLIN)
 }
 
-/// The agent's key, made at its first start.
+/// Loads the agent's key; the first start makes it.
 fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
     if let Some(path) = service::credential("lcagent.agent.key") {
         return Ok(SecretKey::load(&path)?);
@@ -770,7 +769,7 @@ fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
     }
 }
 
-/// The revoked keys of the last run. A file that cannot be read is an error: the agent would execute commands of revoked keys.
+/// Reads the revoked keys. An unreadable file is an error: the agent would obey revoked keys.
 fn read_revoked(path: &Path) -> anyhow::Result<Revocations> {
     match fs::read_to_string(path) {
         Ok(text) => Revocations::decode(&text)
@@ -780,7 +779,7 @@ fn read_revoked(path: &Path) -> anyhow::Result<Revocations> {
     }
 }
 
-/// The replay window of the last run. One that cannot be read is an error: without it commands could be replayed.
+/// Reads the replay window. An unreadable file is an error: commands could be replayed.
 fn read_replay(path: &Path) -> anyhow::Result<ReplayWindow> {
     let mut bytes = Vec::new();
     match File::open(path) {

@@ -1,5 +1,5 @@
-//! `lcagent supervise DIR`: the process between the agent and a job. It runs the job, writes what it says to disk
-//! and ends it in time, whether or not the agent lives. So an agent can be restarted, or crash, and loses nothing.
+//! `lcagent supervise DIR`: the process between the agent and a job. It runs the job, writes its
+//! output to disk and ends it in time, even if the agent restarts or crashes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -35,13 +35,13 @@ use crate::request::Run;
 
 /// Bytes read from a job at once; a record holds them.
 const CHUNK: usize = 16 * 1024;
-/// Between SIGTERM and SIGKILL of a job that is to end.
+/// Time between SIGTERM and SIGKILL of a job that shall end.
 const KILL_GRACE: Duration = Duration::from_secs(1);
-/// Between two looks at the folder: whether the job is to end.
+/// Time between two checks of the folder for a cancellation.
 const LOOK: Duration = Duration::from_secs(1);
-/// An agent names its job within so long.
+/// Time within which an agent names its job.
 const NAMING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Output is waited for so long once all processes that could write it are dead.
+/// Time for which output is read once all processes that could write it are dead.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Bytes of a program in which the kernel looks for its interpreter.
@@ -54,22 +54,22 @@ enum Event {
     Stop,
 }
 
-/// Runs the job in `dir`, as the agent's child: it hears of news by standard output, and ends it by a signal.
+/// Runs the job in `dir` as the agent's child: reports by standard output, and ends it by a signal.
 pub fn supervise(dir: PathBuf) -> anyhow::Result<Exit> {
     let dir = JobDir::at(std::path::absolute(dir)?);
     let (send, events) = sync_channel(16);
     work(&dir, &FilesAs::itself(), send, &events)
 }
 
-/// Runs the job that the agent names on standard input, a socket, with the rights of this process. `jobs`: where all jobs
-/// are. The agent hears of news by the socket, and ends the job by a byte.
+/// Runs the job that the agent names on standard input, a socket, with this process's rights.
+/// `jobs`: all jobs' folder. The socket carries reports to the agent; a byte from it ends the job.
 pub fn supervise_for(jobs: &Path) -> anyhow::Result<Exit> {
     let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let files = FilesAs::owner_of(jobs)?;
     agent.set_read_timeout(Some(NAMING_TIMEOUT))?;
     let mut name = [0; 16];
     agent.read_exact(&mut name).context("the job's name")?;
-    // as a number: no name leads out of the folder
+    // parsed as a number: no name leads out of the folder
     let job: JobId = std::str::from_utf8(&name)?.parse()?;
     agent.set_read_timeout(None)?;
     let dir = JobDir::at(std::path::absolute(jobs)?.join(job.to_string()));
@@ -78,7 +78,7 @@ pub fn supervise_for(jobs: &Path) -> anyhow::Result<Exit> {
     thread::Builder::new().spawn(move || {
         let mut byte = [0];
         while matches!(agent.read(&mut byte), Ok(1)) {
-            // only once matters, and the job may be busy talking
+            // one is enough, and the queue may be full of output
             let _ = stop.try_send(Event::Stop);
         }
     })?;
@@ -96,7 +96,7 @@ fn work(
     on_signals(
         &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP],
         move |_| {
-            // only once matters, and the job may be busy talking
+            // one is enough, and the queue may be full of output
             let _ = stop.try_send(Event::Stop);
         },
     )?;
@@ -118,7 +118,7 @@ fn work(
     Ok(Exit::Ok)
 }
 
-/// Tells the agent, if it lives, that there is news.
+/// Signals a change to the agent, if it lives.
 fn poke() {
     let mut out = io::stdout();
     let _ = out.write_all(b".").and_then(|()| out.flush());
@@ -139,13 +139,13 @@ impl Log {
         append_whole(&mut self.file, &bytes)
     }
 
-    /// Output, as far as the limit allows.
+    /// Writes output up to the limit.
     fn output(&mut self, record: &Record) {
         let (Record::Stdout(bytes) | Record::Stderr(bytes)) = record else {
             return;
         };
         let length = bytes.len() as u64;
-        // what does not fit a full disk is lost like what is over the limit
+        // output that a full disk rejects counts as over the limit
         if length > self.left || self.write(record).is_err() {
             self.left = 0;
             self.cut += length;
@@ -201,12 +201,12 @@ fn run(
     }
 }
 
-/// A job that runs.
+/// A running job.
 struct Started {
     leader: Pid,
-    /// Its control group, where there could be one.
+    /// Its control group, if one could be made.
     group: Option<Group>,
-    /// How long it may take.
+    /// The time limit.
     time: Duration,
 }
 
@@ -236,10 +236,10 @@ fn start(
         (None, None) => run.arguments[0].clone(),
     };
     let mut command = prepare(dir, files, &run, &account, program);
-    // behind what the operator gives: it is how the job is found if this process goes
+    // after the operator's environment: the mark finds the job if this process dies
     command.envs(stream.map(mark));
     let group_path = group.as_ref().map(|group| group.path.clone());
-    // before anything runs: a supervisor may go at any moment
+    // before anything runs: a supervisor may die at any moment
     dir.note_traces(None, group_path.clone())?;
     contain(
         &mut command,
@@ -257,11 +257,11 @@ fn start(
     log.write(&started)?;
     poke();
     let leader = Pid::from_raw(child.id() as i32);
-    // without it the mark is left
+    // if this fails, the mark remains
     let _ = dir.note_traces(Leader::of(leader), group_path);
     converse(&mut child, run.stdin, &send)?;
     thread::Builder::new().spawn(move || {
-        // nobody is left to hear it once the supervisor has ended
+        // the receiver is gone once the supervisor has ended
         let _ = send.send(Event::Exited(child.wait()));
     })?;
     Ok(Started {
@@ -271,8 +271,8 @@ fn start(
     })
 }
 
-/// Why the job could not be started, for people. The system says "no such file" whatever it misses: the folder, the
-/// program, or what the program names to be run by.
+/// Returns why the job was not started, for people. The system returns "no such file" for a missing
+/// folder, program or interpreter alike.
 fn why_not_started(run: &Run, command: &Command, error: &io::Error) -> String {
     let name = run.arguments[0].to_string_lossy();
     if let Some(folder) = run.folder.as_ref().filter(|f| !Path::new(f).is_dir()) {
@@ -298,7 +298,7 @@ fn why_not_started(run: &Run, command: &Command, error: &io::Error) -> String {
     format!("{name}: its interpreter {interpreter:?} is not there{crlf}")
 }
 
-/// The beginning of the file that `command` would execute; none if there is none.
+/// Returns the beginning of the file that `command` would execute; none without a file.
 fn head_of_program(command: &Command) -> Option<Vec<u8>> {
     let program = Path::new(command.get_program());
     let folder = command.get_current_dir().unwrap_or(Path::new("/"));
@@ -310,7 +310,7 @@ fn head_of_program(command: &Command) -> Option<Vec<u8>> {
         files.find(|file| file.is_file())?
     };
     let mut head = Vec::new();
-    // not to wait for a pipe's other end
+    // a pipe must not block
     let mut options = File::options();
     let file = options
         .read(true)
@@ -321,7 +321,8 @@ fn head_of_program(command: &Command) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// What a script's first line names: the kernel takes all up to a blank or the line's end, a carriage return too.
+/// Returns the interpreter of a script's first line. The kernel takes all up to a blank or the
+/// line's end, carriage returns included.
 fn interpreter(head: &[u8]) -> Option<String> {
     let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
     let line = String::from_utf8_lossy(line);
@@ -330,7 +331,7 @@ fn interpreter(head: &[u8]) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// A script that is nowhere on disk, executable by everybody.
+/// Makes a script that exists only in memory, executable by everybody.
 fn in_memory(script: &[u8]) -> io::Result<File> {
     let file = memfd_create(c"script", MFdFlags::empty())?;
     let mut file = File::from(file);
@@ -365,11 +366,11 @@ fn prepare(
     command
 }
 
-/// Threads that talk and listen to the job.
+/// Starts the threads that write the job's input and read its output.
 fn converse(child: &mut Child, input: Vec<u8>, send: &SyncSender<Event>) -> io::Result<()> {
     if let Some(mut stdin) = child.stdin.take() {
         thread::Builder::new().spawn(move || {
-            // a job need not read what it is given
+            // a job need not read its input
             let _ = stdin.write_all(&input);
         })?;
     }
@@ -409,7 +410,7 @@ fn listen(
     Ok(())
 }
 
-/// Until the job has ended and all it said is written; how it ended.
+/// Waits until the job has ended and all its output is written; returns its ending.
 fn watch(
     dir: &JobDir,
     log: &mut Log,
@@ -419,11 +420,11 @@ fn watch(
     end: Instant,
 ) -> Ending {
     let (mut how, mut talking, mut until) = (None, 2, end);
-    // why it was told to end
+    // the cause of an early end
     let mut doomed = None;
     while how.is_none() || talking > 0 {
         let patience = until.saturating_duration_since(Instant::now());
-        // an agent that was started anew can say so in the folder only
+        // an agent of a later run can request the end by the folder only
         if doomed.is_none() && how.is_none() && dir.is_cancelled() {
             doomed = Some(Ending::Cancelled);
             terminate(leader);
@@ -437,11 +438,11 @@ fn watch(
         match event {
             Ok(Event::Said(record)) => log.output(&record),
             Ok(Event::Silent) => talking -= 1,
-            // looked at above
+            // handled above
             Ok(Event::Stop) => {}
             Ok(Event::Exited(status)) => {
                 how = Some(doomed.unwrap_or_else(|| ending_of(&status)));
-                // what it left behind holds its pipes open, and is part of it
+                // its remaining processes hold its pipes open, and belong to it
                 kill_all(leader, group);
                 until = Instant::now() + DRAIN;
             }
