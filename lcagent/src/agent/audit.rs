@@ -1,5 +1,5 @@
-//! The audit log: a line for every command that an operator has signed and every end of a job. It only grows,
-//! and what cannot be written to it is not done.
+//! The audit log: a line for every signed command and every end of a job. It only grows; an action
+//! without its line is not executed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,12 +18,12 @@ use crate::datagram::JobId;
 #[derive(Debug)]
 pub struct Audit {
     file: File,
-    /// What is written here is known; the system's log gets no more than it can bear.
+    /// Limits the copy to the system's log.
     journal: LogLimit,
 }
 
 impl Audit {
-    /// Opens `path` for appending, readable by its owner alone.
+    /// Opens `path` for appending, readable by its owner only.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).open(path)?;
@@ -34,7 +34,7 @@ impl Audit {
         })
     }
 
-    /// One line, on disk when this returns. `what` happened to `job`: what was asked for, or how it ended.
+    /// Writes a line durably. `what`: the request, or how `job` ended.
     pub fn write(
         &mut self,
         (operator, name): (&PeerId, Option<&str>),
@@ -55,20 +55,20 @@ impl Audit {
         if self.journal.admit(Instant::now()).is_some() {
             log((operator, name), job, event, what);
         }
-        // one write, so that a line is whole or not there
+        // one write: the line is whole or absent
         self.file.write_all(format!("{line}\n").as_bytes())?;
         self.file.sync_data()
     }
 }
 
-/// The same for the system's log.
+/// Writes the same to the system's log.
 fn log((operator, name): (&PeerId, Option<&str>), job: JobId, event: &str, what: &str) {
     let who = match name {
         Some(name) => format!("{name} ({operator})"),
         None => operator.to_string(),
     };
     let refused = event.strip_prefix("refused: ");
-    // one that fails to start was not run either
+    // a failed start did not run either
     let refused = refused.or((event == "failed").then_some(what));
     match (event, refused) {
         ("started", _) => tracing::info!(

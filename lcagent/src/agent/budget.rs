@@ -1,8 +1,8 @@
-//! How many signatures an agent looks at that turn out to be forged: looking costs 60 µs, and anybody can send some.
+//! Bounds the work for forged signatures: a check costs 60 µs, and anybody can send some.
 //!
-//! Only what does not verify is charged. Each source has a share of its own, so that one that forges keeps no other
-//! out; and addresses can be forged, so all sources together have one as well: two, for those that something genuine
-//! has come from stand apart. Nobody starves them but who sends in their name, and he has to outrun their share.
+//! Only failed checks are charged. Each source has a share, so that one forger keeps no other
+//! source out. Source addresses can be forged, so all together have a bound too, apart for sources
+//! with a verified signature. A forger in their name has to outrun their share.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -10,18 +10,18 @@ use std::time::Instant;
 
 use librecast::bucket::{Bucket, Rate};
 
-/// Forged signatures of a source that is not proven (3 ms a second).
+/// Forged signatures checked of an unproven source (3 ms a second).
 const STRANGER: Rate = Rate::per_second(50, 50);
-/// Of all these sources together: 1.5 % of a core.
+/// Forged signatures checked of all unproven sources together: 1.5 % of a core.
 const STRANGERS: Rate = Rate::per_second(250, 250);
-/// Of a source that something genuine has come from.
+/// Forged signatures checked of a source with a verified one.
 const PROVEN: Rate = Rate::per_second(500, 500);
-/// Of all these sources together: 6 % of a core.
+/// Forged signatures checked of all these sources together: 6 % of a core.
 const ALL_PROVEN: Rate = Rate::per_second(1_000, 1_000);
-/// Most sources that are remembered, of each of the two kinds.
+/// Sources remembered of each of the two kinds.
 const MAX_SOURCES: usize = 128;
 
-/// Who may still have signatures verified.
+/// The signature checks that sources have left.
 #[derive(Debug)]
 pub struct Budget {
     strangers: Sources,
@@ -37,7 +37,7 @@ struct Sources {
 }
 
 impl Budget {
-    /// All of it is there.
+    /// Makes an unspent budget.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Budget {
         }
     }
 
-    /// Whether a signature of what comes from `source` may be verified.
+    /// Returns whether a signature from `source` may be checked.
     pub fn may_verify(&self, source: Ipv6Addr, now: Instant) -> bool {
         if self.proven.own.contains_key(&source) {
             return self.proven.have_left(source, now);
@@ -54,7 +54,7 @@ impl Budget {
         self.strangers.have_left(source, now)
     }
 
-    /// A signature of `source` did not verify.
+    /// Charges a failed check to `source`.
     pub fn forged(&mut self, source: Ipv6Addr, now: Instant) {
         if self.proven.own.contains_key(&source) {
             self.proven.spend(source, now);
@@ -63,7 +63,7 @@ impl Budget {
         }
     }
 
-    /// A signature of `source` verified.
+    /// Notes a verified signature of `source`.
     pub fn genuine(&mut self, source: Ipv6Addr, now: Instant) {
         self.strangers.own.remove(&source);
         self.proven.remember(source, now);
@@ -115,7 +115,7 @@ mod tests {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
     }
 
-    /// Forged ones from `sources` in turn, at `rate` a second for `seconds`; how many were looked at.
+    /// Sends forgeries from `sources` in turn, at `rate` a second; returns the number of checks.
     fn flood(budget: &mut Budget, sources: u16, rate: u32, seconds: u32, start: Instant) -> u64 {
         let mut looked_at = 0;
         for n in 0..rate * seconds {
@@ -150,7 +150,7 @@ mod tests {
         budget.genuine(operator, start);
         flood(&mut budget, 60_000, 10_000, 2, start);
         let now = start + Duration::from_secs(2);
-        // what is left at this moment
+        // use up the rest of this moment
         for n in 0..=250 {
             if budget.may_verify(source(n), now) {
                 budget.forged(source(n), now);
@@ -158,7 +158,7 @@ mod tests {
         }
         assert!(!budget.may_verify(newcomer, now));
         assert!(budget.may_verify(operator, now));
-        // one that forges from the address of another operator takes half of what there is, not all
+        // a forger at another operator's address takes half of the budget, not all
         let other = source(60_003);
         budget.genuine(other, now);
         for _ in 0..10_000 {

@@ -20,17 +20,17 @@ use super::policy::Allow;
 use crate::pattern::Pattern;
 use crate::record::{MAX_LABELS, NodeInfo, is_name};
 
-/// Where it is by default.
+/// Default path.
 pub const DEFAULT_PATH: &str = "/etc/lcagent/lcagent.toml";
-/// The channel that all use who name none.
+/// The default channel.
 pub const DEFAULT_CHANNEL: &str = "lcagent";
 /// Longest label in bytes.
 const MAX_LABEL: usize = 128;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What the core needs: name, labels and policy.
+    /// The core's part: name, labels and policy.
     pub settings: Settings,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Config {
     pub channel: String,
     /// Folder of the modules.
     pub modules: PathBuf,
-    /// Where metrics are served.
+    /// Addresses that serve metrics.
     pub metrics: Option<Listen>,
 }
 
@@ -78,7 +78,7 @@ struct FileAllow {
 }
 
 impl Config {
-    /// Reads `path`, or the default one, which need not exist.
+    /// Reads `path`, or the default file, which need not exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
         let text = match read_owned(file) {
@@ -93,7 +93,7 @@ impl Config {
         Self::parse_with(file, text, Path::new(HOST_BOOK))
     }
 
-    /// `book`: where the names of keys are.
+    /// Parses a file's text. `book`: the address book with the names of keys.
     fn parse_with(file: &str, text: &str, book: &Path) -> Result<Self, ExitError> {
         let read: File = config::parse(file, text)?;
         let is_named = |allow: &FileAllow| matches!(allow.key, KeyRef::Book(_));
@@ -102,15 +102,15 @@ impl Config {
             false => Book::default(),
         };
         read.check(&book).map_err(|(key, why)| {
-            // the first line that has the key at its beginning; errors in values of tables name the table's key
+            // the first line that begins with the key; a table's key stands for its values
             let at = text.lines().position(|l| l.trim_start().starts_with(key));
             usage(format!("{file}:{}: {key}: {why}", at.map_or(1, |n| n + 1)))
         })
     }
 }
 
-/// The text of the configuration. Who can change it decides who may run commands here, as whomever this process can run
-/// them: so only this user and root may, as with modules and keys.
+/// Reads the configuration. Write access to it grants all rights of this process, so only this user
+/// and root may have it, as with modules and keys.
 fn read_owned(path: &Path) -> Result<String, ExitError> {
     let shown = path.display();
     let failed = |e: io::Error| {
@@ -129,11 +129,11 @@ fn read_owned(path: &Path) -> Result<String, ExitError> {
     };
     let mut file = fs::File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
-    // a descriptor that somebody has handed to this process is his word
+    // the caller vouches for a descriptor that he handed to this process
     let is_handed = !meta.is_file() || path.starts_with("/dev") || path.starts_with("/proc");
     if !is_handed {
         check_owner(&meta).map_err(|why| refused(path, why))?;
-        // where a link leads: whoever may rename there puts another file in its place
+        // checked where a link leads: its folder permits replacing the file
         let real = path.canonicalize().map_err(failed)?;
         if let Some(folder) = real.parent() {
             let meta = fs::metadata(folder).map_err(failed)?;
@@ -145,9 +145,9 @@ fn read_owned(path: &Path) -> Result<String, ExitError> {
     Ok(text)
 }
 
-/// Why others than root and this user can change a file, or put another one into a folder.
+/// Returns why users other than root and this one can change a file, or a folder's files.
 fn check_owner(meta: &Metadata) -> Result<(), String> {
-    /// Mode bit of a folder from which only the owner of a file removes it (`S_ISVTX`, inode(7)).
+    /// Mode bit of a folder that lets only a file's owner remove it (`S_ISVTX`, inode(7)).
     const STICKY: u32 = 0o1000;
     if ![0, geteuid().as_raw()].contains(&meta.uid()) {
         return Err(format!(
@@ -156,7 +156,7 @@ fn check_owner(meta: &Metadata) -> Result<(), String> {
         ));
     }
     let mode = meta.mode() & 0o7777;
-    // in a folder like /tmp nobody can replace what is another's
+    // in a sticky folder like /tmp nobody can replace another user's file
     let is_shared = meta.is_dir() && mode & STICKY != 0;
     if mode & 0o022 != 0 && !is_shared {
         return Err(format!(
@@ -208,7 +208,7 @@ impl File {
 }
 
 impl FileAllow {
-    /// What the entry says of each key that it means. Whom the book does not have may do nothing.
+    /// Returns the permissions of each key of the entry. A name that the book lacks has none.
     fn check(self, book: &Book) -> Result<Vec<Allow>, Wrong> {
         check_labels(&self.labels)?;
         let pattern = |text: &String| {
@@ -249,7 +249,7 @@ impl FileAllow {
     }
 }
 
-/// Adds `more` labels to a node's own: those that it has not got, that a selector can name, and that there is room for.
+/// Adds `more` labels to a node's own: new ones that a selector can name, while there is room.
 pub fn add_labels(labels: &mut BTreeMap<String, String>, more: &BTreeMap<String, String>) {
     for (label, value) in more {
         let fits = label.len() <= MAX_LABEL && value.len() <= MAX_LABEL;
@@ -387,7 +387,7 @@ mod tests {
         mode(&folder, 0o1777);
         assert!(load(&file).is_ok(), "nobody can replace it there");
         mode(&folder, 0o755);
-        // handed over as a descriptor: the user's `<(...)` and `3< FILE`
+        // passed as a descriptor: the user's `<(...)` and `3< FILE`
         mode(&file, 0o666);
         let open = fs::File::open(&file).unwrap();
         let handed = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));

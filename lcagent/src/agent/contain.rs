@@ -1,4 +1,4 @@
-//! Keeps a job together: in which control group it runs, and that nothing of it survives its end.
+//! Contains a job: its control group, and the end of all its processes.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -22,26 +22,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::datagram::StreamId;
 
-/// Sweeps for processes that are left, at most: one second of them.
+/// Sweeps for remaining processes: one second of them.
 const SWEEPS: u32 = 200;
-/// Bytes of an environment that are looked at: arguments and environment of a process are rarely more than 2 MiB.
+/// Bytes read of an environment: arguments and environment rarely exceed 2 MiB.
 const MAX_ENVIRONMENT: u64 = 4 << 20;
-/// Between two sweeps.
+/// Time between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
-/// This thread works on files as another user: what the owner of a folder could not do there by himself is not done for
-/// him, whatever links he puts there.
+/// Lets this thread work on files as another user. Links in a folder then give its owner no access
+/// that he does not already have.
 #[derive(Debug)]
 pub struct FilesAs(Option<(Uid, Gid)>);
 
 impl FilesAs {
-    /// As the user that it is.
+    /// Returns the identity of this process.
     #[must_use]
     pub fn itself() -> Self {
         Self(None)
     }
 
-    /// As who owns `folder`, where this process is root's and the folder is not.
+    /// Returns the owner of `folder`, if this process is root and the owner is not.
     pub fn owner_of(folder: &Path) -> io::Result<Self> {
         let meta = fs::symlink_metadata(folder)?;
         let owner = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
@@ -51,7 +51,7 @@ impl FilesAs {
         Ok(this)
     }
 
-    /// Does `work` with this process's own rights.
+    /// Runs `work` with this process's own rights.
     pub fn with_own_rights<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         if self.0.is_none() {
             return Ok(work());
@@ -71,7 +71,7 @@ impl FilesAs {
 }
 
 fn become_for_files(uid: Uid, gid: Gid) -> io::Result<()> {
-    // they tell what was before, and nothing else: only asking again shows whether it is so now
+    // both calls return only the previous value: calling again shows the present one
     setfsgid(gid);
     setfsuid(uid);
     if (setfsuid(uid), setfsgid(gid)) != (uid, gid) {
@@ -80,32 +80,32 @@ fn become_for_files(uid: Uid, gid: Gid) -> io::Result<()> {
     Ok(())
 }
 
-/// Traces of a job by which its processes are found when its supervisor has gone.
+/// Traces of a job, to find its processes after its supervisor's end.
 #[derive(Debug, Default)]
 pub struct Traces {
-    /// What stands in their environment.
+    /// The mark in their environment.
     pub mark: Option<OsString>,
     /// Their control group.
     pub group: Option<PathBuf>,
     /// Their first process, which led a process group.
     pub leader: Option<Leader>,
-    /// This process has no children but supervisors: these, by their numbers. Whatever else is below it a supervisor has
-    /// left. None: that cannot be said.
+    /// All children of this process that are supervisors; it is the parent of their orphans. None
+    /// if it may have other children.
     pub supervisors: Option<Vec<i32>>,
 }
 
-/// The first process of a job: its number may be another's by now.
+/// The first process of a job; its number may have been reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     pid: i32,
-    /// In ticks of the clock since the host came up.
+    /// Clock ticks since the host's boot.
     started: u64,
-    /// Which time the host came up.
+    /// The boot's id.
     boot: String,
 }
 
 impl Leader {
-    /// The process `pid`, of this moment.
+    /// Returns the present process `pid`.
     pub fn of(pid: Pid) -> Option<Self> {
         Some(Self {
             pid: pid.as_raw(),
@@ -114,10 +114,10 @@ impl Leader {
         })
     }
 
-    /// Whether its process group is still the job's, as far as there is one.
+    /// Returns whether its process group, if one exists, is still the job's.
     fn leads(&self) -> bool {
         let now = Process::read(self.pid);
-        // while the group has members nobody else gets its number
+        // the number is not reused while the group has members
         boot().as_ref() == Some(&self.boot) && now.is_none_or(|p| p.started == self.started)
     }
 }
@@ -127,7 +127,7 @@ fn boot() -> Option<String> {
     Some(id.trim().to_owned())
 }
 
-/// Kills all of a job whose supervisor has gone, as far as its traces lead, and waits until it is gone.
+/// Kills all traceable processes of a job without supervisor, and waits for their end.
 pub fn kill_left_behind(traces: &Traces) {
     if let Some(path) = &traces.group {
         kill_group(path);
@@ -144,12 +144,12 @@ pub fn kill_left_behind(traces: &Traces) {
     }
     if let Some(known) = &traces.supervisors {
         for pid in orphans(&all_processes(), known) {
-            // what has ended stays until its parent asks: that is this process by now
+            // an ended process stays until its parent waits for it: now this process
             let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
         }
     }
     if let Some(path) = &traces.group {
-        // it may be gone already, or never have been made
+        // it may be gone already, or may never have been made
         let _ = fs::remove_dir(path);
     }
 }
@@ -192,7 +192,7 @@ fn left_behind(traces: &Traces) -> Vec<i32> {
     left
 }
 
-/// Children of this process that are not among `known`.
+/// Returns this process's children that are not in `known`.
 fn orphans(all: &[Process], known: &[i32]) -> Vec<i32> {
     let me = std::process::id() as i32;
     let children = all
@@ -201,7 +201,7 @@ fn orphans(all: &[Process], known: &[i32]) -> Vec<i32> {
     children.map(|p| p.pid).collect()
 }
 
-/// Whether the process was started with this in its environment; not if we may not know.
+/// Returns whether the process started with this entry in its environment; false if unreadable.
 fn has_in_environment(pid: i32, mark: &OsStr) -> bool {
     let Ok(file) = File::open(format!("/proc/{pid}/environ")) else {
         return false;
@@ -214,7 +214,7 @@ fn has_in_environment(pid: i32, mark: &OsStr) -> bool {
             .any(|entry| entry == mark.as_bytes())
 }
 
-/// A control group of one job (cgroup v2), if this host lets us make one.
+/// A control group of one job (cgroup v2), if this host permits one.
 #[derive(Debug)]
 pub struct Group {
     pub path: PathBuf,
@@ -222,7 +222,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group below this process's own.
+    /// Creates a group below this process's own.
     pub fn create(name: &OsStr) -> io::Result<Self> {
         let path = own_group()?.join(group_name(name));
         fs::create_dir(&path)?;
@@ -235,17 +235,17 @@ impl Group {
         Ok(Self { path, procs })
     }
 
-    /// Bounds the memory of all in it together. Only where the controller is there for us: systemd's `Delegate=memory`.
+    /// Bounds the memory of the group. Needs the delegated controller: systemd's `Delegate=memory`.
     fn limit_memory(&self, bytes: u64) -> io::Result<()> {
         let write = |name: &str, value: &str| fs::write(self.path.join(name), value);
         write("memory.max", &bytes.to_string())?;
-        // these may be missing: what is over the limit then goes to swap first, or one process is killed
+        // these may be missing: then excess goes to swap first, or one process is killed
         let _ = write("memory.swap.max", "0");
         let _ = write("memory.oom.group", "1");
         Ok(())
     }
 
-    /// Kills all in it. Kernels before 5.14 have no such file: then the job's tree is walked.
+    /// Kills all processes in it. Kernels before 5.14 lack the file; then the tree is walked.
     fn kill(&self) -> io::Result<()> {
         OpenOptions::new()
             .write(true)
@@ -256,14 +256,14 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // it is empty: all in it were killed and waited for
+        // it is empty: all its processes were killed and waited for
         if let Err(e) = fs::remove_dir(&self.path) {
             tracing::warn!("{}: {e}", self.path.display());
         }
     }
 }
 
-/// How the control group of a job is called.
+/// Returns the name of a job's control group.
 #[must_use]
 pub fn group_name(job: &OsStr) -> OsString {
     let mut name = OsString::from("lcagent-");
@@ -271,7 +271,7 @@ pub fn group_name(job: &OsStr) -> OsString {
     name
 }
 
-/// Where cgroup v2 has this process.
+/// Returns this process's folder in cgroup v2.
 fn own_group() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mount = mounts.lines().find_map(|line| {
@@ -287,9 +287,9 @@ fn own_group() -> io::Result<PathBuf> {
     }
 }
 
-/// Makes the process that `command` starts `account`'s, [apart](set_apart) from this one, and puts it into `group`. It dies with
-/// this process. `memory`: bytes that the group may have, or where that cannot be said, each process of it. `script`: the
-/// descriptor of what it executes.
+/// Makes the child of `command` run as `account`, [apart](set_apart) from this process and in
+/// `group`; it ends with this process. `memory`: bytes for the group or, where the group has no
+/// limit, for each process. `script`: the descriptor of the executed script.
 pub fn contain(
     command: &mut Command,
     account: &Account,
@@ -313,20 +313,20 @@ pub fn contain(
     unsafe { command.pre_exec(prepare) };
     let apart = Apart {
         ended_by: Signal::SIGKILL,
-        // an operator who may run jobs as a user may have them call sudo, as that user could
+        // an operator with jobs as a user may use sudo like that user
         gains_rights: true,
         kept: script,
     };
     set_apart(command, account, apart);
 }
 
-/// Asks the job's process group to end.
+/// Sends SIGTERM to the job's process group.
 pub fn terminate(leader: Pid) {
     // it may have ended just now
     let _ = killpg(leader, Signal::SIGTERM);
 }
 
-/// Kills all that is left of a job: its group, and every descendant of this process, which is their subreaper.
+/// Kills the rest of a job: its group and all descendants of this process, their subreaper.
 pub fn kill_all(leader: Pid, group: Option<&Group>) {
     let by_group = group.is_some_and(|g| g.kill().is_ok());
     for _ in 0..SWEEPS {
@@ -344,7 +344,7 @@ pub fn kill_all(leader: Pid, group: Option<&Group>) {
     }
 }
 
-/// Waits for all that has ended.
+/// Waits for all ended processes.
 pub fn reap() {
     for _ in 0..SWEEPS {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -355,21 +355,21 @@ pub fn reap() {
     }
 }
 
-/// Processes below this one that have not ended.
+/// Returns the living processes below this one.
 fn descendants() -> Vec<Pid> {
     let me = std::process::id() as i32;
     let found = below(&processes(), vec![me]);
     found.into_iter().skip(1).map(Pid::from_raw).collect()
 }
 
-/// Whether this process has children.
+/// Returns whether this process has children.
 #[must_use]
 pub fn has_children() -> bool {
     let me = std::process::id() as i32;
     processes().iter().any(|p| p.parent == me)
 }
 
-/// These processes, and those below them.
+/// Returns these processes and their descendants.
 fn below(all: &[Process], roots: Vec<i32>) -> Vec<i32> {
     let mut found = roots;
     let mut at = 0;
@@ -385,16 +385,16 @@ fn below(all: &[Process], roots: Vec<i32>) -> Vec<i32> {
 
 #[derive(Debug)]
 struct Process {
-    /// It only waits for being waited for.
+    /// A zombie.
     has_ended: bool,
     pid: i32,
     parent: i32,
     group: i32,
-    /// In ticks of the clock since the host came up.
+    /// Clock ticks since the host's boot.
     started: u64,
 }
 
-/// Those that have not ended.
+/// Returns the living processes.
 fn processes() -> Vec<Process> {
     let mut all = all_processes();
     all.retain(|p| !p.has_ended);
@@ -424,13 +424,13 @@ impl Process {
     }
 }
 
-/// What stands in the environment of each process of a job on this node, and of no other.
+/// Returns the environment entry that marks the processes of one job on this node only.
 #[must_use]
 pub fn mark(stream: StreamId) -> (&'static str, String) {
     ("LCAGENT_STREAM", stream.to_string())
 }
 
-/// The environment of a job: nothing of the agent's own.
+/// Returns the environment of a job, which has nothing of the agent's own.
 #[must_use]
 pub fn environment(account: &Account, job: &Path) -> Vec<(OsString, OsString)> {
     let name = job.file_name().unwrap_or_default();
@@ -473,7 +473,7 @@ mod tests {
         }
     }
 
-    /// How many processes have this argument.
+    /// Returns the number of processes with this argument.
     fn count(argument: &str) -> usize {
         let has = |pid: i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -558,7 +558,7 @@ mod tests {
         std::os::unix::fs::symlink(&secret, folder.join("stream")).unwrap();
         let given = std::os::unix::fs::chown(&folder, Some(nobody), Some(nobody));
         if given.is_err() {
-            // without root's rights nothing is to be laid down
+            // without root's rights it keeps its own
             let files = FilesAs::owner_of(&folder).unwrap();
             fs::write(folder.join("ended"), "").unwrap();
             assert_eq!(own(&folder.join("ended")), me);

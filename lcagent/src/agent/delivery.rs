@@ -1,4 +1,4 @@
-//! One answer on its way to the operator: which bytes of the stream go when. Knows no bytes, clocks or sockets.
+//! Delivers one answer: decides which bytes of the stream go when. Has no bytes, clocks or sockets.
 //!
 //! ```text
 //! 0 ....... received ........ next ............ length
@@ -6,9 +6,9 @@
 //!           |  acknowledged  |
 //! ```
 //!
-//! Segments are sent in order, as many at once as the window allows. What an acknowledgement shows to be
-//! missing is sent again; without any acknowledgement the oldest are, after ever longer pauses, and in the end
-//! nothing until the operator asks again: the stream stays on the agent's disk.
+//! Sends segments in order, as many at once as the window allows, and resends those that an
+//! acknowledgement shows as missing. Without acknowledgements it resends the oldest at growing
+//! intervals, then rests until the operator asks: the stream stays on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -18,19 +18,19 @@ use librecast::random::Random;
 use crate::acknowledgement::Progress;
 use crate::answer::SEGMENT;
 
-/// How long a segment that is not full waits for more of the stream.
+/// Time that a segment that is not full waits for more of the stream.
 const COALESCE: Duration = Duration::from_millis(15);
-/// Without an acknowledgement for so long, something is sent again; doubled each time.
+/// Time without an acknowledgement after which segments are resent; doubled each time.
 const RETRY: Duration = Duration::from_millis(600);
 /// Upper bound of that doubling.
 const MAX_RETRY: Duration = Duration::from_secs(8);
-/// Retries in a row after which the operator has gone.
+/// Retries in a row after which the operator counts as gone.
 const MAX_TRIES: u32 = 8;
 /// Segments of one retry.
 const RETRY_SEGMENTS: usize = 4;
-/// A segment that an acknowledgement shows as a gap is lost after so long.
+/// Time after which a segment in an acknowledged gap is lost.
 const LOST_IN_GAP: Duration = Duration::from_millis(40);
-/// A segment behind all that an acknowledgement shows is lost after so long.
+/// Time after which a segment behind all acknowledged ones is lost.
 const LOST_AT_END: Duration = Duration::from_millis(250);
 
 /// The state of one answer.
@@ -44,7 +44,7 @@ pub struct Delivery {
     again: BTreeSet<u32>,
     window: usize,
     not_before: Instant,
-    /// When what there is will be sent although it fills no segment.
+    /// When a segment that is not full will be sent.
     ripe: Option<Instant>,
     retry: Option<Instant>,
     tries: u32,
@@ -61,12 +61,12 @@ struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Active,
-    /// Until the operator asks.
+    /// Rests until the operator asks.
     Resting,
     Delivered,
 }
 
-/// A piece of the stream that is to be sent now.
+/// A piece of the stream to be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     /// Offset in the stream, in bytes.
@@ -76,7 +76,7 @@ pub struct Piece {
 }
 
 impl Delivery {
-    /// Nothing of the stream is there yet; sending begins at `not_before`.
+    /// Begins with an empty stream; sends from `not_before` on.
     #[must_use]
     pub fn new(not_before: Instant, window: u8) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Delivery {
         }
     }
 
-    /// The stream has grown to `length`; `ended`: to its end.
+    /// Takes the new length of the stream; `ended`: its final length.
     pub fn grow(&mut self, length: u32, ended: bool, now: Instant) {
         if length > self.length {
             self.length = length;
@@ -114,20 +114,20 @@ impl Delivery {
         self.ended |= ended;
     }
 
-    /// Bytes of the stream, if that has ended.
+    /// Returns the length of an ended stream.
     #[must_use]
     pub fn final_length(&self) -> Option<u32> {
         self.ended.then_some(self.length)
     }
 
-    /// Whether the operator has all of it.
+    /// Returns whether the operator has the whole stream.
     #[must_use]
     pub fn is_delivered(&self) -> bool {
         self.state == State::Delivered
     }
 
-    /// An acknowledgement says that all has come. True if that is news. Of what nothing was sent it is said of another's:
-    /// of an agent's with the same key, or with the same hash.
+    /// Takes an acknowledgement of the whole stream; returns whether it is news. If nothing was
+    /// sent, it was meant for an agent with the same key or hash.
     pub fn whole(&mut self, counter: u32) -> bool {
         if self.next == 0 || !self.is_newer(counter) {
             return false;
@@ -135,7 +135,8 @@ impl Delivery {
         self.deliver()
     }
 
-    /// An acknowledgement names this node. True if all has come, and that is news.
+    /// Takes an acknowledgement that names this node; returns whether the stream newly became
+    /// whole.
     pub fn progress(
         &mut self,
         progress: &Progress,
@@ -181,7 +182,7 @@ impl Delivery {
         false
     }
 
-    /// The next piece to send, if one is due.
+    /// Returns the next piece to send, if one is due.
     pub fn poll(&mut self, now: Instant, random: &mut Random) -> Option<Piece> {
         if self.state != State::Active || now < self.not_before {
             return None;
@@ -201,7 +202,7 @@ impl Delivery {
         Some(piece)
     }
 
-    /// When [`poll`](Self::poll) may have something.
+    /// Returns when [`poll`](Self::poll) may return a piece.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         if self.state != State::Active {
@@ -407,7 +408,7 @@ mod tests {
         assert!(!b.delivery.whole(b.counter), "no news");
         b.has(0, &[]);
         assert_eq!(b.sent(), [0, S]);
-        // a replayed acknowledgement does nothing
+        // a replayed acknowledgement has no effect
         assert!(!b.delivery.whole(1));
     }
 
@@ -432,7 +433,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is lost: all arrives, and each piece lies where it belongs.
+        /// All arrives under any losses, and each piece at its place.
         #[test]
         fn all_arrives_over_a_lossy_path(length in 1..30_000_u32, window in 1..20_u8, seed in any::<u64>(), loss in 0..60_u64) {
             let mut b = Bench::new(length, window);

@@ -1,13 +1,13 @@
-//! What a node says about itself.
+//! Facts of a node.
 
 use std::fs;
 
 use librecast::socket::interfaces;
 
-/// Name and value, in the order in which they are shown.
+/// Returns names and values in display order.
 #[must_use]
 pub fn collect(running: usize, modules: &[String]) -> Vec<(String, String)> {
-    // not from /proc, of which a sandbox may show processes only
+    // not from /proc: a sandbox may show only processes there
     let system = nix::sys::sysinfo::sysinfo().ok();
     let uname = nix::sys::utsname::uname().ok();
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
@@ -61,7 +61,7 @@ fn os_name() -> String {
 }
 
 fn addresses() -> String {
-    /// More would not help anybody.
+    /// Addresses that are shown.
     const MOST: usize = 8;
     let all = interfaces().unwrap_or_default();
     let global = all

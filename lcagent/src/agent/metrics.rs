@@ -1,4 +1,4 @@
-//! What `[metrics] listen` shows of an agent.
+//! The metrics of an agent, served by `[metrics] listen`.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ metrics_table! {
     DROPS = counter("lcagent_drops_total", &["reason"], "Datagrams that went no further, by reason");
 }
 
-/// Why commands are not executed, and what that means.
+/// Reasons for refusing commands, with their meanings.
 pub const REFUSALS: &[(&str, &str)] = Refused::TABLE;
 
-/// Why datagrams are dropped, and what that means.
+/// Reasons for dropping datagrams, with their meanings.
 pub const REASONS: &[(&str, &str)] = Dropped::TABLE;
 
-/// The figures of an agent that listens on so many interfaces.
+/// Returns the metrics of an agent with `interfaces` interfaces.
 pub fn page(agent: &Agent, interfaces: usize) -> Page {
     let mut page = Page::of_this_process();
     page.put_with(&BUILD, &[env!("CARGO_PKG_VERSION")], 1);

@@ -1,8 +1,8 @@
-//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what), `budget` (what strangers may cost) and
-//! `delivery` (what is sent when).
+//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (permissions), `budget` (bounds the
+//! cost of forgeries) and `delivery` (timing of answers).
 //!
-//! Around it: `shell` (sockets and time), `job` (a job's folder), `modules`, `supervisor` with `contain` (the process
-//! that runs a job), `audit`, `facts`, [`metrics`], [`config`].
+//! Around it: `shell` (sockets and time), `job` (a job's folder), `modules`, `supervisor` with
+//! `contain` (runs a job), `audit`, `facts`, [`metrics`], [`config`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,20 +27,20 @@ fn since_1970() -> Duration {
     now.unwrap_or_default()
 }
 
-/// Seconds since 1970 by the host's clock.
+/// Returns Unix time by the host's clock, in seconds.
 #[must_use]
 pub fn unix_now() -> u64 {
     since_1970().as_secs()
 }
 
-/// Milliseconds since 1970 by the host's clock.
+/// Returns Unix time by the host's clock, in milliseconds.
 #[must_use]
 pub fn unix_now_ms() -> u64 {
-    // of the next 500 million years
+    // fits for 500 million years
     since_1970().as_millis() as u64
 }
 
-/// Microseconds since 1970 by the host's clock.
+/// Returns Unix time by the host's clock, in microseconds.
 #[must_use]
 pub fn unix_now_us() -> u64 {
     since_1970().as_micros() as u64

@@ -1,19 +1,19 @@
-//! Modules: executables in a folder of the node's, called by name (`@NAME`). Who could change one could run what he
-//! likes, so only what belongs to root or the agent's own user, and nobody else may write, is one.
+//! Modules: executables in a folder of the node, called by name (`@NAME`). Write access to one
+//! means running anything, so only root or the agent's own user may have it.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where they are by default.
+/// Default folder.
 pub const DEFAULT_FOLDER: &str = "/etc/lcagent/modules";
 /// Longest name of a module, in bytes.
 const MAX_NAME: usize = 64;
-/// Most names that a node tells of.
+/// Most names in the facts.
 const MAX_NAMES: usize = 64;
 
-/// The module `name` in `folder`, or why it is none.
+/// Returns the module `name` in `folder`, or why it is none.
 pub fn find(folder: &Path, name: &str) -> io::Result<PathBuf> {
     if !is_name(name) {
         return Err(io::Error::other(format!(
@@ -25,7 +25,7 @@ pub fn find(folder: &Path, name: &str) -> io::Result<PathBuf> {
     let meta = fs::metadata(folder).map_err(|e| explain(folder, e))?;
     check(&meta).map_err(|e| explain(folder, e))?;
     let path = folder.join(name);
-    // a link could lead anywhere
+    // no link: it could lead anywhere
     let meta = fs::symlink_metadata(&path).map_err(|e| explain(&path, e))?;
     let wrong = if !meta.is_file() {
         Err(io::Error::other("is no regular file"))
@@ -38,7 +38,7 @@ pub fn find(folder: &Path, name: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The names of all modules in `folder`, in order.
+/// Returns the names of all modules in `folder`, sorted.
 #[must_use]
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -1,4 +1,4 @@
-//! Who may do what on this node. By default nobody may do anything.
+//! Permissions of operators on this node. By default they have none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::pattern::Pattern;
 use crate::request::{CopyError, Run};
 use crate::selector::glob_matches;
 
-/// Output kept of a job where the policy names no limit, in bytes.
+/// Bytes of output kept of a job, unless the policy has a limit.
 pub const DEFAULT_OUTPUT: u64 = 16 << 20;
-/// Longest time a job may take where the policy names none.
+/// Time limit of a job, unless the policy has one.
 pub const DEFAULT_TIME: Duration = Duration::from_secs(24 * 3600);
 
-/// What one key may do.
+/// The permissions of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
     /// Public key of the operator.
     pub key: PeerId,
-    /// What logs call him.
+    /// Name of the operator in logs.
     pub name: Option<String>,
-    /// What he may run.
+    /// Permitted commands.
     pub commands: Vec<Pattern>,
-    /// As whom it runs: None as the agent itself, `*` as whom the operator says.
+    /// User of its jobs. None: the agent's own; `*`: the operator chooses.
     pub user: Option<String>,
     /// Longest time of a job.
     pub time: Option<Duration>,
@@ -34,30 +34,30 @@ pub struct Allow {
     pub output: Option<u64>,
     /// Most memory of a job, in bytes.
     pub memory: Option<u64>,
-    /// It holds only on nodes with these labels; values may be globs.
+    /// Labels that a node must have for the entry to hold; values may be globs.
     pub labels: BTreeMap<String, String>,
 }
 
-/// As what a job may run.
+/// User and limits of a permitted job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
-    /// As whom; None: as the agent itself.
+    /// User; None: the agent's own.
     pub user: Option<String>,
     /// Longest time of the job.
     pub time: Duration,
-    /// How much it may say, in bytes.
+    /// Limit of the output, in bytes.
     pub output: u64,
-    /// How many bytes of memory it may have, if there is a limit.
+    /// Limit of the memory, in bytes.
     pub memory: Option<u64>,
 }
 
-/// Why the policy does not allow a command.
+/// The reason why the policy denies a command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Denied {
     /// No entry allows this command to this key.
     #[error("the node's policy does not allow this command to this key")]
     Command,
-    /// One does with other arguments.
+    /// An entry allows it with other arguments.
     #[error(
         "the node's policy allows {0} to this key, but not with these arguments (`*` stands for no option and no `..`, \
          a last `**` for anything)"
@@ -66,7 +66,7 @@ pub enum Denied {
     /// The entry allows it to another user.
     #[error("the node's policy does not allow user {0:?}")]
     User(String),
-    /// Not a copy that any node makes.
+    /// An invalid copy.
     #[error("copy: {0}")]
     Copy(#[from] CopyError),
     /// Environment, folder or script could change what an allowed command does.
@@ -74,7 +74,7 @@ pub enum Denied {
     Unrestricted(Restricted),
 }
 
-/// What is given only to commands that may be anything.
+/// Extras that only entries for any command (`*`) permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Restricted {
     /// A script on stdin of the interpreter.
@@ -138,7 +138,7 @@ fn check_patterns(patterns: &[Pattern], run: &Run) -> Result<(), Denied> {
     Ok(())
 }
 
-/// Whether `operator` may revoke `key` on a node with these labels: an entry says so, with a pattern of its own.
+/// Returns whether an entry with a revoke pattern lets `operator` revoke `key` on such a node.
 #[must_use]
 pub fn may_revoke(
     policy: &[Allow],
@@ -153,13 +153,13 @@ pub fn may_revoke(
     entries.any(|a| a.commands.iter().any(says))
 }
 
-/// Whether any entry names the key, wherever it holds.
+/// Returns whether any entry names the key, for any labels.
 #[must_use]
 pub fn lists(policy: &[Allow], key: &PeerId) -> bool {
     policy.iter().any(|a| a.key == *key)
 }
 
-/// What the policy calls an operator, or who has certified him.
+/// Returns an operator's name in the policy, or his certifier's.
 #[must_use]
 pub fn name_of(policy: &[Allow], principal: &Principal) -> Option<String> {
     let of = |key: &PeerId| {
@@ -170,7 +170,7 @@ pub fn name_of(policy: &[Allow], principal: &Principal) -> Option<String> {
     of(&principal.operator).or_else(certifier)
 }
 
-/// Whether any entry that holds on a node with these labels names the key.
+/// Returns whether an entry that holds on a node with these labels names the key.
 #[must_use]
 pub fn knows(policy: &[Allow], operator: &PeerId, labels: &BTreeMap<String, String>) -> bool {
     policy
@@ -178,8 +178,8 @@ pub fn knows(policy: &[Allow], operator: &PeerId, labels: &BTreeMap<String, Stri
         .any(|a| a.key == *operator && a.holds_on(labels))
 }
 
-/// What `operator` may do with `run` on a node with these labels: by the first entry that allows it, his own or
-/// that of the key that has certified him; the certificate may allow less than the entry.
+/// Decides about `run` by the first entry that allows it: the operator's own, or his certifier's.
+/// The certificate may allow less than the entry.
 pub fn decide(
     policy: &[Allow],
     operator: &PeerId,
@@ -195,7 +195,7 @@ pub fn decide(
     {
         match allow.decide(run) {
             Ok(permit) => return Ok(permit),
-            // the closest miss says most
+            // the closest miss explains most
             Err(Denied::Command) => {}
             Err(other) => denied = other,
         }
@@ -291,7 +291,7 @@ mod tests {
             ("@deploy", &["deploy"], false),
             ("* start", &["anything", "start"], true),
             ("* start", &["start"], false),
-            // one argument is one word, whatever spaces it has
+            // an argument is one word even with spaces
             (
                 "systemctl restart nginx*",
                 &["systemctl restart nginx"],

@@ -1,4 +1,4 @@
-//! Why the agent does not execute a command, or drops a datagram: counted under a name, and told to the operator in words.
+//! Reasons for refusals and drops: counted under a name; the operator gets them in words.
 
 use librecast::wire::WireError;
 use librecast_program::reasons;
@@ -47,7 +47,7 @@ reasons! {
     }
 }
 
-/// What the agent counts.
+/// The cause that a counter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// A command that is not executed.
@@ -98,7 +98,7 @@ impl From<&Refusal> for Reason {
     }
 }
 
-/// Why a command that is believed is not executed; the operator reads it.
+/// The reason why a verified command is not executed; the operator reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotExecuted {
     /// The payload is no request of this version.
@@ -107,13 +107,13 @@ pub enum NotExecuted {
     /// The job to be cancelled does not run, or is another operator's.
     #[error("no such job runs here")]
     NotRunning,
-    /// The job whose result is asked for is not known, or is another operator's.
+    /// The requested job is not known, or is another operator's.
     #[error("no such job is known here")]
     NoSuchJob,
-    /// The job whose result is asked for has not ended.
+    /// The requested job has not ended.
     #[error("it still runs")]
     StillRuns,
-    /// It asks in the open for what was sealed.
+    /// An unsealed request for a sealed answer.
     #[error("that job is sealed: ask with --encrypt")]
     Sealed,
     /// The policy denies the command.
@@ -127,13 +127,13 @@ pub enum NotExecuted {
         "as many keys as it may have are revoked under that key already: have it revoked itself"
     )]
     TooManyRevoked,
-    /// As many jobs run as may.
+    /// The limit of running jobs is reached.
     #[error("{0} jobs run here already")]
     TooManyJobs(usize),
 }
 
 impl NotExecuted {
-    /// What it is counted as.
+    /// Returns the counter.
     #[must_use]
     pub fn reason(&self) -> Refused {
         match self {

@@ -1,4 +1,4 @@
-//! One node's answer, put together from segments that come in any order.
+//! Assembles one node's answer from segments in any order.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use crate::answer::MAX_STREAM;
 use crate::datagram::push_range;
 use crate::record::Record;
 
-/// How far behind a gap segments are kept.
+/// Bytes behind a gap up to which segments are kept.
 const REACH: u32 = 256 * 1024;
 
-/// A stream as far as it has come.
+/// The received part of a stream.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    /// Bytes that have come from the front.
+    /// Bytes received without a gap.
     received: u32,
-    /// Those of them that are not a whole record yet.
+    /// Of them, the beginning of an incomplete record.
     pending: Vec<u8>,
     ahead: BTreeMap<u32, Vec<u8>>,
     whole: bool,
 }
 
 impl Assembly {
-    /// Whether a segment would bring anything that has not come yet and can be kept.
+    /// Returns whether a segment has new bytes that can be kept.
     #[must_use]
     pub fn wants(&self, offset: u32, length: usize) -> bool {
         let end = u64::from(offset) + length as u64;
@@ -35,19 +35,19 @@ impl Assembly {
             && self.ahead.get(&offset).is_none_or(|a| a.len() < length)
     }
 
-    /// Bytes kept behind gaps.
+    /// Returns the number of bytes behind gaps.
     #[must_use]
     pub fn ahead_bytes(&self) -> usize {
         self.ahead.values().map(Vec::len).sum()
     }
 
-    /// Bytes kept, of records that are not whole too.
+    /// Returns the number of kept bytes, with those of incomplete records.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         self.pending.len() + self.ahead_bytes()
     }
 
-    /// Takes a segment that [`wants`](Self::wants) wants, verified. The records that are whole now.
+    /// Takes a verified segment that [`wants`](Self::wants) wants; returns newly whole records.
     pub fn take(&mut self, offset: u32, content: &[u8]) -> Result<Vec<Record>, WireError> {
         if offset > self.received {
             self.ahead.insert(offset, content.to_vec());
@@ -64,7 +64,7 @@ impl Assembly {
         self.records()
     }
 
-    /// What to tell the node about it.
+    /// Returns the progress, for an acknowledgement.
     #[must_use]
     pub fn progress(&self, node: ShortId) -> Progress {
         let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -82,7 +82,7 @@ impl Assembly {
         }
     }
 
-    /// What lies behind `received` of a segment that begins before it.
+    /// Appends the new part of a segment that begins before `received`.
     fn append(&mut self, offset: u32, content: &[u8]) {
         let skip = (self.received - offset) as usize;
         let Some(fresh) = content.get(skip..) else {

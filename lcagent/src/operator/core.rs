@@ -1,5 +1,5 @@
-//! What an operator does with one command: sends it, repeats it while nodes that he knows are silent, puts the
-//! answers together, tells the agents what has come, and knows when it is over. No sockets, clocks or files.
+//! The operator's state machine for one command: sends and repeats it, assembles and acknowledges
+//! the answers, decides when it is over. No sockets, clocks or files.
 //!
 //! ```text
 //! command ──►  ... answers ...  ──► all whole ─────────────► over
@@ -30,14 +30,14 @@ use crate::record::{NodeInfo, Record};
 use crate::sealed::{AnswerKey, OVERHEAD};
 use crate::shared_key::{MAX_STREAMS, SharedKey};
 
-/// Why the operator drops a segment of an answer.
+/// The reason why the operator drops a segment of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dropped {
     /// It cannot be read.
     Malformed,
     /// It belongs to another command.
     OtherJob,
-    /// The command was sealed, and not for that node.
+    /// The command was not sealed for that node.
     NotSealedFor,
     /// [`MAX_NODES`] answer already.
     TooManyNodes,
@@ -47,24 +47,24 @@ pub enum Dropped {
     Forged,
     /// It does not open under the command's key.
     NotOpened,
-    /// Its node sends no answer that can be read.
+    /// Its node's answer cannot be read.
     Rejected,
     /// [`MAX_STREAMS`] streams came under its key already.
     TooManyStreams,
 }
 
-/// Who answers: a key, and which of the streams that came under it. Two hosts with a copy of one key write two, and what
-/// one of them says is never put together with what the other does.
+/// The sender of an answer: a key, and one of its streams. Two hosts with a copy of one key have
+/// two streams; their segments are never mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sender {
     /// Public key of the node.
     pub key: PeerId,
-    /// Its stream; none: it does not say, as agents of earlier versions, or it has no other answer.
+    /// Its stream; none: an agent of an earlier version, or an answer of one segment.
     pub stream: Option<StreamId>,
 }
 
 impl Sender {
-    /// A node whose stream is not known.
+    /// Returns a node with an unknown stream.
     #[must_use]
     pub fn of(key: PeerId) -> Self {
         Self { key, stream: None }
@@ -73,32 +73,32 @@ impl Sender {
 
 /// Most nodes that answer one command.
 pub const MAX_NODES: usize = 16_384;
-/// Bytes kept behind gaps, over all nodes; beyond it nodes that are not known may begin nothing either.
+/// Bytes kept behind gaps, over all nodes; above it, unknown nodes cannot begin either.
 const MAX_AHEAD: usize = 64 << 20;
-/// An acknowledgement waits so long for more to acknowledge.
+/// Time that an acknowledgement waits for more segments.
 const ACK: Duration = Duration::from_millis(200);
-/// The same where something is missing.
+/// The same if segments are missing.
 const ACK_GAP: Duration = Duration::from_millis(20);
 /// First repeat of a command; doubled each time.
 const REPEAT: Duration = Duration::from_millis(300);
 /// Upper bound of that doubling.
 const MAX_REPEAT: Duration = Duration::from_secs(8);
-/// Unknown nodes have so long to answer beside known ones.
+/// Time for answers of unknown nodes besides known ones.
 const STRANGERS: Duration = Duration::from_millis(120);
-/// Unknown nodes have so long to answer where they are waited for.
+/// Time for answers of unknown nodes if the command waits for them.
 const MEETING: Duration = Duration::from_secs(3);
-/// The wait ends so long after the last unknown node answered.
+/// Time after the last unknown node's answer until the wait ends.
 const QUIET: Duration = Duration::from_millis(700);
-/// When time is up jobs are ended: so long for their last records.
+/// Time for last records after jobs are ended by the timeout.
 const GRACE: Duration = Duration::from_secs(3);
-/// Up to so many nodes, hashes of 16 bits tell them apart.
+/// Nodes up to which hashes of 16 bits distinguish them.
 const MAX_HASHED_NODES: usize = 256;
-/// Payloads go out at this rate, in bits per second.
+/// Rate of payload parts, in bits per second.
 const PART_RATE: u64 = 100_000_000;
-/// No part goes out twice within this time.
+/// Least time between two sendings of one part.
 const PART_PAUSE: Duration = Duration::from_millis(100);
 
-/// A node of which the operator has heard before.
+/// A node that the operator has met before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownNode {
     /// Public key of the node.
@@ -107,87 +107,87 @@ pub struct KnownNode {
     pub name: String,
 }
 
-/// How a command is carried out.
+/// Parameters of a command.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Nodes that the command selects, as far as they are known.
+    /// Selected nodes that are known.
     pub expected: Vec<KnownNode>,
-    /// Other nodes that are known: their names are taken.
+    /// Other known nodes: their names are taken.
     pub others: Vec<KnownNode>,
     /// Whether nodes that are not known are refused.
     pub strict: bool,
-    /// Whether the command is for the expected ones alone: there are no others to wait for.
+    /// Whether the command is for the expected nodes only, so that it does not wait for more.
     pub closed: bool,
-    /// Whether nodes that are not known have the time to show up that they need where packets are lost.
+    /// Whether to wait long enough for unknown nodes on a network that loses packets.
     pub meeting: bool,
-    /// Keys of the answers, if the command is sealed; nobody else has anything to say to it.
+    /// Keys of the answers, if the command is sealed; other nodes cannot answer.
     pub seals: BTreeMap<PeerId, AnswerKey>,
-    /// How long nodes have to answer.
+    /// Time for the answers.
     pub timeout: Duration,
-    /// Over how long the agents spread their first answers.
+    /// Time over which the agents spread their first answers.
     pub spread: Duration,
-    /// Segments that each node may have under way.
+    /// Segments in flight of each node.
     pub window: u8,
 }
 
-/// What is to be done.
+/// An action for the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send this to the channel.
     Channel(Vec<u8>),
-    /// Something the user may want to see.
+    /// An event for the user.
     Event(Event),
 }
 
-/// What the shell shows to the user.
+/// An event for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A node has begun to answer.
     Appeared {
         /// Which node.
         id: Sender,
-        /// Where its segments come from.
+        /// Source of its segments.
         address: Ipv6Addr,
-        /// What it says of itself.
+        /// Its own description.
         node: NodeInfo,
         /// Whether it was known.
         known: bool,
     },
-    /// It says this, in order.
+    /// The next record of a node's stream.
     Said {
         /// Which node.
         id: Sender,
         /// The next record of its stream.
         record: Record,
     },
-    /// Its answer is not taken.
+    /// A node's answer is rejected.
     Rejected {
         /// Which node.
         id: Sender,
         /// Text for people.
         why: String,
     },
-    /// Several hosts answer under one key; told again with each one more.
+    /// Several hosts answer under one key; repeated with each further one.
     SharedKey {
         /// Their key.
         key: PeerId,
         /// Name of the node.
         name: String,
-        /// Where they are.
+        /// Their addresses.
         addresses: Vec<Ipv6Addr>,
     },
-    /// How far all are; told by the shell.
+    /// The progress of all nodes; from the shell.
     Progress(Far),
 }
 
-/// How many nodes have come how far.
+/// The number of nodes by progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Far {
-    /// All of their answers has come.
+    /// Nodes with a whole answer.
     pub answered: usize,
-    /// Nodes that have answered in part.
+    /// Nodes with part of an answer.
     pub running: usize,
-    /// Nothing has been heard of them.
+    /// Nodes without an answer.
     pub silent: usize,
 }
 
@@ -202,36 +202,36 @@ impl fmt::Display for Far {
     }
 }
 
-/// A node of a command, and what became of it.
+/// A node and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFate {
     /// Its key, and its stream.
     pub id: Sender,
-    /// What it calls itself; else its key.
+    /// Its name; else its key.
     pub name: String,
-    /// What became of it.
+    /// Its result.
     pub fate: Fate,
 }
 
-/// What became of a node.
+/// The result of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// It has answered; this was the last record.
+    /// It has answered; the last record.
     Answered(Record),
-    /// It has begun to answer and not come to an end.
+    /// It has begun to answer, but not finished.
     Unfinished,
-    /// Nothing was heard of it.
+    /// It has not answered.
     Silent,
 }
 
-/// One command under way.
+/// A running command.
 #[derive(Debug)]
 pub struct Operator {
     key: SecretKey,
     signed: Signed,
     settings: Settings,
     nodes: BTreeMap<Sender, Node>,
-    /// Whose name is whose: known ones, and those that have answered.
+    /// The keys of known and answering nodes by name.
     names: BTreeMap<String, PeerId>,
     known: BTreeSet<PeerId>,
     outputs: VecDeque<Output>,
@@ -245,14 +245,14 @@ pub struct Operator {
     whole: BTreeSet<Sender>,
     moved: BTreeSet<Sender>,
     parts: PartQueue,
-    /// Something had to be sent twice: this network loses packets.
+    /// Something had to be repeated: this network loses packets.
     lossy: bool,
     counters: BTreeMap<Dropped, u64>,
 }
 
 #[derive(Debug)]
 struct Node {
-    /// Where its first segment came from.
+    /// Source of its first segment.
     address: Ipv6Addr,
     assembly: Assembly,
     name: Option<String>,
@@ -272,7 +272,7 @@ impl Node {
     }
 }
 
-/// Hashes of nodes that are done, as an acknowledgement has them.
+/// Hashes of finished nodes, for an acknowledgement.
 struct Hashes {
     counter: u32,
     short: bool,
@@ -287,7 +287,7 @@ struct PartQueue {
 }
 
 impl Operator {
-    /// A command that is to go out now.
+    /// Begins a command.
     #[must_use]
     pub fn new(key: SecretKey, signed: Signed, settings: Settings, now: Instant) -> Self {
         // at most 4,096
@@ -322,13 +322,13 @@ impl Operator {
         operator
     }
 
-    /// What was dropped, and how often.
+    /// Returns the number of drops by reason.
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<Dropped, u64> {
         &self.counters
     }
 
-    /// A datagram that came from `source` to the operator's answers.
+    /// Handles a datagram for the operator's answer group.
     pub fn handle_datagram(&mut self, datagram: &[u8], source: Ipv6Addr, now: Instant) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
             Kind::Answer | Kind::SealedAnswer | Kind::StreamAnswer | Kind::SealedStreamAnswer => {
@@ -349,7 +349,7 @@ impl Operator {
         }
     }
 
-    /// Time has come: see [`poll_timeout`](Self::poll_timeout).
+    /// Does work that is due: see [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some((at, times)) = self.repeat
             && at <= now
@@ -367,7 +367,7 @@ impl Operator {
         }
         if self.gap_at.is_some_and(|at| at <= now) {
             self.gap_at = None;
-            // packets that overtook each other fill their gaps by themselves
+            // reordered packets close their gaps by themselves
             if self.ahead_bytes() > 0 {
                 self.lossy = true;
                 self.acknowledge();
@@ -378,7 +378,7 @@ impl Operator {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do, or it may be over.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) has work, or the command may be over.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let parts = (!self.parts.waiting.is_empty()).then(|| self.parts.bucket.ready_at());
@@ -389,24 +389,24 @@ impl Operator {
         next.map_or(over, |at| at.min(over))
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action; none if nothing is due.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Whether nothing more is to be waited for.
+    /// Returns whether the command is over.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
         now >= self.over_at()
     }
 
-    /// The last words to the agents, once it is over.
+    /// Sends the last acknowledgements, once the command is over.
     pub fn finish(&mut self) {
         if !self.whole.is_empty() || !self.moved.is_empty() {
             self.acknowledge();
         }
         if self.lossy {
-            // what was told last may be lost as well, and nobody is left to tell it again
+            // the last acknowledgement may be lost too, and is not repeated later
             self.whole = self.done().map(|(id, _)| *id).collect();
             self.acknowledge();
         }
@@ -416,7 +416,7 @@ impl Operator {
         }
     }
 
-    /// What has become of all nodes: those that answered and those that were expected to.
+    /// Returns the results of all answering and expected nodes.
     #[must_use]
     pub fn fates(&self) -> Vec<NodeFate> {
         let mut fates = Vec::new();
@@ -444,7 +444,7 @@ impl Operator {
         fates
     }
 
-    /// How far all are.
+    /// Returns the progress of all nodes.
     #[must_use]
     pub fn progress(&self) -> Far {
         let (silent, running) = self.open();
@@ -455,7 +455,7 @@ impl Operator {
         }
     }
 
-    /// Nodes of which something is still to come: expected and silent, heard and not at their end.
+    /// Returns the numbers of unfinished nodes: expected and silent ones, and running ones.
     #[must_use]
     pub fn open(&self) -> (usize, usize) {
         let answering = self.nodes.values().filter(|n| !n.rejected);
@@ -468,14 +468,14 @@ impl Operator {
         self.settings.expected.iter().filter(is_silent)
     }
 
-    /// What has come under a key.
+    /// Returns the streams under a key.
     fn senders_of(&self, key: &PeerId) -> impl Iterator<Item = (&Sender, &Node)> {
         let key = *key;
         let from = self.nodes.range(Sender::of(key)..);
         from.take_while(move |(id, _)| id.key == key)
     }
 
-    /// The streams of several hosts that have one key, and where they come from; none if one host has it.
+    /// Returns the streams and addresses of several hosts with one key; none for a single host.
     #[must_use]
     pub fn sharing(&self, key: &PeerId) -> Vec<(StreamId, Ipv6Addr)> {
         let named = self
@@ -523,7 +523,7 @@ impl Operator {
         let meeting = self.settings.meeting;
         let settled = if !meeting && !self.settings.expected.is_empty() {
             let at = self.begun + STRANGERS + spread;
-            // somebody new has shown up: there may be more of them
+            // an unknown node answered: more may follow
             if self.last_stranger > self.begun {
                 at.max(strangers)
             } else {
@@ -552,7 +552,7 @@ impl Operator {
         self.lossy |= !silent.is_empty();
         self.send_command();
         if times > 0 {
-            // a node that the command does not select says so when it is asked
+            // a node that the command does not select answers so when asked
             let ask = |id: &PeerId| Assembly::default().progress(short_id(id));
             self.send_acknowledgements(Vec::new(), silent.iter().map(ask).collect());
         }
@@ -588,7 +588,7 @@ impl Operator {
         match self.nodes.get(&id) {
             Some(node) if node.rejected => return,
             Some(node) if node.last.is_some() => {
-                // it has not heard that we are content
+                // it lacks our acknowledgement
                 self.lossy = true;
                 self.whole.insert(id);
                 self.acknowledge_by(now + ACK);
@@ -609,7 +609,7 @@ impl Operator {
             }
             None => {}
         }
-        // keys cost nothing: those that are not known have what they begin counted too
+        // keys cost nothing: for unknown ones, unfinished records count too
         let kept: usize = if !self.known.contains(&id.key) {
             self.nodes.values().map(|n| n.assembly.kept_bytes()).sum()
         } else if segment.offset > 0 {
@@ -642,7 +642,7 @@ impl Operator {
         self.take(id, segment.offset, content, now);
     }
 
-    /// A stream has begun: if it is not the only one of its key, several hosts have that.
+    /// Reports several hosts with one key, once a second stream begins under it.
     fn note_stream(&mut self, key: &PeerId) {
         let streams = self.sharing(key);
         if streams.is_empty() {
@@ -687,7 +687,7 @@ impl Operator {
             self.moved.insert(id);
             self.unacknowledged += 1;
         }
-        // half of what all may have under way: nobody has to wait
+        // half of the segments in flight: no agent has to wait
         let enough = usize::from(self.settings.window) * self.moved.len().max(1) / 2;
         if self.unacknowledged >= enough.max(2) {
             self.acknowledge_by(now);
@@ -723,7 +723,7 @@ impl Operator {
             .push_back(Output::Event(Event::Said { id, record }));
     }
 
-    /// A node says who it is. The first key seen under a name keeps it.
+    /// Takes a node's description. The first key seen under a name keeps it.
     fn meet(&mut self, id: Sender, node: NodeInfo, now: Instant) {
         let known = self.known.contains(&id.key);
         match self.names.get(&node.name) {
@@ -762,7 +762,7 @@ impl Operator {
     fn reject(&mut self, id: Sender, why: String) {
         self.count(Dropped::Rejected);
         if self.known.contains(&id.key) {
-            // known ones are missed if they do not answer
+            // a known node without an answer is reported anyway
             tracing::debug!("{}: {why}", id.key);
         }
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -784,7 +784,7 @@ impl Operator {
         self.ack_at = None;
         self.unacknowledged = 0;
         let whole = std::mem::take(&mut self.whole);
-        // a hash is the key's: where that has several streams each is named
+        // a hash stands for a key: of a key with several streams, each is named
         let (whole, named): (Vec<Sender>, Vec<Sender>) = whole
             .into_iter()
             .partition(|id| self.senders_of(&id.key).count() == 1);
@@ -817,7 +817,7 @@ impl Operator {
         }
     }
 
-    /// A counter under which no node that is not done shares its hash with one that is, and the hashes.
+    /// Returns a counter without equal hashes of finished and unfinished nodes, and the hashes.
     fn hashes(&self, whole: &[PeerId]) -> Hashes {
         let job = self.signed.job;
         let done = |id: &PeerId| {
@@ -829,7 +829,7 @@ impl Operator {
             .chain(self.nodes.keys().map(|id| id.key))
             .filter(|id| !done(id))
             .collect();
-        // where nobody is known, nobody knows whom a short one would be taken by
+        // without known nodes, short hashes could match unknown ones
         let few = whole.len() + others.len() <= MAX_HASHED_NODES;
         let short = few && !self.settings.expected.is_empty();
         let mut counter = self.counter;
@@ -843,7 +843,7 @@ impl Operator {
             let clash = others
                 .iter()
                 .any(|id| taken.contains(&cut(whole_hash(job, counter, id), short)));
-            // with a thousand nodes one counter in a thousand is no good
+            // with a thousand nodes one counter in a thousand clashes
             if !clash || counter == u32::MAX {
                 return Hashes {
                     counter,
@@ -863,8 +863,8 @@ impl Operator {
     }
 }
 
-/// How to answer a command that `nodes` nodes will answer: (spread, window). A segment costs the operator some
-/// 60 µs, and all that may be under way has to fit his socket's buffer.
+/// Returns (spread, window) for a command with `nodes` answers. A segment costs the operator some
+/// 60 µs, and all segments in flight have to fit his socket's buffer.
 #[must_use]
 pub fn pace(nodes: usize) -> (Duration, u8) {
     let spread = Duration::from_micros(500 * nodes.min(4_096) as u64);

@@ -1,7 +1,7 @@
-//! Nodes that an operator has met: `known_agents`, a file of JSON lines. The first key seen under a name keeps it.
+//! Nodes that an operator has met: `known_agents`, JSON lines. A name stays with its first key.
 //!
-//! Whoever answers has been met: anybody who is on the channel can, under any name and with any labels. Which of them are
-//! nodes of his the operator says himself ([`Book::accept`]); commands are sealed for these alone.
+//! Any host on the channel can answer, and so be met, under any name and labels. The operator marks
+//! his own nodes ([`Book::accept`]); commands are sealed for these only.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,12 +20,12 @@ use crate::agent::unix_now_us;
 use crate::record::NodeInfo;
 use crate::selector::{Node, Selector};
 
-/// Most nodes that are remembered, over all channels.
+/// Nodes remembered over all channels.
 const MAX_KNOWN: usize = 65_536;
 
-/// When nodes that nobody knows were last waited for.
+/// Times of the last waits for unknown nodes.
 const MEETINGS: &str = "meetings";
-/// Once in so many seconds they are, with whatever command comes first.
+/// Seconds between waits for unknown nodes.
 const MEETING_S: u64 = 600;
 
 /// A node that was met.
@@ -36,16 +36,16 @@ pub struct Entry {
     pub channel: String,
     pub name: String,
     pub key: PeerId,
-    /// Its labels when it was last heard.
+    /// Its labels in its last answer.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Whether the operator has said that this key is his node's.
+    /// Whether the operator has accepted this key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
 }
 
 impl Entry {
-    /// Whether it is meant on this channel by `name`, a name or a key.
+    /// Returns whether `name`, a name or key, means it on this channel.
     fn is_called(&self, channel: &str, name: &str) -> bool {
         self.channel == channel && (self.name == name || self.key.to_string() == name)
     }
@@ -58,7 +58,7 @@ pub struct Book {
 }
 
 impl Book {
-    /// The state in `dir`, which is made if it is missing.
+    /// Opens the state in `dir`, which is created if it is missing.
     pub fn open(dir: PathBuf) -> anyhow::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -68,14 +68,14 @@ impl Book {
         Ok(Self { dir })
     }
 
-    /// All nodes of a channel.
+    /// Returns all nodes of a channel.
     pub fn channel(&self, channel: &str) -> anyhow::Result<Vec<Entry>> {
         let mut all = self.read()?;
         all.retain(|e| e.channel == channel);
         Ok(all)
     }
 
-    /// Notes nodes that have answered on `channel`: new ones, and new labels of others.
+    /// Notes answering nodes on `channel`: new ones, and new labels.
     pub fn note(&self, channel: &str, answered: &[(PeerId, NodeInfo)]) -> anyhow::Result<()> {
         let _lock = self.lock()?;
         let mut all = self.read()?;
@@ -103,7 +103,7 @@ impl Book {
             self.write(&all)?;
         }
         if no_room > 0 {
-            // strangers may have filled it: what was commanded is done all the same
+            // unknown nodes may have filled it: the command is executed all the same
             tracing::warn!(
                 "{}: {no_room} more nodes answered than the {MAX_KNOWN} that are remembered: `lcagent nodes --forget` makes room",
                 self.file().display()
@@ -112,7 +112,7 @@ impl Book {
         Ok(())
     }
 
-    /// Notes that these nodes, named or by their keys, are the operator's: all of them, or none if one was not met.
+    /// Accepts these nodes, by name or key: all of them, or none if one was not met.
     pub fn accept(&self, channel: &str, names: &[String]) -> anyhow::Result<Vec<Entry>> {
         let _lock = self.lock()?;
         let mut all = self.read()?;
@@ -132,13 +132,13 @@ impl Book {
         Ok(accepted)
     }
 
-    /// Whether nodes that are not known have been waited for of late, in a command for `selector`.
+    /// Returns whether a command for `selector` has recently waited for unknown nodes.
     pub fn has_met(&self, channel: &str, selector: &str, now: u64) -> bool {
         let last = self.meetings().get(&meeting(channel, selector)).copied();
         last.is_some_and(|last| is_recent(last, now))
     }
 
-    /// They have been waited for just now.
+    /// Notes that a command has just waited for unknown nodes.
     pub fn note_meeting(&self, channel: &str, selector: &str, now: u64) -> anyhow::Result<()> {
         let _lock = self.lock()?;
         let mut all = self.meetings();
@@ -147,10 +147,10 @@ impl Book {
         self.write_meetings(&all)
     }
 
-    /// Forgets the node of this name or key; whether there was one.
+    /// Forgets the node of this name or key; returns whether there was one.
     pub fn forget(&self, channel: &str, name: &str) -> anyhow::Result<bool> {
         let _lock = self.lock()?;
-        // if it is still there it is to be met with the next command
+        // if it still runs, the next command shall meet it
         let mut meetings = self.meetings();
         let of_channel = meeting(channel, "");
         meetings.retain(|key, _| !key.starts_with(&of_channel));
@@ -165,8 +165,8 @@ impl Book {
         Ok(true)
     }
 
-    /// Forgets those of these nodes, which have not answered, that are ephemeral members of their network: each comes back under
-    /// another key. Their names. What the operator has accepted stays.
+    /// Forgets ephemeral members among these silent nodes, unless accepted: each returns under
+    /// another key. Returns their names.
     pub fn forget_ephemeral(
         &self,
         channel: &str,
@@ -187,7 +187,7 @@ impl Book {
         Ok(gone.into_iter().map(|e| e.name).collect())
     }
 
-    /// A sequence that no command of this operator has had: microseconds of Unix time, or the last and one.
+    /// Returns a new sequence: microseconds of Unix time, or the last and one.
     pub fn sequence(&self) -> anyhow::Result<u64> {
         let _lock = self.lock()?;
         let file = self.dir.join("sequence");
@@ -202,7 +202,7 @@ impl Book {
         Ok(next)
     }
 
-    /// When was the last meeting, by channel and selector. A file that cannot be read costs a second.
+    /// Returns the last waits by channel and selector. An unreadable file costs a second's wait.
     fn meetings(&self) -> BTreeMap<String, u64> {
         let text = fs::read_to_string(self.dir.join(MEETINGS)).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
@@ -269,7 +269,7 @@ fn parse(file: &Path, text: &str) -> anyhow::Result<Vec<Entry>> {
         .collect()
 }
 
-/// Whether `selector` selects the node, by what was last heard of it.
+/// Returns whether `selector` selects the node by its last answer.
 #[must_use]
 pub fn is_selected(entry: &Entry, selector: &Selector) -> bool {
     selector.selects(&Node {
@@ -343,7 +343,7 @@ mod tests {
         let names = ["x".to_owned(), key(2).to_string()];
         let entries = book.accept("a", &names).unwrap();
         assert_eq!(entries.len(), 2);
-        // by its key it stays so, whatever it says of itself
+        // accepted by its key, even with new labels
         book.note("a", &[(key(1), node("x", "web"))]).unwrap();
         assert_eq!(accepted("a"), ["x", "y"]);
         assert!(accepted("b").is_empty(), "of one channel");

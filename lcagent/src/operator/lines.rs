@@ -1,7 +1,7 @@
-//! Lines of several nodes on one output: each stays one line, with its node's name before it, and none has another's in it.
+//! Lines of several nodes on one output: each stays whole, with its node's name before it.
 //!
-//! A line is kept until it is whole. One that grows longer than [`MAX_KEPT`] is written as it comes, and what others say
-//! waits behind it. When more than [`MAX_WAITING`] waits, the long line is broken: memory is bounded, and that is told.
+//! A line is kept until it is whole. One longer than [`MAX_KEPT`] is written at once; other nodes'
+//! lines wait. When more than [`MAX_WAITING`] waits, the long line is broken and reported.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,30 +10,30 @@ use librecast::plain::clean;
 
 use super::core::Sender;
 
-/// Longest line that is kept until it is whole, in bytes.
+/// Bytes up to which a line is kept until it is whole.
 pub const MAX_KEPT: usize = 64 * 1024;
-/// Bytes that are kept of all nodes together.
+/// Bytes kept of all nodes together.
 pub const MAX_WAITING: usize = 64 << 20;
 
-/// What is not written yet.
+/// Output that is not written yet.
 #[derive(Debug)]
 pub struct Lines {
-    /// On a terminal control characters of nodes are not let through.
+    /// Whether control characters of nodes are replaced.
     is_terminal: bool,
-    /// Most bytes that are kept.
+    /// Bytes that may be kept.
     most: usize,
-    /// Lines that are not whole, with what comes before each; of the open one what cannot be written yet.
+    /// Incomplete lines with their labels; of the open one, the bytes that cannot be written yet.
     begun: BTreeMap<Sender, (String, Vec<u8>)>,
-    /// Whose line is written as it comes.
+    /// The node with a line that is written in pieces.
     open: Option<Sender>,
-    /// Whole lines of others behind it.
+    /// Whole lines of other nodes behind it.
     waiting: Vec<u8>,
     /// Bytes in `begun`.
     kept: usize,
 }
 
 impl Lines {
-    /// Nothing has come.
+    /// Makes an empty state.
     #[must_use]
     pub fn new(is_terminal: bool) -> Self {
         Self {
@@ -46,8 +46,8 @@ impl Lines {
         }
     }
 
-    /// Takes what a node says; `label` is written before each of its lines. Gives the node whose line had to be broken, if
-    /// that was so.
+    /// Takes output of a node; `label` precedes each of its lines. Returns the node with a line
+    /// that had to be broken.
     pub fn take(
         &mut self,
         id: Sender,
@@ -70,7 +70,7 @@ impl Lines {
         self.make_room(out)
     }
 
-    /// Nothing more comes of this node: what is not whole is a line all the same.
+    /// Ends a node's output: an incomplete line counts as whole.
     pub fn end(&mut self, id: Sender, label: &str, out: &mut impl Write) -> io::Result<()> {
         let (_, rest) = self.unkeep(id);
         if !rest.is_empty() || self.open == Some(id) {
@@ -79,7 +79,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Nodes of which something is not written yet.
+    /// Returns the nodes with unwritten output.
     #[must_use]
     pub fn begun(&self) -> Vec<Sender> {
         let begun = self.begun.keys().copied();
@@ -87,7 +87,7 @@ impl Lines {
         begun.chain(open).collect()
     }
 
-    /// A line, or the end of the open one, after which the others come.
+    /// Writes a line, or ends the open one, after which waiting lines are written.
     fn line(
         &mut self,
         id: Sender,
@@ -96,7 +96,7 @@ impl Lines {
         out: &mut impl Write,
     ) -> io::Result<()> {
         let line = match self.is_terminal {
-            // the end of a line of other systems is no part of it
+            // a carriage return at the end is no part of the line
             true => line.strip_suffix(b"\r").unwrap_or(line),
             false => line,
         };
@@ -121,7 +121,7 @@ impl Lines {
         out.write_all(&std::mem::take(&mut self.waiting))
     }
 
-    /// Keeps no more than may be kept: breaks the open line, or begins to write the longest of those that are not whole.
+    /// Breaks the open line, or opens the longest incomplete one, if too much is kept.
     fn make_room(&mut self, out: &mut impl Write) -> io::Result<Option<Sender>> {
         if self.kept + self.waiting.len() <= self.most {
             return Ok(None);
@@ -142,7 +142,7 @@ impl Lines {
         Ok(broken)
     }
 
-    /// Writes more of the open line, or begins it.
+    /// Writes more of the open line, or opens it.
     fn write_open(
         &mut self,
         id: Sender,
@@ -179,7 +179,7 @@ impl Lines {
         }
     }
 
-    /// How many bytes at the end of a piece cannot be shown before it is known what follows.
+    /// Returns the number of last bytes that need the next ones to be shown.
     fn unfinished(&self, piece: &[u8]) -> usize {
         match (self.is_terminal, piece.last()) {
             (true, Some(b'\r')) => 1,
@@ -189,7 +189,7 @@ impl Lines {
     }
 }
 
-/// How many bytes at the end are the beginning of a character whose other bytes are still to come.
+/// Returns the number of last bytes that begin an incomplete character.
 #[must_use]
 pub fn incomplete(text: &[u8]) -> usize {
     for (before, byte) in text.iter().rev().take(3).enumerate() {
@@ -271,7 +271,7 @@ mod tests {
             assert!(lines.kept + lines.waiting.len() <= lines.most);
         }
         assert_eq!(broken, Some(node(1)));
-        // many that are not whole: one of them is written as it comes
+        // of many incomplete lines, one is opened
         for n in 3..30 {
             lines
                 .take(node(n), "c", &vec![b'z'; MAX_KEPT], &mut out)
@@ -295,7 +295,7 @@ mod tests {
         // each has a long line
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Whatever the pieces are and who says something between: the lines of each are what it said.
+        /// Each node's lines are its output, for any pieces in any order.
         #[test]
         fn nothing_is_altered(
             texts in prop::collection::vec(prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..2_000), 1..4),

@@ -1,7 +1,7 @@
-//! The operator's side: [`core`] decides, with `assembly` (a node's answer put together).
+//! The operator's side: [`core`] decides, with `assembly` (assembles a node's answer).
 //!
-//! Around it: `shell` (sockets and time), `known` (nodes that were met), `rolling` (one group of them
-//! after the other), `print` with `lines` and `plain` (what the user sees).
+//! Around it: `shell` (sockets and time), `known` (nodes that were met), `rolling` (groups of nodes
+//! in turn), `print` with `lines` and `plain` (output for the user).
 
 mod assembly;
 pub mod core;

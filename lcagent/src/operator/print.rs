@@ -1,4 +1,4 @@
-//! What the user sees of the answers.
+//! The user's view of the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
@@ -20,15 +20,15 @@ use crate::datagram::{JobId, StreamId};
 use crate::files::AGENT_KEY;
 use crate::record::{Ended, Ending, Record};
 
-/// Output kept of one node for the folded view, in bytes.
+/// Bytes of output kept of one node for the folded view.
 const MAX_FOLDED: usize = 16 << 20;
-/// The same of all nodes together.
+/// The same for all nodes together.
 const MAX_FOLDED_OF_ALL: usize = 256 << 20;
 
-/// How answers are shown.
+/// The presentation of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// Each line with the node's name, as it comes.
+    /// Each line at once, after the node's name.
     Prefixed,
     /// Equal output once, at the end.
     Folded,
@@ -36,28 +36,28 @@ pub enum Style {
     Json,
 }
 
-/// One line on stderr. Nobody need read it: a reader that has gone is no reason to stop.
+/// Writes a line to stderr; a closed stderr does not stop the program.
 pub(crate) fn complain(line: impl std::fmt::Display) {
     librecast_program::cli::hint("lcagent", line);
 }
 
-/// Shows the answers to one command, or to several one after the other.
+/// Shows the answers to one command, or to several in turn.
 #[derive(Debug)]
 pub struct Printer {
     style: Style,
     job: JobId,
     names: BTreeMap<Sender, (String, Ipv6Addr)>,
-    /// Keys that several hosts have.
+    /// Keys of several hosts.
     shared: BTreeSet<PeerId>,
     /// Standard output and standard error.
     lines: [Lines; 2],
-    /// Of each output the beginning of a character whose other bytes are still to come.
+    /// For each output, the first bytes of an incomplete character.
     tails: BTreeMap<(Sender, bool), Vec<u8>>,
     folded: BTreeMap<Sender, Folded>,
     /// Bytes in `folded`.
     kept: usize,
     is_terminal: bool,
-    /// How far it is, on a terminal.
+    /// The progress, on a terminal.
     bar: ProgressBar,
 }
 
@@ -65,12 +65,12 @@ pub struct Printer {
 #[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Folded {
     text: Vec<u8>,
-    /// Bytes behind it that found no room.
+    /// Bytes after `text` that found no room.
     cut: usize,
 }
 
 impl Printer {
-    /// Nothing has been shown yet.
+    /// Makes a printer that has shown nothing.
     #[must_use]
     pub fn new(style: Style) -> Self {
         let is_terminal = io::stdout().is_terminal();
@@ -145,7 +145,7 @@ impl Printer {
         }
     }
 
-    /// Shows what is left of a command, once nothing more comes.
+    /// Shows the rest of a command after its end.
     pub fn end(&mut self, fates: &[NodeFate]) -> io::Result<()> {
         self.bar.finish_and_clear();
         let begun = self.lines.iter().flat_map(Lines::begun);
@@ -169,7 +169,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Nothing more comes of this node.
+    /// Shows the rest of this node's output.
     fn end_of(&mut self, id: &Sender) -> io::Result<()> {
         let label = self.label(id);
         let [out, err] = &mut self.lines;
@@ -184,7 +184,7 @@ impl Printer {
         name.unwrap_or_else(|| id.key.to_string())
     }
 
-    /// The node's name, with its address where another host has the same key.
+    /// Returns the node's name, with its address if another host has the same key.
     fn label(&self, id: &Sender) -> String {
         let name = self.name(id);
         let address = self.names.get(id).map(|(_, address)| address);
@@ -209,7 +209,7 @@ impl Printer {
         if self.style == Style::Folded {
             let folded = self.folded.entry(*id).or_default();
             let room = (MAX_FOLDED - folded.text.len()).min(MAX_FOLDED_OF_ALL - self.kept);
-            // nothing may be missing between two pieces
+            // no gap between two pieces
             let taken = if folded.cut > 0 {
                 0
             } else {
@@ -223,7 +223,7 @@ impl Printer {
         let label = self.label(id);
         let lines = &mut self.lines[usize::from(is_error)];
         let broken = if is_error {
-            // a reader of stderr that has gone is no reason to stop
+            // a closed stderr does not stop the program
             lines
                 .take(*id, &label, bytes, &mut standard::errors())
                 .ok()
@@ -250,7 +250,7 @@ impl Printer {
             return Ok(());
         }
         self.bar.finish_and_clear();
-        // what is cut is equal to nothing
+        // cut output equals no other
         let mut same: BTreeMap<(&Folded, Option<&Sender>), Vec<String>> = BTreeMap::new();
         for (id, output) in &self.folded {
             let alone = (output.cut > 0).then_some(id);
@@ -290,7 +290,7 @@ impl Printer {
         out.flush()
     }
 
-    /// Whether some output was not kept for the folded view.
+    /// Returns whether output is missing in the folded view.
     #[must_use]
     pub fn has_cut(&self) -> bool {
         self.folded.values().any(|output| output.cut > 0)
@@ -316,8 +316,8 @@ impl Printer {
         self.document(id, &self.name(id), event, more)
     }
 
-    /// Output as text; what is the beginning of a character waits for its other bytes unless `all` has come. What is no
-    /// text has its bytes beside.
+    /// Shows output as text. An incomplete character waits for the rest, unless `all` has come.
+    /// Bytes that are no text are added.
     fn json_output(
         &mut self,
         id: &Sender,
@@ -363,13 +363,13 @@ impl Printer {
     }
 }
 
-/// How a node is called of whose key several hosts have a copy. Two may be at one address.
+/// Returns the label of a node with a shared key. Two may be at one address.
 pub(crate) fn shared_label(name: &str, address: &Ipv6Addr, stream: StreamId) -> String {
     let stream = stream.to_string();
     format!("{name} at {address} ({})", &stream[..4])
 }
 
-/// Output, as far as it is text; else its bytes in base64 as well.
+/// Returns output as text; unless it is all text, its bytes in base64 as well.
 fn output_json(bytes: &[u8]) -> serde_json::Value {
     let mut output = json!({ "data": String::from_utf8_lossy(bytes) });
     if std::str::from_utf8(bytes).is_err() {
@@ -378,7 +378,7 @@ fn output_json(bytes: &[u8]) -> serde_json::Value {
     output
 }
 
-/// Tells, whatever is shown beside it, that somebody was met for the first time, is not believed, or is not alone.
+/// Warns, in any style, of a node met for the first time, rejected, or with a shared key.
 pub fn tell_of_stranger(event: &Event) {
     match event {
         Event::Appeared {
@@ -410,7 +410,7 @@ pub fn tell_of_stranger(event: &Event) {
     }
 }
 
-/// A line at the bottom of the terminal on stderr; hidden where there is none, and where machines read.
+/// Makes a line at the bottom of a terminal's stderr; hidden without one, and for JSON.
 fn progress_bar(style: Style) -> ProgressBar {
     if style == Style::Json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -444,7 +444,7 @@ fn silence(fate: &Fate) -> Option<&'static str> {
     }
 }
 
-/// What is worth a line of its own: everything but success.
+/// Returns the line for any result but success.
 pub(crate) fn complaint(fate: &Fate) -> Option<String> {
     Some(match fate {
         Fate::Silent => "no answer".to_owned(),

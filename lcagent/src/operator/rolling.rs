@@ -2,25 +2,25 @@
 
 use super::known::Entry;
 
-/// How many nodes at a time.
+/// The sizes of the steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rolling {
-    /// At most so many nodes.
+    /// Limit of nodes.
     pub limit: Option<usize>,
-    /// So many at a time.
+    /// Nodes of each step.
     pub batch: Option<usize>,
     /// The first node runs alone.
     pub canary: bool,
 }
 
 impl Rolling {
-    /// Whether nodes are named at all: else the command is for all that are selected, known or not.
+    /// Returns whether it names nodes; else the command is for all selected ones, known or not.
     #[must_use]
     pub fn picks(&self) -> bool {
         *self != Self::default()
     }
 
-    /// The nodes of each step, in the order of their names: the same ones every time.
+    /// Returns the nodes of each step, ordered by name, hence always the same.
     #[must_use]
     pub fn steps(&self, mut nodes: Vec<Entry>) -> Vec<Vec<Entry>> {
         nodes.sort_by(|a, b| (&a.name, a.key).cmp(&(&b.name, b.key)));

@@ -1,4 +1,4 @@
-//! `lcagent exec`, `nodes` and the like: sockets, files and the clock around the operator's core.
+//! The shell of `lcagent exec`, `nodes` etc.: sockets, files and clock for the operator's core.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,7 +36,7 @@ use crate::request::{Request, What};
 use crate::sealed::{AnswerKey, seal_request};
 use crate::selector::Selector;
 
-/// Between repeats of what ends an interrupted command's jobs.
+/// Pauses before each sending of an interrupted command's cancellation, in milliseconds.
 const INSIST: [u64; 3] = [0, 60, 180];
 
 /// Key, channel and interfaces of an operator.
@@ -44,25 +44,25 @@ const INSIST: [u64; 3] = [0, 60, 180];
 pub struct Options {
     /// Key file of the operator.
     pub key: Option<PathBuf>,
-    /// What vouches for it; by default the key's name and `.cert`, if that is there.
+    /// Its certificate; by default the key's name and `.cert`, if that exists.
     pub certificate: Option<PathBuf>,
     /// Name of the channel whose group carries commands.
     pub channel: String,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
-    /// Where the operator's own files are.
+    /// Folder of the operator's files.
     pub state_dir: Option<PathBuf>,
     /// Whether nodes that are not known are refused.
     pub strict: bool,
-    /// Whether nobody else may read what is asked and answered; then only accepted nodes are asked.
+    /// Whether command and answers are sealed; only for accepted nodes.
     pub encrypt: bool,
-    /// Whether nodes that are not known are waited for, however lately they were.
+    /// Whether to wait for unknown nodes even shortly after the last wait.
     pub meet: bool,
     /// Nodes that execute the command.
     pub selector: Selector,
-    /// How long they have to answer.
+    /// Time for the answers.
     pub timeout: Duration,
-    /// How long nodes may begin with it; as long as they have to answer if that is not said.
+    /// Time in which nodes may start it; by default `timeout`.
     pub valid: Option<Duration>,
 }
 
@@ -77,23 +77,23 @@ pub struct Session {
     interrupt: Arc<Interrupt>,
 }
 
-/// The signal that ended it, if one did.
+/// The signal that ended it, if any.
 #[derive(Debug)]
 struct Interrupt {
     wake: EventFd,
     signal: AtomicI32,
 }
 
-/// How a command went.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What became of all nodes.
+    /// The results of all nodes.
     pub fates: Vec<NodeFate>,
-    /// Those that have answered, as they describe themselves.
+    /// Nodes that answered, as they describe themselves.
     pub answered: Vec<(PeerId, NodeInfo)>,
-    /// Hosts that have their key in common with others, and where each is.
+    /// Hosts with a shared key, and their addresses.
     pub sharing: BTreeMap<Sender, Ipv6Addr>,
-    /// Set if a signal came first.
+    /// Set if a signal ended it.
     pub interrupted: Option<Exit>,
 }
 
@@ -112,7 +112,7 @@ impl Session {
         let noted = Arc::clone(&interrupt);
         on_signals(&ending_signals(), move |signal| {
             if noted.signal.swap(signal as i32, Ordering::Relaxed) != 0 {
-                // the second time nothing is tidied up
+                // the second time exits without cleaning up
                 std::process::exit(exit_of(signal as i32) as i32);
             }
             let _ = noted.wake.write(1);
@@ -138,15 +138,15 @@ impl Session {
         })
     }
 
-    /// The known nodes that `options` select.
+    /// Returns the known nodes that `options` select.
     pub fn known(&self, options: &Options) -> anyhow::Result<Vec<Entry>> {
         let mut known = self.book.channel(&self.channel)?;
         known.retain(|e| is_selected(e, &options.selector));
         Ok(known)
     }
 
-    /// Carries out one command, for the nodes in `only` unless there are none in it: then for all that are
-    /// selected. `show` is given the job and each event as it happens.
+    /// Carries out one command for the nodes in `only`, or for all selected ones if it is empty.
+    /// Passes the job and each event to `show`.
     pub fn carry_out(
         &mut self,
         options: &Options,
@@ -220,7 +220,7 @@ impl Session {
             }
             show(job, event)
         });
-        // whatever takes the operator away: nobody waits for the jobs any more
+        // no reader of the answers is left, for any cause
         let has_gone = !matches!(followed, Ok(None));
         if has_gone && matches!(what, What::Run(_)) {
             self.cancel(options, job)?;
@@ -256,7 +256,7 @@ impl Session {
         })
     }
 
-    /// Until the command is over, or a signal comes: then its exit code.
+    /// Runs the command until it is over, or a signal comes: then returns its exit code.
     fn follow(
         &mut self,
         operator: &mut Operator,
@@ -288,7 +288,7 @@ impl Session {
                 return Ok(Some(exit_of(signal)));
             }
             let has_reader = self.wait(operator.poll_timeout())?;
-            // what is ordered beside jobs is to be done whoever reads of it
+            // other commands finish even without a reader
             if !has_reader && matches!(what, What::Run(_)) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
             }
@@ -299,7 +299,7 @@ impl Session {
         }
     }
 
-    /// Waits until then; the exit code if a signal comes first. Interfaces that come up are listened to meanwhile.
+    /// Waits, and joins groups on new interfaces; returns the exit code if a signal comes first.
     pub fn pause(&mut self, until: Instant) -> anyhow::Result<Option<Exit>> {
         loop {
             let signal = self.interrupt.signal.load(Ordering::Relaxed);
@@ -316,7 +316,7 @@ impl Session {
         }
     }
 
-    /// The signed datagrams, and the keys of the answers if the command is `sealed_for` somebody.
+    /// Returns the signed datagrams, and the keys of the answers if it is `sealed_for` nodes.
     fn sign(
         &self,
         options: &Options,
@@ -348,7 +348,7 @@ impl Session {
         Ok((signed.map_err(|e| usage(e.to_string()))?, seals))
     }
 
-    /// Ends the jobs of a command; nobody waits for the answers.
+    /// Ends the jobs of a command without waiting for answers.
     fn cancel(&self, options: &Options, job: JobId) -> anyhow::Result<()> {
         let request = Request {
             spread_ms: 0,
@@ -368,12 +368,12 @@ impl Session {
         self.network.send(agent_group(&self.channel), 0, datagram);
     }
 
-    /// Until something comes or it is time; whether standard output still has a reader.
+    /// Waits for input or the time; returns whether standard output still has a reader.
     fn wait(&self, until: Instant) -> io::Result<bool> {
         let patience = until.saturating_duration_since(Instant::now());
         let turn = patience.min(Duration::from_secs(1));
         let stdout = io::stdout();
-        // errors are told unasked
+        // errors are always reported
         let mut fds = vec![PollFd::new(stdout.as_fd(), PollFlags::empty())];
         let ours = self.network.fds();
         fds.extend(ours.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -391,8 +391,8 @@ impl Session {
     }
 }
 
-/// Whoever answers has been met; what nobody else may read goes only to nodes of which the operator has said that they
-/// are his.
+/// Refuses sealing for nodes that the operator has not accepted: any host can answer, and so be
+/// met.
 fn refuse_unaccepted(expected: &[&Entry]) -> Result<(), ExitError> {
     /// Names that the error shows. Chosen.
     const MOST: usize = 8;
@@ -420,8 +420,8 @@ fn refuse_unaccepted(expected: &[&Entry]) -> Result<(), ExitError> {
     Err(ExitError::new(Exit::NotPermitted, message))
 }
 
-/// Signals by which an operator goes away; a terminal that is closed sends SIGHUP. Who ignores that one, as nohup does, or
-/// SIGQUIT stays.
+/// Returns the signals that end an operator; a closed terminal sends SIGHUP. If SIGHUP (as under
+/// nohup) or SIGQUIT is ignored, it stays so.
 fn ending_signals() -> Vec<Signal> {
     let mut signals = vec![Signal::SIGINT, Signal::SIGTERM];
     let more = [Signal::SIGHUP, Signal::SIGQUIT].into_iter();
@@ -431,7 +431,7 @@ fn ending_signals() -> Vec<Signal> {
 
 fn is_ignored(signal: Signal) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: asks only, as nothing new is given; what it fills is read only when it says that it has
+    // SAFETY: a query that sets nothing; the struct is read only after success
     unsafe {
         libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == libc::SIG_IGN
@@ -446,20 +446,20 @@ fn exit_of(signal: i32) -> Exit {
     }
 }
 
-/// Where an operator's files are by default.
+/// Returns the default folder of an operator's state.
 #[must_use]
 pub fn default_state_dir() -> PathBuf {
     crate::files::user_dir("XDG_STATE_HOME", ".local/state").join("lcagent")
 }
 
-/// Where the operator's key is.
+/// Returns the path of the operator's key.
 pub(crate) fn key_file(path: Option<&Path>) -> PathBuf {
     let default =
         || crate::files::user_dir("XDG_CONFIG_HOME", ".config").join("lcagent/operator.key");
     path.map_or_else(default, Path::to_path_buf)
 }
 
-/// What vouches for `key`, if anything does.
+/// Returns the certificate of `key`, if it has one.
 fn load_certificate(
     path: Option<&Path>,
     key_file: &Path,
