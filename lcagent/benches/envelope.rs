@@ -1,4 +1,4 @@
-//! Verifying a command: what an agent can be made to do per second.
+//! Verification of commands: an attacker's possible load on an agent.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 

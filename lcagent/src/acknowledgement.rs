@@ -1,22 +1,22 @@
-//! What has come of all answers to a command, told to all agents at once.
+//! An acknowledgement: the received parts of all answers to a command, for all agents at once.
 //!
 //! ```text
 //! version 8 = 1 | kind 8 = 4 | job 64 | counter 32 | window 8
-//! | whole 16 x hash 24 or 16              all of this node's answer has come; bit 15 of `whole`: hashes of 16 bits
+//! | whole 16 x hash 24 or 16              finished nodes; bit 15 of `whole`: hashes of 16 bits
 //! | nodes 16 x { node 64 | received 32 | ranges 8 x { from 32 | to 32 } }
 //! | signature 512                         ed25519 over CONTEXT, 0x00, everything before it
 //! ```
 //!
-//! `hash` is the first 24 (or 16, where few nodes are about) bits of `derive_key("lcagent 2026 whole", job, counter, agent key)`: two or three bytes
-//! for each node that is done, so that sixteen nodes cost little more than one. Two nodes may share a hash; the
-//! operator takes no counter under which a node that is not done would take it for its own, as far as he knows the
-//! nodes. `node` is the first 64 bits of the agent's key, or of `derive_key("lcagent 2026 stream name", agent key, stream)`
-//! where its segments name their stream, `received` how many bytes have come from the front, and
-//! the ranges are what has come behind a gap. A node of which an acknowledgement says so has to send the rest,
-//! whatever it was told before: with `received` 0 and the key's bits it is asked whether it is there at all. Of a key
-//! under which several streams came none stands in `whole`: each is named with all that has come of it.
+//! `hash` is the first 24 bits (16 among few nodes) of `derive_key("lcagent 2026 whole", job,
+//! counter, agent key)`: two or three bytes per finished node. Two nodes may share a hash; the
+//! operator skips counters under which a known unfinished node has a finished one's. `node` is the
+//! first 64 bits of the agent's key or, if its segments name their stream, of `derive_key("lcagent
+//! 2026 stream name", agent key, stream)`. `received` counts the bytes without gap; the ranges lie
+//! behind a gap. A named node sends the rest, even after a `whole`: `received` 0 with the key's
+//! bits asks whether it exists. A key with several streams is never in `whole`: each stream is
+//! named.
 //!
-//! The counter rises: older acknowledgements say nothing new.
+//! The counter rises: agents ignore older acknowledgements.
 
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
@@ -26,41 +26,41 @@ use crate::datagram::{
 };
 
 const CONTEXT: &str = "lcagent 2026 acknowledgement";
-/// In the count of hashes: they have 16 bits.
+/// Bit in the count of hashes: they have 16 bits.
 const SHORT: u16 = 1 << 15;
-/// Bytes of an acknowledgement of no node: version, kind, job, counter, window, both counts, signature.
+/// Bytes without nodes: version, kind, job, counter, window, both counts, signature.
 const FIXED_LEN: usize = 2 + 8 + 4 + 1 + 2 + 2 + SIGNATURE_LEN;
 
 /// A node's name in an acknowledgement.
 pub type ShortId = [u8; 8];
-/// "All of yours has come."
+/// A finished node's hash in an acknowledgement.
 pub type WholeHash = [u8; 3];
 
-/// What an operator has received of the answers to one command.
+/// The received parts of the answers to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledgement {
-    /// Of the answers to which command.
+    /// The command.
     pub job: JobId,
-    /// Rises with each one.
+    /// Rises with each acknowledgement.
     pub counter: u32,
-    /// Segments that each node may have under way.
+    /// Segments in flight of each node.
     pub window: u8,
     /// Whether hashes have 16 bits; their third byte is then 0.
     pub short: bool,
-    /// Nodes of which all has come.
+    /// Nodes with whole answers.
     pub whole: Vec<WholeHash>,
-    /// Nodes of which something is missing.
+    /// Nodes with missing parts.
     pub nodes: Vec<Progress>,
 }
 
-/// How much of a node's answer has come.
+/// The received part of a node's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// The node, by its key or its stream.
     pub node: ShortId,
-    /// Bytes from the front.
+    /// Bytes received without a gap.
     pub received: u32,
-    /// What has come behind a gap: from the first byte up to the one that has not; in order.
+    /// Bytes received behind gaps: from the first one to the next missing one; in order.
     pub ranges: Vec<(u32, u32)>,
 }
 
@@ -70,14 +70,14 @@ impl Progress {
     }
 }
 
-/// The name of a node in an acknowledgement.
+/// Returns the name of a node in an acknowledgement.
 #[must_use]
 pub fn short_id(agent: &PeerId) -> ShortId {
     let [a, b, c, d, e, f, g, h, ..] = *agent.public_key();
     [a, b, c, d, e, f, g, h]
 }
 
-/// The name of an agent's stream in an acknowledgement.
+/// Returns the name of an agent's stream in an acknowledgement.
 #[must_use]
 pub fn stream_name(agent: &PeerId, stream: Option<StreamId>) -> ShortId {
     let Some(StreamId(stream)) = stream else {
@@ -88,7 +88,7 @@ pub fn stream_name(agent: &PeerId, stream: Option<StreamId>) -> ShortId {
     [a, b, c, d, e, f, g, h]
 }
 
-/// What an acknowledgement with this counter says of a node all of whose answer has come.
+/// Returns the hash of a finished node for this counter.
 #[must_use]
 pub fn whole_hash(job: JobId, counter: u32, agent: &PeerId) -> WholeHash {
     let parts: [&[u8]; 3] = [&job.0, &counter.to_be_bytes(), agent.public_key()];
@@ -96,14 +96,14 @@ pub fn whole_hash(job: JobId, counter: u32, agent: &PeerId) -> WholeHash {
     [a, b, c]
 }
 
-/// A hash as an acknowledgement with short ones has it.
+/// Returns a hash in its length for an acknowledgement.
 #[must_use]
 pub fn cut(hash: WholeHash, short: bool) -> WholeHash {
     let [a, b, c] = hash;
     [a, b, if short { 0 } else { c }]
 }
 
-/// How many nodes fit one acknowledgement: (of `whole`, of `nodes`), from the fronts of both.
+/// Returns how many of `whole` and `nodes` fit one acknowledgement, from the fronts of both.
 #[must_use]
 pub fn fitting(whole: usize, nodes: &[Progress]) -> (usize, usize) {
     let mut room = MAX_DATAGRAM - FIXED_LEN;
@@ -121,14 +121,14 @@ pub fn fitting(whole: usize, nodes: &[Progress]) -> (usize, usize) {
 }
 
 impl Acknowledgement {
-    /// Whether it says that all of this agent's answer has come.
+    /// Returns whether it contains this agent as finished.
     #[must_use]
     pub fn says_whole(&self, agent: &PeerId) -> bool {
         let hash = whole_hash(self.job, self.counter, agent);
         self.whole.contains(&cut(hash, self.short))
     }
 
-    /// What it says of this agent's stream, if it names that or asks whether the agent is there.
+    /// Returns the entry that names this agent's stream, or asks whether the agent exists.
     #[must_use]
     pub fn progress_of(&self, agent: &PeerId, stream: Option<StreamId>) -> Option<&Progress> {
         let name = stream_name(agent, stream);
@@ -138,7 +138,7 @@ impl Acknowledgement {
         named.or_else(|| self.nodes.iter().find(asks))
     }
 
-    /// The signed datagram; what it says must be [`fitting`].
+    /// Returns the signed datagram; the content must be [`fitting`].
     #[must_use]
     pub fn sign(&self, key: &SecretKey) -> Vec<u8> {
         let mut w = Kind::Acknowledgement.start();
@@ -159,7 +159,7 @@ impl Acknowledgement {
         w.into_vec()
     }
 
-    /// Reads a datagram of which [`Kind::read`] has read the kind. `operator` says whose a job is, if it is known.
+    /// Reads a datagram after [`Kind::read`]. `operator` returns the owner of a known job.
     pub fn open(
         datagram: &[u8],
         mut r: Reader<'_>,

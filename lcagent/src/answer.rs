@@ -10,10 +10,10 @@
 //!      signature 512                      ed25519 over CONTEXT, 0x00, everything before it
 //! ```
 //!
-//! Each is signed on its own: what comes first can be shown first, whatever is lost, and the operator keeps
-//! nothing that strangers have made. The job is the hash of an operator's key and more, so a segment serves no
-//! other operator and no other command. The stream's name tells hosts with copies of one key from each other: what one of
-//! them writes is never put together with what another does.
+//! Each segment is signed, so the first can be shown at once despite losses, and the operator keeps
+//! no forged bytes. The job is a hash of the operator's key and more, so a segment fits no other
+//! operator or command. The stream's name separates hosts with copies of one key: their segments
+//! are never mixed.
 
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
@@ -21,25 +21,25 @@ use librecast::wire::{Reader, WireError};
 use crate::datagram::{JobId, Kind, MAX_DATAGRAM, SIGNATURE_LEN, StreamId};
 use crate::sealed::OVERHEAD;
 
-/// Most bytes of a stream in one segment.
+/// Bytes of a stream in one segment.
 pub const SEGMENT: usize = 1_024;
 /// Longest stream, in bytes.
 pub const MAX_STREAM: u32 = 1 << 30;
 
 const CONTEXT: &str = "lcagent 2026 answer";
 
-/// A segment; nothing is believed before [`Segment::verify`].
+/// A segment; untrusted before [`Segment::verify`].
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
     /// Key of the agent that sends and signs it.
     pub agent: PeerId,
-    /// Which command it answers.
+    /// The command that it answers.
     pub job: JobId,
-    /// Of which stream it is, if it says so.
+    /// Its stream, if it names one.
     pub stream: Option<StreamId>,
-    /// Where in the stream its content begins.
+    /// Offset of its content in the stream.
     pub offset: u32,
-    /// Some bytes of the stream, perhaps sealed.
+    /// Bytes of the stream, possibly sealed.
     pub content: &'a [u8],
     /// Whether the content is sealed to the operator.
     pub sealed: bool,
@@ -47,7 +47,7 @@ pub struct Segment<'a> {
     signature: &'a [u8; SIGNATURE_LEN],
 }
 
-/// A signed segment; `content` holds at most [`SEGMENT`] bytes. `stream`: for an operator who reads it.
+/// Returns a signed segment of at most [`SEGMENT`] bytes. `stream`: for an operator that reads it.
 #[must_use]
 pub fn seal(
     key: &SecretKey,
@@ -63,7 +63,7 @@ pub fn seal(
     sign(kind, key, (job, stream), offset, content)
 }
 
-/// A signed segment whose content was sealed by [`crate::sealed::AnswerKey::seal`].
+/// Returns a signed segment with content from [`crate::sealed::AnswerKey::seal`].
 #[must_use]
 pub fn seal_sealed(
     key: &SecretKey,
@@ -98,7 +98,7 @@ fn sign(
 }
 
 impl<'a> Segment<'a> {
-    /// Reads a datagram of which [`Kind::read`] has read the kind.
+    /// Reads a datagram after [`Kind::read`].
     pub fn decode(datagram: &'a [u8], kind: Kind, mut r: Reader<'a>) -> Result<Self, WireError> {
         let sealed = matches!(kind, Kind::SealedAnswer | Kind::SealedStreamAnswer);
         let named = matches!(kind, Kind::StreamAnswer | Kind::SealedStreamAnswer);
@@ -131,7 +131,7 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// Whether the agent has signed it.
+    /// Returns whether the agent's signature verifies.
     #[must_use]
     pub fn verify(&self) -> bool {
         self.agent

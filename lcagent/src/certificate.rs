@@ -1,13 +1,13 @@
-//! Operators vouched for by other operators: a certificate says that a key may do, for a time, what the key that
-//! signed it may do, or less. It travels with each command; agents list the certifier alone.
+//! Certificates: an operator's signed permission for another key to do, for a time, no more than he
+//! may. It travels with each command; agents list only the certifier.
 //!
 //! ```text
 //! version 8 = 1 | certifier 256 | operator 256 | issued 64 | not after 64
-//! | patterns 8 x text8                    what he may run, as in [[allow]]; none: whatever the certifier may
-//! | signature 512                         ed25519 by the certifier over CONTEXT, 0x00, everything before it
+//! | patterns 8 x text8                    permitted, as in [[allow]]; none: all of the certifier's
+//! | signature 512                         the certifier's, over CONTEXT, 0x00, all before it
 //! ```
 //!
-//! Whoever holds a certificate cannot certify others.
+//! A certified operator cannot certify further keys.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,24 +27,24 @@ const CONTEXT: &str = "lcagent 2026 certificate";
 /// Version of certificates, their first byte.
 const VERSION: u8 = 1;
 
-/// What one operator has signed for another.
+/// A certificate of one operator for another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// Key that signed the certificate; the policy lists it.
     pub certifier: PeerId,
-    /// Key that the certificate is about.
+    /// The certified key.
     pub operator: PeerId,
-    /// When it was signed, in Unix seconds.
+    /// Issue in Unix seconds.
     pub issued: u64,
-    /// Unix seconds after which it is worth nothing.
+    /// Last valid second, in Unix seconds.
     pub not_after: u64,
-    /// What he may run; empty: whatever the certifier may.
+    /// Permitted commands; empty: all of the certifier's.
     pub commands: Vec<Pattern>,
     bytes: Vec<u8>,
 }
 
 impl Certificate {
-    /// A certificate by `key`. What is longer than [`MAX_CERTIFICATE`] is an error.
+    /// Signs a certificate; one longer than [`MAX_CERTIFICATE`] is an error.
     pub fn sign(
         key: &SecretKey,
         operator: &PeerId,
@@ -64,7 +64,7 @@ impl Certificate {
         Self::decode(w.as_slice())
     }
 
-    /// Reads one; its signature is not looked at yet.
+    /// Decodes a certificate without verifying its signature.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CERTIFICATE {
             return Err(WireError::Bad("certificate: too long"));
@@ -89,7 +89,7 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// Whether the certifier has signed it.
+    /// Returns whether the certifier's signature verifies.
     #[must_use]
     pub fn verify(&self) -> bool {
         let Some((signed, signature)) = self.bytes.split_last_chunk::<SIGNATURE_LEN>() else {
@@ -98,7 +98,7 @@ impl Certificate {
         self.certifier.verify(CONTEXT, signed, signature).is_ok()
     }
 
-    /// The signed bytes, at most [`MAX_CERTIFICATE`].
+    /// Returns the signed bytes, at most [`MAX_CERTIFICATE`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -109,7 +109,7 @@ fn key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
     PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
 }
 
-/// Why a text is no certificate.
+/// The reason why a text is no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CertificateTextError {
     /// Another kind of text, too long, or damaged.

@@ -1,4 +1,4 @@
-//! The operator's verbs.
+//! The operator's subcommands.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,7 +102,7 @@ pub(crate) fn revoke(options: &Options, key: &str, style: Style) -> anyhow::Resu
     order(&mut session, options, &what, "revoked", style)
 }
 
-/// Something that is done without a word; who has `done` it is shown at the end.
+/// Runs a command without output; prints the nodes that succeeded.
 fn order(
     session: &mut Session,
     options: &Options,
@@ -129,7 +129,7 @@ fn order(
     Ok(exit(options, &outcome))
 }
 
-/// The job of ours that is meant: nodes are asked where its name is not whole.
+/// Returns the operator's job of this name; asks nodes if the name is not whole.
 fn find(session: &mut Session, options: &Options, name: &JobName) -> anyhow::Result<JobId> {
     if let JobName::Whole(job) = name {
         return Ok(*job);
@@ -199,7 +199,7 @@ pub(crate) fn certify(
     Ok(Exit::Ok)
 }
 
-/// One command for the nodes in `only`, or for all that are selected. `last`: no other follows.
+/// Runs one command for the nodes in `only`, or for all selected ones. `last`: no other follows.
 fn step(
     session: &mut Session,
     options: &Options,
@@ -211,7 +211,7 @@ fn step(
     let outcome = session.carry_out(options, what, only, |job, event| printer.event(job, event))?;
     let mut fates = outcome.fates.as_slice();
     if outcome.interrupted.is_some() {
-        // who was cut short by us is no news
+        // nodes that our own signal cut short are no news
         fates = &[];
     }
     if last {
@@ -228,7 +228,7 @@ fn step(
 pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
     let mut jobs: BTreeMap<JobId, Vec<(Sender, JobState)>> = BTreeMap::new();
-    // nodes tell the latest first: that orders what came within a second
+    // nodes list the latest job first: this orders jobs of one second
     let (mut told, mut places) = (BTreeMap::new(), BTreeMap::new());
     let outcome = session.carry_out(options, &What::Jobs, &[], |_, event| {
         match event {
@@ -240,7 +240,7 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
                 nodes.push((*id, state.clone()));
                 let place: &mut usize = told.entry(*id).or_default();
                 *place += 1;
-                // a node may know less of them, and none knows more than there are
+                // the highest place counts: a node may know fewer jobs
                 let last = places.entry(state.job.to_string()).or_insert(*place);
                 *last = (*last).max(*place);
             }
@@ -283,7 +283,7 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     Ok(exit(options, &outcome))
 }
 
-/// The node's name, with its address where another host has the same key.
+/// Returns the node's name, with its address if another host has the same key.
 fn label(id: &Sender, name: &str, outcome: &Outcome) -> String {
     match (outcome.sharing.get(id), id.stream) {
         (Some(address), Some(stream)) => shared_label(name, address, stream),
@@ -291,7 +291,7 @@ fn label(id: &Sender, name: &str, outcome: &Outcome) -> String {
     }
 }
 
-/// How many digits of a job's name tell it from the others.
+/// Returns the number of digits that distinguish the names of all jobs.
 fn telling(rows: &[serde_json::Value]) -> usize {
     let names: Vec<String> = rows.iter().map(|row| cell(row, "job")).collect();
     let distinct = |length: &usize| {
@@ -304,9 +304,9 @@ fn telling(rows: &[serde_json::Value]) -> usize {
     (JobName::SHORT..16).find(distinct).unwrap_or(16)
 }
 
-/// Names of a job's nodes, as far as they fit a table.
+/// Returns names of a job's nodes, as many as a table shows.
 fn names_of(row: &serde_json::Value) -> String {
-    /// Names shown in one row. Chosen: what fits a terminal of 80 columns.
+    /// Names shown in one row. Chosen: they fit a terminal of 80 columns.
     const MOST: usize = 4;
     let nodes = row["nodes"].as_array().into_iter().flatten();
     let names: Vec<String> = nodes.map(|node| cell(node, "node")).collect();
@@ -346,7 +346,7 @@ fn job_row(nodes: &mut [(Sender, JobState)], outcome: &Outcome) -> Option<serde_
     }))
 }
 
-/// `nodes`: each row as it comes, or one document at the end.
+/// `nodes`: each row at once, or one document at the end.
 pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
     if json {
@@ -371,15 +371,15 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
         }
     };
     let (rows, outcome) = ask_nodes(&mut session, options, &mut show)?;
-    // who has not come
+    // rows of silent nodes
     let ids = outcome.fates.iter().map(|node| node.id);
     ids.zip(&rows).try_for_each(|(id, row)| show(id, row))?;
     Ok(exit(options, &outcome))
 }
 
-/// `nodes --watch`: a round each `every`, until a signal comes.
+/// `nodes --watch`: one round each `every`, until a signal.
 pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow::Result<Exit> {
-    // the answers of a round are there before the next one begins
+    // a round ends before the next one begins
     options.timeout = options.timeout.min(every);
     let mut session = Session::open(&options)?;
     let mut next = Instant::now();
@@ -408,8 +408,8 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
     }
 }
 
-/// The facts of all selected nodes, a row each, in the order of their names; also of known ones that are silent. `came`
-/// is shown each answer as it comes.
+/// Returns the facts of all selected nodes, ordered by name, with rows for silent known ones.
+/// `came` gets each answer at once.
 fn ask_nodes(
     session: &mut Session,
     options: &Options,
@@ -446,7 +446,7 @@ fn ask_nodes(
         Ok(())
     })?;
     for NodeFate { name, fate, .. } in &outcome.fates {
-        // a row does not say why
+        // a row does not contain the reason
         let refused = matches!(fate, Fate::Answered(Record::Refused(_)));
         if let Some(complaint) = complaint(fate).filter(|_| refused) {
             complain(format_args!("{name}: {complaint}"));
@@ -454,7 +454,7 @@ fn ask_nodes(
     }
     let none = BTreeMap::new();
     let row = |NodeFate { id, name, fate }: &NodeFate| {
-        // of silent ones, what they said last
+        // silent nodes: the labels of their last answer
         let noted = known.get(&id.key).map(|e| &e.labels);
         let labels = answered.get(id).map(|node| &node.labels).or(noted);
         let accepted = is_accepted(&id.key);
@@ -465,14 +465,14 @@ fn ask_nodes(
     Ok((outcome.fates.iter().map(row).collect(), outcome))
 }
 
-/// Notes where a node is of whose key another host has a copy.
+/// Notes the address of a node that shares its key.
 fn note_shared(row: &mut serde_json::Value, address: Option<&Ipv6Addr>) {
     if let Some(address) = address {
         row["shares_key_at"] = address.to_string().into();
     }
 }
 
-/// What is known of a node that has not said anything yet.
+/// Returns the row of a node that has not answered yet.
 fn known_row(entry: &Entry) -> serde_json::Value {
     let Entry {
         key, name, labels, ..
@@ -499,7 +499,7 @@ fn row(
     }
     if let Fate::Answered(Record::Facts(facts)) = fate {
         for (name, value) in facts {
-            // no fact passes for what is known without the node's word
+            // facts must not override fields that this program fills
             if [
                 "name",
                 "id",
@@ -566,7 +566,7 @@ fn cell(row: &serde_json::Value, key: &str) -> String {
     }
 }
 
-/// Seconds, for people.
+/// Formats seconds for people.
 fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -576,14 +576,14 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// Lines of equally many cells, the columns below each other.
+/// Prints lines of equally many cells in aligned columns.
 fn print_table(table: &[Vec<String>]) -> io::Result<()> {
     let mut columns = Table::default();
     table.iter().for_each(|cells| columns.widen(cells));
     table.iter().try_for_each(|cells| columns.row(cells))
 }
 
-/// A table whose rows are shown one by one.
+/// A table with rows that are shown one by one.
 #[derive(Default)]
 struct Table {
     widths: Vec<usize>,
@@ -641,7 +641,7 @@ pub(crate) fn forget(options: &Options, name: &str) -> anyhow::Result<Exit> {
     Err(ExitError::new(Exit::Failed, message).into())
 }
 
-/// 1 if a node failed wins over 3 if one is missing.
+/// 1 (a node failed) takes precedence over 3 (a node is missing).
 fn exit(options: &Options, outcome: &Outcome) -> Exit {
     if let Some(exit) = outcome.interrupted {
         return exit;
@@ -658,7 +658,7 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
         Fate::Answered(last) => matches!(last, Record::Refused(_)),
         Fate::Silent | Fate::Unfinished => false,
     };
-    // of hosts with one key nobody knows which is the node that was meant
+    // of hosts with one key, the intended node is unknown
     if !outcome.sharing.is_empty() || outcome.fates.iter().any(|node| failed(&node.fate)) {
         return Exit::Failed;
     }
@@ -669,7 +669,7 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
     Exit::Ok
 }
 
-/// A script, which says what is to read it.
+/// Reads a script, which must name its interpreter.
 pub(crate) fn read_script(file: &Path) -> anyhow::Result<Vec<u8>> {
     let script = fs::read(file).with_context(|| file.display().to_string())?;
     let wrong = if !script.starts_with(b"#!") {

@@ -1,5 +1,5 @@
-//! `lcagent copy PATH DEST`: PATH is shared by an `lcsync share` of our own for as long as the nodes fetch it, each by the
-//! root hash that the signed command names.
+//! `lcagent copy PATH DEST`: an own `lcsync share` serves PATH while the nodes fetch it, each by
+//! the root hash in the signed command.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ use crate::operator::rolling::Rolling;
 use crate::operator::shell::Options;
 use crate::request::Run;
 
-/// Shares `path` and has all selected nodes fetch it to `dest`.
+/// Shares `path`; all selected nodes fetch it to `dest`.
 pub(crate) fn run(
     options: &Options,
     path: &Path,
@@ -56,7 +56,7 @@ pub(crate) fn run(
     commands::run(options, run, rolling, style)
 }
 
-/// An `lcsync share` that ends with us.
+/// An `lcsync share` that ends with this process.
 struct Share {
     child: Child,
     /// `lc:NAME#ROOTHASH`.
@@ -79,7 +79,7 @@ impl Share {
             .arg(path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // an interrupt at the terminal is for us, who tell the nodes first
+            // an interrupt at the terminal is for this process only: it first cancels on the nodes
             .process_group(0);
         // SAFETY: between fork and exec; makes one system call and allocates nothing
         unsafe {
@@ -97,7 +97,7 @@ impl Share {
             link: String::new(),
         };
         let Some((link, hash)) = line.trim().rsplit_once(' ') else {
-            // it has said why
+            // it has printed why
             let code = share.child.wait()?.code();
             let exit = match code {
                 Some(4) => Exit::NotPermitted,

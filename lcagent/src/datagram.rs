@@ -1,24 +1,24 @@
-//! What all datagrams of lcagent have in common: version, kind and size; how a command is named.
+//! The common part of all datagrams: version, kind and size; the names of commands.
 //!
 //! ```text
 //! version 8 = 1 | kind 8 | ...
 //! ```
 //!
-//! | kind | what | who sends it where |
+//! | kind | content | sender, destination |
 //! |---|---|---|
 //! | 1, 2 | a command, with its payload or before it ([`crate::envelope`]) | operator, channel |
 //! | 3 | a part of a payload ([`crate::part`]) | operator, channel |
-//! | 4 | what has come of the answers ([`crate::acknowledgement`]) | operator, channel |
-//! | 5 | hello: an agent has come up ([`hello`]) | agent, channel |
+//! | 4 | received parts of the answers ([`crate::acknowledgement`]) | operator, channel |
+//! | 5 | hello: an agent has started ([`hello`]) | agent, channel |
 //! | 6 | a segment of an answer ([`crate::answer`]) | agent, answers |
-//! | 7 | parts that are missing ([`crate::part`]) | agent, answers |
-//! | 8, 9 | as 1, 2, by an operator with a certificate ([`crate::certificate`]) | operator, channel |
+//! | 7 | missing parts ([`crate::part`]) | agent, answers |
+//! | 8, 9 | as 1, 2, with the operator's certificate ([`crate::certificate`]) | operator, channel |
 //! | 10 | a sealed segment of an answer ([`crate::sealed`]) | agent, answers |
 //! | 11, 12 | as 6, 10, with the name of the stream | agent, answers |
 //! | 13 | several agents have one key ([`crate::shared_key`]) | operator, channel |
 //!
-//! An agent sends the kinds 11 and 12 to operators whose command says that they read them
-//! ([`crate::envelope::reads_streams`]), so operators and agents of all versions understand each other.
+//! An agent sends the kinds 11 and 12 only to operators that read them
+//! ([`crate::envelope::reads_streams`]), so all versions interoperate.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,15 +29,15 @@ use serde::{Deserialize, Serialize};
 
 /// Largest datagram in bytes: with IPv6 and UDP headers below the least MTU of IPv6.
 pub const MAX_DATAGRAM: usize = 1_200;
-/// How far an operator's clock may be ahead of the agent's: an hour, in seconds.
+/// Seconds that an operator's clock may be ahead of the agent's: an hour.
 pub const MAX_AHEAD_S: u64 = 3600;
-/// How long after its end a command is still accepted, in seconds: so far may an operator's clock be behind the agent's,
-/// however short his command is good. Five minutes (chosen: clocks that nobody sets lose seconds a day).
+/// Seconds after its end for which a command is still accepted: the operator's clock may be that
+/// much behind. Chosen: five minutes; unset clocks lose seconds a day.
 pub const MAX_BEHIND_S: u64 = 300;
 /// Most ranges in one datagram.
 pub const MAX_RANGES: usize = 8;
 
-/// What is said of a datagram whose signature does not verify.
+/// The error for a signature that does not verify.
 pub const FORGED: WireError = WireError::Bad("signature");
 
 /// Version of all datagrams, their first byte.
@@ -45,18 +45,18 @@ const VERSION: u8 = 1;
 /// Bytes of an ed25519 signature (RFC 8032 §5.1.6), the last field of each signed datagram.
 pub(crate) const SIGNATURE_LEN: usize = 64;
 
-/// What a datagram is.
+/// The kind of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A command with its payload.
     Command = 1,
-    /// A command whose payload comes in parts.
+    /// A command with its payload in parts.
     Announced = 2,
     /// A part of a payload.
     Part = 3,
-    /// What has come of the answers.
+    /// The received parts of the answers.
     Acknowledgement = 4,
-    /// An agent has come up.
+    /// An agent has started.
     Hello = 5,
     /// A segment of an answer.
     Answer = 6,
@@ -64,7 +64,7 @@ pub enum Kind {
     Missing = 7,
     /// A command with its payload and a certificate.
     CertifiedCommand = 8,
-    /// A command with a certificate whose payload comes in parts.
+    /// A command with a certificate and its payload in parts.
     CertifiedAnnounced = 9,
     /// A sealed segment of an answer.
     SealedAnswer = 10,
@@ -93,7 +93,7 @@ impl Kind {
         Self::SharedKey,
     ];
 
-    /// A datagram of this kind, to be continued.
+    /// Begins a datagram of this kind.
     #[must_use]
     pub fn start(self) -> Writer {
         let mut w = Writer::new();
@@ -101,7 +101,7 @@ impl Kind {
         w
     }
 
-    /// The kind of a datagram, and what follows it.
+    /// Reads the kind of a datagram; returns the rest too.
     pub fn read(datagram: &[u8]) -> Result<(Self, Reader<'_>), WireError> {
         let mut r = Reader::new(datagram);
         match r.u8()? {
@@ -114,12 +114,12 @@ impl Kind {
     }
 }
 
-/// Names a command of an operator: the first 64 bits of a hash of what makes it unique.
+/// Name of an operator's command: the first 64 bits of a hash of its unique fields.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub [u8; 8]);
 
 impl JobId {
-    /// Of the command with this sequence and nonce.
+    /// Returns the name of the command with this sequence and nonce.
     #[must_use]
     pub fn of(operator: &PeerId, sequence: u64, nonce: &[u8; 16]) -> Self {
         let parts: [&[u8]; 3] = [operator.public_key(), &sequence.to_be_bytes(), nonce];
@@ -153,13 +153,13 @@ impl FromStr for JobId {
     }
 }
 
-/// Tells the streams of one job that came under one key from each other: two hosts with a copy of one key write two. It
-/// is drawn where a stream begins and kept beside it, so an agent that was started anew goes on with the same.
+/// Distinguishes the streams of one job under one key: two hosts with copies of a key have two.
+/// Drawn when a stream begins and kept with it, so a restarted agent continues the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId(pub [u8; 8]);
 
 impl StreamId {
-    /// The stream of `job` in a run of the agent for which `seed` was drawn.
+    /// Returns the stream of `job` in the agent's run that drew `seed`.
     #[must_use]
     pub fn of(seed: u64, job: JobId) -> Self {
         let [a, b, c, d, e, f, g, h, ..] =
@@ -167,7 +167,7 @@ impl StreamId {
         Self([a, b, c, d, e, f, g, h])
     }
 
-    /// The stream that goes on in a copy of this one's folder.
+    /// Returns the stream that continues in a copy of this one's folder.
     #[must_use]
     pub fn of_copy(self, made: u64) -> Self {
         let [a, b, c, d, e, f, g, h, ..] =
@@ -188,7 +188,7 @@ impl fmt::Debug for StreamId {
     }
 }
 
-/// How a user names a job: with its name, or with so much of its beginning as no other has.
+/// A user's name for a job: its whole name, or a unique beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobName {
     /// All 16 digits.
@@ -198,12 +198,12 @@ pub enum JobName {
 }
 
 impl JobName {
-    /// As many digits are shown where they are enough.
+    /// Digits that are shown where they suffice.
     pub const SHORT: usize = 8;
     /// Fewest digits that name a job.
     const LEAST: usize = 4;
 
-    /// Whether this job may be meant.
+    /// Returns whether the name fits this job.
     #[must_use]
     pub fn matches(&self, job: JobId) -> bool {
         match self {
@@ -237,8 +237,8 @@ impl FromStr for JobName {
     }
 }
 
-/// The datagram of an agent that has come up and asks what it missed. It is not signed: all it can do is
-/// to have open commands repeated, which is bounded.
+/// Makes the datagram of an agent that has started and asks for open commands. It is unsigned: it
+/// only causes repetitions, which are bounded.
 #[must_use]
 pub fn hello(agent: &PeerId) -> Vec<u8> {
     let mut w = Kind::Hello.start();
@@ -246,7 +246,7 @@ pub fn hello(agent: &PeerId) -> Vec<u8> {
     w.into_vec()
 }
 
-/// Reads a count of at most [`MAX_RANGES`] and so many ranges.
+/// Reads a count of at most [`MAX_RANGES`], and the ranges.
 pub(crate) fn read_ranges<'a, T>(
     r: &mut Reader<'a>,
     mut one: impl FnMut(&mut Reader<'a>) -> Result<T, WireError>,
@@ -258,7 +258,7 @@ pub(crate) fn read_ranges<'a, T>(
     (0..count).map(|_| Ok((one(r)?, one(r)?))).collect()
 }
 
-/// Adds a range behind the others, as part of the last one where they touch; false if there are [`MAX_RANGES`].
+/// Appends a range, or extends the last one if they touch; false if there are [`MAX_RANGES`].
 pub(crate) fn push_range<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, from: T, to: T) -> bool {
     if let Some((_, end)) = ranges.last_mut()
         && *end >= from

@@ -1,9 +1,9 @@
-//! One signed command: what an operator sends and what an agent believes.
+//! One signed command: an operator's datagram, and an agent's checks.
 //!
 //! Version 1, big-endian:
 //!
 //! ```text
-//!   0  version 8 = 1 | kind 8             1, 8: the payload follows; 2, 9: it comes in parts (module `part`)
+//!   0  version 8 = 1 | kind 8             1, 8: with payload; 2, 9: in parts (module `part`)
 //!   2  operator key 256                   ed25519 public key
 //!  34  issued 64                          Unix seconds by the operator's clock
 //!  42  not after 64                       Unix seconds, at most MAX_LIFETIME_S behind issued
@@ -17,9 +17,9 @@
 //! ```
 //!
 //! The payload hash is `derive_key("lcagent 2026 payload", payload)`; so the signature covers a few
-//! hundred bytes, whatever the payload. A datagram is at most [`MAX_DATAGRAM`] bytes, so that no path
-//! cuts it into fragments. What is cheap is looked at first, and what costs (the hash, then the
-//! signature) only for a key that the agent knows and a command it has not seen:
+//! hundred bytes for any payload. A datagram is at most [`MAX_DATAGRAM`] bytes, so that no path
+//! fragments it. Cheap checks come first; the costly ones (the hash, then the signature) only for a
+//! key that the agent knows and a command it has not seen:
 //!
 //! ```text
 //! length -> fields -> times -> key known -> replay window -> payload hash -> signatures
@@ -36,31 +36,31 @@ use crate::part::{self, Awaited, payload_hash};
 use crate::replay::{Name, ReplayError, ReplayWindow, Times};
 use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
 
-/// Largest payload in bytes; what is larger is a file and goes another way.
+/// Largest payload in bytes; larger content is copied as a file.
 pub const MAX_PAYLOAD: usize = 4 << 20;
-/// Longest time between issue and expiry: a week, in seconds.
+/// Longest time between issue and expiry, in seconds: a week.
 pub const MAX_LIFETIME_S: u64 = 7 * 24 * 3600;
 
 const CONTEXT: &str = "lcagent 2026 command";
 
-/// A command before it is signed and after it has been believed.
+/// A command before it is signed or after it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// For which nodes it is.
+    /// The nodes it is for.
     pub selector: Selector,
-    /// Unix seconds by the operator's clock when it was made.
+    /// Issue in Unix seconds by the operator's clock.
     pub issued: u64,
     /// Unix seconds after which no agent may start it.
     pub not_after: u64,
     /// From 1, rising with each command of a key.
     pub sequence: u64,
-    /// Tells commands of one key from each other that were given the same sequence; see [`nonce`].
+    /// Distinguishes commands of one key with the same sequence; see [`nonce`].
     pub nonce: [u8; 16],
-    /// What to do; opaque here.
+    /// The request; opaque here.
     pub payload: Vec<u8>,
 }
 
-/// Why a command cannot be signed.
+/// The reason why a command cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SignError {
     /// The payload is longer than [`MAX_PAYLOAD`].
@@ -72,7 +72,7 @@ pub enum SignError {
     /// Expiry before issue, or more than [`MAX_LIFETIME_S`] behind it.
     #[error("expiry must follow the issue within {MAX_LIFETIME_S} s")]
     Lifetime,
-    /// Sequence 0 is none.
+    /// Sequence 0 is invalid.
     #[error("sequences start at 1")]
     Sequence,
     /// Selector and certificate do not fit one datagram.
@@ -80,7 +80,7 @@ pub enum SignError {
     Head,
 }
 
-/// Why an agent does not believe an envelope.
+/// The reason why an agent refuses an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Longer than [`MAX_DATAGRAM`].
@@ -89,37 +89,37 @@ pub enum Refusal {
     /// Not an envelope of this version.
     #[error("malformed envelope: {0}")]
     Malformed(#[from] WireError),
-    /// It ended more than [`MAX_BEHIND_S`] ago by the agent's clock, which is so many seconds after it was issued.
+    /// By the agent's clock it ended more than [`MAX_BEHIND_S`] ago, and was issued {0} s ago.
     #[error("expired: issued {0} s ago")]
     Expired(u64),
-    /// Issued so many seconds in the agent's future: more than [`MAX_AHEAD_S`].
+    /// Issued {0} s in the agent's future: more than [`MAX_AHEAD_S`].
     #[error("issued {0} s in the future; a clock is wrong")]
     ClockAhead(u64),
     /// Valid for longer than [`MAX_LIFETIME_S`], or expired before it was issued.
     #[error("lifetime out of bounds")]
     Lifetime,
-    /// The policy does not know this key.
+    /// The policy does not list this key.
     #[error("unknown operator key {0}")]
     UnknownKey(PeerId),
-    /// It was known, and has been revoked.
+    /// The key has been revoked.
     #[error("revoked operator key {0}")]
     Revoked(PeerId),
-    /// The certificate that came along is not good for this command.
+    /// The certificate that came along is not valid for this command.
     #[error("certificate: {0}")]
     Certificate(#[from] CertificateError),
-    /// Seen before, or too old to tell.
+    /// Seen before, or older than the window.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// The payload is not the one that was signed.
+    /// The payload differs from the signed one.
     #[error("payload does not match its hash")]
     PayloadHash,
     /// The signature does not verify.
     #[error("signature does not verify")]
     Signature,
-    /// That of the certificate does not.
+    /// The certificate's signature does not verify.
     #[error("the certificate's signature does not verify")]
     CertificateSignature,
-    /// Its source has sent too many that do not.
+    /// Too many signatures from its source did not verify.
     #[error("too many signatures did not verify lately")]
     TooManyForged,
     /// Signed by a known key, but its selector cannot be read.
@@ -127,7 +127,7 @@ pub enum Refusal {
     Selector(#[from] SelectorError),
 }
 
-/// Why a certificate is not good for the command that it came with.
+/// The reason why a certificate is not valid for its command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CertificateError {
     /// It names another key than the one that signed the command.
@@ -141,64 +141,64 @@ pub enum CertificateError {
     ClockAhead,
 }
 
-/// How an agent stands to an operator.
+/// An agent's trust in an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// The policy lists him.
     Listed,
-    /// It lists who certified him.
+    /// The policy lists his certifier.
     Certified,
-    /// The policy lists neither him nor who certified him.
+    /// The policy lists neither him nor his certifier.
     Unknown,
     /// His key, or his certifier's, has been revoked.
     Revoked,
 }
 
-/// A command that a known operator has signed, in time and for the first time.
+/// A new command of a known operator, valid by its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// Key of the operator that signed it.
     pub operator: PeerId,
-    /// Who vouches for him, if anybody does.
+    /// His certificate, if one came along.
     pub certificate: Option<Certificate>,
-    /// What was signed; without its payload where that comes in parts.
+    /// The signed command; without its payload if that comes in parts.
     pub command: Command,
-    /// What the parts must give, if it comes in parts.
+    /// The expected payload, if it comes in parts.
     pub awaited: Option<Awaited>,
-    /// How the operator's clock differs from the agent's, as far as that was tolerated and is worth a warning.
+    /// The difference of the clocks, if it was tolerated and needs a warning.
     pub skew: Skew,
 }
 
-/// What is known of the difference between two clocks when a command comes.
+/// The known difference of two clocks when a command arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skew {
-    /// They may agree.
+    /// None is known.
     None,
-    /// The operator's clock is so many seconds ahead of the agent's.
+    /// The operator's clock is this number of seconds ahead of the agent's.
     Ahead(u64),
-    /// The command ended before it came: the operator's clock is behind by at most so many seconds, if nothing has kept
-    /// the command from coming.
+    /// The command ended before it arrived: the operator's clock is behind by at most this number
+    /// of seconds, if the command was not delayed.
     Behind(u64),
 }
 
-/// What is sent for a command.
+/// The datagrams of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// Name of the command in datagrams, logs and folders.
     pub job: JobId,
     /// The envelope: one datagram.
     pub envelope: Vec<u8>,
-    /// The datagrams that carry its payload; none if the envelope does.
+    /// The datagrams of its payload; none if the envelope carries it.
     pub parts: Vec<Vec<u8>>,
 }
 
 impl Command {
-    /// The command, signed with the operator's key.
+    /// Signs the command with the operator's key.
     pub fn sign(&self, key: &SecretKey) -> Result<Signed, SignError> {
         self.sign_as(key, None)
     }
 
-    /// The command, signed with the key of an operator for whom `certificate` vouches.
+    /// Signs the command with the key of an operator with `certificate`.
     pub fn sign_as(
         &self,
         key: &SecretKey,
@@ -258,17 +258,16 @@ impl Command {
         })
     }
 
-    /// The name of this command as one of `operator`.
+    /// Returns the name of this command of `operator`.
     #[must_use]
     pub fn job(&self, operator: &PeerId) -> JobId {
         JobId::of(operator, self.sequence, &self.nonce)
     }
 }
 
-/// Decides whether the agent believes `datagram`. It is not remembered in `replay` yet: that is to be done
-/// before anything comes of it, whether or not the selector then picks this node.
-///
-/// `now` is the agent's clock in Unix seconds, `standing` says what the agent knows of a key and of who certified it,
+/// Verifies `datagram`. The caller has to store it in `replay` before any effect, whether or not
+/// the selector picks this node. `now`: the agent's clock in Unix seconds; `standing` returns its
+/// trust in a key and certifier, `may_verify` whether a signature may be checked.
 /// `may_verify` whether a signature may be looked at.
 pub fn open(
     datagram: &[u8],
@@ -279,7 +278,7 @@ pub fn open(
 ) -> Result<Opened, Refusal> {
     let envelope = Envelope::decode(datagram)?;
     let skew = envelope.check_times(now)?;
-    // a key that is no point on the curve is not in any policy either
+    // a key that is no point on the curve is in no policy either
     let operator = PeerId::from_public_key(*envelope.operator)
         .map_err(|_| Refusal::Malformed(WireError::Bad("operator key")))?;
     let certificate = envelope.certificate(&operator, now)?;
@@ -335,24 +334,24 @@ pub fn open(
     })
 }
 
-/// What an envelope says of itself, in time or not; nothing is believed before [`is_genuine`].
+/// Fields of an envelope, valid or not; untrusted before [`is_genuine`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverified {
     /// Key that signed it.
     pub operator: PeerId,
-    /// Who vouches for it.
+    /// The operator's certifier.
     pub certifier: Option<PeerId>,
-    /// Which command it is.
+    /// The command.
     pub job: JobId,
     /// From 1, rising with each command of a key.
     pub sequence: u64,
-    /// Tells commands of one sequence from each other.
+    /// Distinguishes commands with one sequence.
     pub nonce: [u8; 16],
-    /// For which nodes it is, if that can be read.
+    /// The nodes it is for, if that can be read.
     pub selector: Option<Selector>,
 }
 
-/// Reads what an envelope says of itself.
+/// Reads the fields of an envelope without checks.
 #[must_use]
 pub fn unverified(datagram: &[u8]) -> Option<Unverified> {
     let envelope = Envelope::decode(datagram).ok()?;
@@ -369,7 +368,7 @@ pub fn unverified(datagram: &[u8]) -> Option<Unverified> {
     })
 }
 
-/// Whether an envelope's operator has signed it, and his certifier the certificate that came along.
+/// Returns whether the signatures of the operator and of the certificate, if any, verify.
 #[must_use]
 pub fn is_genuine(datagram: &[u8]) -> bool {
     let Ok(envelope) = Envelope::decode(datagram) else {
@@ -385,8 +384,8 @@ pub fn is_genuine(datagram: &[u8]) -> bool {
     certified && signed.is_ok()
 }
 
-/// The nonce of an operator who reads segments that name their stream: 64 random bits, and 64 that say so. Agents that do
-/// not know of it take all of them for random.
+/// Returns the nonce of an operator that reads segments with stream names: 64 random bits, and 64
+/// bits that mark it. Agents without this feature take all as random.
 #[must_use]
 pub fn nonce(operator: &PeerId, sequence: u64, random: [u8; 8]) -> [u8; 16] {
     let mut nonce = [0; 16];
@@ -396,14 +395,14 @@ pub fn nonce(operator: &PeerId, sequence: u64, random: [u8; 8]) -> [u8; 16] {
     nonce
 }
 
-/// Whether the operator of a command with this nonce reads segments that name their stream.
+/// Returns whether the operator of this nonce reads segments with stream names.
 #[must_use]
 pub fn reads_streams(operator: &PeerId, sequence: u64, given: &[u8; 16]) -> bool {
     let [a, b, c, d, e, f, g, h, ..] = *given;
     nonce(operator, sequence, [a, b, c, d, e, f, g, h]) == *given
 }
 
-/// Which command an envelope names, without believing anything.
+/// Returns the command that an envelope names, without checks.
 #[must_use]
 pub fn peek(datagram: &[u8]) -> Option<JobId> {
     let envelope = Envelope::decode(datagram).ok()?;
@@ -414,7 +413,7 @@ pub fn peek(datagram: &[u8]) -> Option<JobId> {
 /// Bytes of an envelope without selector and payload.
 const FIXED: usize = 1 + 1 + 32 + 3 * 8 + 16 + 2 + 4 + 32 + 64;
 
-/// The fields where they lie in the datagram; nothing is believed yet.
+/// The fields in the datagram, unverified.
 struct Envelope<'a> {
     operator: &'a [u8; 32],
     issued: u64,
@@ -453,7 +452,7 @@ impl<'a> Envelope<'a> {
         }
         let selector = std::str::from_utf8(selector).map_err(|_| WireError::Bad("utf-8"))?;
         let certificate = certified.then(|| r.bytes16()).transpose()?;
-        // 32 bits fit wherever this runs
+        // usize has at least 32 bits on our platforms
         let payload_len = r.u32()? as usize;
         if payload_len > MAX_PAYLOAD {
             return Err(WireError::Bad("payload length").into());
@@ -483,7 +482,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// The certificate that came along, if it is one for `operator` and in time. Its signature is not looked at yet.
+    /// Returns the certificate if it is for `operator` and in time. Does not verify its signature.
     fn certificate(&self, operator: &PeerId, now: u64) -> Result<Option<Certificate>, Refusal> {
         let Some(bytes) = self.certificate else {
             return Ok(None);
@@ -501,7 +500,7 @@ impl<'a> Envelope<'a> {
         Err(wrong.into())
     }
 
-    /// How the operator's clock differs.
+    /// Checks the times; returns the difference of the clocks.
     fn check_times(&self, now: u64) -> Result<Skew, Refusal> {
         if !lifetime_is_bounded(self.issued, self.not_after) {
             return Err(Refusal::Lifetime);
@@ -519,7 +518,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Whether a command that is good until `not_after` is not accepted any more, whatever the clocks are.
+/// Returns whether a command that is valid until `not_after` has ended for any tolerated clock.
 #[must_use]
 pub fn is_over(not_after: u64, now: u64) -> bool {
     not_after.saturating_add(MAX_BEHIND_S) < now
@@ -577,7 +576,7 @@ mod tests {
         )
     }
 
-    /// As an agent does it: opened, then remembered.
+    /// Opens and stores it like an agent.
     fn accept(datagram: &[u8], replay: &mut ReplayWindow) -> Result<Opened, Refusal> {
         let opened = open(datagram, NOW, |_, _| Standing::Listed, replay, || true)?;
         let command = &opened.command;
@@ -876,7 +875,7 @@ mod tests {
             sent(&by_nobody, b""),
             Err(Refusal::UnknownKey(other.peer_id()))
         );
-        // says that the key has signed it, which it has not
+        // names a key as signer that has not signed it
         let mut forged = by_nobody.as_bytes().to_vec();
         forged[1..33].copy_from_slice(key().peer_id().public_key());
         let forged = Certificate::decode(&forged).unwrap();
@@ -923,7 +922,7 @@ mod tests {
             now in any::<u64>(),
         ) {
             prop_assert!(open(&bytes, now, |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
-            // past the version, so that the fields are reached
+            // with version and kind, so that the fields are reached
             for kind in [1, 2, 8, 9] {
                 let versioned = [&[1, kind], bytes.as_slice()].concat();
                 prop_assert!(open(&versioned, now, |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());

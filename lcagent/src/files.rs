@@ -1,11 +1,11 @@
-//! Where files are.
+//! Paths of files.
 
 use std::path::{Path, PathBuf};
 
 /// The agent's key in its state folder.
 pub const AGENT_KEY: &str = "agent.key";
 
-/// A folder of the user's: what `variable` says, else `below` his home.
+/// Returns a folder of the user: the value of `variable`, else `below` his home.
 #[must_use]
 pub fn user_dir(variable: &str, below: &str) -> PathBuf {
     match std::env::var_os(variable).filter(|v| Path::new(v).is_absolute()) {
@@ -14,7 +14,7 @@ pub fn user_dir(variable: &str, below: &str) -> PathBuf {
     }
 }
 
-/// Another program of ours: beside this one, else where programs are.
+/// Returns the path of another program of ours: beside this one, else in PATH.
 #[must_use]
 pub fn companion(name: &str) -> Option<PathBuf> {
     let me = std::env::current_exe().ok();

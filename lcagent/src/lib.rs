@@ -1,21 +1,21 @@
 //! Signed commands to a fleet over multicast.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`datagram`] | what all datagrams have in common; how a command is named |
-//! | [`envelope`], [`part`] | the signed command, and what an agent checks in it; payloads that do not fit |
-//! | [`certificate`], [`pattern`] | operators vouched for by others; what somebody may run |
-//! | [`request`] | what a command asks for |
-//! | [`sealed`] | commands and answers that nobody else can read |
-//! | [`record`], [`answer`] | what an agent answers; how it travels |
-//! | [`acknowledgement`], [`shared_key`] | what has come of the answers; that two hosts answer under one key |
-//! | [`replay`] | which commands were seen already; survives a restart |
-//! | [`selector`] | which nodes a command is for |
-//! | [`agent`], [`operator`] | both sides: what they decide, and the processes around it |
-//! | `cli`, `commands`, `copy` | the command line and its verbs |
+//! | [`datagram`] | the common part of all datagrams; names of commands |
+//! | [`envelope`], [`part`] | the signed command, and an agent's checks; payloads that do not fit |
+//! | [`certificate`], [`pattern`] | operators certified by others; permitted commands |
+//! | [`request`] | the request in a command |
+//! | [`sealed`] | sealed commands and answers |
+//! | [`record`], [`answer`] | an agent's answer; its segments |
+//! | [`acknowledgement`], [`shared_key`] | received parts of answers; two hosts with one key |
+//! | [`replay`] | the commands seen before; survives a restart |
+//! | [`selector`] | the nodes of a command |
+//! | [`agent`], [`operator`] | both sides: state machines, and the processes around them |
+//! | `cli`, `commands`, `copy` | the command line and its subcommands |
 //!
-//! All that decides is a state machine: time and seeds are handed in, nothing is read from or written to a
-//! socket, a disk or a process.
+//! All decisions are made by state machines: they get times and seeds, and use no socket, disk or
+//! process.
 
 pub mod acknowledgement;
 pub mod agent;

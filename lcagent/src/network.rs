@@ -1,4 +1,4 @@
-//! Multicast on all interfaces in use: the sockets of agents and operators.
+//! Multicast sockets of agents and operators on all interfaces in use.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,12 +10,12 @@ use crate::agent::core::Ingress;
 use librecast::channel::LCAGENT_PORT;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 
-/// How often interfaces are looked at.
+/// Time between two checks of interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
-/// Beyond the host's own network, but not far.
+/// Hop limit of packets: beyond the host's network, but not far.
 const HOP_LIMIT: u8 = 8;
 
-/// One group to listen to, and sockets to send from.
+/// Sockets for one group.
 #[derive(Debug)]
 pub struct Network {
     group: Ipv6Addr,
@@ -26,7 +26,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Listens to `group` on the interfaces in `only`, or on all that can carry multicast if that is empty.
+    /// Joins `group` on the interfaces in `only`, or on all multicast interfaces if it is empty.
     pub fn open(group: Ipv6Addr, only: &[String], now: Instant) -> io::Result<Self> {
         let mut network = Self {
             group,
@@ -39,13 +39,13 @@ impl Network {
         Ok(network)
     }
 
-    /// The interfaces in use, for messages.
+    /// Returns the names of interfaces in use, for messages.
     #[must_use]
     pub fn interface_names(&self) -> Vec<&str> {
         self.send.values().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Joins on interfaces that have come, forgets those that have gone, from time to time.
+    /// Joins on new interfaces and forgets gone ones, once each [`INTERFACES_INTERVAL`].
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;
         if self.looked_at.is_some_and(lately) {
@@ -73,26 +73,26 @@ impl Network {
                 Ok(socket) => {
                     self.send.insert(index, (interface.name, socket));
                 }
-                // it may be gone already, or not be ready yet: looked at again
+                // it may be gone already, or not be ready yet: tried again
                 Err(e) => tracing::debug!("{}: {e}", interface.name),
             }
         }
         Ok(())
     }
 
-    /// Sends on interface `via`; on all of them if that is 0 or has gone.
+    /// Sends on interface `via`, or on all if that is 0 or gone.
     pub fn send(&self, group: Ipv6Addr, via: u32, datagram: &[u8]) {
         let one = self.send.get(&via);
         let all = self.send.values().filter(|_| one.is_none());
         for (name, socket) in one.into_iter().chain(all) {
             if let Err(e) = socket.send(group, datagram, datagram.len()) {
-                // lost like any packet: it is repeated
+                // counts as a lost packet: it is repeated
                 tracing::debug!("{name}: {e}");
             }
         }
     }
 
-    /// Hands over what has come, each with how it came.
+    /// Passes received datagrams to `take`, each with its ingress.
     pub fn receive(&mut self, mut take: impl FnMut(&[u8], Ingress)) -> io::Result<()> {
         let group = self.group;
         self.receive.receive(|datagram| {
@@ -107,7 +107,7 @@ impl Network {
         Ok(())
     }
 
-    /// To wait on with poll(2).
+    /// Returns the descriptors for poll(2).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.receive.fds()
     }

@@ -1,13 +1,13 @@
-//! Payloads that do not fit their envelope: cut into parts, each signed, and put together again.
+//! Payloads that do not fit their envelope: split into signed parts, and reassembled.
 //!
 //! ```text
 //! part     version 8 = 1 | kind 8 = 3 | job 64 | index 16 | content | signature 512
-//!          content: PART bytes, the last part's what is left; the signature covers all before it
-//! missing  version 8 = 1 | kind 8 = 7 | job 64 | count 8 x { from 16 | to 16 }    to: the first not missing
+//!          content: PART bytes, the last part's the rest; the signature covers all before it
+//! missing  version 8 = 1 | kind 8 = 7 | job 64 | count 8 x { from 16 | to 16 }    without `to`
 //! ```
 //!
-//! The envelope's hash vouches for the whole; the signature of each part keeps strangers from spoiling it.
-//! A request for parts is not signed: what it can cause is bounded by the operator's own pace.
+//! The envelope's hash covers the whole; each part's signature keeps forged ones out. A request for
+//! parts is unsigned: the operator's own pace bounds its effect.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ const PAYLOAD_CONTEXT: &str = "lcagent 2026 payload";
 /// Bytes before a part's content: version, kind, job, index.
 const HEAD_LEN: usize = 2 + 8 + 2;
 
-/// The signed datagrams of a payload of at most [`crate::envelope::MAX_PAYLOAD`] bytes.
+/// Returns the signed datagrams of a payload of at most [`crate::envelope::MAX_PAYLOAD`] bytes.
 pub(crate) fn split(job: JobId, payload: &[u8], key: &SecretKey) -> Vec<Vec<u8>> {
     // 4 MiB are 4,096 parts
     let numbered = (0_u16..).zip(payload.chunks(PART));
@@ -41,12 +41,12 @@ pub(crate) fn split(job: JobId, payload: &[u8], key: &SecretKey) -> Vec<Vec<u8>>
         .collect()
 }
 
-/// The job that a part belongs to.
+/// Returns the job of a part.
 pub fn job_of(mut r: Reader<'_>) -> Result<JobId, WireError> {
     r.array().map(JobId)
 }
 
-/// A request for parts, at most [`MAX_RANGES`] ranges of it.
+/// Makes a request for parts, with at most [`MAX_RANGES`] ranges.
 #[must_use]
 pub fn ask(job: JobId, missing: &[(u16, u16)]) -> Vec<u8> {
     let missing = &missing[..missing.len().min(MAX_RANGES)];
@@ -58,7 +58,7 @@ pub fn ask(job: JobId, missing: &[(u16, u16)]) -> Vec<u8> {
     w.into_vec()
 }
 
-/// Reads a request for parts of `job`; none if it is about another.
+/// Reads a request for parts of `job`; none if it is for another.
 pub fn asked(r: &mut Reader<'_>, job: JobId) -> Result<Vec<(u16, u16)>, WireError> {
     if r.array()? != job.0 {
         return Ok(Vec::new());
@@ -77,13 +77,13 @@ pub struct Awaited {
     pub hash: [u8; 32],
 }
 
-/// Hash of a payload, as the envelope has it.
+/// Returns the hash of a payload for the envelope.
 #[must_use]
 pub fn payload_hash(payload: &[u8]) -> [u8; 32] {
     derive(PAYLOAD_CONTEXT, &[payload])
 }
 
-/// A payload whose parts are coming in.
+/// A payload that is being reassembled.
 #[derive(Debug)]
 pub struct Collection {
     awaited: Awaited,
@@ -91,7 +91,7 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Nothing has come yet.
+    /// Begins without parts.
     #[must_use]
     pub fn new(awaited: Awaited) -> Self {
         Self {
@@ -100,19 +100,19 @@ impl Collection {
         }
     }
 
-    /// How many bytes this may grow to.
+    /// Returns the length of the whole payload.
     #[must_use]
     pub fn length(&self) -> usize {
         self.awaited.length
     }
 
-    /// How many parts have come.
+    /// Returns the number of received parts.
     #[must_use]
     pub fn received(&self) -> usize {
         self.parts.len()
     }
 
-    /// Takes a part that is missing and that `operator` has signed; true if it was one.
+    /// Takes a part; returns whether it was missing and `operator` has signed it.
     pub fn take(&mut self, datagram: &[u8], operator: &PeerId) -> Result<bool, WireError> {
         if datagram.len() > MAX_DATAGRAM {
             return Err(WireError::Trailing);
@@ -135,8 +135,8 @@ impl Collection {
         Ok(true)
     }
 
-    /// The payload once it is whole. An operator that signs parts which do not give the payload he has signed
-    /// makes an error.
+    /// Returns the payload once it is whole; an error if the operator's parts do not match the
+    /// signed hash.
     #[must_use]
     pub fn whole(&self) -> Option<Result<Vec<u8>, WireError>> {
         if self.parts.len() < self.count() {
@@ -150,7 +150,7 @@ impl Collection {
         })
     }
 
-    /// What is missing, the first [`MAX_RANGES`] ranges of it.
+    /// Returns the first [`MAX_RANGES`] ranges of missing parts.
     #[must_use]
     pub fn missing(&self) -> Vec<(u16, u16)> {
         let mut ranges: Vec<(u16, u16)> = Vec::new();
@@ -167,7 +167,7 @@ impl Collection {
         self.awaited.length.div_ceil(PART)
     }
 
-    /// What a part must hold; 0 bytes, which no part holds, behind the end.
+    /// Returns the length of a part; 0, which no part has, behind the end.
     fn length_of(&self, index: u16) -> usize {
         let from = usize::from(index) * PART;
         self.awaited.length.saturating_sub(from).min(PART)

@@ -1,4 +1,4 @@
-//! Patterns of commands, as policies and certificates have them.
+//! Patterns of commands, for policies and certificates.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -9,23 +9,23 @@ use librecast::id::PeerId;
 use crate::request::COPY;
 use crate::selector::glob_matches;
 
-/// Which programs, with which arguments: words, each a glob for one argument.
+/// A pattern for programs and arguments: words, each a glob for one argument.
 ///
-/// - `*` and `?` in a word stand for characters but `/`, `**` for any; none of them for a part `..` of a path, nor for the
-///   `-` that begins an option.
-/// - A word `*` stands for a whole argument that is no option, as the last one for any number of these; a last word `**`
-///   for any further arguments, whatever they are.
-/// - The pattern `*` stands for everything that can be run.
+/// - `*` and `?` in a word stand for characters but `/`, `**` for any; none of them for a part `..`
+///   of a path, nor for the `-` that begins an option.
+/// - A word `*` stands for one argument that is no option, a last one for any number of them; a
+///   last word `**` for any further arguments.
+/// - The pattern `*` stands for everything.
 ///
-/// So a pattern says where a path lies and which options a program gets. `@NAME` is a module, `copy:DEST` a copy to there,
-/// which never has `..`: its `*` stands for `/` too. `revoke:GLOB` allows to revoke keys.
+/// So a pattern limits the paths and options of a program. `@NAME` is a module, `copy:DEST` a copy
+/// to DEST, which never has `..`: its `*` stands for `/` too. `revoke:GLOB` allows to revoke keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     words: Vec<String>,
 }
 
 impl Pattern {
-    /// From its written form; none if it is empty.
+    /// Parses a pattern; none if it is empty.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
@@ -47,7 +47,7 @@ impl Pattern {
             return false;
         };
         let matches = |(word, argument): (&String, &OsString)| word_allows(word, argument);
-        // a copy's DEST was looked at: it is absolute and leads nowhere else
+        // `copy` checked DEST: it is absolute and without `..`
         let mut pairs = words.iter().zip(front);
         let copy = |word: &str, to: &str| word.starts_with(COPY) && to.starts_with(COPY);
         let first = pairs
@@ -61,7 +61,7 @@ impl Pattern {
             && rest.map_or(more.is_empty(), |allows| more.iter().all(allows))
     }
 
-    /// Whether it has the one word `revoke:GLOB`, and GLOB matches the key.
+    /// Returns whether it is the one word `revoke:GLOB` and GLOB matches the key.
     pub(crate) fn allows_to_revoke(&self, key: &PeerId) -> bool {
         let [word] = self.words.as_slice() else {
             return false;
@@ -69,19 +69,19 @@ impl Pattern {
         word.starts_with("revoke:") && glob_matches(word, &format!("revoke:{key}"))
     }
 
-    /// Whether it is about the program of these arguments.
+    /// Returns whether it matches the program of `arguments`.
     pub(crate) fn names_program(&self, arguments: &[OsString]) -> bool {
         let words = self.words.first().zip(arguments.first());
         words.is_some_and(|(word, program)| word_allows(word, program))
     }
 }
 
-/// Whether a rest of any length may have this argument.
+/// Whether this argument is permitted in a rest of any length.
 type Allows = fn(&OsString) -> bool;
 
-/// A word that stands for a whole argument.
+/// A word for any argument but options.
 const ANY: &str = "*";
-/// A last word that stands for all arguments that follow.
+/// A last word for all further arguments.
 const ANYTHING: &str = "**";
 /// Longest argument that is compared with globs, in bytes: PATH_MAX of Linux.
 pub(crate) const MAX_COMPARED: usize = 4_096;
@@ -94,7 +94,7 @@ fn word_allows(word: &str, argument: &OsString) -> bool {
     if word == ANY {
         return !is_option(argument);
     }
-    // what is not UTF-8 is matched by words that stand for all of it
+    // only words for whole arguments match other bytes than UTF-8
     let Some(text) = argument.to_str() else {
         return false;
     };
@@ -102,15 +102,15 @@ fn word_allows(word: &str, argument: &OsString) -> bool {
         return true;
     }
     let option_by_chance = text.starts_with('-') && !word.starts_with('-');
-    // also behind what commonly stands before a path in an argument
+    // also after characters that commonly precede a path in an argument
     let leads_up = text.split(['/', '=', ':', ',']).any(|part| part == "..");
     !option_by_chance && !leads_up && text.len() <= MAX_COMPARED && path_glob_matches(word, text)
 }
 
-/// Whether `glob` matches the whole of `text`: `*` and `?` stand for no `/`, `**` for any characters. In steps of the
-/// product of both lengths, whatever they are.
+/// Returns whether `glob` matches the whole of `text`: `*` and `?` stand for no `/`, `**` for any
+/// characters. Takes steps in the product of both lengths.
 fn path_glob_matches(glob: &str, text: &str) -> bool {
-    /// What a piece of a glob stands for.
+    /// A piece of a glob.
     enum Piece {
         This(char),
         One,
@@ -133,7 +133,7 @@ fn path_glob_matches(glob: &str, text: &str) -> bool {
             reached[n + 1] |= reached[n] && matches!(piece, Piece::Some | Piece::All);
         }
     };
-    // reached[n]: the first n pieces match what was read
+    // reached[n]: the first n pieces match the text so far
     let mut reached = vec![false; pieces.len() + 1];
     reached[0] = true;
     stars(&mut reached);
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// What the globs mean, tried out.
+    /// Matches by the definition of globs.
     fn by_definition(glob: &[char], text: &[char]) -> bool {
         match (glob, text) {
             ([], text) => text.is_empty(),

@@ -1,9 +1,9 @@
-//! What an answer says: a stream of records, which segments carry in order.
+//! The content of an answer: a stream of records, which segments carry in order.
 //!
 //! ```text
 //! record = type 8 | length 16 | content
 //!
-//! 1 node      name text8 | labels 8 x { text8 | text8 } | version text8      the first of every answer
+//! 1 node      name text8 | labels 8 x { text8 | text8 } | version text8      begins every answer
 //! 2 started   Unix milliseconds 64, by the agent's clock
 //! 3 stdout    bytes
 //! 4 stderr    bytes
@@ -13,12 +13,12 @@
 //! 6 refused   why text
 //! 7 facts     count 8 x { text8 | bytes16 }
 //! 8 warning   text
-//! 9 done      nothing: what was asked for has been done
-//! 10 not selected   nothing: the command is not for this node; said only when asked
-//! 11 job      job 64 | started, Unix seconds 64 | how 8 (as in ended; 255: it runs) | code 32 | its command, text
+//! 9 done      nothing: the request has been executed
+//! 10 not selected   nothing: the command is not for this node; only when asked
+//! 11 job      job 64 | started, Unix s 64 | how 8 (as in ended; 255: it runs) | code 32 | text
 //! ```
 //!
-//! An answer ends with one of ended, refused, facts, done and not selected. What is not known is skipped.
+//! An answer ends with ended, refused, facts, done or not selected. Unknown records are skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,9 +31,9 @@ use crate::datagram::JobId;
 pub const MAX_CONTENT: usize = u16::MAX as usize;
 /// Most labels of a node.
 pub const MAX_LABELS: usize = 64;
-/// Type of the record that says how a job ended.
+/// Type of the record of a job's end.
 const ENDED: u8 = 5;
-/// In place of how a job ended: it runs.
+/// In place of a job's ending: it runs.
 const RUNS: u8 = 255;
 
 /// A piece of an answer's stream.
@@ -41,42 +41,42 @@ const RUNS: u8 = 255;
 pub enum Record {
     /// The node that answers; always the first record.
     Node(NodeInfo),
-    /// A job has begun, at this Unix time in milliseconds.
+    /// A job has started, at this Unix time in milliseconds.
     Started(u64),
-    /// It has written this on its standard output.
+    /// Bytes of the job's standard output.
     Stdout(Vec<u8>),
-    /// It has written this on its standard error.
+    /// Bytes of the job's standard error.
     Stderr(Vec<u8>),
-    /// How the job ended; the last record.
+    /// The end of the job; the last record.
     Ended(Ended),
-    /// The agent does not do it, and why.
+    /// The reason why the agent refuses the command.
     Refused(String),
-    /// What the node says about itself.
+    /// The node's facts.
     Facts(Vec<(String, String)>),
-    /// Something the operator should know.
+    /// A warning for the operator.
     Warning(String),
-    /// What was asked for has been done.
+    /// The request has been executed.
     Done,
     /// The command is not for this node.
     NotSelected,
-    /// A job of the operator who asks.
+    /// A job of the requesting operator.
     Job(JobState),
 }
 
-/// A job as the node that runs it sees it.
+/// A job in the view of its node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobState {
     /// Name of the job.
     pub job: JobId,
-    /// When it came, in Unix seconds by the node's clock.
+    /// Arrival in Unix seconds by the node's clock.
     pub at: u64,
-    /// How it ended; none: it runs.
+    /// Its ending; none while it runs.
     pub how: Option<Ending>,
-    /// What runs, for people; may be cut.
+    /// The command line, for people; may be cut.
     pub line: String,
 }
 
-/// A node as it names itself.
+/// A node's own description.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeInfo {
     /// Name in the node's configuration, 1 to 63 bytes.
@@ -87,35 +87,35 @@ pub struct NodeInfo {
     pub version: String,
 }
 
-/// How a job ended, and what it took.
+/// The end of a job, and its use of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Exit code, signal, or who ended it.
+    /// The ending.
     pub how: Ending,
     /// From start to end, in microseconds.
     pub duration_us: u64,
-    /// CPU time as itself, in microseconds, children included.
+    /// CPU time in user mode, in microseconds, children included.
     pub user_us: u64,
     /// CPU time in the kernel, in microseconds, children included.
     pub system_us: u64,
-    /// Most memory that one of its processes had, in KiB.
+    /// Most memory of one of its processes, in KiB.
     pub memory_kib: u64,
-    /// Bytes of output beyond the limit, which were not kept.
+    /// Bytes of output above the limit, which were dropped.
     pub cut: u64,
 }
 
-/// How a job ended.
+/// The ending of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// By itself, with this exit code.
     Exited(u32),
     /// A signal of this number killed it.
     Killed(u32),
-    /// It took longer than it was allowed to.
+    /// It exceeded its time limit.
     OutOfTime,
-    /// An operator has ended it.
+    /// An operator ended it.
     Cancelled,
-    /// Nobody saw how: the host or the job's supervisor went down.
+    /// Unknown: the host or the job's supervisor went down.
     Lost,
 }
 
@@ -132,7 +132,7 @@ impl fmt::Display for Ending {
 }
 
 impl Record {
-    /// Whether the stream ends with this record.
+    /// Returns whether the stream ends with this record.
     #[must_use]
     pub fn is_last(&self) -> bool {
         matches!(
@@ -144,13 +144,13 @@ impl Record {
     /// Bytes before the content of a record.
     pub const HEAD: usize = 3;
 
-    /// Bytes of content behind this head.
+    /// Returns the length of the content after this head.
     #[must_use]
     pub fn content_length(head: &[u8; Self::HEAD]) -> usize {
         usize::from(u16::from_be_bytes([head[1], head[2]]))
     }
 
-    /// Whether this is the head of a record that says how a job has ended.
+    /// Returns whether this is the head of a job's end.
     #[must_use]
     pub fn ends_job(head: &[u8; Self::HEAD]) -> bool {
         head[0] == ENDED
@@ -211,8 +211,8 @@ impl Record {
         Ok(())
     }
 
-    /// The record at the front of `stream` and its length in bytes; none if it is not whole yet. Inside:
-    /// none if this program does not know its type.
+    /// Decodes the record at the front of `stream`; returns it with its length. Outer none: not
+    /// whole yet; inner none: unknown type.
     pub fn decode(stream: &[u8]) -> Result<Option<(usize, Option<Self>)>, WireError> {
         let mut r = Reader::new(stream);
         let (Ok(kind), Ok(content)) = (r.u8(), r.bytes16()) else {
@@ -299,7 +299,7 @@ impl NodeInfo {
     }
 }
 
-/// Whether a node may be called this: 1 to 63 characters that a selector can write.
+/// Returns whether this is a valid node name: 1 to 63 characters that a selector can write.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "-_.:@".contains(c);
@@ -328,7 +328,7 @@ impl Ending {
         })
     }
 
-    /// The exit code that shells would give: 128 and the signal, 124 for out of time.
+    /// Returns the exit code as shells do: 128 and the signal, 124 for out of time.
     #[must_use]
     pub fn code(self) -> u32 {
         match self {
@@ -340,7 +340,7 @@ impl Ending {
         }
     }
 
-    /// Fixed name in JSON documents.
+    /// Returns the fixed name in JSON documents.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

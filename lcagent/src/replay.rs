@@ -1,25 +1,25 @@
-//! Which commands of an operator have been seen already: a state machine without clock or disk.
+//! The commands that were seen, per operator: a state machine without clock or disk.
 //!
-//! A command is named by its operator, sequence and nonce. Per operator the window remembers the
-//! [`WINDOW`] commands with the highest sequences. When one more comes in, the lowest is forgotten
-//! and becomes the floor: whatever is not above it is refused, seen or not. So commands may arrive
-//! in any order, a replay is never accepted, and the memory is bounded.
+//! A command is named by its operator, sequence and nonce. Per operator the window stores the
+//! [`WINDOW`] commands with the highest sequences. One more evicts the lowest, which becomes the
+//! floor: no command at or below it is accepted, seen or not. So commands may arrive in any order,
+//! a replay is never accepted, and the memory is bounded.
 //!
-//! Keys that are certified for a day come and go. There is room for [`MAX_LISTED`] keys that the policy lists, and beside
-//! them for [`MAX_CERTIFIED`] that such keys have certified, [`MAX_OF_CERTIFIER`] of one: who may certify keeps nobody
-//! else out. Where there is no room for another one the key is forgotten whose newest command ended first, if that was
-//! [`MAX_AHEAD_S`] ago. From then on whatever ends no later than that command is refused, whoever's it is: a clock that
-//! is set back brings nothing back to life.
+//! There is room for [`MAX_LISTED`] keys that the policy lists, and apart from them for
+//! [`MAX_CERTIFIED`] certified ones, [`MAX_OF_CERTIFIER`] of one certifier. A full table evicts the
+//! key with the first-ended newest command, if that was [`MAX_AHEAD_S`] ago. From then on no
+//! command that ends by that time is accepted, under any key: a clock that is set back permits no
+//! replay.
 //!
-//! The agent writes [`ReplayWindow::encode`] to its state directory before it runs what was accepted,
-//! and starts from it again. An operator's sequences rise: microseconds of Unix time, or one more than
-//! the last where the clock stands, so that one key can be used on two machines.
+//! The agent writes [`ReplayWindow::encode`] to its state directory before it runs accepted
+//! commands, and restores it. An operator's sequences rise: microseconds of Unix time, or the last
+//! and one if the clock stands, so that one key can be used on two machines.
 //!
-//! Snapshot, version 3 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key 256 | certifier key 256
-//! or 0 | floor 64 | ends 64 | commands 16 | commands x { sequence 64 | nonce 128 } } | checksum 256`; keys and commands
-//! in ascending order; the checksum is `derive_key("lcagent 2026 replay window", all before it)`. Version 2 had no
-//! certifiers: its keys count as listed ones. Version 1 had neither `forgotten` nor `ends` either: its keys are never
-//! forgotten.
+//! Snapshot, version 3 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key
+//! 256 | certifier key 256 or 0 | floor 64 | ends 64 | commands 16 | commands x { sequence 64 |
+//! nonce 128 } } | checksum 256`; keys and commands in ascending order; the checksum is
+//! `derive_key("lcagent 2026 replay window", all before it)`. Version 2 had no certifiers: its keys
+//! count as listed. Version 1 lacked `forgotten` and `ends` too: its keys are never evicted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,15 +31,15 @@ use crate::datagram::MAX_AHEAD_S;
 
 /// Commands remembered per operator key.
 pub const WINDOW: usize = 1024;
-/// Keys remembered that the policy lists: it has far fewer.
+/// Listed keys that are stored: policies have far fewer.
 pub const MAX_LISTED: usize = 256;
-/// Keys remembered that others have certified.
+/// Certified keys that are stored.
 pub const MAX_CERTIFIED: usize = 256;
-/// Of these, keys of one certifier.
+/// Keys of one certifier among them.
 pub const MAX_OF_CERTIFIER: usize = 128;
-/// Keys remembered at most.
+/// Keys stored at most.
 const MAX_KEYS: usize = MAX_LISTED + MAX_CERTIFIED;
-/// Largest snapshot, in bytes: what a reader of the file has to accept.
+/// Largest snapshot, in bytes: a reader of the file has to accept it.
 pub const MAX_SNAPSHOT: usize =
     1 + 8 + 2 + MAX_KEYS * (32 + 32 + 8 + 8 + 2 + WINDOW * (8 + 16)) + 32;
 
@@ -49,74 +49,74 @@ const VERSION: u8 = 3;
 const VERSION_1: u8 = 1;
 /// An older version that it reads: without certifiers.
 const VERSION_2: u8 = 2;
-/// In the place of a certifier: the policy lists the key.
+/// In place of a certifier: the policy lists the key.
 const NOBODY: [u8; 32] = [0; 32];
 const CHECKSUM_CONTEXT: &str = "lcagent 2026 replay window";
 
-/// Why a command may not run (again).
+/// The reason why a command may not run (again).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ReplayError {
-    /// This very command has been accepted before.
+    /// This command has been accepted before.
     #[error("seen before")]
     Replayed,
-    /// Older than all that is remembered: whether it was seen cannot be said any more.
+    /// Older than all stored ones: it may have been seen.
     #[error("older than the replay window")]
     BelowWindow,
-    /// As many others of its kind are remembered as may be, and a command of each may still be good.
+    /// The table is full of keys of this kind with possibly valid commands.
     #[error("too many operator keys")]
     TooManyKeys,
 }
 
-/// Until when a command is good, and what time it is, in Unix seconds.
+/// Validity of a command, and the time, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// Last second in which the command is good.
+    /// Last second in which the command is valid.
     pub not_after: u64,
     /// The agent's clock.
     pub now: u64,
 }
 
-/// Which command it is.
+/// The name of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a> {
     /// Key that signed it.
     pub operator: &'a PeerId,
-    /// Who vouches for him, if the policy does not list him.
+    /// His certifier, if the policy does not list him.
     pub certifier: Option<&'a PeerId>,
     /// Rises with each command of a key.
     pub sequence: u64,
-    /// Tells commands of one sequence from each other.
+    /// Distinguishes commands with one sequence.
     pub nonce: &'a [u8; 16],
 }
 
 /// The commands seen, per operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayWindow {
-    /// The last second in which a command of a forgotten key was good; 0: none was forgotten.
+    /// The last second in which a command of an evicted key was valid; 0: none was evicted.
     forgotten: u64,
     operators: BTreeMap<PeerId, Operator>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Operator {
-    /// Who has certified it; none: the policy lists it, or did.
+    /// Its certifier; none: the policy lists it, or did.
     certifier: Option<PeerId>,
-    /// The highest sequence that has been forgotten; 0 is no sequence.
+    /// The highest evicted sequence; 0 is no sequence.
     floor: u64,
-    /// The last second in which one of its commands is good.
+    /// The last second in which one of its commands is valid.
     ends: u64,
     seen: BTreeSet<(u64, [u8; 16])>,
 }
 
 impl ReplayWindow {
-    /// A window that has seen nothing.
+    /// Makes an empty window.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the command would be accepted; changes nothing, so it may be asked before the
-    /// signature has been verified.
+    /// Returns whether the command would be accepted; changes nothing, so it may precede the check
+    /// of the signature.
     pub fn check(&self, name: Name<'_>, times: Times) -> Result<(), ReplayError> {
         if times.not_after <= self.forgotten {
             return Err(ReplayError::BelowWindow);
@@ -134,7 +134,7 @@ impl ReplayWindow {
         if state.seen.contains(&command) {
             return Err(ReplayError::Replayed);
         }
-        // a full window forgets the lowest, which must not be the one that is to be remembered
+        // a full window evicts the lowest, which must not be the new command
         match state.seen.first() {
             Some(lowest) if state.seen.len() >= WINDOW && command < *lowest => {
                 Err(ReplayError::BelowWindow)
@@ -143,7 +143,7 @@ impl ReplayWindow {
         }
     }
 
-    /// Remembers a command whose signature has been verified, unless [`Self::check`] refuses it.
+    /// Stores a command with a verified signature, unless [`Self::check`] refuses it.
     pub fn accept(&mut self, name: Name<'_>, times: Times) -> Result<(), ReplayError> {
         self.check(name, times)?;
         if !self.operators.contains_key(name.operator)
@@ -153,7 +153,7 @@ impl ReplayWindow {
             self.forgotten = self.forgotten.max(ends);
         }
         let state = self.operators.entry(*name.operator).or_default();
-        // what is listed once is never at the mercy of who certifies it as well
+        // a key that was listed once no longer counts as its certifier's
         if state.seen.is_empty() || name.certifier.is_none() {
             state.certifier = name.certifier.copied();
         }
@@ -163,7 +163,7 @@ impl ReplayWindow {
             && let Some((lowest, _)) = state.seen.pop_first()
         {
             state.floor = lowest;
-            // others with the same sequence are below the floor from now on
+            // other commands with this sequence are below the floor now
             while state
                 .seen
                 .first()
@@ -175,7 +175,7 @@ impl ReplayWindow {
         Ok(())
     }
 
-    /// Which key has to go so that another one finds room, and when its newest command ended; none need go.
+    /// Returns the key to evict for a new one, and the end of its newest command; none with room.
     fn room_for(
         &self,
         certifier: Option<&PeerId>,
@@ -201,7 +201,7 @@ impl ReplayWindow {
         oldest.map(Some).ok_or(ReplayError::TooManyKeys)
     }
 
-    /// Of the keys of some kind, the one whose newest command ended first, and when, if it was long enough ago.
+    /// Returns the key of a kind with the first-ended newest command, if that is long past.
     fn outlived(&self, now: u64, kind: impl Fn(&Operator) -> bool) -> Option<(PeerId, u64)> {
         let all = self.operators.iter().filter(|(_, o)| kind(o));
         let ends = all.map(|(key, o)| (*key, o.ends));
@@ -209,11 +209,11 @@ impl ReplayWindow {
             .filter(|(_, ends)| ends.saturating_add(MAX_AHEAD_S) < now)
     }
 
-    /// The snapshot that survives a restart.
+    /// Encodes the snapshot that survives a restart.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        // both counts are held below their bounds by `accept`
+        // `accept` keeps both counts below their bounds
         w.u8(VERSION)
             .u64(self.forgotten)
             .u16(self.operators.len() as u16);
@@ -233,7 +233,7 @@ impl ReplayWindow {
         w.into_vec()
     }
 
-    /// Reads a snapshot; a file that was cut short or changed is refused, never read in part.
+    /// Decodes a snapshot; a truncated or changed file is refused as a whole.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(WireError::Truncated)?;
         if bytes.len() > MAX_SNAPSHOT {
@@ -327,7 +327,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
     const GOOD: Times = good_at(NOW);
 
-    /// The command of a listed key.
+    /// Returns a command's name under a listed key.
     fn name<'a>(operator: &'a PeerId, sequence: u64, nonce: &'a [u8; 16]) -> Name<'a> {
         Name {
             operator,
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    /// A command of a minute.
+    /// Returns times of a command that is valid for a minute.
     const fn good_at(now: u64) -> Times {
         Times {
             not_after: now + 60,
@@ -376,7 +376,7 @@ mod tests {
         for sequence in 10..10 + count {
             window.accept(name(&key, sequence, &NONCE), GOOD).unwrap();
         }
-        // full: what is lower than everything remembered could be a replay
+        // full: a lower command could be a replay
         assert_eq!(
             window.accept(name(&key, 9, &NONCE), GOOD),
             Err(ReplayError::BelowWindow)
@@ -447,7 +447,7 @@ mod tests {
             window.accept(name(&operator(n), 1, &NONCE), times).unwrap();
         }
         let (first, one_more) = (operator(0), operator(MAX_LISTED as u16));
-        // newer commands of a key keep it
+        // newer commands keep a key
         window
             .accept(name(&operator(1), 2, &NONCE), good_at(NOW + 999))
             .unwrap();
@@ -468,7 +468,7 @@ mod tests {
                 window.accept(name(&first, 1, &NONCE), GOOD),
                 Err(ReplayError::BelowWindow)
             );
-            // it comes back
+            // the key returns
             let again = good_at(ended + MAX_AHEAD_S + 9);
             window.accept(name(&first, 2, &NONCE), again).unwrap();
             assert_eq!(
@@ -555,7 +555,7 @@ mod tests {
         assert_eq!(ReplayWindow::decode(&bytes).unwrap().operators[&key], full);
     }
 
-    /// A body with a checksum that fits, so that the checks behind the checksum are reached.
+    /// Appends a valid checksum, so that later checks are reached.
     fn sealed(body: &[u8]) -> Vec<u8> {
         [body, &derive(CHECKSUM_CONTEXT, &[body])].concat()
     }
@@ -642,7 +642,7 @@ mod tests {
             let _ = ReplayWindow::decode(&sealed(&body));
         }
 
-        /// Whatever the order and the repeats: at most once each.
+        /// Each is accepted at most once, in any order and with any repeats.
         #[test]
         fn nothing_is_accepted_twice(sequences in prop::collection::vec(1_u64..3000, 0..3000)) {
             let (mut window, key) = (ReplayWindow::new(), operator(1));

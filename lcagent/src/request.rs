@@ -1,12 +1,12 @@
-//! What a command asks for: the payload of an envelope.
+//! The request of a command: the payload of an envelope.
 //!
 //! Version 2, big-endian:
 //!
 //! ```text
 //! version 8 = 2 | what 8 | spread 16 | window 8 | only 16 x { node 64 } | ...
 //!
-//! 1 run     flags 8 (bit 0: a script) | time 32 | memory 64 (bytes; 0: as the node has it) | user text8 | folder bytes16
-//!           | arguments 16 x bytes16 | variables 16 x { name bytes16 | value bytes16 }
+//! 1 run     flags 8 (bit 0: a script) | time 32 | memory 64 (bytes; 0: as the node has it)
+//!           | user text8 | folder bytes16 | arguments 16 x bytes16 | variables 16 x { name bytes16 | value bytes16 }
 //!           | script length 32 | script | standard input to the end
 //! 2 facts   nothing
 //! 3 cancel  job 64
@@ -15,11 +15,11 @@
 //! 6 revoke  operator key 256
 //! ```
 //!
-//! `only`: of the nodes that the selector selects, those whose keys begin with one of these 64 bits; none: all.
-//! A program `@NAME` is a module of the node's; `copy:DEST lc:NAME#ROOTHASH [FILE]` is fetched with lcsync.
+//! `only`: of the selected nodes, those with these first 64 bits of their keys; none: all. `@NAME`
+//! is a module of the node; `copy:DEST lc:NAME#ROOTHASH [FILE]` is fetched with lcsync.
 //!
-//! Answers begin within `spread` milliseconds, each agent at a random time, and have at most `window`
-//! segments under way. `time` is how long a job may run, in milliseconds.
+//! Answers begin within `spread` milliseconds, each agent at a random time, and have at most
+//! `window` segments in flight. `time` is a job's time limit, in milliseconds.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -33,7 +33,7 @@ use thiserror::Error;
 use crate::acknowledgement::ShortId;
 use crate::datagram::JobId;
 
-/// A program that begins so is a copy to there.
+/// Prefix of a program that is a copy.
 pub const COPY: &str = "copy:";
 
 /// Version of requests, their first byte.
@@ -47,70 +47,70 @@ const MAX_TEXT: usize = u16::MAX as usize;
 /// Longest name of a user, in bytes: its length field has 8 bits.
 const MAX_USER: usize = u8::MAX as usize;
 
-/// What the agents are to do, and how to answer.
+/// A request, and parameters of its answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Over how many milliseconds the first answers are spread.
+    /// Time over which the first answers are spread, in milliseconds.
     pub spread_ms: u16,
-    /// Segments of one answer under way.
+    /// Segments in flight of one answer.
     pub window: u8,
-    /// The nodes it is for, of those that are selected; empty: all of them.
+    /// The nodes it is for, of the selected ones; empty: all.
     pub only: Vec<ShortId>,
-    /// What is asked for.
+    /// The action.
     pub what: What,
 }
 
-/// What is asked for.
+/// The action of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A program is to be run.
+    /// Run a program.
     Run(Run),
-    /// Name, labels and version of the node.
+    /// Send name, labels and version of the node.
     Facts,
-    /// A job of the same operator is to be ended.
+    /// End a job of the same operator.
     Cancel(JobId),
-    /// The answer to a job of the same operator is to be sent once more.
+    /// Resend the answer to a job of the same operator.
     Result(JobId),
-    /// Which jobs of the same operator are there.
+    /// List the jobs of the same operator.
     Jobs,
     /// Revoke a key.
     Revoke(PeerId),
 }
 
-/// A program to be run.
+/// A program to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// The program and its arguments. Of a script the first is its name.
+    /// The program and its arguments. The first of a script is its name.
     pub arguments: Vec<OsString>,
-    /// What to execute instead of a program that is there: a text that begins with `#!`.
+    /// Text that begins with `#!`, executed in place of an installed program.
     pub script: Option<Vec<u8>>,
-    /// What the program finds on its standard input.
+    /// The program's standard input.
     pub stdin: Vec<u8>,
-    /// How long it may run; at most 49 days.
+    /// Time limit; at most 49 days.
     pub time: Duration,
-    /// How many bytes of memory it may have, if the operator cares.
+    /// Limit of the memory in bytes, if the operator sets one.
     pub memory: Option<u64>,
-    /// As whom, if the operator cares.
+    /// User, if the operator chooses one.
     pub user: Option<String>,
-    /// Where, if the operator cares.
+    /// Working folder, if the operator chooses one.
     pub folder: Option<OsString>,
     /// Environment variables.
     pub variables: Vec<(OsString, OsString)>,
 }
 
-/// Something that is to be fetched with lcsync.
+/// A copy with lcsync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy<'a> {
-    /// Where it goes: an absolute path.
+    /// Destination: an absolute path.
     pub dest: &'a str,
     /// `lc:NAME#ROOTHASH`.
     pub source: &'a str,
-    /// Its name if it is a file, for a DEST that is a folder.
+    /// Its name if it is a file and DEST a folder.
     pub file: Option<&'a str>,
 }
 
 impl Request {
-    /// The payload. What is too long for its length field is an error.
+    /// Encodes the payload. A part that is too long for its length field is an error.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut w = Writer::new();
         w.u8(VERSION);
@@ -140,7 +140,7 @@ impl Request {
         Ok(w.into_vec())
     }
 
-    /// Reads the payload of a command.
+    /// Decodes the payload of a command.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(payload);
         match r.u8()? {
@@ -171,20 +171,20 @@ impl Request {
     }
 }
 
-/// Something of a command that is longer than it may be.
+/// A part of a command that exceeds its limit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{what}: {size} {unit}; at most {most}")]
 pub struct OutOfBounds {
-    /// Which part of the command.
+    /// The part of the command.
     what: String,
-    /// How large it is, in `unit`.
+    /// Its size, in `unit`.
     size: usize,
-    /// How large it may be, in `unit`.
+    /// The limit, in `unit`.
     most: usize,
     unit: &'static str,
 }
 
-/// Why a command that begins with [`COPY`] is not a copy.
+/// The reason why a command that begins with [`COPY`] is no copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CopyError {
     /// It comes with a script.
@@ -199,17 +199,17 @@ pub enum CopyError {
     /// The source names no version of a share.
     #[error("the source must be lc:NAME#ROOTHASH")]
     Source,
-    /// The last argument leads elsewhere than into DEST.
+    /// The last argument is no plain name in DEST.
     #[error("not a file's name")]
     FileName,
 }
 
 impl Run {
-    /// Whether everything fits its field. A request that passes here can be encoded.
+    /// Checks that everything fits its field, so that the request can be encoded.
     ///
     /// # Errors
     ///
-    /// What does not fit, by the name under which the user gave it.
+    /// The part that does not fit, by the user's name for it.
     pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
         let within = |what: &dyn Fn() -> String, size, most, unit| match size <= most {
             true => Ok(()),
@@ -308,18 +308,18 @@ impl Run {
         })
     }
 
-    /// The name of the module that is to be run, if it is one: `@NAME`.
+    /// Returns the name of the module to run, if it is one: `@NAME`.
     #[must_use]
     pub fn module(&self) -> Option<&str> {
         let first = self.arguments.first().filter(|_| self.script.is_none())?;
         first.to_str()?.strip_prefix('@')
     }
 
-    /// What is to be copied here, if that is what it is: `copy:DEST lc:NAME#HASH [FILE]`.
+    /// Returns the copy to make, if it is one: `copy:DEST lc:NAME#HASH [FILE]`.
     ///
     /// # Errors
     ///
-    /// It begins as a copy and is none.
+    /// It begins as a copy, but is none.
     pub fn copy(&self) -> Result<Option<Copy<'_>>, CopyError> {
         let first = self.arguments.first().and_then(|a| a.to_str());
         let Some(dest) = first.and_then(|a| a.strip_prefix(COPY)) else {
@@ -349,7 +349,7 @@ impl Run {
         Ok(Some(Copy { dest, source, file }))
     }
 
-    /// What patterns are compared with: of a copy only where it goes.
+    /// Returns the words that patterns are compared with: of a copy only the destination.
     #[must_use]
     pub fn pattern_words(&self) -> &[OsString] {
         match self.copy() {
@@ -358,7 +358,7 @@ impl Run {
         }
     }
 
-    /// The same for logs, which do not tell what was sealed.
+    /// Returns the command line for logs, without sealed content.
     #[must_use]
     pub fn line_for_logs(&self, sealed: bool) -> String {
         match sealed {
@@ -367,12 +367,12 @@ impl Run {
         }
     }
 
-    /// The program and its arguments on one line, for people.
+    /// Returns the program and its arguments on one line, for people.
     #[must_use]
     pub fn line(&self) -> String {
         let words = self.arguments.iter().map(|a| {
             let text = a.to_string_lossy();
-            // quoted where that shows anything as other than it is: controls, marks of direction, quotes
+            // quoted if it contains controls, marks of direction or quotes
             let quoted = format!("{text:?}");
             let is_plain = quoted.len() == text.len() + 2;
             match text.is_empty()
@@ -387,7 +387,7 @@ impl Run {
     }
 }
 
-/// So much of a text as tells which one it is.
+/// Returns the beginning of a text, to identify it.
 fn beginning(text: &OsString) -> String {
     /// Characters shown. Chosen.
     const MOST: usize = 24;
@@ -409,7 +409,7 @@ fn bounded(items: u16) -> Result<u16, WireError> {
     Ok(items)
 }
 
-/// Bytes that the kernel takes as a text.
+/// Reads bytes that the kernel accepts as a text.
 fn text(r: &mut Reader<'_>) -> Result<OsString, WireError> {
     let bytes = r.bytes16()?;
     if bytes.contains(&0) {
@@ -432,7 +432,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A program and nothing else.
+    /// Makes a request of only a program.
     pub(crate) fn run(arguments: &[&str]) -> Run {
         Run {
             arguments: arguments.iter().map(OsString::from).collect(),

@@ -1,16 +1,17 @@
-//! Commands that only the nodes they are for can read, and answers that only the operator can.
+//! Commands that only their nodes can read, and answers that only the operator can read.
 //!
 //! ```text
-//! payload  version 8 = 3 | nodes 16 x { node 64 | wrap 896 } | AES-256-GCM(request), nonce 0, AAD: operator 256
-//! wrap     crypto_box sealed box (X25519, XSalsa20-Poly1305) for the node's identity: content key 256 | answer key 256
+//! payload  version 8 = 3 | nodes 16 x { node 64 | wrap 896 }
+//!          | AES-256-GCM(request), nonce 0, AAD: operator 256
+//! wrap     crypto_box sealed box (X25519, XSalsa20-Poly1305) for the node: content key, answer key
 //! segment  nonce 96 | AES-256-GCM(content) with the node's answer key, AAD: job 64 | offset 32
 //! ```
 //!
-//! The content key is drawn for each command and used once, so its nonce is zero; the envelope's signature covers the rest.
-//! Nobody else can send on under his own name what he cannot read: a request is opened with the key of who signs.
-//! Each node has an answer key of its own: others that got the command cannot read what it says. A segment's nonce is
-//! a hash of its offset and content under the answer key: what is sent again is the same, and what differs has another.
-//! Who is to do something, when, how much is said and that it is sealed remains visible.
+//! The content key is drawn for each command and used once, so its nonce is zero; the envelope's
+//! signature covers the rest. Opening a request needs the signer's key, so nobody can forward it
+//! under his own name unread. Each node has its own answer key: other nodes cannot read its answer.
+//! A segment's nonce is a hash of its offset and content under that key. Receivers, times, lengths
+//! and the use of sealing remain visible.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,10 +27,10 @@ use zeroize::Zeroizing;
 use crate::acknowledgement::{ShortId, short_id};
 use crate::datagram::JobId;
 
-/// What sealing adds to a segment.
+/// Bytes that sealing adds to a segment.
 pub const OVERHEAD: usize = NONCE_LEN + TAG_LEN;
 
-/// Version of sealed commands; it tells them from requests, which begin with theirs.
+/// Version of sealed commands, different from that of requests.
 const VERSION: u8 = 3;
 /// Bytes of an AES-256-GCM tag (RFC 5116 §5.2).
 const TAG_LEN: usize = 16;
@@ -39,7 +40,7 @@ const REQUEST_CONTEXT: &str = "lcagent 2026 sealed request";
 const ANSWER_CONTEXT: &str = "lcagent 2026 sealed answer";
 const NONCE_CONTEXT: &str = "lcagent 2026 sealed nonce";
 
-/// Between the operator and one node, for one command.
+/// Key of one node's answer to one command.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerKey(Zeroizing<[u8; 32]>);
 
@@ -50,7 +51,7 @@ impl fmt::Debug for AnswerKey {
 }
 
 impl AnswerKey {
-    /// The content of a segment of `job` at `offset`, sealed.
+    /// Seals the content of a segment of `job` at `offset`.
     #[must_use]
     pub fn seal(&self, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
         let at = offset.to_be_bytes();
@@ -71,7 +72,7 @@ impl AnswerKey {
         out
     }
 
-    /// What was sealed; none if it was not with this key, for this job and offset.
+    /// Opens a sealed segment; none if key, job or offset differ.
     #[must_use]
     pub fn open(&self, job: JobId, offset: u32, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
@@ -87,7 +88,7 @@ impl AnswerKey {
     }
 }
 
-/// A payload of `operator` that `nodes` can read, and the keys of their answers. Draws randomness.
+/// Seals a payload of `operator` for `nodes`; returns their answer keys too. Draws randomness.
 pub fn seal_request(
     request: &[u8],
     operator: &PeerId,
@@ -117,14 +118,14 @@ pub fn seal_request(
     Ok((w.into_vec(), keys))
 }
 
-/// Whether a payload is a sealed one.
+/// Returns whether a payload is sealed.
 #[must_use]
 pub fn is_sealed(payload: &[u8]) -> bool {
     payload.first() == Some(&VERSION)
 }
 
-/// The request in a sealed payload of `operator` and the key of the answer; none if it is not for the node with this
-/// key.
+/// Opens a sealed payload of `operator`; returns the request and the answer key. None if it is not
+/// for this node.
 pub fn open_request(
     payload: &[u8],
     operator: &PeerId,

@@ -1,4 +1,4 @@
-//! Which nodes a command is for, as the operator writes it; evaluated on each node.
+//! Selectors: the nodes of a command, in the operator's notation; evaluated on each node.
 //!
 //! ```text
 //! selector = all-of *( "+" all-of )          or
@@ -24,7 +24,7 @@ pub const MAX_SELECTOR: usize = 1024;
 /// Most terms in one selector.
 pub const MAX_TERMS: usize = 64;
 
-/// Why a text is not a selector.
+/// The reason why a text is no selector.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SelectorError {
     /// Longer than [`MAX_SELECTOR`].
@@ -41,7 +41,7 @@ pub enum SelectorError {
     BadTerm(String),
 }
 
-/// What a node says about itself when a selector is evaluated.
+/// A node's data for a selector.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a> {
     /// Name in the node's configuration.
@@ -83,7 +83,7 @@ impl Selector {
         }
     }
 
-    /// Two names that each alternative demands of one node; `,` was meant as `+`, most likely.
+    /// Returns two names that each alternative demands of one node; probably `,` stands for `+`.
     #[must_use]
     pub fn contradiction(&self) -> Option<(&str, &str)> {
         let mut first = None;
@@ -96,7 +96,7 @@ impl Selector {
         first
     }
 
-    /// Whether the command is for `node`.
+    /// Returns whether the command is for `node`.
     #[must_use]
     pub fn selects(&self, node: &Node<'_>) -> bool {
         self.any_of
@@ -137,7 +137,7 @@ impl fmt::Display for Selector {
 }
 
 impl Term {
-    /// The one name that a node must have; a PeerId is beside its name.
+    /// Returns the only name that a node may have; a PeerId does not count as one.
     fn exact_name(&self) -> Option<&str> {
         match &self.what {
             What::Name(name) if !self.negated && !name.contains(['*', '?']) => {
@@ -200,11 +200,11 @@ impl fmt::Display for Term {
     }
 }
 
-/// Whether `glob` matches the whole of `text`. Goes back to the last `*` only, so the steps are
-/// bounded by the product of both lengths, whatever the glob.
+/// Returns whether `glob` matches the whole of `text`. Backtracks to the last `*` only, so the
+/// steps are bounded by the product of both lengths.
 pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
     let (mut glob, mut text) = (glob.chars(), text.chars());
-    // behind the last `*`, and the text from where that `*` has not taken anything yet
+    // the glob after the last `*`, and the text that this `*` has not taken yet
     let mut last_star = None;
     loop {
         let (mut next_glob, mut next_text) = (glob.clone(), text.clone());
@@ -332,7 +332,7 @@ mod tests {
         assert!("a".repeat(MAX_SELECTOR).parse::<Selector>().is_ok());
     }
 
-    /// The textbook definition of a glob, exponential at worst.
+    /// Matches by the definition of globs; exponential at worst.
     fn glob_by_definition(glob: &[char], text: &[char]) -> bool {
         match (glob, text) {
             ([], []) => true,
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn glob_that_backtracks_is_decided_in_bounded_steps() {
-        // by definition this takes 2^60 steps and more
+        // by definition this takes more than 2^60 steps
         assert!(!glob_matches(&"*a".repeat(60), &"a".repeat(59)));
         assert!(!glob_matches(
             &format!("{}b", "*a".repeat(400)),

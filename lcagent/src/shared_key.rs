@@ -1,12 +1,12 @@
-//! An operator tells agents that several hosts answer under one key: a state folder was copied.
+//! An operator's report that several hosts answer under one key: a state folder was copied.
 //!
 //! ```text
 //! version 8 = 1 | kind 8 = 13 | job 64 | agent key 256 | streams 8 x { stream 64 | address 128 }
 //! | signature 512                         ed25519 over CONTEXT, 0x00, everything before it
 //! ```
 //!
-//! Agents do not hear what others answer; the operator does, and signs what he has heard of a command of his. `address`
-//! is where the stream's segments came from.
+//! Agents do not receive other agents' answers; the operator does, and reports them for his
+//! command. `address` is the source of the stream's segments.
 
 use std::net::Ipv6Addr;
 
@@ -17,22 +17,22 @@ use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, SIGNATURE_LEN, StreamId
 
 const CONTEXT: &str = "lcagent 2026 shared key";
 
-/// Most streams of one key that an operator takes for one command.
+/// Streams of one key that an operator accepts for one command.
 pub const MAX_STREAMS: usize = 8;
 
-/// Several agents have one key.
+/// A report that several agents have one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedKey {
     /// The command that they answer.
     pub job: JobId,
-    /// Their key.
+    /// The agents' key.
     pub agent: PeerId,
-    /// At most [`MAX_STREAMS`] streams, and where they come from.
+    /// At most [`MAX_STREAMS`] streams and their addresses.
     pub streams: Vec<(StreamId, Ipv6Addr)>,
 }
 
 impl SharedKey {
-    /// The signed datagram.
+    /// Returns the signed datagram.
     #[must_use]
     pub fn sign(&self, key: &SecretKey) -> Vec<u8> {
         let streams = &self.streams[..self.streams.len().min(MAX_STREAMS)];
@@ -47,7 +47,7 @@ impl SharedKey {
         w.into_vec()
     }
 
-    /// Reads a datagram of which [`Kind::read`] has read the kind; `operator` is whose command it must be about.
+    /// Reads a datagram after [`Kind::read`]; `operator`: the command must be his.
     pub fn open(datagram: &[u8], mut r: Reader<'_>, operator: &PeerId) -> Result<Self, WireError> {
         if datagram.len() > MAX_DATAGRAM {
             return Err(WireError::Trailing);
@@ -76,7 +76,7 @@ impl SharedKey {
         })
     }
 
-    /// Where streams come from that are not this one; none if this one is not among them.
+    /// Returns the addresses of the other streams; none if `own` is not in the list.
     #[must_use]
     pub fn others(&self, own: StreamId) -> Vec<Ipv6Addr> {
         if !self.streams.iter().any(|(stream, _)| *stream == own) {

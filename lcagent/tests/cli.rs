@@ -1,4 +1,4 @@
-//! The program as a user meets it: exit codes, what goes to stdout.
+//! The program for a user: exit codes and standard output.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -1,4 +1,4 @@
-//! One agent, and what operators and others can bring it to.
+//! One agent, and the effects of operators and strangers on it.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -153,7 +153,7 @@ impl Bench {
         std::iter::from_fn(|| agent.poll_output(&mut Nothing, self.now)).collect()
     }
 
-    /// What comes of a command in one datagram.
+    /// Returns the outputs for a command in one datagram.
     fn command(&mut self, n: u16, certificate: Option<&Certificate>, what: What) -> Vec<Output> {
         let signed = self.sign(n, certificate, request(what));
         assert!(signed.parts.is_empty());
@@ -177,7 +177,7 @@ fn started(outputs: &[Output]) -> Option<&Start> {
     })
 }
 
-/// The last record of an answer that is said in one segment.
+/// Returns the last record of an answer in one segment.
 fn answered(outputs: &[Output]) -> Option<Record> {
     outputs.iter().find_map(|output| {
         let Output::Answers { datagram, .. } = output else {
@@ -213,7 +213,7 @@ fn who_has_many_keys_revoked_does_not_keep_his_own_from_being_revoked() {
         refused += usize::from(is_refused(&outputs));
     }
     assert_eq!(refused, 1_100 - MAX_OF_ONE);
-    // what keys say of themselves that he has certified is his word
+    // revocations by keys that he has certified count as his
     let certificate = certify(LOW, 500);
     let own = bench.command(500, Some(&certificate), What::Revoke(id(500)));
     assert!(is_refused(&own));
@@ -221,7 +221,7 @@ fn who_has_many_keys_revoked_does_not_keep_his_own_from_being_revoked() {
     assert_eq!(answered(&revoked), Some(Record::Done));
     assert!(bench.command(LOW, None, run(&["uptime"], 0)).is_empty());
     assert_eq!(bench.count(Refused::Revoked), 1);
-    // nobody else has lost room
+    // other keys have lost no room
     let other = bench.command(ADMIN, None, What::Revoke(id(9_000)));
     assert_eq!(answered(&other), Some(Record::Done));
 }
@@ -257,7 +257,7 @@ fn with_a_certifier_all_that_goes_under_his_certificates_ends() {
         started(&outputs).unwrap().principal.certifier,
         Some(id(ADMIN))
     );
-    // a payload that is still coming in
+    // a payload in the middle of its parts
     let large = bench.sign(10, Some(&certificate), request(run(&["cat"], 5_000)));
     bench.hear(&large.envelope);
     for part in &large.parts[1..] {
@@ -270,7 +270,7 @@ fn with_a_certifier_all_that_goes_under_his_certificates_ends() {
     bench.hear(&large.envelope);
     bench.hear(&large.parts[0]);
     assert!(started(&bench.outputs()).is_none());
-    // its answer is told to nobody
+    // the agent sends its answer to nobody
     bench.agent.handle_stream(job, 100, true, bench.now);
     let outputs = bench.outputs();
     assert!(outputs.contains(&Output::Forget(job)), "{outputs:?}");
@@ -360,7 +360,7 @@ fn who_may_do_something_is_told_that_clocks_differ_and_not_without_end() {
                 }
             }
             assert!((1..=4).contains(&told), "{told}");
-            // who is not listed is told nothing of this
+            // an unlisted key gets no such answer
             let foreign = bench.sign(77, None, request(run(&["true"], 0)));
             bench.now += Duration::from_secs(100);
             bench.hear_at(&foreign.envelope, clock);
@@ -380,7 +380,7 @@ fn a_clock_that_is_minutes_behind_keeps_no_command_out_and_nothing_runs_twice() 
         let start = started(&outputs).unwrap();
         let preamble = String::from_utf8_lossy(&start.preamble);
         assert!(preamble.contains("clock is"), "{preamble}");
-        // recorded and sent again, also to an agent that was started anew
+        // recorded and sent again, also to a restarted agent
         let replay = bench.agent.replay().clone();
         bench.agent = Bench::new().agent;
         bench.hear_at(&signed.envelope, clock);
@@ -401,7 +401,7 @@ fn who_is_listed_is_told_why_a_command_is_not_accepted() {
     let signed = bench.sign(50, Some(&certificate), request(run(&["true"], 0)));
     bench.hear(&signed.envelope);
     assert_eq!(why(&bench.outputs()), "your certificate: expired");
-    // a number far below the others: of a machine whose clock is behind
+    // a number far below the window: a machine with a slow clock
     bench.sequence = 1_000_000;
     for _ in 0..=WINDOW {
         bench.command(ADMIN, None, What::Facts);
@@ -413,7 +413,7 @@ fn who_is_listed_is_told_why_a_command_is_not_accepted() {
         "{}",
         why(&low)
     );
-    // more payloads at once than are taken in
+    // more payloads at once than are collected
     let mut outputs = Vec::new();
     bench.sequence = 2_000_000;
     for _ in 0..5 {
@@ -427,7 +427,7 @@ fn who_is_listed_is_told_why_a_command_is_not_accepted() {
         "{}",
         why(&outputs)
     );
-    // another's signature under a listed key tells nobody anything
+    // a forged signature under a listed key gets no answer
     let mut bench = Bench::new();
     let mut forged = bench
         .sign(50, Some(&certificate), request(run(&["true"], 0)))
@@ -449,7 +449,7 @@ fn who_announces_payloads_that_never_come_keeps_no_other_out() {
     for _ in 0..20 {
         announce(&mut bench, LOW, None);
     }
-    // those of keys that he has certified are his as well
+    // payloads of keys that he has certified count as his
     for n in 100..120 {
         announce(&mut bench, n, Some(&certify(LOW, n)));
     }
@@ -459,7 +459,7 @@ fn who_announces_payloads_that_never_come_keeps_no_other_out() {
         bench.hear(part);
     }
     assert!(started(&bench.outputs()).is_some());
-    // what never comes is given up
+    // an incomplete payload is dropped
     bench.now += Duration::from_secs(200);
     bench.agent.handle_timeout(bench.now, CLOCK);
     let before = bench.count(Dropped::TooManyPayloads);
@@ -529,7 +529,7 @@ fn forged_commands_are_verified_within_a_budget_and_genuine_ones_are_heard_besid
     let mut forged = bench.sign(ADMIN, None, request(run(&["true"], 0))).envelope;
     for n in 0..20_000_u16 {
         bench.source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n);
-        // another command each time, whose signature is none
+        // another command each time, with an invalid signature
         forged[58..60].copy_from_slice(&n.to_be_bytes());
         bench.hear(&forged);
     }
@@ -578,12 +578,12 @@ fn an_operator_whose_key_is_not_known_is_told_so_and_makes_nobody_talk_much() {
     assert_eq!((outputs.len(), *operator), (1, id(stranger)));
     assert!(is_refused(&outputs));
     let told = datagram.len();
-    // never more than he has sent himself
+    // never longer than his own datagram
     let asked = bench
         .sign(stranger, None, request(run(&["true"], 0)))
         .envelope;
     assert!(told <= asked.len(), "{told} bytes for {}", asked.len());
-    // strangers all together
+    // all unknown operators together
     let mut answers = 1;
     for n in 0..1_000 {
         answers += bench.command(1_000 + n % 5, None, run(&["true"], 0)).len();

@@ -1,5 +1,5 @@
-//! An operator and up to a thousand agents under simulated time, over a network that loses and delays: the very
-//! state machines that run on hosts.
+//! An operator and up to a thousand agents under simulated time, over a network with loss and
+//! delay: the state machines of real hosts.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -52,15 +52,15 @@ impl Store for Streams {
 
 struct Host {
     agent: Agent,
-    /// Whose output its jobs write: its own, also where it is a copy of another.
+    /// The host that its jobs write the output of: itself, even as a copy.
     content_of: usize,
     ended: BTreeSet<JobId>,
-    /// Agents with its key of which it was told.
+    /// Reported agents with its key.
     shares_with: Vec<Ipv6Addr>,
     streams: Streams,
     up: bool,
     started: Vec<Start>,
-    /// How often anything of its own went to the operator.
+    /// Datagrams of its own to the operator.
     answers: usize,
     wake: Option<Instant>,
 }
@@ -77,7 +77,7 @@ enum Arrival {
     ComesUp(usize),
 }
 
-/// What the network and the jobs are like.
+/// Parameters of network and jobs.
 #[derive(Clone, Copy)]
 struct World {
     agents: usize,
@@ -87,7 +87,7 @@ struct World {
     output: usize,
     /// Bytes of its standard input.
     input: usize,
-    /// How many of the agents the operator knows from before.
+    /// Number of agents that the operator knew before.
     known: usize,
 }
 
@@ -99,11 +99,11 @@ struct Simulation {
     operator: Operator,
     network: Network<Instant, usize, Arrival>,
     said: BTreeMap<Sender, Vec<Record>>,
-    /// Addresses of hosts with one key, as the operator was told of them last.
+    /// Addresses of hosts with one key in the last report to the operator.
     sharing: Vec<Ipv6Addr>,
     operator_bytes: usize,
     over: Option<Instant>,
-    /// When each agent has something to do.
+    /// Timeouts of the agents.
     wakes: BTreeSet<(Instant, usize)>,
 }
 
@@ -300,7 +300,7 @@ impl Simulation {
             .handle_stream(job, stream.len() as u64, true, self.now);
     }
 
-    /// One event; false if nothing is left to happen before `until`.
+    /// Handles one event; false if none is left before `until`.
     fn step(&mut self, until: Instant) -> bool {
         let next = self.network.poll_timeout();
         let timers = self.wakes.first().map(|(at, _)| *at);
@@ -376,7 +376,7 @@ impl Simulation {
         }
     }
 
-    /// Until the operator is content or has given up; how long that took.
+    /// Runs until the operator's command is over; returns the time that it took.
     fn run(&mut self) -> Duration {
         let until = self.start + Duration::from_secs(120);
         while self.over.is_none() {
@@ -397,7 +397,7 @@ impl Simulation {
         self.expect_all_in(&senders[0], n);
     }
 
-    /// What came under the key of a host.
+    /// Returns the streams under the key of a host.
     fn senders_of(&self, n: usize) -> Vec<Sender> {
         let key = key(2, n).peer_id();
         self.said
@@ -416,13 +416,13 @@ impl Simulation {
         output.collect::<Vec<_>>().concat()
     }
 
-    /// How much of a host's output has come.
+    /// Returns the received length of a host's output.
     fn length_of(&self, n: usize) -> usize {
         let senders = self.senders_of(n);
         senders.iter().map(|id| self.output_of(id).len()).sum()
     }
 
-    /// That this stream is the whole one of host `n`.
+    /// Asserts that this stream is the whole one of host `n`.
     fn expect_all_in(&self, sender: &Sender, n: usize) {
         let records = &self.said[sender];
         let output = self.output_of(sender);
@@ -435,7 +435,7 @@ impl Simulation {
         assert_eq!(ends, 1, "of {n}");
     }
 
-    /// The host takes the place of a copy of another: its state folder, its name.
+    /// Replaces a host by a copy of another: its state folder, its name.
     fn copy_host(&mut self, from: usize, to: usize) {
         let mut copy = settled(from, self.world.seed + 1_000, self.now);
         copy.content_of = to;
@@ -443,7 +443,7 @@ impl Simulation {
         self.note_wake(to);
     }
 
-    /// The agent of a host dies and is started anew, on the disk that it had.
+    /// Restarts the agent of a host with its disk.
     fn restart(&mut self, n: usize) {
         let seed = self.world.seed + 2_000;
         let mut new = host(n, seed, self.now);
@@ -519,7 +519,7 @@ fn host(n: usize, seed: u64, now: Instant) -> Host {
     }
 }
 
-/// A host that has been up for long, and has said hello.
+/// Returns a host that has long been up and has sent its hellos.
 fn settled(n: usize, seed: u64, now: Instant) -> Host {
     let mut host = host(n, seed, now - Duration::from_secs(60));
     host.agent.handle_timeout(now, CLOCK);
@@ -619,7 +619,7 @@ fn answers_of_two_hosts_with_one_key_are_never_put_together() {
             simulation.expect_all_of(0);
             let senders = simulation.senders_of(1);
             if loss > 0 && senders.len() == 1 {
-                // the other's first segments were lost: then nothing of it is taken either
+                // the other's first segments were lost: then nothing of it is accepted
                 let of = |n| content(n, output);
                 let said = simulation.output_of(&senders[0]);
                 assert!(said == of(1) || said == of(2), "seed {seed}");
@@ -632,7 +632,7 @@ fn answers_of_two_hosts_with_one_key_are_never_put_together() {
             let mut addresses = simulation.sharing.clone();
             addresses.sort();
             assert_eq!(addresses, [address(1), address(2)]);
-            // both agents get to know it, unless all that tells them was lost
+            // both agents get the report, unless all its packets were lost
             simulation.run_on(Duration::from_secs(1));
             if loss == 0 {
                 assert_eq!(simulation.hosts[1].shares_with, [address(2)]);
@@ -653,7 +653,7 @@ fn an_agent_that_is_started_anew_in_the_middle_of_a_job_is_no_other() {
             });
             let until = simulation.start + Duration::from_secs(50);
             for length in [1, 20_000, 40_000] {
-                // something has come, and not all of it
+                // part of the output has come
                 while simulation.length_of(1) < length && simulation.step(until) {}
                 simulation.restart(1);
             }
@@ -686,7 +686,7 @@ fn silent_node_is_waited_for_and_named() {
     let fates = simulation.operator.fates();
     assert_eq!(fates[1].fate, Fate::Silent);
     assert!(fates[1].name == "node-1" && fates.len() == 3);
-    // the others heard a repeat of the command, and ran it once
+    // the other nodes received a repeat of the command, and ran it once
     assert_eq!(simulation.hosts[0].started.len(), 1);
     simulation.expect_all_of(2);
 }
@@ -740,7 +740,7 @@ fn known_node_that_is_no_longer_selected_says_so_when_asked() {
     assert!(simulation.hosts[2].started.is_empty());
 }
 
-/// A node whose policy allows nothing to the operator.
+/// Makes a node refuse the operator everything.
 fn forbid(simulation: &mut Simulation, n: usize) {
     let mut settings = Node::default();
     settings.node.name = format!("node-{n}");
@@ -839,7 +839,7 @@ fn what_strangers_say_changes_nothing() {
     let own = command(&simulation.world, 1, run(0))
         .sign(&operator_key())
         .unwrap();
-    // the operator's own command again, and an answer that nobody signed
+    // the operator's own command again, and an answer without a valid signature
     simulation.broadcast(OPERATOR, &own.envelope);
     let mut forged = lcagent::answer::seal(&key(2, 0), own.job, None, 0, b"x");
     forged[50] ^= 1;
