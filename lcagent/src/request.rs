@@ -6,7 +6,8 @@
 //! version 8 = 2 | what 8 | spread 16 | window 8 | only 16 x { node 64 } | ...
 //!
 //! 1 run     flags 8 (bit 0: a script) | time 32 | memory 64 (bytes; 0: as the node has it)
-//!           | user text8 | folder bytes16 | arguments 16 x bytes16 | variables 16 x { name bytes16 | value bytes16 }
+//!           | user text8 | folder bytes16 | arguments 16 x bytes16
+//!           | variables 16 x { name bytes16 | value bytes16 }
 //!           | script length 32 | script | standard input to the end
 //! 2 facts   nothing
 //! 3 cancel  job 64

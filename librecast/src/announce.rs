@@ -1,8 +1,8 @@
-//! Tells lcroute on this host, if there is one, which groups a program sends to or gathers answers on: then their
-//! tree has its root here, and packets take the shortest path.
+//! Announces to lcroute on this host the groups that a program sends to or gathers answers on.
+//! Their tree then has its root here, so packets take the shortest path.
 //!
-//! An announcement holds as long as its connection. Nothing depends on it: without lcroute, or where the node's
-//! certificate forbids it, packets travel as they would anyway.
+//! An announcement holds as long as its connection. It is optional: without lcroute, or if the
+//! node's certificate forbids it, packets travel without a root here.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, Shutdown};
@@ -12,17 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// Between two attempts to reach lcroute.
+/// Time between two attempts to reach lcroute.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// lcroute answers a request within so long.
+/// Time within which lcroute answers a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// Groups that share their first bits: an address and how many of its bits count.
+/// Groups with common first bits: an address and the number of the bits.
 pub type Prefix = (Ipv6Addr, u8);
 
-/// Announces the prefixes from now on, for good.
+/// Announces the prefixes for the life of the process.
 ///
 /// # Errors
 ///
@@ -32,14 +32,14 @@ pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Announces prefixes, on a thread of its own.
+/// Announces prefixes from a thread of its own.
 #[derive(Debug)]
 pub struct Announcer {
     wanted: Arc<Mutex<Wanted>>,
     thread: Thread,
 }
 
-/// What is to be announced, and the connection that announces what was.
+/// The prefixes to announce, and the connection that announces the present ones.
 #[derive(Debug, Default)]
 struct Wanted {
     prefixes: Vec<Prefix>,
@@ -47,7 +47,7 @@ struct Wanted {
 }
 
 impl Announcer {
-    /// Nothing to announce yet.
+    /// Starts without prefixes.
     ///
     /// # Errors
     ///
@@ -72,13 +72,13 @@ impl Announcer {
         Ok(Self { wanted, thread })
     }
 
-    /// Announces these from now on: with another connection, as an announcement holds as long as its own.
+    /// Replaces the prefixes. Needs a new connection, as an announcement lasts as long as its own.
     pub fn set(&self, prefixes: Vec<Prefix>) {
         let mut wanted = lock(&self.wanted);
         if wanted.prefixes != prefixes {
             wanted.prefixes = prefixes;
             if let Some(connection) = wanted.connection.take() {
-                // it may be gone by itself
+                // it may have closed already
                 let _ = connection.shutdown(Shutdown::Both);
             }
             self.thread.unpark();
@@ -90,7 +90,7 @@ fn lock(wanted: &Mutex<Wanted>) -> MutexGuard<'_, Wanted> {
     wanted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Announces what is wanted now, until that changes or lcroute has gone.
+/// Announces the present prefixes, until they change or lcroute is gone.
 fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
     let prefixes = {
         let mut wanted = lock(wanted);
@@ -103,7 +103,7 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
     announce_and_wait(stream, &prefixes)
 }
 
-/// Where lcroute answers by default; a user's own daemon first.
+/// Returns the default control sockets of lcroute; a user's own daemon first.
 #[must_use]
 pub fn control_sockets() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("LCROUTE_CONTROL") {
@@ -118,7 +118,7 @@ pub fn control_sockets() -> Vec<PathBuf> {
     }
 }
 
-/// A socket beside the control socket: `WHAT.sock` beside `control.sock`, else `NAME.WHAT`.
+/// Returns a socket beside the control socket: `WHAT.sock` beside `control.sock`, else `NAME.WHAT`.
 #[must_use]
 pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
     match control.file_name() {
@@ -131,7 +131,7 @@ pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
     }
 }
 
-/// Announces all and waits until lcroute has gone.
+/// Announces all prefixes and waits until lcroute is gone.
 fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
@@ -151,7 +151,7 @@ fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result
             _ => tracing::info!("lcroute does not announce {prefix}: {}", answer.trim()),
         }
     }
-    // it has nothing more to say until it ends
+    // lcroute sends nothing more until it ends
     stream.get_ref().set_read_timeout(None)?;
     let mut rest = [0; 64];
     while stream.read(&mut rest)? > 0 {}

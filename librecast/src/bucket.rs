@@ -1,13 +1,13 @@
-//! Token buckets without a clock of their own: how often something may happen, how fast bytes may flow.
+//! Token buckets without a clock of their own: limits for rates of events or bytes.
 //!
-//! A bucket is the moment at which it will be full again (the virtual scheduling algorithm, ITU-T I.371 annex A), so its
-//! state is one `Instant`. Each take is rounded up to a nanosecond: packets of 1,100 bytes flow at 10 Gbit/s by 0.12 % too
-//! slowly, never too fast. Time that runs backwards gives no tokens. [`Bucket`] is that state alone, for tables with one [`Rate`] for all entries; [`TokenBucket`]
-//! carries its rate along.
+//! The state of a bucket is the moment at which it will be full again (virtual scheduling
+//! algorithm, ITU-T I.371 annex A). Each take is rounded up to a nanosecond: packets of 1,100 bytes
+//! at 10 Gbit/s flow 0.12 % too slowly, never too fast. Time that runs backwards gives no tokens.
+//! [`Bucket`] suits tables with one [`Rate`]; [`TokenBucket`] has its own.
 
 use crate::time::{Duration, Instant};
 
-/// How fast a bucket fills, and how many tokens it holds at most. A token is what its owner counts: a message, a byte.
+/// The filling rate and capacity of a bucket. A token is any unit: a message, a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     tokens: u64,
@@ -16,7 +16,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many tokens in each `per`, at most `burst` at once. Zeros count as one token, and as one nanosecond.
+    /// Makes a rate of `tokens` in each `per`, at most `burst` at once. Zeros count as 1 (1 ns).
     #[must_use]
     pub const fn new(tokens: u64, per: Duration, burst: u64) -> Self {
         Self {
@@ -30,31 +30,31 @@ impl Rate {
         }
     }
 
-    /// So many tokens a second, at most `burst` at once.
+    /// Makes a rate of `tokens` a second, at most `burst` at once.
     #[must_use]
     pub const fn per_second(tokens: u64, burst: u64) -> Self {
         Self::new(tokens, Duration::from_secs(1), burst)
     }
 
-    /// One token in each `interval`, at most `burst` at once.
+    /// Makes a rate of one token in each `interval`, at most `burst` at once.
     #[must_use]
     pub const fn every(interval: Duration, burst: u64) -> Self {
         Self::new(1, interval, burst)
     }
 
-    /// Tokens are bytes: so many bits per second, at most `burst` bytes at once.
+    /// Makes a rate of `bits` a second, with bytes as tokens, at most `burst` bytes at once.
     #[must_use]
     pub const fn bits_per_second(bits: u64, burst: u64) -> Self {
         Self::new(bits, Duration::from_secs(8), burst)
     }
 
-    /// How many tokens a full bucket holds.
+    /// Returns the capacity in tokens.
     #[must_use]
     pub const fn burst(self) -> u64 {
         self.burst
     }
 
-    /// In how long so many tokens flow in, rounded up to nanoseconds; at most 584 years.
+    /// Returns the time in which `tokens` flow in, rounded up to nanoseconds; at most 584 years.
     #[must_use]
     pub fn time_of(self, tokens: u64) -> Duration {
         let nanos = u128::from(tokens).saturating_mul(self.per.as_nanos());
@@ -62,25 +62,25 @@ impl Rate {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// How many whole tokens flow in during `time`.
+    /// Returns the number of whole tokens that flow in during `time`.
     fn tokens_in(self, time: Duration) -> u64 {
         let tokens = time.as_nanos().saturating_mul(u128::from(self.tokens));
         u64::try_from(tokens / self.per.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// The state of a bucket whose rate is kept elsewhere: when it is full again, if nothing more is taken.
+/// A bucket without its rate: the time at which it will be full again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket(Instant);
 
 impl Bucket {
-    /// A full one.
+    /// Makes a full bucket.
     #[must_use]
     pub fn full(now: Instant) -> Self {
         Self(now)
     }
 
-    /// Takes so many tokens, or none of them if there are fewer.
+    /// Takes `tokens`, or none if there are fewer.
     pub fn take(&mut self, rate: Rate, tokens: u64, now: Instant) -> bool {
         let full_at = self.0.max(now) + rate.time_of(tokens);
         let fits = full_at <= now + rate.time_of(rate.burst);
@@ -90,30 +90,30 @@ impl Bucket {
         fits
     }
 
-    /// Takes so many tokens, into debt if need be. So packets larger than the burst pass, at the right rate.
+    /// Takes `tokens`, into debt if needed: packets larger than the burst pass, at the right rate.
     pub fn spend(&mut self, rate: Rate, tokens: u64, now: Instant) {
         self.0 = self.0.max(now) + rate.time_of(tokens);
     }
 
-    /// Gives so many tokens back.
+    /// Returns `tokens` to the bucket.
     pub fn refund(&mut self, rate: Rate, tokens: u64) {
         self.0 = self.0.checked_sub(rate.time_of(tokens)).unwrap_or(self.0);
     }
 
-    /// How many whole tokens there are.
+    /// Returns the number of whole tokens.
     #[must_use]
     pub fn left(&self, rate: Rate, now: Instant) -> u64 {
         let missing = self.0.saturating_duration_since(now);
         rate.tokens_in(rate.time_of(rate.burst).saturating_sub(missing))
     }
 
-    /// Whether there is anything in it, be it less than a token, and no debt.
+    /// Returns whether the bucket has anything, even less than a token, and no debt.
     #[must_use]
     pub fn ready(&self, rate: Rate, now: Instant) -> bool {
         self.0.saturating_duration_since(now) < rate.time_of(rate.burst)
     }
 
-    /// When there are so many tokens (at most the burst); with 0, when [`ready`](Self::ready) will be true.
+    /// Returns when it has `tokens` (at most the burst); with 0, when [`ready`](Self::ready) holds.
     #[must_use]
     pub fn next(&self, rate: Rate, tokens: u64) -> Instant {
         let wait = rate.time_of(tokens).max(Duration::from_nanos(1));
@@ -130,42 +130,42 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket of `burst` bytes into which `rate` bits per second flow.
+    /// Makes a full bucket of `burst` bytes into which `rate` bits per second flow.
     #[must_use]
     pub fn new(rate: u64, burst: u64, now: Instant) -> Self {
         Self::of(Rate::bits_per_second(rate, burst), now)
     }
 
-    /// A full bucket.
+    /// Makes a full bucket.
     #[must_use]
     pub fn of(rate: Rate, now: Instant) -> Self {
         let bucket = Bucket::full(now);
         Self { rate, bucket }
     }
 
-    /// Bits per second, where tokens are bytes.
+    /// Returns the rate in bits per second, with bytes as tokens.
     #[must_use]
     pub fn rate(&self) -> u64 {
         self.rate.tokens_in(Duration::from_secs(8))
     }
 
-    /// As [`Bucket::take`].
+    /// See [`Bucket::take`].
     pub fn take(&mut self, tokens: u64, now: Instant) -> bool {
         self.bucket.take(self.rate, tokens, now)
     }
 
-    /// As [`Bucket::spend`].
+    /// See [`Bucket::spend`].
     pub fn spend(&mut self, tokens: u64, now: Instant) {
         self.bucket.spend(self.rate, tokens, now);
     }
 
-    /// As [`Bucket::ready`].
+    /// See [`Bucket::ready`].
     #[must_use]
     pub fn ready(&self, now: Instant) -> bool {
         self.bucket.ready(self.rate, now)
     }
 
-    /// When [`ready`](Self::ready) will be true; a moment of the past if it is already.
+    /// Returns when [`ready`](Self::ready) will hold; in the past if it does already.
     #[must_use]
     pub fn ready_at(&self) -> Instant {
         self.bucket.next(self.rate, 0)
@@ -248,7 +248,7 @@ mod tests {
     }
 
     proptest! {
-        /// Within any time, no more than the burst and what flows in.
+        /// In any time, at most the burst and the inflow are taken.
         #[test]
         fn no_sequence_of_takes_exceeds_the_rate(
             tokens in 1_u64..1 << 40,

@@ -1,22 +1,22 @@
-//! Who belongs to a network: certificates, chains and invitation tokens.
+//! Membership of a network: certificates, chains and invitation tokens.
 //!
 //! ```text
 //! network key --signs--> issuer --signs--> invitation --signs--> node
 //!                              \----------signs----------------> node
 //! ```
 //!
-//! A certificate narrows what the one above it allows: its time and its group prefixes lie inside, it is not
-//! `core` unless the other is, labels only add up.
+//! A certificate narrows the one above it: its time and group prefixes lie inside, it is `core`
+//! only if the other is, and labels only add up.
 //!
-//! Any issuer can renew a node ([`Chain::renew`]): the new certificate hangs directly under the issuer, lasts as
-//! long as the invitation says ([`Grant::renew_for`]), and remembers the keys that the old one stood on, so that
-//! who loses one of them loses the renewed ones too. A token holder signs node certificates as well: what would
-//! favour the signer (earlier keys, how long renewals last) counts only where an issuer has signed it.
+//! Any issuer can renew a node ([`Chain::renew`]). The new certificate hangs directly under the
+//! issuer, lasts as long as the invitation allows ([`Grant::renew_for`]), and lists the keys above
+//! the old one: expelling one expels renewed nodes too. Token holders sign node certificates as
+//! well; so earlier keys and length of renewals count only under an issuer's signature.
 //!
-//! An invitation may say for how many nodes it is ([`Grant::uses`]). Nobody can tell from one chain whether it is one
-//! too many: issuers count (`lcroute-node`), and routers bound what they keep (`lcroute-engine`).
+//! An invitation may limit its number of nodes ([`Grant::uses`]). One chain does not show an
+//! excess: issuers count (`lcroute-node`), and routers bound their state (`lcroute-engine`).
 //!
-//! A label says of members that they are ephemeral ([`EPHEMERAL`]): who keeps anything of members forgets those soon.
+//! A label marks members as ephemeral ([`EPHEMERAL`]): nodes soon drop their state of such members.
 
 mod certificate;
 mod chain;

@@ -1,4 +1,4 @@
-//! Where lcsync and lcagent meet: group addresses and UDP ports, derived by BLAKE3 from names.
+//! Group addresses and UDP ports of lcsync and lcagent, derived by BLAKE3 from names.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +8,7 @@ use crate::id::{PeerId, derive};
 pub const LCSYNC_PORT: u16 = 14242;
 /// UDP destination port of lcagent's channels.
 pub const LCAGENT_PORT: u16 = 14243;
-/// UDP port on which nodes report what they carry to those who look at the network.
+/// UDP port of nodes' traffic reports for observers of the network.
 pub const REPORT_PORT: u16 = 14245;
 /// UDP port, at both ends, of streams between nodes.
 pub const STREAM_PORT: u16 = 14247;
@@ -18,7 +18,7 @@ pub const TALK_PORT: u16 = 14244;
 /// Transient multicast groups of global scope (RFC 4291 §2.7).
 const TRANSIENT_GLOBAL: [u8; 2] = [0xff, 0x1e];
 
-/// The /64 of a share: all its channels lie in it.
+/// The /64 of a share, with all its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SharePrefix([u8; 8]);
 
@@ -29,7 +29,7 @@ pub type ChannelId = u64;
 pub const ROOT_CHANNEL: ChannelId = 0;
 
 impl SharePrefix {
-    /// The prefix of `lc:NAME`; `key` is the share's symmetric key, empty if it has none.
+    /// Returns the prefix of `lc:NAME`; `key` is the share's symmetric key, empty if it has none.
     #[must_use]
     pub fn of_name(key: &[u8], name: &str) -> Self {
         let hash = derive("lcsync 2026 name", &[key, &[0], name.as_bytes()]);
@@ -39,14 +39,14 @@ impl SharePrefix {
         Self(prefix)
     }
 
-    /// The prefix that `group` lies in, if it is of the kind that shares have.
+    /// Returns the prefix of `group`, if it has the form of a share's.
     #[must_use]
     pub fn of_group(group: Ipv6Addr) -> Option<Self> {
         let prefix = *group.octets().first_chunk::<8>()?;
         (prefix[..2] == TRANSIENT_GLOBAL).then_some(Self(prefix))
     }
 
-    /// The group of one channel.
+    /// Returns the group of one channel.
     #[must_use]
     pub fn group(self, channel: ChannelId) -> Ipv6Addr {
         let mut octets = [0; 16];
@@ -55,21 +55,21 @@ impl SharePrefix {
         Ipv6Addr::from(octets)
     }
 
-    /// The first address of the /64, as for an announcement.
+    /// Returns the first address of the /64, as for an announcement.
     #[must_use]
     pub fn address(self) -> Ipv6Addr {
         self.group(ROOT_CHANNEL)
     }
 }
 
-/// The channel of a group, in whatever share.
+/// Returns the channel of a group, in any share.
 #[must_use]
 pub fn channel_of(group: Ipv6Addr) -> ChannelId {
     let [.., a, b, c, d, e, f, g, h] = group.octets();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The channel of a block: layer 0 is the normal rate. Never the root channel.
+/// Returns the channel of a block: layer 0 is the normal rate. Never the root channel.
 #[must_use]
 pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId {
     let hash = derive("lcsync 2026 block", &[key, &[0], block_hash, &[layer]]);
@@ -79,31 +79,31 @@ pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId 
         .unwrap_or(1)
 }
 
-/// The group of an lcagent channel.
+/// Returns the group of an lcagent channel.
 #[must_use]
 pub fn agent_group(name: &str) -> Ipv6Addr {
     transient_group(&derive("lcagent 2026 channel", &[name.as_bytes()]))
 }
 
-/// The group on which agents answer an operator; he alone joins it.
+/// Returns the group on which agents answer an operator, its only member.
 #[must_use]
 pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
     transient_group(&derive("lcagent 2026 answers", &[operator.public_key()]))
 }
 
-/// The group on which nodes report what they carry, while somebody announces [`look_group`].
+/// Returns the group of nodes' traffic reports, sent while an observer announces [`look_group`].
 #[must_use]
 pub fn report_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 report", &[]))
 }
 
-/// The group that who looks announces. Nothing is sent to it: so nobody who looks becomes a rendezvous point.
+/// Returns the group that observers announce. Without packets, it makes none a rendezvous point.
 #[must_use]
 pub fn look_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 look", &[]))
 }
 
-/// A transient group of global scope (`ff1e::/16`) that begins with this hash.
+/// Returns a transient group of global scope (`ff1e::/16`) that begins with this hash.
 #[must_use]
 pub fn transient_group(hash: &[u8; 32]) -> Ipv6Addr {
     let mut octets = [0; 16];

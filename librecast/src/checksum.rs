@@ -4,13 +4,13 @@ use std::net::Ipv6Addr;
 
 /// A ones' complement sum of 16-bit words, not complemented yet.
 ///
-/// It adds words of 32 bits in the machine's own byte order, which the compiler makes vectors of; the
-/// bytes are put in order at the end (RFC 1071 §2).
+/// It adds words of 32 bits in the machine's byte order, which the compiler vectorizes; the end
+/// swaps the bytes (RFC 1071 §2).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Of the pseudo-header of an upper-layer message of `length` bytes (RFC 8200 §8.1).
+    /// Returns the sum of the pseudo-header of a message of `length` bytes (RFC 8200 §8.1).
     #[must_use]
     pub fn pseudo_header(
         next_header: u8,
@@ -25,7 +25,7 @@ impl Sum {
             .word(next_header.into())
     }
 
-    /// With `bytes`, whose first stands at an even place of the message.
+    /// Adds `bytes`, which begin at an even offset of the message.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
@@ -38,13 +38,13 @@ impl Sum {
         Self(self.0 + (sum & 0xffff_ffff) + (sum >> 32))
     }
 
-    /// With one word in host order.
+    /// Adds one word in host order.
     #[must_use]
     pub fn word(self, word: u16) -> Self {
         Self(self.0 + u64::from(word.to_be()))
     }
 
-    /// The sum in 16 bits; 0xffff over a message whose checksum is right. Its complement is the checksum.
+    /// Returns the sum in 16 bits: 0xffff over a valid message. The checksum is its complement.
     #[must_use]
     pub fn fold(self) -> u16 {
         let mut sum = self.0;

@@ -1,8 +1,8 @@
 //! RaptorQ (RFC 6330) for blocks of up to [`MAX_SYMBOLS`] symbols of [`SYMBOL_SIZE`] bytes.
 //!
-//! The `raptorq` crate panics on a symbol of the wrong length or block, keeps whatever it is given, and
-//! solves in full after each further symbol. Everything here is checked before the crate sees it, what is
-//! kept is bounded, and a solve is tried only when it is likely to succeed.
+//! The `raptorq` crate panics on a symbol of the wrong length or block, keeps all symbols, and
+//! solves in full after each further one. This module checks all input first, bounds the kept
+//! symbols, and tries a solve only when it is likely to succeed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,23 +16,23 @@ use thiserror::Error;
 
 /// Bytes per symbol.
 pub const SYMBOL_SIZE: usize = 1024;
-/// Source symbols per block at most.
+/// Most source symbols of a block.
 pub const MAX_SYMBOLS: u32 = 256;
-/// Bytes per block at most: 256 KiB.
+/// Most bytes of a block: 256 KiB.
 pub const MAX_BLOCK: usize = SYMBOL_SIZE * MAX_SYMBOLS as usize;
 /// Encoding symbol ids are 24 bits wide (RFC 6330 §3.2).
 pub const MAX_ESI: u32 = (1 << 24) - 1;
 
-/// More repair symbols than this are not kept: by then a solve has failed a dozen times, and the symbols
-/// cannot be of one block.
+/// Bound of extra repair symbols: above it a dozen solves have failed, and the symbols cannot be of
+/// one block.
 const SPARE_REPAIR: usize = 64;
-/// A solve is tried with K symbols and with each of so many more: one of 170 fails with K, one of 10,000 with one more.
-/// A solve in vain costs less than a symbol for each receiver.
+/// Symbols above K with each of which a solve is tried: one solve of 170 fails with K symbols, one
+/// of 10,000 with one more. A failed solve costs less than a further symbol for each receiver.
 const FIRST_SOLVES: u32 = 2;
 /// Symbols between further tries.
 const SOLVE_STEP: u32 = 4;
 
-/// Why a block or symbol was refused.
+/// The reason why a block or symbol was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CodingError {
     /// A block is 1 byte to [`MAX_BLOCK`] long.
@@ -46,7 +46,7 @@ pub enum CodingError {
     SymbolId(u32),
 }
 
-/// K: how many source symbols a block of `length` bytes has.
+/// Returns K, the number of source symbols of a block of `length` bytes.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ fn config(symbols: u32) -> ObjectTransmissionInformation {
     ObjectTransmissionInformation::new(bytes, SYMBOL_SIZE as u16, 1, 1, 8)
 }
 
-/// Makes the symbols of one block. Source symbols cost a copy; the first repair symbol costs a solve.
+/// Makes the symbols of one block. A source symbol costs a copy, the first repair symbol a solve.
 pub struct Encoder {
     /// The block, padded with zeros to whole symbols.
     padded: Vec<u8>,
@@ -72,7 +72,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder of `block`.
+    /// Makes an encoder of `block`.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Encoder {
         })
     }
 
-    /// K: source symbols of the block (RFC 6330 §5.1.2).
+    /// Returns K, the number of source symbols of the block (RFC 6330 §5.1.2).
     #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
@@ -125,10 +125,10 @@ impl fmt::Debug for Encoder {
     }
 }
 
-/// Encoding plans depend on K alone. The most recent few are kept: nearly all blocks are full ones.
+/// Returns the encoding plan for K. The most recent few are cached: nearly all blocks are full.
 fn plan(symbols: u32) -> Arc<SourceBlockEncodingPlan> {
     static PLANS: Mutex<Vec<(u32, Arc<SourceBlockEncodingPlan>)>> = Mutex::new(Vec::new());
-    /// Plans that are kept: full blocks, and the last ones of some files.
+    /// Cached plans: of full blocks, and of the last ones of some files.
     const KEPT: usize = 8;
     let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(at) = plans.iter().position(|(k, _)| *k == symbols) {
@@ -145,16 +145,16 @@ fn plan(symbols: u32) -> Arc<SourceBlockEncodingPlan> {
     plan
 }
 
-/// What a symbol did for its block.
+/// The effect of a symbol on its block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// It was new; more are needed.
     Kept,
     /// It had been received before.
     Duplicate,
-    /// So many symbols do not decode: they cannot all be of this block.
+    /// Decoding fails with this many symbols: they cannot all be of this block.
     Overfull,
-    /// The block. Whether it is the right one only its hash can tell.
+    /// The block. Only its hash shows whether it is the right one.
     Decoded(Vec<u8>),
 }
 
@@ -171,7 +171,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for a block of `length` bytes.
+    /// Makes a decoder for a block of `length` bytes.
     ///
     /// # Errors
     ///
@@ -189,19 +189,19 @@ impl Decoder {
         })
     }
 
-    /// How many different symbols have been kept.
+    /// Returns the number of different symbols kept.
     #[must_use]
     pub fn received(&self) -> u32 {
         self.source_count + self.repair.len() as u32
     }
 
-    /// K: source symbols of the block (RFC 6330 §5.1.2).
+    /// Returns K, the number of source symbols of the block (RFC 6330 §5.1.2).
     #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }
 
-    /// Takes the symbol `esi`; decodes when there are enough.
+    /// Takes the symbol `esi`; decodes once there are enough.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl Decoder {
         Ok(self.solve().map_or(Progress::Kept, Progress::Decoded))
     }
 
-    /// Whether `esi` was new.
+    /// Returns whether `esi` was new.
     fn keep(&mut self, esi: u32, symbol: &[u8]) -> bool {
         if esi >= self.symbols {
             let std::collections::btree_map::Entry::Vacant(place) = self.repair.entry(esi) else {
@@ -246,7 +246,7 @@ impl Decoder {
             return true;
         }
         let (word, bit) = (esi as usize / 64, 1 << (esi % 64));
-        // a decoder that has given its block away has no place for symbols any more
+        // a decoder that has returned its block takes no more symbols
         if self.have[word] & bit != 0 || self.padded.is_empty() {
             return false;
         }
@@ -305,7 +305,7 @@ mod tests {
         decoder.receive(esi, &symbol).unwrap()
     }
 
-    /// Feeds the ids until the block comes out; gives how many it took.
+    /// Feeds the ids until the block is decoded; returns the number used.
     fn decode(length: usize, ids: impl Iterator<Item = u32>) -> u32 {
         let data = block(length);
         let mut encoder = Encoder::new(data.clone()).unwrap();

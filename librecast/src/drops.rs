@@ -1,20 +1,20 @@
-//! Reasons for which a packet or a message goes no further, and how often that happened.
+//! Reasons for dropping packets or messages, with counters.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-/// Why something was dropped: an enum made by [`crate::drop_reasons`].
+/// The reason for a drop: an enum made by [`crate::drop_reasons`].
 pub trait Reason: Copy + Debug + 'static {
     /// All reasons, in the order of their declaration.
     const ALL: &'static [Self];
 
-    /// Its place in [`Self::ALL`].
+    /// Returns its index in [`Self::ALL`].
     fn index(self) -> usize;
 
-    /// The name shown in `status --json`. Names are stable: users and tests read them.
+    /// Returns the name for `status --json`. Names are stable: users and tests read them.
     fn name(self) -> &'static str;
 
-    /// What it means, in a sentence.
+    /// Returns its meaning in a sentence.
     fn meaning(self) -> &'static str;
 }
 
@@ -44,7 +44,7 @@ macro_rules! drop_reasons {
     };
 }
 
-/// How often each reason occurred.
+/// The number of drops for each reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drops<R> {
     counts: Vec<u64>,
@@ -61,24 +61,24 @@ impl<R: Reason> Default for Drops<R> {
 }
 
 impl<R: Reason> Drops<R> {
-    /// Counts one.
+    /// Counts one drop.
     pub fn count(&mut self, reason: R) {
         self.add(reason, 1);
     }
 
-    /// Counts several.
+    /// Counts `n` drops.
     pub fn add(&mut self, reason: R, n: u64) {
         let count = &mut self.counts[reason.index()];
         *count = count.saturating_add(n);
     }
 
-    /// How often it happened.
+    /// Returns the number of drops.
     #[must_use]
     pub fn get(&self, reason: R) -> u64 {
         self.counts[reason.index()]
     }
 
-    /// Those that happened, by name.
+    /// Returns the reasons that occurred, by name.
     #[must_use]
     pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
         let all = R::ALL
@@ -88,7 +88,7 @@ impl<R: Reason> Drops<R> {
     }
 }
 
-/// Names and meanings of all reasons of one kind, for the reference.
+/// Returns names and meanings of all reasons of a kind, for the reference.
 #[must_use]
 pub fn list<R: Reason>() -> Vec<(&'static str, &'static str)> {
     let all = R::ALL.iter();

@@ -1,33 +1,33 @@
-//! Files that are on disk when it says so: a power cut a moment later takes nothing back.
+//! Files that are on disk once a function returns: a power cut cannot undo them.
 //!
-//! A rename is in the folder, not in the file: until the folder is written a journal may bring the old file back.
+//! A rename changes the folder: until that is synced, a journal may restore the old file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Puts `bytes` in the place of a file, readable by its owner alone: whole or not at all, on disk when this returns.
+/// Replaces a file, readable by its owner only: atomically, and durably when this returns.
 ///
 /// # Errors
 ///
-/// Those of [`replace_with`].
+/// As [`replace_with`].
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, |_| Ok(()))
 }
 
-/// The same; `prepare` is given the new file before anything is in it, to change whose it is, say.
+/// The same; `prepare` gets the new file while it is empty, for example to change its owner.
 ///
 /// # Errors
 ///
-/// The system's, or that of `prepare`: the old file is still there then, unless only syncing its folder failed.
+/// System errors, or that of `prepare`. The old file remains, unless only the folder's sync failed.
 pub fn replace_with(
     path: &Path,
     bytes: &[u8],
     prepare: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     let new = beside(path);
-    // one that a crash has left, or a link that somebody has put there
+    // left by a crash, or a link of another user
     match fs::remove_file(&new) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -43,14 +43,14 @@ pub fn replace_with(
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // what is half written only takes room
+        // a half-written file only takes room
         let _ = fs::remove_file(&new);
     }
     written?;
     sync_folder_of(path)
 }
 
-/// Writes the folder that `path` lies in to disk: after a file was made, renamed or removed there.
+/// Syncs the folder of `path`, after a file in it was made, renamed or removed.
 ///
 /// # Errors
 ///

@@ -1,16 +1,18 @@
-//! Epochs of a network's rendezvous secret: what nodes derive names and keys of presence records from, beside the network's key.
+//! Epochs of a network's rendezvous secret, from which names and keys of presence records follow.
 //!
-//! An expelled node knows the network's key for ever. So whoever expels a node makes a new secret in the same step, and
-//! members pass it on over their links, which the expelled node has no more.
+//! An expelled node keeps the network's key. So an expulsion makes a new secret in the same step,
+//! and members pass it on over their links, which the expelled node lacks.
 //!
 //! ```text
-//! version 8 = 1 | network 256 | number 32 | hash of the epoch before 256 | secret 256 | certificate of the issuer that signs, length 16 before it (none: the
-//! network's key) | revocation that it was made for, length 16 before it | ed25519 signature 512 over all of the above
+//! version 8 = 1 | network 256 | number 32 | hash of the epoch before 256 | secret 256
+//! | length 16, certificate of the signing issuer (none: the network's key)
+//! | length 16, revocation that it was made for | ed25519 signature 512 over all of the above
 //! ```
 //!
-//! The hash is that of the newest epoch which the signer knew (zeros: none), so that who made one in another half of a split
-//! network sees that it was not known. The revocation travels inside, so that nobody passes the secret on to the node that is expelled. Of two epochs the one with
-//! the higher number is newer, of one number the one with the higher hash.
+//! The hash is that of the newest epoch that the signer knew (zeros: none). So the maker of an
+//! epoch in one part of a split network sees that the other part did not know it. The revocation
+//! inside keeps members from passing the secret to the expelled node. The higher number is newer;
+//! of one number, the higher hash.
 
 pub(crate) mod secret;
 
@@ -29,14 +31,14 @@ pub use secret::EpochSecret;
 
 /// Context of signatures.
 const CONTEXT: &str = "lcroute 2026 rendezvous epoch";
-/// Context of the hash by which epochs are named, and those of one number ordered.
+/// Context of the hash that names epochs and orders those of one number.
 const HASH: &str = "lcroute 2026 rendezvous epoch hash";
 /// Version of the format.
 const VERSION: u8 = 1;
 /// Longest epoch in bytes.
 pub const MAX_EPOCH: usize = 1 + 32 + 4 + 32 + 32 + 2 + MAX_CERTIFICATE + 2 + MAX_REVOCATION + 64;
 
-/// Why an epoch does not count.
+/// The reason why an epoch is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EpochError {
     /// The bytes are not an epoch of this version.
@@ -48,10 +50,10 @@ pub enum EpochError {
     /// Not signed by the key that it names.
     #[error("forged epoch")]
     Forged,
-    /// The certificate of the one who signed is not good.
+    /// The signer's certificate is not valid.
     #[error("epoch by nobody who may: {0}")]
     Signer(CertError),
-    /// The revocation inside does not count.
+    /// The revocation inside is not valid.
     #[error("epoch for no revocation: {0}")]
     Revocation(#[from] RevocationError),
 }
@@ -90,12 +92,12 @@ impl Ord for Epoch {
 }
 
 impl Epoch {
-    /// Signs an epoch that follows the one with the hash `before`: with the key of an issuer and its certificate, or with that
-    /// of the network and none.
+    /// Signs an epoch after the one with the hash `before`: with the key and certificate of an
+    /// issuer, or with the network's key and no certificate.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::verify`].
+    /// As [`Self::verify`].
     pub fn sign(
         (number, before, secret): (u32, [u8; 32], EpochSecret),
         revocation: Revocation,
@@ -121,16 +123,16 @@ impl Epoch {
             hash: derive(HASH, &[&bytes]),
             bytes,
         };
-        // who may not make one learns it here, and not from others
+        // a signer without the right gets the error here, not from other nodes
         epoch.verify(&network)?;
         Ok(epoch)
     }
 
-    /// Reads an epoch; who signed it is not checked here but by [`Self::verify`].
+    /// Decodes an epoch; [`Self::verify`] checks the signer.
     ///
     /// # Errors
     ///
-    /// Those of the format.
+    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_EPOCH {
             return Err(WireError::Bad("length of the epoch"));
@@ -166,13 +168,13 @@ impl Epoch {
         })
     }
 
-    /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when the revocation was
-    /// issued, for a revocation that counts there. Whether that issuer was expelled since is not known here, and when it signed is
-    /// known to nobody: see [`Self::is_over`].
+    /// Verifies that it counts in `network`: for a valid revocation, and signed by the network's
+    /// key or by an issuer that was valid then. Does not know a later expulsion of that issuer, or
+    /// the time of signing: see [`Self::is_over`].
     ///
     /// # Errors
     ///
-    /// It is of another network, forged, signed by one who may not, or for a revocation that does not count.
+    /// It is of another network, forged, by a wrong signer, or for an invalid revocation.
     pub fn verify(&self, network: &NetworkId) -> Result<(), EpochError> {
         if self.network != *network {
             return Err(EpochError::OtherNetwork);
@@ -196,52 +198,52 @@ impl Epoch {
         Ok(self.revocation.verify(network)?)
     }
 
-    /// Who signed it: an issuer's key, or that of the network.
+    /// Returns the signer: an issuer's key, or the network's.
     #[must_use]
     pub fn signer(&self) -> PeerId {
         let issuer = self.issuer.as_ref();
         issuer.map_or(self.network, Certificate::subject)
     }
 
-    /// Whether its signer is an issuer no more at the time `now`, clocks that differ by a day included: it may have been made
-    /// since.
+    /// Returns whether the signer's certificate ended before `now`, with a day for clocks: the
+    /// epoch may have been made after that.
     #[must_use]
     pub fn is_over(&self, now: u64) -> bool {
         let end = |issuer: &Certificate| issuer.grant().not_after.saturating_add(CLOCK_SKEW);
         self.issuer.as_ref().is_some_and(|issuer| end(issuer) < now)
     }
 
-    /// Its number: 1 is the first after that of a network in which nobody was expelled.
+    /// Returns its number: 1 is the first one of a network, before which nobody was expelled.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// What names it, and orders epochs of one number.
+    /// Returns the hash that names it, and orders epochs of one number.
     #[must_use]
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
 
-    /// The hash of the newest epoch that its signer knew; zeros: none.
+    /// Returns the hash of the newest epoch that its signer knew; zeros: none.
     #[must_use]
     pub fn before(&self) -> &[u8; 32] {
         &self.before
     }
 
-    /// What names and keys are derived from.
+    /// Returns the source of names and keys.
     #[must_use]
     pub fn secret(&self) -> &EpochSecret {
         &self.secret
     }
 
-    /// What it was made for.
+    /// Returns the revocation that it was made for.
     #[must_use]
     pub fn revocation(&self) -> &Revocation {
         &self.revocation
     }
 
-    /// The signed bytes, at most [`MAX_EPOCH`]; the secret is among them.
+    /// Returns the signed bytes, at most [`MAX_EPOCH`], secret included.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -262,7 +264,7 @@ mod tests {
         SecretKey::from_seed(&[seed; 32])
     }
 
-    /// Of the network whose key is `key(1)`, for `key(2)`.
+    /// Returns a certificate of the network of `key(1)`, for `key(2)`.
     fn certificate(kind: Kind) -> Certificate {
         let grant = Grant::new("", (NOW, NOW + YEAR));
         Certificate::sign(kind, key(1).peer_id(), key(2).peer_id(), grant, &key(1)).unwrap()

@@ -13,21 +13,21 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// That of an IPv6 group (RFC 2464 §7).
+    /// Returns the address of an IPv6 group (RFC 2464 §7).
     #[must_use]
     pub fn of_group(group: Ipv6Addr) -> Self {
         let [.., a, b, c, d] = group.octets();
         Self([0x33, 0x33, a, b, c, d])
     }
 
-    /// That of an IPv4 group (RFC 1112 §6.4), which it shares with 31 others.
+    /// Returns the address of an IPv4 group (RFC 1112 §6.4), which 32 groups share.
     #[must_use]
     pub fn of_ipv4_group(group: Ipv4Addr) -> Self {
         let [_, a, b, c] = group.octets();
         Self([0x01, 0x00, 0x5e, a & 0x7f, b, c])
     }
 
-    /// Whether it stands for several hosts.
+    /// Returns whether it is a group address.
     #[must_use]
     pub fn is_group(&self) -> bool {
         self.0[0] & 1 != 0

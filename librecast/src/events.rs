@@ -1,26 +1,26 @@
-//! What programs tell the journal so that machines can read it: fixed MESSAGE_IDs, and fields beside the text.
+//! Machine-readable journal entries of programs: fixed MESSAGE_IDs, and fields beside the text.
 //!
-//! An event is logged with its number and its fields (see the table) beside a message for people:
-//! `tracing::info!(target: TARGET, message_id = PEER_UP.id, lcroute_peer = %peer, "link up: {peer}")`. On a terminal
-//! the fields are not shown (`cli`), in the journal they are fields of the entry.
+//! An event is logged with its number and fields (see the table) and a message for people:
+//! `tracing::info!(target: TARGET, message_id = PEER_UP.id, lcroute_peer = %peer, "link up:
+//! {peer}")`. A terminal does not show the fields (`cli`), the journal stores them in the entry.
 
 use crate::time::{Duration, Instant};
 
 use crate::bucket::{Bucket, Rate};
 
-/// The target of all events: they reach the journal whatever the level of everything else, unless one asks for another.
+/// The target of all events: they reach the journal at any log level, unless the user sets theirs.
 pub const TARGET: &str = "event";
 
 /// One kind of event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
-    /// MESSAGE_ID: 128 bits in hexadecimal, made once and for ever.
+    /// MESSAGE_ID: 128 bits in hexadecimal, never changed.
     pub id: &'static str,
-    /// For people: program and what happened.
+    /// Name for people: program and event.
     pub name: &'static str,
-    /// Fields beside MESSAGE, as the journal has them.
+    /// Fields beside MESSAGE, by their names in the journal.
     pub fields: &'static [&'static str],
-    /// What it means, and what to do.
+    /// Meaning, and advice.
     pub meaning: &'static str,
 }
 
@@ -31,7 +31,7 @@ macro_rules! events {
             pub const $id: Event = Event { id: $hex, name: $name, fields: $fields, meaning: $meaning };
         )*
 
-        /// All of them.
+        /// All events.
         pub const EVENTS: &[Event] = &[$($id,)*];
     };
 }
@@ -81,7 +81,7 @@ events! {
         "A command was not run. The policy in lcagent.toml says what whose key may do.";
 }
 
-/// A bound for log lines that others can cause: 64 at once, then one each 5 s. What is left out is counted.
+/// A limit for log lines that other hosts can cause: 64 at once, then one each 5 s.
 #[derive(Debug, Clone, Default)]
 pub struct LogLimit {
     bucket: Option<Bucket>,
@@ -89,12 +89,12 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
-    /// Lines at once (chosen: a page of a terminal).
+    /// Lines at once. Chosen: a page of a terminal.
     const BURST: u64 = 64;
-    /// One line in this time, in the long run (chosen: 720 an hour).
+    /// Time per line in the long run. Chosen: 720 an hour.
     const PAUSE: Duration = Duration::from_secs(5);
 
-    /// Whether to log the line now, and how many lines were left out before it.
+    /// Returns whether to log a line now; if so, the number of lines left out before it.
     pub fn admit(&mut self, now: Instant) -> Option<u64> {
         let bucket = self.bucket.get_or_insert(Bucket::full(now));
         if !bucket.take(Rate::every(Self::PAUSE, Self::BURST), 1, now) {

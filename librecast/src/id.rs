@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// libp2p: identity multihash (0x00, 36 bytes) of a protobuf {type: Ed25519, data: 32 bytes}.
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
-/// Why an identity could not be read or used.
+/// The reason why an identity could not be read or used.
 #[derive(Debug, Error)]
 pub enum IdError {
     /// Not an ed25519 PeerId in base58.
@@ -27,7 +27,7 @@ pub enum IdError {
     /// The signature does not verify.
     #[error("signature does not verify")]
     BadSignature,
-    /// A key file that others can read.
+    /// A key file that other users can read.
     #[error("{path}: key file may be read by others (mode {mode:o}); chmod 600 it")]
     Permissions {
         /// Path of the file.
@@ -58,7 +58,7 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// A LAN behind gateways: chosen by its first forwarder, and kept by those that follow it.
+/// A LAN behind gateways: the first forwarder chooses it, later ones keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct LanId(pub u64);
 
@@ -73,7 +73,7 @@ impl fmt::Display for LanId {
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
-    /// From the raw public key; refuses what is not a point of full order.
+    /// Makes it from the raw public key, which must be a point of full order.
     ///
     /// # Errors
     ///
@@ -86,13 +86,13 @@ impl PeerId {
         Ok(Self(key))
     }
 
-    /// The raw ed25519 public key.
+    /// Returns the raw ed25519 public key.
     #[must_use]
     pub fn public_key(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The X25519 public key of the same secret, for sealing to this identity.
+    /// Returns the X25519 public key of the same secret, for sealing to this identity.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl PeerId {
         Ok(point.to_montgomery().to_bytes())
     }
 
-    /// This key blinded by `secret`, as Tor's v3 onion services do it: who has key and secret computes it, for others nothing
-    /// connects the two. The owner of the key can sign under it.
+    /// Returns this key blinded by `secret`, as Tor's v3 onion services do. Only holders of key and
+    /// secret can connect the two. The owner of the key can sign under it.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl PeerId {
         Scalar::from_bytes_mod_order_wide(&wide)
     }
 
-    /// Verifies `signature` over `context || 0x00 || message` (strictly: RFC 8032 without malleability).
+    /// Verifies `signature` over `context || 0x00 || message` (strictly, without malleability).
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl FromStr for PeerId {
 
     fn from_str(s: &str) -> Result<Self, IdError> {
         let bad = || IdError::NotAPeerId(s.chars().take(80).collect());
-        // 38 bytes are 52 characters of base58: anything longer is not looked at
+        // 38 bytes are 52 characters of base58: longer texts are not decoded
         if s.len() > 60 {
             return Err(bad());
         }
@@ -192,69 +192,69 @@ impl<'de> serde::Deserialize<'de> for PeerId {
 pub struct SecretKey(SigningKey);
 
 impl SecretKey {
-    /// A new key from the system's randomness.
+    /// Generates a key from the system's randomness.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     #[must_use]
     pub fn generate() -> Self {
         let mut seed = Zeroizing::new([0; 32]);
-        // without a system RNG there is no safe way to go on
+        // without a system RNG no safe operation is possible
         getrandom::fill(seed.as_mut()).expect("the system's random number generator works");
         Self::from_seed(&seed)
     }
 
-    /// The key of this 32-byte seed (RFC 8032 secret key).
+    /// Returns the key of this 32-byte seed (RFC 8032 secret key).
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
     }
 
-    /// The seed, for a token or a file.
+    /// Returns the seed, for a token or a file.
     #[must_use]
     pub fn seed(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_bytes())
     }
 
-    /// The X25519 secret of the same key, for opening what was sealed to [`PeerId::x25519`].
+    /// Returns the X25519 secret of the same key, which opens content sealed to [`PeerId::x25519`].
     #[must_use]
     pub fn x25519(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_scalar_bytes())
     }
 
-    /// The public key that verifies its signatures.
+    /// Returns the public key that verifies its signatures.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.0.verifying_key().to_bytes())
     }
 
-    /// Signs what TLS 1.3 has a key sign, and nothing else (RFC 8446 §4.4.3).
+    /// Signs a message of TLS 1.3, and no other (RFC 8446 §4.4.3).
     #[must_use]
     pub fn sign_tls13(&self, message: &[u8]) -> Option<[u8; 64]> {
         is_tls13_message(message).then(|| self.0.sign(message).to_bytes())
     }
 
-    /// Signs `message` as it is, under this key blinded by `secret` ([`PeerId::blinded`]): for protocols of others, whose
-    /// signatures verify as any of ed25519. The key itself has signed nothing by it.
+    /// Signs the bare `message` under this key blinded by `secret` ([`PeerId::blinded`]), for other
+    /// protocols with plain ed25519 signatures. The key itself signs nothing.
     #[must_use]
     pub fn sign_blinded(&self, secret: &[u8; 32], message: &[u8]) -> [u8; 64] {
         let own = ExpandedSecretKey::from(self.0.as_bytes());
         let context = "lcroute 2026 blinding, nonce";
         let blinded = ExpandedSecretKey {
             scalar: own.scalar * self.peer_id().blinding_factor(secret),
-            // what makes nonces must differ between keys
+            // nonces of different keys must differ
             hash_prefix: derive(context, &[&own.hash_prefix, secret]),
         };
         let public = VerifyingKey::from(&blinded);
         raw_sign::<Sha512>(&blinded, message, &public).to_bytes()
     }
 
-    /// Signs `context || 0x00 || message`. Contexts keep signatures of one purpose from serving another.
+    /// Signs `context || 0x00 || message`. A signature is invalid for any other context.
     #[must_use]
     pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, message)).to_bytes()
     }
 }
 
-/// What every message begins with that TLS 1.3 has a key sign (RFC 8446 §4.4.3): no message of ours does.
+/// Returns whether TLS 1.3 signs messages with this beginning (RFC 8446 §4.4.3); none is ours.
 #[must_use]
 pub fn is_tls13_message(message: &[u8]) -> bool {
     message.len() <= MAX_TLS13_MESSAGE
@@ -262,7 +262,7 @@ pub fn is_tls13_message(message: &[u8]) -> bool {
         && message[64..].starts_with(b"TLS 1.3, ")
 }
 
-/// Longest message that TLS 1.3 has a key sign: 64 spaces, a context of 33 bytes, a zero, a hash of 64 bytes at most.
+/// Longest message that TLS 1.3 signs: 64 spaces, 33 bytes of context, a zero, 64 bytes of hash.
 const MAX_TLS13_MESSAGE: usize = 64 + 33 + 1 + 64;
 
 impl fmt::Debug for SecretKey {
@@ -275,7 +275,7 @@ fn signed_bytes(context: &str, message: &[u8]) -> Vec<u8> {
     [context.as_bytes(), &[0], message].concat()
 }
 
-/// Hash of `parts`, concatenated, under a BLAKE3 `derive_key` context.
+/// Returns the hash of the concatenated `parts` under a BLAKE3 `derive_key` context.
 #[must_use]
 pub fn derive(context: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(context);
@@ -285,7 +285,7 @@ pub fn derive(context: &str, parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// A network: the public key that its certificates descend from.
+/// A network: the public key at the root of its certificates.
 pub type NetworkId = PeerId;
 
 /// Low 64 bits of a node's address: its name in data headers and trees.
@@ -295,10 +295,10 @@ pub type NetworkId = PeerId;
 pub struct OriginId(pub u64);
 
 impl OriginId {
-    /// Of a node's address, or its link-local one: both end in it.
+    /// Returns the origin id in a node's address, global or link-local.
     #[must_use]
     pub fn of(address: Ipv6Addr) -> Self {
-        // the low half is meant
+        // the low half
         Self(address.to_bits() as u64)
     }
 }
@@ -315,7 +315,7 @@ impl fmt::Debug for OriginId {
     }
 }
 
-/// The three names a node has on a network, all derived from its key.
+/// A node's addresses in a network, derived from its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeAddresses {
     /// The unique local address (network /48, 80 bits of the node's hash).
@@ -326,7 +326,7 @@ pub struct NodeAddresses {
     pub origin: OriginId,
 }
 
-/// The /48 of a network's addresses.
+/// Returns the /48 of a network's addresses.
 #[must_use]
 pub fn network_prefix(network: &NetworkId) -> [u8; 6] {
     let net = derive("lcroute 2026 network", &[network.public_key()]);
@@ -334,7 +334,7 @@ pub fn network_prefix(network: &NetworkId) -> [u8; 6] {
 }
 
 impl NodeAddresses {
-    /// The addresses of `node` on `network`.
+    /// Returns the addresses of `node` on `network`.
     #[must_use]
     pub fn derive(network: &NetworkId, node: &PeerId) -> Self {
         let host = derive("lcroute 2026 node", &[node.public_key()]);
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn peer_id_has_libp2p_form() {
-        // the example of the libp2p specification: ed25519 key and its PeerId share this prefix and length
+        // the example of the libp2p specification: key and PeerId share this prefix and length
         let id = SecretKey::from_seed(&[7; 32]).peer_id();
         let text = id.to_string();
         assert!(text.starts_with("12D3KooW"), "{text}");

@@ -1,9 +1,9 @@
-//! Internet Group Management Protocol as bytes: version 3 (RFC 9776), version 2 (RFC 2236) and version 1 (RFC 1112), read and
-//! written as the messages of MLD, which say the same of other addresses: groups and sources go by their names ([`mapped`]).
+//! Encodes and decodes Internet Group Management Protocol: version 3 (RFC 9776), 2 (RFC 2236) and 1
+//! (RFC 1112). Uses the types of MLD, with the IPv6 names of IPv4 groups and sources ([`mapped`]).
 //!
 //! ```text
 //! IPv4 header   TTL 1, router alert (not in version 1)
-//! IGMP          0x11 query, 0x22 report (version 3), 0x16 report and 0x17 leave (version 2), 0x12 report (version 1),
+//! IGMP          0x11 query, 0x22 report (version 3), 0x16 report, 0x17 leave (2), 0x12 report (1),
 //!               0x30 multicast router advertisement (RFC 4286)
 //! ```
 
@@ -21,13 +21,13 @@ use crate::mld::{
 };
 use crate::wire::{Reader, WireError, Writer};
 
-/// Where general queries go: all systems of the link.
+/// Destination of general queries: all systems of the link.
 pub const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
-/// Where version 2 leaves go: all routers of the link.
+/// Destination of version 2 leaves: all routers of the link.
 pub const ALL_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
-/// Where version 3 reports go: all IGMPv3-capable routers of the link.
+/// Destination of version 3 reports: all IGMPv3-capable routers of the link.
 pub const ALL_IGMPV3_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 22);
-/// Where multicast router advertisements go: all snooping switches of the link.
+/// Destination of multicast router advertisements: all snooping switches of the link.
 pub const ALL_SNOOPERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 106);
 
 /// Membership Query, of all versions (RFC 9776 §4).
@@ -55,13 +55,13 @@ const VERSION_1_RESPONSE: Duration = Duration::from_secs(10);
 /// The unit of response codes.
 const TENTH: Duration = Duration::from_millis(100);
 
-/// Why bytes are not an IGMP message that may be acted on.
+/// The reason why bytes are no valid IGMP message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum IgmpError {
-    /// Shorter than its fields say, or a field holds what the format forbids.
+    /// Shorter than its fields require, or with a field that the format forbids.
     #[error("malformed IGMP message: {0}")]
     Malformed(#[from] WireError),
-    /// Another protocol, or a message of a type that is not known: to be ignored (RFC 9776 §4).
+    /// Another protocol, or an unknown type: to be ignored (RFC 9776 §4).
     #[error("not an IGMP message of a known type")]
     NotIgmp,
     /// The checksum over the message is wrong.
@@ -75,12 +75,12 @@ pub enum IgmpError {
     RouterAlert,
 }
 
-/// Parses a whole IPv4 packet as it is read from an interface. Checks TTL, router alert and checksum. A report may come from
-/// 0.0.0.0, of a host that has no address yet (RFC 9776 §4.2.13). Returns the name of the source with the message.
+/// Parses a whole IPv4 packet from an interface. Checks TTL, router alert and checksum. A report
+/// may come from 0.0.0.0 (RFC 9776 §4.2.13). Returns the name of the source too.
 ///
 /// # Errors
 ///
-/// What IGMP demands of a packet and this one does not keep.
+/// The packet violates IGMP.
 pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), IgmpError> {
     let header = Header::read(packet)?;
     let message = header.payload;
@@ -127,7 +127,7 @@ fn parse_message(kind: u8, message: &[u8]) -> Result<Message, IgmpError> {
     }
 }
 
-/// The name of a group; `None` for 0.0.0.0.
+/// Returns the name of a group; `None` for 0.0.0.0.
 fn group(bits: u32) -> Result<Option<Ipv6Addr>, WireError> {
     match Ipv4Addr::from_bits(bits) {
         Ipv4Addr::UNSPECIFIED => Ok(None),
@@ -173,7 +173,7 @@ fn parse_query(code: u8, len: usize, mut r: Reader<'_>) -> Result<Query, IgmpErr
     })
 }
 
-/// The names of so many addresses, of which the first [`MAX_SOURCES`] are kept.
+/// Reads the names of `count` addresses; keeps the first [`MAX_SOURCES`].
 fn parse_sources(r: &mut Reader<'_>, count: usize) -> Result<(Vec<Ipv6Addr>, bool), WireError> {
     let (all, _) = r.take(count * 4)?.as_chunks::<4>();
     let kept = all.iter().take(MAX_SOURCES);
@@ -206,8 +206,8 @@ fn parse_report(mut r: Reader<'_>) -> Result<Vec<Record>, IgmpError> {
     Ok(records)
 }
 
-/// A whole IPv4 packet with a version 3 query, to the group or to all systems. Times are cut to what their fields can say,
-/// sources to [`MAX_SOURCES`]. `None`: the query is of a group that is no IPv4 group.
+/// Makes a whole IPv4 packet with a version 3 query, to the group or to all systems. Times are
+/// clamped to their fields, sources cut to [`MAX_SOURCES`]. `None`: the group is no IPv4 group.
 #[must_use]
 pub fn query_packet(source: Ipv4Addr, query: &Query) -> Option<Vec<u8>> {
     let group = match query.group {
@@ -231,14 +231,14 @@ pub fn query_packet(source: Ipv4Addr, query: &Query) -> Option<Vec<u8>> {
     Some(packet(source, destination, w.into_vec()))
 }
 
-/// The IPv4 addresses among these, at most [`MAX_SOURCES`].
+/// Returns the IPv4 addresses among `names`, at most [`MAX_SOURCES`].
 fn ipv4_of(names: &[Ipv6Addr]) -> Vec<Ipv4Addr> {
     let all = names.iter().filter_map(|name| mapped::ipv4(*name));
     all.take(MAX_SOURCES).collect()
 }
 
-/// Whole IPv4 packets with version 3 reports: as few as the MTU allows, in the order of the records; those of other groups
-/// than IPv4 ones are left out. A record with too many sources is split, or cut if it is of an EXCLUDE type (RFC 9776 §4.2.16).
+/// Makes the fewest whole IPv4 packets with version 3 reports that the MTU allows, in order; skips
+/// IPv6 groups. Splits a record with too many sources, or cuts an EXCLUDE one (RFC 9776 §4.2.16).
 #[must_use]
 pub fn report_packets(source: Ipv4Addr, records: &[Record], mtu: usize) -> Vec<Vec<u8>> {
     let space = mtu.saturating_sub(ALERT_HEADER_LEN + REPORT_HEADER_LEN);
@@ -266,14 +266,14 @@ pub fn report_packets(source: Ipv4Addr, records: &[Record], mtu: usize) -> Vec<V
     packets
 }
 
-/// The same for a link whose querier knows version 2 alone (RFC 9776 §7.2.1): a report or a leave for each group, without sources.
+/// The same for a querier of version 2 (RFC 9776 §7.2.1): reports or leaves without sources.
 #[must_use]
 pub fn version_2_packets(source: Ipv4Addr, records: &[Record]) -> Vec<Vec<u8>> {
     let packet_of = |record: &Record| {
         let group = mapped::ipv4(record.group)?;
         let joins = record.kind.is_exclude() || !record.sources.is_empty();
         let (kind, destination) = match record.kind {
-            // what version 2 cannot say: others of the group are wanted still
+            // not expressible in version 2: other sources of the group are still wanted
             RecordType::BlockOldSources => return None,
             _ if joins => (TYPE_REPORT_V2, group),
             _ => (TYPE_LEAVE_V2, ALL_ROUTERS),
@@ -285,8 +285,8 @@ pub fn version_2_packets(source: Ipv4Addr, records: &[Record]) -> Vec<Vec<u8>> {
     records.iter().filter_map(packet_of).collect()
 }
 
-/// A whole IPv4 packet with a Multicast Router Advertisement (RFC 4286 §3): snooping switches send all reports to where it comes
-/// from. Times are cut to what their fields can say.
+/// Makes a whole IPv4 packet with a Multicast Router Advertisement (RFC 4286 §3): snooping switches
+/// send all reports to its source. Times are clamped to their fields.
 #[must_use]
 pub fn router_advertisement(
     source: Ipv4Addr,
@@ -336,7 +336,7 @@ mod tests {
         Record::new(kind, mapped::name(GROUP), sources)
     }
 
-    /// As other hosts write it.
+    /// Makes a packet as other hosts do.
     fn message(destination: Ipv4Addr, ttl: u8, alert: bool, message: &[u8]) -> Vec<u8> {
         let mut message = message.to_vec();
         let sum = Sum::default().bytes(&message).fold();
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn golden_report() {
-        // captured: what Linux sends when a program on 10.77.1.2 joins 239.1.2.3
+        // captured: the report of Linux when a program on 10.77.1.2 joins 239.1.2.3
         let bytes = [
             0x46, 0xc0, 0, 40, 0, 0, 0x40, 0, 1, 2, 0xf8, 0xaa, // header, its checksum
             10, 77, 1, 2, 224, 0, 0, 22, // from, to

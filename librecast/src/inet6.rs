@@ -1,4 +1,4 @@
-//! Interfaces and their IPv6 addresses as /proc tells them, for sandboxes that allow no netlink socket.
+//! Interfaces and their IPv6 addresses from /proc, for sandboxes that allow no netlink socket.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::interface::Interface;
 
-/// Those of this network namespace that have an IPv6 address.
+/// Returns the interfaces of this network namespace that have an IPv6 address.
 pub(crate) fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
     let mut found: BTreeMap<u32, Interface> = BTreeMap::new();
@@ -24,7 +24,7 @@ pub(crate) fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => match flags_of(&socket, name) {
                 Ok(flags) => new.insert(Interface::new(index, name.to_owned(), flags)),
-                // it has gone since
+                // it is gone already
                 Err(_) => continue,
             },
         };
@@ -33,7 +33,7 @@ pub(crate) fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     Ok(found)
 }
 
-/// `ADDRESS INDEX PREFIX SCOPE FLAGS NAME`, the numbers in hexadecimal.
+/// Parses `ADDRESS INDEX PREFIX SCOPE FLAGS NAME`, with numbers in hexadecimal.
 fn parse(line: &str) -> Option<(Ipv6Addr, u32, &str)> {
     let mut words = line.split_whitespace();
     let address = u128::from_str_radix(words.next()?, 16).ok()?;

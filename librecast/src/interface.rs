@@ -1,14 +1,14 @@
-//! What a network interface is to programs that use multicast.
+//! A network interface, for programs that use multicast.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use nix::net::if_::InterfaceFlags;
 
-/// A network interface, as far as multicast is concerned.
+/// A network interface with its multicast properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's number for it.
+    /// The kernel's index of it.
     pub index: u32,
     /// Name, as `ip link` shows it.
     pub name: String,
@@ -33,7 +33,7 @@ impl Interface {
         }
     }
 
-    /// A link-local address of it.
+    /// Returns a link-local address of it.
     #[must_use]
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         self.addresses

@@ -1,4 +1,4 @@
-//! IPv4 packets: their headers as they are read, and packets of one header and a message (RFC 791).
+//! IPv4 packets: decoding of headers, and packets of one header and a message (RFC 791).
 
 use std::net::Ipv4Addr;
 
@@ -34,37 +34,37 @@ const UDP_CHECKSUM_AT: usize = 6;
 const UDP_HEADER_LEN: usize = 8;
 /// The option that ends the list; it has no length.
 const OPTION_END: u8 = 0;
-/// The option that fills up; it has no length.
+/// The option for padding; it has no length.
 const OPTION_NOP: u8 = 1;
-/// Loose source and record route: the sender names routers on the way.
+/// Loose source and record route: the sender names some routers of the path.
 const OPTION_LOOSE_ROUTE: u8 = 131;
-/// Strict source and record route: the sender names all routers on the way.
+/// Strict source and record route: the sender names all routers of the path.
 const OPTION_STRICT_ROUTE: u8 = 137;
 /// Router alert (RFC 2113 §2.1).
 const OPTION_ROUTER_ALERT: u8 = 148;
-/// RFC 2113 §2.1: every router looks at it.
+/// The router alert option (RFC 2113 §2.1): every router examines the packet.
 const ROUTER_ALERT: [u8; 4] = [OPTION_ROUTER_ALERT, 4, 0, 0];
-/// RFC 1122 §3.2.1.6, low delay is bit 4 of the octet today known as DS field: CS6, as RFC 9776 §4 asks of IGMP.
+/// The DS field CS6, for IGMP (RFC 9776 §4).
 const CS6: u8 = 0xc0;
 
-/// A header that was read and whose checksum is right.
+/// A header with a right checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The sender.
     pub source: Ipv4Addr,
-    /// Whom it is for.
+    /// The destination.
     pub destination: Ipv4Addr,
-    /// What follows: [`UDP`] and others.
+    /// The protocol of the payload, for example [`UDP`].
     pub protocol: u8,
     /// Time to live.
     pub ttl: u8,
-    /// The sender wants to hear of it rather than have it cut.
+    /// Routers must not fragment the packet, but report it.
     pub dont_fragment: bool,
-    /// Where in the whole packet the payload of this one belongs, in units of eight bytes; 0 for the first part.
+    /// Offset of the payload in the original packet, in units of eight bytes.
     pub fragment_offset: u16,
-    /// It is a part of a packet that was cut.
+    /// It is a fragment.
     pub is_fragment: bool,
-    /// What follows the header, as far as the header says.
+    /// The bytes after the header, up to the total length.
     pub payload: &'a [u8],
     options: &'a [u8],
     /// Bytes of header and payload.
@@ -72,7 +72,7 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// The header of a packet.
+    /// Reads the header of a packet.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// The kinds of its options, as far as they can be read.
+    /// Returns the kinds of its readable options.
     fn option_kinds(&self) -> impl Iterator<Item = u8> {
         let mut rest = self.options;
         std::iter::from_fn(move || {
@@ -124,40 +124,40 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Whether the sender chose the routers on the way (RFC 7126 §4.3 and §4.4).
+    /// Returns whether the sender chose routers of the path (RFC 7126 §4.3 and §4.4).
     #[must_use]
     pub fn is_source_routed(&self) -> bool {
         self.option_kinds()
             .any(|kind| kind == OPTION_LOOSE_ROUTE || kind == OPTION_STRICT_ROUTE)
     }
 
-    /// Whether every router is to look at it (RFC 2113).
+    /// Returns whether every router shall examine it (RFC 2113).
     #[must_use]
     pub fn has_router_alert(&self) -> bool {
         self.option_kinds().any(|kind| kind == OPTION_ROUTER_ALERT)
     }
 }
 
-/// What a header without options says beside lengths.
+/// The fields of a header without options, except lengths.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope {
     /// The sender.
     pub source: Ipv4Addr,
-    /// Whom it is for.
+    /// The destination.
     pub destination: Ipv4Addr,
-    /// What follows.
+    /// The protocol of the payload.
     pub protocol: u8,
     /// Time to live.
     pub ttl: u8,
 }
 
-/// A packet of at most 65,535 bytes that is never cut.
+/// Makes a packet of at most 65,535 bytes with DF set.
 #[must_use]
 pub fn packet(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
     build(envelope, (0, &[]), payload)
 }
 
-/// The same as IGMP demands it (RFC 9776 §4): every router looks at it.
+/// The same with the router alert that IGMP requires (RFC 9776 §4).
 #[must_use]
 pub fn packet_with_router_alert(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
     build(envelope, (CS6, &ROUTER_ALERT), payload)
@@ -180,7 +180,7 @@ fn build(envelope: &Envelope, (class, options): (u8, &[u8]), payload: &[u8]) -> 
     packet
 }
 
-/// A packet with a UDP datagram between two ports of one number, of at most 65,507 bytes.
+/// Makes a packet with a UDP datagram of at most 65,507 bytes, with one number for both ports.
 #[must_use]
 pub fn udp_packet(
     source: Ipv4Addr,
@@ -198,7 +198,7 @@ pub fn udp_packet(
         .word(length)
         .bytes(&udp)
         .fold();
-    // a sum of zero says that there is none
+    // a sum of zero means no checksum
     let sum = if sum == 0xffff { 0xffff } else { !sum };
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
     let envelope = Envelope {
@@ -210,9 +210,9 @@ pub fn udp_packet(
     packet(&envelope, &udp)
 }
 
-/// The same packet with a whole UDP datagram, from another source. Header checksum and UDP checksum follow by what changes in them
-/// (RFC 1624 §3): a wrong one stays wrong. `None`: there is no whole datagram, but a fragment, another protocol, or nothing that
-/// can be read.
+/// Returns a packet with a whole UDP datagram under another source. Updates both checksums
+/// incrementally (RFC 1624 §3): a wrong one stays wrong. `None`: a fragment, another protocol, or
+/// unreadable.
 #[must_use]
 pub fn udp_from(packet: &[u8], source: Ipv4Addr) -> Option<Vec<u8>> {
     let header = Header::read(packet).ok()?;
@@ -227,7 +227,7 @@ pub fn udp_from(packet: &[u8], source: Ipv4Addr) -> Option<Vec<u8>> {
     update_checksum(&mut changed, CHECKSUM_AT, &before, &after);
     if changed[udp_checksum..udp_checksum + 2] != [0, 0] {
         update_checksum(&mut changed, udp_checksum, &before, &after);
-        // zero says that there is none (RFC 768)
+        // zero means no checksum (RFC 768)
         if changed[udp_checksum..udp_checksum + 2] == [0, 0] {
             changed[udp_checksum..udp_checksum + 2].fill(0xff);
         }
@@ -235,7 +235,7 @@ pub fn udp_from(packet: &[u8], source: Ipv4Addr) -> Option<Vec<u8>> {
     Some(changed)
 }
 
-/// A header leaves with another TTL. What is too short stays as it is.
+/// Sets the TTL of a header. Too short a header stays as it is.
 pub fn set_ttl(header: &mut [u8], ttl: u8) {
     let Some(&[before, protocol]) = header.get(TTL_AT..CHECKSUM_AT) else {
         return;
@@ -246,7 +246,7 @@ pub fn set_ttl(header: &mut [u8], ttl: u8) {
     }
 }
 
-/// The checksum at `at` of a message in which some bytes, from an even place on, have changed (RFC 1624 §3, equation 3).
+/// Updates the checksum at `at` after a change of bytes from an even offset on (RFC 1624 §3).
 fn update_checksum(message: &mut [u8], at: usize, before: &[u8], after: &[u8]) {
     let checksum = u16::from_be_bytes([message[at], message[at + 1]]);
     let without = !Sum::default().bytes(before).fold();
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn golden_change_of_source() {
-        // 192.168.1.50 to 239.1.2.3, port 5004, as a host of a LAN sends it; what 10.77.1.2 sends in its place
+        // 192.168.1.50 to 239.1.2.3, port 5004, from a host of a LAN; then from 10.77.1.2
         let sent = [
             0x45, 0, 0, 31, 0x12, 0x34, 0x40, 0, 1, 17, 0xb4, 0xbb, 192, 168, 1, 50, 239, 1, 2, 3,
             0x13, 0x8c, 0x13, 0x8c, 0, 11, 0x43, 0x6c, b'r', b't', b'p',
@@ -365,11 +365,11 @@ mod tests {
             prop_assert_eq!(&changed, &udp_packet(to, TO, (port, ttls.0), &data));
             set_ttl(&mut changed, ttls.1);
             prop_assert_eq!(&changed, &udp_packet(to, TO, (port, ttls.1), &data));
-            // no checksum: none is made up
+            // a missing checksum stays missing
             let mut none = sent.clone();
             none[26..28].fill(0);
             prop_assert_eq!(&udp_from(&none, to).unwrap()[26..28], [0, 0]);
-            // a wrong one does not become right
+            // a wrong checksum stays wrong
             let mut wrong = sent;
             wrong[20] ^= 1;
             let mut right = udp_packet(to, TO, (port, ttls.0), &data);

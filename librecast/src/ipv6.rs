@@ -10,13 +10,13 @@ pub const HEADER_LEN: usize = 40;
 pub const UDP: u8 = 17;
 /// The next header of ICMPv6.
 pub const ICMPV6: u8 = 58;
-/// Where the hop limit is.
+/// Offset of the hop limit.
 pub const HOP_LIMIT_AT: usize = 7;
 
 /// Length of a UDP header, in bytes (RFC 768).
 const UDP_HEADER_LEN: usize = 8;
 
-/// An ICMPv6 message of 4 to 65,535 bytes in a packet. The checksum is filled in.
+/// Makes a packet with an ICMPv6 message of 4 to 65,535 bytes and fills in the checksum.
 #[must_use]
 pub fn icmpv6_packet(
     source: Ipv6Addr,
@@ -31,7 +31,7 @@ pub fn icmpv6_packet(
     packet
 }
 
-/// A UDP datagram of at most 65,527 bytes in a packet, between two ports of one number.
+/// Makes a packet with a UDP datagram of at most 65,527 bytes, with one number for both ports.
 #[must_use]
 pub fn udp_packet(
     source: Ipv6Addr,
@@ -47,7 +47,7 @@ pub fn udp_packet(
             .as_flattened(),
     );
     packet.extend(data);
-    // a sum of zero says that there is none
+    // a sum of zero means no checksum
     let sum = match !sum(UDP, source, destination, &packet[HEADER_LEN..]) {
         0 => 0xffff,
         sum => sum,
@@ -81,19 +81,19 @@ fn sum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, message: &[u8])
 /// A UDP datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// Of the sender.
+    /// The sender's port.
     pub source_port: u16,
-    /// Of the receiver.
+    /// The receiver's port.
     pub destination_port: u16,
-    /// Of the packet.
+    /// The packet's hop limit.
     pub hop_limit: u8,
-    /// Without headers.
+    /// The content without headers.
     pub data: &'a [u8],
 }
 
 impl<'a> Datagram<'a> {
-    /// The datagram in a packet whose UDP header follows the IPv6 header. `None`: it is none, is cut off, or its checksum is
-    /// wrong.
+    /// Returns the datagram of a packet with a UDP header directly after the IPv6 header. `None`:
+    /// another packet, truncated, or with a wrong checksum.
     #[must_use]
     pub fn of_packet(packet: &'a [u8]) -> Option<Self> {
         let (head, rest) = packet.split_first_chunk::<HEADER_LEN>()?;

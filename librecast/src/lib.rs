@@ -1,7 +1,8 @@
-//! What programs on a Librecast network may use: groups and streams, identities, certificates, MLD, multicast sockets, coding.
+//! The library for programs on a Librecast network: groups, streams, identities, sockets, coding.
 //!
-//! `lcroute up` gives a host the interface `lc0`. A group needs nothing more than an ordinary socket; a stream to a program on another
-//! node needs one call. This program tells a group that it is there, and asks whoever else does so:
+//! `lcroute up` gives a host the interface `lc0`. A group needs only an ordinary socket, a stream
+//! to a program elsewhere one call. This program announces itself to a group, and queries the
+//! senders:
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "net", feature = "stream"))]
@@ -18,7 +19,7 @@
 //! const PORT: u16 = 5001;
 //!
 //! pub fn main() -> Result<(), Box<dyn Error>> {
-//!     // who knows the name finds the group
+//!     // the name alone determines the group
 //!     let group = transient_group(&derive("example.org 2026 weather", &[b"Berlin"]));
 //!     let found = multicast_interfaces(&["lc0".to_owned()])?;
 //!     let (&lc0, _) = found.first_key_value().ok_or("no lc0: lcroute up")?;
@@ -40,45 +41,45 @@
 //! # fn main() {}
 //! ```
 //!
-//! On the other nodes `lcroute serve /weather/1 --allow-all -- ./weather` answers, or a `stream::Listener` in a program of its own.
-//! The guide is `docs/guide/library.md`, what stands on the wire is `docs/protocol.md`.
+//! Other nodes answer with `lcroute serve /weather/1 --allow-all -- ./weather`, or a
+//! `stream::Listener`. See `docs/guide/library.md`; the wire formats are in `docs/protocol.md`.
 //!
-//! # What holds
+//! # Stability
 //!
-//! Semantic versioning: before 1.0 a minor version may break what is public here, a patch version does not, and `CHANGELOG.md` says
-//! so. Formats on the wire have versions of their own. Not promised: `simulated`, and what a text of an error says.
+//! Semantic versioning: before 1.0 a minor version may break this interface, a patch version does
+//! not. Wire formats have their own versions. Not stable: `simulated`, texts of errors.
 //!
 //! # Modules
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`wire`] | bounded cursors that every binary format of ours is read and written with |
+//! | [`wire`] | bounded cursors for reading and writing all our binary formats |
 //! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
-//! | [`epoch`] | secrets that members find one another by, a new one with each expulsion |
-//! | [`revocation`] | signed statements that a key is not to be trusted any more |
-//! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
-//! | [`igmp`] | IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) as bytes |
+//! | [`epoch`] | secrets by which members find one another, new with each expulsion |
+//! | [`revocation`] | signed statements that a key is not trusted any more |
+//! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
+//! | [`igmp`] | encoding of IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) |
 //! | [`mapped`] | IPv4 groups and sources under names of IPv6 |
 //! | [`checksum`], [`ipv6`], [`ipv4`] | the Internet checksum; packets that carry one message |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
-//! | [`pool`] | buffers that packets are cut from |
+//! | [`pool`] | buffers that are split into packets |
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`] | numbers from a seed |
-//! | [`reach`] | what the router and its program for a DHT and a Matrix room say to each other |
+//! | [`reach`] | protocol between the router and its program for a DHT and a Matrix room |
 //! | [`events`] | entries of the journal: numbers and fields |
-//! | [`plain`] | text of others, harmless on terminals and in commands |
+//! | [`plain`] | foreign text, harmless on terminals and in commands |
 //! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
-//! | [`units`] | sizes, rates and durations as users write them |
+//! | [`units`] | sizes, rates and durations in users' notation |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
-//! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
-//! | `listeners`, `querier` (feature `net`) | whether somebody listens to a group on an interface; queries about it |
-//! | `announce`, `local_node` (feature `announce`) | requests to the lcroute of this host: groups that are sent to, labels of the node |
+//! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD on raw sockets; multicast sockets |
+//! | `listeners`, `querier` (feature `net`) | listeners of a group on an interface; queries |
+//! | `announce`, `local_node` (feature `announce`) | requests to lcroute: groups, labels |
 //! | `stream` (feature `stream`) | streams to programs on other nodes, by name or PeerId |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //! | `simulated` (feature `simulated`) | a network in memory and on virtual time, for tests |
 //!
-//! What our own programs share beyond that is in `librecast-program`.
+//! Code that only our own programs share is in `librecast-program`.
 
 #[cfg(feature = "announce")]
 pub mod announce;

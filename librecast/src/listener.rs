@@ -1,7 +1,7 @@
-//! MLD seen from a raw ICMPv6 socket: who joins and leaves groups on which interface, and queries.
+//! MLD on a raw ICMPv6 socket: joins and leaves of groups by interface, and queries.
 //!
-//! The kernel hands MLD reports to raw sockets only if the host has joined ff02::16 on the interface
-//! (RFC 9777 §5.2.14), so [`MldListener::watch`] does that. The socket can receive nothing but the four MLD types.
+//! The kernel passes MLD reports to raw sockets only if the host has joined ff02::16 on the
+//! interface (RFC 9777 §5.2.14): [`MldListener::watch`]. The socket receives only MLD.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -22,7 +22,7 @@ const MLD_TYPES: [u8; 4] = [130, 131, 132, 143];
 const ICMPV6_FILTER: libc::c_int = 1;
 /// Router Alert for MLD in a hop-by-hop header (RFC 2711); the kernel fills in the next header.
 const ROUTER_ALERT: [u8; 8] = [0, 0, 5, 2, 0, 0, 1, 0];
-/// Reports of 30,000 joins at once fit.
+/// Bytes of the receive buffer: room for reports of 30,000 joins at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A raw socket for MLD on many interfaces.
@@ -39,13 +39,13 @@ pub struct MldListener {
 pub struct Received {
     /// Bytes of ICMPv6 (the checksum has been verified by the kernel).
     pub length: usize,
-    /// Index of the interface it came in by.
+    /// Index of the ingress interface.
     pub interface: u32,
-    /// Source address; MLD demands a link-local one, which [`crate::mld`] checks.
+    /// Source address; MLD requires a link-local one, which [`crate::mld`] checks.
     pub source: Ipv6Addr,
-    /// Its hop limit; MLD demands 1.
+    /// Its hop limit; MLD requires 1.
     pub hop_limit: u8,
-    /// How many messages have been lost before it since the last one received.
+    /// Messages lost between the last received one and this.
     pub lost: u32,
 }
 
@@ -57,7 +57,7 @@ impl MldListener {
     /// Without CAP_NET_RAW, or without IPv6.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
-        // nothing is let through before the filter stands
+        // nothing passes before the filter is set
         set_option(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &mld_filter())?;
         set_option(
             &socket,
@@ -66,7 +66,7 @@ impl MldListener {
             &ROUTER_ALERT,
         )?;
         socket.set_multicast_hops_v6(1)?;
-        // other programs of this host need not see our queries, the kernel answers them anyway
+        // programs of this host need not receive our queries: the kernel answers them
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
@@ -79,7 +79,7 @@ impl MldListener {
         })
     }
 
-    /// Starts to hear reports of this interface.
+    /// Starts to receive reports of this interface.
     ///
     /// # Errors
     ///
@@ -91,18 +91,18 @@ impl MldListener {
         }
     }
 
-    /// Stops to hear reports of this interface. An interface that is gone is no error.
+    /// Stops receiving reports of this interface. An interface that is gone is no error.
     pub fn unwatch(&self, interface: u32) {
         let _ = self
             .socket
             .leave_multicast_v6(&ALL_MLDV2_ROUTERS, interface);
     }
 
-    /// The next message, `None` if there is none now. Longer messages than `buffer` are cut.
+    /// Returns the next message, `None` if there is none. Truncates messages longer than `buffer`.
     ///
     /// # Errors
     ///
-    /// The system's, but for an empty queue and an interrupted call.
+    /// System errors, except for an empty queue and an interrupted call.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut parts = [IoSliceMut::new(buffer)];
         let fd = self.socket.as_raw_fd();
@@ -134,13 +134,13 @@ impl MldListener {
         Ok(Some(received))
     }
 
-    /// Messages lost since it was last said, here or with a message: a message tells of losses before it only, and
-    /// after a flood none may come for long.
+    /// Returns the messages lost since the last report, by this or a message. A message counts only
+    /// losses before it, and after a flood the next one may be late.
     pub fn take_lost(&mut self) -> io::Result<u32> {
         Ok(lost_since(&mut self.lost, drops_of(&self.socket)?))
     }
 
-    /// Sends a query (ICMPv6 bytes; the kernel fills in the checksum) with hop limit 1 and Router Alert.
+    /// Sends a query (ICMPv6; the kernel fills in the checksum) with hop limit 1 and Router Alert.
     /// `source` must be a link-local address of the interface (RFC 9777 §5.1.14).
     pub fn send(
         &self,
@@ -170,10 +170,10 @@ impl AsFd for MldListener {
     }
 }
 
-/// How many more than `last` the kernel has counted, which is kept there.
+/// Returns the losses above `last`, and sets `last` to `total`.
 pub(crate) fn lost_since(last: &mut u32, total: u32) -> u32 {
     let lost = total.wrapping_sub(*last);
-    // what waited in the queue meanwhile has an older count
+    // a message that waited in the queue has an older count
     if lost > u32::MAX / 2 {
         return 0;
     }
@@ -190,15 +190,15 @@ fn mld_filter() -> [u32; 8] {
     filter
 }
 
-/// Packets that found the socket's queue full (Linux: SO_MEMINFO, the field SK_MEMINFO_DROPS).
+/// Returns the packets that found the socket's queue full (Linux: SO_MEMINFO, SK_MEMINFO_DROPS).
 pub(crate) fn drops_of(socket: &Socket) -> io::Result<u32> {
-    /// Fields that the kernel gives (`SK_MEMINFO_VARS`, linux/sock_diag.h).
+    /// Fields that the kernel returns (`SK_MEMINFO_VARS`, linux/sock_diag.h).
     const FIELDS: usize = 9;
-    /// The place of dropped packets among them (`SK_MEMINFO_DROPS`).
+    /// The index of dropped packets among them (`SK_MEMINFO_DROPS`).
     const DROPS: usize = 8;
     let mut fields = [0_u32; FIELDS];
     let mut length = size_of_val(&fields) as libc::socklen_t;
-    // SAFETY: the pointer is to `fields`, of which `length` says the size, and both outlive the call.
+    // SAFETY: the pointer is to `fields`, `length` is its size, and both outlive the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -215,7 +215,7 @@ pub(crate) fn drops_of(socket: &Socket) -> io::Result<u32> {
     }
 }
 
-/// Sets an option that the crates do not know.
+/// Sets an option that the crates do not support.
 pub(crate) fn set_option<T: Copy>(
     socket: &Socket,
     level: libc::c_int,
@@ -223,7 +223,7 @@ pub(crate) fn set_option<T: Copy>(
     value: &T,
 ) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the pointer and the length are those of `value`, which outlives the call; the kernel only reads it.
+    // SAFETY: pointer and length are those of `value`, which outlives the call; only read
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

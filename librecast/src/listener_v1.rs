@@ -1,9 +1,9 @@
-//! MLD version 1 (RFC 2710) seen from a packet socket. Its reports go to the group itself, and its Done messages to all
-//! routers, so a raw ICMPv6 socket hears them only where this host is a member or a router.
+//! MLD version 1 (RFC 2710) on a packet socket. Its reports go to the group itself, and its Done
+//! messages to all routers, so a raw ICMPv6 socket receives them only on members or routers.
 //!
-//! A filter in the kernel (classic BPF) lets nothing else through than these two messages about groups of one /16: no
-//! other packet is copied, and nothing can be sent to this socket. Interfaces are told to take in all multicast while
-//! they are watched.
+//! A filter in the kernel (classic BPF) passes only these two messages about groups of one /16: no
+//! other packet is copied, and nothing can be sent to this socket. Watched interfaces receive all
+//! multicast.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,29 +28,29 @@ const ICMPV6: u32 = 48;
 const GROUP: u32 = ICMPV6 + 8;
 /// Length of a message without trailing bytes.
 const PACKET: usize = GROUP as usize + 16;
-/// Reports of some 10,000 joins at once fit.
+/// Bytes of the receive buffer: room for reports of some 10,000 joins at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A packet socket for version 1 reports and Done messages on many interfaces.
 #[derive(Debug)]
 pub struct V1Listener {
     socket: Socket,
-    /// The kernel counts how often it is told.
+    /// Watched interfaces: the kernel counts requests, so each is made once.
     watched: BTreeSet<u32>,
     lost: u32,
 }
 
-/// A version 1 message, and the interface it came in by.
+/// A version 1 message, and its ingress interface.
 #[derive(Debug)]
 pub struct ReceivedV1 {
     /// Index of the interface.
     pub interface: u32,
-    /// Source and message, all that MLD demands checked.
+    /// Source and message, with all checks of MLD.
     pub message: Result<(Ipv6Addr, Message), MldError>,
 }
 
 impl V1Listener {
-    /// Opens the socket for groups whose first 16 bits are these; needs CAP_NET_RAW.
+    /// Opens the socket for groups with these first 16 bits; needs CAP_NET_RAW.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl V1Listener {
         })
     }
 
-    /// Has the interface take in reports to groups of which this host is no member.
+    /// Makes the interface receive reports to groups that this host has not joined.
     ///
     /// # Errors
     ///
@@ -85,18 +85,18 @@ impl V1Listener {
         }
     }
 
-    /// The next message of any interface, watched or not; `None` if there is none now.
+    /// Returns the next message of any interface, watched or not; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// The system's, but for an empty queue, an interrupted call and an interface that went down.
+    /// System errors, except for an empty queue, an interrupted call and an interface down.
     pub fn receive(&mut self) -> io::Result<Option<ReceivedV1>> {
-        // no longer one is correct
+        // valid messages are not longer
         let mut buffer = [0; PACKET * 2];
         let (length, from) = match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
             Ok(received) => received,
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
-            // an interface went down: what came by the others goes on
+            // an interface went down: messages of other interfaces still arrive
             Err(nix::Error::ENETDOWN) => return Ok(None),
             Err(e) => return Err(e.into()),
         };
@@ -107,7 +107,7 @@ impl V1Listener {
         }))
     }
 
-    /// Messages that found the queue full since it was last asked.
+    /// Returns the messages that found the queue full since the last call.
     pub fn take_lost(&mut self) -> io::Result<u32> {
         Ok(lost_since(&mut self.lost, drops_of(&self.socket)?))
     }
@@ -119,24 +119,24 @@ impl AsFd for V1Listener {
     }
 }
 
-/// Next header hop-by-hop, 8 bytes of it, ICMPv6, Report or Done, and the group.
+/// Passes: next header hop-by-hop, 8 bytes of it, ICMPv6, Report or Done, and the group.
 fn filter(prefix: u16) -> [SockFilter; 11] {
     /// Loads the byte at an offset (linux/filter.h, as all below).
     const BYTE: u16 = (libc::BPF_LD | libc::BPF_ABS | libc::BPF_B) as u16;
     /// Loads the 16 bits at an offset.
     const HALF: u16 = (libc::BPF_LD | libc::BPF_ABS | libc::BPF_H) as u16;
-    /// Jumps by whether what was loaded is the operand.
+    /// Jumps if the loaded value equals the operand.
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    /// Ends, and lets in so many bytes of the packet.
+    /// Ends, and passes this number of bytes of the packet.
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let load = |size, at| SockFilter::new(size, 0, 0, at);
-    // goes on, or skips so many
+    // continues, or skips `skip` instructions
     let unless = |value, skip| SockFilter::new(EQUAL, 0, skip, value);
     let give = |bytes| SockFilter::new(RETURN, 0, 0, bytes);
     [
         load(BYTE, NEXT_HEADER),
         unless(0, 8),
-        // next header and length in units of 8 bytes beyond the first
+        // next header, and length in units of 8 bytes beyond the first
         load(HALF, HOP_BY_HOP),
         unless(u32::from(mld::ICMPV6) << 8, 6),
         load(BYTE, ICMPV6),
@@ -153,7 +153,7 @@ fn filter(prefix: u16) -> [SockFilter; 11] {
 mod tests {
     use super::*;
 
-    /// What the kernel does with a filter of these few instructions.
+    /// Executes a short filter as the kernel does.
     fn passes(filter: &[libc::sock_filter], packet: &[u8]) -> bool {
         let (mut at, mut value) = (0, 0);
         loop {

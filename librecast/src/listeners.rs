@@ -1,7 +1,7 @@
-//! Which groups somebody listens to, by interface: a program that sends on a LAN only while somebody does.
+//! Groups with listeners, by interface, for a program that sends on a LAN only to listeners.
 //!
-//! It watches MLD (RFC 9777) for the few groups that a program sends to, and asks as a querier where there is none. Members on
-//! this host count as well, except for the program's own memberships.
+//! It watches MLD (RFC 9777) for the few groups that a program sends to, and is the querier if a
+//! link has none. Members on this host count too, except for the program's own memberships.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,23 +15,23 @@ use crate::listener::MldListener;
 use crate::mld::{self, ALL_NODES, Message, Query, Record, RecordType};
 use crate::querier::{self, Querier};
 
-/// A member that does not report for so long is gone (multicast address listening interval, RFC 9777 §9.4), while this host is
-/// the querier: five queries of 10 s, and the time for an answer.
+/// Time without a report after which a member is gone (multicast address listening interval, RFC
+/// 9777 §9.4), while this host is the querier: five queries of 10 s, and the time for an answer.
 const LISTENING: Duration = Duration::from_secs(51);
-/// The same where another querier names long intervals: anybody can send a query.
+/// Bound of the same under another querier: anybody can send a query with long intervals.
 const MAX_LISTENING: Duration = Duration::from_secs(600);
-/// After a member has left, others have so long to answer two queries (last listener query time, RFC 9777 §9.9).
+/// Time after a leave for answers to two queries (last listener query time, RFC 9777 §9.9).
 const LAST_LISTENER: Duration = Duration::from_secs(2);
-/// Between the two queries.
+/// Time between the two queries.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// The first query is answered within so long: 100 ms, and the time for the way.
+/// Time for answers to the first query: 100 ms, and the transit time.
 pub const FIRST_ANSWERS: Duration = Duration::from_millis(300);
-/// MLD messages that are read in one turn.
+/// MLD messages read in one turn.
 const MESSAGES_PER_TURN: usize = 256;
-/// The longest MLD message that fits an Ethernet of jumbo frames.
+/// The longest MLD message in an Ethernet jumbo frame.
 const MESSAGE_SIZE: usize = 9_216;
 
-/// An interface that is watched.
+/// A watched interface.
 #[derive(Debug)]
 struct Watched {
     interface: Interface,
@@ -39,15 +39,15 @@ struct Watched {
     listening: Duration,
 }
 
-/// The state that reports describe, without a socket.
+/// The state from reports, without a socket.
 #[derive(Debug, Default)]
 struct Reported {
-    /// Groups, and on how many sockets the program itself has joined each.
+    /// Groups, and the number of the program's own sockets in each.
     groups: BTreeMap<Ipv6Addr, u32>,
     interfaces: BTreeMap<u32, Watched>,
-    /// Until when a group has listeners, as far as reports say.
+    /// When a group's listeners end, by reports.
     until: BTreeMap<(u32, Ipv6Addr), Instant>,
-    /// When a group is asked about.
+    /// When a query for a group is due.
     ask_at: BTreeMap<(u32, Ipv6Addr), Instant>,
 }
 
@@ -89,7 +89,7 @@ impl Reported {
         }
     }
 
-    /// Others may still listen: they are asked.
+    /// Queries the remaining members.
     fn left(&mut self, index: u32, group: Ipv6Addr, now: Instant) {
         let until = self.until.get_mut(&(index, group));
         if let Some(until) = until.filter(|until| **until > now) {
@@ -129,7 +129,7 @@ impl Reported {
             .retain(|(index, _), _| known.contains_key(index));
     }
 
-    /// Queries that are due, each with its interface.
+    /// Returns the queries that are due, each with its interface.
     fn poll(&mut self, now: Instant) -> Vec<(u32, Query)> {
         let mut due = Vec::new();
         for (index, watched) in &mut self.interfaces {
@@ -142,7 +142,7 @@ impl Reported {
             }
             due.push((*index, querier::group_query(*group)));
             *at = now + ASK_AGAIN;
-            // twice within the time in which others answer
+            // twice within the time for answers
             until
                 .get(&(*index, *group))
                 .is_some_and(|until| *until > *at)
@@ -158,7 +158,7 @@ impl Reported {
 }
 
 fn listening_of(query: &Query) -> Duration {
-    /// A version 1 querier names no interval: the default (RFC 9777 §9.2).
+    /// Query interval of a version 1 querier, which names none: the default (RFC 9777 §9.2).
     const INTERVAL: Duration = Duration::from_secs(125);
     let interval = if query.version_1 {
         INTERVAL
@@ -169,8 +169,8 @@ fn listening_of(query: &Query) -> Duration {
     all.clamp(LISTENING, MAX_LISTENING)
 }
 
-/// Whether a record says that a member has left, or that there is one. Filters do not matter: who wants any source may want
-/// this one.
+/// Returns whether a record reports a leave (true) or a member (false). Source filters do not
+/// matter: a member may want this program's source.
 fn says_left(record: &Record) -> Option<bool> {
     let nobody = record.sources.is_empty();
     match record.kind {
@@ -184,7 +184,7 @@ fn says_left(record: &Record) -> Option<bool> {
     }
 }
 
-/// Listeners of a few groups, seen from a raw socket.
+/// Listeners of a few groups, from a raw socket.
 #[derive(Debug)]
 pub struct Listeners {
     socket: MldListener,
@@ -195,7 +195,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Watches these groups, of which each is named with the number of sockets on which the program itself joins it.
+    /// Watches `groups`, each with the number of sockets on which the program itself joins it.
     ///
     /// # Errors
     ///
@@ -212,27 +212,27 @@ impl Listeners {
         })
     }
 
-    /// Watches these interfaces from now on. To be called from time to time: it also looks for members on this host.
+    /// Watches these interfaces from now on. To be repeated: it also finds members on this host.
     pub fn set_interfaces(&mut self, found: &BTreeMap<u32, Interface>, now: Instant) {
         let gone = self.reported.interfaces.keys();
         for index in gone.filter(|index| !found.contains_key(index)) {
             self.socket.unwatch(*index);
         }
         for index in found.keys() {
-            // the kernel forgets memberships of an interface that was away; one that is gone again is looked at later
+            // again each time: the kernel drops memberships of interfaces that were away
             let _ = self.socket.watch(*index);
         }
         self.reported.set_interfaces(found, now);
-        // without it, only members on other hosts are seen
+        // without it, only members on other hosts are found
         let members = fs::read_to_string("/proc/net/igmp6").unwrap_or_default();
         self.of_host = members.lines().filter_map(member).collect();
     }
 
-    /// Reads reports that have come, and sends queries that are due.
+    /// Reads received reports, and sends queries that are due.
     ///
     /// # Errors
     ///
-    /// The socket's.
+    /// Socket errors.
     pub fn turn(&mut self, now: Instant) -> io::Result<()> {
         let mut lost = self.socket.take_lost()?;
         for _ in 0..MESSAGES_PER_TURN {
@@ -241,7 +241,7 @@ impl Listeners {
             };
             lost = lost.saturating_add(received.lost);
             let bytes = self.buffer.get(..received.length).unwrap_or_default();
-            // from farther away than this link
+            // rejects packets from beyond this link
             if received.hop_limit == 1
                 && let Ok(message) = mld::parse_message(received.source, bytes)
             {
@@ -266,13 +266,13 @@ impl Listeners {
         Ok(())
     }
 
-    /// When [`turn`](Self::turn) is to be called at the latest.
+    /// Returns when [`turn`](Self::turn) must be called at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.reported.poll_timeout()
     }
 
-    /// Whether somebody listens to a group on an interface: another host, or another program of this one.
+    /// Returns whether another host, or another program of this one, listens to the group.
     #[must_use]
     pub fn has_listener(&self, interface: u32, group: Ipv6Addr, now: Instant) -> bool {
         let own = self.reported.groups.get(&group).copied().unwrap_or(0);
@@ -288,8 +288,8 @@ impl AsFd for Listeners {
     }
 }
 
-/// A line of `/proc/net/igmp6`: index of the interface, its name, the group in hexadecimal digits, on how many sockets it is
-/// joined, and more.
+/// Parses a line of `/proc/net/igmp6`: index of the interface, its name, the group in hexadecimal,
+/// the number of sockets, and more.
 fn member(line: &str) -> Option<((u32, Ipv6Addr), u32)> {
     let mut fields = line.split_ascii_whitespace();
     let index = fields.next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What an lcroute on this host says of its node, over its control socket.
+//! The node of an lcroute on this host, from its control socket.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::announce::control_sockets;
 
-/// lcroute answers a request within so long.
+/// Time within which lcroute answers a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 256 * 1024;
@@ -29,7 +29,7 @@ struct Answer {
     ok: LocalNode,
 }
 
-/// Asks; none if there is no lcroute or it does not answer at once.
+/// Queries lcroute; none if there is no lcroute or it does not answer at once.
 #[must_use]
 pub fn ask() -> Option<LocalNode> {
     let streams = control_sockets().into_iter().map(UnixStream::connect);

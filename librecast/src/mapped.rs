@@ -1,13 +1,13 @@
-//! IPv4 groups and sources under names of IPv6, so that what routes knows one kind of address.
+//! IPv6 names of IPv4 groups and sources, so that routing uses one kind of address.
 //!
-//! | IPv4 | name | so |
+//! | IPv4 | name | scope |
 //! |---|---|---|
-//! | group in 224.0.0.0/24 | `ff12::ffff:a.b.c.d` | of link scope |
+//! | group in 224.0.0.0/24 | `ff12::ffff:a.b.c.d` | link |
 //! | group in 232.0.0.0/8 (RFC 4607 §1) | `ff3e::ffff:a.b.c.d` | source-specific |
-//! | any other group | `ff1e::ffff:a.b.c.d` | of global scope |
+//! | any other group | `ff1e::ffff:a.b.c.d` | global |
 //! | source, node | `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2) | |
 //!
-//! No packet is translated: the names are those of tables and messages, and users never see them.
+//! No packet is translated: the names are for tables and messages, and users never see them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,14 +25,14 @@ const SOURCE_SPECIFIC: u128 = 0xff3e << 112;
 /// The first 16 bits of names of all other groups.
 const GLOBAL_SCOPE: u128 = 0xff1e << 112;
 
-/// Ranges of IPv4 groups that have names of one form, the narrower first: address, length, first bits of the names.
+/// Ranges of IPv4 groups by form of name, narrower first: address, length, first bits of names.
 pub(crate) const RANGES: [(Ipv4Addr, u8, u128); 3] = [
     (Ipv4Addr::new(224, 0, 0, 0), 24, LINK_SCOPE),
     (Ipv4Addr::new(232, 0, 0, 0), 8, SOURCE_SPECIFIC),
     (Ipv4Addr::new(224, 0, 0, 0), 4, GLOBAL_SCOPE),
 ];
 
-/// The name of an IPv4 address: of a group, or of a host.
+/// Returns the name of an IPv4 group or host.
 #[must_use]
 pub fn name(address: Ipv4Addr) -> Ipv6Addr {
     let first = match address.octets() {
@@ -44,7 +44,7 @@ pub fn name(address: Ipv4Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(first | MIDDLE | u128::from(address.to_bits()))
 }
 
-/// The name of any address: IPv6 addresses stand for themselves.
+/// Returns the name of any address; an IPv6 address is its own.
 #[must_use]
 pub fn name_of(address: IpAddr) -> Ipv6Addr {
     match address {
@@ -53,21 +53,21 @@ pub fn name_of(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The IPv4 address that a name is of; `None`: it is of none.
+/// Returns the IPv4 address of a name; `None` if it is no such name.
 #[must_use]
 pub fn ipv4(of: Ipv6Addr) -> Option<Ipv4Addr> {
-    // all bits but the last 32 are cut off on purpose
+    // truncates to the last 32 bits on purpose
     let address = Ipv4Addr::from_bits(of.to_bits() as u32);
     (name(address) == of).then_some(address)
 }
 
-/// An address as users know it.
+/// Returns an address in users' form.
 #[must_use]
 pub fn shown(of: Ipv6Addr) -> IpAddr {
     ipv4(of).map_or(IpAddr::V6(of), IpAddr::V4)
 }
 
-/// Whether a group is, or looks like, the name of an IPv4 group: no IPv6 packet goes to it.
+/// Returns whether a group has the form of an IPv4 group's name: it receives no IPv6 packets.
 #[must_use]
 #[inline]
 pub fn is_group_name(group: Ipv6Addr) -> bool {
@@ -76,7 +76,7 @@ pub fn is_group_name(group: Ipv6Addr) -> bool {
     bits & MIDDLE_MASK == MIDDLE && [LINK_SCOPE, SOURCE_SPECIFIC, GLOBAL_SCOPE].contains(&first)
 }
 
-/// Whether an address is the name of an IPv4 host.
+/// Returns whether an address is the name of an IPv4 host.
 #[must_use]
 #[inline]
 pub fn is_host_name(address: Ipv6Addr) -> bool {

@@ -1,4 +1,4 @@
-//! Multicast Listener Discovery as bytes: version 2 (RFC 9777) and version 1 (RFC 2710).
+//! Encodes and decodes Multicast Listener Discovery: version 2 (RFC 9777) and version 1 (RFC 2710).
 //!
 //! ```text
 //! IPv6 header   hop limit 1, source link-local (or :: before there is one)
@@ -6,8 +6,8 @@
 //! ICMPv6        130 query, 143 report (version 2), 131 report and 132 done (version 1)
 //! ```
 //!
-//! Whole packets come from an interface ([`parse_packet`]), bare ICMPv6 messages from a raw socket
-//! ([`parse_message`]). Parsed messages own what they hold: at most [`MAX_SOURCES`] sources a record.
+//! Whole packets come from an interface ([`parse_packet`]), ICMPv6 messages from a raw socket
+//! ([`parse_message`]). Parsed messages own at most [`MAX_SOURCES`] sources a record.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use thiserror::Error;
 use crate::checksum::Sum;
 use crate::wire::{Reader, WireError, Writer};
 
-/// Sources that are kept of a record or query (`mld_max_msf` of Linux).
+/// Sources kept of a record or query (`mld_max_msf` of Linux).
 pub const MAX_SOURCES: usize = 64;
-/// Where general queries go: all nodes of the link.
+/// Destination of general queries: all nodes of the link.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Where version 1 "done" messages go: all routers of the link.
+/// Destination of version 1 "done" messages: all routers of the link.
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-/// Where version 2 reports go: all MLDv2-capable routers of the link.
+/// Destination of version 2 reports: all MLDv2-capable routers of the link.
 pub const ALL_MLDV2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 /// The smallest MTU of IPv6; reports are never built for less.
 pub const MIN_MTU: usize = 1280;
@@ -53,10 +53,10 @@ const TYPE_ROUTER_ADVERTISEMENT: u8 = 151;
 /// All snoopers (RFC 4286 §3.2).
 const ALL_SNOOPERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6a);
 
-/// Why bytes are not an MLD message that may be acted on.
+/// The reason why bytes are no valid MLD message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum MldError {
-    /// Shorter than its fields say, or a field holds what the format forbids.
+    /// Shorter than its fields require, or with a field that the format forbids.
     #[error("malformed MLD message: {0}")]
     Malformed(#[from] WireError),
     /// ICMPv6 of another type, or no ICMPv6 at all.
@@ -95,7 +95,7 @@ pub enum RecordType {
 }
 
 impl RecordType {
-    /// From the number on the wire; unknown ones are to be ignored (RFC 9777 §5.2.12).
+    /// Decodes the number on the wire; unknown ones are to be ignored (RFC 9777 §5.2.12).
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Some(match code {
@@ -109,7 +109,7 @@ impl RecordType {
         })
     }
 
-    /// Whether the sources are those that are *not* wanted.
+    /// Returns whether the sources are those that are *not* wanted.
     #[must_use]
     pub fn is_exclude(self) -> bool {
         matches!(self, Self::ModeIsExclude | Self::ChangeToExclude)
@@ -119,18 +119,18 @@ impl RecordType {
 /// A multicast address record of a version 2 report (RFC 9777 §5.2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What the sources mean.
+    /// The meaning of the sources.
     pub kind: RecordType,
     /// The group.
     pub group: Ipv6Addr,
     /// At most [`MAX_SOURCES`] when parsed.
     pub sources: Vec<Ipv6Addr>,
-    /// There were more sources than [`MAX_SOURCES`]: whoever keeps filters takes it for EXCLUDE{}.
+    /// It had more sources than [`MAX_SOURCES`]: for filters it counts as EXCLUDE{}.
     pub truncated: bool,
 }
 
 impl Record {
-    /// A record to be sent.
+    /// Makes a record to send.
     #[must_use]
     pub fn new(kind: RecordType, group: Ipv6Addr, sources: Vec<Ipv6Addr>) -> Self {
         Self {
@@ -142,7 +142,7 @@ impl Record {
     }
 }
 
-/// What a query asks for, and the querier's variables (RFC 9777 §5.1).
+/// The content of a query, with the querier's variables (RFC 9777 §5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// Answers come within this time.
@@ -151,7 +151,7 @@ pub struct Query {
     pub group: Option<Ipv6Addr>,
     /// S flag: routers do not lower their timers.
     pub suppress_router_processing: bool,
-    /// Querier's robustness variable, 0 to 7; 0 says nothing.
+    /// Querier's robustness variable, 0 to 7; 0: not given.
     pub robustness: u8,
     /// Querier's query interval (QQIC, RFC 9777 §5.1.9).
     pub query_interval: Duration,
@@ -166,7 +166,7 @@ pub struct Query {
 /// An MLD message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Of either version.
+    /// A query of either version.
     Query(Query),
     /// Version 2 report. Records of unknown type or with impossible addresses are left out.
     Report(Vec<Record>),
@@ -183,7 +183,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// The groups that it is about.
+    /// Returns its groups.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
         let (one, records) = match self {
             Self::Query(query) => (query.group, &[][..]),
@@ -194,13 +194,13 @@ impl Message {
     }
 }
 
-/// Parses a whole IPv6 packet as it is read from an interface. Checks hop limit, router alert,
-/// checksum and source (RFC 9777 §5.1.14, §5.2.13, §5.2.14). A report may come from `::`: it is the
-/// caller who then ignores it. Returns the source with the message.
+/// Parses a whole IPv6 packet from an interface. Checks hop limit, router alert, checksum and
+/// source (RFC 9777 §5.1.14, §5.2.13, §5.2.14). A report may come from `::`: the caller ignores it.
+/// Returns the source too.
 ///
 /// # Errors
 ///
-/// What MLD demands of a packet and this one does not keep (RFC 9777 §5.1.14, §5.2.13).
+/// The packet violates MLD (RFC 9777 §5.1.14, §5.2.13).
 pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), MldError> {
     let mut r = Reader::new(packet);
     if r.u32()? >> 28 != 6 {
@@ -231,7 +231,7 @@ pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), MldError> {
     Ok((source, parse_message(source, icmp)?))
 }
 
-/// The next header and whether a router alert for MLD (RFC 2711) is among the options.
+/// Returns the next header, and whether a router alert for MLD (RFC 2711) is among the options.
 fn parse_hop_by_hop(r: &mut Reader<'_>) -> Result<(u8, bool), WireError> {
     let next_header = r.u8()?;
     let len = usize::from(r.u8()?) * 8 + 6;
@@ -249,7 +249,7 @@ fn parse_hop_by_hop(r: &mut Reader<'_>) -> Result<(u8, bool), WireError> {
     Ok((next_header, router_alert))
 }
 
-/// Parses a bare ICMPv6 message as a raw socket gives it; the kernel has checked the checksum.
+/// Parses a bare ICMPv6 message from a raw socket; the kernel has verified the checksum.
 ///
 /// # Errors
 ///
@@ -278,7 +278,7 @@ pub fn parse_message(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, MldError>
     }
 }
 
-/// Whether an ICMPv6 type is one of MLD.
+/// Returns whether an ICMPv6 type is one of MLD.
 #[must_use]
 pub fn is_mld(icmp_type: u8) -> bool {
     matches!(
@@ -336,7 +336,7 @@ fn parse_query(len: usize, mut r: Reader<'_>) -> Result<Query, MldError> {
     })
 }
 
-/// A count and that many addresses, of which the first [`MAX_SOURCES`] are kept.
+/// Reads a count and that many addresses; keeps the first [`MAX_SOURCES`].
 fn parse_sources(r: &mut Reader<'_>) -> Result<(Vec<Ipv6Addr>, bool), WireError> {
     let count = usize::from(r.u16()?);
     parse_source_list(r, count)
@@ -376,16 +376,16 @@ fn parse_report(mut r: Reader<'_>) -> Result<Vec<Record>, MldError> {
     Ok(records)
 }
 
-/// A whole IPv6 packet with a version 2 query, to the group or to all nodes. Times are cut to what
-/// their fields can say, sources to [`MAX_SOURCES`].
+/// Makes a whole IPv6 packet with a version 2 query, to the group or to all nodes. Times are
+/// clamped to their fields, sources cut to [`MAX_SOURCES`].
 #[must_use]
 pub fn query_packet(source: Ipv6Addr, query: &Query) -> Vec<u8> {
     let destination = query.group.unwrap_or(ALL_NODES);
     packet(source, destination, &query_message(query))
 }
 
-/// A whole IPv6 packet with a Multicast Router Advertisement (RFC 4286 §3): snooping switches send all reports to where it
-/// comes from. Times are cut to what their fields can say.
+/// Makes a whole IPv6 packet with a Multicast Router Advertisement (RFC 4286 §3): snooping switches
+/// send all reports to its source. Times are clamped to their fields.
 #[must_use]
 pub fn router_advertisement(
     source: Ipv6Addr,
@@ -402,7 +402,7 @@ pub fn router_advertisement(
     packet(source, ALL_SNOOPERS, w.as_slice())
 }
 
-/// The ICMPv6 message of a version 2 query, checksum zero: a raw socket fills it in.
+/// Makes the ICMPv6 message of a version 2 query, checksum zero: a raw socket fills it in.
 #[must_use]
 pub fn query_message(query: &Query) -> Vec<u8> {
     let max_response = u32::try_from(query.max_response.as_millis()).unwrap_or(u32::MAX);
@@ -427,8 +427,8 @@ pub fn query_message(query: &Query) -> Vec<u8> {
     w.into_vec()
 }
 
-/// Whole IPv6 packets with version 2 reports: as few as the MTU allows, in the order of the records.
-/// A record with too many sources is split, or cut if it is of an EXCLUDE type (RFC 9777 §5.2.15).
+/// Makes the fewest whole IPv6 packets with version 2 reports that the MTU allows, in the order of
+/// the records. Splits a record with too many sources, or cuts an EXCLUDE one (RFC 9777 §5.2.15).
 #[must_use]
 pub fn report_packets(source: Ipv6Addr, records: &[Record], mtu: usize) -> Vec<Vec<u8>> {
     report_messages(records, mtu)
@@ -437,7 +437,7 @@ pub fn report_packets(source: Ipv6Addr, records: &[Record], mtu: usize) -> Vec<V
         .collect()
 }
 
-/// The ICMPv6 messages of [`report_packets`], checksum zero: a raw socket fills it in.
+/// Makes the ICMPv6 messages of [`report_packets`], checksum zero: a raw socket fills it in.
 #[must_use]
 pub fn report_messages(records: &[Record], mtu: usize) -> Vec<Vec<u8>> {
     let space = mtu.clamp(MIN_MTU, usize::from(u16::MAX))
@@ -467,7 +467,7 @@ pub fn report_messages(records: &[Record], mtu: usize) -> Vec<Vec<u8>> {
     messages
 }
 
-/// The record in parts that any packet can hold.
+/// Splits a record into parts that fit any packet.
 pub(crate) fn fitting_parts(record: &Record) -> Vec<(&Record, &[Ipv6Addr])> {
     let sources = record.sources.as_slice();
     if record.kind.is_exclude() || sources.is_empty() {
@@ -490,7 +490,7 @@ fn report_message(count: u16, records: &[u8]) -> Vec<u8> {
     w.into_vec()
 }
 
-/// A whole IPv6 packet with a version 1 report (`done` false) or done message (RFC 2710 §3).
+/// Makes a whole IPv6 packet with a version 1 report (`done` false) or done message (RFC 2710 §3).
 #[must_use]
 pub fn v1_packet(source: Ipv6Addr, group: Ipv6Addr, done: bool) -> Vec<u8> {
     let (kind, destination) = if done {
@@ -503,7 +503,7 @@ pub fn v1_packet(source: Ipv6Addr, group: Ipv6Addr, done: bool) -> Vec<u8> {
     packet(source, destination, w.as_slice())
 }
 
-/// IPv6 header, router alert and the message with its checksum filled in.
+/// Makes an IPv6 packet with router alert, message and checksum.
 fn packet(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> Vec<u8> {
     let payload_len = ROUTER_ALERT_HEADER.len() + icmp.len();
     let mut w = Writer::new();
@@ -519,15 +519,15 @@ fn packet(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// The ICMPv6 checksum over message and pseudo-header (RFC 4443 §2.3, RFC 8200 §8.1). With the
-/// checksum field zero it is the value to fill in; over a received message it is 0 if all is well.
+/// Returns the ICMPv6 checksum over message and pseudo-header (RFC 4443 §2.3, RFC 8200 §8.1). With
+/// a zero checksum field it is the value to fill in; over a valid received message it is 0.
 #[must_use]
 pub fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
     checksum(ICMPV6, source, destination, icmp)
 }
 
-/// The Internet checksum of an upper-layer `message` and its pseudo-header (RFC 8200 §8.1), for any
-/// `next_header`.
+/// Returns the Internet checksum of an upper-layer `message` and its pseudo-header (RFC 8200 §8.1),
+/// for any `next_header`.
 #[must_use]
 pub fn checksum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
@@ -536,7 +536,7 @@ pub fn checksum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, messag
         .fold()
 }
 
-/// Milliseconds of a version 2 maximum response code (RFC 9777 §5.1.3).
+/// Returns the milliseconds of a version 2 maximum response code (RFC 9777 §5.1.3).
 #[must_use]
 pub fn decode_max_response(code: u16) -> u32 {
     let (exponent, mantissa) = (code >> 12 & 0x7, code & 0x0fff);
@@ -547,7 +547,7 @@ pub fn decode_max_response(code: u16) -> u32 {
     }
 }
 
-/// The code of the longest time that is not longer than `ms`.
+/// Returns the code of the longest time up to `ms`.
 #[must_use]
 pub fn encode_max_response(ms: u32) -> u16 {
     if ms < 0x8000 {
@@ -559,7 +559,7 @@ pub fn encode_max_response(ms: u32) -> u16 {
     0x8000 | (exponent << 12 | mantissa) as u16
 }
 
-/// Seconds of a querier's query interval code (RFC 9777 §5.1.9).
+/// Returns the seconds of a querier's query interval code (RFC 9777 §5.1.9).
 #[must_use]
 pub fn decode_interval(code: u8) -> u32 {
     let (exponent, mantissa) = (code >> 4 & 0x7, code & 0x0f);
@@ -570,7 +570,7 @@ pub fn decode_interval(code: u8) -> u32 {
     }
 }
 
-/// The code of the longest interval that is not longer than `seconds`.
+/// Returns the code of the longest interval up to `seconds`.
 #[must_use]
 pub fn encode_interval(seconds: u32) -> u8 {
     if seconds < 0x80 {
@@ -632,7 +632,7 @@ mod tests {
 
     #[test]
     fn golden_report() {
-        // captured: what Linux sends when a program on fe80::1 joins ff1e::1
+        // captured: the report of Linux when a program on fe80::1 joins ff1e::1
         let bytes = [
             0x60, 0, 0, 0, 0, 36, 0, 1, // version, payload length, hop-by-hop, hop limit
             0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // source
@@ -827,7 +827,7 @@ mod tests {
             prop_assert_eq!(records_of(&packets), records);
         }
 
-        /// Header fields and checksum, by pnet_packet.
+        /// pnet_packet reads header fields and checksum.
         #[test]
         fn another_implementation_reads_our_reports(record in any_record()) {
             for packet in report_packets(HOST, &[record], 1280) {

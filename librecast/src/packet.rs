@@ -1,4 +1,4 @@
-//! Packet sockets: what is on a link, whoever it is for, behind a filter in the kernel (classic BPF).
+//! Packet sockets: all packets of a link, behind a filter in the kernel (classic BPF).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,16 +9,16 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::listener::set_option;
 
-/// Some 8 ms at 1 Gbit/s: what comes at once is not lost at an interface that is slower.
+/// Bytes of the send buffer: some 8 ms at 1 Gbit/s, so that bursts survive a slower interface.
 const SEND_BUFFER: usize = 1 << 20;
 
-/// A socket that nothing comes in by before [`bind`]; needs CAP_NET_RAW. `kind`: `RAW` with Ethernet headers, `DGRAM` without.
+/// Opens a socket (`RAW` with Ethernet headers, or `DGRAM`) that receives nothing before [`bind`].
 ///
 /// # Errors
 ///
-/// Those of the system; without CAP_NET_RAW.
+/// System errors, for example without CAP_NET_RAW.
 pub fn open(kind: Type, filter: &[SockFilter], receive_buffer: usize) -> io::Result<Socket> {
-    // no protocol: nothing comes in before the filter stands
+    // no protocol: nothing arrives before the filter is set
     let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(0)))?;
     socket.attach_filter(filter)?;
     socket.set_nonblocking(true)?;
@@ -29,7 +29,7 @@ pub fn open(kind: Type, filter: &[SockFilter], receive_buffer: usize) -> io::Res
     Ok(socket)
 }
 
-/// From now on what is IPv6 comes in, of this interface or of all.
+/// Starts to receive IPv6 packets, of this interface or of all.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub fn bind(socket: &Socket, interface: Option<u32>) -> io::Result<()> {
     bind_protocol(socket, interface, libc::ETH_P_IPV6)
 }
 
-/// The same of another protocol (`ETH_P_ALL`: what goes out as well).
+/// The same for another protocol (`ETH_P_ALL`: outgoing packets too).
 ///
 /// # Errors
 ///
@@ -72,8 +72,8 @@ pub fn bind_protocol(
     }
 }
 
-/// Whether the interface takes in packets of groups that this host has not joined. The kernel counts how often it is told,
-/// and forgets with the socket.
+/// Makes the interface receive groups that this host has not joined, or ends that. The kernel
+/// counts the requests, and drops them with the socket.
 ///
 /// # Errors
 ///
@@ -93,29 +93,29 @@ pub fn set_all_multicast(socket: &Socket, interface: u32, on: bool) -> io::Resul
     set_option(socket, libc::SOL_PACKET, what, &request)
 }
 
-/// From now on a `struct virtio_net_hdr` stands before each frame: checksums may be missing, and datagrams of a flow may come
-/// as one.
+/// Makes each frame begin with a `struct virtio_net_hdr`: checksums may be missing, and datagrams
+/// of a flow may be merged.
 ///
 /// # Errors
 ///
-/// Those of the system.
+/// System errors.
 pub fn set_offload_header(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
     set_option(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &on)
 }
 
-/// Frames that found no room in the receive buffer since the last call.
+/// Returns the frames that found no room in the receive buffer since the last call.
 ///
 /// # Errors
 ///
-/// Those of the system.
+/// System errors.
 pub fn take_overruns(socket: &Socket) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats {
         tp_packets: 0,
         tp_drops: 0,
     };
     let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-    // SAFETY: both outlive the call, and `length` says how much may be written.
+    // SAFETY: both outlive the call, and `length` is the size of `statistics`.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

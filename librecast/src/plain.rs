@@ -1,13 +1,13 @@
-//! Text of others, made harmless: a terminal shows it and executes nothing, a shell reads it as one word.
+//! Foreign text made harmless: a terminal only displays it, a shell reads it as one word.
 //!
-//! One rule for all programs. Text stays as it is, with the marks that writings need: joiners, soft hyphens, marks of direction,
-//! variation selectors. A character is *deceptive* where it moves the cursor, hides text, or reorders text beyond its field:
+//! One rule for all programs. Text keeps the joiners and marks that scripts need. A character is
+//! *deceptive* if it moves the cursor, hides text, or reorders text beyond its field:
 //!
 //! | characters | deceptive |
 //! |---|---|
-//! | control characters, separators of lines and paragraphs, overrides of direction, deprecated marks, annotations, byte order marks | always |
-//! | isolates of direction (U+2066 to U+2069) | an end without a beginning; an isolate that is open at the end of its line is closed there |
-//! | embeddings of direction (U+202A to U+202C) | one without its end, an end without its beginning |
+//! | controls, line and paragraph separators, overrides, deprecated marks, annotations | always |
+//! | isolates (U+2066 to U+2069) | an end without a beginning; open ones end with the line |
+//! | embeddings (U+202A to U+202C) | one without its end, an end without its beginning |
 //! | tags (U+E0020 to U+E007F) | outside of the flag of a region |
 
 use std::ops::Range;
@@ -17,17 +17,17 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 /// Ends an isolate of direction.
 const END_OF_ISOLATE: char = '\u{2069}';
 
-/// Before the tags of a region's flag.
+/// The character before the tags of a region's flag.
 const BLACK_FLAG: char = '\u{1f3f4}';
 
-/// Tags between [`BLACK_FLAG`] and the last one: the letters and digits of a region (UTS #51, ED-14a; UTS #35,
-/// `unicode_subdivision_id`).
+/// Tags between [`BLACK_FLAG`] and the last one: letters and digits of a region (UTS #51, ED-14a;
+/// UTS #35, `unicode_subdivision_id`).
 const TAGS_OF_FLAG: Range<usize> = 3..8;
 
-/// Whether the character is deceptive wherever it stands: ends of lines and tabs are.
+/// Returns whether the character is deceptive in any place; line ends and tabs are.
 #[must_use]
 pub fn is_deceptive(c: char) -> bool {
-    // most text: without a look at the tables
+    // fast path for most text
     if c.is_ascii() {
         return c.is_ascii_control();
     }
@@ -47,8 +47,8 @@ pub fn is_deceptive(c: char) -> bool {
     )
 }
 
-/// Whether Unicode says that the character controls, formats or separates: joiners, too. Signs that stand before numbers
-/// are seen.
+/// Returns whether Unicode classes the character as control, format or separator, joiners included.
+/// Number signs are visible.
 fn is_hidden(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     let hidden = [Control, Format, LineSeparator, ParagraphSeparator];
@@ -67,15 +67,15 @@ fn is_hidden(c: char) -> bool {
     !c.is_ascii_graphic() && hidden.contains(&c.general_category()) && !is_sign
 }
 
-/// Text of one line: nothing in it is deceptive, and each isolate has its end.
+/// Returns whether a line has no deceptive characters and no open isolate.
 #[must_use]
 pub fn is_plain(line: &str) -> bool {
     let judged = judge(line);
     judged.deceptive.is_empty() && judged.open.is_empty()
 }
 
-/// Whether a text can be a name that people type and compare: it is plain, and has no character that nobody sees but
-/// joiners behind a letter or picture, and flags.
+/// Returns whether a text can be a name that people type and compare: plain, and without invisible
+/// characters except joiners after a letter or picture, and flags.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let mut before = ' ';
@@ -88,7 +88,7 @@ pub fn is_name(text: &str) -> bool {
     is_plain(text) && text.chars().all(is_fine)
 }
 
-/// One line of text of others: a replacement character stands for each deceptive one but tabs, and isolates are closed.
+/// Replaces each deceptive character of a line but tabs by U+FFFD, and closes isolates.
 #[must_use]
 pub fn clean(line: &str) -> String {
     let mut cleaned = String::with_capacity(line.len());
@@ -99,7 +99,7 @@ pub fn clean(line: &str) -> String {
     cleaned
 }
 
-/// Text of several lines without its deceptive characters but ends of lines and tabs; isolates are closed in each line.
+/// Removes deceptive characters but line ends and tabs from a text; closes isolates in each line.
 #[must_use]
 pub fn strip(text: &str) -> String {
     let mut stripped = String::with_capacity(text.len());
@@ -115,7 +115,7 @@ pub fn strip(text: &str) -> String {
     stripped
 }
 
-/// The beginning of a text that is [stripped](strip), in at most `most` bytes: whole letters, with their marks.
+/// Returns the [stripped](strip) beginning of a text in `most` bytes: whole letters, with marks.
 #[must_use]
 pub fn shorten(text: &str, most: usize) -> String {
     let stripped = strip(text);
@@ -130,7 +130,7 @@ pub fn shorten(text: &str, most: usize) -> String {
             end => end,
         };
         let short = strip(&stripped[..end_shown]);
-        // ends of isolates come behind the cut
+        // closing isolates adds bytes after the cut
         if short.len() <= most {
             return short;
         }
@@ -141,7 +141,7 @@ pub fn shorten(text: &str, most: usize) -> String {
     }
 }
 
-/// Whether no letter, with its marks and joined characters, has bytes on both sides of this place.
+/// Returns whether no letter, with its marks and joined characters, extends over this place.
 fn is_between_letters(text: &str, at: usize) -> bool {
     use GeneralCategory::{EnclosingMark, NonspacingMark, SpacingMark};
     let Some((before, after)) = text.split_at_checked(at) else {
@@ -155,8 +155,8 @@ fn is_between_letters(text: &str, at: usize) -> bool {
     at == 0 || !(before.ends_with('\u{200d}') && !after.is_empty() || after.starts_with(goes_on))
 }
 
-/// Whole output, lines of text or JSON: `\u` and a number stand for each deceptive character but ends of lines and tabs. JSON
-/// stays the same data.
+/// Escapes whole output, lines of text or JSON: each deceptive character but line ends and tabs
+/// becomes `\u` and a number. JSON stays the same data.
 #[must_use]
 pub fn escape(output: &str) -> String {
     let mut escaped = String::with_capacity(output.len());
@@ -171,7 +171,7 @@ pub fn escape(output: &str) -> String {
     };
     for line in output.split_inclusive('\n') {
         let (line, end) = line.strip_suffix('\n').map_or((line, ""), |l| (l, "\n"));
-        // JSON holds such characters in strings alone, where an escape means the same; its fields are no text's
+        // JSON has such characters only in strings; an isolate must not cross its fields
         let open = match line.trim_start().starts_with(['{', '[', '"']) {
             true => Open::ReplaceAll,
             false => Open::Replace,
@@ -182,21 +182,21 @@ pub fn escape(output: &str) -> String {
     escaped
 }
 
-/// Text as one word of a shell's command (POSIX.1, 2.2.2), whatever stands in it. It is [`clean`] before it is quoted.
+/// Quotes text as one word of a shell's command (POSIX.1, 2.2.2), after [`clean`].
 #[must_use]
 pub fn quoted(text: &str) -> String {
     format!("'{}'", clean(text).replace('\'', r"'\''"))
 }
 
-/// A line, and which of its characters are deceptive.
+/// The deceptive characters of a line.
 struct Judged {
-    /// Where they begin, in order.
+    /// Their offsets, in order.
     deceptive: Vec<usize>,
-    /// Where isolates begin that have no end, in order.
+    /// Offsets of isolates without an end, in order.
     open: Vec<usize>,
 }
 
-/// Something that turns text around until its end.
+/// A character that changes the direction of text until its end.
 #[derive(Clone, Copy, PartialEq)]
 enum Turn {
     Isolate,
@@ -217,7 +217,7 @@ fn judge(line: &str) -> Judged {
             END_OF_ISOLATE if isolates == 0 => deceptive.push(at),
             END_OF_ISOLATE => {
                 isolates -= 1;
-                // it ends embeddings that it holds, too, so that these had no end of their own
+                // it also ends embeddings inside, which thus had no end of their own
                 while let Some((begin, turn)) = turns.pop()
                     && turn != Turn::Isolate
                 {
@@ -252,7 +252,7 @@ fn is_tag(c: char) -> bool {
     matches!(c, '\u{e0020}'..='\u{e007f}')
 }
 
-/// Bytes of the flag of a region at the beginning of a text; 0 where there is none.
+/// Returns the bytes of a region's flag at the beginning of a text; 0 without one.
 fn flag(text: &str) -> usize {
     let tags = text.strip_prefix(BLACK_FLAG).unwrap_or_default();
     let is_region = |c: &char| matches!(c, '\u{e0030}'..='\u{e0039}' | '\u{e0061}'..='\u{e007a}');
@@ -266,11 +266,11 @@ fn flag(text: &str) -> usize {
 /// The treatment of an isolate without an end.
 #[derive(Clone, Copy, PartialEq)]
 enum Open {
-    /// It ends at the end of the line.
+    /// Close it at the end of the line.
     Close,
-    /// It is deceptive.
+    /// Treat it as deceptive.
     Replace,
-    /// It is deceptive, and so are all that turn text around, with an end and without.
+    /// Treat all changes of direction as deceptive, with an end or without.
     ReplaceAll,
 }
 
@@ -430,7 +430,7 @@ mod tests {
             escape("one\n\ttwo\r\u{1b}c\n"),
             "one\n\ttwo\\u000d\\u001bc\n"
         );
-        // an isolate of one field of JSON ends in no other
+        // an isolate of one JSON field must not end in another
         assert_eq!(
             escape("{\"a\":\"\u{2067}\",\"b\":\"\u{2069}\"}\n"),
             "{\"a\":\"\\u2067\",\"b\":\"\\u2069\"}\n"
@@ -489,7 +489,7 @@ mod tests {
         assert_eq!(quoted("$(a)\n`b`\\"), "'$(a)\u{fffd}`b`\\'");
     }
 
-    /// What sh makes of it.
+    /// Executes the quoted text with sh.
     #[cfg(unix)]
     #[test]
     fn a_shell_reads_back_what_was_quoted() {

@@ -1,24 +1,23 @@
-//! Buffers that packets are cut from, and used again once those packets are gone.
+//! Buffers that are split into packets, and reused once the packets are gone.
 //!
-//! A packet is a part of a buffer that many share: no allocation for each, and no copy when it changes
-//! hands. Buffers of one size also stay in the allocator's hands and in the processor's caches, where
-//! fresh ones would cost page faults.
+//! A packet is a part of a shared buffer: no allocation per packet, and no copy on its way. Reused
+//! buffers stay in the processor's caches, where fresh ones would cost page faults.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::BytesMut;
 
-/// The buffers of one place that makes packets, but for the one that is being filled.
+/// The full buffers of one maker of packets; the buffer in use is elsewhere.
 pub struct Pool {
-    /// Full ones, oldest first; packets of theirs may still be around.
+    /// Full buffers, oldest first; some of their packets may still exist.
     full: VecDeque<BytesMut>,
     size: usize,
     most: usize,
 }
 
 impl Pool {
-    /// Buffers of `size` bytes, of which up to `most` are kept; none is made before it is needed.
+    /// Makes a pool of up to `most` buffers of `size` bytes; allocates none before it is needed.
     #[must_use]
     pub fn new(size: usize, most: usize) -> Self {
         Self {
@@ -28,8 +27,8 @@ impl Pool {
         }
     }
 
-    /// Makes room for `length` bytes in an empty `buffer`: what is left of it, what its packets have given
-    /// back, or another one. Fill it and `split` off what was filled.
+    /// Makes room for `length` bytes in an empty `buffer`: from its rest, from its freed packets,
+    /// or from another buffer. Fill it and `split` the filled part off.
     pub fn make_room(&mut self, buffer: &mut BytesMut, length: usize) {
         debug_assert!(buffer.is_empty(), "what was filled is split off");
         if buffer.try_reclaim(length) {
@@ -39,7 +38,7 @@ impl Pool {
         self.full.push_back(last);
     }
 
-    /// The oldest, if nothing of it is around any more, or a new one.
+    /// Returns the oldest buffer if all its packets are gone, else a new one.
     fn next(&mut self, length: usize) -> BytesMut {
         if let Some(mut oldest) = self.full.pop_front() {
             if oldest.try_reclaim(length) {

@@ -1,4 +1,4 @@
-//! Files of secrets: mode 0600, never overwritten. A file that others can read is refused.
+//! Files of secrets: mode 0600, never overwritten. A file that other users can read is refused.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ impl SecretKey {
     ///
     /// # Errors
     ///
-    /// Those of [`read`], and [`IdError::NotAKeyFile`] for another length.
+    /// As [`read`], and [`IdError::NotAKeyFile`] for another length.
     pub fn load(path: &Path) -> Result<Self, IdError> {
         let bytes = read(path, 64)?;
         let seed: &[u8; 32] = bytes
@@ -29,23 +29,23 @@ impl SecretKey {
     ///
     /// # Errors
     ///
-    /// Those of [`create`].
+    /// As [`create`].
     pub fn store(&self, path: &Path) -> Result<(), IdError> {
         create(path, self.seed().as_slice())
     }
 }
 
-/// Whether a service manager has put it there for this process: an access list may then show as rights of its group.
+/// Returns whether a service manager provided it: an access list may then appear as group rights.
 fn is_credential(path: &Path) -> bool {
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
     folder.is_some_and(|folder| path.parent() == Some(Path::new(&folder)))
 }
 
-/// Up to `most` bytes of the file.
+/// Reads up to `most` bytes of the file.
 ///
 /// # Errors
 ///
-/// [`IdError::Permissions`] if group or others have rights, [`IdError::Io`] if the system refuses.
+/// [`IdError::Permissions`] if other users have rights, [`IdError::Io`] if the system fails.
 pub fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
     let file = File::open(path).map_err(|e| io_error(path, e))?;
     let metadata = file.metadata().map_err(|e| io_error(path, e))?;
@@ -55,14 +55,14 @@ pub fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
         let path = path.display().to_string();
         return Err(IdError::Permissions { path, mode });
     }
-    // all at once: a buffer that grows leaves copies behind
+    // allocated at once: a growing buffer leaves copies behind
     let mut bytes = Zeroizing::new(Vec::with_capacity(most as usize + 1));
     let read = file.take(most).read_to_end(&mut bytes);
     read.map_err(|e| io_error(path, e))?;
     Ok(bytes)
 }
 
-/// Writes a new file with mode 0600; on disk when this returns.
+/// Writes a new file with mode 0600, durably.
 ///
 /// # Errors
 ///

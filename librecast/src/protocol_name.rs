@@ -1,4 +1,4 @@
-//! Names of what two programs speak over a stream.
+//! Names of the protocols of streams.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,22 +7,22 @@ use thiserror::Error;
 
 use crate::plain::is_name;
 
-/// Longest name in bytes: its length travels in one.
+/// Longest name in bytes: its length field has one byte.
 pub const MAX_PROTOCOL_NAME: usize = 255;
 
-/// Why a text is no protocol's name.
+/// The reason why a text is no protocol name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "`{0}` is no protocol name: it begins with /, has 2 to 255 bytes, and neither spaces, commas nor control characters"
 )]
 pub struct BadProtocolName(String);
 
-/// What both programs of a stream speak, such as `/voice/rtp` or `/doc/automerge/v2`.
+/// The protocol of a stream, such as `/voice/rtp` or `/doc/automerge/v2`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProtocolName(String);
 
 impl ProtocolName {
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

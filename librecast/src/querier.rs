@@ -1,13 +1,13 @@
-//! Querier election and queries on one interface (RFC 9777 §7.6.2): a querier where there is none, silent
-//! where there is one.
+//! Querier election and queries on one interface (RFC 9777 §7.6.2): sends queries if it is the
+//! querier, else stays silent.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use crate::mld::Query;
 
-/// Robustness variable (RFC 9777 §9.1): hosts repeat a change this often. At 20 % loss 0.03 % of the JOINs are lost,
-/// instead of 4 % with 2.
+/// Robustness variable (RFC 9777 §9.1): the number of times that hosts send a change. At 20 % loss
+/// 0.03 % of the JOINs are lost, instead of 4 % with 2.
 const ROBUSTNESS: u8 = 5;
 /// Query interval (RFC 9777 §9.2; there 125 s).
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -21,10 +21,10 @@ const GROUP_RESPONSE: Duration = Duration::from_millis(100);
 const STARTUP_QUERIES: u8 = 3;
 /// Startup query interval (RFC 9777 §9.6).
 const STARTUP_INTERVAL: Duration = Duration::from_secs(2);
-/// Additional queries (reports were lost) are not sent more often than this.
+/// Least time between additional queries, sent if reports were lost.
 const LEAST_GAP: Duration = Duration::from_secs(1);
 
-/// Longest time for which another querier is waited for, whatever its query says: anybody can send one.
+/// Longest silence due to another querier, for any query: anybody can send one.
 const MAX_OTHER_QUERIER: Duration = Duration::from_secs(600);
 
 /// The querier's state on one interface.
@@ -38,7 +38,7 @@ pub struct Querier {
 }
 
 impl Querier {
-    /// Starts on an interface whose link-local address is `own`: the first query is due at once.
+    /// Starts on an interface with the link-local address `own`: the first query is due at once.
     #[must_use]
     pub fn new(own: Ipv6Addr, now: Instant) -> Self {
         Self {
@@ -50,19 +50,19 @@ impl Querier {
         }
     }
 
-    /// The link-local address that queries come from.
+    /// Returns the link-local source of queries.
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.own
     }
 
-    /// A query of another router was heard: the lowest address is the querier.
+    /// Handles a query of another router: the lowest address becomes the querier.
     pub fn handle_query(&mut self, source: Ipv6Addr, query: &Query, now: Instant) {
         if source >= self.own {
             return;
         }
         let robustness = u32::from(query.robustness.max(2));
-        // a version 1 querier says no interval: the default
+        // a version 1 querier has no interval field: the default
         let interval = if query.version_1 {
             Duration::from_secs(125)
         } else {
@@ -76,20 +76,20 @@ impl Querier {
         }
     }
 
-    /// Reports have been lost: everybody is asked again soon, whoever is the querier.
+    /// Repeats a general query soon after lost reports, even under another querier.
     pub fn ask_all(&mut self, now: Instant) {
         let earliest = self.last.map_or(now, |l| l + LEAST_GAP).max(now);
         self.startup_left = self.startup_left.max(1);
         self.next = self.next.min(earliest);
     }
 
-    /// When [`poll`](Self::poll) is to be called.
+    /// Returns when [`poll`](Self::poll) must be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         self.next
     }
 
-    /// The general query that is due, if one is.
+    /// Returns the general query that is due, if any.
     pub fn poll(&mut self, now: Instant) -> Option<Query> {
         if now < self.next {
             return None;
@@ -107,7 +107,7 @@ impl Querier {
             INTERVAL
         };
         self.next = now + interval;
-        // one query finds who is there; more are for the querier only
+        // one query finds the listeners; only the querier sends more
         if let Some(until) = other {
             (self.startup_left, self.next) = (0, until);
         }
@@ -116,7 +116,7 @@ impl Querier {
     }
 }
 
-/// A question about one group. Routers are told not to mind.
+/// Makes a query for one group. Its S flag keeps routers' timers.
 #[must_use]
 pub fn group_query(group: Ipv6Addr) -> Query {
     Query {
@@ -146,7 +146,7 @@ mod tests {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
     }
 
-    /// Queries sent within `span`.
+    /// Counts the queries sent within `span`.
     fn count(querier: &mut Querier, from: Instant, span: Duration) -> usize {
         let (mut now, mut sent) = (from, 0);
         while now <= from + span {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). Even enough for jitter and
-/// choices; whoever sees some numbers can compute all others, so never for anything secret.
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). Uniform
+/// enough for jitter and choices; never for secrets, as some numbers reveal the rest.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
-/// What one number of a sequence adds to the state.
+/// The increment of the state per number.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The finalizer of SplitMix64: every bit of the result depends on every bit of `value`.
+/// Applies the finalizer of SplitMix64: every bit of the result depends on every bit of `value`.
 #[must_use]
 pub fn mix(value: u64) -> u64 {
     let z = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,54 +19,54 @@ pub fn mix(value: u64) -> u64 {
 }
 
 impl Random {
-    /// From the seed of a state machine.
+    /// Makes a generator from the seed of a state machine.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The stream of a seed and a name: what one stream gives does not depend on what was drawn from others.
+    /// Makes the stream of a seed and a name; streams are independent of each other.
     #[must_use]
     pub fn stream(seed: u64, name: &[u64]) -> Self {
         let fold = |sum: u64, part: &u64| mix(sum.rotate_left(17) ^ part.wrapping_add(STEP));
         Self(name.iter().fold(mix(seed ^ STEP), fold))
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     #[allow(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(STEP);
         mix(self.0)
     }
 
-    /// A number below `bound`, which is at least 1. Its bias is `bound` / 2^64.
+    /// Returns a number below `bound`, which is at least 1. Its bias is `bound` / 2^64.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// An index of a list of this length; 0 if the list is empty.
+    /// Returns an index of a list of this length; 0 if the list is empty.
     pub fn index(&mut self, length: usize) -> usize {
         ((u128::from(self.next()) * length as u128) >> 64) as usize
     }
 
-    /// Evenly from 0 up to 1, without 1.
+    /// Returns a uniform number from 0 up to 1, without 1.
     pub fn unit(&mut self) -> f64 {
-        // 53 bits: what a double holds
+        // a double holds 53 bits
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// True with this probability, 0 to 1. Where it is 0, nothing is drawn.
+    /// Returns true with this probability, 0 to 1. Draws nothing for 0.
     pub fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.unit() < probability
     }
 
-    /// A time from `low` up to `high`, in whole milliseconds.
+    /// Returns a time from `low` up to `high`, in whole milliseconds.
     pub fn between(&mut self, low: Duration, high: Duration) -> Duration {
         let span = high.saturating_sub(low).as_millis() as u64;
         low + Duration::from_millis(self.below(span + 1))
     }
 
-    /// So many bytes.
+    /// Returns `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let words = std::iter::repeat_with(|| self.next().to_le_bytes());
         words.flatten().take(length).collect()

@@ -1,18 +1,18 @@
-//! What the router and `lcroute-reach`, its program for a DHT and for a Matrix room, say to each other over `reach.sock`: one
-//! JSON object a line.
+//! The protocol between the router and `lcroute-reach`, its program for a DHT and a Matrix room,
+//! over `reach.sock`: one JSON object a line.
 //!
 //! ```text
 //! router                      lcroute-reach
-//!   | -- {"plan": ...} --------> |   values to hold, keys to look up; the next one replaces it, null ends it
-//!   | <------- {"seen": ...} --- |   a value under one of these keys
-//!   | <------- {"state": ...} -- |   how it stands with the DHT
-//!   | -- {"matrix": ...} ------> |   account, room and the value to keep there; the next one replaces it, null ends it
+//!   | -- {"plan": ...} --------> |   values to hold, keys to look up; replaces the last, null: end
+//!   | <------- {"seen": ...} --- |   a value under one of the keys
+//!   | <------- {"state": ...} -- |   the state of the DHT
+//!   | -- {"matrix": ...} ------> |   account, room, value to keep; replaces the last, null: end
 //!   | <------- {"kept": ...} --- |   a value that an account keeps in the room
-//!   | <------- {"room": ...} --- |   how it stands with the room
+//!   | <------- {"room": ...} --- |   the state of the room
 //! ```
 //!
-//! The router signs; the program has no key and cannot open a value. Neither side believes the other more than it must: all
-//! that comes is bounded, and a value counts only under a key that was asked for.
+//! The router signs; the program has no key and cannot open a value. Both sides bound all input,
+//! and a value counts only under a requested key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,15 +21,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-/// Most items of a plan. A node has four: its own of two days, and as many for somebody who does not know it.
+/// Most items of a plan. A node has four: its own of two days, and two for nodes unknown to it.
 pub const MAX_ITEMS: usize = 8;
-/// Most keys of each kind in a plan. Chosen: twice what the router looks up.
+/// Most keys of each kind in a plan. Chosen: twice the number that the router looks up.
 pub const MAX_KEYS: usize = 32;
 /// Most bootstrap nodes.
 pub const MAX_BOOTSTRAP: usize = 32;
 /// Longest value in bytes: a presence record. BEP 44 has room for 1,000.
 pub const MAX_VALUE: usize = 512;
-/// Longest line in bytes: a plan with all of this, and as much again.
+/// Longest line in bytes: twice the largest plan.
 pub const MAX_LINE: usize = 32 * 1024;
 
 /// Bytes that are base58 in JSON.
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
         let mut bytes = vec![0; MAX_VALUE];
-        // what is longer finds no room: decoding it would take the square of its length
+        // too long a text fails early: decoding takes the square of its length
         match bs58::decode(&*text).onto(bytes.as_mut_slice()) {
             Ok(length) => {
                 bytes.truncate(length);
@@ -99,34 +99,34 @@ impl<'de> Deserialize<'de> for Value {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    /// Under which key.
+    /// Its key.
     pub key: Key,
-    /// Of two the higher counts.
+    /// Of two items the one with the higher sequence counts.
     pub sequence: i64,
-    /// What is held.
+    /// Its value.
     pub value: Value,
-    /// Over sequence and value, by the key.
+    /// Signature over sequence and value, by the key.
     pub signature: Base58<64>,
 }
 
-/// What the program is to do from now on.
+/// The program's task from now on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// `HOST:PORT` of nodes by which the DHT is entered; without any, the well-known ones of BitTorrent's.
+    /// `HOST:PORT` of bootstrap nodes of the DHT; none: the well-known ones of BitTorrent.
     pub bootstrap: Vec<String>,
-    /// What it holds.
+    /// Items that it holds.
     pub hold: Vec<Item>,
     /// Keys that are looked up more and more rarely: their owners are away.
     pub seek: Vec<Key>,
-    /// Keys that are looked up steadily: anybody may write there at any time.
+    /// Keys that are looked up steadily: a value may appear at any time.
     pub watch: Vec<Key>,
-    /// Counts up when paths of this host have changed: all is tried anew at once.
+    /// Rises when paths of this host have changed: everything is retried at once.
     pub round: u64,
 }
 
 impl Plan {
-    /// Whether it is within the bounds.
+    /// Returns whether it is within the bounds.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         self.hold.len() <= MAX_ITEMS
@@ -136,20 +136,20 @@ impl Plan {
     }
 }
 
-/// How it stands with the DHT.
+/// The state of the DHT.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Nodes that answer.
+    /// Responding nodes.
     pub nodes: usize,
-    /// Items of the plan that nodes hold.
+    /// Items of the plan that DHT nodes hold.
     pub held: usize,
-    /// Values and items that were dropped, by reason.
+    /// Dropped values and items, by reason.
     pub dropped: BTreeMap<String, u64>,
 }
 
-/// Longest name of a room, an account or a server in bytes, as Matrix has it.
+/// Longest name of a room, account or server in bytes, by the Matrix specification.
 pub const MAX_NAME: usize = 255;
-/// Longest access token in bytes. Chosen: four times one that is a signed text in itself.
+/// Longest access token in bytes. Chosen: four times one that is itself a signed text.
 pub const MAX_ACCESS_TOKEN: usize = 4_096;
 
 /// A room of Matrix, by its id (`!abc:example.org`, `!abc`) or by an alias (`#team:example.org`).
@@ -158,19 +158,19 @@ pub const MAX_ACCESS_TOKEN: usize = 4_096;
 pub struct Room(String);
 
 impl Room {
-    /// As users write it.
+    /// Returns the room in users' form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The server in its name: one that knows the room.
+    /// Returns the server in its name, which knows the room.
     #[must_use]
     pub fn server(&self) -> Option<&str> {
         Some(self.0.split_once(':')?.1)
     }
 
-    /// Its URI (`matrix:r/team:example.org`, `matrix:roomid/abc:example.org`), as it stands among the URLs of a token.
+    /// Returns its URI for a token (`matrix:r/team:example.org`, `matrix:roomid/abc:example.org`).
     #[must_use]
     pub fn to_uri(&self) -> String {
         match self.0.split_at(1) {
@@ -179,7 +179,7 @@ impl Room {
         }
     }
 
-    /// The room with this URI; none if it is one of something else.
+    /// Returns the room with this URI; none if it is no room's.
     #[must_use]
     pub fn of_uri(uri: &str) -> Option<Self> {
         let name = uri.strip_prefix(SCHEME)?;
@@ -193,7 +193,7 @@ impl Room {
 }
 
 const SCHEME: &str = "matrix:";
-/// Longest room in bytes: its URI stands in a token, in which URLs have 255.
+/// Longest room in bytes: its URI is a URL of a token, which has at most 255.
 const MAX_ROOM: usize = MAX_NAME - "matrix:roomid/".len();
 
 impl FromStr for Room {
@@ -235,12 +235,12 @@ impl fmt::Display for Room {
     }
 }
 
-/// What lets somebody act for an account; never shown, and wiped from memory when dropped.
+/// A token that gives access to an account; never shown, and wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(Zeroizing<String>);
 
 impl AccessToken {
-    /// The token itself.
+    /// Returns the token itself.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.0
@@ -279,19 +279,19 @@ impl<'de> Deserialize<'de> for AccessToken {
     }
 }
 
-/// A value under a name, until it is good for nothing.
+/// A value under a name, with its expiry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
-    /// Its name: another one each day.
+    /// Its name, which changes each day.
     pub name: Key,
     /// The value.
     pub value: Value,
-    /// Until when it is good, in unix seconds.
+    /// Expiry in Unix seconds.
     pub until: u64,
 }
 
-/// An account, the room where its nodes meet, and what is kept there.
+/// An account, the room where its nodes meet, and the value kept there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meeting {
@@ -299,18 +299,18 @@ pub struct Meeting {
     pub homeserver: String,
     /// The room.
     pub room: Room,
-    /// The account that the token is to be of; none: whose it is.
+    /// The expected account of the token; none: any.
     pub user: Option<String>,
-    /// Lets the program act for the account.
+    /// Gives the program access to the account.
     pub token: AccessToken,
-    /// What is kept in the room.
+    /// The value to keep in the room.
     pub keep: Option<Keep>,
-    /// Counts up when paths of this host have changed: all is tried anew at once.
+    /// Rises when paths of this host have changed: everything is retried at once.
     pub round: u64,
 }
 
 impl Meeting {
-    /// Whether it is within the bounds.
+    /// Returns whether it is within the bounds.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         let user = self.user.as_deref().unwrap_or_default();
@@ -318,16 +318,16 @@ impl Meeting {
     }
 }
 
-/// How it stands with the room.
+/// The state of the room.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomState {
-    /// Whether others find this node there, and it finds them.
+    /// Whether this node and other nodes find each other there.
     pub open: bool,
-    /// Values of others there that are good.
+    /// Valid values of other nodes there.
     pub values: usize,
-    /// What does not work.
+    /// The present problem.
     pub problem: Option<String>,
-    /// What was dropped, by reason.
+    /// Drops by reason.
     pub dropped: BTreeMap<String, u64>,
 }
 
@@ -335,11 +335,11 @@ pub struct RoomState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ToReach {
-    /// What to do with the DHT from now on; none: leave it.
+    /// The DHT's plan from now on; none: leave the DHT.
     Plan(Option<Plan>),
-    /// Where to meet from now on; none: nowhere.
+    /// The room from now on; none: leave it.
     Matrix(Option<Box<Meeting>>),
-    /// Why the connection ends.
+    /// The reason why the connection ends.
     Error(String),
 }
 
@@ -347,29 +347,29 @@ pub enum ToReach {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FromReach {
-    /// A value under this key, signed by it: as new as any that was found.
+    /// A value under this key, signed by it: the newest that was found.
     Seen {
-        /// Which key.
+        /// Its key.
         key: Key,
-        /// What is there.
+        /// The value.
         value: Value,
     },
-    /// It has changed.
+    /// The state of the DHT has changed.
     State(State),
-    /// A value that an account keeps in the room: as new as any.
+    /// The newest value that an account keeps in the room.
     Kept {
-        /// Which account.
+        /// Its account.
         account: String,
-        /// Under which name.
+        /// Its name.
         name: Key,
-        /// What is there.
+        /// The value.
         value: Value,
     },
-    /// It has changed.
+    /// The state of the room has changed.
     Room(RoomState),
 }
 
-/// What is signed of an item without salt (BEP 44).
+/// Returns the signed bytes of an item without salt (BEP 44).
 #[must_use]
 pub fn signed_bytes(sequence: i64, value: &[u8]) -> Vec<u8> {
     let mut bytes = format!("3:seqi{sequence}e1:v{}:", value.len()).into_bytes();

@@ -1,12 +1,12 @@
-//! Who no longer belongs to a network: signed statements that one key is not to be trusted any more.
+//! Expulsion from a network: signed statements that one key is not trusted any more.
 //!
 //! ```text
 //! network key --signs--> revocation of any key
 //! issuer      --signs--> revocation of a node or an invitation (its certificate lies inside)
 //! ```
 //!
-//! A revoked node is out; with a revoked invitation or issuer everyone whose membership stands on it, renewed or
-//! not ([`Member::is_expelled_by`]). A revocation is never taken back: who shall return gets a new key.
+//! Revoking a node expels it; revoking an invitation or issuer expels all that depend on it
+//! ([`Member::is_expelled_by`]). A revocation is final: a node needs a new key to return.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ const VERSION: u8 = 1;
 /// Longest revocation in bytes.
 pub const MAX_REVOCATION: usize = 1 + 32 + 32 + 8 + 8 + 2 + MAX_CERTIFICATE + 64;
 
-/// Why a revocation does not count.
+/// The reason why a revocation is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RevocationError {
     /// The bytes are not a revocation of this version.
@@ -35,7 +35,7 @@ pub enum RevocationError {
     /// Not signed by the key that it names.
     #[error("forged revocation")]
     Forged,
-    /// The certificate of the one who signed is not good.
+    /// The signer's certificate is not valid.
     #[error("revocation by nobody who may: {0}")]
     Signer(CertError),
     /// Neither the network's key nor the own one can be revoked.
@@ -43,7 +43,7 @@ pub enum RevocationError {
     Key,
 }
 
-/// A signed statement that a key is not to be trusted any more.
+/// A signed statement that a key is not trusted any more.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Revocation {
     network: NetworkId,
@@ -71,7 +71,7 @@ impl Revocation {
     ///
     /// # Errors
     ///
-    /// [`RevocationError::Signer`] if `secret` is not the issuer's, and those of [`Self::verify`].
+    /// [`RevocationError::Signer`] if `secret` is not the issuer's; as [`Self::verify`].
     pub fn by_issuer(
         issuer: &Certificate,
         secret: &SecretKey,
@@ -86,11 +86,11 @@ impl Revocation {
         Self::sign(network, key, (now, until), Some(issuer.clone()), secret)
     }
 
-    /// Revokes any key with that of the network. Times in Unix seconds.
+    /// Revokes any key with the network's key. Times in Unix seconds.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::verify`].
+    /// As [`Self::verify`].
     pub fn by_network(
         secret: &SecretKey,
         key: PeerId,
@@ -123,16 +123,16 @@ impl Revocation {
             issuer,
             bytes: w.into_vec(),
         };
-        // who may not revoke learns it here, and not from others
+        // a signer without the right gets the error here, not from other nodes
         revocation.verify(&network)?;
         Ok(revocation)
     }
 
-    /// Reads a revocation; who signed it is not checked here but by [`Revocation::verify`].
+    /// Decodes a revocation; [`Revocation::verify`] checks the signer.
     ///
     /// # Errors
     ///
-    /// Those of the format.
+    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_REVOCATION {
             return Err(WireError::Bad("length of the revocation"));
@@ -163,13 +163,13 @@ impl Revocation {
         })
     }
 
-    /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when it
-    /// was issued, and not about the network's key or that issuer's own. It stays good when that certificate
-    /// expires, and is kept for a day longer at most: an issuer cannot fill the room for revocations for ever.
+    /// Verifies that it counts in `network`: signed by its key, or by an issuer with a certificate
+    /// valid then, and not about the network's key or that issuer's own. It is kept at most a day
+    /// longer than that certificate: an issuer cannot fill the room for ever.
     ///
     /// # Errors
     ///
-    /// It is of another network, forged, signed by one who may not, or about a key that cannot be revoked.
+    /// It is of another network, forged, by a wrong signer, or about a key that cannot be revoked.
     pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
         if self.network != *network {
             return Err(RevocationError::OtherNetwork);
@@ -206,37 +206,37 @@ impl Revocation {
             .map_or(self.network, Certificate::subject)
     }
 
-    /// The revoked key: a node's, an invitation's, or (by the network) an issuer's.
+    /// Returns the revoked key: a node's, an invitation's, or (by the network) an issuer's.
     #[must_use]
     pub fn key(&self) -> PeerId {
         self.key
     }
 
-    /// When it was signed, Unix seconds.
+    /// Returns when it was signed, in Unix seconds.
     #[must_use]
     pub fn issued(&self) -> u64 {
         self.issued
     }
 
-    /// How long it must be kept, Unix seconds: then no chain that stands on the key can be valid.
+    /// Returns until when it must be kept, in Unix seconds: no chain on the key is valid then.
     #[must_use]
     pub fn until(&self) -> u64 {
         self.until
     }
 
-    /// Whether the network's own key signed it: then it may be about an issuer.
+    /// Returns whether the network's key signed it: then it may be about an issuer.
     #[must_use]
     pub fn is_by_network(&self) -> bool {
         self.issuer.is_none()
     }
 
-    /// Whether `member` is out by it.
+    /// Returns whether it expels `member`.
     #[must_use]
     pub fn expels(&self, member: &Member) -> bool {
         member.is_expelled_by(&self.key, self.is_by_network())
     }
 
-    /// The signed bytes, at most [`MAX_REVOCATION`].
+    /// Returns the signed bytes, at most [`MAX_REVOCATION`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -258,7 +258,7 @@ mod tests {
         SecretKey::from_seed(&[seed; 32])
     }
 
-    /// Of the network whose key is `key(1)`, for the issuer `key(2)`.
+    /// Returns a certificate of the network of `key(1)`, for the issuer `key(2)`.
     fn certificate(kind: Kind) -> Certificate {
         let grant = Grant::new("", (NOW, NOW + YEAR));
         Certificate::sign(kind, key(1).peer_id(), key(2).peer_id(), grant, &key(1)).unwrap()
@@ -308,7 +308,7 @@ mod tests {
             Revocation::by_issuer(&certificate(Kind::Issuer), &key(3), node, NOW, NOW),
             Err(RevocationError::Signer(CertError::Order))
         );
-        // a stranger with an issuer certificate of his own making
+        // an unknown signer with an issuer certificate of his own making
         let forged = Certificate::sign(
             Kind::Issuer,
             key(1).peer_id(),

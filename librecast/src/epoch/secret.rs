@@ -1,4 +1,4 @@
-//! The secret of an epoch, by itself: tokens carry it, and tokens know nothing else of epochs.
+//! The secret of an epoch, apart from it: tokens carry only the secret.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 pub struct EpochSecret(Zeroizing<[u8; 32]>);
 
 impl EpochSecret {
-    /// These bytes.
+    /// Wraps these bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
