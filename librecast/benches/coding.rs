@@ -40,7 +40,7 @@ fn encode(criterion: &mut Criterion) {
     }
 }
 
-/// Symbols that arrive when `lost` percent of the source symbols do not.
+/// Returns the symbols that arrive if `lost` percent of the source symbols do not.
 fn received(lost: u32) -> Vec<(u32, Vec<u8>)> {
     let mut encoder = Encoder::new(block()).unwrap();
     let symbols = encoder.symbols();

@@ -1,4 +1,4 @@
-//! Says a line to a program on another node, and prints what it answers: `stream_echo NODE PROTOCOL LINE`.
+//! Sends a line to a program on another node and prints its answer: arguments NODE PROTOCOL LINE.
 
 use std::io::{Write, copy, stdout};
 

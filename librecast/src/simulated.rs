@@ -1,14 +1,14 @@
-//! A network in memory and on virtual time, for tests and simulators: what is sent comes late, out of order, twice or
-//! not at all. The seed decides.
+//! A network in memory and virtual time, for tests and simulators: it delays, reorders, duplicates
+//! and loses datagrams. The seed decides.
 //!
 //! ```text
 //!   send ──► loss ──► duplicates ──► delay, jitter ──► cut? ──► poll
 //!   post ─────────────────────────────────────────────────────► poll
 //! ```
 //!
-//! Time is whatever the test counts it in: an `Instant`, or the `Duration` since the beginning. A [`Bottleneck`] stands
-//! before `send` where a test wants one: what is through then is sent then. A [`Kernel`] joins groups at a host, a
-//! [`Firewall`] stands before it.
+//! Time is any type of the test: an `Instant`, or the `Duration` since the beginning. A
+//! [`Bottleneck`] may precede `send`, which then takes its output times. A [`Kernel`] joins groups
+//! at a host, a [`Firewall`] protects it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Add, Sub};
@@ -27,7 +27,7 @@ pub trait Time: Copy + Ord + Add<Duration, Output = Self> + Sub<Output = Duratio
 
 impl<T: Copy + Ord + Add<Duration, Output = T> + Sub<Output = Duration>> Time for T {}
 
-/// What will happen, by time; what happens at one moment in the order in which it was put in.
+/// Future events by time; those of one moment in order of insertion.
 #[derive(Debug)]
 pub struct Queue<T, E> {
     events: BTreeMap<(T, u64), E>,
@@ -44,19 +44,19 @@ impl<T, E> Default for Queue<T, E> {
 }
 
 impl<T: Copy + Ord, E> Queue<T, E> {
-    /// At `at`, `event` happens.
+    /// Adds an event at `at`.
     pub fn push(&mut self, at: T, event: E) {
         self.number += 1;
         self.events.insert((at, self.number), event);
     }
 
-    /// When the next event happens.
+    /// Returns the time of the next event.
     #[must_use]
     pub fn next_at(&self) -> Option<T> {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next event that happens until `now`, and when it does.
+    /// Takes the next event up to `now`, with its time.
     pub fn pop(&mut self, now: T) -> Option<(T, E)> {
         let first = self.events.first_entry()?;
         let (at, _) = *first.key();
@@ -64,26 +64,26 @@ impl<T: Copy + Ord, E> Queue<T, E> {
     }
 }
 
-/// What happens to datagrams on their way.
+/// The effect of a path on datagrams.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Path {
-    /// How long each takes at least.
+    /// Least transit time.
     pub delay: Duration,
-    /// Up to so much longer, evenly: what is sent later may come earlier.
+    /// Most additional transit time, uniform: datagrams may overtake.
     pub jitter: Duration,
-    /// Probability that one gets lost, 0 to 1.
+    /// Probability of a loss, 0 to 1.
     pub loss: f64,
-    /// Probability that one that is not lost comes twice, 0 to 1.
+    /// Probability of a duplicate, if not lost, 0 to 1.
     pub duplicates: f64,
 }
 
 impl Path {
-    /// How long a datagram takes that is not lost.
+    /// Draws the transit time of a datagram.
     fn takes(&self, random: &mut Random) -> Duration {
         self.delay + self.jitter.mul_f64(random.unit())
     }
 
-    /// How often a datagram comes.
+    /// Draws the number of copies of a datagram.
     fn copies(&self, random: &mut Random) -> usize {
         if random.chance(self.loss) {
             return 0;
@@ -92,22 +92,22 @@ impl Path {
     }
 }
 
-/// Hosts of type `N`, and payloads of type `P` on their way between them.
+/// Hosts of type `N`, and payloads of type `P` between them.
 #[derive(Debug)]
 pub struct Network<T, N, P> {
-    /// What happens to what is sent from now on.
+    /// The path of later datagrams.
     pub path: Path,
-    /// Pairs of hosts between which nothing passes, in either direction.
+    /// Pairs of hosts that are cut off, in both directions.
     pub cut: BTreeSet<(N, N)>,
-    /// All that is random.
+    /// The source of all randomness.
     pub random: Random,
     on_the_way: Queue<T, (Option<(N, N)>, P)>,
-    /// When the last payload in order arrives.
+    /// Arrival of the last payload in order.
     in_order: BTreeMap<(N, N), T>,
 }
 
 impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
-    /// A network of one path between all hosts.
+    /// Makes a network of one path between all hosts.
     #[must_use]
     pub fn new(path: Path, seed: u64) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
         }
     }
 
-    /// A datagram leaves `from` at `at`. Returns how often it comes, if the hosts are not cut off from each other by then.
+    /// Sends a datagram at `at`. Returns the number of copies: they arrive unless the link is cut.
     pub fn send(&mut self, from: N, to: N, payload: P, at: T) -> usize {
         let copies = self.path.copies(&mut self.random);
         for _ in 0..copies {
@@ -130,7 +130,7 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
         copies
     }
 
-    /// A piece of a reliable stream leaves `from` at `at`: it comes once, after all that was sent before it.
+    /// Sends a piece of a reliable stream at `at`: it arrives once, after all sent before it.
     pub fn send_in_order(&mut self, from: N, to: N, payload: P, at: T) {
         let arrives = at + self.path.takes(&mut self.random);
         let last = self.in_order.entry((from, to)).or_insert(arrives);
@@ -138,12 +138,12 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
         self.on_the_way.push(*last, (Some((from, to)), payload));
     }
 
-    /// Something comes at `at` for certain: it takes another way, or is no message at all.
+    /// Delivers a payload at `at` for certain: by another path, or as a local event.
     pub fn post(&mut self, payload: P, at: T) {
         self.on_the_way.push(at, (None, payload));
     }
 
-    /// What comes next, of all that has come by `now`.
+    /// Returns the next payload that has arrived by `now`.
     pub fn poll(&mut self, now: T) -> Option<P> {
         loop {
             let (_, (ends, payload)) = self.on_the_way.pop(now)?;
@@ -153,7 +153,7 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
         }
     }
 
-    /// When the next payload comes.
+    /// Returns the next arrival.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<T> {
         self.on_the_way.next_at()
@@ -164,19 +164,19 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
     }
 }
 
-/// A link of a rate, with a queue in front of it.
+/// A link of a rate, with a queue before it.
 #[derive(Debug, Clone, Copy)]
 pub struct Bottleneck<T> {
     /// Bits per second.
     pub rate: f64,
-    /// How long the queue takes to empty when it is full.
+    /// Time in which the full queue empties.
     pub queue: Duration,
     /// When the queue is empty.
     free_at: T,
 }
 
 impl<T: Time> Bottleneck<T> {
-    /// An idle link.
+    /// Makes an idle link.
     pub fn new(rate: f64, queue: Duration, now: T) -> Self {
         Self {
             rate,
@@ -185,12 +185,12 @@ impl<T: Time> Bottleneck<T> {
         }
     }
 
-    /// How long the queue takes to empty.
+    /// Returns the time in which the queue empties.
     pub fn wait(&self, now: T) -> Duration {
         self.free_at.max(now) - now
     }
 
-    /// When so many bytes, which come now, are through; none if the queue is full.
+    /// Sends `bytes` at `now`; returns when they are through, none if the queue is full.
     pub fn pass(&mut self, bytes: usize, now: T) -> Option<T> {
         if self.wait(now) > self.queue {
             return None;
@@ -207,7 +207,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// What comes of so many datagrams, one a millisecond: which, in order.
+    /// Sends `count` datagrams, one a millisecond; returns those that arrive, in order.
     fn carried(path: Path, seed: u64, count: u32) -> Vec<u32> {
         let mut network = Network::new(path, seed);
         (0..count).for_each(|n| {
@@ -258,7 +258,7 @@ mod tests {
         assert!((18_600..19_200).contains(&came.len()), "{}", came.len());
         let different: BTreeSet<_> = came.iter().collect();
         assert!((17_850..18_150).contains(&different.len()));
-        // overtaken, by no more than the jitter allows
+        // reordered, by no more than the jitter allows
         assert!(!came.is_sorted());
         assert!(came.windows(2).all(|two| two[1] + 5 >= two[0]));
     }

@@ -1,7 +1,7 @@
-//! Multicast sockets and the interfaces they work on.
+//! Multicast sockets and their interfaces.
 //!
-//! [`SendSocket`] is connected to a group: the kernel gives it no packet from anyone, and it is no listening
-//! socket. [`ReceiveSockets`] hold any number of memberships, on as many sockets as the kernel needs for them.
+//! [`SendSocket`] is connected to a group: it receives nothing, and is no listening socket.
+//! [`ReceiveSockets`] have any number of memberships, on as many sockets as the kernel needs.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -21,11 +21,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::inet6;
 pub use crate::interface::Interface;
 
-/// All interfaces of this network namespace, by index.
+/// Returns all interfaces of this network namespace, by index.
 ///
 /// # Errors
 ///
-/// The system tells them neither over netlink nor in /proc.
+/// The system provides them neither over netlink nor in /proc.
 pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     let entries = match getifaddrs() {
         Err(nix::Error::EAFNOSUPPORT) => return inet6::interfaces(),
@@ -50,25 +50,25 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
         .collect())
 }
 
-/// The interfaces that multicast programs use: up, multicast-capable, and named in `only` unless that is empty.
+/// Returns the interfaces for multicast: up, capable, and named in `only` unless that is empty.
 ///
 /// # Errors
 ///
-/// Those of [`interfaces`].
+/// As [`interfaces`].
 pub fn multicast_interfaces(only: &[String]) -> io::Result<BTreeMap<u32, Interface>> {
     let mut all = interfaces()?;
     all.retain(|_, i| i.up && i.multicast && (only.is_empty() || only.contains(&i.name)));
     Ok(all)
 }
 
-/// Asks for a receive buffer of `bytes`: beyond the system's limit where permitted, else up to it.
+/// Sets a receive buffer of `bytes`: beyond the system's limit if permitted, else up to it.
 pub(crate) fn enlarge_receive_buffer(socket: &Socket, bytes: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
         let _ = socket.set_recv_buffer_size(bytes);
     }
 }
 
-/// Sends to groups out of one interface, and cannot receive.
+/// A socket that sends to groups on one interface, and cannot receive.
 #[derive(Debug)]
 pub struct SendSocket {
     socket: Socket,
@@ -77,8 +77,8 @@ pub struct SendSocket {
 }
 
 impl SendSocket {
-    /// A socket connected to `group`, port `port`, on `interface`. [`send`](Self::send) reaches other groups
-    /// as well.
+    /// Opens a socket connected to `group`, port `port`, on `interface`. [`send`](Self::send)
+    /// reaches other groups as well.
     ///
     /// # Errors
     ///
@@ -88,9 +88,9 @@ impl SendSocket {
         socket.set_only_v6(true)?;
         socket.set_multicast_if_v6(interface)?;
         socket.set_multicast_hops_v6(hop_limit.into())?;
-        // no group's packets, not even those of groups that other programs here have joined
+        // no group's packets, not even of groups that other programs here have joined
         socket.set_multicast_all_v6(false)?;
-        // sending waits for the interface's queue, so that nothing is lost at home, but not for ever
+        // waits for the interface's queue, so that it drops nothing, but not for ever
         socket.set_write_timeout(Some(Duration::from_millis(200)))?;
         socket.connect(&SockAddr::from(SocketAddrV6::new(
             group, port, 0, interface,
@@ -102,11 +102,11 @@ impl SendSocket {
         })
     }
 
-    /// The address that datagrams of this socket come from.
+    /// Returns the source address of its datagrams.
     ///
     /// # Errors
     ///
-    /// The system does not tell.
+    /// The system does not provide it.
     pub fn source(&self) -> io::Result<Ipv6Addr> {
         let local = self.socket.local_addr()?;
         let local = local.as_socket_ipv6();
@@ -115,7 +115,7 @@ impl SendSocket {
             .ok_or_else(|| io::Error::other("no address of IPv6"))
     }
 
-    /// Sends `packets`, datagrams of `size` bytes one after the other (the last may be shorter), to `group`.
+    /// Sends `packets`, datagrams of `size` bytes in a row (the last may be shorter), to `group`.
     pub fn send(&self, group: Ipv6Addr, packets: &[u8], size: usize) -> io::Result<()> {
         let to = SockaddrIn6::from(SocketAddrV6::new(group, self.port, 0, self.interface));
         let fd = self.socket.as_raw_fd();
@@ -125,7 +125,7 @@ impl SendSocket {
             let control = [ControlMessage::UdpGsoSegments(&segment)];
             let parts = [IoSlice::new(packets)];
             match sendmsg(fd, &parts, &control, MsgFlags::empty(), Some(&to)) {
-                // an interface or kernel that cannot segment: one by one
+                // an interface or kernel without segmentation: one by one
                 Err(nix::Error::EIO | nix::Error::EINVAL | nix::Error::EMSGSIZE) => {}
                 other => return other.map(drop).map_err(Into::into),
             }
@@ -143,39 +143,39 @@ impl SendSocket {
     }
 }
 
-/// A datagram that came to a group.
+/// A datagram to a group.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
     /// Source address of the datagram.
     pub source: Ipv6Addr,
-    /// The group it was sent to.
+    /// The destination group.
     pub group: Ipv6Addr,
-    /// Index of the interface it came in by.
+    /// Index of the ingress interface.
     pub interface: u32,
     /// UDP payload.
     pub payload: &'a [u8],
 }
 
-/// Datagrams the kernel may hand over at once with UDP_GRO.
+/// Most bytes of datagrams that the kernel merges with UDP_GRO.
 const RECEIVE_BATCH: usize = 65_536;
-/// What waits while the program does something else.
+/// Bytes that may wait while the program is busy.
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// Sockets one program may hold for its memberships.
+/// Sockets of one program for its memberships.
 const MAX_SOCKETS: usize = 64;
 
-/// Memberships in groups, and the datagrams that come to them on one port.
+/// Memberships in groups, and received datagrams on one port.
 #[derive(Debug)]
 pub struct ReceiveSockets {
     port: u16,
     sockets: Vec<Socket>,
-    /// Which socket holds a membership.
+    /// The socket of each membership.
     members: BTreeMap<(u32, Ipv6Addr), usize>,
     buffer: Vec<u8>,
     control: Vec<u8>,
 }
 
 impl ReceiveSockets {
-    /// Sockets bound to `port`, without any membership.
+    /// Opens sockets bound to `port`, without memberships.
     pub fn open(port: u16) -> io::Result<Self> {
         Ok(Self {
             port,
@@ -186,18 +186,18 @@ impl ReceiveSockets {
         })
     }
 
-    /// Joins `group` on `interface`; a membership that is held already stays.
+    /// Joins `group` on `interface`; an existing membership stays.
     ///
     /// # Errors
     ///
-    /// The interface does not exist, or as many sockets are full as there may be.
+    /// The interface does not exist, or all permitted sockets are full.
     pub fn join(&mut self, group: Ipv6Addr, interface: u32) -> io::Result<()> {
         if self.members.contains_key(&(interface, group)) {
             return Ok(());
         }
         let mut at = self.sockets.len() - 1;
         let mut result = self.sockets[at].join_multicast_v6(&group, interface);
-        // the socket's share of option memory is used up: the next one has its own
+        // the socket's option memory is used up: the next one has its own
         if let Err(e) = &result
             && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
             && self.sockets.len() < MAX_SOCKETS
@@ -219,20 +219,20 @@ impl ReceiveSockets {
         }
     }
 
-    /// How many memberships are held.
+    /// Returns the number of memberships.
     #[must_use]
     pub fn memberships(&self) -> usize {
         self.members.len()
     }
 
-    /// To wait on with poll(2). The set grows with the memberships.
+    /// Returns the descriptors for poll(2). The set grows with the memberships.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
     }
 
-    /// Hands waiting datagrams to `take`, at most about a thousand; true if there may be more.
+    /// Passes waiting datagrams to `take`, at most about a thousand; true if there may be more.
     pub fn receive(&mut self, mut take: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
-        /// Most calls of the kernel for each socket in one turn.
+        /// Most system calls for each socket in one turn.
         const TURNS: usize = 64;
         let mut more = false;
         for socket in &self.sockets {
@@ -252,11 +252,11 @@ fn receive_socket(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_only_v6(true)?;
     socket.set_reuse_address(true)?;
-    // only what this socket has joined itself
+    // only groups that this socket has joined itself
     socket.set_multicast_all_v6(false)?;
     socket.set_nonblocking(true)?;
     setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-    // an old kernel without it gives datagrams one by one
+    // old kernels return datagrams one by one
     let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
     enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
     socket.bind(&SockAddr::from(SocketAddrV6::new(
@@ -268,7 +268,7 @@ fn receive_socket(port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// One read, which may bring many datagrams of one sender; false if there was nothing.
+/// Makes one read, of one or many datagrams of one sender; false if there was nothing.
 fn receive_one(
     socket: &Socket,
     buffer: &mut [u8],
@@ -301,7 +301,7 @@ fn receive_one(
         return Ok(true);
     };
     let group = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-    // the port is open to unicast too; nobody who is not on the way of the group has a say
+    // the port is open to unicast too, which any host could send
     if !group.is_multicast() || bytes == 0 {
         return Ok(true);
     }

@@ -1,7 +1,7 @@
-//! Streams and datagrams to a program on another node, by its name or PeerId: encrypted from end to end, wherever that node is.
+//! Streams and datagrams to a program on another node, by name or PeerId, encrypted end to end.
 //!
-//! The program for streams of this host, which `lcroute serve` and `lcroute connect` start where no service runs it, answers on a
-//! Unix socket. This module says what is said there (docs/protocol.md, "Streams"): any language with Unix sockets can do the same.
+//! The stream daemon of this host (a service, or started by `lcroute serve` and `lcroute connect`)
+//! answers on a Unix socket, in the protocol of docs/protocol.md, "Streams".
 //!
 //! ```no_run
 //! use std::io::{Read, Write};
@@ -34,48 +34,48 @@ use crate::announce::{control_sockets, socket_beside};
 use crate::id::PeerId;
 pub use crate::protocol_name::{BadProtocolName, MAX_PROTOCOL_NAME, ProtocolName};
 
-/// What a program for streams counts, it says within so long.
+/// Time within which the stream daemon answers a status request.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest line of JSON, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// Where the program for streams answers, beside this control socket.
+/// Returns the stream daemon's socket beside this control socket.
 #[must_use]
 pub fn socket_of(control: &Path) -> PathBuf {
     socket_beside(control, "streams")
 }
 
-/// Why there is no stream.
+/// The reason why there is no stream, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The request cannot be read, or makes no sense.
     BadRequest,
-    /// The node is not known, away, has no program for streams, or does not answer.
+    /// The node is unknown, away, without stream daemon, or silent.
     Unreachable,
-    /// The node does not allow this one to speak any of the protocols.
+    /// The node does not allow this one any of the protocols.
     Refused,
     /// The nodes have no protocol in common.
     NoneCommon,
-    /// What serves the protocol there cannot be reached, or there are too many streams.
+    /// The protocol's program there cannot be reached, or there are too many streams.
     Unavailable,
 }
 
-/// Why there is no stream.
+/// The reason why there is no stream.
 #[derive(Debug, Error)]
 pub enum StreamError {
-    /// No program for streams answers on this host.
+    /// No stream daemon answers on this host.
     #[error(
         "{0}: {1}: no program for streams answers here: systemctl enable --now lcroute-streams.socket, or `lcroute streams`"
     )]
     NoProgram(PathBuf, io::Error),
-    /// It says why not.
+    /// The stream daemon refuses.
     #[error("{1}")]
     Refused(Reason, String),
-    /// What it says is not understood.
+    /// The daemon's answer cannot be decoded.
     #[error("the program for streams answers something else: {0}")]
     Answer(String),
-    /// The connection to it broke.
+    /// The connection to the daemon broke.
     #[error("the program for streams: {0}")]
     Io(#[from] io::Error),
 }
@@ -89,60 +89,60 @@ pub struct Peer {
     pub name: String,
     /// Labels of its node's certificate.
     pub labels: BTreeMap<String, String>,
-    /// What both speak.
+    /// The protocol.
     pub protocol: ProtocolName,
-    /// The stream's number on this host, where this host has opened it.
+    /// The stream's number on this host, if this host opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<u64>,
-    /// The longest datagram in bytes, where both send datagrams.
+    /// The longest datagram in bytes, if the protocol is of datagrams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datagram_bytes: Option<usize>,
 }
 
-/// What is asked on the socket, one JSON object a line.
+/// A request on the socket, one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// From the answer on this connection is the stream.
+    /// Opens a stream, which follows the answer on this connection.
     Connect {
         /// A name, a PeerId or an address.
         node: String,
-        /// What this program speaks, what it likes best first.
+        /// This program's protocols, the preferred first.
         protocols: Vec<ProtocolName>,
-        /// Datagrams are wanted: with the answer comes a descriptor, a socket that keeps them apart (SOCK_SEQPACKET).
+        /// Requests datagrams: the answer carries the descriptor of a SOCK_SEQPACKET socket.
         #[serde(default)]
         datagrams: bool,
     },
-    /// These protocols are served as long as this connection lasts.
+    /// Serves these protocols while this connection lasts.
     Serve {
-        /// What this program speaks, what it likes best first.
+        /// This program's protocols, the preferred first.
         protocols: Vec<ProtocolName>,
-        /// Where streams go: `unix:PATH`, `ADDR:PORT`, or nowhere: then each comes over this connection, as a descriptor.
+        /// Target of streams: `unix:PATH`, `ADDR:PORT`; none: as descriptors over this connection.
         #[serde(default)]
         to: Option<String>,
-        /// Which nodes may: names, PeerIds, `label:KEY=VALUE`.
+        /// Permitted nodes: names, PeerIds, `label:KEY=VALUE`.
         #[serde(default)]
         allow: Vec<String>,
-        /// All members may.
+        /// Permits all members.
         #[serde(default)]
         allow_all: bool,
-        /// A Unix socket is told who comes, by a line of JSON before the stream.
+        /// Sends a Unix socket target a line of JSON with the peer before each stream.
         #[serde(default = "yes")]
         header: bool,
-        /// Datagrams are taken, not streams: descriptors are of sockets that keep them apart (SOCK_SEQPACKET).
+        /// Accepts datagrams, not streams: descriptors are SOCK_SEQPACKET sockets.
         #[serde(default)]
         datagrams: bool,
-        /// Each stream is a command's: beside it comes a second descriptor, on which this program reports how it ended ([`Report`]).
+        /// Each stream is a command's: a second descriptor takes its [`Report`].
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         reports: bool,
     },
-    /// Answered when the stream of this number has ended: [`End`]. A program that closes the connection before has given the stream
-    /// up: it breaks off.
+    /// Answered with [`End`] when this stream has ended. A program that closes the connection
+    /// before aborts the stream.
     End {
-        /// The number that `connect` was told.
+        /// The number in the answer to `connect`.
         stream: u64,
     },
-    /// What there is: [`Status`].
+    /// Requests [`Status`].
     Status,
 }
 
@@ -150,60 +150,60 @@ fn yes() -> bool {
     true
 }
 
-/// The answer, or what comes on a connection that serves.
+/// The answer, or a message on a serving connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Answer<T> {
-    /// As asked.
+    /// Success.
     Ok {
-        /// What was asked for.
+        /// The result.
         ok: T,
     },
-    /// Why not.
+    /// A refusal.
     Error {
-        /// In words.
+        /// The reason, in words.
         error: String,
-        /// In one.
+        /// The reason, as a code.
         reason: Reason,
     },
 }
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// Both sides have sent all.
     Finished,
-    /// It broke off.
+    /// The stream was aborted.
     Reset,
-    /// The command at the other side has ended with this exit code, and all that it wrote has come.
+    /// The command at the other side exited with this code, and all its output has arrived.
     Exited(u8),
-    /// The command at the other side was ended by this signal, and all that it wrote before has come.
+    /// This signal killed the command at the other side, and all its output before has arrived.
     Killed(u8),
 }
 
-/// What the program for streams counts.
+/// The stream daemon's counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Nodes with which there is a connection.
+    /// Nodes with a connection.
     pub connections: usize,
-    /// Streams that are open, in both directions.
+    /// Open streams, in both directions.
     pub streams: usize,
-    /// Protocols that are served here.
+    /// Protocols served here.
     pub serving: Vec<ProtocolName>,
-    /// Streams that were opened from here so far.
+    /// Streams opened from here.
     pub opened: u64,
-    /// Streams that came from others so far.
+    /// Streams accepted from other nodes.
     pub accepted: u64,
-    /// Bytes that streams brought here.
+    /// Bytes received over streams.
     pub rx_bytes: u64,
-    /// Bytes that streams took from here.
+    /// Bytes sent over streams.
     pub tx_bytes: u64,
-    /// Connections and streams that were refused, by reason.
+    /// Refused connections and streams, by reason.
     pub refused: BTreeMap<String, u64>,
 }
 
-/// An open stream: what one side writes the other reads, in order and whole.
+/// An open stream: bytes in order, in both directions.
 #[derive(Debug)]
 pub struct Stream {
     socket: UnixStream,
@@ -211,13 +211,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Who is at the other end, and what both speak.
+    /// Returns the peer, with the protocol.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Nothing more is written; reading goes on. The other side reads an end.
+    /// Ends writing; reading continues. The other side reads an end.
     ///
     /// # Errors
     /// The stream is over.
@@ -225,7 +225,7 @@ impl Stream {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// A second handle: one thread reads while another writes.
+    /// Returns a second handle: one thread can read while another writes.
     ///
     /// # Errors
     /// There are too many open files.
@@ -265,18 +265,18 @@ impl From<Stream> for OwnedFd {
     }
 }
 
-/// Opens a stream to a program on `node`, its name, PeerId or address, in the first protocol that the other side likes of these.
+/// Opens a stream to a program on `node`: in the first protocol of the other side's preference.
 ///
 /// # Errors
-/// [`StreamError`] says why not.
+/// See [`StreamError`].
 pub fn connect(node: &str, protocols: &[ProtocolName]) -> Result<Stream, StreamError> {
     connect_at(&default_socket(), node, protocols)
 }
 
-/// The same by the program for streams at this socket.
+/// The same over the stream daemon at this socket.
 ///
 /// # Errors
-/// [`StreamError`] says why not.
+/// See [`StreamError`].
 pub fn connect_at(
     socket: &Path,
     node: &str,
@@ -291,49 +291,49 @@ pub fn connect_at(
     Ok(Stream { socket, peer })
 }
 
-/// Waits until the stream of this number has ended, and says how.
+/// Waits for the end of the stream of this number.
 ///
 /// # Errors
-/// [`StreamError`] says why not.
+/// See [`StreamError`].
 pub fn end_of(socket: &Path, stream: u64) -> Result<End, StreamError> {
     Ending::of(socket, stream)?.wait()
 }
 
-/// The end of a stream that goes on. If this is dropped before the end, or the stream is, the stream breaks off.
+/// The future end of a stream. Dropping it, or the stream, before the end aborts the stream.
 #[derive(Debug)]
 pub struct Ending {
     socket: UnixStream,
 }
 
 impl Ending {
-    /// Asks for the end of the stream of this number.
+    /// Requests the end of the stream of this number.
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn of(socket: &Path, stream: u64) -> Result<Self, StreamError> {
         let socket = send_request(socket, &Request::End { stream })?;
         Ok(Self { socket })
     }
 
-    /// Waits until the stream has ended, and says how.
+    /// Waits for the end of the stream.
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn wait(&self) -> Result<End, StreamError> {
         read_answer(&mut &self.socket)
     }
 
-    /// Breaks the stream off: the other side does not take it for whole.
+    /// Aborts the stream: the other side does not take it for whole.
     pub fn give_up(&self) {
-        // it may be over already
+        // it may have ended already
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
-/// What the program for streams at this socket counts.
+/// Returns the counters of the stream daemon at this socket.
 ///
 /// # Errors
-/// [`StreamError`] says why not.
+/// See [`StreamError`].
 pub fn status(socket: &Path) -> Result<Status, StreamError> {
     let mut socket = send_request(socket, &Request::Status)?;
     socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
@@ -346,7 +346,7 @@ impl AsFd for Ending {
     }
 }
 
-/// Which nodes may speak with a program; nobody by default.
+/// Nodes that may open streams to a program; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Names, PeerIds, `label:KEY=VALUE`.
@@ -355,25 +355,25 @@ pub struct Allowed {
     pub all: bool,
 }
 
-/// Takes streams in some protocols, as long as it lives.
+/// Accepts streams in some protocols, until it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixStream,
 }
 
 impl Listener {
-    /// Serves these protocols, what it likes best first, to those who may.
+    /// Serves these protocols, the preferred first, to permitted nodes.
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn bind(protocols: &[ProtocolName], allowed: &Allowed) -> Result<Self, StreamError> {
         Self::bind_at(&default_socket(), protocols, allowed)
     }
 
-    /// The same by the program for streams at this socket.
+    /// The same over the stream daemon at this socket.
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn bind_at(
         socket: &Path,
         protocols: &[ProtocolName],
@@ -382,11 +382,11 @@ impl Listener {
         Self::serve(socket, protocols, allowed, (false, false))
     }
 
-    /// The same for commands, whose ends are reported: [`Self::accept_command`]. A program for streams of an earlier version hears no
-    /// reports.
+    /// The same for commands with reports of their ends: [`Self::accept_command`]. Stream daemons
+    /// of earlier versions take no reports.
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn bind_commands_at(
         socket: &Path,
         protocols: &[ProtocolName],
@@ -400,10 +400,10 @@ impl Listener {
         }
     }
 
-    /// Takes datagrams in these protocols: [`Self::accept_datagrams`].
+    /// Accepts datagrams in these protocols: [`Self::accept_datagrams`].
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn bind_datagrams(
         protocols: &[ProtocolName],
         allowed: &Allowed,
@@ -430,10 +430,10 @@ impl Listener {
         Ok(Self { socket })
     }
 
-    /// The next program that sends datagrams; waits for it.
+    /// Waits for the next peer with datagrams.
     ///
     /// # Errors
-    /// The program for streams has gone.
+    /// The stream daemon is gone.
     pub fn accept_datagrams(&self) -> Result<Datagrams, StreamError> {
         let (peer, mut sockets) = receive_line(&self.socket)?;
         let peer = serde_json::from_slice(&peer);
@@ -443,18 +443,18 @@ impl Listener {
         }
     }
 
-    /// The next stream; waits for it.
+    /// Waits for the next stream.
     ///
     /// # Errors
-    /// The program for streams has gone.
+    /// The stream daemon is gone.
     pub fn accept(&self) -> Result<Stream, StreamError> {
         Ok(self.accept_command()?.0)
     }
 
-    /// The next stream, and where to report how its command has ended; waits for it.
+    /// Waits for the next stream; returns it with the report for its command.
     ///
     /// # Errors
-    /// The program for streams has gone.
+    /// The stream daemon is gone.
     pub fn accept_command(&self) -> Result<(Stream, Option<Report>), StreamError> {
         let (text, sockets) = receive_line(&self.socket)?;
         let mut sockets = sockets.into_iter();
@@ -475,34 +475,35 @@ impl Listener {
     }
 }
 
-/// Where a program that serves commands reports how one ended. Dropped without a report, the stream breaks off.
+/// The report of a command's end. Dropping it without a report aborts the stream.
 #[derive(Debug)]
 pub struct Report {
     socket: UnixStream,
 }
 
 impl Report {
-    /// The command has ended so: [`End::Exited`] or [`End::Killed`]. To be reported before the command's end of the stream is closed.
+    /// Reports [`End::Exited`] or [`End::Killed`], before the command's end of the stream is
+    /// closed.
     ///
     /// # Errors
-    /// The stream is over.
+    /// The stream has ended.
     pub fn ended(&self, end: End) -> io::Result<()> {
         self.say(end)?;
-        // a thread that waits in `broke_off` ends
+        // wakes a thread that waits in `broke_off`
         self.socket.shutdown(Shutdown::Both)
     }
 
-    /// Waits until the stream broke off, or is reported on; true if it broke off. The command's input may then be made to fail, until
-    /// this is answered by [`Self::passed_on`].
+    /// Waits for the stream's end; true if it was aborted. The command's input may then fail, until
+    /// [`Self::passed_on`] answers.
     #[must_use]
     pub fn broke_off(&self) -> bool {
         let line = read_line(&mut &self.socket);
         line.is_ok_and(|line| matches!(serde_json::from_slice(&line), Ok(End::Reset)))
     }
 
-    /// The command has been told that the stream broke off.
+    /// Confirms that the command knows of the abort.
     pub fn passed_on(&self) {
-        // nobody may wait for it any more
+        // the peer may be gone
         let _ = self.say(End::Reset);
     }
 
@@ -513,7 +514,7 @@ impl Report {
     }
 }
 
-/// Datagrams to and from a program on another node: each comes whole, once, or not at all.
+/// Datagrams to and from a program on another node: each arrives whole and once, or not at all.
 #[derive(Debug)]
 pub struct Datagrams {
     socket: OwnedFd,
@@ -521,10 +522,10 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Opens them to a program on `node`, as [`connect`] does a stream.
+    /// Opens datagrams to a program on `node`, as [`connect`] does a stream.
     ///
     /// # Errors
-    /// [`StreamError`] says why not.
+    /// See [`StreamError`].
     pub fn connect(node: &str, protocols: &[ProtocolName]) -> Result<Self, StreamError> {
         let request = Request::Connect {
             node: node.to_owned(),
@@ -541,13 +542,13 @@ impl Datagrams {
         }
     }
 
-    /// Who is at the other end, what both speak, and how long a datagram may be.
+    /// Returns the peer, with the protocol and the longest datagram.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Sends one of 1 to [`Peer::datagram_bytes`] bytes; longer ones are dropped on their way.
+    /// Sends a datagram of 1 to [`Peer::datagram_bytes`] bytes; longer ones are lost.
     ///
     /// # Errors
     /// The other side has ended.
@@ -556,16 +557,16 @@ impl Datagrams {
         Ok(send(self.socket.as_raw_fd(), datagram, flags)?)
     }
 
-    /// Waits for one; 0 once the other side has ended.
+    /// Waits for a datagram; 0 once the other side has ended.
     ///
     /// # Errors
-    /// The connection to the program for streams broke.
+    /// The connection to the stream daemon broke.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty())?)
     }
 }
 
-/// A line that was sent as one message, and the descriptors that came with it.
+/// Receives a line in one message, with its descriptors.
 fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamError> {
     let mut line = vec![0; MAX_LINE];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);
@@ -579,7 +580,7 @@ fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamEr
                     ControlMessageOwned::ScmRights(fds) => fds,
                     _ => Vec::new(),
                 });
-                // SAFETY: the kernel has just made these descriptors for this process, and nobody else has them
+                // SAFETY: the kernel has just made these descriptors for this process alone
                 let fds = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
                 break (message.bytes, fds.collect());
             }
@@ -594,7 +595,7 @@ fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamEr
     Ok((line, fds))
 }
 
-/// The socket of a user's own program if he has one, else that of the host.
+/// Returns the socket of a user's own stream daemon if it exists, else the host's.
 fn default_socket() -> PathBuf {
     let mut sockets = control_sockets().into_iter().map(|path| socket_of(&path));
     let first = sockets.next().unwrap_or_default();
@@ -604,7 +605,7 @@ fn default_socket() -> PathBuf {
     }
 }
 
-/// Asks, and gives the connection with nothing read from it but the answer.
+/// Sends a request; returns the connection, read up to the end of the answer.
 fn ask<T: for<'de> Deserialize<'de>>(
     path: &Path,
     request: &Request,
@@ -632,7 +633,7 @@ fn send_request(path: &Path, request: &Request) -> Result<UnixStream, StreamErro
     Ok(socket)
 }
 
-/// A line, and no byte of what follows.
+/// Reads a line, and no byte after it.
 fn read_line(socket: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -657,7 +658,7 @@ mod tests {
     use super::*;
     use crate::id::SecretKey;
 
-    /// A program for streams that answers one request, and then does as it is told.
+    /// A stream daemon that answers one request, and then runs `then`.
     fn program(
         answer: String,
         then: impl FnOnce(UnixStream) + Send + 'static,
@@ -756,7 +757,7 @@ mod tests {
             assert_eq!(end_of(&path, 7).unwrap(), expected);
         }
         let (_folder, path, told) = program(String::new(), |mut socket| {
-            // until it is given up
+            // until it is aborted
             assert_eq!(socket.read(&mut [0]).unwrap(), 0);
         });
         let ending = Ending::of(&path, 7).unwrap();

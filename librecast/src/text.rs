@@ -1,50 +1,50 @@
-//! One text form for what people hand on: a prefix that says what it is, and base58check (Bitcoin's alphabet, four bytes of
-//! double SHA-256).
+//! The text form of keys, tokens etc.: a prefix for the kind, and base58check (Bitcoin's alphabet,
+//! four bytes of double SHA-256).
 //!
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcg1 invitation to a group
-//! lch1 what holds a group   lcr1 station   lcb1 grant to cast for one   lcs1 session of Studio
+//! lch1 holding key of a group   lcr1 station   lcb1 casting grant   lcs1 session of Studio
 //! ```
 //!
-//! Public keys have a form of their own, that of libp2p ([`PeerId`](crate::id::PeerId)).
+//! Public keys have libp2p's form ([`PeerId`](crate::id::PeerId)).
 
 use std::fmt;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Characters that all prefixes have: two letters of the house, one of the kind, the version of the form.
+/// Characters of every prefix: two letters of the project, one of the kind, the version.
 const PREFIX_LENGTH: usize = 4;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
-/// Public keys begin so.
+/// Prefix of public keys.
 const PUBLIC_KEY: &str = "12D3KooW";
 
-/// What a text is.
+/// The kind of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextKind {
     /// An invitation to a network; a secret.
     Token,
-    /// 32 bytes that several hosts share; a secret.
+    /// A key of 32 bytes that several hosts share; a secret.
     SharedKey,
-    /// What vouches for an operator's key.
+    /// A certificate of an operator's key.
     OperatorCertificate,
-    /// A signed statement that a key is not to be trusted any more.
+    /// A signed statement that a key is not trusted any more.
     Revocation,
     /// An invitation to a group; a secret.
     GroupInvitation,
-    /// What holds a group without reading it; a secret.
+    /// A key that keeps a group's entries without reading them; a secret.
     HoldingKey,
-    /// What listens to a station.
+    /// A key that listens to a station.
     Station,
-    /// What lets another key cast for a station; a secret if that is private.
+    /// A grant for another key to cast for a station; a secret if that is private.
     CastingGrant,
-    /// What attends a session of Studio; a secret.
+    /// A key that attends a session of Studio; a secret.
     StudioSession,
 }
 
 impl TextKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 9] = [
         Self::Token,
         Self::SharedKey,
@@ -57,7 +57,7 @@ impl TextKind {
         Self::StudioSession,
     ];
 
-    /// How texts of this kind begin.
+    /// Returns the prefix of this kind.
     #[must_use]
     pub const fn prefix(self) -> &'static str {
         match self {
@@ -73,7 +73,8 @@ impl TextKind {
         }
     }
 
-    /// Whether who has such a text may more than others. A station's may be public; nothing of its text says so at a glance.
+    /// Returns whether such a text gives rights. A station may be public, which its prefix does not
+    /// show.
     #[must_use]
     pub const fn is_secret(self) -> bool {
         match self {
@@ -88,7 +89,7 @@ impl TextKind {
         }
     }
 
-    /// What a text says it is; it may be damaged all the same.
+    /// Returns the kind by the prefix; the text may be damaged.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let is_of = |kind: &Self| text.starts_with(kind.prefix());
@@ -113,15 +114,15 @@ impl fmt::Display for TextKind {
     }
 }
 
-/// Why a text is not what was asked for. It holds nothing of the text, which may be a secret.
+/// The reason why a text is not of the wanted kind. It has nothing of the text, a possible secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TextError {
     /// The text is of another kind.
     #[error("this is {found}, not {wanted}")]
     Other {
-        /// What it says it is.
+        /// The kind by the prefix.
         found: TextKind,
-        /// What was asked for.
+        /// The wanted kind.
         wanted: TextKind,
     },
     /// The text is a public key, or begins like one.
@@ -138,18 +139,18 @@ pub enum TextError {
     Damaged(TextKind),
 }
 
-/// Bytes as text of their kind.
+/// Encodes bytes as text of this kind.
 #[must_use]
 pub fn encode(kind: TextKind, bytes: &[u8]) -> Zeroizing<String> {
     let coded = Zeroizing::new(bs58::encode(bytes).with_check().into_string());
-    // with room for the end of a line: a text that grows leaves a copy behind
+    // with room for a line end: a growing text leaves a copy behind
     let mut text = Zeroizing::new(String::with_capacity(PREFIX_LENGTH + coded.len() + 1));
     text.push_str(kind.prefix());
     text.push_str(&coded);
     text
 }
 
-/// The bytes of a text, at most `most` of them; space around it is passed over.
+/// Decodes a text to at most `most` bytes; ignores space around it.
 ///
 /// # Errors
 ///
@@ -166,7 +167,7 @@ pub fn decode(kind: TextKind, text: &str, most: usize) -> Result<Zeroizing<Vec<u
             None => TextError::Prefix(kind),
         });
     };
-    // base58 takes time with the square of the length. A byte is 1.37 characters of it.
+    // base58 takes the square of the length. A byte is 1.37 characters of it.
     if coded.len() > (most + CHECKSUM).saturating_mul(7) / 5 + 1 {
         return Err(TextError::TooLong(kind));
     }

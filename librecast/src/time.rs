@@ -1,7 +1,7 @@
-//! The clock type of everything that runs without I/O: time is handed in as an [`Instant`], never read.
+//! The clock type of all code without I/O: time is passed in as an [`Instant`], never read.
 //!
-//! Natively it is [`std::time::Instant`]. In a browser the standard library has no clock and `Instant::now` panics, so
-//! there it is a type of the same arithmetic that the page makes from `performance.now()`.
+//! Natively it is [`std::time::Instant`]. In a browser `Instant::now` panics; there it is a type
+//! with the same arithmetic, made from `performance.now()`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ pub use std::time::Instant;
 #[cfg(target_family = "wasm")]
 pub use page::Instant;
 
-/// The wall clock, by which certificates expire: seconds since 1970. Hosts hand in the system's, simulations their own.
+/// The wall clock for certificates' expiry, in Unix seconds: the system's, or a simulation's.
 #[derive(Clone)]
 pub struct WallClock(Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl WallClock {
-    /// A clock that reads so.
+    /// Makes a clock with this function.
     #[must_use]
     pub fn new(read: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// Unix seconds.
+    /// Returns Unix seconds.
     #[must_use]
     pub fn unix_now(&self) -> u64 {
         (self.0)()
@@ -38,7 +38,7 @@ impl fmt::Debug for WallClock {
     }
 }
 
-/// Seconds since 1970 as a time of ISO 8601 in UTC: `2026-11-22T19:40:34Z`.
+/// Formats Unix seconds by ISO 8601 in UTC: `2026-11-22T19:40:34Z`.
 #[must_use]
 pub fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -60,46 +60,47 @@ mod page {
     use std::ops::{Add, AddAssign, Sub, SubAssign};
     use std::time::Duration;
 
-    /// So long before the page began there are moments, as on a host that has been up for a day: a full token bucket, for
-    /// one, was filled before.
+    /// Time before the page's start that an `Instant` can represent, a day: a full token bucket,
+    /// for example, was filled before the start.
     const BEFORE: Duration = Duration::from_secs(86_400);
 
-    /// A moment. Arithmetic and panics are those of [`std::time::Instant`].
+    /// A moment, with the arithmetic and panics of [`std::time::Instant`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct Instant(Duration);
 
     impl Instant {
-        /// From `performance.now()`: milliseconds since the page began. What is not a time counts as 0.
+        /// Converts `performance.now()`: milliseconds since the page began. Invalid ones count as
+        /// 0.
         #[must_use]
         pub fn from_millis(millis: f64) -> Self {
             Self(BEFORE + Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or_default())
         }
 
-        /// The time from `earlier` to this moment, zero if that is later.
+        /// Returns the time from `earlier` to this moment, zero if that is later.
         #[must_use]
         pub fn duration_since(&self, earlier: Self) -> Duration {
             self.saturating_duration_since(earlier)
         }
 
-        /// The time from `earlier` to this moment, zero if that is later.
+        /// Returns the time from `earlier` to this moment, zero if that is later.
         #[must_use]
         pub fn saturating_duration_since(&self, earlier: Self) -> Duration {
             self.0.saturating_sub(earlier.0)
         }
 
-        /// The time from `earlier` to this moment; `None` if that is later.
+        /// Returns the time from `earlier` to this moment; `None` if that is later.
         #[must_use]
         pub fn checked_duration_since(&self, earlier: Self) -> Option<Duration> {
             self.0.checked_sub(earlier.0)
         }
 
-        /// A later moment, if it can be represented.
+        /// Returns a later moment, if it can be represented.
         #[must_use]
         pub fn checked_add(&self, duration: Duration) -> Option<Self> {
             self.0.checked_add(duration).map(Self)
         }
 
-        /// An earlier moment, if it is not a day before the page began.
+        /// Returns an earlier moment, if it is at most a day before the page began.
         #[must_use]
         pub fn checked_sub(&self, duration: Duration) -> Option<Self> {
             self.0.checked_sub(duration).map(Self)

@@ -1,4 +1,4 @@
-//! Sizes, rates and durations as users write them (docs of each program's flags).
+//! Sizes, rates and durations in users' notation (docs of each program's flags).
 //!
 //! The parsers fit clap's `value_parser`.
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a value was refused.
+/// The reason why a value was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{value}` is not a {what}: write {expected}")]
 pub struct UnitError {
@@ -15,14 +15,14 @@ pub struct UnitError {
     expected: &'static str,
 }
 
-/// A number of things: `1 node`, `2 nodes`.
+/// Formats a number of things: `1 node`, `2 nodes`.
 #[must_use]
 pub fn count(number: usize, thing: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{ending}")
 }
 
-/// A number with three digits and its unit.
+/// Formats a number with three digits and its unit.
 #[must_use]
 pub fn short(value: f64) -> String {
     let (value, unit) = match value {
@@ -38,7 +38,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// A span of time for people.
+/// Formats a span of time for people.
 #[must_use]
 pub fn duration(s: u64) -> String {
     match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
@@ -91,7 +91,7 @@ fn scaled(
         .find_map(|u| suffix.strip_suffix(u))
         .unwrap_or(suffix);
     let result = number * factor(suffix).ok_or_else(error)?;
-    // 2^53: above it a double no longer holds whole numbers
+    // 2^53: above it a double cannot represent all integers
     if result.is_finite() && result <= 9_007_199_254_740_992.0 {
         Ok(result as u64)
     } else {
@@ -99,7 +99,7 @@ fn scaled(
     }
 }
 
-/// Bytes: `1500`, `64k` (64,000), `64Ki` (65,536), `1.5G`; a trailing `B` is allowed.
+/// Parses bytes: `1500`, `64k` (64,000), `64Ki` (65,536), `1.5G`; a trailing `B` is allowed.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub fn parse_size(value: &str) -> Result<u64, UnitError> {
     )
 }
 
-/// Bits per second: `100M` is 100,000,000 bit/s; a trailing `bit/s`, `bps` or `bit` is allowed. Zero is refused.
+/// Parses bits per second: `100M` is 100,000,000 bit/s; allows `bit/s`, `bps` or `bit`, not zero.
 ///
 /// # Errors
 ///
@@ -131,7 +131,7 @@ pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
     Ok(rate)
 }
 
-/// `500ms`, `2s`, `5m`, `24h`, `7d`; several may follow one another (`1h30m`). A unit is required.
+/// Parses `500ms`, `2s`, `5m`, `24h`, `7d`, also combined (`1h30m`). A unit is required.
 ///
 /// # Errors
 ///
@@ -167,7 +167,7 @@ pub fn parse_duration(value: &str) -> Result<Duration, UnitError> {
             };
         rest = &tail[unit..];
     }
-    // a thousand years: beyond it clocks overflow
+    // a thousand years: above it clocks overflow
     if seconds > 3.2e10 {
         return Err(error());
     }

@@ -1,12 +1,12 @@
-//! Bounded cursors: the one way in which our binary formats are read and written.
+//! Bounded cursors, by which all our binary formats are read and written.
 //!
-//! All integers are big-endian. A reader never panics and never allocates more than it was given.
+//! All integers are big-endian. A reader never panics and never allocates more than its input.
 
 use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
-/// Why bytes from outside were refused.
+/// The reason why foreign bytes were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireError {
     /// The message ends before the field does.
@@ -15,30 +15,30 @@ pub enum WireError {
     /// Bytes follow the last field.
     #[error("trailing bytes")]
     Trailing,
-    /// A version this program does not speak.
+    /// An unsupported version.
     #[error("unsupported version {0}")]
     Version(u8),
-    /// A field holds a value that the format forbids; the name says which.
+    /// A field has a value that the format forbids; names the field.
     #[error("bad {0}")]
     Bad(&'static str),
 }
 
-/// Reads fields from the front of a slice.
+/// A reader of fields from the front of a slice.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
-// inline: packets are read with these in other crates
+// inline: other crates read packets with these
 impl<'a> Reader<'a> {
-    /// A reader at the start of `bytes`.
+    /// Makes a reader at the start of `bytes`.
     #[must_use]
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// The next `n` bytes.
+    /// Reads `n` bytes.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// The next `N` bytes as an array.
+    /// Reads `N` bytes as an array.
     ///
     /// # Errors
     ///
@@ -65,37 +65,37 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// One byte.
+    /// Reads one byte.
     #[inline]
     pub fn u8(&mut self) -> Result<u8, WireError> {
         self.array::<1>().map(|[b]| b)
     }
 
-    /// Two bytes, big-endian.
+    /// Reads two bytes, big-endian.
     #[inline]
     pub fn u16(&mut self) -> Result<u16, WireError> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// Four bytes, big-endian.
+    /// Reads four bytes, big-endian.
     #[inline]
     pub fn u32(&mut self) -> Result<u32, WireError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Eight bytes, big-endian.
+    /// Reads eight bytes, big-endian.
     #[inline]
     pub fn u64(&mut self) -> Result<u64, WireError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// An IPv6 address.
+    /// Reads an IPv6 address.
     #[inline]
     pub fn ipv6(&mut self) -> Result<Ipv6Addr, WireError> {
         self.array::<16>().map(Ipv6Addr::from)
     }
 
-    /// UTF-8 text behind a length byte.
+    /// Reads UTF-8 text after a length byte.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(n.into())?).map_err(|_| WireError::Bad("utf-8"))
     }
 
-    /// Bytes behind a two-byte length.
+    /// Reads bytes after a two-byte length.
     ///
     /// # Errors
     ///
@@ -115,20 +115,20 @@ impl<'a> Reader<'a> {
         self.take(n.into())
     }
 
-    /// What has not been read.
+    /// Returns the unread rest.
     #[must_use]
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Whether everything has been read.
+    /// Returns whether everything has been read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// An error unless everything has been read.
+    /// Returns an error unless everything has been read.
     ///
     /// # Errors
     ///
@@ -142,13 +142,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends fields to a buffer.
+/// A writer that appends fields to a buffer.
 #[derive(Debug, Default, Clone)]
 pub struct Writer {
     buf: Vec<u8>,
 }
 
-/// Writes on behind what is there.
+/// Appends to an existing buffer.
 impl From<Vec<u8>> for Writer {
     fn from(buf: Vec<u8>) -> Self {
         Self { buf }
@@ -156,75 +156,75 @@ impl From<Vec<u8>> for Writer {
 }
 
 impl Writer {
-    /// An empty writer.
+    /// Makes an empty writer.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One byte.
+    /// Appends one byte.
     pub fn u8(&mut self, v: u8) -> &mut Self {
         self.buf.push(v);
         self
     }
 
-    /// Two bytes, big-endian.
+    /// Appends two bytes, big-endian.
     pub fn u16(&mut self, v: u16) -> &mut Self {
         self.put(&v.to_be_bytes())
     }
 
-    /// Four bytes, big-endian.
+    /// Appends four bytes, big-endian.
     pub fn u32(&mut self, v: u32) -> &mut Self {
         self.put(&v.to_be_bytes())
     }
 
-    /// Eight bytes, big-endian.
+    /// Appends eight bytes, big-endian.
     pub fn u64(&mut self, v: u64) -> &mut Self {
         self.put(&v.to_be_bytes())
     }
 
-    /// Bytes as they are.
+    /// Appends bytes as they are.
     pub fn put(&mut self, bytes: &[u8]) -> &mut Self {
         self.buf.extend_from_slice(bytes);
         self
     }
 
-    /// An IPv6 address.
+    /// Appends an IPv6 address.
     pub fn ipv6(&mut self, a: Ipv6Addr) -> &mut Self {
         self.put(&a.octets())
     }
 
-    /// Text behind a length byte; at most 255 bytes, more is an error of the caller.
+    /// Appends text after a length byte; more than 255 bytes are an error of the caller.
     pub fn text8(&mut self, s: &str) -> Result<&mut Self, WireError> {
         let n = u8::try_from(s.len()).map_err(|_| WireError::Bad("text length"))?;
         Ok(self.u8(n).put(s.as_bytes()))
     }
 
-    /// Bytes behind a two-byte length; at most 65,535, more is an error of the caller.
+    /// Appends bytes after a two-byte length; more than 65,535 are an error of the caller.
     pub fn bytes16(&mut self, b: &[u8]) -> Result<&mut Self, WireError> {
         let n = u16::try_from(b.len()).map_err(|_| WireError::Bad("length"))?;
         Ok(self.u16(n).put(b))
     }
 
-    /// How much has been written.
+    /// Returns the number of written bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.buf.len()
     }
 
-    /// Whether nothing has been written.
+    /// Returns whether nothing has been written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
 
-    /// What has been written so far.
+    /// Returns the bytes written so far.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         &self.buf
     }
 
-    /// Everything that was written.
+    /// Returns all written bytes.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.buf

@@ -1,5 +1,5 @@
-//! The arguments of a process, and secrets among them. Every user of a host can read the arguments of all its processes; so a program
-//! blots secrets out of its own as soon as it begins.
+//! The arguments of a process, and secrets among them. Every user of a host can read the arguments
+//! of all processes; so a program overwrites secrets in its own at its start.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,42 +14,42 @@ use zeroize::Zeroizing;
 
 use crate::standard;
 
-/// The argument in whose place a line of standard input is read.
+/// The argument that stands for a line of standard input.
 pub const STANDARD_INPUT: &str = "-";
-/// Stands in place of a secret, where arguments are shown.
+/// Replaces the bytes of a secret where arguments are shown.
 const BLOT: u8 = b'.';
-/// Bytes of standard input in which a secret is looked for: the longest token with space around it.
+/// Bytes of standard input that may hold a secret: the longest token with space around it.
 const MAX_SECRET: u64 = 2 * MAX_TOKEN as u64;
-/// Fields of /proc/PID/stat behind the name that come before the address of the arguments (proc_pid_stat(5): field 48).
+/// Fields of /proc/PID/stat between name and address of the arguments (proc_pid_stat(5), 48).
 const BEFORE_ARGUMENTS: usize = 45;
 
-/// The arguments of this process, its name first. The first call blots secrets out of what other users see of them: programs make it
-/// before all else.
+/// Returns the arguments of this process, its name first. The first call overwrites secrets in the
+/// arguments that other users can read: programs make it first.
 pub fn given() -> &'static [OsString] {
     static GIVEN: OnceLock<Vec<OsString>> = OnceLock::new();
     GIVEN.get_or_init(|| {
         let all: Vec<OsString> = std::env::args_os().collect();
         if all.iter().any(|argument| has_secret(argument.as_bytes())) {
-            // no address: there is no /proc, where others would look
+            // on failure there is no /proc, so no other user can read them
             blot(&all).unwrap_or_default();
         }
         all
     })
 }
 
-/// Whether an argument is, holds or asks for a secret.
+/// Returns whether an argument is, contains or requests a secret.
 #[must_use]
 pub fn is_secret(argument: &OsStr) -> bool {
     argument == STANDARD_INPUT || has_secret(argument.as_bytes())
 }
 
-/// Whether the bytes contain a secret text.
+/// Returns whether the bytes contain a secret text.
 #[must_use]
 pub fn has_secret(bytes: &[u8]) -> bool {
     !secrets(bytes).is_empty()
 }
 
-/// The text with `...` in place of each secret: for messages.
+/// Replaces each secret of a text by `...`, for messages.
 #[must_use]
 pub fn without_secrets(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -63,7 +63,7 @@ pub fn without_secrets(text: &str) -> String {
     shown
 }
 
-/// The secret that an argument is, or for `-` the first line of standard input that is not empty.
+/// Returns the secret of an argument; for `-` the first non-empty line of standard input.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ pub fn secret(argument: &str) -> io::Result<Zeroizing<String>> {
 
 fn first_line(input: impl BufRead) -> io::Result<Zeroizing<String>> {
     let mut input = input.take(MAX_SECRET);
-    // with room for all: a text that grows leaves a copy behind
+    // allocated for the longest: a growing text leaves a copy behind
     let mut line = Zeroizing::new(String::with_capacity(MAX_SECRET as usize));
     while input.read_line(&mut line)? > 0 && line.trim().is_empty() {
         line.clear();
@@ -85,7 +85,7 @@ fn first_line(input: impl BufRead) -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(line.trim().to_owned()))
 }
 
-/// Where secrets lie, each behind the prefix that names its kind. Damaged ones count: most of them can be guessed whole.
+/// Returns the places of secrets, after their prefixes. Damaged ones count: they can be guessed.
 fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     let is_part = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
     let mut found = Vec::new();
@@ -105,20 +105,20 @@ fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Overwrites the secrets of `all` where the kernel shows this process's arguments.
+/// Overwrites the secrets of `all` in the kernel's view of this process's arguments.
 fn blot(all: &[OsString]) -> Option<()> {
     let mut bytes = Zeroizing::new(Vec::new());
     for argument in all {
         bytes.extend_from_slice(argument.as_bytes());
         bytes.push(0);
     }
-    // whoever started this may have put other arguments there since
+    // the process that started this one may have replaced the arguments
     let shown = Zeroizing::new(fs::read("/proc/self/cmdline").ok()?);
     if *shown != *bytes {
         return None;
     }
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // the name in parentheses may hold anything
+    // the name in parentheses may contain any character
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let start: usize = fields.nth(BEFORE_ARGUMENTS)?.parse().ok()?;
     if start == 0 {
@@ -126,8 +126,8 @@ fn blot(all: &[OsString]) -> Option<()> {
     }
     for secret in secrets(&bytes) {
         for at in secret {
-            // SAFETY: the kernel put the arguments there, in one piece as they were compared above, on the stack of this process,
-            // which may write it. std copies arguments whenever it is asked for them: no reference to them lives
+            // SAFETY: the kernel put the arguments there, in one piece as compared above, on this
+            // process's writable stack. std copies arguments: no reference to them lives
             unsafe {
                 std::ptr::with_exposed_provenance_mut::<u8>(start + at).write_volatile(BLOT);
             }

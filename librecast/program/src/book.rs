@@ -1,6 +1,6 @@
 //! The address book: names and purposes of keys, in TOML that people edit.
 //!
-//! A person's commands read his own book and then the host's; daemons read the host's alone. It is written by `lcroute book`.
+//! A user's commands read his own book and then the host's; daemons only the host's.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ use crate::config::parse;
 
 /// The book of a host, which its daemons read.
 pub const HOST_BOOK: &str = "/etc/librecast/book.toml";
-/// How a book's names are marked where a node or a key may stand.
+/// Prefix of a book's name in the place of a node or a key.
 pub const PREFIX: &str = "book:";
-/// Most contacts. Chosen: as many as a network has nodes.
+/// Most contacts. Chosen: the number of nodes of a network.
 const MAX_CONTACTS: usize = 4_096;
 
-/// A name, and whose it is.
+/// A name and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contact {
-    /// As nodes are called: letters, digits, hyphens and dots.
+    /// Node name: letters, digits, hyphens and dots.
     pub name: String,
     /// Its key.
     pub key: PeerId,
-    /// Purposes, such as voice or files: `book:PURPOSE` means all that have it.
+    /// Purposes, such as voice or files: `book:PURPOSE` means all contacts with it.
     #[serde(rename = "for", default, skip_serializing_if = "Vec::is_empty")]
     pub purposes: Vec<String>,
-    /// For people.
+    /// A note for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// When it was added, Unix seconds.
@@ -40,12 +40,12 @@ pub struct Contact {
     pub since: Option<u64>,
 }
 
-/// Whose key a configuration names: a key, or a name or purpose of the address book (`book:NAME`).
+/// A key in a configuration: the key, or a name or purpose of the address book (`book:NAME`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyRef {
     /// This key.
     Key(PeerId),
-    /// Whom the book means by this.
+    /// The contacts of the book with this name or purpose.
     Book(String),
 }
 
@@ -77,11 +77,11 @@ pub struct Book {
 }
 
 impl Book {
-    /// Reads a book; one that is not there is empty.
+    /// Reads a book; a missing one is empty.
     ///
     /// # Errors
-    /// [`Exit::Usage`] with file and line, [`Exit::NotPermitted`] where others than root and this user can write it: they would say
-    /// who is who.
+    /// [`Exit::Usage`] with file and line, [`Exit::NotPermitted`] if users other than root and this
+    /// one can write it: they could change identities.
     pub fn load(path: &Path) -> Result<Self, ExitError> {
         let error = |exit, e: String| ExitError::new(exit, format!("{}: {e}", path.display()));
         let file = match std::fs::File::open(path) {
@@ -108,18 +108,18 @@ impl Book {
         Ok(book)
     }
 
-    /// The book of this host's daemons.
+    /// Reads the book of this host's daemons.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// As [`Self::load`].
     pub fn of_host() -> Result<Self, ExitError> {
         Self::load(Path::new(HOST_BOOK))
     }
 
-    /// What a person's commands know: his own contacts, and those of the host whose names and keys he does not have.
+    /// Reads a user's book: his own contacts, and the host's that have neither name nor key of his.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// As [`Self::load`].
     pub fn of_user() -> Result<Self, ExitError> {
         let mut book = Self::load(&user_book())?;
         for contact in Self::of_host()?.contacts {
@@ -131,10 +131,10 @@ impl Book {
         Ok(book)
     }
 
-    /// Whether names and purposes are such, and each name and key stands once.
+    /// Checks that names and purposes are valid, and that each name and key occurs once.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// The fault, in words.
     pub fn check(&self) -> Result<(), String> {
         if self.contacts.len() > MAX_CONTACTS {
             return Err(format!("more than {MAX_CONTACTS} contacts"));
@@ -160,20 +160,20 @@ impl Book {
         Ok(())
     }
 
-    /// The contact of this name.
+    /// Returns the contact of this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Contact> {
         self.contacts.iter().find(|c| c.name == name)
     }
 
-    /// What this key is called.
+    /// Returns the name of this key.
     #[must_use]
     pub fn name_of(&self, key: &PeerId) -> Option<&str> {
         let contact = self.contacts.iter().find(|c| c.key == *key)?;
         Some(&contact.name)
     }
 
-    /// The contact of this name, or all that are for this.
+    /// Returns the contact of this name, or all with this purpose.
     #[must_use]
     pub fn meant_by(&self, word: &str) -> Vec<PeerId> {
         if let Some(contact) = self.named(word) {
@@ -184,7 +184,7 @@ impl Book {
     }
 }
 
-/// The book of who runs this.
+/// Returns the path of this user's book.
 #[must_use]
 pub fn user_book() -> PathBuf {
     let is_absolute = |v: &std::ffi::OsString| Path::new(v).is_absolute();
@@ -195,7 +195,7 @@ pub fn user_book() -> PathBuf {
     config.join("librecast/book.toml")
 }
 
-/// What stands where a node may: `book:NAME` is its key, all else is left as it is.
+/// Resolves a node argument: `book:NAME` becomes its key, other text stays as it is.
 ///
 /// # Errors
 /// The book cannot be read, or has no such name.
@@ -206,7 +206,7 @@ pub fn node(text: &str) -> Result<String, ExitError> {
     }
 }
 
-/// The key of a name.
+/// Returns the key of a name.
 ///
 /// # Errors
 /// The book cannot be read, or has no such name.

@@ -1,5 +1,5 @@
-//! Processes that run commands for others. Each has one account and a session of its own, and inherits nothing but the
-//! descriptors that it is given.
+//! Processes that run commands for other users. Each has its account and session, and inherits only
+//! the given descriptors.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -16,19 +16,19 @@ use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use crate::cli::{Exit, ExitError};
 
-/// Where commands of an account are looked for. Chosen: as systemd has it for services.
+/// Path for commands of an account. Chosen: as systemd sets it for services.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The shell of an account that is in no file of accounts.
+/// The shell of an account that is not in the account files.
 const SHELL: &str = "/bin/sh";
-/// Signals of Linux, real-time ones too (signal(7)).
+/// Signals of Linux, real-time ones included (signal(7)).
 const LAST_SIGNAL: i32 = 64;
-/// Descriptors that are looked at one by one, where the kernel cannot mark them together (before Linux 5.11). Chosen: all
-/// where no limit was raised beyond 64 times the usual one; looking takes some milliseconds.
+/// Descriptors marked one by one on kernels without close_range (before Linux 5.11). Chosen: all,
+/// unless a limit was raised above 64 times the usual one; takes some milliseconds.
 const MAX_MARKED: u64 = 65_536;
 /// umask(2) of a command of another account. Chosen: as login sets it.
 const UMASK: libc::mode_t = 0o022;
 
-/// As whom a command runs.
+/// The account of a command.
 #[derive(Debug, Clone)]
 pub struct Account {
     uid: Uid,
@@ -44,7 +44,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account called `name`, or this process's own.
+    /// Returns the account called `name`, or this process's own.
     ///
     /// # Errors
     ///
@@ -96,13 +96,13 @@ impl Account {
         }
     }
 
-    /// Whether it is another one than this process's.
+    /// Returns whether it differs from this process's account.
     #[must_use]
     pub fn is_other(&self) -> bool {
         self.is_other
     }
 
-    /// The environment of its commands: nothing of this process's own.
+    /// Returns the environment of its commands, which has nothing of this process's own.
     #[must_use]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let all: [(&str, OsString); 5] = [
@@ -116,19 +116,20 @@ impl Account {
     }
 }
 
-/// How far a command is apart from this process.
+/// The separation of a command from this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Apart {
     /// The signal that it gets when the thread that started it ends.
     pub ended_by: Signal,
-    /// Whether set-user-ID programs such as sudo give it more rights.
+    /// Whether it may gain rights by set-user-ID programs such as sudo.
     pub gains_rights: bool,
-    /// The one descriptor beside standard input, output and error that it keeps.
+    /// The descriptor that it inherits beside standard input, output and error.
     pub kept: Option<RawFd>,
 }
 
-/// Makes the process that `command` starts `account`'s. It has a session of its own, and so no terminal; no descriptor but those of
-/// `command`; no keyring, capability, signal setting or core dump of this process. The environment is the caller's to set.
+/// Makes the process of `command` run as `account`, in a session without terminal. It inherits no
+/// other descriptor, keyring, capability, signal setting or core dump. The caller sets the
+/// environment.
 pub fn set_apart(command: &mut Command, account: &Account, apart: Apart) {
     let Account {
         uid, gid, is_other, ..
@@ -162,12 +163,12 @@ pub fn set_apart(command: &mut Command, account: &Account, apart: Apart) {
     unsafe { command.pre_exec(prepare) };
 }
 
-/// A signal that was ignored does again what it does by default. The C library leaves its own ones as they were.
+/// Restores the default action of an ignored signal. The C library keeps its own signals.
 fn hear(signal: i32) {
     // the kernel's sigaction of any architecture: no handler, no flags, an empty mask
     let default = [0_u64; 8];
     let mask_bytes = size_of::<u64>();
-    // SAFETY: reads less than `default`, and sets no handler; fails for signals that cannot be set, which is as well
+    // SAFETY: reads less than `default`, sets no handler; fails for fixed signals, harmlessly
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,
@@ -179,9 +180,9 @@ fn hear(signal: i32) {
     };
 }
 
-/// Takes a new session keyring: whoever has a keyring reads all keys that it holds, whatever account they are of.
+/// Takes a new session keyring: the old one would give access to all its keys, in any account.
 fn leave_keyring() {
-    // SAFETY: takes and returns numbers only; null asks for a keyring without a name. Kernels without keyrings have none to leave
+    // SAFETY: takes and returns numbers; null: an unnamed keyring. Fails without keyrings
     let _ = unsafe {
         libc::syscall(
             libc::SYS_keyctl,
@@ -191,7 +192,7 @@ fn leave_keyring() {
     };
 }
 
-/// No capability survives the exec beside what the account has.
+/// Clears the ambient capabilities, so that the exec keeps only the account's.
 fn clear_ambient() -> io::Result<()> {
     // SAFETY: takes and returns numbers only
     let result = unsafe {
@@ -210,7 +211,7 @@ fn clear_ambient() -> io::Result<()> {
     }
 }
 
-/// Nothing is handed on but standard input, output and error, and `kept`.
+/// Closes at exec all descriptors but standard input, output and error, and `kept`.
 fn close_at_exec(kept: Option<RawFd>, open_files: u64) -> io::Result<()> {
     let first = libc::STDERR_FILENO.unsigned_abs() + 1;
     let kept = kept.map(|fd| fd.unsigned_abs());
@@ -225,7 +226,7 @@ fn close_at_exec(kept: Option<RawFd>, open_files: u64) -> io::Result<()> {
     }
 }
 
-/// Marks all descriptors between these, so that exec closes them.
+/// Marks all descriptors in this range, so that exec closes them.
 fn mark(first: u32, last: u32, open_files: u64) -> io::Result<()> {
     // SAFETY: takes and returns numbers only
     let result = unsafe {
@@ -246,11 +247,11 @@ fn mark(first: u32, last: u32, open_files: u64) -> io::Result<()> {
     }
 }
 
-/// The same for kernels before Linux 5.11, and for filters of system calls that do not know this one.
+/// The same for kernels before Linux 5.11, and for system call filters without close_range.
 fn mark_each(first: u32, last: u32, open_files: u64) {
     let end = u64::from(last).min(open_files).min(MAX_MARKED);
     for fd in u64::from(first)..=end {
-        // SAFETY: takes and returns numbers only; most are not open, which is as well
+        // SAFETY: takes and returns numbers; fails for closed ones, harmlessly
         unsafe { libc::fcntl(fd as RawFd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
@@ -269,7 +270,7 @@ mod tests {
         kept: None,
     };
 
-    /// Lines of `name value` that a script says when it runs apart.
+    /// Runs a script apart; returns its output lines `name value`.
     fn said(script: &str, account: &Account, apart: Apart) -> BTreeMap<String, String> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdin(Stdio::null());

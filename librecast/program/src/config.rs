@@ -1,4 +1,4 @@
-//! Configuration files in TOML, and how their errors are told: file, line and key.
+//! Configuration files in TOML, with errors that name file, line and key.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{Exit, ExitError};
 
-/// Reads a file that has to be there.
+/// Reads a file that must exist.
 ///
 /// # Errors
 ///
-/// Those of [`read_text`] and [`parse`].
+/// As [`read_text`] and [`parse`].
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ExitError> {
     parse(&path.display().to_string(), &read_text(path)?)
 }
 
-/// The text of a file that has to be there.
+/// Returns the text of a file that must exist.
 ///
 /// # Errors
 ///
-/// [`Exit::NotPermitted`] where it may not be read, else [`Exit::Usage`].
+/// [`Exit::NotPermitted`] if it is not readable, else [`Exit::Usage`].
 pub fn read_text(path: &Path) -> Result<String, ExitError> {
     std::fs::read_to_string(path).map_err(|e| {
         let exit = match e.kind() {

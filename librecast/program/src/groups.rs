@@ -1,4 +1,5 @@
-//! Asks `lcgroup run` on this host: one JSON object a line, `{"ok": ...}` or `{"error": ..., "exit": ...}` in answer.
+//! Requests to `lcgroup run` on this host: one JSON object a line, answered by `ok` or `error`,
+//! `exit`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -15,13 +16,13 @@ use zeroize::Zeroizing;
 use crate::cli::{Exit, ExitError, hint, to_join};
 use crate::keyfile::SharedKey;
 
-/// Longest wait for an answer that nobody is told of. Chosen: people do not wonder yet.
+/// Wait for an answer after which the user gets a hint. Chosen: below it people do not wonder.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
-/// Where the program of the host answers.
+/// The control socket of the host's daemon.
 const SYSTEM_CONTROL: &str = "/run/lcgroup/control.sock";
 
-/// Where `lcgroup run` of this user answers by default; that of the host where there is none.
+/// Returns the default control socket of this user's `lcgroup run`, else the host's.
 #[must_use]
 pub fn default_control() -> PathBuf {
     let system = PathBuf::from(SYSTEM_CONTROL);
@@ -41,7 +42,7 @@ pub fn default_control() -> PathBuf {
     }
 }
 
-/// What the daemon answers, or why not.
+/// The daemon's answer.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub struct Answer<T> {
@@ -51,11 +52,11 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// What is asked for.
+    /// Returns the result.
     ///
     /// # Errors
     ///
-    /// With the exit code that the daemon says.
+    /// With the daemon's exit code.
     pub fn result(self) -> Result<T, ExitError> {
         let error = match (self.ok, self.error) {
             (Some(ok), None) => return Ok(ok),
@@ -71,11 +72,11 @@ impl<T> Answer<T> {
     }
 }
 
-/// A connection.
+/// Connects to the daemon.
 ///
 /// # Errors
 ///
-/// Nobody answers, or this user may not ask.
+/// No daemon answers, or this user has no access.
 pub fn connect(control: &Path) -> Result<UnixStream, ExitError> {
     UnixStream::connect(control).map_err(|e| {
         let (exit, hint) = match e.kind() {
@@ -86,7 +87,7 @@ pub fn connect(control: &Path) -> Result<UnixStream, ExitError> {
     })
 }
 
-/// Sends a request, which may hold a secret.
+/// Sends a request, which may contain a secret.
 ///
 /// # Errors
 ///
@@ -97,11 +98,11 @@ pub fn write_line(stream: &mut UnixStream, request: &impl Serialize) -> io::Resu
     stream.write_all(&line)
 }
 
-/// Asks, and waits for the answer. A wait of some seconds is told, unless `quiet`.
+/// Sends a request and waits for the answer. Prints a hint in a long wait, unless `quiet`.
 ///
 /// # Errors
 ///
-/// Those of [`connect`] and [`Answer::result`].
+/// As [`connect`] and [`Answer::result`].
 pub fn ask<T: DeserializeOwned>(
     control: &Path,
     request: &impl Serialize,
@@ -129,22 +130,22 @@ pub fn ask<T: DeserializeOwned>(
 /// Keys of a share that this host offers to a group.
 #[derive(Debug)]
 pub struct OwnShare {
-    /// Seals it.
+    /// Seals the share.
     pub key: SharedKey,
-    /// Signs it.
+    /// Signs the share.
     pub signer: SecretKey,
 }
 
 /// Keys of a share that a member offers.
 #[derive(Debug)]
 pub struct OfferedShare {
-    /// Opens it.
+    /// Opens the share.
     pub key: SharedKey,
-    /// Has signed it.
+    /// The signer of the share.
     pub trust: PeerId,
 }
 
-/// The same, unless `LCGROUP_CONTROL` says otherwise.
+/// Returns the control socket: `LCGROUP_CONTROL`, else the default.
 #[must_use]
 pub fn control() -> PathBuf {
     let named = std::env::var_os("LCGROUP_CONTROL");
@@ -155,7 +156,7 @@ pub fn control() -> PathBuf {
 ///
 /// # Errors
 ///
-/// Those of [`ask`].
+/// As [`ask`].
 pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
     #[derive(Deserialize)]
     struct Keys {
@@ -175,7 +176,7 @@ pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
 ///
 /// # Errors
 ///
-/// Those of [`ask`].
+/// As [`ask`].
 pub fn find(group: &str, name: &str) -> anyhow::Result<OfferedShare> {
     #[derive(Deserialize)]
     struct Keys {

@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::cli::Exit;
 
-/// Calls `handle` for each of `signals` from now on. To be called before other threads are started, as these
-/// inherit that the signals are blocked.
+/// Calls `handle` for each of `signals` from now on. Must be called before other threads start,
+/// which inherit the blocked signals.
 ///
 /// # Errors
 ///
@@ -29,11 +29,11 @@ pub fn on_signals(
     Ok(())
 }
 
-/// For commands that end: an interrupt ends the process with 130 or 143, after `clean_up`.
+/// Makes an interrupt end the process with 130 or 143, after `clean_up`.
 ///
 /// # Errors
 ///
-/// Those of [`on_signals`].
+/// As [`on_signals`].
 pub fn exit_on_interrupt(clean_up: impl FnOnce() + Send + 'static) -> io::Result<()> {
     end_on_interrupt(|exit| {
         clean_up();
@@ -41,11 +41,11 @@ pub fn exit_on_interrupt(clean_up: impl FnOnce() + Send + 'static) -> io::Result
     })
 }
 
-/// The same where `end` is to end the process itself, with the exit code that it is given.
+/// The same; `end` itself must end the process with the given exit code.
 ///
 /// # Errors
 ///
-/// Those of [`on_signals`].
+/// As [`on_signals`].
 pub fn end_on_interrupt(end: impl FnOnce(Exit) + Send + 'static) -> io::Result<()> {
     let mut end = Some(end);
     on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {

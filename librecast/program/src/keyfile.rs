@@ -1,7 +1,7 @@
-//! Key files as users make and name them: signing keys with their public half beside them, and shared keys.
+//! Key files of users: signing keys with their public half beside them, and shared keys.
 //!
-//! Secrets are readable by their owner alone, never overwritten and never shown; folders that a new one needs are made, for
-//! its owner alone as well.
+//! Only the owner can read secrets, which are never overwritten and never shown; missing folders
+//! are created with the same rights.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -19,18 +19,18 @@ use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::private_file;
 use librecast::text::{self, TextError, TextKind};
 
-/// Names of key files that begin so are credentials of the service.
+/// Prefix of key file names that are credentials of the service.
 const CREDENTIAL: &str = "credential:";
 /// Bytes of a shared key.
 const SHARED: usize = 32;
-/// No key file is longer.
+/// Bytes of the longest key file.
 const MAX_TEXT: u64 = 256;
 
-/// Makes a signing key: the secret goes to `file`, the public key to `file`.pub. Both are written or neither.
+/// Makes a signing key: the secret in `file`, the public key in `file`.pub. Writes both or neither.
 ///
 /// # Errors
 ///
-/// One of both files exists, or cannot be written.
+/// One of the two files exists, or cannot be written.
 pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     let key = SecretKey::generate();
     let public = key.peer_id();
@@ -39,7 +39,7 @@ pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
         return Err(exists(file));
     }
     make_folder_of(file)?;
-    // the public one goes first: if one of the two exists, no secret has been written that would have to be wiped
+    // the public one first: if one of the two exists, no secret has been written
     store_public(&public, &public_file).map_err(|e| failed(&public_file, &e))?;
     key.store(file).map_err(|e| {
         // ours, written a moment ago
@@ -49,7 +49,7 @@ pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     Ok(public)
 }
 
-/// Makes a secret key in `file`, without a public one beside it: of a program whose public form is another one.
+/// Makes a secret key in `file` without a public one, for a program with another public form.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn make_secret_key(file: &Path) -> Result<SecretKey, ExitError> {
     Ok(key)
 }
 
-/// Where the public half of a signing key lies.
+/// Returns the path of the public half of a signing key.
 #[must_use]
 pub fn public_path(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
@@ -69,11 +69,11 @@ pub fn public_path(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// Reads a signing key; one that others can read is refused.
+/// Reads a signing key; one that other users can read is refused.
 ///
 /// # Errors
 ///
-/// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no signing key.
+/// [`Exit::NotPermitted`] if unreadable or not private, [`Exit::Usage`] if no signing key.
 pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     SecretKey::load(file).map_err(|e| {
         let text = private_file::read(file, MAX_TEXT).ok();
@@ -88,7 +88,7 @@ pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     })
 }
 
-/// A public key as it is named on a command line: the text itself, a file with it, or `book:NAME` of the address book.
+/// Parses a public key on a command line: the key, a file with it, or `book:NAME`.
 ///
 /// # Errors
 ///
@@ -128,17 +128,17 @@ pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
     content.trim().parse().map_err(|_| no_key())
 }
 
-/// Whether a key file of a configuration is one that the service manager holds: `credential:NAME`.
+/// Returns whether a configured key file is a credential of the service manager: `credential:NAME`.
 #[must_use]
 pub fn is_credential(file: &Path) -> bool {
     file.to_str().is_some_and(|f| f.starts_with(CREDENTIAL))
 }
 
-/// Where a key file of a configuration lies: the file itself, or that of `credential:NAME`.
+/// Returns the path of a configured key file: the file itself, or that of `credential:NAME`.
 ///
 /// # Errors
 ///
-/// [`Exit::NotPermitted`] if the service manager has given no such credential.
+/// [`Exit::NotPermitted`] if the service manager provides no such credential.
 pub fn named(file: &Path) -> Result<PathBuf, ExitError> {
     let Some(name) = file.to_str().and_then(|f| f.strip_prefix(CREDENTIAL)) else {
         return Ok(file.to_owned());
@@ -151,17 +151,17 @@ pub fn named(file: &Path) -> Result<PathBuf, ExitError> {
     })
 }
 
-/// A symmetric key that a group of hosts shares; wiped from memory when dropped, never shown.
+/// A symmetric key shared by a group of hosts; wiped from memory when dropped, never shown.
 pub struct SharedKey(Zeroizing<[u8; SHARED]>);
 
 impl SharedKey {
-    /// These bytes.
+    /// Wraps these bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; SHARED]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; SHARED] {
         &self.0
@@ -183,11 +183,11 @@ impl SharedKey {
         Ok(Self(bytes))
     }
 
-    /// Reads a key; a file that others can read is refused.
+    /// Reads a key; a file that other users can read is refused.
     ///
     /// # Errors
     ///
-    /// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no shared key.
+    /// [`Exit::NotPermitted`] if unreadable or not private, [`Exit::Usage`] if no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
         let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
         let text = std::str::from_utf8(&content);
@@ -202,7 +202,7 @@ impl SharedKey {
 impl FromStr for SharedKey {
     type Err = TextError;
 
-    /// `lck1...`
+    /// Parses `lck1...`.
     fn from_str(text: &str) -> Result<Self, TextError> {
         let kind = TextKind::SharedKey;
         let bytes = text::decode(kind, text, SHARED)?;
@@ -219,7 +219,7 @@ impl fmt::Debug for SharedKey {
     }
 }
 
-/// Makes the folder that `file` is to lie in, if it is missing.
+/// Creates the folder of `file`, if it is missing.
 fn make_folder_of(file: &Path) -> Result<(), ExitError> {
     let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) else {
         return Ok(());
@@ -247,7 +247,7 @@ fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
         })
 }
 
-/// A key that was asked for and cannot be had.
+/// Returns the error for a key that cannot be read.
 fn refused(path: &Path, error: IdError) -> ExitError {
     match error {
         IdError::Io { source, .. } => {
@@ -311,7 +311,7 @@ mod tests {
         for named in [text.trim(), public_file.to_str().unwrap()] {
             assert_eq!(public_key(named).unwrap(), public);
         }
-        // the secret half where the public one is meant
+        // the secret half in place of the public one
         let secret = public_key(file.to_str().unwrap()).unwrap_err();
         assert_eq!(secret.exit, Exit::Usage);
         let told = secret.to_string();

@@ -8,20 +8,20 @@ use serde_json::json;
 use crate::cli::Exit;
 use crate::keyfile::{SharedKey, make_signing_key, public_path};
 
-/// What `keygen` makes.
+/// The kind of key that `keygen` makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
-    /// A key that several hosts share; nothing of it is shown.
+    /// A key that several hosts share; never shown.
     Shared,
-    /// A key that signs; its public half is printed and lies beside it.
+    /// A signing key; its public half is printed and lies beside it.
     Signing,
 }
 
-/// Makes a key in `file`. As JSON it prints where the key lies, and the public half of one that signs.
+/// Makes a key in `file`. As JSON, prints its path, and the public half of a signing key.
 ///
 /// # Errors
 ///
-/// A file exists or cannot be written; nobody reads what is printed.
+/// A file exists or cannot be written; standard output has no reader.
 pub fn keygen(kind: KeyKind, file: &Path, json: bool) -> anyhow::Result<Exit> {
     let mut out = crate::standard::output();
     match kind {

@@ -1,17 +1,17 @@
-//! What lcroute, lcsync and lcagent share as programs; nothing here is of use to programs of others.
+//! The common code of our programs, of no use for other programs.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
 //! | [`arguments`] | the arguments of a process, and secrets among them |
-//! | [`child`] | processes that run commands of others: as whom, and apart from this one |
-//! | [`cli`] | exit codes, errors that know theirs, logging to stderr or the journal |
+//! | [`child`] | processes that run commands of other users: account and separation |
+//! | [`cli`] | exit codes, errors with exit codes, logging to stderr or the journal |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
-//! | [`groups`] | asks `lcgroup run` on this host |
+//! | [`groups`] | requests to `lcgroup run` on this host |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
-//! | [`keygen`] | the verb that makes keys |
+//! | [`keygen`] | the subcommand that makes keys |
 //! | [`keyfile`] | key files as users make and name them |
-//! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
-//! | [`process`] | what a process gives up; what ends its wait: datagrams, signals, other threads, time |
+//! | [`metrics`] | metrics of a daemon as OpenMetrics text, over HTTP |
+//! | [`process`] | rights that a process gives up; waiting for datagrams, signals, threads, time |
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
 //! | [`standard`] | standard input, output and error, also where they are non-blocking |

@@ -1,6 +1,6 @@
-//! What a daemon tells Prometheus and its like: OpenMetrics text, read from counters that exist when somebody asks.
+//! A daemon's metrics for Prometheus etc.: OpenMetrics text, read from its counters on request.
 //!
-//! Each program has one table of [`Description`]s: the exposition, the reference and the tests all come from it.
+//! Each program has one table of [`Description`]s: for the exposition, the reference and the tests.
 
 mod process;
 mod served;
@@ -24,7 +24,7 @@ pub use process::PROCESS;
 pub use served::Served;
 pub use server::{Server, Unavailable};
 
-/// What is served, and how it is to be read.
+/// The content type of the page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `[metrics]`
@@ -35,7 +35,7 @@ pub struct Config {
     pub listen: Option<Listen>,
 }
 
-/// Where metrics are served.
+/// The address that serves metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// A unix socket, mode 0660.
@@ -44,7 +44,7 @@ pub enum Listen {
     Tcp(SocketAddr),
 }
 
-/// A text is neither of both.
+/// The text is neither of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("write it as ADDRESS:PORT or as the absolute path of a socket")]
 pub struct ListenError;
@@ -82,12 +82,12 @@ impl<'de> Deserialize<'de> for Listen {
 pub enum Kind {
     /// It grows from the start of the daemon on; its name ends in `_total`.
     Counter,
-    /// It goes up and down.
+    /// It rises and falls.
     Gauge,
 }
 
 impl Kind {
-    /// As the exposition has it.
+    /// Returns its name in the exposition.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -100,31 +100,31 @@ impl Kind {
 /// One metric.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Its name as it is queried: with `_total` if it is a counter.
+    /// Its name in queries: with `_total` if it is a counter.
     pub name: &'static str,
-    /// What its values do.
+    /// The behaviour of its values.
     pub kind: Kind,
     /// Names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says, with its unit.
+    /// Its meaning, with its unit.
     pub help: &'static str,
 }
 
-/// A table of metrics: a static for each, and `TABLE` with all of them.
+/// Declares a table of metrics: a static for each, and `TABLE` with all of them.
 #[macro_export]
 macro_rules! metrics_table {
     ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
         $(static $id: $crate::metrics::Description =
             $crate::metrics::Description::$kind($name, $labels, $help);)*
 
-        /// All metrics of this program, but for those of every process.
+        /// All metrics of this program, except those of every process.
         pub const TABLE: &[$crate::metrics::Description] =
             &[$($crate::metrics::Description::$kind($name, $labels, $help),)*];
     };
 }
 
-/// An enum of the reasons that a counter has as its label: `name()`, and `TABLE` with all names and what they mean, in the
-/// order of their names.
+/// Declares an enum of the reasons in a counter's label: `name()`, and `TABLE` with all names and
+/// meanings, ordered by name.
 #[macro_export]
 macro_rules! reasons {
     ($(#[$doc:meta])* $type:ident { $($id:ident = $name:literal, $meaning:literal;)* }) => {
@@ -135,10 +135,10 @@ macro_rules! reasons {
         }
 
         impl $type {
-            /// Names, as users and tests read them, and what they mean.
+            /// Names, as users and tests read them, and meanings.
             pub const TABLE: &[(&str, &str)] = &[$(($name, $meaning),)*];
 
-            /// The value of the label.
+            /// Returns the value of the label.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 Self::TABLE[self as usize].0
@@ -179,7 +179,7 @@ impl Description {
     }
 }
 
-/// The figures of one moment.
+/// The metrics of one moment.
 #[derive(Debug, Default)]
 pub struct Page {
     families: Vec<Family>,
@@ -198,7 +198,7 @@ struct Sample {
     value: Value,
 }
 
-/// Counters are whole, and exact far beyond what a float holds.
+/// Counters are integers, exact far beyond the range of a float.
 #[derive(Debug, Clone, Copy)]
 enum Value {
     Whole(u64),
@@ -206,7 +206,7 @@ enum Value {
 }
 
 impl Page {
-    /// Nothing yet, but for what every process tells of itself.
+    /// Makes a page with only the metrics of every process.
     #[must_use]
     pub fn of_this_process() -> Self {
         let mut page = Self::default();
@@ -214,17 +214,17 @@ impl Page {
         page
     }
 
-    /// A whole number, of a metric without labels.
+    /// Adds an integer, of a metric without labels.
     pub fn put(&mut self, description: &'static Description, value: u64) {
         self.put_with(description, &[], value);
     }
 
-    /// A whole number; values of labels in the order of the description.
+    /// Adds an integer; values of labels in the order of the description.
     pub fn put_with(&mut self, description: &'static Description, labels: &[&str], value: u64) {
         self.add(description, labels, Value::Whole(value));
     }
 
-    /// A fraction.
+    /// Adds a fraction.
     pub fn put_float(&mut self, description: &'static Description, labels: &[&str], value: f64) {
         self.add(description, labels, Value::Float(value));
     }
@@ -250,7 +250,7 @@ impl Page {
         }
     }
 
-    /// The text, up to and with `# EOF`.
+    /// Returns the text, up to and with `# EOF`.
     pub fn render(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
@@ -279,7 +279,7 @@ impl Collector for Page {
             for sample in samples {
                 let value = sample.value;
                 if sample.labels.is_empty() {
-                    // there is but one
+                    // there is only one
                     value.encode(d.kind, family)?;
                     break;
                 }
@@ -301,9 +301,9 @@ impl Value {
     }
 }
 
-/// Whether a table of metrics keeps to the naming rules of Prometheus; the first that does not, and why.
+/// Checks a table against Prometheus' naming rules; the error is the first violation.
 ///
-/// For the tests of all three programs.
+/// For the tests of our programs.
 pub fn check(program: &str, table: &[Description]) -> Result<(), String> {
     let plain = |text: &str| {
         text.starts_with(|c: char| c.is_ascii_lowercase())

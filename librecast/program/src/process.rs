@@ -1,4 +1,4 @@
-//! The process: what it gives up before others' bytes come, and what ends its wait.
+//! The process: rights that it gives up before foreign input, and its waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,21 +14,21 @@ use nix::sys::time::TimeSpec;
 use crate::cli::Exit;
 use crate::interrupt::on_signals;
 
-/// Longest wait: interfaces are looked at then.
+/// Longest wait, after which interfaces are checked.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// No core dumps, as keys are in memory; no more rights than now, whatever a library makes of what others send.
+/// Disables core dumps, as keys are in memory, and new rights, in case a library has a hole.
 ///
 /// # Errors
 ///
-/// The system's.
+/// System errors.
 pub fn confine() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;
     Ok(())
 }
 
-/// Now, Unix milliseconds.
+/// Returns Unix time in milliseconds.
 #[must_use]
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -43,20 +43,20 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// SIGINT and SIGTERM wake, and are asked for by [`interrupted`](Self::interrupted). Before other threads start.
+    /// Makes SIGINT and SIGTERM wake; see [`interrupted`](Self::interrupted). Before other threads.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// System errors.
     pub fn on_interrupt() -> io::Result<Self> {
         Self::on_signals(&[], |_| {})
     }
 
-    /// The same; `handle` is called for others.
+    /// The same; calls `handle` for further signals.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// System errors.
     pub fn on_signals(
         others: &[Signal],
         handle: impl Fn(Signal) + Send + 'static,
@@ -82,11 +82,11 @@ impl Wake {
 
     /// Ends the wait.
     pub fn wake(&self) {
-        // a counter that is full wakes as well
+        // a full counter wakes as well
         let _ = self.event.write(1);
     }
 
-    /// How to exit, if there was a signal.
+    /// Returns the exit code, if there was a signal.
     #[must_use]
     pub fn interrupted(&self) -> Option<Exit> {
         match self.signal.load(Ordering::Relaxed) {
@@ -100,7 +100,7 @@ impl Wake {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// System errors.
     pub fn wait<'a>(
         &'a self,
         sockets: impl Iterator<Item = BorrowedFd<'a>>,

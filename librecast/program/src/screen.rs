@@ -1,5 +1,5 @@
-//! What `--watch` and `top` show on a terminal: one frame over the other, without flicker, and the screen as it was at
-//! the end.
+//! The terminal of `--watch` and `top`: one frame replaces the last without flicker, and the old
+//! screen returns at the end.
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use terminal_size::{Height, Width, terminal_size};
 use crate::cli::{Exit, hint};
 use crate::{interrupt, standard};
 
-/// The other screen, as `watch` and editors use it; no cursor.
+/// Switches to the alternate screen, without cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
@@ -21,13 +21,13 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 #[derive(Debug)]
 pub struct Screen {
     is_terminal: bool,
-    /// How the keyboard was before keys came one by one.
+    /// The keyboard's settings before single keys were read.
     keyboard: Option<Termios>,
 }
 
 impl Screen {
-    /// From here on SIGINT and SIGTERM end the process, with the terminal as it was before. `frames`: where there is a
-    /// terminal, repaint it; else, and everywhere else, each text follows the last.
+    /// Makes SIGINT and SIGTERM end the process, with the terminal restored. `frames`: repaints a
+    /// terminal; in all other cases, each text follows the last.
     pub fn open(frames: bool) -> std::io::Result<Self> {
         let is_terminal = frames && std::io::stdout().is_terminal();
         let keyboard = is_terminal.then(keys_one_by_one).flatten();
@@ -38,7 +38,7 @@ impl Screen {
             if is_terminal {
                 let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
             }
-            // with the lock: no frame comes after it
+            // under the lock: no frame follows
             std::process::exit(exit as i32)
         })?;
         if is_terminal {
@@ -52,7 +52,7 @@ impl Screen {
         })
     }
 
-    /// Waits for `pause`; true if the user has pressed `q` meanwhile.
+    /// Waits for `pause`; returns whether the user pressed `q`.
     fn wait(&self, pause: Duration) -> bool {
         if self.keyboard.is_none() {
             std::thread::sleep(pause);
@@ -69,19 +69,19 @@ impl Screen {
                 .is_ok_and(|n| keys[..n].contains(&b'q'))
     }
 
-    /// Whether frames are painted.
+    /// Returns whether frames are painted.
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// Shows `text` instead of what was there.
+    /// Shows `text` in place of the last one.
     pub fn show(&mut self, text: &str) -> std::io::Result<()> {
         let shown = match (self.is_terminal, terminal_size()) {
             (false, _) => escape(text),
             (true, Some((Width(width), Height(height)))) => {
                 frame(text, width.into(), height.into())
             }
-            // as terminals were
+            // the classic terminal
             (true, None) => frame(text, 80, 24),
         };
         let mut out = standard::output();
@@ -90,7 +90,7 @@ impl Screen {
     }
 }
 
-/// Keys come without Enter and are not shown; what was set before.
+/// Makes keys arrive without Enter and echo; returns the old settings.
 fn keys_one_by_one() -> Option<Termios> {
     let input = std::io::stdin();
     let before = tcgetattr(&input).ok()?;
@@ -103,7 +103,7 @@ fn keys_one_by_one() -> Option<Termios> {
 
 fn restore(keyboard: Option<&Termios>) {
     if let Some(before) = keyboard {
-        // the terminal may have gone
+        // the terminal may be gone
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
     }
 }
@@ -113,14 +113,14 @@ impl Drop for Screen {
         restore(self.keyboard.as_ref());
         if self.is_terminal {
             let mut out = standard::output();
-            // whoever watched may have gone
+            // the reader may be gone
             let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
         }
     }
 }
 
-/// One write that replaces all that is on the screen: each line over the old one, the rest cleared. What does not fit
-/// is left out, and counted.
+/// Returns one write that replaces the screen: each line over the old one, the rest cleared. Excess
+/// lines are counted.
 fn frame(text: &str, width: usize, height: usize) -> String {
     let mut lines: Vec<String> = text.lines().map(|line| cut(line, width)).collect();
     if lines.len() > height && height > 0 {
@@ -128,18 +128,18 @@ fn frame(text: &str, width: usize, height: usize) -> String {
         lines.truncate(height - 1);
         lines.push(cut(&format!("... {hidden} more lines"), width));
     }
-    // home; and no line feed after the last line, which would scroll
+    // cursor home; no line feed after the last line, as it would scroll
     format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n"))
 }
 
-/// The beginning that fits; nothing of it moves the cursor.
+/// Returns the beginning that fits; nothing in it moves the cursor.
 fn cut(line: &str, width: usize) -> String {
     let beginning: String = line.chars().take(width).collect();
     clean(&beginning.replace('\t', " "))
 }
 
-/// Asks again and again with `ask`, and shows what it says; `Err` of the first time ends it, later ones are shown until
-/// there is an answer again. On a terminal `q` ends it.
+/// Calls `ask` periodically and shows its text. A first error ends it; a later one is printed once,
+/// until a success. On a terminal `q` ends it.
 pub fn watch(
     program: &str,
     frames: bool,
@@ -164,7 +164,7 @@ pub fn watch(
             }
             Err(e) => {
                 if !std::mem::replace(&mut away, true) {
-                    // a result stays good when nobody reads this
+                    // nobody needs to read this for a result
                     hint(program, format_args!("{e:#}; trying again"));
                 }
             }

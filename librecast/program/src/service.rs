@@ -1,6 +1,6 @@
-//! What the service manager (systemd, by sd_notify) hears of a daemon: that it is ready, what it does, and that it is alive.
+//! Notifications to the service manager (systemd, by sd_notify): readiness, status, life.
 //!
-//! Without a manager nobody hears it, and nothing of it costs a system call.
+//! Without a manager they cost no system call.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// Notifications per watchdog interval of the manager: a long turn of the loop is no death.
+/// Notifications per watchdog interval: a long turn of the loop must not count as death.
 const WATCHDOG_DIVISOR: u32 = 3;
 
-/// A daemon, as its manager sees it.
+/// A daemon in the view of its manager.
 #[derive(Debug, Default)]
 pub struct Service {
     every: Option<Duration>,
@@ -20,7 +20,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// What the environment says of the manager.
+    /// Reads the manager's settings from the environment.
     #[must_use]
     pub fn of_environment() -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Service {
         }
     }
 
-    /// Called in each turn of the loop that must not stand still.
+    /// Notifies that the loop lives; call it in each turn.
     pub fn alive(&mut self, now: Instant) {
         let Some(every) = self.every else { return };
         if self.next.is_none_or(|at| at <= now) {
@@ -38,13 +38,13 @@ impl Service {
         }
     }
 
-    /// When [`alive`](Self::alive) is to be called at the latest.
+    /// Returns when [`alive`](Self::alive) must be called at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next
     }
 
-    /// One line for people, told when it has changed.
+    /// Sends one line for people, if it has changed.
     pub fn status(&mut self, text: String) {
         if text != self.status {
             say(NotifyState::Status(&text));
@@ -53,8 +53,8 @@ impl Service {
     }
 }
 
-/// Where the manager has put the credential `name` (`LoadCredential=`, `LoadCredentialEncrypted=`), or `name.plain`, if it
-/// has. Units load both: under one name systemd would take a file in the clear for a broken encrypted one.
+/// Returns the path of the credential `name` (`LoadCredential=`, `LoadCredentialEncrypted=`), or of
+/// `name.plain`: one name for both would make systemd take plain text for a broken encrypted file.
 #[must_use]
 pub fn credential(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
@@ -62,7 +62,7 @@ pub fn credential(name: &str) -> Option<PathBuf> {
     files.find(|file| file.exists())
 }
 
-/// The socket at which the service manager let programs wait for this one (sd_listen_fds(3)), if it did; asked once.
+/// Takes the socket on which the manager listens for this service (sd_listen_fds(3)), if any.
 #[must_use]
 pub fn listening_socket() -> Option<OwnedFd> {
     let fd = sd_notify::listen_fds().ok()?.next()?;
@@ -70,37 +70,37 @@ pub fn listening_socket() -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Programs can use what the daemon gives them; also after [`reloading`].
+/// Notifies that the daemon serves programs; also after [`reloading`].
 pub fn ready() {
     say(NotifyState::Ready);
 }
 
-/// The configuration is read again; [`ready`] follows.
+/// Notifies that the configuration is read again; [`ready`] follows.
 pub fn reloading() {
-    // together: a manager that wants the time takes no message without it
+    // together: newer managers require the time in the same message
     let states = [
         Ok(NotifyState::Reloading),
         NotifyState::monotonic_usec_now(),
     ];
     let states: Vec<_> = states.into_iter().flatten().collect();
-    // nobody has to listen
+    // a listener is optional
     let _ = sd_notify::notify(&states);
 }
 
-/// The start waits for something; it goes on for this long at least.
+/// Notifies that the start waits for something, for this time at least.
 pub fn wait(why: &str, longer: Duration) {
     let micros = u32::try_from(longer.as_micros()).unwrap_or(u32::MAX);
     say(NotifyState::Status(why));
     say(NotifyState::ExtendTimeoutUsec(micros));
 }
 
-/// The end has begun.
+/// Notifies that the end has begun.
 pub fn stopping() {
     say(NotifyState::Stopping);
 }
 
 fn say(state: NotifyState<'_>) {
-    // nobody has to listen
+    // a listener is optional
     let _ = sd_notify::notify(&[state]);
 }
 

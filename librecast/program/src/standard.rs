@@ -1,5 +1,5 @@
-//! Standard input, output and error as other programs hand them over: they may be non-blocking, and may become so at any time,
-//! because all processes that have the same open file share this setting. A read or write waits then instead of failing.
+//! Standard input, output and error that may become non-blocking at any time: all processes with
+//! the same open file share this setting. A read or write then waits instead of failing.
 
 use std::io::{self, BufRead, LineWriter, Read, StderrLock, StdinLock, StdoutLock, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,19 +7,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Standard input, for this thread alone as long as it exists.
+/// Locks standard input for this thread.
 #[must_use]
 pub fn input() -> Patient<StdinLock<'static>> {
     Patient(io::stdin().lock())
 }
 
-/// Standard output, for this thread alone as long as it exists. It writes each line at once.
+/// Locks standard output for this thread; it writes each line at once.
 #[must_use]
 pub fn output() -> LineWriter<Patient<Unbuffered<StdoutLock<'static>>>> {
     LineWriter::new(Patient(Unbuffered(io::stdout().lock())))
 }
 
-/// Standard error, for this thread alone as long as it exists. It writes each line at once.
+/// Locks standard error for this thread; it writes each line at once.
 #[must_use]
 pub fn errors() -> LineWriter<Patient<Unbuffered<StderrLock<'static>>>> {
     LineWriter::new(Patient(Unbuffered(io::stderr().lock())))
@@ -29,7 +29,7 @@ pub fn errors() -> LineWriter<Patient<Unbuffered<StderrLock<'static>>>> {
 #[derive(Debug)]
 pub struct Patient<T>(pub T);
 
-/// Writes straight to a descriptor. The standard library's own buffer does not show how much of it an error has left.
+/// Writes directly to a descriptor: std's own buffer does not show its rest after an error.
 #[derive(Debug)]
 pub struct Unbuffered<T>(T);
 
@@ -50,7 +50,7 @@ impl<T: AsFd> Write for Unbuffered<T> {
 }
 
 impl<T: AsFd> Patient<T> {
-    /// Waits where the descriptor was not ready; all other errors are the caller's.
+    /// Waits until the descriptor is ready after `WouldBlock`; returns other errors.
     fn wait(&self, error: io::Error, events: PollFlags) -> io::Result<()> {
         if error.kind() != io::ErrorKind::WouldBlock {
             return Err(error);
@@ -79,7 +79,7 @@ impl<T: BufRead + AsFd> BufRead for Patient<T> {
         while let Err(e) = self.0.fill_buf() {
             self.wait(e, PollFlags::POLLIN)?;
         }
-        // there is something, or the end
+        // data, or the end
         self.0.fill_buf()
     }
 
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// Two ends of a socket that do not block.
+    /// Returns both ends of a non-blocking socket.
     fn pair() -> (UnixStream, UnixStream) {
         let (one, other) = UnixStream::pair().unwrap();
         one.set_nonblocking(true).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn all_bytes_pass_descriptors_that_do_not_block() {
         let (one, other) = pair();
-        // more than a socket keeps
+        // more than a socket buffers
         let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let expected = sent.clone();
         let writer = thread::spawn(move || {

@@ -10,25 +10,25 @@ use nix::libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK};
 
 use crate::cli::{Exit, ExitError};
 
-/// Name of the file that is locked; it holds its owner's process id.
+/// Name of the locked file, which contains its owner's process id.
 const NAME: &str = "lock";
-/// Most bytes of the file that are read: more than the longest process id takes.
+/// Bytes of the file that are read: more than the longest process id.
 const MAX_PID_BYTES: u64 = 16;
 
-/// Holds a state folder until it is dropped or the process ends.
+/// A lock on a state folder until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct StateLock {
     _held: Flock<File>,
 }
 
 impl StateLock {
-    /// Locks the folder for a program of this name. The folder must exist; where it is read-only, the lock is on the
-    /// folder itself and tells nobody whose it is.
+    /// Locks the folder for the program. The folder must exist; a read-only folder is itself
+    /// locked, without its owner's id.
     ///
     /// # Errors
     ///
     /// [`Exit::Failed`] with "PROGRAM runs already (pid N)" and the folder while another process holds it;
-    /// [`Exit::NotPermitted`] where the folder cannot be opened.
+    /// [`Exit::NotPermitted`] if the folder cannot be opened.
     pub fn take(folder: &Path, program: &str) -> Result<Self, ExitError> {
         let refused = |e: io::Error| {
             let exit = match e.kind() {
@@ -59,7 +59,7 @@ impl StateLock {
                 e => refused(e.into()),
             },
         )?;
-        // a full disk must not keep the program from running: only the message for others lacks the number
+        // a full disk must not stop the program: only the id in the message is missing
         let _ = held
             .set_len(0)
             .and_then(|()| write!(held, "{}", std::process::id()));
@@ -67,7 +67,7 @@ impl StateLock {
     }
 }
 
-/// Opens the file; one that root makes belongs to whose folder it is, as the program may run as this user later.
+/// Opens the file; root's new file gets the folder's owner, the program's user later.
 fn open(folder: &Path) -> io::Result<File> {
     let path = folder.join(NAME);
     let open = |make: bool| {

@@ -1,4 +1,4 @@
-//! A process whose arguments hold secrets: other users read its arguments while it runs, and find none.
+//! A process with secrets in its arguments: other users can read the arguments, but no secret.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ const SECRETS: [&str; 3] = [
     "lct1AnotherSecret,lcr1SecretOfTheStation,news",
 ];
 
-/// The beginning of a program. It is no test: the test starts it.
+/// A program's start, which the test below runs.
 #[test]
 #[ignore = "the test below starts it"]
 fn program() {
@@ -22,7 +22,7 @@ fn program() {
     }
     assert_eq!(given, arguments::given(), "they stay as they were given");
     println!("ready");
-    // until the test has looked
+    // until the test has read its arguments
     let _ = std::io::stdin().read(&mut [0]);
 }
 

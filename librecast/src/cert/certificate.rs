@@ -28,37 +28,37 @@ const FLAG_RENEWED: u8 = 2;
 
 /// Source prefixes follow the group prefixes.
 const FLAG_GATEWAY: u8 = 4;
-/// The subject is a leaf: it listens and does not route. Versions that do not know the flag refuse the certificate.
+/// The subject is a leaf: it receives and does not route. Old versions refuse the certificate.
 const FLAG_LEAF: u8 = 8;
 
-/// What a certificate grants its subject.
+/// The rights that a certificate grants its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Unix seconds.
+    /// Begin in Unix seconds.
     pub not_before: u64,
-    /// Unix seconds.
+    /// End in Unix seconds.
     pub not_after: u64,
-    /// How many seconds a renewed membership lasts. An invitation says it, and node certificates that an issuer
-    /// signed; 0: as long as this certificate.
+    /// Seconds that a renewed membership lasts, set by an invitation, or a node certificate that an
+    /// issuer signed; 0: as long as this certificate.
     pub renew_for: u64,
     /// May be the root of shared trees.
     pub core: bool,
     /// A node's name, as of hosts ([`is_node_name`]); empty for issuers and invitations.
     pub name: String,
-    /// How many nodes may join by an invitation; none: any number. Of invitations alone.
+    /// Number of nodes that may join by an invitation; none: any. Invitations only.
     pub uses: Option<u32>,
     /// Labels that selectors can use.
     pub labels: BTreeMap<String, String>,
-    /// Groups that the subject may send to; that a leaf may join.
+    /// Groups that the subject may send to; for a leaf, groups that it may join.
     pub prefixes: Vec<GroupPrefix>,
-    /// Hosts without lcroute for which the subject may speak, by their addresses.
+    /// Addresses of hosts without lcroute for which the subject may speak.
     pub gateway: Vec<SourcePrefix>,
-    /// A leaf: it listens, sends nothing and is no router. Not of issuers, and neither with `core` nor with `gateway`.
+    /// A leaf: it receives only, and is no router. Never with an issuer, `core` or `gateway`.
     pub leaf: bool,
 }
 
 impl Grant {
-    /// To send to all groups from the first of these Unix seconds up to the second; no labels, no rendezvous point.
+    /// Grants sending to all groups between two Unix times; no labels, no rendezvous point.
     #[must_use]
     pub fn new(name: impl Into<String>, (not_before, not_after): (u64, u64)) -> Self {
         Self {
@@ -76,16 +76,16 @@ impl Grant {
     }
 }
 
-/// One signed statement about one key.
+/// A signed statement about one key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
     pub(super) kind: Kind,
     pub(super) network: NetworkId,
     pub(super) subject: PeerId,
     pub(super) grant: Grant,
-    /// Of a renewed node: what its earlier certificates stood on.
+    /// For a renewed node: the keys above its earlier certificates.
     pub(super) previous: KeysAbove,
-    /// As received: what was signed is never encoded anew.
+    /// As received: signed bytes are never encoded anew.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -193,11 +193,11 @@ impl Certificate {
         })
     }
 
-    /// Reads a certificate; [`Chain::verify`](super::Chain::verify) checks its signature.
+    /// Decodes a certificate; [`Chain::verify`](super::Chain::verify) checks its signature.
     ///
     /// # Errors
     ///
-    /// Those of the format.
+    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CERTIFICATE {
             return Err(WireError::Bad("length of the certificate"));
@@ -232,37 +232,38 @@ impl Certificate {
         })
     }
 
-    /// What it makes of its subject.
+    /// Returns the role of its subject.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The key that the certificate speaks of.
+    /// Returns the certified key.
     #[must_use]
     pub fn subject(&self) -> PeerId {
         self.subject
     }
 
-    /// Time, name, labels and prefixes of the subject.
+    /// Returns time, name, labels and prefixes of the subject.
     #[must_use]
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 
-    /// The network it belongs to.
+    /// Returns its network.
     #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
-    /// The signed bytes, at most [`MAX_CERTIFICATE`].
+    /// Returns the signed bytes, at most [`MAX_CERTIFICATE`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// That `signer` made it for `network`, and that it is valid at `now`, give or take `skew` seconds.
+    /// Verifies that `signer` made it for `network`, and that it is valid at `now` within `skew`
+    /// seconds.
     pub(crate) fn verify_by(
         &self,
         signer: &PeerId,
@@ -301,10 +302,10 @@ impl Certificate {
             .iter()
             .all(|(k, v)| own.labels.get(k) == Some(v));
         let core = !own.core || above.core;
-        // an issuer has no LAN, and says of whom one is
+        // an issuer has no LAN of its own, but grants gateways
         let covered = |p: &SourcePrefix| above.gateway.iter().any(|a| a.covers(p));
         let gateway = by_issuer || own.gateway.iter().all(covered);
-        // what invites leaves makes no routers
+        // an invitation for leaves makes no routers
         let leaf = own.leaf || !above.leaf;
         if in_time && own.prefixes.iter().all(inside) && core && labels && gateway && leaf {
             Ok(())
@@ -314,7 +315,7 @@ impl Certificate {
     }
 }
 
-/// A node's name, and of an invitation what it is bounded to.
+/// Returns a node's name, or an invitation's terms.
 fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
     match (kind, grant.uses) {
         (Kind::Node, None) => {
@@ -328,7 +329,7 @@ fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
     }
 }
 
-/// A leaf has nothing that only a router uses.
+/// Checks that a leaf has no rights of routers.
 fn check_leaf(kind: Kind, grant: &Grant) -> Result<(), WireError> {
     if grant.leaf && (kind == Kind::Issuer || grant.core || !grant.gateway.is_empty()) {
         return Err(WireError::Bad(
@@ -360,7 +361,7 @@ fn public_key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
     PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
 }
 
-/// The keys behind the flag "renewed": at least one, none twice.
+/// Decodes the keys behind the flag "renewed": at least one, none twice.
 fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
     let mut previous = KeysAbove::default();
     let n = usize::from(r.u8()?);
@@ -382,7 +383,7 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
     }
 }
 
-/// A grant, and whether the flag "renewed" is set.
+/// Decodes a grant, and the flag "renewed".
 fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;
@@ -484,7 +485,7 @@ mod tests {
         );
     }
 
-    /// What is signed by a key that makes no difference, with this text where a node's name stands.
+    /// Signs with any key, with this text in place of a node's name.
     fn with_text(kind: Kind, text: &[u8]) -> Result<Certificate, WireError> {
         let key = SecretKey::from_seed(&[5; 32]);
         let name = if kind == Kind::Node { "x" } else { "" };
@@ -600,7 +601,7 @@ mod tests {
         assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
     }
 
-    /// A version that does not know leaves refuses bit 3 of the flags: such a certificate makes no router of anybody there.
+    /// Versions without leaves refuse bit 3 of the flags: the certificate makes no router there.
     #[test]
     fn the_bytes_of_an_invitation_for_leaves_do_not_change() {
         let key = SecretKey::from_seed(&[1; 32]);
@@ -620,7 +621,7 @@ mod tests {
         let (signed, _) = cert.as_bytes().split_last_chunk::<64>().unwrap();
         assert_eq!(signed, golden.as_slice());
         assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
-        // what only routers have
+        // rights of routers
         let core = Grant {
             core: true,
             ..grant.clone()
@@ -641,7 +642,7 @@ mod tests {
         assert_eq!(Certificate::decode(&core), Err(WireError::Bad("flags")));
     }
 
-    /// As every version from 0.1 on reads them.
+    /// Every version from 0.1 on reads them so.
     #[test]
     fn the_bytes_of_an_ephemeral_invitation_do_not_change() {
         let key = SecretKey::from_seed(&[1; 32]);

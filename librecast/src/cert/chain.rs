@@ -1,4 +1,4 @@
-//! The certificates that lead from the network key to a node: verified as a whole, and renewed.
+//! The certificates from the network key to a node: verified as a whole, and renewed.
 
 use super::certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE};
 use super::error::{CertError, Kind};
@@ -9,16 +9,16 @@ use crate::wire::{Reader, WireError, Writer};
 /// Longest chain in bytes.
 pub const MAX_CHAIN: usize = 3 * (MAX_CERTIFICATE + 2) + 1;
 
-/// The certificates that lead from the network key to a node.
+/// The certificates from the network key to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain(Vec<Certificate>);
 
 impl Chain {
-    /// The network's key signs an issuer, that one a node.
+    /// Signs an issuer with the network's key, and a node with the issuer's.
     ///
     /// # Errors
     ///
-    /// [`CertError`] as of [`Certificate::sign`].
+    /// As [`Certificate::sign`].
     pub fn sign(
         network: &SecretKey,
         (issuer, issuers): (&SecretKey, Grant),
@@ -30,7 +30,7 @@ impl Chain {
         Self::new(vec![issued, node])
     }
 
-    /// From issuer to node, with or without an invitation between.
+    /// Makes a chain from issuer to node, with or without an invitation between.
     ///
     /// # Errors
     ///
@@ -45,33 +45,33 @@ impl Chain {
         }
     }
 
-    /// The certificate of the issuer.
+    /// Returns the issuer's certificate.
     #[must_use]
     pub fn issuer(&self) -> &Certificate {
-        // the constructor holds 2 or 3 certificates
+        // the constructor ensures 2 or 3 certificates
         &self.0[0]
     }
 
-    /// The certificate of the node.
+    /// Returns the node's certificate.
     #[must_use]
     pub fn node(&self) -> &Certificate {
-        // the constructor holds 2 or 3 certificates
+        // the constructor ensures 2 or 3 certificates
         &self.0[self.0.len() - 1]
     }
 
-    /// When the node's certificate was made: of two chains of a node the one issued later counts.
+    /// Returns when the node's certificate was made: of a node's two chains the later one counts.
     #[must_use]
     pub fn issued(&self) -> u64 {
         self.node().grant.not_before
     }
 
-    /// Unix seconds: when it ends. In a chain that verifies this is the earliest expiry.
+    /// Returns its end in Unix seconds, the earliest expiry in a chain that verifies.
     #[must_use]
     pub fn not_after(&self) -> u64 {
         self.node().grant.not_after
     }
 
-    /// The invitation that the node signed itself in with; none: an issuer signed its certificate.
+    /// Returns the invitation by which the node joined; none: an issuer signed its certificate.
     #[must_use]
     pub fn invitation(&self) -> Option<&Certificate> {
         match self.0.as_slice() {
@@ -80,7 +80,7 @@ impl Chain {
         }
     }
 
-    /// For how many nodes its invitation is.
+    /// Returns the bound of its invitation.
     #[must_use]
     pub fn bound(&self) -> Option<TokenBound> {
         let invitation = &self.invitation()?.grant;
@@ -90,7 +90,7 @@ impl Chain {
         })
     }
 
-    /// For how many seconds a renewed membership lasts, as an issuer has signed it.
+    /// Returns the life of a renewed membership in seconds, as signed by an issuer.
     #[must_use]
     pub fn life(&self) -> u64 {
         let grant = &self.invitation().unwrap_or(self.node()).grant;
@@ -100,7 +100,7 @@ impl Chain {
         }
     }
 
-    /// The keys that it stands on; its issuer's is the first.
+    /// Returns the keys that it depends on; its issuer's is the first.
     fn keys(&self) -> KeysAbove {
         let mut keys = KeysAbove::default();
         for certificate in &self.0 {
@@ -116,13 +116,13 @@ impl Chain {
         keys
     }
 
-    /// Renews a node for `ttl` seconds from `now` (Unix seconds) with an issuer's key: the same name, labels, prefixes
-    /// and `core`, directly under that issuer, and no longer than its certificate lasts.
+    /// Renews a node for `ttl` seconds from `now` (Unix seconds) with an issuer's key: same name,
+    /// labels, prefixes and `core`, directly under that issuer, and no longer than its certificate.
     ///
     /// # Errors
     ///
-    /// [`CertError::Order`] if `key` is not the issuer's, and those of [`Self::verify`]: the chain has expired (a day of
-    /// skew allowed), or grants what that issuer could not.
+    /// [`CertError::Order`] if `key` is not the issuer's; as [`Self::verify`]: the chain has
+    /// expired (with a day of skew), or grants more than that issuer could.
     pub fn renew(
         &self,
         issuer: &Certificate,
@@ -133,11 +133,11 @@ impl Chain {
         self.renew_as(&self.node().grant.name, issuer, key, now, ttl)
     }
 
-    /// [`Self::renew`], with another name: two nodes of a network had the same.
+    /// As [`Self::renew`], with another name, for two nodes with the same.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::renew`].
+    /// As [`Self::renew`].
     pub fn renew_as(
         &self,
         name: &str,
@@ -152,7 +152,7 @@ impl Chain {
         let network = issuer.network;
         self.verify(&network, now)?;
         let old = self.node();
-        // later than the old one whatever the clocks say: of two chains the later one counts
+        // later than the old one by any clock: of two chains the later one counts
         let later = old.grant.not_before.saturating_add(1);
         let not_before = now.max(later).max(issuer.grant.not_before);
         let grant = Grant {
@@ -170,7 +170,7 @@ impl Chain {
         Ok(renewed)
     }
 
-    /// Binary form: count, then each certificate behind a two-byte length.
+    /// Encodes a count, then each certificate after a two-byte length.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -183,11 +183,11 @@ impl Chain {
         w.into_vec()
     }
 
-    /// Reads what [`Chain::encode`] wrote.
+    /// Decodes the output of [`Chain::encode`].
     ///
     /// # Errors
     ///
-    /// Those of the format; signatures are checked by [`Self::verify`].
+    /// Format errors; [`Self::verify`] checks signatures.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CHAIN {
             return Err(WireError::Bad("length of the chain"));
@@ -204,13 +204,13 @@ impl Chain {
         Self::new(certificates).map_err(|_| WireError::Bad("order of certificates"))
     }
 
-    /// Checks the whole chain against the network key at `now` (Unix seconds, [`CLOCK_SKEW`] allowed).
+    /// Verifies the whole chain at `now` (Unix seconds, within [`CLOCK_SKEW`]).
     ///
     /// # Errors
     ///
-    /// The first certificate that is forged, out of its time, of another network, or grants more than the one above it.
+    /// The first certificate that is forged, out of time, foreign, or exceeds the one above.
     pub fn verify(&self, network: &NetworkId, now: u64) -> Result<Member, CertError> {
-        // whoever holds a token signs the node's certificate: it could name keys that nobody may revoke
+        // a token holder signs the node's certificate: it could name keys that nobody may revoke
         if self.invitation().is_some() && self.node().previous.len() > 0 {
             return Err(CertError::Widened(Kind::Node));
         }
@@ -306,7 +306,7 @@ mod tests {
         invited.labels.insert("site".into(), "berlin".into());
         let token = token(&n, invited);
         let node = SecretKey::generate().peer_id();
-        // joined in the invitation's last minute: it was meant for a week all the same
+        // joined in the invitation's last minute, but granted for a week
         let chain = token.join(node, "alpha", NOW + 7 * DAY - 60).unwrap();
         assert_eq!(chain.life(), 7 * DAY);
         let later = NOW + 7 * DAY - 30;
@@ -345,7 +345,7 @@ mod tests {
             [other_key.peer_id(), n.issuer_key.peer_id()]
         );
         assert_eq!(again.keys.invitations, new.keys.invitations);
-        // the clock of the one who renews runs behind: newer than the old one all the same
+        // the issuer's clock is behind: newer than the old one all the same
         let behind = renewed
             .renew(&n.issuer, &n.issuer_key, later - DAY / 2, DAY)
             .unwrap();
@@ -424,7 +424,7 @@ mod tests {
         let widened = Err(CertError::Widened(Kind::Node));
         assert_eq!(forged.verify(&net, NOW), widened);
         assert!(forged.renew(&n.issuer, &n.issuer_key, NOW, DAY).is_err());
-        // even where an issuer has signed them, they make nobody an issuer and protect no node
+        // even if an issuer has signed them, they make no node an issuer and protect none
         let lent = KeysAbove {
             invitations: vec![invitation],
             ..immune

@@ -1,11 +1,11 @@
-//! Why certificates, chains and tokens are refused.
+//! Errors of certificates, chains and tokens.
 
 use thiserror::Error;
 
 use crate::text::TextError;
 use crate::wire::WireError;
 
-/// Why a certificate, a chain or a token is not accepted.
+/// The reason why a certificate, a chain or a token is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CertError {
     /// The bytes are not a certificate of this version.
@@ -29,7 +29,7 @@ pub enum CertError {
     /// Grants more than the certificate above it.
     #[error("{0:?} certificate grants more than its issuer has")]
     Widened(Kind),
-    /// The node is a leaf, which listens and does not route.
+    /// The node is a leaf, which does not route.
     #[error("certificate of a leaf, which is no router")]
     Leaf,
     /// The text is no token, or the token cannot be made.
@@ -37,7 +37,7 @@ pub enum CertError {
     BadToken(#[from] TokenError),
 }
 
-/// Why a text is not a token, or a token cannot be made.
+/// The reason why a text is no token, or a token cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// The text is something else, too long, or damaged.
@@ -57,7 +57,7 @@ pub enum TokenError {
     Parts,
 }
 
-/// What a certificate makes of its subject.
+/// The role that a certificate gives its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// May invite and renew; signed by the network key.

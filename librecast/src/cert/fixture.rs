@@ -47,7 +47,7 @@ pub(super) fn token(n: &Network, grant: Grant) -> Token {
     .unwrap()
 }
 
-/// The chain of whoever holds `token` and signs what he likes.
+/// Makes a chain with a certificate that the holder of `token` signed freely.
 pub(super) fn signed_by_the_holder(n: &Network, token: &Token, node: &Certificate) -> Chain {
     let all = vec![n.issuer.clone(), token.invitation.clone(), node.clone()];
     Chain::new(all).unwrap()

@@ -1,4 +1,4 @@
-//! What a verified chain proves of a node, and whose revocation ends its membership.
+//! The member that a verified chain proves, and revocations that end its membership.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use super::prefix::{GroupPrefix, SourcePrefix};
 use crate::id::{NodeAddresses, PeerId};
 use crate::time::Duration;
 
-/// Most keys of earlier certificates that a renewed one remembers.
+/// Keys of earlier certificates in a renewed one.
 pub const MAX_PREVIOUS: usize = 8;
 
-/// The label of ephemeral members, and its value: they live without a disk, and come back as somebody else. A label, because
-/// every version keeps those of an invitation, and issuers of every version renew them.
+/// Label and value of ephemeral members: they have no disk, and return under another key. A label,
+/// because every version keeps those of an invitation, and issuers of every version renew them.
 pub const EPHEMERAL: (&str, &str) = ("lifetime", "ephemeral");
-/// An ephemeral member is forgotten so long after the last path to it has gone. Chosen: a host that restarts and a network that
-/// comes back take less, and who restarts once a second fills no table of routers in that time.
+/// Time after the loss of the last path to an ephemeral member until it is forgotten. Chosen:
+/// restarts take less, and one that restarts each second does not fill routers' tables in it.
 pub const EPHEMERAL_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
-/// Whether these are the labels of an ephemeral member.
+/// Returns whether these are the labels of an ephemeral member.
 #[must_use]
 pub fn is_ephemeral(labels: &BTreeMap<String, String>) -> bool {
     let (label, value) = EPHEMERAL;
     labels.get(label).is_some_and(|known| known == value)
 }
 
-/// Keys that a membership stands on: whoever revokes one of them ends it.
+/// Keys that a membership depends on: revoking one of them ends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeysAbove {
@@ -37,13 +37,13 @@ pub struct KeysAbove {
 }
 
 impl KeysAbove {
-    /// Issuers first, then invitations.
+    /// Returns issuers first, then invitations.
     pub fn iter(&self) -> impl Iterator<Item = &PeerId> {
         self.into_iter()
     }
 
-    /// Whether the membership of `peer` ends once `key` is revoked. The network's key can expel everyone; issuers
-    /// (`by_network` is false) neither one another nor themselves.
+    /// Returns whether the membership of `peer` ends once `key` is revoked. The network's key can
+    /// expel any member; issuers (`by_network` is false) neither one another nor themselves.
     #[must_use]
     pub fn end_with(&self, peer: &PeerId, key: &PeerId, by_network: bool) -> bool {
         let node = peer == key || self.invitations.contains(key);
@@ -79,63 +79,63 @@ impl<'a> IntoIterator for &'a KeysAbove {
     }
 }
 
-/// A verified node: what its chain proves of it.
+/// A verified node, with the rights that its chain proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Public key of the node.
     pub peer: PeerId,
-    /// The name it gave itself.
+    /// Its chosen name.
     pub name: String,
     /// Labels of its certificate.
     pub labels: BTreeMap<String, String>,
-    /// Groups it may send to; that a leaf may join.
+    /// Groups it may send to; for a leaf, groups that it may join.
     pub prefixes: Vec<GroupPrefix>,
-    /// Hosts without lcroute for which it may speak, by their addresses.
+    /// Addresses of hosts without lcroute for which it may speak.
     pub gateway: Vec<SourcePrefix>,
     /// May be the root of shared trees.
     pub core: bool,
-    /// A leaf: it listens, sends nothing and is no router.
+    /// A leaf: it only receives, and is no router.
     pub leaf: bool,
-    /// Unix seconds: when its certificate ends, the first of its chain to do so.
+    /// End of its certificate in Unix seconds, the earliest of its chain.
     pub not_after: u64,
     /// Addresses derived from network key and node key.
     pub addresses: NodeAddresses,
-    /// The keys that its membership stands on.
+    /// The keys that its membership depends on.
     pub keys: KeysAbove,
-    /// The bound of the token that it goes by; none once it is renewed, or if there is none.
+    /// The bound of its token; none after a renewal, or without one.
     pub bound: Option<TokenBound>,
 }
 
-/// How many nodes a token is for.
+/// The number of nodes of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenBound {
-    /// So many.
+    /// That number.
     pub uses: u32,
-    /// Unix seconds: when the token ends, and with it the memberships that go by it.
+    /// End of the token in Unix seconds, and of memberships by it.
     pub until: u64,
 }
 
 impl Member {
-    /// Whether it holds an issuer certificate: may invite, renew and revoke. The chain begins with that
-    /// certificate; keys of earlier certificates make nobody an issuer.
+    /// Returns whether it has an issuer certificate: may invite, renew and revoke. Its chain begins
+    /// with that certificate; keys of earlier certificates make no node an issuer.
     #[must_use]
     pub fn is_issuer(&self) -> bool {
         self.keys.issuers.first() == Some(&self.peer)
     }
 
-    /// The invitation that it came by, if it was one.
+    /// Returns the invitation that it joined by, if any.
     #[must_use]
     pub fn invitation(&self) -> Option<&PeerId> {
         self.keys.invitations.first()
     }
 
-    /// Whether it is forgotten some minutes after it has gone.
+    /// Returns whether it is forgotten some minutes after it has gone.
     #[must_use]
     pub fn is_ephemeral(&self) -> bool {
         is_ephemeral(&self.labels)
     }
 
-    /// Whether it is out once `key` is revoked: [`KeysAbove::end_with`].
+    /// Returns whether it is expelled once `key` is revoked: [`KeysAbove::end_with`].
     #[must_use]
     pub fn is_expelled_by(&self, key: &PeerId, by_network: bool) -> bool {
         self.keys.end_with(&self.peer, key, by_network)

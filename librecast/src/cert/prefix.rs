@@ -7,39 +7,39 @@ use std::str::FromStr;
 use crate::mapped;
 use crate::wire::WireError;
 
-/// What all prefixes can do.
+/// The methods of all prefixes.
 macro_rules! prefix {
     ($name:ident) => {
         impl $name {
-            /// The first address.
+            /// Returns the first address.
             #[must_use]
             #[inline]
             pub fn addr(&self) -> Ipv6Addr {
                 self.addr
             }
 
-            /// Length in bits, at most 128.
+            /// Returns the length in bits, at most 128.
             #[must_use]
             #[inline]
             pub fn prefix_len(&self) -> u8 {
                 self.len
             }
 
-            /// Whether `address` lies inside.
+            /// Returns whether `address` lies inside.
             #[must_use]
             #[inline]
             pub fn contains(&self, address: Ipv6Addr) -> bool {
                 address.to_bits() & mask(self.len) == self.addr.to_bits()
             }
 
-            /// Whether all of `other` lies inside.
+            /// Returns whether all of `other` lies inside.
             #[must_use]
             #[inline]
             pub fn covers(&self, other: &Self) -> bool {
                 other.len >= self.len && self.contains(other.addr)
             }
 
-            /// `ADDRESS/LENGTH`, or one address.
+            /// Parses `ADDRESS/LENGTH`, or one address.
             fn parse(text: &str) -> Option<Self> {
                 let (addr, len) = text.split_once('/').unwrap_or((text, "128"));
                 Self::new(addr.parse().ok()?, len.parse().ok()?).ok()
@@ -51,7 +51,7 @@ macro_rules! prefix {
 prefix!(GroupPrefix);
 prefix!(SourcePrefix);
 
-/// Group addresses that share their first bits, such as `ff1e::/16`; a single group has 128.
+/// Group addresses with common first bits, such as `ff1e::/16`; a single group has 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupPrefix {
     addr: Ipv6Addr,
@@ -65,11 +65,11 @@ impl GroupPrefix {
         len: 8,
     };
 
-    /// A multicast prefix of 8 to 128 bits.
+    /// Makes a multicast prefix of 8 to 128 bits.
     ///
     /// # Errors
     ///
-    /// [`WireError::Bad`] for another length, no multicast address, or bits set behind the length.
+    /// [`WireError::Bad`] for another length, no multicast address, or bits set after the length.
     pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
         let ok =
             (8..=128).contains(&len) && addr.is_multicast() && addr.to_bits() & !mask(len) == 0;
@@ -80,15 +80,15 @@ impl GroupPrefix {
         }
     }
 
-    /// The first `len` bits of `addr`, at least 8 of them; `None` if these are not multicast.
+    /// Returns the prefix of at least 8 first bits of `addr`; `None` if these are not multicast.
     #[must_use]
     pub fn around(addr: Ipv6Addr, len: u8) -> Option<Self> {
         let first = Ipv6Addr::from_bits(addr.to_bits() & mask(len));
         Self::new(first, len).ok()
     }
 
-    /// Prefixes as users write them, `ff1e::/16` or `239.1.0.0/16`. One of IPv4 may have several inside, as
-    /// 224.0.0.0/24 and 232.0.0.0/8 have names of their own ([`mapped`]).
+    /// Parses a prefix in users' form, `ff1e::/16` or `239.1.0.0/16`. One of IPv4 may become
+    /// several, as 224.0.0.0/24 and 232.0.0.0/8 have names of their own ([`mapped`]).
     ///
     /// # Errors
     ///
@@ -128,17 +128,17 @@ impl GroupPrefix {
         Ok(all)
     }
 
-    /// The IPv4 prefix, if its groups are IPv4 groups.
+    /// Returns the IPv4 prefix, if its groups are IPv4 groups.
     #[must_use]
     pub fn as_ipv4(&self) -> Option<(Ipv4Addr, u8)> {
         let len = self.len.checked_sub(mapped::PREFIX_LEN)?;
-        // all bits but the last 32 are cut off on purpose
+        // truncates to the last 32 bits on purpose
         let addr = Ipv4Addr::from_bits(self.addr.to_bits() as u32);
         let is_name = mapped::is_group_name(self.addr) && addr.is_multicast();
         is_name.then_some((addr, len))
     }
 
-    /// One group.
+    /// Makes the prefix of one group.
     #[must_use]
     pub fn group(group: Ipv6Addr) -> Self {
         Self {
@@ -147,14 +147,14 @@ impl GroupPrefix {
         }
     }
 
-    /// The one group, if it is one.
+    /// Returns the group, if it is only one.
     #[must_use]
     pub fn as_group(&self) -> Option<Ipv6Addr> {
         (self.len == 128).then_some(self.addr)
     }
 }
 
-/// Sender addresses that share their first bits, such as `2001:db8:5::/64`: those of the hosts of a LAN.
+/// Sender addresses with common first bits, such as `2001:db8:5::/64`: those of a LAN's hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourcePrefix {
     addr: Ipv6Addr,
@@ -168,11 +168,11 @@ impl SourcePrefix {
         len: 0,
     };
 
-    /// A unicast prefix of up to 128 bits; [`Self::ANY`] has none.
+    /// Makes a unicast prefix of up to 128 bits; [`Self::ANY`] has none.
     ///
     /// # Errors
     ///
-    /// [`WireError::Bad`] for another length, a multicast, link-local or unspecified prefix, or bits set behind the length.
+    /// [`WireError::Bad`] for a wrong length, another kind of address, or bits after the length.
     pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
         let bits = addr.to_bits();
         let is_unicast = len >= 8 && !addr.is_unspecified() && !addr.is_multicast();

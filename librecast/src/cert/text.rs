@@ -1,14 +1,14 @@
-//! Texts of certificates: names of nodes, labels, and what an invitation is bounded to.
+//! Texts of certificates: names of nodes, labels, and terms of an invitation.
 
 use crate::wire::WireError;
 
 /// Longest node name and label in bytes.
 pub const MAX_NAME: usize = 63;
-/// Most nodes that one invitation can be for: as many as a network has.
+/// Most nodes of one invitation: as many as a network has.
 pub const MAX_USES: u32 = 4_096;
 
-/// Whether a text can be a node's name: as of hosts (RFC 1123), as it stands in commands, logs and selectors. Two names
-/// that differ look different.
+/// Returns whether a text can be a node's name: a host name (RFC 1123), usable in commands, logs
+/// and selectors. Different names look different.
 #[must_use]
 pub fn is_node_name(name: &str) -> bool {
     let is_label = |label: &str| {
@@ -19,14 +19,14 @@ pub fn is_node_name(name: &str) -> bool {
     name.len() <= MAX_NAME && name.split('.').all(is_label)
 }
 
-/// What an invitation is bounded to, in the place of a node's name: programs that know no terms pass over them.
+/// Terms of an invitation, in place of a node's name: programs ignore unknown terms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Terms {
     pub uses: Option<u32>,
 }
 
 impl Terms {
-    /// `uses=N`, or nothing.
+    /// Returns `uses=N`, or nothing.
     pub fn text(self) -> Result<String, WireError> {
         let uses = |n: u32| match n {
             1..=MAX_USES => Ok(format!("uses={n}")),
@@ -35,7 +35,7 @@ impl Terms {
         self.uses.map_or(Ok(String::new()), uses)
     }
 
-    /// Terms of later versions are passed over.
+    /// Parses terms, and ignores those of later versions.
     pub fn parse(text: &str) -> Result<Self, WireError> {
         let mut terms = Self::default();
         for term in text.split(' ') {

@@ -1,4 +1,4 @@
-//! Invitation tokens: who holds one makes itself a member.
+//! Invitation tokens, by which a node makes itself a member.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,18 +17,18 @@ use crate::wire::{Reader, Writer};
 pub const MAX_URLS: u8 = 8;
 /// Longest token in characters.
 pub const MAX_TOKEN: usize = 8_192;
-/// Most bytes in a token: what [`MAX_TOKEN`] characters hold.
+/// Bytes of the longest token: [`MAX_TOKEN`] characters.
 const MAX_TOKEN_BYTES: usize = 5_980;
 
-/// A bearer invitation: who holds it can make itself a member until it expires.
+/// A bearer invitation: its holder can become a member until it expires.
 pub struct Token {
     network: NetworkId,
     issuer: Certificate,
     pub(super) invitation: Certificate,
     pub(super) secret: SecretKey,
-    /// Where to meet: `ws://HOST:PORT` or `wss://...`, and the URI of a Matrix room ([`crate::reach::Room::to_uri`]).
+    /// Meeting places: `ws://HOST:PORT`, `wss://...`, or URIs of Matrix rooms.
     pub signal: Vec<String>,
-    /// Number and secret of the rendezvous epoch at which the network was; none: nobody had been expelled.
+    /// Number and secret of the network's rendezvous epoch; none: nobody had been expelled.
     pub epoch: Option<(u32, EpochSecret)>,
 }
 
@@ -37,8 +37,8 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`CertError::Order`] if `key` is not the issuer's, [`CertError::Widened`] if the grant exceeds the issuer's,
-    /// [`TokenError::Urls`] for more or longer URLs than the format holds.
+    /// [`CertError::Order`] if `key` is not the issuer's, [`CertError::Widened`] if the grant
+    /// exceeds the issuer's, [`TokenError::Urls`] for more or longer URLs than the format allows.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn invite(
         issuer: &Certificate,
@@ -67,13 +67,13 @@ impl Token {
         })
     }
 
-    /// The network it leads to.
+    /// Returns its network.
     #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
-    /// The invitation's certificate; its subject is the key that revoking the token revokes.
+    /// Returns the invitation's certificate; revoking the token revokes its subject.
     #[must_use]
     pub fn invitation(&self) -> &Certificate {
         &self.invitation
@@ -83,14 +83,14 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`CertError::Expired`] when the token has expired (no skew: this is the own clock), and those of its certificates.
+    /// [`CertError::Expired`] after the token's end (no skew: own clock); certificate errors.
     pub fn join(&self, node: PeerId, name: &str, now: u64) -> Result<Chain, CertError> {
         self.issuer
             .verify_by(&self.network, &self.network, now, CLOCK_SKEW)?;
         self.invitation
             .verify_by(&self.issuer.subject, &self.network, now, 0)
             .or_else(|e| match e {
-                // issued moments ago by a clock that runs ahead of ours
+                // just issued, by a clock that is ahead of ours
                 CertError::NotYetValid(_)
                     if self.invitation.grant.not_before <= now + CLOCK_SKEW =>
                 {
@@ -99,7 +99,7 @@ impl Token {
                 e => Err(e),
             })?;
         let invited = &self.invitation.grant;
-        // the inviting host's clock may run ahead of ours
+        // the inviting host's clock may be ahead of ours
         let not_before = now.max(invited.not_before);
         let not_after = match invited.renew_for {
             0 => invited.not_after,
@@ -116,7 +116,7 @@ impl Token {
         Chain::new(vec![self.issuer.clone(), self.invitation.clone(), node])
     }
 
-    /// One line of text, to be handed over secretly.
+    /// Returns one line of text, to be passed on secretly.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         let mut w = Writer::new();
@@ -128,7 +128,7 @@ impl Token {
         }
         w.u8(self.signal.len() as u8);
         for url in &self.signal {
-            // the constructor and the decoder hold at most 255 bytes
+            // constructor and decoder ensure at most 255 bytes
             w.u8(url.len() as u8).put(url.as_bytes());
         }
         if let Some((number, secret)) = &self.epoch {
@@ -274,7 +274,7 @@ mod tests {
             assert_eq!(member.is_ok(), ok, "{granted:?} {taken:?}");
             if let Ok(member) = member {
                 assert_eq!(&member.gateway, taken);
-                // renewal keeps it, and gives no more
+                // renewal keeps it, and grants no more
                 let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, 60).unwrap();
                 assert_eq!(&renewed.verify(&net, NOW).unwrap().gateway, taken);
             }
@@ -296,7 +296,7 @@ mod tests {
         assert!(member.leaf && member.prefixes == of("", true).prefixes);
         let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
         assert!(renewed.verify(&net, NOW).unwrap().leaf);
-        // its holder signs what it likes
+        // its holder signs a wider certificate
         let router = Certificate::sign(Kind::Node, net, node, of("a", false), &token.secret);
         let chain = signed_by_the_holder(&n, &token, &router.unwrap());
         assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
@@ -322,7 +322,7 @@ mod tests {
         let member = chain.verify(&net, NOW).unwrap();
         let bound = member.bound.unwrap();
         assert_eq!((bound.uses, bound.until), (2, NOW + 7 * DAY));
-        // an issuer has admitted it: the bound is no matter any more, the invitation is
+        // once an issuer has admitted it, the bound is void, the invitation is not
         let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
         let renewed = renewed.verify(&net, NOW).unwrap();
         assert_eq!(renewed.bound, None);
@@ -342,7 +342,7 @@ mod tests {
         let token: Token = token(&n, invited).encode().parse().unwrap();
         let chain = token.join(node, "a", NOW).unwrap();
         assert!(chain.verify(&net, NOW).unwrap().is_ephemeral());
-        // what an issuer of any version does
+        // as an issuer of any version renews it
         let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
         assert!(renewed.verify(&net, NOW).unwrap().is_ephemeral());
         for labels in [[].into(), [(label.into(), "long".into())].into()] {
@@ -398,7 +398,7 @@ mod tests {
             prop_assert!(text.parse::<Token>().is_err());
         }
 
-        /// What a token holder signs is a membership only inside of what the token gives, and lasts no longer.
+        /// A certificate by a token holder is valid only within the token's grant and time.
         #[test]
         fn a_token_holder_grants_himself_nothing(
             from in prop_oneof![Just(0), NOW - DAY..NOW + 20 * DAY, Just(u64::MAX)],

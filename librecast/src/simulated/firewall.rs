@@ -1,8 +1,8 @@
-//! What stands before a host: a firewall that lets in answers only, and a NAT (RFC 4787).
+//! A firewall of a host that passes only answers, and a NAT (RFC 4787).
 //!
 //! ```text
-//!   host ──send──► mapping ──► outside            endpoint-independent: one address for all destinations,
-//!   host ◄─────── filtering ◄──admits── outside   address and port-dependent: a port for each of them
+//!   host ──send──► mapping ──► outside            endpoint-independent: the same for all outside,
+//!   host ◄─────── filtering ◄──admits── outside   address and port-dependent: a port for each
 //! ```
 
 use std::collections::BTreeMap;
@@ -11,41 +11,41 @@ use std::time::Duration;
 
 use super::Time;
 
-/// How long a firewall remembers what the host has sent to. Chosen: half of what RFC 4787, REQ-5, asks of a NAT.
+/// Time for which a firewall keeps a flow. Chosen: half of the time in RFC 4787, REQ-5.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// Ports that a NAT gives out by destination begin here.
+/// First port of a NAT with a port per destination.
 const FIRST_PORT: u16 = 10_000;
 
-/// On what a mapping or a filter depends (RFC 4787 §4.1 and §5).
+/// The dependence of a mapping or filter on the remote side (RFC 4787 §4.1 and §5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behavior {
-    /// It is the same for all that is outside.
+    /// The same for all remote endpoints.
     EndpointIndependent,
-    /// Each address and port outside has its own.
+    /// Separate for each remote address and port.
     AddressAndPortDependent,
 }
 
 use Behavior::EndpointIndependent;
 
-/// The UDP socket of a host, and what stands before it. A new one has no NAT and is closed.
+/// The UDP socket of a host behind a firewall. A new one has no NAT and is closed.
 #[derive(Debug, Clone)]
 pub struct Firewall<T> {
     /// The socket's own address.
     pub host: SocketAddr,
     /// The address of the NAT, if there is one.
     pub nat: Option<SocketAddr>,
-    /// Which of its addresses others see.
+    /// The rule for its public addresses.
     pub mapping: Behavior,
-    /// Who gets in.
+    /// The rule for incoming datagrams.
     pub filtering: Behavior,
-    /// What a gateway maps to the host for everybody.
+    /// The address that a gateway forwards to the host for all senders.
     pub forwarded: Option<SocketAddr>,
-    /// Where the host has sent to: the port of this mapping, and when it was last used.
+    /// Destinations of the host: port of the mapping, and time of last use.
     flows: BTreeMap<SocketAddr, (u16, T)>,
 }
 
 impl<T: Time> Firewall<T> {
-    /// Before the socket of this address.
+    /// Makes the firewall of the socket at this address.
     #[must_use]
     pub fn new(host: SocketAddr) -> Self {
         Self {
@@ -58,33 +58,33 @@ impl<T: Time> Firewall<T> {
         }
     }
 
-    /// The host has another address: nobody gets in for what it sent from the one before.
+    /// Gives the host another address, which ends its flows.
     pub fn move_to(&mut self, host: SocketAddr) {
         self.host = host;
         self.flows.clear();
     }
 
-    /// The address that others see, if all see the same.
+    /// Returns the public address, if it is the same for all.
     #[must_use]
     pub fn public(&self) -> SocketAddr {
         self.nat.unwrap_or(self.host)
     }
 
-    /// A datagram leaves for `to`. Returns the address from which it comes there.
+    /// Sends a datagram to `to`; returns its source address there.
     pub fn send(&mut self, to: SocketAddr, now: T) -> SocketAddr {
         let public = self.public();
         let next = FIRST_PORT.saturating_add(u16::try_from(self.flows.len()).unwrap_or(u16::MAX));
         let (port, used) = self.flows.entry(to).or_insert((next, now));
         *used = now;
         match (self.forwarded, self.mapping) {
-            // RFC 6887 §11: what goes out has the mapped address, too
+            // RFC 6887 §11: outgoing packets have the mapped address too
             (Some(forwarded), _) => forwarded,
             (None, EndpointIndependent) => public,
             (None, _) => SocketAddr::new(public.ip(), *port),
         }
     }
 
-    /// Whether what is sent to this address comes here.
+    /// Returns whether datagrams to this address arrive here.
     #[must_use]
     pub fn is_at(&self, address: SocketAddr) -> bool {
         let is_public = match self.mapping {
@@ -96,7 +96,7 @@ impl<T: Time> Firewall<T> {
         is_public || self.forwarded == Some(address)
     }
 
-    /// Whether a datagram that came here gets to the host.
+    /// Returns whether an arriving datagram passes to the host.
     #[must_use]
     pub fn admits(&self, from: SocketAddr, to: SocketAddr, now: T) -> bool {
         let is_open = self.filtering == EndpointIndependent;

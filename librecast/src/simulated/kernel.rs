@@ -1,40 +1,40 @@
-//! The programs of a simulated host and its kernel: MLDv2 reports, answers to queries, and a program that watches
-//! MLD (RFC 9777).
+//! The kernel and programs of a simulated host: MLDv2 reports, answers to queries, and a program
+//! that monitors MLD (RFC 9777).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use crate::mld::{Query, Record, RecordType};
 
-/// A source filter as a kernel keeps it (RFC 9777 §4.2).
+/// A kernel's source filter (RFC 9777 §4.2).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joined {
-    /// EXCLUDE mode: every source but those listed.
+    /// EXCLUDE mode: every source but the listed ones.
     pub exclude: bool,
-    /// Those listed.
+    /// The listed sources.
     pub sources: BTreeSet<Ipv6Addr>,
 }
 
 impl Joined {
-    /// INCLUDE or EXCLUDE of these sources.
+    /// Makes an INCLUDE or EXCLUDE filter of `sources`.
     #[must_use]
     pub fn new(exclude: bool, sources: BTreeSet<Ipv6Addr>) -> Self {
         Self { exclude, sources }
     }
 
-    /// Every source.
+    /// Makes a filter for every source.
     #[must_use]
     pub fn everything() -> Self {
         Self::new(true, BTreeSet::new())
     }
 
-    /// Whether packets of this source are wanted.
+    /// Returns whether packets of this source are wanted.
     #[must_use]
     pub fn allows(&self, source: Ipv6Addr) -> bool {
         self.exclude != self.sources.contains(&source)
     }
 
-    /// Whether it is no membership at all.
+    /// Returns whether it is no membership at all.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         !self.exclude && self.sources.is_empty()
@@ -45,20 +45,20 @@ impl Joined {
     }
 }
 
-/// One membership and since when it is as it is.
+/// A membership, and its last change.
 #[derive(Debug, Clone)]
 pub struct Membership<T> {
     /// The source filter.
     pub joined: Joined,
-    /// When it became what it is.
+    /// The last change.
     pub since: T,
 }
 
-/// What a kernel and its programs know. It outlives the daemon.
+/// The state of a kernel and its programs. It outlives the daemon.
 #[derive(Debug)]
 pub struct Kernel<T> {
     memberships: BTreeMap<Ipv6Addr, Membership<T>>,
-    /// What a program that watches MLD on `lc0` believes of the rest of the network.
+    /// The network's listeners, for a program that monitors MLD on `lc0`.
     watched: BTreeMap<Ipv6Addr, Joined>,
 }
 
@@ -72,25 +72,25 @@ impl<T> Default for Kernel<T> {
 }
 
 impl<T> Kernel<T> {
-    /// The membership in a group.
+    /// Returns the membership in a group.
     #[must_use]
     pub fn membership(&self, group: Ipv6Addr) -> Option<&Membership<T>> {
         self.memberships.get(&group)
     }
 
-    /// Whether a packet is for a program here.
+    /// Returns whether a packet is for a program here.
     #[must_use]
     pub fn has_joined(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let membership = self.memberships.get(&group);
         membership.is_some_and(|m| m.joined.allows(source))
     }
 
-    /// Groups that programs here have joined.
+    /// Returns the groups that programs here have joined.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
         self.memberships.keys().copied()
     }
 
-    /// Programs want something else: the records that tell the change (RFC 9777 §6.1).
+    /// Changes a membership; returns the records that report the change (RFC 9777 §6.1).
     pub fn join(&mut self, group: Ipv6Addr, to: Joined, now: T) -> Vec<Record> {
         let from = self.memberships.get(&group).map(|m| m.joined.clone());
         let from = from.unwrap_or_default();
@@ -107,7 +107,7 @@ impl<T> Kernel<T> {
         records
     }
 
-    /// The robustness repeat of the last change.
+    /// Returns the robustness repeat of the last change.
     #[must_use]
     pub fn repeat(&self, group: Ipv6Addr) -> Vec<Record> {
         let nothing = Joined::default();
@@ -117,7 +117,7 @@ impl<T> Kernel<T> {
         }
     }
 
-    /// The answer to a query: current state.
+    /// Returns the answer to a query: current state.
     #[must_use]
     pub fn answer(&self, query: &Query) -> Vec<Record> {
         let record = |(group, m): (&Ipv6Addr, &Membership<T>)| {
@@ -140,7 +140,7 @@ impl<T> Kernel<T> {
         }
     }
 
-    /// A report came out of `lc0`: the watching program follows it.
+    /// Passes reports from `lc0` to the monitoring program.
     pub fn watch(&mut self, records: &[Record]) {
         for record in records {
             let state = self.watched.entry(record.group).or_default();
@@ -151,19 +151,19 @@ impl<T> Kernel<T> {
         }
     }
 
-    /// The daemon has gone, and what it reported with it.
+    /// Drops the state of reports, as the daemon has gone.
     pub fn forget_reports(&mut self) {
         self.watched.clear();
     }
 
-    /// Whether the watching program believes that somebody in the network wants `group` from `source`.
+    /// Returns whether the monitoring program sees a listener of `group` and `source`.
     #[must_use]
     pub fn sees_listener(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let seen = self.watched.get(&group);
         seen.is_some_and(|joined| joined.allows(source))
     }
 
-    /// Groups of which the watching program believes that somebody wants them.
+    /// Returns groups with listeners for the monitoring program.
     pub fn watched(&self) -> impl Iterator<Item = Ipv6Addr> {
         self.watched.keys().copied()
     }
@@ -196,7 +196,7 @@ fn changes(group: Ipv6Addr, from: &Joined, to: &Joined) -> Vec<Record> {
     .collect()
 }
 
-/// What a router on the link makes of a record (RFC 9777 §7.4).
+/// Applies a record like a router on the link (RFC 9777 §7.4).
 fn follow(state: &mut Joined, record: &Record) {
     let listed: BTreeSet<_> = record.sources.iter().copied().collect();
     match record.kind {

@@ -1,8 +1,8 @@
-//! What Prometheus' own libraries tell of every process, under the names they all use.
+//! Metrics of every process, under the common names of Prometheus' own libraries.
 
 use super::{Description, Page};
 
-/// Of each of the three programs.
+/// Metrics of each of our programs.
 pub const PROCESS: &[Description] = &[
     Description::counter(
         "process_cpu_seconds_total",
@@ -22,17 +22,17 @@ pub const PROCESS: &[Description] = &[
     ),
 ];
 
-/// Processor time in user mode, in clock ticks: a field of `/proc/self/stat` after the name, which may hold spaces
-/// (proc_pid_stat(5) counts from 1, these from 3).
+/// CPU time in user mode, in clock ticks: a field of `/proc/self/stat` after the name, which may
+/// contain spaces (proc_pid_stat(5) counts from 1, these from 3).
 const UTIME: usize = 14 - 3;
-/// Processor time in the kernel, in clock ticks.
+/// CPU time in the kernel, in clock ticks.
 const STIME: usize = 15 - 3;
-/// When the process started, in clock ticks since the host did.
+/// Start of the process, in clock ticks since the host's boot.
 const START: usize = 22 - 3;
 /// Resident memory in pages.
 const RSS: usize = 24 - 3;
 
-/// What /proc does not tell is left out.
+/// Adds the metrics that /proc provides.
 pub(super) fn describe(page: &mut Page) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = match stat.rsplit_once(')') {
@@ -60,7 +60,7 @@ fn sysconf(what: nix::unistd::SysconfVar) -> Option<u64> {
     u64::try_from(nix::unistd::sysconf(what).ok()??).ok()
 }
 
-/// When the machine began, in seconds of Unix time; without /proc/stat, which units may hide.
+/// Returns the boot time in seconds of Unix time, without /proc/stat, which units may hide.
 fn boot_time() -> Option<f64> {
     let since = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! Metrics of a program that is one loop: who serves them asks it to make a page, and wakes it.
+//! Metrics of a single-loop program: the server thread requests a page and wakes the loop.
 
 use std::fmt;
 use std::io;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::{Listen, Page, Server, Unavailable};
 
-/// A loop that makes no page within so long is stuck.
+/// Time within which the loop makes a page; a slower one is stuck.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the loop holds.
+/// The loop's part.
 pub struct Served {
-    /// Dropped before the server, which then waits for nobody.
+    /// Dropped before the server, which then does not wait for the loop.
     asks: Option<Receiver<SyncSender<Page>>>,
     server: Option<Server>,
     group: &'static str,
@@ -29,7 +29,7 @@ impl fmt::Debug for Served {
 }
 
 impl Served {
-    /// Nothing is served yet; a unix socket will belong to `group`, `wake` ends the loop's wait.
+    /// Serves nothing yet; `group` will own a unix socket, `wake` ends the loop's wait.
     #[must_use]
     pub fn new(group: &'static str, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Served {
         }
     }
 
-    /// Serves there from now on, or no more.
+    /// Serves at `wanted` from now on, or stops.
     pub fn listen(&mut self, wanted: Option<&Listen>) -> io::Result<()> {
         if self.server.as_ref().map(Server::listen) == wanted {
             return Ok(());
@@ -62,13 +62,13 @@ impl Served {
         Ok(())
     }
 
-    /// In each turn of the loop: makes a page for who asks.
+    /// Makes a page for each request; call it in each turn of the loop.
     pub fn answer(&self, mut page: impl FnMut() -> Page) {
         let Some(asks) = &self.asks else {
             return;
         };
         while let Ok(to) = asks.try_recv() {
-            // who asked may have lost patience
+            // the requester may have timed out
             let _ = to.try_send(page());
         }
     }
@@ -100,7 +100,7 @@ mod tests {
         wakes.recv().unwrap();
         served.answer(Page::of_this_process);
         assert!(asked.join().unwrap().unwrap().ends_with("# EOF\n"));
-        // older than what is kept
+        // older than a page stays fresh
         std::thread::sleep(Duration::from_millis(250));
         let asked = ask(path);
         wakes.recv().unwrap();

@@ -1,7 +1,7 @@
-//! `GET /metrics`, for whoever comes: one thread, no more than a few connections, none for long.
+//! Serves `GET /metrics`: one thread, a few connections, each for a short time.
 //!
-//! Nothing is read but the head of one request, nothing is kept but what is being written. Who is slow loses its
-//! place to who comes next.
+//! It reads only the head of one request, and keeps only the answer in transfer. A slow client
+//! loses its place to a new one.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,38 +19,38 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{CONTENT_TYPE, Listen, Page};
 
-/// Connections at a time: the one that came first goes when another one comes.
+/// Connections at a time: a further one replaces the oldest.
 const MAX_CONNECTIONS: usize = 16;
-/// A connection is closed after so long, whatever it has brought.
+/// Time after which a connection is closed in any case.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest head of a request, in bytes.
 const MAX_HEAD: usize = 8 << 10;
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
-/// A page serves all that ask within this time, however often they do.
+/// Time for which a page serves all requests.
 const FRESH: Duration = Duration::from_millis(200);
-/// While no connection can be taken, for want of descriptors: how long to leave it.
+/// Pause in accepting connections after an error, such as a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// There is nobody who could tell the figures.
+/// No page could be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unavailable;
 
 type Source = Box<dyn FnMut() -> Result<Page, Unavailable> + Send>;
 
-/// Serves until it is dropped.
+/// A server that runs until it is dropped.
 #[derive(Debug)]
 pub struct Server {
     listen: Listen,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
-    /// A socket that goes with the server.
+    /// The socket that is removed with the server.
     path: Option<PathBuf>,
 }
 
 impl Server {
-    /// Listens, and gives what `source` says to all who ask. A unix socket gets mode 0660 and the group `group`,
-    /// where it exists.
+    /// Listens, and serves the pages of `source`. A unix socket gets mode 0660 and the group
+    /// `group`, if that exists.
     pub fn start(
         listen: &Listen,
         group: &str,
@@ -83,14 +83,14 @@ impl Server {
         })
     }
 
-    /// Where it listens, as it was told.
+    /// Returns its configured address.
     #[must_use]
     pub fn listen(&self) -> &Listen {
         &self.listen
     }
 
-    /// What is served from now on: keeps `running` where it is what is wanted, else ends it and starts anew. An
-    /// error leaves none.
+    /// Makes `running` serve at `wanted`: keeps it if it does already, else ends it and starts
+    /// another. An error leaves none.
     pub fn change(
         running: &mut Option<Self>,
         wanted: Option<&Listen>,
@@ -110,20 +110,20 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // a counter that is full wakes as well
+        // a full counter wakes as well
         let _ = self.stop.write(1);
         if let Some(thread) = self.thread.take() {
-            // it has been told why, if it panicked
+            // a panic has printed its cause
             let _ = thread.join();
         }
         if let Some(path) = &self.path {
-            // somebody may have removed it already
+            // it may be removed already
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// A socket that a crashed daemon left is replaced; a living one is an error.
+/// Replaces the socket of a crashed daemon; a living one is an error.
 fn bind_unix(path: &Path, group: &str) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         return Err(ErrorKind::AddrInUse.into());
@@ -134,14 +134,14 @@ fn bind_unix(path: &Path, group: &str) -> io::Result<UnixListener> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
-        // no file of anybody's is removed for a slip in the configuration
+        // a wrong path in the configuration must not remove a file
         Ok(_) => return Err(ErrorKind::AlreadyExists.into()),
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     if let Ok(Some(group)) = nix::unistd::Group::from_name(group) {
-        // a daemon without the right to do so still serves root
+        // a daemon without this right still serves root
         let _ = nix::unistd::chown(path, None, Some(group.gid));
     }
     Ok(listener)
@@ -217,7 +217,7 @@ struct Connection {
     until: Instant,
     /// The request so far.
     head: Vec<u8>,
-    /// The answer, once the request is whole, and how much of it has gone.
+    /// The answer to a whole request, and the number of sent bytes.
     answer: Option<(Vec<u8>, usize)>,
 }
 
@@ -227,7 +227,7 @@ struct Serving {
     source: Source,
     connections: VecDeque<Connection>,
     page: Option<(Instant, String)>,
-    /// No connection is taken before.
+    /// Connections are accepted again at this time.
     paused: Option<Instant>,
 }
 
@@ -249,7 +249,7 @@ impl Serving {
         }
     }
 
-    /// Which connections have something to do; `None`: it is over.
+    /// Returns which connections are ready; `None` if the server ends.
     fn wait(&self, now: Instant) -> Option<Vec<bool>> {
         let first = self.connections.front().map(|c| c.until);
         let due = first.into_iter().chain(self.paused).min();
@@ -287,7 +287,7 @@ impl Serving {
     }
 
     fn accept(&mut self) {
-        // as many as may wait at a time: the rest has its turn after what came before
+        // the rest of the queue comes in the next turn
         for _ in 0..MAX_CONNECTIONS {
             match self.listener.accept() {
                 Ok(stream) => {
@@ -302,7 +302,7 @@ impl Serving {
                     });
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                // the client has gone again
+                // the client is gone already
                 Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
                 Err(e) => {
                     tracing::debug!("metrics: {e}");
@@ -319,7 +319,7 @@ impl Serving {
             .into_iter()
             .enumerate()
         {
-            // what came since has its turn next time
+            // new connections come in the next turn
             let open = !ready.get(n).copied().unwrap_or(false) || self.go_on(&mut connection);
             if open {
                 kept.push_back(connection);
@@ -328,7 +328,7 @@ impl Serving {
         self.connections = kept;
     }
 
-    /// False: there is nothing more to do with it.
+    /// Continues a connection; false if it is finished.
     fn go_on(&mut self, connection: &mut Connection) -> bool {
         if connection.answer.is_none() {
             let mut buffer = [0; 2_048];
@@ -356,7 +356,7 @@ impl Serving {
         }
     }
 
-    /// `None`: the request has not ended yet.
+    /// Returns the answer; `None` before the end of the request.
     fn answer(&mut self, head: &[u8]) -> Option<Vec<u8>> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);

@@ -25,7 +25,7 @@ fn socket() -> (tempfile::TempDir, Listen, PathBuf) {
 
 fn ask(path: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
-    // it may have been refused before all is written
+    // it may be refused before all is written
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -101,12 +101,12 @@ fn slow_and_silent_clients_keep_nobody_out() {
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS * 4 {
         let mut stream = UnixStream::connect(&path).unwrap();
-        // the earliest have lost their places by now
+        // the first ones have lost their places by now
         let _ = stream.write_all(b"GET /met");
         silent.push(stream);
         assert!(ask(&path, GET).ends_with("# EOF\n"));
     }
-    // and who stays is shown the door
+    // the last one is closed by timeout
     let mut last = silent.pop().unwrap();
     last.set_read_timeout(Some(CONNECTION_TIMEOUT * 3)).unwrap();
     assert_eq!(last.read(&mut [0; 1]).unwrap(), 0);
