@@ -1,7 +1,7 @@
 //! Streams and datagrams to a program on another node, by name or PeerId, encrypted end to end.
 //!
-//! The stream daemon of this host (a service, or started by `lcroute serve` and `lcroute connect`)
-//! answers on a Unix socket, in the protocol of docs/protocol.md, "Streams".
+//! The stream daemon (a service, or started by `lcroute serve` and `lcroute connect`) answers on a
+//! Unix socket, in the protocol of docs/protocol.md, "Streams".
 //!
 //! ```no_run
 //! use std::io::{Read, Write};
@@ -482,8 +482,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reports [`End::Exited`] or [`End::Killed`], before the command's end of the stream is
-    /// closed.
+    /// Reports [`End::Exited`] or [`End::Killed`]; must precede the end of the stream.
     ///
     /// # Errors
     /// The stream has ended.

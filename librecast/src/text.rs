@@ -2,8 +2,8 @@
 //! four bytes of double SHA-256).
 //!
 //! ```text
-//! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcg1 invitation to a group
-//! lch1 holding key of a group   lcr1 station   lcb1 casting grant   lcs1 session of Studio
+//! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcr1 station
+//! lcg1 invitation to a group   lch1 holding key   lcb1 casting grant   lcs1 session of Studio
 //! ```
 //!
 //! Public keys have libp2p's form ([`PeerId`](crate::id::PeerId)).
@@ -73,8 +73,7 @@ impl TextKind {
         }
     }
 
-    /// Returns whether such a text gives rights. A station may be public, which its prefix does not
-    /// show.
+    /// Returns whether such a text gives rights. A public station's prefix does not differ.
     #[must_use]
     pub const fn is_secret(self) -> bool {
         match self {

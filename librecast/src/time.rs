@@ -69,7 +69,7 @@ mod page {
     pub struct Instant(Duration);
 
     impl Instant {
-        /// Converts `performance.now()`: milliseconds since the page began. Invalid ones count as
+        /// Converts `performance.now()`, milliseconds since the page began. Invalid values count as
         /// 0.
         #[must_use]
         pub fn from_millis(millis: f64) -> Self {

@@ -128,7 +128,7 @@ pub struct Apart {
 }
 
 /// Makes the process of `command` run as `account`, in a session without terminal. It inherits no
-/// other descriptor, keyring, capability, signal setting or core dump. The caller sets the
+/// other descriptor, no keyring, capability, signal setting or core dump. The caller sets its
 /// environment.
 pub fn set_apart(command: &mut Command, account: &Account, apart: Apart) {
     let Account {

@@ -1,5 +1,4 @@
-//! Requests to `lcgroup run` on this host: one JSON object a line, answered by `ok` or `error`,
-//! `exit`.
+//! Requests to `lcgroup run` on this host: one JSON object a line, answered by `ok` or `error`.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

@@ -27,7 +27,7 @@ impl StateLock {
     ///
     /// # Errors
     ///
-    /// [`Exit::Failed`] with "PROGRAM runs already (pid N)" and the folder while another process holds it;
+    /// [`Exit::Failed`] with "PROGRAM runs already (pid N)" while another process has the lock;
     /// [`Exit::NotPermitted`] if the folder cannot be opened.
     pub fn take(folder: &Path, program: &str) -> Result<Self, ExitError> {
         let refused = |e: io::Error| {

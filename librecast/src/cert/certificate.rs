@@ -262,7 +262,7 @@ impl Certificate {
         &self.bytes
     }
 
-    /// Verifies that `signer` made it for `network`, and that it is valid at `now` within `skew`
+    /// Verifies that `signer` made it for `network`, and that it is valid at `now` +- `skew`
     /// seconds.
     pub(crate) fn verify_by(
         &self,
