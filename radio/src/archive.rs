@@ -1,4 +1,4 @@
-//! A recording that has ended is shared by `lcsync share`, which takes this process's place.
+//! Shares an ended recording by `lcsync share`, which replaces this process.
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use librecast_program::cli::{Exit, ExitError};
 
 const PROGRAM: &str = "lcsync";
 
-/// What shares recordings.
+/// A share of recordings.
 #[derive(Debug)]
 pub struct Archive {
     program: PathBuf,
@@ -17,7 +17,7 @@ pub struct Archive {
     interfaces: Vec<String>,
 }
 
-/// Beside this program, or where programs are.
+/// Finds the program beside this one, or in PATH.
 fn find() -> Option<PathBuf> {
     let own = env::current_exe().ok();
     let beside = own.and_then(|own| own.parent().map(Path::to_owned));
@@ -27,7 +27,7 @@ fn find() -> Option<PathBuf> {
 }
 
 impl Archive {
-    /// With this key of `lcsync keygen`, on these interfaces. An error where nothing shares.
+    /// Prepares a share with this key of `lcsync keygen`, on these interfaces.
     pub fn new(keyfile: Option<&Path>, interfaces: &[String]) -> Result<Self, ExitError> {
         let missing = || {
             ExitError::new(
@@ -36,7 +36,7 @@ impl Archive {
             )
         };
         let keyfile = keyfile.map(Path::to_owned);
-        // what is found missing after the recording is found too late
+        // checked now: after the recording it is too late
         if let Some(file) = keyfile.as_ref().filter(|file| !file.is_file()) {
             let message = format!("{}: no such key", file.display());
             return Err(ExitError::new(Exit::Usage, message));
@@ -61,7 +61,7 @@ impl Archive {
         command
     }
 
-    /// Shares these files until told to stop. It returns only if that cannot begin.
+    /// Shares these files until a signal. Returns only if that cannot begin.
     pub fn share(&self, files: &[PathBuf]) -> anyhow::Error {
         let error = self.command(files).exec();
         anyhow::Error::new(error).context(self.program.display().to_string())

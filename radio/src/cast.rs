@@ -1,4 +1,4 @@
-//! `lcradio cast`: a microphone, a file or a pipe becomes a station.
+//! `lcradio cast`: makes a station of a microphone, a file or a pipe.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -27,14 +27,14 @@ use crate::talk::{Gate, SpaceBar, Talk};
 
 /// Pieces of sound that are read ahead.
 const READ_AHEAD: usize = 8;
-/// How often a terminal shows the level.
+/// Time between two displays of the level.
 const LEVEL_INTERVAL: Duration = Duration::from_secs(1);
-/// Passages that are said one by one when they were passed over; of more, the number is said at the end.
+/// Skipped passages that are printed one by one; above it their number is printed at the end.
 const MAX_PASSED_SAID: u64 = 8;
 /// Longest wait for copies and last beacons at the end.
 const END: Duration = Duration::from_secs(1);
 
-/// Where sound comes from.
+/// The source of sound.
 #[derive(Debug)]
 pub enum Input {
     /// Ogg Opus or WAV.
@@ -45,32 +45,32 @@ pub enum Input {
     Device(Option<String>),
 }
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// The station's key; none: one for this run. With a grant, the caster's.
+    /// The station's key; none: one for this run. With a grant, the caster's key.
     pub key: Option<PathBuf>,
-    /// A grant of another station, which is cast then.
+    /// A grant of another station, which is then cast.
     pub grant: Option<PathBuf>,
     /// The station's name.
     pub name: Option<String>,
-    /// Where sound comes from.
+    /// The source of sound.
     pub input: Input,
-    /// What kind of sound it is.
+    /// The kind of sound.
     pub profile: Profile,
-    /// Bits per second; none: as is good for the profile.
+    /// Bits per second; none: the profile's default.
     pub bitrate: Option<u64>,
-    /// Everybody may listen.
+    /// Anybody may listen.
     pub is_public: bool,
-    /// Silence is sent until somebody talks.
+    /// Sends silence until the caster talks.
     pub push_to_talk: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
-    /// The station as JSON.
+    /// Prints the station as JSON.
     pub json: bool,
 }
 
-/// Bits per second that Opus takes for a channel count, as libopus has them.
+/// Bits per second that libopus permits for a channel count.
 const BITRATES: std::ops::RangeInclusive<u64> = 6_000..=256_000;
 
 fn bitrate(options: &Options) -> Result<u32, ExitError> {
@@ -101,7 +101,7 @@ fn name(options: &Options) -> Result<String, ExitError> {
     Ok(name)
 }
 
-/// Casts until the sound ends, or somebody ends it.
+/// Casts until the sound ends, or a signal.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     confine()?;
     let talk = Talk::default();
@@ -152,7 +152,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     ended
 }
 
-/// Reads on a thread of its own: a pipe may block.
+/// Reads in a thread of its own: a pipe may block.
 fn read_ahead(mut source: Source, wake: Wake) -> io::Result<Receiver<io::Result<Sound>>> {
     let (to, sounds) = sync_channel(READ_AHEAD);
     thread::Builder::new()
@@ -177,10 +177,10 @@ fn read_ahead(mut source: Source, wake: Wake) -> io::Result<Receiver<io::Result<
     Ok(sounds)
 }
 
-/// A line for people; on a terminal in the place of the level, which is shown again.
+/// Prints a line for people; on a terminal in place of the level, which is shown again.
 fn say_over(has_level: bool, line: &str) {
     let begin = if has_level { "\r\x1b[K" } else { "" };
-    // nobody may read it
+    // the reader may be gone
     let _ = writeln!(librecast_program::standard::errors(), "{begin}{line}");
 }
 
@@ -188,17 +188,17 @@ struct Cast {
     caster: Caster,
     network: CasterNetwork,
     encoder: Option<Encoder>,
-    /// Of what is sent, and of what is read.
+    /// Channels of the sent sound, and of the source.
     channels: u8,
     source_channels: u8,
     pace: Pace,
-    /// What is shown on a terminal, and when next.
+    /// The level on a terminal, and its next display.
     level: Option<(Level, Instant)>,
-    /// None: all that is read is sent.
+    /// None: all sound is sent.
     talk: Option<(Talk, Gate)>,
-    /// Passages of the sound that were passed over.
+    /// Skipped passages of the sound.
     passed: u64,
-    /// When the grant ends by which this casts.
+    /// End of the grant.
     expires_ms: Option<u64>,
 }
 
@@ -212,7 +212,7 @@ impl Cast {
         now: Instant,
     ) -> anyhow::Result<Self> {
         let channels = match options.profile {
-            // what is Opus already stays as it is
+            // Opus packets stay as they are
             Profile::Voice if !source.is_opus() => 1,
             _ => source.channels(),
         };
@@ -243,7 +243,7 @@ impl Cast {
         })
     }
 
-    /// The station's text is what others need: it goes to standard output.
+    /// Prints the station's text, which listeners need, to standard output.
     fn say_where(&self, options: &Options) -> io::Result<()> {
         let station = self.caster.station();
         let text = station.encode();
@@ -363,7 +363,7 @@ impl Cast {
         say_over(self.level.is_some(), line);
     }
 
-    /// On a terminal: so one sees that the microphone hears.
+    /// Shows on a terminal that the microphone works.
     fn show_level(&mut self, samples: &[i16], now: Instant) {
         let Some((level, at)) = &mut self.level else {
             return;
@@ -371,7 +371,7 @@ impl Cast {
         level.add(samples);
         if now >= *at {
             *at = now + LEVEL_INTERVAL;
-            // nobody may read it
+            // the reader may be gone
             let _ = write!(
                 librecast_program::standard::errors(),
                 "\r\x1b[K{}",
@@ -380,7 +380,7 @@ impl Cast {
         }
     }
 
-    /// Speech has one channel.
+    /// Mixes speech to one channel.
     fn mixed(&self, samples: Vec<i16>) -> Vec<i16> {
         if self.channels == self.source_channels {
             return samples;
@@ -418,7 +418,7 @@ impl Cast {
         }
     }
 
-    /// Of two casters with one key the later one stays.
+    /// Ends this caster if another one with its key began later.
     fn look_at_beacons(&mut self) -> anyhow::Result<()> {
         let (caster, mut by) = (&self.caster, None);
         self.network.receive(|source, datagram| {
@@ -434,7 +434,7 @@ impl Cast {
         }
     }
 
-    /// Tells listeners that this was all.
+    /// Sends the end of the session to listeners.
     fn end(&mut self, wake: &Wake) -> io::Result<()> {
         let begun = Instant::now();
         self.caster.end(begun);

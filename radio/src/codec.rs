@@ -1,4 +1,4 @@
-//! libopus: samples to packets and back. Packets of others are measured by `lcradio_core::samples` before they come here.
+//! libopus: encodes and decodes. `lcradio_core::samples` checks foreign packets before.
 
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
@@ -7,12 +7,12 @@ use lcradio_core::{CLOCK_RATE, FRAME, MAX_PAYLOAD, MAX_SAMPLES, Profile};
 use opusic_sys as opus;
 use thiserror::Error;
 
-/// Channels that a decoder gives, whatever is sent.
+/// Channels of decoded sound, for any packet.
 pub const OUT_CHANNELS: usize = 2;
 /// Loss that FEC is made for, in per cent.
 const EXPECTED_LOSS: c_int = 10;
 
-/// What libopus refused.
+/// An error of libopus.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("libopus: {0}")]
 pub struct CodecError(String);
@@ -21,12 +21,12 @@ fn checked(code: c_int) -> Result<c_int, CodecError> {
     if code >= 0 {
         return Ok(code);
     }
-    // SAFETY: it gives a static string with a NUL for every code.
+    // SAFETY: it returns a static string with a NUL for every code.
     let text = unsafe { CStr::from_ptr(opus::opus_strerror(code)) };
     Err(CodecError(text.to_string_lossy().into_owned()))
 }
 
-/// Makes packets of 20 ms.
+/// An encoder for packets of 20 ms.
 #[derive(Debug)]
 pub struct Encoder {
     state: NonNull<opus::OpusEncoder>,
@@ -34,7 +34,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// For sound of this kind, with 1 or 2 channels, at so many bits per second.
+    /// Makes an encoder for this kind of sound, with 1 or 2 channels, at `bitrate` bits per second.
     pub fn new(profile: Profile, channels: u8, bitrate: u32) -> Result<Self, CodecError> {
         let application = match profile {
             Profile::Voice => opus::OPUS_APPLICATION_VOIP,
@@ -62,17 +62,17 @@ impl Encoder {
     }
 
     fn set(&mut self, request: c_int, value: c_int) -> Result<(), CodecError> {
-        // SAFETY: the state is of a living encoder, and requests that set take one opus_int32.
+        // SAFETY: the state is of a living encoder, and set requests take one opus_int32.
         checked(unsafe { opus::opus_encoder_ctl(self.state.as_ptr(), request, value) }).map(drop)
     }
 
-    /// A packet of one frame: 960 samples for each channel, interleaved.
+    /// Encodes one frame: 960 samples for each channel, interleaved.
     pub fn encode(&mut self, samples: &[i16]) -> Result<Vec<u8>, CodecError> {
         if samples.len() != FRAME as usize * usize::from(self.channels) {
             return Err(CodecError("not a frame of 20 ms".to_owned()));
         }
         let mut packet = vec![0; MAX_PAYLOAD];
-        // SAFETY: `samples` holds FRAME samples for each channel, as was checked, and `packet` as many bytes as are named.
+        // SAFETY: `samples` holds FRAME samples per channel, as checked, `packet` its length.
         let length = unsafe {
             opus::opus_encode(
                 self.state.as_ptr(),
@@ -89,19 +89,19 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        // SAFETY: the state is of this encoder alone, and is used no more.
+        // SAFETY: the state is of this encoder alone, and is not used later.
         unsafe { opus::opus_encoder_destroy(self.state.as_ptr()) }
     }
 }
 
-/// Makes stereo samples at 48 kHz of packets.
+/// A decoder to stereo samples at 48 kHz.
 #[derive(Debug)]
 pub struct Decoder {
     state: NonNull<opus::OpusDecoder>,
 }
 
 impl Decoder {
-    /// A decoder that has heard nothing.
+    /// Makes a decoder without history.
     pub fn new() -> Result<Self, CodecError> {
         let mut code = 0;
         // SAFETY: all arguments are plain values; `code` is written before it returns.
@@ -117,12 +117,12 @@ impl Decoder {
         Ok(Self { state })
     }
 
-    /// The sound of a packet, interleaved.
+    /// Decodes a packet to interleaved sound.
     pub fn decode(&mut self, packet: &[u8]) -> Result<Vec<i16>, CodecError> {
         self.run(Some(packet), MAX_SAMPLES, false)
     }
 
-    /// So many samples in the place of a lost packet; of what the `next` one says of it, if it is here.
+    /// Returns `samples` in place of a lost packet; from the FEC of the `next` one, if it is here.
     pub fn conceal(&mut self, samples: u32, next: Option<&[u8]>) -> Result<Vec<i16>, CodecError> {
         // libopus conceals multiples of 2.5 ms
         let whole = (samples / 120).max(1) * 120;
@@ -164,7 +164,7 @@ impl Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // SAFETY: the state is of this decoder alone, and is used no more.
+        // SAFETY: the state is of this decoder alone, and is not used later.
         unsafe { opus::opus_decoder_destroy(self.state.as_ptr()) }
     }
 }

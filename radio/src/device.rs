@@ -1,8 +1,8 @@
 //! Sound devices, by ALSA: PipeWire and PulseAudio are among them by their plugins.
 //!
-//! A device works at 48 kHz with 16-bit samples of two channels; ALSA converts where the hardware has others. One that goes away is
-//! asked for each second until it is back; meanwhile silence goes on. Each is opened and served by a thread of its own, as some
-//! plugins wait for their server.
+//! A device works at 48 kHz with 16-bit samples of two channels; ALSA converts for other hardware.
+//! A device that goes away is retried each second; meanwhile there is silence. Each has a thread of
+//! its own, as some plugins wait for their server.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -22,35 +22,35 @@ use serde_json::json;
 use crate::pace::LIVE_PPM;
 use crate::process::Wake;
 
-/// The device that is taken when none is named: ALSA's own choice, which desktops point to PipeWire or PulseAudio.
+/// The default device: ALSA's own choice, which desktops point to PipeWire or PulseAudio.
 pub const DEFAULT: &str = "default";
-/// Channels of every device: left and right, as decoders give them.
+/// Channels of every device: left and right, as decoded.
 const CHANNELS: u32 = 2;
 /// Samples of a frame, of all channels.
 const FRAME_SAMPLES: usize = (FRAME * CHANNELS) as usize;
-/// How long a frame of [`FRAME`] samples plays.
+/// Duration of a frame of [`FRAME`] samples.
 const FRAME_TIME: Duration = Duration::from_millis(20);
-/// What a microphone is asked to hold: sound is read as it comes, so this is for a thread that is called late.
+/// A microphone's buffer: sound is read at once, so this covers a thread that is called late.
 const CAPTURED: Duration = Duration::from_millis(200);
-/// How often a device is served, in microseconds.
+/// Time between two services of a device, in microseconds.
 const PERIOD_US: u32 = 10_000;
-/// How often a device that has gone is asked for.
+/// Time between two attempts to open a device that is gone.
 const RETRY: Duration = Duration::from_secs(1);
-/// A device that neither takes nor gives anything for so long has gone. PulseAudio takes a second to begin.
+/// Time without any transfer after which a device is gone. PulseAudio takes a second to begin.
 const STALLED_MS: u32 = 3_000;
-/// Longest wait for a device to open: plugins that reach a server may take that long.
+/// Longest wait for a device to open: plugins with a server may take that time.
 const OPENS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A device by which sound can go out or come in.
+/// A sound device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// What `--device` takes. It names a card, not its number.
+    /// Its name for `--device`, by the card's name, not its number.
     pub id: String,
-    /// What ALSA calls it.
+    /// Its name in ALSA.
     pub name: String,
-    /// Sound can come in.
+    /// Whether it can record.
     pub is_input: bool,
-    /// Sound can go out.
+    /// Whether it can play.
     pub is_output: bool,
 }
 
@@ -70,7 +70,7 @@ const NO_DEVICES: [&str; 12] = [
     "hw",
 ];
 
-/// Whether it is one to choose. Of the many names of a card one is kept: `plughw`, which converts.
+/// Returns whether a user can choose it. Of a card's many names only `plughw`, which converts.
 fn is_to_choose(id: &str) -> bool {
     match id.split_once(':') {
         Some((kind, _)) => kind == "plughw",
@@ -78,7 +78,7 @@ fn is_to_choose(id: &str) -> bool {
     }
 }
 
-/// All that there are now.
+/// Returns the present devices.
 pub fn list() -> anyhow::Result<Vec<Device>> {
     let _quiet = Output::local_error_handler();
     let hints = HintIter::new_str(None, "pcm")
@@ -108,7 +108,7 @@ pub fn list() -> anyhow::Result<Vec<Device>> {
     Ok(devices)
 }
 
-/// `devices`: prints them.
+/// `devices`: prints the devices.
 pub fn show(json: bool) -> anyhow::Result<Exit> {
     let devices = list()?;
     let mut out = librecast_program::standard::output();
@@ -153,7 +153,7 @@ fn to_io(error: alsa::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno().abs())
 }
 
-/// Why a device does not open.
+/// Returns why a device cannot be opened.
 fn why(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "there is none".to_owned(),
@@ -165,7 +165,7 @@ fn why(error: &io::Error) -> String {
 
 /// Opens a device, ready to be read or written.
 fn open(id: &str, direction: Direction, buffer: Duration) -> io::Result<PCM> {
-    // a device in use is an error at once, and no wait
+    // a device in use is an error at once
     let pcm = PCM::new(id, direction, true).map_err(to_io)?;
     configure(&pcm, buffer).map_err(to_io)?;
     if direction == Direction::Capture {
@@ -192,10 +192,10 @@ fn configure(pcm: &PCM, buffer: Duration) -> alsa::Result<()> {
     pcm.prepare()
 }
 
-/// What a device does with the next samples of `done..`: how many frames of them went.
+/// Transfers samples of `done..` with a device; returns the number of frames.
 type Transfer<'a> = &'a mut dyn FnMut(&PCM, usize) -> alsa::Result<usize>;
 
-/// A whole frame, however long the device takes for it.
+/// Transfers a whole frame, for as long as the device takes.
 fn transfer(pcm: &PCM, go: Transfer<'_>) -> io::Result<()> {
     let mut done = 0;
     while done < FRAME as usize {
@@ -244,10 +244,10 @@ struct Served {
     direction: Direction,
     buffer: Duration,
     pcm: Option<PCM>,
-    /// It has gone, and that was said: so many frames are still to go well until it is back.
+    /// Frames that must still succeed until a gone device, already logged, is back.
     missed: u32,
     asked_at: Instant,
-    /// While it is away: when the next frame is due.
+    /// The next frame while it is away.
     due: Instant,
 }
 
@@ -301,7 +301,7 @@ impl Served {
     }
 }
 
-/// Begins to serve a device on a thread of its own, once it is open.
+/// Serves a device on a thread of its own, once it is open.
 fn serve_on_thread(
     id: Option<&str>,
     direction: Direction,
@@ -317,7 +317,7 @@ fn serve_on_thread(
     let (tell, opened) = sync_channel(1);
     let device = id.clone();
     thread::Builder::new().name(kind.into()).spawn(move || {
-        // what ALSA would write to the terminal
+        // suppresses ALSA's output to the terminal
         let _quiet = Output::local_error_handler();
         let pcm = match open(&device, direction, buffer) {
             Ok(pcm) => pcm,
@@ -343,7 +343,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Begins to record by a device, or by the default one. A frame that nobody takes in time is lost.
+    /// Records from a device, or from the default one. Frames that are not taken in time are lost.
     pub fn open(id: Option<&str>) -> anyhow::Result<Self> {
         let (to, frames) = sync_channel(2);
         serve_on_thread(id, Direction::Capture, CAPTURED, move |device| {
@@ -356,14 +356,14 @@ impl Capture {
         Ok(Self { frames })
     }
 
-    /// The next 20 ms.
+    /// Returns the next 20 ms.
     pub fn next(&mut self) -> io::Result<Vec<i16>> {
         let gone = |_| io::Error::other("the microphone's thread has ended");
         self.frames.recv().map_err(gone)
     }
 }
 
-/// How much loudspeakers hold, which is added to the delay: less stutters where a server, such as PulseAudio, is called late.
+/// Returns the loudspeakers' buffer, which adds to the delay and bridges late servers.
 fn held(latency: Latency) -> Duration {
     match latency {
         Latency::Quick => Duration::from_millis(40),
@@ -373,20 +373,20 @@ fn held(latency: Latency) -> Duration {
     }
 }
 
-/// Loudspeakers. They ask for sound by their own clock.
+/// Loudspeakers. They request sound by their own clock.
 pub struct Playback {
     frames: Option<SyncSender<Vec<i16>>>,
     ended: Receiver<()>,
     asked: Arc<AtomicU32>,
-    /// No frame is given before: a device that takes more than it plays is none to follow.
+    /// No frame is given before this: a faster clock than permitted is not followed.
     not_before: Instant,
 }
 
-/// Of the time of a frame, when the device asks too fast: as live sound may be, 200 ppm.
+/// Shortest share of a frame's time between two frames: live sound may be 200 ppm fast.
 const FASTEST: f64 = 1.0 - LIVE_PPM / 1e6;
 
 impl Playback {
-    /// Begins to play by a device, or by the default one, which is to hold so much; `wake` tells that it asks for a frame.
+    /// Plays on a device, or on the default one; `wake` signals that it requests a frame.
     pub fn open(id: Option<&str>, latency: Latency, wake: Wake) -> anyhow::Result<Self> {
         let buffer = held(latency);
         let (frames, incoming) = sync_channel::<Vec<i16>>(2);
@@ -394,12 +394,12 @@ impl Playback {
         let asked = Arc::new(AtomicU32::new(0));
         let asks = asked.clone();
         serve_on_thread(id, Direction::Playback, buffer, move |device| {
-            // held until the thread ends
+            // moved into the thread, dropped at its end
             let _ = &has_ended;
             asks.fetch_add(1, Ordering::Relaxed);
             wake.wake();
             let Ok(samples) = incoming.recv() else {
-                // the end of it is still to be heard: what the device holds moves on by silence
+                // silence pushes the rest of the sound out of the device
                 if let Some(pcm) = &device.pcm {
                     let silence = vec![0; FRAME_SAMPLES];
                     let frames = buffer.div_duration_f64(FRAME_TIME).ceil() as u32;
@@ -418,12 +418,12 @@ impl Playback {
         })
     }
 
-    /// When the next frame is to be given. None: when the device asks.
+    /// Returns when the next frame must be given. None: when the device requests it.
     pub fn due(&self) -> Option<Instant> {
         (self.asked.load(Ordering::Relaxed) > 0).then_some(self.not_before)
     }
 
-    /// A frame that the device asked for.
+    /// Passes a frame that the device requested.
     pub fn write(&mut self, frame: Vec<i16>, now: Instant) -> io::Result<()> {
         self.asked.fetch_sub(1, Ordering::Relaxed);
         let earliest = now.checked_sub(3 * FRAME_TIME).unwrap_or(now);
@@ -433,7 +433,7 @@ impl Playback {
         frames.try_send(frame).map_err(|_| gone())
     }
 
-    /// The end: waits until the device has what it was given, and no longer than it takes to play that.
+    /// Waits until the device has all sound, but no longer than playing it takes.
     pub fn finish(mut self) {
         self.frames = None;
         let longest = held(Latency::Safe) + 5 * FRAME_TIME;

@@ -1,4 +1,4 @@
-//! Keys of stations: made, read, and what listens to them.
+//! Keys of stations, and texts of listeners.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,17 +17,17 @@ use zeroize::Zeroizing;
 
 use crate::process::unix_ms;
 
-/// No text of a station, and no grant, is longer: 168 bytes in base58.
+/// Bytes above the longest text of a station or grant: 168 bytes in base58.
 const MAX_TEXT: u64 = 256;
 
-/// 32 bytes of the system's randomness.
+/// Returns 32 bytes of the system's randomness.
 pub fn random() -> io::Result<Zeroizing<[u8; 32]>> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut bytes[..]).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
     Ok(bytes)
 }
 
-/// `keygen`: a key, and what listens to its two stations.
+/// `keygen`: makes a key, and prints the texts of its two stations.
 pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
     let key = StationKey::from_seed(&make_secret_key(file)?.seed());
     let (private, public) = (key.station(false).encode(), key.station(true).encode());
@@ -42,7 +42,7 @@ pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The key in a file, or one for this run alone.
+/// Returns the key in a file, or one for this run.
 pub fn load(file: Option<&Path>) -> anyhow::Result<StationKey> {
     let seed = match file {
         Some(file) => load_signing_key(file)?.seed(),
@@ -51,22 +51,22 @@ pub fn load(file: Option<&Path>) -> anyhow::Result<StationKey> {
     Ok(StationKey::from_seed(&seed))
 }
 
-/// What `grant` is told.
+/// The options of `grant`.
 #[derive(Debug)]
 pub struct GrantOptions {
     /// The station's key.
     pub key: PathBuf,
     /// The public text of the caster's key.
     pub caster: String,
-    /// For how long.
+    /// Validity.
     pub ttl: Duration,
-    /// For the public station, not for the private one.
+    /// For the public station instead of the private one.
     pub is_public: bool,
-    /// As JSON.
+    /// Prints JSON.
     pub json: bool,
 }
 
-/// `grant`: another key may cast for the station.
+/// `grant`: permits another key to cast for the station.
 pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let key = StationKey::from_seed(&load_signing_key(&options.key)?.seed());
@@ -96,7 +96,7 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The grant in a file, if it is for this key and has not expired.
+/// Loads the grant in a file, if it is for this key and has not expired.
 pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
     let name = file.display();
     let refused = |exit, message: &str| ExitError::new(exit, format!("{name}: {message}"));
@@ -115,7 +115,7 @@ pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
     Ok(grant)
 }
 
-/// A text that is not to be seen on command lines.
+/// Reads a text that must not be on command lines.
 fn read_text(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let opened = File::open(file).with_context(|| file.display().to_string())?;
@@ -124,17 +124,17 @@ fn read_text(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// What somebody wants to hear.
+/// A listener's choice.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// A station, by its text.
     Station(Station),
-    /// One that announces itself under this name.
+    /// A station that announces this name.
     Name(String),
 }
 
-/// From the command line: `lcr1...`, the name of a public station, or `-` for a line of standard input; `file` holds a text that is
-/// not to be seen there.
+/// Parses the command line: `lcr1...`, the name of a public station, or `-` for a line of standard
+/// input; `file` has a secret text.
 pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     if let Some(file) = file {
@@ -149,7 +149,7 @@ pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted>
         Ok(station) => Ok(Wanted::Station(station)),
         Err(TextError::Prefix(_)) => Ok(Wanted::Name(text.to_owned())),
         Err(e @ TextError::Other { .. }) => Err(usage(e.to_string()).into()),
-        // a name may begin as a text does
+        // a name may begin like a text
         Err(_) if TextKind::of(text) != Some(TextKind::Station) => {
             Ok(Wanted::Name(text.to_owned()))
         }

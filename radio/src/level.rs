@@ -1,6 +1,6 @@
-//! How loud sound is, in dB below the loudest that samples can say.
+//! The level of sound, in dB below full scale.
 
-/// The loudness of what was heard since it was last asked.
+/// The level of the sound since the last query.
 #[derive(Debug, Default)]
 pub struct Level {
     sum: f64,
@@ -8,13 +8,13 @@ pub struct Level {
 }
 
 impl Level {
-    /// More sound.
+    /// Adds sound.
     pub fn add(&mut self, sound: &[i16]) {
         self.sum += sound.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
         self.samples += sound.len() as u64;
     }
 
-    /// The level (RMS) in dBFS, and begins anew; none of silence.
+    /// Returns the level (RMS) in dBFS, and begins anew; none for silence.
     pub fn take(&mut self) -> Option<f64> {
         let Self { sum, samples } = std::mem::take(self);
         let mean = sum / samples.max(1) as f64;
@@ -23,13 +23,13 @@ impl Level {
         (mean >= 0.25).then(|| (10.0 * (mean / loudest).log10() * 10.0).round() / 10.0)
     }
 
-    /// The same as a terminal shows it.
+    /// Returns the same for a terminal.
     pub fn take_text(&mut self) -> String {
         self.take().map_or("silence".to_owned(), as_text)
     }
 }
 
-/// A level in words.
+/// Formats a level.
 pub fn as_text(dbfs: f64) -> String {
     format!("{dbfs} dBFS")
 }

@@ -1,22 +1,22 @@
 //! Live radio over multicast: the program around `lcradio-core`.
 //!
-//! | module | what it does |
+//! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | `cast`, `listen`, `stations`, `keys` | its verbs: loops around a caster, a listener, a directory; keys |
+//! | `cast`, `listen`, `stations`, `keys` | its subcommands; keys |
 //! | `network` | sockets on all interfaces |
 //! | `source` | sound from files, pipes and microphones: Ogg Opus, WAV, plain samples |
-//! | `pace` | when a caster sends it |
+//! | `pace` | send times of a caster |
 //! | `device` | microphones and loudspeakers, by ALSA |
 //! | `codec` | libopus; the only unsafe code |
 //! | `ogg_opus`, `ogg_pages` | Opus in Ogg: headers, packets and pages |
 //! | `wav` | the head of a WAV file |
 //! | `mixer` | the casters of a station as one sound |
-//! | `tracks`, `recording`, `pipe` | where sound goes |
-//! | `archive` | what becomes of a recording |
-//! | `level` | how loud it is |
+//! | `tracks`, `recording`, `pipe` | output of sound |
+//! | `archive` | sharing of a recording |
+//! | `level` | the level of sound |
 //! | `talk` | push to talk: signals, the space bar |
-//! | `process` | signals, time, and what the process gives up |
+//! | `process` | signals, time, and dropped rights |
 
 mod archive;
 mod cast;

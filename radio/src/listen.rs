@@ -1,4 +1,4 @@
-//! `lcradio listen`: a station is played, becomes a recording, or samples for a pipe.
+//! `lcradio listen`: plays a station, records it, or writes samples to a pipe.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -22,18 +22,18 @@ use crate::pipe::Pipe;
 use crate::process::{Wake, confine, unix_ms};
 use crate::tracks::Tracks;
 
-/// After the end of a session a caster may come back within this time.
+/// Time after the end of a session in which a caster may come back.
 const END_TIME: Duration = Duration::from_secs(3);
-/// A listener gives up when nothing came for so long. Chosen: a caster that restarts is back by then.
+/// Silence after which a listener gives up. Chosen: a caster that restarts is back by then.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The same for a recorder that systemd runs, or that has heard its station. Chosen: a daily station is on air once in it.
+/// The same for a recorder under systemd, or with some sound. Chosen: for daily stations.
 const RECORDER_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
-/// A wait that is longer is explained.
+/// Wait after which the reason is printed.
 const WAIT_NOTICE: Duration = Duration::from_secs(2);
-/// How often figures are shown.
+/// Time between two status lines.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where sound goes.
+/// The output of sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// A file of Ogg Opus.
@@ -44,29 +44,29 @@ pub enum Output {
     Device(Option<String>),
 }
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// The station, or its name.
     pub station: Option<String>,
     /// A file with its text.
     pub station_file: Option<PathBuf>,
-    /// Where sound goes.
+    /// The output of sound.
     pub output: Output,
-    /// Share the recording, with this key if there is one.
+    /// Whether to share the recording; with this key, if any.
     pub archive: Option<Option<PathBuf>>,
-    /// How much delay.
+    /// The delay.
     pub latency: Latency,
-    /// Longest time without anything of the station; none: as is good for the output.
+    /// Longest silence of the station; none: the output's default.
     pub timeout: Option<Duration>,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
-    /// Figures as JSON.
+    /// Prints metrics as JSON.
     pub json: bool,
 }
 
 impl Options {
-    /// The longest time without anything of the station, of which a recorder may have recorded something.
+    /// Returns the longest silence of the station; `has_begun`: a recorder has some sound.
     fn timeout(&self, has_begun: bool) -> Duration {
         let records = matches!(self.output, Output::Recording(_));
         let by_output = match records && (has_begun || is_unit()) {
@@ -77,16 +77,16 @@ impl Options {
     }
 }
 
-/// Whether systemd runs this as a unit: terminals of a desktop inherit the variable, too (systemd.exec(5)).
+/// Returns whether systemd runs this as a unit: terminals may inherit the variable too.
 fn is_unit() -> bool {
     std::env::var_os("INVOCATION_ID").is_some() && !io::stderr().is_terminal()
 }
 
-/// Listens until the station ends, or somebody ends it.
+/// Listens until the station ends, or a signal.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     confine()?;
     let wake = Wake::on_interrupt()?;
-    // without it there is nothing to wait for
+    // first: without it there is nothing to wait for
     let loudspeaker = match &options.output {
         Output::Device(id) => Some(Playback::open(
             id.as_deref(),
@@ -126,13 +126,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let (exit, files) = Listen::new(options, tuned, output)?.run(&wake)?;
     match archive {
-        // who ends this by SIGTERM wants no more of it
+        // SIGTERM ends all
         Some(archive) if exit != Exit::Terminated => Err(archive.share(&files)),
         _ => Ok(exit),
     }
 }
 
-/// What shares the recording, if it is to be shared.
+/// Returns the share of the recording, if requested.
 fn archive(options: &Options, tuned: &Tuned) -> anyhow::Result<Option<Archive>> {
     let Some(keyfile) = &options.archive else {
         return Ok(None);
@@ -200,24 +200,24 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
     }
 }
 
-/// Where sound goes, and what decides when.
+/// The output of sound, with its timing.
 enum Sink {
     Recording(Tracks),
     Sound(Mixer, Player),
 }
 
-/// What takes sound as it is to be heard.
+/// A player of mixed sound.
 enum Player {
     Pipe {
         pipe: Pipe,
-        /// When the next frame is to be written; none before the first packet.
+        /// Time of the next frame; none before the first packet.
         due: Option<Instant>,
     },
     Device(Playback),
 }
 
 impl Player {
-    /// When the next frame is to be given. None: when something comes.
+    /// Returns when the next frame must be given. None: when something arrives.
     fn due(&self) -> Option<Instant> {
         match self {
             Self::Pipe { due, .. } => *due,
@@ -225,7 +225,7 @@ impl Player {
         }
     }
 
-    /// A frame that was due. `pace_ppm`: by how much sound is to be faster than this host's clock.
+    /// Writes a frame that was due. `pace_ppm`: speed of the sound above this host's clock.
     fn write(&mut self, frame: Vec<i16>, pace_ppm: f64, now: Instant) -> io::Result<()> {
         match self {
             Self::Device(playback) => playback.write(frame, now),
@@ -249,19 +249,19 @@ struct Listen<'a> {
     sink: Sink,
     level: Level,
     has_copy: bool,
-    /// When anything of the station came.
+    /// The last arrival of the station's data.
     alive_at: Instant,
     /// A caster has ended, and none has begun since.
     has_ended: bool,
     ended_at: Option<Instant>,
     status_at: Instant,
-    /// The words that the listener has printed about the present wait.
+    /// The printed reason for the present wait.
     explained: Option<String>,
-    /// Those that were on air last.
+    /// The casters that were last on air.
     on_air: Vec<OnAir>,
 }
 
-/// What a caster says of itself.
+/// A caster's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OnAir {
     name: String,
@@ -316,7 +316,7 @@ impl<'a> Listen<'a> {
         })
     }
 
-    /// How it ended, and the files that were recorded.
+    /// Runs the listener; returns the exit code, and the recorded files.
     fn run(mut self, wake: &Wake) -> anyhow::Result<(Exit, Vec<PathBuf>)> {
         loop {
             let now = Instant::now();
@@ -381,7 +381,7 @@ impl<'a> Listen<'a> {
         ExitError::new(Exit::Unreachable, message)
     }
 
-    /// The reason why packets that come are not played.
+    /// Returns the reason why arriving packets are not played.
     fn obstacle(&self) -> Option<(Exit, &'static str)> {
         if self.listener.drops().get(DropReason::BeaconTime) > 0 {
             let why = "the clocks of the station and of this host are more than an hour apart";
@@ -393,7 +393,7 @@ impl<'a> Listen<'a> {
             .then_some((Exit::NotPermitted, why))
     }
 
-    /// Says why nothing is heard: once for each wait and each reason.
+    /// Prints why nothing is played: once for each wait and reason.
     fn explain_wait(&mut self, silent: Duration) {
         if silent < WAIT_NOTICE {
             self.explained = None;
@@ -457,7 +457,7 @@ impl<'a> Listen<'a> {
         Ok(())
     }
 
-    /// Who is on air; if nobody is, who was.
+    /// Updates the casters on air; without any, keeps the last ones.
     fn look_at_casters(&mut self, now: Instant) {
         let on_air: Vec<OnAir> = self
             .listener
@@ -583,7 +583,7 @@ impl<'a> Listen<'a> {
         }
         let status = self.status();
         if self.options.json {
-            // sound has standard output where it goes to a pipe
+            // sound may use standard output
             match self.sink {
                 Sink::Sound(_, Player::Pipe { .. }) => {
                     writeln!(librecast_program::standard::errors(), "{status}")?;
@@ -612,7 +612,7 @@ impl<'a> Listen<'a> {
         Ok(())
     }
 
-    /// Ends what was begun: a recording is whole, a pipe has all of it.
+    /// Completes the output: a recording is whole, a pipe has all sound.
     fn finish(mut self, now: Instant) -> anyhow::Result<Vec<PathBuf>> {
         if io::stderr().is_terminal() && !self.options.json {
             writeln!(librecast_program::standard::errors())?;

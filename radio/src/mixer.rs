@@ -1,4 +1,4 @@
-//! The casters of a station as one sound: each is buffered, decoded, and brought to the pace of what plays.
+//! Mixes the casters of a station: buffers and decodes each, and resamples it to the player's pace.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use crate::codec::{CodecError, Decoder, OUT_CHANNELS};
 
 /// Samples of a frame, of both channels.
 const FRAME_SAMPLES: usize = FRAME as usize * OUT_CHANNELS;
-/// A caster of which nothing came for so long does not set the pace.
+/// Time without packets after which a caster does not set the pace.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Whose clock sound comes out by.
+/// The clock of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// Of the first caster that is heard, whose samples stay as they are.
+    /// That of the first active caster: its samples stay as they are.
     Caster,
-    /// Of a device, which asks for frames.
+    /// That of a device, which requests frames.
     Device,
 }
 
@@ -27,15 +27,15 @@ struct Voice {
     playout: Playout,
     decoder: Decoder,
     resampler: Resampler,
-    /// Sound that follows what was put out.
+    /// Sound after the last output.
     ready: Vec<i16>,
     heard_at: Instant,
 }
 
 impl Voice {
-    /// Brings sound for a frame, which is to be heard at `at`.
+    /// Fills up sound for a frame to be played at `at`.
     fn fill(&mut self, pace_ppm: f64, at: Instant) {
-        // of the same moment as the pace: so the one that sets it is at no other
+        // of the same moment as the pace: so the caster that sets it has exactly 0
         let faster_ppm = self.playout.speed_ppm() - pace_ppm;
         while self.ready.len() < FRAME_SAMPLES {
             let ahead = (self.ready.len() / OUT_CHANNELS) as f64 / f64::from(CLOCK_RATE);
@@ -54,7 +54,7 @@ pub struct Mixer {
 }
 
 impl Mixer {
-    /// Nobody is heard yet.
+    /// Makes a mixer without casters.
     pub fn new(latency: Latency, clock: Clock) -> Self {
         Self {
             latency,
@@ -63,7 +63,7 @@ impl Mixer {
         }
     }
 
-    /// A packet came. False if it is of no use any more.
+    /// Takes a packet; false if it is too late.
     pub fn push(&mut self, packet: SoundPacket) -> Result<bool, CodecError> {
         let Some(place) = self.voices.get_mut(usize::from(packet.caster)) else {
             return Ok(false);
@@ -82,7 +82,7 @@ impl Mixer {
         Ok(voice.playout.push(packet))
     }
 
-    /// A caster has ended.
+    /// Ends a caster.
     pub fn end(&mut self, caster: u8) {
         if let Some(Some(voice)) = self.voices.get_mut(usize::from(caster)) {
             voice.playout.end();
@@ -93,8 +93,8 @@ impl Mixer {
         self.voices.iter().flatten().map(|voice| &**voice)
     }
 
-    /// By how much sound comes out faster than this host's clock says, in parts per million. A device has a clock that nobody
-    /// here knows: what it asks for is as fast as it.
+    /// Returns the output's speed above this host's clock, in parts per million. For a device it is
+    /// 0: its clock is unknown here, and its requests set the pace.
     pub fn pace_ppm(&self, now: Instant) -> f64 {
         match self.clock {
             Clock::Caster => self.drift_ppm(now),
@@ -102,14 +102,14 @@ impl Mixer {
         }
     }
 
-    /// By how much the clock of the first caster that is heard is faster, in parts per million.
+    /// Returns the first active caster's clock speed above this host's, in parts per million.
     pub fn drift_ppm(&self, now: Instant) -> f64 {
         let mut heard = self.heard();
         let first = heard.find(|voice| now.saturating_duration_since(voice.heard_at) < QUIET);
         first.map_or(0.0, |first| first.playout.speed_ppm())
     }
 
-    /// 20 ms of all of them together, which are to be heard at `at`, against other frames.
+    /// Returns a frame of 20 ms of all casters, to be played at `at`.
     pub fn frame(&mut self, at: Instant) -> Vec<i16> {
         let pace_ppm = self.pace_ppm(at);
         let mut mixed = vec![0_i16; FRAME_SAMPLES];
@@ -122,7 +122,7 @@ impl Mixer {
         mixed
     }
 
-    /// Figures: those of who waits longest, and sums.
+    /// Returns the metrics: the longest buffer, and sums.
     pub fn stats(&self) -> PlayoutStats {
         let mut stats = PlayoutStats::default();
         for voice in self.heard() {
@@ -138,7 +138,7 @@ impl Mixer {
     }
 }
 
-/// The sound of a frame. What libopus cannot decode is silence.
+/// Decodes a frame. Undecodable packets become silence.
 fn decoded(decoder: &mut Decoder, frame: Frame) -> Vec<i16> {
     let silence = |samples: u32| vec![0; samples as usize * OUT_CHANNELS];
     match frame {
@@ -167,7 +167,7 @@ mod tests {
 
     const FRAME_TIME: Duration = Duration::from_millis(20);
 
-    /// A tone, as a caster sends it whose clock is so much faster.
+    /// A tone, from a caster with a fast clock.
     struct Tone {
         encoder: Encoder,
         caster: u8,
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    /// How much of a tone there is in a second of sound.
+    /// Returns the strength of a tone in a second of sound.
     fn strength(sound: &[i16], hz: f64) -> f64 {
         let left = sound.iter().step_by(2).enumerate();
         let (sin, cos) = left.fold((0.0, 0.0), |(sin, cos), (n, sample)| {
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn casters_with_clocks_apart_are_heard_together_for_minutes() {
-        // of a device 150 ppm faster than this host's clock; or of the first caster, who is 200 ppm faster
+        // of a device 150 ppm faster than this host's clock; or of the first caster, 200 ppm faster
         for (clock, device_ppm, faster) in
             [(Clock::Caster, 0.0, 200.0), (Clock::Device, 150.0, 150.0)]
         {
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(stats.underruns, settled.underruns, "{clock:?} {stats:?}");
             assert_eq!((stats.resyncs, stats.stretched), (0, settled.stretched));
             assert!(stats.buffered < Duration::from_millis(100), "{stats:?}");
-            // each tone as this host's clock has it, in seconds of who plays
+            // each tone by this host's clock, in the player's seconds
             let heard = |hz: f64, ppm: f64| hz * (1.0 + (ppm - faster) / 1e6);
             let tones = [heard(440.0, 200.0), heard(1_000.0, -200.0)];
             for (hz, expected) in [(tones[0], 8_000.0), (tones[1], 8_000.0), (700.0, 0.0)] {

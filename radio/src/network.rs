@@ -1,7 +1,8 @@
-//! Multicast on all interfaces in use: where a caster sends, where a listener joins.
+//! Multicast of casters and listeners on all interfaces in use.
 //!
-//! A caster uses lcroute's interface alone if there is one, unless the user has named others: lcroute forwards only packets that
-//! somebody wants. On a LAN, which carries every packet, MLD shows whether somebody listens; that needs CAP_NET_RAW.
+//! A caster uses only lcroute's interface if it exists, unless the user names some: lcroute
+//! forwards only wanted packets. On a LAN, which carries all packets, MLD shows listeners; that
+//! needs CAP_NET_RAW.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,18 +15,18 @@ use librecast::listeners::{FIRST_ANSWERS, Listeners};
 use librecast::local_node;
 use librecast::socket::{Interface, ReceiveSockets, SendSocket, multicast_interfaces};
 
-/// How often interfaces are looked at.
+/// Time between two checks of interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
-/// Beyond the host's own network, but not far.
+/// Hop limit: beyond the host's network, but not far.
 const HOP_LIMIT: u8 = 8;
-/// The interface of lcroute, unless it says otherwise.
+/// The default name of lcroute's interface.
 const TUN: &str = "lc0";
 
-/// The interfaces in use, looked at from time to time.
+/// The interfaces in use, checked periodically.
 #[derive(Debug)]
 struct Interfaces {
     only: Vec<String>,
-    /// The interface that is used alone if it is there and the user has named none.
+    /// The interface that is used alone if it exists and the user has named none.
     preferred: Option<String>,
     looked_at: Option<Instant>,
 }
@@ -39,7 +40,7 @@ impl Interfaces {
         }
     }
 
-    /// Those there are now, if it is time to look.
+    /// Returns the present interfaces, if a check is due.
     fn look(&mut self, now: Instant) -> io::Result<Option<BTreeMap<u32, Interface>>> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;
         if self.looked_at.is_some_and(lately) {
@@ -83,7 +84,7 @@ impl Outgoing {
     }
 }
 
-/// Which socket of a caster.
+/// A socket of a caster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
     /// Packets and copies.
@@ -96,7 +97,7 @@ pub enum Port {
     Sap,
 }
 
-/// Where a caster sends.
+/// The sockets of a caster.
 #[derive(Debug)]
 pub struct CasterNetwork {
     group: Ipv6Addr,
@@ -104,14 +105,14 @@ pub struct CasterNetwork {
     /// The name of lcroute's interface.
     tun: String,
     outgoing: BTreeMap<u32, Outgoing>,
-    /// Beacons of others with the same key.
+    /// Beacons of other casters with the same key.
     beacons: Memberships,
-    /// Listeners on LANs; none: the system does not let this program see them.
+    /// Listeners on LANs; none: without permission to see them.
     listeners: Option<Listeners>,
 }
 
 impl CasterNetwork {
-    /// On the interfaces in `only`. If that is empty: on lcroute's, or where there is none on all that can carry multicast.
+    /// Opens sockets on the interfaces in `only`; if empty, on lcroute's, else on all.
     pub fn open(station: &Station, only: &[String], now: Instant) -> io::Result<Self> {
         let node = local_node::ask();
         let tun = node.map_or_else(|| TUN.to_owned(), |node| node.tun);
@@ -119,7 +120,7 @@ impl CasterNetwork {
         let mut beacons =
             Memberships::on(&[BEACON_PORT], Interfaces::new(only, Some(tun.clone())))?;
         beacons.join(BEACON_PORT, group);
-        // on one socket each
+        // the program itself joins only the group, on one socket
         let own = [(group, 1), (station.copy_group(), 0), (SAP_GROUP, 0)];
         let listeners = match Listeners::open(own) {
             Ok(listeners) => Some(listeners),
@@ -138,7 +139,7 @@ impl CasterNetwork {
         Ok(network)
     }
 
-    /// Opens sockets on interfaces that have come or changed their address, from time to time.
+    /// Opens sockets on interfaces that are new or changed their address, if a check is due.
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
         self.beacons.look_at_interfaces(now)?;
         let Some(found) = self.interfaces.look(now)? else {
@@ -159,14 +160,14 @@ impl CasterNetwork {
             }
             match Outgoing::open(index, &interface.name, self.group) {
                 Ok(outgoing) => drop(self.outgoing.insert(index, outgoing)),
-                // it may be gone already, or have no address yet: looked at again
+                // it may be gone already, or have no address yet: tried again
                 Err(e) => tracing::debug!("{}: {e}", interface.name),
             }
         }
         Ok(())
     }
 
-    /// A sentence about the interfaces in use; none: they are the expected ones.
+    /// Returns a remark about the interfaces in use; none if they are the expected ones.
     pub fn remark(&self) -> Option<String> {
         let lans = self.outgoing.values().filter(|o| o.name != self.tun);
         let lans: Vec<&str> = lans.map(|o| o.name.as_str()).collect();
@@ -189,7 +190,7 @@ impl CasterNetwork {
         }
     }
 
-    /// Until when present listeners of a LAN answer the first query.
+    /// Returns until when present listeners of a LAN answer the first query.
     pub fn settled_at(&self, now: Instant) -> Instant {
         let has_lan = self.outgoing.values().any(|o| o.name != self.tun);
         match &self.listeners {
@@ -206,17 +207,17 @@ impl CasterNetwork {
         }
     }
 
-    /// When [`turn`](Self::turn) is to be called at the latest.
+    /// Returns when [`turn`](Self::turn) must be called at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.listeners.as_ref()?.poll_timeout()
     }
 
-    /// The interfaces in use.
+    /// Returns the interfaces in use.
     pub fn interface_names(&self) -> Vec<&str> {
         self.outgoing.values().map(|o| o.name.as_str()).collect()
     }
 
-    /// Sends on all interfaces what `make` makes for the address that it comes from; on a LAN only while somebody listens.
+    /// Sends the output of `make` for each source address; on a LAN only to listeners.
     pub fn send(
         &self,
         port: Port,
@@ -247,20 +248,20 @@ impl CasterNetwork {
         }
     }
 
-    /// Beacons that have come to the group.
+    /// Passes received beacons of the group to `take`.
     pub fn receive(&mut self, mut take: impl FnMut(Ipv6Addr, &[u8])) -> io::Result<()> {
         self.beacons
             .receive(|_, _, source, payload| take(source, payload))
     }
 
-    /// To wait on with poll(2).
+    /// Returns the descriptors for poll(2).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listeners = self.listeners.iter().map(AsFd::as_fd);
         self.beacons.fds().chain(listeners)
     }
 }
 
-/// Groups that are joined, on all interfaces in use.
+/// Joined groups, on all interfaces in use.
 #[derive(Debug)]
 pub struct Memberships {
     interfaces: Interfaces,
@@ -270,7 +271,7 @@ pub struct Memberships {
 }
 
 impl Memberships {
-    /// Sockets on these ports; nothing is joined yet.
+    /// Opens sockets on these ports, without memberships.
     pub fn open(ports: &[u16], only: &[String]) -> io::Result<Self> {
         Self::on(ports, Interfaces::new(only, None))
     }
@@ -287,7 +288,7 @@ impl Memberships {
         })
     }
 
-    /// Joins a group on a port that was named at first.
+    /// Joins a group on one of the ports.
     pub fn join(&mut self, port: u16, group: Ipv6Addr) {
         if self.groups.insert((port, group)) {
             for (index, name) in &self.joined_on {
@@ -296,7 +297,7 @@ impl Memberships {
         }
     }
 
-    /// The interfaces in use, for messages.
+    /// Returns the interfaces in use, for messages.
     pub fn interface_names(&self) -> String {
         if self.joined_on.is_empty() {
             return "no interface: none that carries multicast is up".to_owned();
@@ -316,7 +317,7 @@ impl Memberships {
         }
     }
 
-    /// Joins on interfaces that have come, forgets those that have gone, from time to time.
+    /// Joins on new interfaces and forgets gone ones, if a check is due.
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
         let Some(found) = self.interfaces.look(now)? else {
             return Ok(());
@@ -343,7 +344,7 @@ impl Memberships {
         Ok(())
     }
 
-    /// Hands over what has come: port, group, source, payload.
+    /// Passes received datagrams to `take`: port, group, source, payload.
     pub fn receive(
         &mut self,
         mut take: impl FnMut(u16, Ipv6Addr, Ipv6Addr, &[u8]),
@@ -359,7 +360,7 @@ impl Memberships {
         Ok(())
     }
 
-    /// To wait on with poll(2).
+    /// Returns the descriptors for poll(2).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.values().flat_map(ReceiveSockets::fds)
     }

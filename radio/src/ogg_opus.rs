@@ -1,4 +1,4 @@
-//! Opus in Ogg (RFC 7845): the two headers, and pages of a recording. Pages themselves are the crate ogg's.
+//! Opus in Ogg (RFC 7845): the two headers, and pages of a recording, by the crate ogg.
 
 use std::io::{self, Read, Write};
 
@@ -9,14 +9,14 @@ use ogg::{PacketWriteEndInfo, PacketWriter};
 
 use super::ogg_pages::{Header, Pages, Part};
 
-/// A decoder that begins in the middle needs so long: 80 ms (RFC 7845, 4.6).
+/// Samples that a decoder needs to begin in the middle: 80 ms (RFC 7845, 4.6).
 const PRE_SKIP: u16 = 3_840;
 const HEAD: &[u8] = b"OpusHead";
 const TAGS: &[u8] = b"OpusTags";
 const VENDOR: &[u8] = concat!("lcradio ", env!("CARGO_PKG_VERSION")).as_bytes();
-/// Most comments that are looked at for a title.
+/// Comments that are searched for a title.
 const MAX_COMMENTS: u32 = 256;
-/// Most pages that one packet is spread over, 16 MiB. Chosen: comments with the picture of a cover fit.
+/// Most pages of one packet, 16 MiB. Chosen: comments with the picture of a cover fit.
 const MAX_CONTINUED: u32 = 256;
 
 fn malformed(why: &str) -> io::Error {
@@ -49,7 +49,7 @@ fn tags(title: &str) -> Vec<u8> {
     tags
 }
 
-/// Channels in the first header.
+/// Returns the channels in the first header.
 fn read_head(packet: &[u8]) -> io::Result<u8> {
     let fields = packet.strip_prefix(HEAD);
     let fields = fields.ok_or_else(|| malformed("no Opus in this Ogg file"))?;
@@ -65,7 +65,7 @@ fn read_head(packet: &[u8]) -> io::Result<u8> {
     Ok(channels)
 }
 
-/// ARTIST and TITLE of the second header, as much of them as can be shown.
+/// Returns ARTIST and TITLE of the second header, made showable.
 fn read_title(packet: &[u8]) -> Option<String> {
     let mut r = Reader::new(packet.strip_prefix(TAGS)?);
     let length = |r: &mut Reader<'_>| r.array().map(u32::from_le_bytes).ok();
@@ -93,24 +93,24 @@ fn read_title(packet: &[u8]) -> Option<String> {
     Some(showable(&text))
 }
 
-/// What stands in an Ogg file.
+/// An item of an Ogg file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
-    /// Another title: at the beginning, and where files were put one behind the other.
+    /// Another title: at the beginning, and between concatenated files.
     Title(String),
     /// A packet.
     Packet(Vec<u8>),
-    /// A passage that was passed over: a part of a sentence.
+    /// A skipped passage: a part of a sentence.
     Passed(String),
 }
 
-/// Reads packets of Opus, and passes over damaged ones.
+/// A reader of Opus packets that skips damaged ones.
 pub struct OggReader<R> {
     pages: Pages<R>,
     packets: BasePacketReader,
     channels: u8,
     stream: u32,
-    /// The number that the stream's next page has; none: it is not known.
+    /// The number of the stream's next page; none if unknown.
     sequence: Option<u32>,
     /// Pages since the last packet.
     continued: u32,
@@ -119,7 +119,7 @@ pub struct OggReader<R> {
 }
 
 impl<R: Read> OggReader<R> {
-    /// A file, whose first packet is the header of Opus. If that page is damaged, the comments show that it is Opus.
+    /// Opens a file, which begins with the Opus header; if that is damaged, with comments.
     pub fn open(file: R) -> io::Result<Self> {
         let mut reader = Self {
             pages: Pages::new(file),
@@ -159,12 +159,12 @@ impl<R: Read> OggReader<R> {
         Ok(reader)
     }
 
-    /// Channels of the first stream.
+    /// Returns the channels of the first stream.
     pub fn channels(&self) -> u8 {
         self.channels
     }
 
-    /// What comes next; none at the end.
+    /// Returns the next item; none at the end.
     pub fn next(&mut self) -> io::Result<Option<Item>> {
         loop {
             if let Some(packet) = self.packets.read_packet() {
@@ -221,7 +221,7 @@ impl<R: Read> OggReader<R> {
 
     fn packet(&mut self, packet: ogg::Packet) -> Option<Item> {
         if packet.first_in_stream() {
-            // another file behind the first one
+            // another file appended to the first one
             if let Err(e) = read_head(&packet.data) {
                 return Some(Item::Passed(format!("another stream: {e}")));
             }
@@ -237,27 +237,27 @@ impl<R: Read> OggReader<R> {
     }
 }
 
-/// A reader that begins within a stream.
+/// Makes a reader that begins within a stream.
 fn lenient() -> BasePacketReader {
     let mut packets = BasePacketReader::new();
     packets.update_after_seek();
     packets
 }
 
-/// Writes packets of Opus, whole pages at a time.
+/// A writer of Opus packets, whole pages at a time.
 pub struct OggWriter<W: Write> {
     packets: PacketWriter<'static, W>,
     stream: u32,
-    /// Samples so far, the position of the next page.
+    /// Samples so far: the position of the next page.
     granule: u64,
     /// Samples since the last page ended.
     in_page: u32,
-    /// It is written once another follows, which may have to end the stream.
+    /// Written after the next packet arrives, as the last one must end the stream.
     last: Option<(Vec<u8>, u32)>,
 }
 
 impl<W: Write> OggWriter<W> {
-    /// Writes the headers. `stream` tells this recording from others.
+    /// Writes the headers. `stream` is the recording's own number.
     pub fn new(out: W, stream: u32, channels: u8, title: &str) -> io::Result<Self> {
         let mut packets = PacketWriter::new(out);
         let end = PacketWriteEndInfo::EndPage;
@@ -272,12 +272,12 @@ impl<W: Write> OggWriter<W> {
         })
     }
 
-    /// Where it writes to.
+    /// Returns the output.
     pub fn out_mut(&mut self) -> &mut W {
         self.packets.inner_mut()
     }
 
-    /// Samples written so far.
+    /// Returns the samples written so far.
     pub fn samples(&self) -> u64 {
         self.granule
             + self
@@ -286,12 +286,12 @@ impl<W: Write> OggWriter<W> {
                 .map_or(0, |(_, samples)| u64::from(*samples))
     }
 
-    /// Samples in pages that have ended.
+    /// Returns the samples in complete pages.
     pub fn in_pages(&self) -> u64 {
         self.granule - u64::from(self.in_page)
     }
 
-    /// A packet of so many samples; a page ends each second.
+    /// Writes a packet of `samples`; a page ends each second.
     pub fn write(&mut self, packet: Vec<u8>, samples: u32) -> io::Result<()> {
         let end = if self.in_page >= CLOCK_RATE {
             PacketWriteEndInfo::EndPage
@@ -316,7 +316,7 @@ impl<W: Write> OggWriter<W> {
         Ok(())
     }
 
-    /// The end of the stream.
+    /// Ends the stream.
     pub fn finish(&mut self) -> io::Result<()> {
         self.write_last(PacketWriteEndInfo::EndStream)
     }
@@ -371,7 +371,7 @@ mod tests {
         assert!(read_head(b"OpusHead\x01").is_err());
     }
 
-    /// Packets, titles, and passages that were passed over.
+    /// Counts packets, titles, and skipped passages.
     fn counts(file: Vec<u8>) -> (usize, usize, usize) {
         let mut counts = (0, 0, 0);
         for item in items(file) {
@@ -384,7 +384,7 @@ mod tests {
         counts
     }
 
-    /// Where pages begin, and the end.
+    /// Returns the beginnings of pages, and the end.
     fn pages(file: &[u8]) -> Vec<usize> {
         let begins = file.windows(4).enumerate().filter(|(_, w)| w == b"OggS");
         begins.map(|(at, _)| at).chain([file.len()]).collect()
@@ -432,7 +432,7 @@ mod tests {
             .concat();
             assert_eq!(counts(garbage), (600, 1, 1), "page {page}");
         }
-        // the same number twice: a file behind itself
+        // the same number twice: a file appended to itself
         assert_eq!(counts([&whole[..], &whole[..]].concat()), (1_200, 2, 0));
         assert!(OggReader::open(Cursor::new(&whole[pages[2]..])).is_err());
     }

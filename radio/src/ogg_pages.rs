@@ -1,10 +1,10 @@
-//! Pages of Ogg (RFC 3533, 6). A damaged page is passed over: reading goes on at the next page, as other players do.
+//! Pages of Ogg (RFC 3533, 6). Skips a damaged page and continues at the next one.
 
 use std::io::{self, Read};
 
 use ogg::reading::{OggPage, PageParser};
 
-/// The pattern that each page begins with.
+/// The first bytes of each page.
 const CAPTURE: &[u8] = b"OggS";
 /// Bytes of a page's header before its table of segments.
 const HEADER: usize = 27;
@@ -24,25 +24,25 @@ pub struct Header {
 
 /// The next part of a file.
 pub enum Part {
-    /// A page whose checksum is right.
+    /// A page with a right checksum.
     Page(Header, OggPage),
-    /// A stretch without such a page: where it begins, and its bytes.
+    /// A stretch without valid pages: its offset, and its length in bytes.
     Damaged(u64, u64),
 }
 
-/// Reads pages, one after the other.
+/// A reader of successive pages.
 pub struct Pages<R> {
     input: R,
     /// The next bytes of the file, up to the longest page.
     buffer: Vec<u8>,
-    /// The place of the buffer in the file.
+    /// The offset of the buffer in the file.
     at: u64,
-    /// The stretch that is being passed over.
+    /// The stretch that is being skipped.
     damaged: Option<(u64, u64)>,
 }
 
 impl<R: Read> Pages<R> {
-    /// Reads from here on.
+    /// Begins at the present position.
     pub fn new(input: R) -> Self {
         Self {
             input,
@@ -52,7 +52,7 @@ impl<R: Read> Pages<R> {
         }
     }
 
-    /// The next part; none at the end.
+    /// Returns the next part; none at the end.
     pub fn next(&mut self) -> io::Result<Option<Part>> {
         loop {
             let missing = MAX_PAGE.saturating_sub(self.buffer.len()) as u64;
@@ -71,7 +71,7 @@ impl<R: Read> Pages<R> {
             if self.buffer.is_empty() {
                 return Ok(None);
             }
-            // a pattern may begin with the last bytes, unless these are the file's last
+            // a pattern may begin with the last bytes, unless they end the file
             let unknown = if has_ended { 0 } else { CAPTURE.len() - 1 };
             let behind = self.buffer.get(1..).unwrap_or_default();
             let next = behind.windows(CAPTURE.len()).position(|w| w == CAPTURE);
@@ -88,7 +88,7 @@ impl<R: Read> Pages<R> {
     }
 }
 
-/// The whole page at the beginning of these bytes, and its length.
+/// Parses a whole page at the beginning of `bytes`; returns its length too.
 fn parse(bytes: &[u8]) -> Option<(Header, OggPage, usize)> {
     let fixed = bytes.first_chunk::<HEADER>()?;
     if !fixed.starts_with(CAPTURE) {

@@ -1,23 +1,23 @@
-//! When the next packet of a caster is to be sent.
+//! The send times of a caster.
 
 use std::time::{Duration, Instant};
 
-/// A frame that comes so late was not made in time: the caster paused.
+/// Delay of a frame above which the caster has paused.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Clocks of sound devices may be faster than this host's by 200 ppm, and sound does not pile up: listeners follow up to 500.
+/// Most that device clocks are ahead, so that sound does not pile up. Listeners follow 500 ppm.
 pub const LIVE_PPM: f64 = 200.0;
 
-/// The pace of a source: by this host's clock, or by its own where sound comes as it is made.
+/// The pace of a source: by this host's clock, or by the source's own for live sound.
 #[derive(Debug)]
 pub struct Pace {
     is_live: bool,
     due: Instant,
-    /// Nothing was there when it was due.
+    /// A frame was due but missing.
     is_starved: bool,
 }
 
 impl Pace {
-    /// The first frame is due now.
+    /// Makes the first frame due now.
     pub fn new(is_live: bool, now: Instant) -> Self {
         Self {
             is_live,
@@ -26,22 +26,22 @@ impl Pace {
         }
     }
 
-    /// When the next frame is due. None: when it comes.
+    /// Returns when the next frame is due. None: when it arrives.
     pub fn due(&self) -> Option<Instant> {
         (!self.is_starved).then_some(self.due)
     }
 
-    /// It was due, and nothing was there.
+    /// Notes that a due frame is missing.
     pub fn starve(&mut self) {
         self.is_starved = true;
     }
 
-    /// A frame of this length is sent now. If the source had paused before it, for how long.
+    /// Sends a frame of this length now; returns the length of a pause before it, if any.
     pub fn send(&mut self, length: Duration, now: Instant) -> Option<Duration> {
         let behind = now.saturating_duration_since(self.due);
         let is_starved = std::mem::take(&mut self.is_starved);
         let has_paused = behind > PAUSE;
-        // live sound that comes later than was thought has a slower clock, or comes in larger pieces
+        // later live sound has a slower clock, or comes in larger pieces
         if has_paused || is_starved && self.is_live {
             self.due = now;
         }
@@ -59,13 +59,13 @@ mod tests {
 
     const FRAME: Duration = Duration::from_millis(20);
 
-    /// How far behind its source a live caster sends at most, and how often it paused, in an hour.
+    /// Returns the longest delay behind a live source, and the number of pauses, in an hour.
     fn hour(ppm: f64, frames_at_once: u32) -> (Duration, u32) {
         let begun = Instant::now();
         let mut pace = Pace::new(true, begun);
         let (mut longest, mut pauses) = (Duration::ZERO, 0);
         for frame in 0..180_000_u32 {
-            // the piece that it is in comes when all of it was made
+            // its piece arrives when all of it was made
             let made = (frame / frames_at_once + 1) * frames_at_once;
             let comes = begun + (FRAME * made).div_f64(1.0 + ppm / 1e6);
             let sent = pace.due().unwrap().max(comes);

@@ -1,7 +1,7 @@
 //! Sound to standard output: 16-bit samples of two channels, little-endian, at 48 kHz.
 //!
-//! It is written as fast as the caster makes it; who reads it with another clock has to follow. A thread of its own writes,
-//! so that a reader who is slow does not stop the network.
+//! It is written at the caster's pace; a reader with another clock has to follow. A thread of its
+//! own writes, so that a slow reader does not block the network.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -12,17 +12,17 @@ use crate::process::Wake;
 /// Frames that wait for the reader: a second.
 const WAITING: usize = 50;
 
-/// Where sound goes.
+/// The output of sound to a pipe.
 #[derive(Debug)]
 pub struct Pipe {
     frames: Option<SyncSender<Vec<i16>>>,
     ended: Receiver<io::Error>,
-    /// Frames that the reader was too slow for.
+    /// Frames that a slow reader lost.
     pub overruns: u64,
 }
 
 impl Pipe {
-    /// Begins to write; `wake` tells when the reader has gone.
+    /// Begins to write; `wake` signals that the reader is gone.
     pub fn open(wake: Wake) -> io::Result<Self> {
         let (frames, incoming) = sync_channel::<Vec<i16>>(WAITING);
         let (tell, ended) = sync_channel(1);
@@ -44,7 +44,7 @@ impl Pipe {
         })
     }
 
-    /// More sound. An error if the reader has gone.
+    /// Writes a frame. An error if the reader is gone.
     pub fn write(&mut self, frame: Vec<i16>) -> io::Result<()> {
         if let Ok(error) = self.ended.try_recv() {
             return Err(error);
@@ -58,15 +58,15 @@ impl Pipe {
                 self.overruns += 1;
                 Ok(())
             }
-            // why is told by the next call
+            // the next call returns the reason
             Err(TrySendError::Disconnected(_)) => Ok(()),
         }
     }
 
-    /// The end: waits until the reader has all of it.
+    /// Waits until the reader has all sound.
     pub fn finish(mut self) -> io::Result<()> {
         self.frames = None;
-        // it ends with or without an error, and drops its sender then
+        // the thread ends with or without an error, and then drops its sender
         match self.ended.recv() {
             Ok(error) => Err(error),
             Err(_) => Ok(()),

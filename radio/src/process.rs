@@ -1,3 +1,3 @@
-//! The process: what it gives up before others' bytes come, signals, time.
+//! The process: dropped rights, signals, time.
 
 pub use librecast_program::process::{Wake, confine, unix_ms};

@@ -1,8 +1,8 @@
-//! A recording: Ogg Opus, packets as they came, and a list of what never came.
+//! A recording: Ogg Opus, packets as they came, and a list of gaps.
 //!
-//! In the place of a gap stand packets that ask a decoder to conceal one (RFC 7845, 4.1), so that every player keeps time;
-//! of a longer gap at most a minute. FILE.gaps has a line for each: where it begins and how long it is, in seconds, and
-//! how many packets are missing, with tabs between.
+//! A gap is filled with packets that make a decoder conceal it (RFC 7845, 4.1), so that every
+//! player keeps time; of a longer one at most a minute. FILE.gaps has a line for each: begin and
+//! length in seconds, and the number of missing packets, with tabs between.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,21 +14,21 @@ use lcradio_core::{CLOCK_RATE, FRAME, Piece, SoundPacket};
 
 use crate::ogg_opus::OggWriter;
 
-/// Most of a gap that is filled: packets of others must not fill the disk.
+/// Most of a gap that is filled: foreign packets must not fill the disk.
 pub const LONGEST_FILLED: Duration = Duration::from_secs(60);
 /// The same in samples.
 const MAX_FILLED: u64 = LONGEST_FILLED.as_secs() * CLOCK_RATE as u64;
 /// CELT with 20 ms, without bytes: a lost frame.
 const LOST_FRAME: u8 = 31 << 3;
 
-/// The list of gaps of a recording: FILE.gaps.
+/// Returns the path of a recording's list of gaps: FILE.gaps.
 pub fn list_of_gaps(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".gaps");
     name.into()
 }
 
-/// What has not been written yet, and where it goes.
+/// Unwritten bytes, and their file.
 struct Pages {
     file: File,
     waiting: Vec<u8>,
@@ -42,7 +42,7 @@ impl Write for Pages {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // all of it, or none that counts: a page that is cut off would make the file's end unreadable
+        // all or nothing: a truncated page would make the file's end unreadable
         let result = self.file.write_all_at(&self.waiting, self.written);
         match result {
             Ok(()) => self.written += self.waiting.len() as u64,
@@ -53,7 +53,7 @@ impl Write for Pages {
     }
 }
 
-/// A recording that grows.
+/// A growing recording.
 pub struct Recording {
     list_of_gaps: PathBuf,
     writer: OggWriter<Pages>,
@@ -66,7 +66,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// A new file. It must not exist.
+    /// Creates a file, which must not exist.
     pub fn create(path: &Path, stream: u32) -> io::Result<Self> {
         let pages = Pages {
             file: File::create_new(path)?,
@@ -95,7 +95,7 @@ impl Recording {
         Ok(())
     }
 
-    /// What comes next.
+    /// Writes the next piece.
     pub fn write(&mut self, piece: &Piece) -> io::Result<()> {
         match piece {
             Piece::Packet(packet) => self.packet(packet)?,
@@ -106,7 +106,7 @@ impl Recording {
         self.flush()
     }
 
-    /// What follows begins so many samples later than the file.
+    /// Begins with `samples` of gap.
     pub fn begin_after(&mut self, samples: u64) -> io::Result<()> {
         for _ in 0..samples / u64::from(FRAME) {
             self.writer.write(vec![LOST_FRAME], FRAME)?;
@@ -141,17 +141,17 @@ impl Recording {
         Ok(())
     }
 
-    /// How long it is, in seconds.
+    /// Returns its length, in seconds.
     pub fn seconds(&self) -> f64 {
         self.writer.samples() as f64 / f64::from(CLOCK_RATE)
     }
 
-    /// How much of it the file has, in seconds.
+    /// Returns the length in the file, in seconds.
     pub fn seconds_on_disk(&self) -> f64 {
         self.on_disk as f64 / f64::from(CLOCK_RATE)
     }
 
-    /// Ends the file: it is whole, and on disk. The list of gaps, if there are any.
+    /// Completes the file durably; returns the list of gaps, if there are any.
     pub fn finish(mut self) -> io::Result<Option<PathBuf>> {
         self.writer.finish()?;
         self.flush()?;
@@ -229,7 +229,7 @@ mod tests {
         for index in 0..200 {
             recording.write(&packet(index)).unwrap();
         }
-        // killed now: whole seconds are there
+        // if killed now, whole seconds are kept
         let written = packets(&path).len();
         assert!(written >= 100);
         assert!((recording.seconds_on_disk() - written as f64 * 0.02).abs() < 1e-6);

@@ -1,4 +1,4 @@
-//! Where sound comes from: Ogg Opus and WAV in files, WAV and plain samples by a pipe, a microphone.
+//! Sources of sound: Ogg Opus and WAV in files, WAV and plain samples by a pipe, a microphone.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -12,11 +12,11 @@ use crate::device::Capture;
 use crate::ogg_opus::{Item, OggReader};
 use crate::wav;
 
-/// What an error recommends where this program does not read a format.
+/// Advice in errors about formats that this program does not read.
 const FFMPEG: &str =
     "let ffmpeg read it: ffmpeg -i FILE -f s16le -ar 48000 -ac 2 - | lcradio cast -";
 
-/// A wait that is longer is explained, in milliseconds.
+/// Wait after which the reason is printed, in milliseconds.
 const WAIT_NOTICE_MS: u16 = 2_000;
 
 /// A piece of sound.
@@ -24,11 +24,11 @@ const WAIT_NOTICE_MS: u16 = 2_000;
 pub enum Sound {
     /// A frame of 20 ms, interleaved.
     Samples(Vec<i16>),
-    /// A packet of Opus, as it stood in the file, and its length in samples.
+    /// A packet of Opus from the file, and its length in samples.
     Packet(Vec<u8>, u32),
-    /// What follows is called so.
+    /// The title of the following sound.
     Title(String),
-    /// A passage that was passed over: a part of a sentence.
+    /// A skipped passage: a part of a sentence.
     Passed(String),
 }
 
@@ -43,7 +43,7 @@ pub struct Source {
     format: Format,
     channels: u8,
     is_live: bool,
-    /// Bytes that the head of a WAV file promises; none: it does not know, or they were missed already.
+    /// Bytes that the head of a WAV file promises; none: unknown, or already reported missing.
     promised: Option<u64>,
     /// A packet of Opus was read that can be sent.
     has_packets: bool,
@@ -54,9 +54,9 @@ fn unusable(why: &str) -> io::Error {
 }
 
 impl Source {
-    /// A file: Ogg Opus or WAV.
+    /// Opens a file: Ogg Opus or WAV.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // a pipe would be waited for, and a device has no beginning
+        // a pipe would block, and a device has no beginning
         if !fs::metadata(path)?.is_file() {
             return Err(io::Error::other(
                 "this is no file: pipes are read by `lcradio cast - <PIPE`",
@@ -83,7 +83,7 @@ impl Source {
         }
     }
 
-    /// Standard input: WAV, or 16-bit samples of two channels, little-endian, at 48 kHz.
+    /// Opens standard input: WAV, or 16-bit samples of two channels, little-endian, at 48 kHz.
     pub fn stdin() -> io::Result<Self> {
         use std::os::fd::AsFd;
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
@@ -140,22 +140,22 @@ impl Source {
         })
     }
 
-    /// Channels of the sound: 1 or 2.
+    /// Returns the channels of the sound: 1 or 2.
     pub fn channels(&self) -> u8 {
         self.channels
     }
 
-    /// Whether it comes as fast as it is made: a pipe or a microphone, whose clock is followed.
+    /// Returns whether it is live: a pipe or a microphone, with a clock to follow.
     pub fn is_live(&self) -> bool {
         self.is_live
     }
 
-    /// Whether it is Opus already.
+    /// Returns whether it is Opus already.
     pub fn is_opus(&self) -> bool {
         matches!(self.format, Format::Opus(_))
     }
 
-    /// What comes next; none at the end. The last frame is filled up with silence.
+    /// Returns the next piece; none at the end. The last frame is filled up with silence.
     pub fn next(&mut self) -> io::Result<Option<Sound>> {
         match &mut self.format {
             Format::Opus(reader) => {

@@ -1,4 +1,4 @@
-//! `lcradio stations`: who announces himself.
+//! `lcradio stations`: the announced stations.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -11,27 +11,27 @@ use serde_json::json;
 use crate::network::Memberships;
 use crate::process::{Wake, confine, unix_ms};
 
-/// Every station announces itself once in this time.
+/// Time in which every station announces itself once.
 const LOOK: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 + 500);
-/// A wait that is longer is explained.
+/// Wait after which the reason is printed.
 const WAIT_NOTICE: Duration = Duration::from_secs(2);
-/// Between two frames of `--watch`.
+/// Time between two frames of `--watch`.
 const FRAME_TIME: Duration = Duration::from_secs(1);
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// Go on with what comes and goes.
+    /// Continues with changes.
     pub watch: bool,
-    /// The description of this one instead.
+    /// Prints the description of this station instead.
     pub sdp: Option<String>,
-    /// As JSON.
+    /// Prints JSON.
     pub json: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
 }
 
-/// What is listened to, and what was announced there.
+/// The sockets and the directory of announcements.
 struct Look {
     network: Memberships,
     directory: Directory,
@@ -58,7 +58,7 @@ impl Look {
     }
 }
 
-/// Lists them.
+/// Lists the stations.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     confine()?;
     let begun = Instant::now();

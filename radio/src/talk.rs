@@ -1,4 +1,4 @@
-//! Push to talk: whether what is read is sent, or silence. A signal says so, or the space bar of the terminal.
+//! Push to talk: sends sound or silence, switched by a signal or the terminal's space bar.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -11,38 +11,38 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 
 use crate::process::Wake;
 
-/// Samples over which sound comes and goes, 5 ms at 48 kHz, so that nothing clicks (radio guide).
+/// Samples of the ramp at begin and end of sound, 5 ms at 48 kHz, against clicks (radio guide).
 const RAMP: usize = 240;
 
-/// Whether somebody talks.
+/// Whether the caster talks.
 #[derive(Debug, Clone, Default)]
 pub struct Talk(Arc<AtomicBool>);
 
 impl Talk {
-    /// Whether what is read is sent.
+    /// Returns whether sound is sent.
     pub fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// It is from now on, or is not.
+    /// Sets whether sound is sent.
     pub fn set(&self, on: bool) {
         self.0.store(on, Ordering::Relaxed);
     }
 }
 
-/// Mutes sound, with a ramp where that begins and ends.
+/// A gate that mutes sound, with ramps.
 #[derive(Debug, Default)]
 pub struct Gate {
     is_open: bool,
 }
 
 impl Gate {
-    /// Whether the last frame was sent.
+    /// Returns whether the last frame was sent.
     pub fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// One frame of interleaved samples, as loud as it is to be sent.
+    /// Applies the gate to one frame of interleaved samples.
     pub fn pass(&mut self, samples: &mut [i16], channels: u8, open: bool) {
         let was_open = std::mem::replace(&mut self.is_open, open);
         if open && was_open {
@@ -62,7 +62,7 @@ impl Gate {
     }
 }
 
-/// The terminal whose space bar switches; it is as it was when this is dropped.
+/// The terminal with the switching space bar; restored when dropped.
 #[derive(Debug)]
 pub struct SpaceBar {
     terminal: File,
@@ -70,10 +70,10 @@ pub struct SpaceBar {
 }
 
 impl SpaceBar {
-    /// None where no terminal is there: signals do it.
+    /// Returns none without a terminal: signals remain.
     pub fn watch(talk: &Talk, wake: &Wake) -> Option<Self> {
         let terminal = OpenOptions::new().read(true).open("/dev/tty").ok()?;
-        // who runs behind another program is stopped when it reads the terminal
+        // a background process would be stopped when it reads the terminal
         if tcgetpgrp(&terminal).ok()? != getpgrp() {
             return None;
         }
@@ -97,7 +97,7 @@ impl SpaceBar {
 
 impl Drop for SpaceBar {
     fn drop(&mut self) {
-        // the terminal may have gone
+        // the terminal may be gone
         let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
     }
 }

@@ -1,10 +1,10 @@
-//! A recording of a station: a track for each of its casters, as packets stay as they came and are not mixed.
+//! A recording of a station: a track for each caster, as packets are kept unmixed.
 //!
-//! The first caster that is heard is recorded to FILE.opus, the next one to FILE.2.opus. What is missing of a later track before its
-//! caster came is silence in it: tracks begin at one moment.
+//! The first caster is recorded to FILE.opus, the next one to FILE.2.opus. A later track begins
+//! with silence, so that all tracks begin at one moment.
 //!
-//! No file is overwritten: if a recording of this name exists, the next one is FILE-2.opus. A pause that is too long to be filled
-//! also begins the next one.
+//! No file is overwritten: if a recording of this name exists, the next one is FILE-2.opus. A pause
+//! too long to be filled also begins the next one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,7 +22,7 @@ use crate::recording::{LONGEST_FILLED, Recording, list_of_gaps};
 /// Most recordings under one name. Chosen: one an hour, for a year.
 const MAX_RECORDINGS: usize = 9_999;
 
-/// Of one caster.
+/// The track of one caster.
 struct Track {
     recording: Recording,
     path: PathBuf,
@@ -30,25 +30,25 @@ struct Track {
     decoder: Decoder,
 }
 
-/// All that is recorded.
+/// The tracks of a recording.
 pub struct Tracks {
-    /// The name that was asked for.
+    /// The requested name.
     wanted: PathBuf,
     /// The file of the first track.
     path: PathBuf,
     /// Files of earlier recordings of this run.
     before: Vec<PathBuf>,
-    /// Numbers of the Ogg streams begin with it.
+    /// The first number of the Ogg streams.
     stream: u32,
     tracks: Vec<Track>,
-    /// Of each caster.
+    /// The track of each caster.
     track_of: [Option<usize>; MAX_CASTERS],
-    /// When the first packet came, and the last.
+    /// Arrival of the first packet.
     begun: Option<Instant>,
     last: Option<Instant>,
 }
 
-/// The name with `more` between its stem and its extension.
+/// Inserts `more` between stem and extension of a name.
 fn with(path: &Path, more: &str) -> PathBuf {
     let mut name = OsString::from(path.file_stem().unwrap_or_default());
     name.push(more);
@@ -59,7 +59,7 @@ fn with(path: &Path, more: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// FILE.2.opus for FILE.opus.
+/// Returns FILE.2.opus for FILE.opus.
 fn path_of(path: &Path, track: usize) -> PathBuf {
     match track {
         0 => path.to_owned(),
@@ -67,7 +67,7 @@ fn path_of(path: &Path, track: usize) -> PathBuf {
     }
 }
 
-/// Whether nothing stands where a recording would: tracks of all casters, and their lists of gaps.
+/// Returns whether no file is in the way of a recording: tracks of all casters, with lists of gaps.
 fn is_free(path: &Path) -> bool {
     (0..MAX_CASTERS).all(|track| {
         let track = path_of(path, track);
@@ -78,7 +78,7 @@ fn is_free(path: &Path) -> bool {
     })
 }
 
-/// The first name that is free: FILE.opus, FILE-2.opus, FILE-3.opus.
+/// Returns the first free name: FILE.opus, FILE-2.opus, FILE-3.opus.
 fn free_name(wanted: &Path) -> anyhow::Result<PathBuf> {
     let numbered = (2..=MAX_RECORDINGS).map(|n| with(wanted, &format!("-{n}")));
     let mut names = std::iter::once(wanted.to_owned()).chain(numbered);
@@ -89,7 +89,7 @@ fn free_name(wanted: &Path) -> anyhow::Result<PathBuf> {
 }
 
 impl Tracks {
-    /// To this file, and those of further casters beside it; if one of them exists, to the next free name.
+    /// Records to this file, further casters beside it; if one exists, to the next free name.
     pub fn create(wanted: &Path, stream: u32) -> anyhow::Result<Self> {
         let mut tracks = Self {
             wanted: wanted.to_owned(),
@@ -105,7 +105,7 @@ impl Tracks {
         Ok(tracks)
     }
 
-    /// The file of the first caster.
+    /// Returns the file of the first caster.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -134,7 +134,7 @@ impl Tracks {
         Ok(())
     }
 
-    /// Ends these files, and begins others.
+    /// Ends these files, and begins new ones.
     fn begin_anew(&mut self, now: Instant, level: &mut Level) -> anyhow::Result<()> {
         let ended = finish(std::mem::take(&mut self.tracks), now, level)?;
         self.before.extend(ended);
@@ -144,12 +144,12 @@ impl Tracks {
         self.open_first()
     }
 
-    /// Whether a packet has come.
+    /// Returns whether a packet has arrived.
     pub fn has_begun(&self) -> bool {
         self.last.is_some()
     }
 
-    /// A packet came. False if its turn has passed.
+    /// Takes a packet; false if it is too late.
     pub fn push(&mut self, packet: SoundPacket, level: &mut Level) -> anyhow::Result<bool> {
         let pause = |last| packet.arrival.saturating_duration_since(last);
         if self.last.is_some_and(|last| pause(last) > LONGEST_FILLED) {
@@ -183,7 +183,7 @@ impl Tracks {
         Ok(self.tracks[track].order.push(packet))
     }
 
-    /// When [`write`](Self::write) has something at the latest.
+    /// Returns when [`write`](Self::write) has work at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let of_each = self
             .tracks
@@ -192,20 +192,20 @@ impl Tracks {
         of_each.min()
     }
 
-    /// Writes what is known of now; `level` hears it.
+    /// Writes the pieces that are known now; adds them to `level`.
     pub fn write(&mut self, now: Instant, level: &mut Level) -> anyhow::Result<()> {
         let mut tracks = self.tracks.iter_mut();
         tracks.try_for_each(|track| track.write(level, |order| order.poll(now)))
     }
 
-    /// How long it is, in seconds.
+    /// Returns its length, in seconds.
     pub fn seconds(&self) -> f64 {
         let of_each = self.tracks.iter().map(|track| track.recording.seconds());
         of_each.fold(0.0, f64::max)
     }
 
-    /// Ends the files, each whole and on disk: which they are, lists of gaps among them; the first error of them. A file that
-    /// no packet came for is removed.
+    /// Completes the files durably; returns them and their lists of gaps, or the first error.
+    /// Removes a file without packets.
     pub fn finish(self, now: Instant, level: &mut Level) -> anyhow::Result<Vec<PathBuf>> {
         let mut files = self.before;
         match self.begun {
@@ -216,7 +216,7 @@ impl Tracks {
     }
 }
 
-/// The error of a name that somebody else has taken.
+/// Returns whether the error is a name that another process has taken.
 fn is_taken(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
@@ -248,7 +248,7 @@ impl Track {
                 format!("{}: {seconds:.1} s were recorded", self.path.display())
             })?;
             if let Piece::Packet(packet) = piece {
-                // what libopus cannot decode is recorded all the same
+                // undecodable packets are recorded all the same
                 let sound = self.decoder.decode(&packet.payload).unwrap_or_default();
                 level.add(&sound);
             }

@@ -1,10 +1,10 @@
-//! The head of a WAV file: which samples follow, and how many.
+//! The head of a WAV file: format and number of the samples.
 
 use std::io::{self, Read};
 
 use lcradio_core::CLOCK_RATE;
 
-/// Most bytes in front of the samples that are passed over. Chosen: pictures of covers fit.
+/// Most bytes skipped before the samples. Chosen: pictures of covers fit.
 const MAX_CHUNKS: u64 = 16 << 20;
 /// Bytes of a format that are read: `WAVE_FORMAT_EXTENSIBLE` has 40 (mmreg.h).
 const FORMAT: u64 = 64;
@@ -13,7 +13,7 @@ fn malformed(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-/// Channels of a WAV file, and bytes of its samples, which follow.
+/// Returns the channels of a WAV file, and the bytes of its samples, which follow.
 pub fn header(input: &mut impl Read) -> io::Result<(u8, u64)> {
     let mut rest = [0; 8];
     input.read_exact(&mut rest)?;
@@ -58,9 +58,9 @@ pub fn header(input: &mut impl Read) -> io::Result<(u8, u64)> {
 }
 
 fn format_of(format: &[u8]) -> io::Result<u8> {
-    /// Plain samples, by itself or as a subformat.
+    /// Plain samples, directly or as a subformat.
     const PCM: u16 = 1;
-    /// The kind stands in a subformat (`WAVE_FORMAT_EXTENSIBLE`, mmreg.h).
+    /// The kind is in a subformat (`WAVE_FORMAT_EXTENSIBLE`, mmreg.h).
     const EXTENSIBLE: u16 = 0xfffe;
     let short = |at: usize| {
         let bytes = format.get(at..at + 2)?;

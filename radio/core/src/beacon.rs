@@ -1,14 +1,15 @@
-//! Beacons: what a station says of itself, signed, each second and at every change, to UDP port 5006 of its group.
+//! Beacons: signed descriptions of a station, each second and at changes, to UDP port 5006 of its
+//! group.
 //!
 //! ```text
-//! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32 | seq 16 | profile 8 |
-//!   channels 8 | flags 8 (1: somebody talks, 2: ended) | name text8 | title text8 | grant bytes16 | signature 512
+//! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32 |
+//!   seq 16 | profile 8 | channels 8 | flags 8 (1: talks, 2: ended) | texts name, title | grant | signature
 //! version 8 = 2 | salt 128 | the above, sealed | tag 128         of a private station
 //! ```
 //!
-//! Times are Unix milliseconds. A beacon names the address that it is sent from, and the SSRC: packets of others are not played.
-//! Rollover counter and sequence are those of the next packet, so who comes late knows the numbers of packets.
-//! The station's key signs, or that of a caster to whom it gave a [`Grant`], which the beacon then carries.
+//! Times are Unix milliseconds. A beacon names its source address and the SSRC: other packets are
+//! not played. Rollover counter and sequence are the next packet's, for listeners that join later.
+//! It is signed by the station's key, or by a caster with the [`Grant`] in the beacon.
 
 use std::net::Ipv6Addr;
 
@@ -29,24 +30,24 @@ const PLAIN: u8 = 1;
 /// Version of a private station's beacon, its first byte.
 const SEALED: u8 = 2;
 const CONTEXT: &str = "lcradio 2026 beacon";
-/// Flag of a beacon: somebody talks.
+/// Flag of a beacon: the caster talks.
 const TALKS: u8 = 1;
 /// Flag of a beacon: the session has ended.
 const ENDED: u8 = 2;
-/// Longest name or title in bytes: what a length byte counts.
+/// Longest name or title in bytes: its length has one byte.
 pub const MAX_TEXT: usize = 255;
 
-/// What kind of sound a station sends.
+/// The kind of a station's sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// Speech: one channel, repaired by what the next packet carries (in-band FEC).
+    /// Speech: one channel, repaired from the next packet (in-band FEC).
     Voice,
-    /// Everything else: two channels.
+    /// Other sound: two channels.
     Music,
 }
 
 impl Profile {
-    /// The word for it on command lines.
+    /// Returns its name on command lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -56,50 +57,50 @@ impl Profile {
     }
 }
 
-/// Which run of a caster it is: 128 random bits.
+/// A run of a caster: 128 random bits.
 pub type SessionId = [u8; 16];
 
-/// What a station says of itself.
+/// A station's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beacon {
     /// This run of the caster.
     pub session: SessionId,
-    /// When it began; of two, the later one is heard.
+    /// Begin of the session; of two sessions the later one is played.
     pub started_ms: u64,
-    /// When the beacon was made.
+    /// Time of the beacon.
     pub time_ms: u64,
-    /// Where packets and beacons come from.
+    /// Source of packets and beacons.
     pub source: Ipv6Addr,
-    /// The stream of packets.
+    /// SSRC of the packets.
     pub ssrc: u32,
     /// Number of the next packet, 48 bits.
     pub next_index: u64,
-    /// What kind of sound it is.
+    /// The kind of sound.
     pub profile: Profile,
     /// Channels of the sound: 1 or 2.
     pub channels: u8,
-    /// Somebody talks.
+    /// The caster talks.
     pub is_talking: bool,
     /// The last beacon: no packets follow.
     pub has_ended: bool,
     /// The station's name.
     pub name: String,
-    /// What is played.
+    /// The present title.
     pub title: String,
-    /// By which another key than the station's casts.
+    /// The grant, if the caster's key is not the station's.
     pub grant: Option<Grant>,
 }
 
-/// Why a beacon is refused.
+/// The reason why a beacon is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BeaconError {
     /// It does not fit the format.
     #[error("beacon: {0}")]
     Wire(#[from] WireError),
-    /// It is sealed by another key, or plain where the station is private.
+    /// Sealed by another key, or plain for a private station.
     #[error("beacon: the station's key does not open it")]
     NotOpened,
-    /// It is of another station, or not signed by its key.
+    /// Of another station, or not signed by its key.
     #[error("beacon: of another station, or forged")]
     Forged,
     /// Its grant is of another station, or forged.
@@ -116,27 +117,27 @@ impl From<GrantError> for BeaconError {
     }
 }
 
-/// Whether a name or title can be shown: short, and plain.
+/// Returns whether a name or title can be shown: short, and plain.
 #[must_use]
 pub fn is_showable(text: &str) -> bool {
     text.len() <= MAX_TEXT && is_plain(text)
 }
 
-/// As much of a name or title as can be shown, whole letters of it: ends of lines are blanks, and a replacement character
-/// stands for each other character that deceives.
+/// Makes a name or title showable: whole letters of its beginning, line ends as blanks, deceptive
+/// characters as U+FFFD.
 #[must_use]
 pub fn showable(text: &str) -> String {
     shorten(&clean(&text.replace(['\r', '\n', '\t'], " ")), MAX_TEXT)
 }
 
 impl Beacon {
-    /// Whose key signs: the caster's, or the station's own.
+    /// Returns the signing key: the caster's, or the station's own.
     pub(crate) fn caster<'a>(&'a self, station: &'a Station) -> &'a PeerId {
         let granted = self.grant.as_ref().map(Grant::caster);
         granted.unwrap_or(station.key())
     }
 
-    /// The signed datagram; that of a private station is sealed, under a key that no other `salt` gives.
+    /// Returns the signed datagram; for a private station sealed, under a key unique to `salt`.
     ///
     /// # Errors
     ///
@@ -177,11 +178,11 @@ impl Beacon {
         })
     }
 
-    /// From a datagram, after all checks but those of time and source.
+    /// Decodes a datagram, with all checks but those of time and source.
     ///
     /// # Errors
     ///
-    /// It does not fit the format, does not open, or is not the station's.
+    /// It does not fit the format, cannot be opened, or is not the station's.
     pub fn decode(datagram: &[u8], station: &Station) -> Result<Self, BeaconError> {
         match station.read_key() {
             None => Self::decode_plain(datagram, station),
@@ -248,7 +249,7 @@ impl Beacon {
     }
 }
 
-/// The cipher of one beacon; the salt makes its key, so the nonce may be the same.
+/// Returns the cipher of one beacon; the key depends on the salt, so the nonce may be constant.
 fn cipher(read_key: &[u8; 32], salt: &[u8; 16]) -> Aes128Gcm {
     let key = Zeroizing::new(derive("lcradio 2026 beacon seal", &[read_key, salt]));
     Aes128Gcm::new(key[..16].into())
@@ -409,7 +410,7 @@ mod tests {
 
     #[test]
     fn who_opens_a_private_station_still_cannot_sign_for_it() {
-        // the read key with another key that signs
+        // the read key with another signing key
         let listener = key().station(false);
         let forger = StationKey::from_seed(&[2; 32]);
         let forged = beacon().encode(&forger, &listener, [9; 16]).unwrap();
@@ -426,7 +427,7 @@ mod tests {
                 Beacon::decode(&datagram, &station)
             };
             assert_eq!(signed(&caster, &granted), Ok(granted.clone()));
-            // the grant is there to be read in each beacon: it is of no use without the caster's key
+            // each beacon contains the grant: it is useless without the caster's key
             let thief = StationKey::from_seed(&[3; 32]);
             assert_eq!(signed(&thief, &granted), Err(BeaconError::Forged));
             assert_eq!(signed(&caster, &beacon()), Err(BeaconError::Forged));

@@ -1,8 +1,8 @@
-//! What a caster sends, and when.
+//! The packets of a caster, and their times.
 //!
-//! | to | port | what | when |
+//! | to | port | content | when |
 //! |---|---|---|---|
-//! | the group | 5004 | packets | as sound comes |
+//! | the group | 5004 | packets | at once |
 //! | the copy group | 5004 | the same packets | 40 ms later |
 //! | the group | 5006 | a beacon | each second, and at a change |
 //! | the group | 5005 | the sender's report, of a public station | each 5 s |
@@ -24,52 +24,52 @@ use crate::sdp;
 use crate::srtp::{Cipher, MAX_INDEX};
 use crate::station::{Station, StationKey};
 
-/// How long the copy comes after the packet: longer than most bursts of loss (RFC 7198, 2.2).
+/// Delay of the copy: longer than most bursts of loss (RFC 7198, 2.2).
 pub const COPY_DELAY: Duration = Duration::from_millis(40);
-/// How often a beacon is sent.
+/// Time between two beacons.
 pub const BEACON_INTERVAL: Duration = Duration::from_secs(1);
-/// The last beacon is sent so often, so far apart: one may be lost.
+/// Beacons at the end: some may be lost.
 const LAST_BEACONS: u32 = 3;
-/// Between two of the last beacons. Chosen.
+/// Time between two of the last beacons. Chosen.
 const LAST_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest payload in bytes: with header and tag it is a packet.
 pub const MAX_PAYLOAD: usize = rtp::MAX_PACKET - rtp::HEADER - crate::srtp::TAG;
-/// Clocks further apart than this do not hear each other, so that a recording of a station is not taken for it.
+/// Largest difference of clocks in beacons, so that a recording of a station is not taken for it.
 pub(crate) const CLOCK_TOLERANCE_MS: u64 = 3_600_000;
 
-/// What a caster begins with.
+/// The parameters of a caster.
 #[derive(Debug, Clone)]
 pub struct CasterConfig {
-    /// Everybody may listen. Of a grant, its station says so.
+    /// Anybody may listen. With a grant, its station decides.
     pub is_public: bool,
-    /// By which the key casts for another station than its own.
+    /// The grant, if the key is not the station's.
     pub grant: Option<Grant>,
     /// The station's name.
     pub name: String,
-    /// What is played.
+    /// The present title.
     pub title: String,
-    /// What kind of sound it is.
+    /// The kind of sound.
     pub profile: Profile,
     /// Channels: 1 or 2.
     pub channels: u8,
-    /// New random bytes in each run: session id, SSRC and first numbers come of them.
+    /// Random bytes of each run: source of session id, SSRC and first numbers.
     pub seed: [u8; 32],
     /// Now, Unix milliseconds.
     pub unix_ms: u64,
 }
 
-/// What is to be sent now.
+/// A datagram to be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transmit {
     /// A packet, to the group.
     Packet(Vec<u8>),
     /// The same later, to the copy group.
     Copy(Vec<u8>),
-    /// [`Caster::beacon`] of each source address.
+    /// [`Caster::beacon`] for each source address.
     Beacon,
     /// [`Caster::report`].
     Report,
-    /// [`Caster::announcement`] of each source address.
+    /// [`Caster::announcement`] for each source address.
     Announcement,
 }
 
@@ -94,12 +94,12 @@ pub struct Caster {
     announcement_at: Instant,
     report_at: Instant,
     beacons_sealed: u64,
-    /// Beacons that are still to say that it has ended.
+    /// Last beacons still to be sent, once it has ended.
     ends: Option<u32>,
 }
 
 impl Caster {
-    /// A new session of a station.
+    /// Begins a session of a station.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Caster {
         Ok(Self {
             ssrc: word("ssrc"),
             cipher,
-            // below 2^15, so that who joins at once does not see a rollover (RFC 3711, 3.3.1)
+            // below 2^15: a listener that joins at once sees no rollover (RFC 3711, 3.3.1)
             next_index: u64::from(word("sequence") >> 17),
             next_timestamp: word("timestamp").into(),
             is_after_pause: true,
@@ -146,13 +146,13 @@ impl Caster {
         })
     }
 
-    /// What listens to it.
+    /// Returns the station.
     #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
 
-    /// A packet of Opus with so many samples at 48 kHz is sent now. False if it is too long, or numbers are used up.
+    /// Sends an Opus packet of `samples` at 48 kHz. False if too long, or without free numbers.
     pub fn send(&mut self, payload: &[u8], samples: u32, now: Instant) -> bool {
         if payload.len() > MAX_PAYLOAD || self.next_index > MAX_INDEX || self.ends.is_some() {
             return false;
@@ -181,13 +181,13 @@ impl Caster {
         true
     }
 
-    /// For so many samples nothing is sent: the next packet is so much later.
+    /// Sends nothing for `samples`: the next packet is later by them.
     pub fn pause(&mut self, samples: u64) {
         self.next_timestamp += samples;
         self.is_after_pause = true;
     }
 
-    /// Another title, told at once.
+    /// Sets another title, with a beacon at once.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Caster {
         Ok(())
     }
 
-    /// Somebody begins to talk, or stops; told at once.
+    /// Sets whether the caster talks, with a beacon at once.
     pub fn set_talking(&mut self, is_talking: bool, now: Instant) {
         if self.is_talking != is_talking {
             self.is_talking = is_talking;
@@ -211,7 +211,7 @@ impl Caster {
         }
     }
 
-    /// The end: beacons and an announcement say so, copies that are due still go out.
+    /// Ends the session by beacons and an announcement; copies that are due are still sent.
     pub fn end(&mut self, now: Instant) {
         if self.ends.is_none() {
             self.ends = Some(LAST_BEACONS);
@@ -220,13 +220,13 @@ impl Caster {
         }
     }
 
-    /// All that was to be said at the end has been said.
+    /// Returns whether the session has ended and all is sent.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ends == Some(0) && self.copies.is_empty() && self.outgoing.is_empty()
     }
 
-    /// What is to be sent now.
+    /// Returns the next datagram to be sent now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         if now >= self.beacon_at && self.ends != Some(0) {
             self.beacon_at = now + BEACON_INTERVAL;
@@ -254,7 +254,7 @@ impl Caster {
         None
     }
 
-    /// When [`poll_transmit`](Self::poll_transmit) is to be called again.
+    /// Returns when [`poll_transmit`](Self::poll_transmit) must be called again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let copy = self.copies.front().map(|(at, _)| *at);
@@ -264,11 +264,11 @@ impl Caster {
         [copy, beacon, public].into_iter().flatten().min()
     }
 
-    /// The beacon for who receives from this address.
+    /// Returns the beacon for this source address.
     ///
     /// # Errors
     ///
-    /// None: name and title were looked at when they were set.
+    /// None: name and title were checked when they were set.
     pub fn beacon(&mut self, source: Ipv6Addr, unix_ms: u64) -> Result<Vec<u8>, WireError> {
         let beacon = Beacon {
             session: self.session,
@@ -293,7 +293,7 @@ impl Caster {
         beacon.encode(&self.key, &self.station, salt)
     }
 
-    /// The sender's report.
+    /// Returns the sender's report.
     #[must_use]
     pub fn report(&self, unix_ms: u64) -> Vec<u8> {
         let (packets, bytes) = self.sent;
@@ -310,7 +310,7 @@ impl Caster {
         report.write()
     }
 
-    /// The announcement of a public station for who receives from this address.
+    /// Returns the announcement of a public station for this source address.
     #[must_use]
     pub fn announcement(&self, source: Ipv6Addr) -> Vec<u8> {
         let sdp = self.description(source);
@@ -325,7 +325,7 @@ impl Caster {
         announcement.write()
     }
 
-    /// The description of a public station, as a file for players (`.sdp`).
+    /// Returns the description of a public station, as a file for players (`.sdp`).
     #[must_use]
     pub fn description(&self, source: Ipv6Addr) -> String {
         let CasterConfig { name, profile, .. } = &self.config;
@@ -340,7 +340,7 @@ impl Caster {
         )
     }
 
-    /// Whether a datagram on the beacons' port says that a later session of this key has begun, elsewhere or here.
+    /// Returns whether a datagram is a beacon of a later session of this key, elsewhere or here.
     #[must_use]
     pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, unix_ms: u64) -> bool {
         let Ok(beacon) = Beacon::decode(datagram, &self.station) else {

@@ -1,4 +1,4 @@
-//! Stations that announce themselves: public ones, signed, and foreign senders, of which nothing is certain.
+//! Announced stations: public ones, signed, and foreign senders without signature.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,29 +12,30 @@ use crate::drops::DropReason;
 use crate::sap::{ANNOUNCE_INTERVAL, Announcement};
 use crate::sdp::{self, Description, SdpError};
 
-/// Most signed announcements that are kept. Chosen: 64 hosts with as many stations as a host may have, 4 MiB.
+/// Most signed announcements kept. Chosen: 64 hosts with the most stations of one, 4 MiB.
 pub const MAX_SIGNED: usize = 1_024;
 /// Most signed announcements of one source. Chosen: far more than one host casts.
 const MAX_SIGNED_OF_SOURCE: usize = 64;
-/// Most announcements that nobody signed. Chosen: as many as are shown.
+/// Most unsigned announcements. Chosen: the number that is shown.
 pub const MAX_UNSIGNED: usize = 64;
-/// Most of one source that nobody signed. Chosen: a host with foreign senders has a few.
+/// Most unsigned announcements of one source. Chosen: a host with foreign senders has a few.
 const MAX_UNSIGNED_OF_SOURCE: usize = 8;
-/// Most stations that are shown.
+/// Most stations shown.
 pub const MAX_SHOWN: usize = 64;
-/// Most announcements in a second, signed ones and others apart: each signature takes time. Chosen: 3 % of a core.
+/// Most announcements a second, signed and unsigned ones apart. Chosen: signatures cost 3 % of a
+/// core.
 const MAX_RATE: Rate = Rate::per_second(500, 500);
-/// Most signed announcements of one source in a second. Chosen: twice what [`MAX_SIGNED_OF_SOURCE`] stations announce.
+/// Most signed announcements of one source a second. Chosen: twice those of a full source.
 const SOURCE_RATE: Rate = Rate::per_second(32, 64);
-/// Most sources with a rate of their own. Chosen: on `lc0` nobody invents addresses, and a network has fewer that cast.
+/// Most sources with a rate of their own. Chosen: `lc0` has no forged addresses, and fewer casters.
 const MAX_SOURCES: usize = 1_024;
-/// How long an announcement is good: ten intervals of ours; foreign senders repeat theirs each 5 minutes or more rarely
-/// (RFC 2974, 4).
+/// Time for which an announcement is valid: ten intervals. Foreign senders repeat theirs each 5
+/// minutes or more rarely (RFC 2974, 4).
 const SIGNED_TIME: Duration = Duration::from_secs(10 * ANNOUNCE_INTERVAL.as_secs());
-/// The same of foreign senders, who announce themselves more rarely. Chosen.
+/// The same for foreign senders. Chosen.
 const UNSIGNED_TIME: Duration = Duration::from_secs(3_600);
 
-/// Signed ones are of a key, wherever they come from.
+/// Signed announcements belong to a key, from any source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum EntryKey {
     Station([u8; 32]),
@@ -47,33 +48,33 @@ impl EntryKey {
     }
 }
 
-/// A station that announced itself.
+/// An announced station.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What it says.
+    /// Its description.
     pub description: Description,
     /// The session description, for players.
     pub sdp: String,
-    /// Where the announcement came from.
+    /// The source of the announcement.
     pub source: Ipv6Addr,
-    /// When it was announced first.
+    /// Its first announcement.
     since: Instant,
     expires: Instant,
 }
 
-/// Those that announced themselves lately.
+/// The valid announcements.
 #[derive(Debug)]
 pub struct Directory {
     entries: BTreeMap<EntryKey, Entry>,
     signed_rate: TokenBucket,
     unsigned_rate: TokenBucket,
-    /// Of sources of signed ones, as long as they are not full.
+    /// Rates of the sources of signed announcements, while not full.
     sources: BTreeMap<Ipv6Addr, Bucket>,
     drops: Drops<DropReason>,
 }
 
 impl Directory {
-    /// Without any.
+    /// Makes an empty directory.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -85,7 +86,7 @@ impl Directory {
         }
     }
 
-    /// A datagram came to the group of announcements. True if what is listed changed.
+    /// Handles a datagram of the announcements' group; returns whether the list changed.
     pub fn handle_datagram(
         &mut self,
         source: Ipv6Addr,
@@ -163,7 +164,7 @@ impl Directory {
         Ok(!before.is_some_and(is_same))
     }
 
-    /// Whether there is time for one more of this source.
+    /// Returns whether the rates permit one more of this source.
     fn has_time(&mut self, source: Ipv6Addr, is_signed: bool, now: Instant) -> bool {
         if !is_signed {
             return self.unsigned_rate.take(1, now);
@@ -178,8 +179,8 @@ impl Directory {
             && self.signed_rate.take(1, now)
     }
 
-    /// Room for a new one of this source among the signed ones, or among the others. The source with the most gives way,
-    /// this one beyond its part, and of the source the one that was heard the longest ago.
+    /// Makes room for one of this source among the signed or unsigned ones. Evicts the oldest of
+    /// this source above its limit, else of the source with the most.
     fn make_room(&mut self, source: Ipv6Addr, is_signed: bool) {
         let (most, most_of_source) = match is_signed {
             true => (MAX_SIGNED, MAX_SIGNED_OF_SOURCE),
@@ -214,21 +215,21 @@ impl Directory {
         }
     }
 
-    /// Who announced it takes it back.
+    /// Deletes an entry, if `source` announced it.
     fn delete(&mut self, key: &EntryKey, source: Ipv6Addr) -> bool {
         let is_his = |entry: &Entry| entry.source == source;
         self.entries.get(key).is_some_and(is_his) && self.entries.remove(key).is_some()
     }
 
-    /// What was not repeated is forgotten. True if something was.
+    /// Removes expired announcements; returns whether there were any.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let before = self.entries.len();
         self.entries.retain(|_, entry| entry.expires > now);
         self.entries.len() < before
     }
 
-    /// Those that are shown: signed ones first, by name. If there are too many, as many of each source as of others, those
-    /// that were announced first before later ones.
+    /// Returns the stations to show, signed ones first, by name. If there are too many, equally
+    /// many of each source, earlier announced ones first.
     #[must_use]
     pub fn stations(&self) -> Vec<&Entry> {
         let mut all: Vec<&Entry> = self.entries.values().collect();
@@ -248,7 +249,7 @@ impl Directory {
         shown
     }
 
-    /// Those of this name, signed ones first.
+    /// Returns the stations of this name: the signed ones if there are any.
     #[must_use]
     pub fn named(&self, name: &str) -> Vec<&Entry> {
         let is_named = |entry: &&Entry| entry.description.name == name;
@@ -260,19 +261,19 @@ impl Directory {
         if signed.is_empty() { unsigned } else { signed }
     }
 
-    /// What was dropped.
+    /// Returns the drops.
     #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
 }
 
-/// Nobody signed it.
+/// Returns whether it has no signature.
 fn is_foreign(entry: &Entry) -> bool {
     entry.description.station.is_none()
 }
 
-/// Of several casters of a station one is listed: its own key, else the one that is listed already.
+/// Returns whether it replaces the listed caster of the station: its own key, or the same caster.
 fn is_listed_by(description: &Description, listed: &Description) -> bool {
     description.grant.is_none() || description.caster() == listed.caster()
 }
@@ -355,7 +356,7 @@ mod tests {
             TODAY_MS
         ));
         assert_eq!(names(&directory), ["two", "alien"], "signed ones first");
-        // who is not the announcer deletes nothing
+        // only the announcer can delete
         assert!(!directory.handle_datagram(
             address(2),
             &packet(1, "two", address(1), true),
@@ -484,7 +485,7 @@ mod tests {
         let honest = packet(1, "one", address(1), false);
         assert!(directory.handle_datagram(address(1), &honest, now, TODAY_MS));
         assert!(listed_among(&directory, 1));
-        // under invented addresses, too
+        // under forged addresses, too
         for n in 1_000..5_096_u16 {
             now += Duration::from_millis(2);
             directory.handle_datagram(address(n), &foreign("a flood", n), now, TODAY_MS);
@@ -516,7 +517,7 @@ mod tests {
             }
         }
         assert_eq!(counts(&directory).0, 1 + MAX_SIGNED_OF_SOURCE);
-        // of as many sources as there are places, the newest takes the place of the one heard the longest ago
+        // with as many sources as places, the newest replaces the oldest
         for n in 1_000..2_500_u16 {
             now += Duration::from_millis(4);
             directory.handle_datagram(address(n), &invented(n), now, TODAY_MS);

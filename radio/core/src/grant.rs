@@ -1,4 +1,4 @@
-//! Grants: a station's key signs that another key may cast for it until a time.
+//! Grants: a station's key permits another key to cast for it until a time.
 //!
 //! ```text
 //! in beacons and announcements   caster 256 | expires 64 | signature 512
@@ -6,8 +6,8 @@
 //! signed                         group 128 | caster 256 | expires 64
 //! ```
 //!
-//! The group is of the private or of the public station of a key: a grant for one is none for the other. The expiry is in Unix
-//! milliseconds. A grant cannot be taken back before it expires.
+//! The group is that of the private or of the public station of a key: a grant holds for one of
+//! them. The expiry is in Unix milliseconds. A grant cannot be revoked before it expires.
 
 use librecast::id::PeerId;
 use librecast::text::{self, TextError, TextKind};
@@ -21,7 +21,7 @@ const CONTEXT: &str = "lcradio 2026 grant";
 /// Bytes of a grant in beacons.
 pub(crate) const GRANT: usize = 32 + 8 + 64;
 
-/// Another key may cast for a station. That for a private station holds its read key: a secret.
+/// The permission of another key to cast. For a private station it has the read key: a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     station: Station,
@@ -30,7 +30,7 @@ pub struct Grant {
     signature: [u8; 64],
 }
 
-/// Why a grant is refused.
+/// The reason why a grant is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GrantError {
     /// The text is of another kind, or damaged.
@@ -52,7 +52,7 @@ fn signed(station: &Station, caster: &PeerId, expires_ms: u64) -> Vec<u8> {
 }
 
 impl Grant {
-    /// `caster` may cast for the public or the private station of this key, until `expires_ms`.
+    /// Permits `caster` to cast for this key's public or private station until `expires_ms`.
     #[must_use]
     pub fn new(key: &StationKey, is_public: bool, caster: &PeerId, expires_ms: u64) -> Self {
         let station = key.station(is_public);
@@ -65,25 +65,25 @@ impl Grant {
         }
     }
 
-    /// The station that is cast.
+    /// Returns the station.
     #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
 
-    /// Whose grant it is.
+    /// Returns the caster's key.
     #[must_use]
     pub fn caster(&self) -> &PeerId {
         &self.caster
     }
 
-    /// When it ends, Unix milliseconds.
+    /// Returns its end in Unix milliseconds.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
         self.expires_ms
     }
 
-    /// Its text, `lcb1...`; that of a private station is a secret.
+    /// Returns its text, `lcb1...`; a private station's is a secret.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(GRANT + 64));
@@ -92,11 +92,11 @@ impl Grant {
         text::encode(TextKind::CastingGrant, &bytes)
     }
 
-    /// From its text.
+    /// Decodes its text.
     ///
     /// # Errors
     ///
-    /// The text is of another kind, or damaged, or the station has not signed it.
+    /// The text is of another kind, damaged, or not signed by the station.
     pub fn decode(line: &str) -> Result<Self, GrantError> {
         let damaged = TextError::Damaged(TextKind::CastingGrant);
         let bytes = text::decode(TextKind::CastingGrant, line, GRANT + 64)?;
@@ -105,7 +105,7 @@ impl Grant {
         Self::read(grant, &station)
     }
 
-    /// As beacons and announcements carry it.
+    /// Encodes it for beacons and announcements.
     pub(crate) fn write(&self) -> [u8; GRANT] {
         let mut bytes = [0; GRANT];
         bytes[..32].copy_from_slice(self.caster.public_key());
@@ -114,7 +114,7 @@ impl Grant {
         bytes
     }
 
-    /// From there; whether it has expired is not looked at.
+    /// Decodes it from them; does not check its expiry.
     pub(crate) fn read(bytes: &[u8], station: &Station) -> Result<Self, GrantError> {
         let mut r = Reader::new(bytes);
         let caster = r.array()?;
@@ -187,7 +187,7 @@ mod tests {
             assert!(Grant::read(&changed, &station).is_err(), "byte {at}");
             assert!(Grant::read(&bytes[..at], &station).is_err());
         }
-        // who has a grant grants nothing
+        // the holder of a grant can grant nothing
         let caster = StationKey::from_seed(&[2; 32]);
         let mut passed_on = Grant::new(&caster, true, station.key(), u64::MAX);
         passed_on.station = station.clone();

@@ -1,7 +1,8 @@
-//! Live radio, without I/O and without a codec: stations, what a caster sends, what a listener takes and plays.
+//! Live radio, without I/O and without a codec: stations, casters and listeners.
 //!
-//! A station is a key ([`StationKey`]). Who casts sends packets of Opus (RTP) to a multicast group that follows from the key,
-//! and each second a signed [`Beacon`]. Who listens has the station's text ([`Station`]).
+//! A station is a key ([`StationKey`]). A caster sends Opus (RTP) to a multicast group that follows
+//! from the key, and each second a signed [`Beacon`]. A listener has the station's text
+//! ([`Station`]).
 //!
 //! ```text
 //! Opus -> Caster -> packets, copies, beacons, announcements -> the network
@@ -10,22 +11,23 @@
 //! announcements -> Directory
 //! ```
 //!
-//! # What it does not do
+//! # Limits
 //!
-//! A packet is not signed. On `lc0` no member can send under another's address; on a bare LAN who has the read key of a
-//! private station, and on a public one everybody, can send sound in the caster's name. Beacons cannot be forged.
+//! Packets are not signed. On a bare LAN, holders of the read key (on a public station, any host)
+//! can send sound in the caster's name; on `lc0` source addresses cannot be forged, and beacons
+//! never.
 //!
 //! # Modules
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | `station`, `grant` | keys, groups, the text of a station; who else may cast for it |
+//! | `station`, `grant` | keys, groups, the text of a station; further casters |
 //! | `rtp`, `srtp`, `rtcp`, `opus` | packets on the wire |
-//! | `beacon` | what a station says of itself |
-//! | `sap`, `sdp`, `directory` | announcements, and who announced himself |
-//! | `caster`, `listener` | what is sent when; what is taken for the station's sound |
-//! | `loss` | what was lost, and whether the copy is wanted |
-//! | `playout`, `order` | of one caster, what is played next; what is recorded next |
+//! | `beacon` | a station's description of itself |
+//! | `sap`, `sdp`, `directory` | announcements, and announced stations |
+//! | `caster`, `listener` | packets to send and their times; packets accepted as the station's |
+//! | `loss` | lost packets, and need for the copy |
+//! | `playout`, `order` | of one caster, the next frame to play; the next piece to record |
 //! | `resample` | sound of one clock for a player with another |
 
 mod beacon;

@@ -1,12 +1,13 @@
-//! What a listener takes for the station's sound, from all that comes to its groups.
+//! A listener: accepts the station's sound among all datagrams of its groups.
 //!
 //! ```text
 //! nothing --beacon--> session --later beacon, or another one after 5 s without any--> next session
 //! ```
 //!
-//! Up to [`MAX_CASTERS`] casters are heard at once, each with a key of its own and one session: the station's own key, and others
-//! by grants. Packets that came before the first beacon wait for it. A session may come from several addresses at once: one
-//! caster on several interfaces. A foreign sender has no beacons: the first source that is heard is kept while it sends.
+//! Up to [`MAX_CASTERS`] casters are played at once, each with its key and one session: the
+//! station's key, and further keys by grants. Packets before the first beacon wait for it. A
+//! session may have several source addresses: a caster on several interfaces. A foreign sender's
+//! first source is kept while it sends.
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -27,30 +28,30 @@ use crate::sdp::Description;
 use crate::srtp::Cipher;
 use crate::station::{self, Station};
 
-/// Most casters of a station at once: its own key, whose place nobody takes, and seven by grants.
+/// Most casters of a station at once: its own key, with a reserved place, and seven by grants.
 pub const MAX_CASTERS: usize = 8;
-/// Most packets in a second, of a caster and of all that are none: 5-ms packets.
+/// Most packets a second of a caster, and of all unknown sources: 5-ms packets.
 const MAX_RATE: Rate = Rate::per_second(200, 200);
-/// Most packets that wait for the first beacon: a second of 20-ms packets, and some of the copy.
+/// Most packets that wait for the first beacon: a second of 20-ms packets, and some copies.
 const MAX_EARLY: usize = 64;
 /// Most addresses of one caster.
 const MAX_SOURCES: usize = 8;
-/// A session without beacons, or a foreign sender without packets, gives way to another after this.
+/// Silence of a session or foreign sender after which another one replaces it.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Numbers of a packet and of the beacon do not differ by more, unless this listener slept.
+/// Largest difference of packet and beacon numbers, unless this listener slept.
 const MAX_DISTANCE: u64 = 1_000;
 
-/// What is listened to.
+/// The station of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tuned {
-    /// A station, whose key signs what it says of itself.
+    /// A station with signed beacons.
     Station(Station),
-    /// A foreign sender, of which nothing is certain.
+    /// A foreign sender without signatures.
     Unsigned(Description),
 }
 
 impl Tuned {
-    /// Where packets come to.
+    /// Returns the group of packets.
     #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         match self {
@@ -59,7 +60,7 @@ impl Tuned {
         }
     }
 
-    /// Where the same packets come to once more; foreign senders have no such group.
+    /// Returns the group of copies; foreign senders have none.
     #[must_use]
     pub fn copy_group(&self) -> Option<Ipv6Addr> {
         match self {
@@ -68,7 +69,7 @@ impl Tuned {
         }
     }
 
-    /// UDP port of packets.
+    /// Returns the UDP port of packets.
     #[must_use]
     pub fn media_port(&self) -> u16 {
         match self {
@@ -78,7 +79,7 @@ impl Tuned {
     }
 }
 
-/// Where a datagram came to.
+/// The destination of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
     /// The group, port of packets.
@@ -89,42 +90,42 @@ pub enum Channel {
     Beacon,
 }
 
-/// What a listener is told. Casters are counted from 0, the station's own key, to [`MAX_CASTERS`].
+/// An event of a listener. Casters are numbered from 0, the station's own key, to [`MAX_CASTERS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A session began, or changed what it says of itself.
+    /// A session began, or its description changed.
     Station {
-        /// Whose.
+        /// The caster.
         caster: u8,
-        /// What it says; none of a foreign sender.
+        /// The description; none for a foreign sender.
         beacon: Option<Box<Beacon>>,
     },
     /// Sound, in the order of arrival.
     Sound(SoundPacket),
     /// A caster has ended its session, or its grant has expired.
     Ended {
-        /// Which.
+        /// The caster.
         caster: u8,
     },
 }
 
-/// What is heard of a caster now.
+/// The present session of a caster.
 #[derive(Debug)]
 struct Session {
     number: u32,
     beacon: Option<Beacon>,
     ssrc: u32,
     cipher: Option<Cipher>,
-    /// Number of the packet that is expected about now.
+    /// The packet number expected about now.
     reference: u64,
-    /// Timestamp about now, extended.
+    /// The timestamp about now, extended.
     timestamp: Option<u64>,
-    /// Time of the latest beacon of each source; when it came, or a packet of a foreign sender did.
+    /// The latest beacon's time for each source; arrival of it, or of a foreign packet.
     sources: BTreeMap<Ipv6Addr, (u64, Instant)>,
 }
 
 impl Session {
-    /// When it was last known to be alive.
+    /// Returns when it last gave a sign of life.
     fn alive(&self) -> Option<Instant> {
         self.sources.values().map(|(_, at)| *at).max()
     }
@@ -144,12 +145,12 @@ impl Session {
     }
 }
 
-/// The place of a caster: other sessions follow in it, with the same key or, by grants, with another.
+/// The place of a caster, for successive sessions, with the same key or, by grants, another.
 #[derive(Debug)]
 struct Place {
     session: Option<Session>,
     loss: Loss,
-    /// Of packets, and of copies.
+    /// For packets, and for copies.
     rates: [TokenBucket; 2],
 }
 
@@ -180,7 +181,7 @@ struct Early {
     arrival: Instant,
 }
 
-/// Listens to one station.
+/// A listener of one station.
 #[derive(Debug)]
 pub struct Listener {
     tuned: Tuned,
@@ -188,14 +189,14 @@ pub struct Listener {
     sessions: u32,
     early: VecDeque<Early>,
     events: VecDeque<Event>,
-    /// Of what is of no caster: packets, copies, and of all beacons.
+    /// For packets and copies of unknown casters, and for all beacons.
     rates: [TokenBucket; 3],
     drops: Drops<DropReason>,
     alive_at: Option<Instant>,
 }
 
 impl Listener {
-    /// Nothing is heard yet.
+    /// Makes a listener without sessions.
     #[must_use]
     pub fn new(tuned: Tuned, now: Instant) -> Self {
         Self {
@@ -210,19 +211,19 @@ impl Listener {
         }
     }
 
-    /// What is listened to.
+    /// Returns its station.
     #[must_use]
     pub fn tuned(&self) -> &Tuned {
         &self.tuned
     }
 
-    /// Whether a session is heard.
+    /// Returns whether there is a session.
     #[must_use]
     pub fn has_session(&self) -> bool {
         self.places.iter().any(|place| place.session.is_some())
     }
 
-    /// Casters that are on air: they have not ended, and beacons come. With what each says, none of a foreign sender.
+    /// Returns the casters on air with their descriptions, none for a foreign sender.
     pub fn on_air(&self, now: Instant) -> impl Iterator<Item = (u8, Option<&Beacon>)> {
         let places = (0..).zip(&self.places);
         places.filter_map(move |(caster, place)| {
@@ -231,13 +232,13 @@ impl Listener {
         })
     }
 
-    /// When a beacon or a packet of a session came last.
+    /// Returns when the last beacon or packet of a session arrived.
     #[must_use]
     pub fn alive_at(&self) -> Option<Instant> {
         self.alive_at
     }
 
-    /// Somebody sends here what the key does not open.
+    /// Returns whether a sender is here that this key does not open.
     #[must_use]
     pub fn is_of_another_key(&self) -> bool {
         use DropReason::{BeaconForged, BeaconNotOpened, BeforeBeacon, GrantForged};
@@ -246,7 +247,7 @@ impl Listener {
         !self.has_session() && (count > 0 || !self.early.is_empty())
     }
 
-    /// A datagram came, from this address.
+    /// Handles a datagram from this address.
     pub fn handle_datagram(
         &mut self,
         channel: Channel,
@@ -320,7 +321,7 @@ impl Listener {
             {
                 Err(DropReason::BeaconOlder)
             }
-            // what has ended is not begun
+            // an ended session is not begun
             _ if beacon.has_ended => Ok(()),
             _ => {
                 self.begin(caster, Some(beacon), source, now, unix_ms);
@@ -329,7 +330,7 @@ impl Listener {
         }
     }
 
-    /// The place of a caster: the one that it has, or one that is free.
+    /// Returns the place of a caster: its own, or a free one.
     fn place_of(
         &self,
         caster: &PeerId,
@@ -352,7 +353,7 @@ impl Listener {
         place.map(|at| at + 1).ok_or(DropReason::CastersFull)
     }
 
-    /// Another beacon of a session that is heard.
+    /// Handles a further beacon of a session.
     fn goes_on(
         session: &mut Session,
         beacon: Beacon,
@@ -384,7 +385,7 @@ impl Listener {
         Ok(told)
     }
 
-    /// A session begins, with a beacon or the first packet of a foreign sender.
+    /// Begins a session, with a beacon or the first packet of a foreign sender.
     fn begin(
         &mut self,
         caster: usize,
@@ -508,7 +509,7 @@ impl Listener {
         Ok(())
     }
 
-    /// A foreign sender: the first is kept while it sends.
+    /// Begins the session of a foreign sender; its first source is kept while it sends.
     fn look_at_foreign_source(
         &mut self,
         header: &RtpHeader,
@@ -543,7 +544,7 @@ impl Listener {
         arrival: Instant,
     ) -> Result<(), DropReason> {
         if self.early.len() >= MAX_EARLY {
-            // the newest are of more use: they are what is played next
+            // the newest are more useful: they are played next
             self.early.pop_front();
             self.drops.count(DropReason::BeforeBeacon);
         }
@@ -559,65 +560,65 @@ impl Listener {
         Ok(())
     }
 
-    /// What is to be told.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Decides what time decides.
+    /// Updates the decisions about the copy.
     pub fn handle_timeout(&mut self, now: Instant) {
         for place in &mut self.places {
             place.loss.poll(now);
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) must be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let next = self.places.iter().map(|place| place.loss.next());
         next.fold(self.places[0].loss.next(), Instant::min)
     }
 
-    /// Whether the copy group is to be joined.
+    /// Returns whether the copy group shall be joined.
     #[must_use]
     pub fn wants_copy(&self) -> bool {
         let wants = self.places.iter().any(|place| place.loss.wants_copy());
         wants && self.tuned.copy_group().is_some()
     }
 
-    /// Packets of all sessions so far.
+    /// Returns the packet counts of all sessions so far.
     #[must_use]
     pub fn loss(&self) -> LossCount {
         let of_each = self.places.iter().map(|place| place.loss.total());
         of_each.fold(LossCount::default(), LossCount::plus)
     }
 
-    /// A packet was of no use to who plays or records.
+    /// Counts a packet that was of no use for playing or recording.
     pub fn count(&mut self, reason: DropReason) {
         self.drops.count(reason);
     }
 
-    /// What was dropped.
+    /// Returns the drops.
     #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
 }
 
-/// What a further beacon of a session changes.
+/// The changes by a further beacon of a session.
 struct Told {
     changed: Option<Box<Beacon>>,
     has_ended: bool,
 }
 
-/// Whether this beacon is of the caster that has the session. By grants, another one takes the place of who has gone.
+/// Returns whether this beacon is of the session's key. By grants, another may replace it.
 fn is_of_same_key(session: &Session, beacon: &Beacon) -> bool {
     let caster = |b: &Beacon| b.grant.as_ref().map(|grant| *grant.caster());
     let current = session.beacon.as_ref();
     current.is_some_and(|current| caster(current) == caster(beacon))
 }
 
-/// Whether the session that is heard gives way to the one of this beacon.
+/// Returns whether the session of this beacon replaces the present one.
 fn gives_way(session: &Session, beacon: &Beacon, now: Instant) -> bool {
     let Some(current) = &session.beacon else {
         return true;

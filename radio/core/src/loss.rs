@@ -1,20 +1,20 @@
-//! Which packets came, before and after the copy, and whether the copy is wanted.
+//! Loss of packets, before and after the copy, and the need for the copy.
 //!
-//! A number counts once it lies [`SETTLED`] behind the highest one, so what is merely late or repaired is not lost. The listener
-//! joins the copy group when more than 1 % was lost in 5 s, and leaves it when less than 0.2 % was lost in 60 s.
+//! A number counts once it lies [`SETTLED`] behind the highest one, so late or repaired packets are
+//! not lost. The copy group is joined above 1 % loss in 5 s, and left below 0.2 % in 60 s.
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
-/// Packets after which a missing one is lost: 1.3 s of 20-ms packets, longer than a recording waits for one.
+/// Packets after which a missing one is lost: 1.3 s of 20 ms each, longer than a recording waits.
 const SETTLED: u64 = 64;
-/// Seconds of loss that join the copy group. Chosen.
+/// Seconds of loss after which the copy group is joined. Chosen.
 const JOIN_SECONDS: usize = 5;
-/// Seconds with hardly any loss that leave the copy group. Chosen.
+/// Seconds of little loss after which the copy group is left. Chosen.
 const LEAVE_SECONDS: usize = 60;
-/// Fewer lost packets join nothing: of 5 s of 20-ms packets they are 1 %.
+/// Lost packets below which it is not joined: 1 % of 5 s of 20-ms packets.
 const JOIN_LOST: u64 = 3;
-/// Longer gaps are outages, which no copy repairs: they count as lost, and do not decide.
+/// Packets of a gap above which it is an outage: it counts as lost, but decides nothing.
 const OUTAGE: u64 = 50;
 
 /// Packets in a time.
@@ -22,9 +22,9 @@ const OUTAGE: u64 = 50;
 pub struct LossCount {
     /// Sent, by their numbers.
     pub sent: u64,
-    /// Not come by the group itself.
+    /// Lost in the group itself.
     pub lost_before_copy: u64,
-    /// Not come at all.
+    /// Lost in both groups.
     pub lost: u64,
 }
 
@@ -33,7 +33,7 @@ impl LossCount {
         *self = self.plus(other);
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             sent: self.sent + other.sent,
@@ -42,20 +42,20 @@ impl LossCount {
         }
     }
 
-    /// Whether more than `per_mille` of 1,000 were lost before the copy.
+    /// Returns whether more than `per_mille` of 1,000 were lost before the copy.
     fn exceeds(&self, per_mille: u64) -> bool {
         self.lost_before_copy * 1_000 > self.sent * per_mille
     }
 }
 
-/// What is known of a packet.
+/// The arrival of a packet.
 #[derive(Debug, Clone, Copy, Default)]
 struct Came {
     by_group: bool,
     at_all: bool,
 }
 
-/// What a packet is to those that came before.
+/// The relation of a packet to earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     New,
@@ -63,10 +63,10 @@ pub(crate) enum Arrival {
     TooOld,
 }
 
-/// Follows the numbers of one session.
+/// The loss of one session.
 #[derive(Debug)]
 pub(crate) struct Loss {
-    /// Of `recent`'s first.
+    /// Number of the first of `recent`.
     first: u64,
     recent: VecDeque<Came>,
     total: LossCount,
@@ -88,12 +88,12 @@ impl Loss {
         }
     }
 
-    /// Another session counts anew; whether the copy is wanted goes on.
+    /// Begins another session; the decision about the copy stays.
     pub fn restart(&mut self) {
         self.settle_all();
     }
 
-    /// A packet came.
+    /// Notes a packet.
     pub fn packet(&mut self, index: u64, is_copy: bool) -> Arrival {
         if self.recent.is_empty() {
             self.first = index;
@@ -102,7 +102,7 @@ impl Loss {
             return Arrival::TooOld;
         };
         if at >= self.recent.len() as u64 + OUTAGE {
-            // what lies between is lost; the rest of the session counts from here
+            // the packets between are lost; the rest of the session counts from here
             let sent = at - self.recent.len() as u64;
             self.settle_all();
             self.total.add(LossCount {
@@ -129,7 +129,7 @@ impl Loss {
         arrival
     }
 
-    /// The oldest number counts.
+    /// Counts the oldest number.
     fn settle(&mut self) {
         let Some(came) = self.recent.pop_front() else {
             return;
@@ -152,17 +152,17 @@ impl Loss {
         }
     }
 
-    /// Since the listener began.
+    /// Returns the counts since the listener began.
     pub fn total(&self) -> LossCount {
         self.total
     }
 
-    /// Whether the copy group is to be joined.
+    /// Returns whether the copy group shall be joined.
     pub fn wants_copy(&self) -> bool {
         self.copy_joined.is_some()
     }
 
-    /// When [`poll`](Self::poll) has something to decide.
+    /// Returns when [`poll`](Self::poll) must be called.
     pub fn next(&self) -> Instant {
         self.second_ends
     }
@@ -213,7 +213,7 @@ impl Loss {
 mod tests {
     use super::*;
 
-    /// Runs so many seconds of 50 packets, of which those that `lost` names are lost; the copy brings what it names.
+    /// Runs seconds of 50 packets; `lost` selects the lost ones, and the copy's.
     struct Run {
         loss: Loss,
         now: Instant,
@@ -262,7 +262,7 @@ mod tests {
     fn loss_is_counted_before_and_after_the_copy() {
         let mut run = Run::new();
         run.seconds(10, |n| n % 10 == 3);
-        // the copy of every second one comes
+        // the copies of every second one arrive
         let repaired = (run.index - SETTLED..run.index).filter(|n| n % 20 == 3);
         let mut copies = 0;
         for n in repaired {

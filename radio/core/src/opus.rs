@@ -1,4 +1,4 @@
-//! What an Opus packet says of itself (RFC 6716, 3): how long it is, and whether its frames lie within it.
+//! The headers of Opus packets (RFC 6716, 3): duration, and bounds of the frames.
 
 use crate::rtp::CLOCK_RATE;
 
@@ -7,7 +7,7 @@ pub const MAX_SAMPLES: u32 = CLOCK_RATE / 1_000 * 120;
 /// Longest frame in bytes.
 const MAX_FRAME: usize = 1_275;
 
-/// Samples of a frame, at 48 kHz, from the first byte of a packet.
+/// Returns the samples of a frame, at 48 kHz, from the first byte of a packet.
 fn frame_samples(toc: u8) -> u32 {
     let config = toc >> 3;
     match config {
@@ -20,7 +20,7 @@ fn frame_samples(toc: u8) -> u32 {
     }
 }
 
-/// A length of one or two bytes, and what follows it.
+/// Reads a length of one or two bytes; returns the rest too.
 fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (&first, rest) = bytes.split_first()?;
     if first < 252 {
@@ -30,7 +30,7 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::from(second) * 4 + usize::from(first), rest))
 }
 
-/// Samples of a packet at 48 kHz. None if it is no Opus packet: its rules R1 to R7.
+/// Returns the samples of a packet at 48 kHz. None if it violates the rules R1 to R7 of Opus.
 #[must_use]
 pub fn samples(packet: &[u8]) -> Option<u32> {
     let (&toc, rest) = packet.split_first()?;
@@ -48,7 +48,7 @@ pub fn samples(packet: &[u8]) -> Option<u32> {
     (samples <= MAX_SAMPLES).then_some(samples)
 }
 
-/// Frames of a packet of code 3, whose count and lengths it carries.
+/// Returns the frames of a packet of code 3, which contains their count and lengths.
 fn any_number_of_frames(rest: &[u8]) -> Option<u32> {
     let (&count, mut rest) = rest.split_first()?;
     let frames = usize::from(count & 0x3f);

@@ -1,40 +1,40 @@
-//! Packets in the order of their numbers, for a recording: it waits for those that come late, and names those that never come.
+//! Packets in the order of their numbers, for a recording: waits for late ones, and reports gaps.
 
 use librecast::time::{Duration, Instant};
 use std::collections::BTreeMap;
 
 use crate::packet::SoundPacket;
 
-/// How long a missing packet is waited for: repairs and the copy have come by then.
+/// Time to wait for a missing packet: repairs and the copy have arrived by then.
 pub const WAIT: Duration = Duration::from_secs(1);
 /// Most packets that wait for one before them: 5 s of 20-ms packets.
 const MAX_WAITING: usize = 256;
 
-/// What is written next.
+/// The next piece of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// A packet, the one after the last.
+    /// The packet after the last one.
     Packet(SoundPacket),
-    /// Sound that is not there.
+    /// A gap in the sound.
     Gap {
-        /// How many packets never came; 0 if the caster paused.
+        /// Lost packets; 0 if the caster paused.
         packets: u64,
-        /// How long it is, in samples at 48 kHz.
+        /// Its length, in samples at 48 kHz.
         samples: u64,
     },
 }
 
-/// Puts packets in order. It holds 256 of them at most.
+/// A buffer that orders packets, 256 at most.
 #[derive(Debug, Default)]
 pub struct Order {
     waiting: BTreeMap<(u32, u64), SoundPacket>,
-    /// Session, number and timestamp that would go on without a gap; and when the last packet had come.
+    /// Session, number and timestamp without a gap.
     next: Option<(u32, u64, u64)>,
     last_arrival: Option<Instant>,
 }
 
 impl Order {
-    /// A packet came. False if its turn has passed.
+    /// Takes a packet; false if it is too late.
     pub fn push(&mut self, packet: SoundPacket) -> bool {
         let at = (packet.session, packet.index);
         if self
@@ -47,14 +47,14 @@ impl Order {
         true
     }
 
-    /// When [`poll`](Self::poll) has something at the latest, without further packets.
+    /// Returns when [`poll`](Self::poll) has a piece at the latest, without further packets.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (_, first) = self.waiting.first_key_value()?;
         Some(first.arrival + WAIT)
     }
 
-    /// What is written next, if it is known now.
+    /// Returns the next piece, if it is known now.
     pub fn poll(&mut self, now: Instant) -> Option<Piece> {
         let (&(session, index), first) = self.waiting.first_key_value()?;
         let waited = now.saturating_duration_since(first.arrival) >= WAIT;
@@ -72,7 +72,7 @@ impl Order {
                     return Some(Piece::Gap { packets, samples });
                 }
             }
-            // another session: how long nothing was sent is only known by this host's clock
+            // another session: only this host's clock shows the length of the silence
             Some(_) => {
                 if !waited && self.waiting.len() < MAX_WAITING {
                     return None;
@@ -96,7 +96,7 @@ impl Order {
         Some(Piece::Packet(packet))
     }
 
-    /// At the end: what waits comes out without further waiting.
+    /// Returns the remaining pieces at the end, without waiting.
     pub fn finish(&mut self, now: Instant) -> Option<Piece> {
         self.poll(now + WAIT)
     }
@@ -148,7 +148,7 @@ mod tests {
         let later = now + WAIT;
         assert_eq!(order.poll_timeout(), Some(later));
         assert!(order.push(packet(0, 5, later)));
-        // 4 has not come: 5 waits for it from its own arrival on
+        // 4 is missing: 5 waits for it from its own arrival on
         assert_eq!(numbers(&mut order, later), [0, 1, 2, 3]);
         let end = later + WAIT;
         assert_eq!(numbers(&mut order, end), [1_001, 5, 6, 1_001, 8]);

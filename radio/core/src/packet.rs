@@ -2,21 +2,21 @@
 
 use librecast::time::Instant;
 
-/// A packet of sound of the session that is heard.
+/// A packet of sound of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SoundPacket {
-    /// Whose: each caster has a buffer, a decoder and a recording of its own.
+    /// The caster: each has its own buffer, decoder and recording.
     pub caster: u8,
-    /// Counts the sessions of a listener: another number, another caster or run of it.
+    /// Counts the sessions of a listener: another caster or run has another number.
     pub session: u32,
     /// Number of the packet; the next one has the next number.
     pub index: u64,
-    /// Of its first sample, at 48 kHz, extended to 64 bits.
+    /// Timestamp of its first sample, at 48 kHz, extended to 64 bits.
     pub timestamp: u64,
-    /// How long it is, in samples at 48 kHz.
+    /// Its length, in samples at 48 kHz.
     pub samples: u32,
     /// Opus.
     pub payload: Vec<u8>,
-    /// When it came.
+    /// Its arrival.
     pub arrival: Instant,
 }

@@ -1,17 +1,17 @@
-//! What is played next: a buffer that follows the network's delay, and the caster's clock.
+//! The playout buffer, which adapts to the network's delay and the caster's clock.
 //!
 //! ```text
 //! timestamps        played | position | waits in the buffer | newest
-//!                          |<-- delay: since a packet sent at the position could be here at the earliest -->|
+//!                          |<-- delay: since the earliest arrival of the position's sound -->|
 //! ```
 //!
-//! The *transit* of a packet is its arrival less its timestamp; the shortest of the last 10 s is what the network takes at
-//! best. A packet's *jitter* is how much longer it took. The delay is held at the target: the 99th percentile of jitter and a
-//! frame. Up at once, by sound that is stretched; down by 1 ms/s, by playing faster. The same way the caster's clock is
-//! followed: [`Playout::speed_ppm`] says by how much the player is to resample, at most 500 ppm, which nobody hears.
+//! The *transit* of a packet is its arrival less its timestamp; the shortest of the last 10 s is
+//! the network's best, and *jitter* is the excess. The delay is held at the target: the 99th
+//! percentile of jitter and a frame. It rises at once, by stretched sound, and falls by 1 ms/s.
+//! Resampling by at most 500 ppm, inaudible, follows the caster's clock: [`Playout::speed_ppm`].
 //!
-//! When a route gets longer, or a live source stood still for less than a caster calls a pause, all packets take longer from then
-//! on. If every packet of 100 ms comes too late, the shortest transit of before is forgotten.
+//! After a change to a longer route, or a short stop of a live source, the transit of all packets
+//! is longer. If every packet of
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -19,42 +19,42 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::packet::SoundPacket;
 use crate::rtp::CLOCK_RATE;
 
-/// Samples of what is played at once: 20 ms.
+/// Samples of a frame: 20 ms.
 pub const FRAME: u32 = CLOCK_RATE / 50;
 /// Most packets in the buffer: a second of 20-ms packets.
 pub const MAX_BUFFERED: usize = 50;
-/// The least target: two packets of 20 ms (chosen).
+/// The least target: two packets of 20 ms. Chosen.
 const MIN_TARGET: Duration = Duration::from_millis(40);
-/// The most that the target grows to by itself, whatever the jitter. Chosen.
+/// The greatest target that follows jitter. Chosen.
 const MAX_TARGET: Duration = Duration::from_millis(400);
-/// How long jitter is remembered.
+/// Time for which jitter is remembered.
 const JITTER_TIME: Duration = Duration::from_secs(10);
-/// Most packets whose jitter is remembered: 200 a second.
+/// Most packets with remembered jitter: 200 a second.
 const MAX_JITTER: usize = 2_000;
 /// Time constant of the average that resampling follows.
 const DRIFT_TIME: f64 = 30.0;
 /// Most that the player resamples by, in parts per million.
 const MAX_PPM: f64 = 500.0;
-/// A delay so far above the target is no drift: the host slept, or its sound device stood still. More than any target, and less
-/// than the buffer holds.
+/// Delay above the target that is no drift: the host slept, or its sound device stopped. More than
+/// any target, less than the buffer.
 const RESYNC: Duration = Duration::from_millis(500);
-/// Frames that are concealed while nothing comes: 100 ms, as NetEQ and libopus fade. Then silence.
+/// Frames concealed while nothing arrives, before silence: 100 ms, as in NetEQ and libopus.
 const MAX_CONCEALED: u32 = 5;
-/// All packets came too late for so long: the network takes longer than before. As long as sound is concealed.
+/// Time of only late packets after which the network counts as slower: the time of concealment.
 const LATE: Duration = Duration::from_millis(100);
-/// Nothing came for so long: the next packet begins anew.
+/// Time without packets after which the next one begins anew.
 const STALLED: Duration = Duration::from_secs(2);
 
-/// How much delay a listener asks for.
+/// The delay that a listener requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Latency {
-    /// As the network needs.
+    /// The delay that the network needs.
     Auto,
-    /// As short as can be: 40 ms, whatever is lost by it.
+    /// The shortest: 40 ms, at any loss.
     Quick,
     /// 200 ms at least.
     Safe,
-    /// This.
+    /// This delay.
     Fixed(Duration),
 }
 
@@ -69,39 +69,39 @@ impl Latency {
     }
 }
 
-/// What is played next. Its length is in samples at 48 kHz.
+/// The next frame. Its length is in samples at 48 kHz.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// Opus, to be decoded.
     Packet(SoundPacket),
-    /// A packet is missing: to be concealed, or made of what the next one says of it (FEC).
+    /// A missing packet: to be concealed, or made from the next one (FEC).
     Lost {
-        /// How long.
+        /// Its length.
         samples: u32,
-        /// Opus of the packet after it, if it is here.
+        /// Opus of the packet after it, if it has arrived.
         next: Option<Vec<u8>>,
     },
-    /// Nothing is to be heard.
+    /// Silence.
     Silence {
-        /// How long.
+        /// Its length.
         samples: u32,
     },
 }
 
-/// Figures of the buffer.
+/// Metrics of the buffer.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PlayoutStats {
-    /// Sound that waits, from the position to the end of the newest packet.
+    /// Buffered sound, from the position to the end of the newest packet.
     pub buffered: Duration,
-    /// Delay that is aimed at.
+    /// The intended delay.
     pub target: Duration,
-    /// Frames that had to be played before anything came for them.
+    /// Frames that were due before their packets arrived.
     pub underruns: u64,
-    /// Frames that were concealed.
+    /// ms comes too late, the shortest transit is forgotten.
     pub concealed: u64,
     /// Frames by which sound was stretched, to raise the delay.
     pub stretched: u64,
-    /// How often the position was set anew.
+    /// Number of times that the position was reset.
     pub resyncs: u64,
 }
 
@@ -112,25 +112,25 @@ pub struct Playout {
     epoch: Instant,
     buffer: BTreeMap<u64, SoundPacket>,
     session: Option<u32>,
-    /// Timestamp of what is played next.
+    /// Timestamp of the next frame.
     position: u64,
-    /// Number of the packet that was played last.
+    /// Number of the last packet played.
     played: Option<u64>,
     newest_arrival: Instant,
     /// Arrival, transit in microseconds.
     transits: VecDeque<(Instant, i64)>,
     target: Duration,
-    /// When the first of the packets came that came too late, one after the other.
+    /// Arrival of the first of consecutive late packets.
     late_since: Option<Instant>,
-    /// The target when the delay last was as long.
+    /// The target when the delay last reached it.
     reached: Duration,
     measured_at: Instant,
-    /// Average of the delay above the target, seconds.
+    /// Average of the delay above the target, in seconds.
     excess: f64,
     polled_at: Option<Instant>,
-    /// Frames concealed in a row with nothing in the buffer.
+    /// Frames concealed in a row with an empty buffer.
     empty: u32,
-    /// The caster has said that nothing follows.
+    /// The caster has ended.
     has_ended: bool,
     stats: PlayoutStats,
 }
@@ -164,18 +164,18 @@ impl Playout {
         }
     }
 
-    /// Another delay, from now on.
+    /// Sets another delay.
     pub fn set_latency(&mut self, latency: Latency) {
         self.latency = latency;
         self.target = latency.bound(self.target);
     }
 
-    /// The caster has ended: what is in the buffer is played, and silence follows.
+    /// Ends the session: the buffer is played, then silence.
     pub fn end(&mut self) {
         self.has_ended = true;
     }
 
-    /// A packet came. False if its time has passed, or it is too far ahead.
+    /// Takes a packet; false if it is too late, or too far ahead.
     pub fn push(&mut self, packet: SoundPacket) -> bool {
         let now = packet.arrival;
         let is_idle = now.saturating_duration_since(self.newest_arrival) > STALLED;
@@ -192,7 +192,7 @@ impl Playout {
         let ahead = packet.timestamp.saturating_sub(self.position);
         let longest = MAX_BUFFERED as u64 * u64::from(FRAME);
         if ahead > longest || self.buffer.len() >= MAX_BUFFERED {
-            // a jump of the caster's timestamps, or a player that stands still
+            // a jump of the caster's timestamps, or a player that stopped
             if ahead > longest && self.buffer.is_empty() {
                 self.restart(&packet);
                 self.buffer.insert(packet.timestamp, packet);
@@ -204,12 +204,12 @@ impl Playout {
         true
     }
 
-    /// A packet came too late. Some that wait in a queue come all at once: then the network is as fast as before.
+    /// Handles a late packet. A burst after a queue does not raise the delay.
     fn handle_late(&mut self, now: Instant) {
         let since = *self.late_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= LATE {
             self.transits.retain(|(at, _)| *at >= since);
-            // it grew by transits that are forgotten now
+            // forgotten transits had raised it
             self.target = self.latency.bound(MIN_TARGET);
             self.late_since = None;
         }
@@ -267,12 +267,12 @@ impl Playout {
         self.target = self.latency.bound(needed.max(lowered));
     }
 
-    /// How late the position is played, against a packet that took the shortest time.
+    /// Returns how late the position is played, relative to the shortest transit.
     fn delay(&self, now: Instant) -> Option<i64> {
         Some(self.transit(self.position, now) - self.shortest()?)
     }
 
-    /// What is played next: called whenever the player needs more.
+    /// Returns the next frame; call it whenever the player needs one.
     pub fn poll_frame(&mut self, now: Instant) -> Frame {
         let silence = Frame::Silence { samples: FRAME };
         let since = self.polled_at.replace(now);
@@ -290,7 +290,7 @@ impl Playout {
         } else if self.played.is_none() && excess < 0 {
             return silence;
         } else if excess < -self.tolerated(excess) {
-            // the delay is to grow: nothing of what waits is played
+            // the delay shall grow: the buffer stays as it is
             self.stats.stretched += 1;
             return self.lost(FRAME, None);
         } else if let Some(since) = since {
@@ -301,8 +301,8 @@ impl Playout {
         self.next_frame()
     }
 
-    /// By how much the delay may be too short, in microseconds. Where the target has risen since it was reached, copies would
-    /// come just too late: a quarter of a frame. What clocks make of it is left to resampling, up to a frame.
+    /// Returns the delay's tolerated deficit in microseconds: a quarter of a frame below a risen
+    /// target, as copies would come too late; else a frame, left to resampling.
     fn tolerated(&mut self, excess: i64) -> i64 {
         let (frame, little) = (micros(FRAME.into()), micros(u64::from(FRAME) / 4));
         self.reached = match excess >= -little {
@@ -313,7 +313,7 @@ impl Playout {
         if risen >= little { little } else { frame }
     }
 
-    /// The host slept: what should have been played meanwhile is not.
+    /// Skips the sound of the time that the host slept.
     fn skip(&mut self, excess: i64) {
         self.stats.resyncs += 1;
         self.position += excess.unsigned_abs() * u64::from(CLOCK_RATE / 1_000) / 1_000;
@@ -355,7 +355,7 @@ impl Playout {
                 None => self.lost(FRAME, None),
             };
         }
-        // at most 20 ms: fits, since it is cut to a frame
+        // at most 20 ms: fits, as it is cut to a frame
         let missing = (timestamp - self.position).min(FRAME.into()) as u32;
         let index = packet.index;
         let is_last_missing = timestamp - self.position <= u64::from(FRAME);
@@ -368,14 +368,14 @@ impl Playout {
         self.lost(missing, next.flatten())
     }
 
-    /// By how much the player is to play faster than its own clock says, in parts per million.
+    /// Returns by how much to play faster than the player's clock, in parts per million.
     #[must_use]
     pub fn speed_ppm(&self) -> f64 {
-        // what is too much is to be gone in the time of the average
+        // removes the excess within the time of the average
         (self.excess / DRIFT_TIME * 1e6).clamp(-MAX_PPM, MAX_PPM)
     }
 
-    /// Figures.
+    /// Returns the metrics.
     #[must_use]
     pub fn stats(&self) -> PlayoutStats {
         let end = self.buffer.last_key_value();
@@ -395,7 +395,7 @@ mod tests {
 
     const FRAME_TIME: Duration = Duration::from_millis(20);
 
-    /// Plays for half a minute: all packets take the same time, from five seconds on but each 25th, which takes so much longer.
+    /// Plays for half a minute; from 5 s on each 25th packet is later by `late`.
     fn play(late: Duration) -> PlayoutStats {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
         let begun = Instant::now();
@@ -423,7 +423,7 @@ mod tests {
         playout.stats()
     }
 
-    /// Packets of 25 s that come too late; each takes so much longer as `transit` says, which is given its number.
+    /// Returns the lost packets of 25 s, each later by `transit` of its number.
     fn lost(latency: Latency, transit: impl Fn(u32) -> Duration) -> u32 {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
         let begun = Instant::now();
@@ -473,7 +473,7 @@ mod tests {
                     "{latency:?} {ms} ms: {twice} lost"
                 );
             }
-            // 3 ms more in each second, which no resampling follows
+            // 3 ms more in each second, too fast for resampling
             let drifts = lost(latency, |n| Duration::from_micros(60) * n);
             assert!(drifts <= 60, "{latency:?}: {drifts} lost");
         }
@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_empties_at_once_changes_no_delay() {
-        // each second nothing comes for 150 ms, and then all of it
+        // each second nothing arrives for 150 ms, and then all at once
         let queue = |n: u32| FRAME_TIME * 7_u32.saturating_sub((n + 25) % 50);
         let quick = lost(Latency::Quick, queue);
         assert!((100..180).contains(&quick), "{quick} lost");

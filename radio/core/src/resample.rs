@@ -1,18 +1,18 @@
-//! Sound at another clock's pace: casters run by clocks of their own, and a player has one.
+//! Resampling: casters have clocks of their own, and a player has one.
 //!
-//! Between samples lies a windowed sinc of 32 taps, in 256 phases with lines between them. Opus ends at 20 kHz, where the
-//! window begins to fall. At the same pace samples come out as they went in.
+//! Interpolates by a windowed sinc of 32 taps, in 256 phases with linear steps between them. Opus
+//! ends at 20 kHz, where the window begins to fall. At equal pace samples are unchanged.
 
 use std::f64::consts::PI;
 
-/// Samples that an output sample is made of.
+/// Input samples per output sample.
 const TAPS: usize = 32;
-/// Positions between two samples that the table has.
+/// Positions between two samples in the table.
 const PHASES: usize = 256;
-/// Of the Kaiser window: 80 dB, from 20 kHz on (Kaiser's formula for 32 taps at 48 kHz).
+/// Shape of the Kaiser window: 80 dB, from 20 kHz on (Kaiser's formula for 32 taps at 48 kHz).
 const BETA: f64 = 7.86;
 
-/// Zeroth modified Bessel function of the first kind, by its series.
+/// Returns the zeroth modified Bessel function of the first kind, by its series.
 fn bessel(x: f64) -> f64 {
     let (mut sum, mut term) = (1.0, 1.0);
     for n in 1..32 {
@@ -36,14 +36,14 @@ fn kernel(distance: f64) -> f64 {
     window * sinc
 }
 
-/// Stereo samples, interleaved, at another pace.
+/// A resampler of interleaved stereo samples.
 #[derive(Debug)]
 pub struct Resampler {
-    /// Of each phase, and of the one after the last.
+    /// The taps of each phase, and of the one after the last.
     table: Vec<[f32; TAPS]>,
-    /// Input that output is still made of.
+    /// Input that output still needs.
     waiting: Vec<[f32; 2]>,
-    /// Of the next output, in samples from the first that waits; below 1 between calls.
+    /// Position of the next output in `waiting`, in samples; below 1 between calls.
     position: f64,
 }
 
@@ -55,7 +55,7 @@ impl Default for Resampler {
             let mut taps: [f64; TAPS] =
                 std::array::from_fn(|tap| kernel(tap as f64 - before - fraction));
             if phase.is_multiple_of(PHASES) {
-                // where sine is to be zero, it nearly is
+                // the sine is not exactly zero there
                 taps = taps.map(f64::round);
             }
             let sum: f64 = taps.iter().sum();
@@ -70,7 +70,7 @@ impl Default for Resampler {
 }
 
 impl Resampler {
-    /// Puts `input` behind `output`, faster by so many parts per million. Half a tap's length waits for what follows.
+    /// Appends `input` to `output`, faster by `faster_ppm`. Half the taps wait for further input.
     pub fn process(&mut self, input: &[i16], faster_ppm: f64, output: &mut Vec<i16>) {
         let (frames, _) = input.as_chunks::<2>();
         self.waiting.extend(frames.iter().map(|f| f.map(f32::from)));
@@ -90,7 +90,7 @@ impl Resampler {
                 sum[0] += weight * frame[0];
                 sum[1] += weight * frame[1];
             }
-            // `as` keeps within the bounds of i16
+            // `as` saturates at the bounds of i16
             output.extend(sum.map(|sample| sample.round() as i16));
             self.position += step;
         }

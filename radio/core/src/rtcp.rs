@@ -1,12 +1,13 @@
-//! The sender's reports (RTCP, RFC 3550, 6.4.1) of public stations: foreign players keep time by them.
+//! Sender's reports (RTCP, RFC 3550, 6.4.1) of public stations, for foreign players' timing.
 //!
-//! A compound packet: SR without report blocks, and SDES with a CNAME, which is random for each session (RFC 7022).
+//! A compound packet: SR without report blocks, and SDES with a CNAME random for each session (RFC
+//! 7022).
 
 use librecast::time::Duration;
 
 use librecast::wire::Writer;
 
-/// How often a report is sent (RFC 3550, 6.2: at least 5 s).
+/// Time between two reports (RFC 3550, 6.2: at least 5 s).
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Packet type SR (RFC 3550 §12.1).
@@ -15,21 +16,21 @@ const SENDER_REPORT: u8 = 200;
 const SOURCE_DESCRIPTION: u8 = 202;
 /// SDES item of the canonical name (RFC 3550 §12.2).
 const CNAME: u8 = 1;
-/// Seconds from 1900, where NTP begins, to 1970.
+/// Seconds from 1900, the epoch of NTP, to 1970.
 const NTP_OFFSET: u64 = 2_208_988_800;
 
-/// What a report says.
+/// The content of a report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SenderReport {
     pub ssrc: u32,
     /// Now, Unix milliseconds.
     pub unix_ms: u64,
-    /// The timestamp that belongs to this moment.
+    /// The timestamp of this moment.
     pub timestamp: u32,
     pub packets: u32,
-    /// Of payload.
+    /// Payload bytes.
     pub bytes: u32,
-    /// Distinguishes the session.
+    /// Identifies the session.
     pub name: [u8; 8],
 }
 
@@ -67,7 +68,7 @@ mod tests {
             name: [0xab; 8],
         };
         let packet = report.write();
-        // each part as long as it says
+        // the length fields are right
         assert_eq!(packet.len(), 7 * 4 + 7 * 4);
         assert_eq!(
             HEXLOWER.encode(&packet),

@@ -1,16 +1,16 @@
-//! RTP (RFC 3550, 5.1) as far as a station uses it: read with bounds, written without CSRC, extension or padding.
+//! RTP (RFC 3550, 5.1): read with bounds, written without CSRC, extension or padding.
 //!
 //! ```text
 //!   0                   1                   2                   3
 //!  |V=2|P|X|  CC   |M|     PT      |       sequence number         |
 //!  |                           timestamp                           |
 //!  |                              SSRC                             |
-//!  | CC x CSRC | X: profile 16, length 16, words | payload | P: padding, its length in the last byte |
+//!  | CC x CSRC | X: profile 16, length 16, words | payload | P: padding, length in the last byte |
 //! ```
 
 use librecast::wire::{Reader, WireError};
 
-/// Samples in a second of Opus in RTP, whatever the encoder was given (RFC 7587, 4.1).
+/// Samples a second of Opus in RTP, for any encoder (RFC 7587, 4.1).
 pub const CLOCK_RATE: u32 = 48_000;
 /// The payload type of a station; dynamic, so SDP names it (RFC 3551).
 pub const PAYLOAD_TYPE: u8 = 96;
@@ -19,25 +19,25 @@ pub const HEADER: usize = 12;
 /// Longest packet in bytes: with the headers of UDP, IPv6 and a private prefix it fits into 1,280.
 pub const MAX_PACKET: usize = 1_200;
 
-/// What stands in front of the payload.
+/// The fields before the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RtpHeader {
     /// The first packet after a pause (RFC 7587, 4.1).
     pub marker: bool,
-    /// What the payload is.
+    /// The type of the payload.
     pub payload_type: u8,
     /// Counts packets, modulo 65,536.
     pub sequence: u16,
-    /// Of the first sample of the payload, in samples at [`CLOCK_RATE`], modulo 2^32.
+    /// Timestamp of the payload's first sample, at [`CLOCK_RATE`], modulo 2^32.
     pub timestamp: u32,
-    /// Which stream of the sender it is.
+    /// The stream of the sender.
     pub ssrc: u32,
-    /// Padding stands at the end.
+    /// Whether the payload ends with padding.
     pub padded: bool,
 }
 
 impl RtpHeader {
-    /// The header, and its length in bytes with CSRCs and extension.
+    /// Reads the header; returns its length in bytes with CSRCs and extension.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl RtpHeader {
         Ok((header, packet.len() - r.rest().len()))
     }
 
-    /// The header in front of a payload.
+    /// Encodes the header.
     #[must_use]
     pub fn write(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
@@ -77,11 +77,11 @@ impl RtpHeader {
         bytes
     }
 
-    /// A payload, opened, without its padding.
+    /// Returns an opened payload without its padding.
     ///
     /// # Errors
     ///
-    /// The padding is longer than the payload, or of no length.
+    /// The padding is longer than the payload, or of length 0.
     pub fn without_padding<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], WireError> {
         if !self.padded {
             return Ok(payload);
@@ -95,7 +95,7 @@ impl RtpHeader {
     }
 }
 
-/// `value`, of which the low bits are known, next to `reference`: the closest number with these bits (RFC 3711, 3.3.1).
+/// Returns the number closest to `reference` with the low bits `value` (RFC 3711, 3.3.1).
 fn extend(reference: u64, value: u64, bits: u32) -> u64 {
     let span = 1_u64 << bits;
     let low = reference & !(span - 1) | value;
@@ -109,13 +109,13 @@ fn extend(reference: u64, value: u64, bits: u32) -> u64 {
     }
 }
 
-/// The number of a packet since its session began to count, from the 16 bits that it carries.
+/// Returns a packet's number within its session, from the 16 bits in the packet.
 #[must_use]
 pub fn extend_sequence(reference: u64, sequence: u16) -> u64 {
     extend(reference, sequence.into(), 16)
 }
 
-/// The same for its timestamp of 32 bits.
+/// Returns the extended timestamp, from 32 bits.
 #[must_use]
 pub fn extend_timestamp(reference: u64, timestamp: u32) -> u64 {
     extend(reference, timestamp.into(), 32)
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(length, 12 + 8 + 8);
         let payload = header.without_padding(&packet[length..]).unwrap();
         assert_eq!(payload, b"payload");
-        // cut anywhere before the payload it is refused
+        // cut anywhere before the payload, it is refused
         for cut in 0..length {
             assert!(RtpHeader::read(&packet[..cut]).is_err(), "{cut}");
         }

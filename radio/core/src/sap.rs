@@ -1,8 +1,8 @@
-//! Announcements by SAP (RFC 2974): packets to ff0e::2:7ffe, UDP port 9875, each with one session description.
+//! Announcements by SAP (RFC 2974): session descriptions to ff0e::2:7ffe, UDP port 9875.
 //!
 //! ```text
-//! | V=1 3 | A: source of IPv6 | R | T: deletion | E: encrypted | C: compressed | words of authentication 8 | hash 16 |
-//! | source 32 or 128 | authentication | "application/sdp" 0 | description |
+//! | V=1 3 | A: source of IPv6 | R | T: deletion | E: encrypted | C: compressed | authentication words 8 |
+//! | hash 16 | source 32 or 128 | authentication | "application/sdp" 0 | description |
 //! ```
 
 use librecast::time::Duration;
@@ -10,42 +10,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use librecast::wire::{Reader, WireError, Writer};
 
-/// Where announcements go: global scope.
+/// Destination of announcements: global scope.
 pub const SAP_GROUP: Ipv6Addr = Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 2, 0x7ffe);
 /// UDP port of announcements.
 pub const SAP_PORT: u16 = 9_875;
-/// How often a station is announced. RFC 2974, 3.1 has 5 minutes for whole networks; who looks at a list waits for seconds.
+/// Time between a station's announcements: short for users of a list (RFC 2974, 3.1: 5 minutes).
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 
 const SDP_TYPE: &[u8] = b"application/sdp\0";
 /// Bit A of the first byte (RFC 2974 §6, as all here): the source is an IPv6 address.
 const IPV6: u8 = 0x10;
-/// Bit T: the announcement is taken back.
+/// Bit T: the announcement is deleted.
 const DELETION: u8 = 0x04;
 /// Bit E: the payload is encrypted.
 const ENCRYPTED: u8 = 0x02;
 /// Bit C: the payload is compressed.
 const COMPRESSED: u8 = 0x01;
 
-/// What a packet announces.
+/// The content of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement<'a> {
-    /// With the source it names the description.
+    /// Identifies the description, with the source.
     pub hash: u16,
-    /// Who announces; IPv4 of a sender in another network.
+    /// The announcer; IPv4 for a sender in another network.
     pub source: IpAddr,
-    /// The description holds no longer.
+    /// Whether the description is deleted.
     pub is_deletion: bool,
     /// SDP.
     pub description: &'a [u8],
 }
 
 impl<'a> Announcement<'a> {
-    /// From a packet.
+    /// Reads a packet.
     ///
     /// # Errors
     ///
-    /// It does not fit the format, is encrypted or compressed, or holds something else than SDP.
+    /// It does not fit the format, is encrypted or compressed, or is not SDP.
     pub fn read(packet: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(packet);
         let flags = r.u8()?;
@@ -65,7 +65,7 @@ impl<'a> Announcement<'a> {
         let rest = r.rest();
         let description = match rest.strip_prefix(SDP_TYPE) {
             Some(sdp) => sdp,
-            // of version 0 of the protocol, without a type
+            // version 0 of the protocol, without a type
             None if rest.starts_with(b"v=0") => rest,
             // a deletion may name its session in one line (RFC 2974, 5)
             None if flags & DELETION != 0 => rest,
@@ -79,7 +79,7 @@ impl<'a> Announcement<'a> {
         })
     }
 
-    /// The packet.
+    /// Encodes the packet.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         let mut w = Writer::new();

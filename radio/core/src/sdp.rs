@@ -1,4 +1,4 @@
-//! Session descriptions (SDP, RFC 8866; Opus: RFC 7587) that SAP carries: written for foreign players, read of foreign senders.
+//! Session descriptions (SDP, RFC 8866; Opus: RFC 7587) in SAP, for and from foreign programs.
 //!
 //! ```text
 //! v=0
@@ -12,11 +12,11 @@
 //! a=ptime:20
 //! a=recvonly
 //! a=x-lc-station:lcr1...
-//! a=x-lc-grant:HEX                     of a caster that is not the station's own key
-//! a=x-lc-signature:HEX                 of the caster's key, over all lines above
+//! a=x-lc-grant:HEX                     if the caster is not the station's own key
+//! a=x-lc-signature:HEX                 by the caster's key, over all lines above
 //! ```
 //!
-//! Nobody else signs: what has no station can be of anybody.
+//! Foreign senders do not sign: a description without station may be anybody's.
 
 use std::fmt::Write;
 use std::net::Ipv6Addr;
@@ -38,49 +38,49 @@ const STATION: &str = "a=x-lc-station:";
 const GRANTED: &str = "a=x-lc-grant:";
 const SIGNATURE: &str = "a=x-lc-signature:";
 
-/// A stream of Opus that somebody describes.
+/// A described stream of Opus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// What the sender calls it.
+    /// The sender's name for it.
     pub name: String,
-    /// Where its packets go.
+    /// Destination of its packets.
     pub group: Ipv6Addr,
     /// UDP port of the packets.
     pub port: u16,
     /// Payload type of Opus in it.
     pub payload_type: u8,
-    /// The station that signed it; none of a foreign sender.
+    /// The station that signed it; none for a foreign sender.
     pub station: Option<Station>,
-    /// By which another key signed it for the station.
+    /// The grant, if a key other than the station's signed it.
     pub grant: Option<Box<Grant>>,
 }
 
 impl Description {
-    /// Whose key signed it; none of a foreign sender.
+    /// Returns the signing key; none for a foreign sender.
     pub(crate) fn caster(&self) -> Option<&PeerId> {
         let granted = self.grant.as_deref().map(Grant::caster);
         granted.or(self.station.as_ref().map(Station::key))
     }
 }
 
-/// Why a description is refused.
+/// The reason why a description is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SdpError {
     /// It does not fit the format.
     #[error("no session description")]
     Malformed,
-    /// There is no stream of Opus on an IPv6 group in it.
+    /// It has no stream of Opus on an IPv6 group.
     #[error("without a stream of Opus on an IPv6 group")]
     Other,
-    /// It names a station and is not signed by it.
+    /// It names a station that has not signed it.
     #[error("not signed by the station that it names")]
     Forged,
-    /// It is signed by the grant of another station, or by one that the station has not signed.
+    /// The grant is of another station, or not signed by the station.
     #[error("signed by a grant of another station, or by a forged one")]
     Grant,
 }
 
-/// The description of a public station, signed.
+/// Returns the signed description of a public station.
 #[must_use]
 pub fn describe(
     key: &StationKey,
@@ -93,7 +93,7 @@ pub fn describe(
     let own = key.station(true);
     let station = grant.map_or(&own, Grant::station);
     let (group, text) = (station.group(), station.encode());
-    // RFC 8866, 5.3: a name that is empty is one space
+    // RFC 8866, 5.3: an empty name is one space
     let name = if name.is_empty() { " " } else { name };
     let (stereo, fec) = match profile {
         Profile::Voice => (0, 1),
@@ -115,7 +115,7 @@ pub fn describe(
     sdp
 }
 
-/// A line of bytes in hexadecimal digits.
+/// Appends a line of bytes in hexadecimal.
 fn push_hex(sdp: &mut String, name: &str, bytes: &[u8]) {
     sdp.push_str(name);
     for byte in bytes {
@@ -124,7 +124,7 @@ fn push_hex(sdp: &mut String, name: &str, bytes: &[u8]) {
     sdp.push_str("\r\n");
 }
 
-/// What stands in an `m=` block, as far as it was read.
+/// The fields of an `m=` block.
 #[derive(Debug, Default)]
 struct Media {
     port: u16,
@@ -133,7 +133,7 @@ struct Media {
     opus: Option<u8>,
 }
 
-/// Most payload types that a stream offers and that are looked at.
+/// Payload types that are read of a stream.
 const MAX_PAYLOAD_TYPES: usize = 32;
 
 fn media(value: &str) -> Option<Media> {
@@ -157,7 +157,7 @@ fn number_list<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u8> {
     types.take(MAX_PAYLOAD_TYPES).collect()
 }
 
-/// A group of IPv6 in `IN IP6 GROUP[/COUNT]`; RFC 8866, 5.7: IPv6 has no TTL there.
+/// Parses a group of IPv6 in `IN IP6 GROUP[/COUNT]`; RFC 8866, 5.7: IPv6 has no TTL there.
 fn connection(value: &str) -> Option<Ipv6Addr> {
     let address = value.strip_prefix("IN IP6 ")?;
     let address = address.split('/').next()?;
@@ -165,7 +165,7 @@ fn connection(value: &str) -> Option<Ipv6Addr> {
     group.is_multicast().then_some(group)
 }
 
-/// The payload type in `rtpmap:96 opus/48000/2`.
+/// Parses the payload type in `rtpmap:96 opus/48000/2`.
 fn opus_type(attribute: &str) -> Option<u8> {
     let (number, encoding) = attribute.strip_prefix("rtpmap:")?.split_once(' ')?;
     let is_opus = encoding.trim().eq_ignore_ascii_case("opus/48000/2");
@@ -183,12 +183,12 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     }
     let text = std::str::from_utf8(sdp).map_err(|_| SdpError::Malformed)?;
     let mut lines = text.lines();
-    // shown as it is; ends of lines are no part of them
+    // lines are shown as they are, so they must be plain
     if !text.lines().all(is_plain) || lines.next() != Some("v=0") {
         return Err(SdpError::Malformed);
     }
     let (mut name, mut session_group) = (String::new(), None);
-    // the block that is read, and the first one that fits
+    // the present block, and the first suitable one
     let (mut current, mut found): (Option<Media>, Option<Media>) = (None, None);
     for line in lines.filter(|line| !line.is_empty()) {
         let (kind, value) = line.split_once('=').ok_or(SdpError::Malformed)?;
@@ -221,7 +221,7 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
         return Err(SdpError::Malformed);
     }
     let (station, grant) = signed(text)?.unzip();
-    // what a station signs is for its own group
+    // a station's signature is for its own group
     if station.as_ref().is_some_and(|s| s.group() != group) {
         return Err(SdpError::Forged);
     }
@@ -235,18 +235,18 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     })
 }
 
-/// Whether a station is named, so that reading takes a signature's time.
+/// Returns whether a station is named, so that reading costs a signature check.
 pub(crate) fn names_station(sdp: &[u8]) -> bool {
     let mut lines = sdp.split(|byte| *byte == b'\n');
     lines.any(|line| line.starts_with(STATION.as_bytes()))
 }
 
-/// Whether the block is of Opus; its group may stand above it.
+/// Returns whether the block is of Opus; its group may precede it.
 fn is_playable(media: &Media) -> bool {
     media.opus.is_some()
 }
 
-/// The station that is named, if it signed all that stands above its signature, which is the last line; or a caster by a grant.
+/// Returns the named station, if it or a caster with its grant signed all lines above the last one.
 fn signed(text: &str) -> Result<Option<(Station, Option<Grant>)>, SdpError> {
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     let Some(named) = value(STATION) else {
@@ -275,7 +275,7 @@ fn signed(text: &str) -> Result<Option<(Station, Option<Grant>)>, SdpError> {
     Ok(Some((station, grant)))
 }
 
-/// Bytes in hexadecimal digits.
+/// Parses bytes in hexadecimal.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let (pairs, rest) = digits.as_chunks::<2>();
     if pairs.len() != N || !rest.is_empty() {
@@ -370,14 +370,14 @@ mod tests {
         // a second block below the signature
         let more = format!("{sdp}m=audio 6 RTP/AVP 96\r\n");
         assert_eq!(read(more.as_bytes()), Err(SdpError::Forged));
-        // another's station above a stream of one's own
+        // another key's station above an own stream
         let other = StationKey::from_seed(&[2; 32]).station(true);
         let ours = StationKey::from_seed(&[1; 32]).station(true).encode();
         let swapped = sdp.replace(&*ours, &other.encode());
         assert_eq!(read(swapped.as_bytes()), Err(SdpError::Forged));
     }
 
-    /// What ffmpeg writes for an RTP stream to a group.
+    /// The output of ffmpeg for an RTP stream to a group.
     const FOREIGN: &str = "v=0\no=- 0 0 IN IP6 ::1\ns=No Name\nc=IN IP6 ff1e::77\nt=0 0\na=tool:libavformat 59\n\
         m=video 6000 RTP/AVP 97\nb=AS:200\na=rtpmap:97 H264/90000\n\
         m=audio 5014 RTP/AVP 0 98\nb=AS:96\na=rtpmap:98 opus/48000/2\na=fmtp:98 sprop-stereo=1\n";

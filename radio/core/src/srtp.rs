@@ -1,11 +1,11 @@
-//! SRTP with AEAD_AES_128_GCM (RFC 3711, RFC 7714): what a private station sends.
+//! SRTP with AEAD_AES_128_GCM (RFC 3711, RFC 7714), for packets of a private station.
 //!
 //! ```text
-//! packet    RTP header | sealed payload | tag 16           the header is authenticated, and stands in clear
-//! nonce     (0 16 | SSRC 32 | index 48) xor session salt   index: the packet's number, rollover counter and sequence
+//! packet    RTP header | sealed payload | tag 16           the header is authenticated, but clear
+//! nonce     (0 16 | SSRC 32 | index 48) xor session salt   index: rollover counter and sequence
 //! ```
 //!
-//! The master key is of one session: the same nonce never comes twice under it, as numbers of packets only grow.
+//! The master key is for one session: no nonce repeats under it, as packet numbers only rise.
 
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::aes::Aes128;
@@ -17,12 +17,12 @@ use zeroize::Zeroizing;
 
 use crate::rtp::{self, RtpHeader};
 
-/// Bytes of the tag behind the payload.
+/// Bytes of the tag after the payload.
 pub const TAG: usize = 16;
-/// Numbers of packets end here (RFC 3711, 9.2): 180,000 years at 50 a second.
+/// Largest packet number (RFC 3711, 9.2): 180,000 years at 50 a second.
 pub const MAX_INDEX: u64 = (1 << 48) - 1;
 
-/// Why a packet does not open.
+/// A packet that cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("sealed by another key, or changed")]
 pub struct NotOpened;
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Cipher {
 }
 
 impl Cipher {
-    /// The cipher of this session of the station with this read key.
+    /// Returns the cipher for this session and read key.
     #[must_use]
     pub fn of_session(read_key: &[u8; 32], session: &[u8; 16]) -> Self {
         let hash = Zeroizing::new(derive("lcradio 2026 media", &[read_key, session]));
@@ -52,11 +52,11 @@ impl Cipher {
         Self::new(&master)
     }
 
-    /// The cipher of a master key of 16 bytes and its salt of 12 (RFC 3711, 4.3; RFC 7714, 11).
+    /// Returns the cipher of a master key of 16 bytes and its salt (RFC 3711, 4.3; RFC 7714, 11).
     fn new(master: &[u8; MASTER]) -> Self {
         let (key, salt) = master.split_at(16);
         let kdf = Aes128::new(key.into());
-        // the key stream of AES in counter mode; one block is all that is needed of it
+        // the key stream of AES in counter mode; one block of it suffices
         let session = |label: u8| {
             let mut block = aes_gcm::aes::Block::default();
             block[..12].copy_from_slice(salt);
@@ -82,7 +82,8 @@ impl Cipher {
         nonce.into()
     }
 
-    /// The packet of `header` and `payload`, with the number `index`, whose low 16 bits the header carries.
+    /// Returns the packet of `header` and `payload` with the number `index` (low bits in the
+    /// header).
     #[must_use]
     pub fn seal(&self, header: &RtpHeader, index: u64, payload: &[u8]) -> Vec<u8> {
         let mut packet = Vec::with_capacity(rtp::HEADER + payload.len() + TAG);
@@ -100,7 +101,7 @@ impl Cipher {
         packet
     }
 
-    /// The payload of `packet`, whose header ends at `header_length`.
+    /// Opens the payload of `packet`, after a header of `header_length`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a station is: a key that casts, a text that listens.
+//! A station: a key that casts, a text that listens.
 //!
 //! ```text
 //! key file  32 random bytes
@@ -9,7 +9,7 @@
 //! group     ff1e | hash(read key, or public key), lowest bit 0; the copy group is the next one
 //! ```
 //!
-//! So one key is two stations, a private and a public one; who knows the public one finds nothing of the other.
+//! So one key is two stations, private and public; the public one reveals nothing of the other.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -29,17 +29,17 @@ pub const BEACON_PORT: u16 = 5006;
 /// Bytes of the text of a private station.
 const PRIVATE: usize = 32 + 32;
 
-/// A key that opens what a private station sends.
+/// A key that opens packets of a private station.
 pub(crate) type ReadKey = Zeroizing<[u8; 32]>;
 
-/// What casts: wiped from memory when dropped, never shown.
+/// A key that casts: wiped from memory when dropped, never shown.
 pub struct StationKey {
     signing: SecretKey,
     read_key: ReadKey,
 }
 
 impl StationKey {
-    /// The station of these random bytes, the content of a key file.
+    /// Makes the key from random bytes, the content of a key file.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let signing = Zeroizing::new(derive("lcradio 2026 signing key", &[seed]));
@@ -49,7 +49,7 @@ impl StationKey {
         }
     }
 
-    /// What listens to it.
+    /// Returns the private or the public station.
     #[must_use]
     pub fn station(&self, public: bool) -> Station {
         Station {
@@ -58,7 +58,7 @@ impl StationKey {
         }
     }
 
-    /// Who signs: the public key.
+    /// Returns the public key.
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.signing.peer_id()
@@ -75,7 +75,7 @@ impl fmt::Debug for StationKey {
     }
 }
 
-/// What listens to a station.
+/// A key that listens to a station.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Station {
     key: PeerId,
@@ -83,13 +83,13 @@ pub struct Station {
 }
 
 impl Station {
-    /// The key that signs for it.
+    /// Returns the key that signs for it.
     #[must_use]
     pub fn key(&self) -> &PeerId {
         &self.key
     }
 
-    /// Whether everybody may listen: packets are plain, and announced by SAP.
+    /// Returns whether anybody may listen: packets are plain, and announced by SAP.
     #[must_use]
     pub fn is_public(&self) -> bool {
         self.read_key.is_none()
@@ -99,7 +99,7 @@ impl Station {
         self.read_key.as_deref()
     }
 
-    /// The multicast group of its packets and beacons.
+    /// Returns the multicast group of its packets and beacons.
     #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         let id = self.read_key().unwrap_or(self.key.public_key());
@@ -107,19 +107,19 @@ impl Station {
         Ipv6Addr::from(u128::from(group) & !1)
     }
 
-    /// The group that carries the same packets once more, a little later (RFC 7198).
+    /// Returns the group with the delayed copies of its packets (RFC 7198).
     #[must_use]
     pub fn copy_group(&self) -> Ipv6Addr {
         copy_of(self.group())
     }
 
-    /// Its text, `lcr1...`; that of a private station is a secret.
+    /// Returns its text, `lcr1...`; a private station's is a secret.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         text::encode(TextKind::Station, &self.to_bytes())
     }
 
-    /// Public key, and read key if it is private.
+    /// Returns the public key, and the read key if it is private.
     pub(crate) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(PRIVATE));
         bytes.extend_from_slice(self.key.public_key());
@@ -141,7 +141,7 @@ impl Station {
         })
     }
 
-    /// From its text.
+    /// Decodes its text.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl fmt::Debug for Station {
     }
 }
 
-/// The copy group that belongs to a group.
+/// Returns the copy group of a group.
 pub(crate) fn copy_of(group: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from(u128::from(group) | 1)
 }

@@ -25,7 +25,7 @@ fn key() -> StationKey {
     StationKey::from_seed(&[1; 32])
 }
 
-/// Opus of CELT with 20 ms, numbered.
+/// Returns a CELT packet of Opus with 20 ms, numbered.
 fn sound(number: u32) -> Vec<u8> {
     [&[31 << 3], &number.to_be_bytes()[..]].concat()
 }
@@ -34,11 +34,11 @@ fn number(payload: &[u8]) -> u32 {
     u32::from_be_bytes(payload[1..5].try_into().unwrap())
 }
 
-/// A caster with a clock of its own.
+/// A caster with its own clock.
 struct Sender {
     caster: Caster,
     from: u8,
-    /// How much faster its clock runs, in parts per million.
+    /// Its clock's excess speed, in parts per million.
     ppm: f64,
     begun: Duration,
     frames: u32,
@@ -62,11 +62,11 @@ struct Receiver {
     recorded: Vec<u32>,
     gaps: u64,
     speeds: Vec<f64>,
-    /// Numbers that came of each caster but the station's own key.
+    /// Received numbers of each caster but the station's own key.
     granted: BTreeMap<u8, Vec<u32>>,
-    /// Casters that have ended.
+    /// Ended casters.
     ended: Vec<u8>,
-    /// How far its wall clock is ahead.
+    /// Its wall clock's lead.
     clock_ms: i64,
     sessions: u32,
 }
@@ -114,7 +114,7 @@ impl World {
         self.cast_by(from, ppm, key(), None);
     }
 
-    /// By a key of its own, and a grant of the station.
+    /// Adds a caster with its own key, and a grant of the station.
     fn cast_granted(&mut self, from: u8, expires_ms: u64) {
         let caster = StationKey::from_seed(&[from; 32]);
         let grant = Grant::new(&key(), self.station.is_public(), &caster.id(), expires_ms);
@@ -324,7 +324,7 @@ fn sound_comes_within_a_second_in_order_and_none_is_lost() {
         world.listen();
         world.run(Duration::from_secs(30));
         let receiver = world.receiver();
-        // 30 s are 1,500 packets; a second until the first beacon, of which what was early is played as well
+        // 30 s are 1,500 packets; the first beacon takes up to a second, with early packets kept
         assert!(receiver.played.len() > 1_440, "{}", receiver.played.len());
         assert!(receiver.played[0] < 15 + 50, "{}", receiver.played[0]);
         assert!(ascends(&receiver.played));
@@ -464,7 +464,7 @@ fn what_comes_out_of_order_or_twice_is_played_once_and_in_order() {
     assert!(ascends(&receiver.recorded));
     assert!(receiver.drops(DropReason::Duplicate) > 500);
     let stats = receiver.playout.stats();
-    // jitter of 90 ms is waited for
+    // the buffer waits for a jitter of 90 ms
     assert!(stats.target >= Duration::from_millis(80), "{stats:?}");
     assert!(stats.target <= Duration::from_millis(250), "{stats:?}");
     let share = receiver.played.len() as f64 / 6_000.0;
@@ -503,7 +503,7 @@ fn a_host_that_slept_goes_on_with_what_is_sent_now() {
     world.cast(1, 0.0);
     world.listen();
     world.run(Duration::from_secs(10));
-    // for five seconds nobody asks for sound
+    // for five seconds the player requests no sound
     world.receiver.as_mut().unwrap().plays_at += Duration::from_secs(5);
     world.run(Duration::from_secs(10));
     let receiver = world.receiver();
@@ -518,7 +518,7 @@ fn a_host_that_slept_goes_on_with_what_is_sent_now() {
 fn another_key_hears_nothing_and_knows_that_somebody_sends() {
     let mut world = World::new(false, jittery());
     world.cast(1, 0.0);
-    // what casts is another key; packets come all the same
+    // the caster has another key; its packets arrive all the same
     let other = StationKey::from_seed(&[9; 32]).station(false);
     world.listen_to(Tuned::Station(other), Latency::Auto);
     world.run(MINUTE);
@@ -557,7 +557,7 @@ fn of_two_casters_the_later_one_is_heard_and_the_earlier_one_learns_of_it() {
     assert!(!told(1, earlier, 1));
     assert!(!told(0, earlier, 1), "its own beacon");
     assert!(!told(0, later, 3), "sent on by another host");
-    // the later one goes away without a word: the earlier one is heard again
+    // the later one disappears: the earlier one is played again
     world.senders.pop();
     world.run(Duration::from_secs(8));
     assert_eq!(world.receiver().sessions, 3);
@@ -691,7 +691,7 @@ fn casters_by_grants_are_heard_together_each_in_order_and_end_by_themselves() {
         assert!(receiver.played.len() > 440);
         let count = receiver.listener.loss();
         assert_eq!(count.lost, 0);
-        // one of them starts anew: it keeps its place
+        // one of them restarts: it keeps its place
         world.senders.retain(|sender| sender.from != 2);
         world.cast_granted(2, tomorrow);
         world.run(Duration::from_secs(3));
@@ -753,7 +753,7 @@ fn grants_of_others_open_nothing_and_of_too_many_casters_the_stations_own_key_is
     assert_eq!(receiver.granted.len(), MAX_CASTERS - 1);
     assert!(receiver.drops(DropReason::CastersFull) >= 9);
     world.cast(1, 0.0);
-    // who grants himself what is not his
+    // a caster with a self-made grant
     let thief = StationKey::from_seed(&[99; 32]);
     let beacon = Beacon::decode(&world.beacons[0], &world.station).unwrap();
     let beacon = Beacon {
