@@ -1,8 +1,7 @@
 //! Multicast of casters and listeners on all interfaces in use.
 //!
 //! A caster uses only lcroute's interface if it exists, unless the user names some: lcroute
-//! forwards only wanted packets. On a LAN, which carries all packets, MLD shows listeners; that
-//! needs CAP_NET_RAW.
+//! forwards only wanted packets. On a LAN, MLD shows listeners; that needs CAP_NET_RAW.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,9 +1,9 @@
-//! Beacons: signed descriptions of a station, each second and at changes, to UDP port 5006 of its
-//! group.
+//! Beacons: signed descriptions of a station, each second and at changes, to UDP port 5006.
 //!
 //! ```text
-//! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32 |
-//!   seq 16 | profile 8 | channels 8 | flags 8 (1: talks, 2: ended) | texts name, title | grant | signature
+//! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32
+//! | seq 16 | profile 8 | channels 8 | flags 8 (1: talks, 2: ended) | name text8 | title text8
+//! | grant bytes16 | signature 512
 //! version 8 = 2 | salt 128 | the above, sealed | tag 128         of a private station
 //! ```
 //!
@@ -30,7 +30,6 @@ const PLAIN: u8 = 1;
 /// Version of a private station's beacon, its first byte.
 const SEALED: u8 = 2;
 const CONTEXT: &str = "lcradio 2026 beacon";
-/// Flag of a beacon: the caster talks.
 const TALKS: u8 = 1;
 /// Flag of a beacon: the session has ended.
 const ENDED: u8 = 2;

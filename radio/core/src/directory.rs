@@ -22,8 +22,7 @@ pub const MAX_UNSIGNED: usize = 64;
 const MAX_UNSIGNED_OF_SOURCE: usize = 8;
 /// Most stations shown.
 pub const MAX_SHOWN: usize = 64;
-/// Most announcements a second, signed and unsigned ones apart. Chosen: signatures cost 3 % of a
-/// core.
+/// Most announcements a second, signed and unsigned apart. Chosen: signatures cost 3 % of a core.
 const MAX_RATE: Rate = Rate::per_second(500, 500);
 /// Most signed announcements of one source a second. Chosen: twice those of a full source.
 const SOURCE_RATE: Rate = Rate::per_second(32, 64);

@@ -1,8 +1,7 @@
 //! Live radio, without I/O and without a codec: stations, casters and listeners.
 //!
-//! A station is a key ([`StationKey`]). A caster sends Opus (RTP) to a multicast group that follows
-//! from the key, and each second a signed [`Beacon`]. A listener has the station's text
-//! ([`Station`]).
+//! A station is a key ([`StationKey`]). A caster sends Opus (RTP) to a group that follows from the
+//! key, and each second a signed [`Beacon`]. A listener has the station's text ([`Station`]).
 //!
 //! ```text
 //! Opus -> Caster -> packets, copies, beacons, announcements -> the network
@@ -14,8 +13,7 @@
 //! # Limits
 //!
 //! Packets are not signed. On a bare LAN, holders of the read key (on a public station, any host)
-//! can send sound in the caster's name; on `lc0` source addresses cannot be forged, and beacons
-//! never.
+//! can send sound in the caster's name, but not forge beacons. `lc0` has no forged sources.
 //!
 //! # Modules
 //!

@@ -1,7 +1,6 @@
 //! Sender's reports (RTCP, RFC 3550, 6.4.1) of public stations, for foreign players' timing.
 //!
-//! A compound packet: SR without report blocks, and SDES with a CNAME random for each session (RFC
-//! 7022).
+//! A compound packet: SR without report blocks, and SDES with a CNAME per session (RFC 7022).
 
 use librecast::time::Duration;
 

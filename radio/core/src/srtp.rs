@@ -82,8 +82,7 @@ impl Cipher {
         nonce.into()
     }
 
-    /// Returns the packet of `header` and `payload` with the number `index` (low bits in the
-    /// header).
+    /// Returns the packet of `header` and `payload` with the number `index`.
     #[must_use]
     pub fn seal(&self, header: &RtpHeader, index: u64, payload: &[u8]) -> Vec<u8> {
         let mut packet = Vec::with_capacity(rtp::HEADER + payload.len() + TAG);
