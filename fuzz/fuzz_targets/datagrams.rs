@@ -1,5 +1,5 @@
-//! Datagrams for a node, at every stage of a link with another: made up, or genuine ones that were changed, from the
-//! peer's address or that of a stranger.
+//! Datagrams for a node, at every stage of a link with a peer: invented, or genuine and changed,
+//! from the peer's address or another one.
 #![no_main]
 
 use std::collections::{BTreeSet, VecDeque};
@@ -18,7 +18,7 @@ struct Node {
     overlay: Overlay<WebRtc>,
     address: SocketAddr,
     link: Option<LinkId>,
-    /// What is under way to it.
+    /// Datagrams on their way to it.
     inbox: VecDeque<Vec<u8>>,
 }
 
@@ -34,7 +34,7 @@ fn node(n: u8, media: bool, now: Instant) -> Node {
     }
 }
 
-/// What node `a` has to say goes to `b`.
+/// Passes the output of node `a` to `b`.
 fn collect(nodes: &mut [Node; 2], a: usize, now: Instant) {
     loop {
         while let Some(transmit) = nodes[a].overlay.connections_mut().poll_transmit() {

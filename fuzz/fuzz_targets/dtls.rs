@@ -1,4 +1,4 @@
-//! DTLS records at every stage of a handshake, on both sides: what anybody can send who has the address of a link.
+//! DTLS records at every stage of a handshake, on both sides, which any host can send.
 #![no_main]
 
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use rtc::dtls::endpoint::Endpoint;
 use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
 use rtc::shared::TransportProtocol;
 
-/// As `rtc` sets it up: both sides show certificates.
+/// As `rtc` configures it: both sides show certificates.
 static CONFIGS: LazyLock<[Arc<HandshakeConfig>; 2]> = LazyLock::new(|| {
     let provider = rtc::crypto::default_provider().unwrap();
     [false, true].map(|client| {

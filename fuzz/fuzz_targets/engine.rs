@@ -28,7 +28,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("engine"), |data: &[u8]| {
         engine.handle_link_up(LinkId(u32::from(n)), common::neighbor(n), now);
     }
     let mut others = [2, 3].map(|n| common::engine(common::config(n), now));
-    // to each other they are strangers
+    // they do not know each other
     for other in &mut others {
         other.handle_start(now);
         other.handle_link_up(LinkId(1), common::neighbor(1), now);

@@ -1,4 +1,4 @@
-//! Control messages, data headers and what a packet is.
+//! Control messages, data headers and classes of packets.
 #![no_main]
 
 use bytes::Bytes;

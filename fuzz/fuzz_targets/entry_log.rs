@@ -1,4 +1,4 @@
-//! Packets of the entry log, grants, and records on disk: what is read can be written again, and then reads the same.
+//! Packets of the entry log, grants, and records on disk: decoding and encoding are inverse.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

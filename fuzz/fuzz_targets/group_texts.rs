@@ -1,4 +1,4 @@
-//! Messages and files of members of a private group, their presence, and texts of holding keys (`lch1`): any bytes, and texts of them.
+//! A private group's messages, files, presence, and texts of holding keys (`lch1`), from any bytes.
 #![no_main]
 #![allow(dead_code)]
 
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use librecast::plain::{is_name, quoted};
 use librecast::text::{TextKind, encode};
 
-// a program's own modules: nobody else may use them
+// modules of a program, not of a library
 #[path = "../../lcgroup/src/clocks.rs"]
 mod clocks;
 #[path = "../../lcgroup/src/content.rs"]
@@ -24,7 +24,7 @@ fn check(data: &[u8]) {
         Content::Files(files) => {
             assert_eq!(*files.encode(), data);
             assert!(is_share_name(&files.name) && is_name(&files.name));
-            // one word: each quote within it stands behind a backslash, outside of quotes
+            // one word: each quote within it follows a backslash, outside of quotes
             let word = quoted(&files.name);
             let inside = word[1..word.len() - 1].replace(r"'\''", "");
             assert!(!inside.contains('\''), "{word}");

@@ -1,5 +1,5 @@
-//! What a homeserver of Matrix answers, and what lcroute-reach says to the daemon: any bytes, and events in a room with
-//! content of the input. The next request has a bounded length, and only records of nodes are passed on.
+//! Answers of a Matrix homeserver, and lcroute-reach's lines to the daemon: any bytes, and events
+//! in a room with the input as content. Requests stay bounded, and only records of nodes pass.
 #![no_main]
 #![allow(dead_code)]
 
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use librecast::reach::{Base58, FromReach, Keep, MAX_VALUE, Meeting, ToReach, Value};
 use serde_json::json;
 
-// a program's own modules: nobody else may use them
+// modules of a program, not of a library
 #[path = "../../lcroute/reach/src/matrix/answers.rs"]
 mod answers;
 #[path = "../../lcroute/reach/src/matrix/session.rs"]
@@ -18,7 +18,7 @@ mod session;
 
 use session::{Answer, Call, Session};
 
-/// Longest path of a request: twice a place to go on at, each byte of which may take three.
+/// Longest path of a request: twice a place to continue at, with three bytes for each of its bytes.
 const MAX_PATH: usize = 32_768;
 /// Longest event: records of 32 nodes.
 const MAX_BODY: usize = 65_536;
@@ -38,7 +38,7 @@ fn meeting() -> Meeting {
     }
 }
 
-/// An answer to this request that a server of good will could give, with the input's bytes somewhere in it.
+/// Returns a valid answer to this request, with the input's bytes somewhere in it.
 fn plausible(call: Call, how: u8, bytes: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(bytes);
     let content = serde_json::from_slice(bytes).unwrap_or_else(|_| json!({ "records": {} }));
@@ -75,7 +75,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("homeserver"), |data: &[u8]| {
         while let Some(request) = session.poll_request(now, unix) {
             assert!(request.path.len() < MAX_PATH && request.path.bytes().all(|b| b.is_ascii_graphic()));
             assert!(request.body.as_ref().is_none_or(|body| body.len() <= MAX_BODY));
-            // in the room at once, so that there is more to say
+            // in the room at once, to reach more states
             let body = match (request.call, how & 1, is_known) {
                 (Call::WhoAmI, 0, _) | (Call::WhoAmI, _, false) => br#"{"user_id":"@me:a"}"#.to_vec(),
                 (Call::Join, 0, _) | (Call::Join, _, false) => br#"{"room_id":"!r:b"}"#.to_vec(),

@@ -1,4 +1,4 @@
-//! IGMP of all versions, and IPv4 packets: what an interface gives, as it is and with its checksums put right.
+//! IGMP of all versions, and IPv4 packets: as from an interface, and with corrected checksums.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -37,7 +37,7 @@ fn read(packet: &[u8]) {
         return;
     };
     let source = mapped::ipv4(source).expect("the name of an address");
-    // what was read can be said again, and then reads the same
+    // decoding, encoding and decoding again gives the same
     match message {
         Message::Query(query) => {
             let said = igmp::query_packet(source, &query).expect("of an IPv4 group");

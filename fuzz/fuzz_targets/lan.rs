@@ -1,4 +1,4 @@
-//! What hosts of a LAN say to one of its two gateways: packets, multicast DNS, reports, PROBEs made up or recorded.
+//! Input of LAN hosts to one of two gateways: packets, mDNS, reports, invented or recorded PROBEs.
 #![no_main]
 
 #[path = "../../lcroute/engine/tests/common/mod.rs"]
@@ -96,7 +96,7 @@ impl Gateways {
         gateways
     }
 
-    /// Time passes, and both hear each other.
+    /// Advances time, and lets both exchange their PROBEs.
     fn pass(&mut self, time: Duration) {
         self.now += time;
         for n in 0..2 {
@@ -162,7 +162,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("lan"), |data: &[u8]| {
                 engine.handle_lan_packet(LAN, from, packet.into(), now);
             }
             2 => engine.handle_lan_probe(LAN, from, bytes, now),
-            // a genuine one of before, changed or not
+            // a recorded genuine one, changed or not
             _ => {
                 let recorded = if what & 4 == 0 { gateways.recorded.first() } else { gateways.recorded.last() };
                 let mut probe = recorded.map(|probe| probe.to_vec()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! lcagent: envelopes, requests plain and sealed, certificates, answers and what they say, files of its own.
+//! lcagent: envelopes, requests plain and sealed, certificates, answers, its own files.
 #![no_main]
 
 use lcagent::acknowledgement::Acknowledgement;

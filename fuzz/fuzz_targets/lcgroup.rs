@@ -1,5 +1,5 @@
-//! What reaches a member of a private group: entries, requests, invitations; and its own state. The first byte says which.
-//! Requests and refreshes are sealed here, so that the fuzzer is behind the box.
+//! Input of a private group's member: entries, requests, invitations, its own state; the first byte
+//! selects. Requests and refreshes are sealed here, so that the fuzzer reaches their content.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -67,7 +67,7 @@ fn sealed(bytes: &[u8]) -> Vec<u8> {
     to.seal(&mut OsRng, bytes).unwrap()
 }
 
-/// Entries of one log to one participant: length 8, kind 8, body.
+/// Passes entries of one log to one participant: length 8, kind 8, body.
 fn entries(state: &[u8], author: PeerId, mut bytes: &[u8]) {
     let mut group = Group::restore(state, &[3; 32]).unwrap();
     while let [length, kind, rest @ ..] = bytes {
@@ -111,7 +111,7 @@ fuzz_target!(|data: &[u8]| {
             decode_any(*kind, bytes);
         }
         _ => {
-            // a state with some bytes of it changed
+            // a state with some changed bytes
             let mut state = states.member.clone();
             for change in bytes.chunks_exact(3) {
                 let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % state.len();

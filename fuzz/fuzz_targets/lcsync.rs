@@ -20,7 +20,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("lcsync"), |data: &[u8]| {
     };
     let number = u32::from_be_bytes([0, *a, *b, *c]);
     let _ = tree::decode_node(data, kind % 8, number.into());
-    // a block of up to 64 KiB, from symbols whatever their numbers and lengths
+    // a block of up to 64 KiB, from symbols of any number and length
     let Ok(mut decoder) = Decoder::new((number % 65_536) as usize) else {
         return;
     };
@@ -28,7 +28,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("lcsync"), |data: &[u8]| {
         let Some((esi, symbol)) = piece.split_first_chunk() else {
             continue;
         };
-        // bit 31: of the length that symbols have
+        // bit 31: of the right length
         let esi = u32::from_be_bytes(*esi);
         let mut symbol = symbol.to_vec();
         if esi >> 31 == 1 {

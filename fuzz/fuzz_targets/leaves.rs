@@ -1,5 +1,5 @@
-//! A router with leaves that say anything, and many joins: control messages of the input, and joins that it describes. Whatever
-//! they do, its own programs and its neighbour go on, and it has less state than its bounds say.
+//! A router with leaves that send anything: control messages of the input, and many joins. Its
+//! programs and its neighbour stay served, and its state stays bounded.
 #![no_main]
 
 #[path = "../../lcroute/engine/tests/common/mod.rs"]
@@ -17,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::LinkId;
 
-/// Leaves, and their links, which come behind that of the neighbour.
+/// Leaves; their links come after that of the neighbour.
 const LEAVES: u16 = 4;
 const FIRST: u32 = 10;
 
@@ -32,7 +32,7 @@ fn leaf(n: u16) -> Neighbor {
     Neighbor { member }
 }
 
-/// Joins that four bytes each describe: group, how many sources, of which sort, or its end.
+/// Makes joins of four bytes each: group, number of sources, kind, or its end.
 fn joins(bytes: &[u8]) -> Vec<Bytes> {
     let mut batch = Batch::default();
     for join in bytes.chunks_exact(4) {
@@ -63,7 +63,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("leaves"), |data: &[u8]| {
     others[0].handle_start(now);
     others[0].handle_link_up(LinkId(1), common::neighbor(1), now);
     common::exchange(&mut engine, &mut others, now);
-    // one more than may come
+    // one more than permitted
     for n in 0..LEAVES {
         engine.handle_link_up(LinkId(FIRST + u32::from(n)), leaf(n), now);
     }

@@ -1,4 +1,4 @@
-//! MLD, versions 1 and 2: packets, and messages behind an IPv6 header that a socket has taken off.
+//! MLD, versions 1 and 2: packets, and messages after an IPv6 header that a socket has removed.
 #![no_main]
 
 use std::net::Ipv6Addr;
@@ -10,7 +10,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("mld"), |data: &[u8]| {
     let _ = mld::parse_packet(data);
     let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
     let _ = mld::parse_message(source, data);
-    // with its checksum put right
+    // with a corrected checksum
     for destination in [mld::ALL_MLDV2_ROUTERS, mld::ALL_NODES] {
         if data.len() < 48 {
             return;

@@ -1,12 +1,12 @@
-//! What the kernel says of a packet beyond its bytes (`struct virtio_net_hdr`), and the packet: one, or many to be split.
+//! The kernel's `struct virtio_net_hdr` of a packet, and the packet: one, or many to be split.
 #![no_main]
 
 use lcroute::offload::{OFFLOAD_LEN, Offload};
 use libfuzzer_sys::fuzz_target;
 
-/// Of a TAP, and of a packet socket.
+/// Link header of a TAP or a packet socket.
 const ETHERNET: u16 = 14;
-/// As many datagrams as a program may put into one call.
+/// Datagrams that a program may put into one call.
 const MOST: usize = 128;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("offload"), |data: &[u8]| {

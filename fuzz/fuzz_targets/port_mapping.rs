@@ -1,4 +1,4 @@
-//! What a router, or who answers in its place, says when a port is to be mapped: searches, HTTP, descriptions, SOAP.
+//! Answers of a router, or a forger, to port mapping: searches, HTTP, descriptions, SOAP.
 #![no_main]
 
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("port_mapping"), |data: &[u8]| {
         0 => data.to_vec(),
         _ => [chunked, data].concat(),
     };
-    // what is read of a part is read of the whole as well
+    // an answer that a part gives, the whole gives too
     let early = http::parse(&whole[..whole.len() / 2], false).ok().flatten();
     let answer = http::parse(&whole, true).ok().flatten();
     if early.is_some() {

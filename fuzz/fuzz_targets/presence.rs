@@ -1,5 +1,5 @@
-//! What reaches a node without a server: presence records, sealed as a member seals them, and sealed messages straight from
-//! an address, whole or in parts. Behind both are the input's bytes.
+//! Input of a node without a server: presence records with a member's seal, and sealed messages
+//! directly from an address, whole or in parts. Both contain the input's bytes.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -17,11 +17,11 @@ use lcroute_webrtc::Ecn;
 use libfuzzer_sys::fuzz_target;
 use librecast::id::derive;
 
-/// Of nonce and tag.
+/// Bytes of nonce and tag.
 const BOX: usize = 24 + 16;
 const KINDS: [CarrierKind; 3] = [CarrierKind::Lan, CarrierKind::Spool, CarrierKind::Text];
 
-/// A record with these bytes behind the box; the part before the signature may be signed.
+/// Makes a record with these bytes in its box; the part before the signature may be signed.
 fn record(is_signed: bool, bytes: &[u8]) -> Vec<u8> {
     let network = network();
     let mut record = bytes.to_vec();
@@ -39,7 +39,7 @@ fn record(is_signed: bool, bytes: &[u8]) -> Vec<u8> {
     [&nonce, &tag.unwrap()[..], &record].concat()
 }
 
-/// A datagram of the network: what is behind the tag.
+/// Makes a datagram of the network, with this body after the tag.
 fn straight(body: &[u8]) -> Vec<u8> {
     let tag = derive("lcroute 2026 straight", &[network().public_key(), body]);
     [&[0xc0], &tag[..8], body].concat()
@@ -67,7 +67,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("presence"), |data: &[u8]| {
             }
             how => {
                 let body = match how {
-                    // a part, or a whole message, of somebody who knows the network
+                    // a part, or a whole message, from a host that knows the network
                     4 | 5 => bytes.to_vec(),
                     // one that opens
                     _ => [&[1][..], &our_box.seal(&mut OsRng, bytes).unwrap()].concat(),

@@ -1,4 +1,4 @@
-//! Packets of private prefixes: whatever comes is opened only if a holder of the key has sealed it.
+//! Packets of private prefixes: a packet opens only if a holder of the key has sealed it.
 #![no_main]
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use librecast::cert::{CertError, GroupPrefix};
 use librecast::id::{OriginId, PeerId};
 use librecast::revocation::RevocationError;
 
-/// Ciphers, and nothing else: no certificate is looked at here.
+/// Ciphers only: certificates are not verified here.
 #[derive(Debug)]
 struct Ciphers;
 
@@ -86,7 +86,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("private"), |data: &[u8]| {
     let Ok(sealed) = a.seal(0, &header, data) else {
         return;
     };
-    // what must not be carried is refused by name, inside as outside
+    // headers that must not be carried are refused by name, inside as outside
     if let Ok(opened) = b.open(0, &header, flow, &sealed) {
         assert_eq!(opened[40..], data[40..]);
         assert!(b.open(0, &header, flow, &sealed).is_err(), "twice");

@@ -1,5 +1,5 @@
-//! What a station says of itself: beacons, also behind their signature, of its own key and by a grant; announcements (SAP),
-//! descriptions (SDP), texts.
+//! A station's descriptions: beacons, also with a valid signature, by its own key and by a grant;
+//! announcements (SAP), descriptions (SDP), texts.
 #![no_main]
 
 use std::net::Ipv6Addr;
@@ -18,7 +18,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_announcements"), |data: &[u
     for public in [true, false] {
         let _ = Beacon::decode(data, &key.station(public));
     }
-    // the same behind a signature: what follows version and key
+    // the same with a signature: the fields after version and key
     let station = key.station(true);
     let caster = StationKey::from_seed(&CASTER);
     let grant = Grant::new(&key, true, &caster.id(), u64::MAX).encode();

@@ -1,4 +1,4 @@
-//! Files that are cast: Ogg Opus and WAV, damaged and hostile ones. Each is read to its end; what was written as Ogg comes back.
+//! Files for casting: Ogg Opus and WAV, also damaged; written Ogg files are read back the same.
 #![no_main]
 #![allow(dead_code)]
 
@@ -7,7 +7,7 @@ use std::io::Cursor;
 use lcradio_core::is_showable;
 use libfuzzer_sys::fuzz_target;
 
-// a program's own modules: nobody else may use them
+// modules of a program, not of a library
 #[path = "../../radio/src/ogg_opus.rs"]
 mod ogg_opus;
 #[path = "../../radio/src/ogg_pages.rs"]
@@ -28,7 +28,7 @@ fn read(file: Vec<u8>) -> Option<(u8, Vec<Item>)> {
             Item::Passed(passed) => assert!(!passed.is_empty()),
         }
         items.push(item);
-        // a packet has at least a byte of a page's table
+        // a packet needs at least a byte of a page's table
         assert!(items.len() <= length && bytes <= length);
     }
     Some((reader.channels(), items))
@@ -43,7 +43,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_files"), |data: &[u8]| {
     {
         assert!((1..=2).contains(&channels) && length > 0);
     }
-    // packets of the input, in a file as this program writes it
+    // packets of the input, in a file of this program
     let packets: Vec<&[u8]> = lcroute_fuzz::pieces(data).filter(|packet| !packet.is_empty()).take(64).collect();
     let mut writer = OggWriter::new(Vec::new(), 7, 2, "title").expect("memory");
     for packet in &packets {
@@ -55,7 +55,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_files"), |data: &[u8]| {
     let expected = packets.iter().map(|packet| Item::Packet(packet.to_vec()));
     let expected: Vec<Item> = [Item::Title("title".into())].into_iter().chain(expected).collect();
     assert_eq!((channels, items), (2, expected));
-    // the same with some bytes of it changed
+    // the same with some changed bytes
     let mut damaged = written;
     for change in data.chunks_exact(3).take(8) {
         let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % damaged.len();

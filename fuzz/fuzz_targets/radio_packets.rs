@@ -1,5 +1,5 @@
-//! Packets of sound (RTP, Opus) as they come to a listener of a public station, of a private one, and of a foreign sender; what
-//! comes of them is played and recorded. Each piece: channel and time, then the datagram.
+//! Packets of sound (RTP, Opus) for a listener of a public station, a private one, and a foreign
+//! sender; the result is played and recorded. Each piece: channel and time, then the datagram.
 #![no_main]
 
 use std::net::Ipv6Addr;
@@ -18,7 +18,7 @@ const FOREIGN: &[u8] = b"v=0\ns=x\nc=IN IP6 ff1e::9\nm=audio 5004 RTP/AVP 96\na=
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// A listener that has a session already: so packets are looked at.
+/// Returns a listener with a session, so that packets are decoded.
 fn listener(is_public: bool) -> Listener {
     let key = || StationKey::from_seed(&[1; 32]);
     let unix_ms = TODAY * 1_000;

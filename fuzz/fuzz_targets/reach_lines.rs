@@ -1,4 +1,4 @@
-//! What lcroute-reach says to the daemon once somebody has taken it over: any lines, and lines about keys of the plan.
+//! Lines to the daemon from a hostile lcroute-reach: any, and about keys of the plan.
 #![no_main]
 #![allow(dead_code)]
 
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use librecast::plain::is_plain;
 use librecast::reach::{Base58, FromReach, Value};
 
-// the daemon's own module: nobody else may use it
+// a module of the daemon, not of a library
 #[path = "../../lcroute/signalling/src/reach_line.rs"]
 mod reach_line;
 

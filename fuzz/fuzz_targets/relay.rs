@@ -1,5 +1,5 @@
-//! A relay, by datagrams and streams of users with valid credentials, of whom each does what the input says; and of peers and
-//! strangers that send to relayed addresses.
+//! A relay, with datagrams and streams of users with valid credentials, which follow the input; and
+//! of other hosts that send to relayed addresses.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ struct World {
     relayed: BTreeMap<AllocationId, SocketAddr>,
     permitted: BTreeMap<AllocationId, Vec<IpAddr>>,
     transactions: u8,
-    /// What has been relayed, as it is charged.
+    /// Relayed bytes, as they are charged.
     carried: u64,
 }
 
@@ -97,7 +97,7 @@ impl World {
         }
     }
 
-    /// A request with right credentials, but for its attributes.
+    /// Makes a request with right credentials and these attributes.
     fn request(&mut self, who: usize, method: Method, attributes: &[u8]) -> Option<Vec<u8>> {
         let (client, credentials, _) = &self.users[who];
         self.transactions = self.transactions.wrapping_add(1);
@@ -136,7 +136,7 @@ impl World {
         Some(message.raw)
     }
 
-    /// As it goes through the server's port: a stream's bytes are cut into messages.
+    /// Sends through the server's port: a stream's bytes are cut into messages.
     fn send(&mut self, who: usize, bytes: &[u8]) {
         let (client, _, framer) = &mut self.users[who];
         let client = *client;
@@ -280,7 +280,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("relay"), |data: &[u8]| {
             }
         }
     }
-    // silence ends everything
+    // silence ends all allocations
     world.now += Duration::from_secs(3_601);
     let now = world.now;
     world.relay.handle_timeout(now);

@@ -1,4 +1,4 @@
-//! Requests to renew a certificate, signed by a member that writes what it likes; and answers.
+//! Requests to renew a certificate, with any content signed by a member; and answers.
 #![no_main]
 
 use std::sync::Arc;

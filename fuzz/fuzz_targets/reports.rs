@@ -1,4 +1,4 @@
-//! What nodes report of their flows: datagrams of a node that is on the map, and what a page is shown of them.
+//! Nodes' reports of flows: datagrams of a node on the map, and the output for a page.
 #![no_main]
 
 use std::net::Ipv6Addr;

@@ -1,5 +1,5 @@
-//! SCTP as an authenticated peer can send it: packets with the right tag and checksum, in an association that is
-//! up, or (first byte odd) is being made. What lcroute keeps from the library is kept from it here as well.
+//! SCTP of an authenticated peer: packets with the right tag and checksum, in an association that
+//! is up, or (first byte odd) in setup. lcroute's own filter applies first.
 #![no_main]
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! What a browser says of its end of a connection.
+//! A browser's description of its end of a connection.
 #![no_main]
 
 use lcroute_web_node::sdp;

@@ -1,4 +1,4 @@
-//! Configuration in TOML, lines of the control socket, sizes and times as people write them.
+//! Configuration in TOML, lines of the control socket, sizes and times in users' notation.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What nodes and signalling servers say to each other, both ways: messages, words about a relay, proofs of membership.
+//! Signalling between nodes and servers, both ways: messages, relay requests, proofs of membership.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use librecast::cert::Chain;
 
 static SERVER: LazyLock<ProofKey> = LazyLock::new(|| ProofKey::new([7; 32]));
 
-/// Registrations of routers and leaves with some bytes changed: nobody comes in as what its key has not signed.
+/// Tests changed registrations of routers and leaves: none passes that its key has not signed.
 fn registrations(data: &[u8]) {
     let (key, room, challenge) = (key(10), Room::of(&network()), [3; 32]);
     for role in [Role::Router, Role::Leaf] {
@@ -60,7 +60,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
     }
     let (node, room) = (key(10).peer_id(), Room::of(&network()));
     let _ = SERVER.check(data, (&node, &room), TODAY);
-    // a chain of the input's, sealed as nodes do
+    // a chain of the input, sealed as nodes do
     if let Ok(made) = Chain::decode(data)
         && let Some(RelayRequest::Proof(sealed)) = prove(&made, &SERVER.public(), &mut Random::new([5; 32]))
     {

@@ -1,5 +1,5 @@
-//! Signalling: bytes of anybody, and envelopes that a member has signed and sealed, whose chain and payload are the
-//! input's: connection requests, offers and answers go all the way into the WebRTC stack.
+//! Signalling: any bytes, and envelopes that a member has signed and sealed, with chain and payload
+//! of the input. Connection requests, offers and answers reach the WebRTC stack.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use librecast::wire::Writer;
 
 const CARRIER: CarrierId = CarrierId(1);
-/// Where a envelope has the session of its sender.
+/// The place of the sender's session in an envelope.
 const SESSION: std::ops::Range<usize> = 106..114;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
@@ -21,7 +21,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
         return;
     };
     let mut now = Instant::now();
-    // the one with the smaller id offers: both are tried
+    // the node with the smaller id offers: both cases are tried
     let (own, peer) = if mode & 1 == 0 { (10, 11) } else { (11, 10) };
     let address = "192.0.2.1:7000".parse().unwrap();
     let mut overlay = overlay(own, address, true, now);
@@ -58,7 +58,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
                 w.put(key(own).peer_id().public_key()).put(network().public_key());
                 w.u64(TODAY).u64(9).u64(sequence).put(&session).u8(4);
                 let mut payload = payload.to_vec();
-                // an answer to what was offered
+                // an answer to the offer
                 if how == 7 && payload.len() > 33 {
                     payload[1..33].copy_from_slice(&attempt);
                 }

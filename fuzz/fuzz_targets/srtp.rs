@@ -1,4 +1,4 @@
-//! SRTP and SRTCP of the library. lcroute's lane has its own, and no packet reaches these.
+//! SRTP and SRTCP of the library. lcroute's lane has its own; no packet reaches these.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,11 +1,11 @@
-//! The first messages of both sides of a stream: any bytes as a hello and as an answer; and frames, cut anywhere.
+//! The first messages of both sides of a stream: any bytes as hello and answer; and frames.
 #![no_main]
 #![allow(dead_code)]
 
 use libfuzzer_sys::fuzz_target;
 use librecast::plain::is_name;
 
-// a program's own module: nobody else may use it
+// a module of a program, not of a library
 #[path = "../../lcroute/streams/src/agreement.rs"]
 mod agreement;
 
@@ -15,7 +15,7 @@ mod framing;
 use agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use framing::{Frames, Piece};
 
-/// Bytes and ends of frames that come in chunks of this length.
+/// Returns bytes and ends of frames in chunks of this length.
 fn pieces(data: &[u8], length: usize) -> (Vec<u8>, usize, bool) {
     let (mut frames, mut bytes, mut ends) = (Frames::default(), Vec::new(), 0);
     for mut chunk in data.chunks(length) {

@@ -1,4 +1,4 @@
-//! What a session of Studio makes of entries, and of slides: as it is shown on terminals and in pages.
+//! A Studio session's view of entries and slides, as terminals and pages show it.
 #![no_main]
 
 use lcstudio_core::{

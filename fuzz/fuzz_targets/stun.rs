@@ -1,4 +1,4 @@
-//! STUN: the library's decoder with all that we read of a message, and our own way in.
+//! STUN: the library's decoder with all fields that we read, and our own first checks.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -9,7 +9,7 @@ use rtc::stun::message::{Getter, Message, is_stun_message};
 use rtc::stun::xoraddr::XorMappedAddress;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("stun"), |data: &[u8]| {
-    // the header is made right, but for its first two bytes
+    // with a right header, but for its first two bytes
     let mut bytes = data.to_vec();
     if bytes.len() >= 20 && bytes[2] & 1 == 0 {
         let length = u16::try_from(bytes.len() - 20).unwrap_or(u16::MAX);

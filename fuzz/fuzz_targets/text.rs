@@ -1,4 +1,4 @@
-//! Texts that people carry, in mails and chats: what is read can be written, and read again.
+//! Texts that people pass on, in mails and chats: decoding and encoding are inverse.
 #![no_main]
 
 use lcroute::text;

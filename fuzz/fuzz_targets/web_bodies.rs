@@ -1,5 +1,5 @@
-//! Bodies of requests to lcroute-web: what an invitation is to be like; and requests that programs of the host write to the
-//! daemon. A link leads to the page that was named, and nowhere else.
+//! Bodies of requests to lcroute-web for an invitation; and requests of host programs to the
+//! daemon. A link leads only to the named page.
 #![no_main]
 #![allow(dead_code)]
 
@@ -7,7 +7,7 @@ use lcroute::control::Request;
 use libfuzzer_sys::fuzz_target;
 use librecast::plain::is_name;
 
-// a program's own module: nobody else may use it
+// a module of a program, not of a library
 #[path = "../../web/server/src/wanted.rs"]
 mod wanted;
 

@@ -1,4 +1,4 @@
-//! What fuzz targets have in common.
+//! The common code of the fuzz targets.
 
 pub mod seeds;
 
@@ -15,7 +15,7 @@ use librecast::time::WallClock;
 /// The time in the network of the targets, Unix seconds.
 pub const TODAY: u64 = 1_800_000_000;
 
-/// Takes an input apart into pieces that each begin with their length, 16 bits; the last one may be shorter.
+/// Splits an input into pieces, each after its length in 16 bits; the last one may be shorter.
 pub fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = data.split_first_chunk()?;
@@ -26,31 +26,31 @@ pub fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Some key; always the same for a number.
+/// Returns a key, the same for each number.
 pub fn key(n: u8) -> SecretKey {
     SecretKey::from_seed(&[n; 32])
 }
 
-/// The network's key.
+/// Returns the network's key.
 pub fn network() -> PeerId {
     key(1).peer_id()
 }
 
-/// A certificate chain of node `n`.
+/// Returns a certificate chain of node `n`.
 pub fn chain(n: u8) -> Chain {
     let grant = |name| Grant::new(name, (TODAY - 86_400, TODAY + 86_400));
     let node = key(n).peer_id();
     Chain::sign(&key(1), (&key(2), grant("")), (node, grant("node"))).unwrap()
 }
 
-/// Member `n` of the network; nodes 10 and 11 are made once.
+/// Returns member `n` of the network; nodes 10 and 11 are made once.
 pub fn identity(n: u8) -> Identity {
     static MADE: LazyLock<[Identity; 2]> =
         LazyLock::new(|| [10, 11].map(|n| Identity::new(Arc::new(key(n)), network(), chain(n))));
     MADE[usize::from(n - 10)].clone()
 }
 
-/// The links of member `n`, reachable at `address`; it offers the media lane or does not.
+/// Makes the links of member `n` at `address`, with or without the media lane.
 pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay<WebRtc> {
     let webrtc = WebRtcConfig {
         control: SPEAKS.control,
@@ -73,7 +73,7 @@ pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay
     Overlay::new(config, webrtc, now)
 }
 
-/// CRC32c, the checksum of SCTP (RFC 9260, appendix A).
+/// Returns CRC32c, the checksum of SCTP (RFC 9260, appendix A).
 pub fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| (crc >> 1) ^ (0x82F6_3B78 * (crc & 1));
     let all = bytes.iter();

@@ -1,4 +1,4 @@
-//! What a corpus begins with: things as the project itself writes them, so that they cannot become stale.
+//! Seeds of the corpora, written by the project's own code, so that they stay current.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -37,14 +37,14 @@ mod ogg_pages;
 
 use ogg_opus::OggWriter;
 
-/// Writes the seeds of a target into its corpus, where there is one.
+/// Writes the seeds of a target into its corpus, if that exists.
 pub fn write(target: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")
         .join(target);
     if folder.is_dir() {
         for (n, seed) in of(target).into_iter().enumerate() {
-            // without them it only takes longer
+            // without them fuzzing only takes longer
             let _ = std::fs::write(folder.join(format!("seed-{n:02}")), seed);
         }
     }
@@ -97,7 +97,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
     }
 }
 
-/// Pieces as [`crate::pieces`] finds them again, behind what a target begins with.
+/// Joins pieces for [`crate::pieces`], after the target's first bytes.
 fn input<const N: usize>(head: &[u8], pieces: [&[u8]; N]) -> Vec<u8> {
     let mut input = head.to_vec();
     for piece in pieces {
@@ -107,7 +107,7 @@ fn input<const N: usize>(head: &[u8], pieces: [&[u8]; N]) -> Vec<u8> {
     input
 }
 
-/// A record of another account; then the same, and a value that is none, as a server may send them.
+/// Returns records of another account; the same with an invalid value, as servers may send them.
 fn homeservers() -> Vec<Vec<u8>> {
     let name = Base58([7; 32]);
     let until = TODAY + 86_400;
@@ -123,7 +123,7 @@ fn homeservers() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Files with a name, and the text of a holding key.
+/// Returns files with a name, and the text of a holding key.
 fn group_texts() -> Vec<Vec<u8>> {
     let signer = key(3).peer_id();
     let name = "it's plans";
@@ -138,7 +138,7 @@ fn group_texts() -> Vec<Vec<u8>> {
     vec![files.concat(), holding, text.as_bytes().to_vec(), b"words".to_vec()]
 }
 
-/// Leaves that join, filter and leave, come again, and send what they may not.
+/// Returns leaves that join, filter, leave and return, and send forbidden messages.
 fn leaves() -> Vec<Vec<u8>> {
     let joins: Vec<u8> = (0..32_u8).flat_map(|n| [n % 2, n, n, n]).collect();
     let of = |what: u8, bytes: &[u8]| [&[what, 1], bytes].concat();
@@ -149,7 +149,7 @@ fn leaves() -> Vec<Vec<u8>> {
     ]
 }
 
-/// An Ogg file as `lcradio` records it, and a WAV file.
+/// Returns an Ogg file of `lcradio`, and a WAV file.
 fn radio_files() -> Vec<Vec<u8>> {
     let wav = [
         &b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0\x01\0\x02\0"[..],
@@ -170,7 +170,7 @@ fn radio_files() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Everything that lcroute-reach may say.
+/// Returns every line of lcroute-reach.
 fn reach_lines() -> Vec<Vec<u8>> {
     let (key, value) = (Base58([1; 32]), Value(vec![7; 300]));
     let dropped = std::collections::BTreeMap::from([("malformed".to_owned(), 3)]);
@@ -194,7 +194,7 @@ fn reach_lines() -> Vec<Vec<u8>> {
     lines.iter().map(|line| serde_json::to_vec(line).unwrap()).collect()
 }
 
-/// A hello and each answer, without their lengths (docs/protocol.md §11).
+/// Returns a hello and each answer, without their lengths (docs/protocol.md §11).
 fn streams() -> Vec<Vec<u8>> {
     let all: [&[u8]; 6] = [
         b"\x01\x01\x02\x04/x/2\x02/y",
@@ -207,7 +207,7 @@ fn streams() -> Vec<Vec<u8>> {
     all.map(<[u8]>::to_vec).into()
 }
 
-/// What a page asks for, and what programs ask the daemon.
+/// Returns requests of a page, and requests of programs to the daemon.
 fn web_bodies() -> Vec<Vec<u8>> {
     let all = [
         r#"{"code":"abc","ttl_s":3600,"uses":2,"page":"https://a.example/x/"}"#,
@@ -223,7 +223,7 @@ fn invitation_of(day: u64) -> Grant {
     Grant::new("", (day, day + 3_600))
 }
 
-/// Chains of member 10 that an issuer renews: by a token for any number of nodes, for two, for one.
+/// Returns chains of member 10 to renew: by a token for any number of nodes, for two, for one.
 fn renewals() -> Vec<Vec<u8>> {
     let chain = chain(10);
     let request = |uses| {
@@ -324,7 +324,7 @@ fn mld_packets() -> Vec<Vec<u8>> {
     all
 }
 
-/// An entry, as it is, as a record, in a packet; and one of each other kind of packet.
+/// Returns an entry: plain, as a record, in a packet; and each other kind of packet.
 fn entries() -> Vec<Vec<u8>> {
     let fields = [
         [7; 8].as_slice(),
@@ -348,7 +348,7 @@ fn entries() -> Vec<Vec<u8>> {
     packets.into_iter().chain(records).chain([entry]).collect()
 }
 
-/// A session with a title, a slide that is shown and a caption; a file of slides.
+/// Returns a session with a title, a shown slide and a caption; a file of slides.
 fn studio() -> Vec<Vec<u8>> {
     let title = IndexEntry::Session {
         title: "Bees".to_owned(),
@@ -384,7 +384,7 @@ fn studio() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A signed announcement and its description, what a beacon says behind its key, and texts.
+/// Returns a signed announcement, its description, a beacon's fields after the key, and texts.
 fn radio_announcements() -> Vec<Vec<u8>> {
     let key = StationKey::from_seed(&[1; 32]);
     let source = Ipv6Addr::LOCALHOST;
@@ -418,7 +418,7 @@ fn radio_announcements() -> Vec<Vec<u8>> {
     all.into_iter().chain(texts).collect()
 }
 
-/// Some packets in a row for each kind of listener, 20 ms apart; the second has CSRC, extension and padding.
+/// Returns packets for each kind of listener, 20 ms apart; the second has CSRC, extension, padding.
 fn radio_packets() -> Vec<Vec<u8>> {
     let packet = |n: u16| {
         let header = RtpHeader {
@@ -544,7 +544,7 @@ fn lan() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A packet whose checksum is to be completed, and three datagrams in one.
+/// Returns a packet with an incomplete checksum, and three datagrams in one.
 fn offload() -> Vec<Vec<u8>> {
     let header = |kind: u8, segment: u16| {
         let [s0, s1] = segment.to_ne_bytes();
@@ -557,7 +557,7 @@ fn offload() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A record with an address, signed or not; a message in two parts, and one that opens.
+/// Returns a record with an address, signed or not; a message in two parts, and one that opens.
 fn presence() -> Vec<Vec<u8>> {
     let record = [
         &[1][..],
@@ -678,10 +678,10 @@ fn signals() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Requests of a relay's user as the target takes them: what, who, how long after the last; attributes.
+/// Returns requests of a relay's user: kind, user, time since the last one; attributes.
 fn relay() -> Vec<Vec<u8>> {
     let udp = [3, 4, 17, 0, 0, 0];
-    // 8.8.8.1 port 7, as it is written with the cookie
+    // 8.8.8.1 port 7, encoded with the cookie
     let peer = [0, 8, 0, 1, 0x21, 0x15, 0x29, 0x1a, 0xac, 0x43];
     let allocate = [&[1, 0, 0][..], &udp].concat();
     let permit = [&[13, 0, 1][..], &peer].concat();

@@ -1,4 +1,4 @@
-//! `copyright` in Debian's machine-readable form: ours, and every crate that is linked into a program.
+//! `copyright` in Debian's machine-readable form: our work, and all crates of a program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use spdx::{Expression, LicenseId, Licensee, ParseMode};
 use crate::crates::Crate;
 use crate::programs::Vendored;
 
-/// Which licence is taken where there is a choice: the first of these that will do.
+/// Licences in the order of preference, for works with a choice.
 const TAKEN: &[&str] = &[
     "MIT",
     "Apache-2.0",
@@ -21,10 +21,10 @@ const TAKEN: &[&str] = &[
     "Zlib",
     "Unicode-3.0",
 ];
-/// In /usr/share/common-licenses of every Debian.
+/// Licences in /usr/share/common-licenses of every Debian.
 const COMMON: &[&str] = &["Apache-2.0"];
 
-/// Of a package without crates of others.
+/// Returns the file for a package without foreign crates.
 pub fn ours() -> String {
     let mut text = String::from(HEAD);
     let ours: BTreeSet<&str> = ["MIT", "Apache-2.0"].into();
@@ -32,7 +32,7 @@ pub fn ours() -> String {
     text
 }
 
-/// Of a program.
+/// Returns the file for a program.
 pub fn with_crates(linked: &[(&str, &Crate)], vendored: &[Vendored]) -> anyhow::Result<String> {
     let mut text = String::from(HEAD);
     let mut used: BTreeSet<&str> = ["MIT", "Apache-2.0"].into();
@@ -48,7 +48,7 @@ pub fn with_crates(linked: &[(&str, &Crate)], vendored: &[Vendored]) -> anyhow::
         used.extend(names);
     }
     for (_, other) in linked {
-        // our own have no checksum of a download
+        // our own crates have no checksum
         if other.checksum.is_none() {
             continue;
         }
@@ -93,7 +93,7 @@ Copyright: 2026 the librecast contributors
 License: MIT or Apache-2.0
 ";
 
-/// The licences of an expression that hold for us.
+/// Returns the licences of an expression that we choose.
 fn licences(expression: &str) -> anyhow::Result<Vec<LicenseId>> {
     let expression = Expression::parse_mode(expression, ParseMode::LAX)?;
     let taken: Result<Vec<Licensee>, _> = TAKEN.iter().map(|name| Licensee::parse(name)).collect();
@@ -106,7 +106,7 @@ fn licences(expression: &str) -> anyhow::Result<Vec<LicenseId>> {
     Ok(names.into_values().collect())
 }
 
-/// Lines of a crate's own files that say whose it is.
+/// Returns the copyright lines in a crate's own files.
 fn holders(of: &Crate) -> anyhow::Result<Vec<String>> {
     let texts = own_files(of, &["LICENSE", "LICENCE", "COPYING", "COPYRIGHT"])?;
     let mut found: BTreeSet<String> = texts.iter().flat_map(|text| claims(text)).collect();
@@ -119,7 +119,7 @@ fn holders(of: &Crate) -> anyhow::Result<Vec<String>> {
     Ok(found.into_iter().collect())
 }
 
-/// Whose a text says that something is.
+/// Returns the copyright holders in a text.
 fn claims(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text.lines().map(str::trim) {
@@ -133,7 +133,7 @@ fn claims(text: &str) -> BTreeSet<String> {
             .replace("(c)", "")
             .replace("(C)", "");
         let claim = claim.trim_start_matches(['©', ' ']).trim();
-        // the forms to be filled in, and sentences about copyright, claim nothing
+        // forms to be filled in, and sentences about copyright, are no claims
         let claims = claim.starts_with(|c: char| c.is_ascii_digit())
             || claim.starts_with("The ")
             || line.contains("(c)") && !claim.contains(['<', '[', '{']);
@@ -144,7 +144,7 @@ fn claims(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// What the Apache licence has passed on.
+/// Returns the notices that the Apache licence requires to pass on.
 fn notice(of: &Crate) -> anyhow::Result<Option<String>> {
     let notices = own_files(of, &["NOTICE"])?;
     if notices.is_empty() {
@@ -170,7 +170,7 @@ fn own_files(of: &Crate, beginnings: &[&str]) -> anyhow::Result<Vec<String>> {
             files.push(path);
         }
     }
-    // a folder has no order of its own
+    // folders are unordered
     files.sort();
     let texts = files.iter().map(|file| {
         let bytes = fs::read(file)?;
@@ -179,7 +179,7 @@ fn own_files(of: &Crate, beginnings: &[&str]) -> anyhow::Result<Vec<String>> {
     texts.collect()
 }
 
-/// One paragraph for each licence.
+/// Writes one paragraph for each licence.
 fn texts(used: &BTreeSet<&str>, text: &mut String) {
     for name in used {
         text.push_str("\nLicense: ");
@@ -197,7 +197,7 @@ fn texts(used: &BTreeSet<&str>, text: &mut String) {
             continue;
         }
         let full = spdx::license_id(name).map_or("", |id| id.text());
-        // the form to be filled in: whose it is, each paragraph above says
+        // without the form to be filled in: the paragraphs above have the holders
         for line in full.trim().lines().filter(|l| !l.contains("<year>")) {
             text.push_str(&folded(line));
             text.push('\n');
@@ -205,7 +205,7 @@ fn texts(used: &BTreeSet<&str>, text: &mut String) {
     }
 }
 
-/// A line of a field that goes on: indented, and never empty.
+/// Makes a continuation line of a field: indented, and never empty.
 fn folded(line: &str) -> String {
     match line.trim_end() {
         "" => " .".to_owned(),

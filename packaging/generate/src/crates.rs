@@ -1,4 +1,4 @@
-//! The crates that a program is built from, as cargo tells them.
+//! The crates that a program is built from, by cargo.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ pub struct Crate {
     pub version: String,
     /// Its licence, an SPDX expression.
     pub licence: String,
-    /// Who wrote it, by its manifest.
+    /// Its authors, by its manifest.
     pub authors: Vec<String>,
-    /// What it is.
+    /// Its description.
     pub description: String,
-    /// Where it was unpacked.
+    /// The folder of its sources.
     pub folder: PathBuf,
-    /// SHA-256 of what was downloaded; none for our own.
+    /// SHA-256 of the download; none for our own.
     pub checksum: Option<String>,
 }
 
@@ -30,12 +30,12 @@ pub struct Crate {
 #[derive(Debug)]
 pub struct Crates {
     by_id: BTreeMap<String, Crate>,
-    /// What is linked into what.
+    /// The linked crates of each crate.
     dependencies: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Crates {
-    /// Asks cargo, for the target in `CARGO_BUILD_TARGET` or this machine's kind.
+    /// Runs cargo, for the target in `CARGO_BUILD_TARGET` or this machine's kind.
     pub fn read() -> anyhow::Result<Self> {
         let target = std::env::var("CARGO_BUILD_TARGET")
             .unwrap_or_else(|_| format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
@@ -57,7 +57,7 @@ impl Crates {
             let (name, version) = (text(&package["name"]), text(&package["version"]));
             let folder = PathBuf::from(text(&package["manifest_path"]));
             let this = Crate {
-                // before there were expressions, a slash meant a choice
+                // old manifests have a slash for a choice
                 licence: text(&package["license"]).replace('/', " OR "),
                 authors: array(&package["authors"]).iter().map(text).collect(),
                 description: text(&package["description"]),
@@ -71,7 +71,7 @@ impl Crates {
         let mut dependencies = BTreeMap::new();
         for node in array(&metadata["resolve"]["nodes"]) {
             let linked = array(&node["deps"]).iter().filter(|dependency| {
-                // neither what tests need nor what only runs while building
+                // neither for tests nor for the build only
                 let kinds = array(&dependency["dep_kinds"]);
                 kinds.iter().any(|kind| kind["kind"].is_null())
             });
@@ -84,7 +84,7 @@ impl Crates {
         })
     }
 
-    /// All that is linked into a program, the program's own crate included, by name and version.
+    /// Returns all crates linked into a program, its own included, by name and version.
     pub fn linked_into(&self, program: &str) -> anyhow::Result<Vec<(&str, &Crate)>> {
         let root = self
             .by_id
@@ -106,19 +106,19 @@ impl Crates {
         Ok(linked)
     }
 
-    /// What is linked into a crate directly.
+    /// Returns the crates linked into a crate directly.
     pub fn linked(&self, id: &str) -> impl Iterator<Item = &str> {
         let linked = self.dependencies.get(id);
         linked.into_iter().flatten().map(String::as_str)
     }
 
-    /// The crate of an id.
+    /// Returns the crate of an id.
     pub fn get(&self, id: &str) -> Option<&Crate> {
         self.by_id.get(id)
     }
 }
 
-/// From the lock file: by name and version.
+/// Returns the checksums of the lock file by name and version.
 fn checksums(metadata: &Value) -> anyhow::Result<BTreeMap<(String, String), String>> {
     let lock = PathBuf::from(text(&metadata["workspace_root"])).join("Cargo.lock");
     let lock: toml::Table = std::fs::read_to_string(&lock)?.parse()?;

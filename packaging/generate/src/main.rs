@@ -1,7 +1,7 @@
-//! Makes what the packages contain beside the programs, from the programs themselves: `packaging-generate FOLDER`
+//! Makes the further content of packages from the programs themselves: `packaging-generate FOLDER`
 //! writes `FOLDER/PROGRAM/` with man pages, completions, `copyright` and `PROGRAM.cdx.json`.
 //!
-//! The same sources give the same bytes; the one time in it is `SOURCE_DATE_EPOCH`.
+//! The output is reproducible; its only time is `SOURCE_DATE_EPOCH`.
 
 mod copyright;
 mod crates;
@@ -24,13 +24,13 @@ fn main() -> anyhow::Result<()> {
     let crates = Crates::read()?;
     for program in PROGRAMS {
         let folder = folder.join(program.name);
-        // pages of verbs that are no more
+        // pages of removed subcommands
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         generate(program, &crates, &folder).with_context(|| program.name)?;
     }
-    // a unit alone: all that runs is in the package of its program
+    // only a unit: its program is in another package
     fs::create_dir_all(folder.join("lcroute-signal"))?;
     fs::write(folder.join("lcroute-signal/copyright"), copyright::ours())?;
     Ok(())
@@ -42,7 +42,7 @@ fn generate(program: &Program, crates: &Crates, folder: &Path) -> anyhow::Result
     for (file, page) in man::pages(program)? {
         fs::write(pages.join(file), page)?;
     }
-    // completions are of what users call
+    // completions only for commands that users call
     let shells = match program.called == program.name {
         true => &[Shell::Bash, Shell::Zsh, Shell::Fish][..],
         false => &[],
@@ -50,7 +50,7 @@ fn generate(program: &Program, crates: &Crates, folder: &Path) -> anyhow::Result
     for &shell in shells {
         let folder = folder.join(shell.to_string());
         fs::create_dir_all(&folder)?;
-        // bash-completion loads the file that is named like the program
+        // bash-completion loads the file with the program's name
         let name = match shell {
             Shell::Bash => program.name.to_owned(),
             Shell::Zsh => format!("_{}", program.name),
@@ -71,7 +71,7 @@ fn generate(program: &Program, crates: &Crates, folder: &Path) -> anyhow::Result
     Ok(())
 }
 
-/// Verbs that programs start themselves are nobody else's concern.
+/// Returns the command without subcommands that only programs start.
 fn shown(program: &Program) -> clap::Command {
     let command = (program.command)();
     let shown: Vec<clap::Command> = command
@@ -87,7 +87,7 @@ fn shown(program: &Program) -> clap::Command {
     if hidden.is_empty() {
         return command;
     }
-    // clap has no way to take a verb out: the same command is put together anew, with those that are shown
+    // clap cannot remove a subcommand: the command is rebuilt with the shown ones
     let mut anew = clap::Command::new(program.called).args(command.get_arguments());
     if let Some(about) = command.get_about() {
         anew = anew.about(about.clone());

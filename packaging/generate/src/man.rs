@@ -1,4 +1,4 @@
-//! Man pages: one of the program, one of each verb.
+//! Man pages: one of the program, one of each subcommand.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use clap_mangen::Man;
 
 use crate::programs::Program;
 
-/// File names and pages: of verbs, and of what users call.
+/// Returns file names and pages: of subcommands, and of commands that users call.
 pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut command = crate::shown(program).disable_help_subcommand(true);
     command.build();
@@ -16,7 +16,7 @@ pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     for verb in verbs.filter(|verb| program.has_page_of(verb.get_name())) {
         let name = format!("{}-{}", program.called, verb.get_name());
         let mut page = Vec::new();
-        // the names of what `build` has filled in already are for messages, not for pages
+        // the names that `build` has filled in are for messages, not for pages
         let verb = verb.display_name(name.clone());
         head(&verb, &name, &mut page)?;
         examples(&verb, &mut page)?;
@@ -51,7 +51,7 @@ fn head(command: &Command, name: &str, page: &mut Vec<u8>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// How a command is written, with the values of its options.
+/// Writes the synopsis of a command, with the values of its options.
 fn synopsis(command: &Command, name: &str, page: &mut Vec<u8>) -> anyhow::Result<()> {
     // `lcagent-exec` is the page, `lcagent exec` the command
     let name = name.replacen('-', " ", 1);
@@ -95,7 +95,7 @@ fn spelled(argument: &Arg) -> String {
     }
 }
 
-/// What a page says of all that lies around a command, the same for each verb: who reads one reads no other.
+/// Writes the sections that are the same for each subcommand: each page is read alone.
 fn surroundings(program: &Program, command: &Command, page: &mut Vec<u8>) -> anyhow::Result<()> {
     table("FILES", program.files, page)?;
     table("ENVIRONMENT", &environment(program, command), page)?;
@@ -120,7 +120,7 @@ fn verbs_of(command: &Command, program: &Program, page: &mut Vec<u8>) -> anyhow:
     table("COMMANDS", &rows, page)
 }
 
-/// What `--help` says at its end, line by line.
+/// Writes the end of `--help`, line by line.
 fn examples(command: &Command, page: &mut Vec<u8>) -> anyhow::Result<()> {
     let Some(help) = command.get_after_help() else {
         return Ok(());
@@ -138,9 +138,9 @@ fn examples(command: &Command, page: &mut Vec<u8>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The variables of options, and the others.
+/// Returns the variables of options, and further ones.
 fn environment<'a>(program: &'a Program, command: &'a Command) -> Vec<(&'a str, &'a str)> {
-    // in the order of their names: each once, whichever verbs have it
+    // ordered by name, each once
     let mut found = std::collections::BTreeMap::new();
     for command in std::iter::once(command).chain(command.get_subcommands()) {
         for argument in command.get_arguments() {
@@ -160,7 +160,7 @@ fn environment<'a>(program: &'a Program, command: &'a Command) -> Vec<(&'a str, 
     rows
 }
 
-/// A page is made and the process ends: what it is made of may stay.
+/// Returns a text that is never freed: the process ends after its pages.
 fn leaked_option(long: &str) -> &'static str {
     format!("as --{long}, which wins over it").leak()
 }
@@ -178,7 +178,7 @@ fn section(title: &str, text: &str, page: &mut Vec<u8>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line of text, none of which means anything to roff.
+/// Escapes all of a line for roff.
 fn escaped(line: &str) -> String {
     let line = line
         .replace('\\', "\\e")

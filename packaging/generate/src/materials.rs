@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::crates::{Crate, Crates};
 use crate::programs::Vendored;
 
-/// What a program is linked from, with checksums and who needs whom, and what else of others is in its package.
+/// Returns a program's components with checksums and dependencies, and foreign works.
 pub fn bill(
     program: &str,
     crates: &Crates,
@@ -53,7 +53,7 @@ pub fn bill(
     Ok(format!("{bill:#}\n"))
 }
 
-/// The package URL, which is unique in a bill.
+/// Returns the package URL, which is unique in a bill.
 fn reference(of: &Crate) -> String {
     format!("pkg:cargo/{}@{}", of.name, of.version)
 }
@@ -74,7 +74,7 @@ fn component(of: &Crate, kind: &str) -> Value {
     component
 }
 
-/// Of npm: the first line of its file is `/*! NAME VERSION and what it is`.
+/// Describes a work of npm: the first line of its file is `/*! NAME VERSION` and a description.
 fn work(of: &Vendored) -> anyhow::Result<Value> {
     let head = of.text.lines().next().and_then(|l| l.strip_prefix("/*! "));
     let mut words = head.unwrap_or_default().splitn(3, ' ');

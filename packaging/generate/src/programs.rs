@@ -1,37 +1,37 @@
-//! What the contract says of each program and its command line cannot tell.
+//! The part of each program's contract that its command line does not contain.
 
 /// A program that is packaged.
 pub struct Program {
     /// Its name, and the package's.
     pub name: &'static str,
-    /// What its verbs are written behind.
+    /// The command before its subcommands.
     pub called: &'static str,
     /// Its command line.
     pub command: fn() -> clap::Command,
     /// Files that it reads or makes.
     pub files: &'static [(&'static str, &'static str)],
-    /// How it ends.
+    /// Its exit codes.
     pub exit_status: &'static [(&'static str, &'static str)],
     /// Variables that its options do not name.
     pub environment: &'static [(&'static str, &'static str)],
     /// Pages to read next.
     pub see_also: &'static [&'static str],
-    /// Works of others in its package that are no crates.
+    /// Foreign works in its package that are no crates.
     pub vendored: &'static [Vendored],
 }
 
-/// A work of others that is in this source tree: the head of its file has name, version and whose it is.
+/// A foreign work in this source tree: the head of its file has name, version and owner.
 pub struct Vendored {
     /// Its file.
     pub file: &'static str,
-    /// What the file has.
+    /// The content of the file.
     pub text: &'static str,
     /// Its licence, an SPDX expression.
     pub licence: &'static str,
 }
 
 impl Program {
-    /// Whether its package has the page of a verb.
+    /// Returns whether its package has the page of a subcommand.
     pub fn has_page_of(&self, verb: &str) -> bool {
         let of_others = lcroute_lab::VERBS.iter().chain(&lcroute_web::VERBS);
         let of_others = of_others.chain(&lcroute_streams::VERBS);
@@ -39,7 +39,7 @@ impl Program {
     }
 }
 
-/// How they end; the numbers are the same, whatever else a program says of them.
+/// The exit codes, the same for each program.
 const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "done"),
     ("1", "failed"),
@@ -63,7 +63,7 @@ const COMMON: &[(&str, &str)] = &[
     ("NO_COLOR", "set: no colours, no bars of progress"),
 ];
 
-/// All of them.
+/// All programs.
 pub const PROGRAMS: &[Program] = &[
     Program {
         name: "lcroute",

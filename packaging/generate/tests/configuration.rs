@@ -1,4 +1,4 @@
-//! The configuration files that packages install: every key is in them, and nothing else.
+//! The configuration files that packages install: every key is in them, and no other.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-/// What a program says of a configuration.
+/// A program's parser of its configuration.
 type Parser = fn(&str) -> Result<(), String>;
 
 fn lcroute(text: &str) -> Result<(), String> {
@@ -39,7 +39,7 @@ fn text(file: &str) -> String {
     std::fs::read_to_string(folder.join(file)).unwrap()
 }
 
-/// `#key = value` and `#[table]` are commented out; `# words` are words.
+/// Uncomments `#key = value` and `#[table]`; `# words` are words.
 fn uncommented(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix('#') {
         Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
@@ -48,7 +48,7 @@ fn uncommented(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The table at a path; of a list, its first.
+/// Returns the table at a path; of a list, its first.
 fn at<'a>(root: &'a mut Table, path: &[String]) -> &'a mut Table {
     path.iter().fold(root, |table, key| match &mut table[key] {
         Value::Table(below) => below,
@@ -57,7 +57,7 @@ fn at<'a>(root: &'a mut Table, path: &[String]) -> &'a mut Table {
     })
 }
 
-/// All tables of a file, as paths.
+/// Returns all tables of a file, as paths.
 fn tables(table: &Table, path: &[String], found: &mut Vec<Vec<String>>) {
     found.push(path.to_vec());
     for (key, value) in table {
@@ -72,7 +72,7 @@ fn tables(table: &Table, path: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The keys that a parser knows in a table: it names them when it meets another. None where any key will do.
+/// Returns the keys of a table, from the error for an unknown one. None if any is valid.
 fn known(parse: Parser, root: &Table, path: &[String]) -> Option<BTreeSet<String>> {
     let mut asked = root.clone();
     at(&mut asked, path).insert("no_such_key".into(), Value::String("x".into()));
@@ -117,7 +117,7 @@ fn uncommented_they_are_valid_and_have_every_key() {
 
 #[test]
 fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
-    // all but those of which the file says what holds when they are not set
+    // all but keys with a described default
     let examples = [
         "name",
         "state_dir",
@@ -167,7 +167,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
                 *table = line.to_owned();
             }
             let key = line.split(" =").next().unwrap_or_default();
-            // lc0's own name has a default, and so has the address of the pages; of IPv4 the profile says
+            // lc0's own name has a default, as the pages' address; for IPv4 the profile decides
             let has_default = match table.as_str() {
                 "[tun]" => key != "ipv4",
                 "[web]" => key == "listen",
@@ -182,8 +182,8 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         })
         .collect();
     let set = lcroute::config::Config::parse("f", &lines.join("\n")).unwrap();
-    // a LAN is one only if its interface is named, a private prefix if it says which
-    // and a protocol is served if it has a name and a server
+    // a LAN exists only if its interface is named, a private prefix if it has one; a protocol is
+    // served if it has a name and a server
     let named = "[[lan]]\ninterface = \"eth0\"\n[[private]]\nprefix = \"ff1e:7::/32\"\n\
                  [[serve]]\nprotocol = \"/ssh/1\"\nto = \"127.0.0.1:22\"\n";
     let expected = lcroute::config::Config::parse("f", named);

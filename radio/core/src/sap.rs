@@ -1,8 +1,8 @@
 //! Announcements by SAP (RFC 2974): session descriptions to ff0e::2:7ffe, UDP port 9875.
 //!
 //! ```text
-//! | V=1 3 | A: source of IPv6 | R | T: deletion | E: encrypted | C: compressed | words 8 | hash 16 |
-//! | source 32 or 128 | authentication (words x 32) | "application/sdp" 0 | description |
+//! | V=1 3 | A: source of IPv6 | R | T: deletion | E: encrypted | C: compressed | words 8 | hash 16
+//! | source 32 or 128 | authentication, words x 32 | "application/sdp" 0 | description |
 //! ```
 
 use librecast::time::Duration;
