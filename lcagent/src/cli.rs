@@ -346,7 +346,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|e| e.to_string())?;
-    // jobs are told in milliseconds of 32 bits
+    // requests have milliseconds in 32 bits
     if time.is_zero() || time > Duration::from_secs(40 * 24 * 3600) {
         return Err("between 1ms and 40d".into());
     }
@@ -355,7 +355,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let time = parse_timeout(text)?;
-    // each round is a signed command that agents remember
+    // each round is a signed command, which agents store
     if time < Duration::from_secs(1) {
         return Err("1s at least".into());
     }
@@ -586,7 +586,7 @@ mod tests {
             "-l",
         ];
         assert!(Cli::try_parse_from(good).is_ok());
-        // with or without `--`, and whatever the program's own options are called
+        // with or without `--`, and for any options of the program
         for command in [
             &["uptime"][..],
             &["--", "uptime"],

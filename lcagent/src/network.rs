@@ -45,7 +45,7 @@ impl Network {
         self.send.values().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Joins on new interfaces and forgets gone ones, once each [`INTERFACES_INTERVAL`].
+    /// Joins on new interfaces and forgets gone ones, at most once a second.
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;
         if self.looked_at.is_some_and(lately) {

@@ -7,9 +7,8 @@
 //!
 //! There is room for [`MAX_LISTED`] keys that the policy lists, and apart from them for
 //! [`MAX_CERTIFIED`] certified ones, [`MAX_OF_CERTIFIER`] of one certifier. A full table evicts the
-//! key with the first-ended newest command, if that was [`MAX_AHEAD_S`] ago. From then on no
-//! command that ends by that time is accepted, under any key: a clock that is set back permits no
-//! replay.
+//! key with the earliest end of its newest command, if that is [`MAX_AHEAD_S`] ago. From then on no
+//! command that ends by that time is accepted under any key, even if the clock is set back.
 //!
 //! The agent writes [`ReplayWindow::encode`] to its state directory before it runs accepted
 //! commands, and restores it. An operator's sequences rise: microseconds of Unix time, or the last
@@ -201,7 +200,7 @@ impl ReplayWindow {
         oldest.map(Some).ok_or(ReplayError::TooManyKeys)
     }
 
-    /// Returns the key of a kind with the first-ended newest command, if that is long past.
+    /// Returns the key of a kind with the earliest end of its newest command, if that is long ago.
     fn outlived(&self, now: u64, kind: impl Fn(&Operator) -> bool) -> Option<(PeerId, u64)> {
         let all = self.operators.iter().filter(|(_, o)| kind(o));
         let ends = all.map(|(key, o)| (*key, o.ends));

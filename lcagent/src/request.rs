@@ -64,17 +64,17 @@ pub struct Request {
 /// The action of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// Run a program.
+    /// Runs a program.
     Run(Run),
-    /// Send name, labels and version of the node.
+    /// Sends name, labels and version of the node.
     Facts,
-    /// End a job of the same operator.
+    /// Ends a job of the same operator.
     Cancel(JobId),
-    /// Resend the answer to a job of the same operator.
+    /// Resends the answer to a job of the same operator.
     Result(JobId),
-    /// List the jobs of the same operator.
+    /// Lists the jobs of the same operator.
     Jobs,
-    /// Revoke a key.
+    /// Revokes a key.
     Revoke(PeerId),
 }
 

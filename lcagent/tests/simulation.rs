@@ -52,7 +52,7 @@ impl Store for Streams {
 
 struct Host {
     agent: Agent,
-    /// The host that its jobs write the output of: itself, even as a copy.
+    /// The number from which its jobs' output follows: its own, even as a copy of another host.
     content_of: usize,
     ended: BTreeSet<JobId>,
     /// Reported agents with its key.

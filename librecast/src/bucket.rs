@@ -95,7 +95,7 @@ impl Bucket {
         self.0 = self.0.max(now) + rate.time_of(tokens);
     }
 
-    /// Returns `tokens` to the bucket.
+    /// Gives `tokens` back to the bucket.
     pub fn refund(&mut self, rate: Rate, tokens: u64) {
         self.0 = self.0.checked_sub(rate.time_of(tokens)).unwrap_or(self.0);
     }

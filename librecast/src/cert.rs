@@ -10,7 +10,7 @@
 //!
 //! Any issuer can renew a node ([`Chain::renew`]). The new certificate hangs directly under the
 //! issuer, lasts as long as the invitation allows ([`Grant::renew_for`]), and lists the keys above
-//! the old one: expelling one expels renewed nodes too. Token holders sign node certificates as
+//! the old one: revoking one expels renewed nodes too. Token holders sign node certificates as
 //! well; so earlier keys and length of renewals count only under an issuer's signature.
 //!
 //! An invitation may limit its number of nodes ([`Grant::uses`]). One chain does not show an

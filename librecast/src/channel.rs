@@ -97,7 +97,7 @@ pub fn report_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 report", &[]))
 }
 
-/// Returns the group that observers announce. Without packets, it makes none a rendezvous point.
+/// Returns the group that observers announce. It has no packets: no observer becomes their RP.
 #[must_use]
 pub fn look_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 look", &[]))

@@ -9,10 +9,9 @@
 //! | length 16, revocation that it was made for | ed25519 signature 512 over all of the above
 //! ```
 //!
-//! The hash is that of the newest epoch that the signer knew (zeros: none). So the maker of an
-//! epoch in one part of a split network sees that the other part did not know it. The revocation
-//! inside keeps members from passing the secret to the expelled node. The higher number is newer;
-//! of one number, the higher hash.
+//! The hash is that of the newest epoch that the signer knew (zeros: none), which reveals a split.
+//! The revocation inside keeps members from passing the secret to the expelled node. The higher
+//! number is newer; of one number, the higher hash.
 
 pub(crate) mod secret;
 

@@ -1,8 +1,7 @@
 //! The library for programs on a Librecast network: groups, streams, identities, sockets, coding.
 //!
 //! `lcroute up` gives a host the interface `lc0`. A group needs only an ordinary socket, a stream
-//! to a program elsewhere one call. This program announces itself to a group, and queries the
-//! senders:
+//! needs one call. This program announces itself to a group, and queries the other senders:
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "net", feature = "stream"))]

@@ -21,7 +21,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-/// Most items of a plan. A node has four: its own of two days, and two for nodes unknown to it.
+/// Most items of a plan. A node has four: its own of two days, and two for an issuer's mailbox.
 pub const MAX_ITEMS: usize = 8;
 /// Most keys of each kind in a plan. Chosen: twice the number that the router looks up.
 pub const MAX_KEYS: usize = 32;

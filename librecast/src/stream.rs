@@ -1,7 +1,7 @@
 //! Streams and datagrams to a program on another node, by name or PeerId, encrypted end to end.
 //!
-//! The stream daemon (a service, or started by `lcroute serve` and `lcroute connect`) answers on a
-//! Unix socket, in the protocol of docs/protocol.md, "Streams".
+//! The stream daemon (`lcroute streams`: a service, or started on demand) answers on a Unix socket,
+//! in the protocol of docs/protocol.md, "Streams".
 //!
 //! ```no_run
 //! use std::io::{Read, Write};

@@ -69,8 +69,7 @@ mod page {
     pub struct Instant(Duration);
 
     impl Instant {
-        /// Converts `performance.now()`, milliseconds since the page began. Invalid values count as
-        /// 0.
+        /// Converts milliseconds since the page began (`performance.now()`). Invalid ones become 0.
         #[must_use]
         pub fn from_millis(millis: f64) -> Self {
             Self(BEFORE + Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or_default())

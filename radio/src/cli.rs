@@ -249,7 +249,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             output: match (record, output) {
                 (Some(path), _) => listen::Output::Recording(path),
                 (None, Some(Pipe::Standard)) => listen::Output::Pipe,
-                // behind --station-file it stands where a station would
+                // after --station-file it takes the place of a station
                 (None, None) if station_file.is_some() && station.as_deref() == Some("-") => {
                     listen::Output::Pipe
                 }

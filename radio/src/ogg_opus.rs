@@ -119,7 +119,7 @@ pub struct OggReader<R> {
 }
 
 impl<R: Read> OggReader<R> {
-    /// Opens a file, which begins with the Opus header; if that is damaged, with comments.
+    /// Opens a file by its first packet, the Opus header; if that is damaged, by its comments.
     pub fn open(file: R) -> io::Result<Self> {
         let mut reader = Self {
             pages: Pages::new(file),

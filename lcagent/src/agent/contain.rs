@@ -29,8 +29,8 @@ const MAX_ENVIRONMENT: u64 = 4 << 20;
 /// Time between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
-/// Lets this thread work on files as another user. Links in a folder then give its owner no access
-/// that he does not already have.
+/// The identity under which this thread works on files. With that of a folder's owner, links in the
+/// folder give him no further access.
 #[derive(Debug)]
 pub struct FilesAs(Option<(Uid, Gid)>);
 
@@ -89,8 +89,8 @@ pub struct Traces {
     pub group: Option<PathBuf>,
     /// Their first process, which led a process group.
     pub leader: Option<Leader>,
-    /// All children of this process that are supervisors; it is the parent of their orphans. None
-    /// if it may have other children.
+    /// Process ids of the supervisors, if this process has only them and their orphans as children;
+    /// else none.
     pub supervisors: Option<Vec<i32>>,
 }
 

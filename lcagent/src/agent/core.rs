@@ -43,7 +43,7 @@ pub const MAX_RUNNING: usize = 128;
 const MAX_RUNNING_OF_ONE: usize = 64;
 /// Answers that are kept, delivered or not.
 pub const MAX_ANSWERS: usize = 512;
-/// Payloads of which parts are missing.
+/// Payloads that wait for parts at the same time.
 const MAX_COLLECTING: usize = 16;
 /// Payloads of one listed key among them.
 const MAX_COLLECTING_OF_ONE: usize = 4;
@@ -116,17 +116,17 @@ pub enum Output {
         /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
         datagram: Vec<u8>,
     },
-    /// Write the replay window to disk. Precedes all outputs that follow from a command.
+    /// Writes the replay window to disk. Precedes all outputs that follow from a command.
     Remember,
-    /// Write the revocations to disk.
+    /// Writes the revocations to disk.
     RememberRevoked,
-    /// Start a job; report by [`Agent::handle_stream`] or [`Agent::handle_refused`].
+    /// Starts a job; reported by [`Agent::handle_stream`] or [`Agent::handle_refused`].
     Start(Box<Start>),
-    /// End the job; its stream ends with a record of the cause.
+    /// Ends the job; its stream ends with a record of the cause.
     Cancel(JobId),
-    /// Pass the node's facts to [`Agent::handle_answer`].
+    /// Passes the node's facts to [`Agent::handle_answer`].
     Facts(JobId),
-    /// Pass the operator's jobs to [`Agent::handle_answer`].
+    /// Passes the operator's jobs to [`Agent::handle_answer`].
     Jobs {
         /// The operator that requests the list.
         operator: PeerId,
@@ -225,7 +225,7 @@ pub struct Agent {
     collecting: BTreeMap<JobId, Collecting>,
     open: BTreeMap<JobId, Open>,
     outputs: VecDeque<Output>,
-    /// Such an output is queued: later outputs find the state on disk.
+    /// Whether such a write is queued: outputs after it find the state on disk.
     remembering: bool,
     remembering_revoked: bool,
     hellos: usize,
@@ -520,7 +520,7 @@ impl Agent {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_output`](Self::poll_output) is due.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) or `poll_output` is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let jobs = self

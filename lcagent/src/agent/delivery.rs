@@ -135,8 +135,7 @@ impl Delivery {
         self.deliver()
     }
 
-    /// Takes an acknowledgement that names this node; returns whether the stream newly became
-    /// whole.
+    /// Takes an acknowledgement that names this node; returns whether it is the first of the whole.
     pub fn progress(
         &mut self,
         progress: &Progress,

@@ -6,7 +6,7 @@
 //! | `request` | the request (module `request`) |
 //! | `stream` | the answer so far: records |
 //! | `lock` | locked by the supervisor while it lives; its process id |
-//! | `traces` | data that finds its processes without the supervisor (JSON) |
+//! | `traces` | data for finding its processes without the supervisor (JSON) |
 //! | `cancel` | exists if the job shall end |
 //! | `ended` | exists once the stream is whole: its last record |
 //! | `delivered` | exists once the operator has the stream |
@@ -319,7 +319,7 @@ impl JobDir {
         Record::decode(&bytes).ok()??.1
     }
 
-    /// Notes, for the supervisor, data that finds the job's processes without it.
+    /// Notes, for the supervisor, data for finding the job's processes without it.
     pub fn note_traces(&self, leader: Option<Leader>, group: Option<PathBuf>) -> io::Result<()> {
         let traces = NotedTraces { leader, group };
         self.write("traces", &serde_json::to_vec(&traces)?)

@@ -45,7 +45,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns whether `name`, a name or key, means it on this channel.
+    /// Returns whether `name` is this node's name or key on this channel.
     fn is_called(&self, channel: &str, name: &str) -> bool {
         self.channel == channel && (self.name == name || self.key.to_string() == name)
     }

@@ -1,7 +1,7 @@
 //! Lines of several nodes on one output: each stays whole, with its node's name before it.
 //!
-//! A line is kept until it is whole. One longer than [`MAX_KEPT`] is written at once; other nodes'
-//! lines wait. When more than [`MAX_WAITING`] waits, the long line is broken and reported.
+//! A line is kept until it is whole. One longer than [`MAX_KEPT`] is written as it comes; other
+//! nodes' lines wait. When more than [`MAX_WAITING`] waits, the long line is broken and reported.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -5,7 +5,7 @@ use super::known::Entry;
 /// The sizes of the steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rolling {
-    /// Limit of nodes.
+    /// Most nodes of all steps.
     pub limit: Option<usize>,
     /// Nodes of each step.
     pub batch: Option<usize>,

@@ -127,9 +127,8 @@ pub struct Apart {
     pub kept: Option<RawFd>,
 }
 
-/// Makes the process of `command` run as `account`, in a session without terminal. It inherits no
-/// other descriptor, no keyring, capability, signal setting or core dump. The caller sets its
-/// environment.
+/// Makes the process of `command` run as `account`, in its own session without terminal. It keeps
+/// no descriptor, keyring, capability, signal setting or core dump. The caller sets `env`.
 pub fn set_apart(command: &mut Command, account: &Account, apart: Apart) {
     let Account {
         uid, gid, is_other, ..

@@ -80,7 +80,7 @@ pub fn run<C: clap::Parser>(
 #[must_use]
 pub fn show_usage(usage: &clap::Error) -> ExitCode {
     let text = usage.render().to_string();
-    // a reader that has gone is no reason for more
+    // a reader that has gone is no reason for a message
     let _ = match arguments::has_secret(text.as_bytes()) {
         true => standard::errors().write_all(arguments::without_secrets(&text).as_bytes()),
         false => usage.print(),
@@ -98,7 +98,7 @@ pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
         Err(error) => {
             if !is_broken_pipe(&error) {
                 let told = arguments::without_secrets(&format!("{error:#}"));
-                // a reader of stderr that has gone must not change the exit code: complaining there would panic
+                // a closed stderr must not change the exit code: eprintln! would panic
                 hint(program, format_args!("{told}"));
             }
             let exit = error
@@ -174,14 +174,14 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
         Some(level) => level.to_owned(),
         None => match std::env::var("RUST_LOG") {
             Ok(filter) => filter,
-            // machines read the events, whatever people are told
+            // machines read the events at any level for people
             Err(_) if journal => format!("{default},{}=info", librecast::events::TARGET),
             Err(_) => default.to_owned(),
         },
     };
     let log = tracing_subscriber::registry().with(parse_filter(&filter)?);
     if journal && let Ok(layer) = tracing_journald::layer() {
-        // MESSAGE_ID and the like are to be called that
+        // no prefix: MESSAGE_ID etc. need their exact names
         let _already_set = log.with(layer.with_field_prefix(None)).try_init();
         return Ok(());
     }
@@ -189,7 +189,7 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
     let text = tracing_subscriber::fmt::layer()
         .fmt_fields(TextFields)
         .with_writer(standard::errors)
-        // a reader of stderr that has gone must not end a daemon: complaining there would panic
+        // a closed stderr must not end a daemon: internal errors would panic
         .log_internal_errors(false)
         .with_ansi(ansi)
         .with_target(false);
@@ -220,7 +220,7 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
         return Err(wrong(&format_args!("`{other}` is no level")));
     }
     let all = parts.join(",");
-    // an empty one: errors alone
+    // an empty filter: errors only
     all.parse::<Targets>().map_err(|e| wrong(&e))
 }
 
@@ -271,7 +271,7 @@ impl Visit for TextVisitor<'_> {
             "message" => format!("{space}{value:?}"),
             _ => format!("{space}{name}={value:?}"),
         };
-        // words of others may stand in a log: a terminal must not execute them
+        // logs may contain foreign text, which a terminal must not execute
         self.result = self.writer.write_str(&escape(&text));
     }
 }

@@ -43,7 +43,7 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// Makes SIGINT and SIGTERM wake; see [`interrupted`](Self::interrupted). Before other threads.
+    /// Makes SIGINT and SIGTERM wake ([`interrupted`](Self::interrupted)); precedes other threads.
     ///
     /// # Errors
     ///

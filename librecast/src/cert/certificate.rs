@@ -262,8 +262,7 @@ impl Certificate {
         &self.bytes
     }
 
-    /// Verifies that `signer` made it for `network`, and that it is valid at `now` +- `skew`
-    /// seconds.
+    /// Verifies that `signer` made it for `network`, and its time at `now` within `skew` seconds.
     pub(crate) fn verify_by(
         &self,
         signer: &PeerId,

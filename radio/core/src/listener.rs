@@ -5,9 +5,8 @@
 //! ```
 //!
 //! Up to [`MAX_CASTERS`] casters are played at once, each with its key and one session: the
-//! station's key, and further keys by grants. Packets before the first beacon wait for it. A
-//! session may have several source addresses: its interfaces. A foreign sender's first source is
-//! kept while it sends.
+//! station's key, and keys by grants. Packets before the first beacon wait for it. A session may
+//! have a source address per interface. A foreign sender's first source is kept while it sends.
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};

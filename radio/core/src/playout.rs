@@ -10,8 +10,8 @@
 //! percentile of jitter and a frame. It rises at once, by stretched sound, and falls by 1 ms/s.
 //! Resampling by at most 500 ppm, inaudible, follows the caster's clock: [`Playout::speed_ppm`].
 //!
-//! After a change to a longer route, or a short stop of a live source, the transit of all packets
-//! is longer. If every packet of
+//! A longer route, or a short stop of a live source, lengthens the transit of all packets. If every
+//! packet of 100 ms comes too late, the shortest transit is forgotten.
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -97,7 +97,7 @@ pub struct PlayoutStats {
     pub target: Duration,
     /// Frames that were due before their packets arrived.
     pub underruns: u64,
-    /// ms comes too late, the shortest transit is forgotten.
+    /// Frames that were concealed.
     pub concealed: u64,
     /// Frames by which sound was stretched, to raise the delay.
     pub stretched: u64,
