@@ -2,8 +2,8 @@
 //!
 //! The state of a bucket is the moment at which it will be full again (virtual scheduling
 //! algorithm, ITU-T I.371 annex A). Each take is rounded up to a nanosecond: packets of 1,100 bytes
-//! at 10 Gbit/s flow at most 0.12 % too slowly, never too fast. Time that runs backwards gives no tokens.
-//! [`Bucket`] suits tables with one [`Rate`]; [`TokenBucket`] has its own.
+//! at 10 Gbit/s flow at most 0.12 % too slowly, never too fast. Time that runs backwards gives no
+//! tokens. [`Bucket`] suits tables with one [`Rate`]; [`TokenBucket`] has its own.
 
 use crate::time::{Duration, Instant};
 

@@ -66,7 +66,6 @@ impl MldListener {
             &ROUTER_ALERT,
         )?;
         socket.set_multicast_hops_v6(1)?;
-        // programs of this host need not receive our queries: the kernel answers them
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
