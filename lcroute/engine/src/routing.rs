@@ -281,6 +281,8 @@ impl Routing {
         }
         let mut watch = config.watch.clone();
         watch.extend(&parts.node.lan_groups);
+        // a longer prefix of another router may lie in one of these
+        watch.extend(&config.announce);
         if self.small {
             watch = vec![GroupPrefix::ALL];
         }

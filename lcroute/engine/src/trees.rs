@@ -64,6 +64,9 @@ struct Entry {
     listeners: LocalListeners,
     /// A program on this host sends.
     local_source_active: bool,
+    /// This router announces or watches this group alone. On the wire that is SourceActive of the
+    /// group.
+    is_local_prefix: bool,
     /// It is in the list of entries for the next flush.
     dirty: bool,
     /// A Join lists sources, in INCLUDE or EXCLUDE mode.
@@ -103,7 +106,11 @@ impl Entry {
     }
 
     fn is_empty(&self) -> bool {
-        self.links.is_empty() && !self.local.is_some() && !self.local_source_active
+        self.links.is_empty() && !self.local.is_some() && !self.has_local_source()
+    }
+
+    fn has_local_source(&self) -> bool {
+        self.local_source_active || self.is_local_prefix
     }
 
     /// Whether Joins of the group go over an edge: to the parent, or to a child with SourceActive.
@@ -154,7 +161,7 @@ impl Entry {
     /// Whether a local sender or a router below sends to the group.
     fn is_source_active_below(&self, position: &TreePosition) -> bool {
         let mut links = self.links.iter();
-        self.local_source_active || links.any(|l| is_source_active_below(l, position))
+        self.has_local_source() || links.any(|l| is_source_active_below(l, position))
     }
 
     /// Whether a listener or another link joins sources that lie behind this edge.
@@ -176,7 +183,7 @@ impl Entry {
         crowd: Option<&LinkShares>,
     ) -> Payer {
         let local = self.listeners;
-        let sends = edge.is_parent && self.local_source_active;
+        let sends = edge.is_parent && self.has_local_source();
         if local.interfaces.contains(LC0) || sends {
             return Payer::Own;
         }
@@ -327,6 +334,8 @@ pub struct Trees {
     /// Entries for the next flush.
     dirty: Vec<(OriginId, Ipv6Addr)>,
     dirty_prefixes: BTreeSet<OriginId>,
+    /// Single groups that this router announces or watches.
+    local_groups: BTreeSet<(OriginId, Ipv6Addr)>,
     unplaced: Vec<OriginId>,
     entries: usize,
     lans: Arc<LanSources>,
@@ -363,6 +372,7 @@ impl Trees {
             roots: BTreeSet::new(),
             dirty: Vec::new(),
             dirty_prefixes: BTreeSet::new(),
+            local_groups: BTreeSet::new(),
             unplaced: Vec::new(),
             entries: 0,
             lans: Arc::default(),
@@ -597,6 +607,16 @@ impl Trees {
 
     /// Sets all prefixes for which this router itself advertises SourceActive.
     pub fn set_local_prefixes(&mut self, own: &BTreeSet<(OriginId, GroupPrefix)>) {
+        let groups = |(root, prefix): &(OriginId, GroupPrefix)| Some((*root, prefix.as_group()?));
+        let groups: BTreeSet<_> = own.iter().filter_map(groups).collect();
+        let ended: Vec<_> = self.local_groups.difference(&groups).copied().collect();
+        for (root, group) in ended {
+            self.set_local_prefix(root, group, false);
+        }
+        for (root, group) in &groups {
+            self.set_local_prefix(*root, *group, true);
+        }
+        self.local_groups = groups;
         for root in self.roots.clone() {
             let Some(state) = self.states.get_mut(&root) else {
                 continue;
@@ -608,13 +628,21 @@ impl Trees {
                 }
             }
         }
-        for (root, prefix) in own {
+        for (root, prefix) in own.iter().filter(|(_, p)| p.as_group().is_none()) {
             let known = self.state(*root).prefixes.entry(*prefix).or_default();
             if !known.local {
                 known.local = true;
                 self.dirty_prefixes.insert(*root);
             }
         }
+    }
+
+    fn set_local_prefix(&mut self, root: OriginId, group: Ipv6Addr, local: bool) {
+        if !local && self.lookup(root, group).is_none() {
+            return;
+        }
+        self.entry(root, group).is_local_prefix = local;
+        self.touch(root, group);
     }
 
     fn lookup(&self, root: OriginId, group: Ipv6Addr) -> Option<&Entry> {

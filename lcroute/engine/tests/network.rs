@@ -17,6 +17,7 @@ use lcroute_engine::classify::is_source_specific;
 use lcroute_engine::{
     Config, Engine, Limits, Output, PrivatePrefix, SEALED, SECRET_LEN, Secret, Tables,
 };
+use librecast::cert::GroupPrefix;
 use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, Record};
 use librecast::random::Random;
@@ -99,6 +100,8 @@ struct Mesh {
     pairs: Vec<(usize, usize)>,
     /// Nodes through which no paths lead.
     stubs: BTreeSet<usize>,
+    /// Nodes that announce something.
+    announcers: BTreeSet<usize>,
     now: Instant,
     nodes: Vec<Node>,
     connections: Vec<Connection>,
@@ -142,6 +145,7 @@ impl Mesh {
         let mut mesh = Self {
             pairs,
             stubs: BTreeSet::new(),
+            announcers: BTreeSet::new(),
             now,
             nodes: (0..size).map(node).collect(),
             connections: Vec::new(),
@@ -202,6 +206,7 @@ impl Mesh {
 
     fn kill(&mut self, n: usize) {
         self.nodes[n].engine = None;
+        self.announcers.remove(&n);
         for c in 0..self.connections.len() {
             if self.connections[c].alive && self.connections[c].ends.contains(&n) {
                 self.cut(c);
@@ -502,11 +507,26 @@ impl Mesh {
             }
             88..92 => self.flap(n),
             92..93 if self.nodes[n].engine.is_some() => self.kill(n),
+            93..95 if !self.stubs.contains(&n) => self.announce(n, group),
             _ => {
                 let time = ms(&mut self.network.random, 1, 400);
                 self.run(time);
             }
         }
+    }
+
+    /// A node announces the group or a prefix around it, or nothing any more.
+    fn announce(&mut self, n: usize, group: Ipv6Addr) {
+        let len = [128, 127, 120, 16, 0][self.network.random.index(5)];
+        let prefix = GroupPrefix::around(group, len);
+        let announced = prefix.filter(|_| len > 0 && !is_source_specific(group));
+        match announced {
+            Some(_) => self.announcers.insert(n),
+            None => self.announcers.remove(&n),
+        };
+        self.input(n, |engine, now| {
+            engine.set_announced(announced.into_iter().collect(), now);
+        });
     }
 
     /// A new connection comes up before or after the old one breaks.
@@ -599,7 +619,8 @@ impl Mesh {
     /// Whether all nodes are linked with all and send on source trees.
     fn is_direct(&self) -> bool {
         let size = self.nodes.len();
-        self.pairs.len() == size * (size - 1) / 2 && self.limits.source_trees >= size
+        let is_mesh = self.pairs.len() == size * (size - 1) / 2;
+        is_mesh && self.limits.source_trees >= size && self.announcers.is_empty()
     }
 
     fn link_packets(&self) -> u64 {
@@ -635,6 +656,9 @@ impl Mesh {
             for group in groups {
                 self.join(n, *group, &Joined::default());
             }
+            self.input(n, |engine, now| {
+                engine.set_announced(Vec::new(), now);
+            });
         }
         self.run(Duration::from_secs(5));
         for node in &self.nodes {
@@ -839,6 +863,44 @@ fn refused_joins_get_through_when_there_is_room() {
     }
     mesh.run(Duration::from_millis(400));
     assert_eq!(mesh.totals.delivered - before, 2 * left.len() as u64);
+}
+
+/// A single group and prefixes around it are announced, elsewhere and at a listener, and withdrawn.
+#[test]
+fn announcements_cut_nobody_off() {
+    for (seed, len) in (0..).zip([128, 128, 127, 120]) {
+        let small_network = if seed % 2 == 0 { 32 } else { 0 };
+        let limits = Limits {
+            small_network,
+            source_trees: 8,
+            ..Limits::default()
+        };
+        let mut mesh = Mesh::new(6, seed, limits);
+        mesh.network.path.loss = 0.0;
+        for n in 1..5 {
+            mesh.join(n, group(1), &Joined::everything());
+        }
+        mesh.run(Duration::from_secs(15));
+        let announced = GroupPrefix::around(group(1), len).unwrap();
+        for announcer in [1, 5, 0] {
+            for prefixes in [vec![announced], vec![]] {
+                mesh.input(announcer, |engine, now| {
+                    assert!(engine.set_announced(prefixes, now).is_empty());
+                });
+                let before = mesh.totals.delivered;
+                for _ in 0..600 {
+                    mesh.send(0, group(1));
+                    mesh.run(Duration::from_millis(10));
+                }
+                mesh.run(Duration::from_secs(2));
+                let delivered = mesh.totals.delivered - before;
+                assert_eq!(delivered, 4 * 600, "/{len} at node {announcer}");
+                if small_network > 0 {
+                    mesh.check_watched(0, group(1));
+                }
+            }
+        }
+    }
 }
 
 #[test]
