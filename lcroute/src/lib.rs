@@ -3,6 +3,20 @@
 //! A packet's way: `tun` -> the node (`lcroute-node`) -> `udp`, and back. The loop
 //! that carries it is `packet_loop`; everything that may be slow (names, WebSockets, the control
 //! socket) lives in `control_thread`, on another thread.
+//!
+//! | module | content |
+//! |---|---|
+//! | `cli`, `commands`, `text` | the command line, its verbs, texts that people exchange |
+//! | `config`, `settings`, `servers` | configuration; sources of settings; signalling servers |
+//! | `daemon`, `control_thread`, `inbox`, `waker` | start and end; the slow thread |
+//! | `packet_loop`, `read_batching` | the thread that carries packets |
+//! | `tun`, `netlink`, `inbound_probe` | `lc0`; interfaces and routes; the host's firewall |
+//! | `udp`, `lan` | the socket of all links; LANs of a gateway |
+//! | `relays`, `port_mapping` | relays in use; the port that a router maps |
+//! | `control`, `status`, `pages`, `inviter` | sockets and answers; pages and invitations |
+//! | `private`, `streams` | private prefixes on a host; permissions of streams |
+//! | `state`, `keeper`, `clock`, `system` | disk; clock and signals of the system |
+//! | `doctor`, `metrics`, `drops` | problems with their remedies; figures; reasons of drops |
 
 mod cli;
 mod clock;

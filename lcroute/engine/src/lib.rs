@@ -20,6 +20,26 @@
 //!
 //! [`Engine`] owns the parts. Its methods borrow the parts that they need. A part does not know its
 //! owner, and no two files import each other.
+//!
+//! | module | content |
+//! |---|---|
+//! | `engine`, `questions`, `snapshot` | inputs and the flush of a turn; queries of users |
+//! | `timers`, `outbox`, `output`, `context` | timers; outputs and counters; arguments |
+//! | `classify`, `header`, `drops` | packets by kind; the data header; reasons of drops |
+//! | `lsdb`, `graph`, `routing`, `topology` | link state; shortest paths; trees; wanted links |
+//! | `forwarding`, `trees`, `join`, `local_groups` | multicast; join state |
+//! | `origins`, `duplicate` | permissions of origins; repeated packets |
+//! | `first_packets`, `replay` | packets before a listener is known; repeats for late joiners |
+//! | `exchange`, `adjacency`, `audit`, `control` | control exchange with neighbours |
+//! | `membership`, `local_interface`, `interface_id` | listeners of all local interfaces |
+//! | `querier`, `proxy`, `source_filter` | joins of listeners; reports into an interface |
+//! | `lan`, `lan_sources` | this node as a gateway; gateways that speak for sources |
+//! | `ipv4_network`, `private` | IPv4 addresses of nodes; private prefixes |
+//! | `leaves`, `leaf`, `shares` | leaves of this router; this node as a leaf; shares of tables |
+//! | `unicast`, `unicast_routes`, `icmp`, `routed` | unicast; messages from router to router |
+//! | `traffic`, `flow_meter` | packets by group, and over each link |
+//! | `services`, `config` | requests to the host; settings |
+//! | `small_map`, `router_index`, `table` | maps in order of keys; hash tables |
 
 #[cfg(test)]
 extern crate self as lcroute_engine;

@@ -4,6 +4,17 @@
 //! requests of its owner; its outputs are packets for programs, sealed messages and state to be
 //! stored. Its owner provides the stack for connections ([`lcroute_overlay::Connections`]). So the
 //! same node runs on a host, in a page, and many times in a simulation.
+//!
+//! | module | content |
+//! |---|---|
+//! | `node`, `services` | the router's outputs to links, and the reverse; the router's questions |
+//! | `membership`, `members`, `renewal`, `uses` | certificates; seen members; bounded tokens |
+//! | `epochs`, `revocations`, `key_conflict` | expulsions; two hosts with one key |
+//! | `presence`, `records`, `seeking` | present nodes; presence records; searches in a DHT |
+//! | `announcements`, `private_prefixes`, `echo` | groups of this node; keys of prefixes; pings |
+//! | `leaf_node`, `leaf_rate`, `slow_leaves` | a leaf as a node; leaves of a router |
+//! | `flows`, `report`, `look`, `view` | flows, reports, and the network for a page |
+//! | `keep`, `drops` | state for the disk; reasons of drops |
 
 mod announcements;
 mod drops;

@@ -2,6 +2,18 @@
 //!
 //! [`Overlay`] is a state machine without sockets and clocks: presence and sealed messages are its
 //! inputs, events and sealed messages its outputs. A stack below it makes the [`Connections`].
+//!
+//! | module | content |
+//! |---|---|
+//! | `overlay`, `peer`, `parts` | all peers; the state of one; the state that they share |
+//! | `presence`, `wanted`, `negotiate` | presence; wanted peers; requests, offers, answers |
+//! | `session`, `envelope`, `replay`, `signal_budget` | sealed messages, repetitions, bounds |
+//! | `description`, `connections` | ICE and DTLS parameters; the interface to the stack below |
+//! | `link`, `link_table`, `auth` | the life of a link, and proof of identities |
+//! | `server`, `proof`, `site` | messages of signalling servers; access to relays; bounds by site |
+//! | `record`, `dht`, `places`, `leaf_places`, `straight` | signalling without a server |
+//! | `attestation`, `revocations`, `trust`, `disclosure`, `suspension` | decisions about peers |
+//! | `event`, `info`, `outputs`, `drops`, `config` | events, values for users, drops, bounds |
 
 mod attestation;
 mod auth;

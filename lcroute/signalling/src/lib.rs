@@ -5,6 +5,13 @@
 //! [`lcroute_overlay::server`]. On a LAN ([`Lan`]) and in a folder ([`Spool`]) nodes find each
 //! other's records without a server, and in a DHT and a Matrix room through a program beside the
 //! daemon ([`Reach`]). [`Carriers`] holds the carriers of a node.
+//!
+//! | module | content |
+//! |---|---|
+//! | `carrier`, `carriers` | the interface of carriers; those of a node |
+//! | `client`, `ranking`, [`server`], `http`, `tls` | signalling servers |
+//! | `lan`, `spool`, `reach`, `reach_line` | LAN, folder, and the program for DHT and Matrix room |
+//! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
 mod carrier;
 mod carriers;

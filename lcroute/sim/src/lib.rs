@@ -6,6 +6,16 @@
 //! `minimize` shortens the script and `trace` writes it down. The same scenario gives the same run,
 //! bit for bit. The command line is in `lcroute-lab`. `live` is an interactive run with observable
 //! events (`sight`): the playground of web pages.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`scenario`], `library`, `workload`, `action` | scenario files, named ones, their scripts |
+//! | `simulation`, `shard`, `crew`, `calendar`, `time` | virtual time, in shards on threads |
+//! | `node`, `daemon`, `router`, `whole`, `terrain` | hosts; routers and whole nodes; terrain |
+//! | `link`, `links`, `packet`, `population`, `random` | links, datagrams, keys, the seed |
+//! | `model`, `ledger`, `check`, `minimize`, `trace` | rules, and scripts that break them |
+//! | `run`, `live`, `sight` | a run; an interactive one, and its events |
+//! | `measure`, `compare`, `audience`, `crowd`, `line`, `bats` | measurements |
 
 #![cfg_attr(
     target_family = "wasm",

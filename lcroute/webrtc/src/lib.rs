@@ -3,6 +3,17 @@
 //! [`WebRtc`] is a state machine without sockets and clocks: datagrams go in and come out. It
 //! implements [`lcroute_overlay::Connections`]. The crate `rtc` does ICE, DTLS and SCTP; media
 //! lanes, hellos and addresses are ours.
+//!
+//! | module | content |
+//! |---|---|
+//! | `webrtc`, `connection`, `peer_connection` | all connections; one; its ICE, DTLS and SCTP |
+//! | `datagram`, `records` | datagrams and errors of the socket; headers of DTLS records |
+//! | `media`, `bare_lane` | media lanes; lanes without connections, for simulators |
+//! | `liveness`, `pace` | hellos; the clock of the stack |
+//! | `addresses`, `gather`, `stun` | addresses of this node |
+//! | `relay` | server and client of TURN |
+//! | `repeats`, `sctp`, `fence` | repeated datagrams; filtered SCTP; the fence |
+//! | `config`, `drops` | bounds; reasons of drops |
 
 #![cfg_attr(
     test,
