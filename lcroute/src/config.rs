@@ -28,7 +28,7 @@ pub use exposure::{Exposure, Silent};
 pub use relay::{Leg, Relay, TurnUrl};
 pub use written::{Reread, Written};
 
-/// Where the configuration is looked for when nobody names it.
+/// Path of the configuration if the command line names none.
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
 /// The interface that programs see.
 pub const DEFAULT_TUN: &str = "lc0";
@@ -49,15 +49,15 @@ pub struct Config {
     pub log: Option<String>,
     /// The interface.
     pub tun: Tun,
-    /// How nodes find one another.
+    /// Signalling carriers.
     pub signal: Signal,
-    /// A Matrix room where nodes find one another.
+    /// A Matrix room as a carrier.
     pub matrix: Matrix,
-    /// How links are made.
+    /// Links.
     pub ice: Ice,
-    /// Relays for links that come about in no other way.
+    /// Relays for links that cannot be made otherwise.
     pub relay: Relay,
-    /// What is carried.
+    /// Groups and packets that are carried.
     pub network: Network,
     /// LANs that this node is a gateway of.
     #[serde(deserialize_with = "lans")]
@@ -69,15 +69,15 @@ pub struct Config {
     pub serve: Vec<Serve>,
     /// The program for streams.
     pub streams: Streams,
-    /// Which links there are.
+    /// The topology policy.
     pub topology: Topology,
-    /// How live packets travel.
+    /// Transport of live packets.
     pub live: Live,
     /// Listeners that are no routers.
     pub leaf: Leaf,
     /// Pages that show the network.
     pub web: Web,
-    /// Who watches this node.
+    /// The metrics server.
     pub metrics: librecast_program::metrics::Config,
     /// The keys that the file sets.
     #[serde(skip)]
@@ -88,7 +88,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Streams {
-    /// It serves metrics here, which are its own. Off by default.
+    /// Address of its own metrics. Off by default.
     pub metrics: Option<Listen>,
 }
 
@@ -104,11 +104,11 @@ pub struct Tun {
     /// Bytes, at least 1280.
     #[serde(deserialize_with = "mtu")]
     pub mtu: u16,
-    /// Which groups of programs that name no interface go to it.
+    /// Groups that go to the interface if a program names none.
     pub routes: Routes,
-    /// Many packets cross in one system call, where the kernel can.
+    /// Whether many packets cross in one system call, if the kernel supports it.
     pub offload: bool,
-    /// Whether IPv4 groups are carried as well, and the addresses of nodes.
+    /// Whether IPv4 groups are carried, and the addresses of nodes.
     pub ipv4: Option<Ipv4>,
 }
 
@@ -132,9 +132,9 @@ impl Default for Tun {
     expecting = "expected true, false or private addresses such as \"10.77.0.0/16\""
 )]
 pub enum Ipv4 {
-    /// With the addresses that follow from the network, or not at all.
+    /// Whether IPv4 is carried, with addresses that follow from the network.
     Carried(bool),
-    /// With these addresses, which all nodes must name.
+    /// IPv4 with these addresses, which all nodes must name.
     In(#[serde(deserialize_with = "ipv4_network")] Ipv4Network),
 }
 
@@ -151,7 +151,7 @@ fn interface_name<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::E
 
 fn mtu<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     let mtu = u16::deserialize(d)?;
-    // below 1280 the kernel takes IPv6 off the interface, memberships included
+    // below 1280 the kernel removes IPv6 from the interface, memberships included
     if (DEFAULT_MTU..=9_000).contains(&mtu) {
         Ok(mtu)
     } else {
@@ -180,7 +180,7 @@ pub enum TunMode {
 pub enum Routes {
     /// The scopes 8 and e, or none.
     All(bool),
-    /// These.
+    /// These prefixes.
     Some(#[serde(deserialize_with = "prefixes")] Vec<GroupPrefix>),
 }
 
@@ -196,7 +196,7 @@ impl Routes {
     }
 }
 
-/// All groups of these scopes that are well-known, transient, or of a unicast prefix.
+/// Returns all groups of these scopes that are well-known, transient, or of a unicast prefix.
 fn of_scopes(scopes: &[u16]) -> Vec<GroupPrefix> {
     let prefix = |high: u16| GroupPrefix::new(Ipv6Addr::new(high, 0, 0, 0, 0, 0, 0, 0), 16).ok();
     let kinds = scopes
@@ -215,7 +215,7 @@ fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, 
     Ok(all)
 }
 
-/// Groups that programs of a LAN use, but SSDP and sACN, whose LAN is where their gear is: 239.0.0.0/8 without 239.255.0.0/16.
+/// Returns 239.0.0.0/8 without 239.255.0.0/16: SSDP and sACN stay on the LAN of their devices.
 fn ipv4_routes() -> Vec<GroupPrefix> {
     let prefix = |(second, len): (u8, u8)| {
         let first = mapped::name(Ipv4Addr::new(239, second, 0, 0));
@@ -233,18 +233,18 @@ pub struct Signal {
     /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
     #[serde(deserialize_with = "signal_urls")]
     pub servers: Vec<String>,
-    /// Serve as a signalling server oneself.
+    /// Address of a signalling server that the daemon runs.
     pub listen: Option<SocketAddr>,
-    /// Find nodes on the LANs of this host by multicast DNS.
+    /// Whether to find nodes on the LANs of this host by multicast DNS.
     lan: bool,
-    /// A folder that other nodes reach, too: they find each other by files in it.
+    /// A folder shared with other nodes, which find each other by files in it.
     spool: Option<PathBuf>,
-    /// Keep presence records in a DHT, and look there for members who are away.
+    /// Whether to keep presence records in a DHT, and search it for absent members.
     dht: bool,
-    /// Nodes by which the DHT is entered, `HOST:PORT`; without any, well-known ones of BitTorrent's.
+    /// Nodes for joining the DHT, `HOST:PORT`; default: well-known ones of BitTorrent.
     #[serde(deserialize_with = "dht_nodes")]
     dht_bootstrap: Vec<String>,
-    /// A SOCKS5 proxy, such as that of Tor, through which signalling servers are reached.
+    /// A SOCKS5 proxy, such as Tor's, for connections to signalling servers.
     pub socks: Option<SocketAddr>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
     pub per_address: NonZeroU32,
@@ -266,7 +266,7 @@ impl Default for Signal {
 }
 
 impl Signal {
-    /// The bound per address: of the command line, or of the configuration.
+    /// Returns the bound per address: of the command line, or of the configuration.
     pub fn per_address(&self, flag: Option<u32>) -> usize {
         flag.unwrap_or(self.per_address.get()) as usize
     }
@@ -279,12 +279,12 @@ pub struct Matrix {
     /// The server of this node's account: `https://HOST` or `https://HOST:PORT`.
     #[serde(deserialize_with = "homeserver")]
     pub homeserver: Option<String>,
-    /// The room; without it that of the token, if it names one.
+    /// The room; default: that of the token, if it names one.
     pub room: Option<Room>,
-    /// The account, `@NAME:SERVER`; without it the one of the access token.
+    /// The account, `@NAME:SERVER`; default: that of the access token.
     #[serde(deserialize_with = "matrix_user")]
     pub user: Option<String>,
-    /// A file with the account's access token.
+    /// File with the account's access token.
     #[serde(rename = "token-file")]
     pub token_file: Option<PathBuf>,
 }
@@ -322,7 +322,7 @@ fn matrix_user<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>,
     }
 }
 
-/// `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.
+/// Parses `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.
 pub fn signal_url(text: &str) -> Result<String, String> {
     let rest = text
         .strip_prefix("ws://")
@@ -335,7 +335,7 @@ pub fn signal_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// `HOST` or `HOST:PORT`; IPv6 addresses in brackets.
+/// Whether this is `HOST` or `HOST:PORT`; IPv6 addresses in brackets.
 fn is_authority(text: &str, needs_port: bool) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -361,7 +361,7 @@ fn signal_urls<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
 
 fn dht_nodes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let list = stun_servers(d)?;
-    // a name has 253 characters at most
+    // a host name has at most 253 characters
     if list.len() > MAX_BOOTSTRAP || list.iter().any(|name| name.len() > 260) {
         let message = format!("at most {MAX_BOOTSTRAP} nodes, with names of 253 characters");
         return Err(serde::de::Error::custom(message));
@@ -388,29 +388,29 @@ pub struct Ice {
     stun: Vec<String>,
     /// The UDP port of all links; 0 lets the system choose.
     pub port: u16,
-    /// Use the addresses of these interfaces only.
+    /// Interfaces whose addresses are used; empty: all.
     pub interfaces: Vec<String>,
-    /// Ask the router to map the port.
+    /// Whether to ask the router to map the port.
     map_port: bool,
-    /// Over what members are linked that `disclose` does not name.
+    /// The paths of links to members that `disclose` does not name.
     policy: IcePolicy,
-    /// Members that see this host's addresses although the policy is `relay`.
+    /// Members to which this host discloses its addresses although the policy is `relay`.
     #[serde(deserialize_with = "disclosed")]
     disclose: Vec<Who>,
 }
 
-/// Over what links lead.
+/// The paths that links may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IcePolicy {
-    /// The best path that there is.
+    /// The best path.
     #[default]
     All,
-    /// Relays alone: the other end does not learn where this host is.
+    /// Relays alone: the peer does not learn this host's addresses.
     Relay,
 }
 
-/// A name is what a node has chosen for itself.
+/// Refuses node names: a node chooses its own name.
 fn disclosed<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Who>, D::Error> {
     let texts = Vec::<String>::deserialize(d)?;
     let list = who(&texts).map_err(serde::de::Error::custom)?;
@@ -439,10 +439,10 @@ impl Default for Ice {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Leaf {
-    /// Leaves at a time; 0: none.
+    /// Most leaves at a time; 0: none.
     #[serde(deserialize_with = "max_leaves")]
     pub max: u16,
-    /// Megabits a second that packets for all of them together may take.
+    /// Bound for packets to all leaves together, in Mbit/s.
     pub mbit: NonZeroU32,
 }
 
@@ -471,15 +471,15 @@ fn max_leaves<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Web {
-    /// Where `lcroute web` serves its pages.
+    /// Address at which `lcroute web` serves its pages.
     pub listen: SocketAddr,
-    /// Names by which browsers reach the pages, beside localhost and addresses.
+    /// Host names of the pages, beside localhost and addresses.
     pub names: Vec<String>,
-    /// Tell those who look at the network which groups this node carries.
+    /// Whether to report this node's groups to nodes that watch the network.
     pub report: bool,
-    /// Make invitations for pages whose user has the code of `lcroute web --code`.
+    /// Whether to make invitations for pages whose user has the code of `lcroute web --code`.
     pub invite: bool,
-    /// Show the groups of lcgroup on this host to who has the pages' key, who then also speaks in them.
+    /// Whether users with the pages' key may read and write in this host's groups of lcgroup.
     pub groups: bool,
     /// Certificates of the pages' TLS, PEM.
     pub tls_cert: Option<PathBuf>,
@@ -505,11 +505,11 @@ impl Default for Web {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Live {
-    /// Offer the media lane (SRTP); without it, data channels carry everything.
+    /// Whether to offer the media lane (SRTP); otherwise data channels carry everything.
     pub media: bool,
-    /// How long a packet may wait for a slow link, in milliseconds.
+    /// Longest wait of a packet for a slow link, in milliseconds.
     pub queue_ms: u16,
-    /// How much later than at its first try a packet may still come by repair, in milliseconds; 0: no repair.
+    /// Largest delay of a packet by repair, in milliseconds; 0: no repair.
     pub repair_ms: u16,
 }
 
@@ -527,13 +527,13 @@ impl Default for Live {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// Settings for a purpose; what is set beside it wins.
+    /// Settings for a purpose; explicit settings override it.
     pub profile: Option<Profile>,
     unicast: Option<bool>,
-    /// Groups that this node owns: their tree has its root here.
+    /// Groups of this node, which is the root of their tree.
     #[serde(deserialize_with = "announced")]
     pub announce: Vec<GroupPrefix>,
-    /// Groups whose listeners programs here want to know of (by MLD reports) before they send.
+    /// Groups whose listeners local programs need to know (by MLD reports) before they send.
     #[serde(deserialize_with = "watched")]
     pub watch: Vec<GroupPrefix>,
     /// Groups of scope 2 that are carried, such as `ff02::fb`.
@@ -541,7 +541,7 @@ pub struct Network {
     link_scope_groups: Vec<Ipv6Addr>,
 }
 
-/// The same of IPv4: all hosts (UDP only), OSPF (two), RIP, VRRP, mDNS, LLMNR.
+/// The IPv4 equivalents: all hosts (UDP only), OSPF (two), RIP, VRRP, mDNS, LLMNR.
 const LAN_GROUPS_IPV4: [Ipv4Addr; 7] = [
     Ipv4Addr::new(224, 0, 0, 1),
     Ipv4Addr::new(224, 0, 0, 5),
@@ -556,12 +556,12 @@ const LAN_GROUPS_IPV4: [Ipv4Addr; 7] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// A network of friends: lc0 is as much of a LAN as lcroute can make it.
+    /// A network of friends: lc0 resembles a LAN as far as possible.
     Lan,
 }
 
-/// Groups of scope 2 by which programs find each other on a LAN: all nodes (UDP only), OSPF (two), RIPng, SSDP, VRRP, mDNS,
-/// CoAP, LLMNR, Babel, Syncthing.
+/// Groups of scope 2 for discovery on a LAN: all nodes (UDP only), OSPF (two), RIPng, SSDP, VRRP,
+/// mDNS, CoAP, LLMNR, Babel, Syncthing.
 const LAN_GROUPS: [Ipv6Addr; 11] = [
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 5),
@@ -577,13 +577,13 @@ const LAN_GROUPS: [Ipv6Addr; 11] = [
 ];
 
 impl Network {
-    /// Whether packets between node addresses are carried too: opens this host's ports to the network's members.
+    /// Whether unicast between node addresses is carried: this opens the host's ports to members.
     #[must_use]
     pub fn unicast(&self) -> bool {
         self.unicast.unwrap_or(self.profile == Some(Profile::Lan))
     }
 
-    /// Groups of scope 2 that are carried.
+    /// Returns the groups of scope 2 that are carried.
     #[must_use]
     pub fn link_scope_groups(&self) -> Vec<Ipv6Addr> {
         let mut groups = self.link_scope_groups.clone();
@@ -611,7 +611,7 @@ fn link_scope_groups<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Ipv6A
         if let Some(group) = mapped::ipv4(*group) {
             return [igmp::ALL_ROUTERS, igmp::ALL_IGMPV3_ROUTERS].contains(&group);
         }
-        // all routers, MLDv2 routers: the host's own business
+        // all routers, MLDv2 routers: these stay on the host
         let low = group.segments();
         low[0] == 0xff02 && low[1..7] == [0; 6] && matches!(low[7], 2 | 0x16)
     };
@@ -661,34 +661,34 @@ fn some_prefixes<'de, D: serde::Deserializer<'de>>(
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lan {
-    /// The interface that it is on; or a shell pattern: each interface of such a name is on a LAN of its own.
+    /// The interface, or a shell pattern: each matching interface is on a LAN of its own.
     #[serde(deserialize_with = "interface_names")]
     pub interface: String,
     /// Groups that are carried.
     #[serde(default = "Lan::groups", deserialize_with = "prefixes")]
     pub groups: Vec<GroupPrefix>,
-    /// Its hosts may send into the network.
+    /// Whether its hosts may send into the network.
     #[serde(default = "Lan::yes")]
     pub send: bool,
-    /// Its hosts hear the network.
+    /// Whether its hosts receive packets of the network.
     #[serde(default = "Lan::yes")]
     pub receive: bool,
-    /// Addresses of its hosts; none: the prefixes that are on link.
+    /// Addresses of its hosts; empty: the prefixes that are on link.
     #[serde(default, deserialize_with = "sources")]
     pub sources: Vec<SourcePrefix>,
-    /// What its hosts together may send, in bits a second.
+    /// Bound for packets of its hosts together, in bits a second.
     #[serde(default = "Lan::rate", deserialize_with = "rate")]
     pub rate: u64,
-    /// What is sent into it, in bits a second.
+    /// Bound for packets that are sent into it, in bits a second.
     #[serde(default = "Lan::rate", deserialize_with = "rate")]
     pub rate_out: u64,
-    /// Of several gateways the one with the greatest serves, all else being equal.
+    /// Rank among gateways: the greatest serves, all else being equal.
     #[serde(default)]
     pub priority: u8,
-    /// What its hosts say to their link alone and gateways say on other links as well.
+    /// Link-local messages that gateways repeat on other links.
     #[serde(default)]
     pub reflect: Vec<Reflected>,
-    /// Its hosts are given a prefix to make addresses of.
+    /// Whether its hosts get a prefix for their addresses.
     #[serde(default)]
     pub advertise: bool,
 }
@@ -697,17 +697,17 @@ pub struct Lan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reflected {
-    /// Multicast DNS: services are found.
+    /// Multicast DNS, for service discovery.
     Mdns,
 }
 
-/// Most LANs of one node: a router's advertisement has room for as many.
+/// Most LANs of one node: the bound of an advertisement.
 pub const MAX_LANS: usize = 8;
 
-/// Longest pattern of names. Chosen: names have at most 15 characters.
+/// Longest pattern, in bytes. Chosen: interface names have at most 15 characters.
 const MAX_PATTERN: usize = 64;
 
-/// Whether this stands for several names.
+/// Whether this text stands for several names.
 fn is_pattern(names: &str) -> bool {
     names.contains(['*', '?', '['])
 }
@@ -727,7 +727,7 @@ fn interface_names<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::
 }
 
 impl Lan {
-    /// Whether IPv4 groups are among those that are carried.
+    /// Whether it carries IPv4 groups.
     #[must_use]
     pub fn has_ipv4_groups(&self) -> bool {
         self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
@@ -743,13 +743,13 @@ impl Lan {
     #[must_use]
     pub fn is_on(&self, name: &str) -> bool {
         match self.is_pattern() {
-            // as it was read, it is one
+            // parsing checked the pattern
             true => Pattern::new(&self.interface).is_ok_and(|pattern| pattern.matches(name)),
             false => self.interface == name,
         }
     }
 
-    /// Whether multicast DNS goes from and to other links.
+    /// Whether multicast DNS is reflected from and to other links.
     #[must_use]
     pub fn reflects_mdns(&self) -> bool {
         self.reflect.contains(&Reflected::Mdns)
@@ -809,18 +809,18 @@ pub struct Private {
     /// Its groups.
     #[serde(deserialize_with = "prefix")]
     pub prefix: GroupPrefix,
-    /// What its members share, as `lcroute keygen` makes it, or `credential:NAME`; without it nothing of the prefix leaves
-    /// or enters this host.
+    /// The members' shared key, made by `lcroute keygen`, or `credential:NAME`; without it this
+    /// host sends and receives nothing of the prefix.
     pub keyfile: Option<PathBuf>,
-    /// The key that follows: packets that it seals are opened already.
+    /// The next key, which opens packets already.
     pub next: Option<PathBuf>,
-    /// Hosts of LANs send to these groups and receive them, in clear.
+    /// Whether hosts of LANs send to these groups and receive them, in clear.
     #[serde(default)]
     pub lans: bool,
 }
 
 impl Private {
-    /// Relative key files lie in this folder, beside the configuration.
+    /// Resolves relative key files against the configuration's folder.
     fn resolve(&mut self, folder: &Path) {
         for file in [&mut self.keyfile, &mut self.next].into_iter().flatten() {
             if !keyfile::is_credential(file) {
@@ -830,7 +830,7 @@ impl Private {
     }
 }
 
-/// Most private prefixes of one node: each group that is sent to or heard is looked for among them.
+/// Most private prefixes of one node: each sent or joined group is searched among them.
 const MAX_PRIVATE: usize = 64;
 
 fn prefix<'de, D: serde::Deserializer<'de>>(d: D) -> Result<GroupPrefix, D::Error> {
@@ -865,9 +865,9 @@ fn private<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Private>, D::Er
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Topology {
-    /// Which links this node wants.
+    /// The topology policy.
     pub policy: PolicyKind,
-    /// How many links a node has under `regular`.
+    /// Number of links of a node under `regular`.
     #[serde(deserialize_with = "degree")]
     pub degree: u8,
 }
@@ -881,7 +881,7 @@ impl Default for Topology {
     }
 }
 
-/// With two links a network is one ring, which any two dead nodes cut in halves.
+/// Permitted degrees. With two links a network is one ring, which two dead nodes cut in half.
 const DEGREES: std::ops::RangeInclusive<u8> = 2..=64;
 
 fn degree<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
@@ -893,7 +893,7 @@ fn degree<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
 }
 
 impl Config {
-    /// Reads `path`, or the default file if it exists, or nothing.
+    /// Reads `path`; without it the default file, if that exists.
     pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
         let (path, required) = match path {
             Some(path) => (path, true),
@@ -918,8 +918,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Groups of programs that name no interface and go to lc0. Private prefixes among them have routes of their own, as the
-    /// routes that close them are longer than the others.
+    /// Returns the groups that go to lc0 if a program names no interface. Private prefixes among
+    /// them have routes of their own, as the routes that close them are longer.
     #[must_use]
     pub fn routes(&self) -> Vec<GroupPrefix> {
         let mut routes = self.tun.routes.prefixes();
@@ -937,7 +937,7 @@ impl Config {
         routes
     }
 
-    /// Groups that programs reach by lc0 or not at all.
+    /// Returns the groups that programs reach only by lc0.
     #[must_use]
     pub fn closed(&self) -> Vec<GroupPrefix> {
         self.private.iter().map(|private| private.prefix).collect()
@@ -952,7 +952,7 @@ impl Config {
         }
     }
 
-    /// The addresses of nodes of a network, where IPv4 is carried.
+    /// Returns the addresses of nodes of a network, if IPv4 is carried.
     #[must_use]
     pub fn ipv4_network(&self, network: &NetworkId) -> Option<Ipv4Network> {
         let network = match self.tun.ipv4 {

@@ -1,12 +1,12 @@
-//! The loop that every packet goes through: one thread, no locks.
+//! The packet loop: one thread, no locks.
 //!
 //! ```text
 //!            lc0 ---> node ---> UDP
 //!            lc0 <--- node <--- UDP
 //! ```
 //!
-//! Each turn reads a batch from every descriptor that is ready, hands it to the node, and writes what the node says.
-//! Nothing here decides, and nothing waits but the one `poll`.
+//! Each turn reads a batch from every ready descriptor, hands it to the node, and writes the node's
+//! outputs. The loop makes no decisions, and blocks only in `poll`.
 
 mod answers;
 mod outgoing;
@@ -47,87 +47,85 @@ use crate::{netlink, tun, udp};
 use answers::Asker;
 use outgoing::Outgoing;
 
-/// Packets read from lc0 in one turn, before the links get theirs.
+/// Packets read from lc0 in one turn.
 const TUN_BATCH: usize = 128;
-/// System calls in one turn that receive from links: they must not starve what is to be sent.
+/// Calls in one turn that receive from links; the bound leaves time to send.
 const UDP_CALLS: usize = 4;
-/// Datagrams of links after which packets are handed on: while they are in the processor's caches.
+/// Datagrams of links after which packets are handed on, while the processor's caches hold them.
 const UDP_BATCH: usize = 32;
-/// Of these so many are read in one turn: packets come first.
+/// Messages of the control thread read in one turn: packets come first.
 const INBOX_BATCH: usize = 64;
-/// The interface's counters are looked at once in so many hellos, which is a second.
+/// Hello intervals between two looks at the interface's counters: one second.
 const TICK: u32 = 3;
-/// Changes of addresses come in bursts: they are looked at once.
+/// Wait after a change of addresses, as changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
-/// What could not be repaired is tried again, changes apart. Chosen: once a minute fills no journal.
+/// Wait before a failed repair of lc0 is tried again. Chosen: fills no journal.
 const REPAIR_AGAIN: Duration = Duration::from_secs(60);
-/// Packets from addresses that are not the node's are told this often at most. Chosen.
+/// Least time between two warnings about packets from foreign addresses. Chosen.
 const FOREIGN_SOURCE_AGAIN: Duration = Duration::from_secs(3_600);
-/// Stands for a local address that the kernel did not tell.
+/// Stands for a local address that the kernel did not report.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What the loop is made of.
+/// The components of the loop.
 #[derive(Debug)]
 pub struct Parts {
-    /// lc0.
     pub device: tun::Device,
-    /// How lc0 shall be.
+    /// The desired settings of lc0.
     pub settings: tun::Settings,
-    /// The one UDP socket.
     pub socket: udp::Socket,
-    /// Tells of changes to the host's network.
+    /// Reports changes to the host's network.
     pub monitor: netlink::Monitor,
-    /// Decides.
+    /// The node, which makes all decisions.
     pub node: Node<WebRtc>,
     /// Messages of the control thread.
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
     pub outbox: mpsc::Sender<(PeerId, Bytes)>,
-    /// What is to be done with streams to relays.
+    /// Commands for streams to relays.
     pub relay_commands: mpsc::Sender<StreamCommand>,
     /// Wakes the loop.
     pub waker: Waker,
-    /// Tells the control thread that addresses of this host have changed.
+    /// Notifies the control thread that addresses of this host have changed.
     pub moved: Arc<Notify>,
-    /// Fired when links fall silent, or come while no signalling server is connected.
+    /// Notified when links fall silent, or come while no signalling server is connected.
     pub path_changed: Arc<Notify>,
-    /// Where what must outlive the daemon goes.
+    /// Receives everything that must outlive the daemon.
     pub keep: mpsc::UnboundedSender<Kept>,
     /// This node's presence record.
     pub record: watch::Sender<Option<Published>>,
-    /// Whom this node looks for.
+    /// The peers that this node looks for.
     pub seeking: watch::Sender<Seeking>,
     /// Presence records that were pasted into earlier runs.
     pub texts: Texts,
     /// Interfaces whose addresses are used; empty for all.
     pub interfaces: Vec<String>,
-    /// Leaves at a time.
+    /// Most leaves at a time.
     pub max_leaves: usize,
-    /// Which links this node wants.
+    /// The topology policy.
     pub policy: PolicyKind,
     /// LANs that this node is a gateway of.
     pub lans: Vec<Lan>,
 }
 
-/// The running daemon's fast side.
+/// The packet loop with its state.
 #[derive(Debug)]
 pub struct PacketLoop {
     parts: Parts,
     port: u16,
-    /// Who waits for the answer to a ping.
+    /// Pings without an answer yet.
     askers: BTreeMap<PingId, Asker>,
     drops: Drops,
     read_batching: ReadBatching,
     outgoing: Outgoing,
     lans: Lans,
     started: Instant,
-    /// Programs for streams on this host: one, or two for a moment.
+    /// Programs for streams on this host: one, or briefly two.
     stream_programs: u32,
     next_tick: Instant,
     inbound: InboundProbe,
     host_changed: Option<Instant>,
     hosts: Vec<SocketAddr>,
-    /// Where others find this node.
+    /// Where other nodes find this one.
     doors: Vec<Door>,
     mapping: Mapping,
     overruns: u64,
@@ -136,16 +134,16 @@ pub struct PacketLoop {
     end: Option<End>,
 }
 
-/// What programs here send from addresses that are not the node's.
+/// Packets of local programs from addresses that are not the node's.
 #[derive(Debug, Default)]
 struct ForeignSources {
-    /// Dropped so far, as of the last look.
+    /// Packets dropped, as of the last look.
     dropped: u64,
     told: Option<Instant>,
 }
 
 impl PacketLoop {
-    /// Ready to run.
+    /// Creates the loop.
     pub fn new(parts: Parts, now: Instant) -> std::io::Result<Self> {
         Ok(Self {
             port: parts.socket.port()?,
@@ -170,7 +168,8 @@ impl PacketLoop {
         })
     }
 
-    /// Carries packets until told to stop; gives lc0 back. Whatever ends it, peers hear of it.
+    /// Carries packets until a stop message or an error; returns lc0. Peers get a goodbye in any
+    /// case.
     pub fn run(mut self) -> anyhow::Result<(End, tun::Device)> {
         let ended = self.carry();
         let now = Instant::now();
@@ -220,7 +219,7 @@ impl PacketLoop {
                 self.lans.read(&mut self.parts.node, &mut self.drops, now);
             }
             if ready.waker {
-                // each message is followed by a wake: what is not seen now wakes again
+                // each message is followed by a wake: one not read now wakes the loop again
                 self.parts.waker.clear();
                 self.read_inbox(now);
             }
@@ -247,7 +246,7 @@ impl PacketLoop {
         for at in timers.into_iter().flatten() {
             due = due.min(at);
         }
-        // to the nanosecond: peers whose hellos go out at this moment are awake now, and not up to a millisecond later
+        // to the nanosecond: peers with the same hello epoch are awake now, not up to 1 ms later
         let wait = TimeSpec::from_duration(due.saturating_duration_since(now));
         let mut fds = SmallVec::<[PollFd<'_>; 8]>::new();
         fds.extend([
@@ -283,7 +282,7 @@ impl PacketLoop {
         } else {
             TUN_BATCH
         };
-        // what is not to be carried costs as well
+        // packets that the node drops cost time as well
         for _ in 0..most {
             let read = device.read(&mut |packet| {
                 node.handle_local_packet(packet, now);
@@ -297,7 +296,7 @@ impl PacketLoop {
                     break;
                 }
                 Err(e) => {
-                    // nothing to carry packets with any more
+                    // without lc0 the daemon cannot carry packets
                     let name = &self.parts.settings.name;
                     return Err(anyhow::Error::new(e).context(format!(
                         "{name} was deleted by somebody; start lcroute again"
@@ -388,12 +387,12 @@ impl PacketLoop {
                 }
                 Message::Ask(request, answer) => self.answer(request, answer, now),
                 Message::Observe(to) => {
-                    // the asker may have gone
+                    // the asker may have closed its connection
                     let _ = to.send(self.observe(now));
                 }
                 Message::Withdraw(prefix) => self.parts.node.withdraw(prefix, now),
                 Message::TakeBackSecrets(prefix) => {
-                    // none is always taken
+                    // an empty list is always accepted
                     let _ = self.parts.node.give_secrets(prefix, Vec::new(), now);
                 }
                 Message::Streams(true) => self.set_stream_programs(self.stream_programs + 1, now),
@@ -404,7 +403,7 @@ impl PacketLoop {
                 Message::Stop(end) => self.end = Some(end),
             }
         }
-        // there may be more
+        // more messages may wait
         self.parts.waker.wake();
     }
 
@@ -452,7 +451,7 @@ impl PacketLoop {
             if self.inbound.is_due(now) {
                 self.probe_inbound(now);
             }
-            // a supervisor starts it again, and it comes back as another member
+            // a supervisor starts it again, and it joins as another member
             if self.parts.node.is_expelled() && self.parts.node.member().is_ephemeral() {
                 self.end = Some(End::Expelled);
             }
@@ -487,7 +486,7 @@ impl PacketLoop {
         }
     }
 
-    /// Puts back what somebody took from lc0: addresses, routes.
+    /// Restores addresses and routes of lc0 that another program removed.
     fn repair(&mut self, now: Instant) {
         match self.parts.device.ensure(&self.parts.settings) {
             Ok(false) => {}
@@ -496,7 +495,7 @@ impl PacketLoop {
                     "{}: addresses and routes set anew",
                     self.parts.settings.name
                 );
-                // reports sent meanwhile had no valid source
+                // reports sent in the meantime had no valid source
                 self.parts.node.handle_lost_reports(LC0, now);
                 self.probe_inbound(now);
             }
@@ -509,7 +508,8 @@ impl PacketLoop {
         }
     }
 
-    /// This node has another IPv4 address, or none: lc0 gets it with the next look at it, which is now.
+    /// Sets this node's IPv4 address, or removes it; lc0 changes with the next look, which is due
+    /// now.
     fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
         if let Some(ipv4) = &mut self.parts.settings.ipv4
             && ipv4.address != address
@@ -537,7 +537,7 @@ impl PacketLoop {
         }
     }
 
-    /// Reports that lc0 lost towards us are asked for again.
+    /// Asks programs for their reports anew after lc0 lost packets towards this daemon.
     fn check_overruns(&mut self, now: Instant) {
         let overruns = self.parts.device.overruns().unwrap_or(self.overruns);
         if overruns > self.overruns {
@@ -548,7 +548,8 @@ impl PacketLoop {
         self.overruns = overruns;
     }
 
-    /// An address that somebody has put on lc0 may be what programs send from: told, as their packets get lost.
+    /// Warns of packets with a source that is not this node's: another address of lc0 may cause
+    /// them.
     fn check_foreign_sources(&mut self, now: Instant) {
         let engine = self.parts.node.engine();
         let dropped = engine.dropped(lcroute_engine::DropReason::ForeignSource);
@@ -566,7 +567,7 @@ impl PacketLoop {
         }
     }
 
-    /// Ends a turn: writes everything that the node has to say, until it is silent.
+    /// Ends a turn: writes all outputs of the node until none is left.
     fn deliver(&mut self, now: Instant) {
         loop {
             let mut silent = !self.hand_on(now);
@@ -604,7 +605,7 @@ impl PacketLoop {
         }
     }
 
-    /// What the node has for lc0 and for the control thread. False: nothing.
+    /// Passes outputs of the node to lc0 and the control thread. Returns whether there was one.
     fn hand_on(&mut self, now: Instant) -> bool {
         let mut something = false;
         while let Some(output) = self.parts.node.poll_output(now) {
@@ -652,9 +653,9 @@ impl PacketLoop {
     }
 }
 
-/// A presence record that was pasted: whose it is, and until when it is good, in unix seconds.
+/// Takes a pasted presence record; returns its peer, and its expiry in unix seconds.
 fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<(PeerId, u64)> {
-    // the newest of a node counts, whatever it is called
+    // the newest record of a node counts, whatever its name
     let name = bs58::encode(sealed).into_string();
     let by = (TEXT_CARRIER, CarrierKind::Text);
     let (peer, until) = node.handle_record(by, name, sealed, now)?;

@@ -1,5 +1,5 @@
-//! The one UDP socket of all links: dual stack, in batches, with segmentation and coalescing by
-//! the kernel where it can.
+//! The one UDP socket of all links: dual stack, in batches, with segmentation and coalescing by the
+//! kernel where it supports them.
 
 mod errors;
 
@@ -16,32 +16,32 @@ use socket2::{Domain, Protocol, SockRef, Type};
 
 use crate::drops::{DropReason, Drops};
 
-/// Bursts of all links arrive in one buffer while the packet loop is busy elsewhere. The kernel doubles it,
-/// and counts a datagram as its memory, up to 2,304 bytes for one of 1,200: about 7,000 fit, or 20,000 short
-/// ones. Under a flood that is the queue in which live packets wait as well: with four times as much, that
-/// was a quarter of a second.
+/// Receive buffer in bytes, for bursts of all links while the packet loop is busy. The kernel
+/// doubles it and counts a datagram's memory, up to 2,304 bytes for one of 1,200: about 7,000 fit,
+/// or 20,000 short ones. Live packets wait in it under a flood: four times this size delayed them
+/// by 250 ms.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Queues belong above the socket, where they are fair: this only has to hold a few bursts.
+/// Send buffer in bytes, for a few bursts; fair queues lie above the socket.
 const SEND_BUFFER: usize = 8 << 20;
 
-/// Coalesced datagrams come in units of up to 64 KiB.
+/// Largest unit of coalesced datagrams, in bytes.
 const UNIT: usize = 64 << 10;
 
-/// Units taken with one system call.
+/// Most units received with one system call.
 pub const UNITS: usize = 8;
 
-/// Segments that the kernel takes in one call (`UDP_MAX_SEGMENTS`), and their bytes in all.
+/// Most segments that the kernel takes in one call (`UDP_MAX_SEGMENTS`).
 const SEGMENTS: usize = 64;
-/// Bytes of all segments of one call: below what a UDP datagram may have.
+/// Bytes of all segments of one call: below the maximum of a UDP datagram.
 const SEGMENTED_BYTES: usize = 65_000;
 
-/// An ICMP error ends the next call on the socket, whatever that call was for: it is made again. Others may
-/// come meanwhile.
+/// Tries of a call. A pending ICMP error ends the next call on the socket, whichever it is; more
+/// errors may arrive in the meantime.
 const TRIES: usize = 3;
 
 mod option {
-    //! Socket options that the crates above do not name.
+    //! Socket options that nix and socket2 lack.
     use nix::{libc, setsockopt_impl, sockopt_impl};
 
     sockopt_impl!(
@@ -54,31 +54,31 @@ mod option {
     );
 }
 
-/// Datagrams that this host itself refused: too large for an interface, or no buffer for them. Where a veth or a driver is narrower
-/// than it says, all long ones meet this.
+/// Datagrams that this host itself refused: too large for an interface, or no buffer for them. A
+/// veth or driver with less than its stated MTU refuses all long ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Where they should have gone; IPv4 as plain IPv4.
+    /// Destination; IPv4 as plain IPv4.
     pub to: SocketAddr,
     /// UDP payload of the longest, in bytes.
     pub size: usize,
-    /// How many.
+    /// The number of datagrams.
     pub datagrams: u64,
 }
 
-/// Most of them that are kept until somebody takes them.
+/// Most entries kept until [`Socket::take_refused`].
 const MAX_REFUSED: usize = 64;
 
-/// Where datagrams go, and how.
+/// Destination and options of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
     /// Destination; IPv4 as plain IPv4.
     pub to: SocketAddr,
-    /// The local address to send from, where it matters.
+    /// The local address to send from, if it matters.
     pub from: Option<IpAddr>,
-    /// How they are marked.
+    /// The ECN mark.
     pub ecn: Ecn,
-    /// They probe the path: nobody shall fragment them.
+    /// Path probes: neither routers nor this host may fragment them.
     pub dont_fragment: bool,
 }
 
@@ -88,28 +88,26 @@ pub struct Socket {
     state: UdpSocketState,
     /// Whether it is the dual-stack one.
     ipv6: bool,
-    /// Whether the kernel cuts bursts into datagrams.
+    /// Whether the kernel cuts bursts into datagrams (GSO).
     segmentation: bool,
-    /// What was received last.
+    /// The units received last.
     buffer: Vec<u8>,
     metas: [RecvMeta; UNITS],
-    /// What was not sent or not received. None of it closes a link: the network may lose a datagram at any time.
+    /// Datagrams not sent or not received. None closes a link: networks lose datagrams at any time.
     drops: Drops,
     refused: Vec<Refused>,
-    /// What the kernel had counted of drops when it was last asked.
+    /// The kernel's count of drops at the last look.
     dropped: u32,
 }
 
-/// A datagram that has come in. IPv4 addresses are given as such.
+/// A received datagram. IPv4 addresses are plain.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
-    /// Who sent it.
     pub from: SocketAddr,
-    /// To which address of this host, if the kernel says so.
+    /// The local address, if the kernel reports it.
     pub to: Option<IpAddr>,
-    /// How it is marked.
+    /// The ECN mark.
     pub ecn: Ecn,
-    /// What it says.
     pub content: &'a [u8],
 }
 
@@ -124,8 +122,8 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    /// Opens the socket on `port` (0: one that is free) of all addresses, IPv6 and IPv4; of IPv4
-    /// alone where the host has no IPv6.
+    /// Opens the socket on `port` (0: any free one) of all addresses, IPv6 and IPv4; IPv4 alone if
+    /// the host lacks IPv6.
     pub fn open(port: u16) -> io::Result<Self> {
         let (socket, ipv6) = match bind(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
             Ok(socket) => (socket, true),
@@ -160,7 +158,7 @@ impl Socket {
         self.ipv6
     }
 
-    /// Asks the kernel what it has dropped; more often than its 32 bits wrap.
+    /// Counts the kernel's drops. The caller must ask before its 32-bit counter wraps.
     pub fn count_overflow(&mut self) {
         if let Some(dropped) = kernel_drops(&self.socket) {
             let new = dropped.wrapping_sub(self.dropped);
@@ -170,13 +168,13 @@ impl Socket {
         }
     }
 
-    /// What went wrong so far.
+    /// Returns the drops so far.
     pub fn drops(&self) -> &Drops {
         &self.drops
     }
 
-    /// Takes what has come in with one system call: up to [`UNITS`] units, as [`Self::unit`] gives them.
-    /// Zero: nothing for now, poll again.
+    /// Receives up to [`UNITS`] units with one system call, for [`Self::unit`]. Returns 0 if
+    /// nothing is ready.
     pub fn receive(&mut self) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); UNITS];
         match again(|| self.receive_units(&mut metas)) {
@@ -193,7 +191,7 @@ impl Socket {
         }
     }
 
-    /// The datagrams of a unit: one, or several of one sender that the kernel has coalesced.
+    /// Returns the datagrams of a unit: one, or several of one sender that the kernel coalesced.
     pub fn unit(&self, number: usize) -> impl Iterator<Item = Received<'_>> {
         let meta = self.metas[number];
         let unit = &self.buffer[number * UNIT..][..meta.len.min(UNIT)];
@@ -201,7 +199,7 @@ impl Socket {
         datagrams.map(move |content| Received {
             from: plain(meta.addr),
             to: meta.dst_ip.map(|ip| ip.to_canonical()),
-            // datagrams of different marks are not coalesced
+            // the kernel does not coalesce datagrams with different marks
             ecn: mark(meta.ecn),
             content,
         })
@@ -209,18 +207,18 @@ impl Socket {
 
     fn receive_units(&mut self, metas: &mut [RecvMeta; UNITS]) -> io::Result<usize> {
         let mut units = self.buffer.chunks_mut(UNIT);
-        // The buffer has UNITS units: none of the slices is the empty default.
+        // The buffer has UNITS units: no slice is the empty default.
         let mut slices: [IoSliceMut<'_>; UNITS] =
             std::array::from_fn(|_| IoSliceMut::new(units.next().unwrap_or_default()));
         self.state
             .recv(UdpSockRef::from(&self.socket), &mut slices, metas)
     }
 
-    /// Sends `contents`. With `segment_size` it is several datagrams of that size in a row, of which
-    /// the last may be shorter.
+    /// Sends `contents`. With `segment_size` it is several datagrams of that size in a row, of
+    /// which the last may be shorter.
     ///
-    /// `WouldBlock`: nothing was sent, the socket's buffer is full. All other troubles are
-    /// those of a network that loses datagrams: counted, and `Ok`.
+    /// `WouldBlock`: nothing was sent, the socket's buffer is full. All other errors are counted as
+    /// lost datagrams, and give `Ok`.
     pub fn send(
         &mut self,
         to: &Destination,
@@ -241,7 +239,7 @@ impl Socket {
         if to.dont_fragment {
             return self.probe(to, size, contents);
         }
-        // An empty datagram is one as well.
+        // An empty datagram is sent as well.
         let mut bursts = contents.chunks(burst);
         self.send_burst(to, size, bursts.next().unwrap_or_default())?;
         let mut sent = burst;
@@ -256,8 +254,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends datagrams that may be too large for the path: that they do not arrive is the answer, and
-    /// no trouble.
+    /// Sends datagrams that may be too large for the path: their loss is a result, not an error.
     fn probe(&mut self, to: &Destination, size: usize, contents: &[u8]) -> io::Result<()> {
         set_fragments(&self.socket, self.ipv6, false);
         let sent: Vec<_> = contents
@@ -265,7 +262,7 @@ impl Socket {
             .map(|datagram| self.transmit(to, None, datagram))
             .collect();
         set_fragments(&self.socket, self.ipv6, true);
-        // the short one behind a long one goes, whatever became of that: together they are the answer
+        // the short datagram after a long one is sent in any case: together they are the answer
         for error in sent.into_iter().filter_map(Result::err) {
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => {}
@@ -278,7 +275,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends what the kernel takes at once. The only error is `WouldBlock`, with nothing sent.
+    /// Sends as much as the kernel takes at once. The only error is `WouldBlock`, with nothing
+    /// sent.
     fn send_burst(&mut self, to: &Destination, size: usize, burst: &[u8]) -> io::Result<()> {
         let several = burst.len() > size;
         let error = match self.transmit(to, several.then_some(size), burst) {
@@ -286,7 +284,7 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
             Err(error) => error,
         };
-        // A path that is narrower than the segments, or a driver that cannot cut them: one by one.
+        // The path is narrower than the segments, or the driver cannot cut them: sends one by one.
         let one_by_one = several
             && matches!(
                 error.raw_os_error(),
@@ -331,7 +329,7 @@ impl Socket {
             }
             other => other,
         };
-        // A source of the other family is of no use.
+        // A source of the other address family is unusable.
         let src_ip = to.from.filter(|from| from.is_ipv4() == to.to.is_ipv4());
         let capable = to.ecn != Ecn::None;
         let transmit = Transmit {
@@ -361,13 +359,13 @@ impl Socket {
         }
     }
 
-    /// What this host has refused to send since the last time, probes apart.
+    /// Takes the datagrams that this host has refused since the last call, except probes.
     pub fn take_refused(&mut self) -> Vec<Refused> {
         std::mem::take(&mut self.refused)
     }
 
     fn count_unsent(&mut self, error: &io::Error, datagrams: u64) {
-        // after one such error the crate leaves out the marks of IPv4, for good
+        // after one such error the crate `quinn-udp` omits IPv4 marks for good
         if error.raw_os_error() == Some(libc::EINVAL)
             && let Ok(state) = set_up(&self.socket, self.ipv6)
         {
@@ -376,7 +374,7 @@ impl Socket {
         let reason = match error.raw_os_error() {
             Some(libc::EMSGSIZE) => DropReason::UdpTooBig,
             Some(libc::ENOBUFS | libc::ENOMEM) => DropReason::UdpCongested,
-            // EINVAL: the source address has gone.
+            // EINVAL: this host no longer has the source address.
             Some(libc::EINVAL) => DropReason::UdpUnreachable,
             _ if is_transient(error) => DropReason::UdpUnreachable,
             _ => DropReason::UdpSendError,
@@ -403,24 +401,24 @@ fn bind(domain: Domain, address: SocketAddr) -> io::Result<UdpSocket> {
 fn set_up(socket: &UdpSocket, ipv6: bool) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
     state.enable_transport_errors(UdpSockRef::from(socket))?;
-    // nobody reads them, and they take the room in which the kernel would tell the mark
+    // unused, and they take the control buffer's room for the mark
     setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
     set_fragments(socket, ipv6, true);
     Ok(state)
 }
 
-/// Many paths carry less than 1,500 bytes and tell nobody: over IPv4 routers may fragment (a
-/// fragmented datagram arrives, one with DF set does not), over IPv6 the kernel fragments once it
-/// knows the path.
+/// Allows or forbids fragments. Many paths carry less than 1,500 bytes and send no ICMP error. Over
+/// IPv4 routers may fragment (with DF set, long datagrams are lost); over IPv6 the kernel fragments
+/// once it knows the path MTU.
 ///
-/// Where they are not allowed, what the kernel believes of the path does not count either.
+/// Where fragments are forbidden, the kernel's cached path MTU does not count either.
 fn set_fragments(socket: &UdpSocket, ipv6: bool, allowed: bool) {
     let (v4, v6) = if allowed {
         (libc::IP_PMTUDISC_DONT, libc::IPV6_PMTUDISC_WANT)
     } else {
         (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE)
     };
-    // Best effort: without these only large datagrams over narrow paths suffer.
+    // Best effort: otherwise only large datagrams over narrow paths suffer.
     let _ = setsockopt(socket, option::MtuDiscoverV4, &v4);
     if ipv6 {
         let _ = setsockopt(socket, option::MtuDiscoverV6, &v6);
@@ -428,7 +426,7 @@ fn set_fragments(socket: &UdpSocket, ipv6: bool, allowed: bool) {
     }
 }
 
-/// Beyond the limits of the host where that is permitted, up to them where not.
+/// Sets the buffer sizes beyond the host's limits if permitted, else up to them.
 fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
     let plain = SockRef::from(socket);
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -437,7 +435,7 @@ fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
     if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
         plain.set_send_buffer_size(SEND_BUFFER)?;
     }
-    // the kernel says twice what it grants
+    // the kernel reports twice the size that it grants
     for (name, size, wanted) in [
         ("receive", plain.recv_buffer_size()? / 2, RECEIVE_BUFFER),
         ("send", plain.send_buffer_size()? / 2, SEND_BUFFER),
@@ -449,11 +447,11 @@ fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// What the kernel has dropped at a socket, modulo 2^32; none on a kernel before 4.12.
+/// Returns the kernel's drop count of a socket, modulo 2^32; `None` before Linux 4.12.
 fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
-    /// Values that the kernel gives (`SK_MEMINFO_VARS`, linux/sock_diag.h).
+    /// Values that the kernel returns (`SK_MEMINFO_VARS`, linux/sock_diag.h).
     const VALUES: usize = 9;
-    /// The place of dropped packets among them (`SK_MEMINFO_DROPS`).
+    /// Index of dropped packets among them (`SK_MEMINFO_DROPS`).
     const DROPS: usize = 8;
     let mut values = [0_u32; VALUES];
     let size = size_of_val(&values) as libc::socklen_t;
@@ -471,7 +469,7 @@ fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
     (result == 0 && length == size).then_some(values[DROPS])
 }
 
-/// Makes a call again that failed by an error that may have been about another datagram.
+/// Repeats a call that failed by an error that may concern another datagram.
 fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut result = call();
     for _ in 1..TRIES {
@@ -483,7 +481,7 @@ fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     result
 }
 
-/// Errors that the network or a firewall causes.
+/// Whether a network or firewall causes this error.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -588,7 +586,7 @@ mod tests {
     #[test]
     fn marks_are_sent_and_seen() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
-        // an address that has gone must not cost the marks of later datagrams
+        // a missing source address must not cost the marks of later datagrams
         a.send(&from("192.0.2.1", at("127.0.0.1", &b)), None, b"not ours")
             .unwrap();
         assert_eq!(a.drops().get(DropReason::UdpUnreachable), 1);
@@ -659,7 +657,7 @@ mod tests {
         for segmentation in [true, false] {
             let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
             a.segmentation &= segmentation;
-            // More than one call takes, and a short one at the end.
+            // More than one call takes, with a short datagram at the end.
             let contents: Vec<u8> = (0..100 * 1000 + 10).map(|i| (i / 1000) as u8).collect();
             a.send(&destination(at("127.0.0.1", &b)), Some(1000), &contents)
                 .unwrap();
@@ -687,7 +685,7 @@ mod tests {
         );
         a.send(&destination(to), None, &vec![0; 70_000]).unwrap();
         assert_eq!(a.drops().get(DropReason::UdpTooBig), 1);
-        // A probe that is too long is an answer, not a loss; what follows may be fragmented again.
+        // A long probe is a result, not a loss; later datagrams may be fragmented again.
         let probe = Destination {
             dont_fragment: true,
             ..destination(to)
@@ -703,11 +701,12 @@ mod tests {
         };
         assert_eq!(a.take_refused(), [refused]);
         assert_eq!(a.take_refused(), []);
-        // The short one of a pair shows that the path is there, also where the long one is refused here.
+        // The short one of a pair shows that the path works, even if this host refuses the long
+        // one.
         let pair = [&vec![0; 70_000][..], b"behind"].concat();
         a.send(&probe, Some(70_000), &pair).unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"behind");
-        // Nobody there: the answer is an ICMP error, which must not spoil the next datagram.
+        // A closed port: the ICMP error must not affect the next datagram.
         let nobody = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -728,16 +727,15 @@ mod tests {
     fn a_refusal_is_told_with_what_it_quotes_and_costs_no_other_datagram() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
         for ip in ["127.0.0.1", "::1"] {
-            // closed again at once
             let Ok(gone) = UdpSocket::bind((ip, 0)).and_then(|socket| socket.local_addr()) else {
-                continue; // no IPv6 here
+                continue; // the host lacks IPv6
             };
             let mut told = Vec::new();
             a.send(&destination(gone), None, b"anybody?").unwrap();
             wait_for_error(&a);
             a.take_errors(&mut |e| told.push((e.remote, e.is_refusal, e.quoted.to_vec())));
             assert_eq!(told, [(gone, true, b"anybody?".to_vec())]);
-            // errors that nobody has taken yet
+            // errors not taken yet
             let before = a.drops().clone();
             for _ in 0..5 {
                 a.send(&destination(gone), None, b"anybody?").unwrap();

@@ -1,5 +1,5 @@
-//! Decides which parts of this program may speak with others than signalling servers and relays. Each part asks here before it
-//! sends anything.
+//! The decision which parts of this program may communicate with hosts other than signalling
+//! servers and relays. Each part asks before it sends anything.
 //!
 //! The keys of such parts are private to the configuration. So no part can read its own key and forget the policy.
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Config, IcePolicy, Matrix};
 use crate::streams::Who;
 
-/// Names the reason for which a part sends nothing.
+/// The reason for which a part sends nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silent {
     /// Its own key does not switch it on.
@@ -17,7 +17,7 @@ pub enum Silent {
     Hidden,
 }
 
-/// Says of each part whether it may speak.
+/// The permissions of all parts.
 #[derive(Debug, Clone, Copy)]
 pub struct Exposure<'a>(&'a Config);
 
@@ -129,7 +129,7 @@ mod tests {
         stun = [\"b.example:3478\"]
     ";
 
-    /// For each part whether it may speak.
+    /// Returns for each part whether it may communicate.
     fn of(ice: &str) -> [Result<(), Silent>; 7] {
         let config = Config::parse("f", &format!("{ALL_ON}{ice}")).unwrap();
         let exposure = config.exposure();
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(of(""), [Ok(()); 7]);
         let hidden = Err(Silent::Hidden);
         assert_eq!(of("policy = \"relay\""), [hidden; 7]);
-        // members that see the addresses need those that STUN servers know; nobody else is told more
+        // members that see the addresses need STUN's answers; other hosts learn no more
         let disclosed = of("policy = \"relay\"\ndisclose = [\"label:friend=yes\"]");
         assert_eq!(disclosed[..6], [hidden; 6]);
         assert_eq!(disclosed[6], Ok(()));

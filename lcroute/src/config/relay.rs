@@ -1,4 +1,4 @@
-//! `[relay]`: to relay for others, and to use relays (TURN).
+//! `[relay]`: serving as a relay, and using relays (TURN).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,37 +11,38 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::netlink;
 
-/// Default port of TURN, and of TURN over TLS.
+/// Default ports of TURN, and of TURN over TLS.
 const PORTS: (u16, u16) = (3_478, 5_349);
 
 /// `[relay]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Relay {
-    /// Whether a signalling server relays, too.
+    /// Whether a signalling server also relays.
     pub serve: bool,
-    /// Whether it relays for whoever is registered, member or not.
+    /// Whether it relays for every registered client, member or not.
     pub open: bool,
     /// Whether it relays to private addresses, and to those that the host reaches without a router.
     pub private: bool,
-    /// What one node may send and get, in bits a second.
+    /// Bound for one node's traffic in both directions, in bits a second.
     #[serde(deserialize_with = "rate")]
     pub rate: u64,
-    /// What all may together.
+    /// Bound for all nodes together, in bits a second.
     #[serde(deserialize_with = "rate")]
     pub rate_total: u64,
-    /// Public addresses of this host, where a NAT stands before it.
+    /// Public addresses of this host behind a NAT.
     pub addresses: Vec<IpAddr>,
-    /// Whether to ask signalling servers for their relay: they see this node's certificates then.
+    /// Whether to ask signalling servers for their relay, which reveals this node's certificates to
+    /// them.
     pub ask: bool,
     /// Relays to use beside those of the signalling servers.
     #[serde(deserialize_with = "urls")]
     pub turn: Vec<TurnUrl>,
-    /// The user's name there.
+    /// User name at these relays.
     pub user: Option<String>,
-    /// A file with the password.
+    /// File with the password.
     pub password_file: Option<PathBuf>,
-    /// A file with the secret of which user names and passwords are made.
+    /// File with the secret from which user names and passwords are made.
     pub secret_file: Option<PathBuf>,
 }
 
@@ -64,7 +65,7 @@ impl Default for Relay {
 }
 
 impl Relay {
-    /// What a signalling server needs to know; none: it does not relay.
+    /// Returns the settings of a signalling server's relay; `None`: it does not relay.
     #[must_use]
     pub fn served(&self) -> Option<RelaySettings> {
         self.serve.then(|| RelaySettings {
@@ -77,7 +78,8 @@ impl Relay {
         })
     }
 
-    /// What the host's interfaces reach. Where the kernel does not say so, all is near: the relay sends to nobody.
+    /// Returns a test for addresses on this host's links. Without routes from the kernel all are
+    /// near: the relay sends nothing.
     fn is_near(&self) -> HasAddress {
         if self.private {
             return Arc::new(|_| false);
@@ -99,11 +101,11 @@ pub struct TurnUrl {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// What its client speaks to it.
+    /// Transport of its client.
     pub leg: Leg,
 }
 
-/// What leads to a relay.
+/// The transport to a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leg {
     /// `turn:HOST`: UDP, and TCP where UDP does not get through.

@@ -1,4 +1,4 @@
-//! The keys that a configuration file sets, to name those that a reload has changed.
+//! The keys that a configuration file sets; names those that a reload has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-/// Keys of the daemon that hold from its next start on.
+/// Keys that take effect at the daemon's next start.
 const AT_START: [&str; 24] = [
     "state_dir",
     "control",
@@ -33,7 +33,7 @@ const AT_START: [&str; 24] = [
     "[leaf] mbit",
     "[web] invite",
 ];
-/// Keys of these for which lc0 is made anew.
+/// Keys of these that require a new lc0.
 const NEW_DEVICE: [&str; 2] = ["[tun] name", "[tun] mode"];
 /// Keys that only commands read.
 const OF_COMMANDS: [&str; 1] = ["name"];
@@ -53,10 +53,10 @@ const OF_PAGES: [&str; 6] = [
 #[derive(Clone, Default, PartialEq)]
 pub struct Written(BTreeMap<String, Value>);
 
-// TOML has no NaN that a key of the configuration takes
+// the configuration has no key that takes a NaN
 impl Eq for Written {}
 
-/// Values may be secrets.
+/// Names only: values may be secrets.
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -86,7 +86,7 @@ impl From<Table> for Written {
 }
 
 impl Written {
-    /// Keys that differ from those of `other`, or that one of both lacks.
+    /// Returns keys whose values differ, or that only one file sets.
     fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
         let all: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
         let all = all.into_iter().map(String::as_str);
@@ -116,21 +116,21 @@ impl Written {
     }
 }
 
-/// Keys that a reload has found changed, by the time from which they hold.
+/// Keys that a reload found changed, by the time at which they take effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reread {
-    /// From now on.
+    /// In effect now.
     pub now: Vec<String>,
-    /// From the daemon's next start on; changed since it started.
+    /// In effect after the daemon's next start; changed since it started.
     pub at_start: Vec<String>,
-    /// Once lcroute-streams reads them.
+    /// In effect once lcroute-streams reads them.
     pub streams: Vec<String>,
-    /// Once lcroute-web starts anew.
+    /// In effect once lcroute-web restarts.
     pub pages: Vec<String>,
 }
 
-/// Sentences for people; the commands are those of a host with systemd.
+/// Writes sentences for users; the commands are those of a host with systemd.
 impl fmt::Display for Reread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.now.as_slice() {
@@ -181,10 +181,10 @@ mod tests {
             (told.streams, told.pages),
             (vec!["[[serve]]".into()], vec!["[web] names".into()])
         );
-        // read once more: nothing is new, and the same keys still wait
+        // read again: nothing new, and the same keys still wait
         let again = second.reread(&second, &first);
         assert_eq!((again.now.len(), again.at_start.len()), (0, 2));
-        // the value of the start is back: nothing waits
+        // the first value again: nothing waits
         let back = first.reread(&second, &first);
         assert_eq!((back.now.len(), back.at_start.len()), (3, 0));
         let shown = |text: &str| written(text).reread(&first, &first).to_string();
@@ -197,7 +197,7 @@ mod tests {
         );
     }
 
-    /// A key that is renamed must be renamed here.
+    /// A renamed key must be renamed in these lists.
     #[test]
     fn every_key_that_waits_is_one_of_the_configuration() {
         let all = [&AT_START[..], &OF_PAGES, &OF_STREAMS, &OF_COMMANDS].concat();

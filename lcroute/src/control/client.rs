@@ -1,4 +1,4 @@
-//! Asks a running daemon.
+//! A client of a running daemon.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use super::{Answer, Request, view_of};
 use crate::status::{Inbound, Status};
 
-/// How long the daemon may take for an answer. Chosen.
+/// Timeout for an answer of the daemon. Chosen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The daemon tries the firewall for a second or two.
+/// Timeout for a probe of the firewall, which takes one to two seconds.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A connection to the daemon.
@@ -29,7 +29,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; exit code 3 if no daemon answers there, 4 if it may not be asked.
+    /// Connects; exit code 3 if no daemon answers, 4 if this user lacks permission.
     pub fn connect(path: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(path).map_err(|e| {
             let (exit, hint) = match e.kind() {
@@ -48,12 +48,12 @@ impl Client {
         })
     }
 
-    /// Connects to look and no more: by the view socket, where the control socket is not for this user.
+    /// Connects for read access: by the view socket, if the control socket is closed to this user.
     pub fn connect_to_look(path: &Path) -> anyhow::Result<Self> {
         Self::connect(&to_look(path))
     }
 
-    /// Connects if a daemon is running; what else keeps it from answering is an error.
+    /// Connects if a daemon is running; any other failure is an error.
     pub fn connect_if_running(path: &Path) -> anyhow::Result<Option<Self>> {
         match UnixStream::connect(path) {
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
@@ -63,21 +63,22 @@ impl Client {
         }
     }
 
-    /// The daemon's process, as the kernel saw it make the socket; none in another PID namespace.
+    /// Returns the daemon's process id, as of the socket's creation; `None` in another PID
+    /// namespace.
     pub fn pid(&self) -> Option<i32> {
         let peer = getsockopt(self.stream.get_ref(), PeerCredentials).ok()?;
         Some(peer.pid()).filter(|pid| *pid > 0)
     }
 
-    /// Answers may take so much longer from now on.
+    /// Extends the timeout for answers by `longer` from now on.
     pub fn wait_for(&mut self, longer: Duration) -> anyhow::Result<()> {
         let stream = self.stream.get_ref();
         Ok(stream.set_read_timeout(Some(ANSWER_TIMEOUT + longer))?)
     }
 
-    /// The daemon's status, once it has tried the host's firewall anew.
+    /// Returns the daemon's status after a new test of the host's firewall.
     pub fn probe(&mut self) -> anyhow::Result<Status> {
-        // an earlier daemon does not know this request, and has a verdict of its start
+        // an earlier daemon lacks this request, and keeps the verdict of its start
         let _ = self.ask::<serde_json::Value>(&Request::Probe);
         let deadline = Instant::now() + PROBE_TIMEOUT;
         loop {
@@ -89,7 +90,7 @@ impl Client {
         }
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for the answer.
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
@@ -109,7 +110,8 @@ impl Client {
     }
 }
 
-/// The socket on which this user may look: the view socket, where the control socket is not for him.
+/// Returns the socket for read access: the view socket, if the control socket is closed to this
+/// user.
 #[must_use]
 pub fn to_look(control: &Path) -> PathBuf {
     let may = |path: &Path| access(path, AccessFlags::W_OK);
@@ -125,7 +127,7 @@ fn silent(e: &std::io::Error) -> anyhow::Error {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
             ExitError::new(Exit::Unreachable, "the daemon does not answer").into()
         }
-        // no io::Error inside: a broken pipe here is not that of our output
+        // no io::Error inside: this broken pipe is not that of our output
         _ => ExitError::new(
             Exit::Unreachable,
             format!("the daemon closed the connection ({e}): it is stopping, or too many programs ask it"),

@@ -1,4 +1,4 @@
-//! The code that lets a page invite, where `[web] invite = true`.
+//! The code with which a page may invite, if `[web] invite = true`.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 /// Length of a code in bytes, before it is written in base58.
 const CODE_LEN: usize = 16;
 
-/// The right to invite. The control socket alone tells it: to root and group lcroute.
+/// The right to invite. Only the control socket reveals it: to root and group lcroute.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Code(Zeroizing<String>);
@@ -30,7 +30,7 @@ impl Code {
         &self.0
     }
 
-    /// Whether both are one code; it takes as long for every code of this length.
+    /// Compares two codes; the time is equal for all codes of this length.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         let (one, other) = (self.0.as_bytes(), other.0.as_bytes());

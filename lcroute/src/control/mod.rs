@@ -1,6 +1,6 @@
-//! The control socket: one JSON object a line, answered by `{"ok": ...}` or `{"error": ...}`. Beside it are the view socket,
-//! which takes what shows how things stand, and nothing that changes anything; and one each for the program for streams and for
-//! the one that gives secrets of private prefixes.
+//! The control socket: one JSON object a line, answered by `{"ok": ...}` or `{"error": ...}`.
+//! Beside it are the view socket, for requests that change nothing; one for the program for
+//! streams; one for a program that gives secrets of private prefixes.
 
 pub mod client;
 mod code;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 pub use code::Code;
 
-/// What can be asked of a daemon.
+/// A request to a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
@@ -29,75 +29,76 @@ pub enum Request {
     Groups,
     /// A list of [`crate::status::Lan`].
     Lan,
-    /// [`crate::status::Look`]: once a second as long as this connection lasts.
+    /// [`crate::status::Look`], once a second while this connection lasts.
     Watch,
     /// A list of [`crate::status::Route`].
     Routes,
     /// A list of [`lcroute_node::KnownMember`].
     Members,
-    /// What is known of one member: [`crate::status::Contact`].
+    /// The known data of one member: [`crate::status::Contact`].
     Member {
         /// Its name, PeerId or address.
         node: String,
     },
-    /// This host has a program for streams as long as this connection lasts.
+    /// Marks this connection as that of the program for streams; ends with it.
     Streams,
     /// A signature of this node's key, for the handshake of a stream (RFC 8446 §4.4.3).
     Sign {
-        /// What TLS 1.3 has a key sign, in base58.
+        /// The content that TLS 1.3 signs, in base58.
         message: String,
     },
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
         /// Its name, PeerId or address.
         node: String,
-        /// How long to wait for the answer, in milliseconds.
+        /// Timeout for the answer, in milliseconds.
         #[serde(default = "ping_timeout")]
         timeout_ms: u64,
     },
-    /// The tree of these groups has its root here as long as this connection lasts.
+    /// Roots the tree of these groups at this node while this connection lasts.
     Announce {
-        /// Such as `ff1e:1::/32`.
+        /// A prefix such as `ff1e:1::/32`.
         prefix: String,
     },
-    /// The secrets of a private prefix, which hold as long as this connection and replace those that it gave before.
+    /// Replaces the secrets of a private prefix that this connection gave; they end with it.
     Private {
-        /// One that the configuration says is private, without a keyfile.
+        /// A prefix that the configuration makes private, without a keyfile.
         prefix: String,
-        /// The first seals, all of them open; none: the prefix is closed.
+        /// The first seals, all of them open; an empty list closes the prefix.
         secrets: Vec<GivenSecret>,
     },
-    /// This node's presence record, to be passed on by hand.
+    /// This node's presence record, for transfer by hand.
     Meet,
     /// Takes the presence record of another node.
     Take {
         /// The sealed record in base58.
         record: String,
     },
-    /// Expels from the whole network.
+    /// Expels a node from the whole network.
     Revoke {
         /// The signed revocation in base58.
         revocation: String,
-        /// It ends a token for leaves, which know no secret of an epoch: the epoch stays.
+        /// Whether the epoch stays: a token for leaves ends, which know no secret of an epoch.
         #[serde(default)]
         keeps_epoch: bool,
     },
     /// The code with which a page may invite.
     Code,
-    /// A token, for who has that code.
+    /// A token, for a page with that code.
     Invite {
         /// The code.
         code: Code,
-        /// How long hosts can join by it, in seconds.
+        /// Validity of the token, in seconds.
         ttl_s: u64,
-        /// How many; none: any number.
+        /// Number of nodes that may join; `None`: any number.
         uses: Option<u32>,
     },
-    /// Try anew whether this host's firewall lets in what arrives on lc0; the next status has the result.
+    /// Tests again whether this host's firewall admits packets from lc0; the next status has the
+    /// result.
     Probe,
-    /// Read the configuration again; or execute the binary anew.
+    /// Reads the configuration again, or executes the binary anew.
     Reload {
-        /// Execute the binary anew, as SIGUSR2 does.
+        /// Whether to execute the binary anew, as SIGUSR2 does.
         #[serde(default)]
         exec: bool,
     },
@@ -118,7 +119,7 @@ impl<'de> Deserialize<'de> for GivenSecret {
 }
 
 impl Serialize for GivenSecret {
-    /// The daemon takes secrets, and tells none.
+    /// Always fails: the daemon receives secrets and reveals none.
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("secrets are not told"))
     }
@@ -128,31 +129,31 @@ fn ping_timeout() -> u64 {
     2_000
 }
 
-/// The answer.
+/// The answer to a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
-    /// What was asked for.
+    /// The requested value.
     Ok(serde_json::Value),
-    /// Why not.
+    /// The reason for a refusal.
     Error(String),
 }
 
-/// A socket of the daemon: it decides which requests are taken, and from whom.
+/// A socket of the daemon, which decides the requests that it permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// All requests, except those of one program.
+    /// All requests, except those of a single program.
     Control,
-    /// What pages need.
+    /// Requests of pages.
     View,
-    /// What the program for streams needs.
+    /// Requests of the program for streams.
     Streams,
-    /// What a program that gives secrets of private prefixes needs.
+    /// Requests of a program that gives secrets of private prefixes.
     Keys,
 }
 
 impl Access {
-    /// The group of the socket, where it exists.
+    /// Returns the socket's group, for hosts that have it.
     #[must_use]
     pub fn group(self) -> &'static str {
         match self {
@@ -163,13 +164,13 @@ impl Access {
         }
     }
 
-    /// Whether this may be asked there.
+    /// Whether this socket permits the request.
     #[must_use]
     pub fn permits(self, request: &Request) -> bool {
         request.sockets().contains(&self)
     }
 
-    /// Why a request that it does not permit is refused.
+    /// Returns the reason for refusing a request.
     fn refusal(self, request: &Request) -> &'static str {
         match (self, request) {
             (Self::View, _) => NOT_TO_VIEWERS,
@@ -181,20 +182,20 @@ impl Access {
 }
 
 impl Request {
-    /// The sockets on which it may be asked. Nothing else decides that.
+    /// Returns the sockets that permit this request. Nothing else decides that.
     fn sockets(&self) -> &'static [Access] {
         use Access::{Control, Keys, Streams, View};
         match self {
-            // who may control the daemon may not speak in the name of its key
+            // control of the daemon includes no signatures by its key
             Self::Sign { .. } | Self::Streams => &[Streams],
-            // nor open a closed prefix by a key of its own
+            // nor keys for a closed prefix
             Self::Private { .. } => &[Keys],
             Self::Status => &[Control, View, Streams],
             Self::Member { .. } => &[Control, Streams],
             Self::Peers | Self::Groups | Self::Lan | Self::Watch | Self::Probe => &[Control, View],
-            // the code says who asks, and whoever may look only is not told it
+            // the code is the permission; the view socket does not reveal it
             Self::Invite { .. } => &[Control, View],
-            // others report to who announces this group, and it carries nothing else
+            // other nodes report to the announcer of this group, which carries nothing else
             Self::Announce { prefix }
                 if prefix.parse() == Ok(GroupPrefix::group(librecast::channel::look_group())) =>
             {
@@ -215,7 +216,7 @@ impl Request {
 
 /// Refusal of a request that only the program for streams may make.
 const FOR_STREAMS: &str = "only the program for streams may ask this, on a socket of its own";
-/// Who asks for anything else where secrets are given.
+/// Refusal of other requests on the socket for secrets.
 const FOR_KEYS: &str = "this socket takes secrets of private prefixes, and nothing else";
 /// Refusal of secrets on the control socket.
 const ON_KEYS: &str =
@@ -223,49 +224,51 @@ const ON_KEYS: &str =
 /// Refusal of a request that changes something, on the view socket.
 const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
-/// The view socket of the daemon with this control socket: `view.sock` beside `control.sock`, else `NAME.view`.
+/// Returns the daemon's view socket: `view.sock` beside `control.sock`, else `NAME.view`.
 #[must_use]
 pub fn view_of(control: &Path) -> PathBuf {
     socket_beside(control, "view")
 }
 
-/// The socket of the daemon with this control socket where the program for streams asks: `sign.sock`, or `NAME.sign`.
+/// Returns the daemon's socket for the program for streams: `sign.sock`, or `NAME.sign`.
 #[must_use]
 pub fn sign_of(control: &Path) -> PathBuf {
     socket_beside(control, "sign")
 }
 
-/// The socket of the daemon with this control socket where programs give secrets: `keys.sock`, or `NAME.keys`.
+/// Returns the daemon's socket for secrets of private prefixes: `keys.sock`, or `NAME.keys`.
 #[must_use]
 pub fn keys_of(control: &Path) -> PathBuf {
     socket_beside(control, "keys")
 }
 
-/// The socket of the daemon with this control socket for the program for a DHT and a Matrix room: `reach.sock`, or `NAME.reach`.
+/// Returns the daemon's socket for the program for a DHT and a Matrix room: `reach.sock`, or
+/// `NAME.reach`.
 #[must_use]
 pub fn reach_of(control: &Path) -> PathBuf {
     socket_beside(control, "reach")
 }
 
-/// Who may connect there.
+/// Group of that socket.
 pub const REACH_GROUP: &str = "lcroute-reach";
 
-/// Most secrets of a prefix that a program gives. Chosen: each opens packets of one epoch of a group's keys, and epochs that
-/// ended a minute ago are over.
+/// Most secrets of a prefix from a program. Chosen: each opens packets of one epoch of a group, and
+/// epochs expire a minute after their end.
 const MAX_SECRETS: usize = 16;
 /// Longest request line in bytes.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Most connections at a time of which nothing depends.
+/// Most connections at a time that hold nothing.
 const MAX_CONNECTIONS: usize = 64;
 /// Most connections at a time that announce something or give secrets.
 const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
 /// Most connections at a time that watch.
 const MAX_WATCHERS: usize = 8;
-/// How often those are answered.
+/// Time between answers to a watching connection.
 const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
-/// Between two answers on the view socket, to all who ask there: each is work for the thread that carries packets.
+/// Least time between two answers on the view socket, for all its users: each costs time of the
+/// packet thread.
 const VIEW_GAP: std::time::Duration = std::time::Duration::from_millis(50);
-/// A request is complete, and its answer taken, within this time.
+/// Timeout for a complete request, and for taking its answer.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Longest wait for the answer to a ping.
 pub const MAX_PING: std::time::Duration = std::time::Duration::from_secs(20);

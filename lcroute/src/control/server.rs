@@ -1,4 +1,4 @@
-//! Answers on the control socket. Who may ask is a matter of file permissions.
+//! The server of the control socket. File permissions decide who may connect.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,12 +23,12 @@ use super::{
 use crate::inbox::{End, Inbox, Message};
 use crate::inviter::Inviter;
 
-/// Where the configuration says nothing of invitations.
+/// Refusal of invitations where the configuration does not permit them.
 const NO_INVITATIONS: &str =
     "this daemon makes no invitations for pages: [web] invite = true in its configuration lets it";
 
-/// Binds `path` with mode 0660 and this group where it exists; else 0600 what is for one program. A socket that a crashed daemon
-/// left is replaced; a living daemon is an error.
+/// Binds `path` with mode 0660 and this group where it exists; otherwise 0600 for a socket of a
+/// single program. Replaces a crashed daemon's socket; a running daemon is an error.
 pub fn bind(
     path: &Path,
     group: &str,
@@ -63,11 +63,11 @@ pub fn bind(
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
     listener.set_nonblocking(true)?;
     let mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-    // until its group is known, nobody but the owner
+    // the owner alone, until the group is set
     mode(0o600).map_err(error)?;
     let known = nix::unistd::Group::from_name(group);
     let known = known.ok().flatten().map(|group| group.gid);
-    // a daemon without the right to do so still serves root
+    // a daemon without CAP_CHOWN still serves root
     let given = known.map(|gid| nix::unistd::chown(path, None, Some(gid)));
     if let Some(Err(e)) = given {
         tracing::info!("{}: not for group {group}: {e}", path.display());
@@ -89,13 +89,13 @@ pub struct ControlSocket {
     given: Given,
 }
 
-/// Prefixes whose secrets a connection gives: each has one that gives them.
+/// Prefixes whose secrets come from a connection: each has at most one.
 type Given = Arc<std::sync::Mutex<BTreeSet<GroupPrefix>>>;
 
 impl ControlSocket {
-    /// [`bind`] for those of `access`.
+    /// Binds a socket for `access`; see [`bind`].
     pub fn bind(path: &Path, access: Access) -> anyhow::Result<Self> {
-        // the daemon's own group must not ask in place of another program
+        // the daemon's own group must not act as another program
         let is_for_one = matches!(access, Access::Streams | Access::Keys);
         let listener = bind(path, access.group(), is_for_one)?;
         Ok(Self {
@@ -108,21 +108,21 @@ impl ControlSocket {
         })
     }
 
-    /// Makes invitations for pages as well.
+    /// Enables invitations for pages.
     #[must_use]
     pub fn inviting(mut self, inviter: Option<Arc<Inviter>>) -> Self {
         self.inviter = inviter;
         self
     }
 
-    /// Signs handshakes of streams by this key.
+    /// Enables signatures of stream handshakes by this key.
     #[must_use]
     pub fn signing(mut self, key: Arc<SecretKey>) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// Serves until the future is dropped; returns only when it cannot begin.
+    /// Serves until the future is dropped; returns only if it cannot start.
     pub async fn serve(&self, inbox: Inbox) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -135,13 +135,13 @@ impl ControlSocket {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(e) => {
-                    // out of descriptors, most likely: others may end meanwhile
+                    // most likely no descriptor is free: other connections may end meanwhile
                     tracing::warn!("control socket: {e}");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            // above the bound new ones are closed at once: they see it and say so
+            // above the bound a new connection is closed at once, and its client reports that
             if let Ok(place) = places.clone().try_acquire_owned() {
                 let mut conversation = Conversation {
                     inbox: inbox.clone(),
@@ -170,7 +170,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // somebody may have removed it already
+        // another program may have removed it already
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -181,18 +181,18 @@ struct Conversation {
     access: Access,
     inviter: Option<Arc<Inviter>>,
     key: Option<Arc<SecretKey>>,
-    /// Who may look only waits for his turn.
+    /// Rate limit of the view socket.
     gap: Option<Arc<Mutex<Interval>>>,
-    /// Among the connections; it moves to the announcers with the first that depends on it.
+    /// Its place among the connections, or among the announcers while something depends on it.
     place: OwnedSemaphorePermit,
     announcers: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
-    /// What holds as long as this connection.
+    /// Prefixes announced while this connection lasts.
     announced: Vec<GroupPrefix>,
-    /// It is the program for streams.
+    /// Whether it belongs to the program for streams.
     has_streams: bool,
     given: Given,
-    /// Prefixes whose secrets hold as long as this connection.
+    /// Prefixes whose secrets last as long as this connection.
     gives: Vec<GroupPrefix>,
 }
 
@@ -205,7 +205,7 @@ impl Conversation {
             let mut limited = (&mut read).take(MAX_REQUEST as u64 + 1);
             let next = limited.read_until(b'\n', &mut line);
             if !self.is_held() {
-                // who says nothing, or does not read, must not keep others out for ever
+                // an idle connection must not keep other programs out
                 timeout(IDLE, next).await??;
             } else {
                 next.await?;
@@ -243,7 +243,7 @@ impl Conversation {
             text.push(b'\n');
             let written = timeout(IDLE, write.write_all(&text)).await;
             if exec {
-                // only now: the answer must be out before the process is another
+                // only now: the answer must leave before the new process starts
                 self.inbox.send(Message::Stop(End::Exec)).await;
             }
             written??;
@@ -253,7 +253,7 @@ impl Conversation {
         }
     }
 
-    /// Answers once a second until the other side closes, or does not read.
+    /// Answers once a second until the client closes or stops reading.
     async fn watch(
         &mut self,
         (mut read, mut write): (BufReader<OwnedReadHalf>, OwnedWriteHalf),
@@ -265,7 +265,7 @@ impl Conversation {
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                // nothing more is expected but the end
+                // only the end of the connection is expected
                 n = read.read(&mut rest) => match n? {
                     0 => return Ok(()),
                     _ => continue,
@@ -291,7 +291,7 @@ impl Conversation {
         self.inbox.ask(request).await
     }
 
-    /// Guesses wait for their turn, too.
+    /// Makes an invitation; the rate limit also bounds guesses of the code.
     async fn invite(&self, code: &Code, ttl_s: u64, uses: Option<u32>) -> Answer {
         if let Some(gap) = &self.gap {
             gap.lock().await.tick().await;
@@ -309,7 +309,7 @@ impl Conversation {
         self.has_streams || !self.announced.is_empty() || !self.gives.is_empty()
     }
 
-    /// Something is about to depend on this connection: it takes nobody's place who asks and goes.
+    /// Moves this connection to the announcers, as something is about to depend on it.
     fn hold(&mut self) -> Result<(), Answer> {
         if !self.is_held() {
             let place = self.announcers.clone().try_acquire_owned();
@@ -331,7 +331,7 @@ impl Conversation {
         Answer::Ok(serde_json::json!({}))
     }
 
-    /// Signs what cannot be taken for anything but the handshake of a stream.
+    /// Signs a message that can only be the handshake of a stream.
     fn sign(&self, message: &str) -> Answer {
         let message = bs58::decode(message).into_vec().unwrap_or_default();
         let key = self.key.as_ref();
@@ -362,7 +362,7 @@ impl Conversation {
         answer
     }
 
-    /// Secrets of a private prefix, which one connection gives at a time.
+    /// Takes secrets of a private prefix, which only one connection may give.
     async fn give(&mut self, text: &str, secrets: Vec<GivenSecret>) -> Answer {
         let prefix: GroupPrefix = match text.parse() {
             Ok(prefix) => prefix,
@@ -391,7 +391,7 @@ impl Conversation {
             secrets,
         };
         let answer = self.ask(request).await;
-        // what was refused holds nothing
+        // a refused request holds nothing
         if takes_back || matches!(answer, Answer::Error(_)) && !is_ours {
             self.release(prefix);
         }
@@ -404,11 +404,11 @@ impl Conversation {
         given.remove(&prefix);
     }
 
-    /// Takes back what was announced or given.
+    /// Withdraws all announcements and secrets of this connection.
     async fn end(mut self) {
         for prefix in self.gives.clone() {
             self.inbox.send(Message::TakeBackSecrets(prefix)).await;
-            // only now: who gives the next ones comes behind this
+            // only now: secrets of the next connection come after this message
             self.release(prefix);
         }
         for prefix in self.announced {
@@ -464,7 +464,7 @@ mod tests {
         for _ in 0..MAX_CONNECTIONS {
             idle.push(UnixStream::connect(&path).await.unwrap());
         }
-        // the places are taken: closed without an answer
+        // all places are taken: closed without an answer
         assert_eq!(ask(&path, status).await.unwrap_or_default(), "");
         drop(idle);
         while !matches!(ask(&path, status).await, Ok(answer) if answer.contains("answered")) {}
@@ -511,7 +511,7 @@ mod tests {
             refused.contains("only the program for streams"),
             "{refused}"
         );
-        // it holds as long as its connection
+        // registration ends with its connection
         let mut held = UnixStream::connect(&sign).await.unwrap();
         held.write_all(b"{\"cmd\":\"streams\"}\n").await.unwrap();
         assert!(matches!(
@@ -563,7 +563,7 @@ mod tests {
             (r#"{"cmd":"reload"}"#, "control"),
             (r#"{"cmd":"reload","exec":true}"#, "control"),
         ];
-        // none is missing
+        // the table is complete
         let unknown = serde_json::from_str::<Request>(r#"{"cmd":"?"}"#).unwrap_err();
         let unknown = unknown.to_string();
         let known: BTreeSet<_> = unknown.split('`').skip(3).step_by(2).collect();
@@ -662,7 +662,7 @@ mod tests {
             holder.read_line(&mut answer).await.unwrap();
         }
         assert!(answer.contains("not private"), "{answer}");
-        // no other connection gives them meanwhile; refused prefixes are free
+        // no other connection may give them now; refused prefixes are free
         let refused = ask(&keys, team.as_bytes()).await.unwrap();
         assert!(refused.contains("another program gives"), "{refused}");
         assert_eq!(given.lock().unwrap().len(), 1);
@@ -748,7 +748,7 @@ mod tests {
         );
         drop(announcers.remove(3));
         loop {
-            // the refused ones were asked, and are not withdrawn
+            // refused prefixes are not withdrawn
             let seen = seen.recv().await.unwrap();
             if seen.starts_with('-') {
                 assert_eq!(seen, "-ff1e:3::/32");

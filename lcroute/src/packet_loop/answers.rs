@@ -1,4 +1,4 @@
-//! What the daemon says of itself on the control socket.
+//! The daemon's answers on the control socket.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,13 +21,14 @@ use crate::status::{
     Pong, PrivateStatus, Relay, Route, State, Status, find, key_conflict,
 };
 
-/// Names of STUN servers are found within so long.
+/// Time in which names of STUN servers are resolved.
 const LOOKUP: Duration = Duration::from_secs(1);
 
-/// Groups of a look, with the links over which each is wanted and its sources. Chosen: as many as a page is shown of others.
+/// Most groups of a look, with their links and sources. Chosen: equals the bound for reports of
+/// other nodes.
 const MAX_LOOK_GROUPS: usize = 8_192;
 
-/// Why a pasted record is refused, by what was counted for it.
+/// Reasons for refusing a pasted record, by drop reason.
 const TEXT_REFUSALS: [(&str, &str); 7] = [
     (
         "presence_not_opened",
@@ -61,7 +62,7 @@ fn relay(status: RelayStatus, only: bool) -> Relay {
     }
 }
 
-/// Who waits for the answer to a ping.
+/// The receiver of a ping's answer.
 #[derive(Debug)]
 pub(super) struct Asker {
     to: oneshot::Sender<Answer>,
@@ -86,7 +87,7 @@ impl Asker {
 }
 
 impl PacketLoop {
-    /// Answers now, or, to a ping, when its answer has come.
+    /// Answers at once; for a ping, when the echo arrives.
     pub(super) fn answer(&mut self, request: Request, to: oneshot::Sender<Answer>, now: Instant) {
         let value = match request {
             Request::Status => serde_json::to_value(self.status(now)),
@@ -169,7 +170,8 @@ impl PacketLoop {
         Ok(json!({ "prefix": prefix }))
     }
 
-    /// `{"cmd": "meet"}`: none yet while the network comes up, and more addresses may follow until it is settled.
+    /// `{"cmd": "meet"}`: no record while the network comes up; more addresses may follow until it
+    /// is settled.
     fn meet(&mut self, now: Instant) -> Value {
         let node = &mut self.parts.node;
         let names_are_looked_up = now < self.started + LOOKUP;
@@ -230,7 +232,7 @@ impl PacketLoop {
         Ok(json!({ "revoked": key, "epoch": epoch }))
     }
 
-    /// `{"cmd": "ping"}`: answered when the echo is.
+    /// `{"cmd": "ping"}`: answered when the echo arrives.
     fn ping(&mut self, node: &str, timeout_ms: u64, to: oneshot::Sender<Answer>, now: Instant) {
         let routes = self.routes();
         let route = match find(&routes, node) {
@@ -285,7 +287,7 @@ impl PacketLoop {
         }
     }
 
-    /// In a line, for who looks at the service.
+    /// Sends a status line to the service manager.
     pub(super) fn tell_manager(&mut self) {
         let count = self.parts.node.links().len();
         let peers = match count {
@@ -309,7 +311,7 @@ impl PacketLoop {
             address: p.node.member().addresses.address,
             network: p.node.network(),
             epoch: p.node.epoch(),
-            // while other routes overlap, lc0 has not got it
+            // while other routes overlap, lc0 lacks this address
             ipv4: p
                 .node
                 .engine()
@@ -360,7 +362,7 @@ impl PacketLoop {
         serde_json::to_value(look).map_err(|e| e.to_string())
     }
 
-    /// Where others find this node; a server counts while it is connected.
+    /// Where other nodes find this one; a server counts while it is connected.
     fn doors(&self) -> Vec<Door> {
         let node = &self.parts.node;
         let doors = self.doors.iter().map(|door| Door {
@@ -375,7 +377,7 @@ impl PacketLoop {
         doors.collect()
     }
 
-    /// What metrics are made of.
+    /// The values from which metrics are made.
     pub(super) fn observe(&self, now: Instant) -> Observation {
         let p = &self.parts;
         let groups = p.node.engine().snapshot().groups;
@@ -390,7 +392,7 @@ impl PacketLoop {
         }
     }
 
-    /// Without those who have been expelled.
+    /// Peers without expelled ones.
     fn peers(&self, now: Instant) -> Vec<Peer> {
         let is_out = |peer: &PeerId| self.parts.node.overlay().is_expelled(peer);
         self.parts
@@ -416,7 +418,7 @@ impl PacketLoop {
             .collect()
     }
 
-    /// Another host that has this node's key, as a peer that gets no link.
+    /// Another host with this node's key, as a peer that gets no link.
     fn key_conflict(&self, now: Instant) -> Option<Peer> {
         let conflict = self.parts.node.key_conflict(now)?;
         let member = self.parts.node.member();
@@ -502,8 +504,8 @@ impl PacketLoop {
     }
 }
 
-/// As many groups as a look has, by name, and how many are left out: those that are joined here stay first, then the busiest. A
-/// neighbour may join thousands.
+/// Returns as many groups as a look may have, by name, and the number left out. Locally joined
+/// groups stay first, then the busiest: a neighbour may join thousands.
 fn fit(mut groups: Vec<Group>) -> (Vec<Group>, usize) {
     let all = groups.len();
     groups.sort_by_key(|g| std::cmp::Reverse((g.local, g.packets)));
@@ -519,7 +521,7 @@ fn fit(mut groups: Vec<Group>) -> (Vec<Group>, usize) {
     (groups, all - fits)
 }
 
-/// Answers; who asked may have gone.
+/// Sends an answer; the asker may have closed its connection.
 pub(super) fn reply(to: oneshot::Sender<Answer>, answer: Result<serde_json::Value, String>) {
     let _ = to.send(answer.map_or_else(Answer::Error, Answer::Ok));
 }
@@ -528,7 +530,8 @@ fn lower(state: &impl std::fmt::Debug) -> String {
     format!("{state:?}").to_lowercase()
 }
 
-/// Snooping switches send joins to where queries come from, and few know other routers by themselves (RFC 4541 §2.1.1, RFC 4286).
+/// Snooping switches send joins to the port of the querier; few find other routers by themselves
+/// (RFC 4541 §2.1.1, RFC 4286).
 fn foreign_querier(address: std::net::Ipv4Addr) -> String {
     format!(
         "IPv4 queries come from {address}: a switch may keep joins from this port. Make it a multicast router port of the switch, or \

@@ -3,7 +3,7 @@
 use crate::drops::{DropReason, Drops};
 use crate::udp;
 
-/// Datagrams of equal size for one destination leave in one system call.
+/// A batch of datagrams of equal size for one destination, sent in one system call.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     destination: Option<udp::Destination>,
@@ -12,13 +12,13 @@ pub struct Outgoing {
     buffer: Vec<u8>,
 }
 
-/// The kernel takes 64 segments of at most 64 KiB in all.
+/// Most segments of one batch; the kernel takes 64, of at most 64 KiB in all.
 const MAX_SEGMENTS: usize = 50;
 /// Bytes of one batch: below the 64 KiB that the kernel takes, with room for headers.
 const MAX_BATCH: usize = 60_000;
 
 impl Outgoing {
-    /// One more datagram; sends those that it does not fit.
+    /// Adds a datagram; first sends the batch if the datagram does not fit it.
     pub fn push(
         &mut self,
         destination: udp::Destination,
@@ -41,7 +41,7 @@ impl Outgoing {
         self.count += 1;
     }
 
-    /// Sends what waits.
+    /// Sends the batch.
     pub fn flush(&mut self, socket: &mut udp::Socket, drops: &mut Drops) {
         if let Some(destination) = self.destination.take() {
             let segment = (self.count > 1).then_some(self.segment);

@@ -1,8 +1,8 @@
-//! What became of datagrams that did not arrive: ICMP errors, from the socket's error queue.
+//! ICMP errors about sent datagrams, from the socket's error queue.
 //!
-//! Of an ICMP error the kernel looks only whether it quotes a datagram that would be from our port. So whoever
-//! knows the addresses of a link can make one, and nothing but the quote can show that it is about a
-//! datagram that was sent: what is made of it is the overlay's business.
+//! The kernel checks only that an ICMP error quotes a datagram from our port. Anyone with the
+//! addresses of a link can forge one. Only the quote shows that it concerns a sent datagram: the
+//! overlay checks that.
 
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
@@ -17,25 +17,25 @@ use nix::sys::socket::{
 use super::{Socket, plain};
 use crate::drops::DropReason;
 
-/// Errors taken in one turn of the loop: whoever floods us with them gets no more of it.
+/// Most errors taken in one turn of the loop: bounds the time that a flood of them gets.
 const BATCH: usize = 64;
-/// As much of a datagram as is looked at.
+/// Bytes read of a quoted datagram.
 const QUOTED: usize = 64;
-/// `sock_extended_err` with the address of the sender, and what else is asked for of each datagram
-/// (packet information, traffic class).
+/// Bytes of control messages: `sock_extended_err` with the sender's address, packet information,
+/// traffic class.
 const CONTROL: usize = 512;
 
 /// ICMP type Destination Unreachable (RFC 792).
 const ICMP_UNREACHABLE: u8 = 3;
-/// Its code for a port at which nobody listens (RFC 792).
+/// Its code for a closed port (RFC 792).
 const ICMP_PORT_UNREACHABLE: u8 = 3;
 /// ICMPv6 type Destination Unreachable (RFC 4443 §3.1).
 const ICMPV6_UNREACHABLE: u8 = 1;
-/// Its code for a port at which nobody listens (RFC 4443 §3.1).
+/// Its code for a closed port (RFC 4443 §3.1).
 const ICMPV6_PORT_UNREACHABLE: u8 = 4;
 
 impl Socket {
-    /// Takes ICMP errors that have come in, some of them: what is left makes `poll` return again.
+    /// Takes some of the pending ICMP errors: the rest makes `poll` return again.
     pub fn take_errors(&mut self, tell: &mut dyn FnMut(&Unreachable<'_>)) {
         let mut quoted = [0; QUOTED];
         let mut control = vec![0; CONTROL];
@@ -55,7 +55,7 @@ impl Socket {
                 .ok()
                 .and_then(|mut all| all.find_map(|m| icmp(&m)));
             let (Some(remote), Some(error)) = (remote, error) else {
-                // of this host itself: a probe longer than the interface takes
+                // from this host itself: a probe longer than the interface's MTU
                 continue;
             };
             self.drops.count(DropReason::UdpIcmpError);
@@ -70,7 +70,7 @@ impl Socket {
     }
 }
 
-/// An ICMP error, and who sent it.
+/// An ICMP error with its sender.
 struct Icmp {
     is_unreachable: bool,
     is_port: bool,
@@ -100,7 +100,7 @@ fn icmp(message: &ControlMessageOwned) -> Option<Icmp> {
     })
 }
 
-/// IPv4 as plain IPv4.
+/// Returns the sender's address; IPv4 as plain IPv4.
 fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = || Some(SocketAddr::V4((*from.as_sockaddr_in()?).into()));
     let v6 = || Some(SocketAddr::V6((*from.as_sockaddr_in6()?).into()));
