@@ -1,11 +1,11 @@
-//! LANs that this host is a gateway of: their sockets, and what the kernel says of their interfaces.
+//! LANs of which this host is a gateway: their sockets, and the state of their interfaces.
 //!
 //! ```text
 //! hosts -> NIC -> packet socket (a filter lets multicast in) -> node
 //! hosts <- NIC <- packet socket                              <- node
 //! ```
 //!
-//! Nothing is done to an interface but that it takes in all multicast.
+//! The only change to an interface: it receives all multicast.
 
 mod frame;
 mod socket;
@@ -32,35 +32,35 @@ use crate::netlink::{self, Interface};
 use frame::Extra;
 use socket::LanSocket;
 
-/// System calls in one turn that read from one socket: links get their turn.
+/// System calls in one turn for one socket, so that links get their turn.
 const CALLS: usize = 8;
 
-/// A LAN that is to be served.
+/// A LAN to serve.
 #[derive(Debug)]
 struct Served {
     id: LocalInterfaceId,
     wanted: Wanted,
-    /// As the node knows it; none: the interface is not there, or of no use.
+    /// The state given to the node; `None`: the interface is missing or unusable.
     open: Option<Open>,
     /// Why it is not open.
     complaint: Option<Complaint>,
 }
 
-/// What the configuration wants of an interface.
+/// The configuration of an interface.
 #[derive(Debug, Clone)]
 struct Wanted {
-    /// With the interface's own name.
+    /// Its `interface` is this interface's own name.
     config: Lan,
-    /// A pattern has its name: it comes and goes as it likes.
+    /// Whether a pattern matches its name: such interfaces come and go.
     is_matched: bool,
 }
 
 /// Why a LAN is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// What is wrong.
+    /// Description of the problem.
     pub problem: String,
-    /// What to do about it.
+    /// Remedy for the problem.
     pub remedy: String,
 }
 
@@ -71,7 +71,7 @@ struct Open {
     socket: LanSocket,
 }
 
-/// What is used of an interface.
+/// The used properties of an interface.
 #[derive(Debug, Clone)]
 struct Usable {
     index: u32,
@@ -85,23 +85,23 @@ struct Usable {
 /// All LANs of the configuration.
 #[derive(Debug, Default)]
 pub struct Lans {
-    /// Of the configuration.
+    /// LANs of the configuration.
     configured: Vec<Lan>,
     served: Vec<Served>,
-    /// Interfaces whose names match, beyond what can be served.
+    /// Interfaces with a matching name beyond the bound.
     beyond: Vec<(String, Complaint)>,
-    /// Role and problem of each interface, as the journal has them.
+    /// Role and problem of each interface, as last logged.
     told: BTreeMap<String, (LanRole, Option<String>)>,
 }
 
 impl Lans {
-    /// These LANs are to be served from now on.
+    /// Sets the LANs to serve.
     pub fn configure(&mut self, lans: &[Lan], node: &mut Node<WebRtc>, now: Instant) {
         self.configured = lans.to_vec();
         self.refresh(node, now);
     }
 
-    /// Interfaces, addresses or routes of this host may have changed.
+    /// Reads interfaces, addresses and routes of this host anew.
     pub fn refresh(&mut self, node: &mut Node<WebRtc>, now: Instant) {
         if self.configured.is_empty() && self.served.is_empty() {
             return;
@@ -121,7 +121,8 @@ impl Lans {
         }
     }
 
-    /// Which LANs are to be served: those that the configuration names, and interfaces whose names match.
+    /// Chooses the LANs to serve: those that the configuration names, and interfaces with matching
+    /// names.
     fn choose(&mut self, found: &[Interface], node: &mut Node<WebRtc>, now: Instant) {
         let is_served = |name: &str| self.served.iter().any(|s| s.name() == name);
         let mut wanted = wanted(&self.configured, found, is_served);
@@ -148,7 +149,7 @@ impl Lans {
             }
             let ids = (1..MAX_LOCAL_INTERFACES as u8).map(LocalInterfaceId);
             let mut free = ids.filter(|id| self.served.iter().all(|served| served.id != *id));
-            // there are no more LANs than that
+            // LANs are fewer than ids
             if let Some(id) = free.next() {
                 self.served.push(Served {
                     id,
@@ -160,13 +161,13 @@ impl Lans {
         }
     }
 
-    /// Descriptors to poll, of each LAN that is open.
+    /// Returns the descriptors to poll, of all open LANs.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let open = self.served.iter().filter_map(|served| served.open.as_ref());
         open.flat_map(|open| open.socket.fds())
     }
 
-    /// Reads what has come in, of all LANs.
+    /// Reads pending frames of all LANs.
     pub fn read(&mut self, node: &mut Node<WebRtc>, drops: &mut Drops, now: Instant) {
         for served in &mut self.served {
             let Some(open) = &mut served.open else {
@@ -177,7 +178,7 @@ impl Lans {
                 Some(probe) => node.handle_lan_probe(id, mac, probe, now),
                 None => node.handle_lan_packet(id, mac, packet, now),
             };
-            // control first: a flood of packets must not hold up joins
+            // control first: a flood of packets must not delay joins
             let mut result = Ok(true);
             for _ in 0..CALLS {
                 result = open.socket.read_control(&mut packet);
@@ -197,18 +198,18 @@ impl Lans {
             }
             drops.add(DropReason::LanBadOffload, open.socket.take_bad_offload());
             if let Err(e) = result {
-                // the interface went down: netlink tells of it
+                // the interface went down: netlink reports it
                 tracing::debug!("{}: {e}", served.name());
                 drops.count(DropReason::LanReceiveError);
             }
         }
     }
 
-    /// Counts what was lost before it was read. Reports that were are asked for again.
+    /// Counts frames lost before they were read. Asks again for lost reports.
     pub fn check_overruns(&self, node: &mut Node<WebRtc>, drops: &mut Drops, now: Instant) {
         for served in &self.served {
             let lost = served.open.as_ref().map(|open| open.socket.take_overruns());
-            // an interface that is going says an error
+            // a vanishing interface returns an error
             let Some(Ok((packets, control))) = lost else {
                 continue;
             };
@@ -220,7 +221,7 @@ impl Lans {
         }
     }
 
-    /// Sends into a LAN; packets of groups with the next [`Self::flush`].
+    /// Sends into a LAN; packets of groups leave at the next [`Self::flush`].
     pub fn send(&mut self, interface: LocalInterfaceId, frame: LanFrame, drops: &mut Drops) {
         let mut served = self.served.iter_mut();
         let Some(served) = served.find(|served| served.id == interface) else {
@@ -245,14 +246,14 @@ impl Lans {
         }
     }
 
-    /// Packets of groups leave that were held back.
+    /// Sends the queued packets of groups.
     pub fn flush(&mut self, drops: &mut Drops) {
         let open = self.served.iter_mut().filter_map(|s| s.open.as_mut());
         let failed = open.map(|open| open.socket.flush()).sum();
         drops.add(DropReason::LanSendError, failed);
     }
 
-    /// LANs that are not served, and why.
+    /// Returns LANs that are not served, with the reasons.
     pub fn complaints(&self) -> impl Iterator<Item = (&str, &Complaint)> {
         let served = self.served.iter().filter_map(|served| {
             let complaint = served.complaint.as_ref()?;
@@ -262,12 +263,12 @@ impl Lans {
         served.chain(beyond.map(|(name, complaint)| (name.as_str(), complaint)))
     }
 
-    /// The journal has how things stand on each LAN, whenever that has changed.
+    /// Logs each change of the state of a LAN.
     pub fn tell(&mut self, node: &Node<WebRtc>) {
         if self.served.is_empty() && self.told.is_empty() {
             return;
         }
-        // those of a pattern come without an address, and go: `lcroute lan` has what is wrong with them
+        // those of a pattern come without an address, and go: `lcroute lan` shows their problems
         let named = self
             .served
             .iter()
@@ -306,8 +307,8 @@ fn tell(interface: &str, role: LanRole, problem: Option<&str>) {
     );
 }
 
-/// What the configuration wants of this host's interfaces: those that it names, then others that match, the ones that are
-/// served already before those that came later. A name counts before a pattern, and the first pattern before others.
+/// Returns the LANs to serve: named interfaces, then matching ones, first those already served. A
+/// name precedes a pattern, and the first pattern precedes later ones.
 fn wanted(
     configured: &[Lan],
     found: &[Interface],
@@ -321,7 +322,7 @@ fn wanted(
             is_matched: false,
         })
         .collect();
-    // a port's bridge is served; what has no Ethernet address, or none but zeroes as lo, is no LAN
+    // a port's bridge is served instead; no Ethernet address, or zeroes as on lo: no LAN
     let is_lan = |i: &Interface| i.part_of.is_none() && i.mac.is_some_and(|mac| mac.0 != [0; 6]);
     let mut others: Vec<_> = found.iter().filter(|i| is_lan(i)).collect();
     others.retain(|i| wanted.iter().all(|w| w.config.interface != i.name));
@@ -341,7 +342,7 @@ fn wanted(
 }
 
 impl Served {
-    /// Of its interface.
+    /// Returns the name of its interface.
     fn name(&self) -> &str {
         &self.wanted.config.interface
     }
@@ -396,7 +397,7 @@ impl Served {
     }
 }
 
-/// What is used of an interface; or why it cannot be served.
+/// Returns the used properties of an interface, or why it cannot be served.
 fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
     let complain = |problem: &str, remedy: &str| Complaint {
         problem: problem.into(),
@@ -417,7 +418,7 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
         ));
     }
     let link_local = interface.addresses.iter();
-    // the lowest: that of queries stays the same
+    // the lowest, so that the source of queries stays the same
     let link_local = link_local.filter(|a| a.is_unicast_link_local()).min();
     Ok(Usable {
         index: interface.index,
@@ -436,7 +437,7 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
     })
 }
 
-/// What can be said of these LANs without opening them: each interface, and what is wrong with it.
+/// Returns each interface of these LANs with its problem, without opening it.
 pub fn look(lans: &[Lan]) -> io::Result<Vec<(String, Option<Complaint>)>> {
     let found = netlink::interfaces()?;
     let wanted = wanted(lans, &found, |_| false);
@@ -448,7 +449,7 @@ pub fn look(lans: &[Lan]) -> io::Result<Vec<(String, Option<Complaint>)>> {
     Ok(looked.collect())
 }
 
-/// Why packet sockets are refused.
+/// Returns why packet sockets are refused.
 fn refusal(error: &io::Error) -> Complaint {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::EAFNOSUPPORT) => NEEDS_DROP_IN,
@@ -460,7 +461,7 @@ fn refusal(error: &io::Error) -> Complaint {
     }
 }
 
-/// A service may open packet sockets by a drop-in only.
+/// Remedy: a service needs a drop-in for packet sockets.
 const NEEDS_DROP_IN: &str = "the service needs a drop-in: mkdir -p /etc/systemd/system/lcroute.service.d; ln -s /usr/share/lcroute/lan.conf /etc/systemd/system/lcroute.service.d; systemctl daemon-reload; systemctl restart lcroute  # in a container: --cap-add NET_RAW";
 
 fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -> LanSettings {

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 const NODE_KEY: &str = "node.key";
-/// The node's key as a credential of a service manager: it need not lie on disk in the clear.
+/// The node's key as a credential of a service manager, which avoids a key in clear on disk.
 const NODE_CREDENTIALS: [&str; 2] = ["lcroute.node.key", NODE_KEY];
-/// Root follows no link that the directory's owner may have put there.
+/// Root follows no symbolic link that the directory's owner may have made.
 const NO_LINK: i32 = nix::libc::O_NOFOLLOW;
 const NETWORK_KEY: &str = "network.key";
 const MEMBERSHIP: &str = "membership.toml";
@@ -31,53 +31,53 @@ const REVOCATIONS: &str = "revocations";
 const EPOCHS: &str = "epochs";
 const MEMBERS: &str = "members";
 const USES: &str = "uses";
-/// Presence records that were pasted.
+/// Pasted presence records.
 const TEXTS: &str = "texts";
-/// The UDP port of all links: addresses that others were told stay good over a restart.
+/// The UDP port of all links: known addresses stay valid over a restart.
 const PORT: &str = "port";
-/// The IPv4 address that this node had last.
+/// The last IPv4 address of this node.
 const IPV4: &str = "ipv4";
-/// Nobody can have made a membership before: the beginning of 2025, in Unix seconds.
+/// Earliest time of a membership: the beginning of 2025, in Unix seconds.
 pub const EARLIEST: u64 = 1_735_689_600;
-/// Most pasted records that are kept.
+/// Most pasted records kept.
 const MAX_TEXTS: usize = 64;
-/// More than as many members as are kept take, with all labels.
+/// Bound in bytes, above the size of all kept members with all labels.
 const MAX_MEMBERS_FILE: u64 = 32 << 20;
-/// More than as many tokens and nodes as are counted take.
+/// Bound in bytes, above the size of all counted tokens and nodes.
 const MAX_USES_FILE: u64 = 8 << 20;
-/// More than as many epochs as are kept take in base58.
+/// Bound in bytes, above the size of all kept epochs in base58.
 const MAX_EPOCHS_FILE: u64 = 512 << 10;
-/// More than [`MAX_REVOCATIONS`] of the longest take in base58.
+/// Bound in bytes, above [`MAX_REVOCATIONS`] of the longest in base58.
 const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
 
-/// Seconds since 1970 by the host's clock.
+/// Returns Unix seconds by the host's clock.
 #[must_use]
 pub fn unix_now() -> u64 {
     since_1970().as_secs()
 }
 
-/// What the wall clock says.
+/// Returns the time since 1970 by the host's clock.
 pub fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
 }
 
-/// Which run of this node it is, for all who route: a later one counts more.
+/// Number of this run of the node; routers prefer LSAs of a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incarnation {
     /// The number.
     pub number: u32,
-    /// Whether it is on disk; if not, the next start may take the same.
+    /// Whether it is on disk; if not, the next start may get the same number.
     pub is_stored: bool,
 }
 
-/// Presence records that were pasted, the newest last.
+/// Pasted presence records, the newest last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts(Vec<Vec<u8>>);
 
 impl Texts {
-    /// Keeps one more, in place of the oldest if there are many.
+    /// Adds a record, in place of the oldest if the list is full.
     pub fn add(&mut self, sealed: Vec<u8>) {
         self.0.retain(|known| *known != sealed);
         if self.0.len() == MAX_TEXTS {
@@ -86,7 +86,7 @@ impl Texts {
         self.0.push(sealed);
     }
 
-    /// All of them.
+    /// Returns all records.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(Vec::as_slice)
     }
@@ -109,7 +109,7 @@ pub struct StateDir {
     path: PathBuf,
 }
 
-/// What a node knows of the network it belongs to.
+/// The membership of a network, as on disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Membership {
@@ -123,7 +123,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Of a fresh chain.
+    /// Creates a membership from a fresh chain.
     #[must_use]
     pub fn new(network: NetworkId, signal: Vec<String>, chain: &Chain) -> Self {
         Self {
@@ -133,13 +133,13 @@ impl Membership {
         }
     }
 
-    /// The same with a renewed chain.
+    /// Returns the same membership with a renewed chain.
     #[must_use]
     pub fn renewed(&self, chain: &Chain) -> Self {
         Self::new(self.network, self.signal.clone(), chain)
     }
 
-    /// The certificate chain.
+    /// Decodes the certificate chain.
     pub fn chain(&self) -> anyhow::Result<Chain> {
         let bytes = bs58::decode(&self.chain)
             .into_vec()
@@ -148,29 +148,28 @@ impl Membership {
     }
 }
 
-/// Key and membership together: all that a node needs to speak.
+/// Key and membership: everything that a node needs to authenticate itself.
 #[derive(Debug)]
 pub struct Identity {
     /// The node's key.
     pub key: SecretKey,
     /// Its network.
     pub membership: Membership,
-    /// Its certificates.
+    /// Its certificate chain.
     pub chain: Chain,
-    /// What they say.
+    /// The content of its certificates.
     pub member: Member,
     /// Number and secret of the rendezvous epoch, for tokens.
     pub epoch: Option<(u32, EpochSecret)>,
 }
 
 impl StateDir {
-    /// The directory at `path`; made when the first file is written.
+    /// Creates a handle; the directory is made with the first file.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -184,7 +183,7 @@ impl StateDir {
             .map_err(|e| permission(&e, &self.path))
     }
 
-    /// The node's key, if it has one.
+    /// Returns the node's key, if it has one.
     pub fn node_key(&self) -> anyhow::Result<Option<SecretKey>> {
         match NODE_CREDENTIALS.into_iter().find_map(service::credential) {
             Some(path) => load_key(&path),
@@ -192,7 +191,7 @@ impl StateDir {
         }
     }
 
-    /// The network's key, if it is kept here.
+    /// Returns the network's key, if this directory holds it.
     pub fn network_key(&self) -> anyhow::Result<Option<SecretKey>> {
         self.load_key(NETWORK_KEY)
     }
@@ -201,7 +200,7 @@ impl StateDir {
         load_key(&self.path.join(name))
     }
 
-    /// The node's key, made if it is missing.
+    /// Returns the node's key; makes it if it is missing.
     pub fn node_key_or_new(&self) -> anyhow::Result<SecretKey> {
         if let Some(key) = self.node_key()? {
             return Ok(key);
@@ -209,7 +208,7 @@ impl StateDir {
         self.store_new_key(NODE_KEY)
     }
 
-    /// A new network key; never overwrites one.
+    /// Makes a new network key; never overwrites one.
     pub fn new_network_key(&self) -> anyhow::Result<SecretKey> {
         self.store_new_key(NETWORK_KEY)
     }
@@ -234,7 +233,7 @@ impl StateDir {
         Ok(key)
     }
 
-    /// A file that root makes belongs to whose directory this is: the daemon runs as another user.
+    /// Gives root's file to the directory's owner: the daemon runs as another user.
     fn give(&self, file: &File) -> std::io::Result<()> {
         let owner = std::fs::metadata(&self.path)?;
         if nix::unistd::geteuid().is_root() && owner.uid() != 0 {
@@ -243,7 +242,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// The membership, if the node has one.
+    /// Returns the membership, if the node has one.
     pub fn membership(&self) -> anyhow::Result<Option<Membership>> {
         let path = self.path.join(MEMBERSHIP);
         let damaged = |e: &dyn std::fmt::Display| self.damaged(e);
@@ -274,13 +273,13 @@ impl StateDir {
         self.write(MEMBERSHIP, toml::to_string(membership)?.as_bytes())
     }
 
-    /// Key and membership, verified at `now`; exit code 4 if the node has none or it has expired.
+    /// Returns key and membership, verified at `now`; exit code 4 if they are missing or expired.
     pub fn identity(&self, now: u64) -> anyhow::Result<Identity> {
         self.identity_now(now)?
             .map_err(|error| self.refuse(&error).into())
     }
 
-    /// What a membership that is not good means for who runs this.
+    /// Returns the error of an invalid membership, with a remedy.
     #[must_use]
     pub fn refuse(&self, error: &CertError) -> ExitError {
         let remedy = match error {
@@ -293,7 +292,7 @@ impl StateDir {
         )
     }
 
-    /// As [`Self::identity`], where a membership that does not count is no error yet: the clock may be wrong.
+    /// As [`Self::identity`], but an invalid membership is no error yet: the clock may be wrong.
     pub fn identity_now(&self, now: u64) -> anyhow::Result<Result<Identity, CertError>> {
         let missing = |what: &str| {
             ExitError::new(
@@ -328,12 +327,12 @@ impl StateDir {
         }))
     }
 
-    /// The incarnation of this start: one more than that of the last, written before it is used. Where nothing can be
-    /// written it is the clock, which is above any count of starts, and rises from start to start as well.
+    /// Returns the incarnation of this start: the last one plus one, written before use. If the
+    /// disk takes nothing, it is the clock, which exceeds any count of starts and also rises.
     pub fn next_incarnation(&self) -> anyhow::Result<Incarnation> {
         let path = self.path.join(INCARNATION);
         let last = match std::fs::read(&path) {
-            // a damaged file must not bring an old incarnation back
+            // a damaged file must not cause an old incarnation
             Ok(bytes) => std::str::from_utf8(&bytes)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
@@ -358,9 +357,10 @@ impl StateDir {
         })
     }
 
-    /// The incarnation in use: the next start takes a later one. A full disk has room for it in the place of the last.
+    /// Stores the used incarnation: the next start takes a later one. On a full disk it overwrites
+    /// the last.
     pub fn store_incarnation(&self, used: u32) -> anyhow::Result<()> {
-        // always of one length, so that writing over it takes no room
+        // constant length: overwriting takes no room
         let text = format!("{used:010}\n");
         self.write(INCARNATION, text.as_bytes()).or_else(|error| {
             let overwritten = self.overwrite(INCARNATION, text.as_bytes());
@@ -368,7 +368,7 @@ impl StateDir {
         })
     }
 
-    /// Writes over a file of the same length. A power cut meanwhile may damage it.
+    /// Overwrites a file of the same length. A power cut during the write may damage it.
     fn overwrite(&self, name: &str, contents: &[u8]) -> std::io::Result<()> {
         let mut options = OpenOptions::new();
         let file = options
@@ -382,7 +382,7 @@ impl StateDir {
         file.sync_all()
     }
 
-    /// The revocations that this node knows and that are not over. A damaged line costs no other.
+    /// Returns the known, unexpired revocations. Skips damaged lines.
     pub fn revocations(&self, network: &NetworkId, now: u64) -> anyhow::Result<Revocations> {
         let path = self.path.join(REVOCATIONS);
         let mut bytes = Vec::new();
@@ -399,7 +399,7 @@ impl StateDir {
         }
     }
 
-    /// The rendezvous epochs that this node knows, those of expelled issuers behind all others. A damaged line costs no other.
+    /// Returns the known rendezvous epochs, those of expelled issuers last. Skips damaged lines.
     pub fn epochs(&self, network: &NetworkId, now: u64) -> anyhow::Result<Epochs> {
         let path = self.path.join(EPOCHS);
         let mut text = Zeroizing::new(String::new());
@@ -426,7 +426,8 @@ impl StateDir {
         self.write(EPOCHS, text.as_bytes())
     }
 
-    /// Whom this node has seen; nobody where the list cannot be read, as the network tells it again.
+    /// Returns the members that this node has seen; none if the file is unreadable, as the network
+    /// sends them again.
     #[must_use]
     pub fn members(&self) -> Members {
         let mut text = String::new();
@@ -441,7 +442,7 @@ impl StateDir {
         }
     }
 
-    /// Who has come by tokens that are for so many, as far as it can be read.
+    /// Returns the counted uses of bounded tokens, as far as readable.
     #[must_use]
     pub fn uses(&self) -> Uses {
         let mut text = String::new();
@@ -459,7 +460,7 @@ impl StateDir {
         }
     }
 
-    /// Replaces who has come by tokens that are for so many.
+    /// Replaces the counted uses of bounded tokens.
     pub fn store_uses(&self, text: &str) -> anyhow::Result<()> {
         self.write(USES, text.as_bytes())
     }
@@ -469,12 +470,12 @@ impl StateDir {
         self.write(MEMBERS, text.as_bytes())
     }
 
-    /// Records that were pasted; none where they cannot be read, as they are good for a day only.
+    /// Returns pasted records; none if unreadable, as they are valid for a day only.
     #[must_use]
     pub fn texts(&self) -> Texts {
         let mut text = String::new();
         let file = File::open(self.path.join(TEXTS));
-        // the longest, in base58
+        // length of the longest, in base58
         let longest = (MAX_TEXTS * 1_024) as u64;
         let read = file.and_then(|file| file.take(longest).read_to_string(&mut text));
         match read {
@@ -486,19 +487,19 @@ impl StateDir {
         }
     }
 
-    /// Replaces the records that were pasted.
+    /// Replaces the pasted records.
     pub fn store_texts(&self, texts: &Texts) -> anyhow::Result<()> {
         self.write(TEXTS, texts.text().as_bytes())
     }
 
-    /// The port that the last run had, if the system chose it.
+    /// Returns the port of the last run, if the system chose it.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         let text = std::fs::read_to_string(self.path.join(PORT)).ok()?;
         text.trim().parse().ok()
     }
 
-    /// Keeps the port for the next run. Where that fails the next run has another one.
+    /// Stores the port for the next run. After a failure that run has another port.
     pub fn store_port(&self, port: u16) {
         if self.port() != Some(port)
             && let Err(e) = self.write(PORT, format!("{port}\n").as_bytes())
@@ -507,14 +508,14 @@ impl StateDir {
         }
     }
 
-    /// The IPv4 address that the last run had.
+    /// Returns the IPv4 address of the last run.
     #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         let text = std::fs::read_to_string(self.path.join(IPV4)).ok()?;
         text.trim().parse().ok()
     }
 
-    /// Keeps the IPv4 address for the next run.
+    /// Stores the IPv4 address for the next run.
     pub fn store_ipv4(&self, address: Ipv4Addr) -> anyhow::Result<()> {
         if self.ipv4() == Some(address) {
             return Ok(());
@@ -535,9 +536,9 @@ impl StateDir {
         }
     }
 
-    /// Forgets network and key. The network's own key, if it lies here, stays.
+    /// Forgets network and key. The network's own key stays.
     pub fn forget(&self) -> anyhow::Result<()> {
-        // the membership first: without it the key is of no use
+        // the membership first: without it the key is useless
         let all = [
             MEMBERSHIP,
             NODE_KEY,
@@ -597,7 +598,7 @@ pub(crate) mod testing {
 
     use super::*;
 
-    /// A founder's chain in `network`, and the same renewed.
+    /// Returns a founder's chain in `network`, and its renewal.
     pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
         let key = SecretKey::generate();
         let grant = |name| Grant {
@@ -629,7 +630,7 @@ mod tests {
         }
     }
 
-    /// What stands in the way of the new file does what a full disk does, for whoever runs the tests.
+    /// The obstacle to the new file acts like a full disk, for tests run by any user.
     #[test]
     fn incarnation_is_written_over_where_there_is_no_room_and_is_the_clock_where_that_fails() {
         let dir = tempfile::tempdir().unwrap();
@@ -640,7 +641,7 @@ mod tests {
         assert_eq!((overwritten.number, overwritten.is_stored), (2, true));
         assert_eq!(state.next_incarnation().unwrap().number, 3);
 
-        // as earlier versions wrote it: of another length
+        // as earlier versions wrote it, with another length
         std::fs::write(dir.path().join(INCARNATION), "3\n").unwrap();
         let clock = state.next_incarnation().unwrap();
         assert!(clock.number > 1_000_000 && !clock.is_stored);
@@ -728,7 +729,7 @@ mod tests {
         let membership = Membership::new(network.peer_id(), Vec::new(), &chain);
         state.store_membership(&membership).unwrap();
         assert!(state.identity_now(now).unwrap().is_ok());
-        // no battery: 1970, or two days before the network was founded
+        // a clock without a battery: 1970, or two days before the network was founded
         for early in [0, now - 2 * 86_400] {
             let error = state.identity_now(early).unwrap().unwrap_err();
             assert!(matches!(error, CertError::NotYetValid(_)), "{error}");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::unix_now;
 
-/// What a daemon is doing.
+/// State of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -23,14 +23,14 @@ pub enum State {
     Connecting,
     /// At least one link.
     Connected,
-    /// Revoked: nobody in the network makes links with this node any more.
+    /// Revoked: the network's nodes make no more links with this node.
     Expelled,
-    /// Told to stop.
+    /// Ended by a stop message.
     Stopping,
 }
 
 impl State {
-    /// As users read it.
+    /// Returns the name for users.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl State {
     }
 }
 
-/// Whether this host's own firewall lets multicast in that arrives on the interface.
+/// Whether this host's firewall admits multicast that arrives on the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Inbound {
@@ -51,7 +51,7 @@ pub enum Inbound {
     Unknown,
     /// UDP that arrives on the interface reaches programs.
     Open,
-    /// It does not: programs here will receive nothing.
+    /// UDP that arrives on the interface does not reach programs.
     Blocked,
     /// The kernel has no route for groups on the interface: programs neither send nor receive.
     #[serde(rename = "no_route")]
@@ -61,36 +61,34 @@ pub enum Inbound {
 /// `status --json`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
-    /// Who it is.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
     /// Labels of its certificate.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// For how many nodes its token is, until an issuer has counted it.
+    /// Bound of its token, until an issuer has counted this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_uses: Option<u32>,
     /// Its address on the network.
     pub address: Ipv6Addr,
-    /// Its IPv4 address, where IPv4 is carried and it has one.
+    /// Its IPv4 address, if IPv4 is carried and it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<Ipv4Addr>,
     /// The network's public key.
     pub network: PeerId,
-    /// Number of the network's rendezvous epoch: one more with each expulsion.
+    /// Number of the network's rendezvous epoch, which each expulsion increases by one.
     #[serde(default)]
     pub epoch: u32,
     /// Name of the interface.
     pub tun: String,
     /// Whether UDP that arrives on it reaches programs.
     pub inbound: Inbound,
-    /// What it is doing.
     pub state: State,
     /// Another host that runs with this node's key.
     #[serde(default)]
     pub key_conflict: Option<KeyConflict>,
-    /// Of the program that runs: a newer one may be installed.
+    /// Version of the running program; a newer one may be installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Seconds since its start.
@@ -98,27 +96,27 @@ pub struct Status {
     /// Private prefixes.
     #[serde(default)]
     pub private: Vec<PrivateStatus>,
-    /// Signalling servers that are connected.
+    /// Number of connected signalling servers.
     #[serde(default)]
     pub signal_servers: usize,
-    /// By what others find this node.
+    /// Where other nodes find this one.
     #[serde(default)]
     pub doors: Vec<Door>,
-    /// Relays that are known, and the one in use.
+    /// Relay in use, and the number of known ones.
     #[serde(default)]
     pub relay: Relay,
-    /// The port that the router maps.
+    /// The router's port mapping.
     #[serde(default)]
     pub mapping: Mapping,
     /// Links with routers that are up.
     pub peers: usize,
-    /// Leaves, and how many may come.
+    /// Leaves, and their bound.
     #[serde(default)]
     pub leaves: Leaves,
-    /// Which links it wants.
+    /// The topology policy.
     #[serde(default)]
     pub topology: PolicyKind,
-    /// Groups known, those of remote listeners included.
+    /// Number of known groups, those of remote listeners included.
     pub groups: usize,
     /// Counters since the start.
     pub counters: Counters,
@@ -127,13 +125,13 @@ pub struct Status {
 /// Listeners that are no routers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaves {
-    /// Linked with this node.
+    /// Number linked with this node.
     pub linked: usize,
-    /// At most: `[leaf] max`.
+    /// Bound: `[leaf] max`.
     pub max: usize,
 }
 
-/// Another host with this node's key, and what to do.
+/// Describes another host with this node's key, and the remedy.
 #[must_use]
 pub fn key_conflict(conflict: &KeyConflict) -> String {
     format!(
@@ -142,18 +140,18 @@ pub fn key_conflict(conflict: &KeyConflict) -> String {
     )
 }
 
-/// How clocks of nodes compare.
+/// Clocks of other nodes compared with this host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clocks {
-    /// No link fails because of them.
+    /// No link fails because of clocks.
     Agree,
     /// Most nodes differ from this host by more than a day.
     ThisDiffers(String),
-    /// A few nodes do.
+    /// A few nodes differ from this host by more than a day.
     OthersDiffer(String),
 }
 
-/// Compares the nodes that were refused because of a clock with those that are linked.
+/// Compares the number of nodes refused because of a clock with the number of linked ones.
 #[must_use]
 pub fn clocks(peers: &[Peer]) -> Clocks {
     let differs = |peer: &&Peer| peer.reason.as_deref() == Some(CLOCK_DIFFERS);
@@ -176,54 +174,55 @@ pub fn clocks(peers: &[Peer]) -> Clocks {
     }
 }
 
-/// How a node gets a new key.
+/// Remedy for a key conflict.
 pub const NEW_KEY: &str =
     "lcroute leave, then lcroute join with a new token: it comes back as another node";
 
-/// Where others find this node.
+/// Where other nodes find this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
     /// `server`, `lan`, `spool`, `dht` or `matrix`.
     pub kind: String,
     /// The URL of a signalling server, the interface of a LAN, a folder, or `mainline`.
     pub at: String,
-    /// Whether it can be used now: a server is connected, nodes of the DHT answer, the room has this node's record.
+    /// Whether it is usable: a server is connected, nodes of the DHT answer, the room has this
+    /// node's record.
     pub open: bool,
-    /// What is to be said of it.
+    /// A note for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// How it stands with relays.
+/// State of relays.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Relay {
-    /// Relays that are known.
+    /// Number of known relays.
     pub offered: usize,
     /// The one in use.
     pub url: Option<String>,
-    /// The address that it has given this node.
+    /// The address that it allocated for this node.
     pub address: Option<SocketAddr>,
-    /// Whether a stream leads to it (TCP, TLS), and no UDP.
+    /// Whether it is reached by a stream (TCP, TLS) instead of UDP.
     pub stream: bool,
-    /// Why the last attempt came to nothing.
+    /// Reason for the last failure.
     pub failure: Option<String>,
-    /// Members that `[ice] disclose` does not name are linked over relays alone.
+    /// Whether members that `[ice] disclose` does not name are linked only over relays.
     #[serde(default)]
     pub only: bool,
 }
 
-/// What the router maps to this node's UDP port.
+/// The router's mapping of this node's UDP port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
     /// The router's address and port.
     pub address: Option<SocketAddr>,
-    /// By which protocol.
+    /// Its protocol.
     pub by: Option<Protocol>,
-    /// Why there is none.
+    /// Reason for a missing mapping.
     pub failure: Option<String>,
 }
 
-/// By what a router maps a port.
+/// A protocol for port mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// RFC 6887.
@@ -240,7 +239,7 @@ pub enum Protocol {
 impl Protocol {
     pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
 
-    /// As users read it.
+    /// Returns the name for users.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pcp => "PCP",
@@ -250,11 +249,11 @@ impl Protocol {
     }
 }
 
-/// Packets and bytes since the start; bytes on links are the multicast packets with their data header,
-/// without what WebRTC, UDP and IP add.
+/// Packets and bytes since the start. Bytes on links are those of multicast packets and data
+/// headers, without WebRTC, UDP and IP.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// Packets read from the interface: sent by this host's programs and kernel.
+    /// Packets read from the interface: from this host's programs and kernel.
     pub tun_rx_packets: u64,
     /// Their bytes.
     pub tun_rx_bytes: u64,
@@ -277,13 +276,12 @@ pub struct Counters {
 /// One element of `peers --json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peer {
-    /// Who it is.
     pub peer_id: PeerId,
     /// Its name, once its certificate is known.
     pub name: Option<String>,
     /// Its address on the network.
     pub address: Ipv6Addr,
-    /// It is a leaf: it listens, and is no router.
+    /// Whether it is a leaf: a listener that is no router.
     #[serde(default)]
     pub leaf: bool,
     /// `connecting`, `connected`, `lost` or `refused`.
@@ -295,17 +293,17 @@ pub struct Peer {
     pub tx_bytes: u64,
     /// UDP payload bytes received from it.
     pub rx_bytes: u64,
-    /// How both met for the present link: `server`, `overlay`, `lan`, `spool`, `text`, or `straight`, where it was heard
-    /// last.
+    /// Carrier of signalling for the present link: `server`, `overlay`, `lan`, `spool`, `text`, or
+    /// `straight` (its last known address).
     pub carrier: Option<String>,
     /// Seconds in this state.
     pub since_s: u64,
-    /// Why it is lost or refused.
+    /// Reason for `lost` or `refused`.
     pub reason: Option<String>,
 }
 
 impl Peer {
-    /// Its name, or the beginning of its PeerId.
+    /// Returns its name, or its short PeerId.
     #[must_use]
     pub fn shown(&self) -> String {
         let name = self.name.clone();
@@ -313,11 +311,11 @@ impl Peer {
     }
 }
 
-/// Enough of a PeerId to find it among those of a network.
+/// Returns the end of a PeerId, enough to distinguish it within a network.
 #[must_use]
 pub fn short_id(peer: &PeerId) -> String {
     let id = peer.to_string();
-    // all begin alike; the end differs
+    // all begin with the same letters
     let start = id.len().saturating_sub(SHORT_ID);
     format!("...{}", &id[start..])
 }
@@ -330,23 +328,23 @@ const SHORT_ID: usize = 8;
 pub struct Group {
     /// The group.
     pub group: IpAddr,
-    /// A program on this host has joined.
+    /// Whether a program on this host has joined.
     pub local: bool,
-    /// Over which links it is wanted.
+    /// Links over which it is wanted.
     pub links: Vec<PeerId>,
-    /// How many leaves of this node have joined.
+    /// Number of this node's leaves that have joined.
     #[serde(default)]
     pub leaves: usize,
-    /// Who sent to it within the last minute, as far as this node saw.
+    /// Senders of the last minute, as far as this node saw.
     pub sources: Vec<IpAddr>,
     /// Packets forwarded or delivered.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// `sealed`: of a private prefix, this node can read it; `no_key`: it cannot.
+    /// `sealed`: of a private prefix whose key this node has; `no_key`: without that key.
     #[serde(default)]
     pub private: Option<Privacy>,
-    /// Why a neighbour refused our join state, if one did.
+    /// Reason of a neighbour for refusing our join state.
     pub refused: Option<String>,
 }
 
@@ -355,9 +353,9 @@ pub struct Group {
 pub struct PrivateStatus {
     /// The prefix.
     pub prefix: String,
-    /// This node can seal and open it; else nothing of it leaves or enters.
+    /// Whether this node can seal and open it; otherwise nothing of it leaves or enters.
     pub has_key: bool,
-    /// Hosts of LANs have it in clear.
+    /// Whether hosts of LANs have it in clear.
     pub lans: bool,
 }
 
@@ -368,26 +366,26 @@ pub struct Lan {
     pub interface: String,
     /// `forwarder`, `standby`, `listening`, or `off`.
     pub role: String,
-    /// What is wrong, if anything.
+    /// Description of a problem.
     pub problem: Option<String>,
-    /// What to do about it.
+    /// Remedy for the problem.
     #[serde(default)]
     pub remedy: Option<String>,
-    /// Who asks for joins there: `self`, or an address.
+    /// MLD querier: `self`, or an address.
     pub querier: Option<String>,
-    /// The same of IPv4: `self`, or an address; none where no groups of IPv4 are carried.
+    /// IGMP querier: `self`, or an address; none if no IPv4 groups are carried.
     #[serde(default)]
     pub querier_ipv4: Option<String>,
-    /// What a switch has to know so that joins come here, if it may not.
+    /// A setting of the switch that joins may need to arrive at this host.
     #[serde(default)]
     pub note: Option<String>,
-    /// Who carries its packets: `self`, or a PeerId.
+    /// Its forwarder: `self`, or a PeerId.
     pub forwarder: Option<String>,
     /// Prefixes of its hosts.
     pub prefixes: Vec<String>,
-    /// Groups that are reported there: somebody listens elsewhere.
+    /// Number of groups that are reported to it, with listeners elsewhere.
     pub groups: usize,
-    /// What its hosts have joined.
+    /// Groups that its hosts have joined.
     pub listeners: Vec<LanListener>,
     /// Its hosts that sent within the last minute.
     pub sources: Vec<LanSource>,
@@ -403,27 +401,26 @@ pub struct Lan {
 pub struct LanListener {
     /// The group.
     pub group: IpAddr,
-    /// How many hosts; in a crowd those beyond the first 64 count as one.
+    /// Number of hosts; beyond 64, all others count as one.
     pub hosts: usize,
 }
 
-/// A host of a LAN that sends.
+/// A sending host of a LAN.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LanSource {
     /// Its address.
     pub address: IpAddr,
     /// Its Ethernet address.
     pub mac: String,
-    /// Packets that went on.
+    /// Packets forwarded.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
-/// One element of `routes --json`: a node that can be reached.
+/// One element of `routes --json`: a reachable node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Route {
-    /// Who it is.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -432,22 +429,21 @@ pub struct Route {
     /// Its IPv4 address, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<Ipv4Addr>,
-    /// The neighbour that leads to it; itself, where there is a link.
+    /// The neighbour on the path; the node itself if there is a link.
     pub via: PeerId,
-    /// Links on the way.
+    /// Number of links on the path.
     pub hops: u16,
-    /// Sum of their costs: units of 100 us, at least 10 a link.
+    /// Sum of their costs, in units of 100 µs, at least 10 a link.
     pub cost: u32,
-    /// Links that the node has, as far as it is known here.
+    /// Number of the node's links, as far as known.
     pub links: u16,
 }
 
-/// What `{"cmd": "watch"}` is answered with, once a second.
+/// The answer to `{"cmd": "watch"}`, once a second.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Look {
-    /// What the daemon is doing.
     pub status: Status,
-    /// Its links, and those that are tried.
+    /// Its links and attempted links.
     pub peers: Vec<Peer>,
     /// Its groups.
     pub groups: Vec<Group>,
@@ -461,35 +457,33 @@ pub struct Look {
 /// The answer to a ping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pong {
-    /// Who was asked.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
     /// Its address on the network.
     pub address: Ipv6Addr,
-    /// Links on the way, as routes are now.
+    /// Number of links on the path, by present routes.
     pub hops: u16,
-    /// Bytes of the message that went there and back.
+    /// Length of the echoed message.
     pub bytes: usize,
-    /// Round trip in milliseconds; null: no answer in time.
+    /// Round trip in milliseconds; null: timeout.
     pub rtt_ms: Option<f64>,
 }
 
-/// Why a node's name leads to no node.
+/// Why a node's name matches no single node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
-    /// No node that can be reached is called so.
+    /// No reachable node has this name.
     #[error("{0}: no node of this name, PeerId or address can be reached")]
     Nobody(String),
-    /// More than one.
+    /// Several nodes have this name.
     #[error("{0}: several nodes have this name; give a PeerId: {1}")]
     Several(String, String),
 }
 
-/// What is known of one member.
+/// The known data of one member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
-    /// Who it is.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -497,15 +491,15 @@ pub struct Contact {
     pub address: Ipv6Addr,
     /// Labels of its certificate.
     pub labels: BTreeMap<String, String>,
-    /// Whether it can be reached now.
+    /// Whether it is reachable now.
     pub present: bool,
-    /// When its certificate ends, Unix seconds.
+    /// End of its certificate's validity, Unix seconds.
     pub not_after: u64,
-    /// Whether unicast of streams is carried to it.
+    /// Whether unicast packets of streams are carried to it.
     pub streams: bool,
 }
 
-/// The node that `node` means: its name, PeerId or address.
+/// Returns the node with this name, PeerId or address.
 pub fn find<'a>(routes: &'a [Route], node: &str) -> Result<&'a Route, NotFound> {
     let peer = node.parse::<PeerId>().ok();
     let address = node.parse::<Ipv6Addr>().ok();
@@ -561,7 +555,7 @@ mod tests {
         }
     }
 
-    /// Programs of users read these names.
+    /// Users' programs read these names.
     #[test]
     fn an_element_of_peers_has_these_names_and_forms() {
         let peer_id = SecretKey::from_seed(&[1; 32]).peer_id();

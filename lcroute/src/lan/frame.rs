@@ -1,4 +1,4 @@
-//! Ethernet frames on LANs: what is let in, and what goes out.
+//! Ethernet frames on LANs: filters for received ones, headers of sent ones.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,12 +11,12 @@ use socket2::SockFilter;
 
 /// Length of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
-/// The UDP port that gateways send PROBEs to.
+/// UDP port of PROBEs between gateways.
 pub const PROBE_PORT: u16 = 7118;
 
 /// UDP port of multicast DNS (RFC 6762 §3).
 const MDNS_PORT: u16 = 5_353;
-/// Type of the ICMPv6 message (RFC 4861 §4.1).
+/// ICMPv6 type Router Solicitation (RFC 4861 §4.1).
 const ROUTER_SOLICITATION: u32 = 133;
 /// Offset in a frame of the Ethernet source address, in bytes, as all offsets here (IEEE 802.3).
 const SOURCE_MAC: u32 = 6;
@@ -26,7 +26,7 @@ const ETHERTYPE: u32 = 12;
 const NEXT_HEADER: u32 = ETHERNET_LEN as u32 + 6;
 /// Offset of the IPv6 destination (RFC 8200 §3).
 const GROUP: u32 = ETHERNET_LEN as u32 + 24;
-/// Offset of what follows the IPv6 header, if no extension header does (RFC 8200 §3).
+/// Offset of the payload of an IPv6 packet without extension headers (RFC 8200 §3).
 const PAYLOAD: u32 = (ETHERNET_LEN + ipv6::HEADER_LEN) as u32;
 /// Offset of the IPv4 protocol (RFC 791 §3.1).
 const IPV4_PROTOCOL: u32 = ETHERNET_LEN as u32 + 9;
@@ -37,12 +37,12 @@ const IPV4_LINK_SCOPE: u32 = u32::from_be_bytes([224, 0, 0, 0]);
 /// The mask of [`IPV4_LINK_SCOPE`]: 24 bits.
 const IPV4_LINK_SCOPE_MASK: u32 = 0xffff_ff00;
 
-/// What a filter lets in.
+/// The frames that a filter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Multicast of scope 5 and wider; and more.
+    /// Multicast of scope 5 and wider; and `Extra`.
     Packets(Extra),
-    /// MLD, and PROBEs.
+    /// MLD and PROBEs.
     Control,
     /// IPv4 multicast beyond 224.0.0.0/24.
     Ipv4Packets,
@@ -59,7 +59,8 @@ impl Wanted {
     }
 }
 
-/// What of the link's own packets is looked at. Not with MLD and PROBEs: a flood of these must not hold up joins.
+/// Link-scope packets to accept. They do not share a socket with MLD and PROBEs: a flood must not
+/// delay joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extra {
     /// Multicast DNS.
@@ -70,7 +71,7 @@ pub struct Extra {
     pub ipv4: bool,
 }
 
-/// A filter for one interface with this address.
+/// Returns a filter for an interface with this Ethernet address.
 pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
     /// Loads the byte at an offset (linux/filter.h, as all below).
     const BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
@@ -80,15 +81,15 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
     const WORD: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_W;
     /// Loads the operand.
     const CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
-    /// Keeps of what was loaded the bits of the operand.
+    /// Keeps the operand's bits of the loaded value.
     const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-    /// Jumps by whether what was loaded is the operand.
+    /// Jumps by whether the loaded value equals the operand.
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    /// Jumps by whether what was loaded, without a sign, is above the operand.
+    /// Jumps by whether the loaded value, unsigned, exceeds the operand.
     const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
     let ancillary = |what: libc::c_int| (libc::SKF_AD_OFF + what) as u32;
     let MacAddress([a, b, c, d, e, f]) = own;
-    // each with where to go on if it holds, and if not
+    // each instruction with its targets: condition true, condition false
     let mut program = vec![
         (BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)),
         (EQUAL, Go::On, Go::Refuse, libc::PACKET_MULTICAST.into()),
@@ -115,7 +116,7 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
                 (BYTE, Go::On, Go::On, GROUP + 1),
                 (AND, Go::On, Go::On, 0x0f),
                 (ABOVE, Go::On, Go::Skip(4), 4),
-                // MLD comes in by the other socket
+                // the control socket receives MLD
                 (BYTE, Go::On, Go::On, NEXT_HEADER),
                 (EQUAL, Go::On, Go::Accept, 0),
                 (BYTE, Go::On, Go::On, PAYLOAD),
@@ -144,7 +145,7 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
         ],
         Wanted::Ipv4Packets => vec![
             (BYTE, Go::On, Go::On, IPV4_PROTOCOL),
-            // IGMP comes in by the other socket
+            // the control socket receives IGMP
             (EQUAL, Go::Refuse, Go::On, ipv4::IGMP.into()),
             (WORD, Go::On, Go::On, IPV4_GROUP),
             (AND, Go::On, Go::On, IPV4_LINK_SCOPE_MASK),
@@ -158,7 +159,7 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
     assemble(&program)
 }
 
-/// Where a filter goes on.
+/// Target of a jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Go {
     On,
@@ -167,13 +168,13 @@ enum Go {
     Refuse,
 }
 
-/// Behind the program stand two ends: accept, refuse.
+/// Assembles a program; adds its two ends: accept, refuse.
 fn assemble(program: &[(u32, Go, Go, u32)]) -> Vec<SockFilter> {
     let end = program.len();
     let jump = |at: usize, go: Go| match go {
         Go::On => 0,
         Go::Skip(instructions) => instructions,
-        // a filter is a few dozen instructions long
+        // a filter has a few dozen instructions
         Go::Accept => (end - at - 1) as u8,
         Go::Refuse => (end - at) as u8,
     };
@@ -196,7 +197,7 @@ pub fn ethernet(to: MacAddress, from: MacAddress, ethertype: u16) -> [u8; ETHERN
     header
 }
 
-/// Who sent a frame.
+/// Returns the source address of a frame.
 pub fn sender(frame: &[u8]) -> Option<MacAddress> {
     Some(MacAddress(*frame.get(6..12)?.first_chunk()?))
 }
@@ -206,7 +207,7 @@ pub fn is_ipv4(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first >> 4 == 4)
 }
 
-/// The Ethernet address of the group that a packet is sent to.
+/// Returns the Ethernet address of a packet's group.
 pub fn group(packet: &[u8]) -> Option<MacAddress> {
     if is_ipv4(packet) {
         let group = Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?);
@@ -218,7 +219,7 @@ pub fn group(packet: &[u8]) -> Option<MacAddress> {
     group.is_multicast().then(|| MacAddress::of_group(group))
 }
 
-/// A packet leaves with this hop limit, or TTL. Its first 20 bytes are enough of IPv4.
+/// Sets a packet's hop limit or TTL. The first 20 bytes of an IPv4 packet suffice.
 pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
     if is_ipv4(packet) {
         ipv4::set_ttl(packet, hop_limit);
@@ -227,12 +228,12 @@ pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
     }
 }
 
-/// An IPv6 packet to all nodes with a PROBE.
+/// Returns an IPv6 packet to all nodes with a PROBE.
 pub fn probe_packet(from: Ipv6Addr, probe: &[u8]) -> Vec<u8> {
     ipv6::udp_packet(from, ALL_NODES, (PROBE_PORT, u8::MAX), probe)
 }
 
-/// The PROBE in an IPv6 packet, if it is one: from a neighbour on the link.
+/// Returns the PROBE in an IPv6 packet, if it comes from a neighbour on the link.
 pub fn probe_in(packet: &[u8]) -> Option<&[u8]> {
     let datagram = Datagram::of_packet(packet)?;
     let is_probe = datagram.hop_limit == u8::MAX && datagram.destination_port == PROBE_PORT;
@@ -253,7 +254,7 @@ mod tests {
         ipv4: false,
     });
 
-    /// What the kernel does with these filters: packet type, VLAN tag, frame.
+    /// Runs a filter as the kernel does, on packet type, VLAN tag, frame.
     fn passes(wanted: Wanted, kind: u8, tagged: bool, frame: &[u8]) -> bool {
         let filter = filter(wanted, OWN);
         // SAFETY: a SockFilter is a transparent sock_filter, as its documentation says.
@@ -301,7 +302,7 @@ mod tests {
             };
             match load(step.k, size) {
                 Some(loaded) => value = loaded,
-                // the kernel refuses what is read beyond the end
+                // the kernel refuses a read beyond the end
                 None => return false,
             }
         }

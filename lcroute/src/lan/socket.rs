@@ -17,29 +17,29 @@ use crate::tun::coalesce::{self, MAX_PACKETS, Runs};
 use crate::tun::offload::{IPV6_LEN, OFFLOAD_LEN, Offload};
 use crate::tun::packets::Packets;
 
-/// What stands before a packet.
+/// Bytes before a packet.
 const HEAD: usize = OFFLOAD_LEN + ETHERNET_LEN;
-/// The kernel gives datagrams of a flow as one of up to 64 KiB.
+/// Longest read in bytes: the kernel coalesces datagrams of a flow up to 64 KiB.
 const LONGEST: usize = HEAD + 65_575;
-/// Frames that are read in one system call.
+/// Most frames read in one system call.
 const FRAMES: usize = 16;
-/// Some 20 ms at 1 Gbit/s.
+/// Buffer in bytes: some 20 ms at 1 Gbit/s.
 const PACKETS_BUFFER: usize = 4 << 20;
-/// Reports of some 10,000 joins at once.
+/// Buffer in bytes: reports of some 10,000 simultaneous joins.
 const CONTROL_BUFFER: usize = 4 << 20;
 
 /// The sockets of an interface.
 #[derive(Debug)]
 pub struct LanSocket {
     ipv6: Pair,
-    /// Only where groups of IPv4 are carried.
+    /// Only if IPv4 groups are carried.
     ipv4: Option<Pair>,
     inbox: Inbox,
     outlet: Outlet,
     runs: Runs,
 }
 
-/// Those of IPv6, or of IPv4: the kernel tells the protocol of what leaves by the socket.
+/// The sockets of IPv6, or of IPv4: a socket's protocol is that of all packets that leave by it.
 #[derive(Debug)]
 struct Pair {
     /// Packets in and out.
@@ -48,7 +48,7 @@ struct Pair {
     control: Socket,
 }
 
-/// Where frames are read.
+/// Buffers for received frames.
 #[derive(Debug)]
 struct Inbox {
     frames: [Vec<u8>; FRAMES],
@@ -57,18 +57,18 @@ struct Inbox {
     bad_offload: u64,
 }
 
-/// How frames are written.
+/// State for sending frames.
 #[derive(Debug)]
 struct Outlet {
     own: MacAddress,
-    /// Whether the kernel takes datagrams of a flow as one.
+    /// Whether the kernel accepts super-packets.
     super_packets: bool,
-    /// Packets that the kernel did not take.
+    /// Packets that the kernel refused.
     failed: u64,
 }
 
 impl LanSocket {
-    /// Opens them on an interface with this Ethernet address; needs CAP_NET_RAW.
+    /// Opens the sockets on an interface with this Ethernet address; needs CAP_NET_RAW.
     pub fn open(interface: u32, own: MacAddress, extra: Extra) -> io::Result<Self> {
         let open = |wanted, buffer, protocol| -> io::Result<Socket> {
             let socket = packet::open(Type::RAW, &frame::filter(wanted, own), buffer)?;
@@ -103,13 +103,13 @@ impl LanSocket {
         })
     }
 
-    /// Descriptors for packets and for the rest.
+    /// Returns the descriptors.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let pairs = [&self.ipv6].into_iter().chain(&self.ipv4);
         pairs.flat_map(|pair| [pair.packets.as_fd(), pair.control.as_fd()])
     }
 
-    /// Frames that were lost before they were read, since the last call: of packets, and of the rest.
+    /// Returns frames lost before they were read, since the last call: of packets, and of control.
     pub fn take_overruns(&self) -> io::Result<(u32, u32)> {
         let (mut packets, mut control) = (0, 0);
         for pair in [&self.ipv6].into_iter().chain(&self.ipv4) {
@@ -119,12 +119,13 @@ impl LanSocket {
         Ok((packets, control))
     }
 
-    /// Frames that could not be cut or completed since the last call.
+    /// Returns the number of frames that could not be cut or completed since the last call.
     pub fn take_bad_offload(&mut self) -> u64 {
         std::mem::take(&mut self.inbox.bad_offload)
     }
 
-    /// Some frames of packets, each with its sender; false: there are no more now. A frame may hold several packets.
+    /// Reads some frames of packets, each with its sender; false: no more for now. A frame may hold
+    /// several packets.
     pub fn read_packets(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
         let has_more = self.inbox.read(&self.ipv6.packets, each)?;
         match &self.ipv4 {
@@ -133,7 +134,7 @@ impl LanSocket {
         }
     }
 
-    /// The same for MLD and PROBEs, and IGMP.
+    /// Reads some frames of MLD, PROBEs and IGMP, as [`Self::read_packets`].
     pub fn read_control(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
         let has_more = self.inbox.read(&self.ipv6.control, each)?;
         match &self.ipv4 {
@@ -142,7 +143,8 @@ impl LanSocket {
         }
     }
 
-    /// A packet for a group leaves with hop limit 1 at the next [`Self::flush`], with others of its flow.
+    /// Queues a packet for a group; it leaves with hop limit 1 at the next [`Self::flush`],
+    /// together with its flow.
     pub fn inject(&mut self, packet: Bytes) {
         let Self {
             outlet,
@@ -158,7 +160,8 @@ impl LanSocket {
         }
     }
 
-    /// Writes what [`Self::inject`] holds back; the number of packets that failed since the last call.
+    /// Sends all packets queued by [`Self::inject`]; returns the number that failed since the last
+    /// call.
     pub fn flush(&mut self) -> u64 {
         let Self {
             outlet,
@@ -172,14 +175,14 @@ impl LanSocket {
         std::mem::take(&mut outlet.failed)
     }
 
-    /// A packet for a group leaves as it is.
+    /// Sends a packet to a group unchanged.
     pub fn send_to_group(&self, packet: &[u8]) -> io::Result<()> {
         let parts = [IoSlice::new(packet)];
         let socket = socket_of((&self.ipv6, self.ipv4.as_ref()), packet);
         self.outlet.write_to_group(socket?, packet, &parts)
     }
 
-    /// An IPv6 packet for one host leaves as it is.
+    /// Sends an IPv6 packet to one host unchanged.
     pub fn send(&self, to: MacAddress, packet: &[u8]) -> io::Result<()> {
         let (offload, parts) = (Offload::default(), [IoSlice::new(packet)]);
         let ethernet = frame::ethernet(to, self.outlet.own, ETHERTYPE_IPV6);
@@ -187,7 +190,7 @@ impl LanSocket {
     }
 }
 
-/// By which socket a packet leaves.
+/// Returns the socket for a packet.
 fn socket_of<'a>(
     (ipv6, ipv4): (&'a Pair, Option<&'a Pair>),
     packet: &[u8],
@@ -228,7 +231,7 @@ impl Inbox {
     }
 }
 
-/// The lengths of frames that have come, one in each buffer.
+/// Returns the lengths of received frames, one in each buffer.
 fn receive(
     socket: &Socket,
     frames: &mut [Vec<u8>; FRAMES],
@@ -241,7 +244,7 @@ fn receive(
 }
 
 impl Outlet {
-    /// Packets of one flow leave with hop limit 1: in one call if the kernel takes them so.
+    /// Sends packets of one flow with hop limit 1; in one call if the kernel supports it.
     fn write_run(&mut self, sockets: (&Pair, Option<&Pair>), run: &[Bytes]) {
         let Some(first) = run.first() else { return };
         let socket = match socket_of(sockets, first) {
@@ -287,7 +290,7 @@ impl Outlet {
             run.iter()
                 .map(|packet| IoSlice::new(&packet[headers.len()..])),
         );
-        // the size of a run is bounded
+        // a run's size is bounded
         let offload = Offload::of_datagrams(headers.len(), (run[0].len() - headers.len()) as u16);
         let ethernet = self.ethernet(&headers)?;
         write(socket, (offload, ethernet), &parts)
@@ -303,7 +306,7 @@ impl Outlet {
         write(socket, (Offload::default(), ethernet), parts)
     }
 
-    /// The Ethernet header of a packet for a group.
+    /// Returns the Ethernet header of a packet for a group.
     fn ethernet(&self, packet: &[u8]) -> io::Result<[u8; ETHERNET_LEN]> {
         let to = frame::group(packet).ok_or(io::ErrorKind::InvalidInput)?;
         let ethertype = match frame::is_ipv4(packet) {

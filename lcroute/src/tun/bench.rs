@@ -1,11 +1,11 @@
-//! The work on super-packets as `benches/tun.rs` sees it; not part of any interface.
+//! Work on super-packets for `benches/tun.rs`; not part of any interface.
 
 use bytes::Bytes;
 
 use super::coalesce::{Runs, headers, headers_len};
 use super::offload::Offload;
 
-/// A super-packet as the kernel gives it, and its datagrams.
+/// A super-packet as read from the kernel, and its datagrams.
 #[derive(Debug)]
 pub struct Train {
     offload: Offload,
@@ -15,7 +15,7 @@ pub struct Train {
 }
 
 impl Train {
-    /// Of `count` datagrams with `payload` bytes each.
+    /// Creates one of `count` datagrams with `payload` bytes each.
     #[must_use]
     pub fn new(count: usize, payload: u16) -> Self {
         let mut first = vec![0x60, 0, 0, 0, 0, 0, 17, 1];
@@ -38,18 +38,18 @@ impl Train {
         train
     }
 
-    /// What is done with a super-packet read from `lc0`.
+    /// Splits the super-packet as after a read from `lc0`.
     pub fn split(&mut self) -> Vec<Bytes> {
         let mut datagrams = Vec::with_capacity(64);
         let mut packet = self.packet.clone();
-        // It is well formed: nothing is left out.
+        // It is well formed: no datagram is skipped.
         let _ = self.offload.unpack(&mut packet, &mut |parts: [&[u8]; 2]| {
             datagrams.push(Bytes::from(parts.concat()));
         });
         datagrams
     }
 
-    /// What is done with datagrams before they are written to `lc0`; how many writes there are.
+    /// Coalesces the datagrams as before a write to `lc0`; returns the number of writes.
     pub fn coalesce(&mut self) -> usize {
         let mut writes = 0;
         let mut write = |run: &[Bytes]| {

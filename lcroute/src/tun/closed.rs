@@ -1,7 +1,9 @@
-//! Routes that close the groups of private prefixes: no program sends to them, or joins them, where no route of `lc0` leads.
+//! Routes that close private prefixes: programs can neither send to them nor join them without a
+//! route of `lc0`.
 //!
-//! A program that names no interface would else use the LAN as soon as `lc0` goes, in clear. The routes belong to no
-//! interface that goes: they outlive the daemon however it ends, and its unit sets them before the network is up.
+//! Otherwise a program that names no interface would use the LAN in clear once `lc0` is gone. The
+//! routes belong to no interface: they outlive the daemon, and its unit sets them before the
+//! network is up.
 
 use std::net::Ipv6Addr;
 
@@ -17,12 +19,12 @@ use super::configure::{KERNEL_METRIC, TABLE_LOCAL, number, tolerate};
 use super::{Error, Prefix};
 use crate::netlink::Connection;
 
-/// Metric of the routes of `lc0`'s node; those of `lc1` have one more, and so on. Chosen: behind the routes of every such
-/// interface, and better than the [`KERNEL_METRIC`] of the LAN's.
+/// Metric of the routes of `lc0`'s node; `lc1` has one more, and so on. Chosen: behind the routes
+/// of every such interface, and better than the [`KERNEL_METRIC`] of the LAN's.
 const CLOSED_METRIC: u32 = 200;
 
-/// Interfaces of higher numbers share the last metric: a start of one opens prefixes that another closes, until that looks
-/// at its routes again.
+/// Highest interface number with its own metric. Higher ones share it: the start of one opens
+/// prefixes that another closes, until that one checks its routes again.
 const HIGHEST_NUMBER: u32 = KERNEL_METRIC - 1 - CLOSED_METRIC;
 
 /// Closes these prefixes, and opens all others that the node with this interface has closed.
@@ -45,7 +47,7 @@ pub fn close(name: &str, prefixes: &[Prefix]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Closes these prefixes where somebody has opened them; says whether that was so.
+/// Closes those of the prefixes that another program opened; returns whether there was one.
 pub(super) fn repair(
     netlink: &mut Connection,
     name: &str,
@@ -75,13 +77,13 @@ fn metric(name: &str) -> u32 {
     CLOSED_METRIC + number(name).min(HIGHEST_NUMBER)
 }
 
-/// Prefixes that are closed with this metric.
+/// Returns the prefixes closed with this metric.
 fn routes(netlink: &mut Connection, metric: u32) -> Result<Vec<Prefix>, Error> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet6;
     question.header.table = TABLE_LOCAL;
     let answers = netlink.dump(RouteNetlinkMessage::GetRoute(question));
-    // a kernel without IPv6 says so where the interface is set up
+    // a kernel without IPv6 fails at the setup of the interface
     let answers = match answers {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
         answers => {
@@ -92,7 +94,7 @@ fn routes(netlink: &mut Connection, metric: u32) -> Result<Vec<Prefix>, Error> {
     Ok(closed.collect())
 }
 
-/// The prefix, if it is a route of ours.
+/// Returns the prefix of a route of lcroute.
 fn read(answer: &RouteNetlinkMessage, metric: u32) -> Option<Prefix> {
     let RouteNetlinkMessage::NewRoute(route) = answer else {
         return None;

@@ -1,8 +1,8 @@
-//! Datagrams of one flow that are written into the kernel together, as one super-packet.
+//! Coalesces datagrams of one flow into a super-packet for the kernel.
 //!
-//! A run is datagrams with the same headers and of the same size, of which the last may be shorter. The
-//! kernel computes the checksums of a super-packet anew, so what joins a run was verified before: a
-//! wrong checksum must not become right on the way.
+//! A run is datagrams with the same headers and of the same size, of which the last may be shorter.
+//! The kernel computes a super-packet's checksums anew. So each datagram is verified before it
+//! joins a run: a wrong checksum must not become right.
 
 use bytes::Bytes;
 use librecast::checksum::Sum;
@@ -11,22 +11,22 @@ use smallvec::SmallVec;
 
 use super::offload::{IPV6_LEN, UDP_CHECKSUM, UDP_LEN};
 
-/// Flows that are gathered at the same time.
+/// Most flows gathered at the same time.
 const MAX_RUNS: usize = 8;
 
-/// Datagrams of a run.
+/// Most datagrams of a run.
 pub(crate) const MAX_PACKETS: usize = 64;
 
-/// Bytes of a run, with the headers of the super-packet.
+/// Most bytes of a run, with the headers of the super-packet.
 const MAX_BYTES: usize = 65_000;
 
-/// Length of the headers that a run has once, of IPv6.
+/// Length of a run's IPv6 and UDP headers.
 const IPV6_HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
 
-/// The same of IPv4 without options.
+/// Length of a run's IPv4 and UDP headers, without options.
 const IPV4_HEADERS_LEN: usize = ipv4::HEADER_LEN + UDP_LEN;
 
-/// Version and length of such a header.
+/// First byte of such an IPv4 header: version and length.
 const IPV4_PLAIN: u8 = 0x45;
 
 /// Headers of a run.
@@ -36,26 +36,26 @@ pub(crate) type Headers = SmallVec<[u8; IPV6_HEADERS_LEN]>;
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     open: Vec<Run>,
-    /// Lists to be used again.
+    /// Empty lists for reuse.
     spare: Vec<Vec<Bytes>>,
 }
 
 #[derive(Debug)]
 struct Run {
-    /// Not empty, none longer than the first.
+    /// Never empty; no packet is longer than the first.
     packets: Vec<Bytes>,
-    /// Of the super-packet.
+    /// Length of the super-packet.
     bytes: usize,
-    /// The checksum of the first was looked at, and those of all others.
+    /// Whether the checksums of all packets were checked. A single packet is not checked.
     verified: bool,
 }
 
 impl Runs {
-    /// Takes a packet, and gives what is to be written before it, or at once, to `write`: the packets
-    /// of a run. The order within a flow is kept.
+    /// Takes a packet; passes the runs that must precede it, or the packet itself, to `write`.
+    /// Keeps the order within a flow.
     pub(crate) fn push(&mut self, packet: Bytes, write: &mut impl FnMut(&[Bytes])) {
         if !is_datagram(&packet) {
-            // it may belong to any of the flows, as fragments do
+            // like a fragment, it may belong to any flow
             self.flush(write);
             return write(&[packet]);
         }
@@ -105,7 +105,7 @@ impl Runs {
 }
 
 impl Run {
-    /// Whether IP and UDP headers are the same but for lengths and checksums, and the identification of IPv4.
+    /// Whether the headers agree, except lengths, checksums and the IPv4 identification.
     fn is_of_flow(&self, packet: &[u8]) -> bool {
         let first = &self.packets[0];
         if packet[0] == IPV4_PLAIN {
@@ -115,7 +115,7 @@ impl Run {
         first[..4] == packet[..4] && first[6..44] == packet[6..44]
     }
 
-    /// Whether a datagram of the flow can be the next one.
+    /// Whether a datagram of the flow fits the run.
     fn takes(&mut self, packet: &[u8]) -> bool {
         if packet.len() > self.packets[0].len() || self.bytes + packet.len() > MAX_BYTES {
             return false;
@@ -130,13 +130,13 @@ impl Run {
     }
 }
 
-/// The headers of a run's super-packet, with the sum of the pseudo-header as its checksum.
+/// Returns the headers of a run's super-packet, with the sum of the pseudo-header as its checksum.
 pub(crate) fn headers(run: &[Bytes]) -> Headers {
     let at = headers_len(&run[0]);
     let udp = at - UDP_LEN;
     let mut headers = Headers::from_slice(&run[0][..at]);
     let payloads: usize = run.iter().map(|packet| packet.len() - at).sum();
-    // a run is bounded
+    // a run's size is bounded
     let length = (UDP_LEN + payloads) as u16;
     headers[udp + 4..udp + 6].copy_from_slice(&length.to_be_bytes());
     let sum = pseudo_header(&run[0], length).fold();
@@ -153,7 +153,7 @@ pub(crate) fn headers(run: &[Bytes]) -> Headers {
     headers
 }
 
-/// Length of the headers of a datagram that [`Runs`] has gathered.
+/// Returns the length of the headers of a gathered datagram.
 pub(crate) fn headers_len(packet: &[u8]) -> usize {
     match packet[0] {
         IPV4_PLAIN => IPV4_HEADERS_LEN,
@@ -161,7 +161,7 @@ pub(crate) fn headers_len(packet: &[u8]) -> usize {
     }
 }
 
-/// A whole UDP datagram with a payload, directly behind its IP header, with a checksum.
+/// Whether this is a whole UDP datagram with payload and checksum, directly after its IP header.
 fn is_datagram(packet: &[u8]) -> bool {
     if packet.first() == Some(&IPV4_PLAIN) {
         return is_ipv4_datagram(packet);
@@ -179,7 +179,7 @@ fn is_datagram(packet: &[u8]) -> bool {
         && word(IPV6_LEN + UDP_CHECKSUM) != 0
 }
 
-/// The same of IPv4, and no fragment.
+/// The same for IPv4, without fragments.
 fn is_ipv4_datagram(packet: &[u8]) -> bool {
     let Some((headers, payload)) = packet.split_first_chunk::<IPV4_HEADERS_LEN>() else {
         return false;
@@ -203,7 +203,7 @@ fn is_right(packet: &[u8]) -> bool {
 }
 
 fn pseudo_header(packet: &[u8], length: u16) -> Sum {
-    // source and destination stand one behind the other
+    // source and destination are adjacent
     let addresses = match packet[0] {
         IPV4_PLAIN => &packet[12..ipv4::HEADER_LEN],
         _ => &packet[8..IPV6_LEN],
@@ -222,7 +222,7 @@ mod tests {
     use super::super::testing::{self, datagram, super_packet};
     use super::*;
 
-    /// What is written: runs as lists of packets.
+    /// Returns the written runs as lists of packets.
     fn written(packets: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
         let mut runs = Runs::default();
         let mut written = Vec::new();
@@ -365,7 +365,7 @@ mod tests {
         let run = vec![of(1, 900); 3];
         for (n, packet) in split(&run).into_iter().enumerate() {
             let mut expected = run[0].clone();
-            // the kernel counts on, too
+            // the kernel also counts up
             expected[5] = n as u8;
             expected[10..12].fill(0);
             let sum = !Sum::default().bytes(&expected[..20]).fold();

@@ -1,9 +1,8 @@
-//! Brings an interface to its settings over netlink, touching only what differs.
+//! Brings an interface to its settings over netlink; changes only differences.
 //!
-//! The order matters: everything about the link is set while it is down (a new one comes up
-//! without a random link-local address and without a router solicitation), the link-local
-//! address comes before the node address (reports get it as their source), routes come last (they
-//! attract programs).
+//! The order matters. Link settings come first, while the link is down: a new interface gets no
+//! random link-local address and sends no router solicitation. The link-local address precedes the
+//! node address, so that it is the source of reports. Routes come last, as they attract programs.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -23,45 +22,47 @@ use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use super::{Error, Mode, NETWORK_PREFIX_LEN, Prefix, Settings, frame, labels, sysctl};
 use crate::netlink::Connection;
 
-/// Marks a device as made by lcroute, for people and for the next start.
+/// Alias of lcroute's devices, for users and for the next start.
 pub const ALIAS: &str = "lcroute";
 
-/// Routing table `local`, the only one in which multicast routes move programs.
+/// Routing table `local`: only its multicast routes affect programs.
 pub(super) const TABLE_LOCAL: u8 = 255;
 
-/// Metric of the routes of `lc0`; those of `lc1` have one more, and so on, below [`KERNEL_METRIC`]. Chosen: better than the
-/// 256 that every interface has for ff00::/8, and behind what an administrator puts first.
+/// Metric of `lc0`'s routes; `lc1` has one more, and so on, below [`KERNEL_METRIC`]. Chosen: better
+/// than the 256 of every interface's ff00::/8, and behind an administrator's own routes.
 pub(super) const METRIC: u32 = 100;
 
-/// Interfaces of higher numbers share the last metric: among equal ones the oldest route wins.
+/// Highest interface number with its own metric. Higher ones share it: among equal metrics the
+/// oldest route wins.
 pub(super) const HIGHEST_NUMBER: u32 = 99;
 
-/// Metric of the route for ff00::/8 that the kernel makes for each interface. Among equal ones
-/// the oldest wins, so an `lc0` that is up before the LAN would attract groups that are the LAN's.
+/// Metric of the kernel's route for ff00::/8 on each interface. Among equal metrics the oldest
+/// wins, so an `lc0` that is up before the LAN would attract the LAN's groups.
 pub(super) const KERNEL_METRIC: u32 = 256;
 
-/// Metric of what replaces it on `lc0`, one more on `lc1`: enough to send to any group when the interface is named.
+/// Metric of its replacement on `lc0`, one more on `lc1`: enough for programs that name the
+/// interface.
 const FALLBACK_METRIC: u32 = 4096;
 
-/// What is done with IPv6 addresses that the settings do not name.
+/// Treatment of IPv6 addresses that the settings do not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extra {
-    /// Those of an earlier identity are removed.
+    /// Removes those of an earlier identity.
     Remove,
-    /// They are an administrator's, or another program's.
+    /// Leaves those of an administrator or another program.
     Leave,
 }
 
-/// What is known of an interface.
+/// The state of an interface.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) up: bool,
-    /// Its type is Ethernet.
+    /// Whether its type is Ethernet.
     pub(super) ethernet: bool,
-    /// A device that lcroute has made.
+    /// Whether lcroute made it.
     pub(super) ours: bool,
-    /// What it is, as `ip -details link` says it.
+    /// Its kind, as in `ip -details link`.
     pub(super) kind: String,
     name: String,
     alias: Option<String>,
@@ -69,14 +70,14 @@ pub(super) struct Link {
     mac: Option<Vec<u8>>,
     mtu: Option<u32>,
     tx_queue_len: Option<u32>,
-    /// The bridge, or the like, that it is a port of.
+    /// The bridge, or the like, of which it is a port.
     controller: Option<u32>,
     /// `None` if the interface has no IPv6 at all.
     address_generation: Option<In6AddrGenMode>,
     transmit_drops: u64,
 }
 
-/// The interface of that name, if there is one.
+/// Returns the interface of that name, if it exists.
 pub(super) fn find(netlink: &mut Connection, name: &str) -> Result<Option<Link>, Error> {
     match netlink.get(RouteNetlinkMessage::GetLink(
         LinkUnspec::new_with_name(name).build(),
@@ -98,12 +99,12 @@ fn by_index(netlink: &mut Connection, index: u32) -> std::io::Result<Link> {
     }
 }
 
-/// Packets that the kernel could not give to the device's reader.
+/// Returns the number of packets that the kernel could not pass to the device's reader.
 pub(super) fn transmit_drops(netlink: &mut Connection, index: u32) -> std::io::Result<u64> {
     Ok(by_index(netlink, index)?.transmit_drops)
 }
 
-/// Brings the interface to its settings; says whether anything had to be changed.
+/// Brings the interface to its settings; returns whether it changed anything.
 pub(super) fn repair(
     netlink: &mut Connection,
     index: u32,
@@ -122,7 +123,7 @@ fn repair_link(netlink: &mut Connection, index: u32, settings: &Settings) -> Res
     let mtu = u32::from(settings.mtu);
     let mut changed = link.mtu != Some(mtu);
     if changed {
-        // Alone and first: below 1280 the interface has no IPv6 whose settings could be read.
+        // Alone and first: below 1280 the interface has no IPv6 settings to read.
         let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
         set_link(netlink, message, "set the MTU")?;
         link = look(netlink, index)?;
@@ -155,7 +156,7 @@ fn repair_link(netlink: &mut Connection, index: u32, settings: &Settings) -> Res
     Ok(changed)
 }
 
-/// The message that sets what differs, if anything does.
+/// Returns the message that corrects differences, if any.
 fn link_correction(link: &Link, settings: &Settings) -> Option<LinkMessage> {
     let mut message = LinkUnspec::new_with_index(link.index);
     let mut differs = false;
@@ -210,8 +211,8 @@ fn repair_addresses(
     Ok(changed)
 }
 
-/// Node addresses of earlier identities, and the link-local ones that go with them: both end alike. All others are
-/// somebody else's, such as keepalived's.
+/// Returns node addresses of earlier identities and their link-local addresses: both end alike. All
+/// other addresses belong to other programs, such as keepalived.
 fn earlier_identities<'a>(
     present: &'a [Assigned],
     wanted: &'a [(Ipv6Addr, u8)],
@@ -237,7 +238,7 @@ fn earlier_identities<'a>(
 struct Assigned {
     address: Ipv6Addr,
     prefix_len: u8,
-    /// Neither tentative nor refused by duplicate detection nor about to expire.
+    /// Not tentative, not refused by duplicate detection, not about to expire.
     usable: bool,
 }
 
@@ -288,7 +289,7 @@ fn add_address(
     prefix_len: u8,
 ) -> Result<(), Error> {
     let mut message = address_message(index, address, prefix_len);
-    // The address comes from a hash of a key: there are no duplicates to look for.
+    // The address is a hash of a key: duplicate detection is not needed.
     message
         .attributes
         .push(AddressAttribute::Flags(AddressFlags::Nodad));
@@ -316,14 +317,14 @@ fn address_message(index: u32, address: Ipv6Addr, prefix_len: u8) -> AddressMess
         .build()
 }
 
-/// Adds what is missing and removes what is not wanted any more. A route that cannot be set keeps no other from being set.
+/// Adds missing routes and removes obsolete ones. A refused route does not prevent others.
 fn repair_routes(netlink: &mut Connection, index: u32, settings: &Settings) -> Result<bool, Error> {
     let present = multicast_routes(netlink, index)?;
     let wanted = wanted_routes(settings);
     let mut changed = false;
     let mut refused = Ok(());
     for &route in wanted.iter().filter(|route| !is_there(&present, route)) {
-        // two that differ in the source alone would be one to the kernel
+        // the kernel treats routes that differ only in the source as one
         for other in present.iter().filter(|other| other.takes_place_of(&route)) {
             delete_route(netlink, index, &other.route)?;
         }
@@ -338,13 +339,13 @@ fn repair_routes(netlink: &mut Connection, index: u32, settings: &Settings) -> R
     refused.map(|()| changed)
 }
 
-/// Beside routes of other interfaces, whatever their metrics.
+/// Adds a route beside those of other interfaces, whatever their metrics.
 fn add_route(netlink: &mut Connection, index: u32, route: &Route) -> Result<(), Error> {
     let message = RouteNetlinkMessage::NewRoute(route_message(index, route));
     let Err(error) = netlink.change(message, NLM_F_CREATE | NLM_F_APPEND) else {
         return Ok(());
     };
-    // somebody else may have just done the same
+    // another program may have just added it
     if error.raw_os_error() == Some(libc::EEXIST)
         && is_there(&multicast_routes(netlink, index)?, route)
     {
@@ -368,7 +369,8 @@ fn delete_route(netlink: &mut Connection, index: u32, route: &Route) -> Result<(
         .map_err(|error| Error::kernel("remove a multicast route of the interface", error))
 }
 
-/// The number at the end of an interface's name, for its place among the host's: nothing depends on who came first.
+/// Returns the number at the end of an interface's name, which fixes its metric independently of
+/// start order.
 pub(super) fn number(name: &str) -> u32 {
     let tail = name.rsplit(|c: char| !c.is_ascii_digit()).next();
     match tail.filter(|tail| !tail.is_empty()) {
@@ -382,7 +384,7 @@ fn wanted_routes(settings: &Settings) -> Vec<Route> {
     let route = |prefix: &Prefix| Route {
         prefix: prefix.network(),
         metric: METRIC + number,
-        // of link scope the kernel takes the link-local address
+        // for link scope the kernel chooses the link-local address
         source: (!is_of_link_scope(prefix)).then_some(settings.address),
     };
     let fallback = Route {
@@ -404,19 +406,20 @@ fn is_of_link_scope(prefix: &Prefix) -> bool {
 struct Route {
     prefix: Prefix,
     metric: u32,
-    /// What programs send from that choose no source. `None`: the kernel chooses among the interface's addresses.
+    /// Source of packets from programs that choose none. `None`: the kernel chooses among the
+    /// interface's addresses.
     source: Option<Ipv6Addr>,
 }
 
-/// One that the kernel has.
+/// A route in the kernel.
 #[derive(Debug, PartialEq, Eq)]
 struct Present {
     route: Route,
-    /// Made by lcroute or the kernel; all others are an administrator's.
+    /// Whether lcroute or the kernel made it; all others are an administrator's.
     kernel: bool,
 }
 
-/// Whether the kernel has it, or an administrator's in its place.
+/// Whether the kernel has the route, or an administrator's in its place.
 fn is_there(present: &[Present], route: &Route) -> bool {
     let is =
         |there: &Present| there.route == *route || !there.kernel && there.takes_place_of(route);
@@ -428,7 +431,7 @@ impl Present {
         self.route.prefix == wanted.prefix && self.route.metric == wanted.metric
     }
 
-    /// Whether it is of earlier settings, or what the fallback replaces.
+    /// Whether it is a route of earlier settings, or one that the fallback replaces.
     fn is_surplus(&self, wanted: &[Route]) -> bool {
         let Route { prefix, metric, .. } = self.route;
         let of_ours = |first: u32| (first..=first + HIGHEST_NUMBER).contains(&metric);
@@ -517,7 +520,7 @@ fn set_link(
         .map_err(|error| Error::kernel(action, error))
 }
 
-/// Somebody else has just done the same.
+/// Accepts the error of a change that another program has just made.
 pub(super) fn tolerate(error: std::io::Error, errno: i32) -> std::io::Result<()> {
     if error.raw_os_error() == Some(errno) {
         Ok(())
@@ -649,7 +652,7 @@ mod tests {
         assert!(!surplus(Prefix::ALL_GROUPS, FALLBACK_METRIC + 1, true));
         assert!(!surplus(OLD, METRIC + 1, false));
         assert!(!surplus(OLD, 50, true));
-        // of a version that gave all interfaces one metric
+        // from a version with one metric for all interfaces
         assert!(surplus(OURS, METRIC, true));
         assert!(surplus(Prefix::ALL_GROUPS, FALLBACK_METRIC, true));
     }

@@ -1,4 +1,4 @@
-//! The device's life (made, adopted, kept, removed) and its packets.
+//! The device: creation, adoption, repair, removal, and its packets.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -23,7 +23,7 @@ use crate::netlink::Connection;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
-/// Bytes that hold whatever can be read: the largest IPv6 packet and its headers.
+/// Bytes of a read buffer: the largest IPv6 packet and its headers.
 const LONGEST: usize = 40 + 65_535 + TAP_LEN;
 
 /// The open device. Dropping it leaves the interface as a crash does; see [`Device::close`].
@@ -32,7 +32,7 @@ pub struct Device {
     port: Port,
     netlink: Connection,
     index: u32,
-    /// What was read last.
+    /// The last read.
     buffer: Vec<u8>,
     packets: Packets,
     runs: Runs,
@@ -40,21 +40,21 @@ pub struct Device {
     ipv4_overlaps: bool,
 }
 
-/// The descriptor, and how to speak to it.
+/// The descriptor with its modes.
 #[derive(Debug)]
 struct Port {
     file: File,
     mode: Mode,
     mac: Mac,
-    /// Whether the kernel takes super-packets.
+    /// Whether the kernel accepts super-packets.
     super_packets: bool,
-    /// IPv4 is read as well.
+    /// Whether it reads IPv4.
     ipv4: bool,
 }
 
 impl Device {
-    /// Makes the interface, or adopts the one that a crashed daemon left, and brings it up as
-    /// `settings` say. An adopted one keeps the groups that programs have joined on it.
+    /// Makes the interface, or adopts that of a crashed daemon, and applies `settings`. An adopted
+    /// interface keeps the groups that programs have joined on it.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         let mut netlink = connect()?;
@@ -64,7 +64,7 @@ impl Device {
         };
         let mut link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
         if link.ethernet != (settings.mode == Mode::Tap) {
-            // of a version that gave a TUN the type of Ethernet
+            // from a version that gave a TUN the type of Ethernet
             ioctl::persist(&file, false).map_err(|e| kernel("remove the old interface", e))?;
             drop(file);
             let made = attach(&settings.name, settings.mode);
@@ -73,16 +73,16 @@ impl Device {
         }
         let repaired = repair(&mut netlink, link.index, settings, Extra::Remove)?;
         let device = Self::new(file, netlink, &link, (settings, repaired.overlaps))?;
-        // Last, so that a failure before this leaves nothing behind.
+        // Last: a failure before this leaves nothing behind.
         ioctl::persist(&device.port.file, true)
             .map_err(|e| kernel("make the interface persistent", e))?;
         Ok(device)
     }
 
-    /// Goes on with the descriptor that [`Device::keep`] gave to the previous program image. `None` if it is
-    /// not one. To be called before any other device is opened.
+    /// Adopts the descriptor that [`Device::keep`] gave to the previous program image; `None` if it
+    /// is no TUN device. The caller must not have opened a device before.
     ///
-    /// If it is not the device that `settings` name it is left as it is, as a crash would leave it.
+    /// A device other than that of `settings` stays as a crash would leave it.
     pub fn inherit(fd: RawFd, settings: &Settings) -> Option<Result<Self, Error>> {
         Some(Self::adopt(ioctl::inherit(fd)?, settings))
     }
@@ -135,25 +135,26 @@ impl Device {
         })
     }
 
-    /// Interface index: what `netlink::Monitor::drain` is to call `device`.
+    /// Returns the interface index, for `netlink::Monitor::drain`.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Whether the interface has no IPv4 address, as another route of the host overlaps the network's.
+    /// Whether the interface has no IPv4 address because another route of the host overlaps the
+    /// network.
     pub fn ipv4_overlaps(&self) -> bool {
         self.ipv4_overlaps
     }
 
-    /// What was passed over so far.
+    /// Returns the drops so far.
     pub fn drops(&self) -> &Drops {
         &self.drops
     }
 
-    /// Reads once, and gives the packets that a program or the kernel has sent, without the
-    /// headers around them, to `each`: one, several at once, or none that is to be carried.
+    /// Reads once, and passes the packets of programs or the kernel, without the headers around
+    /// them, to `each`: one, several, or none.
     ///
-    /// False: nothing more for now, poll again. An error means that the interface is gone.
+    /// Returns false if nothing is ready. An error means that the interface is gone.
     pub fn read(&mut self, each: &mut impl FnMut(Bytes)) -> io::Result<bool> {
         let length = match self.port.file.read(&mut self.buffer) {
             Ok(length) => length,
@@ -177,16 +178,16 @@ impl Device {
         Ok(true)
     }
 
-    /// Gives a packet to the kernel, as if it had come in on `lc0`, at once.
+    /// Writes a packet to the kernel at once, as if it arrived on `lc0`.
     ///
-    /// Errors concern this packet: `InvalidInput` if it is not IP, `EIO` while an administrator
-    /// holds the interface down, `EBADFD` when it is gone.
+    /// Errors concern this packet: `InvalidInput` if it is not IP, `EIO` while the interface is
+    /// down, `EBADFD` when it is gone.
     pub fn write(&mut self, packet: &[u8]) -> io::Result<()> {
         self.port.write(packet)
     }
 
-    /// As [`Device::write`], but the kernel may get it only with the next [`Device::flush`], together
-    /// with others of its flow. Errors are counted.
+    /// As [`Device::write`], but the packet may wait for the next [`Device::flush`], together with
+    /// its flow. Counts errors.
     pub fn queue(&mut self, packet: Bytes) {
         let Self {
             port, runs, drops, ..
@@ -198,7 +199,7 @@ impl Device {
         }
     }
 
-    /// Gives the kernel what [`Device::queue`] holds back.
+    /// Writes all packets queued by [`Device::queue`].
     pub fn flush(&mut self) {
         let Self {
             port, runs, drops, ..
@@ -206,17 +207,17 @@ impl Device {
         runs.flush(&mut |run| port.write_run(run, drops));
     }
 
-    /// How many packets towards [`Device::read`] the kernel has dropped since the interface was
-    /// made, because the queue was full or nobody had it open. When it grows, joins may be lost.
+    /// Returns the number of packets towards [`Device::read`] that the kernel has dropped since the
+    /// interface was made: the queue was full, or no program had it open. When it grows, joins may
+    /// be lost.
     pub fn overruns(&mut self) -> io::Result<u64> {
         configure::transmit_drops(&mut self.netlink, self.index)
     }
 
-    /// Brings back what somebody has taken from the interface (link down and up, addresses
-    /// flushed) without touching what is right. Says whether anything had to be repaired; then
-    /// a general query is due.
+    /// Restores the interface (link down and up, addresses flushed) without touching correct
+    /// settings. Returns whether it changed anything; then a general query is due.
     ///
-    /// [`Error::Vanished`]: the interface itself is gone, only [`Device::open`] helps.
+    /// [`Error::Vanished`]: the interface is gone; only [`Device::open`] helps.
     pub fn ensure(&mut self, settings: &Settings) -> Result<bool, Error> {
         let repaired = repair(&mut self.netlink, self.index, settings, Extra::Leave)?;
         self.ipv4_overlaps = repaired.overlaps;
@@ -231,10 +232,10 @@ impl Device {
         ioctl::persist(&self.port.file, false).map_err(io::Error::from)
     }
 
-    /// The open device for the next program image: it stays open over `exec`.
+    /// Returns the open device for the next program image: it stays open over `exec`.
     pub fn keep(self) -> io::Result<OwnedFd> {
         let file = self.port.file;
-        // it may be an image that knows nothing of offloads
+        // the next image may not know offloads
         ioctl::set_offloads(&file, Offloads::None)?;
         set_flags(&file, false)?;
         Ok(file.into())
@@ -247,7 +248,7 @@ impl Port {
         self.write_parts(&[IoSlice::new(header.as_bytes()), IoSlice::new(packet)])
     }
 
-    /// Writes the packets of a run: in one call if the kernel takes it so.
+    /// Writes the packets of a run; in one call if the kernel supports it.
     fn write_run(&mut self, run: &[Bytes], drops: &mut Drops) {
         if run.len() > 1 && self.super_packets {
             match self.write_super_packet(run) {
@@ -273,7 +274,7 @@ impl Port {
 
     fn write_super_packet(&self, run: &[Bytes]) -> io::Result<()> {
         let headers = coalesce::headers(run);
-        // the size of a run is bounded
+        // a run's size is bounded
         let segment = (run[0].len() - headers.len()) as u16;
         let header = Header::of(self.mode, &headers, self.mac)
             .ok_or_else(not_ipv6)?
@@ -297,7 +298,8 @@ impl Port {
     }
 }
 
-/// Brings the interface to its settings, of both kinds; first private prefixes are closed to all others.
+/// Brings the interface to its settings, IPv6 and IPv4; first closes private prefixes to all other
+/// interfaces.
 fn repair(
     netlink: &mut Connection,
     index: u32,
@@ -313,7 +315,7 @@ fn repair(
     })
 }
 
-/// Tells the driver what may be left over: as much as is permitted and known to both sides.
+/// Sets the widest offloads that are permitted and that the driver supports.
 fn agree(file: &File, permitted: bool) -> nix::Result<Offloads> {
     if permitted {
         for offloads in [Offloads::Datagrams, Offloads::Checksums] {
@@ -332,9 +334,9 @@ impl AsFd for Device {
     }
 }
 
-/// Why a name could not be attached to.
+/// Why attaching to a name failed.
 enum Attach {
-    /// The name is taken by an interface that is not a device of this mode.
+    /// An interface of another kind has the name.
     Mismatch,
     /// Another process has it open.
     Busy,
@@ -373,8 +375,7 @@ fn attach(name: &str, mode: Mode) -> Result<File, Attach> {
     }
 }
 
-/// Makes the device anew where a crashed daemon left one of the other mode; refuses to touch
-/// any other interface.
+/// Replaces the device of a crashed daemon with the other mode; refuses any other interface.
 fn replace(netlink: &mut Connection, settings: &Settings) -> Result<File, Error> {
     let refuse = |kind: String| Error::OtherKind {
         name: settings.name.clone(),
@@ -390,7 +391,7 @@ fn replace(netlink: &mut Connection, settings: &Settings) -> Result<File, Error>
         Mode::Tun => Mode::Tap,
         Mode::Tap => Mode::Tun,
     };
-    // Attaching succeeds only if nobody else has it open.
+    // Attaching succeeds only if no other process has it open.
     let left = attach(&settings.name, other).map_err(|error| error.explain(settings))?;
     ioctl::persist(&left, false).map_err(|e| kernel("remove the old interface", e))?;
     drop(left);

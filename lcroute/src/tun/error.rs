@@ -1,4 +1,4 @@
-//! What may stand in the way of `lc0`, and what to do about it.
+//! Errors of `lc0`, with remedies.
 
 use std::io;
 use std::net::Ipv6Addr;
@@ -11,14 +11,14 @@ use super::{MIN_MTU, Mode, Prefix};
 /// Why `lc0` could not be made, adopted or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The driver is not there.
+    /// The driver is missing.
     #[error(
         "/dev/net/tun is missing: load the driver with `modprobe tun`; in a container, --device \
          /dev/net/tun"
     )]
     NoDriver,
 
-    /// The device file is there but may not be opened.
+    /// The device file exists but may not be opened.
     #[error(
         "not permitted to open /dev/net/tun: run as root, or give this user access to it (with \
          systemd: DeviceAllow=/dev/net/tun rw; in a container: --device /dev/net/tun)"
@@ -32,18 +32,18 @@ pub enum Error {
          AmbientCapabilities=CAP_NET_ADMIN and no PrivateUsers=; in a container: --cap-add NET_ADMIN)"
     )]
     NotPermitted {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
     },
 
-    /// The capability is there, and a system call is refused all the same.
+    /// The capability is present, but a system call is refused.
     #[error(
         "not permitted to {action}, although this process has CAP_NET_ADMIN: a seccomp filter refuses it (in a \
          container: leave the engine's own profile, or --security-opt seccomp=unconfined), or the network \
          belongs to another user namespace (with systemd: no PrivateUsers=)"
     )]
     Filtered {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
     },
 
@@ -65,9 +65,9 @@ pub enum Error {
     OtherKind {
         /// Interface name.
         name: String,
-        /// What it is, as `ip -details link` says it.
+        /// Its kind, as in `ip -details link`.
         kind: String,
-        /// What was wanted.
+        /// The wanted mode.
         mode: Mode,
     },
 
@@ -75,14 +75,14 @@ pub enum Error {
     #[error("the interface has been removed by another program: restart lcroute")]
     Vanished,
 
-    /// The descriptor handed over by the previous program image is not what is wanted now.
+    /// The inherited descriptor is not the wanted device.
     #[error("the inherited device is {found}, not the {mode} device {name} that is wanted now")]
     Inherited {
-        /// What it is.
+        /// The inherited device.
         found: String,
-        /// Interface name wanted.
+        /// The wanted interface name.
         name: String,
-        /// What was wanted.
+        /// The wanted mode.
         mode: Mode,
     },
 
@@ -96,7 +96,7 @@ pub enum Error {
         name: String,
     },
 
-    /// IPv6 is switched off and cannot be switched on from here.
+    /// IPv6 is disabled and the daemon cannot enable it.
     #[error(
         "IPv6 is switched off on {name} and may not be switched on from here: run `sysctl \
          net.ipv6.conf.default.disable_ipv6=0` first; in a container: --sysctl \
@@ -110,56 +110,54 @@ pub enum Error {
     /// Not an interface name.
     #[error("{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :")]
     Name {
-        /// What was given.
         name: String,
     },
 
     /// The MTU is too small for IPv6.
     #[error("an MTU of {mtu} is too small: IPv6 needs at least {MIN_MTU}")]
     Mtu {
-        /// What was given, in bytes.
+        /// The given MTU, in bytes.
         mtu: u16,
     },
 
     /// Not a node's pair of addresses.
     #[error("{address} and {link_local} are not a unique local and a link-local address")]
     Address {
-        /// Given as the node address.
+        /// The given node address.
         address: Ipv6Addr,
-        /// Given as the link-local address.
+        /// The given link-local address.
         link_local: Ipv6Addr,
     },
 
     /// Not a multicast prefix.
     #[error("{route} is not an IPv6 multicast prefix: a route is for example ff1e::/16")]
     Route {
-        /// What was given.
         route: Prefix,
     },
 
-    /// The kernel does not take a route.
+    /// The kernel refuses a route.
     #[error("the kernel refuses the multicast route {route} metric {metric}: {source}")]
     RouteRefused {
-        /// To where.
+        /// Its prefix.
         route: Prefix,
-        /// With this metric.
+        /// Its metric.
         metric: u32,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
-    /// Anything else that the kernel refused.
+    /// Any other refusal of the kernel.
     #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Whether a missing permission or capability is the reason (exit code 4), not a fault.
+    /// Whether a permission or capability is missing (exit code 4).
     pub fn is_permission(&self) -> bool {
         matches!(
             self,
@@ -175,7 +173,7 @@ impl Error {
         )
     }
 
-    /// Names what an I/O error of the kernel's configuration interfaces means.
+    /// Maps an I/O error of the kernel's configuration interfaces to its meaning.
     pub(super) fn kernel(action: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) if is_filtered(&status()) => Self::Filtered { action },
@@ -197,15 +195,15 @@ impl From<Error> for ExitError {
     }
 }
 
-/// CAP_NET_ADMIN's place in a set of capabilities.
+/// Bit of CAP_NET_ADMIN in a set of capabilities.
 const CAP_NET_ADMIN: u32 = 12;
 
-/// What the kernel says of this process; nothing where /proc is not there.
+/// Returns the kernel's status of this process; an empty string without /proc.
 fn status() -> String {
     std::fs::read_to_string("/proc/self/status").unwrap_or_default()
 }
 
-/// Whether a process has CAP_NET_ADMIN, and a seccomp filter in mode 2 that may refuse all the same.
+/// Whether a process has CAP_NET_ADMIN, and a seccomp filter (mode 2) that may refuse the call.
 fn is_filtered(status: &str) -> bool {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let effective = field("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());

@@ -1,11 +1,11 @@
-//! The bytes around a packet on the device's descriptor.
+//! The headers before a packet on the device's descriptor.
 //!
 //! ```text
 //! TUN   | flags 2 | protocol 2 | offload 10 | packet
 //! TAP   | flags 2 | protocol 2 | offload 10 | destination 6 | source 6 | EtherType 2 | packet
 //! ```
-//! Flags and protocol are the driver's packet information (`struct tun_pi`); what `offload` says stands
-//! in the file of that name. A TUN is raw IP, for packet sockets as well.
+//! Flags and protocol are the driver's packet information (`struct tun_pi`); `offload.rs` describes
+//! `offload`. A TUN is raw IP, also for packet sockets.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -22,30 +22,30 @@ pub(super) const INFO_LEN: usize = 4;
 /// Length of an Ethernet header.
 pub(super) const ETHERNET_LEN: usize = 14;
 
-/// Length of what is before a packet on a TUN.
+/// Length of the headers before a packet on a TUN.
 const TUN_LEN: usize = INFO_LEN + OFFLOAD_LEN;
 
-/// Length of what is before a packet on a TAP.
+/// Length of the headers before a packet on a TAP.
 pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
 
 /// The driver cut the packet to the length of the buffer.
 const TUN_PKT_STRIP: u16 = 0x0001;
 
-/// Why what was read is no packet for the router.
+/// Why a read is no packet for the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skip {
     /// Another protocol, for example ARP, or IPv4 where it is off.
     NotIp,
-    /// Longer than the buffer it was read into.
+    /// Longer than the read buffer.
     Truncated,
-    /// The offload header makes no sense.
+    /// The offload header is invalid.
     BadOffload,
 }
 
 /// An Ethernet address.
 pub(super) type Mac = [u8; 6];
 
-/// Headers of a packet that is written, at most as long as those of TAP.
+/// Headers of a written packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
     bytes: [u8; TAP_LEN],
@@ -57,8 +57,8 @@ impl Header {
         &self.bytes[..self.len]
     }
 
-    /// Of a packet for the kernel; `own` is the device's own Ethernet address. `None` if the
-    /// bytes are no IP packet.
+    /// Creates the headers of a packet for the kernel; `own` is the device's Ethernet address.
+    /// `None` if the bytes are no IP packet.
     pub(super) fn of(mode: Mode, packet: &[u8], own: Mac) -> Option<Self> {
         match mode {
             Mode::Tun => Some(Self::info(protocol(packet)?)),
@@ -66,7 +66,7 @@ impl Header {
         }
     }
 
-    /// For a packet with work left to the kernel.
+    /// Sets the work that is left to the kernel.
     pub(super) fn with_offload(mut self, offload: Offload) -> Self {
         let link_header = (self.len - TUN_LEN) as u16;
         self.bytes[INFO_LEN..TUN_LEN].copy_from_slice(&offload.encode(link_header));
@@ -97,12 +97,13 @@ impl Header {
     }
 }
 
-/// Where in what was read the packet is, and what is to be done with it; IPv4 where it is on.
+/// Returns the position of the packet in a read, and its pending work. IPv4 counts only if it is
+/// on.
 pub(super) fn packet(mode: Mode, ipv4: bool, read: &[u8]) -> Result<(Offload, Range<usize>), Skip> {
     let (info, rest) = read.split_first_chunk::<INFO_LEN>().ok_or(Skip::NotIp)?;
     let (offload, rest) = rest.split_first_chunk::<OFFLOAD_LEN>().ok_or(Skip::NotIp)?;
     let [flags_high, flags_low, protocol_high, protocol_low] = *info;
-    // The driver writes the flags in the host's byte order, the protocol in the network's.
+    // Flags are in the host's byte order, the protocol in the network's.
     if u16::from_ne_bytes([flags_high, flags_low]) & TUN_PKT_STRIP != 0 {
         return Err(Skip::Truncated);
     }
@@ -125,14 +126,14 @@ pub(super) fn packet(mode: Mode, ipv4: bool, read: &[u8]) -> Result<(Offload, Ra
     Ok((offload, TUN_LEN + link_header..read.len()))
 }
 
-/// Ethernet address of a node, locally administered, from the low 40 bits of its address: both
-/// addresses of a node end in its origin id, so both give the same.
+/// Returns the Ethernet address of a node, locally administered, from the low 40 bits of its
+/// address: both addresses of a node end in its origin id, so both give the same.
 pub(super) fn node_mac(address: Ipv6Addr) -> Mac {
     let [.., a, b, c, d, e] = address.octets();
     [0x02, a, b, c, d, e]
 }
 
-/// The EtherType of a packet that is as long as its fixed header at least.
+/// Returns the EtherType of a packet; `None` if it is shorter than its fixed header.
 fn protocol(packet: &[u8]) -> Option<u16> {
     match packet.first()? >> 4 {
         6 if packet.len() >= IPV6_LEN => Some(ETHERTYPE_IPV6),
@@ -141,7 +142,7 @@ fn protocol(packet: &[u8]) -> Option<u16> {
     }
 }
 
-/// Ethernet addresses of an IPv6 packet's source and destination.
+/// Returns the Ethernet source and destination of an IPv6 packet.
 fn macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     let (source, destination) = addresses(packet)?;
     let destination = match destination.is_multicast() {
@@ -151,7 +152,7 @@ fn macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     Some((node_mac(source), destination))
 }
 
-/// The same of IPv4: nothing but the address tells who the sender is.
+/// Returns those of an IPv4 packet; only the source address identifies the sender.
 fn ipv4_macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     let [a, b, c, d] = *packet.get(12..16)?.first_chunk()?;
     let destination = Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?);
@@ -162,7 +163,7 @@ fn ipv4_macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     Some(([0x02, 0, a, b, c, d], destination))
 }
 
-/// Source and destination.
+/// Returns source and destination.
 fn addresses(packet: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
     let source = packet.get(8..24)?.first_chunk::<16>()?;
     let destination = packet.get(24..40)?.first_chunk::<16>()?;

@@ -20,17 +20,17 @@ mod raw {
     nix::ioctl_write_ptr_bad!(set_header_size, libc::TUNSETVNETHDRSZ, libc::c_int);
 }
 
-/// An interface as the driver names it.
+/// An interface, as reported by the driver.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Attached {
     pub(super) name: String,
-    /// `None` if it hands out frames in a form that [`attach`] does not ask for.
+    /// `None` if its frame format differs from that of [`attach`].
     pub(super) mode: Option<Mode>,
 }
 
-/// Makes the interface, or takes over a persistent one that nobody has open. Packets come with
-/// packet information (no `IFF_NO_PI`) and an offload header (`IFF_VNET_HDR`), whether or not anything
-/// is to be offloaded: one form for all.
+/// Makes the interface, or adopts a persistent one that no process has open. Packets always have
+/// packet information (no `IFF_NO_PI`) and an offload header (`IFF_VNET_HDR`), even without
+/// offloads.
 pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
     let mut request = empty_request();
     if name.len() >= request.ifr_name.len() {
@@ -49,17 +49,17 @@ pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
     unsafe { raw::set_interface(file.as_raw_fd(), &request) }.map(drop)
 }
 
-/// Takes over a descriptor that the previous program image left open. `None` if it is not an open TUN device.
+/// Adopts the descriptor of the previous program image. `None` if it is no open TUN device.
 pub(super) fn inherit(fd: RawFd) -> Option<File> {
     let mut request = empty_request();
     // SAFETY: TUNGETIFF writes one `ifreq`; on a descriptor that is closed or something else it only fails.
     unsafe { raw::get_interface(fd, &mut request) }.ok()?;
-    // SAFETY: the descriptor is an open TUN device, and this process has opened none yet: it belongs to
-    // nobody but the previous image, which left it for us.
+    // SAFETY: the descriptor is an open TUN device, and this process has opened none yet: only the
+    // previous image owned it.
     Some(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Which interface an open descriptor belongs to.
+/// Returns the interface of an open descriptor.
 pub(super) fn attached(file: &File) -> nix::Result<Attached> {
     let mut request = empty_request();
     // SAFETY: the descriptor is open for the call's duration and TUNGETIFF writes one `ifreq`.
@@ -68,7 +68,7 @@ pub(super) fn attached(file: &File) -> nix::Result<Attached> {
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     let has = |bits: libc::c_int| flags & flag(bits) != 0;
     let mode = match (has(libc::IFF_TUN), has(libc::IFF_TAP)) {
-        // IFF_NO_PI cannot be told here: its bit means something else in the answer.
+        // IFF_NO_PI is not detectable: its bit has another meaning in the answer.
         _ if !has(libc::IFF_VNET_HDR) => None,
         (true, false) => Some(Mode::Tun),
         (false, true) => Some(Mode::Tap),
@@ -82,26 +82,26 @@ pub(super) fn attached(file: &File) -> nix::Result<Attached> {
     })
 }
 
-/// Whether the interface outlives the descriptor.
+/// Sets whether the interface outlives the descriptor.
 pub(super) fn persist(file: &File, persist: bool) -> nix::Result<()> {
     // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
     unsafe { raw::set_persist(file.as_raw_fd(), libc::c_int::from(persist)) }.map(drop)
 }
 
-/// Work that may be left over when a packet crosses, in both directions. There is none for TCP: it is
-/// not carried, so the kernel segments it as for any plain interface.
+/// Work that the kernel and this program leave to each other. None for TCP: it is not carried, so
+/// the kernel segments it as for any plain interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offloads {
     /// Packets are as on the wire.
     None,
     /// Checksums of packets that are read may be partial.
     Checksums,
-    /// As well, UDP datagrams come and go in super-packets.
+    /// UDP datagrams also cross in super-packets, in both directions.
     Datagrams,
 }
 
-/// Says what may be left over. The interface remembers it beyond the descriptor, so it is to be said
-/// again whenever one is opened. `EINVAL`: this kernel does not know it.
+/// Sets the offloads. The interface keeps them beyond the descriptor, so each opening must set
+/// them. `EINVAL`: this kernel lacks them.
 pub(super) fn set_offloads(file: &File, offloads: Offloads) -> nix::Result<()> {
     let bits = match offloads {
         Offloads::None => 0,
@@ -121,7 +121,7 @@ fn empty_request() -> libc::ifreq {
     unsafe { mem::zeroed() }
 }
 
-/// The driver's flags are 16 bits in `ifreq`; the highest is its sign.
+/// Converts flags to the 16 bits of `ifreq`; the highest is its sign.
 fn flag(bits: libc::c_int) -> libc::c_short {
     let [low, high, ..] = bits.to_le_bytes();
     libc::c_short::from_le_bytes([low, high])

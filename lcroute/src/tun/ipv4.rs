@@ -1,7 +1,8 @@
-//! IPv4 on the interface: its address, and the routes that move programs which name no interface.
+//! IPv4 on the interface: its address, and routes for programs that name no interface.
 //!
-//! A route of the interface for a group in table `local` wins over those of `main` that are as long or shorter, such as the
-//! default route of the LAN, so that joins and packets come here. Groups that no route of ours covers stay where they went.
+//! A route of the interface for a group in table `local` wins over routes of `main` of equal or
+//! smaller length, such as the LAN's default route, so that joins and packets go to the interface.
+//! Groups without such a route keep their path.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,7 +31,7 @@ pub struct Ipv4Prefix {
 }
 
 impl Ipv4Prefix {
-    /// Whether one of both contains the other.
+    /// Whether one prefix contains the other.
     fn overlaps(self, other: Self) -> bool {
         let mask = u32::MAX
             .checked_shl(32 - u32::from(self.len.min(other.len)))
@@ -39,7 +40,7 @@ impl Ipv4Prefix {
     }
 }
 
-/// A route of ours in table `local`.
+/// A route of lcroute in table `local`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Route {
     prefix: Ipv4Prefix,
@@ -47,12 +48,12 @@ struct Route {
     source: Option<Ipv4Addr>,
 }
 
-/// What became of addresses and routes.
+/// Result of a repair.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Repaired {
-    /// Something had to be changed.
+    /// Whether anything changed.
     pub(super) changed: bool,
-    /// The interface has no address, as another route of the host overlaps the network's.
+    /// Whether the address is missing because another route of the host overlaps the network.
     pub(super) overlaps: bool,
 }
 
@@ -79,7 +80,8 @@ pub(super) fn repair(
     }
     let address = wanted.and_then(|ipv4| ipv4.address);
     let mut changed = false;
-    // an address of ours: a whole network, as nobody else gives one to this interface
+    // lcroute's address: the whole network's prefix; no other program assigns that to this
+    // interface
     let ours = present.iter().filter(|(_, len)| *len == PREFIX_LEN);
     for (there, _) in ours.filter(|(there, _)| Some(*there) != address) {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, *there));
@@ -141,7 +143,8 @@ fn repair_routes(
     Ok(changed)
 }
 
-/// A route of another interface that the network's addresses overlap; the default route leads everywhere and is none.
+/// Returns a route of another interface that overlaps the network's addresses; ignores the default
+/// route.
 pub(crate) fn overlap(
     netlink: &mut Connection,
     index: u32,
@@ -171,7 +174,7 @@ fn dump(netlink: &mut Connection) -> std::io::Result<Vec<RouteMessage>> {
     Ok(answers.into_iter().filter_map(route).collect())
 }
 
-/// Prefix, metric, interface, source.
+/// Returns prefix, metric, interface, source.
 fn read(route: &RouteMessage) -> Option<(Ipv4Prefix, u32, Option<u32>, Option<Ipv4Addr>)> {
     if route.header.address_family != AddressFamily::Inet {
         return None;
@@ -191,7 +194,7 @@ fn read(route: &RouteMessage) -> Option<(Ipv4Prefix, u32, Option<u32>, Option<Ip
     Some((Ipv4Prefix { addr, len }, metric, interface, source))
 }
 
-/// Those of ours: for groups, in table `local`, as the kernel's.
+/// Returns lcroute's routes: for groups, in table `local`, with the kernel's protocol.
 fn routes(netlink: &mut Connection, index: u32) -> Result<Vec<Route>, Error> {
     let all = dump(netlink).map_err(|e| Error::kernel("read the interface's IPv4 routes", e))?;
     let ours = all.iter().filter(|route| {

@@ -1,7 +1,8 @@
-//! Address labels (RFC 6724, section 2.1; `ip addrlabel`): groups, and the network's own addresses, have one on the
-//! interface that no other address has. So programs that choose no source send from the node's address, whatever else
-//! somebody assigns to the interface; also where they name it, and to groups of which no route of ours says so. Scope
-//! comes before labels: groups of link scope keep the link-local address.
+//! Address labels (RFC 6724 §2.1; `ip addrlabel`): groups and the network's own addresses share a
+//! label that no other address of the interface has. So programs without an explicit source send
+//! from the node's address, whatever addresses other programs assign. That also holds where they
+//! name the interface, and for groups without a route of ours. Scope precedes labels: groups of
+//! link scope keep the link-local address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,10 +14,11 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use super::{Error, NETWORK_PREFIX_LEN, Prefix};
 use crate::netlink::Connection;
 
-/// Chosen: "lc", far from those of the kernel's own table.
+/// Value of the label. Chosen: "lc", far from those of the kernel's table.
 const LABEL: u32 = 0x6c63;
 
-/// Gives the interface its labels, and takes those of an earlier network; says whether anything was changed.
+/// Sets the interface's labels, removes those of an earlier network; returns whether anything
+/// changed.
 pub(super) fn repair(
     netlink: &mut Connection,
     index: u32,
@@ -30,7 +32,7 @@ pub(super) fn repair(
     set(netlink, index, &[Prefix::ALL_GROUPS, own])
 }
 
-/// Takes all labels from the interface: the kernel would keep them when it goes.
+/// Removes all labels of the interface: the kernel would keep them after its removal.
 pub(super) fn remove(netlink: &mut Connection, index: u32) -> Result<bool, Error> {
     set(netlink, index, &[])
 }
@@ -39,7 +41,7 @@ fn set(netlink: &mut Connection, index: u32, wanted: &[Prefix]) -> Result<bool, 
     let mut question = AddrLabelMessage::default();
     question.header.family = AddressFamily::Inet6;
     let present = match netlink.dump(RouteNetlinkMessage::GetAddrLabel(question)) {
-        // a kernel that has none chooses as it will
+        // a kernel without labels chooses by its own rules
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(false),
         other => other.map_err(|error| Error::kernel("read address labels", error))?,
     };
@@ -76,7 +78,7 @@ fn message(index: u32, prefix: Prefix) -> AddrLabelMessage {
     message
 }
 
-/// The prefix, if it has our label on this interface.
+/// Returns the prefix, if it has our label on this interface.
 fn label_of(answer: &RouteNetlinkMessage, index: u32) -> Option<Prefix> {
     let RouteNetlinkMessage::NewAddrLabel(message) = answer else {
         return None;

@@ -6,18 +6,18 @@
 //!  MLD listener    <-        lc0 <- Device::write       (joins of other nodes, as reports)
 //! ```
 //!
-//! The device is persistent: when the daemon dies without [`Device::close`], the interface stays
-//! with its addresses, routes and the groups that programs have joined, and the next
-//! [`Device::open`] adopts it. [`Device::keep`] and [`Device::inherit`] hand the open device
-//! over to a new program image.
+//! The device is persistent: if the daemon dies without [`Device::close`], the interface stays with
+//! its addresses, routes and joined groups, and the next [`Device::open`] adopts it.
+//! [`Device::keep`] and [`Device::inherit`] pass the open device to a new program image.
 //!
-//! Where the kernel offers it and [`Settings::offload`] permits, many packets of a flow cross in one
-//! system call, in both directions: super-packets. Neither the other side of this module nor any
-//! other node sees a difference.
+//! If the kernel supports it and [`Settings::offload`] permits it, many packets of a flow cross in
+//! one system call, in both directions: super-packets. The callers and other nodes see no
+//! difference.
 //!
-//! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (what netlink sets), `closed` (routes that outlive
-//! the interface), `sysctl` (what only /proc sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
-//! (super-packets that are written), `packets` (buffers of what was read), `ioctl` (the only `unsafe`), `error`.
+//! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (netlink settings),
+//! `closed` (routes that outlive the interface), `sysctl` (settings in /proc), `frame` (headers of
+//! a packet), `offload` (super-packets that are read), `coalesce` (super-packets that are written),
+//! `packets` (read buffers), `ioctl` (the only `unsafe`), `error`.
 
 #[doc(hidden)]
 pub mod bench;
@@ -52,22 +52,22 @@ pub(crate) use ipv4::overlap;
 
 /// Prefix length of the node address on `lc0`: that of the whole network.
 ///
-/// The network is on link even where unicast is not carried, for two reasons. Hosts that check
-/// the reverse path (firewalld does by default) drop multicast whose source has no route back
-/// through the interface it came in on. And packets to a node must not leave by the default route
-/// in the clear: on `lc0` they are dropped and counted.
+/// The network is on link even if unicast is not carried, for two reasons. Hosts that check the
+/// reverse path (firewalld does by default) drop multicast whose source has no route through the
+/// interface on which it arrives. And packets to a node must not leave by the default route in
+/// clear: `lc0` drops and counts them.
 pub const NETWORK_PREFIX_LEN: u8 = 48;
 
-/// Smallest MTU of a link that carries IPv6 (RFC 8200, section 5). Below it the kernel takes all
-/// addresses and all memberships from the interface, for good.
+/// Smallest MTU of a link that carries IPv6 (RFC 8200 §5). Below it the kernel removes all
+/// addresses and memberships from the interface for good.
 pub const MIN_MTU: u16 = 1280;
 
-/// How `lc0` looks to programs.
+/// Mode of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Raw IP, point-to-point.
     Tun,
-    /// Ethernet frames, broadcast, without neighbour discovery: what programs expect of a LAN card.
+    /// Ethernet frames, broadcast, without neighbour discovery: programs see a LAN card.
     Tap,
 }
 
@@ -87,7 +87,7 @@ impl Prefix {
         len: 8,
     };
 
-    /// The same with the bits behind it cleared, as the kernel gives it back.
+    /// Returns the prefix with the bits beyond its length cleared, as the kernel returns it.
     fn network(self) -> Self {
         let mask = u128::MAX
             .checked_shl(128 - u32::from(self.len))
@@ -99,7 +99,7 @@ impl Prefix {
     }
 }
 
-/// What `lc0` is to look like.
+/// The settings of `lc0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Interface name, 1 to 15 bytes.
@@ -108,21 +108,21 @@ pub struct Settings {
     pub mode: Mode,
     /// In bytes, at least [`MIN_MTU`].
     pub mtu: u16,
-    /// In packets. The usual 500 lose reports when thousands of groups are joined at once.
+    /// Length in packets. The usual 500 lose reports when thousands of groups are joined at once.
     pub tx_queue_len: u32,
     /// The node address (unique local), set with [`NETWORK_PREFIX_LEN`].
     pub address: Ipv6Addr,
     /// The only link-local address, set as a /64.
     pub link_local: Ipv6Addr,
-    /// Multicast prefixes that move programs which name no interface to `lc0`.
+    /// Multicast prefixes that go to `lc0` if a program names no interface.
     pub routes: Vec<Prefix>,
-    /// Multicast prefixes that programs reach by `lc0` or not at all, whether it is there or not.
+    /// Multicast prefixes that programs reach only by `lc0`, whether it exists or not.
     pub closed: Vec<Prefix>,
-    /// Let checksums and datagrams in super-packets cross, where the kernel can.
+    /// Whether checksums and super-packets are offloaded, if the kernel supports it.
     pub offload: bool,
-    /// IPv4 crosses as well.
+    /// IPv4, if it is carried.
     pub ipv4: Option<Ipv4Settings>,
-    /// IPv4 prefixes that move programs which name no interface to `lc0`.
+    /// IPv4 prefixes that go to `lc0` if a program names no interface.
     pub ipv4_routes: Vec<Ipv4Prefix>,
 }
 
@@ -131,7 +131,7 @@ pub struct Settings {
 pub struct Ipv4Settings {
     /// The addresses of the network's nodes.
     pub network: Ipv4Network,
-    /// This node's, once it has one.
+    /// This node's address, once it has one.
     pub address: Option<Ipv4Addr>,
 }
 
@@ -144,7 +144,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Routes for these groups, of both kinds.
+/// Returns routes for these groups: IPv6, IPv4.
 #[must_use]
 pub fn routes(groups: &[GroupPrefix]) -> (Vec<Prefix>, Vec<Ipv4Prefix>) {
     let (mut ipv6, mut ipv4) = (Vec::new(), Vec::new());
@@ -166,7 +166,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Refuses what the kernel would not take for the name of an interface.
+/// Refuses names that the kernel does not accept for an interface.
 pub fn check_name(name: &str) -> Result<(), Error> {
     // "%d" makes the kernel choose a number; "all" and "default" are not interfaces in /proc.
     let byte = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
@@ -178,7 +178,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 }
 
 impl Settings {
-    /// Refuses what the kernel would take for something else or would refuse without a reason.
+    /// Refuses settings that the kernel would misread, or refuse without a reason.
     fn check(&self) -> Result<(), Error> {
         check_name(&self.name)?;
         if self.mtu < MIN_MTU {

@@ -1,5 +1,5 @@
-//! What the driver says of a packet beyond its bytes, and what is left for us to do: checksums to
-//! complete, super-packets to split.
+//! The offload header of a packet, and the work that it leaves to the reader: completing checksums,
+//! splitting super-packets.
 //!
 //! ```text
 //! | flags 1 | kind 1 | header length 2 | segment 2 | checksum start 2 | checksum offset 2 |
@@ -20,16 +20,16 @@ pub(crate) const IPV6_LEN: usize = 40;
 /// Length of a UDP header.
 pub(crate) const UDP_LEN: usize = 8;
 
-/// Where in a UDP header the checksum is.
+/// Offset of the checksum in a UDP header.
 pub(crate) const UDP_CHECKSUM: usize = 6;
 
-/// Datagrams that a program can put into one system call (`UDP_MAX_SEGMENTS`).
+/// Most datagrams that a program can send in one system call (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: usize = 128;
 
-/// The checksum field holds the sum of the pseudo-header; the rest is to be added from its start on.
+/// The checksum field holds the sum of the pseudo-header; the sum of the message must be added.
 const NEEDS_CHECKSUM: u8 = 1;
 
-/// The checksums were right when a card put the datagrams together.
+/// The network card verified the checksums when it coalesced the datagrams.
 const CHECKSUM_WAS_RIGHT: u8 = 2;
 
 /// The packet is one datagram (`VIRTIO_NET_HDR_GSO_NONE`, linux/virtio_net.h).
@@ -48,12 +48,13 @@ pub struct Offload {
     checksum_offset: u16,
 }
 
-/// The header does not fit the packet behind it.
+/// Error: the header does not fit the packet after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadOffload;
 
 impl Offload {
-    /// Of a super-packet with so many bytes of headers, the last of which are those of UDP, and its checksum to be completed.
+    /// Creates the header of a super-packet with `headers` bytes of headers, UDP last, and an
+    /// incomplete checksum.
     pub(crate) fn of_datagrams(headers: usize, segment: u16) -> Self {
         Self {
             flags: NEEDS_CHECKSUM,
@@ -64,7 +65,7 @@ impl Offload {
         }
     }
 
-    /// The header as bytes, in front of a packet that has `link_header` bytes before its IPv6 header.
+    /// Encodes the header of a packet with `link_header` bytes before its IPv6 header.
     pub(crate) fn encode(self, link_header: u16) -> [u8; OFFLOAD_LEN] {
         let (start, headers) = match self.flags {
             0 => (0, 0),
@@ -80,7 +81,7 @@ impl Offload {
         [self.flags, self.kind, h0, h1, s0, s1, c0, c1, o0, o1]
     }
 
-    /// Reads what [`Self::encode`] writes. The length of the headers says nothing new.
+    /// Decodes the format of [`Self::encode`]. Ignores the redundant length of the headers.
     pub fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
         let [flags, kind, _, _, s0, s1, c0, c1, o0, o1] = bytes;
         let start = u16::from_ne_bytes([c0, c1]);
@@ -97,8 +98,7 @@ impl Offload {
         })
     }
 
-    /// Gives the packets in `packet`, one or several, to `each`: as two parts to be put together, with
-    /// their checksums complete.
+    /// Passes each packet in `packet` to `each`: in two parts to join, with complete checksums.
     pub fn unpack(
         self,
         packet: &mut [u8],
@@ -113,12 +113,12 @@ impl Offload {
                 Ok(())
             }
             KIND_UDP => self.split(packet, each),
-            // TCP is not carried, so the driver was told to segment it itself
+            // TCP is not carried, so the kernel segments it itself
             _ => Err(BadOffload),
         }
     }
 
-    /// Adds what is missing to a partial checksum.
+    /// Completes a partial checksum.
     fn complete(self, packet: &mut [u8]) -> Result<(), BadOffload> {
         let message = packet.get_mut(self.checksum_start.into()..);
         let message = message.ok_or(BadOffload)?;
@@ -135,7 +135,7 @@ impl Offload {
         }
         let udp = match self.flags & (NEEDS_CHECKSUM | CHECKSUM_WAS_RIGHT) {
             0 => return Err(BadOffload),
-            // nothing says where UDP is
+            // the header lacks the offset of UDP
             CHECKSUM_WAS_RIGHT if packet.get(6) == Some(&UDP) => IPV6_LEN,
             CHECKSUM_WAS_RIGHT => return Err(BadOffload),
             _ if usize::from(self.checksum_offset) != UDP_CHECKSUM => return Err(BadOffload),
@@ -157,14 +157,14 @@ impl Offload {
         if usize::from(length) != whole - udp || usize::from(word(4)) != whole - IPV6_LEN {
             return Err(BadOffload);
         }
-        // pseudo-header and ports; the field may hold the partial sum of all, or that of the first, or its checksum
+        // pseudo-header and ports; the field may hold any partial sum, or the first one's checksum
         let fixed = Sum::default()
             .bytes(&headers[8..IPV6_LEN])
             .word(UDP.into())
             .word(word(udp))
             .word(word(udp + 2));
         for chunk in payload.chunks(segment) {
-            // no longer than the whole, whose lengths fit
+            // shorter than the super-packet, whose length fits
             let length = (UDP_LEN + chunk.len()) as u16;
             let sum = complement(fixed.word(length).word(length).bytes(chunk));
             let ipv6 = (udp - IPV6_LEN) as u16 + length;
@@ -178,7 +178,7 @@ impl Offload {
 }
 
 impl Offload {
-    /// The same of IPv4: each segment has its own identification and header checksum.
+    /// Splits an IPv4 super-packet: each segment has its own identification and header checksum.
     fn split_ipv4(
         self,
         packet: &mut [u8],
@@ -216,12 +216,12 @@ impl Offload {
             .word(word(udp))
             .word(word(udp + 2));
         for (n, chunk) in payload.chunks(segment).enumerate() {
-            // no longer than the whole, whose lengths fit
+            // shorter than the super-packet, whose length fits
             let length = (UDP_LEN + chunk.len()) as u16;
             let sum = complement(fixed.word(length).word(length).bytes(chunk));
             let total = udp as u16 + length;
             headers[2..4].copy_from_slice(&total.to_be_bytes());
-            // there are at most 128 segments
+            // at most 128 segments
             let identification = identification.wrapping_add(n as u16);
             headers[4..6].copy_from_slice(&identification.to_be_bytes());
             headers[10..12].fill(0);
@@ -235,7 +235,7 @@ impl Offload {
     }
 }
 
-/// The checksum that belongs to a sum. Never 0, which for UDP would mean that there is none.
+/// Returns the checksum of a sum: never 0, which for UDP means "no checksum".
 fn complement(sum: Sum) -> u16 {
     match !sum.fold() {
         0 => 0xffff,
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_checksum_that_comes_out_as_zero_is_written_as_ones() {
-        // the payload's word is what the sum of the rest lacks
+        // the payload's word completes the sum of the rest
         let rest = udp_packet(&[0, 0]);
         let lacking = u16::from_be_bytes([rest[46], rest[47]]);
         let whole = udp_packet(&lacking.to_be_bytes());
@@ -303,11 +303,11 @@ mod tests {
         let (offload, mut packet) = super_packet(&datagrams.each_ref().map(Vec::as_slice));
         let expected = Ok(datagrams.to_vec());
         assert_eq!(unpack(offload, &packet), expected);
-        // from a program of this machine: what was the first one's partial sum
+        // from a local program: the first one's partial sum
         let (_, first) = super_packet(&[&datagrams[0]]);
         packet[46..48].copy_from_slice(&first[46..48]);
         assert_eq!(unpack(offload, &packet), expected);
-        // from a wire: the first one's checksum
+        // from a network card: the first one's checksum
         packet[46..48].copy_from_slice(&datagrams[0][46..48]);
         let card = Offload {
             flags: CHECKSUM_WAS_RIGHT,

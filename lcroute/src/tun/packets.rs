@@ -1,15 +1,15 @@
-//! Packets that were read, in buffers that many share.
+//! Shared buffers of read packets.
 
 use bytes::{Bytes, BytesMut};
 use librecast::pool::Pool;
 
-/// The size of a buffer.
+/// Size of a buffer in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// So many of them hold the packets of a turn.
+/// Buffers in the pool: enough for the packets of a turn.
 const BUFFERS: usize = 8;
 
-/// Where packets go that were read.
+/// The buffers for read packets.
 #[derive(Debug)]
 pub(crate) struct Packets {
     pool: Pool,
@@ -26,7 +26,7 @@ impl Default for Packets {
 }
 
 impl Packets {
-    /// A packet of two parts.
+    /// Stores a packet of two parts.
     pub(crate) fn put(&mut self, parts: [&[u8]; 2]) -> Bytes {
         let length = parts[0].len() + parts[1].len();
         self.pool.make_room(&mut self.room, length);

@@ -1,8 +1,7 @@
-//! Settings of an interface that only /proc/sys has.
+//! Settings of an interface that only /proc/sys offers.
 //!
-//! A sandbox may make them read-only. Then they stay as they are, and no harm comes of it: what
-//! the kernel sends because of them is dropped by the router, and what they would let in is never
-//! written into `lc0`.
+//! A sandbox may make them read-only. That does no harm: the router drops packets that the kernel
+//! sends because of them, and never writes into `lc0` the packets that they concern.
 
 use std::fs;
 use std::io;
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// No router configures `lc0`, and MLD on it is version 2 whatever a local program asks.
+/// No router configures `lc0`, and MLD on it is version 2 regardless of queries of local programs.
 const WANTED: [(&str, &str); 5] = [
     ("accept_ra", "0"),
     ("accept_redirects", "0"),
@@ -19,10 +18,10 @@ const WANTED: [(&str, &str); 5] = [
     ("router_solicitations", "0"),
 ];
 
-/// The same of IPv4: IGMP is version 3.
+/// The IPv4 settings: IGMP is version 3.
 const WANTED_IPV4: [(&str, &str); 2] = [("accept_redirects", "0"), ("force_igmp_version", "3")];
 
-/// Sets what differs; says so only to the log where it cannot.
+/// Applies differing settings; logs failures.
 pub(super) fn apply(name: &str, ipv4: bool) -> Result<(), Error> {
     let directory = PathBuf::from("/proc/sys/net/ipv6/conf").join(name);
     enable(&directory, name)?;
@@ -45,7 +44,7 @@ fn set_all(directory: &Path, name: &str, wanted: &[(&str, &str)]) {
 fn enable(directory: &Path, name: &str) -> Result<(), Error> {
     match set(&directory.join("disable_ipv6"), "0") {
         Ok(()) => Ok(()),
-        // No /proc here: adding the address will tell.
+        // Without /proc: adding the address will fail instead.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(_) => Err(Error::Ipv6Disabled {
             name: name.to_owned(),

@@ -11,7 +11,7 @@ pub(super) fn udp_packet(payload: &[u8]) -> Vec<u8> {
     datagram(5001, payload)
 }
 
-/// A UDP packet of a flow told by its source port.
+/// A UDP packet of the flow with this source port.
 pub(super) fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     let length = (8 + payload.len()) as u16;
     let mut packet = vec![0x60, 0, 0, 0];
@@ -29,7 +29,7 @@ pub(super) fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Writes the right checksum into a UDP packet.
+/// Writes a UDP packet's correct checksum.
 pub(super) fn set_checksum(packet: &mut [u8]) {
     packet[46..48].fill(0);
     let sum = match sum(packet) {
@@ -39,7 +39,7 @@ pub(super) fn set_checksum(packet: &mut [u8]) {
     packet[46..48].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Whether the checksum of a UDP packet is right.
+/// Whether a UDP packet's checksum is correct.
 pub(super) fn is_right(packet: &[u8]) -> bool {
     sum(packet) == 0
 }
