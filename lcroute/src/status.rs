@@ -61,6 +61,7 @@ pub enum Inbound {
 /// `status --json`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
+    /// Its PeerId.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -84,6 +85,7 @@ pub struct Status {
     pub tun: String,
     /// Whether UDP that arrives on it reaches programs.
     pub inbound: Inbound,
+    /// Its state.
     pub state: State,
     /// Another host that runs with this node's key.
     #[serde(default)]
@@ -276,6 +278,7 @@ pub struct Counters {
 /// One element of `peers --json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Peer {
+    /// Its PeerId.
     pub peer_id: PeerId,
     /// Its name, once its certificate is known.
     pub name: Option<String>,
@@ -421,6 +424,7 @@ pub struct LanSource {
 /// One element of `routes --json`: a reachable node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Route {
+    /// Its PeerId.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -442,6 +446,7 @@ pub struct Route {
 /// The answer to `{"cmd": "watch"}`, once a second.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Look {
+    /// The daemon's status.
     pub status: Status,
     /// Its links and attempted links.
     pub peers: Vec<Peer>,
@@ -457,6 +462,7 @@ pub struct Look {
 /// The answer to a ping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pong {
+    /// Its PeerId.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
@@ -484,6 +490,7 @@ pub enum NotFound {
 /// The known data of one member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
+    /// Its PeerId.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,

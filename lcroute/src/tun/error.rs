@@ -110,6 +110,7 @@ pub enum Error {
     /// Not an interface name.
     #[error("{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :")]
     Name {
+        /// The given name.
         name: String,
     },
 
@@ -132,6 +133,7 @@ pub enum Error {
     /// Not a multicast prefix.
     #[error("{route} is not an IPv6 multicast prefix: a route is for example ff1e::/16")]
     Route {
+        /// The given prefix.
         route: Prefix,
     },
 
