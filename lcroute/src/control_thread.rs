@@ -1,6 +1,8 @@
-//! Everything that may wait: names, WebSockets, the control socket, signals of the system.
+//! The control thread, for everything that may block: names, WebSockets, the control socket,
+//! signals of the system.
 //!
-//! One thread with tokio; it talks to the packet loop through the [`Inbox`] and a channel back.
+//! One thread with tokio; it exchanges messages with the packet loop through the [`Inbox`] and a
+//! channel back.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -35,15 +37,15 @@ use crate::settings::Overrides;
 use crate::streams::{Who, resolved};
 use crate::system::{SystemRequest, SystemSignals, room_for_clients};
 
-/// Names of STUN servers are looked up this often: addresses of hosts change.
+/// Time between lookups of STUN servers, whose addresses change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// While a name does not resolve, it is tried more often.
+/// Time between lookups while a name does not resolve.
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 
-/// What the control thread works with.
+/// The parts of the control thread.
 #[derive(Debug)]
 pub struct ControlThread {
-    /// To the packet loop.
+    /// Messages to the packet loop.
     pub inbox: Inbox,
     /// Requests to reload.
     pub reloads: mpsc::Receiver<Reload>,
@@ -51,45 +53,45 @@ pub struct ControlThread {
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
     /// This node's presence record.
     pub record: watch::Receiver<Option<Published>>,
-    /// Whom this node looks for.
+    /// Peers that this node looks for.
     pub seeking: watch::Receiver<Seeking>,
-    /// Where the program for a DHT and a room connects, if either is used.
+    /// Socket for the program for a DHT and a room, if either is used.
     pub reach: PathBuf,
     /// The UDP port of all links.
     pub port: u16,
-    /// What is to be done with streams to relays.
+    /// Commands for streams to relays.
     pub relay_commands: mpsc::Receiver<StreamCommand>,
-    /// Fires when addresses of this host have changed.
+    /// Notified when addresses of this host have changed.
     pub moved: Arc<Notify>,
-    /// Fires when signalling servers may have come within reach, or gone.
+    /// Notified when signalling servers may have become reachable or unreachable.
     pub path_changed: Arc<Notify>,
-    /// Serves metrics, where that is wanted.
+    /// The metrics server, if configured.
     pub metrics: Option<metrics::Server>,
-    /// Answers questions.
+    /// The control socket.
     pub control: ControlSocket,
-    /// Answers those that anybody may ask who may look.
+    /// The view socket.
     pub view: Option<ControlSocket>,
-    /// Signs handshakes of streams.
+    /// The socket that signs handshakes of streams.
     pub sign: Option<ControlSocket>,
-    /// Takes secrets of private prefixes.
+    /// The socket for secrets of private prefixes.
     pub keys: Option<ControlSocket>,
     /// Signals of the system.
     pub signals: SystemSignals,
     /// The signalling server inside this daemon.
     pub server: Signalling,
-    /// Proves to a server who we are.
+    /// This node's key, which authenticates it to servers.
     pub key: Arc<SecretKey>,
     /// Our network.
     pub network: NetworkId,
-    /// What must outlive the daemon.
+    /// The writer of the state directory.
     pub keeper: Keeper,
     /// Signalling servers of the membership.
     pub token_servers: Vec<String>,
-    /// The configuration so far.
+    /// The present configuration.
     pub config: Config,
-    /// Where it is read again.
+    /// Path from which it is read again.
     pub config_path: Option<PathBuf>,
-    /// Flags that win over it.
+    /// Flags that override it.
     pub overrides: Overrides,
 }
 
@@ -151,7 +153,8 @@ impl ControlThread {
                 },
                 Some(request) = self.reloads.recv() => {
                     if request.exec {
-                        // the control socket goes on once its answer is out; who asked may have gone
+                        // the control socket continues after its answer; the asker may have closed
+                        // its connection
                         let _ = request.done.send(may_exec(self.config_path.as_deref()));
                         None
                     } else {
@@ -183,7 +186,7 @@ impl ControlThread {
                 }
                 true = self.keeper.next() => {
                     self.keeper.write();
-                    // this node's certificates may be newer ones
+                    // this node may have renewed certificates
                     set_servers(&mut carriers, &self.keeper, &self.config, &self.token_servers);
                     None
                 }
@@ -239,14 +242,14 @@ impl ControlThread {
                 };
                 service::ready();
                 if let Some(done) = done {
-                    // the asker may have gone
+                    // the asker may have closed its connection
                     let _ = done.send(result);
                 }
             }
         };
-        // what the loop said last
+        // the last outputs of the loop
         self.keeper.write();
-        // the next image has the same port; where it asks no router, it cannot give the mapping back either
+        // the next image has the same port; but without a router it cannot end the mapping
         let next = (end == End::Exec).then(|| Config::load(self.config_path.as_deref()).ok());
         let keeps = next
             .flatten()
@@ -260,27 +263,27 @@ impl ControlThread {
         drop(lookup);
         for socket in sockets {
             socket.abort();
-            // its file goes when the task is dropped
+            // dropping the task removes the socket's file
             let _ = socket.await;
         }
     }
 }
 
 fn set_servers(carriers: &mut Carriers, keeper: &Keeper, config: &Config, token: &[String]) {
-    // a chain that cannot be read proves nothing
+    // an unreadable chain proves nothing
     let chain = config.relay.ask.then(|| keeper.chain().ok());
     carriers.set_chain(chain.flatten());
     carriers.set_servers(&servers(config, token), config.signal.socks);
 }
 
-/// The DHT and the room, if the configuration says so.
+/// Sets the DHT and the room, if configured.
 async fn set_reach(
     carriers: &mut Carriers,
     path: &Path,
     (config, token): (&Config, &[String]),
     inbox: &Inbox,
 ) {
-    // who asks there shows his address, to members as well
+    // requests to them reveal this host's addresses, to members as well
     let bootstrap = config.exposure().dht().ok();
     let account = account(config, token).unwrap_or_else(|e| {
         tracing::error!("without a Matrix room: {e:#}");
@@ -303,12 +306,12 @@ async fn set_reach(
     }
 }
 
-/// Carriers of presence records, as the configuration says, and the LANs that there are now.
+/// Sets the carriers of presence records, by the configuration and the present LANs.
 async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, inbox: &Inbox) {
     let (exposure, tun) = (config.exposure(), &config.tun.name);
     let only = &config.ice.interfaces;
     let only = (!only.is_empty()).then_some(only.as_slice());
-    // what is published there shows this host's addresses to all members
+    // records on them reveal this host's addresses to all members
     let lans = exposure.lans().ok().map(|()| {
         let found = netlink::lan_interfaces(&[tun], only);
         found.unwrap_or_else(|e| {
@@ -327,7 +330,7 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
     }
 }
 
-/// Serves metrics where the configuration says.
+/// Starts, moves or stops the metrics server, by the configuration.
 pub fn serve_metrics(
     running: &mut Option<metrics::Server>,
     config: &Config,
@@ -350,7 +353,7 @@ async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {
         CarrierEvent::Relay(url, credentials) => {
             return relays.tell(Input::Offered(url, credentials)).await;
         }
-        // the caller has them
+        // the caller reads them from the carriers
         CarrierEvent::Doors => return,
         CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
         CarrierEvent::Record {
@@ -369,7 +372,7 @@ async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {
     inbox.send(message).await;
 }
 
-/// Takes the file over, or leaves all as it was.
+/// Reads the configuration again; on an error nothing changes.
 async fn reread(
     config: &mut Config,
     path: Option<&Path>,
@@ -388,7 +391,7 @@ async fn reread(
     Ok(private)
 }
 
-/// The signalling server inside this daemon, where `[signal] listen` names a place.
+/// The signalling server inside this daemon, if `[signal] listen` is set.
 #[derive(Debug, Default)]
 pub struct Signalling {
     bound: Option<server::Server>,
@@ -421,9 +424,9 @@ impl Signalling {
         }
     }
 
-    /// Serves elsewhere, or no more; as before, where the new place is taken.
+    /// Moves or stops the server; if the new address is taken, it stays as it was.
     async fn change(&mut self, new: &Config, old: &Config) -> anyhow::Result<()> {
-        // the new place may be the old one in another family
+        // the new address may be the old one in another family
         if let Some(running) = self.running.take() {
             running.abort();
             let _ = running.await;
@@ -443,7 +446,7 @@ impl Signalling {
     }
 }
 
-/// A file that the next image would refuse must not end this one.
+/// Whether the next image would accept the configuration; otherwise this one must not end.
 fn may_exec(path: Option<&Path>) -> Result<Reread, String> {
     let config = Config::load(path).map_err(|e| e.to_string())?;
     let private = private::load(&config.private);
@@ -452,7 +455,7 @@ fn may_exec(path: Option<&Path>) -> Result<Reread, String> {
         .map_err(|e| e.to_string())
 }
 
-/// What concerns the node.
+/// Returns the node's settings.
 pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
     Settings {
         link_scope_groups: config.network.link_scope_groups(),
@@ -465,7 +468,7 @@ pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
     }
 }
 
-/// To whom this host's addresses are shown.
+/// Returns the members to which this host discloses its addresses.
 fn disclosure(config: &Config) -> Disclosure {
     let exposure = config.exposure();
     if !exposure.hides() {
@@ -506,7 +509,7 @@ fn reconfigure(config: &Config, private: Vec<PrivatePrefix>) -> Reconfigure {
     }
 }
 
-/// Looks up the addresses of STUN servers again and again; ends when dropped.
+/// Resolves the names of STUN servers periodically; ends when dropped.
 struct Lookup(JoinHandle<()>);
 
 impl Lookup {
@@ -545,7 +548,7 @@ async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
     let (mut addresses, mut complete) = (BTreeSet::new(), true);
     for name in names {
         match tokio::net::lookup_host(name).await {
-            // a loopback server would say that we are loopback
+            // a loopback server would report a loopback address
             Ok(found) => addresses.extend(found.filter(|a| !a.ip().is_loopback())),
             Err(e) => {
                 tracing::debug!("{name}: {e}");

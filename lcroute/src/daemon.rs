@@ -1,4 +1,4 @@
-//! `lcroute run`: puts the parts together, and takes them apart in the right order.
+//! `lcroute run`: starts all parts, and stops them in the right order.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -36,27 +36,27 @@ use crate::system::SystemSignals;
 use crate::waker::Waker;
 use crate::{netlink, private, tun, udp};
 
-/// Sealed messages that may wait for the control thread.
+/// Capacity of the channel of sealed messages to the control thread.
 const OUTBOX: usize = 1_024;
-/// 500, the default, loses bursts of joins.
+/// Length of lc0's queue in packets: the default of 500 loses bursts of joins.
 const TX_QUEUE_LEN: u32 = 10_000;
 
-/// Tells the next image of this process which descriptor is lc0.
+/// Environment variable with lc0's descriptor for the next image of this process.
 const DEVICE_FD: &str = "LCROUTE_DEVICE_FD";
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it ends.
 pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Result<Exit> {
     let program = std::env::current_exe().context("own path")?;
     let config = overrides.apply(config);
     let state = common.state_dir(&config);
-    // a folder that is not there, or has no membership, is nobody's
+    // before the lock: a missing membership is an error
     let found = state.identity_now(unix_now())?;
     let _lock = StateLock::take(state.path(), "lcroute")?;
     private::close(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // before anything exists that a signal would leave behind
+    // before anything that a signal would leave behind
     let mut signals = {
         let _context = runtime.enter();
         SystemSignals::new()?
@@ -81,12 +81,12 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
         .name("control".into())
         .spawn(move || {
             runtime.block_on(control.run(on_end));
-            // a name that is being looked up does not hold up the end
+            // a pending name lookup must not delay the end
             runtime.shutdown_background();
         })?;
     announce_ready(&config, &packet);
     let result = PacketLoop::new(packet, Instant::now())?.run();
-    // the control thread may have panicked: then it has ended as well
+    // the control thread may have panicked, and thus ended
     let end = result.as_ref().map_or(End::Stop, |(end, _)| *end);
     let _ = ended.send(end);
     let control_ended = control.join();
@@ -107,7 +107,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
         End::Expelled => {
             service::stopping();
             device.close().context(config.tun.name.clone())?;
-            // a membership that stays on disk is expelled at the next start, too
+            // a membership left on disk is expelled at the next start as well
             if let Err(e) = state.forget_membership().and_then(|()| state.forget()) {
                 tracing::warn!("{e:#}");
             }
@@ -115,7 +115,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
             Err(ExitError::new(Exit::NotPermitted, message).into())
         }
         End::Exec => {
-            // the interface never loses its reader, nor programs their joins
+            // the interface never loses its reader, so programs keep their joins
             let device = device.keep().context(config.tun.name)?;
             tracing::info!("executing {} anew", program.display());
             service::reloading();
@@ -124,11 +124,11 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     }
 }
 
-/// The next image goes on with lc0, if this one has had it open.
+/// Executes the next image, with lc0 if this one has it open.
 fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
     let mut command = std::process::Command::new(program);
     if let Some((name, given)) = arguments::given().split_first() {
-        // the token that `up` was told has made a member, and is not shown again
+        // `up` has already used the token, which must not appear again
         let given = given
             .iter()
             .filter(|argument| !arguments::is_secret(argument));
@@ -140,8 +140,8 @@ fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
     anyhow::Error::new(command.exec()).context(program.display().to_string())
 }
 
-/// The hosts' common hello epoch. A process that starts is put off between one clock and the other, and would be off it for
-/// as long as it runs: of a few readings the one that took the least time counts.
+/// Returns the hosts' common hello epoch. A new process is often interrupted between reading the
+/// two clocks, and would keep that error. So the quickest of five readings counts.
 fn hello_epoch() -> Instant {
     let readings = (0..5).map(|_| {
         let before = Instant::now();
@@ -152,7 +152,7 @@ fn hello_epoch() -> Instant {
     quickest.map_or_else(Instant::now, |(_, epoch)| epoch)
 }
 
-/// Without a port of the configuration it is the one of the last run, if that is free.
+/// Opens the socket; without a configured port on that of the last run, if it is free.
 fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
     if port != 0 {
         return udp::Socket::open(port).with_context(|| format!("[ice] port = {port}"));
@@ -181,14 +181,14 @@ fn assemble(
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<(ControlThread, Parts)> {
     let now = Instant::now();
-    // first, so that a second daemon stops here
+    // first, so that a second daemon stops at this point
     let control = common.control(config);
     let (view, sign, keys) = (view_of(&control), sign_of(&control), keys_of(&control));
     let reach = reach_of(&control);
     let inviter = config.web.invite.then(|| Inviter::new(config, state));
     let inviter = inviter.transpose()?.map(Arc::new);
     let control = ControlSocket::bind(&control, Access::Control)?.inviting(inviter.clone());
-    // who may use the control socket can look there
+    // users of the control socket can also look there
     let view = ControlSocket::bind(&view, Access::View)
         .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
         .map(|view| view.inviting(inviter))
@@ -303,7 +303,7 @@ fn assemble(
         config_path: common.config_path().map(Path::to_owned),
         overrides,
     };
-    // last: whatever failed before leaves no interface behind
+    // last: an earlier failure leaves no interface behind
     let monitor = netlink::Monitor::open().context("netlink")?;
     let ipv4 = ipv4.map(|network| tun::Ipv4Settings {
         network,
@@ -335,7 +335,7 @@ fn assemble(
     Ok((control, parts))
 }
 
-/// Leaves come beside the peers that the network needs.
+/// Returns limits with room for leaves beside the network's peers.
 fn overlay_limits(config: &Config) -> lcroute_overlay::Limits {
     let limits = lcroute_overlay::Limits::default();
     let leaves = usize::from(config.leaf.max);
@@ -346,11 +346,11 @@ fn overlay_limits(config: &Config) -> lcroute_overlay::Limits {
     }
 }
 
-/// The device that the previous image of this process kept open, or a new (or adopted) one.
+/// Returns the device of the previous image of this process, or a new or adopted one.
 fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
     let fd = std::env::var(DEVICE_FD).ok().and_then(|fd| fd.parse().ok());
     match fd.and_then(|fd| tun::Device::inherit(fd, settings)) {
-        // the configuration names another device now: this one is left as a crash would leave it
+        // the configuration names another device: this one stays as a crash would leave it
         None | Some(Err(tun::Error::Inherited { .. })) => tun::Device::open(settings),
         Some(device) => device,
     }
@@ -365,7 +365,7 @@ fn topology(config: &Topology) -> TopologyConfig {
 
 fn seed() -> [u8; 32] {
     let mut bytes = [0; 32];
-    // without a system RNG there is no safe way to go on
+    // the daemon cannot run safely without a system RNG
     getrandom::fill(&mut bytes).expect("the system's random number generator works");
     bytes
 }
@@ -395,7 +395,7 @@ fn tun_settings(
     }
 }
 
-/// Tells the journal, or standard output, and systemd that programs can use lc0 now.
+/// Reports to the journal or standard output, and to systemd, that programs can use lc0.
 fn announce_ready(config: &Config, parts: &Parts) {
     let member = parts.node.member();
     if is_journal() {
@@ -412,7 +412,7 @@ fn announce_ready(config: &Config, parts: &Parts) {
         );
         return service::ready();
     }
-    // whoever started us need not listen
+    // the parent process may not read it
     let _ = print_line(format_args!(
         "ready: {} has {} ({})",
         config.tun.name, member.addresses.address, member.name

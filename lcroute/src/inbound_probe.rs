@@ -1,8 +1,9 @@
-//! Does this host's own firewall let in what arrives on lc0?
+//! Tests whether this host's firewall admits packets that arrive on lc0.
 //!
-//! A firewall that drops inbound UDP on all interfaces drops multicast on lc0 as well: programs join, packets
-//! come, and nothing is received. So lcroute writes one datagram into lc0, as if another node had sent
-//! it, to a group of link scope that only its own short-lived socket has joined, and looks whether it comes out.
+//! A firewall that drops inbound UDP on all interfaces also drops multicast on lc0: programs join,
+//! packets arrive, and programs receive none. So lcroute writes a datagram into lc0, as if from
+//! another node, to a group of link scope that only its short-lived socket has joined, and checks
+//! whether it arrives.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
@@ -16,20 +17,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::status::Inbound;
 use crate::{netlink, tun};
 
-/// The datagram crosses one interface of this host: longer means never.
+/// Timeout of the datagram, which crosses one interface of this host.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
-/// Between two trials: rules of a firewall change while the daemon runs. Chosen: a datagram costs little.
+/// Time between trials, as firewall rules change while the daemon runs. Chosen: a datagram costs
+/// little.
 const AGAIN: Duration = Duration::from_secs(60);
-/// The same, while nothing is let in: somebody may be mending it.
+/// Time between trials while nothing is admitted, as a user may be changing the rules.
 const AGAIN_WHILE_CLOSED: Duration = Duration::from_secs(5);
 const CONTENT: [u8; 16] = *b"lcroute: let in?";
 
-/// The verdict so far, and a trial while one is under way.
+/// The present verdict, and a running trial.
 #[derive(Debug, Default)]
 pub struct InboundProbe {
     trial: Option<Trial>,
     verdict: Option<Inbound>,
-    /// The verdict that the log has.
+    /// The last logged verdict.
     logged: Option<Inbound>,
     last: Option<Instant>,
 }
@@ -44,17 +46,17 @@ struct Trial {
 }
 
 impl InboundProbe {
-    /// What is known.
+    /// Returns the present verdict.
     pub fn verdict(&self) -> Inbound {
         self.verdict.unwrap_or(Inbound::Unknown)
     }
 
-    /// The firewall may have changed just now: the verdict is unknown.
+    /// Resets the verdict to unknown, as the firewall may have changed.
     pub fn forget(&mut self) {
         self.verdict = None;
     }
 
-    /// Whether it is time for another trial.
+    /// Whether another trial is due.
     pub fn is_due(&self, now: Instant) -> bool {
         let pause = match self.verdict {
             Some(Inbound::Blocked | Inbound::NoRoute) => AGAIN_WHILE_CLOSED,
@@ -63,7 +65,7 @@ impl InboundProbe {
         self.trial.is_none() && self.last.is_none_or(|last| now >= last + pause)
     }
 
-    /// Begins a trial; the socket exists until [`InboundProbe::look`] has the result.
+    /// Starts a trial; its socket exists until [`InboundProbe::look`] has the result.
     pub fn start(
         &mut self,
         device: &mut tun::Device,
@@ -89,7 +91,7 @@ impl InboundProbe {
         Ok(())
     }
 
-    /// Looks whether the datagram has come; true when that is decided and differs from the verdict in the log.
+    /// Checks the trial; returns true if it ended with a verdict other than the logged one.
     pub fn look(&mut self, now: Instant) -> bool {
         let Some(trial) = &self.trial else {
             return false;
@@ -111,8 +113,8 @@ impl InboundProbe {
 }
 
 impl Trial {
-    /// Whether the kernel knows the group on the interface: what arrives goes nowhere without. Where it gives no answer, it
-    /// does.
+    /// Whether the kernel has a route for the group on the interface; without it arriving packets
+    /// are lost. True if the kernel gives no answer.
     fn has_route(&self) -> bool {
         match netlink::route_to(self.group, Some(self.index)) {
             Ok(egress) => egress.is_some_and(|egress| egress.index == self.index),
@@ -121,7 +123,7 @@ impl Trial {
     }
 }
 
-/// A transient group of link scope: never carried to other nodes.
+/// Returns a transient group of link scope, which is never carried to other nodes.
 fn group_of(own: Ipv6Addr) -> Ipv6Addr {
     let mut octets = own.octets();
     octets[0] = 0xff;
@@ -129,18 +131,18 @@ fn group_of(own: Ipv6Addr) -> Ipv6Addr {
     octets.into()
 }
 
-/// An address of the network that is not ours: firewalls tell the two apart.
+/// Returns another address of the network, as firewalls treat own addresses differently.
 fn neighbor_of(own: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(own.to_bits() ^ 1)
 }
 
 fn datagram(source: Ipv6Addr, group: Ipv6Addr, port: u16) -> Vec<u8> {
-    // the UDP header is 8 bytes, and everything here is short
+    // an 8-byte UDP header and a short payload
     let length = 8 + CONTENT.len() as u16;
     let mut udp = Writer::new();
     udp.u16(port).u16(port).u16(length).u16(0).put(&CONTENT);
     let mut udp = udp.into_vec();
-    // zero would say that there is none (RFC 8200 §8.1)
+    // zero would mean "no checksum" (RFC 8200 §8.1)
     let sum = match checksum(UDP, source, group, &udp) {
         0 => 0xffff,
         sum => sum,

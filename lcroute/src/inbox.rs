@@ -1,4 +1,4 @@
-//! How the control thread, and through it the control socket, speaks to the packet loop.
+//! Messages from the control thread and the control socket to the packet loop.
 
 use crate::config::{Lan, Reread};
 use std::net::SocketAddr;
@@ -16,73 +16,73 @@ use crate::metrics::Observation;
 use crate::status::Mapping;
 use crate::waker::Waker;
 
-/// Messages of the control thread that may wait.
+/// Capacity of the channel.
 const INBOX: usize = 1_024;
 
-/// What the control thread tells the loop.
+/// A message of the control thread to the loop.
 #[derive(Debug)]
 pub enum Message {
-    /// Who can be reached over a carrier.
+    /// Peers that are reachable over a carrier.
     Presence(CarrierId, Presence),
     /// A sealed signalling message.
     Signal(CarrierId, PeerId, Vec<u8>),
-    /// A carrier has a presence record, under a name of its own.
+    /// A presence record on a carrier, with its name there.
     Record((CarrierId, CarrierKind), String, Vec<u8>),
-    /// A carrier has a presence record no more.
+    /// A presence record that a carrier no longer has.
     RecordGone(CarrierId, String),
     /// Addresses of STUN servers.
     StunServers(Vec<SocketAddr>),
-    /// Relays that may be used.
+    /// Usable relays.
     Relays(Vec<RelayOffer>),
-    /// What becomes of a stream to a relay.
+    /// An event of a stream to a relay.
     RelayStream(u64, StreamEvent),
-    /// By which doors others find this node.
+    /// Where other nodes find this one.
     Doors(Vec<Door>),
-    /// What the router maps to our UDP port.
+    /// The router's mapping of our UDP port.
     Mapping(Mapping),
-    /// A question of the control socket.
+    /// A request of the control socket.
     Ask(Request, oneshot::Sender<Answer>),
-    /// All that metrics are made of.
+    /// A request for the values of metrics.
     Observe(oneshot::Sender<Observation>),
-    /// A program that announced this has gone.
+    /// Ends an announcement: its program has closed the connection.
     Withdraw(GroupPrefix),
-    /// A program that gave the secrets of this prefix has gone.
+    /// Removes the secrets of this prefix: their program has closed the connection.
     TakeBackSecrets(GroupPrefix),
-    /// A program for streams has come, or gone.
+    /// A program for streams registers, or ends.
     Streams(bool),
     /// Settings that can change while running.
     Reconfigure(Reconfigure),
-    /// Leave the network.
+    /// Ends the loop.
     Stop(End),
 }
 
-/// What a reload can change.
+/// Settings that a reload can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconfigure {
     /// Routes of lc0.
     pub routes: Vec<GroupPrefix>,
-    /// Prefixes that are reached by lc0 or not at all.
+    /// Prefixes that programs reach only by lc0.
     pub closed: Vec<GroupPrefix>,
     /// Interfaces whose addresses are used.
     pub interfaces: Vec<String>,
     /// LANs that this node is a gateway of.
     pub lans: Vec<Lan>,
-    /// What concerns the node.
+    /// Settings of the node.
     pub node: Settings,
 }
 
 /// How the loop ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// lc0 goes away.
+    /// Removes lc0.
     Stop,
-    /// lc0 stays, with the joins of programs, for the binary that is executed next.
+    /// Keeps lc0 and the joins of programs for the next image.
     Exec,
-    /// lc0 goes away, and so does the membership: this ephemeral member was expelled.
+    /// Removes lc0 and the membership: this ephemeral member was expelled.
     Expelled,
 }
 
-/// Where the control thread puts its messages.
+/// The sending end for the control thread.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     messages: mpsc::Sender<Message>,
@@ -90,17 +90,18 @@ pub struct Inbox {
     waker: Waker,
 }
 
-/// A request to reload: by exec or by reading the file; the answer tells how it went.
+/// A request to reload, by exec or by reading the file.
 #[derive(Debug)]
 pub struct Reload {
-    /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].
+    /// Whether to execute the binary anew: the answer permits it, and the asker sends the
+    /// [`Message::Stop`].
     pub exec: bool,
-    /// What became of it.
+    /// The result.
     pub done: oneshot::Sender<Result<Reread, String>>,
 }
 
 impl Inbox {
-    /// An inbox, and the ends at which its messages come out.
+    /// Creates an inbox, and the receivers of its messages.
     pub fn new(waker: Waker) -> (Self, mpsc::Receiver<Message>, mpsc::Receiver<Reload>) {
         let (messages, received) = mpsc::channel(INBOX);
         let (reload, reloads) = mpsc::channel(1);
@@ -115,14 +116,14 @@ impl Inbox {
         )
     }
 
-    /// Hands a message over; waits while the loop is behind. False when the loop has ended.
+    /// Sends a message; waits while the channel is full. Returns false if the loop has ended.
     pub async fn send(&self, message: Message) -> bool {
         let sent = self.messages.send(message).await.is_ok();
         self.waker.wake();
         sent
     }
 
-    /// Asks the daemon.
+    /// Sends a request, and waits for the answer.
     pub async fn ask(&self, request: Request) -> Answer {
         let stopping = || Answer::Error("the daemon is stopping".into());
         if let Request::Reload { exec } = request {
@@ -144,7 +145,7 @@ impl Inbox {
         answered.await.unwrap_or_else(|_| stopping())
     }
 
-    /// What the daemon says of itself; from a thread of its own, as it waits.
+    /// Returns the values of metrics; blocks, so it needs a thread of its own.
     pub fn observe(&self) -> Option<Observation> {
         let (answer, answered) = oneshot::channel();
         self.messages.blocking_send(Message::Observe(answer)).ok()?;

@@ -1,5 +1,5 @@
-//! What the daemon learns and must not forget: written to the state directory by the control thread, because a
-//! disk may take its time. What a full one did not take is tried again.
+//! Writes everything that must outlive the daemon to the state directory, on the control thread,
+//! because a disk may be slow. Retries failed writes.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::control::Answer;
 use crate::state::{Membership, StateDir, Texts, unix_now};
 
-/// What could not be written is tried again after so long. Chosen: once a minute fills no journal.
+/// Wait before a retry. Chosen: fills no journal.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Writes it.
+/// The writer of the state directory.
 #[derive(Debug)]
 pub struct Keeper {
     state: StateDir,
@@ -23,13 +23,13 @@ pub struct Keeper {
     revocations: Revocations,
     queue: mpsc::UnboundedReceiver<Kept>,
     texts: Texts,
-    /// Who waits until a text is on disk, and for what.
+    /// Answers to send once the texts are on disk.
     asked: Vec<(oneshot::Sender<Answer>, Answer)>,
     unwritten: Unwritten,
     retry_at: Instant,
 }
 
-/// What is to be written.
+/// The files to write.
 #[derive(Debug, Default)]
 struct Unwritten {
     membership: bool,
@@ -42,12 +42,12 @@ struct Unwritten {
     texts: bool,
 }
 
-/// Something to keep.
+/// Something to write.
 #[derive(Debug)]
 pub enum Kept {
-    /// What the node has learnt.
+    /// Output of the node.
     Node(Keep),
-    /// A pasted presence record; who pasted it gets this answer once the record is on disk.
+    /// A pasted presence record, with the answer to send once it is on disk.
     Text(Vec<u8>, oneshot::Sender<Answer>, Answer),
 }
 
@@ -60,7 +60,7 @@ impl Unwritten {
 }
 
 impl Keeper {
-    /// Keeps what comes out of `queue`, beside what is there already.
+    /// Creates a writer for the messages of `queue`, which starts from the present files.
     #[must_use]
     pub fn new(
         state: StateDir,
@@ -81,15 +81,15 @@ impl Keeper {
         }
     }
 
-    /// This node's certificates.
+    /// Returns this node's certificate chain.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The stored chain cannot be decoded.
     pub fn chain(&self) -> anyhow::Result<Chain> {
         self.membership.chain()
     }
 
-    /// Waits for something to keep; false once there can be no more.
+    /// Waits for something to write; returns false once the queue has ended.
     pub async fn next(&mut self) -> bool {
         let next = self.queue.recv();
         let next = if self.unwritten.is_empty() {
@@ -133,7 +133,7 @@ impl Keeper {
         }
     }
 
-    /// Writes what has come, each file once, and what could not be written before.
+    /// Writes all queued items, each file once, and retries failed writes.
     pub fn write(&mut self) {
         while let Ok(kept) = self.queue.try_recv() {
             self.note(kept);
@@ -143,7 +143,7 @@ impl Keeper {
         if unwritten.membership {
             unwritten.membership = !is_kept(state.store_membership(&self.membership));
         }
-        // first: an epoch has in it the revocation that it was made for
+        // first: an epoch contains the revocation that caused it
         unwritten
             .epochs
             .take_if(|text| is_kept(state.store_epochs(&text.0)));
@@ -157,7 +157,7 @@ impl Keeper {
                 let told = why.clone().map(|why| {
                     Answer::Error(format!("it is used, and forgotten with a restart: {why}"))
                 });
-                // the asker may have gone
+                // the asker may have closed its connection
                 let _ = asker.send(told.unwrap_or(answer));
             }
             unwritten.texts = !is_kept(stored);
@@ -177,7 +177,7 @@ impl Keeper {
     }
 }
 
-/// Says so if something was not written.
+/// Logs an error; returns whether there was none.
 fn is_kept(result: anyhow::Result<()>) -> bool {
     let told = |e| tracing::error!("not kept, tried again in {} s: {e:#}", RETRY.as_secs());
     result.map_err(told).is_ok()

@@ -9,7 +9,8 @@
 //!                  1, 2, 4 … 30 min   └┘ refused         └── the daemon ends: gives it back
 //! ```
 //!
-//! What a router says is a stranger's word: an address that may be offered, within bounds of time and bytes.
+//! A router's answers are untrusted: an address that may be offered, within bounds of time and
+//! bytes.
 
 pub mod http;
 pub mod upnp;
@@ -34,37 +35,38 @@ use crate::inbox::{Inbox, Message};
 use crate::netlink::{self, Gateway};
 use crate::status::{Mapping as Status, Protocol};
 
-/// How long a mapping is asked for: RFC 6886 recommends it.
+/// Requested lifetime of a mapping, in seconds (RFC 6886 §3.3).
 const LIFETIME: u32 = 7_200;
-/// A router that was restarted has forgotten it: it is asked again sooner than at half of the lifetime.
+/// Time before a renewal: less than half of the lifetime, as a restarted router loses its mappings.
 const RENEW: Duration = Duration::from_secs(1_200);
-/// However short a router's lifetimes are.
+/// Least time before a renewal, even for shorter lifetimes.
 const RENEW_MIN: Duration = Duration::from_secs(60);
-/// Pauses after failures.
+/// Shortest and longest pause after failures.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1_800));
-/// Addresses come before routes.
+/// Wait after a change of addresses, which precedes that of routes.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Changes of addresses that lead to the same router ask it no oftener.
+/// Least time between requests to the same router after changes of addresses.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Giving a mapping back holds up the end no longer.
+/// Timeout for deleting a mapping at the daemon's end.
 const END: Duration = Duration::from_secs(1);
-/// One protocol may take no longer.
+/// Timeout for one protocol.
 const PROTOCOL: Duration = Duration::from_secs(10);
-/// 0.25, 0.5 and 1 s.
+/// Timeouts of 0.25, 0.5 and 1 s.
 const UDP_TRIES: TimeoutConfig = TimeoutConfig {
     initial_timeout: Duration::from_millis(250),
     max_retries: 2,
     max_retry_timeout: None,
 };
 
-/// The router that may be asked, as the configuration says.
+/// Returns the router to ask, by the configuration.
 pub fn router(config: &Config) -> Result<Gateway, netlink::NoGateway> {
     let only = &config.ice.interfaces;
     let only = (!only.is_empty()).then_some(only.as_slice());
     netlink::gateway(&[&config.tun.name], only)
 }
 
-/// Whether an address of a router may be offered. A private one may: it leads to hosts behind the same outer NAT.
+/// Whether an address of a router may be offered, also a private one: it reaches hosts behind the
+/// same outer NAT.
 pub fn offerable(ip: Ipv4Addr) -> bool {
     let [first, ..] = ip.octets();
     !(first == 0 || first >= 224 || ip.is_loopback() || ip.is_link_local())
@@ -76,7 +78,7 @@ enum Input {
     End(oneshot::Sender<()>),
 }
 
-/// Ends when dropped, without giving anything back.
+/// The task that maps the port; ends when dropped, without deleting the mapping.
 #[derive(Debug)]
 pub struct PortMapping {
     inputs: mpsc::Sender<Input>,
@@ -90,10 +92,10 @@ impl Drop for PortMapping {
 }
 
 impl PortMapping {
-    /// Begins to ask, if the configuration says so.
+    /// Starts to ask, if the configuration permits it.
     pub fn start(inbox: Inbox, port: u16, key: &SecretKey, config: &Config) -> Self {
         let (inputs, received) = mpsc::channel(16);
-        // the same after a crash: a router gives a mapping to nobody who has another (RFC 6887, section 11.3)
+        // the same after a crash: a router refuses a mapping to another nonce (RFC 6887 §11.3)
         let secret = key.sign("lcroute 2026 port mapping", &port.to_be_bytes());
         let task = Task {
             inbox,
@@ -111,17 +113,18 @@ impl PortMapping {
         Self { inputs, task }
     }
 
-    /// The configuration is another one.
+    /// Applies a new configuration.
     pub async fn configure(&self, config: &Config) {
         self.tell(Input::Configure(Box::new(config.clone()))).await;
     }
 
-    /// Addresses of this host have changed.
+    /// Handles a change of this host's addresses.
     pub async fn moved(&self) {
         self.tell(Input::Moved).await;
     }
 
-    /// Gives the mapping back, if that goes quickly. Dropped instead, it is found again by the next to ask.
+    /// Deletes the mapping, within a timeout. If dropped instead, the next run finds the mapping
+    /// again.
     pub async fn end(self) {
         let (done, ended) = oneshot::channel();
         self.tell(Input::End(done)).await;
@@ -129,7 +132,7 @@ impl PortMapping {
     }
 
     async fn tell(&self, input: Input) {
-        // the task lives as long as this
+        // the task lives as long as this handle
         let _ = self.inputs.send(input).await;
     }
 }
@@ -143,12 +146,12 @@ struct Task {
     held: Option<Held>,
     failures: u32,
     asked: Option<Instant>,
-    /// When the router is asked next.
+    /// Time of the next request to the router.
     due: Option<Instant>,
     told: Status,
 }
 
-/// A mapping that a router has made.
+/// A mapping of a router.
 #[derive(Debug)]
 struct Held {
     address: SocketAddrV4,
@@ -171,7 +174,7 @@ impl Task {
                 Some(due) => tokio::select! {
                     input = inputs.recv() => input,
                     () = sleep_until(due) => {
-                        // what comes meanwhile is more important
+                        // inputs take precedence
                         tokio::select! {
                             input = inputs.recv() => {
                                 self.due = Some(Instant::now());
@@ -188,7 +191,7 @@ impl Task {
                 Some(Input::Moved) => self.handle_moved(Instant::now()),
                 Some(Input::End(done)) => {
                     self.give_back().await;
-                    // who waits may have given up
+                    // the caller may have given up
                     let _ = done.send(());
                     return;
                 }
@@ -207,7 +210,7 @@ impl Task {
         self.config = config;
     }
 
-    /// Another network may have the same addresses.
+    /// Handles a change of addresses; another network may have the same ones.
     fn handle_moved(&mut self, now: Instant) {
         let earliest = match router(&self.config).ok() {
             found if found != self.gateway => {
@@ -238,7 +241,7 @@ impl Task {
             }
         };
         if self.gateway.replace(gateway) != Some(gateway) {
-            // of another network, where nobody can be asked any more
+            // of another network, whose router is out of reach
             self.held = None;
         }
         self.asked = Some(now);
@@ -292,7 +295,7 @@ impl Task {
         }
     }
 
-    /// Tells the packet loop, where something is new.
+    /// Sends the status to the packet loop, if it has changed.
     async fn tell(&mut self, failure: Option<String>) {
         let held = self.held.as_ref();
         let status = Status {
@@ -331,7 +334,7 @@ impl By {
     }
 }
 
-/// By which a PCP server knows us again: nobody else may guess it.
+/// Returns the nonce that identifies this node to a PCP server; no other host can guess it.
 fn nonce(secret: &[u8; 32], gateway: Gateway) -> Nonce {
     let parts = [gateway.local.octets(), gateway.address.octets()].concat();
     let hash = derive("lcroute 2026 PCP nonce", &[secret, &parts]);
@@ -381,7 +384,7 @@ async fn renew(by: &mut By, gateway: Gateway, port: u16) -> anyhow::Result<Held>
 }
 
 impl Held {
-    /// Asks for the address, too, where that is another question.
+    /// Creates a mapping; with NAT-PMP it asks for the address first.
     async fn of_udp(crab: Crab) -> anyhow::Result<Self> {
         let external = match crab.mapping_type() {
             PortMappingType::Pcp { external_ip, .. } => external_ip.to_canonical(),
@@ -400,7 +403,7 @@ impl Held {
                 renew: renew_after(seconds),
             }),
             ip => {
-                // it leads nowhere
+                // an unusable address
                 let _ = crab.try_drop().await;
                 Err(anyhow!("it maps {ip} for {seconds} s"))
             }

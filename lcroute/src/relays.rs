@@ -1,4 +1,4 @@
-//! Relays on the control thread: which there are, under what addresses, and the stream to the one in use.
+//! Relays on the control thread: their addresses, and the stream to the one in use.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,40 +18,40 @@ use crate::inbox::{Inbox, Message};
 use crate::servers::stun_name;
 use crate::state::unix_now;
 
-/// Messages that may wait for the stream.
+/// Capacity of the channel to the stream.
 const STREAM_QUEUE: usize = 128;
-/// Addresses are looked up this often.
+/// Time between lookups of addresses.
 const LOOKUP: Duration = Duration::from_secs(60);
-/// For how long credentials are made of a secret, and how long they serve.
+/// Validity of credentials made from a secret.
 const MINTED: Duration = Duration::from_secs(86_400);
-/// For how long such credentials serve: half of their life.
+/// Use of such credentials: half of their validity.
 const USED: Duration = Duration::from_secs(43_200);
 /// Most bytes of a file with a password or a secret.
 const MAX_SECRET: u64 = 1_024;
 
-/// What is wrong where links need a relay, and none is known.
+/// The warning where links need a relay, and none is known.
 pub const NO_RELAY: &str = "no relay is known, and [ice] policy = \"relay\" allows no other path: nobody but members of `disclose` can be \
      linked; name one in [relay] turn, or use a signalling server that relays";
 
-/// What the task is told.
+/// A message to the task.
 #[derive(Debug)]
 pub enum Input {
-    /// A signalling server relays for us.
+    /// A signalling server offers its relay.
     Offered(String, RelayCredentials),
-    /// What is in use.
+    /// The present configuration.
     Configure {
         /// Signalling servers.
         servers: Vec<String>,
-        /// The proxy through which they are reached.
+        /// The proxy to them.
         socks: Option<SocketAddr>,
         /// `[relay]`
         relay: Relay,
-        /// Whether some links lead over relays alone.
+        /// Whether some links use only relays.
         hides: bool,
     },
 }
 
-/// Ends when dropped.
+/// The task for relays; ends when dropped.
 #[derive(Debug)]
 pub struct Relays {
     inputs: mpsc::Sender<Input>,
@@ -65,7 +65,7 @@ impl Drop for Relays {
 }
 
 impl Relays {
-    /// Begins, without any relay.
+    /// Starts the task, without any relay.
     pub fn start(inbox: Inbox, commands: mpsc::Receiver<StreamCommand>) -> Self {
         let (inputs, received) = mpsc::channel(16);
         let task = Task {
@@ -85,9 +85,9 @@ impl Relays {
         Self { inputs, task }
     }
 
-    /// Something is new.
+    /// Sends a message to the task.
     pub async fn tell(&self, input: Input) {
-        // the task lives as long as this
+        // the task lives as long as this handle
         let _ = self.inputs.send(input).await;
     }
 }
@@ -99,12 +99,12 @@ struct Task {
     socks: Option<SocketAddr>,
     config: Relay,
     hides: bool,
-    /// How often in a row there was no relay, where links need one.
+    /// Offers in a row without a relay, while links need one.
     lacks: u32,
-    /// Made of the secret, and when.
+    /// Credentials made from the secret, and when.
     minted: Option<(Instant, RelayCredentials)>,
     told: Vec<RelayOffer>,
-    /// Where streams lead, by the offer's URL.
+    /// Targets of streams, by the offer's URL.
     targets: BTreeMap<String, RelayTarget>,
     stream: Option<Stream>,
 }
@@ -148,7 +148,7 @@ impl Task {
     async fn obey(&mut self, command: StreamCommand) {
         match command {
             StreamCommand::Open { stream, url } => self.open(stream, &url),
-            // waiting here fills the channel of commands, which drops and counts
+            // blocking at this point fills the channel of commands, which drops and counts
             StreamCommand::Send { stream, contents } => {
                 if let Some(open) = self.stream.as_ref().filter(|open| open.number == stream) {
                     let _ = open.messages.send(contents).await;
@@ -160,7 +160,7 @@ impl Task {
         }
     }
 
-    /// There is one at a time.
+    /// Opens a stream in place of the previous one.
     fn open(&mut self, number: u64, url: &str) {
         self.stream = None;
         let Some(target) = self.targets.get(url).cloned() else {
@@ -184,7 +184,7 @@ impl Task {
         self.stream = Some(Stream { number, messages });
     }
 
-    /// Says once that no link can come about. Servers have had a minute to offer their relays.
+    /// Warns once that links are impossible, after servers have had a minute to offer their relays.
     fn tell_lack(&mut self) {
         self.lacks = match self.hides && self.told.is_empty() {
             true => self.lacks.saturating_add(1),
@@ -195,7 +195,7 @@ impl Task {
         }
     }
 
-    /// Tells the packet loop which relays there are, where that has changed.
+    /// Sends the offers to the packet loop, if they have changed.
     async fn offer(&mut self) {
         let mut offers = Vec::new();
         self.targets.clear();
@@ -209,12 +209,12 @@ impl Task {
             let Some((credentials, name)) = self.offered.get(url).zip(stun_name(url)) else {
                 continue;
             };
-            // a proxy hides this host from servers, and looks up their names
+            // a proxy hides this host from servers, and resolves their names
             let udp = match self.socks {
                 Some(_) => Vec::new(),
                 None => look_up(&name).await.unwrap_or_default(),
             };
-            // a relay on this host's loopback gives addresses that nobody reaches
+            // a relay on this host's loopback gives unreachable addresses
             if udp.is_empty() && self.socks.is_none() {
                 continue;
             }
@@ -285,7 +285,7 @@ impl Task {
     }
 }
 
-/// The first line of a file that nobody else may read.
+/// Returns the first line of a file that only its owner can read.
 fn read(path: &Path) -> anyhow::Result<String> {
     let bytes = private_file::read(path, MAX_SECRET)
         .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;

@@ -170,6 +170,7 @@ impl StateDir {
         Self { path }
     }
 
+    /// Returns the directory's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

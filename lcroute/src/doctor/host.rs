@@ -1,4 +1,4 @@
-//! Kernel, device, capabilities, clock, MLD: what lcroute needs of a host.
+//! Kernel, device, capabilities, clock, MLD: lcroute's requirements of a host.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,14 +9,15 @@ use super::{Check, Patient, is_root, read};
 use crate::clock;
 use crate::status::{self, Clocks};
 
-/// Kernels before this one were not considered.
+/// Oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
 const TUN: &str = "/dev/net/tun";
 /// Number of the capability that lcroute needs (linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
-/// Memberships of one socket come out of it: 2,340 with this much, 365 with what older kernels have.
+/// Recommended `optmem_max` in bytes, which bounds a socket's memberships: 2,340 with this value,
+/// 365 with that of older kernels.
 const OPTMEM: u64 = 131_072;
-/// Sources of one filter that the kernel keeps by default.
+/// Default of the kernel for sources of one filter.
 const SOURCES: u64 = 64;
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
@@ -57,7 +58,7 @@ fn ipv6() -> Check {
         return Check::fail(NAME, "the kernel has no IPv6", remedy);
     }
     match read("/proc/sys/net/ipv6/conf/default/disable_ipv6").as_deref() {
-        // lcroute switches it on for its own interface, if it may
+        // lcroute enables it for its own interface, if permitted
         Ok("1") => {
             let detail = "new interfaces get no IPv6 (net.ipv6.conf.default.disable_ipv6 = 1)";
             let remedy = "sysctl -w net.ipv6.conf.default.disable_ipv6=0, and in /etc/sysctl.d; in a container: --sysctl net.ipv6.conf.all.disable_ipv6=0";
@@ -125,13 +126,13 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Whether a filter of system calls may refuse what capabilities permit.
+/// Whether a seccomp filter may refuse calls that capabilities permit.
 fn has_filter(status: &str) -> bool {
     let mode = status.lines().find_map(|l| l.strip_prefix("Seccomp:"));
     mode.is_some_and(|mode| mode.trim() == "2")
 }
 
-/// Certificates have a beginning and an end: a day of difference is tolerated, not more.
+/// Certificates have a validity period: a clock error of up to a day is tolerated.
 fn clock(patient: &Patient) -> Check {
     const NAME: &str = "clock";
     let remedy = "timedatectl set-ntp true, or run chrony";

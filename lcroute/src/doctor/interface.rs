@@ -1,4 +1,4 @@
-//! lc0: whether it is as it should be, whether programs are led to it, and who else has a hand in it.
+//! lc0: its settings, routes to it, and other programs that change it.
 
 use std::net::Ipv6Addr;
 use std::path::Path;
@@ -13,9 +13,9 @@ use crate::netlink::{self, Egress, Interface};
 use crate::status::{Inbound, Status};
 use crate::tun;
 
-/// Packets that are dropped are looked for so long: one a second is seen.
+/// Time in which dropped packets are counted: enough for one a second.
 const GROWS_WITHIN: Duration = Duration::from_millis(1_200);
-/// What lcroute gives its interface: bursts of joins get lost with less.
+/// lcroute's setting for its interface, in packets: shorter queues lose bursts of joins.
 const QUEUE: u32 = 10_000;
 
 pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
@@ -92,11 +92,11 @@ fn interface(patient: &Patient, name: &str, found: Option<&Interface>) -> Check 
     )
 }
 
-/// Whether programs that name no interface are led to lc0, asked of the kernel as they would ask it.
+/// Checks whether programs that name no interface use lc0, by the kernel's routing decision.
 fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Interface]) -> Check {
     const NAME: &str = "routes";
     let mut wanted = patient.config.routes();
-    // of IPv4 the check of that name tells
+    // the IPv4 check covers IPv4
     wanted.retain(|prefix| prefix.as_ipv4().is_none());
     let Some(own) = found.filter(|_| patient.daemon.is_some()) else {
         return Check::skipped(NAME, patient.without);
@@ -109,7 +109,7 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
     }
     let mut astray = Vec::new();
     let mut missing = false;
-    // of another node on this host, whose routes come first
+    // another node's interface on this host, whose routes precede
     let mut first = None;
     for prefix in &wanted {
         let group = example(prefix);
@@ -152,8 +152,8 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
     Check::fail(NAME, astray.join(", "), remedy)
 }
 
-/// Whether what programs send without a source of their own comes from the node's address, asked of the kernel; and
-/// whether they send from another one just now.
+/// Checks whether the kernel chooses the node's address as the source, and whether programs send
+/// from another address at present.
 fn source(patient: &mut Patient) -> Check {
     const NAME: &str = "source address";
     let mut prefixes = patient.config.routes();
@@ -169,7 +169,7 @@ fn source(patient: &mut Patient) -> Check {
     let Some(index) = index else {
         return Check::skipped(NAME, format!("no {name}"));
     };
-    // carried for whoever names the interface
+    // carried for programs that name the interface
     prefixes.extend("ff15::/16".parse::<GroupPrefix>());
     for prefix in prefixes.iter().filter(|p| p.addr().octets()[1] & 0x0f > 2) {
         if let Ok(Some(Egress {
@@ -202,7 +202,7 @@ fn source(patient: &mut Patient) -> Check {
     }
 }
 
-/// What is dropped as `foreign_source`, if that grows within a moment.
+/// Returns the number of packets dropped as `foreign_source`, if it grows within [`GROWS_WITHIN`].
 fn grows(daemon: &mut Daemon) -> Option<u64> {
     let dropped = |status: &Status| status.counters.drops.get("foreign_source").copied();
     let before = dropped(&daemon.status)?;
@@ -218,7 +218,7 @@ fn grows(daemon: &mut Daemon) -> Option<u64> {
     None
 }
 
-/// A group that nobody would have given a route of its own.
+/// Returns a group of the prefix that most likely has no route of its own.
 pub(super) fn example(prefix: &GroupPrefix) -> Ipv6Addr {
     let bits = prefix.addr().to_bits();
     let tail: u128 = 0x6c63_646f_6374_6f72;
@@ -228,7 +228,7 @@ pub(super) fn example(prefix: &GroupPrefix) -> Ipv6Addr {
     Ipv6Addr::from_bits(bits | (tail & free))
 }
 
-/// What the configuration opens, by `profile` or key by key.
+/// Lists everything that the configuration opens, by `profile` or by key.
 fn opened(patient: &Patient, name: &str) -> Check {
     const NAME: &str = "opened to members";
     let network = &patient.config.network;
@@ -284,7 +284,7 @@ fn inbound(patient: &Patient) -> Check {
     }
 }
 
-/// What nft prints of a rule that drops packets from where no route leads back.
+/// Checks nftables for a rule that drops packets without a route back.
 fn reverse_path(patient: &Patient, found: Option<&Interface>) -> Check {
     const NAME: &str = "reverse path filter";
     let Some(rules) = super::nft_ruleset() else {
@@ -299,7 +299,7 @@ fn reverse_path(patient: &Patient, found: Option<&Interface>) -> Check {
             "there is one; whether it lets in is seen with the daemon running",
         );
     };
-    // another node of the network: its packets come from such an address
+    // packets of another node come from such an address
     let other = Ipv6Addr::from_bits(daemon.status.address.to_bits() ^ 1);
     match netlink::route_to(other, None) {
         Ok(Some(egress)) if egress.index == own.index => Check::ok(
@@ -329,7 +329,7 @@ fn has_reverse_path_filter(rules: &str) -> bool {
         .any(|l| l.contains("fib saddr") && l.contains("oif"))
 }
 
-/// Who manages networks may take addresses and routes from an interface that is not its own.
+/// Network managers may remove addresses and routes from interfaces of other programs.
 fn managers(name: &str, found: Option<&Interface>) -> Check {
     const NAME: &str = "network managers";
     let Some(own) = found else {

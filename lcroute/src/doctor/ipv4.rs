@@ -1,4 +1,4 @@
-//! IPv4 on lc0: whether this node has an address, and what else on this host has a hand in it.
+//! IPv4 on lc0: this node's address, and other programs that interfere.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -73,11 +73,11 @@ pub(super) fn check(patient: &Patient) -> Check {
     Check::ok(NAME, format!("{name} has {address}, of {network}{joins}"))
 }
 
-/// Groups for which lc0 has a route, and that go elsewhere: another route is longer, or rules come first.
+/// Returns groups with a route to lc0 that go elsewhere: another route is longer, or rules precede.
 fn astray(patient: &Patient, own: u32, all: &[Interface]) -> std::io::Result<Vec<String>> {
     let routes = patient.config.routes();
     let ours = routes.iter().filter_map(GroupPrefix::as_ipv4);
-    // the beginning of each of ours, and of each other that lies within
+    // the first address of each of our prefixes, and of each other prefix within
     let mut asked: Vec<_> = ours.collect();
     let others = netlink::group_routes()?.into_iter();
     let others = others.filter(|(_, _, index)| *index != own);
@@ -90,7 +90,7 @@ fn astray(patient: &Patient, own: u32, all: &[Interface]) -> std::io::Result<Vec
             continue;
         }
         let taker = all.iter().find(|i| Some(i.index) == interface);
-        // another node on this host: its routes come first
+        // another node's interface on this host: its routes precede
         if taker.is_some_and(|taker| taker.alias.as_deref() == Some(tun::ALIAS)) {
             continue;
         }
@@ -102,7 +102,7 @@ fn astray(patient: &Patient, own: u32, all: &[Interface]) -> std::io::Result<Vec
     Ok(found.into_iter().collect())
 }
 
-/// How many groups of IPv4 a socket may join: programs hear ENOBUFS beyond.
+/// Returns the bound for a socket's IPv4 groups: beyond it programs get ENOBUFS.
 fn memberships_of_a_socket() -> String {
     let most = super::read("/proc/sys/net/ipv4/igmp_max_memberships").unwrap_or_default();
     match most.parse::<u32>() {
@@ -113,7 +113,7 @@ fn memberships_of_a_socket() -> String {
     }
 }
 
-/// Groups that other interfaces hold and the routes of lc0 lead here.
+/// Returns groups joined on other interfaces that have routes to lc0.
 fn taken_from_lans(patient: &Patient, own: &str) -> Vec<String> {
     let routes = patient.config.routes();
     let table = std::fs::read_to_string("/proc/net/igmp").unwrap_or_default();
@@ -127,7 +127,8 @@ fn taken_from_lans(patient: &Patient, own: &str) -> Vec<String> {
     held.into_iter().collect()
 }
 
-/// What `/proc/net/igmp` says: an interface in a line, its groups in the lines behind, in the machine's byte order.
+/// Parses `/proc/net/igmp`: a line for each interface, its groups in the lines after it, in the
+/// machine's byte order.
 fn memberships(table: &str) -> Vec<(&str, Ipv4Addr)> {
     let (mut interface, mut found) = ("", Vec::new());
     for line in table.lines().skip(1) {

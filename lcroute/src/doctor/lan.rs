@@ -1,4 +1,4 @@
-//! LANs that this node is to be a gateway of.
+//! LANs of which this node is configured as a gateway.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::{config, lan};
 const NAME: &str = "lans";
 const RELOAD: &str = "`lcroute reload` takes the configuration over";
 
-/// What is wrong with a LAN, and what to do.
+/// A problem of a LAN, and its remedy.
 type Complaint = (String, String);
 
 pub(super) fn check(patient: &Patient) -> Check {
@@ -26,7 +26,7 @@ pub(super) fn check(patient: &Patient) -> Check {
     };
     let mut complaints: Vec<Complaint> = Vec::new();
     let mut names = Vec::new();
-    // a name counts before a pattern
+    // a name precedes a pattern
     let (patterns, named): (Vec<_>, Vec<_>) = lans.iter().partition(|lan| lan.is_pattern());
     for lan in named.into_iter().chain(patterns) {
         let here = looked
@@ -34,7 +34,7 @@ pub(super) fn check(patient: &Patient) -> Check {
             .filter(|(name, _)| lan.is_on(name) && !names.contains(name));
         let here: Vec<_> = here.collect();
         match (here.is_empty(), lan.is_pattern()) {
-            // what matches may come later
+            // a matching interface may appear later
             (true, true) => names.push(format!("{} (none now)", lan.interface)),
             (true, false) if patient.daemon.is_some() => complaints.push((
                 format!("{}: the daemon does not know it", lan.interface),
@@ -61,7 +61,7 @@ pub(super) fn check(patient: &Patient) -> Check {
     Check::fail(NAME, problems.join("; "), remedies.join("\n"))
 }
 
-/// Switches that may keep joins away.
+/// Returns notes about switches that may withhold joins.
 fn notes(patient: &Patient) -> Vec<Complaint> {
     let lans = patient.daemon.iter().flat_map(|daemon| &daemon.lans);
     let noted = lans.filter_map(|lan| {
@@ -73,8 +73,8 @@ fn notes(patient: &Patient) -> Vec<Complaint> {
     noted.collect()
 }
 
-/// Bridges between whose ports a firewall drops packets: those of containers of one host, where an engine of containers lets
-/// none be forwarded. What the gateway itself sends and hears there is not concerned.
+/// Returns bridges between whose ports a firewall drops packets, as some container engines do. The
+/// gateway's own packets are not affected.
 fn cut_bridges(names: &[String]) -> Vec<Complaint> {
     let is_bridge = |name: &&String| {
         Path::new("/sys/class/net")
@@ -83,7 +83,7 @@ fn cut_bridges(names: &[String]) -> Vec<Complaint> {
             .exists()
     };
     let mut bridges = names.iter().filter(is_bridge).peekable();
-    // unless br_netfilter is there, packets between ports of a bridge are no matter of the firewall
+    // without br_netfilter the firewall ignores packets between ports of a bridge
     let filtered = |switch: &str| {
         read(Path::new("/proc/sys/net/bridge").join(switch)).is_ok_and(|on| on == "1")
     };
@@ -114,14 +114,14 @@ fn cut_bridges(names: &[String]) -> Vec<Complaint> {
     bridges.filter_map(cut).collect()
 }
 
-/// Families of nftables, and the switch that hands packets of bridges to their chains.
+/// Families of nftables, and the sysctl that passes packets of bridges to their chains.
 const FAMILIES: [(&str, &str); 2] = [
     ("ip6", "bridge-nf-call-ip6tables"),
     ("ip", "bridge-nf-call-iptables"),
 ];
 
-/// Whether these rules, as nft prints them, forward nothing from one port of a bridge with these addresses to another: a chain
-/// of the family drops what no rule accepts, and none accepts what stays on the bridge.
+/// Whether these rules, as nft prints them, forward nothing between ports of a bridge with these
+/// addresses: a chain of the family drops by policy, and no rule accepts packets within the bridge.
 fn is_cut(rules: &str, family: &str, bridge: &str, own: &[IpAddr]) -> bool {
     let (mut concerns, mut drops, mut accepts) = (false, false, false);
     for line in rules.lines() {
@@ -135,7 +135,7 @@ fn is_cut(rules: &str, family: &str, bridge: &str, own: &[IpAddr]) -> bool {
     drops && !accepts
 }
 
-/// Whether a rule accepts what comes from a port of the bridge, or from its addresses, and goes to another port.
+/// Whether a rule accepts packets from a port or address of the bridge to another port.
 fn accepts_inside(rule: &str, bridge: &str, own: &[IpAddr]) -> bool {
     let words: Vec<_> = rule.split_whitespace().collect();
     let after = |word| {
@@ -156,7 +156,7 @@ fn accepts_inside(rule: &str, bridge: &str, own: &[IpAddr]) -> bool {
         && !narrowed
 }
 
-/// Whether a prefix as nft writes it has one of the addresses.
+/// Whether a prefix in nft's notation contains one of the addresses.
 fn covers(prefix: &str, own: &[IpAddr]) -> bool {
     let Some((address, length)) = prefix.split_once('/') else {
         return false;
@@ -177,7 +177,7 @@ fn covers(prefix: &str, own: &[IpAddr]) -> bool {
     })
 }
 
-/// Interfaces as the daemon says.
+/// Returns interfaces as the daemon reports them.
 fn served(daemon: &Daemon) -> Vec<(String, Option<Complaint>)> {
     let said = daemon.lans.iter().map(|said| {
         let complaint = said.problem.as_ref().map(|problem| {
@@ -190,9 +190,9 @@ fn served(daemon: &Daemon) -> Vec<(String, Option<Complaint>)> {
     said.collect()
 }
 
-/// Interfaces as the kernel says.
+/// Returns interfaces as the kernel reports them.
 fn unserved(lans: &[config::Lan]) -> Vec<(String, Option<Complaint>)> {
-    // what cannot be looked at is no complaint
+    // an unreadable interface is no complaint
     let looked = lan::look(lans).unwrap_or_default().into_iter();
     let said = looked.map(|(name, complaint)| {
         let complaint = complaint.map(|c| (format!("{name}: {}", c.problem), c.remedy));
@@ -205,7 +205,7 @@ fn unserved(lans: &[config::Lan]) -> Vec<(String, Option<Complaint>)> {
 mod tests {
     use super::*;
 
-    /// As nft lists what iptables and Docker have made.
+    /// Output of nft for rules of iptables and Docker.
     const RULES: &str = "table ip filter {
 \tchain FORWARD {
 \t\ttype filter hook forward priority filter; policy drop;
@@ -227,7 +227,7 @@ table ip6 filter {
         assert!(!is_cut(RULES, "ip", "docker0"));
         assert!(!is_cut(RULES, "ip6", "br-1"));
         for (part, other, cut) in [
-            // all that comes from there, as Docker 28 has it
+            // everything from the bridge, as with Docker 28
             (" oifname \"docker0\"", "", false),
             ("oifname \"docker0\"", "oifname \"eth0\"", true),
             ("counter", "ct state established,related counter", true),

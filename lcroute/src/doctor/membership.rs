@@ -10,12 +10,13 @@ use super::{Check, Patient, SYSTEM_STATE, is_root, unix_now};
 use crate::state::{EARLIEST, StateDir};
 use crate::status;
 
-/// Seconds before its end at which renewal has failed for long: a node asks when a third of its time is left.
+/// Seconds before the certificate's end at which renewal counts as failed: a node asks when a third
+/// of the validity is left.
 const LATE: u64 = 86_400;
 const EXPELLED: &str = "this node has been expelled from its network";
 const REJOIN: &str = status::NEW_KEY;
 
-/// The same, and why, where its token was for so many nodes.
+/// Returns the message, with the reason if the token had a bound.
 fn expelled(token_uses: Option<u32>) -> String {
     let why = token_uses.map(lcroute_node::spent);
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
@@ -76,7 +77,7 @@ fn folder(patient: &Patient) -> Check {
     }
 }
 
-/// Another host runs with the same key.
+/// Reports another host that runs with the same key.
 fn key_conflict(patient: &Patient) -> Option<Check> {
     let status = &patient.daemon.as_ref()?.status;
     let conflict = status.key_conflict.as_ref()?;
@@ -143,7 +144,7 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
             }
             let late = LATE.min(found.chain.life() / 6);
             let certificate = match left {
-                // by a token: the first issuer that it meets gives it what the token promises
+                // a token's certificate: the first issuer that it meets renews it
                 left if left < late && found.chain.invitation().is_some() => Check::ok(
                     CERTIFICATE,
                     format!(
@@ -188,12 +189,12 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
     }
 }
 
-/// Whether this is the place of a user who has no daemon of his own, while the system has one.
+/// Whether this is a user without a daemon of his own, while the system has one.
 fn is_elsewhere(path: &Path) -> bool {
     !is_root() && !path.exists() && Path::new(SYSTEM_STATE).exists()
 }
 
-/// Whether who runs this may not look.
+/// Whether this user may not read the directory.
 fn is_hidden(state: &StateDir) -> bool {
     let opened = std::fs::File::open(state.path().join("node.key"));
     opened.is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)

@@ -1,7 +1,7 @@
-//! `lcroute doctor`: what may keep multicast from flowing on this host, each with what to do about it.
+//! `lcroute doctor`: checks for obstacles to multicast on this host, each with a remedy.
 //!
-//! Nothing is changed and nobody is told anything. It looks with the eyes of who runs it: what he may not see is
-//! skipped, and said so.
+//! It changes nothing and sends no report. It runs with the user's permissions: it skips checks
+//! that these do not allow, and reports that.
 
 mod host;
 mod interface;
@@ -34,7 +34,7 @@ use crate::settings::Common;
 use crate::state::{Identity, unix_now};
 use crate::status::{Lan, Peer, Status};
 
-/// The names of all checks, and what each looks at.
+/// The names of all checks, with descriptions.
 pub const CHECKS: &[(&str, &str)] = &[
     (
         "configuration",
@@ -145,17 +145,17 @@ pub const CHECKS: &[(&str, &str)] = &[
     ),
 ];
 
-/// How a check ends.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Nothing is wrong.
+    /// No fault.
     Ok,
-    /// It works, or may work, but not as it should.
+    /// It works, or may work, but with a fault.
     Warn,
     /// Something does not work.
     Fail,
-    /// It could not be looked at, or does not apply.
+    /// It could not be checked, or does not apply.
     Skipped,
 }
 
@@ -164,11 +164,11 @@ pub enum State {
 pub struct Check {
     /// Its name; names are stable.
     pub name: &'static str,
-    /// How it ended.
+    /// Its result.
     pub state: State,
-    /// What was found.
+    /// The finding.
     pub detail: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: Option<String>,
 }
 
@@ -204,20 +204,21 @@ impl Check {
     }
 }
 
-/// What all checks look at.
+/// The host under examination.
 struct Patient {
     config: Config,
-    /// Where what is not default comes from.
+    /// The command line's settings.
     common: Common,
     identity: Option<Identity>,
-    /// What the daemon says, if one runs and answers.
+    /// The daemon's answers, if it runs and answers.
     daemon: Option<Daemon>,
-    /// Why there is nothing of it.
+    /// Reason for their absence.
     without: &'static str,
 }
 
 impl Patient {
-    /// Signalling servers of file and token, and those that the daemon uses: it may have them of its command line.
+    /// Returns signalling servers of file and token, and those in use: the daemon's command line
+    /// may name others.
     fn servers(&self) -> Vec<String> {
         let token = self.identity.as_ref().map(|i| i.membership.signal.clone());
         let mut urls = servers(&self.config, &token.unwrap_or_default());
@@ -235,12 +236,12 @@ struct Daemon {
     status: Status,
     peers: Vec<Peer>,
     lans: Vec<Lan>,
-    /// Its process, as far as the kernel tells.
+    /// Its process, if the kernel reports it.
     pid: Option<i32>,
     client: Client,
 }
 
-/// Looks at everything and prints what was found; exit code 1 if something fails.
+/// Runs and prints all checks; exit code 1 if one fails.
 pub fn run(common: Common) -> anyhow::Result<Exit> {
     let json = common.json;
     let (checks, may_see_more) = examine(common);
@@ -272,7 +273,7 @@ pub fn run(common: Common) -> anyhow::Result<Exit> {
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
-/// The checks, and whether another user would see more.
+/// Returns the checks, and whether another user could check more.
 fn examine(common: Common) -> (Vec<Check>, bool) {
     let (config, configuration) = match common.load_config() {
         Ok(config) => {
@@ -298,7 +299,7 @@ fn examine(common: Common) -> (Vec<Check>, bool) {
         without: NOT_RUNNING,
     };
     let mut checks = vec![configuration];
-    // first: what it says, others need not find out
+    // first: later checks use its answers
     checks.push(ask_daemon(&mut patient));
     checks.extend(host::checks(&patient));
     checks.extend(membership::checks(&mut patient));
@@ -323,13 +324,13 @@ fn examine(common: Common) -> (Vec<Check>, bool) {
 const DAEMON: &str = "daemon";
 const NOT_RUNNING: &str = "the daemon does not run";
 const NOT_TO_ASK: &str = "the daemon does not answer this user";
-/// Of a daemon that the system started.
+/// Paths of a daemon that the system started.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 const SYSTEM_STATE: &str = "/var/lib/lcroute";
 
 fn ask_daemon(patient: &mut Patient) -> Check {
     let mut path = patient.common.control(&patient.config);
-    // who is not root has a place of his own; the daemon that is meant is the system's
+    // a user without a daemon means the system's
     if !is_root() && !path.exists() && Path::new(SYSTEM_CONTROL).exists() {
         path = SYSTEM_CONTROL.into();
     }
@@ -406,7 +407,7 @@ fn text(checks: &[Check], colour: bool) -> String {
     text
 }
 
-/// The first thing to do: a check that fails comes before those that fail because of it.
+/// Returns the first remedy: a failed check precedes those that fail because of it.
 fn fix(checks: &[Check]) -> Option<String> {
     let first = checks.iter().find(|check| check.state == State::Fail)?;
     let remedy = first.remedy.as_deref().unwrap_or_default();
@@ -414,7 +415,7 @@ fn fix(checks: &[Check]) -> Option<String> {
     Some(format!("{}: {}; {remedy}", first.name, first.detail))
 }
 
-/// Whether there is a daemon that this user may not ask.
+/// Whether a daemon exists that refuses this user.
 fn is_hidden(control: &Path) -> bool {
     access(control, AccessFlags::W_OK) == Err(Errno::EACCES)
 }
@@ -423,7 +424,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// What `nft list ruleset` prints; none where nft is not there, or needs root.
+/// Returns the output of `nft list ruleset`; `None` if nft is missing or needs root.
 fn nft_ruleset() -> Option<String> {
     let listed = Command::new("nft")
         .args(["list", "ruleset"])
@@ -435,7 +436,7 @@ fn nft_ruleset() -> Option<String> {
     listed.status.success().then(|| rules.into_owned())
 }
 
-/// The file's content without the end of its line.
+/// Returns a file's content without the final line break.
 fn read(path: impl AsRef<Path>) -> std::io::Result<String> {
     Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }

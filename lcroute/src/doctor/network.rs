@@ -1,4 +1,4 @@
-//! What is outside: signalling servers, the kind of NAT, links.
+//! The outside: signalling servers, the kind of NAT, links.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
@@ -10,11 +10,11 @@ use lcroute_webrtc::{address_request, mapped_address};
 use super::{Check, Patient};
 use crate::servers::stun_names;
 
-/// A request and its answer; lost ones are repeated.
+/// Timeout of a request; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);
 /// Requests to one STUN server. Chosen.
 const TRIES: usize = 3;
-/// Servers that are asked: two tell all that there is to be told.
+/// Most STUN servers asked: two suffice to classify the NAT.
 const MAX_SERVERS: usize = 8;
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
@@ -51,7 +51,7 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
             .map(|url| client::probe(url, patient.config.signal.socks));
         futures_util::future::join_all(asked).await
     });
-    // a name that is still being looked up does not hold up the end
+    // a pending name lookup must not delay the end
     runtime.shutdown_background();
     let told = urls.iter().zip(&results).map(|(url, result)| match result {
         Ok(time) => format!("{url} answers in {} ms", time.as_millis()),
@@ -91,9 +91,9 @@ fn nat(patient: &Patient, urls: &[String]) -> Check {
     }
 }
 
-/// How each server sees one and the same socket.
+/// The address of one socket as each server sees it.
 struct Seen {
-    /// The address that the system sends from.
+    /// The local source address.
     local: SocketAddr,
     mapped: SocketAddr,
 }
@@ -104,7 +104,7 @@ fn ask_all(servers: &BTreeSet<SocketAddr>) -> std::io::Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for server in servers {
         let mut id = [0; 12];
-        // who guesses it could only spoil a diagnosis
+        // a guessed id could only spoil a diagnosis
         let _ = getrandom::fill(&mut id);
         let Some(request) = address_request(id) else {
             continue;
@@ -124,7 +124,7 @@ fn ask(socket: &UdpSocket, server: SocketAddr, request: &[u8], id: [u8; 12]) -> 
     for _ in 0..TRIES {
         socket.send_to(request, server).ok()?;
         let until = Instant::now() + TRY;
-        // others may answer as well, or late
+        // other servers may answer as well, or late
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             socket
                 .set_read_timeout(Some(left.max(Duration::from_millis(1))))

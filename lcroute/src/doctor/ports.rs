@@ -1,4 +1,4 @@
-//! Whether the router maps the UDP port of the links, so that hosts behind any NAT reach this one.
+//! Checks whether the router maps the links' UDP port, so that hosts behind any NAT reach this one.
 
 use std::net::IpAddr;
 

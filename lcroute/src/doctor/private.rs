@@ -1,4 +1,4 @@
-//! Private prefixes: whether this host has their keys, and where they are in clear.
+//! Private prefixes: their keys on this host, and their groups in clear.
 
 use super::interface::example;
 use super::{Check, NOT_TO_ASK, Patient};
@@ -10,7 +10,7 @@ use crate::tun;
 
 const NAME: &str = "private prefixes";
 
-/// Prefixes that programs reach by another interface than one of lcroute's, and by which.
+/// Returns prefixes that programs reach by an interface of another program, with its name.
 fn open(configured: &[Private]) -> std::io::Result<Vec<String>> {
     let all = netlink::interfaces()?;
     let mut open = Vec::new();

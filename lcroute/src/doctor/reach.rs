@@ -1,4 +1,4 @@
-//! By which doors nodes find each other without a signalling server.
+//! Carriers by which nodes find each other without a signalling server.
 
 use super::{Check, Patient};
 use crate::config::Silent;
@@ -14,18 +14,18 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     ]
 }
 
-/// Why records are not published.
+/// Reason for not publishing records.
 const HIDDEN: &str =
     "it would show this host's addresses to all members ([ice] policy = \"relay\")";
 
-/// Links of the daemon that came by this kind of carrier.
+/// Returns the number of the daemon's links that this carrier signalled.
 fn met_by(patient: &Patient, kind: &str) -> usize {
     let peers = patient.daemon.iter().flat_map(|daemon| &daemon.peers);
     let of_kind = peers.filter(|peer| peer.carrier.as_deref() == Some(kind));
     of_kind.count()
 }
 
-/// Nodes on LANs of this host.
+/// Checks discovery of nodes on LANs of this host.
 fn discovery(patient: &Patient) -> Check {
     const NAME: &str = "discovery";
     let config = &patient.config;
@@ -61,7 +61,7 @@ fn discovery(patient: &Patient) -> Check {
     }
 }
 
-/// The folder that nodes share.
+/// Checks the folder that nodes share.
 fn spool(patient: &Patient) -> Check {
     const NAME: &str = "spool";
     let folder = match patient.config.exposure().spool() {
@@ -87,7 +87,7 @@ fn spool(patient: &Patient) -> Check {
     }
 }
 
-/// The DHT.
+/// Checks the DHT.
 fn dht(patient: &Patient) -> Check {
     const NAME: &str = "dht";
     match patient.config.exposure().dht() {
@@ -118,7 +118,7 @@ fn dht(patient: &Patient) -> Check {
     Check::ok(NAME, detail)
 }
 
-/// The room of Matrix.
+/// Checks the Matrix room.
 fn matrix(patient: &Patient) -> Check {
     const NAME: &str = "matrix";
     let identity = patient.identity.as_ref();

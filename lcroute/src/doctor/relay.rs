@@ -1,4 +1,4 @@
-//! Whether relays answer, for links where no direct path leads.
+//! Checks whether relays answer, for links without a direct path.
 
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::config::Leg;
 use crate::relays::NO_RELAY;
 use crate::servers::stun_name;
 
-/// How long a relay has for an answer. Chosen.
+/// Timeout for a relay's answer. Chosen.
 const TRY: Duration = Duration::from_millis(500);
 /// Requests to one relay. Chosen.
 const TRIES: usize = 3;
 
-/// How there comes to be a relay.
+/// Remedy for a missing relay.
 const REMEDY: &str =
     "have a server relay (lcroute signal does unless --no-relay), or name one in [relay] turn";
 
-/// A relay and what may lead to it.
+/// A relay and the transports to it.
 struct Candidate {
     url: String,
     udp: Option<String>,
@@ -63,7 +63,7 @@ pub(super) fn check(patient: &Patient) -> Check {
         let legs: Vec<_> = legs.iter().map(says).collect();
         told.push(format!("{}: {}", relay.url, legs.join(", ")));
     }
-    // a name that is still being looked up does not hold up the end
+    // a pending name lookup must not delay the end
     runtime.shutdown_background();
     if let Some(daemon) = &patient.daemon {
         let relay = &daemon.status.relay;
@@ -90,7 +90,7 @@ pub(super) fn check(patient: &Patient) -> Check {
     }
 }
 
-/// What `[ice] policy = "relay"` means here.
+/// Describes the effect of `[ice] policy = "relay"`.
 fn policy(disclosed: usize) -> String {
     let whom = match disclosed {
         0 => "all members".to_owned(),
@@ -139,7 +139,7 @@ fn ask_one(server: SocketAddr) -> std::io::Result<bool> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(TRY))?;
     let mut id = [0; 12];
-    // who guesses it could only spoil a diagnosis
+    // a guessed id could only spoil a diagnosis
     let _ = getrandom::fill(&mut id);
     let request = relay_probe(id).unwrap_or_default();
     let mut buffer = [0; 1_500];

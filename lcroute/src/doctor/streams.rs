@@ -1,4 +1,4 @@
-//! Streams: whether their program runs where it is wanted, and whether the host's firewall lets their port in.
+//! Streams: whether their program runs, and whether the host's firewall admits their port.
 
 use librecast::channel::STREAM_PORT;
 use librecast::stream::{socket_of, status};
@@ -51,8 +51,9 @@ pub(super) fn check(patient: &Patient) -> Check {
     }
 }
 
-/// Whether these rules, as nft prints them, drop what arrives on `tun` for the port of streams: a chain of the input hook drops
-/// all that is left, and no rule lets the port in, or all of the interface.
+/// Whether these rules, as nft prints them, drop packets from `tun` for the port of streams: a
+/// chain of the input hook drops all other packets, and no rule admits the port, or the whole
+/// interface.
 fn is_closed(rules: &str, tun: &str) -> bool {
     let (mut is_ipv6, mut is_input, mut drops) = (false, false, false);
     let (port, interface) = (STREAM_PORT.to_string(), format!("iifname \"{tun}\""));
@@ -66,13 +67,13 @@ fn is_closed(rules: &str, tun: &str) -> bool {
             is_input = is_ipv6 && line.contains("hook input");
             drops |= is_input && line.contains("policy drop");
         } else if is_input {
-            // `counter packets 1 bytes 60` says nothing
+            // `counter packets 1 bytes 60` has no effect
             if words.peek() == Some(&"counter") {
                 words.nth(4);
             }
             drops |= matches!(words.next(), Some("drop" | "reject"));
         }
-        // also in chains that such a one jumps to
+        // also in chains reached by jumps
         let is_narrow = ["daddr", "dport", "saddr", "sport", "protocol", "l4proto"];
         let names_port = line
             .split(|c: char| !c.is_ascii_digit())

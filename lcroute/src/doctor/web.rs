@@ -1,4 +1,4 @@
-//! Whether `lcroute web` can serve its pages as they are configured, and to whom.
+//! Checks whether `lcroute web` can serve its pages as configured, and to which users.
 
 use std::io::ErrorKind;
 
@@ -8,7 +8,7 @@ use super::{Check, Patient};
 use crate::config::Web;
 
 const NAME: &str = "web";
-/// Keys that systemd hands to a service, there while it runs.
+/// Folder of systemd's credentials, present while the service runs.
 const CREDENTIALS: &str = "/run/credentials";
 
 pub(super) fn check(patient: &Patient) -> Check {

@@ -1,4 +1,4 @@
-//! The router that leads this host to the IPv4 Internet.
+//! The router on this host's path to the IPv4 Internet.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -11,43 +11,43 @@ use thiserror::Error;
 use super::Connection;
 use super::host::{is_chosen, is_lan};
 
-/// The kernel is asked for its way there, and no packet goes there. It is nobody's address (RFC 5737), so no route but that to
-/// everywhere leads to it.
+/// Destination in questions to the kernel; no packet goes there. It is reserved for documentation
+/// (RFC 5737), so only the default route leads to it.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A router on a LAN of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gateway {
-    /// Its address there.
+    /// Its address on the LAN.
     pub address: Ipv4Addr,
-    /// This host's address there.
+    /// This host's address on the LAN.
     pub local: Ipv4Addr,
-    /// The number of this host's interface there.
+    /// Index of this host's interface to the LAN.
     pub interface: u32,
 }
 
-/// Why there is no router that could map a port.
+/// Why no router could map a port.
 #[derive(Debug, Error)]
 pub enum NoGateway {
-    /// Nothing leads there.
+    /// No route.
     #[error("this host has no route to the IPv4 Internet")]
     NoRoute,
     /// No router, or one at the far end of a tunnel.
     #[error("the route to the IPv4 Internet leads into {0}, which is no LAN with a router")]
     NoLan(String),
-    /// The configuration leaves out the interface.
+    /// The configuration excludes the interface.
     #[error("the route to the IPv4 Internet leads over {0}, which [ice] interfaces leaves out")]
     LeftOut(String),
-    /// No NAT to get through.
+    /// A public address: no NAT.
     #[error("this host has a public IPv4 address, {0}")]
     Public(Ipv4Addr),
-    /// The kernel's answer.
+    /// An error of the kernel.
     #[error("routes of this host: {0}")]
     Kernel(#[from] io::Error),
 }
 
-/// The router to which the kernel sends what goes to the IPv4 Internet, where this host is behind a NAT. Interfaces named in
-/// `exclude`, and all but those in `only` where that is given, do not count, nor do tunnels.
+/// Returns the router to the IPv4 Internet, if this host is behind a NAT. Ignores tunnels,
+/// interfaces named in `exclude`, and those not in `only` if it is given.
 pub fn gateway(exclude: &[&str], only: Option<&[String]>) -> Result<Gateway, NoGateway> {
     let mut netlink = Connection::open()?;
     let mut question = RouteMessage::default();
@@ -94,13 +94,13 @@ fn is_no_route(e: &io::Error) -> bool {
     )
 }
 
-/// Private (RFC 1918), or shared with others by a provider (RFC 6598).
+/// Whether it is private (RFC 1918), or shared address space of a provider (RFC 6598).
 pub(crate) fn is_behind_nat(address: Ipv4Addr) -> bool {
     let [a, b, ..] = address.octets();
     address.is_private() || (a == 100 && b & 0xc0 == 64)
 }
 
-/// Where a route leads.
+/// Interface, router and source of a route.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Way {
     interface: Option<u32>,

@@ -1,4 +1,4 @@
-//! The addresses at which this host may be reached.
+//! The addresses at which other hosts may reach this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,13 +18,13 @@ struct Interface {
     loopback: bool,
 }
 
-/// Unicast addresses of this host that another host may reach it at, best first.
+/// Returns unicast addresses at which other hosts may reach this one, best first.
 ///
-/// Left out are interfaces that are down, have no carrier or are named in `exclude`, all that are
-/// not in `only` where that is given, IPv6 link-local addresses (they mean nothing without a
-/// zone), and addresses that are tentative, failed duplicate detection or are deprecated. Loopback
-/// addresses are given only if there is nothing else. The order depends on the addresses alone:
-/// global IPv6, global and private IPv4, unique local IPv6, IPv4 link-local.
+/// Omits interfaces that are down, have no carrier or are named in `exclude`, those not in `only`
+/// if it is given, IPv6 link-local addresses (they need a zone), and addresses that are tentative,
+/// failed duplicate detection or are deprecated. Returns loopback addresses only if there are no
+/// others. The order depends only on the addresses: global IPv6, global and private IPv4, unique
+/// local IPv6, IPv4 link-local.
 pub fn host_addresses(exclude: &[&str], only: Option<&[String]>) -> io::Result<Vec<IpAddr>> {
     let mut netlink = Connection::open()?;
     let interfaces: BTreeMap<u32, Interface> = netlink
@@ -42,7 +42,8 @@ pub fn host_addresses(exclude: &[&str], only: Option<&[String]>) -> io::Result<V
     Ok(select(&addresses))
 }
 
-/// Names of interfaces behind which there may be other hosts on a LAN: up, Ethernet, with multicast, and no tunnel.
+/// Returns names of interfaces that may lead to hosts on a LAN: up, Ethernet, with multicast, no
+/// tunnel.
 pub fn lan_interfaces(exclude: &[&str], only: Option<&[String]>) -> io::Result<BTreeSet<String>> {
     let mut netlink = Connection::open()?;
     let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
@@ -54,7 +55,7 @@ pub fn lan_interfaces(exclude: &[&str], only: Option<&[String]>) -> io::Result<B
         .collect())
 }
 
-/// Whether there may be other hosts on a LAN behind this interface.
+/// Whether this interface may lead to other hosts on a LAN.
 pub(super) fn is_lan(message: &RouteNetlinkMessage) -> bool {
     let RouteNetlinkMessage::NewLink(link) = message else {
         return false;
@@ -71,7 +72,7 @@ pub(super) fn is_lan(message: &RouteNetlinkMessage) -> bool {
             }),
             _ => None,
         });
-    // hosts at the far end of a tunnel are met by its own means, or over lc0 itself
+    // hosts across a tunnel are found by its own means, or over lc0 itself
     let is_tunnel = matches!(
         kind,
         Some(
@@ -90,9 +91,9 @@ pub(super) fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -
     !exclude.contains(&name) && only.is_none_or(|only| only.iter().any(|listed| listed == name))
 }
 
-/// Orders addresses, each with whether it is on a loopback interface.
+/// Orders addresses; each has a flag for a loopback interface.
 fn select(addresses: &[(bool, IpAddr)]) -> Vec<IpAddr> {
-    // Hosts carry public addresses on `lo` as well (anycast, routing daemons).
+    // Hosts have public addresses on `lo` as well (anycast, routing daemons).
     let local = |on_loopback: bool, address: IpAddr| on_loopback && address.is_loopback();
     let reachable = addresses
         .iter()
@@ -139,7 +140,7 @@ fn interface_up(message: &RouteNetlinkMessage) -> Option<(u32, Interface)> {
     Some((link.header.index, Interface { name, loopback }))
 }
 
-/// The interface and the address, if it is one to be reached at.
+/// Returns interface and address, if other hosts may reach it.
 fn usable(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
@@ -150,7 +151,7 @@ fn usable(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Address(value) => address = Some(*value),
-            // Where there is a peer (point-to-point), this is our side.
+            // On a point-to-point interface this is our side.
             AddressAttribute::Local(value) => local = Some(*value),
             AddressAttribute::Flags(value) => flags |= *value,
             _ => {}

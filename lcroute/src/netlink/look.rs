@@ -1,4 +1,4 @@
-//! What an interface is like, and where the kernel would send a packet: for who asks, not for packets.
+//! State of interfaces, and routing decisions of the kernel: for reports, not for packets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,37 +14,37 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Connection;
 
-/// Shorter prefixes are no LAN's.
+/// Shortest prefix of a LAN.
 const MIN_PREFIX_LEN: u8 = 16;
 
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its number.
+    /// Its index.
     pub index: u32,
     /// Its name.
     pub name: String,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,
-    /// What somebody says of it.
+    /// Its alias, set by a program or administrator.
     pub alias: Option<String>,
-    /// It is up.
+    /// Whether it is up.
     pub up: bool,
-    /// It is up and has a carrier.
+    /// Whether it is up and has a carrier.
     pub running: bool,
-    /// The number of the bridge, the bond or the like that it is a part of.
+    /// Index of the bridge, the bond or the like of which it is a part.
     pub part_of: Option<u32>,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Packets that wait for its reader at most.
+    /// Length of its queue in packets.
     pub tx_queue_len: u32,
     /// Its IPv6 addresses.
     pub addresses: Vec<Ipv6Addr>,
-    /// Its IPv4 addresses, with the length of the prefix that is on link.
+    /// Its IPv4 addresses, with the length of the on-link prefix.
     pub ipv4: Vec<(Ipv4Addr, u8)>,
 }
 
-/// All interfaces of this host.
+/// Returns all interfaces of this host.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
     let mut netlink = Connection::open()?;
     let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
@@ -106,7 +106,7 @@ fn address(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr, u8)> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };
-    // of a point-to-point interface `Address` is the other end
+    // on a point-to-point interface `Address` is the peer's
     let own = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -121,7 +121,7 @@ fn address(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr, u8)> {
     Some((message.header.index, address, message.header.prefix_len))
 }
 
-/// Prefixes whose hosts are reached without a router, each with the number of its interface, in order.
+/// Returns prefixes that are reached without a router, each with its interface's index, in order.
 pub fn on_link_prefixes() -> io::Result<Vec<(u32, SourcePrefix)>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet6;
@@ -132,7 +132,7 @@ pub fn on_link_prefixes() -> io::Result<Vec<(u32, SourcePrefix)>> {
     Ok(found)
 }
 
-/// A route of the main table that leads to hosts without a router between.
+/// Returns a route of the main table that needs no router.
 fn on_link(message: &RouteNetlinkMessage) -> Option<(u32, SourcePrefix)> {
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return None;
@@ -157,7 +157,7 @@ fn on_link(message: &RouteNetlinkMessage) -> Option<(u32, SourcePrefix)> {
     Some((index?, SourcePrefix::new(to?, length).ok()?))
 }
 
-/// Routes of this host to groups of IPv4: address and length, and the number of the interface.
+/// Returns this host's routes to IPv4 groups: address, length, index of the interface.
 pub fn group_routes() -> io::Result<Vec<(Ipv4Addr, u8, u32)>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
@@ -181,7 +181,8 @@ fn group_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, u8, u32)> {
     Some((to, route.header.destination_prefix_length, index?))
 }
 
-/// By which interface the kernel sends to this address when a program names none; `None`: no route.
+/// Returns the interface that the kernel chooses for this address if a program names none; `None`:
+/// no route.
 pub fn interface_to(destination: Ipv4Addr) -> io::Result<Option<u32>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
@@ -202,16 +203,17 @@ pub fn interface_to(destination: Ipv4Addr) -> io::Result<Option<u32>> {
     }
 }
 
-/// How the kernel sends to an address.
+/// The kernel's routing decision for an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {
-    /// The number of the interface.
+    /// Index of the interface.
     pub index: u32,
-    /// The source of a program that chooses none.
+    /// Source address for programs that choose none.
     pub source: Option<Ipv6Addr>,
 }
 
-/// How the kernel sends to this address when a program names this interface, or none; `None`: no route.
+/// Returns the kernel's decision for this address, for a program that names this interface, or
+/// none; `None`: no route.
 pub fn route_to(destination: Ipv6Addr, interface: Option<u32>) -> io::Result<Option<Egress>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet6;
@@ -228,7 +230,7 @@ pub fn route_to(destination: Ipv6Addr, interface: Option<u32>) -> io::Result<Opt
     }
 }
 
-/// There is no route, or one that says so.
+/// Whether this error means that there is no route, or an unreachable one.
 fn is_no_way(e: &io::Error) -> bool {
     let kinds = [
         io::ErrorKind::NetworkUnreachable,

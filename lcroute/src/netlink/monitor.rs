@@ -1,4 +1,4 @@
-//! Notices that interfaces, addresses or routes of this host have changed.
+//! Reports changes of this host's interfaces, addresses and routes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,19 +14,19 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::request::messages;
 
-/// Datagrams taken in one [`Monitor::drain`]: a host whose routes churn must not hold up packets.
+/// Most datagrams taken in one [`Monitor::drain`]: frequent route changes must not delay packets.
 const BATCH: usize = 64;
 
-/// Bytes of one datagram of netlink. Chosen: above what the kernel puts into one.
+/// Receive buffer in bytes. Chosen: larger than the kernel's datagrams.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// What has changed since the last look. One event often brings several in a row (an address, its
+/// The changes since the last look. One event often causes several in a row (an address, its
 /// routes, the link): the caller waits a moment before it acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The given interface itself, its addresses or routes: time for `Device::ensure`.
+    /// The given interface, its addresses or routes: `Device::ensure` is due.
     pub device: bool,
-    /// Any other interface, address or route: time to gather addresses again.
+    /// Any other interface, address or route: gathering addresses is due.
     pub host: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts to listen; needs no permission.
+    /// Opens the monitor; needs no permission.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
@@ -54,8 +54,8 @@ impl Monitor {
         })
     }
 
-    /// Takes what has come in, without waiting, and says what it was about. `device` is the index
-    /// of our own interface. Call again when the descriptor is (still) readable.
+    /// Takes pending notifications without waiting; `device` is the index of our own interface.
+    /// Call again while the descriptor is readable.
     pub fn drain(&mut self, device: u32) -> io::Result<Changes> {
         let mut changes = Changes::default();
         for _ in 0..BATCH {
@@ -111,7 +111,7 @@ impl Changes {
     }
 }
 
-/// The interface that a notification is about, where it is about one.
+/// Returns the interface of a notification, if it has one.
 fn interface_of(message: &RouteNetlinkMessage) -> Option<u32> {
     match message {
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_quiet_host_has_no_changes_and_does_not_block() {
         let mut monitor = Monitor::open().unwrap();
-        // Drained until quiet: other programs may be at work on this host.
+        // until quiet: other programs may work on this host
         while monitor.drain(0).unwrap() != Changes::default() {}
     }
 }

@@ -1,4 +1,5 @@
-//! What this host reaches without a router: hosts of its own site, which the Internet may not reach.
+//! Prefixes that this host reaches without a router: its own site, which the Internet may not
+//! reach.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,12 +15,12 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::monitor::Changes;
 use super::{Connection, Monitor};
 
-/// Shorter prefixes are no site's: a tunnel may take half of the Internet.
+/// Shortest prefixes of a site (IPv4, IPv6): a tunnel may have half of the Internet.
 const MIN_PREFIX_LEN: (u8, u8) = (8, 16);
 
-/// They are read no more often than this: routes of some hosts never rest.
+/// Least time between reads: some hosts' routes change all the time.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Who makes routes to a host's own site. Of routing daemons there may be a million, to elsewhere.
+/// Origins of routes to a host's own site. Routing daemons may have a million other routes.
 const MAKERS: [RouteProtocol; 5] = [
     RouteProtocol::Kernel,
     RouteProtocol::Boot,
@@ -28,7 +29,7 @@ const MAKERS: [RouteProtocol; 5] = [
     RouteProtocol::Dhcp,
 ];
 
-/// The prefixes of this host's interfaces, and others on link, as they are at each question.
+/// The on-link prefixes of this host, current at each question.
 #[derive(Debug)]
 pub struct Near {
     state: Mutex<State>,
@@ -38,20 +39,20 @@ pub struct Near {
 struct State {
     monitor: Monitor,
     prefixes: Option<Vec<Prefix>>,
-    /// Something has changed since they were read.
+    /// Whether something has changed since the last read.
     is_stale: bool,
     read_at: Option<Instant>,
 }
 
-/// An address and how many of its bits count.
+/// An address and the number of its significant bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Prefix(IpAddr, u8);
 
 impl Near {
-    /// Begins to follow changes.
+    /// Starts to follow changes.
     ///
     /// # Errors
-    /// The kernel tells nothing.
+    /// The kernel refuses notifications.
     pub fn open() -> io::Result<Self> {
         let state = Mutex::new(State {
             monitor: Monitor::open()?,
@@ -62,9 +63,9 @@ impl Near {
         Ok(Self { state })
     }
 
-    /// Whether this host reaches it without a router, as far as is known: also where nothing is.
+    /// Whether this host reaches the address without a router; also true while nothing is known.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        // no code between lock and unlock leaves the state half changed
+        // a panic cannot leave the state inconsistent
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = state.monitor.drain(0);
         state.is_stale |= !matches!(&changes, Ok(changes) if *changes == Changes::default());
@@ -121,7 +122,7 @@ fn prefixes() -> io::Result<Vec<Prefix>> {
     Ok(found)
 }
 
-/// That of an address, and of the other end where there is one.
+/// Returns the prefixes of an address, and of the peer on point-to-point interfaces.
 fn of_address(message: &RouteNetlinkMessage) -> Vec<Prefix> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return Vec::new();
@@ -135,7 +136,7 @@ fn of_address(message: &RouteNetlinkMessage) -> Vec<Prefix> {
     prefixes.collect()
 }
 
-/// A route of any table that leads to hosts without a router between.
+/// Returns the prefix of a route of any table that needs no router.
 fn of_route(message: &RouteNetlinkMessage) -> Option<Prefix> {
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return None;
@@ -174,7 +175,7 @@ mod tests {
     fn loopback_is_near_and_the_internet_is_not() {
         let near = Near::open().unwrap();
         assert!(near.contains(ip("127.9.9.9")));
-        // in whatever world the test runs: no interface has it
+        // no interface has it, wherever the test runs
         assert!(!near.contains(ip("192.88.99.77")));
         let state = near.state.lock().unwrap();
         assert!(state.prefixes.is_some());

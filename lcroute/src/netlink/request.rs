@@ -9,10 +9,10 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// The kernel never sends more than 32 KiB at once; twice that leaves room.
+/// Receive buffer in bytes: twice the kernel's maximum of 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// A table that changed while it was read is read again, this many times at most.
+/// Most attempts to read a table that changes during the dump.
 const DUMP_ATTEMPTS: usize = 8;
 
 /// Flag of an answer: the table changed while it was dumped.
@@ -26,13 +26,13 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
 }
 
-/// What one answer said about the request as a whole.
+/// State of an answer.
 enum Progress {
     /// More messages follow.
     More,
     /// The answer is complete.
     Done,
-    /// The answer is complete but the table changed meanwhile.
+    /// The answer is complete but the table changed during the dump.
     Interrupted,
 }
 
@@ -43,7 +43,7 @@ impl Connection {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // Lets the kernel filter dumps by table and interface (a full Internet routing table has
-        // 200,000 entries). Kernels before 4.20 do not know it; answers are filtered here as well.
+        // 200,000 entries). Kernels before 4.20 lack it; answers are filtered on this side as well.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self {
             socket,
@@ -101,11 +101,11 @@ impl Connection {
         ))
     }
 
-    /// Collects the whole answer to the request just sent.
+    /// Receives the whole answer to the request just sent.
     fn receive(&mut self, answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<Progress> {
         let mut interrupted = false;
         loop {
-            // With MSG_TRUNC the result is the message's own length, also where it did not fit.
+            // With MSG_TRUNC the result is the message's own length, even if it did not fit.
             let length = match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -133,13 +133,13 @@ fn digest(
     let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
         Ok(message) => message,
         Err(error) => {
-            // One exotic interface must not hide all others.
+            // One unknown interface must not hide all others.
             tracing::debug!(%error, "skipped a netlink message that does not parse");
             return Ok(Progress::More);
         }
     };
     if message.header.sequence_number != sequence {
-        return Ok(Progress::More); // left over from an earlier, failed request
+        return Ok(Progress::More); // of an earlier, failed request
     }
     *interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
     match message.payload {
@@ -156,7 +156,7 @@ fn digest(
     Ok(Progress::More)
 }
 
-/// Splits what one `recv` gave into netlink messages (RFC 3549, section 2.3.2).
+/// Splits a `recv` into netlink messages (RFC 3549 §2.3.2).
 pub(super) fn messages(received: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = received;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! One HTTP exchange with a router: whatever it answers, it ends in time and takes little memory.
+//! One HTTP exchange with a router, bounded in time and memory for any answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An exchange takes no longer.
+/// Timeout of an exchange.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Most bytes of an answer: descriptions of routers have some 10,000.
+/// Most bytes of an answer; descriptions of routers have some 10,000.
 const MAX_ANSWER: u64 = 256 * 1024;
-/// Headers of an answer that are read. Chosen.
+/// Most headers of an answer. Chosen.
 const MAX_HEADERS: usize = 64;
 
-/// What came back.
+/// An answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Such as 200.
+    /// The status code, such as 200.
     pub status: u16,
-    /// Whatever is not UTF-8 in it is replaced.
+    /// The body; invalid UTF-8 is replaced.
     pub body: String,
 }
 
-/// Asks; `more` are headers, each with its end of line, `body` is what is posted.
+/// Sends a request; `post` has headers, each with its line end, and the body.
 pub(super) async fn ask(
     server: SocketAddr,
     path: &str,
@@ -44,7 +44,7 @@ pub(super) async fn ask(
     tokio::time::timeout(TIMEOUT, exchange).await?
 }
 
-/// Reads until the end that the answer names, or until the far side ends.
+/// Reads until the end that the answer names, or until the end of the stream.
 async fn read(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Answer> {
     let mut bounded = stream.take(MAX_ANSWER);
     let mut bytes = Vec::new();
@@ -59,10 +59,10 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Answer> {
     }
 }
 
-/// An answer, if these bytes are a whole one; `ended`: there are no more.
+/// Parses a whole answer; `None` if more bytes are needed. `ended`: there are no more.
 ///
 /// # Errors
-/// They are the beginning of none.
+/// The bytes are not the beginning of an answer.
 pub fn parse(bytes: &[u8], ended: bool) -> anyhow::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -88,7 +88,7 @@ pub fn parse(bytes: &[u8], ended: bool) -> anyhow::Result<Option<Answer>> {
     }))
 }
 
-/// The chunks of a body (RFC 9112, section 7.1) as one; None: there are more to come.
+/// Joins the chunks of a body (RFC 9112 §7.1); `None`: more bytes are needed.
 fn dechunked(mut rest: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! Port mappings by UPnP IGD: the router is found by SSDP, described and asked by HTTP.
+//! Port mappings by UPnP IGD: SSDP finds the router, HTTP carries its description and requests.
 //!
 //! ```text
 //! we ── M-SEARCH (UDP 1900) ──▶ router       where is your description?
@@ -6,7 +6,7 @@
 //! we ── POST, SOAP ───────────▶ router       GetExternalIPAddress, AddPortMapping, DeletePortMapping
 //! ```
 //!
-//! Nobody but the router's own address is asked or listened to, whatever it answers.
+//! Only the router's own address is asked, and only its answers count.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -24,46 +24,46 @@ use crate::netlink::Gateway;
 /// Port of SSDP (UPnP Device Architecture 1.0, 1.2.2).
 const SSDP_PORT: u16 = 1900;
 const SSDP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
-/// Routers of version 2 answer to version 1.
+/// Search target: version 2 routers also answer to version 1.
 const SEARCH: &str = "urn:schemas-upnp-org:device:InternetGatewayDevice:1";
-/// How long routers have for an answer to a search. Chosen.
+/// Timeout for answers to a search. Chosen.
 const SEARCH_TRY: Duration = Duration::from_millis(700);
 /// Searches, as UDP may lose some (UPnP Device Architecture 1.0, 1.2.2).
 const SEARCH_TRIES: usize = 3;
-/// Services that map ports, without their versions.
+/// Services that map ports, without version numbers.
 const KINDS: [&str; 2] = [
     "urn:schemas-upnp-org:service:WANIPConnection:",
     "urn:schemas-upnp-org:service:WANPPPConnection:",
 ];
-/// Services of one router that are tried: mostly one of two is connected.
+/// Most services of one router to try: usually one of two is connected.
 const MAX_SERVICES: usize = 4;
-/// Ports that are tried where others are taken.
+/// Most external ports to try after conflicts.
 const PORT_TRIES: usize = 4;
 
 /// ConflictInMappingEntry: another host has the port (UPnP WANIPConnection 1, 2.4.16).
 const CONFLICT: u16 = 718;
-/// OnlyPermanentLeasesSupported: the router takes mappings without an end alone (the same).
+/// OnlyPermanentLeasesSupported: the router accepts only mappings without an end (same section).
 const ONLY_PERMANENT: u16 = 725;
 
-/// What a router has mapped.
+/// A mapping of a router.
 #[derive(Debug, Clone)]
 pub(super) struct Mapping {
     service: Service,
-    /// The address that it maps.
+    /// The mapped address.
     pub(super) external: SocketAddrV4,
 }
 
-/// Where a router is asked, and as what.
+/// The control address and type of a router's service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// The router's own address.
+    /// The router's address and port.
     pub at: SocketAddrV4,
-    /// Begins with `/`, and ends no line.
+    /// The path: begins with `/`, without line breaks.
     pub path: String,
     kind: String,
 }
 
-/// Has a UDP port of this host mapped for so many seconds.
+/// Maps a UDP port of this host for this number of seconds.
 pub(super) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Result<Mapping> {
     let location = search(gateway).await?;
     let answer = http::ask(location.at.into(), &location.path, None).await?;
@@ -80,7 +80,7 @@ pub(super) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Re
 }
 
 impl Mapping {
-    /// Maps it once more.
+    /// Renews the mapping.
     pub(super) async fn renew(
         &mut self,
         local: Ipv4Addr,
@@ -92,7 +92,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Gives it back.
+    /// Deletes the mapping.
     pub(super) async fn end(&self) -> anyhow::Result<()> {
         let args = remote(self.external.port());
         self.service.ask("DeletePortMapping", &args).await?;
@@ -108,7 +108,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// A URL with the router's own address in it.
+    /// Parses a URL; `None` if it has another address than the router's.
     fn parse(url: &str, router: Ipv4Addr) -> Option<Self> {
         let rest = url.get(..7).filter(|s| s.eq_ignore_ascii_case("http://"));
         let rest = rest.and(url.get(7..))?;
@@ -126,7 +126,7 @@ impl Location {
         })
     }
 
-    /// What a URL, or a path from here, means.
+    /// Resolves a URL, or a path relative to this one.
     fn join(&self, url: &str) -> Option<Self> {
         if url.contains("://") {
             return Self::parse(url, *self.at.ip());
@@ -140,12 +140,12 @@ impl Location {
     }
 }
 
-/// Nothing in it ends a line of a request.
+/// Whether this is a path without line breaks.
 fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.len() <= 1_024 && path.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Where the router has its description.
+/// Returns the URL of the router's description.
 async fn search(gateway: Gateway) -> anyhow::Result<Location> {
     let socket = UdpSocket::bind((gateway.local, 0)).await?;
     SockRef::from(&socket).set_multicast_if_v4(&gateway.local)?;
@@ -155,14 +155,14 @@ async fn search(gateway: Gateway) -> anyhow::Result<Location> {
     let mut buffer = [0; 2_048];
     let mut elsewhere = false;
     for attempt in 0..SEARCH_TRIES {
-        // straight first: that opens a closed firewall to the answer, and asks nobody else
+        // unicast first: that opens a closed firewall to the answer, and asks only this router
         socket.send_to(request(router).as_bytes(), router).await?;
         if attempt > 0 {
             socket.send_to(request(group).as_bytes(), group).await?;
         }
         let until = Instant::now() + SEARCH_TRY;
         while let Ok(received) = timeout_at(until, socket.recv_from(&mut buffer)).await {
-            // an ICMP error: nobody listens there
+            // an ICMP error: the port is closed
             let Ok((length, from)) = received else { break };
             if from.ip() != IpAddr::V4(gateway.address) {
                 continue;
@@ -185,7 +185,7 @@ fn request(to: SocketAddr) -> String {
     )
 }
 
-/// `LOCATION:` of an answer, where it leads to the router itself.
+/// Returns `LOCATION:` of an answer, if it is an URL of the router itself.
 #[must_use]
 pub fn location(answer: &[u8], router: Ipv4Addr) -> Option<Location> {
     let text = std::str::from_utf8(answer).ok()?;
@@ -194,7 +194,7 @@ pub fn location(answer: &[u8], router: Ipv4Addr) -> Option<Location> {
     locations.find_map(|(_, url)| Location::parse(url.trim(), router))
 }
 
-/// The services of a description that map ports.
+/// Returns the services of a description that map ports.
 #[must_use]
 pub fn services(description: &str, location: &Location) -> Vec<Service> {
     let base = element(description, "URLBase").and_then(|url| location.join(url));
@@ -219,7 +219,7 @@ pub fn services(description: &str, location: &Location) -> Vec<Service> {
     found
 }
 
-/// It is repeated in headers and XML.
+/// Whether this is a service type that maps ports; it is repeated in headers and XML.
 fn is_kind(kind: &str) -> bool {
     KINDS.iter().any(|known| {
         let version = kind.strip_prefix(known);
@@ -241,7 +241,7 @@ impl Service {
     ) -> anyhow::Result<SocketAddrV4> {
         let answer = self.ask("GetExternalIPAddress", "").await?;
         let external = element(&answer, "NewExternalIPAddress").unwrap_or_default();
-        // before anything is mapped that leads nowhere
+        // first, so that no useless mapping is made
         let ip: Ipv4Addr = external.parse().context("it has no address itself")?;
         ensure!(offerable(ip), "its own address is {ip}");
         let (mut external, mut lease) = (suggested, seconds);
@@ -260,7 +260,7 @@ impl Service {
             match e.downcast_ref::<Refusal>() {
                 _ if tries == PORT_TRIES => return Err(e),
                 Some(Refusal(CONFLICT, _)) => external = some_port(),
-                // it is given back at the end, and after a crash taken again with the same port
+                // deleted at the end; after a crash the next run takes it again with the same port
                 Some(Refusal(ONLY_PERMANENT, _)) if lease != 0 => lease = 0,
                 _ => return Err(e),
             }
@@ -293,12 +293,12 @@ impl Service {
     }
 }
 
-/// A router's error code, and its words.
+/// A router's error code and text.
 #[derive(Debug, thiserror::Error)]
 #[error("it refuses: {1} ({0})")]
 struct Refusal(u16, String);
 
-/// What names a mapping.
+/// Returns the arguments that identify a mapping.
 fn remote(port: u16) -> String {
     format!(
         "<NewRemoteHost></NewRemoteHost><NewExternalPort>{port}</NewExternalPort><NewProtocol>UDP</NewProtocol>"
@@ -307,19 +307,19 @@ fn remote(port: u16) -> String {
 
 fn some_port() -> u16 {
     let mut bytes = [0; 2];
-    // whichever it is, the router says whether it is free
+    // any value will do: the router reports whether it is free
     let _ = getrandom::fill(&mut bytes);
     u16::from_be_bytes(bytes) | 0x8000
 }
 
-/// The text of the first element of this name. This is no parser: it nests nothing, keeps nothing, and finds in a hostile
-/// text at worst the wrong words.
+/// Returns the text of the first element of this name. This is no parser: it ignores nesting and
+/// keeps no state. A hostile text can only make it return other words.
 #[must_use]
 pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     Some(split(xml, name)?.0.trim())
 }
 
-/// The content of the first element of this name, with any prefix, and what comes after it.
+/// Returns the content of the first element of this name, with any prefix, and the text after it.
 fn split<'a>(xml: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
     let mut rest = xml;
     loop {
@@ -332,7 +332,7 @@ fn split<'a>(xml: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
             continue;
         }
         let close = format!("</{tag}");
-        // `</service` begins `</serviceType>` as well
+        // `</service` is also the beginning of `</serviceType>`
         let ends = |at: &usize| after[at + close.len()..].trim_start().starts_with('>');
         let mut closes = after.match_indices(&close).map(|(at, _)| at);
         let until = closes.find(ends)?;

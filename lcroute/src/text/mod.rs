@@ -1,4 +1,4 @@
-//! A record as text that people carry: by mail, by chat, on paper, as a QR code. No I/O.
+//! Records as text for people: by mail, by chat, on paper, as a QR code. No I/O.
 //!
 //! ```text
 //! -----BEGIN LCROUTE TEXT-----
@@ -8,10 +8,11 @@
 //! -----END LCROUTE TEXT-----
 //! ```
 //!
-//! The line `LCR1:...` is a whole text by itself: for chats and QR codes; only people need what stands around it.
-//! It is base32 (RFC 4648) without padding of: length of the record (16 bits), the record, checksum (32 bits).
-//! Case, spaces and line breaks mean nothing in it, no two of its characters look alike, and QR codes have a short
-//! form for them. Base45 is 7 % shorter, but has spaces and `*`, which chats change.
+//! The line `LCR1:...` is a complete text: chats and QR codes need no more; the lines around it are
+//! for people. It is base32 (RFC 4648) without padding of: length of the record (16 bits), the
+//! record, checksum (32 bits). Case, spaces and line breaks are ignored, no two of its characters
+//! look alike, and QR codes have a short form for them. Base45 is 7 % shorter, but has spaces and
+//! `*`, which chats change.
 
 mod qr;
 mod read;
@@ -25,21 +26,21 @@ pub use read::{MAX_RECORDS, MAX_TEXT, TextError, read};
 /// Longest record in bytes.
 pub const MAX_RECORD: usize = 1_024;
 
-/// A text begins with `LCR`, the version, and a colon.
+/// Prefix of a text, before the version and a colon.
 const PREFIX: &str = "LCR";
 const VERSION: char = '1';
 /// Bytes of the length before the record.
 const LENGTH: usize = 2;
-/// Bytes of the checksum behind the record. Chosen: of 4 billion wrong texts one passes.
+/// Bytes of the checksum after the record. Chosen: one of 4 billion wrong texts passes.
 const CHECKSUM: usize = 4;
 /// Characters on a line of a block.
 const COLUMNS: usize = 64;
 
-/// The record as a block of lines, below `headers` that tell people about it.
+/// Returns the record as a block of lines, below `headers` for people.
 ///
 /// # Panics
 ///
-/// For a record of more than [`MAX_RECORD`] bytes.
+/// The record has more than [`MAX_RECORD`] bytes.
 #[must_use]
 pub fn write(record: &[u8], headers: &[(&str, &str)]) -> String {
     let mut text = String::from("-----BEGIN LCROUTE TEXT-----\n");
@@ -56,11 +57,11 @@ pub fn write(record: &[u8], headers: &[(&str, &str)]) -> String {
     text + "-----END LCROUTE TEXT-----\n"
 }
 
-/// The record as one line.
+/// Returns the record as one line.
 ///
 /// # Panics
 ///
-/// For a record of more than [`MAX_RECORD`] bytes.
+/// The record has more than [`MAX_RECORD`] bytes.
 #[must_use]
 pub fn line(record: &[u8]) -> String {
     assert!(

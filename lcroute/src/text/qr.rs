@@ -1,20 +1,20 @@
-//! QR codes of texts: for a terminal, and as a picture.
+//! QR codes of texts: for a terminal, and as an image.
 
 use png::{BitDepth, ColorType, Encoder};
 use qrcode::{Color, EcLevel, QrCode};
 use thiserror::Error;
 
-/// Light modules around a code, on each side (ISO/IEC 18004, 9.1).
+/// Light modules around a code, on each side (ISO/IEC 18004 §9.1).
 const QUIET_ZONE: usize = 4;
-/// Pixels of a module, across and down: a byte of a picture in black and white.
+/// Width and height of a module in pixels: one byte of a black and white image.
 const PIXELS: u32 = 8;
-/// Black on white, whatever the terminal's colours are; and back.
+/// Escape sequences for black on white, independent of the terminal's colours; and back.
 const COLOURS: [&str; 2] = ["\x1b[30;47m", "\x1b[0m"];
 
-/// Why there is no code.
+/// Why a code cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum QrError {
-    /// A terminal is too small for it.
+    /// The terminal is too small.
     #[error(
         "the QR code needs a terminal of {columns} columns and {rows} rows: enlarge it, or make the letters smaller, or take the picture"
     )]
@@ -24,14 +24,14 @@ pub enum QrError {
         /// Rows that it needs.
         rows: usize,
     },
-    /// The text is longer than a code can be.
+    /// The text exceeds the capacity of a code.
     #[error("{0} characters are more than a QR code holds")]
     TooLong(usize),
 }
 
-/// The code of `text` for so many columns and rows, two modules to a character.
+/// Returns the code of `text` for this number of columns and rows, two modules a character.
 ///
-/// Without `colours`, as for a file, it is right where text is dark on light.
+/// Without `colours`, as for a file, it is correct for dark text on light ground.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn qr(text: &str, columns: usize, rows: usize, colours: bool) -> Result<Stri
     Ok(text)
 }
 
-/// The code of `text` as a PNG in black and white.
+/// Returns the code of `text` as a PNG in black and white.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ pub fn qr_png(text: &str) -> Result<Vec<u8>, QrError> {
     Ok(picture(&best(text)?))
 }
 
-/// The same as an SVG.
+/// Returns the code of `text` as an SVG.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ pub fn qr_svg(text: &str) -> Result<String, QrError> {
     ))
 }
 
-/// Rows of a code with its quiet zone, for who draws it: dark modules are true.
+/// Returns the rows of a code with its quiet zone; true is a dark module.
 ///
 /// # Errors
 ///
@@ -123,7 +123,7 @@ fn picture(modules: &[Vec<bool>]) -> Vec<u8> {
     picture
 }
 
-/// Rows of modules with their quiet zone; dark ones are true.
+/// Returns the rows of modules with their quiet zone; true is dark.
 fn modules(text: &str, level: EcLevel) -> Result<Vec<Vec<bool>>, QrError> {
     let code = QrCode::with_error_correction_level(text, level);
     let code = code.map_err(|_| QrError::TooLong(text.len()))?;
@@ -147,7 +147,7 @@ mod tests {
         (0..length).map(|n| (n * n + 3 * n) as u8).collect()
     }
 
-    /// The record that a program of others sees in a picture.
+    /// Reads the record in an image with another program.
     fn scan(picture: &[u8]) -> Result<Vec<Vec<u8>>, TextError> {
         read(&see(picture))
     }
@@ -161,7 +161,7 @@ mod tests {
         out.stdout
     }
 
-    /// The modules that characters show.
+    /// Returns the modules that characters show.
     fn look_at(shown: &str) -> Vec<Vec<bool>> {
         let halves = |dark: [char; 2]| {
             move |row: &str| row.chars().map(|half| dark.contains(&half)).collect()

@@ -1,4 +1,4 @@
-//! Finds records in whatever a mail or a chat made of their texts.
+//! Finds records in texts that mail or chat programs have changed.
 
 use data_encoding::{BASE32_NOPAD, BASE64_NOPAD};
 use thiserror::Error;
@@ -10,15 +10,15 @@ pub const MAX_TEXT: usize = 1 << 20;
 /// Most records in one input.
 pub const MAX_RECORDS: usize = 16;
 
-/// Lines around a block.
+/// Lines around a block, without dashes and spaces.
 const BEGIN: &str = "BEGINLCROUTETEXT";
 const END: &str = "ENDLCROUTETEXT";
-/// How many [`LAYERS`] may lie over each other, as HTML in quoted-printable.
+/// Most [`LAYERS`] over each other, such as HTML in quoted-printable.
 const DEPTH: usize = 2;
-/// Longest entity of HTML, with what wrapping and quoting put into it.
+/// Longest entity of HTML, with characters of wrapping and quoting.
 const MAX_ENTITY: usize = 24;
 
-/// Why there is no record in an input.
+/// Why an input has no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TextError {
     /// The input is longer than [`MAX_TEXT`].
@@ -27,33 +27,33 @@ pub enum TextError {
     /// More than [`MAX_RECORDS`].
     #[error("more than {MAX_RECORDS} lcroute texts at once")]
     TooMany,
-    /// No text of ours.
+    /// No text of lcroute.
     #[error("there is no lcroute text in it")]
     Nothing,
-    /// A block begins and does not end.
+    /// A block without an end.
     #[error("the lcroute text is cut off: its end is missing")]
     CutOff,
-    /// The text is shorter than it says itself.
+    /// The text is shorter than its stated length.
     #[error("the lcroute text has {found} of {needed} characters: copy it again")]
     Missing {
-        /// Characters that are there.
+        /// Characters present.
         found: usize,
-        /// Characters that there should be.
+        /// Characters needed.
         needed: usize,
     },
     /// The checksum is wrong.
     #[error("a character of the lcroute text is missing or changed: copy it again")]
     Damaged,
-    /// A version that this program does not know.
+    /// A version newer than this program.
     #[error("the lcroute text is of a newer version: update lcroute")]
     Newer,
 }
 
-/// The records of all texts in `input`, each once; damaged texts beside whole ones are passed over.
+/// Returns the records of all texts in `input`, each once; ignores damaged texts beside whole ones.
 ///
 /// # Errors
 ///
-/// [`TextError`], if there is no whole text or too much of anything.
+/// [`TextError`], if there is no whole text, or a bound is exceeded.
 pub fn read(input: &[u8]) -> Result<Vec<Vec<u8>>, TextError> {
     if input.len() > MAX_TEXT {
         return Err(TextError::TooLong);
@@ -67,8 +67,8 @@ pub fn read(input: &[u8]) -> Result<Vec<Vec<u8>>, TextError> {
     }
 }
 
-/// What may lie over a text. Base64 is tried from each of its characters' four places: what stands before it may
-/// look like base64 as well.
+/// Encodings that may cover a text. Base64 is decoded from each of four offsets: the characters
+/// before it may look like base64 as well.
 const LAYERS: [Layer; 7] = [
     without_quote_marks,
     quoted_printable,
@@ -79,19 +79,19 @@ const LAYERS: [Layer; 7] = [
     |text| base64(text, 3),
 ];
 
-/// Makes of a text what lies below.
+/// Decodes one encoding.
 type Layer = fn(&[u8]) -> Vec<u8>;
 
-/// What was found so far.
+/// The results so far.
 #[derive(Default)]
 struct Found {
     records: Vec<Vec<u8>>,
-    /// The last one: of the deepest layer, which knows best.
+    /// The last error: of the innermost layer, which is the most precise.
     error: Option<TextError>,
 }
 
 impl Found {
-    /// Reads `text` as it is, and below its layers.
+    /// Reads `text` as it is, and after decoding its layers.
     fn look_into(&mut self, text: &[u8], depth: usize) {
         // UTF-16 is ASCII with zeros between
         let text: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
@@ -104,8 +104,8 @@ impl Found {
         }
     }
 
-    /// Reads what stands behind each marker. Only letters, digits and colons mean anything: quote marks, dashes of
-    /// any kind, spaces of any width, soft hyphens and line breaks do not.
+    /// Reads the text after each marker. Only letters, digits and colons count; quote marks,
+    /// dashes, spaces of any width, soft hyphens and line breaks do not.
     fn scan(&mut self, text: &[u8]) {
         let means = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b':';
         let text = text.iter().copied().filter(means);
@@ -136,7 +136,7 @@ impl Found {
     }
 }
 
-/// The record whose text `body` begins with.
+/// Decodes the record at the beginning of `body`.
 fn unpack(body: &str) -> Result<Vec<u8>, TextError> {
     let body = body.split(END).next().unwrap_or_default();
     let characters = |length: usize| (8 * (LENGTH + length + CHECKSUM)).div_ceil(5);
@@ -152,7 +152,7 @@ fn unpack(body: &str) -> Result<Vec<u8>, TextError> {
         })
     };
     part(characters(0))?;
-    // 8 characters are 5 whole bytes
+    // 8 characters are exactly 5 bytes
     let head = decode(part(8)?)?;
     let length = usize::from(u16::from_be_bytes([head[0], head[1]]));
     if length > MAX_RECORD {
@@ -166,7 +166,7 @@ fn unpack(body: &str) -> Result<Vec<u8>, TextError> {
     Ok(bytes[LENGTH..].to_vec())
 }
 
-/// Without what stands before each line of an answer: it may stand inside a tag.
+/// Removes the quote marks at the beginning of lines: they may be inside a tag.
 fn without_quote_marks(text: &[u8]) -> Vec<u8> {
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     let unquoted = |mut line: &'_ [u8]| {
@@ -178,7 +178,7 @@ fn without_quote_marks(text: &[u8]) -> Vec<u8> {
     lines.flat_map(unquoted).collect()
 }
 
-/// Without escapes and soft line breaks (RFC 2045, 6.7).
+/// Decodes escapes and soft line breaks (RFC 2045 §6.7).
 fn quoted_printable(mut text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     while let Some((first, rest)) = text.split_first() {
@@ -201,7 +201,7 @@ fn quoted_printable(mut text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Without tags, and without entities other than those of ASCII.
+/// Removes tags, and decodes ASCII entities.
 fn html(mut text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     while let Some((first, rest)) = text.split_first() {
@@ -219,7 +219,7 @@ fn html(mut text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The character of ASCII that an entity of HTML is.
+/// Returns the ASCII character of an HTML entity.
 fn entity(name: &[u8]) -> Option<u8> {
     let means = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'#';
     let name: String = name
@@ -242,11 +242,11 @@ fn entity(name: &[u8]) -> Option<u8> {
     }
 }
 
-/// What is left of base64 without its first characters, and without all that is none.
+/// Decodes base64 without its first `skipped` characters, and without all others that are none.
 fn base64(text: &[u8], skipped: usize) -> Vec<u8> {
     let means = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let mut characters: Vec<u8> = text.iter().copied().filter(means).skip(skipped).collect();
-    // the end without padding is one with zeros
+    // missing padding counts as zeros
     characters.resize(characters.len().next_multiple_of(4), b'A');
     BASE64_NOPAD.decode(&characters).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use super::*;
 type Mangling = (&'static str, fn(&str) -> String);
 type Encoding = (&'static str, fn(&str) -> Vec<u8>);
 
-/// What mails and chats do to a text.
+/// Changes that mails and chats make to a text.
 const MANGLINGS: &[Mangling] = &[
     ("quoted", |t| each_line(t, |l| format!("> {l}\n"))),
     ("bars", |t| each_line(t, |l| format!("  | {l}\n"))),
@@ -69,7 +69,7 @@ const MANGLINGS: &[Mangling] = &[
     }),
 ];
 
-/// How programs store a text.
+/// Encodings in which programs store a text.
 const ENCODINGS: &[Encoding] = &[
     ("UTF-8", |t| t.as_bytes().to_vec()),
     ("UTF-8 with BOM", |t| ["\u{feff}", t].concat().into_bytes()),
@@ -106,7 +106,7 @@ fn chunks(text: &str, width: usize) -> Vec<String> {
         .collect()
 }
 
-/// As RFC 2045 wants it: no line longer than 76, no escape apart.
+/// As in RFC 2045: no line longer than 76, no escape split.
 fn quoted_printable(text: &str) -> String {
     let (mut out, mut column) = (String::new(), 0);
     for byte in text.bytes() {
@@ -184,7 +184,7 @@ fn every_two_manglings_survive() {
     }
 }
 
-/// `text` with each of its characters missing, changed, or in the place of the next one.
+/// Returns `text` with each of its characters missing, changed, or swapped with the next.
 fn damages(text: &str) -> impl Iterator<Item = (String, String)> {
     let characters: Vec<char> = text.chars().collect();
     (0..characters.len()).flat_map(move |at| {
@@ -220,7 +220,7 @@ fn no_damage_goes_unnoticed() {
     for text in [text, line(&record)] {
         for (what, damaged) in damages(&text) {
             match read(damaged.as_bytes()) {
-                // around it, or a space: a text may have any of them
+                // around the text, or a space: both are ignored
                 Ok(records) => {
                     assert_eq!(records, std::slice::from_ref(&record), "{what}");
                     assert!(letters(&damaged).contains(body), "{what}:\n{damaged}");
@@ -269,7 +269,7 @@ fn several_texts_are_read_at_once() {
     let records = |n| (0..n).map(|n| record(150 + n)).collect::<Vec<_>>();
     assert_eq!(read(texts(16).as_bytes()), Ok(records(16)));
     assert_eq!(read(texts(17).as_bytes()), Err(TextError::TooMany));
-    // in both halves of a mail, above what it answers to
+    // in both halves of a mail, above the quoted text
     let twice = format!("{}{}", texts(2), html(&texts(2), "<br>", ""));
     assert_eq!(read(twice.as_bytes()), Ok(records(2)));
     let beside = format!("{}{}", &texts(1)[..200], texts(2));
@@ -297,7 +297,7 @@ fn hostile_input_is_read_in_linear_time() {
     let text = begins[..1_000].repeat(MAX_TEXT / 1_000);
     assert!(read(text.as_bytes()).is_err());
     assert_eq!(read(&vec![0; MAX_TEXT + 1]), Err(TextError::TooLong));
-    // quadratic time takes an hour
+    // quadratic time would take an hour
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }
 
