@@ -1,5 +1,5 @@
-//! The host's clock, as far as a membership depends on it: a host without a battery boots in 1970, and NTP sets its clock
-//! a minute later.
+//! The host's clock, on which a membership depends: a host without a battery boots in 1970, and NTP
+//! sets its clock a minute later.
 
 use std::io;
 use std::time::Duration;
@@ -12,22 +12,23 @@ use crate::inbox::End;
 use crate::state::{Identity, StateDir, unix_now};
 use crate::system::{SystemRequest, SystemSignals};
 
-/// How often the clock is looked at while a membership waits for it. Chosen: one look costs nothing, and nobody waits for
-/// a second more.
+/// Time between looks at the clock while a membership waits for it. Chosen: a look costs nothing,
+/// and one second is a short delay.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The manager is told with each look that the start takes longer. Chosen: more than a busy host needs for one.
+/// Extension of the start's timeout at the service manager with each look. Chosen: more than a busy
+/// host needs.
 const MORE_TIME: Duration = Duration::from_secs(20);
 
-/// How waiting for the clock ends.
+/// Result of waiting for the clock.
 #[derive(Debug)]
 pub enum Waited {
-    /// The membership is good now.
+    /// The membership is valid now.
     Good(Box<Identity>),
-    /// The process was told to end, or to begin anew.
+    /// A signal ends the process, or executes it anew.
     End(End),
 }
 
-/// Whether somebody keeps the kernel's clock in time (adjtimex).
+/// Whether a time service keeps the kernel's clock (adjtimex).
 pub fn is_synchronised() -> io::Result<bool> {
     // SAFETY: timex is plain integers, for which zero is valid; `modes` 0 only reads
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
@@ -39,21 +40,21 @@ pub fn is_synchronised() -> io::Result<bool> {
     Ok(state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0)
 }
 
-/// Whether it may pass by itself that a membership is not good now: it begins later, or it is over by a clock that nobody
-/// is known to keep in time.
+/// Whether a membership may become valid by itself: it begins later, or it has expired by an
+/// unsynchronised clock.
 pub fn may_pass(error: &CertError) -> bool {
     match error {
         CertError::NotYetValid(_) => true,
-        // who may not ask the kernel does not know
+        // without permission to ask the kernel: unsynchronised
         CertError::Expired(_) => !is_synchronised().unwrap_or(false),
         _ => false,
     }
 }
 
-/// Waits until the membership is good: the clock is set, or there is another membership.
+/// Waits until the membership is valid: after a clock change, or with another membership.
 ///
 /// # Errors
-/// It will not be good by itself.
+/// The membership cannot become valid by itself.
 pub async fn wait(state: &StateDir, signals: &mut SystemSignals) -> anyhow::Result<Waited> {
     let mut told = None;
     loop {
@@ -83,7 +84,7 @@ pub async fn wait(state: &StateDir, signals: &mut SystemSignals) -> anyhow::Resu
             () = tokio::time::sleep(LOOK_EVERY) => {}
             request = signals.next() => match request {
                 SystemRequest::End(end) => return Ok(Waited::End(end)),
-                // all is read when it starts
+                // the start reads everything anyway
                 SystemRequest::Reload => {}
             },
         }

@@ -1,4 +1,5 @@
-//! Every reason for which the daemon drops a packet or a message: those of the layers below, and these.
+//! Reasons for which the daemon drops a packet or a message: those of the layers below, and its
+//! own.
 
 use librecast::drop_reasons;
 use librecast::drops::list;
@@ -45,10 +46,10 @@ drop_reasons! {
     }
 }
 
-/// How often each of them occurred.
+/// Counters by reason.
 pub type Drops = librecast::drops::Drops<DropReason>;
 
-/// All names that can stand in `drops`, in order, with what they mean.
+/// Returns all names in `drops`, in order, with their meaning.
 #[must_use]
 pub fn reasons() -> Vec<(&'static str, &'static str)> {
     let mut all = list::<lcroute_engine::DropReason>();
@@ -56,14 +57,14 @@ pub fn reasons() -> Vec<(&'static str, &'static str)> {
     all.extend(list::<lcroute_webrtc::DropReason>());
     all.extend(list::<lcroute_node::DropReason>());
     all.extend(list::<DropReason>());
-    // what two layers call the same is counted together: the first one explains it
+    // reasons of two layers with one name are counted together; the first meaning is shown
     all.sort_by_key(|(name, _)| *name);
     all.dedup_by_key(|(name, _)| *name);
     all
 }
 
-/// Reasons that a network in good health counts as well: traffic that stays on its link or has no listener, copies by a second
-/// path, and remains of links that have ended.
+/// Reasons that a healthy network counts as well: traffic that stays on its link or has no
+/// listener, copies over a second path, and remains of ended links.
 const USUAL: [&str; 40] = [
     "audit_differs",
     "broadcast",
@@ -107,7 +108,7 @@ const USUAL: [&str; 40] = [
     "unknown_router",
 ];
 
-/// Whether a drop of this name calls for somebody to look.
+/// Whether a drop of this name indicates a fault.
 #[must_use]
 pub fn is_notable(reason: &str) -> bool {
     !USUAL.contains(&reason)

@@ -1,5 +1,6 @@
-//! Invitations that pages ask for, where `[web] invite = true`. The process that serves pages may only look, so the daemon
-//! signs them, for a page that has the [`Code`]. The code changes with each start.
+//! Invitations for pages, if `[web] invite = true`. The process that serves pages has only read
+//! access, so the daemon signs them, for a page with the [`Code`]. The code changes with each
+//! start.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use crate::config::Config;
 use crate::control::Code;
 use crate::state::{StateDir, unix_now};
 
-/// Longest time that a token of a page can be used, in seconds. Chosen: a month; `invite` on a host gives longer ones.
+/// Longest validity of a page's token, in seconds. Chosen: a month; `invite` on a host permits
+/// more.
 const MAX_TTL: u64 = 31 * 86_400;
 
 /// Signs tokens for pages.
@@ -24,7 +26,7 @@ pub struct Inviter {
 }
 
 impl Inviter {
-    /// With a new code.
+    /// Creates an inviter with a new code.
     ///
     /// # Errors
     /// The system gives no random bytes.
@@ -42,10 +44,10 @@ impl Inviter {
         self.code.text()
     }
 
-    /// A token, and until when hosts can join by it.
+    /// Returns a token, and the end of its validity.
     ///
     /// # Errors
-    /// The code is another, or this node may not invite.
+    /// The code is wrong, or this node may not invite.
     pub fn invite(&self, code: &Code, ttl_s: u64, uses: Option<u32>) -> anyhow::Result<Value> {
         ensure!(
             self.code.matches(code),

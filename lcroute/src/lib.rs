@@ -1,8 +1,8 @@
 //! The multicast router daemon and its command line.
 //!
-//! A packet's way: `tun` -> the node (`lcroute-node`) -> `udp`, and back. The loop
-//! that carries it is `packet_loop`; everything that may be slow (names, WebSockets, the control
-//! socket) lives in `control_thread`, on another thread.
+//! Path of a packet: `tun` -> the node (`lcroute-node`) -> `udp`, and back, in the loop
+//! `packet_loop`. Everything that may be slow (names, WebSockets, the control socket) runs in
+//! `control_thread`, on another thread.
 //!
 //! | module | content |
 //! |---|---|

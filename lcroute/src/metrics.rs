@@ -1,4 +1,5 @@
-//! What `[metrics] listen` shows: read from the packet loop when somebody asks, nothing is counted for it.
+//! Metrics of `[metrics] listen`: read from the packet loop at each request, without counters of
+//! their own.
 
 use lcroute_node::LanRole;
 use lcroute_overlay::Lane;
@@ -8,20 +9,20 @@ use librecast_program::metrics_table;
 use crate::drops;
 use crate::status::{Inbound, Lan, Peer, State, Status};
 
-/// What the packet loop says of itself at one moment.
+/// A snapshot of the packet loop.
 #[derive(Debug)]
 pub struct Observation {
     /// As `status` shows it.
     pub status: Status,
     /// As `peers` shows them.
     pub peers: Vec<Peer>,
-    /// Groups that programs here have joined.
+    /// Groups that local programs have joined.
     pub groups_local: usize,
-    /// Groups that are wanted over links.
+    /// Groups that are joined over links.
     pub groups_remote: usize,
-    /// Nodes that can be reached, over however many links.
+    /// Reachable nodes, at any distance.
     pub nodes: usize,
-    /// Unix seconds: when the membership ends.
+    /// End of the membership, in Unix seconds.
     pub not_after: u64,
     /// As `lan` shows them.
     pub lans: Vec<Lan>,
@@ -78,7 +79,7 @@ metrics_table! {
     PEER_REPAIRED = counter("lcroute_peer_repaired_packets_total", PEER, "Lost packets of the peer that repair brought back on the present link");
 }
 
-/// The figures of `seen`.
+/// Returns the metrics of `seen`.
 #[must_use]
 pub fn page(seen: &Observation) -> Page {
     let mut page = Page::of_this_process();
@@ -126,7 +127,7 @@ pub fn page(seen: &Observation) -> Page {
     ] {
         page.put(description, value);
     }
-    // those that have not happened too: a rate begins at 0
+    // absent reasons as well: a rate begins at 0
     for (reason, _) in drops::reasons() {
         let n = c.drops.get(reason).copied().unwrap_or(0);
         page.put_with(&DROPS, &[reason], n);
@@ -135,7 +136,7 @@ pub fn page(seen: &Observation) -> Page {
         let n = seen.peers.iter().filter(|p| p.state == state).count();
         page.put_with(&PEERS, &[state], n as u64);
     }
-    // an audience is a number, not a thousand series
+    // leaves are counted, without a series for each
     for peer in seen.peers.iter().filter(|peer| !peer.leaf) {
         put_peer(&mut page, peer);
     }
@@ -162,7 +163,7 @@ fn put_lan(page: &mut Page, lan: &Lan) {
         let n = lan.counters.get(name).copied().unwrap_or(0);
         page.put_with(description, &[interface], n);
     }
-    // beside packets and MLD messages that went on
+    // all but packets and MLD messages
     let is_drop = |name: &str| !["rx", "tx", "mld"].contains(&name);
     for (reason, n) in lan.counters.iter().filter(|(name, _)| is_drop(name)) {
         page.put_with(&LAN_DROPS, &[interface, reason], *n);

@@ -1,4 +1,4 @@
-//! Where the pages of `lcroute web` are: it leaves their address, with the key, in a file.
+//! The address of `lcroute web`'s pages, which it stores with the key in a file.
 
 use std::io;
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
@@ -9,15 +9,15 @@ use librecast::plain::is_name;
 
 /// The name of the file.
 pub const ADDRESS_FILE: &str = "web.url";
-/// Where the host's daemon answers.
+/// Folder of the host's daemon.
 const SYSTEM: &str = "/run/lcroute";
-/// The folder of lcroute-web.service, which may not write into the daemon's.
+/// Folder of lcroute-web.service, which may not write into the daemon's.
 const SERVICE: &str = "/run/lcroute-web";
 
-/// The address of the pages of the daemon with this control socket, if somebody answers there.
+/// Returns the address of the pages of the daemon with this control socket, if a server answers.
 ///
 /// # Errors
-/// The pages are not for this user; with the name of the file.
+/// This user has no permission; names the file.
 pub fn served(control: &Path) -> io::Result<Option<String>> {
     let of_service = (control.parent() == Some(Path::new(SYSTEM)))
         .then(|| Path::new(SERVICE).join(ADDRESS_FILE));
@@ -33,7 +33,7 @@ pub fn served(control: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// The file of pages that no service serves.
+/// Returns the address file of pages without a service.
 #[must_use]
 pub fn beside(control: &Path) -> PathBuf {
     control.with_file_name(ADDRESS_FILE)
@@ -49,11 +49,11 @@ fn answers(address: &str) -> bool {
         .any(connects)
 }
 
-/// The link of a page that takes a token, and a session of Studio where one is given: behind the `#`, from where browsers send
-/// it to nobody. A page without a path is one of `lcroute web`.
+/// Returns the link of a page with a token, and a session of Studio if given: after the `#`, which
+/// browsers do not send. A page without a path is one of `lcroute web`.
 ///
 /// # Errors
-/// It is no address of a page.
+/// It is no URL of a page.
 pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, String> {
     let schemes = ["https://", "http://"];
     let rest = schemes.iter().find_map(|scheme| page.strip_prefix(scheme));
@@ -65,7 +65,7 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
             "{page:?} is no address of a page, such as https://alpha.example:7180"
         ));
     }
-    // a browser keeps the page of lectures, which then opens without a network
+    // browsers keep the page of lectures, which opens without a network
     let folder = match (path.is_empty(), session) {
         (false, _) => "",
         (true, Some(_)) => "/studio/",
@@ -83,7 +83,8 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
     ))
 }
 
-/// Whether a page's address leads back to the host that opens it: another host finds nothing there.
+/// Whether the page's address is the loopback of the host that opens it, and so useless to another
+/// host.
 #[must_use]
 pub fn is_own_host(page: &str) -> bool {
     let authority = page.split('/').nth(2).unwrap_or_default();

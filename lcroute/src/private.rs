@@ -1,4 +1,4 @@
-//! Private prefixes on a host: their key files, the cipher that seals and opens, and when programs can reach them.
+//! Private prefixes on a host: their key files, the AEAD cipher, and routes that close them.
 
 use std::path::Path;
 
@@ -11,16 +11,17 @@ use librecast_program::keyfile::{self, SharedKey};
 use crate::config::{Config, Private};
 use crate::tun;
 
-/// What a prefix is to this node.
+/// A prefix and the state of its keys.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Its secrets; none where the key file cannot be read, or none is named.
+    /// The prefix with its secrets; none if the key file is unreadable or not configured.
     pub prefix: PrivatePrefix,
-    /// Why what is named cannot be read.
+    /// Reason for an unreadable file.
     pub problem: Option<String>,
 }
 
-/// Reads the key files. A prefix whose key cannot be read stays private: nothing of it leaves or enters.
+/// Reads the key files. A prefix with an unreadable key stays private: nothing of it leaves or
+/// enters.
 ///
 /// # Errors
 ///
@@ -44,7 +45,7 @@ fn load_one(private: &Private) -> Result<Loaded, ExitError> {
     if private.keyfile.is_none() && private.next.is_some() {
         problem.get_or_insert_with(|| "`next` without a keyfile".to_owned());
     }
-    // the next key must not seal before its time because the current one is missing
+    // without the current key the next one must not seal yet
     if problem.is_some() {
         secrets.clear();
     }
@@ -63,7 +64,7 @@ fn read(file: &Path) -> Result<Secret, ExitError> {
     Ok(Secret::new(*key.bytes()))
 }
 
-/// The same, and what is missing goes to the log.
+/// Reads the key files, and logs missing keys.
 ///
 /// # Errors
 ///
@@ -86,8 +87,8 @@ pub fn load_and_tell(private: &[Private]) -> Result<Vec<PrivatePrefix>, ExitErro
     Ok(loaded.into_iter().map(|l| l.prefix).collect())
 }
 
-/// Closes the private prefixes of the configuration, and opens those that it names no more. While lc0 is not there, programs
-/// would else send to them by other interfaces, in clear.
+/// Closes the configured private prefixes, and opens former ones. Otherwise programs would send to
+/// them by other interfaces in clear while lc0 is missing.
 ///
 /// # Errors
 ///
@@ -97,7 +98,7 @@ pub fn close(config: &Config) -> Result<(), ExitError> {
     Ok(tun::close(&config.tun.name, &closed)?)
 }
 
-/// Opens them all: this host is no member any more, or lcroute goes from it.
+/// Opens all private prefixes: this host is no longer a member, or lcroute is removed.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! How many packets one turn reads from lc0. Packets that come one by one go on at once, without a second read
-//! that would find nothing. Bursts are read to their end first, and leave together.
+//! Decides how many packets one turn reads from lc0. Single packets go on at once, without a
+//! second, empty read. Bursts are read to their end first, and leave together.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const SINGLES: u32 = 16;
 /// Least gap between single packets (chosen: longer than any gap within a burst).
 const SINGLE_GAP: Duration = Duration::from_micros(250);
 
-/// How packets have come from lc0 so far.
+/// Recent arrivals at lc0.
 #[derive(Debug, Default)]
 pub struct ReadBatching {
     /// Turns in a row that found one packet.
@@ -18,7 +18,7 @@ pub struct ReadBatching {
 }
 
 impl ReadBatching {
-    /// A turn that reads begins: whether it will most likely find one packet.
+    /// Begins a turn; returns whether one packet is most likely.
     pub fn is_single(&mut self, now: Instant) -> bool {
         let far = |last| now.saturating_duration_since(last) >= SINGLE_GAP;
         if !self.last.is_none_or(far) {
@@ -28,7 +28,7 @@ impl ReadBatching {
         self.turns >= SINGLES
     }
 
-    /// A turn has found so many, and then nothing.
+    /// Ends a turn that read this number of packets, and then found none.
     pub fn drained(&mut self, packets: usize) {
         self.turns = if packets == 1 { self.turns + 1 } else { 0 };
     }
@@ -38,7 +38,7 @@ impl ReadBatching {
 mod tests {
     use super::*;
 
-    /// Whether one packet is expected after turns as described: gap before it, packets in it.
+    /// Returns the prediction after turns, each with the gap before it and its packets.
     fn after(turns: &[(Duration, usize)]) -> bool {
         let (mut batching, mut now) = (ReadBatching::default(), Instant::now());
         for (gap, packets) in turns {

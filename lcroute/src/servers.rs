@@ -1,4 +1,4 @@
-//! Signalling servers that a node uses, and where they answer STUN.
+//! Signalling servers of a node, and their STUN addresses.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use crate::config::{Config, Silent};
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
 
-/// Servers of file or flags, and of the token, each once; a room that the token names is none.
+/// Returns the servers of file or flags, and of the token, each once; excludes a room of the token.
 pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let own = config.signal.listen.map(|listen| {
-        // ourselves, by loopback where we listen everywhere
+        // this daemon's own server, by loopback if it listens on all addresses
         let ip = match listen.ip() {
             ip if !ip.is_unspecified() => ip,
             std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -38,16 +38,16 @@ pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
     all.filter(|url| seen.insert(url.clone())).collect()
 }
 
-/// The Matrix room of the file, else of the token.
+/// Returns the Matrix room of the file, else of the token.
 pub fn room(config: &Config, token: &[String]) -> Option<Room> {
     let of_token = || token.iter().find_map(|url| Room::of_uri(url));
     config.matrix.room.clone().or_else(of_token)
 }
 
-/// The account and the room where this node meets others; none where the file names no account, or the host hides.
+/// Returns the account and the room; `None` if the file has no account, or the host hides.
 ///
 /// # Errors
-/// What is missing, or cannot be read.
+/// The account is incomplete or unreadable.
 pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Account>> {
     let Ok(matrix) = config.exposure().matrix() else {
         return Ok(None);
@@ -69,7 +69,7 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
     let room = room.context("[matrix] room is not set, and this node's token names none")?;
     let path = keyfile::named(file)?;
     let shown = || format!("[matrix] token-file: {}", path.display());
-    // two bytes for what may end the line
+    // two bytes for a line break
     let bytes = private_file::read(&path, MAX_ACCESS_TOKEN as u64 + 2).with_context(shown)?;
     let text = std::str::from_utf8(&bytes).with_context(shown)?;
     let token = text
@@ -84,13 +84,13 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
     }))
 }
 
-/// Servers that are asked by STUN for this host's address; `servers` are those of signalling.
+/// Returns STUN servers for this host's address; `servers` are those of signalling.
 ///
 /// # Errors
-/// The policy lets none be asked.
+/// The policy permits none.
 pub fn stun_names(config: &Config, servers: &[String]) -> Result<Vec<String>, Silent> {
     let mut names = config.exposure().stun()?.to_vec();
-    // a proxy hides this host from signalling servers: datagrams to them would show it
+    // a proxy hides this host from signalling servers: datagrams to them would reveal it
     if config.signal.socks.is_none() {
         names.extend(servers.iter().filter_map(|url| stun_name(url)));
     }

@@ -1,4 +1,4 @@
-//! Where the settings of all verbs come from: flags, environment, file, defaults.
+//! Sources of all verbs' settings: flags, environment, file, defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use clap::Args;
 use crate::config::Config;
 use crate::state::StateDir;
 
-/// Where the daemon of the host answers.
+/// Control socket of the host's daemon.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 
 /// Settings of every verb; flags win over environment, environment over file.
@@ -31,27 +31,27 @@ pub struct Common {
 }
 
 impl Common {
-    /// The configuration file.
+    /// Reads the configuration file.
     pub fn load_config(&self) -> anyhow::Result<Config> {
         Ok(Config::load(self.config.as_deref())?)
     }
 
-    /// Whether the state directory is a user's own because nobody named another, while services use the system's.
+    /// Whether the state directory is a user's own by default, while services use the system's.
     pub fn is_users_own_state(&self, config: &Config) -> bool {
         !is_root() && self.state_dir.is_none() && config.state_dir.is_none()
     }
 
-    /// Whether this is about the node of the host, which is a service, and not about another one.
+    /// Whether the command concerns the host's node, which is a service.
     pub fn is_hosts_state(&self, config: &Config) -> bool {
         self.state_dir.is_none() && config.state_dir.is_none()
     }
 
-    /// The configuration file that was named, if one was.
+    /// Returns the path of the configuration file, if the user names one.
     pub fn config_path(&self) -> Option<&Path> {
         self.config.as_deref()
     }
 
-    /// Where keys and membership are.
+    /// Returns the directory of keys and membership.
     pub fn state_dir(&self, config: &Config) -> StateDir {
         let default = || match (
             is_root(),
@@ -70,7 +70,7 @@ impl Common {
         )
     }
 
-    /// Where the daemon is asked: that of the host where this user runs none.
+    /// Returns the control socket to ask: the host's, if this user runs no daemon.
     pub fn control_to_ask(&self, config: &Config) -> PathBuf {
         let (own, system) = (self.control(config), PathBuf::from(SYSTEM_CONTROL));
         let is_default = self.control.is_none() && config.control.is_none();
@@ -80,7 +80,7 @@ impl Common {
         }
     }
 
-    /// Where the daemon answers.
+    /// Returns the control socket.
     pub fn control(&self, config: &Config) -> PathBuf {
         let default = || match (is_root(), folder("XDG_RUNTIME_DIR")) {
             (false, Some(dir)) => PathBuf::from(dir).join("lcroute/control.sock"),
@@ -93,7 +93,7 @@ impl Common {
     }
 }
 
-/// A folder that the environment names; an empty variable is none (XDG base directories).
+/// Returns a folder of the environment; an empty variable counts as unset (XDG base directories).
 fn folder(variable: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(variable).filter(|folder| !folder.is_empty())
 }
@@ -102,7 +102,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Flags of `run` that win over the file.
+/// Flags of `run` that override the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Interface name.
@@ -112,7 +112,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// The configuration with the flags applied.
+    /// Returns the configuration with the flags applied.
     #[must_use]
     pub fn apply(&self, mut config: Config) -> Config {
         if let Some(name) = &self.tun {

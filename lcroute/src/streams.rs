@@ -1,4 +1,4 @@
-//! Whom streams are for, as the command line and the configuration say it, and where they go.
+//! Permissions and targets of streams, in the command line and the configuration.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,26 +13,26 @@ use serde::{Deserialize, Deserializer};
 
 use crate::status::Contact;
 
-/// Most protocols that one program serves, or speaks to another: their names travel in one message.
+/// Most protocols that one program serves, or requests: their names share one message.
 pub const MAX_PROTOCOLS: usize = 16;
-/// Most entries of one list of nodes that may. Chosen: more are a label.
+/// Most entries of a list of permitted nodes. Chosen: a label suits more.
 pub const MAX_ALLOWED: usize = 1_024;
 
-/// Nodes that may.
+/// A node or several nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
     /// The node of this key.
     Peer(PeerId),
-    /// The node of this name: of several that were called so the first that was seen.
+    /// The node of this name; of several, the first one seen.
     Name(String),
-    /// Nodes whose certificate has this label: who invited them gave it.
+    /// Nodes whose certificate has this label, which their inviter gave.
     Label(String, String),
-    /// A name of the host's address book, or all that are for this there.
+    /// A name in the host's address book, or all keys with this purpose.
     Book(String),
 }
 
 impl Who {
-    /// Whether this node is meant.
+    /// Whether it includes this node.
     #[must_use]
     pub fn is(&self, node: &Contact) -> bool {
         match self {
@@ -70,7 +70,7 @@ impl FromStr for Who {
     }
 }
 
-/// The keys that a book has for its names, and all else as it is; and names that it does not have.
+/// Replaces names by their keys in a book; returns the result, and unknown names.
 #[must_use]
 pub fn resolved(nodes: Vec<Who>, book: &Book) -> (Vec<Who>, Vec<String>) {
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
@@ -88,17 +88,17 @@ pub fn resolved(nodes: Vec<Who>, book: &Book) -> (Vec<Who>, Vec<String>) {
     (known, unknown)
 }
 
-/// A list of nodes that may; nobody by default.
+/// Permitted nodes; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     /// All members.
     pub all: bool,
-    /// These.
+    /// These nodes.
     pub nodes: Vec<Who>,
 }
 
 impl Access {
-    /// With the keys that a book has for its names; and those that it does not have.
+    /// Replaces names by their keys in a book; also returns unknown names.
     #[must_use]
     pub fn resolved(self, book: &Book) -> (Self, Vec<String>) {
         let (nodes, unknown) = resolved(self.nodes, book);
@@ -106,14 +106,14 @@ impl Access {
         (Self { all, nodes }, unknown)
     }
 
-    /// Whether this node may.
+    /// Whether it permits this node.
     #[must_use]
     pub fn permits(&self, node: &Contact) -> bool {
         self.all || self.nodes.iter().any(|who| who.is(node))
     }
 }
 
-/// Where streams of a protocol go.
+/// Target of streams of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A TCP server.
@@ -150,15 +150,15 @@ impl fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Serve {
-    /// What is spoken there.
+    /// The protocol.
     pub protocol: ProtocolName,
-    /// Where it is served.
+    /// Its target.
     #[serde(deserialize_with = "parsed")]
     pub to: Target,
-    /// Which nodes may.
+    /// Permitted nodes.
     #[serde(default, deserialize_with = "parsed_list")]
     pub allow: Vec<Who>,
-    /// All members may.
+    /// Whether all members are permitted.
     #[serde(default)]
     pub allow_all: bool,
 }
@@ -174,10 +174,10 @@ fn parsed_list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Who>, D::Error> {
     who(&texts).map_err(serde::de::Error::custom)
 }
 
-/// Reads a list of nodes.
+/// Parses a list of nodes.
 ///
 /// # Errors
-/// One cannot be read, or there are more than [`MAX_ALLOWED`].
+/// An entry is invalid, or there are more than [`MAX_ALLOWED`].
 pub fn who(texts: &[String]) -> Result<Vec<Who>, String> {
     if texts.len() > MAX_ALLOWED {
         return Err(format!("more than {MAX_ALLOWED} nodes: give them a label"));

@@ -1,4 +1,4 @@
-//! What the operating system tells a daemon and allows it: signals, open files.
+//! The operating system's interface to a daemon: signals, open files.
 
 use std::future::Future;
 
@@ -16,7 +16,7 @@ pub struct SystemSignals {
 }
 
 impl SystemSignals {
-    /// From now on they no longer end the process; called within a tokio runtime.
+    /// Catches the signals from now on; requires a tokio runtime.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -26,7 +26,7 @@ impl SystemSignals {
         })
     }
 
-    /// The next one that comes.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> SystemRequest {
         tokio::select! {
             _ = self.interrupt.recv() => SystemRequest::End(End::Stop),
@@ -37,10 +37,10 @@ impl SystemSignals {
     }
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemRequest {
-    /// Leave the network.
+    /// End the daemon, or execute it anew.
     End(End),
     /// Read the configuration again.
     Reload,
@@ -58,8 +58,8 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Raises the limit of open files, as a signalling server holds one for each client and many systems begin with
-/// 1,024; gives the number of clients that leave enough for everything else.
+/// Raises the limit of open files, as a signalling server has one for each client and many systems
+/// start with 1,024; returns a number of clients that leaves enough for everything else.
 pub fn room_for_clients() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limit = match getrlimit(Resource::RLIMIT_NOFILE) {

@@ -1,4 +1,4 @@
-//! Verbs of programs that are installed only where they are wanted: `lcroute-lab` has demo, bench and sim, `lcroute-web` has
+//! Verbs of programs in optional packages: `lcroute-lab` has demo, bench and sim, `lcroute-web` has
 //! web, `lcroute-streams` has serve, connect, forward and streams.
 
 use std::os::unix::process::CommandExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 
-/// Becomes `program` with all arguments of this process; returns only when it cannot be found or executed.
+/// Executes `program` with all arguments of this process; returns only on failure.
 pub fn execute(program: &str) -> anyhow::Result<Exit> {
     let places = places(&std::env::current_exe()?, program);
     let Some(found) = places.iter().find(|place| place.is_file()) else {
@@ -24,7 +24,7 @@ pub fn execute(program: &str) -> anyhow::Result<Exit> {
     Err(anyhow::Error::new(error).context(found.display().to_string()))
 }
 
-/// Beside this program in a checkout, and where packages install it.
+/// Returns its paths: beside this program in a checkout, and where packages install it.
 fn places(own: &Path, program: &str) -> Vec<PathBuf> {
     let folder = own.parent().into_iter();
     folder

@@ -117,7 +117,7 @@ pub fn run(verb: &BookVerb, of_host: bool, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The address book; empty, with a word about it, where it cannot be read.
+/// Returns the address book; an unreadable one is logged, and counts as empty.
 pub fn book_of_user() -> Book {
     Book::of_user().unwrap_or_else(|e| {
         tracing::warn!("without the address book: {e}");
@@ -125,7 +125,7 @@ pub fn book_of_user() -> Book {
     })
 }
 
-/// A node's name, behind that of the address book where it has one.
+/// Returns a node's name, after its name in the address book if there is one.
 pub fn book_name(book: &Book, peer: &PeerId, name: &str) -> String {
     match book.name_of(peer) {
         Some(own) => format!("{own} ({name})"),
@@ -133,7 +133,7 @@ pub fn book_name(book: &Book, peer: &PeerId, name: &str) -> String {
     }
 }
 
-/// Adds `book`, the name that the address book has, to each of a list.
+/// Adds `book`, the address book's name, to each row of a list.
 pub fn name_by_book(rows: &mut serde_json::Value, book: &Book) {
     for row in rows.as_array_mut().into_iter().flatten() {
         let peer = row["peer_id"].as_str().and_then(|id| id.parse().ok());
@@ -148,7 +148,7 @@ fn place(contacts: &ArrayOfTables, name: &str) -> Option<usize> {
     contacts.iter().position(is_it)
 }
 
-/// Changes the file, and leaves what people wrote into it. What is wrong afterwards is not written.
+/// Changes the file, and keeps the user's comments. Writes nothing if the result is invalid.
 fn change(
     path: &Path,
     change: impl FnOnce(&mut ArrayOfTables) -> anyhow::Result<()>,
@@ -166,7 +166,7 @@ fn change(
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder).map_err(permitted)?;
-    // one that others can write, or that is broken, is left as it is
+    // a file that other users can write, or an invalid one, stays as it is
     Book::load(path)?;
     let lock = std::fs::File::open(folder).map_err(permitted)?;
     lock.lock().map_err(permitted)?;

@@ -1,4 +1,5 @@
-//! `lcroute leaf`: listeners that are no routers, many in one process. They need neither lc0 nor the daemon.
+//! `lcroute leaf`: many listeners without routing in one process. They need neither lc0 nor the
+//! daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -33,48 +34,49 @@ use crate::system::{room_for_clients, stop_signal};
 
 /// Most listeners of one process: each has sockets for its addresses and one for a server.
 pub const MAX_LISTENERS: u32 = 4_096;
-/// Addresses of this host that a listener uses.
+/// Most addresses of this host that a listener uses.
 const MAX_ADDRESSES: usize = 3;
-/// Listeners that look for their links at a time: handshakes cost a processor milliseconds each.
+/// Listeners that make their first links at a time: each handshake takes milliseconds of a
+/// processor.
 const STARTING: usize = 16;
-/// One that takes longer holds up the others no more.
+/// Time after which a slow listener no longer delays the next.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
-/// After so long without a link, standard error names the reason of the wait.
+/// Time without a link after which standard error has the reason.
 const QUIET: Duration = Duration::from_secs(2);
-/// Lines that wait for the terminal, and datagrams for one listener.
+/// Capacity of the channel of output lines.
 const LINES: usize = 4_096;
-/// Datagrams that wait for one listener. Chosen.
+/// Datagrams queued for one listener. Chosen.
 const DATAGRAMS: usize = 256;
 /// Bytes of a UDP header (RFC 768).
 const UDP_HEADER: usize = 8;
 
-/// What is listened to.
+/// Options of the listeners.
 #[derive(Debug)]
 pub struct LeafOptions {
     /// The group.
     pub group: IpAddr,
-    /// How many listeners.
+    /// Number of listeners.
     pub count: u32,
-    /// The token, or `-`; none: that of the environment.
+    /// The token, or `-`; `None`: that of the environment.
     pub token: Option<String>,
-    /// Packets are not printed; at the end each listener says what it has heard.
+    /// Whether to print a summary of each listener at the end instead of packets.
     pub summary: bool,
 }
 
-/// What one listener has heard.
+/// Statistics of one listener.
 #[derive(Debug, Default)]
 struct Heard {
     packets: u64,
     last: Option<Duration>,
-    /// From one packet to the next.
+    /// Longest time between two packets.
     longest_gap: Duration,
-    /// With a summary: hashes of what came, to find what comes again; and of those before.
+    /// With a summary: hashes of recent packets, to find repetitions; and of earlier ones.
     seen: BTreeSet<u64>,
     seen_before: BTreeSet<u64>,
     repeated: u64,
 }
 
-/// Packets of which a listener knows at least that they came. Chosen: some minutes of 50/s.
+/// Hashes in each of both sets. Chosen: some minutes of 50/s.
 const SEEN: usize = 16_384;
 
 impl Heard {
@@ -96,15 +98,15 @@ impl Heard {
     }
 }
 
-/// What a listener has to say.
+/// An output of a listener.
 #[derive(Debug)]
 enum Line {
     Heard(u32, Packet),
     State(u32, LeafState, usize, Option<PeerId>),
     Refused(u32, Ipv6Addr, &'static str),
-    /// The network has revoked its token.
+    /// The network has revoked the token.
     Expelled,
-    /// Why it ended.
+    /// Reason for its end.
     Failed(u32, String),
 }
 
@@ -118,7 +120,7 @@ struct Packet {
     at: Duration,
 }
 
-/// What listeners have in common.
+/// State that listeners share.
 #[derive(Debug)]
 struct Common {
     token: Token,
@@ -183,7 +185,7 @@ pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result
     result
 }
 
-/// The token, which must be one for leaves.
+/// Returns the token, which must be for leaves.
 fn token(options: &LeafOptions) -> anyhow::Result<Token> {
     let text = match &options.token {
         Some(token) => membership::read_token(token)?,
@@ -204,7 +206,7 @@ fn token(options: &LeafOptions) -> anyhow::Result<Token> {
         let message = "the token names no signalling server, and a leaf finds routers by nothing else: `lcroute invite --signal URL`";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    // whether it is good is found out once, and not by each listener
+    // checks its validity once instead of in each listener
     let key = SecretKey::generate().peer_id();
     let chain = token.join(key, "leaf", unix_now());
     chain.map_err(|e| {
@@ -227,7 +229,7 @@ async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
     found
 }
 
-/// Prints what listeners say.
+/// Prints the outputs of listeners.
 async fn show(
     options: &LeafOptions,
     servers: &str,
@@ -352,12 +354,12 @@ fn print_packet(n: u32, packet: &Packet, (many, json): (bool, bool)) -> std::io:
     }
 }
 
-/// One listener, from its key to its end.
+/// Runs one listener until its end.
 async fn listen(n: u32, common: Arc<Common>, turn: OwnedSemaphorePermit) {
     let lines = common.lines.clone();
     match Listener::new(n, common, turn).await {
         Ok(mut listener) => while listener.step().await {},
-        // without a reader the program ends
+        // the program ends once the channel is closed
         Err(e) => drop(lines.send(Line::Failed(n, format!("{e:#}"))).await),
     }
 }
@@ -369,11 +371,11 @@ struct Listener {
     sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
     datagrams: mpsc::Receiver<(SocketAddr, SocketAddr, Vec<u8>)>,
     carriers: Carriers,
-    /// Servers that are, or were, connected.
+    /// Servers that are or were connected.
     connected: BTreeSet<CarrierId>,
     events: mpsc::Receiver<CarrierEvent>,
     shown: Option<(LeafState, usize, Option<PeerId>)>,
-    /// Others wait for it, until when at the latest.
+    /// Its place among starting listeners, with the latest time to release it.
     turn: Option<(OwnedSemaphorePermit, Instant)>,
 }
 
@@ -470,7 +472,7 @@ impl Listener {
         }
     }
 
-    /// All that is to be done now; false: nobody listens any more.
+    /// Processes all pending outputs; returns false once the channel is closed.
     async fn flush(&mut self) -> bool {
         loop {
             while let Some(transmit) = self.node.connections_mut().poll_transmit() {
@@ -541,7 +543,7 @@ impl Listener {
         if let Some((_, socket)) = socket
             && let Err(e) = socket.try_send_to(datagram, to)
         {
-            // the network may lose a datagram at any time
+            // networks lose datagrams at any time
             tracing::debug!("to {to}: {e}");
         }
     }
@@ -567,7 +569,7 @@ async fn receive(
     }
 }
 
-/// The datagram in a packet; none if it holds something else, or a part.
+/// Returns the datagram in a packet; `None` for another protocol, or a fragment.
 fn datagram_of(packet: &[u8], at: Duration) -> Option<Packet> {
     let (from, group, udp): (IpAddr, IpAddr, &[u8]) = match packet.first()? >> 4 {
         6 if packet.get(6) == Some(&17) => {

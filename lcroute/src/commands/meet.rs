@@ -1,4 +1,4 @@
-//! `meet`: two hosts link by texts that people carry.
+//! `meet`: links two hosts by texts that people exchange.
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,14 +19,14 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::text;
 
-/// A terminal that does not tell its size.
+/// Assumed size of a terminal that does not report it.
 const USUAL_SIZE: (usize, usize) = (80, 24);
-/// A network that is up has addresses within so long, and its STUN servers have answered.
+/// Timeout for addresses and answers of STUN servers.
 const ADDRESSES_WITHIN: Duration = Duration::from_secs(5);
-/// Between two looks at the addresses of a daemon that has just started. Chosen.
+/// Time between looks at the addresses of a daemon that has just started. Chosen.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What the daemon says of its own record.
+/// The daemon's answer about its own record.
 #[derive(Debug, Deserialize)]
 struct Own {
     record: Option<String>,
@@ -37,7 +37,7 @@ struct Own {
     hidden: bool,
 }
 
-/// Whose record the daemon has taken.
+/// Owner of the record that the daemon has accepted.
 #[derive(Debug, Deserialize)]
 struct Taken {
     peer_id: PeerId,
@@ -73,7 +73,7 @@ pub fn give(control: &Path, qr: Option<Option<PathBuf>>, json: bool) -> anyhow::
     Ok(Exit::Ok)
 }
 
-/// This node's record, and until when it is good. A daemon that has just started may not know all its addresses yet.
+/// Returns this node's record and its expiry. A daemon that has just started may lack addresses.
 fn own_record(control: &Path) -> anyhow::Result<(Vec<u8>, u64)> {
     let mut client = Client::connect(control)?;
     let begin = Instant::now();
@@ -100,7 +100,7 @@ fn own_record(control: &Path) -> anyhow::Result<(Vec<u8>, u64)> {
     }
 }
 
-/// Takes the texts of other nodes from a file, or from standard input (`-`).
+/// Reads texts of other nodes from a file, or from standard input (`-`).
 pub fn take(control: &Path, from: &str, json: bool) -> anyhow::Result<Exit> {
     let mut input = Vec::new();
     let most = text::MAX_TEXT as u64 + 1;
@@ -143,14 +143,14 @@ pub fn take(control: &Path, from: &str, json: bool) -> anyhow::Result<Exit> {
 pub(super) fn print_code(text: &str) -> anyhow::Result<()> {
     let (columns, rows) = terminal_size();
     let colours = std::io::stdout().is_terminal();
-    // colours are codes of the terminal
+    // colours need a terminal
     let code = text::qr(text, columns, rows, colours)?;
     let mut out = librecast_program::standard::output();
     writeln!(out, "{}", code.trim_end_matches('\n'))?;
     Ok(out.flush()?)
 }
 
-/// Writes a QR code to a file for its owner alone: an SVG by its name, else a PNG.
+/// Writes a QR code to a file that only its owner may read: an SVG by its name, else a PNG.
 pub(super) fn write_code(file: &Path, text: &str) -> anyhow::Result<()> {
     let is_svg = file
         .extension()
@@ -170,7 +170,7 @@ pub(super) fn write_code(file: &Path, text: &str) -> anyhow::Result<()> {
     written.with_context(|| file.display().to_string())
 }
 
-/// Columns and rows for a picture: the last row is the prompt's.
+/// Returns columns and rows for a code; the last row is the prompt's.
 fn terminal_size() -> (usize, usize) {
     match terminal_size::terminal_size() {
         Some((Width(columns), Height(rows))) => {

@@ -39,10 +39,10 @@ use crate::status::{Peer, Route};
 use crate::{netlink, pages, private};
 use lcroute_node::KnownMember;
 
-/// An issuer, and the founding node's own membership, last ten years.
+/// Validity of an issuer's and the founding node's certificate, in seconds: ten years.
 pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
 
-/// How long a daemon may take to end: it tells its peers, and takes lc0 away.
+/// Timeout for a daemon's end, in which it notifies peers and removes lc0.
 const STOPPING: Duration = Duration::from_secs(10);
 
 /// Bytes of a session of Studio: a public key and a read key (lcstudio-core).
@@ -51,7 +51,7 @@ const STUDIO_SESSION: usize = 32 + 32;
 /// Longest file with the text of a session, in bytes. Chosen: twice such a text.
 const MAX_SESSION_FILE: u64 = 256;
 
-/// Founds a network.
+/// Founds a network, and prints the identity.
 pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
     let state = common.state_dir(config);
     show_identity(&found(&state, config, name)?, common.json)?;
@@ -61,7 +61,7 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
     Ok(Exit::Ok)
 }
 
-/// Founds a network, and says where its key is.
+/// Founds a network, and prints the path of its key.
 pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow::Result<Identity> {
     if state.membership()?.is_some() {
         anyhow::bail!(
@@ -75,7 +75,7 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
         );
     }
     let node = state.node_key_or_new()?;
-    // an interrupted init left its network key behind: go on with it
+    // an interrupted init left its network key: reuse it
     let network = match state.network_key()? {
         Some(key) => key,
         None => state.new_network_key()?,
@@ -88,7 +88,7 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
     };
     let member = Grant {
         name: node_name(name, config)?,
-        // it could let itself
+        // it could grant that to itself
         gateway: vec![SourcePrefix::ANY],
         ..issuer.clone()
     };
@@ -101,44 +101,44 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
     state.identity(now)
 }
 
-/// What an invitation shall grant.
+/// Properties of an invitation.
 #[derive(Debug)]
 pub struct InviteOptions {
-    /// How long the token can be used.
+    /// Validity of the token.
     pub ttl: Duration,
-    /// How long a renewed certificate of its nodes lasts.
+    /// Validity of a renewed certificate of its nodes.
     pub member_ttl: Duration,
-    /// Whether its nodes are forgotten some minutes after they have gone.
+    /// Whether its nodes are forgotten five minutes after they disappear.
     pub ephemeral: bool,
     /// Labels of its nodes.
     pub labels: Vec<(String, String)>,
-    /// Where they meet.
+    /// Their signalling servers.
     pub signal: Vec<String>,
-    /// The Matrix room where they meet.
+    /// Their Matrix room.
     pub matrix: Option<Room>,
     /// Groups they may send to; empty for all.
     pub prefixes: Vec<GroupPrefix>,
-    /// Whether they may be roots.
+    /// Whether they may be roots of shared trees.
     pub core: bool,
-    /// LAN hosts for which they may speak, by their addresses.
+    /// Source prefixes of LAN hosts for which they may be gateways.
     pub gateway: Vec<SourcePrefix>,
-    /// How many nodes can join by it; none: any number.
+    /// Number of nodes that can join by it; `None`: any number.
     pub uses: Option<u32>,
-    /// Whether its nodes are leaves, which listen to `prefixes` and do no more.
+    /// Whether its nodes are leaves, which only listen to `prefixes`.
     pub leaf: bool,
 }
 
-/// How long a token of [`token_for_all`] can be used: as long as one of `invite` by default.
+/// Validity of the token of [`plain_token`], equal to the default of `invite`.
 pub const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
-/// How long its nodes stay members without hearing from an issuer, likewise.
+/// Validity of its nodes' certificates without contact to an issuer, equal to that default.
 pub const MEMBER_TTL: Duration = Duration::from_secs(365 * 86_400);
 
-/// The page that a link leads to.
+/// The page of an invitation link.
 #[derive(Debug, Clone, Copy)]
 pub struct InvitePage<'a> {
     /// Its address.
     pub page: &'a str,
-    /// A session of Studio which is attended there, or a file with it.
+    /// A session of Studio to attend there, or a file with it.
     pub session: Option<&'a str>,
 }
 
@@ -151,7 +151,7 @@ impl InvitePage<'_> {
     }
 }
 
-/// Prints a token, or the link of a page that takes it; as text or as a QR code.
+/// Prints a token, or the link of a page that accepts it; as text or as a QR code.
 pub fn invite(
     common: &Common,
     config: &Config,
@@ -201,7 +201,7 @@ pub fn invite(
     Ok(Exit::Ok)
 }
 
-/// A token that a page asked for, and until when hosts can join by it.
+/// Returns a token for a page, and the end of its validity.
 pub fn token_for_page(
     config: &Config,
     identity: &Identity,
@@ -217,7 +217,7 @@ pub fn token_for_page(
     Ok((token.encode(), not_after))
 }
 
-/// A token as `invite` prints it without any options; none where this node may not invite.
+/// Returns a token as of `invite` without options; `None` if this node may not invite.
 pub fn plain_token(
     config: &Config,
     identity: &Identity,
@@ -229,7 +229,7 @@ pub fn plain_token(
     Ok(Some(token.encode()))
 }
 
-/// What `invite` does without any options.
+/// Returns the options of `invite` without arguments.
 fn plain(config: &Config, identity: &Identity) -> InviteOptions {
     InviteOptions {
         ttl: TOKEN_TTL,
@@ -246,7 +246,7 @@ fn plain(config: &Config, identity: &Identity) -> InviteOptions {
     }
 }
 
-/// A token, and until when hosts can join by it.
+/// Returns a token, and the end of its validity.
 fn sign_token(
     config: &Config,
     identity: &Identity,
@@ -273,7 +273,7 @@ fn sign_token(
     let room = options
         .matrix
         .or_else(|| room(config, &identity.membership.signal));
-    // leaves find routers by servers alone
+    // leaves find routers only by servers
     if let Some(room) = room.filter(|_| !options.leaf) {
         if signal.len() >= MAX_URLS.into() {
             let message = format!("a token has room for {MAX_URLS} URLs, and a Matrix room is one");
@@ -309,7 +309,7 @@ fn sign_token(
             return Err(usage(message).into());
         }
     }
-    // it lies inside of the issuer's certificate in any case
+    // it must be within the issuer's validity
     let not_before = now.max(issuer.grant().not_before);
     let not_after = now
         .saturating_add(options.ttl.as_secs())
@@ -334,12 +334,13 @@ fn sign_token(
         CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
         e => ExitError::new(Exit::Usage, e.to_string()),
     })?;
-    // leaves find routers by servers alone
+    // leaves find routers only by servers
     token.epoch = identity.epoch.clone().filter(|_| !options.leaf);
     Ok((token, not_after))
 }
 
-/// Signalling servers of file and membership, and this daemon itself if it serves; a room where they have one goes beside them.
+/// Returns signalling servers of file and membership, and this daemon's own server. A room is
+/// separate.
 fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     let mut urls = config.signal.servers.clone();
     if let Some(listen) = config.signal.listen {
@@ -365,7 +366,7 @@ fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     urls
 }
 
-/// Becomes a member.
+/// Joins a network by a token, and prints the identity.
 pub fn join(
     common: &Common,
     config: &Config,
@@ -380,7 +381,7 @@ pub fn join(
     Ok(Exit::Ok)
 }
 
-/// Becomes a member by a token.
+/// Joins a network by a token.
 pub fn accept(
     state: &StateDir,
     config: &Config,
@@ -454,7 +455,7 @@ pub fn accept(
     state.identity(now)
 }
 
-/// Whether a revocation that this node knows is about its key, or about the token.
+/// Whether a known revocation concerns this node's key or the token.
 fn is_expelled(state: &StateDir, token: &Token, node: &PeerId, now: u64) -> anyhow::Result<bool> {
     let revocations = state.revocations(&token.network(), now)?;
     let invitation = token.invitation().subject();
@@ -463,7 +464,8 @@ fn is_expelled(state: &StateDir, token: &Token, node: &PeerId, now: u64) -> anyh
         .any(|r| r.key() == *node || r.key() == invitation))
 }
 
-/// Where it was written, and what comes next: a forgotten sudo must not found a network that no service finds.
+/// Prints path and next step: a forgotten sudo must not found a network that the service does not
+/// find.
 fn tell_next_step(common: &Common, config: &Config, state: &StateDir, verb: &str) {
     let path = state.path().display();
     if common.is_users_own_state(config) {
@@ -477,7 +479,7 @@ fn tell_next_step(common: &Common, config: &Config, state: &StateDir, verb: &str
     }
 }
 
-/// Leaves the network: the daemon stops, key and membership are forgotten.
+/// Leaves the network: stops the daemon, deletes membership and key.
 pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Exit> {
     let state = common.state_dir(config);
     let Some(membership) = state.membership()? else {
@@ -494,7 +496,7 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
     let control = common.control_to_ask(config);
-    // first: a service manager starts no daemon without a membership
+    // first, so that a service manager does not start the daemon again
     state.forget_membership()?;
     match Client::connect_if_running(&control)? {
         Some(client) => stop(&client, &control)?,
@@ -510,7 +512,7 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
             }
         }
     }
-    // a running daemon did this when it stopped; this is for the host's node without one
+    // a running daemon did this at its end; this is for a host without one
     if common.is_hosts_state(config)
         && let Err(e) = private::open(config)
     {
@@ -530,7 +532,7 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
     Ok(Exit::Ok)
 }
 
-/// Ends the daemon and waits until it has gone.
+/// Ends the daemon and waits for its end.
 pub fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
     let pid = client
         .pid()
@@ -556,7 +558,7 @@ pub fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All members that are known, absent ones too.
+/// Prints all known members, absent ones too.
 pub fn members(common: &Common, config: &Config, verbose: bool) -> anyhow::Result<Exit> {
     let near = distances(common, config)?;
     let row = |member: KnownMember| {
@@ -586,23 +588,23 @@ pub fn members(common: &Common, config: &Config, verbose: bool) -> anyhow::Resul
     Ok(Exit::Ok)
 }
 
-/// A member, and how near it is.
+/// A member, and its distance.
 #[derive(Debug, Serialize)]
 struct MemberRow {
     #[serde(flatten)]
     member: KnownMember,
-    /// Links on the way.
+    /// Number of links on the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     hops: Option<u16>,
-    /// Round trip of the link, for nodes that there is one with: what is further away, `lcroute ping` measures.
+    /// Round trip of the link, for linked nodes; `lcroute ping` measures others.
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_ms: Option<f64>,
 }
 
-/// Links on the way to a node, and the round trip in milliseconds where it is one link.
+/// Number of links on the path to a node, and the round trip in milliseconds if it is one link.
 type Distance = (Option<u16>, Option<f64>);
 
-/// How near each node is that is reached.
+/// Returns the distance of each reachable node.
 fn distances(common: &Common, config: &Config) -> anyhow::Result<BTreeMap<PeerId, Distance>> {
     let Some(mut client) = Client::connect_if_running(&common.control_to_ask(config))? else {
         return Ok(BTreeMap::new());
@@ -618,7 +620,7 @@ fn distances(common: &Common, config: &Config) -> anyhow::Result<BTreeMap<PeerId
     Ok(routes.into_iter().map(distance).collect())
 }
 
-/// From the daemon, or, without one, what it has left on disk.
+/// Returns the members that the daemon knows, or without a daemon those on disk.
 pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<KnownMember>> {
     match Client::connect_if_running(&common.control_to_ask(config))? {
         Some(mut client) => client.ask(&Request::Members),
@@ -678,7 +680,7 @@ fn members_text(rows: &[MemberRow], verbose: bool, now: u64) -> String {
     text
 }
 
-/// A node that joins again keeps its name.
+/// Returns the name that a rejoining node keeps.
 fn known_name(state: &StateDir, old: &Membership, config: &Config) -> anyhow::Result<String> {
     let known = old
         .chain()
@@ -691,12 +693,12 @@ fn known_name(state: &StateDir, old: &Membership, config: &Config) -> anyhow::Re
     }
 }
 
-/// A token, or for `-` a line of standard input.
+/// Reads a token: the argument, or for `-` a line of standard input.
 pub fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
     arguments::secret(token).context("standard input")
 }
 
-/// A session of Studio, or a file with it, as `lcstudio` takes them.
+/// Reads a session of Studio, or a file with it, as `lcstudio` does.
 fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
     let mut session = Zeroizing::new(String::new());
     if TextKind::of(text).is_some() {
@@ -714,12 +716,12 @@ fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(session.trim().to_owned()))
 }
 
-/// Shows who this node is.
+/// Prints this node's identity.
 pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
     let state = common.state_dir(config);
     let now = unix_now();
     let Some(key) = state.node_key()? else {
-        // the key may be a credential of the service alone
+        // the key may exist only as a credential of the service
         if let Some(membership) = state.membership()? {
             let member = membership.chain()?.verify(&membership.network, now);
             return show(&member?, membership.network, common.json).map(|()| Exit::Ok);

@@ -1,4 +1,4 @@
-//! What the verbs do, a file for each family.
+//! The verbs, a file for each family.
 
 pub mod another;
 pub mod book;
@@ -16,7 +16,7 @@ pub mod up;
 
 pub use librecast_program::cli::print_line;
 
-/// Tells the user something beside the result.
+/// Prints a message to the user on standard error.
 pub fn hint(line: impl std::fmt::Display) {
     librecast_program::cli::hint("lcroute", line);
 }

@@ -1,4 +1,4 @@
-//! Names of nodes, where people would otherwise read keys and addresses.
+//! Names of nodes, in place of keys and addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::status::{Look, Route, Status, short_id};
 
-/// Names by the addresses of their nodes, as the daemon knows them; none where it does not answer.
+/// Returns names by node address, as the daemon knows them; none without a daemon.
 pub fn by_address(control: &Path) -> BTreeMap<IpAddr, String> {
     let mut known = BTreeMap::new();
     let Ok(mut daemon) = Client::connect_to_look(control) else {
@@ -24,7 +24,7 @@ pub fn by_address(control: &Path) -> BTreeMap<IpAddr, String> {
                 known.insert(route.address.into(), route.name);
             }
         }
-        // the view socket has the network's picture alone
+        // the view socket has only the network's state
         Err(_) => {
             let look =
                 Client::connect_to_look(control).and_then(|mut c| c.ask::<Look>(&Request::Watch));
@@ -42,7 +42,7 @@ pub fn by_address(control: &Path) -> BTreeMap<IpAddr, String> {
     known
 }
 
-/// A name for each of these nodes; equal ones, and missing ones, with the end of the PeerId.
+/// Returns a name for each of these nodes; missing and duplicate names get the end of the PeerId.
 pub fn distinct<'a>(nodes: impl Iterator<Item = (Option<&'a str>, PeerId)> + Clone) -> Vec<String> {
     let mut uses = BTreeMap::new();
     for (name, _) in nodes.clone() {

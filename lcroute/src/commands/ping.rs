@@ -13,16 +13,16 @@ use crate::control::client::Client;
 use crate::control::{MAX_PING, Request};
 use crate::status::{NotFound, Pong, Route, find};
 
-/// What shall be sent.
+/// Options of `ping`.
 #[derive(Debug)]
 pub struct PingOptions {
-    /// To whom: a name, PeerId or address, of IPv4 as well.
+    /// Its name, PeerId or address, also an IPv4 address.
     pub node: String,
-    /// How many messages.
+    /// Number of messages.
     pub count: u32,
-    /// From one to the next.
+    /// Time between messages.
     pub interval: Duration,
-    /// How long to wait for each answer.
+    /// Timeout for each answer.
     pub timeout: Duration,
 }
 
@@ -95,7 +95,7 @@ pub fn run(control: &Path, options: &PingOptions, json: bool) -> anyhow::Result<
     })
 }
 
-/// The node that is meant, as the daemon's routes say; exit code 3 if it cannot be reached.
+/// Returns the node by the daemon's routes; exit code 3 if it is unreachable.
 pub fn resolve(client: &mut Client, node: &str) -> anyhow::Result<Route> {
     let routes: Vec<Route> = client.ask(&Request::Routes)?;
     let found = match node.parse() {
@@ -112,7 +112,7 @@ pub fn resolve(client: &mut Client, node: &str) -> anyhow::Result<Route> {
     })?)
 }
 
-/// Who has an IPv4 address now. For `ping` alone: it is no identity.
+/// Returns the present owner of an IPv4 address. Only for `ping`: the address is no identity.
 fn by_ipv4(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
     routes.iter().find(|route| route.ipv4 == Some(address))
 }

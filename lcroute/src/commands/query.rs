@@ -22,10 +22,10 @@ use lcroute_overlay::PathKind;
 
 use crate::status::{Door, Group, Inbound, Lan, Peer, Route, State, Status, key_conflict};
 
-/// Between two looks.
+/// Time between two queries with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is asked for.
+/// The subject of a query.
 #[derive(Debug, Clone, Copy)]
 pub enum What {
     /// `status`
@@ -40,10 +40,10 @@ pub enum What {
     Routes,
 }
 
-/// How an answer is printed.
+/// Format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// Names, as they fit on a screen.
+    /// Names, sized for a screen.
     Short,
     /// PeerIds and addresses as well.
     All,
@@ -51,7 +51,7 @@ pub enum Shape {
     Json,
 }
 
-/// Asks once, or once a second for ever.
+/// Asks once, or with `watch` once a second.
 pub fn run(control: &Path, what: What, shape: Shape, watch: bool) -> anyhow::Result<Exit> {
     if watch {
         let is_screen = shape != Shape::Json;
@@ -64,7 +64,7 @@ pub fn run(control: &Path, what: What, shape: Shape, watch: bool) -> anyhow::Res
     Ok(exit)
 }
 
-/// The answer, and the exit code that goes with it.
+/// Returns the answer and its exit code.
 fn ask(control: &Path, what: What, shape: Shape) -> anyhow::Result<(String, Exit)> {
     let (json, all) = (shape == Shape::Json, shape == Shape::All);
     let request = match what {
@@ -85,7 +85,7 @@ fn ask(control: &Path, what: What, shape: Shape) -> anyhow::Result<(String, Exit
     {
         name_by_book(&mut answer, book);
     }
-    // a health check looks at the exit code
+    // health checks use the exit code
     let exit = match what {
         What::Status if answer["state"] == State::Expelled.name() => Exit::NotPermitted,
         _ => Exit::Ok,
@@ -126,7 +126,7 @@ fn ask(control: &Path, what: What, shape: Shape) -> anyhow::Result<(String, Exit
     Ok((text, exit))
 }
 
-/// What the program for streams counts, where one runs and this user may ask it.
+/// Returns the counters of the program for streams, if it runs and this user may ask it.
 fn streams_of(control: &Path) -> Option<stream::Status> {
     stream::status(&stream::socket_of(control)).ok()
 }
@@ -244,12 +244,12 @@ fn status(s: &Status, all: bool) -> String {
     text
 }
 
-/// By which doors others find this node; a text always does.
+/// Returns where other nodes find this one; a text always works.
 fn found_by(doors: &[Door]) -> String {
     let door = |door: &Door| match door.kind.as_str() {
         "server" if !door.open => format!("{} (not connected)", door.at),
         "server" => door.at.clone(),
-        // which DHT it is needs no word
+        // the note identifies the DHT
         kind @ "dht" => match &door.note {
             Some(note) => format!("{kind} ({note})"),
             None => kind.to_owned(),
@@ -266,7 +266,7 @@ fn found_by(doors: &[Door]) -> String {
     }
 }
 
-/// What a host does whose firewall drops what arrives on `tun`.
+/// Returns the remedy for a firewall that drops packets from `tun`.
 pub(super) fn firewall(tun: &str) -> String {
     format!(
         "this host drops UDP that arrives on {tun}: programs here receive nothing. Let it in, for example:\n            \
@@ -274,7 +274,7 @@ pub(super) fn firewall(tun: &str) -> String {
     )
 }
 
-/// What a host does whose kernel knows no group on `tun`.
+/// Returns the remedy for a missing route for groups on `tun`.
 pub(super) fn no_route(tun: &str) -> String {
     format!(
         "the kernel has no route for groups on {tun}: programs here neither send nor receive; see the log, then: lcroute reload"
@@ -351,7 +351,7 @@ fn routes(list: &[Route], all: bool) -> String {
     text
 }
 
-/// The width of a column with these cells.
+/// Returns the width of a column with these cells.
 pub(super) fn column(heading: &str, cells: &[String]) -> usize {
     let widths = cells.iter().map(|cell| cell.chars().count());
     widths.chain([heading.len()]).max().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `revoke`: expels a node, or all that came by a token, from the whole network.
+//! `revoke`: expels a node, or all nodes of a token, from the whole network.
 
 use std::net::Ipv6Addr;
 
@@ -19,21 +19,21 @@ use crate::settings::Common;
 use crate::state::{Identity, StateDir, unix_now};
 use lcroute_node::KnownMember;
 
-/// Whom to expel.
+/// The key to expel.
 #[derive(Debug)]
 pub enum Whom {
     /// A node: name, PeerId or address.
     Node(String),
-    /// All that came by this token, or will come.
+    /// All present and future nodes of this token.
     Token(String),
 }
 
-/// Signs the revocation; the daemon spreads it at once, or when it runs next.
+/// Signs the revocation; the daemon floods it at once, or after its next start.
 pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit> {
     let identity = common.state_dir(config).identity(unix_now())?;
     let signer = Signer::of(&common.state_dir(config), &identity)?;
     let (key, is_leaf) = key_of(whom, &identity, common, config)?;
-    // leaves never knew the secret of an epoch
+    // leaves do not know the secret of an epoch
     let keeps_epoch = is_leaf && identity.epoch.is_some();
     let (spread, epoch) = signer.expel(common, config, &identity, key, keeps_epoch)?;
     if common.json {
@@ -58,11 +58,12 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
     Ok(Exit::Ok)
 }
 
-/// Makes the first epoch of a network, before strangers get its public key by a token for leaves: with that key alone nobody
-/// reads presence records any more. An epoch is made for a revocation, and this one revokes a key that nobody has.
+/// Makes the first epoch of a network, before a token for leaves discloses its public key: with
+/// that key alone presence records become unreadable. An epoch needs a revocation, and this one
+/// revokes a random key.
 pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
     let identity = common.state_dir(config).identity(unix_now())?;
-    // a node that is no issuer makes no token either
+    // a node that is no issuer makes no tokens
     if identity.epoch.is_some() || !identity.member.is_issuer() {
         return Ok(());
     }
@@ -108,7 +109,7 @@ fn key_of(
             token.invitation().subject()
         }
         Whom::Node(node) => match node.parse() {
-            // who is not there now, or not known here, can be expelled as well
+            // absent and unknown nodes can be expelled as well
             Ok(key) => key,
             Err(_) => find(&known_members(common, config)?, node)?,
         },
@@ -119,7 +120,7 @@ fn key_of(
     Ok((key, is_leaf))
 }
 
-/// The member of this name or address, whether it is there or not.
+/// Returns the present or absent member with this name or address.
 fn find(members: &[KnownMember], node: &str) -> anyhow::Result<PeerId> {
     let address = node.parse::<Ipv6Addr>().ok();
     let meant = |r: &&KnownMember| r.name == node || Some(r.address) == address;
@@ -143,7 +144,8 @@ fn find(members: &[KnownMember], node: &str) -> anyhow::Result<PeerId> {
     }
 }
 
-/// Makes the epoch that follows, for this revocation; the daemon passes it on when it runs next. False: all numbers are used up.
+/// Makes the next epoch for this revocation; the daemon floods it after its next start. Returns
+/// false if no number is left.
 fn next_epoch(
     state: &StateDir,
     identity: &Identity,
@@ -159,16 +161,16 @@ fn next_epoch(
     getrandom::fill(&mut *secret)?;
     let made = (number, before, EpochSecret::new(*secret));
     epochs.add(Epoch::sign(made, revocation.clone(), issuer, key)?);
-    // first: the revocation is in it
+    // first: it contains the revocation
     state.store_epochs(&epochs.text())?;
     Ok(true)
 }
 
-/// With what revocations are signed.
+/// The key that signs revocations.
 enum Signer {
     /// The network's key: it can expel issuers as well.
     Network(Box<librecast::id::SecretKey>),
-    /// This node's, which is an issuer's.
+    /// This node's key, if it is an issuer.
     Issuer,
 }
 
@@ -185,7 +187,7 @@ impl Signer {
         }
     }
 
-    /// Expels this key: whether the network hears of it now, and whether a new epoch was made.
+    /// Expels this key; returns whether the network knows it now, and whether a new epoch was made.
     fn expel(
         &self,
         common: &Common,
@@ -213,7 +215,8 @@ impl Signer {
         }
     }
 
-    /// An epoch for a revocation, by the issuer if this node is one: a daemon makes another where that one is overtaken.
+    /// Makes an epoch for a revocation, by the issuer if this node is one: a daemon replaces an
+    /// overtaken one.
     fn make_epoch(
         &self,
         state: &StateDir,
@@ -230,7 +233,7 @@ impl Signer {
 
     fn revoke(&self, identity: &Identity, key: PeerId) -> anyhow::Result<Revocation> {
         let now = unix_now();
-        // no chain outlives its issuer, whoever renews it
+        // no chain outlives its issuer, whichever node renews it
         let issuer = identity.chain.issuer();
         let made = match self {
             Self::Network(network) => {

@@ -39,7 +39,7 @@ pub fn run(
             .with_relay(relay);
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let ready = format!("ready: {scheme}://{}", server.local_addr()?);
-        // whoever started us need not listen
+        // the parent process may not read it
         let _ = super::print_line(ready);
         service::ready();
         let certificate = server.certificate();

@@ -1,4 +1,4 @@
-//! `top`: groups and peers of a running daemon by what they carry now.
+//! `top`: present traffic of groups and peers of a running daemon.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -16,15 +16,15 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::status::{Group, Peer, Status};
 
-/// Between two looks.
+/// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Rows of each table on a terminal.
 const ROWS: usize = 20;
 
-/// What moved between two looks.
+/// The traffic between two looks.
 #[derive(Debug, Serialize)]
 struct Top {
-    /// For people: whose these are.
+    /// A headline for users.
     #[serde(skip)]
     head: String,
     interval_s: f64,
@@ -71,7 +71,7 @@ impl Look {
     }
 }
 
-/// Looks for a second and shows what moved; on a terminal, or with `watch`, for ever.
+/// Measures for a second and prints the traffic; on a terminal, or with `watch`, repeatedly.
 pub fn run(control: &Path, json: bool, watch: bool) -> anyhow::Result<Exit> {
     let mut before = Look::take(&mut Client::connect_to_look(control)?)?;
     let mut show = || -> anyhow::Result<String> {
@@ -97,7 +97,7 @@ impl Top {
         let rate = |old: u64, new: u64| new.saturating_sub(old) as f64 / seconds;
         let old: BTreeMap<_, _> = before.groups.iter().map(|g| (g.group, g)).collect();
         let group = |g: &Group| {
-            // who was not there before began at 0
+            // counters of a new entry began at 0
             let (packets, bytes) = old.get(&g.group).map_or((0, 0), |o| (o.packets, o.bytes));
             GroupRate {
                 group: g.group,

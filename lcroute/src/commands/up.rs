@@ -1,4 +1,4 @@
-//! `up` and `down`: one command to be in, and one to be out.
+//! `up` and `down`: join and start with one command, and stop.
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
@@ -22,48 +22,48 @@ use crate::state::{StateDir, unix_now};
 use crate::status::{Clocks, Peer, State, Status, clocks};
 
 const UNIT: &str = "lcroute.service";
-/// Starts the unit once there is a membership; it would start it again at once.
+/// Unit that starts the daemon once a membership exists; it would start it again at once.
 const PATH_UNIT: &str = "lcroute.path";
-/// Closes private prefixes before the network is up, whether the daemon is to start or not.
+/// Unit that closes private prefixes before the network is up, even if the daemon does not start.
 const CLOSE_UNIT: &str = "lcroute-close.service";
-/// How long the daemon may take to answer.
+/// Timeout for the daemon's first answer.
 const START: Duration = Duration::from_secs(20);
-/// Between two looks whether the daemon answers. Chosen.
+/// Time between attempts to reach the daemon. Chosen.
 const LOOK: Duration = Duration::from_millis(100);
-/// Nobody waits longer than this without a word.
+/// Time without output after which a message names the reason.
 const QUIET: Duration = Duration::from_secs(2);
-/// The environment's token.
+/// Environment variable with the token.
 const TOKEN: &str = "LCROUTE_TOKEN";
-/// The file that has it: a secret of compose, Kubernetes or systemd.
+/// Environment variable with the token's file: a secret of compose, Kubernetes or systemd.
 const TOKEN_FILE: &str = "LCROUTE_TOKEN_FILE";
 
-/// What `up` is to do.
+/// Options of `up`.
 #[derive(Debug)]
 pub struct UpOptions {
     /// The token, if the node is to join by one.
     pub token: Option<String>,
     /// This node's name.
     pub name: Option<String>,
-    /// lc0 is to be as open as a LAN card.
+    /// Whether to use the profile `lan`.
     pub lan: bool,
-    /// Whether standard output is where others read, too.
+    /// Whether to omit secrets, because others read standard output.
     pub no_token: bool,
-    /// How long to wait for the first link.
+    /// Timeout for the first link.
     pub timeout: Duration,
 }
 
-/// The lines printed at the end.
+/// Options of the final output.
 #[derive(Debug, Clone, Copy)]
 struct Told {
-    /// This node has just founded its network.
+    /// Whether this node has just founded its network.
     founded: bool,
-    /// A token is among it, where this node may invite, and the pages' address with their key.
+    /// Whether it includes a token, if this node may invite, and the pages' address with their key.
     secrets: bool,
-    /// How long to wait for the first link.
+    /// Timeout for the first link.
     timeout: Duration,
 }
 
-/// Init or join, start the daemon, wait for the first link.
+/// Founds or joins, starts the daemon, waits for the first link.
 pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::Result<Exit> {
     let state = common.state_dir(&config);
     let service = Service::find(common, &config);
@@ -82,7 +82,7 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
     };
     let control = common.control_to_ask(&config);
     if let Some(mut daemon) = Client::connect_if_running(&control)? {
-        // a file that the daemon refuses leaves it as it was
+        // if the daemon refuses the file, nothing changes
         let reread: Reread = daemon.ask(&Request::Reload { exec: false })?;
         hint(format_args!("the daemon runs already; {reread}"));
         return tell(common, &config, &control, told);
@@ -94,7 +94,7 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
         }
         None => {
             hint("no systemd here: the daemon runs in the foreground; Ctrl-C ends it");
-            // a log keeps the daemon's output, and each start would add a token to it
+            // the daemon's output may go to a log, and each start would add a token to it
             told.secrets &= founded || std::io::stdout().is_terminal();
             let (teller, conf) = (common.clone(), config.clone());
             std::thread::spawn(move || {
@@ -107,7 +107,7 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
     }
 }
 
-/// Ends the daemon; the host stays a member, and is not in after a restart either.
+/// Ends the daemon until the next `up`, even over a restart; the host stays a member.
 pub fn down(common: &Common, config: &Config) -> anyhow::Result<Exit> {
     if let Some(service) = Service::find(common, config) {
         if !nix::unistd::geteuid().is_root() {
@@ -139,7 +139,8 @@ pub fn down(common: &Common, config: &Config) -> anyhow::Result<Exit> {
 struct Service;
 
 impl Service {
-    /// None where there is no systemd, no unit, or the command is about another node than the host's.
+    /// Returns the service; `None` without systemd or the unit, or if the command concerns another
+    /// node than the host's.
     fn find(common: &Common, config: &Config) -> Option<Self> {
         let systemd = Path::new("/run/systemd/system").is_dir();
         if !systemd || !common.is_hosts_state(config) {
@@ -154,7 +155,7 @@ impl Service {
     }
 
     fn start(&self) -> anyhow::Result<()> {
-        // enabled by the package, unless somebody said `down`
+        // enabled by the package, unless `down` disabled it
         self.systemctl(&["enable", "--quiet", PATH_UNIT, UNIT, CLOSE_UNIT])?;
         self.systemctl(&["start", PATH_UNIT, UNIT])
     }
@@ -176,7 +177,7 @@ impl Service {
     }
 }
 
-/// Whether this node has just founded its network.
+/// Makes this node a member; returns whether it has just founded its network.
 fn become_member(config: &Config, state: &StateDir, options: &UpOptions) -> anyhow::Result<bool> {
     let given = match &options.token {
         Some(_) => None,
@@ -193,7 +194,7 @@ fn become_member(config: &Config, state: &StateDir, options: &UpOptions) -> anyh
     Ok(false)
 }
 
-/// A token that is there at every start makes a member once, and again where the membership is over.
+/// Joins by a token that is present at every start: once, and again after the membership's end.
 fn join_once(
     state: &StateDir,
     config: &Config,
@@ -211,8 +212,8 @@ fn join_once(
     Ok(())
 }
 
-/// The token of a host without a hand on it: in the environment, or in a file that this names. Empty counts as none, as
-/// compose files leave variables that nobody has set.
+/// Returns the token for an unattended host: from the environment, or from a file that it names. An
+/// empty variable counts as unset, as compose files leave it.
 pub(super) fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>> {
     let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let text = match (given(TOKEN), given(TOKEN_FILE)) {
@@ -236,7 +237,7 @@ pub(super) fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>
     Ok(Some(Zeroizing::new(text.trim().to_owned())))
 }
 
-/// Waits for the first link, and says what a user wants to know now.
+/// Waits for the first link, and prints the result.
 fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow::Result<Exit> {
     let timeout = told.timeout;
     let identity = common.state_dir(config).identity(unix_now())?;
@@ -269,7 +270,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
         }
         false => None,
     };
-    // where they are not for this user, they are none of his business
+    // a user without access to the pages gets no address
     let pages = crate::pages::served(control).ok().flatten();
     let pages = pages.filter(|_| told.secrets);
     if common.json {
@@ -319,7 +320,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
     .into())
 }
 
-/// Why there may be no link.
+/// Returns possible reasons for a missing link.
 fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
     if let Clocks::ThisDiffers(detail) = clocks(peers) {
         return format!("{detail}: if it is wrong, `timedatectl set-ntp true`");
@@ -373,7 +374,7 @@ fn is_refused(e: &anyhow::Error) -> bool {
     exit == Some(Exit::NotPermitted)
 }
 
-/// Whether no other member was ever seen.
+/// Whether no other member is known.
 fn is_alone(control: &Path) -> anyhow::Result<bool> {
     let members: Vec<lcroute_node::KnownMember> =
         Client::connect(control)?.ask(&Request::Members)?;
