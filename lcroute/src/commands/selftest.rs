@@ -1,5 +1,5 @@
-//! `listen` and `say`: plain sockets that know nothing of lcroute, to try a network with. A daemon that runs is asked
-//! for what they cannot see: who is who, whether anybody listens, whether this host's firewall is in the way.
+//! `listen` and `say`: plain sockets without lcroute, to test a network. A running daemon supplies
+//! facts that sockets lack: names, listeners, the state of this host's firewall.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal};
@@ -21,9 +21,9 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::status::{Group, Inbound, Status};
 
-/// How long a JOIN may take to become known to who has just begun to send.
+/// Time in which a JOIN becomes known to a new sender.
 const DISCOVERY: Duration = Duration::from_secs(1);
-/// Between two looks at what the daemon knows.
+/// Time between two queries of the daemon.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A group, a port and an interface.
@@ -33,18 +33,18 @@ pub struct Target {
     pub group: IpAddr,
     /// UDP port.
     pub port: u16,
-    /// As the user says.
+    /// The interface that the user names.
     pub interface: Option<String>,
-    /// Used when it exists and the user says nothing.
+    /// The default, if it exists.
     pub default_interface: String,
-    /// Where its daemon answers.
+    /// Control socket of its daemon.
     pub control: PathBuf,
-    /// Groups of one link that are carried all the same.
+    /// Groups of link scope that are carried.
     pub link_scope_groups: Vec<Ipv6Addr>,
 }
 
 impl Target {
-    /// 0 lets the system's routes choose.
+    /// Returns the interface's index; 0 lets the system's routes choose.
     fn index(&self) -> anyhow::Result<u32> {
         let index = |name: &str| nix::net::if_::if_nametoindex(name);
         match &self.interface {
@@ -59,14 +59,15 @@ impl Target {
         }
     }
 
-    /// A second node on a host has another interface than the configuration says.
+    /// Returns the daemon's interface: a second node on a host has another one than the
+    /// configuration.
     fn tun_of_daemon(&self) -> Option<String> {
         let mut daemon = Client::connect_if_running(&self.control).ok().flatten()?;
         let status: Status = daemon.ask(&Request::Status).ok()?;
         Some(status.tun)
     }
 
-    /// Tells that no other node is reached by a group that stays on its link.
+    /// Warns about a group that stays on its link, and so reaches no other node.
     fn tell_if_not_carried(&self, index: u32) {
         let tun = self.tun_of_daemon();
         let tun = tun.as_deref().unwrap_or(&self.default_interface);
@@ -84,7 +85,7 @@ impl Target {
         }
     }
 
-    /// On the link that `index` names, where the group is one of a link.
+    /// Returns the group's address, on the link of `index` if it has link scope.
     fn address(&self, index: u32) -> anyhow::Result<SocketAddr> {
         let of_link = match self.group {
             IpAddr::V4(group) => group.octets()[..3] == [224, 0, 0],
@@ -104,7 +105,7 @@ impl Target {
         })
     }
 
-    /// A socket of the group's kind.
+    /// Makes a socket of the group's family.
     fn socket(&self) -> std::io::Result<Socket> {
         let domain = match self.group {
             IpAddr::V4(_) => Domain::IPV4,
@@ -113,7 +114,7 @@ impl Target {
         Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))
     }
 
-    /// The IPv4 address of an interface, by which the kernel knows it.
+    /// Returns the IPv4 address of an interface, which identifies it to the kernel.
     fn ipv4_of(index: u32) -> anyhow::Result<Ipv4Addr> {
         let name = nix::net::if_::if_indextoname(index)?;
         let name = name.to_string_lossy();
@@ -133,7 +134,7 @@ impl Target {
         })
     }
 
-    /// The daemon whose interface this is about; none, and says so, where there is none.
+    /// Returns the daemon of the interface; prints a hint if there is none.
     fn daemon(&self) -> Option<Client> {
         if self
             .interface
@@ -167,7 +168,7 @@ struct Names {
 }
 
 impl Names {
-    /// The name behind `address`; the daemon is asked once a second at most.
+    /// Returns the node's name at `address`; asks the daemon at most once a second.
     fn of(&mut self, address: IpAddr, target: &Target) -> Option<&str> {
         let is_due = self.asked.is_none_or(|at| at.elapsed() > DISCOVERY);
         if !self.known.contains_key(&address) && is_due {
@@ -178,7 +179,7 @@ impl Names {
     }
 }
 
-/// Prints every datagram that comes to the group until told to stop.
+/// Prints every datagram of the group until SIGINT or SIGTERM.
 pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     let index = target.index()?;
     let socket = target.socket()?;
@@ -186,13 +187,13 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
         socket.set_only_v6(true)?;
     }
     if target.group.is_ipv4() && index != 0 {
-        // the kernel would join, and nothing would come
+        // without an address the kernel would join, but nothing would arrive
         Target::ipv4_of(index)?;
     }
     target.tell_if_not_carried(index);
-    // several may listen to one group on one host
+    // several programs of a host may listen to one group
     socket.set_reuse_address(true)?;
-    // bound to the group, not to ::, so that other groups of this port stay out
+    // bound to the group, not to ::, so that other groups of this port are excluded
     socket
         .bind(&target.address(index)?.into())
         .with_context(|| format!("port {}", target.port))?;
@@ -257,7 +258,7 @@ fn print(
     }
     let shown = clean(text.trim_end());
     match name {
-        // an address fills half of a line for people, and programs look for it
+        // an address fills half of a terminal's line; programs parse it
         Some(name) if std::io::stdout().is_terminal() => {
             print_line(format_args!("{name}  {shown}"))
         }
@@ -301,7 +302,7 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
         tell_if_nobody_listens(target);
         return Ok(Exit::Ok);
     }
-    // whatever the lines are made of
+    // lines may have any bytes
     for (n, line) in librecast_program::standard::input()
         .split(b'\n')
         .enumerate()
@@ -314,7 +315,7 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// A packet without a listener is no error, and leaves no trace: the daemon knows of it.
+/// Warns if no listener is known: a packet without a listener is no error.
 fn tell_if_nobody_listens(target: &Target) {
     let Some(mut daemon) = target.daemon() else {
         return;
