@@ -12,11 +12,9 @@ use crate::inbox::End;
 use crate::state::{Identity, StateDir, unix_now};
 use crate::system::{SystemRequest, SystemSignals};
 
-/// Time between looks at the clock while a membership waits for it. Chosen: a look costs nothing,
-/// and one second is a short delay.
+/// Time between looks at the clock while a membership waits for it. Chosen: a look is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Extension of the start's timeout at the service manager with each look. Chosen: more than a busy
-/// host needs.
+/// Extension of the start's timeout with each look. Chosen: more than a busy host needs.
 const MORE_TIME: Duration = Duration::from_secs(20);
 
 /// Result of waiting for the clock.

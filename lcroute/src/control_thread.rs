@@ -1,8 +1,6 @@
-//! The control thread, for everything that may block: names, WebSockets, the control socket,
-//! signals of the system.
+//! The control thread, for work that may block: names, WebSockets, control socket, signals.
 //!
-//! One thread with tokio; it exchanges messages with the packet loop through the [`Inbox`] and a
-//! channel back.
+//! One thread with tokio, which the [`Inbox`] and a channel back connect to the packet loop.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -153,8 +151,7 @@ impl ControlThread {
                 },
                 Some(request) = self.reloads.recv() => {
                     if request.exec {
-                        // the control socket continues after its answer; the asker may have closed
-                        // its connection
+                        // the control socket continues after its answer; the asker may have gone
                         let _ = request.done.send(may_exec(self.config_path.as_deref()));
                         None
                     } else {

@@ -1,5 +1,4 @@
-//! Reasons for which the daemon drops a packet or a message: those of the layers below, and its
-//! own.
+//! Drop reasons of the daemon: those of the layers below, and its own.
 
 use librecast::drop_reasons;
 use librecast::drops::list;

@@ -19,8 +19,7 @@ use crate::{netlink, tun};
 
 /// Timeout of the datagram, which crosses one interface of this host.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
-/// Time between trials, as firewall rules change while the daemon runs. Chosen: a datagram costs
-/// little.
+/// Time between trials: firewall rules change. Chosen: a datagram costs little.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Time between trials while nothing is admitted, as a user may be changing the rules.
 const AGAIN_WHILE_CLOSED: Duration = Duration::from_secs(5);

@@ -93,8 +93,7 @@ pub struct Inbox {
 /// A request to reload, by exec or by reading the file.
 #[derive(Debug)]
 pub struct Reload {
-    /// Whether to execute the binary anew: the answer permits it, and the asker sends the
-    /// [`Message::Stop`].
+    /// Whether to execute the binary anew: after the answer the asker sends [`Message::Stop`].
     pub exec: bool,
     /// The result.
     pub done: oneshot::Sender<Result<Reread, String>>,

@@ -1,6 +1,5 @@
-//! Invitations for pages, if `[web] invite = true`. The process that serves pages has only read
-//! access, so the daemon signs them, for a page with the [`Code`]. The code changes with each
-//! start.
+//! Invitations for pages, if `[web] invite = true`. The process that serves pages may only look, so
+//! the daemon signs them, for a page with the [`Code`], which changes with each start.
 
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ use crate::config::Config;
 use crate::control::Code;
 use crate::state::{StateDir, unix_now};
 
-/// Longest validity of a page's token, in seconds. Chosen: a month; `invite` on a host permits
-/// more.
+/// Longest validity of a page's token, in seconds. Chosen: a month; `invite` permits more.
 const MAX_TTL: u64 = 31 * 86_400;
 
 /// Signs tokens for pages.

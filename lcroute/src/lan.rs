@@ -121,8 +121,7 @@ impl Lans {
         }
     }
 
-    /// Chooses the LANs to serve: those that the configuration names, and interfaces with matching
-    /// names.
+    /// Chooses the LANs to serve: those named, and interfaces that match patterns.
     fn choose(&mut self, found: &[Interface], node: &mut Node<WebRtc>, now: Instant) {
         let is_served = |name: &str| self.served.iter().any(|s| s.name() == name);
         let mut wanted = wanted(&self.configured, found, is_served);

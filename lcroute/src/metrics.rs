@@ -1,5 +1,4 @@
-//! Metrics of `[metrics] listen`: read from the packet loop at each request, without counters of
-//! their own.
+//! Metrics of `[metrics] listen`, read from the packet loop at each request.
 
 use lcroute_node::LanRole;
 use lcroute_overlay::Lane;

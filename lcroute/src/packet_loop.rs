@@ -168,8 +168,7 @@ impl PacketLoop {
         })
     }
 
-    /// Carries packets until a stop message or an error; returns lc0. Peers get a goodbye in any
-    /// case.
+    /// Carries packets until a stop message or an error; notifies peers; returns lc0.
     pub fn run(mut self) -> anyhow::Result<(End, tun::Device)> {
         let ended = self.carry();
         let now = Instant::now();
@@ -508,8 +507,7 @@ impl PacketLoop {
         }
     }
 
-    /// Sets this node's IPv4 address, or removes it; lc0 changes with the next look, which is due
-    /// now.
+    /// Sets or removes this node's IPv4 address on lc0, with the next look, due now.
     fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
         if let Some(ipv4) = &mut self.parts.settings.ipv4
             && ipv4.address != address
@@ -548,8 +546,7 @@ impl PacketLoop {
         self.overruns = overruns;
     }
 
-    /// Warns of packets with a source that is not this node's: another address of lc0 may cause
-    /// them.
+    /// Warns of packets whose source is not this node's, such as another address of lc0.
     fn check_foreign_sources(&mut self, now: Instant) {
         let engine = self.parts.node.engine();
         let dropped = engine.dropped(lcroute_engine::DropReason::ForeignSource);

@@ -83,8 +83,7 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
     ))
 }
 
-/// Whether the page's address is the loopback of the host that opens it, and so useless to another
-/// host.
+/// Whether the page's address is that of the host that opens it, useless to other hosts.
 #[must_use]
 pub fn is_own_host(page: &str) -> bool {
     let authority = page.split('/').nth(2).unwrap_or_default();

@@ -9,8 +9,7 @@
 //!                  1, 2, 4 … 30 min   └┘ refused         └── the daemon ends: gives it back
 //! ```
 //!
-//! A router's answers are untrusted: an address that may be offered, within bounds of time and
-//! bytes.
+//! A router's answers are untrusted, and bounded in time and bytes.
 
 pub mod http;
 pub mod upnp;
@@ -65,8 +64,7 @@ pub fn router(config: &Config) -> Result<Gateway, netlink::NoGateway> {
     netlink::gateway(&[&config.tun.name], only)
 }
 
-/// Whether an address of a router may be offered, also a private one: it reaches hosts behind the
-/// same outer NAT.
+/// Whether an address of a router may be offered; a private one may, for hosts behind that NAT.
 pub fn offerable(ip: Ipv4Addr) -> bool {
     let [first, ..] = ip.octets();
     !(first == 0 || first >= 224 || ip.is_loopback() || ip.is_link_local())
@@ -123,8 +121,7 @@ impl PortMapping {
         self.tell(Input::Moved).await;
     }
 
-    /// Deletes the mapping, within a timeout. If dropped instead, the next run finds the mapping
-    /// again.
+    /// Deletes the mapping, within a timeout; after a mere drop the next run finds it again.
     pub async fn end(self) {
         let (done, ended) = oneshot::channel();
         self.tell(Input::End(done)).await;

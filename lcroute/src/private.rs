@@ -20,8 +20,7 @@ pub struct Loaded {
     pub problem: Option<String>,
 }
 
-/// Reads the key files. A prefix with an unreadable key stays private: nothing of it leaves or
-/// enters.
+/// Reads the key files. Of a prefix with an unreadable key nothing leaves or enters.
 ///
 /// # Errors
 ///

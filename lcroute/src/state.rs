@@ -358,8 +358,7 @@ impl StateDir {
         })
     }
 
-    /// Stores the used incarnation: the next start takes a later one. On a full disk it overwrites
-    /// the last.
+    /// Stores the used incarnation; the next start takes a later one. On a full disk overwrites.
     pub fn store_incarnation(&self, used: u32) -> anyhow::Result<()> {
         // constant length: overwriting takes no room
         let text = format!("{used:010}\n");
@@ -427,8 +426,7 @@ impl StateDir {
         self.write(EPOCHS, text.as_bytes())
     }
 
-    /// Returns the members that this node has seen; none if the file is unreadable, as the network
-    /// sends them again.
+    /// Returns the members that this node has seen; none if unreadable: the network sends them.
     #[must_use]
     pub fn members(&self) -> Members {
         let mut text = String::new();

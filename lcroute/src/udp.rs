@@ -275,8 +275,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends as much as the kernel takes at once. The only error is `WouldBlock`, with nothing
-    /// sent.
+    /// Sends as much as the kernel takes at once. The only error is `WouldBlock`: nothing sent.
     fn send_burst(&mut self, to: &Destination, size: usize, burst: &[u8]) -> io::Result<()> {
         let several = burst.len() > size;
         let error = match self.transmit(to, several.then_some(size), burst) {
@@ -701,8 +700,7 @@ mod tests {
         };
         assert_eq!(a.take_refused(), [refused]);
         assert_eq!(a.take_refused(), []);
-        // The short one of a pair shows that the path works, even if this host refuses the long
-        // one.
+        // The short one of a pair shows that the path works, even if the long one is refused.
         let pair = [&vec![0; 70_000][..], b"behind"].concat();
         a.send(&probe, Some(70_000), &pair).unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"behind");

@@ -1,5 +1,4 @@
-//! `lcroute leaf`: many listeners without routing in one process. They need neither lc0 nor the
-//! daemon.
+//! `lcroute leaf`: many listeners without routing in one process, without lc0 and daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -36,8 +35,7 @@ use crate::system::{room_for_clients, stop_signal};
 pub const MAX_LISTENERS: u32 = 4_096;
 /// Most addresses of this host that a listener uses.
 const MAX_ADDRESSES: usize = 3;
-/// Listeners that make their first links at a time: each handshake takes milliseconds of a
-/// processor.
+/// Listeners that start at a time: each handshake takes milliseconds of a processor.
 const STARTING: usize = 16;
 /// Time after which a slow listener no longer delays the next.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);

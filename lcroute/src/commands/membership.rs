@@ -339,8 +339,7 @@ fn sign_token(
     Ok((token, not_after))
 }
 
-/// Returns signalling servers of file and membership, and this daemon's own server. A room is
-/// separate.
+/// Returns the signalling servers of file and membership, and this daemon's; no room.
 fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     let mut urls = config.signal.servers.clone();
     if let Some(listen) = config.signal.listen {
@@ -464,8 +463,7 @@ fn is_expelled(state: &StateDir, token: &Token, node: &PeerId, now: u64) -> anyh
         .any(|r| r.key() == *node || r.key() == invitation))
 }
 
-/// Prints path and next step: a forgotten sudo must not found a network that the service does not
-/// find.
+/// Prints path and next step: a forgotten sudo must not found a network of no use to the service.
 fn tell_next_step(common: &Common, config: &Config, state: &StateDir, verb: &str) {
     let path = state.path().display();
     if common.is_users_own_state(config) {

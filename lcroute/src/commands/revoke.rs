@@ -144,8 +144,7 @@ fn find(members: &[KnownMember], node: &str) -> anyhow::Result<PeerId> {
     }
 }
 
-/// Makes the next epoch for this revocation; the daemon floods it after its next start. Returns
-/// false if no number is left.
+/// Makes the next epoch, for this revocation. Returns false if no number is left.
 fn next_epoch(
     state: &StateDir,
     identity: &Identity,
@@ -215,8 +214,7 @@ impl Signer {
         }
     }
 
-    /// Makes an epoch for a revocation, by the issuer if this node is one: a daemon replaces an
-    /// overtaken one.
+    /// Makes an epoch for a revocation, by the issuer if this node is one.
     fn make_epoch(
         &self,
         state: &StateDir,

@@ -59,8 +59,7 @@ impl Target {
         }
     }
 
-    /// Returns the daemon's interface: a second node on a host has another one than the
-    /// configuration.
+    /// Returns the daemon's interface: that of a host's second node is not the configured one.
     fn tun_of_daemon(&self) -> Option<String> {
         let mut daemon = Client::connect_if_running(&self.control).ok().flatten()?;
         let status: Status = daemon.ask(&Request::Status).ok()?;

@@ -139,8 +139,7 @@ pub fn down(common: &Common, config: &Config) -> anyhow::Result<Exit> {
 struct Service;
 
 impl Service {
-    /// Returns the service; `None` without systemd or the unit, or if the command concerns another
-    /// node than the host's.
+    /// Returns the service; `None` without systemd or unit, or for another node than the host's.
     fn find(common: &Common, config: &Config) -> Option<Self> {
         let systemd = Path::new("/run/systemd/system").is_dir();
         if !systemd || !common.is_hosts_state(config) {

@@ -32,8 +32,7 @@ pub struct Relay {
     pub rate_total: u64,
     /// Public addresses of this host behind a NAT.
     pub addresses: Vec<IpAddr>,
-    /// Whether to ask signalling servers for their relay, which reveals this node's certificates to
-    /// them.
+    /// Whether to ask signalling servers for their relay: they get this node's certificates.
     pub ask: bool,
     /// Relays to use beside those of the signalling servers.
     #[serde(deserialize_with = "urls")]
@@ -78,8 +77,7 @@ impl Relay {
         })
     }
 
-    /// Returns a test for addresses on this host's links. Without routes from the kernel all are
-    /// near: the relay sends nothing.
+    /// Returns a test for on-link addresses. Without answers of the kernel all count as such.
     fn is_near(&self) -> HasAddress {
         if self.private {
             return Arc::new(|_| false);

@@ -63,8 +63,7 @@ impl Client {
         }
     }
 
-    /// Returns the daemon's process id, as of the socket's creation; `None` in another PID
-    /// namespace.
+    /// Returns the daemon's process id; `None` in another PID namespace.
     pub fn pid(&self) -> Option<i32> {
         let peer = getsockopt(self.stream.get_ref(), PeerCredentials).ok()?;
         Some(peer.pid()).filter(|pid| *pid > 0)
@@ -110,8 +109,7 @@ impl Client {
     }
 }
 
-/// Returns the socket for read access: the view socket, if the control socket is closed to this
-/// user.
+/// Returns the socket for read access: the view socket, if the control socket is closed.
 #[must_use]
 pub fn to_look(control: &Path) -> PathBuf {
     let may = |path: &Path| access(path, AccessFlags::W_OK);

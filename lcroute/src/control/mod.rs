@@ -93,8 +93,7 @@ pub enum Request {
         /// Number of nodes that may join; `None`: any number.
         uses: Option<u32>,
     },
-    /// Tests again whether this host's firewall admits packets from lc0; the next status has the
-    /// result.
+    /// Tests this host's firewall again, for packets from lc0; the next status has the result.
     Probe,
     /// Reads the configuration again, or executes the binary anew.
     Reload {
@@ -242,8 +241,7 @@ pub fn keys_of(control: &Path) -> PathBuf {
     socket_beside(control, "keys")
 }
 
-/// Returns the daemon's socket for the program for a DHT and a Matrix room: `reach.sock`, or
-/// `NAME.reach`.
+/// Returns the daemon's socket for `lcroute-reach`: `reach.sock`, or `NAME.reach`.
 #[must_use]
 pub fn reach_of(control: &Path) -> PathBuf {
     socket_beside(control, "reach")
@@ -265,8 +263,7 @@ const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
 const MAX_WATCHERS: usize = 8;
 /// Time between answers to a watching connection.
 const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
-/// Least time between two answers on the view socket, for all its users: each costs time of the
-/// packet thread.
+/// Least time between two answers on the view socket: each costs time of the packet thread.
 const VIEW_GAP: std::time::Duration = std::time::Duration::from_millis(50);
 /// Timeout for a complete request, and for taking its answer.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);

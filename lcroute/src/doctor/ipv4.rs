@@ -127,8 +127,7 @@ fn taken_from_lans(patient: &Patient, own: &str) -> Vec<String> {
     held.into_iter().collect()
 }
 
-/// Parses `/proc/net/igmp`: a line for each interface, its groups in the lines after it, in the
-/// machine's byte order.
+/// Parses `/proc/net/igmp`: interfaces, each followed by its groups in native byte order.
 fn memberships(table: &str) -> Vec<(&str, Ipv4Addr)> {
     let (mut interface, mut found) = ("", Vec::new());
     for line in table.lines().skip(1) {

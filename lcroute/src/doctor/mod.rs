@@ -217,8 +217,7 @@ struct Patient {
 }
 
 impl Patient {
-    /// Returns signalling servers of file and token, and those in use: the daemon's command line
-    /// may name others.
+    /// Returns the signalling servers of file, token and daemon.
     fn servers(&self) -> Vec<String> {
         let token = self.identity.as_ref().map(|i| i.membership.signal.clone());
         let mut urls = servers(&self.config, &token.unwrap_or_default());

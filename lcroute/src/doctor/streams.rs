@@ -52,8 +52,7 @@ pub(super) fn check(patient: &Patient) -> Check {
 }
 
 /// Whether these rules, as nft prints them, drop packets from `tun` for the port of streams: a
-/// chain of the input hook drops all other packets, and no rule admits the port, or the whole
-/// interface.
+/// chain of the input hook drops the rest, and no rule admits the port or the interface.
 fn is_closed(rules: &str, tun: &str) -> bool {
     let (mut is_ipv6, mut is_input, mut drops) = (false, false, false);
     let (port, interface) = (STREAM_PORT.to_string(), format!("iifname \"{tun}\""));

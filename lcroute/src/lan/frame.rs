@@ -59,8 +59,7 @@ impl Wanted {
     }
 }
 
-/// Link-scope packets to accept. They do not share a socket with MLD and PROBEs: a flood must not
-/// delay joins.
+/// Link-scope packets to accept, apart from MLD and PROBEs: a flood must not delay joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extra {
     /// Multicast DNS.

@@ -124,8 +124,7 @@ impl LanSocket {
         std::mem::take(&mut self.inbox.bad_offload)
     }
 
-    /// Reads some frames of packets, each with its sender; false: no more for now. A frame may hold
-    /// several packets.
+    /// Reads frames, each with its sender and one or several packets; false: no more for now.
     pub fn read_packets(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
         let has_more = self.inbox.read(&self.ipv6.packets, each)?;
         match &self.ipv4 {
@@ -143,8 +142,7 @@ impl LanSocket {
         }
     }
 
-    /// Queues a packet for a group; it leaves with hop limit 1 at the next [`Self::flush`],
-    /// together with its flow.
+    /// Queues a packet for a group; it leaves with hop limit 1 at the next [`Self::flush`].
     pub fn inject(&mut self, packet: Bytes) {
         let Self {
             outlet,
@@ -160,8 +158,7 @@ impl LanSocket {
         }
     }
 
-    /// Sends all packets queued by [`Self::inject`]; returns the number that failed since the last
-    /// call.
+    /// Sends the packets of [`Self::inject`]; returns the number that failed since the last call.
     pub fn flush(&mut self) -> u64 {
         let Self {
             outlet,

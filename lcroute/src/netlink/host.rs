@@ -42,8 +42,7 @@ pub fn host_addresses(exclude: &[&str], only: Option<&[String]>) -> io::Result<V
     Ok(select(&addresses))
 }
 
-/// Returns names of interfaces that may lead to hosts on a LAN: up, Ethernet, with multicast, no
-/// tunnel.
+/// Returns names of interfaces that may lead to LAN hosts: up, Ethernet, multicast, no tunnel.
 pub fn lan_interfaces(exclude: &[&str], only: Option<&[String]>) -> io::Result<BTreeSet<String>> {
     let mut netlink = Connection::open()?;
     let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;

@@ -181,8 +181,7 @@ fn group_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, u8, u32)> {
     Some((to, route.header.destination_prefix_length, index?))
 }
 
-/// Returns the interface that the kernel chooses for this address if a program names none; `None`:
-/// no route.
+/// Returns the interface by which the kernel sends to this address; `None`: no route.
 pub fn interface_to(destination: Ipv4Addr) -> io::Result<Option<u32>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
@@ -212,8 +211,7 @@ pub struct Egress {
     pub source: Option<Ipv6Addr>,
 }
 
-/// Returns the kernel's decision for this address, for a program that names this interface, or
-/// none; `None`: no route.
+/// Returns the kernel's decision for a program that names this interface; `None`: no route.
 pub fn route_to(destination: Ipv6Addr, interface: Option<u32>) -> io::Result<Option<Egress>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet6;

@@ -1,5 +1,4 @@
-//! Prefixes that this host reaches without a router: its own site, which the Internet may not
-//! reach.
+//! Prefixes that this host reaches without a router, as other sites may not.
 
 use std::io;
 use std::net::IpAddr;

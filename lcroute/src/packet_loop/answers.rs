@@ -24,8 +24,7 @@ use crate::status::{
 /// Time in which names of STUN servers are resolved.
 const LOOKUP: Duration = Duration::from_secs(1);
 
-/// Most groups of a look, with their links and sources. Chosen: equals the bound for reports of
-/// other nodes.
+/// Most groups of a look, with their links and sources. Chosen: as of other nodes' reports.
 const MAX_LOOK_GROUPS: usize = 8_192;
 
 /// Reasons for refusing a pasted record, by drop reason.
@@ -170,8 +169,7 @@ impl PacketLoop {
         Ok(json!({ "prefix": prefix }))
     }
 
-    /// `{"cmd": "meet"}`: no record while the network comes up; more addresses may follow until it
-    /// is settled.
+    /// `{"cmd": "meet"}`: no record while the network comes up; complete once settled.
     fn meet(&mut self, now: Instant) -> Value {
         let node = &mut self.parts.node;
         let names_are_looked_up = now < self.started + LOOKUP;

@@ -1,5 +1,4 @@
-//! Routes that close private prefixes: programs can neither send to them nor join them without a
-//! route of `lc0`.
+//! Routes that close private prefixes: programs can use them only by a route of `lc0`.
 //!
 //! Otherwise a program that names no interface would use the LAN in clear once `lc0` is gone. The
 //! routes belong to no interface: they outlive the daemon, and its unit sets them before the

@@ -32,16 +32,14 @@ pub(super) const TABLE_LOCAL: u8 = 255;
 /// than the 256 of every interface's ff00::/8, and behind an administrator's own routes.
 pub(super) const METRIC: u32 = 100;
 
-/// Highest interface number with its own metric. Higher ones share it: among equal metrics the
-/// oldest route wins.
+/// Highest interface number with its own metric: of equal metrics the oldest route wins.
 pub(super) const HIGHEST_NUMBER: u32 = 99;
 
 /// Metric of the kernel's route for ff00::/8 on each interface. Among equal metrics the oldest
 /// wins, so an `lc0` that is up before the LAN would attract the LAN's groups.
 pub(super) const KERNEL_METRIC: u32 = 256;
 
-/// Metric of its replacement on `lc0`, one more on `lc1`: enough for programs that name the
-/// interface.
+/// Metric of its replacement on `lc0`, one more on `lc1`: for programs that name the interface.
 const FALLBACK_METRIC: u32 = 4096;
 
 /// Treatment of IPv6 addresses that the settings do not name.
@@ -369,8 +367,7 @@ fn delete_route(netlink: &mut Connection, index: u32, route: &Route) -> Result<(
         .map_err(|error| Error::kernel("remove a multicast route of the interface", error))
 }
 
-/// Returns the number at the end of an interface's name, which fixes its metric independently of
-/// start order.
+/// Returns the number at the end of an interface's name, for a metric of its own.
 pub(super) fn number(name: &str) -> u32 {
     let tail = name.rsplit(|c: char| !c.is_ascii_digit()).next();
     match tail.filter(|tail| !tail.is_empty()) {
@@ -406,8 +403,7 @@ fn is_of_link_scope(prefix: &Prefix) -> bool {
 struct Route {
     prefix: Prefix,
     metric: u32,
-    /// Source of packets from programs that choose none. `None`: the kernel chooses among the
-    /// interface's addresses.
+    /// Source for programs that choose none. `None`: the kernel chooses an address.
     source: Option<Ipv6Addr>,
 }
 

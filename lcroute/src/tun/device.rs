@@ -140,8 +140,7 @@ impl Device {
         self.index
     }
 
-    /// Whether the interface has no IPv4 address because another route of the host overlaps the
-    /// network.
+    /// Whether the IPv4 address is missing because another route overlaps the network.
     pub fn ipv4_overlaps(&self) -> bool {
         self.ipv4_overlaps
     }
@@ -298,8 +297,7 @@ impl Port {
     }
 }
 
-/// Brings the interface to its settings, IPv6 and IPv4; first closes private prefixes to all other
-/// interfaces.
+/// Brings the interface to its settings, both families; first closes private prefixes.
 fn repair(
     netlink: &mut Connection,
     index: u32,

@@ -97,8 +97,7 @@ impl Header {
     }
 }
 
-/// Returns the position of the packet in a read, and its pending work. IPv4 counts only if it is
-/// on.
+/// Returns the position of the packet in a read, and its pending work.
 pub(super) fn packet(mode: Mode, ipv4: bool, read: &[u8]) -> Result<(Offload, Range<usize>), Skip> {
     let (info, rest) = read.split_first_chunk::<INFO_LEN>().ok_or(Skip::NotIp)?;
     let (offload, rest) = rest.split_first_chunk::<OFFLOAD_LEN>().ok_or(Skip::NotIp)?;

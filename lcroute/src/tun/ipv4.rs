@@ -80,8 +80,7 @@ pub(super) fn repair(
     }
     let address = wanted.and_then(|ipv4| ipv4.address);
     let mut changed = false;
-    // lcroute's address: the whole network's prefix; no other program assigns that to this
-    // interface
+    // lcroute's address has the whole network's prefix; other programs use another length
     let ours = present.iter().filter(|(_, len)| *len == PREFIX_LEN);
     for (there, _) in ours.filter(|(there, _)| Some(*there) != address) {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, *there));
@@ -143,8 +142,7 @@ fn repair_routes(
     Ok(changed)
 }
 
-/// Returns a route of another interface that overlaps the network's addresses; ignores the default
-/// route.
+/// Returns a route of another interface, not the default, that overlaps the network.
 pub(crate) fn overlap(
     netlink: &mut Connection,
     index: u32,

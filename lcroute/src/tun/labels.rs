@@ -17,8 +17,7 @@ use crate::netlink::Connection;
 /// Value of the label. Chosen: "lc", far from those of the kernel's table.
 const LABEL: u32 = 0x6c63;
 
-/// Sets the interface's labels, removes those of an earlier network; returns whether anything
-/// changed.
+/// Sets the labels, removes those of an earlier network; returns whether anything changed.
 pub(super) fn repair(
     netlink: &mut Connection,
     index: u32,

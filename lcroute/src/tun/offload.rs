@@ -53,8 +53,7 @@ pub struct Offload {
 pub struct BadOffload;
 
 impl Offload {
-    /// Creates the header of a super-packet with `headers` bytes of headers, UDP last, and an
-    /// incomplete checksum.
+    /// Creates the header of a super-packet with these bytes of headers, UDP last.
     pub(crate) fn of_datagrams(headers: usize, segment: u16) -> Self {
         Self {
             flags: NEEDS_CHECKSUM,
