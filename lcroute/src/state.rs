@@ -1,4 +1,5 @@
-//! The state directory: identity, membership, revocations, incarnation. Files of mode 0600 in a folder of mode 0700.
+//! The state directory: identity, membership, revocations, incarnation. Modes: files 0600, folder
+//! 0700.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! The shapes of `status --json`, `peers --json`, `groups --json`, `routes --json` and `members --json`.
+//! The JSON forms of `status`, `peers`, `groups`, `lan`, `routes` and `members`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -455,7 +455,7 @@ fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
     let mut values = [0_u32; VALUES];
     let size = size_of_val(&values) as libc::socklen_t;
     let mut length = size;
-    // SAFETY: `values` and `length` outlive the call, and `length` says how much may be written.
+    // SAFETY: `values` and `length` outlive the call, and `length` bounds the written bytes.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

@@ -1,7 +1,7 @@
 //! The decision which parts of this program may communicate with hosts other than signalling
 //! servers and relays. Each part asks before it sends anything.
 //!
-//! The keys of such parts are private to the configuration. So no part can read its own key and forget the policy.
+//! The keys of such parts are private to the configuration, so no part can ignore the policy.
 
 use std::path::Path;
 
@@ -65,14 +65,14 @@ impl<'a> Exposure<'a> {
         self.unless_hidden(is_set.then_some(matrix))
     }
 
-    /// Returns whether the router is asked to map the port. A hidden host asks no router, even if `disclose` names members: the
-    /// request tells the LAN that lcroute runs here.
+    /// Returns whether the router is asked to map the port. A hidden host asks no router, even if
+    /// `disclose` names members: the LAN would see the request.
     pub fn router(self) -> Result<(), Silent> {
         self.unless_hidden(self.0.ice.map_port.then_some(()))
     }
 
-    /// Returns STUN servers beside signalling servers. A host that hides from all members asks no server of either kind: nobody
-    /// would get the answer.
+    /// Returns STUN servers beside signalling servers. A host that hides from all members asks
+    /// neither kind of server: it would have no use for the answer.
     pub fn stun(self) -> Result<&'a [String], Silent> {
         match self.hides() && self.disclosed().is_empty() {
             true => Err(Silent::Hidden),
@@ -80,7 +80,8 @@ impl<'a> Exposure<'a> {
         }
     }
 
-    /// Returns whether links may lead directly to members that `disclose` does not name, as links of a leaf do.
+    /// Returns whether links may be direct to members outside of `disclose`, as links of a leaf
+    /// are.
     pub fn direct(self) -> Result<(), Silent> {
         self.unless_hidden(Some(()))
     }

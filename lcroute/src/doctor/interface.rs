@@ -109,7 +109,7 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
     }
     let mut astray = Vec::new();
     let mut missing = false;
-    // another node's interface on this host, whose routes precede
+    // another lcroute interface of this host, which precedes by its metric
     let mut first = None;
     for prefix in &wanted {
         let group = example(prefix);

@@ -1,4 +1,4 @@
-//! Prefixes that this host reaches without a router, as other sites may not.
+//! Prefixes that this host reaches without a router, but that the Internet may not reach.
 
 use std::io;
 use std::net::IpAddr;

@@ -52,7 +52,7 @@ pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
 /// Adopts the descriptor of the previous program image. `None` if it is no open TUN device.
 pub(super) fn inherit(fd: RawFd) -> Option<File> {
     let mut request = empty_request();
-    // SAFETY: TUNGETIFF writes one `ifreq`; on a descriptor that is closed or something else it only fails.
+    // SAFETY: TUNGETIFF writes one `ifreq`; on a closed or other descriptor it only fails.
     unsafe { raw::get_interface(fd, &mut request) }.ok()?;
     // SAFETY: the descriptor is an open TUN device, and this process has opened none yet: only the
     // previous image owned it.

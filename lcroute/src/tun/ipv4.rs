@@ -80,7 +80,7 @@ pub(super) fn repair(
     }
     let address = wanted.and_then(|ipv4| ipv4.address);
     let mut changed = false;
-    // lcroute's address has the whole network's prefix; other programs use another length
+    // lcroute's address: no other program uses the network's prefix length on this interface
     let ours = present.iter().filter(|(_, len)| *len == PREFIX_LEN);
     for (there, _) in ours.filter(|(there, _)| Some(*there) != address) {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, *there));

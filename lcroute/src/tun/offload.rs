@@ -4,9 +4,9 @@
 //! ```text
 //! | flags 1 | kind 1 | header length 2 | segment 2 | checksum start 2 | checksum offset 2 |
 //! ```
-//! `struct virtio_net_hdr` (Virtio 1.2, section 5.1.6), in the machine's byte order. A super-packet is
-//! one IPv6 and one UDP header in front of the payloads of several datagrams, all of `segment` bytes but
-//! the last, which may be shorter.
+//! `struct virtio_net_hdr` (Virtio 1.2 §5.1.6), in native byte order. A super-packet is an IPv6 and
+//! a UDP header before the payloads of several datagrams, all of `segment` bytes but the last,
+//! which may be shorter.
 
 use librecast::checksum::Sum;
 use librecast::ipv4::{self, UDP};
