@@ -1,10 +1,11 @@
-//! What runs on hosts of the tests besides what the demo needs: the other programs, and some that lie, flood or look on.
+//! Programs on hosts of the tests besides those of the demo: our other programs, and some that
+//! forge, flood or observe.
 
 mod programs;
 
 use lcroute_lab::Applet;
 
-/// The programs, found by hosts under these names.
+/// The programs, under their names on hosts.
 pub const PROGRAMS: [Applet; 11] = [
     ("lcagent", lcagent::main),
     ("lcgroup", lcgroup::main),

@@ -1,4 +1,4 @@
-//! All programs in one, built with the tests: they run what was just built, and nothing else.
+//! All programs in one binary, built with the tests: so they run what was just built.
 
 fn main() -> std::process::ExitCode {
     lcroute_lab::main_with(&netns_tests::PROGRAMS)

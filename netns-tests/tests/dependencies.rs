@@ -1,4 +1,4 @@
-//! Which crate may depend on which (docs/architecture.md), held against the manifests.
+//! Permitted dependencies between crates (docs/architecture.md), compared with the manifests.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// What the deciding cores must not reach, not even over three corners: sockets, the kernel, a runtime.
+/// Crates for sockets, kernel and runtime, which cores must not reach, not even transitively.
 const IO_CRATES: &[&str] = &[
     "tokio",
     "mio",
@@ -20,7 +20,8 @@ const IO_CRATES: &[&str] = &[
     "netlink-sys",
 ];
 
-/// Output of cargo on this workspace. Crates of other targets it fetches, as the build of this test did with its own.
+/// Returns cargo's output for this workspace. It fetches crates of other targets, as any build
+/// does.
 fn cargo(args: &[&str]) -> String {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let out = Command::new(env!("CARGO"))
@@ -37,7 +38,7 @@ fn cargo(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Our crates, each with those of ours that it reaches: by any kind of dependency, directly or not.
+/// Returns our crates, each with those of ours that it reaches, by any kind of dependency.
 fn ours() -> BTreeMap<String, BTreeSet<String>> {
     let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
     let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
@@ -58,7 +59,7 @@ fn ours() -> BTreeMap<String, BTreeSet<String>> {
             )
         })
         .collect();
-    // as many rounds as there are crates reach everything
+    // as many rounds as crates are enough for the transitive closure
     for _ in 0..names.len() {
         for name in &names {
             let further: BTreeSet<String> = reached[name]
@@ -71,7 +72,7 @@ fn ours() -> BTreeMap<String, BTreeSet<String>> {
     reached
 }
 
-/// Names of all crates that `package` is built from here, with the features it asks for itself.
+/// Returns the names of all crates of a build of `package`, with its own features.
 fn built_from(package: &str) -> BTreeSet<String> {
     built_from_with(package, &[])
 }
@@ -112,7 +113,7 @@ fn what_decides_reaches_no_io() {
             .collect();
         assert!(forbidden.is_empty(), "{package} depends on {forbidden:?}");
     }
-    // the stack below has the crate rtc, and no runtime
+    // the layer below has the crate rtc, and no runtime
     let crates = built_from("lcroute-webrtc");
     let forbidden = ["tokio", "mio", "quinn-udp"];
     let forbidden: Vec<_> = forbidden.iter().filter(|c| crates.contains(**c)).collect();
@@ -131,7 +132,7 @@ fn a_page_hands_in_randomness() {
         "lcstudio-core",
     ] {
         let crates = built_from_with(package, &["--target", "wasm32-unknown-unknown"]);
-        // of any version: each wants the system's randomness by a way of its own, and no page has one
+        // any version: each uses the system's randomness in its own way, which pages lack
         assert!(!crates.contains("getrandom"), "{package}");
     }
 }
@@ -372,9 +373,10 @@ fn nobody_depends_on_the_tests_or_the_packages() {
 fn programs_carry_no_tables_that_they_never_ask() {
     for program in ["lcroute", "lcsync", "lcagent"] {
         let crates = built_from(program);
-        // For names of hosts in other scripts, in URLs that rtc alone reads and nobody gives it: `idna` takes them from
-        // its adapter, of which Cargo.lock has version 1.0, without any. To go back there after an update of everything:
-        // cargo update -p idna_adapter --precise 1.0.0
+        // For host names in other scripts, in URLs that only rtc reads and that do not occur:
+        // `idna` takes the tables from its adapter, of which Cargo.lock has version 1.0, without
+        // tables. To restore that after an update of everything: cargo update -p idna_adapter
+        // --precise 1.0.0
         let unicode = crates.iter().find(|name| name.starts_with("icu_"));
         assert_eq!(unicode, None, "{program} carries tables of Unicode");
         // lcsync's patterns of names become regular expressions, without tables

@@ -1,4 +1,4 @@
-//! Who forgets `sudo` hears where it was written, and that the service looks elsewhere.
+//! A user without `sudo` gets a message with the path written, and the service's path.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-/// Not root, whoever runs the tests.
+/// An ordinary user, even if root runs the tests.
 const NOBODY: u32 = 65_534;
 
-/// What `lcroute ARGS` prints and says as an ordinary user whose home is `home`, with such variables set.
+/// Returns output and messages of `lcroute ARGS` for an ordinary user with this home and these
+/// variables.
 fn as_user(
     program: &Path,
     home: &Path,
@@ -34,11 +35,12 @@ fn as_user(
     Ok((said, told))
 }
 
-/// A program that everybody may execute, and homes that everybody may write to.
+/// Returns a program that every user may execute, and homes that every user may write to.
 fn homes() -> Result<(TempDir, PathBuf, [PathBuf; 2])> {
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("lcroute");
-    // by another process: what a thread writes, children of other threads hold open, and it could not be run
+    // copied by another process: children of other threads would hold a file of this one open for
+    // writing
     let mut copy = Command::new("cp");
     copy.arg(env!("CARGO_BIN_EXE_netns-tests")).arg(&program);
     ensure!(copy.status()?.success(), "cp");
@@ -60,7 +62,7 @@ fn text(path: &Path) -> Result<&str> {
 #[test]
 fn a_forgotten_sudo_is_told_where_it_wrote_and_what_the_service_reads() -> Result<()> {
     let (_dir, program, [alice, bob]) = homes()?;
-    // set, and empty, is not set: XDG base directories
+    // an empty variable counts as unset (XDG base directories)
     let empty = [("XDG_STATE_HOME", ""), ("XDG_RUNTIME_DIR", "")];
     let (_, told) = as_user(&program, &alice, &["init"], &empty)?;
     let written = alice.join(".local/state/lcroute");

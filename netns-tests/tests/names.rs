@@ -1,8 +1,11 @@
-//! Public names, and names that a user sees, use the words of docs/glossary.md: its last table lists words that they do not use.
+//! Public names, and names visible to users, use the words of docs/glossary.md; its last table
+//! lists refused words.
 //!
-//! The test reads sources as text: what stands behind `pub` (of any visibility), the variants of public enums with their fields, the
-//! functions of public traits, and the fields of journal entries. From docs/reference.md, which the test `reference` holds against the
-//! programs, it takes metrics, labels, drop reasons, flags, configuration keys and checks. Names of verbs are fixed elsewhere: `lcroute say` stays.
+//! The test reads sources as text: items after `pub` (of any visibility), the variants of public
+//! enums with their fields, the functions of public traits, and the fields of journal entries. From
+//! docs/reference.md, which the test `reference` compares with the programs, it takes metrics,
+//! labels, drop reasons, flags, configuration keys and checks. Verbs are exempt: `lcroute say`
+//! stays.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,11 +15,11 @@ use sources::root;
 
 mod sources;
 
-/// Names whose refused word a specification has: group records of an MLD report (RFC 9777, 5.2.4); IWANT (Plumtree, GossipSub); or that mean
-/// sound, as recorders call it.
+/// Names whose refused word comes from a specification: group records of an MLD report (RFC 9777
+/// §5.2.4), IWANT (Plumtree, GossipSub); or means a recording of sound.
 const SPECIFIED: &[&str] = &["handle_record", "take_records", "IWant", "--record FILE"];
 
-/// A name and where it stands: a source file, or docs/reference.md.
+/// A name and its place: a source file, or docs/reference.md.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     text: String,
@@ -24,7 +27,7 @@ struct Name {
     line: usize,
 }
 
-/// A word or compound that is not used, from the glossary.
+/// A refused word or compound of the glossary.
 #[derive(Debug)]
 struct Refused {
     words: Vec<String>,
@@ -34,7 +37,7 @@ struct Refused {
 }
 
 impl Refused {
-    /// Whether `name` has these words in a row; a plural counts as well.
+    /// Whether `name` has these words in a row, also in the plural.
     fn is_in(&self, name: &Name) -> bool {
         let is_seen_by_users = name.file == REFERENCE;
         let inside = |folder: &String| name.file.starts_with(&format!("{folder}/"));
@@ -57,7 +60,8 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-/// The words of an identifier in lower case: parted at all that is no letter or digit, and where a capital begins a word.
+/// Returns the words of an identifier in lower case: separated by other characters, and by
+/// capitals.
 fn words(name: &str) -> Vec<String> {
     let letters: Vec<char> = name.chars().collect();
     let mut words = vec![String::new()];
@@ -78,14 +82,14 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// Cells of a row of a Markdown table, without those that part header and body.
+/// Returns the cells of a row of a Markdown table; `None` for the line between header and body.
 fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
     let cells: Vec<&str> = inner.split(" | ").map(str::trim).collect();
     (!inner.starts_with("---")).then_some(cells)
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -124,7 +128,7 @@ fn refused() -> Vec<Refused> {
     .collect()
 }
 
-/// The identifier at the begin of `text`, and what follows it.
+/// Returns the identifier at the beginning of `text`, and the rest.
 fn identifier(text: &str) -> Option<(&str, &str)> {
     let end = text
         .find(|c: char| !c.is_alphanumeric() && c != '_')
@@ -132,7 +136,7 @@ fn identifier(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// `line` without strings, characters and comments, as far as one line tells.
+/// Returns `line` without strings, characters and comments, as far as a single line shows them.
 fn code(line: &str) -> String {
     let line = line
         .replace("\\\"", "")
@@ -143,7 +147,8 @@ fn code(line: &str) -> String {
     parts.split("//").next().unwrap().to_owned()
 }
 
-/// The name that a public item or field declares in this line; with it, whether its body declares further ones.
+/// Returns the name that a public item or field declares in this line, and whether its body
+/// declares more.
 fn declared(line: &str) -> Option<(&str, bool)> {
     let line = line.strip_prefix("pub")?;
     let mut rest = match line.strip_prefix('(') {
@@ -172,7 +177,7 @@ fn declared(line: &str) -> Option<(&str, bool)> {
     }
 }
 
-/// The names that a line in the body of a public enum or trait declares: a variant and its fields, or a function.
+/// Returns the names in a line of a public enum or trait: a variant and its fields, or a function.
 fn declared_inside(line: &str) -> Vec<&str> {
     if let Some(function) = line.strip_prefix("fn ") {
         return identifier(function)
@@ -191,7 +196,7 @@ fn declared_inside(line: &str) -> Vec<&str> {
     parts.filter_map(declares).collect()
 }
 
-/// Public names of one source file.
+/// Adds the public names of a source file.
 fn public_names(file: &str, text: &str, found: &mut BTreeSet<Name>) {
     let mut add = |text: &str, line: usize| {
         found.insert(Name {
@@ -200,7 +205,7 @@ fn public_names(file: &str, text: &str, found: &mut BTreeSet<Name>) {
             line,
         });
     };
-    // braces open so far, and how many were where the body of an enum or trait began
+    // open braces, and their number at the beginning of the enum's or trait's body
     let (mut depth, mut body): (usize, Option<usize>) = (0, None);
     for (number, line) in (1..).zip(text.lines()) {
         let code = code(line);
@@ -234,7 +239,8 @@ fn public_names(file: &str, text: &str, found: &mut BTreeSet<Name>) {
     }
 }
 
-/// Names in docs/reference.md: what stands in backticks in the first cell of its tables, labels of metrics, and fields of journal entries.
+/// Returns names in docs/reference.md: backticked ones in first cells, metric labels, journal
+/// fields.
 fn reference_names() -> BTreeSet<Name> {
     let mut found = BTreeSet::new();
     let mut section = String::new();

@@ -1,5 +1,6 @@
-//! docs/reference.md is what the programs themselves say: made here, and held against the file. `make reference` writes it.
-//! And the dashboard and the alert rules in packaging/ name metrics that exist.
+//! docs/reference.md describes the programs as they are: made by this test, and compared with the
+//! file. `make reference` writes it. The dashboard and the alert rules in packaging/ name existing
+//! metrics.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -32,7 +33,7 @@ fn the_reference_and_the_journals_catalog_are_what_the_programs_say() {
     }
 }
 
-/// What `journalctl -x` shows below an entry.
+/// Returns the catalog: the texts of `journalctl -x` below entries.
 fn catalog() -> String {
     let mut out =
         String::from("# Made by `make reference`; installed in /usr/lib/systemd/catalog.\n");
@@ -91,7 +92,7 @@ fn the_dashboard_and_the_alerts_name_metrics_and_reasons_that_exist() {
     assert!(seen >= 8, "{seen}");
 }
 
-/// Words that begin as our metrics do, and are not parts of other words.
+/// Returns words that begin like our metrics, and are not parts of other words.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = |w: &&str| {
@@ -165,7 +166,7 @@ fn reference() -> String {
          0 done, 1 failed, 2 wrong usage or configuration, 3 timed out or not reachable, 4 not permitted, 130 and 143 interrupted.\n\n\
          ## Command lines\n\n",
     );
-    // the verbs of lcroute-lab, lcroute-web and lcroute-streams among those of lcroute, as a user types them
+    // the verbs of lcroute-lab, lcroute-web and lcroute-streams appear under lcroute
     for command in [
         lcroute_lab::lcroute(),
         lcroute_reach::command(),
@@ -234,7 +235,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-/// A command, its arguments, and its verbs.
+/// Writes a command, its arguments, and its verbs.
 fn verb(out: &mut String, command: &clap::Command, above: &str, level: usize) {
     let name = format!("{above}{}", command.get_name());
     let heading = "#".repeat(level);
@@ -311,10 +312,10 @@ struct File {
     tables: &'static [Table],
 }
 
-/// `[name]`, or `[[name]]`; keys with what holds where they are not set, and what they say.
+/// `[name]`, or `[[name]]`; keys with default and description.
 struct Table {
     heading: &'static str,
-    /// What else the table has to have.
+    /// Other required content of the table.
     with: &'static str,
     keys: &'static [(&'static str, &'static str, &'static str)],
 }
@@ -912,7 +913,8 @@ fn tempfile(text: &str) -> PathBuf {
     file
 }
 
-/// The keys as they stand here; that these are all, the parser says when it meets another one.
+/// Writes the keys of this file; the parser's error for an unknown key shows that they are
+/// complete.
 fn configuration(out: &mut String, file: &File) {
     let _ = writeln!(out, "### {}\n", file.path);
     for table in file.tables {

@@ -1,11 +1,11 @@
-//! The units that packages ship: how much of a host they expose, and that systemd understands them.
+//! The units in packages: their exposure, and whether systemd accepts them.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The most that `systemd-analyze security` may say, times ten.
+/// Bounds for the exposure of `systemd-analyze security`, times ten.
 const EXPOSURE: [(&str, u32); 9] = [
     ("lcroute.service", 18),
     ("lcroute-close.service", 11),
@@ -49,7 +49,7 @@ fn services_expose_no_more_than_promised() {
     }
 }
 
-/// Rights of each service, as `docs/security.md` names them: its capabilities, the user that it runs as, its group.
+/// Rights of each service, as in `docs/security.md`: capabilities, user, group.
 const RIGHTS: [(&str, &str, &str, &str); 9] = [
     ("lcroute.service", "CAP_NET_ADMIN", "lcroute", "lcroute"),
     (
@@ -87,7 +87,7 @@ fn each_service_has_a_user_of_its_own_and_one_capability_or_none() {
                 .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
             lines.map(str::to_owned).collect()
         };
-        // a line that is not there leaves a service all of them
+        // without this line a service has all of them
         assert_eq!(all("CapabilityBoundingSet"), [capabilities], "{unit}");
         let ambient: Vec<_> = [capabilities]
             .into_iter()
@@ -102,13 +102,13 @@ fn each_service_has_a_user_of_its_own_and_one_capability_or_none() {
         assert_eq!(all(key), users, "{unit}");
         let groups: Vec<_> = [group].into_iter().filter(|g| !g.is_empty()).collect();
         assert_eq!(all("Group"), groups, "{unit}");
-        // further groups would be further sockets
+        // each further group would permit further sockets
         assert!(all("SupplementaryGroups").is_empty(), "{unit}");
     }
     let services = units_of(&[".service"]);
     let unknown = |name: &&String| RIGHTS.iter().all(|(unit, ..)| unit != name);
     let unknown: Vec<_> = services.iter().filter(unknown).collect();
-    // jobs run outside of the agent's sandbox, with the rights that its policy gives them
+    // jobs run outside of the agent's sandbox, with the rights of its policy
     assert_eq!(unknown, ["lcagent-job@.service"]);
 }
 
@@ -119,7 +119,7 @@ fn the_service_of_pages_has_no_more_memory_than_promised() {
     assert!(text.lines().any(|line| line == "MemoryMax=256M"));
 }
 
-/// Names of units of these kinds.
+/// Returns names of units of these kinds.
 fn units_of(kinds: &[&str]) -> Vec<String> {
     let names = std::fs::read_dir(units()).unwrap();
     let names = names.map(|e| e.unwrap().file_name().into_string().unwrap());
@@ -136,7 +136,7 @@ fn no_service_leaves_its_keys_in_a_core_dump() {
         let limit = text
             .lines()
             .find_map(|line| line.strip_prefix("LimitCORE="));
-        // jobs of lcagent may raise theirs
+        // jobs of lcagent may raise their limit
         assert_eq!(
             limit.and_then(|limit| limit.split(':').next()),
             Some("0"),
@@ -145,7 +145,7 @@ fn no_service_leaves_its_keys_in_a_core_dump() {
     }
 }
 
-/// No program sends to their groups before the daemon is there to seal what it sends.
+/// Programs cannot send to their groups before the daemon can seal.
 #[test]
 fn private_prefixes_are_closed_before_the_network_is_up() {
     let unit = "lcroute-close.service";
@@ -176,7 +176,7 @@ fn systemd_understands_every_unit() {
         .chain(names.iter().map(String::as_str))
         .collect();
     let (_, said) = analyze(&args);
-    // the programs need not be installed where this is tested; other units of the host are not ours
+    // the programs need not be installed; other units of the host are ignored
     let ours = |line: &&str| {
         ["lcroute", "lcsync", "lcagent", "lcgroup"]
             .iter()

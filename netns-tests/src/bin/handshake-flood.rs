@@ -1,5 +1,5 @@
-//! A member that means ill, for tests: begins handshakes of streams as fast as it can, ends none, and sends packets between that
-//! are none.
+//! A malicious member, for tests: starts handshakes of streams as fast as it can, completes none,
+//! and sends invalid packets in between.
 //!
 //! ```text
 //! handshake-flood FROM TO          addresses of nodes on lc0; LCROUTE_CONTROL as for lcroute
@@ -22,11 +22,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-/// Handshakes, and packets that are none, that go out together.
+/// Handshakes, and invalid packets, of one burst.
 const BURST: usize = 20;
-/// From one burst to the next: two thousand a second, 200 times what one node may.
+/// Time between bursts: 2,000 handshakes a second, 200 times the limit of a node.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// A handshake is left so long after it began: longer than the other side takes to sign.
+/// Time after which a handshake is abandoned: longer than the server's signature takes.
 const LEFT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 async fn flood(from: Ipv6Addr, to: Ipv6Addr, control: &Path) -> Result<(), Box<dyn Error>> {
-    // the daemon carries streams as long as this is open
+    // the daemon carries streams while this is open
     let mut registered = UnixStream::connect(lcroute::control::sign_of(control))?;
     registered.write_all(b"{\"cmd\":\"streams\"}\n")?;
     let socket = UdpSocket::bind((from, STREAM_PORT))?;
@@ -68,7 +68,7 @@ async fn flood(from: Ipv6Addr, to: Ipv6Addr, control: &Path) -> Result<(), Box<d
         for n in 0..BURST {
             let connecting = endpoint.connect_with(client.clone(), to, "flood")?;
             tokio::spawn(async move { drop(tokio::time::timeout(LEFT, connecting).await) });
-            // looks like a packet of a connection, like a first one, like nothing
+            // resembles a packet of a connection, a first packet, and neither
             let mut packet = [(round + n as u64) as u8; 1_200];
             packet[0] = [0x40, 0xc0, 0x00][n % 3];
             // the queue may be full
@@ -78,7 +78,7 @@ async fn flood(from: Ipv6Addr, to: Ipv6Addr, control: &Path) -> Result<(), Box<d
     Ok(())
 }
 
-/// A client that takes any server, and would show no key.
+/// Returns a client that accepts any server, and offers no key.
 fn client() -> Result<ClientConfig, Box<dyn Error>> {
     let config =
         rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
@@ -93,7 +93,7 @@ fn client() -> Result<ClientConfig, Box<dyn Error>> {
     )?)))
 }
 
-/// Asks for a raw public key and takes it.
+/// A verifier that accepts any raw public key.
 #[derive(Debug)]
 struct Any;
 

@@ -1,11 +1,11 @@
-//! `lcroute`, or the program by whose name it is called, on a host whose clock is wrong, or which has slept, for tests: the
-//! wall clock is off by as many seconds as the file `clock-offset` in the working directory says, and by as many more as the
-//! file `clock-set`, if there is one, says in its eight bytes: it is set while the program runs. Monotonic time lacks as many
-//! nanoseconds as the file `clock-slept`, if there is one, says in its eight bytes: a suspended host's stands still, and the
-//! others' does not.
+//! `lcroute`, or the program by whose name it is called, on a host with a wrong clock or after a
+//! suspension, for tests. The wall clock is off by the seconds in the file `clock-offset` of the
+//! working directory, plus the eight-byte number in the file `clock-set`, if present, which changes
+//! at run time. Monotonic time lacks the nanoseconds in the file `clock-slept`, if present, also
+//! eight bytes: that of a suspended host stops.
 //!
-//! The kernel has no namespace for the wall clock and no sleep for one of its hosts, so this program puts its own
-//! `clock_gettime` before that of the C library.
+//! The kernel has no namespace for the wall clock and no suspension of a single host, so this
+//! program puts its own `clock_gettime` before that of the C library.
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Maps the eight bytes of a file, if it is there.
+/// Maps the eight bytes of a file, if it exists.
 fn map(name: &str, place: &AtomicPtr<AtomicI64>) -> std::io::Result<()> {
     let Ok(file) = std::fs::File::open(name) else {
         return Ok(());
@@ -58,7 +58,7 @@ fn map(name: &str, place: &AtomicPtr<AtomicI64>) -> std::io::Result<()> {
     Ok(())
 }
 
-// SAFETY: the signature is the C library's, and so is what it does, but for what is added or taken away.
+// SAFETY: signature and effect are the C library's, except for the added or removed time.
 #[unsafe(no_mangle)]
 extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
     // SAFETY: the system call that the C library's function makes, with the caller's pointer.

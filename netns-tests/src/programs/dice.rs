@@ -1,11 +1,11 @@
-//! Reproducible randomness for what programs forge.
+//! Reproducible randomness for forgeries.
 
 /// A xorshift generator: the same numbers in every run.
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// From a seed that is not 0.
+    /// Creates a generator; `seed` becomes odd.
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
     }

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::dice::Dice;
 
-/// Packets of one system call, and how many different batches there are.
+/// Packets of one system call.
 const BATCH: usize = 64;
 const BATCHES: usize = 64;
 const IP_HEADER: usize = 20;
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
 }
 
 fn flood(args: &Args) -> Result<()> {
-    // with IPPROTO_RAW the IP header is ours
+    // with IPPROTO_RAW this program writes the IP header
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
     socket.set_send_buffer_size(4 << 20)?;
     let to = [Some(SockaddrIn::from(args.target)); BATCH];
@@ -97,11 +97,11 @@ fn batch(args: &Args, number: usize, dice: &mut Dice) -> Vec<Vec<u8>> {
     (0..BATCH).map(packet).collect()
 }
 
-/// How a payload begins, and how long it is at least and at most.
+/// Beginning, least and greatest length of a payload.
 type Kind = (&'static [u8], usize, usize);
 
 const KINDS: [Kind; 10] = [
-    // STUN: cut off, a request for a user that nobody knows, an answer that nobody asked for
+    // STUN: cut off, a request for an unknown user, an unsolicited response
     (b"\x00\x01\x00\x20\x21\x12\xa4\x42", 8, 60),
     (
         b"\x00\x01\x00\x0c\x21\x12\xa4\x42lcfloodlcflo\x00\x06\x00\x08abcd:efg",
@@ -109,7 +109,7 @@ const KINDS: [Kind; 10] = [
         32,
     ),
     (b"\x01\x01\x00\x00\x21\x12\xa4\x42", 20, 20),
-    // DTLS: a handshake, and data under keys
+    // DTLS: a handshake, and encrypted data
     (
         b"\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x2f",
         60,
@@ -123,16 +123,16 @@ const KINDS: [Kind; 10] = [
     // RTP, RTCP
     (b"\x80\x60", 12, 1_300),
     (b"\x81\xcc\x00\x10", 60, 100),
-    // nothing that RFC 7983 knows, one byte, nothing at all
+    // unknown to RFC 7983, one byte, empty
     (b"\xff", 1, 1_400),
     (b"\x80", 1, 1),
     (b"", 0, 0),
 ];
 
-/// What a refused datagram looks like: a STUN request, but no such one was sent.
+/// Payload of a refused datagram: a STUN request that was never sent.
 const REFUSED: Kind = (b"\x00\x01\x00\x50\x21\x12\xa4\x42", 100, 100);
 
-/// Some address of 203.0.113.0/24 and 192.0.2.0/24 (documentation), some port.
+/// Returns a random address of 203.0.113.0/24 or 192.0.2.0/24 (documentation) and a random port.
 fn source(dice: &mut Dice) -> SocketAddrV4 {
     let roll = dice.roll();
     let net = if roll & 1 == 0 {
@@ -151,7 +151,7 @@ fn payload(dice: &mut Dice, (head, least, most): Kind) -> Vec<u8> {
     payload
 }
 
-/// `from` says that nobody there takes the datagram with this payload that `to` has sent.
+/// Returns an ICMP error of `from` about a datagram with this payload from `to`.
 fn refusal(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     // destination unreachable, port unreachable; checksum, unused
     let mut error = vec![3, 3, 0, 0, 0, 0, 0, 0];

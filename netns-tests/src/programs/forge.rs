@@ -1,6 +1,6 @@
 //! `lcsync-forge`: a host on the LAN that answers every datagram of an lcsync server with forged ones.
 //!
-//! It needs to know nothing of the share: groups, numbers and lengths are those of the datagrams it hears.
+//! It needs no knowledge of the share: groups, numbers and lengths are those of received datagrams.
 //! The formats are written from docs/protocol.md §9 and share nothing with the code under test.
 
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ const RECORD: u8 = 1;
 const SYMBOL: u8 = 2;
 const SYMBOL_HEADER: usize = 28;
 const SYMBOL_PACKET: usize = SYMBOL_HEADER + 1024;
-/// The number in the place of the server's.
+/// The forged server number.
 const FORGED_SERVER: [u8; 4] = *b"fake";
 
 /// Forges datagrams of lcsync until it is stopped; prints how many as a JSON line, now and then.
@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
 
 fn forge(args: &Args) -> Result<()> {
     let index = if_nametoindex(args.interface.as_str()).context(args.interface.clone())?;
-    // not ETH_P_ALL: its own are not to be seen
+    // not ETH_P_ALL: excludes own datagrams
     let mut ear = sniffer(index, libc::ETH_P_IPV6).context("packet socket")?;
     let mouth = UdpSocket::bind("[::]:0")?;
     SockRef::from(&mouth).set_multicast_if_v6(index)?;
@@ -81,14 +81,14 @@ fn forge(args: &Args) -> Result<()> {
         let Some((group, payload)) = lcsync_datagram(&frame[..length]) else {
             continue;
         };
-        // a train of datagrams comes as one frame
+        // coalesced datagrams arrive as one frame
         for received in payload.chunks(SYMBOL_PACKET) {
             for _ in 0..args.times {
                 let Some(forged) = forger.answer(received) else {
                     continue;
                 };
                 let to = SocketAddrV6::new(group, PORT, 0, index);
-                // a full queue is no reason to stop
+                // a full queue does not end the program
                 if mouth.send_to(&forged, to).is_ok() {
                     count += 1;
                     if count.is_power_of_two() {
@@ -101,7 +101,7 @@ fn forge(args: &Args) -> Result<()> {
     }
 }
 
-/// Group and payload of an lcsync datagram in an Ethernet frame.
+/// Returns group and payload of an lcsync datagram in an Ethernet frame.
 fn lcsync_datagram(frame: &[u8]) -> Option<(Ipv6Addr, &[u8])> {
     let udp = *frame.get(20)? == UDP;
     let port = u16::from_be_bytes(frame.get(56..58)?.try_into().ok()?);
@@ -138,7 +138,7 @@ impl Forger<'_> {
         })
     }
 
-    /// Wrong bytes under every other id that the block may have.
+    /// Returns wrong bytes under another valid id of the block.
     fn symbol(&mut self, received: &[u8]) -> Option<Vec<u8>> {
         let server = self.server(received)?;
         let length = u32::from_be_bytes(received.get(20..24)?.try_into().ok()?);
@@ -158,7 +158,7 @@ impl Forger<'_> {
         Some(forged)
     }
 
-    /// A newer generation with another root hash, the same in every record.
+    /// Returns a newer generation with another root hash, equal in every record.
     fn root(&mut self, received: &[u8]) -> Option<Vec<u8>> {
         let server = self.server(received)?;
         let mut forged = received.to_vec();
@@ -174,12 +174,12 @@ impl Forger<'_> {
         let at = roll >> 8;
         let mut bytes = received.to_vec();
         match roll % 6 {
-            // cut short, or with something behind its end
+            // cut short, or with bytes after its end
             0 => bytes.truncate(at % received.len()),
             1 => self.dice.fill(&mut bytes, received.len() + 1 + at % 64),
-            // another version, another type, flags that are not known
+            // another version, another type, unknown flags
             2 => bytes[at % 4] ^= 0x55,
-            // symbols of another channel, of a block that is too long or has another length
+            // symbols of another channel, of too long a block, or of another length
             3 if bytes[1] == SYMBOL => bytes[12 + at % 12] ^= 0xff,
             // lengths inside a record
             3 => bytes.iter_mut().skip(48 + at % 80).for_each(|b| *b = 0xff),

@@ -1,5 +1,5 @@
-//! `lcgroup-forge`: a holder of a group that lies: it sends others' entries again, changed, answers wants with entries that
-//! nobody signed, and tells of entries and authors that nobody has.
+//! `lcgroup-forge`: a malicious holder of a group. It sends changed entries of other authors,
+//! answers wants with unsigned entries, and sends heads of unknown entries and authors.
 
 use std::io::Write;
 use std::net::Ipv6Addr;
@@ -17,7 +17,7 @@ use librecast_log::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Between two lies about heads.
+/// Time between two forged heads.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Lies to a group until it is killed; says so first.
@@ -80,7 +80,7 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn say(send: &SendSocket, group: Ipv6Addr, lie: &[u8]) {
-    // lost lies are no harm
+    // a lost forgery does no harm
     let _ = send.send(group, lie, lie.len());
 }
 
@@ -88,13 +88,13 @@ struct Forger {
     space: Space,
     random: Random,
     seen: Vec<Entry>,
-    /// Of the heads that somebody sent last.
+    /// Digest of the last received heads.
     digest: u64,
     told: usize,
 }
 
 impl Forger {
-    /// What is said about a packet that came: its entries, changed.
+    /// Returns a forged reply to a packet: its entries, changed.
     fn answer(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let entries = match decode_sealed(&self.space, bytes)? {
             Packet::Entries(entries) => entries,
@@ -113,7 +113,7 @@ impl Forger {
             Packet::Request(_) | Packet::Presence(_) => return None,
         };
         let mut entry = entries.into_iter().next()?;
-        // its own lies come back to it
+        // its own forgeries come back to it
         if self.seen.len() < 1_000 {
             self.seen.push(entry.clone());
         }
@@ -126,7 +126,8 @@ impl Forger {
         self.seal(&Packet::Entries(vec![entry]))
     }
 
-    /// Heads that are not true: of authors whom nobody knows, as if all had the same, too short, or with entries that nobody has.
+    /// Returns false heads: of unknown authors, with a copied digest, too short, or with unknown
+    /// entries.
     fn invent(&mut self) -> Option<Vec<u8>> {
         self.told += 1;
         let (digest, heads) = match self.told % 3 {
@@ -168,7 +169,7 @@ impl Forger {
     }
 }
 
-/// An entry of this number, which its author has not signed.
+/// Returns an entry of this number without its author's signature.
 fn unsigned((author, number): (AuthorId, u32)) -> Entry {
     Entry {
         author,

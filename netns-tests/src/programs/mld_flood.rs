@@ -1,4 +1,4 @@
-//! `mld-flood`: MLD messages as no kernel would send them, from hosts that do not exist.
+//! `mld-flood`: MLD messages that no kernel would send, from hosts that do not exist.
 //!
 //! Written from RFC 9777 and RFC 2710; shares nothing with the code under test.
 
@@ -20,7 +20,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_MLDV2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 /// Next header, length 0, router alert, padding.
 const HOP_BY_HOP: [u8; 8] = [58, 0, 5, 2, 0, 0, 1, 0];
-/// Records of a report: what fits 1,280 bytes.
+/// Records of a report: fit 1,280 bytes.
 const RECORDS: usize = 60;
 
 /// Sends MLD messages; prints how many as a JSON line at the end.
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
 
 fn flood(args: &Args) -> Result<()> {
     let index = if_nametoindex(args.interface.as_str()).context(args.interface.clone())?;
-    // with IPPROTO_RAW the IPv6 header is ours
+    // with IPPROTO_RAW this program writes the IPv6 header
     let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(255)))?;
     socket.set_multicast_if_v6(index)?;
     let groups = match &args.groups {
@@ -110,7 +110,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Destination and whole IPv6 packet.
+    /// Returns destination and whole IPv6 packet.
     fn packet(&mut self, number: u64) -> (Ipv6Addr, Vec<u8>) {
         let source = (number % u64::from(self.args.sources.max(1))) as u16 + 1;
         let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xf, source);
@@ -126,7 +126,7 @@ impl Maker<'_> {
                 let mut query = vec![130, 0, 0, 0, 0, 100, 0, 0];
                 query.extend([0; 16]);
                 query.extend([2, 1, 0, 0]);
-                // lower than any address that comes from a hardware address
+                // lower than any address from a hardware address
                 let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
                 (ALL_NODES, packet(source, ALL_NODES, 1, query))
             }
@@ -158,12 +158,12 @@ impl Maker<'_> {
         let mut report = self.report();
         let roll = self.dice.roll() as usize;
         match roll % 6 {
-            // more records, sources or auxiliary data than there are
+            // more records, sources or auxiliary data than the message has
             0 => report[6..8].copy_from_slice(&[0xff, 0xff]),
             1 => report[10..12].copy_from_slice(&[0xff, 0xff]),
             2 => report[9] = 0xff,
             3 => report.truncate(8 + roll % 1_000),
-            // may have been routed here
+            // a hop limit that routers may have decremented
             4 => return packet(source, routers, 64, report),
             _ => {
                 let afar = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 9);
@@ -174,7 +174,7 @@ impl Maker<'_> {
     }
 }
 
-/// IPv6 header, router alert and the message with its checksum.
+/// Returns IPv6 header, router alert and the message with its checksum.
 fn packet(source: Ipv6Addr, destination: Ipv6Addr, hop_limit: u8, mut icmp: Vec<u8>) -> Vec<u8> {
     let sum = checksum(source, destination, &icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());

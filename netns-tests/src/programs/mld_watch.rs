@@ -1,8 +1,8 @@
-//! `mld-watch`: prints every JOIN, PART and query it hears, as programs do that send only while
-//! somebody listens.
+//! `mld-watch`: prints every JOIN, PART and query that it receives, like programs that send only to
+//! present listeners.
 //!
-//! Two kinds of such programs exist in the wild, and this one can be either:
-//! - with a raw ICMPv6 socket (default), which needs somebody to have joined ff02::16;
+//! Two kinds of such programs exist, and this one can be either:
+//! - with a raw ICMPv6 socket (default), which needs a member of ff02::16 on this host;
 //! - with an AF_PACKET socket (`--packet`), which expects Ethernet frames with exactly the 8-byte
 //!   hop-by-hop header of MLD and reads nothing else.
 //!
@@ -93,7 +93,7 @@ fn icmpv6_in_frame(frame: &[u8]) -> Option<&[u8]> {
     frame.get(ETHERNET + IPV6 + HOP_BY_HOP.len()..)
 }
 
-/// The changes that a report (RFC 9777 §5.2) announces; `None` for anything else.
+/// Returns the changes in a report (RFC 9777 §5.2); `None` for any other message.
 fn changes(message: &[u8]) -> Option<Vec<serde_json::Value>> {
     (*message.first()? == REPORT_V2).then_some(())?;
     let records = u16::from_be_bytes(message.get(6..8)?.try_into().ok()?);
@@ -112,7 +112,7 @@ fn changes(message: &[u8]) -> Option<Vec<serde_json::Value>> {
     Some(found)
 }
 
-/// A query of version 2 (RFC 9777 §5.1), or of version 1 without the fields that it has not.
+/// Returns a query of version 2 (RFC 9777 §5.1), or of version 1 without the later fields.
 fn query(message: &[u8]) -> Option<serde_json::Value> {
     (*message.first()? == QUERY).then_some(())?;
     let group = address(message.get(8..24)?)?;

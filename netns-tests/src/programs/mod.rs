@@ -1,4 +1,4 @@
-//! Programs that know nothing of lcroute, or too much: they lie, flood and look on. They report in JSON.
+//! Programs without lcroute, or against it: they forge, flood and observe. They report in JSON.
 
 mod dht_swarm;
 mod dice;

@@ -1,4 +1,4 @@
-//! A socket that looks on.
+//! A socket for observers.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use librecast::packet;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// A socket that sees the frames of one interface and one protocol (`ETH_P_ALL`: outgoing ones too).
+/// Opens a socket for frames of one interface and one protocol (`ETH_P_ALL`: outgoing ones too).
 pub fn sniffer(interface: u32, protocol: libc::c_int) -> io::Result<Socket> {
     let wanted = Protocol::from(i32::from((protocol as u16).to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(wanted))?;

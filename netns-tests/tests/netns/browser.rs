@@ -1,6 +1,6 @@
-//! The pages in Chromium and Firefox, each on a host of the lab. `netns-tests/browser/drive.mjs` drives them, and
-//! `netns-tests/setup web` fetches what that needs; `make web` makes the pages. Pictures of what was seen last are left in
-//! TARGET/browser/shots.
+//! The pages in Chromium and Firefox, each on a host of the lab. `netns-tests/browser/drive.mjs`
+//! drives them; `netns-tests/setup web` fetches its dependencies; `make web` makes the pages. The
+//! last screenshots are in TARGET/browser/shots.
 
 mod dashboard;
 mod groups;
@@ -27,12 +27,12 @@ use serde_json::{Value, json};
 
 use crate::{PROGRAM, world};
 
-/// The driver gives up before that, and says on what.
+/// Timeout for the driver, which gives up earlier with a reason.
 const SILENCE: Duration = Duration::from_secs(150);
 
 const DRIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/drive.mjs");
 
-/// Whose browser.
+/// A browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Chromium,
@@ -48,21 +48,21 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What the user prefers.
+/// The user's colour scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Theme {
     Light,
     Dark,
 }
 
-/// Runs a test in a world of its own for each browser.
+/// Runs a test for each browser in its own world.
 fn in_each_browser(name: &str, test: impl Fn(&Lab, Kind) -> Result<()>) {
     for kind in [Kind::Chromium, Kind::Firefox] {
         world(&format!("{name}-{kind}"), |lab| test(lab, kind));
     }
 }
 
-/// A folder of what was built: of the pages, or of what drives browsers.
+/// Returns a built folder: of the pages, or of the driver's dependencies.
 fn built(folder: &str) -> Result<PathBuf> {
     let target = Path::new(PROGRAM).ancestors().nth(2).context("target")?;
     let path = target.join(folder);
@@ -88,13 +88,13 @@ struct Page<'a> {
 }
 
 impl Browser {
-    /// Starts one on this host.
+    /// Starts a browser on this host.
     fn start(host: &Host, kind: Kind, theme: Theme) -> Result<Browser> {
         Self::start_with(host, kind, theme, None, None)
     }
 
-    /// With a microphone that hears what is in a file (WAV; Firefox has a tone instead), and loudspeakers: those of a
-    /// PulseAudio server.
+    /// Starts a browser with a microphone that plays a WAV file (Firefox has a tone instead), and
+    /// the loudspeakers of a PulseAudio server.
     fn start_with(
         host: &Host,
         kind: Kind,
@@ -106,7 +106,7 @@ impl Browser {
         let profile = host.path(&title);
         fs::create_dir_all(&profile)?;
         let log = host.path(&format!("logs/{title}.err"));
-        // whatever the browser starts ends with its process namespace
+        // all processes of the browser end with its process namespace
         let apart = ["--pid", "--fork", "--kill-child", "--mount-proc"];
         let mut command = host.command("unshare")?;
         let theme = format!("{theme:?}").to_lowercase();
@@ -158,19 +158,19 @@ impl Browser {
         }
     }
 
-    /// A tab, new or known.
+    /// Opens a tab, new or known.
     fn open<'a>(&'a self, tab: &'a str, url: &str) -> Result<Page<'a>> {
         self.ask("open", tab, json!({ "url": url }))?;
         Ok(Page { browser: self, tab })
     }
 
-    /// Opens a tab in whose pages this runs before what they bring.
+    /// Opens a tab in whose pages this script precedes their own.
     fn open_prepared<'a>(&'a self, tab: &'a str, js: &str, url: &str) -> Result<Page<'a>> {
         self.ask("prepare", tab, json!({ "js": js }))?;
         self.open(tab, url)
     }
 
-    /// No page has said an error so far, and all that was asked for was asked from these.
+    /// Checks that no page had an error so far, and that all requests went to these origins.
     fn expect_clean(&self, from: &[&str]) -> Result<()> {
         let seen = self.ask("seen", "", json!({}))?;
         ensure!(seen["errors"] == json!([]), "{}", seen["errors"]);
@@ -186,7 +186,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // nobody is left to hear of an error here
+        // an error would have no recipient
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
@@ -197,12 +197,12 @@ impl Page<'_> {
         self.browser.ask(what, self.tab, more)
     }
 
-    /// The value of an expression.
+    /// Returns the value of an expression.
     fn eval(&self, js: &str) -> Result<Value> {
         self.ask("eval", json!({ "js": js }))
     }
 
-    /// Waits until an expression is true, or anything that counts as true: that, and how long it took.
+    /// Waits until an expression is truthy; returns its value, and the time.
     fn until(&self, js: &str) -> Result<(Value, Duration)> {
         let ms = u64::try_from(DEADLINE.as_millis())?;
         let mut found = self.ask("until", json!({ "js": js, "ms": ms }))?;
@@ -221,7 +221,7 @@ impl Page<'_> {
         Ok((value, took))
     }
 
-    /// Waits until an element says this.
+    /// Waits until an element has this text.
     fn until_says(&self, at: &str, words: &str) -> Result<Duration> {
         let js = format!(
             "[...document.querySelectorAll({})].some((e) => e.textContent.includes({}))",
@@ -231,19 +231,19 @@ impl Page<'_> {
         self.until(&js).map(|(_, took)| took)
     }
 
-    /// A click with the mouse.
+    /// Clicks with the mouse.
     fn click(&self, at: &str) -> Result<()> {
         self.ask("click", json!({ "at": at })).map(drop)
     }
 
-    /// Writes into a field, in place of what was there.
+    /// Replaces a field's text.
     fn fill(&self, at: &str, text: &str) -> Result<()> {
         self.eval(&format!("document.querySelector({}).value = ''", json!(at)))?;
         self.ask("type", json!({ "at": at, "text": text }))
             .map(drop)
     }
 
-    /// Gives a file to a field.
+    /// Selects a file in a field.
     fn upload(&self, at: &str, file: &Path) -> Result<()> {
         self.ask("upload", json!({ "at": at, "file": file }))
             .map(drop)
@@ -254,12 +254,12 @@ impl Page<'_> {
         self.ask("reload", json!({})).map(drop)
     }
 
-    /// A key.
+    /// Presses a key.
     fn press(&self, key: &str) -> Result<()> {
         self.ask("press", json!({ "key": key })).map(drop)
     }
 
-    /// Presses a key until what has the focus is one of these.
+    /// Presses a key until the focus is on one of these.
     fn press_until(&self, key: &str, at: &str) -> Result<()> {
         for _ in 0..60 {
             self.press(key)?;
@@ -270,7 +270,8 @@ impl Page<'_> {
         bail!("{key} leads to no {at}");
     }
 
-    /// A narrow window, as phones have: all nodes are on the map, and nothing scrolls sideways.
+    /// Checks a narrow window, as of phones: all nodes are on the map, and nothing scrolls
+    /// sideways.
     fn expect_fits_a_phone(&self) -> Result<()> {
         self.ask("size", json!({ "width": 390, "height": 844 }))?;
         self.until("innerWidth === 390")?;
@@ -284,7 +285,7 @@ impl Page<'_> {
             .map(drop)
     }
 
-    /// axe-core finds no serious and no critical hindrance.
+    /// Checks that axe-core finds no serious or critical barrier.
     fn expect_open_to_all(&self) -> Result<()> {
         let found = self.ask("hindrances", json!({}))?;
         let found = found.as_array().context("a list")?;
@@ -292,7 +293,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// As wide as this, in pixels: nothing scrolls sideways.
+    /// Checks that nothing scrolls sideways at this width in pixels.
     fn expect_fits(&self, width: u32, height: u32) -> Result<()> {
         self.ask("size", json!({ "width": width, "height": height }))?;
         self.until(&format!("innerWidth === {width}"))?;
@@ -304,7 +305,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// A picture of the whole page.
+    /// Takes a screenshot of the whole page.
     fn shot(&self, name: &str) -> Result<PathBuf> {
         let folder = built("browser")?.join("shots");
         fs::create_dir_all(&folder)?;
@@ -318,7 +319,7 @@ impl Page<'_> {
     }
 }
 
-/// Of the table `at`: whether there is a row of which this is true.
+/// Returns an expression: whether the table `at` has a row for which `row` is true.
 fn some_row(at: &str, row: &str) -> String {
     format!(
         "[...document.querySelectorAll('{at} tbody tr')].some((tr) => {{ \
@@ -327,7 +328,7 @@ fn some_row(at: &str, row: &str) -> String {
     )
 }
 
-/// Serves a folder, as any web server does: it, and where.
+/// Serves a folder by an ordinary web server; returns it and its URL.
 fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, String)> {
     let (folder, port) = (folder.display().to_string(), port.to_string());
     let args = [

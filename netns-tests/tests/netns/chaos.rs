@@ -1,8 +1,8 @@
-//! Rough days: nodes that talk all the time are killed, frozen, cut off, parted, moved and upgraded, one after another and
-//! over each other, as a seed draws it. What must hold, whatever happens: nothing comes twice, nothing to who has not
-//! joined, no daemon panics or grows, and after quiet all hear all, every packet.
+//! Random faults: nodes that send all the time are killed, frozen, cut off, partitioned, renumbered
+//! and upgraded, singly and concurrently, from a seed. Invariants: no duplicates, no packets to
+//! nodes without a join, no daemon panics or grows, and after a quiet time all receive all packets.
 //!
-//! `CHAOS_SEED` and `CHAOS_ROUNDS` choose another day.
+//! `CHAOS_SEED` and `CHAOS_ROUNDS` choose another run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,25 +16,26 @@ use nix::sys::signal::Signal;
 
 use crate::world;
 
-/// What the first two nodes send to.
+/// Groups of the first two nodes.
 const FLOWS: [&str; 2] = ["ff1e::c0:1", "ff1e::c0:2"];
-/// What is counted packet by packet when all is quiet.
+/// Group that is counted packet by packet once all is quiet.
 const COUNTED: &str = "ff1e::c0:3";
-/// A daemon may take so many times the memory it took at first. Chosen: a leak of one link's state per event shows.
+/// Bound for a daemon's memory, as a multiple of its first value. Chosen: shows a leak of one
+/// link's state per event.
 const GROWTH: u64 = 2;
 
-/// What happens to a node, and is over after a while. (An orderly stop is not among it: it takes lc0 away, and what programs
-/// have joined on it.)
+/// A temporary fault of a node. (An orderly stop is excluded: it removes lc0 and the joins of
+/// programs.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Action {
     Kill,
     Freeze,
     Cut,
-    /// Half of the nodes from the other half and from signalling.
+    /// Half of the nodes, from the other half and from signalling.
     Part,
     /// Other addresses.
     Move,
-    /// Cut off, and then at once other addresses, as when a phone changes its network.
+    /// Cut off, then at once other addresses, as when a phone changes its network.
     Roam,
     Upgrade,
     /// The signalling server, not the node.
@@ -70,20 +71,20 @@ impl fmt::Display for Action {
     }
 }
 
-/// Nodes of which all but the last have joined what the first two send.
+/// A network in which all nodes but the last have joined the groups of the first two.
 struct Chaos {
     network: Network,
-    /// By listener and flow; a sender does not listen to itself.
+    /// Listener, flow, program; a sender does not listen to itself.
     receivers: Vec<(usize, usize, Receiver)>,
     _senders: Vec<Process>,
     memory: Vec<u64>,
     random: Random,
     moves: u8,
-    /// The nodes that are parted from the others.
+    /// The nodes apart from the others.
     parted: Vec<usize>,
 }
 
-/// Of one action: how often, and the longest silences in milliseconds, as (the node's own, others').
+/// For each action the longest silences in milliseconds: the node's own, and the others'.
 type Table = BTreeMap<Action, Vec<(f64, f64)>>;
 
 impl Chaos {
@@ -181,7 +182,7 @@ impl Chaos {
         self.network.members[node].daemon()?.signal(signal)
     }
 
-    /// The node goes to other addresses of its subnets.
+    /// Gives the node other addresses of its subnets.
     fn renumber(&mut self, node: usize) -> Result<()> {
         self.moves = self.moves % 200 + 1;
         let own = self.moves + 20;
@@ -208,7 +209,7 @@ impl Chaos {
         self.receivers.iter().map(count).collect()
     }
 
-    /// One thing after another, each until all is well again.
+    /// One fault after another, each until full recovery.
     fn one_by_one(&mut self, rounds: usize, table: &mut Table) -> Result<()> {
         for round in 0..rounds {
             let action = Action::ALL[round % Action::ALL.len()];
@@ -229,7 +230,7 @@ impl Chaos {
                     *longest = longest.max(*pause);
                 }
             }
-            // what the action itself took is no outage
+            // the time of the action itself is no outage
             let lasting = !matches!(action, Action::Move | Action::Upgrade | Action::Signalling);
             let lasts = if lasting {
                 lasts.as_secs_f64() * 1e3
@@ -243,7 +244,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// Several things over each other, at most one to a node.
+    /// Several faults at once, at most one per node.
     fn at_once(&mut self) -> Result<()> {
         let mut under_way: Vec<(Instant, Action, usize)> = Vec::new();
         let nodes = self.network.members.len();
@@ -276,7 +277,7 @@ impl Chaos {
         self.is_well(what)
     }
 
-    /// What must hold whatever has happened.
+    /// Checks the invariants.
     fn is_well(&mut self, when: &str) -> Result<()> {
         for (at, flow, receiver) in &self.receivers {
             let state = receiver.state()?;
@@ -301,7 +302,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// After quiet each packet of each node reaches each listener, and no daemon has grown.
+    /// After a quiet time each packet of each node reaches each listener, and no daemon has grown.
     fn all_is_as_before(&mut self) -> Result<()> {
         self.network.wait_linked()?;
         let (members, count) = (&self.network.members, 500);
@@ -321,7 +322,7 @@ impl Chaos {
         for (sender, member) in members.iter().enumerate() {
             member.host.send(COUNTED, count, &["--rate", "250"])?;
             for (name, receiver) in &listeners {
-                // the kernel gives a host what it sends itself
+                // the kernel delivers a host's packets to itself
                 let sent = (sender + 1) as u64 * count;
                 let heard = eventually("all have come", || {
                     let heard = receiver.packets()?;
@@ -345,7 +346,7 @@ impl Chaos {
     }
 }
 
-/// All counters of all nodes: what went in and out, and each reason to drop.
+/// Returns all counters of all nodes: packets in and out, and each drop reason.
 fn accounts(members: &[Member]) -> Result<BTreeMap<String, u64>> {
     let mut accounts = BTreeMap::new();
     for member in members {
@@ -361,7 +362,7 @@ fn accounts(members: &[Member]) -> Result<BTreeMap<String, u64>> {
     Ok(accounts)
 }
 
-/// What differs.
+/// Returns the counters that have grown.
 fn changes(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> String {
     let grown = after.iter().map(|(name, value)| {
         let grown = value.saturating_sub(before.get(name).copied().unwrap_or(0));
@@ -424,9 +425,9 @@ fn a_rough_day_costs_moments_and_no_order() {
     world("rough-day", |lab| rough_day(lab, 7, 6));
 }
 
-/// So many packets of one flow.
+/// Packets of one flow.
 const MANY: u64 = 300_000;
-/// By so many runs of the sender, each within the time that a program may take.
+/// Runs of the sender that send them, each within the timeout of a program.
 const PARTS: u64 = 3;
 
 #[test]
@@ -486,7 +487,7 @@ fn what_is_lost_beside_other_work_has_a_name() {
     });
 }
 
-/// Drops of packets of the network between two looks.
+/// Returns the network's packet drops between two looks.
 fn accounted_drops(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
     const LOSSES: [&str; 21] = [
         "duplicate",

@@ -1,4 +1,5 @@
-//! Programs in containers of two hosts, by the image that `packaging/image` makes, in the shapes of docs/guide/containers.md.
+//! Programs in containers of two hosts, by the image of `packaging/image`, in the forms of
+//! docs/guide/containers.md.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,9 +19,9 @@ const PAGE: &str = include_str!("../../../docs/guide/containers.md");
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
 
 const GROUP: &str = "ff1e::42";
-/// A gateway looks around for some seconds before it forwards.
+/// Timeout for a gateway, which probes for some seconds before it forwards.
 const SETTLED: Duration = Duration::from_secs(30);
-/// What the daemon's container may do; its files are read only.
+/// Rights of the daemon's container; its files are read only.
 const MAY: &[&str] = &[
     "--cap-drop=all",
     "--cap-add=NET_ADMIN",
@@ -29,19 +30,19 @@ const MAY: &[&str] = &[
     "--read-only",
     "--tmpfs=/run",
 ];
-/// More is not permitted where tests run.
+/// Higher limits are not permitted where tests run.
 const LIMITS: &[&str] = &["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
 
-/// Containers of one host. Gone when dropped.
+/// The containers of one host; removed when dropped.
 struct Engine<'a> {
     host: &'a Host,
     image: String,
-    /// A setting of podman's that is not the default.
+    /// A settings file of podman that is not the default.
     settings: Option<String>,
 }
 
 impl<'a> Engine<'a> {
-    /// With the image in its store.
+    /// Creates an engine with the image in its store.
     fn new(host: &'a Host, archive: &Path, image: &str) -> Result<Engine<'a>> {
         let engine = Engine {
             host,
@@ -74,7 +75,7 @@ impl<'a> Engine<'a> {
         command
     }
 
-    /// What podman, or the program that it has run, says.
+    /// Returns the output of podman, or of the program in a container.
     fn ask(&self, args: &[&str]) -> Result<String> {
         let done = self.command(args).output().context("podman")?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -90,7 +91,7 @@ impl<'a> Engine<'a> {
         self.ask(&args).map(drop)
     }
 
-    /// The daemon, on the host's own network; its state stays.
+    /// Starts the daemon on the host's own network; its state stays.
     fn start_daemon(&self, options: &[&str]) -> Result<()> {
         let own = ["--network=host", "--volume=lcroute:/var/lib/lcroute"];
         self.start("lcroute", &[&own[..], MAY, options].concat(), &[])?;
@@ -100,7 +101,7 @@ impl<'a> Engine<'a> {
         .map(drop)
     }
 
-    /// A daemon in a container of its own, beside which programs run. It keeps nothing.
+    /// Starts a daemon in a container of its own, beside which programs run. It stores nothing.
     fn start_beside(&self, name: &str, options: &[&str]) -> Result<()> {
         let own = [
             "--cap-drop=all",
@@ -119,15 +120,14 @@ impl<'a> Engine<'a> {
         .map(drop)
     }
 
-    /// CycloneDDS's own program beside that daemon, as its users start it in a container; `None` while it runs, then its exit
-    /// code.
+    /// Starts CycloneDDS's own program beside that daemon, as its users do in a container.
     fn start_dds(&self, name: &str, args: &str) -> Result<()> {
         let foreign = root()?.display().to_string();
         let folder = "usr/lib/x86_64-linux-gnu";
         let options = [
             "--network=container:net".to_owned(),
             format!("--volume={foreign}:/foreign:ro"),
-            // the image's own libc is this machine's
+            // the image's libc is this machine's
             format!("--volume=/{folder}:/libraries:ro"),
             format!("--env=LD_LIBRARY_PATH=/foreign/{folder}:/libraries"),
             format!("--env=CYCLONEDDS_URI={LC0_FOR_DDS}"),
@@ -138,7 +138,7 @@ impl<'a> Engine<'a> {
         self.start(name, &options, &args)
     }
 
-    /// Waits until a container has ended by itself; its exit code.
+    /// Waits until a container has ended by itself; returns its exit code.
     fn wait(&self, name: &str) -> Result<String> {
         within(Duration::from_secs(60), "the program ends", || {
             let format = "--format={{.State.Status}} {{.State.ExitCode}}";
@@ -152,7 +152,7 @@ impl<'a> Engine<'a> {
         self.ask(&["exec", "lcroute", "lcroute", "id"])
     }
 
-    /// Process number of a container's program.
+    /// Returns the process id of a container's program.
     fn pid(&self, name: &str) -> Result<String> {
         let pid = self.ask(&["inspect", "--format={{.State.Pid}}", name])?;
         Ok(pid.trim().to_owned())
@@ -165,7 +165,7 @@ impl<'a> Engine<'a> {
         self.host.spawn("nsenter", &all)
     }
 
-    /// A program on one of its networks: it listens, and says what it is told to.
+    /// Starts a program on a network: it listens, and can send.
     fn talker(&self, network: &str) -> Result<()> {
         let network = format!("--network={network}");
         self.start("talker", &[&network], &["listen", GROUP])
@@ -176,7 +176,7 @@ impl<'a> Engine<'a> {
         self.ask(&args).map(drop)
     }
 
-    /// What it has heard.
+    /// Returns the program's received messages.
     fn heard(&self) -> Result<String> {
         self.ask(&["logs", "talker"])
     }
@@ -190,10 +190,10 @@ impl Drop for Engine<'_> {
     }
 }
 
-/// As ROS 2 has it in packaging/ros2/compose.yaml.
+/// Configuration of ROS 2 in packaging/ros2/compose.yaml.
 const LC0_FOR_DDS: &str = "<CycloneDDS><Domain><General><Interfaces><NetworkInterface name=\"lc0\"/></Interfaces></General></Domain></CycloneDDS>";
 
-/// Makes the image of what was built, and says where it is, and its name.
+/// Makes the image from the build; returns its path and name.
 fn image(folder: &Path) -> Result<(PathBuf, String)> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/image");
     let made = Command::new(script)
@@ -218,7 +218,7 @@ fn containers_of_two_hosts_hear_each_other() {
         let network: Network = lab.network_invited(hosts, &["--gateway", "any"])?;
         let folder = network.members[0].host.path("image");
         let (archive, name) = image(&folder)?;
-        // the same programs give the same bytes
+        // equal programs give equal bytes
         let (again, _) = image(&network.members[0].host.path("again"))?;
         ensure!(std::fs::read(&archive)? == std::fs::read(again)?);
 
@@ -260,7 +260,7 @@ fn containers_of_two_hosts_hear_each_other() {
         };
         linked()?;
 
-        // on the network of their hosts; and on bridges, behind their hosts as gateways
+        // on the hosts' networks; and on bridges behind the hosts as gateways
         for network in ["host", "net"] {
             a.talker(network)?;
             b.talker(network)?;
@@ -282,7 +282,7 @@ fn containers_of_two_hosts_hear_each_other() {
             }
         }
 
-        // the same member after a restart, which is told to others; the end is one
+        // a restart keeps the member, and peers get a goodbye; a stop ends it
         let id = b.id()?;
         b.ask(&["restart", "--time=10", "lcroute"])?;
         eventually("the same member", || {
@@ -298,8 +298,9 @@ fn containers_of_two_hosts_hear_each_other() {
     });
 }
 
-/// Two hosts, in each of which a container has lc0: programs of DDS that share its network find each other by multicast and talk
-/// one to one, in both directions. Containers that keep nothing come back as others, and are forgotten.
+/// On two hosts a container has lc0. DDS programs that share its network find each other by
+/// multicast and exchange unicast in both directions. Containers without state return as new
+/// members; the old ones are forgotten.
 #[test]
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs; six minutes"]
 fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behind() {
@@ -337,7 +338,7 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
             unreachable!("two hosts");
         };
 
-        // three more starts of one container, which crashes
+        // three more starts of a crashing container
         let is_seen = |gone: usize| {
             eventually("the issuer sees one of them", || {
                 let members = known(&network)?.into_iter().filter(|m| m["name"] == "in-b");
@@ -395,7 +396,7 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
         };
         within(FORGOTTEN, "who has gone is forgotten", || {
             let names = all(known(&network)?);
-            // b's own daemon was never started
+            // b's own daemon never started
             ensure!(names == "\"a\" \"in-a\" \"in-b\"", "{names}");
             let seen = a.ask(&["exec", "net", "lcroute", "members", "--json"])?;
             let names = all(serde_json::from_str(&seen)?);
@@ -405,10 +406,10 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
     });
 }
 
-/// Five minutes, and some time for who looks.
+/// Five minutes, and time for the observer.
 const FORGOTTEN: Duration = Duration::from_secs(360);
 
-/// What the first host, an issuer, knows of members.
+/// Returns the members that the first host, an issuer, knows.
 fn known(network: &Network) -> Result<Vec<Value>> {
     let members = network.members[0]
         .host
@@ -416,14 +417,14 @@ fn known(network: &Network) -> Result<Vec<Value>> {
     Ok(serde_json::from_str(&members.success()?.stdout)?)
 }
 
-/// The file for ROS 2.
+/// Returns the file for ROS 2.
 fn compose() -> Result<String> {
     Ok(std::fs::read_to_string(format!(
         "{PACKAGING}/ros2/compose.yaml"
     ))?)
 }
 
-/// Two hosts that are gateways of their containers' bridges.
+/// Starts two hosts that are gateways of their containers' bridges.
 fn gateways(lab: &Lab) -> Result<Network> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
@@ -435,7 +436,8 @@ fn gateways(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
-/// On each of two hosts a network of containers, `net`, with the image, which is made in a folder.
+/// Makes on each of two hosts a container network `net`, with the image, which is built in
+/// `folder`.
 fn bridges<'a>(hosts: &'a [Host; 2], folder: &Path) -> Result<[Engine<'a>; 2]> {
     let (archive, name) = image(folder)?;
     let engine = |n: usize| {
@@ -448,15 +450,16 @@ fn bridges<'a>(hosts: &'a [Host; 2], folder: &Path) -> Result<[Engine<'a>; 2]> {
     Ok([engine(0)?, engine(1)?])
 }
 
-/// What `mc-recv` has said last.
+/// Returns the last output of `mc-recv`.
 fn last_line(listener: &Process) -> Result<Value> {
     let said = listener.stdout();
     let line = said.lines().last().context("a line")?;
     Ok(serde_json::from_str(line)?)
 }
 
-/// Containers on bridges of two hosts hear each other once, and sources that they name alone; nothing is sent that nobody joins; a
-/// gateway that starts again serves them again; lcsync shares from one to the other.
+/// Containers on bridges of two hosts receive each other's packets once, also of a named source
+/// only. Packets without listeners are not sent. A restarted gateway serves them again. lcsync
+/// shares across.
 #[test]
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs"]
 fn containers_on_bridges_have_what_hosts_of_lans_have() {
@@ -473,7 +476,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
             Ok(())
         })?;
 
-        // of one source
+        // one source
         let format = "--format={{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}";
         let source = a.ask(&["inspect", format, "talker"])?;
         let (speaker, pid) = (a.pid("talker")?, b.pid("talker")?);
@@ -491,7 +494,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
         ensure!(line["packets"] == 0, "{line}");
         sender.stop()?;
 
-        // nobody has joined
+        // no listener
         let unheard = [
             "ff1e::99", "--rate", "100", "--count", "50", "--size", "200",
         ];
@@ -503,7 +506,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
             ensure!(before == after, "{before} {after}");
             Ok(())
         })?;
-        // but for the first eight, which wait a moment for a listener
+        // except the first eight, which the first-packet buffer holds
         let dropped = network.members[0].counter("drops/no_listener")?;
         ensure!(dropped >= 42, "{dropped} packets had no listener");
 
@@ -541,10 +544,11 @@ const LCSYNC: &str = "--entrypoint=/usr/bin/lcsync";
 
 /// Containers that join at once.
 const MANY: usize = 100;
-/// A container of theirs. Chosen: within what a machine for tests bears.
+/// Limits of each of them. Chosen: a test machine can run all.
 const EACH: [&str; 2] = ["--memory=64m", "--read-only"];
 
-/// A hundred containers on one bridge join a group within a second: all hear what a container on another host sends.
+/// A hundred containers on one bridge join a group within a second: all receive a container of
+/// another host.
 #[test]
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs; three minutes"]
 fn a_hundred_containers_that_join_at_once_all_hear() {
@@ -553,7 +557,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
         let folder = network.members[0].host.path("image");
         let hosts = network.nodes()?.map(|member| member.host.clone());
         let [a, b] = &bridges(&hosts, &folder)?;
-        // one root for all of them: nothing of it is copied
+        // one root for all of them, without copies
         let files = folder.join("image").display().to_string();
         let names: Vec<_> = (0..MANY).map(|n| format!("c{n}")).collect();
         for name in &names {
@@ -564,7 +568,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
         a.talker("net")?;
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let pids = b.ask(&[&["inspect", "--format={{.State.Pid}}"][..], &names].concat())?;
-        // until the bridges are served: somebody hears
+        // until the bridges are served: a container receives
         within(SETTLED, "both bridges are served", || {
             a.ask(&["exec", "talker", "lcroute", "say", "ff1e::43", "served"])?;
             let heard = b.ask(&["logs", "c0"])?;
@@ -609,7 +613,8 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
     });
 }
 
-/// The configuration of the plugin `bridge` in packaging/kubernetes/gateway, as a list of one plugin.
+/// Returns the configuration of the plugin `bridge` in packaging/kubernetes/gateway, as a list of
+/// one plugin.
 fn plugin() -> Result<Value> {
     let file = std::fs::read_to_string(format!("{PACKAGING}/kubernetes/gateway/network.yaml"))?;
     let (_, config) = file.split_once("config: |").context("a configuration")?;
@@ -619,8 +624,8 @@ fn plugin() -> Result<Value> {
     Ok(serde_json::json!({ "cniVersion": taken[0], "name": taken[1], "plugins": [plugin] }))
 }
 
-/// Containers that the plugin of packaging/kubernetes attaches to a bridge get addresses of its gateway, and hear those of
-/// another host.
+/// Containers that the plugin of packaging/kubernetes attaches to a bridge get addresses of its
+/// gateway, and receive those of another host.
 #[test]
 #[ignore = "`make test-all`: podman, buildah and plugins, which netns-tests/setup all installs"]
 fn containers_on_the_bridge_of_the_stock_plugin_hear_each_other() {
@@ -671,7 +676,7 @@ fn containers_on_the_bridge_of_the_stock_plugin_hear_each_other() {
     });
 }
 
-/// What kubectl makes of a folder of packaging/kubernetes.
+/// Returns kubectl's output for a folder of packaging/kubernetes.
 fn manifests(folder: &str) -> Result<String> {
     let folder = format!("{PACKAGING}/kubernetes/{folder}");
     let made = Command::new("kubectl")
@@ -685,7 +690,7 @@ fn manifests(folder: &str) -> Result<String> {
     Ok(String::from_utf8(made.stdout)?)
 }
 
-/// What the published schemas of a version of Kubernetes say of manifests: `Err` if they are not valid.
+/// Validates manifests against the published schemas of a version of Kubernetes.
 fn validate(manifests: &str, version: &str) -> Result<String> {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
     std::fs::write(file.path(), manifests)?;
@@ -700,8 +705,8 @@ fn validate(manifests: &str, version: &str) -> Result<String> {
     Ok(said)
 }
 
-/// A program in the pod of lcroute shares its network: whoever takes the program over has no socket of the daemon, which may be
-/// stopped by one and signs by another.
+/// A program in the pod of lcroute shares only its network: an attacker in the program has no
+/// socket of the daemon, to stop it or sign with its key.
 #[test]
 fn the_program_beside_a_sidecar_has_neither_its_sockets_nor_its_account() -> Result<()> {
     let file = std::fs::read_to_string(format!("{PACKAGING}/kubernetes/sidecar/deployment.yaml"))?;
@@ -713,7 +718,7 @@ fn the_program_beside_a_sidecar_has_neither_its_sockets_nor_its_account() -> Res
     Ok(())
 }
 
-/// The first version that has native sidecars, and the last that is known.
+/// The first version with native sidecars, and the last known one.
 const VERSIONS: [&str; 2] = ["1.29.0", "1.37.0"];
 
 #[test]
@@ -737,7 +742,7 @@ fn manifests_are_as_the_schemas_of_kubernetes_say() -> Result<()> {
                 ensure!(said.contains(&passed), "{folder}: {said}");
             }
         }
-        // a key that there is not, and a value of another type
+        // an unknown key, and a value of another type
         for (good, bad) in [
             ("capabilities:", "capability:"),
             ("memory: 256Mi", "memory: [1]"),
@@ -749,11 +754,12 @@ fn manifests_are_as_the_schemas_of_kubernetes_say() -> Result<()> {
                 "{folder}: {bad} is taken"
             );
         }
-        // what is not in the schemas: the plugin's file is read by `containers_on_the_bridge_of_the_stock_plugin_...`
+        // outside of the schemas: `containers_on_the_bridge_of_the_stock_plugin_...` reads the
+        // plugin's file
         let image = format!("image: lcroute:{}", env!("CARGO_PKG_VERSION"));
         ensure!(manifests.contains(&image), "{folder}: {manifests}");
     }
-    // kubectl does not read this one
+    // kubectl does not read this file
     let image = format!("lcroute:{}}}", env!("CARGO_PKG_VERSION"));
     ensure!(
         compose()?.contains(&image),

@@ -1,4 +1,4 @@
-//! Private groups: words that wait for who is away, held by who cannot read them.
+//! Private groups: messages that wait for absent members, with holders that cannot read them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::private::remembers;
 use crate::world;
 
-/// Somebody with lcgroup on a host.
+/// A person with lcgroup on a host.
 pub(crate) struct Person {
     pub(crate) host: Host,
     pub(crate) name: String,
@@ -88,7 +88,7 @@ impl Person {
         Ok(())
     }
 
-    /// What was said, in the order in which this host has it.
+    /// Returns the messages, in this host's order.
     pub(crate) fn said(&self) -> Result<Vec<Value>> {
         let args = ["--control", &self.control, "--json", "tail", "team"];
         let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
@@ -119,10 +119,10 @@ fn holding_key(owner: &Person) -> Result<String> {
     Ok(answer["key"].as_str().context("no line")?.to_owned())
 }
 
-/// People of one network, the first of whom owns a group that all others ask to join.
+/// Starts a network of people; the first owns a group that all others ask to join.
 pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
-    // what is said before they are all linked is repaired
+    // messages before all links exist are repaired
     for member in &mut network.members {
         member.launch()?;
     }
@@ -136,7 +136,7 @@ pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)
     Ok((network, people))
 }
 
-/// Everything in the files of a folder.
+/// Returns the contents of all files in a folder.
 fn contents(folder: &PathBuf) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -178,7 +178,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
         }
         let refused = people[3].ask(&["join", "lct1abc", "x"]);
         ensure!(format!("{refused:?}").contains("lcg1"), "{refused:?}");
-        // a conversation, and one who is away
+        // a conversation with one absent member
         people[0].say("meet at the old mill")?;
         eventually("it is read", || people[2].has("meet at the old mill"))?;
         people[2].daemon()?.stop()?;
@@ -192,7 +192,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             );
             people[1].has("by the river at nine")
         })?;
-        // none of those who said it is there any more
+        // neither author is present any more
         people[0].daemon()?.kill()?;
         people[1].daemon()?.kill()?;
         people[2].start()?;
@@ -200,7 +200,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             people[2].has("and bring the lantern")?;
             people[2].has("by the river at nine")
         })?;
-        // who holds it reads nothing, on disk, on the wire and in memory
+        // the holder can read nothing, on disk, on the wire and in memory
         let pid = people[3].daemon()?.pid();
         let mut seen = contents(&people[3].folder())?;
         ensure!(seen.len() > 2_000, "{} bytes are held", seen.len());
@@ -216,7 +216,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
                 "its memory has {words:?}"
             );
         }
-        // killed with -9 and back, nothing is said twice and the conversation goes on
+        // after kill -9 no message is duplicated, and the conversation continues
         people[0].start()?;
         people[1].start()?;
         people[1].say("on my way")?;
@@ -225,7 +225,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             let said = person.said()?;
             ensure!(said.len() == 4, "{}: {said:?}", person.name);
         }
-        // a member that is removed reads nothing that is said later
+        // a removed member reads no later message
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("cy hears that", || people[2].is("removed"))?;
         people[1].say("without cy")?;
@@ -253,7 +253,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         }
         people[3].say("good night")?;
         eventually("ann reads it", || people[0].has("good night"))?;
-        // cy is removed while dave is away, and knows how packets are sealed
+        // cy is removed while dave is absent, and knows the sealing key
         people[3].daemon()?.stop()?;
         people[2].daemon()?.stop()?;
         let key = holding_key(&people[0])?;
@@ -272,7 +272,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         people[3].start()?;
         people[3].say("the code is 4711")?;
         eventually("bob reads it", || people[1].has("the code is 4711"))?;
-        // it was sealed once, for those who are members
+        // it was sealed once, for the present members
         let (ann, dave) = (people[0].status()?, people[3].status()?);
         ensure!(
             dave["members"] == 3 && dave["epoch"] == ann["epoch"],
@@ -295,7 +295,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         eventually("bob is a member", || people[1].is("member"))?;
         people[1].say("first")?;
         eventually("ann reads it", || people[0].has("first"))?;
-        // started twice on one folder
+        // started twice with one folder
         let folder = people[1].folder().display().to_string();
         let second = ["--state-dir", &folder, "--control", "other.sock", "run"];
         let second = people[1].host.run("lcgroup", &second)?;
@@ -306,7 +306,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         let pid = people[1].daemon()?.pid();
         let told = format!("lcgroup runs already (pid {pid})");
         ensure!(second.stderr.contains(&told), "{second:?}");
-        // a copy of bob's folder; bob speaks on, then the copy wakes up
+        // a copy of bob's folder; bob continues, then the copy starts
         people[1].daemon()?.stop()?;
         people[2].daemon()?.stop()?;
         let (from, to) = (people[1].folder(), people[2].folder());
@@ -328,8 +328,8 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
     });
 }
 
-/// Of 100 messages each of 12 members has 100: a third were away, one author is gone for good, the owner was away for half of
-/// it, and of two holders one lies.
+/// Each of 12 members has all of 100 messages: a third were absent, one author failed for good, the
+/// owner was absent for half of them, and of two holders one forges.
 #[test]
 #[ignore = "long: `make test-all`"]
 fn twelve_members_have_all_hundred_messages_whatever_happened() {
@@ -362,7 +362,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 Ok(())
             })?;
         }
-        // members 8 to 11 are away from now on; of those who speak, the owner and 1 to 7 take turns
+        // members 8 to 11 are absent from now on; the owner and 1 to 7 take turns
         for person in &mut people[8..] {
             person.daemon()?.stop()?;
         }
@@ -373,7 +373,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 speakers.retain(|at| *at != 0);
             }
             if n == 60 {
-                // all that 7 said is held; it is gone for good
+                // all messages of 7 are held; it fails for good
                 let last = format!("message {}", n - 1);
                 eventually("all before is held", || people[1].has(&last))?;
                 people[7].daemon()?.kill()?;
@@ -389,7 +389,8 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 Ok(())
             })?;
         }
-        // all who spoke go, the owner and those who were away come: the holders alone have it
+        // all authors leave, the owner and the absent ones return: only the holders have the
+        // messages
         for at in speakers {
             people[at].daemon()?.stop()?;
         }
@@ -410,7 +411,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 );
                 Ok(())
             })?;
-            // of each author in the order in which it spoke
+            // each author's messages in order
             let mut last = std::collections::BTreeMap::new();
             for message in people[at].said()? {
                 let text = message["text"].as_str().context("text")?.to_owned();
@@ -470,10 +471,10 @@ fn files_are_for_the_members_of_the_moment() {
             fetch(host, &["lc:plans", &out, "--lcgroup", "team/bob"])?.success()?;
             ensure!(read(host)? == b"by the river");
         }
-        // no key goes over the wire in clear, and its name opens nothing
+        // no key is on the wire in clear, and the share's name opens nothing
         let stranger = fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?;
         ensure!(stranger.code == 3, "{stranger:?}");
-        // a removed member knows the keys of before; what is shared from then on has others
+        // a removed member knows the earlier keys; later shares have new ones
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("bob hears that", || {
             let members = &people[1].status()?["members"];
@@ -502,7 +503,7 @@ fn files_are_for_the_members_of_the_moment() {
     });
 }
 
-/// A prefix that ann, bob and cy protect by keys of their group, as each host's configuration permits.
+/// A prefix that ann, bob and cy protect by keys of their group, as their configuration permits.
 const PREFIX: &str = "ff1e:7::/32";
 const GROUP: &str = "ff1e:7::42";
 
@@ -547,13 +548,13 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
             format!("{foreign:?}").contains("is not private here"),
             "{foreign:?}"
         );
-        // others seal with the key of an epoch a second after they have learnt it
+        // members seal with an epoch's key one second after they have learnt it
         eventually("ann seals with a key that bob has", || {
             let (ann, bob) = (people[0].prefix()?, people[1].prefix()?);
             ensure!(ann["epoch"] == bob["epoch"], "{ann}, {bob}");
             Ok(())
         })?;
-        // bob hears ann while cy joins, is a member, and is removed
+        // bob receives ann while cy joins, is a member, and is removed
         let [ann, bob, cy] = network.nodes()?;
         let receiver = bob.host.receive(GROUP, &[])?;
         ann.wait_wanted(GROUP, bob)?;
@@ -566,7 +567,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         people[2].protect()?;
         let removed = cy.host.receive(GROUP, &[])?;
         removed.expect_more("cy reads as a member")?;
-        // one that does not let go of the keys that it had
+        // a member that keeps its old keys
         people[2].daemon()?.signal(Signal::SIGSTOP)?;
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("bob seals with the next key", || {

@@ -1,4 +1,4 @@
-//! Live radio: sound from a file on one host, heard on others, and by nobody who lacks the key.
+//! Live radio: sound from a file on one host, received on others, and unreadable without the key.
 
 use std::f64::consts::TAU;
 use std::fs;
@@ -22,10 +22,10 @@ pub(crate) const RADIO: &str = env!("CARGO_BIN_EXE_radio");
 pub(crate) const RATE: usize = 48_000;
 /// Samples of 20 ms.
 const FRAME: usize = 960;
-/// A sweep takes so long, and begins again.
+/// Length of a sweep in samples.
 const SWEEP: usize = 4 * RATE;
 
-/// A sweep from 200 to 4,000 Hz, again and again.
+/// Returns sweeps from 200 to 4,000 Hz.
 pub(crate) fn chirp(seconds: usize) -> Vec<i16> {
     let samples = 0..seconds * RATE;
     samples
@@ -38,14 +38,14 @@ pub(crate) fn chirp(seconds: usize) -> Vec<i16> {
         .collect()
 }
 
-/// A file of samples as `cast -` takes them: two channels.
+/// Writes a file of samples for `cast -`: two channels.
 pub(crate) fn write_chirp(host: &Host, seconds: usize) -> Result<PathBuf> {
     let both = chirp(seconds).into_iter().flat_map(|s| [s, s]);
     let bytes: Vec<u8> = both.flat_map(i16::to_le_bytes).collect();
     host.write("chirp.raw", bytes)
 }
 
-/// One channel of what `listen -` or ffmpeg has written.
+/// Returns one channel of a file of `listen -` or ffmpeg.
 pub(crate) fn read_samples(path: &Path) -> Result<Vec<f64>> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let (frames, _) = bytes.as_chunks::<4>();
@@ -66,7 +66,7 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
         aa += (x - ma).powi(2);
         bb += (y - mb).powi(2);
     }
-    // of silence
+    // silence
     if aa * bb == 0.0 {
         0.0
     } else {
@@ -74,12 +74,12 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
     }
 }
 
-/// Where in `sent` `heard` begins, modulo a sweep.
+/// Returns the position of `heard` in `sent`, modulo a sweep.
 fn align(sent: &[f64], heard: &[f64]) -> usize {
     align_within(sent, heard, 0..SWEEP)
 }
 
-/// The same, within these places: coarsely by every eighth sample, then by each.
+/// The same within a range: coarsely by every eighth sample, then by each.
 fn align_within(sent: &[f64], heard: &[f64], within: std::ops::Range<usize>) -> usize {
     let piece = &heard[..heard.len().min(RATE / 2)];
     let last = sent.len().saturating_sub(piece.len()).min(within.end);
@@ -99,7 +99,7 @@ fn align_within(sent: &[f64], heard: &[f64], within: std::ops::Range<usize>) -> 
     })
 }
 
-/// What was heard, without the silence before and after.
+/// Returns the sound without leading and trailing silence.
 pub(crate) fn sounding(heard: &[f64]) -> &[f64] {
     let loud = |s: &f64| s.abs() > 500.0;
     let first = heard.iter().position(loud);
@@ -110,25 +110,25 @@ pub(crate) fn sounding(heard: &[f64]) -> &[f64] {
     }
 }
 
-/// How well `heard` is a part of the chirp.
+/// Returns the correlation of `heard` with its best place in the chirp.
 pub(crate) fn likeness(heard: &[f64]) -> f64 {
     let sent: Vec<f64> = chirp(heard.len() / RATE + 9)
         .into_iter()
         .map(f64::from)
         .collect();
-    // libopus needs some frames to begin
+    // libopus needs some frames to start
     let heard = &heard[heard.len().min(FRAME * 5)..];
     let at = align(&sent, heard);
     correlation(&sent[at..], heard)
 }
 
-/// A caster: samples of a file, by standard input.
+/// Starts a caster of a file's samples, by standard input.
 pub(crate) fn cast(host: &Host, file: &Path, args: &str) -> Result<Process> {
     let command = format!("exec {RADIO} --json cast {args} - <{}", file.display());
     host.spawn("sh", &["-c", &command])
 }
 
-/// What a caster says it is.
+/// Returns the station that a caster reports.
 pub(crate) fn station_of(cast: &Process) -> Result<String> {
     let said = cast.stdout();
     let line = said.lines().next().context("it has not begun")?;
@@ -151,7 +151,7 @@ pub(crate) fn listen(
     Ok((host.spawn("sh", &["-c", &command])?, file))
 }
 
-/// The last line of figures.
+/// Returns the last line of figures.
 pub(crate) fn last_status(lines: &str) -> Result<Value> {
     let line = lines.lines().rfind(|line| line.starts_with('{'));
     Ok(serde_json::from_str(line.context("no figures")?)?)
@@ -174,7 +174,7 @@ fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
         let file = write_chirp(&caster.host, 4)?;
         let (key, private, _) = key_of(&caster.host, "station.key")?;
         let text = private.encode();
-        // who has a key, and not this one: another group; or the right group, and a signature of another
+        // a key of another station: another group; or the right group, with another signing key
         let (_, other, _) = key_of(&near.host, "other.key")?;
         let stranger = other.encode();
         let (_, foreign, _) = key_of(&near.host, "third.key")?;
@@ -220,7 +220,7 @@ fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
             (3.9..4.2).contains(&seconds) && status["lost"] == 0,
             "{status}"
         );
-        // whoever lacks the key has heard no sample, and is told what is the matter
+        // listeners without the key get no sample, and an explanation
         let code = hears_nothing.wait(DEADLINE)?;
         ensure!(code == 3, "{code}: {}", hears_nothing.stderr());
         let code = is_refused.wait(DEADLINE)?;
@@ -236,7 +236,7 @@ fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
     });
 }
 
-/// The station that has the read key of one and the signing key of another.
+/// Returns a station with the read key of one and the signing key of another.
 fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
     use librecast::text::{TextKind, decode, encode};
     let bytes = |station: &Station| decode(TextKind::Station, &station.encode(), 64);
@@ -328,7 +328,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
         );
         later.must_run()?;
         ensure!(later.stop()? == 143, "an interrupted command");
-        // it has said that it ends
+        // its last packets announced its end
         ensure!(hears.wait(DEADLINE)? == 0, "{}", hears.stderr());
         let status = last_status(&hears.stderr())?;
         let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
@@ -374,7 +374,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
         })?;
         own.must_run()?;
         casts.must_run()?;
-        // the grant opens nothing with another key
+        // the grant is useless with another key
         let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
         let code = thief.wait(DEADLINE)?;
         ensure!(code == 4, "{code}: {}", thief.stderr());
@@ -383,7 +383,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
             "{}",
             thief.stderr()
         );
-        // who has it casts alone as well
+        // its holder also casts alone
         ensure!(own.stop()? == 143, "{}", own.stderr());
         let size = || fs::metadata(&heard).map_or(0, |m| m.len());
         let before = size();
@@ -398,7 +398,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
             );
             Ok(())
         })?;
-        // one that expires meanwhile
+        // a grant that expires during the cast
         let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
         let code = expires.wait(DEADLINE)?;
         let told = expires.stderr();
@@ -413,7 +413,8 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
     });
 }
 
-/// Devices of ALSA without hardware: a microphone that hears a file once, loudspeakers that write one.
+/// Makes ALSA devices without hardware: a microphone that plays a file once, loudspeakers that
+/// write one.
 fn devices(host: &Host, says: &Path) -> Result<PathBuf> {
     let folder = host.path("");
     let folder = folder.display();
@@ -438,15 +439,15 @@ fn devices(host: &Host, says: &Path) -> Result<PathBuf> {
     host.write("asound.conf", configuration)
 }
 
-/// The program with these devices.
+/// Starts the program with these devices.
 fn with_devices(host: &Host, configuration: &Path, args: &str) -> Result<Process> {
     let configuration = configuration.display();
     let command = format!("ALSA_CONFIG_PATH={configuration} exec {RADIO} --json {args}");
     host.spawn("sh", &["-c", &command])
 }
 
-/// Share of half seconds of `heard` that are part of the chirp: devices have clocks of their own, so each is looked for within
-/// 50 ms of where it would be.
+/// Returns the share of half seconds of `heard` that match the chirp. Devices have their own
+/// clocks, so each is searched within 50 ms of its expected place.
 fn good_share(heard: &[f64]) -> f64 {
     const PIECE: usize = RATE / 2;
     let sent: Vec<f64> = chirp(9).into_iter().map(f64::from).collect();
@@ -475,7 +476,7 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         let text = station.encode().to_string();
         let with = |host: &Host| devices(host, &says);
         let (on_caster, on_listener, on_fickle) = (with(caster)?, with(listener)?, with(fickle)?);
-        // it takes nothing, until it writes to another file
+        // it cannot write, until it gets another file
         std::os::unix::fs::symlink("/dev/full", fickle.path("link"))?;
 
         let listens = format!("listen '{text}'");
@@ -501,12 +502,12 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
             ensure!(seconds > 7.5, "{seconds} s");
             Ok(())
         })?;
-        // the microphone goes on, with silence
+        // the microphone continues with silence
         casts.must_run()?;
         for process in [&mut hears, &mut misses, &mut casts] {
             ensure!(process.stop()? == 143, "{}", process.stderr());
         }
-        // a busy host is late once in a while: the half second is not as it was sent
+        // a busy host is late at times: such a half second differs
         for (host, least, share) in [(listener, 7.5, 0.8), (fickle, 1.0, 0.5)] {
             let heard = read_samples(&host.path("heard"))?;
             let heard = sounding(&heard);
@@ -567,7 +568,7 @@ fn the_copy_makes_up_for_what_is_lost() {
         let text = station.encode();
         let mut listeners = Vec::new();
         for member in lossy {
-            // what the program is to get, behind all that lcroute repairs
+            // the losses of the program, after all repair by lcroute
             member.host.nft(
                 "table inet radio {
                    counter lost { }

@@ -1,4 +1,4 @@
-//! Networks in which packets travel several hops: what they find, how they heal, whom they let in.
+//! Networks in which packets travel several hops: delivery, healing, admission.
 
 use std::time::Duration;
 
@@ -17,26 +17,26 @@ const NOT_REACHABLE: i32 = 3;
 
 // ---------------------------------------------------------------- healing
 
-/// A network of few links in which `listeners` hear a sender over others.
+/// A network with few links in which `listeners` receive a sender over other nodes.
 struct Meshwork {
     network: Network,
-    /// Positions of those who listen, and their programs.
+    /// Listeners' positions, and their programs.
     listeners: Vec<(usize, Receiver)>,
     _sender: lcroute_lab::lab::Process,
 }
 
-/// How a router ends.
+/// The failure of a router.
 #[derive(Clone, Copy)]
 enum End {
-    /// The daemon, whose host goes on and says so.
+    /// The daemon ends; its host sends errors.
     Killed,
-    /// The cable: nobody says anything.
+    /// The cable is cut: no message at all.
     CutOff,
-    /// The daemon gets no time; the signalling server still shows it.
+    /// The daemon gets no CPU time; the signalling server still shows it.
     Frozen,
 }
 
-/// The first of these sends, the next twelve listen, the others do nothing but route.
+/// The first sends, the next twelve listen, the last only route.
 const NODES: usize = 16;
 const LISTENERS: std::ops::RangeInclusive<usize> = 1..=12;
 const ROUTERS: std::ops::Range<usize> = 13..NODES;
@@ -75,7 +75,7 @@ impl Meshwork {
         })
     }
 
-    /// Takes these away without a warning; the longest pause of each listener that followed, in milliseconds.
+    /// Makes these fail; returns the longest pause of each listener after that, in milliseconds.
     fn lose(&mut self, victims: &[usize], end: End) -> Result<Vec<f64>> {
         let before: Vec<usize> = self
             .listeners
@@ -127,7 +127,7 @@ fn listeners_hear_on_when_the_cables_of_three_routers_are_cut_and_mended() {
         let victims: Vec<usize> = ROUTERS.collect();
         let mut gaps = meshwork.lose(&victims, End::CutOff)?;
         println!("healing: {}", summary(&mut gaps));
-        // they come back as they are, with what they believed
+        // they return with their old state
         for victim in victims {
             meshwork.network.members[victim].host.heal_uplink()?;
         }
@@ -138,8 +138,8 @@ fn listeners_hear_on_when_the_cables_of_three_routers_are_cut_and_mended() {
     });
 }
 
-/// The sender's neighbours freeze, all of them, while others and the signalling server can be reached. An attempt counts as
-/// failed after ten seconds: it is not waited for.
+/// All neighbours of the sender freeze, while other nodes and the signalling server stay reachable.
+/// A link attempt fails after ten seconds; the sender does not wait for that.
 #[test]
 fn who_loses_all_neighbours_at_once_finds_others() {
     world("all-neighbours", |lab| {
@@ -154,15 +154,15 @@ fn who_loses_all_neighbours_at_once_finds_others() {
         ensure!((3..12).contains(&victims.len()), "{victims:?}");
         let mut gaps = meshwork.lose(&victims, End::Frozen)?;
         println!("all neighbours lost: {}", summary(&mut gaps));
-        // of those who still listen; the others hear nothing more
+        // of remaining listeners; the frozen ones receive nothing more
         let longest = gaps.iter().copied().fold(0.0, f64::max);
         ensure!(longest < 8_000.0, "{longest} ms of silence");
         Ok(())
     });
 }
 
-/// The figures of `netns-tests/bench/healing.sh`: three of the routers and listeners are killed, `ROUNDS` times.
-/// With `CUT=1` their cables are cut instead.
+/// Figures for `netns-tests/bench/healing.sh`: three of the routers and listeners are killed,
+/// `ROUNDS` times. With `CUT=1` their cables are cut instead.
 #[test]
 #[ignore = "a measurement"]
 fn healing_measured() {
@@ -174,7 +174,7 @@ fn healing_measured() {
         let mut meshwork = Meshwork::new(lab)?;
         let mut all = Vec::new();
         for round in 0..rounds {
-            // those who are killed themselves listen all the time: their own gap says nothing
+            // a killed node's listener runs all the time: its own gap is meaningless
             let victims = [1 + round % 15, 1 + (round + 5) % 15, 1 + (round + 10) % 15];
             let gaps = meshwork.lose(&victims, end)?;
             let others = meshwork.listeners.iter().zip(gaps);
@@ -198,7 +198,7 @@ fn healing_measured() {
     });
 }
 
-/// Of the listeners whose way was hit, that is with a pause of 100 ms at least: median, p99, longest.
+/// Returns median, p99 and longest of the affected listeners, with pauses of at least 100 ms.
 pub(crate) fn summary(gaps: &mut [f64]) -> String {
     gaps.sort_by(f64::total_cmp);
     let hit: Vec<f64> = gaps.iter().copied().filter(|gap| *gap > 0.0).collect();
@@ -211,8 +211,8 @@ pub(crate) fn summary(gaps: &mut [f64]) -> String {
     format!("{hit} of {of} hit: median {median:.0} ms, p99 {p99:.0} ms, longest {longest:.0} ms")
 }
 
-/// Nodes of a mesh, all of them when it has grown beyond one, and links that each then has at most: four are
-/// wanted, and those that others want.
+/// Nodes of a mesh, of a network beyond a mesh, and most links of each node in the latter: its own
+/// four, and those that neighbours request.
 const SMALL: usize = 8;
 const GROWN: usize = 11;
 const MOST_LINKS: usize = 6;
@@ -235,7 +235,7 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
         members.iter().try_for_each(wait)?;
         wait_reach(&members.iter().collect::<Vec<_>>())?;
 
-        // what a program on the sender's own host hears is all that was sent
+        // a program on the sender's host receives everything that was sent
         let truth = members[0].host.receive(GROUP, &[])?;
         let listening = |n: usize| members[n].host.receive(GROUP, &[]);
         let listeners = [2, 4, 7].map(listening);
@@ -246,7 +246,7 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
         let mut sender = members[0].host.send_for_ever(GROUP)?;
         start(&mut network.members[SMALL..])?;
         wait_reach(&network.members.iter().collect::<Vec<_>>())?;
-        // a link that nobody wants is left out after 20 s, and closed after 30
+        // an unneeded link is unused after 20 s, and closed after 30
         within(DEADLINE * 2, "nobody has more links than needed", || {
             for member in &network.members {
                 let links = member.linked_with()?.len();
@@ -282,7 +282,7 @@ fn two_halves_part_and_meet_again() {
         at_a2.expect_more("a2 hears a1")?;
         at_b2.expect_more("b2 hears a1")?;
 
-        // the second half is on its own, without the signalling server
+        // the second half is alone, without the signalling server
         let signalling = &network.signalling.host;
         for b in [b1, b2, b3] {
             b.host
@@ -293,7 +293,7 @@ fn two_halves_part_and_meet_again() {
         at_a2.expect_more("a2 goes on hearing a1")?;
         let cut_off = at_b2.packets()?;
 
-        // each half lives on: new listeners, new senders, one who leaves
+        // each half continues: new listeners, new senders, a listener that leaves
         let at_a3 = a3.host.receive(GROUP, &[])?;
         let at_b3 = b3.host.receive(GROUP, &[])?;
         let other_at_b1 = b1.host.receive("ff1e::43", &[])?;
@@ -328,7 +328,7 @@ fn two_halves_part_and_meet_again() {
                 Ok(())
             })?;
         }
-        // a group that was joined on both sides while they were apart
+        // a group with listeners joined in both halves during the partition
         a3.host.send("ff1e::43", 200, &[])?;
         other_at_a2.expect_exactly(200)?;
         other_at_b1.expect_exactly(200)?;
@@ -379,8 +379,8 @@ fn a_network_outlives_its_signalling_server_and_makes_new_links_over_itself() {
         let _sender = network.members[0].host.send_for_ever(GROUP)?;
         receiver.expect_more("b hears a")?;
         network.signalling.kill()?;
-        // Each time one dies its neighbours make new links. With three links each (or all there can be)
-        // no graph of so few falls apart at the next death.
+        // After each failure the neighbours make new links. With three links each, or all that are
+        // possible, no graph of this size is partitioned by the next failure.
         for left in (3..=6).rev() {
             let alive: Vec<&Member> = network.members[..left].iter().collect();
             wait_reach(&alive)?;
@@ -420,7 +420,7 @@ fn clocks_that_differ_by_hours_do_not_matter() {
         b.host.send("ff1e::43", 200, &[])?;
         at_b.expect_exactly(200)?;
         at_a.expect_exactly(200)?;
-        // their clocks were wrong indeed: no two of them logged in the same hour
+        // the clocks were really wrong: each logged in another hour
         let hours = network.members.iter_mut().map(|member| {
             let log = member.daemon()?.stderr();
             let hour = log.get(.."2026-01-01T00".len()).map(str::to_owned);
@@ -442,7 +442,8 @@ fn a_link_that_loses_a_fifth_each_way_stays_up() {
         let receiver = b.host.receive(GROUP, &[])?;
         a.wait_wanted(GROUP, r)?;
         b.host.set_loss(UPLINK, 20)?;
-        // 0.9 s of silence were seen once in seven runs, cause unknown; the overlay's simulation is stricter
+        // 0.9 s of silence occurred once in seven runs, cause unknown; the overlay's simulation is
+        // stricter
         let mut expected = 0;
         let mut stayed = false;
         for _ in 0..3 {
@@ -464,7 +465,7 @@ fn a_link_that_loses_a_fifth_each_way_stays_up() {
     });
 }
 
-/// How long the only link of a member has been up, in seconds.
+/// Returns the age of a member's only link, in seconds.
 fn since(member: &Member) -> Result<u64> {
     let peers = member.peers()?;
     let mut up = peers.iter().filter(|peer| peer["state"] == "connected");
@@ -484,12 +485,12 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         let stream = ["--rate", "500", "--size", "200"];
         let mut crowd = Vec::new();
         for n in 0..9 {
-            // 18,000 groups are more than a node takes
+            // 18,000 groups exceed the limit of a node
             let first = format!("ff1e:bad:{n}::1:0");
             let args = [&first, "--groups", "2000"];
             crowd.push(mallory.host.spawn("mc-recv", &args)?);
             if n == 2 {
-                // in the middle of it
+                // during the joins
                 a.host.send(GROUP, 1_000, &stream)?;
             }
         }
@@ -499,14 +500,14 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
             Ok(())
         })?;
         a.host.send(GROUP, 1_000, &stream)?;
-        // a kernel that has no time for its queues loses some between namespaces
+        // a busy kernel loses some packets between namespaces
         receiver.expect(1_980)?;
-        // joins of others pass
+        // joins of other nodes pass
         let other = a.host.receive("ff1e::43", &[])?;
         b.wait_wanted("ff1e::43", a)?;
         b.host.send("ff1e::43", 100, &[])?;
         other.expect_exactly(100)?;
-        // and when the crowd has gone nothing is left of it
+        // after its end none of its groups remain
         crowd.iter_mut().try_for_each(|process| process.kill())?;
         eventually("the crowd's groups are gone", || {
             for member in [a, b] {
@@ -533,7 +534,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
         let code = flapping.wait(Duration::from_secs(20))?;
         let said = flapping.stdout();
         ensure!(code == 0 && said.contains("joins"), "{said}");
-        // what was said last counts
+        // the last message counts
         eventually("b has left", || {
             let groups = b.groups()?;
             ensure!(groups.iter().all(|g| g["local"] == false), "{groups:?}");
@@ -564,14 +565,14 @@ fn an_announcement_outside_the_certificate_is_named_and_not_made() {
         let warning = "certificate does not permit ff1e:2::/32";
         ensure!(log.contains(warning), "no warning: {log}");
         let [a, b, _] = network.nodes()?;
-        // the groups are carried as ever
+        // the groups are carried as before
         for group in ["ff1e:1::1", "ff1e:2::1"] {
             let receiver = b.host.receive(group, &[])?;
             wait_listener(a, group)?;
             a.host.send(group, 100, &[])?;
             receiver.expect_exactly(100)?;
         }
-        // and who is not there harms nobody
+        // a missing root does no harm
         network.members[2].stop()?;
         let [a, b, _] = network.nodes()?;
         wait_reach(&[a, b])?;
@@ -601,7 +602,7 @@ fn the_expelled_do_not_come_back() {
             at_b.expect_more("b hears a")?;
             ensure!(at_c.packets()? == heard, "c hears a still");
         }
-        // it starts again with its old state; then so do the others
+        // it restarts with its old state; then the other nodes do
         network.members[2].daemon()?.kill()?;
         network.members[2].start()?;
         let id = network.members[2].peer_id()?;
@@ -613,7 +614,7 @@ fn the_expelled_do_not_come_back() {
         let receiver = b.host.receive("ff1e::43", &[])?;
         let at_c = c.host.receive("ff1e::43", &[])?;
         a.wait_wanted("ff1e::43", b)?;
-        // while these two have found each other c has had its chances
+        // c had time to try while these two found each other
         eventually("c has tried and was refused", || {
             let name = "drops/certificate_revoked";
             let counted = a.counter(name)? + b.counter(name)?;
@@ -629,7 +630,7 @@ fn the_expelled_do_not_come_back() {
     });
 }
 
-/// Waits until `group` is known at `member` to be wanted, over whichever link.
+/// Waits until `member` knows a listener of `group`, over any link.
 fn wait_listener(member: &Member, group: &str) -> Result<()> {
     let what = format!("{} knows a listener of {group}", member.host.name());
     eventually(&what, || {
@@ -641,7 +642,7 @@ fn wait_listener(member: &Member, group: &str) -> Result<()> {
     })
 }
 
-/// Waits until none of these has a link with, or a route to, `peer`.
+/// Waits until none of `members` has a link with, or a route to, `peer`.
 fn wait_out(members: &[&Member], peer: &str) -> Result<()> {
     for member in members {
         eventually(&format!("{} has dropped it", member.host.name()), || {
@@ -669,7 +670,7 @@ fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
         let hops = |to| a.hops(to);
         ensure!((hops(r)?, hops(s)?, hops(b)?) == (Some(1), Some(2), Some(3)));
 
-        // ordinary programs, to and fro
+        // ordinary programs, in both directions
         for (from, to) in [(a, b), (b, a), (r, b)] {
             ping(&from.host, &to.address()?.to_string(), &[])?.success()?;
         }
@@ -683,7 +684,7 @@ fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
             "{said}"
         );
 
-        // ours
+        // lcroute's own ping
         let pinged = a
             .host
             .run("lcroute", &["ping", "b", "-c", "2", "-i", "50ms"])?;
@@ -692,7 +693,7 @@ fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
         let pinged = a.host.run("lcroute", &["ping", "nobody"])?;
         ensure!(pinged.code == NOT_REACHABLE, "exit code {}", pinged.code);
 
-        // a share announces its groups: its tree has its root at the server
+        // a share announces its groups: the root of their tree is the server
         make_folder(&a.host.path("folder"), 300_000)?;
         let (_share, _) = share(&a.host, &["folder"])?;
         let mut fetch = b.host.spawn("lcsync", &["lc:folder", "copy"])?;
@@ -719,12 +720,12 @@ fn two_who_cannot_reach_each_other_talk_over_a_third() {
         b.host.send("ff1e::a", 300, &[])?;
         at_a.expect_exactly(300)?;
         at_b.expect_exactly(300)?;
-        // without unicast = true nothing else is carried
+        // without unicast = true no other unicast is carried
         let unicast = ping(&a.host, &b.address()?.to_string(), &[])?;
         ensure!(unicast.code != 0, "{}", unicast.stdout);
-        // but our own ping is: it concerns no port of a host
+        // lcroute's own ping is: it concerns no port of a host
         a.host.run("lcroute", &["ping", "b"])?.success()?;
-        // the firewall goes: they link
+        // the firewall is removed: they link
         for host in [&a.host, &b.host] {
             host.heal_uplink()?;
         }
@@ -743,7 +744,7 @@ fn ping(from: &Host, to: &str, args: &[&str]) -> Result<lcroute_lab::lab::Output
     from.run("ping", &[&options[..], args, &[to]].concat())
 }
 
-/// An address of the same network that no node has.
+/// Returns an address of the same network without a node.
 fn nobody(address: &str) -> Result<String> {
     let mut segments = address.parse::<std::net::Ipv6Addr>()?.segments();
     segments[7] ^= 0x1;

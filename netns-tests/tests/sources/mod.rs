@@ -1,10 +1,10 @@
-//! The sources of the house, as tests of its rules read them: without unit tests.
+//! The sources of the repository, for tests of its rules: without unit tests.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
 
-/// Folders whose sources are no program of ours, or nothing but tests.
+/// Folders without program sources of ours, or only with tests.
 const SKIPPED: &[&str] = &["target", "tests", "benches", "examples", "fuzz"];
 
 /// The root of the repository.
@@ -12,7 +12,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Rust sources below `folder`, but for files of tests; each with its path and its text up to its unit tests.
+/// Returns Rust sources below `folder`, except test files; each with its path and its text up to
+/// its unit tests.
 pub fn below(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -30,7 +31,8 @@ pub fn below(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// A module of unit tests ends a file; one in a file of its own (`mod tests;`) stands anywhere, and ends nothing.
+/// Returns the text up to its unit tests at the end; a `mod tests;` may be anywhere, and ends
+/// nothing.
 fn without_unit_tests(text: &str) -> &str {
     let marks = text.match_indices("#[cfg(test)]\n");
     let mut ends = marks.filter(|(at, mark)| {

@@ -13,17 +13,18 @@ use crate::web::serve;
 use crate::world;
 
 const GROUP: &str = "ff1e::42";
-/// Another group.
+/// A second group.
 const MARK: &str = "ff1e::43";
-/// How many datagrams of the group in view have come.
+/// Expression for the number of received datagrams of the shown group.
 const COUNT: &str =
     "parseInt(document.querySelector('#joined small')?.textContent.replace(/,/g, '') ?? '-1')";
 
-/// The same, once no more come for a while.
+/// The same, once no more arrive for 2.5 s.
 const REST: &str = "(async () => { for (let count = -2; ; ) { const now = COUNT; if (now === count) return now; count = now; \
     await new Promise((done) => setTimeout(done, 2500)); } })()";
 
-/// Two linked daemons, and hosts for browsers, which serve themselves the page; all behind closed firewalls.
+/// Two linked daemons, and hosts for browsers, which serve the page themselves; all behind closed
+/// firewalls.
 pub(super) struct Meeting {
     pub network: Network,
     pub visitors: Vec<Visitor>,
@@ -39,7 +40,7 @@ pub(super) fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<M
     meeting_with(lab, visitors, has_relay, "")
 }
 
-/// With more in the configuration of the hosts.
+/// Starts a meeting with more settings for the hosts.
 fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Result<Meeting> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     for host in &hosts {
@@ -58,7 +59,7 @@ fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Re
 }
 
 impl Visitor {
-    /// Nothing serves the pages to this host any more.
+    /// Stops serving the pages to this host.
     pub fn stop_pages(&self) -> Result<()> {
         self.pages.signal(Signal::SIGTERM)
     }
@@ -77,14 +78,15 @@ impl Visitor {
 }
 
 impl Meeting {
-    /// What pages ask for: themselves, and the signalling server, whose WebSocket Firefox counts among requests.
+    /// Checks that pages request only themselves and the signalling server, whose WebSocket Firefox
+    /// counts as a request.
     pub fn expect_clean(&self, browser: &Browser, visitor: &Visitor) -> Result<()> {
         let server = self.network.signalling.url()?;
         let as_http = server.replace("ws:", "http:");
         browser.expect_clean(&[&visitor.origin, &server, &as_http])
     }
 
-    /// A page that is a member, with links to all others.
+    /// Opens a page that is a member, with links to all others.
     pub fn join<'a>(
         &self,
         browser: &'a Browser,
@@ -103,7 +105,7 @@ fn become_member(page: &Page, token: &str) -> Result<()> {
     page.click("#become button.primary")
 }
 
-/// How long until so many links are up.
+/// Returns the time until this number of links is up.
 fn until_links(page: &Page, count: usize) -> Result<Duration> {
     let begun = Instant::now();
     let s = if count == 1 { "" } else { "s" };
@@ -124,7 +126,7 @@ pub(super) fn listen(page: &Page, group: &str) -> Result<()> {
     page.click("#listen button")
 }
 
-/// What a test of a member has: two daemons, and a page that has links with both.
+/// State of a member's test: two daemons, and a page with links to both.
 struct Visit<'a> {
     kind: Kind,
     a: &'a Member,
@@ -139,7 +141,7 @@ fn as_a_member(test_name: &str, test: impl Fn(&Visit) -> Result<()>) {
     as_a_member_with("", test_name, test);
 }
 
-/// With more in the configuration of the hosts.
+/// The same with more settings for the hosts.
 fn as_a_member_with(more: &str, test_name: &str, test: impl Fn(&Visit) -> Result<()>) {
     in_each_browser(test_name, |lab, kind| {
         let meeting = meeting_with(lab, &["visitor"], false, more)?;
@@ -160,7 +162,7 @@ fn as_a_member_with(more: &str, test_name: &str, test: impl Fn(&Visit) -> Result
     });
 }
 
-/// Datagrams that found the sockets of this host full.
+/// Returns the number of datagrams lost to full sockets of this host.
 fn full_sockets(host: &Host) -> Result<u64> {
     let v6 = host.namespace().read("/proc/thread-self/net/snmp6")?;
     let v4 = host.namespace().read("/proc/thread-self/net/snmp")?;
@@ -177,14 +179,14 @@ fn full_sockets(host: &Host) -> Result<u64> {
     all.map(|value| Ok(value.trim().parse::<u64>()?)).sum()
 }
 
-/// What `member` says of its link to a page.
+/// Returns the state of the link to a page, as `member` reports it.
 fn link(member: &Member, page: &str) -> Result<Value> {
     let peers = member.peers()?;
     let found = peers.into_iter().find(|peer| peer["name"] == page);
     found.with_context(|| format!("{page} is no peer"))
 }
 
-/// Waits until the host knows that another member listens to the group, or that none does.
+/// Waits until the host knows another member's join of the group, or that none is left.
 pub(super) fn until_wanted(member: &Member, group: &str, is_wanted: bool) -> Result<()> {
     eventually("others want the group, or do no longer", || {
         let groups = member.groups()?;
@@ -202,7 +204,7 @@ fn say(member: &Member, group: &str, words: &str) -> Result<()> {
     said.success().map(drop)
 }
 
-/// Says something until it is heard: what is sent before all know who listens may be lost.
+/// Sends words until they arrive: packets before all joins are known may be lost.
 fn say_until(page: &Page, words: &str, heard: impl Fn() -> Result<()>) -> Result<()> {
     eventually("the page is heard", || {
         page.fill("#words", words)?;
@@ -223,7 +225,7 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
         page.expect_open_to_all()?;
         page.expect_fits_a_phone()?;
         page.shot("door")?;
-        // each visit has a key of its own; the smaller PeerId offers
+        // each visit has a new key; the smaller PeerId offers
         let mut roles = [0, 0];
         while roles.contains(&0) || roles.iter().sum::<usize>() < 6 {
             become_member(&page, &meeting.network.token)?;
@@ -290,7 +292,7 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
         drop(listener);
         until_wanted(a, GROUP, false)?;
         say(a, GROUP, "too late")?;
-        // goes the same way, behind it
+        // takes the same path, behind it
         say(a, MARK, "after that")?;
         page.until_says("#heard li", "after that")?;
         let heard = page.eval("document.querySelector('#heard').textContent")?;
@@ -332,7 +334,8 @@ fn a_page_hears_groups_of_ipv4_and_says_that_it_cannot_send_to_them() {
     });
 }
 
-/// A host says something until the page hears it: others listen as well, so who wants the group does not tell.
+/// Sends words from a host until the page shows them: with other listeners the host's joins show
+/// nothing about the page.
 fn hear_until(page: &Page, from: &Member, words: &str) -> Result<()> {
     eventually("the page hears", || {
         say(from, GROUP, words)?;
@@ -344,7 +347,7 @@ fn hear_until(page: &Page, from: &Member, words: &str) -> Result<()> {
     })
 }
 
-/// What the page says in these places.
+/// Returns the texts of these elements.
 fn texts(page: &Page, at: &str) -> Result<Vec<String>> {
     let js = format!(
         "[...document.querySelectorAll({})].map((e) => e.textContent)",
@@ -371,7 +374,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
             page.press("Enter")?;
             page.until_says("#heard .own", "nobody listens")?;
             let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
-            // whoever carries a group, it is there to be joined
+            // a group with any listener is shown for joining
             page.until_says("#carried li", "1 node listens")?;
             page.click(&format!("#carried [aria-label=\"Join {GROUP}\"]"))?;
             until_wanted(a, GROUP, true)?;
@@ -381,7 +384,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
             })?;
             page.until_says("#heard .own", "now somebody is")?;
 
-            // as long as a datagram can be
+            // the longest datagram
             let longest = format!("{}!", "long ".repeat(246) + "x");
             ensure!(longest.len() == 1_232, "{}", longest.len());
             hear_until(page, a, &longest)?;
@@ -392,7 +395,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
                 "nodes that do nothing are no buttons"
             );
 
-            // what comes while nobody looks is counted
+            // datagrams on a hidden page are counted
             let _front = browser.open("front", "about:blank")?;
             page.until("document.visibilityState === 'hidden'")?;
             say(a, GROUP, "unread")?;
@@ -474,7 +477,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         until_wanted(a, GROUP, true)?;
         say(a, GROUP, "from one side")?;
         page.until_says("#heard li", "from one side")?;
-        // goes the way that the words of a would have gone, behind them
+        // takes the path that a's words would have taken, behind them
         say_until(&page, "from the middle", || {
             let heard = listener.stdout();
             ensure!(heard.contains("from the middle"), "{heard}");
@@ -483,7 +486,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         let heard = listener.stdout();
         ensure!(!heard.contains("from one side"), "{heard}");
         page.shot("leaf")?;
-        // the firewall goes: they link
+        // the firewall is removed: they link
         for member in [a, b] {
             member.host.heal_uplink()?;
         }
@@ -554,12 +557,13 @@ fn a_page_takes_two_thousand_packets_a_second() {
          }| {
             listen(page, GROUP)?;
             until_wanted(a, GROUP, true)?;
-            // until all agree about the tree, packets may be lost
+            // packets may be lost until all agree about the tree
             a.host.send(GROUP, 500, &["--rate", "500"])?;
             page.until(&format!("{COUNT} > 0"))?;
             let rest = REST.replace("COUNT", COUNT);
             let before = page.eval(&rest)?.as_u64().context("a number")?;
-            // what a machine loses that has other things to do: its host's queue was too old, or the browser's socket full
+            // losses of a busy machine: too long in its host's queue, or the browser's socket was
+            // full
             let lost =
                 || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(host)?]);
             let earlier = lost()?;
@@ -572,7 +576,7 @@ fn a_page_takes_two_thousand_packets_a_second() {
             println!(
                 "{kind}: {heard} of 20,000 packets; too late for their host {late}, sockets full {full}"
             );
-            // a packet is up to two datagrams
+            // a packet may be two datagrams
             ensure!(
                 heard <= 20_000 && heard + late + full >= 20_000,
                 "{heard} came; the host's drops: {}",
@@ -667,9 +671,9 @@ fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_
     );
 }
 
-/// From now on `percent` of the datagrams that come to a host get lost, and are counted.
+/// Drops and counts this percentage of the datagrams to a host from now on.
 pub(super) fn lose(host: &Host, percent: u8) -> Result<()> {
-    // together: no datagram is between the two
+    // in one transaction: no datagram passes in between
     host.nft(&format!(
         "table inet lost {{ }}
          delete table inet lost
@@ -685,7 +689,7 @@ pub(super) fn lose(host: &Host, percent: u8) -> Result<()> {
     ))
 }
 
-/// What was dropped, of how many.
+/// Returns the dropped number, and the total.
 pub(super) fn dropped(host: &Host) -> Result<String> {
     let [dropped, passed] = ["dropped", "passed"].map(|name| host.counter("lost", name));
     let (dropped, passed) = (dropped?.packets, passed?.packets);
@@ -850,7 +854,7 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
         become_member(&page, &other)?;
         until_links(&page, 2)?;
         page.shot("member")?;
-        // a copy of a tab has its storage
+        // a copied tab has the same storage
         let kept = page.eval("sessionStorage.getItem('lcroute visit')")?;
         let copy = browser.open("copy", &format!("{}/node/", visitor.origin))?;
         copy.eval(&format!("sessionStorage.setItem('lcroute visit', {kept})"))?;
@@ -864,7 +868,7 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
             .run("lcroute", &["revoke", "--token", &other])?
             .success()?;
         page.until_says("#problem", "expelled from the network")?;
-        // and who comes by it afterwards
+        // and a later member by that token
         become_member(&copy, &other)?;
         copy.until_says("#problem, #state", "expelled")?;
         become_member(&page, token)?;
