@@ -1,4 +1,4 @@
-//! `lcroute bench` as a user runs it.
+//! `lcroute bench` as users run it.
 
 use std::process::{Command, Output};
 
@@ -49,7 +49,7 @@ fn a_modest_rate_goes_through_whole_and_its_cost_is_told() -> Result<()> {
         p50? <= p99? && number("/latency_us/p99")? <= max?,
         "{rate:#}"
     );
-    // Twice the payload leaves the sender, nothing of it comes to who does not listen.
+    // Twice the payload leaves the sender, and none of it reaches nodes without listeners.
     ensure!(
         (2.0..3.0).contains(&number("/sender_wire_bytes_per_byte")?),
         "{rate:#}"
@@ -86,8 +86,8 @@ fn links_that_lose_show_in_the_figures() -> Result<()> {
     Ok(())
 }
 
-/// Trains of datagrams go into the relay and come out of it, and none is damaged: a datagram that
-/// is would not count as one of the sender's.
+/// Super-packets pass the relay undamaged: a damaged datagram would not count as one of the
+/// sender's.
 #[test]
 fn trains_pass_the_relay_whole() -> Result<()> {
     let told = figures(&[

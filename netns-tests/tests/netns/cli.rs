@@ -270,7 +270,7 @@ fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
         let host = lab.host("a")?;
         host.run("lcroute", &["init"])?.success()?;
         let mut member = lcroute_lab::lab::Member::new(host);
-        // Nobody listens there, and never will.
+        // No server listens there.
         member.run_args = vec!["--signal".to_owned(), "ws://198.18.200.1:7117".to_owned()];
         member.start()?;
         ensure!(
@@ -282,7 +282,7 @@ fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
     });
 }
 
-/// Runs `lcroute ARGS`, which must end with `code` and say `said` on standard error.
+/// Runs `lcroute ARGS`, which must end with `code` and print `said` on standard error.
 fn exits(host: &Host, args: &[&str], code: i32, said: &str) -> Result<()> {
     let ended = host.run("lcroute", args)?;
     ensure!(

@@ -1,4 +1,4 @@
-//! Hosts whose clocks differ, at the DHT and in a Matrix room: they link, or both sides say that it is the clock.
+//! Hosts with different clocks, in a DHT and a Matrix room: they link, or both report the clock.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -12,10 +12,11 @@ use crate::reach::{members_without_server, met_by, swarm};
 use crate::world;
 
 const HOUR: i64 = 3_600;
-/// Noon, in seconds from the next midnight: all clocks that differ by less than half a day say the same day then.
+/// Noon, in seconds from the next midnight: clocks that differ by less than half a day show one
+/// date.
 const NOON: i64 = -12 * HOUR;
 
-/// A program that runs on this host by the clock of its daemon.
+/// Starts a program on this host with its daemon's clock.
 fn spawn_skewed(host: &Host, program: &str) -> Result<Process> {
     let link = host.path(program);
     if !link.exists() {
@@ -24,13 +25,13 @@ fn spawn_skewed(host: &Host, program: &str) -> Result<Process> {
     host.spawn(link.to_str().context("path")?, &[])
 }
 
-/// Two hosts in a room, by clocks that say so many seconds from the next midnight.
+/// Starts two hosts in a room, with clocks at these seconds from the next midnight.
 fn in_a_room(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)> {
     let (serving, members) = members_of_a_room(lab, &["a", "b"])?;
     start(clocks, vec![serving], members)
 }
 
-/// The same, by a DHT.
+/// The same, in a DHT.
 fn in_a_dht(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)> {
     let (swarm, enters) = swarm(lab)?;
     let hosts = lab.closed_hosts(&["a", "b"])?;
@@ -65,7 +66,8 @@ fn they_link(members: &[Member], door: &str) -> Result<()> {
     Ok(())
 }
 
-/// Its door says so, or it shows the other one as refused for it; and its log and `lcroute doctor` say the same.
+/// Waits until its carrier reports the clock, or it refuses the other node for it; checks log and
+/// `lcroute doctor`.
 fn names_the_clock(member: &mut Member) -> Result<()> {
     const REFUSED: &str = "clock differs by more than a day";
     let name = member.host.name().to_owned();
@@ -85,16 +87,16 @@ fn names_the_clock(member: &mut Member) -> Result<()> {
     )
 }
 
-/// Nobody is restarted.
+/// Corrects a clock without a restart.
 fn set_right(member: &Member, behind: i64) -> Result<()> {
     let file = fs::File::options()
         .write(true)
         .open(member.host.path("clock-set"))?;
-    // in place: it is mapped
+    // in place, because the file is mapped
     Ok(file.write_all_at(&behind.to_ne_bytes(), 0)?)
 }
 
-/// They have no link as long as clocks are 26 hours apart, and one once they are not.
+/// Checks that they have no link while clocks are 26 hours apart, and one after a correction.
 fn link_once_it_is_set(members: &[Member], door: &str) -> Result<()> {
     for member in members {
         member.wait_links(0)?;
@@ -161,7 +163,7 @@ fn clocks_10_minutes_apart_around_midnight_link_by_a_dht() {
 fn in_a_dht_a_clock_26_hours_off_is_named_by_the_newcomer_until_it_is_set() {
     world("clocks-dht-26", |lab| {
         let (_programs, mut members) = in_a_dht(lab, [NOON, NOON + 26 * HOUR])?;
-        // its issuer does not find the newcomer's mailbox of another day
+        // its issuer does not find the new member's mailbox of another day
         names_the_clock(&mut members[1])?;
         link_once_it_is_set(&members, "dht")
     });

@@ -1,4 +1,4 @@
-//! The daemon's life: killed, restarted, replaced, stopped.
+//! Kill, restart, replacement and stop of the daemon.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::world;
 
-/// The contract's promise to those who stop a daemon.
+/// Documented bound for the end of a stopped daemon.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
 #[test]
@@ -171,7 +171,7 @@ fn a_reload_takes_over_what_it_can_and_names_what_waits() {
             "{told}"
         );
         ensure!(serves(7118)? && !serves(7117)?, "it serves where it did");
-        // a place that is taken: all stays as it was
+        // an address in use: nothing changes
         let taken = host
             .namespace()
             .run(|| Ok(std::net::TcpListener::bind("[::]:7119")?))?;
@@ -235,7 +235,7 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         network.members[1].daemon()?.kill()?;
         network.members[0].wait_links(0)?;
         drop(file);
-        // a process that another test begins has our files until it executes
+        // a process of another test has our files open until it executes
         eventually("nobody writes there", || disk.make_read_only(SIZE))?;
         network.members[1].start()?;
         network.wait_linked()?;

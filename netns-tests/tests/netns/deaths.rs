@@ -1,4 +1,4 @@
-//! How a neighbour's end is noticed, and what is no end.
+//! How a neighbour's failure is detected, and events that are none.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::hostile_load::{PORT, besieged};
 use crate::world;
 
-/// What a daemon logs of a link that its peer's host has refused.
+/// Reason in the log for a link that the peer's host refused.
 const REFUSED: &str = "unreachable";
 
 #[test]
@@ -27,7 +27,7 @@ fn a_killed_daemon_has_gone_as_soon_as_its_host_says_so() {
         let log = network.members[0].daemon()?.stderr();
         let ends: Vec<&str> = log.lines().filter(|l| l.contains("link down")).collect();
         ensure!(ends.len() == 1 && ends[0].contains(REFUSED), "{ends:?}");
-        // and of a host that is silent nobody says so
+        // a silent host sends no errors
         network.members[1].start()?;
         network.wait_linked()?;
         network.members[1].host.cut_uplink()?;
@@ -67,7 +67,7 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
         })?;
         let before = count()?;
         let [a, b] = network.nodes()?;
-        // a flood that costs packets costs some in each round; beside the whole suite one was lost in one round
+        // a flood with losses has some in each round; beside the whole suite one round lost one
         let round = || -> Result<()> {
             let receiver = b.host.receive("ff1e::42", &[])?;
             a.wait_wanted("ff1e::42", b)?;
@@ -87,10 +87,10 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
     });
 }
 
-/// So long a daemon gets no time: its peers give it up after a few seconds, and half a minute more goes by.
+/// Time without CPU for a daemon: its peers give it up after seconds; half a minute more passes.
 const AWAY: Duration = Duration::from_secs(45);
 
-/// `b` gets no time for a while and then goes on; `asleep`: and does not know it, as on a host that was suspended.
+/// Stops `b` for a while; with `asleep` its monotonic clock stops as well, as on a suspended host.
 fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
     let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
     network.members[1].host.write("clock-offset", "0")?;
@@ -110,7 +110,7 @@ fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
     thread::sleep(AWAY.saturating_sub(stopped.elapsed()));
     if asleep {
         let slept = i64::try_from(stopped.elapsed().as_nanos())?;
-        // in place: it is mapped
+        // in place, because the file is mapped
         let path = network.members[1].host.path("clock-slept");
         let file = std::fs::File::options().write(true).open(path)?;
         std::os::unix::fs::FileExt::write_all_at(&file, &slept.to_ne_bytes(), 0)?;

@@ -1,4 +1,4 @@
-//! `lcroute demo` as a user runs it, and interrupts it.
+//! `lcroute demo` as users run and interrupt it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::web;
 
-/// Asks a signalling server for a relayed address as a stranger does, and prints type and code of the refusal (RFC 8656).
+/// Requests a relayed address from a signalling server as a stranger, and prints type and code of
+/// the refusal (RFC 8656).
 const ALLOCATE: &str = r#"
 import socket, sys, urllib.parse
 at = urllib.parse.urlsplit(sys.argv[1])
@@ -23,7 +24,7 @@ answer = stream.recv(2048)
 code = answer.index(bytes.fromhex("0009"), 20)
 print(answer[:2].hex(), answer[code + 6 : code + 8].hex())
 "#;
-/// Where the README's picture is, what makes it, and of what.
+/// Folder of the README's figure with its generator and source.
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/figures");
 
 #[test]
@@ -69,7 +70,8 @@ fn the_picture_is_what_the_script_makes_of_the_run_beside_it() -> Result<()> {
     Ok(())
 }
 
-/// The README's picture of what a demo said: well-formed, and nothing that a page of others would not show.
+/// Makes the README's figure of a demo's output; checks that it is well-formed, without external
+/// content.
 fn draw(said: &[u8]) -> Result<String> {
     let script = Path::new(FIGURES).join("demo.py");
     let made = piped(Command::new("python3").arg(script), said)?;
@@ -83,7 +85,7 @@ fn draw(said: &[u8]) -> Result<String> {
     Ok(made)
 }
 
-/// What a program prints that reads `input`.
+/// Returns the output of a program for this input.
 fn piped(command: &mut Command, input: &[u8]) -> Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -103,7 +105,7 @@ fn piped(command: &mut Command, input: &[u8]) -> Result<String> {
 fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_until_it_is_interrupted()
  {
     crate::world("demo-web", |lab| {
-        // has a loopback interface and nothing else: what it reaches, it reaches by the ports that the demo names
+        // has only a loopback interface, so all access is by the ports of the demo
         let machine = lab.detached_host("machine")?;
         let mark = format!("DEMO_UNDER_TEST=web-{}", std::process::id());
         let (key, value) = mark.split_once('=').context("the mark")?;
@@ -152,7 +154,7 @@ fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_unti
             ensure!(peers.len() == 2, "{peers:?}");
             Ok(())
         })?;
-        // by that a browser is linked; a host takes no relay of its own loopback
+        // a browser's link uses it; a host takes no relay of its own loopback
         let status = member.status()?;
         let server = status["doors"][0]["at"].as_str().context("a server")?;
         let asked = member.host.ask("python3", &["-c", ALLOCATE, server])?;
@@ -192,21 +194,21 @@ fn without_the_lab_the_verbs_name_its_package() -> Result<()> {
     Ok(())
 }
 
-/// Programs in folders as packages install them, with the lab or without.
+/// Returns programs in folders as packages install them, with the lab or without.
 fn installed(with_lab: bool) -> Result<TempDir> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     for (program, is_there) in [("bin/lcroute", true), ("lib/lcroute/lcroute-lab", with_lab)] {
         let path = dir.path().join(program);
         std::fs::create_dir_all(path.parent().context("a folder")?)?;
         if is_there {
-            // a link by name would be followed, and others found beside it
+            // a symbolic link would be followed, and other programs found beside it
             std::fs::hard_link(crate::PROGRAM, path)?;
         }
     }
     Ok(dir)
 }
 
-/// Runs `lcroute ARGS`, which must end with `code` and say `said`.
+/// Runs `lcroute ARGS`, which must end with `code` and print `said`.
 fn lcroute(dir: &TempDir, args: &[&str], code: i32, said: &str) -> Result<()> {
     let done = Command::new(dir.path().join("bin/lcroute"))
         .args(args)
@@ -235,7 +237,7 @@ fn even_killed_it_leaves_nothing() -> Result<()> {
     ends(Signal::SIGKILL, None)
 }
 
-/// Signals a demo that has begun, and looks for what is left of it.
+/// Signals a running demo, and searches for remains.
 fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
     let _turn = Turn::wait();
     let mark = format!("DEMO_UNDER_TEST={signal}-{}", std::process::id());
@@ -278,12 +280,12 @@ fn wait(demo: &mut Child) -> Result<std::process::ExitStatus> {
     ended
 }
 
-/// The command lines of all processes with this variable in their environment.
+/// Returns the command lines of all processes with this variable in their environment.
 fn processes_with(mark: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
-        // A process may end while it is looked at, and those of others cannot be read.
+        // A process may end during the look, and those of other users are unreadable.
         let environment = std::fs::read(path.join("environ")).unwrap_or_default();
         if environment
             .split(|byte| *byte == 0)

@@ -10,7 +10,7 @@ use crate::world;
 fn a_healthy_host_has_nothing_that_fails() {
     world("doctor-healthy", |lab| {
         let network = lab.closed_network(["a", "b"])?;
-        // whose servers stand in its token
+        // its token names the servers
         let [_, b] = network.nodes()?;
         eventually("nothing fails", || {
             let (code, checks) = examine(&b.host)?;
@@ -45,7 +45,7 @@ fn a_healthy_host_has_nothing_that_fails() {
     });
 }
 
-/// As it founds a network: no file and no token names the server.
+/// As when founding a network: neither file nor token names the server.
 #[test]
 fn a_server_that_the_command_line_of_run_alone_names_is_looked_at() {
     world("doctor-run-signal", |lab| {
@@ -64,7 +64,7 @@ fn a_server_that_the_command_line_of_run_alone_names_is_looked_at() {
                 let detail = check["detail"].as_str().unwrap_or_default();
                 ensure!(check["state"] == "ok" && detail.contains(&url), "{check}");
             }
-            // no member may learn the answer of a STUN server
+            // no member may learn a STUN server's answer
             ensure!(find(&checks, "nat")?["state"] == "skipped", "{checks:?}");
             Ok(())
         })
@@ -89,7 +89,7 @@ fn what_is_broken_is_named_with_what_to_do() {
         network.members[1].host.close_everywhere()?;
         network.signalling.kill()?;
         let b = &network.members[1];
-        // somebody else takes a group's route
+        // another program takes a group's route
         b.host
             .ip("route add multicast ff1e::/17 dev eth0 table local metric 1")?;
         eventually("all of it is named", || {
@@ -136,7 +136,7 @@ fn find<'a>(checks: &'a [Value], name: &str) -> Result<&'a Value> {
     Ok(check)
 }
 
-/// What it says.
+/// Checks a failed check's remedy; returns its detail.
 fn fails(checks: &[Value], name: &str, remedy: &str) -> Result<String> {
     let check = find(checks, name)?;
     ensure!(check["state"] == "fail", "{check}");

@@ -1,4 +1,5 @@
-//! Expulsions, by whatever door members find each other: they do so again, and who was expelled finds nobody there.
+//! Expulsions, with each carrier: the members find each other again, and the expelled node finds
+//! none.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,9 +11,9 @@ use crate::matrix::members_of_a_room;
 use crate::reach::{closed_lan, members_without_server, met_by, swarm};
 use crate::world;
 
-/// Three linked members, of which the first may expel, and what runs beside them.
+/// Three linked members, the first of which may expel, with the programs beside them.
 struct Door {
-    /// By which they find each other, and by nothing else.
+    /// The only carrier by which they find each other.
     kind: &'static str,
     members: Vec<Member>,
     programs: Vec<Process>,
@@ -44,7 +45,7 @@ impl Door {
         Ok(())
     }
 
-    /// The last one is expelled by the first; then all hosts lose their power.
+    /// The first expels the last; then all hosts lose power.
     fn expel_and_end(&mut self) -> Result<()> {
         let (a, expelled) = (&self.members[0], self.members[2].host.name());
         a.host.run("lcroute", &["revoke", expelled])?.success()?;
@@ -67,7 +68,7 @@ fn wait_epoch(member: &Member) -> Result<()> {
     })
 }
 
-/// Counts what another host sends to the port where links of this member are now.
+/// Counts packets of another host to the UDP port of this member's links.
 fn count_from(member: &mut Member, other: &Host) -> Result<()> {
     let sockets = open_sockets(member.daemon()?.pid())?;
     let mdns = format!(":{:04X}", 5_353);
@@ -103,14 +104,14 @@ fn count_from(member: &mut Member, other: &Host) -> Result<()> {
     ))
 }
 
-/// What must hold at each door; `looked` says that the expelled has seen what it can there.
+/// Checks the outcome for a carrier; `looked` waits until the expelled node has read everything.
 fn the_others_meet_again_and_the_expelled_does_not(
     door: &mut Door,
     looked: impl Fn(&Member) -> Result<()>,
 ) -> Result<()> {
     let began = Instant::now();
     door.expel_and_end()?;
-    // it does not say that it was expelled, and begins anew with all that it knew
+    // it forgets its expulsion, and restarts with its old state
     let expelled = door.members[2].host.state_dir();
     for name in ["revocations", "epochs"] {
         let removed = std::fs::remove_file(expelled.join(name));
@@ -122,7 +123,7 @@ fn the_others_meet_again_and_the_expelled_does_not(
     let (others, last) = door.members.split_at_mut(2);
     let last = last.first_mut().context("who is expelled")?;
     for member in &mut *others {
-        // elsewhere than it was: what the expelled has read it keeps
+        // another port, as the expelled node knows the old address
         let file = member.host.path("lcroute.toml");
         let config = std::fs::read_to_string(&file).unwrap_or_default();
         std::fs::write(&file, config + "[ice]\nport = 7000\n")?;
@@ -134,7 +135,7 @@ fn the_others_meet_again_and_the_expelled_does_not(
     let (others, last) = door.members.split_at(2);
     for member in others {
         member.wait_links(1)?;
-        // a request that comes straight to an address of the door may be the first to be answered
+        // a request from a known address may be answered before the carrier's
         let by = met_by(member)?;
         ensure!(by == [door.kind] || by == ["straight"], "{by:?}");
     }
@@ -151,7 +152,7 @@ fn the_others_meet_again_and_the_expelled_does_not(
     Ok(())
 }
 
-/// It has records, and opens so many of them not.
+/// Waits until it has failed to open this number of records.
 fn opens_not(member: &Member, records: u64) -> Result<()> {
     eventually("it reads records in vain", || {
         let dropped = &member.status()?["counters"]["drops"]["presence_not_opened"];
@@ -160,7 +161,7 @@ fn opens_not(member: &Member, records: u64) -> Result<()> {
     })
 }
 
-/// Sets this member's clock to so many seconds before or after the next midnight.
+/// Sets this member's clock to these seconds from the next midnight.
 pub(crate) fn set_clock(member: &mut Member, seconds: i64) -> Result<()> {
     const DAY: i64 = 86_400;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
@@ -170,7 +171,7 @@ pub(crate) fn set_clock(member: &mut Member, seconds: i64) -> Result<()> {
     Ok(())
 }
 
-/// Names of records change at midnight, which it is not for all at the same moment.
+/// Names of records change at midnight, at different moments for each.
 fn on_a_lan_with_clocks_apart(seconds: i64) {
     world(&format!("epochs-lan-{seconds}"), |lab| {
         let mut members = members_without_server(closed_lan(lab, &["a", "b", "c"])?)?;
@@ -223,7 +224,7 @@ fn in_a_matrix_room() {
     });
 }
 
-/// A host gets a copy of a member's state folder, and is started beside it.
+/// Copies a member's state folder to a host, and starts it.
 fn copy(member: &Member, to: Host) -> Result<Member> {
     let to_state = to.state_dir();
     std::fs::create_dir_all(&to_state)?;
@@ -236,7 +237,7 @@ fn copy(member: &Member, to: Host) -> Result<Member> {
     Ok(copy)
 }
 
-/// Both know of the other, and that the key is used twice.
+/// Checks that both report the other and the duplicate key.
 fn both_are_told(one: &Member, other: &Member) -> Result<()> {
     for member in [one, other] {
         eventually(&format!("{} is told", member.host.name()), || {
@@ -255,7 +256,7 @@ fn both_are_told(one: &Member, other: &Member) -> Result<()> {
 #[test]
 fn a_state_folder_on_two_hosts_of_a_lan_is_told_both() {
     world("copied-lan", |lab| {
-        // a closed host lets nobody in whom it believes to be linked with
+        // a closed host refuses another address of a linked peer
         let mut hosts = lab.lan(&["a", "b", "twin"])?;
         let twin = hosts.pop().context("twin")?;
         let mut members = members_without_server(hosts)?;

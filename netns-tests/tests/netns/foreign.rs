@@ -1,4 +1,5 @@
-//! Programs that expect a LAN, from Debian and as they are, over lc0 with `profile = "lan"`: docs/guide/programs.md.
+//! Unmodified Debian programs that expect a LAN, over lc0 with `profile = "lan"`:
+//! docs/guide/programs.md.
 //!
 //! `netns-tests/setup all` fetches them; nothing is installed.
 
@@ -13,7 +14,7 @@ use crate::lan::{ASK, Sites};
 use crate::lan_programs::ddsperf;
 use crate::world;
 
-/// Where `netns-tests/setup all` puts what is in the packages.
+/// Returns the folder of `netns-tests/setup all` with the packages' files.
 pub(crate) fn root() -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let here = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
@@ -22,7 +23,7 @@ pub(crate) fn root() -> Result<PathBuf> {
     Ok(root)
 }
 
-/// A program of theirs, with its libraries, as arguments of `env`.
+/// Returns a foreign program with its libraries, as arguments of `env`.
 pub(crate) fn foreign<'a>(program: &'a str, args: &[&'a str]) -> Result<Vec<String>> {
     let root = root()?;
     let folder = ["usr/sbin", "usr/bin"];
@@ -35,12 +36,12 @@ pub(crate) fn foreign<'a>(program: &'a str, args: &[&'a str]) -> Result<Vec<Stri
         .collect())
 }
 
-/// Where their libraries are, for `env`.
+/// Returns the path of the libraries, for `env`.
 pub(crate) fn libraries() -> Result<String> {
     let root = root()?;
     let usr = "usr/lib/x86_64-linux-gnu";
     let folders = [usr, "lib/x86_64-linux-gnu"].map(|folder| root.join(folder));
-    // libraries that have a folder of their own
+    // libraries with folders of their own
     let own = ["blas", "lapack", "pulseaudio"].map(|folder| root.join(usr).join(folder));
     let all = folders.iter().chain(&own);
     let all: Vec<_> = all.map(|folder| folder.display().to_string()).collect();
@@ -52,7 +53,7 @@ pub(crate) fn start(host: &Host, program: &str, args: &[&str]) -> Result<Process
     host.spawn("env", &args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// What it prints on both outputs.
+/// Returns the program's output on both streams.
 fn ask(host: &Host, program: &str, args: &[&str]) -> Result<String> {
     let args = foreign(program, args)?;
     let done = host.run("env", &args.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -63,7 +64,7 @@ pub(crate) fn said(process: &Process) -> String {
     process.stdout() + &process.stderr()
 }
 
-/// Two closed hosts that are friends.
+/// Starts two closed hosts with the profile `lan`.
 fn friends(lab: &Lab) -> Result<Network> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     for host in &hosts {
@@ -74,12 +75,12 @@ fn friends(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
-/// Avahi on one interface, as "printer".
+/// Starts Avahi on one interface, as "printer".
 fn avahi(host: &Host, interface: &str) -> Result<Process> {
     avahi_by(host, interface, "IPv6")
 }
 
-/// The same by IPv4 or IPv6 alone.
+/// The same, only by IPv4 or IPv6.
 fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Process> {
     let [ipv4, ipv6] = match family {
         "IPv4" => ["yes", "no"],
@@ -123,7 +124,7 @@ fn avahi_answers_over_lc0() {
     });
 }
 
-/// Asks on an interface with this IPv4 address who has a name, until somebody says the address.
+/// Asks for a name on an interface with this IPv4 address, until an answer has the address.
 const ASK_IPV4: &str = r#"
 import socket, struct, sys
 own, name, address = socket.inet_aton(sys.argv[1]), sys.argv[2], socket.inet_aton(sys.argv[3])
@@ -292,12 +293,12 @@ fn corosync_makes_a_cluster() {
                 .write("corosync.conf", config)?
                 .display()
                 .to_string();
-            // it looks up its own name
+            // it resolves its own name
             let names = member.host.write("resolv.conf", "nameserver 127.0.0.1\n")?;
             let corosync = foreign("corosync", &["-f", "-c", &config])?.join(" ");
             let names = names.display();
             let pid = member.host.write("corosync/pid", "")?;
-            // and there is one of it on a host
+            // a host runs only one instance
             let script = format!(
                 "touch /run/corosync.pid; mount --bind {} /run/corosync.pid && \
                  mount --bind {names} /etc/resolv.conf && exec env {corosync}",

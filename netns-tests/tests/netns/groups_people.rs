@@ -1,4 +1,4 @@
-//! Private groups of people whose clocks, names, texts, disks and firewalls are not as one would wish.
+//! Private groups of people with faulty clocks, names, texts, disks and firewalls.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -12,13 +12,13 @@ use crate::world;
 
 const DAY: i64 = 86_400;
 
-/// People on one LAN.
+/// Starts people on one LAN.
 fn people(lab: &Lab, names: &[&str]) -> Result<Vec<Person>> {
     let hosts = lab.lan(names)?.into_iter();
     hosts.map(|host| Person::new(host, "lan0")).collect()
 }
 
-/// A group of ann's with all others as members.
+/// Starts a group of ann's with the rest as members.
 fn members(lab: &Lab, names: &[&str]) -> Result<Vec<Person>> {
     let people = people(lab, names)?;
     people[0].ask(&["create", "team", "--as", "ann"])?;
@@ -31,7 +31,7 @@ fn members(lab: &Lab, names: &[&str]) -> Result<Vec<Person>> {
 }
 
 impl Person {
-    /// Starts it anew by a clock that is so many days ahead.
+    /// Restarts it with a clock ahead by this number of days.
     fn start_ahead(&mut self, days: i64) -> Result<()> {
         self.daemon()?.stop()?;
         let link = self.host.path("lcgroup");
@@ -44,12 +44,12 @@ impl Person {
         self.start()
     }
 
-    /// Sets its clock while it runs.
+    /// Sets its clock at run time.
     fn set_clock(&self, days: i64) -> Result<()> {
         let file = fs::File::options()
             .write(true)
             .open(self.host.path("clock-set"))?;
-        // in place: it is mapped
+        // in place, because the file is mapped
         Ok(file.write_all_at(&(days * DAY).to_ne_bytes(), 0)?)
     }
 
@@ -135,13 +135,13 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
             joins.stderr()
         );
         people[1].is("member")?;
-        // the invitation was for one
+        // the invitation was for one member
         let refused = people[2].join_and_wait(&line)?.output()?;
         ensure!(
             refused.code == 4 && refused.stderr.contains("used up"),
             "{refused:?}"
         );
-        // and another one lets the same host in
+        // another invitation admits the same host
         let line = invitation(&people[0], "1")?;
         people[2].join_and_wait(&line)?.output()?.success()?;
         Ok(())
@@ -180,7 +180,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             let wrong = format!("by a clock {days} days ahead");
             let sent = people[1].host.run("lcgroup", &["send", "team", &wrong])?;
             ensure!(sent.code == 0 && sent.stderr.contains(words), "{sent:?}");
-            // it reads the others, too
+            // it reads the other messages as well
             let other = format!("to {wrong}");
             people[0].say(&other)?;
             eventually("bob reads ann", || people[1].has(&other))?;
@@ -202,7 +202,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
                 eventually("they read bob", || said(&people[at], &right))?;
             }
         }
-        // a member that joins later reads the same
+        // a member that starts later reads the same
         people[2].daemon()?.stop()?;
         people[1].say("later")?;
         people[2].start()?;
@@ -227,7 +227,7 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].daemon()?.stop()?;
         sh(&people[1], &format!("rm -r {folder} && mv {copy} {folder}"))?.success()?;
         people[1].start()?;
-        // at once, and once the daemon knows
+        // at once, and after the daemon has detected it
         for words in ["third", "fourth"] {
             let sent = people[1].host.run("lcgroup", &["send", "team", words])?;
             ensure!(
@@ -242,7 +242,7 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         }
         people[0].say("fifth")?;
         ensure!(people[0].has("third").is_err(), "a copy spoke");
-        // the way out
+        // the remedy
         people[1].ask(&["leave", "team", "--forget"])?;
         people[1].join(&invitation(&people[0], "1")?)?;
         eventually("bob is a member again", || people[1].is("member"))?;
@@ -265,7 +265,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             to.display()
         );
         people[2].host.run("sh", &["-c", &script])?.success()?;
-        // neither hears the other while they speak
+        // both are cut off while they write
         let cut = "add table inet cut; add chain inet cut input { type filter hook input priority 0; policy accept; }; \
                    add rule inet cut input udp dport 14246 drop";
         people[0].host.nft(cut)?;
@@ -277,7 +277,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
         for person in &people {
             person.host.nft("delete table inet cut")?;
         }
-        // the first that spoke may go on, unless both did before they heard each other
+        // the first author may continue, unless both wrote before they received each other
         eventually("one of them is told", || {
             let mut told = Vec::new();
             for person in &people[1..] {
@@ -321,7 +321,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
             ensure!(tail.contains(&format!("Z {name}: {words}\n")), "{tail:?}");
         }
         ensure!(tail.contains(": a\u{fffd}b\u{2067}c\u{2069}\n"), "{tail:?}");
-        // 64 KiB are 64 KiB, whatever JSON makes of them
+        // 64 KiB of text, independent of their length in JSON
         for byte in ["\"", "\\n", "\\001", "\\000"] {
             let script = format!("printf '{byte}%.0s' $(seq 65536) | lcgroup send team");
             let sent = people[1].host.run("sh", &["-c", &script])?;
@@ -331,7 +331,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
             let said = people[0].said()?;
             ensure!(said.len() == 4 + 4, "{} messages", said.len());
             let length = |m: &serde_json::Value| m["text"].as_str().map(str::len);
-            // the shell's end of line is none of the words
+            // the shell's line end is not part of the text
             let lengths: Vec<_> = said[4..].iter().filter_map(length).collect();
             ensure!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}");
             Ok(())
@@ -389,7 +389,7 @@ fn members_with_one_name_are_told_apart() {
             json.contains("12D3Koo") && names.iter().all(|name| json.contains(name)),
             "{json}"
         );
-        // the same word means one of them
+        // the shown name identifies one of them
         let both = people[0].host.run("lcgroup", &["remove", "team", "Ann"])?;
         ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
         people[0]
@@ -455,7 +455,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
                 );
             }
         }
-        // the refused request is in the way of nothing
+        // the refused request blocks nothing
         people[1].ask(&["create", "other", "--as", "bob"])?;
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! A host with `[ice] policy = "relay"`: members learn nothing of where it is, but those that `disclose` names.
+//! A host with `[ice] policy = "relay"`: only members in `disclose` learn its addresses.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, wait_rea
 use crate::tor::{PATIENCE, SOCKS, TorNetwork};
 use crate::world;
 
-/// All that a host sends and receives over its own interface, LAN protocols apart.
+/// Captures all packets of a host's own interface, except LAN protocols.
 fn capture(host: &Host) -> Result<(Process, PathBuf)> {
     dump(host, "seen.pcap", &["udp or tcp or icmp or sctp"])
 }
 
-/// All that a host sends over its own interface, whatever it is.
+/// Captures all packets that a host sends on its own interface.
 fn capture_sent(host: &Host, file: &str) -> Result<(Process, PathBuf)> {
     dump(host, file, &["-Q", "out"])
 }
@@ -32,7 +32,7 @@ fn dump(host: &Host, file: &str, args: &[&str]) -> Result<(Process, PathBuf)> {
     Ok((dump, file))
 }
 
-/// How often an address of `of` stands in what was captured, in headers or in what is not sealed.
+/// Returns how often an address of `of` occurs in a capture, in headers or unsealed content.
 fn mentions(captured: &[u8], of: &Host) -> Result<usize> {
     let addresses: [IpAddr; 2] = [of.v4()?.into(), of.v6()?.into()];
     let count = |address: IpAddr| {
@@ -56,7 +56,7 @@ fn path(of: &Member, with: &Member) -> Result<String> {
     Ok(format!("{} {}", row["state"], row["path"]).replace('"', ""))
 }
 
-/// Packets reach every other member from each.
+/// Checks that packets of each member reach every other one.
 fn expect_carries(members: &[&Member]) -> Result<()> {
     for (n, from) in members.iter().enumerate() {
         let group = format!("ff1e::{n}");
@@ -79,7 +79,8 @@ fn expect_carries(members: &[&Member]) -> Result<()> {
     Ok(())
 }
 
-/// A relaying server, and open hosts: `hidden`, `stranger`, `friend`; `hidden` is set up by what is given.
+/// Starts a relaying server, and open hosts: `hidden`, `stranger`, `friend`; `setup` configures
+/// `hidden`.
 fn three(lab: &Lab, setup: impl Fn(&str) -> String) -> Result<Network> {
     let names = ["hidden", "stranger", "friend"].into_iter();
     let hosts: Result<Vec<_>> = names.map(|name| lab.host(name)).collect();
@@ -98,7 +99,8 @@ fn policy(friend: &str) -> String {
     format!("[ice]\npolicy = \"relay\"\ndisclose = [\"{friend}\"]\n")
 }
 
-/// Runs the network, and says how often the stranger saw an address of the hidden host, and the two paths to it.
+/// Runs the network; returns how often the stranger saw an address of the hidden host, and both
+/// paths to it.
 fn seen_by_stranger(network: &mut Network) -> Result<(usize, [String; 2])> {
     let [_, stranger, _] = network.nodes()?;
     let (mut dump, file) = capture(&stranger.host)?;
@@ -138,7 +140,7 @@ fn a_member_exchanges_no_packet_with_a_hidden_host_and_a_friend_is_linked_direct
     });
 }
 
-/// What a signalling server can connect two days of a hidden host by is its key: without a disk it has another each time.
+/// A server can link two sessions of a hidden host only by its key: without a disk it changes.
 #[test]
 fn a_hidden_host_that_keeps_nothing_comes_back_under_another_key_and_is_linked_again() {
     world("hidden-anew", |lab| {
@@ -210,7 +212,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         ensure!(relay["state"] == "fail", "{relay}");
         let meet = hidden.host.ask("lcroute", &["meet"])?;
         ensure!(meet.stderr.contains("policy"), "{}", meet.stderr);
-        // it comes about as soon as there is one, and ends being hidden as soon as the file says so
+        // it links once a relay exists, and stops hiding once the file changes
         network.signalling.restart_with_relay()?;
         network.wait_linked()?;
         let [hidden, stranger] = network.nodes()?;
@@ -225,7 +227,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
     });
 }
 
-/// How many packets a host exchanged with these by TCP; and all others, a line for each.
+/// Returns the number of a host's TCP packets with `allowed`, and all others, a line for each.
 fn strays(host: &Host, file: &Path, allowed: &[Host]) -> Result<(usize, String)> {
     let allowed: Result<Vec<_>> = allowed.iter().map(Host::v4).collect();
     let allowed: Vec<_> = allowed?.iter().map(|ip| format!("host {ip}")).collect();
@@ -238,9 +240,9 @@ fn strays(host: &Host, file: &Path, allowed: &[Host]) -> Result<(usize, String)>
     Ok((read(&allowed)?.lines().count(), read(&stray)?))
 }
 
-/// ARP, and by which hosts of a link find each other in IPv6: the kernel's own words.
+/// ARP and neighbour discovery: packets of the kernel.
 const OF_THE_KERNEL: &str = "arp or (icmp6 and ip6[40] >= 133 and ip6[40] <= 136)";
-/// Reports of groups: the kernel's words, about programs as well.
+/// Group reports of the kernel, also about programs.
 const REPORTS: &str = "igmp or ip6 dst host ff02::16";
 
 fn read(host: &Host, file: &Path, filter: &str) -> Result<String> {
@@ -249,7 +251,7 @@ fn read(host: &Host, file: &Path, filter: &str) -> Result<String> {
     Ok(read.success()?.stdout)
 }
 
-/// All packets that a host has sent, without those to the server, the kernel's own, and reports of groups.
+/// Returns all packets of a host except those to the server, the kernel's own, and group reports.
 fn told_others(host: &Host, file: &Path, server: &Host) -> Result<String> {
     let server = format!("host {} and port 7117", server.v4()?);
     let to_server = read(host, file, &server)?;
@@ -258,7 +260,7 @@ fn told_others(host: &Host, file: &Path, server: &Host) -> Result<String> {
     read(host, file, &others)
 }
 
-/// Reports by which a link learns to which groups programs of the host listen there, and not only that it has addresses.
+/// Returns reported groups other than those of addresses: a link learns programs' groups from them.
 fn groups_told(host: &Host, file: &Path) -> Result<Vec<String>> {
     let reports = read(host, file, REPORTS)?;
     let groups = reports.split("[gaddr ").skip(1);
@@ -266,7 +268,7 @@ fn groups_told(host: &Host, file: &Path) -> Result<Vec<String>> {
     Ok(foreign.map(str::to_owned).collect())
 }
 
-/// A host behind a home router, which is to hide, and one that anybody reaches; the server relays.
+/// Starts a host behind a home router, which is to hide, and an open one; the server relays.
 fn behind_a_router(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("stranger")?, lab.host_behind_nat("hidden")?];
     let router = lab.find("hidden-nat").context("the router")?;
@@ -275,7 +277,8 @@ fn behind_a_router(lab: &Lab) -> Result<(Network, Host)> {
     Ok((network, router))
 }
 
-/// A configuration with all ways to be found: LANs and the router by default, a folder, a DHT, a room.
+/// Returns a configuration with all carriers: LANs and the router by default, a folder, a DHT, a
+/// room.
 fn outspoken(folder: &Path, stranger: &Host, ice: &str) -> Result<String> {
     let stranger = stranger.v4()?;
     let token = folder.with_file_name("matrix.token").display().to_string();
@@ -287,7 +290,7 @@ fn outspoken(folder: &Path, stranger: &Host, ice: &str) -> Result<String> {
     ))
 }
 
-/// Of the whole run of a daemon, whatever is switched on, and whomever it discloses itself to.
+/// Over the whole run of a daemon, with all carriers on, whatever it discloses.
 #[test]
 fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
     world("hidden-silent", |lab| {
@@ -311,7 +314,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             network.members[1].wait_wanted("ff1e::7", &network.members[0])?;
             hidden.send("ff1e::7", 10, &[])?;
             receiver.expect_exactly(10)?;
-            // commands of an administrator ask no others either
+            // an administrator's commands ask no other host either
             hidden.run("lcroute", &["reload"])?.success()?;
             hidden.ask("lcroute", &["doctor"])?;
             let leaf = ["leaf", "ff1e::7", "--token", &network.token];
@@ -326,7 +329,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             let files = std::fs::read_dir(&folder)?.count();
             ensure!(files == 0, "{files} files in the folder");
         }
-        // the capture would show it: without the policy the same host speaks to the router and the LAN
+        // control: without the policy the same host contacts the router and the LAN
         hidden.configure("")?;
         let (_dump, file) = capture_sent(&hidden, "open.pcap")?;
         network.members[1].start()?;
@@ -341,7 +344,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
     });
 }
 
-/// A router that maps ports by PCP, and prints for how many seconds.
+/// A router that maps ports by PCP, and prints the lifetimes.
 const ROUTER: &str = r#"
 import socket, struct
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -417,7 +420,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let told = told_others(&hidden, &file, &server)?;
         ensure!(told.is_empty(), "{told}");
 
-        // and where the next image of the daemon hides, the last one takes back the mapping
+        // if the next image hides, this one deletes the mapping
         hidden.configure(&spool)?;
         network.members[1].start()?;
         let member = &network.members[1];
@@ -435,7 +438,8 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
     });
 }
 
-/// Packets pass both ways through Tor. It stalls at times, and lcroute drops what waits too long: so some may be lost.
+/// Checks packets in both directions through Tor. It stalls at times, and lcroute drops late
+/// packets: some may be lost.
 fn expect_passes(members: [&Member; 2]) -> Result<()> {
     let [a, b] = members;
     for (from, to) in [(a, b), (b, a)] {
@@ -458,7 +462,7 @@ fn expect_passes(members: [&Member; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until both are linked and know it; says how long that took.
+/// Waits until both are linked and show it; prints the time.
 fn wait_link(hidden: &Member, stranger: &Member) -> Result<()> {
     let begun = Instant::now();
     within(PATIENCE, "a link through Tor is there", || {
@@ -497,7 +501,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
         println!("{}: round trip {rtt} ms", tor.version()?);
         let doctor = hidden.host.ask("lcroute", &["doctor"])?.stdout;
         ensure!(doctor.contains("TCP works"), "{doctor}");
-        // without Tor there is no link, and no other way is tried
+        // without Tor the link ends, and no other path is tried
         client.kill()?;
         within(PATIENCE, "the link ends with Tor", || {
             let linked = hidden.linked_with()?;
@@ -527,7 +531,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
                 exits += mentions(&captured, relay)?;
             }
         }
-        // the server speaks with exits in its place
+        // the server exchanged packets with exits instead
         ensure!(exits > 1_000, "{exits} times");
         Ok(())
     });
@@ -542,7 +546,7 @@ fn a_signalling_server_that_is_an_onion_service_relays_for_a_hidden_host() {
         network.signalling.restart_with_relay()?;
         let (_service, name) = tor.service(&network.signalling.host, 7117)?;
         let (stranger, hidden) = (&network.members[0].host, lab.host("hidden")?);
-        // the only server that the hidden host knows
+        // the hidden host's only server
         let url = format!("ws://{name}:7117");
         let token = stranger.run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout;

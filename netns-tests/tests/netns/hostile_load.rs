@@ -1,4 +1,4 @@
-//! Garbage at the daemon's UDP port: links stay, live traffic goes on, and what was dropped has a name.
+//! Garbage at the daemon's UDP port: links stay, live traffic continues, and drops have names.
 
 use std::net::SocketAddrV4;
 
@@ -9,7 +9,7 @@ use crate::world;
 
 pub const PORT: u16 = 7201;
 
-/// Two open hosts, `a` and `b`, linked over IPv4, and somebody else.
+/// Starts two open hosts, `a` and `b`, linked over IPv4, and an attacker.
 pub fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("a")?, lab.host("b")?];
     hosts[0].cut_towards(hosts[1].v6()?.into())?;
@@ -22,7 +22,7 @@ pub fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     Ok((network, mallory))
 }
 
-/// Garbage for `to`: from everywhere, and another stream that seems to come from `known`.
+/// Floods `to`: from random sources, and with a second stream from the forged source `known`.
 fn flood(mallory: &Host, to: &Member, known: &Member, rate: &str) -> Result<[Process; 2]> {
     let target = SocketAddrV4::new(to.host.v4()?, PORT).to_string();
     let known = SocketAddrV4::new(known.host.v4()?, PORT).to_string();
@@ -33,7 +33,7 @@ fn flood(mallory: &Host, to: &Member, known: &Member, rate: &str) -> Result<[Pro
     ])
 }
 
-/// The names under which garbage is counted.
+/// The drop reasons of garbage.
 const GARBAGE: [&str; 7] = [
     "stun_malformed",
     "stun_no_link",
@@ -71,7 +71,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
         a.wait_wanted("ff1e::43", b)?;
         a.host.send("ff1e::43", 100, &[])?;
         other.expect_exactly(100)?;
-        // and it was one link all the time
+        // it was one link all the time
         let peer = a.peers()?.first().cloned().context("no peer")?;
         ensure!(
             peer["state"] == "connected" && peer["lane"] == "media",
@@ -81,7 +81,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
     });
 }
 
-/// What arrives under all that the machine can send, by hand:
+/// Measures delivery under a flood at the machine's limit, by hand:
 /// `FLOOD=0 FLOW=20000 cargo test -p netns-tests --test netns full_blast -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]

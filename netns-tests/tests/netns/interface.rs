@@ -192,7 +192,8 @@ fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
     });
 }
 
-/// What `tcpdump ARGS` on lc0 shows of three datagrams for a listener here, with one to another port between them.
+/// Returns the output of `tcpdump ARGS` on lc0 for three datagrams to a local listener, with one to
+/// another port between them.
 fn captured(lab: &Lab, mode: &str) -> Result<String> {
     let network = network_with_mode(lab, mode)?;
     let [a, b] = network.nodes()?;
@@ -287,7 +288,7 @@ fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_i
         let [_, _, _, _, e, f, g, h] = b.address()?.segments();
         let other = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, e, f, g, h).to_string();
         ensure!(!pinged.stdout.contains(&other), "{}", pinged.stdout);
-        // and unicast is
+        // unicast is carried
         let at_b = b.address()?.to_string();
         let pinged = a.host.run("ping", &["-c2", "-W5", &at_b])?;
         pinged.success()?;
@@ -305,7 +306,7 @@ fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_i
             ensure!(connect(22)? && connect(2222)?, "one is not");
             Ok(())
         })?;
-        // the rule that doctor shows, with the lab's names of table and chain
+        // the rule of doctor, with the lab's names of table and chain
         let shown = b.host.run("lcroute", &["doctor"])?.stdout;
         let mut lines = shown.lines();
         let rule = lines.find_map(|line| line.split_once("only these ports: nft "));
@@ -338,7 +339,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         for other in others {
             host.ip(&format!("addr add {other} dev lc0 nodad"))?;
         }
-        // the daemon looks at what was done to lc0, and again when something is taken away
+        // the daemon checks lc0 after a change, and again after a removal
         host.ip("link set lc0 txqueuelen 77")?;
         eventually("the daemon has repaired its own", || {
             let shown = host.run("ip", &["link", "show", "dev", "lc0"])?.success()?;
@@ -352,7 +353,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
     });
 }
 
-/// Two closed nodes; the first one's `lc0` is of the given mode, the second one's is a TAP.
+/// Starts two closed nodes; the first one's `lc0` has the given mode, the second one's is a TAP.
 fn network_with_mode(lab: &Lab, mode: &str) -> Result<Network> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     hosts[0].configure(&format!("[tun]\nmode = \"{mode}\"\n"))?;
@@ -381,7 +382,7 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     })
 }
 
-/// `tun` or `tap`, and whether it survives its program.
+/// Returns `tun` or `tap`, and whether it is persistent.
 fn link_kind(host: &Host) -> Result<(String, bool)> {
     let shown = host
         .run("ip", &["-j", "-d", "link", "show", "dev", "lc0"])?
@@ -394,7 +395,7 @@ fn link_kind(host: &Host) -> Result<(String, bool)> {
     Ok((kind.to_owned(), data["persist"] == true))
 }
 
-/// Two nodes of one network on a host, of which the second has the interface `lc1`.
+/// Two nodes of one network on a host; the second has the interface `lc1`.
 #[test]
 fn a_second_node_on_a_host_carries_what_names_its_interface() {
     world("second-node", |lab| {
@@ -434,7 +435,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         })?;
         let receiver = a.host.receive("ff1e::42", &[])?;
         b.wait_wanted("ff1e::42", a)?;
-        // programs that name no interface use that of the lower number, whichever came first
+        // programs that name no interface use that of the lower number, in any start order
         a.host.send("ff1e::99", 1, &[])?;
         b.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(50)?;
@@ -489,7 +490,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
         receiver.expect_exactly(50)?;
         b.host.send("ff15::42", 50, &["--interface", "lc0"])?;
         named.expect_exactly(50)?;
-        // what takes the address away, or its good name, is put right
+        // a removed or deprecated address is restored
         for change in [
             format!("addr change {own}/48 dev lc0 preferred_lft 0 valid_lft 900"),
             format!("addr del {own}/48 dev lc0"),

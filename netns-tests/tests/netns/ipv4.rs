@@ -1,4 +1,4 @@
-//! IPv4 multicast on lc0, with programs that know nothing of lcroute and no IPv6.
+//! IPv4 multicast on lc0, with programs without IPv6.
 
 use std::net::Ipv4Addr;
 
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::world;
 
-/// Joins a group on the interface that the kernel chooses, as most programs do, from any source or from one. Says what
-/// comes, from whom and how much of it.
+/// Joins a group on the kernel's default interface, from any source or from one. Prints source and
+/// length of datagrams.
 const HEAR: &str = r#"
 import socket, sys
 group, port, source = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -27,7 +27,7 @@ while True:
     print(source, len(data), data[:16].decode(), flush=True)
 "#;
 
-/// Sends a datagram of so many bytes to a group, so many times, with no interface named.
+/// Sends datagrams of a size to a group, without an interface.
 const SAY: &str = r#"
 import socket, sys
 group, port, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -36,7 +36,7 @@ for n in range(count):
     s.sendto((b"stream " + b"." * size)[:size], (group, port))
 "#;
 
-/// The same from an address that is another node's, which takes a raw socket.
+/// The same with another node's address as the source, by a raw socket.
 const FORGE: &str = r#"
 import socket, struct, sys
 source, group, interface = sys.argv[1:4]
@@ -56,7 +56,7 @@ s.setsockopt(socket.IPPROTO_UDP, 103, 1000)
 s.sendto(b"segment" + b"." * 9993, (group, 5004))
 "#;
 
-/// Echoes what a connection says, or says something and prints the echo.
+/// Echoes a connection's data; or sends data and prints the echo.
 const ECHO: &str = r#"
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -80,7 +80,7 @@ print("echoed", got == whole, flush=True)
 
 const ON: &str = "[tun]\nipv4 = true\n";
 
-/// Closed hosts whose nodes carry IPv4, with addresses.
+/// Starts closed hosts whose nodes carry IPv4, and have addresses.
 fn network(lab: &Lab, names: &[&str], config: &str) -> Result<Network> {
     let hosts = lab.closed_hosts(names)?;
     for host in &hosts {
@@ -94,7 +94,7 @@ fn network(lab: &Lab, names: &[&str], config: &str) -> Result<Network> {
     Ok(network)
 }
 
-/// A node's address, once lc0 has it.
+/// Returns a node's address, once lc0 has it.
 pub(crate) fn address(member: &Member) -> Result<String> {
     eventually("lc0 has an IPv4 address", || {
         let status = member.status()?;
@@ -107,7 +107,7 @@ pub(crate) fn address(member: &Member) -> Result<String> {
     })
 }
 
-/// Waits until others know whose an address is: packets from it are refused before.
+/// Waits until a node knows the owner of an address: it refuses packets from it before.
 pub(crate) fn wait_known(at: &Member, address: &str) -> Result<()> {
     eventually("others know the address", || {
         let routes = at.routes()?;
@@ -147,7 +147,7 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
     world("ipv4", |lab| {
         let mut network = network(lab, &["a", "b"], ON)?;
         let [a, b] = network.nodes()?;
-        // the LAN would take all of it, and strict hosts look at the way back
+        // the LAN's route covers all groups, and strict hosts check the reverse path
         for member in [a, b] {
             member.host.ip("route add 224.0.0.0/4 dev eth0")?;
             for interface in ["all", "lc0"] {
@@ -170,7 +170,7 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         let ping = ["ping", &from, "--count", "1", "--json"];
         let pinged = b.host.run("lcroute", &ping)?.success()?;
         ensure!(pinged.stdout.contains("\"name\":\"a\""), "{pinged:?}");
-        // what users see
+        // the display
         let groups = b.groups()?;
         let group = groups.iter().find(|g| g["group"] == "239.1.2.3");
         let group = group.context("not shown")?;
@@ -178,7 +178,7 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
             group["local"] == true && group["sources"][0] == from,
             "{group}"
         );
-        // the self-test, which knows who has which address
+        // the self-test knows the owners of addresses
         let listener = b
             .host
             .spawn("lcroute", &["listen", "239.7.7.7", "--json"])?;
@@ -191,10 +191,10 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
             ensure!(line["from"] == from && line["name"] == "a", "{line}");
             Ok(())
         })?;
-        // SSDP stays with the LAN
+        // SSDP stays on the LAN
         let ssdp = a.host.run("ip", &["route", "get", "239.255.255.250"])?;
         ensure!(ssdp.stdout.contains("dev eth0"), "{ssdp:?}");
-        // who leaves gets nothing more, and it does not leave the sender's host
+        // after a PART packets do not leave the sender's host
         heard.kill()?;
         a.wait_unwanted("239.1.2.3", b)?;
         let before = a.counter("link_tx_packets")?;
@@ -215,7 +215,7 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
 #[test]
 fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
     world("ipv4-ssm", |lab| {
-        // raw IP, as well as Ethernet above
+        // raw IP, besides the Ethernet of the other tests
         let config = format!("{ON}mode = \"tun\"\n");
         let network = network(lab, &["a", "b", "c"], &config)?;
         let [a, b, c] = network.nodes()?;
@@ -227,7 +227,7 @@ fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
                 }
             }
         }
-        // no route of ours: IPTV of the LAN stays; who wants it names lc0
+        // no route of lcroute: the LAN's IPTV stays; programs name lc0
         let own = address(c)?;
         let join = HEAR.replace("inet_aton(\"0.0.0.0\")", &format!("inet_aton(\"{own}\")"));
         let heard = c
@@ -257,7 +257,7 @@ fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
         expect(&old, &format!("{from_a} 100"), 10)?;
         old.kill()?;
         a.wait_unwanted("239.9.9.9", b)?;
-        // the address of another
+        // the address of another node
         let dropped = b.counter("drops/foreign_source").unwrap_or(0);
         let done = b
             .host
@@ -290,7 +290,7 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
         })?;
         let called = a.host.run("python3", &["-c", CALL, &at_b])?;
         ensure!(called.stdout.contains("echoed True"), "{called:?}");
-        // nobody's address
+        // an address without a node
         let [x, y, _, _] = at_b.parse::<Ipv4Addr>()?.octets();
         let nobody = format!("{x}.{y}.0.9");
         let ping = a.host.run("ping", &["-c", "1", "-W", "2", &nobody])?;
@@ -328,13 +328,13 @@ fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
         let said = check(at_b)?;
         ensure!(said["state"] == "ok", "{said}");
         ensure!(said.to_string().contains("igmp_max_memberships"), "{said}");
-        // a longer route takes part of the groups away
+        // a longer route takes some of the groups
         b.ip("route add 239.5.0.0/16 dev eth0")?;
         let said = check(at_b)?;
         let named = said.to_string().contains("239.5.0.0/16 goes to eth0");
         ensure!(said["state"] == "warn" && named, "{said}");
         b.ip("route del 239.5.0.0/16 dev eth0")?;
-        // a program that has joined on the LAN before
+        // a program that had joined on the LAN
         let on_lan = HEAR.replace("0.0.0.0", &b.v4()?.to_string());
         let _early = b.spawn("python3", &["-c", &on_lan, "239.5.5.5", "5004", "any"])?;
         eventually("it is named", || {

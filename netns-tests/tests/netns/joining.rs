@@ -1,4 +1,4 @@
-//! Who receives what: joins, leaves, late comers, many groups.
+//! Joins, PARTs, later listeners, many groups.
 
 use anyhow::{Result, ensure};
 use lcroute_lab::lab::{Member, Network, eventually};
@@ -50,7 +50,7 @@ fn without_a_listener_no_data_byte_leaves_the_host() {
         let network = lab.closed_network(["a", "b", "c"])?;
         let [a, b, _] = network.nodes()?;
         network.wait_probed()?;
-        // Somebody listens to another group: that must not open this one.
+        // A listener of another group must not open this one.
         let other = b.host.receive("ff1e::43", &[])?;
         a.wait_wanted("ff1e::43", b)?;
         sent_into_the_void(a, "ff1e::42", 500)?;
@@ -58,7 +58,7 @@ fn without_a_listener_no_data_byte_leaves_the_host() {
             other.packets()? == 0,
             "the listener of another group got packets"
         );
-        // The counter that showed nothing does show data when there is some.
+        // The same counter shows data of the joined group.
         let (_, before) = a.host.uplink_data()?;
         a.host.send("ff1e::43", 500, &[])?;
         other.expect_exactly(500)?;
@@ -228,8 +228,8 @@ fn wait_wanted_groups(network: &Network, count: usize) -> Result<()> {
     })
 }
 
-/// Sends packets that nobody wants, waits until all are dropped, and checks that the uplink of the
-/// sender carried none of them.
+/// Sends packets without a listener, waits until all are dropped, and checks that the sender's
+/// uplink carried none.
 fn sent_into_the_void(from: &Member, group: &str, count: u64) -> Result<()> {
     let dropped_before = from.counter("drops/no_listener")?;
     let sent_before = from.counter("link_tx_packets")?;

@@ -1,4 +1,4 @@
-//! Nodes that find each other without a signalling server: on a LAN, by a folder, by pasted text.
+//! Nodes that find each other without a signalling server: on a LAN, by a folder, by text.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::web::serve;
 use crate::world;
 
-/// What a host firewall lets in that is closed but for multicast DNS: as Debian's ufw and the zones home and internal of
-/// firewalld do it.
+/// A host firewall that is closed but for multicast DNS, like Debian's ufw and the zones home and
+/// internal of firewalld.
 const MDNS_ONLY: &str = "table inet closed {
   counter refused { }
   chain input {
@@ -28,7 +28,7 @@ const MDNS_ONLY: &str = "table inet closed {
   }
 }";
 
-/// Founds a network on the first host; the others join by a token that names no server.
+/// Founds a network on the first host; the rest join by a token without a server.
 pub(crate) fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
     let (founder, others) = hosts.split_first().context("hosts")?;
     let init = founder.run("lcroute", &["init", "--name", founder.name()])?;
@@ -41,7 +41,7 @@ pub(crate) fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
     Ok(hosts.into_iter().map(Member::new).collect())
 }
 
-/// By what kind of carrier they met.
+/// Returns the carriers of this member's links.
 pub(crate) fn met_by(member: &Member) -> Result<Vec<String>> {
     let peers = member.peers()?.into_iter();
     let connected = peers.filter(|peer| peer["state"] == "connected");
@@ -94,7 +94,7 @@ fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
         members[0].wait_wanted("ff1e::42", &members[1])?;
         members[0].host.send("ff1e::42", 100, &[])?;
         receiver.expect_exactly(100)?;
-        // who is killed and comes back is found again; who leaves is gone for the others
+        // a killed node is found again after its restart; a stopped node is gone
         members[2].daemon()?.kill()?;
         members[0].wait_links(1)?;
         members[2].start()?;
@@ -102,7 +102,7 @@ fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
         members[2].stop()?;
         members[0].wait_links(1)?;
         strangers[0].wait_links(0)?;
-        // another network's records cost nothing but a look
+        // another network's records are only counted
         eventually("the stranger has heard records", || {
             let drops = &strangers[0].status()?["counters"]["drops"];
             ensure!(drops["presence_not_opened"].as_u64() > Some(0), "{drops}");
@@ -165,7 +165,7 @@ fn hosts_that_share_a_folder_link_without_server() {
         }
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
-        // the folder comes later, as a stick does
+        // the folder appears later, like a USB stick
         std::fs::create_dir(&folder)?;
         members[0].wait_links(1)?;
         for member in &members {
@@ -185,7 +185,7 @@ fn hosts_that_share_a_folder_link_without_server() {
     });
 }
 
-/// In a shared folder, where an expelled node reads on, and knows whom it knew.
+/// In a shared folder that an expelled node still reads, with its old knowledge.
 #[test]
 fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
     world("reach-epoch", |lab| {
@@ -215,7 +215,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
             })?;
         }
 
-        // it does not say that it was expelled, and begins anew with all that it knew
+        // it forgets its expulsion, and restarts with its old state
         members[3].daemon()?.kill()?;
         let state = members[3].host.state_dir();
         for name in ["revocations", "epochs"] {
@@ -236,7 +236,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         let is_away = |peer: &serde_json::Value| peer["name"].is_null() || peer["name"] == *away;
         ensure!(tried.len() <= 1 && tried.iter().all(is_away), "{tried:?}");
 
-        // what c has published is of epoch 0: a and b know it, and tell it of the expulsion before of the secret
+        // c's record is of epoch 0: a and b know that, and send it the expulsion before the secret
         members[2].start()?;
         let ids = [members[0].peer_id()?, members[1].peer_id()?];
         eventually("c is back, and d has found nobody", || {
@@ -252,7 +252,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file)?.permissions());
         ensure!(mode & 0o777 == 0o600, "{mode:o}");
 
-        // a token of now leads a newcomer to the others, and all of this outlives the daemons
+        // a new token leads a new member to the network, and all state outlives the daemons
         let token = members[0].host.run("lcroute", &["invite"])?.success()?;
         let joined = late.run("lcroute", &["join", token.stdout.trim(), "--name", "e"])?;
         joined.success()?;
@@ -269,7 +269,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
     });
 }
 
-/// Strangers have such a token, and may read the folder.
+/// Strangers have such a token, and can read the folder.
 #[test]
 fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
     world("reach-leaf-token", |lab| {
@@ -307,7 +307,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
             },
         )?;
 
-        // a leaf's own record draws nobody to where it says
+        // a leaf's own record causes no requests to its addresses
         let key = SecretKey::generate();
         let record = PresenceRecord {
             node: key.peer_id(),
@@ -326,7 +326,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
             })?;
         }
 
-        // the next token makes no other secret
+        // the next token makes no further secret
         members[0].host.run("lcroute", &invite)?.success()?;
         for member in &mut members[..2] {
             member.stop()?;
@@ -356,7 +356,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         }
         std::fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
-        // the state of b on a disk of its own, with nothing left of it
+        // b's state on a disk of its own, which is full
         let host = &members[1].host;
         let (state, copy) = (host.state_dir(), host.path("copy"));
         let (state_arg, copy_arg) = (state.display().to_string(), copy.display().to_string());
@@ -391,7 +391,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         })?;
         ensure!(!state.join("epochs").exists(), "there was room");
 
-        // it begins with the epoch of before, and a looks for that, too
+        // it starts with the old epoch, in which a searches as well
         members[1].daemon()?.kill()?;
         members[0].wait_links(0)?;
         members[1].start()?;
@@ -409,7 +409,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
     });
 }
 
-/// What `lcroute up` printed behind a word, once it has.
+/// Waits for a line of `lcroute up` with this first word; returns the rest.
 pub(crate) fn said(process: &Process, word: &str) -> Result<String> {
     let mut found = String::new();
     eventually(&format!("`up` says {word}"), || {
@@ -439,7 +439,7 @@ fn one_command_is_enough_on_each_host() {
         ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
         ensure!(b.wait(DEADLINE)? == 0, "{}", b.stderr());
         hosts[1].run("lcroute", &["down"])?.success()?;
-        // a member of a network without anybody to reach
+        // a member without a reachable network
         a.stop()?;
         let lonely = hosts[1].spawn("lcroute", &["up", "--timeout", "2s"])?;
         eventually("it says what is missing", || {
@@ -448,10 +448,10 @@ fn one_command_is_enough_on_each_host() {
             ensure!(names.iter().all(|name| stderr.contains(name)), "{stderr}");
             Ok(())
         })?;
-        // and finds it as soon as it is there
+        // and links once another member starts
         let again = hosts[0].spawn("lcroute", &["up"])?;
         Member::new(hosts[1].clone()).wait_links(1)?;
-        // to a log, which its standard output is, a later start prints no token
+        // with a log as its standard output, a later start prints no token
         said(&again, "linked ")?;
         eventually("it says how to get one", || {
             ensure!(
@@ -466,7 +466,7 @@ fn one_command_is_enough_on_each_host() {
     });
 }
 
-/// As in a container without a token, whose log is the standard output.
+/// As in a container without a token, with its standard output as the log.
 #[test]
 fn a_founder_that_is_told_so_prints_no_token() {
     world("reach-no-token", |lab| {
@@ -522,7 +522,7 @@ fn a_host_without_a_hand_on_it_joins_by_its_environment_and_starts_so_again() {
         let again = hosts[1].spawn("env", &env(&started))?;
         said(&again, "linked ")?;
         ensure!(id()? == first, "another key");
-        // a token of another network does not take a member away from its own
+        // a token of another network does not remove a member from its own
         let other = hosts[0].run("lcroute", &["--state-dir", "other", "init", "--name", "c"]);
         other?.success()?;
         let other = hosts[0].run("lcroute", &["--state-dir", "other", "invite"])?;
@@ -534,7 +534,7 @@ fn a_host_without_a_hand_on_it_joins_by_its_environment_and_starts_so_again() {
     });
 }
 
-/// What a mail makes of a text: quoted, with words around it, and lines with other ends.
+/// Returns a text as mail changes it: quoted, with words around it, and other line ends.
 fn mangled(text: &str) -> String {
     let quoted: String = text
         .lines()
@@ -556,7 +556,7 @@ fn two_closed_hosts_link_by_pasted_texts() {
             let file = host.write("text", text)?;
             host.run("lcroute", &["meet", "--with", &file.to_string_lossy()])
         };
-        // one character less, and a node's own
+        // a text that lacks one character, and a node's own text
         let at = of_a.find("LCR1:").context("a line")? + 40;
         let refused = take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?;
         ensure!(refused.code == 2, "{refused:?}");
@@ -567,7 +567,7 @@ fn two_closed_hosts_link_by_pasted_texts() {
         let taken = take(&members[1].host, &mangled(&of_a))?.success()?.stdout;
         ensure!(taken.contains("is looked for until"), "{taken}");
         members[0].wait_links(0)?;
-        // the daemons are restarted before the other text comes: both keep what they have
+        // daemons restart before the second text: both keep their records
         for member in &mut members {
             member.daemon()?.kill()?;
             member.start()?;
@@ -587,7 +587,7 @@ fn a_proxy_leads_to_the_signalling_server_and_looks_up_its_name() {
         let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
         let proxy = lab.host("proxy")?;
         let url = network.signalling.url()?;
-        // nobody but the proxy knows this name
+        // only the proxy resolves this name
         let server = url.trim_start_matches("ws://").trim_end_matches(":7117");
         let hosts = proxy.write("hosts", format!("{server} meet.onion\n"))?;
         let mount = format!(
@@ -601,7 +601,7 @@ fn a_proxy_leads_to_the_signalling_server_and_looks_up_its_name() {
                 "[signal]\nsocks = \"{address}:1080\"\nservers = [\"ws://meet.onion:7117\"]\n"
             ))?;
             member.run_args.clear();
-            // it speaks to the proxy, and to the other member, and to nobody else
+            // it can reach the proxy and the other member, and not the server
             member.host.cut_towards(server.parse()?)?;
             member.start()?;
         }
@@ -633,7 +633,7 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
                 .clone()
                 .map(|port| format!("ws://{at}:{port}"))
                 .collect();
-            // each knows them in another order
+            // each has them in another order
             urls.rotate_left(n);
             host.configure(&format!("[signal]\nlan = false\nservers = {urls:?}\n"))?;
         }
@@ -671,7 +671,7 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
     });
 }
 
-/// Nodes of a DHT on a host of their own; enters by the first.
+/// Starts nodes of a DHT on a host of their own; returns the address of the first.
 pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     let host = lab.host("swarm")?;
     let address = host.v4()?.to_string();
@@ -683,7 +683,7 @@ pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     Ok((nodes, format!("{address}:6881")))
 }
 
-/// What a node says of its DHT: whether it is open, and in words.
+/// Returns a node's state of its DHT: whether it is open, and the note.
 fn dht_of(member: &Member) -> Result<(bool, String)> {
     let status = member.status()?;
     let doors = status["doors"].as_array().context("doors")?;
@@ -721,11 +721,11 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         let line = "  found by  dht (";
         ensure!(shown.stdout.contains(line), "{line} in {}", shown.stdout);
 
-        // a second program is sent away; the first goes on
+        // a second program is refused; the first continues
         let second = members[0].host.run("lcroute-reach", &[])?;
         let why = second.stderr.contains("another lcroute-reach");
         ensure!(second.code == 1 && why, "{second:?}");
-        // one that dies is missed, and no link with it; the daemon takes no nonsense from another
+        // a dead program is reported, and costs no link; the daemon refuses another's nonsense
         programs[0].kill()?;
         eventually("the daemon misses it", || {
             let (open, note) = dht_of(&members[0])?;
@@ -747,7 +747,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         })?;
         members[0].wait_links(1)?;
 
-        // off while it runs; the program stays connected, and keeps no records any more
+        // switched off at run time: the program stays connected, and stores no more records
         members[0].host.configure("[signal]\nlan = false\n")?;
         members[0].host.run("lcroute", &["reload"])?.success()?;
         ensure!(dht_of(&members[0]).is_err(), "still on");

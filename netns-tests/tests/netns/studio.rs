@@ -1,4 +1,4 @@
-//! Studio: who chooses a track gets that track, and nothing else is sent to him.
+//! Studio: an attender gets the chosen tracks, and no other.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +26,7 @@ const RADIO: &str = env!("CARGO_BIN_EXE_radio");
 
 const SLIDES: &str = "# Bees\n\nThey dance.\n\n---\n\n## Why\n\n![two bees that dance](images/dance.png)\n\n---\n\nThree\n";
 
-/// Lines that are said while rates are measured.
+/// Caption lines during the measurement of rates.
 const LINES: u32 = 4;
 
 /// A network behind closed firewalls, on the air.
@@ -43,7 +43,7 @@ pub(crate) fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)>
     Ok((network, hosts))
 }
 
-/// A program whose standard input is typed by the test.
+/// A program with standard input from the test.
 pub(crate) struct Typed {
     pub process: Process,
     input: File,
@@ -67,7 +67,7 @@ impl Typed {
     }
 }
 
-/// A key, what attends its session, and its public half.
+/// Makes a key; returns its path, its session's text, and its public half.
 pub(crate) fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
     let path = host.path(name).display().to_string();
     let said = host
@@ -79,7 +79,7 @@ pub(crate) fn keygen(host: &Host, name: &str) -> Result<(String, String, String)
     Ok((path, of("session")?, of("public")?))
 }
 
-/// A session, ready to be presented: its folder, its key, and what attends it.
+/// Makes a session for presenting; returns its folder, its key, and its text.
 pub(crate) fn session(host: &Host, captioner: Option<&str>) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;
     let folder = host.path("talk");
@@ -127,7 +127,7 @@ pub(crate) fn attend(host: &Host, name: &str, session: &str, args: &str) -> Resu
     )
 }
 
-/// Whether a line that was told has `value` under `key`.
+/// Checks that the program printed an event with `value` under `key`.
 pub(crate) fn told(process: &Process, event: &str, key: &str, value: &Value) -> Result<()> {
     let said = process.stdout();
     let mut lines = said
@@ -142,7 +142,7 @@ pub(crate) fn told(process: &Process, event: &str, key: &str, value: &Value) -> 
     Ok(())
 }
 
-/// Groups that programs of this host have joined.
+/// Returns the groups that programs of this host have joined.
 pub(crate) fn groups(host: &Host) -> Result<Vec<String>> {
     let said = host
         .ask("lcroute", &["groups", "--json"])?
@@ -154,7 +154,7 @@ pub(crate) fn groups(host: &Host) -> Result<Vec<String>> {
     Ok(names.collect())
 }
 
-/// Bytes that lc0 has given to programs of this host.
+/// Returns the bytes that lc0 has delivered to programs of this host.
 fn incoming(host: &Host) -> Result<u64> {
     Ok(host.interface_traffic("lc0")?.0.bytes)
 }
@@ -198,7 +198,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         eventually("the next slide is shown", || {
             told(&bob.process, "slide", "number", &2.into())
         })?;
-        // who asks is heard by who presents, and by all once he takes it up
+        // the presenter gets a question, and all get it once he shows it
         bob.types("how far do they fly?")?;
         let words: Value = "how far do they fly?".into();
         eventually("the question came", || {
@@ -208,7 +208,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         eventually("it is taken up", || {
             told(&bob.process, "question", "text", &words)
         })?;
-        // sound flows to who wants it, slides change: captions alone stay a thin stream
+        // sound flows to its listeners, slides change: captions alone stay below the bound
         let noise = stage.write("noise.raw", vec![0x55_u8; 48_000 * 4 * 60])?;
         let sound = format!(
             "exec {RADIO} cast --key {}/audio-en.key --profile voice -i lc0 - <{}",
@@ -230,7 +230,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             ensure!(recorded > 0, "nothing is recorded");
             Ok(())
         })?;
-        // as fast as somebody speaks: some 24 lines a minute
+        // the pace of speech: some 24 lines a minute
         let (begun, before) = (Instant::now(), [incoming(text)?, incoming(all)?]);
         for number in 0..LINES {
             writer.types(&format!("line {number} of what is said in this lecture"))?;
@@ -258,14 +258,14 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             "{}",
             recording.display()
         );
-        // a PART stops what it names
+        // a PART ends the named track
         bob.types("/part slides")?;
         eventually("it has left", || {
             let joined = groups(all)?;
             ensure!(joined.len() <= 3, "{joined:?}");
             Ok(())
         })?;
-        // all who said something are gone: who held it gives it
+        // all authors are gone: the holder supplies the entries
         let last = format!("line {} of what is said in this lecture", LINES - 1).into();
         eventually("the last line came", || {
             told(&captions.process, "caption", "text", &last)
@@ -312,10 +312,10 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
     });
 }
 
-/// Of sound: carries each packet once more, for who loses some.
+/// Suffix of the group with copies of sound packets, for lossy listeners.
 const COPY: &str = "-copy";
 
-/// A session's groups by the names of their tracks.
+/// Returns a session's groups by the names of their tracks.
 fn groups_of_tracks(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
     let seed = SecretKey::load(Path::new(key))?.seed();
     let secret = SessionKey::from_seed(&seed);
@@ -331,12 +331,12 @@ fn groups_of_tracks(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
     Ok(groups)
 }
 
-/// What nftables calls the counter of a track.
+/// Returns the name of a track's counter in nftables.
 fn counter(track: &str) -> String {
     format!("of_{}", track.replace(['/', '-'], "_"))
 }
 
-/// Counts what comes to programs of this host out of lc0, by track.
+/// Counts packets from lc0 to programs of this host, by track.
 pub(crate) fn count_tracks(host: &Host, groups: &BTreeMap<String, Ipv6Addr>) -> Result<()> {
     let mut script = String::from("add table inet tracks\n");
     script += "add chain inet tracks in { type filter hook prerouting priority 0; }\n";
@@ -350,7 +350,7 @@ pub(crate) fn count_tracks(host: &Host, groups: &BTreeMap<String, Ipv6Addr>) -> 
     host.nft(&script)
 }
 
-/// Bytes that came of each track, with headers of IPv6 and UDP.
+/// Returns the received bytes of each track, with headers of IPv6 and UDP.
 fn bytes_of_tracks(
     host: &Host,
     groups: &BTreeMap<String, Ipv6Addr>,
@@ -363,7 +363,7 @@ fn bytes_of_tracks(
     bytes.collect()
 }
 
-/// What each of eight chooses, and what it then gets.
+/// The choices of eight attenders, with the tracks that they get.
 const CHOICES: [(&str, &[&str]); 8] = [
     ("captions/en", &["captions/en"]),
     ("captions/en", &["captions/en"]),
@@ -392,7 +392,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         let mut attending = Vec::new();
         for (host, (tracks, _)) in hall.iter().zip(CHOICES) {
             count_tracks(host, &groups)?;
-            // sound is recorded here: no host has a loudspeaker
+            // sound is recorded, as no host has a loudspeaker
             let sound = host.path("sound.opus");
             let radio = format!(
                 "#!/bin/sh\nexec {RADIO} \"$@\" --record {}\n",
@@ -413,7 +413,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         );
         let _cast = cast(stage, &sound, &args)?;
         let count = |host: &Host| bytes_of_tracks(host, &groups);
-        // each has something of all that it chose
+        // each gets a part of all its tracks
         for line in ["c good evening", "c and welcome"] {
             presenter.types(line)?;
         }
@@ -464,7 +464,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
             // captions at 24 lines a minute, and the index of a deck that changes as often
             ensure!(!is_thin || all <= 12_000.0, "{tracks}: {all} bit/s");
         }
-        // a PART of sound stops sound, and nothing else
+        // a PART of sound ends sound alone
         let (host, last) = (&hall[7], attending.last_mut().context("the eighth")?);
         last.types("/part audio/en")?;
         let sound = groups.iter().filter(|(name, _)| name.starts_with("audio"));
@@ -487,7 +487,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
             ensure!(bytes > before[6]["audio/en"] + 20_000, "{bytes}");
             Ok(())
         })?;
-        // what was on its way
+        // packets under way
         let now = count(host)?["audio/en"];
         ensure!(now - left < 4_000, "{} bytes after the PART", now - left);
         presenter.types("q")?;
@@ -541,7 +541,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
             "{}",
             presenter.process.stderr()
         );
-        // a key that was let do nothing, a session that nobody presents, texts that are none
+        // a key without permission, a session without a presenter, invalid texts
         let (mallory, other, _) = keygen(hall, "mallory.key")?;
         let refused = hall.run(
             "sh",
@@ -572,11 +572,11 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
             "{}",
             attender.process.stdout()
         );
-        // the clock of who attends is an hour off, and Ctrl-C ends it
+        // the attender's clock is off by an hour, and Ctrl-C ends it
         attender.process.signal(Signal::SIGINT)?;
         let mut gone = attender.process;
         ensure!(gone.wait(DEADLINE)? == 130, "{}", gone.stderr());
-        // the folder copied to a second host, which presents it: the first one ends, and says why
+        // a second host presents a copy of the folder: the first one ends, with the reason
         let copy = hall.path("copy");
         let to = copy.display().to_string();
         hall.run("cp", &["-r", &path, &to])?.success()?;

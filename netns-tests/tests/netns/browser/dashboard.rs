@@ -11,10 +11,10 @@ use super::{Browser, Page, Theme, in_each_browser, serve_folder, some_row};
 use crate::web::serve;
 
 const GROUP: &str = "ff1e::42";
-/// Nodes on the map.
+/// Expression for the number of nodes on the map.
 const NODES: &str = "document.querySelectorAll('#map .node').length";
 
-/// a, b and c, each linked with the next; all report.
+/// Starts a, b and c, each linked with the next; all report.
 fn row(lab: &Lab) -> Result<Network> {
     let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
     for host in &hosts {
@@ -28,7 +28,7 @@ fn row(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
-/// What stands at a node of the map, for who cannot see it.
+/// Returns an expression: whether a node's accessible label on the map has these words.
 fn node(name: &str, words: &str) -> String {
     format!(
         "[...document.querySelectorAll('#map .node')].some((node) => {{ \
@@ -39,7 +39,7 @@ fn node(name: &str, words: &str) -> String {
     )
 }
 
-/// State, peers, nodes and links.
+/// Checks state, peers, nodes and links.
 fn expect_network(page: &Page) -> Result<()> {
     page.until("document.querySelector('#name').textContent === 'a'")?;
     page.until_says("#state", "connected, 1 peer")?;
@@ -55,7 +55,7 @@ fn expect_network(page: &Page) -> Result<()> {
     Ok(())
 }
 
-/// The packets of a, by b, to c: on the map and in its table.
+/// Checks the flow from a over b to c: on the map and in its table.
 fn expect_flow(page: &Page) -> Result<()> {
     page.until("document.querySelectorAll('#map .flow:not(.idle)').length === 2")?;
     expect_carriers(page, &["b"])?;
@@ -70,7 +70,7 @@ fn expect_flow(page: &Page) -> Result<()> {
     page.click("#as-tables summary")
 }
 
-/// Without a mouse: the group's tree.
+/// Shows the group's tree by keyboard.
 fn choose_the_group(page: &Page) -> Result<()> {
     page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
     page.press_until("Tab", "#choose input")?;
@@ -82,11 +82,11 @@ fn choose_the_group(page: &Page) -> Result<()> {
     expect_carriers(page, &["b"])
 }
 
-/// Names of those who pass packets on.
+/// Expression for the names of forwarding nodes.
 const CARRIERS: &str = "[...document.querySelectorAll('#map .node')].map((node) => node.getAttribute('aria-label')) \
     .filter((label) => label.includes('passes packets on')).map((label) => label.split(',')[0])";
 
-/// Who passes packets on; who sends or listens alone does not.
+/// Checks the forwarding nodes, without those that only send or listen.
 fn expect_carriers(page: &Page, wanted: &[&str]) -> Result<()> {
     page.until(&format!(
         "String({CARRIERS}) === {}",
@@ -95,7 +95,7 @@ fn expect_carriers(page: &Page, wanted: &[&str]) -> Result<()> {
     .map(drop)
 }
 
-/// A node by its name, and its neighbours from there.
+/// Finds a node by its name, and a neighbour from there.
 fn find_nodes(page: &Page) -> Result<()> {
     page.fill("#find", "c")?;
     page.press("Enter")?;
@@ -104,13 +104,13 @@ fn find_nodes(page: &Page) -> Result<()> {
     page.click("#near .link-to")?;
     page.until("document.querySelector('#node-name').textContent === 'b'")?;
     page.until_says("#node .facts", "ms")?;
-    // its report says so, every few seconds
+    // its report, every few seconds, has it
     let version = format!("Version{}", env!("CARGO_PKG_VERSION"));
     page.until_says("#node .facts", &version)?;
     page.click("#close").map(drop)
 }
 
-/// A link for others: not by the key of the page alone.
+/// Makes an invitation link: the page's key alone does not suffice.
 fn invite(page: &Page, a: &Member) -> Result<()> {
     page.click("#invite summary")?;
     let code = a
@@ -166,7 +166,7 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
             begun.elapsed()
         );
         page.until_says("#notice:not([hidden])", "c has gone")?;
-        // who comes later is told as well
+        // a page that is opened later shows it as well
         page.reload()?;
         page.until_says("#events .bad", "c has gone")?;
         page.until(
@@ -187,7 +187,7 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
         page.until_says("#state", "connected, 1 peer")?;
         browser.expect_clean(&[origin])?;
 
-        // the same in the dark
+        // the same in the dark theme
         drop(browser);
         let browser = Browser::start(&network.members[0].host, kind, Theme::Dark)?;
         let page = browser.open("dashboard", &address)?;
@@ -212,7 +212,7 @@ fn a_page_of_another_site_reads_nothing_of_the_dashboard() {
         let (_server, other) = serve_folder(host, &host.path("cache"), 8000)?;
         let browser = Browser::start(host, kind, Theme::Light)?;
 
-        // with the key in hand, by this page's own rights it is read
+        // with the key, this page may read it
         let read = |mode: &str, headers: &str| {
             format!(
                 "fetch({}, {{ mode: '{mode}', headers: {headers} }}).then(async (answer) => {{ \
@@ -231,12 +231,12 @@ fn a_page_of_another_site_reads_nothing_of_the_dashboard() {
             "{own}"
         );
 
-        // with another key there is nothing to wait for
+        // another key gets no data
         let stranger = browser.open("stranger", &format!("{origin}/#another"))?;
         stranger.until_says("#state", "no access")?;
         stranger.until_says("#problem", "lcroute web --open")?;
 
-        // the key of the page invites nobody
+        // the page's key permits no invitation
         let asks = json!({ "code": key, "ttl_s": 60, "uses": 1, "page": origin }).to_string();
         let refused = page.eval(&format!(
             "fetch('/api/invite', {{ method: 'POST', headers: {with_key}, body: {} }}).then(async (answer) => answer.status + ' ' + await answer.text())",
@@ -265,7 +265,7 @@ fn a_page_of_another_site_reads_nothing_of_the_dashboard() {
         let inside = foreign.eval("(() => { try { return document.querySelector('iframe').contentDocument?.title ?? 'nothing'; } catch { return 'nothing'; } })()")?;
         ensure!(inside == "nothing", "{inside}");
 
-        // a name of somebody else that leads here
+        // a foreign name that resolves to this server
         let port = origin.rsplit(':').next().context("a port")?;
         let rebound = browser.open("rebound", &format!("http://evil.localhost:{port}/"))?;
         let says = rebound.eval("document.body.innerText")?;
@@ -294,7 +294,7 @@ fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
         let flows_to = |name: &str| some_row("#edges", &format!("second === '{name}'"));
         page.click("#as-tables summary")?;
         page.until(&flows_to("b"))?;
-        // to whom something was drawn to flow, and how often the page was drawn
+        // records the receivers of drawn flows, and the number of drawings
         page.eval("{ window.drawn = new Set(); window.draws = 0; \
             new MutationObserver(() => { draws += 1; document.querySelectorAll('#edges td:nth-child(2)').forEach((td) => drawn.add(td.textContent)); }) \
                 .observe(document.querySelector('#facts'), { childList: true, subtree: true, characterData: true }); } null")?;
@@ -312,7 +312,7 @@ fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
         );
         listen(&tab, GROUP)?;
         page.until(&flows_to(&name))?;
-        // the way to it may lead by b, as long as that is the shorter one; by it none leads
+        // the path to it may lead over b while that is shorter; no path leads over it
         let senders = "[...new Set([...document.querySelectorAll('#edges tbody tr')].map((row) => row.cells[0].textContent))]";
         page.until(&format!(
             "String({CARRIERS}) === String({senders}.filter((name) => name !== 'a'))"

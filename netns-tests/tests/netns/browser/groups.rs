@@ -1,4 +1,4 @@
-//! Groups of people: a conversation that a page shows and speaks in.
+//! Private groups: a page shows a conversation and takes part.
 
 use lcroute_lab::lab::eventually;
 
@@ -25,7 +25,7 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         people[1].say("meet at the <b>old mill</b>\nat nine")?;
         page.until_says("#heard .said", "meet at the <b>old mill</b>\nat nine")?;
         page.until_says("#heard b", "bob")?;
-        // typed, by keys alone
+        // typed by keyboard alone
         page.fill("#words", "and bring the lantern")?;
         page.press("Enter")?;
         page.until_says("#heard .own .said", "and bring the lantern")?;

@@ -1,4 +1,4 @@
-//! Notes of a lecture: tabs write one document, also without a network, and nothing is lost.
+//! Notes of a lecture: tabs write one document, also without a network, without loss.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use crate::studio_notes::NotesFile;
 
 const TEXT: &str = "document.querySelector('#text').value";
 
-/// Records of notes that are on the disk of this browser, and drafts.
+/// Expression for the numbers of records and drafts of notes on this browser's disk.
 const DISK: &str = "(async () => { \
     const done = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result))); \
     const database = await done(indexedDB.open('lcroute studio')); \
@@ -23,13 +23,13 @@ const DISK: &str = "(async () => { \
     database.close(); \
     return [records.filter(({ kind }) => kind === 1).length, drafts]; })()";
 
-/// Waits until so many records and drafts are on disk.
+/// Waits until this number of records and drafts is on disk.
 pub(super) fn until_on_disk(page: &Page, records: usize, drafts: usize) -> Result<()> {
     let js = format!("{DISK}.then((found) => found[0] >= {records} && found[1] === {drafts})");
     page.until(&js).map(drop)
 }
 
-/// A session whose notes all write, on air; another host holds it.
+/// A session with notes that all may write, on air; another host holds it.
 struct Lecture {
     meeting: Meeting,
     presenter: Typed,
@@ -56,7 +56,7 @@ impl Lecture {
         })
     }
 
-    /// A tab that attends.
+    /// Opens a tab that attends.
     fn attend<'a>(
         &self,
         browser: &'a Browser,
@@ -64,7 +64,7 @@ impl Lecture {
         tab: &'a str,
     ) -> Result<Page<'a>> {
         let token = &self.meeting.network.token;
-        // by its name: at http://[::1] Firefox has no store for service workers
+        // by name: at http://[::1] Firefox has no store for service workers
         let origin = visitor.origin.replace("[::1]", "localhost");
         let link = format!("{origin}/studio/#{token},{}", self.lcs);
         let page = browser.open(tab, &link)?;
@@ -90,7 +90,7 @@ fn until_open(page: &Page) -> Result<()> {
         .map(drop)
 }
 
-/// Types at a place of the text; a negative one counts from the end.
+/// Types at a place in the text; a negative one counts from the end.
 pub(super) fn write_at(page: &Page, place: i32, text: &str) -> Result<()> {
     page.eval(&format!(
         "(() => {{ const text = document.querySelector('#text'); const at = {place} < 0 ? text.value.length + 1 + {place} : {place}; \
@@ -104,7 +104,7 @@ fn until_text(page: &Page, text: &str) -> Result<()> {
     page.until(&format!("{TEXT} === {}", json!(text))).map(drop)
 }
 
-/// Waits until both show the same, with all of these words.
+/// Waits until both tabs show the same text, with all of these words.
 fn until_equal(pages: [&Page; 2], words: &[&str]) -> Result<String> {
     let mut text = String::new();
     eventually("the same text in both tabs", || {
@@ -118,7 +118,7 @@ fn until_equal(pages: [&Page; 2], words: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// Waits until what is said of the notes begins with this.
+/// Waits until the state of the notes begins with these words.
 fn until_said(page: &Page, words: &str) -> Result<()> {
     page.until_says("#notes-state", words).map(drop)
 }
@@ -143,7 +143,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
         open_notes(&other)?;
         write_at(&one, 0, "Bees dance.")?;
         until_text(&other, "Bees dance.")?;
-        // both at once: what one types stays where he types it
+        // both at once: each text stays in its place
         write_at(&other, 0, "# Notes\n\n")?;
         write_at(&one, -1, "\nA second is a kilometre.")?;
         let words = ["# Notes", "Bees dance.", "A second is a kilometre."];
@@ -160,7 +160,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
         let server = lecture.meeting.network.signalling.url()?;
         let as_http = server.replace("ws:", "http:");
         browsers[0].expect_clean(&["http://localhost:7180", &server, &as_http])?;
-        // nobody reaches anybody
+        // all hosts are cut off
         for cut in [&here.host, &there.host, &b.host] {
             cut.cut_uplink()?;
         }
@@ -187,7 +187,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
         for page in [&one, &other] {
             until_said(page, "All who attend read this")?;
         }
-        // all others go; who comes late gets it from the host that holds it
+        // all authors leave; a later tab gets the text from the host that holds it
         lecture.presenter.types("q")?;
         ensure!(lecture.presenter.process.wait(DEADLINE)? == 0);
         drop(browsers);
@@ -200,7 +200,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
     });
 }
 
-/// As people see it: nothing hinders them, and nothing scrolls sideways.
+/// Checks the page at several widths: no barriers, and no sideways scrolling.
 fn look_at(page: &Page) -> Result<()> {
     page.expect_open_to_all()?;
     for width in [320, 390, 1_280] {
@@ -220,23 +220,23 @@ fn a_tab_that_is_killed_between_writing_and_sending_loses_nothing() {
         let page = lecture.attend(&browser, here, "one")?;
         open_notes(&page)?;
         write_at(&page, 0, "sent.")?;
-        // a grant, and what was written
+        // a grant, and the text
         until_on_disk(&page, 2, 0)?;
         page.until("caches.open('lcroute studio').then(async (cache) => (await cache.keys()).some(({ url }) => url.endsWith('loro.wasm')))")?;
         here.host.cut_uplink()?;
         until_said(&page, "Offline")?;
-        // as a paste does, so that one change has all of it
+        // like a paste, so that one change has all of it
         page.eval("(() => { const text = document.querySelector('#text'); text.focus(); text.setSelectionRange(5, 5); \
             return document.execCommand('insertText', false, ' kept.'); })()")?;
         until_said(&page, "Offline, 1 change kept here")?;
         until_on_disk(&page, 2, 1)?;
-        // SIGKILL for the browser and all that it has started; the host that serves the page has gone, too
+        // SIGKILL for the browser and its processes; the server of the page is gone as well
         drop(browser);
         here.stop_pages()?;
         let browser = Browser::start(&here.host, kind, Theme::Light)?;
         let page = lecture.attend(&browser, here, "again")?;
         page.until_says("#title", "Bees")?;
-        // what waits is opened by itself
+        // notes with drafts open by themselves
         until_open(&page)?;
         until_text(&page, "sent. kept.")?;
         page.click("[data-panel=notes]")?;
@@ -260,7 +260,7 @@ fn a_tab_that_is_killed_between_writing_and_sending_loses_nothing() {
     });
 }
 
-/// Keys that write notes, on the disk of this browser.
+/// Expression for the number of keys for notes on this browser's disk.
 const KEYS: &str = "new Promise((resolve) => { indexedDB.open('lcroute studio').onsuccess = ({ target }) => { \
     target.result.transaction('keys').objectStore('keys').count().onsuccess = (counted) => { \
         target.result.close(); resolve(counted.target.result); }; }; })";
@@ -287,7 +287,7 @@ fn a_browser_that_is_full_says_so_and_what_is_written_goes_on() {
         until_text(&reads, "kept. sent.")?;
         ensure!(full.eval(KEYS)? == 2, "a key that would repeat numbers");
         full.expect_open_to_all()?;
-        // a disk that takes nothing away either: nothing leaves
+        // a disk that cannot delete either: nothing leaves
         until_text(&broken, "kept. sent.")?;
         broken.eval(FULL)?;
         broken.eval(BROKEN)?;
@@ -298,21 +298,21 @@ fn a_browser_that_is_full_says_so_and_what_is_written_goes_on() {
     });
 }
 
-/// Lets others see this reader under a name.
+/// Shows this reader to the other attenders under a name.
 fn show_self(page: &Page, name: &str) -> Result<()> {
     page.click("#here summary")?;
     page.ask("type", json!({ "at": "#my-name", "text": name }))?;
     page.click("#show-me").map(drop)
 }
 
-/// Waits until the list of those who are here is this: number, name, line, whether they write.
+/// Waits until the list of present attenders is this: number, name, line, whether they write.
 fn until_present(page: &Page, words: &str) -> Result<()> {
     let list = "[...document.querySelectorAll('#present button')].map((one) => one.textContent).join(' | ')";
     page.until(&format!("{list} === {}", json!(words)))
         .map(drop)
 }
 
-/// Puts the cursor of this reader at a place.
+/// Puts this reader's cursor at a place.
 fn go_to(page: &Page, place: u32) -> Result<()> {
     page.eval(&format!(
         "(() => {{ const text = document.querySelector('#text'); text.focus(); text.setSelectionRange({place}, {place}); return true; }})()"
@@ -320,7 +320,7 @@ fn go_to(page: &Page, place: u32) -> Result<()> {
     .map(drop)
 }
 
-/// The page is behind another one, or in front again.
+/// Puts the page behind another one, or in front again.
 fn be_visible(page: &Page, state: &str) -> Result<()> {
     page.eval(&format!(
         "Object.defineProperty(document, 'visibilityState', {{ value: '{state}', configurable: true }}), \
@@ -329,7 +329,7 @@ fn be_visible(page: &Page, state: &str) -> Result<()> {
     .map(drop)
 }
 
-/// The mark stands in the line of the text that it means: number of that line, by heights.
+/// Expression for the line number of the mark, by heights: it must be its letter's line.
 const MARKED_LINE: &str = "(() => { const [mark] = document.querySelectorAll('#marks span'); const field = document.querySelector('#text'); \
     const style = getComputedStyle(field); const height = parseFloat(style.lineHeight); \
     const top = mark.getBoundingClientRect().top - field.getBoundingClientRect().top - parseFloat(style.paddingTop) + field.scrollTop; \
@@ -352,7 +352,7 @@ fn who_writes_where_is_seen_if_he_likes_and_gone_when_he_goes() {
         let host = NotesFile::start(&b.host, &lecture.lcs, "lc0")?;
         write_at(&one, 0, "Bees dance.\n")?;
         until_text(&other, "Bees dance.\n")?;
-        // a reader, who has written nothing
+        // a reader without entries
         show_self(&other, "\u{202e}Dora")?;
         other.until_says(
             "#here-state",
@@ -365,7 +365,7 @@ fn who_writes_where_is_seen_if_he_likes_and_gone_when_he_goes() {
         one.until_says("#here-state", "One other is here. Others do not see you.")?;
         other.until_says("#here-state", "Nobody else shows himself.")?;
         host.until_said(r#""event":"present","names":["Dora"]"#)?;
-        // the mark stays with its letter while others write
+        // the mark stays with its letter while another attender writes
         write_at(&one, 0, "# Notes\n\n")?;
         until_present(&one, "1Dora, line 4")?;
         ensure!(one.eval(MARKED_LINE)? == 4, "{}", one.eval(MARKED_LINE)?);
@@ -399,18 +399,18 @@ fn who_writes_where_is_seen_if_he_likes_and_gone_when_he_goes() {
         until_present(&one, "")?;
         be_visible(&other, "visible")?;
         one.until("document.querySelector('#present')?.textContent.startsWith('1Dora')")?;
-        // who does not want to see others does not
+        // a reader can hide other attenders
         one.click("#show-others")?;
         until_present(&one, "")?;
         one.until_says("#here-state", "You do not see others.")?;
         one.click("#show-others")?;
         one.until("document.querySelector('#present')?.textContent.startsWith('1Dora')")?;
-        // who does not want to be seen is not
+        // a reader can hide from other attenders
         other.click("#show-me")?;
         until_present(&one, "")?;
         other.click("#show-me")?;
         one.until("document.querySelector('#present')?.textContent.startsWith('1Dora')")?;
-        // a browser that is killed says nothing more
+        // a killed browser sends no more
         drop(other_browser);
         until_present(&one, "")
     });

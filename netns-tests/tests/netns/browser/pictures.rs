@@ -1,4 +1,5 @@
-//! Pictures of a lecture in tabs: they come to who has not dropped them, and from a tab that presents.
+//! Pictures of a lecture in tabs: those that keep the track get them, also from a tab that
+//! presents.
 
 use std::fs;
 
@@ -11,12 +12,13 @@ use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::studio::{present, session};
 use crate::studio_pictures::{group_of, png};
 
-/// The second one has pictures that never come: one that is not there, one of no kind that is sent, one that no browser decodes.
+/// Slides; the second has pictures that never come: missing, of a refused kind, undecodable, on the
+/// Internet.
 const SLIDES: &str = "# How bees talk\n\n![A bee that runs in a figure of eight](images/waggle.png)\n\n---\n\n## The others\n\n\
                       ![nowhere](images/gone.png) ![drawn](images/drawn.svg) ![broken](images/broken.png) \
                       ![far](https://far.example/p.png)\n";
 
-/// A picture that its slide shows, so many pixels wide.
+/// Waits until the slide shows a picture of this width in pixels.
 fn until_shown(page: &Page, alt: &str, width: u32) -> Result<()> {
     let js = format!(
         "[...document.querySelectorAll('#slide img')].some((img) => img.alt === '{alt}' && img.complete && img.naturalWidth === {width} && img.src.startsWith('blob:'))"
@@ -37,7 +39,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
         fs::write(images.join("waggle.png"), png(400, 225, 0xff))?;
         fs::write(images.join("drawn.svg"), "<svg/>")?;
         let mut broken = png(50, 50, 1);
-        // bits of a sample
+        // an invalid number of bits per sample
         broken[24] = 99;
         fs::write(images.join("broken.png"), broken)?;
         let group = group_of(&key, "pictures")?.to_string();
@@ -56,7 +58,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
             page.expect_open_to_all()?;
             page.shot(&format!("picture-{width}"))?;
         }
-        // what did not come, and what no browser decodes, is its words
+        // missing and undecodable pictures show their descriptions
         presenter.types("2")?;
         until_slide(&page, "The others")?;
         page.click("[data-panel=tracks]")?;
@@ -68,7 +70,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
         }
         page.until("document.querySelectorAll('#slide img').length === 0")?;
         page.shot("words")?;
-        // dropped: nobody here wants the group, and another picture does not come
+        // dropped: the page leaves the group, and gets no further picture
         page.click("[data-track=pictures] input")?;
         until_wanted(a, &group, false)?;
         presenter.types("1")?;
@@ -78,7 +80,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
         fs::write(images.join("waggle.png"), png(320, 180, 0x3f))?;
         presenter.types("c once it has been sent")?;
         page.until_says("#log", "once it has been sent")?;
-        // kept over a reload
+        // the choice outlives a reload
         page.reload()?;
         until_slide(&page, "How bees talk")?;
         page.until_says("#slide .picture", alt)?;
@@ -89,7 +91,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
             had.as_str().is_some_and(|had| had.contains("dropped")),
             "{had}"
         );
-        // joined again: the picture as it is now
+        // joined again: the present picture
         page.click("[data-track=pictures] input")?;
         until_wanted(a, &group, true)?;
         until_shown(&page, alt, 320)?;
@@ -143,7 +145,7 @@ fn a_tab_presents_pictures_and_has_them_still_after_it_was_killed() {
         page.until("document.querySelector('#seen img')?.naturalWidth === 300")?;
         ensure!(go_on_air(&page)? == lcs);
         page.until_says("#pictures", "1 of 1 are sent")?;
-        // one that comes while it is presented
+        // a picture added during the lecture
         let gone = here.host.path("gone.png");
         fs::write(&gone, png(40, 30, 0x1f))?;
         page.click("#edit")?;

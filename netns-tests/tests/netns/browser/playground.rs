@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Browser, Page, Theme, built, in_each_browser, serve_folder};
 
-/// What a line of the list of what happens says after each step of the tour.
+/// Words in the event list after each step of the tour.
 const TOUR: [&[&str]; 9] = [
     &["Click a router"],
     &["Lisbon sends. Nobody listens"],
@@ -18,7 +18,7 @@ const TOUR: [&[&str]; 9] = [
     &[],
 ];
 
-/// Lines of the list of what happens that hold this.
+/// Returns the lines of the event list with these words.
 fn told(page: &Page, words: &str) -> Result<Vec<String>> {
     let js = format!(
         "[...document.querySelectorAll('#story li')].map((li) => li.lastChild.textContent).filter((t) => t.includes({}))",
@@ -27,7 +27,7 @@ fn told(page: &Page, words: &str) -> Result<Vec<String>> {
     Ok(serde_json::from_value(page.eval(&js)?)?)
 }
 
-/// What is drawn is the tree that the engine has: at any moment, and where nothing more happens, too.
+/// Checks that the map shows the engine's tree: at any moment, also at rest.
 fn expect_the_tree_of_the_engine(page: &Page) -> Result<()> {
     let links = page.eval(
         "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => { \
@@ -43,7 +43,7 @@ fn expect_ready(page: &Page) -> Result<()> {
     page.until_says("#story", "Ready.").map(drop)
 }
 
-/// The tour, to its end; it goes on by itself where nobody clicks.
+/// Takes the tour to its end; it continues without clicks.
 fn take_the_tour(page: &Page) -> Result<()> {
     page.click("#begin")?;
     page.until("!document.querySelector('#tour').hidden")?;
@@ -55,7 +55,7 @@ fn take_the_tour(page: &Page) -> Result<()> {
             "[...document.querySelectorAll('#story li')].some((li) => {}.every((word) => li.textContent.includes(word)))",
             json!(words)
         ))?;
-        // to the end of what moves, as people look at it
+        // until the end of all movements, at their pace
         page.until(&format!(
             "{at} > {step} || document.querySelector('#pace').textContent === 'real time'"
         ))?;
@@ -110,7 +110,7 @@ fn play_with_the_mouse(page: &Page) -> Result<()> {
         .map(drop)
 }
 
-/// A JOIN, moment by moment, to its last hop.
+/// Follows a JOIN step by step to its last hop.
 fn go_by_steps(page: &Page) -> Result<()> {
     let moves = "playground.moving()";
     page.until(&format!("!{moves}"))?;
@@ -124,7 +124,7 @@ fn go_by_steps(page: &Page) -> Result<()> {
     page.click("#play")
 }
 
-/// The address leads to who listens and who streams, in a page of its own.
+/// Checks that the page's address restores listeners and streams in another page.
 fn share(page: &Page, browser: &Browser, address: &str) -> Result<()> {
     page.click("input[name=tool][value=stream] + span")?;
     page.click(&format!("{} .hit", router("Madrid")))?;
@@ -145,7 +145,7 @@ fn share(page: &Page, browser: &Browser, address: &str) -> Result<()> {
     page.click("input[name=tool][value=listen] + span")
 }
 
-/// Who is off notices nothing, and a new network has no past.
+/// Checks that a killed node notices nothing, and that a new network has no past.
 fn kill_and_start_over(page: &Page) -> Result<()> {
     page.click("input[name=tool][value=kill] + span")?;
     page.click(&format!("{} .hit", router("Warsaw")))?;
@@ -160,7 +160,7 @@ fn kill_and_start_over(page: &Page) -> Result<()> {
     page.click("input[name=tool][value=listen] + span")
 }
 
-/// The same without a mouse.
+/// Plays by keyboard.
 fn play_with_the_keyboard(page: &Page) -> Result<()> {
     page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
     page.press_until("Tab", "#maps .node")?;
@@ -176,7 +176,7 @@ fn play_with_the_keyboard(page: &Page) -> Result<()> {
     Ok(())
 }
 
-/// Four policies beside each other, without a mouse.
+/// Compares four policies by keyboard.
 fn compare_with_the_keyboard(page: &Page) -> Result<()> {
     page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
     page.press_until("Tab", "#compare select")?;
@@ -226,7 +226,7 @@ fn the_playground_shows_topologies_beside_each_other() {
         compare_with_the_keyboard(&page)?;
         page.expect_open_to_all()?;
         page.expect_fits_a_phone()?;
-        // whoever has seen enough stops
+        // the comparison can be stopped
         page.click("#compare button")?;
         page.until_says("#compare button", "Stop")?;
         page.click("#compare button")?;

@@ -1,4 +1,4 @@
-//! The page that presents: a tab gives a lecture to tabs and terminals, and goes on after it was killed.
+//! The page that presents: a tab gives a lecture to tabs and terminals, and continues after a kill.
 
 use std::fs;
 
@@ -13,10 +13,10 @@ use super::studio::until_slide;
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::studio::{Typed, attend, keygen, present, session, told};
 
-/// The second one has what does not help who listens.
+/// The second slide has content that the page must omit.
 const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
 
-/// A tab that is to present, with the link of an invitation.
+/// Opens a tab for presenting, with an invitation link.
 pub(super) fn open<'a>(
     meeting: &Meeting,
     browser: &'a Browser,
@@ -32,7 +32,7 @@ pub(super) fn open<'a>(
     Ok(page)
 }
 
-/// Another text of the slides, as if somebody had written it.
+/// Replaces the text of the slides, as typing does.
 pub(super) fn write(page: &Page, text: &str) -> Result<()> {
     let js = format!(
         "(() => {{ const text = document.querySelector('#text'); text.value = {}; \
@@ -42,7 +42,7 @@ pub(super) fn write(page: &Page, text: &str) -> Result<()> {
     page.eval(&js).map(drop)
 }
 
-/// On air, with a link to somebody; the session.
+/// Goes on air, with at least one link; returns the session.
 pub(super) fn go_on_air(page: &Page) -> Result<String> {
     page.click("#go")?;
     page.until("/^on air, \\d+ link/.test(document.querySelector('#state').textContent)")?;
@@ -52,7 +52,7 @@ pub(super) fn go_on_air(page: &Page) -> Result<String> {
     Ok(text)
 }
 
-/// As people see it: nothing hinders them, and nothing scrolls sideways.
+/// Checks the page at several widths: no barriers, and no sideways scrolling.
 fn look_at(page: &Page, name: &str) -> Result<()> {
     for width in [320, 390, 1_280] {
         page.expect_fits(width, 900)?;
@@ -62,7 +62,7 @@ fn look_at(page: &Page, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A key, with no field in focus.
+/// Presses a key, with no field in focus.
 fn press(page: &Page, key: &str) -> Result<()> {
     page.eval("document.activeElement.blur()")?;
     page.press(key)
@@ -116,7 +116,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         ensure!(page.eval(ran)? == true && tab.eval(ran)? == true);
         press(&page, "ArrowLeft")?;
         until_slide(&tab, "Bees")?;
-        // what is said, and corrected
+        // a caption, and its correction
         page.fill("#words", "god evening")?;
         page.press("Enter")?;
         tab.until_says("#log", "god evening")?;
@@ -125,7 +125,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         tab.until_says("#log .corrected", "good evening")?;
         bob_got("caption", "text", "good evening".into())?;
         page.until_says("#lines", "good evening")?;
-        // by others, whom this lecture names
+        // by a captioner that this lecture permits
         let command = format!("lcstudio caption {lcs} --key {eve_key} --lang de -i lc0 -");
         let mut eve = Typed::start(&a.host, "eve", &command)?;
         eve.types("guten Abend")?;
@@ -143,13 +143,13 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         };
         bob_got("question", "text", "how far do they fly?".into())?;
         look_at(&page, "live")?;
-        // who asks to write notes may, and nobody clicks for it
+        // a request to write notes is granted without a click
         open_notes(&tab)?;
         write_at(&tab, 0, "A second is a kilometre.")?;
-        // a grant, and what was written
+        // a grant, and the text
         until_on_disk(&tab, 2, 0)?;
         tab.click("[data-close=notes]")?;
-        // other slides, once all are to see them
+        // other slides, sent once the presenter releases them
         page.click("#edit")?;
         write(
             &page,
@@ -163,7 +163,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         tab.until_says("#slide", "in the dark")?;
         page.click("#edit")?;
         meeting.expect_clean(&browser, here)?;
-        // SIGKILL for the browser and all that it has started
+        // SIGKILL for the browser and its processes
         drop(browser);
         let browser = Browser::start(&here.host, kind, Theme::Light)?;
         let page = open(&meeting, &browser, here, "again")?;
@@ -179,7 +179,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.fill("#words", "as I said")?;
         page.press("Enter")?;
         bob_got("caption", "text", "as I said".into())?;
-        // one key is for one place at a time
+        // a key is used in one place at a time
         let second = open(&meeting, &browser, here, "second")?;
         second.click("#lectures .primary")?;
         second.until_says("#problem", "Another tab of this browser")?;
@@ -265,14 +265,14 @@ fn a_tab_that_presents_is_heard_by_who_chooses_its_sound() {
     });
 }
 
-/// The browser's store is full from now on; and takes nothing away either.
+/// Makes the browser's store full; the second one makes deletion fail.
 pub(super) const FULL: &str = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }, null";
 pub(super) const BROKEN: &str = "IDBObjectStore.prototype.delete = () => { throw new DOMException('gone', 'UnknownError'); }, null";
 
-/// No page of this browser may keep anything, as in some private windows.
+/// Refuses all storage, as in some private windows.
 const REFUSED: &str = "IDBFactory.prototype.open = () => { throw new DOMException('not in this window', 'SecurityError'); }";
 
-/// Lectures that are on the disk of this browser.
+/// Expression for the number of lectures on this browser's disk.
 const LECTURES: &str = "new Promise((resolve) => { indexedDB.open('lcroute presents').onsuccess = ({ target }) => { \
     target.result.transaction('lectures').objectStore('lectures').count().onsuccess = (counted) => { \
         target.result.close(); resolve(counted.target.result); }; }; })";
@@ -296,7 +296,7 @@ fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
             page.fill("#words", words)?;
             page.press("Enter")
         };
-        // full: the key is not used again, and the lecture goes on
+        // full: the key is not used again, and the lecture continues
         let (page, lcs) = begin("full")?;
         let bob = attend(&a.host, "bob", &lcs, "")?;
         ensure!(page.eval(LECTURES)? == 1);

@@ -14,7 +14,7 @@ use crate::radio::{
     write_chirp,
 };
 
-/// Keeps what the page decodes, and what it plays.
+/// Records decoded and played samples of the page.
 pub(super) const TAP: &str = r#"(() => {
     window.decoded = [];
     window.played = [];
@@ -43,7 +43,8 @@ pub(super) const TAP: &str = r#"(() => {
     return true;
 })()"#;
 
-/// Loudspeakers that nobody hears: without any, Firefox plays nothing, and Chromium's own do not keep time on a busy machine.
+/// Makes silent loudspeakers: without any, Firefox plays nothing, and Chromium's own lack timing on
+/// a busy machine.
 pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let socket = host.path("pulse/native");
     fs::create_dir_all(host.path("pulse"))?;
@@ -70,13 +71,13 @@ pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     Ok((server, format!("unix:{}", socket.display())))
 }
 
-/// How many seconds were decoded, or played.
+/// Returns the seconds of decoded or played sound.
 fn seconds(page: &Page, what: &str) -> Result<f64> {
     let js = format!("{what}.reduce((sum, plane) => sum + plane.length, 0) / 48000");
     page.eval(&js)?.as_f64().context("seconds")
 }
 
-/// The samples, as the program has them.
+/// Returns the samples in the program's form.
 fn samples(page: &Page, what: &str) -> Result<Vec<f64>> {
     let js = format!("{what}.flatMap((plane) => [...plane].map((s) => Math.round(s * 32767)))");
     let all = page.eval(&js)?;
@@ -84,14 +85,14 @@ fn samples(page: &Page, what: &str) -> Result<Vec<f64>> {
     Ok(all.iter().filter_map(serde_json::Value::as_f64).collect())
 }
 
-/// How many pieces of 200 ms are those of the sweep, and of how many: what lies between them may be missing, or a little longer.
+/// Returns the number of 200 ms pieces that match the sweep, and of all; gaps may lie between them.
 fn good_pieces(heard: &[f64]) -> (usize, usize) {
     let pieces: Vec<f64> = heard.chunks_exact(RATE / 5).map(likeness).collect();
     let good = pieces.iter().filter(|likeness| **likeness >= 0.95);
     (good.count(), pieces.len())
 }
 
-/// What a microphone hears: the sweep, as WAV of one channel.
+/// Writes the microphone's sound: the sweep, as WAV of one channel.
 pub(super) fn write_wav(host: &Host, seconds: usize) -> Result<PathBuf> {
     let samples = chirp(seconds);
     let bytes = u32::try_from(samples.len() * 2)?;
@@ -147,7 +148,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         eprintln!("{kind}: sound {:?} after the click", begun.elapsed());
         page.until_says("#station", "Ann reads")?;
         let level = "Number(document.querySelector('#meter').getAttribute('aria-valuenow'))";
-        // a sweep of a third of the loudest: -11.7 dBFS
+        // a sweep of a third of full scale: -11.7 dBFS
         page.until(&format!("Math.abs({level} + 12) <= 3"))?;
         page.until("played.length > 60")?;
         page.until("(window.decoded.length = 0, window.played.length = 0, true)")?;
@@ -157,7 +158,8 @@ fn a_link_with_a_station_plays_after_one_click() {
             "{kind}: {}",
             figures.as_str().unwrap_or_default().replace('\n', " ")
         );
-        // what was decoded is whole but for what came too late; what was played is slower or faster by up to 500 ppm
+        // decoded sound is complete except late packets; played sound differs in speed by up to 500
+        // ppm
         for what in ["decoded", "played"] {
             let heard = samples(&page, what)?;
             let (good, pieces) = good_pieces(sounding(&heard));
@@ -179,7 +181,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         page.until(&format!(
             "decoded.reduce((sum, plane) => sum + plane.length, 0) / 48000 > {silent} + 1"
         ))?;
-        // as the same member, and at the same station
+        // the same member, at the same station
         page.reload()?;
         page.until_says("#station", "Ann reads")?;
         page.until_says("#state", "connected")?;
@@ -216,7 +218,7 @@ fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
             for host in [&visitor.host, &a.host, &b.host] {
                 lose(host, percent)?;
             }
-            // the buffer grows, and the copy is joined
+            // the buffer grows, and the page joins the copy group
             let seconds = "reduce((sum, plane) => sum + plane.length, 0) / 48000";
             let after = |n: u32| {
                 page.eval("(window.decoded.length = 0, window.played.length = 0, true)")?;
@@ -240,7 +242,7 @@ fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
     });
 }
 
-/// Fills the form, with a key that `lcradio keygen` has made.
+/// Fills the form, with a key of `lcradio keygen`.
 fn go_on_air(page: &Page, key: &Path, profile: &str, is_public: bool) -> Result<()> {
     page.upload("#key", key)?;
     page.fill("#name", "A tab")?;
@@ -307,7 +309,7 @@ fn a_tab_casts_from_its_microphone() {
             Ok(())
         };
         let so_far = fs::metadata(&heard)?.len();
-        // the space bar, wherever the focus is not on something else
+        // the space bar, without another focus
         page.eval("document.activeElement.blur()")?;
         page.press(" ")?;
         page.until("document.querySelector('#talk').getAttribute('aria-pressed') === 'false'")?;
@@ -346,7 +348,7 @@ fn a_tab_casts_from_its_microphone() {
             eprintln!("{good} of {pieces} pieces are good");
             ensure!(pieces > 40 && good * 10 >= pieces * 6, "{good} of {pieces}");
         } else {
-            // a tone: its level is what can be compared
+            // a tone: only its level can be compared
             ensure!(sound.len() > 5 * RATE, "{} samples", sound.len());
         }
         meeting.expect_clean(&browser, visitor)

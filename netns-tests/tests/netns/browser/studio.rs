@@ -1,4 +1,4 @@
-//! The page of a lecture: a tab attends what a host presents, and its reader decides how it looks.
+//! The page of a lecture: a tab attends a host's lecture, and its reader chooses its look.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::radio::{cast, write_chirp};
 use crate::studio::{Typed, keygen, present, session};
 
-/// The third one tries what a page must not do.
+/// The third slide has content that the page must not execute.
 const SLIDES: &str = r##"# How bees talk
 
 They *dance*, and others read it:
@@ -53,15 +53,15 @@ See [the dance](https://bee.example/dance).
 # Questions?
 "##;
 
-/// Sizes at which axe-core looks at each preset, in percent.
+/// Sizes at which axe-core checks each preset, in percent.
 const SIZES: [u32; 2] = [100, 400];
 
-/// Waits until the slide that is shown has this heading.
+/// Waits until the shown slide has this heading.
 pub(super) fn until_slide(page: &Page, heading: &str) -> Result<()> {
     page.until_says("#slide :is(h2, h3)", heading).map(drop)
 }
 
-/// Another value of a field of the form, as if somebody had chosen it.
+/// Sets a field of the form, as a user does.
 fn choose(page: &Page, field: &str, value: &str) -> Result<()> {
     let js = format!(
         "(() => {{ const field = document.querySelector({}); field.value = {}; \
@@ -72,7 +72,8 @@ fn choose(page: &Page, field: &str, value: &str) -> Result<()> {
     page.eval(&js).map(drop)
 }
 
-/// In each preset, small and large, nothing scrolls sideways and axe-core finds nothing serious.
+/// Checks each preset, small and large: no sideways scrolling, and axe-core finds no serious
+/// barrier.
 fn expect_each_preset_open_to_all(page: &Page, kind: Kind) -> Result<()> {
     for preset in ["system", "easy", "contrast", "captions"] {
         page.eval("document.querySelector('#looks').hidden && document.querySelector('[data-panel=looks]').click(), true")?;
@@ -101,7 +102,7 @@ fn expect_each_preset_open_to_all(page: &Page, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// What the system asks for counts first.
+/// Checks that the system's settings take precedence.
 fn expect_system_first(page: &Page) -> Result<()> {
     let media = |features: serde_json::Value| page.ask("media", json!({ "features": features }));
     let palette = "document.documentElement.dataset.palette";
@@ -166,12 +167,12 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until_says("#title", "Bees")?;
         until_wanted(a, &group("captions/en")?, true)?;
         until_wanted(a, &group("captions/de")?, false)?;
-        // what is corrected, and what comes while somebody reads
+        // a correction, and lines that arrive while the page is read
         writer.types("bees dance, and others read it")?;
         page.until_says("#log", "bees dance")?;
         writer.types("^ bees dance, and other bees read it")?;
         page.until_says("#log .corrected", "other bees read it")?;
-        // who presents turns, and the page follows
+        // the presenter turns, and the page follows
         presenter.types("")?;
         until_slide(&page, "The waggle dance")?;
         page.until_says("#announce", "Slide 2 of 4: The waggle dance")?;
@@ -188,7 +189,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         presenter.types("4")?;
         page.until_says("#return", "Back to slide 4")?;
         until_slide(&page, "The waggle dance")?;
-        // not around the page: Firefox without a window does not come back into it
+        // not around the page: Firefox without a window does not return into it
         page.eval("document.querySelector('#before').focus(), true")?;
         page.press_until("Tab", "#return")?;
         page.press("Enter")?;
@@ -229,7 +230,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until_says("[data-track='captions/en']", "dropped")?;
         let shown = page.eval("document.body.textContent.includes('nobody here reads this')")?;
         ensure!(shown == false, "what was dropped came all the same");
-        // who joins again gets what was said meanwhile
+        // a rejoined track includes the lines since the PART
         page.click("[data-track='captions/en'] input")?;
         page.until_says("#log", "nobody here reads this")?;
         page.until_says("#log", "good evening, and welcome")?;
@@ -245,13 +246,13 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         }
         page.until_says("#log", "about a kilometre")?;
         expect_each_preset_open_to_all(&page, kind)?;
-        // one line when it is asked for
+        // a single line on request
         choose(&page, "#place", "single")?;
         page.until("!document.querySelector('#single').hidden")?;
         page.click("#line-after")?;
         page.until_says("#line", "good evening, and welcome")?;
         page.shot("single")?;
-        // a pair of colours, whose contrast is told
+        // a pair of colours, with its contrast shown
         page.eval("document.querySelector('[name=colours][value=own]').click(), true")?;
         choose(&page, "#ink", "#767676")?;
         choose(&page, "#ground", "#ffffff")?;
@@ -263,7 +264,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
             expect_system_first(&page)?;
         }
         choose(&page, "#size", "180")?;
-        // as the same member, with the same tracks and looks
+        // the same member, with the same tracks and looks
         page.reload()?;
         until_slide(&page, "How bees talk")?;
         page.until("document.querySelector('#size').value === '180'")?;
