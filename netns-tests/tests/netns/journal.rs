@@ -1,4 +1,4 @@
-//! The journal: entries with their fields, where stderr leads to it.
+//! The journal: entries with their fields, if stderr is connected to it.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -23,7 +23,7 @@ const COMMAND_REFUSED: &str = "3572573bf80bc2e4dbaa2ffaba04b9ac";
 
 type Entry = BTreeMap<String, String>;
 
-/// journald, as far as programs see it.
+/// A journald for programs under test.
 struct Journal {
     socket: UnixDatagram,
     entries: Vec<Entry>,
@@ -42,7 +42,7 @@ impl Journal {
         })
     }
 
-    /// Starts a program as systemd would: its stderr is a stream to the journal.
+    /// Starts a program like systemd: its stderr is a stream to the journal.
     fn start(host: &Host, command: &str) -> Result<Process> {
         let told = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec";
         host.spawn("sh", &["-c", &format!("{told} {command}")])
@@ -56,7 +56,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The first entry of this number with all these fields.
+    /// Waits for an entry with this id and all these fields.
     fn expect(&mut self, id: &str, fields: &[(&str, &str)]) -> Result<Entry> {
         eventually(&format!("an entry {id} with {fields:?}"), || {
             self.read()?;
@@ -72,7 +72,7 @@ impl Journal {
     }
 }
 
-/// The native protocol: `NAME=value` lines, or a name, the length and the value.
+/// Parses the native protocol: `NAME=value` lines, or a name, the length and the value.
 fn entry(mut datagram: &[u8]) -> Result<Entry> {
     let mut fields = BTreeMap::new();
     while !datagram.is_empty() {

@@ -14,10 +14,10 @@ use crate::world;
 
 pub(crate) const GROUP: &str = "ff1e::42";
 pub(crate) const LAN: &str = "[[lan]]\ninterface = \"lan0\"\n";
-/// Listening, election, links.
+/// Timeout for listening, election, links.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// Two LANs, each with so many gateways and two plain hosts.
+/// Two LANs, each with `gateways` gateways and two plain hosts.
 pub(crate) struct Sites {
     pub(crate) network: Network,
     pub(crate) gateways: usize,
@@ -29,7 +29,7 @@ impl Sites {
         Self::with(lab, gateways, "")
     }
 
-    /// With more settings of the LANs.
+    /// Starts them with more settings of the LANs.
     pub(crate) fn with(lab: &Lab, gateways: usize, settings: &str) -> Result<Sites> {
         let names: Vec<String> = (0..gateways * 2).map(|n| format!("gw{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -61,7 +61,7 @@ impl Sites {
         &self.network.members[at..at + self.gateways]
     }
 
-    /// Where in the network the forwarder of a LAN is, once there is one.
+    /// Waits for the forwarder of a LAN; returns its position in the network.
     pub(crate) fn wait_forwarder(&self, site: usize) -> Result<usize> {
         within(SETTLED, "a LAN has a forwarder", || {
             let mut forwarders = Vec::new();
@@ -78,7 +78,7 @@ impl Sites {
         })
     }
 
-    /// Until the hosts of the other LAN are heard on this one.
+    /// Waits until this number of groups is reported on a LAN.
     pub(crate) fn wait_reported(&self, site: usize, groups: u64) -> Result<()> {
         let forwarder = &self.network.members[self.wait_forwarder(site)?];
         eventually("joins are reported on the LAN", || {
@@ -201,7 +201,8 @@ fn a_closed_server_without_lcroute_serves_another_lan() {
     });
 }
 
-/// Says that a name has an address, as RFC 6762 has it: to whom it was asked if the question says so, else to all.
+/// Answers for a name with an address (RFC 6762): by unicast if the question requests it, else by
+/// multicast.
 const ANSWER: &str = r#"
 import socket, struct, sys
 index = socket.if_nametoindex("lan0")
@@ -222,7 +223,7 @@ while True:
         s.sendto(answer, source if by_unicast else ("ff02::fb", 5353, 0, index))
 "#;
 
-/// Asks on an interface who has a name, for an answer by unicast, until somebody says the address.
+/// Asks for a name on an interface, requesting unicast, until an answer has the address.
 pub(crate) const ASK: &str = r#"
 import socket, struct, sys
 index = socket.if_nametoindex(sys.argv[1])
@@ -264,7 +265,7 @@ fn services_of_another_lan_are_found_by_hosts_and_programs() {
             let done = host.run("python3", &["-c", ASK, interface, "printer", address])?;
             Ok(done.success()?.stdout.trim().to_owned())
         };
-        // the gateway is the neighbour that says it
+        // the answer comes from the gateway
         let from = ask(&a.hosts[0], "lan0")?;
         let args = ["-6", "addr", "show", "dev", "lan0", "scope", "link"];
         let gateway = near.host.run("ip", &args)?.success()?.stdout;
@@ -383,7 +384,7 @@ fn join_on_a_lan_beside_join_on_lc0() {
     });
 }
 
-/// How long after its join a program hears a running flow, in milliseconds.
+/// Returns the time from a program's join to the first packet of a running flow, in milliseconds.
 fn time_to_first(host: &Host, group: &str) -> Result<f64> {
     let mut receiver = host.receive(group, &["--count", "1"])?;
     receiver.process().wait(SETTLED)?;
@@ -391,7 +392,8 @@ fn time_to_first(host: &Host, group: &str) -> Result<f64> {
     time.context("nothing was heard")
 }
 
-/// The highest of some rates at which less than 0.1 % is lost, and the daemons' processor time for a packet at the first.
+/// Returns the highest rate with less than 0.1 % loss, and the daemons' processor time per packet
+/// at the first rate.
 fn measure(
     from: &Host,
     group: &str,
@@ -409,7 +411,7 @@ fn measure(
     Ok((highest(from, group, listener)?, each))
 }
 
-/// The highest of some rates at which less than 0.1 % is lost.
+/// Returns the highest rate with less than 0.1 % loss.
 fn highest(from: &Host, group: &str, listener: &Receiver) -> Result<u64> {
     let mut best = 0;
     for step in 1..=20 {
@@ -418,7 +420,7 @@ fn highest(from: &Host, group: &str, listener: &Receiver) -> Result<u64> {
         let wanted = rate.to_string();
         let sent = from.send(group, rate * 2, &["--rate", &wanted, "--size", "1200"])?;
         let mut received = 0;
-        // until nothing more comes
+        // until no more arrive
         eventually("the last packets have come", || {
             let last = std::mem::replace(&mut received, listener.packets()? - before);
             ensure!(received > 0 && received == last, "{received}");

@@ -1,4 +1,4 @@
-//! Odd and hostile hosts of a LAN behind a gateway: frames as no kernel would send them.
+//! Faulty and hostile hosts of a LAN behind a gateway, with frames that no kernel would send.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -19,11 +19,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::lan::{GROUP, Sites, lan};
 use crate::world;
 
-/// Of no interface of the lab.
+/// An address of no interface in the lab.
 const STRANGER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x66]);
 const PROBE_PORT: u16 = 7118;
 
-/// A host's packet socket: frames leave as they are made, whoever they say sent them.
+/// A host's packet socket: frames leave unchanged, with any source.
 struct Raw(Socket);
 
 impl Raw {
@@ -36,7 +36,7 @@ impl Raw {
         })
     }
 
-    /// An IPv6 packet to its group.
+    /// Sends an IPv6 packet to its group.
     fn send(&self, from: MacAddress, packet: &[u8]) -> Result<()> {
         let group = packet.get(24..40).and_then(<[u8]>::first_chunk::<16>);
         let to = MacAddress::of_group((*group.context("no group")?).into());
@@ -59,7 +59,7 @@ impl Raw {
         self.send(STRANGER, &mld::query_packet(from.parse()?, &query))
     }
 
-    /// Host `number` of a crowd joins or leaves.
+    /// Sends a join or PART of host `number` of a crowd.
     fn report(&self, from: MacAddress, number: u32, kind: RecordType, group: &str) -> Result<()> {
         let record = Record::new(kind, group.parse()?, Vec::new());
         let reports = mld::report_packets(member_of_crowd(number), &[record], 1_280);
@@ -68,7 +68,7 @@ impl Raw {
             .try_for_each(|report| self.send(from, report))
     }
 
-    /// The next PROBE of each of so many gateways, with who sent it.
+    /// Returns the next PROBE of each of `gateways` gateways, with its sender.
     fn probes(&self, gateways: usize) -> Result<Vec<(MacAddress, Vec<u8>)>> {
         let (mut seen, mut probes) = (BTreeSet::new(), Vec::new());
         let mut buffer = vec![0; 2_000];
@@ -95,7 +95,7 @@ fn mac_of_crowd(number: u32) -> MacAddress {
     MacAddress([2, 0x0f, a, b, c, d])
 }
 
-/// What a host of a LAN would send, of no meaning to a receiver.
+/// Returns a datagram of a LAN host, with content of no meaning.
 fn datagram(source: Ipv6Addr, group: &str) -> Result<Vec<u8>> {
     Ok(udp_packet(
         source,
@@ -118,7 +118,7 @@ fn wait_counted(gateway: &Member, counter: &str, least: u64) -> Result<()> {
     })
 }
 
-/// How many hosts of a LAN have joined a group, as its gateway knows it.
+/// Returns the number of hosts that have joined a group, as the gateway knows it.
 fn hosts(gateway: &Member, group: &str) -> Result<u64> {
     let said = lan(gateway)?;
     let groups = said["listeners"].as_array().context("no listeners")?;
@@ -136,7 +136,7 @@ fn wait_hosts(gateway: &Member, group: &str, right: impl Fn(u64) -> bool) -> Res
     })
 }
 
-/// Sends until something holds, and the listener misses nothing of it.
+/// Sends until a condition holds, and checks that the listener misses nothing.
 fn miss_nothing_until(
     (from, sent): (&Host, &mut u64),
     listener: &Receiver,
@@ -166,7 +166,7 @@ fn a_querier_that_is_no_gateway_comes_and_goes() {
                 Ok(())
             })
         };
-        // of the gateway for this group, or for all
+        // queries of the gateway for this group, or for all
         let asked = |group: &str| -> Result<usize> {
             let queries = watch.queries()?.into_iter();
             let ours = ["fe80::1", "fe80::ffff:ffff:ffff:ffff"].map(Value::from);
@@ -246,7 +246,7 @@ fn hosts_that_know_version_1_alone_hear_and_leave() {
         let (_, after) = uplink.interface_traffic(UPLINK)?;
         let bytes = (after - before).bytes;
         ensure!(bytes < 100_000, "{bytes} bytes for nobody");
-        // what gateways report is of version 2
+        // reports of gateways are of version 2
         ensure!(watch.seen("JOIN", GROUP)? == 0, "hosts spoke version 2");
         Ok(())
     });
@@ -264,7 +264,7 @@ fn nobody_of_a_crowd_is_cut_off() {
             let mut all = 0..CROWD;
             all.try_for_each(|n| raw.report(mac_of_crowd(n), n, kind, GROUP))
         };
-        // one is known by itself, the other one is behind the crowd
+        // the first is known individually, the second is beyond the crowd's bound
         let early = b.hosts[0].receive(GROUP, &[])?;
         wait_hosts(gateway, GROUP, |hosts| hosts == 1)?;
         crowd(RecordType::ChangeToExclude)?;
@@ -304,7 +304,7 @@ fn nobody_of_a_crowd_is_cut_off() {
     });
 }
 
-/// Joins other groups, 10,000 a second, until it shall stop.
+/// Joins further groups, 10,000 a second, until `stop`.
 fn flood_of_joins(raw: &Raw, mac: impl Fn(u32) -> MacAddress, stop: &AtomicBool) -> Result<u32> {
     let began = Instant::now();
     let mut number = 0;
@@ -363,7 +363,7 @@ fn a_flood_of_joins_disturbs_neither_streams_nor_other_lans() {
     });
 }
 
-/// The Ethernet address of a host on its LAN.
+/// Returns the Ethernet address of a host on its LAN.
 fn mac_of(host: &Host) -> Result<MacAddress> {
     let said = host
         .run("ip", &["-o", "link", "show", "dev", lab::LAN])?
@@ -397,7 +397,7 @@ fn forged_sources_are_named_and_right_senders_are_heard() {
                 "2001:db8:a002::3".parse()?,
             ),
             ("lan_foreign_source", STRANGER, far.address()?),
-            // here LANs have no path to each other but the network: now they seem to have one
+            // the lab's LANs share no path but the network: a route pretends that they do
             ("lan_foreign_source", STRANGER, near.address()?),
             ("lan_foreign_source", STRANGER, "2001:db8:a001::2".parse()?),
         ];
@@ -414,7 +414,7 @@ fn forged_sources_are_named_and_right_senders_are_heard() {
         ensure!(senders.keys().eq(["2001:db8:a002::2"]), "{heard}");
         ensure!(heard["foreign"] == 0 && heard["duplicates"] == 0, "{heard}");
 
-        // what comes from there stops on the forger's LAN alone
+        // packets from that LAN stop only on the forger's LAN
         let group = "ff1e::43";
         let on_b = b.hosts[0].receive(group, &[])?;
         let on_lc0 = far.host.receive(group, &[])?;
@@ -431,11 +431,11 @@ fn forged_sources_are_named_and_right_senders_are_heard() {
     });
 }
 
-/// What forgers make of a PROBE: one that counts higher, from the forwarder, cut off, longer, of another version, noise.
+/// Forges a PROBE: a higher count, from the forwarder, cut off, longer, of another version, noise.
 fn forged(probe: &[u8], number: u64) -> Vec<u8> {
     let mut forged = probe.to_vec();
     match number % 6 {
-        // incarnation and counter are behind version, network and origin
+        // incarnation and counter follow version, network and origin
         0 => forged[15..27].fill(0xee),
         1 => (forged[15], forged[45]) = (0xee, 3),
         2 => forged.truncate(number as usize % probe.len()),
@@ -459,7 +459,7 @@ fn forged_and_recorded_probes_change_no_forwarder() {
         let _sender = sites.sites[0].hosts[0].send_for_ever(GROUP)?;
         listener.expect_more("before")?;
         let forwarders = [sites.wait_forwarder(0)?, sites.wait_forwarder(1)?];
-        // all of them know of each other
+        // all gateways know each other
         let recorded = [raws[0].probes(2)?, raws[1].probes(2)?];
         let bad = |sites: &Sites, site: usize| -> Result<u64> {
             let members = sites.members(site).iter();
@@ -478,14 +478,14 @@ fn forged_and_recorded_probes_change_no_forwarder() {
                         *from,
                         &udp_packet(source, nodes, (PROBE_PORT, 255), &forged),
                     )?;
-                    // as a gateway's own it is not even read: the other one counts it
+                    // with its own source a gateway does not read it: the other one counts it
                     least += 1;
                 }
                 raw.send(*from, packet)?;
                 raw.send(STRANGER, packet)?;
                 least += 2;
             }
-            // of the other LAN: for the first time it is only remembered
+            // of the other LAN: the first time it is only remembered
             for (from, packet) in &recorded[1 - site] {
                 for _ in 0..3 {
                     raw.send(*from, packet)?;
@@ -580,7 +580,8 @@ fn two_lans_that_a_wire_joins_are_named_and_two_again_without_it() {
     });
 }
 
-/// The kernel's `virtio_net_hdr` of TCP over IPv6 in segments of 1,000 bytes, whose checksum is still partial.
+/// Returns the kernel's `virtio_net_hdr` of TCP over IPv6 in segments of 1,000 bytes, with a
+/// partial checksum.
 fn tcp_train() -> Vec<u8> {
     let words = [54 + 20, 1_000, 54, 16].map(u16::to_ne_bytes);
     [&[1, 4][..], words.as_flattened()].concat()

@@ -1,4 +1,4 @@
-//! The interfaces of a LAN's gateway: cables, names, bridges, VLANs, sizes, addresses, other members.
+//! Interfaces of a LAN's gateway: cables, names, bridges, VLANs, sizes, addresses, other members.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
@@ -15,7 +15,7 @@ use crate::lan::{GROUP, LAN, Sites, lan};
 use crate::offload::{PORT, equal_sizes, receive, receiver, send_train, udp};
 use crate::world;
 
-/// Waits until a gateway's LAN is off, and says why.
+/// Waits until a gateway's LAN is off; returns the problem.
 fn wait_off(gateway: &Member) -> Result<String> {
     eventually("the LAN is off", || {
         let said = lan(gateway)?;
@@ -33,7 +33,7 @@ fn wait_prefixes(gateway: &Member, prefixes: &[&str]) -> Result<()> {
     })
 }
 
-/// A counter of a gateway's LAN.
+/// Returns a counter of a gateway's LAN.
 fn counted(gateway: &Member, counter: &str) -> Result<u64> {
     let said = lan(gateway)?;
     Ok(said["counters"][counter].as_u64().unwrap_or_default())
@@ -45,7 +45,7 @@ fn reload(gateway: &Member, lans: &str) -> Result<()> {
     done.success().map(drop)
 }
 
-/// An address as DHCPv6 or a router would bring it, at once.
+/// Adds an address like DHCPv6 or a router, without duplicate detection.
 fn add_address(host: &Host, address: &str, interface: &str) -> Result<()> {
     host.ip(&format!("addr add {address}/64 dev {interface} nodad"))
 }
@@ -103,7 +103,7 @@ fn an_interface_that_is_gone_is_off_and_one_of_that_name_is_served() {
         gateway.host.ip(&address)?;
         listener.expect_more("from another Ethernet address")?;
 
-        // its senders' side, with a new interface and its usual duplicate address detection
+        // the senders' side, with a new interface and its usual duplicate detection
         let gateway = &sites.members(0)[0];
         gateway.host.ip(&format!("link del {}", lab::LAN))?;
         let problem = wait_off(gateway)?;
@@ -148,7 +148,7 @@ fn a_bridge_is_served_and_its_port_names_it() {
     });
 }
 
-/// Names and problems of a gateway's LANs.
+/// Returns names and problems of a gateway's LANs.
 fn all_lans(gateway: &Member) -> Result<Vec<(String, String)>> {
     let said = gateway.host.ask("lcroute", &["lan", "--json"])?.success()?;
     let all: Vec<Value> = serde_json::from_str(&said.stdout)?;
@@ -196,7 +196,7 @@ fn interfaces_whose_names_match_come_and_go_without_a_warning() {
         rename(lab::LAN, "br-7")?;
         sites.wait_forwarder(1)?;
 
-        // more of them than are served: who was there stays
+        // more than the bound: those already served stay
         for n in 0..8 {
             let made = format!("link add br-d{n} type bridge\nlink set br-d{n} up");
             gateway.host.ip(&made)?;
@@ -243,7 +243,7 @@ fn frames_of_another_vlan_are_not_carried_and_a_priority_is_none() {
             Ok(socket)
         })?;
         let before = counted(gateway, "rx")?;
-        // a VLAN; the VLAN 0, which means a priority alone; no tag
+        // a VLAN; VLAN 0, which is only a priority; no tag
         let tags = [&[0x81, 0, 0, 7][..], &[0x81, 0, 0xa0, 0], &[]];
         for (tag, count) in tags.into_iter().zip([20, 5, 10]) {
             for number in 0..count {
@@ -261,7 +261,7 @@ fn frames_of_another_vlan_are_not_carried_and_a_priority_is_none() {
     });
 }
 
-/// A frame with this tag from the first plain host of the first LAN.
+/// Returns a frame with this tag from the first plain host of the first LAN.
 fn frame(tag: &[u8], number: u64) -> Result<Vec<u8>> {
     let (source, group): (Ipv6Addr, Ipv6Addr) = ("2001:db8:a001::2".parse()?, GROUP.parse()?);
     let datagram = udp(source, &noise(number, 500), true);
@@ -286,11 +286,11 @@ fn an_interface_on_top_of_another_is_served() {
         let sites = Sites::new(lab, 1)?;
         let [a, b] = &sites.sites;
         let gateway = &sites.members(0)[0];
-        // as containers have it: a second address of the card
+        // as containers do: a second address of the card
         let macvlan = "link add link lan0 name lan0.7 type macvlan mode bridge";
         gateway.host.ip(macvlan)?;
         let mut cases = vec![(lab::LAN, "2001:db8:a001::9", "2001:db8:a001::/64")];
-        // few kernels are without VLANs
+        // few kernels lack VLANs
         let vlan = "link add link lan0 name lan0.9 type vlan id 9";
         if gateway.host.ip(vlan).is_ok() {
             a.hosts[0].ip(vlan)?;
@@ -351,14 +351,14 @@ fn trains_of_datagrams_and_partial_checksums_arrive_right() {
         let source = "2001:db8:a001::2".parse()?;
         for number in 0..20 {
             let datagrams = equal_sizes(number);
-            // super-frames of some 20 KB, each of which ends with a datagram shorter than the others
+            // super-packets of some 20 KB, each ending with a shorter datagram
             for half in [&datagrams[..20], &datagrams[20..]] {
                 send_train(&train, half)?;
             }
             for receiver in &receivers {
                 ensure!(receive(receiver, datagrams.len())?.datagrams == datagrams);
             }
-            // receivers' kernels look at checksums: a wrong one stays wrong
+            // receivers' kernels check checksums: a wrong one stays wrong
             raw.send(&udp(source, &noise(number, 500), false))?;
         }
         // 20 times 41, and those with wrong checksums
@@ -367,7 +367,7 @@ fn trains_of_datagrams_and_partial_checksums_arrive_right() {
             ensure!(carried == 840, "{carried}");
             Ok(())
         })?;
-        // behind all others
+        // behind all previous ones
         setsockopt(&train, sockopt::UdpGsoSegment, &0)?;
         train.send(b"the end")?;
         for receiver in &receivers {
@@ -410,9 +410,9 @@ fn datagrams_that_the_card_has_put_together_arrive_apart() {
         let [a, b] = &sites.sites;
         let listener = b.hosts[0].receive(GROUP, &[])?;
         sites.wait_reported(0, 1)?;
-        // trains are cut on the gateway's cable: its card sees single datagrams, many at once
+        // super-packets are cut on the gateway's cable: its card gets single datagrams in bursts
         a.switch.ip("link set port1 gso_max_segs 1")?;
-        // only then the kernel puts together what a cable of the lab brings
+        // only then the kernel coalesces packets of a lab cable
         set_features(
             &a.switch,
             "port1",
@@ -464,12 +464,12 @@ fn packets_of_1500_bytes_pass_and_larger_ones_are_answered() {
         let [a, b] = &sites.sites;
         let listener = b.hosts[0].receive(GROUP, &[])?;
         sites.wait_reported(0, 1)?;
-        // with headers 1,500 bytes
+        // 1,500 bytes with headers
         let whole = ["--rate", "400", "--size", "1452"];
         a.hosts[0].send(GROUP, 200, &whole)?;
         listener.expect_exactly(200)?;
 
-        // a jumbo LAN: what is too large is answered, and from then on the sender fragments
+        // a jumbo LAN: a too large packet gets an ICMP error, after which the sender fragments
         let [near, far] = [0, 1].map(|at| &sites.members(at)[0]);
         set_mtu(a, &near.host, 9_000)?;
         let jumbo = b.hosts[1].receive("ff1e::43", &[])?;
@@ -498,14 +498,14 @@ fn packets_of_1500_bytes_pass_and_larger_ones_are_answered() {
             },
         )?;
         let before = listener.packets()?;
-        // with headers 1,280 bytes
+        // 1,280 bytes with headers
         a.hosts[0].send(GROUP, 100, &["--rate", "400", "--size", "1232"])?;
         listener.expect(before + 100)?;
         listener.expect_no_duplicates()
     });
 }
 
-/// Of all cables of a site, and of its switch.
+/// Sets the MTU of all cables of a site, and of its switch.
 fn set_mtu(site: &Site, gateway: &Host, mtu: u16) -> Result<()> {
     let ports = (1..=1 + site.hosts.len()).map(|n| format!("link set port{n} mtu {mtu}\n"));
     let ports: String = ports.collect();
@@ -534,7 +534,7 @@ fn hosts_are_heard_whatever_their_addresses_become() {
             listener.expect_more("from its address")
         };
         heard_from("2001:db8:a001::2")?;
-        // as privacy extensions do: a new address, the old one out of use, and gone
+        // like privacy extensions: a new address, the old one deprecated, then removed
         let private = "2001:db8:a001::5eed:1";
         add_address(host, private, lab::LAN)?;
         host.ip(&format!(
@@ -557,7 +557,7 @@ fn hosts_are_heard_whatever_their_addresses_become() {
         listener.expect_more("with the new prefix alone")?;
         listener.expect_no_duplicates()?;
 
-        // the address from which the other gateway asks its hosts
+        // the source address of the other gateway's queries
         let far = &sites.members(1)[0].host;
         let shown = far.run(
             "ip",
@@ -597,7 +597,7 @@ fn members_on_a_gateways_lan_hear_and_are_heard_once() {
             &far.host,
             &member.host,
         ];
-        // who sends, by which interface, and who does not hear it
+        // sender, its interface, and the host that receives nothing
         let cases: [(&Host, Option<&str>, &str); 4] = [
             (&a.hosts[1], None, ""),
             (&b.hosts[1], None, ""),
@@ -627,7 +627,7 @@ fn members_on_a_gateways_lan_hear_and_are_heard_once() {
                     listener.expect(100).context(format!("{group} {name}"))?;
                 }
             }
-            // a loop would bring more
+            // a loop would cause duplicates
             sender.send(&group, 100, &args)?;
             for (host, listener) in hosts.iter().zip(&listeners) {
                 if host.name() != deaf {
@@ -649,7 +649,7 @@ fn members_on_a_gateways_lan_hear_and_are_heard_once() {
     });
 }
 
-/// Two LANs with a gateway each; on the first one a member as well that is none.
+/// Starts two LANs with a gateway each; the first also has a member that is no gateway.
 fn with_member(lab: &Lab) -> Result<Sites> {
     let hosts = lab.closed_hosts(&["gw0", "gw1", "third"])?;
     let sites = [

@@ -1,4 +1,5 @@
-//! IPv4 of plain hosts behind gateways: two LANs of one prefix, switches that snoop IGMP, old hosts, foreign queriers.
+//! IPv4 of plain hosts behind gateways: two LANs with one prefix, IGMP snooping, old hosts, foreign
+//! queriers.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +14,7 @@ use crate::world;
 /// Groups of IPv6 and IPv4.
 const BOTH: &str = "groups = [\"ff1e::/16\", \"239.0.0.0/8\", \"224.2.0.0/16\", \"232.0.0.0/8\"]\n[tun]\nipv4 = true\n";
 
-/// Joins a group on the only interface. Says who sends from which port, with which TTL, and how much.
+/// Joins a group on the only interface. Prints source, port, TTL and length of packets.
 const HEAR: &str = r#"
 import socket, struct, sys
 group, port = sys.argv[1], int(sys.argv[2])
@@ -30,7 +31,7 @@ while True:
     print(source, port, "ttl", ttl, len(data), data[:40].decode("latin1").replace("\n", " "), flush=True)
 "#;
 
-/// Universe 7 of sACN (ANSI E1.31), as consoles send it: so many packets of 638 bytes, from port 6454.
+/// Universe 7 of sACN (ANSI E1.31), as consoles send it: packets of 638 bytes from port 6454.
 const SACN: &str = r#"
 import socket, struct, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -55,7 +56,7 @@ for n in range(100):
     s.sendto(struct.pack("!BBHII", 0x80, 33, n, n * 90, 0x5eed) + b"G" * 1316, ("239.69.1.2", 5004))
 "#;
 
-/// So many datagrams of a size in one system call (UDP_SEGMENT), and one that is cut.
+/// Sends datagrams of a size in one system call (UDP_SEGMENT), and a super-packet that is cut.
 const TRAINS: &str = r#"
 import socket, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -68,7 +69,7 @@ s.sendto(b"whole " + b"." * 1_466, ("239.7.7.7", 7007))
 s.sendto(b"parts " + b"." * 2_000, ("239.7.7.7", 7007))
 "#;
 
-/// Sends a text so many times, 100 times a second; for ever if none.
+/// Sends a numbered text 100 times a second; without a number endlessly.
 const SAY: &str = r#"
 import itertools, socket, sys, time
 group, count = sys.argv[1], int(sys.argv[2])
@@ -78,7 +79,7 @@ for n in range(count) if count else itertools.count():
     time.sleep(0.01)
 "#;
 
-/// A general query of version 3 or 2, with an interval of a second where it can say so.
+/// Sends a general query of version 3 or 2; the former has an interval of one second.
 const ASK: &str = r#"
 import socket, struct, sys
 source, version = sys.argv[1], int(sys.argv[2])
@@ -94,7 +95,7 @@ header = struct.pack("!BBHHHBBH4s4s4s", 0x46, 0xc0, 24 + len(message), 0, 0, 1, 
 s.sendto(header + message, ("224.0.0.1", 0))
 "#;
 
-/// Both LANs are 192.168.1.0/24, with a default route as LANs have one; gateways come first.
+/// Starts both LANs with 192.168.1.0/24 and a default route; gateways come first.
 pub(crate) fn sites(lab: &Lab, gateways: usize) -> Result<Sites> {
     sites_with(lab, gateways, "self", |_| Ok(()))
 }
@@ -146,7 +147,7 @@ fn sites_with(
     Ok(sites)
 }
 
-/// Where the packets of a LAN seem to come from.
+/// Returns the source address of forwarded packets on a LAN.
 fn forwarder_address(sites: &Sites, site: usize) -> Result<String> {
     address(&sites.network.members[sites.wait_forwarder(site)?])
 }
@@ -177,7 +178,7 @@ fn expect(heard: &Process, with: &[&str], count: usize) -> Result<()> {
     })
 }
 
-/// Until a group is reported on a LAN, or not any more.
+/// Waits until this number of a group's hosts is listed, or none.
 fn wait_listed(gateway: &Member, group: &str, hosts: Option<u64>) -> Result<()> {
     eventually("the hosts of the group are known", || {
         let said = lan(gateway)?;
@@ -205,7 +206,7 @@ fn lights_and_film_cross_between_lans_of_one_prefix_and_nothing_else_does() {
         let (_, before) = b.hosts[1].interface_traffic(lab::LAN)?;
         run(&a.hosts[0], SACN, &["200"])?;
         run(&a.hosts[1], SAP_RTP, &[])?;
-        // the port is kept, the LAN's own TTL is one
+        // the port stays, the TTL on the LAN is one
         expect(
             &light,
             &[&format!("{from} 6454 ttl 1 638 "), "ASC-E1.17"],
@@ -219,17 +220,17 @@ fn lights_and_film_cross_between_lans_of_one_prefix_and_nothing_else_does() {
         let (_, after) = b.hosts[1].interface_traffic(lab::LAN)?;
         let bytes = (after - before).bytes;
         ensure!(bytes < 50_000, "{bytes} bytes for a port without listeners");
-        // the gateway's own programs speak to the LAN
+        // programs of the gateway send to the LAN
         let hosts = hear(&a.hosts[1], "239.9.9.9", 5004)?;
         wait_listed(gateway, "239.9.9.9", Some(1))?;
         run(&gateway.host, SAY, &["239.9.9.9", "10"])?;
         expect(&hosts, &[&from, "ttl 1", "number"], 10)?;
-        // what users see
+        // the display
         let said = lan(gateway)?;
         let senders = said["sources"].as_array().context("none")?;
         let shown = |address: &str| senders.iter().any(|s| s["address"] == address);
         ensure!(shown("192.168.1.20") && shown("192.168.1.21"), "{said}");
-        // nobody listens any more
+        // all listeners are gone
         drop((light, guide, film, program));
         sites.wait_reported(0, 0)?;
         let (_, before) = gateway.host.interface_traffic(UPLINK)?;
@@ -291,7 +292,7 @@ fn two_gateways_on_both_lans_carry_ipv4_once_and_replace_each_other() {
             sites.network.members[forwarder].start()?;
             sender(&sites, "with both again")?;
         }
-        // those of the endless sender: each number once
+        // the endless sender's packets: each number once
         let said = listener.stdout();
         let endless = said.lines().filter(|l| l.contains("number ")).skip(200);
         let mut numbers: Vec<_> = endless.filter_map(|l| l.split("number ").nth(1)).collect();
@@ -323,7 +324,7 @@ fn hosts_that_know_igmp_version_2_alone_hear_and_leave() {
         run(&a.hosts[0], SAY, &["239.6.6.6", "50"])?;
         expect(&first, &["number"], 50)?;
         expect(&second, &["number"], 50)?;
-        // the other one may never have reported; it answers when it is asked
+        // the second may never have reported; it answers a query
         drop(first);
         run(&a.hosts[0], SAY, &["239.6.6.6", "300"])?;
         expect(&second, &["number"], 350)?;
@@ -366,7 +367,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
             heard.kill()?;
             sites.wait_reported(0, 0)
         };
-        // of a switch that is no querier, and of a host that is none with this address
+        // from a switch that is no querier, and from an address without a host
         for source in ["0.0.0.0", "192.168.1.200"] {
             asks(source)?;
             wait_querier("self")?;
@@ -385,11 +386,11 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
         let lans = checks.iter().find(|check| check["name"] == "lans");
         let lans = lans.context("no such check")?;
         let named = lans.to_string().contains("192.168.1.1");
-        // it may be gone by now
+        // it may have expired by now
         ensure!(lans["state"] != "warn" || named, "{lans}");
         asks("192.168.1.1")?;
         come_and_go("239.8.8.2")?;
-        // its interval is a second
+        // its interval is one second
         wait_querier("self")?;
         come_and_go("239.8.8.3")
     });
@@ -398,7 +399,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
 #[test]
 fn a_switch_that_asks_itself_by_version_2_keeps_no_join_from_us() {
     world("lan-ipv4-switch", |lab| {
-        // it is the LAN's first host, asks, and snoops
+        // it is the LAN's first host, queries, and snoops
         let prepare = |sites: &Sites| {
             sites.sites[1].switch.ip(
                 "addr add 192.168.1.1/24 dev bridge\n\
@@ -407,7 +408,7 @@ fn a_switch_that_asks_itself_by_version_2_keeps_no_join_from_us() {
         };
         let sites = sites_with(lab, 1, "192.168.1.1", prepare)?;
         let [a, b] = &sites.sites;
-        // both ways: hosts behind it hear, and what they send to is reported in its version
+        // both ways: hosts behind it receive, and joins are reported in its version
         let heard = hear(&b.hosts[0], "239.4.4.4", 5004)?;
         sites.wait_reported(0, 1)?;
         run(&a.hosts[0], SAY, &["239.4.4.4", "20"])?;

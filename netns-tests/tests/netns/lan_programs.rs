@@ -1,6 +1,6 @@
-//! Programs from elsewhere, as Debian installs them, between plain hosts of two LANs.
+//! Third-party programs, as Debian installs them, between plain hosts of two LANs.
 //!
-//! Those that are ignored here are fetched by `netns-tests/setup all`.
+//! `netns-tests/setup all` fetches the programs of ignored tests.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn iperf_python_and_socat_work_between_lans() {
         let [a, b] = &sites.sites;
         let text = a.hosts[0].write("text", "hello from socat\n")?;
         let from = format!("OPEN:{}", text.display());
-        // iperf connects its socket to the sender, and does nothing without a route to it
+        // iperf connects its socket to the sender, which requires a route
         b.hosts[0].ip("route add ::/0 via 2001:db8:a002::1")?;
         let server = b.hosts[0].spawn("iperf", &IPERF_SERVER)?;
         let python = b.hosts[0].spawn("python3", &["-c", PYTHON_RECEIVER])?;
@@ -61,7 +61,7 @@ fn a_film_by_rtp_arrives_frame_by_frame() {
         let all = "-nostdin -i film.ts -f framemd5 -";
         let all = frames(&run_ffmpeg(&a.hosts[0], all)?);
         ensure!(all.len() == 200, "{} frames", all.len());
-        // it has seen enough before the end
+        // ends before the film does
         let watch = format!("-nostdin -i {STREAM} -frames:v 100 -f framemd5 -");
         let mut viewers = Vec::new();
         for viewer in &b.hosts {
@@ -94,7 +94,7 @@ fn a_film_that_is_announced_by_ipv4_is_found_and_arrives_frame_by_frame() {
         let all = "-nostdin -i film.ts -f framemd5 -";
         let all = frames(&run_ffmpeg(&a.hosts[0], all)?);
         ensure!(all.len() == 400, "{} frames", all.len());
-        // it hears of the film on 224.2.127.254, and joins the group that is named there
+        // it gets the announcement on 224.2.127.254, and joins the announced group
         let watch = "-nostdin -i sap:// -frames:v 100 -f framemd5 -";
         let mut viewer = start(&b.hosts[0], "ffmpeg", &words(watch))?;
         sites.wait_reported(0, 1)?;
@@ -108,7 +108,7 @@ fn a_film_that_is_announced_by_ipv4_is_found_and_arrives_frame_by_frame() {
         player.kill()?;
         let seen = frames(&viewer.stdout());
         ensure!(code == 0 && seen.len() == 100, "{}", viewer.stderr());
-        // it comes into the midst of the film: what builds on earlier pictures looks different
+        // it starts in mid-film: frames that depend on earlier ones differ
         let known = seen.iter().position(|frame| all.contains(frame));
         let known = known.filter(|known| *known <= 25);
         let seen = &seen[known.context("no frame as it was sent")?..];
@@ -127,7 +127,7 @@ fn words(text: &str) -> Vec<&str> {
     text.split(' ').collect()
 }
 
-/// What it prints.
+/// Runs ffmpeg; returns its output.
 fn run_ffmpeg(host: &Host, args: &str) -> Result<String> {
     let mut process = start(host, "ffmpeg", &words(args))?;
     let code = process.wait(Duration::from_secs(40))?;
@@ -135,7 +135,7 @@ fn run_ffmpeg(host: &Host, args: &str) -> Result<String> {
     Ok(process.stdout())
 }
 
-/// The sums of a film's frames.
+/// Returns the checksums of a film's frames.
 fn frames(sums: &str) -> Vec<String> {
     let lines = sums.lines().filter(|line| !line.starts_with('#'));
     let sum = |line: &str| Some(line.split(',').nth(5)?.trim().to_owned());
@@ -198,20 +198,20 @@ fn cyclonedds_of_the_recipe_works_between_lans() {
         let sites = Sites::new(lab, 1)?;
         let [a, b] = &sites.sites;
         let perf = |host: &Host, args: &str| ddsperf(host, "lan0", args);
-        // multicast alone: they find each other, and no more
+        // only multicast: they find each other, but cannot connect
         let mut listener = perf(&b.hosts[0], "-D 8 -Q minmatch:1 sub")?;
         let mut speaker = perf(&a.hosts[0], "-D 8 -Q minmatch:1 pub 50Hz size 1000")?;
         for process in [&mut listener, &mut speaker] {
             let code = process.wait(Duration::from_secs(40))?;
             let said = said(process);
-            // itself and the other one
+            // itself and the peer
             ensure!(said.matches(": new").count() == 2, "{said}");
             ensure!(
                 code == 1 && said.contains("failed to match"),
                 "{code}: {said}"
             );
         }
-        // with a way for answers
+        // with a path for answers
         route(lab, &sites)?;
         let carried =
             || Ok::<_, anyhow::Error>(lan(&sites.members(1)[0])?["counters"]["tx"].as_u64());
@@ -243,7 +243,7 @@ fn cyclonedds_of_the_recipe_works_between_lans() {
     });
 }
 
-/// CycloneDDS's own program, with the recipe.
+/// Starts CycloneDDS's own program with the recipe.
 pub(crate) fn ddsperf(host: &Host, interface: &str, args: &str) -> Result<Process> {
     let recipe = blocks(PAGE).into_iter().find(|b| b.language == "xml");
     let recipe = recipe.context("no recipe")?.lines.join("\n");
@@ -256,7 +256,7 @@ pub(crate) fn ddsperf(host: &Host, interface: &str, args: &str) -> Result<Proces
     host.spawn("env", &all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Unicast between hosts of both LANs, as providers and VPNs have it.
+/// Routes unicast between hosts of both LANs, as providers and VPNs do.
 fn route(lab: &Lab, sites: &Sites) -> Result<()> {
     for (at, n) in [(0, 1), (1, 2)] {
         let gateway = &sites.members(at)[0].host;

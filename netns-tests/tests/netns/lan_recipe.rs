@@ -1,7 +1,7 @@
-//! The recipe of docs/guide/lan.md, typed as it stands there on two gateways.
+//! Runs the recipe of docs/guide/lan.md literally on two gateways.
 //!
-//! There is no systemd here: what `systemctl restart` would start runs with the capabilities of the unit, and of the drop-in once
-//! it is linked (packaging/test-install does so with systemd).
+//! Without systemd: the service of `systemctl restart` runs with the capabilities of the unit, and
+//! of the linked drop-in (packaging/test-install tests that with systemd).
 
 use anyhow::{Context, Result, bail, ensure};
 use lcroute_lab::lab::{self, Host, Lab, Member, Process, Site, eventually};
@@ -28,7 +28,7 @@ fn the_recipe_joins_two_lans() {
                 page.type_in(block, "gate-b")?;
             }
         }
-        // a page of which nothing is understood must not pass
+        // an unparsed page must not pass
         ensure!(typed >= 7, "{typed}");
         let [a, b] = &page.sites;
         for (from, to, gateway) in [(a, b, "gate-a"), (b, a, "gate-b")] {
@@ -48,7 +48,7 @@ fn the_recipe_joins_two_lans() {
                 Ok(())
             })?;
         }
-        // who forgot the drop-in hears of it
+        // without the drop-in `lcroute lan` names the remedy
         page.linked.clear();
         page.start("gate-b")?;
         let gateway = Member::new(page.host("gate-b")?);
@@ -62,7 +62,7 @@ fn the_recipe_joins_two_lans() {
     });
 }
 
-/// What a line of a unit says.
+/// Returns the value of a key in a unit.
 fn value<'a>(unit: &'a str, key: &str) -> Result<&'a str> {
     let mut lines = unit.lines();
     let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -75,7 +75,7 @@ struct Page {
     hosts: Vec<Host>,
     sites: [Site; 2],
     services: Vec<(String, Process)>,
-    /// Hosts whose service has the drop-in.
+    /// Hosts with the drop-in of the service.
     linked: Vec<String>,
     token: String,
 }
@@ -113,7 +113,7 @@ impl Page {
         Ok(host.with_context(|| format!("no host {name}"))?.clone())
     }
 
-    /// Types the commands of a block, those for `gate-a` on a gateway; how many.
+    /// Types the commands of a block, those for `gate-a` on a gateway; returns their number.
     fn type_in(&mut self, block: &Block, gateway: &str) -> Result<usize> {
         let mut typed = 0;
         let mut lines = block.lines.iter().peekable();
@@ -151,13 +151,13 @@ impl Page {
         let host = self.host(host)?;
         let text = lines.join("\n") + "\n";
         match file {
-            // the lab's uplinks have the name that the page's LANs have
+            // in the lab the page's name is that of uplinks
             CONFIG => host.configure(&text.replace("\"eth0\"", &format!("\"{}\"", lab::LAN))),
             _ => bail!("where is {file}?"),
         }
     }
 
-    /// What it prints.
+    /// Runs a command; returns its output.
     fn run(&self, host: &str, command: &str) -> Result<String> {
         let script = format!("mount --bind hosts /etc/hosts && {command}");
         let done = self
@@ -167,7 +167,7 @@ impl Page {
         Ok(done.stdout)
     }
 
-    /// Starts the service, in place of one that runs.
+    /// Starts the service, in place of a running one.
     fn start(&mut self, host: &str) -> Result<()> {
         self.services.retain(|(name, _)| name != host);
         let is_linked = self.linked.iter().any(|linked| linked == host);

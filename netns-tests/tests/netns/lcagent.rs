@@ -30,7 +30,7 @@ fn every_node_runs_the_command_and_its_output_comes_back_with_its_name() {
             .exec(&["--on", "role=web,!third", "--", "echo", "x"])?
             .success()?;
         ensure!(web.stdout == "first: x\n", "{}", web.stdout);
-        // as the shell has it
+        // as the shell passes it
         let plain = fleet.exec(&["--on", "first", "echo", "-n", "x"])?;
         let plain = plain.success()?.stdout;
         ensure!(plain == "first: x\n", "{plain}");
@@ -83,7 +83,7 @@ fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
         let nobody = fleet.exec(&["--on", "role=none", "--timeout", "1s", "--", "true"])?;
         ensure!(nobody.code == 3, "exit code {}", nobody.code);
         ensure!(nobody.stderr.contains("role=none"), "{}", nobody.stderr);
-        // who is there is shown before that is known of all
+        // rows appear before the timeout for the rest
         let mut nodes = fleet
             .operator
             .spawn("lcagent", &["nodes", "-i", LAN, "--timeout", "10m"])?;
@@ -95,7 +95,7 @@ fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
             Ok(())
         })?;
         nodes.kill()?;
-        // a failure wins over a silence
+        // a failure has precedence over a missing answer
         let both = fleet.exec(&["--timeout", "2s", "--", "false"])?;
         ensure!(both.code == 1, "exit code {}", both.code);
         Ok(())
@@ -110,7 +110,7 @@ fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
         let said = fleet.exec(&["--timeout", "1s", "--valid", "10m", "--", "echo", "ran"])?;
         ensure!(said.code == 3, "exit code {}", said.code);
         fleet.start_agent(2)?;
-        // the operator has gone: the other agents tell it
+        // the operator has ended: other agents pass the command on
         eventually("the third has run it", || {
             let log = fleet.audit(2)?;
             ensure!(log.contains("ended") && log.contains("echo ran"), "{log}");
@@ -152,7 +152,7 @@ fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
             "{}",
             restricted.stderr
         );
-        // also by a node that was forgotten, and is met anew
+        // also by a node that was forgotten, and is met again
         fleet.run("nodes", &["--forget", "second"])?.success()?;
         let anew = fleet.exec(&["--key", "restricted.key", "--", "id", "-u"])?;
         ensure!(anew.code == 1, "exit code {}", anew.code);
@@ -310,7 +310,7 @@ fn an_end_that_finds_no_room_on_the_disk_is_told_once_there_is_some() {
         let full = fleet.exec(&[&on[..], &["sh", "-c", &fill]].concat())?;
         // the stream itself had room for it
         ensure!(full.code == 1, "exit code {}: {}", full.code, full.stdout);
-        // it answers others, and has tried again meanwhile
+        // it answers other commands, and has retried in the meantime
         fleet.meet()?;
         let log = fleet.agents[0].stderr();
         let complaints = log.matches("No space left").count();
@@ -382,7 +382,7 @@ fn a_fleet_behind_closed_firewalls_executes_over_lc0() {
         for agent in ["first", "second", "third"] {
             ensure!(said.contains(&format!("{agent}: over lc0\n")), "{said}");
         }
-        // the labels of the nodes' certificates count beside those of the configuration
+        // certificate labels count besides those of the configuration
         let by_label = fleet.exec(&["--on", "world=lab,role=db", "--", "echo", "x"])?;
         let said = by_label.success()?.stdout;
         ensure!(said == "second: x\n", "{said}");
@@ -393,7 +393,7 @@ fn a_fleet_behind_closed_firewalls_executes_over_lc0() {
     });
 }
 
-/// An operator and three agents that know his key.
+/// An operator and three agents that know the operator's key.
 pub(crate) struct Fleet {
     pub(crate) operator: Host,
     pub(crate) hosts: Vec<Host>,
@@ -402,7 +402,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// On one Ethernet.
+    /// Starts a fleet on one Ethernet.
     pub(crate) fn new(lab: &Lab, interface: &'static str) -> Result<Fleet> {
         Fleet::on(
             lab.lan(&["operator", "first", "second", "third"])?,
@@ -410,7 +410,7 @@ impl Fleet {
         )
     }
 
-    /// The first of `hosts` is the operator's.
+    /// Starts a fleet; the first of `hosts` is the operator's.
     fn on(mut hosts: Vec<Host>, interface: &'static str) -> Result<Fleet> {
         let operator = hosts.remove(0);
         std::fs::create_dir_all(operator.path("config/lcagent"))?;
@@ -448,7 +448,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Until the operator knows all three.
+    /// Waits until the operator knows all three.
     pub(crate) fn meet(&mut self) -> Result<()> {
         eventually("all agents are known", || {
             for agent in &mut self.agents {
@@ -504,7 +504,7 @@ pub(crate) fn spawn_agent_with(host: &Host, more: &[&str]) -> Result<Process> {
     host.spawn("lcagent", &[&args, more].concat())
 }
 
-/// Whether there are other users here: in a user namespace of one's own there is root alone.
+/// Whether the namespace has several users: a user namespace of an ordinary user has only root.
 fn many_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().last() != Some("1")

@@ -1,4 +1,4 @@
-//! How jobs of lcagent end when something else does: their supervisor, their operator; and hosts with one key.
+//! Ends of lcagent's jobs after the end of their supervisor or operator; hosts with one key.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::lcagent::Fleet;
 use crate::world;
 
-/// How many processes with this command line there are on all hosts.
+/// Returns the number of processes with this command line on all hosts.
 fn count(host: &Host, line: &str) -> Result<usize> {
     let found = host.ask("pgrep", &["-xf", line])?;
     Ok(found.stdout.lines().count())
@@ -96,7 +96,7 @@ fn what_is_left_of_a_job_ends_with_its_supervisor() {
         let script =
             "setsid sleep 9371 & env -i setsid sleep 9371 & env -i sleep 9371 & sleep 9372";
         for restarted in [false, true] {
-            // an agent that was started anew is nobody's parent
+            // a restarted agent is not the parent of its jobs
             let script = match restarted {
                 false => script.to_owned(),
                 true => script.replace("env -i setsid", "setsid"),
@@ -118,7 +118,7 @@ fn what_is_left_of_a_job_ends_with_its_supervisor() {
             ensure!(code == 1, "exit code {code}");
             let said = exec.stderr();
             ensure!(said.contains("first: nobody saw how it ended"), "{said}");
-            // when it says so nothing of the job is left, and nothing else has ended
+            // by then all processes of the job have ended, and no others
             ensure!(count(&host, "sleep 9371")? + count(&host, "sleep 9372")? == 0);
             ensure!(count(&host, "sleep 9373")? == 1);
             other.signal(Signal::SIGINT)?;
@@ -142,7 +142,7 @@ fn jobs_end_with_their_operator_however_it_goes() {
             ensure!(code == expected, "{signal}: exit code {code}");
             wait_for(host, "sleep 9374", 0)?;
         }
-        // its reader goes: before or after something was said, where nothing more is
+        // its reader closes: before or after output, with no more to come
         for script in ["echo x; sleep 9375 & wait", "sleep 9375 & wait"] {
             let mut command = host.command("lcagent")?;
             let args = ["exec", "-i", LAN, "--", "sh", "-c", script];

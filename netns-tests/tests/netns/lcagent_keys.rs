@@ -1,4 +1,4 @@
-//! Whose commands a fleet executes: certified keys, revoked keys.
+//! Permission to command a fleet: certified keys, revoked keys.
 
 use anyhow::{Result, ensure};
 use lcroute_lab::lab::{LAN, eventually};
@@ -6,7 +6,7 @@ use lcroute_lab::lab::{LAN, eventually};
 use crate::lcagent::Fleet;
 use crate::world;
 
-/// A key of another operator, with a certificate of the fleet's beside it.
+/// Makes a key of another operator, with a certificate of the fleet's operator.
 fn certified(fleet: &Fleet, name: &str, more: &[&str]) -> Result<String> {
     let made = fleet.operator.run("lcagent", &["keygen", name])?;
     let public = made.success()?.stdout.trim().to_owned();
@@ -27,7 +27,7 @@ fn a_certified_key_may_what_its_certificate_says() {
         let refused = ci(&["--", "id"])?;
         ensure!(refused.code == 1, "exit code {}", refused.code);
         ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
-        // not without it
+        // not without the certificate
         std::fs::remove_file(fleet.operator.path("ci.key.cert"))?;
         let alone = ci(&["--", "echo", "x"])?;
         ensure!(alone.code == 1, "exit code {}", alone.code);
@@ -36,7 +36,7 @@ fn a_certified_key_may_what_its_certificate_says() {
             "{}",
             alone.stderr
         );
-        // what a certified key certifies is worth nothing
+        // a certified key cannot certify others
         certified(&fleet, "second.key", &[])?;
         let made = fleet.operator.run("lcagent", &["keygen", "third.key"])?;
         let third = made.success()?.stdout.trim().to_owned();
@@ -86,7 +86,7 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         let path = trace.display().to_string();
         let command = ["--key", "ci.key", "--timeout", "1s", "--", "touch", &path];
         ensure!(fleet.exec(&command)?.code == 3, "it is executed");
-        // restarted, it remembers; and it tells the one that was away, which its selector leaves out
+        // it remembers after a restart, and informs the absent agent, which its selector excludes
         fleet.agents[0].stop()?;
         fleet.start_agent(0)?;
         let first = [&["--on", "first"], &command[..]].concat();
@@ -165,7 +165,7 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
             Ok(())
         })?;
         let on = ["--on", "first+second"];
-        // whoever answers is met: that is no reason to tell him what nobody else may read
+        // any node may answer: that does not entitle it to encrypted commands
         let met = fleet.exec(&[&on[..], &["--encrypt", "--", "echo", "clas"]].concat())?;
         ensure!(met.code == 4, "exit code {}: {}", met.code, met.stderr);
         ensure!(
@@ -179,7 +179,7 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
             accepted.matches("accepted ").count() == 2 && accepted.contains(" 12D3KooW"),
             "{accepted}"
         );
-        // who claims the labels of others is not among them
+        // a node that claims labels of other nodes is excluded
         let rest = fleet.exec(&["--on", "role=web", "--encrypt", "--", "echo", "clas"])?;
         ensure!(
             rest.code == 4 && rest.stderr.contains("--accept third"),

@@ -1,4 +1,4 @@
-//! What an operator can ask a fleet for beside plain commands.
+//! Commands of an operator to a fleet beyond plain execution.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         let all = fleet
             .exec(&["--canary", "--batch", "1", "--", "echo", "x"])?
             .success()?;
-        // one after the other, in the order of their names
+        // one after another, by name
         let expected = "first: x\nsecond: x\nthird: x\n";
         ensure!(all.stdout == expected, "{}", all.stdout);
         let folded = fleet
@@ -33,7 +33,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
             "{}",
             folded.stdout
         );
-        // the second one fails, so the third is never asked
+        // the second fails, so the third is never asked
         let second = fleet.hosts[1].path("");
         let script = format!("! grep -q {} /proc/$PPID/cmdline", second.display());
         let stopped = fleet.exec(&["--batch", "2", "--", "sh", "-c", &script])?;
@@ -146,7 +146,7 @@ fn copies_arrive_whole_where_they_are_allowed() {
             .collect();
         fleet.operator.write("tree/a/large", &content)?;
         fleet.operator.write("tree/small", "x")?;
-        // all agents see one disk here: each has its own folder by the name of its node
+        // all agents share one disk: each has a folder by its node's name
         let copy = |at: usize, args: &[&str]| {
             let on = ["--on", fleet.hosts[at].name()];
             fleet.run("copy", &[&on[..], args].concat())
@@ -157,7 +157,7 @@ fn copies_arrive_whole_where_they_are_allowed() {
             ensure!(std::fs::read(dest.join("a/large"))? == content, "{at}");
             ensure!(std::fs::read(dest.join("small"))? == b"x", "{at}");
         }
-        // a file becomes DEST, or lies in it under its name
+        // a file becomes DEST, or a file in it under its own name
         let dest = fleet.hosts[0].path("fleet");
         copy(0, &["tree/a/large", &dest.to_string_lossy()])?.success()?;
         ensure!(
@@ -193,7 +193,7 @@ fn a_copy_reaches_the_whole_fleet_at_once() {
         let mut fleet = Fleet::new(lab, LAN)?;
         let content = vec![7; 500_000];
         fleet.operator.write("file", &content)?;
-        // there is one disk here: each agent has a folder of its own under the same path
+        // one shared disk: each agent has a folder of its own under the same path
         let landing = fleet.operator.path("landing");
         std::fs::create_dir_all(&landing)?;
         for at in 0..3 {
@@ -257,7 +257,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         let socket = host.path("run/jobs.sock");
         let listen = format!("UNIX-LISTEN:{},fork", socket.display());
         let jobs = fleet.agent_state(0).join("jobs");
-        // as systemd does it, by lcagent-job.socket
+        // as systemd does, by lcagent-job.socket
         let supervise = format!(
             "EXEC:lcagent --log warn supervise --socket {}",
             jobs.display()
@@ -299,7 +299,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
             Ok(())
         })?;
 
-        // a job goes on without its agent, and can be ended by the next one
+        // a job survives its agent, and the next agent can end it
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
         eventually("it runs again", || {
             ensure!(left()?.code == 0, "no sleep");

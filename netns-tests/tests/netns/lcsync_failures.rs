@@ -27,7 +27,7 @@ fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
         server.write("folder/closed/f", "secret")?;
         let closed = server.path("folder/closed");
         fs::set_permissions(&closed, Permissions::from_mode(0o000))?;
-        // a root that the permissions of files hold for
+        // a root to which file permissions apply
         let mut share = server.spawn(
             "setpriv",
             &[
@@ -106,7 +106,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
             ensure!(sent > SIZE as u64 / 2, "{sent} bytes");
             Ok(())
         })?;
-        // somebody else fills the disk
+        // another program fills the disk
         let room = vec![0; 64 << 10];
         let mut other = fs::File::create(receiver.path("copy/other"))?;
         while std::io::Write::write_all(&mut other, &room).is_ok() {}
@@ -123,7 +123,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
         receiver.run("lcsync", &FETCH)?.success()?;
         let again = (sent(&lan.server)? - before) as f64 / SIZE as f64;
         same_content(&lan.folder, &receiver.path("copy"))?;
-        // with what was under way when the first ended; the whole folder would be more than 1
+        // includes packets under way when the first ended; the whole folder would exceed 1
         ensure!(again < 0.85, "{again:.2} of the folder was sent again");
         Ok(())
     });
@@ -136,7 +136,7 @@ fn a_destination_that_cannot_be_written_is_said_before_anything_is_fetched() {
         let disk = Disk::new(hosts[0].path("disk"), MEGABYTE)?;
         fs::create_dir(hosts[0].path("disk/folder"))?;
         disk.make_read_only(MEGABYTE)?;
-        // nobody serves anything: without the look at DEST these would end with 3
+        // without a server: without the check of DEST these would end with 3
         for dest in ["disk", "disk/folder/", "disk/new", "disk/new/deep"] {
             let args = ["lc:x", dest, "-i", "lan0", "--timeout", "5s"];
             let done = hosts[0].run("lcsync", &args)?;
@@ -204,7 +204,7 @@ fn files_that_change_shrink_and_vanish_while_they_are_fetched_arrive_as_they_are
         fs::remove_file(lan.folder.join("sub/deep/another.bin"))?;
         fs::write(lan.folder.join("sub/new"), noise(7, 50_000))?;
         succeeds(&mut fetch)?;
-        // what it got may still be the version of a moment ago
+        // the result may still be the previous version
         eventually("the last version has come", || {
             let again = [&FETCH[..], &["--delete"]].concat();
             lan.receivers[0].run("lcsync", &again)?.success()?;
@@ -284,7 +284,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         all_there()?;
         mirror.must_run()?;
 
-        // another disk, which is to take its place
+        // another disk, mounted in its place
         let _disk = Disk::new(folder.clone(), MEGABYTE)?;
         server.write("folder/new", "other words")?;
         let said = serving.stderr();
@@ -405,7 +405,7 @@ fn an_interface_that_goes_down_and_up_on_either_side_only_delays() {
         has_received(receiver, MEGABYTE)?;
         for (round, host) in [(2, receiver), (3, &lan.server)] {
             host.ip("link set lan0 down")?;
-            // longer than it takes both to look at their interfaces
+            // longer than the interval at which both check their interfaces
             std::thread::sleep(Duration::from_millis(1_500));
             fetch.must_run()?;
             host.ip("link set lan0 up")?;
@@ -506,7 +506,7 @@ fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
     });
 }
 
-/// Waits until `bytes` have come in by the LAN since the host exists.
+/// Waits until the host has received more than `bytes` on the LAN.
 fn has_received(host: &Host, bytes: usize) -> Result<()> {
     within(Duration::from_secs(30), "enough has come", || {
         let (received, _) = host.interface_traffic(LAN)?;
@@ -515,7 +515,7 @@ fn has_received(host: &Host, bytes: usize) -> Result<()> {
     })
 }
 
-/// Bytes that a host has sent on the LAN.
+/// Returns the bytes that a host has sent on the LAN.
 fn sent(host: &Host) -> Result<u64> {
     Ok(host.interface_traffic(LAN)?.1.bytes)
 }
@@ -526,7 +526,7 @@ fn succeeds(fetch: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// That nothing is at DEST but what lcsync needs to go on.
+/// Checks that DEST has only lcsync's partial files.
 fn nothing_but_partials(dest: &std::path::Path) -> Result<()> {
     for entry in fs::read_dir(dest)? {
         let name = entry?.file_name();

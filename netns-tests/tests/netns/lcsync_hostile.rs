@@ -1,4 +1,4 @@
-//! lcsync on a LAN with somebody on it who lies.
+//! lcsync on a LAN with a forger.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -111,7 +111,7 @@ fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
         let [forger, receiver] = &hosts[..] else {
             anyhow::bail!("two hosts were asked for")
         };
-        // the same files as the owner's, made wide open
+        // the owner's files, with wider permissions
         forger.write("folder/key", "of the owner")?;
         forger.write("folder/sub/f", "words")?;
         for (name, mode) in [("key", 0o666), ("sub/f", 0o4777), ("sub", 0o777)] {
@@ -143,7 +143,7 @@ fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
     });
 }
 
-/// The root hash that a share has printed.
+/// Returns the root hash that a share has printed.
 fn root_of(share: &Process) -> Result<String> {
     let line = share.stdout();
     Ok(line
@@ -161,7 +161,7 @@ struct Besieged {
 }
 
 fn with_corrupt_source(lab: &Lab, forge: &[&str]) -> Result<Besieged> {
-    // A rate at which all three keep up on a busy machine.
+    // A rate for all three on a busy machine.
     let args = ["--bwlimit", "30M"];
     let lan = Lan::with_args(lab, &["receiver", "forger"], 3 * MEGABYTE, &args)?;
     let forger = lan.receivers[1].spawn("lcsync-forge", forge)?;
@@ -173,7 +173,7 @@ fn with_corrupt_source(lab: &Lab, forge: &[&str]) -> Result<Besieged> {
     })
 }
 
-/// Fetches, checks what came and that there were forgeries; what the receiver said.
+/// Fetches, checks the result and that there were forgeries; returns the receiver's messages.
 fn fetch(besieged: &Besieged) -> Result<String> {
     let Besieged {
         lan,

@@ -1,4 +1,4 @@
-//! lcsync with keys: sealed shares, and versions that are signed.
+//! lcsync with keys: sealed shares, and signed versions.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::world;
 
 const MEGABYTE: usize = 1_000_000;
 
-/// Writes every frame of lan0 into the file that it is given.
+/// Writes every frame of lan0 into a file.
 const SNIFFER: &str = "
 import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -28,7 +28,7 @@ while True:
     out.write(s.recv(1 << 16))
 ";
 
-/// Writes what comes to a group on lan0 into a file, a datagram a line.
+/// Writes datagrams of a group on lan0 into a file, one a line.
 const EAR: &str = "
 import socket, struct, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -117,7 +117,7 @@ fn stretches_bring_many_blocks_by_few_joins_sealed_ones_too() {
             let done = said.stdout.lines().last().context("no line")?;
             let done: serde_json::Value = serde_json::from_str(done)?;
             let count = |what: &str| done["stats"][what].as_u64().unwrap_or(0);
-            // alone, blocks are joined sixteen at a time
+            // a lone receiver joins sixteen blocks at a time
             let (blocks, channels) = (count("blocks_fetched"), count("channels"));
             ensure!(
                 blocks > 24 && (1..8).contains(&channels),
@@ -219,7 +219,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         let [kept] = &states[..] else {
             anyhow::bail!("{states:?} is remembered")
         };
-        // as if a later version had been here, and somebody sent what he has recorded of this one
+        // simulates a later version, and a replay of this recorded one
         let text = std::fs::read_to_string(kept)?;
         let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
         let later = generation.parse::<u64>()? + 3_600_000;
@@ -234,7 +234,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
             refused.stderr
         );
         ensure!(!receiver.path("copy").exists(), "something was made");
-        // who names the old version means it
+        // a user can name the old version explicitly
         fetch(&format!("lc:folder#{root}"))?.success()?;
         same_content(&folder, &receiver.path("copy"))?;
         std::fs::remove_file(kept)?;
@@ -243,7 +243,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
     });
 }
 
-/// The files below `folder` whose names end so.
+/// Returns the files below `folder` whose names end with `end`.
 fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -392,7 +392,7 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
             );
             Ok(())
         })?;
-        // a new version, which the seed is to have and to serve
+        // a new version, for the seed to fetch and serve
         std::fs::write(folder.join("notes.txt"), "new words")?;
         eventually("the seed follows", || {
             let got = std::fs::read(seed.path("copy/notes.txt"))?;
@@ -431,7 +431,7 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
         let [origin, seeds @ ..] = &hosts[..] else {
             unreachable!("three were asked for")
         };
-        // each has more than half of the file, and lacks what the other has
+        // each has more than half of the file, and lacks the other's rest
         let big = noise(8, 5 * MEGABYTE);
         origin.write("big.bin", &big)?;
         seeds[0].write("copy.bin", &big[2 * MEGABYTE..])?;
@@ -515,7 +515,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let said = std::fs::read_to_string(&heard)?;
         receiver.write("said", &said)?;
 
-        // the same server with other files, and somebody who sends again what it has sent
+        // the same server with other files, and a replay of its datagrams
         first.write("folder/f", "after")?;
         let (server, _) = share(first, &serve)?;
         let wait_for_more = |more: usize| {
@@ -530,7 +530,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         receiver
             .run("python3", &["-c", SAY_AGAIN, &at, "said"])?
             .success()?;
-        // before each record it reads what has come
+        // before each record it reads pending datagrams
         wait_for_more(said.lines().count() + 2)?;
         let status = |host: &Host| -> Result<serde_json::Value> {
             let said = host
@@ -565,7 +565,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
                 Ok(())
             })?;
         }
-        // the one who was there got the same files: so both are servers of one share
+        // the second server gets the same files: both serve one share
         second.write("folder/f", "after")?;
         eventually("nobody is told of any more", || {
             for host in [first, second] {
@@ -582,13 +582,13 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
     });
 }
 
-/// A folder that is easily recognized.
+/// Makes a folder with recognizable contents.
 fn secret_folder(host: &Host) -> Result<PathBuf> {
     host.write(&format!("folder/{NAME}"), SECRET.repeat(3_000))?;
     Ok(host.path("folder"))
 }
 
-/// Carries a file to another host, as somebody would by hand.
+/// Copies a file to another host, as if by hand.
 fn give(from: &Host, name: &str, to: &Host) -> Result<()> {
     // the copy keeps the mode
     std::fs::copy(from.path(name), to.path(name))?;

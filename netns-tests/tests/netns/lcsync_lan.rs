@@ -17,7 +17,7 @@ const MEGABYTE: usize = 1_000_000;
 #[test]
 fn a_folder_reaches_two_receivers_at_the_cost_of_one() {
     world("lan", |lab| {
-        // A rate that both can follow on a busy machine: this is about sharing, not about speed.
+        // A rate for both on a busy machine: the test is about sharing, not speed.
         let limit = ["--bwlimit", "30M"];
         let lan = Lan::with_args(lab, &["first", "second"], 6 * MEGABYTE, &limit)?;
         let (_, before) = lan.server.interface_traffic("lan0")?;
@@ -190,7 +190,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
             "{}",
             missing.stderr
         );
-        // what is there is not fetched again, and what is not wanted goes
+        // present files are not fetched again, and unwanted ones go
         fs::write(receiver.path("part/extra"), "x")?;
         let args = [
             "get",
@@ -268,7 +268,7 @@ fn shares_that_want_it_are_listed_to_who_asks_and_has_their_key() {
             line.starts_with("lc:folder ") && line.trim_end().ends_with(root),
             "{line}"
         );
-        // nobody asks any more: not a byte leaves the server
+        // without receivers the server sends nothing
         eventually("the server has heard it", || {
             let before = lan.server.interface_traffic("lan0")?.1.bytes;
             std::thread::sleep(Duration::from_millis(1_500));
@@ -364,7 +364,7 @@ fn a_server_is_found_until_it_ends_however_it_ends() {
             3,
             "lc:other is not shared on this host",
         )?;
-        // a receiver that serves on has one as well
+        // a seeding receiver has one as well
         let args = ["lc:folder", "copy", "--seed"];
         let mut seed = lan.fetch_all(&args)?.remove(0);
         let receiver = &lan.receivers[0];
@@ -379,7 +379,7 @@ fn a_server_is_found_until_it_ends_however_it_ends() {
         ensure!(sockets(receiver)? == 0, "the seed's socket stays behind");
         says(receiver, &["folder"], 3, "lc:folder is not shared")?;
 
-        // those of services, and what root makes, stand here
+        // the sockets of services and of root are in this folder
         let mode =
             |path: &str| -> Result<u32> { Ok(fs::metadata(path)?.permissions().mode() & 0o777) };
         let unset = "umask 077; unset XDG_RUNTIME_DIR; exec lcsync share notes.txt -i lan0";
@@ -438,7 +438,7 @@ fn what_is_private_at_the_source_is_private_at_the_destination() {
         };
         hosts[1].run("sh", &fetch)?.success()?;
         ensure!(modes()? == ["600", "644", "700"], "{:?}", modes()?);
-        // what has become private there becomes so here, and what is private here stays so
+        // a mode that became stricter applies, and a stricter local one stays
         let file = of(&hosts[0], "folder/open/f");
         std::fs::set_permissions(&file, Permissions::from_mode(0o640))?;
         let folder = of(&hosts[1], "copy/private");
@@ -619,7 +619,7 @@ impl Lan {
             .collect()
     }
 
-    /// Waits until all fetches have succeeded, and compares what came with what is shared.
+    /// Waits until all fetches have succeeded, and compares the results with the share.
     pub fn arrive(&self, fetches: &mut [Process]) -> Result<()> {
         for (fetch, receiver) in fetches.iter_mut().zip(&self.receivers) {
             let code = fetch.wait(Duration::from_secs(120))?;
@@ -635,7 +635,7 @@ impl Lan {
     }
 }
 
-/// Starts `lcsync share ARGS` and waits until it serves; the process and the root hash.
+/// Starts `lcsync share ARGS` and waits until it serves; returns the process and the root hash.
 pub fn share(host: &Host, args: &[&str]) -> Result<(Process, String)> {
     let mut process = host.spawn("lcsync", &[&["share"], args].concat())?;
     let line = within(Duration::from_secs(60), "the share is ready", || {

@@ -1,4 +1,4 @@
-//! lcsync over lc0: the receivers are anywhere, the server has no port open to anybody.
+//! lcsync over lc0: receivers anywhere, a server without an open port.
 
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ fn a_receiver_that_starts_before_the_server_gets_the_folder_when_it_comes() {
     });
 }
 
-/// The server accepts nothing but ICMPv6 and answers, on no interface; receivers are closed.
+/// Returns a server that accepts only ICMPv6 and answers, on all interfaces, and closed receivers.
 fn sealed_server_and_receivers(lab: &Lab) -> Result<Vec<Host>> {
     let server = lab.host("server")?;
     server.close_everywhere()?;
@@ -89,8 +89,8 @@ fn sealed_server_and_receivers(lab: &Lab) -> Result<Vec<Host>> {
     Ok(hosts)
 }
 
-/// What a receiver behind links in a row has of their rate, each of which loses datagrams both ways: `HOPS`, `LOSS` in
-/// percent, `MBIT`.
+/// Measures the share of the links' rate that a receiver behind several links gets, each with loss
+/// both ways: `HOPS`, `LOSS` in percent, `MBIT`.
 #[test]
 #[ignore = "a measurement"]
 fn lossy_hops_measured() {

@@ -1,4 +1,4 @@
-//! JOINs and PARTs of lcsync that are lost, forged, too many or of another kind, and who asks for them.
+//! lcsync with lost, forged, excessive or old JOINs and PARTs, and with other queriers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -67,7 +67,8 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
         let before = sent(&lan.server)?;
         falls_silent(&lan.server)?;
         let spent = sent(&lan.server)? - before;
-        // at this rate ten channels are held; each has K + 2 symbols, a quarter of K more, and 1,114 bytes a symbol
+        // ten channels at this rate; each has K + 2 symbols, a quarter of K more, and 1,114 bytes a
+        // symbol
         let budget = 10 * (258 + 64) * 1_114 + 100_000;
         ensure!(spent < budget, "{spent} bytes, {budget} at most");
         Ok(())
@@ -145,7 +146,7 @@ fn thousands_who_join_one_share_leave_half_of_the_server_to_another() {
         ensure!(flood.is_running(), "the flood has ended");
         flood.kill()?;
         same_content(&lan.folder, &lan.receivers[0].path("beside"))?;
-        // half of what is sent is its share, but for the time in which it has asked for nothing yet
+        // its share is half of the sent bytes, except before its first request
         let fair = 3 * SIZE as u64 + 10_000_000;
         ensure!(all < fair, "{all} bytes sent for {SIZE} of them");
         Ok(())
@@ -202,10 +203,10 @@ fn joins_lost_by_a_full_queue_are_asked_for() {
 fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_them() {
     world("mld-v1", |lab| {
         let mut hosts = lab.lan(&["server", "old", "older", "new"])?;
-        // reports then go only where a querier was heard
+        // the switch then forwards reports only to queriers
         let switch = lab.find("switch").context("no switch")?;
         switch.ip("link set bridge type bridge mcast_snooping 1")?;
-        // before the first query, to which they would still answer as they are now
+        // before the first query, which they would still answer by version 2
         for old in &hosts[1..3] {
             let namespace = old.namespace();
             namespace.sysctl("net/ipv6/conf/lan0/force_mld_version", "1")?;
@@ -323,7 +324,7 @@ fn a_receiver_with_the_option_memory_of_an_old_kernel_takes_further_sockets() {
     world("mld-optmem", |lab| {
         let args = ["--bwlimit", "400M"];
         let lan = Lan::with_args(lab, &["receiver"], 50 * MEGABYTE, &args)?;
-        // old kernels have 20,480, enough for 365 groups: here for fewer than a window has
+        // old kernels have 20,480, enough for 365 groups: this is fewer than a window
         lan.receivers[0]
             .namespace()
             .sysctl("net/core/optmem_max", "1500")?;
@@ -342,7 +343,7 @@ fn a_receiver_with_the_option_memory_of_an_old_kernel_takes_further_sockets() {
     });
 }
 
-/// Groups that a first fetch of the folder joins, heard by the last host.
+/// Returns the groups of a first fetch, as the last host observes them.
 fn learn(lan: &Lan) -> Result<(BTreeSet<String>, MldWatch)> {
     let last = lan.receivers.last().context("no hosts")?;
     let watch = last.watch_mld(&["--interface", LAN])?;
@@ -356,7 +357,7 @@ fn lcsync_groups(watch: &MldWatch) -> Result<BTreeSet<String>> {
     Ok(groups)
 }
 
-/// Waits until a receiver's kernel has told of its join as often as it does by itself (twice).
+/// Waits until a receiver's kernel has repeated its report (twice in all).
 fn reported_for_good(watch: &MldWatch) -> Result<()> {
     eventually("the receiver's kernel has said all it says", || {
         let groups = lcsync_groups(watch)?;
@@ -385,7 +386,7 @@ fn ends_well(process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a log says something.
+/// Waits until a log contains `what`.
 fn says(process: &Process, what: &str) -> Result<()> {
     eventually(&format!("the log says {what:?}"), || {
         ensure!(process.stderr().contains(what), "not yet");
@@ -393,7 +394,7 @@ fn says(process: &Process, what: &str) -> Result<()> {
     })
 }
 
-/// Waits until a server sends symbols no more; records may still go out.
+/// Waits until a server sends no more symbols; records may still leave.
 fn falls_silent(server: &Host) -> Result<()> {
     eventually("the server has fallen silent", || {
         let before = sent(server)?;
@@ -404,7 +405,7 @@ fn falls_silent(server: &Host) -> Result<()> {
     })
 }
 
-/// Bytes that a host has sent on the LAN.
+/// Returns the bytes that a host has sent on the LAN.
 fn sent(host: &Host) -> Result<u64> {
     Ok(host.interface_traffic(LAN)?.1.bytes)
 }

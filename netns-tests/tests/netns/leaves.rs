@@ -1,4 +1,4 @@
-//! Leaves: listeners with a link that are no routers, on routers that die.
+//! Leaves: listeners with links that are no routers, on routers that fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::world;
 
 const GROUP: &str = "ff1e:5::42";
-/// As many as two cores carry beside the routers, in a build for tests.
+/// Leaves that two cores carry beside the routers, in a test build.
 const LEAVES: usize = 60;
 
-/// A token for leaves of `ff1e:5::/32`.
+/// Returns a token for leaves of `ff1e:5::/32`.
 fn invite(network: &Network) -> Result<String> {
     let url = network.signalling.url()?;
     let args = [
@@ -35,7 +35,7 @@ fn leaves(host: &Host, count: usize, token: &str) -> Result<Process> {
     host.spawn("lcroute", &args)
 }
 
-/// A program says numbers, fifty a second.
+/// Starts a program that sends numbers, fifty a second.
 fn speak(host: &Host) -> Result<Process> {
     let numbers = format!(
         "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
@@ -43,7 +43,7 @@ fn speak(host: &Host) -> Result<Process> {
     host.spawn("sh", &["-c", &numbers])
 }
 
-/// What leaves have printed.
+/// Returns the output lines of leaves.
 fn lines(leaves: &Process) -> Vec<Value> {
     let said = leaves.stdout();
     said.lines()
@@ -51,7 +51,7 @@ fn lines(leaves: &Process) -> Vec<Value> {
         .collect()
 }
 
-/// What each leaf has heard: number and milliseconds.
+/// Returns the packets of each leaf: number and milliseconds.
 fn heard(leaves: &Process) -> BTreeMap<u64, Vec<(u64, u64)>> {
     let mut heard: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     for line in lines(leaves) {
@@ -65,7 +65,7 @@ fn heard(leaves: &Process) -> BTreeMap<u64, Vec<(u64, u64)>> {
     heard
 }
 
-/// How many links each leaf has now.
+/// Returns the present number of links of each leaf.
 fn links(leaves: &Process) -> BTreeMap<u64, u64> {
     let state = |line: &Value| Some((line["leaf"].as_u64()?, line["links"].as_u64()?));
     lines(leaves).iter().filter_map(state).collect()
@@ -76,7 +76,7 @@ fn linked_leaves(member: &Member) -> Result<u64> {
     status["leaves"]["linked"].as_u64().context("leaves")
 }
 
-/// Memory of all daemons, in kB.
+/// Returns the memory of all daemons, in kB.
 fn memory(network: &mut Network) -> Result<u64> {
     let mut all = 0;
     for member in &mut network.members {
@@ -108,7 +108,7 @@ fn wait_for_two_links(leaves: &Process, count: usize) -> Result<()> {
 
 fn audience(lab: &Lab) -> Result<(Network, Host)> {
     let mut network = lab.closed_network(["a", "b", "c", "d"])?;
-    // all leaves come from one address
+    // all leaves have one address
     network.signalling.kill()?;
     let more = ["--per-address", "4096"].map(str::to_owned);
     network.signalling.args.extend(more);
@@ -127,7 +127,7 @@ fn an_audience_hears_on_when_a_router_is_killed_and_nothing_twice() {
         let leaves = leaves(&host, count, &token)?;
         wait_for_two_links(&leaves, count)?;
         let silent = memory(&mut network)?;
-        // routers know them as leaves, and the network knows nothing of them
+        // routers know them as leaves, and the network does not know them
         let mut linked = 0;
         for member in &network.members {
             linked += linked_leaves(member)?;
@@ -196,7 +196,7 @@ fn an_audience_hears_on_when_a_router_is_killed_and_nothing_twice() {
             "{count} leaves, {affected} links on the router that was killed: gap p50 {half} ms, p99 {most} ms, longest {:?} ms",
             gaps.last()
         );
-        // without another link it would be more than two seconds
+        // without the standby link it would exceed two seconds
         ensure!(most < 2_000, "{gaps:?}");
         wait_for_two_links(&leaves, count)
     });
@@ -207,7 +207,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
     world("leaves-bounds", |lab| {
         let (network, host) = audience(lab)?;
         let token = invite(&network)?;
-        // a group outside: refused by name, and the program ends
+        // a group outside the token: refused by name, and the program ends
         let other = host.run(
             "lcroute",
             &["leaf", "ff1e:6::1", "--json", "--token", &token],
@@ -237,7 +237,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
             "{}",
             leaf.stderr
         );
-        // one that listens, and is expelled with its token
+        // a listener that is expelled with its token
         let mut listener = leaves(&host, 1, &token)?;
         wait_for_two_links(&listener, 1)?;
         let speaker = speak(&network.members[3].host)?;
@@ -270,7 +270,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
     });
 }
 
-/// So many at a time are too many lines: each says at the end what it has heard. `NETNS_LEAVES` says how many.
+/// With a summary at the end instead of a line per packet. `NETNS_LEAVES` sets the number.
 #[test]
 #[ignore = "`make test-all`: hundreds of leaves take minutes"]
 fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
@@ -378,8 +378,8 @@ fn a_token_for_members_from_before_one_for_leaves_still_leads_in() {
     });
 }
 
-/// Packets of a megabit a second that a member gets, of 1,250: the router that sends them has ten megabits a second, and
-/// many leaves that want them, too.
+/// A member receives 1,250 packets at 1 Mbit/s from a router with an uplink of 10 Mbit/s, which
+/// many leaves want as well.
 #[test]
 #[ignore = "`make test-all`: the flow takes ten seconds"]
 fn hundreds_of_leaves_take_no_upload_from_a_member() {
@@ -388,7 +388,7 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
         let count = std::env::var("NETNS_LEAVES").ok();
         let count = count.and_then(|count| count.parse().ok()).unwrap_or(60_u64);
         let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
-        // all leaves are the sender's
+        // all leaves are linked with the sender
         network.members[1].host.configure("[leaf]\nmax = 0\n")?;
         network.signalling.kill()?;
         let more = ["--per-address", "4096"].map(str::to_owned);

@@ -1,4 +1,4 @@
-//! Links: what a cut does, and what the network does about it.
+//! Links: effects of a cut, and the network's response.
 
 use anyhow::{Context, ensure};
 use lcroute_lab::lab::{UPLINK, eventually};
@@ -115,7 +115,7 @@ fn a_host_that_changes_its_addresses_is_found_again() {
 fn a_new_link_shows_no_loss_where_nothing_gets_lost() {
     world("links-new", |lab| {
         let network = lab.closed_network(["a", "b", "c"])?;
-        // media has flowed, and so is judged, once the paths are measured
+        // media has flowed, and loss is known, once the paths are measured
         network.wait_probed()?;
         for member in &network.members {
             for peer in member.peers()? {

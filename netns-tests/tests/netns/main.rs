@@ -1,7 +1,7 @@
-//! The whole system in network namespaces. Every test builds a world of its own, waits for conditions with
-//! generous deadlines and shows all logs when it fails.
+//! The whole system in network namespaces. Every test builds its own world, waits for conditions
+//! with generous deadlines, and shows all logs on failure.
 //!
-//! One binary, so that no more worlds run at a time than the machine has room for; one file a theme.
+//! One binary, which bounds the worlds at a time by the machine's capacity; one file per theme.
 
 mod bench;
 mod browser;
@@ -82,13 +82,13 @@ lcroute_lab::isolate_before_main!();
 /// The multi-call binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
 
-/// Runs a test in a world of its own.
+/// Runs a test in its own world.
 fn world(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = Turn::wait();
     run(name, test);
 }
 
-/// The same while no other runs: of what plays or sends faster than a host with others on it may keep up with.
+/// The same, while no other test runs: for tests that need real-time rates.
 fn world_alone(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = Turn::alone();
     run(name, test);

@@ -1,5 +1,5 @@
-//! More daemons than the 64 up to which LSAs go over all links: among more they go along a tree, and are
-//! offered elsewhere (ADR 0018).
+//! More daemons than the 64 up to which LSAs use all links: beyond, LSAs go along a tree, and are
+//! advertised on other links (ADR 0018).
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,13 @@ use lcroute_lab::lab::{Member, Network, Receiver, within};
 use crate::world;
 
 const GROUP: &str = "ff1e::42";
-/// Every so many nodes there is a listener.
+/// Nodes per listener.
 const LISTENS: usize = 6;
-/// So many processes at once take their time on a small machine.
+/// Timeout for the start of many processes on a small machine.
 const LONG: Duration = Duration::from_secs(400);
 
-/// Waits until each of `members` reaches all of `others`, except itself, and none of `gone`; how long it took.
+/// Waits until each of `members` reaches all of `others`, except itself, and none of `gone`;
+/// returns the time.
 fn wait_known(
     what: &str,
     members: &[&Member],
@@ -46,8 +47,8 @@ fn but(network: &Network, one: usize) -> Vec<&Member> {
     others.map(|(_, member)| member).collect()
 }
 
-/// The figures of `netns-tests/bench/many.sh`: `NODES` daemons with four links each; one that comes late is known to
-/// all, one that is killed is forgotten and routed around, and nothing is heard twice.
+/// Figures for `netns-tests/bench/many.sh`: `NODES` daemons with four links each. All learn of a
+/// later node; a killed node is forgotten and routed around; no packet is duplicated.
 #[test]
 #[ignore = "a measurement: minutes, and gigabytes"]
 fn many_routers_measured() {
@@ -85,7 +86,7 @@ fn many_routers_measured() {
             listener.expect_more("it hears the sender")?;
         }
 
-        // one comes late, and listens
+        // a later node, which listens
         network.members[last].start()?;
         let id = [network.members[last].peer_id()?];
         let all: Vec<&Member> = network.members.iter().collect();
@@ -96,7 +97,7 @@ fn many_routers_measured() {
         late.expect_more("who came late hears the sender")?;
         listeners.push(late);
 
-        // a router on somebody's way dies, without a word
+        // a router on some listeners' path fails silently
         let pauses = |listeners: &[Receiver]| -> Result<Vec<usize>> {
             listeners.iter().map(|l| Ok(l.pauses()?.len())).collect()
         };

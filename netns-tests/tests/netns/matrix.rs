@@ -1,4 +1,5 @@
-//! Closed hosts that share a token without a URL, and accounts in one Matrix room: homeserver.py, and Synapse.
+//! Closed hosts with a token without a URL, and accounts in one Matrix room: homeserver.py, and
+//! Synapse.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +17,7 @@ use crate::world;
 const HOMESERVER: &str = include_str!("homeserver.py");
 const PORT: &str = "8008";
 
-/// What a node says of its room: whether it is open, and in words.
+/// Returns a node's state of its room: whether it is open, and the note.
 fn room_of(member: &Member) -> Result<(bool, String)> {
     let status = member.status()?;
     let doors = status["doors"].as_array().context("doors")?;
@@ -34,7 +35,8 @@ fn wait_note(member: &Member, part: &str) -> Result<()> {
     })
 }
 
-/// Writes an access token where only the daemon's user reads it, and a configuration that has nothing but an account.
+/// Writes an access token that only the daemon's user can read, and a configuration with only an
+/// account.
 fn configure(host: &Host, homeserver: &str, token: &str) -> Result<()> {
     let file = host.write("matrix.token", format!("{token}\n"))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
@@ -43,7 +45,7 @@ fn configure(host: &Host, homeserver: &str, token: &str) -> Result<()> {
     ))
 }
 
-/// The first founds, and the others join by a token that names the room.
+/// Makes members: the first founds, the rest join by a token that names the room.
 fn members_in(hosts: Vec<Host>, room: &str) -> Result<Vec<Member>> {
     let (founder, others) = hosts.split_first().context("hosts")?;
     founder
@@ -65,7 +67,7 @@ fn members_in(hosts: Vec<Host>, room: &str) -> Result<Vec<Member>> {
     Ok(members)
 }
 
-/// The same, and programs are started.
+/// The same, with started programs.
 fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> {
     let mut members = members_in(hosts, room)?;
     members.iter_mut().try_for_each(Member::start)?;
@@ -74,7 +76,7 @@ fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> 
     Ok((members, programs))
 }
 
-/// Closed hosts with accounts of their own in a room, which is all that they have in common.
+/// Starts closed hosts with accounts of their own in one room, and nothing else in common.
 pub(crate) fn members_of_a_room(lab: &Lab, names: &[&str]) -> Result<(Process, Vec<Member>)> {
     let server = lab.host("server")?;
     let address = server.v4()?.to_string();
@@ -136,7 +138,7 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
         let said = members[1].host.run("lcroute", &["doctor"])?.stdout;
         ensure!(said.contains("by it; the access token goes over"), "{said}");
 
-        // refusals are named, links stay, and what is over is over without a hand
+        // refusals are reported, links stay, and recovery is automatic
         change("forbid")?;
         members[1].stop()?;
         members[1].start()?;
@@ -155,7 +157,7 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
         members[0].host.run("lcroute", &["reload"])?.success()?;
         wait_note(&members[0], "M_UNKNOWN_TOKEN")?;
         members[0].wait_links(2)?;
-        // off while it runs
+        // switched off at run time
         members[0].host.configure("[signal]\nlan = false\n")?;
         members[0].host.run("lcroute", &["reload"])?.success()?;
         ensure!(room_of(&members[0]).is_err(), "still on");
@@ -181,7 +183,7 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
     });
 }
 
-/// An authority of a test.
+/// A certificate authority for tests.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate, in PEM.
@@ -201,7 +203,8 @@ impl Authority {
         })
     }
 
-    /// Key and certificate of a server of this name, good until the end of a year, in PEM.
+    /// Returns key and certificate of a server with this name, valid until the end of `year`, in
+    /// PEM.
     fn certify(&self, name: &str, year: i32) -> Result<String> {
         let mut params = CertificateParams::new([name.to_owned()])?;
         // with the authority's own name it would look self-signed to OpenSSL
@@ -250,7 +253,7 @@ fn a_homeserver_is_spoken_with_if_an_authority_of_this_host_vouches_for_its_name
         refused("is of no authority that this host trusts")?;
         for member in &members {
             member.wait_links(0)?;
-            // whoever is trusted later is so without a hand
+            // a later trusted certificate takes effect automatically
             member.host.write("authorities.pem", &other.certificate)?;
         }
         for member in &members {
@@ -260,7 +263,7 @@ fn a_homeserver_is_spoken_with_if_an_authority_of_this_host_vouches_for_its_name
             let said = member.host.run("lcroute", &["doctor"])?.stdout;
             ensure!(!said.contains("in the clear"), "{said}");
         }
-        // each refusal was one before anything was asked, so no token went out
+        // each refusal preceded the request, so no token left
         let alerts = serving.stderr();
         let alerts = alerts.lines().filter(|line| line.contains("SSLError"));
         ensure!(alerts.count() >= 6, "{}", serving.stderr());
@@ -268,7 +271,7 @@ fn a_homeserver_is_spoken_with_if_an_authority_of_this_host_vouches_for_its_name
     });
 }
 
-/// Configuration of Synapse for two accounts and nobody else, behind TLS.
+/// Returns a configuration of Synapse for only two accounts, behind TLS.
 fn synapse_config(address: &str) -> Value {
     json!({
         "server_name": "server",
@@ -290,10 +293,10 @@ fn synapse_config(address: &str) -> Value {
     })
 }
 
-/// What lets curl speak with the homeserver.
+/// Options of curl for the homeserver's certificate.
 const TRUST: [&str; 2] = ["--cacert", "authorities.pem"];
 
-/// A request of a test: the answer, which is no error.
+/// Sends a request; returns its answer, which must be no error.
 fn ask(host: &Host, url: &str, token: &str, body: &Value) -> Result<Value> {
     let (bearer, body) = (format!("Authorization: Bearer {token}"), body.to_string());
     let mut args = vec!["-s", "-X", "POST", "-d", &body, url];
@@ -344,7 +347,7 @@ fn closed_hosts_link_by_a_room_of_synapse() {
             Ok(said["access_token"].as_str().context("token")?.to_owned())
         };
         let tokens = [account("a")?, account("b")?];
-        // as the guide has it
+        // as in the guide
         let room = json!({
             "room_alias_name": "lc", "invite": ["@b:server"], "preset": "private_chat",
             "power_level_content_override": { "events": { "org.librecast.lcroute.node": 0 } },
@@ -363,13 +366,13 @@ fn closed_hosts_link_by_a_room_of_synapse() {
             wait_note(member, "records of others: 1")?;
         }
         println!("linked after {} ms", began.elapsed().as_millis());
-        // who comes back is found again
+        // a restarted node is found again
         members[1].daemon()?.kill()?;
         members[0].wait_links(0)?;
         members[1].start()?;
         members[0].wait_links(1)?;
 
-        // a stranger's messages to the account's devices cost a counter
+        // a stranger's messages to the account's devices are only counted
         let stranger = account("stranger")?;
         let flood = json!({ "messages": { "@b:server": { "*": { "text": "x".repeat(50_000) } } } });
         for n in 0..5 {

@@ -1,4 +1,4 @@
-//! Who is not a member gets nothing.
+//! Non-members receive nothing.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::world;
 
 const NOT_PERMITTED: i32 = 4;
-/// Longer than a membership of 20 seconds takes to renew, twice.
+/// Longer than two renewals of a 20-second membership.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -183,7 +183,7 @@ fn a_member_with_a_prefix_can_send_to_its_groups_only() {
         b.host.send("ff1e:1::1", 100, &[])?;
         allowed.expect_exactly(100)?;
         ensure!(forbidden.packets()? == 0, "{}", forbidden.state()?);
-        // The other direction is not restricted.
+        // The other direction is unrestricted.
         let receiver = b.host.receive("ff1e:3::1", &[])?;
         a.wait_wanted("ff1e:3::1", b)?;
         a.host.send("ff1e:3::1", 100, &[])?;
@@ -276,7 +276,7 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
             ensure!(linked.is_empty(), "{linked:?}");
             Ok(())
         })?;
-        // never renewed: it stands on the token alone
+        // never renewed: it depends on the token alone
         last.start()?;
         is_expelled(&last)?;
         ensure!(a.linked_with()?.is_empty(), "d has a link");
@@ -321,7 +321,7 @@ fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
             again.code == NOT_PERMITTED && again.stderr.contains(WHY),
             "{again:?}"
         );
-        // the first two stay, with a key that is counted already as often as they like
+        // the first two stay, and may join any number of times with counted keys
         let [a, b, c] = network.nodes()?;
         b.host.run("lcroute", &["join", &network.token]).map(drop)?;
         for (node, others) in [(a, [b, c]), (b, [a, c])] {
@@ -353,15 +353,16 @@ fn an_ephemeral_node_that_is_expelled_ends_and_can_come_back_as_another() {
             log.contains("others came by it first") && log.contains("joins anew"),
             "{log}"
         );
-        // as its supervisor does: by the same state and token
+        // as its supervisor does: with the same state and token
         let again = late.host.ask("lcroute", &["join", &network.token])?;
         again.success().map(drop)
     });
 }
 
-/// The flag of a node certificate that says: earlier keys follow.
+/// Flag of a node certificate: earlier keys follow.
 const RENEWED: u8 = 2;
-/// Version, kind, network, subject, not before, not after, time of renewals: then come the flags.
+/// Offset of the flags, after version, kind, network, subject, not before, not after, time of
+/// renewals.
 const FLAGS_AT: usize = 2 + 32 + 32 + 8 + 8 + 8;
 
 #[test]
@@ -378,7 +379,7 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
         let network: PeerId = old.context("no network")?.parse()?;
         let chain = text.rsplit('"').nth(1).context("no chain")?;
         let decoded = Chain::decode(&bs58::decode(chain).into_vec()?)?;
-        // as whoever holds the token can sign it: its own key and the invitation's as those of issuers
+        // a token's holder can sign this: its own key and the invitation's as those of issuers
         let bytes = bs58::decode(&token.trim()[4..]).into_vec()?;
         let secret = SecretKey::from_seed(bytes[32..64].try_into()?);
         let token: Token = token.parse()?;
@@ -406,7 +407,7 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
     });
 }
 
-/// Until when the membership in the state directory lasts.
+/// Returns the end of validity of the membership on disk.
 fn end_of_membership(host: &Host) -> Result<u64> {
     let id = host.ask("lcroute", &["--json", "id"])?.success()?;
     let id: Value = serde_json::from_str(&id.stdout)?;
@@ -422,7 +423,7 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let founder = &network.members[0].host;
         let unknown = founder.run("lcroute", &["revoke", "nobody"])?;
         ensure!(unknown.code == 2, "exit code {}", unknown.code);
-        // by its name: the founder remembers who was there
+        // by name: the founder remembers its members
         let revoked = founder.run("lcroute", &["revoke", "b"])?.success()?;
         ensure!(revoked.stdout.contains(&id), "{}", revoked.stdout);
         network.members[0].start()?;
@@ -439,7 +440,7 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let failed = |c: &Value| c["name"] == "certificate" && c["state"] == "fail";
         let checks = checks["checks"].as_array().context("no checks")?;
         ensure!(doctor.code == 1 && checks.iter().any(failed), "{checks:?}");
-        // the key is burnt, and said to be; with a new one, and a new token, it is another node
+        // the key is refused, with a message; a new key and token make another node
         let url = network.signalling.url()?;
         let token = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout.trim().to_owned();
@@ -474,7 +475,7 @@ fn is_expelled(node: &Member) -> Result<()> {
     })
 }
 
-/// The member of this name, as `of` lists it.
+/// Returns the member of this name in the list of `of`.
 fn named(of: &Member, name: &str, present: bool) -> Result<Value> {
     let all = members(&of.host)?;
     let is_meant = |m: &&Value| m["name"] == name && m["present"] == present;
@@ -563,7 +564,7 @@ fn keys_can_be_read_by_their_owner_only() {
     });
 }
 
-/// A closed host with a network of its own.
+/// Returns a closed host with a network of its own.
 fn founder(lab: &Lab, name: &str) -> Result<Host> {
     let host = lab.closed_hosts(&[name])?.remove(0);
     host.run("lcroute", &["init", "--name", name])?.success()?;
@@ -591,11 +592,11 @@ fn refuses_to_run(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The host's clock is off by so many seconds from now on, for a daemon that runs with it.
+/// Sets the clock of this host's running daemon off by these seconds.
 fn set_clock(host: &Host, seconds: i64) -> Result<()> {
     let path = host.path("clock-set");
     let file = std::fs::File::options().write(true).open(path)?;
-    // in place: it is mapped
+    // in place, because the file is mapped
     std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_ne_bytes(), 0)?;
     Ok(())
 }
@@ -626,7 +627,7 @@ fn a_host_that_boots_with_a_wrong_clock_starts_by_itself_once_it_is_set() {
             network.wait_linked()?;
             network.members[1].stop()?;
         }
-        // and it can be told to stop meanwhile
+        // and it can be stopped while it waits
         let b = &mut network.members[1];
         b.host.write("clock-set", (-now).to_ne_bytes())?;
         b.launch()?;
@@ -674,7 +675,7 @@ fn two_hosts_with_one_key_are_both_told_and_the_first_keeps_its_place() {
             "{log}"
         );
 
-        // whoever is first after a restart has the place, and both are told again
+        // after a restart the first host has the place, and both report the conflict again
         network.members[1].daemon()?.kill()?;
         network.members[1].start()?;
         both_are_told(&network.members[1], &twin)?;
@@ -684,7 +685,7 @@ fn two_hosts_with_one_key_are_both_told_and_the_first_keeps_its_place() {
     });
 }
 
-/// Each of two nodes with one key knows where the other one is, and that it has to get a new key.
+/// Checks that each of two nodes with one key reports the other's address, and the remedy.
 fn both_are_told(one: &Member, other: &Member) -> Result<()> {
     for (told, of) in [(one, other), (other, one)] {
         let address = of.host.v6()?.to_string();

@@ -1,4 +1,4 @@
-//! `[metrics] listen`, read as a scraper reads it.
+//! `[metrics] listen`, read like a scraper.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -29,7 +29,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         ensure!(seen.value("lcroute_nodes_reachable", &[])? == 1.0);
         drops_rise(a, || Exposition::at_socket(&socket))?;
 
-        // those who are up to no good hurt neither the daemon nor who asks
+        // hostile clients harm neither the daemon nor a scraper
         let mut idle = Vec::new();
         for n in 0..100 {
             let mut stream = UnixStream::connect(&socket)?;
@@ -38,7 +38,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             } else {
                 b"\0\xff\r\n\r\n"
             };
-            // the places are few: some have gone by now
+            // few places: some connections are closed by now
             let _ = stream.write_all(garbage);
             idle.push(stream);
         }
@@ -54,7 +54,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             let role = [("interface", "nowhere"), ("role", "off")];
             ensure!(seen.value("lcroute_lan_role", &role)? == 1.0);
             ensure!(seen.value("lcroute_lan_problem", &role[..1])? == 1.0);
-            // nothing was dropped on a LAN that is not there
+            // a missing LAN has no drops
             let is_there = |name: &str| seen.has(name) || name == "lcroute_lan_drops_total";
             for metric in lcroute::metrics::TABLE.iter().filter(|m| !is_there(m.name)) {
                 ensure!(seen.has(metric.name), "no {}", metric.name);
@@ -62,7 +62,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             Ok(())
         })?;
 
-        // the next image serves them as this one did
+        // the next image serves metrics like this one
         a.host.run("lcroute", &["reload", "--exec"])?.success()?;
         eventually("a page of the new image", || {
             let seen = Exposition::at_socket(&socket)?;

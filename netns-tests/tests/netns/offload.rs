@@ -1,4 +1,4 @@
-//! Datagrams that cross `lc0` many at a time: nobody sees a difference, with offloads or without.
+//! Super-packets on `lc0`: the same datagrams arrive with and without offloads.
 
 use std::io::IoSliceMut;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -94,7 +94,7 @@ fn a_wrong_checksum_does_not_become_right_on_the_way() {
                 expected.push(payload);
             }
         }
-        // it comes behind all others
+        // it follows all others
         sender.send(b"the end")?;
         expected.push(b"the end".to_vec());
         for receiver in [&plain, &coalescing] {
@@ -172,7 +172,8 @@ fn execute_anew(member: &mut Member) -> Result<()> {
     })
 }
 
-/// A sender on the first node; on the second an ordinary receiver and one that takes trains whole.
+/// Opens a sender on the first node; on the second an ordinary receiver and one that takes
+/// super-packets.
 fn programs(network: &Network) -> Result<(Socket, [Socket; 2])> {
     let [a, b] = network.nodes()?;
     let sender = a.host.namespace().run(|| {
@@ -200,13 +201,13 @@ pub(crate) fn receiver(host: &Host, coalescing: bool) -> Result<Socket> {
     })
 }
 
-/// Forty datagrams of 1,000 bytes and a shorter one.
+/// Returns forty datagrams of 1,000 bytes and a shorter one.
 pub(crate) fn equal_sizes(number: u64) -> Vec<Vec<u8>> {
     let content = noise(number, 40_777);
     content.chunks(1_000).map(<[u8]>::to_vec).collect()
 }
 
-/// Sends datagrams, all but the last as long as the first, with one call.
+/// Sends datagrams, all but the last of equal length, with one call.
 pub(crate) fn send_train(socket: &Socket, datagrams: &[Vec<u8>]) -> Result<()> {
     let size = i32::try_from(datagrams[0].len())?;
     setsockopt(socket, sockopt::UdpGsoSegment, &size)?;
@@ -216,7 +217,7 @@ pub(crate) fn send_train(socket: &Socket, datagrams: &[Vec<u8>]) -> Result<()> {
 
 pub(crate) struct Received {
     pub(crate) datagrams: Vec<Vec<u8>>,
-    /// How many came with one call, at most.
+    /// Most datagrams of one call.
     longest: usize,
 }
 
@@ -246,7 +247,7 @@ pub(crate) fn receive(socket: &Socket, count: usize) -> Result<Received> {
     Ok(Received { datagrams, longest })
 }
 
-/// A UDP header with a right or a wrong checksum, and its payload.
+/// Returns a UDP header with a right or wrong checksum, and its payload.
 pub(crate) fn udp(source: Ipv6Addr, payload: &[u8], is_right: bool) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     let mut datagram: Vec<u8> = [PORT, PORT, length, 0]

@@ -1,4 +1,4 @@
-//! Programs from elsewhere, as Debian installs them, that never heard of lcroute.
+//! Third-party programs, as Debian installs them, without lcroute.
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Lab, Network, Process, eventually};
@@ -84,7 +84,7 @@ pub(crate) const IPERF_CLIENT: [&str; 10] = [
     "-c", "ff1e::9", "-u", "-V", "-b", "2M", "-l", "1000", "-n", "250000",
 ];
 
-/// Waits until the server of iperf says that it has all that its client sent.
+/// Waits until iperf's server reports everything that its client sent.
 pub(crate) fn iperf_got_all(server: &Process) -> Result<()> {
     eventually("the iperf server reports", || {
         // date,address,port,address,port,id,interval,bytes,bits/s,jitter,lost,total,...

@@ -1,4 +1,4 @@
-//! What happens to a packet on its way: nothing.
+//! Packets arrive unchanged.
 
 use anyhow::ensure;
 
@@ -11,7 +11,7 @@ fn the_hop_limit_is_what_the_sender_set() {
         let [a, b] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
-        // Programs that set nothing send with hop limit 1.
+        // By default programs send with hop limit 1.
         a.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(50)?;
         a.host.send("ff1e::42", 50, &["--hops", "37"])?;

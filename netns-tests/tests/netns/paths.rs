@@ -1,11 +1,11 @@
-//! What the path between two nodes does to datagrams: it marks them, or has no room for them.
+//! Paths that mark datagrams (ECN), or are too narrow for them.
 
 use anyhow::{Context, ensure};
 use lcroute_lab::lab::{Host, Lab, Member, eventually};
 
 use crate::world;
 
-/// Packets to the other node that met a filling queue, as `peers` says.
+/// Returns the number of packets to the other node that met a filling queue, from `peers`.
 fn congested(node: &Member) -> anyhow::Result<u64> {
     let peers = node.peers()?;
     let peer = peers.first().context("no peer")?;
@@ -50,8 +50,8 @@ fn a_router_that_marks_congestion_is_heard_by_the_sender() {
     }
 }
 
-/// Two hosts that reach each other by one family only, over a router that fragments what it may and tells
-/// nobody of what it drops.
+/// Returns two hosts that reach each other by one family only, over a router that fragments if
+/// permitted and sends no ICMP errors.
 fn narrow_hosts(lab: &Lab, v4: bool) -> anyhow::Result<Vec<Host>> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     if v4 {
@@ -64,13 +64,13 @@ fn narrow_hosts(lab: &Lab, v4: bool) -> anyhow::Result<Vec<Host>> {
     Ok(hosts)
 }
 
-/// What the router sends to this host must be this short.
+/// Sets the router's MTU towards this host.
 fn narrow(lab: &Lab, host: &Host, mtu: u32) -> anyhow::Result<()> {
     let port = host.v4()?.octets()[2];
     lab.internet().ip(&format!("link set to{port} mtu {mtu}"))
 }
 
-/// Full packets of lc0 arrive, each once, on paths of several lengths, and no IP fragment is ever seen.
+/// Checks that full packets of lc0 arrive once on paths of several MTUs, without IP fragments.
 fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
     let hosts = narrow_hosts(lab, v4)?;
     for host in &hosts {
@@ -83,7 +83,7 @@ fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
         let [a, b] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
-        // the first ones while the path is still being asked
+        // the first while the path MTU is still being probed
         a.host
             .send("ff1e::42", 400, &["--size", "1232", "--rate", "200"])?;
         receiver.expect_exactly(400)?;
@@ -93,7 +93,7 @@ fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
         }
         network.members.iter_mut().try_for_each(Member::stop)?;
     }
-    // they would have been seen
+    // control: fragments are visible
     let to = if v4 {
         hosts[1].v4()?.to_string()
     } else {
@@ -128,13 +128,13 @@ fn a_path_that_becomes_narrow_is_noticed() {
     world("narrower", |lab| becomes_narrow(lab, 1));
 }
 
-/// What leaves a container by a veth whose other end is narrower is refused on this host.
+/// A packet that leaves a container by a veth with a narrower peer is refused on this host.
 #[test]
 fn an_interface_that_refuses_long_packets_is_noticed() {
     world("refuses", |lab| becomes_narrow(lab, 0));
 }
 
-/// Host 0 sends to host 1; the wire of one of them becomes narrow.
+/// Host 0 sends to host 1; the wire of host `at` becomes narrow.
 fn becomes_narrow(lab: &Lab, at: usize) -> anyhow::Result<()> {
     let hosts = narrow_hosts(lab, false)?;
     let mut network = lab.network(hosts.clone())?;

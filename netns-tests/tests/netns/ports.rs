@@ -1,4 +1,4 @@
-//! Routers that map a port: a real one (miniupnpd) by each of its protocols, and hostile ones.
+//! Routers that map a port: miniupnpd by each of its protocols, and hostile ones.
 
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use serde_json::Value;
 use crate::foreign;
 use crate::world;
 
-/// miniupnpd maps no address of the ranges for tests and documentation: this one is routed in the world alone.
+/// miniupnpd maps no address of the ranges for tests and documentation: this one is routed only in
+/// the world.
 const PUBLIC: &str = "44.1.2.3";
 
-/// The router of a host behind a symmetric NAT, which has [`PUBLIC`]; miniupnpd decides what it lets in.
+/// Sets up the router of a host behind a symmetric NAT, with [`PUBLIC`]; miniupnpd controls its
+/// filter.
 fn router(lab: &Lab, host: &Host) -> Result<Host> {
     let router = lab.find(&format!("{}-nat", host.name()));
     let router = router.context("the router")?;
@@ -41,7 +43,7 @@ fn router(lab: &Lab, host: &Host) -> Result<Host> {
     Ok(router)
 }
 
-/// miniupnpd on a router, with what only one of its protocols needs let in.
+/// Starts miniupnpd on a router with one of its protocols.
 fn miniupnpd(router: &Host, protocol: &str) -> Result<Process> {
     let on = |yes| if yes { "yes" } else { "no" };
     let config = format!(
@@ -63,7 +65,8 @@ fn miniupnpd(router: &Host, protocol: &str) -> Result<Process> {
     )
 }
 
-/// A host behind a symmetric NAT and a closed one, and a router that maps; the daemons do not run yet.
+/// Returns a host behind a symmetric NAT, a closed one, and a mapping router; the daemons do not
+/// run yet.
 fn network(lab: &Lab) -> Result<(Network, Host)> {
     let natted = lab.host_behind_symmetric_nat("a")?;
     let router = router(lab, &natted)?;
@@ -97,7 +100,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
         world(&format!("ports-{protocol}"), |lab| {
             let (mut network, router) = network(lab)?;
             if protocol == "nat-pmp" {
-                // the first byte says which of both it is: 2 is PCP
+                // the first byte is the version: 2 is PCP
                 router.nft(
                     "table inet old {
                        chain input {
@@ -146,7 +149,8 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
     }
 }
 
-/// Answers every request on the ports of PCP, NAT-PMP and SSDP with what it was sent, cut, turned and grown; and HTTP without end.
+/// Answers every request on the ports of PCP, NAT-PMP and SSDP with mutated copies, and HTTP
+/// without end.
 const GARBAGE: &str = r#"
 import os, select, socket, threading, time
 def flood():
@@ -216,7 +220,7 @@ fn a_router_that_answers_nonsense_costs_nothing() {
             Ok(())
         })?;
         network.wait_linked()?;
-        // and it is left alone for a minute
+        // and it is not asked for a minute
         let asked = garbage.stdout().lines().count();
         std::thread::sleep(Duration::from_secs(5));
         ensure!(

@@ -1,4 +1,4 @@
-//! Private prefixes: what a member on the path, which has no key, sees, and what happens as keys come, change and go.
+//! Private prefixes: a member on the path without the key, and changes of keys.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ use crate::world;
 const GROUP: &str = "ff1e:7::42";
 const PLAIN: &str = "ff1e::42";
 
-/// Writes a key file as `lcroute keygen` does; of several hosts the first makes it.
+/// Writes a key file as `lcroute keygen` does; the first host makes it for all.
 fn share_key(name: &str, hosts: &[&Host]) -> Result<()> {
     let [first, others @ ..] = hosts else {
         return Ok(());
@@ -28,7 +28,7 @@ fn share_key(name: &str, hosts: &[&Host]) -> Result<()> {
     Ok(())
 }
 
-/// `private`: more keys of `[[private]]`.
+/// Adds `private` to the section `[[private]]`.
 fn make_private(host: &Host, private: &str) -> Result<()> {
     let folder = host.path("");
     let private = private.replace("KEYS", &folder.display().to_string());
@@ -39,7 +39,7 @@ fn reload(member: &Member) -> Result<()> {
     member.host.run("lcroute", &["reload"])?.success().map(drop)
 }
 
-/// Alpha and beta have the key, the router between has not.
+/// Alpha and beta have the key; the router between them does not.
 ///
 /// ```text
 ///   alpha ── router ── beta
@@ -55,7 +55,7 @@ fn line(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
-/// Whether the memory of a process holds these bytes: what a core dump of it would show.
+/// Whether the memory of a process contains these bytes, as a core dump would.
 pub(crate) fn remembers(pid: u32, bytes: &[u8]) -> Result<bool> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let mut memory = fs::File::open(format!("/proc/{pid}/mem"))?;
@@ -68,7 +68,7 @@ pub(crate) fn remembers(pid: u32, bytes: &[u8]) -> Result<bool> {
         let (from, to) = (from?, to?);
         let mut read = Vec::new();
         memory.seek(SeekFrom::Start(from))?;
-        // a part may have gone since
+        // a mapping may have gone since
         let _ = (&mut memory).take(to - from).read_to_end(&mut read);
         if read.windows(bytes.len()).any(|w| w == bytes) {
             return Ok(true);
@@ -93,7 +93,7 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
         let mut network = line(lab)?;
         let pid = network.members[1].daemon()?.pid();
         let [alpha, router, beta] = network.nodes()?;
-        // the router listens with all its might
+        // the router joins, and captures on lc0
         let receiver = router.host.receive(GROUP, &[])?;
         let args = [
             "-l",
@@ -125,7 +125,7 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
             !remembers(pid, secret.as_bytes())?,
             "the router's memory has the words"
         );
-        // the same search finds what is not private
+        // the same search finds public text
         eventually("the router's memory has what is not private", || {
             say_until_heard(&alpha.host, &beta.host, PLAIN, open)?;
             ensure!(remembers(pid, open.as_bytes())?, "not found");
@@ -240,7 +240,7 @@ fn a_key_changes_without_loss() {
     });
 }
 
-/// Counts packets of the private prefix that leave by any other interface than lc0.
+/// Counts packets of the private prefix that leave by another interface than lc0.
 fn watch_leaks(host: &Host) -> Result<()> {
     host.nft(
         "table inet leaks {\n counter leaks {}\n chain out { type filter hook output priority 0\n \
@@ -252,7 +252,8 @@ fn leaks(host: &Host) -> Result<u64> {
     Ok(host.counter("leaks", "leaks")?.packets)
 }
 
-/// Sends 25 datagrams to the private group, in half a second: how many of them the kernel took.
+/// Sends 25 datagrams to the private group in half a second; returns the number that the kernel
+/// accepted.
 fn try_to_send(host: &Host) -> Result<u64> {
     let args = [GROUP, "--count", "25", "--rate", "50"];
     let said = host.run("mc-send", &args)?.success()?;
@@ -260,7 +261,7 @@ fn try_to_send(host: &Host) -> Result<u64> {
     said["sent"].as_u64().context("sent")
 }
 
-/// The check of private prefixes by `lcroute doctor`.
+/// Returns the check of private prefixes by `lcroute doctor`.
 fn doctor(host: &Host) -> Result<Value> {
     let said = host.ask("lcroute", &["doctor", "--json"])?;
     let said: Value = serde_json::from_str(&said.stdout)?;
@@ -287,7 +288,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         make_private(&host, "keyfile = \"KEYSteam.key\"\n")?;
         host.run("lcroute", &["init"])?.success()?;
         let mut member = Member::new(host);
-        // as the unit does it before the network is up
+        // as the unit does before the network is up
         member.host.run("lcroute", &["close"])?.success()?;
         let _sender = member.host.send_for_ever(GROUP)?;
         ensure!(try_to_send(&member.host)? == 0, "sent before the start");
@@ -328,7 +329,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         member.start()?;
         sees_all(&member)?;
 
-        // another program removes routes that are not its own
+        // another program removes foreign routes
         let route = [
             "-6",
             "route",
@@ -353,7 +354,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         ensure!(leaks(&member.host)? == 0, "{} left", leaks(&member.host)?);
         let check = doctor(&member.host)?;
         ensure!(check["state"] == "ok", "{check}");
-        // the same packets are counted once nobody closes the prefix
+        // control: the same packets are counted once the prefix is open
         member.host.run("lcroute", &["close", "--end"])?.success()?;
         ensure!(try_to_send(&member.host)? == 25, "still closed");
         ensure!(leaks(&member.host)? >= 25, "{}", leaks(&member.host)?);
@@ -380,7 +381,7 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
         member.stop()?;
         nothing_is_left(&member)?;
 
-        // a prefix that no route of lc0 covers is closed while the daemon runs as well
+        // a prefix without a route of lc0 is closed while the daemon runs as well
         let elsewhere = "[[private]]\nprefix = \"ff15:7::/32\"\n\n";
         member.host.configure(elsewhere)?;
         member.start()?;
@@ -409,7 +410,7 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
             Ok(())
         })?;
 
-        // a section that goes while no daemon runs
+        // a section removed while no daemon runs
         make_private(&member.host, "")?;
         reload(&member)?;
         member.stop()?;

@@ -1,4 +1,4 @@
-//! Recordings: one that is damaged is cast to its end, and one recorder after the other keeps what came before.
+//! Recordings: a damaged one is cast to its end, and a second recorder keeps the first one's sound.
 
 use std::fs;
 use std::path::Path;
@@ -111,7 +111,7 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
                 "{name} was changed"
             );
         }
-        // nobody casts: a unit's recorder waits, and one that ends leaves no file
+        // without a caster: a unit's recorder waits, and one that ends leaves no file
         let command = format!(
             "INVOCATION_ID=1 exec {RADIO} listen '{}' --record {}",
             *text,

@@ -1,4 +1,4 @@
-//! Where a caster sends: on lcroute's interface alone, and on a LAN only while somebody listens there.
+//! A caster sends only on lcroute's interface by default, and on a LAN only while it has listeners.
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, LAN, eventually};
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::radio::{RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
 use crate::{world, world_alone};
 
-/// Bytes that a host has sent on its LAN.
+/// Returns the bytes that a host has sent on its LAN.
 fn sent(host: &Host) -> Result<u64> {
     let (_, sent) = host.interface_traffic(LAN)?;
     Ok(sent.bytes)
@@ -32,7 +32,7 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
         let told = unheard.stderr();
         ensure!(told.contains("while somebody listens there"), "{told}");
 
-        // an early listener hears all of it; a late one, the rest
+        // an early listener hears all of it; a later one, the rest
         let private = format!("--key {key}");
         let (mut first, heard) = listen(listener, &station.encode(), "heard", "")?;
         eventually("it listens", || {
@@ -52,7 +52,7 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
             ensure!(casts.stderr().contains("sends on"), "{}", casts.stderr());
             Ok(())
         })?;
-        // on the same host as well, of which no report comes from elsewhere
+        // also on the same host, which gets no reports from elsewhere
         for host in [listener, caster] {
             let (_later, heard) = listen(host, &station.encode(), "later", "")?;
             eventually("a second is heard", || {

@@ -1,4 +1,5 @@
-//! docs/guide/fleet.md, run as it stands there: its files are written, its commands typed, and what it shows must come.
+//! Runs docs/guide/fleet.md literally: writes its files, types its commands, and expects its
+//! output.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -27,7 +28,7 @@ fn the_recipes_do_what_they_say() {
                 files += 1;
             }
         }
-        // a page of which nothing is understood must not pass
+        // an unparsed page must not pass
         ensure!(files >= 5 && commands >= 10, "{files} {commands}");
         Ok(())
     });
@@ -41,7 +42,7 @@ fn a_watch_shows_each_round_until_it_is_interrupted() {
         let mut watch = fleet.operator.spawn("lcagent", &args)?;
         let states = |watch: &Process, of: &str| -> Result<Vec<(u64, String)>> {
             let said = watch.stdout();
-            // the last line may not be whole yet
+            // the last line may be incomplete
             let whole = said.rfind('\n').map_or("", |end| &said[..end]);
             let rows = whole.lines().map(serde_json::from_str::<Value>);
             let mut states = Vec::new();
@@ -135,7 +136,7 @@ impl Page {
         })
     }
 
-    /// Writes a file; its first or second line says whose it is, and where.
+    /// Writes a file; its first or second line names the hosts and the path.
     fn write(&self, block: &Block) -> Result<()> {
         let head = block.lines.iter().take(2).find_map(|line| {
             let comment = line.strip_prefix("# ").or(line.strip_prefix("// "))?;
@@ -152,7 +153,7 @@ impl Page {
             let node = node.with_context(|| format!("no host {name}"))?;
             let own = path.strip_prefix("/etc/").context(path.to_owned())?;
             if path.ends_with(".toml") {
-                // what a host of its own would have by default
+                // the defaults of a real host
                 let head = format!("name = \"{name}\"\ninterface = \"{LAN}\"\n");
                 let modules = node.path("lcagent/modules");
                 let head = format!("{head}modules = \"{}\"\n", modules.display());
@@ -168,7 +169,8 @@ impl Page {
         Ok(())
     }
 
-    /// Starts the agents, with the first commands: by then they have their files. There is one disk here: /srv is each one's own.
+    /// Starts the agents with the first commands: by then they have their files. On the shared disk
+    /// each has its own /srv.
     fn start(&mut self) -> Result<()> {
         if !self.agents.is_empty() {
             return Ok(());
@@ -192,7 +194,7 @@ impl Page {
         })
     }
 
-    /// Types the commands of a block; how many.
+    /// Types the commands of a block; returns their number.
     fn type_in(&mut self, block: &Block) -> Result<usize> {
         let mut typed = 0;
         let mut lines = block.lines.iter().peekable();
@@ -233,7 +235,7 @@ impl Page {
             watch.must_run()?;
             shows(&watch.stdout(), shown)
         })?;
-        // a shell that runs one command has become it
+        // a shell with a single command is replaced by it
         watch.signal(Signal::SIGINT)?;
         let parent = watch.pid().to_string();
         self.operator.ask("pkill", &["-INT", "-P", &parent])?;
@@ -247,7 +249,8 @@ pub(crate) fn is_command(line: &str) -> bool {
         .any(|prompt| line.starts_with(prompt))
 }
 
-/// Each line of the page is one of what was said; `...` is anything, and so is how wide a column is.
+/// Checks that the output has each line of the page; `...` matches anything, and column widths are
+/// ignored.
 pub(crate) fn shows(said: &str, lines: &[&str]) -> Result<()> {
     for line in lines {
         ensure!(

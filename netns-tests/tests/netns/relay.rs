@@ -1,4 +1,4 @@
-//! Links between which only a relay leads: that of the signalling server, and coturn.
+//! Links that need a relay: that of the signalling server, and coturn.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
 use crate::foreign;
 use crate::world;
 
-/// Two members of a network whose signalling server relays; not started.
+/// Returns two members of a network whose signalling server relays; not started.
 fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
     let mut network = lab.network(hosts)?;
     network.signalling.restart_with_relay()?;
     Ok(network)
 }
 
-/// Starts both, and says how long they took to be linked.
+/// Starts both; returns the time until they were linked.
 fn start(network: &mut Network) -> Result<Duration> {
     for member in &mut network.members {
         member.start()?;
@@ -40,7 +40,7 @@ fn expect_paths(network: &Network, paths: [&str; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Packets of up to lc0's MTU go both ways.
+/// Checks that packets of up to lc0's MTU pass in both directions.
 fn expect_carries(network: &Network) -> Result<()> {
     let [a, b] = network.nodes()?;
     let at_b = b.host.receive("ff1e::b", &[])?;
@@ -53,7 +53,7 @@ fn expect_carries(network: &Network) -> Result<()> {
     at_a.expect_exactly(300)
 }
 
-/// Hosts whose UDP is dropped, both ways; of the signalling server's ports only TCP 7117 is reached.
+/// Returns hosts with UDP blocked both ways; they reach only TCP 7117 of the signalling server.
 fn without_udp(lab: &Lab) -> Result<Vec<Host>> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     hosts.iter().try_for_each(Host::drop_udp)?;
@@ -85,7 +85,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         dump.stop()?;
         let seen = std::fs::read(&pcap)?;
         ensure!(seen.len() > 600 * 1_200, "{} bytes passed", seen.len());
-        // every packet of the lab has its sender's name in it; a PeerId stands for itself or as 32 bytes
+        // every packet of the lab has its sender's name; a PeerId occurs as text or as 32 bytes
         let holds = |what: &[u8]| seen.windows(what.len()).any(|w| w == what);
         ensure!(!holds(&[0xff, 0x1e, 0, 0, 0, 0, 0, 0]), "a group's address");
         for member in network.nodes::<2>()? {
@@ -100,7 +100,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
     });
 }
 
-/// Datagrams from anywhere, to the ports that the relay gave: 45 Mbit/s to each, or as `JUNK` says, in packets a second.
+/// Random datagrams to the relay's ports: 45 Mbit/s to each, or `JUNK` packets a second.
 #[test]
 fn junk_for_relayed_ports_takes_nothing_from_links() {
     world("relay-junk", |lab| {
@@ -109,7 +109,7 @@ fn junk_for_relayed_ports_takes_nothing_from_links() {
         expect_paths(&network, ["relay", "relay"])?;
         let mallory = lab.host("mallory")?;
         let rate = std::env::var("JUNK").unwrap_or_else(|_| "4000".to_owned());
-        // one end's relay suffices: a node whose path goes to the other's gives its own back
+        // one relay suffices: a node whose path uses the peer's relay releases its own
         let mut addresses = Vec::new();
         eventually("the relay has given a port", || {
             addresses.clear();
@@ -197,7 +197,7 @@ fn a_doctor_says_what_leads_to_a_relay() {
     });
 }
 
-/// coturn with the secret `north`, on UDP, TCP and TLS of its host.
+/// Starts coturn with the secret `north`, on UDP, TCP and TLS of its host.
 fn coturn(host: &Host) -> Result<Process> {
     let data = concat!(
         env!("CARGO_MANIFEST_DIR"),

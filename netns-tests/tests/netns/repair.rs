@@ -1,4 +1,4 @@
-//! Live traffic over a path that loses packets: what is lost comes again, unless that is switched off.
+//! Live traffic over a lossy path: repair replaces lost packets, unless it is off.
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Lab, Member, Receiver, UPLINK, eventually};
@@ -7,7 +7,7 @@ use crate::world;
 
 const MESSAGES: u64 = 5_000;
 
-/// What b got of [`MESSAGES`] from a with 5 % loss in both directions, of those that a let out.
+/// Receptions by b of [`MESSAGES`] from a at 5 % loss both ways, and the number that a sent.
 struct Outcome {
     receiver: Receiver,
     let_out: f64,
@@ -33,7 +33,7 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     a.wait_wanted("ff1e::42", b)?;
     b.host.set_loss(UPLINK, 5)?;
     a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
-    // what follows is out of the way of what is counted
+    // later packets, which are not counted
     eventually("most has come", || {
         ensure!(receiver.packets()? > MESSAGES / 2, "{}", receiver.state()?);
         Ok(())
@@ -41,8 +41,8 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     let waited =
         ["queue_delay", "queue_codel", "queue_full"].map(|why| a.counter(&format!("drops/{why}")));
     let waited = waited.into_iter().sum::<Result<u64>>()?;
-    // random loss is no reason to send less: who took it for congestion would send a tenth. A process that
-    // has to wait for its turn lets some go, too
+    // random loss must not reduce the rate: loss-based congestion control would send a tenth. A
+    // process that waits for the CPU drops some, too
     ensure!(
         waited < MESSAGES / 10,
         "{waited} never left: {}",
@@ -67,7 +67,7 @@ fn lost_packets_come_again() {
     world("repair", |lab| {
         let outcome = run(lab, "")?;
         eventually("all but a few have come", || {
-            // 0.999 on a quiet machine: what a sleeping process holds up is late
+            // 0.999 on a quiet machine: packets of a delayed process are late
             let share = outcome.share()?;
             ensure!(share >= 0.995, "{share}");
             Ok(())

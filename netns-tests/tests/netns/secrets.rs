@@ -1,4 +1,5 @@
-//! Secrets that somebody types as arguments: every user of a host can read the arguments of all its processes, and finds none.
+//! Secrets as arguments: every user of a host can read the arguments of all processes, but finds
+//! none.
 
 use std::fs;
 
@@ -11,13 +12,14 @@ use crate::reach::{closed_lan, said};
 use crate::studio::keygen;
 use crate::world;
 
-/// As `ps` shows them.
+/// Returns the arguments as `ps` shows them.
 fn arguments(process: &Process) -> Result<String> {
     let bytes = fs::read(format!("/proc/{}/cmdline", process.pid()))?;
     Ok(String::from_utf8_lossy(&bytes).replace('\0', " "))
 }
 
-/// Waits until a process has begun: from then on it shows its verb, of a secret nothing but the kind.
+/// Waits until a process has started: its arguments then show its verb, and only the kind of a
+/// secret.
 fn shows(process: &mut Process, verb: &str, secret: &str) -> Result<()> {
     let (kind, rest) = secret.split_at(4);
     eventually("its arguments are plain", || {
@@ -73,12 +75,12 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
         eventually("lcgroup answers", || {
             b.run("lcgroup", &["status"])?.success().map(|_| ())
         })?;
-        // nobody answers
+        // no answer arrives
         let args = ["join", invitation, "team", "--as", "bob", "--wait"];
         let mut joining = b.spawn("lcgroup", &args)?;
         shows(&mut joining, "join", invitation)?;
 
-        // a daemon that is executed anew is a member, and needs no token
+        // a re-executed daemon is a member, and needs no token
         b.run("lcroute", &["reload", "--exec"])?.success()?;
         eventually("it is executed anew", || {
             joined.must_run()?;
@@ -86,7 +88,7 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
             ensure!(shown.ends_with("lcroute up --name b "), "{shown}");
             b.run("lcroute", &["status"])?.success().map(|_| ())
         })?;
-        // nor do messages show any
+        // messages show none either
         let wrong = b.run("lcstudio", &["attend", &session, &token])?;
         let told = wrong.stderr;
         ensure!(wrong.code == 2 && told.contains("'lct1...'"), "{told}");

@@ -1,4 +1,4 @@
-//! The signalling server: needed to meet, not to stay together.
+//! The signalling server: needed to link, not to stay linked.
 
 use anyhow::ensure;
 use lcroute_lab::lab::{Member, eventually};
@@ -16,7 +16,7 @@ fn links_outlive_the_signalling_server_and_new_ones_come_when_it_is_back() {
         receiver.expect_more("the dead signalling server stops nothing")?;
         drop(sender);
 
-        // A third one comes while there is no signalling server: it starts, and waits.
+        // A third one starts without a signalling server, and waits.
         let third = lab.closed_hosts(&["c"])?.remove(0);
         third
             .run("lcroute", &["join", &network.token, "--name", "c"])?
@@ -119,7 +119,7 @@ fn one_address_takes_no_more_than_its_share_of_a_signalling_server_and_is_told_s
             alpha.wait_links(n)?;
             members.push(member);
         }
-        // one more connection from there
+        // one more connection from that address
         let said = members[0].host.run("lcroute", &["doctor"])?.stdout;
         ensure!(
             said.contains("too many connections from your address"),

@@ -1,4 +1,4 @@
-//! Source-specific multicast (RFC 4607): a join names the sender it wants.
+//! Source-specific multicast (RFC 4607): a join names its sender.
 
 use anyhow::ensure;
 use lcroute_lab::lab::eventually;

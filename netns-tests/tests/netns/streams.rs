@@ -1,4 +1,5 @@
-//! Streams between programs of two nodes: agreed, allowed, carried by routers that cannot read them, and ended as they should be.
+//! Streams between programs of two nodes: protocol, permission, routers that cannot read them,
+//! correct ends.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::private::remembers;
 use crate::world;
 
-/// Exit codes of the contract.
+/// Documented exit codes.
 const FAILED: i32 = 1;
 const UNREACHABLE: i32 = 3;
 const NOT_PERMITTED: i32 = 4;
@@ -25,7 +26,7 @@ fn line(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
-/// Serves by a command, and waits until it does.
+/// Serves by a command, and waits until it is ready.
 fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> Result<Process> {
     let args = [&["serve", protocols], more, &["--"], command].concat();
     let serving = member.host.spawn("lcroute-streams", &args)?;
@@ -36,7 +37,7 @@ fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> R
     Ok(serving)
 }
 
-/// `lcroute connect` with this standard input, by a shell.
+/// Runs `lcroute connect` with this standard input, by a shell.
 fn connect(host: &Host, input: &str, args: &str) -> Result<Output> {
     host.run(
         "sh",
@@ -82,7 +83,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
             by_id.success()?.stdout == "alpha /demo/echo/1\n",
             "by its PeerId"
         );
-        // none in common: both lists, for one who may
+        // none in common: both lists, for a permitted node
         let none = connect(&alpha.host, "true", "beta /demo/echo/9")?;
         ensure!(none.code == FAILED, "{none:?}");
         ensure!(
@@ -90,7 +91,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
                 && none.stderr.contains("/demo/echo/9"),
             "{none:?}"
         );
-        // one who may not learns nothing
+        // a node without permission learns nothing
         for protocol in ["/demo/echo/2", "/demo/echo/9"] {
             let refused = connect(&one.host, "true", &format!("beta {protocol}"))?;
             ensure!(
@@ -102,7 +103,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
             let missing = connect(&alpha.host, "true", &format!("{nowhere} /demo/echo/1"))?;
             ensure!(missing.code == UNREACHABLE, "{nowhere}: {missing:?}");
         }
-        // no other unicast comes with it
+        // no other unicast is carried
         let to = beta.address()?.to_string();
         ensure!(
             alpha
@@ -191,7 +192,7 @@ fn streams_end_as_they_should() {
             ensure!(after.stdout == "again\n", "{after:?}");
         }
         ensure!(held.is_running(), "{}", held.stdout());
-        // a killed program does, as soon as the next one hears of its streams
+        // a kill does, once the next program receives packets of its streams
         let control = beta.host.path("run/control.sock").display().to_string();
         let killed = ["-9", "-f", &format!("{control} streams --idle")];
         beta.host.run("pkill", &killed)?.success()?;
@@ -204,21 +205,21 @@ fn streams_end_as_they_should() {
         let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
         ensure!(after.stdout == "again\n", "{after:?}");
         let held = begin(alpha, beta)?;
-        // the server goes: what it served breaks off
+        // the server ends: its streams break
         serving.signal(Signal::SIGTERM)?;
         ensure!(serving.wait(DEADLINE)? == 0, "SIGTERM");
         broke_off(&held)?;
-        // a client that dies is an end for the process
+        // a killed client ends the process
         let command = ["sh", "-c", "cat; echo gone >> ended"];
         let _serving = serve(beta, "/cat/1", &["--allow", "alpha"], &command)?;
         let held = begin(alpha, beta)?;
-        // others of this name belong to other tests
+        // other processes of this name belong to other tests
         let parent = held.pid().to_string();
         let killed = ["-9", "-P", &parent, "-f", "lcroute-streams connect"];
         alpha.host.run("pkill", &killed)?.success()?;
         ended(beta)?;
         drop(held);
-        // one who is expelled in the midst of it
+        // an expulsion during a stream
         let _serving = serve(alpha, "/cat/1", &["--allow", "beta"], &command)?;
         let _held = begin(beta, alpha)?;
         alpha.host.run("lcroute", &["revoke", "beta"])?.success()?;
@@ -227,7 +228,7 @@ fn streams_end_as_they_should() {
     });
 }
 
-/// A stream that has gone there and back, and stays open.
+/// Starts a stream that has carried data both ways, and stays open.
 fn begin(from: &Member, to: &Member) -> Result<Process> {
     let to = to.host.name();
     let script = format!(
@@ -250,7 +251,7 @@ fn broke_off(stream: &Process) -> Result<()> {
     })
 }
 
-/// Whether the process that served has ended, and said so.
+/// Waits until the serving process has ended with its message.
 fn ended(member: &Member) -> Result<()> {
     eventually("its process has ended", || {
         let said = fs::read_to_string(member.host.path("ended")).unwrap_or_default();
@@ -294,7 +295,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             ensure!(fetch()?.success()?.stdout == "a page of beta\n", "another");
             Ok(())
         })?;
-        // who watches beta sees it
+        // beta's metrics show it
         let metrics = beta
             .host
             .run("curl", &["-sSg", "http://[::1]:9120/metrics"])?;
@@ -343,7 +344,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         let rule = remedy.lines().next().unwrap_or_default();
         beta.host.run("sh", &["-c", rule])?.success()?;
         ensure!(doctor()?.0 == "ok", "{:?}", doctor()?);
-        // git over a command, with half of it closed before the other half answers
+        // git over a command: one direction closes before the other answers
         beta.host
             .run("git", &["init", "-q", "--bare", "project.git"])?
             .success()?;
@@ -358,7 +359,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             beta.host.run("git", &log)?.success()?.stdout == "first\n",
             "it was pushed"
         );
-        // what is taken out of the configuration is over, and the rest goes on
+        // a protocol removed from the configuration ends, and the rest continues
         beta.host
             .write("lcroute.toml", serve("/other/1", "allow_all = true"))?;
         streams.signal(Signal::SIGHUP)?;
@@ -448,7 +449,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
             );
             Ok(())
         })?;
-        // nobody reads: the writer waits
+        // without a reader the writer waits
         let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "60"])?;
         let flood =
             "dd if=/dev/zero bs=1M count=200 2>/dev/null | lcroute-streams connect beta /deaf/1";
@@ -497,7 +498,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             ensure!(refused()? > 100, "{} {}", refused()?, flood.stderr());
             Ok(())
         })?;
-        // a new stream, over a new connection as well, and much over it
+        // a new stream, also over a new connection, with much data
         let noise = alpha.host.path("noise");
         fs::write(&noise, lcroute_lab::lab::noise(7, 20 << 20))?;
         let put = format!("cat {}", noise.display());
@@ -536,7 +537,7 @@ fn ssh_goes_over_a_stream() {
         alpha.host.run("ssh-keygen", &keygen)?.success()?;
         let make = ["-t", "ed25519", "-f", &host_key];
         beta.host.run("dropbearkey", &make)?.success()?;
-        // whose home holds this key and nothing else, as far as this server sees
+        // its home has only this key, as far as this server sees
         let server = format!(
             "mount -t tmpfs -o mode=700 none /root && mkdir -m 700 /root/.ssh && cp {key}.pub /root/.ssh/authorized_keys\n\
              exec dropbear -F -E -s -p 127.0.0.1:22 -r {host_key}"
@@ -580,7 +581,7 @@ fn ssh_goes_over_a_stream() {
     });
 }
 
-/// What Ansible does on beta, and what it finds there.
+/// Ansible's work on beta, with expected results.
 const PLAY: &str = r#"
 - hosts: beta
   gather_facts: false
@@ -631,7 +632,7 @@ fn ansible_runs_tasks_over_streams() {
         ensure!(said.stdout.contains("failed=0"), "{said:?}");
         let fetched = fs::read(alpha.host.path("fetched"))?;
         ensure!(fetched == "word ".repeat(300_000).as_bytes(), "other bytes");
-        // a node that does not serve it is unreachable, and says why
+        // a node that does not serve it is unreachable, with the reason
         let other = play("/other/1")?;
         let told = other.stdout.contains("unreachable=1")
             && (other.stdout.clone() + &other.stderr).contains("no protocol in common");
@@ -640,7 +641,7 @@ fn ansible_runs_tasks_over_streams() {
     });
 }
 
-/// Takes datagrams, and answers each in capitals.
+/// Receives datagrams, and answers each in capitals.
 const CAPITALS: &str = r#"
 import json, os, socket
 program = socket.socket(socket.AF_UNIX)
@@ -656,7 +657,7 @@ while word := words.recv(65536):
 print("end", flush=True)
 "#;
 
-/// Sends datagrams of all lengths, and counts those that come back as they should.
+/// Sends datagrams of all lengths, and counts correct answers.
 const WORDS: &str = r#"
 import json, os, socket
 program = socket.socket(socket.AF_UNIX)
@@ -714,7 +715,7 @@ fn datagrams_go_both_ways_and_end_with_either_side() {
     });
 }
 
-/// A thousand streams that each go there and back, and stay open.
+/// Opens a thousand streams that each carry data both ways, and stay open.
 const MANY: &str = r#"
 import json, os, resource, socket, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
@@ -738,7 +739,7 @@ print("all", flush=True)
 time.sleep(1000)
 "#;
 
-/// What the program for streams of a host counts.
+/// Returns the counters of a host's program for streams.
 fn counted(host: &Host) -> Result<Value> {
     let script = "import socket, os\n\
         s = socket.socket(socket.AF_UNIX)\n\

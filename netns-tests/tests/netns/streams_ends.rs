@@ -1,4 +1,5 @@
-//! How streams end: all bytes and the exit code arrive, a broken stream never looks whole, and a slow service harms itself alone.
+//! Ends of streams: all bytes and the exit code arrive, a broken stream never looks complete, a
+//! slow service harms only itself.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ fn pair(lab: &Lab) -> Result<Network> {
     lab.closed_network(["alpha", "beta"])
 }
 
-/// Serves by a shell command, and waits until it does.
+/// Serves by a shell command, and waits until it is ready.
 fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     let args = ["serve", protocol, "--allow-all", "--", "sh", "-c", command];
     let serving = member.host.spawn("lcroute-streams", &args)?;
@@ -23,7 +24,8 @@ fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     Ok(serving)
 }
 
-/// Runs `connect` for a protocol with this input, which then stays open; prints output, exit code and errors.
+/// Runs `connect` for a protocol with this input, which stays open; prints output, exit code and
+/// errors.
 const OPEN_INPUT: &str = r#"
 import subprocess, sys, threading
 protocol, size = sys.argv[1], int(sys.argv[2])
@@ -83,7 +85,7 @@ fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
         ensure!(late == "5|late|4|", "{late}");
         let missing = said("/missing/1", "exec /no/such/command", 2)?;
         ensure!(missing.ends_with("|127|"), "{missing}");
-        // half of it is closed before the other half answers
+        // one direction closes before the other answers
         let _count = serve(beta, "/count/1", "wc -c; exit 5")?;
         let input = "head -c 3000000 /dev/zero | lcroute-streams connect beta /count/1";
         let counted = alpha.host.run("sh", &["-c", input])?;
@@ -95,7 +97,7 @@ fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
     });
 }
 
-/// Copies 200,000 bytes slowly through `connect`, whose standard input and output do not block.
+/// Copies 200,000 bytes slowly through `connect`, with non-blocking standard input and output.
 const NON_BLOCKING: &str = r#"
 import os, subprocess, time
 def pipe(ours_is_write):
@@ -140,7 +142,7 @@ fn all_bytes_pass_standard_input_and_output_that_do_not_block() {
     });
 }
 
-/// A client of `forward` on TCP: prints how many bytes came, and how it ended.
+/// A client of `forward` on TCP: prints the number of bytes, and the kind of end.
 const CLIENT: &str = r#"
 import socket, sys
 client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -156,7 +158,7 @@ except ConnectionResetError:
     print(count, "reset", flush=True)
 "#;
 
-/// A server that answers a part, and resets the connection.
+/// A server that sends a part, and resets the connection.
 const RESETS: &str = r#"
 import socket, struct
 server = socket.create_server(("127.0.0.1", 8000))
@@ -215,13 +217,13 @@ fn nothing_that_broke_off_looks_whole() {
             );
             Ok(())
         })?;
-        // a command that is killed, and one that ends
+        // a killed command, and one that ends
         let _killed = serve(beta, "/killed/1", "echo word; kill -9 $$")?;
         let _ends = serve(beta, "/ends/1", "echo word; exit 1")?;
         let (_to_killed, _to_ends) = (forward("8002", "/killed/1")?, forward("8003", "/ends/1")?);
         ends(&client("8002", "much")?, "5 reset")?;
         ends(&client("8003", "much")?, "5 end")?;
-        // an upload whose sender is killed: the command's input fails, and does not end
+        // an upload with a killed sender: the command's input fails instead of ending
         let command = "if cat >up; then echo whole; else echo broken; fi >>how";
         let _up = serve(beta, "/up/1", command)?;
         let up = "exec 3<>fifo; echo some >&3; exec lcroute-streams connect beta /up/1 <&3";
@@ -249,7 +251,7 @@ fn nothing_that_broke_off_looks_whole() {
         )?;
         ensure!(whole.code == 0, "{whole:?}");
         how("broken\nwhole\n")?;
-        // the far program for streams is killed: readers and writers learn it
+        // the far program for streams is killed: readers and writers get an error
         let _some = serve(beta, "/some/1", "echo some; cat")?;
         let _to_some = forward("8004", "/some/1")?;
         let client = client("8004", "x")?;
@@ -273,7 +275,7 @@ fn nothing_that_broke_off_looks_whole() {
     });
 }
 
-/// Listens without taking anybody, with the smallest backlog, and fills it.
+/// Listens without accepting, with the smallest backlog, and fills it.
 const FULL: &str = r#"
 import socket, time
 server = socket.socket(socket.AF_UNIX)
@@ -316,7 +318,7 @@ fn a_slow_service_harms_itself_alone() {
             serve(beta, "/cat/1", "cat")?
         };
         let _deaf = serve(beta, "/deaf/1", "exec sleep 1000")?;
-        // a stream that goes on through all of it
+        // a stream that continues throughout
         alpha.host.run("mkfifo", &["fifo"])?.success()?;
         let held = "exec 3<>fifo; echo first >&3; exec lcroute-streams connect beta /cat/1 <&3";
         let mut held = alpha.host.spawn("sh", &["-c", held])?;
@@ -331,7 +333,7 @@ fn a_slow_service_harms_itself_alone() {
             let flood = "exec lcroute-streams connect beta /deaf/1 </dev/zero";
             slow.push(alpha.host.spawn("sh", &["-c", flood])?);
         }
-        // those of the full one are told
+        // clients of the full service get an error
         for n in (0..slow.len()).step_by(2) {
             let code = slow[n].wait(DEADLINE)?;
             ensure!(code == 1, "{code} {}", slow[n].stderr());
@@ -357,7 +359,7 @@ fn a_slow_service_harms_itself_alone() {
     });
 }
 
-/// 150 programs that begin at the same moment, before there is a program for streams.
+/// Starts 150 programs at the same moment, before the program for streams runs.
 const CROWD: &str = r#"
 import collections, subprocess, sys
 def begin(n):
@@ -409,7 +411,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
                 && first.contains("14247"),
             "{first}"
         );
-        // a user in no group that may
+        // a user without a permitted group
         let run = |verb: &[&str]| {
             let args = [
                 &["--reuid", "nobody", "--clear-groups", "lcroute-streams"],

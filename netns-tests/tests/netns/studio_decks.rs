@@ -1,4 +1,4 @@
-//! Decks as people and their editors write them, and waits that are explained.
+//! Decks as users and their editors write them, and explanations of waits.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,8 @@ fn deck(slides: impl IntoIterator<Item = u32>) -> String {
     slides.collect::<Vec<_>>().join("\n---\n\n")
 }
 
-/// A folder with these slides and no title of its own, its key, and the session's text.
+/// Makes a folder with these slides and no title of its own; returns it, its key, and the session's
+/// text.
 fn lecture(host: &Host, slides: &str) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;
     let folder = host.path("talk");
@@ -52,7 +53,7 @@ fn says(process: &Process, text: &str) -> Result<()> {
     })
 }
 
-/// Numbers and texts of the slides that were told, in order.
+/// Returns numbers and texts of the printed slides, in order.
 fn slides_of(process: &Process) -> Vec<(u64, String)> {
     let said = process.stdout();
     let lines = said
@@ -104,7 +105,7 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
         says(&presents.process, "3 of 12 slides")?;
         fs::remove_file(&file)?;
         says(&presents.process, "what was shown stays")?;
-        // whole again, with a slide more in front
+        // complete again, with another slide in front
         fs::write(
             folder.join("new.md"),
             deck(std::iter::once(99).chain(1..=12)),
@@ -120,7 +121,7 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
             "{}",
             attends.process.stdout()
         );
-        // the slide itself goes for a moment
+        // the slide itself is briefly missing
         fs::write(&file, deck((1..=12).filter(|n| *n != 7)))?;
         eventually("eleven slides", || {
             told(&presents.process, "slides", "count", &json!(11))
@@ -204,7 +205,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         );
         says(&holds, "waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
-        // nothing is typed, and the limit is far away
+        // without input, long before the timeout
         let command = format!("lcstudio caption {text} --key {own} --timeout 1h -");
         let mut captions = Typed::start(other, "captions", &command)?;
         let code = captions.process.wait(DEADLINE)?;
@@ -242,7 +243,7 @@ fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
         let [presenter, attender] = &hosts[..] else {
             anyhow::bail!("two hosts");
         };
-        // the part of lcroute that programs see
+        // an lc0, as programs see it
         presenter.ip("link add lc0 type veth peer name far0\nlink set lc0 up\nlink set far0 up")?;
         presenter.nft(
             "table inet entries {

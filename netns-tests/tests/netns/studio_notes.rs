@@ -1,4 +1,4 @@
-//! Notes of a lecture on hosts: files that any editor writes, equal everywhere, also after a time without a network.
+//! Notes of a lecture on hosts: files for any editor, equal on all hosts, also after a partition.
 
 use std::fs;
 use std::io::Write;
@@ -52,7 +52,7 @@ impl<'a> NotesFile<'a> {
         arguments.map(str::to_owned).collect()
     }
 
-    /// Kills it, and starts it again.
+    /// Kills and restarts it.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process = Self::run(self.host, self.lcs, self.interface)?;
@@ -76,7 +76,7 @@ impl<'a> NotesFile<'a> {
         })
     }
 
-    /// Waits until this was said.
+    /// Waits until it has printed these words.
     pub fn until_said(&self, words: &str) -> Result<()> {
         eventually(words, || {
             let said = self.process.stdout();
@@ -85,7 +85,7 @@ impl<'a> NotesFile<'a> {
         })
     }
 
-    /// Waits until what was saved is on disk and in nobody's hands: drafts, or entries.
+    /// Waits until the saved text is on disk, as a draft or an entry.
     pub fn until_kept(&self, words: &str) -> Result<()> {
         eventually("what was saved is on disk", || {
             let mut found = false;
@@ -109,7 +109,7 @@ impl<'a> NotesFile<'a> {
     }
 }
 
-/// Somebody presents on this host, and lets all write notes.
+/// Presents on this host, and permits all to write notes.
 pub(crate) fn present_notes(host: &Host, interface: &str) -> Result<(Typed, String)> {
     let (folder, key, lcs) = session(host, None)?;
     let settings = folder.join("session.toml");
@@ -136,7 +136,7 @@ fn two_hosts_write_one_text_also_without_a_network() {
         })?;
         fs::write(&one.path, "Bees dance.\nThey fly.\n")?;
         two.until("Bees dance.\nThey fly.\n")?;
-        // nobody reaches anybody
+        // all hosts are cut off
         for host in &hosts {
             host.cut("lan0")?;
         }
@@ -144,7 +144,7 @@ fn two_hosts_write_one_text_also_without_a_network() {
         fs::write(&two.path, "Bees dance.\nThey fly far. 🐝\n")?;
         one.until_kept("# Notes of one")?;
         two.until_kept(" far")?;
-        // between the save and the others
+        // between the save and the network
         one.kill()?;
         fs::OpenOptions::new()
             .append(true)
@@ -167,7 +167,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         let [stage, one, two] = &hosts[..] else {
             anyhow::bail!("three hosts");
         };
-        // a file of something else
+        // a foreign file
         let (mut presenter, lcs) = present_notes(stage, "lan0")?;
         let theirs = two.write("other.md", "not of these notes\n")?;
         let mut host = NotesFile::start(one, &lcs, "lan0")?;
@@ -187,7 +187,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
             "{refused:?}"
         );
         ensure!(fs::read_to_string(&theirs)? == "not of these notes\n");
-        // one state, one program
+        // one program per state
         let state = one.path("notes-state").display().to_string();
         let again = one.run(
             "lcstudio",
@@ -197,7 +197,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
             again.code == 1 && again.stderr.contains("used by another lcstudio"),
             "{again:?}"
         );
-        // a host that holds gives what there is; nobody grants
+        // a holder supplies all entries; grants are impossible
         let kept = stage.path("kept").display().to_string();
         let _holder = stage.spawn(
             "lcstudio",
@@ -219,13 +219,13 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         fs::write(&late.path, "of all\nand of who is late\n")?;
         late.until_said("\"waits\"")?;
         late.until_kept("and of who is late")?;
-        // what no text is stays, and the notes do not change by it
+        // invalid text stays in the file, without effect on the notes
         fs::write(&host.path, b"\xff\xfe")?;
         host.until_said("it is not UTF-8")?;
         ensure!(fs::read(&host.path)? == b"\xff\xfe");
         fs::write(&host.path, "of all, still\n")?;
         late.until("of all, still\nand of who is late\n")?;
-        // gone
+        // removed
         fs::remove_file(&host.path)?;
         host.until("of all, still\n")?;
         host.process.signal(Signal::SIGTERM)?;
@@ -238,8 +238,8 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
     });
 }
 
-/// What pages write: a title, and that bees dance. Then updates with good checksums that no document makes: one has Loro ask for
-/// 17 GB, one has it panic.
+/// Updates as pages write them: a title, and a text. Then updates with valid checksums that no
+/// document produces: one makes Loro request 17 GB, the other makes it panic.
 const OF_A_PAGE: &str = "6c6f726f000000000000000000000000f1b0628d000457001700170110014d000000000000000101000000000005010000010006\
     01040102000006056e6f746573000e0104020100020100020105020117001b1a23204e6f7465730a0a4265657320f09f909d2064616e63652e0a";
 const HARMFUL: [&str; 2] = [
@@ -256,7 +256,7 @@ fn bytes(hex: &str) -> Result<Vec<u8>> {
         .collect()
 }
 
-/// A member with a key of its own, which writes what it likes into notes.
+/// A member with a key of its own, which writes anything into notes.
 struct Author {
     network: Network,
     index: KeptLog,
@@ -266,7 +266,8 @@ struct Author {
 }
 
 impl Author {
-    /// Appends these bodies, and stays until others have them. To be called in the namespace of its host.
+    /// Appends these bodies, and stays until other members have them. Call it in its host's
+    /// namespace.
     fn write(lcs: &str, seed: u8, bodies: &[Vec<u8>]) -> Result<()> {
         let now = Instant::now();
         let session = Session::decode(lcs)?;
@@ -361,7 +362,7 @@ fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes
         let honest = bytes(OF_A_PAGE)?;
         for (seed, harm) in (1..).zip(HARMFUL) {
             let bodies = match seed {
-                // what he wrote before stays
+                // its earlier text stays
                 1 => vec![honest.clone(), bytes(harm)?],
                 _ => vec![bytes(harm)?],
             };
@@ -378,7 +379,7 @@ fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes
             ensure!(both.iter().all(|part| text.contains(part)), "{text}");
             Ok(())
         })?;
-        // who comes late meets the same updates, and others go on
+        // a later attender gets the same updates, and the rest continues
         let two = NotesFile::start(two, &lcs, "lan0")?;
         two.until(&one.read()?)?;
         fs::write(&one.path, format!("{}and more\n", one.read()?))?;
@@ -399,7 +400,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         let two = NotesFile::start(two, &lcs, "lan0")?;
         eventually("it has a file", || two.read().map(drop))?;
         let path = one.write("docs/notes.md", "")?;
-        // the file can be written, and nothing beside it
+        // the file is writable, and nothing beside it
         let arguments = NotesFile::arguments(one, "docs/notes.md", &lcs, "lan0").join(" ");
         let script = format!(
             "set -e; mount --bind docs docs; mount --bind docs/notes.md docs/notes.md; \
@@ -417,7 +418,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
             Ok(())
         })?;
         ensure!(fs::read_to_string(&path)?.is_empty());
-        // an editor that writes into the file: it goes to all
+        // an editor that writes into the file: all get the text
         fs::write(&path, "of one\n")?;
         eventually("both have written", || {
             let text = two.read()?;
@@ -429,7 +430,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         })?;
         ensure!(fs::read_to_string(&path)? == "of one\n");
         process.kill()?;
-        // where it can be written again, all is there
+        // once the folder is writable, all text is there
         let arguments = arguments.split(' ').collect::<Vec<_>>();
         let _process = one.spawn("lcstudio", &arguments)?;
         eventually("the file has all", || {

@@ -1,4 +1,4 @@
-//! Pictures of a lecture: a track of their own, which comes to who joined it, to who comes late, and into files.
+//! Pictures of a lecture: a track of their own, for its listeners, later attenders, and files.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use crate::studio::{attend, count_tracks, groups, network, present, session, told};
 use crate::world;
 
-/// CRC-32 as PNG has it (ISO 3309).
+/// CRC-32 of PNG (ISO 3309).
 fn checksum(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -31,7 +31,8 @@ fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
     [&length[..], &named, &checksum(&named).to_be_bytes()].concat()
 }
 
-/// A PNG of so many pixels that browsers decode: a red ground with stripes, stored without compression (RFC 1950, 1951).
+/// Returns a PNG of this size that browsers decode: a red ground with stripes, uncompressed (RFC
+/// 1950, 1951).
 pub(crate) fn png(width: u32, height: u32, stripes: u8) -> Vec<u8> {
     let mut rows = Vec::new();
     for row in 0..height {
@@ -66,7 +67,7 @@ pub(crate) fn png(width: u32, height: u32, stripes: u8) -> Vec<u8> {
     [&b"\x89PNG\r\n\x1a\n"[..], &chunks.concat()].concat()
 }
 
-/// The group of a track.
+/// Returns the group of a track.
 pub(crate) fn group_of(key: &str, track: &str) -> Result<std::net::Ipv6Addr> {
     let secret = SessionKey::from_seed(&SecretKey::load(Path::new(key))?.seed());
     let owner = secret.track_key(&track.parse::<TrackName>()?).peer_id();
@@ -83,7 +84,7 @@ fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
     )
 }
 
-/// A held session as a page; the holder lets go of it for that.
+/// Exports a held session as a page; first stops the holder.
 fn exported(host: &Host, held: &str, to: &str, holder: &mut Process) -> Result<()> {
     holder.signal(Signal::SIGTERM)?;
     ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
@@ -92,13 +93,14 @@ fn exported(host: &Host, held: &str, to: &str, holder: &mut Process) -> Result<(
     Ok(())
 }
 
-/// What a holder has of a track on its disk.
+/// Returns the size of a track on a holder's disk.
 fn held_bytes(folder: &str, track: &str) -> u64 {
     let file = Path::new(folder).join("log").join(track);
     fs::metadata(file).map_or(0, |file| file.len())
 }
 
-/// What a picture takes on a disk: 118 bytes for each entry, and the formats of docs/protocol.md.
+/// Returns the size of a picture on a disk: 118 bytes for each entry, and the formats of
+/// docs/protocol.md.
 fn stored(name: &str, bytes: &[u8]) -> u64 {
     let parts = bytes.len().div_ceil(980);
     let named = 118 + 32 + 4 + 1 + name.len();
@@ -134,7 +136,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
         let mut holder = hold(kept, &held[0], &lcs)?;
         let mut presenter = present(stage, &folder, &key)?;
         let begun = Instant::now();
-        // what others would not get is said by name, before it is on
+        // problems are reported by name before the session is on air
         let said = presenter.process.stderr();
         for (line, problem) in [
             (11, "picture images/gone.png: No such file"),
@@ -147,7 +149,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
             let line = format!("slides.md:{line}: {problem}");
             ensure!(said.contains(&line), "{line}: {said}");
         }
-        // a terminal has the alt text, and nothing of the pictures comes to it
+        // a terminal has the alt text, and gets no packet of the pictures
         let attender = attend(text, "text", &lcs, "")?;
         eventually("the slide is shown", || {
             told(&attender.process, "slide", "number", &1.into())
@@ -159,7 +161,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
             dance.len() + map.len(),
             begun.elapsed()
         );
-        // another picture by the same name, as slides that change
+        // another picture by the same name, as slides change
         let other = png(90, 60, 0x3f);
         fs::write(images.join("map.png"), &other)?;
         let all = two + stored("images/map.png", &other);
@@ -171,7 +173,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
         let counted = text.counter("tracks", "of_pictures")?.bytes;
         ensure!(counted == 0, "{counted} bytes came to who did not join");
         ensure!(!groups(text)?.contains(&group.to_string()));
-        // who presents has gone: who holds it gives it to who is late
+        // the presenter has left: the holder supplies the pictures to a later attender
         presenter.types("q")?;
         ensure!(
             presenter.process.wait(DEADLINE)? == 0,

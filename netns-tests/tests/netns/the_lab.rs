@@ -1,5 +1,4 @@
-//! The lab itself: a firewall that let packets in, or a loss that lost nothing, would make every
-//! other test worthless.
+//! The lab itself: a firewall or a loss without effect would make every other test worthless.
 
 use anyhow::{Result, ensure};
 use lcroute_lab::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
@@ -128,7 +127,7 @@ fn an_open_socket_is_found_and_a_connected_one_is_not_counted() {
     });
 }
 
-/// Waits until all watchers have heard a change.
+/// Waits until all watchers have received a change.
 fn hears(watchers: &[&MldWatch], change: &str, group: &str) -> Result<()> {
     eventually(&format!("watchers hear the {change} of {group}"), || {
         for watch in watchers {

@@ -1,4 +1,4 @@
-//! A private Tor network, for hosts that hide behind it; `netns-tests/setup all` fetches the program.
+//! A private Tor network, for hidden hosts; `netns-tests/setup all` fetches the program.
 //!
 //! ```text
 //!   host: client, SOCKS5 on its loopback ── relay ── relay ── relay as exit ── server
@@ -11,20 +11,20 @@ use lcroute_lab::lab::{Host, Lab, Process, within};
 
 use crate::foreign::{foreign, said};
 
-/// Where a client takes connections.
+/// SOCKS5 address of a client.
 pub(crate) const SOCKS: &str = "127.0.0.1:9050";
-/// Relays, all of them exits: a path has three, and one more makes it a choice.
+/// Number of relays, all of them exits: a path has three, and a fourth gives a choice.
 const RELAYS: usize = 4;
-/// So many of them are directory authorities, too. Two make a consensus, if one is late.
+/// Number of directory authorities among them. Two make a consensus if one is late.
 const AUTHORITIES: usize = 3;
-/// Ends a broken test: consensus, descriptors and circuits take 10 to 60 s.
+/// Timeout of a broken test: consensus, descriptors and circuits take 10 to 60 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Relays on public hosts of their own.
 #[derive(Debug)]
 pub(crate) struct TorNetwork {
     pub(crate) relays: Vec<Host>,
-    /// The authorities, in the words of Tor's configuration.
+    /// The authorities, in the syntax of Tor's configuration.
     directory: String,
     _running: Vec<Process>,
 }
@@ -52,12 +52,12 @@ impl TorNetwork {
         })
     }
 
-    /// A client on this host, as soon as it has a circuit.
+    /// Starts a client on this host, and waits for a circuit.
     pub(crate) fn client(&self, host: &Host) -> Result<Process> {
         self.client_with(host, "")
     }
 
-    /// The same, and an onion service that leads to a port of the host; its name.
+    /// The same with an onion service to a port of the host; returns its name.
     pub(crate) fn service(&self, host: &Host, port: u16) -> Result<(Process, String)> {
         let folder = host.path("service");
         let (at, shown) = (host.v4()?, folder.display());
@@ -85,14 +85,14 @@ impl TorNetwork {
         Ok(client)
     }
 
-    /// Which Tor this is.
+    /// Returns the version of Tor.
     pub(crate) fn version(&self) -> Result<String> {
         let shown = run(&self.relays[0], "tor", &["--version"])?;
         Ok(shown.lines().next().unwrap_or_default().to_owned())
     }
 }
 
-/// The configuration of a relay that lets streams out to anywhere, laboratories included.
+/// Returns the configuration of a relay with an unrestricted exit, private addresses included.
 fn relay(host: &Host) -> Result<String> {
     let (name, data) = (host.name(), host.path("tor"));
     let (address, data) = (host.v4()?, data.display());
@@ -103,10 +103,10 @@ fn relay(host: &Host) -> Result<String> {
     ))
 }
 
-/// Makes this relay an authority, with keys; and how all others name it.
+/// Makes this relay an authority, with keys; returns its line for all configurations.
 fn authority(host: &Host) -> Result<String> {
     let (name, address) = (host.name(), host.v4()?);
-    // votes every 10 s, the shortest interval that Tor takes
+    // votes every 10 s, the shortest interval that Tor permits
     let config = format!(
         "{}AuthoritativeDirectory 1\nV3AuthoritativeDirectory 1\nDirPort {address}:7000\nContactInfo lab\n\
          TestingDirAuthVoteExit *\nTestingDirAuthVoteGuard *\nTestingDirAuthVoteHSDir *\n\
@@ -124,7 +124,7 @@ fn authority(host: &Host) -> Result<String> {
     let mut lines = certificate.lines();
     let identity = lines.find_map(|line| line.strip_prefix("fingerprint "));
     let identity = identity.context("no fingerprint")?;
-    // a relay with this configuration does not say its own fingerprint before it knows an authority
+    // without a known authority Tor does not print its fingerprint
     let none = "0".repeat(40);
     let nobody = format!("nobody v3ident={none} 127.0.0.1:1 {none}");
     let args = [
@@ -143,7 +143,7 @@ fn authority(host: &Host) -> Result<String> {
     ))
 }
 
-/// Runs Tor with a configuration of the host's and these authorities.
+/// Starts Tor with a configuration of the host and these authorities.
 fn tor(host: &Host, config: &str, directory: &str) -> Result<Process> {
     let config = host.path(config);
     let whole = std::fs::read_to_string(&config)? + directory;
@@ -151,7 +151,7 @@ fn tor(host: &Host, config: &str, directory: &str) -> Result<Process> {
     crate::foreign::start(host, "tor", &["-f", &config.display().to_string()])
 }
 
-/// What a program of Tor's prints.
+/// Returns the output of a program of Tor.
 fn run(host: &Host, program: &str, args: &[&str]) -> Result<String> {
     let args = foreign(program, args)?;
     let args: Vec<_> = args.iter().map(String::as_str).collect();

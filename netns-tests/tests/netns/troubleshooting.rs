@@ -1,4 +1,4 @@
-//! docs/troubleshooting.md, typed as it stands there on two nodes.
+//! Runs the commands of docs/troubleshooting.md literally on two nodes.
 
 use anyhow::{Context, bail, ensure};
 
@@ -6,7 +6,7 @@ use crate::recipes::{blocks, is_command, shows};
 use crate::world;
 
 const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
-/// Where the page closes beta's firewall.
+/// The place at which the page closes beta's firewall.
 const CLOSED: &str = "<!-- beta's firewall closes here -->";
 
 #[test]
@@ -42,7 +42,7 @@ fn the_commands_of_the_page_say_what_it_says() {
                 }
             }
         }
-        // a page of which nothing is understood must not pass
+        // an unparsed page must not pass
         ensure!(typed >= 18, "{typed}");
         Ok(())
     });

@@ -1,4 +1,5 @@
-//! `status --watch` on a terminal: painted in place, over a restart of the daemon, the screen as it was at the end.
+//! `status --watch` on a terminal: painted in place, over a restart of the daemon; restores the
+//! screen at its end.
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
                 ensure!(shown.starts_with("\x1b[?1049h\x1b[?25l\x1b[H"), "{shown:?}");
                 ensure!(shown.matches("\x1b[H").count() >= 3, "{shown:?}");
                 ensure!(last(watch)?.contains(says), "{shown:?}");
-                // a screen that is cleared before it is painted flickers
+                // clearing before painting would flicker
                 ensure!(!shown.contains("\x1b[2J") && !shown.contains("\x1b[H\x1b[J"));
             }
             Ok(())
@@ -129,7 +130,7 @@ fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
     });
 }
 
-/// The last frame that is whole.
+/// Returns the last complete frame.
 fn last(watch: &Process) -> Result<String> {
     let shown = watch.stdout();
     let frames: Vec<&str> = shown.split("\x1b[H").collect();

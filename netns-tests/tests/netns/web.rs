@@ -1,4 +1,4 @@
-//! `lcroute web`: what pages get, who gets it, and what it costs when nobody looks.
+//! `lcroute web`: content and access of pages, and no cost without viewers.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::groups::{invitation, people};
 use crate::studio::keygen;
 use crate::world;
 
-/// Asks over HTTP, and prints the status, then the head, then lines of the body as they come.
+/// Sends an HTTP request, and prints the status, then the head, then lines of the body as they
+/// arrive.
 const CLIENT: &str = r#"
 import http.client, sys, urllib.parse
 address, path, *headers = sys.argv[1:]
@@ -29,7 +30,7 @@ while line := answer.readline():
     sys.stdout.flush()
 "#;
 
-/// The pages of a host, and their address.
+/// Serves the pages of a host; returns their address.
 pub(crate) fn serve(host: &Host) -> Result<(Process, String)> {
     let pages = host.spawn("lcroute-web", &["web"])?;
     let mut address = String::new();
@@ -48,7 +49,7 @@ pub fn get(host: &Host, address: &str, path: &str, headers: &[&str]) -> Result<(
     Ok((status.parse()?, rest.to_owned()))
 }
 
-/// What a page has got last.
+/// Returns the last line that a page got.
 pub fn latest(page: &Process) -> Result<Value> {
     let shown = page.stdout();
     let last = shown
@@ -66,7 +67,7 @@ pub fn open(host: &Host, address: &str) -> Result<Process> {
     host.spawn("python3", &["-c", CLIENT, address, "/api/watch", &key])
 }
 
-/// The flow of a group from one node to another, as a page has it.
+/// Returns the flow of a group from one node to another, from a page's data.
 fn flow(look: &Value, group: &str, from: &Member, to: &Member) -> Result<f64> {
     let names: Vec<_> = look["nodes"]
         .as_array()
@@ -117,7 +118,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
                 "{look}"
             );
             ensure!(look["links"].as_array().map(Vec::len) == Some(2), "{look}");
-            // b and c say so themselves: a has no link to c
+            // b and c report it: a has no link to c
             for (from, to) in [(a, b), (b, c)] {
                 let rate = flow(&look, "ff1e::42", from, to)?;
                 ensure!(
@@ -141,7 +142,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
             ensure!(flow(&latest(&page)?, "ff1e::42", b, c).is_err(), "still");
             Ok(())
         })?;
-        // a node that does not allow it says nothing from now on
+        // without permission a node stops reporting
         c.host.configure("")?;
         c.host.run("lcroute", &["reload"])?.success()?;
         eventually("c reports no more", || {
@@ -155,7 +156,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
             ensure!(reports == ["a", "b"], "{reports:?}");
             Ok(())
         })?;
-        // without pages nobody announces the group of reports, and nobody sends to it
+        // without pages no node announces the group of reports, or sends to it
         drop(page);
         drop(sender);
         eventually("nobody sends any more", || {
@@ -219,7 +220,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
         );
         let found = a.host.run("lcroute-web", &["web", "--open"])?.success()?;
         ensure!(found.stdout.trim() == address, "{}", found.stdout);
-        // the daemon goes and comes: pages are told, and go on
+        // the daemon restarts: pages get a message, and continue
         let page = open(&a.host, &address)?;
         let mut network = network;
         let name = |look: &Value| look["status"]["name"] == "a";
@@ -271,7 +272,7 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
             .ask("zbarimg", &["--quiet", "--raw", &file])?
             .success()?;
         ensure!(seen.stdout.trim() == link, "{}", seen.stdout);
-        // to a lecture, whose text a presenter's folder has in a file
+        // for a lecture, whose text is in a file of the presenter's folder
         let (_, session, public) = keygen(&host, "talk.key")?;
         let kept = host.path("session").display().to_string();
         std::fs::write(&kept, format!("{session}\n"))?;
@@ -300,7 +301,7 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
     });
 }
 
-/// Says something in a group, as its page does; the status.
+/// Sends words to a group, as the page does; prints the status.
 const SAY: &str = r#"
 import sys, urllib.error, urllib.parse, urllib.request
 address, key, words = sys.argv[1:]
@@ -351,7 +352,7 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
         eventually("bob reads it", || {
             bob_group.has("by a page, \u{fc}ber <b>alles</b>")
         })?;
-        // lcgroup goes: that is said, and nothing else fails
+        // lcgroup stops: pages get an error, and all else continues
         ann_group.daemon()?.stop()?;
         let (status, why) = list(&address)?;
         ensure!(
