@@ -1,5 +1,4 @@
-//! Programs on hosts of the tests besides those of the demo: our other programs, and some that
-//! forge, flood or observe.
+//! Programs on the tests' hosts besides those of the demo; some forge, flood or observe.
 
 mod programs;
 

@@ -20,8 +20,7 @@ const IO_CRATES: &[&str] = &[
     "netlink-sys",
 ];
 
-/// Returns cargo's output for this workspace. It fetches crates of other targets, as any build
-/// does.
+/// Returns cargo's output for this workspace; cargo may fetch crates of other targets.
 fn cargo(args: &[&str]) -> String {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let out = Command::new(env!("CARGO"))
@@ -373,10 +372,9 @@ fn nobody_depends_on_the_tests_or_the_packages() {
 fn programs_carry_no_tables_that_they_never_ask() {
     for program in ["lcroute", "lcsync", "lcagent"] {
         let crates = built_from(program);
-        // For host names in other scripts, in URLs that only rtc reads and that do not occur:
-        // `idna` takes the tables from its adapter, of which Cargo.lock has version 1.0, without
-        // tables. To restore that after an update of everything: cargo update -p idna_adapter
-        // --precise 1.0.0
+        // For host names in other scripts, in URLs that only rtc reads: `idna` takes the tables
+        // from its adapter, of which Cargo.lock has version 1.0, without tables. To restore that
+        // after an update: cargo update -p idna_adapter --precise 1.0.0
         let unicode = crates.iter().find(|name| name.starts_with("icu_"));
         assert_eq!(unicode, None, "{program} carries tables of Unicode");
         // lcsync's patterns of names become regular expressions, without tables

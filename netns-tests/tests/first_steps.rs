@@ -12,8 +12,7 @@ use tempfile::TempDir;
 /// An ordinary user, even if root runs the tests.
 const NOBODY: u32 = 65_534;
 
-/// Returns output and messages of `lcroute ARGS` for an ordinary user with this home and these
-/// variables.
+/// Returns outputs of `lcroute ARGS` for an ordinary user with this home and variables.
 fn as_user(
     program: &Path,
     home: &Path,
@@ -39,8 +38,7 @@ fn as_user(
 fn homes() -> Result<(TempDir, PathBuf, [PathBuf; 2])> {
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("lcroute");
-    // copied by another process: children of other threads would hold a file of this one open for
-    // writing
+    // another process copies: children of this one's threads would hold the file open
     let mut copy = Command::new("cp");
     copy.arg(env!("CARGO_BIN_EXE_netns-tests")).arg(&program);
     ensure!(copy.status()?.success(), "cp");

@@ -1,11 +1,9 @@
-//! Public names, and names visible to users, use the words of docs/glossary.md; its last table
-//! lists refused words.
+//! Names that are public or visible to users use the words of docs/glossary.md.
 //!
-//! The test reads sources as text: items after `pub` (of any visibility), the variants of public
-//! enums with their fields, the functions of public traits, and the fields of journal entries. From
-//! docs/reference.md, which the test `reference` compares with the programs, it takes metrics,
-//! labels, drop reasons, flags, configuration keys and checks. Verbs are exempt: `lcroute say`
-//! stays.
+//! The test reads sources as text: items after `pub` (of any visibility), variants and fields of
+//! public enums, functions of public traits, and fields of journal entries. From docs/reference.md
+//! (see the test `reference`) it takes metrics, labels, drop reasons, flags, configuration keys and
+//! checks. Verbs are exempt: `lcroute say` stays.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -60,8 +58,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-/// Returns the words of an identifier in lower case: separated by other characters, and by
-/// capitals.
+/// Returns the words of an identifier in lower case, split at other characters and capitals.
 fn words(name: &str) -> Vec<String> {
     let letters: Vec<char> = name.chars().collect();
     let mut words = vec![String::new()];
@@ -147,8 +144,7 @@ fn code(line: &str) -> String {
     parts.split("//").next().unwrap().to_owned()
 }
 
-/// Returns the name that a public item or field declares in this line, and whether its body
-/// declares more.
+/// Returns the name that a line makes public, and whether its body may have more.
 fn declared(line: &str) -> Option<(&str, bool)> {
     let line = line.strip_prefix("pub")?;
     let mut rest = match line.strip_prefix('(') {
@@ -239,8 +235,7 @@ fn public_names(file: &str, text: &str, found: &mut BTreeSet<Name>) {
     }
 }
 
-/// Returns names in docs/reference.md: backticked ones in first cells, metric labels, journal
-/// fields.
+/// Returns names in docs/reference.md: backticked first cells, metric labels, journal fields.
 fn reference_names() -> BTreeSet<Name> {
     let mut found = BTreeSet::new();
     let mut section = String::new();

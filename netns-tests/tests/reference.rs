@@ -1,6 +1,5 @@
-//! docs/reference.md describes the programs as they are: made by this test, and compared with the
-//! file. `make reference` writes it. The dashboard and the alert rules in packaging/ name existing
-//! metrics.
+//! docs/reference.md equals the programs' output; `make reference` writes it. The dashboard and the
+//! alert rules in packaging/ name existing metrics.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -913,8 +912,7 @@ fn tempfile(text: &str) -> PathBuf {
     file
 }
 
-/// Writes the keys of this file; the parser's error for an unknown key shows that they are
-/// complete.
+/// Writes the keys of this file, complete by the parser's error for an unknown key.
 fn configuration(out: &mut String, file: &File) {
     let _ = writeln!(out, "### {}\n", file.path);
     for table in file.tables {

@@ -126,8 +126,7 @@ impl Forger {
         self.seal(&Packet::Entries(vec![entry]))
     }
 
-    /// Returns false heads: of unknown authors, with a copied digest, too short, or with unknown
-    /// entries.
+    /// Returns false heads: unknown authors, a copied digest, too short, unknown entries.
     fn invent(&mut self) -> Option<Vec<u8>> {
         self.told += 1;
         let (digest, heads) = match self.told % 3 {

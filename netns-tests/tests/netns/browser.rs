@@ -270,8 +270,7 @@ impl Page<'_> {
         bail!("{key} leads to no {at}");
     }
 
-    /// Checks a narrow window, as of phones: all nodes are on the map, and nothing scrolls
-    /// sideways.
+    /// Checks a phone's window: all nodes are on the map, and nothing scrolls sideways.
     fn expect_fits_a_phone(&self) -> Result<()> {
         self.ask("size", json!({ "width": 390, "height": 844 }))?;
         self.until("innerWidth === 390")?;

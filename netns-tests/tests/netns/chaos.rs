@@ -20,12 +20,10 @@ use crate::world;
 const FLOWS: [&str; 2] = ["ff1e::c0:1", "ff1e::c0:2"];
 /// Group that is counted packet by packet once all is quiet.
 const COUNTED: &str = "ff1e::c0:3";
-/// Bound for a daemon's memory, as a multiple of its first value. Chosen: shows a leak of one
-/// link's state per event.
+/// Bound for a daemon's memory, as a multiple of its first value. Chosen: shows leaks per event.
 const GROWTH: u64 = 2;
 
-/// A temporary fault of a node. (An orderly stop is excluded: it removes lc0 and the joins of
-/// programs.)
+/// A temporary fault; no orderly stop, which removes lc0 and programs' joins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Action {
     Kill,

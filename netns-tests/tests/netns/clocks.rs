@@ -12,8 +12,7 @@ use crate::reach::{members_without_server, met_by, swarm};
 use crate::world;
 
 const HOUR: i64 = 3_600;
-/// Noon, in seconds from the next midnight: clocks that differ by less than half a day show one
-/// date.
+/// Noon, in seconds from the next midnight: clocks within half a day show one date.
 const NOON: i64 = -12 * HOUR;
 
 /// Starts a program on this host with its daemon's clock.
@@ -66,8 +65,7 @@ fn they_link(members: &[Member], door: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until its carrier reports the clock, or it refuses the other node for it; checks log and
-/// `lcroute doctor`.
+/// Waits until a carrier or a refusal reports the clock; checks log and `lcroute doctor`.
 fn names_the_clock(member: &mut Member) -> Result<()> {
     const REFUSED: &str = "clock differs by more than a day";
     let name = member.host.name().to_owned();

@@ -1,5 +1,4 @@
-//! Programs in containers of two hosts, by the image of `packaging/image`, in the forms of
-//! docs/guide/containers.md.
+//! Programs in containers of two hosts, as in docs/guide/containers.md.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -298,9 +297,8 @@ fn containers_of_two_hosts_hear_each_other() {
     });
 }
 
-/// On two hosts a container has lc0. DDS programs that share its network find each other by
-/// multicast and exchange unicast in both directions. Containers without state return as new
-/// members; the old ones are forgotten.
+/// DDS programs in containers with lc0 on two hosts find each other and exchange unicast.
+/// Containers without state return as new members; the old ones are forgotten.
 #[test]
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs; six minutes"]
 fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behind() {
@@ -436,8 +434,7 @@ fn gateways(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
-/// Makes on each of two hosts a container network `net`, with the image, which is built in
-/// `folder`.
+/// Makes on two hosts a container network `net`, with the image, built in `folder`.
 fn bridges<'a>(hosts: &'a [Host; 2], folder: &Path) -> Result<[Engine<'a>; 2]> {
     let (archive, name) = image(folder)?;
     let engine = |n: usize| {
@@ -457,9 +454,8 @@ fn last_line(listener: &Process) -> Result<Value> {
     Ok(serde_json::from_str(line)?)
 }
 
-/// Containers on bridges of two hosts receive each other's packets once, also of a named source
-/// only. Packets without listeners are not sent. A restarted gateway serves them again. lcsync
-/// shares across.
+/// Containers on bridges of two hosts receive each other once, also a single source. Packets
+/// without listeners stay. A restarted gateway serves them again. lcsync shares across.
 #[test]
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs"]
 fn containers_on_bridges_have_what_hosts_of_lans_have() {
@@ -547,8 +543,7 @@ const MANY: usize = 100;
 /// Limits of each of them. Chosen: a test machine can run all.
 const EACH: [&str; 2] = ["--memory=64m", "--read-only"];
 
-/// A hundred containers on one bridge join a group within a second: all receive a container of
-/// another host.
+/// A hundred containers on one bridge join within a second: all receive another host's.
 #[test]
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs; three minutes"]
 fn a_hundred_containers_that_join_at_once_all_hear() {
@@ -613,8 +608,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
     });
 }
 
-/// Returns the configuration of the plugin `bridge` in packaging/kubernetes/gateway, as a list of
-/// one plugin.
+/// Returns packaging/kubernetes/gateway's configuration of `bridge`, as a list of one plugin.
 fn plugin() -> Result<Value> {
     let file = std::fs::read_to_string(format!("{PACKAGING}/kubernetes/gateway/network.yaml"))?;
     let (_, config) = file.split_once("config: |").context("a configuration")?;
@@ -754,8 +748,7 @@ fn manifests_are_as_the_schemas_of_kubernetes_say() -> Result<()> {
                 "{folder}: {bad} is taken"
             );
         }
-        // outside of the schemas: `containers_on_the_bridge_of_the_stock_plugin_...` reads the
-        // plugin's file
+        // `containers_on_the_bridge_of_the_stock_plugin_...` covers the plugin's file
         let image = format!("image: lcroute:{}", env!("CARGO_PKG_VERSION"));
         ensure!(manifests.contains(&image), "{folder}: {manifests}");
     }

@@ -13,8 +13,7 @@ use tempfile::TempDir;
 
 use crate::web;
 
-/// Requests a relayed address from a signalling server as a stranger, and prints type and code of
-/// the refusal (RFC 8656).
+/// Requests a relayed address as a stranger; prints type and code of the refusal (RFC 8656).
 const ALLOCATE: &str = r#"
 import socket, sys, urllib.parse
 at = urllib.parse.urlsplit(sys.argv[1])
@@ -70,8 +69,7 @@ fn the_picture_is_what_the_script_makes_of_the_run_beside_it() -> Result<()> {
     Ok(())
 }
 
-/// Makes the README's figure of a demo's output; checks that it is well-formed, without external
-/// content.
+/// Makes the README's figure of a demo; checks its form, and that it has no external content.
 fn draw(said: &[u8]) -> Result<String> {
     let script = Path::new(FIGURES).join("demo.py");
     let made = piped(Command::new("python3").arg(script), said)?;

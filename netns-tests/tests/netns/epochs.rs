@@ -1,5 +1,4 @@
-//! Expulsions, with each carrier: the members find each other again, and the expelled node finds
-//! none.
+//! Expulsions, by each carrier: members find each other again, the expelled node finds none.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

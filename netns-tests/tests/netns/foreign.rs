@@ -1,5 +1,4 @@
-//! Unmodified Debian programs that expect a LAN, over lc0 with `profile = "lan"`:
-//! docs/guide/programs.md.
+//! Debian programs that expect a LAN, over lc0 with `profile = "lan"`: docs/guide/programs.md.
 //!
 //! `netns-tests/setup all` fetches them; nothing is installed.
 

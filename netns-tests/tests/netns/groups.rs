@@ -389,8 +389,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 Ok(())
             })?;
         }
-        // all authors leave, the owner and the absent ones return: only the holders have the
-        // messages
+        // all authors leave, the absent ones return: only the holders have the messages
         for at in speakers {
             people[at].daemon()?.stop()?;
         }

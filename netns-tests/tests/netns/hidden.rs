@@ -79,8 +79,7 @@ fn expect_carries(members: &[&Member]) -> Result<()> {
     Ok(())
 }
 
-/// Starts a relaying server, and open hosts: `hidden`, `stranger`, `friend`; `setup` configures
-/// `hidden`.
+/// Starts a relaying server, and open hosts `hidden` (with `setup`), `stranger`, `friend`.
 fn three(lab: &Lab, setup: impl Fn(&str) -> String) -> Result<Network> {
     let names = ["hidden", "stranger", "friend"].into_iter();
     let hosts: Result<Vec<_>> = names.map(|name| lab.host(name)).collect();
@@ -99,8 +98,7 @@ fn policy(friend: &str) -> String {
     format!("[ice]\npolicy = \"relay\"\ndisclose = [\"{friend}\"]\n")
 }
 
-/// Runs the network; returns how often the stranger saw an address of the hidden host, and both
-/// paths to it.
+/// Returns how often the stranger saw an address of the hidden host, and both paths to it.
 fn seen_by_stranger(network: &mut Network) -> Result<(usize, [String; 2])> {
     let [_, stranger, _] = network.nodes()?;
     let (mut dump, file) = capture(&stranger.host)?;
@@ -277,8 +275,7 @@ fn behind_a_router(lab: &Lab) -> Result<(Network, Host)> {
     Ok((network, router))
 }
 
-/// Returns a configuration with all carriers: LANs and the router by default, a folder, a DHT, a
-/// room.
+/// Returns a configuration with all carriers: LANs and router by default, folder, DHT, room.
 fn outspoken(folder: &Path, stranger: &Host, ice: &str) -> Result<String> {
     let stranger = stranger.v4()?;
     let token = folder.with_file_name("matrix.token").display().to_string();
@@ -438,8 +435,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
     });
 }
 
-/// Checks packets in both directions through Tor. It stalls at times, and lcroute drops late
-/// packets: some may be lost.
+/// Checks packets both ways through Tor, which stalls at times: some may be lost.
 fn expect_passes(members: [&Member; 2]) -> Result<()> {
     let [a, b] = members;
     for (from, to) in [(a, b), (b, a)] {

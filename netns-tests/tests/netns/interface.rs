@@ -192,8 +192,7 @@ fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
     });
 }
 
-/// Returns the output of `tcpdump ARGS` on lc0 for three datagrams to a local listener, with one to
-/// another port between them.
+/// Returns tcpdump's output on lc0 for three datagrams, with one to another port between.
 fn captured(lab: &Lab, mode: &str) -> Result<String> {
     let network = network_with_mode(lab, mode)?;
     let [a, b] = network.nodes()?;

@@ -201,8 +201,7 @@ fn a_closed_server_without_lcroute_serves_another_lan() {
     });
 }
 
-/// Answers for a name with an address (RFC 6762): by unicast if the question requests it, else by
-/// multicast.
+/// Answers for a name (RFC 6762): by unicast if the question requests it, else by multicast.
 const ANSWER: &str = r#"
 import socket, struct, sys
 index = socket.if_nametoindex("lan0")
@@ -392,8 +391,7 @@ fn time_to_first(host: &Host, group: &str) -> Result<f64> {
     time.context("nothing was heard")
 }
 
-/// Returns the highest rate with less than 0.1 % loss, and the daemons' processor time per packet
-/// at the first rate.
+/// Returns the highest rate with less than 0.1 % loss, and processor time per packet.
 fn measure(
     from: &Host,
     group: &str,

@@ -580,8 +580,7 @@ fn two_lans_that_a_wire_joins_are_named_and_two_again_without_it() {
     });
 }
 
-/// Returns the kernel's `virtio_net_hdr` of TCP over IPv6 in segments of 1,000 bytes, with a
-/// partial checksum.
+/// Returns a `virtio_net_hdr` of TCP over IPv6: segments of 1,000 bytes, a partial checksum.
 fn tcp_train() -> Vec<u8> {
     let words = [54 + 20, 1_000, 54, 16].map(u16::to_ne_bytes);
     [&[1, 4][..], words.as_flattened()].concat()

@@ -1,5 +1,4 @@
-//! IPv4 of plain hosts behind gateways: two LANs with one prefix, IGMP snooping, old hosts, foreign
-//! queriers.
+//! IPv4 of hosts behind gateways: one prefix on two LANs, snooping, old hosts, foreign queriers.
 
 use std::net::Ipv4Addr;
 

@@ -67,8 +67,7 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
         let before = sent(&lan.server)?;
         falls_silent(&lan.server)?;
         let spent = sent(&lan.server)? - before;
-        // ten channels at this rate; each has K + 2 symbols, a quarter of K more, and 1,114 bytes a
-        // symbol
+        // ten channels at this rate, each with 1.25 K + 2 symbols of 1,114 bytes
         let budget = 10 * (258 + 64) * 1_114 + 100_000;
         ensure!(spent < budget, "{spent} bytes, {budget} at most");
         Ok(())

@@ -14,8 +14,7 @@ const LISTENS: usize = 6;
 /// Timeout for the start of many processes on a small machine.
 const LONG: Duration = Duration::from_secs(400);
 
-/// Waits until each of `members` reaches all of `others`, except itself, and none of `gone`;
-/// returns the time.
+/// Waits until `members` reach `others` except themselves, and not `gone`; returns the time.
 fn wait_known(
     what: &str,
     members: &[&Member],

@@ -1,5 +1,4 @@
-//! Closed hosts with a token without a URL, and accounts in one Matrix room: homeserver.py, and
-//! Synapse.
+//! Closed hosts that share only a Matrix room: homeserver.py, and Synapse.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,8 +34,7 @@ fn wait_note(member: &Member, part: &str) -> Result<()> {
     })
 }
 
-/// Writes an access token that only the daemon's user can read, and a configuration with only an
-/// account.
+/// Writes an access token for the daemon's user only, and a configuration with only an account.
 fn configure(host: &Host, homeserver: &str, token: &str) -> Result<()> {
     let file = host.write("matrix.token", format!("{token}\n"))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
@@ -203,8 +201,7 @@ impl Authority {
         })
     }
 
-    /// Returns key and certificate of a server with this name, valid until the end of `year`, in
-    /// PEM.
+    /// Returns key and certificate of a server, valid until the end of `year`, in PEM.
     fn certify(&self, name: &str, year: i32) -> Result<String> {
         let mut params = CertificateParams::new([name.to_owned()])?;
         // with the authority's own name it would look self-signed to OpenSSL

@@ -361,8 +361,7 @@ fn an_ephemeral_node_that_is_expelled_ends_and_can_come_back_as_another() {
 
 /// Flag of a node certificate: earlier keys follow.
 const RENEWED: u8 = 2;
-/// Offset of the flags, after version, kind, network, subject, not before, not after, time of
-/// renewals.
+/// Offset of the flags: after version, kind, network, subject and three times.
 const FLAGS_AT: usize = 2 + 32 + 32 + 8 + 8 + 8;
 
 #[test]

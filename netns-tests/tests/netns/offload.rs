@@ -172,8 +172,7 @@ fn execute_anew(member: &mut Member) -> Result<()> {
     })
 }
 
-/// Opens a sender on the first node; on the second an ordinary receiver and one that takes
-/// super-packets.
+/// Opens a sender on one node; on the other a receiver, and one of super-packets.
 fn programs(network: &Network) -> Result<(Socket, [Socket; 2])> {
     let [a, b] = network.nodes()?;
     let sender = a.host.namespace().run(|| {

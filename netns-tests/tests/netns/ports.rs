@@ -9,12 +9,10 @@ use serde_json::Value;
 use crate::foreign;
 use crate::world;
 
-/// miniupnpd maps no address of the ranges for tests and documentation: this one is routed only in
-/// the world.
+/// A public address in this world: miniupnpd maps none of the test and documentation ranges.
 const PUBLIC: &str = "44.1.2.3";
 
-/// Sets up the router of a host behind a symmetric NAT, with [`PUBLIC`]; miniupnpd controls its
-/// filter.
+/// Gives the router of a symmetric NAT [`PUBLIC`], and its filter to miniupnpd.
 fn router(lab: &Lab, host: &Host) -> Result<Host> {
     let router = lab.find(&format!("{}-nat", host.name()));
     let router = router.context("the router")?;
@@ -65,8 +63,7 @@ fn miniupnpd(router: &Host, protocol: &str) -> Result<Process> {
     )
 }
 
-/// Returns a host behind a symmetric NAT, a closed one, and a mapping router; the daemons do not
-/// run yet.
+/// Returns a host behind a symmetric NAT, a closed one, and the router; no daemon runs yet.
 fn network(lab: &Lab) -> Result<(Network, Host)> {
     let natted = lab.host_behind_symmetric_nat("a")?;
     let router = router(lab, &natted)?;
@@ -149,8 +146,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
     }
 }
 
-/// Answers every request on the ports of PCP, NAT-PMP and SSDP with mutated copies, and HTTP
-/// without end.
+/// Answers PCP, NAT-PMP and SSDP with mutated copies of requests, and HTTP without end.
 const GARBAGE: &str = r#"
 import os, select, socket, threading, time
 def flood():

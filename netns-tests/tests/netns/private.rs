@@ -252,8 +252,7 @@ fn leaks(host: &Host) -> Result<u64> {
     Ok(host.counter("leaks", "leaks")?.packets)
 }
 
-/// Sends 25 datagrams to the private group in half a second; returns the number that the kernel
-/// accepted.
+/// Sends 25 datagrams to the private group in 0.5 s; returns the number accepted.
 fn try_to_send(host: &Host) -> Result<u64> {
     let args = [GROUP, "--count", "25", "--rate", "50"];
     let said = host.run("mc-send", &args)?.success()?;

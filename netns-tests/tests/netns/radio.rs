@@ -413,8 +413,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
     });
 }
 
-/// Makes ALSA devices without hardware: a microphone that plays a file once, loudspeakers that
-/// write one.
+/// Makes ALSA devices: a microphone that plays a file once, loudspeakers that write one.
 fn devices(host: &Host, says: &Path) -> Result<PathBuf> {
     let folder = host.path("");
     let folder = folder.display();

@@ -1,5 +1,4 @@
-//! Runs docs/guide/fleet.md literally: writes its files, types its commands, and expects its
-//! output.
+//! Runs docs/guide/fleet.md literally: its files, its commands, its expected output.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -169,8 +168,7 @@ impl Page {
         Ok(())
     }
 
-    /// Starts the agents with the first commands: by then they have their files. On the shared disk
-    /// each has its own /srv.
+    /// Starts the agents once they have their files. On the shared disk each has its own /srv.
     fn start(&mut self) -> Result<()> {
         if !self.agents.is_empty() {
             return Ok(());
@@ -249,8 +247,7 @@ pub(crate) fn is_command(line: &str) -> bool {
         .any(|prompt| line.starts_with(prompt))
 }
 
-/// Checks that the output has each line of the page; `...` matches anything, and column widths are
-/// ignored.
+/// Checks that the output has each line; `...` matches anything, column widths are ignored.
 pub(crate) fn shows(said: &str, lines: &[&str]) -> Result<()> {
     for line in lines {
         ensure!(

@@ -41,8 +41,8 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     let waited =
         ["queue_delay", "queue_codel", "queue_full"].map(|why| a.counter(&format!("drops/{why}")));
     let waited = waited.into_iter().sum::<Result<u64>>()?;
-    // random loss must not reduce the rate: loss-based congestion control would send a tenth. A
-    // process that waits for the CPU drops some, too
+    // random loss must not reduce the rate to a tenth, as in loss-based congestion control; a
+    // process without CPU time drops some
     ensure!(
         waited < MESSAGES / 10,
         "{waited} never left: {}",

@@ -442,8 +442,7 @@ fn a_link_that_loses_a_fifth_each_way_stays_up() {
         let receiver = b.host.receive(GROUP, &[])?;
         a.wait_wanted(GROUP, r)?;
         b.host.set_loss(UPLINK, 20)?;
-        // 0.9 s of silence occurred once in seven runs, cause unknown; the overlay's simulation is
-        // stricter
+        // 0.9 s of silence occurred once in seven runs, cause unknown; simulation is stricter
         let mut expected = 0;
         let mut stayed = false;
         for _ in 0..3 {

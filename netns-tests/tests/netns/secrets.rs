@@ -1,5 +1,4 @@
-//! Secrets as arguments: every user of a host can read the arguments of all processes, but finds
-//! none.
+//! Secrets as arguments: every user of a host can read all arguments, but finds no secret.
 
 use std::fs;
 
@@ -18,8 +17,7 @@ fn arguments(process: &Process) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).replace('\0', " "))
 }
 
-/// Waits until a process has started: its arguments then show its verb, and only the kind of a
-/// secret.
+/// Waits until a process shows its verb, and only the kind of the secret.
 fn shows(process: &mut Process, verb: &str, secret: &str) -> Result<()> {
     let (kind, rest) = secret.split_at(4);
     eventually("its arguments are plain", || {

@@ -1,5 +1,4 @@
-//! Streams between programs of two nodes: protocol, permission, routers that cannot read them,
-//! correct ends.
+//! Streams between programs of two nodes: protocol, permission, secrecy on the path, ends.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! Ends of streams: all bytes and the exit code arrive, a broken stream never looks complete, a
-//! slow service harms only itself.
+//! Ends of streams: exit codes, broken streams, slow services.
 
 use std::fs;
 
@@ -24,8 +23,7 @@ fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     Ok(serving)
 }
 
-/// Runs `connect` for a protocol with this input, which stays open; prints output, exit code and
-/// errors.
+/// Runs `connect` with this input, which stays open; prints output, exit code and errors.
 const OPEN_INPUT: &str = r#"
 import subprocess, sys, threading
 protocol, size = sys.argv[1], int(sys.argv[2])

@@ -22,8 +22,7 @@ fn deck(slides: impl IntoIterator<Item = u32>) -> String {
     slides.collect::<Vec<_>>().join("\n---\n\n")
 }
 
-/// Makes a folder with these slides and no title of its own; returns it, its key, and the session's
-/// text.
+/// Makes a folder with these slides; returns it, its key, and the session's text.
 fn lecture(host: &Host, slides: &str) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;
     let folder = host.path("talk");

@@ -266,8 +266,7 @@ struct Author {
 }
 
 impl Author {
-    /// Appends these bodies, and stays until other members have them. Call it in its host's
-    /// namespace.
+    /// Appends bodies until other members have them; to be called in its host's namespace.
     fn write(lcs: &str, seed: u8, bodies: &[Vec<u8>]) -> Result<()> {
         let now = Instant::now();
         let session = Session::decode(lcs)?;

@@ -31,8 +31,7 @@ fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
     [&length[..], &named, &checksum(&named).to_be_bytes()].concat()
 }
 
-/// Returns a PNG of this size that browsers decode: a red ground with stripes, uncompressed (RFC
-/// 1950, 1951).
+/// Returns a PNG for browsers: a red ground with stripes, uncompressed (RFC 1950, 1951).
 pub(crate) fn png(width: u32, height: u32, stripes: u8) -> Vec<u8> {
     let mut rows = Vec::new();
     for row in 0..height {
@@ -99,8 +98,7 @@ fn held_bytes(folder: &str, track: &str) -> u64 {
     fs::metadata(file).map_or(0, |file| file.len())
 }
 
-/// Returns the size of a picture on a disk: 118 bytes for each entry, and the formats of
-/// docs/protocol.md.
+/// Returns the size of a picture on disk: 118 bytes an entry, and docs/protocol.md's formats.
 fn stored(name: &str, bytes: &[u8]) -> u64 {
     let parts = bytes.len().div_ceil(980);
     let named = 118 + 32 + 4 + 1 + name.len();

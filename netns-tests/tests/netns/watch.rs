@@ -1,5 +1,4 @@
-//! `status --watch` on a terminal: painted in place, over a restart of the daemon; restores the
-//! screen at its end.
+//! `status --watch` on a terminal: in place, over a daemon's restart; restores the screen.
 
 use std::time::Duration;
 

@@ -11,8 +11,7 @@ use crate::groups::{invitation, people};
 use crate::studio::keygen;
 use crate::world;
 
-/// Sends an HTTP request, and prints the status, then the head, then lines of the body as they
-/// arrive.
+/// Sends an HTTP request; prints the status, then the head, then lines of the body.
 const CLIENT: &str = r#"
 import http.client, sys, urllib.parse
 address, path, *headers = sys.argv[1:]

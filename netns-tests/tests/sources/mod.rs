@@ -12,8 +12,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Returns Rust sources below `folder`, except test files; each with its path and its text up to
-/// its unit tests.
+/// Returns Rust sources below `folder` without tests; each with its path.
 pub fn below(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -31,8 +30,7 @@ pub fn below(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Returns the text up to its unit tests at the end; a `mod tests;` may be anywhere, and ends
-/// nothing.
+/// Returns the text up to its unit tests at the end; `mod tests;` ends nothing.
 fn without_unit_tests(text: &str) -> &str {
     let marks = text.match_indices("#[cfg(test)]\n");
     let mut ends = marks.filter(|(at, mark)| {

@@ -23,8 +23,7 @@ const COUNT: &str =
 const REST: &str = "(async () => { for (let count = -2; ; ) { const now = COUNT; if (now === count) return now; count = now; \
     await new Promise((done) => setTimeout(done, 2500)); } })()";
 
-/// Two linked daemons, and hosts for browsers, which serve the page themselves; all behind closed
-/// firewalls.
+/// Two linked daemons, and hosts for browsers that serve the page; all behind closed firewalls.
 pub(super) struct Meeting {
     pub network: Network,
     pub visitors: Vec<Visitor>,
@@ -78,8 +77,7 @@ impl Visitor {
 }
 
 impl Meeting {
-    /// Checks that pages request only themselves and the signalling server, whose WebSocket Firefox
-    /// counts as a request.
+    /// Checks that pages request only their own server and the signalling server.
     pub fn expect_clean(&self, browser: &Browser, visitor: &Visitor) -> Result<()> {
         let server = self.network.signalling.url()?;
         let as_http = server.replace("ws:", "http:");
@@ -334,8 +332,7 @@ fn a_page_hears_groups_of_ipv4_and_says_that_it_cannot_send_to_them() {
     });
 }
 
-/// Sends words from a host until the page shows them: with other listeners the host's joins show
-/// nothing about the page.
+/// Sends words from a host until the page shows them; other listeners hide the page's join.
 fn hear_until(page: &Page, from: &Member, words: &str) -> Result<()> {
     eventually("the page hears", || {
         say(from, GROUP, words)?;
@@ -562,8 +559,7 @@ fn a_page_takes_two_thousand_packets_a_second() {
             page.until(&format!("{COUNT} > 0"))?;
             let rest = REST.replace("COUNT", COUNT);
             let before = page.eval(&rest)?.as_u64().context("a number")?;
-            // losses of a busy machine: too long in its host's queue, or the browser's socket was
-            // full
+            // losses of a busy machine: its host's queue was too old, or the browser's socket full
             let lost =
                 || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(host)?]);
             let earlier = lost()?;

@@ -1,5 +1,4 @@
-//! Pictures of a lecture in tabs: those that keep the track get them, also from a tab that
-//! presents.
+//! Pictures of a lecture in tabs, also from a tab that presents.
 
 use std::fs;
 
@@ -12,8 +11,7 @@ use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::studio::{present, session};
 use crate::studio_pictures::{group_of, png};
 
-/// Slides; the second has pictures that never come: missing, of a refused kind, undecodable, on the
-/// Internet.
+/// The second slide's pictures never come: missing, of a refused kind, undecodable, remote.
 const SLIDES: &str = "# How bees talk\n\n![A bee that runs in a figure of eight](images/waggle.png)\n\n---\n\n## The others\n\n\
                       ![nowhere](images/gone.png) ![drawn](images/drawn.svg) ![broken](images/broken.png) \
                       ![far](https://far.example/p.png)\n";

@@ -43,8 +43,7 @@ pub(super) const TAP: &str = r#"(() => {
     return true;
 })()"#;
 
-/// Makes silent loudspeakers: without any, Firefox plays nothing, and Chromium's own lack timing on
-/// a busy machine.
+/// Makes silent loudspeakers: Firefox needs some, and Chromium's own lack timing under load.
 pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let socket = host.path("pulse/native");
     fs::create_dir_all(host.path("pulse"))?;
@@ -158,8 +157,7 @@ fn a_link_with_a_station_plays_after_one_click() {
             "{kind}: {}",
             figures.as_str().unwrap_or_default().replace('\n', " ")
         );
-        // decoded sound is complete except late packets; played sound differs in speed by up to 500
-        // ppm
+        // decoded sound lacks only late packets; played sound differs in speed by up to 500 ppm
         for what in ["decoded", "played"] {
             let heard = samples(&page, what)?;
             let (good, pieces) = good_pieces(sounding(&heard));
