@@ -52,7 +52,7 @@ impl<'a> Exposure<'a> {
         self.unless_hidden(self.0.signal.spool.as_deref())
     }
 
-    /// Returns nodes by which the DHT is entered; an empty list stands for well-known ones.
+    /// Returns nodes for joining the DHT; an empty list stands for well-known ones.
     pub fn dht(self) -> Result<&'a [String], Silent> {
         let signal = &self.0.signal;
         self.unless_hidden(signal.dht.then_some(signal.dht_bootstrap.as_slice()))

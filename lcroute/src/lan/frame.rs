@@ -18,7 +18,7 @@ pub const PROBE_PORT: u16 = 7118;
 const MDNS_PORT: u16 = 5_353;
 /// ICMPv6 type Router Solicitation (RFC 4861 §4.1).
 const ROUTER_SOLICITATION: u32 = 133;
-/// Offset in a frame of the Ethernet source address, in bytes, as all offsets here (IEEE 802.3).
+/// Offset of a frame's Ethernet source address, in bytes, as all offsets (IEEE 802.3).
 const SOURCE_MAC: u32 = 6;
 /// Offset of the Ethernet type (IEEE 802.3).
 const ETHERTYPE: u32 = 12;

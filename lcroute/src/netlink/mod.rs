@@ -1,7 +1,7 @@
 //! Routing netlink (rtnetlink(7)): the host's interfaces, addresses and routes.
 //!
-//! Everything here is synchronous. The kernel answers a netlink request before `send` returns, so
-//! there is nothing to wait for, and [`Monitor`] is a descriptor that the packet loop polls.
+//! All functions are synchronous: the kernel answers a request before `send` returns. [`Monitor`]
+//! is a descriptor that the packet loop polls.
 
 mod gateway;
 mod host;

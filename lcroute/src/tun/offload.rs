@@ -4,8 +4,8 @@
 //! ```text
 //! | flags 1 | kind 1 | header length 2 | segment 2 | checksum start 2 | checksum offset 2 |
 //! ```
-//! `struct virtio_net_hdr` (Virtio 1.2 §5.1.6), in native byte order. A super-packet is an IPv6 and
-//! a UDP header before the payloads of several datagrams, all of `segment` bytes but the last,
+//! `struct virtio_net_hdr` (Virtio 1.2 §5.1.6), in native byte order. A super-packet is one IPv6
+//! and UDP header before the payloads of several datagrams, all of `segment` bytes but the last,
 //! which may be shorter.
 
 use librecast::checksum::Sum;

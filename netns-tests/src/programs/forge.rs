@@ -1,4 +1,4 @@
-//! `lcsync-forge`: a host on the LAN that answers every datagram of an lcsync server with forged ones.
+//! `lcsync-forge`: a LAN host that answers each datagram of an lcsync server with forged ones.
 //!
 //! It needs no knowledge of the share: groups, numbers and lengths are those of received datagrams.
 //! The formats are written from docs/protocol.md §9 and share nothing with the code under test.

@@ -74,7 +74,7 @@ fn built(folder: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A browser that runs, and all that it has started; gone when dropped.
+/// A running browser with its processes; ended when dropped.
 struct Browser {
     title: String,
     driver: Child,

@@ -630,12 +630,12 @@ fn the_copy_makes_up_for_what_is_lost() {
     });
 }
 
-/// What a caster has sent so far, in packets and bytes: by the program into lc0, by its node over links, out of the uplink.
+/// Packets and bytes that a caster has sent: its program, its node over links, its uplink.
 struct Upload {
     program: (u64, u64),
     node: (u64, u64),
     uplink_bytes: u64,
-    /// Packets sent once more, over links that there are now.
+    /// Packets resent over present links.
     resent: u64,
     links: usize,
 }
@@ -660,7 +660,7 @@ impl Upload {
         })
     }
 
-    /// In streams: the program sends two, the stream and its copy.
+    /// Describes the traffic in streams; the program sends two, the stream and its copy.
     fn since(&self, before: &Self) -> String {
         let share = |node: u64, program: u64| 2.0 * node as f64 / program as f64;
         let packets = share(
@@ -678,17 +678,17 @@ impl Upload {
     }
 }
 
-/// Windows of 20 ms that are as without loss, once the copy was joined: the last 45 s.
+/// Returns the number of 20 ms windows equal to lossless reception in the last 45 s, and of all.
 fn good_windows(clear: &[f64], heard: &[f64]) -> (usize, usize) {
     let tail = |x: &[f64]| {
         let x = sounding(x);
         x[x.len().saturating_sub(45 * RATE)..].to_vec()
     };
     let (clear, heard) = (tail(clear), tail(heard));
-    // within a sweep from its begin
+    // within a sweep from its beginning
     let at = align(&clear, &heard[RATE * 2..]);
     let (clear, heard) = (&clear[at..], &heard[RATE * 2..]);
-    // a player that waits longer, or shorter, moves by frames: where most of what follows fits there, it has
+    // a player with another delay moves by frames: the place with most matches counts
     const FOLLOWS: usize = 10;
     const MOVES: std::ops::RangeInclusive<isize> = -10..=10;
     let is_good = |window: usize, moved: isize| {
@@ -704,7 +704,7 @@ fn good_windows(clear: &[f64], heard: &[f64]) -> (usize, usize) {
             .filter(|w| is_good(*w, moved))
             .count()
     };
-    // at the ends a moved player has nothing to compare with
+    // at both ends a moved player lacks a counterpart
     let windows = FOLLOWS..(clear.len().min(heard.len()) / FRAME).saturating_sub(2 * FOLLOWS);
     let (mut good, all, mut moved) = (0, windows.len(), 0);
     for window in windows {
@@ -763,7 +763,7 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
             Ok(())
         };
         eventually("it is heard", || sounds(4.0))?;
-        // who carries it: packets of it leave by him
+        // the forwarder of the station's packets
         let carries = |at: usize| {
             let groups = network.members[at].groups()?;
             let of_it = groups.iter().find(|g| g["group"] == group.as_str());
@@ -870,7 +870,7 @@ fn ffmpeg_hears_a_public_station_and_reads_a_recording() {
     });
 }
 
-/// That some seconds of it were heard.
+/// Checks that a player wrote more than four seconds of the chirp.
 fn is_chirp(player: &str, file: &Path) -> Result<()> {
     let samples = read_samples(file)?;
     let samples = sounding(&samples);
@@ -950,7 +950,7 @@ fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard
     });
 }
 
-/// Where plugins of GStreamer are, fetched or installed.
+/// Returns the path of GStreamer's plugins, fetched or installed.
 fn plugins() -> Result<String> {
     let installed = "usr/lib/x86_64-linux-gnu/gstreamer-1.0";
     let fetched = foreign_root()?.join(installed);
@@ -960,7 +960,7 @@ fn plugins() -> Result<String> {
     ))
 }
 
-/// A program of others with these variables.
+/// Starts a foreign program with these variables.
 fn with_variables(
     host: &Host,
     variables: &[String],
