@@ -2,8 +2,8 @@
 //!
 //! A firewall that drops inbound UDP on all interfaces also drops multicast on lc0: programs join,
 //! packets arrive, and programs receive none. So lcroute writes a datagram into lc0, as if from
-//! another node, to a group of link scope that only its short-lived socket has joined, and checks
-//! whether it arrives.
+//! another node, and checks whether it arrives. Its group has link scope, and only a short-lived
+//! socket has joined it.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};

@@ -339,7 +339,7 @@ fn sign_token(
     Ok((token, not_after))
 }
 
-/// Returns the signalling servers of file and membership, and this daemon's; no room.
+/// Returns signalling servers of file, membership and this daemon; a room is separate.
 fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     let mut urls = config.signal.servers.clone();
     if let Some(listen) = config.signal.listen {

@@ -109,7 +109,7 @@ impl Client {
     }
 }
 
-/// Returns the socket for read access: the view socket, if the control socket is closed.
+/// Returns the socket for read access: the view socket, if this user may not control.
 #[must_use]
 pub fn to_look(control: &Path) -> PathBuf {
     let may = |path: &Path| access(path, AccessFlags::W_OK);

@@ -20,11 +20,11 @@ struct Interface {
 
 /// Returns unicast addresses at which other hosts may reach this one, best first.
 ///
-/// Omits interfaces that are down, have no carrier or are named in `exclude`, those not in `only`
-/// if it is given, IPv6 link-local addresses (they need a zone), and addresses that are tentative,
-/// failed duplicate detection or are deprecated. Returns loopback addresses only if there are no
-/// others. The order depends only on the addresses: global IPv6, global and private IPv4, unique
-/// local IPv6, IPv4 link-local.
+/// Omits interfaces that are down, have no carrier, are named in `exclude`, or are missing in
+/// `only` if it is given. Omits IPv6 link-local addresses (they need a zone), and tentative,
+/// duplicate or deprecated ones. Returns loopback addresses only if there are no others. The order
+/// depends only on the addresses: global IPv6, global and private IPv4, unique local IPv6, IPv4
+/// link-local.
 pub fn host_addresses(exclude: &[&str], only: Option<&[String]>) -> io::Result<Vec<IpAddr>> {
     let mut netlink = Connection::open()?;
     let interfaces: BTreeMap<u32, Interface> = netlink

@@ -1,7 +1,7 @@
 //! IPv4 on the interface: its address, and routes for programs that name no interface.
 //!
 //! A route of the interface for a group in table `local` wins over routes of `main` of equal or
-//! smaller length, such as the LAN's default route, so that joins and packets go to the interface.
+//! smaller length, such as the LAN's default route. So joins and packets go to the interface.
 //! Groups without such a route keep their path.
 
 use std::net::{IpAddr, Ipv4Addr};

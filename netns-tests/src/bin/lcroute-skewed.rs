@@ -1,10 +1,10 @@
 //! `lcroute`, or the program by whose name it is called, on a host with a wrong clock or after a
 //! suspension, for tests. The wall clock is off by the seconds in the file `clock-offset` of the
-//! working directory, plus the eight-byte number in the file `clock-set`, if present, which changes
-//! at run time. Monotonic time lacks the nanoseconds in the file `clock-slept`, if present, also
-//! eight bytes: that of a suspended host stops.
+//! working directory. The eight-byte number in the file `clock-set`, if present, adds to them at
+//! run time. Monotonic time lacks the nanoseconds in the file `clock-slept`, if present, also eight
+//! bytes: that of a suspended host stops.
 //!
-//! The kernel has no namespace for the wall clock and no suspension of a single host, so this
+//! The kernel has no namespace for the wall clock, and cannot suspend a single host. So this
 //! program puts its own `clock_gettime` before that of the C library.
 
 use std::os::fd::AsRawFd;
