@@ -69,6 +69,8 @@ pub struct Conversation {
     known: Known,
     /// How each author called itself last.
     names: BTreeMap<PeerId, String>,
+    /// When each author spoke last.
+    spoke: BTreeMap<PeerId, u64>,
     shared: Arc<Shared>,
 }
 
@@ -93,7 +95,7 @@ impl Conversation {
         let mut file = AppendedFile::open(path)?;
         let (mut length, mut lines) = (0, 0);
         let mut known = Known::default();
-        let mut names = BTreeMap::new();
+        let (mut names, mut spoke) = (BTreeMap::new(), BTreeMap::new());
         let mut reader = BufReader::new(file.read());
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
@@ -108,6 +110,7 @@ impl Conversation {
             lines += 1;
             known.insert((message.author, message.id));
             names.insert(message.author, message.name);
+            spoke.insert(message.author, message.time);
             line.clear();
         }
         drop(reader);
@@ -124,6 +127,7 @@ impl Conversation {
             lines,
             known,
             names,
+            spoke,
         })
     }
 
@@ -134,6 +138,7 @@ impl Conversation {
             return;
         }
         self.names.insert(message.author, message.name.clone());
+        self.spoke.insert(message.author, message.time);
         self.lines += 1;
         message.n = self.lines;
         let waiting = self.file.waiting();
@@ -164,6 +169,11 @@ impl Conversation {
     /// How each author called itself last, whether it is a member or not.
     pub fn names(&self) -> &BTreeMap<PeerId, String> {
         &self.names
+    }
+
+    /// When this author said its last message, by its clock: ms since 1970.
+    pub fn spoke(&self, author: &PeerId) -> Option<u64> {
+        self.spoke.get(author).copied()
     }
 
     /// How many messages there are.
@@ -329,6 +339,29 @@ mod tests {
         let mut conversation = Conversation::open(&path).unwrap();
         (all - 100..=all).for_each(|n| conversation.add(of(n)));
         assert_eq!(conversation.messages(), all);
+    }
+
+    #[test]
+    fn it_is_known_when_each_author_spoke_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("messages");
+        let other = SecretKey::from_seed(&[2; 32]).peer_id();
+        let mut conversation = Conversation::open(&path).unwrap();
+        for (n, author, time) in [(1, message(1).author, 5), (2, other, 7), (3, other, 9)] {
+            let message = message(n);
+            conversation.add(Message {
+                author,
+                time,
+                ..message
+            });
+        }
+        conversation.sync().unwrap();
+        for conversation in [conversation, Conversation::open(&path).unwrap()] {
+            assert_eq!(conversation.spoke(&message(1).author), Some(5));
+            assert_eq!(conversation.spoke(&other), Some(9));
+            let silent = SecretKey::from_seed(&[3; 32]).peer_id();
+            assert_eq!(conversation.spoke(&silent), None);
+        }
     }
 
     #[test]

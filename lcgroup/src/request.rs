@@ -222,6 +222,9 @@ pub struct MemberStatus {
     pub me: bool,
     /// The last of its entries that is here.
     pub last: u32,
+    /// When it said its last message, by its clock: ms since 1970; none: it has said nothing that is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoke: Option<u64>,
 }
 
 /// How long a request may take to come, from the beginning of the connection or the answer before it. Chosen: programs write

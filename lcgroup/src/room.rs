@@ -1039,6 +1039,7 @@ impl Room {
                     owner: leaf == 0,
                     me: author == me,
                     last: status.map_or(0, |status| status.last),
+                    spoke: self.conversation.spoke(&author),
                     shown: names.shown(&author, &name),
                     author,
                     name,
