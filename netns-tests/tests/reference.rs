@@ -772,7 +772,7 @@ const FILES: &[File] = &[
                     (
                         "groups",
                         "false",
-                        "Show the conversations of lcgroup on this host to who has the key of the pages, and let them speak there. The pages must be allowed to ask lcgroup (group `lcgroup`).",
+                        "Show the conversations of lcgroup on this host to who has the key of the pages, and let them speak there, make groups, join and invite. The pages must be allowed to ask lcgroup (group `lcgroup`).",
                     ),
                     (
                         "tls_cert",

@@ -300,13 +300,15 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
     });
 }
 
-/// Sends words to a group, as the page does; prints the status.
-const SAY: &str = r#"
+/// Asks as the page of groups does; more headers as NAME=VALUE; the status, and what is answered.
+const ASK: &str = r#"
 import sys, urllib.error, urllib.parse, urllib.request
-address, key, words = sys.argv[1:]
-request = urllib.request.Request(urllib.parse.urldefrag(address)[0] + "api/groups/team", words.encode(), {"Authorization": "Bearer " + key})
+address, path, key, body, *more = sys.argv[1:]
+headers = dict(header.split("=", 1) for header in more) | ({"Authorization": "Bearer " + key} if key else {})
+request = urllib.request.Request(urllib.parse.urldefrag(address)[0] + "api/groups" + path, body.encode(), headers)
 try:
-    print(urllib.request.urlopen(request).status)
+    answer = urllib.request.urlopen(request)
+    print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
 "#;
@@ -335,19 +337,113 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
         ann.configure("[web]\ngroups = true\n")?;
         let (_pages, address) = serve(ann)?;
         let key = address.split_once('#').context("a key")?.1;
-        let say = |key: &str, words: &str| -> Result<String> {
-            Ok(ann
-                .run("python3", &["-c", SAY, &address, key, words])?
-                .success()?
-                .stdout)
+        let ask = |path: &str, key: &str, body: &str, more: &[&str]| -> Result<String> {
+            let args = [&["-c", ASK, &address, path, key, body], more].concat();
+            Ok(ann.run("python3", &args)?.success()?.stdout)
         };
-        ensure!(say("wrong", "forged")?.starts_with("401"), "any key speaks");
+        // nobody without the key, and no page of another site, says, makes, joins or invites
+        bob_group.ask(&["create", "work", "--as", "bob"])?;
+        let line = bob_group.ask(&["invite", "work"])?["invitation"].take();
+        let joins = json!({ "join": { "invitation": line, "name": "ann" } }).to_string();
+        let origin = format!("Origin={}", address.split("/#").next().unwrap_or_default());
+        for (path, body) in [
+            ("/team", "forged"),
+            (
+                "",
+                "{\"create\":{\"group\":\"forged\",\"name\":\"ann\",\"topic\":\"\"}}",
+            ),
+            ("", &*joins),
+            ("/team/invitation", "{\"uses\":1,\"expires_s\":60}"),
+        ] {
+            for (key, more, status) in [
+                ("", &[][..], "401"),
+                ("wrong", &[], "401"),
+                ("wrong", &[&*origin], "401"),
+                (key, &["Origin=http://evil.example"], "403"),
+                (key, &["Origin=null"], "403"),
+                (
+                    key,
+                    &["Sec-Fetch-Site=cross-site", "Sec-Fetch-Mode=no-cors"],
+                    "403",
+                ),
+                (key, &["Host=evil.example"], "421"),
+            ] {
+                let said = ask(path, key, body, more)?;
+                ensure!(said.starts_with(status), "{path} {body} {more:?}: {said}");
+            }
+        }
+        let known = ann_group.ask(&["status"])?;
+        let known = known["groups"].as_array().context("groups")?;
+        ensure!(known.len() == 1 && known[0]["messages"] == 0, "{known:?}");
+        // what lcgroup refuses is said, and hostile text is short there
+        let long = "<b>\u{202e}x</b>".repeat(1_000);
+        for (wanted, why) in [
+            (
+                json!({ "create": { "group": "x", "name": &long, "topic": "" } }),
+                "the own name has",
+            ),
+            (
+                json!({ "create": { "group": &long, "name": "a", "topic": "" } }),
+                "the group has",
+            ),
+            (
+                json!({ "create": { "group": "../x", "name": "a", "topic": "" } }),
+                "a group is called by",
+            ),
+            (
+                json!({ "create": { "group": "x", "name": "\u{202e}", "topic": "" } }),
+                "nothing of this name is seen",
+            ),
+            (
+                json!({ "create": { "group": "team", "name": "a", "topic": "" } }),
+                "there already",
+            ),
+            (
+                json!({ "join": { "invitation": &long, "name": "a" } }),
+                "too long for an invitation",
+            ),
+            (
+                json!({ "join": { "invitation": "lct1x", "name": "a" } }),
+                "lcg1",
+            ),
+            (json!({ "remove": {} }), "unknown variant"),
+        ] {
+            let said = ask("", key, &wanted.to_string(), &[])?;
+            ensure!(
+                said.starts_with("400") && said.contains(why) && said.len() < 500,
+                "{said}"
+            );
+        }
+        let said = ask(
+            "/team/invitation",
+            key,
+            "{\"uses\":1,\"expires_s\":604801}",
+            &[],
+        )?;
+        ensure!(said.starts_with("400") && said.contains("a week"), "{said}");
+        let said = ask(
+            "/team/invitation",
+            key,
+            "{\"uses\":1,\"expires_s\":60}",
+            &[&origin],
+        )?;
+        ensure!(said.starts_with("200") && said.contains("lcg1"), "{said}");
+        let said = ask("", key, &joins, &[&origin])?;
+        ensure!(said.starts_with("200"), "{said}");
+        let said = ask(
+            "/work/invitation",
+            key,
+            "{\"uses\":1,\"expires_s\":60}",
+            &[],
+        )?;
+        ensure!(said.starts_with("400"), "who is no owner invites: {said}");
+        let say = |key: &str, words: &str| ask("/team", key, words, &[]);
         let (_, groups) = list(&address)?;
         ensure!(groups.contains("\"name\":\"team\""), "{groups}");
         bob_group.join(&invitation(ann_group, "1")?)?;
         eventually("bob is a member", || bob_group.is("member"))?;
         let said = say(key, "by a page, \u{fc}ber <b>alles</b>")?;
-        ensure!(said.trim() == "200", "{said}");
+        ensure!(said.starts_with("200"), "{said}");
         eventually("bob reads it", || {
             bob_group.has("by a page, \u{fc}ber <b>alles</b>")
         })?;

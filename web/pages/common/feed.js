@@ -96,7 +96,31 @@ export async function groups() {
     return answer.json();
 }
 
+/** Makes one, or asks to join one: the name by which this host calls it. */
+export async function addGroup(wanted) {
+    const answer = await ask("/api/groups", undefined, { method: "POST", body: JSON.stringify(wanted) });
+    return (await answer.json()).name;
+}
+
 /** Says something in one. */
 export async function say(group, words) {
     await ask(`/api/groups/${group}`, undefined, { method: "POST", body: words });
+}
+
+/** Who is in one. */
+export async function members(group) {
+    const answer = await ask(`/api/groups/${group}/members`);
+    return answer.json();
+}
+
+/** One that somebody waits to become a member of, which asks its owner more often then; and the interfaces in use. */
+export async function waitFor(group) {
+    const answer = await ask(`/api/groups/${group}/wait`);
+    return answer.json();
+}
+
+/** A line by which so many join, its QR code, and when it ends. */
+export async function inviteTo(group, wanted) {
+    const answer = await ask(`/api/groups/${group}/invitation`, undefined, { method: "POST", body: JSON.stringify(wanted) });
+    return answer.json();
 }

@@ -5,9 +5,9 @@ import { element } from "./html.js";
 /** Light modules around a code (ISO/IEC 18004, 9.1). */
 const QUIET = 4;
 
-export function showQr(rows) {
+export function showQr(rows, label = "QR code of the link") {
     const side = rows.length + 2 * QUIET;
     const dark = rows.flatMap((row, y) => [...row].flatMap((module, x) => (module === "1" ? [`M${x + QUIET} ${y + QUIET}h1v1h-1z`] : [])));
     const code = element("path", { d: dark.join("") });
-    return element("svg", { class: "qr", viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": "QR code of the link", "shape-rendering": "crispEdges" }, code);
+    return element("svg", { class: "qr", viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": label, "shape-rendering": "crispEdges" }, code);
 }

@@ -1,14 +1,17 @@
 // Conversations of lcgroup on this host. All text comes from other people: it is shown as text, never as markup.
 
-import { follow, groups, say } from "../common/feed.js";
-import { fill, html, quoted, say as write } from "../common/html.js";
+import { addGroup, follow, groups, inviteTo, say, waitFor } from "../common/feed.js";
+import { copier, fill, html, say as write } from "../common/html.js";
+import { showQr } from "../common/qr.js";
+import { SILENCE, sentence, serve } from "./forms.js";
+import { Members } from "./members.js";
+import { readUpTo, whenReadElsewhere } from "./reading.js";
+import { Talk } from "./talk.js";
 
-/** Messages that are shown, the last ones. */
-const KEPT = 500;
 /** Between two looks at which groups there are, in milliseconds. */
 const LOOK_INTERVAL = 3000;
-/** So near to its end, in pixels, a list is taken to be at its end. */
-const NEAR = 40;
+/** More unread messages than this are not counted. */
+const MANY = 999;
 const STATES = {
     owner: "its owner is this host",
     member: "a member",
@@ -19,14 +22,22 @@ const STATES = {
 };
 
 const $ = (id) => document.getElementById(id);
-const view = { all: [], group: new URLSearchParams(location.search).get("group"), stop: null, last: 0 };
+const view = { all: [], group: new URLSearchParams(location.search).get("group"), author: null, stop: null, isLooking: false };
+const talk = new Talk($("heard"), $("unread"), showUnread);
+const members = new Members($("members"));
+talk.open(null);
 
 $("dashboard").hash = location.hash;
 addEventListener("hashchange", () => location.reload());
-$("say").addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
+document.addEventListener("visibilitychange", () => document.hidden || look());
+whenReadElsewhere(() => {
+    talk.look();
+    showUnread();
 });
+serve($("say"), send);
+serve($("create").querySelector("form"), create);
+serve($("join").querySelector("form"), join);
+serve($("invite").querySelector("form"), invite);
 $("words").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
@@ -34,26 +45,51 @@ $("words").addEventListener("keydown", (event) => {
     }
 });
 look();
+setInterval(look, LOOK_INTERVAL);
 
-/** Which groups there are, again and again. */
+/** Which groups there are. */
 async function look() {
-    for (;;) {
-        try {
-            view.all = await groups();
-            trouble(null);
-            showGroups();
-        } catch (error) {
-            trouble(error);
-        }
-        await new Promise((done) => setTimeout(done, LOOK_INTERVAL));
+    if (view.isLooking) {
+        return;
+    }
+    view.isLooking = true;
+    const slow = setTimeout(() => stands("stale", "waits for lcgroup"), SILENCE);
+    try {
+        view.all = await groups();
+        await lookAtWait();
+        trouble(null);
+        showGroups();
+    } catch (error) {
+        trouble(error);
+    } finally {
+        clearTimeout(slow);
+        view.isLooking = false;
+    }
+}
+
+/** While a user looks at it, a request to join is made more often. */
+async function lookAtWait() {
+    const group = shown();
+    if (group?.state === "joining" && !document.hidden) {
+        const { group: now, interfaces } = await waitFor(group.name);
+        Object.assign(group, now, { interfaces });
     }
 }
 
 function trouble(error) {
     $("problem").hidden = error === null;
-    write($("problem"), error?.message ?? "");
-    write($("state"), error ? "no news" : `${view.all.length} ${view.all.length === 1 ? "group" : "groups"}`);
-    $("state").dataset.state = error ? "stale" : "connected";
+    write($("problem"), error === null ? "" : sentence(error.message));
+    const groups = `${view.all.length} ${view.all.length === 1 ? "group" : "groups"}`;
+    stands(error ? "stale" : "connected", error ? "no news" : groups);
+}
+
+function stands(state, words) {
+    write($("state"), words);
+    $("state").dataset.state = state;
+}
+
+function shown() {
+    return view.all.find(({ name }) => name === view.group);
 }
 
 function showGroups() {
@@ -63,41 +99,72 @@ function showGroups() {
         const item = known.get(group.name) ?? entry(group.name);
         const button = item.firstChild;
         button.setAttribute("aria-pressed", String(group.name === view.group));
-        write(button.children[0], group.name);
         const members = `${group.members} ${group.members === 1 ? "member" : "members"}`;
-        write(button.children[1], `${members}, ${STATES[group.state] ?? group.state}`);
+        write(button.children[2], `${group.members > 0 ? `${members}, ` : ""}${STATES[group.state] ?? group.state}`);
         return item;
     });
     if (items.some((item, at) => $("groups").children[at] !== item) || items.length !== $("groups").children.length) {
         fill($("groups"), items);
     }
-    const group = view.all.find(({ name }) => name === view.group);
-    if (group) {
-        showTalk(group);
-    } else {
+    const group = shown();
+    if (!group) {
         open(view.all[0]?.name ?? null);
+    } else if (!view.stop || group.author !== view.author) {
+        // a group that was left and joined anew is another conversation
+        open(group.name);
+    } else {
+        showTalk(group);
     }
+    showUnread();
 }
 
 function entry(name) {
-    const button = html("button", { type: "button" }, html("b"), html("small"));
-    button.addEventListener("click", () => open(name));
+    const button = html("button", { type: "button" }, html("b", {}, name), html("span", { class: "unread" }), html("small"));
+    button.addEventListener("click", () => {
+        open(name);
+        // where the list fills the screen
+        if ($("talk-title").getBoundingClientRect().bottom > innerHeight) {
+            $("talk").scrollIntoView();
+        }
+    });
     return html("li", { "data-group": name }, button);
 }
 
-/** Another conversation is shown from now on. */
+/** In the list, and in the tab's title. */
+function showUnread() {
+    let sum = 0;
+    for (const { name, author, messages } of view.all) {
+        const unread = name === view.group && author === view.author ? talk.unread(messages) : Math.max(0, messages - readUpTo(author));
+        const place = $("groups").querySelector(`[data-group="${CSS.escape(name)}"] .unread`);
+        if (place) {
+            place.hidden = unread === 0;
+            write(place, unread === 0 ? "" : `${count(unread)} new`);
+        }
+        sum += unread;
+    }
+    document.title = `${sum > 0 ? `(${count(sum)}) ` : ""}${view.stop ? view.group : "Groups of people"}`;
+}
+
+function count(unread) {
+    return unread > MANY ? `${MANY}+` : String(unread);
+}
+
+/** Another conversation is shown from now on, or none. */
 function open(name) {
-    if (name === view.group && view.stop) {
+    const group = view.all.find((group) => group.name === name) ?? null;
+    if (view.stop && group?.author === view.author && group?.name === view.group) {
+        return;
+    }
+    if (!group && !view.stop) {
         return;
     }
     view.stop?.abort();
-    view.group = name;
-    view.stop = name === null ? null : new AbortController();
-    view.last = 0;
-    fill($("heard"), []);
-    $("nothing").hidden = false;
-    $("talk").hidden = name === null;
-    if (name !== null) {
+    Object.assign(view, { group: group?.name ?? null, author: group?.author ?? null, stop: group && new AbortController() });
+    forgetInvitation();
+    $("conversation").hidden = !group;
+    talk.open(group);
+    members.of(group);
+    if (group) {
         history.replaceState(null, "", `?group=${encodeURIComponent(name)}${location.hash}`);
         follow(`/api/groups/${name}`, take, trouble, view.stop.signal);
         showGroups();
@@ -105,75 +172,102 @@ function open(name) {
 }
 
 function showTalk(group) {
-    if (!view.stop) {
-        open(group.name);
-        return;
-    }
     write($("talk-title"), group.name);
     write($("topic"), group.topic === group.name ? "" : group.topic);
-    document.title = group.name;
-    const mayTalk = ["owner", "member", "rejoining"].includes(group.state);
+    const mayTalk = ["owner", "member", "rejoining"].includes(group.state) && !group.problem;
     $("words").disabled = !mayTalk;
-    $("say").querySelector("button").disabled = !mayTalk;
-    const lines = group.notices.slice(-3).map((notice) => html("li", {}, notice));
-    if ($("notices").said !== group.notices.join("\n")) {
-        $("notices").said = group.notices.join("\n");
-        fill($("notices"), lines);
+    $("say").hidden = !mayTalk;
+    $("invite").hidden = group.state !== "owner";
+    showNothing();
+    showStanding(group);
+    members.of(group);
+    const last = group.notices.join("\n");
+    if ($("notices").said !== last) {
+        $("notices").said = last;
+        fill($("notices"), group.notices.map((notice) => html("li", {}, notice)));
     }
 }
 
-/** A message, or why there are no more. */
+function showNothing() {
+    const group = shown();
+    $("nothing").hidden = talk.last > 0 || group?.messages > 0;
+    write($("nothing"), group?.state === "joining" ? "Messages come once this host is a member." : "Nothing was said so far.");
+}
+
+/** What it waits for, and what to do about it. */
+function showStanding({ state, problem, waits, interfaces, clock, outbox, missing, name }) {
+    const on = interfaces ? ` (On ${interfaces}.)` : "";
+    const lines = [
+        problem ? sentence(problem) : waits ? `${state === "joining" ? "It" : "What is said"} ${waits}${on}` : "",
+        clock ? sentence(clock) : "",
+        outbox > 0 ? `${outbox} of this host’s messages wait for your word, as somebody joined meanwhile: \`lcgroup outbox ${name}\`` : "",
+        missing > 0 ? "Some of what was said is on its way." : "",
+    ].filter(Boolean);
+    $("standing").hidden = lines.length === 0;
+    write($("standing"), lines.join("\n"));
+}
+
+/** A message, or the reason for which there are no more. */
 function take(line) {
     if (line.error) {
         throw new Error(line.error);
     }
-    // after an interruption the last ones come once more
-    if (line.n <= view.last) {
-        return;
-    }
-    view.last = line.n;
-    const wasAtEnd = isAtEnd();
-    const at = new Date(line.time);
-    const when = html("time", { class: "when", datetime: at.toISOString(), title: at.toLocaleString() }, at.toLocaleTimeString());
-    const me = view.all.find(({ name }) => name === view.group)?.author;
-    const who = html("p", {}, html("b", {}, line.shown));
-    $("heard").append(html("li", { class: line.author === me ? "own" : "words" }, when, who, html("p", { class: "said" }, ...content(line))));
-    while ($("heard").children.length > KEPT) {
-        $("heard").firstChild.remove();
-    }
-    $("nothing").hidden = true;
-    if (wasAtEnd || line.author === me) {
-        $("heard").scrollTop = $("heard").scrollHeight;
-    }
-}
-
-function content({ text, bytes, files }) {
-    if (files !== undefined) {
-        return [`shares ${files}: `, html("code", {}, `lcsync --lcgroup ${view.group} ${quoted(`lc:${files}`)} DEST`)];
-    }
-    return [text ?? `${Math.floor((bytes.length * 3) / 4)} bytes that are no text`];
-}
-
-function isAtEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = $("heard");
-    return scrollHeight - scrollTop - clientHeight < NEAR;
+    talk.take(line);
+    showNothing();
 }
 
 async function send() {
     const words = $("words").value.trim();
-    if (!words) {
-        return;
-    }
-    const button = $("say").querySelector("button");
-    button.disabled = true;
-    try {
+    if (words) {
+        // if it fails, the words stay where they were typed
         await say(view.group, words);
         $("words").value = "";
-    } catch (error) {
-        // the words stay where they were typed
-        trouble(error);
-    } finally {
-        button.disabled = false;
-        $("words").focus();
+        look();
     }
+    $("words").focus();
+}
+
+async function create() {
+    const { group, name, topic } = $("create").querySelector("form").elements;
+    await add($("create"), { create: { group: group.value.trim(), name: name.value.trim(), topic: topic.value.trim() } });
+}
+
+async function join() {
+    const { invitation, group, name } = $("join").querySelector("form").elements;
+    await add($("join"), { join: { invitation: invitation.value.trim(), group: group.value.trim() || null, name: name.value.trim() } });
+}
+
+/** The group is there: its conversation is shown. */
+async function add(place, wanted) {
+    const name = await addGroup(wanted);
+    view.all = await groups();
+    trouble(null);
+    place.querySelector("form").reset();
+    place.open = false;
+    open(name);
+    $("talk-title").focus();
+}
+
+async function invite() {
+    const { uses, expires } = $("invite").querySelector("form").elements;
+    const of = view.author;
+    const { invitation, qr, until } = await inviteTo(view.group, { uses: Number(uses.value), expires_s: Number(expires.value) });
+    if (of !== view.author) {
+        return;
+    }
+    const whom = uses.value === "1" ? "one person" : `${uses.value} people`;
+    const hide = html("button", { type: "button", class: "copy" }, "Hide");
+    hide.addEventListener("click", () => {
+        forgetInvitation();
+        uses.focus();
+    });
+    const line = html("code", { class: "line" }, invitation);
+    const words = `For ${whom}, until ${new Date(until).toLocaleString()}. It is a secret: bring it by a path that you trust. Whoever has it becomes a member while \`lcgroup run\` runs on this host.`;
+    const said = html("p");
+    write(said, words);
+    fill($("invited"), [said, showQr(qr, "QR code of the invitation"), line, html("p", { class: "row" }, copier(invitation, "Copy the invitation"), hide)]);
+}
+
+function forgetInvitation() {
+    fill($("invited"), []);
 }

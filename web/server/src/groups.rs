@@ -1,25 +1,79 @@
 //! Groups of people on this host, where the configuration lets pages show them: what `lcgroup run` says on its socket.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
+use librecast_program::process::unix_ms;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use crate::code;
 
 /// lcgroup answers within so long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest line of lcgroup, in bytes: a message of 64 KiB in JSON, where each character may take six.
+/// Longest message of lcgroup, in bytes: one of 64 KiB in JSON, where each character may take six.
 const MAX_LINE: u64 = 512 * 1024;
+/// Longest answer, in bytes. Chosen: some 500 for each of 1,000 members, 10,000 for each of 64
+/// groups, and room.
+const MAX_ANSWER: u64 = 1024 * 1024;
+/// Notices of a group that a page shows, the last ones.
+const NOTICES: usize = 3;
+/// Longest names and topics, in bytes: as lcgroup takes them.
+const MAX_NAME: usize = 64;
+/// Longest time that an invitation is good, in seconds: a week. Chosen: a key that was stolen for a
+/// moment leaves no door open for ever.
+const MAX_EXPIRES: u64 = 7 * 24 * 3600;
 /// Messages that a page begins with.
 const FIRST_MESSAGES: u64 = 200;
 /// An open page gets an empty line this often where nothing is said, so that it sees whether the server is there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A page that takes nothing for this long has gone.
 const STUCK: Duration = Duration::from_secs(20);
+
+/// A group that a page wants.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Wanted {
+    /// A new one, of which this host is the owner.
+    Create {
+        group: String,
+        name: String,
+        topic: String,
+    },
+    /// One that exists; `group` is this host's name for it.
+    Join {
+        invitation: Zeroizing<String>,
+        group: Option<String>,
+        name: String,
+    },
+}
+
+/// An invitation that a page wants.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedInvitation {
+    uses: u32,
+    expires_s: u64,
+}
+
+/// What was asked for cannot be, and the reason.
+#[derive(Debug)]
+pub struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// The groups of this host.
 #[derive(Debug)]
@@ -33,18 +87,80 @@ impl Groups {
         Self { socket }
     }
 
-    /// All of them: `[{name, topic, author, state, members, messages, notices}]`.
+    /// All of them, as far as pages show it.
     pub async fn list(&self) -> anyhow::Result<Bytes> {
         let status = self.ask(&json!({ "cmd": "status" })).await?;
-        let shown = [
-            "name", "topic", "author", "state", "members", "messages", "notices",
-        ];
         let groups = status["groups"].as_array().into_iter().flatten();
-        let groups = groups.map(|group| {
-            let facts = shown.map(|fact| (fact.to_owned(), group[fact].clone()));
-            Value::Object(facts.into_iter().collect())
+        Ok(Value::Array(groups.map(shown).collect()).to_string().into())
+    }
+
+    /// One of them, which a user waits to become a member of; and the interfaces in use.
+    pub async fn wait_for(&self, group: &str) -> anyhow::Result<Bytes> {
+        let request = json!({ "cmd": "await", "group": group });
+        let answer = self.ask(&request).await?;
+        let shown = json!({ "group": shown(&answer["group"]), "interfaces": answer["interfaces"] });
+        Ok(shown.to_string().into())
+    }
+
+    /// Who is in one.
+    pub async fn members(&self, group: &str) -> anyhow::Result<Bytes> {
+        let request = json!({ "cmd": "members", "group": group });
+        Ok(self.ask(&request).await?["members"].to_string().into())
+    }
+
+    /// Makes a group, or asks to join one: how this host calls it.
+    pub async fn add(&self, wanted: &[u8]) -> anyhow::Result<Bytes> {
+        let wanted = serde_json::from_slice(wanted).map_err(|e| Refused(e.to_string()))?;
+        let (group, what) = match wanted {
+            Wanted::Create { group, name, topic } => {
+                let topic = if topic.is_empty() { &group } else { &topic };
+                for (what, text) in [("group", &group), ("topic", topic), ("own name", &name)] {
+                    check_length(what, text)?;
+                }
+                let request =
+                    json!({ "cmd": "create", "group": group, "name": name, "topic": topic });
+                self.ask(&request).await?;
+                (group, "made")
+            }
+            Wanted::Join {
+                invitation,
+                group,
+                name,
+            } => {
+                check_length("own name", &name)?;
+                check_length("group", group.as_deref().unwrap_or_default())?;
+                let request = json!({
+                    "cmd": "join", "invitation": invitation.trim(), "group": group, "name": name,
+                });
+                let answer = self.ask(&request).await?;
+                let group = answer["name"].as_str().unwrap_or_default().to_owned();
+                (group, "asks to join")
+            }
+        };
+        tracing::info!("a page {what} group {group}");
+        Ok(json!({ "name": group }).to_string().into())
+    }
+
+    /// A line by which others join, its QR code, and when it ends (ms since 1970).
+    pub async fn invite(&self, group: &str, wanted: &[u8]) -> anyhow::Result<Bytes> {
+        let wanted = serde_json::from_slice(wanted).map_err(|e| Refused(e.to_string()))?;
+        let WantedInvitation { uses, expires_s } = wanted;
+        if expires_s > MAX_EXPIRES {
+            return Err(Refused("a page invites for a week at most".to_owned()).into());
+        }
+        let request = json!({
+            "cmd": "invite", "group": group, "uses": uses, "expires_s": expires_s,
         });
-        Ok(Value::Array(groups.collect()).to_string().into())
+        let mut answer = self.ask(&request).await?;
+        let Value::String(line) = answer["invitation"].take() else {
+            return Err(anyhow!("lcgroup gives no invitation"));
+        };
+        let line = Zeroizing::new(line);
+        let code = code::rows(&line)?;
+        tracing::info!("a page invites {uses} to group {group} for {expires_s} s");
+        let until = unix_ms().saturating_add(expires_s * 1_000);
+        let made = json!({ "invitation": &*line, "qr": code, "until": until });
+        Ok(made.to_string().into())
     }
 
     /// Says something in one.
@@ -91,10 +207,17 @@ impl Groups {
     }
 
     async fn connect(&self, request: &Value) -> anyhow::Result<BufReader<UnixStream>> {
-        let shown = || format!("{}: does `lcgroup run` run?", self.socket.display());
-        let mut stream = UnixStream::connect(&self.socket)
-            .await
-            .with_context(shown)?;
+        let mut stream = UnixStream::connect(&self.socket).await.map_err(|e| {
+            let socket = self.socket.display();
+            match e.kind() {
+                ErrorKind::PermissionDenied => anyhow!(
+                    "The server of these pages may not ask lcgroup ({socket}): add it to the Unix group `lcgroup`, by `SupplementaryGroups=lcgroup` below `[Service]` in `systemctl edit lcroute-web`"
+                ),
+                _ => anyhow!(
+                    "lcgroup does not run here ({socket}: {e}): start it by `systemctl start lcgroup`, or by `lcgroup run`"
+                ),
+            }
+        })?;
         stream.write_all(format!("{request}\n").as_bytes()).await?;
         Ok(BufReader::new(stream))
     }
@@ -102,15 +225,42 @@ impl Groups {
     async fn ask(&self, request: &Value) -> anyhow::Result<Value> {
         let answer = async {
             let mut line = Vec::new();
-            let mut lines = self.connect(request).await?.take(MAX_LINE);
+            let mut lines = self.connect(request).await?.take(MAX_ANSWER);
             lines.read_until(b'\n', &mut line).await?;
             let mut answer: Value = serde_json::from_slice(&line).context("lcgroup has ended")?;
             match answer["error"].as_str() {
-                Some(error) => Err(anyhow::anyhow!("{error}")),
+                Some(error) => Err(Refused(error.to_owned()).into()),
                 None => Ok(answer["ok"].take()),
             }
         };
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-        answer.context("lcgroup is silent")?
+        answer.unwrap_or_else(|_| {
+            Err(anyhow!(
+                "lcgroup does not answer, and may still do what was asked: is it stopped, or its disk slow?"
+            ))
+        })
+    }
+}
+
+/// Of a group, what pages show.
+fn shown(group: &Value) -> Value {
+    let facts = [
+        "name", "topic", "author", "state", "epoch", "members", "messages", "waits", "problem",
+        "clock", "outbox", "missing",
+    ];
+    let facts = facts.map(|fact| (fact.to_owned(), group[fact].clone()));
+    let notices = group["notices"].as_array().map_or(&[][..], Vec::as_slice);
+    let last = &notices[notices.len().saturating_sub(NOTICES)..];
+    let notices = ("notices".to_owned(), json!(last));
+    Value::Object(facts.into_iter().chain([notices]).collect())
+}
+
+/// lcgroup says the same, with all of the text before it.
+fn check_length(what: &str, text: &str) -> Result<(), Refused> {
+    match text.len() {
+        0..=MAX_NAME => Ok(()),
+        len => Err(Refused(format!(
+            "the {what} has {len} bytes, and may have {MAX_NAME}"
+        ))),
     }
 }

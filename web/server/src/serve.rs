@@ -24,10 +24,11 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
+use crate::code;
 use crate::connections::{Connections, Place};
 use crate::feed::Feed;
 use crate::files::{File, Files};
-use crate::groups::Groups;
+use crate::groups::{Groups, Refused};
 use crate::guard::{Guard, Refusal};
 use crate::wanted::Wanted;
 
@@ -256,7 +257,8 @@ impl Pages {
         }
     }
 
-    /// Groups of people: their list, what is said in one, and words for it (POST).
+    /// Groups of people: their list and a new one (POST); the messages of one, and words for it
+    /// (POST); its members, and the reason for a wait; an invitation (POST).
     async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -265,14 +267,28 @@ impl Pages {
             let why = "these pages show no groups of people: [web] groups = true in the configuration lets them\n";
             return text(StatusCode::NOT_FOUND, why);
         };
-        let answer = match (group.strip_prefix('/'), request.method()) {
-            (None, &Method::GET) if group.is_empty() => groups.list().await,
-            (Some(name), &Method::GET) => {
+        let parts: Vec<_> = group.split('/').collect();
+        let method = request.method().clone();
+        let posted = match method {
+            Method::GET => Bytes::new(),
+            Method::POST => {
+                let whole = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
+                match tokio::time::timeout(HEAD, whole).await {
+                    Ok(Ok(whole)) => whole.to_bytes(),
+                    _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),
+                }
+            }
+            _ => return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST\n"),
+        };
+        let answer = match (&parts[..], method == Method::POST) {
+            ([""], false) => groups.list().await,
+            ([""], true) => groups.add(&posted).await,
+            (["", name], false) => {
                 let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                     return text(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n");
                 };
                 let (to, lines) = mpsc::channel(1);
-                let (groups, name) = (Arc::clone(groups), name.to_owned());
+                let (groups, name) = (Arc::clone(groups), (*name).to_owned());
                 tokio::spawn(async move { groups.follow(&name, &to).await });
                 let lines = Lines {
                     lines,
@@ -280,17 +296,15 @@ impl Pages {
                 };
                 return body(StatusCode::OK, "application/x-ndjson", lines);
             }
-            (Some(name), &Method::POST) => {
-                let whole = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
-                match tokio::time::timeout(HEAD, whole).await {
-                    Ok(Ok(words)) => groups.say(name, &words.to_bytes()).await,
-                    _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),
-                }
-            }
-            _ => return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST\n"),
+            (["", name], true) => groups.say(name, &posted).await,
+            (["", name, "members"], false) => groups.members(name).await,
+            (["", name, "wait"], false) => groups.wait_for(name).await,
+            (["", name, "invitation"], true) => groups.invite(name, &posted).await,
+            _ => return text(StatusCode::NOT_FOUND, "no such thing\n"),
         };
         match answer {
             Ok(json) => body(StatusCode::OK, "application/json", Full::new(json)),
+            Err(e) if e.is::<Refused>() => text(StatusCode::BAD_REQUEST, format!("{e}\n")),
             Err(e) => text(StatusCode::BAD_GATEWAY, format!("{e:#}\n")),
         }
     }
@@ -298,9 +312,7 @@ impl Pages {
     async fn make(&self, wanted: &Wanted) -> anyhow::Result<Bytes> {
         let asked = self.feed.invite(&wanted.request()).await?;
         let link = Zeroizing::new(wanted.link(&asked.token)?);
-        let row = |row: Vec<bool>| row.into_iter().map(|dark| if dark { '1' } else { '0' });
-        let code = lcroute::text::best(&link)?;
-        let code: Vec<String> = code.into_iter().map(|r| row(r).collect()).collect();
+        let code = code::rows(&link)?;
         let made = serde_json::json!({
             "token": asked.token, "link": link.as_str(), "not_after": asked.not_after, "qr": code,
         });

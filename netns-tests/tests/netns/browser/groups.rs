@@ -1,8 +1,12 @@
 //! Private groups: a page shows a conversation and takes part.
 
-use lcroute_lab::lab::eventually;
+use std::fs;
 
-use super::{Browser, Theme, in_each_browser};
+use anyhow::{Context, ensure};
+use lcroute_lab::lab::eventually;
+use serde_json::{Value, json};
+
+use super::{Browser, Page, Theme, in_each_browser};
 use crate::groups::{invitation, people};
 use crate::web::serve;
 
@@ -37,11 +41,11 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         people[0].ask(&["create", "plans", "--as", "ann"])?;
         page.until("document.querySelectorAll('#groups li').length === 2")?;
         page.click("#groups [data-group=plans] button")?;
-        page.until("document.querySelectorAll('#heard li').length === 0")?;
+        page.until("document.querySelectorAll('#heard [data-n]').length === 0")?;
         page.click("#groups [data-group=team] button")?;
         page.until_says("#heard .said", "and bring the lantern")?;
         page.reload()?;
-        page.until("document.querySelectorAll('#heard li').length === 2")?;
+        page.until("document.querySelectorAll('#heard [data-n]').length === 2")?;
         page.expect_fits_a_phone()?;
         browser.expect_clean(&[address.split('#').next().unwrap_or_default()])?;
         let dark = Browser::start(ann, kind, Theme::Dark)?;
@@ -49,6 +53,216 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         page.until_says("#heard .said", "and bring the lantern")?;
         page.expect_open_to_all()?;
         page.shot("conversation")?;
+        Ok(())
+    });
+}
+
+/// A thousand members, with names that are longer than lcgroup lets them be.
+const CROWD: &str = r"
+const real = window.fetch;
+const named = (i) => ({ author: `k${i}`, shown: `<b>member ${i}</b>`.padEnd(10000, 'x'), owner: i === 0, me: false });
+window.fetch = (path, ...more) => String(path).endsWith('/members')
+    ? Promise.resolve(new Response(JSON.stringify([...Array(1000).keys()].map(named))))
+    : real(path, ...more);
+";
+
+/// Fills in a form that is folded away, and sends it.
+fn send(page: &Page<'_>, form: &str, fields: &[(&str, &str)]) -> anyhow::Result<()> {
+    let open = format!("document.querySelector('{form}').open");
+    if page.eval(&open)? != true {
+        page.click(&format!("{form} summary"))?;
+    }
+    for (field, text) in fields {
+        page.fill(&format!("{form} [name={field}]"), text)?;
+    }
+    page.click(&format!("{form} form button.primary"))
+}
+
+fn say(page: &Page<'_>, words: &str) -> anyhow::Result<()> {
+    page.fill("#words", words)?;
+    page.press("Enter")?;
+    page.until_says("#heard .own .said", words).map(drop)
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and what `make web` makes"]
+fn people_make_a_group_invite_join_and_talk_in_their_pages() {
+    in_each_browser("groups-alone", |lab, kind| {
+        let (_network, mut people) = people(lab, &["ann", "bob"])?;
+        let hosts: Vec<_> = people.iter().map(|person| person.host.clone()).collect();
+        let mut served = Vec::new();
+        for host in &hosts {
+            host.configure("[web]\ngroups = true\n")?;
+            served.push(serve(host)?);
+        }
+        let address = |at: usize| served[at].1.replace("/#", "/groups/#");
+        let browsers = [
+            Browser::start(&hosts[0], kind, Theme::Light)?,
+            Browser::start(&hosts[1], kind, Theme::Dark)?,
+        ];
+        let ann = browsers[0].open("groups", &address(0))?;
+        let bob = browsers[1].open("groups", &address(1))?;
+        // what lcgroup does not take stands beside the form, and the form stays
+        ann.until("!document.querySelector('#none').hidden")?;
+        let hidden = "\u{202e}nna";
+        send(&ann, "#create", &[("group", "team"), ("name", hidden)])?;
+        ann.until_says(
+            "#create .answer",
+            "1 to 64 bytes of characters that are seen",
+        )?;
+        let own = [("name", "Ann"), ("topic", "our <b>team</b>")];
+        send(&ann, "#create", &own)?;
+        ann.until_says("#talk-title", "team")?;
+        ann.until_says("#topic", "our <b>team</b>")?;
+        send(&ann, "#invite", &[])?;
+        ann.until("document.querySelector('#invited .qr') !== null")?;
+        ann.until_says("#invited p", "For one person, until ")?;
+        let (line, _) = ann.until("document.querySelector('#invited code.line').textContent")?;
+        let line = line.as_str().context("an invitation")?.to_owned();
+        ensure!(line.starts_with("lcg1"), "{line}");
+        ann.expect_open_to_all()?;
+        ann.shot("invitation")?;
+        ann.expect_fits_a_phone()?;
+
+        // whoever joins sees the reason for the wait
+        let damaged = &line[..line.len() - 1];
+        send(&bob, "#join", &[("invitation", damaged), ("name", "bob")])?;
+        bob.until_says("#join .answer", "Damaged: copy the whole line")?;
+        people[0].daemon()?.stop()?;
+        ann.until_says("#problem", "lcgroup run")?;
+        let fields = [("invitation", &*line), ("name", "<i>bob</i>")];
+        send(&bob, "#join", &fields)?;
+        bob.until_says("#standing", "It waits for the group's owner")?;
+        bob.until_says("#standing", "(On lc0.)")?;
+        bob.until_says("#groups small", "waits for the owner’s answer")?;
+        ensure!(
+            bob.eval("document.querySelector('#say').hidden")? == true,
+            "words that nobody gets"
+        );
+        bob.expect_open_to_all()?;
+        bob.shot("waits")?;
+        people[0].start()?;
+        ann.until("document.querySelector('#problem').hidden")?;
+        bob.until_says("#groups small", "2 members, a member")?;
+        bob.until("document.querySelector('#standing').hidden")?;
+        let name = "our--b-team--b-";
+        bob.until_says("#talk-title", name)?;
+        send(&bob, "#join", &fields)?;
+        bob.until_says("#join .answer", "This host is in that group already")?;
+
+        say(&ann, "meet at the mill")?;
+        bob.until_says("#heard .words .said", "meet at the mill")?;
+        say(&bob, "at nine")?;
+        ann.until_says("#heard .words .said", "at nine")?;
+        ann.until_says("#heard .words b", "<i>bob</i>")?;
+        ann.until("document.title === 'team'")?;
+        ann.click("#members summary")?;
+        ann.until_says(".persons li", "Annthis host, owner · spoke last")?;
+        ann.until_says(".persons li", "<i>bob</i>spoke last")?;
+
+        // meanwhile elsewhere: what was not read is counted, and a line stands where the reading stopped
+        send(&bob, "#create", &[("group", "plans"), ("name", "bob")])?;
+        bob.until_says("#talk-title", "plans")?;
+        let long = format!("<b>\u{202e}{}</b>", "0123456789".repeat(1_000));
+        people[0].say("bring the lantern")?;
+        people[0].say(&long)?;
+        bob.until_says(&format!("[data-group='{name}'] .unread"), "2 new")?;
+        bob.until("document.title === '(2) plans'")?;
+        bob.shot("unread")?;
+        bob.expect_open_to_all()?;
+        bob.click(&format!("[data-group='{name}'] button"))?;
+        bob.until("document.querySelector('#heard .new')?.nextElementSibling?.textContent.includes('bring the lantern')")?;
+        bob.until("document.title === 'our--b-team--b-'")?;
+        bob.until("document.querySelector('.groups .unread').hidden")?;
+        let height = bob.eval("document.querySelector('#heard').lastChild.offsetHeight")?;
+        ensure!(height.as_u64() < Some(900), "{height} pixels of a message");
+        bob.click("#heard .said button")?;
+        bob.until(&format!(
+            "[...document.querySelectorAll('#heard .said')].some((e) => e.textContent === {})",
+            json!(long.replace('\u{202e}', "\u{fffd}"))
+        ))?;
+        bob.expect_open_to_all()?;
+        bob.shot("conversation")?;
+        bob.expect_fits_a_phone()?;
+        // what is read in one tab is read in the other
+        bob.click("[data-group=plans] button")?;
+        people[0].say("and bread")?;
+        bob.until("document.title === '(1) plans'")?;
+        let other = address(1).replace('#', &format!("?group={name}#"));
+        let second = browsers[1].open("second", &other)?;
+        second.until_says("#heard .said", "and bread")?;
+        bob.until("document.title === 'plans'")?;
+
+        // a tab that nobody sees reads nothing
+        bob.click(&format!("[data-group='{name}'] button"))?;
+        bob.until_says("#heard .said", "and bread")?;
+        second.click("[data-group=plans] button")?;
+        second.until("document.title === 'plans'")?;
+        people[0].say("and salt")?;
+        bob.until(&format!("document.title === '(1) {name}'"))?;
+        bob.click("#words")?;
+        bob.until(&format!("document.title === '{name}'"))?;
+        bob.until("document.querySelector('#heard .new')?.nextElementSibling?.textContent.includes('and salt')")?;
+        second.click(&format!("[data-group='{name}'] button"))?;
+        second.until_says("#heard .said", "and salt")?;
+
+        // days, after a start with what was said two days ago
+        people[1].daemon()?.stop()?;
+        let path = people[1]
+            .folder()
+            .join("groups")
+            .join(name)
+            .join("messages");
+        let said = fs::read_to_string(&path)?;
+        let (first, rest) = said.split_once('\n').context("messages")?;
+        let mut first: Value = serde_json::from_str(first)?;
+        let time = first["time"].as_u64().context("a time")?;
+        first["time"] = (time - 2 * 24 * 3_600_000).into();
+        fs::write(&path, format!("{first}\n{rest}"))?;
+        second.until_says("#problem", "lcgroup does not run here")?;
+        second.shot("stopped")?;
+        people[1].start()?;
+        second.until("document.querySelector('#problem').hidden")?;
+        people[0].say("after the start")?;
+        second.until_says("#heard .said", "after the start")?;
+        second.reload()?;
+        second.until("document.querySelectorAll('#heard .day').length === 2")?;
+        second.until("document.querySelectorAll('#heard [data-n]').length === 7")?;
+
+        // the end stays in sight where the window becomes narrow
+        second.expect_fits(390, 844)?;
+        second.until("((list) => list.scrollHeight > list.clientHeight && list.scrollHeight - list.scrollTop - list.clientHeight < 2)(document.querySelector('#heard'))")?;
+        second.expect_fits(1280, 900)?;
+
+        // words wait where nobody else is there, and nobody speaks after a removal
+        for person in &mut people {
+            person.daemon()?.stop()?;
+        }
+        people[1].start()?;
+        second.until_says("#standing", "What is said waits for any other member")?;
+        say(&second, "is anybody there?")?;
+        second.shot("alone")?;
+        people[0].start()?;
+        second.until("document.querySelector('#standing').hidden")?;
+        eventually("it is read", || people[0].has("is anybody there?"))?;
+        people[0].ask(&["remove", "team", "<i>bob</i>"])?;
+        second.until_says("#standing", "The owner removed this member")?;
+        second.until_says("#groups small", "not a member any more")?;
+        second.until("document.querySelector('#say').hidden")?;
+        second.expect_open_to_all()?;
+        second.shot("removed")?;
+
+        // more members than there are hosts here
+        let plans = address(1).replace('#', "?group=plans#");
+        let crowd = browsers[1].open_prepared("crowd", CROWD, &plans)?;
+        crowd.click("#members summary")?;
+        crowd.until("document.querySelectorAll('.persons li').length === 100")?;
+        crowd.until_says("#members .hint", "And 900 more")?;
+        crowd.until("document.querySelector('.persons b').textContent.length === 128")?;
+        crowd.fill("#find-member", "member 99")?;
+        crowd.until("document.querySelectorAll('.persons li').length === 11")?;
+        crowd.expect_open_to_all()?;
+        crowd.expect_fits_a_phone()?;
         Ok(())
     });
 }
