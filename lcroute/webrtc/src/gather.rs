@@ -118,12 +118,15 @@ impl Gatherer {
             .queries
             .iter_mut()
             .find(|q| q.id == id && q.server == from)?;
-        let mapped = response.is_success().then(|| response.mapped()).flatten()?;
+        query.id = self.random.array();
+        query.next = now + REFRESH;
+        // an error ends the request (RFC 8489 6.3.4), and the mapping after as many as silence does
+        let Some(mapped) = response.is_success().then(|| response.mapped()).flatten() else {
+            return Some(false);
+        };
         let changed = query.mapped != Some(mapped);
         query.mapped = Some(mapped);
         query.unanswered = 0;
-        query.id = self.random.array();
-        query.next = now + REFRESH;
         Some(changed)
     }
 
@@ -157,7 +160,7 @@ impl Gatherer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stun::respond;
+    use crate::stun::{build, respond};
 
     fn addr(s: &str) -> SocketAddr {
         s.parse().unwrap()
@@ -199,6 +202,24 @@ mod tests {
         assert!(!g.still_waits(now));
         assert!(ask(&mut g, now).is_empty());
         assert_eq!(ask(&mut g, now + REFRESH).len(), 1);
+    }
+
+    #[test]
+    fn an_error_answers_a_request_and_the_next_one_is_a_new_one() {
+        use rtc::stun::message::{BINDING_ERROR, TransactionId};
+
+        let now = Instant::now();
+        let server = addr("192.0.2.9:7117");
+        let mut g = Gatherer::new(Random::new([1; 32]));
+        g.reset(&[addr("10.0.0.2:7")], &[server], now);
+        let id = |sent: &[Transmit]| Binding::parse(&sent[0].contents).unwrap().id();
+        let first = id(&ask(&mut g, now));
+        let error = build(&[Box::new(TransactionId(first)), Box::new(BINDING_ERROR)]);
+        let error = Binding::parse(&error.unwrap()).unwrap();
+        assert_eq!(g.handle_response(&error, server, now), Some(false));
+        assert!(g.addresses().is_empty());
+        assert!(ask(&mut g, now + FIRST_RETRY_INTERVAL).is_empty());
+        assert_ne!(id(&ask(&mut g, now + REFRESH)), first);
     }
 
     #[test]
