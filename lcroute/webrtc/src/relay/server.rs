@@ -278,7 +278,7 @@ impl RelayServer {
             None => {
                 let (client, key) = (allocation.client, allocation.key.clone());
                 let to = (METHOD_ALLOCATE, allocation.transaction);
-                self.refuse(client, to, Code::Capacity, Some(&key));
+                self.refuse(client, to, (Code::Capacity, &[]), Some(&key));
                 self.end(id);
             }
         }
@@ -380,7 +380,7 @@ impl RelayServer {
             Err(code) => {
                 let is_answered = client.stream.is_some() || self.refusals.take(1, self.now);
                 return match is_answered {
-                    true => self.refuse(client, (method, transaction), code, None),
+                    true => self.refuse(client, (method, transaction), (code, &[]), None),
                     false => self.count(RelayDrop::Rate),
                 };
             }
@@ -394,10 +394,11 @@ impl RelayServer {
             name,
             key,
         };
-        let result = match request.unknown_attributes() {
-            true => Err(Code::UnknownAttribute),
-            false if method == METHOD_ALLOCATE => self.allocate(&request),
-            false => self.with_allocation(&request),
+        let unknown = request.unknown_attributes();
+        let result = match method {
+            _ if !unknown.is_empty() => Err(Code::UnknownAttribute),
+            METHOD_ALLOCATE => self.allocate(&request),
+            _ => self.with_allocation(&request),
         };
         if let Err(code) = result {
             if code == Code::Quota {
@@ -406,7 +407,8 @@ impl RelayServer {
             if code == Code::Forbidden {
                 self.count(RelayDrop::Forbidden);
             }
-            self.refuse(client, (method, transaction), code, Some(&request.key));
+            let key = Some(&request.key[..]);
+            self.refuse(client, (method, transaction), (code, &unknown), key);
         }
     }
 
@@ -756,7 +758,7 @@ impl RelayServer {
         &mut self,
         client: Client,
         (method, transaction): (rtc::stun::message::Method, TransactionId),
-        code: Code,
+        (code, unknown): (Code, &[u8]),
         key: Option<&[u8]>,
     ) {
         let number = code as u16;
@@ -772,7 +774,7 @@ impl RelayServer {
             setters.push(Box::new(Raw(ATTR_NONCE, nonce.as_bytes())));
         }
         if code == Code::UnknownAttribute {
-            setters.push(Box::new(Raw(ATTR_UNKNOWN_ATTRIBUTES, &[])));
+            setters.push(Box::new(Raw(ATTR_UNKNOWN_ATTRIBUTES, unknown)));
         }
         self.answer(client, &setters, key);
     }
@@ -844,8 +846,8 @@ impl Request {
         Duration::from_secs(asked.into()).clamp(LIFETIME, MAX_LIFETIME)
     }
 
-    /// Whether a mandatory attribute is unknown (RFC 8489, section 14).
-    fn unknown_attributes(&self) -> bool {
+    /// Returns the types of mandatory attributes that are unknown (RFC 8489, section 14).
+    fn unknown_attributes(&self) -> Vec<u8> {
         const KNOWN: [AttrType; 10] = [
             ATTR_USERNAME,
             ATTR_MESSAGE_INTEGRITY,
@@ -860,7 +862,8 @@ impl Request {
         ];
         let attributes = self.message.attributes.0.iter().map(|a| a.typ);
         let needed = attributes.filter(|typ| typ.0 < 0x8000);
-        needed.into_iter().any(|typ| !KNOWN.contains(&typ))
+        let unknown = needed.filter(|typ| !KNOWN.contains(typ));
+        unknown.flat_map(|typ| typ.0.to_be_bytes()).collect()
     }
 }
 

@@ -678,6 +678,56 @@ fn no_socket_no_allocation() {
 }
 
 #[test]
+fn attributes_that_are_unknown_are_named() {
+    let mut w = world(|_| {});
+    let client = Client {
+        address: addr("203.0.113.5:4000"),
+        stream: None,
+    };
+    let RelayCredentials { user, password } = w.mint(1);
+    let mut answer = |request: &[u8]| {
+        w.server.handle_client(client, request, w.now);
+        let Some(RelayOutput::ToClient(_, answer)) = w.server.poll_output() else {
+            panic!("no answer");
+        };
+        parse(&answer).unwrap()
+    };
+    let head = || -> [Box<dyn Setter>; 2] {
+        [
+            Box::new(TransactionId([1; 12])),
+            Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
+        ]
+    };
+    let refused = answer(&build(&head()).unwrap());
+    let nonce = text(&refused, ATTR_NONCE).unwrap();
+    let provider = rtc::crypto::default_provider().unwrap();
+    let proof = MessageIntegrity::new_long_term_integrity_with_provider(
+        user.clone(),
+        REALM.to_owned(),
+        password,
+        provider.crypto(),
+    );
+    let mut request = Message::new();
+    request.build(&head()).unwrap();
+    for (attribute, value) in [
+        (ATTR_USERNAME, user.as_bytes()),
+        (ATTR_REALM, REALM.as_bytes()),
+        (ATTR_NONCE, nonce.as_bytes()),
+        // EVEN-PORT, and one of no RFC; that of 0x8000 and more may be left out
+        (AttrType(0x0018), &[0]),
+        (AttrType(0x7ffe), b"x"),
+        (AttrType(0x8ffe), b"x"),
+    ] {
+        request.add(attribute, value);
+    }
+    proof.unwrap().add_to(&mut request).unwrap();
+    let refused = answer(&request.raw);
+    assert_eq!(super::super::message::error_code(&refused), Some(420));
+    let named = refused.get(ATTR_UNKNOWN_ATTRIBUTES).unwrap();
+    assert_eq!(named, [0x00, 0x18, 0x7f, 0xfe]);
+}
+
+#[test]
 fn an_answer_without_credentials_is_short() {
     let mut w = world(|_| {});
     let request = build(&[
