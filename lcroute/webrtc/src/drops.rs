@@ -29,6 +29,8 @@ drop_reasons! {
         QueueDelay = "queue_delay",
         /// The queue of a link was full.
         QueueFull = "queue_full",
+        /// An answer of a relay without the proof that it is of that relay.
+        RelayForged = "relay_forged",
         /// For a peer that the relay does not send to, or not yet.
         RelayNotReady = "relay_not_ready",
         /// A message from router to router that found the queue before a slow link full; it is sent again.

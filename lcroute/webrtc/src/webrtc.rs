@@ -224,7 +224,8 @@ impl WebRtc {
     /// Handles an event of a stream to a relay.
     pub fn handle_relay_stream(&mut self, stream: u64, event: StreamEvent, now: Instant) {
         self.observe(now);
-        self.relays.handle_stream(stream, event, now);
+        let handled = self.relays.handle_stream(stream, event, now);
+        self.count_dropped(handled);
         self.take_relayed();
     }
 
@@ -286,10 +287,17 @@ impl WebRtc {
     ) {
         self.observe(now);
         if self.relays.takes(from, datagram) {
-            self.relays.handle_message(datagram, now);
+            let handled = self.relays.handle_message(datagram, now);
+            self.count_dropped(handled);
             self.take_relayed();
         } else {
             self.sort(from, to_local, datagram, ecn);
+        }
+    }
+
+    fn count_dropped(&mut self, handled: Result<(), DropReason>) {
+        if let Err(reason) = handled {
+            self.out.count(reason);
         }
     }
 

@@ -15,16 +15,21 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use librecast::plain::clean;
 use librecast::time::{Duration, Instant};
-use rtc::crypto::RTCCryptoProvider;
+use rtc::crypto::{RTCCrypto, RTCCryptoProvider};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtc::stun::attributes::ATTR_REALM;
+use rtc::stun::integrity::MessageIntegrity;
+use rtc::stun::message::{CLASS_ERROR_RESPONSE, METHOD_REFRESH, Message, MessageType};
 use rtc::turn::client::{Client, ClientConfig, Event};
 use tracing::debug;
 
 use super::framing::CHANNELS;
-use super::message::{error_code, parse};
+use super::message::{error_code, parse, text};
 use crate::datagram::Transmit;
+use crate::drops::DropReason;
 use crate::fence::Fenced;
+use crate::stun::guarded;
 use lcroute_overlay::server::RelayCredentials;
 
 /// Time for a relay's answer over UDP. Chosen.
@@ -49,9 +54,14 @@ const MAX_WAITING: usize = 64;
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 /// Message type of a refused Refresh (RFC 8656 7.3).
-const REFRESH_ERROR: [u8; 2] = [0x01, 0x14];
+const REFRESH_ERROR: MessageType = MessageType {
+    method: METHOD_REFRESH,
+    class: CLASS_ERROR_RESPONSE,
+};
 /// Error code of an expired nonce (RFC 8489 14.8).
 const STALE_NONCE: u16 = 438;
+/// Error codes of responses that need no proof of their origin (RFC 8489 9.2.5).
+const UNPROVED: [u16; 2] = [401, STALE_NONCE];
 
 /// A relay that this node may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +181,10 @@ struct Attempt {
     url: String,
     leg: Leg,
     client: Fenced<Client>,
+    /// The credentials, and those before: a request that was made with them may be unanswered.
+    credentials: [RelayCredentials; 2],
+    /// The relay's realm, known from its first answer.
+    realm: Option<String>,
     relayed: Option<SocketAddr>,
     /// End of the attempt, while there is no allocation.
     deadline: Instant,
@@ -216,6 +230,8 @@ impl Relays {
             None => self.give_back(now),
             Some(offer) if offer.renews => {
                 let RelayCredentials { user, password } = offer.credentials.clone();
+                attempt.credentials.rotate_right(1);
+                attempt.credentials[0] = offer.credentials.clone();
                 let _ = attempt
                     .client
                     .call(|client| client.update_credentials(user, password));
@@ -297,15 +313,25 @@ impl Relays {
         server == from && is_turn
     }
 
-    /// Handles a message of the relay.
-    pub(crate) fn handle_message(&mut self, message: &[u8], now: Instant) {
-        let Some(attempt) = self.attempt.as_mut() else {
-            return;
+    /// Handles a message of the relay; fails if it is dropped. The retransmission of a request whose
+    /// answer was dropped decides.
+    pub(crate) fn handle_message(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let (Some(attempt), Some(provider)) = (self.attempt.as_mut(), &self.provider) else {
+            return Ok(());
         };
+        let mut is_refused = false;
+        if is_response(message) {
+            let mut response = parse(message).ok_or(DropReason::StunMalformed)?;
+            attempt.check(&mut response, provider.crypto())?;
+            // the crate retries with a new nonce
+            is_refused =
+                response.typ == REFRESH_ERROR && error_code(&response) != Some(STALE_NONCE);
+        }
         attempt.heard = now;
-        // the crate retries with a new nonce
-        let is_refused = message.starts_with(&REFRESH_ERROR)
-            && parse(message).is_some_and(|m| error_code(&m) != Some(STALE_NONCE));
         let tagged = TaggedBytesMut {
             now,
             transport: TransportContext {
@@ -322,18 +348,24 @@ impl Relays {
             self.drop_attempt("the relay has ended the allocation", now);
         }
         self.drain(now);
+        Ok(())
     }
 
-    /// Handles an event of a stream; ignores other streams.
-    pub(crate) fn handle_stream(&mut self, stream: u64, event: StreamEvent, now: Instant) {
+    /// Handles an event of a stream; ignores other streams. Fails if a message is dropped.
+    pub(crate) fn handle_stream(
+        &mut self,
+        stream: u64,
+        event: StreamEvent,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let Some(attempt) = self.attempt.as_mut() else {
-            return;
+            return Ok(());
         };
         let Leg::Stream { number, open } = &mut attempt.leg else {
-            return;
+            return Ok(());
         };
         if *number != stream {
-            return;
+            return Ok(());
         }
         match event {
             StreamEvent::Opened => {
@@ -343,9 +375,10 @@ impl Relays {
                 let send = |contents| StreamCommand::Send { stream, contents };
                 self.commands.extend(waiting.into_iter().map(send));
             }
-            StreamEvent::Received(message) => self.handle_message(&message, now),
+            StreamEvent::Received(message) => self.handle_message(&message, now)?,
             StreamEvent::Closed => self.drop_attempt("the stream to the relay has ended", now),
         }
+        Ok(())
     }
 
     /// Permits these peers to send to the relayed address.
@@ -501,6 +534,8 @@ impl Relays {
                 url: offer.url.clone(),
                 leg,
                 client,
+                credentials: [offer.credentials.clone(), offer.credentials.clone()],
+                realm: None,
                 relayed: None,
                 deadline: now + within,
                 heard: now,
@@ -594,6 +629,42 @@ impl Relays {
     }
 }
 
+impl Attempt {
+    /// Fails unless this response answers a request, and proves its origin (RFC 8489 9.2.5).
+    fn check(&mut self, response: &mut Message, crypto: &dyn RTCCrypto) -> Result<(), DropReason> {
+        let id = response.transaction_id;
+        // a client that has panicked ends the attempt
+        let is_asked = self.client.call(|client| client.has_transaction(&id));
+        if is_asked == Ok(false) {
+            return Err(DropReason::StunUnasked);
+        }
+        let Some(realm) = &self.realm else {
+            // the first request has no credentials
+            self.realm = text(response, ATTR_REALM);
+            return Ok(());
+        };
+        let is_error = response.typ.class == CLASS_ERROR_RESPONSE;
+        if is_error && error_code(response).is_some_and(|code| UNPROVED.contains(&code)) {
+            return Ok(());
+        }
+        let mut is_authentic = |credentials: &RelayCredentials| {
+            let RelayCredentials { user, password } = credentials.clone();
+            let realm = realm.clone();
+            let key = MessageIntegrity::long_term_integrity_key(user, realm, password, crypto);
+            guarded(|| MessageIntegrity::check(response, &key.ok()?, crypto).ok()).is_some()
+        };
+        match self.credentials.iter().any(&mut is_authentic) {
+            true => Ok(()),
+            false => Err(DropReason::RelayForged),
+        }
+    }
+}
+
+/// Whether the first byte is that of a STUN response (RFC 8489 5).
+fn is_response(message: &[u8]) -> bool {
+    message.first().is_some_and(|first| first & 0xc1 == 1)
+}
+
 impl fmt::Debug for Relays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relays")
@@ -618,3 +689,6 @@ fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {
 fn shown(error: &rtc::shared::error::Error) -> String {
     clean(&error.to_string().chars().take(100).collect::<String>())
 }
+
+#[cfg(test)]
+mod tests;
