@@ -94,3 +94,11 @@ impl AppendedFile {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+impl AppendedFile {
+    /// Exchanges the file for another one; what is in the buffer stays.
+    pub(crate) fn swap(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+}

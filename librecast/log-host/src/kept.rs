@@ -29,6 +29,8 @@ pub struct KeptLog {
     /// None: it is stored in memory alone.
     records: Option<Records>,
     transmits: Vec<Vec<u8>>,
+    /// Events that the next turn without an error returns.
+    events: Vec<Event>,
 }
 
 impl KeptLog {
@@ -59,6 +61,7 @@ impl KeptLog {
             log,
             records,
             transmits: Vec::new(),
+            events: Vec::new(),
         })
     }
 
@@ -119,12 +122,12 @@ impl KeptLog {
     ///
     /// # Errors
     ///
-    /// The disk's: no packet may be sent then. The next turn writes the records again.
+    /// The disk's: no packet may be sent then. The next turn writes the records again, and returns
+    /// the events.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<Vec<Event>> {
         if self.log.poll_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
-        let mut events = Vec::new();
         while let Some(output) = self.log.poll_output() {
             match output {
                 Output::Store(stored) => {
@@ -133,7 +136,7 @@ impl KeptLog {
                     }
                 }
                 Output::Transmit(bytes) => self.transmits.push(bytes),
-                Output::Event(event) => events.push(event),
+                Output::Event(event) => self.events.push(event),
             }
         }
         if let Some(records) = &mut self.records {
@@ -142,7 +145,7 @@ impl KeptLog {
                 records.compact(self.log.stored())?;
             }
         }
-        Ok(events)
+        Ok(std::mem::take(&mut self.events))
     }
 
     /// Returns the packets to send now.
@@ -160,5 +163,41 @@ impl KeptLog {
             Some(records) => records.compact(self.log.stored()),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn events_of_a_turn_that_fails_come_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("log"), folder.path().join("other"));
+        let (time, mut now) = (1_800_000_000_000, Instant::now());
+        let key = SecretKey::from_seed(&[1; 32]);
+        let space = Space::new(key.peer_id(), None, Duration::ZERO);
+        let author = space.author(&key.peer_id());
+        let mut kept = KeptLog::open(space, vec![key], Some(&path), now).unwrap();
+        while kept.append(author, 1, b"body", time, now).is_err() {
+            now += Duration::from_secs(1);
+            kept.turn(time, now).unwrap();
+        }
+        // a file that takes nothing
+        std::fs::write(&other, []).unwrap();
+        let mut file = std::fs::File::open(&other).unwrap();
+        for fails in [true, false] {
+            file = kept.records.as_mut().unwrap().swap(file);
+            if fails {
+                kept.turn(time, now).unwrap_err();
+            }
+        }
+        let events = kept.turn(time, now).unwrap();
+        assert!(events.contains(&Event::Entries(author)), "{events:?}");
+        let (_, found) = Records::open(&path).unwrap();
+        assert!(!found.is_empty());
     }
 }
