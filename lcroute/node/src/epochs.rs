@@ -15,7 +15,7 @@
 //! network may expel members at the same time. Then one of the two epochs wins in both halves, and
 //! the issuer of the other makes a further one, since its expelled node may know the winner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lcroute_engine::control::MAX_EPOCHS;
@@ -39,6 +39,8 @@ const MAX_SENT: usize = 16;
 /// Rate of verified epochs per neighbour; each costs three signatures, a write to disk and a
 /// message per link. Chosen: the expulsion of a whole site at once, then one a second.
 const RATE: Rate = Rate::per_second(1, 64);
+/// Bound of bytes that wait per neighbour. Chosen: the longest message, and as much again.
+const MAX_WAITING: usize = 2 * MAX_EPOCHS;
 /// First word of the state file's line with the epoch of a token.
 const OF_TOKEN: &str = "token";
 
@@ -262,12 +264,25 @@ pub(crate) struct EpochIntake(BTreeMap<LinkId, Intake>);
 #[derive(Debug)]
 struct Intake {
     bucket: Bucket,
-    /// A message beyond the rate; only the latest is stored.
-    waiting: Option<Bytes>,
+    /// Messages beyond the rate, the latest last; at most [`MAX_WAITING`] bytes.
+    waiting: VecDeque<Bytes>,
+}
+
+impl Intake {
+    /// Lets a message wait; the earliest make room.
+    fn wait(&mut self, message: Bytes) {
+        self.waiting.push_back(message);
+        let mut bytes: usize = self.waiting.iter().map(Bytes::len).sum();
+        while bytes > MAX_WAITING
+            && let Some(earliest) = self.waiting.pop_front()
+        {
+            bytes -= earliest.len();
+        }
+    }
 }
 
 impl EpochIntake {
-    /// Returns a neighbour's new, verified epochs in their order. A message beyond the rate waits.
+    /// Returns a neighbour's new, verified epochs in their order. Those beyond the rate wait.
     pub(crate) fn receive(
         &mut self,
         (link, bytes): (LinkId, &Bytes),
@@ -276,11 +291,12 @@ impl EpochIntake {
     ) -> (Vec<Epoch>, Vec<DropReason>) {
         let intake = self.0.entry(link).or_insert_with(|| Intake {
             bucket: Bucket::full(now),
-            waiting: None,
+            waiting: VecDeque::new(),
         });
         let (mut new, mut drops) = (Vec::new(), Vec::new());
         let mut r = Reader::new(bytes);
         while !r.is_empty() {
+            let rest = bytes.slice_ref(r.rest());
             let Ok(epoch) = read(&mut r) else {
                 drops.push(DropReason::EpochMalformed);
                 break;
@@ -290,7 +306,7 @@ impl EpochIntake {
             }
             if !intake.bucket.take(RATE, 1, now) {
                 drops.push(DropReason::EpochLimited);
-                intake.waiting = Some(bytes.clone());
+                intake.wait(rest);
                 break;
             }
             if known.is_refused(&epoch) || epoch.is_over(unix) {
@@ -310,14 +326,14 @@ impl EpochIntake {
 
     /// Returns the time at which a waiting message can be handled.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let waiting = self.0.values().filter(|intake| intake.waiting.is_some());
+        let waiting = self.0.values().filter(|intake| !intake.waiting.is_empty());
         waiting.map(|intake| intake.bucket.next(RATE, 1)).min()
     }
 
-    /// Returns the waiting messages that can be handled now.
+    /// Returns the waiting messages that can be handled now, the latest of each neighbour.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(LinkId, Bytes)> {
         let ready = |intake: &mut Intake| match intake.bucket.ready(RATE, now) {
-            true => intake.waiting.take(),
+            true => intake.waiting.pop_back(),
             false => None,
         };
         let all = self.0.iter_mut();
@@ -521,14 +537,22 @@ mod tests {
             dropped += drops.len();
         }
         assert_eq!((dropped, known.number()), (36, 64));
-        // the last message is handled
-        let at = intake.next_timeout().unwrap();
-        assert_eq!(at, now + Duration::from_secs(1));
-        let due = intake.due(at);
-        let (new, drops) = intake.receive((due[0].0, &due[0].1), &known, (NOW, at));
-        new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
-        assert_eq!((drops.len(), known.number()), (0, 100));
+        // the last message first, then those before it
+        let mut at = now;
+        for _ in 0..dropped {
+            let next = intake.next_timeout().unwrap();
+            assert_eq!(next, at + Duration::from_secs(1));
+            at = next;
+            let due = intake.due(at);
+            let (new, drops) = intake.receive((due[0].0, &due[0].1), &known, (NOW, at));
+            for epoch in new {
+                // those older than all that are stored are not added
+                let _ = known.add(epoch);
+            }
+            assert_eq!((drops.len(), known.number()), (0, 100));
+        }
         assert_eq!(intake.next_timeout(), None);
+        assert_eq!(known.text(), others.text());
 
         let stranger = SecretKey::from_seed(&[77; 32]);
         let mut forged = expel(&mut others, 2, 9, 7).as_bytes().to_vec();
@@ -553,5 +577,47 @@ mod tests {
         }
         intake.forget(LINK);
         assert!(intake.0.is_empty());
+    }
+
+    #[test]
+    fn what_was_refused_before_a_message_had_to_wait_does_not_hold_up_the_rest() {
+        let (mut intake, mut known, mut now) =
+            (EpochIntake::default(), Epochs::new(network()), start());
+        let mut others = known.clone();
+        let mut refused = Epochs::new(network());
+        let mut all: Vec<Epoch> = (0..9).map(|n| expel(&mut refused, 3, 100, n)).collect();
+        known.expel(&revocation(3));
+        all.push(expel(&mut others, 2, 9, 1));
+        let intake_of = |intake: &mut EpochIntake, known: &mut Epochs, bytes: &Bytes, now| {
+            let (new, _) = intake.receive((LINK, bytes), known, (NOW, now));
+            new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
+        };
+        // the rate is used up
+        for n in 0..64 {
+            let forged = message([&next(&refused, 3, 101, n)].into_iter());
+            intake_of(&mut intake, &mut known, &forged, now);
+        }
+        intake_of(&mut intake, &mut known, &message(all.iter()), now);
+        for _ in 0..all.len() {
+            assert_eq!(known.number(), 0);
+            now = intake.next_timeout().unwrap();
+            for (_, bytes) in intake.due(now) {
+                intake_of(&mut intake, &mut known, &bytes, now);
+            }
+        }
+        assert_eq!((known.number(), intake.next_timeout()), (1, None));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_the_latest_stays() {
+        let mut intake = Intake {
+            bucket: Bucket::full(start()),
+            waiting: VecDeque::new(),
+        };
+        for n in 0..100 {
+            intake.wait(Bytes::from(vec![n; 1_000]));
+        }
+        assert_eq!(intake.waiting.len(), MAX_WAITING / 1_000);
+        assert_eq!(intake.waiting.back().unwrap()[0], 99);
     }
 }

@@ -16,7 +16,8 @@ use librecast::revocation::Revocation;
 use librecast::time::Instant;
 use serde::{Deserialize, Serialize};
 
-/// Maximum number of stored members, a network's routers; the one seen longest ago is dropped.
+/// Maximum number of stored members, a network's routers; the absent one seen longest ago is
+/// dropped.
 const MAX_MEMBERS: usize = 4_096;
 
 /// A line of the file: a node by its last certificate.
@@ -96,6 +97,8 @@ pub struct Members {
     known: BTreeMap<PeerId, Known>,
     /// Absent ephemeral members, by the time at which they are forgotten.
     leaving: BTreeSet<(Instant, PeerId)>,
+    /// Present members, this node among them: they stay.
+    present: BTreeSet<PeerId>,
     changed: bool,
 }
 
@@ -109,6 +112,7 @@ impl Members {
         Self {
             known: members.filter(sound).map(|k| (k.peer_id, k)).collect(),
             leaving: BTreeSet::new(),
+            present: BTreeSet::new(),
             changed: false,
         }
     }
@@ -126,15 +130,17 @@ impl Members {
 
     /// Starts the timeout of all ephemeral members but `own`, for a new run.
     pub(crate) fn begin(&mut self, own: &PeerId, now: Instant) {
+        self.present.insert(*own);
         let ephemeral = self.known.values().filter(|k| is_ephemeral(&k.labels));
         let others = ephemeral.map(|k| k.peer_id).filter(|peer| peer != own);
         let at = now + EPHEMERAL_FORGOTTEN_AFTER;
         self.leaving = others.map(|peer| (at, peer)).collect();
     }
 
-    /// Notes `member` as seen now.
+    /// Notes `member` as present now.
     pub fn note(&mut self, member: &Member, now: u64) {
         self.leaving.retain(|(_, peer)| *peer != member.peer);
+        self.present.insert(member.peer);
         let last = self.known.values().map(|k| k.number).max();
         let next = last.map_or(0, |n| n.saturating_add(1));
         let known = self.known.entry(member.peer);
@@ -150,6 +156,7 @@ impl Members {
 
     /// Notes that `peer` has gone; `unix` is `now` by the host's clock.
     pub(crate) fn note_gone(&mut self, peer: &PeerId, unix: u64, now: Instant) {
+        self.present.remove(peer);
         if let Some(known) = self.known.get_mut(peer) {
             known.last_seen = unix;
             self.changed = true;
@@ -192,15 +199,21 @@ impl Members {
         self.changed |= self.known.len() < before;
     }
 
-    /// Removes expired members, then those seen longest ago, down to the bound.
+    /// Removes expired members, then those seen longest ago, down to the bound; of absent ones only.
     fn make_room(&mut self, now: u64) {
         if self.known.len() <= MAX_MEMBERS {
             return;
         }
-        self.known
-            .retain(|_, k| k.not_after.saturating_add(CLOCK_SKEW) >= now);
+        let present = &self.present;
+        self.known.retain(|peer, k| {
+            present.contains(peer) || k.not_after.saturating_add(CLOCK_SKEW) >= now
+        });
         while self.known.len() > MAX_MEMBERS {
-            let oldest = self.known.values().min_by_key(|k| (k.last_seen, k.peer_id));
+            let absent = self
+                .known
+                .values()
+                .filter(|k| !present.contains(&k.peer_id));
+            let oldest = absent.min_by_key(|k| (k.last_seen, k.peer_id));
             let Some(peer) = oldest.map(|k| k.peer_id) else {
                 return;
             };
@@ -449,13 +462,20 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_who_was_seen_longest_ago_is_forgotten() {
+    fn of_too_many_who_is_absent_and_was_seen_longest_ago_is_forgotten() {
+        let (own, there) = (member(0, "x"), member(1, "x"));
         let mut members = Members::default();
-        for seed in 0..=MAX_MEMBERS as u16 {
-            members.note(&member(seed, "x"), NOW + u64::from(seed));
+        members.note(&own, NOW);
+        members.begin(&own.peer, start());
+        members.note(&there, NOW + 1);
+        for seed in 2..=MAX_MEMBERS as u16 + 1 {
+            let member = member(seed, "x");
+            members.note(&member, NOW + u64::from(seed));
+            members.note_gone(&member.peer, NOW + u64::from(seed), start());
         }
         assert_eq!(members.known.len(), MAX_MEMBERS);
-        assert!(!members.known.contains_key(&member(0, "x").peer));
+        let known = |seed| members.known.contains_key(&member(seed, "x").peer);
+        assert_eq!([0, 1, 2, 3, 4].map(known), [true, true, false, false, true]);
     }
 
     proptest! {

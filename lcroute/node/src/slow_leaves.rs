@@ -48,11 +48,16 @@ impl SlowLeaves {
         sent: Result<(), SendError>,
         now: Instant,
     ) -> bool {
-        if sent != Err(SendError::QueueFull) {
-            if !self.full_since.is_empty() {
-                self.full_since.remove(&link);
+        match sent {
+            Ok(()) => {
+                if !self.full_since.is_empty() {
+                    self.full_since.remove(&link);
+                }
+                return false;
             }
-            return false;
+            // the leaf has taken nothing
+            Err(SendError::TooLarge | SendError::NoSuchLink) => return false,
+            Err(SendError::QueueFull) => {}
         }
         if !self.leaves.contains(&link) {
             return false;
@@ -102,6 +107,14 @@ mod tests {
         assert!(!leaves.is_slow(LEAF, Ok(()), later));
         assert!(!leaves.is_slow(LEAF, FULL, now + LEAF_STUCK));
         assert!(leaves.is_slow(LEAF, FULL, now + 2 * LEAF_STUCK));
+    }
+
+    #[test]
+    fn a_packet_that_is_too_large_did_not_go_in() {
+        let (mut leaves, now) = (leaves(), start());
+        assert!(!leaves.is_slow(LEAF, FULL, now));
+        assert!(!leaves.is_slow(LEAF, Err(SendError::TooLarge), now));
+        assert!(leaves.is_slow(LEAF, FULL, now + LEAF_STUCK));
     }
 
     #[test]
