@@ -322,6 +322,10 @@ impl Session {
             Ok(lines) => {
                 timer.succeed();
                 self.problems.remove(&call);
+                // what was put is in the room, though its answer was lost
+                if call == Call::Sync && self.wanted(unix).is_none() {
+                    self.problems.remove(&Call::Put);
+                }
                 lines
             }
             Err(Failure { why, wait }) => {
@@ -955,6 +959,21 @@ mod tests {
         assert!(!world.state().open);
         world.answer(Call::Sync, answer(200, r#"{"next_batch":"s2"}"#));
         assert!(world.state().open);
+    }
+
+    #[test]
+    fn a_record_that_was_put_though_no_answer_came_is_no_problem() {
+        let mut world = World::entered(meeting());
+        world.answer(Call::Put, Err("it does not answer in time".into()));
+        assert!(!world.state().open);
+        // another one is in the room
+        let sync = sync_with("@me:a.example", &[keep(2)]);
+        world.answer(Call::Sync, answer(200, &sync));
+        assert!(world.state().problem.is_some());
+        let sync = sync_with("@me:a.example", &[keep(1)]);
+        world.answer(Call::Sync, answer(200, &sync));
+        let state = world.state();
+        assert_eq!((state.open, state.problem), (true, None));
     }
 
     #[test]
