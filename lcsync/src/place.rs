@@ -150,9 +150,15 @@ const STAGE: OFlag = OFlag::O_RDWR
 /// The process's umask.
 #[must_use]
 pub fn current_umask() -> u16 {
-    let mask = umask(Mode::empty());
-    umask(mask);
-    mask.bits() as u16
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let read = line.and_then(|mask| u16::from_str_radix(mask.trim(), 8).ok());
+    read.unwrap_or_else(|| {
+        // for a moment, files that other threads make have no mask
+        let mask = umask(Mode::empty());
+        umask(mask);
+        mask.bits() as u16
+    })
 }
 
 /// Checks that files can be made at `path`, or in the nearest existing folder above it.
@@ -1022,6 +1028,26 @@ mod tests {
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    #[test]
+    fn the_umask_is_read_and_never_changed() {
+        let status = || fs::read_to_string("/proc/self/status").unwrap();
+        let line = |status: &str| {
+            let line = status.lines().find(|line| line.starts_with("Umask:"));
+            line.unwrap().to_owned()
+        };
+        let before = line(&status());
+        let reading = std::thread::spawn(|| {
+            let masks = (0..2_000).map(|_| current_umask());
+            masks.collect::<std::collections::BTreeSet<_>>()
+        });
+        while !reading.is_finished() {
+            assert_eq!(line(&status()), before);
+        }
+        let masks = reading.join().unwrap();
+        let expected = u16::from_str_radix(before["Umask:".len()..].trim(), 8).unwrap();
+        assert_eq!(Vec::from_iter(masks), [expected]);
+    }
 
     fn place() -> (tempfile::TempDir, Place) {
         let dir = tempfile::tempdir().unwrap();

@@ -47,7 +47,7 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PARKED: usize = 128;
 /// Time for which a corrupt source is refused: not for ever, as its address may be forged.
 const BAN: Duration = Duration::from_secs(10);
-/// Most corrupt sources stored.
+/// Most corrupt sources stored; the one whose refusal ends first makes room.
 const MAX_BANNED: usize = 64;
 /// Most sources known to have sent a whole block.
 const MAX_TRUSTED: usize = 16;
@@ -685,11 +685,13 @@ impl Fetch {
             return;
         };
         self.trusted.remove(&source);
-        self.banned.retain(|_, until| now < *until);
-        if self.banned.len() < MAX_BANNED {
-            self.banned.insert(source, now + BAN);
-            self.events.push_back(Event::CorruptSource(source));
+        if self.banned.len() >= MAX_BANNED {
+            let first = self.banned.iter().min_by_key(|(_, until)| **until);
+            let first = first.map(|(source, _)| *source);
+            first.and_then(|source| self.banned.remove(&source));
         }
+        self.banned.insert(source, now + BAN);
+        self.events.push_back(Event::CorruptSource(source));
     }
 
     fn channel_of(&self, block: BlockRef) -> ChannelId {
@@ -1176,14 +1178,19 @@ mod tests {
         let mut fetch = fetch(8, now);
         fetch.want(feeder.block);
         events(&mut fetch, now);
+        let mut now = now;
         for n in 0..1_000 {
+            now += Duration::from_millis(1);
             feeder.deliver(&mut fetch, source(n), 0, &[9; SYMBOL_SIZE], now);
+            assert_eq!(events(&mut fetch, now), [Event::CorruptSource(source(n))]);
+            assert!(fetch.banned.len() <= MAX_BANNED);
         }
-        assert_eq!(events(&mut fetch, now).len(), MAX_BANNED);
-        assert_eq!(fetch.banned.len(), MAX_BANNED);
-        feeder.send(&mut fetch, source(1), 0, now);
-        assert_eq!(events(&mut fetch, now), []);
-        feeder.send(&mut fetch, source(1), 0, now + BAN);
+        // the last ones are refused
+        for n in 1_000 - MAX_BANNED as u16..1_000 {
+            feeder.send(&mut fetch, source(n), 0, now);
+            assert_eq!(events(&mut fetch, now), []);
+        }
+        feeder.send(&mut fetch, source(999), 0, now + BAN);
         assert!(matches!(
             events(&mut fetch, now + BAN)[..],
             [Event::Leave(_), Event::Block { .. }]
