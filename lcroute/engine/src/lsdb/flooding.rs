@@ -82,6 +82,8 @@ pub(super) struct Flooding {
     /// Time of the next request for missing LSAs.
     ask_at: Option<Instant>,
     ask_delay: Duration,
+    /// Requests since [`FIRST_ASK_DELAY`]: neighbours take turns.
+    asks: usize,
     /// An LSA was refused that may be accepted later.
     refused: bool,
 }
@@ -96,6 +98,7 @@ impl Flooding {
             asked: None,
             ask_at: None,
             ask_delay: FIRST_ASK_DELAY,
+            asks: 0,
             refused: false,
         }
     }
@@ -399,10 +402,11 @@ impl Flooding {
             return;
         }
         if !self.refused && orphans == 0 && !store.lacks_routers() {
-            self.ask_delay = FIRST_ASK_DELAY;
+            (self.ask_delay, self.asks) = (FIRST_ASK_DELAY, 0);
             return;
         }
         self.refused = false;
+        self.asks = self.asks.wrapping_add(1);
         self.ask_delay = (self.ask_delay * 2).min(MAX_ASK_DELAY);
         self.ask_at = Some(now + self.ask_delay);
         if let Some(link) = self.link_to_ask() {
@@ -410,10 +414,40 @@ impl Flooding {
         }
     }
 
-    /// The link to ask next: the delay doubles, so its logarithm counts the requests.
-    pub fn link_to_ask(&self) -> Option<LinkId> {
-        let turn = self.ask_delay.as_secs().max(1).ilog2() as usize;
-        let at = turn.checked_rem(self.links.len())?;
+    /// The link to ask next.
+    fn link_to_ask(&self) -> Option<LinkId> {
+        let at = self.asks.checked_rem(self.links.len())?;
         self.links.keys().get(at).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    #[test]
+    fn neighbours_are_asked_in_turn_for_as_long_as_lsas_are_missing() {
+        let mut now = crate::testing::start();
+        let store = Store::new(OriginId(1), &Limits::default());
+        let mut flooding = Flooding::new(now);
+        for n in 1..=3 {
+            let queue = LinkQueue::new(OriginId(1), OriginId(10 + u64::from(n)), now);
+            flooding.links.insert(LinkId(n), queue);
+        }
+        let mut asked = Vec::new();
+        for _ in 0..30 {
+            flooding.ask_later(true, now);
+            now += MAX_ASK_DELAY;
+            flooding.ask_for_missing(&store, 0, now);
+            let mut links = (1..=3).map(LinkId);
+            let is_asked = |id: &LinkId| {
+                let link = flooding.links.get_mut(id).unwrap();
+                std::iter::from_fn(|| link.next_summary()).count() > 0
+            };
+            asked.extend(links.find(is_asked));
+        }
+        let turns: Vec<_> = [2, 3, 1].into_iter().cycle().take(30).map(LinkId).collect();
+        assert_eq!(asked, turns);
     }
 }
