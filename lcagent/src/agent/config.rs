@@ -149,6 +149,13 @@ fn read_owned(path: &Path) -> Result<String, ExitError> {
 fn check_owner(meta: &Metadata) -> Result<(), String> {
     /// Mode bit of a folder that lets only a file's owner remove it (`S_ISVTX`, inode(7)).
     const STICKY: u32 = 0o1000;
+    // in a sticky folder like /tmp nobody can replace another user's file
+    let is_shared = meta.is_dir() && meta.mode() & STICKY != 0;
+    check_writers(meta, is_shared)
+}
+
+/// Returns why users other than root and this one can write; `shared`: the mode does not matter.
+pub(super) fn check_writers(meta: &Metadata, shared: bool) -> Result<(), String> {
     if ![0, geteuid().as_raw()].contains(&meta.uid()) {
         return Err(format!(
             "belongs to user {}, neither to root nor to this user",
@@ -156,9 +163,7 @@ fn check_owner(meta: &Metadata) -> Result<(), String> {
         ));
     }
     let mode = meta.mode() & 0o7777;
-    // in a sticky folder like /tmp nobody can replace another user's file
-    let is_shared = meta.is_dir() && mode & STICKY != 0;
-    if mode & 0o022 != 0 && !is_shared {
+    if mode & 0o022 != 0 && !shared {
         return Err(format!(
             "others may write to it (mode {mode:o}; chmod go-w it)"
         ));

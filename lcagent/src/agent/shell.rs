@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::User;
 
 use super::audit::Audit;
-use super::config::{Config, add_labels};
+use super::config::{Config, add_labels, check_writers};
 use super::contain::{Traces, has_children, kill_left_behind};
 use super::core::{Agent, Output, Settings, Start};
 use super::job::JobDirs;
@@ -103,18 +103,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Refuses a folder that other users can write: they could replay commands, or undo revocations.
+/// Refuses a folder that other users own or can write: they could replay commands, or undo
+/// revocations.
 fn check_state(state: &Path) -> anyhow::Result<()> {
     let meta = fs::metadata(state).with_context(|| state.display().to_string())?;
-    let mode = meta.mode() & 0o7777;
-    if mode & 0o022 == 0 {
-        return Ok(());
-    }
-    let message = format!(
-        "{}: others may write to it (mode {mode:o}; chmod go-w it)",
-        state.display()
-    );
-    Err(ExitError::new(Exit::NotPermitted, message).into())
+    check_writers(&meta, false).map_err(|why| {
+        let message = format!("{}: {why}", state.display());
+        ExitError::new(Exit::NotPermitted, message).into()
+    })
 }
 
 /// Requests by signals.
@@ -813,5 +809,16 @@ mod tests {
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(check_state(dir.path()).is_ok(), good, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_state_folder_of_another_user_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(65_534), None).unwrap();
+        let refused = check_state(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("belongs to user 65534"), "{refused}");
     }
 }
