@@ -1,5 +1,7 @@
 // Groups that are known by name.
 
+import { keptLinks } from "./links.js";
+
 /** What IANA has assigned, of any scope: the last 112 bits of ff0X::, as addresses write them. */
 const ASSIGNED = {
     c: "devices (SSDP)",
@@ -12,6 +14,37 @@ const ASSIGNED = {
 
 /** Of a group, what it is for, where that is known. */
 export const purpose = (group) => ASSIGNED[/^ff0[0-9a-f]::(.+)$/.exec(group)?.[1]] ?? null;
+
+/** What the names of the server are names of. */
+const KINDS = {
+    station: (name) => [name, "radio station"],
+    copy: (name) => [`${name}, sent twice`, "the copy of a radio station for who loses packets"],
+    unsigned: (name) => [name, "announced, but nobody signed that"],
+    conversation: (name) => [name, "conversation"],
+    answers: (name) => [`Answers to ${name}`, "lcagent"],
+    session: (name) => [name, "lecture"],
+};
+
+/** A group's name and what it is, where somebody knows it: the server (`names`), this browser by a link that was opened, or IANA. */
+export function called(group, names = {}) {
+    const link = () => keptLinks().find(({ groups }) => groups?.includes(group));
+    const { kind, name } = names[group] ?? link() ?? {};
+    const [title, about] = KINDS[kind]?.(name.replaceAll("`", "'")) ?? [null, purpose(group)];
+    return { title: title ?? short(group), about, isNamed: title !== null };
+}
+
+/** So many letters an address may have that is read as it is. */
+const READABLE = 20;
+
+/** A long address by its ends. */
+export function short(group) {
+    const parts = group.split(":");
+    return group.length <= READABLE ? group : `${parts[0]}:${parts[1]}…${parts.at(-1)}`;
+}
+
+/** Groups of pages themselves: on this one stations announce themselves to all who look. */
+const OWN = ["ff0e::2:7ffe"];
+export const isOwn = (group) => OWN.includes(group);
 
 /** An address as RFC 5952 writes it, which is how browsers write addresses in URLs; what is none stays as it is. */
 export function canonical(text) {

@@ -2,7 +2,7 @@
 
 import { Curve, Rates, bits, duration, packets } from "../common/figures.js";
 import { Flows } from "../common/flows.js";
-import { purpose } from "../common/groups.js";
+import { called, short } from "../common/groups.js";
 import { copier, facts, fill, html, say, words } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
@@ -32,6 +32,8 @@ const EVENTS = {
 };
 /** Of these a notice stands above the page. */
 const BAD = ["link_lost", "node_gone", "daemon_gone"];
+/** And of these it goes again: what it says is not so any more. */
+const GOOD = { link_up: "link_lost", node_came: "node_gone", daemon_back: "daemon_gone" };
 const STATES = {
     starting: "starting",
     connecting: "looking for other nodes",
@@ -47,6 +49,7 @@ const flows = new Flows();
 const curves = [new Curve($("rates"), "groups in", bits), new Curve($("rates"), "groups out", bits)];
 const map = new NetworkMap($("map"), { open: openNode });
 const rate = (name) => view.rates.get(name) ?? 0;
+const named = (group) => called(group, view.look?.names);
 
 $("closer").addEventListener("click", () => map.zoom(1.4));
 $("farther").addEventListener("click", () => map.zoom(1 / 1.4));
@@ -151,10 +154,14 @@ function tell(event) {
     if (BAD.includes(event.kind)) {
         say($("notice"), `${new Date(event.at * 1000).toLocaleTimeString()}: ${text}`);
         $("notice").hidden = false;
+        view.told = event;
         clearTimeout(view.news);
         view.news = setTimeout(() => ($("notice").hidden = true), NEWS);
     } else {
         $("changes").textContent = text;
+        if (view.told?.kind === GOOD[event.kind] && view.told?.name === event.name) {
+            $("notice").hidden = true;
+        }
     }
 }
 
@@ -216,7 +223,8 @@ function showChoice() {
     if (view.group === undefined && all.some((row) => row.rate > 0)) {
         view.group = view.look.nodes.length > CROWD ? all[0].group : null;
     }
-    const shown = all.filter(({ group }) => group.includes(wanted)).slice(0, LISTED);
+    const found = ({ group }) => group.includes(wanted) || named(group).title.toLowerCase().includes(wanted);
+    const shown = all.filter(found).slice(0, LISTED);
     $("no-groups").hidden = all.length > 0 || performance.now() - view.begun <= REPORTING;
     $("filter").parentElement.hidden = all.length < 8;
     const most = Math.max(1, ...all.map((row) => row.rate));
@@ -226,10 +234,12 @@ function showChoice() {
         const label = known.get(group ?? "") ?? choice(group);
         label.querySelector("input").checked = (view.group ?? null) === group;
         if (group !== null) {
-            const name = purpose(group);
+            const { title, about, isNamed } = named(group);
             const isKnown = performance.now() - view.begun > REPORTING;
             const listen = listeners === 1 ? "1 node listens" : listeners > 0 || isKnown ? `${listeners} nodes listen` : "asking the nodes";
-            say(label.querySelector("small"), `${name ? `${name}, ` : ""}${listen}`);
+            say(label.querySelector("b"), title);
+            label.title = group;
+            say(label.querySelector("small"), [about, isNamed && short(group), listen].filter(Boolean).join(", "));
             say(label.querySelector(".rate"), packetsS > 0 ? packets(packetsS) : isKnown ? "silent" : "");
             label.querySelector("i").style.width = `${(100 * Math.log2(1 + packetsS)) / Math.log2(1 + most)}%`;
         }
@@ -250,7 +260,7 @@ function choice(group) {
         view.group = group;
         showMap();
     });
-    const text = [html("b", {}, group ?? "All groups"), html("span", { class: "rate" }), html("small", {}, group === null ? "what goes over each link" : ""), ...(group === null ? [] : [html("i", { "aria-hidden": "true" })])];
+    const text = [html("b", {}, group === null ? "All groups" : ""), html("span", { class: "rate" }), html("small", {}, group === null ? "what goes over each link" : ""), ...(group === null ? [] : [html("i", { "aria-hidden": "true" })])];
     const label = html("label", {}, input, html("span", {}, ...text));
     label.dataset.group = group ?? "";
     return label;
@@ -261,7 +271,7 @@ function showMap() {
     const group = view.group ?? null;
     const edges = group === null ? flows.allEdges() : flows.edges(group);
     const shown = edges.map((edge) => ({ from: edge.from, to: edge.to, rate: edge.packets, text: edge.packets > 0 ? packets(edge.packets) : "" }));
-    say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
+    say($("map-title"), group === null ? "The network" : `The tree of ${named(group).title}`);
     const silent = now.nodes.filter((node) => !node.reports).length;
     const unknown = silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`;
     const limits = [silent > 0 && unknown, now.left_out > 0 && `${now.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
@@ -319,7 +329,7 @@ function showNode() {
         ["Version", (at === 0 ? view.look.status.version : node.version) ?? (node.reports ? "not known" : "It does not say.")],
         ...peerFacts,
         ["Packets of groups, as far as nodes report", `gets ${packets(sum(into))}, sends ${packets(sum(out))}`],
-        ["Listens to", node.reports ? heard.slice(0, 20).join(", ") || "no group" : "It does not say. `[web] report = true` in its configuration lets it."],
+        ["Listens to", node.reports ? heard.slice(0, 20).map((group) => named(group).title).join(", ") || "no group" : "It does not say. `[web] report = true` in its configuration lets it."],
     ]);
     say($("node").querySelector("h3"), `Links (${near.length})`);
     const known = $("near").dataset.of === node.id ? new Map([...$("near").children].map((item) => [item.dataset.id, item])) : new Map();

@@ -1,6 +1,7 @@
 // What the map and the daemon say, as tables.
 
 import { bits, duration, packets, short } from "../common/figures.js";
+import { called } from "../common/groups.js";
 import { table } from "../common/html.js";
 
 /** Rows of a table; of more the first. */
@@ -24,10 +25,15 @@ export const busy = (rate) => Math.ceil(Math.log10(1 + rate));
 /** Of a link: costs are in units of 100 us, and at least 10. */
 export const cost = (units) => (units <= 10 ? "≤ 1 ms" : `${(units / 10).toFixed(1)} ms`);
 
-const title = (name, rows) => (rows.length > MOST ? `${name} (${MOST} of ${rows.length})` : name);
+const headed = (name, rows) => (rows.length > MOST ? `${name} (${MOST} of ${rows.length})` : name);
 /** A PeerId where there is no name; addresses stay. */
 const brief = (id) => (id.includes(":") ? id : `…${id.slice(-6)}`);
 const number = (head) => [head, "number"];
+/** With the whole address behind a name. */
+const whole = (group, names) => {
+    const { title, isNamed } = called(group, names);
+    return isNamed ? `${title}: ${group}` : group;
+};
 const noted = (text, ...notes) => {
     const said = notes.filter(Boolean).join("; ");
     return said === "" ? text : `${text} (${said})`;
@@ -48,10 +54,10 @@ export function showPeers({ peers }, rate) {
     ]);
     const heads = ["Node", "State", "Path", "Found by", number("Round trip"), number("Loss"), number("In, all of UDP"), number("Out, all of UDP"), number("Since")];
     const none = "No other node is linked yet. `lcroute invite` here prints a token; `lcroute up TOKEN` there uses it.";
-    table(document.getElementById("peers"), title("Links of this node", rows), heads, rows.slice(0, MOST), none);
+    table(document.getElementById("peers"), headed("Links of this node", rows), heads, rows.slice(0, MOST), none);
 }
 
-export function showGroups({ groups, lans, nodes, peers }, rate) {
+export function showGroups({ groups, lans, names, nodes, peers }, rate) {
     const name = (address) => nodes.find((node) => node.address === address)?.name ?? address;
     const peer = (id) => peers.find((p) => p.peer_id === id)?.name ?? brief(id);
     const joined = (g) => {
@@ -61,7 +67,7 @@ export function showGroups({ groups, lans, nodes, peers }, rate) {
     const of = (g) => rate(`${g.group} packets`);
     const sorted = [...groups].sort((a, b) => busy(of(b)) - busy(of(a)) || (a.group < b.group ? -1 : 1));
     const rows = sorted.map((g) => [
-        noted(g.group, SEALED[g.private], g.refused && `refused: ${g.refused}`),
+        noted(whole(g.group, names), SEALED[g.private], g.refused && `refused: ${g.refused}`),
         joined(g),
         g.links.map(peer).join(", ") || "–",
         g.sources.map(name).join(", ") || "–",
@@ -69,7 +75,7 @@ export function showGroups({ groups, lans, nodes, peers }, rate) {
         bits(rate(`${g.group} bytes`)),
     ]);
     const heads = ["Group", "Joined by", "Wanted by", "Senders", number("Packets"), number("Bits")];
-    table(document.getElementById("groups"), title("Groups at this node", rows), heads, rows.slice(0, MOST), "No program has joined a group.");
+    table(document.getElementById("groups"), headed("Groups at this node", rows), heads, rows.slice(0, MOST), "No program has joined a group.");
 }
 
 export function showDrops({ status, meanings }, rate) {
@@ -94,12 +100,13 @@ export function showLans({ lans, peers, status }) {
 }
 
 /** What the map shows. */
-export function showMapTables({ nodes, links, flows: sent }, flows, group) {
+export function showMapTables({ names, nodes, links, flows: sent }, flows, group) {
     const name = (id) => flows.nodes.get(id)?.name ?? id;
+    const title = (of) => called(of, names).title;
     const edges = group === null ? flows.allEdges() : flows.edges(group);
     const over = edges.sort((a, b) => busy(b.packets) - busy(a.packets) || (a.from + a.to < b.from + b.to ? -1 : 1)).map((edge) => [name(edge.from), name(edge.to), packets(edge.packets), bits(edge.bytes)]);
-    const what = group === null ? "all groups" : group;
-    table(document.getElementById("edges"), title(`What flows over links: ${what}`, over), ["From", "To", number("Packets"), number("Bits")], over.slice(0, MOST), "Nothing flows.");
+    const what = group === null ? "all groups" : title(group);
+    table(document.getElementById("edges"), headed(`What flows over links: ${what}`, over), ["From", "To", number("Packets"), number("Bits")], over.slice(0, MOST), "Nothing flows.");
     const senders = new Map(flows.groups().map((g) => [g, flows.senders(g)]));
     const near = nodes.map(() => []);
     for (const [a, b, units] of links) {
@@ -107,13 +114,13 @@ export function showMapTables({ nodes, links, flows: sent }, flows, group) {
         near[b].push(`${name(nodes[a].id)} (${cost(units)})`);
     }
     const heard = nodes.map(() => []);
-    sent.filter((flow) => flow.local).forEach((flow) => heard[flow.node].push(flow.group));
+    sent.filter((flow) => flow.local).forEach((flow) => heard[flow.node].push(title(flow.group)));
     const rows = nodes.map((node, at) => [
         `${name(node.id)}${at === 0 ? " (this node)" : ""}${node.stub ? " (browser tab)" : ""}`,
         node.address ?? "–",
         near[at].join(", ") || "–",
         node.reports ? heard[at].join(", ") || "–" : "does not report",
-        [...senders].filter(([, ids]) => ids.has(node.id)).map(([g]) => g).join(", ") || "–",
+        [...senders].filter(([, ids]) => ids.has(node.id)).map(([g]) => title(g)).join(", ") || "–",
     ]);
-    table(document.getElementById("nodes"), title("Nodes", rows), ["Node", "Address", "Links", "Listens to", "Sends to"], rows.slice(0, MOST), "");
+    table(document.getElementById("nodes"), headed("Nodes", rows), ["Node", "Address", "Links", "Listens to", "Sends to"], rows.slice(0, MOST), "");
 }

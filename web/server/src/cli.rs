@@ -143,8 +143,8 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
             show(&address);
         }
         let doctor = doctor(common, &control);
-        let groups = config.web.groups.then(|| Groups::new(groups::control()));
-        let feed = Feed::new(&control, config.web.invite);
+        let groups = config.web.groups.then(|| Arc::new(Groups::new(groups::control())));
+        let feed = Feed::new(&control, config.web.invite, groups.clone());
         let pages = Pages::new(guard, files, feed, doctor, groups);
         service::ready();
         tokio::select! {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use lcradio_core::{SAP_GROUP, SAP_PORT};
 use lcroute::control::Request;
 use lcroute::control::client::to_look;
 use lcroute::status::{Look, Peer, Status};
@@ -18,8 +20,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UdpSocket, UnixStream};
 use tokio::sync::{Notify, broadcast};
 
+use crate::groups::Groups;
 use crate::history::{Event, History, INTERVAL};
 use crate::line::Line;
+use crate::names::{Known, Names};
 
 /// Lines that a slow page may be behind.
 const BEHIND: usize = 4;
@@ -29,8 +33,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(10);
 /// Longest line of the daemon, in bytes: some thousand nodes.
 const MAX_LINE: u64 = 16 << 20;
-/// Longest datagram that is looked at.
+/// Longest report that is looked at, in bytes.
 const MAX_DATAGRAM: usize = 2_048;
+/// Longest announcement of a station, in bytes: a description of 4,096 with its head.
+const MAX_ANNOUNCEMENT: usize = 4_608;
+/// What a report has around it on a link, in bytes: data header, IPv6 and UDP.
+const HEADERS: usize = 32 + 40 + 8;
 
 /// Lines for pages.
 #[derive(Debug)]
@@ -41,17 +49,46 @@ pub struct Feed {
     history: Mutex<History>,
     /// Whether pages may ask for invitations.
     invites: bool,
+    /// Groups of people that pages may show, which have names.
+    groups: Option<Arc<Groups>>,
+    /// What pages cause themselves.
+    own: Mutex<OwnTraffic>,
+}
+
+/// Reports of other nodes: they come because somebody looks, and are no traffic of anybody's programs.
+#[derive(Debug, Default)]
+struct OwnTraffic {
+    /// Bytes of reports, as links carry them.
+    reports: u64,
+    /// What the daemon has counted, and what was left of it, at the last look.
+    counted: u64,
+    left: u64,
+}
+
+impl OwnTraffic {
+    /// Of all bytes that links have brought, those of others. It never falls: a report may be here before it is counted.
+    fn leave_out(&mut self, counted: u64) -> u64 {
+        if counted < self.counted {
+            // the daemon has started anew
+            *self = Self::default();
+        }
+        self.counted = counted;
+        self.left = self.left.max(counted.saturating_sub(self.reports));
+        self.left
+    }
 }
 
 impl Feed {
     /// Of the daemon behind this control socket.
-    pub fn new(control: &Path, invites: bool) -> Self {
+    pub fn new(control: &Path, invites: bool, groups: Option<Arc<Groups>>) -> Self {
         Self {
             control: control.to_owned(),
             lines: broadcast::Sender::new(BEHIND),
             opened: Notify::new(),
             history: Mutex::default(),
             invites,
+            groups,
+            own: Mutex::default(),
         }
     }
 
@@ -101,13 +138,23 @@ impl Feed {
 
     /// While no page is open: looks how links do, and counts nothing.
     async fn remember(&self) -> anyhow::Result<()> {
-        let status: Status = self.answer(&Request::Status).await?;
+        let mut status: Status = self.answer(&Request::Status).await?;
+        self.leave_out_own(&mut status);
         let peers: Vec<Peer> = self.answer(&Request::Peers).await?;
         self.note(|history| history.note(&status, &peers, None, now()));
         // a page that opens waits for nothing
         let pause = Duration::from_secs(INTERVAL);
         let _ = tokio::time::timeout(pause, self.opened.notified()).await;
         Ok(())
+    }
+
+    fn own(&self) -> MutexGuard<'_, OwnTraffic> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave_out_own(&self, status: &mut Status) {
+        let received = &mut status.counters.link_rx_bytes;
+        *received = self.own().leave_out(*received);
     }
 
     /// A token for a page.
@@ -129,28 +176,53 @@ impl Feed {
         let mut looks = self.ask(&Request::Watch).await?;
         let _announced = self.announce().await;
         let meanings: BTreeMap<_, _> = lcroute::drops::reasons().into_iter().collect();
-        let (mut view, mut reports) = (View::default(), None);
+        let (mut view, mut reports, mut announcements) = (View::default(), None, None);
         let (mut answer, mut datagram) = (Vec::new(), [0; MAX_DATAGRAM]);
+        let mut announced = [0; MAX_ANNOUNCEMENT];
+        let mut names = Names::new(Instant::now());
+        let groups = self.groups.as_deref();
+        let mut known: Pin<Box<dyn Future<Output = Known> + Send + '_>> =
+            Box::pin(Known::after(Duration::ZERO, groups));
+        let mut address = None;
         while self.lines.receiver_count() > 0 {
             tokio::select! {
                 read = tokio::time::timeout(SILENCE, next_line(&mut looks, &mut answer)) => {
                     read.context("the daemon is silent")??;
                     let now = Instant::now();
-                    let look: Look = read_answer(&answer)?;
+                    let mut look: Look = read_answer(&answer)?;
                     answer.clear();
-                    if reports.is_none() {
-                        reports = hear(&look.status.tun)
-                            .inspect_err(|e| tracing::debug!("no reports of other nodes: {e:#}"))
-                            .ok();
-                    }
+                    let listen = |group, port| {
+                        hear(&look.status.tun, group, port)
+                            .inspect_err(|e| tracing::debug!("nothing of {group}: {e:#}"))
+                            .ok()
+                    };
+                    reports = reports.or_else(|| listen(report_group(), REPORT_PORT));
+                    announcements = announcements.or_else(|| listen(SAP_GROUP, SAP_PORT));
+                    names.stations.handle_timeout(now);
+                    address = Some(look.status.address);
+                    self.leave_out_own(&mut look.status);
                     let at = self::now();
-                    let network = view.show(&look.network, now);
+                    let mut network = view.show(&look.network, now);
+                    names.rename(&mut look, &mut network);
+                    let named = names.of(&look, &network);
                     self.note(|history| history.note(&look.status, &look.peers, Some(&network), at));
                     // the last page may have gone
-                    let _ = self.lines.send(line(&Line::new(&look, network, &meanings, at)));
+                    let _ = self.lines.send(line(&Line::new(&look, network, named, &meanings, at)));
                 }
                 Some((from, len)) = receive(reports.as_ref(), &mut datagram) => {
+                    if address != Some(from) {
+                        self.own().reports += (len + HEADERS) as u64;
+                    }
                     view.take_report(from, &datagram[..len], Instant::now());
+                }
+                Some((from, len)) = receive(announcements.as_ref(), &mut announced) => {
+                    let unix_ms = (self::now() * 1_000.0) as u64;
+                    let datagram = &announced[..len];
+                    names.stations.handle_datagram(from, datagram, Instant::now(), unix_ms);
+                }
+                found = &mut known => {
+                    names.known = found;
+                    known = Box::pin(Known::later(groups));
                 }
             }
         }
@@ -231,17 +303,17 @@ fn read_answer<T: serde::de::DeserializeOwned>(line: &[u8]) -> anyhow::Result<T>
     }
 }
 
-/// A socket that has joined the group of reports on the interface.
-fn hear(interface: &str) -> anyhow::Result<UdpSocket> {
+/// A socket that has joined a group on the interface.
+fn hear(interface: &str, group: Ipv6Addr, port: u16) -> anyhow::Result<UdpSocket> {
     let index = nix::net::if_::if_nametoindex(interface)?;
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind_device(Some(interface.as_bytes()))?;
     // datagrams to other groups of this port are not for this socket
-    let address = SocketAddrV6::new(report_group(), REPORT_PORT, 0, index);
+    let address = SocketAddrV6::new(group, port, 0, index);
     socket.bind(&SocketAddr::from(address).into())?;
-    socket.join_multicast_v6(&report_group(), index)?;
+    socket.join_multicast_v6(&group, index)?;
     Ok(UdpSocket::from_std(socket.into())?)
 }
 
@@ -256,5 +328,22 @@ async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> Option<(Ipv6A
         },
         // the interface has gone, most likely: the daemon will say so
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_left_out_and_what_is_left_never_falls() {
+        let mut own = OwnTraffic::default();
+        assert_eq!(own.leave_out(1_000), 1_000);
+        own.reports = 200;
+        // it is here, and not counted yet
+        assert_eq!(own.leave_out(1_000), 1_000);
+        assert_eq!(own.leave_out(1_200), 1_000);
+        assert_eq!(own.leave_out(1_250), 1_050);
+        assert_eq!(own.leave_out(10), 10, "a daemon that has started anew");
     }
 }

@@ -1,6 +1,7 @@
 //! Groups of people on this host, where the configuration lets pages show them: what `lcgroup run` says on its socket.
 
 use std::io::ErrorKind;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -161,6 +162,18 @@ impl Groups {
         let until = unix_ms().saturating_add(expires_s * 1_000);
         let made = json!({ "invitation": &*line, "qr": code, "until": until });
         Ok(made.to_string().into())
+    }
+
+    /// Where their packets go, of those that are held for others too, and what they are called.
+    pub async fn addresses(&self) -> anyhow::Result<Vec<(Ipv6Addr, String)>> {
+        let status = self.ask(&json!({ "cmd": "status" })).await?;
+        let all = ["groups", "held"].map(|of| status[of].as_array());
+        let all = all.into_iter().flatten().flatten();
+        let named = |group: &Value| {
+            let address = group["log"]["address"].as_str()?.parse().ok()?;
+            Some((address, group["name"].as_str()?.to_owned()))
+        };
+        Ok(all.filter_map(named).collect())
     }
 
     /// Says something in one.

@@ -6,6 +6,7 @@
 //! - `line` is what pages get; [`lcroute_node::view`] knows what other nodes report
 //! - `feed` asks the daemon, hears reports of others while a page is open, and passes on who invites
 //! - `groups` asks lcgroup, where pages may show groups of people
+//! - `names` is what people call groups and nodes, as far as this host knows
 //! - `history` is what pages get of the time before they were opened
 //! - `serve` speaks HTTP, and `connections` decides who may stay connected
 //! - `wanted` reads what an invitation is to be like; `code` makes QR codes
@@ -20,6 +21,7 @@ mod groups;
 pub mod guard;
 mod history;
 mod line;
+mod names;
 mod serve;
 mod wanted;
 

@@ -1,11 +1,13 @@
 //! A line of the stream to a page.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use lcroute::status::{Group, Lan, Look, Peer, Status};
 use lcroute_node::view::Network;
-use librecast::channel::report_group;
 use serde::Serialize;
+
+use crate::names::{Name, is_own};
 
 /// What a page gets once a second.
 #[derive(Debug, Serialize)]
@@ -18,6 +20,8 @@ pub struct Line<'a> {
     peers: &'a [Peer],
     groups: Vec<&'a Group>,
     lans: &'a [Lan],
+    /// What people call groups, where this host knows it.
+    names: BTreeMap<IpAddr, Name>,
     #[serde(flatten)]
     network: Network,
 }
@@ -26,20 +30,22 @@ impl<'a> Line<'a> {
     /// Of what the daemon says, and the network around it.
     pub fn new(
         look: &'a Look,
-        network: Network,
+        mut network: Network,
+        names: BTreeMap<IpAddr, Name>,
         meanings: &BTreeMap<&'static str, &'static str>,
         at: f64,
     ) -> Self {
         let reasons = look.status.counters.drops.keys();
         let meaning = |reason: &'a String| Some((reason.as_str(), *meanings.get(reason.as_str())?));
-        let hidden = report_group();
+        network.flows.retain(|flow| !is_own(flow.group));
         Self {
             at,
             status: &look.status,
             meanings: reasons.filter_map(meaning).collect(),
             peers: &look.peers,
-            groups: look.groups.iter().filter(|g| g.group != hidden).collect(),
+            groups: look.groups.iter().filter(|g| !is_own(g.group)).collect(),
             lans: &look.lans,
+            names,
             network,
         }
     }
@@ -49,7 +55,9 @@ impl<'a> Line<'a> {
 pub(crate) mod tests {
     use std::net::Ipv6Addr;
 
+    use lcradio_core::SAP_GROUP;
     use lcroute_node::view::View;
+    use librecast::channel::report_group;
     use librecast::id::SecretKey;
     use serde_json::json;
 
@@ -70,7 +78,7 @@ pub(crate) mod tests {
             "peers": [{"peer_id": other, "name": "n2", "address": "fd00::2", "state": "connected", "rtt_ms": null, "loss": null,
                 "lane": "data", "path_mtu": null, "congested_packets": 0, "media_resent": 0, "media_symbols": 0, "media_repaired": 0,
                 "tx_bytes": 0, "rx_bytes": 0, "carrier": null, "since_s": 1, "reason": null}],
-            "groups": [group("ff1e::7".parse().unwrap()), group(report_group())],
+            "groups": [group("ff1e::7".parse().unwrap()), group(report_group()), group(SAP_GROUP)],
             "lans": [],
             "routers": [router(1), router(2)],
             "links": [[0, 1, 10]],
@@ -85,10 +93,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_has_meanings_of_drops_and_not_the_group_of_reports() {
+    fn a_line_has_meanings_of_drops_and_not_the_groups_of_pages() {
         let look = look();
         let meanings = BTreeMap::from([("no_listener", "nobody listens")]);
-        let line = serde_json::to_value(Line::new(&look, network(), &meanings, 1.5)).unwrap();
+        let line =
+            serde_json::to_value(Line::new(&look, network(), BTreeMap::new(), &meanings, 1.5))
+                .unwrap();
         assert_eq!(line["meanings"], json!({"no_listener": "nobody listens"}));
         assert_eq!(line["groups"].as_array().unwrap().len(), 1);
         assert_eq!(line["nodes"][0]["name"], "n1");

@@ -97,14 +97,14 @@ impl Pages {
         files: Files,
         feed: Feed,
         doctor: (PathBuf, Vec<String>),
-        groups: Option<Groups>,
+        groups: Option<Arc<Groups>>,
     ) -> Self {
         Self {
             guard,
             files,
             feed,
             doctor,
-            groups: groups.map(Arc::new),
+            groups,
             places: Arc::new(Semaphore::new(MAX_PAGES)),
             checking: Mutex::new(()),
         }
@@ -492,7 +492,7 @@ mod tests {
         let files = Files::of_folder(folder.path(), &files);
         let guard = Guard::new(&[], false).unwrap();
         let key = guard.key().to_owned();
-        let feed = Feed::new(&folder.path().join("control.sock"), false);
+        let feed = Feed::new(&folder.path().join("control.sock"), false, None);
         let pages = Pages::new(guard, files, feed, ("false".into(), Vec::new()), None);
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let at = listener.local_addr().unwrap();

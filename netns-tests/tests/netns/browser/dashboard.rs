@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::node::{listen, meeting, name as member_name};
 use super::{Browser, Page, Theme, in_each_browser, serve_folder, some_row};
+use crate::groups::{invitation, people};
+use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::web::serve;
 
 const GROUP: &str = "ff1e::42";
@@ -322,5 +324,69 @@ fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
             "{name} passes packets on"
         );
         Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and what `make web` makes"]
+fn groups_and_nodes_have_the_names_that_this_host_knows() {
+    in_each_browser("dashboard-names", |lab, kind| {
+        let (network, people) = people(lab, &["ann", "bob"])?;
+        let [a, b] = network.nodes()?;
+        a.host.configure("[web]\ngroups = true\n")?;
+        let (_pages, address) = serve(&a.host)?;
+        let browser = Browser::start(&a.host, kind, Theme::Light)?;
+        let page = browser.open("dashboard", &address)?;
+        page.until_says("#state", "connected, 1 peer")?;
+        // a page listens for reports and announcements: neither is anybody's group
+        page.until("performance.now() > 6000")?;
+        page.until("!document.querySelector('#no-groups').hidden")?;
+        page.shot("nothing")?;
+
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        let file = write_chirp(&b.host, 300)?;
+        let (key, private, _) = key_of(&b.host, "station.key")?;
+        let (other, of_mum, _) = key_of(&b.host, "mum.key")?;
+        let play = |key: &str, name: &str| {
+            cast(&b.host, &file, &format!("--key {key} --public --name '{name}' -i lc0"))
+        };
+        let _casts = [play(&key, "Radio <b>Berlin</b>")?, play(&other, "kitchen")?];
+        let _hear = [&private, &of_mum].map(|station| {
+            let public = lcradio_core::Station::decode(&librecast::text::encode(
+                librecast::text::TextKind::Station,
+                station.key().public_key(),
+            ));
+            let text = public.expect("a key").encode().to_string();
+            a.host.spawn(RADIO, &["listen", &text, "-", "-i", "lc0"])
+        });
+        let mum = of_mum.key().to_string();
+        a.host.run("lcroute", &["book", "add", "mum", &mum])?.success()?;
+        let robert = b.peer_id()?;
+        a.host.run("lcroute", &["book", "add", "robert", &robert])?.success()?;
+        let choices = "#choose label";
+        for name in ["team", "Radio <b>Berlin</b>", "mum"] {
+            page.until_says(choices, name)?;
+        }
+        // what an address is called here counts more than how it calls itself
+        ensure!(page.eval("document.body.innerText.includes('kitchen')")? == false);
+        page.until_says(choices, "radio station")?;
+        page.until_says(choices, "conversation")?;
+        page.until(&some_row("#peers", "first === 'robert (bob)'"))?;
+        page.until(&node("robert (bob)", "1 link"))?;
+        page.until(&some_row("#groups", "first.startsWith('team: ff1e:')"))?;
+        page.click("#as-tables summary")?;
+        page.eval("[...document.querySelectorAll('#choose label')].find((label) => label.textContent.includes('Berlin')).click()")?;
+        page.until_says("#map-title", "The tree of Radio <b>Berlin</b>")?;
+        page.until_says("#edges caption, #edges .caption", "Radio <b>Berlin</b>")?;
+        let listed = page.eval("document.querySelector('#choose').textContent + document.querySelector('#groups').textContent")?;
+        ensure!(
+            listed.as_str().is_some_and(|all| !all.contains("2:7ffe")),
+            "{listed}"
+        );
+        page.expect_open_to_all()?;
+        page.shot("names")?;
+        page.expect_fits_a_phone()?;
+        browser.expect_clean(&[address.split('#').next().unwrap_or_default()])
     });
 }
