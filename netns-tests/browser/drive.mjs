@@ -83,12 +83,19 @@ async function inFront(tab) {
 async function until({ tab, js, ms }) {
     const begun = performance.now();
     for (;;) {
-        const value = await tabs.get(tab).evaluate(js);
+        const value = await tabs.get(tab).evaluate(js).catch(unlessItLeaves);
         const took = performance.now() - begun;
         if (value || took > ms) {
             return { value, took };
         }
         await new Promise((done) => setTimeout(done, LOOK));
+    }
+}
+
+/** A page that is on its way to another one answers nothing. */
+function unlessItLeaves(error) {
+    if (!/context was destroyed|find context|navigat|no such frame|realm|detached/i.test(error.message)) {
+        throw error;
     }
 }
 

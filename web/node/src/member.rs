@@ -79,6 +79,8 @@ pub struct Status {
     token_uses: Option<u32>,
     /// Unix seconds.
     not_after: u64,
+    /// Others forget it some minutes after it has gone.
+    ephemeral: bool,
     servers: Vec<ServerStatus>,
     peers: Vec<PeerInfo>,
     /// Groups that the page has joined.
@@ -425,6 +427,7 @@ impl PageMember {
             state,
             token_uses: member.bound.map(|bound| bound.uses),
             not_after: member.not_after,
+            ephemeral: member.is_ephemeral(),
             servers: servers
                 .map(|(url, server)| ServerStatus {
                     url: url.clone(),

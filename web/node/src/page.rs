@@ -12,7 +12,7 @@ use librecast::time::Instant;
 
 use crate::connections::{Channel, Stats};
 use crate::member::PageMember;
-use crate::visit::Start;
+use crate::visit::{Offer, Start};
 
 #[derive(Debug, Default)]
 struct Page {
@@ -110,6 +110,19 @@ pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
         let opened = start.and_then(|start| PageMember::new(&start, at(now), seconds(unix)));
         let opened = opened.map(|member| page.member = Some(member));
         page.outcome(opened)
+    })
+}
+
+/// What the invitation in the input says, before anybody uses it: 1 and the JSON of an
+/// [`Offer`](crate::visit::Offer) behind it, or 0 and why it cannot be used. Their length.
+#[unsafe(no_mangle)]
+pub extern "C" fn node_read(unix: f64) -> usize {
+    page(|page| {
+        let (is_good, text) = match Offer::read(&page.text(), seconds(unix)) {
+            Ok(offer) => (1, serde_json::to_string(&offer).unwrap_or_default()),
+            Err(why) => (0, why),
+        };
+        page.answer([&[is_good], text.as_bytes()].concat())
     })
 }
 

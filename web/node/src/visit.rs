@@ -66,31 +66,13 @@ impl Visit {
     }
 
     fn by_token(token: &str, name: &str, key: &str, unix: u64) -> Result<Self, String> {
-        let mut token: Token = (token.parse()).map_err(|e: CertError| {
-            let why = e.to_string();
-            let end = if why.ends_with('?') { "" } else { "." };
-            let mut rest = why.chars();
-            let first = rest.next().map(|c| c.to_ascii_uppercase());
-            let (first, rest) = (first.unwrap_or_default(), rest.as_str());
-            format!("{first}{rest}{end} `lcroute invite` prints a token on a host.")
-        })?;
-        if token.invitation().grant().leaf {
-            return Err("This token is for leaves, which only listen: `lcroute leaf GROUP` on a host takes it, and pages do not yet.".into());
-        }
-        token.signal.retain(|url| Room::of_uri(url).is_none());
-        if token.signal.is_empty() {
-            return Err("This token names no signalling server, and a page finds a network by nothing else: \
-                `lcroute invite --signal ws://HOST:7117` makes one that does."
-                .into());
-        }
+        let token = usable(token)?;
         if !is_node_name(name) {
             return Err("A node's name has up to 63 letters, digits and hyphens (none at either end), with dots between.".into());
         }
         let key = Arc::new(SecretKey::from_seed(&bytes(key)?));
         let chain = token.join(key.peer_id(), name, unix).map_err(|e| match e {
-            CertError::Expired(_) => {
-                "This token has expired. Ask for a new one: `lcroute invite` prints it.".into()
-            }
+            CertError::Expired(_) => EXPIRED.into(),
             CertError::NotYetValid(_) => format!("{e}. Is the clock of this computer right?"),
             e => format!("The token is not accepted: {e}"),
         })?;
@@ -141,6 +123,72 @@ impl Visit {
     }
 }
 
+/// A token that a page can use.
+fn usable(token: &str) -> Result<Token, String> {
+    let mut token: Token = (token.parse()).map_err(|e: CertError| {
+        let why = e.to_string();
+        let end = if why.ends_with('?') { "" } else { "." };
+        let mut rest = why.chars();
+        let first = rest.next().map(|c| c.to_ascii_uppercase());
+        let (first, rest) = (first.unwrap_or_default(), rest.as_str());
+        format!("{first}{rest}{end} `lcroute invite` prints a token on a host.")
+    })?;
+    if token.invitation().grant().leaf {
+        return Err("This token is for leaves, which only listen: `lcroute leaf GROUP` on a host takes it, and pages do not yet.".into());
+    }
+    token.signal.retain(|url| Room::of_uri(url).is_none());
+    if token.signal.is_empty() {
+        return Err(
+            "This token names no signalling server, and a page finds a network by nothing else: \
+                `lcroute invite --signal ws://HOST:7117` makes one that does."
+                .into(),
+        );
+    }
+    Ok(token)
+}
+
+const EXPIRED: &str = "This token has expired. Ask for a new one: `lcroute invite` prints it.";
+
+/// What an invitation says, for who thinks of using it.
+#[derive(Debug, Serialize)]
+pub struct Offer {
+    /// As the label `network` says: a name that people gave it.
+    network: Option<String>,
+    /// As the label `inviter` says.
+    inviter: Option<String>,
+    /// Hosts of its signalling servers.
+    hosts: Vec<String>,
+    /// For how many nodes it is; none: any number.
+    uses: Option<u32>,
+    /// Until when it can be used, in Unix seconds.
+    not_after: u64,
+}
+
+impl Offer {
+    /// # Errors
+    /// Why it cannot be used here, as people read it.
+    pub fn read(token: &str, unix: u64) -> Result<Self, String> {
+        let token = usable(token)?;
+        let grant = token.invitation().grant();
+        if grant.not_after < unix {
+            return Err(EXPIRED.into());
+        }
+        let label = |name: &str| grant.labels.get(name).cloned();
+        let host = |url: &String| {
+            let (_, rest) = url.split_once("://")?;
+            let host = rest.split(['/', '?']).next()?;
+            Some(host.to_owned())
+        };
+        Ok(Self {
+            network: label("network"),
+            inviter: label("inviter"),
+            hosts: token.signal.iter().filter_map(host).collect(),
+            uses: grant.uses,
+            not_after: grant.not_after,
+        })
+    }
+}
+
 const DAMAGED: &str = "What this page kept of its membership is damaged: join again with a token.";
 
 /// 32 bytes in base58.
@@ -150,5 +198,46 @@ pub fn bytes(text: &str) -> Result<[u8; 32], String> {
     match written {
         Ok(32) => Ok(bytes),
         _ => Err(DAMAGED.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::cert::{Certificate, Chain, Grant};
+
+    use super::*;
+
+    const UNIX: u64 = 2_000_000_000;
+
+    /// An invitation until then, of an issuer that is good for longer.
+    fn invitation(until: u64, labels: &[(&str, &str)]) -> String {
+        let [network, issuer] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]));
+        let grant = |name, until| Grant::new(name, (UNIX - 1_000, until));
+        let (of_issuer, of_node) = (grant("", UNIX + 90_000), grant("a", UNIX + 90_000));
+        let node = (issuer.peer_id(), of_node);
+        let chain = Chain::sign(&network, (&issuer, of_issuer), node).unwrap();
+        let certificate: &Certificate = chain.issuer();
+        let mut invited = grant("", until);
+        invited.uses = Some(3);
+        let label = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        invited.labels = labels.iter().map(label).collect();
+        let servers = vec!["wss://meet.example:7117".into()];
+        let token = Token::invite(certificate, &issuer, invited, servers).unwrap();
+        token.encode().to_string()
+    }
+
+    #[test]
+    fn an_invitation_says_whose_it_is_before_it_is_used() {
+        let labels = [("network", "home"), ("inviter", "ann")];
+        let offer = Offer::read(&invitation(UNIX + 60, &labels), UNIX).unwrap();
+        assert_eq!(offer.network.as_deref(), Some("home"));
+        assert_eq!(offer.inviter.as_deref(), Some("ann"));
+        assert_eq!(offer.hosts, ["meet.example:7117"]);
+        assert_eq!((offer.uses, offer.not_after), (Some(3), UNIX + 60));
+        let offer = Offer::read(&invitation(UNIX + 60, &[]), UNIX).unwrap();
+        assert_eq!((offer.network, offer.inviter), (None, None));
+        let late = Offer::read(&invitation(UNIX + 60, &labels), UNIX + 61);
+        assert!(late.unwrap_err().contains("has expired"));
+        assert!(Offer::read("lct1abc", UNIX).is_err());
     }
 }

@@ -8,6 +8,8 @@ const SILENCE = 6000;
 /** Behind the `#` of the address: it never leaves the page but in this header. */
 const headers = () => ({ Authorization: `Bearer ${location.hash.slice(1)}` });
 
+const NO_KEY = "This address has no key, or an old one. Open the address that `lcroute web --open` prints.";
+
 /** This address has no key, or a wrong one. */
 export class NoKey extends Error {}
 
@@ -63,6 +65,9 @@ async function read(path, look, works, signal) {
 }
 
 async function ask(path, signal, more = {}) {
+    if (location.hash.length < 2) {
+        throw new NoKey(NO_KEY);
+    }
     let answer;
     try {
         answer = await fetch(path, { headers: headers(), cache: "no-store", signal, ...more });
@@ -70,7 +75,7 @@ async function ask(path, signal, more = {}) {
         throw error.name === "AbortError" ? error : new Error("The server of these pages does not answer. Is `lcroute web` running?");
     }
     if (answer.status === 401) {
-        throw new NoKey("This address has no key, or an old one. Open the address that `lcroute web --open` prints.");
+        throw new NoKey(NO_KEY);
     }
     if (!answer.ok) {
         throw new Error((await answer.text()).slice(0, 300));

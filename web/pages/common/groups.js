@@ -13,7 +13,7 @@ const ASSIGNED = {
 };
 
 /** Of a group, what it is for, where that is known. */
-export const purpose = (group) => ASSIGNED[/^ff0[0-9a-f]::(.+)$/.exec(group)?.[1]] ?? null;
+const purpose = (group) => ASSIGNED[/^ff0[0-9a-f]::(.+)$/.exec(group)?.[1]] ?? null;
 
 /** What the names of the server are names of. */
 const KINDS = {

@@ -25,8 +25,12 @@ export function keptLinks() {
 
 /** Keeps one, with the groups that it leads to. */
 export function keepLink({ kind, text, name, groups }) {
-    const others = keptLinks().filter((link) => link.text !== text);
-    store([{ kind, text, name: name.slice(0, LONGEST), groups: [...groups] }, ...others].slice(0, KEPT));
+    const link = { kind, text, name: name.slice(0, LONGEST), groups: [...groups] };
+    const [first, ...rest] = keptLinks();
+    // pages say it again and again
+    if (JSON.stringify(first) !== JSON.stringify(link)) {
+        store([link, ...[first, ...rest].filter((other) => other && other.text !== text)].slice(0, KEPT));
+    }
 }
 
 export function forgetLink(text) {

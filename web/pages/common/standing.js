@@ -2,6 +2,11 @@
 
 import { say } from "./html.js";
 
+/** Links that are made anew within this time are no news, in milliseconds. Chosen: a reader would not notice. */
+const BLINK = 2000;
+const LOST = "The links are lost. This page makes new ones by itself; until then nothing comes and nothing goes out.";
+export const UNSENT = "Not sent: this page has no link.";
+
 const place = (id) => document.getElementById(id);
 
 /** What went wrong, or null. */
@@ -20,4 +25,45 @@ export function notice(words) {
 export function state(name, words) {
     say(place("state"), words);
     place("state").dataset.state = name;
+}
+
+const links = { were: false, lostAt: null };
+
+/** Whether there are links, again and again: that they are lost is said as long as it is so. */
+export function follow(hasLinks, now = performance.now()) {
+    links.were ||= hasLinks;
+    links.lostAt = hasLinks ? null : (links.lostAt ?? now);
+    if (hasLinks) {
+        place("notice").said === LOST && notice(null);
+        place("problem").said === UNSENT && problem(null);
+    } else if (links.were && now - links.lostAt > BLINK) {
+        notice(LOST);
+    }
+}
+
+/** The membership has ended: that there are no links is as it should be. */
+export function unfollow() {
+    Object.assign(links, { were: false, lostAt: null });
+}
+
+const nodes = (n, of = "node") => `${n} ${of}${n === 1 ? "" : "s"}`;
+
+/**
+ * How a member stands: `{ name, words, reach }`. Other tabs of this browser are no network: `reach` is "network", "here" or "none".
+ * `here`: PeerIds of this browser's tabs; `why`: what a server says that does not serve this page.
+ */
+export function standing({ state, peers, servers }, here, why = null) {
+    const up = peers.filter((peer) => peer.state === "connected");
+    const away = up.filter((peer) => !here.has(peer.peer_id));
+    if (away.length > 0) {
+        return { name: state, words: `linked to ${nodes(up.length)}`, reach: "network" };
+    }
+    if (up.length > 0) {
+        return { name: "starting", words: `only this computer: linked to ${nodes(up.length, "tab")} of this browser, and to no other node`, reach: "here" };
+    }
+    const refused = peers.find((peer) => peer.state === "refused");
+    const isServed = servers.some((server) => server.connected);
+    const unserved = why ? `no signalling server answers: ${why}` : "no signalling server answers";
+    const lonely = refused ? `refused: ${refused.reason}` : isServed ? "only this computer so far: no other node is there" : unserved;
+    return { name: state === "connected" ? "starting" : state, words: peers.length > 0 && !refused && isServed ? "making links" : lonely, reach: "none" };
 }

@@ -47,6 +47,11 @@ export class Wasm {
     }
 }
 
+/** Groups that modules have joined, by what the modules are called. */
+const groups = new Map();
+
+export const joined = (prefix) => [...(groups.get(prefix) ?? [])];
+
 /** What a module asks of the member, by number. */
 const COMMANDS = [null, "join", "leave", "send"];
 
@@ -65,6 +70,7 @@ export class MemberModule extends Wasm {
     /** It does nothing any more. */
     close() {
         this.isClosed = true;
+        groups.delete(this.prefix);
         clearTimeout(this.timer);
     }
 
@@ -109,6 +115,10 @@ export class MemberModule extends Wasm {
         const end = bytes.indexOf(10, begin);
         const group = decoder.decode(bytes.subarray(begin, end));
         const port = kind === "send" ? new DataView(bytes.buffer).getUint16(1, true) : null;
+        if (kind !== "send") {
+            const all = groups.get(this.prefix) ?? groups.set(this.prefix, new Set()).get(this.prefix);
+            all[kind === "join" ? "add" : "delete"](group);
+        }
         this.does[kind](group, port, bytes.subarray(end + 1));
     }
 }

@@ -1,5 +1,7 @@
 // The dashboard: what the daemon says, as a map and as tables.
 
+import { lead, openDoor, texts } from "../common/door.js";
+import { focusFirst } from "../common/enter.js";
 import { Curve, Rates, bits, duration, packets } from "../common/figures.js";
 import { Flows } from "../common/flows.js";
 import { called, short } from "../common/groups.js";
@@ -9,6 +11,13 @@ import { signs } from "../common/signs.js";
 import { NoKey, checks, follow, invite } from "../common/feed.js";
 import { PATHS, busy, cost, showDrops, showGroups, showLans, showMapTables, showPeers } from "./tables.js";
 import { showQr } from "../common/qr.js";
+
+// a link of something else that leads here is led on
+const linked = lead(location.hash, !texts(location.hash).token);
+if (linked?.href?.startsWith("../")) {
+    location.replace(linked.href);
+    await new Promise(() => {});
+}
 
 /** Groups that are listed; of more the busiest. */
 const LISTED = 200;
@@ -66,6 +75,7 @@ $("close").addEventListener("click", closeNode);
 $("node").addEventListener("keydown", (event) => event.key === "Escape" && closeNode());
 $("as-tables").addEventListener("toggle", () => view.look && showMap());
 signs($("signs"));
+openDoor($("open"), () => false, { words: $("link-words"), say });
 addEventListener("hashchange", () => location.reload());
 $("invite-page").value = `${location.origin}/node/`;
 follow("/api/watch", take, trouble);
@@ -99,6 +109,7 @@ function look(line) {
     flows.next(line);
     document.body.classList.remove("stale", "blank");
     $("problem").hidden = true;
+    $("open").hidden = true;
     $("age").hidden = true;
     showState(line);
     showChoice();
@@ -117,6 +128,12 @@ function trouble(error) {
     $("problem").hidden = false;
     if (error instanceof NoKey) {
         say($("state"), "no access");
+        if ($("open").hidden) {
+            $("open").hidden = false;
+            // which are for those who have the key
+            $("doctor").hidden = true;
+            focusFirst($("open"));
+        }
         $("state").dataset.state = "stale";
     }
     if (view.look) {

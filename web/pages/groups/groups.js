@@ -1,5 +1,6 @@
 // Conversations of lcgroup on this host. All text comes from other people: it is shown as text, never as markup.
 
+import { focusFirst } from "../common/enter.js";
 import { addGroup, follow, groups, inviteTo, say, waitFor } from "../common/feed.js";
 import { copier, fill, html, say as write } from "../common/html.js";
 import { showQr } from "../common/qr.js";
@@ -168,6 +169,7 @@ function open(name) {
         history.replaceState(null, "", `?group=${encodeURIComponent(name)}${location.hash}`);
         follow(`/api/groups/${name}`, take, trouble, view.stop.signal);
         showGroups();
+        focusFirst($("say"));
     }
 }
 

@@ -20,6 +20,17 @@ export class Module extends Wasm {
         return this.text(this.call.node_servers()).split("\n");
     }
 
+    /** What an invitation says, before it is used. */
+    read(token) {
+        this.put(token);
+        const answer = this.output(this.call.node_read(Date.now())).slice();
+        const text = new TextDecoder().decode(answer.subarray(1));
+        if (answer[0] !== 1) {
+            throw new Error(text);
+        }
+        return JSON.parse(text);
+    }
+
     keep() {
         return this.text(this.call.node_keep());
     }

@@ -1,16 +1,22 @@
-// The node page: by a token this tab becomes a member, listens, says, and sees the network.
+// The node page: by an invitation this tab becomes a member. It shows what there is for people, and beneath that how the network does.
+// Names come from others: they are shown as text, never as markup.
 
 import { Curve, Rates, bits, packets } from "../common/figures.js";
+import { lead, openDoor, texts } from "../common/door.js";
+import { focusFirst, sendByEnter } from "../common/enter.js";
 import { Flows } from "../common/flows.js";
-import { canonical, purpose } from "../common/groups.js";
+import { called, canonical, isOwn } from "../common/groups.js";
 import { facts, fill, html, say, table } from "../common/html.js";
+import { forgetLink, keptLinks } from "../common/links.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
-import { notice, problem, state } from "../common/standing.js";
+import { UNSENT, follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
+import { Radio } from "../radio/module.js";
 import { Member } from "./member.js";
+import { described } from "./offer.js";
 import { Talk } from "./talk.js";
-import { forgetVisit, isSession, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, takeLink } from "./visit.js";
+import { forgetVisit, isSession, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, tabsHere, takeLink } from "./visit.js";
 
 // a link with a station in it is a radio, one with a session a lecture
 const linked = location.hash.split(/[^A-Za-z0-9]+/);
@@ -30,18 +36,29 @@ const PATIENCE = 1200;
 const TALK = 14244;
 /** Groups of others that are listed; of more the busiest. */
 const LISTED = 50;
+/** Nodes that are listed by name; there may be thousands. */
+const SHOWN = 60;
+/** Stations announce themselves within this time, in milliseconds: ANNOUNCE_INTERVAL of lcradio, and some for the way. */
+const ANNOUNCED = 8000;
 
 const $ = (id) => document.getElementById(id);
 const counted = new Rates();
 const curves = [new Curve($("rates"), "in, all of UDP", bits), new Curve($("rates"), "out, all of UDP", bits)];
-const view = { member: null, flows: new Flows(), group: null, counts: new Map(), names: new Map(), rates: new Map() };
+const view = { member: null, radio: null, began: 0, flows: new Flows(), group: null, counts: new Map(), names: new Map(), rates: new Map() };
 const map = new NetworkMap($("map"));
 const rate = (name) => view.rates.get(name) ?? 0;
 const talk = new Talk($("heard"), $("unread"), (address) => view.names.get(address));
 
 $("become").addEventListener("submit", (event) => {
     event.preventDefault();
-    enter({ token: $("token").value, name: $("call").value.trim() });
+    come();
+});
+sendByEnter($("become"));
+$("token").addEventListener("input", () => lookAtToken());
+openDoor($("open"), () => true, { words: $("link-words"), say });
+$("take-part").addEventListener("click", () => {
+    attempt(() => listen(canonical($("to").value)));
+    $("words").focus();
 });
 $("listen").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -54,13 +71,13 @@ $("say").addEventListener("submit", (event) => {
 $("leave").addEventListener("click", () => {
     forgetVisit();
     end();
-    notice("You have left the network.");
+    notice("You have left the network, and this tab has forgotten its keys.");
 });
 $("keep").addEventListener("click", () => talk.save(`${$("name").textContent}.txt`));
 $("closer").addEventListener("click", () => map.zoom(1.4));
 $("farther").addEventListener("click", () => map.zoom(1 / 1.4));
 $("fit").addEventListener("click", () => map.fit());
-$("as-tables").addEventListener("toggle", () => view.member && draw());
+["as-tables", "advanced"].forEach((id) => $(id).addEventListener("toggle", () => view.member && draw()));
 signs($("signs"));
 addEventListener("pagehide", () => {
     remember();
@@ -77,6 +94,8 @@ setInterval(showTalk, SHOW);
 
 $("call").value = `browser-${random(3).toLowerCase()}`;
 $("token").value = takeLink().token;
+// what a link brings needs no field
+$("token-details").open = $("token").value === "";
 // a link may say which group it is about
 const asked = new URLSearchParams(location.search).get("group");
 if (asked !== null) {
@@ -86,8 +105,33 @@ const kept = await keptVisit();
 if (kept.visit) {
     await begin({ visit: kept.visit, name: "" });
     recall(keptTalk());
-} else if (kept.problem) {
-    problem(kept.problem);
+} else {
+    problem(kept.problem ?? null);
+    await lookAtToken();
+    focusFirst($("become"));
+}
+
+/** What stands in the field, before anybody clicks. */
+async function lookAtToken() {
+    const pasted = $("token").value;
+    const { found, words, isRefused } = await described(pasted);
+    // something else may stand there meanwhile
+    if (pasted === $("token").value) {
+        say($("offer"), words);
+        $("offer").classList.toggle("refused", isRefused);
+        say($("enter"), found?.label ?? "Become a member");
+        $("token-details").open ||= isRefused;
+    }
+}
+
+/** In by an invitation; a link of something else leads there. */
+async function come() {
+    const found = lead($("token").value, false);
+    if (found?.href && !found.token) {
+        location.assign(found.href);
+        return;
+    }
+    await enter({ token: texts($("token").value).token ?? $("token").value, name: $("call").value.trim() });
 }
 
 /** By a token, and into the group that the page's address names. */
@@ -110,16 +154,34 @@ async function begin({ token, visit, name }) {
         return;
     }
     $("token").value = "";
+    view.began = performance.now();
     view.member.look(true);
     show(true);
     draw();
+    await hearStations();
+}
+
+/** Stations announce themselves; the module of the radio page reads that. */
+async function hearStations() {
+    const member = view.member;
+    try {
+        const radio = await Radio.load({ join: (group) => member.join(group), leave: (group) => member.leave(group), send: () => {} });
+        if (view.member === member) {
+            view.radio = radio;
+            radio.open(member.status().address);
+        }
+    } catch (error) {
+        problem(`No list of stations: ${error.message}`);
+    }
 }
 
 /** `why`: what went wrong, if something did. */
 function end(why = null) {
+    view.radio?.close();
     view.member.end();
     talk.clear();
-    Object.assign(view, { member: null, flows: new Flows(), group: null, counts: new Map() });
+    unfollow();
+    Object.assign(view, { member: null, radio: null, flows: new Flows(), group: null, counts: new Map() });
     show(false);
     problem(why);
 }
@@ -128,14 +190,13 @@ function show(isMember) {
     $("door").hidden = isMember;
     $("inside").hidden = !isMember;
     if (!isMember) {
-        say($("name"), "A node in this page");
+        say($("name"), "A network in this tab");
         state("starting", "not a member of a network");
         facts($("facts"), []);
+        $("token-details").open = true;
+        lookAtToken();
     }
-    // where there is no mouse, the focus would bring up a keyboard
-    if (matchMedia("(pointer: fine)").matches) {
-        (isMember ? $("words") : $("token")).focus({ preventScroll: true });
-    }
+    focusFirst(isMember ? $("open") : $("become"));
 }
 
 /** What a reload would lose. */
@@ -147,7 +208,7 @@ function remember() {
 
 function recall({ groups, group, to, heard }) {
     if (view.member && groups) {
-        groups.forEach((joined) => attempt(() => view.member.join(joined)));
+        groups.filter((joined) => !isOwn(joined)).forEach((joined) => attempt(() => view.member.join(joined)));
         view.group = group;
         $("to").value = to;
         talk.recall(heard);
@@ -173,7 +234,11 @@ function listen(group) {
 
 // --- messages ---
 
-function hear({ source, group, port, data }) {
+function hear({ source, group, port, data, bytes }) {
+    if (isOwn(group)) {
+        view.radio?.datagram(bytes);
+        return;
+    }
     const count = view.counts.get(group) ?? view.counts.set(group, { packets: 0 }).get(group);
     count.packets += 1;
     talk.hear({ source, where: where(group, port), data });
@@ -192,7 +257,7 @@ function send() {
     const [group, port, words] = [canonical($("to").value), Number($("port").value), $("words").value];
     const hasLink = view.member.status().peers.some((peer) => peer.state === "connected");
     if (!hasLink) {
-        throw new Error("Not sent: this page has no link.");
+        throw new Error(UNSENT);
     }
     view.member.send(group, port, new TextEncoder().encode(words));
     const message = talk.say({ where: where(group, port), words });
@@ -234,16 +299,98 @@ function draw() {
         end("The membership of this page has expired. Ask for a new token: `lcroute invite` prints one.");
         return;
     }
-    const look = { ...status, groups: status.carried };
+    const isOthers = ({ group }) => !isOwn(group);
+    status.groups = status.groups.filter((group) => !isOwn(group));
+    const look = { ...status, groups: status.carried.filter(isOthers), flows: status.flows.filter(isOthers) };
     view.names = new Map(status.nodes.map((node) => [node.address, node.name ?? node.id]));
     view.flows.next(look);
     view.rates = counted.next(Date.now() / 1000, counts(status));
     showState(status);
     view.joined = status.groups;
+    showStations();
+    showLectures();
+    showPeople(status);
+    $("take-part").hidden = status.groups.length > 0;
     showGroups(status);
-    showMap(look);
-    showPeers({ peers: status.peers }, rate);
-    showServers(status);
+    // a map that nobody sees is not drawn
+    if ($("advanced").open) {
+        showMap(look);
+        showPeers({ peers: status.peers }, rate);
+        showServers(status);
+    }
+}
+
+/** Those on air, and those that were opened in this browser. */
+function showStations() {
+    const onAir = view.radio?.status().stations ?? [];
+    const announced = onAir.map(({ id, name, signed }) => ({ text: id, name, about: signed ? "on air" : "on air; nobody signed that, it may be of anybody" }));
+    const opened = keptLinks().filter(({ kind, text }) => kind === "station" && !announced.some((station) => station.text === text));
+    const kept = opened.map(({ text, name }) => ({ text, name, about: "opened here before", isKept: true }));
+    links($("stations"), [...announced, ...kept], "radio");
+    const isKnown = performance.now() - view.began > ANNOUNCED;
+    $("no-stations").hidden = announced.length > 0;
+    say($("no-stations"), isKnown ? "No public station is on air now. Of private ones, who casts sends you a link." : "Looking for stations. Those that are public announce themselves within five seconds.");
+}
+
+function showLectures() {
+    const opened = keptLinks().filter(({ kind }) => kind === "session");
+    links($("lectures"), opened.map(({ text, name }) => ({ text, name, about: "opened here before", isKept: true })), "studio");
+    $("no-lectures").hidden = opened.length > 0;
+}
+
+/** A list of links to stations or lectures; those that this browser keeps can be forgotten. */
+function links(host, all, page) {
+    const known = new Map([...host.children].map((item) => [item.dataset.text, item]));
+    arrange(host, all.map(({ text, name, about, isKept = false }) => {
+        const item = known.get(text) ?? link(text, page);
+        const [anchor, forget] = item.children;
+        say(anchor.firstChild, name.replaceAll("`", "'"));
+        say(anchor.lastChild, about);
+        forget.hidden = !isKept;
+        forget.setAttribute("aria-label", `Forget ${name}`);
+        return item;
+    }));
+}
+
+function link(text, page) {
+    const forget = html("button", { type: "button" }, "Forget");
+    forget.addEventListener("click", () => {
+        forgetLink(text);
+        draw();
+    });
+    // streams that nobody signed have no text of their own: the radio page lists them
+    const href = text.startsWith("lc") ? `../${page}/#${text}` : `../${page}/`;
+    const item = html("li", {}, html("a", { href, class: "entry" }, html("b"), html("small")), forget);
+    item.dataset.text = text;
+    return item;
+}
+
+/** Only where something has changed: the focus stays. */
+function arrange(host, items) {
+    if (items.length !== host.children.length || items.some((item, at) => host.children[at] !== item)) {
+        const focused = host.contains(document.activeElement) && document.activeElement;
+        fill(host, items);
+        focused && focused.focus();
+    }
+}
+
+/** Nodes by name: this tab knows no more of people. */
+function showPeople({ nodes, peers }) {
+    const linked = new Set(peers.filter((peer) => peer.state === "connected").map((peer) => peer.peer_id));
+    const others = nodes.slice(1).sort((a, b) => a.stub - b.stub || (a.name ?? "~").localeCompare(b.name ?? "~"));
+    const known = new Map([...$("people").children].map((item) => [item.dataset.id, item]));
+    const more = others.length - SHOWN;
+    const items = others.slice(0, SHOWN).map((node) => {
+        const item = known.get(node.id) ?? html("li", { "data-id": node.id }, html("span", { class: "entry" }, html("b"), html("small")));
+        say(item.firstChild.firstChild, node.name ?? "a node without a name so far");
+        say(item.firstChild.lastChild, `${node.stub ? "a browser tab" : "a host"}, ${linked.has(node.peer_id) ? "linked with this tab" : "by way of others"}`);
+        return item;
+    });
+    if (more > 0) {
+        items.push(html("li", {}, `and ${more} more`));
+    }
+    arrange($("people"), items);
+    $("nobody").hidden = others.length > 0;
 }
 
 /** A link that comes or goes shows at once. */
@@ -268,35 +415,23 @@ function counts({ peers, groups }) {
 }
 
 function showState(status) {
-    const up = status.peers.filter((peer) => peer.state === "connected").length;
+    const stands = standing(status, tabsHere(status.peer_id), view.member.problem());
     const open = status.servers.filter((server) => server.connected);
-    const links = `${up} ${up === 1 ? "link" : "links"}`;
-    view.title = `${status.name}: ${links}`;
+    follow(stands.reach !== "none");
+    view.title = `${status.name}: ${stands.words}`;
     say($("name"), status.name);
-    state(status.state, words());
+    state(stands.name, stands.words);
+    const until = new Date(status.not_after * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const forgotten = status.ephemeral ? " Others forget it five minutes after it has gone." : "";
+    say($("membership"), `This tab is a member, called ${status.name}, as long as it is open, and until ${until} at the latest. Its keys are in this tab alone: a reload keeps them, and closing the tab deletes them.${forgotten}`);
     facts($("facts"), [
         ["Address", status.address, true],
         ["PeerId", status.peer_id, true],
         ["Nodes", String(status.nodes.length)],
-        ["Member until", new Date(status.not_after * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })],
+        ["Member until", until],
         ["Found by", open.map(({ url }) => url).join(", ") || "no signalling server answers"],
     ]);
     ["in", "out"].forEach((name, i) => view.rates.has(name) && curves[i].add(Date.now() / 1000, rate(name)));
-
-    function words() {
-        if (up > 0) {
-            return `connected, ${links}`;
-        }
-        const refusal = status.peers.find((peer) => peer.state === "refused");
-        if (refusal) {
-            return `refused: ${refusal.reason}`;
-        }
-        if (open.length === 0) {
-            const why = view.member.problem();
-            return why ? `no signalling server answers: ${why}` : "no signalling server answers";
-        }
-        return status.peers.length > 0 ? "making links" : "alone so far: no other node is there";
-    }
 }
 
 function showGroups(status) {
@@ -318,7 +453,7 @@ function showGroups(status) {
     const known = [...joined, ...most.map(({ group }) => group)];
     if (view.known !== known.join()) {
         view.known = known.join();
-        fill($("groups-known"), known.map((group) => html("option", { value: group }, purpose(group) ?? "")));
+        fill($("groups-known"), known.map((group) => html("option", { value: group }, called(group).about ?? "")));
     }
 }
 
@@ -358,8 +493,9 @@ function row(group, isJoined) {
         attempt(() => (isJoined ? view.member.leave(group) : listen(group)));
         document.querySelector(`.groups [data-group="${group}"] button`)?.focus({ preventScroll: true });
     });
-    const name = purpose(group);
-    const title = html("span", {}, html("b", {}, group), name ? html("span", {}, name) : "", html("small"));
+    const { title: name, about, isNamed } = called(group);
+    const known = [isNamed && name, about].filter(Boolean).join(": ");
+    const title = html("span", {}, html("b", {}, group), known ? html("span", {}, known) : "", html("small"));
     const item = html("li", {}, html("label", {}, input, title), button);
     item.dataset.group = group;
     return item;
@@ -370,7 +506,7 @@ function showMap(look) {
     const group = flows.groups().includes(view.group) ? view.group : null;
     const edges = group === null ? flows.allEdges() : flows.edges(group);
     const shown = edges.map((edge) => ({ from: edge.from, to: edge.to, rate: edge.packets, text: edge.packets > 0 ? packets(edge.packets) : "" }));
-    say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
+    say($("map-title"), group === null ? "The network" : `The tree of ${called(group).title}`);
     const silent = look.nodes.filter((node) => !node.reports).length;
     const unknown = `${silent} of ${look.nodes.length} nodes do not report: what they send is not known`;
     const limits = [silent > 0 && unknown, look.left_out > 0 && `${look.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);

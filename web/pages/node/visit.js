@@ -1,11 +1,16 @@
 // What a tab remembers over a reload: who it is. Never the token.
 
+import { isOwn } from "../common/groups.js";
+import { keepLink } from "../common/links.js";
+import { joined } from "../common/wasm.js";
+
 const VISIT = "lcroute visit";
 const TALK = "lcroute talk";
 const RADIO = "lcroute radio";
 const STUDIO = "lcroute studio";
 const PRESENTS = "lcroute presents";
 const LOCK = "lcroute node ";
+const PEER = "lcroute peer ";
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
 /** So many bytes that nobody can guess, in base58. */
@@ -27,7 +32,7 @@ export function takeLink() {
     if (words.length > 1) {
         history.replaceState(null, "", location.pathname + location.search);
     }
-    const isOther = (word) => isStation(word) || isSession(word);
+    const isOther = (word) => isStation(word) || isSession(word) || word.startsWith("lcg1");
     const token = words.find((word) => word && !isOther(word)) ?? "";
     return { token, station: words.find(isStation) ?? null, session: words.find(isSession) ?? null };
 }
@@ -66,6 +71,10 @@ export function keptRadio() {
 /** Which session was attended, and its tracks. */
 export function keepStudio(studio) {
     sessionStorage.setItem(STUDIO, JSON.stringify(studio));
+    if (studio.session) {
+        const groups = [...joined("studio"), ...joined("radio")].filter((group) => !isOwn(group));
+        keepLink({ kind: "session", text: studio.session, name: document.title, groups });
+    }
 }
 
 export function keptStudio() {
@@ -114,4 +123,19 @@ async function claim(name) {
             return lock && new Promise(() => {});
         });
     });
+}
+
+const peers = new Set();
+
+/** Tells this browser's other tabs which node this one is; PeerIds of all of them, as far as that is known yet. */
+export function tabsHere(own) {
+    if (navigator.locks && !peers.has(own)) {
+        peers.add(own);
+        // held until the tab is closed
+        navigator.locks.request(PEER + own, () => new Promise(() => {}));
+    }
+    navigator.locks?.query().then(({ held }) => {
+        held.filter(({ name }) => name.startsWith(PEER)).forEach(({ name }) => peers.add(name.slice(PEER.length)));
+    });
+    return peers;
 }

@@ -1,10 +1,16 @@
 // The radio page: this tab becomes a member, plays stations, and casts from the microphone. Names and titles come from others: they
 // are shown as text, never as markup.
 
+import { texts } from "../common/door.js";
+import { focusFirst, sendByEnter } from "../common/enter.js";
+import { isOwn } from "../common/groups.js";
 import { copier, facts, fill, html, say } from "../common/html.js";
-import { notice, problem, state } from "../common/standing.js";
+import { keepLink } from "../common/links.js";
+import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
+import { joined } from "../common/wasm.js";
 import { Member } from "../node/member.js";
-import { forgetVisit, keepRadio, keepVisit, keptRadio, keptVisit, random, takeLink } from "../node/visit.js";
+import { described } from "../node/offer.js";
+import { forgetVisit, keepRadio, keepVisit, keptRadio, keptVisit, random, tabsHere, takeLink } from "../node/visit.js";
 import { Level } from "./level.js";
 import { Microphone } from "./microphone.js";
 import { Radio } from "./module.js";
@@ -31,6 +37,8 @@ $("become").addEventListener("submit", (event) => {
     event.preventDefault();
     enter();
 });
+sendByEnter($("become"));
+$("token").addEventListener("input", () => lookAtToken());
 $("token-details").addEventListener("toggle", () => $("token").required && !$("token-details").open && !$("token").value && ($("token-details").open = true));
 $("play").addEventListener("click", () => (view.player?.isPlaying ? halt() : listen(view.id)));
 $("tune").addEventListener("submit", (event) => {
@@ -66,7 +74,7 @@ $("end").addEventListener("click", () => endCast());
 $("leave").addEventListener("click", () => {
     forgetVisit();
     leave();
-    notice("You have left the network.");
+    notice("You have left the network, and this tab has forgotten its keys.");
 });
 // the lock screen, and keys of a headset
 for (const [name, action] of [["play", () => listen(view.id)], ["pause", () => halt()], ["stop", () => halt()]]) {
@@ -82,12 +90,7 @@ setInterval(() => view.radio && draw(), DRAW);
 $("call").value = `radio-${random(3).toLowerCase()}`;
 const link = takeLink();
 $("token").value = link.token;
-if (link.station) {
-    view.known.set(link.station, "the station of your link");
-    $("invited").hidden = false;
-    say($("enter"), "Listen");
-    $("token-details").open = !link.token;
-}
+$("token-details").open = !link.token;
 // before anybody clicks
 problem(Player.obstacle());
 $("enter").disabled = Player.obstacle() !== null;
@@ -97,21 +100,53 @@ if (kept.visit) {
     await begin({ visit: kept.visit, name: "" });
     recall(before);
     // browsers play nothing before a click
+    if (link.station && !view.known.has(link.station)) {
+        view.known.set(link.station, "the station of your link");
+    }
     choose(link.station ?? before.id ?? null);
-} else if (kept.problem) {
-    problem(kept.problem);
+    focusInside();
+} else {
+    problem(kept.problem ?? Player.obstacle());
+    await lookAtToken();
+    focusFirst($("become"));
 }
 
 // --- the member ---
 
-async function enter() {
-    // while the click still counts
-    const player = link.station ? startPlayer() : null;
-    await begin({ token: $("token").value, name: $("call").value.trim() });
-    if (view.radio && player) {
-        await player;
-        await listen(link.station);
+/** The station of the link, or of what was pasted. */
+function wanted() {
+    return texts($("token").value).station ?? link.station;
+}
+
+/** What stands in the field and in the link, before anybody clicks. */
+async function lookAtToken() {
+    const pasted = $("token").value;
+    const { words, isRefused } = await described(`${pasted} ${link.station ?? ""}`);
+    // something else may stand there meanwhile
+    if (pasted === $("token").value) {
+        say($("offer"), words);
+        $("offer").classList.toggle("refused", isRefused);
+        say($("enter"), wanted() ? "Listen" : "Come in");
+        $("token-details").open ||= isRefused;
     }
+}
+
+async function enter() {
+    const station = wanted();
+    // while the click still counts
+    const player = station ? startPlayer() : null;
+    await begin({ token: texts($("token").value).token ?? $("token").value, name: $("call").value.trim() });
+    if (view.radio && player) {
+        view.known.set(station, "the station of your link");
+        await player;
+        await listen(station);
+    }
+    view.radio && focusInside();
+}
+
+/** On what plays, or on the field by which a station is found. */
+function focusInside() {
+    focusFirst($("play").disabled ? $("tune") : $("play").parentElement);
 }
 
 async function begin({ token, visit, name }) {
@@ -156,6 +191,7 @@ function leave(why = null) {
     view.radio?.close();
     view.member?.end();
     view.known.clear();
+    unfollow();
     Object.assign(view, { member: null, radio: null, id: null });
     show(false);
     state("starting", "not a member of a network");
@@ -165,10 +201,11 @@ function leave(why = null) {
 function show(isMember) {
     $("door").hidden = isMember;
     $("inside").hidden = !isMember;
-    // where there is no mouse, the focus would bring up a keyboard
-    if (matchMedia("(pointer: fine)").matches) {
-        (isMember ? $("play") : $("token")).focus({ preventScroll: true });
+    if (!isMember) {
+        $("token-details").open = true;
+        lookAtToken();
     }
+    isMember || focusFirst($("become"));
 }
 
 function attempt(action) {
@@ -390,6 +427,10 @@ function draw() {
     if (called && view.known.get(listens.id) !== called) {
         view.known.set(listens.id, called);
         remember();
+        // what announces itself is found without a link
+        if (listens.id.startsWith("lcr1")) {
+            keepLink({ kind: "station", text: listens.id, name: called, groups: joined("radio").filter((group) => !isOwn(group)) });
+        }
     }
     showStations();
     showPlayer(listens);
@@ -398,12 +439,10 @@ function draw() {
 }
 
 function showState(status) {
-    const up = status.peers.filter((peer) => peer.state === "connected").length;
-    const refused = status.peers.find((peer) => peer.state === "refused");
-    const isServed = status.servers.some((server) => server.connected);
-    const links = `connected, ${up} ${up === 1 ? "link" : "links"}`;
-    const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : "no signalling server answers";
-    state(status.state, up > 0 ? links : status.peers.length > 0 && !refused ? "making links" : lonely);
+    const stands = standing(status, tabsHere(status.peer_id), view.member.problem());
+    view.reach = stands.reach;
+    follow(stands.reach !== "none");
+    state(stands.name, stands.words);
 }
 
 function showStations() {
@@ -486,7 +525,8 @@ function words(listens) {
     if (listens.state === "live") {
         const all = listens.casters.map(({ name }) => name);
         const talking = listens.casters.filter((caster) => caster.talking).map(({ name }) => name);
-        const live = all.length > 1 ? `Live: ${all.join(", ")}` : "Live";
+        const where = view.reach === "network" ? "Live" : "Live, on this computer only";
+        const live = all.length > 1 ? `${where}: ${all.join(", ")}` : where;
         return talking.length > 0 ? `${live}${all.length > 1 ? `; ${talking.join(", ")} talking` : ": talking"}` : live;
     }
     if (listens.state === "ended") {
@@ -511,7 +551,10 @@ function showCasting(casts) {
         return;
     }
     const talks = $("talk").getAttribute("aria-pressed") === "true";
-    say($("casts"), talks ? "On air: listeners hear you" : "On air: listeners hear silence");
+    const heard = talks ? "On air: listeners hear you" : "On air: listeners hear silence";
+    const alone = view.reach === "here" ? "Only tabs of this browser hear this: no other computer is linked" : "Nobody hears this: no other node is linked";
+    say($("casts"), view.reach === "network" ? heard : alone);
+    $("casts").parentElement.dataset.state = view.reach === "network" ? "live" : "waiting";
     $("talk").textContent = talks ? "Talking: press for silence" : "Press to talk";
     ownShare.value = linkTo(casts.station);
     const hosts = `On a host: \`lcradio listen ${casts.public ? casts.station : `${casts.station.slice(0, 12)}…`}\``;

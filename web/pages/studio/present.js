@@ -1,6 +1,7 @@
 // The page that presents: slides are written here, and this tab becomes a member that sends them as `lcstudio present` does. Questions
 // and captions come from others: they are shown as text. What is sent is in this browser's store before.
 
+import { focusFirst, sendByEnter } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
 import { notice, problem, state } from "../common/standing.js";
 import { Member } from "../node/member.js";
@@ -63,6 +64,7 @@ $("air").addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(goOnAir);
 });
+sendByEnter($("air"));
 $("edit").addEventListener("click", () => edit($("editor").hidden));
 // a projector shows the slide alone; the arrow keys go on turning
 $("whole-screen").hidden = !document.fullscreenEnabled;
@@ -106,6 +108,7 @@ if (kept.problem) {
     problem(kept.problem);
 }
 await attempt(begin);
+view.member || focusFirst(document.querySelector("main"));
 
 async function attempt(what) {
     try {

@@ -1,6 +1,7 @@
 // The page of a lecture: this tab becomes a member, joins the tracks that its reader chooses, and renders them as he likes. Slides,
 // captions, names come from others: they are shown as text, or as the few elements of slide.js.
 
+import { focusFirst, sendByEnter } from "../common/enter.js";
 import { fill, html, say } from "../common/html.js";
 import { notice, problem, state } from "../common/standing.js";
 import { Member } from "../node/member.js";
@@ -51,6 +52,7 @@ $("become").addEventListener("submit", (event) => {
     const session = $("session").value.match(/lcs1[A-Za-z0-9]*/)?.[0] ?? $("session").value.trim();
     begin({ token: $("token").value, name: $("call").value.trim(), session, tracks: null });
 });
+sendByEnter($("become"));
 $("before").addEventListener("click", () => move(-1));
 $("after").addEventListener("click", () => move(1));
 $("number").addEventListener("change", () => go(Number($("number").value)));
@@ -116,6 +118,7 @@ if (kept.visit && $("session").value) {
     $("token").closest("label").hidden = true;
     $("token-hint").hidden = true;
 }
+view.member || focusFirst($("become"));
 
 // --- the member ---
 

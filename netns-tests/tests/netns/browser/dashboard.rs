@@ -1,6 +1,6 @@
 //! The dashboard, of a network of three hosts in a row behind closed firewalls.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Lab, Member, Network};
@@ -168,13 +168,16 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
             begun.elapsed()
         );
         page.until_says("#notice:not([hidden])", "c has gone")?;
+        network.members[2].start()?;
+        page.until(&format!("{NODES} === 3"))?;
+        page.until_says("#events li", "c has come")?;
+        page.until("document.querySelector('#notice').hidden")?;
         // a page that is opened later shows it as well
         page.reload()?;
         page.until_says("#events .bad", "c has gone")?;
         page.until(
             "(document.querySelector('.curve .line').getAttribute('d') ?? '').split('L').length > 2",
         )?;
-        network.members[2].start()?;
         page.until(&format!("{NODES} === 3"))?;
 
         network.members[0].daemon()?.kill()?;
@@ -349,7 +352,11 @@ fn groups_and_nodes_have_the_names_that_this_host_knows() {
         let (key, private, _) = key_of(&b.host, "station.key")?;
         let (other, of_mum, _) = key_of(&b.host, "mum.key")?;
         let play = |key: &str, name: &str| {
-            cast(&b.host, &file, &format!("--key {key} --public --name '{name}' -i lc0"))
+            cast(
+                &b.host,
+                &file,
+                &format!("--key {key} --public --name '{name}' -i lc0"),
+            )
         };
         let _casts = [play(&key, "Radio <b>Berlin</b>")?, play(&other, "kitchen")?];
         let _hear = [&private, &of_mum].map(|station| {
@@ -361,9 +368,13 @@ fn groups_and_nodes_have_the_names_that_this_host_knows() {
             a.host.spawn(RADIO, &["listen", &text, "-", "-i", "lc0"])
         });
         let mum = of_mum.key().to_string();
-        a.host.run("lcroute", &["book", "add", "mum", &mum])?.success()?;
+        a.host
+            .run("lcroute", &["book", "add", "mum", &mum])?
+            .success()?;
         let robert = b.peer_id()?;
-        a.host.run("lcroute", &["book", "add", "robert", &robert])?.success()?;
+        a.host
+            .run("lcroute", &["book", "add", "robert", &robert])?
+            .success()?;
         let choices = "#choose label";
         for name in ["team", "Radio <b>Berlin</b>", "mum"] {
             page.until_says(choices, name)?;

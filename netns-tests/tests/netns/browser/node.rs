@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{Browser, Kind, Page, Theme, in_each_browser, some_row};
+use crate::radio::{cast, key_of, write_chirp};
 use crate::web::serve;
 use crate::world;
 
@@ -94,11 +95,14 @@ impl Meeting {
         let page = browser.open("node", &format!("{}/node/", visitor.origin))?;
         become_member(&page, &self.network.token)?;
         until_links(&page, links)?;
+        // links, addresses and groups are folded
+        page.eval("['#advanced', '#whereto'].forEach((at) => (document.querySelector(at).open = true)), null")?;
         Ok(page)
     }
 }
 
 fn become_member(page: &Page, token: &str) -> Result<()> {
+    page.eval("document.querySelector('#token-details').open = true, null")?;
     page.fill("#token", token)?;
     page.click("#become button.primary")
 }
@@ -108,7 +112,7 @@ fn until_links(page: &Page, count: usize) -> Result<Duration> {
     let begun = Instant::now();
     let s = if count == 1 { "" } else { "s" };
     page.until(&format!(
-        "document.querySelector('#state').textContent === 'connected, {count} link{s}'"
+        "document.querySelector('#state').textContent === 'linked to {count} node{s}'"
     ))?;
     Ok(begun.elapsed())
 }
@@ -228,10 +232,10 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
         while roles.contains(&0) || roles.iter().sum::<usize>() < 6 {
             become_member(&page, &meeting.network.token)?;
             let took = until_links(&page, 2)?;
-            let own = link(a, &name(&page)?)?["peer_id"]
-                .as_str()
-                .context("a PeerId")?
-                .parse::<PeerId>()?;
+            // its name changes with the first renewal: the network remembers who was called so before
+            let own = eventually("a host knows the page", || link(a, &name(&page)?))?;
+            let own = own["peer_id"].as_str().context("a PeerId")?;
+            let own = own.parse::<PeerId>()?;
             let offers = [a, b]
                 .into_iter()
                 .map(|m| Ok(own < m.peer_id()?.parse::<PeerId>()?));
@@ -408,12 +412,17 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
 
             host.cut_uplink()?;
             page.until("document.querySelector('#state').textContent === 'making links'")?;
+            page.until_says("#notice:not([hidden])", "The links are lost.")?;
             page.fill("#words", "into the void")?;
             page.press("Enter")?;
             page.until_says("#problem", "Not sent: this page has no link.")?;
             ensure!(page.eval("document.querySelector('#words').value")? == "into the void");
             host.heal_uplink()?;
             until_links(page, 2)?;
+            // what is not so any more is not said any more
+            for at in ["#problem", "#notice"] {
+                page.until(&format!("document.querySelector('{at}').hidden"))?;
+            }
 
             let heard = texts(page, "#heard li > p:last-child")?;
             page.reload()?;
@@ -858,7 +867,7 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
         copy.until_says("#problem", "Another tab is this member already")?;
         copy.expect_open_to_all()?;
         copy.shot("second-tab")?;
-        ensure!(page.eval("document.querySelector('#state').textContent")? == "connected, 2 links");
+        ensure!(page.eval("document.querySelector('#state').textContent")? == "linked to 2 nodes");
 
         a.host
             .run("lcroute", &["revoke", "--token", &other])?
@@ -899,6 +908,174 @@ fn a_page_whose_udp_is_dropped_is_linked_by_the_relay() {
         a.host.send(GROUP, 300, &["--size", "1150"])?;
         page.until(&format!("{COUNT} === 300"))?;
         page.shot("by-the-relay")?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+/// What a door says of what was pasted into it.
+fn pasted(page: &Page, field: &str, text: &str, words: &str) -> Result<()> {
+    page.fill(field, text)?;
+    page.until_says("#offer, #link-words", words).map(drop)
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_member_begins_with_what_there_is_for_people() {
+    in_each_browser("node-start", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let file = write_chirp(&b.host, 300)?;
+        let (key, private, _) = key_of(&b.host, "station.key")?;
+        let public = format!("--key {key} --public --name 'Radio <i>Nord</i>' -i lc0");
+        let _casts = cast(&b.host, &file, &public)?;
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+
+        let page = browser.open("door", &format!("{}/node/", visitor.origin))?;
+        page.until("document.activeElement.id === 'token'")?;
+        let station = private.encode().to_string();
+        for (text, words) in [
+            (station.as_str(), "without an invitation to its network"),
+            (
+                "see http://host.example/node/#lcs1abcdefghij",
+                "This is a lecture, without",
+            ),
+            ("lcg1abcdefghij", "invitation to a conversation"),
+            ("lck1abcdefghij", "a shared key"),
+            ("hello", "none of our links"),
+        ] {
+            pasted(&page, "#token", text, words)?;
+        }
+        page.shot("refused")?;
+        // who invites, before anybody clicks
+        let server = meeting.network.signalling.url()?;
+        let labels = ["--label", "network=home", "--label", "inviter=ann"];
+        let args = [&["invite", "--uses", "1", "--signal", &server][..], &labels].concat();
+        let token = a.host.run("lcroute", &args)?.success()?.stdout;
+        let link = format!("{}/node/#{}", visitor.origin, token.trim());
+        let page = browser.open("invited", &link)?;
+        page.until_says("#offer", "ann invites you to the network “home”")?;
+        page.until_says("#offer", "for one node")?;
+        page.until("document.activeElement.id === 'enter'")?;
+        ensure!(page.eval("document.querySelector('#token').checkVisibility()")? == false);
+        page.expect_open_to_all()?;
+        page.shot("invited")?;
+        page.press("Enter")?;
+
+        until_links(&page, 2)?;
+        page.until("document.activeElement.id === 'link'")?;
+        page.until_says("#stations b", "Radio <i>Nord</i>")?;
+        for name in ["a", "b"] {
+            page.until(&format!(
+                "[...document.querySelectorAll('#people b')].some((b) => b.textContent === '{name}')"
+            ))?;
+        }
+        page.until_says("#membership", "as long as it is open, and until")?;
+        for at in ["#facts", "#map", "#peers", "#carried"] {
+            let shows = format!("document.querySelector('{at}').checkVisibility()");
+            ensure!(page.eval(&shows)? == false, "{at} is technical");
+        }
+        ensure!(page.eval("document.body.innerText.includes('12D3KooW')")? == false);
+        page.expect_open_to_all()?;
+        page.shot("start")?;
+        page.expect_fits_a_phone()?;
+        pasted(&page, "#link", token.trim(), "is a member already")?;
+        pasted(&page, "#link", "lcg1abcdefghij", "A tab cannot join one")?;
+
+        // one door: the same member listens there, and finds it again here
+        pasted(&page, "#link", &station, "This is a radio station.")?;
+        page.press("Enter")?;
+        page.until("location.pathname === '/radio/'")?;
+        page.until_says("#station", "the station of your link")?;
+        page.until_says("#state", "linked to 2 nodes")?;
+        let page = browser.open("invited", &format!("{}/node/", visitor.origin))?;
+        page.until_says("#stations b", "Radio <i>Nord</i>")?;
+        page.click("#stations a")?;
+        page.until("location.pathname === '/radio/'")?;
+        page.until_says("#station", "Radio <i>Nord</i>")?;
+
+        let page = browser.open("invited", &format!("{}/node/", visitor.origin))?;
+        until_links(&page, 2)?;
+        page.click("#leave")?;
+        page.until_says("#notice", "has forgotten its keys")?;
+        ensure!(page.eval("sessionStorage.length")? == 0);
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn two_tabs_of_a_browser_are_no_network() {
+    in_each_browser("node-alone", |lab, kind| {
+        let mut meeting = meeting(lab, &["visitor"], false)?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        let link = format!("{}/radio/#{}", visitor.origin, meeting.network.token);
+        let radio = browser.open("radio", &link)?;
+        radio.click("#enter")?;
+        radio.until_says("#state", "linked to 3 nodes")?;
+        for member in &mut meeting.network.members {
+            member.daemon()?.kill()?;
+        }
+        for tab in [&page, &radio] {
+            tab.until_says("#state", "only this computer: linked to 1 tab")?;
+        }
+        page.shot("alone")?;
+        for member in &mut meeting.network.members {
+            member.start()?;
+        }
+        for tab in [&page, &radio] {
+            tab.until_says("#state", "linked to 3 nodes")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn the_entrance_of_the_pages_takes_any_link() {
+    in_each_browser("node-entrance", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let visitor = &meeting.visitors[0];
+        let token = &meeting.network.token;
+        let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
+        let page = browser.open("entrance", &format!("{}/", visitor.origin))?;
+        page.until("document.activeElement.id === 'link'")?;
+        page.expect_open_to_all()?;
+        pasted(&page, "#link", "lcr1abcdefghij", "without an invitation")?;
+        page.press("Enter")?;
+        ensure!(page.eval("location.pathname")? == "/", "it leads nowhere");
+        pasted(
+            &page,
+            "#link",
+            &format!("http://host.example/#{token}"),
+            "an invitation",
+        )?;
+        page.shot("entrance")?;
+        page.press("Enter")?;
+        page.until("location.pathname === '/node/'")?;
+        page.until_says("#offer", "You are invited to a network that meets at")?;
+        // the same without a field
+        for (hash, path) in [
+            (format!("{token},lcs1abcdefghij"), "/studio/"),
+            ("lcr1abcdefghij".into(), "/radio/"),
+        ] {
+            let page = browser.open("other", "about:blank")?;
+            page.eval(&format!(
+                "location.href = '{}/#{hash}', null",
+                visitor.origin
+            ))?;
+            page.until(&format!("location.pathname === '{path}'"))?;
+        }
+        let page = browser.open(
+            "other",
+            &format!("{}/radio/#lcr1abcdefghij", visitor.origin),
+        )?;
+        page.until_says("#offer.refused", "without an invitation to its network")?;
+        page.until("document.activeElement.id === 'token'")?;
+        page.shot("station-alone")?;
+        page.expect_open_to_all()?;
         meeting.expect_clean(&browser, visitor)
     });
 }

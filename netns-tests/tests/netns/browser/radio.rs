@@ -182,7 +182,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         // the same member, at the same station
         page.reload()?;
         page.until_says("#station", "Ann reads")?;
-        page.until_says("#state", "connected")?;
+        page.until_says("#state", "linked to ")?;
         page.click("#play")?;
         page.until("document.querySelector('#live').dataset.state === 'live'")?;
         casts.must_run()?;
@@ -278,7 +278,7 @@ fn a_tab_casts_from_its_microphone() {
         let page = browser.open("radio", &format!("{}/radio/", visitor.origin))?;
         page.fill("#token", &meeting.network.token)?;
         page.click("#enter")?;
-        page.until_says("#state", "connected, 2 links")?;
+        page.until_says("#state", "linked to 2 nodes")?;
         page.shot("idle")?;
         page.expect_open_to_all()?;
         go_on_air(&page, Path::new(&key), "music", false)?;

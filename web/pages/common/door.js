@@ -1,0 +1,92 @@
+// One door for all that people hand on: tokens, stations, lectures, invitations to conversations, alone or in links of our pages.
+// What a text leads to is said before anybody clicks.
+
+/** What texts of ours are, by the letters that they begin with. */
+const KINDS = { lct1: "token", lcr1: "station", lcs1: "session", lcg1: "invitation" };
+/** Those that no page takes. */
+const OTHERS = {
+    lca1: "an operator’s certificate",
+    lcb1: "a grant to cast for a station",
+    lch1: "a key that holds a conversation for others",
+    lck1: "a shared key",
+    lcx1: "a revocation",
+};
+/** A text: base58 behind its kind. No real one is shorter. */
+const TEXT = /lc[a-z]1[1-9A-HJ-NP-Za-km-z]{8,}/g;
+/** Longest that is looked at, in characters: a token (MAX_TOKEN in librecast) and a session, in a link. */
+const LONGEST = 10_000;
+const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/playground/"];
+
+/** The texts in what somebody pasted: the first of each kind. */
+export function texts(pasted) {
+    const found = {};
+    for (const [text] of pasted.slice(0, LONGEST).matchAll(TEXT)) {
+        found[KINDS[text.slice(0, 4)] ?? "other"] ??= text;
+    }
+    return found;
+}
+
+/**
+ * Where it leads: `{ href, label, words }`. Without `href` it leads nowhere, and `words` say why, and what to do. A `token` alone makes
+ * who has it a member: pages read more of it. Null: nothing was pasted.
+ */
+export function lead(pasted, isMember) {
+    if (pasted.trim() === "") {
+        return null;
+    }
+    const { token, station, session, invitation, other } = texts(pasted);
+    const hash = [token, station ?? session].filter(Boolean).join(",");
+    if (station || session) {
+        const what = station ? "a radio station" : "a lecture";
+        if (!token && !isMember) {
+            return { words: `This is ${what}, without an invitation to its network, and this tab is no member of one. Ask who sent it for a link with an invitation in it, or paste an invitation (lct1…) here first.` };
+        }
+        return { href: `../${station ? "radio" : "studio"}/#${hash}`, label: station ? "To the radio" : "To the lecture", words: `This is ${what}.` };
+    }
+    if (token) {
+        return isMember
+            ? { words: "This is an invitation to a network, and this tab is a member already. Open it in a new tab, or leave the network first." }
+            : { token, href: `../node/#${token}`, label: "Become a member", words: "This is an invitation to a network." };
+    }
+    if (invitation) {
+        return { words: "This is an invitation to a conversation. A tab cannot join one, and a host with lcgroup can: `lcgroup join lcg1… NAME` there asks to be let in." };
+    }
+    if (other) {
+        return { words: `This is ${OTHERS[other.slice(0, 4)] ?? "a text that these pages do not know"}: programs on hosts take it, and no page does.` };
+    }
+    const href = ownPage(pasted.trim());
+    return href ? { href, label: "Open", words: "This is one of these pages." } : { words: "This is none of our links: they have a text in them that begins with lct1, lcr1 or lcs1. Was it copied whole?" };
+}
+
+/** The address, if it is that of a page here: nobody is led to other sites. */
+function ownPage(text) {
+    try {
+        const url = new URL(text);
+        return url.origin === location.origin && PAGES.includes(url.pathname) ? url.href : null;
+    } catch {
+        return null;
+    }
+}
+
+/** A form that leads on: a field, below it what the text in it is, and a button. */
+export function openDoor(form, isMember, { words, say }) {
+    const [field, button] = [form.querySelector("input, textarea"), form.querySelector("button")];
+    const label = button.textContent;
+    const look = () => {
+        const found = lead(field.value, isMember());
+        say(words, found?.words ?? "");
+        words.classList.toggle("refused", found !== null && !found.href);
+        button.textContent = found?.label ?? label;
+        return found;
+    };
+    field.addEventListener("input", look);
+    form.addEventListener("submit", (event) => {
+        event.preventDefault();
+        const found = look();
+        if (found?.href) {
+            location.assign(found.href);
+        } else {
+            field.focus();
+        }
+    });
+}
