@@ -13,12 +13,14 @@ export function sendByEnter(form) {
     });
 }
 
-/** The first field in view that is empty and needed, else the form's own button. */
+/** The first field in view that is empty and needed, else the form's own button; who is somewhere else already stays there. */
 export function focusFirst(host) {
+    const { activeElement } = document;
+    if (isTouched || (activeElement !== document.body && activeElement?.checkVisibility())) {
+        return;
+    }
     const isIn = (element) => !element.disabled && element.checkVisibility() && !element.value.trim();
     const needed = [...host.querySelectorAll(":is(input, textarea):required")].find(isIn);
     const first = needed ?? [...host.querySelectorAll("button.primary, button.listen, button:not([type=button])")].find((button) => !button.disabled && button.checkVisibility());
-    if (!isTouched) {
-        first?.focus({ preventScroll: true });
-    }
+    first?.focus({ preventScroll: true });
 }

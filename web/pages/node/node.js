@@ -93,7 +93,8 @@ setInterval(() => {
 setInterval(showTalk, SHOW);
 
 $("call").value = `browser-${random(3).toLowerCase()}`;
-$("token").value = takeLink().token;
+const invited = takeLink().token;
+$("token").value = invited;
 // what a link brings needs no field
 $("token-details").open = $("token").value === "";
 // a link may say which group it is about
@@ -105,6 +106,9 @@ const kept = await keptVisit();
 if (kept.visit) {
     await begin({ visit: kept.visit, name: "" });
     recall(keptTalk());
+    if (view.member && invited) {
+        notice("You opened an invitation, and this tab is a member already. To use it, open it in a new tab, or leave the network first.");
+    }
 } else {
     problem(kept.problem ?? null);
     await lookAtToken();
@@ -158,7 +162,7 @@ async function begin({ token, visit, name }) {
     view.member.look(true);
     show(true);
     draw();
-    await hearStations();
+    hearStations();
 }
 
 /** Stations announce themselves; the module of the radio page reads that. */

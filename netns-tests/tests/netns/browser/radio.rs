@@ -170,8 +170,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         page.expect_open_to_all()?;
         page.shot("playing")?;
         // by keyboard: from the station to silence
-        page.eval("document.activeElement.blur()")?;
-        page.press_until("Tab", "#play")?;
+        page.until("document.activeElement.id === 'play'")?;
         page.press("Enter")?;
         page.until_says("#live", "press play")?;
         let silent = seconds(&page, "decoded")?;
