@@ -8,6 +8,7 @@ use lcradio_core::{
     Announcement, CLOCK_RATE, FRAME, PAYLOAD_TYPE, Profile, RtpHeader, StationKey, describe,
 };
 use lcroute_engine::SourceFilter;
+use lcroute_engine::carry::CarryRequest;
 use lcroute_engine::control::{Batch, Element, JoinState, LeafJoin, LeafOffer};
 use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_node::report::{FlowEdge, GroupFlow, Report};
@@ -56,7 +57,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "datagrams" => datagrams(),
         "dtls" => dtls(),
         "engine" => engine(),
-        "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
+        "engine_codecs" => [control(), vec![header(), udp(), carry()]].concat(),
         "entry_log" => entries(),
         "homeserver" => homeservers(),
         "group_texts" => group_texts(),
@@ -508,6 +509,18 @@ fn header() -> Vec<u8> {
         key_epoch: 0,
     };
     [&header.encode()[..], &udp()].concat()
+}
+
+/// A CARRY for a prefix and a group.
+fn carry() -> Vec<u8> {
+    let parts = ["ff1e:1:2:3:8000::/68", "ff1e::8/127"];
+    let parts = parts.iter().filter_map(|part| part.parse().ok());
+    let request = CarryRequest {
+        incarnation: 1,
+        sequence: 2,
+        parts: parts.collect(),
+    };
+    request.encode(OriginId(7), |_| [3; 64]).0.to_vec()
 }
 
 fn udp() -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use lcroute_engine::Ipv4Network;
 use lcroute_engine::topology::PolicyKind;
-use lcroute_node::MAX_ANNOUNCED;
+use lcroute_node::{CarrySettings, Consent, MAX_ANNOUNCED};
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::id::NetworkId;
@@ -539,6 +539,11 @@ pub struct Network {
     /// Groups of scope 2 that are carried, such as `ff02::fb`.
     #[serde(deserialize_with = "link_scope_groups")]
     link_scope_groups: Vec<Ipv6Addr>,
+    /// Bits a second that this host can send; 0: one copy, wherever a router carries. Not set: found out.
+    #[serde(deserialize_with = "upload")]
+    pub upload: Option<u64>,
+    /// The senders for which this router carries groups.
+    pub carry: Carry,
 }
 
 /// The IPv4 equivalents: all hosts (UDP only), OSPF (two), RIP, VRRP, mDNS, LLMNR.
@@ -551,6 +556,19 @@ const LAN_GROUPS_IPV4: [Ipv4Addr; 7] = [
     Ipv4Addr::new(224, 0, 0, 251),
     Ipv4Addr::new(224, 0, 0, 252),
 ];
+
+/// `[network] carry`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carry {
+    /// Senders of groups that something here listens to.
+    #[default]
+    Joined,
+    /// Every member.
+    Any,
+    /// Nobody.
+    No,
+}
 
 /// `profile = "lan"`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -581,6 +599,20 @@ impl Network {
     #[must_use]
     pub fn unicast(&self) -> bool {
         self.unicast.unwrap_or(self.profile == Some(Profile::Lan))
+    }
+
+    /// The uplink, as the router takes it.
+    #[must_use]
+    pub fn carry(&self) -> CarrySettings {
+        let consent = match self.carry {
+            Carry::Joined => Consent::Joined,
+            Carry::Any => Consent::Any,
+            Carry::No => Consent::No,
+        };
+        CarrySettings {
+            upload: self.upload,
+            consent,
+        }
     }
 
     /// Returns the groups of scope 2 that are carried.
@@ -794,6 +826,17 @@ fn sources<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourcePrefix>, 
         Err(e) => Err(serde::de::Error::custom(format!("`{s}`: {e}"))),
     };
     list.iter().map(parse).collect()
+}
+
+/// A rate, or `0`.
+fn upload<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(d)?;
+    if text.trim() == "0" {
+        return Ok(Some(0));
+    }
+    let parsed = librecast_program::units::parse_rate(&text);
+    let error = |e| serde::de::Error::custom(format!("`{text}`: {e}, or 0 for one copy always"));
+    parsed.map(Some).map_err(error)
 }
 
 fn rate<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {

@@ -461,6 +461,7 @@ pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
         unicast: config.network.unicast(),
         private,
         report: config.web.report,
+        carry: config.network.carry(),
         disclosure: disclosure(config),
     }
 }

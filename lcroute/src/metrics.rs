@@ -248,6 +248,7 @@ mod tests {
                 signal_servers: 1,
                 peers: 1,
                 leaves: crate::status::Leaves::default(),
+                uplink: crate::status::Uplink::default(),
                 topology: lcroute_engine::topology::PolicyKind::default(),
                 groups: 3,
                 counters: Counters {

@@ -8,7 +8,7 @@ use lcroute_node::Privacy;
 use lcroute_overlay::{CLOCK_DIFFERS, KeyConflict, LinkInfo};
 use librecast::id::PeerId;
 use librecast::time::utc;
-use librecast_program::units::count;
+use librecast_program::units::{count, short};
 use serde::{Deserialize, Serialize};
 
 use crate::state::unix_now;
@@ -115,6 +115,9 @@ pub struct Status {
     /// Leaves, and their bound.
     #[serde(default)]
     pub leaves: Leaves,
+    /// How its uplink is used.
+    #[serde(default)]
+    pub uplink: Uplink,
     /// The topology policy.
     #[serde(default)]
     pub topology: PolicyKind,
@@ -122,6 +125,75 @@ pub struct Status {
     pub groups: usize,
     /// Counters since the start.
     pub counters: Counters,
+}
+
+/// What this node's own multicast takes of its uplink, and the routers that carry it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Uplink {
+    /// `[network] upload`, bits a second.
+    pub upload: Option<u64>,
+    /// Bits a second of own multicast, all copies together, in the last second that was measured.
+    pub sent: u64,
+    /// Mean number of copies of an own packet then.
+    pub copies: f64,
+    /// The uplink is short, or was within the last ten minutes.
+    pub short: bool,
+    /// Own groups that other routers carry.
+    pub carried: Vec<CarriedGroups>,
+    /// Parts of own groups for which no carrier is found.
+    pub waiting: usize,
+    /// Routers that were asked and do not carry.
+    pub refusals: Vec<CarryRefusal>,
+    /// Groups that this router carries for others.
+    pub carries: Vec<CarriedGroups>,
+}
+
+/// Groups that a router carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CarriedGroups {
+    /// The carrier of own groups, or the sender of groups that are carried here: its name.
+    pub name: String,
+    /// Prefixes of the groups.
+    pub prefixes: Vec<String>,
+}
+
+/// A router that was asked to carry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarryRefusal {
+    /// Its name.
+    pub name: String,
+    /// Why not, as it fits behind the name.
+    pub why: String,
+}
+
+impl Uplink {
+    /// One line for people; none where there is nothing to tell.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        if !self.short && self.carries.is_empty() {
+            return None;
+        }
+        let mut parts = Vec::new();
+        if self.short {
+            let of = self.upload.filter(|upload| *upload > 0);
+            let of = of.map_or(String::new(), |upload| {
+                format!(" of {}bit/s", short(upload as f64))
+            });
+            let sent = short(self.sent as f64);
+            parts.push(format!("{sent}bit/s{of}, {:.1} copies", self.copies));
+            let names: Vec<_> = self.carried.iter().map(|c| c.name.as_str()).collect();
+            parts.push(match names.as_slice() {
+                [] => "nobody carries: see `lcroute doctor`".to_owned(),
+                names => format!("carried by {}", names.join(", ")),
+            });
+        }
+        for carried in &self.carries {
+            let parts_of = count(carried.prefixes.len(), "part");
+            parts.push(format!("carries {parts_of} for {}", carried.name));
+        }
+        Some(parts.join("; "))
+    }
 }
 
 /// Listeners that are no routers.
@@ -349,6 +421,9 @@ pub struct Group {
     pub private: Option<Privacy>,
     /// Reason of a neighbour for refusing our join state.
     pub refused: Option<String>,
+    /// The router that carries what this node sends to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried_by: Option<String>,
 }
 
 /// A private prefix of this node.

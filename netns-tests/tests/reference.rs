@@ -581,6 +581,16 @@ const FILES: &[File] = &[
                         "none",
                         "Groups of scope 2 that are carried, such as `ff02::fb` and `224.0.0.251` for mDNS; to `ff02::1` and `224.0.0.1` UDP alone.",
                     ),
+                    (
+                        "upload",
+                        "found out",
+                        "Bits a second that this host can send, such as `\"20M\"`. Where copies of its own multicast need more than half of it, other nodes carry them. `\"0\"`: one copy, wherever a node carries.",
+                    ),
+                    (
+                        "carry",
+                        "`\"joined\"`",
+                        "For which senders this node carries: `joined`, of groups that something here listens to; `any`; `no`.",
+                    ),
                 ],
             },
             Table {

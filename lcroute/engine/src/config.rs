@@ -85,12 +85,35 @@ pub struct Config {
     pub ipv4: Option<Ipv4Config>,
     /// Private prefixes and their secrets.
     pub private: Vec<PrivatePrefix>,
+    /// The uplink, and what is carried for other senders.
+    pub carry: CarrySettings,
     /// Links to make.
     pub topology: TopologyConfig,
     /// Seed of all randomness of the engine: report jitter and hash keys.
     pub seed: u64,
     /// Bounds of the tables.
     pub limits: Limits,
+}
+
+/// For whom a router announces parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consent {
+    /// For senders of groups that something here listens to.
+    #[default]
+    Joined,
+    /// For every member.
+    Any,
+    /// For nobody.
+    No,
+}
+
+/// What the configuration says of the uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CarrySettings {
+    /// Bits a second that this host can send. 0: one copy, wherever a carrier is found.
+    pub upload: Option<u64>,
+    /// What this router carries.
+    pub consent: Consent,
 }
 
 /// A router at the other end of a link, as its verified certificate describes it.

@@ -141,6 +141,10 @@ pub enum RoutedKind {
     Renew,
     /// The issuer's answer.
     Renewed,
+    /// A sender asks a router to announce parts of what it sends.
+    Carry,
+    /// The router's answer.
+    Carried,
     /// A kind that this version does not know; it is passed on.
     Other(u8),
 }
@@ -153,6 +157,8 @@ impl RoutedKind {
             Self::EchoReply => 3,
             Self::Renew => 4,
             Self::Renewed => 5,
+            Self::Carry => 6,
+            Self::Carried => 7,
             Self::Other(code) => code,
         }
     }
@@ -164,6 +170,8 @@ impl RoutedKind {
             3 => Self::EchoReply,
             4 => Self::Renew,
             5 => Self::Renewed,
+            6 => Self::Carry,
+            7 => Self::Carried,
             other => Self::Other(other),
         }
     }

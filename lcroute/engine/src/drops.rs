@@ -83,6 +83,8 @@ librecast::drop_reasons! {
     TooBig = "too_big",
     /// More bytes of messages from router to router than a neighbour may pass on.
     RoutedLimited = "routed_limited",
+    /// A CARRY that cannot be read, is old, or was not signed by the router that it names.
+    CarryRefused = "carry_refused",
     /// From a LAN of which another gateway is the forwarder, or for such a LAN.
     LanStandby = "lan_standby",
     /// From a LAN host whose address no prefix of the LAN contains.

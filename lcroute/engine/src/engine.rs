@@ -1,6 +1,7 @@
 //! The engine: owner of all parts. It passes an input to the parts that it concerns. A flush at the
 //! end of a turn updates all parts and sends the changes.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use librecast::time::{Duration, Instant};
 use librecast::{ipv4, mapped};
 use siphasher::sip::SipHasher13;
 
+use crate::carry::{Carry, CarryMessage, CarrySnapshot, SenderContext};
 use crate::classify::{CarriedScopes, Class, Flow, is_link_scope, trim};
-use crate::config::{Config, Neighbor, Node};
+use crate::config::{CarrySettings, Config, Neighbor, Node};
 use crate::context::Context;
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
@@ -27,7 +29,7 @@ use crate::lan::{Gateway, HostPacket, LanEvent, LanSettings, NewLan, mdns};
 use crate::local_interface::{InterfaceSettings, Ipv4Link, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STREAMS, FLAG_STUB,
-    FLAG_UNICAST, LocalRouter, OwnChainError,
+    FLAG_UNICAST, LocalRouter, MAX_PREFIXES, OwnChainError,
 };
 use crate::membership::Membership;
 use crate::outbox::Outbox;
@@ -56,6 +58,7 @@ pub struct Engine {
     pub(crate) routing: Routing,
     topology: Topology,
     pub(crate) gateway: Gateway,
+    carry: Carry,
     random: Random,
     timers: Timers,
     pub(crate) outbox: Outbox,
@@ -102,6 +105,7 @@ impl Engine {
             database,
             topology: Topology::new(node.own, node.config.topology, seed, now),
             gateway: Gateway::default(),
+            carry: Carry::new(node.config.carry, now),
             random: Random::new(seed),
             timers: Timers::default(),
             outbox: Outbox::default(),
@@ -222,12 +226,41 @@ impl Engine {
         let prefixes = &self.node.config.member.prefixes;
         let permitted = |p: &GroupPrefix| prefixes.iter().any(|m| m.covers(p));
         let (announced, refused): (Vec<_>, _) = announced.into_iter().partition(permitted);
-        self.database
-            .set_announced(announced.iter().copied().collect(), now);
         self.node.config.announce = announced;
+        self.announce();
+        refused
+    }
+
+    /// Own prefixes are announced, and parts that are carried for other senders.
+    fn announce(&mut self) {
+        let own = &self.node.config.announce;
+        let room = MAX_PREFIXES.saturating_sub(own.len());
+        let mut announced = self.carry.announced(room);
+        announced.extend(own);
+        self.database.set_announced(announced, self.now);
         self.membership.touch(self.forwarding.trees.groups());
         self.routing.force();
-        refused
+    }
+
+    /// The configuration says something else of the uplink.
+    pub fn set_carry(&mut self, settings: CarrySettings, now: Instant) {
+        self.turn(now);
+        self.node.config.carry = settings;
+        if self.carry.configure(settings) {
+            self.announce();
+        }
+    }
+
+    /// Links whose queues held packets back for most of the last second, of all that are up. To be called once a second.
+    pub fn set_pressed_links(&mut self, pressed: &[LinkId], now: Instant) {
+        if pressed.is_empty() {
+            self.carry.set_pressed(BTreeSet::new());
+            return;
+        }
+        self.turn(now);
+        let neighbors = self.exchange.neighbors().iter();
+        let pressed = neighbors.filter(|(_, link)| pressed.contains(link));
+        self.carry.set_pressed(pressed.map(|(x, _)| *x).collect());
     }
 
     /// Sets the groups whose joins a program on this host watches.
@@ -586,9 +619,9 @@ impl Engine {
             self.routing
                 .sending_root(&self.database, node.own, flow.group)
         };
-        let (root, is_new) = self
-            .forwarding
-            .begin_flow((from, flow.group), root, node, now);
+        let (root, is_new) =
+            self.forwarding
+                .begin_flow((from, flow.group), packet.len(), root, node, now);
         if is_new {
             self.unflushed = true;
             self.membership.touch([flow.group]);
@@ -838,6 +871,16 @@ impl Engine {
         if !self.exchange.admit_routed(link, &routed, own, self.now) {
             return Err(DropReason::RoutedLimited);
         }
+        if routed.destination == own && routed.hop_limit > 0 {
+            match routed.kind {
+                RoutedKind::Carry => return self.handle_carry(routed.source, &routed.payload),
+                RoutedKind::Carried => {
+                    self.handle_carried(routed.source, &routed.payload);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
         let view = RouteView {
             own,
             graph: self.routing.graph(),
@@ -845,6 +888,73 @@ impl Engine {
         };
         let (routes, outbox) = (&mut self.unicast.routes, &mut self.outbox);
         self.routed.route(Some(link), routed, routes, view, outbox)
+    }
+
+    /// A sender asks this router to carry parts.
+    fn handle_carry(&mut self, from: OriginId, payload: &[u8]) -> Result<(), DropReason> {
+        let context = Context {
+            node: &self.node,
+            database: &self.database,
+            now: self.now,
+        };
+        let joined = self.membership.groups();
+        let listens = |prefix: &GroupPrefix| joined.iter().any(|group| prefix.contains(*group));
+        let services = &*self.services;
+        let handled = self
+            .carry
+            .handle_request(from, payload, listens, context, services);
+        let (answer, changed) = handled?;
+        if changed {
+            self.announce();
+        }
+        self.send_carry(vec![answer]);
+        Ok(())
+    }
+
+    fn handle_carried(&mut self, from: OriginId, payload: &[u8]) {
+        let context = SenderContext {
+            node: &self.node,
+            database: &self.database,
+            graph: self.routing.graph(),
+            now: self.now,
+        };
+        let messages = self
+            .carry
+            .handle_answer(from, payload, &context, &*self.services);
+        self.send_carry(messages);
+    }
+
+    /// Own flows are measured, and leases end.
+    fn carry_timeout(&mut self) {
+        let now = self.now;
+        if self.carry.is_due(self.forwarding.groups.flows() > 0, now) {
+            let neighbors = self.exchange.neighbors();
+            let flows = self.forwarding.take_own_flows(neighbors, &self.node, now);
+            let context = SenderContext {
+                node: &self.node,
+                database: &self.database,
+                graph: self.routing.graph(),
+                now,
+            };
+            let messages = self.carry.measure(flows, &context, &*self.services);
+            self.send_carry(messages);
+        }
+        let sent = self.outbox.counters.link_tx_bytes;
+        if self.carry.handle_timeout(sent, now) {
+            self.announce();
+        }
+    }
+
+    fn send_carry(&mut self, messages: Vec<CarryMessage>) {
+        for message in messages {
+            let (to, kind, payload) = match message {
+                CarryMessage::Request(to, payload) => (to, RoutedKind::Carry, payload),
+                CarryMessage::Answer(to, payload) => (to, RoutedKind::Carried, payload),
+            };
+            if let Err(reason) = self.send_routed(to, kind, payload, self.now) {
+                self.outbox.drops.count(reason);
+            }
+        }
     }
 
     /// Sends a message to another router over the control channels between; at most [`MAX_ROUTED`].
@@ -897,6 +1007,7 @@ impl Engine {
             .handle_timeout(&self.node, services, &mut self.outbox, now);
         let prospects = || Prospect::all(self.routing.graph(), self.node.own);
         self.topology.handle_timeout(prospects, now);
+        self.carry_timeout();
         // the flush that follows checks the timers of proxies and of route computation
     }
 
@@ -920,6 +1031,7 @@ impl Engine {
     /// The first of the timers that only a flush changes.
     fn flush_timer(&self) -> Timer {
         let gone = self.forwarding.origins.next_timeout();
+        let sends = self.forwarding.groups.flows() > 0;
         let timers = [
             self.membership.next_timeout(),
             timer(self.exchange.next_retry(), TimerKind::JoinRetry),
@@ -929,6 +1041,7 @@ impl Engine {
             timer(self.routing.next_timeout(), TimerKind::RouteComputation),
             timer(gone, TimerKind::RouterGone),
             timer(self.gateway.next_timeout(), TimerKind::Lan),
+            timer(self.carry.next_timeout(sends), TimerKind::Carry),
             self.membership.leaves.next_timeout(),
         ];
         timers.into_iter().flatten().min()
@@ -1086,6 +1199,10 @@ impl Engine {
                     self.outbox.push(Output::Incarnation(incarnation));
                 }
                 DatabaseEvent::Incarnation(origin, incarnation) => {
+                    // a sender that has restarted asks anew
+                    if self.carry.forget_sender(origin) {
+                        self.announce();
+                    }
                     self.forwarding.origins.confirm(origin, incarnation);
                     self.forwarding.replay.clear();
                 }
@@ -1119,6 +1236,9 @@ impl Engine {
             origins.set_reachable(origin, up, self.now);
             if !up {
                 self.gateway.set_unreachable(origin, self.now);
+                if self.carry.forget_sender(origin) {
+                    self.announce();
+                }
             }
             self.outbox.push(Output::Reachable { origin, up });
         }
@@ -1137,6 +1257,12 @@ impl Engine {
     #[must_use]
     pub fn private(&self) -> &[PrivatePrefix] {
         &self.node.config.private
+    }
+
+    /// How things stand with this node's uplink.
+    #[must_use]
+    pub fn carry(&self) -> CarrySnapshot {
+        self.carry.snapshot(self.now)
     }
 
     /// The root of a group's tree, as this router sees it.

@@ -1,5 +1,6 @@
 //! Forwarding of multicast: packets from local interfaces and neighbours to both.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use librecast::id::{LinkId, OriginId};
 use librecast::time::Instant;
 
+use crate::carry::OwnFlow;
 use crate::classify::{Flow, flow_of, trim};
 use crate::config::Node;
 use crate::context::Context;
@@ -103,16 +105,44 @@ impl Forwarding {
     pub fn begin_flow(
         &mut self,
         (from, group): (LocalInterfaceId, Ipv6Addr),
+        len: usize,
         root: impl FnOnce() -> OriginId,
         node: &Node,
         now: Instant,
     ) -> (OriginId, bool) {
-        let (root, is_new) = self.groups.send((from, group), root, &mut self.trees, now);
+        let (root, is_new) = self
+            .groups
+            .send((from, group), len, root, &mut self.trees, now);
         if is_new && root != node.own {
             // SourceActive leaves at the end of this turn, after this packet
             self.replay.start((root, group), now);
         }
         (root, is_new)
+    }
+
+    /// Flows of this host's programs since the last call. `neighbors`: the link that leads to each.
+    pub fn take_own_flows(
+        &mut self,
+        neighbors: &BTreeMap<OriginId, LinkId>,
+        node: &Node,
+        now: Instant,
+    ) -> Vec<OwnFlow> {
+        let sent = self.groups.take_sent(now).into_iter();
+        let flow = |(group, root, bytes)| {
+            let sources = node.sources.present(group);
+            let sender = (sources.first().copied()?, node.own);
+            let entry = self.trees.forward(root, group, sender)?;
+            let others = entry.traffic.take_others();
+            let links = entry.links();
+            let joined = neighbors.iter().filter(|(_, link)| links.contains(link));
+            Some(OwnFlow {
+                group,
+                bytes,
+                all_bytes: bytes + others,
+                neighbors: joined.map(|(neighbor, _)| *neighbor).collect(),
+            })
+        };
+        sent.filter_map(flow).collect()
     }
 
     /// Sends a packet of a local sender on the tree of `root`, and to leaves.
@@ -296,6 +326,7 @@ impl Forwarding {
         self.origins
             .accept(header.origin, header.incarnation, header.sequence)?;
         trim(&mut packet);
+        entry.traffic.count_other(packet.len());
         let links = if entry.links().contains(&link) {
             // it came over an edge of a former tree
             let others = entry.links().iter().filter(|l| **l != link);

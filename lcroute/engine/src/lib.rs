@@ -28,6 +28,7 @@
 //! | `classify`, `header`, `drops` | packets by kind; the data header; reasons of drops |
 //! | `lsdb`, `graph`, `routing`, `topology` | link state; shortest paths; trees; wanted links |
 //! | `forwarding`, `trees`, `join`, `local_groups` | multicast; join state |
+//! | `carry` | parts of groups that other routers announce for a sender with a short uplink |
 //! | `origins`, `duplicate` | permissions of origins; repeated packets |
 //! | `first_packets`, `replay` | packets before a listener is known; repeats for late joiners |
 //! | `exchange`, `adjacency`, `audit`, `control` | control exchange with neighbours |
@@ -46,6 +47,7 @@ extern crate self as lcroute_engine;
 
 mod adjacency;
 mod audit;
+pub mod carry;
 pub mod classify;
 mod config;
 mod context;
@@ -97,7 +99,8 @@ mod trees;
 mod unicast;
 mod unicast_routes;
 
-pub use config::{Config, Ipv4Config, Limits, Neighbor, ROUTER_ADDRESS};
+pub use carry::{Answer as CarryAnswer, Carried, CarriedPart, CarrySnapshot};
+pub use config::{CarrySettings, Config, Consent, Ipv4Config, Limits, Neighbor, ROUTER_ADDRESS};
 pub use control::RoutedKind;
 pub use drops::DropReason;
 pub use engine::Engine;

@@ -35,6 +35,8 @@ struct Listening {
 struct Sending {
     root: OriginId,
     last: Instant,
+    /// Bytes since [`LocalGroups::take_sent`].
+    sent: u64,
     /// The former root, and since when it is no longer the group's.
     before: Option<(OriginId, Instant)>,
     /// Time of this flow's entry in the timer list.
@@ -105,12 +107,14 @@ impl LocalGroups {
     pub fn send(
         &mut self,
         (from, group): (LocalInterfaceId, Ipv6Addr),
+        len: usize,
         root: impl FnOnce() -> OriginId,
         trees: &mut Trees,
         now: Instant,
     ) -> (OriginId, bool) {
         if let Some(flow) = self.sending.get_mut(&group) {
             flow.last = now;
+            flow.sent += len as u64;
             return match flow.before {
                 Some((old, since)) if now < since + OLD_TREE => (old, false),
                 _ => (flow.root, false),
@@ -127,6 +131,7 @@ impl LocalGroups {
             Sending {
                 root,
                 last: now,
+                sent: len as u64,
                 before: None,
                 wake,
             },
@@ -144,6 +149,20 @@ impl LocalGroups {
             Some((old, since)) if now < since + OLD_TREE => Some(old),
             _ => Some(flow.root),
         }
+    }
+
+    /// Bytes that programs sent to each group since the last call, and the tree that the flow travels on. Idle groups are
+    /// left out.
+    pub fn take_sent(&mut self, now: Instant) -> Vec<(Ipv6Addr, OriginId, u64)> {
+        let mut all = Vec::new();
+        for group in self.sending.sorted_keys() {
+            let sent = self.sending.get_mut(&group).map(|flow| &mut flow.sent);
+            let sent = sent.map(std::mem::take).filter(|sent| *sent > 0);
+            if let (Some(sent), Some(root)) = (sent, self.sending_root(group, now)) {
+                all.push((group, root, sent));
+            }
+        }
+        all
     }
 
     /// Moves flows to their new roots. `is_reachable`: whether a root can still be reached.

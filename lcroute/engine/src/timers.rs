@@ -37,6 +37,8 @@ pub enum TimerKind {
     RouterGone,
     /// A PROBE, or the silence of another gateway.
     Lan,
+    /// Own flows are measured, or a lease of a part ends.
+    Carry,
     /// Offers to leaves are due.
     LeafOffer,
 }

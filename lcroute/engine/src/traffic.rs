@@ -19,6 +19,8 @@ pub struct Traffic {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes of other routers' packets since [`Self::take_others`].
+    others: u64,
     /// Most groups have one.
     senders: SmallVec<[(Ipv6Addr, Instant); 1]>,
     /// Time of the last note, once the list is full.
@@ -36,6 +38,16 @@ impl Traffic {
         self.note(source, now);
         let is_crowd = self.senders.len() >= MAX_SENDERS;
         self.noted = is_crowd.then_some(now);
+    }
+
+    /// Counts a packet of another router, delivered here or passed on.
+    pub fn count_other(&mut self, len: usize) {
+        self.others += len as u64;
+    }
+
+    /// Bytes of other routers' packets since the last call.
+    pub fn take_others(&mut self) -> u64 {
+        std::mem::take(&mut self.others)
     }
 
     fn note(&mut self, source: Ipv6Addr, now: Instant) {

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{KERNEL, MDNS, addresses, config, group, neighbor, start, udp};
+use lcroute_engine::carry::CarryRequest;
 use lcroute_engine::classify::is_source_specific;
 use lcroute_engine::{
-    Config, Engine, Limits, Output, PrivatePrefix, SEALED, SECRET_LEN, Secret, Tables,
+    CarryAnswer, CarrySettings, Config, Consent, Engine, Limits, Output, PrivatePrefix, RoutedKind,
+    SEALED, SECRET_LEN, Secret, Services, Tables,
 };
 use librecast::cert::GroupPrefix;
-use librecast::id::LinkId;
+use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Message, Query, Record};
 use librecast::random::Random;
 use librecast::simulated::{self, Joined, Kernel, Path};
@@ -102,6 +104,8 @@ struct Mesh {
     stubs: BTreeSet<usize>,
     /// Nodes that announce something.
     announcers: BTreeSet<usize>,
+    /// Nodes with a short uplink, which ask others to announce.
+    short: BTreeSet<usize>,
     now: Instant,
     nodes: Vec<Node>,
     connections: Vec<Connection>,
@@ -146,6 +150,7 @@ impl Mesh {
             pairs,
             stubs: BTreeSet::new(),
             announcers: BTreeSet::new(),
+            short: BTreeSet::new(),
             now,
             nodes: (0..size).map(node).collect(),
             connections: Vec::new(),
@@ -207,6 +212,7 @@ impl Mesh {
     fn kill(&mut self, n: usize) {
         self.nodes[n].engine = None;
         self.announcers.remove(&n);
+        self.short.remove(&n);
         for c in 0..self.connections.len() {
             if self.connections[c].alive && self.connections[c].ends.contains(&n) {
                 self.cut(c);
@@ -508,6 +514,7 @@ impl Mesh {
             88..92 => self.flap(n),
             92..93 if self.nodes[n].engine.is_some() => self.kill(n),
             93..95 if !self.stubs.contains(&n) => self.announce(n, group),
+            95 => self.limit_uplink(n),
             _ => {
                 let time = ms(&mut self.network.random, 1, 400);
                 self.run(time);
@@ -527,6 +534,18 @@ impl Mesh {
         self.input(n, |engine, now| {
             engine.set_announced(announced.into_iter().collect(), now);
         });
+    }
+
+    /// The uplink of a node is short from now on, or it is not; and it carries for everybody, for some or for nobody.
+    fn limit_uplink(&mut self, n: usize) {
+        let upload = self.network.random.chance(0.7).then_some(0);
+        let consent = [Consent::Joined, Consent::Any, Consent::No][self.network.random.index(3)];
+        match upload {
+            Some(_) => self.short.insert(n),
+            None => self.short.remove(&n),
+        };
+        let settings = CarrySettings { upload, consent };
+        self.input(n, |engine, now| engine.set_carry(settings, now));
     }
 
     /// A new connection comes up before or after the old one breaks.
@@ -620,7 +639,10 @@ impl Mesh {
     fn is_direct(&self) -> bool {
         let size = self.nodes.len();
         let is_mesh = self.pairs.len() == size * (size - 1) / 2;
-        is_mesh && self.limits.source_trees >= size && self.announcers.is_empty()
+        is_mesh
+            && self.limits.source_trees >= size
+            && self.announcers.is_empty()
+            && self.short.is_empty()
     }
 
     fn link_packets(&self) -> u64 {
@@ -950,5 +972,293 @@ fn a_way_that_gets_better_loses_nothing() {
             mesh.run(Duration::from_secs(10));
             assert_eq!(mesh.totals.delivered - before, 600, "seed {seed}");
         }
+    }
+}
+
+/// Six nodes in a mesh, five of which listen to the first.
+struct Stream {
+    mesh: Mesh,
+}
+
+impl Stream {
+    /// Bits a second that a tenth of a second's packets make, with all their copies, is more than the half of.
+    const UPLOAD: u64 = 200_000;
+
+    fn new(seed: u64) -> Self {
+        let limits = Limits {
+            source_trees: 8,
+            ..Limits::default()
+        };
+        let mut mesh = Mesh::new(6, seed, limits);
+        mesh.pairs = (0..6).flat_map(|b| (0..b).map(move |a| (a, b))).collect();
+        mesh.network.path.loss = 0.0;
+        for (a, b) in mesh.pairs.clone() {
+            if !mesh.is_connected(a, b) {
+                mesh.connect(a, b);
+            }
+        }
+        for n in 1..6 {
+            mesh.join(n, group(1), &Joined::everything());
+        }
+        mesh.run(Duration::from_secs(15));
+        Self { mesh }
+    }
+
+    fn set_carry(&mut self, n: usize, upload: Option<u64>, consent: Consent) {
+        let settings = CarrySettings { upload, consent };
+        self.mesh
+            .input(n, |engine, now| engine.set_carry(settings, now));
+    }
+
+    /// Sends 100 packets a second: copies that left the sender, and packets that arrived.
+    fn send(&mut self, time: Duration) -> (u64, u64) {
+        let before = (self.mesh.packets_of(0), self.mesh.totals.delivered);
+        let packets = time.as_millis() / 10;
+        for _ in 0..packets {
+            self.mesh.send(0, group(1));
+            self.mesh.run(Duration::from_millis(10));
+        }
+        // packets on their way arrive
+        self.mesh.run(Duration::from_millis(400));
+        let delivered = self.mesh.totals.delivered - before.1;
+        (self.mesh.packets_of(0) - before.0, delivered)
+    }
+
+    fn carriers(&self) -> Vec<OriginId> {
+        let engine = self.mesh.nodes[0].engine.as_ref().unwrap();
+        let carried = engine.carry().carried;
+        carried.iter().map(|part| part.carrier).collect()
+    }
+
+    fn carrier(&self) -> usize {
+        let [carrier] = self.carriers()[..] else {
+            panic!("{:?}", self.carriers());
+        };
+        let is_carrier = |n: &usize| addresses(*n as u16 + 1).origin == carrier;
+        (0..6).find(is_carrier).unwrap()
+    }
+}
+
+#[test]
+fn a_short_uplink_sends_one_copy_and_nothing_is_lost_meanwhile() {
+    for seed in 0..10 {
+        let mut stream = Stream::new(seed);
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            stream.send(second).0,
+            500,
+            "an uplink of which nothing is known"
+        );
+        stream.set_carry(0, Some(Stream::UPLOAD), Consent::Joined);
+        let (_, delivered) = stream.send(20 * second);
+        assert_eq!(delivered, 20 * 500, "seed {seed}");
+        let (copies, _) = stream.send(second);
+        assert_eq!(copies, 100, "seed {seed}");
+        stream.carrier();
+        // some leases
+        let seconds = if seed == 0 { 300 } else { 10 };
+        let packets = stream.send(seconds * second).0;
+        assert_eq!(packets, 100 * u64::from(seconds), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_carrier_that_dies_is_replaced() {
+    for seed in 0..10 {
+        let mut stream = Stream::new(seed);
+        let second = Duration::from_secs(1);
+        stream.set_carry(0, Some(0), Consent::Joined);
+        stream.send(10 * second);
+        let first = stream.carrier();
+        stream.mesh.nodes[first].engine = None;
+        for c in 0..stream.mesh.connections.len() {
+            if stream.mesh.connections[c].ends.contains(&first) {
+                stream.mesh.cut(c);
+            }
+        }
+        stream.send(10 * second);
+        assert_ne!(stream.carrier(), first, "seed {seed}");
+        assert_eq!(stream.send(second), (100, 400), "seed {seed}");
+        // nothing is sent for a minute: the group is its own again
+        stream.mesh.run(70 * second);
+        assert_eq!(stream.carriers(), []);
+    }
+}
+
+#[test]
+fn nobody_carries_without_consent_or_a_listener() {
+    let mut stream = Stream::new(3);
+    let second = Duration::from_secs(1);
+    for n in 1..6 {
+        stream.set_carry(n, None, Consent::No);
+    }
+    stream.set_carry(0, Some(0), Consent::Joined);
+    assert_eq!(stream.send(30 * second), (15_000, 15_000));
+    assert_eq!(stream.carriers(), []);
+    let refusals = |stream: &Stream| {
+        let engine = stream.mesh.nodes[0].engine.as_ref().unwrap();
+        engine.carry().refusals
+    };
+    assert_eq!(refusals(&stream).len(), 5);
+    assert!(
+        refusals(&stream)
+            .iter()
+            .all(|(_, answer)| *answer == Some(CarryAnswer::No))
+    );
+    // one listener is left, and one that does not listen carries for anybody
+    for n in 1..6 {
+        stream.set_carry(n, None, Consent::Joined);
+    }
+    stream.mesh.run(70 * second);
+    for n in 3..6 {
+        stream.mesh.join(n, group(1), &Joined::default());
+    }
+    stream.send(20 * second);
+    assert!([1, 2].contains(&stream.carrier()));
+    for n in 1..6 {
+        let consent = if n == 5 { Consent::Any } else { Consent::No };
+        stream.set_carry(n, None, consent);
+    }
+    stream.send(20 * second);
+    assert_eq!(stream.carrier(), 5);
+    // its own uplink is short: it gives the group back, and is not asked for a minute
+    stream.set_carry(5, Some(10_000), Consent::Any);
+    stream.send(10 * second);
+    assert_eq!(stream.carriers(), []);
+    assert_eq!(stream.send(second), (200, 200));
+}
+
+/// Node 2 asks node 3 for what is not its own, with what is not its signature, or again.
+#[test]
+fn nobody_moves_groups_of_others() {
+    let mut stream = Stream::new(5);
+    let second = Duration::from_secs(1);
+    let prefix = |text: &str| -> GroupPrefix { text.parse().unwrap() };
+    stream.mesh.input(0, |engine, now| {
+        engine.set_announced(vec![prefix("ff1e:0:0:7::/64")], now);
+    });
+    stream.mesh.input(1, |engine, now| {
+        engine.set_announced(vec![prefix("ff1e:0:0:8::/64")], now);
+    });
+    stream.set_carry(2, None, Consent::Any);
+    stream.mesh.run(5 * second);
+    let origin = |n: usize| addresses(n as u16 + 1).origin;
+    let carries = |mesh: &Mesh| {
+        let carries = mesh.nodes[2].engine.as_ref().unwrap().carry().carries;
+        let parts = carries
+            .into_iter()
+            .map(|carried| (carried.sender, carried.parts));
+        parts.collect::<Vec<_>>()
+    };
+    let refused = |mesh: &Mesh| {
+        let snapshot = mesh.nodes[2].engine.as_ref().unwrap().snapshot();
+        let drops = snapshot.counters.drops;
+        drops.get("carry_refused").copied().unwrap_or(0)
+    };
+    let mut sequence = 0;
+    let mut request = |signer: usize, carrier: usize, part: &str| {
+        sequence += 1;
+        let request = CarryRequest {
+            incarnation: 1,
+            sequence,
+            parts: vec![prefix(part)],
+        };
+        let services = common::services(signer as u16 + 1);
+        let sign = |message: &[u8]| services.sign(message);
+        request.encode(origin(carrier), sign).0
+    };
+    let send = |mesh: &mut Mesh, payload: &Bytes| {
+        mesh.input(1, |engine, now| {
+            let kind = RoutedKind::Carry;
+            engine
+                .send_routed(origin(2), kind, payload.clone(), now)
+                .unwrap();
+        });
+        mesh.run(second);
+    };
+    // parts of another node's prefix, of nobody's, groups of another node's, of link scope, source-specific, of its own
+    // prefix as a whole
+    for part in [
+        "ff1e:0:0:7::/68",
+        "ff1e:0:0:9::/68",
+        "ff1e:0:0:7::4/127",
+        "ff02::fa/127",
+        "ff3e::8000:0/127",
+        "ff1e:0:0:8::/64",
+        "ff00::/8",
+    ] {
+        let asked = request(1, 2, part);
+        send(&mut stream.mesh, &asked);
+        assert_eq!(carries(&stream.mesh), [], "{part}");
+    }
+    assert_eq!(
+        refused(&stream.mesh),
+        0,
+        "these were signed: the answer says why not"
+    );
+    // another node's key, another carrier, noise
+    for payload in [
+        request(3, 2, "ff1e:0:0:8::/68"),
+        request(1, 3, "ff1e:0:0:8::/68"),
+        Bytes::from_static(b"\x01noise"),
+    ] {
+        let before = refused(&stream.mesh);
+        send(&mut stream.mesh, &payload);
+        assert_eq!(refused(&stream.mesh), before + 1);
+        assert_eq!(carries(&stream.mesh), []);
+    }
+    // what is its own, once; the same again is old
+    let part = request(1, 2, "ff1e:0:0:8::/68");
+    send(&mut stream.mesh, &part);
+    let own = (origin(1), vec![prefix("ff1e:0:0:8::/68")]);
+    assert_eq!(carries(&stream.mesh), [own]);
+    let group = request(1, 2, "ff1e::4/127");
+    send(&mut stream.mesh, &group);
+    let before = refused(&stream.mesh);
+    send(&mut stream.mesh, &part);
+    assert_eq!(refused(&stream.mesh), before + 1);
+    let own = (origin(1), vec![prefix("ff1e::4/127")]);
+    assert_eq!(carries(&stream.mesh), [own]);
+    // nobody renews the lease
+    stream.mesh.run(61 * second);
+    assert_eq!(carries(&stream.mesh), []);
+}
+
+/// A prefix that its sender announces, and five listeners of all groups that it sends.
+#[test]
+fn the_parts_of_a_prefix_are_spread_over_its_listeners() {
+    for seed in 0..5 {
+        let mut stream = Stream::new(seed);
+        let second = Duration::from_secs(1);
+        let announced: GroupPrefix = "ff1e:0:0:7::/64".parse().unwrap();
+        stream.mesh.input(0, |engine, now| {
+            engine.set_announced(vec![announced], now);
+        });
+        let of = |n: u16| Ipv6Addr::new(0xff1e, 0, 0, 7, n << 10, 0, 0, n);
+        for n in 1..6 {
+            for group in 0..64 {
+                stream.mesh.join(n, of(group), &Joined::everything());
+            }
+        }
+        stream.mesh.run(5 * second);
+        stream.set_carry(0, Some(Stream::UPLOAD), Consent::Joined);
+        let send = |mesh: &mut Mesh| {
+            let before = (mesh.packets_of(0), mesh.totals.delivered);
+            for n in 0..640 {
+                mesh.send(0, of(n % 64));
+                mesh.run(Duration::from_millis(10));
+            }
+            mesh.run(Duration::from_millis(400));
+            (
+                mesh.packets_of(0) - before.0,
+                mesh.totals.delivered - before.1,
+            )
+        };
+        assert_eq!(send(&mut stream.mesh).1, 640 * 5, "seed {seed}");
+        assert_eq!(send(&mut stream.mesh), (640, 640 * 5), "seed {seed}");
+        let carriers = stream.carriers();
+        assert_eq!(carriers.len(), 16);
+        let all: BTreeSet<_> = carriers.iter().collect();
+        assert_eq!(all.len(), 5, "{carriers:?}");
     }
 }

@@ -44,8 +44,9 @@ mod uses;
 pub mod view;
 
 pub use lcroute_engine::{
-    LC0, LanFrame, LanIpv4, LanRole, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
-    MAX_LOCAL_INTERFACES, Privacy, PrivatePrefix, Secret, private::is_sealed,
+    CarryAnswer, CarrySettings, CarrySnapshot, Consent, LC0, LanFrame, LanIpv4, LanRole,
+    LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, MAX_LOCAL_INTERFACES, Privacy,
+    PrivatePrefix, Secret, private::is_sealed,
 };
 
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};

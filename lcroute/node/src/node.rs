@@ -1,6 +1,6 @@
 //! The node: passes the router's outputs to the links, and the reverse.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
-    Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor,
-    PrivatePrefix, RoutedKind, Secret,
+    CarrySettings, Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
+    Neighbor, PrivatePrefix, RoutedKind, Secret,
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
@@ -113,6 +113,8 @@ pub struct Settings {
     pub report: bool,
     /// Members that may learn addresses of this host.
     pub disclosure: Disclosure,
+    /// The uplink, and the parts that are carried for other senders.
+    pub carry: CarrySettings,
 }
 
 /// An action for the owner.
@@ -208,6 +210,8 @@ pub struct Node<C> {
     /// Links with leaves, and their full queues.
     leaves: SlowLeaves,
     leaf_rate: LeafRate,
+    /// Links that held most packets back at the last look.
+    pressed: BTreeSet<LinkId>,
     membership: Membership,
     present: Present,
     records: Records,
@@ -264,6 +268,7 @@ impl<C: Connections> Node<C> {
             unicast: settings.unicast,
             ipv4: config.ipv4,
             private: settings.private.clone(),
+            carry: settings.carry,
             topology: config.topology,
             seed: u64::from_be_bytes(random.array()),
             limits: config.limits,
@@ -294,6 +299,7 @@ impl<C: Connections> Node<C> {
             links: BTreeMap::new(),
             leaves: SlowLeaves::default(),
             leaf_rate,
+            pressed: BTreeSet::new(),
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
@@ -351,6 +357,7 @@ impl<C: Connections> Node<C> {
             .set_link_scope_groups(&settings.link_scope_groups, now);
         self.engine.set_watch(settings.watch, now);
         self.engine.set_unicast(settings.unicast, now);
+        self.engine.set_carry(settings.carry, now);
         self.private.configure(settings.private);
         self.engine.set_private(self.private.all(), now);
         self.flows.reports = settings.report;
@@ -758,6 +765,11 @@ impl<C: Connections> Node<C> {
         for (link, rtt) in self.overlay.round_trips() {
             self.engine.handle_link_rtt(link, rtt, now);
         }
+        // for a second on end: one look alone may fall into a burst
+        let pressed: BTreeSet<_> = self.overlay.pressed_links().collect();
+        let before = std::mem::replace(&mut self.pressed, pressed);
+        let both: Vec<_> = self.pressed.intersection(&before).copied().collect();
+        self.engine.set_pressed_links(&both, now);
     }
 
     /// Handles all timers that are due.
@@ -1188,7 +1200,10 @@ impl<C: Connections> Node<C> {
                 }
             }
             RoutedKind::Renewed => self.handle_renewal(from, &payload),
-            RoutedKind::Other(_) => self.drops.count(DropReason::RoutedUnknown),
+            // the engine keeps those that come over links
+            RoutedKind::Carry | RoutedKind::Carried | RoutedKind::Other(_) => {
+                self.drops.count(DropReason::RoutedUnknown)
+            }
         }
     }
 

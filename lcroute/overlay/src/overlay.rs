@@ -213,6 +213,13 @@ impl<C: Connections> Overlay<C> {
         up.filter_map(|link| Some((link.id, self.parts.connections.round_trip(link.id)?)))
     }
 
+    /// Returns the links that hold most packets back.
+    pub fn pressed_links(&self) -> impl Iterator<Item = LinkId> + '_ {
+        let up = self.peers.values().filter_map(Peer::up);
+        up.map(|link| link.id)
+            .filter(|link| self.parts.connections.is_pressed(*link))
+    }
+
     /// Returns the drops so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {

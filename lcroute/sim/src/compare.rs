@@ -59,6 +59,8 @@ pub struct Comparison {
     pub listeners_ms: f64,
     /// Number of these links.
     pub listeners_sends: f64,
+    /// Copies of such a packet that leave its sender, on the mean.
+    pub sender_copies: f64,
     /// Control bytes per node and second at rest, five minutes after all have started.
     pub rest_bytes: f64,
     /// The same with two restarts per node and hour.
@@ -283,6 +285,7 @@ struct Shared {
     path: Nanos,
     direct: Nanos,
     sends: u64,
+    own: u64,
     crossed: Nanos,
 }
 
@@ -311,6 +314,11 @@ impl Shared {
             let old = before.get(link).copied().unwrap_or_default();
             let packets: u64 = (0..2).map(|side| now[side].saturating_sub(old[side])).sum();
             self.sends += packets;
+            let ends = bench.simulation.links[link].ends;
+            let own = (0..2).filter(|side| ends[*side] == source);
+            self.own += own
+                .map(|side| now[side].saturating_sub(old[side]))
+                .sum::<u64>();
             self.crossed += packets * bench.simulation.links[link].latency;
         }
         self.groups += 1;
@@ -320,6 +328,7 @@ impl Shared {
         let groups = f64::from(self.groups.max(1));
         figures.stretch_shared = self.path as f64 / self.direct.max(1) as f64;
         figures.listeners_sends = self.sends as f64 / groups;
+        figures.sender_copies = self.own as f64 / groups;
         figures.listeners_ms = self.crossed as f64 / groups / MILLISECOND as f64;
     }
 }
@@ -365,7 +374,7 @@ fn largest_piece(bench: &mut Bench, dead: &BTreeSet<u32>) -> f64 {
 #[must_use]
 pub fn comparison_table(all: &[Comparison]) -> String {
     let mut text = String::from(
-        "| | links (most) | link, ms | stretch: path, shared | 20 listeners: ms, sends | control B/s: rest, churn | heard again p50, p99, ms | joined after 5 %, 20 %, a region die |\n\
+        "| | links (most) | link, ms | stretch: path, shared | 20 listeners: ms, sends, of the sender | control B/s: rest, churn | heard again p50, p99, ms | joined after 5 %, 20 %, a region die |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for f in all {
@@ -376,7 +385,7 @@ pub fn comparison_table(all: &[Comparison]) -> String {
         // writing into a string cannot fail
         let _ = writeln!(
             text,
-            "| {}, {} nodes | {:.1} ({}) | {:.1} | {:.2}, {:.2} | {:.0}, {:.0} | {:.0}, {:.0} | {:.0}, {:.0} | {} |",
+            "| {}, {} nodes | {:.1} ({}) | {:.1} | {:.2}, {:.2} | {:.0}, {:.0}, {:.1} | {:.0}, {:.0} | {:.0}, {:.0} | {} |",
             f.policy,
             f.nodes,
             f.links_mean,
@@ -386,6 +395,7 @@ pub fn comparison_table(all: &[Comparison]) -> String {
             f.stretch_shared,
             f.listeners_ms,
             f.listeners_sends,
+            f.sender_copies,
             f.rest_bytes,
             f.churn_bytes,
             f.node_death.median_ms,

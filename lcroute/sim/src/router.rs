@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lcroute_engine::header::HEADER_LEN;
-use lcroute_engine::{Config, Engine, Neighbor, Output};
+use lcroute_engine::{CarrySettings, Config, Engine, Neighbor, Output};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::LinkId;
 
@@ -43,6 +43,7 @@ impl RouterAlone {
             private: Vec::new(),
             unicast: false,
             ipv4: None,
+            carry: CarrySettings::default(),
             topology: topology(start.scenario),
             seed: start.seed,
             limits: limits(start.scenario),

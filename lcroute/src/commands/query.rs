@@ -194,6 +194,9 @@ fn status(s: &Status, all: bool) -> String {
     if s.leaves.linked > 0 {
         text += &format!("  leaves    {} of {}\n", s.leaves.linked, s.leaves.max);
     }
+    if let Some(uplink) = s.uplink.text() {
+        text += &format!("  upload    {uplink}\n");
+    }
     if s.topology == PolicyKind::Tree {
         text += "  topology  tree: each link or node that fails parts the network for a second or more; [topology] policy = \"auto\" has other paths\n";
     }
@@ -381,11 +384,15 @@ fn groups(list: &[Group], names: &BTreeMap<IpAddr, String>) -> String {
             Some(Privacy::NoKey) => "  sealed: no key here",
         };
         text += &format!(
-            "{group:<width$} {local:<5} {:>5} {:>6} {:>10}  {}{private}{refused}\n",
+            "{group:<width$} {local:<5} {:>5} {:>6} {:>10}  {}{private}{refused}{carried}\n",
             g.links.len(),
             g.leaves,
             g.packets,
-            sources.join(" ")
+            sources.join(" "),
+            carried = g
+                .carried_by
+                .as_ref()
+                .map_or(String::new(), |name| format!("  carried by {name}")),
         );
     }
     text
@@ -513,6 +520,7 @@ mod tests {
             signal_servers: 1,
             peers: 1,
             leaves: crate::status::Leaves::default(),
+            uplink: crate::status::Uplink::default(),
             topology: PolicyKind::Tree,
             groups: 2,
             counters,

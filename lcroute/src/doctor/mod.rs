@@ -14,6 +14,7 @@ mod private;
 mod reach;
 mod relay;
 mod streams;
+mod uplink;
 mod web;
 
 use std::io::{IsTerminal, Write};
@@ -111,6 +112,10 @@ pub const CHECKS: &[(&str, &str)] = &[
         "How STUN servers see this host over IPv4: no NAT, one that keeps the port, or one that does not.",
     ),
     ("links", "How many are up, and why nodes were refused."),
+    (
+        "uplink",
+        "Whether copies of own multicast need more than the uplink, and which nodes carry them.",
+    ),
     (
         "discovery",
         "On which LANs nodes are looked for without a server, and how many were found there.",
@@ -307,6 +312,7 @@ fn examine(common: Common) -> (Vec<Check>, bool) {
     checks.push(lan::check(&patient));
     checks.push(private::check(&patient));
     checks.extend(network::checks(&patient));
+    checks.push(uplink::check(&patient));
     checks.extend(reach::checks(&patient));
     checks.push(relay::check(&patient));
     checks.push(ports::check(&patient));

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding, PrivatePrefix};
+use lcroute_node::{CarryAnswer, ECHO_LEN, LanRole, LanSnapshot, LanStanding, PrivatePrefix};
 use lcroute_overlay::{CarrierKind, LinkInfo, PeerState};
 use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
-use librecast::id::{LinkId, NodeAddresses, PeerId};
+use librecast::id::{LinkId, NodeAddresses, OriginId, PeerId};
 use librecast::mapped;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -17,8 +17,9 @@ use crate::control::{Answer, GivenSecret, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Contact, Counters, Door, Group, Lan, LanListener, LanSource, Leaves, Look, NotFound, Peer,
-    Pong, PrivateStatus, Relay, Route, State, Status, find, key_conflict,
+    CarriedGroups, CarryRefusal, Contact, Counters, Door, Group, Lan, LanListener, LanSource,
+    Leaves, Look, NotFound, Peer, Pong, PrivateStatus, Relay, Route, State, Status, Uplink, find,
+    key_conflict,
 };
 
 /// Time in which names of STUN servers are resolved.
@@ -339,6 +340,7 @@ impl PacketLoop {
                 linked: p.node.leaves(),
                 max: p.max_leaves,
             },
+            uplink: self.uplink(),
             topology: p.policy,
             groups: p.node.engine().group_count(),
             counters: self.counters(),
@@ -476,7 +478,54 @@ impl PacketLoop {
         prefixes.map(status).collect()
     }
 
+    /// A router's name, or the beginning of its PeerId.
+    fn router_name(&self, origin: OriginId) -> String {
+        let member = self.parts.node.engine().member(origin);
+        member.map_or_else(|| origin.to_string(), |member| member.name.clone())
+    }
+
+    fn uplink(&self) -> Uplink {
+        let carry = self.parts.node.engine().carry();
+        let mut carried: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for part in &carry.carried {
+            let of_carrier = carried.entry(part.carrier).or_default();
+            of_carrier.push(part.prefix.to_string());
+        }
+        let groups = |(origin, prefixes)| CarriedGroups {
+            name: self.router_name(origin),
+            prefixes,
+        };
+        let why = |answer: Option<CarryAnswer>| {
+            answer.map_or("does not announce what it was asked for", CarryAnswer::text)
+        };
+        let refusals = carry.refusals.iter().map(|(origin, answer)| CarryRefusal {
+            name: self.router_name(*origin),
+            why: why(*answer).to_owned(),
+        });
+        let carries = carry.carries.iter().map(|carried| {
+            let prefixes = carried.parts.iter().map(ToString::to_string);
+            groups((carried.sender, prefixes.collect()))
+        });
+        let mut refusals: Vec<_> = refusals.collect();
+        refusals.sort_by(|a, b| a.name.cmp(&b.name));
+        Uplink {
+            upload: carry.upload,
+            sent: carry.sent,
+            copies: carry.copies,
+            short: carry.is_short,
+            waiting: carry.waiting,
+            refusals,
+            carries: carries.collect(),
+            carried: carried.into_iter().map(groups).collect(),
+        }
+    }
+
     fn groups(&self) -> Vec<Group> {
+        let carried = self.parts.node.engine().carry().carried;
+        let carrier = |group| {
+            let part = carried.iter().find(|part| part.prefix.contains(group));
+            part.map(|part| self.router_name(part.carrier))
+        };
         let peer = |link: &LinkId| Some(self.parts.node.links().get(link)?.peer);
         self.parts
             .node
@@ -497,6 +546,7 @@ impl PacketLoop {
                     .refused
                     .first()
                     .map(|(_, reason)| reason.name().to_owned()),
+                carried_by: carrier(g.group),
             })
             .collect()
     }
@@ -609,6 +659,7 @@ mod tests {
             bytes: 0,
             private: None,
             refused: None,
+            carried_by: None,
         };
         let (few, left_out) = fit((0..3).map(group).collect());
         assert_eq!((few.len(), left_out), (3, 0));

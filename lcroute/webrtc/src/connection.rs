@@ -427,6 +427,13 @@ impl Connection {
         self.up.as_ref()?.liveness.rtt()
     }
 
+    /// Whether the media lane holds most packets back.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let up = self.up.as_ref();
+        let media = up.and_then(|up| up.media.as_deref());
+        media.is_some_and(Media::is_pressed)
+    }
+
     /// Whether a standing queue is on the path of the media lane.
     pub(crate) fn is_congested(&self) -> bool {
         let up = self.up.as_ref();

@@ -1066,6 +1066,11 @@ impl Connections for WebRtc {
         self.connection_of(link)?.round_trip()
     }
 
+    fn is_pressed(&self, link: LinkId) -> bool {
+        let connection = self.connection_of(link);
+        connection.is_some_and(Connection::is_pressed)
+    }
+
     fn is_congested(&self, link: LinkId) -> bool {
         let connection = self.connection_of(link);
         connection.is_some_and(Connection::is_congested)

@@ -72,6 +72,7 @@ mod studio_pictures;
 mod the_lab;
 mod tor;
 mod troubleshooting;
+mod uplink;
 mod watch;
 mod web;
 

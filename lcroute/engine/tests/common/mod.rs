@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_engine::{Config, Engine, Limits, Neighbor, Output, Services};
+use lcroute_engine::{CarrySettings, Config, Engine, Limits, Neighbor, Output, Services};
 use librecast::cert::Member;
 use librecast::id::{LinkId, NodeAddresses, OriginId};
 use librecast::mld::{self, Record, RecordType};
@@ -104,6 +104,7 @@ pub fn config(n: u16) -> Config {
         unicast: false,
         ipv4: None,
         private: Vec::new(),
+        carry: CarrySettings::default(),
         topology: TopologyConfig::default(),
         seed: 0xfeed + u64::from(n),
         limits: Limits::default(),

@@ -273,6 +273,11 @@ impl Media {
         MAX_PIECES * self.piece()
     }
 
+    /// Whether most messages find the window shut, or a queue stands in the path.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.pressed > MOST_PRESSED || self.controller.is_congested()
+    }
+
     fn piece(&self) -> usize {
         self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }
@@ -377,7 +382,7 @@ impl Media {
 
     /// Sends due repair, within the room that data leaves.
     fn repair(&mut self, now: Instant) {
-        let held = self.pressed > MOST_PRESSED || self.controller.is_congested();
+        let held = self.is_pressed();
         let mut probe = self.repair.takes_probe();
         while (std::mem::take(&mut probe) || !held && self.has_left())
             && let Some(work) = self.repair.next(now)
