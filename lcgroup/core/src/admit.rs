@@ -1,4 +1,4 @@
-//! The owner's verbs: invitations, requests, commits.
+//! The owner's operations: invitations, requests, commits.
 
 use std::collections::BTreeSet;
 
@@ -21,15 +21,17 @@ use crate::{
     DAY, HOUR, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_REQUESTS, WEEK, request,
 };
 
-/// How long the owner waits for more requests before it commits, in ms.
+/// Time in ms for which the owner collects requests before it commits.
 const BATCH: u64 = 2_000;
-/// The owner commits when an author said so many messages in an epoch: some are left for what is on its way.
+/// Messages of an author in an epoch after which the owner commits: a reserve stays for messages on
+/// their way.
 const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
-/// The owner commits when an author's entries of an epoch have so many bytes: half of what an author keeps.
+/// Bytes of an author's entries in an epoch after which the owner commits: half of [`MAX_OUTBOX`].
 const MANY_BYTES: u64 = MAX_OUTBOX as u64 / 2;
-/// Entries that may wait for the log before the owner commits once more: some commits with their trees.
+/// Entries that may wait for the log before another commit: some commits with their trees.
 const MAX_PENDING: usize = 4_096;
-/// How often an author's urgent refresh is granted at once, in ms; in between it waits for the daily commit.
+/// Pause between immediate commits for an author's urgent refresh, in ms; others wait for the daily
+/// commit.
 const URGENT: u64 = HOUR;
 
 /// A leaf that a commit adds.
@@ -37,7 +39,7 @@ const URGENT: u64 = HOUR;
 struct NewLeaf {
     author: PeerId,
     package: Vec<u8>,
-    /// Its author has a leaf, which the same commit removes.
+    /// Its author has an older leaf, which the same commit removes.
     renews: bool,
 }
 
@@ -52,7 +54,7 @@ impl NewLeaf {
     }
 }
 
-/// Whom a commit removes.
+/// The members that a commit removes.
 fn removals(leave: &[PeerId], new: &[NewLeaf]) -> Vec<PeerId> {
     let renewed = new.iter().filter(|leaf| leaf.renews);
     let renewed = renewed.map(|leaf| leaf.author);
@@ -64,8 +66,8 @@ fn additions(new: &[NewLeaf]) -> Vec<Vec<u8>> {
     new.iter().map(|leaf| leaf.package.clone()).collect()
 }
 
-/// Moves those of `new` into `fitting` that can be committed together, earlier ones first, and the rest into `others`.
-/// Among n, one that does not fit costs 2 log2 n trials.
+/// Moves the leaves of `new` that can be committed together into `fitting`, earlier ones first, and
+/// the rest into `others`. One unfit leaf among n costs 2 log2 n trials.
 fn choose(
     fitting: &mut Vec<NewLeaf>,
     others: &mut Vec<NewLeaf>,
@@ -95,11 +97,12 @@ impl Group {
         self.owner.as_mut().ok_or(GroupError::NotTheOwner)
     }
 
-    /// Invites `uses` members until `expires` (ms since the epoch).
+    /// Creates an invitation for `uses` members until `expires` (ms since 1970).
     ///
     /// # Errors
     ///
-    /// [`GroupError::NotTheOwner`], [`GroupError::Uses`], [`GroupError::TooManyInvitations`], [`GroupError::Expired`].
+    /// [`GroupError::NotTheOwner`], [`GroupError::Uses`], [`GroupError::TooManyInvitations`],
+    /// [`GroupError::Expired`].
     pub fn invite(&mut self, uses: u32, expires: u64, now: u64) -> Result<Invitation, GroupError> {
         let (id, secret) = (self.random.next_u64(), Zeroizing::new(self.random.array()));
         let owner = self.own()?;
@@ -130,7 +133,7 @@ impl Group {
         })
     }
 
-    /// Takes an invitation back; whether there was one.
+    /// Withdraws an invitation; returns whether it existed.
     ///
     /// # Errors
     ///
@@ -139,7 +142,7 @@ impl Group {
         Ok(self.own()?.invitations.remove(&invitation).is_some())
     }
 
-    /// The owner's invitations: id, expires (ms since the epoch), uses left.
+    /// The owner's invitations: id, expiry (ms since 1970), remaining uses.
     pub fn invitations(&self) -> impl Iterator<Item = (u64, u64, u32)> {
         let kept = self.owner.iter().flat_map(|owner| &owner.invitations);
         kept.map(|(id, kept)| (*id, kept.expires, kept.uses - kept.used.len() as u32))
@@ -156,7 +159,7 @@ impl Group {
         if *author == me {
             return Err(GroupError::Owner);
         }
-        // who was admitted and not yet committed is dropped
+        // an admitted joiner that no commit has added yet is dropped
         let waited = owner.joins.remove(author).is_some();
         if known {
             owner.leaves.insert(*author);
@@ -168,11 +171,11 @@ impl Group {
         Ok(())
     }
 
-    /// Takes a joiner's request.
+    /// Accepts or refuses a joiner's request.
     ///
     /// # Errors
     ///
-    /// The [`RequestRefusal`]; a request that was taken before is none.
+    /// The [`RequestRefusal`]; a repeated request is no error.
     pub fn handle_request(&mut self, sealed: &[u8], now: u64) -> Result<(), RequestRefusal> {
         let Ok(owner) = self.own() else {
             return Err(RequestRefusal::NotTheOwner);
@@ -225,7 +228,7 @@ impl Group {
         Ok(())
     }
 
-    /// The owner commits at the latest `wait` ms after `now`.
+    /// Schedules a commit at most `wait` ms after `now`.
     pub(crate) fn commit_within(&mut self, wait: u64, now: u64) {
         if let Some(owner) = &mut self.owner {
             let due = now + wait;
@@ -264,7 +267,7 @@ impl Group {
         Taken::Done
     }
 
-    /// What the owner has read of each author.
+    /// The last number that the owner has read of each author.
     fn heads(&self) -> Heads {
         let read = self.authors.iter();
         let mut heads: Heads = read.map(|(id, author)| (*id, author.durable())).collect();
@@ -272,8 +275,8 @@ impl Group {
         heads
     }
 
-    /// When the owner commits next: at once if an author runs out of keys; daily if something was said or a new leaf is
-    /// wanted; weekly for new keys of its own.
+    /// When the owner commits next: at once if an author runs out of keys; daily after entries or
+    /// requests for a new leaf; weekly for new keys of its own.
     pub(crate) fn commit_due(&self) -> Option<u64> {
         let owner = self.owner.as_ref()?;
         if self.pending.len() > MAX_PENDING {
@@ -284,7 +287,7 @@ impl Group {
             return Some(0);
         }
         let regular = (!self.authors.is_empty()).then(|| {
-            // who waits for room says it again in the next epoch
+            // an author that waits for space sends the message again in the next epoch
             let crowded = self.authors.values().any(|author| author.displaced > 0);
             let moved = self.heads() != owner.advertised || !owner.refreshes.is_empty();
             owner.committed + if moved || crowded { DAY } else { WEEK }
@@ -292,7 +295,7 @@ impl Group {
         [owner.wanted, regular].into_iter().flatten().min()
     }
 
-    /// Commits all that waits.
+    /// Commits all waiting changes.
     pub(crate) fn commit(&mut self, now: u64) {
         let (provider, heads) = (self.provider.clone(), self.heads());
         let (Some(owner), Some(mls)) = (&mut self.owner, &mut self.mls) else {
@@ -304,23 +307,24 @@ impl Group {
         let leave: Vec<PeerId> = owner.leaves.iter().copied().filter(known).collect();
         let stays = |author: &PeerId| known(author) && !owner.leaves.contains(author);
         let renewals = owner.refreshes.iter().filter(|(author, _)| stays(author));
-        // members first: no joiner takes a key that one of them has
+        // members first: no joiner takes a member's key
         let renewals = renewals.map(|(author, package)| NewLeaf::of(author, package, true));
         let joins = owner.joins.iter();
         let joins = joins.map(|(author, package)| NewLeaf::of(author, package, false));
-        // each was usable when it came, but its lifetime may have ended since
+        // each was usable on arrival, but its lifetime may have ended since
         let usable = |leaf: &NewLeaf| check_key_package(&provider, &leaf.package, now).is_ok();
         let (new, mut refused): (Vec<_>, Vec<_>) = renewals.chain(joins).partition(usable);
 
         let epoch = mls.epoch();
         let mut commit = mls.commit(&provider, &removals(&leave, &new), &additions(&new), now);
         if commit.is_err() {
-            // some do not go together, as two with one key: the others do not suffer from it
+            // some exclude each other, such as two with one key: the rest are committed without
+            // them
             let fits = |new: &[NewLeaf]| {
                 mls.can_commit(&provider, &removals(&leave, new), &additions(new), now)
             };
             if !fits(&[]) {
-                // none is to blame, and all of it waits
+                // the changes are not the cause, and all of them wait
                 self.commit_within(HOUR, now);
                 return;
             }
@@ -348,7 +352,7 @@ impl Group {
         self.publish(epoch, &heads, commit);
     }
 
-    /// Appends a commit and what belongs to it.
+    /// Appends a commit with its grants, tree, Welcomes and revocations.
     fn publish(&mut self, epoch: u64, heads: &Heads, commit: Commit) {
         let Some(owner) = &mut self.owner else {
             return;
@@ -432,7 +436,8 @@ mod tests {
         Group::create(founding, &[3; 32], NOW).unwrap()
     }
 
-    /// A joiner asks with keys that come from `keys`: two with the same have the same leaf.
+    /// Sends a request with keys drawn from `keys`: two joiners with equal `keys` have equal
+    /// leaves.
     fn ask(group: &mut Group, invitation: &Invitation, joiner: u8, keys: u8) -> PeerId {
         let author = SecretKey::from_seed(&[joiner; 32]);
         let who = Who {
@@ -465,7 +470,7 @@ mod tests {
         let mut group = owner();
         let me = group.author.peer_id();
         let invitation = group.invite(100, NOW + DAY, NOW).unwrap();
-        // 10 to 19 have keys of their own, and 20 to 22 those of 12, 12 and 21
+        // 10 to 19 have own keys; 20 to 22 have the keys of 12
         let honest: BTreeSet<PeerId> = (10..20)
             .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
             .collect();
@@ -473,7 +478,8 @@ mod tests {
         group.handle_timeout(NOW + BATCH);
         let out = refused(&mut group);
         assert_eq!((group.epoch(), out.len()), (Some(1), 3), "{out:?}");
-        // of four with one key one is in: whose it was the owner cannot know
+        // one of the four joiners with equal keys is admitted: the owner cannot know whose key it
+        // is
         let mut those: BTreeSet<PeerId> = honest.iter().copied().chain(twins).collect();
         those.retain(|author| !out.contains(author));
         those.insert(me);
@@ -481,14 +487,14 @@ mod tests {
         let own = SecretKey::from_seed(&[12; 32]).peer_id();
         assert!(out.iter().all(|out| twins.contains(out) || *out == own));
 
-        // the keys of a member are taken, in whatever order they ask
+        // a joiner with a member's key is refused, in whatever order they ask
         let next = [30, 31].map(|joiner| ask(&mut group, &invitation, joiner, joiner));
         let thief = ask(&mut group, &invitation, 32, 15);
         group.handle_timeout(NOW + 2 * BATCH);
         assert_eq!(refused(&mut group), [thief]);
         those.extend(next);
         assert_eq!(members(&group), those);
-        // and nothing waits for a commit that would fail again
+        // and no change waits for a commit that would fail again
         let owner = group.owner.as_ref().unwrap();
         assert!(owner.joins.is_empty() && owner.wanted.is_none());
     }
@@ -522,7 +528,7 @@ mod tests {
         let nameless = group.members();
         let nameless = nameless.iter().filter(|m| m.name.is_empty()).count();
         assert_eq!(nameless, 2);
-        // who leaves gives its keys free
+        // a member that leaves releases its keys
         group.remove(&leaves, NOW + 2 * BATCH).unwrap();
         let heir = ask(&mut group, &invitation, 40, 13);
         group.handle_timeout(NOW + 4 * BATCH);

@@ -1,40 +1,40 @@
-//! What a reader knows of another member.
+//! A reader's state of another member.
 
 use std::collections::BTreeSet;
 
 use crate::MAX_MESSAGES;
 use crate::body::Assembly;
 
-/// Ids of void messages that are remembered for each author, so that they are shown once.
+/// Ids of void messages that a reader keeps for each author, to show each message once.
 const MAX_EARLY: usize = MAX_MESSAGES as usize;
 
-/// What is to be told of a message.
+/// The report that a message needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Telling {
     /// It is new.
     Message,
-    /// It was shown in an epoch before, where it did not count.
+    /// It was shown in an earlier epoch, where it did not count.
     SaidAgain,
     /// It was shown in this epoch.
     Nothing,
 }
 
-/// What is known of another member.
+/// A reader's state of another member.
 #[derive(Debug, Default)]
 pub(crate) struct Author {
     /// Number of the last entry that was read.
     pub read: u32,
     pub assembly: Option<Assembly>,
-    /// First number of the message that made room for others last; 0 if none did in this epoch.
+    /// First number of the last message that was displaced; 0 if none was in this epoch.
     pub displaced: u32,
     /// Messages in this epoch, and their bytes.
     pub messages: u32,
     pub bytes: u64,
     /// Messages that were shown in this epoch: number of the last entry, id.
     pub shown: Vec<(u32, u64)>,
-    /// Shown, and void by a commit that came later: they come once more.
+    /// Ids of messages that were shown and became void later: each comes once more.
     pub early: Vec<u64>,
-    /// When the owner last took an urgent refresh of this author (ms since the epoch).
+    /// When the owner last accepted an urgent refresh of this author (ms since 1970).
     pub urgent: u64,
 }
 
@@ -46,21 +46,21 @@ impl Author {
         }
     }
 
-    /// The number after which the log is read again when memory is lost.
+    /// The number after which the log is read again after a restart.
     pub fn durable(&self) -> u32 {
         self.assembly
             .as_ref()
             .map_or(self.read, |open| open.first - 1)
     }
 
-    /// Makes room: what was begun is read again from its first part.
+    /// Gives up the open message: it is read again from its first part.
     pub fn displace(&mut self) {
         if let Some(open) = self.assembly.take() {
             (self.read, self.displaced) = (open.first - 1, open.first);
         }
     }
 
-    /// An epoch ended at `head`: ids of messages that were shown and do not count.
+    /// Ends an epoch at `head`; returns ids of messages that were shown and do not count.
     pub fn close(&mut self, head: u32) -> Vec<u64> {
         (self.assembly, self.displaced) = (None, 0);
         (self.messages, self.bytes) = (0, 0);
@@ -75,7 +75,7 @@ impl Author {
         void
     }
 
-    /// A message came: what is to be told of it.
+    /// Records a message; returns the report that it needs.
     pub fn hear(&mut self, number: u32, id: u64) -> Telling {
         let early = self.early.iter().position(|shown| *shown == id);
         let telling = if let Some(at) = early {

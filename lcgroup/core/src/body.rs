@@ -14,8 +14,9 @@
 //! heads: n 16 | n x { author 256 | number 32 }
 //! ```
 //!
-//! The epoch is the one that a message is sealed in, that a commit ends, that a tree begins. Parts of one message, commit
-//! or tree have consecutive numbers. The log seals all of it once more, so that only readers and holders see headers.
+//! The epoch is the one that seals a message, that a commit ends, or that a tree begins. Parts of
+//! one message, commit or tree have consecutive numbers. The log encrypts each entry once more, so
+//! that only readers and holders see headers.
 
 use std::collections::BTreeMap;
 
@@ -25,18 +26,18 @@ use zeroize::Zeroizing;
 
 use crate::MAX_MEMBERS;
 
-/// Longest body of an entry in bytes.
+/// Bytes of an entry's body.
 pub const MAX_BODY: usize = 1_000;
-/// Length of a part header in bytes.
+/// Bytes of a part header.
 const PART_HEADER: usize = 12;
-/// Most parts of a message: 64 KiB of content is padded to 80 KiB, which takes 84.
+/// Parts of a message: 64 KiB of content is padded to 80 KiB, which takes 84.
 const MAX_MESSAGE_PARTS: u16 = 90;
-/// Most parts of a commit or tree: 1,000 members take 140 and 290 (measured: 98 KB, 250 KB).
+/// Parts of a commit or tree: 1,000 members take 140 and 290 (measured: 98 KB, 250 KB).
 const MAX_OWNER_PARTS: u16 = 640;
 /// Version of bodies, the first byte of each.
 const VERSION: u8 = 1;
 
-/// Kinds of entries; others are not this crate's, and it passes over them.
+/// Kinds of entries; this crate ignores all others.
 pub mod kind {
     /// Part of a message.
     pub const MESSAGE: u8 = 1;
@@ -48,23 +49,22 @@ pub mod kind {
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.
     pub const TREE: u8 = 17;
-    /// A Welcome for one.
+    /// A Welcome for one member.
     pub const WELCOME: u8 = 18;
 }
 
 /// The last number that counts, for each author.
 pub type Heads = BTreeMap<PeerId, u32>;
 
-/// A part of what is longer than an entry.
+/// A part of a message, commit or tree that exceeds an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part<'a> {
     /// Epoch of the whole.
     pub epoch: u64,
-    /// Which part, from 0.
+    /// Its index, from 0.
     pub part: u16,
-    /// How many there are.
+    /// The number of parts.
     pub parts: u16,
-    /// Its bytes.
     pub bytes: &'a [u8],
 }
 
@@ -73,7 +73,7 @@ impl<'a> Part<'a> {
     ///
     /// # Errors
     ///
-    /// [`WireError`] of what does not fit the format or its bounds.
+    /// [`WireError`] if `body` breaks the format or its bounds.
     pub fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
         let most = if kind == kind::MESSAGE {
             MAX_MESSAGE_PARTS
@@ -106,12 +106,12 @@ pub(crate) fn cut(epoch: u64, whole: &[u8]) -> Vec<Vec<u8>> {
     chunks.enumerate().map(body).collect()
 }
 
-/// Parts of one whole, as far as they have come. It is in memory only: after a restart the log gives them again.
+/// The received parts of one whole, in memory only: after a restart the log delivers them again.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     /// Number of the first entry.
     pub first: u32,
-    /// When that was read (ms since the epoch).
+    /// When the first entry was read (ms since 1970).
     pub began: u64,
     pub epoch: u64,
     next: u16,
@@ -119,35 +119,35 @@ pub(crate) struct Assembly {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// What became of a part.
+/// The result of adding a part.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Assembled {
-    /// Others have to come.
+    /// Parts are missing.
     More,
-    /// Here is the whole.
+    /// The whole.
     Whole(Zeroizing<Vec<u8>>),
     /// It does not continue what was there.
     Broken,
 }
 
 impl Assembly {
-    /// Bytes that the whole of `part` may need.
+    /// Bytes to reserve for the whole of `part`.
     pub fn room_of(part: &Part<'_>) -> usize {
         usize::from(part.parts) * (MAX_BODY - PART_HEADER)
     }
 
-    /// Bytes that it may need.
+    /// Bytes reserved.
     pub fn room(&self) -> usize {
         usize::from(self.parts) * (MAX_BODY - PART_HEADER)
     }
 
-    /// Bytes that it occupies.
+    /// Bytes allocated.
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Takes the next part into `slot` at `now` (ms since the epoch).
+    /// Adds the next part to `slot` at `now` (ms since 1970).
     pub fn take(slot: &mut Option<Self>, number: u32, part: &Part<'_>, now: u64) -> Assembled {
         let began = part.part == 0;
         let whole = match slot {
@@ -184,28 +184,28 @@ impl Assembly {
     }
 }
 
-/// What a commit's parts make.
+/// A commit, assembled from its parts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CommitBody<'a> {
-    /// Authors whose head moved since the commit before, with the last number that counts.
+    /// Authors whose head moved since the last commit, with the last number that counts.
     pub heads: Heads,
     /// MLS PrivateMessage.
     pub commit: &'a [u8],
 }
 
 impl<'a> CommitBody<'a> {
-    /// Reads it.
+    /// Decodes the bytes.
     ///
     /// # Errors
     ///
-    /// [`WireError`] of what does not fit the format.
+    /// [`WireError`] if the bytes break the format.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let (heads, commit) = decode_heads(bytes)?;
         Ok(Self { heads, commit })
     }
 }
 
-/// Heads, and what follows them.
+/// Decodes heads; returns the remaining bytes too.
 pub(crate) fn decode_heads(bytes: &[u8]) -> Result<(Heads, &[u8]), WireError> {
     let mut r = Reader::new(bytes);
     match r.u8()? {
@@ -224,7 +224,7 @@ pub(crate) fn decode_heads(bytes: &[u8]) -> Result<(Heads, &[u8]), WireError> {
     Ok((heads, r.rest()))
 }
 
-/// What [`decode_heads`] reads.
+/// Encodes heads and `rest` for [`decode_heads`].
 pub(crate) fn encode_heads(heads: &Heads, rest: &[u8]) -> Vec<u8> {
     let mut w = Writer::new();
     w.u8(VERSION).u16(heads.len() as u16);
@@ -235,7 +235,7 @@ pub(crate) fn encode_heads(heads: &Heads, rest: &[u8]) -> Vec<u8> {
     w.into_vec()
 }
 
-/// What is inside of a message's PrivateMessage.
+/// The plaintext of a message's PrivateMessage.
 pub(crate) fn encode_message(id: u64, content: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut w = Writer::from(Vec::with_capacity(content.len() + 9));
     w.u8(VERSION).u64(id).put(content);
@@ -251,7 +251,7 @@ pub(crate) fn decode_message(plain: &[u8]) -> Result<(u64, &[u8]), WireError> {
     }
 }
 
-/// What is inside of a refresh.
+/// The plaintext of a refresh.
 pub(crate) fn encode_refresh(urgent: bool, key_package: &[u8]) -> Vec<u8> {
     let mut w = Writer::new();
     w.u8(VERSION).u8(urgent.into()).put(key_package);
@@ -267,7 +267,7 @@ pub(crate) fn decode_refresh(bytes: &[u8]) -> Result<(bool, &[u8]), WireError> {
     }
 }
 
-/// What is inside of a welcome's box.
+/// The plaintext of a welcome's box.
 pub(crate) fn encode_welcome(tree_key: &[u8; 16], welcome: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut w = Writer::from(Vec::with_capacity(welcome.len() + 17));
     w.u8(VERSION).put(tree_key).put(welcome);
@@ -283,7 +283,7 @@ pub(crate) fn decode_welcome(bytes: &[u8]) -> Result<(Zeroizing<[u8; 16]>, &[u8]
     }
 }
 
-/// All decoders of bodies, for the fuzzer: none panics, whatever it is given.
+/// All decoders of bodies, for the fuzzer: no input makes them panic.
 #[doc(hidden)]
 pub fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = Part::decode(kind, bytes);

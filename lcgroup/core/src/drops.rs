@@ -2,25 +2,26 @@
 
 use thiserror::Error;
 
-/// Why an entry is dropped. The reader goes on with the author's next entry, but for the first two.
+/// Why an entry is dropped. After all but the first two the reader continues with the author's next
+/// entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum DropReason {
-    /// Its author is no member (any more), as far as this member knows.
+    /// Its author is no member, or no longer, as far as this member knows.
     #[error("of an author who is no member")]
     UnknownAuthor,
-    /// It is not the next one of its author.
+    /// It is not its author's next entry.
     #[error("not the next entry of its author")]
     NotNext,
     /// It does not fit the format.
     #[error("malformed")]
     Malformed,
-    /// It is of an epoch that was closed before it: its author says it again.
+    /// Its epoch had ended before it: its author sends the content again.
     #[error("of a closed epoch")]
     Void,
-    /// A part that does not continue the one before.
+    /// A part that does not continue the last one.
     #[error("a part without those before it")]
     Broken,
-    /// Its author said more in this epoch than keys are derived for.
+    /// Its author sent more messages in this epoch than an epoch has keys for.
     #[error("more messages than an epoch has keys for")]
     TooMany,
     /// MLS does not open it, or another member sealed it.
@@ -32,7 +33,8 @@ pub enum DropReason {
 }
 
 impl RequestRefusal {
-    /// Refusals that the owner answers: the joiner can do something about them. In answers they have these numbers.
+    /// Refusals that the owner answers, because the joiner can act on them. The index is the number
+    /// in answers.
     const ANSWERED: [Self; 6] = [
         Self::Time,
         Self::UnknownInvitation,
@@ -48,14 +50,14 @@ impl RequestRefusal {
         self.number().is_some()
     }
 
-    /// Its number in answers.
+    /// Returns its number in answers.
     #[must_use]
     pub fn number(self) -> Option<u8> {
         let at = Self::ANSWERED.iter().position(|other| *other == self);
         at.map(|at| at as u8)
     }
 
-    /// The refusal of this number.
+    /// Returns the refusal with this number.
     #[must_use]
     pub fn of_number(number: u8) -> Option<Self> {
         Self::ANSWERED.get(usize::from(number)).copied()
@@ -74,7 +76,7 @@ pub enum RequestRefusal {
     /// It was made more than two days ago, or more than one day ahead.
     #[error("made at another time")]
     Time,
-    /// The owner has no such invitation (any more).
+    /// The owner has no such invitation, or no longer.
     #[error("unknown invitation")]
     UnknownInvitation,
     /// The joiner does not know the invitation's secret.
@@ -86,7 +88,7 @@ pub enum RequestRefusal {
     /// The invitation was for fewer members.
     #[error("the invitation is used up")]
     UsedUp,
-    /// This author was admitted: its Welcome stands in the log.
+    /// This author was admitted: the log has its Welcome.
     #[error("was admitted before")]
     Admitted,
     /// The group or the list of requests is full.
@@ -95,7 +97,7 @@ pub enum RequestRefusal {
     /// The author key did not sign it.
     #[error("forged signature")]
     Signature,
-    /// The key package is none, of another author, or out of its lifetime.
+    /// The key package is unreadable, of another author, or out of its lifetime.
     #[error("unusable key package")]
     KeyPackage,
 }

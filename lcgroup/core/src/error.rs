@@ -1,14 +1,14 @@
-//! Errors of the verbs of a group.
+//! Errors of the operations of a group.
 
 use thiserror::Error;
 
 use crate::invitation::InvitationError;
 use crate::mls::MlsFailure;
 
-/// Why a group does not do what it is asked.
+/// Why a group refuses an operation.
 #[derive(Debug, Error)]
 pub enum GroupError {
-    /// Only the owner does that.
+    /// Only the owner may do this.
     #[error("only the owner can do that")]
     NotTheOwner,
     /// This participant has not joined yet, or was removed.
@@ -26,7 +26,7 @@ pub enum GroupError {
     /// More than [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
     #[error("a message has at most 64 KiB")]
     TooLong,
-    /// More than [`MAX_OUTBOX`](crate::MAX_OUTBOX) bytes wait: the owner has not confirmed what was said.
+    /// More than [`MAX_OUTBOX`](crate::MAX_OUTBOX) bytes wait for the owner's confirmation.
     #[error("too much waits for the owner to confirm it")]
     OutboxFull,
     /// More than [`MAX_INVITATIONS`](crate::MAX_INVITATIONS).
@@ -35,16 +35,17 @@ pub enum GroupError {
     /// A number of uses that an invitation cannot have.
     #[error("an invitation is for 1 to 1000 members")]
     Uses,
-    /// A name that is empty, longer than [`MAX_NAME`](crate::MAX_NAME), or has characters that nobody sees.
+    /// A name that is empty, longer than [`MAX_NAME`](crate::MAX_NAME), or has invisible
+    /// characters.
     #[error("unusable name: 1 to 64 bytes of characters that are seen")]
     Name,
-    /// A topic that cannot be.
+    /// An unusable topic.
     #[error(transparent)]
     Topic(#[from] InvitationError),
     /// The invitation has expired.
     #[error("the invitation has expired")]
     Expired,
-    /// This state is an old copy: others know entries of this author that it does not.
+    /// This state is an old copy: the log has entries of this author that it does not know.
     #[error("this state is an old copy of what the group has seen")]
     RolledBack,
     /// MLS refused.

@@ -1,18 +1,18 @@
-//! What goes into a group and comes out of it.
+//! Inputs and outputs of a group.
 
 use librecast::id::PeerId;
 use zeroize::Zeroizing;
 
 use crate::drops::{DropReason, RequestRefusal};
 
-/// An entry of the log. The log has checked its signature and that it continues its author's log.
+/// An entry of the log. The log has checked its signature and its place in its author's log.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// Whose log it is in; the group key for the owner's log.
+    /// The author of the log; the group key for the owner's log.
     pub author: PeerId,
     /// From 1, without gaps.
     pub number: u32,
-    /// When it was made, by its author's clock (ms since the epoch).
+    /// When it was made, by its author's clock (ms since 1970).
     pub time: u64,
     /// One of [`kind`](crate::kind), or one of the shell's.
     pub kind: u8,
@@ -20,12 +20,13 @@ pub struct Entry<'a> {
     pub body: &'a [u8],
 }
 
-/// What became of an entry.
+/// The result of reading an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
     /// It was read.
     Done,
-    /// It cannot be read yet: feed it again after other entries were read, [`Group::wants`](crate::Group::wants) says which.
+    /// It cannot be read yet: feed it again when [`Group::wants`](crate::Group::wants) returns its
+    /// number.
     Wait,
     /// It does not count.
     Dropped(DropReason),
@@ -50,12 +51,12 @@ pub enum NewEntry {
         /// At most [`MAX_BODY`](crate::MAX_BODY) bytes.
         body: Vec<u8>,
     },
-    /// From now on this author's entries count.
+    /// Begins to count this author's entries.
     Grant {
         /// The author key.
         author: PeerId,
     },
-    /// This author's entries count no more.
+    /// Stops counting this author's entries.
     Revoke {
         /// The author key.
         author: PeerId,
@@ -64,90 +65,90 @@ pub enum NewEntry {
     },
 }
 
-/// Where an entry goes.
+/// An entry with its log and number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
-    /// Which log.
     pub log: Log,
-    /// The number that it has there.
+    /// Its number in the log.
     pub number: u32,
-    /// What it is.
     pub entry: NewEntry,
 }
 
-/// What a group wants done, or tells.
+/// An action for the shell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// Append to a log, after the state was written.
     Append(Append),
     /// Send this request to join, as a datagram that holders keep for a day.
     Request(Vec<u8>),
-    /// Something to tell.
+    /// Report an event.
     Event(Event),
 }
 
-/// What happened.
+/// An event.
 #[derive(PartialEq, Eq)]
 pub enum Event {
     /// This participant became a member, or has a new leaf.
     Joined {
-        /// The epoch from which on it reads.
+        /// The first epoch that it reads.
         epoch: u64,
     },
-    /// A member said something.
+    /// A member sent a message.
     Message {
-        /// Who.
+        /// The sender.
         author: PeerId,
         /// Random, chosen by the author.
         id: u64,
-        /// When, by the author's clock (ms since the epoch).
+        /// When, by the author's clock (ms since 1970).
         time: u64,
-        /// What: at most [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
+        /// At most [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
         content: Zeroizing<Vec<u8>>,
     },
-    /// A message that was told does not count: its author said it after the head of the commit that ended its epoch. Most
-    /// authors say it again.
+    /// A reported message does not count: its author sent it after its head in the commit that
+    /// ended its epoch. Most authors send it again.
     NotCounted {
-        /// Who.
+        /// The sender.
         author: PeerId,
         /// The message.
         id: u64,
     },
-    /// A message that did not count was said again: it is not told a second time, and stands like any other.
+    /// A void message was sent again: it is not reported a second time, and counts.
     SaidAgain {
-        /// Who.
+        /// The sender.
         author: PeerId,
         /// The message.
         id: u64,
     },
-    /// Somebody became a member.
+    /// A member was added.
     MemberAdded {
         /// The author key.
         author: PeerId,
-        /// How it calls itself; nothing proves it.
+        /// Its name, chosen by itself and not proven.
         name: String,
     },
-    /// Somebody is no member any more.
+    /// A member was removed.
     MemberRemoved {
         /// The author key.
         author: PeerId,
     },
-    /// There are new keys.
+    /// A new epoch began, with new keys.
     EpochChanged {
         /// The epoch that began.
         epoch: u64,
     },
-    /// Somebody joined before this message of ours counted: it waits for [`resend`](crate::Group::resend).
+    /// A member was added before this own message counted: it waits for
+    /// [`resend`](crate::Group::resend).
     OutboxWaits {
         /// The message.
         id: u64,
     },
     /// This participant was removed.
     Removed,
-    /// A commit or a Welcome could not be used twice in a row, though this member asked for a new leaf in between. It does
-    /// not ask again by itself: [`refresh`](crate::Group::refresh) does.
+    /// A commit or a Welcome was unusable twice in a row, with a new leaf requested in between.
+    /// Only [`refresh`](crate::Group::refresh) requests another.
     CannotFollow,
-    /// Others know entries of ours that this state does not: it is an old copy, and says nothing more.
+    /// The log has own entries that this state does not know: it is an old copy, and sends nothing
+    /// more.
     RolledBack,
     /// The owner did not answer before the invitation expired.
     InvitationExpired,
@@ -155,14 +156,14 @@ pub enum Event {
     RequestRefused {
         /// The author that asks to join.
         author: PeerId,
-        /// How it calls itself; nothing proves it.
+        /// Its name, chosen by itself and not proven.
         name: String,
-        /// When the request was made, by the joiner's clock (ms since the epoch).
+        /// When the request was made, by the joiner's clock (ms since 1970).
         time: u64,
-        /// Why.
+        /// The reason.
         reason: RequestRefusal,
     },
-    /// The owner could not give this author a leaf: its key package is not usable any more, or has a key of another member.
+    /// The owner did not add this author: its key package is unusable, or has another member's key.
     NotAdmitted {
         /// The author key.
         author: PeerId,
@@ -170,7 +171,7 @@ pub enum Event {
 }
 
 impl std::fmt::Debug for Event {
-    /// Without contents: they do not belong into logs.
+    /// Omits contents: they do not belong into logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Joined { epoch } => write!(f, "Joined {{ epoch: {epoch} }}"),

@@ -1,4 +1,4 @@
-//! A participant of a group: its verbs, what it says, and its timers.
+//! A participant of a group: its operations, its messages, and its timers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -22,35 +22,36 @@ use crate::{HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, SECOND, WEEK,
 
 /// Pause after the first request to join in ms. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: u64 = 5 * SECOND;
-/// Longest pause between requests in ms: holders keep them, so the owner finds one when it comes.
+/// Longest pause between requests in ms: holders keep requests, so a returning owner finds one.
 const LONGEST_PAUSE: u64 = 10 * 60 * SECOND;
-/// How long a request is repeated as it is, in ms: holders keep one for a day, and the owner takes it for two.
+/// Time in ms for which a request is repeated unchanged: holders keep it for a day, and the owner
+/// accepts it for two.
 const REQUEST_LIFE: u64 = 12 * HOUR;
 
-/// What a new group starts from.
+/// Parameters of a new group.
 #[derive(Debug)]
 pub struct Founding {
-    /// The group's key; who has it is the owner.
+    /// The group's key; its holder is the owner.
     pub key: SecretKey,
     /// Key of the log, for readers and holders.
     pub read_key: Zeroizing<[u8; 32]>,
-    /// What the group is about, up to 64 bytes.
+    /// The topic, up to 64 bytes.
     pub topic: String,
-    /// How the owner calls itself, up to 64 bytes.
+    /// The owner's name, up to 64 bytes.
     pub name: String,
 }
 
-/// How a participant stands to the group.
+/// The relation of a participant to the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It asks to be admitted.
     Joining,
     /// It is a member.
     Member,
-    /// It waits for a Welcome to a new leaf. `until`: a commit that ends this epoch or a later one, without a Welcome before
-    /// it, says that it was removed.
+    /// It waits for a Welcome to a new leaf. If a commit ends epoch `until` or a later one before
+    /// that Welcome, the participant was removed.
     Rejoining {
-        /// The epoch that the Welcome is for, if the commit told.
+        /// The epoch of the Welcome, if the commit named it.
         until: Option<u64>,
     },
     /// It was removed.
@@ -59,7 +60,7 @@ pub enum Standing {
     RolledBack,
 }
 
-/// A member, as the group knows it.
+/// A member as the group knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its author key.
@@ -86,16 +87,16 @@ pub struct Group {
     pub(crate) refresh: Refresh,
     pub(crate) joining: Option<Joining>,
     pub(crate) owner: Option<Owner>,
-    /// What is said waits: the end of the owner's log may not be here.
+    /// The owner's log may be incomplete: new messages wait.
     pub(crate) is_behind: bool,
-    /// When the epoch began, by the clock of the owner that made it (ms since the epoch); 0 where that is unknown.
+    /// When the epoch began, by the owner's clock (ms since 1970); 0 if unknown.
     pub(crate) began: u64,
     /// Entries that are not known to be in the log.
     pub(crate) pending: VecDeque<Append>,
     pub(crate) outputs: VecDeque<Queued>,
 }
 
-/// An output in its turn; entries are looked up in `pending`, for the log may have them by then.
+/// A queued output. An entry is looked up in `pending`: the log may have it already.
 #[derive(Debug)]
 pub(crate) enum Queued {
     Append(Log, u32),
@@ -104,7 +105,7 @@ pub(crate) enum Queued {
 }
 
 impl Group {
-    /// A new group, of which this participant is the owner. `now`: ms since the epoch.
+    /// Creates a group with this participant as its owner. `now`: ms since 1970.
     ///
     /// # Errors
     ///
@@ -126,7 +127,7 @@ impl Group {
         Ok(group)
     }
 
-    /// A participant who asks to be admitted. `now`: ms since the epoch.
+    /// Creates a participant that requests admission. `now`: ms since 1970.
     ///
     /// # Errors
     ///
@@ -211,7 +212,7 @@ impl Group {
         &self.read_key
     }
 
-    /// What the group is about.
+    /// The topic of the group.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
@@ -229,7 +230,7 @@ impl Group {
         self.owner.as_ref().map(|owner| &owner.key)
     }
 
-    /// How this participant stands to the group.
+    /// The relation of this participant to the group.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
@@ -241,7 +242,7 @@ impl Group {
         self.mls.as_ref().map(Mls::epoch)
     }
 
-    /// All members, this one too.
+    /// All members, this one included.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
@@ -259,11 +260,12 @@ impl Group {
         Ok(mls.export(label, context)?)
     }
 
-    /// Says `content` to all members; returns the message's id.
+    /// Sends `content` to all members; returns the message's id.
     ///
     /// # Errors
     ///
-    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::NotAMember`], [`GroupError::RolledBack`].
+    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::NotAMember`],
+    /// [`GroupError::RolledBack`].
     pub fn say(&mut self, content: &[u8], now: u64) -> Result<u64, GroupError> {
         self.check_speaks()?;
         if content.len() > MAX_MESSAGE {
@@ -282,13 +284,13 @@ impl Group {
         Ok(id)
     }
 
-    /// The owner's log may have entries that are not here, as after a time away. What is said from now on waits for
-    /// [`catch_up`](Self::catch_up): keys of an epoch that has ended seal nothing.
+    /// Marks the owner's log as possibly incomplete, as after a time away. New messages wait for
+    /// [`catch_up`](Self::catch_up): no message is sealed with keys of an ended epoch.
     pub fn fall_behind(&mut self) {
         self.is_behind = self.owner.is_none();
     }
 
-    /// The end of the owner's log is here, as far as anybody can tell.
+    /// Ends [`fall_behind`](Self::fall_behind): the owner's log is complete as far as known.
     pub fn catch_up(&mut self, now: u64) {
         self.is_behind = false;
         self.advance(now);
@@ -300,25 +302,26 @@ impl Group {
         self.is_behind
     }
 
-    /// Messages that wait to be sealed.
+    /// The number of messages that wait to be sealed.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.voice.queue.len()
     }
 
-    /// When the request to join was made that is repeated now, by this host's clock (ms since the epoch).
+    /// When the repeated request to join was made, by this host's clock (ms since 1970).
     #[must_use]
     pub fn request_made(&self) -> Option<u64> {
         let request = self.joining.as_ref()?.request.as_ref();
         request.map(|(made, _)| *made)
     }
 
-    /// The owner may be there: a joiner asks again at the latest `wait` ms after it asked last.
+    /// Makes a joiner repeat its request within `wait` ms of the last one, for an owner that may
+    /// have returned.
     pub fn ask_within(&mut self, wait: u64, now: u64) {
         if let Some(joining) = &mut self.joining
             && joining.invitation.expires > now
         {
-            // a clock that was set back says nothing of the past
+            // ignores a time in the future: the clock was set back
             let asked = Some(joining.asked).filter(|asked| *asked <= now);
             let due = asked.map_or(now, |asked| now.max(asked + wait));
             joining.due = Some(joining.due.map_or(due, |planned| planned.min(due)));
@@ -326,7 +329,7 @@ impl Group {
         self.advance(now);
     }
 
-    /// A joiner asks by another invitation of the same group.
+    /// Makes a joiner use another invitation of the same group.
     ///
     /// # Errors
     ///
@@ -345,7 +348,7 @@ impl Group {
         Ok(())
     }
 
-    /// The clock was set, or may have been: nothing waits for a time that a wrong clock gave.
+    /// Limits all timers after the clock was set, or may have been.
     pub fn mend_times(&mut self, now: u64) {
         self.refresh.due = self.refresh.due.min(now + 2 * WEEK);
         if let Some(owner) = &mut self.owner {
@@ -372,17 +375,18 @@ impl Group {
         }
     }
 
-    /// Messages that wait for the user, because somebody joined before they counted: id and content.
+    /// Messages that wait for the user, because a member was added before they counted: id and
+    /// content.
     pub fn outbox(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let outbox = self.voice.outbox.iter();
         outbox.map(|said| (said.id, &said.content[..]))
     }
 
-    /// Says a message of the outbox to all who are members now.
+    /// Sends a message of the outbox to all current members.
     ///
     /// # Errors
     ///
-    /// [`GroupError::UnknownMessage`], and those of [`Self::say`].
+    /// [`GroupError::UnknownMessage`], and the errors of [`Self::say`].
     pub fn resend(&mut self, id: u64, now: u64) -> Result<(), GroupError> {
         self.check_speaks()?;
         let said = self.take_from_outbox(id)?;
@@ -406,8 +410,8 @@ impl Group {
         Ok(self.voice.outbox.remove(at))
     }
 
-    /// Replaces this member's keys: what was copied of its disk before opens nothing after. After
-    /// [`CannotFollow`](Event::CannotFollow) it asks for a new leaf once more.
+    /// Replaces this member's keys: earlier copies of its disk open no later message. After
+    /// [`CannotFollow`](Event::CannotFollow) it requests a new leaf once more.
     ///
     /// # Errors
     ///
@@ -439,14 +443,15 @@ impl Group {
         Ok(())
     }
 
-    /// Asks the owner for a new leaf, unless that was done: a key package that came twice would be used twice.
+    /// Asks the owner for a new leaf, unless a request is open: a key package sent twice would be
+    /// used twice.
     pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: u64) {
         self.refresh.due = now + self.random.jittered(WEEK);
         if self.refresh.package.is_some() {
             return;
         }
         let Ok(package) = OwnKeyPackage::new(&self.provider, &self.who(), now) else {
-            // nothing from outside goes in: it would fail again, and the old leaf goes on
+            // this does not depend on input: a retry would fail too, and the old leaf stays
             return;
         };
         let content = body::encode_refresh(urgent, &package.public);
@@ -457,7 +462,7 @@ impl Group {
         }
     }
 
-    /// Entries of `log` up to `number` are in the log.
+    /// Acknowledges that the log has the entries of `log` up to `number`.
     pub fn handle_appended(&mut self, log: Log, number: u32) {
         self.pending
             .retain(|append| append.log != log || append.number > number);
@@ -478,7 +483,7 @@ impl Group {
         self.outputs.push_back(Queued::Event(event));
     }
 
-    /// The next thing to do or to tell.
+    /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         loop {
             match self.outputs.pop_front()? {
@@ -495,7 +500,7 @@ impl Group {
         }
     }
 
-    /// When [`Self::handle_timeout`] is due (ms since the epoch).
+    /// When [`Self::handle_timeout`] is due (ms since 1970).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.standing {
@@ -506,12 +511,12 @@ impl Group {
         }
     }
 
-    /// Does what is due at `now` (ms since the epoch).
+    /// Runs the timers that are due at `now` (ms since 1970).
     pub fn handle_timeout(&mut self, now: u64) {
         self.advance(now);
     }
 
-    /// Whatever can go on after an input.
+    /// Runs all steps that an input may have made possible.
     pub(crate) fn advance(&mut self, now: u64) {
         self.try_apply(now);
         let member = self.standing == Standing::Member;
@@ -547,7 +552,7 @@ impl Group {
         let fresh = |made: u64| made <= now && now - made < REQUEST_LIFE;
         let request = joining.request.as_ref();
         if !request.is_some_and(|(made, _)| fresh(*made)) {
-            // one that was made by a wrong clock is of no use
+            // replaces a key package that a wrong clock made
             let mut made = None;
             if check_key_package(&self.provider, &joining.package.public, now).is_err() {
                 let who = Who {
@@ -578,7 +583,7 @@ impl Group {
         }
     }
 
-    /// Seals waiting messages, unless a commit is about to void them, or may be.
+    /// Seals waiting messages, unless a commit may void them.
     fn seal_queue(&mut self) {
         let is_current = self.owner_log.commit.is_none() && !self.is_behind;
         let speaks = self.standing == Standing::Member && is_current;
@@ -591,7 +596,7 @@ impl Group {
         {
             let plain = body::encode_message(said.id, &said.content);
             let Ok(sealed) = mls.seal(&plain) else {
-                // nothing from outside goes in: it would fail again and again
+                // this does not depend on input: a retry would fail too
                 self.voice.outbox.push(said);
                 continue;
             };
@@ -599,7 +604,7 @@ impl Group {
             said.last = self.voice.last + bodies.len() as u32 + parts.len() as u32;
             bodies.extend(parts);
             self.voice.sealed += 1;
-            // what the owner says counts: it makes the heads
+            // the owner's messages always count: it makes the heads
             if self.owner.is_none() {
                 self.voice.unconfirmed.push_back(said);
             }
@@ -610,7 +615,7 @@ impl Group {
         }
     }
 
-    /// A commit ended an epoch: what of ours counts up to `head` is said; the rest is said again.
+    /// An epoch ended: confirms own messages up to `head` and sends the rest again.
     pub(crate) fn confirm(&mut self, head: u32, change: &Change) {
         let me = self.author.peer_id();
         let voice = &mut self.voice;
@@ -618,7 +623,7 @@ impl Group {
         let void = std::mem::take(&mut voice.unconfirmed);
         let mut again: VecDeque<Said> = void.into_iter().filter(|said| said.last > head).collect();
         again.append(&mut voice.queue);
-        // who has a new leaf was there before
+        // a member with a new leaf is not new
         let joined = change
             .added
             .iter()

@@ -1,12 +1,12 @@
-//! Invitations: one line of text by which somebody joins.
+//! Invitations: one line of text that admits a joiner.
 //!
 //! ```text
 //! "lcg1" base58check {
 //!   group key 256 | read key 256 | id 64 | secret 256 | expires 64 (ms since the epoch) | topic (length 8, UTF-8) }
 //! ```
 //!
-//! It is not signed. Who can change it on its way can as well make a group of its own and invite to that one: the text says
-//! which key to trust, and must come by a way that is trusted.
+//! It is not signed: an attacker that can change it could as well invite to a group of its own. The
+//! text names the key to trust, so it needs a trusted way.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,11 +16,11 @@ use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Every invitation begins so: kind and version.
+/// The beginning of every invitation: kind and version.
 const PREFIX: &str = "lcg1";
-/// Longest invitation in characters, above what 64 bytes of topic need.
+/// Characters of an invitation, above the need of 64 bytes of topic.
 pub const MAX_INVITATION: usize = 512;
-/// Longest topic in bytes.
+/// Bytes of a topic.
 pub const MAX_TOPIC: usize = 64;
 
 /// Why a text is no invitation.
@@ -35,10 +35,10 @@ pub enum InvitationError {
     /// A character is missing or wrong.
     #[error("damaged: copy the whole line")]
     Damaged,
-    /// The group's key is none.
+    /// The group's key is unusable.
     #[error("unusable key of the group")]
     Key,
-    /// The topic is longer than [`MAX_TOPIC`], or has characters that nobody sees.
+    /// The topic is longer than [`MAX_TOPIC`], or has invisible characters.
     #[error("unusable topic")]
     Topic,
     /// Fields are missing or too many.
@@ -46,20 +46,20 @@ pub enum InvitationError {
     Wire(#[from] WireError),
 }
 
-/// Who holds it can ask the owner to become a member.
+/// Permission to ask the owner for membership.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invitation {
     /// The group: its owner's key.
     pub group: PeerId,
     /// Opens packets of the group's log; holders have it too.
     pub read_key: Zeroizing<[u8; 32]>,
-    /// Which of the owner's invitations it is.
+    /// Its id among the owner's invitations.
     pub id: u64,
     /// Proves to the owner that the joiner was invited.
     pub(crate) secret: Zeroizing<[u8; 32]>,
-    /// After this time (ms since the epoch) the owner refuses it.
+    /// When it expires (ms since 1970): the owner refuses it later.
     pub expires: u64,
-    /// What the group is about, or which program it is for; up to 64 bytes.
+    /// The topic of the group, or the program that it is for; up to 64 bytes.
     pub topic: String,
 }
 

@@ -1,38 +1,43 @@
 //! Private groups, without I/O: MLS (RFC 9420) with one committer, on a log of entries.
 //!
-//! A group is an ed25519 key. Its holder, the *owner*, alone commits: who joins, who leaves, new keys. Every member has an
-//! author key for this group, and appends entries to a log of its own; messages do not wait for the owner. The log signs,
-//! orders and repairs entries, and seals them with the read key against everybody else. It is not part of this crate:
-//! entries go in ([`Group::handle_entry`]) and come out ([`Output::Append`]).
+//! A group is an ed25519 key. Only its holder, the *owner*, commits additions, removals and new
+//! keys. Every member has an author key for this group, and appends entries to its own log;
+//! messages do not wait for the owner. The log signs, orders and repairs entries, and encrypts them
+//! with the read key. It is not part of this crate: entries go in ([`Group::handle_entry`]) and
+//! come out ([`Output::Append`]).
 //!
 //! ```text
 //! owner's log     | commit: ends epoch 4, heads A 7, B 3 | tree | welcome to C |
-//! log of A        | 6: epoch 4 | 7: epoch 4 | 8: epoch 4, void | 9: epoch 5, says 8 again |
+//! log of A        | 6: epoch 4 | 7: epoch 4 | 8: epoch 4, void | 9: epoch 5, repeats 8 |
 //! ```
 //!
-//! A commit names for each author the last number that counts in the epoch it ends: its *closing head*, what the owner has
-//! read. A member applies a commit when it has read as far. Entries of the old epoch beyond are void; their author says
-//! the content again in the new epoch, or asks its user first if somebody joined meanwhile. So keys of an epoch are deleted
-//! at once, and all members have the same messages.
+//! A commit names for each author the last number that counts in the epoch it ends: its *closing
+//! head*, the last entry that the owner has read. A member applies a commit when it has read up to
+//! these heads. Later entries of the old epoch are void; their author sends the content again in
+//! the new epoch, or asks its user first if a member was added. So keys of an epoch are deleted at
+//! once, and all members have the same messages.
 //!
 //! # Contract with the shell
 //!
-//! After each input: poll all outputs; keep what its users have been shown; write [`Group::state`] to disk, synced;
-//! only then append and send. Entries that are in the log are acknowledged ([`Group::handle_appended`]); after a restart the
-//! others come out again, with the same bytes, so no key of MLS seals two contents. A message may be told once more after
-//! a crash, with the same id. The seed is new in each run.
+//! After each input: poll all outputs; store the messages that its users have seen; write
+//! [`Group::state`] to disk, synced; only then append and send. Entries that are in the log are
+//! acknowledged ([`Group::handle_appended`]); after a restart the rest come out again, with the
+//! same bytes, so no key of MLS seals two contents. After a crash a message may be reported once
+//! more, with the same id. The seed is new in each run.
 //!
-//! Entries of this participant that the log gets from others go in as well, and before anything is said: a number that the
-//! state does not know says that the state is an old copy ([`Standing::RolledBack`]). What answers [`Taken::Wait`] is fed
-//! again after other entries were read; [`Group::wants`] says from which number on, also after a restart. It goes back when
-//! there is no room for an author's long message ([`MAX_PARTIAL`]).
+//! Entries of this participant that the log receives from other nodes go in as well, before the
+//! first message: a number that the state does not know shows that the state is an old copy
+//! ([`Standing::RolledBack`]). An entry answered with [`Taken::Wait`] is fed again after other
+//! entries were read; [`Group::wants`] returns the first number to feed, also after a restart. It
+//! goes back when an author's long message exceeds the space ([`MAX_PARTIAL`]).
 //!
-//! # What it does not do
+//! # Limits
 //!
-//! While the owner is away nobody joins or leaves. The read key stays when a member is removed: it sees sizes and times of
-//! what follows, and no content. What this member says is kept in its state in clear until a commit confirms it. A message
-//! that some were shown before it turned out void ([`Event::NotCounted`]), and whose author never comes back, is not shown
-//! to the others.
+//! While the owner is away no member joins or leaves. The read key stays when a member is removed:
+//! that member sees sizes and times of later entries, and no content. The state keeps this member's
+//! messages in clear until a commit confirms them. If a message was shown to some members and
+//! became void ([`Event::NotCounted`]), and its author never returns, the other members do not see
+//! it.
 
 mod admit;
 mod author;
@@ -65,21 +70,21 @@ pub use mls::MlsFailure;
 pub use provider::CryptoError;
 pub use request::{MAX_REQUEST, Request};
 
-/// Most members of a group, the owner among them. Chosen: a commit is 98 KB then.
+/// Members of a group, the owner included. Chosen: the largest commit has 98 KB.
 pub const MAX_MEMBERS: usize = 1_000;
-/// Longest content of a message in bytes: 64 KiB of a user's, behind two bytes for their kind.
+/// Bytes of a message's content: 64 KiB of a user's content, after two bytes for its kind.
 pub const MAX_MESSAGE: usize = 64 * 1_024 + 2;
-/// Most messages of an author in an epoch: below the 1,024 keys that mls-rs derives ahead.
+/// Messages of an author in an epoch: below the 1,024 keys that mls-rs derives ahead.
 pub const MAX_MESSAGES: u32 = 1_000;
-/// Most invitations that an owner keeps at once.
+/// Open invitations of an owner.
 pub const MAX_INVITATIONS: usize = 64;
-/// Most requests that wait for a commit.
+/// Requests that wait for a commit.
 pub const MAX_REQUESTS: usize = 256;
-/// Most content in bytes that a member keeps of its own: not confirmed, not yet said, or in the outbox.
+/// Bytes of own content that a member keeps: unconfirmed, unsent, or in the outbox.
 pub const MAX_OUTBOX: usize = 64 * MAX_MESSAGE;
-/// Most bytes that a reader keeps of messages whose parts have not all come, of all members together: 50 of the longest.
+/// Bytes that a reader keeps of incomplete messages, of all members together: 50 of the longest.
 pub const MAX_PARTIAL: usize = 4 * 1_024 * 1_024;
-/// Longest name of a member in bytes.
+/// Bytes of a member's name.
 pub const MAX_NAME: usize = 64;
 
 /// In milliseconds, the unit of this crate's times.

@@ -1,8 +1,8 @@
-//! All that this crate asks of mls-rs: create, join, commit, apply, seal, open, export, and a state as bytes.
+//! All uses of mls-rs: create, join, commit, apply, seal, open, export, and a state as bytes.
 //!
-//! mls-rs changes its API with every 0.x; this file is what has to follow. Every operation that can fail works on a clone
-//! and is kept on success: a forged message consumes no key (it would otherwise make the true one unreadable), and
-//! there is never a pending commit.
+//! mls-rs changes its API with every 0.x; only this file follows it. Every operation that can fail
+//! works on a clone, which replaces the group on success. So a forged message consumes no key (the
+//! true message stays readable), and no commit is ever pending.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -39,16 +39,17 @@ use zeroize::Zeroizing;
 use crate::MAX_NAME;
 use crate::provider::{Provider, SUITE};
 
-/// The leaf of the owner. Who creates a group has leaf 0 (RFC 9420 §11), and our owner never leaves.
+/// Leaf of the owner: a group's creator has leaf 0 (RFC 9420 §11), and our owner never leaves.
 const OWNER: u32 = 0;
 /// Bytes of a credential before the name: the author key.
 const AUTHOR: usize = 32;
 /// How long a key package can be used. RFC 9420 §7.2 wants a bound; a request is repeated while the owner is away, so
 /// half a year.
 const KEY_PACKAGE_LIFE: Duration = Duration::from_secs(183 * 24 * 3_600);
-/// How much earlier a key package is valid: clocks of joiner and owner may differ by a day.
+/// Seconds that a key package is valid before its creation: clocks of joiner and owner may differ
+/// by a day.
 const CLOCK_SKEW: u64 = 24 * 3_600;
-/// Length of a group id in bytes, random: in a PrivateMessage it is in clear, so it says nothing.
+/// Bytes of a group id. It is random: a PrivateMessage carries it in clear.
 const GROUP_ID: usize = 16;
 
 /// Why MLS refused.
@@ -63,10 +64,11 @@ pub enum MlsFailure {
     /// A credential without author key, or with a name that is too long or not UTF-8.
     #[error("unusable credential")]
     Credential,
-    /// Sent by somebody else than the author of the entry, or committed by somebody else than the owner.
+    /// Sent by a member that is not the entry's author, or committed by a member that is not the
+    /// owner.
     #[error("from another member")]
     Sender,
-    /// A member to remove who is none.
+    /// The member to remove does not exist.
     #[error("no member")]
     NoMember,
     /// A stored state or key package that cannot be read.
@@ -80,7 +82,7 @@ impl From<mls_rs_codec::Error> for MlsFailure {
     }
 }
 
-/// Who a leaf is: the author key, and the name that its holder states, unproven.
+/// A leaf's identity: the author key, and the name that its holder states, unproven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Who {
     pub author: PeerId,
@@ -108,7 +110,7 @@ impl Who {
         if name.len() > MAX_NAME {
             return Err(MlsFailure::Credential);
         }
-        // of one line, too
+        // the name becomes one line
         let name = librecast::plain::clean(&name.replace('\t', " "));
         Ok(Self { author, name })
     }
@@ -124,7 +126,7 @@ pub(crate) struct OwnKeyPackage {
 }
 
 impl OwnKeyPackage {
-    /// Draws one for `who`, with a signature key of its own, at `now` (ms since the epoch).
+    /// Creates one for `who`, with a new signature key, at `now` (ms since 1970).
     pub fn new(provider: &Provider, who: &Who, now: u64) -> Result<Self, MlsFailure> {
         let (identity, signer) = new_leaf(provider, who)?;
         let shelf = Shelf::default();
@@ -147,7 +149,7 @@ impl OwnKeyPackage {
         })
     }
 
-    /// Whether an MLS Welcome is for it; bytes that are no Welcome are for none.
+    /// Whether an MLS Welcome is for it; `false` for bytes that are no Welcome.
     pub fn is_awaited_by(&self, provider: &Provider, welcome: &[u8]) -> bool {
         let Ok(welcome) = MlsMessage::from_bytes(welcome) else {
             return false;
@@ -171,7 +173,7 @@ impl OwnKeyPackage {
         ])
     }
 
-    /// What [`Self::save`] gave.
+    /// Reads the output of [`Self::save`].
     pub fn load([public, id, data, signer]: [&[u8]; 4]) -> Result<Self, MlsFailure> {
         let data = KeyPackageData::mls_decode(&mut &*data).map_err(|_| MlsFailure::State)?;
         Ok(Self {
@@ -183,7 +185,7 @@ impl OwnKeyPackage {
     }
 }
 
-/// Who a key package is for, if it can be committed at `now` (ms since the epoch).
+/// The owner of a key package, if it can be committed at `now` (ms since 1970).
 pub(crate) fn check_key_package(
     provider: &Provider,
     bytes: &[u8],
@@ -192,7 +194,7 @@ pub(crate) fn check_key_package(
     let message = key_package(bytes)?;
     let package = message.as_key_package().ok_or(MlsFailure::Kind)?;
     let who = Who::of(package.signing_identity())?;
-    // mls-rs checks signature, lifetime and capabilities when it commits: a group of one commits it, and is dropped
+    // mls-rs checks signature, lifetime and capabilities only in a commit: a trial group commits it
     let nobody = Who {
         author: librecast::id::SecretKey::from_seed(&[0; 32]).peer_id(),
         name: String::new(),
@@ -203,7 +205,7 @@ pub(crate) fn check_key_package(
     Ok(who)
 }
 
-/// How somebody calls itself in a key package; empty where it is none.
+/// The name in a key package; empty if the bytes are none.
 pub(crate) fn name_in(package: &[u8]) -> String {
     let message = key_package(package).ok();
     let package = message.as_ref().and_then(MlsMessage::as_key_package);
@@ -213,7 +215,7 @@ pub(crate) fn name_in(package: &[u8]) -> String {
 
 fn key_package(bytes: &[u8]) -> Result<MlsMessage, MlsFailure> {
     let message = MlsMessage::from_bytes(bytes)?;
-    // mls-rs looks at neither: the version of MLS 1.0, and what may stand behind
+    // mls-rs checks neither the version (MLS 1.0) nor trailing bytes
     let exact = bytes.starts_with(&[0, 1]) && message.to_bytes()?.len() == bytes.len();
     let right = exact && message.wire_format() == WireFormat::KeyPackage;
     right.then_some(message).ok_or(MlsFailure::Kind)
@@ -223,7 +225,7 @@ fn time(now: u64) -> MlsTime {
     MlsTime::from(now / 1_000)
 }
 
-/// What a commit brings.
+/// The members that a commit adds and removes.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     pub added: Vec<Who>,
@@ -232,12 +234,12 @@ pub(crate) struct Change {
     pub removed_self: bool,
 }
 
-/// What the owner publishes of a commit.
+/// The owner's output of a commit.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// PrivateMessage for the members of the epoch that ends.
     pub message: Vec<u8>,
-    /// A Welcome for each who is added.
+    /// A Welcome for each added member.
     pub welcomes: Vec<(PeerId, Vec<u8>)>,
     /// The ratchet tree of the new epoch.
     pub tree: Vec<u8>,
@@ -270,7 +272,8 @@ impl Mls {
         Ok(Self { group, shelf })
     }
 
-    /// Joins by a Welcome for `own` and the tree of its epoch. `own` is used up: drop it with the same write of the state.
+    /// Joins by a Welcome for `own` and the tree of its epoch. The same write of the state drops
+    /// `own`.
     pub fn join(
         provider: &Provider,
         own: &OwnKeyPackage,
@@ -285,7 +288,7 @@ impl Mls {
         let shelf = Shelf::default();
         shelf.put_key_package(own.id.clone(), own.data.clone());
         let client = builder(provider, &shelf).signer(own.signer.clone()).build();
-        // no time: whether leaves of others are in their lifetime was the owner's matter when he added them
+        // no time: the owner checked the lifetime of other leaves when it added them
         let (group, info) = client.join_group(Some(tree), &welcome, None)?;
         if info.sender != OWNER {
             return Err(MlsFailure::Sender);
@@ -294,7 +297,7 @@ impl Mls {
         Ok(Self { group, shelf })
     }
 
-    /// Removes and adds at once; the new epoch is applied here.
+    /// Removes and adds members in one commit, and applies the new epoch.
     pub fn commit(
         &mut self,
         provider: &Provider,
@@ -344,7 +347,7 @@ impl Mls {
         })
     }
 
-    /// Whether [`Self::commit`] can do that.
+    /// Whether [`Self::commit`] would succeed.
     pub fn can_commit(
         &self,
         provider: &Provider,
@@ -357,11 +360,11 @@ impl Mls {
         commit.is_ok()
     }
 
-    /// Applies the owner's commit. Whom it removes is left with the old epoch.
+    /// Applies the owner's commit. A removed member stays in the old epoch.
     pub fn apply(&mut self, message: &[u8]) -> Result<Change, MlsFailure> {
         let mut next = self.group.clone();
         let message = MlsMessage::from_bytes(message)?;
-        // relays and holders read a PublicMessage
+        // a PublicMessage would be readable for relays and holders
         if message.wire_format() != WireFormat::PrivateMessage {
             return Err(MlsFailure::Kind);
         }
@@ -434,19 +437,18 @@ impl Mls {
         Ok(opened.data().to_vec().into())
     }
 
-    /// A secret of the current epoch (RFC 9420 §8.5).
+    /// Exports a secret of the current epoch (RFC 9420 §8.5).
     pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, MlsFailure> {
         let secret = self.group.export_secret(label.as_bytes(), context, 32)?;
         let secret = <[u8; 32]>::try_from(secret.as_bytes()).map_err(|_| MlsFailure::State)?;
         Ok(secret.into())
     }
 
-    /// The current epoch.
     pub fn epoch(&self) -> u64 {
         self.group.current_epoch()
     }
 
-    /// All members, the owner too.
+    /// All members, the owner included.
     pub fn members(&self) -> Vec<Who> {
         let leaves = self.group.roster().members_iter();
         leaves
@@ -468,7 +470,7 @@ impl Mls {
         Ok((self.group.group_id().to_vec(), state))
     }
 
-    /// What [`Self::save`] gave.
+    /// Reads the output of [`Self::save`].
     pub fn load(provider: &Provider, id: &[u8], state: &[u8]) -> Result<Self, MlsFailure> {
         let shelf = Shelf::default();
         shelf.put_state(state.to_vec().into());
@@ -512,7 +514,7 @@ fn builder(provider: &Provider, shelf: &Shelf) -> ClientBuilder<Config> {
         .mls_rules(OwnerCommits)
 }
 
-/// Who committed, or what, is against the rules of our groups.
+/// Why a commit breaks the rules of our groups.
 #[derive(Debug, Error)]
 enum RuleError {
     #[error("only the owner commits")]
@@ -527,8 +529,8 @@ impl IntoAnyError for RuleError {
     }
 }
 
-/// The owner alone commits, and only to add and remove members. Commits are PrivateMessages: a holder does not read who
-/// is a member.
+/// Only the owner commits, and only to add and remove members. Commits are PrivateMessages: holders
+/// cannot read the list of members.
 #[derive(Clone, Debug)]
 struct OwnerCommits;
 
@@ -560,7 +562,8 @@ impl MlsRules for OwnerCommits {
         _: &GroupContext,
         _: &ProposalBundle,
     ) -> Result<CommitOptions, RuleError> {
-        // a path in each commit: it heals the owner's leaf; one Welcome each, so that it fits into an entry
+        // each commit has a path, to renew the owner's leaf; each Welcome has one reader, to fit an
+        // entry
         Ok(CommitOptions::new()
             .with_path_required(true)
             .with_ratchet_tree_extension(false)
@@ -630,7 +633,7 @@ impl IdentityProvider for Authors {
     }
 }
 
-/// Where mls-rs puts states and key packages: memory, from where they go into the group's own state.
+/// Storage of mls-rs for states and key packages, in memory; the group's own state includes them.
 #[derive(Clone, Default)]
 struct Shelf(Arc<Mutex<Shelved>>);
 
@@ -645,7 +648,7 @@ impl Shelf {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The state that was written last; it is not kept.
+    /// Takes the last written state.
     fn state(&self) -> Option<Zeroizing<Vec<u8>>> {
         self.with(|shelved| shelved.state.take())
     }
@@ -751,7 +754,7 @@ mod tests {
         (owner, members)
     }
 
-    /// Trap: mls-rs takes the key of a message before it knows that the body is true.
+    /// Trap: mls-rs consumes the key of a message before it authenticates the body.
     #[test]
     fn a_forged_body_does_not_keep_the_true_message_from_opening() {
         let (mut owner, mut members) = group(1);
@@ -759,7 +762,7 @@ mod tests {
         let mut forged = sealed.clone();
         *forged.last_mut().unwrap() ^= 1;
         assert!(members[0].open(&who(0).author, &forged).is_err());
-        // nor does another member who passes it off as its own
+        // another member cannot pass it off as its own either
         assert!(matches!(
             members[0].open(&who(1).author, &sealed),
             Err(MlsFailure::Sender)
@@ -768,7 +771,7 @@ mod tests {
             &members[0].open(&who(0).author, &sealed).unwrap()[..],
             b"true"
         );
-        // and nobody opens it twice
+        // and no member opens it twice
         assert!(members[0].open(&who(0).author, &sealed).is_err());
     }
 
@@ -786,9 +789,9 @@ mod tests {
     #[test]
     fn a_member_that_commits_is_refused() {
         let (owner, mut members) = group(2);
-        // by its own rules
+        // its own rules forbid it
         assert!(members[1].commit(&provider(1), &[], &[], NOW).is_err());
-        // and by those of others, when its program has none
+        // and the rules of the other members, if its program has none
         let (id, state) = members[1].save().unwrap();
         let shelf = Shelf::default();
         shelf.put_state(state);
@@ -866,7 +869,8 @@ mod tests {
         assert!(members[0].shelf.take_key_package().is_none());
     }
 
-    /// Trap: the id is in clear in each message, so it must not be the group's key or anything known.
+    /// Trap: each message carries the id in clear, so it must not be the group's key or any known
+    /// value.
     #[test]
     fn messages_say_nothing_of_who_is_in_which_group() {
         let (mut owner, _) = group(2);

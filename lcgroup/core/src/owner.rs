@@ -1,4 +1,4 @@
-//! What only the owner keeps: invitations, and what the next commit is to do.
+//! The owner's own state: invitations, and the changes for the next commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,23 +10,24 @@ use crate::body::Heads;
 use crate::drops::RequestRefusal;
 use crate::request::Request;
 
-/// How old a request may be, in ms: holders keep it for a day, and clocks differ by one.
+/// Age in ms of the oldest request that the owner accepts: holders keep it for a day, and clocks
+/// differ by one.
 const REQUEST_AGE: u64 = 2 * DAY;
 
-/// What only the owner has.
+/// The owner's own state.
 pub(crate) struct Owner {
     pub key: SecretKey,
     /// Number of the last entry of the owner's log.
     pub last: u32,
     pub invitations: BTreeMap<u64, Kept>,
-    /// Key packages of those who are admitted with the next commit.
+    /// Key packages of joiners that the next commit adds.
     pub joins: BTreeMap<PeerId, Vec<u8>>,
-    /// Key packages of members who get a new leaf.
+    /// Key packages of members that get a new leaf.
     pub refreshes: BTreeMap<PeerId, Vec<u8>>,
     pub leaves: BTreeSet<PeerId>,
-    /// Heads that the last commit left.
+    /// Heads after the last commit.
     pub advertised: Heads,
-    /// When the last commit was made, and when the next one is wanted (ms since the epoch).
+    /// When the last commit was made, and when the next is due (ms since 1970).
     pub committed: u64,
     pub wanted: Option<u64>,
 }
@@ -36,7 +37,7 @@ pub(crate) struct Kept {
     pub secret: Zeroizing<[u8; 32]>,
     pub expires: u64,
     pub uses: u32,
-    /// Authors who used it.
+    /// Authors that used it.
     pub used: BTreeSet<PeerId>,
 }
 
@@ -57,7 +58,8 @@ impl Owner {
 }
 
 impl Owner {
-    /// Whether a request is by an invitation of ours; `true` if it was taken before.
+    /// Checks that a request has an invitation of this owner; returns `true` if it was accepted
+    /// before.
     pub fn check_invited(&self, request: &Request, now: u64) -> Result<bool, RequestRefusal> {
         let kept = self.invitations.get(&request.invitation);
         let kept = kept.ok_or(RequestRefusal::UnknownInvitation)?;

@@ -1,17 +1,17 @@
-//! The owner's log, as a reader follows it.
+//! A reader's state of the owner's log.
 
 use zeroize::Zeroizing;
 
 use crate::body::{Assembly, Heads};
 
-/// How far it is read, and what waits.
+/// The last entry read, and the parts that wait.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerLog {
     pub read: u32,
     pub assembly: Option<Assembly>,
     /// A commit that waits for entries of authors.
     pub commit: Option<WaitingCommit>,
-    /// A joiner's: the last tree, its first number and epoch.
+    /// The last tree, kept for a joiner.
     pub tree: Option<Tree>,
 }
 
@@ -23,18 +23,18 @@ pub(crate) struct Tree {
     pub bytes: Zeroizing<Vec<u8>>,
 }
 
-/// A commit, and what is to be read before it is applied.
+/// A commit, and the heads to read before it is applied.
 #[derive(Debug)]
 pub(crate) struct WaitingCommit {
     pub first: u32,
-    /// When the owner made it, by its clock (ms since the epoch).
+    /// When the owner made it, by its clock (ms since 1970).
     pub time: u64,
     pub heads: Heads,
     pub commit: Vec<u8>,
 }
 
 impl OwnerLog {
-    /// The number after which the log is read again when memory is lost.
+    /// The number after which the log is read again after a restart.
     pub fn durable(&self) -> u32 {
         let open = self.assembly.as_ref().map(|open| open.first);
         let commit = self.commit.as_ref().map(|commit| commit.first);

@@ -1,9 +1,10 @@
-//! Room for messages whose parts have not all come.
+//! Memory for incomplete messages.
 //!
-//! A member needs 84 entries to say 64 KiB, and a hostile one never says the last of them. A message takes the room of all
-//! of its parts with the first one, so what has room can always be completed. When there is no more, the message that was
-//! begun longest ago makes room. Its author is read again from its first part, once there is room without that: so a reader
-//! misses nothing, and two authors do not take room from each other forever.
+//! A message of 64 KiB takes 84 entries, and a hostile member may never send the last. The first
+//! part reserves memory for all parts, so each message with memory can be completed. If the limit
+//! is reached, the message that began first gives up its memory. Its author is read again from its
+//! first part, once memory is free. So a reader misses nothing, and two authors do not displace
+//! each other forever.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use crate::body::{Assembly, Heads, Part};
 
 type Authors = BTreeMap<PeerId, Author>;
 
-/// Whether there is room for a message of `author` that begins with entry `number`. `displace`: others may make room.
+/// Reserves memory for a message of `author` from entry `number`. `displace`: other messages may
+/// give up theirs.
 pub(crate) fn make_room(
     authors: &mut Authors,
     author: &PeerId,
@@ -23,7 +25,7 @@ pub(crate) fn make_room(
     part: &Part<'_>,
     displace: bool,
 ) -> bool {
-    // one part is no partial message, and a later one has its room
+    // a single part is no partial message, and a later one has its memory
     if part.parts == 1 || part.part != 0 {
         return true;
     }
@@ -44,8 +46,8 @@ pub(crate) fn make_room(
     }
 }
 
-/// A commit with these heads waits: nothing more is read of authors who are there, so their open messages make room for
-/// those that count.
+/// Drops open messages that a waiting commit with these heads makes void: nothing more is read of
+/// authors that reached their head.
 pub(crate) fn drop_void(authors: &mut Authors, heads: &Heads) {
     for (author, known) in authors {
         let head = heads.get(author).copied().unwrap_or(0);
@@ -106,7 +108,7 @@ mod tests {
             assert!(held(&authors) <= MAX_PARTIAL, "{n}: {}", held(&authors));
         }
         assert!(held(&authors) > MAX_PARTIAL * 9 / 10);
-        // the newest have their room, the oldest are read again
+        // the newest keep their memory, the oldest are read again
         assert_eq!(authors[&key(199)].read, 80);
         assert_eq!((authors[&key(0)].read, authors[&key(0)].displaced), (0, 1));
     }
@@ -118,14 +120,14 @@ mod tests {
             assert!(read(&mut authors, n, &part(0, 90), true, n.into()));
         }
         assert!(!read(&mut authors, 0, &part(0, 90), true, 60));
-        // what needs no room goes on
+        // a part that needs no more memory is accepted
         assert!(read(&mut authors, 59, &part(1, 90), true, 60));
         assert!(read(&mut authors, 58, &part(0, 1), true, 60));
-        // one begins anew with a message that is shorter: there is room
+        // a shorter message instead of the old one fits
         assert!(read(&mut authors, 57, &part(0, 2), true, 60));
         authors.get_mut(&key(56)).unwrap().assembly = None;
         assert!(read(&mut authors, 0, &part(0, 90), true, 60));
-        // with its next message it may displace others again
+        // its next message may displace others again
         authors.get_mut(&key(0)).unwrap().assembly = None;
         let mut more = |n| read(&mut authors, n, &part(0, 90), true, 61);
         assert!(more(55) && more(0) && more(0));
@@ -153,7 +155,7 @@ mod tests {
                 break;
             }
         }
-        // the last ones took the room of the first ones, who wait
+        // the last ones displaced the first ones, which wait
         let waiting = authors.values().filter(|author| author.read == 0);
         assert_eq!(waiting.count(), 150 - MAX_PARTIAL / (90 * (MAX_BODY - 12)));
     }
@@ -165,7 +167,7 @@ mod tests {
             assert!(read(&mut authors, n, &part(0, 90), true, n.into()));
         }
         assert!(!read(&mut authors, 50, &part(0, 90), false, 50));
-        // author 0 has no head, that of author 1 is before its message
+        // author 0 has no head, and author 1's head is before its message
         let mut heads: Heads = (2..47).map(|n| (key(n), 90)).collect();
         heads.insert(key(1), 0);
         drop_void(&mut authors, &heads);

@@ -1,7 +1,7 @@
 //! Cipher suite 1 of RFC 9420 (X25519, AES-128-GCM, SHA-256, Ed25519) for mls-rs, over AWS-LC and ed25519-dalek.
 //!
-//! mls-rs-crypto-awslc is not taken: it pins one version of aws-lc-rs, and would hold TLS and SRTP back at it. That this one
-//! does what the RFCs say is shown by their vectors and by openmls as a member (`tests/`).
+//! mls-rs-crypto-awslc is not used: it pins one version of aws-lc-rs, and so would hold back TLS
+//! and SRTP. The RFCs' vectors and openmls as a member (`tests/`) test this one.
 
 use aws_lc_rs::{aead, agreement, digest, hkdf, hmac};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::random::Random;
 
-/// The one cipher suite of our groups (RFC 9420 §17.1: MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519).
+/// The cipher suite of our groups (RFC 9420 §17.1: MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519).
 pub(crate) const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 /// Length of an ed25519 seed, an X25519 key and a SHA-256 digest in bytes.
 const LENGTH: usize = 32;
@@ -30,13 +30,13 @@ pub(crate) const AEAD_KEY: usize = 16;
 /// Length of a nonce of AES-GCM in bytes.
 pub(crate) const AEAD_NONCE: usize = 12;
 
-/// The nonce of a key that seals once.
+/// The nonce for keys that seal once.
 pub(crate) const NO_NONCE: [u8; AEAD_NONCE] = [0; AEAD_NONCE];
 
-/// Why a primitive refused.
+/// Why a primitive failed.
 #[derive(Debug, Error)]
 pub enum CryptoError {
-    /// A key, nonce or length that does not fit, or a shared secret of zeros.
+    /// An unfit key, nonce or length, or a shared secret of zeros.
     #[error("unusable key or length")]
     Input,
     /// A ciphertext was changed, or is for another key.
@@ -56,7 +56,7 @@ impl IntoAnyError for CryptoError {
     }
 }
 
-/// The provider that a group works with; its randomness is the group's.
+/// The provider of a group; its randomness is the group's.
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
     random: Random,
@@ -78,7 +78,7 @@ impl Provider {
     }
 }
 
-/// AES-128-GCM: seals `data` behind the tag.
+/// Seals `data` with AES-128-GCM; the tag is at the end.
 pub(crate) fn seal(
     key: &[u8],
     nonce: &[u8],
@@ -92,7 +92,7 @@ pub(crate) fn seal(
     Ok(sealed)
 }
 
-/// Opens what [`seal`] sealed.
+/// Opens the output of [`seal`].
 pub(crate) fn open(
     key: &[u8],
     nonce: &[u8],
@@ -117,7 +117,8 @@ fn nonce_of(nonce: &[u8]) -> Result<aead::Nonce, CryptoError> {
     aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::Input)
 }
 
-/// The seed in a signature key: 32 bytes, or 64 with the public key behind it, as other providers have it.
+/// The seed in a signature key: 32 bytes, or 64 with the public key after it, as other providers
+/// write it.
 fn signing_key(secret: &SignatureSecretKey) -> Result<SigningKey, CryptoError> {
     let (seed, rest) = secret
         .as_bytes()
@@ -187,7 +188,7 @@ impl DhType for X25519 {
 #[derive(Clone, Debug)]
 pub(crate) struct HkdfSha256;
 
-/// Length of an output of HKDF in bytes.
+/// Bytes of an output of HKDF.
 struct Length(usize);
 
 impl hkdf::KeyType for Length {

@@ -7,24 +7,25 @@ use crypto_box::aead::rand_core::{CryptoRng, Error, RngCore};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// ChaCha20: what comes out is as secret as the seed. Clones share one stream, because mls-rs clones its provider.
+/// ChaCha20: the output is as secret as the seed. Clones share one stream, because mls-rs clones
+/// its provider.
 #[derive(Clone)]
 pub(crate) struct Random(Arc<Mutex<ChaCha20Rng>>);
 
 impl Random {
-    /// The generator of this seed.
+    /// Creates the generator of this seed.
     pub fn new(seed: &[u8; 32]) -> Self {
         Self(Arc::new(Mutex::new(ChaCha20Rng::from_seed(*seed))))
     }
 
-    /// So many random bytes.
+    /// Draws `N` random bytes.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.fill_bytes(&mut bytes);
         bytes
     }
 
-    /// `period` shortened by up to a quarter, so that members do not act at once.
+    /// `period` shortened by up to a quarter, so that members do not act simultaneously.
     pub fn jittered(&mut self, period: u64) -> u64 {
         period - self.next_u64() % (period / 4).max(1)
     }

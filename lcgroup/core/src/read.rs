@@ -14,18 +14,18 @@ use crate::partial::{drop_void, make_room};
 use crate::provider::{self, NO_NONCE};
 use crate::{DAY, MAX_MESSAGES, WEEK, request};
 
-/// What a Welcome to this participant is.
+/// The result of opening a Welcome.
 enum Welcomed {
-    /// It made a member of it.
+    /// This participant becomes a member.
     Joined(Box<Mls>, Heads),
-    /// It is for a key package of before.
+    /// It is for another key package, such as an earlier one.
     Before,
-    /// It is for the one that waits, or nobody knows, and does not open: the owner will give no other.
+    /// It does not open, or is unusable with the pending key package: the owner sends no other.
     Unusable,
 }
 
-/// The time of a message: as its author claims, as far as this host's clock at `now` and the beginning of the epoch allow. Clocks
-/// may differ by a day. Two of them have to be wrong for a wrong time.
+/// Limits the `claimed` time of a message to one day before or after the range between the epoch's
+/// beginning and `now`. A wrong time needs two wrong clocks.
 fn believed(claimed: u64, began: u64, now: u64) -> u64 {
     let (earliest, latest) = (now.min(began), now.max(began));
     match claimed {
@@ -36,7 +36,7 @@ fn believed(claimed: u64, began: u64, now: u64) -> u64 {
 }
 
 impl Group {
-    /// The number of the next entry of this author that is wanted; `None` while the author is no member.
+    /// The number of this author's next entry to read; `None` if the author is no member.
     #[must_use]
     pub fn wants(&self, author: &PeerId) -> Option<u32> {
         if matches!(self.standing, Standing::Removed | Standing::RolledBack) {
@@ -52,8 +52,8 @@ impl Group {
         self.authors.get(author).map(|known| known.read + 1)
     }
 
-    /// Nobody has this author's entries up to `last` any more: they have expired. Reading goes on behind them. A member that
-    /// missed a commit, or its Welcome, so asks for a new leaf.
+    /// Skips this author's entries up to `last`, which have expired everywhere. A member that so
+    /// misses a commit or its Welcome requests a new leaf.
     pub fn handle_gap(&mut self, author: &PeerId, last: u32, now: u64) {
         if *author == self.id && self.owner.is_none() && last > self.owner_log.read {
             self.owner_log = OwnerLog {
@@ -61,7 +61,7 @@ impl Group {
                 ..OwnerLog::default()
             };
             if let Standing::Rejoining { until } = &mut self.standing {
-                // the Welcome may have been there
+                // the Welcome may have been among the expired entries
                 *until = None;
                 self.refresh.package = None;
             }
@@ -75,7 +75,7 @@ impl Group {
         self.advance(now);
     }
 
-    /// Reads an entry at `now` (ms since the epoch).
+    /// Reads an entry at `now` (ms since 1970).
     pub fn handle_entry(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
         let taken = match self.standing {
             Standing::Removed | Standing::RolledBack => Taken::Dropped(DropReason::NotReading),
@@ -90,7 +90,7 @@ impl Group {
         taken
     }
 
-    /// An entry of this participant: it is in the log. One that it does not know was made by a later state than this.
+    /// Reads an own entry: the log has it. An unknown one shows that this state is an old copy.
     fn read_own(&mut self, log: Log, number: u32) -> Taken {
         let last = match (log, &self.owner) {
             (Log::Owner, Some(owner)) => owner.last,
@@ -130,8 +130,8 @@ impl Group {
         if entry.number != author.read + 1 {
             return Taken::Dropped(DropReason::NotNext);
         }
-        // For an owner too: who claims an epoch that never was waits for it alone. That this is an old copy of the owner's
-        // state is said by entries of the owner's log, which only the group key signs.
+        // Also for an owner: an author that claims a future epoch delays only itself. Only entries
+        // of the owner's log, signed by the group key, prove an old copy of the owner's state.
         if later || closing == Some(true) {
             return Taken::Wait;
         }
@@ -253,9 +253,9 @@ impl Group {
         Taken::Done
     }
 
-    /// A commit that this participant does not apply: it waits for a Welcome.
+    /// Skips a commit, because this participant waits for a Welcome.
     fn read_passing_commit(&mut self, entry: &Entry<'_>) -> Taken {
-        // of an earlier commit's batch, and not for us
+        // both belong to an earlier commit, and hold nothing for this participant
         self.owner_log.tree = None;
         self.owner_log.assembly = None;
         let Ok(part) = Part::decode(entry.kind, entry.body) else {
@@ -314,7 +314,7 @@ impl Group {
                 Taken::Done
             }
             Welcomed::Before => {
-                // it is a member, and its last key package is still to be used
+                // it is a member, and its last key package is still unused
                 if let Standing::Rejoining { until } = &mut self.standing {
                     *until = None;
                 }
@@ -323,7 +323,7 @@ impl Group {
             Welcomed::Unusable => {
                 // to a joiner, too, the owner's log has granted its own: it asks there
                 self.joining = None;
-                // nor is it read again after a restart
+                // and do not read the tree again after a restart
                 self.owner_log.tree = None;
                 self.lose(now);
                 Taken::Dropped(DropReason::NotOpened)
@@ -359,7 +359,7 @@ impl Group {
         (mls.epoch() == tree.epoch).then_some((mls, heads))
     }
 
-    /// This participant is a member from the epoch of `mls` on.
+    /// Makes this participant a member from the epoch of `mls` on.
     fn begin(&mut self, mls: Mls, heads: &Heads, now: u64) {
         let me = self.author.peer_id();
         let own = heads.get(&me).copied().unwrap_or(0);
@@ -383,7 +383,7 @@ impl Group {
         }
         let epoch = mls.epoch();
         self.mls = Some(mls);
-        // what was said before a commit that could not be applied: who joined since is not known
+        // own messages from before an unusable commit: the members added since are unknown
         let void = std::mem::take(&mut self.voice.unconfirmed);
         for said in void.into_iter().filter(|said| said.last > own) {
             let id = said.id;
@@ -398,7 +398,7 @@ impl Group {
         self.tell(Event::Joined { epoch });
     }
 
-    /// Applies the commit that waits, once all entries up to its heads are read.
+    /// Applies the waiting commit, once all entries up to its heads are read.
     pub(crate) fn try_apply(&mut self, now: u64) {
         let Some(waiting) = &self.owner_log.commit else {
             return;
@@ -434,12 +434,12 @@ impl Group {
         }
     }
 
-    /// An epoch ended: what it changes for readers.
+    /// Applies the end of an epoch to the readers' state.
     pub(crate) fn change(&mut self, heads: &Heads, change: &Change) {
         let me = self.author.peer_id();
         let mut void = Vec::new();
         for (id, author) in &mut self.authors {
-            // without a head nothing counts that came since the commit before
+            // without a head, no entry since the last commit counts
             void.push((*id, author.close(heads.get(id).copied().unwrap_or(0))));
         }
         for (author, ids) in void {
@@ -466,7 +466,7 @@ impl Group {
                 self.tell(Event::EpochChanged { epoch });
             }
         } else if renewed(me) {
-            // by a key package of ours, or of an older copy of this state: then another one is asked for
+            // the commit used our key package, or one of an older copy: then another is requested
             let next = self.epoch().map(|epoch| epoch + 1);
             let until = next.filter(|_| self.refresh.package.is_some());
             self.mls = None;
@@ -476,12 +476,13 @@ impl Group {
         }
     }
 
-    /// A commit or a Welcome cannot be used: ask for a new leaf. Twice in a row: tell it, and ask no more.
+    /// Requests a new leaf after an unusable commit or Welcome. After two in a row: reports it
+    /// instead.
     fn lose(&mut self, now: u64) {
         self.refresh.failures = self.refresh.failures.saturating_add(1);
         self.mls = None;
         self.standing = Standing::Rejoining { until: None };
-        // one that waits may have been used by a commit that is lost
+        // a lost commit may have used the pending one
         self.refresh.package = None;
         if self.refresh.cannot_follow() {
             self.tell(Event::CannotFollow);

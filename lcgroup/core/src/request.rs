@@ -1,7 +1,7 @@
 //! A joiner's request to the owner: a datagram of its own, which holders keep for a day.
 //!
 //! ```text
-//! sealed box to the group key (X25519, XSalsa20-Poly1305; 48 bytes more than what is inside):
+//! sealed box to the group key (X25519, XSalsa20-Poly1305; 48 bytes more than its content):
 //!   version 8 = 1 | author 256 | time 64 (ms since the epoch) | invitation 64
 //!   | proof 256: keyed BLAKE3 by the invitation's secret over all the rest
 //!   | key package (length 16, bytes) | ed25519 signature 512 by the author over all of the above
@@ -19,17 +19,17 @@ use crate::random::Random;
 /// Version of requests, their first byte.
 const VERSION: u8 = 1;
 const CONTEXT: &str = "lcgroup 2026 request";
-/// Longest request in bytes: it has to fit into a packet of the log.
+/// Bytes of a request: it fits into a packet of the log.
 pub const MAX_REQUEST: usize = 1_000;
 
-/// What is inside of a request.
+/// The content of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Who wants to join.
+    /// The author key that asks to join.
     pub author: PeerId,
-    /// When the request was made, by the joiner's clock (ms since the epoch).
+    /// When the request was made, by the joiner's clock (ms since 1970).
     pub time: u64,
-    /// By which invitation.
+    /// Id of the invitation.
     pub invitation: u64,
     proof: [u8; 32],
     /// MLS key package.
@@ -38,11 +38,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads what the box held.
+    /// Decodes the content of the box.
     ///
     /// # Errors
     ///
-    /// [`WireError`] of what does not fit the format.
+    /// [`WireError`] if the bytes break the format.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         match r.u8()? {
@@ -62,7 +62,7 @@ impl Request {
         Ok(request)
     }
 
-    /// All but the signature, and without the proof where that is computed.
+    /// All fields but the signature; without the proof while that is computed.
     fn content(&self, proof: Option<&[u8; 32]>) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(VERSION)
@@ -70,7 +70,7 @@ impl Request {
             .u64(self.time)
             .u64(self.invitation)
             .put(proof.map_or(&[][..], |proof| proof))
-            // the constructor and the decoder hold less
+            // the constructor and the decoder allow less
             .u16(self.key_package.len() as u16)
             .put(&self.key_package);
         w.into_vec()
@@ -95,7 +95,7 @@ impl Request {
     }
 }
 
-/// A request for the owner of the invitation's group, sealed; `None` if the key package is too long for one.
+/// Seals a request for the owner of the invitation's group; `None` if the key package is too long.
 pub(crate) fn seal(
     invitation: &Invitation,
     author: &SecretKey,
@@ -127,14 +127,14 @@ pub(crate) fn open(group: &SecretKey, sealed: &[u8]) -> Option<Request> {
     Request::decode(&open_with(group, sealed)?).ok()
 }
 
-/// Seals to the X25519 key of an ed25519 key; `None` if that is no usable key.
+/// Seals to the X25519 key of an ed25519 key; `None` if that key is unusable.
 pub(crate) fn seal_to(to: &PeerId, content: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     PublicKey::from(to.x25519().ok()?)
         .seal(random, content)
         .ok()
 }
 
-/// Opens what [`seal_to`] sealed.
+/// Opens the output of [`seal_to`].
 pub(crate) fn open_with(key: &SecretKey, sealed: &[u8]) -> Option<Vec<u8>> {
     BoxKey::from(*key.x25519()).unseal(sealed).ok()
 }

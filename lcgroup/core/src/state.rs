@@ -1,7 +1,8 @@
 //! A group's state as bytes, for its file.
 //!
-//! Version 1. Fields follow each other as [`Group::state`] writes them; lists and what is long have a length of 32 bits in
-//! front. What is in parts and not complete is not in it: the state says after which number the log is read again.
+//! Version 3. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
+//! with their length in 32 bits. Incomplete messages are not in it: the state has the number after
+//! which the log is read again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,13 +26,13 @@ use crate::{MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, M
 
 /// Version of a state on disk, its first byte.
 const VERSION: u8 = 3;
-/// The version before: without the time at which the epoch began.
+/// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
-/// Longest MLS state and list in a state: far above what 1,000 members need (0.5 MB).
+/// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
 const MAX_FIELD: usize = 16 * 1_024 * 1_024;
 
 impl Group {
-    /// The state, to be written to disk before anything that was polled is appended or sent.
+    /// The state, to be written to disk before any polled output is appended or sent.
     ///
     /// # Errors
     ///
@@ -99,7 +100,8 @@ impl Group {
         used.map(|kept| 64 + kept.used.len() * 32).sum::<usize>() + self.authors.len() * 64
     }
 
-    /// A group from its state. `seed`: 32 random bytes, new in each run. What is not known to be in the log comes out again.
+    /// Restores a group from its state. `seed`: 32 random bytes, new in each run. Unacknowledged
+    /// entries come out again.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What this participant says and asks for.
+//! This participant's own messages and requests.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::invitation::Invitation;
 use crate::mls::OwnKeyPackage;
 
-/// Something that this member says.
+/// A message of this member.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Said {
     pub id: u64,
@@ -16,23 +16,23 @@ pub(crate) struct Said {
     pub last: u32,
 }
 
-/// What this member says.
+/// The messages of this member.
 #[derive(Default)]
 pub(crate) struct Voice {
-    /// Next number of the own log, less one.
+    /// Last number of the own log.
     pub last: u32,
     /// Messages sealed in this epoch.
     pub sealed: u32,
     /// Sealed in this epoch, and not confirmed by a commit.
     pub unconfirmed: VecDeque<Said>,
-    /// To be sealed.
+    /// Messages to seal.
     pub queue: VecDeque<Said>,
-    /// Waits for the user.
+    /// Messages that wait for the user.
     pub outbox: Vec<Said>,
 }
 
 impl Voice {
-    /// Bytes of content that are kept.
+    /// Bytes of stored content.
     pub fn bytes(&self) -> usize {
         let all = self
             .unconfirmed
@@ -46,16 +46,16 @@ impl Voice {
 /// This member's new leaves.
 #[derive(Default)]
 pub(crate) struct Refresh {
-    /// Asked for, and not welcomed yet.
+    /// The key package that was sent to the owner, without a Welcome so far.
     pub package: Option<OwnKeyPackage>,
-    /// When the next one is due (ms since the epoch).
+    /// When the next one is due (ms since 1970).
     pub due: u64,
-    /// Commits and Welcomes in a row that could not be used.
+    /// Unusable commits and Welcomes in a row.
     pub failures: u8,
 }
 
 impl Refresh {
-    /// A new leaf did not help.
+    /// Whether a new leaf did not help.
     pub fn cannot_follow(&self) -> bool {
         self.failures > 1
     }
@@ -65,11 +65,11 @@ impl Refresh {
 pub(crate) struct Joining {
     pub invitation: Invitation,
     pub package: OwnKeyPackage,
-    /// When the next request is due (ms since the epoch); `None` after the invitation expired.
+    /// When the next request is due (ms since 1970); `None` after the invitation expired.
     pub due: Option<u64>,
     pub attempts: u32,
-    /// When it asked last, in this run.
+    /// When it was last sent in this run.
     pub asked: u64,
-    /// When it was made, and its bytes: repeated as they are, so that holders keep one.
+    /// When it was made, and its bytes: repeated unchanged, so that holders keep one.
     pub request: Option<(u64, Vec<u8>)>,
 }

@@ -13,7 +13,7 @@ use librecast::id::{PeerId, SecretKey};
 
 const START: u64 = 1_800_000_000_000;
 
-/// What came out: entries by log, requests, messages shown.
+/// Polled outputs: entries by log, requests, shown messages.
 #[derive(Default)]
 struct Polled {
     appends: Vec<(Log, u32, NewEntry)>,
@@ -118,7 +118,7 @@ fn a_thousand_members_and_not_one_more() {
         Err(RequestRefusal::Full)
     );
 
-    // everybody says something, everybody is shown it
+    // three members send a message, and each member shows all
     let (mut shown, mut reads) = (0, 0);
     let begin = Instant::now();
     for author in [0, 300, 998] {

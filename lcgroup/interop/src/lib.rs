@@ -1,6 +1,7 @@
-//! openmls, another implementation with another cryptographic library, as members of a group of ours.
+//! Members by openmls, another implementation with another cryptographic library, in a group of
+//! ours.
 //!
-//! What talks to mls-rs is taken by path: it is private to `lcgroup-core`.
+//! This crate includes the interface to mls-rs by path: it is private to `lcgroup-core`.
 
 #![cfg(test)]
 #![allow(dead_code, reason = "the guests need a part of it")]
@@ -36,7 +37,7 @@ use tls_codec::{Deserialize as _, Serialize as _};
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// A member by openmls.
+/// A member that runs openmls.
 struct Guest {
     provider: OpenMlsRustCrypto,
     signer: SignatureKeyPair,
@@ -78,7 +79,7 @@ impl Guest {
         self.group = Some(staged.into_group(&self.provider).unwrap());
     }
 
-    /// Takes a commit or a message; the content of a message.
+    /// Processes a commit or a message; returns the message's content.
     fn take(&mut self, message: &[u8]) -> Option<Vec<u8>> {
         let message = MlsMessageIn::tls_deserialize_exact(message).unwrap();
         let message = ProtocolMessage::try_from(message).unwrap();
@@ -124,7 +125,7 @@ fn members_by_openmls_follow_commits_talk_and_derive_the_same_secrets() {
     let now = now.as_millis() as u64;
     let provider = Provider::new(Random::new(&[1; 32]));
     let mut owner = Mls::create(&provider, &who(0), now).unwrap();
-    // three guests, and one of ours
+    // three guests, and one member of ours
     let mut guests: Vec<Guest> = (1..=3).map(|n| Guest::new(&who(n))).collect();
     let ours = OwnKeyPackage::new(&provider, &who(4), now).unwrap();
     let mut add: Vec<Vec<u8>> = guests.iter().map(|guest| guest.package.clone()).collect();
@@ -143,7 +144,7 @@ fn members_by_openmls_follow_commits_talk_and_derive_the_same_secrets() {
     let mut ours = Mls::join(&provider, &ours, &commit.welcomes[3].1, &commit.tree).unwrap();
 
     for round in 0..3_u8 {
-        // an empty commit, then messages both ways
+        // an empty commit, then messages in both directions
         let commit = owner.commit(&provider, &[], &[], now).unwrap();
         ours.apply(&commit.message).unwrap();
         for guest in &mut guests {
