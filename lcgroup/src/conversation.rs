@@ -1,4 +1,4 @@
-//! What was said in a group, as this host's users read it: a file of lines of JSON.
+//! The messages of a group for this host's users: a file of lines of JSON.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -11,7 +11,7 @@ use librecast::id::PeerId;
 use librecast_log_host::AppendedFile;
 use serde::{Deserialize, Serialize};
 
-/// Messages whose ids are remembered, the last ones: after a crash those of one turn may be told once more.
+/// Recent message ids that are kept: after a crash the messages of one turn may arrive once more.
 const REMEMBERED: usize = 8_192;
 
 /// Author and id of the last messages.
@@ -22,7 +22,7 @@ struct Known {
 }
 
 impl Known {
-    /// Whether it was not known.
+    /// Adds a key; returns whether it is new.
     fn insert(&mut self, key: (PeerId, String)) -> bool {
         let new = self.all.insert(key.clone());
         if new {
@@ -44,41 +44,41 @@ pub struct Message {
     pub n: u64,
     /// Its author's key in this group.
     pub author: PeerId,
-    /// How the author called itself then; nothing proves it.
+    /// The author's name at that time; not proven.
     pub name: String,
     /// Chosen by its author at random.
     pub id: String,
     /// By its author's clock: milliseconds since 1970.
     pub time: u64,
-    /// What was said, where it is text.
+    /// The content, if it is text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// What was said, where it is none: base64.
+    /// The content in base64, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
-    /// NAME of the share `lc:NAME`, where files are offered.
+    /// NAME of the share `lc:NAME`, if files are offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
 }
 
-/// The file, and who waits for more of it.
+/// The file, and the state that it shares with readers.
 #[derive(Debug)]
 pub struct Conversation {
     file: AppendedFile,
     lines: u64,
     known: Known,
-    /// How each author called itself last.
+    /// The last name of each author.
     names: BTreeMap<PeerId, String>,
-    /// When each author spoke last.
+    /// When each author sent its last message.
     spoke: BTreeMap<PeerId, u64>,
     shared: Arc<Shared>,
 }
 
-/// What readers share with who writes.
+/// The state that the writer shares with readers.
 #[derive(Debug)]
 pub struct Shared {
     path: PathBuf,
-    /// How authors are shown: their names, with marks where two look alike.
+    /// Shown names of authors, with marks where two look alike.
     shown: Mutex<BTreeMap<PeerId, String>>,
     /// Bytes that are on disk.
     length: Mutex<u64>,
@@ -114,7 +114,7 @@ impl Conversation {
             line.clear();
         }
         drop(reader);
-        // what a crash left unfinished is told again
+        // the unfinished line of a crash is delivered again
         file.cut(length)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -131,7 +131,7 @@ impl Conversation {
         })
     }
 
-    /// Another message, unless it is there already; on disk after the next [`Conversation::sync`].
+    /// Adds a message, unless it is known; on disk after the next [`Conversation::sync`].
     pub fn add(&mut self, mut message: Message) {
         let key = (message.author, message.id.clone());
         if !self.known.insert(key) {
@@ -152,11 +152,11 @@ impl Conversation {
         self.known.all.contains(&(author, id.to_owned()))
     }
 
-    /// Writes what was added, and wakes who waits for it.
+    /// Writes added messages, and wakes waiting readers.
     ///
     /// # Errors
     ///
-    /// The system's; what was added stays, for the next attempt.
+    /// The system's; the messages stay for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.file.sync()? {
             let shared = &self.shared;
@@ -166,34 +166,34 @@ impl Conversation {
         Ok(())
     }
 
-    /// How each author called itself last, whether it is a member or not.
+    /// The last name of each author, member or not.
     pub fn names(&self) -> &BTreeMap<PeerId, String> {
         &self.names
     }
 
-    /// When this author said its last message, by its clock: ms since 1970.
+    /// When this author sent its last message, by its clock: ms since 1970.
     pub fn spoke(&self, author: &PeerId) -> Option<u64> {
         self.spoke.get(author).copied()
     }
 
-    /// How many messages there are.
+    /// The number of messages.
     pub fn messages(&self) -> u64 {
         self.lines
     }
 
-    /// For who reads.
+    /// The state for readers.
     pub fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 }
 
 impl Shared {
-    /// Authors are shown so from now on.
+    /// Sets the shown names.
     pub fn show(&self, names: BTreeMap<PeerId, String>) {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
-    /// A line with the name by which its author is shown.
+    /// Returns a line with its author's shown name.
     pub fn with_shown(&self, line: &[u8]) -> Vec<u8> {
         let message = serde_json::from_slice::<Message>(line);
         let (Ok(message), Some(fields)) = (message, line.strip_suffix(b"}\n")) else {
@@ -205,8 +205,8 @@ impl Shared {
         [fields, shown.as_bytes()].concat()
     }
 
-    /// Hands over each line after message `after`, as it stands in the file, and with `follow` each that comes later, until
-    /// `take` says that it has enough.
+    /// Passes each line after message `after` to `take`, and with `follow` each later one, until
+    /// `take` returns false.
     ///
     /// # Errors
     ///
@@ -223,7 +223,7 @@ impl Shared {
         loop {
             let length = self.length_beyond(at, follow);
             if length == at {
-                // nothing came: is anybody still there?
+                // no new line: `take` reports whether its reader remains
                 if !follow || !take(None)? {
                     return Ok(());
                 }
@@ -242,7 +242,7 @@ impl Shared {
         }
     }
 
-    /// Bytes that are on disk; waits a while for more than `at` if `follow`.
+    /// Bytes that are on disk; with `follow` waits up to a second for more than `at`.
     fn length_beyond(&self, at: u64, follow: bool) -> u64 {
         let length = self.length.lock().unwrap_or_else(PoisonError::into_inner);
         if !follow || *length > at {
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(read(&conversation, 0), []);
         conversation.sync().unwrap();
         assert_eq!(read(&conversation, 1), [message(2), message(3)]);
-        // half a line, as a crash leaves it
+        // half a line, as after a crash
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
         let mut conversation = Conversation::open(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What may be asked on the control socket: one JSON object a line, as at the other programs.
+//! Requests on the control socket: one JSON object a line, as in the other programs.
 
 use std::time::Duration;
 
@@ -10,36 +10,37 @@ use zeroize::Zeroizing;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// All groups, and what is held.
+    /// All groups, and the held ones.
     Status {},
-    /// A new group, of which this host is the owner.
+    /// Creates a group with this host as its owner.
     Create {
         group: String,
         name: String,
         #[serde(default)]
         topic: String,
     },
-    /// Asks to become a member.
+    /// Requests membership.
     Join {
         invitation: Zeroizing<String>,
         group: Option<String>,
         name: String,
     },
-    /// One group, as `status` tells it; a user waits to become a member of it.
+    /// One group as in `status`, while a user waits for membership.
     Await { group: String },
-    /// A line to hand to somebody.
+    /// Creates an invitation.
     Invite {
         group: String,
         uses: u32,
         expires_s: u64,
     },
-    /// Says something: text, or bytes in base64.
+    /// Sends a message: text, or bytes in base64.
     Send {
         group: String,
         text: Option<Zeroizing<String>>,
         bytes: Option<Zeroizing<String>>,
     },
-    /// What was said after message `after`; with `follow` the connection stays and brings what comes.
+    /// Messages after number `after`; with `follow` the connection stays open and delivers new
+    /// ones.
     Tail {
         group: String,
         #[serde(default)]
@@ -49,54 +50,55 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
-    /// Who is in a group.
+    /// The members of a group.
     Members { group: String },
-    /// The owner removes a member: its name, or its key.
+    /// Removes a member by name or key; only the owner can.
     Remove { group: String, member: String },
-    /// Offers a share of lcsync to the group, unless it has the offer; what opens it, and the seed of
-    /// the key that signs it, both as `lck1...`.
+    /// Offers a share of lcsync to the group, unless it has the offer; returns its key and the seed
+    /// of the signing key, both as `lck1...`.
     Offer { group: String, name: String },
-    /// What opens a share that a member offers, and which key signs it. `by`: the member's name or key.
+    /// The key of a member's offered share, and the public key that signs it. `by`: the member's
+    /// name or key.
     Offered {
         group: String,
         name: String,
         #[serde(default)]
         by: Option<String>,
     },
-    /// A group's keys seal a private prefix of lcroute on this host; with `end` no longer.
+    /// Seals a private prefix of lcroute with the group's keys on this host; `end` stops it.
     Protect {
         group: String,
         prefix: String,
         #[serde(default)]
         end: bool,
     },
-    /// New keys for this member.
+    /// Requests new keys for this member.
     Refresh { group: String },
-    /// Leaves a group; with `forget` also deletes what this host has of it.
+    /// Leaves a group; `forget` deletes its files on this host too.
     Leave {
         group: String,
         #[serde(default)]
         forget: bool,
     },
-    /// Messages that wait until a user says that newcomers may read them.
+    /// Messages that wait until a user permits new members to read them.
     Outbox { group: String },
-    /// Says one of them after all, or not.
+    /// Sends one of these messages.
     Resend { group: String, id: String },
-    /// Deletes one of them.
+    /// Deletes one of these messages.
     Discard { group: String, id: String },
-    /// What a holder of the group is given.
+    /// The group's key for a holder.
     HoldingKey { group: String },
-    /// Holds a group for others.
+    /// Holds a group without reading it.
     Hold {
         key: Zeroizing<String>,
         name: String,
     },
-    /// Holds it no longer, and deletes what is held.
+    /// Stops holding a group, and deletes its files.
     Unhold { name: String },
 }
 
 impl Request {
-    /// The group whose state it changes in memory; its files follow at the end of the turn.
+    /// The group whose state the request changes in memory; the turn's end writes the files.
     pub fn changes(&self) -> Option<&str> {
         match self {
             Self::Send { group, .. }
@@ -115,45 +117,45 @@ impl Request {
     }
 }
 
-/// One group, as `status` tells it.
+/// One group in `status`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GroupStatus {
-    /// How this host calls it.
+    /// Its name on this host.
     pub name: String,
     /// Its owner's key.
     pub group: PeerId,
-    /// What the owner wrote on it.
+    /// The topic that the owner wrote.
     pub topic: String,
     /// This member's key in it.
     pub author: PeerId,
     /// `owner`, `member`, `joining`, `rejoining`, `removed`, `rolled_back`.
     pub state: String,
-    /// Of its keys.
+    /// The epoch of its keys.
     pub epoch: Option<u64>,
-    /// How many there are.
+    /// The number of members.
     pub members: usize,
-    /// How many were said, as this host knows it.
+    /// The number of messages on this host.
     pub messages: u64,
-    /// Of ours, that are not in the log yet.
+    /// Own messages that the log does not have yet.
     pub unsent: usize,
-    /// The reason for which a request to join waits, or messages of ours after a start or a time away.
+    /// Why a request to join waits, or own messages after a start or an absence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
-    /// Why nothing can be said, or nobody lets this host in, and the way out.
+    /// Why this host cannot send or join, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// That this host's clock differs from others'.
+    /// The difference between this host's clock and other members'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,
-    /// That wait for `outbox`.
+    /// Messages that `outbox` lists.
     pub outbox: usize,
-    /// Entries that others have, and this host lacks.
+    /// Entries that other members have and this host lacks.
     pub missing: u64,
     /// Its log.
     pub log: LogStatus,
     /// Private prefixes of lcroute that its keys seal.
     pub prefixes: Vec<ProtectedStatus>,
-    /// What users should know, the last ones.
+    /// The last notices for users.
     pub notices: Vec<String>,
 }
 
@@ -162,44 +164,44 @@ pub struct GroupStatus {
 pub struct ProtectedStatus {
     /// Such as `ff1e:7::/32`.
     pub prefix: String,
-    /// Whose key seals; none: this host is no member.
+    /// The epoch whose key seals; none: this host is no member.
     pub epoch: Option<u64>,
     /// lcroute has the keys.
     pub sealed: bool,
-    /// Why it has not: the prefix is closed on this host.
+    /// Why lcroute does not have them: the prefix is closed on this host.
     pub problem: Option<String>,
 }
 
-/// A log, as `status` tells it.
+/// A log in `status`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LogStatus {
     /// The multicast group.
     pub address: String,
-    /// That are kept.
+    /// Stored entries.
     pub entries: usize,
-    /// That they take.
+    /// Bytes of these entries.
     pub bytes: usize,
-    /// Packets, entries and requests that were not taken, by reason.
+    /// Dropped packets, entries and requests, by reason.
     pub drops: std::collections::BTreeMap<String, u64>,
 }
 
-/// What is held, as `status` tells it.
+/// A held group in `status`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HeldStatus {
     /// How this host calls it.
     pub name: String,
     /// Its owner's key.
     pub group: PeerId,
-    /// Authors, the owner among them.
+    /// The number of authors, the owner included.
     pub authors: usize,
     /// Its log.
     pub log: LogStatus,
 }
 
-/// All of it.
+/// The answer to [`Request::Status`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Groups that this host is in.
+    /// Groups with this host as a member or joiner.
     pub groups: Vec<GroupStatus>,
     /// Groups that it holds.
     pub held: Vec<HeldStatus>,
@@ -212,27 +214,26 @@ pub struct Status {
 pub struct MemberStatus {
     /// Its key in this group.
     pub author: PeerId,
-    /// How it calls itself; nothing proves it.
+    /// Its name, chosen by itself and not proven.
     pub name: String,
-    /// The same with a mark where another name looks alike.
+    /// The same with a mark if another name looks alike.
     pub shown: String,
-    /// The owner.
     pub owner: bool,
-    /// This host.
     pub me: bool,
-    /// The last of its entries that is here.
+    /// The number of its last entry on this host.
     pub last: u32,
-    /// When it said its last message, by its clock: ms since 1970; none: it has said nothing that is here.
+    /// When it sent the last message on this host, by its clock: ms since 1970; none: no message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spoke: Option<u64>,
 }
 
-/// How long a request may take to come, from the beginning of the connection or the answer before it. Chosen: programs write
-/// at once.
+/// Time within which a whole request arrives, after the connection's begin or the last answer.
+/// Chosen: programs write at once.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest request, in bytes: the longest message, of which JSON may write each byte as `\u0000`, with room for the rest.
+/// Bytes of a request: the longest message, if JSON writes each byte as `\u0000`, and a reserve for
+/// the rest.
 pub const MAX_REQUEST: usize = 6 * MAX_TEXT + 4 * 1_024;
 
-/// Longest message that a user sends, in bytes.
+/// Bytes of a user's message.
 pub const MAX_TEXT: usize = 64 * 1_024;

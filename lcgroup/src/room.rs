@@ -1,4 +1,4 @@
-//! One group: its log, its keys, its conversation, and the order in which they go to disk.
+//! One group: its log, its keys, its conversation, and the order of their writes to disk.
 //!
 //! ```text
 //!   datagrams ──► log ──entries──► group ──messages──► conversation
@@ -6,8 +6,9 @@
 //!                  └──── appends ────┘
 //! ```
 //!
-//! A turn ends with everything on disk: entries, then messages, then the group's state; only then are entries appended,
-//! which are on disk before they are sent. So no key of the group seals two contents, whenever the host dies.
+//! A turn writes entries, then messages, then the group's state to disk; only then it appends new
+//! entries, which reach the disk before they are sent. So no key of the group seals two contents,
+//! even after a crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
@@ -47,31 +48,35 @@ use crate::names::{Names, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
-/// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
+/// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
 
-/// By so much less the monotonic clock goes on while a host is suspended, in ms. Chosen: clocks are set by less.
+/// Difference in ms between wall clock and monotonic clock that counts as a suspended host. Chosen:
+/// clocks are set by less.
 pub const SUSPENDED: u64 = 10_000;
 
-/// Least pause between two requests to join when somebody of the group is heard, in ms. Chosen.
+/// Shortest pause between two requests to join after a packet of the group, in ms. Chosen.
 const HEARD_PAUSE: u64 = 2_000;
 /// Longest pause between them while a user waits, in ms. Chosen.
 const AWAITED_PAUSE: u64 = 5_000;
 
-/// Least pause until this host shows its clock again, with a message. Chosen: a packet may be lost.
+/// Shortest pause between two shows of this host's clock, except after a message. Chosen: a packet
+/// may be lost.
 const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(60);
-/// Least pause until it answers another clock again. Chosen.
+/// Shortest pause between two answers to other clocks. Chosen.
 const ANSWER_CLOCK_AGAIN: Duration = Duration::from_secs(2);
-/// The first members of the group answer other clocks, the owner among them. Chosen: some of them are there.
+/// Members that answer other clocks: the first in the tree, the owner included. Chosen: some of
+/// them are online.
 const ANSWERING: usize = 4;
 
-/// How long after its start a host may expect to hear others. Chosen: they answer within a second.
+/// Time after the start within which a host expects packets of other members. Chosen: they answer
+/// within a second.
 const BEGINNING: Duration = Duration::from_secs(3);
 
-/// A question for people whose hosts do not hear each other.
+/// A question for users whose hosts do not reach each other.
 const FIREWALLS: &str = "do firewalls of both hosts let in UDP port 14246, ICMPv6 and multicast on the interfaces in use?";
 
-/// Most notices that are kept.
+/// Stored notices.
 const MAX_NOTICES: usize = 32;
 
 /// Files in the folder of a group.
@@ -81,15 +86,15 @@ const MESSAGES: &str = "messages";
 const PREFIXES: &str = "prefixes";
 const OFFERS: &str = "offers";
 
-/// Longest state that is read.
+/// Bytes of a state file.
 const MAX_STATE: u64 = 64 << 20;
 
-/// Most private prefixes that a group's keys seal. Chosen: lcroute has 64 in all.
+/// Private prefixes that a group's keys seal. Chosen: lcroute has 64 in all.
 const MAX_PREFIXES: usize = 16;
-/// Longest list of them, in bytes: an address, a length and an end of line each.
+/// Bytes of the file of prefixes: an address, a length and an end of line each.
 const MAX_PREFIX_LIST: u64 = (MAX_PREFIXES * 64) as u64;
 
-/// What the exporter is asked for: the secret of an epoch that seals packets.
+/// Label of the exporter: the secret of an epoch that seals packets.
 const EXPORT_LABEL: &str = "lcroute private prefix";
 
 /// A message, and the files that it offers.
@@ -104,42 +109,42 @@ pub struct Room {
     log: Log,
     records: Records,
     conversation: Conversation,
-    /// What the group wants appended.
+    /// Entries that the group wants appended.
     appends: VecDeque<Append>,
     append_at: Option<Instant>,
-    /// Messages of ours: shown once the state that sends them is on disk.
+    /// Own messages: shown once the state that sends them is on disk.
     said: Vec<Said>,
     offers: Offers,
     state_changed: bool,
     transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
-    /// Which groups of lcroute the keys seal.
+    /// lcroute's groups that the keys seal.
     prefixes: BTreeSet<GroupPrefix>,
     keyring: Keyring,
-    /// The end of the owner's log was here once in this run: the keyring has keys.
+    /// The owner's log was complete once in this run: the keyring has keys.
     has_keys: bool,
     /// The clocks at the last turn.
     turned: Option<(u64, Instant)>,
-    /// Clocks of others.
+    /// Clocks of other members.
     clocks: Clocks,
-    /// When this host showed its clock last, and when it answered another one.
+    /// When this host last showed its clock, and last answered another one.
     clock_shown: Option<Instant>,
     clock_answered: Option<Instant>,
-    /// It was shown since others are there.
+    /// It was shown since another member was received.
     clock_received: bool,
-    /// Why the owner refused the request that was made at this time.
+    /// The owner's refusal, and when the refused request was made.
     refused: Option<(RequestRefusal, u64)>,
-    /// How often the state was written in this run.
+    /// The number of writes of the state in this run.
     saves: u64,
     opened: Instant,
-    /// Messages of this host's users are not shown yet: its folder may turn out to be an old copy.
+    /// Own messages are not shown yet: the folder may prove to be an old copy.
     holds_back: bool,
-    /// Names that members chose, those of former members, too.
+    /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
 }
 
 impl Room {
-    /// A new group; `folder` is made.
+    /// Creates a group and its `folder`.
     pub fn create(
         folder: &Path,
         name: &str,
@@ -151,7 +156,7 @@ impl Room {
         Self::make(folder, name, group, now)
     }
 
-    /// Asks for membership; `folder` is made.
+    /// Creates `folder` and requests membership.
     pub fn join(
         folder: &Path,
         name: &str,
@@ -174,12 +179,12 @@ impl Room {
             Self::with(folder, name, group, now)
         };
         made().inspect_err(|_| {
-            // half a group would be in the way of the next attempt
+            // half a group would block the next attempt
             let _ = std::fs::remove_dir_all(folder);
         })
     }
 
-    /// Goes on with the state in its files.
+    /// Loads the state from its files again.
     pub fn reopen(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut room = Self::open(&self.folder, &self.name, now)?;
         std::mem::swap(&mut room.notices, &mut self.notices);
@@ -187,12 +192,12 @@ impl Room {
         Ok(())
     }
 
-    /// How often its state was written in this run: whatever was asked before the last time is on disk.
+    /// The number of writes of the state in this run: earlier requests are on disk.
     pub fn saves(&self) -> u64 {
         self.saves
     }
 
-    /// Goes on with a group.
+    /// Opens a group from its folder.
     pub fn open(folder: &Path, name: &str, now: Instant) -> anyhow::Result<Self> {
         let path = folder.join(STATE);
         let state = librecast::private_file::read(&path, MAX_STATE)
@@ -260,13 +265,13 @@ impl Room {
         room.show_names();
         room.log.watch_presence(true);
         room.log.watch_clocks(true);
-        // what a crash kept the group from hearing
+        // acknowledgements that a crash kept from the group
         for log in [LogName::Own, LogName::Owner] {
             if let Some(status) = room.status_of(log) {
                 room.group.handle_appended(log, status.last);
             }
         }
-        // and this host's users from reading
+        // and own messages that a crash kept from the users
         let me = room.group.author_key().peer_id();
         let waiting: Vec<_> = room.group.unconfirmed().collect();
         let waiting: Vec<Said> = waiting
@@ -278,7 +283,7 @@ impl Room {
         Ok(room)
     }
 
-    /// Where its packets go.
+    /// The multicast address of its packets.
     pub fn address(&self) -> Ipv6Addr {
         self.log.space().group()
     }
@@ -288,19 +293,20 @@ impl Room {
         self.group.id()
     }
 
-    /// A datagram of its multicast group.
+    /// Handles a datagram of its multicast group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
         self.log.handle_packet(source, bytes, time, now);
     }
 
-    /// This host may have been away: new messages wait until the end of the owner's log is here.
+    /// Handles a possible absence of this host: new messages wait until the owner's log is
+    /// complete.
     pub fn come_back(&mut self, now: Instant) {
         self.log.come_back(now);
         self.group.fall_behind();
         self.clock_received = false;
     }
 
-    /// Whether the end of the owner's log is here now.
+    /// Handles steps of the clock, and the end of a wait for the owner's log.
     fn catch_up(&mut self, time: u64, now: Instant) {
         let before = self.turned.replace((time, now));
         let set_by = before.map_or(0, |(then, at)| clock_step((then, at), (time, now)));
@@ -308,7 +314,7 @@ impl Room {
             self.come_back(now);
         }
         if before.is_none() || set_by.unsigned_abs() > SUSPENDED {
-            // a host that had another clock may have the same now
+            // clocks that differed before may agree now
             (self.clocks, self.clock_shown) = (Clocks::default(), None);
             self.group.mend_times(time);
             self.state_changed = true;
@@ -320,7 +326,7 @@ impl Room {
         }
     }
 
-    /// The reason for which a request to join, or a message, waits, if it does.
+    /// Why a request to join or a message waits, if one does.
     pub fn waits(&self) -> Option<String> {
         let is_heard = self.log.has_received();
         if self.group.standing() == Standing::Joining {
@@ -346,14 +352,14 @@ impl Room {
         })
     }
 
-    /// Whether this will be over within seconds, as far as is known so soon after the start.
+    /// Whether the wait probably ends within seconds.
     pub fn waits_shortly(&self, now: Instant) -> bool {
         let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
         let is_heard = self.log.caught_up_at().is_some();
         self.group.is_behind() && (is_heard || has_begun)
     }
 
-    /// Why nothing is said, or nobody lets this host in, and the way out.
+    /// Why this host cannot send or join, and the remedy.
     pub fn problem(&self) -> Option<String> {
         let anew = format!(
             "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
@@ -382,12 +388,12 @@ impl Room {
         }
     }
 
-    /// Somebody waits to become a member.
+    /// Shortens the pause between requests: a user waits to become a member.
     pub fn ask_soon(&mut self, time: u64) {
         self.group.ask_within(AWAITED_PAUSE, time);
     }
 
-    /// Asks by another invitation of the group. Whether this host is not a member yet.
+    /// Uses another invitation of the group; returns whether this host is not a member yet.
     pub fn ask_by(&mut self, invitation: Invitation, time: u64) -> anyhow::Result<bool> {
         if self.group.standing() != Standing::Joining {
             return Ok(false);
@@ -397,7 +403,7 @@ impl Room {
         Ok(true)
     }
 
-    /// When there is something to do. `time` is now, in milliseconds since 1970.
+    /// When [`Self::turn`] is due. `time` is now, in milliseconds since 1970.
     pub fn poll_timeout(&self, time: u64, now: Instant) -> Instant {
         let group = self.group.poll_timeout();
         let group = group.map(|at| now + Duration::from_millis(at.saturating_sub(time)));
@@ -415,7 +421,7 @@ impl Room {
         others.fold(first, Instant::min)
     }
 
-    /// Does what is due; everything is on disk when this returns, and may be sent.
+    /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
         if self.log.poll_timeout() <= now {
             self.log.handle_timeout(time, now);
@@ -440,7 +446,7 @@ impl Room {
         Ok(())
     }
 
-    /// What is to be sent now.
+    /// Takes the packets to send.
     pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.transmits)
     }
@@ -462,7 +468,7 @@ impl Room {
         match event {
             LogEvent::HostIsBack => {
                 self.group.ask_within(HEARD_PAUSE, time);
-                // nobody may have received it before: once, as all others do the same
+                // no member may have received it before: once, because each member does the same
                 if !std::mem::replace(&mut self.clock_received, true) {
                     self.clock_shown = None;
                     self.show_clock(time, now);
@@ -482,7 +488,7 @@ impl Room {
             LogEvent::Request(body) | LogEvent::RequestAgain(body) => {
                 match self.group.handle_request(&body, time) {
                     Ok(()) => self.state_changed = true,
-                    // members hear requests, too, and owners hear the same one again
+                    // members receive requests too, and owners receive repetitions
                     Err(e) => tracing::debug!("{}: a request to join: {e}", self.name),
                 }
             }
@@ -502,7 +508,8 @@ impl Room {
         }
     }
 
-    /// Shows this host's clock, so that a host with another one learns of it. Not often.
+    /// Shows this host's clock at most once per [`SHOW_CLOCK_AGAIN`], so that members detect a
+    /// difference.
     fn show_clock(&mut self, time: u64, now: Instant) {
         let lately = |at| now.saturating_duration_since(at) < SHOW_CLOCK_AGAIN;
         if !self.clock_shown.is_some_and(lately) {
@@ -513,13 +520,13 @@ impl Room {
 
     fn show(&mut self, log: LogName, shown: Shown, time: u64) {
         let author = self.author_of(log);
-        // a host that is no author yet has nothing to show
+        // a host that is no author yet cannot show it
         if let Err(e) = self.log.show(author, &shown.encode(), time) {
             tracing::debug!("{}: presence: {e}", self.name);
         }
     }
 
-    /// A member showed its clock, which is so much ahead of this host's if it differs.
+    /// Handles a member's clock, which is `ahead` of this host's if it differs.
     fn hear_clock(
         &mut self,
         author: AuthorId,
@@ -558,7 +565,7 @@ impl Room {
         }
     }
 
-    /// That this host's clock is wrong, as far as others show.
+    /// The error of this host's clock, judged by other members' clocks.
     pub fn own_clock(&self) -> Option<String> {
         let owner = self.group.members().into_iter().next();
         let mut owners = vec![self.group.id()];
@@ -575,7 +582,7 @@ impl Room {
         ))
     }
 
-    /// Hands entries to the group, in order. Whether it read any.
+    /// Passes entries to the group, in order; returns whether it read any.
     fn feed(&mut self, time: u64) -> bool {
         let mut any = false;
         let authors: Vec<AuthorStatus> = self.log.authors().collect();
@@ -584,13 +591,13 @@ impl Room {
                 && let Some(entry) = self.log.next_entry(status.author, next - 1)
             {
                 if entry.number > next {
-                    // what stood between has expired everywhere
+                    // the missing entries have expired everywhere
                     let last = entry.number - 1;
                     self.group.handle_gap(&status.key, last, time);
                     let who = self.who(status.author);
                     self.notice(format!("entries {next} to {last} of {who} have expired"));
                     (any, self.state_changed) = (true, true);
-                    // a log of ours has no such gap
+                    // an own log has no such gap
                     if self.group.wants(&status.key) == Some(next) {
                         break;
                     }
@@ -747,7 +754,7 @@ impl Room {
         (message, files)
     }
 
-    /// Appends what the group wants appended, once its state is on disk. Whether anything was.
+    /// Appends the group's entries, once its state is on disk; returns whether it appended any.
     fn append(&mut self, time: u64, now: Instant) -> io::Result<bool> {
         self.append_at = None;
         if self.appends.is_empty() {
@@ -755,7 +762,7 @@ impl Room {
         }
         self.persist()?;
         let mut any = false;
-        // what waits in one log does not hold up the other
+        // an entry that waits in one log does not delay the other
         for log in [LogName::Owner, LogName::Own] {
             while let Some(at) = self.appends.iter().position(|append| append.log == log) {
                 match self.append_one(at, time, now) {
@@ -826,7 +833,7 @@ impl Room {
         }
         let me = self.group.author_key().peer_id();
         if self.group.standing() == Standing::RolledBack {
-            // nobody gets it
+            // no member receives them
             self.said.clear();
         }
         let said = match self.holds_back {
@@ -860,7 +867,7 @@ impl Room {
         }
     }
 
-    /// Whether its keys are those of the others: an old copy that says nothing more has others.
+    /// Whether its keys are those of the members: an old copy has other keys.
     fn is_member(&self) -> bool {
         matches!(
             self.group.standing(),
@@ -868,7 +875,7 @@ impl Room {
         )
     }
 
-    /// What seals and opens packets of its prefixes, the secret that seals first; none: they stay closed.
+    /// The secrets of its prefixes, the sealing one first; if empty, the prefixes stay closed.
     pub fn secrets(&self, now: Instant) -> Vec<Secret> {
         self.keyring.secrets(now)
     }
@@ -896,7 +903,7 @@ impl Room {
         self.log.authors().find(|status| status.author == id)
     }
 
-    /// Members, and authors that were members in this run or wrote something.
+    /// Members, and authors that were members in this run or wrote a message.
     fn all_names(&self) -> BTreeMap<PeerId, String> {
         let mut all = self.names.clone();
         let members = self.group.members().into_iter();
@@ -909,12 +916,12 @@ impl Room {
         Names::of(all.iter().map(|(author, name)| (*author, name.as_str())))
     }
 
-    /// Readers of the conversation see the names of this moment.
+    /// Updates the names that readers of the conversation see.
     fn show_names(&self) {
         self.conversation.shared().show(self.shown_names());
     }
 
-    /// Names as they are shown, by key.
+    /// Shown names, by key.
     fn shown_names(&self) -> BTreeMap<PeerId, String> {
         let names = self.names();
         let all = self.all_names().into_iter();
@@ -922,17 +929,17 @@ impl Room {
         shown.collect()
     }
 
-    /// A member, or an author that was one, as it is shown.
+    /// The shown name of a member, or of a former one.
     fn name_of(&self, author: &PeerId) -> String {
         let mut shown = self.shown_names();
         shown.remove(author).unwrap_or_else(|| {
-            // the first letters of all keys are the same
+            // all keys begin with the same letters
             let key = author.to_string();
             format!("a member with the key ...{}", &key[key.len() - 8..])
         })
     }
 
-    /// How a member calls itself.
+    /// The name that a member chose.
     fn own_name_of(&self, author: &PeerId) -> String {
         let mut members = self.group.members().into_iter();
         let member = members.find(|member| member.author == *author);
@@ -945,9 +952,9 @@ impl Room {
         status.map_or_else(|| author.to_string(), |s| self.name_of(&s.key))
     }
 
-    // what users ask
+    // requests of users
 
-    /// Says something. The message's id.
+    /// Sends a message; returns its id.
     pub fn say(&mut self, bytes: &[u8], time: u64, now: Instant) -> anyhow::Result<u64> {
         let id = self.say_content(&encode_bytes(bytes), time)?;
         self.show_clock(time, now);
@@ -966,7 +973,8 @@ impl Room {
         Ok(id)
     }
 
-    /// Offers a share of lcsync to the members of this moment, unless they have the offer. What opens it, and what signs it.
+    /// Offers a share of lcsync to the current members, unless they have the offer; returns its key
+    /// and signing key.
     pub fn offer(
         &mut self,
         name: &str,
@@ -988,7 +996,7 @@ impl Room {
         Ok((key, offers::signer(&author, &files.key)))
     }
 
-    /// A share that a member offers; `by` is its name or key.
+    /// A member's offer of a share; `by` is the member's name or key.
     pub fn offered(&self, name: &str, by: Option<&str>) -> anyhow::Result<&Offer> {
         let shown = self.shown_names();
         let is_by = |offer: &&Offer| {
@@ -1014,7 +1022,7 @@ impl Room {
         }
     }
 
-    /// A line for so many, good until then.
+    /// Creates an invitation for `uses` members until `expires`.
     pub fn invite(
         &mut self,
         uses: u32,
@@ -1035,7 +1043,7 @@ impl Room {
                 let id = self.log.space().author(&author);
                 let status = self.log.authors().find(|status| status.author == id);
                 MemberStatus {
-                    // who made the group has the first leaf for good
+                    // the creator of the group has the first leaf forever
                     owner: leaf == 0,
                     me: author == me,
                     last: status.map_or(0, |status| status.last),
@@ -1072,12 +1080,12 @@ impl Room {
         Ok(author)
     }
 
-    /// Of its keys.
+    /// The current epoch of its keys.
     pub fn epoch(&self) -> Option<u64> {
         self.group.epoch()
     }
 
-    /// Its keys seal a prefix from now on, or no longer (`end`).
+    /// Begins or ends (`end`) to seal a prefix with its keys.
     pub fn protect(&mut self, prefix: GroupPrefix, end: bool) -> anyhow::Result<()> {
         let mut prefixes = self.prefixes.clone();
         match end {
@@ -1100,19 +1108,19 @@ impl Room {
         Ok(())
     }
 
-    /// New keys for this member.
+    /// Requests new keys for this member.
     pub fn refresh(&mut self, time: u64) -> anyhow::Result<()> {
         self.state_changed = true;
         Ok(self.group.refresh(time)?)
     }
 
-    /// Tells the owner that this member leaves.
+    /// Requests its removal from the owner.
     pub fn leave(&mut self) -> anyhow::Result<()> {
         self.state_changed = true;
         Ok(self.group.leave()?)
     }
 
-    /// Messages that wait for a user's word.
+    /// Messages that wait for a user's decision.
     pub fn outbox(&self) -> Vec<(String, String)> {
         let shown = |content: &[u8]| String::from_utf8_lossy(content).into_owned();
         let outbox = self.group.outbox();
@@ -1121,7 +1129,7 @@ impl Room {
             .collect()
     }
 
-    /// Says one of them all the same, or deletes it.
+    /// Sends such a message, or deletes it.
     pub fn decide(&mut self, id: &str, resend: bool, time: u64) -> anyhow::Result<()> {
         let id = u64::from_str_radix(id, 16)
             .map_err(|_| ExitError::new(Exit::Usage, format!("{id:?} is no message's id")))?;
@@ -1133,7 +1141,7 @@ impl Room {
         Ok(())
     }
 
-    /// What a holder is given.
+    /// The key for a holder.
     pub fn holding_key(&self) -> Zeroizing<String> {
         let key = HoldingKey {
             group: self.group.id(),
@@ -1142,12 +1150,12 @@ impl Room {
         key.encode()
     }
 
-    /// For who reads.
+    /// The conversation for a reader, and its number of messages.
     pub fn conversation(&self) -> (Arc<Shared>, u64) {
         (self.conversation.shared(), self.conversation.messages())
     }
 
-    /// For `status`; `outcome` says what lcroute made of a prefix.
+    /// The group for `status`; `outcome` returns lcroute's answer for a prefix.
     pub fn status(
         &self,
         now: Instant,
@@ -1199,24 +1207,25 @@ impl Room {
         self.records.compact(self.log.stored())
     }
 
-    /// Deletes all that this host has of the group.
+    /// Deletes the group's files on this host.
     pub fn delete(self) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
     }
 }
 
-/// Whether a user means this member: by its name, the mark behind it, or its key.
+/// Whether `who` is this member's name, name with its mark, or key.
 fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
     normal(name) == normal(who) || shown == who || author.to_string() == who
 }
 
-/// By how many ms the clock was set between two moments: a host that was suspended seems to have set it.
+/// Milliseconds by which the clock was set between two moments; a suspended host seems to have set
+/// it.
 pub fn clock_step((then, at): (u64, Instant), (time, now): (u64, Instant)) -> i64 {
     let passed = now.saturating_duration_since(at).as_millis() as i64;
     time as i64 - then as i64 - passed
 }
 
-/// The prefixes of a group, one a line; none where there is no such file.
+/// Reads the prefixes of a group, one a line; none if the file is missing.
 fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
     let mut text = String::new();
     match std::fs::File::open(path) {
