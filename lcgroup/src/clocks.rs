@@ -1,4 +1,5 @@
-//! Clocks of members that differ from this host's by more than a day, and refusals of requests to join: bodies of presence.
+//! Presence bodies: members' clocks that differ from this host's by over a day, and refusals of
+//! requests to join.
 //!
 //! ```text
 //! 0                    | a host shows its clock; hosts whose clocks differ answer
@@ -21,14 +22,14 @@ const DAY: u64 = 86_400_000;
 pub enum Shown {
     /// The author's clock.
     Clock,
-    /// The same, in answer to another clock.
+    /// The author's clock, in answer to another clock.
     ClockToo,
-    /// A refusal, the author that asked, and the time of its request.
+    /// A refusal, the requesting author, and the time of its request.
     Refused(RequestRefusal, AuthorId, u64),
 }
 
 impl Shown {
-    /// Its bytes.
+    /// Encodes it.
     pub fn encode(self) -> Vec<u8> {
         let mut w = Writer::new();
         match self {
@@ -43,7 +44,7 @@ impl Shown {
         w.into_vec()
     }
 
-    /// None: of a later version.
+    /// Decodes it; none for a later version.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let mut r = Reader::new(body);
         let shown = match r.u8().ok()? {
@@ -60,16 +61,17 @@ impl Shown {
     }
 }
 
-/// Which members' clocks are known in this run.
+/// Members' clocks that are known in this run.
 #[derive(Debug, Default)]
 pub struct Clocks {
-    /// By how much a clock is ahead of this host's, in ms.
+    /// Clocks that differ, with the ms by which each is ahead of this host's.
     off: BTreeMap<PeerId, i64>,
     near: BTreeSet<PeerId>,
 }
 
 impl Clocks {
-    /// A member showed its clock; none: it is near. Whether it is news that it differs.
+    /// Stores a member's clock; `ahead` is none if it agrees. Returns whether the difference is
+    /// new.
     pub fn hear(&mut self, who: PeerId, ahead: Option<i64>) -> bool {
         match ahead {
             Some(ahead) => {
@@ -84,8 +86,8 @@ impl Clocks {
         }
     }
 
-    /// The member that shows that this host's clock is wrong, and by how much its own is ahead: the owner where it is known, else
-    /// the first of two or more if more clocks differ than agree.
+    /// A member whose clock shows that this host's is wrong, and the ms by which it is ahead: the
+    /// owner if known, else the first of at least two, if more clocks differ than agree.
     pub fn judge(&self, owner: &[PeerId], is_owner: bool) -> Option<(PeerId, i64)> {
         if !is_owner {
             let known = owner.iter().find_map(|key| self.off.get_key_value(key));
@@ -99,7 +101,7 @@ impl Clocks {
     }
 }
 
-/// Such as `40 days behind`, of a clock of which another is so much `ahead`.
+/// Formats such as `40 days behind`, if another clock is `ahead` by these ms.
 pub fn off_by(ahead: i64) -> String {
     let (days, way) = (
         (ahead.unsigned_abs() + DAY / 2) / DAY,

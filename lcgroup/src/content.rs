@@ -1,4 +1,4 @@
-//! What a message holds: any bytes, or where files are that its author shares.
+//! The content of a message: any bytes, or an offer of files.
 //!
 //! ```text
 //! any bytes that do not begin with 0
@@ -10,7 +10,7 @@ use librecast::id::PeerId;
 use librecast::plain::is_name;
 use zeroize::Zeroizing;
 
-/// A content that begins so says what it is.
+/// The first byte of a content with a type.
 const TYPED: u8 = 0;
 /// Type of a content: bytes, which may themselves begin with [`TYPED`].
 const BYTES: u8 = 0;
@@ -25,23 +25,23 @@ const KEY_LEN: usize = 32;
 pub struct Files {
     /// NAME of `lc:NAME`.
     pub name: String,
-    /// Opens it.
+    /// Its key.
     pub key: Zeroizing<[u8; KEY_LEN]>,
-    /// Signs it.
+    /// The public key that signs it.
     pub signer: PeerId,
 }
 
-/// What a message holds.
+/// The content of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content<'a> {
-    /// Words, or anything else.
+    /// Text, or other bytes.
     Bytes(&'a [u8]),
-    /// Files.
+    /// An offer of files.
     Files(Files),
 }
 
 impl<'a> Content<'a> {
-    /// What a member's bytes mean. What is unknown here is shown as it is.
+    /// Decodes a member's bytes. An unknown type is returned as bytes.
     pub fn decode(bytes: &'a [u8]) -> Self {
         match bytes {
             [TYPED, BYTES, rest @ ..] => Self::Bytes(rest),
@@ -53,7 +53,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// A message of these bytes.
+/// Encodes a message of these bytes.
 pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let marks: &[u8] = match bytes.first() {
         Some(&TYPED) => &[TYPED, BYTES],
@@ -63,7 +63,7 @@ pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 impl Files {
-    /// A message of this.
+    /// Encodes an offer of files.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let length = [self.name.len() as u8];
         let parts: [&[u8]; 5] = [
@@ -90,7 +90,7 @@ impl Files {
     }
 }
 
-/// Whether lcsync takes this for the name of a share.
+/// Whether lcsync accepts this as the name of a share.
 pub fn is_share_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && !name.contains('#') && is_name(name)
 }

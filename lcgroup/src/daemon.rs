@@ -43,25 +43,25 @@ use crate::request::{MAX_TEXT, Request, Status};
 use crate::room::{Room, SUSPENDED, clock_step};
 use crate::server::{Answer, Asked, serve};
 
-/// Between two looks at interfaces.
+/// Interval between two checks of the interfaces.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What could not be written is written again after so long.
+/// Pause before a failed write is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether files are mostly of what has expired.
+/// Interval between two checks for files that consist mostly of expired entries.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Most groups, those that are held included: each may keep 64 MiB.
+/// Groups, held ones included: each may store 64 MiB.
 const MAX_GROUPS: usize = 64;
 
 /// Unix group whose members may use the socket.
 const GROUP: &str = "lcgroup";
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// Where groups are.
+    /// The folder of groups.
     pub state_dir: PathBuf,
     /// The socket.
     pub control: PathBuf,
@@ -69,7 +69,7 @@ pub struct Options {
     pub interfaces: Vec<String>,
 }
 
-/// Runs until told to stop.
+/// Runs until a signal stops it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     // keys and messages are in memory
     nix::sys::prctl::set_dumpable(false).context("no core dumps")?;
@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let (flag, woken) = (Arc::clone(&stop), Arc::clone(&wake));
     on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |_| {
         flag.store(true, Ordering::Relaxed);
-        // a counter that is full wakes as well
+        // a full counter wakes the daemon as well
         let _ = woken.write(1);
     })?;
     let state = &options.state_dir;
@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     );
     let ended = daemon.run(&requests, &stop, &wake);
     service::stopping();
-    // somebody may have removed it already
+    // another process may have removed it already
     let _ = fs::remove_file(&options.control);
     ended?;
     Ok(Exit::Ok)
@@ -128,10 +128,10 @@ struct Daemon {
     giver: Giver,
     rooms: BTreeMap<String, Room>,
     held: BTreeMap<String, Held>,
-    /// The disk did not take something: nothing is sent before it does.
+    /// A write failed: nothing is sent until it succeeds.
     disk_again: Option<Instant>,
     compact_at: Instant,
-    /// Something came for a room.
+    /// A packet or request for a room is pending.
     due: bool,
     /// The clocks at the last turn.
     turned: Option<(u64, Instant)>,
@@ -140,7 +140,7 @@ struct Daemon {
 impl Daemon {
     fn open_all(&mut self, now: Instant) -> anyhow::Result<()> {
         for (name, folder) in folders(&self.state.join("groups"))? {
-            // one that cannot be opened keeps no other from running
+            // a group that cannot be opened does not stop the rest
             match Room::open(&folder, &name, now) {
                 Ok(room) => {
                     self.network.join(room.address());
@@ -201,7 +201,7 @@ impl Daemon {
                 }
             }
             for (to, answer, _) in asked {
-                // the asker may have gone
+                // the client may have disconnected
                 let _ = to.send(answer);
             }
             self.wait(wake, &service)?;
@@ -209,12 +209,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// How often the state of a group was written.
+    /// The number of writes of a group's state.
     fn saves(&self, group: &str) -> Option<u64> {
         self.rooms.get(group).map(Room::saves)
     }
 
-    /// Whether the disk did not take something, and does not take it now.
+    /// Whether a write failed earlier and fails again.
     fn is_disk_full(&mut self) -> bool {
         if self.disk_again.is_some() {
             self.disk_again = Some(Instant::now());
@@ -223,7 +223,7 @@ impl Daemon {
         false
     }
 
-    /// The files are the group's state: a request that could not be written has no effect, whenever the program ends.
+    /// Restores the group from its files: a request that could not be written has no effect.
     fn forget_changes(&mut self, group: &str, now: Instant) {
         let Some(room) = self.rooms.get_mut(group) else {
             return;
@@ -251,7 +251,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// All groups that have something to do; what is on disk is sent.
+    /// Runs a turn of all groups with work, and sends packets whose state is on disk.
     fn turn(&mut self) -> io::Result<()> {
         let (time, now) = (unix_ms(), Instant::now());
         let before = self.turned.replace((time, now));
@@ -313,7 +313,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// lcroute is to have the keys of all groups that protect a prefix.
+    /// Passes the keys of all protected prefixes to lcroute.
     fn give(&self, now: Instant) {
         let mut wanted = Wanted::new();
         for room in self.rooms.values() {
@@ -570,7 +570,7 @@ impl Daemon {
                 held.delete()?;
                 Ok(json!({}))
             }
-            // answered before
+            // answered earlier
             Request::Tail { .. } => Ok(json!({})),
         }
     }
@@ -590,7 +590,7 @@ impl Daemon {
         self.rooms.insert(name, room);
     }
 
-    /// Leaves a multicast group, unless something here still wants it.
+    /// Leaves a multicast group, unless another group on this host uses it.
     fn part(&mut self, address: Ipv6Addr) {
         let rooms = self.rooms.values().map(Room::address);
         let mut wanted = rooms.chain(self.held.values().map(Held::address));
@@ -628,13 +628,13 @@ fn refused(e: &anyhow::Error) -> Answer {
     Answer::Error(format!("{e:#}"), exit as i32)
 }
 
-/// Whether a group, and so a folder, may be called so.
+/// Whether a name is valid for a group, and so for a folder.
 fn is_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(good)
 }
 
-/// A name for a group whose topic is this.
+/// Derives a group's name from its topic.
 fn folder_name(topic: &str) -> String {
     let kept = topic.chars().map(|c| match c {
         c if c.is_ascii_alphanumeric() || "-_.".contains(c) => c,
@@ -697,7 +697,6 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The wall clock: milliseconds since 1970.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
-//! Gives keys of groups to lcroute on this host, on a thread of its own.
+//! Sends keys of groups to lcroute on this host, on a thread of its own.
 //!
-//! What is given holds as long as the connection. Without lcroute, or without this program, lcroute keeps the prefixes closed.
+//! The keys are valid as long as the connection. If lcroute or this program ends, lcroute closes
+//! the prefixes.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -20,22 +21,22 @@ use zeroize::Zeroizing;
 
 use crate::keyring::Secret;
 
-/// Between two looks at whether lcroute is there.
+/// Pause between two attempts to connect to lcroute.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// lcroute answers within so long.
+/// Longest wait for an answer of lcroute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// All is given again so often: its configuration may have been read again.
+/// Interval at which all keys are sent again: lcroute may have reloaded its configuration.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// Longest answer, in bytes.
+/// Bytes of an answer.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// What lcroute is to have.
+/// The keys that lcroute should have.
 pub type Wanted = BTreeMap<GroupPrefix, Vec<Secret>>;
 
-/// What became of it: for each prefix why it is not taken, if so.
+/// lcroute's answer for each prefix: accepted, or the reason against it.
 type Outcomes = BTreeMap<GroupPrefix, Result<(), String>>;
 
-/// Keeps lcroute informed.
+/// Sends the current keys to lcroute.
 #[derive(Debug)]
 pub struct Giver {
     shared: Arc<Mutex<Shared>>,
@@ -49,7 +50,7 @@ struct Shared {
 }
 
 impl Giver {
-    /// Nothing to give yet.
+    /// Starts the thread, without keys.
     ///
     /// # Errors
     ///
@@ -64,7 +65,7 @@ impl Giver {
         Ok(Self { shared, thread })
     }
 
-    /// lcroute is to have this from now on, and nothing else.
+    /// Replaces the keys that lcroute should have.
     pub fn set(&self, wanted: Wanted) {
         let mut shared = lock(&self.shared);
         if shared.wanted != wanted {
@@ -76,7 +77,7 @@ impl Giver {
         }
     }
 
-    /// Whether lcroute has the keys of a prefix; none: it was not asked yet.
+    /// Whether lcroute has the keys of a prefix; none: no answer yet.
     pub fn outcome(&self, prefix: &GroupPrefix) -> Option<Result<(), String>> {
         lock(&self.shared).outcomes.get(prefix).cloned()
     }
@@ -86,7 +87,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a connection to lcroute was told.
+/// A connection to lcroute, and the keys sent over it.
 struct Connection {
     stream: BufReader<UnixStream>,
     given: Wanted,
@@ -120,7 +121,7 @@ fn give(shared: &Mutex<Shared>) {
     }
 }
 
-/// Gives lcroute what it has not, and takes back what it is to have no more.
+/// Sends missing keys to lcroute, and withdraws superfluous ones.
 fn bring(
     connection: &mut Option<Connection>,
     wanted: &Wanted,
@@ -136,12 +137,12 @@ fn bring(
     }
     if connection.repeat_at <= now {
         connection.repeat_at = now + REPEAT_INTERVAL;
-        // the same once more changes nothing there
+        // a repetition changes nothing in lcroute
         connection.given.values_mut().for_each(Vec::clear);
     }
     let gone: Vec<_> = connection.given.keys().copied().collect();
     for prefix in gone.into_iter().filter(|p| !wanted.contains_key(p)) {
-        // it held nothing if that is refused
+        // a refusal means that lcroute had no keys for it
         let _ = connection.ask(prefix, &[])?;
         connection.given.remove(&prefix);
     }
@@ -162,7 +163,7 @@ fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "it has ended")
 }
 
-/// Remembers what became of a prefix, and says it where that is new.
+/// Stores the outcome of a prefix, and logs it if it is new.
 fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String>) {
     if outcomes.get(&prefix) == Some(&outcome) {
         return;
@@ -174,7 +175,7 @@ fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String
     outcomes.insert(prefix, outcome);
 }
 
-/// The socket for keys.
+/// Connects to lcroute's socket for keys.
 fn connect(now: Instant) -> io::Result<Connection> {
     let mut first = None;
     let beside = |control: PathBuf| socket_beside(&control, "keys");
@@ -209,7 +210,7 @@ impl Connection {
         }
     }
 
-    /// Gives secrets; what lcroute says.
+    /// Sends secrets; returns lcroute's answer.
     fn ask(&mut self, prefix: GroupPrefix, secrets: &[Secret]) -> io::Result<Result<(), String>> {
         let mut line = Zeroizing::new(format!(
             "{{\"cmd\":\"private\",\"prefix\":\"{prefix}\",\"secrets\":["
@@ -217,7 +218,7 @@ impl Connection {
         for (at, secret) in secrets.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             let key = Zeroizing::new(encode(TextKind::SharedKey, &**secret));
-            // a growing string leaves copies behind: all of it fits
+            // reserves all space: a growing string would leave copies
             line.reserve(key.len() + 8);
             line.push_str(comma);
             line.push('"');

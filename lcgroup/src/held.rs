@@ -1,4 +1,4 @@
-//! A group that this host holds for others: its log, and nothing that reads it.
+//! A group that this host holds for other hosts: its log, without the means to read it.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,11 +15,11 @@ use crate::holding_key::HoldingKey;
 use crate::logs::{TTL, log_status};
 use crate::request::HeldStatus;
 
-/// File of the key, and of the log.
+/// Files of the key and of the log.
 const KEY: &str = "key";
 const LOG: &str = "log";
 
-/// A group that is held.
+/// A held group.
 #[derive(Debug)]
 pub struct Held {
     name: String,
@@ -29,7 +29,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Holds a group from now on; `folder` is made.
+    /// Begins to hold a group; creates `folder`.
     pub fn create(folder: &Path, name: &str, key: &HoldingKey, now: Instant) -> io::Result<Self> {
         std::fs::create_dir(folder)?;
         durable::replace(&folder.join(KEY), key.encode().as_bytes())?;
@@ -37,7 +37,7 @@ impl Held {
         Self::open(folder, name, now)
     }
 
-    /// Goes on with one.
+    /// Opens a held group.
     pub fn open(folder: &Path, name: &str, now: Instant) -> io::Result<Self> {
         let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
         let text = Zeroizing::new(std::fs::read_to_string(folder.join(KEY))?);
@@ -52,22 +52,22 @@ impl Held {
         })
     }
 
-    /// Where its packets go.
+    /// The multicast address of its packets.
     pub fn address(&self) -> Ipv6Addr {
         self.log.address()
     }
 
-    /// A datagram of its group.
+    /// Handles a datagram of its group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
         self.log.handle_packet(source, bytes, time, now);
     }
 
-    /// When there is something to do.
+    /// When [`Self::turn`] is due.
     pub fn poll_timeout(&self) -> Instant {
         self.log.poll_timeout()
     }
 
-    /// Does what is due; everything is on disk when this returns, and may be sent.
+    /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
         for event in self.log.turn(time, now)? {
             tracing::debug!("{}: {event:?}", self.name);
@@ -75,12 +75,12 @@ impl Held {
         Ok(())
     }
 
-    /// What is to be sent now.
+    /// Takes the packets to send.
     pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
         self.log.take_transmits()
     }
 
-    /// For `status`.
+    /// The group for `status`.
     pub fn status(&self) -> HeldStatus {
         HeldStatus {
             name: self.name.clone(),
@@ -95,7 +95,7 @@ impl Held {
         self.log.compact()
     }
 
-    /// Deletes it all.
+    /// Deletes its files.
     pub fn delete(self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.folder)
     }

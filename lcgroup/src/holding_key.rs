@@ -1,4 +1,4 @@
-//! What a holder is given: which space, and what opens its packets. It reads no message.
+//! The key of a holder: the space, and the key that opens its packets. It opens no message.
 
 use librecast::id::PeerId;
 use librecast::text::{self, TextError, TextKind};
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 /// Bytes of a holding key.
 const LENGTH: usize = 32 + 32;
 
-/// The key that a holder has.
+/// The key of a holder.
 #[derive(Clone)]
 pub struct HoldingKey {
     /// The group: its owner's key.
@@ -26,7 +26,7 @@ impl HoldingKey {
         text::encode(TextKind::HoldingKey, &bytes[..])
     }
 
-    /// From its text.
+    /// Decodes its text.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let damaged = TextError::Damaged(TextKind::HoldingKey);
         let bytes = text::decode(TextKind::HoldingKey, line, LENGTH)?;

@@ -1,22 +1,24 @@
-//! Which secrets of a group's epochs seal and open packets of a private prefix, and for how long.
+//! The secrets of a group's epochs that seal and open packets of a private prefix, and their
+//! lifetimes.
 //!
-//! Members learn of a new epoch one after the other. So each opens with its key at once, and seals with it a moment later; what
-//! others seal with the key of before is opened a while longer. A removed member reads what is sent in that moment, and nothing
-//! after it.
+//! Members learn of a new epoch at different times. So each opens with its key at once, and seals
+//! with it a moment later; the last key opens packets for some time more. A removed member can read
+//! packets of that time, and none later.
 
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-/// A member seals with an epoch's key so long after it has learnt it. Chosen: repair brings a commit to all who are there
-/// within that time (99 of 100 in 0.6 s at 20 % loss, docs/benchmarks.md).
+/// Delay between a new epoch's key and its first use for sealing. Chosen: within that time repair
+/// delivers a commit to all reachable members (99 of 100 in 0.6 s at 20 % loss,
+/// docs/benchmarks.md).
 const SEAL_DELAY: Duration = Duration::from_secs(1);
 
-/// The key of an ended epoch opens packets so much longer. Chosen: members that learn of a commit later than that have lost
-/// their link as well.
+/// Time for which the key of an ended epoch opens packets. Chosen: members that receive the commit
+/// later have lost their link as well.
 const OPEN_TIME: Duration = Duration::from_secs(10);
 
-/// Most secrets of a group that lcroute is given; it takes 16.
+/// Secrets of a group that lcroute receives; it accepts 16.
 const MAX_SECRETS: usize = 16;
 
 /// 32 bytes of the exporter (RFC 9420 §8.5).
@@ -32,7 +34,7 @@ struct EpochSecret {
 /// The secrets of one group.
 #[derive(Debug, Default)]
 pub struct Keyring {
-    /// The oldest first. None: this host is no member.
+    /// The epochs, the oldest first; empty if this host is no member.
     epochs: Vec<EpochSecret>,
 }
 
@@ -42,7 +44,7 @@ impl Keyring {
         self.epochs.last().map(|e| e.epoch)
     }
 
-    /// An epoch began.
+    /// Adds the secret of a new epoch.
     pub fn begin(&mut self, epoch: u64, secret: Secret, now: Instant) {
         self.epochs.push(EpochSecret {
             epoch,
@@ -54,12 +56,12 @@ impl Keyring {
         }
     }
 
-    /// This host is no member any more.
+    /// Forgets all secrets: this host is no longer a member.
     pub fn clear(&mut self) {
         self.epochs.clear();
     }
 
-    /// Forgets what opens nothing any more.
+    /// Forgets secrets of epochs that have ended long enough ago.
     pub fn handle_timeout(&mut self, now: Instant) {
         // an epoch is over once its successor is old enough
         let is_over = |successor: &EpochSecret| now >= successor.since + OPEN_TIME;
@@ -68,15 +70,15 @@ impl Keyring {
         self.epochs.drain(..over);
     }
 
-    /// When [`Self::secrets`] are others, though nothing happens.
+    /// When [`Self::secrets`] changes next without a new epoch.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let successors = self.epochs.iter().skip(1);
         let times = successors.flat_map(|e| [e.since + SEAL_DELAY, e.since + OPEN_TIME]);
-        // what is due is done in the turn that asks
+        // the calling turn already handles times that are due
         times.filter(|at| *at > now).min()
     }
 
-    /// Which epoch's key seals.
+    /// The epoch whose key seals.
     pub fn sealing(&self, now: Instant) -> Option<u64> {
         self.sealing_index(now).map(|at| self.epochs[at].epoch)
     }
@@ -86,7 +88,7 @@ impl Keyring {
         self.epochs.iter().enumerate().rposition(may)
     }
 
-    /// The one that seals first, then all others.
+    /// All secrets, the sealing one first.
     pub fn secrets(&self, now: Instant) -> Vec<Secret> {
         let Some(sealing) = self.sealing_index(now) else {
             return Vec::new();

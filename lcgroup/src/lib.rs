@@ -1,17 +1,17 @@
 //! Private groups of people over multicast: the program around `lcgroup-core` and `librecast-log`.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | `cli`, `verbs` | the command line; what it asks the program that runs |
-//! | `request`, `server` | what may be asked on the control socket; who asks there |
+//! | `cli`, `verbs` | the command line; its requests to the running program |
+//! | `request`, `server` | requests on the control socket; its connections |
 //! | `daemon` | the program that runs: sockets, clock, signals |
-//! | `room` | one group: its log, its keys, its conversation, in the order in which they go to disk |
+//! | `room` | one group: its log, keys and conversation, and the order of their writes to disk |
 //! | `names` | names of members: one spelling, and marks where two look alike |
-//! | `clocks` | clocks of others that differ, and refusals of the owner |
-//! | `content`, `offers` | what a message holds; shares of lcsync that members offer |
-//! | `keyring`, `giver` | which epochs' secrets seal private prefixes of lcroute, and how it gets them |
-//! | `held` | a group that this host holds for others and cannot read |
-//! | `logs`, `conversation`, `holding_key` | files, and the text that a holder is given |
+//! | `clocks` | members' clocks that differ, and refusals of the owner |
+//! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
+//! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
+//! | `held` | a group that this host holds for other hosts and cannot read |
+//! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
 mod cli;
 mod clocks;

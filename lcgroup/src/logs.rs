@@ -1,4 +1,4 @@
-//! What logs of groups have in common, whether this host reads them or not.
+//! Common parts of logs, readable or held.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use librecast_log::Log;
 
 use crate::request::LogStatus;
 
-/// How long entries are kept at least: who was away for longer asks for a new invitation.
+/// Time for which entries are kept: a member away for longer needs a new invitation.
 pub const TTL: Duration = Duration::from_secs(30 * 86_400);
 
-/// A log, for `status`.
+/// A log for `status`.
 pub fn log_status(log: &Log) -> LogStatus {
     let (entries, bytes) = log.size();
     let drops = log.drops().by_name().into_iter();

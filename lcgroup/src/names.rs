@@ -1,4 +1,4 @@
-//! Names of members, which they choose themselves: one spelling, and a mark where two look alike.
+//! Names of members, chosen by themselves: one spelling, and a mark where two look alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,26 +8,26 @@ use librecast_program::cli::{Exit, ExitError};
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
 
-/// Before the mark of a name: the beginning of its member's key.
+/// Separates a name from its mark, which is a part of the member's key.
 const MARK: char = '#';
 
-/// Least characters of a mark.
+/// Fewest characters of a mark.
 const SHORTEST_MARK: usize = 4;
 
-/// Characters with which the text of each key begins.
+/// Characters at the beginning of every key's text, equal for all.
 const SAME: usize = "12D3KooW".len();
 
-/// A name in one spelling (NFC), without blanks around it, and with one between its words.
+/// A name in one spelling (NFC), trimmed, with one blank between words.
 pub fn normal(name: &str) -> String {
     let words: Vec<_> = name.split_whitespace().collect();
     words.join(" ").nfc().collect()
 }
 
-/// The same of a name that a user chose.
+/// The same for a user's choice.
 ///
 /// # Errors
 ///
-/// Nobody would see anything of it.
+/// The name is invisible.
 pub fn chosen(name: &str) -> Result<String, ExitError> {
     let none = || {
         ExitError::new(
@@ -41,21 +41,22 @@ pub fn chosen(name: &str) -> Result<String, ExitError> {
         .ok_or_else(none)
 }
 
-/// The same for all names that look alike (UTS #39, skeletons), whatever blanks and case they have.
+/// A key that is equal for names that look alike (UTS #39, skeletons), regardless of blanks and
+/// case.
 fn look(name: &str) -> String {
     let seen = |c: &char| !c.is_whitespace() && *c != '\u{2800}';
     let all: String = skeleton(name).filter(seen).collect();
     all.to_lowercase()
 }
 
-/// All members by the look of their names.
+/// All members, by the look of their names.
 #[derive(Debug, Default)]
 pub struct Names {
     alike: BTreeMap<String, BTreeSet<PeerId>>,
 }
 
 impl Names {
-    /// Of these members.
+    /// Collects the names of these members.
     pub fn of<'a>(members: impl IntoIterator<Item = (PeerId, &'a str)>) -> Self {
         let mut names = Self::default();
         for (author, name) in members {
@@ -64,8 +65,8 @@ impl Names {
         names
     }
 
-    /// A name as it is shown to people: behind it the beginning of its key, as far as it differs from keys of others whose names
-    /// look alike. A name that seems to have such a mark has one, too.
+    /// A name for people. If another member's name looks alike, or the name seems to have a mark, a
+    /// mark follows: enough of the key to differ.
     pub fn shown(&self, author: &PeerId, name: &str) -> String {
         let name = clean(&normal(name));
         let alike = self.alike.get(&look(&name)).into_iter().flatten();
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_as_long_as_it_must_be() {
-        // two keys with the same first letters, found by trying
+        // two keys with the same first letters, found by trial
         let (mut seen, mut n) = (BTreeMap::new(), 0_u32);
         let (one, other) = loop {
             n += 1;

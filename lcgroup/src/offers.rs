@@ -1,4 +1,4 @@
-//! Shares of lcsync that members of a group offer to it, in a file of its folder.
+//! Shares of lcsync that members offer to their group, in a file of its folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,23 @@ use zeroize::Zeroizing;
 
 use crate::content::Files;
 
-/// Most offers of one member that are kept, the last ones.
+/// Stored offers of one member, the last ones.
 const MAX_OF_AUTHOR: usize = 64;
-/// Most offers that are kept. Chosen: the file, written whole, stays below 2 MB.
+/// Stored offers. Chosen: the file, written whole, stays below 2 MB.
 const MAX_OFFERS: usize = 4_096;
-/// Longest file of them, in bytes.
+/// Bytes of their file.
 const MAX_FILE: u64 = 4 << 20;
 
 /// One share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Who shares it.
+    /// The member that shares it.
     pub author: PeerId,
     /// NAME of `lc:NAME`.
     pub name: String,
-    /// Opens it: `lck1...`.
+    /// Its key: `lck1...`.
     pub key: Zeroizing<String>,
-    /// Signs it.
+    /// The public key that signs it.
     pub signer: PeerId,
 }
 
@@ -42,11 +42,11 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Those of a file, which need not be there.
+    /// Reads offers from a file, if it exists.
     ///
     /// # Errors
     ///
-    /// The system's; no offers are in the file.
+    /// The system's; a file without offers.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let all = match path.try_exists()? {
             true => serde_json::from_slice(&private_file::read(path, MAX_FILE)?)?,
@@ -59,7 +59,7 @@ impl Offers {
         })
     }
 
-    /// A member offers files: instead of what it offered under that name before.
+    /// Adds a member's offer in place of its earlier one with that name.
     pub fn add(&mut self, author: PeerId, files: &Files) {
         self.all
             .retain(|offer| (offer.author, &offer.name) != (author, &files.name));
@@ -81,23 +81,23 @@ impl Offers {
         self.changed = true;
     }
 
-    /// What this host offers is offered anew, under new keys: there are other members.
+    /// Forgets own offers: the members have changed, so each is offered anew with a new key.
     pub fn end_own(&mut self, me: PeerId) {
         let before = self.all.len();
         self.all.retain(|offer| offer.author != me);
         self.changed |= self.all.len() != before;
     }
 
-    /// Those of a name.
+    /// The offers with a name.
     pub fn of_name(&self, name: &str) -> impl Iterator<Item = &Offer> {
         self.all.iter().filter(move |offer| offer.name == name)
     }
 
-    /// Writes what has changed.
+    /// Writes changed offers.
     ///
     /// # Errors
     ///
-    /// The system's: it is written the next time.
+    /// The system's: the next call writes them.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.changed {
             let bytes = Zeroizing::new(serde_json::to_vec(&self.all)?);
@@ -108,7 +108,8 @@ impl Offers {
     }
 }
 
-/// Files that a member offers: a key that is made now, and one that signs, which follows from it and the member's own.
+/// Creates an offer of files with a new key; the signing key is derived from it and the member's
+/// own key.
 pub fn offer(name: &str, key: Zeroizing<[u8; 32]>, author: &SecretKey) -> Files {
     let signer = signer(author, &key).peer_id();
     Files {
@@ -118,14 +119,14 @@ pub fn offer(name: &str, key: Zeroizing<[u8; 32]>, author: &SecretKey) -> Files 
     }
 }
 
-/// What signs a share whose key is this one.
+/// The signing key of a share with this key.
 pub fn signer(author: &SecretKey, key: &[u8; 32]) -> SecretKey {
     let seed = Zeroizing::new(derive("lcgroup 2026 files", &[&*author.seed(), key]));
     SecretKey::from_seed(&seed)
 }
 
 impl Offer {
-    /// What signs it, where it is this member's own.
+    /// The signing key, if the offer is this member's own.
     pub fn signer(&self, author: &SecretKey) -> Option<SecretKey> {
         let key = self.key.parse::<SharedKey>().ok()?;
         Some(signer(author, key.bytes())).filter(|signer| signer.peer_id() == self.signer)

@@ -188,7 +188,7 @@ pub struct LogStatus {
 /// A held group in `status`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HeldStatus {
-    /// How this host calls it.
+    /// Its name on this host.
     pub name: String,
     /// Its owner's key.
     pub group: PeerId,

@@ -60,8 +60,7 @@ const HEARD_PAUSE: u64 = 2_000;
 /// Longest pause between them while a user waits, in ms. Chosen.
 const AWAITED_PAUSE: u64 = 5_000;
 
-/// Shortest pause between two shows of this host's clock, except after a message. Chosen: a packet
-/// may be lost.
+/// Shortest pause between two shows of this host's clock. Chosen: a packet may be lost.
 const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(60);
 /// Shortest pause between two answers to other clocks. Chosen.
 const ANSWER_CLOCK_AGAIN: Duration = Duration::from_secs(2);

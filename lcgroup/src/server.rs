@@ -1,4 +1,5 @@
-//! Who asks on the control socket: a thread for each connection, which waits in the daemon's place.
+//! The control socket: a thread for each connection passes requests to the daemon and waits for
+//! answers.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,36 +16,35 @@ use zeroize::Zeroizing;
 use crate::conversation::Shared;
 use crate::request::{MAX_REQUEST, REQUEST_TIMEOUT, Request};
 
-/// Most connections at once. Chosen: some readers for each of 64 groups.
+/// Simultaneous connections. Chosen: some readers for each of 64 groups.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Most of them that read conversations, for as long as they like. Chosen: a quarter stays for requests.
+/// Connections that read conversations, without a time limit. Chosen: a quarter remains for
+/// requests.
 const MAX_READERS: usize = MAX_CONNECTIONS - MAX_CONNECTIONS / 4;
 
-/// A follower that takes nothing for so long is gone.
+/// Time without reading after which a follower is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request, and where its answer goes.
+/// A request, and the channel for its answer.
 #[derive(Debug)]
 pub struct Asked {
-    /// What.
     pub request: Request,
-    /// The answer.
     pub answer: Sender<Answer>,
 }
 
 /// An answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// Done; what is asked for.
+    /// The result.
     Ok(Value),
-    /// Why not, and the exit code of the verb.
+    /// The error, and the exit code of the command.
     Error(String, i32),
-    /// The conversation is to be read, from after this message on; `follow`.
+    /// The conversation, the last message before the requested ones, and `follow`.
     Tail(Arc<Shared>, u64, bool),
 }
 
-/// Listens, on threads of its own. What is asked comes out of the receiver; `wake` is written then.
+/// Listens on threads of its own. The receiver yields requests; each one writes to `wake`.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ fn listen(
             let readers = Arc::new(AtomicUsize::new(0));
             for stream in listener.incoming() {
                 let Ok(stream) = stream else {
-                    // out of descriptors, most likely: others may end meanwhile
+                    // probably out of descriptors: another connection may end meanwhile
                     thread::sleep(Duration::from_millis(100));
                     continue;
                 };
@@ -142,8 +142,8 @@ fn converse(
     }
 }
 
-/// A line, or nothing at the end. It is whole within `patience`, however many reads it takes: whoever says nothing must not
-/// keep others out for ever.
+/// Reads a line, or nothing at the end. It must be complete within `patience`, regardless of the
+/// number of reads: a silent client must not occupy a connection forever.
 fn read_line(
     reader: &mut BufReader<UnixStream>,
     patience: Duration,
@@ -169,7 +169,7 @@ fn read_line(
     }
 }
 
-/// A place among those who read conversations.
+/// A place among the connections that read conversations.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
@@ -185,7 +185,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Whether the other end has not gone.
+/// Whether the peer is still connected.
 fn is_there(stream: &UnixStream) -> io::Result<bool> {
     stream.set_nonblocking(true)?;
     let mut byte = [0];
@@ -218,7 +218,7 @@ mod tests {
     /// Enough on a busy machine.
     const LONG: Duration = Duration::from_secs(120);
 
-    /// A socket that answers as the daemon would, from a conversation of one message.
+    /// A socket that answers like the daemon, from a conversation of one message.
     fn serving(folder: &Path, patience: Duration) -> std::path::PathBuf {
         let path = folder.join("control");
         let listener = UnixListener::bind(&path).unwrap();
@@ -242,7 +242,7 @@ mod tests {
                     Request::Tail { follow, .. } => Answer::Tail(conversation.shared(), 0, follow),
                     _ => Answer::Ok(json!({})),
                 };
-                // the asker may have gone
+                // the client may have disconnected
                 let _ = asked.answer.send(answer);
             }
         });
@@ -270,7 +270,8 @@ mod tests {
         let mut silent: Vec<_> = (0..MAX_CONNECTIONS).map(|_| connect(&path)).collect();
         for (n, stream) in silent.iter_mut().enumerate() {
             if n % 2 == 0 {
-                // no line, and no end; it may be too late for it already
+                // an incomplete line, without an end; the server may have closed the connection
+                // already
                 let _ = stream.write_all(b"{");
             }
         }

@@ -1,4 +1,4 @@
-//! What the verbs do: they ask the program that runs.
+//! The commands: each sends requests to the running program.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -20,22 +20,23 @@ use zeroize::Zeroizing;
 use crate::conversation::Message;
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
-/// Longest content of stdin: the longest message, an end of line, and one byte more.
+/// Bytes read from stdin: the longest message, an end of line, and one more.
 const MAX_CONTENT: u64 = MAX_TEXT as u64 + 2;
 
-/// Between two looks at whether the owner has answered.
+/// Pause between two checks for the owner's answer.
 const WAIT_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Longest wait for lcroute to seal with keys of this moment.
+/// Longest wait until lcroute seals with the current keys.
 const SEALED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait of `send` for the last word of the group's owner, while others are heard. Chosen: mostly it takes 3 s.
+/// Longest wait of `send` for the end of the owner's log, while other members are received. Chosen:
+/// it usually takes 3 s.
 const SPOKEN_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Longest silence of a program that waits. Chosen: people do not wonder yet.
+/// Time without output while a command waits. Chosen: users do not wonder yet.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
-/// Where groups are by default.
+/// The default folder of groups.
 pub fn default_state_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return "/var/lib/lcgroup".into();
@@ -71,7 +72,7 @@ pub fn init(state: &Path, as_json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// What `tail` is to print.
+/// Parameters of `tail`.
 #[derive(Debug)]
 pub struct Tail {
     pub group: String,
@@ -80,7 +81,7 @@ pub struct Tail {
     pub last: Option<u64>,
 }
 
-/// A wait that standard error explains: the missing thing, and the things to check.
+/// A wait, explained on standard error: the missing condition, and the things to check.
 struct Waiting {
     since: Instant,
     told: String,
@@ -96,7 +97,7 @@ impl Waiting {
         }
     }
 
-    /// Tells it, unless the wait has just begun, or the same was told before.
+    /// Prints the explanation, unless the wait is short or the text is unchanged.
     fn tell(&mut self, text: impl FnOnce() -> String) {
         if self.quiet || self.since.elapsed() < SILENCE {
             return;
@@ -109,7 +110,7 @@ impl Waiting {
     }
 }
 
-/// Asks at the socket, and prints.
+/// Sends requests to the socket, and prints answers.
 #[derive(Debug)]
 pub struct Verbs {
     pub control: PathBuf,
@@ -200,7 +201,7 @@ impl Verbs {
             librecast_program::standard::input()
                 .take(MAX_CONTENT)
                 .read_to_end(&mut content)?;
-            // an end of line belongs to the shell, not to the words
+            // the final end of line is not part of the message
             let end = content.strip_suffix(b"\n").unwrap_or(&content);
             match std::str::from_utf8(end) {
                 Ok(words) => Request::Send {
@@ -227,7 +228,7 @@ impl Verbs {
         };
         let mut answer = self.ask(&request)?;
         if answer["shortly"] == true {
-            // it may turn out that this folder is an old copy, which says nothing
+            // this folder may prove to be an old copy, which sends no messages
             let mut waiting = Waiting::new(self.json);
             let still = self.wait_until(SPOKEN_TIMEOUT, || {
                 let group = self.group(&of)?;
@@ -310,7 +311,7 @@ impl Verbs {
     pub fn remove(&self, group: String, member: String) -> anyhow::Result<Exit> {
         let of = group.clone();
         let answer = self.ask(&Request::Remove { group, member })?;
-        // its last word: what is sent from now on is sealed by keys that the one who was removed lacks
+        // waits for the new epoch: its keys, which the removed member lacks, seal all later packets
         let before = answer["epoch"].as_u64();
         let mut waiting = Waiting::new(self.json);
         let done = self.wait_until(SEALED_TIMEOUT, || {
@@ -363,7 +364,7 @@ impl Verbs {
         }
     }
 
-    /// One group of `status`.
+    /// Returns one group of `status`.
     fn group(&self, name: &str) -> anyhow::Result<GroupStatus> {
         let status: Status = serde_json::from_value(self.ask(&Request::Status {})?)?;
         let mut groups = status.groups.into_iter();
@@ -375,7 +376,7 @@ impl Verbs {
         Ok(found.ok_or_else(none)?)
     }
 
-    /// Looks again and again until there is something; none: not within that time.
+    /// Calls `look` until it returns a value; none after `timeout`.
     fn wait_until<T>(
         &self,
         timeout: Duration,
@@ -510,7 +511,7 @@ impl Verbs {
     }
 }
 
-/// A message as a line for people: nothing in it moves the cursor or colours the screen.
+/// Formats a message as a line, without control characters.
 fn shown(group: &str, message: &Message, name: &str) -> String {
     let time = utc(message.time / 1_000);
     let said = match (&message.text, &message.bytes, &message.files) {
@@ -528,7 +529,8 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
     format!("{time} {}: {said}", printable(name))
 }
 
-/// Words of several lines: what follows the first is indented, as no message may look like another.
+/// Formats a text of several lines: later lines are indented, so that none looks like another
+/// message.
 fn printable(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(clean).collect();
     lines.join("\n    ")
@@ -538,7 +540,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The name of who runs this, if nothing else is said.
+/// The default name: the user's.
 fn user_name() -> anyhow::Result<String> {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
     let user = user.ok().flatten().map(|user| user.name);

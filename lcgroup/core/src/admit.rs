@@ -545,7 +545,7 @@ mod tests {
         };
         let new: Vec<NewLeaf> = (0..128).map(leaf).collect();
         let trials = std::cell::Cell::new(0);
-        // 3 goes with nobody, and 90 not with 17
+        // 3 fits with no other leaf, and 90 not with 17
         let fits = |chosen: &[NewLeaf]| {
             trials.set(trials.get() + 1);
             let has = |n| chosen.iter().any(|leaf| leaf.package == [n]);

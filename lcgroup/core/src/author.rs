@@ -11,7 +11,7 @@ const MAX_EARLY: usize = MAX_MESSAGES as usize;
 /// The report that a message needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Telling {
-    /// It is new.
+    /// It was not shown before.
     Message,
     /// It was shown in an earlier epoch, where it did not count.
     SaidAgain,

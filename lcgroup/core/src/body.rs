@@ -126,7 +126,7 @@ pub(crate) enum Assembled {
     More,
     /// The whole.
     Whole(Zeroizing<Vec<u8>>),
-    /// It does not continue what was there.
+    /// The part does not continue the earlier ones.
     Broken,
 }
 

@@ -65,7 +65,7 @@ pub enum Standing {
 pub struct Member {
     /// Its author key.
     pub author: PeerId,
-    /// How it calls itself; nothing proves it.
+    /// Its name, chosen by itself and not proven.
     pub name: String,
 }
 

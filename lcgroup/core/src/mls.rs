@@ -43,11 +43,10 @@ use crate::provider::{Provider, SUITE};
 const OWNER: u32 = 0;
 /// Bytes of a credential before the name: the author key.
 const AUTHOR: usize = 32;
-/// How long a key package can be used. RFC 9420 §7.2 wants a bound; a request is repeated while the owner is away, so
-/// half a year.
+/// Lifetime of a key package, which RFC 9420 §7.2 requires: half a year, for requests are repeated
+/// while the owner is away.
 const KEY_PACKAGE_LIFE: Duration = Duration::from_secs(183 * 24 * 3_600);
-/// Seconds that a key package is valid before its creation: clocks of joiner and owner may differ
-/// by a day.
+/// Seconds that a key package is valid before its creation: clocks may differ by a day.
 const CLOCK_SKEW: u64 = 24 * 3_600;
 /// Bytes of a group id. It is random: a PrivateMessage carries it in clear.
 const GROUP_ID: usize = 16;

@@ -321,9 +321,9 @@ impl Group {
                 Taken::Dropped(DropReason::NotOpened)
             }
             Welcomed::Unusable => {
-                // to a joiner, too, the owner's log has granted its own: it asks there
+                // the owner's log has a grant for a joiner too, so it requests a leaf in its own log
                 self.joining = None;
-                // and do not read the tree again after a restart
+                // nor is it read again after a restart
                 self.owner_log.tree = None;
                 self.lose(now);
                 Taken::Dropped(DropReason::NotOpened)
