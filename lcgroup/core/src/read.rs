@@ -321,7 +321,7 @@ impl Group {
                 Taken::Dropped(DropReason::NotOpened)
             }
             Welcomed::Unusable => {
-                // the owner's log has a grant for a joiner too, so it requests a leaf in its own log
+                // a joiner has a grant in the owner's log, so it requests a leaf in its own log
                 self.joining = None;
                 // nor is it read again after a restart
                 self.owner_log.tree = None;

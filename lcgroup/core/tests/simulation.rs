@@ -58,8 +58,8 @@ fn members_join_and_all_are_shown_what_all_say() {
     assert!(names.contains(&"member 2".to_owned()) && names.contains(&"owner".to_owned()));
 }
 
-/// 12 members on a bad day: a third is away at a time, the owner half of it; requests get lost; one dies for good after its
-/// messages are in the log; one is removed; everybody crashes at its writes.
+/// 12 members on a bad day: a third is away at a time, the owner for half of it. Requests are lost,
+/// one member never returns after its messages are in the log, one is removed, all crash at writes.
 fn bad_day(seed: u64, defect: Defect) -> World {
     const MEMBERS: usize = 12;
     let mut world = group_of(seed, MEMBERS);
@@ -88,7 +88,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
             8 if world.people[who].online && world.random.chance(0.2) => {
                 let now = world.now;
                 if let Some(group) = world.people[who].group.as_mut() {
-                    // who has not joined yet, or was removed, cannot
+                    // fails if it has not joined yet, or was removed
                     let _ = group.refresh(now);
                     world.settle(who);
                 }
@@ -109,7 +109,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
             world.people[dead].online = false;
         }
         if step == 350 {
-            // a removal that was not written would not be done
+            // a removal that is not on disk would have no effect
             world.people[0].crash = None;
             if world.people[0].group.is_none() {
                 world.start(0);
@@ -135,7 +135,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
             world.people[dead].group = None;
         }
     }
-    // the dead one stays dead
+    // the ended member has no disk any more
     let mut ghost = Vec::new();
     std::mem::swap(&mut ghost, &mut world.people[dead].disk);
     world.defect = match defect {
@@ -144,7 +144,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
     };
     world.loss = 0.0;
     world.meet();
-    // somebody may still be admitted, and what was sent again waits once more
+    // a member may still be admitted, and then messages that were sent again wait once more
     for _ in 0..3 {
         world.resend_outboxes();
         world.meet();
@@ -160,7 +160,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
         .filter(|w| ![dead, removed].contains(w))
         .collect();
     world.check_shown(&staying, &staying);
-    // who joined in the middle is shown all that was said after
+    // a joiner in the middle is shown all later messages
     let newcomers: Vec<usize> = (MEMBERS..world.people.len()).collect();
     world.check_shown(&staying, &newcomers);
     let gone = world.people[removed].group.as_ref().map(Group::standing);
@@ -170,7 +170,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
     world
 }
 
-/// `SEEDS=40` looks further.
+/// The environment variable `SEEDS` at build time raises the number of runs.
 fn seeds() -> std::ops::Range<u64> {
     let seeds = option_env!("SEEDS").and_then(|seeds| seeds.parse().ok());
     0..seeds.unwrap_or(6)
@@ -230,7 +230,7 @@ fn who_is_removed_opens_nothing_later() {
     let mut world = group_of(2, 4);
     world.say(1, b"before").unwrap();
     world.meet();
-    // a copy of its disk from before it knows: it can follow no further than its removal
+    // a copy of its disk from before its removal: it can follow up to that
     let copy = world.people[3].disk.clone();
     world.remove(3);
     for who in 0..3 {
@@ -252,7 +252,7 @@ fn who_is_removed_opens_nothing_later() {
         world.people[3].group.as_ref().unwrap().standing(),
         Standing::Removed
     );
-    // nor do its own keys open what it is given in another order: it wants nothing
+    // nor do its keys open entries in another order: it requests none
     let authors = world.authors();
     let group = world.people[3].group.as_mut().unwrap();
     for author in authors {
@@ -268,7 +268,7 @@ fn what_is_said_by_who_comes_back_is_sealed_after_the_owners_last_word() {
     let key = world.people[2].key;
     let length = |world: &World| world.logs.get(&key).map_or(0, Vec::len);
     world.people[2].group = None;
-    // whoever is removed keeps its state from before, and reads all that it can
+    // a removed member keeps its earlier state, and reads all entries that it can
     world.remove(3);
     world.start(2);
     world.group(2).fall_behind();
@@ -284,7 +284,7 @@ fn what_is_said_by_who_comes_back_is_sealed_after_the_owners_last_word() {
     for author in world.authors() {
         world.feed(3, &author, usize::MAX);
     }
-    // it was said in the state, too
+    // the state records it, too
     world.start(2);
     world.group(2).fall_behind();
     for author in world.authors() {
@@ -320,7 +320,7 @@ fn a_copy_of_a_disk_opens_nothing_after_a_refresh() {
     world.meet();
     world.check_shown(&[0, 1, 2], &[0, 1, 2]);
     world.check_agreement();
-    // the thief has the old disk, the read key, and all of the log
+    // the thief has the old disk, the read key, and the whole log
     let mut thief = Group::restore(&copy, &[9; 32]).unwrap();
     for _ in 0..5 {
         for author in world.authors() {
@@ -351,7 +351,7 @@ fn an_old_copy_of_a_state_says_nothing() {
     world.meet();
     world.people[1].disk = old;
     world.people[1].group = None;
-    // a restored disk: the log asks others for its newest entry, and hands it in
+    // a restored disk: the log requests its newest entry from other members, and passes it on
     let mut group = Group::restore(&world.people[1].disk, &[1; 32]).unwrap();
     let key = world.people[1].key;
     let entries = &world.logs[&key];
@@ -367,7 +367,7 @@ fn an_old_copy_of_a_state_says_nothing() {
         group.say(b"y", world.now),
         Err(GroupError::RolledBack)
     ));
-    // it stays so over a restart
+    // and it stays so after a restart
     let group = Group::restore(&group.state().unwrap(), &[2; 32]).unwrap();
     assert_eq!(group.standing(), Standing::RolledBack);
 }
@@ -382,7 +382,7 @@ fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
     world.meet();
     world.say(1, b"in the new epoch").unwrap();
     let mut owner = Group::restore(&old, &[1; 32]).unwrap();
-    // others have the commit that it forgot
+    // other members have the commit that it forgot
     let (id, log) = (owner.id(), &world.logs[&owner.id()]);
     handle(
         &mut owner,
@@ -436,7 +436,7 @@ fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
     let mut world = group_of(6, 3);
     let key = world.people[1].key;
     world.say(1, b"between two epochs").unwrap();
-    // member 2 has it, the owner has not
+    // member 2 has it, but not the owner
     world.feed(2, &key, 9);
     assert_eq!(world.people[2].shown.len(), 1);
     let now = world.now;
@@ -445,13 +445,13 @@ fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
     world.meet();
     world.check_shown(&[0, 1, 2], &[1]);
     assert_eq!(world.logs[&key].len(), 2);
-    // member 2 was told: it did not count, and then it did
+    // member 2 got both reports: void, then sent again
     assert_eq!(marks(&world, 2), ["NotCounted", "SaidAgain"]);
     assert_eq!(marks(&world, 0), [""; 0]);
     assert_faultless(&world);
 }
 
-/// What a participant was told of messages that it had been shown.
+/// A participant's reports about messages that it had shown.
 fn marks(world: &World, who: usize) -> Vec<&str> {
     let events = world.people[who].events.iter();
     let kinds = events.filter_map(|event| event.split(' ').next());
@@ -473,7 +473,7 @@ fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() 
     world.meet();
     assert_eq!(marks(&world, 2), ["NotCounted"]);
     assert_eq!(marks(&world, 1), [""; 0]);
-    // once: not in the next epoch again
+    // only once: not again in the next epoch
     let now = world.now;
     world.group(0).refresh(now).unwrap();
     world.settle(0);
@@ -482,12 +482,13 @@ fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() 
     assert_faultless(&world);
 }
 
-/// Owner 0, authors 1 and 3, reader 2, and enough others to fill its room with messages that never end.
+/// Owner 0, authors 1 and 3, reader 2, and enough members to fill its memory with incomplete
+/// messages.
 fn crowded_group(seed: u64) -> World {
     group_of(seed, 4 + MAX_PARTIAL / MAX_BODY / 90 + 1)
 }
 
-/// `reader` gets the first part of a long message of each of the others.
+/// Feeds `reader` the first part of a long message of each further member.
 fn crowd(world: &mut World, reader: usize) {
     world.now += 1;
     let (now, epoch) = (world.now, world.group(reader).epoch().unwrap());
@@ -510,10 +511,10 @@ fn members_who_never_end_their_messages_delay_others_and_no_more() {
     world.say(3, &vec![3; MAX_MESSAGE]).unwrap();
     assert_eq!(world.feed(2, &three, 40), 40);
     crowd(&mut world, 2);
-    // it was the oldest, so it made room and waits
+    // it was the oldest, so it was displaced and waits
     assert_eq!(world.group(2).wants(&three), Some(1));
     assert_eq!(world.feed(2, &three, 200), 0);
-    // what is new has room, and leaves it to who waits
+    // a new message has memory, and leaves it to the waiting one
     world.say(1, &vec![1; MAX_MESSAGE]).unwrap();
     world.feed(2, &one, 200);
     assert_eq!(world.people[2].shown.len(), 1);
@@ -573,12 +574,12 @@ fn what_a_waiting_commit_does_not_count_is_not_shown() {
     let now = world.now;
     world.group(0).refresh(now).unwrap();
     world.settle(0);
-    // member 2 has the commit, but not what member 3 said before it
+    // member 2 has the commit, but not member 3's message before it
     world.feed(2, &id, usize::MAX);
     world.feed(2, &one, 9);
     let shown: Vec<_> = world.people[2].shown.values().cloned().collect();
     assert_eq!(shown, [b"counted"]);
-    // nor does it say anything in the epoch that ends
+    // nor does it send a message in the ending epoch
     world.say(2, b"later").unwrap();
     assert!(!world.logs.contains_key(&world.people[2].key));
     world.meet();
@@ -592,7 +593,7 @@ fn what_was_said_before_somebody_joined_waits_for_the_user() {
     let id = world.say(1, b"of the newcomer").unwrap();
     let invitation = world.invite(1);
     world.join(&invitation);
-    // the owner does not hear member 1 before it commits
+    // the owner does not read member 1's entry before it commits
     world.hear_requests();
     world.pass(3_000);
     world.meet();
@@ -627,7 +628,7 @@ fn leaves_are_renewed_weekly_and_the_owner_commits_daily() {
         world.meet();
     }
     let after = world.group(0).epoch().unwrap();
-    // two members, once or twice each; at once if they meet in a day
+    // two members, once or twice each; at once if they meet within a day
     assert!((2..=6).contains(&(after - before)), "{before} to {after}");
     for who in 1..3 {
         let joined = world.people[who]
@@ -685,7 +686,7 @@ fn bounds_hold() {
         owner.invite(1, now + DAY, now),
         Err(GroupError::TooManyInvitations)
     ));
-    // expired ones make room
+    // expired ones free their places
     owner.invite(1, now + 3 * DAY, now + 2 * DAY).unwrap();
     for uses in [0, 1_001] {
         assert!(matches!(
@@ -749,7 +750,7 @@ fn requests_are_counted_by_author_and_refused_by_name() {
         owner.handle_request(&one, START),
         Err(RequestRefusal::Admitted)
     );
-    // nor does it bring back who was removed
+    // nor does it bring back a removed member
     let author = owner
         .members()
         .into_iter()
@@ -793,7 +794,7 @@ fn requests_that_wait_are_bounded() {
         let request = request(&invitation, n as u8, START);
         assert_eq!(owner.handle_request(&request, START), Ok(()), "{n}");
     }
-    // who waits already is no new one
+    // a waiting joiner is no new one
     let again = request(&invitation, 0, START);
     assert_eq!(owner.handle_request(&again, START), Ok(()));
     let mut seed = [3; 32];
@@ -831,7 +832,7 @@ fn a_joiner_asks_again_with_longer_pauses_until_the_invitation_expires() {
         joiner.handle_timeout(due);
     }
     assert!(expired);
-    // a day at pauses of 7.5 to 10 minutes; the same bytes for 12 hours
+    // a day with pauses of 7.5 to 10 minutes; the same bytes for 12 hours
     assert!((140..=210).contains(&requests), "{requests}");
     assert_eq!(distinct.len(), 2);
 }
@@ -855,7 +856,7 @@ fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
         let now = world.now;
         world.group(0).refresh(now).unwrap();
         world.settle(0);
-        // the log has expired before member 2 came back
+        // the log expired before member 2 returned
         let last = world.logs[&id].len() as u32;
         let now = world.now;
         world.group(2).handle_gap(&id, last - 1, now);
@@ -884,7 +885,7 @@ fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
     assert_faultless(&world);
 }
 
-/// How often a participant was told this.
+/// The number of a participant's events of a kind.
 fn told(world: &World, who: usize, what: &str) -> usize {
     let events = world.people[who].events.iter();
     events.filter(|event| event.starts_with(what)).count()
@@ -902,7 +903,7 @@ fn who_cannot_open_its_welcome_asks_once_more() {
         let id = world.group(0).id();
         world.feed(joiner, &id, 1_000);
         assert_eq!(told(&world, joiner, "Joined"), 0);
-        // what was of no use is not so twice
+        // an unusable Welcome does not count twice
         world.start(joiner);
         world.feed(joiner, &id, 1_000);
         world.defect = Defect::None;
@@ -924,14 +925,14 @@ fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so
     let now = world.now;
     world.group(2).refresh(now).unwrap();
     world.settle(2);
-    // less than the week after which others ask for new leaves
+    // less than the week after which the other members request new leaves
     for _ in 0..3 {
         world.meet();
         world.pass(DAY);
     }
     assert_eq!(told(&world, 2, "CannotFollow"), 1);
     assert_eq!(world.logs[&key].len(), 2);
-    // nor does it ask after a restart
+    // nor does it request one after a restart
     world.start(2);
     world.meet();
     world.pass(DAY);
@@ -987,7 +988,7 @@ fn a_welcome_for_a_key_package_of_before_is_passed_over() {
     let now = world.now;
     world.group(2).refresh(now).unwrap();
     world.settle(2);
-    // it cannot apply a commit, and asks again; the owner gets both, one after the other
+    // it cannot apply a commit, and requests again; the owner receives both requests in turn
     world.defect = Defect::Spoils(kind::COMMIT);
     world.group(0).refresh(now).unwrap();
     world.settle(0);
@@ -999,7 +1000,7 @@ fn a_welcome_for_a_key_package_of_before_is_passed_over() {
     world.feed(2, &id, 1_000);
     assert_eq!(told(&world, 2, "Joined"), 1);
     assert_eq!(world.logs[&key].len(), 2);
-    // the second one is not urgent any more
+    // the second request is no longer urgent
     world.feed(0, &key, 1);
     world.pass(DAY);
     world.feed(2, &id, 1_000);
@@ -1018,11 +1019,11 @@ fn who_missed_its_welcome_asks_again_and_is_not_removed() {
     world.feed(0, &key, 9);
     let before = world.logs[&id].len();
     world.pass(3_000);
-    // all parts of the commit, and no more
+    // all parts of the commit, and no other entry
     while world.is_member(2) && world.feed(2, &id, 1) > 0 {}
     let rejoining = world.group(2).standing();
     assert!(matches!(rejoining, Standing::Rejoining { until: Some(_) }));
-    // the log expired before it read on
+    // the log expired before it read further
     let last = world.logs[&id].len();
     assert!(last > before + 1);
     world.group(2).handle_gap(&id, last as u32, now);
@@ -1063,7 +1064,7 @@ fn entries_of_others_and_out_of_turn_are_dropped_by_name() {
         take(stranger, 1, message, &part(1, 0, 1)),
         dropped(DropReason::UnknownAuthor)
     );
-    // it may be a newcomer of an epoch that this member does not know
+    // the author may be new in an epoch that this member does not know
     assert_eq!(take(stranger, 1, message, &part(2, 0, 1)), Taken::Wait);
     assert_eq!(
         take(owner, 2, message, &part(1, 0, 1)),
@@ -1123,7 +1124,7 @@ fn a_state_comes_back_and_a_damaged_one_is_refused() {
         for at in (0..state.len()).step_by(3) {
             let mut damaged = state.to_vec();
             damaged[at] ^= 0x81;
-            // some fields take any value; none makes it panic
+            // some fields accept any value, but none may cause a panic
             let _ = Group::restore(&damaged, &[1; 32]);
         }
     }

@@ -1,4 +1,4 @@
-//! What the page is to do.
+//! Commands for the page.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,18 +6,18 @@ use bytes::Bytes;
 use lcroute_overlay::server::RelayCredentials;
 use librecast::id::LinkId;
 
-/// Something that only the browser can do.
+/// An action that only the browser can execute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Make a connection, and its offer.
     Offer(LinkId),
     /// Make a connection for the offer in this SDP, and its answer.
     Answer(LinkId, String),
-    /// Take the answer in this SDP.
+    /// Accept the answer in this SDP.
     Accept(LinkId, String),
-    /// Take more addresses of the peer: attributes of SDP, a line each.
+    /// Add addresses of the peer: attributes of SDP, a line each.
     Candidates(LinkId, String),
-    /// Restart ICE: with the offer in this SDP, else by an offer.
+    /// Restart ICE: with the offer in this SDP, else with a new offer.
     Restart(LinkId, Option<String>),
     /// Send over the control channel.
     Control(LinkId, Bytes),
@@ -27,36 +27,34 @@ pub enum Command {
     Close(LinkId),
     /// Send to a signalling server.
     Server(u32, Vec<u8>),
-    /// Say a word to a signalling server.
+    /// Send a text to a signalling server.
     ServerText(u32, String),
-    /// A signalling server closes the connection, and says why.
+    /// Report that a signalling server closes the connection, with its reason.
     ServerRefused(u32, String),
-    /// The relay on a signalling server's port may be used, for so many seconds.
+    /// Use the relay on a signalling server's port, for this number of seconds.
     Relay(u32, u32, RelayCredentials),
-    /// A datagram of a group that the page has joined.
+    /// Deliver a datagram of a group that the page has joined.
     Datagram {
-        /// Who sent it.
+        /// Its sender.
         source: IpAddr,
-        /// To which group.
         group: IpAddr,
-        /// To which UDP port.
+        /// UDP port.
         port: u16,
-        /// Without headers.
+        /// Payload without headers.
         data: Vec<u8>,
     },
-    /// A sealed packet of a group that the page has joined: a page has no keys.
+    /// Report a sealed packet of a joined group: a page has no keys.
     Sealed {
-        /// Who sent it.
+        /// Its sender.
         source: Ipv6Addr,
-        /// To which group.
         group: Ipv6Addr,
     },
-    /// What the page needs to go on as this member after a reload has changed.
+    /// Store this member's state again for a reload: it has changed.
     Keep,
 }
 
 impl Command {
-    /// A number for its kind, a number for link or server, and bytes: the form in which the page takes it.
+    /// The page's form: a number for its kind, a number for link or server, and bytes.
     #[must_use]
     pub fn into_parts(self) -> (u8, u32, Vec<u8>) {
         match self {
@@ -95,7 +93,7 @@ impl Command {
     }
 }
 
-/// Of IPv4 as RFC 4291 §2.5.5.2 has it.
+/// An IPv4 address is mapped as in RFC 4291 §2.5.5.2.
 fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),

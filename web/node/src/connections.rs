@@ -1,11 +1,13 @@
-//! Connections of a page: RTCPeerConnection makes them. Here is what the overlay asks of it, and what the page has said of each.
+//! Connections of a page, made by RTCPeerConnection: the overlay's requests, and the page's reports
+//! on each.
 //!
 //! ```text
 //!   overlay ── Connections ── commands ──> page: RTCPeerConnection, two data channels out, one in
 //!   overlay <── events ────── described, opened, message, alive, ended <── page
 //! ```
-//! DTLS checks the certificate of the peer against the fingerprint of its description, as browsers do. Whether the peer is
-//! alive shows in the counters of the ICE transport: hosts send three hellos a second.
+//! DTLS checks the certificate of the peer against the fingerprint of its description, as browsers
+//! do. The counters of the ICE transport show whether the peer is alive: hosts send three hellos a
+//! second.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -24,25 +26,27 @@ use serde::Deserialize;
 use crate::command::Command;
 use crate::sdp;
 
-/// Longest message in bytes, as descriptions say.
+/// Bytes of a message, as in descriptions.
 const MAX_MESSAGE: usize = 65_536;
-/// Candidates of a peer that came after its description: as many as a description has.
+/// Candidates of a peer after its description: as many as a description has.
 const MAX_LATE_CANDIDATES: usize = 16;
-/// Bytes that may wait in a control channel before a message of this node is refused.
+/// Bytes in a control channel's queue above which this node's own messages are refused.
 const CONTROL_QUEUE: usize = 1 << 20;
-/// Bytes that may wait in a control channel before a message of others, which this node passes on, is refused: these leave
-/// room for its own.
+/// Bytes in a control channel's queue above which messages of other nodes are refused: the rest is
+/// for own ones.
 const ROUTED_QUEUE: usize = 64 << 10;
-/// Bytes that may wait in a data channel before a packet is dropped.
+/// Bytes in a data channel's queue above which packets are dropped.
 const DATA_QUEUE: usize = 256 << 10;
-/// Counters that stand still for so long, and so often, are those of a dead peer: four hellos are missing. Timers of a
-/// page in the background come once a second, so time alone says nothing.
+/// Duration and number of checks without a change of the counters after which a peer is dead: four
+/// hellos are missing. A page in the background has timers of one second, so time alone proves
+/// nothing.
 const SILENCE: (Duration, u32) = (Duration::from_millis(1_400), 5);
-/// Where browsers do not count hellos, a peer that is silent for so long is sent an empty message: SCTP acknowledges it.
+/// Silence after which a peer is sent an empty message, if the browser does not count hellos: SCTP
+/// acknowledges it.
 const QUIET: Duration = Duration::from_millis(400);
-/// A message of the overlay's own, which nodes take for a sign of life and nothing else.
+/// A message of the overlay that nodes only take as a sign of life.
 const EMPTY: &[u8] = &[0];
-/// The same where something else has raised the suspicion.
+/// [`SILENCE`] for a peer that is already suspected.
 const SUSPECTED: (Duration, u32) = (Duration::from_millis(700), 3);
 
 drop_reasons! {
@@ -62,20 +66,20 @@ pub enum Channel {
     Data,
 }
 
-/// What `getStats` says of the candidate pair in use.
+/// State of the candidate pair in use, from `getStats`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Stats {
-    /// A sum that grows with everything that comes from the peer.
+    /// A sum that grows with every packet from the peer.
     pub received: f64,
     /// Whether hellos of ICE are in that sum.
     pub counts_hellos: bool,
-    /// Milliseconds.
+    /// Round-trip time in ms.
     pub rtt: Option<f64>,
-    /// Address and port here.
+    /// Own address and port.
     pub local: Option<SocketAddr>,
-    /// Address and port there.
+    /// The peer's address and port.
     pub remote: Option<SocketAddr>,
-    /// Kinds of the candidates here and there.
+    /// Kinds of the own and the peer's candidate.
     pub kinds: Option<[String; 2]>,
 }
 
@@ -90,21 +94,21 @@ pub struct PageConnections {
 
 #[derive(Debug)]
 struct Connection {
-    /// Of the description that it was accepted by.
+    /// Fingerprint in the accepted description.
     remote: Option<Fingerprint>,
     is_open: bool,
     is_authenticated: bool,
-    /// Bytes that wait: control, data.
+    /// Bytes in the queues: control, data.
     waiting: [usize; 2],
     traffic: Traffic,
     stats: Stats,
-    /// Since when nothing has come, and how often that was looked at.
+    /// When the last packet came, and the number of checks since then.
     silent: (Instant, u32),
     is_suspected: bool,
     tells_rtt: bool,
-    /// ICE restarts: what comes from then on comes over a path.
+    /// ICE restarts: the next packets come over a new path.
     restarts: bool,
-    /// Of the peer, that came after its description.
+    /// The number of the peer's candidates after its description.
     late_candidates: usize,
 }
 
@@ -147,14 +151,14 @@ impl Connection {
     }
 }
 
-/// What the page says.
+/// Reports of the page.
 impl PageConnections {
-    /// The next thing to do.
+    /// Returns the next command.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
-    /// This end of a connection, as the browser describes it.
+    /// Handles the browser's description of this end of a connection.
     pub fn handle_description(&mut self, link: LinkId, text: &str) {
         if !self.links.contains_key(&link) {
             return;
@@ -169,7 +173,7 @@ impl PageConnections {
         self.events.push_back(event);
     }
 
-    /// All channels are open.
+    /// Handles the opening of all channels.
     pub fn handle_open(&mut self, link: LinkId, now: Instant) {
         let Some(connection) = self.links.get_mut(&link).filter(|c| !c.is_open) else {
             return;
@@ -180,7 +184,7 @@ impl PageConnections {
         self.events.push_back(ConnectionEvent::Open { link });
     }
 
-    /// A message has come.
+    /// Handles a received message.
     pub fn handle_message(&mut self, link: LinkId, channel: Channel, message: Bytes, now: Instant) {
         let Some(connection) = self.links.get_mut(&link) else {
             return;
@@ -193,7 +197,7 @@ impl PageConnections {
                     .push_back(ConnectionEvent::Control { link, message });
             }
             Channel::Data if connection.is_authenticated => {
-                // high nibble 0: the overlay's own, and empty
+                // high nibble 0: a message of the overlay, and empty
                 if message.first().is_none_or(|first| first >> 4 == 0) {
                     return;
                 }
@@ -204,14 +208,14 @@ impl PageConnections {
         }
     }
 
-    /// So many bytes wait in a channel.
+    /// Stores the number of bytes in a channel's queue.
     pub fn handle_waiting(&mut self, link: LinkId, channel: Channel, bytes: usize) {
         if let Some(connection) = self.links.get_mut(&link) {
             connection.waiting[channel as usize] = bytes;
         }
     }
 
-    /// How the connection does; asked some four times a second.
+    /// Handles the state of a connection; called about four times a second.
     pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
         let Some(connection) = self.links.get_mut(&link).filter(|c| c.is_open) else {
             return;
@@ -231,14 +235,14 @@ impl PageConnections {
             }
             return;
         }
-        // peers say no hellos before, and the overlay bounds how long that may take
+        // peers send no hellos before, and the overlay bounds that time
         if !connection.is_authenticated {
             return;
         }
         connection.silent.1 += 1;
         let quiet = now.saturating_duration_since(connection.silent.0);
         if !connection.stats.counts_hellos && quiet >= QUIET {
-            // a channel that is full is no quiet one
+            // a full channel is not quiet
             let _ = self.send(link, (Channel::Data, DATA_QUEUE), Bytes::from_static(EMPTY));
         }
         let Some(connection) = self.links.get_mut(&link) else {
@@ -255,14 +259,14 @@ impl PageConnections {
         }
     }
 
-    /// The connection has ended, or cannot begin.
+    /// Handles the end of a connection, or its failure to begin.
     pub fn handle_end(&mut self, link: LinkId, reason: EndReason) {
         if self.links.contains_key(&link) {
             self.end(link, reason);
         }
     }
 
-    /// An address of this end that its description does not name, as an attribute of SDP.
+    /// Handles an address of this end that its description lacks, as an attribute of SDP.
     pub fn handle_candidate(&mut self, link: LinkId, attribute: &str) {
         let candidate = attribute
             .strip_prefix("candidate:")
@@ -276,14 +280,14 @@ impl PageConnections {
         }
     }
 
-    /// There is a way to the peer that the description of this end does not name.
+    /// Handles a new path to the peer that this end's description lacks.
     pub fn handle_outdated(&mut self, link: LinkId) {
         if self.links.get(&link).is_some_and(|c| !c.is_open) {
             self.events.push_back(ConnectionEvent::Outdated { link });
         }
     }
 
-    /// The peer's control channel is of another version.
+    /// Handles a control channel of another version.
     pub fn handle_other_control(&mut self, link: LinkId, version: u8) {
         if self.links.contains_key(&link) {
             self.events
@@ -297,14 +301,14 @@ impl PageConnections {
         open.map(|(link, _)| *link)
     }
 
-    /// Whether the browser does not tell the round trip of an open connection.
+    /// Whether the browser does not report the round trip of an open connection.
     #[must_use]
     pub fn needs_round_trip(&self, link: LinkId) -> bool {
         let connection = self.links.get(&link);
         connection.is_some_and(|c| c.is_authenticated && !c.tells_rtt)
     }
 
-    /// A round trip that was measured otherwise, where the browser does not tell.
+    /// Stores a round trip that was measured without the browser.
     pub fn handle_round_trip(&mut self, link: LinkId, rtt: Duration) {
         let Some(connection) = self.links.get_mut(&link).filter(|c| c.is_open) else {
             return;
@@ -366,7 +370,7 @@ impl Connections for PageConnections {
 
     fn accept(&mut self, link: LinkId, answer: &Description, _now: Instant) {
         if let Some(connection) = self.links.get_mut(&link) {
-            // of a restart it is the same: else DTLS fails
+            // a restart has the same one, else DTLS fails
             connection.remote = Some(answer.fingerprint);
             let sdp = answer.to_sdp(SdpKind::Answer);
             self.commands.push_back(Command::Accept(link, sdp));
@@ -387,7 +391,7 @@ impl Connections for PageConnections {
         }
     }
 
-    /// The browser keeps what it is given to send.
+    /// The browser queues messages by itself.
     fn await_restart(&mut self, _link: LinkId) {}
 
     fn restart(&mut self, link: LinkId, offer: Option<&Description>, _now: Instant) {
@@ -463,7 +467,7 @@ impl Connections for PageConnections {
     /// Pages have no sockets.
     fn send_straight(&mut self, _from: Option<SocketAddr>, _to: SocketAddr, _datagram: &Bytes) {}
 
-    /// Those of a page change with every connection.
+    /// A page's candidates change with every connection.
     fn candidates(&self) -> Vec<Candidate> {
         Vec::new()
     }
@@ -487,7 +491,7 @@ impl Connections for PageConnections {
 
     fn handle_timeout(&mut self, _now: Instant) {}
 
-    /// Everything that is timed is timed by the page's looks.
+    /// The page's checks drive all timers.
     fn poll_timeout(&mut self) -> Option<Instant> {
         None
     }

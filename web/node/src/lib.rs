@@ -1,13 +1,14 @@
-//! A node of the network in a web page. Router, membership and negotiation are those of hosts (`lcroute-node`); the browser
-//! makes the connections (RTCPeerConnection), keeps the WebSockets to signalling servers, and tells the time.
+//! A node of the network in a web page. Router, membership and negotiation are those of hosts
+//! (`lcroute-node`); the browser makes the connections (RTCPeerConnection), keeps the WebSockets to
+//! signalling servers, and provides the clock.
 //!
 //! ```text
-//!   page (JavaScript) ── bytes ── page ── member ─┬─ lcroute_node::Node ── connections ── commands for RTCPeerConnection
-//!                                                 ├─ programs: what the page has joined
+//!   page (JavaScript) ── bytes ── page ── member ─┬─ lcroute_node::Node ── connections ── commands
+//!                                                 ├─ programs: groups that the page has joined
 //!                                                 └─ servers: messages for WebSockets
 //! ```
 //!
-//! Everything but `page` is an ordinary library, so two members also meet in a test on a host.
+//! All modules but `page` form an ordinary library, so a test on a host can link two members.
 
 pub mod command;
 pub mod connections;

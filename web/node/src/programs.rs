@@ -1,5 +1,5 @@
-//! What the page has joined: the listener's side of MLDv2 (RFC 9777, section 6) and of IGMP (RFC 9776), towards the router in the
-//! same page.
+//! Groups that the page has joined: the listener's side of MLDv2 (RFC 9777, section 6) and of IGMP
+//! (RFC 9776), towards the router in the same page.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,10 +7,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use librecast::mld::{self, Message, Record, RecordType};
 use librecast::{igmp, mapped};
 
-/// Groups that are joined at a time.
+/// Joined groups at a time.
 const MAX_GROUPS: usize = 256;
 
-/// Groups that are joined, with any source; those of IPv4 by their names.
+/// Joined groups, with any source; those of IPv4 by their names.
 #[derive(Debug)]
 pub struct Programs {
     link_local: Ipv6Addr,
@@ -36,7 +36,7 @@ impl Programs {
         self.joined.contains(&group)
     }
 
-    /// Joins a group: the reports that say so. None are needed, or there is no room: none.
+    /// Joins a group; returns the reports for it. Empty if it was joined, or no more can be.
     pub fn join(&mut self, group: Ipv6Addr) -> Vec<Vec<u8>> {
         if self.joined.len() >= MAX_GROUPS || !self.joined.insert(group) {
             return Vec::new();
@@ -44,7 +44,7 @@ impl Programs {
         self.reports(&[Record::new(RecordType::ChangeToExclude, group, Vec::new())])
     }
 
-    /// Leaves a group: the reports that say so.
+    /// Leaves a group; returns the reports for it.
     pub fn leave(&mut self, group: Ipv6Addr) -> Vec<Vec<u8>> {
         if !self.joined.remove(&group) {
             return Vec::new();
@@ -52,7 +52,7 @@ impl Programs {
         self.reports(&[Record::new(RecordType::ChangeToInclude, group, Vec::new())])
     }
 
-    /// The answer to what the router asks; none to what is no query.
+    /// Answers a query of the router; empty for other packets.
     pub fn answer(&self, packet: &[u8]) -> Vec<Vec<u8>> {
         let (ipv4, query) = match (mld::parse_packet(packet), igmp::parse_packet(packet)) {
             (Ok((_, Message::Query(query))), _) => (false, query),

@@ -1,13 +1,13 @@
-//! Reads what a browser says of its end of a connection. Other nodes never see this text.
+//! Reads a browser's description of its end of a connection. Other nodes never receive this text.
 
 use std::net::{IpAddr, SocketAddr};
 
 use lcroute_overlay::{Candidate, CandidateKind, Description, Fingerprint, credentials_of};
 
-/// Candidates that are told to a peer.
+/// Candidates that are sent to a peer.
 const MAX_CANDIDATES: usize = 16;
 
-/// What a peer needs of a local description. None: something is missing.
+/// Extracts the parts of a local description that a peer needs; none if one is missing.
 pub fn description(sdp: &str) -> Option<Description> {
     let (ufrag, pwd) = credentials_of(sdp)?;
     let values = |name: &'static str| {
@@ -19,15 +19,15 @@ pub fn description(sdp: &str) -> Option<Description> {
         ufrag,
         pwd,
         fingerprint: fingerprint(values("a=fingerprint:sha-256 ").next()?)?,
-        // SRTP of ours is not for pages
+        // pages do not support the media lane
         media: false,
         lane_control: false,
         candidates: candidates.take(MAX_CANDIDATES).collect(),
     })
 }
 
-/// RFC 8839, section 5.1: foundation, component, transport, priority, address, port, "typ", kind. Names of mDNS and TCP are
-/// nothing for peers.
+/// RFC 8839, section 5.1: foundation, component, transport, priority, address, port, "typ", kind.
+/// Peers cannot use names of mDNS, nor TCP.
 pub(crate) fn candidate(value: &str) -> Option<Candidate> {
     let fields: Vec<_> = value.split(' ').collect();
     let [_, "1", transport, _, address, port, "typ", kind, ..] = fields[..] else {

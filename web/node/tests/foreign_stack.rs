@@ -1,4 +1,5 @@
-//! A page and a host link by a WebRTC stack that is not ours: `str0m` stands where a browser's `RTCPeerConnection` does.
+//! A page and a host link through a foreign WebRTC stack: `str0m` replaces a browser's
+//! `RTCPeerConnection`.
 //!
 //! ```text
 //!   member of a page ── commands ── browser (str0m) ═══ datagrams ═══ lcroute-webrtc ── node of a host
@@ -35,13 +36,13 @@ use str0m::{Candidate, Event, Input, Rtc};
 const UNIX: u64 = 1_800_000_000;
 const URL: &str = "ws://host.example:7117";
 const SERVER: CarrierId = CarrierId(1);
-/// Where the host is, and where it moves.
+/// The host's address, and the one that it moves to.
 const HOST: [&str; 2] = ["192.0.2.1:4000", "198.51.100.1:4000"];
 const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
 const PAGE: &str = "192.0.2.2";
-/// One way.
+/// Delay in one direction.
 const DELAY: Duration = Duration::from_millis(5);
-/// How often the page asks for the state of a connection.
+/// Interval at which the page checks the state of a connection.
 const LOOK: Duration = Duration::from_millis(250);
 /// Channels as `web/pages/node/connection.js` makes them.
 const DATA: &str = "/lcroute/data/1";
@@ -58,7 +59,7 @@ struct Browser {
     incoming: Option<ChannelId>,
     open: Vec<ChannelId>,
     is_open: bool,
-    /// Datagrams that came.
+    /// The number of received datagrams.
     received: u32,
     due: Instant,
     next_look: Instant,
@@ -68,7 +69,7 @@ fn host_address(number: usize) -> SocketAddr {
     HOST[number].parse().unwrap()
 }
 
-/// What a browser says to the page.
+/// A report of a browser to the page.
 enum Said {
     Opened,
     Message(Channel, Vec<u8>),
@@ -104,7 +105,7 @@ impl Browser {
         self.rtc.add_local_candidate(host);
     }
 
-    /// The channel for data of this side, and for control messages if it makes the offer.
+    /// Offers the channel for data of this side, and the one for control messages.
     fn offer(&mut self) -> String {
         let mut change = self.rtc.sdp_api();
         self.out = Some(change.add_channel_with_config(data_channel()));
@@ -122,7 +123,8 @@ impl Browser {
     }
 
     fn answer(&mut self, offer: &str) -> String {
-        // browsers answer as clients of DTLS (RFC 8842, section 5.3), as nodes expect; this stack would be the server
+        // browsers answer as clients of DTLS (RFC 8842, section 5.3), as nodes expect; this stack
+        // would be the server
         let offer = offer.replace("a=setup:actpass", "a=setup:passive");
         let offer = SdpOffer::from_sdp_string(&offer).unwrap();
         let answer = self.rtc.sdp_api().accept_offer(offer).unwrap();
@@ -172,7 +174,7 @@ impl Browser {
         }
     }
 
-    /// Says goodbye; one that is not made yet has nobody to say it to.
+    /// Closes the connection; one that is not made yet has no peer to inform.
     fn close(&mut self) {
         let _ = self.rtc.close();
     }
@@ -180,13 +182,13 @@ impl Browser {
     fn handle_datagram(&mut self, from: SocketAddr, contents: &[u8], now: Instant) {
         self.received += 1;
         let receive = Receive::new(Protocol::Udp, from, self.address, contents);
-        // what is no WebRTC is nothing for a browser
+        // a browser ignores datagrams that are not WebRTC
         if let Ok(receive) = receive {
             self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
         }
     }
 
-    /// Empties the stack: datagrams, and what there is to say.
+    /// Empties the stack: datagrams, and reports.
     fn drain(&mut self, now: Instant) -> (Vec<(SocketAddr, Vec<u8>)>, Vec<Said>) {
         let (mut sent, mut said) = (Vec::new(), Vec::new());
         if self.due <= now && self.rtc.is_alive() {
@@ -236,7 +238,7 @@ impl Browser {
         }
     }
 
-    /// Bytes that wait: in the control channel, and in that for data.
+    /// Bytes in the queues of the control channel and of the data channel.
     fn waiting(&mut self) -> [usize; 2] {
         let channels = [self.control, self.out];
         channels.map(|id| {
@@ -275,7 +277,7 @@ fn grant(name: &str) -> Grant {
     }
 }
 
-/// The node of a host, as `lcroute run` has it.
+/// The node of a host, as in `lcroute run`.
 fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -> Node<WebRtc> {
     let issuing = (issuer, grant(""));
     let chain = Chain::sign(network, issuing, (key.peer_id(), grant("host"))).unwrap();
@@ -349,24 +351,24 @@ struct World {
     page: PageMember,
     browsers: BTreeMap<LinkId, Browser>,
     wires: VecDeque<Wire>,
-    /// Which of its addresses the host has.
+    /// The index of the host's current address.
     place: usize,
-    /// It has this one behind a NAT that lets everybody in and only answers out; the page tells its addresses one by one.
+    /// The host's address behind a NAT that sends only after it received; the page trickles candidates.
     inside: Option<SocketAddr>,
     was_reached: bool,
-    /// How many of 256 datagrams get lost.
+    /// Lost datagrams out of 256.
     loss: u16,
     random: Random,
-    /// What listeners got: on the host, on the page.
+    /// Datagrams of the group that were received: on the host, on the page.
     heard: [Vec<Vec<u8>>; 2],
-    /// How often the page made the offer, and the answer.
+    /// The numbers of offers and answers that the page made.
     offers: u32,
     answers: u32,
     restarts: u32,
 }
 
 impl World {
-    /// A world whose page makes the offer, or the answer.
+    /// Creates a world whose page makes the offer, or the answer.
     fn of(page_offers: bool) -> Self {
         let order = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
         // the smaller PeerId makes the offer
@@ -519,7 +521,7 @@ impl World {
         }
         while let Some(datagram) = self.host.connections_mut().poll_transmit() {
             let from = host_address(self.place);
-            // nothing leaves a host from an address that it had
+            // a host sends nothing from a former address
             let own = self.inside.unwrap_or(from);
             let is_out = self.inside.is_none() || self.was_reached;
             if is_out && datagram.from.is_none_or(|chosen| chosen == own) {
@@ -567,7 +569,7 @@ impl World {
                 self.with(link, |browser| browser.send(Channel::Data, &message));
             }
             Command::Close(link) => {
-                // what is on its way out goes out first, as in a browser
+                // like a browser, it first sends its queue
                 self.with(link, |browser| browser.close());
                 self.drain(link);
                 self.browsers.remove(&link);
@@ -654,7 +656,7 @@ impl World {
         self.host.handle_local_packet(packet.into(), self.now);
     }
 
-    /// Links them, and both join.
+    /// Links both, and joins the group on both.
     fn begin_to_talk(&mut self) {
         self.until("a link", Self::is_linked);
         self.join_on_host();
@@ -663,7 +665,7 @@ impl World {
         self.talk("at first");
     }
 
-    /// Each hears the other.
+    /// Sends in both directions, and checks the receipt.
     fn talk(&mut self, words: &str) {
         let heard = |world: &Self, word: &str| {
             world
@@ -684,7 +686,7 @@ impl World {
     }
 }
 
-/// The two, as they hear each other.
+/// Both, linked and exchanging datagrams.
 fn linked(page_offers: bool) -> World {
     let mut world = World::of(page_offers);
     world.begin_to_talk();
@@ -766,7 +768,7 @@ fn links_are_made_and_used_where_datagrams_get_lost() {
             world.talk(&format!("round {round}"));
         }
         let connections = world.offers + world.answers;
-        // at a fifth, four hellos in a row do get lost now and then
+        // at a loss of a fifth, four hellos in a row are lost now and then
         assert!(connections == 1 || loss > 13, "{connections} connections");
     }
 }

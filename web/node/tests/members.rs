@@ -1,4 +1,5 @@
-//! Two pages become members by a token, link, and hear each other: everything but the browser, whose part this test plays.
+//! Two pages become members with a token, link, and exchange datagrams; the test acts as their
+//! browsers.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 const UNIX: u64 = 1_800_000_000;
 const URL: &str = "ws://host.example:7117";
 
-/// A token of a network; good until `until`.
+/// A token of a network, valid until `until`.
 fn token(until: u64) -> String {
     let [network, issuer] = [1, 2].map(|seed| SecretKey::from_seed(&[seed; 32]));
     let grant = |name: &str, until| Grant {
@@ -52,7 +53,7 @@ fn start(token: Option<&str>, visit: Option<&Value>, number: u8) -> Result<PageM
     PageMember::new(&start, Instant::now(), UNIX)
 }
 
-/// An SDP as a browser writes it; the fingerprint says whose it is.
+/// An SDP in a browser's form; the fingerprint identifies the page.
 fn sdp(page: usize) -> String {
     let hex = vec![format!("{page:02X}"); 32].join(":");
     format!(
@@ -64,7 +65,7 @@ fn sdp(page: usize) -> String {
 struct World {
     pages: [PageMember; 2],
     now: Instant,
-    /// The connection of each page that is being made or is open.
+    /// The connection of each page, in progress or open.
     links: [Option<LinkId>; 2],
     heard: [Vec<(String, Vec<u8>)>; 2],
     registered: BTreeSet<usize>,
@@ -126,7 +127,7 @@ impl World {
                 self.links[page] = Some(link);
                 self.pages[page].handle_connection(now, |c| c.handle_description(link, &sdp(page)));
             }
-            // only now both know whose certificate to expect
+            // only now both know which certificate to expect
             Command::Accept(..) => self.open(),
             Command::Control(_, message) => self.carry(other, Channel::Control, message),
             Command::Data(_, message) => self.carry(other, Channel::Data, message),

@@ -1,8 +1,8 @@
-//! What the member in the page is to do, and what it hands over.
+//! Commands to the member in the page, and its datagrams.
 
 use std::net::Ipv6Addr;
 
-/// Something that the member in the page does.
+/// A command to the member in the page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Join a group.
@@ -11,18 +11,17 @@ pub enum Command {
     Leave(Ipv6Addr),
     /// Send a datagram to a group.
     Send {
-        /// To which group.
         group: Ipv6Addr,
-        /// To which UDP port.
+        /// UDP port.
         port: u16,
-        /// Without headers.
+        /// Payload without headers.
         data: Vec<u8>,
     },
 }
 
 impl Command {
-    /// The form in which the page takes it: one byte for its kind, the group as text and a line's end; to send, the port
-    /// (little-endian) in front of the group, and the data behind it.
+    /// The page's form: one byte for the kind, the group as text and an end of line. A datagram has
+    /// its port (little-endian) before the group, and its data at the end.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let (kind, group) = match self {
@@ -43,13 +42,13 @@ impl Command {
     }
 }
 
-/// An address at the beginning, and what follows.
+/// Splits an address off the beginning.
 fn address(bytes: &[u8]) -> Option<(Ipv6Addr, &[u8])> {
     let (address, rest) = bytes.split_first_chunk::<16>()?;
     Some((Ipv6Addr::from(*address), rest))
 }
 
-/// A datagram, as the member hands it over.
+/// A datagram from the member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// Its sender.
@@ -58,12 +57,12 @@ pub struct Datagram<'a> {
     pub group: Ipv6Addr,
     /// The UDP port that it was sent to.
     pub port: u16,
-    /// Without headers.
+    /// Payload without headers.
     pub data: &'a [u8],
 }
 
 impl<'a> Datagram<'a> {
-    /// From bytes: source, group (16 each), port (2, big-endian), data.
+    /// Decodes source, group (16 bytes each), port (2, big-endian), data.
     #[must_use]
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (source, rest) = address(bytes)?;

@@ -1,5 +1,6 @@
-//! What WebAssembly modules of pages have in common that work beside the member of the node page (`lcroute-web-node`): it carries
-//! their datagrams, and joins and sends as they say.
+//! The common part of a page's WebAssembly modules that run beside the member of the node page
+//! (`lcroute-web-node`). The member transports their datagrams, and joins and sends on their
+//! commands.
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── Exchange ── a state machine of the module

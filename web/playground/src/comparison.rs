@@ -1,23 +1,24 @@
-//! A topology policy, measured step by step as `lcroute sim --compare-topologies` measures it.
+//! Measures a topology policy step by step, like `lcroute sim --compare-topologies`.
 
 use lcroute_sim::scenario::Policy;
 use lcroute_sim::{Comparing, Comparison, Subject};
 use serde::Serialize;
 
-/// Links of a node of a regular graph: as `lcroute sim --compare-topologies` has it.
+/// Links of a node in a regular graph: as in `lcroute sim --compare-topologies`.
 const DEGREE: u8 = 8;
-/// Bounds what a page can ask for. Chosen: a mesh of 200 has 19,900 links, more than a phone should simulate.
+/// Nodes of a comparison. Chosen: a mesh of 200 has 19,900 links, more than a phone should
+/// simulate.
 const NODES: std::ops::RangeInclusive<u32> = 4..=200;
 
-/// One policy that is being measured.
+/// The measurement of one policy.
 #[derive(Debug)]
 pub struct PolicyComparison(Comparing);
 
 #[derive(Debug, Serialize)]
 struct State<'a> {
-    /// What the next step does; none: all is measured.
+    /// The name of the next step; none: the measurement is complete.
     part: Option<&'static str>,
-    /// Steps that are left.
+    /// Remaining steps.
     left: usize,
     figures: &'a Comparison,
 }
@@ -30,7 +31,7 @@ struct Picture<'a> {
 }
 
 impl PolicyComparison {
-    /// A network in which nothing runs yet.
+    /// Creates a network without running nodes.
     pub fn new(policy: &str, nodes: u32, seed: u32) -> Result<Self, String> {
         let policy = match policy {
             "mesh" => Policy::Mesh,
@@ -55,7 +56,7 @@ impl PolicyComparison {
         Ok(Self(Comparing::new(subject, 1)))
     }
 
-    /// Does the next step. What is next and what was measured so far, as JSON.
+    /// Runs the next step; returns the following step and all figures so far as JSON.
     pub fn step(&mut self) -> String {
         self.0.step();
         crate::world::json(&State {
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    /// The last figures, and the picture of the network when it had settled.
+    /// The last figures, and the picture of the settled network.
     fn measured(policy: &str) -> (Value, Value) {
         let mut comparison = PolicyComparison::new(policy, 24, 1).unwrap();
         let mut settled = Value::Null;
@@ -126,7 +127,7 @@ mod tests {
                 assert_ne!(figures[name], 0.0, "{policy}: {name}");
             }
             let links = picture["links"].as_array().unwrap().len() as f64;
-            // it was drawn 15 s after links were counted: a near one may be on trial
+            // the picture is 15 s later than the count: a near link may be on trial
             let counted = figures["links_mean"].as_f64().unwrap();
             assert!(
                 (counted - links * 2.0 / 24.0).abs() < 0.5,

@@ -1,7 +1,8 @@
 //! The C functions that a page calls.
 //!
-//! Text for a function is written to where [`playground_input`] says, and is taken by the next call. What a function answers in text
-//! lies at [`playground_output`]; it gives the length. A world, or a comparison, is named by a number, which no other ever had.
+//! [`playground_input`] returns the address for a function's text; the next call takes it.
+//! [`playground_output`] returns the address of an answer, and the function its length. The number
+//! of a world or a comparison is never used twice.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ impl Page {
     }
 }
 
-/// The length of an answer in text.
+/// Stores an answer in text; returns its length.
 fn answer(f: impl FnOnce(&mut Page) -> String) -> usize {
     PAGE.with_borrow_mut(|page| {
         page.output = f(page);
@@ -60,12 +61,12 @@ fn answer(f: impl FnOnce(&mut Page) -> String) -> usize {
     })
 }
 
-/// The length of an error; 0 if there is none.
+/// Returns the length of an error; 0 if there is none.
 fn outcome(f: impl FnOnce(&mut Page) -> Result<(), String>) -> usize {
     answer(|page| f(page).err().unwrap_or_default())
 }
 
-/// Room for the text of the next call, so many bytes.
+/// Returns memory for the text of the next call, `bytes` long.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_input(bytes: usize) -> *mut u8 {
     PAGE.with_borrow_mut(|page| {
@@ -74,25 +75,28 @@ pub extern "C" fn playground_input(bytes: usize) -> *mut u8 {
     })
 }
 
-/// Where the last answer lies.
+/// Returns the address of the last answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_output() -> *const u8 {
     PAGE.with_borrow(|page| page.output.as_ptr())
 }
 
-/// Makes a world of a scenario. 0: it cannot, and the answer says why; its length is [`playground_answer`].
+/// Creates a world from a scenario; returns its number. 0: the answer is an error of
+/// [`playground_answer`] bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_open() -> u32 {
     number(Page::open)
 }
 
-/// Makes so many nodes, to be compared under the policy that the text names. 0: as [`playground_open`].
+/// Creates `nodes` nodes under the policy named in the text, for a comparison. 0: as in
+/// [`playground_open`].
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_compare(nodes: u32, seed: u32) -> u32 {
     number(|page| page.compare(nodes, seed))
 }
 
-/// Measures on: the length of the JSON of what is next and of all figures so far.
+/// Runs the next step of a comparison; returns the length of its JSON: the following step and all
+/// figures.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_compare_step(comparison: u32) -> usize {
     answer(|page| {
@@ -101,7 +105,7 @@ pub extern "C" fn playground_compare_step(comparison: u32) -> usize {
     })
 }
 
-/// Nodes and links under comparison: the length of their JSON.
+/// Returns the length of the JSON of a comparison's nodes and links.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_compare_picture(comparison: u32) -> usize {
     answer(|page| {
@@ -112,7 +116,7 @@ pub extern "C" fn playground_compare_picture(comparison: u32) -> usize {
     })
 }
 
-/// The number of what was made; 0, with an answer, if it cannot be.
+/// Returns the number of a new object; 0, with an answer, on failure.
 fn number(f: impl FnOnce(&mut Page) -> Result<u32, String>) -> u32 {
     let mut made = 0;
     answer(|page| match f(page) {
@@ -125,13 +129,13 @@ fn number(f: impl FnOnce(&mut Page) -> Result<u32, String>) -> u32 {
     made
 }
 
-/// The length of the last answer.
+/// Returns the length of the last answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_answer() -> usize {
     PAGE.with_borrow(|page| page.output.len())
 }
 
-/// A world, or a comparison, is no longer needed.
+/// Deletes a world or a comparison.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_close(number: u32) {
     PAGE.with_borrow_mut(|page| {
@@ -140,19 +144,19 @@ pub extern "C" fn playground_close(number: u32) {
     });
 }
 
-/// Does what a line of a script says. The length of an error.
+/// Executes a line of a script. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_act(world: u32) -> usize {
     outcome(|page| page.with(world, |world, line| world.act(line)))
 }
 
-/// A program on a node sends to a group every so many milliseconds; 0: it stops. The length of an error.
+/// Sends to a group from a node every `period` ms; 0 stops it. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_stream(world: u32, node: u32, period: f64) -> usize {
     outcome(|page| page.with(world, |world, group| world.stream(node, group, period)))
 }
 
-/// Lets time pass until so many milliseconds since the start. The time then.
+/// Runs the world until this number of ms since the start; returns the reached time.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_run(world: u32, until: f64) -> f64 {
     PAGE.with_borrow_mut(|page| {
@@ -161,37 +165,37 @@ pub extern "C" fn playground_run(world: u32, until: f64) -> f64 {
     })
 }
 
-/// What happened since the last time: the length of its JSON.
+/// Returns the length of the JSON of all events since the last call.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_events(world: u32) -> usize {
     text(world, |world, _| Ok(world.events()))
 }
 
-/// Nodes and links: the length of their JSON.
+/// Returns the length of the JSON of nodes and links.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_network(world: u32) -> usize {
     text(world, |world, _| Ok(world.network()))
 }
 
-/// A group and its tree: the length of their JSON.
+/// Returns the length of the JSON of a group and its tree.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_group(world: u32) -> usize {
     text(world, |world, group| world.group(group))
 }
 
-/// All that was done, as a file for `lcroute sim --replay`: its length.
+/// Returns the length of a file for `lcroute sim --replay` with all actions.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_trace(world: u32) -> usize {
     text(world, |world, _| Ok(world.trace()))
 }
 
-/// A hash of all that happened: the length of its digits.
+/// Returns the length of a hash of all events, in digits.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_log(world: u32) -> usize {
     text(world, |world, _| Ok(world.log()))
 }
 
-/// No text: it cannot be had.
+/// Stores a text as the answer; an empty one on failure.
 fn text(world: u32, f: impl FnOnce(&mut World, &str) -> Result<String, String>) -> usize {
     answer(|page| page.with(world, f).unwrap_or_default())
 }

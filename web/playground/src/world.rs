@@ -1,4 +1,4 @@
-//! One network, as the page sees it.
+//! The page's interface to one network.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -9,9 +9,9 @@ use serde::Serialize;
 
 /// In nanoseconds.
 const MILLISECOND: f64 = 1e6;
-/// Longest payload of a stream's packet, in bytes.
+/// Bytes of payload in a stream's packet.
 const BYTES: u16 = 200;
-/// Streams are no faster, in milliseconds between two packets.
+/// Shortest period of a stream, in milliseconds.
 const FASTEST: f64 = 1.0;
 
 fn millis(at: Nanos) -> f64 {
@@ -22,14 +22,14 @@ fn nanos(millis: f64) -> Nanos {
     (millis * MILLISECOND) as Nanos
 }
 
-/// A program that sends again and again.
+/// A program that sends periodically.
 #[derive(Debug)]
 struct Stream {
     period: Nanos,
     next: Nanos,
 }
 
-/// What a router advertises to a neighbour: who, to whom, root and group.
+/// Key of a router's advertisement to a neighbour: router, neighbour, root and group.
 type Advertised = (u32, u32, u32, Ipv6Addr);
 
 /// A network of routers, and the programs that send in it.
@@ -38,11 +38,11 @@ pub struct World {
     live: Live,
     nodes: u32,
     streams: BTreeMap<(u32, Ipv6Addr), Stream>,
-    /// Whether somebody listens, and whether somebody sends, on the side of who advertises it.
+    /// Whether listeners, and whether senders, are on the advertising router's side.
     advertised: BTreeMap<Advertised, (bool, bool)>,
 }
 
-/// What happened, in milliseconds of virtual time.
+/// An event, in milliseconds of virtual time.
 #[derive(Debug, Serialize)]
 struct Event {
     at: f64,
@@ -66,7 +66,7 @@ struct Network {
     runs: Vec<bool>,
     links: Vec<Link>,
     cuts: Vec<(u32, u32)>,
-    /// The rule of the model that was broken. Time stands still then.
+    /// The broken rule of the model, which stops the time.
     violation: Option<String>,
 }
 
@@ -82,14 +82,14 @@ struct Link {
 struct Group {
     joined: Vec<bool>,
     sends: Vec<bool>,
-    /// As each router sees it.
+    /// As each router knows them.
     roots: Vec<Option<u32>>,
-    /// From whom to whom packets go.
+    /// Edges of the tree, in the direction of packets.
     edges: Vec<(u32, u32)>,
 }
 
 impl World {
-    /// A network in which nothing runs yet, from the text of a scenario file.
+    /// Creates a network without running nodes from the text of a scenario file.
     pub fn new(scenario: &str) -> Result<Self, String> {
         let scenario = Scenario::parse("scenario", scenario)?;
         Ok(Self {
@@ -100,7 +100,7 @@ impl World {
         })
     }
 
-    /// Does something now: a line of a script, without its time.
+    /// Executes a line of a script, without its time.
     pub fn act(&mut self, line: &str) -> Result<(), String> {
         self.act_at(self.live.now(), line.parse()?)
     }
@@ -109,7 +109,8 @@ impl World {
         self.live.act(at, action)
     }
 
-    /// A program on a node sends to a group every so many milliseconds from now on; never, if that is no time.
+    /// Sends to a group from a node every `period` ms from now on; stops if `period` is not
+    /// positive.
     pub fn stream(&mut self, node: u32, group: &str, period: f64) -> Result<(), String> {
         let group: Ipv6Addr = group
             .parse()
@@ -124,14 +125,14 @@ impl World {
         Ok(())
     }
 
-    /// Lets time pass until so many milliseconds since the start, or until a rule is broken. The time then.
+    /// Runs until `end` ms since the start, or until a rule is broken; returns the reached time.
     pub fn run_until(&mut self, end: f64) -> f64 {
         let end = nanos(end);
         let next = |(key, stream): (&(u32, Ipv6Addr), &Stream)| (stream.next, *key);
         while let Some((at, (node, group))) = self.streams.iter().map(next).min()
             && at <= end
         {
-            // a node that does not exist is found here
+            // this detects a node that does not exist
             if self.act_at(at, Action::Send(node, group, BYTES)).is_err() {
                 self.streams.remove(&(node, group));
             } else if let Some(stream) = self.streams.get_mut(&(node, group)) {
@@ -142,7 +143,7 @@ impl World {
         millis(self.live.now())
     }
 
-    /// What happened since the last time, as JSON.
+    /// The events since the last call, as JSON.
     pub fn events(&mut self) -> String {
         let mut events = Vec::new();
         for sight in self.live.take_sights() {
@@ -231,7 +232,7 @@ impl World {
         events.push(event);
     }
 
-    /// Nodes and links now, as JSON.
+    /// Current nodes and links, as JSON.
     #[must_use]
     pub fn network(&self) -> String {
         let links = self.live.links().into_iter().map(|link| Link {
@@ -251,7 +252,7 @@ impl World {
         })
     }
 
-    /// Who has joined a group, who streams to it, and its tree, as JSON.
+    /// Members and senders of a group, and its tree, as JSON.
     pub fn group(&self, group: &str) -> Result<String, String> {
         let group: Ipv6Addr = group
             .parse()
@@ -272,13 +273,13 @@ impl World {
         }))
     }
 
-    /// All that was done so far, as a file that `lcroute sim --replay` reads.
+    /// All actions so far, as a file for `lcroute sim --replay`.
     #[must_use]
     pub fn trace(&self) -> String {
         self.live.trace().to_toml()
     }
 
-    /// A hash of all that happened so far, with its content, in hexadecimal digits.
+    /// A hash of all events so far and their content, in hexadecimal digits.
     #[must_use]
     pub fn log(&self) -> String {
         format!("{:016x}", self.live.log())

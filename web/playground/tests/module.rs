@@ -1,4 +1,4 @@
-//! What the module of the page does is what the same code does on a host, bit for bit.
+//! Tests that the page's module computes the same results as the code on a host, bit for bit.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use lcroute_playground::World;
 use serde_json::{Value, json};
 
-/// Twenty routers in five rows, which lie as places of a map do.
+/// Twenty routers in five rows, in places of the unit square.
 fn scenario() -> String {
     let place = |n: u32| {
         format!(
@@ -25,10 +25,10 @@ fn scenario() -> String {
     )
 }
 
-/// Until when, what is done before, and a stream: node, group, period.
+/// The end time, the actions before it, and a stream: node, group, period.
 type Step = (f64, Vec<String>, Option<(u32, &'static str, f64)>);
 
-/// Joins, packets, a crash, a cut, and all of it undone.
+/// Joins, packets, a crash and a cut, and the repair of both.
 fn steps() -> Vec<Step> {
     let line = |text: &str| vec![text.to_owned()];
     let join = |node| format!("join {node} ff1e::1 all");
@@ -96,7 +96,7 @@ fn in_the_module() -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// JavaScript knows one kind of number.
+/// Makes all numbers floating point, as in JavaScript.
 fn unify_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => *value = json!(number.as_f64()),

@@ -1,4 +1,4 @@
-//! What a page casts.
+//! The cast of a page.
 
 use std::net::Ipv6Addr;
 
@@ -10,34 +10,35 @@ use lcroute_web_page::{Command, Datagram};
 use librecast::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
-/// Sound that comes so much later than it should is no jitter of the page: it was not made (a computer that slept).
+/// Delay of sound that counts as a pause, such as a suspended computer, and not as jitter of the
+/// page.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a cast begins with. The key comes apart from it.
+/// Parameters of a cast, except for the key.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CastStart {
     /// The station's name.
     pub name: String,
-    /// What is cast.
+    /// The programme's title.
     pub title: String,
-    /// Everybody may listen.
+    /// Whether the station is public.
     pub public: bool,
-    /// Speech, or else music.
+    /// Speech instead of music.
     pub voice: bool,
-    /// 32 bytes that nobody can guess, other ones each time.
+    /// 32 secret random bytes, new for each cast.
     pub seed: [u8; 32],
 }
 
-/// How a cast goes.
+/// State of a cast.
 #[derive(Debug, Serialize)]
 pub struct CastStatus {
-    /// What listens to it; that of a private station is a secret.
+    /// The station's text for listeners; that of a private station is secret.
     station: String,
     public: bool,
     /// Packets sent.
     packets: u64,
-    /// Another caster with this key began later: this one has ended.
+    /// Another caster with this key began later, so this one has ended.
     superseded: bool,
 }
 
@@ -53,10 +54,10 @@ pub struct Casting {
 }
 
 impl Casting {
-    /// Begins.
+    /// Begins a cast.
     ///
     /// # Errors
-    /// Name or title cannot be shown.
+    /// Name or title cannot be displayed.
     pub fn new(
         key: StationKey,
         start: CastStart,
@@ -91,13 +92,13 @@ impl Casting {
         })
     }
 
-    /// The group where casters with the same key are heard.
+    /// The group of all casters with the same key.
     #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         self.caster.station().group()
     }
 
-    /// A datagram came: of another caster with this key, perhaps.
+    /// Handles a datagram, which may be another caster's with this key.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
         let Datagram {
             source,
@@ -112,7 +113,7 @@ impl Casting {
         }
     }
 
-    /// A frame of Opus of 20 ms. Whether it is sent.
+    /// Sends a frame of Opus of 20 ms; returns whether it was sent.
     pub fn send(&mut self, opus: &[u8], now: Instant) -> bool {
         let due = self.due.unwrap_or(now);
         let behind = now.saturating_duration_since(due);
@@ -127,38 +128,38 @@ impl Casting {
         is_sent
     }
 
-    /// Somebody begins to talk, or stops.
+    /// Marks the beginning or the end of speech.
     pub fn set_talking(&mut self, talks: bool, now: Instant) {
         self.caster.set_talking(talks, now);
     }
 
-    /// Another title.
+    /// Changes the title.
     ///
     /// # Errors
-    /// It cannot be shown.
+    /// It cannot be displayed.
     pub fn set_title(&mut self, title: &str, now: Instant) -> Result<(), String> {
         let set = self.caster.set_title(title, now);
         set.map_err(|_| "This title cannot be shown.".to_owned())
     }
 
-    /// Tells listeners that this was all.
+    /// Ends the cast, and informs listeners.
     pub fn end(&mut self, now: Instant) {
         self.caster.end(now);
     }
 
-    /// All has been said.
+    /// Whether the end has been sent.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.caster.has_ended()
     }
 
-    /// When [`poll_command`](Self::poll_command) is to be called again.
+    /// When [`poll_command`](Self::poll_command) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.caster.poll_timeout()
     }
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     pub fn poll_command(&mut self, now: Instant, unix_ms: u64) -> Option<Command> {
         let station = self.caster.station();
         let (group, copy) = (station.group(), station.copy_group());
@@ -179,7 +180,7 @@ impl Casting {
         }
     }
 
-    /// How it goes.
+    /// The state of the cast.
     #[must_use]
     pub fn status(&self) -> CastStatus {
         let station = self.caster.station();

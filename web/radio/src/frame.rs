@@ -1,9 +1,10 @@
-//! What the page is to play.
+//! Frames for the page's player.
 
 use lcradio_core::Frame;
 
-/// A frame in the form in which the page takes it: one byte for its kind (0: silence, 1: Opus, 2: lost), four for its length in
-/// samples (little-endian), and Opus. What the next packet says of a lost one is of no use there: browsers have no call for it.
+/// A frame for the page: one byte for its kind (0: silence, 1: Opus, 2: lost), four for its length
+/// in samples (little-endian), and Opus. It omits the repair data of the next packet: browsers
+/// cannot decode it.
 #[must_use]
 pub fn frame_bytes(frame: Frame) -> Vec<u8> {
     let (kind, samples, opus) = match frame {

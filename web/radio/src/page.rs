@@ -1,7 +1,8 @@
 //! The C functions that a page calls.
 //!
-//! Bytes for a function are written to where [`radio_input`] says, and are taken by the next call. What a function answers lies
-//! at [`radio_output`]; it gives the length. Times are milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
+//! [`radio_input`] returns the address for a function's input bytes; the next call takes them.
+//! [`radio_output`] returns the address of an answer, and the function its length. Times are
+//! milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
 
 use std::cell::RefCell;
 
@@ -21,24 +22,24 @@ fn page<T>(f: impl FnOnce(&mut Exchange<PageRadio>) -> T) -> T {
     PAGE.with_borrow_mut(f)
 }
 
-/// Does something to the radio with the input, if there is one.
+/// Calls `f` with the radio and the input, if there is a radio.
 fn radio<T: Default>(f: impl FnOnce(&mut PageRadio, &[u8]) -> T) -> T {
     page(|page| page.with(f))
 }
 
-/// Room for the bytes of the next call.
+/// Returns memory for the input of the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_input(bytes: usize) -> *mut u8 {
     page(|page| page.room(bytes))
 }
 
-/// Where the last answer lies.
+/// Returns the address of the last answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_output() -> *const u8 {
     page(|page| page.output())
 }
 
-/// Begins anew, for the member whose address the input is (text).
+/// Starts a new radio for the member with the input's address (text).
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_open(now: f64) -> usize {
     page(|page| {
@@ -52,7 +53,7 @@ pub extern "C" fn radio_open(now: f64) -> usize {
     })
 }
 
-/// A datagram came: the input is the source, the group (16 bytes each), the port (2) and the data, as the member has it.
+/// Handles a datagram. Input: source, group (16 bytes each), port (2) and data, as from the member.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_datagram(now: f64, unix: f64) {
     radio(|radio, input| {
@@ -62,7 +63,7 @@ pub extern "C" fn radio_datagram(now: f64, unix: f64) {
     });
 }
 
-/// Does what is due. In how many milliseconds it is to be called again.
+/// Runs the timers that are due; returns the milliseconds until the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
     radio(|radio, _| {
@@ -72,7 +73,8 @@ pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
     })
 }
 
-/// The next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)): its length. 0: none.
+/// Returns the length of the next command
+/// ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)), or 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_poll() -> usize {
     page(|page| {
@@ -88,7 +90,7 @@ fn latency(ms: f64) -> Latency {
     }
 }
 
-/// Listens to the station in the input; `delay`: milliseconds, 0: as the network needs. The length of an error.
+/// Tunes in to the input's station; `delay` in ms, 0: automatic. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_tune(now: f64, delay: f64) -> usize {
     let result = radio(|radio, id| {
@@ -98,25 +100,25 @@ pub extern "C" fn radio_tune(now: f64, delay: f64) -> usize {
     page(|page| page.outcome(result.map_or(Ok(()), Err)))
 }
 
-/// Listens no longer.
+/// Stops listening.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_stop() {
     radio(|radio, _| radio.stop());
 }
 
-/// Another delay in milliseconds, 0: as the network needs.
+/// Sets the delay in ms; 0: automatic.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_delay(delay: f64) {
     radio(|radio, _| radio.set_latency(latency(delay)));
 }
 
-/// Casters whose sound is played: a bit for each.
+/// Returns the casters that are playing: a bit for each.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_voices() -> u32 {
     radio(|radio, _| radio.voices())
 }
 
-/// What is played next of a caster ([`frame_bytes`]): its length.
+/// Returns the length of a caster's next frame ([`frame_bytes`]).
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_frame(now: f64, caster: u8) -> usize {
     page(|page| {
@@ -126,13 +128,14 @@ pub extern "C" fn radio_frame(now: f64, caster: u8) -> usize {
     })
 }
 
-/// By how much the player is to resample a caster's sound, in parts per million.
+/// Returns the correction of a caster's sample rate for the player, in parts per million.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_speed(caster: u8) -> f64 {
     radio(|radio, _| radio.speed_ppm(caster))
 }
 
-/// Casts: the input is the content of a key file (32 bytes) and the JSON of a [`CastStart`]. The length of an error.
+/// Begins a cast. Input: a key file (32 bytes) and the JSON of a [`CastStart`]. Returns the length
+/// of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_cast(now: f64, unix: f64) -> usize {
     let result = radio(|radio, input| {
@@ -147,7 +150,7 @@ pub extern "C" fn radio_cast(now: f64, unix: f64) -> usize {
     page(|page| page.outcome(result.map_or(Ok(()), Err)))
 }
 
-/// 20 ms of Opus in the input. Whether it is sent.
+/// Sends the input, 20 ms of Opus; returns whether it was sent.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_sound(now: f64) -> bool {
     radio(|radio, opus| {
@@ -156,7 +159,7 @@ pub extern "C" fn radio_sound(now: f64) -> bool {
     })
 }
 
-/// Somebody begins to talk, or stops.
+/// Marks the beginning or the end of speech.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_talk(now: f64, talks: bool) {
     radio(|radio, _| {
@@ -166,7 +169,7 @@ pub extern "C" fn radio_talk(now: f64, talks: bool) {
     });
 }
 
-/// Another title, in the input. The length of an error.
+/// Changes the title to the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_title(now: f64) -> usize {
     let result = radio(|radio, title| {
@@ -176,7 +179,7 @@ pub extern "C" fn radio_title(now: f64) -> usize {
     page(|page| page.outcome(result.map_or(Ok(()), Err)))
 }
 
-/// The cast ends.
+/// Ends the cast.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_end(now: f64) {
     radio(|radio, _| {
@@ -186,7 +189,7 @@ pub extern "C" fn radio_end(now: f64) {
     });
 }
 
-/// How things stand: the length of its JSON.
+/// Returns the length of the state's JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_status(now: f64) -> usize {
     page(|page| {

@@ -1,4 +1,4 @@
-//! The radio of a page: who is on air, what is listened to, what is cast.
+//! The radio of a page: announced stations, the tuned station, and the cast.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -13,13 +13,13 @@ use serde::Serialize;
 use crate::casting::{CastStart, CastStatus, Casting};
 use crate::tuned::{ListenStatus, TunedStation};
 
-/// How often stations that are silent are forgotten.
+/// Interval at which silent stations are forgotten.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The radio of a page.
 #[derive(Debug)]
 pub struct PageRadio {
-    /// The member's address: what is cast comes from there.
+    /// The member's address: the source of the cast.
     source: Ipv6Addr,
     directory: Directory,
     look_at: Instant,
@@ -29,7 +29,7 @@ pub struct PageRadio {
     commands: VecDeque<Command>,
 }
 
-/// How things stand, for the page.
+/// The state, for the page.
 #[derive(Debug, Serialize)]
 struct Status {
     stations: Vec<OnAir>,
@@ -40,13 +40,14 @@ struct Status {
 /// A station that announced itself.
 #[derive(Debug, Serialize)]
 struct OnAir {
-    /// By which it is tuned in to.
+    /// The text for [`PageRadio::tune`].
     id: String,
     name: String,
     signed: bool,
 }
 
-/// What a page calls an announced station: its text, or group and port of a foreign sender.
+/// The page's text for an announced station: the station's own, or group and port of a foreign
+/// sender.
 fn id_of(description: &Description) -> String {
     match &description.station {
         Some(station) => station.encode().to_string(),
@@ -55,7 +56,7 @@ fn id_of(description: &Description) -> String {
 }
 
 impl PageRadio {
-    /// Listens to announcements.
+    /// Starts to receive announcements.
     #[must_use]
     pub fn new(source: Ipv6Addr, now: Instant) -> Self {
         let mut radio = Self {
@@ -71,7 +72,7 @@ impl PageRadio {
         radio
     }
 
-    /// Joins what is needed now, and leaves what is not.
+    /// Joins the groups in use, and leaves the rest.
     fn follow_groups(&mut self) {
         let mut wanted = BTreeSet::from([SAP_GROUP]);
         wanted.extend(self.tuned.iter().flat_map(TunedStation::groups));
@@ -82,7 +83,7 @@ impl PageRadio {
         self.joined = wanted;
     }
 
-    /// A datagram came to a group that the page has joined: from where, to which group and port.
+    /// Handles a datagram of a group that the page has joined.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
         let Datagram {
             source,
@@ -101,7 +102,7 @@ impl PageRadio {
         }
     }
 
-    /// Does what is due.
+    /// Runs the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
         if now >= self.look_at {
             self.look_at = now + LOOK;
@@ -124,7 +125,7 @@ impl PageRadio {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let tuned = self.tuned.as_ref().map(TunedStation::poll_timeout);
@@ -133,15 +134,15 @@ impl PageRadio {
         next.unwrap_or(self.look_at).min(self.look_at)
     }
 
-    /// The next thing that the page is to do.
+    /// Returns the next command for the page.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
-    /// Listens to a station: one that announced itself, or any by its text.
+    /// Tunes in to a station: an announced one, or any by its text.
     ///
     /// # Errors
-    /// Why the text is none, as people read it.
+    /// An explanation for users, if the text is invalid.
     pub fn tune(&mut self, id: &str, latency: Latency, now: Instant) -> Result<(), String> {
         let id = id.trim();
         let stations = self.directory.stations();
@@ -158,43 +159,43 @@ impl PageRadio {
         Ok(())
     }
 
-    /// Listens no longer.
+    /// Stops listening.
     pub fn stop(&mut self) {
         self.tuned = None;
         self.follow_groups();
     }
 
-    /// Another delay, from now on.
+    /// Changes the delay.
     pub fn set_latency(&mut self, latency: Latency) {
         if let Some(tuned) = &mut self.tuned {
             tuned.set_latency(latency);
         }
     }
 
-    /// Casters whose sound is played: a bit for each.
+    /// The casters that are playing: a bit for each.
     #[must_use]
     pub fn voices(&self) -> u32 {
         self.tuned.as_ref().map_or(0, TunedStation::voices)
     }
 
-    /// What is played next of a caster.
+    /// Returns the next frame of a caster.
     pub fn poll_frame(&mut self, caster: u8, now: Instant) -> Frame {
         let silence = Frame::Silence { samples: FRAME };
         let tuned = self.tuned.as_mut();
         tuned.map_or(silence, |tuned| tuned.poll_frame(caster, now))
     }
 
-    /// By how much the player is to resample a caster's sound, in parts per million.
+    /// The correction of a caster's sample rate for the player, in parts per million.
     #[must_use]
     pub fn speed_ppm(&self, caster: u8) -> f64 {
         let tuned = self.tuned.as_ref();
         tuned.map_or(0.0, |tuned| tuned.speed_ppm(caster))
     }
 
-    /// Casts from now on.
+    /// Begins a cast.
     ///
     /// # Errors
-    /// Why not, as people read it.
+    /// An explanation for users.
     pub fn cast(
         &mut self,
         key: StationKey,
@@ -207,12 +208,11 @@ impl PageRadio {
         Ok(())
     }
 
-    /// The cast, if there is one.
     pub fn casting(&mut self) -> Option<&mut Casting> {
         self.casting.as_mut()
     }
 
-    /// How things stand, as JSON.
+    /// The state as JSON.
     #[must_use]
     pub fn status(&self, now: Instant) -> String {
         let on_air = self.directory.stations().into_iter().map(|entry| OnAir {

@@ -11,19 +11,19 @@ use lcroute_web_page::Datagram;
 use librecast::time::Instant;
 use serde::Serialize;
 
-/// Listens to one station, and says what is played next of each of its casters.
+/// Receives one station, and provides the next frame of each of its casters.
 #[derive(Debug)]
 pub struct TunedStation {
-    /// What the page calls it.
+    /// The page's text for it.
     id: String,
     listener: Listener,
     latency: Latency,
     playouts: [Option<Playout>; MAX_CASTERS],
-    /// Those that were on air last.
+    /// The last casters on air.
     casters: Vec<OnAir>,
 }
 
-/// What a caster says of itself.
+/// A caster's own description.
 #[derive(Debug, Clone, Serialize)]
 pub struct OnAir {
     name: String,
@@ -31,15 +31,15 @@ pub struct OnAir {
     talking: bool,
 }
 
-/// How it goes.
+/// State of the reception.
 #[derive(Debug, Serialize)]
 pub struct ListenStatus {
     id: String,
     /// `waiting`, `live` or `ended`.
     state: &'static str,
-    /// Those on air; if nobody is, those that were last.
+    /// Casters on air; if none is, the last ones.
     casters: Vec<OnAir>,
-    /// Somebody sends here what the station's key does not open.
+    /// The group has packets that the station's key does not open.
     is_of_another_key: bool,
     /// The clocks of the caster and of this computer are more than an hour apart.
     clocks_differ: bool,
@@ -49,7 +49,7 @@ pub struct ListenStatus {
     copy: bool,
     buffer_ms: u128,
     target_ms: u128,
-    /// Of the first caster.
+    /// Clock drift of the first caster.
     drift_ppm: f64,
     underruns: u64,
     concealed: u64,
@@ -58,7 +58,7 @@ pub struct ListenStatus {
 }
 
 impl TunedStation {
-    /// Nothing is heard yet.
+    /// Tunes in, without a received packet so far.
     #[must_use]
     pub fn new(id: String, tuned: Tuned, latency: Latency, now: Instant) -> Self {
         Self {
@@ -70,14 +70,14 @@ impl TunedStation {
         }
     }
 
-    /// Groups that it needs now.
+    /// Groups in use.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
         let tuned = self.listener.tuned();
         let copy = tuned.copy_group().filter(|_| self.listener.wants_copy());
         std::iter::once(tuned.group()).chain(copy)
     }
 
-    /// A datagram came to a group that the page has joined; others are passed over.
+    /// Handles a datagram of a group that the page has joined; ignores datagrams of other groups.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
         let Datagram {
             source,
@@ -139,18 +139,18 @@ impl TunedStation {
         }
     }
 
-    /// Does what is due.
+    /// Runs the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.listener.handle_timeout(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         self.listener.poll_timeout()
     }
 
-    /// Casters whose sound is played: a bit for each.
+    /// The casters that are playing: a bit for each.
     #[must_use]
     pub fn voices(&self) -> u32 {
         let all = self.playouts.iter().enumerate();
@@ -158,14 +158,14 @@ impl TunedStation {
         heard.fold(0, |bits, (caster, _)| bits | 1 << caster)
     }
 
-    /// What is played next of a caster.
+    /// Returns the next frame of a caster.
     pub fn poll_frame(&mut self, caster: u8, now: Instant) -> Frame {
         let silence = Frame::Silence { samples: FRAME };
         let playout = self.playout(caster);
         playout.map_or(silence, |playout| playout.poll_frame(now))
     }
 
-    /// By how much the player is to resample a caster's sound.
+    /// The correction of a caster's sample rate for the player.
     #[must_use]
     pub fn speed_ppm(&self, caster: u8) -> f64 {
         let playout = self.playouts.get(usize::from(caster));
@@ -173,7 +173,7 @@ impl TunedStation {
         playout.map_or(0.0, Playout::speed_ppm)
     }
 
-    /// Another delay, from now on.
+    /// Changes the delay.
     pub fn set_latency(&mut self, latency: Latency) {
         self.latency = latency;
         for playout in self.playouts.iter_mut().flatten() {
@@ -181,7 +181,7 @@ impl TunedStation {
         }
     }
 
-    /// How it goes.
+    /// The state of the reception.
     #[must_use]
     pub fn status(&self, now: Instant) -> ListenStatus {
         let listener = &self.listener;

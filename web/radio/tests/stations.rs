@@ -1,4 +1,4 @@
-//! One page casts, another listens: everything but the browser and the network, whose parts this test plays.
+//! One page casts, another listens; the test acts as browser and network.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -27,12 +27,12 @@ fn key() -> StationKey {
     StationKey::from_seed(&[7; 32])
 }
 
-/// 20 ms of Opus of one channel; the last byte says which.
+/// 20 ms of Opus of one channel; the last byte is its number.
 fn opus(n: u8) -> Vec<u8> {
     vec![15 << 3, 1, 2, n]
 }
 
-/// Two pages and the network between them, which loses nothing.
+/// Two pages and a lossless network between them.
 struct World {
     begin: Instant,
     ms: u64,
@@ -71,7 +71,7 @@ impl World {
         self.settle();
     }
 
-    /// What the pages ask for is done; groups are those of the listener.
+    /// Executes the pages' commands; groups are those of the listener.
     fn settle(&mut self) {
         let (now, unix_ms) = (self.now(), self.unix_ms());
         self.caster.handle_timeout(now, unix_ms);
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// So many packets, 20 ms apart; what is played meanwhile.
+    /// Sends this number of packets, 20 ms apart; returns the frames played meanwhile.
     fn pass(&mut self, packets: u8) -> Vec<Frame> {
         let mut played = Vec::new();
         for n in 0..packets {
@@ -146,7 +146,7 @@ fn a_page_hears_what_another_casts_by_its_text() {
     assert_eq!(listens["casters"], json!([caster]));
     assert_eq!(world.listener.voices(), 1);
     assert_eq!(listens["lost"], 0);
-    // the end, and what is left of the groups
+    // the end, and the groups that remain
     let now = world.now();
     world.caster.casting().unwrap().end(now);
     for _ in 0..40 {
@@ -170,7 +170,7 @@ fn a_public_station_is_listed_and_tuned_in_to_by_what_it_announced() {
     let now = world.now();
     world.listener.tune(&id, Latency::Auto, now).unwrap();
     world.settle();
-    // the next beacon comes after a second
+    // the next beacon follows after a second
     assert!(payloads(&world.pass(80)).len() > 20);
     for wrong in ["", "lcr1", "lct1xyz", "ff1e::1 5004"] {
         let error = world.listener.tune(wrong, Latency::Auto, now).unwrap_err();

@@ -1,7 +1,9 @@
-//! Who may stay connected: nobody without the key keeps others out, and nobody who does not read stays.
+//! Places of connections: clients without the key cannot occupy all places, and a client that reads
+//! nothing loses its place.
 //!
-//! All programs of this host come from one address. So a new connection is never refused for those that are there: one of
-//! them ends for it, of the site that has most the one that has got nothing for the longest time.
+//! All programs of this host have one address. So a new connection is never refused: an older one
+//! ends for it, on the site with the most connections the one that has been without progress for
+//! the longest time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,13 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
-/// Connections at a time on which no key was shown.
+/// Simultaneous connections without the key.
 const MAX_STRANGERS: usize = 64;
-/// Connections at a time on which one was.
+/// Simultaneous connections with the key.
 const MAX_TRUSTED: usize = 64;
-/// How long a reader may take nothing.
+/// Time for which a reader may take nothing.
 const STALL: Duration = Duration::from_secs(10);
-/// What a reader takes at least in the long run, in bytes a second. Chosen: a telephone at the edge of its cell.
+/// Lowest long-term rate of a reader, in bytes a second. Chosen: a telephone at the edge of its
+/// cell.
 const MIN_RATE: u32 = 4_096;
 
 /// All connections of a server.
@@ -39,12 +42,12 @@ struct Table {
 struct State {
     site: IpAddr,
     is_trusted: AtomicBool,
-    /// When it last took bytes, or came.
+    /// When it last took bytes, or began.
     moved: Mutex<Instant>,
     ended: Notify,
 }
 
-/// A connection's place among the others, until it is dropped.
+/// A connection's place in the table, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     number: u64,
@@ -53,7 +56,7 @@ pub struct Place {
 }
 
 impl Connections {
-    /// A place for a connection from there; another one may have to end.
+    /// Adds a connection from an address; another one may have to end.
     pub fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
         let state = Arc::new(State {
             site: site(from),
@@ -105,7 +108,7 @@ impl State {
 }
 
 impl Place {
-    /// The key was shown: strangers take this place no more. False where too many have shown it.
+    /// Protects the place, because the client showed the key; false if too many have shown it.
     pub fn trust(&self) -> bool {
         let table = self.connections.table();
         let trusted = table.all.values().filter(|state| state.is_trusted());
@@ -114,12 +117,12 @@ impl Place {
         is_admitted
     }
 
-    /// Until another connection needs the place.
+    /// Waits until another connection needs the place.
     pub async fn ended(&self) {
         self.state.ended.notified().await;
     }
 
-    /// The connection's bytes, as long as the other side takes them.
+    /// The connection's stream, which ends if the peer takes nothing.
     pub fn pace<S>(&self, stream: S) -> Paced<S> {
         Paced {
             stream,
@@ -136,7 +139,7 @@ impl Drop for Place {
     }
 }
 
-/// What one may have who has one address: hosts with IPv6 have 2^64.
+/// The part of an address that counts as one site: a host with IPv6 has 2^64 addresses.
 fn site(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
@@ -144,26 +147,26 @@ fn site(from: IpAddr) -> IpAddr {
     }
 }
 
-/// No panic leaves a table half changed.
+/// Ignores poisoning: no panic leaves a table half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A stream whose reader has to go on reading.
+/// A stream with a [`StallBudget`] for its reader.
 #[derive(Debug)]
 pub struct Paced<S> {
     stream: S,
     state: Arc<State>,
     budget: StallBudget,
-    /// Ends when the budget does.
+    /// The timer for the end of the budget.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-/// How much longer a reader may take nothing; bytes that it takes give time back.
+/// The remaining time for which a reader may take nothing; taken bytes add to it.
 #[derive(Debug)]
 struct StallBudget {
     left: Duration,
-    /// The reader takes nothing at this moment: when the budget ends.
+    /// When the budget ends, while the reader takes nothing.
     until: Option<Instant>,
 }
 
@@ -177,7 +180,7 @@ impl Default for StallBudget {
 }
 
 impl StallBudget {
-    /// The reader takes nothing: until when it may.
+    /// The reader takes nothing; returns when the budget ends.
     fn stall(&mut self, now: Instant) -> Instant {
         *self.until.get_or_insert(now + self.left)
     }
@@ -306,7 +309,7 @@ mod tests {
         let connections = Arc::default();
         let guest = enter(&connections, "192.0.2.1");
         tokio::time::sleep(Duration::from_millis(1)).await;
-        // a host with a /64, as many addresses as it likes
+        // a host with a /64 has any number of addresses
         let flood = (0..1_000).map(|n| enter(&connections, &format!("2001:db8:0:7::{n:x}")));
         let flood: Vec<_> = flood.collect();
         let left = flood.iter().filter(|place| !has_ended(place));
@@ -329,7 +332,8 @@ mod tests {
         assert!(places[0].0.trust(), "it has its place already");
     }
 
-    /// How many of 200 KiB one gets who takes so many at a time, with a pause after each.
+    /// Returns the bytes of 200 KiB that a reader gets, if it takes `bytes` at a time with a pause
+    /// after each.
     fn read(bytes: usize, pause: Duration) -> usize {
         let (mut budget, mut now, mut all) = (StallBudget::default(), Instant::now(), 0);
         while all < 200 << 10 {
@@ -348,7 +352,7 @@ mod tests {
     fn a_reader_has_to_go_on() {
         assert_eq!(read(1 << 10, Duration::from_secs(3_600)), 1 << 10);
         assert_eq!(read(1 << 10, Duration::from_millis(200)), 200 << 10);
-        // a byte now and then is nothing
+        // a byte now and then is not enough
         assert!(read(1, Duration::from_secs(5)) < 10);
     }
 

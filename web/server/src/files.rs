@@ -1,5 +1,5 @@
-//! The pages, read once: what is not among them does not exist. Beside a file may be the same one packed, `NAME.gz`, as
-//! `web/install` leaves it: for browsers that take it.
+//! The pages, read once at the start. A file `NAME.gz`, which `web/install` writes, is the packed
+//! form of `NAME` for browsers that accept it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,17 +10,18 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use librecast::id::derive;
 
-/// Where packages install them; in a checkout what `make web` put together, else the sources, without WebAssembly.
+/// The folder of the pages: installed; in a checkout the output of `make web`, or the sources
+/// without WebAssembly.
 const PLACES: [&str; 3] = ["../../share/lcroute/web", "../web", "../../web/pages"];
-/// The sources, where cargo's target folder is elsewhere.
+/// The sources, if cargo's target folder is elsewhere.
 const SOURCES: Option<&str> = if cfg!(debug_assertions) {
     Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../pages"))
 } else {
     None
 };
-/// Depth of folders below.
+/// Depth of subfolders.
 const MAX_DEPTH: usize = 4;
-/// Files that are none of pages are left where they are.
+/// Types of files that are served; other files are ignored.
 const TYPES: [(&str, &str); 5] = [
     ("html", "text/html; charset=utf-8"),
     ("css", "text/css; charset=utf-8"),
@@ -37,7 +38,7 @@ pub struct File {
     pub packed: Option<Content>,
 }
 
-/// What is sent of a file, and the name of just these bytes (RFC 9110 §8.8.3).
+/// The bytes of a response, and their entity tag (RFC 9110 §8.8.3).
 #[derive(Debug, Clone)]
 pub struct Content {
     pub bytes: Bytes,
@@ -55,7 +56,7 @@ impl Content {
 }
 
 impl File {
-    /// What a request gets: packed where its browser takes that.
+    /// The content for a request: packed if its browser accepts that.
     pub fn content(&self, headers: &HeaderMap) -> &Content {
         let accepted = headers.get_all(ACCEPT_ENCODING).iter();
         let accepted = accepted.filter_map(|value| value.to_str().ok());
@@ -69,7 +70,7 @@ impl File {
     }
 }
 
-/// A weight of 0: not that one (RFC 9110 §12.4.2).
+/// Whether a weight is 0, which excludes the coding (RFC 9110 §12.4.2).
 fn is_zero(weight: &str) -> bool {
     let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
     weight.parse() == Ok(0.0)
@@ -80,7 +81,7 @@ fn is_zero(weight: &str) -> bool {
 pub struct Files(BTreeMap<String, File>);
 
 impl Files {
-    /// Those of the folder beside this program.
+    /// Reads the folder beside this program.
     pub fn find() -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
         let folder = program.parent().unwrap_or(Path::new("/"));
@@ -105,7 +106,7 @@ impl Files {
         Ok(Self(files))
     }
 
-    /// Those of a folder, where these files are made first.
+    /// Writes these files into a folder, and reads it.
     #[cfg(test)]
     pub fn of_folder(folder: &Path, files: &[(&str, &[u8])]) -> Self {
         for (name, content) in files {
@@ -114,7 +115,7 @@ impl Files {
         Self::read(folder).unwrap()
     }
 
-    /// What a path leads to: a file, or the page of a folder; the dashboard is at the root.
+    /// The file of a path, or the page of a folder; the root is the dashboard.
     pub fn get(&self, path: &str) -> Option<&File> {
         match path {
             "/" => self.0.get("/dashboard/index.html"),

@@ -1,13 +1,14 @@
-//! Who gets what: pages of other sites, and names that lead here for a moment, must not reach the daemon's data.
+//! Access control: pages of other sites, and foreign names that resolve to this host, must not
+//! reach the daemon's data.
 
 use std::net::IpAddr;
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
 
-/// Length of a key in bytes, before it is written in base58.
+/// Bytes of a key, before base58.
 const KEY_LEN: usize = 16;
 
-/// What a request must have.
+/// The requirements of a request.
 #[derive(Debug)]
 pub struct Guard {
     key: String,
@@ -16,19 +17,19 @@ pub struct Guard {
     is_tls: bool,
 }
 
-/// Why a request gets nothing.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It names another host: a name of somebody else may lead here.
+    /// It names another host: a foreign name may resolve to this one.
     Host,
-    /// A page of another site asks.
+    /// It comes from a page of another site.
     Origin,
     /// It has no key, or a wrong one.
     Key,
 }
 
 impl Guard {
-    /// With a new key.
+    /// Creates a guard with a new key.
     ///
     /// # Errors
     /// The system gives no random bytes.
@@ -42,7 +43,7 @@ impl Guard {
         })
     }
 
-    /// What is behind the `#` of the page's address.
+    /// The part of the page's address after `#`.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
@@ -51,7 +52,7 @@ impl Guard {
     /// Whether a request may be answered at all.
     ///
     /// # Errors
-    /// It names another host, or another site's page asks.
+    /// It names another host, or comes from another site's page.
     pub fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = one(headers, HOST.as_str()).ok_or(Refusal::Host)?;
         if !self.is_ours(host) {
@@ -65,7 +66,8 @@ impl Guard {
         if headers.get_all(ORIGIN).iter().any(is_other) {
             return Err(Refusal::Origin);
         }
-        // browsers say by themselves whose page asks; a link in another page leads here, and gets no data without the key
+        // browsers add the origin; a link from another page is admitted, but gets no data without
+        // the key
         let site = one(headers, "sec-fetch-site").unwrap_or("none");
         let mode = one(headers, "sec-fetch-mode").unwrap_or("navigate");
         if !matches!(site, "none" | "same-origin") && mode != "navigate" {
@@ -82,7 +84,7 @@ impl Guard {
         let given = one(headers, AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer "));
         let given = given.unwrap_or_default().as_bytes();
         let key = self.key.as_bytes();
-        // takes as long for every key of this length
+        // constant time for keys of this length
         let differs = given.iter().zip(key).fold(0, |all, (a, b)| all | (a ^ b));
         if given.len() == key.len() && differs == 0 {
             Ok(())

@@ -1,4 +1,5 @@
-//! The last minutes, for pages that are opened later: rates, and links and nodes that came and went. In memory alone, and bounded.
+//! The last minutes for a new page: rates, and changes of links and nodes. In memory only, and
+//! bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,11 +8,11 @@ use lcroute_node::view::Network;
 use librecast::id::PeerId;
 use serde::Serialize;
 
-/// How often rates are kept, in seconds. Chosen: fine enough for a curve of a quarter of an hour.
+/// Interval of stored rates, in seconds. Chosen: fine enough for a curve of a quarter of an hour.
 pub const INTERVAL: u64 = 5;
-/// Points that are kept: a quarter of an hour.
+/// Stored points: a quarter of an hour.
 const MAX_POINTS: usize = 180;
-/// Events that are kept. Chosen: as many as a page lists.
+/// Stored events. Chosen: as many as a page lists.
 const MAX_EVENTS: usize = 100;
 
 /// Rates of an interval.
@@ -23,33 +24,33 @@ struct Point {
     rates: [f64; 2],
 }
 
-/// Something that happened.
+/// A change.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
     /// Unix seconds.
     at: f64,
     kind: &'static str,
-    /// Whose link, or which node.
+    /// The peer of the link, or the node.
     name: String,
-    /// As the daemon says it.
+    /// The daemon's reason.
     why: Option<String>,
 }
 
-/// What is remembered.
+/// Recent points and events.
 #[derive(Debug, Default)]
 pub struct History {
     points: VecDeque<Point>,
     events: VecDeque<Event>,
-    /// When bytes were counted last, and how many they were.
+    /// When bytes were last counted, and their number.
     counted: Option<(f64, [u64; 2])>,
-    /// Links that were up. None: nothing is known of the time before.
+    /// Links that were up. None: the earlier state is unknown.
     links: Option<BTreeMap<PeerId, String>>,
-    /// Nodes that were there; known only while somebody looks.
+    /// Nodes that were present; known only while a page is open.
     nodes: Option<BTreeMap<String, String>>,
     is_silent: bool,
 }
 
-/// What a page gets first.
+/// The first message to a page.
 #[derive(Debug, Serialize)]
 pub struct Beginning<'a> {
     points: &'a VecDeque<Point>,
@@ -59,7 +60,7 @@ pub struct Beginning<'a> {
 }
 
 impl History {
-    /// How things stand. What has happened since the last time.
+    /// Compares the current state with the last one; returns the events since.
     pub fn note(
         &mut self,
         status: &Status,
@@ -91,7 +92,7 @@ impl History {
                 let is_there =
                     |n: &Network| n.nodes.iter().any(|n| n.peer_id.as_ref() == Some(&id));
                 match peers.iter().find(|p| p.peer_id == *peer) {
-                    // the topology has others for it
+                    // the topology gave the node other links
                     None if network.is_some_and(is_there) => tell("link_ended", name, None),
                     now => tell("link_lost", name, now.and_then(|p| p.reason.clone())),
                 }
@@ -120,7 +121,7 @@ impl History {
         events
     }
 
-    /// The daemon does not answer; an event, if that is new.
+    /// Records that the daemon does not answer; returns an event, if that is new.
     pub fn note_silence(&mut self, at: f64) -> Vec<Event> {
         (self.counted, self.links, self.nodes) = (None, None, None);
         if std::mem::replace(&mut self.is_silent, true) {
@@ -137,7 +138,7 @@ impl History {
         events
     }
 
-    /// For a page.
+    /// The first message to a page.
     pub fn beginning(&self, invites: bool) -> Beginning<'_> {
         Beginning {
             points: &self.points,
@@ -152,19 +153,19 @@ impl History {
         self.events.drain(..over);
     }
 
-    /// A point for each interval that has passed.
+    /// Adds a point for each interval that has passed.
     fn count(&mut self, bytes: [u64; 2], at: f64) {
         let Some((since, before)) = self.counted else {
             self.counted = Some((at, bytes));
             return;
         };
         let span = at - since;
-        // half a look early is in time
+        // a check may be half a second early
         if span < INTERVAL as f64 - 0.5 {
             return;
         }
         self.counted = Some((at, bytes));
-        // a daemon that has started anew counts from 0
+        // a restarted daemon counts from 0
         let grown = [0, 1].map(|i| bytes[i].checked_sub(before[i]));
         if let [Some(rx), Some(tx)] = grown {
             let rates = [rx, tx].map(|grown| grown as f64 / span);
@@ -226,7 +227,7 @@ mod tests {
         network.nodes.push(node);
         let back = history.note(&status, &peers, Some(&network), 4.0);
         assert_eq!(kinds(&back), [("link_up", &peer[..]), ("node_came", &name)]);
-        // not tried again, while the node is there: it was given up
+        // not tried again while the node is present: the link was given up
         network.nodes.last_mut().unwrap().peer_id = Some(peers[0].peer_id.to_string());
         let ended = history.note(&status, &[], Some(&network), 4.2);
         assert_eq!(kinds(&ended), [("link_ended", &peer[..])]);
@@ -236,7 +237,7 @@ mod tests {
             [("link_lost", &peer[..])]
         );
         let _ = history.note(&status, &peers, Some(&network), 4.8);
-        // nobody looked for a while: what changed meanwhile is no event of now
+        // no page was open for a while: earlier changes are not reported as new events
         assert!(history.note(&status, &peers, None, 5.0).is_empty());
         network.nodes.pop();
         assert!(

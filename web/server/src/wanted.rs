@@ -3,26 +3,26 @@
 use lcroute::control::{Code, Request};
 use lcroute::pages;
 
-/// What an invitation is to be like.
+/// Parameters of an invitation.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     code: Code,
     ttl_s: u64,
     uses: Option<u32>,
-    /// The node page that its link leads to.
+    /// The node page for its link.
     page: String,
 }
 
 impl Wanted {
-    /// From JSON. The page is one that a link can lead to: else a token would be made that nobody gets.
+    /// Parses JSON. Fails if the page cannot be linked: the token would be lost.
     pub fn read(body: &[u8]) -> anyhow::Result<Self> {
         let wanted: Self = serde_json::from_slice(body)?;
         wanted.link("")?;
         Ok(wanted)
     }
 
-    /// What the daemon is asked.
+    /// The request to the daemon.
     pub fn request(&self) -> Request {
         Request::Invite {
             code: self.code.clone(),

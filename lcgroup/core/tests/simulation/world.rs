@@ -1,5 +1,5 @@
-//! Participants of one group on virtual time, with a log in memory, disks that keep the last state that was written, and
-//! a model of who must have been shown what.
+//! Participants of one group on virtual time, with a log in memory, disks that keep the last
+//! written state, and a model of the messages that each must show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,21 +12,21 @@ use librecast::random::Random;
 pub const START: u64 = 1_800_000_000_000;
 pub const DAY: u64 = 24 * 3_600_000;
 
-/// What a shell does wrong, for the checks to find.
+/// A fault of a shell, which the checks must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
     None,
-    /// It publishes first and writes the state then.
+    /// It publishes before it writes the state.
     WritesLate,
-    /// Heads of commits are one higher than what the owner has read.
+    /// Heads of commits are one above the entries that the owner has read.
     CountsTooMuch,
-    /// `remove` is told and not done.
+    /// `remove` is reported, but has no effect.
     DropsRemoval,
     /// Entries of this kind have a wrong byte.
     Spoils(u8),
 }
 
-/// Where a participant dies.
+/// The moment at which a participant crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
     BeforeWrite,
@@ -38,7 +38,7 @@ pub struct Participant {
     pub group: Option<Group>,
     pub disk: Vec<u8>,
     pub online: bool,
-    /// What it was shown, on disk: author, id.
+    /// Shown messages on disk: author, id.
     pub shown: BTreeMap<(PeerId, u64), Vec<u8>>,
     /// Shown in this run.
     run: BTreeSet<(PeerId, u64)>,
@@ -64,7 +64,7 @@ pub struct World {
     pub people: Vec<Participant>,
     pub defect: Defect,
     pub faults: Vec<String>,
-    /// Share of requests that are lost.
+    /// Share of requests that is lost.
     pub loss: f64,
 }
 
@@ -134,7 +134,7 @@ impl World {
         let now = self.now;
         let said = self.people[who].group.as_mut()?.say(content, now);
         let id = said.ok()?;
-        // it is said once its state is written
+        // it counts as sent once its state is written
         self.settle(who).then(|| {
             self.people[who].said.insert(id, content.to_vec());
             id
@@ -152,7 +152,7 @@ impl World {
         self.settle(0);
     }
 
-    /// Polls, writes, publishes, as a shell does. Whether the state was written.
+    /// Polls, writes and publishes like a shell; returns whether the state was written.
     pub fn settle(&mut self, who: usize) -> bool {
         let person = &mut self.people[who];
         let Some(group) = person.group.as_mut() else {
@@ -275,7 +275,7 @@ impl World {
         let seed = seed32(person.seed, person.restarts);
         let mut group = Group::restore(&person.disk, &seed).unwrap();
         let (own, id, owns) = (person.key, group.id(), group.group_key().is_some());
-        // what the log on this host has
+        // the length of a log on this host
         let length = |author| self.logs.get(&author).map_or(0, |log| log.len() as u32);
         group.handle_appended(Log::Own, length(own));
         if owns {
@@ -285,7 +285,7 @@ impl World {
         self.settle(who);
     }
 
-    /// Feeds up to `most` entries of one author; how many were taken.
+    /// Feeds up to `most` entries of one author; returns their number.
     pub fn feed(&mut self, who: usize, author: &PeerId, most: usize) -> usize {
         let mut taken = 0;
         while taken < most {
@@ -310,7 +310,7 @@ impl World {
         taken
     }
 
-    /// The owner hears all requests that are kept.
+    /// Passes all stored requests to the owner.
     pub fn hear_requests(&mut self) {
         for request in self.requests.clone() {
             let now = self.now;
@@ -325,7 +325,7 @@ impl World {
         self.logs.keys().copied().collect()
     }
 
-    /// Time passes, and timers with it.
+    /// Advances the time, and runs the timers.
     pub fn pass(&mut self, milliseconds: u64) {
         self.now += milliseconds;
         for who in 0..self.people.len() {
@@ -339,7 +339,7 @@ impl World {
         }
     }
 
-    /// Everybody is there, and everything comes to everybody, until nothing moves.
+    /// Brings all participants online and delivers every entry, until nothing changes.
     pub fn meet(&mut self) {
         for who in 0..self.people.len() {
             self.people[who].crash = None;
@@ -364,14 +364,14 @@ impl World {
         self.faults.push("it does not come to rest".to_owned());
     }
 
-    /// Every user says: send it.
+    /// Sends all waiting messages again, as a user would.
     pub fn resend_outboxes(&mut self) {
         for who in 0..self.people.len() {
             let now = self.now;
             if let Some(group) = self.people[who].group.as_mut() {
                 let waiting: Vec<u64> = group.outbox().map(|(id, _)| id).collect();
                 for id in waiting {
-                    // who was removed keeps it
+                    // fails for a removed member
                     let _ = group.resend(id, now);
                 }
                 self.settle(who);
@@ -384,7 +384,7 @@ impl World {
         group.is_some_and(|group| group.standing() == Standing::Member)
     }
 
-    /// All members are in one epoch, have one secret, and agree on who is one.
+    /// Checks that all members have one epoch, one secret, and one list of members.
     pub fn check_agreement(&mut self) {
         let members: Vec<usize> = (0..self.people.len())
             .filter(|w| self.is_member(*w))
@@ -403,7 +403,7 @@ impl World {
         }
     }
 
-    /// What these participants said, all of these readers were shown.
+    /// Checks that these readers were shown all messages of these authors.
     pub fn check_shown(&mut self, readers: &[usize], authors: &[usize]) {
         for reader in readers {
             for author in authors {
@@ -423,7 +423,7 @@ impl World {
     }
 }
 
-/// Hands a stored entry to a group.
+/// Passes a stored entry to a group.
 pub fn handle(group: &mut Group, author: PeerId, number: u32, stored: &Stored, now: u64) -> Taken {
     // grants and revocations have kinds of the shell
     let (kind, body) = match &stored.entry {
@@ -444,7 +444,7 @@ fn count_too_much(entry: &mut NewEntry) {
     let NewEntry::Body { kind, body } = entry else {
         return;
     };
-    // a commit in one part: version, number of heads, heads of 36 bytes behind a part header of 12
+    // a commit in one part: a part header of 12, version, number of heads, heads of 36 bytes
     if *kind != kind::COMMIT || body[8..12] != [0, 0, 0, 1] {
         return;
     }

@@ -6,7 +6,7 @@ use super::*;
 
 const GROUP: &str = "ff1e::1";
 
-/// Twelve routers on a circle, all of which run.
+/// Twelve running routers on a circle.
 fn world() -> World {
     let place = |n: u32| {
         let angle = f64::from(n) / 12.0 * std::f64::consts::TAU;
@@ -43,7 +43,7 @@ fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// What happens within a second.
+/// Runs for a second; returns the events.
 fn second(world: &mut World) -> Vec<Value> {
     let now = world.run_until(0.0);
     world.run_until(now + 1_000.0);
@@ -94,7 +94,7 @@ fn a_stream_sends_until_it_is_told_to_stop() {
     let mut world = world();
     let sent = |world: &mut World| kinds(&second(world), "send").len();
     world.stream(4, GROUP, 100.0).unwrap();
-    // the first at once, the last at the end of the second
+    // the first packet at once, the last at the end of the second
     assert_eq!(sent(&mut world), 11);
     assert_eq!(parse(&world.group(GROUP).unwrap())["sends"][4], true);
     world.act("crash 4").unwrap();
