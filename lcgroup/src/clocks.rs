@@ -1,5 +1,4 @@
-//! Presence bodies: members' clocks that differ from this host's by over a day, and refusals of
-//! requests to join.
+//! Presence bodies: clocks that differ from this host's by over a day, and refusals.
 //!
 //! ```text
 //! 0                    | a host shows its clock; hosts whose clocks differ answer
@@ -70,8 +69,7 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Stores a member's clock; `ahead` is none if it agrees. Returns whether the difference is
-    /// new.
+    /// Stores a member's clock; `ahead` is none if it agrees. Returns whether it differs anew.
     pub fn hear(&mut self, who: PeerId, ahead: Option<i64>) -> bool {
         match ahead {
             Some(ahead) => {

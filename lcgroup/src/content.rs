@@ -53,7 +53,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Encodes a message of these bytes.
+/// Encodes a message of bytes.
 pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let marks: &[u8] = match bytes.first() {
         Some(&TYPED) => &[TYPED, BYTES],

@@ -37,7 +37,6 @@ impl Known {
     }
 }
 
-/// A message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its place in this host's conversation, from 1: a cursor.
@@ -176,7 +175,6 @@ impl Conversation {
         self.spoke.get(author).copied()
     }
 
-    /// The number of messages.
     pub fn messages(&self) -> u64 {
         self.lines
     }

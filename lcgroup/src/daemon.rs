@@ -63,7 +63,6 @@ const GROUP: &str = "lcgroup";
 pub struct Options {
     /// The folder of groups.
     pub state_dir: PathBuf,
-    /// The socket.
     pub control: PathBuf,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,

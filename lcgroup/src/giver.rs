@@ -1,7 +1,6 @@
 //! Sends keys of groups to lcroute on this host, on a thread of its own.
 //!
-//! The keys are valid as long as the connection. If lcroute or this program ends, lcroute closes
-//! the prefixes.
+//! The keys are valid as long as the connection. Without it lcroute closes the prefixes.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};

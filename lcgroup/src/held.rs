@@ -19,7 +19,6 @@ use crate::request::HeldStatus;
 const KEY: &str = "key";
 const LOG: &str = "log";
 
-/// A held group.
 #[derive(Debug)]
 pub struct Held {
     name: String,

@@ -1,5 +1,4 @@
-//! The secrets of a group's epochs that seal and open packets of a private prefix, and their
-//! lifetimes.
+//! The secrets of a group's epochs that seal and open packets of a private prefix.
 //!
 //! Members learn of a new epoch at different times. So each opens with its key at once, and seals
 //! with it a moment later; the last key opens packets for some time more. A removed member can read
@@ -9,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-/// Delay between a new epoch's key and its first use for sealing. Chosen: within that time repair
-/// delivers a commit to all reachable members (99 of 100 in 0.6 s at 20 % loss,
-/// docs/benchmarks.md).
+/// Delay before a new epoch's key seals packets. Chosen: repair delivers a commit to all reachable
+/// members earlier (99 of 100 in 0.6 s at 20 % loss, docs/benchmarks.md).
 const SEAL_DELAY: Duration = Duration::from_secs(1);
 
 /// Time for which the key of an ended epoch opens packets. Chosen: members that receive the commit
@@ -31,7 +29,6 @@ struct EpochSecret {
     since: Instant,
 }
 
-/// The secrets of one group.
 #[derive(Debug, Default)]
 pub struct Keyring {
     /// The epochs, the oldest first; empty if this host is no member.
@@ -39,7 +36,6 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// The newest epoch.
     pub fn newest(&self) -> Option<u64> {
         self.epochs.last().map(|e| e.epoch)
     }

@@ -41,8 +41,7 @@ pub fn chosen(name: &str) -> Result<String, ExitError> {
         .ok_or_else(none)
 }
 
-/// A key that is equal for names that look alike (UTS #39, skeletons), regardless of blanks and
-/// case.
+/// An equal text for names that look alike (UTS #39, skeletons), regardless of blanks and case.
 fn look(name: &str) -> String {
     let seen = |c: &char| !c.is_whitespace() && *c != '\u{2800}';
     let all: String = skeleton(name).filter(seen).collect();
@@ -56,7 +55,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Collects the names of these members.
+    /// Collects the names of members.
     pub fn of<'a>(members: impl IntoIterator<Item = (PeerId, &'a str)>) -> Self {
         let mut names = Self::default();
         for (author, name) in members {

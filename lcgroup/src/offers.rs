@@ -20,7 +20,6 @@ const MAX_OFFERS: usize = 4_096;
 /// Bytes of their file.
 const MAX_FILE: u64 = 4 << 20;
 
-/// One share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The member that shares it.
@@ -108,8 +107,7 @@ impl Offers {
     }
 }
 
-/// Creates an offer of files with a new key; the signing key is derived from it and the member's
-/// own key.
+/// Creates an offer of files; their new key and the member's own key determine the signing key.
 pub fn offer(name: &str, key: Zeroizing<[u8; 32]>, author: &SecretKey) -> Files {
     let signer = signer(author, &key).peer_id();
     Files {

@@ -6,7 +6,6 @@ use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// A request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -39,8 +38,7 @@ pub enum Request {
         text: Option<Zeroizing<String>>,
         bytes: Option<Zeroizing<String>>,
     },
-    /// Messages after number `after`; with `follow` the connection stays open and delivers new
-    /// ones.
+    /// Messages after number `after`; with `follow` the connection also delivers new ones.
     Tail {
         group: String,
         #[serde(default)]
@@ -57,8 +55,7 @@ pub enum Request {
     /// Offers a share of lcsync to the group, unless it has the offer; returns its key and the seed
     /// of the signing key, both as `lck1...`.
     Offer { group: String, name: String },
-    /// The key of a member's offered share, and the public key that signs it. `by`: the member's
-    /// name or key.
+    /// The key of a share, and the public key that signs it. `by`: the member's name or key.
     Offered {
         group: String,
         name: String,
@@ -82,9 +79,9 @@ pub enum Request {
     },
     /// Messages that wait until a user permits new members to read them.
     Outbox { group: String },
-    /// Sends one of these messages.
+    /// Sends a message of the outbox.
     Resend { group: String, id: String },
-    /// Deletes one of these messages.
+    /// Deletes a message of the outbox.
     Discard { group: String, id: String },
     /// The group's key for a holder.
     HoldingKey { group: String },
@@ -179,7 +176,7 @@ pub struct LogStatus {
     pub address: String,
     /// Stored entries.
     pub entries: usize,
-    /// Bytes of these entries.
+    /// Bytes of the entries.
     pub bytes: usize,
     /// Dropped packets, entries and requests, by reason.
     pub drops: std::collections::BTreeMap<String, u64>,
@@ -205,11 +202,9 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     /// Groups that it holds.
     pub held: Vec<HeldStatus>,
-    /// Interfaces in use.
     pub interfaces: Vec<String>,
 }
 
-/// A member.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// Its key in this group.
@@ -227,12 +222,10 @@ pub struct MemberStatus {
     pub spoke: Option<u64>,
 }
 
-/// Time within which a whole request arrives, after the connection's begin or the last answer.
-/// Chosen: programs write at once.
+/// Longest time until a request is complete, from the connection or the last answer on. Chosen.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a request: the longest message, if JSON writes each byte as `\u0000`, and a reserve for
-/// the rest.
+/// Bytes of a request: the longest message with each byte as `\u0000` in JSON, and a reserve.
 pub const MAX_REQUEST: usize = 6 * MAX_TEXT + 4 * 1_024;
 
 /// Bytes of a user's message.

@@ -51,8 +51,7 @@ use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
 
-/// Difference in ms between wall clock and monotonic clock that counts as a suspended host. Chosen:
-/// clocks are set by less.
+/// Step in ms between wall clock and monotonic clock that counts as a suspended host. Chosen.
 pub const SUSPENDED: u64 = 10_000;
 
 /// Shortest pause between two requests to join after a packet of the group, in ms. Chosen.
@@ -64,12 +63,10 @@ const AWAITED_PAUSE: u64 = 5_000;
 const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(60);
 /// Shortest pause between two answers to other clocks. Chosen.
 const ANSWER_CLOCK_AGAIN: Duration = Duration::from_secs(2);
-/// Members that answer other clocks: the first in the tree, the owner included. Chosen: some of
-/// them are online.
+/// Number of members that answer other clocks, the owner first. Chosen: some of them are online.
 const ANSWERING: usize = 4;
 
-/// Time after the start within which a host expects packets of other members. Chosen: they answer
-/// within a second.
+/// Time for members' first packets after the start. Chosen: they answer within a second.
 const BEGINNING: Duration = Duration::from_secs(3);
 
 /// A question for users whose hosts do not reach each other.
@@ -99,7 +96,6 @@ const EXPORT_LABEL: &str = "lcroute private prefix";
 /// A message, and the files that it offers.
 type Said = (Message, Option<Files>);
 
-/// A group.
 #[derive(Debug)]
 pub struct Room {
     name: String,
@@ -297,8 +293,7 @@ impl Room {
         self.log.handle_packet(source, bytes, time, now);
     }
 
-    /// Handles a possible absence of this host: new messages wait until the owner's log is
-    /// complete.
+    /// Handles a possible absence: new messages wait until the owner's log is complete.
     pub fn come_back(&mut self, now: Instant) {
         self.log.come_back(now);
         self.group.fall_behind();
@@ -507,8 +502,7 @@ impl Room {
         }
     }
 
-    /// Shows this host's clock at most once per [`SHOW_CLOCK_AGAIN`], so that members detect a
-    /// difference.
+    /// Shows this host's clock at most once per [`SHOW_CLOCK_AGAIN`], for members to compare.
     fn show_clock(&mut self, time: u64, now: Instant) {
         let lately = |at| now.saturating_duration_since(at) < SHOW_CLOCK_AGAIN;
         if !self.clock_shown.is_some_and(lately) {
@@ -972,8 +966,7 @@ impl Room {
         Ok(id)
     }
 
-    /// Offers a share of lcsync to the current members, unless they have the offer; returns its key
-    /// and signing key.
+    /// Offers a share of lcsync, unless members have the offer; returns its key and signing key.
     pub fn offer(
         &mut self,
         name: &str,
@@ -1032,7 +1025,6 @@ impl Room {
         Ok(self.group.invite(uses, expires, time)?.encode())
     }
 
-    /// All members.
     pub fn members(&self) -> Vec<MemberStatus> {
         let me = self.group.author_key().peer_id();
         let names = self.names();
@@ -1217,8 +1209,7 @@ fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
     normal(name) == normal(who) || shown == who || author.to_string() == who
 }
 
-/// Milliseconds by which the clock was set between two moments; a suspended host seems to have set
-/// it.
+/// Milliseconds by which the clock was set between two moments; a suspension looks the same.
 pub fn clock_step((then, at): (u64, Instant), (time, now): (u64, Instant)) -> i64 {
     let passed = now.saturating_duration_since(at).as_millis() as i64;
     time as i64 - then as i64 - passed

@@ -1,5 +1,4 @@
-//! The control socket: a thread for each connection passes requests to the daemon and waits for
-//! answers.
+//! The control socket: a thread for each connection passes requests to the daemon.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,8 +18,7 @@ use crate::request::{MAX_REQUEST, REQUEST_TIMEOUT, Request};
 /// Simultaneous connections. Chosen: some readers for each of 64 groups.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Connections that read conversations, without a time limit. Chosen: a quarter remains for
-/// requests.
+/// Connections that read conversations. Chosen: a quarter of all remains for requests.
 const MAX_READERS: usize = MAX_CONNECTIONS - MAX_CONNECTIONS / 4;
 
 /// Time without reading after which a follower is disconnected.
@@ -33,7 +31,6 @@ pub struct Asked {
     pub answer: Sender<Answer>,
 }
 
-/// An answer.
 #[derive(Debug)]
 pub enum Answer {
     /// The result.
@@ -270,8 +267,7 @@ mod tests {
         let mut silent: Vec<_> = (0..MAX_CONNECTIONS).map(|_| connect(&path)).collect();
         for (n, stream) in silent.iter_mut().enumerate() {
             if n % 2 == 0 {
-                // an incomplete line, without an end; the server may have closed the connection
-                // already
+                // an incomplete line; the server may have closed the connection already
                 let _ = stream.write_all(b"{");
             }
         }

@@ -29,8 +29,7 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(300);
 /// Longest wait until lcroute seals with the current keys.
 const SEALED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait of `send` for the end of the owner's log, while other members are received. Chosen:
-/// it usually takes 3 s.
+/// Longest wait of `send` for the owner's log, if members are received. Chosen: 3 s are usual.
 const SPOKEN_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Time without output while a command waits. Chosen: users do not wonder yet.
@@ -529,8 +528,7 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
     format!("{time} {}: {said}", printable(name))
 }
 
-/// Formats a text of several lines: later lines are indented, so that none looks like another
-/// message.
+/// Formats a text; later lines are indented, so that none looks like another message.
 fn printable(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(clean).collect();
     lines.join("\n    ")

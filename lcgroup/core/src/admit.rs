@@ -23,15 +23,13 @@ use crate::{
 
 /// Time in ms for which the owner collects requests before it commits.
 const BATCH: u64 = 2_000;
-/// Messages of an author in an epoch after which the owner commits: a reserve stays for messages on
-/// their way.
+/// Messages of an author in an epoch after which the owner commits: leaves room for more.
 const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
 /// Bytes of an author's entries in an epoch after which the owner commits: half of [`MAX_OUTBOX`].
 const MANY_BYTES: u64 = MAX_OUTBOX as u64 / 2;
 /// Entries that may wait for the log before another commit: some commits with their trees.
 const MAX_PENDING: usize = 4_096;
-/// Pause between immediate commits for an author's urgent refresh, in ms; others wait for the daily
-/// commit.
+/// Pause in ms between two immediate commits for an author's urgent refreshes.
 const URGENT: u64 = HOUR;
 
 /// A leaf that a commit adds.
@@ -318,8 +316,7 @@ impl Group {
         let epoch = mls.epoch();
         let mut commit = mls.commit(&provider, &removals(&leave, &new), &additions(&new), now);
         if commit.is_err() {
-            // some exclude each other, such as two with one key: the rest are committed without
-            // them
+            // some exclude each other, such as two with one key: the rest go on
             let fits = |new: &[NewLeaf]| {
                 mls.can_commit(&provider, &removals(&leave, new), &additions(new), now)
             };
@@ -436,8 +433,7 @@ mod tests {
         Group::create(founding, &[3; 32], NOW).unwrap()
     }
 
-    /// Sends a request with keys drawn from `keys`: two joiners with equal `keys` have equal
-    /// leaves.
+    /// Sends a request with keys drawn from `keys`: equal `keys` give equal leaves.
     fn ask(group: &mut Group, invitation: &Invitation, joiner: u8, keys: u8) -> PeerId {
         let author = SecretKey::from_seed(&[joiner; 32]);
         let who = Who {
@@ -478,8 +474,7 @@ mod tests {
         group.handle_timeout(NOW + BATCH);
         let out = refused(&mut group);
         assert_eq!((group.epoch(), out.len()), (Some(1), 3), "{out:?}");
-        // one of the four joiners with equal keys is admitted: the owner cannot know whose key it
-        // is
+        // one of four joiners with equal keys is admitted: the owner cannot know the true one
         let mut those: BTreeSet<PeerId> = honest.iter().copied().chain(twins).collect();
         those.retain(|author| !out.contains(author));
         those.insert(me);

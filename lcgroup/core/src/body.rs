@@ -37,7 +37,7 @@ const MAX_OWNER_PARTS: u16 = 640;
 /// Version of bodies, the first byte of each.
 const VERSION: u8 = 1;
 
-/// Kinds of entries; this crate ignores all others.
+/// Kinds of entries; this crate ignores unknown ones.
 pub mod kind {
     /// Part of a message.
     pub const MESSAGE: u8 = 1;
@@ -65,6 +65,7 @@ pub struct Part<'a> {
     pub part: u16,
     /// The number of parts.
     pub parts: u16,
+    /// Its bytes.
     pub bytes: &'a [u8],
 }
 

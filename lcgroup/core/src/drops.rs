@@ -2,8 +2,7 @@
 
 use thiserror::Error;
 
-/// Why an entry is dropped. After all but the first two the reader continues with the author's next
-/// entry.
+/// Why an entry is dropped. The reader goes on to the author's next one, except for the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum DropReason {
     /// Its author is no member, or no longer, as far as this member knows.
@@ -33,8 +32,7 @@ pub enum DropReason {
 }
 
 impl RequestRefusal {
-    /// Refusals that the owner answers, because the joiner can act on them. The index is the number
-    /// in answers.
+    /// Refusals that the owner answers: the joiner can act on them. The index is the number.
     const ANSWERED: [Self; 6] = [
         Self::Time,
         Self::UnknownInvitation,

@@ -35,8 +35,7 @@ pub enum GroupError {
     /// A number of uses that an invitation cannot have.
     #[error("an invitation is for 1 to 1000 members")]
     Uses,
-    /// A name that is empty, longer than [`MAX_NAME`](crate::MAX_NAME), or has invisible
-    /// characters.
+    /// A name that is empty, invisible, or longer than [`MAX_NAME`](crate::MAX_NAME).
     #[error("unusable name: 1 to 64 bytes of characters that are seen")]
     Name,
     /// An unusable topic.

@@ -25,8 +25,7 @@ pub struct Entry<'a> {
 pub enum Taken {
     /// It was read.
     Done,
-    /// It cannot be read yet: feed it again when [`Group::wants`](crate::Group::wants) returns its
-    /// number.
+    /// It cannot be read yet: feed it when [`Group::wants`](crate::Group::wants) names it.
     Wait,
     /// It does not count.
     Dropped(DropReason),
@@ -68,9 +67,11 @@ pub enum NewEntry {
 /// An entry with its log and number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
+    /// The log.
     pub log: Log,
     /// Its number in the log.
     pub number: u32,
+    /// The entry.
     pub entry: NewEntry,
 }
 
@@ -136,8 +137,7 @@ pub enum Event {
         /// The epoch that began.
         epoch: u64,
     },
-    /// A member was added before this own message counted: it waits for
-    /// [`resend`](crate::Group::resend).
+    /// A member was added before this message counted: [`resend`](crate::Group::resend) sends it.
     OutboxWaits {
         /// The message.
         id: u64,
@@ -147,8 +147,7 @@ pub enum Event {
     /// A commit or a Welcome was unusable twice in a row, with a new leaf requested in between.
     /// Only [`refresh`](crate::Group::refresh) requests another.
     CannotFollow,
-    /// The log has own entries that this state does not know: it is an old copy, and sends nothing
-    /// more.
+    /// The log has own entries that this state does not know: it is an old copy, and falls silent.
     RolledBack,
     /// The owner did not answer before the invitation expired.
     InvitationExpired,

@@ -24,8 +24,7 @@ use crate::{HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, SECOND, WEEK,
 const FIRST_PAUSE: u64 = 5 * SECOND;
 /// Longest pause between requests in ms: holders keep requests, so a returning owner finds one.
 const LONGEST_PAUSE: u64 = 10 * 60 * SECOND;
-/// Time in ms for which a request is repeated unchanged: holders keep it for a day, and the owner
-/// accepts it for two.
+/// Time in ms for which a request stays unchanged: holders keep it a day, owners accept it for two.
 const REQUEST_LIFE: u64 = 12 * HOUR;
 
 /// Parameters of a new group.
@@ -315,8 +314,7 @@ impl Group {
         request.map(|(made, _)| *made)
     }
 
-    /// Makes a joiner repeat its request within `wait` ms of the last one, for an owner that may
-    /// have returned.
+    /// Makes a joiner repeat its request within `wait` ms of the last one, for a returning owner.
     pub fn ask_within(&mut self, wait: u64, now: u64) {
         if let Some(joining) = &mut self.joining
             && joining.invitation.expires > now
@@ -375,8 +373,7 @@ impl Group {
         }
     }
 
-    /// Messages that wait for the user, because a member was added before they counted: id and
-    /// content.
+    /// Messages that wait for the user because a member was added: id and content.
     pub fn outbox(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let outbox = self.voice.outbox.iter();
         outbox.map(|said| (said.id, &said.content[..]))
@@ -443,8 +440,7 @@ impl Group {
         Ok(())
     }
 
-    /// Asks the owner for a new leaf, unless a request is open: a key package sent twice would be
-    /// used twice.
+    /// Asks the owner for a new leaf, unless a request is open: no key package is used twice.
     pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: u64) {
         self.refresh.due = now + self.random.jittered(WEEK);
         if self.refresh.package.is_some() {

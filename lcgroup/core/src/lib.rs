@@ -36,8 +36,7 @@
 //! While the owner is away no member joins or leaves. The read key stays when a member is removed:
 //! that member sees sizes and times of later entries, and no content. The state keeps this member's
 //! messages in clear until a commit confirms them. If a message was shown to some members and
-//! became void ([`Event::NotCounted`]), and its author never returns, the other members do not see
-//! it.
+//! became void ([`Event::NotCounted`]), and its author never returns, other members miss it.
 
 mod admit;
 mod author;

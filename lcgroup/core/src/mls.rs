@@ -63,8 +63,7 @@ pub enum MlsFailure {
     /// A credential without author key, or with a name that is too long or not UTF-8.
     #[error("unusable credential")]
     Credential,
-    /// Sent by a member that is not the entry's author, or committed by a member that is not the
-    /// owner.
+    /// Sent by a member that is not the entry's author, or a commit of one that is not the owner.
     #[error("from another member")]
     Sender,
     /// The member to remove does not exist.
@@ -528,8 +527,7 @@ impl IntoAnyError for RuleError {
     }
 }
 
-/// Only the owner commits, and only to add and remove members. Commits are PrivateMessages: holders
-/// cannot read the list of members.
+/// Only the owner commits, and only to add and remove members. Holders cannot read PrivateMessages.
 #[derive(Clone, Debug)]
 struct OwnerCommits;
 
@@ -561,8 +559,7 @@ impl MlsRules for OwnerCommits {
         _: &GroupContext,
         _: &ProposalBundle,
     ) -> Result<CommitOptions, RuleError> {
-        // each commit has a path, to renew the owner's leaf; each Welcome has one reader, to fit an
-        // entry
+        // each commit has a path, to renew the owner's leaf; a Welcome has one reader, to be short
         Ok(CommitOptions::new()
             .with_path_required(true)
             .with_ratchet_tree_extension(false)
@@ -818,7 +815,7 @@ mod tests {
         drop(owner);
     }
 
-    /// Trap: PublicMessages, proposals by reference and other proposals than Add and Remove are off.
+    /// Trap: PublicMessages, proposals by reference, and all but Add and Remove are off.
     #[test]
     fn an_owner_that_breaks_the_rules_is_refused() {
         let (owner, mut members) = group(1);
@@ -868,8 +865,7 @@ mod tests {
         assert!(members[0].shelf.take_key_package().is_none());
     }
 
-    /// Trap: each message carries the id in clear, so it must not be the group's key or any known
-    /// value.
+    /// Trap: each message carries the id in clear, so the id must be no known value.
     #[test]
     fn messages_say_nothing_of_who_is_in_which_group() {
         let (mut owner, _) = group(2);

@@ -10,8 +10,7 @@ use crate::body::Heads;
 use crate::drops::RequestRefusal;
 use crate::request::Request;
 
-/// Age in ms of the oldest request that the owner accepts: holders keep it for a day, and clocks
-/// differ by one.
+/// Longest age of a request, in ms: holders keep it for a day, and clocks differ by one.
 const REQUEST_AGE: u64 = 2 * DAY;
 
 /// The owner's own state.
@@ -58,8 +57,7 @@ impl Owner {
 }
 
 impl Owner {
-    /// Checks that a request has an invitation of this owner; returns `true` if it was accepted
-    /// before.
+    /// Checks a request's invitation; returns `true` if the request was accepted before.
     pub fn check_invited(&self, request: &Request, now: u64) -> Result<bool, RequestRefusal> {
         let kept = self.invitations.get(&request.invitation);
         let kept = kept.ok_or(RequestRefusal::UnknownInvitation)?;

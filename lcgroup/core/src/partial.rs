@@ -1,10 +1,9 @@
 //! Memory for incomplete messages.
 //!
 //! A message of 64 KiB takes 84 entries, and a hostile member may never send the last. The first
-//! part reserves memory for all parts, so each message with memory can be completed. If the limit
-//! is reached, the message that began first gives up its memory. Its author is read again from its
-//! first part, once memory is free. So a reader misses nothing, and two authors do not displace
-//! each other forever.
+//! part reserves memory for all parts, so each message with memory can be completed. At the limit
+//! the oldest message gives up its memory. Its author is read again from its first part, once
+//! memory is free. So a reader misses nothing, and two authors do not displace each other forever.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +15,7 @@ use crate::body::{Assembly, Heads, Part};
 
 type Authors = BTreeMap<PeerId, Author>;
 
-/// Reserves memory for a message of `author` from entry `number`. `displace`: other messages may
-/// give up theirs.
+/// Reserves memory for a message of `author` from entry `number`; `displace` frees older ones.
 pub(crate) fn make_room(
     authors: &mut Authors,
     author: &PeerId,
@@ -46,8 +44,7 @@ pub(crate) fn make_room(
     }
 }
 
-/// Drops open messages that a waiting commit with these heads makes void: nothing more is read of
-/// authors that reached their head.
+/// Drops open messages that a waiting commit makes void: their authors reached their heads.
 pub(crate) fn drop_void(authors: &mut Authors, heads: &Heads) {
     for (author, known) in authors {
         let head = heads.get(author).copied().unwrap_or(0);
@@ -127,7 +124,7 @@ mod tests {
         assert!(read(&mut authors, 57, &part(0, 2), true, 60));
         authors.get_mut(&key(56)).unwrap().assembly = None;
         assert!(read(&mut authors, 0, &part(0, 90), true, 60));
-        // its next message may displace others again
+        // its next message may displace older ones again
         authors.get_mut(&key(0)).unwrap().assembly = None;
         let mut more = |n| read(&mut authors, n, &part(0, 90), true, 61);
         assert!(more(55) && more(0) && more(0));

@@ -1,4 +1,4 @@
-//! Cipher suite 1 of RFC 9420 (X25519, AES-128-GCM, SHA-256, Ed25519) for mls-rs, over AWS-LC and ed25519-dalek.
+//! Cipher suite 1 of RFC 9420 (X25519, AES-128-GCM, SHA-256, Ed25519), by AWS-LC and ed25519-dalek.
 //!
 //! mls-rs-crypto-awslc is not used: it pins one version of aws-lc-rs, and so would hold back TLS
 //! and SRTP. The RFCs' vectors and openmls as a member (`tests/`) test this one.
@@ -117,8 +117,7 @@ fn nonce_of(nonce: &[u8]) -> Result<aead::Nonce, CryptoError> {
     aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::Input)
 }
 
-/// The seed in a signature key: 32 bytes, or 64 with the public key after it, as other providers
-/// write it.
+/// The seed in a signature key: 32 bytes, or 64 with the public key, as other providers write it.
 fn signing_key(secret: &SignatureSecretKey) -> Result<SigningKey, CryptoError> {
     let (seed, rest) = secret
         .as_bytes()

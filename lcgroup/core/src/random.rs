@@ -7,8 +7,7 @@ use crypto_box::aead::rand_core::{CryptoRng, Error, RngCore};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// ChaCha20: the output is as secret as the seed. Clones share one stream, because mls-rs clones
-/// its provider.
+/// ChaCha20, as secret as the seed. Clones share one stream, because mls-rs clones its provider.
 #[derive(Clone)]
 pub(crate) struct Random(Arc<Mutex<ChaCha20Rng>>);
 

@@ -476,8 +476,7 @@ impl Group {
         }
     }
 
-    /// Requests a new leaf after an unusable commit or Welcome. After two in a row: reports it
-    /// instead.
+    /// Requests a new leaf after an unusable commit or Welcome; reports a second one in a row.
     fn lose(&mut self, now: u64) {
         self.refresh.failures = self.refresh.failures.saturating_add(1);
         self.mls = None;

@@ -1,8 +1,8 @@
 //! A group's state as bytes, for its file.
 //!
 //! Version 3. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
-//! with their length in 32 bits. Incomplete messages are not in it: the state has the number after
-//! which the log is read again.
+//! with their length in 32 bits. Instead of incomplete messages it has the number after which the
+//! log is read again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -100,8 +100,7 @@ impl Group {
         used.map(|kept| 64 + kept.used.len() * 32).sum::<usize>() + self.authors.len() * 64
     }
 
-    /// Restores a group from its state. `seed`: 32 random bytes, new in each run. Unacknowledged
-    /// entries come out again.
+    /// Restores a group. `seed`: 32 random bytes, new in each run. Repeats unacknowledged entries.
     ///
     /// # Errors
     ///

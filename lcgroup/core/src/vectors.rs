@@ -1,6 +1,5 @@
 //! Tests our cipher suite with foreign vectors: crypto-basics and passive-client-welcome of the MLS
-//! working group (github.com/mlswg/mls-implementations, suite 1), and small ones of mls-rs, which
-//! RustCrypto and OpenSSL pass.
+//! working group (github.com/mlswg/mls-implementations, suite 1), and small ones of mls-rs.
 
 use data_encoding::HEXLOWER;
 use mls_rs::client_builder::ClientBuilder;

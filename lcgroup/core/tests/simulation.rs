@@ -1,4 +1,4 @@
-//! Groups on virtual time: many members, some away, crashes at every write, and checks that find defects.
+//! Groups on virtual time: absent members, crashes at every write, and checks that find defects.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -482,8 +482,7 @@ fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() 
     assert_faultless(&world);
 }
 
-/// Owner 0, authors 1 and 3, reader 2, and enough members to fill its memory with incomplete
-/// messages.
+/// Owner 0, authors 1 and 3, reader 2, and enough members to fill its memory for messages.
 fn crowded_group(seed: u64) -> World {
     group_of(seed, 4 + MAX_PARTIAL / MAX_BODY / 90 + 1)
 }

@@ -1,5 +1,4 @@
-//! Members by openmls, another implementation with another cryptographic library, in a group of
-//! ours.
+//! Members by openmls, another implementation with another crypto library, in a group of ours.
 //!
 //! This crate includes the interface to mls-rs by path: it is private to `lcgroup-core`.
 

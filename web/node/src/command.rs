@@ -37,6 +37,7 @@ pub enum Command {
     Datagram {
         /// Its sender.
         source: IpAddr,
+        /// Its group.
         group: IpAddr,
         /// UDP port.
         port: u16,
@@ -47,6 +48,7 @@ pub enum Command {
     Sealed {
         /// Its sender.
         source: Ipv6Addr,
+        /// Its group.
         group: Ipv6Addr,
     },
     /// Store this member's state again for a reload: it has changed.

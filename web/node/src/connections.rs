@@ -1,5 +1,4 @@
-//! Connections of a page, made by RTCPeerConnection: the overlay's requests, and the page's reports
-//! on each.
+//! Connections of a page, made by RTCPeerConnection: the overlay's requests and the page's reports.
 //!
 //! ```text
 //!   overlay ── Connections ── commands ──> page: RTCPeerConnection, two data channels out, one in
@@ -32,8 +31,7 @@ const MAX_MESSAGE: usize = 65_536;
 const MAX_LATE_CANDIDATES: usize = 16;
 /// Bytes in a control channel's queue above which this node's own messages are refused.
 const CONTROL_QUEUE: usize = 1 << 20;
-/// Bytes in a control channel's queue above which messages of other nodes are refused: the rest is
-/// for own ones.
+/// Bytes in a control channel's queue above which messages of other nodes are refused.
 const ROUTED_QUEUE: usize = 64 << 10;
 /// Bytes in a data channel's queue above which packets are dropped.
 const DATA_QUEUE: usize = 256 << 10;
@@ -41,8 +39,7 @@ const DATA_QUEUE: usize = 256 << 10;
 /// hellos are missing. A page in the background has timers of one second, so time alone proves
 /// nothing.
 const SILENCE: (Duration, u32) = (Duration::from_millis(1_400), 5);
-/// Silence after which a peer is sent an empty message, if the browser does not count hellos: SCTP
-/// acknowledges it.
+/// Silence after which SCTP must acknowledge an empty message, if the browser counts no hellos.
 const QUIET: Duration = Duration::from_millis(400);
 /// A message of the overlay that nodes only take as a sign of life.
 const EMPTY: &[u8] = &[0];

@@ -123,8 +123,7 @@ impl Browser {
     }
 
     fn answer(&mut self, offer: &str) -> String {
-        // browsers answer as clients of DTLS (RFC 8842, section 5.3), as nodes expect; this stack
-        // would be the server
+        // browsers answer as clients of DTLS (RFC 8842, section 5.3), but this stack as the server
         let offer = offer.replace("a=setup:actpass", "a=setup:passive");
         let offer = SdpOffer::from_sdp_string(&offer).unwrap();
         let answer = self.rtc.sdp_api().accept_offer(offer).unwrap();
@@ -353,7 +352,7 @@ struct World {
     wires: VecDeque<Wire>,
     /// The index of the host's current address.
     place: usize,
-    /// The host's address behind a NAT that sends only after it received; the page trickles candidates.
+    /// The host's address behind a NAT that sends only after it received; candidates trickle.
     inside: Option<SocketAddr>,
     was_reached: bool,
     /// Lost datagrams out of 256.

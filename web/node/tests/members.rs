@@ -1,5 +1,4 @@
-//! Two pages become members with a token, link, and exchange datagrams; the test acts as their
-//! browsers.
+//! Two pages join with a token, link, and exchange datagrams; the test acts as their browsers.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

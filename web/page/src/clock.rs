@@ -2,16 +2,14 @@
 
 use librecast::time::Instant;
 
-/// The moment of a page's `performance.now()`. On a host, without a page, it counts from the first
-/// call.
+/// The moment of a page's `performance.now()`. On a host it counts from the first call.
 #[cfg(target_family = "wasm")]
 #[must_use]
 pub fn at(now: f64) -> Instant {
     Instant::from_millis(now)
 }
 
-/// The moment of a page's `performance.now()`. On a host, without a page, it counts from the first
-/// call.
+/// The moment of a page's `performance.now()`. On a host it counts from the first call.
 #[cfg(not(target_family = "wasm"))]
 #[must_use]
 pub fn at(now: f64) -> Instant {

@@ -11,6 +11,7 @@ pub enum Command {
     Leave(Ipv6Addr),
     /// Send a datagram to a group.
     Send {
+        /// The group.
         group: Ipv6Addr,
         /// UDP port.
         port: u16,

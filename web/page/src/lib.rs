@@ -1,6 +1,5 @@
-//! The common part of a page's WebAssembly modules that run beside the member of the node page
-//! (`lcroute-web-node`). The member transports their datagrams, and joins and sends on their
-//! commands.
+//! The common part of a page's WebAssembly modules beside the member of the node page
+//! (`lcroute-web-node`). The member joins, sends and receives for them.
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── Exchange ── a state machine of the module

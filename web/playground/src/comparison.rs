@@ -6,8 +6,7 @@ use serde::Serialize;
 
 /// Links of a node in a regular graph: as in `lcroute sim --compare-topologies`.
 const DEGREE: u8 = 8;
-/// Nodes of a comparison. Chosen: a mesh of 200 has 19,900 links, more than a phone should
-/// simulate.
+/// Nodes of a comparison. Chosen: a mesh of 200 has 19,900 links, too many for a phone.
 const NODES: std::ops::RangeInclusive<u32> = 4..=200;
 
 /// The measurement of one policy.

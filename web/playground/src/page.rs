@@ -81,22 +81,19 @@ pub extern "C" fn playground_output() -> *const u8 {
     PAGE.with_borrow(|page| page.output.as_ptr())
 }
 
-/// Creates a world from a scenario; returns its number. 0: the answer is an error of
-/// [`playground_answer`] bytes.
+/// Creates a world from a scenario; returns its number. 0: an error of [`playground_answer`] bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_open() -> u32 {
     number(Page::open)
 }
 
-/// Creates `nodes` nodes under the policy named in the text, for a comparison. 0: as in
-/// [`playground_open`].
+/// Creates a comparison of `nodes` nodes under the input's policy. 0: as in [`playground_open`].
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_compare(nodes: u32, seed: u32) -> u32 {
     number(|page| page.compare(nodes, seed))
 }
 
-/// Runs the next step of a comparison; returns the length of its JSON: the following step and all
-/// figures.
+/// Runs the next step; returns the length of its JSON: the following step and all figures.
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_compare_step(comparison: u32) -> usize {
     answer(|page| {

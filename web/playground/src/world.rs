@@ -109,8 +109,7 @@ impl World {
         self.live.act(at, action)
     }
 
-    /// Sends to a group from a node every `period` ms from now on; stops if `period` is not
-    /// positive.
+    /// Sends to a group from a node every `period` ms from now on; a `period` of 0 stops it.
     pub fn stream(&mut self, node: u32, group: &str, period: f64) -> Result<(), String> {
         let group: Ipv6Addr = group
             .parse()

@@ -10,8 +10,7 @@ use lcroute_web_page::{Command, Datagram};
 use librecast::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
-/// Delay of sound that counts as a pause, such as a suspended computer, and not as jitter of the
-/// page.
+/// Delay of sound that counts as a pause (a suspended computer), not as jitter of the page.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Parameters of a cast, except for the key.

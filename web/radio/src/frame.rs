@@ -3,8 +3,7 @@
 use lcradio_core::Frame;
 
 /// A frame for the page: one byte for its kind (0: silence, 1: Opus, 2: lost), four for its length
-/// in samples (little-endian), and Opus. It omits the repair data of the next packet: browsers
-/// cannot decode it.
+/// in samples (little-endian), and Opus. Browsers cannot decode the next packet's repair data.
 #[must_use]
 pub fn frame_bytes(frame: Frame) -> Vec<u8> {
     let (kind, samples, opus) = match frame {

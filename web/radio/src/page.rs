@@ -134,8 +134,7 @@ pub extern "C" fn radio_speed(caster: u8) -> f64 {
     radio(|radio, _| radio.speed_ppm(caster))
 }
 
-/// Begins a cast. Input: a key file (32 bytes) and the JSON of a [`CastStart`]. Returns the length
-/// of an error.
+/// Casts. Input: a key file (32 bytes), JSON of a [`CastStart`]. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_cast(now: f64, unix: f64) -> usize {
     let result = radio(|radio, input| {

@@ -46,8 +46,7 @@ struct OnAir {
     signed: bool,
 }
 
-/// The page's text for an announced station: the station's own, or group and port of a foreign
-/// sender.
+/// The page's text for an announced station: its own, or group and port of a foreign sender.
 fn id_of(description: &Description) -> String {
     match &description.station {
         Some(station) => station.encode().to_string(),
@@ -208,6 +207,7 @@ impl PageRadio {
         Ok(())
     }
 
+    /// The cast, if there is one.
     pub fn casting(&mut self) -> Option<&mut Casting> {
         self.casting.as_mut()
     }

@@ -1,9 +1,7 @@
-//! Places of connections: clients without the key cannot occupy all places, and a client that reads
-//! nothing loses its place.
+//! Places of connections: strangers cannot occupy all, and a client that reads nothing leaves.
 //!
-//! All programs of this host have one address. So a new connection is never refused: an older one
-//! ends for it, on the site with the most connections the one that has been without progress for
-//! the longest time.
+//! All programs of this host have one address. So a new connection is never refused: instead the
+//! site with the most connections loses the one that has made no progress for the longest time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,8 +22,7 @@ const MAX_STRANGERS: usize = 64;
 const MAX_TRUSTED: usize = 64;
 /// Time for which a reader may take nothing.
 const STALL: Duration = Duration::from_secs(10);
-/// Lowest long-term rate of a reader, in bytes a second. Chosen: a telephone at the edge of its
-/// cell.
+/// Lowest long-term rate of a reader, in bytes a second. Chosen: a phone at the edge of its cell.
 const MIN_RATE: u32 = 4_096;
 
 /// All connections of a server.
@@ -332,8 +329,7 @@ mod tests {
         assert!(places[0].0.trust(), "it has its place already");
     }
 
-    /// Returns the bytes of 200 KiB that a reader gets, if it takes `bytes` at a time with a pause
-    /// after each.
+    /// Returns the bytes of 200 KiB that a reader gets with a pause after each `bytes`.
     fn read(bytes: usize, pause: Duration) -> usize {
         let (mut budget, mut now, mut all) = (StallBudget::default(), Instant::now(), 0);
         while all < 200 << 10 {

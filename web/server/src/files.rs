@@ -10,8 +10,7 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use librecast::id::derive;
 
-/// The folder of the pages: installed; in a checkout the output of `make web`, or the sources
-/// without WebAssembly.
+/// Folders of the pages: installed, output of `make web`, or sources without WebAssembly.
 const PLACES: [&str; 3] = ["../../share/lcroute/web", "../web", "../../web/pages"];
 /// The sources, if cargo's target folder is elsewhere.
 const SOURCES: Option<&str> = if cfg!(debug_assertions) {

@@ -1,5 +1,4 @@
-//! Access control: pages of other sites, and foreign names that resolve to this host, must not
-//! reach the daemon's data.
+//! Access control: foreign sites, and names that resolve to this host, must not get data.
 
 use std::net::IpAddr;
 
@@ -66,8 +65,7 @@ impl Guard {
         if headers.get_all(ORIGIN).iter().any(is_other) {
             return Err(Refusal::Origin);
         }
-        // browsers add the origin; a link from another page is admitted, but gets no data without
-        // the key
+        // browsers add the origin; a link from another page is admitted, but has no key for data
         let site = one(headers, "sec-fetch-site").unwrap_or("none");
         let mode = one(headers, "sec-fetch-mode").unwrap_or("navigate");
         if !matches!(site, "none" | "same-origin") && mode != "navigate" {

@@ -1,5 +1,4 @@
-//! The last minutes for a new page: rates, and changes of links and nodes. In memory only, and
-//! bounded.
+//! The last minutes for a new page, in memory and bounded: rates, changes of links and nodes.
 
 use std::collections::{BTreeMap, VecDeque};
 

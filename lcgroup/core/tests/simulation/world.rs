@@ -403,7 +403,7 @@ impl World {
         }
     }
 
-    /// Checks that these readers were shown all messages of these authors.
+    /// Checks that all messages of `authors` were shown to all `readers`.
     pub fn check_shown(&mut self, readers: &[usize], authors: &[usize]) {
         for reader in readers {
             for author in authors {
