@@ -3,7 +3,7 @@
 //! ```text
 //! 0                    | a host shows its clock; hosts whose clocks differ answer
 //! 1                    | the answer
-//! 2 | reason 8 | author 64 | time 64   | the owner refused the request that this author made at this time
+//! 2 | reason 8 | author 64 | time 64   | the owner refused this author's request of this time
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

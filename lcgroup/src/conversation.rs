@@ -89,7 +89,7 @@ impl Conversation {
     ///
     /// # Errors
     ///
-    /// The system's; a line that is no message.
+    /// I/O errors; a line that is no message.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = AppendedFile::open(path)?;
         let (mut length, mut lines) = (0, 0);
@@ -155,7 +155,7 @@ impl Conversation {
     ///
     /// # Errors
     ///
-    /// The system's; the messages stay for the next attempt.
+    /// I/O errors; the messages stay for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.file.sync()? {
             let shared = &self.shared;
@@ -208,7 +208,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// The system's, and those of `take`.
+    /// I/O errors, and errors of `take`.
     pub fn read(
         &self,
         after: u64,

@@ -45,7 +45,7 @@ impl Offers {
     ///
     /// # Errors
     ///
-    /// The system's; a file without offers.
+    /// I/O errors; a file without offers.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let all = match path.try_exists()? {
             true => serde_json::from_slice(&private_file::read(path, MAX_FILE)?)?,
@@ -96,7 +96,7 @@ impl Offers {
     ///
     /// # Errors
     ///
-    /// The system's: the next call writes them.
+    /// I/O errors: the next call writes them.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.changed {
             let bytes = Zeroizing::new(serde_json::to_vec(&self.all)?);

@@ -222,7 +222,7 @@ pub struct MemberStatus {
     pub spoke: Option<u64>,
 }
 
-/// Longest time until a request is complete, from the connection or the last answer on. Chosen.
+/// Time limit of a request after the connection or last answer. Chosen: programs write at once.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request: the longest message with each byte as `\u0000` in JSON, and a reserve.

@@ -51,7 +51,7 @@ use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
 
-/// Step in ms between wall clock and monotonic clock that counts as a suspended host. Chosen.
+/// Step of the wall clock in ms that counts as a suspension. Chosen: clocks are set by less.
 pub const SUSPENDED: u64 = 10_000;
 
 /// Shortest pause between two requests to join after a packet of the group, in ms. Chosen.

@@ -23,7 +23,7 @@ use crate::{
 
 /// Time in ms for which the owner collects requests before it commits.
 const BATCH: u64 = 2_000;
-/// Messages of an author in an epoch after which the owner commits: leaves room for more.
+/// Messages of an author in an epoch after which the owner commits; the rest is a reserve.
 const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
 /// Bytes of an author's entries in an epoch after which the owner commits: half of [`MAX_OUTBOX`].
 const MANY_BYTES: u64 = MAX_OUTBOX as u64 / 2;

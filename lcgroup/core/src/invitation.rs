@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! "lcg1" base58check {
-//!   group key 256 | read key 256 | id 64 | secret 256 | expires 64 (ms since the epoch) | topic (length 8, UTF-8) }
+//!   group key 256 | read key 256 | id 64 | secret 256 | expires 64 (ms since 1970)
+//!   | topic (length 8, UTF-8) }
 //! ```
 //!
 //! It is not signed: an attacker that can change it could as well invite to a group of its own. The

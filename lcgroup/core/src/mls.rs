@@ -183,7 +183,7 @@ impl OwnKeyPackage {
     }
 }
 
-/// The owner of a key package, if it can be committed at `now` (ms since 1970).
+/// The identity in a key package, if it can be committed at `now` (ms since 1970).
 pub(crate) fn check_key_package(
     provider: &Provider,
     bytes: &[u8],
@@ -527,7 +527,8 @@ impl IntoAnyError for RuleError {
     }
 }
 
-/// Only the owner commits, and only to add and remove members. Holders cannot read PrivateMessages.
+/// Allows only commits of the owner that add and remove members, as PrivateMessages: so holders
+/// cannot read the list of members.
 #[derive(Clone, Debug)]
 struct OwnerCommits;
 

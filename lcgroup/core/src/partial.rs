@@ -15,7 +15,7 @@ use crate::body::{Assembly, Heads, Part};
 
 type Authors = BTreeMap<PeerId, Author>;
 
-/// Reserves memory for a message of `author` from entry `number`; `displace` frees older ones.
+/// Whether a message of `author` from entry `number` has memory; `displace` frees older messages.
 pub(crate) fn make_room(
     authors: &mut Authors,
     author: &PeerId,

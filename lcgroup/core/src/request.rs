@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sealed box to the group key (X25519, XSalsa20-Poly1305; 48 bytes more than its content):
-//!   version 8 = 1 | author 256 | time 64 (ms since the epoch) | invitation 64
+//!   version 8 = 1 | author 256 | time 64 (ms since 1970) | invitation 64
 //!   | proof 256: keyed BLAKE3 by the invitation's secret over all the rest
 //!   | key package (length 16, bytes) | ed25519 signature 512 by the author over all of the above
 //! ```

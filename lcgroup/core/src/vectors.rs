@@ -1,5 +1,6 @@
 //! Tests our cipher suite with foreign vectors: crypto-basics and passive-client-welcome of the MLS
-//! working group (github.com/mlswg/mls-implementations, suite 1), and small ones of mls-rs.
+//! working group (github.com/mlswg/mls-implementations, suite 1), and small ones of mls-rs, which
+//! the providers of RustCrypto and OpenSSL pass.
 
 use data_encoding::HEXLOWER;
 use mls_rs::client_builder::ClientBuilder;

@@ -1,4 +1,5 @@
-//! The largest group: 1,000 members in one process. `cargo test -p lcgroup-core --release --test thousand -- --ignored --nocapture`
+//! The largest group: 1,000 members in one process.
+//! `cargo test -p lcgroup-core --release --test thousand -- --ignored --nocapture`
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "it measures")]

@@ -2,7 +2,7 @@
 //! `RTCPeerConnection`.
 //!
 //! ```text
-//!   member of a page ── commands ── browser (str0m) ═══ datagrams ═══ lcroute-webrtc ── node of a host
+//!   member of a page ── commands ── browser (str0m) ═══ datagrams ═══ lcroute-webrtc ── host node
 //!          └──────────────────────── signalling server ────────────────────────┘
 //! ```
 

@@ -1,5 +1,5 @@
 //! Live radio in a web page. Stations, packets and the buffer are those of `lcradio-core`; the
-//! browser encodes, decodes and plays (WebCodecs, Web Audio); the page's member sends datagrams.
+//! browser encodes, decodes and plays (WebCodecs, Web Audio); the page's member carries datagrams.
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── page ── radio ─┬─ Directory: announced stations

@@ -105,7 +105,7 @@ impl State {
 }
 
 impl Place {
-    /// Protects the place, because the client showed the key; false if too many have shown it.
+    /// Marks a client with the key, whose place strangers cannot take; false if there are too many.
     pub fn trust(&self) -> bool {
         let table = self.connections.table();
         let trusted = table.all.values().filter(|state| state.is_trusted());

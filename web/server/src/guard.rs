@@ -65,7 +65,7 @@ impl Guard {
         if headers.get_all(ORIGIN).iter().any(is_other) {
             return Err(Refusal::Origin);
         }
-        // browsers add the origin; a link from another page is admitted, but has no key for data
+        // browsers report the requesting site; a link from another page is admitted, without a key
         let site = one(headers, "sec-fetch-site").unwrap_or("none");
         let mode = one(headers, "sec-fetch-mode").unwrap_or("navigate");
         if !matches!(site, "none" | "same-origin") && mode != "navigate" {
