@@ -8,7 +8,7 @@
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
-//!   welcome (18): author 256 | sealed box to it { version 8 = 1 | key of the tree 128 | MLS Welcome }
+//!   welcome (18): author 256 | sealed box to it { version 8 = 1 | tree key 128 | MLS Welcome }
 //!
 //! part header: epoch 64 | part 16 (from 0) | parts 16
 //! heads: n 16 | n x { author 256 | number 32 }
