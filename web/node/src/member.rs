@@ -1,4 +1,4 @@
-//! The member that a page is: its node, what it has joined, and the servers where it meets others.
+//! The member in a page: its node, its joined groups, and its signalling servers.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,31 +28,31 @@ use crate::connections::{Channel, PageConnections, Stats};
 use crate::programs::Programs;
 use crate::visit::{Start, Visit, bytes};
 
-/// Links of a tab where the network is no mesh: it is a leaf, and each costs a host a connection.
+/// Links of a tab if the network is no mesh: a tab is a leaf, and hosts hold its connections.
 const LINKS: u8 = 4;
-/// MTU of the interface that the page does not have, in bytes: that of hosts.
+/// MTU in bytes of the interface that the page does not have: that of hosts.
 const MTU: u16 = 1_280;
-/// Longest datagram that a page sends: what fits into a packet.
+/// Bytes of a datagram from the page: the payload of a packet.
 const MAX_DATA: usize = MTU as usize - 48;
 /// Hop limit of the page's packets. Chosen: that of most hosts.
 const HOP_LIMIT: u8 = 64;
-/// Groups that the page is told of; of more, those that this router knows first. Chosen: more than anybody looks through.
+/// Groups that the page lists, the first known ones. Chosen: more than a user looks through.
 const MAX_CARRIED: usize = 1_024;
-/// How often the router is told what links cost, and round trips are measured that the browser does not tell.
+/// Interval at which the router gets link costs, and missing round trips are measured.
 const ROUND_TRIPS: Duration = Duration::from_secs(1);
 
-/// The member that a page is.
+/// The member in a page.
 #[derive(Debug)]
 pub struct PageMember {
     node: Node<PageConnections>,
     visit: Visit,
     room: Room,
-    /// Unix seconds: a page's clock is handed in.
+    /// Unix seconds, set by the page.
     unix: Arc<AtomicU64>,
     programs: Programs,
     servers: Vec<Server>,
     view: View,
-    /// Whether it asks others for reports.
+    /// Whether it requests reports of other nodes.
     looks: bool,
     commands: VecDeque<Command>,
     next_round_trips: Instant,
@@ -66,7 +66,7 @@ struct Server {
     refused: Option<String>,
 }
 
-/// How the member does, for the page.
+/// State of the member, for the page.
 #[derive(Debug, Serialize)]
 pub struct Status {
     peer_id: PeerId,
@@ -75,17 +75,17 @@ pub struct Status {
     network_id: String,
     /// `connecting`, `connected` or `expelled`.
     state: &'static str,
-    /// For how many nodes its token is, until an issuer has counted it.
+    /// The number of nodes that its token admits, until an issuer has counted it.
     token_uses: Option<u32>,
     /// Unix seconds.
     not_after: u64,
-    /// Others forget it some minutes after it has gone.
+    /// The network forgets it some minutes after it has gone.
     ephemeral: bool,
     servers: Vec<ServerStatus>,
     peers: Vec<PeerInfo>,
     /// Groups that the page has joined.
     groups: Vec<IpAddr>,
-    /// What this router knows of groups.
+    /// Groups that this router knows.
     carried: Vec<Carried>,
     drops: std::collections::BTreeMap<&'static str, u64>,
     #[serde(flatten)]
@@ -95,9 +95,9 @@ pub struct Status {
 #[derive(Debug, Serialize)]
 struct Carried {
     group: IpAddr,
-    /// Who has joined it over a link.
+    /// Peers that joined it over a link.
     links: Vec<PeerId>,
-    /// Who sent to it lately.
+    /// Recent senders.
     sources: Vec<IpAddr>,
 }
 
@@ -108,12 +108,12 @@ struct ServerStatus {
     refused: Option<String>,
 }
 
-/// Setup, and time.
+/// Setup and timers.
 impl PageMember {
-    /// Becomes a member, by a token or as before. `unix`: seconds since 1970.
+    /// Becomes a member, by a token or a stored membership. `unix`: seconds since 1970.
     ///
     /// # Errors
-    /// Why not, as people read it.
+    /// An explanation for users.
     pub fn new(start: &Start, now: Instant, unix: u64) -> Result<Self, String> {
         let mut visit = Visit::new(start, unix)?;
         visit.servers.sort_unstable();
@@ -129,13 +129,13 @@ impl PageMember {
             network: visit.network,
             key: visit.key.clone(),
             chain: visit.chain.clone(),
-            // a tab may be closed at any moment: it is no rendezvous point, and passes nothing on
+            // a tab may be closed at any moment: it is no rendezvous point, and forwards nothing
             member: Member {
                 core: false,
                 ..visit.member.clone()
             },
             transits: false,
-            // it hears, and its router asks it from an address of the block
+            // it only receives, and its router queries it from an address of the block
             ipv4: Some(Ipv4Config {
                 network: Ipv4Network::of(&visit.network),
                 kept: None,
@@ -180,19 +180,19 @@ impl PageMember {
         Ok(member)
     }
 
-    /// Where signalling servers are, by their numbers.
+    /// URLs of signalling servers, by their numbers.
     #[must_use]
     pub fn servers(&self) -> &[String] {
         &self.visit.servers
     }
 
-    /// What a page keeps to go on as the same member after a reload: JSON with its key.
+    /// The state for the same member after a reload: JSON with its key.
     #[must_use]
     pub fn to_keep(&self) -> String {
         serde_json::to_string(&self.visit.to_keep()).unwrap_or_default()
     }
 
-    /// Does what is due.
+    /// Runs the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant, unix: u64) {
         self.unix.store(unix, Ordering::Relaxed);
         self.node.handle_timeout(now);
@@ -204,24 +204,24 @@ impl PageMember {
         self.settle(now);
     }
 
-    /// When [`Self::handle_timeout`] is to be called next.
+    /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&mut self) -> Instant {
         let next = self.node.poll_timeout().unwrap_or(self.next_round_trips);
         next.min(self.next_round_trips)
     }
 
-    /// The next thing that the page is to do.
+    /// Returns the next command for the page.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
-    /// Leaves: says goodbye on all links.
+    /// Leaves the network, and informs all peers.
     pub fn leave_network(&mut self, now: Instant) {
         self.node.shutdown(now);
         self.settle(now);
     }
 
-    /// Some browsers do not tell round trips: echoes of the network do.
+    /// Measures round trips that the browser does not report, by echoes of the network.
     fn measure(&mut self, now: Instant) {
         let open: Vec<_> = self.node.connections().open().collect();
         for link in open {
@@ -237,13 +237,13 @@ impl PageMember {
     }
 }
 
-/// What the browser says.
+/// Reports of the browser.
 impl PageMember {
-    /// A WebSocket to a server is open, or closed.
+    /// Handles an opened or closed WebSocket to a server.
     pub fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
         if let Some(server) = self.servers.get_mut(number as usize) {
             let was = server.is_connected;
-            // open is not enough: the server says the first word
+            // an open socket is not enough: the server sends the first message
             server.is_connected &= is_open;
             if was && !is_open {
                 let down = Presence::CarrierDown;
@@ -253,7 +253,7 @@ impl PageMember {
         self.settle(now);
     }
 
-    /// A message of a server.
+    /// Handles a message of a server.
     pub fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
         let Some(server) = self.servers.get_mut(number as usize) else {
             return;
@@ -304,7 +304,7 @@ impl PageMember {
         self.settle(now);
     }
 
-    /// A word of a server about its relay: one for members asks for this page's certificates.
+    /// Handles a server's text about its relay, which may request this page's certificates.
     pub fn handle_server_text(&mut self, number: u32, word: &str, now: Instant) {
         if (number as usize) < self.servers.len()
             && let Some(RelayReply::Prove(key)) = RelayReply::decode(word)
@@ -316,24 +316,24 @@ impl PageMember {
         self.settle(now);
     }
 
-    /// Something of a connection.
+    /// Passes a report on a connection.
     pub fn handle_connection(&mut self, now: Instant, tell: impl FnOnce(&mut PageConnections)) {
         tell(self.node.connections_mut());
         self.settle(now);
     }
 
-    /// A message of a peer.
+    /// Handles a message of a peer.
     pub fn handle_message(&mut self, link: LinkId, channel: Channel, message: Bytes, now: Instant) {
         self.handle_connection(now, |c| c.handle_message(link, channel, message, now));
     }
 
-    /// How a connection does.
+    /// Handles the state of a connection.
     pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
         self.handle_connection(now, |c| c.handle_stats(link, stats, now));
     }
 }
 
-/// What who sits before the page does.
+/// Actions of the user.
 impl PageMember {
     /// Joins a group.
     ///
@@ -390,7 +390,7 @@ impl PageMember {
         Ok(())
     }
 
-    /// Asks others what they carry, from now on or no longer.
+    /// Begins or stops to request reports of other nodes.
     pub fn set_looks(&mut self, looks: bool, now: Instant) {
         if self.looks == looks {
             return;
@@ -398,7 +398,7 @@ impl PageMember {
         self.looks = looks;
         let (group, prefix) = (report_group(), GroupPrefix::group(look_group()));
         let reports = if looks {
-            // who may not announce it sees its own links only
+            // without the right to announce it, the page shows its own links only
             let _ = self.node.announce(prefix, now);
             self.programs.join(group)
         } else {
@@ -408,7 +408,7 @@ impl PageMember {
         self.tell_router(reports, now);
     }
 
-    /// How things stand, as JSON.
+    /// The state as JSON.
     pub fn status(&mut self, now: Instant) -> String {
         let look = self.node.look(now);
         let network = self.view.show(&look, now);
@@ -470,9 +470,9 @@ impl PageMember {
     }
 }
 
-/// What the node says.
+/// Outputs of the node.
 impl PageMember {
-    /// Empties what the node and its connections have for the page.
+    /// Executes all outputs of the node and its connections.
     fn settle(&mut self, now: Instant) {
         while let Some(output) = self.node.poll_output(now) {
             self.handle_output(output, now);
@@ -509,8 +509,7 @@ impl PageMember {
                     self.node.connections_mut().handle_round_trip(link, rtt);
                 }
             }
-            // a page keeps nothing of others, has no LANs, and its records would have no address
-            // a page has neither disk nor IPv4 nor LANs
+            // a page has neither disk nor IPv4 nor LANs, and its records would have no address
             Output::Keep(_)
             | Output::Publish(_)
             | Output::Seek(_)
@@ -549,7 +548,7 @@ impl PageMember {
         }
     }
 
-    /// A whole datagram; parts of one are not put together.
+    /// Delivers a whole datagram; fragments are not reassembled.
     fn deliver_ipv4(&mut self, header: &ipv4::Header<'_>) {
         let is_whole = header.protocol == ipv4::UDP && !header.is_fragment;
         let udp = header.payload.split_first_chunk::<8>();
@@ -567,7 +566,7 @@ impl PageMember {
     }
 }
 
-/// A group that reaches other nodes; of IPv4 its name.
+/// Parses a group that reaches other nodes; an IPv4 group becomes its name.
 fn carried(text: &str) -> Result<Ipv6Addr, String> {
     let group: IpAddr = text.trim().parse().map_err(|_| {
         format!("{text} is no IP address. A group looks like ff1e::42, or 239.1.2.3.")

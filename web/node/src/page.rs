@@ -1,7 +1,8 @@
 //! The C functions that a page calls.
 //!
-//! Bytes for a function are written to where [`node_input`] says, and are taken by the next call. What a function answers lies
-//! at [`node_output`]; it gives the length. Times are milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
+//! [`node_input`] returns the address for a function's input bytes; the next call takes them.
+//! [`node_output`] returns the address of an answer, and the function its length. Times are
+//! milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
 
 use std::cell::RefCell;
 
@@ -35,7 +36,7 @@ impl Page {
         self.output.len()
     }
 
-    /// The length of an error; 0 if there is none.
+    /// Stores an error as the answer; returns its length, 0 if there is none.
     fn outcome(&mut self, result: Result<(), String>) -> usize {
         self.answer(result.err().unwrap_or_default().into_bytes())
     }
@@ -45,7 +46,7 @@ fn page<T>(f: impl FnOnce(&mut Page) -> T) -> T {
     PAGE.with_borrow_mut(f)
 }
 
-/// Does something to the member, if there is one.
+/// Calls `f` with the member and the input, if there is a member.
 fn member(f: impl FnOnce(&mut PageMember, Vec<u8>)) {
     page(|page| {
         let input = std::mem::take(&mut page.input);
@@ -55,7 +56,7 @@ fn member(f: impl FnOnce(&mut PageMember, Vec<u8>)) {
     });
 }
 
-/// What the member answers in text: its length.
+/// Stores the member's answer in text; returns its length.
 fn ask(f: impl FnOnce(&mut PageMember, &str) -> Result<String, String>) -> Result<usize, usize> {
     page(|page| {
         let input = page.text();
@@ -69,7 +70,7 @@ fn ask(f: impl FnOnce(&mut PageMember, &str) -> Result<String, String>) -> Resul
     })
 }
 
-/// The time of a page. On a host, where this is never called, it stands still.
+/// The time of a page. On a host, without calls, it stands still.
 #[cfg(target_family = "wasm")]
 fn at(now: f64) -> Instant {
     Instant::from_millis(now)
@@ -87,7 +88,7 @@ fn seconds(unix: f64) -> u64 {
     (unix / 1_000.0) as u64
 }
 
-/// Room for the bytes of the next call.
+/// Returns memory for the input of the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_input(bytes: usize) -> *mut u8 {
     page(|page| {
@@ -96,13 +97,13 @@ pub extern "C" fn node_input(bytes: usize) -> *mut u8 {
     })
 }
 
-/// Where the last answer lies.
+/// Returns the address of the last answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_output() -> *const u8 {
     page(|page| page.output.as_ptr())
 }
 
-/// Becomes a member, by the JSON of a [`Start`]. The length of an error; 0: it is one.
+/// Becomes a member by the JSON of a [`Start`]. Returns the length of an error, or 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
     page(|page| {
@@ -113,8 +114,8 @@ pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
     })
 }
 
-/// What the invitation in the input says, before anybody uses it: 1 and the JSON of an
-/// [`Offer`](crate::visit::Offer) behind it, or 0 and why it cannot be used. Their length.
+/// Reads the input's invitation without using it: the answer is 1 and the JSON of an
+/// [`Offer`](crate::visit::Offer), or 0 and the reason against it. Returns its length.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_read(unix: f64) -> usize {
     page(|page| {
@@ -126,13 +127,13 @@ pub extern "C" fn node_read(unix: f64) -> usize {
     })
 }
 
-/// The URLs of signalling servers, one a line, by their numbers: their length.
+/// Returns the length of the URLs of signalling servers, one a line, by their numbers.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_servers() -> usize {
     ask(|member, _| Ok(member.servers().join("\n"))).unwrap_or(0)
 }
 
-/// What to keep for a reload: the length of its JSON.
+/// Returns the length of the JSON to store for a reload.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_keep() -> usize {
     ask(|member, _| Ok(member.to_keep())).unwrap_or(0)
@@ -144,7 +145,7 @@ pub extern "C" fn node_leave_network(now: f64) {
     member(|member, _| member.leave_network(at(now)));
 }
 
-/// Does what is due. In how many milliseconds it is to be called again.
+/// Runs the timers that are due; returns the milliseconds until the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_run(now: f64, unix: f64) -> f64 {
     let mut pause = f64::INFINITY;
@@ -156,7 +157,7 @@ pub extern "C" fn node_run(now: f64, unix: f64) -> f64 {
     pause
 }
 
-/// The next thing to do: one byte for its kind, four for link or server (little-endian), and bytes. 0: nothing.
+/// Returns the length of the next command: kind (1 byte), link or server (4, little-endian), bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_poll() -> usize {
     page(|page| {
@@ -173,19 +174,19 @@ pub extern "C" fn node_poll() -> usize {
     })
 }
 
-/// A WebSocket is open, or closed.
+/// Handles an opened or closed WebSocket.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_server(now: f64, number: u32, is_open: bool) {
     member(|member, _| member.handle_server(number, is_open, at(now)));
 }
 
-/// A message of a server.
+/// Handles a message of a server.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_server_message(now: f64, number: u32) {
     member(|member, message| member.handle_server_message(number, &message, at(now)));
 }
 
-/// A word of a server.
+/// Handles a text of a server.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_server_text(now: f64, number: u32) {
     member(|member, word| {
@@ -194,7 +195,7 @@ pub extern "C" fn node_server_text(now: f64, number: u32) {
     });
 }
 
-/// A connection's local description: an SDP.
+/// Handles a connection's local description: an SDP.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_described(now: f64, link: u32) {
     member(|member, sdp| {
@@ -203,14 +204,14 @@ pub extern "C" fn node_described(now: f64, link: u32) {
     });
 }
 
-/// All channels of a connection are open.
+/// Handles the opening of all channels of a connection.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_opened(now: f64, link: u32) {
     let now = at(now);
     member(|member, _| member.handle_connection(now, |c| c.handle_open(LinkId(link), now)));
 }
 
-/// A message has come: over the data channel, else over the control channel.
+/// Handles a message from the data channel, or from the control channel.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_message(now: f64, link: u32, is_data: bool) {
     member(|member, message| {
@@ -219,7 +220,7 @@ pub extern "C" fn node_message(now: f64, link: u32, is_data: bool) {
     });
 }
 
-/// So many bytes wait in a channel.
+/// Stores the number of bytes in a channel's queue.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_waiting(now: f64, link: u32, is_data: bool, bytes: usize) {
     member(|member, _| {
@@ -230,19 +231,19 @@ pub extern "C" fn node_waiting(now: f64, link: u32, is_data: bool, bytes: usize)
     });
 }
 
-/// How a connection does: the JSON of [`Stats`].
+/// Handles the state of a connection: the JSON of [`Stats`].
 #[unsafe(no_mangle)]
 pub extern "C" fn node_stats(now: f64, link: u32) {
     member(|member, text| {
-        // a browser that says what this cannot read says nothing of its peer
+        // unreadable statistics prove nothing about the peer
         if let Ok(stats) = serde_json::from_slice::<Stats>(&text) {
             member.handle_stats(LinkId(link), stats, at(now));
         }
     });
 }
 
-/// A connection has ended. 0: by the peer, 1: no path, 2: it cannot begin, 3: the answer was not accepted, 4: an unknown
-/// channel, 5: a queue is stuck.
+/// Handles the end of a connection. 0: by the peer, 1: no path, 2: it cannot begin, 3: the answer
+/// was not accepted, 4: an unknown channel, 5: a queue is stuck.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_ended(now: f64, link: u32, reason: u32) {
     let reason = match reason {
@@ -258,7 +259,7 @@ pub extern "C" fn node_ended(now: f64, link: u32, reason: u32) {
     });
 }
 
-/// An address of this end of a connection came after its description: the input is an attribute of SDP.
+/// Handles an address of this end after its description: the input is an attribute of SDP.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_candidate(now: f64, link: u32) {
     member(|member, text| {
@@ -267,13 +268,13 @@ pub extern "C" fn node_candidate(now: f64, link: u32) {
     });
 }
 
-/// A connection that is being made had better begin anew: the page knows a relay now.
+/// Restarts the setup of a connection, because the page knows a relay now.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_outdated(now: f64, link: u32) {
     member(|member, _| member.handle_connection(at(now), |c| c.handle_outdated(LinkId(link))));
 }
 
-/// The peer's control channel is of another version.
+/// Handles a control channel of another version.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_other_control(now: f64, link: u32, version: u8) {
     member(|member, _| {
@@ -283,7 +284,7 @@ pub extern "C" fn node_other_control(now: f64, link: u32, version: u8) {
     });
 }
 
-/// Joins the group in the input. The length of an error.
+/// Joins the group in the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_join(now: f64) -> usize {
     done(ask(|member, group| {
@@ -291,7 +292,7 @@ pub extern "C" fn node_join(now: f64) -> usize {
     }))
 }
 
-/// Leaves the group in the input. The length of an error.
+/// Leaves the group in the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_leave(now: f64) -> usize {
     done(ask(|member, group| {
@@ -299,7 +300,7 @@ pub extern "C" fn node_leave(now: f64) -> usize {
     }))
 }
 
-/// Sends to a port of a group: the input is the group, a line's end, and the data. The length of an error.
+/// Sends to a port of a group. Input: group, end of line, data. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_send(now: f64, port: u16) -> usize {
     page(|page| {
@@ -316,13 +317,13 @@ pub extern "C" fn node_send(now: f64, port: u16) -> usize {
     })
 }
 
-/// Asks others what they carry, or no longer.
+/// Begins or stops to request reports of other nodes.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_look(now: f64, looks: bool) {
     member(|member, _| member.set_looks(looks, at(now)));
 }
 
-/// How things stand: the length of its JSON.
+/// Returns the length of the state's JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_status(now: f64) -> usize {
     ask(|member, _| Ok(member.status(at(now)))).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Who the page is, and in which network: by a token, or as before a reload.
+//! The page's identity and network: from a token, or from before a reload.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::Room;
 use serde::{Deserialize, Serialize};
 
-/// What a page begins with.
+/// Parameters of a page's start.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// An invitation, for who is no member yet.
+    /// An invitation for a new member.
     pub token: Option<String>,
-    /// A membership that [`Visit::to_keep`] gave.
+    /// A membership from [`Visit::to_keep`].
     pub visit: Option<Kept>,
-    /// What the new member is called.
+    /// The name of the new member.
     pub name: String,
-    /// 32 bytes that nobody can guess, in base58: the key of a new member.
+    /// 32 secret random bytes in base58: the key of a new member.
     pub key: String,
-    /// And 32 more, for all else.
+    /// 32 more, as the seed of all other randomness.
     pub seed: String,
-    /// Higher than that of every run before.
+    /// Higher than that of every earlier run.
     pub incarnation: u32,
-    /// Tell those who look at the network what this node carries.
+    /// Whether to report this node's groups to pages that show the network.
     pub report: bool,
 }
 
-/// A membership, as the page keeps it for a reload.
+/// A stored membership, for a reload.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kept {
@@ -50,13 +50,13 @@ pub struct Visit {
     pub key: Arc<SecretKey>,
     pub chain: Chain,
     pub member: Member,
-    /// Where to meet.
+    /// URLs of signalling servers.
     pub servers: Vec<String>,
 }
 
 impl Visit {
     /// # Errors
-    /// Why there is no membership, as people read it.
+    /// An explanation for users.
     pub fn new(start: &Start, unix: u64) -> Result<Self, String> {
         match (&start.visit, &start.token) {
             (Some(kept), _) => Self::again(kept, unix),
@@ -112,7 +112,7 @@ impl Visit {
         })
     }
 
-    /// What a page keeps to go on as the same member after a reload.
+    /// The membership to store for a reload.
     pub fn to_keep(&self) -> Kept {
         Kept {
             network: self.network.to_string(),
@@ -123,7 +123,7 @@ impl Visit {
     }
 }
 
-/// A token that a page can use.
+/// Parses a token that a page can use.
 fn usable(token: &str) -> Result<Token, String> {
     let mut token: Token = (token.parse()).map_err(|e: CertError| {
         let why = e.to_string();
@@ -149,24 +149,24 @@ fn usable(token: &str) -> Result<Token, String> {
 
 const EXPIRED: &str = "This token has expired. Ask for a new one: `lcroute invite` prints it.";
 
-/// What an invitation says, for who thinks of using it.
+/// The content of an invitation, for a user's decision.
 #[derive(Debug, Serialize)]
 pub struct Offer {
-    /// As the label `network` says: a name that people gave it.
+    /// The network's name, from the label `network`.
     network: Option<String>,
-    /// As the label `inviter` says.
+    /// The inviter's name, from the label `inviter`.
     inviter: Option<String>,
     /// Hosts of its signalling servers.
     hosts: Vec<String>,
-    /// For how many nodes it is; none: any number.
+    /// The number of nodes that it admits; none: any number.
     uses: Option<u32>,
-    /// Until when it can be used, in Unix seconds.
+    /// When it expires, in Unix seconds.
     not_after: u64,
 }
 
 impl Offer {
     /// # Errors
-    /// Why it cannot be used here, as people read it.
+    /// An explanation for users, if it is not usable.
     pub fn read(token: &str, unix: u64) -> Result<Self, String> {
         let token = usable(token)?;
         let grant = token.invitation().grant();
@@ -209,7 +209,7 @@ mod tests {
 
     const UNIX: u64 = 2_000_000_000;
 
-    /// An invitation until then, of an issuer that is good for longer.
+    /// An invitation until `until`, from an issuer that is valid for longer.
     fn invitation(until: u64, labels: &[(&str, &str)]) -> String {
         let [network, issuer] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]));
         let grant = |name, until| Grant::new(name, (UNIX - 1_000, until));

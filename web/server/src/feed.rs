@@ -1,4 +1,4 @@
-//! Asks the daemon once a second, and hears reports of other nodes, as long as a page is open; else now and then, for the history.
+//! Requests the daemon's state, and receives reports while a page is open; else fills the history.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -25,19 +25,19 @@ use crate::history::{Event, History, INTERVAL};
 use crate::line::Line;
 use crate::names::{Known, Names};
 
-/// Lines that a slow page may be behind.
+/// Lines of delay for a slow page.
 const BEHIND: usize = 4;
-/// How long until the daemon is asked again that did not answer.
+/// Pause before a daemon that did not answer is asked again.
 const RETRY: Duration = Duration::from_secs(1);
-/// The daemon speaks once a second.
+/// Longest silence of the daemon, which sends once a second.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Longest line of the daemon, in bytes: some thousand nodes.
+/// Bytes of a line of the daemon: some thousand nodes.
 const MAX_LINE: u64 = 16 << 20;
-/// Longest report that is looked at, in bytes.
+/// Bytes of a report.
 const MAX_DATAGRAM: usize = 2_048;
-/// Longest announcement of a station, in bytes: a description of 4,096 with its head.
+/// Bytes of a station's announcement: a description of 4,096 with its head.
 const MAX_ANNOUNCEMENT: usize = 4_608;
-/// What a report has around it on a link, in bytes: data header, IPv6 and UDP.
+/// Bytes of a report's headers on a link: data header, IPv6 and UDP.
 const HEADERS: usize = 32 + 40 + 8;
 
 /// Lines for pages.
@@ -49,27 +49,27 @@ pub struct Feed {
     history: Mutex<History>,
     /// Whether pages may ask for invitations.
     invites: bool,
-    /// Groups of people that pages may show, which have names.
+    /// Groups of people that pages may show; their names are shown too.
     groups: Option<Arc<Groups>>,
-    /// What pages cause themselves.
+    /// Traffic that pages cause.
     own: Mutex<OwnTraffic>,
 }
 
-/// Reports of other nodes: they come because somebody looks, and are no traffic of anybody's programs.
+/// Reports of other nodes: pages cause this traffic, and no user's program.
 #[derive(Debug, Default)]
 struct OwnTraffic {
     /// Bytes of reports, as links carry them.
     reports: u64,
-    /// What the daemon has counted, and what was left of it, at the last look.
+    /// The daemon's count at the last look, and the rest of it without reports.
     counted: u64,
     left: u64,
 }
 
 impl OwnTraffic {
-    /// Of all bytes that links have brought, those of others. It never falls: a report may be here before it is counted.
+    /// Subtracts reports from all received bytes. Never falls: a report may precede its count.
     fn leave_out(&mut self, counted: u64) -> u64 {
         if counted < self.counted {
-            // the daemon has started anew
+            // the daemon has restarted
             *self = Self::default();
         }
         self.counted = counted;
@@ -79,7 +79,7 @@ impl OwnTraffic {
 }
 
 impl Feed {
-    /// Of the daemon behind this control socket.
+    /// Creates the feed of the daemon at this control socket.
     pub fn new(control: &Path, invites: bool, groups: Option<Arc<Groups>>) -> Self {
         Self {
             control: control.to_owned(),
@@ -92,33 +92,33 @@ impl Feed {
         }
     }
 
-    /// What was before, and lines from now on.
+    /// Returns the first message to a page, and the later lines.
     pub fn subscribe(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
-        // an event is in the one or among the others
+        // each event is in exactly one of the two
         let history = self.history();
         let lines = self.lines.subscribe();
         self.opened.notify_one();
         (line(&history.beginning(self.invites)), lines)
     }
 
-    /// No panic leaves it half changed.
+    /// Ignores poisoning: no panic leaves it half changed.
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers, and tells pages what has happened.
+    /// Changes the history, and sends its events to pages.
     fn note(&self, change: impl FnOnce(&mut History) -> Vec<Event>) {
         let mut history = self.history();
         let events = change(&mut history);
         if !events.is_empty() {
-            // nobody may be there
+            // no page may be open
             let _ = self
                 .lines
                 .send(line(&serde_json::json!({ "events": events })));
         }
     }
 
-    /// Feeds for ever.
+    /// Runs forever.
     pub async fn run(&self) {
         loop {
             let asked = match self.lines.receiver_count() {
@@ -129,20 +129,20 @@ impl Feed {
                 tracing::debug!("{e:#}");
                 self.note(|history| history.note_silence(now()));
                 let error = serde_json::json!({ "error": format!("{e:#}") });
-                // the last page may have gone
+                // the last page may have closed
                 let _ = self.lines.send(line(&error));
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 
-    /// While no page is open: looks how links do, and counts nothing.
+    /// Records links while no page is open; counts no reports.
     async fn remember(&self) -> anyhow::Result<()> {
         let mut status: Status = self.answer(&Request::Status).await?;
         self.leave_out_own(&mut status);
         let peers: Vec<Peer> = self.answer(&Request::Peers).await?;
         self.note(|history| history.note(&status, &peers, None, now()));
-        // a page that opens waits for nothing
+        // an opened page ends the pause
         let pause = Duration::from_secs(INTERVAL);
         let _ = tokio::time::timeout(pause, self.opened.notified()).await;
         Ok(())
@@ -157,12 +157,12 @@ impl Feed {
         *received = self.own().leave_out(*received);
     }
 
-    /// A token for a page.
+    /// Requests a token for a page.
     pub async fn invite(&self, request: &Request) -> anyhow::Result<Invitation> {
         self.answer(request).await
     }
 
-    /// The daemon's answer to one request.
+    /// Returns the daemon's answer to one request.
     async fn answer<T: serde::de::DeserializeOwned>(&self, request: &Request) -> anyhow::Result<T> {
         let mut connection = self.ask(request).await?;
         let mut line = Vec::new();
@@ -171,7 +171,7 @@ impl Feed {
         read_answer(&line)
     }
 
-    /// Passes on what the daemon says, until no page is open.
+    /// Forwards the daemon's state until no page is open.
     async fn follow(&self) -> anyhow::Result<()> {
         let mut looks = self.ask(&Request::Watch).await?;
         let _announced = self.announce().await;
@@ -206,7 +206,7 @@ impl Feed {
                     names.rename(&mut look, &mut network);
                     let named = names.of(&look, &network);
                     self.note(|history| history.note(&look.status, &look.peers, Some(&network), at));
-                    // the last page may have gone
+                    // the last page may have closed
                     let _ = self.lines.send(line(&Line::new(&look, network, named, &meanings, at)));
                 }
                 Some((from, len)) = receive(reports.as_ref(), &mut datagram) => {
@@ -229,7 +229,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Others report while this is announced; without the right to do so there are no reports.
+    /// Announces the group that makes other nodes report; without that right there are no reports.
     async fn announce(&self) -> Option<BufReader<UnixStream>> {
         let prefix = format!("{}/128", look_group());
         let mut connection = self.ask(&Request::Announce { prefix }).await.ok()?;
@@ -256,7 +256,7 @@ impl Feed {
     }
 }
 
-/// A token, and until when hosts can join by it, in Unix seconds.
+/// A token, and when it expires, in Unix seconds.
 #[derive(Debug, serde::Deserialize)]
 pub struct Invitation {
     pub token: String,
@@ -271,13 +271,13 @@ fn now() -> f64 {
 
 /// A line for pages.
 fn line(of: &impl serde::Serialize) -> Bytes {
-    // maps have texts as keys: it cannot fail
+    // maps have texts as keys, so it cannot fail
     let mut text = serde_json::to_vec(of).unwrap_or_default();
     text.push(b'\n');
     text.into()
 }
 
-/// Appends up to the end of the line; what was read stays when it is interrupted.
+/// Reads up to the end of the line; an interrupted call keeps the bytes read.
 async fn next_line(from: &mut BufReader<UnixStream>, line: &mut Vec<u8>) -> anyhow::Result<()> {
     let left = MAX_LINE.saturating_sub(line.len() as u64);
     let _ = from.take(left).read_until(b'\n', line).await?;
@@ -288,7 +288,7 @@ async fn next_line(from: &mut BufReader<UnixStream>, line: &mut Vec<u8>) -> anyh
     }
 }
 
-/// [`lcroute::control::Answer`], read without a tree of values: that would take ten times the memory of a long line.
+/// [`lcroute::control::Answer`], without a tree of values, which would take ten times the memory.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer<T> {
@@ -303,14 +303,14 @@ fn read_answer<T: serde::de::DeserializeOwned>(line: &[u8]) -> anyhow::Result<T>
     }
 }
 
-/// A socket that has joined a group on the interface.
+/// Opens a socket that has joined a group on the interface.
 fn hear(interface: &str, group: Ipv6Addr, port: u16) -> anyhow::Result<UdpSocket> {
     let index = nix::net::if_::if_nametoindex(interface)?;
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind_device(Some(interface.as_bytes()))?;
-    // datagrams to other groups of this port are not for this socket
+    // excludes datagrams to other groups of this port
     let address = SocketAddrV6::new(group, port, 0, index);
     socket.bind(&SocketAddr::from(address).into())?;
     socket.join_multicast_v6(&group, index)?;
@@ -326,7 +326,7 @@ async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> Option<(Ipv6A
             IpAddr::V6(from) => Some((from, len)),
             IpAddr::V4(_) => None,
         },
-        // the interface has gone, most likely: the daemon will say so
+        // probably the interface has gone, which the daemon reports
         Err(_) => std::future::pending().await,
     }
 }
@@ -340,7 +340,7 @@ mod tests {
         let mut own = OwnTraffic::default();
         assert_eq!(own.leave_out(1_000), 1_000);
         own.reports = 200;
-        // it is here, and not counted yet
+        // received, and not counted yet
         assert_eq!(own.leave_out(1_000), 1_000);
         assert_eq!(own.leave_out(1_200), 1_000);
         assert_eq!(own.leave_out(1_250), 1_050);

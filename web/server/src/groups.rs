@@ -1,4 +1,4 @@
-//! Groups of people on this host, where the configuration lets pages show them: what `lcgroup run` says on its socket.
+//! Groups of people on this host, if the configuration lets pages show them, from `lcgroup run`.
 
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
@@ -17,38 +17,38 @@ use zeroize::Zeroizing;
 
 use crate::code;
 
-/// lcgroup answers within so long.
+/// Longest wait for an answer of lcgroup.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest message of lcgroup, in bytes: one of 64 KiB in JSON, where each character may take six.
+/// Bytes of a message line: 64 KiB in JSON, where each character may take six.
 const MAX_LINE: u64 = 512 * 1024;
-/// Longest answer, in bytes. Chosen: some 500 for each of 1,000 members, 10,000 for each of 64
-/// groups, and room.
+/// Bytes of an answer. Chosen: some 500 for each of 1,000 members, 10,000 for each of 64 groups,
+/// and a reserve.
 const MAX_ANSWER: u64 = 1024 * 1024;
-/// Notices of a group that a page shows, the last ones.
+/// Last notices of a group on a page.
 const NOTICES: usize = 3;
-/// Longest names and topics, in bytes: as lcgroup takes them.
+/// Bytes of names and topics: as in lcgroup.
 const MAX_NAME: usize = 64;
-/// Longest time that an invitation is good, in seconds: a week. Chosen: a key that was stolen for a
-/// moment leaves no door open for ever.
+/// Lifetime of an invitation from a page, in seconds: a week. Chosen: a key that was stolen for a
+/// moment gives no lasting access.
 const MAX_EXPIRES: u64 = 7 * 24 * 3600;
-/// Messages that a page begins with.
+/// First messages on a page.
 const FIRST_MESSAGES: u64 = 200;
-/// An open page gets an empty line this often where nothing is said, so that it sees whether the server is there.
+/// Interval of empty lines to an idle page, which so detects a lost server.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// A page that takes nothing for this long has gone.
+/// Time without reading after which a page counts as gone.
 const STUCK: Duration = Duration::from_secs(20);
 
-/// A group that a page wants.
+/// A page's request for a group.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Wanted {
-    /// A new one, of which this host is the owner.
+    /// A new group, with this host as its owner.
     Create {
         group: String,
         name: String,
         topic: String,
     },
-    /// One that exists; `group` is this host's name for it.
+    /// An existing group; `group` is its name on this host.
     Join {
         invitation: Zeroizing<String>,
         group: Option<String>,
@@ -56,7 +56,7 @@ enum Wanted {
     },
 }
 
-/// An invitation that a page wants.
+/// A page's request for an invitation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedInvitation {
@@ -64,7 +64,7 @@ struct WantedInvitation {
     expires_s: u64,
 }
 
-/// What was asked for cannot be, and the reason.
+/// A refused request, with the reason.
 #[derive(Debug)]
 pub struct Refused(String);
 
@@ -83,19 +83,18 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// What answers at this socket.
     pub fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    /// All of them, as far as pages show it.
+    /// The groups, with the fields that pages show.
     pub async fn list(&self) -> anyhow::Result<Bytes> {
         let status = self.ask(&json!({ "cmd": "status" })).await?;
         let groups = status["groups"].as_array().into_iter().flatten();
         Ok(Value::Array(groups.map(shown).collect()).to_string().into())
     }
 
-    /// One of them, which a user waits to become a member of; and the interfaces in use.
+    /// A group while a user waits to become its member, and the interfaces in use.
     pub async fn wait_for(&self, group: &str) -> anyhow::Result<Bytes> {
         let request = json!({ "cmd": "await", "group": group });
         let answer = self.ask(&request).await?;
@@ -103,13 +102,13 @@ impl Groups {
         Ok(shown.to_string().into())
     }
 
-    /// Who is in one.
+    /// The members of a group.
     pub async fn members(&self, group: &str) -> anyhow::Result<Bytes> {
         let request = json!({ "cmd": "members", "group": group });
         Ok(self.ask(&request).await?["members"].to_string().into())
     }
 
-    /// Makes a group, or asks to join one: how this host calls it.
+    /// Creates a group, or requests to join one; returns its name on this host.
     pub async fn add(&self, wanted: &[u8]) -> anyhow::Result<Bytes> {
         let wanted = serde_json::from_slice(wanted).map_err(|e| Refused(e.to_string()))?;
         let (group, what) = match wanted {
@@ -142,7 +141,7 @@ impl Groups {
         Ok(json!({ "name": group }).to_string().into())
     }
 
-    /// A line by which others join, its QR code, and when it ends (ms since 1970).
+    /// Creates an invitation; returns its text, QR code, and expiry (ms since 1970).
     pub async fn invite(&self, group: &str, wanted: &[u8]) -> anyhow::Result<Bytes> {
         let wanted = serde_json::from_slice(wanted).map_err(|e| Refused(e.to_string()))?;
         let WantedInvitation { uses, expires_s } = wanted;
@@ -164,7 +163,7 @@ impl Groups {
         Ok(made.to_string().into())
     }
 
-    /// Where their packets go, of those that are held for others too, and what they are called.
+    /// Addresses and names of all groups, held ones included.
     pub async fn addresses(&self) -> anyhow::Result<Vec<(Ipv6Addr, String)>> {
         let status = self.ask(&json!({ "cmd": "status" })).await?;
         let all = ["groups", "held"].map(|of| status[of].as_array());
@@ -176,14 +175,14 @@ impl Groups {
         Ok(all.filter_map(named).collect())
     }
 
-    /// Says something in one.
+    /// Sends a message to a group.
     pub async fn say(&self, group: &str, words: &[u8]) -> anyhow::Result<Bytes> {
         let words = std::str::from_utf8(words).context("words are text")?;
         let request = json!({ "cmd": "send", "group": group, "text": words });
         Ok(self.ask(&request).await?.to_string().into())
     }
 
-    /// Passes on what was said lately, and what is said, until the page has gone; the last line says why there are no more.
+    /// Forwards recent and new messages until the page has gone; the last line may be an error.
     pub async fn follow(&self, group: &str, to: &mpsc::Sender<Bytes>) {
         if let Err(e) = self.pass_on(group, to).await {
             let line = format!("{}\n", json!({ "error": format!("{e:#}") }));
@@ -207,7 +206,7 @@ impl Groups {
                         ensure!(read? > 0 && line.ends_with(b"\n"), "lcgroup has ended");
                         Bytes::from(std::mem::take(&mut line))
                     }
-                    // what came of a line stays in it
+                    // the buffer keeps the part of a line that came
                     Err(_) => Bytes::from_static(b"\n"),
                 },
                 () = to.closed() => return Ok(()),
@@ -255,7 +254,7 @@ impl Groups {
     }
 }
 
-/// Of a group, what pages show.
+/// The fields of a group that pages show.
 fn shown(group: &Value) -> Value {
     let facts = [
         "name", "topic", "author", "state", "epoch", "members", "messages", "waits", "problem",
@@ -268,7 +267,7 @@ fn shown(group: &Value) -> Value {
     Value::Object(facts.into_iter().chain([notices]).collect())
 }
 
-/// lcgroup says the same, with all of the text before it.
+/// lcgroup checks this too, but its error repeats the whole text.
 fn check_length(what: &str, text: &str) -> Result<(), Refused> {
     match text.len() {
         0..=MAX_NAME => Ok(()),

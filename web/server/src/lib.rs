@@ -1,15 +1,16 @@
-//! `lcroute-web`, the program that `lcroute web` executes: pages that show what a running lcroute and its network do.
+//! `lcroute-web`, the program that `lcroute web` executes: pages that show a running lcroute and
+//! its network.
 //!
-//! It asks the daemon on the view socket, changes nothing there, and needs no right but to ask. Pages get data for a key that is
-//! in the fragment of their address, by the names of this host only ([`guard`]).
+//! It sends requests to the daemon's view socket, and changes nothing. Pages get data with the key
+//! in the fragment of their address, and only by the names of this host ([`guard`]).
 //!
-//! - `line` is what pages get; [`lcroute_node::view`] knows what other nodes report
-//! - `feed` asks the daemon, hears reports of others while a page is open, and passes on who invites
-//! - `groups` asks lcgroup, where pages may show groups of people
-//! - `names` is what people call groups and nodes, as far as this host knows
-//! - `history` is what pages get of the time before they were opened
-//! - `serve` speaks HTTP, and `connections` decides who may stay connected
-//! - `wanted` reads what an invitation is to be like; `code` makes QR codes
+//! - `line` is a line of the stream to pages; [`lcroute_node::view`] reads other nodes' reports
+//! - `feed` requests the daemon's state, receives reports while a page is open, and requests tokens
+//! - `groups` is a client of lcgroup, if pages may show groups of people
+//! - `names` has the names of groups and nodes that this host knows
+//! - `history` has the minutes before a page was opened
+//! - `serve` implements HTTP, and `connections` bounds open connections
+//! - `wanted` reads requests for invitations; `code` makes QR codes
 //! - `cli` is the command line
 
 mod cli;

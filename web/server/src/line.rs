@@ -9,25 +9,25 @@ use serde::Serialize;
 
 use crate::names::{Name, is_own};
 
-/// What a page gets once a second.
+/// The state that a page gets once a second.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
     /// Unix seconds.
     at: f64,
     status: &'a Status,
-    /// What the reasons of drops mean.
+    /// Explanations of the drop reasons.
     meanings: BTreeMap<&'a str, &'a str>,
     peers: &'a [Peer],
     groups: Vec<&'a Group>,
     lans: &'a [Lan],
-    /// What people call groups, where this host knows it.
+    /// Names of groups that this host knows.
     names: BTreeMap<IpAddr, Name>,
     #[serde(flatten)]
     network: Network,
 }
 
 impl<'a> Line<'a> {
-    /// Of what the daemon says, and the network around it.
+    /// Builds a line from the daemon's state and the network.
     pub fn new(
         look: &'a Look,
         mut network: Network,
@@ -63,7 +63,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Two nodes with a link; the look of the first.
+    /// Two nodes with a link; the state of the first.
     pub(crate) fn look() -> Look {
         let [id, other] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]).peer_id().to_string());
         let counters = json!({
@@ -87,7 +87,7 @@ pub(crate) mod tests {
         serde_json::from_value(look).unwrap()
     }
 
-    /// The same as pages see it.
+    /// The network of [`look`], for pages.
     pub(crate) fn network() -> Network {
         View::default().show(&look().network, std::time::Instant::now())
     }

@@ -1,4 +1,4 @@
-//! Names of groups and nodes that this host knows: of its address book, of stations that announce themselves, and of lcgroup.
+//! Names of groups and nodes from this host's address book, announced stations, and lcgroup.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,20 +15,20 @@ use serde::Serialize;
 
 use crate::groups::Groups;
 
-/// How often the book and lcgroup are looked at. Chosen: a name that was just given is there before somebody wonders.
+/// Interval of reads of the book and lcgroup. Chosen: a new name appears before a user wonders.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Longest name that pages get, in characters. Chosen: names of stations are shorter, topics of groups may not be.
+/// Characters of a name for pages. Chosen: longer than stations' names, shorter than some topics.
 const MAX_NAME: usize = 120;
 
-/// What a group is for, beside its name.
+/// The use of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A station that signed its announcement, or of a key in the book.
+    /// A station with a signed announcement, or with a key in the book.
     Station,
-    /// The same packets once more, for who loses some.
+    /// The same packets once more, for listeners that lose some.
     Copy,
-    /// A stream that somebody announced and nobody signed.
+    /// A stream with an unsigned announcement.
     Unsigned,
     /// A group of lcgroup.
     Conversation,
@@ -36,14 +36,14 @@ pub enum Kind {
     Answers,
 }
 
-/// How people call a group.
+/// The name of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Name {
     pub kind: Kind,
     pub name: String,
 }
 
-/// What changes rarely.
+/// Names that change rarely.
 #[derive(Debug, Default)]
 pub struct Known {
     groups: BTreeMap<Ipv6Addr, Name>,
@@ -51,7 +51,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// As it is after this time. A book that cannot be read has no names, and so has an lcgroup that does not answer.
+    /// Reads the names after a pause; none of an unreadable book or a silent lcgroup.
     pub async fn after(pause: Duration, groups: Option<&Groups>) -> Self {
         tokio::time::sleep(pause).await;
         let book = Book::of_user().unwrap_or_else(|e| {
@@ -78,7 +78,7 @@ impl Known {
         }
     }
 
-    /// The same, when it is worth another look.
+    /// Reads the names after [`REFRESH`].
     pub async fn later(groups: Option<&Groups>) -> Self {
         Self::after(REFRESH, groups).await
     }
@@ -110,11 +110,10 @@ fn bounded(name: &str) -> String {
     name.chars().take(MAX_NAME).collect()
 }
 
-/// All names.
 #[derive(Debug)]
 pub struct Names {
     pub known: Known,
-    /// Stations that announce themselves while a page is open.
+    /// Stations that were announced while a page is open.
     pub stations: Directory,
 }
 
@@ -126,7 +125,7 @@ impl Names {
         }
     }
 
-    /// Names of the groups that a page is shown.
+    /// Names of the groups on a page.
     pub fn of(&self, look: &Look, network: &Network) -> BTreeMap<IpAddr, Name> {
         let mut all = BTreeMap::new();
         for entry in self.stations.stations() {
@@ -135,12 +134,12 @@ impl Names {
                 Some(station) => all.extend(of_station(station, &description.name)),
                 None => {
                     let (kind, name) = (Kind::Unsigned, bounded(&description.name));
-                    // what is signed stands
+                    // a signed name takes precedence
                     all.entry(description.group).or_insert(Name { kind, name });
                 }
             }
         }
-        // this host's own word counts more than what others call themselves
+        // this host's own names take precedence over announced ones
         all.extend(
             self.known
                 .groups
@@ -153,8 +152,8 @@ impl Names {
         all.filter(|(at, _)| shown.contains(at)).collect()
     }
 
-    /// Puts the book's names before those that nodes gave themselves; the latter stay behind, in parentheses, which no node's
-    /// name has.
+    /// Puts the book's names before the nodes' own, which follow in parentheses; no node's own name
+    /// has parentheses.
     pub fn rename(&self, look: &mut Look, network: &mut Network) {
         let named = |key: &PeerId, name: &mut Option<String>| {
             if let Some(own) = self.known.book.name_of(key)
@@ -177,7 +176,7 @@ impl Names {
     }
 }
 
-/// Groups that are of pages themselves: on which nodes report to them, and on which they hear which stations there are.
+/// Whether a group serves the pages themselves: reports of nodes, and announcements of stations.
 pub fn is_own(group: IpAddr) -> bool {
     [report_group(), look_group(), SAP_GROUP].contains(&match group {
         IpAddr::V6(group) => group,

@@ -1,4 +1,4 @@
-//! HTTP: pages for everybody who may reach this address by a name of ours, data for those who have the key.
+//! HTTP: pages for every client that uses a name of this host, data for clients with the key.
 
 use std::convert::Infallible;
 use std::io;
@@ -32,15 +32,15 @@ use crate::groups::{Groups, Refused};
 use crate::guard::{Guard, Refusal};
 use crate::wanted::Wanted;
 
-/// Pages that get lines at a time.
+/// Pages that receive lines simultaneously.
 const MAX_PAGES: usize = 16;
-/// A request's head is here within this time, a TLS handshake done.
+/// Time limit of a TLS handshake and a request's head.
 const HEAD: Duration = Duration::from_secs(10);
-/// A page that takes nothing for this long has gone.
+/// Time without reading after which a page counts as gone.
 const STUCK: Duration = Duration::from_secs(20);
-/// How long the checks of the host may take.
+/// Time limit of the host's checks.
 const DOCTOR: Duration = Duration::from_secs(60);
-/// Nothing from elsewhere, no text as program, in nobody's frame.
+/// Content policy: no foreign sources, no inline programs, no frames.
 macro_rules! policy {
     ($servers:literal, $pictures:literal) => {
         concat!(
@@ -53,30 +53,30 @@ macro_rules! policy {
     };
 }
 const POLICY: &str = policy!("", "");
-/// Pages that are members meet others by the signalling servers of their token, and show pictures that they made of what came.
+/// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
 const MEMBERS: [&str; 3] = ["/node/", "/radio/", "/studio/"];
-/// Sensors and devices that pages use: a microphone to cast, the clipboard for links, a whole screen for slides.
+/// Sensors and devices of pages: a microphone to cast, the clipboard, a whole screen for slides.
 const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
      autoplay=(self), camera=(), display-capture=(), geolocation=(), usb=(), serial=(), hid=(), bluetooth=(), midi=(), payment=()";
-/// Files change with the package: a browser keeps them, and asks each time whether they are the same.
+/// Files change with the package: a browser keeps them, and revalidates them each time.
 const FILE: &str = "no-cache";
-/// Data changes all the time, and is not for disks.
+/// Data changes permanently, and is not for disks.
 const DATA: &str = "no-store";
 
-/// Where pages ask for invitations.
+/// The path of requests for invitations.
 const INVITE: &str = "/api/invite";
-/// Longest body of a request for an invitation, in bytes. Chosen: names, groups and times of one.
+/// Bytes of a request for an invitation. Chosen: names, groups and times of one.
 const MAX_INVITE_BYTES: usize = 4_096;
 
-/// Where pages ask for groups of people.
+/// The path of requests for groups of people.
 const GROUPS: &str = "/api/groups";
-/// Longest message, in bytes: as lcgroup takes it.
+/// Bytes of a message: as in lcgroup.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// What all connections share.
+/// The state of all connections.
 #[derive(Debug)]
 pub struct Pages {
     pub guard: Guard,
@@ -84,10 +84,10 @@ pub struct Pages {
     pub feed: Feed,
     /// The program whose `doctor` checks this host, and its arguments.
     pub doctor: (PathBuf, Vec<String>),
-    /// Groups of people, where pages may show them.
+    /// Groups of people, if pages may show them.
     pub groups: Option<Arc<Groups>>,
     places: Arc<Semaphore>,
-    /// One check at a time.
+    /// Permits one check at a time.
     checking: Mutex<()>,
 }
 
@@ -119,7 +119,7 @@ impl Pages {
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    // out of descriptors, most likely: others may end meanwhile
+                    // probably out of descriptors: another connection may end meanwhile
                     tracing::warn!("connection: {e}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -187,7 +187,7 @@ impl Pages {
         answer
     }
 
-    /// The answer, and what may be kept of it.
+    /// Returns the answer, and its cache policy.
     async fn find(&self, request: Request<Incoming>, place: &Place) -> (Answer, &'static str) {
         if let Err(refusal) = self.guard.admit(request.headers()) {
             return (refused(refusal), DATA);
@@ -213,7 +213,7 @@ impl Pages {
         }
     }
 
-    /// Data, for those who have the key.
+    /// Returns data, for clients with the key.
     async fn tell(&self, what: &str, headers: &HeaderMap, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(headers, place) {
             return refusal;
@@ -225,7 +225,7 @@ impl Pages {
         }
     }
 
-    /// Why a request gets no data: its key is not right, or there is no place for it.
+    /// Returns the refusal of a request: its key is wrong, or there are too many connections.
     fn refusal(&self, headers: &HeaderMap, place: &Place) -> Option<Answer> {
         if let Err(refusal) = self.guard.unlock(headers) {
             return Some(refused(refusal));
@@ -234,7 +234,7 @@ impl Pages {
         (!place.trust()).then(|| text(StatusCode::SERVICE_UNAVAILABLE, why))
     }
 
-    /// A token, for who has the daemon's code beside the key.
+    /// Creates a token, for clients with the daemon's code and the key.
     async fn invite(&self, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -257,8 +257,8 @@ impl Pages {
         }
     }
 
-    /// Groups of people: their list and a new one (POST); the messages of one, and words for it
-    /// (POST); its members, and the reason for a wait; an invitation (POST).
+    /// Groups of people: their list and a new one (POST); messages of a group and a new one (POST);
+    /// its members, and the reason for a wait; an invitation (POST).
     async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -333,7 +333,7 @@ impl Pages {
         body(StatusCode::OK, "application/x-ndjson", lines)
     }
 
-    /// What `lcroute doctor` says.
+    /// Runs `lcroute doctor`.
     async fn check_host(&self) -> Answer {
         let Ok(_checking) = self.checking.try_lock() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "a check is under way\n");
@@ -363,7 +363,7 @@ impl Pages {
     }
 }
 
-/// Passes lines on to a page. One that is slow gets the newest; one that takes none for a while is let go.
+/// Forwards lines to a page. A slow one gets the newest; one that takes none is disconnected.
 async fn pass_on(first: Bytes, mut from: broadcast::Receiver<Bytes>, to: mpsc::Sender<Bytes>) {
     if to.send(first).await.is_err() {
         return;
@@ -384,7 +384,7 @@ async fn pass_on(first: Bytes, mut from: broadcast::Receiver<Bytes>, to: mpsc::S
     }
 }
 
-/// The body of an answer that goes on as long as the page is open.
+/// The body of an answer, open as long as the page.
 struct Lines {
     lines: mpsc::Receiver<Bytes>,
     _place: OwnedSemaphorePermit,
@@ -404,13 +404,13 @@ impl Body for Lines {
     }
 }
 
-/// A file, unless the browser has it.
+/// Returns a file, unless the browser has it.
 fn show(file: &File, headers: &HeaderMap) -> Answer {
     let content = file.content(headers);
     let known = headers.get_all(IF_NONE_MATCH).iter();
     let known = known.filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
-    // weak ones say as much here (RFC 9110 §13.1.2)
+    // weak tags suffice here (RFC 9110 §13.1.2)
     let is_known = |tag: &str| tag == "*" || content.tag == *tag.trim_start_matches("W/");
     let mut answer = if known.any(is_known) {
         let mut answer = Response::new(BodyExt::boxed(Full::default()));
@@ -466,7 +466,7 @@ fn body(
     answer
 }
 
-/// Why the address cannot be served.
+/// Binds the address.
 pub async fn bind(listen: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(listen).await
 }
@@ -480,7 +480,7 @@ mod tests {
 
     use super::*;
 
-    /// Serves the pages of the checkout, and a file that no kernel buffers.
+    /// Serves the pages of the checkout, and a file too large for kernel buffers.
     async fn serve() -> (SocketAddr, String) {
         let folder = tempfile::tempdir().unwrap();
         let big = vec![0; 64 << 20];
@@ -535,7 +535,7 @@ mod tests {
         page.read_u8().await.unwrap();
     }
 
-    /// Head and body of a short answer.
+    /// Returns head and body of a short answer.
     async fn whole(at: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
         let mut stream = ask(at, path, &format!("Connection: close\r\n{headers}")).await;
         let mut bytes = Vec::new();
