@@ -38,6 +38,7 @@ use crate::said::print;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
+mod apart;
 pub mod document;
 mod drafts;
 mod file;
@@ -118,12 +119,17 @@ struct Notes<'a> {
     versions: VecDeque<String>,
     /// They are to be written to disk, once all drafts are: else a crash would take a save as known that is not.
     versions_due: bool,
+    /// A text of before that was saved again, while others had written in the same words.
+    old_save: Option<String>,
     /// The save that the document takes now.
     taking: Option<String>,
     /// Drafts that are entries, which may not be on disk yet; and those of which the document does not know yet.
     appended: Vec<u32>,
     unsaid: Vec<u32>,
     failures: u32,
+    /// The document looks for lines that several have written at once; or that took too much, and they stay as they are.
+    is_looking: bool,
+    is_plain: bool,
     look_at: Instant,
     write_at: Instant,
     sync_at: Instant,
@@ -179,10 +185,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         is_full: false,
         versions,
         versions_due: false,
+        old_save: None,
         taking: None,
         appended: Vec::new(),
         unsaid: Vec::new(),
         failures: 0,
+        is_looking: false,
+        is_plain: false,
         look_at: now,
         write_at: now,
         sync_at: now,
@@ -402,11 +411,21 @@ impl Notes<'_> {
                 .map(|(_, body)| body.clone())
                 .collect(),
             first_draft: Some(self.drafts.next()),
-            ..Request::default()
+            ..self.request()
         };
         worker.ask(&request, LOADING, Instant::now())?;
         self.worker = Some(worker);
         Ok(())
+    }
+
+    fn request(&self) -> Request {
+        let log = self.tracks.log(&Self::PLACE);
+        let own = log.map(|log| log.space().author(&self.key.peer_id()).0);
+        Request {
+            own: own.unwrap_or_default(),
+            is_plain: self.is_plain,
+            ..Request::default()
+        }
     }
 
     fn read_answers(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -419,13 +438,14 @@ impl Notes<'_> {
                 Next::Answer(Answer::Pending { author, number }) => {
                     self.batches.pending((author, number));
                 }
+                Next::Answer(Answer::Looking) => self.is_looking = true,
                 Next::Answer(Answer::Done {
                     text,
                     drafts,
                     is_full,
                 }) => {
                     self.batches.answered();
-                    self.failures = 0;
+                    (self.failures, self.is_looking) = (0, false);
                     self.is_full = is_full;
                     for (id, body) in drafts {
                         self.drafts.write(id, &body);
@@ -446,6 +466,13 @@ impl Notes<'_> {
 
     /// The document does not go on: it is opened again, without what did it.
     fn blame(&mut self, why: &str) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.is_looking) {
+            tracing::warn!(
+                "lines that several have written at once are not marked any more: {why}"
+            );
+            self.is_plain = true;
+            return self.start();
+        }
         match self.batches.blame() {
             Blamed::Nobody => {
                 self.failures += 1;
@@ -485,7 +512,7 @@ impl Notes<'_> {
             edits: edits.into_iter().map(Into::into).collect(),
             updates: updates.collect(),
             appended: std::mem::take(&mut self.unsaid),
-            ..Request::default()
+            ..self.request()
         };
         if request.edits.is_empty() && request.updates.is_empty() && request.appended.is_empty() {
             return Ok(());
@@ -517,8 +544,21 @@ impl Notes<'_> {
         if self.versions.back() == Some(saved) {
             return Ok(Vec::new());
         }
-        let versions = self.versions.iter().map(String::as_str);
-        let base = closest(versions, saved).and_then(|n| self.versions.get(n));
+        // who chooses of what is marked takes out more than he would have changed otherwise
+        let choices = self.versions.iter().enumerate();
+        let mut loaded: Vec<(usize, String)> = choices
+            .flat_map(|(n, version)| apart::choices(version).into_iter().map(move |c| (n, c)))
+            .collect();
+        let is_choice = loaded.iter().any(|(_, choice)| choice == saved);
+        let is_old = self.versions.contains(saved);
+        // an old text: of an editor that has not loaded the marks, unless he saves it again
+        let is_again = is_choice && is_old && self.old_save.as_ref() == Some(saved);
+        self.old_save = (is_choice && is_old && !is_again).then(|| saved.clone());
+        if !is_again {
+            loaded.extend(self.versions.iter().cloned().enumerate());
+        }
+        let texts = loaded.iter().map(|(_, text)| text.as_str());
+        let base = closest(texts, saved).and_then(|n| self.versions.get(loaded[n].0));
         let edits = merge(base.map_or("", String::as_str), saved, text);
         let added: usize = edits.iter().map(|edit| edit.insert.chars().count()).sum();
         if edits.is_empty() {

@@ -156,7 +156,42 @@ fn two_hosts_write_one_text_also_without_a_network() {
         }
         let text = "# Notes of one\nBees dance.\nThey fly far. 🐝\nAnd one more.\n";
         two.until(text)?;
-        one.until(text)
+        one.until(text)?;
+        // the same words of one line: both have both, marked, until somebody chooses
+        for host in &hosts {
+            host.cut("lan0")?;
+        }
+        let [flowers, honey] = ["Bees visit flowers.", "All eat the honey."];
+        fs::write(&one.path, text.replace("Bees dance.", flowers))?;
+        fs::write(&two.path, text.replace("Bees dance.", honey))?;
+        one.until_kept("visit flowers")?;
+        two.until_kept("eat the honey")?;
+        for host in &hosts {
+            host.heal("lan0")?;
+        }
+        eventually("both have both lines", || {
+            let there = [one.read()?, two.read()?];
+            let line = |n| there[0].lines().nth(n).unwrap_or_default();
+            let has = |line: &str, n, words| {
+                line.starts_with(&format!("[{n} of 2, by ")) && line.ends_with(words)
+            };
+            let is_marked = has(line(1), 1, flowers) && has(line(2), 2, honey)
+                || has(line(1), 1, honey) && has(line(2), 2, flowers);
+            ensure!(there[0] == there[1] && is_marked, "{there:?}");
+            ensure!(
+                there[0].ends_with("They fly far. 🐝\nAnd one more.\n"),
+                "{there:?}"
+            );
+            Ok(())
+        })?;
+        // what he had himself may be of an editor that has not loaded the marks: once it counts for nothing
+        let (marked, own) = (one.read()?, text.replace("Bees dance.", flowers));
+        for _ in 0..2 {
+            one.until(&marked)?;
+            fs::write(&one.path, &own)?;
+        }
+        two.until(&own)?;
+        one.until(&own)
     });
 }
 

@@ -20,6 +20,8 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use super::apart::Apart;
+
 /// The document's only text.
 const NAME: &str = "notes";
 
@@ -45,14 +47,18 @@ pub struct Request {
     pub appended: Vec<u32>,
     /// The number of the next draft.
     pub first_draft: Option<u32>,
+    /// Who writes here, as an author of entries.
+    pub own: u64,
+    /// Lines that several have written at once are shown as the document has them.
+    pub is_plain: bool,
 }
 
 /// An [`Edit`], as it is sent.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Change {
-    at: usize,
-    remove: usize,
-    insert: String,
+    pub at: usize,
+    pub remove: usize,
+    pub insert: String,
 }
 
 impl From<Edit> for Change {
@@ -78,6 +84,8 @@ pub enum Answer {
     Trying { author: u64, number: u32 },
     /// It needs others first.
     Pending { author: u64, number: u32 },
+    /// All updates are read; lines that several have written at once are looked for.
+    Looking,
     /// The request was done.
     Done {
         /// The text as it is shown; none: as before.
@@ -91,6 +99,17 @@ pub enum Answer {
     Bad { why: String },
     /// The document does not work.
     Failed { why: String },
+}
+
+impl Answer {
+    /// Whether the request is done by it.
+    pub fn is_last(&self) -> bool {
+        use Answer::{Bad, Done, Failed, Looking, Pending, Trying};
+        match self {
+            Trying { .. } | Pending { .. } | Looking => false,
+            Done { .. } | Bad { .. } | Failed { .. } => true,
+        }
+    }
 }
 
 /// `lcstudio notes-document`: until standard input ends.
@@ -134,12 +153,13 @@ struct Growing {
     from: i32,
 }
 
-struct Document {
+pub(super) struct Document {
     doc: LoroDoc,
     text: LoroText,
     peer: PeerID,
     growing: Option<Growing>,
     next_draft: u32,
+    apart: Apart,
     shown: Option<String>,
 }
 
@@ -152,11 +172,20 @@ impl Document {
             doc,
             growing: None,
             next_draft: 1,
+            apart: Apart::default(),
             shown: None,
         }
     }
 
-    fn work(
+    #[cfg(test)]
+    pub(super) fn of_peer(peer: PeerID) -> Self {
+        let mut document = Self::new();
+        document.doc.set_peer_id(peer).unwrap_or_default();
+        document.peer = peer;
+        document
+    }
+
+    pub(super) fn work(
         &mut self,
         request: Request,
         say: &mut dyn FnMut(Answer) -> io::Result<()>,
@@ -164,13 +193,21 @@ impl Document {
         self.next_draft = request.first_draft.unwrap_or(self.next_draft);
         let is_appended = |growing: &Growing| request.appended.contains(&growing.id);
         self.growing.take_if(|growing| is_appended(growing));
-        let drafts = match self.write(&request.edits) {
+        self.apart.wrote(request.own, self.peer);
+        let edits = match request.edits.is_empty() {
+            true => Vec::new(),
+            false => {
+                let whole = self.text.to_string();
+                self.apart.of_document(&whole, &request.edits)
+            }
+        };
+        let drafts = match self.write(&edits) {
             Ok(drafts) => drafts,
             Err(why) => return Ok(Answer::Failed { why }),
         };
         // ours, of a process before
         for body in &request.drafts {
-            let _ = self.take(body);
+            let _ = self.take(request.own, body);
         }
         for Update {
             author,
@@ -179,13 +216,20 @@ impl Document {
         } in request.updates
         {
             say(Answer::Trying { author, number })?;
-            match self.take(&body) {
+            match self.take(author, &body) {
                 Ok(false) => {}
                 Ok(true) => say(Answer::Pending { author, number })?,
                 Err(why) => return Ok(Answer::Bad { why }),
             }
         }
         let whole = self.text.to_string();
+        let marked = if request.is_plain {
+            None
+        } else {
+            say(Answer::Looking)?;
+            self.apart.look(&self.doc, &self.text, &whole)
+        };
+        let whole = marked.unwrap_or(whole);
         let shown: String = whole.chars().take(MAX_TEXT).map(shown).collect();
         let is_new = self.shown.as_ref() != Some(&shown);
         self.shown = Some(shown.clone());
@@ -197,7 +241,7 @@ impl Document {
     }
 
     /// Reads an update. Whether it waits for others.
-    fn take(&self, body: &[u8]) -> Result<bool, String> {
+    fn take(&mut self, author: u64, body: &[u8]) -> Result<bool, String> {
         // what is not wanted of others: a whole document in place of a change
         let meta = LoroDoc::decode_import_blob_meta(body, true).map_err(|e| e.to_string())?;
         match meta.mode {
@@ -205,6 +249,9 @@ impl Document {
             other => return Err(format!("not a change but a {other}")),
         }
         let read = self.doc.import(body).map_err(|e| e.to_string())?;
+        for (peer, _) in meta.partial_end_vv.iter() {
+            self.apart.wrote(author, *peer);
+        }
         Ok(read.pending.is_some())
     }
 

@@ -149,7 +149,7 @@ impl Worker {
     pub fn next(&mut self, now: Instant) -> Next {
         match self.answers.try_recv() {
             Ok(answer) => {
-                if !matches!(answer, Answer::Trying { .. } | Answer::Pending { .. }) {
+                if answer.is_last() {
                     self.limit = None;
                 }
                 Next::Answer(answer)
@@ -197,12 +197,12 @@ fn pass(
                 .take(MAX_ANSWER)
                 .read_until(b'\n', &mut line)?;
             let answer: Answer = serde_json::from_slice(&line)?;
-            let goes_on = matches!(answer, Answer::Trying { .. } | Answer::Pending { .. });
+            let is_last = answer.is_last();
             if say.send(answer).is_err() {
                 return Ok(());
             }
             wake.wake();
-            if !goes_on {
+            if is_last {
                 break;
             }
         }

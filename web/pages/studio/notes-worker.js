@@ -1,11 +1,14 @@
 // The document of notes: Loro runs here and nowhere else. What others wrote may make it fail, or take for ever: then the page ends
 // this worker, and opens the document without what did it.
 //
-//   in   { edit: { at, remove, insert } or null, updates: [{ author, number, body }], drafts: [body], appended: [id], whole, at, cursors }
+//   in   { edit: { at, remove, insert } or null, updates: [{ author, number, body }], drafts: [body], appended: [id], whole, at, cursors,
+//        isPlain }
 //   out  { trying } before each update, { pending } behind one that needs others first; at the end { remote, text, drafts, isFull, cursor,
 //        places }, or { bad, why }: this update does harm, or { failed }
+//        in between, { apart }: lines that several have written at once are looked for; those that were found, or null
 
 import { load, LoroDoc, decodeImportBlobMeta } from "../vendor/loro.js";
+import { Apart } from "./notes-apart.js";
 
 /** The document's only text. */
 const NAME = "notes";
@@ -28,10 +31,18 @@ const ready = (async () => {
     }
     await load({ module_or_path: await answer.arrayBuffer() });
     const doc = new LoroDoc();
+    const text = doc.getText(NAME);
+    const apart = new Apart({ doc, text });
+    apart.wrote(OWN, [doc.peerIdStr]);
     postMessage({ ready: true });
-    return { doc, text: doc.getText(NAME), peer: doc.peerIdStr };
+    return { doc, text, peer: doc.peerIdStr, apart };
 })();
 ready.catch(({ message }) => postMessage({ failed: message }));
+
+/** Who writes here, among authors. */
+const OWN = "own";
+/** So long at once lines are looked for that several have written at once, in milliseconds: what comes does not wait for more. */
+const LOOK = 50;
 
 /** Longest cursor that is sent, in bytes (lcstudio-core, presence). */
 const MAX_CURSOR = 64;
@@ -45,11 +56,33 @@ let nextDraft = 1;
 
 addEventListener("message", async ({ data }) => {
     try {
-        postMessage(work(await ready, data));
+        const loro = await ready;
+        const answer = work(loro, data);
+        postMessage(answer);
+        if (!answer.bad && !data.isPlain && (data.whole || isOpen)) {
+            isOpen = true;
+            looking ??= setTimeout(look, 0, loro);
+        }
     } catch (error) {
         postMessage({ failed: String(error?.message ?? error) });
     }
 });
+
+/** The document was given whole; lines are being looked for. */
+let isOpen = false;
+let looking = null;
+
+function look(loro) {
+    looking = null;
+    // this may take too long
+    postMessage({ apart: null });
+    const isDone = loro.apart.look(LOOK);
+    const found = loro.apart.all().map(([at, { text, versions }]) => ({ at, text: shown(text), versions: versions.map(({ line, authors }) => ({ line: shown(line), authors })) }));
+    postMessage({ apart: found });
+    if (!isDone) {
+        looking ??= setTimeout(look, 0, loro);
+    }
+}
 
 function work(loro, { edit = null, updates = [], drafts = [], appended = [], firstDraft, whole = false, at = null, cursors: changed = [] }) {
     const { doc, text } = loro;
@@ -64,10 +97,10 @@ function work(loro, { edit = null, updates = [], drafts = [], appended = [], fir
     const cursor = at === null ? null : cursorAt(loro, at);
     const before = doc.frontiers();
     // ours, of a visit before
-    drafts.forEach((body) => take(doc, body));
+    drafts.forEach((body) => take(loro, body, OWN));
     for (const { author, number, body } of updates) {
         postMessage({ trying: { author, number } });
-        const { why, pending } = take(doc, body);
+        const { why, pending } = take(loro, body, author);
         if (why) {
             return { bad: { author, number }, why };
         }
@@ -134,11 +167,16 @@ function placeOf({ doc, text }, bytes) {
 }
 
 /** Why this update counts for nothing, if so; whether it needs others first. */
-function take(doc, body) {
+function take({ doc, apart }, body, author) {
     try {
         // what is not wanted of others: a whole document in place of a change
-        const { mode } = decodeImportBlobMeta(body, true);
-        return mode === "update" ? { pending: doc.import(body).pending !== null } : { why: `not a change but a ${mode}` };
+        const { mode, partialEndVersionVector } = decodeImportBlobMeta(body, true);
+        if (mode !== "update") {
+            return { why: `not a change but a ${mode}` };
+        }
+        const { pending } = doc.import(body);
+        apart.wrote(author, partialEndVersionVector.toJSON().keys());
+        return { pending: pending !== null };
     } catch (error) {
         return { why: String(error?.message ?? error) };
     }

@@ -2,6 +2,7 @@
 
 import { say } from "../common/html.js";
 import { NotesStore } from "./notes-store.js";
+import { NotesApart } from "./notes-versions.js";
 import { NotesPresence } from "./notes-presence.js";
 import { difference, moved, rebase } from "./notes-text.js";
 
@@ -40,6 +41,7 @@ export class Notes {
         Object.assign(this, { entries: new Map(), aside: new Map(), unread: [], pending: new Set(), late: new Set(), appended: [] });
         Object.assign(this, { base: "", sent: null, due: false, busy: false, saving: Promise.resolve(), worker: null });
         this.presence = new NotesPresence(this);
+        this.apart = new NotesApart(this);
         this.ending = new AbortController();
         const on = (event, what) => this.field.addEventListener(event, what, { signal: this.ending.signal });
         on("input", () => this.typed());
@@ -74,7 +76,7 @@ export class Notes {
             await navigator.serviceWorker.register("service-worker.js");
             const { active } = await navigator.serviceWorker.ready;
             const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
-            const worker = ["notes-worker.js", "../vendor/loro.js", "../vendor/loro.wasm"].map((file) => new URL(file, import.meta.url).href);
+            const worker = ["notes-worker.js", "notes-apart.js", "../vendor/loro.js", "../vendor/loro.wasm"].map((file) => new URL(file, import.meta.url).href);
             const own = [...loaded, ...worker].filter((url) => url.startsWith(`${location.origin}/`) && !url.includes("/api/"));
             active.postMessage({ keep: [location.origin + location.pathname, ...new Set(own)] });
         } catch {
@@ -86,6 +88,7 @@ export class Notes {
     end() {
         this.ending.abort();
         this.presence.end();
+        this.apart.end();
         this.isOpen = false;
         this.stop();
     }
@@ -109,6 +112,8 @@ export class Notes {
         this.stop();
         Object.assign(this, { isOpening: true, busy: true, trying: null, placing: null, pending: new Set() });
         this.presence.restart();
+        this.apart.set([]);
+        this.isLooking = false;
         this.field.readOnly = true;
         const counts = [...this.entries.values()].filter((entry) => this.counts(entry));
         const isLate = (entry) => this.late.has(nameOf(entry));
@@ -167,7 +172,7 @@ export class Notes {
         }
         const whole = this.isOpening && this.unread.length === 0;
         Object.assign(this, { busy: true, sent: edit && this.field.value, first: null });
-        this.worker.postMessage({ edit, updates, appended: this.appended.splice(0), whole, at, cursors, ...first });
+        this.worker.postMessage({ edit, updates, appended: this.appended.splice(0), whole, at, cursors, isPlain: this.isPlain, ...first });
         this.watch(STEPS);
     }
 
@@ -187,6 +192,11 @@ export class Notes {
     answered(answer) {
         if (answer.trying) {
             this.trying = answer.trying;
+            return undefined;
+        }
+        if (answer.apart !== undefined) {
+            this.isLooking = answer.apart === null;
+            this.apart.set(answer.apart ?? this.apart.all);
             return undefined;
         }
         if (answer.placing) {
@@ -222,6 +232,12 @@ export class Notes {
 
     /** What was tried last does harm. What waited for it may be to blame: that comes last then, to be tried by itself. */
     blame(why) {
+        if (this.isLooking) {
+            // no update was tried since
+            this.isPlain = true;
+            this.start();
+            return this.show();
+        }
         if (this.placing) {
             this.presence.setAside(this.placing);
             this.start();

@@ -10,7 +10,7 @@ use lcstudio_core::{
 };
 use librecast::id::{SecretKey, derive};
 use librecast::time::{Duration, Instant};
-use librecast_log::{Config, ENTRY_LOG_PORT, Log, Output, Space};
+use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Space};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -448,6 +448,12 @@ impl PageAttender {
         let joined = self.joined.get(&Place::Track(TrackName::Notes));
         let found = joined.zip(self.notes.as_ref());
         found.is_some_and(|(joined, notes)| may_write(&joined.log, notes.author(&joined.log)))
+    }
+
+    /// Whose entries those of this page's key are.
+    pub(crate) fn notes_author(&self) -> Option<AuthorId> {
+        let joined = self.joined.get(&Place::Track(TrackName::Notes))?;
+        Some(self.notes.as_ref()?.author(&joined.log))
     }
 
     /// What counted for nothing, of all logs and of what was read of them.

@@ -44,6 +44,8 @@ struct Notes {
     failed: Option<String>,
     /// Updates wait to be taken.
     unread: bool,
+    /// Who this page is among those who write, once that is known.
+    author: Option<String>,
 }
 
 /// A track that the index names.
@@ -233,6 +235,7 @@ impl PageAttender {
             granted: self.may_write_notes(),
             failed: notes.failed(),
             unread: notes.has_updates(),
+            author: self.notes_author().map(|author| author.to_string()),
         }
     }
 

@@ -100,6 +100,17 @@ pub(super) fn write_at(page: &Page, place: i32, text: &str) -> Result<()> {
         .map(drop)
 }
 
+/// Types in place of these words.
+fn rewrite(page: &Page, words: &str, text: &str) -> Result<()> {
+    page.eval(&format!(
+        "(() => {{ const text = document.querySelector('#text'); const at = text.value.indexOf({0}); \
+         text.focus(); text.setSelectionRange(at, at + {0}.length); return true; }})()",
+        json!(words)
+    ))?;
+    page.ask("type", json!({ "at": "#text", "text": text }))
+        .map(drop)
+}
+
 fn until_text(page: &Page, text: &str) -> Result<()> {
     page.until(&format!("{TEXT} === {}", json!(text))).map(drop)
 }
@@ -187,6 +198,55 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
         for page in [&one, &other] {
             until_said(page, "All who attend read this")?;
         }
+        // the same words of one line, in both tabs
+        for cut in [&here.host, &there.host] {
+            cut.cut_uplink()?;
+        }
+        for page in [&one, &other] {
+            until_said(page, "Offline")?;
+        }
+        rewrite(&one, "# Notes", "# Bees, and flowers")?;
+        rewrite(&other, "# Notes", "# All of the honey")?;
+        for page in [&one, &other] {
+            page.until("/Offline, \\d+ changes? kept here/.test(document.querySelector('#notes-state').textContent)")?;
+        }
+        for cut in [&here.host, &there.host] {
+            cut.heal_uplink()?;
+        }
+        for (page, own) in [
+            (&one, "# Bees, and flowers"),
+            (&other, "# All of the honey"),
+        ] {
+            let found = "[...document.querySelectorAll('#apart:not([hidden]) q')].map((q) => q.textContent).sort().join()";
+            page.until(&format!(
+                "{found} === '# All of the honey,# Bees, and flowers'"
+            ))?;
+            page.until(&format!(
+                "[...document.querySelectorAll('#apart li li')].some((item) => item.textContent.startsWith('you{own}'))"
+            ))?;
+        }
+        eventually("the file has both lines", || {
+            let there = host.read()?;
+            let marks = [
+                "[1 of 2, by ",
+                "[2 of 2, by ",
+                "] # Bees, and flowers\n",
+                "] # All of the honey\n",
+            ];
+            ensure!(marks.iter().all(|mark| there.contains(mark)), "{there}");
+            Ok(())
+        })?;
+        one.eval("document.querySelector('#apart').scrollIntoView()")?;
+        one.shot("written-at-once")?;
+        one.expect_open_to_all()?;
+        one.expect_fits_a_phone()?;
+        one.eval("[...document.querySelectorAll('#apart li li')].find((item) => item.textContent.includes('honey')).querySelector('button').click()")?;
+        let text = text.replace("# Notes", "# All of the honey");
+        for page in [&one, &other] {
+            until_text(page, &text)?;
+            page.until("document.querySelector('#apart').hidden")?;
+        }
+        host.until(&text)?;
         // all authors leave; a later tab gets the text from the host that holds it
         lecture.presenter.types("q")?;
         ensure!(lecture.presenter.process.wait(DEADLINE)? == 0);
