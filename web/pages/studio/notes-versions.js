@@ -62,7 +62,7 @@ export class NotesApart {
             button.addEventListener("click", () => this.take(at, text, lines.join("\n")));
             return button;
         };
-        const rows = versions.map(({ line: own }, n) => html("li", {}, html("bdi", { class: "by" }, names[n]), html("q", { dir: "auto" }, own), take("Take this", [own], `Take that of ${names[n]}`)));
+        const rows = versions.map(({ line: own }, n) => html("li", {}, html("bdi", { class: "by" }, names[n]), html("q", { dir: "auto" }, own), take("Take this", [own], `Take this, of ${names[n]}`)));
         item.append(html("ul", {}, ...rows));
         if (versions.length > 1) {
             item.append(take("Keep all, each as a line", versions.map(({ line: own }) => own)));

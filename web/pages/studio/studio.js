@@ -19,8 +19,10 @@ import { Voice } from "./voice.js";
 const LOOK = 1000;
 /** What changes at once is drawn at once, in milliseconds. */
 const TOGETHER = 30;
-/** Nothing has come for so long: it is said what may be the matter, in milliseconds. */
-const PATIENCE = 6000;
+/** Nothing has come for so long: it is said what is the matter, and what helps. In milliseconds. */
+const PATIENCE = 2000;
+/** Who has a lecture says so each minute (librecast-log, heads). Nothing for so long: nobody is there. In milliseconds. */
+const SILENCE = 150_000;
 
 /** What is more than a track of text. */
 const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures };
@@ -31,8 +33,9 @@ const $ = (id) => document.getElementById(id);
 const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
 const voice = new Voice();
 const captions = new Captions();
-/** `own`: the slide that the reader is on, where he does not follow who presents. */
-const view = { member: null, studio: null, notes: null, sound: null, pictures: null, own: null, drawn: null, read: null, since: 0, session: null };
+/** `own`: the slide that the reader is on, where he does not follow who presents; `heard`, `alone`: when others were heard last, and since
+ *  when there is no link; `warned`: what the notice says of that. */
+const view = { member: null, studio: null, notes: null, sound: null, pictures: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -148,7 +151,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
         problem(error.message);
         return;
     }
-    Object.assign(view, { session, since: performance.now(), own: null, drawn: null, read: null });
+    Object.assign(view, { session, since: performance.now(), own: null, drawn: null, read: null, heard: Date.now(), alone: null, warned: null });
     // what was written is not forgotten: it is to be sent
     view.wantsNotes = (tracks?.includes("notes") ?? false) || view.notes.drafts.size > 0;
     $("token").value = "";
@@ -157,6 +160,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
 }
 
 function datagram(bytes) {
+    view.heard = Date.now();
     view.studio?.datagram(bytes);
     view.sound?.datagram(bytes);
 }
@@ -165,7 +169,7 @@ function send(group, port, data) {
     try {
         view.member.send(group, port, data);
     } catch (error) {
-        notice(`${error.message} What gets lost cannot be asked for again.`);
+        warn(`${error.message} What gets lost cannot be asked for again.`);
     }
 }
 
@@ -253,14 +257,15 @@ function go(own) {
     draw();
 }
 
-function showSlide(status) {
+function showSlide(network, status) {
     const at = number(status);
     const slide = at ? view.studio.slide(at) : null;
     const hasSlides = status.tracks.some((track) => track.kind === "slides" && track.chosen);
     const isNone = status.state !== "waiting" && !hasSlides;
     $("stage").hidden = isNone;
     showWalk(status, at);
-    const key = JSON.stringify([at, slide?.html ?? status.state, slide?.pictures]);
+    const missing = slide ? [] : none(network, status);
+    const key = JSON.stringify([at, slide?.html ?? missing, slide?.pictures]);
     if (key === view.drawn) {
         return;
     }
@@ -268,7 +273,10 @@ function showSlide(status) {
     const hadFocus = $("slide").contains(document.activeElement) && document.activeElement !== $("slide");
     $("slide").lang = slide ? (status.language ?? "") : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${at} of ${status.slides}` : "No slide");
-    fill($("slide"), slide ? elements(slide.html, view.pictures.of(slide)) : [html("p", { class: "hint" }, none(status))]);
+    fill($("slide"), slide ? elements(slide.html, view.pictures.of(slide)) : missing.map((words) => html("p", { class: "hint" }, words)));
+    if (missing.length > 1) {
+        say($("announce"), missing.join(" ").replaceAll("`", "'"));
+    }
     if (hadFocus) {
         $("slide").focus({ preventScroll: true });
     }
@@ -283,11 +291,69 @@ function showSlide(status) {
     }
 }
 
-function none(status) {
-    if (status.state === "waiting") {
-        return performance.now() - view.since < PATIENCE ? "Waiting for the lecture" : "Nobody presents or holds this session where this tab listens. It begins here when somebody does.";
+/** Why there is no slide, and what helps. */
+function none(network, status) {
+    if (status.state !== "waiting") {
+        return [status.slides > 0 ? "Slides are coming" : "There are no slides yet."];
     }
-    return status.slides > 0 ? "Slides are coming" : "There are no slides yet.";
+    return performance.now() - view.since < PATIENCE ? ["Waiting for the lecture"] : why(network);
+}
+
+const linked = ({ peers }) => peers.filter((peer) => peer.state === "connected").length;
+
+/** Why nothing comes, and what helps. */
+function why(network) {
+    const { peers, servers } = network;
+    const up = linked(network);
+    if (up > 0) {
+        return [
+            `This tab is linked with ${up === 1 ? "one node" : `${up} nodes`}, and nobody there presents or holds this session.`,
+            "It begins here by itself once somebody does. Ask who presents whether the lecture is on air, and whether this is its link.",
+        ];
+    }
+    const refused = peers.find((peer) => peer.state === "refused");
+    if (refused) {
+        return [`Another node refuses this tab: ${refused.reason}.`, "Ask who sent you the link for another one."];
+    }
+    if (!servers.some((server) => server.connected)) {
+        const all = servers.map(({ url, refused: reason }, number) => `${url}: ${reason ?? view.member.state(number)}`);
+        return [
+            `There is no link to any node: no signalling server of the token answers (${all.join(", ") || "it names none"}).`,
+            "This tab tries again by itself. If that goes on, look whether you have a network, and ask who sent you the link whether the server runs.",
+        ];
+    }
+    if (peers.length === 0) {
+        return ["There is no link to any node: the signalling server answers, and no other node is there.", "It goes on by itself once one comes. Ask who sent you the link whether his node runs."];
+    }
+    return ["Other nodes are there, and there is no link to any of them yet.", "This tab tries again by itself. If that goes on, try another network: some let no such links through."];
+}
+
+/** A link is lost, or nobody is heard: said after a while, and no more once that is over. */
+function showLoss(network, status) {
+    const up = linked(network);
+    view.alone = up > 0 ? null : (view.alone ?? performance.now());
+    if (status.state !== "live") {
+        return warn(null);
+    }
+    if (up === 0) {
+        return performance.now() - view.alone >= PATIENCE && warn(`All links to other nodes are lost. ${why(network)[1]} What was shown stays.`);
+    }
+    if (Date.now() - view.heard >= SILENCE) {
+        const time = new Date(view.heard).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+        return warn(`Nobody who has this lecture was heard since ${time}: neither who presents nor others. What was shown stays, and it goes on by itself once somebody is heard. Ask who presents whether it is still on air.`);
+    }
+    return warn(null);
+}
+
+/** A notice of a loss; null: it is over, and other notices stay. */
+function warn(words) {
+    if (words === view.warned) {
+        return;
+    }
+    if (words !== null || $("notice").textContent === view.warned?.replaceAll("`", "")) {
+        notice(words);
+    }
+    view.warned = words;
 }
 
 function showWalk(status, at) {
@@ -516,7 +582,8 @@ function draw() {
     document.title = title;
     say($("presenter"), (status.presenter ? `by ${status.presenter}` : "").replaceAll("`", "'"));
     showState(network, status);
-    showSlide(status);
+    showLoss(network, status);
+    showSlide(network, status);
     showCaptions(status);
     showQuestions(status);
     showTracks(status);
@@ -527,7 +594,7 @@ function draw() {
 }
 
 function showState(network, { state: lecture }) {
-    const up = network.peers.filter((peer) => peer.state === "connected").length;
+    const up = linked(network);
     const refused = network.peers.find((peer) => peer.state === "refused");
     const isServed = network.servers.some((server) => server.connected);
     if (up > 0) {

@@ -279,6 +279,44 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
 
 #[test]
 #[ignore = "needs browsers; make test-all"]
+fn a_tab_that_gets_nothing_says_why_and_what_helps() {
+    in_each_browser("studio-waits", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let (folder, key, lcs) = session(&a.host, None)?;
+        let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
+        visitor.host.cut_uplink()?;
+        let token = &meeting.network.token;
+        let link = format!("{}/studio/#{token},{lcs}", visitor.origin);
+        let page = browser.open("studio", &link)?;
+        page.click("#enter")?;
+        page.until_says("#slide", "no signalling server of the token answers")?;
+        page.until_says("#slide", "This tab tries again by itself")?;
+        page.expect_fits(390, 844)?;
+        page.expect_open_to_all()?;
+        page.shot("no-server-390")?;
+        visitor.host.heal_uplink()?;
+        page.until_says("#slide", "nobody there presents or holds this session")?;
+        page.expect_fits(1_280, 900)?;
+        page.shot("nobody-1280")?;
+        let mut presenter = present(&a.host, &folder, &key)?;
+        until_slide(&page, "Bees")?;
+        let shown = page.eval("document.querySelector('#notice').hidden")?;
+        ensure!(shown == true);
+        // it goes with the link, and comes back with it
+        visitor.host.cut_uplink()?;
+        page.until_says("#notice", "All links to other nodes are lost.")?;
+        until_slide(&page, "Bees")?;
+        visitor.host.heal_uplink()?;
+        page.until("document.querySelector('#notice').hidden")?;
+        presenter.types("q")?;
+        page.until_says("#state", "has ended").map(drop)
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
 fn a_tab_plays_the_sound_of_a_lecture_until_it_is_dropped() {
     in_each_browser("studio-sound", |lab, kind| {
         let meeting = meeting(lab, &["visitor"], false)?;
