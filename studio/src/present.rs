@@ -375,9 +375,14 @@ impl Presenter<'_> {
         let Some(slide) = slides.get(current) else {
             return;
         };
+        let notes = slide.notes.lines().map(|line| format!("note: {line}\n"));
         self.tell(
-            &format!("--- slide {number} of {of}\n{}\n", to_text(&slide.text)),
-            || json!({"event": "slide", "number": number, "of": of, "markdown": slide.text}),
+            &format!(
+                "--- slide {number} of {of}\n{}\n{}",
+                to_text(&slide.text),
+                notes.collect::<String>()
+            ),
+            || json!({"event": "slide", "number": number, "of": of, "markdown": slide.text, "notes": slide.notes}),
         );
     }
 

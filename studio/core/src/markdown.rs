@@ -1,7 +1,8 @@
 //! Slides in Markdown (CommonMark, and tables): apart, checked, as text, as HTML.
 //!
 //! A line `---` between blank lines begins the next slide. Front matter at the beginning of the file, as Marp and static sites
-//! have it, is no slide ([`front_matter`](crate::front_matter)). HTML is text here, and pictures lie beside the slides: what
+//! have it, is no slide ([`front_matter`](crate::front_matter)). Comments, `<!-- -->`, are notes of who presents, and are in no
+//! slide. HTML is text here, and pictures lie beside the slides: what
 //! others wrote starts no request and runs nothing.
 
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Slide {
     pub line: usize,
     /// What its author wants to know before he shows it.
     pub problems: Vec<(usize, Problem)>,
+    /// What its comments say: to its author alone, as Marp has it. It is never sent.
+    pub notes: String,
 }
 
 /// What somebody would not see, or would not be able to.
@@ -46,6 +49,8 @@ pub enum Problem {
     TwoDashes,
     /// A block of code without an end has dashes in it.
     OpenCode,
+    /// A comment without an end.
+    OpenComment,
     /// Front matter has no end.
     OpenFrontMatter,
     /// Slides that begin at headings, which Marp makes by its front matter.
@@ -82,6 +87,9 @@ impl fmt::Display for Problem {
             Self::TwoDashes => f.write_str("-- begins no new slide: write ---, with blank lines around it"),
             Self::OpenCode => f.write_str(
                 "this block of code has no end, so all that follows belongs to it: put a line ``` below the code",
+            ),
+            Self::OpenComment => f.write_str(
+                "this comment has no end, so the rest of the slide is a note that nobody else sees: put --> behind the note",
             ),
             Self::OpenFrontMatter => {
                 f.write_str("this front matter has no end, and is shown: put a line --- below it")
@@ -124,7 +132,8 @@ pub fn split(file: &str) -> Vec<Slide> {
         .collect();
     let lines = blank.len();
     let file = blank + &file[about.length..];
-    let mut slides = parts(&file);
+    let (file, comments) = without_comments(&file);
+    let mut slides = parts(&file, &comments);
     if let Some(first) = slides.first_mut() {
         if about.is_open {
             first.problems.insert(0, (1, Problem::OpenFrontMatter));
@@ -136,10 +145,107 @@ pub fn split(file: &str) -> Vec<Slide> {
     slides
 }
 
-fn parts(file: &str) -> Vec<Slide> {
+/// A comment: its place in the file without comments, the line where it began, what it says, and whether it has no end.
+struct Comment {
+    at: usize,
+    line: usize,
+    text: String,
+    is_open: bool,
+}
+
+const COMMENT: &str = "<!--";
+const END_OF_COMMENT: &str = "-->";
+
+/// The file without comments, but with as many lines. Code has none.
+fn without_comments(file: &str) -> (String, Vec<Comment>) {
+    let (mut out, mut comments) = (String::with_capacity(file.len()), Vec::new());
+    if !file.contains(COMMENT) {
+        return (file.to_owned(), comments);
+    }
+    let code: Vec<Range<usize>> = parser(file)
+        .into_offset_iter()
+        .filter(|(event, _)| matches!(event, Event::Start(Tag::CodeBlock(_)) | Event::Code(_)))
+        .map(|(_, range)| range)
+        .collect();
+    let (mut from, mut line) = (0, 1);
+    for (at, _) in file.match_indices(COMMENT) {
+        let in_code = code.partition_point(|range| range.end <= at);
+        let is_code = code.get(in_code).is_some_and(|range| range.start <= at);
+        if at < from || is_code || file[..at].ends_with('\\') {
+            continue;
+        }
+        let begin = at + COMMENT.len();
+        let closed = file[begin..].find(END_OF_COMMENT);
+        // else what follows may be slides
+        let next = || {
+            file[begin..]
+                .find("\n\n---\n")
+                .unwrap_or(file.len() - begin)
+        };
+        let end = begin + closed.unwrap_or_else(next);
+        out.push_str(&file[from..at]);
+        line += lines_in(&file[from..at]);
+        comments.push(Comment {
+            at: out.len(),
+            line,
+            text: file[begin..end].trim().to_owned(),
+            is_open: closed.is_none(),
+        });
+        from = end + closed.map_or(0, |_| END_OF_COMMENT.len());
+        let lines = lines_in(&file[at..from]);
+        line += lines;
+        out.extend(std::iter::repeat_n('\n', lines));
+    }
+    out.push_str(&file[from..]);
+    (out, comments)
+}
+
+fn lines_in(text: &str) -> usize {
+    text.bytes().filter(|b| *b == b'\n').count()
+}
+
+/// What Marp reads itself: it is no note.
+fn is_directive(comment: &str) -> bool {
+    const NAMES: [&str; 17] = [
+        "backgroundColor",
+        "backgroundImage",
+        "backgroundPosition",
+        "backgroundRepeat",
+        "backgroundSize",
+        "class",
+        "color",
+        "footer",
+        "header",
+        "headingDivider",
+        "lang",
+        "marp",
+        "math",
+        "paginate",
+        "size",
+        "style",
+        "theme",
+    ];
+    comment.lines().all(|line| {
+        let (name, _) = line.split_once(':').unwrap_or_default();
+        NAMES.contains(&name.trim().trim_start_matches(['_', '$']))
+    })
+}
+
+fn parts(file: &str, comments: &[Comment]) -> Vec<Slide> {
     let mut from = 0;
-    let mut slides = Vec::new();
+    let mut slides: Vec<Slide> = Vec::new();
     let mut depth = 0_usize;
+    // of a part that is no slide, they are of the next one
+    let mut comments = comments.iter().peekable();
+    let mut take = |range: Range<usize>| {
+        let Some(mut slide) = slide(file, range.clone()) else {
+            return;
+        };
+        while let Some(comment) = comments.next_if(|comment| comment.at <= range.end) {
+            add_note(&mut slide, comment);
+        }
+        slides.push(slide);
+    };
     for (event, range) in parser(file).into_offset_iter() {
         match event {
             Event::Start(_) => depth += 1,
@@ -147,14 +253,32 @@ fn parts(file: &str) -> Vec<Slide> {
             Event::Rule
                 if depth == 0 && file[range.clone()].trim_end().chars().all(|c| c == '-') =>
             {
-                slides.extend(slide(file, from..range.start));
+                take(from..range.start);
                 from = range.end;
             }
             _ => {}
         }
     }
-    slides.extend(slide(file, from..file.len()));
+    take(from..file.len());
+    if let Some(last) = slides.last_mut() {
+        comments.for_each(|comment| add_note(last, comment));
+    }
     slides
+}
+
+fn add_note(slide: &mut Slide, comment: &Comment) {
+    if comment.is_open {
+        let problems = &mut slide.problems;
+        let at = problems.partition_point(|(line, _)| *line <= comment.line);
+        problems.insert(at, (comment.line, Problem::OpenComment));
+    }
+    if comment.text.is_empty() || is_directive(&comment.text) {
+        return;
+    }
+    if !slide.notes.is_empty() {
+        slide.notes.push_str("\n\n");
+    }
+    slide.notes.push_str(&clean(&comment.text));
 }
 
 fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
@@ -162,17 +286,17 @@ fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
     if part.trim().is_empty() {
         return None;
     }
-    let first = |text: &str| text.bytes().filter(|b| *b == b'\n').count() + 1;
     let leading = part.len() - part.trim_start_matches(['\n', ' ', '\t']).len();
     // blanks before the first line mean something only within that line
     let begins = part[..leading].rfind('\n').map_or(0, |at| at + 1);
-    let line = first(&file[..range.start + begins]);
+    let line = lines_in(&file[..range.start + begins]) + 1;
     let text = part[begins..].trim_end();
     let problems = problems(text, line);
     Some(Slide {
         text: clean(text),
         line,
         problems,
+        notes: String::new(),
     })
 }
 
@@ -705,6 +829,31 @@ mod tests {
     }
 
     #[test]
+    fn comments_are_notes_of_who_presents_and_in_no_slide() {
+        let file = "<!-- _class: lead\npaginate: true -->\n# One\n\nto all <!-- first --> of you\n\n<!--\nsay hello\n\n---\n\n`wave` -->\n\n---\n\n\
+                    `<!-- shown -->` \\<!-- shown, too -->\n\n```\n<!-- code -->\n```\n\n---\n\n<!-- of the next -->\n\n---\n\n![](x.png)\n<!-- of the last";
+        let slides = split(file);
+        let notes: Vec<_> = slides.iter().map(|slide| slide.notes.as_str()).collect();
+        let first = "first\n\nsay hello\n\n---\n\n`wave`";
+        assert_eq!(notes, [first, "", "of the next\n\nof the last"]);
+        assert_eq!(slides[0].text, "# One\n\nto all  of you");
+        assert!(slides[1].text.contains("shown -->` \\<!-- shown, too -->"));
+        assert!(slides[1].text.contains("<!-- code -->"));
+        assert_eq!(slides[2].text, "![](x.png)");
+        assert!(slides[0].problems.is_empty());
+        let problems = [
+            (28, Problem::NoAltText("x.png".into())),
+            (29, Problem::OpenComment),
+        ];
+        assert_eq!(slides[2].problems, problems);
+        // no end: what follows is slides
+        let open = split("# One\n<!-- a note\n\n---\n\n# Two");
+        let texts: Vec<_> = open.iter().map(|slide| slide.text.as_str()).collect();
+        assert_eq!(texts, ["# One", "# Two"]);
+        assert_eq!(open[0].notes, "a note");
+    }
+
+    #[test]
     fn front_matter_is_no_slide_and_lines_keep_their_numbers() {
         for end in ["---", "..."] {
             let file = format!(
@@ -873,6 +1022,7 @@ mod tests {
         fn any_text_is_shown_without_what_a_terminal_would_do(text in "(?s)[-*#>\\[\\]!()`|\\n\\r\\t a-c\u{1b}\u{202e}<&]{0,200}") {
             for slide in split(&text) {
                 prop_assert_eq!(clean(&slide.text), slide.text.as_str());
+                prop_assert_eq!(clean(&slide.notes), slide.notes.as_str());
                 let text = to_text(&slide.text);
                 prop_assert_eq!(clean(&text), text);
                 let made = to_html(&slide.text, |_| None);

@@ -42,8 +42,8 @@ Write slides here, with a line of three dashes between them:
 `;
 
 const $ = (id) => document.getElementById(id);
-/** `files`: pictures that were added, by the names of their files; `given`: those that the module has, by their names in slides; `lecture`: what is kept; `text`: the text of its session; `token`: by which this tab came, until a reload; `sent`: slides that all have. */
-const view = { store: null, module: null, member: null, lecture: null, text: null, token: null, sent: null, drawn: null, voice: null, files: new Map(), given: new Map() };
+/** `files`: pictures that were added, by the names of their files; `given`: those that the module has, by their names in slides; `lecture`: what is kept; `text`: the text of its session; `sent`: slides that all have; `groups`: what the module has joined; `loss`: what the notice says of a lost link. */
+const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, files: new Map(), given: new Map(), loss: null };
 /** Pictures as this page shows them, by the names of their files. */
 const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
 
@@ -59,6 +59,7 @@ $("images").addEventListener("change", () => attempt(addPictures));
 $("publish").addEventListener("click", () => attempt(publish));
 $("save-slides").addEventListener("click", () => save($("text").value, "text/markdown", "slides.md"));
 $("save-key").addEventListener("click", () => save(view.lecture.key, "application/octet-stream", "lecture.key"));
+["forget-token", "forget-token-now"].forEach((id) => $(id).addEventListener("click", () => attempt(forgetToken)));
 $("back").addEventListener("click", () => attempt(toDoor));
 $("air").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -132,15 +133,23 @@ async function begin() {
 
 /** What the module asks of this page. */
 function doing() {
-    const member = (name) => (...all) => view.member?.[name](...all);
-    return { join: member("join"), leave: member("leave"), send, records: keep, change: () => soon() };
+    const join = (group) => {
+        view.groups.add(group);
+        view.member?.join(group);
+    };
+    const leave = (group) => {
+        view.groups.delete(group);
+        view.member?.leave(group);
+    };
+    return { join, leave, send, records: keep, change: () => soon() };
 }
 
 function send(group, port, data) {
     try {
         view.member?.send(group, port, data);
     } catch (error) {
-        notice(`${error.message} What gets lost is asked for again.`);
+        view.loss = `${error.message} What gets lost is asked for again.`;
+        notice(view.loss);
     }
 }
 
@@ -256,10 +265,27 @@ async function openLecture(lecture) {
     $("writers").closest("details").open = Boolean(lecture.captions);
     $("notes").checked = lecture.notes;
     $("membership").hidden = Boolean(kept.visit);
-    say($("where-kept"), view.store.why ? keepsNothing() : "Kept in this browser until you remove it: the key, slides, and what was sent. Whoever serves this page, and who uses this browser, could take the key.");
+    showToken();
+    say($("where-kept"), view.store.why ? keepsNothing() : "Kept in this browser until you remove it: the key, slides, the token, and what was sent. Whoever serves this page, and who uses this browser, could take the key.");
     step("prepare");
     preview();
     $("lecture").focus({ preventScroll: true });
+}
+
+/** A token that is kept is used again, and can be forgotten. */
+function showToken() {
+    const isKept = Boolean(view.lecture?.token) && !view.store.why;
+    $("kept-token").hidden = $("forget-token").hidden = $("forget-token-now").hidden = !isKept;
+}
+
+/** This tab stays a member as long as it is open. */
+async function forgetToken() {
+    $("token").value = "";
+    view.lecture = { ...view.lecture, token: null };
+    await view.store.put(view.lecture);
+    showToken();
+    notice("The token is forgotten. Once this tab is closed, you need one to go on air.");
+    $(isOnAir() ? "slide" : "token").focus({ preventScroll: true });
 }
 
 // --- writing ---
@@ -305,8 +331,15 @@ function preview() {
     }
     say($("which"), shown ? `slide ${shown.number} of ${slides}` : "");
     $("seen").lang = language();
+    showNotes("seen-notes", shown);
     fill($("seen"), shown ? elements(shown.html, own(shown)) : [html("p", { class: "hint" }, "There are no slides yet.")]);
     showPublish();
+}
+
+/** What comments of a slide say to who presents. */
+function showNotes(id, slide) {
+    $(id).hidden = !slide?.notes;
+    $(`${id}-text`).textContent = slide?.notes ?? "";
 }
 
 function showPublish() {
@@ -427,8 +460,9 @@ function isOnAir() {
 
 async function goOnAir() {
     await saved();
-    const token = $("token").value;
-    if (!kept.visit && !token.trim()) {
+    const typed = $("token").value.trim();
+    const token = typed || (kept.visit ? "" : (view.lecture.token ?? ""));
+    if (!kept.visit && !token) {
         $("token").focus();
         throw new Error("A token is missing: this tab is no member of a network yet.");
     }
@@ -453,8 +487,12 @@ async function goOnAir() {
         }
         throw error;
     }
-    view.token = token.match(/lct1[A-Za-z0-9]*/)?.[0] ?? null;
+    if (token) {
+        view.lecture = { ...view.lecture, token: token.match(/lct1[A-Za-z0-9]*/)?.[0] ?? null };
+        await view.store.put(view.lecture);
+    }
     $("token").value = "";
+    showToken();
     view.sent = view.lecture.slides;
     view.begun = performance.now();
     view.given.clear();
@@ -526,6 +564,8 @@ async function leave() {
     view.member?.end();
     forgetVisit();
     kept.visit = null;
+    view.groups.clear();
+    showToken();
     Object.assign(view, { member: null, sent: null, drawn: null, module: await Presenter.load(doing()) });
     $("membership").hidden = false;
     state("starting", "not on air");
@@ -598,6 +638,11 @@ function draw() {
     const network = view.member.status();
     if (network.peers.some((peer) => peer.state === "connected")) {
         view.module.connect();
+        // a link is back; other notices stay
+        if (view.loss && $("notice").textContent === view.loss.replaceAll("`", "")) {
+            notice(null);
+        }
+        view.loss = null;
     }
     const status = view.module.status();
     if (network.state === "expelled" || status.state === "failed") {
@@ -608,6 +653,7 @@ function draw() {
     say($("title"), view.lecture.title.replaceAll("`", "'"));
     document.title = view.lecture.title;
     showState(network, status);
+    showListeners(network, status);
     showClock();
     showSlide(status);
     showLines(status);
@@ -638,6 +684,13 @@ function showState(network, { state: lecture, waiting }) {
     }
 }
 
+/** Nodes say over a link that somebody behind it listens, and neither who nor how many. */
+function showListeners({ carried }, { state: lecture }) {
+    const isHeard = carried.some(({ group, links }) => links.length > 0 && view.groups.has(group));
+    const words = isHeard ? "Somebody listens, or keeps the lecture. How many is not known: nobody learns who attends." : "Nobody listens yet.";
+    say($("listeners"), lecture === "starting" ? "" : words);
+}
+
 /** The time of day, and how long this has been on air. */
 function showClock() {
     const seconds = Math.floor((performance.now() - view.begun) / 1000);
@@ -663,7 +716,7 @@ function showSlide({ shown, titles, state: lecture }) {
     const next = titles[shown];
     say($("next"), (next === undefined ? "This is the last slide." : `Next: ${next || "a slide without a title"}`).replaceAll("`", "'"));
     const upcoming = next === undefined ? null : view.module.slide(shown + 1);
-    const key = JSON.stringify([shown, slide?.html, upcoming?.html]);
+    const key = JSON.stringify([shown, slide?.html, upcoming?.html, slide?.notes]);
     if (key === view.drawn) {
         return;
     }
@@ -672,6 +725,7 @@ function showSlide({ shown, titles, state: lecture }) {
     $("slide").lang = slide ? language() : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${shown} of ${titles.length}` : "No slide");
     fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
+    showNotes("own-notes", slide);
     $("upcoming").hidden = !upcoming;
     fill($("upcoming"), upcoming ? elements(upcoming.html, own(upcoming)) : []);
     if (hadFocus) {
@@ -724,7 +778,7 @@ function asked({ number, name, text }) {
 function showShare() {
     facts($("texts"), [
         ["Link for members", linkTo(view.text), true],
-        ...(view.token ? [["Link for others", linkTo(`${view.token},${view.text}`), true]] : []),
+        ...(view.lecture.token ? [["Link for others", linkTo(`${view.lecture.token},${view.text}`), true]] : []),
         ["Session, for terminals", view.text, true],
     ]);
 }

@@ -543,6 +543,8 @@ struct Shown {
     /// Names of its pictures, in the order in which the HTML has them.
     pictures: Vec<String>,
     text: String,
+    /// What its comments say to who presents. Nobody else has it.
+    notes: String,
 }
 
 fn shown(slides: &[Slide], number: usize) -> Option<Shown> {
@@ -554,6 +556,7 @@ fn shown(slides: &[Slide], number: usize) -> Option<Shown> {
         html,
         pictures,
         text: to_text(&slide.text),
+        notes: slide.notes.clone(),
     })
 }
 

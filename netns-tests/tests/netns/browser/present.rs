@@ -14,7 +14,7 @@ use super::{Browser, Page, Theme, in_each_browser};
 use crate::studio::{Typed, attend, keygen, present, session, told};
 
 /// The second slide has content that the page must omit.
-const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
+const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n<!--\nbreathe out\n\nthen wave\n-->\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
 
 /// Opens a tab for presenting, with an invitation link.
 pub(super) fn open<'a>(
@@ -92,8 +92,11 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.until_says("#seen :is(h2, h3)", "Bees")?;
         page.until_says("#problems", "has no alt text")?;
         page.until_says("#problems", "HTML is shown as text")?;
+        page.until_says("#seen-notes", "breathe out")?;
         look_at(&page, "prepare")?;
         let lcs = go_on_air(&page)?;
+        page.until_says("#listeners", "Nobody listens yet.")?;
+        page.until_says("#own-notes", "breathe out")?;
         // a terminal and another browser
         let mut bob = attend(&a.host, "bob", &lcs, "--name Bob")?;
         let other = Browser::start(&there.host, kind, Theme::Dark)?;
@@ -108,6 +111,10 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
             })
         };
         bob_got("slide", "number", 1.into())?;
+        page.until_says("#listeners", "Somebody listens")?;
+        // what is said to nobody
+        let got = tab.eval("document.body.textContent.includes('breathe')")?;
+        ensure!(got == false && !bob.process.stdout().contains("breathe"));
         // by keyboard, as clickers do, and by the list
         press(&page, "PageDown")?;
         until_slide(&tab, "The waggle")?;
@@ -166,11 +173,13 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         // SIGKILL for the browser and its processes
         drop(browser);
         let browser = Browser::start(&here.host, kind, Theme::Light)?;
-        let page = open(&meeting, &browser, here, "again")?;
+        // without the token: the browser has kept it
+        let page = browser.open("again", &format!("{}/studio/present.html", here.origin))?;
         page.until_says("#lectures", "Bees")?;
         look_at(&page, "lectures")?;
         page.click("#lectures .primary")?;
         page.until("document.querySelector('#text').value.includes('in the dark')")?;
+        page.until("document.querySelector('#kept-token').checkVisibility() && document.querySelector('#token').value === ''")?;
         ensure!(go_on_air(&page)? == lcs);
         page.until_says("#lines", "good evening")?;
         press(&page, "End")?;
@@ -187,6 +196,9 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.reload()?;
         page.until("/^on air, \\d+ link/.test(document.querySelector('#state').textContent)")?;
         until_slide(&page, "How far")?;
+        page.until_says("#texts", "Link for others")?;
+        page.click("#forget-token-now")?;
+        page.until("!document.querySelector('#texts').textContent.includes('Link for others') && document.querySelector('#forget-token-now').hidden")?;
         page.click("#end")?;
         tab.until_says("#state", "has ended")?;
         ensure!(bob.process.wait(DEADLINE)? == 0, "{}", bob.process.stderr());
