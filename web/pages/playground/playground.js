@@ -54,6 +54,15 @@ function readShared() {
     return { group: GROUPS[asked.get("group")] ? Number(asked.get("group")) : 0, listens: nodes("listens"), streams: nodes("streams") };
 }
 
+/** What a packet cost, and what it would have cost as one for each listener. */
+function cost(copies, oneByOne) {
+    const most = Math.max(copies, oneByOne);
+    const row = (words, value) => [html("span", {}, words), html("meter", { max: most, value, ariaHidden: "true" })];
+    const links = copies === 1 ? "1 link, once" : `${copies} links, once each`;
+    const crossings = oneByOne === 1 ? "1 link crossing" : `${oneByOne} link crossings`;
+    return html("div", { className: "cost" }, ...row(`Multicast: ${links}`, copies), ...row(`One by one: ${crossings}`, oneByOne));
+}
+
 /** A network with its map. */
 class Scene {
     constructor(module, topology, play) {
@@ -95,21 +104,40 @@ class Scene {
     }
 
     /** Figures of the last packet. */
-    count({ kind, number, at, node, to }) {
+    count({ kind, number, at, node }) {
         if (kind === "send") {
-            this.figures = { number, at, sender: node, copies: 0, heard: 0, oneByOne: 0, hops: new Map([[node, 0]]) };
+            this.figures = { number, at, sender: node, copies: 0, heard: 0, oneByOne: 0, ways: this.ways(node) };
         } else if (number === this.figures.number) {
             const { figures } = this;
             if (kind === "forward") {
                 figures.copies += 1;
-                figures.hops.set(to, (figures.hops.get(node) ?? 0) + 1);
             } else if (kind === "deliver") {
                 figures.heard += 1;
-                // by unicast each listener's copy goes all the way
-                figures.oneByOne += figures.hops.get(node) ?? 0;
+                // by unicast each listener has a packet of his own, on the shortest way
+                figures.oneByOne += figures.ways.get(node) ?? 0;
                 figures.last = at;
             }
         }
+    }
+
+    /** How many links the quickest way from here to each router has. */
+    ways(from) {
+        const links = (this.network?.links ?? []).filter(({ alive }) => alive);
+        const found = new Map([[from, { time: 0, links: 0 }]]);
+        const open = [from];
+        while (open.length > 0) {
+            const node = open.shift();
+            const here = found.get(node);
+            for (const { ends, latency } of links.filter(({ ends: [a, b] }) => a === node || b === node)) {
+                const to = ends[0] === node ? ends[1] : ends[0];
+                const time = here.time + (latency ?? 0);
+                if (time < (found.get(to)?.time ?? Infinity)) {
+                    found.set(to, { time, links: here.links + 1 });
+                    open.push(to);
+                }
+            }
+        }
+        return new Map([...found].map(([node, way]) => [node, way.links]));
     }
 
     /** What is on its way and drawn. */
@@ -128,11 +156,11 @@ class Scene {
         this.map.draw({ network: this.network, group: this.group, color: group.color, sender: this.figures.sender, describe });
         const tree = new Set(this.group.edges.map(([a, b]) => (a < b ? `${a} ${b}` : `${b} ${a}`))).size;
         const { copies, heard, oneByOne, last, at } = this.figures;
-        const saved = oneByOne > copies ? `: each link once; one by one it would be ${oneByOne}` : "";
-        const packet = heard ? `. Last packet: ${copies} ${copies === 1 ? "copy" : "copies"} to ${heard} in ${(last - at).toFixed(0)} ms${saved}` : "";
+        const packet = heard ? ` Last packet: to ${heard} in ${(last - at).toFixed(0)} ms.` : "";
         this.caption.replaceChildren(
             html("strong", {}, this.topology.name),
-            ` ${this.topology.about}. ${this.network.links.length} links, ${tree} in the tree of ${group.name}${packet}.`,
+            ` ${this.topology.about}. ${this.network.links.length} links, ${tree} in the tree of ${group.name}.${packet}`,
+            ...(heard ? [cost(copies, oneByOne)] : []),
         );
     }
 

@@ -66,7 +66,8 @@ fn take_the_tour(page: &Page) -> Result<()> {
         }
     }
     page.until("document.querySelector('#tour').hidden")?;
-    page.until_says("figcaption", "each link once; one by one it would be")?;
+    let cost = page.eval("document.querySelector('.cost').textContent.match(/: (\\d+) links, once eachOne by one: (\\d+) link crossings/).slice(1).map(Number)")?;
+    ensure!(cost[0].as_u64() < cost[1].as_u64(), "{cost}");
     let last = told(page, "A packet of Lisbon")?;
     let last = last.first().context("no packet")?;
     ensure!(
@@ -180,8 +181,7 @@ fn play_with_the_keyboard(page: &Page) -> Result<()> {
 fn compare_with_the_keyboard(page: &Page) -> Result<()> {
     page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
     page.press_until("Tab", "#compare select")?;
-    page.press("ArrowUp")?;
-    page.until("document.querySelector('#compare select').value === '20'")?;
+    ensure!(page.eval("document.querySelector('#compare select').value")? == "20");
     page.press("Tab")?;
     page.press("Enter")?;
     page.until_says("#compare [role=status]", "Tree: 20 routers start.")?;
@@ -244,6 +244,9 @@ fn the_playground_explains_join_and_part_from_a_file() {
         let file = format!("file://{}", built("web/playground.html")?.display());
         let page = browser.open("playground", &file)?;
         expect_ready(&page)?;
+        page.expect_fits(1_280, 800)?;
+        let end = page.eval("document.querySelector('.legend').getBoundingClientRect().bottom")?;
+        ensure!(end.as_f64() < Some(500.0), "the legend ends at {end}");
         page.expect_open_to_all()?;
         take_the_tour(&page)?;
         page.shot("after-the-tour")?;
