@@ -138,7 +138,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
             anyhow::bail!("two hosts");
         };
         let slides = "---\nmarp: true\ntitle: \"How bees talk\"\nauthor: Ann\n---\n\n# One\n\n![a](images/my%20photo.png)\n![b](images/my photo.png)\n\
-                      ![c](images/pipe.png) ![d](images) ![e](images/null.png)\n\nlast words\n---\n\n# Two\n";
+                      ![c](images/pipe.png) ![d](images) ![e](images/null.png)\n\nlast words\n---\n\n# Two\n\n<!-- wave\nat them -->\n";
         let (folder, key, text) = lecture(presenter, slides)?;
         let images = folder.join("images");
         fs::write(images.join("my photo.png"), PIXEL)?;
@@ -177,7 +177,20 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
                 &json!("How bees talk"),
             )?;
             told(&attends.process, "session", "presenter", &json!("Ann"))
-        })
+        })?;
+        // a note is on the terminal of who presents, and in nothing that is sent
+        let notes = json!("wave\nat them");
+        eventually("the note", || {
+            told(&presents.process, "slide", "notes", &notes)
+        })?;
+        let heard = attends.process.stdout();
+        ensure!(!heard.contains("at them"), "{heard}");
+        for log in fs::read_dir(folder.join("log"))? {
+            let log = log?.path();
+            let is_sent = fs::read(&log)?.windows(7).any(|part| part == b"at them");
+            ensure!(!is_sent, "{}", log.display());
+        }
+        Ok(())
     });
 }
 

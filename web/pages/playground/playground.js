@@ -466,7 +466,9 @@ Object.assign(Playground.prototype, {
                 this.scenes.forEach((scene) => scene.map.bubble(wave.from, "nobody listens"));
             }
         }
-        this.say(text, kind);
+        const { copies, oneByOne } = this.first.figures;
+        const isLast = kind === "packet" && wave.hops.length === copies && oneByOne > copies;
+        this.say(isLast ? `${text} One packet for each would cross links ${oneByOne} times.` : text, kind);
     },
 
     say(text, kind) {
