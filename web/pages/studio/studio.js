@@ -299,7 +299,9 @@ function none(network, status) {
     return performance.now() - view.since < PATIENCE ? ["Waiting for the lecture"] : why(network);
 }
 
-const linked = ({ peers }) => peers.filter((peer) => peer.state === "connected").length;
+function linked({ peers }) {
+    return peers.filter((peer) => peer.state === "connected").length;
+}
 
 /** Why nothing comes, and what helps. */
 function why(network) {
