@@ -1,7 +1,9 @@
-//! Lines that several have written at once, each without the others' words: the document puts the letters of all beside each
-//! other. Here each gets its own line again, with a mark, in what is shown. The document keeps its text until somebody changes
-//! what is marked: then what he sees becomes its text. Nobody writes by himself, so hosts that look at the same history at the same
-//! time show the same, and have nothing to agree upon. Pages do the same (`web/pages/studio/notes-apart.js`).
+//! Lines that several have written at once, each without the others' words: the document puts the
+//! letters of all beside each other. Here each gets its own line again, with a mark, in what is
+//! shown. The document keeps its text until somebody changes what is marked: then what he sees
+//! becomes its text. Nobody writes by himself, so hosts that look at the same history at the same
+//! time show the same, and have nothing to agree upon. Pages do the same
+//! (`web/pages/studio/notes-apart.js`).
 //!
 //! ```text
 //!   before       one           another        the document          shown
@@ -9,8 +11,8 @@
 //!                                                                   [2 of 2, by b71c] Wasps dance.
 //! ```
 //!
-//! A line is marked while two of its letters stand side by side, or in one word, neither of which knew the other, and no letter of
-//! the line knew both.
+//! A line is marked while two of its letters stand side by side, or in one word, neither of which
+//! knew the other, and no letter of the line knew both.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -21,17 +23,20 @@ use loro::{Frontiers, ID, LoroDoc, LoroText, PeerID, TextDelta, VersionVector};
 
 use super::document::Change;
 
-/// Longest text of which lines are marked, in characters: as long as pages mark places in one (chosen).
+/// Longest text of which lines are marked, in characters: as long as pages mark places in one
+/// (chosen).
 const MAX_LETTERS: usize = 50_000;
 /// Longest line that is looked at, in characters (chosen).
 const MAX_LINE: usize = 2_000;
-/// Most lines that are marked, the first ones of the text: each costs a look at older texts (chosen).
+/// Most lines that are marked, the first ones of the text: each costs a look at older texts
+/// (chosen).
 const MAX_MARKS: usize = 32;
 /// Most versions of a line: with more it stays as it is (chosen).
 const MAX_VERSIONS: usize = 8;
 /// Most pieces of a line, by who wrote them when (chosen).
 const MAX_PIECES: usize = 128;
-/// So far the changes of one writer are followed until he knew of the others, in changes of the document (chosen).
+/// So far the changes of one writer are followed until he knew of the others, in changes of the
+/// document (chosen).
 const MAX_STEPS: usize = 256;
 
 /// A line of the document, and what is shown in its place.
@@ -253,7 +258,8 @@ impl Apart {
         (shown != chars[line]).then_some(shown)
     }
 
-    /// Changes of what is shown, as changes of the document. One of what is marked makes text of all of it.
+    /// Changes of what is shown, as changes of the document. One of what is marked makes text of
+    /// all of it.
     pub fn of_document(&self, whole: &str, changes: &[Change]) -> Vec<Change> {
         if self.marked.is_empty() {
             return changes.to_vec();
@@ -305,7 +311,8 @@ impl Apart {
     }
 }
 
-/// What a text would be if somebody chose of each line that is marked in it the first version, the second, and so on.
+/// What a text would be if somebody chose of each line that is marked in it the first version, the
+/// second, and so on.
 pub fn choices(text: &str) -> Vec<String> {
     let line = |line: &str| {
         let (number, rest) = line.strip_prefix('[')?.split_once(" of ")?;
@@ -397,7 +404,8 @@ fn pieces(doc: &LoroDoc, text: &LoroText, line: Range<usize>) -> Option<(Vec<Pie
     Some((pieces, letters))
 }
 
-/// The last change of each writer before he knew of another, without those whom another knew of. None: there are not several.
+/// The last change of each writer before he knew of another, without those whom another knew of.
+/// None: there are not several.
 fn versions(doc: &LoroDoc, writers: &BTreeMap<PeerID, (i32, usize)>) -> Option<Vec<(PeerID, i32)>> {
     let mut versions = Vec::new();
     for (&peer, &(letter, _)) in writers {
@@ -438,7 +446,8 @@ fn versions(doc: &LoroDoc, writers: &BTreeMap<PeerID, (i32, usize)>) -> Option<V
     (2..=MAX_VERSIONS).contains(&last.len()).then_some(last)
 }
 
-/// The line as its writer had it after this change: the one of the letter that is at this place now.
+/// The line as its writer had it after this change: the one of the letter that is at this place
+/// now.
 fn line_at(doc: &LoroDoc, now: &Frontiers, chars: &[char], version: ID, at: usize) -> String {
     let steps = steps(doc, now, &Frontiers::from(version));
     let (mut text, mut from) = (Vec::new(), 0);
@@ -729,7 +738,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// All show the same whoever heard whom when, and what nobody took out is there, in one piece.
+        /// All show the same whoever heard whom when, and what nobody took out is there, in one
+        /// piece.
         #[test]
         fn all_show_one_text(steps in proptest::collection::vec(step(), 0..25)) {
             let mut world = World::new(3);
