@@ -1202,7 +1202,7 @@ impl<C: Connections> Node<C> {
             RoutedKind::Renewed => self.handle_renewal(from, &payload),
             // the engine keeps those that come over links
             RoutedKind::Carry | RoutedKind::Carried | RoutedKind::Other(_) => {
-                self.drops.count(DropReason::RoutedUnknown)
+                self.drops.count(DropReason::RoutedUnknown);
             }
         }
     }

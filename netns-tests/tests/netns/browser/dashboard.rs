@@ -1,6 +1,6 @@
 //! The dashboard, of a network of three hosts in a row behind closed firewalls.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Lab, Member, Network};
