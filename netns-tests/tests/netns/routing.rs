@@ -161,7 +161,7 @@ fn who_loses_all_neighbours_at_once_finds_others() {
     });
 }
 
-/// Figures for `netns-tests/bench/healing.sh`: three of the routers and listeners are killed,
+/// Figures for docs/routing-measured.md, on a release build: three of the routers and listeners are killed,
 /// `ROUNDS` times. With `CUT=1` their cables are cut instead.
 #[test]
 #[ignore = "a measurement"]
