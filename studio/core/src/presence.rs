@@ -1,14 +1,14 @@
-//! Who is in the notes now, and where: what a writer says of himself. Nobody keeps it, and nothing waits for it.
+//! Presence of writers in the notes, with cursors. No member stores it; nothing waits for it.
 //!
 //! ```text
-//!   version 1 = 1 | flags 1 | name text8 <= 60 | cursor <= 64      body of presence in the log; flag 1: he is writing
-//!   nothing                                                        he has left
+//!   version 1 = 1 | flags 1 | name text8 <= 60 | cursor <= 64   body of presence; flag 1: writing
+//!   nothing                                                     the author has left
 //!
-//!   moves, types ─► Showing ─► at most four a second, one each 10 s at rest ─► Others ─► gone when he leaves, or after 30 s
+//!   moves, types ─► Showing ─► at most 4/s, at rest each 10 s ─► Others ─► gone after 30 s
 //! ```
 //!
-//! Who signs is who is meant (`librecast-log`); the name is what he calls himself. The cursor is the CRDT's: it stays with its
-//! letter while others write.
+//! The signer is the author (`librecast-log`); the name is the author's choice. The cursor is the
+//! CRDT's: it stays with its letter while other members write.
 
 use std::collections::BTreeMap;
 
@@ -22,37 +22,37 @@ use crate::plain::clean_line;
 /// Longest name, in bytes.
 pub const MAX_NAME: usize = 60;
 
-/// Longest cursor, in bytes: Loro's has 22 for the text of notes.
+/// Longest cursor, in bytes: Loro's cursor in the text of notes has 22.
 pub const MAX_CURSOR: usize = 64;
 
 /// Version of a presence, its first byte.
 const VERSION: u8 = 1;
-/// Flag of a presence: its author writes just now.
+/// Flag of a presence: its author is writing.
 const WRITES: u8 = 1;
 
-/// Between two packets of one who moves or types.
+/// Time between two packets of an author that moves or types.
 const MOVING: Duration = Duration::from_millis(250);
-/// The same for each that is seen, where that is longer: 40 packets a second of all together.
+/// The same for each seen author, if the product is longer: 40 packets a second of all together.
 const MOVING_OF_EACH: Duration = Duration::from_millis(25);
-/// Between two packets of one who rests.
+/// Time between two packets of an author at rest.
 const RESTING: Duration = Duration::from_secs(10);
-/// So long after the last letter somebody is writing.
+/// Time after the last letter in which an author counts as writing.
 const WRITING: Duration = Duration::from_secs(2);
-/// Of whom nothing came for so long, he has gone: three packets at rest.
+/// Silence after which an author has gone: three packets at rest.
 const GONE: Duration = Duration::from_secs(30);
 
-/// What a writer says of himself.
+/// State of a writer, as the writer sends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presence {
-    /// What he calls himself; empty where he does not.
+    /// The writer's name; may be empty.
     pub name: String,
-    /// He has just written.
+    /// Whether the writer has just written.
     pub writes: bool,
-    /// Where he is, as the CRDT has it; empty where that is not known.
+    /// The writer's cursor, as the CRDT encodes it; empty if unknown.
     pub cursor: Vec<u8>,
 }
 
-/// A name as it is sent and shown: one line of at most [`MAX_NAME`] bytes.
+/// Returns a name as sent and shown: one line of at most [`MAX_NAME`] bytes.
 fn name_of(name: &str) -> String {
     let mut name = clean_line(name);
     let end = name.floor_char_boundary(MAX_NAME);
@@ -61,7 +61,7 @@ fn name_of(name: &str) -> String {
 }
 
 impl Presence {
-    /// The body of presence. What is too long of the name is cut off.
+    /// Returns the body of presence. A name that is too long is cut.
     ///
     /// # Errors
     ///
@@ -76,11 +76,11 @@ impl Presence {
         Ok(w.into_vec())
     }
 
-    /// From the body of presence; none: he has left.
+    /// Decodes the body of presence; `None`: the author has left.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which it is dropped.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, DropReason> {
         if body.is_empty() {
             return Ok(None);
@@ -103,18 +103,18 @@ impl Presence {
     }
 }
 
-/// Those who show themselves.
+/// Other writers that show themselves.
 #[derive(Debug, Default)]
 pub struct Others {
     seen: BTreeMap<u64, (Instant, Presence)>,
 }
 
 impl Others {
-    /// What an author says, signed by him. Whether anything has changed by it.
+    /// Handles presence that its author signed. Returns whether anything has changed.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which it is dropped.
     pub fn handle(&mut self, author: u64, body: &[u8], now: Instant) -> Result<bool, DropReason> {
         let Some(presence) = Presence::decode(body)? else {
             return Ok(self.seen.remove(&author).is_some());
@@ -127,61 +127,61 @@ impl Others {
         Ok(before.as_ref().map(|(_, p)| p) != after.map(|(_, p)| p))
     }
 
-    /// Who was not seen for 30 s has gone. Whether anybody has.
+    /// Forgets authors after 30 s of silence. Returns whether any has gone.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let before = self.seen.len();
         self.seen.retain(|_, (at, _)| *at + GONE > now);
         self.seen.len() != before
     }
 
-    /// When somebody has gone.
+    /// Returns the time at which the next author counts as gone.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.seen.values().map(|(at, _)| *at + GONE).min()
     }
 
-    /// All, by author.
+    /// Returns all present authors.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Presence)> {
         self.seen.iter().map(|(author, (_, p))| (*author, p))
     }
 
-    /// How many they are.
+    /// Returns their number.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Whether nobody is there.
+    /// Returns whether no author is present.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// Nobody is to be seen any more.
+    /// Forgets all authors.
     pub fn clear(&mut self) {
         self.seen.clear();
     }
 }
 
-/// What one who writes shows of himself, and when. Nothing before he says so.
+/// Presence that this writer sends, and its times. Nothing before the writer agrees.
 #[derive(Debug, Default)]
 pub struct Showing {
-    /// None: he does not show himself.
+    /// `None`: the writer is not shown.
     name: Option<String>,
-    /// Since when he does.
+    /// Time from which the writer is shown.
     since: Option<Instant>,
     cursor: Vec<u8>,
     typed_at: Option<Instant>,
-    /// Something has changed since it was sent.
+    /// Whether something has changed since the last packet.
     is_new: bool,
-    /// What was sent last said that he is writing.
+    /// Whether the last packet had the flag of writing.
     said_writes: bool,
-    /// None: others do not see him.
+    /// Time of the last packet; `None`: other members do not see the writer.
     sent_at: Option<Instant>,
 }
 
 impl Showing {
-    /// Shows himself under this name, which may be empty, or not any more.
+    /// Shows the writer under this name, which may be empty; `None` ends it.
     pub fn show(&mut self, name: Option<&str>, now: Instant) {
         let name = name.map(name_of);
         if self.name == name {
@@ -192,7 +192,7 @@ impl Showing {
         self.name = name;
     }
 
-    /// His cursor is there; `writes`: by a letter that he has typed.
+    /// Moves the cursor; `writes`: by a typed letter.
     pub fn move_to(&mut self, cursor: Vec<u8>, writes: bool, now: Instant) {
         if cursor.len() > MAX_CURSOR {
             return;
@@ -204,7 +204,7 @@ impl Showing {
         }
     }
 
-    /// The body of presence that is due, while `others` are seen. Empty: he leaves.
+    /// Returns the due body of presence, while `others` are seen. Empty: the writer leaves.
     pub fn poll_presence(&mut self, others: usize, now: Instant) -> Option<Vec<u8>> {
         self.poll_timeout(others).filter(|at| *at <= now)?;
         let Some(name) = &self.name else {
@@ -218,16 +218,16 @@ impl Showing {
             cursor: self.cursor.clone(),
         };
         (self.is_new, self.said_writes, self.sent_at) = (false, writes, Some(now));
-        // the length of the cursor was looked at
+        // `move_to` has checked the length of the cursor
         presence.encode().ok()
     }
 
-    /// When something is due, while `others` are seen.
+    /// Returns the time of the next packet, while `others` are seen.
     #[must_use]
     pub fn poll_timeout(&self, others: usize) -> Option<Instant> {
         let (sent_at, is_shown) = (self.sent_at, self.name.is_some());
         let Some(sent_at) = sent_at.filter(|_| is_shown) else {
-            // where he leaves, at once
+            // a leaving writer sends at once
             return sent_at.or(self.since);
         };
         let others = u32::try_from(others).unwrap_or(u32::MAX);
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(Presence::decode(b""), Ok(None));
     }
 
-    /// As docs/adr/0089-presence.md says.
+    /// The size in docs/adr/0089-presence.md.
     #[test]
     fn a_packet_has_158_bytes() {
         let dora = Presence {
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(Presence::decode(&[2, 0, 0]), Err(DropReason::UnknownKind));
     }
 
-    /// When something is sent until then, in milliseconds, while nothing happens.
+    /// Milliseconds at which packets are sent until then, without further input.
     fn sent(showing: &mut Showing, begin: Instant, from: Instant, until: u64) -> Vec<(u128, bool)> {
         let mut sent = Vec::new();
         while let Some(at) = showing.poll_timeout(0) {
@@ -362,7 +362,7 @@ mod tests {
                 (22_950, false)
             ]
         );
-        // 200 others: a packet each five seconds
+        // 200 other members: a packet each five seconds
         showing.move_to(vec![99], false, at(25_000));
         assert_eq!(showing.poll_timeout(200), Some(at(27_950)));
     }
@@ -379,7 +379,7 @@ mod tests {
         showing.show(None, begin);
         assert_eq!(showing.poll_presence(0, begin), Some(Vec::new()));
         assert_eq!(showing.poll_timeout(0), None);
-        // back again
+        // the writer shows itself again
         showing.show(Some(""), begin);
         assert!(showing.poll_presence(0, begin).is_some());
     }
@@ -430,7 +430,7 @@ mod tests {
             }
         }
 
-        /// Whatever somebody does: never two packets within 250 ms but where he goes and comes, and never silence for more than ten seconds.
+        /// Packets are 250 ms to 10 s apart, except when the writer leaves and returns.
         #[test]
         fn packets_are_few_and_none_is_missing(steps in proptest::collection::vec((0_u64..4_000, 0_u8..4), 1..60)) {
             let begin = begin();

@@ -1,15 +1,15 @@
-//! Who presents: what is decided, typed and asked becomes entries of the session's tracks, one after the other.
+//! Presents a session: appends the presenter's settings and actions to its tracks, one by one.
 //!
 //! ```text
 //!   settings, slides ──┐
 //!   turn, caption ─────┼─► queue ─► handle_timeout ─► Logs::append        one entry every 10 ms
 //!   take up, end ──────┘                  ▲
-//!   pictures ─► what is shown next first ─┤         64 entries a second, beside that queue
-//!   entries of all tracks ─► read ────────┘  what stands there already is not said again
-//!   events of logs ─► handle_event ─► questions, grants for who asks to write notes
+//!   pictures ─► the next shown first ─────┤         64 entries a second, beside that queue
+//!   entries of all tracks ─► read ────────┘  entries that exist already are not sent again
+//!   events of logs ─► handle_event ─► questions, grants for attenders that ask to write notes
 //! ```
 //!
-//! The program around it keeps the logs: on a host in files, in a page in the browser's store.
+//! The program around it stores the logs: a host in files, a page in the browser's store.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,60 +34,60 @@ use crate::session::{Session, SessionKey};
 use crate::track::{Language, TrackName};
 use crate::view::{Change, Place, View};
 
-/// Between two entries: a thousand of them take ten seconds, and no queue on the way fills.
+/// Time between two entries: 1,000 entries take 10 s, and no queue on the path fills.
 const APPEND_INTERVAL: Duration = Duration::from_millis(10);
-/// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
+/// Pause before a retry: the log first requests our earlier entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
-/// Entries of pictures: 0.6 Mbit/s, as repair (librecast-log). So many at once, where a browser lets a tab work once a second.
+/// Rate of picture entries, as repair (librecast-log): 0.6 Mbit/s; 32 at once for slow tabs.
 const PICTURE_ENTRIES: Rate = Rate::per_second(64, 32);
-/// Between two batches of them: each is one write to a disk.
+/// Time between two batches of picture entries: each batch is one write to a disk.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(125);
-/// Most questions that wait for the presenter. Chosen: more than anybody reads while he talks.
+/// Questions stored for the presenter; a further one replaces the oldest. Chosen.
 const MAX_QUESTIONS: usize = 200;
-/// A grant that does not expire (librecast-log has 48 bits for it).
+/// Expiry of a grant that does not expire (librecast-log has 48 bits for it).
 const NEVER: u64 = (1 << 48) - 1;
 
-/// What who presents has decided.
+/// The presenter's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// What the session is called.
+    /// Title of the session.
     pub title: String,
-    /// Who presents; empty where it is not said.
+    /// Name of the presenter; empty if not given.
     pub presenter: String,
     /// Languages of captions.
     pub languages: Vec<Language>,
     /// The text of the station with the sound of a language.
     pub stations: Vec<(Language, String)>,
-    /// Who else writes captions; none: who may stays as it is.
+    /// Keys of further caption writers; `None` leaves the grants as they are.
     pub captions: Option<Vec<(Language, PeerId)>>,
-    /// All who attend write notes.
+    /// Whether all attenders write notes.
     pub notes: bool,
 }
 
-/// Why nothing more is presented, or something was not taken.
+/// Reason for which the presentation ends or an action is refused.
 #[derive(Debug, Error)]
 pub enum PresentError {
     /// More slides than a deck has.
     #[error("{0} slides, at most {MAX_SLIDES} are shown")]
     TooManySlides(usize),
-    /// A slide is longer than may be.
+    /// A slide exceeds [`MAX_SLIDE`].
     #[error("slide in line {line}: {}", Problem::TooLong(*.bytes))]
     LongSlide {
-        /// Where it begins, from 1.
+        /// First line of the slide, from 1.
         line: usize,
         /// Its length.
         bytes: usize,
     },
-    /// The key is used on another host.
+    /// The key is in use on another host.
     #[error("another host presents this session with the same key, since just now: this one ends")]
     AnotherHost,
-    /// The key was used on two hosts.
+    /// The key was in use on two hosts.
     #[error(
         "{place}: two hosts presented this session at once. Nothing that its key says after entry {number} counts: \
          present with a new key"
     )]
     TwoHosts {
-        /// Where both wrote.
+        /// Track in which both wrote.
         place: Place,
         /// The last entry that counts.
         number: u32,
@@ -95,16 +95,16 @@ pub enum PresentError {
     /// The session has no captions in this language.
     #[error("the session has no captions in this language")]
     NoCaptions,
-    /// It is no text of a station.
+    /// The text names no station.
     #[error("this is no station")]
     NoStation,
-    /// There is no question with this number.
+    /// No question has this number.
     #[error("there is no such question")]
     NoQuestion,
-    /// A text is longer than fits into an entry.
+    /// A text does not fit into an entry.
     #[error("too long: {0}")]
     TooLong(#[from] WireError),
-    /// A track of the session has no log here.
+    /// A track of the session has no log in this program.
     #[error("{0} is not joined")]
     NotJoined(Place),
     /// A log does not take entries.
@@ -112,12 +112,12 @@ pub enum PresentError {
     Append(Place, AppendError),
 }
 
-/// Logs of a session's tracks, as a program keeps them.
+/// The program's logs of a session's tracks.
 pub trait Logs {
     /// The log of a track that is joined.
     fn log(&self, place: &Place) -> Option<&Log>;
 
-    /// Appends kind and body to a track that is joined, at wall clock `time` (milliseconds since 1970).
+    /// Appends kind and body to a joined track, at wall clock `time` (milliseconds since 1970).
     ///
     /// # Errors
     ///
@@ -131,22 +131,22 @@ pub trait Logs {
         now: Instant,
     ) -> Result<u32, AppendError>;
 
-    /// Whether a disk has still to take what was appended: pictures wait for it, so that nothing else waits for them.
+    /// Returns whether appended entries wait for a disk. Pictures wait meanwhile.
     fn is_behind(&self) -> bool {
         false
     }
 }
 
-/// What was reached.
+/// Milestone of a presentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// All that the presenter had is in entries: it is on air.
+    /// All settings and slides of the presenter are entries.
     OnAir,
-    /// Other slides than before are being sent.
+    /// Changed slides are on their way.
     SlidesChanged,
 }
 
-/// An entry that waits.
+/// An entry to be appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
     place: Place,
@@ -154,44 +154,44 @@ struct Waiting {
     body: Vec<u8>,
 }
 
-/// A session, as who presents has it.
+/// A session on the presenter's side.
 #[derive(Debug)]
 pub struct Presenting {
     key: SessionKey,
     settings: Settings,
     view: View,
     slides: Vec<Slide>,
-    /// Slides that replace these once nothing waits: what waits follows from the deck before.
+    /// Slides that replace these once the queue, which refers to the current deck, is empty.
     next_slides: Option<Vec<Slide>>,
     pictures: BTreeMap<String, Picture>,
-    /// Names of pictures, of each slide.
+    /// Names of the pictures of each slide.
     pictures_of: Vec<Vec<String>>,
     pictures_at: Option<Instant>,
     picture_entries: TokenBucket,
-    /// The last entry of pictures that the view has.
+    /// Number of the last picture entry that the view has read.
     pictures_read: u32,
-    /// The slide that is shown, from 0.
+    /// Index of the shown slide, from 0.
     current: usize,
-    /// The text of the slide that was shown when slides came without it: if it comes back, it is shown again.
+    /// Text of the shown slide that the last new slides lacked: if it returns, it is shown again.
     vanished: Option<String>,
     queue: VecDeque<Waiting>,
     append_at: Instant,
-    /// The last entry of each track that is known here, or was appended here.
+    /// Number of our last known entry in each track.
     own: BTreeMap<Place, u32>,
-    /// The last caption that was appended, by language.
+    /// Number of the last appended caption, by language.
     last_captions: BTreeMap<Language, u32>,
     is_on: bool,
     questions: Vec<Question>,
-    /// Somebody may wait for a grant to write notes.
+    /// Whether writers may wait for a grant to write notes.
     writers_wait: bool,
 }
 
 impl Presenting {
-    /// What this key presents; the logs of [`places`](Self::places) are to be joined first.
+    /// Presents with this key. The logs of [`places`](Self::places) are to be joined first.
     ///
     /// # Errors
     ///
-    /// More or longer slides than may be.
+    /// There are more or longer slides than allowed.
     pub fn new(
         key: SessionKey,
         settings: Settings,
@@ -222,11 +222,11 @@ impl Presenting {
         })
     }
 
-    /// Whether these can be shown.
+    /// Checks the number and length of slides.
     ///
     /// # Errors
     ///
-    /// They are more, or longer, than may be.
+    /// There are more or longer slides than allowed.
     pub fn check(slides: &[Slide]) -> Result<(), PresentError> {
         if slides.len() > MAX_SLIDES {
             return Err(PresentError::TooManySlides(slides.len()));
@@ -240,55 +240,54 @@ impl Presenting {
         }
     }
 
-    /// What attends.
+    /// Returns the session, which attenders need.
     #[must_use]
     pub fn session(&self) -> Session {
         self.key.session()
     }
 
-    /// What was decided.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What all who attend see.
+    /// Returns the view that all attenders have.
     #[must_use]
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// The slides.
+    /// Returns the slides.
     #[must_use]
     pub fn slides(&self) -> &[Slide] {
         &self.slides
     }
 
-    /// The slide that is shown, from 0.
+    /// Returns the index of the shown slide, from 0.
     #[must_use]
     pub fn current(&self) -> usize {
         self.current
     }
 
-    /// What was asked, in the order in which it came.
+    /// Returns the questions in the order of their arrival.
     #[must_use]
     pub fn questions(&self) -> &[Question] {
         &self.questions
     }
 
-    /// Whether all that the presenter had at the beginning is in entries.
+    /// Returns whether all settings and slides are entries.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on
     }
 
-    /// Entries that wait.
+    /// Returns the number of entries in the queue.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Logs that are needed, each with the key that owns it.
+    /// Returns the needed logs, each with the key that owns it.
     #[must_use]
     pub fn places(&self) -> Vec<(Place, SecretKey)> {
         let index = (Place::Index, self.key.index_key());
@@ -299,7 +298,7 @@ impl Presenting {
             (Place::Track(name), owner)
         });
         let named = std::iter::once(index).chain(tracks);
-        // the index names it once there is one
+        // the index names the track once there is a picture
         let pictures = Place::Track(TrackName::Pictures);
         let owner = self.key.track_key(&TrackName::Pictures);
         let is_named = !self.pictures.is_empty();
@@ -308,7 +307,7 @@ impl Presenting {
             .collect()
     }
 
-    /// The tracks that the session is to have.
+    /// Returns the tracks that the session shall have.
     fn names(&self) -> Vec<TrackName> {
         let mut names = vec![TrackName::Slides, TrackName::Turn, TrackName::Questions];
         if !self.pictures.is_empty() {
@@ -324,9 +323,9 @@ impl Presenting {
         names
     }
 
-    // what comes
+    // input
 
-    /// An entry of a track that was not read before. What has changed by it.
+    /// Reads a new entry of a track. Returns its change of the view.
     ///
     /// # Errors
     ///
@@ -340,7 +339,7 @@ impl Presenting {
             *own = new.entry.number.max(*own);
         }
         if new.place == Place::Track(TrackName::Pictures) {
-            // what was appended here was read then
+            // this entry was read when it was appended
             if new.entry.number <= self.pictures_read {
                 return Ok(None);
             }
@@ -349,11 +348,11 @@ impl Presenting {
         Ok(self.view.read(&new.place, new.by_owner, &new.entry))
     }
 
-    /// Something happened in a log. A question that is new, and is the last of [`questions`](Self::questions) now.
+    /// Handles an event of a log. Returns a new question, the last of `questions`.
     ///
     /// # Errors
     ///
-    /// The key was used on two hosts.
+    /// The key was in use on two hosts.
     pub fn handle_event(
         &mut self,
         log: &Log,
@@ -385,13 +384,13 @@ impl Presenting {
         }
     }
 
-    // what is sent
+    // output
 
-    /// Does what is due. All entries that are new in the logs are to be read before.
+    /// Does the due work. The caller reads all new entries of the logs before.
     ///
     /// # Errors
     ///
-    /// What ends the presentation.
+    /// The presentation ends.
     pub fn handle_timeout(
         &mut self,
         logs: &mut impl Logs,
@@ -423,7 +422,7 @@ impl Presenting {
         Ok(is_new.then_some(Progress::OnAir))
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waits = !self.queue.is_empty() || !self.is_on || self.next_slides.is_some();
@@ -478,7 +477,7 @@ impl Presenting {
         Ok(())
     }
 
-    /// What the presenter has, as entries; and where the last presentation stopped.
+    /// Queues settings and slides as entries, and returns to the slide of the last presentation.
     fn begin(&mut self, logs: &impl Logs) -> Result<(), PresentError> {
         let has_ended = self.view.index().has_ended;
         if let Some((number, text)) = self.view.shown()
@@ -501,7 +500,7 @@ impl Presenting {
                 self.push_index(&IndexEntry::Track(name, place))?;
             }
         }
-        // behind them: who hears that it begins knows what there is
+        // behind the tracks: a member that receives the session entry has all tracks
         let Settings {
             title, presenter, ..
         } = self.settings.clone();
@@ -516,13 +515,13 @@ impl Presenting {
         self.push_slides()?;
         self.push_turn();
         if self.queue.is_empty() {
-            // all stands there already: it goes on
+            // all entries exist already: the session entry alone resumes
             self.push_index(&session)?;
         }
         Ok(())
     }
 
-    /// Who else writes captions, and who does no longer.
+    /// Queues grants for new caption writers, and the end of grants for removed ones.
     fn push_grants(&mut self, language: &Language, logs: &impl Logs) {
         let place = Place::Track(TrackName::Captions(language.clone()));
         let (Some(log), Some(captions)) = (logs.log(&place), &self.settings.captions) else {
@@ -556,10 +555,10 @@ impl Presenting {
         }
     }
 
-    /// Who asked to write notes may.
+    /// Queues grants for members that asked to write notes.
     fn grant_writers(&mut self, logs: &impl Logs) {
         let place = Place::Track(TrackName::Notes);
-        // grants that are not appended yet would be made twice
+        // grants in the queue would be made twice
         let waits = self.queue.iter().any(|waiting| waiting.place == place);
         if !self.writers_wait || !self.is_on || waits {
             return;
@@ -572,7 +571,7 @@ impl Presenting {
         }
     }
 
-    /// Sends more of the pictures, beside all else: what waits in the queue does not wait for them.
+    /// Sends further entries of pictures, beside the queue, which does not wait for them.
     fn send_pictures(
         &mut self,
         logs: &mut impl Logs,
@@ -612,7 +611,7 @@ impl Presenting {
         Ok(())
     }
 
-    /// Pictures of the slide that is shown, of those after it, of those before.
+    /// Returns the pictures of the shown slide, then of later slides, then of earlier ones.
     fn wanted_pictures(&self) -> Vec<(&str, &Picture)> {
         let (before, after) = self
             .pictures_of
@@ -627,7 +626,7 @@ impl Presenting {
     fn push_slides(&mut self) -> Result<(), PresentError> {
         let texts = self.slides.iter().map(|slide| slide.text.as_str());
         let texts: Vec<&str> = texts.collect();
-        // they were looked at before
+        // `check` has accepted their number and lengths
         let entries = DeckWriter::entries(self.view.deck(), &texts).unwrap_or_default();
         for entry in entries {
             self.push(Place::Track(TrackName::Slides), entry);
@@ -635,7 +634,7 @@ impl Presenting {
         Ok(())
     }
 
-    /// That the current slide is shown, unless it was said.
+    /// Queues a turn to the current slide, unless the last turn is the same.
     fn push_turn(&mut self) {
         let Some(slide) = self.slides.get(self.current) else {
             return;
@@ -659,20 +658,20 @@ impl Presenting {
         }
     }
 
-    // what the presenter does
+    // actions of the presenter
 
-    /// Other slides: they replace those before once nothing waits. What is shown stays, if it is among them.
+    /// Replaces the slides once the queue is empty. The shown slide stays if it is among them.
     ///
     /// # Errors
     ///
-    /// More or longer slides than may be; those before stay.
+    /// There are more or longer slides than allowed; the current ones stay.
     pub fn set_slides(&mut self, slides: Vec<Slide>) -> Result<(), PresentError> {
         Self::check(&slides)?;
         self.next_slides = Some(slides);
         Ok(())
     }
 
-    /// Whether there is something to send.
+    /// Replaces the slides. Returns whether there are entries to send.
     fn replace_slides(&mut self, slides: Vec<Slide>) -> Result<bool, PresentError> {
         let shown = self.slides.get(self.current).map(|slide| &slide.text);
         let shown = self.vanished.take().or(shown.cloned());
@@ -686,7 +685,7 @@ impl Presenting {
         Ok(!self.queue.is_empty())
     }
 
-    /// Shows a slide, from 0; a number that is too high is the last one. Whether it is another one.
+    /// Shows a slide, from 0, at most the last one. Returns whether it is another one.
     pub fn turn_to(&mut self, slide: usize) -> bool {
         let slide = slide.min(self.slides.len().saturating_sub(1));
         let moved = slide != self.current;
@@ -695,11 +694,11 @@ impl Presenting {
         moved
     }
 
-    /// A line of captions in a language of the session. With [`CORRECTION_MARK`] in front it takes the place of the one before.
+    /// Queues a line of captions. With [`CORRECTION_MARK`] in front it replaces the line before.
     ///
     /// # Errors
     ///
-    /// The session has no such captions.
+    /// The session has no captions in this language.
     pub fn caption(&mut self, language: &Language, line: &str) -> Result<(), PresentError> {
         if !self.settings.languages.contains(language) {
             return Err(PresentError::NoCaptions);
@@ -735,11 +734,11 @@ impl Presenting {
         Ok(())
     }
 
-    /// Takes up a question, from 0: everybody sees it.
+    /// Takes up a question, from 0: all attenders receive it.
     ///
     /// # Errors
     ///
-    /// There is no such question.
+    /// No question has this number.
     pub fn take_up(&mut self, question: usize) -> Result<(), PresentError> {
         let question = self.questions.get(question);
         let entry = question.ok_or(PresentError::NoQuestion)?.entry()?;
@@ -747,11 +746,11 @@ impl Presenting {
         Ok(())
     }
 
-    /// There is sound in a language, at the station with this text: what attends knows it once it is sent.
+    /// Names the station with the sound of a language; the index sends it to attenders.
     ///
     /// # Errors
     ///
-    /// This is no text of a station.
+    /// The text names no station.
     pub fn add_station(
         &mut self,
         language: &Language,
@@ -767,7 +766,7 @@ impl Presenting {
             .stations
             .retain(|(known, _)| known != language);
         self.settings.stations.push((language.clone(), station));
-        // before it begins, the beginning says it
+        // before the beginning, `begin` names it
         let is_known = self.view.index().place(&name) == Some(&place);
         let waits = self.queue.iter().any(|waiting| waiting.body == entry.1);
         if self.is_on && !is_known && !waits {
@@ -776,8 +775,8 @@ impl Presenting {
         Ok(())
     }
 
-    /// The pictures that slides name, by these names: those that others do not have are sent while it is presented, those that are
-    /// shown next first. They replace all that were given before.
+    /// Sets the pictures that slides name, in place of all earlier ones. Those that the log lacks
+    /// are sent during the presentation, the next shown ones first.
     ///
     /// # Errors
     ///
@@ -790,7 +789,7 @@ impl Presenting {
         self.name_pictures()
     }
 
-    /// Another picture, or another one by this name, as [`set_pictures`](Self::set_pictures).
+    /// Adds or replaces one picture, as [`set_pictures`](Self::set_pictures).
     ///
     /// # Errors
     ///
@@ -800,7 +799,7 @@ impl Presenting {
         self.name_pictures()
     }
 
-    /// There is something to send, and who attends is to know where it comes.
+    /// Starts the sending of pictures, and names their track in the index.
     fn name_pictures(&mut self) -> Result<(), PresentError> {
         self.pictures_at = Some(self.append_at);
         let name = TrackName::Pictures;
@@ -808,26 +807,26 @@ impl Presenting {
         let is_known = self.view.index().place(&name) == Some(&place);
         let entry = IndexEntry::Track(name, place).encode()?;
         let waits = self.queue.iter().any(|waiting| waiting.body == entry.1);
-        // before it begins, the beginning names it
+        // before the beginning, `begin` names it
         if self.is_on && !is_known && !waits && !self.pictures.is_empty() {
             self.push(Place::Index, entry);
         }
         Ok(())
     }
 
-    /// Names of pictures for which the session has no room.
+    /// Returns the names of pictures for which the session has no room.
     #[must_use]
     pub fn left_out_pictures(&self) -> Vec<&str> {
         self.view.album().left_out(&self.wanted_pictures())
     }
 
-    /// What a key file of radio holds, for the sound of this language.
+    /// Returns the content of radio's key file for the sound of this language.
     #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
         self.key.station_seed(language)
     }
 
-    /// Tells everybody that this was all, once it is sent.
+    /// Queues the entry that ends the session.
     ///
     /// # Errors
     ///
@@ -836,13 +835,13 @@ impl Presenting {
         self.push_index(&IndexEntry::Ended)
     }
 
-    /// Goes on with a session that has ended.
+    /// Resumes a session that has ended.
     pub fn resume(&mut self) {
         self.is_on = !self.view.index().has_ended;
     }
 }
 
-/// Where a slide stands among others: by its text; if that was changed, by its title, if no other slide has it.
+/// Returns the index of a slide by its text, else by its title, if only one slide has it.
 fn place_of(text: &str, slides: &[Slide]) -> Option<usize> {
     let same = slides.iter().position(|slide| slide.text == text);
     same.or_else(|| {
@@ -891,7 +890,7 @@ mod tests {
         }
     }
 
-    /// Who presents, on a host where nobody else is.
+    /// A presenter on a host without other members.
     struct World {
         presenting: Presenting,
         logs: Kept,
@@ -952,7 +951,7 @@ mod tests {
             world
         }
 
-        /// So many milliseconds; what was reached meanwhile.
+        /// Lets milliseconds pass. Returns the milestones reached.
         fn pass(&mut self, ms: u64) -> Result<Vec<Progress>, PresentError> {
             let mut reached = Vec::new();
             for _ in 0..ms / 10 {
@@ -1013,7 +1012,7 @@ mod tests {
         assert!(world.presenting.turn_to(99), "the last one");
         assert!(!world.presenting.turn_to(2));
         let (en, fr) = ("en".parse().unwrap(), "fr".parse().unwrap());
-        // one is corrected before it is sent, one after it was
+        // one caption is corrected before it is sent, one after
         for line in ["they dense", "^ they dance", "a secund", "^ a second"] {
             world.presenting.caption(&en, line).unwrap();
         }
@@ -1140,7 +1139,7 @@ mod tests {
 
     const ILLUSTRATED: &str = "# Bees\n\n![a](a.png)\n\n---\n\n![b](b.png) ![far](https://h.example/c.png)\n\n---\n\n![c](c.png) ![a](a.png)";
 
-    /// Pictures of so many bytes, by name.
+    /// Pictures by name, with their size in bytes.
     fn pictures_of_bytes(names: &[(&str, usize)]) -> BTreeMap<String, Picture> {
         let pictures = names.iter().enumerate().map(|(at, (name, bytes))| {
             let bytes = crate::tests::png(*bytes, at as u8);
@@ -1172,7 +1171,7 @@ mod tests {
         // 31 entries are the first burst; a second later the next picture is on its way
         world.pass(1_000).unwrap();
         assert_eq!(world.album(), ["a.png"]);
-        // whoever turns has the picture of that slide before those that were on their way, and a caption goes at once
+        // after a turn, that slide's picture precedes the earlier ones; a caption goes at once
         world.presenting.turn_to(2);
         let en: Language = "en".parse().unwrap();
         world.presenting.caption(&en, "this one").unwrap();
@@ -1208,7 +1207,7 @@ mod tests {
             2 * (60_000_usize.div_ceil(980) + 1),
             "nothing twice"
         );
-        // another picture by the same name takes its place, and one is of no slide
+        // another picture of the same name replaces it, and one belongs to no slide
         let mut others = pictures_of_bytes(&[("x.png", 10), ("z.png", 500), ("b.png", 5_000)]);
         others.insert("a.png".into(), all["a.png"].clone());
         let before = entries(&again);

@@ -1,4 +1,4 @@
-//! Who attends in a page: which tracks are joined, and what came of them.
+//! Attends in a page: joins the chosen tracks and reads their entries.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -16,21 +16,21 @@ use zeroize::Zeroizing;
 
 use crate::notes::{Of, PageNotes, may_write};
 
-/// The page looks again at the latest after so long.
+/// Longest time between two calls of [`PageAttender::handle_timeout`].
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a page begins with. The seed comes apart from it.
+/// Settings with which a page begins. The seed comes apart from it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// Text of the session, `lcs1...`.
     #[serde(deserialize_with = "wiped")]
     session: Zeroizing<String>,
-    /// Languages that the reader prefers, the best first. What is no language is passed over.
+    /// Languages that the reader prefers, the best first. Invalid tags are skipped.
     languages: Vec<String>,
-    /// Tracks that were chosen before; none: slides, questions, captions, and pictures where they are wanted.
+    /// Tracks chosen earlier; `None`: slides, questions, captions, and pictures if `pictures`.
     tracks: Option<Vec<String>>,
-    /// Whether pictures are joined where nothing was chosen before.
+    /// Whether pictures are joined without an earlier choice.
     pictures: bool,
 }
 
@@ -44,14 +44,14 @@ impl fmt::Debug for Start {
     }
 }
 
-/// A log, and how far it was read.
+/// A log, and the position up to which it was read.
 #[derive(Debug)]
 struct Joined {
     log: Log,
     reading: Reading,
 }
 
-/// What a log has to send.
+/// Queues the packets of a log as commands.
 fn send(log: &mut Log, commands: &mut VecDeque<Command>) {
     let group = log.space().group();
     while let Some(output) = log.poll_output() {
@@ -67,31 +67,31 @@ fn send(log: &mut Log, commands: &mut VecDeque<Command>) {
 pub struct PageAttender {
     session: Session,
     languages: Vec<Language>,
-    /// None until the index is here: only then it is known what there is.
+    /// Chosen tracks; `None` until the index is complete, which names the tracks.
     chosen: Option<BTreeSet<TrackName>>,
     wants_pictures: bool,
     pub(crate) view: View,
     joined: BTreeMap<Place, Joined>,
-    /// Bytes that came of each track, without headers.
+    /// Bytes received for each track, without headers.
     received: BTreeMap<Place, u64>,
     asking: Asking,
-    /// None before the page has said what it keeps.
+    /// `None` before the page has passed its stored records.
     pub(crate) notes: Option<PageNotes>,
     revision: u64,
-    /// The page's clock, when it was looked at last.
+    /// The page's clock at the last timeout.
     unix_ms: u64,
     seed: Zeroizing<[u8; 32]>,
-    /// Logs begun so far: each has randomness of its own.
+    /// Logs created so far: each has randomness of its own.
     logs: u64,
     is_over: bool,
     commands: VecDeque<Command>,
 }
 
 impl PageAttender {
-    /// Joins the index. `seed`: what nobody can guess, another one each time.
+    /// Joins the index. `seed`: secret randomness, new each time.
     ///
     /// # Errors
-    /// Why this is no session, as people read it.
+    /// The text is no session. The message is for the user.
     pub fn new(start: &Start, seed: [u8; 32], now: Instant) -> Result<Self, String> {
         let session = Session::decode(&start.session).map_err(|e| {
             format!("{e}. A session looks like lcs1…; `lcstudio present` prints it.")
@@ -119,13 +119,13 @@ impl PageAttender {
         Ok(attender)
     }
 
-    /// Its name on the wire, which is no secret.
+    /// Returns the session's group, which is no secret.
     pub(crate) fn name(&self) -> String {
         self.session.index().group().to_string()
     }
 
-    /// What there is without a choice: slides, questions, captions in the language of who reads, and pictures, which the index may
-    /// name later.
+    /// Chooses tracks without a user's choice: slides, questions, captions in the reader's
+    /// language, and pictures, which the index may name later.
     fn choose_first(&mut self) {
         let index = self.view.index();
         // the index names its tracks one after the other: a choice by language waits for all
@@ -144,10 +144,10 @@ impl PageAttender {
         self.chosen = Some(chosen.chain(captions.map(TrackName::Captions)).collect());
     }
 
-    /// Chooses a track, or drops it. Of sound there is one at a time.
+    /// Chooses a track, or drops it. At most one track of sound is chosen.
     ///
     /// # Errors
-    /// There is no such track.
+    /// The name is no track.
     pub fn choose(&mut self, name: &str, is_chosen: bool, now: Instant) -> Result<(), String> {
         let name: TrackName = name.parse().map_err(|e| format!("{e}"))?;
         self.choose_first();
@@ -165,7 +165,7 @@ impl PageAttender {
         Ok(())
     }
 
-    /// Whether a track is chosen; which slide is shown goes with slides.
+    /// Returns whether a track is chosen; the turn goes with slides.
     pub(crate) fn has_chosen(&self, name: &TrackName) -> bool {
         let by = match name {
             TrackName::Turn => &TrackName::Slides,
@@ -174,7 +174,7 @@ impl PageAttender {
         self.chosen.as_ref().is_some_and(|all| all.contains(by))
     }
 
-    /// Logs that are wanted now.
+    /// Returns the logs to be joined now.
     fn wanted(&self) -> BTreeMap<Place, Space> {
         let index = (Place::Index, self.session.index());
         let tracks = self.view.index().tracks.iter();
@@ -188,7 +188,7 @@ impl PageAttender {
         std::iter::once(index).chain(tracks).collect()
     }
 
-    /// Joins what is wanted, and leaves what is not.
+    /// Joins wanted logs, and leaves others.
     fn follow_tracks(&mut self, now: Instant) {
         if self.is_over {
             return;
@@ -241,8 +241,7 @@ impl PageAttender {
         }
     }
 
-    /// A datagram came to a group that the page has joined: from where, to which group and port. What belongs to no track is
-    /// passed over.
+    /// Handles a datagram to a joined group. A datagram of no track is ignored.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
         let Datagram {
             source,
@@ -259,13 +258,13 @@ impl PageAttender {
         joined.log.handle_packet(source.into(), data, unix_ms, now);
     }
 
-    /// Does what is due, and reads what has come.
+    /// Does the due work, and reads new entries.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
         self.unix_ms = unix_ms;
         let questions = Place::Track(TrackName::Questions);
         while let Some(body) = self.asking.poll_request(now) {
             if let Some(joined) = self.joined.get_mut(&questions) {
-                // its length was looked at when it was asked
+                // `ask` has checked the length
                 let _ = joined.log.request(&body);
             }
         }
@@ -304,7 +303,7 @@ impl PageAttender {
         self.follow_tracks(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Instant {
         let logs = self.joined.values().map(|joined| joined.log.poll_timeout());
@@ -313,15 +312,15 @@ impl PageAttender {
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
-    /// The next thing that the page is to do.
+    /// Returns the next command for the page.
     pub fn poll_command(&mut self) -> Option<Command> {
         let notes = self.notes.as_mut();
         let command = self.commands.pop_front();
         command.or_else(|| notes?.disk.poll_command())
     }
 
-    /// What the page kept of a visit before, kind and bytes of each record, and the key that writes notes. To be called before
-    /// anything is joined.
+    /// Restores records of an earlier visit (kind and bytes), with the key that writes notes. To be
+    /// called before anything else is joined.
     pub fn restore(&mut self, key: &[u8; 32], records: &[(u8, &[u8])], now: Instant) {
         if let Some(index) = self.joined.get_mut(&Place::Index) {
             let key = SecretKey::from_seed(key);
@@ -329,10 +328,10 @@ impl PageAttender {
         }
     }
 
-    /// Opens the notes: from now on the page keeps what their log and the index store, before anything that follows is sent.
+    /// Opens the notes: from now on the page stores their records before it sends packets.
     ///
     /// # Errors
-    /// There are none.
+    /// None is known.
     pub fn open_notes(&mut self, now: Instant) -> Result<(), String> {
         let index = self.joined.get(&Place::Index);
         if let (Some(notes), Some(index)) = (&mut self.notes, index) {
@@ -341,12 +340,12 @@ impl PageAttender {
         self.choose("notes", true, now)
     }
 
-    /// What was read of notes and not taken yet.
+    /// Returns the next change of the notes.
     pub fn poll_update(&mut self) -> Option<NotesUpdate> {
         self.notes.as_mut()?.poll_update()
     }
 
-    /// What the page is to put on disk now, with the number by which it says that it has.
+    /// Returns records for the disk, with the number that the page returns once they are stored.
     pub fn take_records(&mut self) -> Vec<u8> {
         let notes = self.notes.as_mut();
         notes
@@ -354,14 +353,14 @@ impl PageAttender {
             .unwrap_or_default()
     }
 
-    /// All records up to this number are on disk.
+    /// Handles the report that all records up to this number are on disk.
     pub fn kept(&mut self, turn: u32) {
         if let Some(notes) = &mut self.notes {
             notes.disk.kept(turn);
         }
     }
 
-    /// A draft of notes that is on disk; one of the same number that is no entry yet is replaced.
+    /// Takes a draft that is on disk; it replaces a draft of the same number without an entry.
     ///
     /// # Errors
     /// It is too long.
@@ -370,7 +369,7 @@ impl PageAttender {
         notes.map_or(Ok(()), |notes| notes.write(id, body.to_vec()))
     }
 
-    /// Shows the reader to others who have opened the notes, under this name, or not at all; and shows him others, or not.
+    /// Shows the reader to other writers under this name, if any; `watches`: and them to him.
     pub fn choose_presence(&mut self, name: Option<&str>, watches: bool, now: Instant) {
         if let Some(notes) = &mut self.notes {
             notes.choose_presence(name, watches, now);
@@ -381,24 +380,24 @@ impl PageAttender {
         }
     }
 
-    /// Where the reader is in the notes, as their document has it.
+    /// Moves the reader's cursor in the notes, as their document encodes it.
     pub fn move_to(&mut self, cursor: &[u8], writes: bool, now: Instant) {
         if let Some(notes) = &mut self.notes {
             notes.move_to(cursor, writes, now);
         }
     }
 
-    /// Whether other nodes are there: else drafts wait.
+    /// Sets whether other nodes are present: otherwise drafts wait.
     pub fn connect(&mut self, is_connected: bool) {
         if let Some(notes) = &mut self.notes {
             notes.connect(is_connected);
         }
     }
 
-    /// Asks who presents. Everybody who attends sees it once it is taken up.
+    /// Sends a question to the presenter. All attenders receive it once it is taken up.
     ///
     /// # Errors
-    /// Why not, as people read it.
+    /// The question cannot be sent. The message is for the user.
     pub fn ask(&mut self, name: &str, text: &str, now: Instant) -> Result<(), String> {
         let questions = Place::Track(TrackName::Questions);
         if !self.joined.contains_key(&questions) {
@@ -408,13 +407,13 @@ impl PageAttender {
         asked.map_err(|_| "This question cannot be sent.".into())
     }
 
-    /// Leaves all, for good.
+    /// Leaves all groups for good.
     pub fn end(&mut self, now: Instant) {
         self.is_over = true;
         let notes = self.joined.get_mut(&Place::Track(TrackName::Notes));
         if let (Some(joined), Some(notes)) = (notes, &mut self.notes) {
             notes.leave(&mut joined.log, self.unix_ms, now);
-            // what waits for the disk is not sent any more
+            // commands that wait for the disk follow now; the rest is not sent
             while let Some(command) = notes.disk.poll_command() {
                 self.commands.push_back(command);
             }
@@ -427,13 +426,13 @@ impl PageAttender {
         self.joined.clear();
     }
 
-    /// Counts up with each change of what is shown.
+    /// Returns a counter of changes to the view.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision + self.notes.as_ref().map_or(0, |notes| notes.revision)
     }
 
-    /// Whether others may have entries of a track that are not here.
+    /// Returns whether other members may have entries of a track that this page lacks.
     pub(crate) fn lacks(&self, place: &Place) -> bool {
         let joined = self.joined.get(place);
         joined.is_some_and(|joined| lacks_entries(&joined.log))
@@ -443,20 +442,20 @@ impl PageAttender {
         self.received.get(place).copied().unwrap_or_default()
     }
 
-    /// Whether the owner of the notes has granted this page's key.
+    /// Returns whether the owner of the notes has granted this page's key.
     pub(crate) fn may_write_notes(&self) -> bool {
         let joined = self.joined.get(&Place::Track(TrackName::Notes));
         let found = joined.zip(self.notes.as_ref());
         found.is_some_and(|(joined, notes)| may_write(&joined.log, notes.author(&joined.log)))
     }
 
-    /// Whose entries those of this page's key are.
+    /// Returns the author id of this page's key in the notes.
     pub(crate) fn notes_author(&self) -> Option<AuthorId> {
         let joined = self.joined.get(&Place::Track(TrackName::Notes))?;
         Some(self.notes.as_ref()?.author(&joined.log))
     }
 
-    /// What counted for nothing, of all logs and of what was read of them.
+    /// Returns the drops of all logs and of their readers.
     pub(crate) fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut drops = self.view.drops().by_name();
         let notes = self.notes.iter().flat_map(|notes| notes.drops().by_name());

@@ -1,4 +1,4 @@
-//! Who presents in a page: logs of all tracks, what the page keeps of them, and what it shows.
+//! Presents in a page: logs of all tracks, the records that the page stores, and its view.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -17,37 +17,37 @@ use zeroize::Zeroizing;
 use crate::disk::{Disk, restore};
 use crate::shown::{Pictures, captions, html_and_pictures, json, pictures};
 
-/// The page looks again at the latest after so long.
+/// Longest time between two calls of [`PagePresenter::handle_timeout`].
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Kind of all records that this page keeps.
+/// Kind of all records that this page stores.
 const RECORD: u8 = 1;
 
-/// Longest text of slides that is read, in bytes: 500 slides of 64 KiB, as on hosts.
+/// Longest text of slides, in bytes: 500 slides of 64 KiB, as on hosts.
 const MAX_SLIDES_TEXT: usize = 32 << 20;
 
-/// What a page begins with. The key comes apart from it.
+/// Settings with which a page begins. The key comes apart from it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// What the session is called.
+    /// Title of the session.
     title: String,
-    /// Who presents.
+    /// Name of the presenter.
     presenter: String,
-    /// Languages of captions, as people write them: with commas or spaces between.
+    /// Languages of captions, with commas or spaces between.
     languages: String,
-    /// Who else writes captions, as people write them: a language and a public key a line. None: who may stays as it is.
+    /// Caption writers, each a line of language and public key. `None` leaves the grants.
     captions: Option<String>,
-    /// All who attend write notes.
+    /// Whether all attenders write notes.
     notes: bool,
     /// Slides, with `---` between them.
     slides: String,
 }
 
-/// Languages as people write them.
+/// Parses languages.
 ///
 /// # Errors
-/// What is none.
+/// A word is no language.
 fn languages(text: &str) -> Result<Vec<Language>, String> {
     let mut all = Vec::new();
     for tag in text.split([',', ' ', ';', '\n', '\t']) {
@@ -63,10 +63,10 @@ fn languages(text: &str) -> Result<Vec<Language>, String> {
     Ok(all)
 }
 
-/// Who else writes captions: a language, a public key, and whatever helps people to tell them apart.
+/// Parses caption writers: a language, a public key, and a remark on each line.
 ///
 /// # Errors
-/// The line that says something else.
+/// A line lacks a language or key.
 fn caption_writers(text: &str) -> Result<Vec<(Language, PeerId)>, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
@@ -81,10 +81,10 @@ fn caption_writers(text: &str) -> Result<Vec<(Language, PeerId)>, String> {
         .collect()
 }
 
-/// Slides in a text that somebody wrote.
+/// Splits a text into slides.
 ///
 /// # Errors
-/// The text is longer than any slides.
+/// The text is longer than [`MAX_SLIDES_TEXT`].
 fn slides(text: &str) -> Result<Vec<Slide>, String> {
     match text.len() > MAX_SLIDES_TEXT {
         true => Err(format!("{} bytes are no slides", text.len())),
@@ -92,7 +92,7 @@ fn slides(text: &str) -> Result<Vec<Slide>, String> {
     }
 }
 
-/// A log, and how far it was read.
+/// A log, and the position up to which it was read.
 #[derive(Debug)]
 struct Joined {
     log: Log,
@@ -102,7 +102,7 @@ struct Joined {
 #[derive(Debug, Default)]
 struct Tracks {
     joined: BTreeMap<Place, Joined>,
-    /// The browser's store has still to take something.
+    /// Whether the browser's store has not yet stored all records.
     is_behind: bool,
 }
 
@@ -132,12 +132,12 @@ impl Logs for Tracks {
 /// Presents a session for a page.
 pub struct PagePresenter {
     presenting: Presenting,
-    /// Until another node is there: randomness for logs, and what was kept of them.
+    /// Randomness for logs and the stored records, until another node is present.
     start: Option<(Zeroizing<[u8; 32]>, Vec<Stored>)>,
     tracks: Tracks,
     disk: Disk,
     commands: VecDeque<Command>,
-    /// Why nothing is presented any more.
+    /// Reason for which the presentation ended.
     failed: Option<String>,
     revision: u64,
 }
@@ -149,11 +149,11 @@ impl fmt::Debug for PagePresenter {
 }
 
 impl PagePresenter {
-    /// Joins nothing before [`connect`](Self::connect). `seed`: what nobody can guess, another one each time; `key`: the content of a key file; `records`: what
-    /// the page kept of this session.
+    /// Joins nothing before [`connect`](Self::connect). `seed`: secret randomness, new each time;
+    /// `key`: content of a key file; `records`: the page's records of this session.
     ///
     /// # Errors
-    /// What of the settings is wrong, as people read it.
+    /// A setting is wrong. The message is for the user.
     pub fn new(
         start: &Start,
         seed: &[u8; 32],
@@ -179,7 +179,7 @@ impl PagePresenter {
         let key = SessionKey::from_seed(key);
         let presenting = Presenting::new(key, settings, slides(&start.slides)?, now);
         let presenting = presenting.map_err(|e| e.to_string())?;
-        // a disk may lie: what is none is passed over
+        // a disk may be damaged: undecodable records are skipped
         let stored = records
             .iter()
             .filter_map(|bytes| Stored::decode(bytes).ok());
@@ -194,7 +194,7 @@ impl PagePresenter {
         })
     }
 
-    /// Another node is there: all tracks are joined, and others are asked for what was presented before.
+    /// Joins all tracks once another node is present, and requests entries of earlier runs.
     pub fn connect(&mut self, now: Instant) {
         let Some((seed, stored)) = self.start.take() else {
             return;
@@ -213,7 +213,7 @@ impl PagePresenter {
                 seed: *seed,
             };
             let mut log = Log::new(config, now);
-            // what is signed by nobody whom the log knows is passed over
+            // the log skips records of unknown signers
             restore(&mut log, stored.clone(), now);
             let reading = Reading::default();
             self.tracks.joined.insert(place, Joined { log, reading });
@@ -221,8 +221,7 @@ impl PagePresenter {
         self.read();
     }
 
-    /// A datagram came to a group that the page has joined: from where, to which group and port. What belongs to no track is
-    /// passed over.
+    /// Handles a datagram to a joined group. A datagram of no track is ignored.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
         let Datagram {
             source,
@@ -237,7 +236,7 @@ impl PagePresenter {
         }
     }
 
-    /// Does what is due, and reads what has come.
+    /// Does the due work, and reads new entries.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
         if self.start.is_some() {
             return;
@@ -268,14 +267,14 @@ impl PagePresenter {
         self.read();
     }
 
-    /// What logs have to send and to store, and what happened in them.
+    /// Passes on outputs of the logs: packets, records, events.
     fn handle_outputs(&mut self) {
         let mut failed = None;
         for (place, joined) in &mut self.tracks.joined {
             let group = joined.log.space().group();
             while let Some(output) = joined.log.poll_output() {
                 match output {
-                    // who asks asks again
+                    // a member that asks repeats its request
                     Output::Store(Stored::Request(_)) => {}
                     Output::Store(stored) => self.disk.store(RECORD, stored),
                     Output::Transmit(data) => {
@@ -317,7 +316,7 @@ impl PagePresenter {
         self.revision += 1;
     }
 
-    /// Leaves all, for good; what was not sent yet is not sent any more.
+    /// Leaves all groups for good; unsent packets are dropped.
     pub fn leave(&mut self) {
         let joined = self.tracks.joined.values();
         let groups = joined.map(|joined| Command::Leave(joined.log.space().group()));
@@ -326,7 +325,7 @@ impl PagePresenter {
         self.disk = Disk::default();
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Instant {
         let logs = self
@@ -340,37 +339,37 @@ impl PagePresenter {
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
-    /// The next thing that the page is to do.
+    /// Returns the next command for the page.
     pub fn poll_command(&mut self) -> Option<Command> {
         let command = self.commands.pop_front();
         command.or_else(|| self.disk.poll_command())
     }
 
-    /// What the page is to put on disk now, with the number by which it says that it has.
+    /// Returns records for the disk, with the number that the page returns once they are stored.
     pub fn take_records(&mut self) -> Vec<u8> {
         self.disk.take_records()
     }
 
-    /// All records up to this number are on disk.
+    /// Handles the report that all records up to this number are on disk.
     pub fn kept(&mut self, turn: u32) {
         self.disk.kept(turn);
     }
 
-    // what the presenter does
+    // actions of the presenter
 
-    /// Other slides.
+    /// Sets other slides.
     ///
     /// # Errors
-    /// Why these cannot be shown.
+    /// The slides cannot be shown.
     pub fn set_slides(&mut self, text: &str) -> Result<(), String> {
         let set = self.presenting.set_slides(slides(text)?);
         set.map_err(|e| e.to_string())
     }
 
-    /// A picture by the name that slides have for it.
+    /// Adds a picture under its name in slides.
     ///
     /// # Errors
-    /// Why it is not sent.
+    /// The picture is not sent.
     pub fn add_picture(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
         let picture = Picture::new(bytes.to_vec()).map_err(|e| format!("{name}: {e}"))?;
         let added = self.presenting.add_picture(name.to_owned(), picture);
@@ -383,10 +382,10 @@ impl PagePresenter {
         self.revision += u64::from(moved);
     }
 
-    /// A line of captions.
+    /// Sends a line of captions.
     ///
     /// # Errors
-    /// The session has none in this language.
+    /// The session has no captions in this language.
     pub fn caption(&mut self, language: &str, line: &str) -> Result<(), String> {
         let language = language.parse::<Language>().map_err(|e| e.to_string())?;
         let said = self.presenting.caption(&language, line);
@@ -396,32 +395,32 @@ impl PagePresenter {
     /// Takes up a question, from 1.
     ///
     /// # Errors
-    /// There is none with this number.
+    /// No question has this number.
     pub fn take_up(&mut self, number: usize) -> Result<(), String> {
         let taken = self.presenting.take_up(number.wrapping_sub(1));
         taken.map_err(|e| e.to_string())
     }
 
-    /// What a key file of radio holds, for the sound of this language.
+    /// Returns the content of radio's key file for the sound of this language.
     ///
     /// # Errors
-    /// This is no language.
+    /// The tag is no language.
     pub fn station_key(&self, language: &str) -> Result<Zeroizing<[u8; 32]>, String> {
         let language = language.parse::<Language>().map_err(|e| e.to_string())?;
         Ok(self.presenting.station_seed(&language))
     }
 
-    /// There is sound in this language, at the station with this text.
+    /// Names the station with the sound of a language.
     ///
     /// # Errors
-    /// This is no language, or no station.
+    /// The tag is no language, or the text no station.
     pub fn add_station(&mut self, language: &str, station: &str) -> Result<(), String> {
         let language = language.parse::<Language>().map_err(|e| e.to_string())?;
         let added = self.presenting.add_station(&language, station.to_owned());
         added.map_err(|e| e.to_string())
     }
 
-    /// Tells everybody that this was all.
+    /// Ends the session for all attenders.
     ///
     /// # Errors
     /// None is known.
@@ -429,20 +428,20 @@ impl PagePresenter {
         self.presenting.end().map_err(|e| e.to_string())
     }
 
-    /// Goes on after the end.
+    /// Resumes a session that has ended.
     pub fn resume(&mut self) {
         self.presenting.resume();
     }
 
-    // what the page shows
+    // view of the page
 
-    /// Counts up with each change of what is shown.
+    /// Returns a counter of changes to the view.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// How things stand.
+    /// Returns the status as JSON.
     #[must_use]
     pub fn status(&self) -> String {
         let presenting = &self.presenting;
@@ -490,13 +489,13 @@ impl PagePresenter {
         drops
     }
 
-    /// The slide with this number, from 1; null where there is none.
+    /// Returns the slide with this number, from 1, as JSON; null if there is none.
     #[must_use]
     pub fn slide(&self, number: usize) -> String {
         json(&shown(self.presenting.slides(), number))
     }
 
-    /// The last `most` lines of captions.
+    /// Returns the last `most` lines of captions as JSON.
     #[must_use]
     pub fn captions(&self, most: usize) -> String {
         captions(self.presenting.view(), most)
@@ -507,15 +506,15 @@ impl PagePresenter {
 struct Status<'a> {
     /// `starting`, `live`, `ended` or `failed`.
     state: &'static str,
-    /// Why nothing is presented any more.
+    /// Reason for which the presentation ended.
     failed: Option<&'a str>,
-    /// The slide that is shown, from 1.
+    /// Number of the shown slide, from 1.
     shown: usize,
-    /// What slides are called.
+    /// Titles of slides.
     titles: Vec<String>,
-    /// Entries that are not sent yet.
+    /// Number of entries that are not sent yet.
     waiting: usize,
-    /// How much of them was sent.
+    /// Sent part of the pictures.
     pictures: Pictures,
     /// Names of pictures for which the session has no room.
     left_out: Vec<&'a str>,
@@ -530,11 +529,11 @@ struct Asked<'a> {
     number: usize,
     name: &'a str,
     text: &'a str,
-    /// Everybody sees it.
+    /// Whether all attenders receive it.
     taken: bool,
 }
 
-/// A slide, as all who attend have it.
+/// A slide, as all attenders have it.
 #[derive(Debug, Serialize)]
 struct Shown {
     number: usize,
@@ -543,7 +542,7 @@ struct Shown {
     /// Names of its pictures, in the order in which the HTML has them.
     pictures: Vec<String>,
     text: String,
-    /// What its comments say to who presents. Nobody else has it.
+    /// Comments for the presenter, who alone has them.
     notes: String,
 }
 
@@ -560,21 +559,21 @@ fn shown(slides: &[Slide], number: usize) -> Option<Shown> {
     })
 }
 
-/// What slides that somebody writes look like, and what those who attend would not get of them.
+/// View of slides that a user edits, and their problems for attenders.
 #[derive(Debug, Serialize)]
 struct Preview {
     slides: usize,
-    /// Line, from 1, and what is the matter.
+    /// Lines, from 1, with their problem.
     problems: Vec<(usize, String)>,
-    /// The slide in which the line of the cursor stands.
+    /// The slide of the cursor's line.
     shown: Option<Shown>,
-    /// Why these cannot be shown.
+    /// Reason for which the slides cannot be shown.
     refused: Option<String>,
-    /// Pictures that all slides name, with the line of the first slide that does.
+    /// Pictures of all slides, with the line of the first slide that names them.
     pictures: Vec<(usize, String)>,
 }
 
-/// A preview of slides, with the cursor in this line, from 1.
+/// Returns a preview of slides as JSON, with the cursor in this line, from 1.
 #[must_use]
 pub fn preview(text: &str, line: usize) -> String {
     let (all, refused) = match slides(text) {
@@ -595,7 +594,7 @@ pub fn preview(text: &str, line: usize) -> String {
     })
 }
 
-/// Each once.
+/// Returns each name once, with the line of its first slide.
 fn names_of_pictures(slides: &[Slide]) -> Vec<(usize, String)> {
     let mut seen = BTreeSet::new();
     let all = slides.iter().flat_map(|slide| {
@@ -605,13 +604,13 @@ fn names_of_pictures(slides: &[Slide]) -> Vec<(usize, String)> {
     all.filter(|(_, name)| seen.insert(name.clone())).collect()
 }
 
-/// Why these bytes are no picture that others would get; none, if they are one.
+/// Returns the fault of these bytes as a picture; `None` if they can be sent.
 #[must_use]
 pub fn picture_problem(bytes: &[u8]) -> Option<String> {
     Picture::new(bytes.to_vec()).err().map(|e| e.to_string())
 }
 
-/// What attends the session of a key, and its name on the wire, which is no secret.
+/// Returns the session's text for attenders, and its group, which is no secret.
 #[must_use]
 pub fn session_of(key: &[u8; 32]) -> Zeroizing<String> {
     let session = SessionKey::from_seed(key).session();
