@@ -1,12 +1,13 @@
-//! Pictures as entries: each name by a hash of what it shows, and the bytes of each hash in parts, one after the other.
+//! Pictures as entries: each name by a hash of its picture, and the bytes of each hash in parts.
 //!
 //! ```text
-//!   pictures  kind 1  picture   hash 32 | length 32 | name text8     name: as slides have it; a later one replaces it
-//!             kind 2  part      hash 8 | part 16 | bytes <= 980      the first 8 bytes of the hash; all but the last are full
+//!   pictures  kind 1  picture   hash 32 | length 32 | name text8     name: as in slides; a later one replaces it
+//!             kind 2  part      hash 8 | part 16 | bytes <= 980      hash: its first 8 bytes; only the last part is short
 //! ```
 //!
-//! Parts of several pictures may stand between each other: whoever presents sends first what is shown next. A picture counts once it
-//! is whole, has its hash, and is one. Before that, and without, its alt text stands for it.
+//! Parts of several pictures may alternate: the presenter sends the next shown picture first. A
+//! picture counts once it is complete, matches its hash and is valid; until then its alt text is
+//! shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,16 +20,17 @@ use crate::markdown::is_local;
 use crate::picture::{MAX_PICTURE, Picture, PictureId};
 use crate::plain::MAX_LINE;
 
-/// Most names of pictures in a session. Chosen: one for every second slide of the longest deck.
+/// Names of pictures in a session. Chosen: one for every second slide of the longest deck.
 pub const MAX_PICTURES: usize = 256;
 
-/// Most bytes of all pictures that slides name at once: 3.5 minutes at the rate of pictures, and what a tab keeps.
+/// Bytes of all pictures that slides name at once: 3.5 minutes at their rate. A tab has room for
+/// them.
 pub const MAX_PICTURES_BYTES: usize = 12 << 20;
 
-/// Most entries of pictures: a member that comes late takes 16,384 entries of an author as fast as they come (librecast-log).
+/// Entries of pictures: a later member requests 16,384 of an author without pause (librecast-log).
 const MAX_ENTRIES: u32 = 16_000;
 
-/// Bytes of a picture in an entry: what its body holds.
+/// Bytes of a picture in an entry, as its body has room for.
 const BYTES_IN_PART: usize = 980;
 
 /// Kind of an entry that announces a picture (docs/protocol.md §12).
@@ -36,14 +38,14 @@ const PICTURE: u8 = 1;
 /// Kind of an entry with a part of a picture's bytes.
 const PART: u8 = 2;
 
-/// A picture whose parts come.
+/// A picture's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Held {
-    /// So far.
+    /// Its first bytes.
     Coming(Vec<u8>),
     /// All of it.
     Whole(Picture),
-    /// All parts came, and they are not what was announced, or no picture.
+    /// All parts have arrived, but differ from the announcement or are no picture.
     Wrong,
 }
 
@@ -58,7 +60,7 @@ impl Announced {
         self.length.div_ceil(BYTES_IN_PART)
     }
 
-    /// Parts that are not here.
+    /// Returns the number of missing parts.
     fn missing(&self) -> usize {
         match &self.held {
             Held::Coming(bytes) => self.parts() - bytes.len() / BYTES_IN_PART,
@@ -67,28 +69,28 @@ impl Announced {
     }
 }
 
-/// Pictures of a session, as far as entries were read.
+/// Pictures of a session, by the entries read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Album {
     names: BTreeMap<String, PictureId>,
     pictures: BTreeMap<PictureId, Announced>,
-    /// The last entry that was read.
+    /// Number of the last read entry.
     entries: u32,
 }
 
-/// How much of its pictures a session has here.
+/// Numbers of known and complete pictures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AlbumSize {
-    /// Pictures that are named.
+    /// Named pictures.
     pub named: usize,
-    /// Pictures that are whole.
+    /// Complete pictures.
     pub whole: usize,
-    /// Bytes of all that are named.
+    /// Bytes of all named pictures.
     pub bytes: usize,
 }
 
 impl Album {
-    /// The picture by this name, if it is whole.
+    /// Returns the picture of this name, if it is complete.
     #[must_use]
     pub fn picture(&self, name: &str) -> Option<&Picture> {
         match &self.pictures.get(self.names.get(name)?)?.held {
@@ -97,13 +99,13 @@ impl Album {
         }
     }
 
-    /// Whole pictures by name.
+    /// Returns complete pictures by name.
     pub fn pictures(&self) -> impl Iterator<Item = (&str, &Picture)> {
         let names = self.names.keys();
         names.filter_map(|name| Some((name.as_str(), self.picture(name)?)))
     }
 
-    /// How much is here.
+    /// Returns the numbers of pictures and bytes.
     #[must_use]
     pub fn size(&self) -> AlbumSize {
         let all = self.pictures.values();
@@ -115,11 +117,11 @@ impl Album {
         }
     }
 
-    /// The next entry of the track's owner. Whether something has changed that is shown.
+    /// Reads the next entry of the track's owner. Returns whether the view has changed.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         self.entries = self.entries.max(entry.number);
@@ -158,7 +160,7 @@ impl Album {
         if before == Some(id) {
             return Ok(false);
         }
-        // what nothing names any more
+        // forget a picture without a name
         if let Some(before) = before.filter(|id| !self.names.values().any(|named| named == id)) {
             self.pictures.remove(&before);
         }
@@ -170,7 +172,7 @@ impl Album {
         Ok(true)
     }
 
-    /// Whether a picture of this length may have this name beside the others.
+    /// Returns whether a picture of this length has room under this name beside the others.
     fn has_room(&self, name: &str, id: PictureId, length: usize) -> bool {
         let others = self.names.iter().filter(|(known, _)| *known != name);
         let ids: BTreeSet<PictureId> = others.map(|(_, id)| *id).filter(|of| *of != id).collect();
@@ -204,9 +206,9 @@ impl Album {
         }
     }
 
-    // who presents
+    // presenter
 
-    /// The next entry, so that others have these pictures, the first of them first; none, if they have them, or have no room.
+    /// Returns the next entry of the first picture that the track lacks and has room for.
     #[must_use]
     pub fn next_entry(&self, wanted: &[(&str, &Picture)]) -> Option<(u8, Vec<u8>)> {
         let mut entries = wanted.iter().filter_map(|(name, picture)| {
@@ -237,7 +239,7 @@ impl Album {
         Some((PICTURE, w.into_vec()))
     }
 
-    /// Names of pictures among these that others do not have, and that do not fit beside what they have.
+    /// Returns the names of pictures that the track lacks and has no room for.
     #[must_use]
     pub fn left_out<'a>(&self, wanted: &[(&'a str, &Picture)]) -> Vec<&'a str> {
         let lacks = wanted
@@ -248,7 +250,7 @@ impl Album {
     }
 }
 
-/// The part of a picture that begins at this byte.
+/// Returns the part of a picture from this byte on.
 fn part(picture: &Picture, from: usize) -> Option<(u8, Vec<u8>)> {
     let rest = picture.bytes().get(from..)?;
     let mut w = Writer::new();
@@ -258,14 +260,14 @@ fn part(picture: &Picture, from: usize) -> Option<(u8, Vec<u8>)> {
     Some((PART, w.into_vec()))
 }
 
-/// The least or the greatest hash that begins so.
+/// Returns the lowest or highest hash with these first bytes.
 fn bounds(hash: [u8; 8], rest: u8) -> PictureId {
     let mut id = [rest; 32];
     id[..8].copy_from_slice(&hash);
     PictureId(id)
 }
 
-/// Whether a picture of slides may be called so.
+/// Returns whether slides may use this name for a picture.
 fn is_name(name: &str) -> bool {
     name.len() <= MAX_LINE && is_local(name) && is_plain(name)
 }

@@ -1,11 +1,12 @@
-//! Updates of notes on their way into the document: in batches, and without those that do harm.
+//! Updates of notes on their way into the document: in batches, without harmful ones.
 //!
-//! What reads them (a CRDT on bytes of others) may fail, or take for ever. Then it is ended, and opened again with all that
-//! counts: [`NotesBatches::restart`]. Whose update was tried last is set aside from there on. An update that waits for others may
-//! do harm only when they come: so those that waited are tried last, before anybody else is blamed.
+//! A harmful update may make the document (a CRDT) fail or run without end. Then a new document
+//! reads all valid updates again: [`NotesBatches::restart`]. The author of the last tried update is
+//! ignored from it on. A pending update may do harm only when its dependencies come: pending ones
+//! are tried last before an author is blamed.
 //!
 //! ```text
-//!   add ─► unread ── next ─► the document ─┬─ trying, pending: which it is, and what waits in it
+//!   add ─► unread ── next ─► the document ─┬─ trying, pending: the current update, and pending ones
 //!             ▲                            ├─ answered
 //!             └──────── restart ◄─ blame ◄─┘ failed, or too late
 //! ```
@@ -14,28 +15,28 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::notes::NotesUpdate;
 
-/// Most updates of a batch: the document has a limit of time for each (chosen, as in pages).
+/// Updates of a batch, for each of which the document has a time limit. Chosen, as in pages.
 const BATCH: usize = 200;
 
-/// Whose update, and its number.
+/// Author and number of an update.
 pub type UpdateName = (u64, u32);
 
-/// Who is to blame for the end of a document.
+/// Cause of a document's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blamed {
-    /// No update was tried: the document does not work by itself.
+    /// No update was tried: the document fails by itself.
     Nobody,
-    /// What waited in it, perhaps: it is tried last from now on.
+    /// Perhaps a pending update: pending ones are tried last from now on.
     Waiting,
-    /// This author is set aside, from this update on.
+    /// The author is ignored from this update on.
     Author(UpdateName),
 }
 
-/// All updates, and how far they were read.
+/// All updates, and the unread ones among them.
 #[derive(Debug, Default)]
 pub struct NotesBatches {
     all: Vec<NotesUpdate>,
-    /// Places in `all`.
+    /// Indices in `all`.
     unread: VecDeque<usize>,
     trying: Option<UpdateName>,
     pending: BTreeSet<UpdateName>,
@@ -44,7 +45,7 @@ pub struct NotesBatches {
 }
 
 impl NotesBatches {
-    /// Another update. Each comes once.
+    /// Adds an update; each comes once.
     pub fn add(&mut self, update: NotesUpdate) {
         if self.counts(&update) {
             self.unread.push_back(self.all.len());
@@ -57,7 +58,7 @@ impl NotesBatches {
         first.is_none_or(|first| update.number < *first)
     }
 
-    /// A document without anything in it: all that counts is unread.
+    /// Begins a new document: all valid updates are unread.
     pub fn restart(&mut self) {
         (self.trying, self.pending) = (None, BTreeSet::new());
         let counts = (0..self.all.len()).filter(|n| self.counts(&self.all[*n]));
@@ -69,29 +70,29 @@ impl NotesBatches {
         self.unread = others.into_iter().chain(late).collect();
     }
 
-    /// The next batch.
+    /// Returns the next batch.
     pub fn next_batch(&mut self) -> Vec<NotesUpdate> {
         let places = self.unread.drain(..self.unread.len().min(BATCH));
         places.map(|n| self.all[n].clone()).collect()
     }
 
-    /// Whether there is a next one.
+    /// Returns whether there is an unread update.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
-    /// The document reads this one now.
+    /// Notes that the document reads this update now.
     pub fn trying(&mut self, update: UpdateName) {
         self.trying = Some(update);
     }
 
-    /// It waits in the document for others.
+    /// Notes that this update waits in the document for others.
     pub fn pending(&mut self, update: UpdateName) {
         self.pending.insert(update);
     }
 
-    /// The batch was read.
+    /// Notes that the document has read the batch.
     pub fn answered(&mut self) {
         self.trying = None;
     }

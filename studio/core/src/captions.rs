@@ -1,4 +1,4 @@
-//! What is said, as lines of text.
+//! Captions: speech as lines of text.
 //!
 //! ```text
 //!   kind 1  line   replaces 32 | speaker text8 | text <= 720       replaces: number of an entry of the same author, or 0
@@ -12,31 +12,31 @@ use librecast_log::{AuthorId, Entry, GRANT_KIND, MAX_BODY};
 use crate::drops::DropReason;
 use crate::plain::{MAX_LINE, clean_line};
 
-/// Longest text of a caption, in bytes: what a body holds beside the longest speaker.
+/// Longest text of a caption, in bytes: it fits into a body beside the longest speaker.
 pub const MAX_CAPTION: usize = MAX_BODY - 4 - 1 - MAX_LINE - 20;
 
-/// Most captions of a language. Chosen: a day of one every two seconds.
+/// Captions of a language. Chosen: a day with one every two seconds.
 const MAX_CAPTIONS: usize = 43_200;
 
-/// In front of a line that takes the place of the one before.
+/// Prefix of a line that replaces the line before.
 pub const CORRECTION_MARK: &str = "^ ";
 
 /// The kind of all entries of a captions' track (docs/protocol.md §12).
 const LINE: u8 = 1;
 
-/// A caption, as its entry has it.
+/// A caption, as in its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caption {
-    /// The entry of the same author that it corrects, or 0.
+    /// Number of the corrected entry of the same author, or 0.
     pub replaces: u32,
-    /// Who speaks; empty where it is not said.
+    /// Name of the speaker; may be empty.
     pub speaker: String,
-    /// What is said.
+    /// Spoken text.
     pub text: String,
 }
 
 impl Caption {
-    /// Kind and body of its entry.
+    /// Returns kind and body of its entry.
     ///
     /// # Errors
     ///
@@ -51,11 +51,11 @@ impl Caption {
         Ok((LINE, w.into_vec()))
     }
 
-    /// From kind and body.
+    /// Decodes kind and body.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != LINE {
             return Err(DropReason::UnknownKind);
@@ -74,7 +74,7 @@ impl Caption {
     }
 }
 
-/// A line, cut where a caption must end: between words, if there are any.
+/// Cuts a line into captions: between words, if possible.
 #[must_use]
 pub fn split_caption(line: &str) -> Vec<&str> {
     let mut rest = line.trim();
@@ -95,31 +95,31 @@ pub fn split_caption(line: &str) -> Vec<&str> {
 /// A line of a transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaptionLine {
-    /// When its author says that it was said, milliseconds since 1970.
+    /// Time of the speech by its author's clock, in milliseconds since 1970.
     pub time_ms: u64,
-    /// Who speaks; empty where it is not said.
+    /// Name of the speaker; may be empty.
     pub speaker: String,
-    /// What is said, as last corrected.
+    /// Spoken text, as last corrected.
     pub text: String,
-    /// It was corrected.
+    /// Whether it was corrected.
     pub is_corrected: bool,
 }
 
-/// What was said in a language, of all who write captions.
+/// Captions of all authors in one language.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
     lines: BTreeMap<(AuthorId, u32), CaptionLine>,
 }
 
 impl Transcript {
-    /// All lines in the order in which they were said.
+    /// Returns all lines in the order of their times.
     #[must_use]
     pub fn lines(&self) -> Vec<&CaptionLine> {
         let numbered = self.numbered().into_iter();
         numbered.map(|(.., line)| line).collect()
     }
 
-    /// The same, each with its author and its number, which stay the same when it is corrected.
+    /// Returns the same with author and number of each line, which a correction keeps.
     #[must_use]
     pub fn numbered(&self) -> Vec<(AuthorId, u32, &CaptionLine)> {
         let lines = self.lines.iter();
@@ -128,11 +128,11 @@ impl Transcript {
         lines
     }
 
-    /// The next entry of an author. The line that it begins or corrects.
+    /// Reads the next entry of an author. Returns the line that it adds or corrects.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<&CaptionLine>, DropReason> {
         if entry.kind == GRANT_KIND {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Transcript {
         let key = (entry.author, number);
         let time_ms = match self.lines.get(&key) {
             Some(line) => line.time_ms,
-            // what it corrects was no line
+            // the corrected entry was no line
             None if is_corrected => return Err(DropReason::Malformed),
             None if self.lines.len() >= MAX_CAPTIONS => return Err(DropReason::TranscriptFull),
             None => entry.time,

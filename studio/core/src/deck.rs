@@ -1,9 +1,10 @@
-//! Slides as entries: each by a hash of its text, and a list of these hashes in order. So a change sends what has changed.
+//! Slides as entries: texts by hash, and the list of these hashes. A change sends only its
+//! difference.
 //!
 //! ```text
 //!   slides   kind 1  part of a slide   id 8 | part 8 | parts 8 | text <= 980
 //!            kind 2  part of a deck    revision 32 | part 8 | parts 8 | n x id 8
-//!   turn     kind 1  this is shown     number 16 | id 8          number: from 1; 0 is nothing
+//!   turn     kind 1  a slide is shown  number 16 | id 8          number: from 1; 0: none
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,19 +17,19 @@ use librecast_log::{Entry, GRANT_KIND};
 use crate::drops::DropReason;
 use crate::plain::clean;
 
-/// Most slides of a deck. Chosen: none is expected to have a fifth of it.
+/// Slides of a deck. Chosen: five times the longest deck that is expected.
 pub const MAX_SLIDES: usize = 500;
 
 /// Longest slide, in bytes of Markdown.
 pub const MAX_SLIDE: usize = 64 << 10;
 
-/// Bytes of text in an entry: what its body holds.
+/// Bytes of text in an entry, as its body has room for.
 const TEXT_IN_PART: usize = 980;
 
-/// Slides in an entry of a deck: what its body holds.
+/// Slides in an entry of a deck, as its body has room for.
 const SLIDES_IN_PART: usize = 120;
 
-/// Most bytes of slides that wait for the deck that names them. Chosen: a deck of long slides once over.
+/// Bytes of slides that wait for the deck that names them. Chosen: one deck of long slides.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
 /// Kind of an entry of the slides' track: a part of a slide's text (docs/protocol.md §12).
@@ -43,7 +44,7 @@ const SHOWN: u8 = 1;
 pub struct SlideId(pub u64);
 
 impl SlideId {
-    /// Of a slide's text.
+    /// Returns the id of a slide's text.
     #[must_use]
     pub fn of(text: &str) -> Self {
         let hash = derive("lcstudio 2026 slide", &[text.as_bytes()]);
@@ -59,17 +60,17 @@ impl fmt::Debug for SlideId {
     }
 }
 
-/// Which slide is shown.
+/// A turn to a slide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
-    /// Its place when it was turned to, from 1.
+    /// Number of the slide at the turn, from 1.
     pub number: u16,
-    /// What it is: its place may change later.
+    /// Id of the slide, whose number may change later.
     pub id: SlideId,
 }
 
 impl Turn {
-    /// Kind and body of its entry.
+    /// Returns kind and body of its entry.
     #[must_use]
     pub fn encode(self) -> (u8, Vec<u8>) {
         let mut w = Writer::new();
@@ -77,11 +78,11 @@ impl Turn {
         (SHOWN, w.into_vec())
     }
 
-    /// From kind and body.
+    /// Decodes kind and body.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != SHOWN {
             return Err(DropReason::UnknownKind);
@@ -95,7 +96,7 @@ impl Turn {
     }
 }
 
-/// A slide whose parts come.
+/// A slide or deck with missing parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
     parts: Vec<Option<Vec<u8>>>,
@@ -108,7 +109,7 @@ impl Waiting {
         }
     }
 
-    /// Takes a part; all of it, if that was the last.
+    /// Adds a part. Returns the complete bytes once no part is missing.
     fn put(&mut self, part: u8, parts: u8, bytes: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
         if usize::from(parts) != self.parts.len() {
             return Err(DropReason::WrongPart);
@@ -124,7 +125,7 @@ impl Waiting {
     }
 }
 
-/// The slides, as far as entries were read.
+/// The slides, by the entries read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Deck {
     order: Vec<SlideId>,
@@ -136,44 +137,44 @@ pub struct Deck {
 }
 
 impl Deck {
-    /// How many slides there are.
+    /// Returns the number of slides.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the deck is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// The slides in order; none where a slide is not here.
+    /// Returns the slides in order; `None` for a slide without its text.
     pub fn slides(&self) -> impl Iterator<Item = Option<&str>> {
         self.order.iter().map(|id| self.text(*id))
     }
 
-    /// The text of a slide.
+    /// Returns the text of a slide.
     #[must_use]
     pub fn text(&self, id: SlideId) -> Option<&str> {
         self.texts.get(&id).map(String::as_str)
     }
 
-    /// Where a turn leads now: its slide's place from 1, which others may have moved, and its text.
+    /// Returns the current number, from 1, and text of a turn's slide, which may have moved.
     #[must_use]
     pub fn shown(&self, turn: Turn) -> Option<(usize, &str)> {
         let at = self.order.iter().position(|id| *id == turn.id);
-        // its text has changed since
+        // the text of the slide has changed since
         let at = at.or_else(|| usize::from(turn.number).checked_sub(1))?;
         let text = self.text(*self.order.get(at)?)?;
         Some((at + 1, text))
     }
 
-    /// The next entry of the track's owner. Whether something has changed that is shown.
+    /// Reads the next entry of the track's owner. Returns whether the view has changed.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         let mut r = Reader::new(&entry.body);
@@ -208,7 +209,7 @@ impl Deck {
         }
         let known = self.texts.len() + self.waiting.len();
         let is_new = !self.waiting.contains_key(&id);
-        // the slides of the deck that is shown, and of the one that comes
+        // slides of the current deck and of the next one
         if is_new && known >= 2 * MAX_SLIDES || self.waiting_bytes + text.len() > MAX_WAITING_BYTES
         {
             return Err(DropReason::TooManySlides);
@@ -268,7 +269,7 @@ impl Deck {
             .iter()
             .map(|id| SlideId(u64::from_be_bytes(*id)))
             .collect();
-        // what it does not name is not shown any more; parts of what comes next stand behind it
+        // forget slides that the deck does not name; parts for the next deck follow it
         let named: BTreeSet<SlideId> = self.order.iter().copied().collect();
         self.texts.retain(|id, _| named.contains(id));
         self.waiting.retain(|id, _| named.contains(id));
@@ -277,12 +278,12 @@ impl Deck {
     }
 }
 
-/// Makes entries of slides.
+/// Encodes slides as entries.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeckWriter;
 
 impl DeckWriter {
-    /// What is to be appended so that `slides` are shown, where `deck` was read before. Nothing, if they are.
+    /// Returns the entries that turn `deck` into `slides`; none if they are equal.
     ///
     /// # Errors
     ///
@@ -320,7 +321,7 @@ impl DeckWriter {
     }
 }
 
-/// One chunk at least: nothing is something to say, too.
+/// Splits bytes into chunks; no bytes are one empty chunk.
 fn chunks(bytes: &[u8], length: usize) -> Vec<&[u8]> {
     if bytes.is_empty() {
         return vec![bytes];

@@ -1,4 +1,4 @@
-//! Why an entry of a session counts for nothing.
+//! Reasons for which an entry of a session is dropped.
 
 librecast::drop_reasons! {
     /// Reasons for which what was signed rightly is not taken all the same.

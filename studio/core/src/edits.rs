@@ -1,29 +1,29 @@
-//! What somebody has changed in a text file, and what becomes of it where others have changed the text as well.
+//! Changes that a save made to a text, applied to a text that other members have changed as well.
 //!
 //! ```text
-//!   base ── others ──► theirs          merge: what was changed from base to ours, as edits of theirs
+//!   base ── others ──► theirs          merge: the changes from base to ours, as edits of theirs
 //!     └──── a save ──► ours
 //! ```
 //!
-//! Who saves a file has loaded it some time ago: [`closest`] finds which version of it that was.
+//! A saved text is based on an earlier version of it: [`closest`] finds that version.
 
 use std::ops::Range;
 
 use imara_diff::{Algorithm, Diff, InternedInput};
 
-/// A change of a text, in characters of the text as it was before any other change of its list.
+/// A change of a text, in characters of the text before all changes of its list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
-    /// Where.
+    /// First character of the change.
     pub at: usize,
-    /// So many go.
+    /// Number of removed characters.
     pub remove: usize,
-    /// And this comes.
+    /// Inserted text.
     pub insert: String,
 }
 
-/// What makes `after` of `before`: in order, each apart from the next. Words are the smallest that is replaced, less what both
-/// have in common at their ends.
+/// Returns the changes from `before` to `after`: in order, and separate. A change replaces whole
+/// words, except for common characters at their ends.
 #[must_use]
 pub fn difference(before: &str, after: &str) -> Vec<Edit> {
     let mut edits = Vec::new();
@@ -43,7 +43,7 @@ pub fn difference(before: &str, after: &str) -> Vec<Edit> {
     edits
 }
 
-/// How far a list of pieces was counted.
+/// Position in a list of pieces.
 #[derive(Default)]
 struct Place {
     pieces: usize,
@@ -69,7 +69,7 @@ fn hunks(before: &[&str], after: &[&str]) -> Vec<(Range<usize>, Range<usize>)> {
         .collect()
 }
 
-/// Runs of letters and digits; every other character by itself.
+/// Splits lines into runs of letters and digits; every other character is a piece of its own.
 fn words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let mut words = Vec::new();
     for line in lines {
@@ -104,7 +104,7 @@ fn trimmed(at: usize, old: &str, new: &str) -> Edit {
     }
 }
 
-/// The text with these changes.
+/// Returns the text with these changes.
 #[must_use]
 pub fn apply(text: &str, edits: &[Edit]) -> String {
     let (mut out, mut chars, mut at) = (String::with_capacity(text.len()), text.chars(), 0);
@@ -118,8 +118,8 @@ pub fn apply(text: &str, edits: &[Edit]) -> String {
     out
 }
 
-/// What was changed from `base` to `ours`, as changes of `theirs`: what others have written stays, also within what goes. What
-/// both have changed alike is changed once.
+/// Returns the changes from `base` to `ours`, as changes of `theirs`. Text that other members wrote
+/// stays, even within a removed part. A change that both made is made once.
 #[must_use]
 pub fn merge(base: &str, ours: &str, theirs: &str) -> Vec<Edit> {
     let own = difference(base, ours);
@@ -157,7 +157,7 @@ pub fn merge(base: &str, ours: &str, theirs: &str) -> Vec<Edit> {
     merged
 }
 
-/// What these changes have left of a text, and where it is now. The first and the last may be empty.
+/// Returns the ranges that these changes leave, with their new places. First and last may be empty.
 fn kept(edits: &[Edit], length: usize) -> Vec<(Range<usize>, usize)> {
     let (mut kept, mut at, mut now) = (Vec::new(), 0, 0);
     for edit in edits {
@@ -169,20 +169,20 @@ fn kept(edits: &[Edit], length: usize) -> Vec<(Range<usize>, usize)> {
     kept
 }
 
-/// Where a place is now: behind what others have put just there.
+/// Returns the new place of a character: behind text that other members inserted at it.
 fn moved(kept: &[(Range<usize>, usize)], place: usize) -> usize {
     let next = kept.partition_point(|(from, _)| from.start <= place);
     // the first begins at 0
     let (from, to) = &kept[next - 1];
     match place <= from.end {
         true => to + place - from.start,
-        // in what they have taken out
+        // within a part that other members removed
         false => kept.get(next).map_or(*to + from.len(), |(_, to)| *to),
     }
 }
 
-/// Which of these versions somebody has had before him who wrote `text`: the one of which he changed least, the newest of
-/// several. None where there are none.
+/// Returns the index of the version from which `text` was made: the one with the fewest changed
+/// characters, the newest if several. `None` without versions.
 #[must_use]
 pub fn closest<'a>(versions: impl IntoIterator<Item = &'a str>, text: &str) -> Option<usize> {
     let changed = |edit: &Edit| edit.remove + edit.insert.chars().count();
@@ -234,9 +234,9 @@ mod tests {
             merged(base, "one\ntwo\nthree\nours\n", "one\ntwo\nthree\ntheirs\n"),
             "one\ntwo\nthree\ntheirs\nours\n"
         );
-        // within what goes
+        // within a removed part
         assert_eq!(merged("a b c d", "a d", "a b x c d"), "a x d");
-        // where they have taken something out
+        // at a part that the other member removed
         assert_eq!(merged("a b c d", "a b! c d", "a d"), "a !d");
         assert_eq!(merged("a b c d", "a d", "a d"), "a d");
         assert_eq!(merged("", "ours", ""), "ours");
@@ -265,7 +265,7 @@ mod tests {
             prop_assert_eq!(apply(&before, &difference(&before, &after)), after);
         }
 
-        /// Whoever changed nothing takes what the other has; what one inserts is never lost.
+        /// A side without changes takes the other side; inserted text is never lost.
         #[test]
         fn nothing_that_is_written_is_lost(base in "[ab \n]{0,30}", ours in "[abx \n]{0,30}", theirs in "[aby \n]{0,30}") {
             prop_assert_eq!(merged(&base, &base, &theirs), theirs.clone());

@@ -1,4 +1,4 @@
-//! A session as files that others read: WebVTT, Markdown, one page of HTML.
+//! A session as files of other formats: WebVTT, Markdown, one page of HTML.
 
 use std::fmt::Write;
 
@@ -7,13 +7,13 @@ use crate::markdown::html_below;
 use crate::track::Language;
 use crate::view::View;
 
-/// How long a caption stays at most, in milliseconds: nothing follows, and it was read.
+/// Longest time of a caption without a following one, in milliseconds.
 const LONGEST_CUE_MS: u64 = 7_000;
-/// How long a caption stays at least, in milliseconds.
+/// Shortest time of a caption, in milliseconds.
 const SHORTEST_CUE_MS: u64 = 1_000;
 
 impl View {
-    /// When it began: the first turn or caption, milliseconds since 1970.
+    /// Returns the time of the first turn or caption, in milliseconds since 1970.
     #[must_use]
     pub fn began_ms(&self) -> Option<u64> {
         let lines = self
@@ -24,7 +24,7 @@ impl View {
         lines.chain(turn).min()
     }
 
-    /// What was shown when: place from 1 and text of each slide, in milliseconds since 1970.
+    /// Returns the shown slides: time in milliseconds since 1970, number from 1, and text.
     #[must_use]
     pub fn course(&self) -> Vec<(u64, usize, &str)> {
         let mut course: Vec<(u64, usize, &str)> = Vec::new();
@@ -44,7 +44,7 @@ fn clock(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60)
 }
 
-/// Escaped for HTML, and for WebVTT.
+/// Escapes text for HTML and WebVTT.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -59,7 +59,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Captions as WebVTT, from the session's beginning on.
+/// Returns captions as WebVTT, from the session's beginning on.
 #[must_use]
 pub fn webvtt(view: &View, language: &Language) -> String {
     let mut out = "WEBVTT\n".to_owned();
@@ -76,7 +76,7 @@ pub fn webvtt(view: &View, language: &Language) -> String {
             true => String::new(),
             false => format!("<v {}>", escaped(&line.speaker)),
         };
-        // an arrow in a text would be one of a cue's times; escaped, it is none
+        // an arrow in a text would end a cue's times; escaped, it does not
         let _ = write!(
             out,
             "\n{} --> {}\n{voice}{}\n",
@@ -88,7 +88,7 @@ pub fn webvtt(view: &View, language: &Language) -> String {
     out
 }
 
-/// Slides in the order in which they were shown, each with what was said then.
+/// Returns slides in the order of their turns, each with the captions during it.
 #[must_use]
 pub fn transcript_markdown(view: &View, language: Option<&Language>) -> String {
     let mut out = format!("# {}\n", title(view));
@@ -114,7 +114,7 @@ fn title(view: &View) -> String {
     }
 }
 
-/// A slide without a heading that only repeats the session's title, which stands above all slides.
+/// Returns a slide without a heading that repeats the session's title.
 fn without_title<'a>(slide: &'a str, title: &str) -> &'a str {
     let (first, rest) = slide.split_once('\n').unwrap_or((slide, ""));
     let heading = first
@@ -126,7 +126,7 @@ fn without_title<'a>(slide: &'a str, title: &str) -> &'a str {
     }
 }
 
-/// A slide with the time when it was shown, and the captions meanwhile.
+/// A slide with the time of its turn, and the captions during it.
 struct Part<'a> {
     slide: Option<(u64, usize, &'a str)>,
     lines: Vec<&'a CaptionLine>,
@@ -156,7 +156,7 @@ fn parts<'a>(view: &'a View, language: Option<&Language>) -> Vec<Part<'a>> {
     parts
 }
 
-/// How it looks, if its reader wants nothing else: his colours, his size of text, no script.
+/// Style without script; colours and text size are the reader's.
 const STYLE: &str = "\
 :root { color-scheme: light dark; font: 112.5%/1.6 system-ui, sans-serif;
   --line: color-mix(in srgb, currentColor 25%, transparent); --soft: color-mix(in srgb, currentColor 5%, transparent); }
@@ -179,7 +179,7 @@ blockquote { margin-inline: 0; padding-inline-start: 1rem; border-inline-start: 
 @media print { section { break-inside: avoid; } }
 ";
 
-/// When something was, from the beginning on: minutes and seconds, with hours where there are some.
+/// Returns a time from the beginning on: minutes and seconds, with hours if any.
 fn elapsed(ms: u64) -> String {
     let s = ms / 1_000;
     match s / 3_600 {
@@ -188,8 +188,8 @@ fn elapsed(ms: u64) -> String {
     }
 }
 
-/// The whole session as one page of HTML, which needs nothing else and runs nothing. `picture` gives a picture beside the
-/// slides as a `data:` URL.
+/// Returns the session as one page of HTML, which loads nothing and runs nothing. `picture` returns
+/// a picture beside the slides as a `data:` URL.
 #[must_use]
 pub fn page(
     view: &View,

@@ -1,22 +1,22 @@
-//! Front matter: lines of YAML between two lines of dashes at the beginning of a file, as Marp and static sites have it.
+//! Front matter: lines of YAML between lines of dashes at the beginning of a file, as in Marp.
 //!
 //! Only the fields that a lecture uses are read, each with a value on its line or on indented lines below it.
 
-/// Most lines of it. Chosen: far more than anybody writes by hand.
+/// Lines of front matter. Chosen: far more than are written by hand.
 const MAX_LINES: usize = 200;
 
 /// The content of front matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrontMatter {
-    /// Bytes of it at the beginning of the file; 0: there is none.
+    /// Its length in bytes from the beginning of the file; 0: none.
     pub(crate) length: usize,
-    /// It begins and has no end: it is shown.
+    /// Whether it lacks an end: then it is shown.
     pub(crate) is_open: bool,
     /// The line of `headingDivider`, from 1.
     pub(crate) heading_divider: Option<usize>,
     /// The title; empty if it names none.
     pub title: String,
-    /// The presenter; empty if it names nobody.
+    /// The presenter; empty if it names none.
     pub author: String,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn read(file: &str) -> FrontMatter {
                 _ => {}
             }
         } else if number == 0 {
-            // a slide stands first
+            // the file begins with a slide
             return FrontMatter::default();
         } else if text.starts_with([' ', '\t']) {
             if let Some(name) = folded {
@@ -69,7 +69,7 @@ pub(crate) fn read(file: &str) -> FrontMatter {
 }
 
 impl FrontMatter {
-    /// More of a field: lines that follow each other are one.
+    /// Extends a field: its lines are joined.
     fn set(&mut self, name: &str, value: &str) {
         let field = match name {
             "title" => &mut self.title,
@@ -83,7 +83,7 @@ impl FrontMatter {
     }
 }
 
-/// A name and a value with a colon between, at the beginning of a line.
+/// Splits the beginning of a line into name and value at a colon.
 fn field(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '$'))
@@ -94,7 +94,7 @@ fn field(line: &str) -> Option<(&str, &str)> {
     (is_name && is_value).then(|| (name, value.trim()))
 }
 
-/// Without quotes around it, and without a comment behind it.
+/// Returns the value without quotes and without a comment behind it.
 fn unquoted(value: &str) -> &str {
     for quote in ['"', '\''] {
         if let Some((inside, _)) = value

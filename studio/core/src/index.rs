@@ -1,7 +1,7 @@
-//! The index of a session: what it is called, which tracks it has, whether it has ended.
+//! The index of a session: its title, its tracks, and whether it has ended.
 //!
 //! ```text
-//!   kind 1  session   title text8 | presenter text8                 behind its tracks: it begins, or goes on
+//!   kind 1  session   title text8 | presenter text8                 behind its tracks: begins or resumes
 //!   kind 2  track     name text8 | owner's key 32                   or, of sound: name text8 | station text8
 //!   kind 3  ended
 //! ```
@@ -15,47 +15,47 @@ use crate::drops::DropReason;
 use crate::plain::{MAX_LINE, clean_line};
 use crate::track::TrackName;
 
-/// Most tracks of a session. Chosen: sound and captions in thirty languages.
+/// Tracks of a session. Chosen: sound and captions in thirty languages.
 const MAX_TRACKS: usize = 64;
 
-/// Kind of an entry of the index: the session begins, or goes on (docs/protocol.md §12).
+/// Kind of an entry of the index: the session begins or resumes (docs/protocol.md §12).
 const SESSION: u8 = 1;
 /// Kind of an entry that names a track, before [`SESSION`].
 const TRACK: u8 = 2;
 /// Kind of an entry that ends the session.
 const ENDED: u8 = 3;
 
-/// Where a track is found.
+/// Location of a track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrackPlace {
-    /// In the space that this key owns.
+    /// The space that this key owns.
     Space(PeerId),
-    /// At this station of radio, `lcr1...`.
+    /// A station of radio, `lcr1...`.
     Station(String),
 }
 
 /// An entry of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexEntry {
-    /// The session goes on, or begins.
+    /// The session begins or resumes.
     Session {
-        /// What it is called.
+        /// Title of the session.
         title: String,
-        /// Who presents; empty where it is not said.
+        /// Name of the presenter; may be empty.
         presenter: String,
     },
     /// A track.
     Track(TrackName, TrackPlace),
-    /// That was all.
+    /// The session has ended.
     Ended,
 }
 
 impl IndexEntry {
-    /// Kind and body of its entry.
+    /// Returns kind and body of its entry.
     ///
     /// # Errors
     ///
-    /// A text that is too long.
+    /// A text is too long.
     pub fn encode(&self) -> Result<(u8, Vec<u8>), WireError> {
         let mut w = Writer::new();
         let kind = match self {
@@ -76,11 +76,11 @@ impl IndexEntry {
         Ok((kind, w.into_vec()))
     }
 
-    /// From kind and body.
+    /// Decodes kind and body.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         let mut r = Reader::new(body);
@@ -113,7 +113,7 @@ impl IndexEntry {
     }
 }
 
-/// What looks like a station's text. Whether it is one, radio says.
+/// Returns a text with the form of a station's. Radio alone can decode it.
 fn station(text: &str) -> Option<String> {
     let is_text = TextKind::of(text) == Some(TextKind::Station)
         && text.len() <= MAX_LINE
@@ -121,39 +121,39 @@ fn station(text: &str) -> Option<String> {
     is_text.then(|| text.to_owned())
 }
 
-/// The index, as far as its entries were read.
+/// The index, by the entries read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
-    /// What the session is called.
+    /// Title of the session.
     pub title: String,
-    /// Who presents.
+    /// Name of the presenter.
     pub presenter: String,
-    /// Its tracks, in the order in which it named them.
+    /// Tracks, in the order of their entries.
     pub tracks: Vec<(TrackName, TrackPlace)>,
-    /// It has begun.
+    /// Whether the session has begun.
     pub has_begun: bool,
-    /// It has ended, until somebody goes on with it.
+    /// Whether it has ended and is not resumed.
     pub has_ended: bool,
 }
 
 impl Index {
-    /// Where a track is found, if it is named.
+    /// Returns the location of a track, if it is named.
     #[must_use]
     pub fn place(&self, name: &TrackName) -> Option<&TrackPlace> {
         let track = self.tracks.iter().find(|(known, _)| known == name);
         track.map(|(_, place)| place)
     }
 
-    /// The names of all tracks.
+    /// Returns the names of all tracks.
     pub fn names(&self) -> impl Iterator<Item = &TrackName> {
         self.tracks.iter().map(|(name, _)| name)
     }
 
-    /// The next entry of the session's owner. What was in it, and whether that is new.
+    /// Reads the next entry of the session's owner. Returns its content if it changes the index.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<IndexEntry>, DropReason> {
         if entry.kind == GRANT_KIND {
             return Ok(None);

@@ -1,29 +1,29 @@
-//! A lecture that each listener renders for himself, without I/O.
+//! A lecture that each listener renders, without I/O.
 //!
-//! A session is a key ([`SessionKey`]). Who has its text ([`Session`]) attends. It is a set of tracks ([`TrackName`]), each of
-//! them a space of the entry log with a group of its own: choosing a track is a JOIN, dropping it a PART. Sound is a station of
-//! radio. Content is sent, never its looks.
+//! A session is a key ([`SessionKey`]). A holder of its text ([`Session`]) attends. Each of its
+//! tracks ([`TrackName`]) is a space of the entry log with a group of its own: choosing a track is
+//! a JOIN, dropping it a PART. Sound is a station of radio. Slides are sent without their layout.
 //!
 //! ```text
 //! slides.md -> split -> DeckWriter -> entries of `slides`  -.
-//! which slide is shown             -> entries of `turn`    |-> View -> what has changed -> text, HTML, captions
+//! turn to a slide                  -> entries of `turn`    |-> View -> Change -> text, HTML, captions
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
 //! pictures that slides name        -> entries of `pictures` -> Album, in a View
-//! text that all write              -> entries of `notes`   -> NotesReading -> the CRDT of a page or host
+//! text that attenders write        -> entries of `notes`   -> NotesReading -> the CRDT of a program
 //! ```
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
 //! | `session`, `track` | keys, the text of a session, names of tracks |
-//! | `index`, `deck`, `captions`, `questions`, `album` | what entries hold, and what follows from them |
-//! | `picture` | which bytes are a picture |
-//! | `notes` | who may write notes, what waits to be appended, what is read of them |
-//! | `presence` | who is in the notes, where, and whether he writes |
-//! | `batches`, `edits` | notes on their way into a document; what a save has changed of them |
-//! | `reading`, `view` | entries in order; a session as far as it is known |
-//! | `presenting` | who presents: what is typed and asked becomes entries |
-//! | `markdown`, `front_matter`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
+//! | `index`, `deck`, `captions`, `questions`, `album` | formats of entries, and state from them |
+//! | `picture` | valid pictures |
+//! | `notes` | writers of notes, their drafts, reading of their updates |
+//! | `presence` | writers in the notes, with cursors and whether they write |
+//! | `batches`, `edits` | notes on their way into a document; changes of a save |
+//! | `reading`, `view` | entries in order; a session by its known entries |
+//! | `presenting` | actions of the presenter and questions as entries |
+//! | `markdown`, `front_matter`, `plain` | slides split, checked, as text, as HTML; plain text |
 //! | `export` | WebVTT, Markdown, one page of HTML |
 
 mod album;

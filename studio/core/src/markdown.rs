@@ -1,9 +1,9 @@
-//! Slides in Markdown (CommonMark, and tables): apart, checked, as text, as HTML.
+//! Slides in Markdown (CommonMark, and tables): split, checked, as text, as HTML.
 //!
-//! A line `---` between blank lines begins the next slide. Front matter at the beginning of the file, as Marp and static sites
-//! have it, is no slide ([`front_matter`](crate::front_matter)). Comments, `<!-- -->`, are notes of who presents, and are in no
-//! slide. HTML is text here, and pictures lie beside the slides: what
-//! others wrote starts no request and runs nothing.
+//! A line `---` between blank lines begins the next slide. Front matter at the beginning, as in
+//! Marp, is no slide ([`front_matter`](crate::front_matter)). Comments, `<!-- -->`, are notes for
+//! the presenter, and in no slide. HTML is shown as text, and pictures are files beside the slides:
+//! a slide of another member starts no request and runs nothing.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,47 +15,47 @@ use crate::deck::MAX_SLIDE;
 use crate::front_matter::{self, FrontMatter};
 use crate::plain::{MAX_LINE, clean, clean_line};
 
-/// A slide, and where it stands.
+/// A slide, and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slide {
-    /// Its Markdown.
+    /// Markdown of the slide.
     pub text: String,
-    /// The line of the file where it begins, from 1.
+    /// First line of the slide in the file, from 1.
     pub line: usize,
-    /// What its author wants to know before he shows it.
+    /// Lines with problems, for the author.
     pub problems: Vec<(usize, Problem)>,
-    /// What its comments say: to its author alone, as Marp has it. It is never sent.
+    /// Text of its comments, for the presenter alone, as in Marp. It is never sent.
     pub notes: String,
 }
 
-/// What somebody would not see, or would not be able to.
+/// A fault that a reader would notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
-    /// A picture says nothing to who does not see it.
+    /// A picture without alt text.
     NoAltText(String),
-    /// A picture that lies somewhere else is not fetched.
+    /// A picture elsewhere, which is not fetched.
     RemotePicture(String),
     /// HTML is shown as text.
     Html,
-    /// Characters that nobody sees were taken out.
+    /// Invisible characters were removed.
     Hidden,
     /// A path with a blank makes no picture.
     BlankInPath(String),
-    /// Dashes below text make a heading of it, and no slide.
+    /// Dashes below text make it a heading, and begin no slide.
     Underlined(String),
     /// Dashes that belong to a table, to HTML or to a quotation separate no slides.
     NoBreak,
     /// Two dashes separate no slides.
     TwoDashes,
-    /// A block of code without an end has dashes in it.
+    /// A block of code without an end contains dashes.
     OpenCode,
     /// A comment without an end.
     OpenComment,
     /// Front matter has no end.
     OpenFrontMatter,
-    /// Slides that begin at headings, which Marp makes by its front matter.
+    /// Marp's front matter for slides that begin at headings.
     HeadingDivider,
-    /// The slide is longer than may be.
+    /// A slide exceeds [`MAX_SLIDE`].
     TooLong(usize),
 }
 
@@ -108,24 +108,24 @@ fn parser(text: &str) -> Parser<'_> {
     Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH)
 }
 
-/// The file with line ends of one kind, and without the mark of its encoding.
+/// Returns the file with line feeds only, and without a byte order mark.
 fn plain_lines(file: &str) -> String {
     let file = file.strip_prefix('\u{feff}').unwrap_or(file);
     file.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// The front matter of a file of slides, if it has one.
+/// Returns the front matter of a file of slides.
 #[must_use]
 pub fn front_matter(file: &str) -> FrontMatter {
     front_matter::read(&plain_lines(file))
 }
 
-/// A file of slides, apart. Slides without anything are left out, and so is front matter.
+/// Splits a file into slides, without empty slides and front matter.
 #[must_use]
 pub fn split(file: &str) -> Vec<Slide> {
     let file = plain_lines(file);
     let about = front_matter::read(&file);
-    // its lines stay empty, so that the numbers of others stay right
+    // its lines stay as empty lines, so that line numbers stay right
     let blank: String = file[..about.length]
         .chars()
         .filter(|c| *c == '\n')
@@ -145,7 +145,7 @@ pub fn split(file: &str) -> Vec<Slide> {
     slides
 }
 
-/// A comment: its place in the file without comments, the line where it began, what it says, and whether it has no end.
+/// A comment: its place in the file without comments, first line, text; whether it has no end.
 struct Comment {
     at: usize,
     line: usize,
@@ -156,7 +156,7 @@ struct Comment {
 const COMMENT: &str = "<!--";
 const END_OF_COMMENT: &str = "-->";
 
-/// The file without comments, but with as many lines. Code has none.
+/// Returns the file without comments, but with the same lines. Comments in code stay.
 fn without_comments(file: &str) -> (String, Vec<Comment>) {
     let (mut out, mut comments) = (String::with_capacity(file.len()), Vec::new());
     if !file.contains(COMMENT) {
@@ -176,7 +176,7 @@ fn without_comments(file: &str) -> (String, Vec<Comment>) {
         }
         let begin = at + COMMENT.len();
         let closed = file[begin..].find(END_OF_COMMENT);
-        // else what follows may be slides
+        // without an end, it ends at the next slide
         let next = || {
             file[begin..]
                 .find("\n\n---\n")
@@ -204,7 +204,7 @@ fn lines_in(text: &str) -> usize {
     text.bytes().filter(|b| *b == b'\n').count()
 }
 
-/// What Marp reads itself: it is no note.
+/// Returns whether a comment is for Marp itself: then it is no note.
 fn is_directive(comment: &str) -> bool {
     const NAMES: [&str; 17] = [
         "backgroundColor",
@@ -235,7 +235,7 @@ fn parts(file: &str, comments: &[Comment]) -> Vec<Slide> {
     let mut from = 0;
     let mut slides: Vec<Slide> = Vec::new();
     let mut depth = 0_usize;
-    // of a part that is no slide, they are of the next one
+    // comments of an empty part belong to the next slide
     let mut comments = comments.iter().peekable();
     let mut take = |range: Range<usize>| {
         let Some(mut slide) = slide(file, range.clone()) else {
@@ -287,7 +287,7 @@ fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
         return None;
     }
     let leading = part.len() - part.trim_start_matches(['\n', ' ', '\t']).len();
-    // blanks before the first line mean something only within that line
+    // blanks before the first line count only within that line
     let begins = part[..leading].rfind('\n').map_or(0, |at| at + 1);
     let line = lines_in(&file[..range.start + begins]) + 1;
     let text = part[begins..].trim_end();
@@ -303,9 +303,9 @@ fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
 fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
     let line_of = |at: usize| line + text[..at].bytes().filter(|b| *b == b'\n').count();
     let mut found = Vec::new();
-    // where a picture began, what it is, and its alt text
+    // an open picture: its place, URL and alt text
     let mut picture: Option<(usize, String, String)> = None;
-    // blocks of code, and whether one has no end; headings; pictures by where they begin
+    // blocks of code, whether one lacks an end, headings, places of pictures
     let (mut code, mut is_open, mut headings, mut pictures) =
         (Vec::new(), false, Vec::new(), Vec::new());
     for (event, range) in parser(text).into_offset_iter() {
@@ -399,7 +399,7 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
     found
 }
 
-/// Whether the last line of a fenced block of code is no fence.
+/// Returns whether the last line of a fenced block of code is no fence.
 fn is_unclosed(block: &str) -> bool {
     let mut lines = block.lines();
     let fence = |line: &str| {
@@ -412,19 +412,19 @@ fn is_unclosed(block: &str) -> bool {
     !lines.last().is_some_and(fence)
 }
 
-/// Paths of pictures that CommonMark does not accept, as they have a blank; each with its place in the line.
+/// Returns picture paths with a blank, which CommonMark refuses, with their places in the line.
 fn paths_with_blanks(line: &str) -> impl Iterator<Item = (usize, &str)> {
     line.match_indices("![").filter_map(|(at, _)| {
         let (_, rest) = line[at..].split_once("](")?;
         let (path, _) = rest.split_once(')')?;
         let path = path.trim();
-        // a title may stand behind the path
+        // a title may follow the path
         let path = path.split_once(" \"").map_or(path, |(path, _)| path);
         (path.contains(' ') && !path.starts_with('<')).then_some((at, path))
     })
 }
 
-/// Pictures beside the slides that this Markdown names, each once, in order: paths, of which `%20` and the like are decoded.
+/// Returns the pictures beside the slides that this Markdown names, once each, as decoded paths.
 #[must_use]
 pub fn pictures(markdown: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -439,15 +439,15 @@ pub fn pictures(markdown: &str) -> Vec<String> {
     names
 }
 
-/// The path of a picture beside the slides, of the URL that names it.
+/// Returns the path of a picture beside the slides, from its URL.
 fn local_name(url: &str) -> Option<String> {
-    // before it is decoded: an encoded colon is part of a name, a plain one ends a scheme
+    // checked before decoding: an encoded colon is part of a name, a plain one ends a scheme
     is_local(url)
         .then(|| decoded(url))
         .filter(|name| is_local(name))
 }
 
-/// A URL's path with its escapes decoded (RFC 3986, 2.1). It stays as it is where it has others, or is no UTF-8 then.
+/// Decodes escapes of a URL's path (RFC 3986, 2.1), unless one is invalid or the result no UTF-8.
 fn decoded(url: &str) -> String {
     let mut bytes = Vec::with_capacity(url.len());
     let mut rest = url.as_bytes();
@@ -469,14 +469,14 @@ fn decoded(url: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| url.to_owned())
 }
 
-/// Whether a picture lies beside the slides: a path without a scheme, below their folder.
+/// Returns whether a picture is beside the slides: a path without a scheme, below their folder.
 pub(crate) fn is_local(name: &str) -> bool {
     let is_below =
         !name.starts_with(['/', '\\']) && name.split(['/', '\\']).all(|part| part != "..");
     is_below && !name.is_empty() && !name.contains([':', '?', '#', '\0'])
 }
 
-/// Whether a link may be followed: nothing that a page would run.
+/// Returns whether a link may be followed: it runs nothing in a page.
 fn is_link(url: &str) -> bool {
     let lower = url.to_ascii_lowercase();
     ["https://", "http://", "mailto:"]
@@ -484,22 +484,22 @@ fn is_link(url: &str) -> bool {
         .any(|scheme| lower.starts_with(scheme))
 }
 
-/// Longest text of a slide in bytes: what comes after it is left out. Chosen: four times the longest slide, which every line
-/// that a person reads fits into with its indentation.
+/// Longest text of a slide, in bytes; the rest is cut. Chosen: four times the longest slide, enough
+/// for the indentation of any readable slide.
 const MAX_TEXT: usize = 4 * MAX_SLIDE;
-/// Most text in bytes in which a title is looked for. Chosen: some lines, as lists have a title for each slide.
+/// Text in which a title is searched, in bytes. Chosen: some lines, as lists have many titles.
 const MAX_TITLE: usize = 4 * MAX_LINE;
-/// Most quotations and lists within each other that a line shows at its beginning. Chosen: far more than people read.
+/// Nested quotations and lists that begin a line. Chosen: far above readable depth.
 const MAX_INDENT: usize = 16;
 
-/// A slide as text for a terminal, a Braille line or a voice: headings, lists and tables as in Markdown, pictures by their
-/// alt text, links with where they lead. It is bounded, whatever the slide is.
+/// Returns a slide as text for a terminal, a Braille line or a voice: headings, lists and tables as
+/// in Markdown, pictures as alt text, links with their URL. The length is bounded for any slide.
 #[must_use]
 pub fn to_text(markdown: &str) -> String {
     text_of(markdown, MAX_TEXT)
 }
 
-/// The beginning of the text, of some `most` bytes.
+/// Returns the beginning of the text, about `most` bytes.
 fn text_of(markdown: &str, most: usize) -> String {
     let mut out = Text {
         most,
@@ -519,7 +519,7 @@ fn text_of(markdown: &str, most: usize) -> String {
     text
 }
 
-/// What a slide is called in a list: its first line.
+/// Returns the title of a slide for a list: its first line.
 #[must_use]
 pub fn title(markdown: &str) -> String {
     let text = text_of(markdown, MAX_TITLE);
@@ -528,22 +528,22 @@ pub fn title(markdown: &str) -> String {
     clean_line(first.next().unwrap_or_default())
 }
 
-/// What [`to_text`] has written.
+/// Text that [`to_text`] has written.
 #[derive(Debug, Default)]
 struct Text {
     text: String,
-    /// Once there are more bytes, nothing follows.
+    /// Bytes after which writing stops.
     most: usize,
-    /// What each line begins with: of quotations, and of lists, from the outside in.
+    /// Beginning of each line: of quotations and lists, from the outside in.
     indent: Vec<String>,
-    /// Numbers of lists; none: of points.
+    /// Next numbers of lists; `None`: a list of points.
     lists: Vec<Option<u64>>,
-    /// Where links lead, from the outside in.
+    /// URLs of links, from the outside in.
     links: Vec<String>,
-    /// The line has something.
+    /// Whether the line has text.
     in_line: bool,
     in_picture: usize,
-    /// Cells of the row before this one.
+    /// Cells of the current row so far.
     cells: usize,
 }
 
@@ -583,7 +583,7 @@ impl Text {
         }
     }
 
-    /// A blank line before what comes, unless it is the first or stands in a list.
+    /// Begins a block with a blank line, unless it is the first or within a list.
     fn begin_block(&mut self) {
         self.end_block();
         if self.lists.is_empty() && !self.text.is_empty() && !self.text.ends_with("\n\n") {
@@ -701,14 +701,14 @@ impl Text {
     }
 }
 
-/// A slide as HTML that runs nothing and fetches nothing but what `picture` gives for a picture beside the slides: a URL. A
-/// picture without one is its alt text.
+/// Returns a slide as HTML that runs nothing and fetches only the URLs that `picture` returns for
+/// pictures beside the slides. A picture without a URL is its alt text.
 #[must_use]
 pub fn to_html(markdown: &str, picture: impl FnMut(&str) -> Option<String>) -> String {
     html(markdown, picture, |level| level)
 }
 
-/// The same below a heading of its own: its headings are one level lower.
+/// Returns the same for use below a heading: its headings are one level lower.
 pub(crate) fn html_below(markdown: &str, picture: impl FnMut(&str) -> Option<String>) -> String {
     use HeadingLevel::{H1, H2, H3, H4, H5, H6};
     html(markdown, picture, |level| match level {
@@ -726,7 +726,7 @@ fn html(
     level: impl Fn(HeadingLevel) -> HeadingLevel,
 ) -> String {
     let mut events = Vec::new();
-    // whether each picture or link that is open is one
+    // whether each open picture or link is shown as such
     let (mut pictures, mut links) = (Vec::new(), Vec::new());
     for event in parser(markdown) {
         match event {
@@ -846,7 +846,7 @@ mod tests {
             (29, Problem::OpenComment),
         ];
         assert_eq!(slides[2].problems, problems);
-        // no end: what follows is slides
+        // without an end: further slides follow
         let open = split("# One\n<!-- a note\n\n---\n\n# Two");
         let texts: Vec<_> = open.iter().map(|slide| slide.text.as_str()).collect();
         assert_eq!(texts, ["# One", "# Two"]);
@@ -872,7 +872,7 @@ mod tests {
         assert_eq!(open[0].problems, [(1, Problem::OpenFrontMatter)]);
         let divided = split("---\nheadingDivider: 2\n---\n# One\n## Two\n");
         assert_eq!(divided[0].problems, [(2, Problem::HeadingDivider)]);
-        // a slide may stand first
+        // the file may begin with a slide
         assert_eq!(split("---\n\n# One\n\n---\n\n# Two\n").len(), 2);
         assert_eq!(split("---\n# One\n\ntext: 1\n\n---\n").len(), 1);
     }

@@ -1,13 +1,14 @@
-//! Notes: one document that all who attend may write. An entry's body is an update of a CRDT, which only pages parse: hosts
-//! hold and repeat entries. Who wants to write asks the owner of the track for a grant, with a key of his own.
+//! Notes: one document that all attenders may write. An entry's body is an update of a CRDT, which
+//! only pages parse; hosts store and repeat entries. A writer requests a grant for a key of its
+//! own.
 //!
 //! ```text
 //!   version 1 = 1 | author's key 32       body of a request: grant this key
 //!   update of the CRDT <= 1000            body of an entry of kind 1
 //! ```
 //!
-//! What is written before there is a grant, or while no other node is there, waits as drafts. The last one is replaced as its
-//! writer goes on, so that an hour without a network is a few entries.
+//! Text without a grant, or without other nodes, waits as drafts. The last draft is replaced as its
+//! writer continues, so that an hour without a network is a few entries.
 
 use std::collections::VecDeque;
 
@@ -18,36 +19,36 @@ use librecast_log::{AppendError, Entry, GRANT_KIND, Grant, Log, MAX_BODY};
 
 use crate::drops::DropReason;
 
-/// Kind of the entries that hold an update.
+/// Kind of entries with an update.
 pub const NOTES_UPDATE: u8 = 1;
 
-/// Most keys that may write the notes of a session. Chosen: a quarter of the authors that a space has.
+/// Keys that may write the notes of a session. Chosen: a quarter of a space's authors.
 pub const MAX_WRITERS: usize = 256;
 
-/// Most entries of notes that are read. What a space holds is less today.
+/// Entries of notes that are read. A space has fewer today.
 pub const MAX_NOTES_ENTRIES: usize = 100_000;
 
-/// Most bytes of their bodies that are read: what a telephone's browser has room for (chosen).
+/// Bytes of their bodies that are read. Chosen: a telephone's browser has room for them.
 pub const MAX_NOTES_BYTES: usize = 16 << 20;
 
 /// Version of a request for a grant, its first byte.
 const REQUEST_VERSION: u8 = 1;
 
-/// Between two entries of a writer: as many a second as readers take of one author.
+/// Time between two entries of a writer: readers accept this rate of one author.
 const APPEND_INTERVAL: Duration = Duration::from_millis(50);
-/// What cannot be appended yet is tried again after so long.
+/// Pause after which a refused append is repeated.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
-/// First pause until a grant is asked for again; each is twice the one before. Chosen.
+/// First pause before a grant is requested again; each pause doubles. Chosen.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// The longest pause until a grant is asked for again. Chosen.
+/// Longest pause before a grant is requested again. Chosen.
 const ASK_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
-/// A key that wants to write.
+/// A key that requests a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Writer(pub PeerId);
 
 impl Writer {
-    /// The body of a request.
+    /// Returns the body of a request.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Bytes::new();
@@ -55,11 +56,11 @@ impl Writer {
         w.into_vec()
     }
 
-    /// From a request's body.
+    /// Decodes the body of a request.
     ///
     /// # Errors
     ///
-    /// It is none.
+    /// The body is no request.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let mut r = Reader::new(body);
         let version = r.u8().map_err(|_| DropReason::Malformed)?;
@@ -72,7 +73,8 @@ impl Writer {
         }
     }
 
-    /// Grants for those who ask in this log and have none, as far as there is room: bodies of entries of its owner.
+    /// Returns bodies of grants for requests in this log, up to [`MAX_WRITERS`] keys: entries of
+    /// its owner.
     #[must_use]
     pub fn grants(log: &Log) -> Vec<Vec<u8>> {
         let mut known: Vec<PeerId> = log.authors().map(|author| author.key).collect();
@@ -81,7 +83,7 @@ impl Writer {
             let Ok(Self(key)) = Self::decode(body) else {
                 continue;
             };
-            // the owner is among those who are known
+            // `known` contains the owner
             if known.len() <= MAX_WRITERS && !known.contains(&key) {
                 known.push(key);
                 grants.push(Grant {
@@ -100,15 +102,15 @@ impl Writer {
 /// An update for the CRDT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotesUpdate {
-    /// Whose, and its place in his log: he is set aside from here on if it does harm.
+    /// Author of the update: a harmful author is ignored from this number on.
     pub author: u64,
     /// From 1.
     pub number: u32,
-    /// What the CRDT reads.
+    /// Bytes for the CRDT.
     pub body: Vec<u8>,
 }
 
-/// What is read of notes, within bounds.
+/// Reader of notes, within bounds.
 #[derive(Debug, Default)]
 pub struct NotesReading {
     entries: usize,
@@ -116,11 +118,11 @@ pub struct NotesReading {
 }
 
 impl NotesReading {
-    /// The next entry of an author. None where the CRDT has nothing to do with it.
+    /// Reads the next entry of an author. `None`: the entry is a grant.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<NotesUpdate>, DropReason> {
         match entry.kind {
             GRANT_KIND => return Ok(None),
@@ -140,14 +142,14 @@ impl NotesReading {
     }
 }
 
-/// Something written that is no entry yet.
+/// A change that is no entry yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Draft {
     id: u32,
     body: Vec<u8>,
 }
 
-/// What one who writes has not appended yet.
+/// Drafts of a writer, to be appended.
 #[derive(Debug)]
 pub struct NotesWriting {
     key: PeerId,
@@ -155,12 +157,12 @@ pub struct NotesWriting {
     append_at: Option<Instant>,
     ask_at: Option<Instant>,
     ask_pause: Duration,
-    /// What no later try changes: the space is full, or the key is used on two hosts.
+    /// Permanent failure: the space is full, or the key is in use on two hosts.
     failed: Option<AppendError>,
 }
 
 impl NotesWriting {
-    /// With this key, nothing yet.
+    /// Creates it without drafts.
     #[must_use]
     pub fn new(key: PeerId) -> Self {
         Self {
@@ -173,11 +175,11 @@ impl NotesWriting {
         }
     }
 
-    /// A draft; one of the same number that still waits is replaced.
+    /// Adds a draft; it replaces one of the same number that still waits.
     ///
     /// # Errors
     ///
-    /// It does not fit into an entry.
+    /// The draft does not fit into an entry.
     pub fn write(&mut self, id: u32, body: Vec<u8>) -> Result<(), DropReason> {
         if body.len() > MAX_BODY {
             return Err(DropReason::Malformed);
@@ -189,20 +191,20 @@ impl NotesWriting {
         Ok(())
     }
 
-    /// Drafts that wait.
+    /// Returns the number of waiting drafts.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.drafts.len()
     }
 
-    /// Why nothing more can be appended, if that is so.
+    /// Returns the permanent failure, if any.
     #[must_use]
     pub fn failed(&self) -> Option<&AppendError> {
         self.failed.as_ref()
     }
 
-    /// Appends what is due, and asks for a grant where there is none. Drafts that are entries now. To be called while others
-    /// are there.
+    /// Appends due drafts, and requests a missing grant. Returns drafts that are entries now. To be
+    /// called while other nodes are present.
     pub fn handle_timeout(&mut self, log: &mut Log, time: u64, now: Instant) -> Vec<u32> {
         let mut done = Vec::new();
         let author = log.space().author(&self.key);
@@ -237,7 +239,7 @@ impl NotesWriting {
         }
     }
 
-    /// When the next draft is due.
+    /// Returns the time at which the next draft is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waits = !self.drafts.is_empty() && self.failed.is_none();
@@ -283,7 +285,7 @@ mod tests {
             }
         }
 
-        /// The owner grants, if he is there; what each sends comes to the other.
+        /// The owner, if present, grants; both exchange all packets.
         fn pass(&mut self, from_ms: u64, to_ms: u64, owner_is_there: bool) -> Vec<u32> {
             let mut done = Vec::new();
             for ms in (from_ms..to_ms).step_by(10) {

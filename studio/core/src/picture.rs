@@ -1,8 +1,8 @@
-//! Pictures of slides: which bytes are one, as far as their headers say.
+//! Pictures of slides: checks their type and size by their headers.
 //!
-//! PNG, JPEG, WebP and GIF that stand still. What moves is refused: a slide has no button that stops it (WCAG 2.2.2). A header may
-//! announce more pixels than a reader's memory holds, so these are bounded, too. What else is wrong with a picture, who decodes it
-//! finds out: a browser.
+//! PNG, JPEG, WebP and GIF without animation: a slide has no button that stops one (WCAG 2.2.2).
+//! Pixels are bounded, as a header may announce more than a reader's memory holds. The browser that
+//! decodes a picture finds all other faults.
 
 use std::fmt;
 
@@ -10,18 +10,18 @@ use librecast::id::derive;
 use librecast::wire::Reader;
 use thiserror::Error;
 
-/// Longest picture, in bytes. Chosen: a photograph as wide as a screen, 17 s at the rate of pictures.
+/// Longest picture, in bytes. Chosen: a photograph as wide as a screen, 17 s at their rate.
 pub const MAX_PICTURE: usize = 1 << 20;
 
-/// Most pixels of a picture, 4,096 x 4,096: 64 MiB once it is decoded. Chosen: what a telephone photographs is smaller.
+/// Pixels of a picture, 4,096 x 4,096: 64 MiB decoded. Chosen: above a telephone's photographs.
 pub const MAX_PIXELS: u64 = 1 << 24;
 
-/// A picture by its content.
+/// Hash of a picture's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PictureId(pub(crate) [u8; 32]);
 
 impl PictureId {
-    /// Of a picture's bytes.
+    /// Returns the id of a picture's bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(derive("lcstudio 2026 picture", &[bytes]))
@@ -41,7 +41,7 @@ impl fmt::Debug for PictureId {
     }
 }
 
-/// What a picture is.
+/// Type of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PictureKind {
     /// PNG.
@@ -55,7 +55,7 @@ pub enum PictureKind {
 }
 
 impl PictureKind {
-    /// Its media type.
+    /// Returns its media type.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
@@ -67,19 +67,19 @@ impl PictureKind {
     }
 }
 
-/// Why bytes are no picture that goes to others.
+/// Reason for which bytes are not sent as a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PictureError {
-    /// Longer than may be.
+    /// More than [`MAX_PICTURE`] bytes.
     #[error("{0} bytes, at most {MAX_PICTURE} are sent: make it smaller")]
     TooLong(usize),
-    /// It begins as no picture does that pages show, or ends too early.
+    /// The bytes begin as no known type, or end too early.
     #[error("no PNG, JPEG, WebP or GIF")]
     Unknown,
-    /// More pixels than may be.
+    /// More than [`MAX_PIXELS`] pixels.
     #[error("{0} x {1} pixels, at most {MAX_PIXELS} are sent: make it smaller")]
     TooManyPixels(u32, u32),
-    /// It has more than one image.
+    /// The picture is an animation.
     #[error("it moves: pictures of slides stand still")]
     Moves,
 }
@@ -94,7 +94,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Of these bytes.
+    /// Checks these bytes.
     ///
     /// # Errors
     ///
@@ -119,25 +119,25 @@ impl Picture {
         })
     }
 
-    /// By its content.
+    /// Returns its id.
     #[must_use]
     pub fn id(&self) -> PictureId {
         self.id
     }
 
-    /// What it is.
+    /// Returns its type.
     #[must_use]
     pub fn kind(&self) -> PictureKind {
         self.kind
     }
 
-    /// Width and height, in pixels.
+    /// Returns width and height, in pixels.
     #[must_use]
     pub fn size(&self) -> (u32, u32) {
         self.size
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -178,7 +178,7 @@ fn read_header(bytes: &[u8]) -> Header {
     found.unwrap_or(Err(PictureError::Unknown))
 }
 
-/// Chunks: length 4, name 4, content, checksum 4. `acTL` stands before the first `IDAT` where it moves (PNG, 11.3.6).
+/// Chunks: length 4, name 4, content, checksum 4. `acTL` before `IDAT`: animation (PNG, 11.3.6).
 fn png(bytes: &[u8]) -> Option<Header> {
     let mut r = Reader::new(bytes);
     let mut size = None;
@@ -202,21 +202,21 @@ fn png(bytes: &[u8]) -> Option<Header> {
     }
 }
 
-/// Segments: 0xff, name, length 2 with itself. The frame's (SOF, ITU-T T.81 B.2.2) has height and width.
+/// Segments: 0xff, name, length 2 with itself. SOF (ITU-T T.81 B.2.2) has height and width.
 fn jpeg(bytes: &[u8]) -> Option<Header> {
     let mut r = Reader::new(bytes);
     loop {
         if r.u8().ok()? != 0xff {
             return None;
         }
-        // any number of 0xff may stand before a name
+        // a name may follow any number of 0xff
         let mut name = 0xff;
         while name == 0xff {
             name = r.u8().ok()?;
         }
         match name {
             0x01 | 0xd0..=0xd7 => continue,
-            // scans and the end stand behind the frame
+            // scans and the end follow the frame
             0 | 0xd8..=0xda => return None,
             _ => {}
         }
@@ -234,7 +234,7 @@ fn little16(bytes: &[u8]) -> Option<u32> {
     Some(u16::from_le_bytes(*bytes.first_chunk()?).into())
 }
 
-/// A table of colours, as flags announce it.
+/// Returns the length of the colour table that flags announce.
 fn colours(flags: u8) -> usize {
     match flags & 0x80 {
         0 => 0,
@@ -242,7 +242,7 @@ fn colours(flags: u8) -> usize {
     }
 }
 
-/// Blocks (GIF89a, 23): an image may be larger than the screen, and a second one makes it move.
+/// Blocks (GIF89a, 23): an image may exceed the screen, and a second one makes an animation.
 fn gif(bytes: &[u8]) -> Option<Header> {
     let mut r = Reader::new(bytes);
     let screen = r.take(7).ok()?;
@@ -250,7 +250,7 @@ fn gif(bytes: &[u8]) -> Option<Header> {
     r.take(colours(screen[4])).ok()?;
     let mut images = 0;
     loop {
-        // what its maker left off after an image, browsers show all the same
+        // browsers show an image even if its trailer is missing
         let kind = r.u8();
         match kind {
             Ok(0x21) => _ = r.u8().ok()?,
@@ -273,7 +273,7 @@ fn gif(bytes: &[u8]) -> Option<Header> {
     }
 }
 
-/// Chunks: name 4, length 4, content, padded to even lengths (RFC 9649, 2.3). The first one says what it is.
+/// Chunks: name 4, length 4, content, padding to even lengths (RFC 9649, 2.3); first the type.
 fn webp(bytes: &[u8]) -> Option<Header> {
     let little24 = |bytes: &[u8]| Some(little16(bytes)? | u32::from(*bytes.get(2)?) << 16);
     let name = bytes.first_chunk::<4>()?;

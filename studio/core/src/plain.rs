@@ -1,17 +1,18 @@
-//! What text may hold that goes to a terminal, a page or a Braille line.
+//! Text that is safe for a terminal, a page or a Braille line.
 
 use librecast::plain::{shorten, strip};
 
 /// Longest text of one line: a title, a name. A length of 8 bits.
 pub const MAX_LINE: usize = 255;
 
-/// Text of several lines, without characters that move a terminal's cursor, hide or reorder text.
+/// Returns text of several lines, without characters that move a terminal's cursor, hide or reorder
+/// text.
 #[must_use]
 pub fn clean(text: &str) -> String {
     strip(&text.replace("\r\n", "\n"))
 }
 
-/// The same in one line of at most [`MAX_LINE`] bytes.
+/// Returns the same in one line of at most [`MAX_LINE`] bytes.
 #[must_use]
 pub fn clean_line(text: &str) -> String {
     let line = text.replace("\r\n", " ").replace(['\n', '\t'], " ");
@@ -26,7 +27,7 @@ mod tests {
     fn nothing_is_left_that_a_terminal_would_do() {
         assert_eq!(clean("a\u{1b}[2Jb\r\nc\u{9b}d\te\r"), "a[2Jb\ncd\te");
         assert_eq!(clean("\u{feff}x\u{202e}y\u{2066}z"), "xy\u{2066}z\u{2069}");
-        // Persian needs the one, a family the other
+        // Persian needs the first one, a family the second
         assert_eq!(clean("می\u{200c}خواهم"), "می\u{200c}خواهم");
         assert_eq!(clean("👩\u{200d}👧"), "👩\u{200d}👧");
     }

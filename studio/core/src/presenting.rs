@@ -38,7 +38,7 @@ use crate::view::{Change, Place, View};
 const APPEND_INTERVAL: Duration = Duration::from_millis(10);
 /// Pause before a retry: the log first requests our earlier entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
-/// Rate of picture entries, as repair (librecast-log): 0.6 Mbit/s; 32 at once for slow tabs.
+/// Rate of picture entries, as repair: 0.6 Mbit/s; the burst is for tabs that run once a second.
 const PICTURE_ENTRIES: Rate = Rate::per_second(64, 32);
 /// Time between two batches of picture entries: each batch is one write to a disk.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(125);

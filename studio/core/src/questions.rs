@@ -1,5 +1,5 @@
-//! What is asked. Anybody who attends may ask: a question is a request to the owner of the track. What he takes up, he
-//! appends, and everybody sees it.
+//! Questions. Every attender may ask: a question is a request to the owner of the track. The owner
+//! appends a question that is taken up, and all attenders receive it.
 //!
 //! ```text
 //!   name text8 | text <= 720          body of a request, and of an entry of kind 1
@@ -15,20 +15,20 @@ use crate::plain::{clean, clean_line};
 /// Longest question, in bytes.
 pub const MAX_QUESTION: usize = MAX_CAPTION;
 
-/// The kind of all entries of the questions' track: one that was taken up (docs/protocol.md §12).
+/// The kind of all entries of the questions' track: a question was taken up (docs/protocol.md §12).
 pub(crate) const ASKED: u8 = 1;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Who asks, as he says; empty where he does not.
+    /// Name that the questioner gives; may be empty.
     pub name: String,
-    /// What.
+    /// Text of the question.
     pub text: String,
 }
 
 impl Question {
-    /// The body of a request.
+    /// Returns the body of a request.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Question {
         Ok(w.into_vec())
     }
 
-    /// Kind and body of the entry with which it is taken up.
+    /// Returns kind and body of the entry that takes it up.
     ///
     /// # Errors
     ///
@@ -51,11 +51,11 @@ impl Question {
         Ok((ASKED, self.encode()?))
     }
 
-    /// From a request's body, or an entry's.
+    /// Decodes the body of a request or entry.
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason for which the body is dropped.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let read = |mut r: Reader<'_>| {
             let name = clean_line(r.text8()?);
@@ -74,20 +74,20 @@ impl Question {
     }
 }
 
-/// A question is sent so often: a request is not repaired. Who received it once passes over the others.
+/// Transmissions of a question, as requests are not repaired. A receiver drops the copies.
 const ASKED_TIMES: u32 = 3;
-/// Between two of these.
+/// Time between two transmissions of a question.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 
-/// Questions of one who attends, on their way to the presenter.
+/// Questions of an attender, on their way to the presenter.
 #[derive(Debug, Default)]
 pub struct Asking {
-    /// When each is sent next, how often it was, and its body.
+    /// Time of the next transmission, number of transmissions, and body of each.
     waiting: Vec<(Instant, u32, Vec<u8>)>,
 }
 
 impl Asking {
-    /// Asks. A text that is too long for one question becomes several.
+    /// Sends a question. A text that is too long for one question becomes several.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Asking {
         Ok(())
     }
 
-    /// The body of a request that is due.
+    /// Returns the body of a due request.
     pub fn poll_request(&mut self, now: Instant) -> Option<Vec<u8>> {
         let due = |(at, ..): &&mut (Instant, u32, Vec<u8>)| *at <= now;
         let (at, times, body) = self.waiting.iter_mut().find(due)?;
@@ -113,7 +113,7 @@ impl Asking {
         Some(body)
     }
 
-    /// When the next one is due.
+    /// Returns the time at which the next request is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.waiting.iter().map(|(at, ..)| *at).min()

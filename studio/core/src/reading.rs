@@ -1,4 +1,4 @@
-//! Entries of logs in the order in which they are read.
+//! Reads entries of logs in order.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,21 @@ use librecast_log::{AuthorId, Entry, Log};
 
 use crate::view::Place;
 
-/// How far the log of a track was read.
+/// Numbers of the last read entries of a track's log.
 #[derive(Debug, Default)]
 pub struct Reading(BTreeMap<AuthorId, u32>);
 
 /// An entry that was not read before.
 #[derive(Debug)]
 pub struct NewEntry {
-    /// Where.
     pub place: Place,
-    /// The owner of the place has written it.
+    /// Whether the owner of the place is its author.
     pub by_owner: bool,
-    /// What.
     pub entry: Entry,
 }
 
 impl Reading {
-    /// What can be read of this log and was not before: of each author in order.
+    /// Returns unread entries of this log, each author's in order.
     pub fn new_entries(&mut self, place: &Place, log: &Log) -> Vec<NewEntry> {
         let mut entries = Vec::new();
         for author in log.authors() {
@@ -40,12 +38,13 @@ impl Reading {
     }
 }
 
-/// Entries of several logs by their time: of each author they stay in order, as his times never go back.
+/// Sorts entries of several logs by time. Each author's entries stay in order, as times never go
+/// back.
 pub fn sort_by_time(entries: &mut [NewEntry]) {
     entries.sort_by_key(|new| new.entry.time);
 }
 
-/// Whether others may have entries of this log that are not here.
+/// Returns whether other members may have entries that this log lacks.
 #[must_use]
 pub fn lacks_entries(log: &Log) -> bool {
     let mut authors = log.authors();

@@ -1,14 +1,15 @@
-//! What a session is: a key that presents, a text that attends.
+//! A session: a key that presents, a text that attends.
 //!
 //! ```text
 //! key file  32 random bytes
 //!   session key   derive(seed)                  owns the index
 //!   track keys    derive(seed, name)            own the tracks
 //!   read key      derive(seed)                  opens packets of all of them
-//! lcs1...   public key 32 | read key 32         attends: a secret, where the session is to be one
+//! lcs1...   public key 32 | read key 32         attends: a secret, unless the session is public
 //! ```
 //!
-//! Each track has a key of its own, so that no entry of one stands in another. The index names the public ones.
+//! Each track has a key of its own, so that an entry counts in one track only. The index names the
+//! public keys.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,20 +24,20 @@ use crate::track::{Language, TrackName};
 /// Bytes of the text of a session.
 const LENGTH: usize = 32 + 32;
 
-/// Entries of a session do not expire: who comes late gets all of them.
+/// Entries of a session do not expire: a member that joins later receives all.
 const TTL: Duration = Duration::ZERO;
 
-/// What presents: wiped from memory when dropped, never shown.
+/// Key of the presenter: wiped from memory when dropped, never shown.
 pub struct SessionKey(Zeroizing<[u8; 32]>);
 
 impl SessionKey {
-    /// The session of these random bytes, the content of a key file.
+    /// Creates the session of these random bytes, the content of a key file.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(Zeroizing::new(*seed))
     }
 
-    /// What attends.
+    /// Returns the session for attenders.
     #[must_use]
     pub fn session(&self) -> Session {
         Session {
@@ -45,20 +46,20 @@ impl SessionKey {
         }
     }
 
-    /// Owns the index.
+    /// Returns the key that owns the index.
     #[must_use]
     pub fn index_key(&self) -> SecretKey {
         SecretKey::from_seed(&self.derived("lcstudio 2026 session key", &[]))
     }
 
-    /// Owns a track.
+    /// Returns the key that owns a track.
     #[must_use]
     pub fn track_key(&self, track: &TrackName) -> SecretKey {
         let name = track.to_string();
         SecretKey::from_seed(&self.derived("lcstudio 2026 track key", name.as_bytes()))
     }
 
-    /// What a key file of radio holds, for the sound of this language.
+    /// Returns the content of radio's key file for the sound of this language.
     #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
         self.derived("lcstudio 2026 station", language.tag().as_bytes())
@@ -75,7 +76,7 @@ impl fmt::Debug for SessionKey {
     }
 }
 
-/// What attends a session.
+/// Keys of an attender.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session {
     owner: PeerId,
@@ -83,19 +84,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// The key that owns the index.
+    /// Returns the public key that owns the index.
     #[must_use]
     pub fn owner(&self) -> PeerId {
         self.owner
     }
 
-    /// The space of the index, which is joined first.
+    /// Returns the space of the index, which is joined first.
     #[must_use]
     pub fn index(&self) -> Space {
         self.space(self.owner)
     }
 
-    /// The space that this key owns: a track's, as the index names it.
+    /// Returns the space that this key owns: a track's, as the index names it.
     #[must_use]
     pub fn space(&self, owner: PeerId) -> Space {
         let parts = [&self.read_key[..], owner.public_key()];
@@ -103,7 +104,7 @@ impl Session {
         Space::new(owner, Some(key), TTL)
     }
 
-    /// Its text, `lcs1...`.
+    /// Returns its text, `lcs1...`.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
@@ -112,7 +113,7 @@ impl Session {
         text::encode(TextKind::StudioSession, &bytes[..])
     }
 
-    /// From its text.
+    /// Decodes its text.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A session from its entries, and entries that are none.
+//! Sessions from entries, and invalid entries.
 
 use librecast_log::{Config, Entry, Log};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ fn now() -> librecast::time::Instant {
     librecast::time::Instant::now()
 }
 
-/// A log of one author, which says what its entries are.
+/// A log of one author, which appends its entries.
 struct Author {
     log: Log,
     place: Place,
@@ -110,7 +110,7 @@ fn a_lecture_comes_together_from_its_tracks() {
     };
     assert_eq!(turns.says(&mut view, turn.encode()), Some(Change::Turn));
     assert_eq!(view.shown(), Some((1, first)));
-    // one slide is mended, one comes before it: only the mended and the new one are sent
+    // one slide is corrected, one inserted before it: only these two are sent
     let before = "# Zero";
     let made = DeckWriter::entries(view.deck(), &[before, changed, &long]).unwrap();
     assert_eq!(made.len(), 3);
@@ -260,7 +260,7 @@ fn captions_are_cut_between_words() {
     assert!(split_caption(" \t ").is_empty());
 }
 
-/// So many bytes, and a PNG as far as its header goes: 8 x 4 pixels.
+/// Returns a PNG with valid headers, 8 x 4 pixels, of this size in bytes.
 pub(crate) fn png(bytes: usize, content: u8) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x08\0\0\0\x04\x08\x02\0\0\0".to_vec();
     png.extend(b"....\0\0\0\0IDAT");
@@ -268,7 +268,7 @@ pub(crate) fn png(bytes: usize, content: u8) -> Vec<u8> {
     png
 }
 
-/// Entries of a writer's album until nothing is left.
+/// Returns the entries of a writer's album until none is left.
 fn pictures_entries(wanted: &[(&str, &Picture)]) -> Vec<(u8, Vec<u8>)> {
     let mut album = Album::default();
     let entries = std::iter::from_fn(|| {
@@ -381,7 +381,7 @@ fn a_picture_counts_once_it_is_whole_and_what_was_announced() {
         }
     );
     assert_eq!(album.next_entry(&wanted), None);
-    // the same again, one that is out of order, of nothing, too short, and of a name that leads out of the folder
+    // repeated, out of order, empty, too short, and with a name outside the folder
     let part = |hash: &[u8], number: u16, length: usize| {
         entry(
             2,
@@ -422,7 +422,7 @@ fn a_picture_counts_once_it_is_whole_and_what_was_announced() {
         album.read(&named(5, 999, "c.png")),
         Err(DropReason::WrongPart)
     );
-    // all of it came, and it is something else
+    // all parts arrived, and the hash differs
     album.read(&part(&[5; 8], 0, 980)).unwrap();
     assert_eq!(
         album.read(&part(&[5; 8], 1, 20)),
@@ -433,7 +433,7 @@ fn a_picture_counts_once_it_is_whole_and_what_was_announced() {
         Err(DropReason::WrongPart)
     );
     assert_eq!(album.picture("c.png"), None);
-    // another picture by a name: the one before stays while another name has it
+    // another picture under a name: the earlier one stays while another name has it
     for (kind, body) in pictures_entries(&[("images/a.png", &b)]) {
         let _ = album.read(&entry(kind, &body));
     }
@@ -466,7 +466,7 @@ fn an_album_of_invented_pictures_stays_within_its_bounds() {
         assert!(album.size().bytes <= MAX_PICTURES_BYTES);
     }
     assert!((100..=MAX_PICTURES).contains(&taken), "{taken}");
-    // who presents is told by name what has no room
+    // the presenter receives the names of pictures without room
     let [small, large] = [1, MAX_PICTURE].map(|bytes| Picture::new(png(bytes, 9)).unwrap());
     let wanted = [("small", &small), ("large", &large)];
     assert!(album.left_out(&wanted).contains(&"large"));
@@ -562,7 +562,7 @@ proptest! {
                 1 => [&id[..], &(picture.bytes().len() as u32).to_be_bytes(), &[1, b'a' + number as u8]].concat(),
                 _ => {
                     let rest = picture.bytes().get(usize::from(number) * 980..).unwrap_or_default();
-                    // some right, some cut off, some of another picture
+                    // valid parts, cut parts, parts of another picture
                     let part = &rest[..rest.len().min(if length % 2 == 0 { 980 } else { length })];
                     [&id[..8], &number.to_be_bytes(), part].concat()
                 }

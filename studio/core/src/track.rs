@@ -1,4 +1,4 @@
-//! Tracks of a session by name: what somebody chooses.
+//! Names of a session's tracks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,13 +8,13 @@ use thiserror::Error;
 /// Longest tag of a language, in bytes (RFC 5646, 4.4.1).
 const MAX_LANGUAGE: usize = 35;
 
-/// What is no name of a track, or no language.
+/// Reason for which a text is no track or language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// No track.
+    /// The text is no track.
     #[error("slides, turn, pictures, questions, notes, captions/LANGUAGE or audio/LANGUAGE")]
     Track,
-    /// No language.
+    /// The text is no language.
     #[error("a language is a tag such as en, de or pt-BR")]
     Language,
 }
@@ -24,13 +24,14 @@ pub enum NameError {
 pub struct Language(String);
 
 impl Language {
-    /// Its tag.
+    /// Returns its tag.
     #[must_use]
     pub fn tag(&self) -> &str {
         &self.0
     }
 
-    /// The language of `found` that is closest to what somebody prefers, the best first; where none is, the first.
+    /// Returns the element of `found` closest to the preferred languages (best first), else the
+    /// first.
     #[must_use]
     pub fn closest<'a>(preferred: &[Self], found: &'a [Self]) -> Option<&'a Self> {
         fn main(tag: &Language) -> Option<&str> {
@@ -71,17 +72,17 @@ impl FromStr for Language {
 pub enum TrackName {
     /// Slides, as Markdown.
     Slides,
-    /// Which slide is shown.
+    /// Turns: the shown slide.
     Turn,
     /// Pictures that slides name.
     Pictures,
-    /// What was asked.
+    /// Questions that were taken up.
     Questions,
-    /// What all write together.
+    /// The text that all attenders may write.
     Notes,
-    /// What is said, as text.
+    /// Speech as text.
     Captions(Language),
-    /// What is said, as sound.
+    /// Speech as sound.
     Audio(Language),
 }
 

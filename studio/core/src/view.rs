@@ -1,4 +1,4 @@
-//! A session as far as it is known: entries in, what has changed out.
+//! A session by its known entries: entries in, changes out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::index::{Index, IndexEntry};
 use crate::questions::{ASKED, Question};
 use crate::track::{Language, TrackName};
 
-/// Most questions that are kept.
+/// Questions that are stored.
 const MAX_QUESTIONS: usize = 1_024;
 
-/// Where an entry stands.
+/// Location of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// In the index.
@@ -35,20 +35,20 @@ impl fmt::Display for Place {
     }
 }
 
-/// What has changed.
+/// A change of the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The session's title, or who presents; or it goes on.
+    /// The session's title or presenter changed, or it resumed.
     Session,
-    /// There is this track, or it is somewhere else now.
+    /// A track is new, or has moved.
     Track(TrackName),
-    /// It has ended.
+    /// The session has ended.
     Ended,
-    /// Slides.
+    /// The slides changed.
     Deck,
-    /// Which slide is shown.
+    /// Another slide is shown.
     Turn,
-    /// A picture is whole, or another one.
+    /// A picture is complete, or replaced.
     Picture,
     /// A line of captions is new, or was corrected.
     Caption(Language, CaptionLine),
@@ -56,7 +56,7 @@ pub enum Change {
     Question(Question),
 }
 
-/// A session as far as it is known.
+/// A session by its known entries.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     index: Index,
@@ -68,54 +68,54 @@ pub struct View {
     drops: Drops<DropReason>,
 }
 
-/// Most turns that are kept, for a recording. Chosen: as captions of a day.
+/// Turns that are stored, for a recording. Chosen: as captions of a day.
 const MAX_TURNS: usize = 43_200;
 
 impl View {
-    /// Title, tracks, the end.
+    /// Returns title, tracks, and the end.
     #[must_use]
     pub fn index(&self) -> &Index {
         &self.index
     }
 
-    /// The slides.
+    /// Returns the slides.
     #[must_use]
     pub fn deck(&self) -> &Deck {
         &self.deck
     }
 
-    /// All turns with their times, milliseconds since 1970.
+    /// Returns all turns with their times, in milliseconds since 1970.
     #[must_use]
     pub fn turn_log(&self) -> &[(u64, Turn)] {
         &self.turn_log
     }
 
-    /// Place from 1 and text of the slide that is shown, if it is here.
+    /// Returns number, from 1, and text of the shown slide, if known.
     #[must_use]
     pub fn shown(&self) -> Option<(usize, &str)> {
         let (_, turn) = self.turn_log.last()?;
         self.deck.shown(*turn)
     }
 
-    /// What was said, by language.
+    /// Returns transcripts by language.
     #[must_use]
     pub fn transcripts(&self) -> &BTreeMap<Language, Transcript> {
         &self.transcripts
     }
 
-    /// What was taken up.
+    /// Returns the questions that were taken up.
     #[must_use]
     pub fn questions(&self) -> &[Question] {
         &self.questions
     }
 
-    /// Pictures that slides name.
+    /// Returns the pictures that slides name.
     #[must_use]
     pub fn album(&self) -> &Album {
         &self.album
     }
 
-    /// Forgets what came of a track: it was parted from, and comes again from its beginning once it is joined again.
+    /// Forgets a track that was left; its entries come again once it is joined again.
     pub fn forget(&mut self, track: &TrackName) {
         match track {
             TrackName::Slides => self.deck = Deck::default(),
@@ -123,18 +123,18 @@ impl View {
             TrackName::Pictures => self.album = Album::default(),
             TrackName::Questions => self.questions.clear(),
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
-            // who renders notes keeps them
+            // the renderer of notes keeps them
             TrackName::Notes | TrackName::Audio(_) => {}
         }
     }
 
-    /// What counted for nothing.
+    /// Returns the drops by reason.
     #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
 
-    /// The next entry of an author in this place; `by_owner`: he owns it.
+    /// Reads the next entry of an author; `by_owner`: the author owns the place.
     pub fn read(&mut self, place: &Place, by_owner: bool, entry: &Entry) -> Option<Change> {
         match self.take(place, by_owner, entry) {
             Ok(change) => change,
@@ -156,9 +156,9 @@ impl View {
         }
         let track = match place {
             Place::Track(TrackName::Captions(language)) => return self.caption(language, entry),
-            // held and repeated, and never parsed: a page does that
+            // stored and repeated, but only pages parse it
             Place::Track(TrackName::Notes) => return Ok(None),
-            // captions have authors; all else is the owner's
+            // captions have several authors; the owner writes all other tracks
             _ if !by_owner => return Err(DropReason::NotOwner),
             Place::Index => return self.index_entry(entry),
             Place::Track(track) => track,
