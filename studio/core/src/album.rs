@@ -1,8 +1,8 @@
 //! Pictures as entries: each name by a hash of its picture, and the bytes of each hash in parts.
 //!
 //! ```text
-//!   pictures  kind 1  picture   hash 32 | length 32 | name text8     name: as in slides; a later one replaces it
-//!             kind 2  part      hash 8 | part 16 | bytes <= 980      hash: its first 8 bytes; only the last part is short
+//!   pictures  kind 1  picture   hash 32 | length 32 | name text8    name: as in slides; the last one counts
+//!             kind 2  part      hash 8 | part 16 | bytes <= 980     hash: its first 8 bytes
 //! ```
 //!
 //! Parts of several pictures may alternate: the presenter sends the next shown picture first. A

@@ -6,7 +6,7 @@
 //! are tried last before an author is blamed.
 //!
 //! ```text
-//!   add ─► unread ── next ─► the document ─┬─ trying, pending: the current update, and pending ones
+//!   add ─► unread ── next ─► the document ─┬─ trying, pending: current and pending updates
 //!             ▲                            ├─ answered
 //!             └──────── restart ◄─ blame ◄─┘ failed, or too late
 //! ```

@@ -1,6 +1,6 @@
 //! Front matter: lines of YAML between lines of dashes at the beginning of a file, as in Marp.
 //!
-//! Only the fields that a lecture uses are read, each with a value on its line or on indented lines below it.
+//! Only the fields of lectures are read, each with a value on its line or on indented lines below.
 
 /// Lines of front matter. Chosen: far more than are written by hand.
 const MAX_LINES: usize = 200;

@@ -6,11 +6,11 @@
 //!
 //! ```text
 //! slides.md -> split -> DeckWriter -> entries of `slides`  -.
-//! turn to a slide                  -> entries of `turn`    |-> View -> Change -> text, HTML, captions
+//! turn to a slide                  -> entries of `turn`    |-> View -> Change -> text, HTML
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
 //! pictures that slides name        -> entries of `pictures` -> Album, in a View
-//! text that attenders write        -> entries of `notes`   -> NotesReading -> the CRDT of a program
+//! text that attenders write        -> entries of `notes`   -> NotesReading -> a program's CRDT
 //! ```
 //!
 //! | module | content |

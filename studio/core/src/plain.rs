@@ -5,8 +5,7 @@ use librecast::plain::{shorten, strip};
 /// Longest text of one line: a title, a name. A length of 8 bits.
 pub const MAX_LINE: usize = 255;
 
-/// Returns text of several lines, without characters that move a terminal's cursor, hide or reorder
-/// text.
+/// Returns lines of text without characters that move a terminal's cursor, hide or reorder text.
 #[must_use]
 pub fn clean(text: &str) -> String {
     strip(&text.replace("\r\n", "\n"))

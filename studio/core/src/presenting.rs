@@ -246,6 +246,7 @@ impl Presenting {
         self.key.session()
     }
 
+    /// Returns the presenter's choices.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -13,9 +13,11 @@ pub struct Reading(BTreeMap<AuthorId, u32>);
 /// An entry that was not read before.
 #[derive(Debug)]
 pub struct NewEntry {
+    /// Log of the entry.
     pub place: Place,
     /// Whether the owner of the place is its author.
     pub by_owner: bool,
+    /// The entry.
     pub entry: Entry,
 }
 
@@ -38,8 +40,7 @@ impl Reading {
     }
 }
 
-/// Sorts entries of several logs by time. Each author's entries stay in order, as times never go
-/// back.
+/// Sorts entries of several logs by time; an author's stay in order, as times never go back.
 pub fn sort_by_time(entries: &mut [NewEntry]) {
     entries.sort_by_key(|new| new.entry.time);
 }

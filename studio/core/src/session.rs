@@ -8,8 +8,7 @@
 //! lcs1...   public key 32 | read key 32         attends: a secret, unless the session is public
 //! ```
 //!
-//! Each track has a key of its own, so that an entry counts in one track only. The index names the
-//! public keys.
+//! Each track has a key of its own, so that an entry counts in one track only.
 
 use std::fmt;
 use std::time::Duration;

@@ -30,8 +30,7 @@ impl Language {
         &self.0
     }
 
-    /// Returns the element of `found` closest to the preferred languages (best first), else the
-    /// first.
+    /// Returns the closest of `found` to the preferred languages, the best first; else the first.
     #[must_use]
     pub fn closest<'a>(preferred: &[Self], found: &'a [Self]) -> Option<&'a Self> {
         fn main(tag: &Language) -> Option<&str> {
