@@ -1,4 +1,4 @@
-//! What the page is to put on disk, and what may be sent once it is there.
+//! Records for the page's disk, and packets that wait until they are stored.
 //!
 //! ```text
 //!   outputs of logs ─┬─ Store ──► records ──► page: IndexedDB ──► kept(turn)
@@ -12,29 +12,29 @@ use librecast::id::derive;
 use librecast::time::Instant;
 use librecast_log::{Log, Stored};
 
-/// Bytes by which the page knows a record.
+/// Bytes by which the page identifies a record.
 const ID: usize = 16;
 
-/// Most bytes of records in one turn of the page: one transaction of IndexedDB.
+/// Bytes of records in one turn of the page: one transaction of IndexedDB.
 const MAX_TURN: usize = 1 << 20;
 
-/// Kind of a record without bytes: the draft with this number is an entry now, in a record before this one.
+/// Kind of a record without bytes: the draft with this number is an entry of an earlier record.
 const DONE: u8 = 2;
 
-/// What the page is to put on disk.
+/// A record for the page's disk.
 #[derive(Debug)]
 enum Record {
-    /// What a log stores, by a kind that its user knows.
+    /// Output of a log, with a kind that its user defines.
     Stored(u8, Stored),
     Done(u32),
 }
 
 impl Record {
-    /// Kind, what it is known by, length and bytes.
+    /// Writes kind, id, length and bytes.
     fn write(&self, out: &mut Vec<u8>) {
         let (kind, id, bytes) = match self {
             Self::Stored(kind, stored) => {
-                // what came by a packet is not too long
+                // an output that came in a packet fits
                 let bytes = stored.encode().unwrap_or_default();
                 let id = derive("lcroute 2026 record in a page", &[&[*kind], &bytes]);
                 let id: [u8; ID] = *id.first_chunk().expect("a hash has 32 bytes");
@@ -53,40 +53,40 @@ impl Record {
     }
 }
 
-/// The page's disk, as far as this module knows it.
+/// State of the page's disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     records: VecDeque<Record>,
-    /// The last turn of records that the page took, and the last that it has kept.
+    /// Last turn of records that the page took, and last turn that it stored.
     taken: u32,
     kept: u32,
     withheld: VecDeque<(u32, Command)>,
 }
 
 impl Disk {
-    /// Something that a log stores; `kind` is 0 or 1.
+    /// Adds the output of a log; `kind` is 0 or 1.
     pub(crate) fn store(&mut self, kind: u8, stored: Stored) {
         self.records.push_back(Record::Stored(kind, stored));
     }
 
-    /// This draft is an entry now.
+    /// Notes that this draft is an entry now.
     pub(crate) fn done(&mut self, draft: u32) {
         self.records.push_back(Record::Done(draft));
     }
 
-    /// Whether the page has still to keep something.
+    /// Returns whether the page has not yet stored all records.
     pub(crate) fn is_behind(&self) -> bool {
         !self.records.is_empty() || self.kept < self.taken
     }
 
-    /// Something that leaves once all records before it are kept.
+    /// Adds a command that waits until all earlier records are stored.
     pub(crate) fn send(&mut self, command: Command) {
-        // the next turn of the page takes what waits
+        // the page's next turn takes the waiting records
         let after = self.taken + u32::from(!self.records.is_empty());
         self.withheld.push_back((after, command));
     }
 
-    /// What may be sent now.
+    /// Returns the next command that may be sent.
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
         let (after, _) = self.withheld.front()?;
         (*after <= self.kept)
@@ -95,7 +95,7 @@ impl Disk {
             .map(|(_, command)| command)
     }
 
-    /// The next turn of records: its number (4, big-endian), then each. Empty where there is nothing to keep.
+    /// Returns the next turn of records: its number (4, big-endian), then each. Empty: no record.
     pub(crate) fn take_records(&mut self) -> Vec<u8> {
         if self.records.is_empty() {
             return Vec::new();
@@ -108,7 +108,7 @@ impl Disk {
             record.write(&mut out);
         }
         if !self.records.is_empty() {
-            // what waits for these waits for all of them
+            // a command behind these records waits for the remaining ones too
             for (after, _) in &mut self.withheld {
                 *after += u32::from(*after >= self.taken);
             }
@@ -116,14 +116,14 @@ impl Disk {
         out
     }
 
-    /// The page has kept all up to this turn.
+    /// Notes that the page has stored all turns up to this one.
     pub(crate) fn kept(&mut self, turn: u32) {
         self.kept = self.kept.max(turn.min(self.taken));
     }
 }
 
-/// Puts what was kept into a log: grants first, each log in order, nothing twice, and nothing of which the signature is not right:
-/// a disk is not believed.
+/// Restores stored records into a log: grants first, each author in order, without duplicates and
+/// without records of wrong signature, as a disk may be damaged.
 pub(crate) fn restore(log: &mut Log, mut stored: Vec<Stored>, now: Instant) {
     let owner = log.owner();
     let place = |stored: &Stored| match stored {

@@ -1,15 +1,16 @@
-//! Lectures in a web page. Sessions, tracks, slides and captions are those of `lcstudio-core`, logs those of `librecast-log`; the
-//! member in the same page carries datagrams, and the browser renders as its reader likes.
+//! Lectures in a web page. Sessions, tracks, slides and captions are those of `lcstudio-core`, logs
+//! those of `librecast-log`. The page's member carries datagrams, and its browser renders.
 //!
 //! ```text
-//!   page (JavaScript) ── bytes ── page ── attender ─┬─ Log of each track that is joined ── datagrams to send
-//!                                                   ├─ View ── shown: JSON of what is shown
-//!                                                   └─ notes ── updates of a CRDT, which a worker of the page reads; records for its disk
-//!   page ── bytes ── presenter_page ── presenter ─┬─ Log of each track ── disk ── records for the page's disk, then datagrams to send
-//!                                                 └─ Presenting ── JSON of what is shown
+//!   page (JavaScript) ── bytes ── page ── attender ─┬─ Log of each joined track ── datagrams
+//!                                                   ├─ View ── shown: JSON of the view
+//!                                                   └─ notes ── updates for a worker; records
+//!   page ── bytes ── presenter_page ── presenter ─┬─ Log of each track ── disk ── records, datagrams
+//!                                                 └─ Presenting ── JSON of the view
 //! ```
 //!
-//! Everything but `page` and `presenter_page` is an ordinary library, so a test on a host runs it as a page does.
+//! All modules except `page` and `presenter_page` are an ordinary library, which a test runs on a
+//! host.
 
 pub mod attender;
 mod disk;

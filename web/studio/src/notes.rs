@@ -1,10 +1,10 @@
-//! Notes of a session in a page: what the page keeps on disk before it is sent, what it reads of others, what it writes.
+//! Notes of a session in a page: stores records, reads entries of others, appends the reader's.
 //!
 //! ```text
 //!   outputs of a log ─┬─ Store ──► records ──► page: IndexedDB ──► kept(turn)
 //!                     └─ Transmit ──► waits until all records before it are kept ──► the member
-//!   drafts of the page ──► entries ──► records, with the numbers of the drafts that are done
-//!   who is there ◄── presence ◄── others; where the reader is ──► presence, if he shows himself
+//!   drafts of the page ──► entries ──► records, with the numbers of done drafts
+//!   writers shown ◄── presence ◄── others; the reader's cursor ──► presence, if shown
 //! ```
 
 use std::collections::VecDeque;
@@ -18,43 +18,43 @@ use librecast_log::{AuthorId, ENTRY_LOG_PORT, Event, Log, Output, Stored};
 
 use crate::disk::{Disk, restore};
 
-/// Which log a record is of.
+/// Log of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Of {
-    /// The index: it names the track, also without a network.
+    /// The index: it names the track, even without a network.
     Index = 0,
     /// The notes.
     Notes = 1,
 }
 
-/// What a page keeps, reads and writes.
+/// Notes of a page.
 #[derive(Debug)]
 pub(crate) struct PageNotes {
     pub(crate) key: SecretKey,
-    /// Of a visit before, until the log of notes begins.
+    /// Records of an earlier visit, until the log of notes begins.
     restored: Vec<Stored>,
     writing: NotesWriting,
     reading: NotesReading,
     drops: Drops<lcstudio_core::DropReason>,
     updates: VecDeque<NotesUpdate>,
-    /// Those who show themselves, where the reader wants to see them.
+    /// Present writers, if the reader wants to see them.
     others: Others,
     is_watching: bool,
     showing: Showing,
-    /// The owner lets this page write: else nobody would see it.
+    /// Whether the owner has granted this page's key: otherwise members ignore its presence.
     may_show: bool,
     pub(crate) disk: Disk,
-    /// Others are there: without them drafts wait.
+    /// Whether other nodes are present: without them drafts wait.
     is_connected: bool,
-    /// The page keeps what is stored from now on.
+    /// Whether the page stores outputs of the logs.
     pub(crate) is_open: bool,
-    /// Counts up with each change of who is there.
+    /// Counter of changes to the present writers.
     pub(crate) revision: u64,
 }
 
 impl PageNotes {
-    /// With this key, and what the page kept of a visit before: kind and bytes of each.
+    /// Creates it with this key and the page's records of an earlier visit: kind and bytes of each.
     pub(crate) fn new(
         key: SecretKey,
         index: &mut Log,
@@ -64,7 +64,7 @@ impl PageNotes {
         let mut of_index = Vec::new();
         let mut restored = Vec::new();
         for (kind, bytes) in records {
-            // a disk may lie: what is none is passed over
+            // a disk may be damaged: undecodable records are skipped
             match (*kind, Stored::decode(bytes)) {
                 (0, Ok(stored)) => of_index.push(stored),
                 (1, Ok(stored)) => restored.push(stored),
@@ -90,7 +90,7 @@ impl PageNotes {
         }
     }
 
-    /// What is known of the index so far is kept, and what comes from now on.
+    /// Stores the index from now on, with its known entries.
     pub(crate) fn open(&mut self, index: &Log) {
         if std::mem::replace(&mut self.is_open, true) {
             return;
@@ -103,7 +103,7 @@ impl PageNotes {
         }
     }
 
-    /// The log of notes begins: what was kept is in it.
+    /// Restores records into the log of notes when it begins.
     pub(crate) fn begin(&mut self, log: &mut Log, now: Instant) {
         restore(log, std::mem::take(&mut self.restored), now);
         self.reading = NotesReading::default();
@@ -111,7 +111,7 @@ impl PageNotes {
         log.watch_presence(self.is_watching);
     }
 
-    /// The log of notes ends: a key must not begin again behind what it has written.
+    /// Ends the log of notes; its records stay, as a key must not reuse its numbers.
     pub(crate) fn leave(&mut self, log: &mut Log, time: u64, now: Instant) {
         self.showing.show(None, now);
         self.show(log, time, now);
@@ -120,7 +120,7 @@ impl PageNotes {
         self.restored = log.stored().collect();
     }
 
-    /// An entry of notes that was not read before.
+    /// Reads a new entry of notes.
     pub(crate) fn read(&mut self, new: &NewEntry) {
         match self.reading.read(&new.entry) {
             Ok(update) => self.updates.extend(update),
@@ -136,12 +136,12 @@ impl PageNotes {
         !self.updates.is_empty()
     }
 
-    /// Outputs of a log: records, and what may be sent once they are kept.
+    /// Handles outputs of a log: records, and packets that wait for them.
     pub(crate) fn handle_outputs(&mut self, of: Of, log: &mut Log, now: Instant) {
         let group = log.space().group();
         while let Some(output) = log.poll_output() {
             match output {
-                // requests are of use to who presents and who holds
+                // requests are for presenters and hosts that store the session
                 Output::Store(Stored::Request(_)) => {}
                 Output::Event(Event::Presence { author, body }) => {
                     match self.others.handle(author.0, &body, now) {
@@ -171,7 +171,7 @@ impl PageNotes {
         }
     }
 
-    /// Says where the reader is, if it is due, and forgets those who have gone.
+    /// Sends the reader's due presence, and forgets writers that have gone.
     pub(crate) fn handle_presence(&mut self, log: &mut Log, time: u64, now: Instant) {
         self.may_show = may_write(log, self.author(log));
         self.show(log, time, now);
@@ -183,12 +183,12 @@ impl PageNotes {
             && self.may_show
             && let Some(body) = self.showing.poll_presence(self.others.len(), now)
         {
-            // its length is bounded; who has no grant any more is not seen
+            // the length is bounded; members ignore presence without a grant
             let _ = log.show(self.author(log), &body, time);
         }
     }
 
-    /// Shows the reader under this name, or not; shows him others, or not.
+    /// Shows the reader under this name, if any; `watches`: shows other writers to the reader.
     pub(crate) fn choose_presence(&mut self, name: Option<&str>, watches: bool, now: Instant) {
         self.showing.show(name, now);
         self.is_watching = watches;
@@ -233,7 +233,7 @@ impl PageNotes {
         self.writing.waiting()
     }
 
-    /// Why nothing more can be written, in words.
+    /// Returns the permanent failure of writing as text.
     pub(crate) fn failed(&self) -> Option<String> {
         self.writing.failed().map(ToString::to_string)
     }
@@ -247,7 +247,7 @@ impl PageNotes {
     }
 }
 
-/// Whether an entry of this author would count.
+/// Returns whether members accept entries of this author.
 pub(crate) fn may_write(log: &Log, author: AuthorId) -> bool {
     let mut authors = log.authors();
     authors.any(|known| known.author == author && known.conflict.is_none())

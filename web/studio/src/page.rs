@@ -1,7 +1,8 @@
 //! The C functions that a page calls.
 //!
-//! Bytes for a function are written to where [`studio_input`] says, and are taken by the next call. What a function answers lies
-//! at [`studio_output`]; it gives the length. Times are milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
+//! The page writes the input of a function to the address of [`studio_input`]; the next call takes
+//! it. A function returns the length of its answer, at the address of [`studio_output`]. Times are
+//! milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
 
 use std::cell::RefCell;
 
@@ -14,16 +15,16 @@ thread_local! {
     static PAGE: RefCell<Exchange<PageAttender>> = RefCell::default();
 }
 
-/// What a reader lets others see of him in the notes, and whether he wants to see them.
+/// A reader's choice of presence in the notes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shown {
-    /// What he calls himself; none: he is not shown.
+    /// Name that other writers see; `None`: the reader is not shown.
     name: Option<String>,
     watches: bool,
 }
 
-/// What somebody asks.
+/// A question of the reader.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
@@ -35,29 +36,30 @@ fn page<T>(f: impl FnOnce(&mut Exchange<PageAttender>) -> T) -> T {
     PAGE.with_borrow_mut(f)
 }
 
-/// Does something to who attends with the input.
+/// Runs a function on the attender with the input.
 fn attender<T: Default>(f: impl FnOnce(&mut PageAttender, &[u8]) -> T) -> T {
     page(|page| page.with(f))
 }
 
-/// Keeps a text of what is shown; its length.
+/// Stores a text as the answer. Returns its length.
 fn text(f: impl FnOnce(&PageAttender) -> String) -> usize {
     page(|page| page.answer_with(|attender, _| f(attender).into_bytes()))
 }
 
-/// Room for the bytes of the next call.
+/// Returns the address for the input of the next call, with room for these bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_input(bytes: usize) -> *mut u8 {
     page(|page| page.room(bytes))
 }
 
-/// Where the last answer lies.
+/// Returns the address of the last answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_output() -> *const u8 {
     page(|page| page.output())
 }
 
-/// Attends a session: the input is 32 bytes that nobody can guess and the JSON of a [`Start`]. The length of an error.
+/// Attends a session. Input: 32 secret random bytes, and a [`Start`] as JSON. Returns the length of
+/// an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_open(now: f64) -> usize {
     page(|page| {
@@ -73,7 +75,7 @@ pub extern "C" fn studio_open(now: f64) -> usize {
     })
 }
 
-/// A datagram came: the input, as the member has it.
+/// Handles a datagram. Input: the datagram, as the member encodes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_datagram(now: f64, unix: f64) {
     attender(|attender, input| {
@@ -83,7 +85,7 @@ pub extern "C" fn studio_datagram(now: f64, unix: f64) {
     });
 }
 
-/// Does what is due. In how many milliseconds it is to be called again.
+/// Does the due work. Returns the milliseconds until the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_run(now: f64, unix: f64) -> f64 {
     attender(|attender, _| {
@@ -93,7 +95,7 @@ pub extern "C" fn studio_run(now: f64, unix: f64) -> f64 {
     })
 }
 
-/// The next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)): its length. 0: none.
+/// Answers the next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)); 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_poll() -> usize {
     page(|page| {
@@ -104,7 +106,7 @@ pub extern "C" fn studio_poll() -> usize {
     })
 }
 
-/// Chooses the track in the input, or drops it. The length of an error.
+/// Chooses or drops the track in the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_choose(now: f64, chosen: bool) -> usize {
     let error = attender(|attender, name| {
@@ -114,7 +116,7 @@ pub extern "C" fn studio_choose(now: f64, chosen: bool) -> usize {
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
-/// Asks: the input is JSON of name and text. The length of an error.
+/// Sends a question. Input: name and text as JSON. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_ask(now: f64) -> usize {
     let error = attender(|attender, input| {
@@ -125,14 +127,14 @@ pub extern "C" fn studio_ask(now: f64) -> usize {
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
-/// A name of the session, which is no secret: the length of its text.
+/// Answers the session's group, which is no secret.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_name() -> usize {
     text(PageAttender::name)
 }
 
-/// What was kept of a visit before: the input is the key that writes notes (32), then of each record kind (1), length (2,
-/// big-endian) and bytes.
+/// Restores records of an earlier visit. Input: the key that writes notes (32), then kind (1),
+/// length (2, big-endian) and bytes of each record.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_restore(now: f64) {
     attender(|attender, input| {
@@ -152,14 +154,14 @@ pub extern "C" fn studio_restore(now: f64) {
     });
 }
 
-/// Opens the notes. The length of an error.
+/// Opens the notes. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_notes(now: f64) -> usize {
     let error = attender(|attender, _| attender.open_notes(at(now)).err());
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
-/// The next update of notes: author (8), number (4), both big-endian, and what the CRDT reads. Its length; 0: none.
+/// Answers the next update of notes: author (8), number (4), both big-endian, bytes; 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_update() -> usize {
     page(|page| {
@@ -175,27 +177,27 @@ pub extern "C" fn studio_update() -> usize {
     })
 }
 
-/// What is to be put on disk before what follows is sent: number (4, big-endian), then of each record kind (1; 2: the draft with
-/// this number is done), what it is known by (16), length (2, big-endian) and bytes. The length; 0: nothing.
+/// Answers records for the disk, to be stored before later packets: number (4, big-endian), then
+/// kind (1; 2: the draft is done), id (16), length (2, big-endian) and bytes of each; 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_records() -> usize {
     page(|page| page.answer_with(|attender, _| attender.take_records()))
 }
 
-/// All records up to this number are on disk.
+/// Handles the report that all records up to this number are on disk.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_kept(turn: u32) {
     attender(|attender, _| attender.kept(turn));
 }
 
-/// A draft of notes, which is on disk: the input is an update of the CRDT. The length of an error.
+/// Takes a draft that is on disk. Input: an update of the CRDT. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_write(id: u32) -> usize {
     let error = attender(|attender, body| attender.write(id, body).err());
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
-/// Who is shown to whom in the notes: the input is JSON of name and watches.
+/// Sets the reader's presence. Input: a [`Shown`] as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_show(now: f64) {
     attender(|attender, input| {
@@ -205,19 +207,19 @@ pub extern "C" fn studio_show(now: f64) {
     });
 }
 
-/// Where the reader is in the notes: the input is a cursor of their document.
+/// Moves the reader's cursor in the notes. Input: a cursor of their document.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_move(now: f64, writes: bool) {
     attender(|attender, cursor| attender.move_to(cursor, writes, at(now)));
 }
 
-/// Those who show themselves in the notes: the length of its JSON.
+/// Answers the present writers of the notes as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_others() -> usize {
     text(PageAttender::others)
 }
 
-/// Whether other nodes are there.
+/// Sets whether other nodes are present.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_connect(is_connected: bool) {
     attender(|attender, _| attender.connect(is_connected));
@@ -229,31 +231,31 @@ pub extern "C" fn studio_end(now: f64) {
     attender(|attender, _| attender.end(at(now)));
 }
 
-/// Counts up with each change of what is shown.
+/// Returns a counter of changes to the view.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_revision() -> f64 {
     attender(|attender, _| attender.revision() as f64)
 }
 
-/// How things stand: the length of its JSON.
+/// Answers the status as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_status() -> usize {
     text(PageAttender::status)
 }
 
-/// What slides are called: the length of its JSON.
+/// Answers titles of slides as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_titles() -> usize {
     text(PageAttender::titles)
 }
 
-/// A slide, from 1: the length of its JSON.
+/// Answers a slide, from 1, as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_slide(number: usize) -> usize {
     text(|attender| attender.slide(number))
 }
 
-/// The input is the name of a picture, as a slide has it: the length of its media type, a line feed and its bytes; 0: not here.
+/// Answers a picture: media type, line feed, bytes; 0: unknown. Input: its name in slides.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_picture() -> usize {
     page(|page| {
@@ -261,13 +263,13 @@ pub extern "C" fn studio_picture() -> usize {
     })
 }
 
-/// The last lines of captions: the length of its JSON.
+/// Answers the last lines of captions as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_captions(most: usize) -> usize {
     text(|attender| attender.captions(most))
 }
 
-/// What was taken up: the length of its JSON.
+/// Answers the questions that were taken up as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_questions() -> usize {
     text(PageAttender::questions)

@@ -1,4 +1,4 @@
-//! The C functions that a page calls which presents; as in `page`.
+//! The C functions of a page that presents; conventions as in `page`.
 
 use std::cell::RefCell;
 
@@ -23,35 +23,35 @@ fn page<T>(f: impl FnOnce(&mut Exchange<PagePresenter>) -> T) -> T {
     PAGE.with_borrow_mut(f)
 }
 
-/// Does something to who presents with the input.
+/// Runs a function on the presenter with the input.
 fn presenter<T: Default>(f: impl FnOnce(&mut PagePresenter, &[u8]) -> T) -> T {
     page(|page| page.with(f))
 }
 
-/// Keeps a text of what is shown; its length.
+/// Stores a text as the answer. Returns its length.
 fn text(f: impl FnOnce(&PagePresenter) -> String) -> usize {
     page(|page| page.answer_with(|presenter, _| f(presenter).into_bytes()))
 }
 
-/// Does what may fail; the length of an error.
+/// Runs a function that may fail. Returns the length of an error.
 fn attempt(f: impl FnOnce(&mut PagePresenter, &[u8]) -> Result<(), String>) -> usize {
     let error = presenter(|presenter, input| f(presenter, input).err());
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
-/// Room for the bytes of the next call.
+/// Returns the address for the input of the next call, with room for these bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_input(bytes: usize) -> *mut u8 {
     page(|page| page.room(bytes))
 }
 
-/// Where the last answer lies.
+/// Returns the address of the last answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_output() -> *const u8 {
     page(|page| page.output())
 }
 
-/// The input is the content of a key file: the text of its session, a space, a name that is no secret. Its length; 0: no key.
+/// Answers the session's text, a space, and its group; 0: no key. Input: content of a key file.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_session() -> usize {
     page(|page| {
@@ -61,7 +61,7 @@ pub extern "C" fn present_session() -> usize {
     })
 }
 
-/// The input is slides that somebody writes, with the cursor in this line: the length of a preview's JSON.
+/// Answers a preview as JSON. Input: slides that a user edits; `line`: the cursor's line.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_preview(line: usize) -> usize {
     page(|page| {
@@ -71,8 +71,9 @@ pub extern "C" fn present_preview(line: usize) -> usize {
     })
 }
 
-/// Presents once another node is there: the input is 32 bytes that nobody can guess, the content of a key file (32), the length (4, big-endian) of the JSON of
-/// a [`Start`], that, and of each record that was kept its length (2, big-endian) and bytes. The length of an error.
+/// Presents once another node is present. Returns the length of an error. Input: 32 secret random
+/// bytes, content of a key file (32), length (4, big-endian) and JSON of a [`Start`], then length
+/// (2, big-endian) and bytes of each stored record.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_open(now: f64) -> usize {
     page(|page| {
@@ -100,13 +101,13 @@ fn open(input: &[u8], now: f64) -> Result<PagePresenter, String> {
     PagePresenter::new(&start, seed, key, &records, at(now))
 }
 
-/// Another node is there.
+/// Notes that another node is present.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_connect(now: f64) {
     presenter(|presenter, _| presenter.connect(at(now)));
 }
 
-/// A datagram came: the input, as the member has it.
+/// Handles a datagram. Input: the datagram, as the member encodes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_datagram(now: f64, unix: f64) {
     presenter(|presenter, input| {
@@ -116,7 +117,7 @@ pub extern "C" fn present_datagram(now: f64, unix: f64) {
     });
 }
 
-/// Does what is due. In how many milliseconds it is to be called again.
+/// Does the due work. Returns the milliseconds until the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_run(now: f64, unix: f64) -> f64 {
     presenter(|presenter, _| {
@@ -126,7 +127,7 @@ pub extern "C" fn present_run(now: f64, unix: f64) -> f64 {
     })
 }
 
-/// The next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)): its length. 0: none.
+/// Answers the next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)); 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_poll() -> usize {
     page(|page| {
@@ -137,25 +138,25 @@ pub extern "C" fn present_poll() -> usize {
     })
 }
 
-/// What is to be put on disk before what follows is sent: as [`studio_records`](crate::page::studio_records).
+/// Answers records for the disk, as [`studio_records`](crate::page::studio_records).
 #[unsafe(no_mangle)]
 pub extern "C" fn present_records() -> usize {
     page(|page| page.answer_with(|presenter, _| presenter.take_records()))
 }
 
-/// All records up to this number are on disk.
+/// Handles the report that all records up to this number are on disk.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_kept(turn: u32) {
     presenter(|presenter, _| presenter.kept(turn));
 }
 
-/// Other slides: the input. The length of an error.
+/// Sets the slides of the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_slides() -> usize {
     attempt(|presenter, text| presenter.set_slides(&String::from_utf8_lossy(text)))
 }
 
-/// The input is the bytes of a file: the length of what keeps it from being a picture that others get; 0: nothing.
+/// Answers the fault of a file as a picture; 0: none. Input: its bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_picture_problem() -> usize {
     page(|page| {
@@ -164,7 +165,7 @@ pub extern "C" fn present_picture_problem() -> usize {
     })
 }
 
-/// A picture: the input is the length of its name (1), that, and its bytes. The length of an error.
+/// Adds a picture. Input: length of its name (1), name, bytes. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_picture() -> usize {
     attempt(|presenter, input| {
@@ -181,7 +182,7 @@ pub extern "C" fn present_turn(number: usize) {
     presenter(|presenter, _| presenter.turn_to(number));
 }
 
-/// A line of captions: the input is JSON of language and text. The length of an error.
+/// Sends a caption. Input: language and text as JSON. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_caption() -> usize {
     attempt(|presenter, input| {
@@ -190,13 +191,13 @@ pub extern "C" fn present_caption() -> usize {
     })
 }
 
-/// Takes up a question, from 1. The length of an error.
+/// Takes up a question, from 1. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_take_up(number: usize) -> usize {
     attempt(|presenter, _| presenter.take_up(number))
 }
 
-/// The input is a language: what a key file of radio holds for its sound. Its length; 0: no language.
+/// Answers radio's key file for the sound of a language; 0: no language. Input: the language.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_station_key() -> usize {
     page(|page| {
@@ -207,7 +208,8 @@ pub extern "C" fn present_station_key() -> usize {
     })
 }
 
-/// There is sound: the input is JSON of language and the text of its station. The length of an error.
+/// Names a station. Input: language and text of the station as JSON. Returns the length of an
+/// error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_station() -> usize {
     attempt(|presenter, input| {
@@ -216,13 +218,13 @@ pub extern "C" fn present_station() -> usize {
     })
 }
 
-/// Tells everybody that this was all. The length of an error.
+/// Ends the session for all attenders. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_end() -> usize {
     attempt(|presenter, _| presenter.end())
 }
 
-/// Goes on after the end.
+/// Resumes a session that has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_resume() {
     presenter(|presenter, _| presenter.resume());
@@ -234,25 +236,25 @@ pub extern "C" fn present_leave() {
     presenter(|presenter, _| presenter.leave());
 }
 
-/// Counts up with each change of what is shown.
+/// Returns a counter of changes to the view.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_revision() -> f64 {
     presenter(|presenter, _| presenter.revision() as f64)
 }
 
-/// How things stand: the length of its JSON.
+/// Answers the status as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_status() -> usize {
     text(PagePresenter::status)
 }
 
-/// A slide, from 1: the length of its JSON.
+/// Answers a slide, from 1, as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_slide(number: usize) -> usize {
     text(|presenter| presenter.slide(number))
 }
 
-/// The last lines of captions: the length of its JSON.
+/// Answers the last lines of captions as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_captions(most: usize) -> usize {
     text(|presenter| presenter.captions(most))

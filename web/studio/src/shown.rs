@@ -1,4 +1,4 @@
-//! What the page shows, as JSON.
+//! View of the page, as JSON.
 
 use lcstudio_core::{Album, Language, Place, TrackName, TrackPlace, View, title, to_html, to_text};
 use serde::Serialize;
@@ -6,25 +6,25 @@ use std::collections::BTreeMap;
 
 use crate::attender::PageAttender;
 
-/// How things stand.
+/// Status of the session.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     /// `waiting`, `live` or `ended`.
     state: &'static str,
     title: &'a str,
     presenter: &'a str,
-    /// The first language of captions: what who presents writes in, as far as anybody can tell.
+    /// First language of captions: probably the presenter's.
     language: Option<&'a str>,
     tracks: Vec<Track>,
-    /// How many slides there are.
+    /// Number of slides.
     slides: usize,
-    /// The slide that who presents shows, from 1.
+    /// Number of the presenter's slide, from 1.
     shown: Option<usize>,
     drops: BTreeMap<&'static str, u64>,
     notes: Notes,
 }
 
-/// Somebody in the notes.
+/// A present writer of the notes.
 #[derive(Serialize)]
 struct Other<'a> {
     author: String,
@@ -33,18 +33,18 @@ struct Other<'a> {
     cursor: String,
 }
 
-/// How the notes stand.
+/// Status of the notes.
 #[derive(Debug, Default, Serialize)]
 struct Notes {
     /// Changes that are no entries yet.
     waiting: usize,
-    /// The owner lets this page write.
+    /// Whether the owner has granted this page's key.
     granted: bool,
-    /// Why nothing more can be written.
+    /// Permanent failure of writing.
     failed: Option<String>,
-    /// Updates wait to be taken.
+    /// Whether updates wait for the page.
     unread: bool,
-    /// Who this page is among those who write, once that is known.
+    /// Author id of this page, once known.
     author: Option<String>,
 }
 
@@ -56,26 +56,26 @@ struct Track {
     kind: &'static str,
     language: Option<String>,
     chosen: bool,
-    /// Bytes that came of it, without headers.
+    /// Bytes received for it, without headers.
     bytes: u64,
-    /// Others have more of it than is here.
+    /// Whether other members have entries that this page lacks.
     lacks: bool,
-    /// Of pictures: how many of them are here.
+    /// Of pictures: numbers of known and complete ones.
     pictures: Option<Pictures>,
-    /// Of sound that is chosen: what the radio of the page plays, a secret.
+    /// Of chosen sound: the station for the page's radio, a secret.
     station: Option<String>,
 }
 
-/// How much of the pictures is here.
+/// Numbers of known and complete pictures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Pictures {
     named: usize,
     whole: usize,
-    /// Of all that are named.
+    /// Bytes of all named pictures.
     bytes: usize,
 }
 
-/// A picture that is whole.
+/// A complete picture.
 #[derive(Debug, Serialize)]
 struct Picture {
     id: String,
@@ -88,18 +88,19 @@ struct Picture {
 struct Shown {
     number: usize,
     title: String,
-    /// Runs nothing and fetches nothing; a picture is an `img` with `picture:` and its place in `pictures`.
+    /// HTML that runs and fetches nothing; a picture is an `img` of `picture:` and its index in
+    /// `pictures`.
     html: String,
-    /// Null where a picture is not here.
+    /// Null for an incomplete picture.
     pictures: Vec<Option<Picture>>,
-    /// As it is read aloud.
+    /// The slide as a voice reads it.
     text: String,
 }
 
 /// A line of captions.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
-    /// Stays the same when it is corrected.
+    /// Id that a correction keeps.
     id: String,
     language: &'a str,
     /// Milliseconds since 1970.
@@ -109,10 +110,10 @@ struct Line<'a> {
     corrected: bool,
 }
 
-/// The last captions of all languages that are chosen, in the order in which they were said.
+/// The last captions of all chosen languages, in the order of their times.
 #[derive(Debug, Serialize)]
 struct Captions<'a> {
-    /// So many stand before these.
+    /// Number of captions before these.
     earlier: usize,
     lines: Vec<Line<'a>>,
 }
@@ -124,7 +125,7 @@ struct Asked<'a> {
 }
 
 pub(crate) fn json(value: &impl Serialize) -> String {
-    // of strings and numbers, of which JSON can be made
+    // strings and numbers can always be encoded
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -149,7 +150,7 @@ pub(crate) fn pictures(album: &Album) -> Pictures {
     }
 }
 
-/// A slide as HTML in which each picture is `picture:` and its place among these names.
+/// Returns a slide as HTML in which each picture is `picture:` and its index in these names.
 pub(crate) fn html_and_pictures(markdown: &str) -> (String, Vec<String>) {
     let mut names = Vec::new();
     let html = to_html(markdown, |name| {
@@ -159,7 +160,7 @@ pub(crate) fn html_and_pictures(markdown: &str) -> (String, Vec<String>) {
     (html, names)
 }
 
-/// The last `most` lines of captions.
+/// Returns the last `most` lines of captions as JSON.
 pub(crate) fn captions(view: &View, most: usize) -> String {
     let mut lines = Vec::new();
     for (language, transcript) in view.transcripts() {
@@ -185,12 +186,12 @@ pub(crate) fn captions(view: &View, most: usize) -> String {
 }
 
 impl PageAttender {
-    /// How things stand.
+    /// Returns the status as JSON.
     #[must_use]
     pub fn status(&self) -> String {
         let index = self.view.index();
         let turn = Place::Track(TrackName::Turn);
-        // once all turns are here: not each of those before
+        // only once all turns have arrived: earlier ones are not shown
         let shown = self.view.shown().filter(|_| !self.lacks(&turn));
         json(&Status {
             state: match (index.has_begun, index.has_ended) {
@@ -213,7 +214,7 @@ impl PageAttender {
         })
     }
 
-    /// Those who show themselves in the notes, the cursor in hexadecimal digits.
+    /// Returns the present writers of the notes as JSON, with cursors in hexadecimal digits.
     #[must_use]
     pub fn others(&self) -> String {
         let all = self.notes.iter().flat_map(|notes| notes.others().iter());
@@ -265,14 +266,14 @@ impl PageAttender {
         }
     }
 
-    /// What slides are called, in order; null where one is not here.
+    /// Returns titles of slides in order as JSON; null for a missing slide.
     #[must_use]
     pub fn titles(&self) -> String {
         let slides = self.view.deck().slides();
         json(&slides.map(|slide| slide.map(title)).collect::<Vec<_>>())
     }
 
-    /// The slide with this number, from 1; null where it is not here.
+    /// Returns the slide with this number, from 1, as JSON; null if it is missing.
     #[must_use]
     pub fn slide(&self, number: usize) -> String {
         let at = number.checked_sub(1);
@@ -300,7 +301,7 @@ impl PageAttender {
         })
     }
 
-    /// The media type and bytes of a picture that is whole, with a line feed between them; nothing where it is not here.
+    /// Returns media type, line feed and bytes of a complete picture; nothing if it is missing.
     #[must_use]
     pub fn picture_file(&self, id: &str) -> Vec<u8> {
         let mut pictures = self.view.album().pictures();
@@ -311,13 +312,13 @@ impl PageAttender {
         })
     }
 
-    /// The last `most` lines of captions.
+    /// Returns the last `most` lines of captions as JSON.
     #[must_use]
     pub fn captions(&self, most: usize) -> String {
         captions(&self.view, most)
     }
 
-    /// What was taken up.
+    /// Returns the questions that were taken up as JSON.
     #[must_use]
     pub fn questions(&self) -> String {
         let questions = self.view.questions().iter();

@@ -1,4 +1,4 @@
-//! One presents as a host does, a page attends: everything but the browser and the network, whose parts this test plays.
+//! A host presents and a page attends. The test plays browser and network.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -24,7 +24,7 @@ const SLIDES: [&str; 2] = [
     "## <script>alert(1)</script>\n\n[x](javascript:alert(1)) ![far](https://h.example/p.png)",
 ];
 
-/// Who presents, a page, and the network between them, which loses nothing unless it is told to.
+/// Presenter, page, and a network between them without losses, unless a test sets some.
 struct World {
     key: SessionKey,
     logs: BTreeMap<String, (Log, AuthorId)>,
@@ -33,12 +33,12 @@ struct World {
     begin: Instant,
     ms: u64,
     asked: Vec<Question>,
-    /// What the page has put on disk: kind and bytes; and drafts that it was rid of.
+    /// Records on the page's disk: kind and bytes; and done drafts.
     disk: Vec<(u8, Vec<u8>)>,
     done: Vec<u32>,
-    /// Presence of the page that others see.
+    /// Presence of the page that other members see.
     present: Vec<Vec<u8>>,
-    /// The page's disk takes what it is given.
+    /// Whether the page's disk stores records.
     disk_works: bool,
 }
 
@@ -86,7 +86,7 @@ impl World {
         log.append(*author, kind, &body, time, now).unwrap();
     }
 
-    /// Logs of all tracks, and what the index says of them.
+    /// Logs of all tracks, and the index.
     fn present(&mut self) {
         self.open("index", self.key.index_key());
         let names = [
@@ -101,7 +101,7 @@ impl World {
         for (name, track) in names.iter().zip(&tracks) {
             self.open(name, self.key.track_key(track));
         }
-        // a log first asks others for entries of its own
+        // a log first requests its own entries from other members
         self.pass(4_000);
         for track in tracks {
             let owner = self.key.track_key(&track).peer_id();
@@ -135,7 +135,7 @@ impl World {
         self.append(&format!("captions/{language}"), caption.encode().unwrap());
     }
 
-    /// So many milliseconds, in which what each sends comes to the other.
+    /// Lets milliseconds pass, in which both exchange packets.
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.ms += 50;
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// Puts on disk what the page is to keep.
+    /// Stores the page's records on its disk.
     fn keep(&mut self) {
         let records = self.page.take_records();
         let Some((turn, mut rest)) = records.split_first_chunk::<4>() else {
@@ -209,7 +209,7 @@ impl World {
         self.page.kept(u32::from_be_bytes(*turn));
     }
 
-    /// Entries of the page's own that the presenter has.
+    /// Returns the page's entries that the presenter has.
     fn written(&self) -> Vec<Vec<u8>> {
         let log = &self.logs["notes"].0;
         let page = SecretKey::from_seed(&[9; 32]).peer_id();
@@ -226,7 +226,7 @@ impl World {
         serde_json::from_str(&self.page.captions(most)).unwrap()
     }
 
-    /// The texts of the captions that are here.
+    /// Returns the texts of the page's captions.
     fn texts(&self) -> Vec<String> {
         let captions = self.captions(100);
         let lines = captions["lines"].as_array().unwrap();
@@ -277,7 +277,7 @@ fn a_page_shows_what_is_presented_in_the_readers_language() {
     for nowhere in [0, 3] {
         assert_eq!(world.page.slide(nowhere), "null");
     }
-    // a correction takes the place of its line
+    // a correction replaces its line
     world.says("de", "sie tanzen im Kreis", 1);
     world.turn(2);
     world.pass(1_000);
@@ -322,7 +322,7 @@ fn choosing_a_track_joins_its_group_and_dropping_it_leaves() {
     let tracks = world.status()["tracks"].clone();
     let sound = tracks.as_array().unwrap().last().unwrap().clone();
     assert_eq!(sound["station"], Value::Null, "one sound at a time");
-    // who joins again gets what was said meanwhile
+    // a member that joins again receives the captions sent meanwhile
     let now = world.now();
     world.page.choose("captions/en", true, now).unwrap();
     world.pass(3_000);
@@ -400,7 +400,7 @@ fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
     assert_eq!(world.status()["notes"]["granted"], true);
     let update = world.page.poll_update().unwrap();
     assert_eq!((update.number, &*update.body), (1, &b"first"[..]));
-    // the disk is slow: nothing leaves
+    // the disk is slow: no packet leaves
     world.disk_works = false;
     world.page.write(2, b"second").unwrap();
     world.pass(5_000);
@@ -409,7 +409,7 @@ fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
     world.pass(2_000);
     assert_eq!(world.written(), [b"first".to_vec(), b"second".to_vec()]);
     assert_eq!(world.done, [1, 2]);
-    // a page that begins with this disk and without a network knows the session and what was written, whatever else is there
+    // a page with this disk and without a network knows the session and its text, despite garbage
     let mut disk = world.disk.clone();
     disk.reverse();
     disk.push((1, b"garbage".to_vec()));
@@ -439,7 +439,7 @@ fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
     let updates = std::iter::from_fn(|| page.poll_update());
     let bodies: Vec<_> = updates.map(|update| update.body).collect();
     assert_eq!(bodies, [b"first".to_vec(), b"second".to_vec()]);
-    // who drops the track and joins it again goes on behind what was written
+    // a page that joins the track again continues behind its own entries
     world.page.choose("notes", false, now).unwrap();
     world.pass(1_000);
     world.page.open_notes(now).unwrap();
@@ -473,7 +473,7 @@ fn a_reader_is_shown_once_he_says_so_and_may_write_and_sees_others_if_he_wants_t
         all.map(|presence| presence.map(|p| (p.name, p.writes, p.cursor)))
             .collect::<Vec<_>>()
     };
-    // nobody would take it of a key without a grant
+    // members would drop presence of a key without a grant
     choose(&mut world, Some("Dora"), true);
     world.pass(12_000);
     assert_eq!(shown(&mut world), []);
@@ -494,7 +494,7 @@ fn a_reader_is_shown_once_he_says_so_and_may_write_and_sees_others_if_he_wants_t
     choose(&mut world, None, true);
     world.pass(15_000);
     assert_eq!(shown(&mut world), [None], "he leaves, and no more is sent");
-    // the presenter shows himself
+    // the presenter appears
     let others = |world: &World| serde_json::from_str::<Value>(&world.page.others()).unwrap();
     let show = |world: &mut World| {
         let presence = Presence {
@@ -521,7 +521,7 @@ fn a_reader_is_shown_once_he_says_so_and_may_write_and_sees_others_if_he_wants_t
     assert_eq!(others(&world), ann);
     world.pass(31_000);
     assert_eq!(others(&world), json!([]), "nothing comes of him any more");
-    // who closes the page leaves
+    // a page that closes leaves
     choose(&mut world, Some("Dora"), true);
     world.pass(1_000);
     assert_eq!(shown(&mut world), [dora(false)]);

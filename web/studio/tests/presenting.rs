@@ -1,4 +1,4 @@
-//! A page presents, another attends: everything but browsers and the network, whose parts this test plays.
+//! One page presents, another attends. The test plays browsers and network.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    /// Puts on disk what the page is to keep.
+    /// Stores the page's records on its disk.
     fn keep(&mut self) {
         let records = self.presenter.take_records();
         let Some((turn, mut rest)) = records.split_first_chunk::<4>() else {
@@ -133,7 +133,7 @@ impl World {
         self.presenter.kept(u32::from_be_bytes(*turn));
     }
 
-    /// The tab is killed; another one begins with what is on disk.
+    /// Kills the tab; another one begins with its disk.
     fn reopen(&mut self) {
         self.joined[0].clear();
         self.presenter = presenter(&self.disk, SLIDES, self.now()).unwrap();
@@ -190,7 +190,7 @@ fn what_a_page_presents_is_attended_by_another() {
     assert!(world.joined[0].is_empty());
 }
 
-/// So many bytes that are a PNG of 8 x 4 pixels, as far as its header goes.
+/// Returns a PNG with valid headers, 8 x 4 pixels, of this size in bytes.
 fn png(bytes: usize) -> Vec<u8> {
     let head = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x08\0\0\0\x04\x08\x02\0\0\0....\0\0\0\0IDAT";
     let mut png = head.to_vec();
@@ -219,7 +219,7 @@ fn pictures_come_to_who_attends_and_do_not_once_they_are_dropped() {
         .unwrap();
     world.pass(1_000);
     assert_eq!(slide(&world)["pictures"], json!([null]));
-    // while the store is busy pictures wait, and a turn does not wait for them
+    // pictures wait for the busy store; a turn does not wait for them
     world
         .presenter
         .add_picture("images/dance.png", &png(40_000))
@@ -246,7 +246,7 @@ fn pictures_come_to_who_attends_and_do_not_once_they_are_dropped() {
         json!({ "named": 1, "whole": 1, "bytes": 40_000 })
     );
     assert_eq!(world.status()["pictures"], track(&world)["pictures"]);
-    // dropped: its group is left, and the alt text is there
+    // left: its group is left, and the alt text shows
     let (joined, now) = (world.joined[1].len(), world.now());
     world.attender.choose("pictures", false, now).unwrap();
     world.pass(100);
@@ -259,7 +259,7 @@ fn pictures_come_to_who_attends_and_do_not_once_they_are_dropped() {
         .unwrap();
     world.pass(3_000);
     assert_eq!(track(&world)["bytes"], bytes);
-    // joined again, it comes as it is now
+    // joined again, the current one comes
     let now = world.now();
     world.attender.choose("pictures", true, now).unwrap();
     world.pass(8_000);
@@ -314,7 +314,7 @@ fn nothing_leaves_before_it_is_on_disk_and_a_page_that_was_killed_goes_on_behind
     let sent = world.sent;
     world.pass(10_000);
     assert_eq!(world.sent, sent, "what comes behind it waits as well");
-    // killed: nobody has seen that turn, and another one has its number
+    // killed: no member has that turn, and another entry has its number
     world.disk_works = true;
     world.reopen();
     world.pass(8_000);
@@ -323,7 +323,7 @@ fn nothing_leaves_before_it_is_on_disk_and_a_page_that_was_killed_goes_on_behind
     world.presenter.turn_to(2);
     world.pass(2_000);
     assert_eq!(world.attended()["shown"], 2);
-    // killed after it was sent; the disk has something else on it, too
+    // killed after it was sent; the disk also has garbage
     world.disk.push(b"garbage".to_vec());
     let forged = world.disk.iter().find_map(|bytes| {
         let Ok(Stored::Entry(mut entry)) = Stored::decode(bytes) else {
