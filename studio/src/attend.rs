@@ -1,4 +1,4 @@
-//! `lcstudio attend`: the tracks that somebody chose, as text on a terminal.
+//! `lcstudio attend`: the chosen tracks as text on a terminal.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -20,13 +20,13 @@ use crate::sound::Sound;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
-/// After the end of a session, so long until nobody had anything more to add.
+/// Silence after the end of a session until it exits, for missing entries.
 const REST: Duration = Duration::from_secs(3);
 
-/// A track by its name, or by what it is: then in the language of who attends.
+/// A track by its name, or captions or sound in the attender's language.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// This one.
+    /// This track.
     Track(TrackName),
     /// Captions.
     Captions,
@@ -53,16 +53,16 @@ impl FromStr for Choice {
     }
 }
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
-    /// What was chosen; none: slides, questions, captions.
+    /// Chosen tracks; none: slides, questions, captions.
     pub tracks: Vec<Choice>,
-    /// How who asks is called.
+    /// Name for questions.
     pub name: String,
-    /// Give up when nobody was heard for so long.
+    /// Silence after which it gives up.
     pub timeout: Duration,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
@@ -77,12 +77,12 @@ struct Attender<'a> {
     view: View,
     wanted: Vec<Choice>,
     sounds: BTreeMap<Language, Sound>,
-    /// The slide that was told last.
+    /// The last printed slide.
     last_slide: Option<(usize, String)>,
     is_shown: bool,
     asking: Asking,
     received_at: Instant,
-    /// For the session, or for the rest of its list of tracks.
+    /// Wait for the session, or for the rest of its list of tracks.
     waiting: Waiting,
 }
 
@@ -123,7 +123,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     attender.run(&wake, &input)
 }
 
-/// The language of who is at this terminal, as the environment has it: `de_DE.UTF-8` is de.
+/// Returns the user's language from the environment: `de_DE.UTF-8` is de.
 fn language() -> Option<Language> {
     let set = ["LC_ALL", "LC_MESSAGES", "LANG"];
     let set = set
@@ -190,7 +190,7 @@ impl Attender<'_> {
         });
     }
 
-    /// The tracks that are wanted and that the index names.
+    /// Returns the wanted tracks that the index names.
     fn chosen(&self) -> Vec<TrackName> {
         let index = self.view.index();
         let own = language();
@@ -209,7 +209,7 @@ impl Attender<'_> {
                 Choice::Captions => in_own(true).map(TrackName::Captions),
                 Choice::Audio => in_own(false).map(TrackName::Audio),
             };
-            // which slide is shown belongs to slides
+            // turns belong to slides
             let with = (name == Some(TrackName::Slides)).then_some(TrackName::Turn);
             chosen.extend(with.into_iter().chain(name));
         }
@@ -256,7 +256,7 @@ impl Attender<'_> {
         Ok(())
     }
 
-    /// Nothing of this track comes any more.
+    /// Leaves this track.
     fn part(&mut self, name: &TrackName) {
         self.wanted = self.chosen().into_iter().map(Choice::Track).collect();
         self.wanted
@@ -291,7 +291,7 @@ impl Attender<'_> {
         }
     }
 
-    // what is typed
+    // input
 
     fn execute(&mut self, line: &str) -> anyhow::Result<()> {
         let line = line.trim();
@@ -341,12 +341,12 @@ impl Attender<'_> {
                 self.tracks.ask(&place, &body)?;
             }
         }
-        // what was asked is sent
+        // sends these requests
         self.tracks.turn()?;
         Ok(())
     }
 
-    // what is told
+    // output
 
     fn tell_session(&self, chosen: &[TrackName]) -> anyhow::Result<()> {
         let index = self.view.index();
@@ -380,7 +380,7 @@ impl Attender<'_> {
         })
     }
 
-    /// The slide that is shown, once all turns are here: not each of those before.
+    /// Prints the shown slide once all turns have arrived, not each earlier one.
     fn tell_slide(&mut self) -> anyhow::Result<()> {
         if self.tracks.lacks(&Place::Track(TrackName::Turn)) {
             return Ok(());

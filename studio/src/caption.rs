@@ -21,31 +21,31 @@ use crate::keys;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
-/// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
+/// Pause before a retry: the log first requests our earlier entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
-/// At the end, so long until the last caption was repeated (librecast-log repeats it after 0.25 and 1 s).
+/// Time at the end in which the last caption is repeated (librecast-log: after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
-    /// The session's key, or one that the presenter has let write captions.
+    /// The session's key, or a key that the presenter granted.
     pub key: PathBuf,
     /// The language; none: the only one.
     pub language: Option<Language>,
-    /// Who speaks.
+    /// Name of the speaker.
     pub speaker: String,
-    /// Give up when nobody was heard, or lets this key write, for so long.
+    /// Time without session or grant after which it gives up.
     pub timeout: Duration,
-    /// Where entries are kept.
+    /// Folder of entries.
     pub state_dir: PathBuf,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
 }
 
-/// Captions until standard input ends.
+/// Sends captions until standard input ends.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let session = keys::session(&options.session)?;
@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut view = View::default();
     let mut waiting = Waiting::begin(now);
-    // which track
+    // waits for the track
     let (name, owner) = loop {
         if let Some(exit) = wake.interrupted() {
             return Ok(exit);
@@ -121,7 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     writer.run(&wake, &input)
 }
 
-/// Its folder: what was said under a key is kept beside no other session's.
+/// Returns the name of the folder of this key's captions in a session.
 fn of_track(owner: &PeerId, author: &SecretKey) -> String {
     let hash = derive(
         "lcstudio 2026 state of captions",
@@ -130,7 +130,7 @@ fn of_track(owner: &PeerId, author: &SecretKey) -> String {
     hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The captions in this language, or the only ones.
+/// Returns the captions in this language, or the only ones.
 fn find(
     view: &View,
     language: Option<&Language>,
@@ -157,12 +157,12 @@ struct Writer<'a> {
     tracks: Tracks,
     place: Place,
     id: AuthorId,
-    /// The number of the last caption.
+    /// Number of the last caption.
     last: Option<u32>,
     /// A line that could not be appended yet.
     waits: Option<String>,
     began: Instant,
-    /// For the permission to write.
+    /// Wait for the permission to write.
     waiting: Waiting,
 }
 
@@ -224,7 +224,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether an entry of the presenter permits this key, as far as entries are here.
+    /// Returns whether a known entry of the presenter permits this key.
     fn is_permitted(&self) -> bool {
         let Some(log) = self.tracks.log(&self.place) else {
             return false;
@@ -237,7 +237,7 @@ impl Writer<'_> {
         log.owner() == self.id || is_granted
     }
 
-    /// Whether all that the presenter has said is here, and does not permit this key.
+    /// Returns whether all entries of the presenter are known, and none permits this key.
     fn is_refused(&self) -> bool {
         let caught_up = self
             .tracks
@@ -268,7 +268,7 @@ impl Writer<'_> {
             ) {
                 Ok(number) if corrects == 0 => self.last = Some(number),
                 Ok(_) => {}
-                // after a start, or before the presenter's grant has come: only then nothing of the line was said
+                // at the start, or before the grant: only then no part of the line was sent
                 Err(AppendError::Starting | AppendError::NotGranted) if at == 0 => {
                     self.waits = Some(line);
                     return Ok(());

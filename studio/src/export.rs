@@ -1,4 +1,4 @@
-//! `lcstudio export`: files that others read, from the folder of who presented or held.
+//! `lcstudio export`: files of other formats, from the folder of `present` or `hold`.
 
 use std::fs;
 use std::io::Read;
@@ -18,21 +18,21 @@ use librecast_program::cli::{Exit, ExitError};
 
 use crate::folder::{Folder, make_folder, open_file};
 
-/// Longest picture that goes into a page, in bytes. Chosen: a photograph in print quality.
+/// Longest picture in a page, in bytes. Chosen: a photograph in print quality.
 const MAX_PICTURE: u64 = 8 << 20;
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// Of who presented, or held.
+    /// Folder of `present` or `hold`.
     pub folder: PathBuf,
-    /// A file, whose name says what it is to be; or a folder for all.
+    /// A file whose ending selects its format, or a folder for all formats.
     pub out: PathBuf,
-    /// The language; none: the first with captions.
+    /// The language; `None`: the first with captions.
     pub language: Option<Language>,
 }
 
-/// Writes them.
+/// Writes the files.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let folder = Folder::new(&options.folder);
@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 write(&file, &webvtt(&view, language))?;
             }
             for (name, picture) in view.album().pictures() {
-                // others chose the name: what does not work with it leaves out that picture alone
+                // another member chose the name: a failure affects this picture alone
                 if let Err(e) = write_picture(out, name, picture) {
                     tracing::warn!("picture {name}: {e:#}");
                 }
@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The session, as far as logs in the folder have it. Copies of them are read: a program that presents or holds it may go on writing.
+/// Reads the session from copies of its logs, as a program may be writing them.
 fn read(folder: &Folder) -> anyhow::Result<View> {
     let session = folder.session()?;
     let folder_of_copies = tempfile::tempdir().context("a folder for copies of logs")?;
@@ -139,7 +139,7 @@ fn read_log(
     Ok(())
 }
 
-/// A picture beside the slides of who presented, as a URL that has it whole.
+/// Returns a picture beside the slides as a `data:` URL.
 fn picture(folder: &Path, url: &str) -> Option<String> {
     let kind = match Path::new(url)
         .extension()?
@@ -161,15 +161,15 @@ fn picture(folder: &Path, url: &str) -> Option<String> {
         .then(|| format!("data:{kind};base64,{}", BASE64.encode(bytes)))
 }
 
-/// A picture that came with the session.
+/// Returns a picture of the session as a `data:` URL.
 fn sent_picture(view: &View, name: &str) -> Option<String> {
     let picture = view.album().picture(name)?;
     let (kind, bytes) = (picture.kind().media_type(), picture.bytes());
     Some(format!("data:{kind};base64,{}", BASE64.encode(bytes)))
 }
 
-/// Puts a picture where the slides name it, below `out`. Its name came from others: one that hides, or is called as no picture is,
-/// takes the place of nothing else.
+/// Writes a picture under its name in slides, below `out`. Another member chose the name: hidden
+/// names and names without a picture's ending are refused, so that it replaces no other file.
 fn write_picture(out: &Path, name: &str, picture: &Picture) -> anyhow::Result<()> {
     let name = Path::new(name);
     let is_plain = |part: Component<'_>| {

@@ -1,12 +1,12 @@
 //! The folder of a session.
 //!
 //! ```text
-//! session.toml    title, presenter, languages, who writes                of who presents
-//! slides.md       slides, with `---` between them
-//! images/         pictures that slides name
-//! audio-en.key    the key of the station with the sound, for lcradio
-//! session         the session's text                                     of who presents, and of who holds
-//! log/            entries, a file for each track
+//! session.toml    title, presenter, languages, caption writers           presenter
+//! slides.md       slides, with `---` between them                        presenter
+//! images/         pictures that slides name                              presenter
+//! audio-en.key    the key of the station with the sound, for lcradio     presenter
+//! session         the session's text                                     presenter, `hold`
+//! log/            entries, a file for each track                         presenter, `hold`
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ const SLIDES: &str = "slides.md";
 const SESSION: &str = "session";
 const LOG: &str = "log";
 
-/// Longest file of slides that is read, in bytes: 500 slides of 64 KiB.
+/// Longest file of slides, in bytes: 500 slides of 64 KiB.
 const MAX_SLIDES_FILE: u64 = 32 << 20;
 
 const FIRST_SLIDES: &str = "\
@@ -85,20 +85,20 @@ struct Captions {
     key: String,
 }
 
-/// What who presents has decided.
+/// Settings of the presenter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// What the session is called.
+    /// Title of the session.
     pub title: String,
-    /// Who presents.
+    /// Name of the presenter.
     pub presenter: String,
     /// Languages of captions.
     pub languages: Vec<Language>,
     /// Languages with sound.
     pub sound: Vec<Language>,
-    /// Who else writes captions.
+    /// Further caption writers.
     pub captions: Vec<(Language, PeerId)>,
-    /// All who attend write notes.
+    /// Whether all attenders write notes.
     pub notes: bool,
 }
 
@@ -116,12 +116,12 @@ impl Folder {
         Self(path.to_owned())
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// `new`: makes what who presents will change.
+    /// `new`: creates the files that the presenter will edit.
     pub fn create(
         path: &Path,
         key: &SessionKey,
@@ -156,7 +156,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// What who presents has decided.
+    /// Reads the settings; front matter of the slides completes them.
     pub fn settings(&self) -> Result<Settings, ExitError> {
         let path = self.0.join(SETTINGS);
         let file: SettingsFile = config::read(&path)?;
@@ -183,7 +183,7 @@ impl Folder {
         let more = captions.iter().map(|(language, _)| language.clone());
         let more: Vec<_> = more.filter(|tag| !languages.contains(tag)).collect();
         languages.extend(more);
-        // slides that are not there, or cannot be read, are said elsewhere
+        // missing or unreadable slides are reported elsewhere
         let about = self.front_matter().unwrap_or_default();
         let (mut title, mut presenter) = (clean_line(&file.title), clean_line(&file.presenter));
         let is_given = !title.is_empty() && title != default_title(&self.0);
@@ -203,17 +203,17 @@ impl Folder {
         })
     }
 
-    /// Where the slides are.
+    /// Returns the path of the slides.
     pub fn slides_file(&self) -> PathBuf {
         self.0.join(SLIDES)
     }
 
-    /// The slides, apart.
+    /// Reads and splits the slides.
     pub fn slides(&self) -> anyhow::Result<Vec<lcstudio_core::Slide>> {
         Ok(lcstudio_core::split(&self.slides_text()?))
     }
 
-    /// The file's own title and presenter.
+    /// Reads title and presenter of the slides' front matter.
     pub fn front_matter(&self) -> anyhow::Result<FrontMatter> {
         Ok(lcstudio_core::front_matter(&self.slides_text()?))
     }
@@ -234,7 +234,8 @@ impl Folder {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Pictures that these slides name, by name; and what is wrong with others, each by the line of its slide.
+    /// Reads the pictures of these slides. Returns them by name, and problems with their slides'
+    /// lines.
     pub fn pictures(&self, slides: &[Slide]) -> (BTreeMap<String, Picture>, Vec<(usize, String)>) {
         let (mut found, mut problems) = (BTreeMap::new(), Vec::new());
         let (mut seen, mut bytes) = (BTreeSet::new(), 0);
@@ -271,7 +272,7 @@ impl Folder {
         Ok(Picture::new(bytes)?)
     }
 
-    /// When slides and their pictures were changed last.
+    /// Returns the stamps of slides and their pictures.
     pub fn stamps(&self, slides: &[Slide]) -> Stamps {
         let names = names_of_pictures(slides).map(|(_, name)| name);
         let names: BTreeSet<String> = names.collect();
@@ -285,7 +286,7 @@ impl Folder {
         }
     }
 
-    /// The text of the station with the sound of a language. Its key is put into the folder, where it is not yet.
+    /// Returns the station with the sound of a language. Creates its key in the folder, if missing.
     pub fn station(&self, key: &SessionKey, language: &Language) -> anyhow::Result<String> {
         let path = self.0.join(format!("audio-{language}.key"));
         if !path.exists() {
@@ -300,7 +301,7 @@ impl Folder {
             .to_string())
     }
 
-    /// Puts the session's text into the folder, readable for its owner alone.
+    /// Stores the session's text in the folder, readable for its owner alone.
     pub fn keep_session(&self, session: &Session) -> anyhow::Result<()> {
         let path = self.0.join(SESSION);
         if path.exists() {
@@ -313,7 +314,7 @@ impl Folder {
         durable::replace(&path, session.encode().as_bytes()).map_err(in_file(&path))
     }
 
-    /// The session whose folder it is.
+    /// Reads the session of this folder.
     pub fn session(&self) -> anyhow::Result<Session> {
         let path = self.0.join(SESSION);
         let text = zeroize::Zeroizing::new(fs::read_to_string(&path).map_err(in_file(&path))?);
@@ -321,19 +322,19 @@ impl Folder {
         Ok(session)
     }
 
-    /// Locks the logs for this process; where they lie is made.
+    /// Creates the folder of logs and locks it for this process.
     pub fn lock(&self) -> anyhow::Result<StateLock> {
         let path = self.0.join(LOG);
         make_folder(&path)?;
         Ok(StateLock::take(&path, "lcstudio")?)
     }
 
-    /// The file of a track's log.
+    /// Returns the file of a track's log.
     pub fn log(&self, place: &Place) -> PathBuf {
         self.0.join(LOG).join(place.to_string().replace('/', "-"))
     }
 
-    /// A file for what is recorded of a language, that is not there yet.
+    /// Returns the path of a new recording in this language.
     pub fn recording(&self, language: &Language) -> PathBuf {
         let mut names = (2..).map(|n| format!("audio-{language}-{n}.opus"));
         let mut path = self.0.join(format!("audio-{language}.opus"));
@@ -345,7 +346,7 @@ impl Folder {
     }
 }
 
-/// Opens a file to read it. A pipe, a device or a folder is refused, and not waited for.
+/// Opens a file for reading. Refuses pipes, devices and folders without waiting.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let refuse = |kind: FileType| {
         let kind = match kind {
@@ -361,7 +362,7 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     if !known.is_file() {
         return refuse(known);
     }
-    // another may have taken its place
+    // the file may have been replaced
     let file = File::options()
         .read(true)
         .custom_flags(O_NONBLOCK)
@@ -373,10 +374,10 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     }
 }
 
-/// When a file was changed last, and how long it is; none: it is not there.
+/// Last change and length of a file; `None`: it is missing.
 pub type Stamp = Option<(SystemTime, u64)>;
 
-/// Of the files that are presented.
+/// Stamps of the presented files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamps {
     /// The slides.
@@ -390,7 +391,7 @@ fn stamp(path: &Path) -> Stamp {
     Some((known.modified().ok()?, known.len()))
 }
 
-/// Each picture that a slide names, with the line of its slide.
+/// Returns each picture that a slide names, with the line of its slide.
 fn names_of_pictures(slides: &[Slide]) -> impl Iterator<Item = (usize, String)> {
     slides.iter().flat_map(|slide| {
         let names = lcstudio_core::pictures(&slide.text).into_iter();
@@ -398,7 +399,7 @@ fn names_of_pictures(slides: &[Slide]) -> impl Iterator<Item = (usize, String)> 
     })
 }
 
-/// What is said of a picture that does not fit.
+/// Returns the message for a picture without room.
 pub fn no_room(name: &str) -> String {
     let most = MAX_PICTURES_BYTES >> 20;
     format!(
@@ -406,23 +407,23 @@ pub fn no_room(name: &str) -> String {
     )
 }
 
-/// The title of a session that was made without one: the name of its folder.
+/// Returns the title of a session created without one: the name of its folder.
 pub fn default_title(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or_default();
     clean_line(&name.to_string_lossy())
 }
 
-/// A folder for its owner alone, with all above it.
+/// Creates a folder for its owner alone, with its parents.
 pub fn make_folder(path: &Path) -> anyhow::Result<()> {
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(path);
     made.map_err(in_file(path))
 }
 
-/// Tells on stderr what follows from a folder that was made.
+/// Prints the next steps after `new` on standard error.
 pub fn say_next(folder: &Folder, key: &Path) {
     let (path, key) = (folder.path().display(), key.display());
-    // nobody may read it
+    // standard error may be closed
     let _ = writeln!(
         librecast_program::standard::errors(),
         "Write {path}/{SLIDES} and {path}/{SETTINGS}, then: lcstudio present {path} --key {key}\n\

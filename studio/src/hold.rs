@@ -1,4 +1,4 @@
-//! `lcstudio hold`: keeps a session, and gives it to who comes late.
+//! `lcstudio hold`: stores a session, for members that join later.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,23 +17,23 @@ use crate::sound::Sound;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
-/// A recording that has ended by itself begins again after so long.
+/// Pause after which an ended recording begins again.
 const RECORD_AGAIN: Duration = Duration::from_secs(10);
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
-    /// Where it is kept.
+    /// Folder of the session.
     pub folder: PathBuf,
-    /// Record sound, too.
+    /// Whether to record sound, too.
     pub sound: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
 }
 
-/// Holds until somebody ends it.
+/// Stores the session until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let session = keys::session(&options.session)?;

@@ -1,4 +1,4 @@
-//! Lines of standard input, read by a thread of its own: it may be a terminal, where nobody types.
+//! Lines of standard input, read by a thread of its own: a terminal may be idle.
 
 use std::io::{self, BufRead, Read as _};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -6,10 +6,10 @@ use std::thread;
 
 use librecast_program::process::Wake;
 
-/// Longest line, in bytes: what is longer comes in pieces. Chosen: some captions.
+/// Longest line, in bytes; a longer one comes in pieces. Chosen: some captions.
 const MAX_LINE: u64 = 16 << 10;
 
-/// Lines that wait.
+/// Lines in the queue.
 const WAITING: usize = 64;
 
 /// Standard input.
@@ -18,19 +18,19 @@ pub struct Input {
     lines: Receiver<io::Result<String>>,
 }
 
-/// What was read.
+/// Result of [`Input::next`].
 #[derive(Debug)]
 pub enum Read {
-    /// A line without its end. What is no UTF-8 was replaced.
+    /// A line without its end; invalid UTF-8 is replaced.
     Line(String),
-    /// Nothing yet.
+    /// No line yet.
     Nothing,
-    /// There is no more.
+    /// Standard input has ended.
     End,
 }
 
 impl Input {
-    /// Reads from now on; `wake` tells when there is something.
+    /// Reads from now on; `wake` signals lines.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl Input {
         Ok(Self { lines })
     }
 
-    /// The next line.
+    /// Returns the next line.
     ///
     /// # Errors
     ///

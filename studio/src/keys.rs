@@ -1,4 +1,4 @@
-//! Keys of sessions and of those who write captions, and the text of a session.
+//! Keys of sessions and caption writers, and texts of sessions.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,10 +13,10 @@ use librecast_program::keyfile::{load_signing_key, make_signing_key};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// No text of a session is longer.
+/// Longest text of a session, in bytes.
 const MAX_TEXT: u64 = 256;
 
-/// `keygen`: a key, the session that it presents, and its public half, which others let write captions.
+/// `keygen`: creates a key; prints its session, and its public half for grants to write captions.
 pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
     let public = make_signing_key(file)?;
     let session = load(file)?.session().encode();
@@ -31,12 +31,12 @@ pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The key in a file, as one that presents.
+/// Reads a file's key as a presenter's.
 pub fn load(file: &Path) -> Result<SessionKey, ExitError> {
     Ok(SessionKey::from_seed(&load_signing_key(file)?.seed()))
 }
 
-/// What somebody wants to attend: `lcs1...`, a file with it, or `-` for a line of standard input.
+/// Reads a session: `lcs1...`, a file with it, or `-` for a line of standard input.
 pub fn session(text: &str) -> anyhow::Result<Session> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let is_line = text == arguments::STANDARD_INPUT;

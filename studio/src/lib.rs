@@ -1,13 +1,13 @@
-//! Lectures over multicast that each listener renders for himself: the program around `lcstudio-core`.
+//! Lectures over multicast that each listener renders: the program around `lcstudio-core`.
 //!
-//! | module | what it does |
+//! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
 //! | `present`, `attend`, `caption`, `notes`, `hold`, `export`, `keys` | its verbs |
-//! | `folder` | what lies in the folder of a session |
+//! | `folder` | the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
-//! | `waiting` | waits that last are explained |
+//! | `waiting` | explanations of long waits |
 //! | `sound` | lcradio, which plays or records the sound of a session |
 
 mod attend;

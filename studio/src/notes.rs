@@ -1,7 +1,7 @@
-//! `lcstudio notes`: a file that any editor writes, and the notes of a session, equal in both directions.
+//! `lcstudio notes`: keeps a file that any editor writes equal to the notes of a session.
 //!
 //! ```text
-//!   FILE ── a save ──► merge ──► document ──► drafts on disk ──► entries on disk ──► others
+//!   FILE ── a save ──► merge ──► document ──► drafts on disk ──► entries on disk ──► members
 //!    ▲                             ▲    │
 //!    └── written beside, exchanged ┼────┘ its text
 //!                                  └── updates of all, in batches ◄── entries
@@ -47,33 +47,33 @@ mod worker;
 
 pub use worker::VERB;
 
-/// Between two looks at the file (chosen).
+/// Time between two looks at the file. Chosen.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Between two texts that are put into the file while others write (chosen).
+/// Time between two writes of the file while other members write. Chosen.
 const WRITE_INTERVAL: Duration = Duration::from_millis(500);
-/// What the disk did not take is tried again after so long.
+/// Pause after which a failed write to disk is repeated.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
-/// Longest until the document's process reads its first line.
+/// Time for the document's process to read its first line.
 const LOADING: Duration = Duration::from_secs(30);
-/// At the end, so long until the last entries were repeated (librecast-log repeats them after 0.25 and 1 s).
+/// Time at the end in which the last entries are repeated (librecast-log: after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
-/// What waits for a grant is said after so long: most come at once (chosen).
+/// Wait for a grant after which it is reported. Chosen: most grants come at once.
 const GRANT_WAIT: Duration = Duration::from_secs(3);
-/// So often in a row the document may fail with nobody to blame.
+/// Failures of the document in a row without a harmful update.
 const MAX_FAILURES: u32 = 3;
-/// Most texts of the file of which an editor may have loaded any, the last save among them (chosen: eight seconds of writing).
+/// Texts of the file that an editor may have loaded, with the last save. Chosen: 8 s of writing.
 const MAX_VERSIONS: usize = 16;
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
-    /// The file that somebody edits.
+    /// The file that the user edits.
     pub file: PathBuf,
-    /// Give up when nobody was heard for so long, and nothing is known of the session.
+    /// Silence after which it gives up, if nothing is known of the session.
     pub timeout: Duration,
-    /// Where keys and entries are kept.
+    /// Folder of keys and entries.
     pub state_dir: PathBuf,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
@@ -81,19 +81,19 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Texts that the file has had, on disk.
+/// Earlier texts of the file, on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Versions {
     file: PathBuf,
     versions: Vec<String>,
 }
 
-/// Where it stands with what was written here.
+/// State of this host's changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// It is on its way.
+    /// They are on their way.
     Sent,
-    /// It waits for a grant.
+    /// They wait for a grant.
     Waits,
     /// Nothing more can be appended.
     Failed(String),
@@ -112,39 +112,40 @@ struct Notes<'a> {
     reading: NotesReading,
     batches: NotesBatches,
     worker: Option<Worker>,
-    /// The text of the document, once all that was known was read.
+    /// Text of the document, once all known entries are read.
     text: Option<String>,
     is_full: bool,
-    /// The last save that was taken, and what was put into the file since.
+    /// The last save that was taken, and later texts of the file.
     versions: VecDeque<String>,
-    /// They are to be written to disk, once all drafts are: else a crash would take a save as known that is not.
+    /// Whether to store `versions`, after the drafts: a crash must not count a lost save as known.
     versions_due: bool,
-    /// A text of before that was saved again, while others had written in the same words.
+    /// An earlier text that was saved again while other members wrote in the same words.
     old_save: Option<String>,
-    /// The save that the document takes now.
+    /// The save that the document is applying.
     taking: Option<String>,
-    /// Drafts that are entries, which may not be on disk yet; and those of which the document does not know yet.
+    /// Drafts that are entries, perhaps not on disk; and entries that the document does not know.
     appended: Vec<u32>,
     unsaid: Vec<u32>,
     failures: u32,
-    /// The document looks for lines that several have written at once; or that took too much, and they stay as they are.
+    /// Whether the document searches conflicting lines; whether it shall not, as that took too
+    /// long.
     is_looking: bool,
     is_plain: bool,
     look_at: Instant,
     write_at: Instant,
     sync_at: Instant,
-    /// That the disk did not take something was said.
+    /// Whether a failed write to disk was reported.
     is_disk_full: bool,
     state: State,
-    /// Since when something waits for a grant.
+    /// Time from which drafts wait for a grant.
     waits_since: Option<Instant>,
-    /// Who else is there.
+    /// Present writers.
     present: Present,
-    /// What was said last of the file.
+    /// Last reported problem of the file.
     problem: Option<String>,
 }
 
-/// Keeps both equal until somebody ends it.
+/// Keeps both equal until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let session = keys::session(&options.session)?;
@@ -161,7 +162,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let drafts = Drafts::open(&drafts).with_context(|| named(&drafts))?;
     let mut writing = NotesWriting::new(key.peer_id());
     for (id, body) in drafts.waiting() {
-        // what was kept fits
+        // stored drafts fit
         let _ = writing.write(id, body.clone());
     }
     let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
@@ -199,7 +200,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         waits_since: None,
         is_disk_full: false,
         present: Present::default(),
-        // that all is well is said once
+        // success is reported once
         problem: Some(String::new()),
         folder: folder.clone(),
     };
@@ -209,7 +210,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     notes.run()
 }
 
-/// Its folder: what is written is kept beside no other session's.
+/// Returns the name of the session's folder.
 fn of_session(session: &Session) -> String {
     let hash = derive(
         "lcstudio 2026 state of notes",
@@ -219,7 +220,7 @@ fn of_session(session: &Session) -> String {
     format!("notes-{hash}")
 }
 
-/// The key that writes here: each host has its own.
+/// Returns this host's key for notes.
 fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
     if !path.exists() {
         let stored = SecretKey::generate().store(path);
@@ -228,7 +229,7 @@ fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
     Ok(librecast_program::keyfile::load_signing_key(path)?)
 }
 
-/// What this file has had in a run before.
+/// Returns the texts that an earlier run stored for this file.
 fn versions(path: &Path, file: &Path) -> anyhow::Result<VecDeque<String>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -244,7 +245,7 @@ fn versions(path: &Path, file: &Path) -> anyhow::Result<VecDeque<String>> {
 impl Notes<'_> {
     const PLACE: Place = Place::Track(TrackName::Notes);
 
-    /// Waits until it is known where the notes are.
+    /// Waits until the index names the notes.
     fn join(&mut self, session: &Session) -> anyhow::Result<Option<Exit>> {
         let until = Instant::now() + self.options.timeout;
         let mut waiting = match self.options.json {
@@ -329,7 +330,7 @@ impl Notes<'_> {
         }
     }
 
-    /// Whether all that was saved is on disk here.
+    /// Returns whether all saves are on disk.
     fn is_kept(&self) -> bool {
         let is_busy = self.worker.as_ref().is_some_and(Worker::is_busy);
         !is_busy && self.drafts.is_synced() && !self.versions_due
@@ -346,7 +347,7 @@ impl Notes<'_> {
                     "{place}: author {author} writes on two hosts; from {number} on nothing of it counts"
                 ),
                 Event::Presence { author, body } => {
-                    // a later version may say what this one does not read
+                    // a later version may send presence that this one cannot read
                     if let Err(why) = self.present.handle(author.0, &body, now) {
                         tracing::debug!("presence of {author} counts for nothing: {}", why.name());
                     }
@@ -395,11 +396,11 @@ impl Notes<'_> {
         }
     }
 
-    // the document
+    // document
 
-    /// Opens it, with nothing in it but what was written here and is no entry yet.
+    /// Starts the document with this host's drafts only.
     fn start(&mut self) -> anyhow::Result<()> {
-        // before the next one: together they would have twice the memory
+        // before the next one, as two need twice the memory
         self.worker = None;
         (self.text, self.taking) = (None, None);
         self.batches.restart();
@@ -464,7 +465,7 @@ impl Notes<'_> {
         Ok(())
     }
 
-    /// The document does not go on: it is opened again, without what did it.
+    /// Restarts a failed document without the harmful update.
     fn blame(&mut self, why: &str) -> anyhow::Result<()> {
         if std::mem::take(&mut self.is_looking) {
             tracing::warn!(
@@ -493,7 +494,7 @@ impl Notes<'_> {
         self.start()
     }
 
-    /// Gives the document what there is, once it is done with what was before.
+    /// Sends the next request to an idle document.
     fn pump(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.worker.as_ref().is_none_or(Worker::is_busy) {
             return Ok(());
@@ -523,9 +524,9 @@ impl Notes<'_> {
         Ok(())
     }
 
-    // the file
+    // file
 
-    /// What somebody has saved, as changes of the document.
+    /// Returns the user's save as changes of the document.
     fn take_save(&mut self) -> anyhow::Result<Vec<lcstudio_core::Edit>> {
         let (Some(text), Content::Text(saved)) = (&self.text, self.file.content()) else {
             return Ok(Vec::new());
@@ -544,14 +545,14 @@ impl Notes<'_> {
         if self.versions.back() == Some(saved) {
             return Ok(Vec::new());
         }
-        // who chooses of what is marked takes out more than he would have changed otherwise
+        // a choice of a marked line removes more than other edits
         let choices = self.versions.iter().enumerate();
         let mut loaded: Vec<(usize, String)> = choices
             .flat_map(|(n, version)| apart::choices(version).into_iter().map(move |c| (n, c)))
             .collect();
         let is_choice = loaded.iter().any(|(_, choice)| choice == saved);
         let is_old = self.versions.contains(saved);
-        // an old text: of an editor that has not loaded the marks, unless he saves it again
+        // an old text: the editor has not loaded the marks, unless the user saves it again
         let is_again = is_choice && is_old && self.old_save.as_ref() == Some(saved);
         self.old_save = (is_choice && is_old && !is_again).then(|| saved.clone());
         if !is_again {
@@ -574,14 +575,14 @@ impl Notes<'_> {
         Ok(edits)
     }
 
-    /// Drafts to the disk, and from there to those that are appended.
+    /// Writes drafts to disk, then passes them on to be appended.
     fn sync(&mut self, now: Instant) {
         if self.sync_at > now {
             return;
         }
         let synced = self.drafts.sync().and_then(|synced| {
             for (id, body) in synced {
-                // the document makes none that is too long
+                // the document makes no draft that is too long
                 let _ = self.writing.write(id, body);
             }
             if std::mem::take(&mut self.versions_due) {
@@ -605,7 +606,7 @@ impl Notes<'_> {
         }
     }
 
-    /// The text of the document into the file, unless somebody has saved.
+    /// Writes the document's text into the file, unless the user has saved.
     fn write_file(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.write_at > now || self.batches.has_unread() || !self.is_kept() {
             return Ok(());
@@ -619,7 +620,7 @@ impl Notes<'_> {
                 return self.say_problem(Some(message));
             }
             Content::Text(there) if there == text => return self.say_problem(None),
-            // a save, which is taken first
+            // a save, which is read first
             Content::Text(there) if self.versions.back() != Some(there) => return Ok(()),
             Content::Text(_) => false,
             Content::Missing => true,
@@ -652,7 +653,7 @@ impl Notes<'_> {
         }
     }
 
-    /// The last save, what the file has and what it gets: after a crash one of them is there.
+    /// Stores the last save, the file's text and its next text: after a crash it has one of them.
     fn keep_versions(&self) -> io::Result<()> {
         let last = self.versions.len().saturating_sub(2).max(1);
         let versions = self.versions.iter().enumerate();
@@ -664,7 +665,7 @@ impl Notes<'_> {
         durable::replace(&self.folder.join("versions"), &serde_json::to_vec(&kept)?)
     }
 
-    // what is said
+    // reports
 
     fn say_problem(&mut self, problem: Option<String>) -> anyhow::Result<()> {
         if self.problem == problem {
@@ -715,7 +716,7 @@ impl Notes<'_> {
         Ok(())
     }
 
-    /// Whether the owner of the notes lets this host write.
+    /// Returns whether the owner of the notes has granted this host's key.
     fn is_granted(&self) -> bool {
         self.tracks.log(&Self::PLACE).is_some_and(|log| {
             let own = log.space().author(&self.key.peer_id());

@@ -1,4 +1,4 @@
-//! `lcstudio present`: what lies in a folder goes to who attends, and what is typed turns the slides.
+//! `lcstudio present`: sends a folder to attenders; typed commands turn the slides.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,21 +18,21 @@ use crate::keys;
 use crate::said::said;
 use crate::tracks::Tracks;
 
-/// Between two looks at the slides on disk.
+/// Time between two looks at the slides on disk.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A file that lost slides stays unchanged for so long before the others see that: editors write in pieces.
+/// Time without changes after which a file with fewer slides is sent, as editors write in pieces.
 const SETTLE: Duration = Duration::from_secs(3);
-/// The same if it lost more than half of them. Chosen: an author that removed them on purpose waits that long.
+/// The same for less than half of the slides. Chosen: also the delay of a wanted removal.
 const SETTLE_MOST: Duration = Duration::from_secs(30);
-/// At the end, so long until the last entries were repeated (librecast-log repeats them after 0.25 and 1 s).
+/// Time at the end in which the last entries are repeated (librecast-log: after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
-/// Entries that wait while more is typed. Chosen: some seconds of them; a pipe waits.
+/// Entries in the queue at which input waits. Chosen: some seconds of them.
 const MAX_QUEUE: usize = 256;
 
 const COMMANDS: &str = "Enter: next slide; b: back; a number: that slide; a NUMBER: take up that question; \
                         c TEXT: a caption; c ^ TEXT: corrects it; h: this help; q: the end";
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// The folder.
@@ -50,19 +50,19 @@ struct Presenter<'a> {
     folder: Folder,
     tracks: Tracks,
     presenting: Presenting,
-    /// The slides that were read last.
+    /// Slides as last read.
     slides: Vec<Slide>,
-    /// What lies on disk, as it was sent, and as it was looked at last.
+    /// Stamps of the files as sent, and at the last look.
     sent: Stamps,
     seen: Stamps,
     look_at: Instant,
-    /// The file of slides lost some: its stamp, and since when it is unchanged.
+    /// Stamp of a file with fewer slides, and the time from which it is unchanged.
     incomplete: Option<(Stamp, Instant)>,
-    /// Pictures of which it was said that there is no room for them.
+    /// Pictures that were reported as without room.
     left_out: Vec<String>,
 }
 
-/// Presents until somebody ends it.
+/// Presents until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let wake = Wake::on_interrupt()?;
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     presenter.say_problems(&presenter.slides, problems);
     presenter.join_all(now)?;
-    // nobody may read it
+    // standard error may be closed
     let _ = writeln!(
         librecast_program::standard::errors(),
         "others are asked for what was presented before: 3 s"
@@ -115,7 +115,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// How long a file with so many slides, which had others, stays unchanged before it is taken; none: it is not.
+/// Returns the time without changes for a file with fewer slides; `None`: it is not taken.
 fn settle_time(had: usize, has: usize) -> Option<Duration> {
     match has {
         0 if had > 0 => None,
@@ -131,7 +131,7 @@ impl Presenter<'_> {
         while wake.interrupted().is_none() {
             self.turn()?;
             self.look()?;
-            // nobody types before there is something to turn
+            // input waits until the slides are sent
             while let Some(lines) = input
                 && self.presenting.is_on()
                 && self.presenting.waiting() < MAX_QUEUE
@@ -143,7 +143,7 @@ impl Presenter<'_> {
                         }
                     }
                     Read::Nothing => break,
-                    // a presenter without a terminal goes on until a signal
+                    // a presenter without a terminal continues until a signal
                     Read::End => input = None,
                 }
             }
@@ -167,7 +167,7 @@ impl Presenter<'_> {
         self.read()
     }
 
-    /// What has come, and what is due.
+    /// Handles input from the network, and does the due work.
     fn turn(&mut self) -> anyhow::Result<()> {
         for (place, event) in self.tracks.turn()? {
             self.happened(&place, &event)?;
@@ -189,11 +189,11 @@ impl Presenter<'_> {
         Ok(())
     }
 
-    /// What is new in logs.
+    /// Reads new entries of the logs.
     fn read(&mut self) -> anyhow::Result<()> {
         for new in self.tracks.entries() {
             let change = self.presenting.read(&new)?;
-            // what stands on disk was said before
+            // entries on disk were reported in an earlier run
             if self.presenting.is_on()
                 && let Some(Change::Caption(language, line)) = change
             {
@@ -233,7 +233,7 @@ impl Presenter<'_> {
         Ok(())
     }
 
-    /// Slides and pictures that were changed on disk.
+    /// Looks for changed slides and pictures on disk.
     fn look(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         if self.look_at > now || !self.presenting.is_on() {
@@ -245,7 +245,7 @@ impl Presenter<'_> {
         if found.slides != self.sent.slides {
             return self.take_slides(&found);
         }
-        // a picture that is being written is not sent in between
+        // a picture is not sent while it is written
         if found != self.sent && found == self.seen {
             let (pictures, problems) = self.folder.pictures(&self.slides);
             self.presenting.set_pictures(pictures)?;
@@ -262,7 +262,7 @@ impl Presenter<'_> {
             .incomplete
             .as_ref()
             .is_some_and(|(stamp, _)| *stamp == found.slides);
-        // half written, or put in place just now: what was shown stays
+        // partly written, or just replaced: the shown slides stay
         let taken = self.folder.slides();
         let taken = taken.and_then(|slides| {
             Presenting::check(&slides)?;
@@ -306,7 +306,7 @@ impl Presenter<'_> {
             None => "until it has slides again".to_owned(),
             Some(time) => format!("for the others, for {} s", time.as_secs()),
         };
-        // nobody may read it
+        // standard error may be closed
         let _ = writeln!(
             librecast_program::standard::errors(),
             "{}: {has} of {had} slides, which an editor may be writing: this waits {until}. What was shown stays",
@@ -314,7 +314,7 @@ impl Presenter<'_> {
         );
     }
 
-    /// Tells everybody that this was all.
+    /// Ends the session for all attenders.
     fn end(&mut self, wake: &Wake) -> anyhow::Result<()> {
         if !self.presenting.is_on() {
             return Ok(());
@@ -329,9 +329,9 @@ impl Presenter<'_> {
         Ok(())
     }
 
-    // what the presenter types, and reads
+    // input and output of the presenter
 
-    /// Does what a line says; false ends.
+    /// Executes a typed line. Returns false at the end.
     fn execute(&mut self, line: &str) -> anyhow::Result<bool> {
         let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         let (current, count) = (self.presenting.current(), self.presenting.slides().len());
@@ -390,7 +390,7 @@ impl Presenter<'_> {
         let text = self.presenting.session().encode();
         self.tell(&text, || json!({"event": "on", "session": *text}));
         let interfaces = self.tracks.interface_names().join(", ");
-        // nobody may read it
+        // standard error may be closed
         let mut err = librecast_program::standard::errors();
         let _ = writeln!(err, "on air at {interfaces}. {COMMANDS}");
         for (language, _) in &self.presenting.settings().stations {
@@ -407,7 +407,7 @@ impl Presenter<'_> {
         self.say_slide();
     }
 
-    /// `more`: by their lines.
+    /// Prints problems by line; `more`: lines with further ones.
     fn say_problems(&self, slides: &[Slide], more: Vec<(usize, String)>) {
         let file = self.folder.slides_file();
         let of_slides = slides.iter().flat_map(|slide| &slide.problems);
@@ -425,7 +425,7 @@ impl Presenter<'_> {
         }
     }
 
-    /// Pictures that were changed so often that the session has no room for more.
+    /// Reports pictures that changed too often for the session's room.
     fn say_left_out(&mut self) {
         let left_out = self.presenting.left_out_pictures();
         let left_out: Vec<String> = left_out.into_iter().map(str::to_owned).collect();
@@ -441,7 +441,7 @@ impl Presenter<'_> {
         let _ = writeln!(librecast_program::standard::errors(), "{COMMANDS}");
     }
 
-    /// A reader of stdout that has gone is no reason to end a lecture.
+    /// A closed standard output does not end a lecture.
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) {
         let mut out = librecast_program::standard::output();
         let _ = match self.options.json {

@@ -1,11 +1,11 @@
-//! What is said on standard output.
+//! Lines of standard output.
 
 use std::io::Write;
 
 use librecast::plain::escape;
 use serde_json::Value;
 
-/// Who says it, and what.
+/// Returns the speaker and the text.
 pub fn said(speaker: &str, text: &str) -> String {
     match speaker.is_empty() {
         true => text.to_owned(),
@@ -13,7 +13,7 @@ pub fn said(speaker: &str, text: &str) -> String {
     }
 }
 
-/// A line for people, or with `json` one for programs.
+/// Prints a line for people, or with `json` for programs.
 pub fn print(json: bool, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
     let mut out = librecast_program::standard::output();
     match json {

@@ -8,16 +8,17 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// lcradio, at work; it ends when this is dropped.
+/// A running lcradio; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Sound(Child);
 
 impl Sound {
-    /// Plays a station, or records it to `file`. Its text is a secret: it goes by a pipe, not by the command line.
+    /// Plays a station, or records it to `file`. Its text is secret: it goes through a pipe, not
+    /// the command line.
     pub fn listen(station: &str, file: Option<&Path>, interfaces: &[String]) -> io::Result<Self> {
         let mut command = Command::new("lcradio");
         command.args(["listen", "--station-file", "/dev/stdin"]);
-        // as long as the session: silence is no reason to give up
+        // a session may be silent for a day
         command.args(["--timeout", "24h"]);
         if let Some(file) = file {
             command.arg("--record").arg(file);
@@ -27,7 +28,7 @@ impl Sound {
         }
         // SAFETY: between fork and exec only prctl(2), which is safe there.
         unsafe {
-            // killed with -9, this program leaves no other behind
+            // lcradio ends with this program, even after SIGKILL
             command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
         }
         let mut child = command
@@ -40,7 +41,7 @@ impl Sound {
         Ok(Self(child))
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }
@@ -49,7 +50,7 @@ impl Sound {
 impl Drop for Sound {
     fn drop(&mut self) {
         if let Ok(None) = self.0.try_wait() {
-            // it writes the end of a recording
+            // it completes a recording
             let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
             let _ = self.0.wait();
         }

@@ -1,4 +1,4 @@
-//! Logs of tracks on this host: what is joined, on disk, sent.
+//! Logs of tracks on this host: joined, stored, sent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,31 +12,31 @@ use librecast_log::{AppendError, AuthorId, Event, Log, Space};
 use librecast_log_host::{KeptLog, Network};
 use librecast_program::process::{Wake, unix_ms};
 
-/// What could not be written is written again after so long.
+/// Pause after which a failed write to disk is repeated.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether files are mostly of what is gone: questions that nobody took up.
+/// Time between two checks for files of mostly obsolete records, such as dropped questions.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// A log, and how far it was read.
+/// A log, and the position up to which it was read.
 #[derive(Debug)]
 struct Joined {
     log: KeptLog,
     reading: Reading,
 }
 
-/// All tracks that are joined.
+/// All joined tracks.
 #[derive(Debug)]
 pub struct Tracks {
     network: Network,
     joined: BTreeMap<Place, Joined>,
-    /// The disk did not take something: nothing is sent before it does.
+    /// Time of the next write after a failure: until it succeeds, nothing is sent.
     disk_again: Option<Instant>,
     compact_at: Instant,
 }
 
 impl Tracks {
-    /// None yet; on these interfaces, or on all that can carry multicast.
+    /// Opens sockets on these interfaces, or on all that carry multicast.
     pub fn open(interfaces: &[String], now: Instant) -> io::Result<Self> {
         Ok(Self {
             network: Network::open(interfaces, now)?,
@@ -46,12 +46,12 @@ impl Tracks {
         })
     }
 
-    /// Interfaces in use.
+    /// Returns the interfaces in use.
     pub fn interface_names(&self) -> Vec<&str> {
         self.network.interface_names()
     }
 
-    /// JOINs a track; `file` keeps it.
+    /// JOINs a track; `file` stores it.
     pub fn join(
         &mut self,
         place: Place,
@@ -71,14 +71,14 @@ impl Tracks {
         Ok(())
     }
 
-    /// Presence of authors in a track that is joined comes as events from now on.
+    /// Reports presence of authors in a joined track as events from now on.
     pub fn watch_presence(&mut self, place: &Place) {
         if let Some(joined) = self.joined.get_mut(place) {
             joined.log.log_mut().watch_presence(true);
         }
     }
 
-    /// PARTs from a track: nothing of it comes any more. What has come is forgotten, unless a file has it.
+    /// PARTs from a track. Its entries are forgotten, unless a file has them.
     pub fn part(&mut self, place: &Place) {
         if let Some(joined) = self.joined.remove(place) {
             self.network.leave(joined.log.address());
@@ -90,7 +90,7 @@ impl Tracks {
         self.joined.contains_key(place)
     }
 
-    /// Asks the owner of a track that is joined.
+    /// Sends a request to the owner of a joined track.
     pub fn ask(&mut self, place: &Place, body: &[u8]) -> io::Result<()> {
         match self.joined.get_mut(place) {
             Some(joined) => joined.log.request(body).map_err(io::Error::other),
@@ -98,7 +98,7 @@ impl Tracks {
         }
     }
 
-    /// Appends what somebody has written in notes, as far as it is due. Drafts that are entries now, on disk once
+    /// Appends due drafts of notes. Returns drafts that are entries now: on disk once
     /// [`turn`](Self::turn) has returned and [`is_on_disk`](Self::is_on_disk).
     pub fn write_notes(
         &mut self,
@@ -113,26 +113,26 @@ impl Tracks {
         })
     }
 
-    /// Whether the disk took everything.
+    /// Returns whether the last write to disk succeeded.
     pub fn is_on_disk(&self) -> bool {
         self.disk_again.is_none()
     }
 
-    /// Whether others may have entries of a track that are not here.
+    /// Returns whether other members may have entries of a track that this host lacks.
     pub fn lacks(&self, place: &Place) -> bool {
         self.log(place).is_some_and(lacks_entries)
     }
 
-    /// The same of any track that is joined.
+    /// Returns the same for any joined track.
     pub fn lacks_something(&self) -> bool {
         self.joined.keys().any(|place| self.lacks(place))
     }
 
-    /// Takes what has come, does what is due, sends. What happened in which track.
+    /// Receives packets, does the due work, sends. Returns events with their tracks.
     ///
     /// # Errors
     ///
-    /// The network's. Where a disk is full this says so, and nothing is sent until it is not.
+    /// The network's. A full disk is logged, and nothing is sent until it is free.
     pub fn turn(&mut self) -> io::Result<Vec<(Place, Event)>> {
         let (time, now) = (unix_ms(), Instant::now());
         let is_back = self.network.look_at_interfaces(now)?;
@@ -179,7 +179,7 @@ impl Tracks {
         Ok(events)
     }
 
-    /// Entries that were not read before: of each author in order, of all by their time.
+    /// Returns new entries, sorted by time; each author's stay in order.
     pub fn entries(&mut self) -> Vec<NewEntry> {
         let mut entries = Vec::new();
         for (place, joined) in &mut self.joined {
@@ -221,7 +221,7 @@ impl Logs for Tracks {
     }
 }
 
-/// The file as it is serves as well.
+/// Compacts the file of a log; a failure changes nothing.
 fn compact(place: &Place, log: &mut KeptLog) {
     if let Err(e) = log.compact() {
         tracing::warn!("{place}: its file is as long as it was: {e}");

@@ -4,25 +4,25 @@ use std::time::{Duration, Instant};
 
 use librecast_program::cli::hint;
 
-/// A wait that is longer is explained.
+/// Wait after which it is explained.
 const NOTICE: Duration = Duration::from_secs(2);
 
 /// A wait that began.
 #[derive(Debug)]
 pub struct Waiting {
-    /// When it is explained; none: it was.
+    /// Time of the explanation; `None`: none is due.
     at: Option<Instant>,
 }
 
 impl Waiting {
-    /// It begins now.
+    /// Begins now.
     pub fn begin(now: Instant) -> Self {
         Self {
             at: Some(now + NOTICE),
         }
     }
 
-    /// Nobody reads explanations.
+    /// Creates a wait without explanation.
     pub fn unexplained() -> Self {
         Self { at: None }
     }
@@ -35,13 +35,13 @@ impl Waiting {
         }
     }
 
-    /// When [`explain`](Self::explain) has something to say.
+    /// Returns the time at which [`explain`](Self::explain) prints.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.at
     }
 }
 
-/// The wait for a host that presents or holds the session, on these interfaces.
+/// Returns the explanation of a wait for a host with the session, on these interfaces.
 pub fn for_session(interfaces: &[&str], timeout: Option<Duration>) -> String {
     let interfaces = match interfaces {
         [] => "no interface, as none that carries multicast is up".to_owned(),

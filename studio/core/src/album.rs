@@ -1,7 +1,7 @@
 //! Pictures as entries: each name by a hash of its picture, and the bytes of each hash in parts.
 //!
 //! ```text
-//!   pictures  kind 1  picture   hash 32 | length 32 | name text8    name: as in slides; the last one counts
+//!   pictures  kind 1  picture   hash 32 | length 32 | name text8    name: the last one counts
 //!             kind 2  part      hash 8 | part 16 | bytes <= 980     hash: its first 8 bytes
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! Captions: speech as lines of text.
 //!
 //! ```text
-//!   kind 1  line   replaces 32 | speaker text8 | text <= 720     replaces: an entry of the same author, or 0
+//!   kind 1  line   replaces 32 | speaker text8 | text <= 720   replaces: entry of its author, or 0
 //! ```
 
 use std::collections::BTreeMap;

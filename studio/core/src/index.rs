@@ -1,8 +1,8 @@
 //! The index of a session: its title, its tracks, and whether it has ended.
 //!
 //! ```text
-//!   kind 1  session   title text8 | presenter text8        behind its tracks: begins or resumes
-//!   kind 2  track     name text8 | owner's key 32          or, of sound: name text8 | station text8
+//!   kind 1  session   title text8 | presenter text8       behind its tracks: begins or resumes
+//!   kind 2  track     name text8 | owner's key 32         or, of sound: name text8 | station text8
 //!   kind 3  ended
 //! ```
 

@@ -1,5 +1,6 @@
-//! The one map of the crate `im` that Loro uses, with what Loro calls of it. The crate itself is MPL-2.0, and this
-//! workspace takes permissive licences only; `rpds` is MIT, and shares structure between copies as well.
+//! The map of the crate `im` that Loro uses, with the functions that Loro calls. That crate is
+//! MPL-2.0, and this workspace uses permissive licences only. `rpds` is MIT, and its copies share
+//! structure, too.
 
 pub use hashmap::HashMap;
 
@@ -16,14 +17,14 @@ pub mod hashmap {
     /// Entries of a map, in no order.
     pub type Iter<'a, K, V> = rpds::map::hash_trie_map::Iter<'a, K, V, archery::ArcTK>;
 
-    /// A map whose copies share what is equal.
+    /// A map whose copies share equal parts.
     pub struct HashMap<K, V, S = RandomState>(HashTrieMapSync<K, V, S>)
     where
         K: Eq + Hash,
         S: BuildHasher + Clone;
 
     impl<K: Eq + Hash, V, S: BuildHasher + Clone> HashMap<K, V, S> {
-        /// The value of a key.
+        /// Returns the value of a key.
         pub fn get<Q>(&self, key: &Q) -> Option<&V>
         where
             K: Borrow<Q>,
@@ -32,7 +33,7 @@ pub mod hashmap {
             self.0.get(key)
         }
 
-        /// Whether there is a value of this key.
+        /// Returns whether the map has this key.
         pub fn contains_key<Q>(&self, key: &Q) -> bool
         where
             K: Borrow<Q>,
@@ -41,18 +42,18 @@ pub mod hashmap {
             self.0.contains_key(key)
         }
 
-        /// All of them.
+        /// Returns an iterator over all entries.
         pub fn iter(&self) -> Iter<'_, K, V> {
             self.0.iter()
         }
 
-        /// How many.
+        /// Returns the number of entries.
         #[must_use]
         pub fn len(&self) -> usize {
             self.0.size()
         }
 
-        /// Whether there are none.
+        /// Returns whether the map is empty.
         #[must_use]
         pub fn is_empty(&self) -> bool {
             self.0.is_empty()
@@ -60,7 +61,7 @@ pub mod hashmap {
     }
 
     impl<K: Eq + Hash + Clone, V: Clone, S: BuildHasher + Clone + Default> HashMap<K, V, S> {
-        /// The value of a key, to be changed.
+        /// Returns the value of a key, mutable.
         pub fn get_mut<Q>(&mut self, key: &Q) -> Option<&mut V>
         where
             K: Borrow<Q>,
@@ -69,14 +70,14 @@ pub mod hashmap {
             self.0.get_mut(key)
         }
 
-        /// Puts a value in the place of the one before, which it returns.
+        /// Inserts a value. Returns the value that it replaces.
         pub fn insert(&mut self, key: K, value: V) -> Option<V> {
             let before = self.0.get(&key).cloned();
             self.0.insert_mut(key, value);
             before
         }
 
-        /// Takes a value out.
+        /// Removes a key. Returns its value.
         pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
         where
             K: Borrow<Q>,
@@ -87,7 +88,7 @@ pub mod hashmap {
             before
         }
 
-        /// Takes all out.
+        /// Removes all entries.
         pub fn clear(&mut self) {
             *self = Self::default();
         }

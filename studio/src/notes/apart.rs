@@ -1,9 +1,8 @@
-//! Lines that several have written at once, each without the others' words: the document puts the
-//! letters of all beside each other. Here each gets its own line again, with a mark, in what is
-//! shown. The document keeps its text until somebody changes what is marked: then what he sees
-//! becomes its text. Nobody writes by himself, so hosts that look at the same history at the same
-//! time show the same, and have nothing to agree upon. Pages do the same
-//! (`web/pages/studio/notes-apart.js`).
+//! Marks of conflicting lines: several members wrote them at once, each without the others' words.
+//! The document puts the letters of all beside each other. The shown text has each member's line
+//! with a mark. The document keeps its text until a member changes a marked line: then the shown
+//! text becomes its text. No host writes by itself: hosts with the same history show the same text
+//! and need no agreement. Pages do the same (`web/pages/studio/notes-apart.js`).
 //!
 //! ```text
 //!   before       one           another        the document          shown
@@ -11,8 +10,8 @@
 //!                                                                   [2 of 2, by b71c] Wasps dance.
 //! ```
 //!
-//! A line is marked while two of its letters stand side by side, or in one word, neither of which
-//! knew the other, and no letter of the line knew both.
+//! A line is marked if two adjacent letters, or two letters of one word, did not know each other,
+//! and no letter of the line knew both.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -23,23 +22,20 @@ use loro::{Frontiers, ID, LoroDoc, LoroText, PeerID, TextDelta, VersionVector};
 
 use super::document::Change;
 
-/// Longest text of which lines are marked, in characters: as long as pages mark places in one
-/// (chosen).
+/// Longest text with marks, in characters. Chosen: the bound of pages.
 const MAX_LETTERS: usize = 50_000;
-/// Longest line that is looked at, in characters (chosen).
+/// Longest line that is examined, in characters. Chosen.
 const MAX_LINE: usize = 2_000;
-/// Most lines that are marked, the first ones of the text: each costs a look at older texts
-/// (chosen).
+/// Marked lines, the first ones of the text: each needs older texts. Chosen.
 const MAX_MARKS: usize = 32;
-/// Most versions of a line: with more it stays as it is (chosen).
+/// Versions of a line; with more it stays without marks. Chosen.
 const MAX_VERSIONS: usize = 8;
-/// Most pieces of a line, by who wrote them when (chosen).
+/// Pieces of a line, by writer and time. Chosen.
 const MAX_PIECES: usize = 128;
-/// So far the changes of one writer are followed until he knew of the others, in changes of the
-/// document (chosen).
+/// Changes of a writer that are followed until one knows of the other writers. Chosen.
 const MAX_STEPS: usize = 256;
 
-/// A line of the document, and what is shown in its place.
+/// A line of the document, and the text shown in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Marked {
     at: usize,
@@ -47,25 +43,25 @@ struct Marked {
     shown: Vec<char>,
 }
 
-/// What is known of the document when it was looked at last.
+/// State at the last look at the document.
 #[derive(Debug, Default)]
 pub struct Apart {
-    /// Whose entries had changes of this writer of the document: one, unless somebody lies.
+    /// Authors of entries with changes of this document peer: one, unless a member forges.
     authors: HashMap<PeerID, BTreeSet<u64>>,
-    /// Lines as their writers had them: by the last change, and a letter that stands in the line.
+    /// Lines as of their writers' last change; the second id is a letter in the line.
     lines: HashMap<(ID, ID), String>,
     marked: Vec<Marked>,
     seen: Option<Frontiers>,
 }
 
-/// Changes of one writer that knew the same of others.
+/// Changes of one writer with the same known changes of others.
 #[derive(Debug)]
 struct Piece {
     peer: PeerID,
     changes: Range<i32>,
-    /// What they knew.
+    /// Changes that they knew.
     past: VersionVector,
-    /// The last of them that is in the line.
+    /// Last of them that is in the line.
     last: i32,
 }
 
@@ -78,7 +74,7 @@ impl Piece {
     }
 }
 
-/// A letter of a line: its piece, its number among the changes of its writer, and where it is.
+/// A letter of a line: its piece, its number among its writer's changes, and its place.
 type Letter = (usize, i32, usize);
 
 fn knows(past: &VersionVector, peer: PeerID, counter: i32) -> bool {
@@ -86,12 +82,12 @@ fn knows(past: &VersionVector, peer: PeerID, counter: i32) -> bool {
 }
 
 impl Apart {
-    /// This author's entry has changes of this writer of the document.
+    /// Notes that an entry of this author has changes of this document peer.
     pub fn wrote(&mut self, author: u64, peer: PeerID) {
         self.authors.entry(peer).or_default().insert(author);
     }
 
-    /// Looks at the lines that have changed. What is to be shown, of a text that is not too long.
+    /// Examines changed lines. Returns the shown text, unless it is too long or has no marks.
     pub fn look(&mut self, doc: &LoroDoc, text: &LoroText, whole: &str) -> Option<String> {
         let chars: Vec<char> = whole.chars().take(MAX_LETTERS + 1).collect();
         if chars.len() > MAX_LETTERS {
@@ -106,7 +102,7 @@ impl Apart {
             _ => Some(all),
         };
         if let Some(changed) = changed {
-            // one that stands may have gone on elsewhere
+            // a conflict may have been resolved elsewhere
             let old = self.marked.iter().map(|marked| marked.at..marked.at);
             let mut lines: BTreeMap<usize, usize> = BTreeMap::new();
             for range in old.chain([changed]) {
@@ -138,7 +134,7 @@ impl Apart {
         })
     }
 
-    /// Where it has changed, and where what was marked is now.
+    /// Returns the changed range, and moves the marks.
     fn changed(&mut self, doc: &LoroDoc, from: &Frontiers, to: &Frontiers) -> Range<usize> {
         let steps = steps(doc, from, to);
         let (mut first, mut last, mut at) = (None, 0, 0);
@@ -162,7 +158,7 @@ impl Apart {
         first.unwrap_or(0)..last
     }
 
-    /// What is shown in place of a line; none: the line.
+    /// Returns the text shown in place of a line; `None`: the line itself.
     fn line(
         &mut self,
         doc: &LoroDoc,
@@ -211,7 +207,7 @@ impl Apart {
         if live.is_empty() {
             return None;
         }
-        // the last letter of each writer of what not all of them knew, and where it is
+        // last letter, with its place, of each writer of changes that not all of them knew
         let is_common = |(piece, counter, _): &Letter| {
             let peer = pieces[*piece].peer;
             let is_known = |other: &Letter| {
@@ -249,7 +245,7 @@ impl Apart {
             let authors = authors.iter().map(|author| short(*author));
             let authors = authors.collect::<Vec<_>>().join("+");
             match count {
-                // all have written the same
+                // all wrote the same
                 1 => line,
                 _ => format!("[{n} of {count}, by {authors}] {line}"),
             }
@@ -258,15 +254,15 @@ impl Apart {
         (shown != chars[line]).then_some(shown)
     }
 
-    /// Changes of what is shown, as changes of the document. One of what is marked makes text of
-    /// all of it.
+    /// Translates changes of the shown text to the document. A change of a marked line replaces all
+    /// of it.
     pub fn of_document(&self, whole: &str, changes: &[Change]) -> Vec<Change> {
         if self.marked.is_empty() {
             return changes.to_vec();
         }
         let chars: Vec<char> = whole.chars().collect();
         let mut shown: Vec<char> = Vec::new();
-        // where each is shown
+        // place of each in the shown text
         let mut places: Vec<Range<usize>> = Vec::new();
         let mut at = 0;
         for marked in &self.marked {
@@ -311,8 +307,7 @@ impl Apart {
     }
 }
 
-/// What a text would be if somebody chose of each line that is marked in it the first version, the
-/// second, and so on.
+/// Returns the texts that result from the first version of each marked line, the second, and so on.
 pub fn choices(text: &str) -> Vec<String> {
     let line = |line: &str| {
         let (number, rest) = line.strip_prefix('[')?.split_once(" of ")?;
@@ -336,12 +331,12 @@ pub fn choices(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// An author in few letters.
+/// Returns an author id in four digits.
 fn short(author: u64) -> String {
     format!("{:04x}", author >> 48)
 }
 
-/// Whether a change is one of what is marked there. Lines before and after it are not.
+/// Returns whether a change is one of a marked place. Lines before and after are not.
 fn touches(shown: &[char], change: &Change, place: &Range<usize>) -> bool {
     let end = change.at + change.remove;
     if end < place.start || change.at > place.end {
@@ -358,7 +353,7 @@ fn touches(shown: &[char], change: &Change, place: &Range<usize>) -> bool {
     true
 }
 
-/// The lines of a range, without their ends.
+/// Calls `each` for the lines of a range, without their ends.
 fn for_lines(chars: &[char], range: Range<usize>, mut each: impl FnMut(Range<usize>)) {
     let is_end = |c: &char| *c == '\n';
     let range = range.start.min(chars.len())..range.end.min(chars.len());
@@ -375,7 +370,7 @@ fn for_lines(chars: &[char], range: Range<usize>, mut each: impl FnMut(Range<usi
     }
 }
 
-/// Who has written a line when, and its letters.
+/// Returns a line's letters, and its pieces by writer and known changes.
 fn pieces(doc: &LoroDoc, text: &LoroText, line: Range<usize>) -> Option<(Vec<Piece>, Vec<Letter>)> {
     let (mut pieces, mut letters): (Vec<Piece>, Vec<Letter>) = (Vec::new(), Vec::new());
     for at in line {
@@ -404,8 +399,8 @@ fn pieces(doc: &LoroDoc, text: &LoroText, line: Range<usize>) -> Option<(Vec<Pie
     Some((pieces, letters))
 }
 
-/// The last change of each writer before he knew of another, without those whom another knew of.
-/// None: there are not several.
+/// Returns each writer's last change before knowing another, without writers that another one knew.
+/// `None`: fewer than two are left, or too many.
 fn versions(doc: &LoroDoc, writers: &BTreeMap<PeerID, (i32, usize)>) -> Option<Vec<(PeerID, i32)>> {
     let mut versions = Vec::new();
     for (&peer, &(letter, _)) in writers {
@@ -446,8 +441,7 @@ fn versions(doc: &LoroDoc, writers: &BTreeMap<PeerID, (i32, usize)>) -> Option<V
     (2..=MAX_VERSIONS).contains(&last.len()).then_some(last)
 }
 
-/// The line as its writer had it after this change: the one of the letter that is at this place
-/// now.
+/// Returns the line of this version that contains the letter now at this place.
 fn line_at(doc: &LoroDoc, now: &Frontiers, chars: &[char], version: ID, at: usize) -> String {
     let steps = steps(doc, now, &Frontiers::from(version));
     let (mut text, mut from) = (Vec::new(), 0);
@@ -468,12 +462,12 @@ fn line_at(doc: &LoroDoc, now: &Frontiers, chars: &[char], version: ID, at: usiz
     text[found].iter().collect()
 }
 
-/// How the text of one version becomes that of another.
+/// Returns the changes between the texts of two versions.
 fn steps(doc: &LoroDoc, from: &Frontiers, to: &Frontiers) -> Vec<TextDelta> {
     let Ok(batch) = doc.diff(from, to) else {
         return Vec::new();
     };
-    // it has one text
+    // the document has one text
     let texts = batch.iter().filter_map(|(_, diff)| match diff {
         Diff::Text(steps) => Some(steps.clone()),
         _ => None,
@@ -481,7 +475,7 @@ fn steps(doc: &LoroDoc, from: &Frontiers, to: &Frontiers) -> Vec<TextDelta> {
     texts.flatten().collect()
 }
 
-/// Where a letter is after these steps.
+/// Returns the place of a letter after these steps.
 fn place(steps: &[TextDelta], at: usize) -> usize {
     let (mut before, mut now) = (0, 0);
     for step in steps {
@@ -504,12 +498,12 @@ mod tests {
     use super::super::document::{Answer, Document, Request, Update};
     use super::*;
 
-    /// Hosts, and what each has written that others may not have.
+    /// Hosts, and the entries of each that others may lack.
     struct World {
         hosts: Vec<Document>,
         shown: Vec<String>,
         entries: Vec<Vec<Vec<u8>>>,
-        /// So many entries of each author have come to each host.
+        /// Entries of each author that each host has read.
         come: Vec<Vec<usize>>,
     }
 
@@ -541,7 +535,7 @@ mod tests {
             }
         }
 
-        /// As a save does: words that differ.
+        /// Saves as an editor does: a change of words.
         fn save(&mut self, host: usize, text: &str) {
             self.change(host, text);
             assert_eq!(self.shown[host], text, "a save stays as it is");
@@ -582,13 +576,13 @@ mod tests {
             }
         }
 
-        /// Each hears all, in an order of its own. What all show.
+        /// Exchanges all entries, in a different order for each. Returns the text that all show.
         fn meet(&mut self) -> String {
             let count = self.hosts.len();
             for host in 0..count {
                 (0..count).for_each(|n| self.hear(host, (host + n) % count));
             }
-            // what needed others first
+            // updates that lacked others
             for host in 0..count {
                 self.ask(host, Request::default());
             }
@@ -697,7 +691,7 @@ mod tests {
         assert_eq!(world.meet(), "2 three\nmore\n".replace("2", "II"));
     }
 
-    /// However many lines are written by many at once, only so many are marked.
+    /// The number of marked lines is bounded for any number of conflicts.
     #[test]
     fn only_so_many_lines_are_marked() {
         let lines = |word: &str| {
@@ -715,12 +709,12 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// This host puts a new word in place of so many, from this one on.
+        /// This host replaces this many words, from this one on, by a new word.
         Write(usize, usize, usize),
         Hear(usize, usize),
     }
 
-    /// It has no letter of another.
+    /// A word without letters of another.
     fn word(n: usize) -> String {
         char::from_u32(u32::from('A') + n as u32)
             .unwrap()
@@ -738,7 +732,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// All show the same whoever heard whom when, and what nobody took out is there, in one
+        /// All show the same in any order of entries; text that no member removed stays, in one
         /// piece.
         #[test]
         fn all_show_one_text(steps in proptest::collection::vec(step(), 0..25)) {

@@ -1,11 +1,12 @@
-//! The document of notes: Loro runs here and nowhere else, in a process of its own. What others wrote may make it fail, take for
-//! ever, or want all memory: then this process ends, and another opens the document without what did it. It has no keys, opens
-//! nothing, and ends with its parent. Pages do the same in a worker (`web/pages/studio/notes-worker.js`).
+//! The document of notes. Loro runs here only, in a process of its own: updates of other members
+//! may make it fail, run without end, or take all memory. Then the process ends, and another one
+//! opens the document without the harmful update. It has no keys, opens nothing, and ends with its
+//! parent. Pages do the same in a worker (`web/pages/studio/notes-worker.js`).
 //!
 //! ```text
 //!   stdin   a line of JSON: Request
-//!   stdout  lines of JSON: Answer::Trying before each update, Pending behind one that needs others first,
-//!           at the end Done, or Bad: this update does harm, or Failed
+//!   stdout  lines of JSON: Answer::Trying before each update, Pending behind one that must wait,
+//!           at the end Done, or Bad: this update is harmful, or Failed
 //! ```
 
 use std::io::{self, BufRead, Write};
@@ -25,35 +26,35 @@ use super::apart::Apart;
 /// The document's only text.
 const NAME: &str = "notes";
 
-/// Longest text that is shown, in characters: what pages show (chosen there, in UTF-16 units).
+/// Longest shown text, in characters: as in pages (chosen there, in UTF-16 units).
 pub const MAX_TEXT: usize = 1_000_000;
 
-/// Most memory of the document's process, in bytes. Chosen: 30 times what updates may have together.
+/// Memory of the document's process, in bytes. Chosen: 30 times the bound of all updates.
 const MAX_MEMORY: u64 = 512 << 20;
 
-/// So many operations (a letter each) of ours are tried as one entry first; halved until they fit.
+/// Our operations (one for each letter) in the first try of an entry; halved until they fit.
 const PIECE: i32 = 800;
 
-/// What the document is to do.
+/// A request to the document.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Request {
-    /// What was written here, in characters of the text of the answer before.
+    /// Changes of this host, in characters of the last answer's text.
     pub edits: Vec<Change>,
-    /// What others wrote.
+    /// Updates of other members.
     pub updates: Vec<Update>,
-    /// What was written here before, and is no entry yet.
+    /// Earlier changes of this host that are no entries yet.
     pub drafts: Vec<Vec<u8>>,
     /// Drafts that are entries now.
     pub appended: Vec<u32>,
-    /// The number of the next draft.
+    /// Number of the next draft.
     pub first_draft: Option<u32>,
-    /// Who writes here, as an author of entries.
+    /// Author id of this host.
     pub own: u64,
-    /// Lines that several have written at once are shown as the document has them.
+    /// Whether conflicting lines are shown as the document has them, without marks.
     pub is_plain: bool,
 }
 
-/// An [`Edit`], as it is sent.
+/// An [`Edit`] in a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Change {
     pub at: usize,
@@ -68,7 +69,7 @@ impl From<Edit> for Change {
     }
 }
 
-/// An update, as it is sent.
+/// An update in a request.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Update {
     pub author: u64,
@@ -76,33 +77,33 @@ pub struct Update {
     pub body: Vec<u8>,
 }
 
-/// What the document says.
+/// An answer of the document.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// This update is read now.
+    /// The document reads this update now.
     Trying { author: u64, number: u32 },
-    /// It needs others first.
+    /// The update waits for other updates.
     Pending { author: u64, number: u32 },
-    /// All updates are read; lines that several have written at once are looked for.
+    /// All updates are read; the document searches conflicting lines.
     Looking,
     /// The request was done.
     Done {
-        /// The text as it is shown; none: as before.
+        /// The shown text; `None`: unchanged.
         text: Option<String>,
-        /// What was written here, by number: later ones replace those before.
+        /// Changes of this host by draft number; a later one replaces one of the same number.
         drafts: Vec<(u32, Vec<u8>)>,
-        /// The text is longer than what is shown.
+        /// Whether the text is longer than the shown one.
         is_full: bool,
     },
-    /// The update that was tried last does harm.
+    /// The update that was tried last is harmful.
     Bad { why: String },
     /// The document does not work.
     Failed { why: String },
 }
 
 impl Answer {
-    /// Whether the request is done by it.
+    /// Returns whether it ends its request.
     pub fn is_last(&self) -> bool {
         use Answer::{Bad, Done, Failed, Looking, Pending, Trying};
         match self {
@@ -112,7 +113,7 @@ impl Answer {
     }
 }
 
-/// `lcstudio notes-document`: until standard input ends.
+/// `lcstudio notes-document`: runs until standard input ends.
 pub fn run() -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -128,7 +129,7 @@ pub fn run() -> anyhow::Result<Exit> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let mut document = Document::new();
     let mut line = String::new();
-    // of our own parent
+    // requests come from our own parent
     while input.read_line(&mut line)? > 0 {
         let request = serde_json::from_str(&line)?;
         let last = document.work(request, &mut |answer| say(&mut output, &answer))?;
@@ -149,7 +150,7 @@ fn say(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
 #[derive(Debug)]
 struct Growing {
     id: u32,
-    /// Where its changes begin among ours.
+    /// First of its operations among ours.
     from: i32,
 }
 
@@ -205,7 +206,7 @@ impl Document {
             Ok(drafts) => drafts,
             Err(why) => return Ok(Answer::Failed { why }),
         };
-        // ours, of a process before
+        // ours, of an earlier process
         for body in &request.drafts {
             let _ = self.take(request.own, body);
         }
@@ -240,9 +241,9 @@ impl Document {
         })
     }
 
-    /// Reads an update. Whether it waits for others.
+    /// Reads an update. Returns whether it waits for others.
     fn take(&mut self, author: u64, body: &[u8]) -> Result<bool, String> {
-        // what is not wanted of others: a whole document in place of a change
+        // other members may send changes only, no whole documents
         let meta = LoroDoc::decode_import_blob_meta(body, true).map_err(|e| e.to_string())?;
         match meta.mode {
             EncodedBlobMode::Updates => {}
@@ -255,10 +256,10 @@ impl Document {
         Ok(read.pending.is_some())
     }
 
-    /// Changes of ours. The drafts that hold them.
+    /// Applies our changes. Returns the drafts with them.
     fn write(&mut self, changes: &[Change]) -> Result<Vec<(u32, Vec<u8>)>, String> {
         let from = self.count();
-        // the last one first: places before it stay
+        // the last one first, as places before it stay
         for Change { at, remove, insert } in changes.iter().rev() {
             self.text.delete(*at, *remove).map_err(|e| e.to_string())?;
             self.text.insert(*at, insert).map_err(|e| e.to_string())?;
@@ -294,7 +295,7 @@ impl Document {
         Ok(drafts)
     }
 
-    /// How many operations are ours.
+    /// Returns the number of our operations.
     fn count(&self) -> i32 {
         self.doc.oplog_vv().get(&self.peer).copied().unwrap_or(0)
     }
@@ -306,7 +307,7 @@ impl Document {
     }
 }
 
-/// As many characters as there were: places stay.
+/// Replaces a deceptive character by one other character, so that places stay.
 fn shown(c: char) -> char {
     match is_deceptive(c) && !matches!(c, '\n' | '\t') {
         true => char::REPLACEMENT_CHARACTER,

@@ -1,7 +1,8 @@
-//! What was written here and is no entry yet, on disk: a draft is sent only when it stands here.
+//! Drafts on disk: changes of this host that are no entries yet. A draft is sent only once it is
+//! here.
 //!
 //! ```text
-//!   n x (length 4 | checksum 8 | id 4 | body)      a later one replaces one of the same number; an empty body: it is an entry now
+//!   n x (length 4 | checksum 8 | id 4 | body)      the last one of a number counts; no body: done
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,21 +15,21 @@ use librecast_log_host::AppendedFile;
 /// Bytes before a record: its length and its checksum.
 const HEAD_LEN: usize = 4 + 8;
 
-/// Longest file that is read, in bytes: an entry's worth for all that a space holds.
+/// Longest file, in bytes: an entry's size for each entry of a space.
 const MAX_FILE: u64 = 128 << 20;
 
-/// The file, and what waits.
+/// The file, and waiting drafts.
 #[derive(Debug)]
 pub struct Drafts {
     file: AppendedFile,
     waiting: BTreeMap<u32, Vec<u8>>,
-    /// Not on disk yet, or no longer wanted there.
+    /// Drafts that are not on disk yet, even if no longer wanted.
     unsynced: Vec<(u32, Vec<u8>)>,
     last: u32,
 }
 
 impl Drafts {
-    /// What a run before has left.
+    /// Opens the drafts of an earlier run.
     ///
     /// # Errors
     ///
@@ -49,7 +50,7 @@ impl Drafts {
             }
             (at, last) = (next, last.max(id));
         }
-        // a crash left the rest: it was not on disk, and so not sent
+        // a crash left a partial record: it was not synced, and so not sent
         file.cut(at as u64)?;
         Ok(Self {
             file,
@@ -59,27 +60,27 @@ impl Drafts {
         })
     }
 
-    /// All that waits, the oldest first.
+    /// Returns waiting drafts, the oldest first.
     pub fn waiting(&self) -> impl Iterator<Item = (u32, &Vec<u8>)> {
         self.waiting.iter().map(|(id, body)| (*id, body))
     }
 
-    /// A number that none has had.
+    /// Returns an unused number.
     pub fn next(&self) -> u32 {
         self.last + 1
     }
 
-    /// Whether all of it is on disk.
+    /// Returns whether all drafts are on disk.
     pub fn is_synced(&self) -> bool {
         self.unsynced.is_empty()
     }
 
-    /// How many wait.
+    /// Returns the number of waiting drafts.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// A draft; on disk after the next [`sync`](Self::sync).
+    /// Adds a draft; it is on disk after the next [`sync`](Self::sync).
     pub fn write(&mut self, id: u32, body: &[u8]) {
         put(self.file.waiting(), id, body);
         self.waiting.insert(id, body.to_vec());
@@ -87,18 +88,18 @@ impl Drafts {
         self.last = self.last.max(id);
     }
 
-    /// It is an entry, which is on disk.
+    /// Removes a draft whose entry is on disk.
     pub fn done(&mut self, id: u32) {
         if self.waiting.remove(&id).is_some() {
             put(self.file.waiting(), id, &[]);
         }
     }
 
-    /// Writes all. Drafts that are on disk now, and were not before.
+    /// Writes all drafts. Returns those that were not on disk before.
     ///
     /// # Errors
     ///
-    /// The disk's; what waits is written by the next try.
+    /// The disk's; the next try writes the rest.
     pub fn sync(&mut self) -> io::Result<Vec<(u32, Vec<u8>)>> {
         self.file.sync()?;
         if self.waiting.is_empty() && self.unsynced.is_empty() && !self.file.is_empty() {
@@ -120,7 +121,7 @@ fn checksum(record: &[u8]) -> [u8; 8] {
     *hash.first_chunk().expect("a hash has 32 bytes")
 }
 
-/// The record there, and where the next one is. None where it is not whole.
+/// Returns the record at this place, and the next place; `None` for a partial record.
 fn read(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
     let (length, sum) = bytes.get(at..at + HEAD_LEN)?.split_at(4);
     let length = u32::from_be_bytes(*length.first_chunk()?) as usize;

@@ -1,8 +1,9 @@
-//! The file that somebody edits: what he saves is read, what others write is put there, never over a change that was not read.
+//! The edited file: reads saves, and writes the notes into it, never over a change that was not
+//! read.
 //!
-//! A new text is written beside the file and exchanged with it. What comes out of the exchange is looked at: somebody may have
-//! saved just then, and his is put back. A program that had opened the file before may write into what was replaced: that is
-//! looked at for a while, too.
+//! A new text is written beside the file and exchanged with it. If the exchanged file contains a
+//! save made at that moment, it is put back. A program with the replaced file open may still write
+//! into it: it is watched for a while, too.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,33 +21,33 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::document::MAX_TEXT;
 
-/// Longest file that is read, in bytes: the longest text, of letters of three bytes each.
+/// Longest file, in bytes: the longest text, in letters of three bytes each.
 const MAX_FILE: u64 = 3 * MAX_TEXT as u64;
 
-/// What was saved is read once it has stayed the same for so long: some editors write it piece by piece (chosen).
+/// Time without changes after which a save is read, as some editors write in pieces. Chosen.
 const SETTLE: Duration = Duration::from_millis(300);
-/// The same of a file that is gone or empty: some editors remove it first (chosen).
+/// The same for a missing or empty file, as some editors remove it first. Chosen.
 const SETTLE_EMPTY: Duration = Duration::from_secs(2);
-/// Most characters that a warning names (chosen).
+/// Characters that a warning names. Chosen.
 const MAX_NAMED: usize = 8;
-/// What was replaced is looked at for so long (chosen).
+/// Time for which a replaced file is watched. Chosen.
 const LATE: Duration = Duration::from_secs(5);
 
-/// What is in the file.
+/// Content of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// There is none.
+    /// No file.
     Missing,
-    /// This text, with ends of lines as notes have them.
+    /// A text, with line ends as in notes.
     Text(String),
-    /// What notes cannot hold, and why: it stays as it is.
+    /// Content that notes cannot hold, with the reason: the file stays unchanged.
     Refused(String),
 }
 
-/// By what a change is known: device, inode, length, times of content and inode.
+/// Identity of a version: device, inode, length, times of content and inode.
 type Stamp = [i64; 7];
 
-/// What was replaced, as it was then.
+/// A replaced file, with its content at that time.
 #[derive(Debug)]
 struct Replaced {
     file: File,
@@ -59,19 +60,19 @@ struct Replaced {
 pub struct NotesFile {
     folder: OwnedFd,
     name: OsString,
-    /// The name of what will replace it.
+    /// Name of the file that will replace it.
     new: OsString,
     path: PathBuf,
     bytes: Option<Vec<u8>>,
     content: Content,
     stamp: Option<Stamp>,
-    /// What it seems to be now, and since when.
+    /// A changed stamp, and the time from which it is the same.
     changed: Option<(Option<Stamp>, Instant)>,
     replaced: Option<Replaced>,
 }
 
 impl NotesFile {
-    /// The file of this name, where links lead. It need not be there.
+    /// Opens the file of this name, behind symbolic links. It may be missing.
     ///
     /// # Errors
     ///
@@ -107,17 +108,17 @@ impl NotesFile {
         Ok(file)
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What was in it when it was looked at last.
+    /// Returns its content at the last look.
     pub fn content(&self) -> &Content {
         &self.content
     }
 
-    /// Looks whether somebody has saved. `at_once`: whether that is over is not waited for.
+    /// Looks for a save. `at_once`: without [`SETTLE`].
     pub fn look(&mut self, at_once: bool, now: Instant) {
         self.look_at_replaced(now);
         let stamp = self.stamp();
@@ -196,11 +197,11 @@ impl NotesFile {
         }
     }
 
-    /// Puts a text into it. False where somebody has saved meanwhile: that is read by the next look.
+    /// Writes a text into it. Returns false after a save meanwhile, which the next look reads.
     ///
     /// # Errors
     ///
-    /// The system's: the file is as it was.
+    /// The system's; the file is unchanged.
     pub fn write(&mut self, text: &str, now: Instant) -> io::Result<bool> {
         if matches!(self.content, Content::Refused(_)) || self.stamp() != self.stamp {
             return Ok(false);
@@ -224,7 +225,7 @@ impl NotesFile {
             Some((old, _)) => self.exchange(old, &bytes),
             None => self.rename(RenameFlags::RENAME_NOREPLACE).map(|()| true),
         };
-        // half written, what was replaced, or what could not be put there
+        // a partial file, the replaced file, or one that could not be exchanged
         let _ = self.remove_new();
         match is_done {
             Ok(true) => {}
@@ -245,12 +246,12 @@ impl NotesFile {
         self.remove_new()?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        // less what the user's mask takes
+        // less the user's umask
         let mode = Mode::from_bits_truncate(if old.is_some() { 0o600 } else { 0o666 });
         let mut new = File::from(openat(&self.folder, self.new.as_os_str(), flags, mode)?);
         if let Some(old) = old {
             let old = old.metadata()?;
-            // who may not give it away keeps it: without special bits, which would be rights of another one then
+            // without that permission, the owner stays ours: special bits would then be ours
             let _ = fchown(&new, Some(old.uid()), Some(old.gid()));
             new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
         }
@@ -277,11 +278,11 @@ impl NotesFile {
         Ok(renameat2(&self.folder, new, &self.folder, name, flags)?)
     }
 
-    /// Exchanges both, unless somebody has saved: false then, and his is there.
+    /// Exchanges both files. Returns false after a save meanwhile, which stays.
     fn exchange(&self, old: &[u8], new: &[u8]) -> io::Result<bool> {
         match self.rename(RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => {}
-            // file systems that cannot
+            // file systems without exchange
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
                 renameat(
                     &self.folder,
@@ -302,7 +303,7 @@ impl NotesFile {
         }
         self.rename(RenameFlags::RENAME_EXCHANGE)?;
         if !taken_out(new) {
-            // and once more, meanwhile: the last one is there
+            // another save meanwhile: the last one stays
             self.rename(RenameFlags::RENAME_EXCHANGE)?;
         }
         Ok(false)
@@ -343,7 +344,7 @@ fn content(bytes: &[u8]) -> Content {
     }
 }
 
-/// Says which characters of a file the notes cannot hold: nobody is to miss them later.
+/// Warns of characters of a file that notes cannot hold, as they are lost.
 fn say_left_out(text: &str) {
     let is_left_out = |c: &char| *c != '\r' && clean(c.encode_utf8(&mut [0; 4])).is_empty();
     let left_out: BTreeSet<char> = text.chars().filter(is_left_out).collect();
@@ -415,7 +416,7 @@ mod tests {
         fs::write(&path, "late").unwrap();
         assert!(!file.exchange(b"ours", b"next").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"late");
-        // by a program that had opened it before
+        // by a program that had opened the file before
         file.remove_new().unwrap();
         file.look(true, now);
         let mut open = File::options().append(true).open(&path).unwrap();

@@ -1,13 +1,13 @@
-//! Who is in the notes, on a terminal: a line when somebody comes or goes.
+//! Present writers of the notes, on a terminal: a line for each change.
 
 use std::time::{Duration, Instant};
 
 use lcstudio_core::{DropReason, Others};
 
-/// Between two lines (chosen): a network that comes and goes is no flood of them.
+/// Time between two lines, so that an unstable network causes no flood of them. Chosen.
 const SAY_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Those who show themselves, and what was said of them last.
+/// Present writers, and the last printed names.
 #[derive(Debug, Default)]
 pub struct Present {
     others: Others,
@@ -16,16 +16,17 @@ pub struct Present {
 }
 
 impl Present {
-    /// What an author says of himself.
+    /// Handles presence of an author.
     ///
     /// # Errors
     ///
-    /// Why it counts for nothing.
+    /// The reason for which it is dropped.
     pub fn handle(&mut self, author: u64, body: &[u8], now: Instant) -> Result<(), DropReason> {
         self.others.handle(author, body, now).map(drop)
     }
 
-    /// Their names, if these are others than were said, and it is time to say so. Empty ones call themselves nothing.
+    /// Returns the names, if they have changed and a line is due. An empty name is a writer without
+    /// one.
     pub fn poll_names(&mut self, now: Instant) -> Option<&[String]> {
         self.others.handle_timeout(now);
         let names = self
@@ -33,7 +34,7 @@ impl Present {
             .iter()
             .map(|(_, presence)| presence.name.clone());
         let mut names: Vec<String> = names.collect();
-        // who has no name comes last
+        // empty names come last
         names.sort_by(|a, b| (a.is_empty(), a).cmp(&(b.is_empty(), b)));
         let is_early = self.said_at.is_some_and(|at| at + SAY_INTERVAL > now);
         if names == self.said || is_early {
@@ -44,7 +45,7 @@ impl Present {
     }
 }
 
-/// In words, for people.
+/// Returns a sentence for people.
 pub fn words(names: &[String]) -> String {
     let called = |name: &String| match name.is_empty() {
         true => "somebody".to_owned(),

@@ -1,4 +1,4 @@
-//! The process with the document, seen from the one that sends.
+//! The process of the document, as its parent sees it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -13,31 +13,31 @@ use nix::unistd::Pid;
 
 use super::document::{Answer, Request};
 
-/// Processor time that no batch takes: else the process is ended, and who did it set aside. Not by the clock as in pages: on a
-/// host that stands still or has too much to do, nobody is to blame.
+/// Processor time of a batch. Beyond it the process ends, and the author of its last update is
+/// ignored. Not wall clock as in pages: on a busy or suspended host no author is the cause.
 pub const LIMIT: Duration = Duration::from_secs(2);
 
-/// So often a process may have used less than its limit when that has passed by the clock. Chosen: one that waits for something
-/// is ended after a minute.
+/// Looks at a process below its limit, one after each limit by the clock. Chosen: a process that
+/// waits for something ends after a minute.
 const MOST_LOOKS: u32 = 30;
 
-/// Shortest time to the next look, in parts of the limit: one that is nearly used up.
+/// Shortest time to the next look, in parts of the limit, when it is nearly used.
 const LEAST_LOOK: u32 = 20;
 
-/// Longest answer, in bytes: all text as JSON escapes it, and the drafts of as much.
+/// Longest answer, in bytes: all text as JSON escapes it, and drafts of the same size.
 const MAX_ANSWER: u64 = 64 << 20;
 
 /// The hidden verb of this program that runs the document.
 pub const VERB: &str = "notes-document";
 
-/// What is there to be read.
+/// Result of [`Worker::next`].
 #[derive(Debug)]
 pub enum Next {
     /// An answer.
     Answer(Answer),
-    /// Nothing yet.
+    /// No answer yet.
     Nothing,
-    /// It has ended, or says what it must not, or takes too long.
+    /// The process has ended, sent an invalid answer, or exceeded its limit.
     Ended(&'static str),
 }
 
@@ -47,22 +47,22 @@ pub struct Worker {
     child: Child,
     requests: Sender<Vec<u8>>,
     answers: Receiver<Answer>,
-    /// What the last request may take.
+    /// Limit of the current request.
     limit: Option<Limit>,
 }
 
-/// What a request may take, in processor time of the process.
+/// Processor time that a request may take.
 #[derive(Debug)]
 struct Limit {
     most: Duration,
-    /// What had been used when it was sent.
+    /// Processor time before the request.
     used_before: Duration,
     look_at: Instant,
     looks: u32,
 }
 
 impl Limit {
-    /// Looks at what is used now. Why it is ended, or when to look again.
+    /// Checks the used time. Returns the reason to end the process, or sets the next look.
     fn look(&mut self, used: Option<Duration>, now: Instant) -> Result<(), &'static str> {
         if now < self.look_at {
             return Ok(());
@@ -80,30 +80,30 @@ impl Limit {
     }
 }
 
-/// This program, as the process with the document.
+/// Returns the command of this program as the document's process.
 pub fn command() -> Command {
-    // also where another version was installed meanwhile
+    // the running version, even if another one was installed meanwhile
     let mut command = Command::new("/proc/self/exe");
     command.arg0("lcstudio").arg(VERB);
     command
 }
 
 impl Worker {
-    /// Starts it; `wake` tells when there is something to be read. It dies with the thread that calls.
+    /// Starts it; `wake` signals answers. It dies with the calling thread.
     ///
     /// # Errors
     ///
     /// The system's.
     pub fn start(mut command: Command, wake: Wake) -> io::Result<Self> {
         command.env_clear().stdin(Stdio::piped());
-        // what panics print may hold text of notes
+        // text of a panic may contain notes
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let (requests, sent) = channel::<Vec<u8>>();
         let (say, answers) = channel();
         if let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) {
             let pass = move || {
-                // why it ended is seen by its silence
+                // its end is detected by its silence
                 let _ = pass(&sent, input, output, &say, &wake);
                 drop(say);
                 wake.wake();
@@ -118,19 +118,19 @@ impl Worker {
         })
     }
 
-    /// Whether a request is being worked on.
+    /// Returns whether a request is in work.
     pub fn is_busy(&self) -> bool {
         self.limit.is_some()
     }
 
-    /// Processor time that the process has used, its threads together.
+    /// Returns the processor time of all threads of the process.
     fn used(&self) -> Option<Duration> {
         let id = i32::try_from(self.child.id()).ok()?;
         let clock = clock_getcpuclockid(Pid::from_raw(id)).ok()?;
         clock.now().ok().map(Duration::from)
     }
 
-    /// Sends a request, to be done within `limit` of processor time; the one before was answered.
+    /// Sends a request with a `limit` of processor time; the last one was answered.
     pub fn ask(&mut self, request: &Request, limit: Duration, now: Instant) -> io::Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
@@ -140,12 +140,12 @@ impl Worker {
             look_at: now + limit,
             looks: 0,
         });
-        // that it has ended is seen where answers are read
+        // `next` detects that the process has ended
         let _ = self.requests.send(line);
         Ok(())
     }
 
-    /// What it says.
+    /// Returns the next answer.
     pub fn next(&mut self, now: Instant) -> Next {
         match self.answers.try_recv() {
             Ok(answer) => {
@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// When to look whether it has taken too long.
+    /// Returns the time of the next check of the limit.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.limit.as_ref().map(|limit| limit.look_at)
     }
@@ -175,7 +175,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // it may have ended by itself
+        // the process may have ended already
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -215,7 +215,7 @@ fn pass(
 mod tests {
     use super::*;
 
-    /// What a worker says that is this script, and why it ended, if it did before it was done.
+    /// Answers of a worker that is this script, and the reason if it ended early.
     fn said_by(script: &str, limit: Duration) -> (Vec<Answer>, Option<&'static str>, Duration) {
         let wake = Wake::on_interrupt().unwrap();
         let mut command = Command::new("/bin/sh");
@@ -253,7 +253,7 @@ mod tests {
         assert!(used >= LIMIT / 4, "{used:?}");
     }
 
-    /// As on a host that stands still: the clock goes on, the process does not.
+    /// As on a suspended host: the clock goes on, the process does not.
     #[test]
     fn who_gets_no_processor_time_is_waited_for_and_not_for_ever() {
         let done = r#"{"done":{"text":null,"drafts":[],"is_full":false}}"#;
@@ -274,7 +274,7 @@ mod tests {
             look_at: begun + LIMIT,
             looks,
         };
-        // a laptop that slept for a day
+        // a laptop was suspended for a day
         let now = begun + Duration::from_secs(86_400);
         let mut slept = limit(0);
         assert_eq!(slept.look(Some(second), now), Ok(()));

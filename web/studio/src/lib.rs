@@ -5,7 +5,7 @@
 //!   page (JavaScript) ── bytes ── page ── attender ─┬─ Log of each joined track ── datagrams
 //!                                                   ├─ View ── shown: JSON of the view
 //!                                                   └─ notes ── updates for a worker; records
-//!   page ── bytes ── presenter_page ── presenter ─┬─ Log of each track ── disk ── records, datagrams
+//!   page ── bytes ── presenter_page ── presenter ─┬─ Log of each track ── records, datagrams
 //!                                                 └─ Presenting ── JSON of the view
 //! ```
 //!
