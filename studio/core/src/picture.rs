@@ -76,7 +76,7 @@ pub enum PictureError {
     /// The bytes begin as no known type, or end too early.
     #[error("no PNG, JPEG, WebP or GIF")]
     Unknown,
-    /// More than [`MAX_PIXELS`] pixels.
+    /// More than `MAX_PIXELS` pixels.
     #[error("{0} x {1} pixels, at most {MAX_PIXELS} are sent: make it smaller")]
     TooManyPixels(u32, u32),
     /// The picture is an animation.
