@@ -234,8 +234,7 @@ impl Folder {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Reads the pictures of these slides. Returns them by name, and problems with their slides'
-    /// lines.
+    /// Reads the pictures of these slides. Returns them by name, and problems with their lines.
     pub fn pictures(&self, slides: &[Slide]) -> (BTreeMap<String, Picture>, Vec<(usize, String)>) {
         let (mut found, mut problems) = (BTreeMap::new(), Vec::new());
         let (mut seen, mut bytes) = (BTreeSet::new(), 0);

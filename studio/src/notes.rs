@@ -127,8 +127,7 @@ struct Notes<'a> {
     appended: Vec<u32>,
     unsaid: Vec<u32>,
     failures: u32,
-    /// Whether the document searches conflicting lines; whether it shall not, as that took too
-    /// long.
+    /// Whether the document searches conflicting lines; whether it shall not, as that failed.
     is_looking: bool,
     is_plain: bool,
     look_at: Instant,
@@ -545,7 +544,7 @@ impl Notes<'_> {
         if self.versions.back() == Some(saved) {
             return Ok(Vec::new());
         }
-        // a choice of a marked line removes more than other edits
+        // choosing a version of a marked line removes much: such texts are candidates, too
         let choices = self.versions.iter().enumerate();
         let mut loaded: Vec<(usize, String)> = choices
             .flat_map(|(n, version)| apart::choices(version).into_iter().map(move |c| (n, c)))

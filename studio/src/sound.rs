@@ -13,8 +13,7 @@ use nix::unistd::Pid;
 pub struct Sound(Child);
 
 impl Sound {
-    /// Plays a station, or records it to `file`. Its text is secret: it goes through a pipe, not
-    /// the command line.
+    /// Plays a station, or records it to `file`. Its text is secret, and goes through a pipe.
     pub fn listen(station: &str, file: Option<&Path>, interfaces: &[String]) -> io::Result<Self> {
         let mut command = Command::new("lcradio");
         command.args(["listen", "--station-file", "/dev/stdin"]);

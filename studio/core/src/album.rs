@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Parts of several pictures may alternate: the presenter sends the next shown picture first. A
-//! picture counts once it is complete, matches its hash and is valid; until then its alt text is
-//! shown.
+//! picture counts once it is complete, matches its hash and is valid; before, its alt text shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +22,7 @@ use crate::plain::MAX_LINE;
 /// Names of pictures in a session. Chosen: one for every second slide of the longest deck.
 pub const MAX_PICTURES: usize = 256;
 
-/// Bytes of all pictures that slides name at once: 3.5 minutes at their rate. A tab has room for
-/// them.
+/// Bytes of all named pictures: 3.5 minutes at their rate. A tab has room for them.
 pub const MAX_PICTURES_BYTES: usize = 12 << 20;
 
 /// Entries of pictures: a later member requests 16,384 of an author without pause (librecast-log).

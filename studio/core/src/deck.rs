@@ -1,5 +1,4 @@
-//! Slides as entries: texts by hash, and the list of these hashes. A change sends only its
-//! difference.
+//! Slides as entries: texts by hash, and the list of hashes. A change sends its difference only.
 //!
 //! ```text
 //!   slides   kind 1  part of a slide   id 8 | part 8 | parts 8 | text <= 980

@@ -424,7 +424,7 @@ fn paths_with_blanks(line: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Returns the pictures beside the slides that this Markdown names, once each, as decoded paths.
+/// Returns the pictures beside the slides that this Markdown names: decoded paths, once, in order.
 #[must_use]
 pub fn pictures(markdown: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -447,7 +447,7 @@ fn local_name(url: &str) -> Option<String> {
         .filter(|name| is_local(name))
 }
 
-/// Decodes escapes of a URL's path (RFC 3986, 2.1), unless one is invalid or the result no UTF-8.
+/// Decodes valid escapes of a URL's path (RFC 3986, 2.1), if the result is UTF-8.
 fn decoded(url: &str) -> String {
     let mut bytes = Vec::with_capacity(url.len());
     let mut rest = url.as_bytes();

@@ -1,6 +1,5 @@
 //! Notes: one document that all attenders may write. An entry's body is an update of a CRDT, which
-//! only pages parse; hosts store and repeat entries. A writer requests a grant for a key of its
-//! own.
+//! only pages parse; hosts store and repeat it. A writer requests a grant for a key of its own.
 //!
 //! ```text
 //!   version 1 = 1 | author's key 32       body of a request: grant this key
@@ -73,8 +72,7 @@ impl Writer {
         }
     }
 
-    /// Returns bodies of grants for requests in this log, up to [`MAX_WRITERS`] keys: entries of
-    /// its owner.
+    /// Returns entry bodies that grant the requests in this log, up to [`MAX_WRITERS`] keys.
     #[must_use]
     pub fn grants(log: &Log) -> Vec<Vec<u8>> {
         let mut known: Vec<PeerId> = log.authors().map(|author| author.key).collect();
@@ -203,8 +201,8 @@ impl NotesWriting {
         self.failed.as_ref()
     }
 
-    /// Appends due drafts, and requests a missing grant. Returns drafts that are entries now. To be
-    /// called while other nodes are present.
+    /// Appends due drafts while other nodes are present, and requests a missing grant. Returns
+    /// drafts that are entries now.
     pub fn handle_timeout(&mut self, log: &mut Log, time: u64, now: Instant) -> Vec<u32> {
         let mut done = Vec::new();
         let author = log.space().author(&self.key);

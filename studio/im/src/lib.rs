@@ -1,6 +1,5 @@
-//! The map of the crate `im` that Loro uses, with the functions that Loro calls. That crate is
-//! MPL-2.0, and this workspace uses permissive licences only. `rpds` is MIT, and its copies share
-//! structure, too.
+//! The map of the crate `im` that Loro uses. That crate is MPL-2.0, and this workspace uses
+//! permissive licences only. `rpds` is MIT, and its copies share structure, too.
 
 pub use hashmap::HashMap;
 

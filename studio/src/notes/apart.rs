@@ -102,7 +102,7 @@ impl Apart {
             _ => Some(all),
         };
         if let Some(changed) = changed {
-            // a conflict may have been resolved elsewhere
+            // writers of a marked line may have written elsewhere meanwhile
             let old = self.marked.iter().map(|marked| marked.at..marked.at);
             let mut lines: BTreeMap<usize, usize> = BTreeMap::new();
             for range in old.chain([changed]) {
@@ -207,7 +207,7 @@ impl Apart {
         if live.is_empty() {
             return None;
         }
-        // last letter, with its place, of each writer of changes that not all of them knew
+        // last letter, with its place, of each writer that some of the others did not know
         let is_common = |(piece, counter, _): &Letter| {
             let peer = pieces[*piece].peer;
             let is_known = |other: &Letter| {
@@ -254,8 +254,7 @@ impl Apart {
         (shown != chars[line]).then_some(shown)
     }
 
-    /// Translates changes of the shown text to the document. A change of a marked line replaces all
-    /// of it.
+    /// Translates changes of the shown text to the document. One of a marked line replaces it all.
     pub fn of_document(&self, whole: &str, changes: &[Change]) -> Vec<Change> {
         if self.marked.is_empty() {
             return changes.to_vec();
@@ -732,8 +731,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// All show the same in any order of entries; text that no member removed stays, in one
-        /// piece.
+        /// All show the same in any order of entries; text that no member removed stays whole.
         #[test]
         fn all_show_one_text(steps in proptest::collection::vec(step(), 0..25)) {
             let mut world = World::new(3);

@@ -1,5 +1,4 @@
-//! Drafts on disk: changes of this host that are no entries yet. A draft is sent only once it is
-//! here.
+//! Drafts on disk: changes of this host that are no entries yet. Only stored drafts are sent.
 //!
 //! ```text
 //!   n x (length 4 | checksum 8 | id 4 | body)      the last one of a number counts; no body: done

@@ -1,5 +1,4 @@
-//! The edited file: reads saves, and writes the notes into it, never over a change that was not
-//! read.
+//! The edited file: reads saves, and writes the notes, never over a change that was not read.
 //!
 //! A new text is written beside the file and exchanged with it. If the exchanged file contains a
 //! save made at that moment, it is put back. A program with the replaced file open may still write
@@ -251,7 +250,7 @@ impl NotesFile {
         let mut new = File::from(openat(&self.folder, self.new.as_os_str(), flags, mode)?);
         if let Some(old) = old {
             let old = old.metadata()?;
-            // without that permission, the owner stays ours: special bits would then be ours
+            // may fail: then we stay the owner, and special bits would grant our rights
             let _ = fchown(&new, Some(old.uid()), Some(old.gid()));
             new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
         }

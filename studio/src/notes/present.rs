@@ -25,8 +25,7 @@ impl Present {
         self.others.handle(author, body, now).map(drop)
     }
 
-    /// Returns the names, if they have changed and a line is due. An empty name is a writer without
-    /// one.
+    /// Returns the names, if they have changed and a line is due. A writer may have an empty name.
     pub fn poll_names(&mut self, now: Instant) -> Option<&[String]> {
         self.others.handle_timeout(now);
         let names = self

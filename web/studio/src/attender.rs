@@ -319,8 +319,8 @@ impl PageAttender {
         command.or_else(|| notes?.disk.poll_command())
     }
 
-    /// Restores records of an earlier visit (kind and bytes), with the key that writes notes. To be
-    /// called before anything else is joined.
+    /// Restores records of an earlier visit (kind and bytes), before anything else is joined. `key`
+    /// writes notes.
     pub fn restore(&mut self, key: &[u8; 32], records: &[(u8, &[u8])], now: Instant) {
         if let Some(index) = self.joined.get_mut(&Place::Index) {
             let key = SecretKey::from_seed(key);

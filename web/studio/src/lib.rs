@@ -9,8 +9,7 @@
 //!                                                 └─ Presenting ── JSON of the view
 //! ```
 //!
-//! All modules except `page` and `presenter_page` are an ordinary library, which a test runs on a
-//! host.
+//! All modules except `page` and `presenter_page` are an ordinary library; tests run it on hosts.
 
 pub mod attender;
 mod disk;

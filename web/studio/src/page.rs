@@ -58,8 +58,7 @@ pub extern "C" fn studio_output() -> *const u8 {
     page(|page| page.output())
 }
 
-/// Attends a session. Input: 32 secret random bytes, and a [`Start`] as JSON. Returns the length of
-/// an error.
+/// Attends a session. Input: 32 secret bytes, a [`Start`] as JSON. Returns an error's length.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_open(now: f64) -> usize {
     page(|page| {

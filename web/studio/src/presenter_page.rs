@@ -208,8 +208,7 @@ pub extern "C" fn present_station_key() -> usize {
     })
 }
 
-/// Names a station. Input: language and text of the station as JSON. Returns the length of an
-/// error.
+/// Names a station. Input: language and text of the station as JSON. Returns an error's length.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_station() -> usize {
     attempt(|presenter, input| {
