@@ -22,7 +22,7 @@ use crate::tracks::Tracks;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time without changes after which a file with fewer slides is sent, as editors write in pieces.
 const SETTLE: Duration = Duration::from_secs(3);
-/// The same for less than half of the slides. Chosen: also the delay of a wanted removal.
+/// The same for less than half of the slides. Chosen: intended removals wait, too.
 const SETTLE_MOST: Duration = Duration::from_secs(30);
 /// Time at the end in which the last entries are repeated (librecast-log: after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);

@@ -254,7 +254,7 @@ pub extern "C" fn studio_slide(number: usize) -> usize {
     text(|attender| attender.slide(number))
 }
 
-/// Answers a picture: media type, line feed, bytes; 0: unknown. Input: its name in slides.
+/// Answers a picture: media type, line feed, bytes; 0: unknown. Input: its id.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_picture() -> usize {
     page(|page| {
