@@ -266,7 +266,8 @@ impl Writer<'_> {
                 unix_ms(),
                 Instant::now(),
             ) {
-                Ok(number) if corrects == 0 => self.last = Some(number),
+                // of a correction in several pieces, the last one is a line of its own
+                Ok(number) if corrects == 0 || at > 0 => self.last = Some(number),
                 Ok(_) => {}
                 // at the start, or before the grant: only then no part of the line was sent
                 Err(AppendError::Starting | AppendError::NotGranted) if at == 0 => {

@@ -39,6 +39,7 @@ use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
 mod apart;
+mod change;
 pub mod document;
 mod drafts;
 mod file;

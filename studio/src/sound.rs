@@ -30,14 +30,16 @@ impl Sound {
             // lcradio ends with this program, even after SIGKILL
             command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
         }
-        let mut child = command
+        let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;
-        if let Some(mut input) = child.stdin.take() {
+        // from here on it ends with this value
+        let mut sound = Self(child);
+        if let Some(mut input) = sound.0.stdin.take() {
             writeln!(input, "{station}")?;
         }
-        Ok(Self(child))
+        Ok(sound)
     }
 
     /// Returns whether it has ended by itself.

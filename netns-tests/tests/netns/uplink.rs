@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{
-    Lab, Member, Network, Receiver, UPLINK, eventually, make_folder, same_content, wait_reach,
-    within,
+    Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
 };
 use serde_json::Value;
 
@@ -22,10 +21,11 @@ const SOON: Duration = Duration::from_secs(60);
 fn mesh(lab: &Lab, upload: Option<&str>) -> Result<Network> {
     let hosts = lab.closed_hosts(&NAMES)?;
     let upload = upload.map_or(String::new(), |rate| format!("upload = \"{rate}\"\n"));
+    let carry = std::env::var("CARRY").map_or(String::new(), |c| format!("carry = \"{c}\"\n"));
     for host in &hosts {
         let uplink = if host.name() == NAMES[0] { &upload } else { "" };
         host.configure(&format!(
-            "[topology]\npolicy = \"mesh\"\n[network]\n{uplink}"
+            "[topology]\npolicy = \"mesh\"\n[network]\n{carry}{uplink}"
         ))?;
     }
     let mut network = lab.network(hosts)?;
@@ -58,17 +58,19 @@ fn carrier(sender: &Member) -> Result<String> {
     Ok(carried["name"].as_str().context("name")?.to_owned())
 }
 
-/// Copies of each packet that leave the sender while it sends 500.
-fn copies(sender: &Member) -> Result<f64> {
+/// Waits until one copy of each packet leaves the sender: it stays on its own tree for a second.
+fn one_copy(sender: &Member) -> Result<()> {
     let count = |name| sender.counter(name);
-    let before = (count("tun_rx_packets")?, count("link_tx_packets")?);
-    within(SOON, "500 packets are sent", || {
-        let sent = count("tun_rx_packets")? - before.0;
-        ensure!(sent >= 500, "{sent}");
+    let mut before = (count("tun_rx_packets")?, count("link_tx_packets")?);
+    within(SOON, "one copy of each packet leaves", || {
+        let now = (count("tun_rx_packets")?, count("link_tx_packets")?);
+        let sent = now.0 - before.0;
+        ensure!(sent >= 200, "{sent} packets");
+        let copies = (now.1 - before.1) as f64 / sent as f64;
+        before = now;
+        ensure!(copies < 1.1, "{copies} copies");
         Ok(())
-    })?;
-    let sent = count("tun_rx_packets")? - before.0;
-    Ok((count("link_tx_packets")? - before.1) as f64 / sent as f64)
+    })
 }
 
 #[test]
@@ -94,8 +96,7 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
         ];
         let _stream = sender.host.spawn("mc-send", &args)?;
         let first = within(SOON, "a node carries", || carrier(sender))?;
-        let now = copies(sender)?;
-        ensure!(now < 1.1, "{now} copies");
+        one_copy(sender)?;
         for listener in &listeners {
             listener.expect_no_duplicates()?;
             let pauses = listener.pauses()?;
@@ -130,13 +131,11 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
             .collect::<Result<_>>()?;
         network.members[at].daemon()?.kill()?;
         let sender = &network.members[0];
-        let second = within(SOON, "another node carries", || {
-            let second = carrier(sender)?;
-            ensure!(second != first, "still {first}");
-            Ok(second)
+        within(SOON, "another node carries", || {
+            ensure!(carrier(sender)? != first, "still {first}");
+            Ok(())
         })?;
-        let now = copies(sender)?;
-        ensure!(now < 1.1, "{now} copies by {second}");
+        one_copy(sender)?;
         for (n, (listener, before)) in listeners.iter().zip(before).enumerate() {
             if n + 1 == at {
                 continue;
@@ -154,6 +153,7 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
     world("uplink-found", |lab| {
         let mut network = mesh(lab, None)?;
@@ -207,13 +207,13 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
             carrier(sender)
         })?;
         ensure!(by == NAMES[3], "{by}");
-        let now = copies(sender)?;
-        ensure!(now < 1.1, "{now} copies");
+        one_copy(sender)?;
         Ok(())
     });
 }
 
-/// Five receivers of one share behind 30 Mbit/s each, at once: `MB` in megabytes, `UPLOAD` as in the configuration.
+/// Five receivers of one share behind 30 Mbit/s each, at once: `MB` in megabytes, `UPLOAD` and
+/// `CARRY` as in the configuration.
 #[test]
 #[ignore = "a measurement"]
 fn five_receivers_at_once_measured() {
@@ -268,6 +268,6 @@ fn five_receivers_at_once_measured() {
             fetch.stderr()
         );
         println!("one alone: {:.1} s", alone.elapsed().as_secs_f64());
-        eventually("all is said", || Ok(()))
+        Ok(())
     });
 }

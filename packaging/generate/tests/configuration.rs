@@ -158,6 +158,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "link_scope_groups",
         "announce",
         "watch",
+        "upload",
     ];
     let examples = [&examples[..], &of_network].concat();
     let lines: Vec<String> = uncommented(&text("lcroute.toml"))

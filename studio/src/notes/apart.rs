@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A line is marked if two adjacent letters, or two letters of one word, did not know each other,
-//! and no letter of the line knew both.
+//! and no letter of the line knew both. It stays as it is if letters of it stood on several lines of
+//! a version: a line was removed that another member wrote on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -20,7 +21,7 @@ use loro::cursor::Side;
 use loro::event::Diff;
 use loro::{Frontiers, ID, LoroDoc, LoroText, PeerID, TextDelta, VersionVector};
 
-use super::document::Change;
+use super::change::Change;
 
 /// Longest text with marks, in characters. Chosen: the bound of pages.
 const MAX_LETTERS: usize = 50_000;
@@ -43,13 +44,17 @@ struct Marked {
     shown: Vec<char>,
 }
 
+/// A version, a letter of its writer in the line, the first and last letter of the line, and their
+/// number.
+type LineKey = (ID, ID, [ID; 2], usize);
+
 /// State at the last look at the document.
 #[derive(Debug, Default)]
 pub struct Apart {
     /// Authors of entries with changes of this document peer: one, unless a member forges.
     authors: HashMap<PeerID, BTreeSet<u64>>,
-    /// Lines as of their writers' last change; the second id is a letter in the line.
-    lines: HashMap<(ID, ID), String>,
+    /// Lines as of their writers' last change; `None`: letters of the line stood on several lines.
+    lines: HashMap<LineKey, Option<String>>,
     marked: Vec<Marked>,
     seen: Option<Frontiers>,
 }
@@ -227,17 +232,32 @@ impl Apart {
         let mut shown: Vec<(String, BTreeSet<u64>)> = Vec::new();
         for (peer, counter) in versions {
             let (letter, at) = writers[&peer];
-            let key = (ID::new(peer, counter), ID::new(peer, letter));
-            let known = self.lines.entry(key);
-            let line = known.or_insert_with(|| line_at(doc, now, chars, key.0, at));
+            let id = |letter: &Letter| ID::new(pieces[letter.0].peer, letter.1);
+            let ends = [id(letters.first()?), id(letters.last()?)];
+            let version = ID::new(peer, counter);
+            let key = (version, ID::new(peer, letter), ends, letters.len());
+            let line = match self.lines.get(&key) {
+                Some(known) => known.clone(),
+                None => {
+                    let past = doc.frontiers_to_vv(&Frontiers::from(version))?;
+                    let in_version = letters
+                        .iter()
+                        .filter(|(piece, counter, _)| knows(&past, pieces[*piece].peer, *counter));
+                    let places = in_version.map(|letter| letter.2).collect::<Vec<_>>();
+                    let line = line_at(doc, now, chars, version, at, &places);
+                    self.lines.insert(key, line.clone());
+                    line
+                }
+            };
+            let line = line?;
             let authors = self.authors.get(&peer);
             if line.chars().count() > MAX_LINE {
                 return None;
             }
-            let same = shown.iter_mut().find(|(other, _)| *other == *line);
+            let same = shown.iter_mut().find(|(other, _)| *other == line);
             match same {
                 Some((_, all)) => all.extend(authors.into_iter().flatten()),
-                None => shown.push((line.clone(), authors.cloned().unwrap_or_default())),
+                None => shown.push((line, authors.cloned().unwrap_or_default())),
             }
         }
         let count = shown.len();
@@ -440,8 +460,16 @@ fn versions(doc: &LoroDoc, writers: &BTreeMap<PeerID, (i32, usize)>) -> Option<V
     (2..=MAX_VERSIONS).contains(&last.len()).then_some(last)
 }
 
-/// Returns the line of this version that contains the letter now at this place.
-fn line_at(doc: &LoroDoc, now: &Frontiers, chars: &[char], version: ID, at: usize) -> String {
+/// Returns the line of this version that contains the letter now at this place; `None` if one of
+/// these `letters` was on another line.
+fn line_at(
+    doc: &LoroDoc,
+    now: &Frontiers,
+    chars: &[char],
+    version: ID,
+    at: usize,
+    letters: &[usize],
+) -> Option<String> {
     let steps = steps(doc, now, &Frontiers::from(version));
     let (mut text, mut from) = (Vec::new(), 0);
     for step in &steps {
@@ -458,7 +486,11 @@ fn line_at(doc: &LoroDoc, now: &Frontiers, chars: &[char], version: ID, at: usiz
     let at = place(&steps, at);
     let mut found = 0..0;
     for_lines(&text, at..at, |line| found = line);
-    text[found].iter().collect()
+    let is_inside = |letter: &usize| found.contains(&place(&steps, *letter));
+    letters
+        .iter()
+        .all(is_inside)
+        .then(|| text[found.clone()].iter().collect())
 }
 
 /// Returns the changes between the texts of two versions.
@@ -688,6 +720,20 @@ mod tests {
         world.save(0, "2 three\nmore\n");
         world.save(1, "one II three\n");
         assert_eq!(world.meet(), "2 three\nmore\n".replace("2", "II"));
+    }
+
+    /// One member removed the end of a line on both sides of which the other one wrote.
+    #[test]
+    fn lines_that_were_joined_meanwhile_keep_all_words() {
+        let mut world = World::new(2);
+        world.save(0, "a b\nc d\ne f\n");
+        world.meet();
+        world.save(0, "a b\nc DDD\n");
+        world.save(1, "a b\nCCC c d\nEEE e f\n");
+        let shown = world.meet();
+        for word in ["CCC", "DDD", "EEE"] {
+            assert!(shown.contains(word), "{word} of {shown}");
+        }
     }
 
     /// The number of marked lines is bounded for any number of conflicts.

@@ -11,7 +11,6 @@
 
 use std::io::{self, BufRead, Write};
 
-use lcstudio_core::Edit;
 use librecast::plain::is_deceptive;
 use librecast_log::MAX_BODY;
 use librecast_program::cli::Exit;
@@ -22,6 +21,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::apart::Apart;
+use super::change::Change;
 
 /// The document's only text.
 const NAME: &str = "notes";
@@ -52,21 +52,6 @@ pub struct Request {
     pub own: u64,
     /// Whether conflicting lines are shown as the document has them, without marks.
     pub is_plain: bool,
-}
-
-/// An [`Edit`] in a request.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Change {
-    pub at: usize,
-    pub remove: usize,
-    pub insert: String,
-}
-
-impl From<Edit> for Change {
-    fn from(edit: Edit) -> Self {
-        let Edit { at, remove, insert } = edit;
-        Self { at, remove, insert }
-    }
 }
 
 /// An update in a request.

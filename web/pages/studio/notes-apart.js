@@ -169,11 +169,14 @@ export class Apart {
         }
         const versions = new Map();
         for (const { peer, letter, last: counter } of last) {
-            const name = key({ peer, counter }, letter);
+            const name = `${key({ peer, counter }, letter, letters[0], letters.at(-1))} ${letters.length}`;
             if (!this.lines.has(name)) {
-                this.lines.set(name, this.lineAt(now, whole, { peer, counter }, letter.at));
+                this.lines.set(name, this.lineAt(now, whole, { peer, counter }, letter.at, letters));
             }
             const text = this.lines.get(name);
+            if (text === null) {
+                return null;
+            }
             const authors = versions.get(text) ?? new Set();
             this.authors.get(peer)?.forEach((author) => authors.add(author));
             versions.set(text, authors);
@@ -198,8 +201,11 @@ export class Apart {
         return last;
     }
 
-    /** The line as its writer had it after this change: the one of the letter that is at this place now. */
-    lineAt(now, whole, version, at) {
+    /**
+     * The line as its writer had it after this change: the one of the letter that is at this place now. Null where another of
+     * these letters was on another line.
+     */
+    lineAt(now, whole, version, at, letters) {
         const steps = this.steps(now, [version]);
         let [text, from] = ["", 0];
         for (const { retain = 0, insert = "", delete: remove = 0 } of steps) {
@@ -209,7 +215,14 @@ export class Apart {
         text += whole.slice(from);
         const place = placeOf(steps, at);
         const [[begin, end]] = linesOf(text, place, place);
-        return text.slice(begin, end);
+        const past = this.doc.frontiersToVV([version]);
+        const known = past.toJSON();
+        past.free();
+        const isInside = (letter) => {
+            const was = placeOf(steps, letter.at);
+            return !knows(known, letter.peer, letter.counter) || (begin <= was && was < end);
+        };
+        return letters.every(isInside) ? text.slice(begin, end) : null;
     }
 }
 
