@@ -1,5 +1,5 @@
-//! One upload: a sender whose uplink is short asks other routers, its carriers, to announce parts of the groups that it
-//! sends.
+//! One upload: a sender whose uplink is short asks other routers, its carriers, to announce parts
+//! of the groups that it sends.
 //!
 //! ```text
 //! sender                                  carrier
@@ -9,9 +9,9 @@
 //!   |  sends one copy on the carrier's tree  |
 //! ```
 //!
-//! Every router uses the tree of the longest announced prefix, so the parts move to the carrier's tree by themselves, and
-//! move back when its advertisement is gone. [`sender`] decides what to ask for, [`choice`] whom, [`carrier`] what to
-//! announce for others, [`request`] is the wire.
+//! Every router uses the tree of the longest announced prefix, so the parts move to the carrier's
+//! tree by themselves, and move back when its advertisement is gone. `sender` decides on requests,
+//! `choice` on carriers, `carrier` on announcements for other senders; `request` has the messages.
 
 use std::collections::BTreeSet;
 
@@ -139,13 +139,14 @@ impl Carry {
         self.sender.ask(context, services)
     }
 
-    /// Does what is due for the carrier's side; `sent`: bytes over all links since the start. True: this router announces
-    /// other parts.
+    /// Does what is due for the carrier's side; `sent`: bytes over all links since the start. True:
+    /// this router announces other parts.
     pub fn handle_timeout(&mut self, sent: u64, now: Instant) -> bool {
         self.carrier.handle_timeout(self.settings.upload, sent, now)
     }
 
-    /// A sender has restarted, or can no longer be reached. True: this router announces other parts.
+    /// A sender has restarted, or can no longer be reached. True: this router announces other
+    /// parts.
     pub fn forget_sender(&mut self, origin: OriginId) -> bool {
         self.carrier.forget(origin)
     }

@@ -151,8 +151,8 @@ impl LocalGroups {
         }
     }
 
-    /// Bytes that programs sent to each group since the last call, and the tree that the flow travels on. Idle groups are
-    /// left out.
+    /// Bytes that programs sent to each group since the last call, and the tree that the flow
+    /// travels on. Idle groups are left out.
     pub fn take_sent(&mut self, now: Instant) -> Vec<(Ipv6Addr, OriginId, u64)> {
         let mut all = Vec::new();
         for group in self.sending.sorted_keys() {

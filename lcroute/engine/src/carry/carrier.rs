@@ -21,13 +21,16 @@ const LEASE: Duration = Duration::from_secs(60);
 const MAX_CARRIED: usize = 32;
 /// Own use of the uplink is looked at this often while something is carried.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Seconds in a row above `upload` after which nothing is carried any more. Chosen: one burst is no shortage.
+/// Seconds in a row above `upload` after which nothing is carried any more. Chosen: one burst is no
+/// shortage.
 const SECONDS_OVER: u32 = 3;
 /// Nothing is carried for this long after that.
 const REFUSING: Duration = Duration::from_secs(60);
-/// Changes of parts that one sender may make: each is an advertisement and a computation of routes. Chosen.
+/// Changes of parts that one sender may make: each is an advertisement and a computation of routes.
+/// Chosen.
 const CHANGE_RATE: Rate = Rate::every(Duration::from_secs(2), 8);
-/// Senders of which a CARRY is remembered, so that nobody repeats it. Chosen: as many as routers are known.
+/// Senders of which a CARRY is remembered, so that nobody repeats it. Chosen: as many as routers
+/// are known.
 const MAX_SENDERS: usize = 4_096;
 /// The least length of a part that lies in no prefix of the sender: a group and the one beside it.
 const GROUP_LEN: u8 = 127;
@@ -126,8 +129,8 @@ impl Carrier {
         Some(first.min(self.looked_at + INTERVAL))
     }
 
-    /// Leases end, and so does carrying where the own uplink is short. `sent`: bytes over all links since the start. True:
-    /// other parts are announced.
+    /// Leases end, and so does carrying where the own uplink is short. `sent`: bytes over all links
+    /// since the start. True: other parts are announced.
     pub fn handle_timeout(&mut self, upload: Option<u64>, sent: u64, now: Instant) -> bool {
         let before = self.parts().count();
         let over = self.leases.values_mut().filter(|l| l.until <= now);

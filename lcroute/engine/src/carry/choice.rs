@@ -1,8 +1,8 @@
 //! Chooses carriers: a pure function of the sender's graph.
 //!
-//! A good carrier is a router in whose tree the sender is a leaf: one copy leaves the sender. Among these, parts are spread
-//! so that no router sends many copies. Two greedy orders are tried, and the better outcome counts: neither is best in all
-//! networks (docs/adr/0095).
+//! A good carrier is a router in whose tree the sender is a leaf: one copy leaves the sender. Among
+//! these, parts are spread so that no router sends many copies. Two greedy orders are tried, and
+//! the better outcome counts: neither is best in all networks (docs/adr/0095).
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -12,7 +12,8 @@ use librecast::id::OriginId;
 
 use crate::graph::{Graph, Tree};
 
-/// Candidates whose trees are computed, the nearest. Chosen: 64 trees of a thousand routers take 10 ms.
+/// Candidates whose trees are computed, the nearest. Chosen: 64 trees of a thousand routers take 10
+/// ms.
 const MAX_CANDIDATES: usize = 64;
 /// The same where there are more routers than [`LARGE`]. Chosen.
 const MAX_CANDIDATES_IN_LARGE: usize = 16;
@@ -26,7 +27,8 @@ struct Costs {
     origin: OriginId,
     /// Copies of a packet that the sender sends.
     own: u32,
-    /// Copies that other routers send, by position in the graph; routers that send none are left out.
+    /// Copies that other routers send, by position in the graph; routers that send none are left
+    /// out.
     others: Vec<(u32, u32)>,
     /// Copies that the candidate itself sends.
     root: u32,
@@ -48,7 +50,8 @@ pub struct Place<'a> {
     pub joined: &'a BTreeSet<OriginId>,
 }
 
-/// A carrier for each of `parts` parts; fewer where there is no candidate. `assigned` are the carriers of other parts.
+/// A carrier for each of `parts` parts; fewer where there is no candidate. `assigned` are the
+/// carriers of other parts.
 pub fn choose(
     place: &Place<'_>,
     candidates: &[OriginId],
@@ -117,8 +120,8 @@ impl Loads {
     }
 }
 
-/// Part by part, the candidate with the least `value`: among equals the one that listens, then the one with fewer parts.
-/// Neighbours that do not listen come last.
+/// Part by part, the candidate with the least `value`: among equals the one that listens, then the
+/// one with fewer parts. Neighbours that do not listen come last.
 fn greedy<K: Ord>(
     costs: &[Costs],
     candidates: &[OriginId],
@@ -254,7 +257,8 @@ mod tests {
 
     #[test]
     fn a_carrier_behind_which_the_sender_is_a_leaf_comes_first() {
-        // 1 - 2 - 3 in a row and 4 beside 1: in the tree of 2, 1 passes on to 4; in none it is a leaf
+        // 1 - 2 - 3 in a row and 4 beside 1: in the tree of 2, 1 passes on to 4; in none it is a
+        // leaf
         let graph = graph(5, [(1, 2), (2, 3), (1, 4), (4, 5), (3, 5)]);
         let joined = ids([2, 4]).into_iter().collect();
         let place = Place {

@@ -6,8 +6,9 @@
 //! CARRIED  version 8 = 1 | first 8 bytes of the CARRY's signature 64 | answer 8
 //! ```
 //!
-//! A CARRY names all parts that its sender wants of this carrier; it replaces the CARRY before. The answer is not signed:
-//! it only saves time, as the link state shows the parts that are carried. Nobody off the path knows the signature.
+//! A CARRY names all parts that its sender wants of this carrier; it replaces the CARRY before. The
+//! answer is not signed: it only saves time, as the link state shows the parts that are carried.
+//! Nobody off the path knows the signature.
 
 use std::net::Ipv6Addr;
 
@@ -18,7 +19,8 @@ use librecast::wire::{Reader, WireError, Writer};
 
 /// Version of both messages.
 const VERSION: u8 = 1;
-/// Before the signed bytes: a signature under the context of the link state counts for nothing else.
+/// Before the signed bytes: a signature under the context of the link state counts for nothing
+/// else.
 const DOMAIN: &[u8] = b"lcroute 2026 carry";
 /// Most parts of one CARRY, of the 64 prefixes of an advertisement. Chosen.
 pub const MAX_PARTS: usize = 16;
@@ -67,7 +69,7 @@ pub struct CarryRequest {
     pub incarnation: u32,
     /// Rises with each CARRY of a run.
     pub sequence: u32,
-    /// At most [`MAX_PARTS`].
+    /// At most 16.
     pub parts: Vec<GroupPrefix>,
 }
 

@@ -1,6 +1,7 @@
 //! The side of a sender: measures what its own flows take of the uplink, and asks carriers.
 //!
-//! Units are asked for whole: a prefix that this node announces, cut into parts, or the /127 around one group.
+//! Units are asked for whole: a prefix that this node announces, cut into parts, or the /127 around
+//! one group.
 //!
 //! ```text
 //!            short, two copies and more          the part is announced by the carrier
@@ -28,12 +29,13 @@ use crate::services::Services;
 
 /// Own flows are measured this often.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The uplink counts as short for this long after the last second in which it was. Chosen: a sender of files begins its
-/// next one with carriers.
+/// The uplink counts as short for this long after the last second in which it was. Chosen: a sender
+/// of files begins its next one with carriers.
 const SHORT_FOR: Duration = Duration::from_secs(600);
 /// A unit without traffic is given up after this time, as a flow is.
 const IDLE: Duration = Duration::from_secs(60);
-/// A carrier that does not announce a part within this time is passed over. Chosen: advertisements need 50 ms.
+/// A carrier that does not announce a part within this time is passed over. Chosen: advertisements
+/// need 50 ms.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A router that refused, or whose announcement ended, is not asked for this long.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -41,7 +43,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 const REPEAT: Duration = Duration::from_secs(20);
 /// Parts of a prefix: four more bits. Channels of files are hashes, so parts are even.
 const SPLIT_BITS: u8 = 4;
-/// Most parts that a sender has at a time. Chosen: half of what one advertisement holds, if one router carried all.
+/// Most parts that a sender has at a time. Chosen: half of what one advertisement holds, if one
+/// router carried all.
 const MAX_OWN_PARTS: usize = 32;
 /// Units whose copies are less than one part in this many of all copies too many are not asked for.
 const LEAST_SHARE: u64 = 20;
@@ -174,15 +177,16 @@ impl Sender {
         self.pressed = pressed;
     }
 
-    /// When own flows are to be measured. A host has no timer that sends nothing, or whose uplink has room as far as it
-    /// knows.
+    /// When own flows are to be measured. A host has no timer that sends nothing, or whose uplink
+    /// has room as far as it knows.
     pub fn next_timeout(&self, settings: CarrySettings, sends: bool) -> Option<Instant> {
         let has_parts = !self.units.is_empty() || !self.sent.is_empty();
         let may_be_short = settings.upload.is_some() || self.pressed.len() > 1;
         (has_parts || sends && may_be_short).then_some(self.measured_at + INTERVAL)
     }
 
-    /// Takes the flows of the last interval: whether the uplink is short, and which units are asked for.
+    /// Takes the flows of the last interval: whether the uplink is short, and which units are asked
+    /// for.
     pub fn measure(
         &mut self,
         settings: CarrySettings,
@@ -281,7 +285,8 @@ impl Sender {
         self.units.insert(prefix, unit);
     }
 
-    /// Follows the link state, chooses carriers for parts without one, and sends what carriers do not know.
+    /// Follows the link state, chooses carriers for parts without one, and sends what carriers do
+    /// not know.
     pub fn ask(
         &mut self,
         context: &SenderContext<'_>,
@@ -429,7 +434,8 @@ impl Sender {
     }
 }
 
-/// The unit that a flow belongs to: the longest prefix that this node announces around the group, else the group's /127.
+/// The unit that a flow belongs to: the longest prefix that this node announces around the group,
+/// else the group's /127.
 fn unit_of(flow: &OwnFlow, context: &SenderContext<'_>) -> Option<GroupPrefix> {
     let group = flow.group;
     if !may_be_carried(group) {
@@ -454,7 +460,8 @@ pub(super) fn may_be_carried(group: Ipv6Addr) -> bool {
     !is_source_specific(group) && (5..=14).contains(&scope(group))
 }
 
-/// The parts of a unit, as many as there is room for: sixteen, four or one of a prefix, or the /127 itself.
+/// The parts of a unit, as many as there is room for: sixteen, four or one of a prefix, or the /127
+/// itself.
 fn parts_of(unit: GroupPrefix, room: usize) -> Vec<GroupPrefix> {
     let len = unit.prefix_len();
     if len == GROUP_LEN {
