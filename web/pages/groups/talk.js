@@ -24,12 +24,22 @@ export class Talk {
     constructor(host, more, whenRead) {
         Object.assign(this, { host, more, whenRead });
         more.addEventListener("click", () => this.goToEnd());
+        const sizeNow = () => `${host.clientWidth} ${host.clientHeight}`;
+        let size = sizeNow();
         host.addEventListener("scroll", () => {
-            this.wasAtEnd = this.isAtEnd();
+            // a list of another size has scrolled by itself: its observer comes after this
+            if (sizeNow() === size) {
+                this.wasAtEnd = this.isAtEnd();
+            }
             this.look();
         });
         // a keyboard comes up, a telephone is turned
-        new ResizeObserver(() => this.wasAtEnd && this.goToEnd()).observe(host);
+        new ResizeObserver(() => {
+            size = sizeNow();
+            if (this.wasAtEnd) {
+                this.goToEnd();
+            }
+        }).observe(host);
         document.addEventListener("visibilitychange", () => this.look());
     }
 
