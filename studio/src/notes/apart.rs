@@ -33,6 +33,8 @@ const MAX_MARKS: usize = 32;
 const MAX_VERSIONS: usize = 8;
 /// Pieces of a line, by writer and time. Chosen.
 const MAX_PIECES: usize = 128;
+/// Lines that are remembered: of all marks and versions, after that they are found again.
+const MAX_LINES: usize = 4 * MAX_MARKS * MAX_VERSIONS;
 /// Changes of a writer that are followed until one knows of the other writers. Chosen.
 const MAX_STEPS: usize = 256;
 
@@ -245,6 +247,9 @@ impl Apart {
                         .filter(|(piece, counter, _)| knows(&past, pieces[*piece].peer, *counter));
                     let places = in_version.map(|letter| letter.2).collect::<Vec<_>>();
                     let line = line_at(doc, now, chars, version, at, &places);
+                    if self.lines.len() >= MAX_LINES {
+                        self.lines.clear();
+                    }
                     self.lines.insert(key, line.clone());
                     line
                 }

@@ -12,6 +12,8 @@ const MAX_MARKS = 32;
 const MAX_VERSIONS = 8;
 /** Most pieces of a line, by who wrote them when (chosen). */
 const MAX_PIECES = 128;
+/** Most lines that are remembered: then they are found again. */
+const MAX_LINES = 4 * MAX_MARKS * MAX_VERSIONS;
 /** So far the changes of one writer are followed until he knew of the others, in changes of the document (chosen). */
 const MAX_STEPS = 256;
 
@@ -171,6 +173,9 @@ export class Apart {
         for (const { peer, letter, last: counter } of last) {
             const name = `${key({ peer, counter }, letter, letters[0], letters.at(-1))} ${letters.length}`;
             if (!this.lines.has(name)) {
+                if (this.lines.size >= MAX_LINES) {
+                    this.lines.clear();
+                }
                 this.lines.set(name, this.lineAt(now, whole, { peer, counter }, letter.at, letters));
             }
             const text = this.lines.get(name);

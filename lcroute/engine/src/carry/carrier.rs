@@ -174,16 +174,15 @@ impl Carrier {
         if !services.verify(&sender.peer, &signed, &received.signature) {
             return Err(DropReason::CarryRefused);
         }
-        let held: usize = self
-            .leases
-            .iter()
-            .filter(|(x, _)| **x != from)
-            .map(|(_, l)| l.parts.len())
-            .sum();
+        let others = self.leases.iter().filter(|(x, _)| **x != from);
+        let others: usize = others.map(|(_, lease)| lease.parts.len()).sum();
+        // half of the free room for each: a few senders leave room for others
+        let room = MAX_CARRIED.saturating_sub(others).div_ceil(2);
         let before = known.map(|lease| lease.parts.clone()).unwrap_or_default();
         let (mut parts, mut answer) = (Vec::new(), Answer::Yes);
         for part in &request.parts {
-            let refusal = self.refusal(part, (from, sender), held + parts.len(), context);
+            let has_room = parts.len() < room;
+            let refusal = self.refusal(part, (from, sender), has_room, context);
             match refusal {
                 None => parts.push(*part),
                 Some(reason) => answer = reason,
@@ -225,7 +224,7 @@ impl Carrier {
         &self,
         part: &GroupPrefix,
         (from, sender): (OriginId, &Member),
-        held: usize,
+        has_room: bool,
         context: &CarrierContext<'_>,
     ) -> Option<Answer> {
         let permits = |member: &Member| member.prefixes.iter().any(|p| p.covers(part));
@@ -249,7 +248,7 @@ impl Carrier {
         if context.consent == Consent::No || context.now < self.refusing_until {
             return Some(Answer::No);
         }
-        if held >= MAX_CARRIED {
+        if !has_room {
             return Some(Answer::Full);
         }
         let listens = context.consent == Consent::Any || (context.listens)(&scope);

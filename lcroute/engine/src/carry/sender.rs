@@ -402,6 +402,10 @@ impl Sender {
             return false;
         }
         self.refused.insert(from, (now + REFUSED_FOR, Some(answer)));
+        if answer == Answer::Full {
+            // it may have taken some parts: the link state shows these
+            return false;
+        }
         let parts = self.units.values_mut().flat_map(|unit| &mut unit.parts);
         for (_, state) in parts {
             if matches!(state, State::Asked(carrier, _) if *carrier == from) {
