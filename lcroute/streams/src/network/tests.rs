@@ -56,6 +56,10 @@ fn answer(listener: UnixListener, key: SecretKey, members: Members) {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut line = String::new();
             BufReader::new(&stream).read_line(&mut line).unwrap();
+            if line.is_empty() {
+                // the program has ended the handshake before it asked
+                continue;
+            }
             let answer = match serde_json::from_str(&line).unwrap() {
                 Request::Sign { message } => {
                     let message = bs58::decode(message).into_vec().unwrap();
