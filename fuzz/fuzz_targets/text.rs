@@ -1,7 +1,7 @@
 //! Texts that people pass on, in mails and chats: decoding and encoding are inverse.
 #![no_main]
 
-use lcroute::text;
+use lcroute_control::text;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("text"), |data: &[u8]| {

@@ -3,7 +3,7 @@
 #![no_main]
 #![allow(dead_code)]
 
-use lcroute::control::Request;
+use lcroute_control::Request;
 use libfuzzer_sys::fuzz_target;
 use librecast::plain::is_name;
 

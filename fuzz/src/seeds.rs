@@ -842,8 +842,8 @@ fn settings() -> Vec<Vec<u8>> {
 }
 
 fn texts() -> Vec<Vec<u8>> {
-    let block = lcroute::text::write(&[7; 20], &[("Good-Until", "2026-11-24 10:00 UTC")]);
+    let block = lcroute_control::text::write(&[7; 20], &[("Good-Until", "2026-11-24 10:00 UTC")]);
     let html = block.replace('\n', "<br>=\n").replace(' ', "&nbsp;");
-    let line = lcroute::text::line(&[8; 20]);
+    let line = lcroute_control::text::line(&[8; 20]);
     [block, html, line].map(String::into_bytes).into()
 }

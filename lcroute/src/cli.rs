@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use lcroute_control::config::{Config, signal_url};
+use lcroute_control::pages;
+use lcroute_control::settings::{Common, Overrides};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
 use librecast::reach::Room;
 use librecast_program::book;
@@ -16,9 +19,8 @@ use librecast_program::units;
 
 use crate::commands;
 use crate::commands::query::{Shape, What};
-use crate::config::{Config, signal_url};
-use crate::settings::{Common, Overrides};
-use crate::{pages, private};
+use crate::private;
+use crate::servers::served_relay;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -585,7 +587,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         } => {
             let per_address = config.signal.per_address(per_address);
             // asked only where it is wanted: it looks at the host's interfaces
-            let relay = (!no_relay).then(|| config.relay.served()).flatten();
+            let relay = (!no_relay).then(|| served_relay(&config.relay)).flatten();
             commands::signal::run(listen, tls_cert.zip(tls_key), per_address, relay)
         }
         Command::Status(w) => look(What::Status, &w),

@@ -4,13 +4,13 @@
 use std::io;
 use std::time::Duration;
 
+use lcroute_control::system::{SystemRequest, SystemSignals};
 use librecast::cert::CertError;
 use librecast_program::service;
 use nix::libc;
 
 use crate::inbox::End;
 use crate::state::{Identity, StateDir, unix_now};
-use crate::system::{SystemRequest, SystemSignals};
 
 /// Time between looks at the clock while a membership waits for it. Chosen: a look is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -81,7 +81,8 @@ pub async fn wait(state: &StateDir, signals: &mut SystemSignals) -> anyhow::Resu
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             request = signals.next() => match request {
-                SystemRequest::End(end) => return Ok(Waited::End(end)),
+                SystemRequest::Stop => return Ok(Waited::End(End::Stop)),
+                SystemRequest::Exec => return Ok(Waited::End(End::Exec)),
                 // the start reads everything anyway
                 SystemRequest::Reload => {}
             },

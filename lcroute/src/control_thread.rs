@@ -10,6 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use lcroute_control::REACH_GROUP;
+use lcroute_control::config::{Config, Reread};
+use lcroute_control::settings::Overrides;
+use lcroute_control::streams::{Who, resolved};
+use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
 use lcroute_node::{PrivatePrefix, Settings};
 use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
@@ -21,19 +26,14 @@ use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, Reread};
-use crate::control::REACH_GROUP;
-use crate::control::server::{ControlSocket, bind};
+use crate::control_server::{ControlSocket, bind};
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::netlink;
 use crate::port_mapping::PortMapping;
 use crate::private;
 use crate::relays::{Input, Relays};
-use crate::servers::{account, servers, stun_names};
-use crate::settings::Overrides;
-use crate::streams::{Who, resolved};
-use crate::system::{SystemRequest, SystemSignals, room_for_clients};
+use crate::servers::{account, served_relay, servers, stun_names};
 
 /// Time between lookups of STUN servers, whose addresses change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -136,11 +136,11 @@ impl ControlThread {
             let reload = tokio::select! {
                 end = &mut ended => break end.unwrap_or(End::Stop),
                 request = self.signals.next() => match request {
-                    SystemRequest::End(End::Stop | End::Expelled) => {
+                    SystemRequest::Stop => {
                         self.inbox.send(Message::Stop(End::Stop)).await;
                         None
                     }
-                    SystemRequest::End(End::Exec) => {
+                    SystemRequest::Exec => {
                         match may_exec(self.config_path.as_deref()) {
                             Ok(_) => { self.inbox.send(Message::Stop(End::Exec)).await; }
                             Err(e) => tracing::error!("going on as before: {e}"),
@@ -408,7 +408,7 @@ impl Signalling {
         let bound = bound
             .with_max_clients(room_for_clients())
             .with_per_address(config.signal.per_address(None))
-            .with_relay(config.relay.served());
+            .with_relay(served_relay(&config.relay));
         Ok(Self {
             bound: Some(bound),
             running: None,

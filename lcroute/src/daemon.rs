@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_control::config::{Config, Topology, TunMode};
+use lcroute_control::settings::{Common, Overrides};
+use lcroute_control::system::SystemSignals;
+use lcroute_control::{Access, keys_of, reach_of, sign_of, view_of};
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
@@ -22,17 +26,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{self, Waited};
 use crate::commands::print_line;
-use crate::config::{Config, Topology, TunMode};
-use crate::control::server::ControlSocket;
-use crate::control::{Access, keys_of, reach_of, sign_of, view_of};
+use crate::control_server::ControlSocket;
 use crate::control_thread::{ControlThread, Signalling, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::inviter::Inviter;
 use crate::keeper::{Keeper, Kept};
 use crate::packet_loop::{PacketLoop, Parts};
-use crate::settings::{Common, Overrides};
 use crate::state::{Identity, StateDir, since_1970, unix_now};
-use crate::system::SystemSignals;
 use crate::waker::Waker;
 use crate::{netlink, private, tun, udp};
 
@@ -48,7 +48,7 @@ const DEVICE_FD: &str = "LCROUTE_DEVICE_FD";
 pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Result<Exit> {
     let program = std::env::current_exe().context("own path")?;
     let config = overrides.apply(config);
-    let state = common.state_dir(&config);
+    let state = StateDir::of(common, &config);
     // before the lock: a missing membership is an error
     let found = state.identity_now(unix_now())?;
     let _lock = StateLock::take(state.path(), "lcroute")?;

@@ -9,12 +9,12 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
+use lcroute_control::status::Inbound;
 use librecast::ipv4::UDP;
 use librecast::mld::checksum;
 use librecast::wire::Writer;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::status::Inbound;
 use crate::{netlink, tun};
 
 /// Timeout of the datagram, which crosses one interface of this host.

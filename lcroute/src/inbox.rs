@@ -1,8 +1,10 @@
 //! Messages from the control thread and the control socket to the packet loop.
 
-use crate::config::{Lan, Reread};
 use std::net::SocketAddr;
 
+use lcroute_control::config::{Lan, Reread};
+use lcroute_control::status::Mapping;
+use lcroute_control::{Answer, Request};
 use lcroute_node::Settings;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence};
 use lcroute_signalling::Door;
@@ -11,9 +13,7 @@ use librecast::cert::GroupPrefix;
 use librecast::id::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{Answer, Request};
 use crate::metrics::Observation;
-use crate::status::Mapping;
 use crate::waker::Waker;
 
 /// Capacity of the channel.

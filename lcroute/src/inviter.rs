@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use lcroute_control::Code;
+use lcroute_control::config::Config;
 use librecast::cert::MAX_USES;
 use serde_json::{Value, json};
 
 use crate::commands::membership::token_for_page;
-use crate::config::Config;
-use crate::control::Code;
 use crate::state::{StateDir, unix_now};
 
 /// Longest validity of a page's token, in seconds. Chosen: a month; `invite` permits more.

@@ -4,12 +4,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use lcroute_control::Answer;
 use lcroute_node::{EpochsText, Keep, Revocations};
 use librecast::cert::Chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::control::Answer;
 use crate::state::{Membership, StateDir, Texts, unix_now};
 
 /// Wait before a retry. Chosen: fills no journal.

@@ -17,6 +17,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use bytes::Bytes;
+use lcroute_control::config::{Lan, MAX_LANS};
 use lcroute_node::{
     LanFrame, LanIpv4, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node,
 };
@@ -26,7 +27,6 @@ use librecast::ethernet::MacAddress;
 use librecast::events;
 use nix::libc;
 
-use crate::config::{Lan, MAX_LANS};
 use crate::drops::{DropReason, Drops};
 use crate::netlink::{self, Interface};
 use frame::Extra;
@@ -539,7 +539,7 @@ mod tests {
 
     fn lan(names: &str) -> Lan {
         let text = format!("[[lan]]\ninterface = \"{names}\"\n");
-        let config = crate::config::Config::parse("f", &text).unwrap();
+        let config = lcroute_control::config::Config::parse("f", &text).unwrap();
         config.lan[0].clone()
     }
 

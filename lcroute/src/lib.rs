@@ -2,27 +2,27 @@
 //!
 //! Path of a packet: `tun` -> the node (`lcroute-node`) -> `udp`, and back, in the loop
 //! `packet_loop`. Everything that may be slow (names, WebSockets, the control socket) runs in
-//! `control_thread`, on another thread.
+//! `control_thread`, on another thread. `lcroute-control` has what other programs share: requests,
+//! answers, configuration.
 //!
 //! | module | content |
 //! |---|---|
-//! | `cli`, `commands`, `text` | the command line, its verbs, texts that people exchange |
-//! | `config`, `settings`, `servers` | configuration; sources of settings; signalling servers |
+//! | `cli`, `commands` | the command line, its verbs |
+//! | `servers` | signalling servers |
 //! | `daemon`, `control_thread`, `inbox`, `waker` | start and end; the slow thread |
 //! | `packet_loop`, `read_batching` | the thread that carries packets |
 //! | `tun`, `netlink`, `inbound_probe` | `lc0`; interfaces and routes; the host's firewall |
 //! | `udp`, `lan` | the socket of all links; LANs of a gateway |
 //! | `relays`, `port_mapping` | relays in use; the port that a router maps |
-//! | `control`, `status`, `pages`, `inviter` | sockets and answers; pages and invitations |
-//! | `private`, `streams` | private prefixes on a host; permissions of streams |
-//! | `state`, `keeper`, `clock`, `system` | disk; clock and signals of the system |
+//! | `control_server`, `inviter` | the control socket; invitations for pages |
+//! | `private` | private prefixes on a host |
+//! | `state`, `keeper`, `clock` | disk; clock of the system |
 //! | `doctor`, `metrics`, `drops` | problems with their remedies; figures; reasons of drops |
 
 mod cli;
 mod clock;
 mod commands;
-pub mod config;
-pub mod control;
+mod control_server;
 mod control_thread;
 mod daemon;
 mod doctor;
@@ -35,18 +35,12 @@ mod lan;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
-pub mod pages;
 pub mod port_mapping;
 mod private;
 mod read_batching;
 mod relays;
 mod servers;
-pub mod settings;
 pub mod state;
-pub mod status;
-pub mod streams;
-pub mod system;
-pub mod text;
 mod tun;
 mod udp;
 mod waker;

@@ -1,12 +1,12 @@
 //! Metrics of `[metrics] listen`, read from the packet loop at each request.
 
+use lcroute_control::status::{Inbound, Lan, Peer, State, Status};
 use lcroute_node::LanRole;
 use lcroute_overlay::Lane;
 use librecast_program::metrics::Page;
 use librecast_program::metrics_table;
 
 use crate::drops;
-use crate::status::{Inbound, Lan, Peer, State, Status};
 
 /// A snapshot of the packet loop.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ mod tests {
     use librecast_program::metrics::check;
 
     use super::*;
-    use crate::status::Counters;
+    use lcroute_control::status::Counters;
 
     fn seen() -> Observation {
         let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
@@ -242,13 +242,13 @@ mod tests {
                 version: None,
                 uptime_s: 60,
                 doors: Vec::new(),
-                relay: crate::status::Relay::default(),
-                mapping: crate::status::Mapping::default(),
+                relay: lcroute_control::status::Relay::default(),
+                mapping: lcroute_control::status::Mapping::default(),
                 private: Vec::new(),
                 signal_servers: 1,
                 peers: 1,
-                leaves: crate::status::Leaves::default(),
-                uplink: crate::status::Uplink::default(),
+                leaves: lcroute_control::status::Leaves::default(),
+                uplink: lcroute_control::status::Uplink::default(),
                 topology: lcroute_engine::topology::PolicyKind::default(),
                 groups: 3,
                 counters: Counters {

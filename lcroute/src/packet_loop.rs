@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lcroute_control::config::Lan;
+use lcroute_control::status::{Inbound, Mapping};
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
@@ -32,7 +34,6 @@ use nix::sys::time::TimeSpec;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::config::Lan;
 use crate::drops::{DropReason, Drops};
 use crate::inbound_probe::InboundProbe;
 use crate::inbox::{End, Message, Reconfigure};
@@ -40,7 +41,6 @@ use crate::keeper::Kept;
 use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
 use crate::state::{Texts, unix_now};
-use crate::status::{Inbound, Mapping};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 

@@ -24,15 +24,15 @@ use crab_nat::{
     InternetProtocol, PortMapping as Crab, PortMappingOptions, PortMappingType, TimeoutConfig,
     natpmp,
 };
+use lcroute_control::config::{Config, Silent};
+use lcroute_control::status::{Mapping as Status, Protocol};
 use librecast::id::{SecretKey, derive};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::config::{Config, Silent};
 use crate::inbox::{Inbox, Message};
 use crate::netlink::{self, Gateway};
-use crate::status::{Mapping as Status, Protocol};
 
 /// Requested lifetime of a mapping, in seconds (RFC 6886 §3.3).
 const LIFETIME: u32 = 7_200;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use lcroute_control::config::{Config, Private};
 use lcroute_engine::Aead;
 use lcroute_node::{PrivatePrefix, Secret};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{self, SharedKey};
 
-use crate::config::{Config, Private};
 use crate::tun;
 
 /// A prefix and the state of its keys.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lcroute_control::config::{Leg, Relay, TurnUrl};
 use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::relay_stream::{RelayTarget, carry};
 use lcroute_webrtc::relay::{RelayOffer, StreamCommand, StreamEvent, mint};
@@ -13,7 +14,6 @@ use librecast::private_file;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::config::{Leg, Relay, TurnUrl};
 use crate::inbox::{Inbox, Message};
 use crate::servers::stun_name;
 use crate::state::unix_now;
@@ -301,7 +301,7 @@ async fn look_up(name: &str) -> std::io::Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use lcroute_control::config::Config;
 
     #[tokio::test]
     async fn a_proxy_leads_to_relays_by_streams_unless_their_url_says_udp() {

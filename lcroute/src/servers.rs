@@ -2,17 +2,47 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
+use lcroute_control::config::{Config, Relay, Silent};
 use lcroute_signalling::Account;
+use lcroute_signalling::server::RelaySettings;
+use lcroute_webrtc::relay::HasAddress;
 use librecast::private_file;
 use librecast::reach::{MAX_ACCESS_TOKEN, Room};
 use librecast_program::keyfile;
 
-use crate::config::{Config, Silent};
+use crate::netlink;
 
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
+
+/// Returns the settings of a signalling server's relay; `None`: it does not relay.
+pub fn served_relay(relay: &Relay) -> Option<RelaySettings> {
+    relay.serve.then(|| RelaySettings {
+        open: relay.open,
+        private: relay.private,
+        rate: relay.rate,
+        rate_total: relay.rate_total,
+        addresses: relay.addresses.clone(),
+        is_near: near(relay),
+    })
+}
+
+/// Returns a test for on-link addresses. Without answers of the kernel all count as such.
+fn near(relay: &Relay) -> HasAddress {
+    if relay.private {
+        return Arc::new(|_| false);
+    }
+    match netlink::Near::open() {
+        Ok(near) => Arc::new(move |ip| near.contains(ip)),
+        Err(e) => {
+            tracing::error!("the relay sends to nobody: prefixes of this host: {e}");
+            Arc::new(|_| true)
+        }
+    }
+}
 
 /// Returns the servers of file or flags, and of the token, each once; excludes a room of the token.
 pub fn servers(config: &Config, token: &[String]) -> Vec<String> {

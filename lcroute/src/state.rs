@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use lcroute_control::config::Config;
+use lcroute_control::settings::Common;
 use lcroute_node::{Epochs, Members, Revocations, Uses};
 use librecast::cert::{CertError, Chain, Member};
 use librecast::durable;
@@ -169,6 +171,12 @@ impl StateDir {
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path }
+    }
+
+    /// Returns the directory of these settings.
+    #[must_use]
+    pub fn of(common: &Common, config: &Config) -> Self {
+        Self::new(common.state_dir(config))
     }
 
     /// Returns the directory's path.

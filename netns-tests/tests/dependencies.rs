@@ -171,6 +171,14 @@ fn engine_and_overlay_do_not_know_each_other() {
 }
 
 #[test]
+fn the_control_socket_needs_no_daemon() {
+    let ours = ours();
+    let mut below = ours["lcroute-node"].clone();
+    below.extend(["lcroute-node", "librecast-program"].map(str::to_owned));
+    assert_eq!(ours["lcroute-control"], below);
+}
+
+#[test]
 fn the_simulator_knows_what_decides_only() {
     let ours = ours();
     let mut below = ours["lcroute-node"].clone();
@@ -206,9 +214,11 @@ fn lcroute_executes_the_lab_and_knows_nothing_of_it() {
 #[test]
 fn pages_know_the_router_and_only_lab_tests_and_packages_know_them() {
     let ours = ours();
-    let mut below = ours["lcroute"].clone();
-    // announcements of stations, for names of groups; no codec
-    below.extend(["lcroute", "lcradio-core"].map(str::to_owned));
+    let mut below = ours["lcroute-control"].clone();
+    // announcements of stations, for names of groups, without a codec; certificates of TLS
+    let carriers = ["lcroute-signalling", "lcroute-webrtc", "rtc-dtls"];
+    below.extend(carriers.map(str::to_owned));
+    below.extend(["lcroute-control", "lcradio-core"].map(str::to_owned));
     assert_eq!(ours["lcroute-web"], below);
     for library in ["opusic-sys", "alsa"] {
         assert!(!built_from("lcroute-web").contains(library), "{library}");
@@ -225,9 +235,10 @@ fn pages_know_the_router_and_only_lab_tests_and_packages_know_them() {
 #[test]
 fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
     let ours = ours();
-    let mut below = ours["lcroute"].clone();
-    below.insert("lcroute".to_owned());
+    let mut below = ours["lcroute-control"].clone();
+    below.insert("lcroute-control".to_owned());
     assert_eq!(ours["lcroute-streams"], below);
+    assert!(!built_from("lcroute-streams").contains("rtc"), "WebRTC");
     for name in ["lcroute", "lcroute-web", "lcsync", "lcagent"] {
         assert!(!built_from(name).contains("quinn"), "{name} has QUIC in it");
     }

@@ -32,6 +32,17 @@ fn the_reference_and_the_journals_catalog_are_what_the_programs_say() {
     }
 }
 
+#[test]
+fn lcroute_lists_the_verbs_of_programs_that_it_executes_with_the_same_words() {
+    let lcroute = lcroute::command();
+    let programs = [lcroute_web::command(), lcroute_streams::command()];
+    for verb in programs.iter().flat_map(clap::Command::get_subcommands) {
+        let listed = lcroute.find_subcommand(verb.get_name()).unwrap();
+        let about = |verb: &clap::Command| verb.get_about().map(ToString::to_string);
+        assert_eq!(about(listed), about(verb));
+    }
+}
+
 /// Returns the catalog: the texts of `journalctl -x` below entries.
 fn catalog() -> String {
     let mut out =
@@ -333,7 +344,7 @@ const FILES: &[File] = &[
     File {
         path: "/etc/lcroute/lcroute.toml",
         parse: |text| {
-            let read = lcroute::config::Config::parse("f", text);
+            let read = lcroute_control::config::Config::parse("f", text);
             read.map(drop).map_err(|e| e.to_string()).unwrap_err()
         },
         tables: &[

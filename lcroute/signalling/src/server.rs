@@ -39,7 +39,7 @@ pub use crate::tls::{Certificate, TlsFiles};
 /// Maximum number of connections.
 const MAX_CLIENTS: usize = 8_192;
 /// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
-pub const PER_ADDRESS: usize = 256;
+pub(crate) const PER_ADDRESS: usize = 256;
 /// Maximum number of simultaneous refusals with a reason; further connections are closed at once.
 const MAX_REFUSALS: usize = 16;
 const TOO_MANY: &str = "too many connections from your address";

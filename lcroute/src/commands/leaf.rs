@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_control::config::Config;
+use lcroute_control::system::{room_for_clients, stop_signal};
 use lcroute_engine::{LeafState, SourceFilter};
 use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
@@ -25,11 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::up::token_of_environment;
 use super::{hint, membership, print_line};
-use crate::config::Config;
 use crate::netlink;
 use crate::servers::stun_name;
 use crate::state::{since_1970, unix_now};
-use crate::system::{room_for_clients, stop_signal};
 
 /// Most listeners of one process: each has sockets for its addresses and one for a server.
 pub const MAX_LISTENERS: u32 = 4_096;

@@ -7,6 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::text;
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::units::utc;
@@ -15,9 +18,6 @@ use serde_json::json;
 use terminal_size::{Height, Width};
 
 use super::{hint, print_line};
-use crate::control::Request;
-use crate::control::client::Client;
-use crate::text;
 
 /// Assumed size of a terminal that does not report it.
 const USUAL_SIZE: (usize, usize) = (80, 24);

@@ -8,6 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::config::Config;
+use lcroute_control::pages;
+use lcroute_control::settings::Common;
+use lcroute_control::status::{Peer, Route};
+use lcroute_node::KnownMember;
 use librecast::cert::{
     CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_URLS, Member, SourcePrefix, Token,
     is_ephemeral, is_node_name,
@@ -29,15 +36,9 @@ use super::book::{book_name, book_of_user, name_by_book};
 use super::meet::{print_code, write_code};
 use super::query::column;
 use super::{hint, names, print_line};
-use crate::config::Config;
-use crate::control::Request;
-use crate::control::client::Client;
 use crate::servers::room;
-use crate::settings::Common;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
-use crate::status::{Peer, Route};
-use crate::{netlink, pages, private};
-use lcroute_node::KnownMember;
+use crate::{netlink, private};
 
 /// Validity of an issuer's and the founding node's certificate, in seconds: ten years.
 pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
@@ -53,7 +54,7 @@ const MAX_SESSION_FILE: u64 = 256;
 
 /// Founds a network, and prints the identity.
 pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
-    let state = common.state_dir(config);
+    let state = StateDir::of(common, config);
     show_identity(&found(&state, config, name)?, common.json)?;
     if !common.json {
         tell_next_step(common, config, &state, "init");
@@ -159,7 +160,7 @@ pub fn invite(
     page: Option<InvitePage<'_>>,
     qr: Option<Option<PathBuf>>,
 ) -> anyhow::Result<Exit> {
-    let identity = common.state_dir(config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(unix_now())?;
     let member_ttl = options.member_ttl.as_secs();
     let uses = options.uses;
     let (token, not_after) = sign_token(config, &identity, options)?;
@@ -372,7 +373,7 @@ pub fn join(
     token: &str,
     name: Option<String>,
 ) -> anyhow::Result<Exit> {
-    let state = common.state_dir(config);
+    let state = StateDir::of(common, config);
     show_identity(&accept(&state, config, token, name)?, common.json)?;
     if !common.json {
         tell_next_step(common, config, &state, "join TOKEN");
@@ -479,7 +480,7 @@ fn tell_next_step(common: &Common, config: &Config, state: &StateDir, verb: &str
 
 /// Leaves the network: stops the daemon, deletes membership and key.
 pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Exit> {
-    let state = common.state_dir(config);
+    let state = StateDir::of(common, config);
     let Some(membership) = state.membership()? else {
         let message = format!("{}: member of no network", state.path().display());
         return Err(ExitError::new(Exit::NotPermitted, message).into());
@@ -623,7 +624,7 @@ pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Kno
     match Client::connect_if_running(&common.control_to_ask(config))? {
         Some(mut client) => client.ask(&Request::Members),
         None => {
-            let state = common.state_dir(config);
+            let state = StateDir::of(common, config);
             let identity = state.identity(unix_now())?;
             let mut members = state.members();
             members.note(&identity.member, unix_now());
@@ -716,7 +717,7 @@ fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
 
 /// Prints this node's identity.
 pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
-    let state = common.state_dir(config);
+    let state = StateDir::of(common, config);
     let now = unix_now();
     let Some(key) = state.node_key()? else {
         // the key may exist only as a credential of the service

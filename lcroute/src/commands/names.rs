@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::status::{Look, Route, Status, short_id};
 use librecast::id::PeerId;
-
-use crate::control::Request;
-use crate::control::client::Client;
-use crate::status::{Look, Route, Status, short_id};
 
 /// Returns names by node address, as the daemon knows them; none without a daemon.
 pub fn by_address(control: &Path) -> BTreeMap<IpAddr, String> {

@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lcroute_control::client::Client;
+use lcroute_control::status::{NotFound, Pong, Route, find};
+use lcroute_control::{MAX_PING, Request};
 use librecast_program::cli::{Exit, ExitError};
 use serde::Serialize;
 use serde_json::json;
 
 use super::print_line;
-use crate::control::client::Client;
-use crate::control::{MAX_PING, Request};
-use crate::status::{NotFound, Pong, Route, find};
 
 /// Options of `ping`.
 #[derive(Debug)]

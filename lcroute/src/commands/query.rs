@@ -5,6 +5,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::config::Reread;
+use lcroute_control::status::{
+    Door, Group, Inbound, Lan, Peer, Route, State, Status, key_conflict,
+};
 use librecast::stream;
 use librecast_program::cli::{Exit, print};
 use librecast_program::screen;
@@ -13,14 +19,9 @@ use serde_json::Value;
 
 use super::book::{book_name, book_of_user, name_by_book};
 use super::{hint, names, print_line};
-use crate::config::Reread;
-use crate::control::Request;
-use crate::control::client::Client;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LanRole, Privacy};
 use lcroute_overlay::PathKind;
-
-use crate::status::{Door, Group, Inbound, Lan, Peer, Route, State, Status, key_conflict};
 
 /// Time between two queries with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -444,7 +445,7 @@ mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
-    use crate::status::Counters;
+    use lcroute_control::status::Counters;
 
     #[test]
     fn routes_show_the_way() {
@@ -510,17 +511,17 @@ mod tests {
                 note: note.map(Into::into),
             })
             .into(),
-            relay: crate::status::Relay::default(),
-            mapping: crate::status::Mapping {
+            relay: lcroute_control::status::Relay::default(),
+            mapping: lcroute_control::status::Mapping {
                 address: "203.0.113.5:7000".parse().ok(),
-                by: Some(crate::status::Protocol::NatPmp),
+                by: Some(lcroute_control::status::Protocol::NatPmp),
                 failure: None,
             },
             private: Vec::new(),
             signal_servers: 1,
             peers: 1,
-            leaves: crate::status::Leaves::default(),
-            uplink: crate::status::Uplink::default(),
+            leaves: lcroute_control::status::Leaves::default(),
+            uplink: lcroute_control::status::Uplink::default(),
             topology: PolicyKind::Tree,
             groups: 2,
             counters,

@@ -2,6 +2,10 @@
 
 use std::net::Ipv6Addr;
 
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::config::Config;
+use lcroute_control::settings::Common;
 use librecast::cert::{CLOCK_SKEW, Certificate, Token};
 use librecast::epoch::{Epoch, EpochSecret};
 use librecast::id::{PeerId, SecretKey};
@@ -12,10 +16,6 @@ use zeroize::Zeroizing;
 
 use super::membership::{FOUNDER_TTL, known_members, read_token};
 use super::{hint, print_line};
-use crate::config::Config;
-use crate::control::Request;
-use crate::control::client::Client;
-use crate::settings::Common;
 use crate::state::{Identity, StateDir, unix_now};
 use lcroute_node::KnownMember;
 
@@ -30,8 +30,8 @@ pub enum Whom {
 
 /// Signs the revocation; the daemon floods it at once, or after its next start.
 pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit> {
-    let identity = common.state_dir(config).identity(unix_now())?;
-    let signer = Signer::of(&common.state_dir(config), &identity)?;
+    let identity = StateDir::of(common, config).identity(unix_now())?;
+    let signer = Signer::of(&StateDir::of(common, config), &identity)?;
     let (key, is_leaf) = key_of(whom, &identity, common, config)?;
     // leaves do not know the secret of an epoch
     let keeps_epoch = is_leaf && identity.epoch.is_some();
@@ -62,7 +62,7 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
 /// that key alone presence records become unreadable. An epoch needs a revocation, and this one
 /// revokes a random key.
 pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
-    let identity = common.state_dir(config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(unix_now())?;
     // a node that is no issuer makes no tokens
     if identity.epoch.is_some() || !identity.member.is_issuer() {
         return Ok(());
@@ -70,7 +70,7 @@ pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed)?;
     let nobody = SecretKey::from_seed(&seed).peer_id();
-    let signer = Signer::of(&common.state_dir(config), &identity)?;
+    let signer = Signer::of(&StateDir::of(common, config), &identity)?;
     let (_, is_made) = signer.expel(common, config, &identity, nobody, false)?;
     anyhow::ensure!(
         is_made,
@@ -206,7 +206,7 @@ impl Signer {
                 Ok((true, answer["epoch"] == true))
             }
             None => {
-                let state = common.state_dir(config);
+                let state = StateDir::of(common, config);
                 let epoch = !keeps_epoch && self.make_epoch(&state, identity, &revocation)?;
                 store(&state, identity, revocation)?;
                 Ok((false, epoch))

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::status::{Group, Inbound, Status};
 use librecast::mapped;
 use librecast::plain::clean;
 use librecast_program::cli::{Exit, ExitError, print_line};
@@ -17,9 +20,6 @@ use serde_json::json;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use super::{hint, names, query};
-use crate::control::Request;
-use crate::control::client::Client;
-use crate::status::{Group, Inbound, Status};
 
 /// Time in which a JOIN becomes known to a new sender.
 const DISCOVERY: Duration = Duration::from_secs(1);

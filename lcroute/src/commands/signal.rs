@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use lcroute_control::system::{room_for_clients, stop_signal};
 use lcroute_signalling::server::{RelaySettings, Server, TlsFiles};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::system::{room_for_clients, stop_signal};
 
 /// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again.
 pub fn run(

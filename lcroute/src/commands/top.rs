@@ -6,15 +6,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::status::{Group, Peer, Status};
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, print};
 use librecast_program::screen;
 use librecast_program::units::{count, duration, short};
 use serde::Serialize;
-
-use crate::control::Request;
-use crate::control::client::Client;
-use crate::status::{Group, Peer, Status};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -210,22 +209,22 @@ mod tests {
                 epoch: 0,
                 ipv4: None,
                 tun: "lc0".into(),
-                inbound: crate::status::Inbound::Open,
-                state: crate::status::State::Connected,
+                inbound: lcroute_control::status::Inbound::Open,
+                state: lcroute_control::status::State::Connected,
                 key_conflict: None,
                 version: None,
                 uptime_s: 61,
                 doors: Vec::new(),
-                relay: crate::status::Relay::default(),
-                mapping: crate::status::Mapping::default(),
+                relay: lcroute_control::status::Relay::default(),
+                mapping: lcroute_control::status::Mapping::default(),
                 private: Vec::new(),
                 signal_servers: 1,
                 peers: 1,
-                leaves: crate::status::Leaves::default(),
-                uplink: crate::status::Uplink::default(),
+                leaves: lcroute_control::status::Leaves::default(),
+                uplink: lcroute_control::status::Uplink::default(),
                 topology: lcroute_engine::topology::PolicyKind::default(),
                 groups: 3,
-                counters: crate::status::Counters::default(),
+                counters: lcroute_control::status::Counters::default(),
             },
             groups: groups.iter().map(group).collect(),
             peers: Vec::new(),

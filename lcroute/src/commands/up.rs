@@ -6,6 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_control::Request;
+use lcroute_control::client::Client;
+use lcroute_control::config::{Config, Reread, Silent};
+use lcroute_control::settings::{Common, Overrides};
+use lcroute_control::status::{Clocks, Peer, State, Status, clocks};
 use librecast::cert::{MAX_TOKEN, Token};
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::json;
@@ -13,13 +18,8 @@ use zeroize::Zeroizing;
 
 use super::membership;
 use super::{hint, print_line};
-use crate::config::{Config, Reread, Silent};
-use crate::control::Request;
-use crate::control::client::Client;
 use crate::relays::NO_RELAY;
-use crate::settings::{Common, Overrides};
 use crate::state::{StateDir, unix_now};
-use crate::status::{Clocks, Peer, State, Status, clocks};
 
 const UNIT: &str = "lcroute.service";
 /// Unit that starts the daemon once a membership exists; it would start it again at once.
@@ -65,7 +65,7 @@ struct Told {
 
 /// Founds or joins, starts the daemon, waits for the first link.
 pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::Result<Exit> {
-    let state = common.state_dir(&config);
+    let state = StateDir::of(common, &config);
     let service = Service::find(common, &config);
     if service.is_some() && !nix::unistd::geteuid().is_root() {
         let message = "lcroute is a service of this host: sudo lcroute up (or use --state-dir for a node of your own)";
@@ -239,7 +239,7 @@ pub(super) fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>
 /// Waits for the first link, and prints the result.
 fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow::Result<Exit> {
     let timeout = told.timeout;
-    let identity = common.state_dir(config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(unix_now())?;
     let mut status = ask_daemon(control)?;
     let begun = Instant::now();
     let alone = told.founded || is_alone(control)? && identity.member.is_issuer();
@@ -270,7 +270,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
         false => None,
     };
     // a user without access to the pages gets no address
-    let pages = crate::pages::served(control).ok().flatten();
+    let pages = lcroute_control::pages::served(control).ok().flatten();
     let pages = pages.filter(|_| told.secrets);
     if common.json {
         print_line(json!({
@@ -321,7 +321,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
 
 /// Returns possible reasons for a missing link.
 fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
-    if let Clocks::ThisDiffers(detail) = clocks(peers) {
+    if let Clocks::ThisDiffers(detail) = clocks(peers, unix_now()) {
         return format!("{detail}: if it is wrong, `timedatectl set-ntp true`");
     }
     let mut doors = Vec::new();
@@ -391,7 +391,7 @@ fn linked_with(peers: &[Peer]) -> Vec<String> {
 
 /// Writes `profile = "lan"` into the configuration.
 fn use_lan_profile(common: &Common, config: &mut Config) -> anyhow::Result<()> {
-    use crate::config::{DEFAULT_PATH, Profile};
+    use lcroute_control::config::{DEFAULT_PATH, Profile};
     if config.network.profile == Some(Profile::Lan) {
         return Ok(());
     }

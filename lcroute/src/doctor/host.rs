@@ -3,11 +3,12 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use lcroute_control::status::{self, Clocks};
 use nix::libc;
 
 use super::{Check, Patient, is_root, read};
 use crate::clock;
-use crate::status::{self, Clocks};
+use crate::state::unix_now;
 
 /// Oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
@@ -140,7 +141,7 @@ fn clock(patient: &Patient) -> Check {
         .daemon
         .as_ref()
         .map(|daemon| daemon.peers.as_slice());
-    match status::clocks(peers.unwrap_or_default()) {
+    match status::clocks(peers.unwrap_or_default(), unix_now()) {
         Clocks::Agree => {}
         Clocks::ThisDiffers(detail) => {
             let remedy = format!("{remedy}; then links come up by themselves");

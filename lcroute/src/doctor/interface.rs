@@ -4,13 +4,13 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lcroute_control::Request;
+use lcroute_control::status::{Inbound, Status};
 use librecast::cert::GroupPrefix;
 use librecast::mapped;
 
 use super::{Check, Daemon, NOT_TO_ASK, Patient, read};
-use crate::control::Request;
 use crate::netlink::{self, Egress, Interface};
-use crate::status::{Inbound, Status};
 use crate::tun;
 
 /// Time in which dropped packets are counted: enough for one a second.

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use lcroute_control::config;
+
 use super::{Check, Daemon, NOT_TO_ASK, Patient, read};
-use crate::{config, lan};
+use crate::lan;
 
 const NAME: &str = "lans";
 const RELOAD: &str = "`lcroute reload` takes the configuration over";

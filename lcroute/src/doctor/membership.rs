@@ -3,12 +3,12 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use lcroute_control::status;
 use librecast::cert::CertError;
 use librecast::time::utc;
 
 use super::{Check, Patient, SYSTEM_STATE, is_root, unix_now};
 use crate::state::{EARLIEST, StateDir};
-use crate::status;
 
 /// Seconds before the certificate's end at which renewal counts as failed: a node asks when a third
 /// of the validity is left.
@@ -33,7 +33,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
 
 fn folder(patient: &Patient) -> Check {
     const NAME: &str = "state directory";
-    let state = patient.common.state_dir(&patient.config);
+    let state = StateDir::of(&patient.common, &patient.config);
     let path = state.path();
     let shown = path.display();
     let there = match path.metadata() {
@@ -94,7 +94,7 @@ fn key_conflict(patient: &Patient) -> Option<Check> {
 fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
     const NAME: &str = "identity";
     const CERTIFICATE: &str = "certificate";
-    let state = patient.common.state_dir(&patient.config);
+    let state = StateDir::of(&patient.common, &patient.config);
     let now = unix_now();
     if patient
         .daemon

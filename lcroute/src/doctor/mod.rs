@@ -21,19 +21,19 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use lcroute_control::Request;
+use lcroute_control::client::{Client, to_look};
+use lcroute_control::config::Config;
+use lcroute_control::settings::Common;
+use lcroute_control::status::{Lan, Peer, Status};
 use librecast::plain::escape;
 use librecast_program::cli::{Exit, print_line};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Group, User, access};
 use serde::Serialize;
 
-use crate::config::Config;
-use crate::control::Request;
-use crate::control::client::{Client, to_look};
 use crate::servers::servers;
-use crate::settings::Common;
 use crate::state::{Identity, unix_now};
-use crate::status::{Lan, Peer, Status};
 
 /// The names of all checks, with descriptions.
 pub const CHECKS: &[(&str, &str)] = &[
@@ -282,7 +282,7 @@ fn examine(common: Common) -> (Vec<Check>, bool) {
     let (config, configuration) = match common.load_config() {
         Ok(config) => {
             let at = common.config_path();
-            let at = at.unwrap_or(Path::new(crate::config::DEFAULT_PATH));
+            let at = at.unwrap_or(Path::new(lcroute_control::config::DEFAULT_PATH));
             let detail = match at.exists() {
                 true => format!("{} is valid", at.display()),
                 false => format!("no {}: everything is as by default", at.display()),

@@ -175,7 +175,7 @@ fn links(patient: &Patient) -> Check {
     let Some(daemon) = &patient.daemon else {
         return Check::skipped(NAME, patient.without);
     };
-    if daemon.status.state == crate::status::State::Expelled {
+    if daemon.status.state == lcroute_control::status::State::Expelled {
         return Check::skipped(NAME, "this node has been expelled: see certificate");
     }
     if daemon.status.key_conflict.is_some() && daemon.status.peers == 0 {
@@ -203,7 +203,10 @@ fn links(patient: &Patient) -> Check {
         .map(|(p, why)| format!("{}: {why}", p.name.as_deref().unwrap_or("?")))
         .collect();
     if !of_two_hosts.is_empty() {
-        let remedy = format!("on one of its two hosts: {}", crate::status::NEW_KEY);
+        let remedy = format!(
+            "on one of its two hosts: {}",
+            lcroute_control::status::NEW_KEY
+        );
         return Check::warn(NAME, of_two_hosts.join("; "), remedy);
     }
     let up = daemon

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use lcroute_control::config::Silent;
+use lcroute_control::status::Mapping;
+
 use super::{Check, Patient, State};
-use crate::config::Silent;
 use crate::netlink::is_behind_nat;
 use crate::port_mapping::router;
-use crate::status::Mapping;
 
 const NAME: &str = "ports";
 const BY_HAND: &str = "nothing has to be done while links come about. For a direct way in from everywhere: switch on PCP, \
@@ -53,7 +54,7 @@ fn of(mapping: &Mapping) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Protocol;
+    use lcroute_control::status::Protocol;
 
     #[test]
     fn a_mapping_its_worth_and_its_absence_are_told() {

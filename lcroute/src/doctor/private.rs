@@ -1,11 +1,12 @@
 //! Private prefixes: their keys on this host, and their groups in clear.
 
+use lcroute_control::config::Private;
+use lcroute_control::status::PrivateStatus;
+
 use super::interface::example;
 use super::{Check, NOT_TO_ASK, Patient};
-use crate::config::Private;
 use crate::netlink;
 use crate::private::{self, Loaded};
-use crate::status::PrivateStatus;
 use crate::tun;
 
 const NAME: &str = "private prefixes";

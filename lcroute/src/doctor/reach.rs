@@ -1,7 +1,8 @@
 //! Carriers by which nodes find each other without a signalling server.
 
+use lcroute_control::config::Silent;
+
 use super::{Check, Patient};
-use crate::config::Silent;
 use crate::netlink;
 use crate::servers::{account, room};
 

@@ -3,11 +3,11 @@
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
+use lcroute_control::config::Leg;
 use lcroute_signalling::relay_stream::{RelayTarget, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
 
 use super::{Check, Patient};
-use crate::config::Leg;
 use crate::relays::NO_RELAY;
 use crate::servers::stun_name;
 

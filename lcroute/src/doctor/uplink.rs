@@ -1,9 +1,9 @@
 //! Whether the uplink is short, and which nodes carry what this one sends.
 
+use lcroute_control::status::Uplink;
 use librecast_program::units::{count, short};
 
 use super::{Check, Patient};
-use crate::status::Uplink;
 
 const NAME: &str = "uplink";
 const REMEDY: &str = "on a listener or a server with a good uplink: [network] carry = \"joined\" or \"any\", \
@@ -58,7 +58,7 @@ fn of(uplink: &Uplink) -> Check {
 mod tests {
     use super::*;
     use crate::doctor::State;
-    use crate::status::{CarriedGroups, CarryRefusal};
+    use lcroute_control::status::{CarriedGroups, CarryRefusal};
 
     #[test]
     fn a_short_uplink_is_a_warning_until_somebody_carries() {

@@ -2,10 +2,10 @@
 
 use std::io::ErrorKind;
 
+use lcroute_control::config::Web;
 use lcroute_signalling::server::TlsFiles;
 
 use super::{Check, Patient};
-use crate::config::Web;
 
 const NAME: &str = "web";
 /// Folder of systemd's credentials, present while the service runs.
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn pages_for_other_hosts_are_encrypted_and_keys_are_there() {
         let state = |text: &str| {
-            let config = crate::config::Config::parse("f", &format!("[web]\n{text}"));
+            let config = lcroute_control::config::Config::parse("f", &format!("[web]\n{text}"));
             of(&config.unwrap().web).state
         };
         let open = "listen = \"[::]:7180\"\n";

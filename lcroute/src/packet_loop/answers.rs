@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use lcroute_control::status::{
+    CarriedGroups, CarryRefusal, Contact, Counters, Door, Group, Lan, LanListener, LanSource,
+    Leaves, Look, NotFound, Peer, Pong, PrivateStatus, Relay, Route, State, Status, Uplink, find,
+    key_conflict,
+};
+use lcroute_control::{Answer, GivenSecret, MAX_PING, Request};
 use lcroute_node::{CarryAnswer, ECHO_LEN, LanRole, LanSnapshot, LanStanding, PrivatePrefix};
 use lcroute_overlay::{CarrierKind, LinkInfo, PeerState};
 use lcroute_webrtc::relay::RelayStatus;
@@ -13,14 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{PacketLoop, take_text};
-use crate::control::{Answer, GivenSecret, MAX_PING, Request};
+use crate::drops::reasons;
 use crate::keeper::Kept;
 use crate::metrics::Observation;
-use crate::status::{
-    CarriedGroups, CarryRefusal, Contact, Counters, Door, Group, Lan, LanListener, LanSource,
-    Leaves, Look, NotFound, Peer, Pong, PrivateStatus, Relay, Route, State, Status, Uplink, find,
-    key_conflict,
-};
 
 /// Time in which names of STUN servers are resolved.
 const LOOKUP: Duration = Duration::from_secs(1);
@@ -91,6 +92,9 @@ impl PacketLoop {
     pub(super) fn answer(&mut self, request: Request, to: oneshot::Sender<Answer>, now: Instant) {
         let value = match request {
             Request::Status => serde_json::to_value(self.status(now)),
+            Request::Drops => {
+                serde_json::to_value(reasons().into_iter().collect::<BTreeMap<_, _>>())
+            }
             Request::Peers => serde_json::to_value(self.peers(now)),
             Request::Groups => serde_json::to_value(self.groups()),
             Request::Lan => serde_json::to_value(self.lan_list()),

@@ -40,6 +40,7 @@ mod testing;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use lcroute_control::config::is_interface_name;
 use lcroute_engine::Ipv4Network;
 use librecast::cert::GroupPrefix;
 
@@ -166,21 +167,13 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Refuses names that the kernel does not accept for an interface.
-pub fn check_name(name: &str) -> Result<(), Error> {
-    // "%d" makes the kernel choose a number; "all" and "default" are not interfaces in /proc.
-    let byte = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
-    let reserved = ["all", "default", ".", ".."].contains(&name);
-    if !(1..=15).contains(&name.len()) || !name.bytes().all(byte) || reserved {
-        return Err(Error::Name { name: name.into() });
-    }
-    Ok(())
-}
-
 impl Settings {
     /// Refuses settings that the kernel would misread, or refuse without a reason.
     fn check(&self) -> Result<(), Error> {
-        check_name(&self.name)?;
+        if !is_interface_name(&self.name) {
+            let name = self.name.clone();
+            return Err(Error::Name { name });
+        }
         if self.mtu < MIN_MTU {
             return Err(Error::Mtu { mtu: self.mtu });
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lcroute::status::Contact;
+use lcroute_control::status::Contact;
 use librecast::bucket::{Bucket, Rate};
 use librecast::time::Instant;
 

@@ -5,7 +5,7 @@
 //! answer = kind 8 (0 agreed | 1 none in common | 2 refused | 3 unavailable)
 //!          | of 0: index 8 | of 1: count 8 | count x { length 8 | name }
 
-use lcroute::streams::MAX_PROTOCOLS;
+use lcroute_control::streams::MAX_PROTOCOLS;
 use librecast::stream::{MAX_PROTOCOL_NAME, ProtocolName};
 use librecast::wire::{Reader, WireError, Writer};
 

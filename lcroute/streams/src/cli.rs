@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use lcroute::settings::Common;
+use lcroute_control::settings::Common;
 use librecast::stream::{Allowed, ProtocolName};
 use librecast_program::cli::{Exit, init_logging, run};
 use librecast_program::units;
@@ -165,15 +165,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         command().debug_assert();
-    }
-
-    #[test]
-    fn lcroute_lists_the_verbs_with_the_same_words() {
-        for verb in command().get_subcommands() {
-            let lcroute = lcroute::command();
-            let listed = lcroute.find_subcommand(verb.get_name()).unwrap();
-            let about = |verb: &clap::Command| verb.get_about().map(ToString::to_string);
-            assert_eq!(about(listed), about(verb));
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lcroute::streams::{Access, MAX_PROTOCOLS, Target, who};
+use lcroute_control::streams::{Access, MAX_PROTOCOLS, Target, who};
 use librecast::stream::{Answer, MAX_LINE, ProtocolName, Reason, Request};
 use librecast_program::book::{Book, HOST_BOOK};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lcroute::control::Request;
-use lcroute::status::Contact;
-use lcroute::streams::{Access, Target};
+use lcroute_control::Request;
+use lcroute_control::status::Contact;
+use lcroute_control::streams::{Access, Target};
 use librecast::channel::STREAM_PORT;
 use librecast::id::PeerId;
 use librecast::stream::{End, Peer, ProtocolName, Reason, Status};

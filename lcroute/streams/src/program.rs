@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lcroute::config::Config;
-use lcroute::control::{Request, sign_of};
-use lcroute::settings::Common;
-use lcroute::status;
-use lcroute::streams::{Access, Serve, Who};
-use lcroute::system::{SystemRequest, SystemSignals};
+use lcroute_control::config::Config;
+use lcroute_control::settings::Common;
+use lcroute_control::status;
+use lcroute_control::streams::{Access, Serve, Who};
+use lcroute_control::system::{SystemRequest, SystemSignals};
+use lcroute_control::{Request, sign_of};
 use librecast::stream::socket_of;
 use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::cli::{Exit, ExitError, init_logging, to_join};
@@ -45,7 +45,7 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
     let control = common.control_to_ask(&config);
-    lcroute::system::room_for_clients();
+    lcroute_control::system::room_for_clients();
     // a verb that starts this has blocked signals, to wait for its own
     SigSet::all().thread_unblock()?;
     let runtime = tokio::runtime::Builder::new_current_thread();
@@ -78,7 +78,7 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
                 failed = &mut registered => break Err(failed),
                 () = unused(&network, idle) => break Ok(Exit::Ok),
                 request = signals.next() => match request {
-                    SystemRequest::End(_) => break Ok(Exit::Ok),
+                    SystemRequest::Stop | SystemRequest::Exec => break Ok(Exit::Ok),
                     SystemRequest::Reload => match common.load_config() {
                         Ok(config) => {
                             served.configure(&config, &network);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lcroute::status::Contact;
-use lcroute::streams::{Access, Target};
+use lcroute_control::status::Contact;
+use lcroute_control::streams::{Access, Target};
 use librecast::stream::{Peer, ProtocolName};
 use tokio::sync::{mpsc, watch};
 

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lcroute::settings::Common;
+use lcroute_control::settings::Common;
 use librecast::plain::strip;
 use librecast::stream::{
     self, Allowed, End, Ending, Listener, Peer, ProtocolName, Reason, Report, Stream, StreamError,
@@ -662,7 +662,7 @@ impl Write for &Incoming {
 /// `lcroute forward`
 pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Result<Exit> {
     end_well()?;
-    lcroute::system::room_for_clients();
+    lcroute_control::system::room_for_clients();
     // holds a connection: the program for streams stays as long as this one
     let (program, _kept) = asked(common, |program| {
         let no_program = |e| StreamError::NoProgram(program.to_owned(), e);

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 
 async fn flood(from: Ipv6Addr, to: Ipv6Addr, control: &Path) -> Result<(), Box<dyn Error>> {
     // the daemon carries streams while this is open
-    let mut registered = UnixStream::connect(lcroute::control::sign_of(control))?;
+    let mut registered = UnixStream::connect(lcroute_control::sign_of(control))?;
     registered.write_all(b"{\"cmd\":\"streams\"}\n")?;
     let socket = UdpSocket::bind((from, STREAM_PORT))?;
     let noise = socket.try_clone()?;

@@ -1,6 +1,5 @@
 //! Requests the daemon's state, and receives reports while a page is open; else fills the history.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -10,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use lcradio_core::{SAP_GROUP, SAP_PORT};
-use lcroute::control::Request;
-use lcroute::control::client::to_look;
-use lcroute::status::{Look, Peer, Status};
+use lcroute_control::Request;
+use lcroute_control::client::to_look;
+use lcroute_control::status::{Look, Peer, Status};
 use lcroute_node::view::View;
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -175,7 +174,8 @@ impl Feed {
     async fn follow(&self) -> anyhow::Result<()> {
         let mut looks = self.ask(&Request::Watch).await?;
         let _announced = self.announce().await;
-        let meanings: BTreeMap<_, _> = lcroute::drops::reasons().into_iter().collect();
+        // an earlier daemon does not know the request
+        let meanings = self.answer(&Request::Drops).await.unwrap_or_default();
         let (mut view, mut reports, mut announcements) = (View::default(), None, None);
         let (mut answer, mut datagram) = (Vec::new(), [0; MAX_DATAGRAM]);
         let mut announced = [0; MAX_ANNOUNCEMENT];
@@ -288,7 +288,7 @@ async fn next_line(from: &mut BufReader<UnixStream>, line: &mut Vec<u8>) -> anyh
     }
 }
 
-/// [`lcroute::control::Answer`], without a tree of values, which would take ten times the memory.
+/// [`lcroute_control::Answer`], without a tree of values, which would take ten times the memory.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer<T> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use lcroute::status::{Peer, Status};
+use lcroute_control::status::{Peer, Status};
 use lcroute_node::view::Network;
 use librecast::id::PeerId;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lcroute::status::{Group, Lan, Look, Peer, Status};
+use lcroute_control::status::{Group, Lan, Look, Peer, Status};
 use lcroute_node::view::Network;
 use serde::Serialize;
 
@@ -32,11 +32,11 @@ impl<'a> Line<'a> {
         look: &'a Look,
         mut network: Network,
         names: BTreeMap<IpAddr, Name>,
-        meanings: &BTreeMap<&'static str, &'static str>,
+        meanings: &'a BTreeMap<String, String>,
         at: f64,
     ) -> Self {
         let reasons = look.status.counters.drops.keys();
-        let meaning = |reason: &'a String| Some((reason.as_str(), *meanings.get(reason.as_str())?));
+        let meaning = |reason: &'a String| Some((reason.as_str(), meanings.get(reason)?.as_str()));
         network.flows.retain(|flow| !is_own(flow.group));
         Self {
             at,
@@ -95,7 +95,7 @@ pub(crate) mod tests {
     #[test]
     fn a_line_has_meanings_of_drops_and_not_the_groups_of_pages() {
         let look = look();
-        let meanings = BTreeMap::from([("no_listener", "nobody listens")]);
+        let meanings = BTreeMap::from([("no_listener".into(), "nobody listens".into())]);
         let line =
             serde_json::to_value(Line::new(&look, network(), BTreeMap::new(), &meanings, 1.5))
                 .unwrap();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use lcradio_core::{Directory, SAP_GROUP, Station};
-use lcroute::status::Look;
+use lcroute_control::status::Look;
 use lcroute_node::view::Network;
 use librecast::channel::{agent_answers, look_group, report_group};
 use librecast::id::PeerId;

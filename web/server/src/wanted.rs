@@ -1,7 +1,7 @@
 //! The body of a request for an invitation.
 
-use lcroute::control::{Code, Request};
-use lcroute::pages;
+use lcroute_control::pages;
+use lcroute_control::{Code, Request};
 
 /// Parameters of an invitation.
 #[derive(serde::Deserialize)]

@@ -13,7 +13,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{AccessFlags, access};
 use serde::de::DeserializeOwned;
 
-use super::{Answer, Request, view_of};
+use crate::request::{Answer, Request, view_of};
 use crate::status::{Inbound, Status};
 
 /// Timeout for an answer of the daemon. Chosen.

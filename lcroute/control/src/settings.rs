@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::Config;
-use crate::state::StateDir;
 
 /// Control socket of the host's daemon.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
@@ -52,7 +51,7 @@ impl Common {
     }
 
     /// Returns the directory of keys and membership.
-    pub fn state_dir(&self, config: &Config) -> StateDir {
+    pub fn state_dir(&self, config: &Config) -> PathBuf {
         let default = || match (
             is_root(),
             folder("XDG_STATE_HOME"),
@@ -62,12 +61,10 @@ impl Common {
             (false, None, Some(home)) => PathBuf::from(home).join(".local/state/lcroute"),
             _ => PathBuf::from("/var/lib/lcroute"),
         };
-        StateDir::new(
-            self.state_dir
-                .clone()
-                .or_else(|| config.state_dir.clone())
-                .unwrap_or_else(default),
-        )
+        self.state_dir
+            .clone()
+            .or_else(|| config.state_dir.clone())
+            .unwrap_or_else(default)
     }
 
     /// Returns the control socket to ask: the host's, if this user runs no daemon.

@@ -3,13 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use lcroute_signalling::server::RelaySettings;
-use lcroute_webrtc::relay::HasAddress;
 use serde::{Deserialize, Deserializer, de::Error};
-
-use crate::netlink;
 
 /// Default ports of TURN, and of TURN over TLS.
 const PORTS: (u16, u16) = (3_478, 5_349);
@@ -59,35 +54,6 @@ impl Default for Relay {
             user: None,
             password_file: None,
             secret_file: None,
-        }
-    }
-}
-
-impl Relay {
-    /// Returns the settings of a signalling server's relay; `None`: it does not relay.
-    #[must_use]
-    pub fn served(&self) -> Option<RelaySettings> {
-        self.serve.then(|| RelaySettings {
-            open: self.open,
-            private: self.private,
-            rate: self.rate,
-            rate_total: self.rate_total,
-            addresses: self.addresses.clone(),
-            is_near: self.is_near(),
-        })
-    }
-
-    /// Returns a test for on-link addresses. Without answers of the kernel all count as such.
-    fn is_near(&self) -> HasAddress {
-        if self.private {
-            return Arc::new(|_| false);
-        }
-        match netlink::Near::open() {
-            Ok(near) => Arc::new(move |ip| near.contains(ip)),
-            Err(e) => {
-                tracing::error!("the relay sends to nobody: prefixes of this host: {e}");
-                Arc::new(|_| true)
-            }
         }
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use lcroute_control::{Access, Answer, Code, GivenSecret, Request};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast_program::cli::{Exit, ExitError};
@@ -16,13 +18,26 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior, timeout};
 use zeroize::Zeroizing;
 
-use super::{
-    Access, Answer, Code, GivenSecret, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST,
-    MAX_SECRETS, MAX_WATCHERS, Request, VIEW_GAP, WATCH_INTERVAL,
-};
 use crate::inbox::{End, Inbox, Message};
 use crate::inviter::Inviter;
 
+/// Most secrets of a prefix from a program. Chosen: each opens packets of one epoch of a group, and
+/// epochs expire a minute after their end.
+const MAX_SECRETS: usize = 16;
+/// Longest request line in bytes.
+const MAX_REQUEST: usize = 64 * 1024;
+/// Most connections at a time that hold nothing.
+const MAX_CONNECTIONS: usize = 64;
+/// Most connections at a time that announce something or give secrets.
+const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
+/// Most connections at a time that watch.
+const MAX_WATCHERS: usize = 8;
+/// Time between answers to a watching connection.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two answers on the view socket: each costs time of the packet thread.
+const VIEW_GAP: Duration = Duration::from_millis(50);
+/// Timeout for a complete request, and for taking its answer.
+const IDLE: Duration = Duration::from_secs(30);
 /// Refusal of invitations where the configuration does not permit them.
 const NO_INVITATIONS: &str =
     "this daemon makes no invitations for pages: [web] invite = true in its configuration lets it";
@@ -423,8 +438,8 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Reread;
     use crate::waker::Waker;
+    use lcroute_control::config::Reread;
 
     async fn ask(path: &Path, request: &[u8]) -> io::Result<String> {
         let mut stream = UnixStream::connect(path).await?;
@@ -760,7 +775,7 @@ mod tests {
     #[tokio::test]
     async fn the_view_socket_shows_and_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let path = crate::control::view_of(&dir.path().join("control.sock"));
+        let path = lcroute_control::view_of(&dir.path().join("control.sock"));
         let socket = ControlSocket::bind(&path, Access::View).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!((mode & 0o777, path.ends_with("view.sock")), (0o660, true));

@@ -4,8 +4,6 @@ use std::future::Future;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::inbox::End;
-
 /// The signals that a daemon acts on.
 #[derive(Debug)]
 pub struct SystemSignals {
@@ -29,9 +27,9 @@ impl SystemSignals {
     /// Waits for the next signal.
     pub async fn next(&mut self) -> SystemRequest {
         tokio::select! {
-            _ = self.interrupt.recv() => SystemRequest::End(End::Stop),
-            _ = self.terminate.recv() => SystemRequest::End(End::Stop),
-            _ = self.user2.recv() => SystemRequest::End(End::Exec),
+            _ = self.interrupt.recv() => SystemRequest::Stop,
+            _ = self.terminate.recv() => SystemRequest::Stop,
+            _ = self.user2.recv() => SystemRequest::Exec,
             _ = self.hangup.recv() => SystemRequest::Reload,
         }
     }
@@ -40,8 +38,10 @@ impl SystemSignals {
 /// The request of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemRequest {
-    /// End the daemon, or execute it anew.
-    End(End),
+    /// End the daemon.
+    Stop,
+    /// Execute the binary anew.
+    Exec,
     /// Read the configuration again.
     Reload,
 }

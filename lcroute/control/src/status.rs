@@ -11,8 +11,6 @@ use librecast::time::utc;
 use librecast_program::units::{count, short};
 use serde::{Deserialize, Serialize};
 
-use crate::state::unix_now;
-
 /// State of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -227,7 +225,7 @@ pub enum Clocks {
 
 /// Compares the number of nodes refused because of a clock with the number of linked ones.
 #[must_use]
-pub fn clocks(peers: &[Peer]) -> Clocks {
+pub fn clocks(peers: &[Peer], unix_now: u64) -> Clocks {
     let differs = |peer: &&Peer| peer.reason.as_deref() == Some(CLOCK_DIFFERS);
     let differing: Vec<_> = peers.iter().filter(differs).map(Peer::shown).collect();
     let linked = peers
@@ -238,7 +236,7 @@ pub fn clocks(peers: &[Peer]) -> Clocks {
         0 => Clocks::Agree,
         n if n > linked => Clocks::ThisDiffers(format!(
             "this host's clock says {}, and differs by more than a day from {}",
-            utc(unix_now()),
+            utc(unix_now),
             count(n, "other node"),
         )),
         _ => Clocks::OthersDiffer(format!(
@@ -311,7 +309,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+    /// All protocols.
+    pub const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
 
     /// Returns the name for users.
     pub fn name(self) -> &'static str {

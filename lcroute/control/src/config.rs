@@ -8,7 +8,6 @@ use glob::Pattern;
 use lcroute_engine::Ipv4Network;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{CarrySettings, Consent, MAX_ANNOUNCED};
-use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::id::NetworkId;
 use librecast::reach::{MAX_BOOTSTRAP, MAX_NAME, Room};
@@ -32,6 +31,8 @@ pub use written::{Reread, Written};
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
 /// The interface that programs see.
 pub const DEFAULT_TUN: &str = "lc0";
+/// Default maximum of connections from one address to a signalling server.
+pub const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(256).unwrap();
 /// MTU of `lc0` in bytes: the least that IPv6 allows (RFC 8200 5).
 const DEFAULT_MTU: u16 = 1280;
 
@@ -143,9 +144,27 @@ fn ipv4_network<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Ipv4Network, D
     text.parse().map_err(serde::de::Error::custom)
 }
 
+/// Whether the kernel accepts this name for an interface.
+#[must_use]
+pub fn is_interface_name(name: &str) -> bool {
+    // "%d" makes the kernel choose a number; "all" and "default" are not interfaces in /proc.
+    let byte = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
+    let reserved = ["all", "default", ".", ".."].contains(&name);
+    (1..=15).contains(&name.len()) && name.bytes().all(byte) && !reserved
+}
+
+fn check_interface_name(name: &str) -> Result<(), String> {
+    match is_interface_name(name) {
+        true => Ok(()),
+        false => Err(format!(
+            "{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :"
+        )),
+    }
+}
+
 fn interface_name<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let name = String::deserialize(d)?;
-    crate::tun::check_name(&name).map_err(serde::de::Error::custom)?;
+    check_interface_name(&name).map_err(serde::de::Error::custom)?;
     Ok(name)
 }
 
@@ -260,7 +279,7 @@ impl Default for Signal {
             dht: false,
             dht_bootstrap: Vec::new(),
             socks: None,
-            per_address: NonZeroU32::MIN.saturating_add(PER_ADDRESS as u32 - 1),
+            per_address: PER_ADDRESS,
         }
     }
 }
@@ -747,7 +766,7 @@ fn is_pattern(names: &str) -> bool {
 fn interface_names<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let names = String::deserialize(d)?;
     if !is_pattern(&names) {
-        crate::tun::check_name(&names).map_err(serde::de::Error::custom)?;
+        check_interface_name(&names).map_err(serde::de::Error::custom)?;
     } else if names.len() > MAX_PATTERN {
         let message = format!("a pattern of more than {MAX_PATTERN} characters");
         return Err(serde::de::Error::custom(message));

@@ -2,10 +2,6 @@
 //! Beside it are the view socket, for requests that change nothing; one for the program for
 //! streams; one for a program that gives secrets of private prefixes.
 
-pub mod client;
-mod code;
-pub mod server;
-
 use std::path::{Path, PathBuf};
 
 use lcroute_node::Secret;
@@ -15,7 +11,7 @@ use librecast_program::keyfile::SharedKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use code::Code;
+use crate::code::Code;
 
 /// A request to a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +19,8 @@ pub use code::Code;
 pub enum Request {
     /// [`crate::status::Status`].
     Status,
+    /// The meaning of each drop reason, by its name.
+    Drops,
     /// A list of [`crate::status::Peer`].
     Peers,
     /// A list of [`crate::status::Group`].
@@ -170,7 +168,8 @@ impl Access {
     }
 
     /// Returns the reason for refusing a request.
-    fn refusal(self, request: &Request) -> &'static str {
+    #[must_use]
+    pub fn refusal(self, request: &Request) -> &'static str {
         match (self, request) {
             (Self::View, _) => NOT_TO_VIEWERS,
             (Self::Keys, _) => FOR_KEYS,
@@ -191,7 +190,9 @@ impl Request {
             Self::Private { .. } => &[Keys],
             Self::Status => &[Control, View, Streams],
             Self::Member { .. } => &[Control, Streams],
-            Self::Peers | Self::Groups | Self::Lan | Self::Watch | Self::Probe => &[Control, View],
+            Self::Drops | Self::Peers | Self::Groups | Self::Lan | Self::Watch | Self::Probe => {
+                &[Control, View]
+            }
             // the code is the permission; the view socket does not reveal it
             Self::Invite { .. } => &[Control, View],
             // other nodes report to the announcer of this group, which carries nothing else
@@ -250,22 +251,5 @@ pub fn reach_of(control: &Path) -> PathBuf {
 /// Group of that socket.
 pub const REACH_GROUP: &str = "lcroute-reach";
 
-/// Most secrets of a prefix from a program. Chosen: each opens packets of one epoch of a group, and
-/// epochs expire a minute after their end.
-const MAX_SECRETS: usize = 16;
-/// Longest request line in bytes.
-const MAX_REQUEST: usize = 64 * 1024;
-/// Most connections at a time that hold nothing.
-const MAX_CONNECTIONS: usize = 64;
-/// Most connections at a time that announce something or give secrets.
-const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
-/// Most connections at a time that watch.
-const MAX_WATCHERS: usize = 8;
-/// Time between answers to a watching connection.
-const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
-/// Least time between two answers on the view socket: each costs time of the packet thread.
-const VIEW_GAP: std::time::Duration = std::time::Duration::from_millis(50);
-/// Timeout for a complete request, and for taking its answer.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Longest wait for the answer to a ping.
 pub const MAX_PING: std::time::Duration = std::time::Duration::from_secs(20);
