@@ -8,11 +8,11 @@ use lcradio_core::is_showable;
 use libfuzzer_sys::fuzz_target;
 
 // modules of a program, not of a library
-#[path = "../../radio/src/ogg_opus.rs"]
+#[path = "../../lcradio/src/ogg_opus.rs"]
 mod ogg_opus;
-#[path = "../../radio/src/ogg_pages.rs"]
+#[path = "../../lcradio/src/ogg_pages.rs"]
 mod ogg_pages;
-#[path = "../../radio/src/wav.rs"]
+#[path = "../../lcradio/src/wav.rs"]
 mod wav;
 
 use ogg_opus::{Item, OggReader, OggWriter};

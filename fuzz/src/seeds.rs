@@ -30,10 +30,10 @@ use librecast::{igmp, mapped};
 use crate::{TODAY, chain, key};
 
 #[allow(dead_code)]
-#[path = "../../radio/src/ogg_opus.rs"]
+#[path = "../../lcradio/src/ogg_opus.rs"]
 mod ogg_opus;
 #[allow(dead_code)]
-#[path = "../../radio/src/ogg_pages.rs"]
+#[path = "../../lcradio/src/ogg_pages.rs"]
 mod ogg_pages;
 
 use ogg_opus::OggWriter;

@@ -320,6 +320,7 @@ fn every_decision_is_listed() {
 /// Parts of lcroute that open sockets or look up names. Each has the method of `Exposure` that lets it, or the reason why it
 /// asks none. The section "Who learns a host's address" of `docs/security.md` holds for each.
 const SPEAKERS: &[(&str, &str)] = &[
+    ("control/src/pages.rs", "this host"),
     ("reach/src/cli.rs", "no socket: the name of a crate"),
     ("reach/src/dht.rs", "Exposure::dht"),
     ("reach/src/matrix/mod.rs", "Exposure::matrix"),
@@ -336,7 +337,6 @@ const SPEAKERS: &[(&str, &str)] = &[
     ("src/lan/socket.rs", "a gateway's LANs"),
     ("src/netlink/monitor.rs", "this host"),
     ("src/netlink/request.rs", "this host"),
-    ("src/pages.rs", "this host"),
     ("src/port_mapping.rs", "Exposure::router"),
     ("src/port_mapping/http.rs", "Exposure::router"),
     ("src/port_mapping/upnp.rs", "Exposure::router"),
@@ -363,7 +363,7 @@ const SPEAKING: &[&str] = &[
 #[test]
 fn a_part_that_speaks_with_others_is_known() {
     let lcroute = root().join("lcroute");
-    let exposure = lcroute.join("src/config/exposure.rs");
+    let exposure = lcroute.join("control/src/config/exposure.rs");
     let exposure = std::fs::read_to_string(exposure).unwrap();
     let mut found = BTreeSet::new();
     for (file, text) in sources::below(&lcroute) {

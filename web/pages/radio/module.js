@@ -1,4 +1,4 @@
-// Live radio as WebAssembly (web/radio): stations, packets and the buffer are those of lcradio on hosts.
+// Live radio as WebAssembly (lcradio/page): stations, packets and the buffer are those of lcradio on hosts.
 
 import { MemberModule } from "../common/wasm.js";
 

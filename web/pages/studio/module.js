@@ -1,4 +1,4 @@
-// A lecture as WebAssembly (web/studio): sessions, tracks, slides and captions are those of lcstudio on hosts.
+// A lecture as WebAssembly (lcstudio/page): sessions, tracks, slides and captions are those of lcstudio on hosts.
 
 import { MemberModule } from "../common/wasm.js";
 

@@ -1,6 +1,6 @@
 // Lines that several have written at once, each without the others' words: the document puts the letters of all beside each other.
 // Here each gets his line back as he had it. It is a function of the history alone: who has the same history finds the same, and
-// nobody writes anything by himself. Hosts do the same, and say how it is done (studio/src/notes/apart.rs).
+// nobody writes anything by himself. Hosts do the same, and say how it is done (lcstudio/src/notes/apart.rs).
 
 /** Longest text that is looked at, in UTF-16 units: as long as marks are drawn in one (notes-presence.js). */
 const MAX_LETTERS = 50_000;

@@ -5,7 +5,7 @@ import { html, say } from "../common/html.js";
 
 /** A line that stands for so long is shown, in milliseconds: those who type at once write on before (chosen). */
 const STANDS = 3_000;
-/** So much of an author is a name, where nobody knows another (studio/src/notes/apart.rs). */
+/** So much of an author is a name, where nobody knows another (lcstudio/src/notes/apart.rs). */
 const SHORT = 4;
 
 const $ = (id) => document.getElementById(id);

@@ -1,4 +1,4 @@
-// Presenting as WebAssembly (web/studio): entries, tracks and the order in which they are sent are those of lcstudio on hosts.
+// Presenting as WebAssembly (lcstudio/page): entries, tracks and the order in which they are sent are those of lcstudio on hosts.
 
 import { MemberModule } from "../common/wasm.js";
 
