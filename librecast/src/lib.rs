@@ -45,37 +45,40 @@
 //!
 //! # Stability
 //!
-//! Semantic versioning: before 1.0 a minor version may break this interface, a patch version does
-//! not. Wire formats have their own versions. Not stable: `simulated`, texts of errors.
+//! Semantic versioning covers the first table: before 1.0 a minor version may break it, a patch
+//! version does not. Our own programs share the second table, which any version may change. Wire
+//! formats have their own versions. Texts of errors are not stable.
 //!
-//! # Modules
+//! | promised module | content |
+//! |---|---|
+//! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
+//! | [`channel`] | group addresses and ports of lcsync and lcagent |
+//! | [`mapped`] | IPv4 groups and sources under names of IPv6 |
+//! | [`plain`] | foreign text, harmless on terminals and in commands |
+//! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
+//! | [`units`] | sizes, rates and durations in users' notation |
+//! | `listener`, `socket` (feature `net`) | MLD on raw sockets; multicast sockets |
+//! | `listeners`, `querier` (feature `net`) | listeners of a group on an interface; queries |
+//! | `announce`, `local_node` (feature `announce`) | requests to lcroute: groups, labels |
+//! | `stream` (feature `stream`) | streams to programs on other nodes, by name or PeerId |
+//! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //!
-//! | module | content |
+//! | shared module | content |
 //! |---|---|
 //! | [`wire`] | bounded cursors for reading and writing all our binary formats |
-//! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
 //! | [`epoch`] | secrets by which members find one another, new with each expulsion |
 //! | [`revocation`] | signed statements that a key is not trusted any more |
 //! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
 //! | [`igmp`] | encoding of IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) |
-//! | [`mapped`] | IPv4 groups and sources under names of IPv6 |
-//! | [`checksum`], [`ipv6`], [`ipv4`] | the Internet checksum; packets that carry one message |
-//! | [`channel`] | group addresses and ports of lcsync and lcagent |
+//! | [`checksum`], [`ethernet`], [`ipv6`], [`ipv4`] | addresses, checksum, packets of one message |
 //! | [`pool`] | buffers that are split into packets |
 //! | [`bucket`] | token buckets without a clock of their own |
-//! | [`random`] | numbers from a seed |
+//! | [`random`], [`time`] | numbers from a seed; instants and the wall clock |
 //! | [`reach`] | protocol between the router and its program for a DHT and a Matrix room |
-//! | [`events`] | entries of the journal: numbers and fields |
-//! | [`plain`] | foreign text, harmless on terminals and in commands |
-//! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
-//! | [`units`] | sizes, rates and durations in users' notation |
+//! | [`drops`], [`events`] | drop reasons; entries of the journal: numbers and fields |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
-//! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD on raw sockets; multicast sockets |
-//! | `listeners`, `querier` (feature `net`) | listeners of a group on an interface; queries |
-//! | `announce`, `local_node` (feature `announce`) | requests to lcroute: groups, labels |
-//! | `stream` (feature `stream`) | streams to programs on other nodes, by name or PeerId |
-//! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
+//! | `listener_v1`, `packet` (feature `net`) | MLDv1 on raw sockets; packet sockets |
 //! | `simulated` (feature `simulated`) | a network in memory and on virtual time, for tests |
 //!
 //! Code that only our own programs share is in `librecast-program`.
