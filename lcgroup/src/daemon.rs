@@ -34,6 +34,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
@@ -378,80 +379,14 @@ impl Daemon {
     fn perform(&mut self, request: Request) -> anyhow::Result<Value> {
         let (time, now) = (unix_ms(), Instant::now());
         match request {
-            Request::Status {} => {
-                let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
-                let status = Status {
-                    groups: self
-                        .rooms
-                        .values()
-                        .map(|r| r.status(now, outcome))
-                        .collect(),
-                    held: self.held.values().map(Held::status).collect(),
-                    interfaces: self
-                        .network
-                        .interface_names()
-                        .into_iter()
-                        .map(str::to_owned)
-                        .collect(),
-                };
-                Ok(serde_json::to_value(status)?)
-            }
-            Request::Create { group, name, topic } => {
-                let name = chosen(&name)?;
-                let folder = self.new_folder("groups", &group)?;
-                let founding = Founding {
-                    key: SecretKey::generate(),
-                    read_key: seed()?,
-                    topic,
-                    name,
-                };
-                let room = Room::create(&folder, &group, founding, time, now)?;
-                let key = room.id();
-                self.add(group, room);
-                Ok(json!({ "group": key }))
-            }
-            Request::Await { group } => {
-                self.room(&group)?.ask_soon(time);
-                let names = self.network.interface_names().join(", ");
-                let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
-                let status = self.rooms.get(&group).map(|room| room.status(now, outcome));
-                Ok(json!({ "group": status, "interfaces": names }))
-            }
+            Request::Status {} => Ok(serde_json::to_value(self.status(now))?),
+            Request::Create { group, name, topic } => self.create(group, &name, topic, time, now),
+            Request::Await { group } => self.ask_soon(&group, time, now),
             Request::Join {
                 invitation,
                 group,
                 name,
-            } => {
-                let invitation: Invitation = invitation
-                    .parse()
-                    .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
-                if invitation.expires <= time {
-                    let text = format!(
-                        "the invitation has expired by this host's clock, which says {}: ask for another, or set the clock",
-                        utc(time / 1_000)
-                    );
-                    return Err(ExitError::new(Exit::Failed, text).into());
-                }
-                let group = group.unwrap_or_else(|| folder_name(&invitation.topic));
-                let mut rooms = self.rooms.iter_mut();
-                let same = rooms.find(|(_, room)| room.id() == invitation.group);
-                if let Some((known, room)) = same {
-                    if room.ask_by(invitation, time)? {
-                        let key = room.id();
-                        return Ok(json!({ "name": known, "group": key, "waits": room.waits() }));
-                    }
-                    let text = format!(
-                        "this host is in that group already: {known} (to join anew: lcgroup leave --forget {known})"
-                    );
-                    return Err(ExitError::new(Exit::Failed, text).into());
-                }
-                let name = chosen(&name)?;
-                let folder = self.new_folder("groups", &group)?;
-                let room = Room::join(&folder, &group, invitation, &name, time, now)?;
-                let key = room.id();
-                self.add(group.clone(), room);
-                Ok(json!({ "name": group, "group": key }))
-            }
+            } => self.join(&invitation, group, &name, time, now),
             Request::Invite {
                 group,
                 uses,
@@ -462,29 +397,8 @@ impl Daemon {
                 Ok(json!({ "invitation": *line }))
             }
             Request::Send { group, text, bytes } => {
-                let content = match (text, bytes) {
-                    (Some(text), None) => text.as_bytes().to_vec(),
-                    (None, Some(bytes)) => BASE64
-                        .decode(bytes.as_bytes())
-                        .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
-                    _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
-                };
-                if content.is_empty() || content.len() > MAX_TEXT {
-                    let text = format!("a message has 1 to {MAX_TEXT} bytes");
-                    anyhow::bail!(ExitError::new(Exit::Usage, text));
-                }
-                let room = self.room(&group)?;
-                let id = format!("{:016x}", room.say(&content, time, now)?);
-                let mut answer = json!({ "id": id });
-                for (key, said) in [("waits", room.waits()), ("clock", room.own_clock())] {
-                    if let Some(said) = said {
-                        answer[key] = said.into();
-                    }
-                }
-                if room.waits_shortly(now) {
-                    answer["shortly"] = true.into();
-                }
-                Ok(answer)
+                let content = content(text, bytes)?;
+                self.send(&group, &content, time, now)
             }
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
             Request::Remove { group, member } => {
@@ -502,36 +416,12 @@ impl Daemon {
                 let offer = self.room(&group)?.offered(&name, by.as_deref())?;
                 Ok(json!({ "key": *offer.key, "signer": offer.signer }))
             }
-            Request::Protect { group, prefix, end } => {
-                let parsed: GroupPrefix = prefix
-                    .parse()
-                    .map_err(|e| ExitError::new(Exit::Usage, format!("`{prefix}`: {e}")))?;
-                self.room(&group)?;
-                let others = self.rooms.iter().filter(|(name, _)| **name != group);
-                let mut others = others.filter(|(_, room)| room.prefixes().contains(&parsed));
-                if let Some((other, _)) = others.next() {
-                    let text = format!("{other} protects {parsed} already");
-                    return Err(ExitError::new(Exit::Usage, text).into());
-                }
-                self.room(&group)?.protect(parsed, end)?;
-                Ok(json!({ "prefix": parsed.to_string() }))
-            }
+            Request::Protect { group, prefix, end } => self.protect(&group, &prefix, end),
             Request::Refresh { group } => {
                 self.room(&group)?.refresh(time)?;
                 Ok(json!({}))
             }
-            Request::Leave { group, forget } => {
-                if forget {
-                    self.room(&group)?;
-                    if let Some(room) = self.rooms.remove(&group) {
-                        self.part(room.address());
-                        room.delete()?;
-                    }
-                } else {
-                    self.room(&group)?.leave()?;
-                }
-                Ok(json!({}))
-            }
+            Request::Leave { group, forget } => self.leave(&group, forget),
             Request::Outbox { group } => {
                 let outbox = self.room(&group)?.outbox().into_iter();
                 let outbox = outbox.map(|(id, text)| json!({ "id": id, "text": text }));
@@ -549,29 +439,162 @@ impl Daemon {
                 let key = self.room(&group)?.holding_key();
                 Ok(json!({ "key": *key }))
             }
-            Request::Hold { key, name } => {
-                let key = HoldingKey::decode(&key)
-                    .map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
-                let folder = self.new_folder("held", &name)?;
-                let held = Held::create(&folder, &name, &key, now)?;
-                self.network.join(held.address());
-                self.held.insert(name, held);
-                Ok(json!({ "group": key.group }))
-            }
-            Request::Unhold { name } => {
-                let held = self.held.remove(&name).ok_or_else(|| {
-                    ExitError::new(
-                        Exit::Usage,
-                        format!("nothing that is held is called {name:?}"),
-                    )
-                })?;
-                self.part(held.address());
-                held.delete()?;
-                Ok(json!({}))
-            }
+            Request::Hold { key, name } => self.hold(&key, name, now),
+            Request::Unhold { name } => self.unhold(&name),
             // answered earlier
             Request::Tail { .. } => Ok(json!({})),
         }
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
+        let interfaces = self.network.interface_names().into_iter();
+        Status {
+            groups: self
+                .rooms
+                .values()
+                .map(|r| r.status(now, outcome))
+                .collect(),
+            held: self.held.values().map(Held::status).collect(),
+            interfaces: interfaces.map(str::to_owned).collect(),
+        }
+    }
+
+    fn create(
+        &mut self,
+        group: String,
+        name: &str,
+        topic: String,
+        time: u64,
+        now: Instant,
+    ) -> anyhow::Result<Value> {
+        let name = chosen(name)?;
+        let folder = self.new_folder("groups", &group)?;
+        let founding = Founding {
+            key: SecretKey::generate(),
+            read_key: seed()?,
+            topic,
+            name,
+        };
+        let room = Room::create(&folder, &group, founding, time, now)?;
+        let key = room.id();
+        self.add(group, room);
+        Ok(json!({ "group": key }))
+    }
+
+    /// Asks members for an admission soon; returns the group's status.
+    fn ask_soon(&mut self, group: &str, time: u64, now: Instant) -> anyhow::Result<Value> {
+        self.room(group)?.ask_soon(time);
+        let names = self.network.interface_names().join(", ");
+        let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
+        let status = self.rooms.get(group).map(|room| room.status(now, outcome));
+        Ok(json!({ "group": status, "interfaces": names }))
+    }
+
+    fn join(
+        &mut self,
+        invitation: &str,
+        group: Option<String>,
+        name: &str,
+        time: u64,
+        now: Instant,
+    ) -> anyhow::Result<Value> {
+        let invitation: Invitation = invitation
+            .parse()
+            .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+        if invitation.expires <= time {
+            let text = format!(
+                "the invitation has expired by this host's clock, which says {}: ask for another, or set the clock",
+                utc(time / 1_000)
+            );
+            return Err(ExitError::new(Exit::Failed, text).into());
+        }
+        let group = group.unwrap_or_else(|| folder_name(&invitation.topic));
+        let mut rooms = self.rooms.iter_mut();
+        let same = rooms.find(|(_, room)| room.id() == invitation.group);
+        if let Some((known, room)) = same {
+            if room.ask_by(invitation, time)? {
+                let key = room.id();
+                return Ok(json!({ "name": known, "group": key, "waits": room.waits() }));
+            }
+            let text = format!(
+                "this host is in that group already: {known} (to join anew: lcgroup leave --forget {known})"
+            );
+            return Err(ExitError::new(Exit::Failed, text).into());
+        }
+        let name = chosen(name)?;
+        let folder = self.new_folder("groups", &group)?;
+        let room = Room::join(&folder, &group, invitation, &name, time, now)?;
+        let key = room.id();
+        self.add(group.clone(), room);
+        Ok(json!({ "name": group, "group": key }))
+    }
+
+    fn send(
+        &mut self,
+        group: &str,
+        content: &[u8],
+        time: u64,
+        now: Instant,
+    ) -> anyhow::Result<Value> {
+        let room = self.room(group)?;
+        let id = format!("{:016x}", room.say(content, time, now)?);
+        let mut answer = json!({ "id": id });
+        for (key, said) in [("waits", room.waits()), ("clock", room.own_clock())] {
+            if let Some(said) = said {
+                answer[key] = said.into();
+            }
+        }
+        if room.waits_shortly(now) {
+            answer["shortly"] = true.into();
+        }
+        Ok(answer)
+    }
+
+    fn protect(&mut self, group: &str, prefix: &str, end: bool) -> anyhow::Result<Value> {
+        let parsed: GroupPrefix = prefix
+            .parse()
+            .map_err(|e| ExitError::new(Exit::Usage, format!("`{prefix}`: {e}")))?;
+        self.room(group)?;
+        let others = self.rooms.iter().filter(|(name, _)| *name != group);
+        let mut others = others.filter(|(_, room)| room.prefixes().contains(&parsed));
+        if let Some((other, _)) = others.next() {
+            let text = format!("{other} protects {parsed} already");
+            return Err(ExitError::new(Exit::Usage, text).into());
+        }
+        self.room(group)?.protect(parsed, end)?;
+        Ok(json!({ "prefix": parsed.to_string() }))
+    }
+
+    fn leave(&mut self, group: &str, forget: bool) -> anyhow::Result<Value> {
+        let room = self.room(group)?;
+        if !forget {
+            room.leave()?;
+        } else if let Some(room) = self.rooms.remove(group) {
+            self.part(room.address());
+            room.delete()?;
+        }
+        Ok(json!({}))
+    }
+
+    fn hold(&mut self, key: &str, name: String, now: Instant) -> anyhow::Result<Value> {
+        let key =
+            HoldingKey::decode(key).map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
+        let folder = self.new_folder("held", &name)?;
+        let held = Held::create(&folder, &name, &key, now)?;
+        self.network.join(held.address());
+        self.held.insert(name, held);
+        Ok(json!({ "group": key.group }))
+    }
+
+    fn unhold(&mut self, name: &str) -> anyhow::Result<Value> {
+        let held = self.held.remove(name).ok_or_else(|| {
+            let text = format!("nothing that is held is called {name:?}");
+            ExitError::new(Exit::Usage, text)
+        })?;
+        self.part(held.address());
+        held.delete()?;
+        Ok(json!({}))
     }
 
     fn room(&mut self, name: &str) -> anyhow::Result<&mut Room> {
@@ -619,6 +642,25 @@ impl Daemon {
 fn disk_full(why: &str) -> Answer {
     let text = format!("nothing was done, as it could not be written to disk: {why}");
     Answer::Error(text, Exit::Failed as i32)
+}
+
+/// Returns the content of a message, from one of two forms.
+fn content(
+    text: Option<Zeroizing<String>>,
+    bytes: Option<Zeroizing<String>>,
+) -> anyhow::Result<Vec<u8>> {
+    let content = match (text, bytes) {
+        (Some(text), None) => text.as_bytes().to_vec(),
+        (None, Some(bytes)) => BASE64
+            .decode(bytes.as_bytes())
+            .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
+        _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
+    };
+    if content.is_empty() || content.len() > MAX_TEXT {
+        let text = format!("a message has 1 to {MAX_TEXT} bytes");
+        anyhow::bail!(ExitError::new(Exit::Usage, text));
+    }
+    Ok(content)
 }
 
 fn refused(e: &anyhow::Error) -> Answer {
