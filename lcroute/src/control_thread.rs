@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use lcroute_control::REACH_GROUP;
-use lcroute_control::config::{Config, Reread};
+use lcroute_control::config::{Config, Reread, Written};
 use lcroute_control::settings::Overrides;
 use lcroute_control::streams::{Who, resolved};
 use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
@@ -65,14 +65,8 @@ pub struct ControlThread {
     pub path_changed: Arc<Notify>,
     /// The metrics server, if configured.
     pub metrics: Option<metrics::Server>,
-    /// The control socket.
-    pub control: ControlSocket,
-    /// The view socket.
-    pub view: Option<ControlSocket>,
-    /// The socket that signs handshakes of streams.
-    pub sign: Option<ControlSocket>,
-    /// The socket for secrets of private prefixes.
-    pub keys: Option<ControlSocket>,
+    /// The daemon's sockets for programs of this host.
+    pub sockets: Vec<ControlSocket>,
     /// Signals of the system.
     pub signals: SystemSignals,
     /// The signalling server inside this daemon.
@@ -96,10 +90,76 @@ pub struct ControlThread {
 impl ControlThread {
     /// Works until the packet loop has ended.
     pub async fn run(mut self, mut ended: oneshot::Receiver<End>) {
-        let sockets = std::iter::once(self.control)
-            .chain(self.view)
-            .chain(self.sign)
-            .chain(self.keys);
+        let sockets = self.serve_sockets();
+        self.server.start();
+        let (events, mut carrier_events) = mpsc::channel(256);
+        let mut running = self.start(events).await;
+        let end = loop {
+            tokio::select! {
+                end = &mut ended => break end.unwrap_or(End::Stop),
+                request = self.signals.next() => match request {
+                    SystemRequest::Stop => {
+                        self.inbox.send(Message::Stop(End::Stop)).await;
+                    }
+                    SystemRequest::Exec => match may_exec(self.config_path.as_deref()) {
+                        Ok(_) => { self.inbox.send(Message::Stop(End::Exec)).await; }
+                        Err(e) => tracing::error!("going on as before: {e}"),
+                    },
+                    SystemRequest::Reload => { self.reload(&mut running).await.ok(); }
+                },
+                Some(request) = self.reloads.recv() => {
+                    let result = match request.exec {
+                        // the control socket continues after its answer
+                        true => may_exec(self.config_path.as_deref()),
+                        false => self.reload(&mut running).await,
+                    };
+                    // the asker may have closed its connection
+                    let _ = request.done.send(result);
+                }
+                () = self.moved.notified() => {
+                    running.carriers.path_changed(PathChange::Addresses);
+                    running.ports.moved().await;
+                    let carriers = &mut running.carriers;
+                    set_slow_carriers(carriers, self.port, &self.config, &self.inbox).await;
+                }
+                Ok(()) = self.record.changed() => {
+                    let record = self.record.borrow_and_update().clone();
+                    record.into_iter().for_each(|record| running.carriers.publish(record));
+                }
+                Ok(()) = self.seeking.changed() => {
+                    running.carriers.seek(self.seeking.borrow_and_update().clone());
+                }
+                () = self.path_changed.notified() => {
+                    running.carriers.path_changed(PathChange::Links);
+                }
+                Some((to, bytes)) = self.sealed.recv() => running.carriers.send(to, &bytes),
+                true = self.keeper.next() => {
+                    self.keeper.write();
+                    // this node may have renewed certificates
+                    self.set_servers(&mut running.carriers);
+                }
+                Some(event) = carrier_events.recv() => match event {
+                    CarrierEvent::Doors => {
+                        let doors = running.carriers.doors();
+                        self.inbox.send(Message::Doors(doors)).await;
+                    }
+                    event => pass_on(event, &self.inbox, &running.relays).await,
+                },
+            }
+        };
+        // the last outputs of the loop
+        self.keeper.write();
+        running.end(end, self.config_path.as_deref()).await;
+        for socket in sockets {
+            socket.abort();
+            // dropping the task removes the socket's file
+            let _ = socket.await;
+        }
+    }
+
+    /// Serves the daemon's sockets, each in a task.
+    fn serve_sockets(&mut self) -> Vec<JoinHandle<()>> {
+        let sockets = std::mem::take(&mut self.sockets).into_iter();
         let serve = |socket: ControlSocket| {
             let inbox = self.inbox.clone();
             tokio::spawn(async move {
@@ -108,161 +168,103 @@ impl ControlThread {
                 }
             })
         };
-        let sockets: Vec<_> = sockets.map(serve).collect();
-        self.server.start();
-        let first = self.config.written.clone();
-        let (events, mut carrier_events) = mpsc::channel(256);
-        let mut carriers = Carriers::new(self.key.clone(), self.network, events);
-        set_servers(
-            &mut carriers,
-            &self.keeper,
-            &self.config,
-            &self.token_servers,
-        );
-        let said_by = (&self.config, self.token_servers.as_slice());
-        set_reach(&mut carriers, &self.reach, said_by, &self.inbox).await;
-        set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
-        let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
-        let relays = Relays::start(self.inbox.clone(), self.relay_commands);
-        let in_use = |config: &Config| Input::Configure {
-            servers: servers(config, &self.token_servers),
-            socks: config.signal.socks,
-            relay: config.relay.clone(),
-            hides: config.exposure().hides(),
+        sockets.map(serve).collect()
+    }
+
+    /// Starts carriers, relays and the port mapping.
+    async fn start(&mut self, events: mpsc::Sender<CarrierEvent>) -> Running {
+        let (_, none) = mpsc::channel(1);
+        let commands = std::mem::replace(&mut self.relay_commands, none);
+        let mut running = Running {
+            carriers: Carriers::new(self.key.clone(), self.network, events),
+            relays: Relays::start(self.inbox.clone(), commands),
+            ports: PortMapping::start(self.inbox.clone(), self.port, &self.key, &self.config),
+            lookup: Lookup::start(&self.config, &self.token_servers, &self.inbox),
+            first: self.config.written.clone(),
         };
-        relays.tell(in_use(&self.config)).await;
-        let ports = PortMapping::start(self.inbox.clone(), self.port, &self.key, &self.config);
-        let end = loop {
-            let reload = tokio::select! {
-                end = &mut ended => break end.unwrap_or(End::Stop),
-                request = self.signals.next() => match request {
-                    SystemRequest::Stop => {
-                        self.inbox.send(Message::Stop(End::Stop)).await;
-                        None
-                    }
-                    SystemRequest::Exec => {
-                        match may_exec(self.config_path.as_deref()) {
-                            Ok(_) => { self.inbox.send(Message::Stop(End::Exec)).await; }
-                            Err(e) => tracing::error!("going on as before: {e}"),
-                        }
-                        None
-                    }
-                    SystemRequest::Reload => Some(None),
-                },
-                Some(request) = self.reloads.recv() => {
-                    if request.exec {
-                        // the control socket continues after its answer; the asker may have gone
-                        let _ = request.done.send(may_exec(self.config_path.as_deref()));
-                        None
-                    } else {
-                        Some(Some(request.done))
-                    }
+        self.apply(&mut running).await;
+        running
+    }
+
+    /// Applies the configuration to what runs.
+    async fn apply(&self, running: &mut Running) {
+        let carriers = &mut running.carriers;
+        self.set_servers(carriers);
+        let said_by = (&self.config, self.token_servers.as_slice());
+        set_reach(carriers, &self.reach, said_by, &self.inbox).await;
+        set_slow_carriers(carriers, self.port, &self.config, &self.inbox).await;
+        let relays = Input::Configure {
+            servers: servers(&self.config, &self.token_servers),
+            socks: self.config.signal.socks,
+            relay: self.config.relay.clone(),
+            hides: self.config.exposure().hides(),
+        };
+        running.relays.tell(relays).await;
+    }
+
+    /// Reads the configuration again; returns what has changed.
+    async fn reload(&mut self, running: &mut Running) -> Result<Reread, String> {
+        service::reloading();
+        let before = self.config.written.clone();
+        let result = reread(
+            &mut self.config,
+            self.config_path.as_deref(),
+            &self.overrides,
+            &mut self.server,
+        );
+        let result = match result.await {
+            Err(e) => {
+                tracing::error!("configuration kept as it was: {e}");
+                Err(e)
+            }
+            Ok(private) => {
+                self.apply(running).await;
+                if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
+                    tracing::error!("{e:#}");
                 }
-                () = self.moved.notified() => {
-                    carriers.path_changed(PathChange::Addresses);
-                    ports.moved().await;
-                    set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
-                    None
-                }
-                Ok(()) = self.record.changed() => {
-                    let record = self.record.borrow_and_update().clone();
-                    record.into_iter().for_each(|record| carriers.publish(record));
-                    None
-                }
-                Ok(()) = self.seeking.changed() => {
-                    carriers.seek(self.seeking.borrow_and_update().clone());
-                    None
-                }
-                () = self.path_changed.notified() => {
-                    carriers.path_changed(PathChange::Links);
-                    None
-                }
-                Some((to, bytes)) = self.sealed.recv() => {
-                    carriers.send(to, &bytes);
-                    None
-                }
-                true = self.keeper.next() => {
-                    self.keeper.write();
-                    // this node may have renewed certificates
-                    set_servers(&mut carriers, &self.keeper, &self.config, &self.token_servers);
-                    None
-                }
-                Some(event) = carrier_events.recv() => {
-                    match event {
-                        CarrierEvent::Doors => {
-                            self.inbox.send(Message::Doors(carriers.doors())).await;
-                        }
-                        event => pass_on(event, &self.inbox, &relays).await,
-                    }
-                    None
-                }
-            };
-            if let Some(done) = reload {
-                service::reloading();
-                let before = self.config.written.clone();
-                let result = reread(
-                    &mut self.config,
-                    self.config_path.as_deref(),
-                    &self.overrides,
-                    &mut self.server,
-                );
-                let result = match result.await {
-                    Err(e) => {
-                        tracing::error!("configuration kept as it was: {e}");
-                        Err(e)
-                    }
-                    Ok(private) => {
-                        set_servers(
-                            &mut carriers,
-                            &self.keeper,
-                            &self.config,
-                            &self.token_servers,
-                        );
-                        let said_by = (&self.config, self.token_servers.as_slice());
-                        set_reach(&mut carriers, &self.reach, said_by, &self.inbox).await;
-                        set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox)
-                            .await;
-                        if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox)
-                        {
-                            tracing::error!("{e:#}");
-                        }
-                        lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
-                        relays.tell(in_use(&self.config)).await;
-                        ports.configure(&self.config).await;
-                        self.inbox
-                            .send(Message::Reconfigure(reconfigure(&self.config, private)))
-                            .await;
-                        let told = self.config.written.reread(&before, &first);
-                        tracing::info!("{told}");
-                        Ok(told)
-                    }
-                };
-                service::ready();
-                if let Some(done) = done {
-                    // the asker may have closed its connection
-                    let _ = done.send(result);
-                }
+                running.lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+                running.ports.configure(&self.config).await;
+                let changed = Message::Reconfigure(reconfigure(&self.config, private));
+                self.inbox.send(changed).await;
+                let told = self.config.written.reread(&before, &running.first);
+                tracing::info!("{told}");
+                Ok(told)
             }
         };
-        // the last outputs of the loop
-        self.keeper.write();
-        // the next image has the same port; but without a router it cannot end the mapping
-        let next = (end == End::Exec).then(|| Config::load(self.config_path.as_deref()).ok());
+        service::ready();
+        result
+    }
+
+    fn set_servers(&self, carriers: &mut Carriers) {
+        set_servers(carriers, &self.keeper, &self.config, &self.token_servers);
+    }
+}
+
+/// Parts that follow the configuration.
+struct Running {
+    carriers: Carriers,
+    relays: Relays,
+    ports: PortMapping,
+    lookup: Lookup,
+    /// The keys that the file set at the start.
+    first: Written,
+}
+
+impl Running {
+    /// Ends all parts. The next image has the same port; without a router it cannot end the mapping.
+    async fn end(self, end: End, config_path: Option<&Path>) {
+        let next = (end == End::Exec).then(|| Config::load(config_path).ok());
         let keeps = next
             .flatten()
             .is_some_and(|next| next.exposure().router().is_ok());
+        let ports = self.ports;
         let give_back = async {
             if !keeps {
                 ports.end().await;
             }
         };
-        tokio::join!(carriers.end(), give_back);
-        drop(lookup);
-        for socket in sockets {
-            socket.abort();
-            // dropping the task removes the socket's file
-            let _ = socket.await;
-        }
+        tokio::join!(self.carriers.end(), give_back);
+        drop(self.lookup);
     }
 }
 

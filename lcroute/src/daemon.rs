@@ -18,6 +18,7 @@ use lcroute_signalling::Seeking;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::events;
+use librecast::id::SecretKey;
 use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError, is_journal};
 use librecast_program::state_lock::StateLock;
@@ -171,60 +172,31 @@ fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
     Ok(socket)
 }
 
-fn assemble(
-    common: &Common,
+/// Binds the daemon's sockets for programs of this host; only the control socket is required.
+fn bind_sockets(
+    control: &Path,
     config: &Config,
-    overrides: Overrides,
     state: &StateDir,
-    identity: Identity,
-    signals: SystemSignals,
-    runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<(ControlThread, Parts)> {
-    let now = Instant::now();
-    // first, so that a second daemon stops at this point
-    let control = common.control(config);
-    let (view, sign, keys) = (view_of(&control), sign_of(&control), keys_of(&control));
-    let reach = reach_of(&control);
+    key: &Arc<SecretKey>,
+) -> anyhow::Result<Vec<ControlSocket>> {
     let inviter = config.web.invite.then(|| Inviter::new(config, state));
     let inviter = inviter.transpose()?.map(Arc::new);
-    let control = ControlSocket::bind(&control, Access::Control)?.inviting(inviter.clone());
+    let bound = ControlSocket::bind(control, Access::Control)?.inviting(inviter.clone());
     // users of the control socket can also look there
-    let view = ControlSocket::bind(&view, Access::View)
+    let view = ControlSocket::bind(&view_of(control), Access::View)
         .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
-        .map(|view| view.inviting(inviter))
-        .ok();
-    let sign = ControlSocket::bind(&sign, Access::Streams)
+        .map(|view| view.inviting(inviter));
+    let sign = ControlSocket::bind(&sign_of(control), Access::Streams)
         .inspect_err(|e| tracing::warn!("no streams: {e:#}"))
-        .ok();
-    let keys = ControlSocket::bind(&keys, Access::Keys)
-        .inspect_err(|e| tracing::warn!("no program gives keys of private prefixes: {e:#}"))
-        .ok();
-    let waker = Waker::new()?;
-    let moved = Arc::new(Notify::new());
-    let path_changed = Arc::new(Notify::new());
-    let (inbox, messages, reloads) = Inbox::new(waker.clone());
-    let (outbox, sealed) = mpsc::channel(OUTBOX);
-    let (relay_commands, streams) = mpsc::channel(OUTBOX);
-    let socket = open_socket(config.ice.port, state)?;
-    let (record, records) = watch::channel(None);
-    let (seeking, sought) = watch::channel(Seeking::default());
-    let key = Arc::new(identity.key);
-    let sign = sign.map(|sign| sign.signing(key.clone()));
-    let network = identity.membership.network;
-    let revocations = state.revocations(&network, unix_now())?;
-    let epochs = state.epochs(&network, unix_now())?;
-    let mut members = state.members();
-    members.note(&identity.member, unix_now());
-    let (keep, kept) = mpsc::unbounded_channel();
-    let incarnation = state.next_incarnation()?;
-    if !incarnation.is_stored {
-        let used = Keep::Incarnation(incarnation.number);
-        keep.send(Kept::Node(used))?;
-    }
-    let texts = state.texts();
-    let ipv4 = config.ipv4_network(&network);
-    let epoch = hello_epoch();
-    let webrtc = WebRtcConfig {
+        .map(|sign| sign.signing(key.clone()));
+    let keys = ControlSocket::bind(&keys_of(control), Access::Keys)
+        .inspect_err(|e| tracing::warn!("no program gives keys of private prefixes: {e:#}"));
+    let others = [view, sign, keys].into_iter().filter_map(Result::ok);
+    Ok(std::iter::once(bound).chain(others).collect())
+}
+
+fn webrtc_config(config: &Config, epoch: Instant) -> WebRtcConfig {
+    WebRtcConfig {
         control: lcroute_overlay::SPEAKS.control,
         epoch,
         unix_now: unix_now(),
@@ -236,24 +208,37 @@ fn assemble(
             media_repair: Duration::from_millis(config.live.repair_ms.into()),
             ..Default::default()
         },
-    };
-    let node = NodeConfig {
+    }
+}
+
+/// Returns the node's configuration, with its memory of earlier runs.
+fn node_config(
+    config: &Config,
+    state: &StateDir,
+    identity: &Identity,
+    incarnation: u32,
+    epoch: Instant,
+) -> anyhow::Result<NodeConfig> {
+    let network = identity.membership.network;
+    let mut members = state.members();
+    members.note(&identity.member, unix_now());
+    Ok(NodeConfig {
         network,
-        key: key.clone(),
-        chain: identity.chain,
+        key: identity.key.clone(),
+        chain: identity.chain.clone(),
         member: identity.member.clone(),
-        incarnation: incarnation.number,
+        incarnation,
         mtu: config.tun.mtu,
         transits: true,
-        ipv4: ipv4.map(|network| Ipv4Config {
+        ipv4: config.ipv4_network(&network).map(|network| Ipv4Config {
             network,
             kept: state.ipv4(),
             assigns: true,
         }),
         settings: settings(config, private::load_and_tell(&config.private)?),
         topology: topology(&config.topology),
-        revocations: revocations.clone(),
-        epochs,
+        revocations: state.revocations(&network, unix_now())?,
+        epochs: state.epochs(&network, unix_now())?,
         members,
         uses: state.uses(),
         clock: WallClock::new(unix_now),
@@ -266,8 +251,43 @@ fn assemble(
             ..Default::default()
         },
         overlay_limits: overlay_limits(config),
-    };
-    let node = Node::new(node, WebRtc::new(webrtc, now)?, now);
+    })
+}
+
+fn assemble(
+    common: &Common,
+    config: &Config,
+    overrides: Overrides,
+    state: &StateDir,
+    identity: Identity,
+    signals: SystemSignals,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<(ControlThread, Parts)> {
+    let now = Instant::now();
+    let control = common.control(config);
+    // first, so that a second daemon stops at this point
+    let sockets = bind_sockets(&control, config, state, &identity.key)?;
+    let waker = Waker::new()?;
+    let moved = Arc::new(Notify::new());
+    let path_changed = Arc::new(Notify::new());
+    let (inbox, messages, reloads) = Inbox::new(waker.clone());
+    let (outbox, sealed) = mpsc::channel(OUTBOX);
+    let (relay_commands, streams) = mpsc::channel(OUTBOX);
+    let socket = open_socket(config.ice.port, state)?;
+    let (record, records) = watch::channel(None);
+    let (seeking, sought) = watch::channel(Seeking::default());
+    let (keep, kept) = mpsc::unbounded_channel();
+    let incarnation = state.next_incarnation()?;
+    if !incarnation.is_stored {
+        let used = Keep::Incarnation(incarnation.number);
+        keep.send(Kept::Node(used))?;
+    }
+    let texts = state.texts();
+    let epoch = hello_epoch();
+    let node = node_config(config, state, &identity, incarnation.number, epoch)?;
+    let revocations = node.revocations.clone();
+    let ipv4 = node.ipv4.map(|ipv4| ipv4.network);
+    let node = Node::new(node, WebRtc::new(webrtc_config(config, epoch), now)?, now);
     let server = runtime.block_on(Signalling::bind(config))?;
     let mut metrics = None;
     serve_metrics(&mut metrics, config, &inbox)?;
@@ -278,19 +298,16 @@ fn assemble(
         sealed,
         record: records,
         seeking: sought,
-        reach,
+        reach: reach_of(&control),
         port: socket.port()?,
         relay_commands: streams,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
-        control,
-        view,
-        sign,
-        keys,
+        sockets,
         signals,
         server,
-        key,
-        network,
+        key: identity.key,
+        network: identity.membership.network,
         token_servers: identity.membership.signal.clone(),
         keeper: Keeper::new(
             state.clone(),

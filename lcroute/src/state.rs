@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -155,7 +156,7 @@ impl Membership {
 #[derive(Debug)]
 pub struct Identity {
     /// The node's key.
-    pub key: SecretKey,
+    pub key: Arc<SecretKey>,
     /// Its network.
     pub membership: Membership,
     /// Its certificate chain.
@@ -329,7 +330,7 @@ impl StateDir {
         }
         let epochs = self.epochs(&membership.network, now)?;
         Ok(Ok(Identity {
-            key,
+            key: Arc::new(key),
             membership,
             chain,
             member,

@@ -221,7 +221,7 @@ impl Signer {
         identity: &Identity,
         revocation: &Revocation,
     ) -> anyhow::Result<bool> {
-        let own = (Some(identity.chain.issuer()), &identity.key);
+        let own = (Some(identity.chain.issuer()), &*identity.key);
         let by = match self {
             Self::Network(network) if !identity.member.is_issuer() => (None, &**network),
             _ => own,
