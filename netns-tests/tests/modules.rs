@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sources::root;
@@ -210,6 +210,26 @@ fn a_circle_is_seen() {
     ]);
     let expected = ["a imports a::b", "a::b imports c", "c imports a"];
     assert_eq!(circles(graph(&sources, true)), expected);
+}
+
+#[test]
+fn a_path_that_is_not_from_the_root_is_beside_the_file_before_it() {
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let mut wrong = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let mut folder: Option<PathBuf> = None;
+        let named = row.split('`').skip(1).step_by(2);
+        for name in named.filter(|name| name.ends_with(".rs") || name.ends_with(".js")) {
+            let from_root = root().join(name);
+            let beside = folder.as_ref().map(|folder| folder.join(name));
+            if from_root.is_file() {
+                folder = from_root.parent().map(Path::to_owned);
+            } else if beside.is_some_and(|beside| !beside.is_file()) {
+                wrong.push(format!("{name}: {row}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
