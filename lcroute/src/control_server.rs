@@ -550,6 +550,7 @@ mod tests {
         );
         let table = [
             (r#"{"cmd":"status"}"#, "control view sign"),
+            (r#"{"cmd":"drops"}"#, "control view"),
             (r#"{"cmd":"peers"}"#, "control view"),
             (r#"{"cmd":"probe"}"#, "control view"),
             (r#"{"cmd":"groups"}"#, "control view"),
