@@ -234,6 +234,8 @@ impl Lans {
             LanFrame::Multicast(packet) => return socket.inject(packet),
             LanFrame::Link(packet) => socket.send_to_group(&packet),
             LanFrame::Unicast(to, packet) => socket.send(to, &packet),
+            // segments are not configured yet
+            LanFrame::Ethernet { .. } => return,
             LanFrame::Probe(probe) => {
                 let from = open.interface.link_local;
                 socket.send_to_group(&frame::probe_packet(from, &probe))
@@ -485,6 +487,7 @@ fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -
         priority: config.priority,
         reflect_mdns: config.reflects_mdns(),
         advertise: config.advertise,
+        segment: None,
     }
 }
 

@@ -105,6 +105,20 @@ librecast::drop_reasons! {
     LanRate = "lan_rate",
     /// Longer than a LAN takes, or than a host of a LAN may send.
     LanTooBig = "lan_too_big",
+    /// From a LAN of a segment, or for it, by a gateway whose certificate does not permit the segment.
+    SegmentNotPermitted = "segment_not_permitted",
+    /// In a segment: of a router or a DHCP server, or a query for one; each LAN keeps its own.
+    SegmentRouter = "segment_router",
+    /// In a segment: of a link between two nodes of the network, which would lead through itself.
+    SegmentOwnLink = "segment_own_link",
+    /// In a segment: for a host that no LAN has.
+    SegmentUnknownHost = "segment_unknown_host",
+    /// In a segment: from a host whose address answers on another of its LANs.
+    SegmentConflict = "segment_conflict",
+    /// In a segment: broadcast, link-local groups and questions beyond their rate.
+    SegmentStorm = "segment_storm",
+    /// In a segment: beyond the bounds of its tables.
+    SegmentFull = "segment_full",
     /// From a LAN host: a part of an IPv4 packet, of which only the first has ports.
     LanFragment = "lan_fragment",
     /// From a LAN host: IPv4 that is no UDP datagram.

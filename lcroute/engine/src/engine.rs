@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -38,6 +38,7 @@ use crate::private::PrivatePrefix;
 use crate::querier::Timing;
 use crate::routed::RoutedQueue;
 use crate::routing::{Computation, Routing};
+use crate::segment::{HostPlace, SegmentFrame};
 use crate::services::Services;
 use crate::timers::{Timer, TimerKind, Timers, timer};
 use crate::topology::{Prospect, Topology, TopologyEvent};
@@ -549,6 +550,34 @@ impl Engine {
             Class::Unicast(_) | Class::Dropped(_) => Ok(()),
         };
         self.outbox.count(result);
+    }
+
+    /// Handles a frame of a LAN with a segment: ARP, neighbour solicitations and advertisements, and
+    /// packets to the virtual Ethernet address, to broadcast and to groups. The shell passes each
+    /// frame once, here or as a packet of a group to [`Self::handle_lan_packet`].
+    pub fn handle_segment_frame(
+        &mut self,
+        interface: LocalInterfaceId,
+        frame: SegmentFrame,
+        now: Instant,
+    ) {
+        self.now = now;
+        let _ = (interface, frame);
+    }
+
+    /// The virtual Ethernet address of a LAN, while this node is the forwarder of its segment: the
+    /// shell receives packets for it.
+    #[must_use]
+    pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
+        let _ = interface;
+        None
+    }
+
+    /// The place of a host, as this gateway of a segment knows it.
+    #[must_use]
+    pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
+        let _ = (interface, address);
+        HostPlace::Unknown
     }
 
     /// Repeats a host's multicast DNS message on other links, from this node's address.

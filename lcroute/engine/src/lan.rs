@@ -36,6 +36,7 @@ use crate::lsdb::{AdvertisedLan, Database};
 use crate::outbox::Outbox;
 use crate::output::LanFrame;
 use crate::querier::Timing;
+use crate::segment::SegmentSnapshot;
 use crate::services::Services;
 
 use interface::Lan;
@@ -77,6 +78,8 @@ pub struct LanSnapshot {
     pub prefixes: Vec<String>,
     /// Packets and drops.
     pub counters: BTreeMap<&'static str, u64>,
+    /// The segment of which the LAN is a part.
+    pub segment: Option<SegmentSnapshot>,
 }
 
 /// A change for the engine.
@@ -536,6 +539,7 @@ impl Gateway {
                 sources: lan.senders.snapshot(now),
                 prefixes: lan.shown_prefixes(),
                 counters: lan.counters.clone(),
+                segment: None,
             };
             (*id, snapshot)
         });

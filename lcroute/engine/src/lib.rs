@@ -35,6 +35,7 @@
 //! | `membership`, `local_interface`, `interface_id` | listeners of all local interfaces |
 //! | `querier`, `proxy`, `source_filter` | joins of listeners; reports into an interface |
 //! | `lan`, `lan_sources` | this node as a gateway; gateways that speak for sources |
+//! | `segment` | LANs of several gateways as one |
 //! | `ipv4_network`, `private` | IPv4 addresses of nodes; private prefixes |
 //! | `leaves`, `leaf`, `shares` | leaves of this router; this node as a leaf; shares of tables |
 //! | `unicast`, `unicast_routes`, `icmp`, `routed` | unicast; messages from router to router |
@@ -84,6 +85,7 @@ mod replay;
 mod routed;
 mod router_index;
 mod routing;
+mod segment;
 mod services;
 mod shares;
 pub mod small_map;
@@ -112,6 +114,9 @@ pub use leaf::{Leaf, LeafOutput, LeafState};
 pub use leaves::LEAF_GROUPS;
 pub use output::{LanFrame, LinkFault, Links, Output};
 pub use private::{OVERHEAD, Privacy, PrivatePrefix, SEALED, SECRET_LEN, Secret};
+pub use segment::{
+    HostPlace, SegmentFrame, SegmentLan, SegmentProblem, SegmentSettings, SegmentSnapshot,
+};
 pub use services::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
 pub use source_filter::SourceFilter;

@@ -128,6 +128,17 @@ pub enum LanFrame {
     Unicast(MacAddress, Bytes),
     /// A PROBE for all gateways of the LAN.
     Probe(Bytes),
+    /// A frame of a segment: ARP, neighbour discovery, or a host's IP packet as it is.
+    Ethernet {
+        /// Its destination: a host, a group or all.
+        to: MacAddress,
+        /// Its source: the virtual address, or the interface's own.
+        from: MacAddress,
+        /// Its EtherType.
+        ethertype: u16,
+        /// The bytes behind the Ethernet header.
+        payload: Bytes,
+    },
 }
 
 /// How a neighbour broke the protocol.

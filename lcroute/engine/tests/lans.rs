@@ -73,6 +73,7 @@ fn settings(lan: usize, gateway: usize) -> LanSettings {
         priority: 0,
         reflect_mdns: false,
         advertise: false,
+        segment: None,
     }
 }
 

@@ -44,9 +44,10 @@ mod uses;
 pub mod view;
 
 pub use lcroute_engine::{
-    CarryAnswer, CarrySettings, CarrySnapshot, Consent, LC0, LanFrame, LanIpv4, LanRole,
+    CarryAnswer, CarrySettings, CarrySnapshot, Consent, HostPlace, LC0, LanFrame, LanIpv4, LanRole,
     LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, MAX_LOCAL_INTERFACES, Privacy,
-    PrivatePrefix, Secret, private::is_sealed,
+    PrivatePrefix, Secret, SegmentFrame, SegmentLan, SegmentProblem, SegmentSettings,
+    SegmentSnapshot, private::is_sealed,
 };
 
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};

@@ -1,15 +1,15 @@
 //! The node: passes the router's outputs to the links, and the reverse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
-    CarrySettings, Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
-    Neighbor, PrivatePrefix, RoutedKind, Secret,
+    CarrySettings, Engine, HostPlace, LanFrame, LanSettings, LanSnapshot, LanStanding,
+    LocalInterfaceId, Neighbor, PrivatePrefix, RoutedKind, Secret, SegmentFrame,
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
@@ -428,6 +428,19 @@ impl<C: Connections> Node<C> {
         self.engine.lan_standings()
     }
 
+    /// Returns the virtual Ethernet address of a LAN, while this node is the forwarder of its segment.
+    /// Roles change without an event: to be compared after each turn.
+    #[must_use]
+    pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
+        self.engine.virtual_mac(interface)
+    }
+
+    /// Returns the place of a host of a segment, as this gateway knows it.
+    #[must_use]
+    pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
+        self.engine.where_is(interface, address)
+    }
+
     /// Returns this node by its certificate.
     #[must_use]
     pub fn member(&self) -> &Member {
@@ -557,6 +570,17 @@ impl<C: Connections> Node<C> {
     ) {
         self.now = now;
         self.engine.handle_lan_packet(interface, mac, packet, now);
+    }
+
+    /// Handles a frame of a LAN with a segment, as [`Engine::handle_segment_frame`].
+    pub fn handle_segment_frame(
+        &mut self,
+        interface: LocalInterfaceId,
+        frame: SegmentFrame,
+        now: Instant,
+    ) {
+        self.now = now;
+        self.engine.handle_segment_frame(interface, frame, now);
     }
 
     /// Handles a PROBE of a LAN, from this Ethernet address.

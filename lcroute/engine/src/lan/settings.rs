@@ -6,6 +6,7 @@ use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
 
 use super::mdns;
+use crate::segment::SegmentSettings;
 
 /// A LAN by its gateway's configuration and interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct LanSettings {
     pub reflect_mdns: bool,
     /// Hosts receive a prefix for addresses.
     pub advertise: bool,
+    /// The segment of which this LAN is a part.
+    pub segment: Option<SegmentSettings>,
 }
 
 impl LanSettings {
