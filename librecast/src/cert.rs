@@ -32,7 +32,8 @@ pub use certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE, MAX_ENTRI
 pub use chain::{Chain, MAX_CHAIN};
 pub use error::{CertError, Kind, TokenError};
 pub use member::{
-    EPHEMERAL, EPHEMERAL_FORGOTTEN_AFTER, KeysAbove, MAX_PREVIOUS, Member, TokenBound, is_ephemeral,
+    EPHEMERAL, EPHEMERAL_FORGOTTEN_AFTER, KeysAbove, MAX_PREVIOUS, Member, SEGMENT, TokenBound,
+    is_ephemeral,
 };
 pub use prefix::{GroupPrefix, SourcePrefix};
 pub use text::{MAX_NAME, MAX_USES, is_node_name};

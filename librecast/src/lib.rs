@@ -85,6 +85,7 @@
 
 #[cfg(feature = "announce")]
 pub mod announce;
+pub mod arp;
 pub mod bucket;
 pub mod cert;
 pub mod channel;
@@ -115,6 +116,7 @@ pub mod listeners;
 pub mod local_node;
 pub mod mapped;
 pub mod mld;
+pub mod neighbor_discovery;
 #[cfg(feature = "net")]
 pub mod packet;
 pub mod plain;

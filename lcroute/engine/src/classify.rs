@@ -24,6 +24,8 @@ const AUTHENTICATION: u8 = 51;
 const ICMPV6: u8 = 58;
 /// Next header (RFC 8200 4.6).
 const DESTINATION_OPTIONS: u8 = 60;
+/// Next header (RFC 8200 §4.7).
+const NO_NEXT_HEADER: u8 = 59;
 /// Next header (RFC 6275 6.1).
 const MOBILITY: u8 = 135;
 /// Bytes of an IPv6 header.
@@ -112,6 +114,12 @@ impl CarriedScopes {
             0x5..=0xe => group.is_multicast(),
             _ => false,
         }
+    }
+
+    /// Whether packets to this group are carried, of IPv4 only if that is carried.
+    #[must_use]
+    pub fn carries(&self, group: Ipv6Addr) -> bool {
+        self.contains(group) && (self.ipv4 || !mapped::is_group_name(group))
     }
 
     /// The class of `packet`. Bytes behind its payload length do not count, see [`trim`].
@@ -286,7 +294,20 @@ enum Upper {
 }
 
 /// Follows the extension headers (RFC 8200 §4).
-fn upper_layer(first_header: u8, mut r: Reader<'_>) -> Result<Upper, WireError> {
+fn upper_layer(first_header: u8, r: Reader<'_>) -> Result<Upper, WireError> {
+    match skip_extensions(first_header, r)? {
+        // a fragment too short to show its type is refused: RFC 7112 §5
+        (ICMPV6, Some(mut r)) => r.u8().map(Upper::Icmpv6),
+        (UDP, _) => Ok(Upper::Udp),
+        _ => Ok(Upper::Other),
+    }
+}
+
+/// The protocol behind all extension headers, and its bytes; none in a later fragment.
+fn skip_extensions(
+    first_header: u8,
+    mut r: Reader<'_>,
+) -> Result<(u8, Option<Reader<'_>>), WireError> {
     let mut header = first_header;
     for _ in 0..MAX_EXTENSION_HEADERS {
         header = match header {
@@ -308,18 +329,33 @@ fn upper_layer(first_header: u8, mut r: Reader<'_>) -> Result<Upper, WireError> 
                 let offset = r.u16()? >> 3;
                 r.u32()?;
                 if offset != 0 {
-                    let is_udp = next == UDP;
-                    return Ok(if is_udp { Upper::Udp } else { Upper::Other });
+                    return Ok((next, None));
                 }
                 next
             }
-            // a fragment too short to show its type is refused: RFC 7112 §5
-            ICMPV6 => return r.u8().map(Upper::Icmpv6),
-            UDP => return Ok(Upper::Udp),
-            _ => return Ok(Upper::Other),
+            _ => return Ok((header, Some(r))),
         };
     }
     Err(WireError::Bad("extension headers"))
+}
+
+/// The protocol of a packet and its bytes; none in a later fragment, or if it cannot be read.
+#[must_use]
+pub fn protocol_of(packet: &[u8]) -> (u8, &[u8]) {
+    if is_ipv4(packet) {
+        return match Header::read(packet) {
+            Ok(header) if header.fragment_offset == 0 => (header.protocol, header.payload),
+            Ok(header) => (header.protocol, &[]),
+            Err(_) => (NO_NEXT_HEADER, &[]),
+        };
+    }
+    let mut r = Reader::new(packet);
+    let read = r.take(6).and_then(|_| r.u8());
+    let header = read.and_then(|header| r.take(1 + 32).map(|_| header));
+    match header.and_then(|header| skip_extensions(header, r)) {
+        Ok((protocol, rest)) => (protocol, rest.map_or(&[][..], |rest| rest.rest())),
+        Err(_) => (NO_NEXT_HEADER, &[]),
+    }
 }
 
 #[cfg(test)]

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
-use librecast::ethernet::MacAddress;
-use librecast::id::{LinkId, OriginId};
+use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
+use librecast::id::{LanId, LinkId, OriginId};
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 use librecast::{ipv4, mapped};
 use siphasher::sip::SipHasher13;
 
 use crate::carry::{Carry, CarryMessage, CarrySnapshot, SenderContext};
-use crate::classify::{CarriedScopes, Class, Flow, is_link_scope, trim};
+use crate::classify::{CarriedScopes, Class, Flow, flow_of, is_link_scope, trim};
 use crate::config::{CarrySettings, Config, Neighbor, Node};
 use crate::context::Context;
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
@@ -25,7 +25,7 @@ use crate::exchange::{ControlExchange, Outgoing, ReceivedJoins};
 use crate::forwarding::{Arrival, Forwarding, LocalPacket, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
-use crate::lan::{Gateway, HostPacket, LanEvent, LanSettings, NewLan, mdns};
+use crate::lan::{Gateway, HostPacket, LanEvent, LanSettings, NewLan, OfSegment, mdns};
 use crate::local_interface::{InterfaceSettings, Ipv4Link, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STREAMS, FLAG_STUB,
@@ -38,7 +38,8 @@ use crate::private::PrivatePrefix;
 use crate::querier::Timing;
 use crate::routed::RoutedQueue;
 use crate::routing::{Computation, Routing};
-use crate::segment::{HostPlace, SegmentFrame};
+use crate::segment::{HostPlace, SegmentFrame, SegmentOutput, wrap};
+use crate::segment_id::SegmentId;
 use crate::services::Services;
 use crate::timers::{Timer, TimerKind, Timers, timer};
 use crate::topology::{Prospect, Topology, TopologyEvent};
@@ -347,10 +348,11 @@ impl Engine {
             key(known) == key(&settings)
         });
         let ipv4 = settings.ipv4_address();
-        let ipv4 = ipv4.filter(|_| self.node.config.ipv4.is_some());
+        let is_served = self.node.config.ipv4.is_some() || settings.segment.is_some();
+        let ipv4 = ipv4.filter(|_| is_served);
         if is_same {
             self.membership.set_lan_ipv4(interface, ipv4, now);
-            self.gateway.set(interface, settings);
+            self.gateway.set(interface, settings, now);
         } else {
             let limits = &self.node.config.limits;
             let own = self.node.config.member.addresses;
@@ -377,6 +379,7 @@ impl Engine {
             let new = NewLan {
                 id: interface,
                 own: self.node.own,
+                address: own.address,
                 nonce: nonce.finish(),
                 seed,
             };
@@ -486,13 +489,28 @@ impl Engine {
     ) {
         self.now = now;
         self.timers.touch();
+        let is_of_segment = self.gateway.has_segment(interface);
+        let class = match is_of_segment {
+            true => CarriedScopes::ON_LINKS.classify(&packet),
+            false => self.node.scopes.classify(&packet),
+        };
+        if is_of_segment && class != Class::Mld {
+            self.handle_group_of_segment(interface, mac, &packet);
+        }
         let (node, outbox) = (&self.node, &mut self.outbox);
         let context = Context {
             node,
             database: &self.database,
             now,
         };
-        let result = match node.scopes.classify(&packet) {
+        let is_for_all = |group, gateway: &Gateway| {
+            node.scopes.carries(group) && gateway.carries(interface, group)
+        };
+        let result = match class {
+            // by the segment alone
+            Class::Carried(flow) if is_of_segment && !is_for_all(flow.group, &self.gateway) => {
+                Ok(())
+            }
             Class::Carried(flow) if mapped::is_group_name(flow.group) => {
                 let sent = HostPacket {
                     flow,
@@ -561,23 +579,115 @@ impl Engine {
         frame: SegmentFrame,
         now: Instant,
     ) {
+        let to = flow_of(&frame.payload).map(|flow| mapped::shown(flow.group));
+        let is_ip = [ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&frame.ethertype);
+        if is_ip && to.is_some_and(|to| to.is_multicast()) {
+            return self.handle_lan_packet(interface, frame.source, frame.payload, now);
+        }
         self.now = now;
-        let _ = (interface, frame);
+        self.timers.touch();
+        let (gateway, database) = (&mut self.gateway, &self.database);
+        let result = gateway.handle_segment_frame(interface, &frame, database, now);
+        self.outbox.count(result);
+        self.run_segments();
+    }
+
+    /// Handles a packet of a LAN host to a group in the LAN's segment.
+    fn handle_group_of_segment(
+        &mut self,
+        interface: LocalInterfaceId,
+        mac: MacAddress,
+        packet: &Bytes,
+    ) {
+        let (destination, ethertype) = match flow_of(packet).map(|flow| mapped::shown(flow.group)) {
+            Some(IpAddr::V4(group)) => (MacAddress::of_ipv4_group(group), ETHERTYPE_IPV4),
+            Some(IpAddr::V6(group)) => (MacAddress::of_group(group), ETHERTYPE_IPV6),
+            None => return,
+        };
+        let frame = SegmentFrame {
+            source: mac,
+            destination,
+            ethertype,
+            payload: packet.clone(),
+        };
+        let (gateway, database) = (&mut self.gateway, &self.database);
+        let result = gateway.handle_segment_frame(interface, &frame, database, self.now);
+        self.outbox.count(result);
+        self.run_segments();
+    }
+
+    /// Handles packets and actions of segments until there are none.
+    fn run_segments(&mut self) {
+        loop {
+            self.gateway.handle_received(&mut self.outbox, self.now);
+            let Some((interface, segment, output)) = self.gateway.poll_segment() else {
+                return;
+            };
+            let result = match output {
+                SegmentOutput::Frame(frame) => {
+                    self.outbox.send_lan(interface, frame);
+                    Ok(())
+                }
+                SegmentOutput::Drop(reason) => Err(reason),
+                SegmentOutput::Group(group, inner) => {
+                    let source = self.node.config.member.addresses.address;
+                    let packet = wrap(source, group, segment, &inner);
+                    self.send(interface, Flow { source, group }, packet)
+                }
+                SegmentOutput::Lan(lan, inner) => {
+                    self.send_to_lan(interface, (segment, lan), &inner)
+                }
+            };
+            self.outbox.count(result);
+        }
+    }
+
+    /// Sends a packet of a segment to the forwarder of another LAN.
+    fn send_to_lan(
+        &mut self,
+        from: LocalInterfaceId,
+        (segment, lan): (SegmentId, LanId),
+        inner: &[u8],
+    ) -> Result<(), DropReason> {
+        let (node, database) = (&self.node, &self.database);
+        let source = node.config.member.addresses.address;
+        let root = self.gateway.forwarder_of(from, lan);
+        let root = root.ok_or(DropReason::SegmentUnknownHost)?;
+        if root == node.own {
+            let interface = self.gateway.interface_on(lan);
+            self.gateway.receive(OfSegment {
+                interface: Some(interface.ok_or(DropReason::SegmentUnknownHost)?),
+                origin: root,
+                group: None,
+                packet: wrap(source, source, segment, inner),
+            });
+            return Ok(());
+        }
+        let router = database.router(root).ok_or(DropReason::NoRoute)?;
+        let to = router.credential().member.addresses.address;
+        let view = RouteView {
+            own: node.own,
+            graph: self.routing.graph(),
+            neighbors: self.exchange.neighbors(),
+        };
+        let packet = wrap(source, to, segment, inner);
+        let (forwarding, outbox) = (&mut self.forwarding, &mut self.outbox);
+        let parts = (node, database, view);
+        self.unicast
+            .send_to_router(root, packet, parts, forwarding, outbox)
     }
 
     /// The virtual Ethernet address of a LAN, while this node is the forwarder of its segment: the
     /// shell receives packets for it.
     #[must_use]
     pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
-        let _ = interface;
-        None
+        self.gateway.virtual_mac(interface)
     }
 
     /// The place of a host, as this gateway of a segment knows it.
     #[must_use]
     pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
-        let _ = (interface, address);
-        HostPlace::Unknown
+        self.gateway.where_is(interface, address)
     }
 
     /// Repeats a host's multicast DNS message on other links, from this node's address.
@@ -731,6 +841,10 @@ impl Engine {
         self.outbox.counters.link_rx_bytes += len as u64;
         let result = self.receive(link, header, packet);
         self.outbox.count(result);
+        if self.gateway.has_received() {
+            self.timers.touch();
+            self.run_segments();
+        }
     }
 
     fn receive(
@@ -778,8 +892,18 @@ impl Engine {
                 };
                 let origins = &mut self.forwarding.origins;
                 let parts = (node, database, view);
-                self.unicast
-                    .receive((link, header), flow, packet, parts, origins, outbox)
+                let received =
+                    self.unicast
+                        .receive((link, header), flow, packet, parts, origins, outbox)?;
+                if let Some(packet) = received {
+                    self.gateway.receive(OfSegment {
+                        interface: None,
+                        origin: header.origin,
+                        group: None,
+                        packet,
+                    });
+                }
+                Ok(())
             }
             Class::Mld => Err(DropReason::LinkControl),
             Class::Dropped(reason) => Err(reason),
@@ -1034,6 +1158,7 @@ impl Engine {
         let services = &*self.services;
         self.gateway
             .handle_timeout(&self.node, services, &mut self.outbox, now);
+        self.run_segments();
         let prospects = || Prospect::all(self.routing.graph(), self.node.own);
         self.topology.handle_timeout(prospects, now);
         self.carry_timeout();
@@ -1051,10 +1176,16 @@ impl Engine {
                 } else {
                     self.timers.flushed()
                 };
-                let timers = [flushed, self.forwarding.next_timeout()];
-                timers.into_iter().flatten().min()
+                [flushed, self.packet_timer()].into_iter().flatten().min()
             }
         }
+    }
+
+    /// The first of the timers that packets change.
+    fn packet_timer(&self) -> Timer {
+        let of_segments = timer(self.gateway.next_segment_timeout(), TimerKind::Lan);
+        let timers = [self.forwarding.next_timeout(), of_segments];
+        timers.into_iter().flatten().min()
     }
 
     /// The first of the timers that only a flush changes.
@@ -1095,6 +1226,10 @@ impl Engine {
             self.flush_lans();
         }
         self.flush_routes();
+        if self.membership.has_lans() {
+            self.gateway.set_segments(&self.database, self.now);
+            self.run_segments();
+        }
         self.flush_control();
         let Self {
             node,
@@ -1108,7 +1243,7 @@ impl Engine {
             .flush(&node.scopes, joins, &mut self.outbox, self.now);
         self.flush_leaves();
         self.exchange.find_timers();
-        let by_packets = self.forwarding.next_timeout();
+        let by_packets = self.packet_timer();
         self.timers.set(self.flush_timer(), by_packets);
     }
 
@@ -1147,6 +1282,11 @@ impl Engine {
                 LanEvent::Standby(interface) => self.membership.stop(interface),
                 LanEvent::Senders(interface) => self.review_senders(interface),
                 LanEvent::Ask(interface) => self.membership.query_again(interface, self.now),
+                LanEvent::Segment(interface, segment) => {
+                    let scopes = &self.node.scopes;
+                    self.membership.set_segment(interface, segment, scopes);
+                    self.membership.query_again(interface, self.now);
+                }
                 LanEvent::Advertise => {
                     let lans = self.gateway.advertised().to_vec();
                     self.database.set_lans(lans, self.now);

@@ -24,6 +24,7 @@ use crate::outbox::Outbox;
 use crate::output::Links;
 use crate::private::{Private, is_sealed};
 use crate::replay::ReplayBuffer;
+use crate::segment::is_of_segment;
 use crate::services::Services;
 use crate::timers::{Timer, TimerKind, timer};
 use crate::trees::Trees;
@@ -418,7 +419,8 @@ pub fn deliver(
             outbox.count(result);
         }
     }
-    if to.contains(LC0) {
+    // programs have no part in segments
+    if to.contains(LC0) && !is_of_segment(&packet) {
         outbox.deliver(packet);
     }
 }

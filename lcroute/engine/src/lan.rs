@@ -11,12 +11,12 @@ mod election;
 mod interface;
 pub mod mdns;
 mod probe;
-mod senders;
+
 mod settings;
 mod standing;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use librecast::bucket::Rate;
@@ -36,13 +36,16 @@ use crate::lsdb::{AdvertisedLan, Database};
 use crate::outbox::Outbox;
 use crate::output::LanFrame;
 use crate::querier::Timing;
-use crate::segment::SegmentSnapshot;
+use crate::segment::{
+    HostPlace, Inner, Segment, SegmentFrame, SegmentOutput, SegmentSnapshot, is_of_segment, unwrap,
+};
+use crate::segment_id::SegmentId;
 use crate::services::Services;
 
 use interface::Lan;
 use probe::{Probe, Rank, network_prefix};
 
-pub use senders::SenderSnapshot;
+pub use crate::senders::SenderSnapshot;
 pub use settings::{LanIpv4, LanSettings};
 pub use standing::{LanProblem, LanRole, LanStanding};
 
@@ -93,6 +96,8 @@ pub enum LanEvent {
     Senders(LocalInterfaceId),
     /// The interface may have hosts that have not been queried.
     Ask(LocalInterfaceId),
+    /// The interface takes part in this segment from now on, or in none.
+    Segment(LocalInterfaceId, Option<SegmentId>),
     /// The advertised LANs have changed.
     Advertise,
 }
@@ -104,6 +109,8 @@ pub struct NewLan {
     pub id: LocalInterfaceId,
     /// This node.
     pub own: OriginId,
+    /// Its address.
+    pub address: Ipv6Addr,
     /// Random; reveals nothing of the seed.
     pub nonce: u64,
     /// Seed of the node's hash functions.
@@ -126,6 +133,21 @@ pub struct HostPacket<'a> {
 pub struct Gateway {
     lans: BTreeMap<LocalInterfaceId, Lan>,
     advertised: Vec<AdvertisedLan>,
+    /// Packets of segments, in order.
+    received: VecDeque<OfSegment>,
+}
+
+/// A packet of a segment that has arrived.
+#[derive(Debug)]
+pub struct OfSegment {
+    /// The LAN for which it is; none: any of its segment.
+    pub interface: Option<LocalInterfaceId>,
+    /// The router that sent it.
+    pub origin: OriginId,
+    /// The group to which it went; none: to this node.
+    pub group: Option<Ipv6Addr>,
+    /// The packet of the gateway.
+    pub packet: Bytes,
 }
 
 impl Gateway {
@@ -135,10 +157,11 @@ impl Gateway {
     }
 
     /// Sets a LAN's addresses or settings.
-    pub fn set(&mut self, id: LocalInterfaceId, settings: LanSettings) {
+    pub fn set(&mut self, id: LocalInterfaceId, settings: LanSettings, now: Instant) {
         if let Some(lan) = self.lans.get_mut(&id) {
             lan.senders.set_rate(settings.rate);
             lan.settings = settings;
+            lan.set_segment(now);
         }
     }
 
@@ -210,7 +233,13 @@ impl Gateway {
                     false => LanEvent::Standby(*id),
                 });
             }
+            let of_segment = lan.segment.as_ref().filter(|s| s.is_permitted());
+            let of_segment = of_segment.map(Segment::id);
+            if std::mem::replace(&mut lan.joined_segment, of_segment) != of_segment {
+                events.push(LanEvent::Segment(*id, of_segment));
+            }
             if std::mem::take(&mut lan.has_new_prefix) {
+                lan.set_segment(now);
                 events.push(LanEvent::Senders(*id));
             }
             if std::mem::take(&mut lan.has_new_gateway) {
@@ -237,16 +266,16 @@ impl Gateway {
             let permitted = lan
                 .prefixes()
                 .filter(|p| Database::permits(member, *p).is_some());
+            let of_segment = lan.segment_prefixes();
+            let room = crate::lsdb::MAX_LAN_PREFIXES.saturating_sub(of_segment.len());
             let prefixes: BTreeSet<_> = permitted.filter(|_| lan.settings.send).collect();
+            let prefixes: BTreeSet<_> = prefixes.into_iter().take(room).chain(of_segment).collect();
             let advertised = AdvertisedLan {
                 lan: id,
                 term,
                 mac: lan.settings.mac,
                 is_forwarder: lan.is_serving(),
-                prefixes: prefixes
-                    .into_iter()
-                    .take(crate::lsdb::MAX_LAN_PREFIXES)
-                    .collect(),
+                prefixes: prefixes.into_iter().collect(),
             };
             lans.entry(id).or_insert(advertised);
         }
@@ -305,6 +334,15 @@ impl Gateway {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        if is_of_segment(packet) {
+            self.receive(OfSegment {
+                interface: Some(id),
+                origin,
+                group: Some(flow.group),
+                packet: packet.clone(),
+            });
+            return Ok(());
+        }
         let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
         let result = lan.may_inject(flow, origin, packet.len(), now);
         let frame = result.and_then(|()| match is_link_scope(flow.group) {
@@ -347,6 +385,152 @@ impl Gateway {
         let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
         let result = lan.admit_mld(mac, len, now);
         lan.count("mld", result)
+    }
+}
+
+/// Segments.
+impl Gateway {
+    /// Whether a LAN is a part of a segment.
+    pub fn has_segment(&self, id: LocalInterfaceId) -> bool {
+        self.lans.get(&id).is_some_and(|lan| lan.segment.is_some())
+    }
+
+    /// Whether a LAN carries a group for all nodes.
+    pub fn carries(&self, id: LocalInterfaceId, group: Ipv6Addr) -> bool {
+        self.lans.get(&id).is_some_and(|lan| lan.carries(group))
+    }
+
+    /// Sets the LANs of the segments.
+    pub fn set_segments(&mut self, database: &Database, now: Instant) {
+        for lan in self.lans.values_mut() {
+            if let Some(segment) = &mut lan.segment {
+                segment.set_lans(&database.segment(segment.id()), now);
+            }
+        }
+    }
+
+    /// Handles a frame of a LAN with a segment.
+    pub fn handle_segment_frame(
+        &mut self,
+        id: LocalInterfaceId,
+        frame: &SegmentFrame,
+        database: &Database,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let by_gateway = lan.is_gateway(frame.source, database);
+        let Some(segment) = &mut lan.segment else {
+            return Err(DropReason::LanNotConfigured);
+        };
+        let result = segment.handle_frame(frame, by_gateway, now);
+        lan.count("segment_rx", result)
+    }
+
+    /// Takes a packet of a segment; [`Self::handle_received`] handles it.
+    pub fn receive(&mut self, packet: OfSegment) {
+        self.received.push_back(packet);
+    }
+
+    /// Whether packets of segments wait for [`Self::handle_received`].
+    pub fn has_received(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// Handles received packets of segments.
+    pub fn handle_received(&mut self, outbox: &mut Outbox, now: Instant) {
+        while let Some(received) = self.received.pop_front() {
+            let Ok((segment, inner)) = unwrap(&received.packet) else {
+                outbox.drops.count(DropReason::Malformed);
+                continue;
+            };
+            let lans = self.lans_of(segment, received.interface, &inner);
+            if lans.is_empty() {
+                outbox.drops.count(DropReason::SegmentNotPermitted);
+            }
+            for id in lans {
+                let (origin, group) = (received.origin, received.group);
+                let result = self.handle_inner(id, (origin, group), inner.clone(), now);
+                outbox.count(result);
+            }
+        }
+    }
+
+    /// The LANs of a segment for which a packet is: those with its host, or all.
+    fn lans_of(
+        &self,
+        segment: SegmentId,
+        interface: Option<LocalInterfaceId>,
+        inner: &Inner,
+    ) -> Vec<LocalInterfaceId> {
+        let lans = self.lans.iter().filter(|(id, lan)| {
+            let is_of = |s: &Segment| s.id() == segment;
+            interface.is_none_or(|interface| interface == **id)
+                && lan.segment.as_ref().is_some_and(is_of)
+        });
+        let lans: Vec<_> = lans.collect();
+        let has_host = |(_, lan): &&(&LocalInterfaceId, &Lan)| match inner {
+            Inner::Packet(packet) => {
+                let segment = lan.segment.as_ref();
+                segment.is_some_and(|segment| segment.has_host_of(packet))
+            }
+            Inner::Message(_) => false,
+        };
+        match lans.iter().find(has_host) {
+            Some((id, _)) => vec![**id],
+            None => lans.into_iter().map(|(id, _)| *id).collect(),
+        }
+    }
+
+    fn handle_inner(
+        &mut self,
+        id: LocalInterfaceId,
+        (origin, group): (OriginId, Option<Ipv6Addr>),
+        inner: Inner,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let Some(segment) = &mut lan.segment else {
+            return Err(DropReason::LanNotConfigured);
+        };
+        let result = segment.handle_inner(origin, group, inner, now);
+        lan.count("segment_tx", result)
+    }
+
+    /// The next action of any segment, and its number.
+    pub fn poll_segment(&mut self) -> Option<(LocalInterfaceId, SegmentId, SegmentOutput)> {
+        self.lans.iter_mut().find_map(|(id, lan)| {
+            let segment = lan.segment.as_mut()?;
+            Some((*id, segment.id(), segment.poll_output()?))
+        })
+    }
+
+    /// The forwarder of another LAN of a segment.
+    pub fn forwarder_of(&self, id: LocalInterfaceId, lan: LanId) -> Option<OriginId> {
+        self.lans.get(&id)?.segment.as_ref()?.forwarder_of(lan)
+    }
+
+    /// The interface of this node on a LAN.
+    pub fn interface_on(&self, lan: LanId) -> Option<LocalInterfaceId> {
+        let mut lans = self.lans.iter();
+        let on = lans.find(|(_, known)| known.election.lan().0 == lan && known.is_serving());
+        on.map(|(id, _)| *id)
+    }
+
+    /// The virtual Ethernet address of a LAN, while this node is the forwarder of its segment.
+    pub fn virtual_mac(&self, id: LocalInterfaceId) -> Option<MacAddress> {
+        self.lans.get(&id)?.segment.as_ref()?.virtual_mac()
+    }
+
+    /// The place of a host of a segment.
+    pub fn where_is(&self, id: LocalInterfaceId, address: IpAddr) -> HostPlace {
+        let segment = self.lans.get(&id).and_then(|lan| lan.segment.as_ref());
+        segment.map_or(HostPlace::Unknown, |segment| segment.where_is(address))
+    }
+
+    /// The first timer of the segments.
+    pub fn next_segment_timeout(&self) -> Option<Instant> {
+        let segments = self.lans.values().filter_map(|lan| lan.segment.as_ref());
+        segments.filter_map(Segment::next_timeout).min()
     }
 }
 
@@ -429,6 +613,7 @@ impl Gateway {
             let prefix = prefix.filter(|_| lan.settings.advertise && is_permitted);
             lan.has_new_prefix |= lan.advertiser.prefix() != prefix;
             lan.advertiser.set(prefix, now);
+            lan.review_segment(&node.config.member, now);
         }
     }
 
@@ -449,6 +634,9 @@ impl Gateway {
     ) {
         let network = network_prefix(node.config.member.addresses.address);
         for (id, lan) in &mut self.lans {
+            if let Some(segment) = &mut lan.segment {
+                segment.handle_timeout(now);
+            }
             // two LANs that a wire joined are separate again: their gateways notice first
             let election = &lan.election;
             lan.other_paths
@@ -467,7 +655,8 @@ impl Gateway {
                 );
                 outbox.send_lan(*id, LanFrame::Link(packet.into()));
                 let ipv4 = lan.settings.ipv4_address();
-                if let Some(from) = ipv4.filter(|_| node.config.ipv4.is_some()) {
+                let is_served = node.config.ipv4.is_some() || lan.segment.is_some();
+                if let Some(from) = ipv4.filter(|_| is_served) {
                     let packet = igmp::router_advertisement(
                         from,
                         ADVERTISEMENT_INTERVAL,
@@ -507,7 +696,7 @@ impl Gateway {
         lans.map(|lan| lan.standing(node, clashes)).collect()
     }
 
-    /// All LANs, without the listeners of the interfaces.
+    /// All LANs, without the listeners of the interfaces. `rtt`: the round trip to a router.
     pub fn snapshot(
         &self,
         Context {
@@ -515,6 +704,7 @@ impl Gateway {
             database,
             now,
         }: Context<'_>,
+        rtt: &dyn Fn(OriginId) -> Option<Duration>,
     ) -> Vec<(LocalInterfaceId, LanSnapshot)> {
         let peer = |origin| {
             let router = database.router(origin)?;
@@ -539,7 +729,7 @@ impl Gateway {
                 sources: lan.senders.snapshot(now),
                 prefixes: lan.shown_prefixes(),
                 counters: lan.counters.clone(),
-                segment: None,
+                segment: lan.segment.as_ref().map(|segment| segment.snapshot(rtt)),
             };
             (*id, snapshot)
         });

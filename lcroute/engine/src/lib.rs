@@ -35,7 +35,7 @@
 //! | `membership`, `local_interface`, `interface_id` | listeners of all local interfaces |
 //! | `querier`, `proxy`, `source_filter` | joins of listeners; reports into an interface |
 //! | `lan`, `lan_sources` | this node as a gateway; gateways that speak for sources |
-//! | `segment` | LANs of several gateways as one |
+//! | `segment`, `segment_id`, `segment_lans`, `senders` | LANs of several gateways as one; shares of a rate |
 //! | `ipv4_network`, `private` | IPv4 addresses of nodes; private prefixes |
 //! | `leaves`, `leaf`, `shares` | leaves of this router; this node as a leaf; shares of tables |
 //! | `unicast`, `unicast_routes`, `icmp`, `routed` | unicast; messages from router to router |
@@ -86,6 +86,9 @@ mod routed;
 mod router_index;
 mod routing;
 mod segment;
+mod segment_id;
+mod segment_lans;
+mod senders;
 mod services;
 mod shares;
 pub mod small_map;

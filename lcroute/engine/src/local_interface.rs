@@ -5,6 +5,7 @@
 //!   packets, reports    <── Proxy   <── remote joins            <── trees, other interfaces
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +22,8 @@ use crate::ipv4_network::Ipv4Network;
 use crate::outbox::Outbox;
 use crate::proxy::Proxy;
 use crate::querier::{Querier, Room, Timing, UNTRACKED};
-use crate::source_filter::SourceFilter;
+use crate::segment_id::SegmentId;
+use crate::source_filter::{SourceFilter, merge};
 use crate::timers::Timer;
 use crate::traffic::Traffic;
 
@@ -171,6 +173,12 @@ pub struct LocalInterface {
     pub proxy: Proxy,
     /// The interface is up and served by this node, so queries and reports may be sent.
     active: bool,
+    /// The segment of which the LAN is a part: its hosts' joins count for groups of the segment.
+    segment: Option<SegmentId>,
+    /// Groups that are carried for all nodes, on a LAN of a segment.
+    scopes: CarriedScopes,
+    /// The join of a group of the segment.
+    any: SourceFilter,
 }
 
 impl LocalInterface {
@@ -189,7 +197,63 @@ impl LocalInterface {
             proxy: Proxy::new(settings.max_reported, seed),
             settings,
             active: false,
+            segment: None,
+            scopes: CarriedScopes::default(),
+            any: SourceFilter::all(),
         }
+    }
+
+    /// Sets the segment of which the LAN is a part.
+    pub fn set_segment(&mut self, segment: Option<SegmentId>, scopes: &CarriedScopes) {
+        (self.segment, self.scopes) = (segment, scopes.clone());
+        if segment.is_none() {
+            let settings = &self.settings;
+            let carried = |group| scopes.carries(group) && settings.carries(group);
+            for querier in [Some(&mut self.querier), self.ipv4_querier.as_mut()] {
+                querier
+                    .into_iter()
+                    .for_each(|querier| querier.retain(carried));
+            }
+        }
+    }
+
+    /// The group of the LAN with this name; `None`: of another segment, or for all hosts.
+    fn on_link(&self, group: Ipv6Addr) -> Option<Ipv6Addr> {
+        match SegmentId::is_group(group) {
+            true => self.segment?.group_in(group),
+            false => Some(group),
+        }
+    }
+
+    /// The name of a LAN's group in the segment, if hosts join it there one by one.
+    fn in_segment(&self, group: Ipv6Addr) -> Option<Ipv6Addr> {
+        let segment = self.segment?;
+        let name = segment.group_of(group);
+        name.filter(|name| *name != segment.all())
+    }
+
+    /// Whether hosts' joins of a group count for senders outside the segment.
+    fn is_for_all(&self, group: Ipv6Addr) -> bool {
+        self.segment.is_none() || self.scopes.carries(group) && self.settings.carries(group)
+    }
+
+    /// The names for which joins of a group count.
+    fn names(&self, group: Ipv6Addr) -> impl Iterator<Item = Ipv6Addr> {
+        let own = Some(group).filter(|group| self.is_for_all(*group));
+        own.into_iter().chain(self.in_segment(group))
+    }
+
+    /// The changed groups, each with both of its names.
+    pub fn with_both_names<'a>(
+        &self,
+        changed: &'a BTreeSet<Ipv6Addr>,
+    ) -> Cow<'a, BTreeSet<Ipv6Addr>> {
+        if self.segment.is_none() {
+            return Cow::Borrowed(changed);
+        }
+        let on_link = changed.iter().filter_map(|group| self.on_link(*group));
+        let both = on_link.flat_map(|group| [Some(group), self.in_segment(group)]);
+        Cow::Owned(both.flatten().chain(changed.iter().copied()).collect())
     }
 
     /// The interface is up, for the first time or again: sends a general query and reports.
@@ -245,8 +309,21 @@ impl LocalInterface {
 
     /// The filter of all listeners for a group, if this node joins it for them.
     pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
-        let joins = self.active && self.settings.receives;
+        if SegmentId::is_group(group) {
+            return self.joins_in_segment(group).then_some(&self.any);
+        }
+        let joins = self.active && self.settings.receives && self.is_for_all(group);
         self.querier(group).filter(group).filter(|_| joins)
+    }
+
+    /// Whether hosts join a group of a segment; all of them join that of broadcast.
+    fn joins_in_segment(&self, group: Ipv6Addr) -> bool {
+        let is_joined = |segment: SegmentId| {
+            let of_host = segment.group_in(group);
+            group == segment.all()
+                || of_host.is_some_and(|group| self.querier(group).filter(group).is_some())
+        };
+        self.active && self.segment.is_some_and(is_joined)
     }
 
     fn querier(&self, group: Ipv6Addr) -> &Querier {
@@ -274,12 +351,20 @@ impl LocalInterface {
 
     /// Groups that listeners have joined.
     pub fn groups(&self) -> Vec<Ipv6Addr> {
-        self.queriers().flat_map(Querier::groups).collect()
+        let joined = self.queriers().flat_map(Querier::groups);
+        let names = joined.flat_map(|group| self.names(group));
+        names.chain(self.segment.map(SegmentId::all)).collect()
+    }
+
+    /// Groups that listeners have joined, by their names on the interface.
+    pub fn joined(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.queriers().flat_map(Querier::groups)
     }
 
     /// Number of known listeners of a group.
     pub fn reporters(&self, group: Ipv6Addr) -> usize {
-        self.querier(group).reporters(group)
+        self.on_link(group)
+            .map_or(0, |group| self.querier(group).reporters(group))
     }
 
     /// The counters of a group.
@@ -306,10 +391,16 @@ impl LocalInterface {
     }
 
     /// Forgets groups that are no longer carried.
-    pub fn retain(&mut self, carried: impl Fn(Ipv6Addr) -> bool) {
+    pub fn retain(&mut self, scopes: &CarriedScopes) {
+        let segment = self.segment;
+        let carried = |group| {
+            let of_segment = segment.and_then(|segment| segment.group_of(group));
+            scopes.contains(group) || of_segment.is_some()
+        };
         for querier in self.queriers_mut() {
-            querier.retain(&carried);
+            querier.retain(carried);
         }
+        self.scopes = scopes.clone();
     }
 
     /// Handles expired timers of queriers.
@@ -324,7 +415,11 @@ impl LocalInterface {
         let changes = self
             .queriers_mut()
             .flat_map(|querier| querier.take_changes());
-        changes.map(|(group, _)| group).collect()
+        let changes: Vec<_> = changes.map(|(group, _)| group).collect();
+        changes
+            .into_iter()
+            .flat_map(|group| self.names(group))
+            .collect()
     }
 
     /// Groups with listeners, groups that are reported, and pending work.
@@ -336,8 +431,12 @@ impl LocalInterface {
 
     /// Whether listeners join packets of this source.
     pub fn has_listeners(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
+        if SegmentId::is_group(group) {
+            return self.joins_in_segment(group);
+        }
         self.active
             && self.settings.receives
+            && self.is_for_all(group)
             && self
                 .querier_mut(group)
                 .joined_traffic(group, source)
@@ -346,7 +445,10 @@ impl LocalInterface {
 
     /// Whether listeners join packets of this source; if so, counts the packet.
     pub fn count(&mut self, group: Ipv6Addr, source: Ipv6Addr, len: usize, now: Instant) -> bool {
-        if !self.active || !self.settings.receives {
+        if SegmentId::is_group(group) {
+            return self.joins_in_segment(group);
+        }
+        if !self.active || !self.settings.receives || !self.is_for_all(group) {
             return false;
         }
         let traffic = self.querier_mut(group).joined_traffic(group, source);
@@ -457,8 +559,12 @@ impl LocalInterface {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let settings = &self.settings;
-        let carried = |group| scopes.contains(group) && settings.carries(group);
+        let (settings, segment) = (&self.settings, self.segment);
+        let carried = |group| {
+            let of_segment = segment.and_then(|segment| segment.group_of(group));
+            scopes.contains(group) && settings.carries(group)
+                || of_segment.is_some_and(|name| Some(name) != segment.map(SegmentId::all))
+        };
         // version 1 has no sources, so it counts for no source-specific group (RFC 4604 §2.2.2)
         let understands_v1 = |group| carried(group) && !is_source_specific(group);
         match message {
@@ -494,11 +600,15 @@ impl LocalInterface {
         if self.active {
             self.flush_queries(scopes, outbox, now);
         }
+        let changed: BTreeSet<_> = changed.iter().filter_map(|g| self.on_link(*g)).collect();
         for group in changed {
-            let carried = scopes.contains(*group) && self.settings.carries(*group);
-            let joined = joins(*group).filter(|_| carried);
-            let seen = joined.and_then(|filter| self.settings.senders.restrict(&filter, *group));
-            outbox.count(self.proxy.set(*group, seen, now));
+            let carried = scopes.contains(group) && self.settings.carries(group);
+            let joined = joins(group).filter(|_| carried && self.is_for_all(group));
+            let seen = joined.and_then(|filter| self.settings.senders.restrict(&filter, group));
+            let of_segment = self.in_segment(group).and_then(&joins);
+            let of_segment = of_segment.map(|_| SourceFilter::all());
+            let seen = merge(seen.iter().chain(&of_segment));
+            outbox.count(self.proxy.set(group, seen, now));
         }
         self.proxy.handle_timeout(now);
         let records = self.proxy.take_records();

@@ -70,6 +70,8 @@ use crate::config::Limits;
 use crate::drops::DropReason;
 use crate::graph::{Graph, Tree};
 use crate::lan_sources::LanSources;
+use crate::segment_id::SegmentId;
+use crate::segment_lans::SegmentLans;
 use crate::services::Services;
 
 pub use advertisement::{
@@ -1012,6 +1014,11 @@ impl Database {
     #[must_use]
     pub fn is_gateway_mac(&self, mac: MacAddress) -> bool {
         self.lans.is_gateway(mac)
+    }
+
+    /// The LANs of a segment, each with its forwarder.
+    pub(crate) fn segment(&self, segment: SegmentId) -> Arc<SegmentLans> {
+        self.lans.segment(segment)
     }
 
     /// Prefixes that two LANs use.

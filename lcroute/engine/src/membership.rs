@@ -12,6 +12,7 @@ use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
 use crate::leaves::Leaves;
 use crate::local_interface::{InterfaceSettings, LocalInterface, Senders};
 use crate::outbox::Outbox;
+use crate::segment_id::SegmentId;
 use crate::small_map::SmallMap;
 use crate::source_filter::{SourceFilter, merge};
 use crate::timers::Timer;
@@ -105,6 +106,20 @@ impl Membership {
         }
     }
 
+    /// Sets the segment of which a LAN is a part.
+    pub fn set_segment(
+        &mut self,
+        id: LocalInterfaceId,
+        segment: Option<SegmentId>,
+        scopes: &CarriedScopes,
+    ) {
+        if let Some(interface) = self.interfaces.get_mut(&id) {
+            self.changed.extend(interface.groups());
+            interface.set_segment(segment, scopes);
+            self.changed.extend(interface.groups());
+        }
+    }
+
     /// An interface.
     pub fn interface(&self, id: LocalInterfaceId) -> Option<&LocalInterface> {
         self.interfaces.get(&id)
@@ -147,7 +162,7 @@ impl Membership {
     pub fn set_scopes(&mut self, scopes: &CarriedScopes, now: Instant) {
         for id in self.interfaces.keys().to_vec() {
             if let Some(interface) = self.interfaces.get_mut(&id) {
-                interface.retain(|group| scopes.contains(group));
+                interface.retain(scopes);
             }
             self.query_again(id, now);
         }
@@ -292,6 +307,11 @@ impl Membership {
         let changed = std::mem::take(&mut self.joins_changed);
         let ids = self.interfaces.keys().to_vec();
         for id in ids {
+            let interface = self.interfaces.get(&id);
+            let changed = match interface {
+                Some(interface) => interface.with_both_names(&changed),
+                None => continue,
+            };
             // joins of the other interfaces are looked up before this interface changes
             let others: Vec<_> = match self.has_lans() || self.leaves.were_used() {
                 true => changed

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 use librecast::mapped;
+use librecast::time::Duration;
 
 use crate::adjacency::Adjacency;
 use crate::context::Context;
@@ -17,6 +18,9 @@ use crate::graph::Tree;
 use crate::lan::{LanSnapshot, LanStanding};
 use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
 use crate::traffic::Traffic;
+
+/// The unit of costs of links: a round trip.
+const COST_UNIT: Duration = Duration::from_micros(100);
 
 impl Engine {
     /// The whole state; its cost grows with the tables.
@@ -134,16 +138,23 @@ impl Engine {
     /// LANs that this node serves, or for which it is standby.
     #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
-        let lans = self.gateway.snapshot(Context {
+        let own = self.node.own;
+        let paths = Tree::compute(self.routing.graph(), own);
+        let rtt = |origin: OriginId| {
+            let distance = paths.as_ref()?.distance(origin)?;
+            (origin != own).then(|| COST_UNIT * distance)
+        };
+        let context = Context {
             node: &self.node,
             database: &self.database,
             now: self.now,
-        });
+        };
+        let lans = self.gateway.snapshot(context, &rtt);
         let complete = |(id, mut lan): (_, LanSnapshot)| {
             if let Some(interface) = self.membership.interface(id) {
                 (lan.querier, lan.ipv4_querier) = interface.other_queriers();
                 lan.has_ipv4 = interface.has_ipv4();
-                let groups = interface.groups().into_iter();
+                let groups = interface.joined();
                 lan.listeners = groups.map(|g| (g, interface.reporters(g))).collect();
                 lan.groups = interface.proxy.len();
             }

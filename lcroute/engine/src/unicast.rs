@@ -19,6 +19,7 @@ use crate::lsdb::{Database, FLAG_STREAMS, FLAG_UNICAST};
 use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::output::Links;
+use crate::segment::is_of_segment;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
 use librecast::bucket::{Bucket, Rate};
 
@@ -74,6 +75,21 @@ impl Unicast {
         }
     }
 
+    /// Sends a packet of a segment to another router.
+    pub fn send_to_router(
+        &mut self,
+        root: OriginId,
+        packet: Bytes,
+        (node, _, view): Parts<'_>,
+        forwarding: &mut Forwarding,
+        outbox: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let next = self.routes.get(root, view).and_then(|route| route.next);
+        let next = next.ok_or(DropReason::NoRoute)?;
+        forwarding.originate(root, Links::from([next]), packet, node, outbox);
+        Ok(())
+    }
+
     /// The destination of a packet and the link to it, or the error for its sender.
     fn route(
         &mut self,
@@ -118,7 +134,8 @@ impl Unicast {
         Ok((root, next.ok_or(unreachable)?))
     }
 
-    /// Handles a packet from a link. Not inlined into the path of multicast.
+    /// Handles a packet from a link; returns it if it is of a segment, and for this node. Not inlined
+    /// into the path of multicast.
     #[inline(never)]
     pub fn receive(
         &mut self,
@@ -128,7 +145,7 @@ impl Unicast {
         (node, database, view): Parts<'_>,
         origins: &mut Origins,
         outbox: &mut Outbox,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Option<Bytes>, DropReason> {
         let to = flow.group;
         if owner(to, database) != Some(header.root) {
             return Err(DropReason::ReversePath);
@@ -151,7 +168,10 @@ impl Unicast {
         trim(&mut packet);
         if header.root != node.own {
             let next = route.next.ok_or(DropReason::NoRoute)?;
-            return pass_on(Links::from([next]), header, packet, outbox);
+            return pass_on(Links::from([next]), header, packet, outbox).map(|()| None);
+        }
+        if is_of_segment(&packet) && to == node.config.member.addresses.address {
+            return Ok(Some(packet));
         }
         if !(node.config.unicast || node.streams && is_of_streams(&packet)) {
             return Err(DropReason::UnicastOff);
@@ -163,7 +183,7 @@ impl Unicast {
             return Err(DropReason::NoRoute);
         }
         outbox.deliver(packet);
-        Ok(())
+        Ok(None)
     }
 }
 

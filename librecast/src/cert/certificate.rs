@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::{CertError, Kind};
-use super::member::{KeysAbove, MAX_PREVIOUS};
+use super::member::{KeysAbove, MAX_PREVIOUS, SEGMENT};
 use super::prefix::{GroupPrefix, SourcePrefix};
 use super::text::{MAX_NAME, Terms, is_node_name};
 use crate::id::{NetworkId, PeerId, SecretKey};
@@ -300,13 +300,22 @@ impl Certificate {
             .labels
             .iter()
             .all(|(k, v)| own.labels.get(k) == Some(v));
+        // only issuers give it: the holder of a token signs its own certificate
+        let segment = by_issuer || own.labels.get(SEGMENT) == above.labels.get(SEGMENT);
         let core = !own.core || above.core;
         // an issuer has no LAN of its own, but grants gateways
         let covered = |p: &SourcePrefix| above.gateway.iter().any(|a| a.covers(p));
         let gateway = by_issuer || own.gateway.iter().all(covered);
         // an invitation for leaves makes no routers
         let leaf = own.leaf || !above.leaf;
-        if in_time && own.prefixes.iter().all(inside) && core && labels && gateway && leaf {
+        if in_time
+            && own.prefixes.iter().all(inside)
+            && core
+            && labels
+            && segment
+            && gateway
+            && leaf
+        {
             Ok(())
         } else {
             Err(CertError::Widened(self.kind))

@@ -15,6 +15,8 @@ pub const MAX_PREVIOUS: usize = 8;
 /// Label and value of ephemeral members: they have no disk, and return under another key. A label,
 /// because every version keeps those of an invitation, and issuers of every version renew them.
 pub const EPHEMERAL: (&str, &str) = ("lifetime", "ephemeral");
+/// Label of gateways: the segment of LANs for which they may speak. A token's holder cannot add it.
+pub const SEGMENT: &str = "segment";
 /// Time after the loss of the last path to an ephemeral member until it is forgotten. Chosen:
 /// restarts take less, and one that restarts each second does not fill routers' tables in it.
 pub const EPHEMERAL_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);

@@ -222,7 +222,8 @@ impl Lan {
         if self.is_on_link(flow.source) {
             return Err(DropReason::LanOwnSource);
         }
-        if !self.other_paths.is_empty() && self.other_paths.contains_key(&origin) {
+        let is_other_path = !self.other_paths.is_empty() && self.other_paths.contains_key(&origin);
+        if is_other_path || self.has_it_by_segment(flow.group, origin) {
             return Err(DropReason::LanOtherPath);
         }
         if len > self.settings.mtu.into() {
@@ -237,6 +238,14 @@ impl Lan {
         } else {
             Err(DropReason::LanRate)
         }
+    }
+
+    /// Whether hosts here receive a group of another LAN's gateway by their segment.
+    fn has_it_by_segment(&self, group: Ipv6Addr, origin: OriginId) -> bool {
+        let segment = self.segment.as_ref();
+        segment.is_some_and(|segment| {
+            segment.is_of_segment(origin) && segment.id().group_of(group).is_some()
+        })
     }
 
     /// Admits an MLD message by Ethernet address: forged IPv6 sources gain a host nothing.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use librecast::bucket::Bucket;
-use librecast::cert::SourcePrefix;
+use librecast::cert::{Member, SourcePrefix};
 use librecast::drops::Reason;
 use librecast::ethernet::MacAddress;
 use librecast::id::{LanId, OriginId};
@@ -15,14 +15,20 @@ use crate::classify::is_link_scope;
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::local_interface::covers_ipv4;
-use crate::lsdb::Database;
+use crate::lsdb::{AdvertisedLan, Database};
+use crate::segment::{Segment, Standing};
+use crate::segment_id::SegmentId;
+use crate::segment_lans::permits_segment;
+use crate::senders::Senders;
 
 use super::advertiser::Advertiser;
 use super::election::Election;
-use super::senders::Senders;
 use super::settings::LanSettings;
 use super::standing::{LanProblem, LanRole, LanStanding};
 use super::{NewLan, mdns};
+
+/// IPv4 prefixes that a LAN of a segment advertises. Chosen: an interface has one, seldom two.
+const MAX_IPV4_PREFIXES: usize = 4;
 
 /// State of a LAN.
 #[derive(Debug)]
@@ -55,6 +61,11 @@ pub(super) struct Lan {
     /// Nodes that reach this LAN on a path outside the network, each with an expiry.
     pub(super) other_paths: BTreeMap<OriginId, Instant>,
     pub(super) counters: BTreeMap<&'static str, u64>,
+    /// The address and seed of this node, and of its segments.
+    node: (Ipv6Addr, u64),
+    pub(super) segment: Option<Segment>,
+    /// The segment in which it takes part, as of the last event.
+    pub(super) joined_segment: Option<SegmentId>,
 }
 
 impl Lan {
@@ -63,6 +74,7 @@ impl Lan {
         let NewLan {
             id,
             own,
+            address,
             nonce,
             seed,
         } = new;
@@ -71,7 +83,7 @@ impl Lan {
         let name = mac
             .iter()
             .fold(own.0, |name, byte| name.rotate_left(8) ^ byte);
-        Self {
+        let mut lan = Self {
             election: Election::new(own, LanId(name), nonce, now),
             senders: Senders::new(settings.rate, now),
             is_permitted: false,
@@ -92,8 +104,54 @@ impl Lan {
             joiners: BTreeMap::new(),
             other_paths: BTreeMap::new(),
             counters: BTreeMap::new(),
+            node: (address, seed),
+            segment: None,
+            joined_segment: None,
             settings,
+        };
+        lan.set_segment(now);
+        lan
+    }
+
+    /// Makes or changes the segment by the settings and prefixes.
+    pub(super) fn set_segment(&mut self, now: Instant) {
+        let link = self.settings.link(self.prefixes().collect());
+        let (node, seed) = self.node;
+        let lan = self.election.lan().0;
+        self.segment = match (self.segment.take(), self.settings.segment.clone()) {
+            (_, None) => None,
+            (Some(mut segment), Some(settings)) if segment.name() == settings.name => {
+                segment.set(settings, link);
+                Some(segment)
+            }
+            (_, Some(settings)) => Some(Segment::new(node, settings, link, lan, seed, now)),
+        };
+    }
+
+    /// Sets the role of this gateway in the segment.
+    pub(super) fn review_segment(&mut self, member: &Member, now: Instant) {
+        let is_forwarder = self.is_serving();
+        let lan = self.election.lan().0;
+        if let Some(segment) = &mut self.segment {
+            let standing = Standing {
+                is_permitted: permits_segment(member, segment.id()),
+                is_forwarder,
+                lan,
+            };
+            segment.set_standing(standing, now);
         }
+    }
+
+    /// Prefixes that state the segment in an advertisement.
+    pub(super) fn segment_prefixes(&self) -> Vec<SourcePrefix> {
+        let Some(segment) = self.segment.as_ref().filter(|s| s.is_permitted()) else {
+            return Vec::new();
+        };
+        let ipv4 = self.settings.ipv4.iter().flat_map(|ipv4| &ipv4.prefixes);
+        let ipv4 = ipv4.take(MAX_IPV4_PREFIXES);
+        let ipv4 = ipv4.filter_map(|prefix| AdvertisedLan::ipv4_prefix(*prefix));
+        let segment = AdvertisedLan::segment_prefix(segment.id());
+        segment.into_iter().chain(ipv4).collect()
     }
 
     pub(super) fn next_timeout(&self) -> Instant {
@@ -134,7 +192,8 @@ impl Lan {
         let mut groups = self.settings.groups.iter();
         let has_ipv6 = groups.any(|prefix| prefix.as_ipv4().is_none());
         // without IPv6 prefixes, hosts of a LAN may still send IPv4
-        let ipv4_works = self.settings.has_ipv4_groups() && ipv4.is_none();
+        let ipv4_works =
+            self.segment.is_some() || self.settings.has_ipv4_groups() && ipv4.is_none();
         if sends && has_ipv6 && !ipv4_works && self.prefixes().next().is_none() {
             return Some(LanProblem::NoPrefix);
         }

@@ -6,7 +6,7 @@ use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
 
 use super::mdns;
-use crate::segment::SegmentSettings;
+use crate::segment::{Link, SegmentSettings, is_inside};
 
 /// A LAN by its gateway's configuration and interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +56,25 @@ impl LanSettings {
         self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
     }
 
+    /// The gateway's place on the LAN, for its segment. `prefixes`: those of IPv6 on link.
+    pub(super) fn link(&self, prefixes: Vec<SourcePrefix>) -> Link {
+        let ipv4 = self.ipv4.as_ref();
+        Link {
+            mac: self.mac,
+            link_local: self.link_local,
+            ipv4: ipv4.map(|ipv4| ipv4.address),
+            ipv4_prefixes: ipv4.map(|ipv4| ipv4.prefixes.clone()).unwrap_or_default(),
+            prefixes,
+            mtu: self.mtu,
+            rate: self.rate,
+            rate_out: self.rate_out,
+        }
+    }
+
     /// Source of IPv4 queries and reports; none: not needed, or without an address.
     pub(crate) fn ipv4_address(&self) -> Option<Ipv4Addr> {
-        let ipv4 = self.ipv4.as_ref().filter(|_| self.has_ipv4_groups());
+        let is_used = self.has_ipv4_groups() || self.segment.is_some();
+        let ipv4 = self.ipv4.as_ref().filter(|_| is_used);
         ipv4.map(|ipv4| ipv4.address)
     }
 }
@@ -75,12 +91,6 @@ pub struct LanIpv4 {
 impl LanIpv4 {
     /// Whether a host is on link.
     pub(super) fn contains(&self, host: Ipv4Addr) -> bool {
-        let is_in = |(address, len): &(Ipv4Addr, u8)| {
-            let rest = 32_u32.saturating_sub((*len).into());
-            // a prefix of length 0 leaves no bits
-            let of = |address: Ipv4Addr| address.to_bits().checked_shr(rest).unwrap_or_default();
-            of(*address) == of(host)
-        };
-        self.prefixes.iter().any(is_in)
+        self.prefixes.iter().any(|prefix| is_inside(*prefix, host))
     }
 }

@@ -11,6 +11,9 @@
 //!
 //! An IPv4 address is a LAN of this router only, number 0, with the address as its one host:
 //! `0 | 0 | 0 | 0 | 1 x { 128 | ::ffff:a.b.c.d }`. So routers without IPv4 can read it.
+//!
+//! A LAN of a segment has it as one more prefix, `128 | ::ffff:0.x.y.z` with its 24 bits, and the
+//! LAN's IPv4 prefixes by name. Routers without segments ignore prefixes of this form.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -23,6 +26,7 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use super::lsa::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
 use crate::ipv4_network::is_assignable;
+use crate::segment_id::SegmentId;
 use crate::services::Services;
 
 /// Version of an advertisement.
@@ -87,6 +91,32 @@ pub struct AdvertisedLan {
     pub is_forwarder: bool,
     /// Addresses of the LAN's hosts, in ascending order, at most [`MAX_LAN_PREFIXES`].
     pub prefixes: Vec<SourcePrefix>,
+}
+
+impl AdvertisedLan {
+    /// The segment of which the LAN is a part.
+    #[must_use]
+    pub(crate) fn segment(&self) -> Option<SegmentId> {
+        let mut prefixes = self.prefixes.iter();
+        prefixes.find_map(|prefix| match mapped::ipv4(prefix.addr())?.octets() {
+            [0, bytes @ ..] if prefix.prefix_len() == 128 => Some(SegmentId::new(bytes)),
+            _ => None,
+        })
+    }
+
+    /// The prefix that states a segment: no host has an address in 0.0.0.0/8 (RFC 1122 §3.2.1.3).
+    pub(crate) fn segment_prefix(segment: SegmentId) -> Option<SourcePrefix> {
+        let [a, b, c] = segment.bytes();
+        let name = mapped::name(Ipv4Addr::new(0, a, b, c));
+        SourcePrefix::new(name, 128).ok()
+    }
+
+    /// The prefix that states one of IPv4 on link: any of its addresses, and its length.
+    pub(crate) fn ipv4_prefix((address, len): (Ipv4Addr, u8)) -> Option<SourcePrefix> {
+        let mask = u32::MAX.checked_shl(32_u32.checked_sub(len.into())?)?;
+        let first = Ipv4Addr::from_bits(address.to_bits() & mask);
+        SourcePrefix::new(mapped::name(first), mapped::PREFIX_LEN + len).ok()
+    }
 }
 
 /// The parts of an advertisement that its router chooses.
@@ -727,6 +757,49 @@ mod tests {
         assert!(!with(&[(5, 1)]), "itself");
         assert!(!with(&[(2, 0)]), "no cost");
         assert!(!with(&vec![(2, 1); MAX_LINKS + 1]));
+    }
+
+    #[test]
+    fn golden_bytes_of_a_segment() {
+        let services = TestServices::new(1);
+        let prefixes = [
+            AdvertisedLan::segment_prefix(SegmentId::new([7, 8, 9])),
+            AdvertisedLan::ipv4_prefix((Ipv4Addr::new(192, 168, 1, 10), 24)),
+        ];
+        let content = Content {
+            flags: 0,
+            mtu: 1280,
+            centrality: 300,
+            candidacies: 0,
+            prefixes: Vec::new(),
+            links: Vec::new(),
+            lans: vec![AdvertisedLan {
+                lan: LanId(6),
+                term: 7,
+                mac: MacAddress([2, 0, 0, 0, 0, 8]),
+                is_forwarder: true,
+                prefixes: prefixes.into_iter().flatten().collect(),
+            }],
+            ipv4: None,
+        };
+        let version = Version::new(3, 4);
+        let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
+        let expected = [
+            &[2, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 7, 8, 9][..],
+            &[120, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1],
+        ]
+        .concat();
+        let bytes = &advertisement.bytes;
+        let at = bytes.len() - 64 - expected.len();
+        assert_eq!(bytes[at..bytes.len() - 64], expected);
+        assert_eq!(bytes[0], VERSION_WITH_LANS, "earlier routers read it");
+        let lan = &advertisement.lans()[0];
+        assert_eq!(lan.segment(), Some(SegmentId::new([7, 8, 9])));
+        let other = AdvertisedLan {
+            prefixes: vec!["2001:db8:5::/64".parse().unwrap()],
+            ..lan.clone()
+        };
+        assert_eq!(other.segment(), None);
     }
 
     proptest! {

@@ -17,6 +17,8 @@ use librecast::mapped;
 use super::advertisement::AdvertisedLan;
 use super::store::{Router, Store};
 use crate::lan_sources::{Behind, LanSources};
+use crate::segment_id::SegmentId;
+use crate::segment_lans::{LanOfSegment, SegmentLans, permits_segment};
 
 /// Shortest prefix that a gateway may speak for: no good part of the Internet. Chosen.
 const MIN_PREFIX_LEN: u8 = 16;
@@ -34,6 +36,7 @@ pub(super) struct Lans {
     clashes: Vec<SourcePrefix>,
     /// IPv4 addresses, and all reachable routers that advertise them.
     ipv4: BTreeSet<(Ipv4Addr, OriginId)>,
+    segments: BTreeMap<SegmentId, Arc<SegmentLans>>,
     stale: bool,
 }
 
@@ -64,6 +67,7 @@ impl Lans {
                 *highest = lan.term.max(*highest);
             }
         }
+        self.segments = segments(&gateways, &self.segments);
         let mut behind = BTreeMap::new();
         for Forwarder {
             origin,
@@ -126,6 +130,11 @@ impl Lans {
         holders.find(|origin| *origin != own)
     }
 
+    /// The LANs of a segment.
+    pub fn segment(&self, segment: SegmentId) -> Arc<SegmentLans> {
+        self.segments.get(&segment).cloned().unwrap_or_default()
+    }
+
     /// The highest term that other gateways advertise for a LAN.
     pub fn term(&self, lan: LanId) -> Option<u32> {
         self.terms.get(&lan).copied()
@@ -179,6 +188,46 @@ fn forwarders<'a>(gateways: &[(OriginId, &'a Router)]) -> impl Iterator<Item = F
         }
     }
     best.into_values().map(|(_, forwarder)| forwarder)
+}
+
+/// The LANs of all segments: each with the permitted forwarder of the highest term, then the lowest
+/// id. Those that are as before stay the same object.
+fn segments(
+    gateways: &[(OriginId, &Router)],
+    before: &BTreeMap<SegmentId, Arc<SegmentLans>>,
+) -> BTreeMap<SegmentId, Arc<SegmentLans>> {
+    let mut best = BTreeMap::<(SegmentId, LanId), (_, LanOfSegment)>::new();
+    for (origin, router) in gateways {
+        let member = &router.credential().member;
+        for lan in lans_of(router).iter().filter(|lan| lan.is_forwarder) {
+            let segment = lan.segment().filter(|s| permits_segment(member, *s));
+            let Some(segment) = segment else {
+                continue;
+            };
+            let rank = (lan.term, Reverse(*origin));
+            let known = best.get(&(segment, lan.lan));
+            if known.is_none_or(|(before, _)| *before < rank) {
+                let lan_of_segment = LanOfSegment {
+                    origin: *origin,
+                    peer: member.peer,
+                    prefixes: lan.prefixes.clone(),
+                };
+                best.insert((segment, lan.lan), (rank, lan_of_segment));
+            }
+        }
+    }
+    let mut segments = BTreeMap::<_, SegmentLans>::new();
+    for ((segment, id), (_, lan)) in best {
+        segments.entry(segment).or_default().insert(id, lan);
+    }
+    let shared = |segment, lans| match before.get(&segment) {
+        Some(before) if **before == lans => Arc::clone(before),
+        _ => Arc::new(lans),
+    };
+    let segments = segments.into_iter();
+    segments
+        .map(|(segment, lans)| (segment, shared(segment, lans)))
+        .collect()
 }
 
 /// Whether a certificate permits the prefix: `Some(true)` by name, `Some(false)` as one of any.

@@ -1,0 +1,875 @@
+//! The place of each address: on this LAN, behind another gateway, or nowhere.
+//!
+//! ```text
+//!           a host asks             no reply in 50 ms: ASK       no HERE in 1 s
+//! Unknown ─────────────> Seeking ───────────────────────> Seeking ──────> Silent, 10 s
+//!    ^                     │ reply here        HERE from a LAN │
+//!    │ 15 min              v                                   v
+//!    ├─────────────────> Local <──────a host here says it──> Remote ── asked again: answered at once
+//!    │                     │ HERE from elsewhere, or doubt     ^  │ GONE, 300 s, LAN unreachable
+//!    │                     v                                   │  └──> Unknown
+//!    └──no reply──── Local, checked for 500 ms ──no reply──────┘
+//! ```
+//! An address that answers on this LAN is local, whatever others claim. Nothing is sent unless a
+//! host speaks: no table is synchronised.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
+
+use librecast::bucket::{Bucket, Rate};
+use librecast::ethernet::MacAddress;
+use librecast::id::LanId;
+use librecast::time::{Duration, Instant};
+
+use crate::drops::DropReason;
+use crate::table::Table;
+
+use super::message::Kind;
+use super::neighbor::Asker;
+
+/// Time for hosts here to answer before other LANs are asked. Chosen: a WLAN takes some 10 ms.
+const LOCAL_WAIT: Duration = Duration::from_millis(50);
+/// Time after which the other LANs, or the hosts here, are asked once more. Chosen.
+const AGAIN: Duration = Duration::from_millis(300);
+/// Time for an answer of another LAN. Chosen: hosts ask again after a second (RFC 1122 §2.3.2.1).
+const ASK_TIME: Duration = Duration::from_secs(1);
+/// Time for which an address without an answer is not asked for. Chosen.
+const SILENT_TIME: Duration = Duration::from_secs(10);
+/// Time between the questions of a check: two to the known Ethernet address, one to all. Chosen.
+const CHECK_STEPS: [Duration; 3] = [
+    Duration::from_millis(150),
+    Duration::from_millis(150),
+    Duration::from_millis(200),
+];
+/// Time after a host's last word in which it counts as present. Chosen.
+const FRESH: Duration = Duration::from_secs(5);
+/// Silence after which packets to a host make this gateway check it. Chosen: as long as a kernel
+/// believes an entry (RFC 4861 §10, REACHABLE_TIME).
+const STALE: Duration = Duration::from_secs(30);
+/// Silence after which a host here is forgotten. Chosen.
+const LOCAL_MEMORY: Duration = Duration::from_secs(900);
+/// Time without packets after which a host elsewhere is forgotten. Chosen.
+const REMOTE_MEMORY: Duration = Duration::from_secs(300);
+/// Time for which a conflict is shown after its last proof. Chosen.
+const CONFLICT_MEMORY: Duration = Duration::from_secs(300);
+/// Time after a proof in which the same claim needs no other. Chosen.
+const CONFLICT_FRESH: Duration = Duration::from_secs(60);
+/// Idle time after which an entry gives way in a full table. Chosen: a running pair stays.
+const IDLE: Duration = Duration::from_secs(30);
+/// Least time between two notes of an entry's use. Chosen: most packets change nothing.
+const TOUCH: Duration = Duration::from_secs(1);
+
+/// Most addresses of each class: asked for or silent, here, elsewhere. Chosen.
+const MAX_ENTRIES: [usize; 3] = [1_024, 4_096, 4_096];
+/// Most conflicts that are shown. Chosen.
+const MAX_CONFLICTS: usize = 64;
+/// Most hosts, and most LANs, that wait for one address. Chosen.
+const MAX_ASKERS: usize = 8;
+
+/// Messages of this LAN to all others: 20 a second, 300 at once. Chosen: a scan of a /24 passes.
+const ASK_RATE: Rate = Rate::per_second(20, 300);
+/// Questions of this gateway for hosts here. Chosen: a scan of a /24 passes.
+const PROBE_RATE: Rate = Rate::per_second(200, 300);
+/// Questions of this gateway for other LANs. Chosen.
+const REMOTE_PROBE_RATE: Rate = Rate::per_second(50, 300);
+
+/// The place of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// This LAN, with this Ethernet address.
+    Here(MacAddress),
+    /// Another LAN.
+    Lan(LanId),
+}
+
+/// The way of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To this place.
+    To(Place),
+    /// It waits for [`Action::Settled`].
+    Wait,
+    /// Nobody has the address.
+    Nobody,
+}
+
+/// An action for the owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask for an address on this LAN: the host with this Ethernet address, or all.
+    Probe(Ipv6Addr, Option<MacAddress>),
+    /// Answer a host with the virtual Ethernet address.
+    Answer(Ipv6Addr, Asker),
+    /// Tell all hosts that an address has the virtual Ethernet address now.
+    Announce(Ipv6Addr),
+    /// Send a message to one LAN, or to all.
+    Send(Kind, Ipv6Addr, MacAddress, Option<LanId>),
+    /// Packets for an address wait no longer.
+    Settled(Ipv6Addr, Option<Place>),
+    /// Count a drop.
+    Drop(DropReason),
+}
+
+/// A claim of another LAN, with the host's Ethernet address there.
+type Claim = (LanId, MacAddress);
+
+/// An address for which somebody waits.
+#[derive(Debug, Default)]
+struct Seeking {
+    /// The other LANs have been asked.
+    asked: bool,
+    /// They, or the hosts here, have been asked twice.
+    again: bool,
+    /// A host or a packet of this LAN waits for it.
+    for_here: bool,
+    hosts: Vec<Asker>,
+    lans: Vec<LanId>,
+    /// A claim that came before hosts here had their time.
+    claim: Option<Claim>,
+}
+
+/// A check of a host here.
+#[derive(Debug, Default)]
+struct Check {
+    /// Questions sent, up to the number of [`CHECK_STEPS`].
+    step: usize,
+    /// The LAN that claims the address.
+    claim: Option<Claim>,
+    hosts: Vec<Asker>,
+    lans: Vec<LanId>,
+}
+
+#[derive(Debug)]
+enum State {
+    Seeking(Seeking),
+    Silent,
+    Local {
+        mac: MacAddress,
+        heard: Instant,
+        check: Option<Check>,
+    },
+    Remote {
+        lan: LanId,
+        /// Its Ethernet address there, by which a host that moves here is known.
+        mac: MacAddress,
+        /// A later claim: used if the first ends.
+        rival: Option<Claim>,
+    },
+}
+
+impl State {
+    /// Its index in [`MAX_ENTRIES`].
+    fn class(&self) -> usize {
+        match self {
+            Self::Seeking(_) | Self::Silent => 0,
+            Self::Local { .. } => 1,
+            Self::Remote { .. } => 2,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    /// Last use, within [`TOUCH`].
+    used: Instant,
+    wake: Instant,
+}
+
+/// All addresses of one LAN of a segment.
+#[derive(Debug)]
+pub struct Directory {
+    entries: Table<Ipv6Addr, Entry>,
+    /// The entries of each class by their last use.
+    ages: [BTreeSet<(Instant, Ipv6Addr)>; 3],
+    wakes: BTreeSet<(Instant, Ipv6Addr)>,
+    /// Addresses of the gateway itself: no host has them, and nobody takes them.
+    own: Vec<Ipv6Addr>,
+    /// The other LANs.
+    lans: BTreeSet<LanId>,
+    /// Doubled addresses, each with the other LAN and its last proof.
+    conflicts: BTreeMap<Ipv6Addr, (LanId, Instant)>,
+    /// Messages of each LAN that may make this gateway ask.
+    intake: BTreeMap<LanId, Bucket>,
+    asks: Bucket,
+    probes: Bucket,
+    remote_probes: Bucket,
+    actions: VecDeque<Action>,
+}
+
+impl Directory {
+    /// Knows nobody.
+    pub fn new(seed: u64, now: Instant) -> Self {
+        Self {
+            entries: Table::new(seed),
+            ages: Default::default(),
+            wakes: BTreeSet::new(),
+            own: Vec::new(),
+            lans: BTreeSet::new(),
+            conflicts: BTreeMap::new(),
+            intake: BTreeMap::new(),
+            asks: Bucket::full(now),
+            probes: Bucket::full(now),
+            remote_probes: Bucket::full(now),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The next action.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Sets the addresses of the gateway itself.
+    pub fn set_own(&mut self, own: Vec<Ipv6Addr>) {
+        for address in &own {
+            self.remove(*address);
+        }
+        self.own = own;
+    }
+
+    /// Sets the other LANs: hosts of one that is gone are looked for again.
+    pub fn set_lans(&mut self, lans: BTreeSet<LanId>, now: Instant) {
+        if self.lans == lans {
+            return;
+        }
+        self.lans = lans;
+        self.intake.retain(|lan, _| self.lans.contains(lan));
+        self.conflicts.retain(|_, (lan, _)| self.lans.contains(lan));
+        for address in self.entries.sorted_keys() {
+            if let Some(State::Remote { lan, .. }) = self.state(address)
+                && !self.lans.contains(lan)
+            {
+                self.lose(address, now);
+            }
+        }
+    }
+
+    /// Keeps the hosts here alone: another gateway serves the LAN.
+    pub fn rest(&mut self) {
+        for address in self.entries.sorted_keys() {
+            match self.entries.get_mut(&address).map(|entry| &mut entry.state) {
+                Some(State::Local { check, .. }) => *check = None,
+                _ => drop(self.remove(address)),
+            }
+        }
+        self.actions.clear();
+    }
+
+    fn state(&self, address: Ipv6Addr) -> Option<&State> {
+        self.entries.get(&address).map(|entry| &entry.state)
+    }
+
+    fn state_mut(&mut self, address: Ipv6Addr) -> Option<&mut State> {
+        self.entries.get_mut(&address).map(|entry| &mut entry.state)
+    }
+
+    fn remove(&mut self, address: Ipv6Addr) -> Option<State> {
+        let entry = self.entries.remove(&address)?;
+        self.ages[entry.state.class()].remove(&(entry.used, address));
+        self.wakes.remove(&(entry.wake, address));
+        Some(entry.state)
+    }
+
+    /// Replaces the state of an address; `false`: its table is full of addresses in use.
+    fn put(&mut self, address: Ipv6Addr, state: State, wake: Instant, now: Instant) -> bool {
+        self.remove(address);
+        let class = state.class();
+        if self.ages[class].len() >= MAX_ENTRIES[class] && !self.evict(class, now) {
+            self.actions
+                .push_back(Action::Drop(DropReason::SegmentFull));
+            return false;
+        }
+        self.ages[class].insert((now, address));
+        self.wakes.insert((wake, address));
+        let entry = Entry {
+            state,
+            used: now,
+            wake,
+        };
+        self.entries.insert(address, entry);
+        true
+    }
+
+    /// Makes room in a table: the address unused for the longest gives way, if it is idle.
+    fn evict(&mut self, class: usize, now: Instant) -> bool {
+        let Some((used, address)) = self.ages[class].first().copied() else {
+            return false;
+        };
+        let is_silent = matches!(self.state(address), Some(State::Silent));
+        let is_idle = is_silent || now >= used + IDLE;
+        if is_idle {
+            self.remove(address);
+        }
+        is_idle
+    }
+
+    /// Notes a use of an address.
+    fn touch(&mut self, address: Ipv6Addr, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&address)
+            && now >= entry.used + TOUCH
+        {
+            let ages = &mut self.ages[entry.state.class()];
+            ages.remove(&(entry.used, address));
+            ages.insert((now, address));
+            entry.used = now;
+        }
+    }
+
+    fn set_wake(&mut self, address: Ipv6Addr, wake: Instant) {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            self.wakes.remove(&(entry.wake, address));
+            self.wakes.insert((wake, address));
+            entry.wake = wake;
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// Sends a message to all LANs, within their rate.
+    fn tell_all(&mut self, kind: Kind, address: Ipv6Addr, mac: MacAddress, now: Instant) {
+        if self.lans.is_empty() {
+            return;
+        }
+        let is_admitted = self.asks.take(ASK_RATE, 1, now);
+        self.act(match is_admitted {
+            true => Action::Send(kind, address, mac, None),
+            false => Action::Drop(DropReason::SegmentStorm),
+        });
+    }
+
+    fn probe(&mut self, address: Ipv6Addr, to: Option<MacAddress>, for_here: bool, now: Instant) {
+        let is_admitted = match for_here {
+            true => self.probes.take(PROBE_RATE, 1, now),
+            false => self.remote_probes.take(REMOTE_PROBE_RATE, 1, now),
+        };
+        self.act(match is_admitted {
+            true => Action::Probe(address, to),
+            false => Action::Drop(DropReason::SegmentStorm),
+        });
+    }
+}
+
+/// Hosts of this LAN.
+impl Directory {
+    /// A host here states its address.
+    pub fn hear(&mut self, host: Asker, now: Instant) {
+        let Asker { mac, address } = host;
+        if address.is_unspecified() || self.own.contains(&address) {
+            return;
+        }
+        let local = || State::Local {
+            mac,
+            heard: now,
+            check: None,
+        };
+        match self.state_mut(address) {
+            Some(State::Local {
+                mac: known,
+                heard,
+                check,
+            }) => {
+                (*known, *heard) = (mac, now);
+                let passed = check.take();
+                self.touch(address, now);
+                if let Some(check) = passed {
+                    self.set_wake(address, now + LOCAL_MEMORY);
+                    self.pass(address, mac, check, now);
+                }
+            }
+            Some(State::Seeking(seeking)) => {
+                let lans = std::mem::take(&mut seeking.lans);
+                self.put(address, local(), now + LOCAL_MEMORY, now);
+                if lans.is_empty() {
+                    self.tell_all(Kind::Here, address, mac, now);
+                }
+                for lan in lans {
+                    self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
+                }
+                self.act(Action::Settled(address, Some(Place::Here(mac))));
+            }
+            Some(State::Silent | State::Remote { .. }) | None => {
+                self.put(address, local(), now + LOCAL_MEMORY, now);
+                self.tell_all(Kind::Here, address, mac, now);
+            }
+        }
+    }
+
+    /// A host here has answered its check.
+    fn pass(&mut self, address: Ipv6Addr, mac: MacAddress, check: Check, now: Instant) {
+        let mut lans = check.lans;
+        if let Some((lan, _)) = check.claim {
+            self.note_conflict(address, lan, now);
+            if !lans.contains(&lan) {
+                lans.push(lan);
+            }
+        }
+        for lan in lans {
+            self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
+        }
+    }
+
+    /// A host here asks for an address.
+    pub fn ask(&mut self, address: Ipv6Addr, asker: Asker, now: Instant) {
+        if self.own.contains(&address) {
+            return;
+        }
+        match self.state_mut(address) {
+            // the host itself has moved here, and looks whether its address is free
+            Some(State::Remote { mac, .. }) if *mac == asker.mac => {
+                let mac = asker.mac;
+                self.hear(Asker { mac, address }, now);
+            }
+            Some(State::Remote { .. }) => {
+                self.touch(address, now);
+                self.act(Action::Answer(address, asker));
+            }
+            Some(State::Silent) => {}
+            Some(State::Local { mac, heard, check }) => {
+                let is_fresh = now < *heard + FRESH || *mac == asker.mac;
+                if let Some(check) = check {
+                    add(&mut check.hosts, asker);
+                } else if !is_fresh {
+                    let check = Check {
+                        hosts: vec![asker],
+                        ..Check::default()
+                    };
+                    self.check(address, check, now);
+                }
+            }
+            Some(State::Seeking(_)) | None => {
+                self.seek_for_here(address, Some(asker), now);
+            }
+        }
+    }
+
+    /// The way of a packet of a host here.
+    pub fn route(&mut self, address: Ipv6Addr, now: Instant) -> Route {
+        if self.own.contains(&address) {
+            return Route::Nobody;
+        }
+        match self.state(address) {
+            Some(State::Remote { lan, .. }) => {
+                let lan = *lan;
+                self.touch(address, now);
+                Route::To(Place::Lan(lan))
+            }
+            Some(State::Local { mac, .. }) => Route::To(Place::Here(*mac)),
+            Some(State::Silent) => Route::Nobody,
+            Some(State::Seeking(_)) | None => match self.seek_for_here(address, None, now) {
+                true => Route::Wait,
+                false => Route::Nobody,
+            },
+        }
+    }
+
+    /// Whether a packet of a host here may leave: one that is elsewhere has to prove itself first.
+    pub fn admit_from_here(&mut self, source: Ipv6Addr, now: Instant) -> Result<(), DropReason> {
+        if self.own.contains(&source) {
+            return Err(DropReason::LanGatewayFrame);
+        }
+        if let Some(State::Remote { .. }) = self.state(source) {
+            self.probe(source, None, true, now);
+            return Err(DropReason::SegmentConflict);
+        }
+        Ok(())
+    }
+
+    /// Looks for an address, for a host or a packet of this LAN; `false`: there is no room.
+    fn seek_for_here(&mut self, address: Ipv6Addr, asker: Option<Asker>, now: Instant) -> bool {
+        if let Some(State::Seeking(seeking)) = self.state_mut(address) {
+            if let Some(asker) = asker {
+                add(&mut seeking.hosts, asker);
+            }
+            if !std::mem::replace(&mut seeking.for_here, true) {
+                // so far only for another LAN
+                self.set_wake(address, now + LOCAL_WAIT);
+            }
+            return true;
+        }
+        let seeking = Seeking {
+            for_here: true,
+            hosts: asker.into_iter().collect(),
+            ..Seeking::default()
+        };
+        let is_kept = self.put(address, State::Seeking(seeking), now + LOCAL_WAIT, now);
+        if is_kept {
+            self.probe(address, None, true, now);
+        }
+        is_kept
+    }
+
+    /// Begins to check a host here.
+    fn check(&mut self, address: Ipv6Addr, with: Check, now: Instant) {
+        let for_here = with.lans.is_empty() && with.claim.is_none();
+        let Some(State::Local { mac, check, .. }) = self.state_mut(address) else {
+            return;
+        };
+        let mac = *mac;
+        *check = Some(with);
+        self.set_wake(address, now + CHECK_STEPS[0]);
+        self.probe(address, Some(mac), for_here, now);
+    }
+}
+
+/// Other LANs.
+impl Directory {
+    /// Whether another LAN may make this gateway ask its hosts once more.
+    fn admit(&mut self, lan: LanId, now: Instant) -> bool {
+        if !self.lans.contains(&lan) {
+            return false;
+        }
+        let bucket = self.intake.entry(lan).or_insert_with(|| Bucket::full(now));
+        let is_admitted = bucket.take(ASK_RATE, 1, now);
+        if !is_admitted {
+            self.act(Action::Drop(DropReason::SegmentStorm));
+        }
+        is_admitted
+    }
+
+    /// Another LAN asks for an address.
+    pub fn ask_for(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
+        if self.own.contains(&address) || !self.admit(lan, now) {
+            return;
+        }
+        match self.state_mut(address) {
+            Some(State::Local { mac, heard, check }) => match check {
+                Some(check) => add(&mut check.lans, lan),
+                None if now < *heard + FRESH => {
+                    let mac = *mac;
+                    self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
+                }
+                None => {
+                    let check = Check {
+                        lans: vec![lan],
+                        ..Check::default()
+                    };
+                    self.check(address, check, now);
+                }
+            },
+            // its own LAN answers
+            Some(State::Remote { .. }) => {}
+            Some(State::Seeking(seeking)) => add(&mut seeking.lans, lan),
+            Some(State::Silent) | None => {
+                let seeking = Seeking {
+                    lans: vec![lan],
+                    ..Seeking::default()
+                };
+                if self.put(address, State::Seeking(seeking), now + AGAIN, now) {
+                    self.probe(address, None, false, now);
+                }
+            }
+        }
+    }
+
+    /// Another LAN states that it has an address.
+    pub fn claim(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
+        if self.own.contains(&address) || !self.lans.contains(&claim.0) {
+            return;
+        }
+        match self.state_mut(address) {
+            Some(State::Seeking(seeking)) if seeking.asked => self.adopt(address, claim, now),
+            Some(State::Seeking(seeking)) => {
+                seeking.claim.get_or_insert(claim);
+            }
+            Some(State::Silent) => drop(self.remove(address)),
+            Some(State::Remote { lan, mac, rival }) => {
+                if *lan == claim.0 {
+                    *mac = claim.1;
+                } else {
+                    *rival = Some(claim);
+                }
+            }
+            Some(State::Local { .. }) => self.dispute(address, claim, now),
+            None => {}
+        }
+    }
+
+    /// Another LAN claims an address that is local: the host here proves itself, or loses it.
+    fn dispute(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
+        if let Some(State::Local {
+            check: Some(check), ..
+        }) = self.state_mut(address)
+        {
+            check.claim.get_or_insert(claim);
+            return;
+        }
+        let proof = self.conflicts.get(&address);
+        let is_proven =
+            proof.is_some_and(|(lan, at)| *lan == claim.0 && now < *at + CONFLICT_FRESH);
+        if !is_proven && self.admit(claim.0, now) {
+            let check = Check {
+                claim: Some(claim),
+                ..Check::default()
+            };
+            self.check(address, check, now);
+        }
+    }
+
+    /// Another LAN does not have an address any more.
+    pub fn gone(&mut self, address: Ipv6Addr, from: LanId, now: Instant) {
+        self.conflicts
+            .retain(|a, (lan, _)| (*a, *lan) != (address, from));
+        match self.state_mut(address) {
+            Some(State::Remote { lan, .. }) if *lan == from => self.lose(address, now),
+            Some(State::Remote { rival, .. }) => {
+                rival.take_if(|(lan, _)| *lan == from);
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets the LAN of an address; a later claim takes its place.
+    fn lose(&mut self, address: Ipv6Addr, now: Instant) {
+        if let Some(State::Remote {
+            rival: Some((lan, mac)),
+            ..
+        }) = self.remove(address)
+            && self.lans.contains(&lan)
+        {
+            let rival = None;
+            let state = State::Remote { lan, mac, rival };
+            self.put(address, state, now + REMOTE_MEMORY, now);
+        }
+    }
+
+    /// Takes over an address that nobody here has.
+    fn adopt(&mut self, address: Ipv6Addr, (lan, mac): Claim, now: Instant) {
+        let Some(State::Seeking(seeking)) = self.remove(address) else {
+            return;
+        };
+        let rival = None;
+        let state = State::Remote { lan, mac, rival };
+        self.put(address, state, now + REMOTE_MEMORY, now);
+        // it has moved here, and looks whether its address is free
+        let has_moved = seeking.hosts.iter().any(|host| host.mac == mac);
+        if has_moved {
+            self.hear(Asker { mac, address }, now);
+            return self.act(Action::Settled(address, Some(Place::Here(mac))));
+        }
+        for host in seeking.hosts {
+            self.act(Action::Answer(address, host));
+        }
+        self.act(Action::Settled(address, Some(Place::Lan(lan))));
+    }
+
+    /// The way of another LAN's packet.
+    pub fn route_here(&mut self, address: Ipv6Addr, from: LanId, now: Instant) -> Route {
+        match self.state(address) {
+            _ if self.own.contains(&address) => Route::Nobody,
+            Some(State::Local { mac, heard, check }) => {
+                let place = Route::To(Place::Here(*mac));
+                if check.is_none() && now >= *heard + STALE {
+                    self.check(address, Check::default(), now);
+                }
+                self.touch(address, now);
+                place
+            }
+            Some(State::Remote { .. }) => {
+                let mac = MacAddress::default();
+                self.act(Action::Send(Kind::Gone, address, mac, Some(from)));
+                Route::Nobody
+            }
+            Some(State::Silent) => Route::Nobody,
+            Some(State::Seeking(_)) => Route::Wait,
+            None => {
+                let state = State::Seeking(Seeking::default());
+                if !self.put(address, state, now + AGAIN, now) {
+                    return Route::Nobody;
+                }
+                self.probe(address, None, false, now);
+                Route::Wait
+            }
+        }
+    }
+
+    /// Whether a packet with this source may come in from a gateway of these LANs.
+    pub fn admit_from(
+        &mut self,
+        source: Ipv6Addr,
+        lans: &[LanId],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let conflict = Err(DropReason::SegmentConflict);
+        match self.state(source) {
+            _ if self.own.contains(&source) => conflict,
+            Some(State::Local { .. }) => {
+                if let Some(lan) = lans.first() {
+                    self.dispute(source, (*lan, MacAddress::default()), now);
+                }
+                conflict
+            }
+            Some(State::Remote { lan, .. }) if !lans.contains(lan) => conflict,
+            Some(State::Remote { .. }) => {
+                self.touch(source, now);
+                Ok(())
+            }
+            Some(State::Silent | State::Seeking(_)) | None => Ok(()),
+        }
+    }
+
+    fn note_conflict(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
+        let has_room =
+            self.conflicts.len() < MAX_CONFLICTS || self.conflicts.contains_key(&address);
+        if has_room {
+            self.conflicts.insert(address, (lan, now));
+        }
+    }
+}
+
+/// Time.
+impl Directory {
+    /// The time of the next call of [`Self::handle_timeout`].
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Handles expired timers.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, address)) = self.wakes.first().copied()
+            && at <= now
+        {
+            self.wake(address, now);
+        }
+        self.conflicts
+            .retain(|_, (_, at)| now < *at + CONFLICT_MEMORY);
+    }
+
+    fn wake(&mut self, address: Ipv6Addr, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
+        };
+        let used = entry.used;
+        match &mut entry.state {
+            State::Seeking(_) => self.seek_on(address, now),
+            State::Silent => drop(self.remove(address)),
+            State::Local { check: Some(_), .. } => self.check_on(address, now),
+            State::Local { heard, .. } => match *heard + LOCAL_MEMORY {
+                until if now < until => self.set_wake(address, until),
+                _ => drop(self.remove(address)),
+            },
+            State::Remote { .. } => match used + REMOTE_MEMORY {
+                until if now < until => self.set_wake(address, until),
+                _ => drop(self.remove(address)),
+            },
+        }
+    }
+
+    /// The next step of a search.
+    fn seek_on(&mut self, address: Ipv6Addr, now: Instant) {
+        let Some(State::Seeking(seeking)) = self.state_mut(address) else {
+            return;
+        };
+        let claim = seeking.claim.filter(|_| seeking.for_here);
+        let (for_here, asked, again) = (seeking.for_here, seeking.asked, seeking.again);
+        if let Some(claim) = claim {
+            return self.adopt(address, claim, now);
+        }
+        if for_here && !asked {
+            seeking.asked = true;
+            self.set_wake(address, now + AGAIN);
+            return self.tell_all(Kind::Ask, address, MacAddress::default(), now);
+        }
+        if !again {
+            seeking.again = true;
+            self.set_wake(address, now + ASK_TIME - AGAIN);
+            self.probe(address, None, for_here, now);
+            if for_here {
+                self.tell_all(Kind::Ask, address, MacAddress::default(), now);
+            }
+            return;
+        }
+        self.remove(address);
+        if for_here {
+            self.put(address, State::Silent, now + SILENT_TIME, now);
+        }
+        self.act(Action::Settled(address, None));
+    }
+
+    /// The next step of a check, or its failure.
+    fn check_on(&mut self, address: Ipv6Addr, now: Instant) {
+        let Some(State::Local {
+            mac,
+            check: Some(check),
+            ..
+        }) = self.state_mut(address)
+        else {
+            return;
+        };
+        check.step += 1;
+        let (mac, step) = (*mac, check.step);
+        let for_here = check.lans.is_empty() && check.claim.is_none();
+        if let Some(wait) = CHECK_STEPS.get(step) {
+            self.set_wake(address, now + *wait);
+            let is_last = step + 1 == CHECK_STEPS.len();
+            return self.probe(address, (!is_last).then_some(mac), for_here, now);
+        }
+        let Some(State::Local {
+            check: Some(check), ..
+        }) = self.remove(address)
+        else {
+            return;
+        };
+        self.fail(address, check, now);
+    }
+
+    /// A host here has not answered its check.
+    fn fail(&mut self, address: Ipv6Addr, check: Check, now: Instant) {
+        let claim = check.claim.filter(|(lan, _)| self.lans.contains(lan));
+        if let Some((lan, mac)) = claim {
+            let rival = None;
+            let state = State::Remote { lan, mac, rival };
+            self.put(address, state, now + REMOTE_MEMORY, now);
+            self.act(Action::Announce(address));
+            self.tell_all(Kind::Gone, address, MacAddress::default(), now);
+            self.act(Action::Settled(address, Some(Place::Lan(lan))));
+        } else if !check.hosts.is_empty() {
+            // hosts here did not answer: the other LANs are asked at once
+            let seeking = Seeking {
+                for_here: true,
+                hosts: check.hosts,
+                ..Seeking::default()
+            };
+            self.put(address, State::Seeking(seeking), now, now);
+        }
+    }
+}
+
+/// Queries.
+impl Directory {
+    /// The place of an address, as far as it is known; whether a search ended without an answer.
+    pub fn place(&self, address: Ipv6Addr) -> (Option<Place>, bool) {
+        match self.state(address) {
+            Some(State::Local { mac, .. }) => (Some(Place::Here(*mac)), false),
+            Some(State::Remote { lan, .. }) => (Some(Place::Lan(*lan)), false),
+            Some(State::Silent) => (None, true),
+            Some(State::Seeking(_)) | None => (None, false),
+        }
+    }
+
+    /// Doubled addresses, each with the other LAN.
+    pub fn conflicts(&self) -> impl Iterator<Item = (Ipv6Addr, LanId)> {
+        self.conflicts
+            .iter()
+            .map(|(address, (lan, _))| (*address, *lan))
+    }
+
+    /// Addresses elsewhere that are in use here.
+    pub fn remotes(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.ages[2].iter().map(|(_, address)| *address)
+    }
+
+    /// Number of addresses that are asked for, here, and elsewhere.
+    pub fn counts(&self) -> [usize; 3] {
+        [0, 1, 2].map(|class| self.ages[class].len())
+    }
+}
+
+/// Adds one that waits, within bounds.
+fn add<T: PartialEq>(list: &mut Vec<T>, one: T) {
+    if list.len() < MAX_ASKERS && !list.contains(&one) {
+        list.push(one);
+    }
+}
