@@ -412,7 +412,7 @@ impl World {
                         Event::Frame(lan, from, packet)
                     }
                     LanFrame::Probe(probe) => Event::Probe(lan, from, probe),
-                    LanFrame::Unicast(..) => return,
+                    LanFrame::Unicast(..) | LanFrame::Ethernet { .. } => return,
                 };
                 self.queue.push(self.now + WIRE, event);
             }

@@ -873,3 +873,392 @@ fn add<T: PartialEq>(list: &mut Vec<T>, one: T) {
         list.push(one);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use librecast::mapped;
+    use librecast::random::Random;
+
+    use super::*;
+    use crate::testing::start;
+
+    const A: LanId = LanId(1);
+    const B: LanId = LanId(2);
+
+    fn address(n: u16) -> Ipv6Addr {
+        let [high, low] = n.to_be_bytes();
+        mapped::name(Ipv4Addr::new(192, 168, high, low))
+    }
+
+    fn mac(n: u8) -> MacAddress {
+        MacAddress([2, 0, 0, 0, 0, n])
+    }
+
+    fn host(n: u8) -> Asker {
+        Asker {
+            mac: mac(n),
+            address: address(n.into()),
+        }
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// A directory with its time.
+    struct Test {
+        directory: Directory,
+        now: Instant,
+    }
+
+    impl Test {
+        fn new() -> Self {
+            let now = start();
+            let mut directory = Directory::new(1, now);
+            directory.set_lans([A, B].into(), now);
+            Self { directory, now }
+        }
+
+        fn actions(&mut self) -> Vec<Action> {
+            std::iter::from_fn(|| self.directory.poll_action()).collect()
+        }
+
+        /// What happens in this time.
+        fn pass(&mut self, time: Duration) -> Vec<Action> {
+            let end = self.now + time;
+            while let Some(at) = self.directory.next_timeout().filter(|at| *at <= end) {
+                self.now = at.max(self.now);
+                self.directory.handle_timeout(self.now);
+            }
+            self.now = end;
+            self.actions()
+        }
+
+        fn hear(&mut self, n: u8) -> Vec<Action> {
+            self.directory.hear(host(n), self.now);
+            self.actions()
+        }
+
+        fn ask(&mut self, target: u8, by: u8) -> Vec<Action> {
+            self.directory
+                .ask(address(target.into()), host(by), self.now);
+            self.actions()
+        }
+
+        fn claim(&mut self, n: u8, lan: LanId, by: u8) -> Vec<Action> {
+            self.directory
+                .claim(address(n.into()), (lan, mac(by)), self.now);
+            self.actions()
+        }
+
+        fn place(&self, n: u8) -> Option<Place> {
+            self.directory.place(address(n.into())).0
+        }
+
+        /// Makes an address remote.
+        fn adopt(&mut self, n: u8, lan: LanId) {
+            self.ask(n, 99);
+            self.pass(ms(60));
+            self.claim(n, lan, n);
+            assert_eq!(self.place(n), Some(Place::Lan(lan)));
+        }
+    }
+
+    fn told(kind: Kind, n: u8, by: u8, to: Option<LanId>) -> Action {
+        let mac = if by == 0 {
+            MacAddress::default()
+        } else {
+            mac(by)
+        };
+        Action::Send(kind, address(n.into()), mac, to)
+    }
+
+    #[test]
+    fn a_question_is_for_this_lan_first_and_then_for_the_others() {
+        let mut t = Test::new();
+        let nine = address(9);
+        assert_eq!(t.ask(9, 1), [Action::Probe(nine, None)]);
+        assert_eq!(t.pass(ms(49)), []);
+        assert_eq!(t.pass(ms(1)), [told(Kind::Ask, 9, 0, None)]);
+        assert_eq!(t.ask(9, 2), [], "asked already");
+        let expected = [
+            Action::Answer(nine, host(1)),
+            Action::Answer(nine, host(2)),
+            Action::Settled(nine, Some(Place::Lan(A))),
+        ];
+        assert_eq!(t.claim(9, A, 9), expected);
+        assert_eq!(t.ask(9, 3), [Action::Answer(nine, host(3))]);
+    }
+
+    #[test]
+    fn a_claim_does_not_shorten_the_time_of_hosts_here() {
+        let mut t = Test::new();
+        t.ask(9, 1);
+        assert_eq!(t.claim(9, A, 9), []);
+        assert_eq!(t.place(9), None);
+        assert_eq!(
+            t.hear(9).last(),
+            Some(&Action::Settled(address(9), Some(Place::Here(mac(9)))))
+        );
+        assert_eq!(t.pass(Duration::from_secs(2)), []);
+        // without a word of a host here, the claim counts at the end of that time
+        t.ask(8, 1);
+        t.claim(8, A, 8);
+        t.pass(ms(50));
+        assert_eq!(t.place(8), Some(Place::Lan(A)));
+    }
+
+    #[test]
+    fn an_address_without_an_answer_is_left_alone_for_a_while() {
+        let mut t = Test::new();
+        t.ask(9, 1);
+        let actions = t.pass(Duration::from_secs(2));
+        let asked = actions
+            .iter()
+            .filter(|a| **a == told(Kind::Ask, 9, 0, None));
+        assert_eq!(asked.count(), 2);
+        assert_eq!(actions.last(), Some(&Action::Settled(address(9), None)));
+        assert_eq!(t.directory.place(address(9)), (None, true));
+        assert_eq!(t.ask(9, 1), []);
+        assert_eq!(t.directory.route(address(9), t.now), Route::Nobody);
+        t.pass(SILENT_TIME);
+        assert_eq!(t.ask(9, 1).len(), 1);
+        // or until somebody says it
+        t.pass(Duration::from_secs(2));
+        t.claim(9, A, 9);
+        assert_eq!(t.ask(9, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_nobody_asked_for_changes_nothing() {
+        let mut t = Test::new();
+        assert_eq!(t.claim(9, A, 9), []);
+        assert_eq!((t.place(9), t.directory.counts()), (None, [0; 3]));
+        t.adopt(9, A);
+        t.claim(9, B, 8);
+        assert_eq!(t.place(9), Some(Place::Lan(A)), "the first stays");
+        t.directory.gone(address(9), B, t.now);
+        t.directory.gone(address(9), LanId(7), t.now);
+        assert_eq!(t.place(9), Some(Place::Lan(A)));
+    }
+
+    #[test]
+    fn a_host_here_that_answers_keeps_its_address_and_the_conflict_is_named_once() {
+        let mut t = Test::new();
+        t.hear(9);
+        assert_eq!(t.claim(9, A, 8), [Action::Probe(address(9), Some(mac(9)))]);
+        assert_eq!(t.hear(9), [told(Kind::Here, 9, 9, Some(A))]);
+        assert_eq!(t.pass(Duration::from_secs(1)), []);
+        assert_eq!(
+            t.directory.conflicts().collect::<Vec<_>>(),
+            [(address(9), A)]
+        );
+        assert_eq!(t.claim(9, A, 8), [], "proven a moment ago");
+        t.pass(CONFLICT_FRESH);
+        assert_eq!(t.claim(9, A, 8).len(), 1);
+        t.hear(9);
+        t.directory.gone(address(9), A, t.now);
+        assert_eq!(t.directory.conflicts().count(), 0);
+    }
+
+    #[test]
+    fn a_host_that_is_gone_loses_its_address_within_half_a_second() {
+        let mut t = Test::new();
+        t.hear(9);
+        t.claim(9, A, 9);
+        let actions = t.pass(ms(500));
+        let nine = address(9);
+        let expected = [
+            Action::Probe(nine, Some(mac(9))),
+            Action::Probe(nine, None),
+            Action::Announce(nine),
+            told(Kind::Gone, 9, 0, None),
+            Action::Settled(nine, Some(Place::Lan(A))),
+        ];
+        assert_eq!(actions, expected);
+        assert_eq!(t.place(9), Some(Place::Lan(A)));
+    }
+
+    #[test]
+    fn a_remote_host_that_speaks_here_is_local_and_the_others_learn_it() {
+        let mut t = Test::new();
+        t.adopt(9, A);
+        assert_eq!(t.hear(9), [told(Kind::Here, 9, 9, None)]);
+        assert_eq!(t.place(9), Some(Place::Here(mac(9))));
+        // the same without an address of its own yet: it looks whether it is free
+        t.adopt(8, A);
+        let looks = Asker {
+            mac: mac(8),
+            address: Ipv6Addr::UNSPECIFIED,
+        };
+        t.directory.ask(address(8), looks, t.now);
+        assert_eq!(t.actions(), [told(Kind::Here, 8, 8, None)]);
+        assert_eq!(t.place(8), Some(Place::Here(mac(8))));
+    }
+
+    #[test]
+    fn other_lans_get_answers_only_for_hosts_that_are_here_now() {
+        let mut t = Test::new();
+        t.hear(9);
+        let ask_for = |t: &mut Test, n: u16, lan| {
+            t.directory.ask_for(address(n), lan, t.now);
+            t.actions()
+        };
+        assert_eq!(ask_for(&mut t, 9, A), [told(Kind::Here, 9, 9, Some(A))]);
+        t.pass(FRESH);
+        assert_eq!(
+            ask_for(&mut t, 9, A),
+            [Action::Probe(address(9), Some(mac(9)))]
+        );
+        assert_eq!(t.hear(9), [told(Kind::Here, 9, 9, Some(A))]);
+        assert_eq!(ask_for(&mut t, 8, B), [Action::Probe(address(8), None)]);
+        assert_eq!(t.hear(8)[0], told(Kind::Here, 8, 8, Some(B)));
+        assert_eq!(ask_for(&mut t, 7, LanId(3)), [], "no LAN of the segment");
+        t.adopt(6, A);
+        assert_eq!(ask_for(&mut t, 6, B), [], "its own LAN answers");
+    }
+
+    #[test]
+    fn a_lan_that_is_gone_takes_its_hosts_along_and_a_later_claim_counts() {
+        let mut t = Test::new();
+        t.adopt(9, A);
+        t.adopt(8, A);
+        t.claim(8, B, 8);
+        t.directory.set_lans([B].into(), t.now);
+        assert_eq!(t.place(9), None);
+        assert_eq!(t.place(8), Some(Place::Lan(B)));
+        assert_eq!(t.claim(9, A, 9), []);
+    }
+
+    #[test]
+    fn sources_are_those_of_their_own_lan() {
+        let mut t = Test::new();
+        t.hear(1);
+        t.adopt(9, A);
+        let conflict = Err(DropReason::SegmentConflict);
+        let admit = |t: &mut Test, n: u16, lan| t.directory.admit_from(address(n), &[lan], t.now);
+        assert_eq!(admit(&mut t, 9, A), Ok(()));
+        assert_eq!(admit(&mut t, 9, B), conflict);
+        assert_eq!(admit(&mut t, 7, B), Ok(()), "unknown");
+        assert_eq!(admit(&mut t, 1, A), conflict);
+        let checked = t.actions();
+        assert_eq!(checked, [Action::Probe(address(1), Some(mac(1)))]);
+        for _ in 0..1_000 {
+            assert_eq!(admit(&mut t, 1, A), conflict);
+        }
+        assert_eq!(t.actions(), [], "one check");
+        assert_eq!(t.directory.admit_from_here(address(9), t.now), conflict);
+        assert_eq!(t.directory.admit_from_here(address(1), t.now), Ok(()));
+    }
+
+    #[test]
+    fn nobody_takes_an_address_of_the_gateway() {
+        let mut t = Test::new();
+        t.directory.set_own(vec![address(10)]);
+        assert_eq!(t.hear(10), []);
+        assert_eq!(t.ask(10, 1), []);
+        assert_eq!(t.claim(10, A, 10), []);
+        assert_eq!(t.directory.route(address(10), t.now), Route::Nobody);
+        assert_eq!(t.place(10), None);
+    }
+
+    #[test]
+    fn a_standby_keeps_the_hosts_here_alone() {
+        let mut t = Test::new();
+        t.hear(1);
+        t.adopt(9, A);
+        t.ask(8, 1);
+        t.directory.rest();
+        assert_eq!(t.directory.counts(), [0, 1, 0]);
+        assert_eq!(t.pass(Duration::from_secs(60)), []);
+    }
+
+    #[test]
+    fn idle_addresses_are_forgotten() {
+        let mut t = Test::new();
+        t.hear(1);
+        t.adopt(9, A);
+        t.pass(REMOTE_MEMORY / 2);
+        t.directory.route(address(9), t.now);
+        t.pass(REMOTE_MEMORY / 2 + ms(10));
+        assert_eq!(t.place(9), Some(Place::Lan(A)), "in use");
+        t.pass(LOCAL_MEMORY);
+        assert_eq!(t.directory.counts(), [0; 3]);
+        assert_eq!(t.directory.next_timeout(), None);
+    }
+
+    /// Whatever hosts and LANs do: bounds hold, all that waits is settled, and a host that answers
+    /// is never taken for remote.
+    #[test]
+    fn random_events_keep_bounds_and_truth() {
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let mut t = Test::new();
+            // hosts with even numbers below 100 are here, and answer
+            let is_here = |n: u16| n < 100 && n % 2 == 0;
+            let mut waiting = BTreeSet::new();
+            for _ in 0..20_000 {
+                let n = match random.below(3) {
+                    0 => random.below(8_000) as u16,
+                    _ => random.below(100) as u16,
+                };
+                let lan = [A, B][random.below(2) as usize];
+                let (now, by) = (t.now, host(random.below(100) as u8));
+                match random.below(8) {
+                    0 if is_here(n) => t.directory.hear(host(n as u8), now),
+                    1 => t.directory.ask(address(n), by, now),
+                    2 => t.directory.ask_for(address(n), lan, now),
+                    3 => t
+                        .directory
+                        .claim(address(n), (lan, mac(random.below(200) as u8)), now),
+                    4 => t.directory.gone(address(n), lan, now),
+                    5 => {
+                        if t.directory.route(address(n), now) == Route::Wait {
+                            waiting.insert(address(n));
+                        }
+                    }
+                    6 => {
+                        if t.directory.route_here(address(n), lan, now) == Route::Wait {
+                            waiting.insert(address(n));
+                        }
+                    }
+                    _ => {}
+                }
+                let time = ms(random.below(40));
+                let mut actions = t.actions();
+                actions.extend(t.pass(time));
+                for action in actions {
+                    match action {
+                        Action::Settled(address, _) => drop(waiting.remove(&address)),
+                        Action::Probe(asked, _) => {
+                            let here = (0..100).find(|n| is_here(*n) && address(*n) == asked);
+                            if let Some(n) = here {
+                                t.directory.hear(host(n as u8), t.now);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                for (class, count) in t.directory.counts().into_iter().enumerate() {
+                    assert!(count <= MAX_ENTRIES[class]);
+                }
+                assert!(t.directory.conflicts.len() <= MAX_CONFLICTS);
+            }
+            for action in t.pass(Duration::from_secs(2)) {
+                if let Action::Settled(address, _) = action {
+                    waiting.remove(&address);
+                }
+            }
+            assert_eq!(waiting.len(), 0);
+            for n in (0..100).filter(|n| is_here(*n)) {
+                let place = t.directory.place(address(n)).0;
+                assert!(
+                    !matches!(place, Some(Place::Lan(_))),
+                    "seed {seed}, host {n}"
+                );
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ use aes_gcm::{Aes128Gcm, KeyInit};
 use bytes::Bytes;
 use lcroute_engine::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 use librecast::cert::{
-    CertError, Certificate, Chain, EPHEMERAL, Grant, GroupPrefix, Kind, SourcePrefix,
+    CertError, Certificate, Chain, EPHEMERAL, Grant, GroupPrefix, Kind, SEGMENT, SourcePrefix,
 };
 use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
 use librecast::revocation::RevocationError;
@@ -76,6 +76,8 @@ pub struct Rights {
     pub ephemeral: bool,
     /// It is a leaf, no router.
     pub leaf: bool,
+    /// The segment of LANs for which it may speak.
+    pub segment: Option<String>,
 }
 
 impl Default for Rights {
@@ -90,6 +92,7 @@ impl Default for Rights {
             renewed: false,
             ephemeral: false,
             leaf: false,
+            segment: None,
         }
     }
 }
@@ -151,11 +154,13 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
     let lifetime = rights
         .ephemeral
         .then(|| (label.to_owned(), value.to_owned()));
+    let segment = rights.segment.clone();
+    let segment = segment.map(|name| (SEGMENT.to_owned(), name));
     let grant = Grant {
         core: rights.core,
         prefixes: rights.prefixes.clone(),
         gateway: rights.gateway.clone(),
-        labels: lifetime.into_iter().collect(),
+        labels: lifetime.into_iter().chain(segment).collect(),
         leaf: rights.leaf,
         ..Grant::new(format!("node-{n}"), (rights.not_before, rights.not_after))
     };

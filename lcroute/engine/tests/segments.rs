@@ -1,0 +1,1124 @@
+//! Segments under virtual time: hosts with ARP caches on LANs of several houses, gateways with links
+//! between them. Hosts move, sleep and look for addresses; LANs are joined and split.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::services::{Rights, TestServices};
+use common::{neighbor, restricted, start};
+use lcroute_engine::{
+    Config, DropReason, Engine, HostPlace, LanFrame, LanIpv4, LanRole, LanSettings,
+    LocalInterfaceId, Output, SegmentFrame, SegmentProblem, SegmentSettings, SegmentSnapshot,
+};
+use librecast::arp::{Arp, Operation};
+use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
+use librecast::id::LinkId;
+use librecast::ipv4::{self, Envelope, Header};
+use librecast::mld::{Message, Record, RecordType};
+use librecast::random::Random;
+use librecast::simulated::Queue;
+use librecast::{igmp, mapped};
+
+/// Time of a packet over a link, and over a LAN.
+const LINK: Duration = Duration::from_millis(5);
+const WIRE: Duration = Duration::from_micros(100);
+/// The first LAN of each gateway.
+const LAN: LocalInterfaceId = LocalInterfaceId(1);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+const ALL: Ipv4Addr = Ipv4Addr::BROADCAST;
+const DIRECTED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 255);
+const SSDP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
+const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+/// UDP port of hosts: what arrives at a host's own address is answered.
+const PORT: u16 = 5_004;
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn ip(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 1, last)
+}
+
+fn mac(kind: u8, n: usize) -> MacAddress {
+    MacAddress([2, 0, 0, 0, kind, n as u8])
+}
+
+/// A frame on a LAN.
+#[derive(Debug, Clone)]
+struct Frame {
+    from: MacAddress,
+    to: MacAddress,
+    ethertype: u16,
+    payload: Bytes,
+}
+
+#[derive(Debug)]
+enum Event {
+    Control(usize, usize, LinkId, Bytes),
+    Data(usize, LinkId, Bytes),
+    Frame(usize, Frame),
+    Probe(usize, MacAddress, Bytes),
+    LinkDown(usize, usize),
+    LinkUp(usize, usize),
+    /// A host asks once more.
+    Retry(usize, Ipv4Addr, u8),
+}
+
+struct Gateway {
+    engine: Option<Engine>,
+    services: Arc<TestServices>,
+    config: Config,
+    /// Its LANs, by interface.
+    lans: Vec<usize>,
+    links: BTreeMap<usize, LinkId>,
+    next_link: u32,
+    runs: u32,
+}
+
+/// A packet that a host received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Got {
+    number: u64,
+    from: Ipv4Addr,
+    ttl: u8,
+    at: Instant,
+}
+
+struct Host {
+    mac: MacAddress,
+    address: Ipv4Addr,
+    /// None: it is nowhere, or asleep.
+    lan: Option<usize>,
+    arp: BTreeMap<Ipv4Addr, MacAddress>,
+    waiting: BTreeMap<Ipv4Addr, Vec<Bytes>>,
+    joined: BTreeSet<Ipv4Addr>,
+    got: Vec<Got>,
+    /// Answers to what it sent.
+    answers: BTreeSet<u64>,
+    /// It looks for an address, and somebody has it.
+    looks_for: Option<(Ipv4Addr, bool)>,
+}
+
+struct World {
+    now: Instant,
+    queue: Queue<Instant, Event>,
+    gateways: Vec<Gateway>,
+    hosts: Vec<Host>,
+    lans: usize,
+    wired: BTreeSet<(usize, usize)>,
+    /// Packets of segments that left over links, by the gateway that sent or passed them on.
+    carried: Vec<u64>,
+    /// Frames of hosts and gateways on all LANs.
+    frames: u64,
+    next: u64,
+}
+
+fn settings(gateway: usize, lan: usize) -> LanSettings {
+    LanSettings {
+        name: format!("lan{lan}"),
+        groups: vec![GroupPrefix::ALL],
+        send: true,
+        receive: true,
+        prefixes: Vec::new(),
+        mac: mac(1, gateway * 8 + lan),
+        link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, lan as u16, gateway as u16 + 1),
+        ipv4: Some(LanIpv4 {
+            address: ip(200 + gateway as u8),
+            prefixes: vec![(ip(200 + gateway as u8), 24)],
+        }),
+        mtu: 1_500,
+        rate: 100_000_000,
+        rate_out: 100_000_000,
+        priority: 0,
+        reflect_mdns: false,
+        advertise: false,
+        segment: Some(SegmentSettings {
+            name: "home".into(),
+            broadcast: 5_000_000,
+            router: None,
+            default_routers: vec![IpAddr::V4(ROUTER)],
+            hosts: Vec::new(),
+        }),
+    }
+}
+
+fn rights(segment: Option<&str>) -> Rights {
+    Rights {
+        gateway: vec![SourcePrefix::ANY],
+        segment: segment.map(str::to_owned),
+        ..Rights::default()
+    }
+}
+
+/// Building a world.
+impl World {
+    /// A world with gateways on these LANs, all linked, each with the right to the segment.
+    fn new(gateways: &[&[usize]]) -> Self {
+        Self::with(gateways, &|_| Some("home"), &|_, _| true)
+    }
+
+    fn with(
+        gateways: &[&[usize]],
+        segment: &dyn Fn(usize) -> Option<&'static str>,
+        linked: &dyn Fn(usize, usize) -> bool,
+    ) -> Self {
+        let lans = gateways.iter().flat_map(|lans| lans.iter());
+        let mut world = Self {
+            now: start(),
+            queue: Queue::default(),
+            gateways: Vec::new(),
+            hosts: Vec::new(),
+            lans: lans.max().unwrap() + 1,
+            wired: BTreeSet::new(),
+            carried: vec![0; gateways.len()],
+            frames: 0,
+            next: 0,
+        };
+        for (n, lans) in gateways.iter().enumerate() {
+            let (services, config) = restricted(n as u16 + 1, &rights(segment(n)));
+            world.gateways.push(Gateway {
+                engine: None,
+                services,
+                config,
+                lans: lans.to_vec(),
+                links: BTreeMap::new(),
+                next_link: 1,
+                runs: 0,
+            });
+        }
+        for n in 0..gateways.len() {
+            world.boot(n, linked);
+        }
+        world.run(secs(5));
+        world
+    }
+
+    fn boot(&mut self, n: usize, linked: &dyn Fn(usize, usize) -> bool) {
+        let now = self.now;
+        let gateway = &mut self.gateways[n];
+        gateway.runs += 1;
+        let config = Config {
+            incarnation: gateway.runs,
+            seed: (n as u64 + 1) << 32 | u64::from(gateway.runs),
+            ..gateway.config.clone()
+        };
+        let mut engine = Engine::new(config, gateway.services.clone(), now);
+        engine.handle_start(now);
+        for (at, lan) in gateway.lans.iter().enumerate() {
+            engine.set_lan(LocalInterfaceId(at as u8 + 1), settings(n, *lan), now);
+        }
+        gateway.engine = Some(engine);
+        for other in (0..self.gateways.len()).filter(|other| *other != n && linked(n, *other)) {
+            self.queue.push(now + ms(50), Event::LinkUp(n, other));
+        }
+        self.settle(n);
+    }
+
+    /// A host with this address on a LAN, which it announces.
+    fn host(&mut self, lan: usize, address: Ipv4Addr) -> usize {
+        let n = self.hosts.len();
+        self.hosts.push(Host {
+            mac: mac(2, n),
+            address,
+            lan: Some(lan),
+            arp: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            joined: BTreeSet::new(),
+            got: Vec::new(),
+            answers: BTreeSet::new(),
+            looks_for: None,
+        });
+        self.announce(n);
+        self.run(ms(100));
+        n
+    }
+
+    fn kill(&mut self, n: usize) {
+        self.gateways[n].engine = None;
+        self.gateways[n].links.clear();
+        for other in 0..self.gateways.len() {
+            self.queue
+                .push(self.now + ms(700), Event::LinkDown(other, n));
+        }
+    }
+
+    fn join_lans(&mut self, a: usize, b: usize) {
+        self.wired.insert((a, b));
+    }
+}
+
+/// Gateways.
+impl World {
+    fn engine(&mut self, n: usize) -> &mut Engine {
+        self.gateways[n].engine.as_mut().unwrap()
+    }
+
+    fn does(&mut self, n: usize, what: impl FnOnce(&mut Engine, Instant)) {
+        let now = self.now;
+        what(self.engine(n), now);
+        self.settle(n);
+    }
+
+    fn link_up(&mut self, a: usize, b: usize) {
+        if self.gateways[a].engine.is_none() || self.gateways[b].engine.is_none() {
+            return;
+        }
+        for (n, other) in [(a, b), (b, a)] {
+            self.link_down(n, other);
+            let mut known = neighbor(other as u16 + 1);
+            known.member = self.gateways[other].config.member.clone();
+            let gateway = &mut self.gateways[n];
+            let link = LinkId(gateway.next_link);
+            gateway.next_link += 1;
+            gateway.links.insert(other, link);
+            let now = self.now;
+            let engine = self.engine(n);
+            engine.handle_link_up(link, known, now);
+            engine.handle_link_rtt(link, LINK * 2, now);
+        }
+        self.settle(a);
+        self.settle(b);
+    }
+
+    fn link_down(&mut self, n: usize, other: usize) {
+        let now = self.now;
+        let gateway = &mut self.gateways[n];
+        if let (Some(link), Some(engine)) = (gateway.links.remove(&other), &mut gateway.engine) {
+            engine.handle_link_down(link, now);
+        }
+        self.settle(n);
+    }
+
+    fn settle(&mut self, n: usize) {
+        while let Some(output) = self.gateways[n]
+            .engine
+            .as_mut()
+            .and_then(Engine::poll_output)
+        {
+            self.output(n, output);
+        }
+    }
+
+    fn output(&mut self, n: usize, output: Output) {
+        let gateway = &self.gateways[n];
+        let peer = |link: LinkId| {
+            gateway
+                .links
+                .iter()
+                .find(|(_, l)| **l == link)
+                .map(|(o, _)| *o)
+        };
+        let at = self.now + LINK;
+        match output {
+            Output::Data {
+                links,
+                header,
+                packet,
+            } => {
+                for other in links.iter().filter_map(|link| peer(*link)) {
+                    let message = Bytes::from([&header[..], &packet].concat());
+                    if let Some(link) = self.gateways[other].links.get(&n) {
+                        self.carried[n] += u64::from(packet[6] == 254);
+                        self.queue.push(at, Event::Data(other, *link, message));
+                    }
+                }
+            }
+            Output::Control { link, message } | Output::RoutedControl { link, message } => {
+                if let Some(other) = peer(link)
+                    && let Some(theirs) = self.gateways[other].links.get(&n)
+                {
+                    let event = Event::Control(n, other, *theirs, message);
+                    self.queue.push(at, event);
+                }
+            }
+            Output::Lan { interface, frame } => {
+                let lan = gateway.lans[usize::from(interface.0) - 1];
+                self.lan_output(n, lan, frame);
+            }
+            _ => {}
+        }
+    }
+
+    fn lan_output(&mut self, n: usize, lan: usize, frame: LanFrame) {
+        let from = settings(n, lan).mac;
+        let to_group = |payload: Bytes| match Header::read(&payload) {
+            Ok(header) => (
+                MacAddress::of_ipv4_group(header.destination),
+                ETHERTYPE_IPV4,
+            ),
+            Err(_) => {
+                let group = Ipv6Addr::from(*payload[24..].first_chunk::<16>().unwrap());
+                (MacAddress::of_group(group), ETHERTYPE_IPV6)
+            }
+        };
+        let frame = match frame {
+            LanFrame::Probe(probe) => {
+                let event = Event::Probe(lan, from, probe);
+                return self.queue.push(self.now + WIRE, event);
+            }
+            LanFrame::Ethernet {
+                to,
+                from,
+                ethertype,
+                payload,
+            } => Frame {
+                from,
+                to,
+                ethertype,
+                payload,
+            },
+            LanFrame::Multicast(payload) | LanFrame::Link(payload) => {
+                let (to, ethertype) = to_group(payload.clone());
+                Frame {
+                    from,
+                    to,
+                    ethertype,
+                    payload,
+                }
+            }
+            LanFrame::Unicast(..) => return,
+        };
+        self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
+    }
+
+    fn segment(&mut self, n: usize) -> SegmentSnapshot {
+        let mut lans = self.engine(n).lans();
+        lans.remove(0).segment.unwrap()
+    }
+
+    fn place(&mut self, n: usize, address: Ipv4Addr) -> HostPlace {
+        self.engine(n).where_is(LAN, address.into())
+    }
+
+    fn behind(&self, n: usize) -> HostPlace {
+        HostPlace::Behind(self.gateways[n].services.peer())
+    }
+
+    fn dropped(&mut self, n: usize, reason: DropReason) -> u64 {
+        self.engine(n).dropped(reason)
+    }
+}
+
+/// Time.
+impl World {
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let ready = |g: &Gateway| Some(g.engine.as_ref()?.poll_timeout()?.0);
+            let timer = self.gateways.iter().filter_map(ready).min();
+            let Some(at) = timer.into_iter().chain(self.queue.next_at()).min() else {
+                break;
+            };
+            if at > end {
+                break;
+            }
+            self.now = at.max(self.now);
+            while let Some((_, event)) = self.queue.pop(self.now) {
+                self.handle(event);
+            }
+            for n in 0..self.gateways.len() {
+                let now = self.now;
+                if let Some(engine) = &mut self.gateways[n].engine
+                    && engine.poll_timeout().is_some_and(|(at, _)| at <= now)
+                {
+                    engine.handle_timeout(now);
+                    self.settle(n);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Control(from, n, link, message) => {
+                if self.gateways[n].links.get(&from) == Some(&link) {
+                    self.does(n, |engine, now| engine.handle_control(link, &message, now));
+                }
+            }
+            Event::Data(n, link, message) => {
+                if self.gateways[n].engine.is_some() {
+                    self.does(n, |engine, now| engine.handle_data(link, message, now));
+                }
+            }
+            Event::Probe(lan, from, probe) => {
+                for (n, interface) in self.gateways_on(lan, from) {
+                    self.does(n, |engine, now| {
+                        engine.handle_lan_probe(interface, from, &probe, now);
+                    });
+                }
+            }
+            Event::Frame(lan, frame) => self.frame(lan, &frame),
+            Event::LinkDown(n, other) => self.link_down(n, other),
+            Event::LinkUp(a, b) => self.link_up(a, b),
+            Event::Retry(host, address, left) => {
+                let waits = self.hosts[host].waiting.contains_key(&address);
+                if waits && left > 0 {
+                    self.ask(host, address);
+                    let event = Event::Retry(host, address, left - 1);
+                    self.queue.push(now + secs(1), event);
+                } else {
+                    self.hosts[host].waiting.remove(&address);
+                }
+            }
+        }
+    }
+
+    fn reached(&self, lan: usize) -> Vec<usize> {
+        let wired = |a, b| self.wired.contains(&(a, b)) || self.wired.contains(&(b, a));
+        let all = 0..self.lans;
+        all.filter(|other| *other == lan || wired(lan, *other))
+            .collect()
+    }
+
+    /// Gateways that hear a frame, each with its interface.
+    fn gateways_on(&self, lan: usize, from: MacAddress) -> Vec<(usize, LocalInterfaceId)> {
+        let reached = self.reached(lan);
+        let mut on = Vec::new();
+        for (n, gateway) in self.gateways.iter().enumerate() {
+            for (at, own) in gateway.lans.iter().enumerate() {
+                let hears = gateway.engine.is_some() && reached.contains(own);
+                if hears && settings(n, *own).mac != from {
+                    on.push((n, LocalInterfaceId(at as u8 + 1)));
+                }
+            }
+        }
+        on
+    }
+
+    fn frame(&mut self, lan: usize, frame: &Frame) {
+        self.frames += 1;
+        for (n, interface) in self.gateways_on(lan, frame.from) {
+            let engine = self.engine(n);
+            let virtual_mac = engine.virtual_mac(interface);
+            if virtual_mac == Some(frame.from) {
+                // it sent the frame itself
+                continue;
+            }
+            let own = settings(n, self.gateways[n].lans[usize::from(interface.0) - 1]).mac;
+            let is_arp = frame.ethertype == ETHERTYPE_ARP;
+            let hears =
+                frame.to.is_group() || Some(frame.to) == virtual_mac || is_arp && frame.to == own;
+            if hears {
+                let frame = SegmentFrame {
+                    source: frame.from,
+                    destination: frame.to,
+                    ethertype: frame.ethertype,
+                    payload: frame.payload.clone(),
+                };
+                self.does(n, |engine, now| {
+                    engine.handle_segment_frame(interface, frame, now)
+                });
+            }
+        }
+        let reached = self.reached(lan);
+        for host in 0..self.hosts.len() {
+            let h = &self.hosts[host];
+            let hears = h.lan.is_some_and(|lan| reached.contains(&lan));
+            if hears && h.mac != frame.from && (frame.to.is_group() || frame.to == h.mac) {
+                match frame.ethertype {
+                    ETHERTYPE_ARP => self.host_arp(host, frame),
+                    ETHERTYPE_IPV4 => self.host_packet(host, frame),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Hosts.
+impl World {
+    fn emit(&mut self, host: usize, to: MacAddress, ethertype: u16, payload: Bytes) {
+        let Host { mac: from, lan, .. } = self.hosts[host];
+        if let Some(lan) = lan {
+            let frame = Frame {
+                from,
+                to,
+                ethertype,
+                payload,
+            };
+            self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
+        }
+    }
+
+    fn arp(&mut self, host: usize, to: MacAddress, arp: Arp) {
+        self.emit(host, to, ETHERTYPE_ARP, arp.encode().into());
+    }
+
+    fn request(&mut self, host: usize, sender: Ipv4Addr, target: Ipv4Addr) {
+        let arp = Arp {
+            operation: Operation::Request,
+            sender_mac: self.hosts[host].mac,
+            sender,
+            target_mac: MacAddress::default(),
+            target,
+        };
+        self.arp(host, MacAddress::BROADCAST, arp);
+    }
+
+    fn announce(&mut self, host: usize) {
+        let address = self.hosts[host].address;
+        self.request(host, address, address);
+    }
+
+    fn ask(&mut self, host: usize, target: Ipv4Addr) {
+        self.request(host, self.hosts[host].address, target);
+    }
+
+    /// Whether an address is free, as this host finds out.
+    fn is_free(&mut self, host: usize, address: Ipv4Addr) -> bool {
+        self.hosts[host].looks_for = Some((address, false));
+        for _ in 0..3 {
+            self.request(host, Ipv4Addr::UNSPECIFIED, address);
+            self.run(secs(1));
+        }
+        let looked = self.hosts[host].looks_for.take();
+        !looked.unwrap().1
+    }
+
+    fn host_arp(&mut self, host: usize, frame: &Frame) {
+        let arp = Arp::decode(&frame.payload).unwrap();
+        let own = self.hosts[host].address;
+        let h = &mut self.hosts[host];
+        if let Some((wanted, found)) = &mut h.looks_for {
+            let is_probe = arp.sender.is_unspecified() && arp.target == *wanted;
+            *found |= arp.sender == *wanted || is_probe && arp.operation == Operation::Request;
+            return;
+        }
+        let is_for_us = arp.target == own;
+        if !arp.sender.is_unspecified() && (is_for_us || h.arp.contains_key(&arp.sender)) {
+            h.arp.insert(arp.sender, arp.sender_mac);
+        }
+        if let Some(waiting) = h.waiting.remove(&arp.sender) {
+            h.arp.insert(arp.sender, arp.sender_mac);
+            for packet in waiting {
+                self.emit(host, arp.sender_mac, ETHERTYPE_IPV4, packet);
+            }
+        }
+        if is_for_us && arp.operation == Operation::Request && arp.sender != own {
+            let reply = Arp {
+                operation: Operation::Reply,
+                sender_mac: self.hosts[host].mac,
+                sender: own,
+                target_mac: arp.sender_mac,
+                target: arp.sender,
+            };
+            self.arp(host, arp.sender_mac, reply);
+        }
+    }
+
+    fn host_packet(&mut self, host: usize, frame: &Frame) {
+        let header = Header::read(&frame.payload).unwrap();
+        if let Ok((_, Message::Query(_))) = igmp::parse_packet(&frame.payload) {
+            let joined: Vec<_> = self.hosts[host].joined.iter().copied().collect();
+            return joined
+                .into_iter()
+                .for_each(|group| self.report(host, group));
+        }
+        let h = &mut self.hosts[host];
+        let to = header.destination;
+        let is_group = to == ALL || to == DIRECTED || h.joined.contains(&to) || to == MDNS;
+        if header.protocol != ipv4::UDP || to != h.address && !is_group {
+            return;
+        }
+        let (kind, number) = header.payload[8..].split_at(1);
+        let number = u64::from_be_bytes(*number.first_chunk().unwrap());
+        if kind == b"A" {
+            h.answers.insert(number);
+            return;
+        }
+        h.got.push(Got {
+            number,
+            from: header.source,
+            ttl: header.ttl,
+            at: self.now,
+        });
+        if !is_group {
+            self.say(host, header.source, (b"A", number));
+        }
+    }
+
+    fn report(&mut self, host: usize, group: Ipv4Addr) {
+        let record = Record::new(RecordType::ModeIsExclude, mapped::name(group), Vec::new());
+        let from = self.hosts[host].address;
+        for packet in igmp::report_packets(from, &[record], 1_500) {
+            let to = MacAddress::of_ipv4_group(igmp::ALL_IGMPV3_ROUTERS);
+            self.emit(host, to, ETHERTYPE_IPV4, packet.into());
+        }
+    }
+
+    fn join(&mut self, host: usize, group: Ipv4Addr) {
+        self.hosts[host].joined.insert(group);
+        self.report(host, group);
+        self.run(ms(500));
+    }
+
+    fn say(&mut self, host: usize, to: Ipv4Addr, (kind, number): (&[u8], u64)) {
+        let data = [kind, &number.to_be_bytes()].concat();
+        let packet = ipv4::udp_packet(self.hosts[host].address, to, (PORT, 1), &data);
+        self.send_packet(host, to, packet.into());
+    }
+
+    fn send_packet(&mut self, host: usize, to: Ipv4Addr, packet: Bytes) {
+        let to_group = match to {
+            ALL | DIRECTED => Some(MacAddress::BROADCAST),
+            _ if to.is_multicast() => Some(MacAddress::of_ipv4_group(to)),
+            _ => self.hosts[host].arp.get(&to).copied(),
+        };
+        if let Some(mac) = to_group {
+            return self.emit(host, mac, ETHERTYPE_IPV4, packet);
+        }
+        let waiting = self.hosts[host].waiting.entry(to).or_default();
+        waiting.push(packet);
+        if waiting.len() == 1 {
+            self.ask(host, to);
+            let event = Event::Retry(host, to, 3);
+            self.queue.push(self.now + secs(1), event);
+        }
+    }
+
+    /// Sends the next number.
+    fn send(&mut self, host: usize, to: Ipv4Addr) -> u64 {
+        self.next += 1;
+        self.say(host, to, (b"N", self.next));
+        self.next
+    }
+
+    /// Sends the next number, and returns whether it was answered within the time.
+    fn ping(&mut self, host: usize, to: Ipv4Addr, time: Duration) -> bool {
+        let number = self.send(host, to);
+        self.run(time);
+        self.hosts[host].answers.contains(&number)
+    }
+
+    fn times(&self, host: usize, number: u64) -> usize {
+        let got = self.hosts[host].got.iter();
+        got.filter(|got| got.number == number).count()
+    }
+
+    /// A host goes to another LAN, and announces itself there.
+    fn move_host(&mut self, host: usize, lan: usize) {
+        self.hosts[host].lan = Some(lan);
+        self.announce(host);
+    }
+
+    fn mac_of(&self, host: usize, address: Ipv4Addr) -> Option<MacAddress> {
+        self.hosts[host].arp.get(&address).copied()
+    }
+}
+
+#[test]
+fn hosts_of_two_houses_with_one_subnet_reach_each_other_under_their_own_addresses() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.run(secs(10));
+    assert!(w.ping(a, ip(30), ms(300)), "the first packet");
+    assert!(w.ping(a, ip(30), ms(50)));
+    assert!(w.ping(b, ip(20), ms(50)));
+    let got = w.hosts[b].got[0];
+    assert_eq!((got.from, got.ttl), (ip(20), 1), "as it was sent");
+    assert!(w.mac_of(a, ip(30)).unwrap().is_virtual());
+    let behind = w.behind(1);
+    assert_eq!(w.place(0, ip(30)), behind);
+    assert_eq!(w.place(1, ip(30)), HostPlace::Here(w.hosts[b].mac));
+    let segment = w.segment(0);
+    assert_eq!((segment.here, segment.elsewhere), (1, 1));
+    assert_eq!(segment.problem, None);
+    assert_eq!(segment.lans[0].prefixes, [(ip(0), 24)]);
+    assert_eq!(segment.lans[0].rtt, Some(ms(15)), "by the advertised step");
+}
+
+#[test]
+fn broadcast_and_groups_of_all_kinds_reach_their_listeners_once() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    let source_specific = Ipv4Addr::new(232, 1, 2, 3);
+    w.join(b, SSDP);
+    w.join(b, source_specific);
+    for to in [ALL, DIRECTED, MDNS, SSDP, source_specific] {
+        let number = w.send(a, to);
+        w.run(ms(500));
+        assert_eq!(w.times(b, number), 1, "{to}");
+        assert_eq!(w.hosts[b].got.last().unwrap().from, ip(20), "{to}");
+        assert_eq!(w.hosts[b].got.last().unwrap().ttl, 1, "{to}");
+    }
+}
+
+#[test]
+fn a_lan_without_listeners_gets_nothing_of_a_group() {
+    let mut w = World::new(&[&[0], &[1], &[2]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.host(2, ip(40));
+    w.join(b, SSDP);
+    w.run(secs(2));
+    let before = w.carried.clone();
+    for _ in 0..20 {
+        w.send(a, SSDP);
+        w.run(ms(100));
+    }
+    assert_eq!(w.hosts[b].got.len(), 20);
+    assert_eq!(w.carried[0] - before[0], 20, "one copy, to the listener");
+    assert_eq!(w.carried[1..], before[1..]);
+}
+
+#[test]
+fn each_house_keeps_its_own_router_and_the_double_is_named() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let ra = w.host(0, ROUTER);
+    let rb = w.host(1, ROUTER);
+    w.run(secs(2));
+    assert!(w.ping(a, ROUTER, ms(500)));
+    for _ in 0..40 {
+        w.announce(rb);
+        w.run(ms(20));
+    }
+    w.run(secs(2));
+    assert_eq!(w.mac_of(a, ROUTER), Some(w.hosts[ra].mac));
+    assert!(w.ping(a, ROUTER, ms(500)));
+    assert_eq!(w.hosts[rb].got.len(), 0);
+    let segment = w.segment(0);
+    assert_eq!(segment.routers, [IpAddr::V4(ROUTER)]);
+    assert_eq!(segment.conflicts, []);
+    let place = HostPlace::Conflict(w.hosts[ra].mac, w.gateways[1].services.peer());
+    assert_eq!(w.place(0, ROUTER), place);
+}
+
+#[test]
+fn a_doubled_host_is_named_and_a_third_lan_stays_with_the_first() {
+    let mut w = World::new(&[&[0], &[1], &[2]]);
+    let first = w.host(0, ip(20));
+    let c = w.host(2, ip(40));
+    w.run(secs(6));
+    assert!(w.ping(c, ip(20), ms(500)));
+    let second = w.host(1, ip(20));
+    let near = w.host(1, ip(31));
+    w.run(secs(2));
+    let conflicts = w.segment(0).conflicts;
+    assert_eq!(conflicts, [(ip(20).into(), w.gateways[1].services.peer())]);
+    let conflicts = w.segment(1).conflicts;
+    assert_eq!(conflicts, [(ip(20).into(), w.gateways[0].services.peer())]);
+    assert!(w.ping(c, ip(20), ms(500)) && w.ping(near, ip(20), ms(500)));
+    assert_eq!(w.hosts[first].got.len(), 2);
+    assert_eq!(w.hosts[second].got.len(), 1);
+    // one of both goes: the other is reached
+    w.hosts[first].lan = None;
+    w.hosts[c].arp.clear();
+    w.run(secs(40));
+    assert!(w.ping(c, ip(20), secs(4)));
+    assert_eq!(w.hosts[second].got.len(), 2);
+}
+
+#[test]
+fn a_host_that_moves_and_speaks_is_reached_from_everywhere_within_two_seconds() {
+    let mut w = World::new(&[&[0], &[1], &[2]]);
+    let a = w.host(0, ip(20));
+    let mover = w.host(1, ip(30));
+    let near = w.host(1, ip(31));
+    let c = w.host(2, ip(40));
+    for host in [a, near, c] {
+        assert!(w.ping(host, ip(30), secs(1)));
+    }
+    // no cache of a host changes but by what gateways and hosts send
+    w.move_host(mover, 0);
+    w.run(secs(2));
+    for host in [a, near, c] {
+        assert!(w.ping(host, ip(30), ms(100)), "host {host}");
+    }
+    assert!(w.mac_of(near, ip(30)).unwrap().is_virtual());
+    assert_eq!(w.mac_of(a, ip(30)), Some(w.hosts[mover].mac));
+    w.move_host(mover, 1);
+    w.run(secs(2));
+    for host in [a, near, c] {
+        assert!(w.ping(host, ip(30), ms(100)), "host {host}, back");
+    }
+    assert_eq!(w.segment(0).conflicts, []);
+}
+
+#[test]
+fn a_host_that_moves_without_a_word_is_found_by_those_who_ask() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let mover = w.host(0, ip(30));
+    assert!(w.ping(a, ip(30), ms(100)));
+    w.run(secs(10));
+    w.hosts[mover].lan = Some(1);
+    w.hosts[a].arp.clear();
+    assert!(w.ping(a, ip(30), secs(3)));
+}
+
+#[test]
+fn an_address_in_use_elsewhere_is_not_free_but_for_its_own_host() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let newcomer = w.host(1, ip(30));
+    w.run(secs(6));
+    assert!(!w.is_free(newcomer, ip(20)));
+    assert!(w.is_free(newcomer, ip(99)));
+    // it comes itself, and looks first
+    w.hosts[a].lan = Some(1);
+    assert!(w.is_free(a, ip(20)));
+}
+
+#[test]
+fn nothing_is_sent_while_no_host_speaks() {
+    let mut w = World::new(&[&[0], &[1], &[2]]);
+    let a = w.host(0, ip(20));
+    w.host(1, ip(30));
+    assert!(w.ping(a, ip(30), secs(1)));
+    w.run(secs(5));
+    let before = w.carried.clone();
+    w.run(secs(60));
+    assert_eq!(w.carried, before);
+    assert!(w.ping(a, ip(30), ms(50)), "and a pair stays");
+}
+
+#[test]
+fn a_silent_host_is_asked_for_seldom_and_reached_again_once_it_speaks() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let sleeper = w.host(1, ip(30));
+    w.hosts[sleeper].lan = None;
+    w.run(secs(10));
+    let before = w.carried[0];
+    assert!(!w.ping(a, ip(30), secs(4)));
+    assert!(w.carried[0] - before <= 4, "{}", w.carried[0] - before);
+    assert_eq!(w.place(0, ip(30)), HostPlace::Nobody);
+    w.move_host(sleeper, 1);
+    w.run(ms(100));
+    assert!(w.ping(a, ip(30), secs(1)));
+}
+
+#[test]
+fn packets_to_a_host_that_is_gone_end_and_its_return_is_noticed() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    assert!(w.ping(a, ip(30), secs(1)));
+    w.hosts[b].lan = None;
+    w.run(secs(31));
+    for _ in 0..20 {
+        w.send(a, ip(30));
+        w.run(ms(200));
+    }
+    assert_ne!(w.place(0, ip(30)), w.behind(1), "GONE came");
+    assert!(w.dropped(1, DropReason::SegmentUnknownHost) > 0);
+    w.move_host(b, 1);
+    w.run(ms(100));
+    assert!(w.ping(a, ip(30), secs(1)));
+}
+
+#[test]
+fn address_servers_and_routers_of_one_house_stay_in_it() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.join(b, SSDP);
+    w.run(secs(2));
+    let before = w.carried[0];
+    let from = w.hosts[a].address;
+    let vrrp = Envelope {
+        source: from,
+        destination: Ipv4Addr::new(224, 0, 0, 18),
+        protocol: 112,
+        ttl: 255,
+    };
+    let gateway = b"NT: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n";
+    for (to, packet) in [
+        (ALL, ipv4::udp_packet(from, ALL, (67, 64), &[0; 300])),
+        (vrrp.destination, ipv4::packet(&vrrp, &[0; 20])),
+        (SSDP, ipv4::udp_packet(from, SSDP, (1_900, 4), gateway)),
+    ] {
+        let dropped = w.dropped(0, DropReason::SegmentRouter);
+        w.send_packet(a, to, packet.into());
+        w.run(ms(200));
+        assert_eq!(w.dropped(0, DropReason::SegmentRouter), dropped + 1, "{to}");
+    }
+    assert_eq!(w.carried[0], before);
+}
+
+#[test]
+fn a_node_without_the_label_speaks_for_no_lan() {
+    let labels = |n| [Some("home"), None, Some("office")][n];
+    let mut w = World::with(&[&[0], &[1], &[2]], &labels, &|_, _| true);
+    let hosts = [0, 1, 2].map(|lan| w.host(lan, ip(20 + lan as u8)));
+    for (from, to) in [(0, 1), (0, 2), (1, 0), (2, 0)] {
+        assert!(
+            !w.ping(hosts[from], ip(20 + to as u8), secs(2)),
+            "{from} to {to}"
+        );
+    }
+    let number = w.send(hosts[1], ALL);
+    w.run(ms(500));
+    assert_eq!(w.times(hosts[0], number), 0);
+    assert_eq!(w.segment(0).problem, Some(SegmentProblem::Alone));
+    for n in [1, 2] {
+        let problem = SegmentProblem::NotPermitted("home".into());
+        assert_eq!(w.segment(n).problem, Some(problem));
+        assert_eq!(w.engine(n).virtual_mac(LAN), None);
+    }
+}
+
+#[test]
+fn a_forwarder_that_fails_is_replaced_and_no_host_asks_again() {
+    let mut w = World::new(&[&[0], &[1], &[1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.run(secs(3));
+    assert!(w.ping(a, ip(30), secs(1)) && w.ping(b, ip(20), secs(1)));
+    let is_forwarder =
+        |w: &mut World, n: usize| w.engine(n).lans()[0].standing.role == LanRole::Forwarder;
+    let (first, second) = if is_forwarder(&mut w, 1) {
+        (1, 2)
+    } else {
+        (2, 1)
+    };
+    let virtual_mac = w.engine(first).virtual_mac(LAN);
+    w.kill(first);
+    let killed = w.now;
+    let mut back = None;
+    while back.is_none() && w.now < killed + secs(10) {
+        if w.ping(a, ip(30), ms(100)) && w.ping(b, ip(20), ms(100)) {
+            back = Some(w.now - killed);
+        }
+    }
+    assert!(back.is_some_and(|back| back < secs(3)), "{back:?}");
+    assert_eq!(w.engine(second).virtual_mac(LAN), virtual_mac);
+}
+
+#[test]
+fn a_cable_between_two_lans_makes_no_storm_and_its_end_leaves_no_trace() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.join(b, SSDP);
+    assert!(w.ping(a, ip(30), secs(1)));
+    for _ in 0..3 {
+        w.join_lans(0, 1);
+        let joined = w.now;
+        let frames = w.frames;
+        let mut sent = Vec::new();
+        for _ in 0..40 {
+            sent.push((w.send(a, ALL), w.now));
+            sent.push((w.send(a, SSDP), w.now));
+            w.run(ms(100));
+        }
+        for (number, at) in sent {
+            let times = w.times(b, number);
+            assert!((1..=2).contains(&times), "{times} times");
+            assert!(
+                times == 1 || at < joined + ms(2_500),
+                "twice after {:?}",
+                at - joined
+            );
+        }
+        // what hosts send, and what gateways send to each other and to hosts
+        assert!(w.frames - frames < 400, "{}", w.frames - frames);
+        w.hosts[a].arp.clear();
+        assert!(w.ping(a, ip(30), secs(3)));
+        assert_eq!(w.mac_of(a, ip(30)), Some(w.hosts[b].mac));
+        w.wired.clear();
+        w.run(secs(5));
+        w.hosts[a].arp.clear();
+        assert!(w.ping(a, ip(30), secs(3)), "apart again");
+        let number = w.send(a, ALL);
+        w.run(ms(500));
+        assert_eq!(w.times(b, number), 1);
+    }
+}
+
+#[test]
+fn two_lans_of_one_gateway_are_one_without_a_link() {
+    let mut w = World::new(&[&[0, 1]]);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.join(b, SSDP);
+    w.run(secs(3));
+    assert!(w.ping(a, ip(30), secs(1)) && w.ping(b, ip(20), secs(1)));
+    for to in [ALL, SSDP] {
+        let number = w.send(a, to);
+        w.run(ms(500));
+        assert_eq!(w.times(b, number), 1, "{to}");
+    }
+}
+
+#[test]
+fn routers_between_carry_a_segment_without_taking_part() {
+    let line = |a: usize, b: usize| a == 1 || b == 1;
+    let labels = |n: usize| (n != 1).then_some("home");
+    let mut w = World::with(&[&[0], &[2], &[1]], &labels, &line);
+    let a = w.host(0, ip(20));
+    let b = w.host(1, ip(30));
+    w.join(b, SSDP);
+    assert!(w.ping(a, ip(30), secs(1)));
+    for to in [ALL, SSDP] {
+        let number = w.send(a, to);
+        w.run(ms(500));
+        assert_eq!(w.times(b, number), 1, "{to}");
+    }
+}
+
+#[test]
+fn a_flood_of_questions_and_hosts_stays_within_bounds_and_cuts_no_running_pair() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    w.host(1, ip(30));
+    let flooder = w.host(0, ip(66));
+    assert!(w.ping(a, ip(30), secs(1)));
+    let mut random = Random::new(7);
+    let before = w.carried[0];
+    let began = w.now;
+    let lan = settings(0, 0);
+    let wide = LanSettings {
+        ipv4: lan.ipv4.map(|ipv4| LanIpv4 {
+            prefixes: vec![(ipv4.address, 16)],
+            ..ipv4
+        }),
+        ..lan
+    };
+    w.does(0, |engine, now| engine.set_lan(LAN, wide, now));
+    for round in 0..20_000_u64 {
+        let any = |random: &mut Random| {
+            Ipv4Addr::new(
+                192,
+                168,
+                2 + random.below(200) as u8,
+                random.below(255) as u8,
+            )
+        };
+        let (sender, target) = (any(&mut random), any(&mut random));
+        w.request(flooder, sender, target);
+        if round % 1_000 == 0 {
+            w.run(ms(50));
+            assert!(w.ping(a, ip(30), ms(50)), "round {round}");
+        }
+    }
+    w.run(ms(100));
+    let segment = w.segment(0);
+    assert!(
+        segment.here <= 4_096 && segment.elsewhere <= 4_096,
+        "{segment:?}"
+    );
+    let seconds = (w.now - began).as_secs() + 1;
+    let told = w.carried[0] - before;
+    assert!(told <= 300 + 20 * seconds + 100, "{told} in {seconds} s");
+    assert!(w.dropped(0, DropReason::SegmentStorm) > 0);
+    assert!(w.dropped(0, DropReason::SegmentFull) > 0);
+}
