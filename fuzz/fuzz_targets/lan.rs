@@ -44,6 +44,7 @@ fn settings(n: u8) -> LanSettings {
         priority: 2 - n,
         reflect_mdns: true,
         advertise: true,
+        segment: None,
     }
 }
 

@@ -63,6 +63,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "group_texts" => group_texts(),
         "igmp" => igmp_packets(),
         "lan" => lan(),
+        "segment" => segment(),
         "leaves" => leaves(),
         "offload" => offload(),
         "presence" => presence(),
@@ -554,6 +555,32 @@ fn lan() -> Vec<Vec<u8>> {
         input(&[], [&[3, 9, 50], &[3, 2, 50], &[7, 2, 0]]),
         input(&[], [&[&[3, 2, 0][..], &[0; 45], &[1]].concat()]),
         input(&[], [&of_host(2, &[1; 72])]),
+    ]
+}
+
+/// Returns an ARP request for a host elsewhere, its HERE and GONE, and a broadcast of each side.
+fn segment() -> Vec<Vec<u8>> {
+    let of = |what: u8, bytes: &[u8]| [&[what, 9, 30][..], bytes].concat();
+    let arp = [
+        &[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 9, 192, 168, 1, 9][..],
+        &[0, 0, 0, 0, 0, 0, 192, 168, 1, 99],
+    ]
+    .concat();
+    let message = |kind: u8| {
+        let name = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1, 99];
+        [&[kind, 0, 2, 0, 0, 0, 0, 99][..], &[0; 8], &name].concat()
+    };
+    let broadcast = librecast::ipv4::udp_packet(
+        [192, 168, 1, 9].into(),
+        [255; 4].into(),
+        (5_004, 1),
+        b"anyone",
+    );
+    let [asked, here, gone, ask] = [of(0, &arp), of(4, &message(2)), of(4, &message(3)), of(4, &message(1))];
+    let [out, all, one] = [3, 5, 1].map(|what| of(what, &broadcast));
+    vec![
+        input(&[], [&asked, &here, &gone, &ask]),
+        input(&[], [&out, &all, &one]),
     ]
 }
 

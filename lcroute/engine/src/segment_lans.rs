@@ -34,7 +34,9 @@ impl LanOfSegment {
         let prefixes = self.prefixes.iter();
         prefixes.filter_map(|prefix| {
             let len = prefix.prefix_len().checked_sub(mapped::PREFIX_LEN)?;
-            Some((mapped::ipv4(prefix.addr())?, len))
+            let address = mapped::ipv4(prefix.addr())?;
+            // that of the segment itself
+            (address.octets()[0] != 0).then_some((address, len))
         })
     }
 }

@@ -137,6 +137,8 @@ struct Check {
     claim: Option<Claim>,
     hosts: Vec<Asker>,
     lans: Vec<LanId>,
+    /// The LAN whose packets made the check necessary.
+    sender: Option<LanId>,
 }
 
 #[derive(Debug)]
@@ -328,16 +330,15 @@ impl Directory {
         self.actions.push_back(action);
     }
 
-    /// Sends a message to all LANs, within their rate.
-    fn tell_all(&mut self, kind: Kind, address: Ipv6Addr, mac: MacAddress, now: Instant) {
-        if self.lans.is_empty() {
-            return;
+    /// Sends a message to all LANs, if there are others, and within their rate.
+    fn tell_all(&mut self, kind: Kind, address: Ipv6Addr, mac: MacAddress, now: Instant) -> bool {
+        let is_admitted = !self.lans.is_empty() && self.asks.take(ASK_RATE, 1, now);
+        if is_admitted {
+            self.act(Action::Send(kind, address, mac, None));
+        } else if !self.lans.is_empty() {
+            self.act(Action::Drop(DropReason::SegmentStorm));
         }
-        let is_admitted = self.asks.take(ASK_RATE, 1, now);
-        self.act(match is_admitted {
-            true => Action::Send(kind, address, mac, None),
-            false => Action::Drop(DropReason::SegmentStorm),
-        });
+        is_admitted
     }
 
     fn probe(&mut self, address: Ipv6Addr, to: Option<MacAddress>, for_here: bool, now: Instant) {
@@ -382,10 +383,9 @@ impl Directory {
             Some(State::Seeking(seeking)) => {
                 let lans = std::mem::take(&mut seeking.lans);
                 self.put(address, local(), now + LOCAL_MEMORY, now);
-                if lans.is_empty() {
-                    self.tell_all(Kind::Here, address, mac, now);
-                }
-                for lan in lans {
+                // all of them: one may have the address as well
+                let is_told = self.tell_all(Kind::Here, address, mac, now);
+                for lan in lans.into_iter().filter(|_| !is_told) {
                     self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
                 }
                 self.act(Action::Settled(address, Some(Place::Here(mac))));
@@ -662,7 +662,11 @@ impl Directory {
             Some(State::Local { mac, heard, check }) => {
                 let place = Route::To(Place::Here(*mac));
                 if check.is_none() && now >= *heard + STALE {
-                    self.check(address, Check::default(), now);
+                    let check = Check {
+                        sender: Some(from),
+                        ..Check::default()
+                    };
+                    self.check(address, check, now);
                 }
                 self.touch(address, now);
                 place
@@ -770,7 +774,8 @@ impl Directory {
         if for_here && !asked {
             seeking.asked = true;
             self.set_wake(address, now + AGAIN);
-            return self.tell_all(Kind::Ask, address, MacAddress::default(), now);
+            self.tell_all(Kind::Ask, address, MacAddress::default(), now);
+            return;
         }
         if !again {
             seeking.again = true;
@@ -817,6 +822,10 @@ impl Directory {
 
     /// A host here has not answered its check.
     fn fail(&mut self, address: Ipv6Addr, check: Check, now: Instant) {
+        if let Some(lan) = check.sender {
+            let mac = MacAddress::default();
+            self.act(Action::Send(Kind::Gone, address, mac, Some(lan)));
+        }
         let claim = check.claim.filter(|(lan, _)| self.lans.contains(lan));
         if let Some((lan, mac)) = claim {
             let rival = None;
@@ -1114,7 +1123,7 @@ mod tests {
         );
         assert_eq!(t.hear(9), [told(Kind::Here, 9, 9, Some(A))]);
         assert_eq!(ask_for(&mut t, 8, B), [Action::Probe(address(8), None)]);
-        assert_eq!(t.hear(8)[0], told(Kind::Here, 8, 8, Some(B)));
+        assert_eq!(t.hear(8)[0], told(Kind::Here, 8, 8, None));
         assert_eq!(ask_for(&mut t, 7, LanId(3)), [], "no LAN of the segment");
         t.adopt(6, A);
         assert_eq!(ask_for(&mut t, 6, B), [], "its own LAN answers");
