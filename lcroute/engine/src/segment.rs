@@ -34,7 +34,7 @@ use crate::senders::Senders;
 
 use directory::{Action, Directory, Place, Route};
 use message::{Kind, Message};
-use neighbor::{Asker, Heard, Own};
+use neighbor::{Asker, HostMessage, Own};
 
 pub use message::{Inner, is_of_segment, unwrap, wrap};
 
@@ -421,8 +421,8 @@ impl Segment {
         if frame.source.is_virtual() || frame.source.is_group() {
             return Err(DropReason::LanGatewayFrame);
         }
-        if let Some(heard) = Heard::read(frame.source, frame.ethertype, &frame.payload) {
-            return self.handle_heard(heard, now);
+        if let Some(message) = HostMessage::read(frame.source, frame.ethertype, &frame.payload) {
+            return self.handle_host_message(message, now);
         }
         if ![ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&frame.ethertype) {
             return Ok(());
@@ -434,8 +434,12 @@ impl Segment {
         self.handle_packet(frame, now)
     }
 
-    fn handle_heard(&mut self, heard: Heard, now: Instant) -> Result<(), DropReason> {
-        let Heard { sender, asks } = heard;
+    fn handle_host_message(
+        &mut self,
+        message: HostMessage,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let HostMessage { sender, asks } = message;
         if sender.mac.is_virtual() {
             return Err(DropReason::LanGatewayFrame);
         }
@@ -607,10 +611,10 @@ impl Segment {
             return;
         }
         match kind {
-            Kind::Ask if self.takes_part(address) => self.directory.ask_for(address, lan, now),
+            Kind::Ask if self.takes_part(address) => self.directory.handle_ask(address, lan, now),
             Kind::Ask => {}
-            Kind::Here => self.directory.claim(address, (lan, mac), now),
-            Kind::Gone => self.directory.gone(address, lan, now),
+            Kind::Here => self.directory.handle_here(address, (lan, mac), now),
+            Kind::Gone => self.directory.handle_gone(address, lan, now),
         }
     }
 

@@ -530,7 +530,7 @@ impl Directory {
     }
 
     /// Another LAN asks for an address.
-    pub fn ask_for(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
+    pub fn handle_ask(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
         if self.own.contains(&address) || !self.admit(lan, now) {
             return;
         }
@@ -565,7 +565,7 @@ impl Directory {
     }
 
     /// Another LAN states that it has an address.
-    pub fn claim(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
+    pub fn handle_here(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
         if self.own.contains(&address) || !self.lans.contains(&claim.0) {
             return;
         }
@@ -609,7 +609,7 @@ impl Directory {
     }
 
     /// Another LAN does not have an address any more.
-    pub fn gone(&mut self, address: Ipv6Addr, from: LanId, now: Instant) {
+    pub fn handle_gone(&mut self, address: Ipv6Addr, from: LanId, now: Instant) {
         self.conflicts
             .retain(|a, (lan, _)| (*a, *lan) != (address, from));
         match self.state_mut(address) {
@@ -958,7 +958,7 @@ mod tests {
 
         fn claim(&mut self, n: u8, lan: LanId, by: u8) -> Vec<Action> {
             self.directory
-                .claim(address(n.into()), (lan, mac(by)), self.now);
+                .handle_here(address(n.into()), (lan, mac(by)), self.now);
             self.actions()
         }
 
@@ -1048,8 +1048,8 @@ mod tests {
         t.adopt(9, A);
         t.claim(9, B, 8);
         assert_eq!(t.place(9), Some(Place::Lan(A)), "the first stays");
-        t.directory.gone(address(9), B, t.now);
-        t.directory.gone(address(9), LanId(7), t.now);
+        t.directory.handle_gone(address(9), B, t.now);
+        t.directory.handle_gone(address(9), LanId(7), t.now);
         assert_eq!(t.place(9), Some(Place::Lan(A)));
     }
 
@@ -1068,7 +1068,7 @@ mod tests {
         t.pass(CONFLICT_FRESH);
         assert_eq!(t.claim(9, A, 8).len(), 1);
         t.hear(9);
-        t.directory.gone(address(9), A, t.now);
+        t.directory.handle_gone(address(9), A, t.now);
         assert_eq!(t.directory.conflicts().count(), 0);
     }
 
@@ -1112,7 +1112,7 @@ mod tests {
         let mut t = Test::new();
         t.hear(9);
         let ask_for = |t: &mut Test, n: u16, lan| {
-            t.directory.ask_for(address(n), lan, t.now);
+            t.directory.handle_ask(address(n), lan, t.now);
             t.actions()
         };
         assert_eq!(ask_for(&mut t, 9, A), [told(Kind::Here, 9, 9, Some(A))]);
@@ -1218,11 +1218,13 @@ mod tests {
                 match random.below(8) {
                     0 if is_here(n) => t.directory.hear(host(n as u8), now),
                     1 => t.directory.ask(address(n), by, now),
-                    2 => t.directory.ask_for(address(n), lan, now),
-                    3 => t
-                        .directory
-                        .claim(address(n), (lan, mac(random.below(200) as u8)), now),
-                    4 => t.directory.gone(address(n), lan, now),
+                    2 => t.directory.handle_ask(address(n), lan, now),
+                    3 => t.directory.handle_here(
+                        address(n),
+                        (lan, mac(random.below(200) as u8)),
+                        now,
+                    ),
+                    4 => t.directory.handle_gone(address(n), lan, now),
                     5 => {
                         if t.directory.route(address(n), now) == Route::Wait {
                             waiting.insert(address(n));

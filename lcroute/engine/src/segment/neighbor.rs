@@ -20,7 +20,7 @@ pub struct Asker {
 
 /// A message of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct HostMessage {
     /// Its sender.
     pub sender: Asker,
     /// The address for which it asks, if it asks.
@@ -38,18 +38,18 @@ pub struct Own {
     pub ipv4: Option<Ipv4Addr>,
 }
 
-impl Heard {
+impl HostMessage {
     /// Reads a frame from this Ethernet address; `None`: no question or statement of a host.
     pub fn read(source: MacAddress, ethertype: u16, payload: &[u8]) -> Option<Self> {
-        let heard = match ethertype {
+        let message = match ethertype {
             ETHERTYPE_ARP => Self::of_arp(&Arp::decode(payload).ok()?),
             ETHERTYPE_IPV6 => Self::of_discovery(source, payload)?,
             _ => return None,
         };
-        let Asker { mac, address } = heard.sender;
+        let Asker { mac, address } = message.sender;
         let is_host = !mac.is_group() && mac != MacAddress::default() && !address.is_multicast();
-        let says_nothing = address.is_unspecified() && heard.asks.is_none();
-        (is_host && !says_nothing && heard.asks.is_none_or(is_askable)).then_some(heard)
+        let says_nothing = address.is_unspecified() && message.asks.is_none();
+        (is_host && !says_nothing && message.asks.is_none_or(is_askable)).then_some(message)
     }
 
     fn of_arp(arp: &Arp) -> Self {
@@ -209,7 +209,7 @@ mod tests {
     };
     const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
-    fn read(frame: &LanFrame) -> Option<Heard> {
+    fn read(frame: &LanFrame) -> Option<HostMessage> {
         let LanFrame::Ethernet {
             from,
             ethertype,
@@ -219,7 +219,7 @@ mod tests {
         else {
             return None;
         };
-        Heard::read(*from, *ethertype, payload)
+        HostMessage::read(*from, *ethertype, payload)
     }
 
     fn targets() -> [Ipv6Addr; 2] {
@@ -233,11 +233,11 @@ mod tests {
     fn the_gateways_questions_are_those_of_a_host_with_its_own_addresses() {
         for target in targets() {
             for to in [None, Some(HOST)] {
-                let heard = read(&question(target, OWN, to)).unwrap();
-                assert_eq!(heard.asks, Some(target));
-                assert_eq!(heard.sender.mac, OWN.mac);
+                let message = read(&question(target, OWN, to)).unwrap();
+                assert_eq!(message.asks, Some(target));
+                assert_eq!(message.sender.mac, OWN.mac);
                 let own = [mapped::name(OWN.ipv4.unwrap()), OWN.link_local];
-                assert!(own.contains(&heard.sender.address));
+                assert!(own.contains(&message.sender.address));
             }
         }
     }
@@ -252,12 +252,12 @@ mod tests {
                 .iter()
                 .chain([&announcement(target, VIRTUAL, VIRTUAL)])
             {
-                let heard = read(frame).unwrap();
+                let message = read(frame).unwrap();
                 let sender = Asker {
                     mac: VIRTUAL,
                     address: target,
                 };
-                assert_eq!(heard, Heard { sender, asks: None });
+                assert_eq!(message, HostMessage { sender, asks: None });
             }
         }
         assert_eq!(read(&presence(VIRTUAL)), None, "it is about nobody");
@@ -276,7 +276,7 @@ mod tests {
         #[test]
         fn arbitrary_frames_never_panic(payload in prop::collection::vec(any::<u8>(), 0..100), is_arp: bool) {
             let ethertype = if is_arp { ETHERTYPE_ARP } else { ETHERTYPE_IPV6 };
-            let _ = Heard::read(HOST, ethertype, &payload);
+            let _ = HostMessage::read(HOST, ethertype, &payload);
         }
     }
 }
