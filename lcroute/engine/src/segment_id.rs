@@ -23,7 +23,7 @@ const LOW_BITS: u32 = 64;
 /// Bits of an IPv6 group that its group in a segment keeps; the others have to be zero.
 const KEPT_BITS: u32 = 52;
 /// The first 104 bits of groups of solicited nodes, ff02::1:ff00:0 (RFC 4291 §2.7.1).
-const SOLICITED_NODES: u128 = 0xff02_0000_0000_0000_0000_0001_ff;
+const SOLICITED_NODES: u128 = 0x00ff_0200_0000_0000_0000_0000_01ff;
 
 /// The number of a segment in its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
