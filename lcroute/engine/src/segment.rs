@@ -284,7 +284,7 @@ impl Segment {
             lan,
         };
         let mut directory = Directory::new(seed, now);
-        directory.set_own(link.addresses());
+        directory.set_own(own_addresses(&settings, &link));
         Self {
             id: SegmentId::of(node, &settings.name),
             network,
@@ -320,8 +320,9 @@ impl Segment {
     pub fn set(&mut self, settings: SegmentSettings, link: Link) {
         self.storm.set_rate(settings.broadcast);
         self.senders.set_rate(link.rate);
-        if self.link.addresses() != link.addresses() {
-            self.directory.set_own(link.addresses());
+        let own = own_addresses(&settings, &link);
+        if own != own_addresses(&self.settings, &self.link) {
+            self.directory.set_own(own);
         }
         (self.settings, self.link) = (settings, link);
     }
@@ -391,6 +392,17 @@ impl Segment {
         self.is_serving() && self.lans.has(origin)
     }
 
+    /// The name of the address to which this LAN's router sends packets for other subnets.
+    fn router(&self) -> Option<Ipv6Addr> {
+        self.settings.router.map(mapped::name)
+    }
+
+    /// Whether an IPv4 address lies in the subnet of another LAN, and is reached by a router.
+    fn is_far(&self, address: Ipv6Addr, lan: LanId) -> bool {
+        let (has_router, lan) = (self.settings.router.is_some(), self.lans.get(lan));
+        has_router && mapped::is_host_name(address) && lan.is_some_and(|lan| lan.may_have(address))
+    }
+
     fn has_others(&self) -> bool {
         self.lans.others(self.standing.lan).next().is_some()
     }
@@ -447,8 +459,13 @@ impl Segment {
             self.directory.hear(sender, now);
         }
         let asked = asks.filter(|address| self.is_serving() && self.link.may_have(*address));
-        if let Some(address) = asked {
-            self.directory.ask(address, sender, now);
+        match asked {
+            Some(address) if self.router() == Some(address) => {
+                let mac = self.virtual_mac;
+                self.push_frame(neighbor::answer(address, mac, mac, sender));
+            }
+            Some(address) => self.directory.ask(address, sender, now),
+            None => {}
         }
         Ok(())
     }
@@ -521,10 +538,13 @@ impl Segment {
         now: Instant,
     ) -> Result<(), DropReason> {
         let to = flow.group;
-        if !self.link.may_have(to) {
+        let is_far = !self.link.may_have(to);
+        let others = self.lans.others(self.standing.lan);
+        let is_there = others.map(|(id, _)| id).any(|lan| self.is_far(to, lan));
+        if is_far && !is_there {
             return Err(DropReason::SegmentUnknownHost);
         }
-        match self.directory.route(to, now) {
+        match self.directory.route(to, is_far, now) {
             Route::To(Place::Lan(lan)) => self.outputs.push_back(SegmentOutput::Lan(lan, packet)),
             Route::To(Place::Here(known)) => {
                 self.correct(flow, (known, mac), now);
@@ -607,7 +627,8 @@ impl Segment {
             mac,
             address,
         } = message;
-        if !self.link.may_have(address) {
+        let is_near = self.link.may_have(address);
+        if !is_near && (kind == Kind::Ask || !self.is_far(address, lan)) {
             return;
         }
         match kind {
@@ -883,6 +904,12 @@ impl SegmentProblem {
             }
         }
     }
+}
+
+/// Addresses of the gateway itself, with the one for other subnets: no host has them.
+fn own_addresses(settings: &SegmentSettings, link: &Link) -> Vec<Ipv6Addr> {
+    let router = settings.router.map(mapped::name);
+    link.addresses().into_iter().chain(router).collect()
 }
 
 /// The Ethernet address that stands for hosts of other LANs: successors of a forwarder keep it.

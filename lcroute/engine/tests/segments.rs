@@ -698,11 +698,20 @@ impl World {
     }
 
     fn send_packet(&mut self, host: usize, to: Ipv4Addr, packet: Bytes) {
+        // other subnets by the address for them, as their router redirects hosts
+        let [a, b, c, _] = self.hosts[host].address.octets();
+        let is_near = to.octets()[..3] == [a, b, c];
+        let hop = if is_near {
+            to
+        } else {
+            Ipv4Addr::new(a, b, c, 250)
+        };
         let to_group = match to {
             ALL | DIRECTED => Some(MacAddress::BROADCAST),
             _ if to.is_multicast() => Some(MacAddress::of_ipv4_group(to)),
-            _ => self.known(host, to),
+            _ => self.known(host, hop),
         };
+        let to = hop;
         if let Some(mac) = to_group {
             return self.emit(host, mac, ETHERTYPE_IPV4, packet);
         }
@@ -1091,6 +1100,48 @@ fn a_cable_between_two_lans_makes_no_storm_and_its_end_leaves_no_trace() {
         w.run(ms(500));
         assert_eq!(w.times(b, number), 1);
     }
+}
+
+#[test]
+fn hosts_of_other_subnets_are_reached_by_an_address_for_them() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let subnet = |n: usize, last: u8| Ipv4Addr::new(192, 168, n as u8 + 1, last);
+    for n in 0..2 {
+        let lan = settings(n, n);
+        let routed = LanSettings {
+            ipv4: Some(LanIpv4 {
+                address: subnet(n, 200),
+                prefixes: vec![(subnet(n, 200), 24)],
+            }),
+            segment: lan.segment.clone().map(|segment| SegmentSettings {
+                router: Some(subnet(n, 250)),
+                ..segment
+            }),
+            ..lan
+        };
+        w.does(n, |engine, now| engine.set_lan(LAN, routed, now));
+    }
+    w.run(secs(3));
+    let a = w.host(0, subnet(0, 20));
+    let b = w.host(1, subnet(1, 30));
+    w.join(b, SSDP);
+    assert!(w.ping(a, subnet(1, 30), secs(1)));
+    assert!(w.ping(a, subnet(1, 30), ms(50)) && w.ping(b, subnet(0, 20), ms(50)));
+    let virtual_mac = w.engine(0).virtual_mac(LAN);
+    assert_eq!(w.mac_of(a, subnet(0, 250)), virtual_mac);
+    let number = w.send(a, SSDP);
+    w.run(ms(300));
+    assert_eq!(w.times(b, number), 1);
+    // of no LAN, and of no host
+    for nobody in [subnet(7, 1), subnet(1, 99)] {
+        assert!(!w.ping(a, nobody, secs(2)), "{nobody}");
+    }
+    assert!(w.dropped(0, DropReason::SegmentUnknownHost) >= 2);
+    let nobody = w.host(0, subnet(0, 40));
+    assert!(
+        !w.is_free(nobody, subnet(0, 250)),
+        "the address for them is taken"
+    );
 }
 
 #[test]

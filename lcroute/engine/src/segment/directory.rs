@@ -122,6 +122,8 @@ struct Seeking {
     again: bool,
     /// A host or a packet of this LAN waits for it.
     for_here: bool,
+    /// It lies in the subnet of another LAN: nobody here is asked.
+    is_far: bool,
     hosts: Vec<Asker>,
     lans: Vec<LanId>,
     /// A claim that came before hosts here had their time.
@@ -445,8 +447,8 @@ impl Directory {
         }
     }
 
-    /// The way of a packet of a host here.
-    pub fn route(&mut self, address: Ipv6Addr, now: Instant) -> Route {
+    /// The way of a packet of a host here. `is_far`: it is for another subnet.
+    pub fn route(&mut self, address: Ipv6Addr, is_far: bool, now: Instant) -> Route {
         if self.own.contains(&address) {
             return Route::Nobody;
         }
@@ -458,6 +460,17 @@ impl Directory {
             }
             Some(State::Local { mac, .. }) => Route::To(Place::Here(*mac)),
             Some(State::Silent) => Route::Nobody,
+            None if is_far => {
+                let seeking = Seeking {
+                    for_here: true,
+                    is_far,
+                    ..Seeking::default()
+                };
+                match self.put(address, State::Seeking(seeking), now, now) {
+                    true => Route::Wait,
+                    false => Route::Nobody,
+                }
+            }
             Some(State::Seeking(_)) | None => match self.seek_for_here(address, None, now) {
                 true => Route::Wait,
                 false => Route::Nobody,
@@ -768,6 +781,7 @@ impl Directory {
         };
         let claim = seeking.claim.filter(|_| seeking.for_here);
         let (for_here, asked, again) = (seeking.for_here, seeking.asked, seeking.again);
+        let is_far = seeking.is_far;
         if let Some(claim) = claim {
             return self.adopt(address, claim, now);
         }
@@ -780,7 +794,9 @@ impl Directory {
         if !again {
             seeking.again = true;
             self.set_wake(address, now + ASK_TIME - AGAIN);
-            self.probe(address, None, for_here, now);
+            if !is_far {
+                self.probe(address, None, for_here, now);
+            }
             if for_here {
                 self.tell_all(Kind::Ask, address, MacAddress::default(), now);
             }
@@ -1031,7 +1047,7 @@ mod tests {
         assert_eq!(actions.last(), Some(&Action::Settled(address(9), None)));
         assert_eq!(t.directory.place(address(9)), (None, true));
         assert_eq!(t.ask(9, 1), []);
-        assert_eq!(t.directory.route(address(9), t.now), Route::Nobody);
+        assert_eq!(t.directory.route(address(9), false, t.now), Route::Nobody);
         t.pass(SILENT_TIME);
         assert_eq!(t.ask(9, 1).len(), 1);
         // or until somebody says it
@@ -1169,7 +1185,7 @@ mod tests {
         assert_eq!(t.hear(10), []);
         assert_eq!(t.ask(10, 1), []);
         assert_eq!(t.claim(10, A, 10), []);
-        assert_eq!(t.directory.route(address(10), t.now), Route::Nobody);
+        assert_eq!(t.directory.route(address(10), false, t.now), Route::Nobody);
         assert_eq!(t.place(10), None);
     }
 
@@ -1190,7 +1206,7 @@ mod tests {
         t.hear(1);
         t.adopt(9, A);
         t.pass(REMOTE_MEMORY / 2);
-        t.directory.route(address(9), t.now);
+        t.directory.route(address(9), false, t.now);
         t.pass(REMOTE_MEMORY / 2 + ms(10));
         assert_eq!(t.place(9), Some(Place::Lan(A)), "in use");
         t.pass(LOCAL_MEMORY);
@@ -1226,7 +1242,7 @@ mod tests {
                     ),
                     4 => t.directory.handle_gone(address(n), lan, now),
                     5 => {
-                        if t.directory.route(address(n), now) == Route::Wait {
+                        if t.directory.route(address(n), n > 7_000, now) == Route::Wait {
                             waiting.insert(address(n));
                         }
                     }
