@@ -1,7 +1,7 @@
 //! The command line: what can be said.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -224,7 +224,16 @@ enum Command {
     /// Groups that are listened to or sent to
     Groups(Watch),
     /// LANs that this node is a gateway of: roles, listeners, sources, drops
-    Lan(Watch),
+    #[command(
+        after_help = "Example: lcroute lan host 192.168.1.20",
+        args_conflicts_with_subcommands = true
+    )]
+    Lan {
+        #[command(flatten)]
+        watch: Watch,
+        #[command(subcommand)]
+        verb: Option<LanVerb>,
+    },
     /// All nodes that can be reached, and over whom
     Routes(Watch),
     /// Groups and peers by what they carry now
@@ -336,6 +345,9 @@ struct Invite {
     /// LAN hosts for which its nodes may be gateways, by their addresses, or any; may be repeated
     #[arg(long, value_name = "PREFIX", conflicts_with = "leaf")]
     gateway: Vec<SourcePrefix>,
+    /// Its nodes may join their LANs to this segment: --gateway any --label segment=NAME
+    #[arg(long, value_name = "NAME", value_parser = segment, conflicts_with_all = ["leaf", "gateway"])]
+    segment: Option<String>,
     /// Its nodes are leaves: they listen to --groups, send nothing and are no routers. For tokens that anybody may have
     #[arg(long, requires = "groups", conflicts_with_all = ["prefix", "uses"])]
     leaf: bool,
@@ -351,6 +363,15 @@ struct Invite {
     /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     qr: Option<Option<PathBuf>>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LanVerb {
+    /// Where a host of a segment is: here, behind another node, in both places, or nowhere
+    Host {
+        /// Its address
+        address: IpAddr,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -395,6 +416,13 @@ fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
         _ => Err("write it as key=value".into()),
+    }
+}
+
+fn segment(text: &str) -> Result<String, String> {
+    match crate::config::is_segment_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("1 to 63 visible characters".into()),
     }
 }
 
@@ -528,9 +556,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             None => commands::meet::give(&control, qr, common.json),
         },
         Command::Down => commands::up::down(&common, &config),
-        Command::Invite(i) => {
+        Command::Invite(mut i) => {
             if i.leaf {
                 commands::revoke::begin_epochs(&common, &config)?;
+            }
+            if let Some(segment) = i.segment {
+                i.gateway.push(SourcePrefix::ANY);
+                i.label.push(("segment".to_owned(), segment));
             }
             let options = commands::membership::InviteOptions {
                 ttl: i.ttl,
@@ -593,7 +625,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Status(w) => look(What::Status, &w),
         Command::Peers(w) => look(What::Peers, &w),
         Command::Groups(w) => look(What::Groups, &w),
-        Command::Lan(w) => look(What::Lan, &w),
+        Command::Lan { verb: None, watch } => look(What::Lan, &watch),
+        Command::Lan {
+            verb: Some(LanVerb::Host { address }),
+            ..
+        } => commands::lan::host(&control, address, common.json),
         Command::Routes(w) => look(What::Routes, &w),
         Command::Top { watch } => commands::top::run(&control, common.json, watch),
         Command::Ping(p) => {

@@ -5,21 +5,23 @@
 //! hosts <- NIC <- packet socket                              <- node
 //! ```
 //!
-//! The only change to an interface: it receives all multicast.
+//! The only change to an interface: it receives all multicast, and in a segment frames for a virtual
+//! Ethernet address.
 
 mod frame;
 mod socket;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use bytes::Bytes;
-use lcroute_control::config::{Lan, MAX_LANS};
+use lcroute_control::config::{self, Lan, MAX_LANS};
 use lcroute_node::{
     LanFrame, LanIpv4, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node,
+    SegmentFrame, SegmentSettings,
 };
 use lcroute_webrtc::WebRtc;
 use librecast::cert::SourcePrefix;
@@ -69,6 +71,8 @@ struct Open {
     interface: Usable,
     extra: Extra,
     socket: LanSocket,
+    /// The virtual address of a segment, for which frames are received.
+    virtual_mac: Option<MacAddress>,
 }
 
 /// The used properties of an interface.
@@ -78,6 +82,7 @@ struct Usable {
     mac: MacAddress,
     mtu: u32,
     running: bool,
+    is_bridge: bool,
     link_local: Ipv6Addr,
     ipv4: Vec<(Ipv4Addr, u8)>,
 }
@@ -108,8 +113,15 @@ impl Lans {
         }
         let looked =
             netlink::interfaces().and_then(|found| Ok((found, netlink::on_link_prefixes()?)));
-        let (found, on_link) = match looked {
-            Ok(looked) => looked,
+        // tables of routes may be long
+        let is_wanted = self.configured.iter().any(|lan| lan.segment.is_some());
+        let routers = || match is_wanted {
+            true => netlink::default_routers(),
+            false => Ok(Vec::new()),
+        };
+        let looked = looked.and_then(|looked| Ok((looked, routers()?)));
+        let (found, near) = match looked {
+            Ok(((found, on_link), routers)) => (found, Near { on_link, routers }),
             Err(e) => {
                 tracing::warn!("interfaces of LANs: {e}");
                 return;
@@ -117,7 +129,7 @@ impl Lans {
         };
         self.choose(&found, node, now);
         for served in &mut self.served {
-            served.refresh(&found, &on_link, node, now);
+            served.refresh(&found, &near, node, now);
         }
     }
 
@@ -136,7 +148,8 @@ impl Lans {
             let stays = wanted.iter().any(|w| w.config.interface == gone.name());
             if stays {
                 self.served.push(gone);
-            } else if gone.open.is_some() {
+            } else if let Some(mut open) = gone.open {
+                open.set_virtual_mac(None);
                 node.remove_lan(gone.id, now);
             }
         }
@@ -173,9 +186,10 @@ impl Lans {
                 continue;
             };
             let id = served.id;
-            let mut packet = |mac: MacAddress, packet: Bytes| match frame::probe_in(&packet) {
-                Some(probe) => node.handle_lan_probe(id, mac, probe, now),
-                None => node.handle_lan_packet(id, mac, packet, now),
+            let extra = open.extra;
+            let mut packet = |frame: SegmentFrame| match frame::probe_in(&frame.payload) {
+                Some(probe) => node.handle_lan_probe(id, frame.source, probe, now),
+                None => node.handle_lan_packet(id, frame.source, frame.payload, now),
             };
             // control first: a flood of packets must not delay joins
             let mut result = Ok(true);
@@ -185,8 +199,9 @@ impl Lans {
                     break;
                 }
             }
-            let mut packets = |mac: MacAddress, packet: Bytes| {
-                node.handle_lan_packet(id, mac, packet, now);
+            let mut packets = |frame: SegmentFrame| match extra.is_of_segment(&frame) {
+                true => node.handle_segment_frame(id, frame, now),
+                false => node.handle_lan_packet(id, frame.source, frame.payload, now),
             };
             for _ in 0..CALLS {
                 let read = open.socket.read_packets(&mut packets);
@@ -201,6 +216,16 @@ impl Lans {
                 tracing::debug!("{}: {e}", served.name());
                 drops.count(DropReason::LanReceiveError);
             }
+        }
+    }
+
+    /// Receives frames for the virtual addresses of segments, as roles have changed.
+    pub fn update_virtual_macs(&mut self, node: &Node<WebRtc>) {
+        for served in &mut self.served {
+            let Some(open) = served.open.as_mut().filter(|open| open.extra.segment) else {
+                continue;
+            };
+            open.set_virtual_mac(node.virtual_mac(served.id));
         }
     }
 
@@ -234,8 +259,17 @@ impl Lans {
             LanFrame::Multicast(packet) => return socket.inject(packet),
             LanFrame::Link(packet) => socket.send_to_group(&packet),
             LanFrame::Unicast(to, packet) => socket.send(to, &packet),
-            // segments are not configured yet
-            LanFrame::Ethernet { .. } => return,
+            LanFrame::Ethernet {
+                to,
+                from,
+                ethertype,
+                payload,
+            } => socket.send_frame(&SegmentFrame {
+                source: from,
+                destination: to,
+                ethertype,
+                payload,
+            }),
             LanFrame::Probe(probe) => {
                 let from = open.interface.link_local;
                 socket.send_to_group(&frame::probe_packet(from, &probe))
@@ -351,7 +385,7 @@ impl Served {
     fn refresh(
         &mut self,
         found: &[Interface],
-        on_link: &[(u32, SourcePrefix)],
+        near: &Near,
         node: &mut Node<WebRtc>,
         now: Instant,
     ) {
@@ -364,7 +398,8 @@ impl Served {
         let extra = Extra {
             mdns: config.reflects_mdns(),
             solicitations: config.advertise,
-            ipv4: config.has_ipv4_groups(),
+            ipv4: config.has_ipv4_groups() || config.segment.is_some(),
+            segment: config.segment.is_some(),
         };
         let key = (usable.index, usable.mac, extra);
         let is_same = |open: &Open| (open.interface.index, open.interface.mac, open.extra) == key;
@@ -372,18 +407,21 @@ impl Served {
             Some(open) if is_same(open) => open.interface = usable.clone(),
             _ => match LanSocket::open(usable.index, usable.mac, extra) {
                 Ok(socket) => {
-                    let interface = usable.clone();
-                    self.open = Some(Open {
-                        interface,
+                    let opened = Open {
+                        interface: usable.clone(),
                         extra,
                         socket,
-                    });
+                        virtual_mac: None,
+                    };
+                    if let Some(mut before) = self.open.replace(opened) {
+                        before.set_virtual_mac(None);
+                    }
                 }
                 Err(e) => return self.close(refusal(&e), node, now),
             },
         }
         self.complaint = None;
-        let settings = settings(&self.wanted.config, &usable, on_link);
+        let settings = settings(&self.wanted.config, &usable, near);
         node.set_lan(self.id, settings, now);
         if was_running != Some(usable.running) {
             node.set_lan_running(self.id, usable.running, now);
@@ -391,11 +429,45 @@ impl Served {
     }
 
     fn close(&mut self, complaint: Complaint, node: &mut Node<WebRtc>, now: Instant) {
-        if self.open.take().is_some() {
+        if let Some(mut open) = self.open.take() {
+            open.set_virtual_mac(None);
             node.remove_lan(self.id, now);
         }
         self.complaint = Some(complaint);
     }
+}
+
+impl Open {
+    /// Receives frames for this virtual address of a segment.
+    fn set_virtual_mac(&mut self, mac: Option<MacAddress>) {
+        if self.virtual_mac == mac {
+            return;
+        }
+        let index = self.interface.index;
+        let mut result = self.socket.set_virtual_mac(mac);
+        if self.interface.is_bridge {
+            let before = self.virtual_mac;
+            // without the entry a bridge floods frames for the address to all its ports
+            let removed = before.map(|mac| netlink::remove_bridge_address(index, mac));
+            let added = mac.map(|mac| netlink::add_bridge_address(index, mac));
+            for done in removed.into_iter().chain(added) {
+                result = result.and(done);
+            }
+        }
+        self.virtual_mac = mac;
+        if let Err(e) = result {
+            tracing::warn!("the virtual address of a segment: {e}");
+        }
+    }
+}
+
+/// What routes say of interfaces, by their indices.
+#[derive(Debug)]
+struct Near {
+    /// Prefixes that are on link.
+    on_link: Vec<(u32, SourcePrefix)>,
+    /// Default routers.
+    routers: Vec<(u32, IpAddr)>,
 }
 
 /// Returns the used properties of an interface, or why it cannot be served.
@@ -428,6 +500,7 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
         })?,
         mtu: interface.mtu,
         running: interface.running,
+        is_bridge: interface.is_bridge,
         ipv4: interface.ipv4.clone(),
         link_local: *link_local.ok_or_else(|| {
             let remedy = format!(
@@ -465,18 +538,19 @@ fn refusal(error: &io::Error) -> Complaint {
 /// Remedy: a service needs a drop-in for packet sockets.
 const NEEDS_DROP_IN: &str = "the service needs a drop-in: mkdir -p /etc/systemd/system/lcroute.service.d; ln -s /usr/share/lcroute/lan.conf /etc/systemd/system/lcroute.service.d; systemctl daemon-reload; systemctl restart lcroute  # in a container: --cap-add NET_RAW";
 
-fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -> LanSettings {
-    let on_link = on_link
-        .iter()
-        .filter(|(index, _)| *index == interface.index);
+fn settings(config: &Lan, interface: &Usable, near: &Near) -> LanSettings {
+    let on_link = near.on_link.iter();
+    let on_link = on_link.filter(|(index, _)| *index == interface.index);
+    let sources = config.sources.iter().copied();
+    let (ipv4_sources, sources): (Vec<_>, Vec<_>) = sources.partition(|p| config::is_ipv4(*p));
     LanSettings {
         name: config.interface.clone(),
         groups: config.groups.clone(),
         send: config.send,
         receive: config.receive,
-        prefixes: match config.sources.is_empty() {
+        prefixes: match sources.is_empty() {
             true => on_link.map(|(_, prefix)| *prefix).collect(),
-            false => config.sources.clone(),
+            false => sources,
         },
         mac: interface.mac,
         link_local: interface.link_local,
@@ -487,8 +561,26 @@ fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -
         priority: config.priority,
         reflect_mdns: config.reflects_mdns(),
         advertise: config.advertise,
-        segment: None,
+        segment: segment(config, &ipv4_sources, interface, &near.routers),
     }
+}
+
+fn segment(
+    config: &Lan,
+    hosts: &[SourcePrefix],
+    interface: &Usable,
+    routers: &[(u32, IpAddr)],
+) -> Option<SegmentSettings> {
+    let here = routers
+        .iter()
+        .filter(|(index, _)| *index == interface.index);
+    Some(SegmentSettings {
+        name: config.segment.clone()?,
+        broadcast: config.broadcast,
+        router: None,
+        default_routers: here.map(|(_, router)| *router).collect(),
+        hosts: hosts.iter().filter_map(config::as_ipv4).collect(),
+    })
 }
 
 fn ipv4(interface: &Usable) -> Option<LanIpv4> {
@@ -512,6 +604,7 @@ mod tests {
             up: true,
             running: true,
             part_of: None,
+            is_bridge: false,
             mtu: 1_500,
             tx_queue_len: 1_000,
             addresses: vec!["fe80::2".parse().unwrap(), "fe80::1".parse().unwrap()],

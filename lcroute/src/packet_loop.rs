@@ -226,6 +226,7 @@ impl PacketLoop {
                 self.read_monitor(now)?;
             }
             self.run_timers(now);
+            self.lans.update_virtual_macs(&self.parts.node);
             self.deliver(now);
             self.service.alive(now);
             if let Some(end) = self.end {

@@ -7,6 +7,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use crate::ethernet::MacAddress;
 use crate::listener::set_option;
 
 /// Bytes of the send buffer: some 8 ms at 1 Gbit/s, so that bursts survive a slower interface.
@@ -79,12 +80,33 @@ pub fn bind_protocol(
 ///
 /// The interface does not exist.
 pub fn set_all_multicast(socket: &Socket, interface: u32, on: bool) -> io::Result<()> {
-    let request = libc::packet_mreq {
+    set_membership(socket, interface, libc::PACKET_MR_ALLMULTI, &[], on)
+}
+
+/// Makes the interface receive frames for one more Ethernet address, or ends that. The kernel
+/// drops the requests with the socket, and hands these frames to packet sockets alone.
+///
+/// # Errors
+///
+/// The interface does not exist.
+pub fn set_unicast(socket: &Socket, interface: u32, mac: MacAddress, on: bool) -> io::Result<()> {
+    set_membership(socket, interface, libc::PACKET_MR_UNICAST, &mac.0, on)
+}
+
+fn set_membership(
+    socket: &Socket,
+    interface: u32,
+    kind: libc::c_int,
+    address: &[u8],
+    on: bool,
+) -> io::Result<()> {
+    let mut request = libc::packet_mreq {
         mr_ifindex: index(interface)?,
-        mr_type: libc::PACKET_MR_ALLMULTI as libc::c_ushort,
-        mr_alen: 0,
+        mr_type: kind as libc::c_ushort,
+        mr_alen: address.len() as libc::c_ushort,
         mr_address: [0; 8],
     };
+    request.mr_address[..address.len()].copy_from_slice(address);
     let what = if on {
         libc::PACKET_ADD_MEMBERSHIP
     } else {

@@ -627,7 +627,7 @@ const FILES: &[File] = &[
                     (
                         "sources",
                         "the prefixes that are on link",
-                        "Addresses of hosts that may send.",
+                        "Addresses of hosts that may send. In a segment also of IPv4, and no other hosts of the LAN are reached.",
                     ),
                     (
                         "rate",
@@ -653,6 +653,16 @@ const FILES: &[File] = &[
                         "advertise",
                         "`false`",
                         "Hosts of a LAN without a router are given a prefix to make addresses of.",
+                    ),
+                    (
+                        "segment",
+                        "none",
+                        "All LANs of this name are one LAN for their hosts. The certificate needs the label: `lcroute invite --segment NAME`.",
+                    ),
+                    (
+                        "broadcast",
+                        "`\"5M\"`",
+                        "Broadcast and groups of the link that leave this LAN of a segment, in bits a second; each host has a fair part.",
                     ),
                 ],
             },

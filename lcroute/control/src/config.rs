@@ -742,6 +742,12 @@ pub struct Lan {
     /// Whether its hosts get a prefix for their addresses.
     #[serde(default)]
     pub advertise: bool,
+    /// Name of the segment: all LANs with it are one LAN for their hosts.
+    #[serde(default, deserialize_with = "segment")]
+    pub segment: Option<String>,
+    /// Bound for broadcast and link-local groups of a segment that leave it, in bits a second.
+    #[serde(default = "Lan::broadcast", deserialize_with = "rate")]
+    pub broadcast: u64,
 }
 
 /// `reflect = ["mdns"]`
@@ -800,6 +806,16 @@ impl Lan {
         }
     }
 
+    /// Returns why keys of this section exclude each other.
+    fn contradiction(&self) -> Option<&'static str> {
+        let has_ipv4_sources = self.sources.iter().any(|prefix| is_ipv4(*prefix));
+        if self.segment.is_none() && has_ipv4_sources {
+            return Some("IPv4 prefixes in `sources` are for a LAN with `segment`");
+        }
+        let reflects = self.segment.is_some() && self.reflects_mdns();
+        reflects.then_some("a segment carries multicast DNS as it is: leave out `reflect`")
+    }
+
     /// Whether multicast DNS is reflected from and to other links.
     #[must_use]
     pub fn reflects_mdns(&self) -> bool {
@@ -817,6 +833,10 @@ impl Lan {
     fn rate() -> u64 {
         100_000_000
     }
+
+    fn broadcast() -> u64 {
+        5_000_000
+    }
 }
 
 fn lans<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Lan>, D::Error> {
@@ -833,18 +853,63 @@ fn lans<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Lan>, D::Error> {
             let message = format!("`{}` is given twice", lan.interface);
             return Err(serde::de::Error::custom(message));
         }
+        if let Some(problem) = lan.contradiction() {
+            let message = format!("`{}`: {problem}", lan.interface);
+            return Err(serde::de::Error::custom(message));
+        }
     }
     Ok(lans)
 }
 
 fn sources<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourcePrefix>, D::Error> {
     let list = Vec::<String>::deserialize(d)?;
-    let parse = |s: &String| match s.parse::<SourcePrefix>() {
+    let parse = |s: &String| match ipv4_source(s).map_or_else(|| s.parse(), Ok) {
         Ok(prefix) if prefix.prefix_len() >= 16 => Ok(prefix),
         Ok(_) => Err(serde::de::Error::custom(format!("`{s}`: at least 16 bits"))),
         Err(e) => Err(serde::de::Error::custom(format!("`{s}`: {e}"))),
     };
-    list.iter().map(parse).collect()
+    list.iter().map(parse).collect::<Result<_, D::Error>>()
+}
+
+/// Returns a prefix of IPv4, as one of mapped addresses (RFC 4291 §2.5.5.2).
+fn ipv4_source(text: &str) -> Option<SourcePrefix> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "32"));
+    let address: Ipv4Addr = address.parse().ok()?;
+    let length: u8 = length.parse().ok().filter(|length| *length <= 32)?;
+    SourcePrefix::new(address.to_ipv6_mapped(), MAPPED_LEN + length).ok()
+}
+
+/// Length of the prefix of mapped IPv4 addresses (RFC 4291 §2.5.5.2).
+const MAPPED_LEN: u8 = 96;
+
+/// Whether it is a prefix of IPv4.
+pub(crate) fn is_ipv4(prefix: SourcePrefix) -> bool {
+    as_ipv4(&prefix).is_some()
+}
+
+/// Returns address and length of a prefix of IPv4.
+pub(crate) fn as_ipv4(prefix: &SourcePrefix) -> Option<(Ipv4Addr, u8)> {
+    let length = prefix.prefix_len().checked_sub(MAPPED_LEN)?;
+    Some((prefix.addr().to_ipv4_mapped()?, length))
+}
+
+fn segment<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(d)?;
+    match is_segment_name(&name) {
+        true => Ok(Some(name)),
+        false => Err(serde::de::Error::custom(format!(
+            "`{name}`: 1 to 63 visible characters, as a label of certificates"
+        ))),
+    }
+}
+
+/// Longest name of a segment in bytes: that of a label.
+const MAX_SEGMENT_NAME: usize = 63;
+
+/// Whether it can be the name of a segment: the value of a certificate's label.
+#[must_use]
+pub fn is_segment_name(name: &str) -> bool {
+    (1..=MAX_SEGMENT_NAME).contains(&name.len()) && librecast::plain::is_name(name)
 }
 
 /// A rate, or `0`.

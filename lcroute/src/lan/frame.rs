@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use lcroute_node::SegmentFrame;
 use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
 use librecast::ipv4;
 use librecast::ipv6::{self, Datagram, HOP_LIMIT_AT, ICMPV6, UDP};
@@ -14,6 +15,8 @@ pub const ETHERNET_LEN: usize = 14;
 /// UDP port of PROBEs between gateways.
 pub const PROBE_PORT: u16 = 7118;
 
+/// The EtherType of ARP (RFC 826).
+pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// UDP port of multicast DNS (RFC 6762 §3).
 const MDNS_PORT: u16 = 5_353;
 /// ICMPv6 type Router Solicitation (RFC 4861 §4.1).
@@ -37,6 +40,15 @@ const IPV4_LINK_SCOPE: u32 = u32::from_be_bytes([224, 0, 0, 0]);
 /// The mask of [`IPV4_LINK_SCOPE`]: 24 bits.
 const IPV4_LINK_SCOPE_MASK: u32 = 0xffff_ff00;
 
+/// The first three bytes of virtual Ethernet addresses, as the upper bits of a word.
+const VIRTUAL: u32 = u32::from_be_bytes([0x02, 0x6c, 0x63, 0]);
+/// The mask of [`VIRTUAL`]: 24 bits.
+const VIRTUAL_MASK: u32 = 0xffff_ff00;
+/// Widest scope of IPv6 groups that a segment carries by itself: site-local (RFC 7346 §2).
+const SEGMENT_SCOPE: u8 = 5;
+/// ICMPv6 type Neighbor Advertisement (RFC 4861 §4.4).
+const NEIGHBOR_ADVERTISEMENT: u32 = 136;
+
 /// The frames that a filter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -48,13 +60,37 @@ pub enum Wanted {
     Ipv4Packets,
     /// IGMP.
     Ipv4Control,
+    /// IPv6 for a segment: to this virtual address, if it is served, and to groups; answers to probes.
+    SegmentIpv6(Option<MacAddress>),
+    /// IPv4 for a segment: to this virtual address, if it is served, to groups and to all.
+    SegmentIpv4(Option<MacAddress>),
+    /// ARP for a segment.
+    Arp(Option<MacAddress>),
 }
 
 impl Wanted {
     fn ethertype(self) -> u16 {
         match self {
-            Self::Packets(_) | Self::Control => ETHERTYPE_IPV6,
-            Self::Ipv4Packets | Self::Ipv4Control => ETHERTYPE_IPV4,
+            Self::Packets(_) | Self::Control | Self::SegmentIpv6(_) => ETHERTYPE_IPV6,
+            Self::Ipv4Packets | Self::Ipv4Control | Self::SegmentIpv4(_) => ETHERTYPE_IPV4,
+            Self::Arp(_) => ETHERTYPE_ARP,
+        }
+    }
+
+    /// The steps that tell packet types apart; the type is loaded, before and after.
+    fn packet_types(self) -> Vec<Step> {
+        match self {
+            // frames between other hosts come in where the interface is promiscuous
+            Self::SegmentIpv6(Some(mac)) | Self::SegmentIpv4(Some(mac)) | Self::Arp(Some(mac)) => {
+                let mut steps = vec![(EQUAL, Go::On, Go::Skip(5), libc::PACKET_OTHERHOST.into())];
+                steps.extend(is_address(0, mac, Go::Accept));
+                steps.push((EQUAL, Go::Refuse, Go::Refuse, 0));
+                steps
+            }
+            Self::SegmentIpv6(None) | Self::SegmentIpv4(None) | Self::Arp(None) => {
+                vec![(EQUAL, Go::Refuse, Go::On, libc::PACKET_OTHERHOST.into())]
+            }
+            _ => vec![(EQUAL, Go::On, Go::Refuse, libc::PACKET_MULTICAST.into())],
         }
     }
 }
@@ -68,30 +104,54 @@ pub struct Extra {
     pub solicitations: bool,
     /// IPv4.
     pub ipv4: bool,
+    /// All that hosts of a segment send.
+    pub segment: bool,
 }
+
+impl Extra {
+    /// The frames that the sockets of packets accept, of IPv6 and IPv4; `mac` is the virtual address.
+    pub fn packets(self, mac: Option<MacAddress>) -> [Wanted; 2] {
+        match self.segment {
+            true => [Wanted::SegmentIpv6(mac), Wanted::SegmentIpv4(mac)],
+            false => [Wanted::Packets(self), Wanted::Ipv4Packets],
+        }
+    }
+
+    /// Whether a frame is of the segment: others are packets of groups that the network carries, and
+    /// link control.
+    pub fn is_of_segment(self, frame: &SegmentFrame) -> bool {
+        let packet = &frame.payload;
+        let is_group = packet.get(24) == Some(&0xff) && frame.destination.is_group();
+        let scope = packet.get(25).map_or(0, |byte| byte & 0x0f);
+        let is_solicitation = packet.get(6) == Some(&ICMPV6)
+            && packet.get(ipv6::HEADER_LEN) == Some(&(ROUTER_SOLICITATION as u8));
+        let is_other = is_group && (scope > SEGMENT_SCOPE || self.solicitations && is_solicitation);
+        self.segment && !(frame.ethertype == ETHERTYPE_IPV6 && is_other)
+    }
+}
+
+/// One instruction with its targets: condition true, condition false; and its operand.
+type Step = (u32, Go, Go, u32);
+
+/// Loads the byte at an offset (linux/filter.h, as all below).
+const BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
+/// Loads the 16 bits at an offset.
+const HALF: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_H;
+/// Loads the 32 bits at an offset.
+const WORD: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_W;
+/// Loads the operand.
+const CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
+/// Keeps the operand's bits of the loaded value.
+const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+/// Jumps by whether the loaded value equals the operand.
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+/// Jumps by whether the loaded value, unsigned, exceeds the operand.
+const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
 
 /// Returns a filter for an interface with this Ethernet address.
 pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
-    /// Loads the byte at an offset (linux/filter.h, as all below).
-    const BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
-    /// Loads the 16 bits at an offset.
-    const HALF: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_H;
-    /// Loads the 32 bits at an offset.
-    const WORD: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_W;
-    /// Loads the operand.
-    const CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
-    /// Keeps the operand's bits of the loaded value.
-    const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-    /// Jumps by whether the loaded value equals the operand.
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    /// Jumps by whether the loaded value, unsigned, exceeds the operand.
-    const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
     let ancillary = |what: libc::c_int| (libc::SKF_AD_OFF + what) as u32;
-    let MacAddress([a, b, c, d, e, f]) = own;
-    // each instruction with its targets: condition true, condition false
     let mut program = vec![
-        (BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)),
-        (EQUAL, Go::On, Go::Refuse, libc::PACKET_MULTICAST.into()),
         (
             BYTE,
             Go::On,
@@ -101,38 +161,31 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
         (EQUAL, Go::On, Go::Refuse, 0),
         (HALF, Go::On, Go::On, ETHERTYPE),
         (EQUAL, Go::On, Go::Refuse, wanted.ethertype().into()),
+        // what a gateway has sent into a LAN never enters a network again
         (WORD, Go::On, Go::On, SOURCE_MAC),
-        (EQUAL, Go::On, Go::Skip(2), u32::from_be_bytes([a, b, c, d])),
-        (HALF, Go::On, Go::On, SOURCE_MAC + 4),
-        (EQUAL, Go::Refuse, Go::On, u16::from_be_bytes([e, f]).into()),
+        (AND, Go::On, Go::On, VIRTUAL_MASK),
+        (EQUAL, Go::Refuse, Go::On, VIRTUAL),
     ];
-    program.extend(match wanted {
-        Wanted::Packets(extra) => {
-            let (mdns, solicitations) = (extra.mdns.into(), extra.solicitations.into());
-            vec![
-                (BYTE, Go::On, Go::On, GROUP),
-                (EQUAL, Go::On, Go::Refuse, 0xff),
-                (BYTE, Go::On, Go::On, GROUP + 1),
-                (AND, Go::On, Go::On, 0x0f),
-                (ABOVE, Go::On, Go::Skip(4), 4),
-                // the control socket receives MLD
-                (BYTE, Go::On, Go::On, NEXT_HEADER),
-                (EQUAL, Go::On, Go::Accept, 0),
-                (BYTE, Go::On, Go::On, PAYLOAD),
-                (EQUAL, Go::Refuse, Go::Accept, ICMPV6.into()),
-                (BYTE, Go::On, Go::On, NEXT_HEADER),
-                (EQUAL, Go::On, Go::Skip(4), UDP.into()),
-                (HALF, Go::On, Go::On, PAYLOAD + 2),
-                (EQUAL, Go::On, Go::Refuse, MDNS_PORT.into()),
-                (CONSTANT, Go::On, Go::On, mdns),
-                (EQUAL, Go::Accept, Go::Refuse, 1),
-                (EQUAL, Go::On, Go::Refuse, ICMPV6.into()),
-                (BYTE, Go::On, Go::On, PAYLOAD),
-                (EQUAL, Go::On, Go::Refuse, ROUTER_SOLICITATION),
-                (CONSTANT, Go::On, Go::On, solicitations),
-                (EQUAL, Go::Accept, Go::Refuse, 1),
-            ]
-        }
+    program.extend(is_address(SOURCE_MAC, own, Go::Refuse));
+    program.push((BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)));
+    program.extend(wanted.packet_types());
+    program.extend(body(wanted));
+    assemble(&program)
+}
+/// The steps that jump to `then` if this Ethernet address is at an offset of the frame.
+fn is_address(at: u32, MacAddress([a, b, c, d, e, f]): MacAddress, then: Go) -> [Step; 4] {
+    [
+        (WORD, Go::On, Go::On, at),
+        (EQUAL, Go::On, Go::Skip(2), u32::from_be_bytes([a, b, c, d])),
+        (HALF, Go::On, Go::On, at + 4),
+        (EQUAL, then, Go::On, u16::from_be_bytes([e, f]).into()),
+    ]
+}
+
+/// The steps that tell protocols apart; the packet type is loaded.
+fn body(wanted: Wanted) -> Vec<Step> {
+    match wanted {
+        Wanted::Packets(extra) => packets(extra),
         Wanted::Control => vec![
             (BYTE, Go::On, Go::On, NEXT_HEADER),
             (EQUAL, Go::On, Go::Skip(2), UDP.into()),
@@ -154,8 +207,57 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
             (BYTE, Go::On, Go::On, IPV4_PROTOCOL),
             (EQUAL, Go::Accept, Go::Refuse, ipv4::IGMP.into()),
         ],
-    });
-    assemble(&program)
+        Wanted::SegmentIpv6(_) => vec![
+            (EQUAL, Go::On, Go::Skip(4), libc::PACKET_HOST.into()),
+            (BYTE, Go::On, Go::On, NEXT_HEADER),
+            (EQUAL, Go::On, Go::Refuse, ICMPV6.into()),
+            (BYTE, Go::On, Go::On, PAYLOAD),
+            (EQUAL, Go::Accept, Go::Refuse, NEIGHBOR_ADVERTISEMENT),
+            // the control socket receives MLD and PROBEs
+            (BYTE, Go::On, Go::On, NEXT_HEADER),
+            (EQUAL, Go::On, Go::Skip(2), 0),
+            (BYTE, Go::On, Go::On, PAYLOAD),
+            (EQUAL, Go::Refuse, Go::Accept, ICMPV6.into()),
+            (EQUAL, Go::On, Go::Accept, UDP.into()),
+            (HALF, Go::On, Go::On, PAYLOAD + 2),
+            (EQUAL, Go::Refuse, Go::Accept, PROBE_PORT.into()),
+        ],
+        Wanted::SegmentIpv4(_) => vec![
+            // packets for the gateway itself
+            (EQUAL, Go::Refuse, Go::On, libc::PACKET_HOST.into()),
+            (BYTE, Go::On, Go::On, IPV4_PROTOCOL),
+            (EQUAL, Go::Refuse, Go::Accept, ipv4::IGMP.into()),
+        ],
+        Wanted::Arp(_) => vec![(EQUAL, Go::Accept, Go::Accept, 0)],
+    }
+}
+
+/// The steps for multicast of IPv6 outside of segments.
+fn packets(extra: Extra) -> Vec<Step> {
+    let (mdns, solicitations) = (extra.mdns.into(), extra.solicitations.into());
+    vec![
+        (BYTE, Go::On, Go::On, GROUP),
+        (EQUAL, Go::On, Go::Refuse, 0xff),
+        (BYTE, Go::On, Go::On, GROUP + 1),
+        (AND, Go::On, Go::On, 0x0f),
+        (ABOVE, Go::On, Go::Skip(4), 4),
+        // the control socket receives MLD
+        (BYTE, Go::On, Go::On, NEXT_HEADER),
+        (EQUAL, Go::On, Go::Accept, 0),
+        (BYTE, Go::On, Go::On, PAYLOAD),
+        (EQUAL, Go::Refuse, Go::Accept, ICMPV6.into()),
+        (BYTE, Go::On, Go::On, NEXT_HEADER),
+        (EQUAL, Go::On, Go::Skip(4), UDP.into()),
+        (HALF, Go::On, Go::On, PAYLOAD + 2),
+        (EQUAL, Go::On, Go::Refuse, MDNS_PORT.into()),
+        (CONSTANT, Go::On, Go::On, mdns),
+        (EQUAL, Go::Accept, Go::Refuse, 1),
+        (EQUAL, Go::On, Go::Refuse, ICMPV6.into()),
+        (BYTE, Go::On, Go::On, PAYLOAD),
+        (EQUAL, Go::On, Go::Refuse, ROUTER_SOLICITATION),
+        (CONSTANT, Go::On, Go::On, solicitations),
+        (EQUAL, Go::Accept, Go::Refuse, 1),
+    ]
 }
 
 /// Target of a jump.
@@ -168,7 +270,7 @@ enum Go {
 }
 
 /// Assembles a program; adds its two ends: accept, refuse.
-fn assemble(program: &[(u32, Go, Go, u32)]) -> Vec<SockFilter> {
+fn assemble(program: &[Step]) -> Vec<SockFilter> {
     let end = program.len();
     let jump = |at: usize, go: Go| match go {
         Go::On => 0,
@@ -177,7 +279,7 @@ fn assemble(program: &[(u32, Go, Go, u32)]) -> Vec<SockFilter> {
         Go::Accept => (end - at - 1) as u8,
         Go::Refuse => (end - at) as u8,
     };
-    let instruction = |(at, (code, holds, fails, k)): (usize, &(u32, Go, Go, u32))| {
+    let instruction = |(at, (code, holds, fails, k)): (usize, &Step)| {
         SockFilter::new(*code as u16, jump(at, *holds), jump(at, *fails), *k)
     };
     let mut filter: Vec<_> = program.iter().enumerate().map(instruction).collect();
@@ -196,9 +298,12 @@ pub fn ethernet(to: MacAddress, from: MacAddress, ethertype: u16) -> [u8; ETHERN
     header
 }
 
-/// Returns the source address of a frame.
-pub fn sender(frame: &[u8]) -> Option<MacAddress> {
-    Some(MacAddress(*frame.get(6..12)?.first_chunk()?))
+/// Returns destination, source and type of an Ethernet header.
+pub fn read_ethernet(header: &[u8]) -> Option<(MacAddress, MacAddress, u16)> {
+    let (to, rest) = header.split_first_chunk()?;
+    let (from, rest) = rest.split_first_chunk()?;
+    let ethertype = u16::from_be_bytes(*rest.first_chunk()?);
+    Some((MacAddress(*to), MacAddress(*from), ethertype))
 }
 
 /// Whether a packet is IPv4.
@@ -251,6 +356,7 @@ mod tests {
         mdns: false,
         solicitations: false,
         ipv4: false,
+        segment: false,
     });
 
     /// Runs a filter as the kernel does, on packet type, VLAN tag, frame.
@@ -433,7 +539,7 @@ mod tests {
             let extra = Extra {
                 mdns,
                 solicitations,
-                ipv4: false,
+                ..Extra::default()
             };
             let comes_in = |packet: &[u8]| {
                 let frame = frame(HOST, packet);
@@ -446,6 +552,117 @@ mod tests {
             assert!(!comes_in(&icmp(134)));
             assert!(comes_in(&udp_to("ff1e::1")));
         }
+    }
+
+    const VIRTUAL_MAC: MacAddress = MacAddress([0x02, 0x6c, 0x63, 1, 2, 3]);
+    const SEGMENT: [Wanted; 3] = [
+        Wanted::SegmentIpv6(Some(VIRTUAL_MAC)),
+        Wanted::SegmentIpv4(Some(VIRTUAL_MAC)),
+        Wanted::Arp(Some(VIRTUAL_MAC)),
+    ];
+
+    fn to(mac: MacAddress, ethertype: u16, packet: &[u8]) -> Vec<u8> {
+        [&ethernet(mac, HOST, ethertype)[..], packet].concat()
+    }
+
+    #[test]
+    fn a_segment_takes_in_what_hosts_send_to_its_virtual_address_and_to_all() {
+        let ipv4 = |protocol: u8| {
+            let mut packet = vec![0x45; 40];
+            packet[9] = protocol;
+            packet
+        };
+        let from: Ipv6Addr = "fe80::9".parse().unwrap();
+        let ipv6 = ipv6::udp_packet(from, "fe80::7".parse().unwrap(), (80, 64), b"hello");
+        let broadcast = MacAddress([0xff; 6]);
+        let near = MacAddress([0x02, 0x6c, 0x63, 1, 2, 4]);
+        let packets = [ipv6.clone(), ipv4(UDP), vec![0; 28]];
+        for (wanted, packet) in SEGMENT.into_iter().zip(&packets) {
+            let kind = wanted.ethertype();
+            let comes = |mac, pkttype| passes(wanted, pkttype, false, &to(mac, kind, packet));
+            assert!(comes(VIRTUAL_MAC, libc::PACKET_OTHERHOST), "{wanted:?}");
+            assert!(comes(broadcast, libc::PACKET_BROADCAST), "{wanted:?}");
+            assert!(!comes(near, libc::PACKET_OTHERHOST), "{wanted:?}");
+            assert!(!comes(HOST, libc::PACKET_OTHERHOST), "{wanted:?}");
+            let is_arp = matches!(wanted, Wanted::Arp(_));
+            assert_eq!(comes(OWN, libc::PACKET_HOST), is_arp, "{wanted:?}");
+            let mut tagged = to(VIRTUAL_MAC, kind, packet);
+            assert!(!passes(wanted, libc::PACKET_OTHERHOST, true, &tagged));
+            tagged[13] ^= 1;
+            assert!(!passes(wanted, libc::PACKET_OTHERHOST, false, &tagged));
+        }
+        for wanted in [Wanted::SegmentIpv6(None), Wanted::SegmentIpv4(None), Wanted::Arp(None)] {
+            let frame = to(VIRTUAL_MAC, wanted.ethertype(), &packets[1]);
+            assert!(!passes(wanted, libc::PACKET_OTHERHOST, false, &frame));
+            let frame = to(broadcast, wanted.ethertype(), &packets[1]);
+            assert!(passes(wanted, libc::PACKET_BROADCAST, false, &frame));
+        }
+        let multicast = |wanted: Wanted, packet: &[u8]| {
+            let frame = to(group(packet).unwrap_or(broadcast), wanted.ethertype(), packet);
+            passes(wanted, libc::PACKET_MULTICAST, false, &frame)
+        };
+        let [segment_ipv6, segment_ipv4, _] = SEGMENT;
+        assert!(multicast(segment_ipv6, &udp_to("ff02::fb")));
+        assert!(multicast(segment_ipv6, &udp_to("ff1e::1")));
+        assert!(!multicast(segment_ipv6, &probe_packet(from, b"probe")));
+        let record = mld::Record::new(mld::RecordType::ChangeToExclude, "ff1e::1".parse().unwrap(), vec![]);
+        let report = mld::report_packets(from, &[record], 1280).remove(0);
+        assert!(!multicast(segment_ipv6, &report));
+        assert!(multicast(segment_ipv4, &ipv4(UDP)));
+        assert!(!multicast(segment_ipv4, &ipv4(librecast::ipv4::IGMP)));
+        for (kind, comes) in [(136, true), (135, false), (128, false)] {
+            let answer = ipv6::icmpv6_packet(from, "fe80::1".parse().unwrap(), 255, &[kind, 0, 0, 0]);
+            let frame = to(OWN, ETHERTYPE_IPV6, &answer);
+            assert_eq!(passes(segment_ipv6, libc::PACKET_HOST, false, &frame), comes);
+        }
+    }
+
+    #[test]
+    fn groups_of_wider_scopes_are_no_matter_of_a_segment() {
+        let extra = |solicitations| Extra {
+            solicitations,
+            segment: true,
+            ..Extra::default()
+        };
+        let is_of_segment = |extra: Extra, destination, ethertype, packet: &[u8]| {
+            extra.is_of_segment(&SegmentFrame {
+                source: HOST,
+                destination,
+                ethertype,
+                payload: packet.to_vec().into(),
+            })
+        };
+        let group = |text: &str| group(&udp_to(text)).unwrap();
+        for (to, of_segment) in [("ff02::fb", true), ("ff05::1", true), ("ff08::1", false), ("ff1e::1", false)] {
+            let found = is_of_segment(extra(false), group(to), ETHERTYPE_IPV6, &udp_to(to));
+            assert_eq!(found, of_segment, "{to}");
+        }
+        assert!(is_of_segment(extra(false), VIRTUAL_MAC, ETHERTYPE_IPV6, &udp_to("fd00::1")));
+        assert!(is_of_segment(extra(false), VIRTUAL_MAC, ETHERTYPE_IPV4, &udp_to("ff1e::1")));
+        assert!(!is_of_segment(Extra::default(), group("ff02::fb"), ETHERTYPE_IPV6, &udp_to("ff02::fb")));
+        let to = "ff02::2".parse().unwrap();
+        let solicitation = ipv6::icmpv6_packet("fe80::9".parse().unwrap(), to, 255, &[133, 0, 0, 0]);
+        for advertises in [false, true] {
+            let found = is_of_segment(extra(advertises), MacAddress::of_group(to), ETHERTYPE_IPV6, &solicitation);
+            assert_eq!(found, !advertises);
+        }
+    }
+
+    #[test]
+    fn frames_of_gateways_and_virtual_addresses_never_come_in() {
+        let virtual_macs = [VIRTUAL_MAC, MacAddress([0x02, 0x6c, 0x63, 0xff, 0, 9]), OWN];
+        let others = [Wanted::Control, PACKETS, Wanted::Ipv4Packets, Wanted::Ipv4Control];
+        for wanted in SEGMENT.into_iter().chain(others) {
+            for from in virtual_macs {
+                for kind in [libc::PACKET_BROADCAST, libc::PACKET_MULTICAST, libc::PACKET_OTHERHOST] {
+                    let header = ethernet(VIRTUAL_MAC, from, wanted.ethertype());
+                    let frame = [&header[..], &udp_to("ff1e::1")].concat();
+                    assert!(!passes(wanted, kind, false, &frame), "{wanted:?} {from}");
+                }
+            }
+        }
+        let similar = frame(MacAddress([0x02, 0x6c, 0x64, 0, 0, 1]), &udp_to("ff1e::1"));
+        assert!(passes(PACKETS, libc::PACKET_MULTICAST, false, &similar));
     }
 
     #[test]

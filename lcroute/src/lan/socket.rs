@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bytes::Bytes;
+use lcroute_node::SegmentFrame;
 use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
 use librecast::{ipv4, packet};
 use nix::errno::Errno;
@@ -32,8 +33,14 @@ const CONTROL_BUFFER: usize = 4 << 20;
 #[derive(Debug)]
 pub struct LanSocket {
     ipv6: Pair,
-    /// Only if IPv4 groups are carried.
+    /// Only if IPv4 groups are carried, or in a segment.
     ipv4: Option<Pair>,
+    /// Only in a segment.
+    arp: Option<Socket>,
+    interface: u32,
+    extra: Extra,
+    /// The Ethernet address for hosts elsewhere, while this gateway serves the LAN of a segment.
+    virtual_mac: Option<MacAddress>,
     inbox: Inbox,
     outlet: Outlet,
     runs: Runs,
@@ -82,13 +89,20 @@ impl LanSocket {
                 control: open(control, CONTROL_BUFFER, protocol)?,
             })
         };
-        let ipv6 = pair(Wanted::Packets(extra), Wanted::Control, libc::ETH_P_IPV6)?;
-        let ipv4 = || pair(Wanted::Ipv4Packets, Wanted::Ipv4Control, libc::ETH_P_IP);
+        let [of_ipv6, of_ipv4] = extra.packets(None);
+        let ipv6 = pair(of_ipv6, Wanted::Control, libc::ETH_P_IPV6)?;
+        let ipv4 = || pair(of_ipv4, Wanted::Ipv4Control, libc::ETH_P_IP);
         let ipv4 = extra.ipv4.then(ipv4).transpose()?;
+        let arp = || open(Wanted::Arp(None), CONTROL_BUFFER, libc::ETH_P_ARP);
+        let arp = extra.segment.then(arp).transpose()?;
         packet::set_all_multicast(&ipv6.packets, interface, true)?;
         Ok(Self {
             ipv6,
             ipv4,
+            arp,
+            interface,
+            extra,
+            virtual_mac: None,
             inbox: Inbox {
                 frames: std::array::from_fn(|_| vec![0; LONGEST]),
                 packets: Packets::default(),
@@ -103,10 +117,36 @@ impl LanSocket {
         })
     }
 
+    /// Receives frames for this virtual address, in place of the one before.
+    pub fn set_virtual_mac(&mut self, mac: Option<MacAddress>) -> io::Result<()> {
+        if self.virtual_mac == mac {
+            return Ok(());
+        }
+        let [of_ipv6, of_ipv4] = self.extra.packets(mac);
+        let sockets = [(Some(&self.ipv6.packets), of_ipv6)].into_iter();
+        let ipv4 = self.ipv4.as_ref().map(|pair| &pair.packets);
+        let sockets = sockets.chain([(ipv4, of_ipv4), (self.arp.as_ref(), Wanted::Arp(mac))]);
+        for (socket, wanted) in sockets {
+            if let Some(socket) = socket {
+                socket.attach_filter(&frame::filter(wanted, self.outlet.own))?;
+            }
+        }
+        let socket = &self.ipv6.packets;
+        if let Some(mac) = self.virtual_mac.take() {
+            packet::set_unicast(socket, self.interface, mac, false)?;
+        }
+        if let Some(mac) = mac {
+            packet::set_unicast(socket, self.interface, mac, true)?;
+        }
+        self.virtual_mac = mac;
+        Ok(())
+    }
+
     /// Returns the descriptors.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let pairs = [&self.ipv6].into_iter().chain(&self.ipv4);
-        pairs.flat_map(|pair| [pair.packets.as_fd(), pair.control.as_fd()])
+        let pairs = pairs.flat_map(|pair| [pair.packets.as_fd(), pair.control.as_fd()]);
+        pairs.chain(self.arp.as_ref().map(AsFd::as_fd))
     }
 
     /// Returns frames lost before they were read, since the last call: of packets, and of control.
@@ -116,6 +156,10 @@ impl LanSocket {
             packets += packet::take_overruns(&pair.packets)?;
             control += packet::take_overruns(&pair.control)?;
         }
+        if let Some(arp) = &self.arp {
+            // hosts repeat their questions
+            packets += packet::take_overruns(arp)?;
+        }
         Ok((packets, control))
     }
 
@@ -124,17 +168,18 @@ impl LanSocket {
         std::mem::take(&mut self.inbox.bad_offload)
     }
 
-    /// Reads frames, each with its sender and one or several packets; false: no more for now.
-    pub fn read_packets(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
-        let has_more = self.inbox.read(&self.ipv6.packets, each)?;
-        match &self.ipv4 {
-            Some(pair) => Ok(self.inbox.read(&pair.packets, each)? || has_more),
-            None => Ok(has_more),
+    /// Reads packets, and ARP; false: no more for now.
+    pub fn read_packets(&mut self, each: &mut dyn FnMut(SegmentFrame)) -> io::Result<bool> {
+        let mut has_more = self.inbox.read(&self.ipv6.packets, each)?;
+        let ipv4 = self.ipv4.as_ref().map(|pair| &pair.packets);
+        for socket in ipv4.into_iter().chain(&self.arp) {
+            has_more |= self.inbox.read(socket, each)?;
         }
+        Ok(has_more)
     }
 
     /// Reads some frames of MLD, PROBEs and IGMP, as [`Self::read_packets`].
-    pub fn read_control(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
+    pub fn read_control(&mut self, each: &mut dyn FnMut(SegmentFrame)) -> io::Result<bool> {
         let has_more = self.inbox.read(&self.ipv6.control, each)?;
         match &self.ipv4 {
             Some(pair) => Ok(self.inbox.read(&pair.control, each)? || has_more),
@@ -179,6 +224,20 @@ impl LanSocket {
         self.outlet.write_to_group(socket?, packet, &parts)
     }
 
+    /// Sends a frame of a segment: to a host, group or all.
+    pub fn send_frame(&self, frame: &SegmentFrame) -> io::Result<()> {
+        let ipv4 = self.ipv4.as_ref().map(|pair| &pair.packets);
+        let socket = match frame.ethertype {
+            ETHERTYPE_IPV6 => Some(&self.ipv6.packets),
+            ETHERTYPE_IPV4 => ipv4,
+            _ => self.arp.as_ref(),
+        };
+        let socket = socket.ok_or(io::ErrorKind::Unsupported)?;
+        let ethernet = frame::ethernet(frame.destination, frame.source, frame.ethertype);
+        let parts = [IoSlice::new(&frame.payload)];
+        write(socket, (Offload::default(), ethernet), &parts)
+    }
+
     /// Sends an IPv6 packet to one host unchanged.
     pub fn send(&self, to: MacAddress, packet: &[u8]) -> io::Result<()> {
         let (offload, parts) = (Offload::default(), [IoSlice::new(packet)]);
@@ -203,7 +262,7 @@ impl Inbox {
     fn read(
         &mut self,
         socket: &Socket,
-        each: &mut dyn FnMut(MacAddress, Bytes),
+        each: &mut dyn FnMut(SegmentFrame),
     ) -> io::Result<bool> {
         let lengths = match receive(socket, &mut self.frames) {
             Ok(lengths) => lengths,
@@ -217,10 +276,18 @@ impl Inbox {
             };
             let offload = head.first_chunk().copied().unwrap_or_default();
             let offload = Offload::decode(offload, ETHERNET_LEN as u16);
-            let Some(from) = frame::sender(&head[OFFLOAD_LEN..]) else {
+            let Some(header) = frame::read_ethernet(&head[OFFLOAD_LEN..]) else {
                 continue;
             };
-            let each = &mut |parts: [&[u8]; 2]| each(from, self.packets.put(parts));
+            let (destination, source, ethertype) = header;
+            let each = &mut |parts: [&[u8]; 2]| {
+                each(SegmentFrame {
+                    source,
+                    destination,
+                    ethertype,
+                    payload: self.packets.put(parts),
+                });
+            };
             let unpacked = offload.and_then(|offload| offload.unpack(packet, each));
             self.bad_offload += u64::from(unpacked.is_err());
         }

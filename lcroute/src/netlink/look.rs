@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use librecast::cert::SourcePrefix;
 use librecast::ethernet::MacAddress;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
@@ -34,6 +34,8 @@ pub struct Interface {
     pub running: bool,
     /// Index of the bridge, the bond or the like of which it is a part.
     pub part_of: Option<u32>,
+    /// Whether it is a bridge.
+    pub is_bridge: bool,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// Length of its queue in packets.
@@ -74,6 +76,7 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, IpAddr, u8)]) -> 
             .flags
             .contains(LinkFlags::Up | LinkFlags::Running),
         part_of: None,
+        is_bridge: false,
         mtu: 0,
         tx_queue_len: 0,
         addresses: Vec::new(),
@@ -90,6 +93,9 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, IpAddr, u8)]) -> 
             }
             LinkAttribute::IfAlias(alias) => found.alias = Some(alias.clone()),
             LinkAttribute::TxQueueLen(length) => found.tx_queue_len = *length,
+            LinkAttribute::LinkInfo(of) => {
+                found.is_bridge = of.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
             _ => {}
         }
     }
@@ -130,6 +136,39 @@ pub fn on_link_prefixes() -> io::Result<Vec<(u32, SourcePrefix)>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// Returns default routers, each with its interface's index, in order.
+pub fn default_routers() -> io::Result<Vec<(u32, IpAddr)>> {
+    let mut netlink = Connection::open()?;
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet6, AddressFamily::Inet] {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        let routes = netlink.dump(RouteNetlinkMessage::GetRoute(question))?;
+        found.extend(routes.iter().filter_map(default_router));
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Returns the router of a default route.
+fn default_router(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
+    let RouteNetlinkMessage::NewRoute(route) = message else {
+        return None;
+    };
+    let (mut interface, mut router) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => router = Some((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => router = Some((*address).into()),
+            _ => {}
+        }
+    }
+    let is_default = route.header.destination_prefix_length == 0;
+    interface.zip(router).filter(|_| is_default)
 }
 
 /// Returns a route of the main table that needs no router.

@@ -3,6 +3,7 @@
 //! All functions are synchronous: the kernel answers a request before `send` returns. [`Monitor`]
 //! is a descriptor that the packet loop polls.
 
+mod fdb;
 mod gateway;
 mod host;
 mod look;
@@ -10,11 +11,12 @@ mod monitor;
 mod near;
 mod request;
 
+pub use fdb::{add_bridge_address, remove_bridge_address};
 pub(crate) use gateway::is_behind_nat;
 pub use gateway::{Gateway, NoGateway, gateway};
 pub use host::{host_addresses, lan_interfaces};
 pub use look::{
-    Egress, Interface, group_routes, interface_to, interfaces, on_link_prefixes, route_to,
+    Egress, Interface, default_routers, group_routes, interface_to, interfaces, on_link_prefixes, route_to,
 };
 pub use monitor::Monitor;
 pub use near::Near;

@@ -16,8 +16,8 @@
 //!
 //! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (netlink settings),
 //! `closed` (routes that outlive the interface), `sysctl` (settings in /proc), `frame` (headers of
-//! a packet), `offload` (super-packets that are read), `coalesce` (super-packets that are written),
-//! `packets` (read buffers), `ioctl` (the only `unsafe`), `error`.
+//! a packet), `offload` (super-packets that are read), `tcp` (those of TCP), `coalesce`
+//! (super-packets that are written), `packets` (read buffers), `ioctl` (the only `unsafe`), `error`.
 
 #[doc(hidden)]
 pub mod bench;
@@ -34,6 +34,7 @@ mod labels;
 pub mod offload;
 pub(crate) mod packets;
 mod sysctl;
+mod tcp;
 #[cfg(test)]
 mod testing;
 

@@ -4,12 +4,14 @@
 //! ```text
 //! | flags 1 | kind 1 | header length 2 | segment 2 | checksum start 2 | checksum offset 2 |
 //! ```
-//! `struct virtio_net_hdr` (Virtio 1.2 §5.1.6), in native byte order. A super-packet is one IPv6
-//! and UDP header before the payloads of several datagrams, all of `segment` bytes but the last,
-//! which may be shorter.
+//! `struct virtio_net_hdr` (Virtio 1.2 §5.1.6), in native byte order. A super-packet is one IP
+//! and UDP or TCP header before the payloads of several packets, all of `segment` bytes but the
+//! last, which may be shorter.
 
 use librecast::checksum::Sum;
 use librecast::ipv4::{self, UDP};
+
+use super::tcp;
 
 /// Length of the header.
 pub const OFFLOAD_LEN: usize = 10;
@@ -34,6 +36,15 @@ const CHECKSUM_WAS_RIGHT: u8 = 2;
 
 /// The packet is one datagram (`VIRTIO_NET_HDR_GSO_NONE`, linux/virtio_net.h).
 const KIND_NONE: u8 = 0;
+
+/// The packet is a super-packet of TCP over IPv4 (`VIRTIO_NET_HDR_GSO_TCPV4`).
+const KIND_TCP_IPV4: u8 = 1;
+
+/// The packet is a super-packet of TCP over IPv6 (`VIRTIO_NET_HDR_GSO_TCPV6`).
+const KIND_TCP_IPV6: u8 = 4;
+
+/// A bit beside a kind of TCP: the first segment has CWR (`VIRTIO_NET_HDR_GSO_ECN`).
+const KIND_ECN: u8 = 0x80;
 
 /// The packet is a super-packet of UDP datagrams (`VIRTIO_NET_HDR_GSO_UDP_L4`).
 const KIND_UDP: u8 = 5;
@@ -112,9 +123,24 @@ impl Offload {
                 Ok(())
             }
             KIND_UDP => self.split(packet, each),
-            // TCP is not carried, so the kernel segments it itself
+            kind if is_tcp(kind) => self.split_tcp(packet, each),
             _ => Err(BadOffload),
         }
+    }
+
+    fn split_tcp(
+        self,
+        packet: &mut [u8],
+        each: &mut impl FnMut([&[u8]; 2]),
+    ) -> Result<(), BadOffload> {
+        if self.flags & (NEEDS_CHECKSUM | CHECKSUM_WAS_RIGHT) == 0 {
+            return Err(BadOffload);
+        }
+        let partial = (self.flags & NEEDS_CHECKSUM != 0)
+            .then_some((self.checksum_start, self.checksum_offset));
+        let is_ipv4 = self.kind & !KIND_ECN == KIND_TCP_IPV4;
+        let super_packet = tcp::SuperPacket::of(packet, is_ipv4, partial).ok_or(BadOffload)?;
+        super_packet.split(self.segment, each).ok_or(BadOffload)
     }
 
     /// Completes a partial checksum.
@@ -232,6 +258,11 @@ impl Offload {
         }
         Ok(())
     }
+}
+
+/// Whether this kind is TCP.
+fn is_tcp(kind: u8) -> bool {
+    matches!(kind & !KIND_ECN, KIND_TCP_IPV4 | KIND_TCP_IPV6)
 }
 
 /// Returns the checksum of a sum: never 0, which for UDP means "no checksum".
@@ -438,8 +469,9 @@ mod tests {
             Offload { flags: 0, ..good },
             Offload { kind: 1, ..good },
             Offload { kind: 4, ..good },
+            Offload { kind: 3, ..good },
             Offload {
-                kind: KIND_UDP | 0x80,
+                kind: KIND_UDP | KIND_ECN,
                 ..good
             },
             Offload {
@@ -499,7 +531,7 @@ mod tests {
             if let Ok(offload) = Offload::decode(header, link_header)
                 && let Ok(packets) = unpack(offload, &bytes)
             {
-                prop_assert!(packets.len() <= MAX_SEGMENTS);
+                prop_assert!(packets.len() <= MAX_SEGMENTS.max(tcp::MAX_SEGMENTS));
                 prop_assert!(packets.iter().all(|p| p.len() <= bytes.len()));
             }
         }
