@@ -420,7 +420,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn segment(text: &str) -> Result<String, String> {
-    match crate::config::is_segment_name(text) {
+    match lcroute_control::config::is_segment_name(text) {
         true => Ok(text.to_owned()),
         false => Err("1 to 63 visible characters".into()),
     }

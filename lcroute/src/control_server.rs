@@ -555,6 +555,7 @@ mod tests {
             (r#"{"cmd":"probe"}"#, "control view"),
             (r#"{"cmd":"groups"}"#, "control view"),
             (r#"{"cmd":"lan"}"#, "control view"),
+            (r#"{"cmd":"lanhost","address":"192.168.1.20"}"#, "control"),
             (r#"{"cmd":"watch"}"#, "control view"),
             (r#"{"cmd":"routes"}"#, "control"),
             (r#"{"cmd":"members"}"#, "control"),

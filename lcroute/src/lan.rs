@@ -229,6 +229,15 @@ impl Lans {
         }
     }
 
+    /// Returns the open LANs of segments: id, interface, segment.
+    pub fn segments(&self) -> impl Iterator<Item = (LocalInterfaceId, &str, &str)> {
+        let open = self.served.iter().filter(|served| served.open.is_some());
+        open.filter_map(|served| {
+            let segment = served.wanted.config.segment.as_deref()?;
+            Some((served.id, served.name(), segment))
+        })
+    }
+
     /// Counts frames lost before they were read. Asks again for lost reports.
     pub fn check_overruns(&self, node: &mut Node<WebRtc>, drops: &mut Drops, now: Instant) {
         for served in &self.served {

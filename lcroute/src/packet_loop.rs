@@ -10,6 +10,7 @@
 
 mod answers;
 mod outgoing;
+mod segments;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

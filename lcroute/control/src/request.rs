@@ -2,6 +2,7 @@
 //! Beside it are the view socket, for requests that change nothing; one for the program for
 //! streams; one for a program that gives secrets of private prefixes.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use lcroute_node::Secret;
@@ -27,6 +28,11 @@ pub enum Request {
     Groups,
     /// A list of [`crate::status::Lan`].
     Lan,
+    /// A list of [`crate::status::LanHost`], one for each LAN of a segment; asks for the host first.
+    LanHost {
+        /// The host's address.
+        address: IpAddr,
+    },
     /// [`crate::status::Look`], once a second while this connection lasts.
     Watch,
     /// A list of [`crate::status::Route`].
@@ -202,6 +208,7 @@ impl Request {
                 &[Control, View]
             }
             Self::Announce { .. }
+            | Self::LanHost { .. }
             | Self::Routes
             | Self::Members
             | Self::Ping { .. }

@@ -469,8 +469,89 @@ pub struct Lan {
     /// Private prefixes whose groups its hosts have in clear.
     #[serde(default)]
     pub in_clear: Vec<String>,
+    /// The segment that it is a part of.
+    #[serde(default)]
+    pub segment: Option<LanSegment>,
     /// Packets from and to it, MLD messages, and drops by reason.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// The segment of a LAN: several LANs that are one for their hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanSegment {
+    /// Its name.
+    pub name: String,
+    /// Whether this node's certificate permits it.
+    pub permitted: bool,
+    /// The Ethernet address under which its other LANs' hosts appear here.
+    pub virtual_mac: String,
+    /// Addresses of hosts heard here.
+    pub here: usize,
+    /// Addresses elsewhere that hosts here use.
+    pub elsewhere: usize,
+    /// Its other LANs.
+    pub lans: Vec<LanElsewhere>,
+    /// Addresses of this LAN's default router that another LAN has as well.
+    pub routers: Vec<IpAddr>,
+    /// Other addresses that are here, and on another LAN as well.
+    pub conflicts: Vec<LanConflict>,
+    /// Description of a problem.
+    pub problem: Option<String>,
+    /// Remedy for the problem.
+    pub remedy: Option<String>,
+}
+
+/// Another LAN of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanElsewhere {
+    /// Name of its gateway.
+    pub node: String,
+    /// PeerId of its gateway.
+    pub peer_id: PeerId,
+    /// Its IPv4 prefixes.
+    pub prefixes: Vec<String>,
+    /// Round trip to its gateway, in milliseconds; none: a LAN of this node.
+    pub rtt_ms: Option<u64>,
+}
+
+/// An address that two LANs of a segment have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanConflict {
+    /// The address.
+    pub address: IpAddr,
+    /// Name of the other LAN's gateway.
+    pub node: String,
+}
+
+/// One element of the answer to `{"cmd": "lanhost"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanHost {
+    /// The interface to the LAN.
+    pub interface: String,
+    /// The segment.
+    pub segment: String,
+    /// Where the host is, as seen there.
+    pub place: LanPlace,
+    /// Its Ethernet address, if it is here.
+    pub mac: Option<String>,
+    /// Name of the gateway of its LAN, if it is elsewhere.
+    pub node: Option<String>,
+}
+
+/// Where a host of a segment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LanPlace {
+    /// On this LAN.
+    Here,
+    /// On another LAN.
+    Behind,
+    /// On both.
+    Conflict,
+    /// Nobody answers.
+    Nobody,
+    /// The question is under way.
+    Asked,
 }
 
 /// A group that hosts of a LAN have joined.

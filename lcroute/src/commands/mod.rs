@@ -2,6 +2,7 @@
 
 pub mod another;
 pub mod book;
+pub mod lan;
 pub mod leaf;
 pub mod meet;
 pub mod membership;

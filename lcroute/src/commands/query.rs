@@ -9,7 +9,7 @@ use lcroute_control::Request;
 use lcroute_control::client::Client;
 use lcroute_control::config::Reread;
 use lcroute_control::status::{
-    Door, Group, Inbound, Lan, Peer, Route, State, Status, key_conflict,
+    Door, Group, Inbound, Lan, LanSegment, Peer, Route, State, Status, key_conflict,
 };
 use librecast::stream;
 use librecast_program::cli::{Exit, print};
@@ -405,7 +405,8 @@ fn lans(list: &[Lan]) -> String {
     }
     let mut text = String::new();
     for lan in list {
-        text += &format!("{} ({})\n", lan.interface, lan.role);
+        let segment = lan.segment.as_ref().map(segment_head).unwrap_or_default();
+        text += &format!("{} ({}){segment}\n", lan.interface, lan.role);
         let mut line = |what: &str, value: &str| {
             if !value.is_empty() {
                 text += &format!("  {what:<10} {value}\n");
@@ -418,6 +419,9 @@ fn lans(list: &[Lan]) -> String {
         let ipv4 = lan.querier_ipv4.as_deref().unwrap_or_default();
         line("IPv4 asks", ipv4);
         line("note", lan.note.as_deref().unwrap_or_default());
+        for (what, value) in lan.segment.iter().flat_map(segment_lines) {
+            line(what, &value);
+        }
         line("prefixes", &lan.prefixes.join(" "));
         line("in clear", &lan.in_clear.join(" "));
         if lan.role != LanRole::Off.name() {
@@ -438,6 +442,45 @@ fn lans(list: &[Lan]) -> String {
         }
     }
     text
+}
+
+/// Returns what follows an interface with a segment.
+fn segment_head(segment: &LanSegment) -> String {
+    format!(
+        ", segment {}: {}, {} heard here, {} elsewhere in use",
+        segment.name,
+        count(segment.lans.len() + 1, "LAN"),
+        count(segment.here, "host"),
+        segment.elsewhere
+    )
+}
+
+/// Returns the lines of a segment, each with its heading.
+fn segment_lines(segment: &LanSegment) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(problem) = &segment.problem {
+        lines.push(("problem", problem.clone()));
+        lines.push(("remedy", segment.remedy.clone().unwrap_or_default()));
+    }
+    for lan in &segment.lans {
+        let mut parts = vec![lan.node.clone()];
+        parts.extend(lan.prefixes.iter().cloned());
+        parts.extend(lan.rtt_ms.map(|rtt| format!("{rtt} ms")));
+        lines.push(("elsewhere", parts.join(", ")));
+    }
+    for router in &segment.routers {
+        let text = format!("{router} is the router of this LAN, and another LAN has it: each keeps its own");
+        lines.push(("routers", text));
+    }
+    for conflict in &segment.conflicts {
+        let text = format!(
+            "{} is here and behind {}: each LAN sees its own; give one of them another address",
+            conflict.address, conflict.node
+        );
+        lines.push(("conflict", text));
+    }
+    lines.push(("note", "programs on this host are not in the segment".into()));
+    lines
 }
 
 #[cfg(test)]

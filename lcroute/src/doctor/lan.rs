@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use lcroute_control::config;
+use lcroute_control::status::Lan;
 
 use super::{Check, Daemon, NOT_TO_ASK, Patient, read};
 use crate::lan;
@@ -63,16 +64,26 @@ pub(super) fn check(patient: &Patient) -> Check {
     Check::fail(NAME, problems.join("; "), remedies.join("\n"))
 }
 
-/// Returns notes about switches that may withhold joins.
+/// Returns notes about switches that may withhold joins, and about segments.
 fn notes(patient: &Patient) -> Vec<Complaint> {
     let lans = patient.daemon.iter().flat_map(|daemon| &daemon.lans);
-    let noted = lans.filter_map(|lan| {
+    let switches = lans.clone().filter_map(|lan| {
         let note = lan.note.as_ref()?;
         let querier = lan.querier_ipv4.as_deref().unwrap_or_default();
         let detail = format!("{}: IPv4 queries come from {querier}", lan.interface);
         Some((detail, note.clone()))
     });
-    noted.collect()
+    let segments = lans.filter_map(|lan| of_segment(lan, true));
+    switches.chain(segments).collect()
+}
+
+/// Returns what is wrong with a LAN's segment, if this node's certificate permits it or not.
+fn of_segment(lan: &Lan, permitted: bool) -> Option<Complaint> {
+    let segment = lan.segment.as_ref();
+    let segment = segment.filter(|segment| segment.permitted == permitted)?;
+    let problem = segment.problem.as_ref()?;
+    let detail = format!("{}, segment {}: {problem}", lan.interface, segment.name);
+    Some((detail, segment.remedy.clone().unwrap_or_default()))
 }
 
 /// Returns bridges between whose ports a firewall drops packets, as some container engines do. The
@@ -187,6 +198,7 @@ fn served(daemon: &Daemon) -> Vec<(String, Option<Complaint>)> {
             let remedy = said.remedy.clone().unwrap_or_default();
             (format!("{name} ({}): {problem}", said.role), remedy)
         });
+        let complaint = complaint.or_else(|| of_segment(said, false));
         (said.interface.clone(), complaint)
     });
     said.collect()

@@ -98,6 +98,7 @@ impl PacketLoop {
             Request::Peers => serde_json::to_value(self.peers(now)),
             Request::Groups => serde_json::to_value(self.groups()),
             Request::Lan => serde_json::to_value(self.lan_list()),
+            Request::LanHost { address } => serde_json::to_value(self.lan_host(address, now)),
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Member { node } => return reply(to, self.member(&node)),
@@ -456,6 +457,7 @@ impl PacketLoop {
             listeners: Vec::new(),
             sources: Vec::new(),
             in_clear: Vec::new(),
+            segment: None,
             counters: BTreeMap::new(),
         });
         let clear: Vec<String> = self
@@ -463,8 +465,9 @@ impl PacketLoop {
             .into_iter()
             .filter_map(|p| p.lans.then_some(p.prefix))
             .collect();
-        let served = self.parts.node.lans().into_iter().map(|served| Lan {
+        let served = self.parts.node.lans().into_iter().map(|mut served| Lan {
             in_clear: clear.clone(),
+            segment: served.segment.take().map(|segment| self.lan_segment(segment)),
             ..lan(served)
         });
         let mut all: Vec<_> = off.chain(served).collect();
@@ -638,6 +641,7 @@ fn lan(lan: LanSnapshot) -> Lan {
             })
             .collect(),
         in_clear: Vec::new(),
+        segment: None,
         counters: lan
             .counters
             .into_iter()

@@ -61,6 +61,7 @@ mod relay;
 mod repair;
 mod routing;
 mod secrets;
+mod segment;
 mod signalling;
 mod ssm;
 mod streams;

@@ -1,0 +1,99 @@
+//! Answers about segments: LANs of several gateways that are one for their hosts.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use lcroute_node::{HostPlace, SegmentProblem, SegmentSnapshot};
+use librecast::id::PeerId;
+
+use super::PacketLoop;
+use lcroute_control::status::{LanConflict, LanElsewhere, LanHost, LanPlace, LanSegment};
+
+impl PacketLoop {
+    pub(super) fn lan_segment(&self, segment: SegmentSnapshot) -> LanSegment {
+        let lans = segment.lans.into_iter().map(|lan| LanElsewhere {
+            node: self.peer_name(&lan.forwarder),
+            peer_id: lan.forwarder,
+            prefixes: lan.prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect(),
+            rtt_ms: lan.rtt.map(|rtt| rtt.as_millis() as u64),
+        });
+        let conflicts = segment.conflicts.iter().map(|(address, peer)| LanConflict {
+            address: *address,
+            node: self.peer_name(peer),
+        });
+        let problem = segment.problem.as_ref().map(|problem| self.problem(&segment.name, problem));
+        let (problem, remedy) = problem.unzip();
+        let refusal = |problem: &SegmentProblem| matches!(problem, SegmentProblem::NotPermitted(_));
+        LanSegment {
+            permitted: !segment.problem.as_ref().is_some_and(refusal),
+            lans: lans.collect(),
+            conflicts: conflicts.collect(),
+            virtual_mac: segment.virtual_mac.to_string(),
+            here: segment.here,
+            elsewhere: segment.elsewhere,
+            routers: segment.routers,
+            problem,
+            remedy,
+            name: segment.name,
+        }
+    }
+
+    /// Returns the places of a host, seen from each LAN of a segment; asks for it where it is unknown.
+    pub(super) fn lan_host(&mut self, address: IpAddr, now: Instant) -> Vec<LanHost> {
+        let lans = self.lans.segments();
+        let lans: Vec<_> = lans.map(|(id, interface, segment)| (id, interface.to_owned(), segment.to_owned())).collect();
+        let place = |(id, interface, segment)| {
+            let found = self.parts.node.where_is(id, address);
+            if found == HostPlace::Unknown {
+                self.parts.node.look_for(id, address, now);
+            }
+            let (place, mac, peer) = match found {
+                HostPlace::Here(mac) => (LanPlace::Here, Some(mac), None),
+                HostPlace::Behind(peer) => (LanPlace::Behind, None, Some(peer)),
+                HostPlace::Conflict(mac, peer) => (LanPlace::Conflict, Some(mac), Some(peer)),
+                HostPlace::Nobody => (LanPlace::Nobody, None, None),
+                HostPlace::Unknown => (LanPlace::Asked, None, None),
+            };
+            LanHost {
+                interface,
+                segment,
+                place,
+                mac: mac.map(|mac| mac.to_string()),
+                node: peer.map(|peer| self.peer_name(&peer)),
+            }
+        };
+        lans.into_iter().map(place).collect()
+    }
+
+    /// Returns the name of a member, or its PeerId.
+    fn peer_name(&self, peer: &PeerId) -> String {
+        let id = peer.to_string();
+        let found = self.parts.node.find_members(&id);
+        found.into_iter().next().map_or(id, |(member, _)| member.name)
+    }
+
+    /// Returns a problem of a segment, and its remedy.
+    fn problem(&self, segment: &str, problem: &SegmentProblem) -> (String, String) {
+        match problem {
+            SegmentProblem::NotPermitted(_) => (
+                format!("this node's certificate lacks the label segment={segment}: its LAN is not in the segment"),
+                format!("an issuer makes a token with `lcroute invite --segment {segment}`; `lcroute leave`, then `lcroute join` with it"),
+            ),
+            SegmentProblem::Rival(mac) => (
+                format!("another host of this LAN uses {mac}, the virtual address of the segment"),
+                "look for a second network of lcroute on this LAN, or a cable between two LANs".into(),
+            ),
+            SegmentProblem::Alone => (
+                "no other LAN of the segment is reachable: hosts see this LAN alone".into(),
+                format!("write `segment = \"{segment}\"` into [[lan]] of another gateway with the label segment={segment}; `lcroute routes` shows what is reachable"),
+            ),
+            SegmentProblem::OtherSubnet(peers) => {
+                let names: Vec<_> = peers.iter().map(|peer| self.peer_name(peer)).collect();
+                (
+                    format!("LANs behind {} have other IPv4 subnets: their hosts do not reach this LAN's", names.join(", ")),
+                    "give the LANs of a segment one subnet; each keeps its own router and DHCP server".into(),
+                )
+            }
+        }
+    }
+}

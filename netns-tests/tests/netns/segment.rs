@@ -1,0 +1,648 @@
+//! Two houses as one LAN: plain hosts with the same subnet, and a router in each house.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lcroute_lab::lab::{Host, LAN, Lab, Member, Network, Process, Site, UPLINK, eventually, within};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::lan::lan;
+use crate::world;
+
+/// What the guide's recipe writes.
+pub(crate) const SEGMENT: &str = "[[lan]]\ninterface = \"lan0\"\nsegment = \"home\"\n";
+/// Timeout for election and links.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// Two houses with 192.168.1.0/24: a router .1, hosts .20 and .21 or .30 and .31, gateways from .10.
+pub(crate) struct Houses {
+    pub(crate) network: Network,
+    pub(crate) sites: [Site; 2],
+    gateways: usize,
+}
+
+impl Houses {
+    pub(crate) fn new(lab: &Lab, gateways: usize) -> Result<Self> {
+        Self::with(lab, gateways, "", |_| Ok(()))
+    }
+
+    /// Starts them with more settings of the LANs, and a preparation of both sites.
+    pub(crate) fn with(
+        lab: &Lab,
+        gateways: usize,
+        settings: &str,
+        prepare: impl Fn(&[Site; 2]) -> Result<()>,
+    ) -> Result<Self> {
+        let names: Vec<String> = (0..gateways * 2).map(|n| format!("gw{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let hosts = lab.closed_hosts(&names)?;
+        let sites = houses(lab, [&hosts[..gateways], &hosts[gateways..]])?;
+        prepare(&sites)?;
+        for host in &hosts {
+            host.configure(&format!("{SEGMENT}{settings}"))?;
+        }
+        let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
+        network.start()?;
+        let houses = Self {
+            network,
+            sites,
+            gateways,
+        };
+        houses.wait_joined()?;
+        Ok(houses)
+    }
+
+    /// Waits until the forwarders of both LANs see each other in the segment.
+    pub(crate) fn wait_joined(&self) -> Result<()> {
+        for house in 0..2 {
+            within(SETTLED, "the forwarder sees the other LAN", || {
+                let said = self.segment(self.forwarder(house)?)?;
+                let lans = said["lans"].as_array().context("no list")?;
+                ensure!(lans.len() == 1 && said["problem"].is_null(), "{said}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the position of a house's forwarder in the network.
+    pub(crate) fn forwarder(&self, house: usize) -> Result<usize> {
+        let at = house * self.gateways..(house + 1) * self.gateways;
+        let serves = |at: &usize| lan(&self.network.members[*at]).is_ok_and(|lan| lan["role"] == "forwarder");
+        match at.filter(serves).collect::<Vec<_>>()[..] {
+            [at] => Ok(at),
+            ref others => bail!("forwarders of house {house}: {others:?}"),
+        }
+    }
+
+    fn segment(&self, member: usize) -> Result<Value> {
+        let said = lan(&self.network.members[member])?;
+        ensure!(said["segment"].is_object(), "{said}");
+        Ok(said["segment"].clone())
+    }
+
+    /// The hosts .20 and .21 of house A, .30 and .31 of house B.
+    pub(crate) fn hosts(&self) -> [&Host; 4] {
+        let [a, b] = &self.sites;
+        [&a.hosts[1], &a.hosts[2], &b.hosts[1], &b.hosts[2]]
+    }
+
+    /// The routers of the houses.
+    fn routers(&self) -> [&Host; 2] {
+        let [a, b] = &self.sites;
+        [&a.hosts[0], &b.hosts[0]]
+    }
+
+    /// Returns how often a reason to drop counts, over all gateways.
+    fn drops(&self, reason: &str) -> Result<u64> {
+        let drops = self.network.members.iter().map(|member| {
+            let said = member.status()?;
+            Ok(said["counters"]["drops"][reason].as_u64().unwrap_or_default())
+        });
+        drops.sum()
+    }
+}
+
+/// Makes the LANs of two houses for existing gateways.
+fn houses(lab: &Lab, [a, b]: [&[Host]; 2]) -> Result<[Site; 2]> {
+    let site = |n, gateways: &[Host], names: [&str; 3], first: u8| -> Result<Site> {
+        let gateways: Vec<&Host> = gateways.iter().collect();
+        let site = lab.site(n, &gateways, &names)?;
+        for (n, host) in (10..).zip(gateways) {
+            host.ip(&format!("addr add 192.168.1.{n}/24 dev {LAN}"))?;
+        }
+        for (n, host) in [1, first, first + 1].into_iter().zip(&site.hosts) {
+            host.ip(&format!("addr add 192.168.1.{n}/24 brd + dev {LAN}"))?;
+        }
+        for host in &site.hosts[1..] {
+            host.ip("route add default via 192.168.1.1")?;
+        }
+        Ok(site)
+    };
+    let first = site(1, a, ["ra", "a1", "a2"], 20)?;
+    Ok([first, site(2, b, ["rb", "b1", "b2"], 30)?])
+}
+
+/// Runs a script of Python.
+pub(crate) fn python(host: &Host, script: &str, args: &[&str]) -> Result<String> {
+    let args = [&["-c", script], args].concat();
+    Ok(host.run("python3", &args)?.success()?.stdout)
+}
+
+/// Starts a script of Python that prints `ready` first.
+pub(crate) fn serve(host: &Host, script: &str, args: &[&str]) -> Result<Process> {
+    let process = host.spawn("python3", &[&["-c", script], args].concat())?;
+    eventually("it is ready", || {
+        let said = process.stdout();
+        ensure!(said.starts_with("ready"), "{said}{}", process.stderr());
+        Ok(())
+    })?;
+    Ok(process)
+}
+
+/// Waits until the output has this line this often.
+fn expect(process: &Process, line: &str, count: usize) -> Result<()> {
+    eventually("it is heard", || {
+        let said = process.stdout();
+        let found = said.lines().filter(|said| *said == line).count();
+        ensure!(found == count, "{found} of {count} {line:?}: {said}");
+        Ok(())
+    })
+}
+
+/// Pings until all of 3 questions are answered.
+pub(crate) fn ping(host: &Host, args: &str) -> Result<String> {
+    let args: Vec<&str> = ["-c", "3", "-i", "0.1", "-W", "2"].into_iter().chain(args.split(' ')).collect();
+    let done = host.run("ping", &args)?;
+    ensure!(done.code == 0 && done.stdout.contains(" 0% packet loss"), "{args:?}: {}{}", done.stdout, done.stderr);
+    Ok(done.stdout)
+}
+
+/// A game that looks for others by broadcast, answers by unicast, and is played over TCP.
+const GAME: &str = r#"
+import socket, threading
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("", 27960))
+tcp = socket.create_server(("", 27960))
+def play():
+    while True:
+        player, (address, _) = tcp.accept()
+        player.sendall(player.recv(100) + b" played")
+        player.close()
+threading.Thread(target=play, daemon=True).start()
+print("ready", flush=True)
+while True:
+    question, (address, port) = udp.recvfrom(2000)
+    print(question.decode(), "from", address, flush=True)
+    udp.sendto(b"game here", (address, port))
+"#;
+
+/// Asks for games at a broadcast address; plays with each that answers.
+const PLAYER: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.bind(("", 0))
+s.settimeout(5)
+s.sendto(b"who plays", (sys.argv[1], 27960))
+for _ in range(int(sys.argv[2])):
+    answer, (address, port) = s.recvfrom(2000)
+    with socket.create_connection((address, port), 5) as game:
+        game.sendall(b"chess")
+        print(address, answer.decode(), game.recv(100).decode())
+"#;
+
+/// A KNXnet/IP server: answers a SEARCH_REQUEST with its address, by unicast.
+const KNX_SERVER: &str = r#"
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL
+s.bind(("", 3671))
+s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("224.0.23.12") + socket.inet_aton("0.0.0.0"))
+print("ready", flush=True)
+while True:
+    request, ancillary, _, (source, port) = s.recvmsg(2000, 100)
+    header, host, port = request[:6], request[8:12], struct.unpack("!H", request[12:14])[0]
+    assert header == b"\x06\x10\x02\x01\x00\x0e", request
+    print(socket.inet_ntoa(host), "ttl", struct.unpack("i", ancillary[0][2])[0], flush=True)
+    s.sendto(b"\x06\x10\x02\x02\x00\x0e\x08\x01" + host + request[12:14], (socket.inet_ntoa(host), port))
+"#;
+
+/// A KNXnet/IP client that asks 8 times with TTL 1; prints where answers came from.
+const KNX_CLIENT: &str = r#"
+import socket, struct, sys
+own = sys.argv[1]
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((own, 0))
+s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+s.settimeout(5)
+port = s.getsockname()[1]
+for _ in range(8):
+    s.sendto(b"\x06\x10\x02\x01\x00\x0e\x08\x01" + socket.inet_aton(own) + struct.pack("!H", port), ("224.0.23.12", 3671))
+    answer, (address, _) = s.recvfrom(2000)
+    assert answer[2:4] == b"\x02\x02", answer
+    print(address)
+"#;
+
+/// Hears a port; prints each message and its sender.
+pub(crate) const HEAR: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", int(sys.argv[1])))
+print("ready", flush=True)
+while True:
+    message, (address, port) = s.recvfrom(2000)
+    print(message.decode("latin1"), "from", address, flush=True)
+"#;
+
+/// Sends a message to a port of an address; `own` is the source's port, or 0.
+pub(crate) const SAY: &str = r#"
+import socket, sys
+address, port, message, own = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.bind(("", own))
+s.sendto(message.encode("latin1"), (address, port))
+"#;
+
+/// Sends bytes over TCP at a steady rate until it is ended, and reads an answer to each.
+const TALK: &str = r#"
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], 7007), 10)
+s.settimeout(60)
+print("ready", flush=True)
+n = 0
+while True:
+    s.sendall(b"%06d" % n)
+    answer = b""
+    while len(answer) < 6:
+        answer += s.recv(6 - len(answer)) or sys.exit("closed")
+    assert answer == b"%06d" % n, answer
+    print(n, flush=True)
+    n += 1
+    time.sleep(0.01)
+"#;
+
+/// Returns over TCP what comes.
+const ECHO: &str = r#"
+import socket, threading
+tcp = socket.create_server(("", 7007))
+print("ready", flush=True)
+def echo(s):
+    while data := s.recv(65536):
+        s.sendall(data)
+while True:
+    threading.Thread(target=echo, args=(tcp.accept()[0],), daemon=True).start()
+"#;
+
+/// Returns the Ethernet address that a host has of a neighbour.
+fn neighbour(host: &Host, address: &str) -> Result<String> {
+    let shown = host.ask("ip", &["neigh", "show", address, "dev", LAN])?.stdout;
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "lladdr");
+    let mac = words.nth(1);
+    Ok(mac.with_context(|| format!("{address}: {shown}"))?.to_owned())
+}
+
+/// Returns the Ethernet address of a host's interface.
+fn mac(host: &Host, interface: &str) -> Result<String> {
+    let shown = host.ask("ip", &["-o", "link", "show", "dev", interface])?.stdout;
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "link/ether");
+    Ok(words.nth(1).with_context(|| shown.clone())?.to_owned())
+}
+
+/// Returns the link-local address of a host.
+fn link_local(host: &Host) -> Result<String> {
+    let args = ["-6", "-o", "addr", "show", "dev", LAN, "scope", "link"];
+    let shown = host.ask("ip", &args)?.stdout;
+    let address = shown.split_whitespace().find(|word| word.starts_with("fe80:"));
+    let address = address.and_then(|address| address.split('/').next());
+    Ok(address.with_context(|| shown.clone())?.to_owned())
+}
+
+/// `lcroute lan host` on a gateway: exit code and line.
+fn place(member: &Member, address: &str) -> Result<(i32, String)> {
+    let said = member.host.run("lcroute", &["lan", "host", address])?;
+    Ok((said.code, said.stdout.trim().to_owned()))
+}
+
+#[test]
+fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
+    world("segment", |lab| {
+        let houses = Houses::new(lab, 1)?;
+        let [a1, a2, b1, b2] = houses.hosts();
+        ping(a1, "192.168.1.30")?;
+        ping(b2, "192.168.1.21")?;
+        ping(a1, "-s 1472 -M do 192.168.1.30")?;
+        ping(a1, "-s 4000 192.168.1.30")?;
+        ping(b1, &format!("{}%{LAN}", link_local(a2)?))?;
+        // everyone is behind one address that no switch knew before
+        let virtual_mac = houses.segment(0)?["virtual_mac"].as_str().context("none")?.to_owned();
+        ensure!(neighbour(a1, "192.168.1.30")? == virtual_mac && virtual_mac.starts_with("02:6c:63:"));
+        let games = [serve(b1, GAME, &[])?, serve(b2, GAME, &[])?];
+        for all in ["255.255.255.255", "192.168.1.255"] {
+            let played = python(a1, PLAYER, &[all, "2"])?;
+            let mut played: Vec<_> = played.lines().collect();
+            played.sort_unstable();
+            let expected = ["192.168.1.30 game here chess played", "192.168.1.31 game here chess played"];
+            ensure!(played == expected, "{all}: {played:?}");
+        }
+        for game in &games {
+            expect(game, "who plays from 192.168.1.20", 2)?;
+        }
+        let server = serve(b1, KNX_SERVER, &[])?;
+        let gateway = &houses.network.members[0];
+        eventually("the join is known", || {
+            let said = lan(gateway)?;
+            ensure!(said["groups"].as_u64() > Some(0), "{said}");
+            Ok(())
+        })?;
+        let answers = python(a2, KNX_CLIENT, &["192.168.1.21"])?;
+        ensure!(answers.lines().filter(|line| *line == "192.168.1.30").count() == 8, "{answers}");
+        expect(&server, "192.168.1.21 ttl 1", 8)?;
+        // 8 MB, as the card's super-packets come
+        let file = a1.path("film");
+        std::fs::write(&file, (0..8_000_000_u32).map(|n| (n * n >> 7) as u8).collect::<Vec<_>>())?;
+        let copy = b1.path("copy");
+        let receiver = b1.spawn("socat", &["-u", "TCP-LISTEN:9000", &format!("CREATE:{}", copy.display())])?;
+        let from = format!("OPEN:{}", file.display());
+        a1.run("socat", &["-u", &from, "TCP:192.168.1.30:9000,retry=100,interval=0.05"])?.success()?;
+        receiver.output()?.success()?;
+        ensure!(std::fs::read(&file)? == std::fs::read(&copy)?, "another film");
+        // what `lan host` and `lan` say
+        ensure!(place(gateway, "192.168.1.30")? == (0, "behind gw1".into()));
+        let here = format!("here ({})", mac(a1, LAN)?);
+        ensure!(place(gateway, "192.168.1.20")? == (0, here));
+        ensure!(place(gateway, "192.168.1.77")? == (3, "nobody answers".into()));
+        let said = gateway.host.ask("lcroute", &["lan"])?.stdout;
+        ensure!(said.contains("segment home: 2 LANs") && said.contains("elsewhere  gw1, 192.168.1.10/24"), "{said}");
+        ensure!(!said.contains("problem"), "{said}");
+        Ok(())
+    });
+}
+
+/// Says by ARP that this host has an address, 40 times: broadcast replies and gratuitous requests.
+const FORGE: &str = r#"
+import socket, struct, sys, time
+address = socket.inet_aton(sys.argv[1])
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("lan0", 0x0806))
+own = s.getsockname()[4]
+for n in range(40):
+    arp = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1 + n % 2) + own + address + bytes(6) + address
+    s.send(b"\xff" * 6 + own + b"\x08\x06" + arp)
+    time.sleep(0.02)
+"#;
+
+#[test]
+fn each_house_keeps_its_router_its_dhcp_server_and_its_hosts() {
+    world("segment-home", |lab| {
+        let houses = Houses::new(lab, 1)?;
+        let [a1, a2, b1, _] = houses.hosts();
+        // both routers are .1, and stay what they are
+        for (host, router) in [a1, b1].into_iter().zip(houses.routers()) {
+            ping(host, "192.168.1.1")?;
+            ensure!(neighbour(host, "192.168.1.1")? == mac(router, LAN)?);
+        }
+        // a request for an address, and the question of a game
+        let heard = [(b1, "67"), (a2, "67"), (b1, "7000")].map(|(host, port)| serve(host, HEAR, &[port]));
+        let [far_dhcp, near_dhcp, game] = heard;
+        let (far_dhcp, near_dhcp, game) = (far_dhcp?, near_dhcp?, game?);
+        for _ in 0..3 {
+            python(a1, SAY, &["255.255.255.255", "67", "discover", "68"])?;
+        }
+        python(a1, SAY, &["255.255.255.255", "7000", "hello", "0"])?;
+        expect(&game, "hello from 192.168.1.20", 1)?;
+        expect(&near_dhcp, "discover from 192.168.1.20", 3)?;
+        ensure!(far_dhcp.stdout() == "ready\n", "{}", far_dhcp.stdout());
+        ensure!(houses.drops("segment_router")? >= 3, "not counted");
+        // a far host cannot take over an address that answers here
+        ping(a1, "192.168.1.21")?;
+        let before = neighbour(a1, "192.168.1.21")?;
+        python(b1, FORGE, &["192.168.1.21"])?;
+        ping(a1, "192.168.1.21")?;
+        ensure!(neighbour(a1, "192.168.1.21")? == before && before == mac(a2, LAN)?);
+        // two hosts with one address: each house has its own, and it is named
+        b1.ip(&format!("addr add 192.168.1.21/24 dev {LAN}"))?;
+        ping(b1, "-I 192.168.1.21 192.168.1.31")?;
+        ping(a1, "192.168.1.21")?;
+        ensure!(neighbour(a1, "192.168.1.21")? == mac(a2, LAN)?);
+        eventually("the conflict is named", || {
+            for member in &houses.network.members {
+                let said = member.host.ask("lcroute", &["lan"])?.stdout;
+                if said.contains("192.168.1.21 is here and behind") {
+                    return Ok(());
+                }
+            }
+            bail!("no conflict")
+        })
+    });
+}
+
+#[test]
+fn a_gateway_without_the_label_says_so_and_joins_nothing() {
+    world("segment-label", |lab| {
+        let hosts = lab.closed_hosts(&["gw0", "gw1"])?;
+        let sites = houses(lab, [&hosts[..1], &hosts[1..]])?;
+        for host in &hosts {
+            host.configure(SEGMENT)?;
+        }
+        let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
+        network.start()?;
+        let [permitted, other] = network.nodes()?;
+        eventually("the certificate is the problem", || {
+            let said = lan(other)?;
+            let problem = said["segment"]["problem"].as_str().unwrap_or_default();
+            ensure!(problem.contains("label segment=home"), "{said}");
+            let doctor = other.host.ask("lcroute", &["doctor", "--json"])?;
+            let found: Value = serde_json::from_str(&doctor.stdout)?;
+            let checks = found["checks"].as_array().context("no checks")?;
+            let lans = checks.iter().find(|check| check["name"] == "lans").context("no check")?;
+            let remedy = lans["remedy"].as_str().unwrap_or_default();
+            ensure!(lans["state"] == "fail" && remedy.contains("invite --segment home"), "{lans}");
+            let said = lan(permitted)?;
+            let problem = said["segment"]["problem"].as_str().unwrap_or_default();
+            ensure!(problem.contains("no other LAN"), "{said}");
+            Ok(())
+        })?;
+        let asked = sites[0].hosts[1].run("ping", &["-c", "1", "-W", "2", "192.168.1.30"])?;
+        ensure!(asked.code != 0, "{}", asked.stdout);
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: minutes"]
+fn a_forwarder_that_dies_hangs_or_is_cut_is_replaced_under_a_connection() {
+    world("segment-failover", |lab| {
+        let mut houses = Houses::new(lab, 2)?;
+        let (a1, b1) = (houses.hosts()[0].clone(), houses.hosts()[2].clone());
+        let _echo = serve(&b1, ECHO, &[])?;
+        let talk = serve(&a1, TALK, &["192.168.1.30"])?;
+        let goes_on = |when: &str| {
+            let before = talk.stdout().lines().count();
+            eventually(when, || {
+                let now = talk.stdout().lines().count();
+                ensure!(now > before + 50, "{before}, {now}: {}", talk.stderr());
+                Ok(())
+            })
+        };
+        goes_on("they talk")?;
+        for house in [0, 1] {
+            let at = houses.forwarder(house)?;
+            houses.network.members[at].daemon()?.kill()?;
+            goes_on("a forwarder was killed")?;
+            houses.network.members[at].start()?;
+            houses.wait_joined()?;
+            goes_on("it is back")?;
+            let at = houses.forwarder(house)?;
+            houses.network.members[at].daemon()?.signal(Signal::SIGSTOP)?;
+            goes_on("a forwarder hangs")?;
+            houses.network.members[at].daemon()?.signal(Signal::SIGCONT)?;
+            goes_on("it goes on")?;
+            houses.wait_joined()?;
+            let at = houses.forwarder(house)?;
+            let host = houses.network.members[at].host.clone();
+            host.ip(&format!("link set {LAN} down"))?;
+            goes_on("its cable was cut")?;
+            host.ip(&format!("link set {LAN} up"))?;
+            houses.wait_joined()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: minutes"]
+fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
+    world("segment-cable", |lab| {
+        let houses = Houses::new(lab, 1)?;
+        let [a1, _, b1, _] = houses.hosts();
+        let heard = serve(b1, HEAR, &["7000"])?;
+        ping(a1, "192.168.1.30")?;
+        let [a, b] = &houses.sites;
+        let far = b.switch.namespace().path();
+        a.switch.ip(&format!("link add cable type veth peer name cable netns {far}"))?;
+        for switch in [&a.switch, &b.switch] {
+            switch.ip("link set cable master bridge\nlink set cable up")?;
+        }
+        for _ in 0..20 {
+            python(a1, SAY, &["255.255.255.255", "7000", "hello", "0"])?;
+        }
+        eventually("one gateway stands by", || {
+            let roles: Result<Vec<_>> = houses.network.members.iter().map(|m| Ok(lan(m)?["role"].clone())).collect();
+            let roles = roles?;
+            ensure!(roles.iter().filter(|role| *role == "forwarder").count() == 1, "{roles:?}");
+            Ok(())
+        })?;
+        let copies = heard.stdout().lines().filter(|line| line.starts_with("hello")).count();
+        ensure!((20..=40).contains(&copies), "{copies} of 20 heard");
+        // one LAN by its wire: frames stop by themselves
+        let (_, before) = a.switch.interface_traffic("cable")?;
+        python(a1, SAY, &["255.255.255.255", "7000", "last", "0"])?;
+        expect(&heard, "last from 192.168.1.20", 1)?;
+        ping(a1, "192.168.1.30")?;
+        let (_, after) = a.switch.interface_traffic("cable")?;
+        let frames = after.packets - before.packets;
+        ensure!(frames < 200, "{frames} frames over the cable");
+        a.switch.ip("link del cable")?;
+        houses.wait_joined()?;
+        eventually("the segment is back", || ping(a1, "192.168.1.30").map(drop))?;
+        // the host moves into the other house, with its address
+        a1.ip(&format!("link del {LAN}"))?;
+        let far = b.switch.namespace().path();
+        a1.ip(&format!("link add {LAN} type veth peer name moved netns {far}"))?;
+        b.switch.ip("link set moved master bridge\nlink set moved up")?;
+        a1.ip(&format!("addr add 192.168.1.20/24 brd + dev {LAN}\nlink set {LAN} up"))?;
+        let [_, a2, b1, _] = houses.hosts();
+        eventually("it is reached at once in its new house", || {
+            ping(a1, "192.168.1.30")?;
+            ping(b1, "192.168.1.20")?;
+            ping(a2, "192.168.1.20").map(drop)
+        })?;
+        ensure!(place(&houses.network.members[0], "192.168.1.20")?.1 == "behind gw1");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: minutes"]
+fn nobody_speaks_nothing_is_sent_and_guests_of_a_bridge_see_no_frames_of_others() {
+    world("segment-silence", |lab| {
+        // the gateway of house A is itself the bridge
+        let hosts = lab.closed_hosts(&["gw0", "gw1"])?;
+        let sites = houses(lab, [&hosts[..1], &hosts[1..]])?;
+        let guest = lab.detached_host("guest")?;
+        let there = guest.namespace().path();
+        hosts[0].ip(&format!(
+            "addr flush dev {LAN}\nlink add br0 type bridge mcast_snooping 0\nlink set {LAN} master br0\n\
+             link add guest type veth peer name {LAN} netns {there}\nlink set guest master br0\nlink set guest up\n\
+             link set br0 up\naddr add 192.168.1.10/24 dev br0"
+        ))?;
+        guest.ip(&format!("link set {LAN} up"))?;
+        hosts[0].configure(&SEGMENT.replace("lan0", "br0"))?;
+        hosts[1].configure(SEGMENT)?;
+        let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
+        network.start()?;
+        let houses = Houses { network, sites, gateways: 1 };
+        houses.wait_joined()?;
+        let [a1, _, _, _] = houses.hosts();
+        ping(a1, "192.168.1.30")?;
+        let (received, _) = guest.interface_traffic(LAN)?;
+        let before = received.packets;
+        let args = ["-c", "200", "-i", "0.01", "-q", "192.168.1.30"];
+        a1.run("ping", &args)?.success()?;
+        let (received, _) = guest.interface_traffic(LAN)?;
+        let frames = received.packets - before;
+        ensure!(frames < 50, "the guest saw {frames} frames of 200 and their answers");
+        let entries = houses.network.members[0].host.ask("bridge", &["fdb", "show", "br", "br0"])?.stdout;
+        ensure!(entries.contains("02:6c:63:"), "{entries}");
+        houses.network.members[0].host.run("lcroute", &["lan"])?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: minutes"]
+fn two_members_in_the_two_houses_do_not_link_through_the_segment() {
+    world("segment-own-links", |lab| {
+        let houses = Houses::new(lab, 1)?;
+        // members on the LANs alone, without a way to each other but the segment
+        let [a1, _, b1, _] = houses.hosts();
+        let mut members = Vec::new();
+        for host in [a1, b1] {
+            host.run("lcroute", &["join", &houses.network.token, "--name", host.name()])?.success()?;
+            let mut member = Member::new(host.clone());
+            member.start()?;
+            members.push(member);
+        }
+        let [near, far] = &members[..] else { bail!("two") };
+        let far_id = far.peer_id()?;
+        // each finds the gateway of its own LAN, which has another way out
+        eventually("they are in the network", || {
+            ensure!(!near.routes()?.is_empty() && !far.routes()?.is_empty(), "no routes");
+            Ok(())
+        })?;
+        let dropped = houses.drops("segment_own_link")?;
+        eventually("their discovery was kept at home", || {
+            ensure!(houses.drops("segment_own_link")? > dropped.max(1), "nothing dropped");
+            Ok(())
+        })?;
+        let linked = near.linked_with()?;
+        ensure!(!linked.contains(&far_id) && !linked.contains(&far.host.name().to_owned()), "{linked:?}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn throughput_and_round_trips_beside_lc0() {
+    world("segment-rate", |lab| {
+        let houses = Houses::with(lab, 1, "rate = \"10G\"\nrate_out = \"10G\"\n[network]\nunicast = true\n", |_| Ok(()))?;
+        let [a1, _, b1, _] = houses.hosts();
+        let [near, far] = houses.network.nodes()?;
+        let far_address = far.address()?.to_string();
+        for _ in 0..3 {
+            for (client, server, address) in [(a1, b1, "192.168.1.30"), (&near.host, &far.host, far_address.as_str())] {
+                let _server = server.spawn("iperf", &["-V", "-s", "-p", "5999"])?;
+                eventually("iperf has sent for 5 s", || {
+                    let done = client.run("iperf", &["-V", "-c", address, "-p", "5999", "-t", "5", "-f", "m"])?;
+                    let line = done.stdout.lines().rfind(|line| line.contains("bits/sec")).unwrap_or_default().to_owned();
+                    ensure!(done.code == 0 && !line.is_empty(), "{}{}", done.stdout, done.stderr);
+                    println!("{address}: {line}");
+                    Ok(())
+                })?;
+                let done = client.run("ping", &["-c", "1000", "-i", "0.002", "-D", address])?.success()?;
+                let times = done.stdout.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse::<f64>().ok());
+                let mut times: Vec<f64> = times.collect();
+                times.sort_by(f64::total_cmp);
+                println!("{address}: ping p50 {} ms, p99 {} ms", times[times.len() / 2], times[times.len() * 99 / 100]);
+            }
+        }
+        let (_, before) = near.host.interface_traffic(UPLINK)?;
+        std::thread::sleep(Duration::from_secs(30));
+        let (_, after) = near.host.interface_traffic(UPLINK)?;
+        println!("30 s of silence: {} packets, {} bytes", after.packets - before.packets, after.bytes - before.bytes);
+        Ok(())
+    });
+}
