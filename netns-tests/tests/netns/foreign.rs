@@ -25,7 +25,7 @@ pub(crate) fn root() -> Result<PathBuf> {
 /// Returns a foreign program with its libraries, as arguments of `env`.
 pub(crate) fn foreign<'a>(program: &'a str, args: &[&'a str]) -> Result<Vec<String>> {
     let root = root()?;
-    let folder = ["usr/sbin", "usr/bin"];
+    let folder = ["usr/sbin", "usr/bin", "bin"];
     let paths = folder.map(|folder| root.join(folder).join(program));
     let path = paths.iter().find(|path| path.exists());
     let path = path.with_context(|| format!("{program}: netns-tests/setup all"))?;
@@ -80,7 +80,7 @@ fn avahi(host: &Host, interface: &str) -> Result<Process> {
 }
 
 /// The same, only by IPv4 or IPv6.
-fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Process> {
+pub(crate) fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Process> {
     let [ipv4, ipv6] = match family {
         "IPv4" => ["yes", "no"],
         _ => ["no", "yes"],
@@ -124,7 +124,7 @@ fn avahi_answers_over_lc0() {
 }
 
 /// Asks for a name on an interface with this IPv4 address, until an answer has the address.
-const ASK_IPV4: &str = r#"
+pub(crate) const ASK_IPV4: &str = r#"
 import socket, struct, sys
 own, name, address = socket.inet_aton(sys.argv[1]), sys.argv[2], socket.inet_aton(sys.argv[3])
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

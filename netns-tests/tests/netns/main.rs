@@ -62,6 +62,7 @@ mod repair;
 mod routing;
 mod secrets;
 mod segment;
+mod segment_programs;
 mod signalling;
 mod ssm;
 mod streams;
