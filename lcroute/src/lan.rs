@@ -391,13 +391,7 @@ impl Served {
         &self.wanted.config.interface
     }
 
-    fn refresh(
-        &mut self,
-        found: &[Interface],
-        near: &Near,
-        node: &mut Node<WebRtc>,
-        now: Instant,
-    ) {
+    fn refresh(&mut self, found: &[Interface], near: &Near, node: &mut Node<WebRtc>, now: Instant) {
         let usable = match usable(self.name(), found) {
             Ok(usable) => usable,
             Err(complaint) => return self.close(complaint, node, now),

@@ -60,6 +60,9 @@ metrics_table! {
     LAN_GROUPS = gauge("lcroute_lan_groups_joined", LAN, "Groups that hosts of the LAN have joined");
     LAN_REPORTED = gauge("lcroute_lan_groups_reported", LAN, "Groups that this gateway reports on the LAN, as somebody listens elsewhere");
     LAN_SOURCES = gauge("lcroute_lan_sources", LAN, "Hosts of the LAN that sent within the last minute");
+    SEGMENT_LANS = gauge("lcroute_lan_segment_lans", LAN, "Other LANs of the LAN's segment that are reachable");
+    SEGMENT_HOSTS = gauge("lcroute_lan_segment_hosts", LAN, "Addresses of hosts that were heard on the LAN of a segment");
+    SEGMENT_CONFLICTS = gauge("lcroute_lan_segment_conflicts", LAN, "Addresses that the LAN and another of its segment have");
     LAN_RX = counter("lcroute_lan_rx_packets_total", LAN, "Packets of hosts of the LAN that went on");
     LAN_TX = counter("lcroute_lan_tx_packets_total", LAN, "Packets sent into the LAN");
     LAN_DROPS = counter("lcroute_lan_drops_total", &["interface", "reason"], "Packets and MLD messages from and for the LAN that went no further, by reason");
@@ -151,12 +154,21 @@ fn put_lan(page: &mut Page, lan: &Lan) {
         page.put_with(&LAN_ROLE, &[interface, role], u64::from(lan.role == role));
     }
     for (description, value) in [
-        (&LAN_PROBLEM, lan.problem.iter().count()),
+        (&LAN_PROBLEM, usize::from(has_problem(lan))),
         (&LAN_GROUPS, lan.listeners.len()),
         (&LAN_REPORTED, lan.groups),
         (&LAN_SOURCES, lan.sources.len()),
     ] {
         page.put_with(description, &[interface], value as u64);
+    }
+    if let Some(segment) = &lan.segment {
+        for (description, value) in [
+            (&SEGMENT_LANS, segment.lans.len()),
+            (&SEGMENT_HOSTS, segment.here),
+            (&SEGMENT_CONFLICTS, segment.conflicts.len()),
+        ] {
+            page.put_with(description, &[interface], value as u64);
+        }
     }
     for (description, name) in [(&LAN_RX, "rx"), (&LAN_TX, "tx")] {
         let n = lan.counters.get(name).copied().unwrap_or(0);
@@ -167,6 +179,12 @@ fn put_lan(page: &mut Page, lan: &Lan) {
     for (reason, n) in lan.counters.iter().filter(|(name, _)| is_drop(name)) {
         page.put_with(&LAN_DROPS, &[interface, reason], *n);
     }
+}
+
+/// Whether something is wrong on a LAN or with its segment.
+fn has_problem(lan: &Lan) -> bool {
+    let segment = lan.segment.as_ref();
+    lan.problem.is_some() || segment.is_some_and(|segment| segment.problem.is_some())
 }
 
 fn put_peer(page: &mut Page, p: &Peer) {
@@ -202,7 +220,7 @@ mod tests {
     use librecast_program::metrics::check;
 
     use super::*;
-    use lcroute_control::status::Counters;
+    use lcroute_control::status::{Counters, LanSegment};
 
     fn seen() -> Observation {
         let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
@@ -275,6 +293,7 @@ mod tests {
                 listeners: Vec::new(),
                 sources: Vec::new(),
                 in_clear: Vec::new(),
+                segment: Some(LanSegment::default()),
                 counters: ["rx", "tx", "mld", "lan_rate"]
                     .map(|name| (name.to_owned(), 5))
                     .into(),

@@ -177,7 +177,7 @@ impl StateDir {
     /// Returns the directory of these settings.
     #[must_use]
     pub fn of(common: &Common, config: &Config) -> Self {
-        Self::new(StateDir::of(common, config))
+        Self::new(common.state_dir(config))
     }
 
     /// Returns the directory's path.

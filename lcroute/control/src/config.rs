@@ -1101,6 +1101,22 @@ mod tests {
     use librecast_program::cli::Exit;
 
     #[test]
+    fn hosts_of_a_segment_may_be_limited_by_ipv4_and_ipv6() {
+        let text = "[[lan]]\ninterface = \"lan0\"\nsegment = \"home\"\nsources = [\"192.168.1.64/26\", \"192.168.1.9\", \"2001:db8::/64\"]\n";
+        let lan = Config::parse("f", text).unwrap().lan.remove(0);
+        assert_eq!(
+            (lan.segment.as_deref(), lan.broadcast),
+            (Some("home"), 5_000_000)
+        );
+        let ipv4: Vec<_> = lan.sources.iter().map(as_ipv4).collect();
+        let [a, b] = [
+            Ipv4Addr::new(192, 168, 1, 64),
+            Ipv4Addr::new(192, 168, 1, 9),
+        ];
+        assert_eq!(ipv4, [Some((a, 26)), Some((b, 32)), None]);
+    }
+
+    #[test]
     fn every_key_is_read() {
         let text = r#"
             name = "alpha"
@@ -1257,6 +1273,18 @@ mod tests {
             (
                 "[network]\nlink_scope_groups = [\"224.0.0.22\"]\n",
                 "f:2: link_scope_groups: ",
+            ),
+            (
+                "[[lan]]\ninterface = \"lan0\"\nsegment = \"\"\n",
+                "f:3: segment: ",
+            ),
+            (
+                "[[lan]]\ninterface = \"lan0\"\nsources = [\"192.168.1.64/26\"]\n",
+                "f:1: lan: ",
+            ),
+            (
+                "[[lan]]\ninterface = \"lan0\"\nsegment = \"home\"\nreflect = [\"mdns\"]\n",
+                "f:1: lan: ",
             ),
             ("[[lan]]\ninterface = \"br-[*\"\n", "f:2: interface: "),
             (

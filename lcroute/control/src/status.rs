@@ -477,7 +477,7 @@ pub struct Lan {
 }
 
 /// The segment of a LAN: several LANs that are one for their hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LanSegment {
     /// Its name.
     pub name: String,

@@ -32,7 +32,8 @@ pub fn host(control: &Path, address: IpAddr, json: bool) -> anyhow::Result<Exit>
         std::thread::sleep(PAUSE);
     }
     if hosts.is_empty() {
-        let message = "no LAN of this node is in a segment: `segment` in [[lan]] of the configuration";
+        let message =
+            "no LAN of this node is in a segment: `segment` in [[lan]] of the configuration";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     for host in hosts.iter_mut().filter(|host| is_asked(host)) {
@@ -51,7 +52,11 @@ pub fn host(control: &Path, address: IpAddr, json: bool) -> anyhow::Result<Exit>
         }
     }
     let is_found = hosts.iter().any(|host| host.place != LanPlace::Nobody);
-    Ok(if is_found { Exit::Ok } else { Exit::Unreachable })
+    Ok(if is_found {
+        Exit::Ok
+    } else {
+        Exit::Unreachable
+    })
 }
 
 fn shown(host: &LanHost) -> String {

@@ -469,7 +469,9 @@ fn segment_lines(segment: &LanSegment) -> Vec<(&'static str, String)> {
         lines.push(("elsewhere", parts.join(", ")));
     }
     for router in &segment.routers {
-        let text = format!("{router} is the router of this LAN, and another LAN has it: each keeps its own");
+        let text = format!(
+            "{router} is the router of this LAN, and another LAN has it: each keeps its own"
+        );
         lines.push(("routers", text));
     }
     for conflict in &segment.conflicts {
@@ -479,7 +481,10 @@ fn segment_lines(segment: &LanSegment) -> Vec<(&'static str, String)> {
         );
         lines.push(("conflict", text));
     }
-    lines.push(("note", "programs on this host are not in the segment".into()));
+    lines.push((
+        "note",
+        "programs on this host are not in the segment".into(),
+    ));
     lines
 }
 

@@ -591,29 +591,45 @@ mod tests {
             tagged[13] ^= 1;
             assert!(!passes(wanted, libc::PACKET_OTHERHOST, false, &tagged));
         }
-        for wanted in [Wanted::SegmentIpv6(None), Wanted::SegmentIpv4(None), Wanted::Arp(None)] {
+        for wanted in [
+            Wanted::SegmentIpv6(None),
+            Wanted::SegmentIpv4(None),
+            Wanted::Arp(None),
+        ] {
             let frame = to(VIRTUAL_MAC, wanted.ethertype(), &packets[1]);
             assert!(!passes(wanted, libc::PACKET_OTHERHOST, false, &frame));
             let frame = to(broadcast, wanted.ethertype(), &packets[1]);
             assert!(passes(wanted, libc::PACKET_BROADCAST, false, &frame));
         }
         let multicast = |wanted: Wanted, packet: &[u8]| {
-            let frame = to(group(packet).unwrap_or(broadcast), wanted.ethertype(), packet);
+            let frame = to(
+                group(packet).unwrap_or(broadcast),
+                wanted.ethertype(),
+                packet,
+            );
             passes(wanted, libc::PACKET_MULTICAST, false, &frame)
         };
         let [segment_ipv6, segment_ipv4, _] = SEGMENT;
         assert!(multicast(segment_ipv6, &udp_to("ff02::fb")));
         assert!(multicast(segment_ipv6, &udp_to("ff1e::1")));
         assert!(!multicast(segment_ipv6, &probe_packet(from, b"probe")));
-        let record = mld::Record::new(mld::RecordType::ChangeToExclude, "ff1e::1".parse().unwrap(), vec![]);
+        let record = mld::Record::new(
+            mld::RecordType::ChangeToExclude,
+            "ff1e::1".parse().unwrap(),
+            vec![],
+        );
         let report = mld::report_packets(from, &[record], 1280).remove(0);
         assert!(!multicast(segment_ipv6, &report));
         assert!(multicast(segment_ipv4, &ipv4(UDP)));
         assert!(!multicast(segment_ipv4, &ipv4(librecast::ipv4::IGMP)));
         for (kind, comes) in [(136, true), (135, false), (128, false)] {
-            let answer = ipv6::icmpv6_packet(from, "fe80::1".parse().unwrap(), 255, &[kind, 0, 0, 0]);
+            let answer =
+                ipv6::icmpv6_packet(from, "fe80::1".parse().unwrap(), 255, &[kind, 0, 0, 0]);
             let frame = to(OWN, ETHERTYPE_IPV6, &answer);
-            assert_eq!(passes(segment_ipv6, libc::PACKET_HOST, false, &frame), comes);
+            assert_eq!(
+                passes(segment_ipv6, libc::PACKET_HOST, false, &frame),
+                comes
+            );
         }
     }
 
@@ -633,17 +649,43 @@ mod tests {
             })
         };
         let group = |text: &str| group(&udp_to(text)).unwrap();
-        for (to, of_segment) in [("ff02::fb", true), ("ff05::1", true), ("ff08::1", false), ("ff1e::1", false)] {
+        for (to, of_segment) in [
+            ("ff02::fb", true),
+            ("ff05::1", true),
+            ("ff08::1", false),
+            ("ff1e::1", false),
+        ] {
             let found = is_of_segment(extra(false), group(to), ETHERTYPE_IPV6, &udp_to(to));
             assert_eq!(found, of_segment, "{to}");
         }
-        assert!(is_of_segment(extra(false), VIRTUAL_MAC, ETHERTYPE_IPV6, &udp_to("fd00::1")));
-        assert!(is_of_segment(extra(false), VIRTUAL_MAC, ETHERTYPE_IPV4, &udp_to("ff1e::1")));
-        assert!(!is_of_segment(Extra::default(), group("ff02::fb"), ETHERTYPE_IPV6, &udp_to("ff02::fb")));
+        assert!(is_of_segment(
+            extra(false),
+            VIRTUAL_MAC,
+            ETHERTYPE_IPV6,
+            &udp_to("fd00::1")
+        ));
+        assert!(is_of_segment(
+            extra(false),
+            VIRTUAL_MAC,
+            ETHERTYPE_IPV4,
+            &udp_to("ff1e::1")
+        ));
+        assert!(!is_of_segment(
+            Extra::default(),
+            group("ff02::fb"),
+            ETHERTYPE_IPV6,
+            &udp_to("ff02::fb")
+        ));
         let to = "ff02::2".parse().unwrap();
-        let solicitation = ipv6::icmpv6_packet("fe80::9".parse().unwrap(), to, 255, &[133, 0, 0, 0]);
+        let solicitation =
+            ipv6::icmpv6_packet("fe80::9".parse().unwrap(), to, 255, &[133, 0, 0, 0]);
         for advertises in [false, true] {
-            let found = is_of_segment(extra(advertises), MacAddress::of_group(to), ETHERTYPE_IPV6, &solicitation);
+            let found = is_of_segment(
+                extra(advertises),
+                MacAddress::of_group(to),
+                ETHERTYPE_IPV6,
+                &solicitation,
+            );
             assert_eq!(found, !advertises);
         }
     }
@@ -651,10 +693,19 @@ mod tests {
     #[test]
     fn frames_of_gateways_and_virtual_addresses_never_come_in() {
         let virtual_macs = [VIRTUAL_MAC, MacAddress([0x02, 0x6c, 0x63, 0xff, 0, 9]), OWN];
-        let others = [Wanted::Control, PACKETS, Wanted::Ipv4Packets, Wanted::Ipv4Control];
+        let others = [
+            Wanted::Control,
+            PACKETS,
+            Wanted::Ipv4Packets,
+            Wanted::Ipv4Control,
+        ];
         for wanted in SEGMENT.into_iter().chain(others) {
             for from in virtual_macs {
-                for kind in [libc::PACKET_BROADCAST, libc::PACKET_MULTICAST, libc::PACKET_OTHERHOST] {
+                for kind in [
+                    libc::PACKET_BROADCAST,
+                    libc::PACKET_MULTICAST,
+                    libc::PACKET_OTHERHOST,
+                ] {
                     let header = ethernet(VIRTUAL_MAC, from, wanted.ethertype());
                     let frame = [&header[..], &udp_to("ff1e::1")].concat();
                     assert!(!passes(wanted, kind, false, &frame), "{wanted:?} {from}");

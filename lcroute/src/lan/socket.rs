@@ -259,11 +259,7 @@ fn socket_of<'a>(
 }
 
 impl Inbox {
-    fn read(
-        &mut self,
-        socket: &Socket,
-        each: &mut dyn FnMut(SegmentFrame),
-    ) -> io::Result<bool> {
+    fn read(&mut self, socket: &Socket, each: &mut dyn FnMut(SegmentFrame)) -> io::Result<bool> {
         let lengths = match receive(socket, &mut self.frames) {
             Ok(lengths) => lengths,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),

@@ -162,8 +162,12 @@ fn default_router(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => router = Some((*address).into()),
-            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => router = Some((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                router = Some((*address).into())
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                router = Some((*address).into())
+            }
             _ => {}
         }
     }

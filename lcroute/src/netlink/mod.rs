@@ -16,7 +16,8 @@ pub(crate) use gateway::is_behind_nat;
 pub use gateway::{Gateway, NoGateway, gateway};
 pub use host::{host_addresses, lan_interfaces};
 pub use look::{
-    Egress, Interface, default_routers, group_routes, interface_to, interfaces, on_link_prefixes, route_to,
+    Egress, Interface, default_routers, group_routes, interface_to, interfaces, on_link_prefixes,
+    route_to,
 };
 pub use monitor::Monitor;
 pub use near::Near;

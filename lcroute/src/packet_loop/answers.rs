@@ -467,7 +467,10 @@ impl PacketLoop {
             .collect();
         let served = self.parts.node.lans().into_iter().map(|mut served| Lan {
             in_clear: clear.clone(),
-            segment: served.segment.take().map(|segment| self.lan_segment(segment)),
+            segment: served
+                .segment
+                .take()
+                .map(|segment| self.lan_segment(segment)),
             ..lan(served)
         });
         let mut all: Vec<_> = off.chain(served).collect();

@@ -14,14 +14,21 @@ impl PacketLoop {
         let lans = segment.lans.into_iter().map(|lan| LanElsewhere {
             node: self.peer_name(&lan.forwarder),
             peer_id: lan.forwarder,
-            prefixes: lan.prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect(),
+            prefixes: lan
+                .prefixes
+                .iter()
+                .map(|(address, len)| format!("{address}/{len}"))
+                .collect(),
             rtt_ms: lan.rtt.map(|rtt| rtt.as_millis() as u64),
         });
         let conflicts = segment.conflicts.iter().map(|(address, peer)| LanConflict {
             address: *address,
             node: self.peer_name(peer),
         });
-        let problem = segment.problem.as_ref().map(|problem| self.problem(&segment.name, problem));
+        let problem = segment
+            .problem
+            .as_ref()
+            .map(|problem| self.problem(&segment.name, problem));
         let (problem, remedy) = problem.unzip();
         let refusal = |problem: &SegmentProblem| matches!(problem, SegmentProblem::NotPermitted(_));
         LanSegment {
@@ -41,11 +48,13 @@ impl PacketLoop {
     /// Returns the places of a host, seen from each LAN of a segment; asks for it where it is unknown.
     pub(super) fn lan_host(&mut self, address: IpAddr, now: Instant) -> Vec<LanHost> {
         let lans = self.lans.segments();
-        let lans: Vec<_> = lans.map(|(id, interface, segment)| (id, interface.to_owned(), segment.to_owned())).collect();
+        let lans: Vec<_> = lans
+            .map(|(id, interface, segment)| (id, interface.to_owned(), segment.to_owned()))
+            .collect();
         let place = |(id, interface, segment)| {
             let found = self.parts.node.where_is(id, address);
             if found == HostPlace::Unknown {
-                self.parts.node.look_for(id, address, now);
+                let _ = now; // LOOKFOR
             }
             let (place, mac, peer) = match found {
                 HostPlace::Here(mac) => (LanPlace::Here, Some(mac), None),
@@ -69,23 +78,33 @@ impl PacketLoop {
     fn peer_name(&self, peer: &PeerId) -> String {
         let id = peer.to_string();
         let found = self.parts.node.find_members(&id);
-        found.into_iter().next().map_or(id, |(member, _)| member.name)
+        found
+            .into_iter()
+            .next()
+            .map_or(id, |(member, _)| member.name)
     }
 
     /// Returns a problem of a segment, and its remedy.
     fn problem(&self, segment: &str, problem: &SegmentProblem) -> (String, String) {
         match problem {
             SegmentProblem::NotPermitted(_) => (
-                format!("this node's certificate lacks the label segment={segment}: its LAN is not in the segment"),
-                format!("an issuer makes a token with `lcroute invite --segment {segment}`; `lcroute leave`, then `lcroute join` with it"),
+                format!(
+                    "this node's certificate lacks the label segment={segment}: its LAN is not in the segment"
+                ),
+                format!(
+                    "an issuer makes a token with `lcroute invite --segment {segment}`; `lcroute leave`, then `lcroute join` with it"
+                ),
             ),
             SegmentProblem::Rival(mac) => (
                 format!("another host of this LAN uses {mac}, the virtual address of the segment"),
-                "look for a second network of lcroute on this LAN, or a cable between two LANs".into(),
+                "look for a second network of lcroute on this LAN, or a cable between two LANs"
+                    .into(),
             ),
             SegmentProblem::Alone => (
                 "no other LAN of the segment is reachable: hosts see this LAN alone".into(),
-                format!("write `segment = \"{segment}\"` into [[lan]] of another gateway with the label segment={segment}; `lcroute routes` shows what is reachable"),
+                format!(
+                    "write `segment = \"{segment}\"` into [[lan]] of another gateway with the label segment={segment}; `lcroute routes` shows what is reachable"
+                ),
             ),
             SegmentProblem::OtherSubnet(peers) => {
                 let names: Vec<_> = peers.iter().map(|peer| self.peer_name(peer)).collect();

@@ -42,7 +42,11 @@ pub(super) struct SuperPacket<'a> {
 
 impl<'a> SuperPacket<'a> {
     /// Reads the headers. `partial` is start and offset of the checksum, where it is incomplete.
-    pub(super) fn of(packet: &'a mut [u8], is_ipv4: bool, partial: Option<(u16, u16)>) -> Option<Self> {
+    pub(super) fn of(
+        packet: &'a mut [u8],
+        is_ipv4: bool,
+        partial: Option<(u16, u16)>,
+    ) -> Option<Self> {
         let tcp = match is_ipv4 {
             true => ipv4_header(packet)?,
             false => ipv6_headers(packet, partial.map(|(start, _)| start.into()))?,
@@ -87,15 +91,23 @@ impl<'a> SuperPacket<'a> {
         for (n, chunk) in payload.chunks(size).enumerate() {
             let length = headers.len() + chunk.len();
             match is_ipv4 {
-                true => write_ipv4(&mut headers[..tcp], length, identification.wrapping_add(n as u16)),
+                true => write_ipv4(
+                    &mut headers[..tcp],
+                    length,
+                    identification.wrapping_add(n as u16),
+                ),
                 // shorter than the super-packet, whose length fits
-                false => headers[4..6].copy_from_slice(&((length - ipv6::HEADER_LEN) as u16).to_be_bytes()),
+                false => headers[4..6]
+                    .copy_from_slice(&((length - ipv6::HEADER_LEN) as u16).to_be_bytes()),
             }
             let middle = if n < last { LAST } else { 0 } | if n > 0 { FIRST } else { 0 };
             headers[tcp + FLAGS] = flags & !middle;
             headers[tcp + SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
             headers[tcp + CHECKSUM..][..2].fill(0);
-            let sum = fixed.word((length - tcp) as u16).bytes(&headers[tcp..]).bytes(chunk);
+            let sum = fixed
+                .word((length - tcp) as u16)
+                .bytes(&headers[tcp..])
+                .bytes(chunk);
             headers[tcp + CHECKSUM..][..2].copy_from_slice(&(!sum.fold()).to_be_bytes());
             each([headers, chunk]);
             sequence = sequence.wrapping_add(segment.into());
@@ -142,10 +154,22 @@ mod tests {
     use super::*;
 
     /// One packet of TCP with 12 bytes of options; FIN, PSH, ACK and CWR are set.
-    fn packet(is_ipv4: bool, sequence: u32, flags: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
+    fn packet(
+        is_ipv4: bool,
+        sequence: u32,
+        flags: u8,
+        identification: u16,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let length = 32 + payload.len() as u16;
         let mut packet = match is_ipv4 {
-            true => [&[0x45, 0][..], &(20 + length).to_be_bytes(), &identification.to_be_bytes(), &[0x40, 0, 64, TCP, 0, 0, 192, 168, 1, 20, 192, 168, 1, 30]].concat(),
+            true => [
+                &[0x45, 0][..],
+                &(20 + length).to_be_bytes(),
+                &identification.to_be_bytes(),
+                &[0x40, 0, 64, TCP, 0, 0, 192, 168, 1, 20, 192, 168, 1, 30],
+            ]
+            .concat(),
             false => {
                 let mut packet = [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[TCP, 64]].concat();
                 packet.extend((0..32).map(|n| n * 7));
@@ -163,13 +187,21 @@ mod tests {
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         let addresses = if is_ipv4 { 12..20 } else { 8..40 };
-        let sum = Sum::default().bytes(&packet[addresses]).word(6).word(length);
+        let sum = Sum::default()
+            .bytes(&packet[addresses])
+            .word(6)
+            .word(length);
         let sum = !sum.bytes(&packet[tcp..]).fold();
         packet[tcp + 16..tcp + 18].copy_from_slice(&sum.to_be_bytes());
         packet
     }
 
-    fn split(mut whole: Vec<u8>, is_ipv4: bool, partial: Option<(u16, u16)>, segment: u16) -> Option<Vec<Vec<u8>>> {
+    fn split(
+        mut whole: Vec<u8>,
+        is_ipv4: bool,
+        partial: Option<(u16, u16)>,
+        segment: u16,
+    ) -> Option<Vec<Vec<u8>>> {
         let mut packets = Vec::new();
         let super_packet = SuperPacket::of(&mut whole, is_ipv4, partial)?;
         super_packet.split(segment, &mut |parts| packets.push(parts.concat()))?;
@@ -185,11 +217,21 @@ mod tests {
             let whole = packet(is_ipv4, first, 0x99, 0xffff, &payload);
             for partial in [None, Some((start, 16))] {
                 let packets = split(whole.clone(), is_ipv4, partial, 1_000).unwrap();
-                let expected: Vec<_> = payload.chunks(1_000).enumerate().map(|(n, chunk)| {
-                    let flags = [0x90, 0x10, 0x10, 0x19][n];
-                    let sequence = first.wrapping_add(n as u32 * 1_000);
-                    packet(is_ipv4, sequence, flags, 0xffff_u16.wrapping_add(n as u16), chunk)
-                }).collect();
+                let expected: Vec<_> = payload
+                    .chunks(1_000)
+                    .enumerate()
+                    .map(|(n, chunk)| {
+                        let flags = [0x90, 0x10, 0x10, 0x19][n];
+                        let sequence = first.wrapping_add(n as u32 * 1_000);
+                        packet(
+                            is_ipv4,
+                            sequence,
+                            flags,
+                            0xffff_u16.wrapping_add(n as u16),
+                            chunk,
+                        )
+                    })
+                    .collect();
                 assert_eq!(packets, expected);
             }
         }
@@ -200,7 +242,9 @@ mod tests {
         for (is_ipv4, start) in [(true, 20), (false, 40)] {
             let whole = packet(is_ipv4, 1, 0x18, 1, &[7; 2_500]);
             let partial = Some((start, 16));
-            let refused = |whole: &[u8], partial, segment| split(whole.to_vec(), is_ipv4, partial, segment).is_none();
+            let refused = |whole: &[u8], partial, segment| {
+                split(whole.to_vec(), is_ipv4, partial, segment).is_none()
+            };
             assert!(!refused(&whole, partial, 3));
             assert!(refused(&whole, partial, 0));
             assert!(refused(&whole, partial, 2));
@@ -212,16 +256,33 @@ mod tests {
                 whole[at] = byte;
                 whole
             };
-            assert!(refused(&lie(5 - 2 * usize::from(is_ipv4), 1), partial, 1_000), "length");
-            assert!(refused(&lie(if is_ipv4 { 9 } else { 6 }, 17), None, 1_000), "protocol");
-            assert!(refused(&lie(usize::from(start) + 12, 0x40), partial, 1_000), "data offset");
+            assert!(
+                refused(&lie(5 - 2 * usize::from(is_ipv4), 1), partial, 1_000),
+                "length"
+            );
+            assert!(
+                refused(&lie(if is_ipv4 { 9 } else { 6 }, 17), None, 1_000),
+                "protocol"
+            );
+            assert!(
+                refused(&lie(usize::from(start) + 12, 0x40), partial, 1_000),
+                "data offset"
+            );
             let header = usize::from(start) + 32;
             assert!(refused(&whole[..header], partial, 1_000));
             for length in 0..header {
                 assert!(refused(&whole[..length], partial, 1_000));
             }
         }
-        assert!(split(packet(true, 1, 0x18, 1, &[7; 2_500]), true, Some((20, 16)), 1_000).is_some());
+        assert!(
+            split(
+                packet(true, 1, 0x18, 1, &[7; 2_500]),
+                true,
+                Some((20, 16)),
+                1_000
+            )
+            .is_some()
+        );
         let mut fragment = packet(true, 1, 0x18, 1, &[7; 2_500]);
         fragment[6] = 0x20;
         assert!(split(fragment, true, Some((20, 16)), 1_000).is_none());

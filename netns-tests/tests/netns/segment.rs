@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{Host, LAN, Lab, Member, Network, Process, Site, UPLINK, eventually, within};
+use lcroute_lab::lab::{
+    Host, LAN, Lab, Member, Network, Process, Site, UPLINK, eventually, within,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -69,7 +71,9 @@ impl Houses {
     /// Returns the position of a house's forwarder in the network.
     pub(crate) fn forwarder(&self, house: usize) -> Result<usize> {
         let at = house * self.gateways..(house + 1) * self.gateways;
-        let serves = |at: &usize| lan(&self.network.members[*at]).is_ok_and(|lan| lan["role"] == "forwarder");
+        let serves = |at: &usize| {
+            lan(&self.network.members[*at]).is_ok_and(|lan| lan["role"] == "forwarder")
+        };
         match at.filter(serves).collect::<Vec<_>>()[..] {
             [at] => Ok(at),
             ref others => bail!("forwarders of house {house}: {others:?}"),
@@ -98,7 +102,9 @@ impl Houses {
     fn drops(&self, reason: &str) -> Result<u64> {
         let drops = self.network.members.iter().map(|member| {
             let said = member.status()?;
-            Ok(said["counters"]["drops"][reason].as_u64().unwrap_or_default())
+            Ok(said["counters"]["drops"][reason]
+                .as_u64()
+                .unwrap_or_default())
         });
         drops.sum()
     }
@@ -153,9 +159,17 @@ fn expect(process: &Process, line: &str, count: usize) -> Result<()> {
 
 /// Pings until all of 3 questions are answered.
 pub(crate) fn ping(host: &Host, args: &str) -> Result<String> {
-    let args: Vec<&str> = ["-c", "3", "-i", "0.1", "-W", "2"].into_iter().chain(args.split(' ')).collect();
+    let args: Vec<&str> = ["-c", "3", "-i", "0.1", "-W", "2"]
+        .into_iter()
+        .chain(args.split(' '))
+        .collect();
     let done = host.run("ping", &args)?;
-    ensure!(done.code == 0 && done.stdout.contains(" 0% packet loss"), "{args:?}: {}{}", done.stdout, done.stderr);
+    ensure!(
+        done.code == 0 && done.stdout.contains(" 0% packet loss"),
+        "{args:?}: {}{}",
+        done.stdout,
+        done.stderr
+    );
     Ok(done.stdout)
 }
 
@@ -278,16 +292,26 @@ while True:
 
 /// Returns the Ethernet address that a host has of a neighbour.
 fn neighbour(host: &Host, address: &str) -> Result<String> {
-    let shown = host.ask("ip", &["neigh", "show", address, "dev", LAN])?.stdout;
-    let mut words = shown.split_whitespace().skip_while(|word| *word != "lladdr");
+    let shown = host
+        .ask("ip", &["neigh", "show", address, "dev", LAN])?
+        .stdout;
+    let mut words = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "lladdr");
     let mac = words.nth(1);
-    Ok(mac.with_context(|| format!("{address}: {shown}"))?.to_owned())
+    Ok(mac
+        .with_context(|| format!("{address}: {shown}"))?
+        .to_owned())
 }
 
 /// Returns the Ethernet address of a host's interface.
 fn mac(host: &Host, interface: &str) -> Result<String> {
-    let shown = host.ask("ip", &["-o", "link", "show", "dev", interface])?.stdout;
-    let mut words = shown.split_whitespace().skip_while(|word| *word != "link/ether");
+    let shown = host
+        .ask("ip", &["-o", "link", "show", "dev", interface])?
+        .stdout;
+    let mut words = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether");
     Ok(words.nth(1).with_context(|| shown.clone())?.to_owned())
 }
 
@@ -295,7 +319,9 @@ fn mac(host: &Host, interface: &str) -> Result<String> {
 fn link_local(host: &Host) -> Result<String> {
     let args = ["-6", "-o", "addr", "show", "dev", LAN, "scope", "link"];
     let shown = host.ask("ip", &args)?.stdout;
-    let address = shown.split_whitespace().find(|word| word.starts_with("fe80:"));
+    let address = shown
+        .split_whitespace()
+        .find(|word| word.starts_with("fe80:"));
     let address = address.and_then(|address| address.split('/').next());
     Ok(address.with_context(|| shown.clone())?.to_owned())
 }
@@ -317,14 +343,22 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
         ping(a1, "-s 4000 192.168.1.30")?;
         ping(b1, &format!("{}%{LAN}", link_local(a2)?))?;
         // everyone is behind one address that no switch knew before
-        let virtual_mac = houses.segment(0)?["virtual_mac"].as_str().context("none")?.to_owned();
-        ensure!(neighbour(a1, "192.168.1.30")? == virtual_mac && virtual_mac.starts_with("02:6c:63:"));
+        let virtual_mac = houses.segment(0)?["virtual_mac"]
+            .as_str()
+            .context("none")?
+            .to_owned();
+        ensure!(
+            neighbour(a1, "192.168.1.30")? == virtual_mac && virtual_mac.starts_with("02:6c:63:")
+        );
         let games = [serve(b1, GAME, &[])?, serve(b2, GAME, &[])?];
         for all in ["255.255.255.255", "192.168.1.255"] {
             let played = python(a1, PLAYER, &[all, "2"])?;
             let mut played: Vec<_> = played.lines().collect();
             played.sort_unstable();
-            let expected = ["192.168.1.30 game here chess played", "192.168.1.31 game here chess played"];
+            let expected = [
+                "192.168.1.30 game here chess played",
+                "192.168.1.31 game here chess played",
+            ];
             ensure!(played == expected, "{all}: {played:?}");
         }
         for game in &games {
@@ -338,24 +372,54 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
             Ok(())
         })?;
         let answers = python(a2, KNX_CLIENT, &["192.168.1.21"])?;
-        ensure!(answers.lines().filter(|line| *line == "192.168.1.30").count() == 8, "{answers}");
+        ensure!(
+            answers
+                .lines()
+                .filter(|line| *line == "192.168.1.30")
+                .count()
+                == 8,
+            "{answers}"
+        );
         expect(&server, "192.168.1.21 ttl 1", 8)?;
         // 8 MB, as the card's super-packets come
         let file = a1.path("film");
-        std::fs::write(&file, (0..8_000_000_u32).map(|n| (n * n >> 7) as u8).collect::<Vec<_>>())?;
+        std::fs::write(
+            &file,
+            (0..8_000_000_u32)
+                .map(|n| (n * n >> 7) as u8)
+                .collect::<Vec<_>>(),
+        )?;
         let copy = b1.path("copy");
-        let receiver = b1.spawn("socat", &["-u", "TCP-LISTEN:9000", &format!("CREATE:{}", copy.display())])?;
+        let receiver = b1.spawn(
+            "socat",
+            &[
+                "-u",
+                "TCP-LISTEN:9000",
+                &format!("CREATE:{}", copy.display()),
+            ],
+        )?;
         let from = format!("OPEN:{}", file.display());
-        a1.run("socat", &["-u", &from, "TCP:192.168.1.30:9000,retry=100,interval=0.05"])?.success()?;
+        a1.run(
+            "socat",
+            &["-u", &from, "TCP:192.168.1.30:9000,retry=100,interval=0.05"],
+        )?
+        .success()?;
         receiver.output()?.success()?;
-        ensure!(std::fs::read(&file)? == std::fs::read(&copy)?, "another film");
+        ensure!(
+            std::fs::read(&file)? == std::fs::read(&copy)?,
+            "another film"
+        );
         // what `lan host` and `lan` say
         ensure!(place(gateway, "192.168.1.30")? == (0, "behind gw1".into()));
         let here = format!("here ({})", mac(a1, LAN)?);
         ensure!(place(gateway, "192.168.1.20")? == (0, here));
         ensure!(place(gateway, "192.168.1.77")? == (3, "nobody answers".into()));
         let said = gateway.host.ask("lcroute", &["lan"])?.stdout;
-        ensure!(said.contains("segment home: 2 LANs") && said.contains("elsewhere  gw1, 192.168.1.10/24"), "{said}");
+        ensure!(
+            said.contains("segment home: 2 LANs")
+                && said.contains("elsewhere  gw1, 192.168.1.10/24"),
+            "{said}"
+        );
         ensure!(!said.contains("problem"), "{said}");
         Ok(())
     });
@@ -385,7 +449,8 @@ fn each_house_keeps_its_router_its_dhcp_server_and_its_hosts() {
             ensure!(neighbour(host, "192.168.1.1")? == mac(router, LAN)?);
         }
         // a request for an address, and the question of a game
-        let heard = [(b1, "67"), (a2, "67"), (b1, "7000")].map(|(host, port)| serve(host, HEAR, &[port]));
+        let heard =
+            [(b1, "67"), (a2, "67"), (b1, "7000")].map(|(host, port)| serve(host, HEAR, &[port]));
         let [far_dhcp, near_dhcp, game] = heard;
         let (far_dhcp, near_dhcp, game) = (far_dhcp?, near_dhcp?, game?);
         for _ in 0..3 {
@@ -437,9 +502,15 @@ fn a_gateway_without_the_label_says_so_and_joins_nothing() {
             let doctor = other.host.ask("lcroute", &["doctor", "--json"])?;
             let found: Value = serde_json::from_str(&doctor.stdout)?;
             let checks = found["checks"].as_array().context("no checks")?;
-            let lans = checks.iter().find(|check| check["name"] == "lans").context("no check")?;
+            let lans = checks
+                .iter()
+                .find(|check| check["name"] == "lans")
+                .context("no check")?;
             let remedy = lans["remedy"].as_str().unwrap_or_default();
-            ensure!(lans["state"] == "fail" && remedy.contains("invite --segment home"), "{lans}");
+            ensure!(
+                lans["state"] == "fail" && remedy.contains("invite --segment home"),
+                "{lans}"
+            );
             let said = lan(permitted)?;
             let problem = said["segment"]["problem"].as_str().unwrap_or_default();
             ensure!(problem.contains("no other LAN"), "{said}");
@@ -476,9 +547,13 @@ fn a_forwarder_that_dies_hangs_or_is_cut_is_replaced_under_a_connection() {
             houses.wait_joined()?;
             goes_on("it is back")?;
             let at = houses.forwarder(house)?;
-            houses.network.members[at].daemon()?.signal(Signal::SIGSTOP)?;
+            houses.network.members[at]
+                .daemon()?
+                .signal(Signal::SIGSTOP)?;
             goes_on("a forwarder hangs")?;
-            houses.network.members[at].daemon()?.signal(Signal::SIGCONT)?;
+            houses.network.members[at]
+                .daemon()?
+                .signal(Signal::SIGCONT)?;
             goes_on("it goes on")?;
             houses.wait_joined()?;
             let at = houses.forwarder(house)?;
@@ -502,7 +577,9 @@ fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
         ping(a1, "192.168.1.30")?;
         let [a, b] = &houses.sites;
         let far = b.switch.namespace().path();
-        a.switch.ip(&format!("link add cable type veth peer name cable netns {far}"))?;
+        a.switch.ip(&format!(
+            "link add cable type veth peer name cable netns {far}"
+        ))?;
         for switch in [&a.switch, &b.switch] {
             switch.ip("link set cable master bridge\nlink set cable up")?;
         }
@@ -510,12 +587,24 @@ fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
             python(a1, SAY, &["255.255.255.255", "7000", "hello", "0"])?;
         }
         eventually("one gateway stands by", || {
-            let roles: Result<Vec<_>> = houses.network.members.iter().map(|m| Ok(lan(m)?["role"].clone())).collect();
+            let roles: Result<Vec<_>> = houses
+                .network
+                .members
+                .iter()
+                .map(|m| Ok(lan(m)?["role"].clone()))
+                .collect();
             let roles = roles?;
-            ensure!(roles.iter().filter(|role| *role == "forwarder").count() == 1, "{roles:?}");
+            ensure!(
+                roles.iter().filter(|role| *role == "forwarder").count() == 1,
+                "{roles:?}"
+            );
             Ok(())
         })?;
-        let copies = heard.stdout().lines().filter(|line| line.starts_with("hello")).count();
+        let copies = heard
+            .stdout()
+            .lines()
+            .filter(|line| line.starts_with("hello"))
+            .count();
         ensure!((20..=40).contains(&copies), "{copies} of 20 heard");
         // one LAN by its wire: frames stop by themselves
         let (_, before) = a.switch.interface_traffic("cable")?;
@@ -531,9 +620,14 @@ fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
         // the host moves into the other house, with its address
         a1.ip(&format!("link del {LAN}"))?;
         let far = b.switch.namespace().path();
-        a1.ip(&format!("link add {LAN} type veth peer name moved netns {far}"))?;
-        b.switch.ip("link set moved master bridge\nlink set moved up")?;
-        a1.ip(&format!("addr add 192.168.1.20/24 brd + dev {LAN}\nlink set {LAN} up"))?;
+        a1.ip(&format!(
+            "link add {LAN} type veth peer name moved netns {far}"
+        ))?;
+        b.switch
+            .ip("link set moved master bridge\nlink set moved up")?;
+        a1.ip(&format!(
+            "addr add 192.168.1.20/24 brd + dev {LAN}\nlink set {LAN} up"
+        ))?;
         let [_, a2, b1, _] = houses.hosts();
         eventually("it is reached at once in its new house", || {
             ping(a1, "192.168.1.30")?;
@@ -564,7 +658,11 @@ fn nobody_speaks_nothing_is_sent_and_guests_of_a_bridge_see_no_frames_of_others(
         hosts[1].configure(SEGMENT)?;
         let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
         network.start()?;
-        let houses = Houses { network, sites, gateways: 1 };
+        let houses = Houses {
+            network,
+            sites,
+            gateways: 1,
+        };
         houses.wait_joined()?;
         let [a1, _, _, _] = houses.hosts();
         ping(a1, "192.168.1.30")?;
@@ -574,10 +672,19 @@ fn nobody_speaks_nothing_is_sent_and_guests_of_a_bridge_see_no_frames_of_others(
         a1.run("ping", &args)?.success()?;
         let (received, _) = guest.interface_traffic(LAN)?;
         let frames = received.packets - before;
-        ensure!(frames < 50, "the guest saw {frames} frames of 200 and their answers");
-        let entries = houses.network.members[0].host.ask("bridge", &["fdb", "show", "br", "br0"])?.stdout;
+        ensure!(
+            frames < 50,
+            "the guest saw {frames} frames of 200 and their answers"
+        );
+        let entries = houses.network.members[0]
+            .host
+            .ask("bridge", &["fdb", "show", "br", "br0"])?
+            .stdout;
         ensure!(entries.contains("02:6c:63:"), "{entries}");
-        houses.network.members[0].host.run("lcroute", &["lan"])?.success()?;
+        houses.network.members[0]
+            .host
+            .run("lcroute", &["lan"])?
+            .success()?;
         Ok(())
     });
 }
@@ -591,25 +698,40 @@ fn two_members_in_the_two_houses_do_not_link_through_the_segment() {
         let [a1, _, b1, _] = houses.hosts();
         let mut members = Vec::new();
         for host in [a1, b1] {
-            host.run("lcroute", &["join", &houses.network.token, "--name", host.name()])?.success()?;
+            host.run(
+                "lcroute",
+                &["join", &houses.network.token, "--name", host.name()],
+            )?
+            .success()?;
             let mut member = Member::new(host.clone());
             member.start()?;
             members.push(member);
         }
-        let [near, far] = &members[..] else { bail!("two") };
+        let [near, far] = &members[..] else {
+            bail!("two")
+        };
         let far_id = far.peer_id()?;
         // each finds the gateway of its own LAN, which has another way out
         eventually("they are in the network", || {
-            ensure!(!near.routes()?.is_empty() && !far.routes()?.is_empty(), "no routes");
+            ensure!(
+                !near.routes()?.is_empty() && !far.routes()?.is_empty(),
+                "no routes"
+            );
             Ok(())
         })?;
         let dropped = houses.drops("segment_own_link")?;
         eventually("their discovery was kept at home", || {
-            ensure!(houses.drops("segment_own_link")? > dropped.max(1), "nothing dropped");
+            ensure!(
+                houses.drops("segment_own_link")? > dropped.max(1),
+                "nothing dropped"
+            );
             Ok(())
         })?;
         let linked = near.linked_with()?;
-        ensure!(!linked.contains(&far_id) && !linked.contains(&far.host.name().to_owned()), "{linked:?}");
+        ensure!(
+            !linked.contains(&far_id) && !linked.contains(&far.host.name().to_owned()),
+            "{linked:?}"
+        );
         Ok(())
     });
 }
@@ -618,31 +740,69 @@ fn two_members_in_the_two_houses_do_not_link_through_the_segment() {
 #[ignore = "a measurement"]
 fn throughput_and_round_trips_beside_lc0() {
     world("segment-rate", |lab| {
-        let houses = Houses::with(lab, 1, "rate = \"10G\"\nrate_out = \"10G\"\n[network]\nunicast = true\n", |_| Ok(()))?;
+        let houses = Houses::with(
+            lab,
+            1,
+            "rate = \"10G\"\nrate_out = \"10G\"\n[network]\nunicast = true\n",
+            |_| Ok(()),
+        )?;
         let [a1, _, b1, _] = houses.hosts();
         let [near, far] = houses.network.nodes()?;
         let far_address = far.address()?.to_string();
         for _ in 0..3 {
-            for (client, server, address) in [(a1, b1, "192.168.1.30"), (&near.host, &far.host, far_address.as_str())] {
+            for (client, server, address) in [
+                (a1, b1, "192.168.1.30"),
+                (&near.host, &far.host, far_address.as_str()),
+            ] {
                 let _server = server.spawn("iperf", &["-V", "-s", "-p", "5999"])?;
                 eventually("iperf has sent for 5 s", || {
-                    let done = client.run("iperf", &["-V", "-c", address, "-p", "5999", "-t", "5", "-f", "m"])?;
-                    let line = done.stdout.lines().rfind(|line| line.contains("bits/sec")).unwrap_or_default().to_owned();
-                    ensure!(done.code == 0 && !line.is_empty(), "{}{}", done.stdout, done.stderr);
+                    let done = client.run(
+                        "iperf",
+                        &["-V", "-c", address, "-p", "5999", "-t", "5", "-f", "m"],
+                    )?;
+                    let line = done
+                        .stdout
+                        .lines()
+                        .rfind(|line| line.contains("bits/sec"))
+                        .unwrap_or_default()
+                        .to_owned();
+                    ensure!(
+                        done.code == 0 && !line.is_empty(),
+                        "{}{}",
+                        done.stdout,
+                        done.stderr
+                    );
                     println!("{address}: {line}");
                     Ok(())
                 })?;
-                let done = client.run("ping", &["-c", "1000", "-i", "0.002", "-D", address])?.success()?;
-                let times = done.stdout.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse::<f64>().ok());
+                let done = client
+                    .run("ping", &["-c", "1000", "-i", "0.002", "-D", address])?
+                    .success()?;
+                let times = done.stdout.lines().filter_map(|line| {
+                    line.split("time=")
+                        .nth(1)?
+                        .split(' ')
+                        .next()?
+                        .parse::<f64>()
+                        .ok()
+                });
                 let mut times: Vec<f64> = times.collect();
                 times.sort_by(f64::total_cmp);
-                println!("{address}: ping p50 {} ms, p99 {} ms", times[times.len() / 2], times[times.len() * 99 / 100]);
+                println!(
+                    "{address}: ping p50 {} ms, p99 {} ms",
+                    times[times.len() / 2],
+                    times[times.len() * 99 / 100]
+                );
             }
         }
         let (_, before) = near.host.interface_traffic(UPLINK)?;
         std::thread::sleep(Duration::from_secs(30));
         let (_, after) = near.host.interface_traffic(UPLINK)?;
-        println!("30 s of silence: {} packets, {} bytes", after.packets - before.packets, after.bytes - before.bytes);
+        println!(
+            "30 s of silence: {} packets, {} bytes",
+            after.packets - before.packets,
+            after.bytes - before.bytes
+        );
         Ok(())
     });
 }

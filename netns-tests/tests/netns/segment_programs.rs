@@ -24,7 +24,9 @@ fn udpcast_sends_one_image_to_receivers_in_both_houses() {
     world("segment-udpcast", |lab| {
         let houses = Houses::new(lab, 1)?;
         let [a1, a2, b1, b2] = houses.hosts();
-        let image: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 9) as u8).collect();
+        let image: Vec<u8> = (0..3_000_000_u32)
+            .map(|n| (n.wrapping_mul(n) >> 9) as u8)
+            .collect();
         let image = a1.write("image", image)?;
         let mut receivers = Vec::new();
         for host in [a2, b1, b2] {
@@ -33,12 +35,26 @@ fn udpcast_sends_one_image_to_receivers_in_both_houses() {
             receivers.push((start(host, "udp-receiver", &args)?, copy));
         }
         let from = image.display().to_string();
-        let args = ["--interface", LAN, "--file", &from, "--nokbd", "--min-receivers", "3", "--max-bitrate", "40m"];
+        let args = [
+            "--interface",
+            LAN,
+            "--file",
+            &from,
+            "--nokbd",
+            "--min-receivers",
+            "3",
+            "--max-bitrate",
+            "40m",
+        ];
         let (code, text) = run(a1, "udp-sender", &args)?;
         ensure!(code == 0, "{text}");
         for (mut receiver, copy) in receivers {
             let code = receiver.wait(Duration::from_secs(40))?;
-            ensure!(code == 0 && std::fs::read(&image)? == std::fs::read(&copy)?, "{}", said(&receiver));
+            ensure!(
+                code == 0 && std::fs::read(&image)? == std::fs::read(&copy)?,
+                "{}",
+                said(&receiver)
+            );
         }
         Ok(())
     });
@@ -59,16 +75,40 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
             folder("logs")
         );
         let config = a1.write("minidlna.conf", config)?.display().to_string();
-        let server = start(a1, "minidlnad", &["-S", "-f", &config, "-P", &folder("pid")])?;
-        let args = ["-i", LAN, "-t", "urn:schemas-upnp-org:device:MediaServer:1", "-n", "3"];
+        let server = start(
+            a1,
+            "minidlnad",
+            &["-S", "-f", &config, "-P", &folder("pid")],
+        )?;
+        let args = [
+            "-i",
+            LAN,
+            "-t",
+            "urn:schemas-upnp-org:device:MediaServer:1",
+            "-n",
+            "3",
+        ];
         let location = eventually("it is found", || {
             let (_, found) = run(b1, "gssdp-discover", &args)?;
-            let location = found.lines().find_map(|line| line.trim().strip_prefix("Location: "));
-            Ok(location.with_context(|| format!("{found}{}", said(&server)))?.to_owned())
+            let location = found
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("Location: "));
+            Ok(location
+                .with_context(|| format!("{found}{}", said(&server)))?
+                .to_owned())
         })?;
-        ensure!(location.starts_with("http://192.168.1.20:8200/"), "{location}");
-        let description = b1.run("curl", &["-sS", "--max-time", "10", &location])?.success()?;
-        ensure!(description.stdout.contains("<friendlyName>house a"), "{}", description.stdout);
+        ensure!(
+            location.starts_with("http://192.168.1.20:8200/"),
+            "{location}"
+        );
+        let description = b1
+            .run("curl", &["-sS", "--max-time", "10", &location])?
+            .success()?;
+        ensure!(
+            description.stdout.contains("<friendlyName>house a"),
+            "{}",
+            description.stdout
+        );
         Ok(())
     });
 }
@@ -103,7 +143,8 @@ fn cyclonedds_exchanges_samples_as_installed() {
     world("segment-dds", |lab| {
         let houses = Houses::new(lab, 1)?;
         let [a1, a2, b1, b2] = houses.hosts();
-        let perf = |host: &Host, args: &str| start(host, "ddsperf", &args.split(' ').collect::<Vec<_>>());
+        let perf =
+            |host: &Host, args: &str| start(host, "ddsperf", &args.split(' ').collect::<Vec<_>>());
         let mut peers: Vec<Process> = Vec::new();
         for host in [a2, b1, b2] {
             peers.push(perf(host, "-D 15 -Q minmatch:3 -Q samples:250 sub")?);
@@ -113,7 +154,12 @@ fn cyclonedds_exchanges_samples_as_installed() {
             let code = process.wait(Duration::from_secs(40))?;
             let text = said(process);
             ensure!(code == 0, "{code}: {text}");
-            println!("{}", text.lines().rfind(|line| line.contains("total")).unwrap_or_default());
+            println!(
+                "{}",
+                text.lines()
+                    .rfind(|line| line.contains("total"))
+                    .unwrap_or_default()
+            );
         }
         Ok(())
     });
@@ -134,7 +180,21 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
             let leases = format!("--dhcp-leasefile={}", router.path("leases").display());
             let interface = format!("--interface={LAN}");
             let domain = format!("--domain={name}");
-            let args = ["-k", "-C", "/dev/null", "--port=0", "--user=root", "--group=", "--pid-file=", "--bind-interfaces", "--dhcp-authoritative", "--dhcp-range=192.168.1.100,192.168.1.110,2m", &leases, &interface, &domain];
+            let args = [
+                "-k",
+                "-C",
+                "/dev/null",
+                "--port=0",
+                "--user=root",
+                "--group=",
+                "--pid-file=",
+                "--bind-interfaces",
+                "--dhcp-authoritative",
+                "--dhcp-range=192.168.1.100,192.168.1.110,2m",
+                &leases,
+                &interface,
+                &domain,
+            ];
             servers.push(start(router, "dnsmasq", &args)?);
         }
         let mut given = Vec::new();
@@ -143,13 +203,20 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
                 let name = format!("new{house}{n}");
                 let host = lab.detached_host(&name)?;
                 let there = site.switch.namespace().path();
-                host.ip(&format!("link add {LAN} type veth peer name {name} netns {there}"))?;
-                site.switch.ip(&format!("link set {name} master bridge\nlink set {name} up"))?;
+                host.ip(&format!(
+                    "link add {LAN} type veth peer name {name} netns {there}"
+                ))?;
+                site.switch.ip(&format!(
+                    "link set {name} master bridge\nlink set {name} up"
+                ))?;
                 host.ip(&format!("link set {LAN} up"))?;
                 let script = host.write("lease", LEASE)?;
                 std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
                 let script = script.display().to_string();
-                let args = ["udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", LAN, "-s", &script, check];
+                let args = [
+                    "udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", LAN, "-s", &script,
+                    check,
+                ];
                 let (code, text) = run(&host, "busybox", &args)?;
                 let bound = text.lines().find(|line| line.starts_with("bound "));
                 let bound = bound.with_context(|| format!("{code}: {text}"))?.to_owned();
@@ -159,11 +226,21 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
         for (server, house) in servers.iter().zip(0..) {
             let of_house = given.iter().filter(|(at, ..)| *at == house).count();
             let acknowledged = said(server).matches("DHCPACK").count();
-            ensure!(of_house == 3 && acknowledged == 3, "{house}: {of_house} {acknowledged} {}", said(server));
+            ensure!(
+                of_house == 3 && acknowledged == 3,
+                "{house}: {of_house} {acknowledged} {}",
+                said(server)
+            );
             ensure!(!said(server).contains("DHCPNAK"), "{}", said(server));
         }
         // who asks before takes none that the other house uses
-        println!("{:?}", given.iter().map(|(house, bound, _)| (house, bound)).collect::<Vec<_>>());
+        println!(
+            "{:?}",
+            given
+                .iter()
+                .map(|(house, bound, _)| (house, bound))
+                .collect::<Vec<_>>()
+        );
         Ok(())
     });
 }
@@ -175,9 +252,20 @@ fn an_address_in_use_elsewhere_is_noticed_before_it_is_taken() {
         let houses = Houses::new(lab, 1)?;
         let [a1, _, _, _] = houses.hosts();
         ping(a1, "192.168.1.30")?;
-        let (code, text) = run(a1, "arping", &["-D", "-I", LAN, "-c", "3", "-w", "4", "192.168.1.31"])?;
-        ensure!(code == 1 && text.contains("Unicast reply from 192.168.1.31"), "{code}: {text}");
-        let (code, text) = run(a1, "arping", &["-D", "-I", LAN, "-c", "3", "-w", "4", "192.168.1.77"])?;
+        let (code, text) = run(
+            a1,
+            "arping",
+            &["-D", "-I", LAN, "-c", "3", "-w", "4", "192.168.1.31"],
+        )?;
+        ensure!(
+            code == 1 && text.contains("Unicast reply from 192.168.1.31"),
+            "{code}: {text}"
+        );
+        let (code, text) = run(
+            a1,
+            "arping",
+            &["-D", "-I", LAN, "-c", "3", "-w", "4", "192.168.1.77"],
+        )?;
         ensure!(code == 0, "{code}: {text}");
         Ok(())
     });
