@@ -238,6 +238,21 @@ impl Lans {
         })
     }
 
+    /// Looks for a host of a segment: as if a host here asked whether its address is free.
+    pub fn look_for(
+        &self,
+        id: LocalInterfaceId,
+        address: IpAddr,
+        node: &mut Node<WebRtc>,
+        now: Instant,
+    ) {
+        let open = self.served.iter().find(|served| served.id == id);
+        if let Some(open) = open.and_then(|served| served.open.as_ref()) {
+            let question = frame::question(open.interface.mac, address);
+            node.handle_segment_frame(id, question, now);
+        }
+    }
+
     /// Counts frames lost before they were read. Asks again for lost reports.
     pub fn check_overruns(&self, node: &mut Node<WebRtc>, drops: &mut Drops, now: Instant) {
         for served in &self.served {

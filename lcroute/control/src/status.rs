@@ -552,6 +552,8 @@ pub enum LanPlace {
     Nobody,
     /// The question is under way.
     Asked,
+    /// Another gateway of this LAN knows it.
+    Standby,
 }
 
 /// A group that hosts of a LAN have joined.

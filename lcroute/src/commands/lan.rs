@@ -69,5 +69,6 @@ fn shown(host: &LanHost) -> String {
             format!("conflict: here ({mac}) and behind {node}; give one of them another address")
         }
         LanPlace::Nobody | LanPlace::Asked => "nobody answers".into(),
+        LanPlace::Standby => "another gateway serves this LAN: ask it".into(),
     }
 }

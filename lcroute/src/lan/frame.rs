@@ -1,12 +1,13 @@
 //! Ethernet frames on LANs: filters for received ones, headers of sent ones.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lcroute_node::SegmentFrame;
-use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
-use librecast::ipv4;
+use librecast::arp::{Arp, Operation};
+use librecast::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
 use librecast::ipv6::{self, Datagram, HOP_LIMIT_AT, ICMPV6, UDP};
 use librecast::mld::ALL_NODES;
+use librecast::{ipv4, neighbor_discovery};
 use nix::libc;
 use socket2::SockFilter;
 
@@ -15,8 +16,6 @@ pub const ETHERNET_LEN: usize = 14;
 /// UDP port of PROBEs between gateways.
 pub const PROBE_PORT: u16 = 7118;
 
-/// The EtherType of ARP (RFC 826).
-pub const ETHERTYPE_ARP: u16 = 0x0806;
 /// UDP port of multicast DNS (RFC 6762 §3).
 const MDNS_PORT: u16 = 5_353;
 /// ICMPv6 type Router Solicitation (RFC 4861 §4.1).
@@ -46,6 +45,8 @@ const VIRTUAL: u32 = u32::from_be_bytes([0x02, 0x6c, 0x63, 0]);
 const VIRTUAL_MASK: u32 = 0xffff_ff00;
 /// Widest scope of IPv6 groups that a segment carries by itself: site-local (RFC 7346 §2).
 const SEGMENT_SCOPE: u8 = 5;
+/// The first 8 bytes of a Neighbor Solicitation, without checksum (RFC 4861 §4.3).
+const NEIGHBOR_SOLICITATION: [u8; 8] = [135, 0, 0, 0, 0, 0, 0, 0];
 /// ICMPv6 type Neighbor Advertisement (RFC 4861 §4.4).
 const NEIGHBOR_ADVERTISEMENT: u32 = 136;
 
@@ -161,11 +162,15 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
         (EQUAL, Go::On, Go::Refuse, 0),
         (HALF, Go::On, Go::On, ETHERTYPE),
         (EQUAL, Go::On, Go::Refuse, wanted.ethertype().into()),
-        // what a gateway has sent into a LAN never enters a network again
-        (WORD, Go::On, Go::On, SOURCE_MAC),
-        (AND, Go::On, Go::On, VIRTUAL_MASK),
-        (EQUAL, Go::Refuse, Go::On, VIRTUAL),
     ];
+    if !matches!(wanted, Wanted::Arp(_)) {
+        // what a gateway has sent into a LAN never enters a network again; ARP shows rivals
+        program.extend([
+            (WORD, Go::On, Go::On, SOURCE_MAC),
+            (AND, Go::On, Go::On, VIRTUAL_MASK),
+            (EQUAL, Go::Refuse, Go::On, VIRTUAL),
+        ]);
+    }
     program.extend(is_address(SOURCE_MAC, own, Go::Refuse));
     program.push((BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)));
     program.extend(wanted.packet_types());
@@ -304,6 +309,37 @@ pub fn read_ethernet(header: &[u8]) -> Option<(MacAddress, MacAddress, u16)> {
     let (from, rest) = rest.split_first_chunk()?;
     let ethertype = u16::from_be_bytes(*rest.first_chunk()?);
     Some((MacAddress(*to), MacAddress(*from), ethertype))
+}
+
+/// Returns a host's question whether an address is free (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
+pub fn question(from: MacAddress, address: IpAddr) -> SegmentFrame {
+    match address {
+        IpAddr::V4(target) => SegmentFrame {
+            source: from,
+            destination: MacAddress::BROADCAST,
+            ethertype: ETHERTYPE_ARP,
+            payload: Arp {
+                operation: Operation::Request,
+                sender_mac: from,
+                sender: Ipv4Addr::UNSPECIFIED,
+                target_mac: MacAddress::default(),
+                target,
+            }
+            .encode()
+            .into(),
+        },
+        IpAddr::V6(target) => {
+            let group = neighbor_discovery::solicited_node(target);
+            let message = [&NEIGHBOR_SOLICITATION[..], &target.octets()].concat();
+            let packet = ipv6::icmpv6_packet(Ipv6Addr::UNSPECIFIED, group, u8::MAX, &message);
+            SegmentFrame {
+                source: from,
+                destination: MacAddress::of_group(group),
+                ethertype: ETHERTYPE_IPV6,
+                payload: packet.into(),
+            }
+        }
+    }
 }
 
 /// Whether a packet is IPv4.
@@ -708,7 +744,9 @@ mod tests {
                 ] {
                     let header = ethernet(VIRTUAL_MAC, from, wanted.ethertype());
                     let frame = [&header[..], &udp_to("ff1e::1")].concat();
-                    assert!(!passes(wanted, kind, false, &frame), "{wanted:?} {from}");
+                    let shows_rivals = matches!(wanted, Wanted::Arp(_)) && from != OWN;
+                    let comes_in = passes(wanted, kind, false, &frame);
+                    assert_eq!(comes_in, shows_rivals, "{wanted:?} {from}");
                 }
             }
         }

@@ -28,7 +28,7 @@ impl PacketLoop {
         let problem = segment
             .problem
             .as_ref()
-            .map(|problem| self.problem(&segment.name, problem));
+            .map(|problem| self.problem(problem));
         let (problem, remedy) = problem.unzip();
         let refusal = |problem: &SegmentProblem| matches!(problem, SegmentProblem::NotPermitted(_));
         LanSegment {
@@ -53,15 +53,17 @@ impl PacketLoop {
             .collect();
         let place = |(id, interface, segment)| {
             let found = self.parts.node.where_is(id, address);
-            if found == HostPlace::Unknown {
-                let _ = now; // LOOKFOR
+            let is_serving = self.parts.node.virtual_mac(id).is_some();
+            if found == HostPlace::Unknown && is_serving {
+                self.lans.look_for(id, address, &mut self.parts.node, now);
             }
             let (place, mac, peer) = match found {
                 HostPlace::Here(mac) => (LanPlace::Here, Some(mac), None),
                 HostPlace::Behind(peer) => (LanPlace::Behind, None, Some(peer)),
                 HostPlace::Conflict(mac, peer) => (LanPlace::Conflict, Some(mac), Some(peer)),
                 HostPlace::Nobody => (LanPlace::Nobody, None, None),
-                HostPlace::Unknown => (LanPlace::Asked, None, None),
+                HostPlace::Unknown if is_serving => (LanPlace::Asked, None, None),
+                HostPlace::Unknown => (LanPlace::Standby, None, None),
             };
             LanHost {
                 interface,
@@ -85,34 +87,16 @@ impl PacketLoop {
     }
 
     /// Returns a problem of a segment, and its remedy.
-    fn problem(&self, segment: &str, problem: &SegmentProblem) -> (String, String) {
-        match problem {
-            SegmentProblem::NotPermitted(_) => (
-                format!(
-                    "this node's certificate lacks the label segment={segment}: its LAN is not in the segment"
-                ),
-                format!(
-                    "an issuer makes a token with `lcroute invite --segment {segment}`; `lcroute leave`, then `lcroute join` with it"
-                ),
-            ),
-            SegmentProblem::Rival(mac) => (
-                format!("another host of this LAN uses {mac}, the virtual address of the segment"),
-                "look for a second network of lcroute on this LAN, or a cable between two LANs"
-                    .into(),
-            ),
-            SegmentProblem::Alone => (
-                "no other LAN of the segment is reachable: hosts see this LAN alone".into(),
-                format!(
-                    "write `segment = \"{segment}\"` into [[lan]] of another gateway with the label segment={segment}; `lcroute routes` shows what is reachable"
-                ),
-            ),
-            SegmentProblem::OtherSubnet(peers) => {
-                let names: Vec<_> = peers.iter().map(|peer| self.peer_name(peer)).collect();
-                (
-                    format!("LANs behind {} have other IPv4 subnets: their hosts do not reach this LAN's", names.join(", ")),
-                    "give the LANs of a segment one subnet; each keeps its own router and DHCP server".into(),
-                )
-            }
-        }
+    fn problem(&self, problem: &SegmentProblem) -> (String, String) {
+        let SegmentProblem::OtherSubnet(peers) = problem else {
+            return (problem.to_string(), problem.remedy().to_owned());
+        };
+        let names: Vec<_> = peers.iter().map(|peer| self.peer_name(peer)).collect();
+        let text = "have other IPv4 subnets: only groups and link-local addresses work with them";
+        (
+            format!("LANs behind {} {text}", names.join(", ")),
+            "give the LANs of a segment one subnet; each keeps its own router and DHCP server"
+                .into(),
+        )
     }
 }
