@@ -76,10 +76,11 @@ impl SegmentLans {
     }
 }
 
-/// Whether a certificate permits to speak for LANs of a segment: it names the segment, and permits
-/// any source.
+/// Whether a certificate permits to speak for LANs of a segment: it permits any source, and names the
+/// segment or is an issuer's, who may name any.
 pub fn permits_segment(member: &Member, segment: SegmentId) -> bool {
     let name = member.labels.get(SEGMENT);
     let of = |name: &String| SegmentId::of(member.addresses.address, name);
-    member.gateway.contains(&SourcePrefix::ANY) && name.map(of) == Some(segment)
+    let is_named = member.is_issuer() || name.map(of) == Some(segment);
+    member.gateway.contains(&SourcePrefix::ANY) && is_named
 }
