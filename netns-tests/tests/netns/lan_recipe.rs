@@ -8,6 +8,7 @@ use lcroute_lab::lab::{self, Host, Lab, Member, Process, Site, eventually};
 
 use crate::lan::{GROUP, lan};
 use crate::recipes::{Block, blocks, is_command};
+use crate::segment::ping;
 use crate::world;
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
@@ -48,6 +49,12 @@ fn the_recipe_joins_two_lans() {
                 Ok(())
             })?;
         }
+        // the printer of the page, from the speaker's house
+        eventually("hosts reach each other", || {
+            ping(&a.hosts[0], "192.168.1.30").map(drop)
+        })?;
+        let said = page.host("gate-a")?.run("lcroute", &["lan", "host", "192.168.1.30"])?;
+        ensure!(said.stdout == "behind gate-b\n", "{}", said.stdout);
         // without the drop-in `lcroute lan` names the remedy
         page.linked.clear();
         page.start("gate-b")?;
@@ -88,6 +95,10 @@ impl Page {
             lab.site(1, &[&hosts[0]], &["camera", "server"])?,
             lab.site(2, &[&hosts[1]], &["viewer1", "viewer2"])?,
         ];
+        for (gateway, (site, n)) in hosts.iter().zip(sites.iter().zip([20, 30])) {
+            gateway.ip(&format!("addr add 192.168.1.10/24 dev {}", lab::LAN))?;
+            site.hosts[0].ip(&format!("addr add 192.168.1.{n}/24 dev {}", lab::LAN))?;
+        }
         hosts.insert(0, alpha);
         let names = format!("{} alpha.example\n", hosts[0].v4()?);
         for host in &hosts {

@@ -182,6 +182,7 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
             let domain = format!("--domain={name}");
             let args = [
                 "-k",
+                "--log-facility=-",
                 "-C",
                 "/dev/null",
                 "--port=0",
