@@ -573,7 +573,14 @@ impl Gateway {
         if !is_admitted || !Probe::is_signed_by(bytes, &peer, services) {
             return Err(bad);
         }
-        lan.has_new_gateway |= !lan.election.hears(probe.origin);
+        let is_new = !lan.election.hears(probe.origin);
+        if (is_new || lan.election.has_lost(probe.origin, now))
+            && let Some(segment) = &mut lan.segment
+        {
+            // it may have used the virtual address when it woke up, and switches followed
+            segment.announce();
+        }
+        lan.has_new_gateway |= is_new;
         lan.election.handle_probe(&probe, now);
         Ok(())
     }

@@ -353,6 +353,13 @@ impl Segment {
         }
     }
 
+    /// Shows switches where the virtual address is.
+    pub fn announce(&mut self) {
+        if self.is_serving() {
+            self.push_frame(neighbor::presence(self.virtual_mac));
+        }
+    }
+
     /// Sets the LANs of the segment, this one among them.
     pub fn set_lans(&mut self, lans: &Arc<SegmentLans>, now: Instant) {
         if Arc::ptr_eq(&self.lans, lans) {

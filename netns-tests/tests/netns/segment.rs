@@ -386,7 +386,7 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
         std::fs::write(
             &file,
             (0..8_000_000_u32)
-                .map(|n| (n * n >> 7) as u8)
+                .map(|n| (n.wrapping_mul(n) >> 7) as u8)
                 .collect::<Vec<_>>(),
         )?;
         let copy = b1.path("copy");
