@@ -53,7 +53,9 @@ fn the_recipe_joins_two_lans() {
         eventually("hosts reach each other", || {
             ping(&a.hosts[0], "192.168.1.30").map(drop)
         })?;
-        let said = page.host("gate-a")?.run("lcroute", &["lan", "host", "192.168.1.30"])?;
+        let said = page
+            .host("gate-a")?
+            .run("lcroute", &["lan", "host", "192.168.1.30"])?;
         ensure!(said.stdout == "behind gate-b\n", "{}", said.stdout);
         // without the drop-in `lcroute lan` names the remedy
         page.linked.clear();
