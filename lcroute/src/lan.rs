@@ -595,7 +595,7 @@ fn segment(
     Some(SegmentSettings {
         name: config.segment.clone()?,
         broadcast: config.broadcast,
-        router: None,
+        router: config.router,
         default_routers: here.map(|(_, router)| *router).collect(),
         hosts: hosts.iter().filter_map(config::as_ipv4).collect(),
     })

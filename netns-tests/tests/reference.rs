@@ -660,6 +660,11 @@ const FILES: &[File] = &[
                         "All LANs of this name are one LAN for their hosts. The certificate needs the label: `lcroute invite --segment NAME`.",
                     ),
                     (
+                        "router",
+                        "none",
+                        "A free address of the LAN, to which its router has a route for the segment's other subnets.",
+                    ),
+                    (
                         "broadcast",
                         "`\"5M\"`",
                         "Broadcast and groups of the link that leave this LAN of a segment, in bits a second; each host has a fair part.",

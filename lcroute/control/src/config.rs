@@ -745,6 +745,9 @@ pub struct Lan {
     /// Name of the segment: all LANs with it are one LAN for their hosts.
     #[serde(default, deserialize_with = "segment")]
     pub segment: Option<String>,
+    /// A free address of the LAN to which its router sends packets for the segment's other subnets.
+    #[serde(default)]
+    pub router: Option<Ipv4Addr>,
     /// Bound for broadcast and link-local groups of a segment that leave it, in bits a second.
     #[serde(default = "Lan::broadcast", deserialize_with = "rate")]
     pub broadcast: u64,
@@ -811,6 +814,9 @@ impl Lan {
         let has_ipv4_sources = self.sources.iter().any(|prefix| is_ipv4(*prefix));
         if self.segment.is_none() && has_ipv4_sources {
             return Some("IPv4 prefixes in `sources` are for a LAN with `segment`");
+        }
+        if self.segment.is_none() && self.router.is_some() {
+            return Some("`router` is for a LAN with `segment`");
         }
         let reflects = self.segment.is_some() && self.reflects_mdns();
         reflects.then_some("a segment carries multicast DNS as it is: leave out `reflect`")
@@ -1277,6 +1283,10 @@ mod tests {
             (
                 "[[lan]]\ninterface = \"lan0\"\nsegment = \"\"\n",
                 "f:3: segment: ",
+            ),
+            (
+                "[[lan]]\ninterface = \"lan0\"\nrouter = \"192.168.1.250\"\n",
+                "f:1: lan: ",
             ),
             (
                 "[[lan]]\ninterface = \"lan0\"\nsources = [\"192.168.1.64/26\"]\n",

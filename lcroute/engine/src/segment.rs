@@ -52,6 +52,9 @@ const CORRECTION_RATE: Rate = Rate::per_second(20, 50);
 const MAX_ANNOUNCED: usize = 256;
 /// Time for which a rival of the virtual address is shown. Chosen.
 const RIVAL_MEMORY: Duration = Duration::from_secs(60);
+/// Time after which frames from the virtual address are a rival's: a gateway that wakes up after a
+/// pause may send some, until it hears its successor. Chosen.
+const RIVAL_GRACE: Duration = Duration::from_secs(2);
 /// Least burst of groups into a LAN, in bytes: one batch. Chosen.
 const BURST_OUT: u64 = 200_000;
 
@@ -262,6 +265,8 @@ pub struct Segment {
     out: Bucket,
     corrections: Bucket,
     rival_until: Option<Instant>,
+    /// Time of the first frame from the virtual address within [`RIVAL_MEMORY`].
+    rival_since: Option<Instant>,
     outputs: VecDeque<SegmentOutput>,
 }
 
@@ -299,6 +304,7 @@ impl Segment {
             out: Bucket::full(now),
             corrections: Bucket::full(now),
             rival_until: None,
+            rival_since: None,
             outputs: VecDeque::new(),
             settings,
             link,
@@ -350,6 +356,14 @@ impl Segment {
                 let mac = self.virtual_mac;
                 self.push_frame(neighbor::announcement(address, mac, mac));
             }
+        }
+    }
+
+    fn note_rival(&mut self, now: Instant) {
+        let since = self.rival_since.filter(|at| now <= *at + RIVAL_MEMORY);
+        let since = *self.rival_since.insert(since.unwrap_or(now));
+        if now > since + RIVAL_GRACE {
+            self.rival_until = Some(now + RIVAL_MEMORY);
         }
     }
 
@@ -435,7 +449,7 @@ impl Segment {
         now: Instant,
     ) -> Result<(), DropReason> {
         if frame.source == self.virtual_mac && self.is_serving() {
-            self.rival_until = Some(now + RIVAL_MEMORY);
+            self.note_rival(now);
         }
         if frame.source.is_virtual() || frame.source.is_group() {
             return Err(DropReason::LanGatewayFrame);

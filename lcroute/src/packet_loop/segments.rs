@@ -93,10 +93,7 @@ impl PacketLoop {
         };
         let names: Vec<_> = peers.iter().map(|peer| self.peer_name(peer)).collect();
         let text = "have other IPv4 subnets: only groups and link-local addresses work with them";
-        (
-            format!("LANs behind {} {text}", names.join(", ")),
-            "give the LANs of a segment one subnet; each keeps its own router and DHCP server"
-                .into(),
-        )
+        let remedy = problem.remedy().to_owned();
+        (format!("LANs behind {} {text}", names.join(", ")), remedy)
     }
 }

@@ -144,6 +144,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "sources",
         "reflect",
         "segment",
+        "router",
         "keyfile",
         "next",
         "allow",
