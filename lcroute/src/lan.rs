@@ -148,8 +148,7 @@ impl Lans {
             let stays = wanted.iter().any(|w| w.config.interface == gone.name());
             if stays {
                 self.served.push(gone);
-            } else if let Some(mut open) = gone.open {
-                open.set_virtual_mac(None);
+            } else if gone.open.is_some() {
                 node.remove_lan(gone.id, now);
             }
         }
@@ -431,9 +430,7 @@ impl Served {
                         socket,
                         virtual_mac: None,
                     };
-                    if let Some(mut before) = self.open.replace(opened) {
-                        before.set_virtual_mac(None);
-                    }
+                    self.open = Some(opened);
                 }
                 Err(e) => return self.close(refusal(&e), node, now),
             },
@@ -447,11 +444,17 @@ impl Served {
     }
 
     fn close(&mut self, complaint: Complaint, node: &mut Node<WebRtc>, now: Instant) {
-        if let Some(mut open) = self.open.take() {
-            open.set_virtual_mac(None);
+        if self.open.take().is_some() {
             node.remove_lan(self.id, now);
         }
         self.complaint = Some(complaint);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // the kernel ends with the socket what it began, but not the entry of a bridge
+        self.set_virtual_mac(None);
     }
 }
 
