@@ -42,6 +42,10 @@ use crate::{local, receive, server, status};
         lcsync lc:photos#ROOTHASH DEST        exactly this version\n  \
         lcsync lc:photos DEST --trust KEY.pub only what this key has signed\n  \
         lcsync lc:photos DEST --seed          fetch it, and serve it to others as well\n  \
+        lcsync lc:disk.img /dev/sdb --write-devices\n                                              \
+        write a disk, and read it back\n  \
+        lcsync lc:disk.img - | partclone.restore -s - -o /dev/sdb1\n                                              \
+        to a pipe, in order\n  \
         lcsync -a src/ dest                   locally, as rsync does\n  \
         lcsync hash /backup/photos            the root hash, as `share` prints it"
 )]
@@ -174,7 +178,7 @@ struct Sync {
     /// lc:NAME, lc:NAME#ROOTHASH, or local paths
     #[arg(value_name = "SRC", required = true, num_args = 1..)]
     source: Vec<OsString>,
-    /// Where to
+    /// Where to; of a shared file, - is standard output
     #[arg(value_name = "DEST", required = true)]
     dest: Option<PathBuf>,
     #[command(flatten)]
@@ -248,6 +252,9 @@ struct OfShares {
     /// Mirror: wait for changes and fetch them, until told to stop
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
+    /// DEST is a block device: write the shared file into it, and read back what was written
+    #[arg(long)]
+    write_devices: bool,
     /// The shared key that the share is sealed with
     #[arg(long, value_name = "FILE")]
     keyfile: Option<PathBuf>,
@@ -701,6 +708,7 @@ fn fetch(
         key,
         trust,
         dest,
+        write_devices: share.write_devices,
         interfaces: share.interface,
         timeout: share.timeout,
         dry_run: common.dry_run,

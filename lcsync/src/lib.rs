@@ -12,6 +12,7 @@
 //! | [`server`] | serving: members, and order of sending |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
+//! | `device` | block devices |
 //! | `name` | valid names of shares |
 //! | `status` | the state of this host's servers |
 //! | `attributes` | extended attributes, ACLs among them |
@@ -23,6 +24,7 @@ pub mod block;
 mod catalogue;
 mod cli;
 pub mod cut;
+mod device;
 mod folder;
 pub mod groups;
 pub mod index;

@@ -187,8 +187,12 @@ pub fn check_replaceable(path: &Path) -> Result<(), String> {
         _ => return Ok(()),
     };
     let path = path.display();
+    let instead = match kind {
+        "device" => "into a block device, `lcsync lc:NAME DEVICE --write-devices` writes",
+        _ => "`lcsync lc:NAME -` writes to a pipe",
+    };
     Err(format!(
-        "{path}: is a {kind}; lcsync replaces files, and writes into no {kind}"
+        "{path}: is a {kind}; lcsync replaces only files ({instead})"
     ))
 }
 

@@ -313,7 +313,7 @@ fn a_file_takes_the_place_of_no_device_fifo_or_socket() {
         ("device", "device", "device"),
     ] {
         let before = node(kept);
-        let refused = format!("is a {kind}; lcsync replaces files");
+        let refused = format!("is a {kind}; lcsync replaces only files");
         for source in ["file", "lc:nobody-has-this"] {
             // the name of a shared file in a folder is known once a server answers
             if (source, dest) == ("lc:nobody-has-this", "folder") {
@@ -321,7 +321,7 @@ fn a_file_takes_the_place_of_no_device_fifo_or_socket() {
             }
             let args = [source, dest, "--timeout", "20s"];
             let args = &args[..if source == "file" { 2 } else { 4 }];
-            ends(&lcsync(dir.path(), args), 2, &refused);
+            ends(&lcsync(dir.path(), args), 1, &refused);
             assert_eq!(node(kept), before, "{dest}");
         }
     }

@@ -160,7 +160,7 @@ fn differing<'a>(new: &'a [u8], old: &'a [u8]) -> impl Iterator<Item = (u64, &'a
     })
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+pub fn is_zero(bytes: &[u8]) -> bool {
     static ZEROES: [u8; PIECE] = [0; PIECE];
     bytes == &ZEROES[..bytes.len()]
 }

@@ -300,8 +300,7 @@ pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
             ..
         }]
     ) {
-        check_replaceable(&folder.join(OsStr::from_bytes(target)))
-            .map_err(|e| ExitError::new(Exit::Usage, e))?;
+        check_replaceable(&folder.join(OsStr::from_bytes(target))).map_err(anyhow::Error::msg)?;
     }
     Ok(Job::new(scan, folder, Vec::new(), Some(target.to_vec())))
 }

@@ -5,17 +5,21 @@
 //!    ^                                         |
 //!    +---------- the share has changed --------+
 //! ```
+//!
+//! A file for a device is written in place instead ([`super::image`]), and one for standard output
+//! leaves in order ([`super::in_order`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver as Blocks, sync_channel};
+use std::sync::mpsc::{Receiver as Blocks, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,7 @@ use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError, note};
 use librecast_program::interrupt;
 use librecast_program::keyfile::SharedKey;
+use librecast_program::standard::Patient;
 use librecast_program::units::count;
 use serde_json::json;
 use thiserror::Error;
@@ -33,12 +38,16 @@ use super::choice::Proof;
 use super::collector::Source;
 use super::core::{Event, Failure, Receiver, Settings};
 use super::finish::{self, Deletion};
+use super::image::Image;
+use super::in_order::InOrder;
 use super::modes::Modes;
 use super::network::Network;
+use super::parts::{Part, parts};
 use super::plan::Plan;
 use super::stats::Stats;
 use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
+use crate::device::Device;
 use crate::index::Index;
 use crate::listing::{self, shown};
 use crate::place::{Place, check_replaceable, check_writable, current_umask};
@@ -55,6 +64,8 @@ use crate::tree::RootKind;
 
 /// Most blocks that wait to be written.
 const WRITE_QUEUE: usize = 192;
+/// Most blocks that wait to be written to standard output. Chosen: they bridge a pause of packets.
+const PIPE_QUEUE: usize = 16;
 /// Value of the count of waiting blocks after the writer has failed.
 const WRITER_GONE: usize = usize::MAX;
 /// Pause before a mirror retries an incomplete version: the disk may have room then.
@@ -82,8 +93,10 @@ pub struct Options {
     pub stats: bool,
     /// The key that must have signed a version, if set.
     pub trust: Option<PeerId>,
-    /// File or folder that the share is written to.
+    /// File, folder or device that the share is written to; `-` for standard output.
     pub dest: PathBuf,
+    /// DEST is a block device, written in place.
+    pub write_devices: bool,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
     /// Longest time without packets.
@@ -126,6 +139,49 @@ struct Changed;
 #[error("writing has failed")]
 struct WriterGone;
 
+/// Kind of DEST.
+#[derive(Debug)]
+enum Target {
+    /// A file or folder.
+    Files,
+    /// A block device.
+    Device(Device),
+    /// Standard output.
+    Pipe,
+}
+
+impl Target {
+    /// Returns that of the options, before the wait for a server.
+    fn of(options: &Options) -> anyhow::Result<Self> {
+        let target = match (options.dest.as_os_str() == "-", options.write_devices) {
+            (true, true) => bail!("-: is no device; --write-devices writes into block devices"),
+            (true, false) => Self::Pipe,
+            (false, true) => Self::Device(Device::open(&options.dest).map_err(anyhow::Error::msg)?),
+            (false, false) => {
+                // a shared file's name in DEST is known later
+                check_replaceable(&options.dest).map_err(anyhow::Error::msg)?;
+                if !options.dry_run {
+                    check_writable(&options.dest).map_err(|(folder, e)| {
+                        anyhow!("{}: cannot be written to: {e}", folder.display())
+                    })?;
+                }
+                Self::Files
+            }
+        };
+        let usage = |message: &str| Err(ExitError::new(Exit::Usage, message).into());
+        match target {
+            Self::Files => Ok(target),
+            _ if options.seed || options.watch => {
+                usage("--seed and --watch are for files and folders, not for a device or pipe")
+            }
+            Self::Pipe if options.json => {
+                usage("--json prints to standard output, which is DEST here: leave one of them out")
+            }
+            _ => Ok(target),
+        }
+    }
+}
+
 /// Incomplete in a way that only another version can change.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -136,6 +192,7 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
     let complete = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&complete);
     let seeds = options.seed;
+    let device = (options.write_devices && !options.quiet).then(|| options.dest.clone());
     interrupt::exit_on_interrupt(move || {
         if seeds {
             Seed::clean_up();
@@ -144,18 +201,20 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
         if done.load(Ordering::SeqCst) {
             std::process::exit(Exit::Ok as i32);
         }
+        if let Some(device) = device {
+            let device = device.display();
+            note(format_args!(
+                "{device}: may be written in part; the same command continues"
+            ));
+        }
     })?;
-    // before the wait for a server; a shared file's name in DEST is known later
-    check_replaceable(&options.dest).map_err(|e| ExitError::new(Exit::Usage, e))?;
-    if !options.dry_run {
-        check_writable(&options.dest)
-            .map_err(|(folder, e)| anyhow!("{}: cannot be written to: {e}", folder.display()))?;
-    }
-    Transfer::open(options)?.run(&complete)
+    let target = Target::of(options)?;
+    Transfer::open(options, target)?.run(&complete)
 }
 
 struct Transfer<'a> {
     options: &'a Options,
+    target: Arc<Target>,
     network: Network,
     core: Receiver,
     key: Option<Arc<ShareKey>>,
@@ -179,7 +238,7 @@ struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    fn open(options: &'a Options) -> anyhow::Result<Self> {
+    fn open(options: &'a Options, target: Target) -> anyhow::Result<Self> {
         let now = Instant::now();
         check_interfaces(&options.interfaces)?;
         let shared = options.key.clone();
@@ -229,6 +288,7 @@ impl<'a> Transfer<'a> {
         };
         Ok(Self {
             options,
+            target: target.into(),
             network,
             core: Receiver::new(settings, now),
             key,
@@ -292,6 +352,11 @@ impl<'a> Transfer<'a> {
             tree.choose(part)?;
             name = part.rsplit(|c| *c == b'/').next().unwrap_or(part);
         }
+        match &*Arc::clone(&self.target) {
+            Target::Files => {}
+            Target::Device(device) => return self.to_device(record, &tree, device),
+            Target::Pipe => return self.to_pipe(record, &tree),
+        }
         let (folder, file_name) = self.target(tree.root.kind, name)?;
         if let (Some(name), [file]) = (&file_name, &mut tree.entries[..]) {
             file.path.clone_from(name);
@@ -319,19 +384,8 @@ impl<'a> Transfer<'a> {
         let stream = (tree.layout.clone(), &tree.leaves[..]);
         let mut plan = Plan::compare(&tree.entries, modes, stream, place.as_mut())?;
         plan.sparse = self.options.sparse;
-        let bytes = tree.bytes();
-        let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
-        let wanted = plan.wanted().count() as u64;
-        self.stats.blocks_found = (tree.leaves.len() as u64).saturating_sub(wanted);
-        self.progress.event(&json!({
-            "event": "start", "root": record.root.hash.to_string(), "generation": record.generation,
-            "files": tree.files(), "bytes": bytes, "missing_bytes": missing,
-        }));
-        self.shown_from = self.core.counters().bytes;
-        self.shown = Snapshot {
-            total: missing,
-            ..Snapshot::default()
-        };
+        let wanted: Vec<BlockRef> = plan.wanted().collect();
+        let missing = self.start((record, &tree), &wanted);
         match place {
             Some(mut place) if !self.options.dry_run => {
                 self.transfer(record, &tree, plan, &mut place)
@@ -346,17 +400,37 @@ impl<'a> Transfer<'a> {
                 }
                 let deletion = self.deletion(&tree);
                 let skipped = finish::describe(deletion, &tree.entries, &plan, place.as_mut())?;
-                self.say(&format!(
-                    "{} to fetch of {}",
-                    human_bytes(missing),
-                    human_bytes(bytes)
-                ));
+                self.say_missing(missing, &tree);
                 match self.lacking(&tree, skipped) {
                     Some(lacking) => Err(lacking.into()),
                     None => Ok(Exit::Ok),
                 }
             }
         }
+    }
+
+    /// Reports the begin of a fetch of these blocks; returns their bytes.
+    fn start(&mut self, (record, tree): (&Record, &Tree), wanted: &[BlockRef]) -> u64 {
+        let missing = wanted.iter().map(|b| u64::from(b.length)).sum();
+        self.stats.blocks_found = tree.leaves.len().saturating_sub(wanted.len()) as u64;
+        self.progress.event(&json!({
+            "event": "start", "root": record.root.hash.to_string(), "generation": record.generation,
+            "files": tree.files(), "bytes": tree.bytes(), "missing_bytes": missing,
+        }));
+        self.shown_from = self.core.counters().bytes;
+        self.shown = Snapshot {
+            total: missing,
+            ..Snapshot::default()
+        };
+        missing
+    }
+
+    fn say_missing(&self, missing: u64, tree: &Tree) {
+        self.say(&format!(
+            "{} to fetch of {}",
+            human_bytes(missing),
+            human_bytes(tree.bytes())
+        ));
     }
 
     fn transfer(
@@ -377,7 +451,9 @@ impl<'a> Transfer<'a> {
         }
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
-        self.fetch_and_write((&wanted, &tree.leaves), &mut plan, place)?;
+        self.fetch_and_write((&wanted, &tree.leaves), |blocks, queued| {
+            write_all(blocks, &mut plan, place, queued)
+        })?;
         let folder = tree.root.kind == RootKind::Folder && self.options.keeps_metadata();
         let deleted = finish::finish(
             self.options.delete,
@@ -407,6 +483,139 @@ impl<'a> Transfer<'a> {
             plan.failures.len(),
             tree.entries.len()
         );
+    }
+
+    /// Writes a file to a device in place, and reads back what was written.
+    fn to_device(&mut self, record: &Record, tree: &Tree, device: &Device) -> anyhow::Result<Exit> {
+        let parts = self.parts_of(tree)?;
+        let path = device.path().display();
+        let (size, bytes) = (device.size(), tree.bytes());
+        ensure!(
+            bytes <= size,
+            "{path}: is too small: it has {size} bytes, and the file has {bytes}"
+        );
+        let mut image = Image::new(device, parts);
+        let compared = image.sample().and_then(|some| {
+            if some {
+                self.say(&format!("{path}: has some of it already: comparing all"));
+                image.compare()?;
+            }
+            Ok(())
+        });
+        compared.with_context(|| path.to_string())?;
+        let wanted = image.wanted();
+        let missing = self.start((record, tree), &wanted);
+        if self.options.dry_run {
+            self.say_missing(missing, tree);
+            return Ok(Exit::Ok);
+        }
+        self.fetch_and_write((&wanted, &tree.leaves), |blocks, queued| {
+            image.put_zeroes()?;
+            for (block, bytes) in blocks {
+                image.put(block, &bytes)?;
+                queued.fetch_sub(1, Ordering::SeqCst);
+            }
+            Ok(())
+        })?;
+        let written = image.written();
+        let all = human_bytes(written);
+        self.progress.finish();
+        if written > 0 {
+            self.say(&format!(
+                "{path}: {all} written; flushing them, and reading them back"
+            ));
+        }
+        image.verify()?;
+        let root = record.root.hash;
+        self.report_done((record, tree), (usize::from(written > 0), 0), true);
+        self.say_done(&format!("{path}: is {root}, {all} written"));
+        Ok(Exit::Ok)
+    }
+
+    /// Writes a file to standard output, in order.
+    fn to_pipe(&mut self, record: &Record, tree: &Tree) -> anyhow::Result<Exit> {
+        let mut order = InOrder::new(self.parts_of(tree)?);
+        let missing = self.start((record, tree), &tree.leaves);
+        if self.options.dry_run {
+            self.say_missing(missing, tree);
+            return Ok(Exit::Ok);
+        }
+        let queued = Arc::clone(&self.queued);
+        let (sender, receiver) = sync_channel::<Vec<u8>>(PIPE_QUEUE);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let result = write_out(receiver);
+                if result.is_err() {
+                    queued.store(WRITER_GONE, Ordering::SeqCst);
+                }
+                result
+            });
+            let fed = self.feed(&mut order, &sender, &tree.leaves);
+            drop(sender);
+            let written = writer.join().map_err(|_| WriterGone)?;
+            written.context("standard output")?;
+            fed
+        })?;
+        self.report_done((record, tree), (1, 0), true);
+        let all = human_bytes(tree.bytes());
+        self.say_done(&format!("{all} written"));
+        Ok(Exit::Ok)
+    }
+
+    /// Fetches the blocks of the window, and hands over those whose turn it is.
+    fn feed(
+        &mut self,
+        order: &mut InOrder,
+        sender: &SyncSender<Vec<u8>>,
+        leaves: &[BlockRef],
+    ) -> anyhow::Result<()> {
+        let (mut is_fetching, mut handed) = (false, 0);
+        let mut waiting = None;
+        loop {
+            let blocks = order.advance();
+            if !blocks.is_empty() {
+                self.core.fetch(&blocks, leaves, Instant::now());
+                is_fetching = true;
+            }
+            let bytes = waiting.take().or_else(|| order.next_bytes());
+            if let Some(bytes) = bytes {
+                handed += bytes.len() as u64;
+                match sender.try_send(bytes) {
+                    Ok(()) => continue,
+                    Err(TrySendError::Disconnected(_)) => bail!(WriterGone),
+                    Err(TrySendError::Full(bytes)) if is_fetching => {
+                        handed -= bytes.len() as u64;
+                        waiting = Some(bytes);
+                    }
+                    Err(TrySendError::Full(bytes)) => {
+                        sender.send(bytes).map_err(|_| WriterGone)?;
+                        continue;
+                    }
+                }
+            } else if order.is_done() {
+                return Ok(());
+            }
+            match self.next()? {
+                Event::Block { block, bytes } => order.take(block, bytes),
+                Event::Fetched => is_fetching = false,
+                Event::Changed if handed == 0 => bail!(Changed),
+                Event::Changed => bail!(
+                    "the share has changed, and {handed} bytes of its last version are written: start again"
+                ),
+                Event::Failed(failure) => return Err(self.explain(failure)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns the parts of a single file.
+    fn parts_of(&self, tree: &Tree) -> anyhow::Result<Vec<Part>> {
+        let name = &self.options.name;
+        ensure!(
+            matches!(tree.root.kind, RootKind::File { .. }),
+            "lc:{name} is a folder, and a device or pipe takes one file (lcsync get lc:{name}/PATH DEST)"
+        );
+        Ok(parts(&tree.layout, &tree.leaves))
     }
 
     fn deletion(&self, tree: &Tree) -> Deletion {
@@ -440,14 +649,13 @@ impl<'a> Transfer<'a> {
     fn fetch_and_write(
         &mut self,
         (wanted, leaves): (&[BlockRef], &[BlockRef]),
-        plan: &mut Plan<'_>,
-        place: &mut Place,
+        write: impl FnOnce(Blocks<(BlockRef, Vec<u8>)>, &AtomicUsize) -> anyhow::Result<()> + Send,
     ) -> anyhow::Result<()> {
         let queued = Arc::clone(&self.queued);
         let (sender, receiver) = sync_channel::<(BlockRef, Vec<u8>)>(WRITE_QUEUE);
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                let result = write_all(receiver, plan, place, &queued);
+                let result = write(receiver, &queued);
                 if result.is_err() {
                     queued.store(WRITER_GONE, Ordering::SeqCst);
                 }
@@ -482,20 +690,37 @@ impl<'a> Transfer<'a> {
                 print_line(&format!("deleting {}", shown(path)));
             }
         }
+        let numbers = (plan.installed.len(), removed.len());
+        let changed = count(plan.installed.len(), "file");
+        self.report_done((record, tree), numbers, done);
+        self.say_done(&format!("{changed} changed"));
+    }
+
+    fn report_done(
+        &self,
+        (record, tree): (&Record, &Tree),
+        (changed, deleted): (usize, usize),
+        done: bool,
+    ) {
+        self.progress.finish();
         let stats = self.stats();
         let (seconds, counters) = (stats.seconds, stats.symbols);
         self.progress.event(&json!({
             "event": if done { "done" } else { "incomplete" }, "root": record.root.hash.to_string(), "bytes": tree.bytes(),
             "fetched_bytes": counters.bytes, "received_bytes": stats.received_bytes(), "lost_packets": counters.lost,
-            "duplicate_packets": counters.duplicate, "files_changed": plan.installed.len(),
-            "files_deleted": removed.len(), "seconds": (seconds * 1e3).round() / 1e3,
+            "duplicate_packets": counters.duplicate, "files_changed": changed,
+            "files_deleted": deleted, "seconds": (seconds * 1e3).round() / 1e3,
             "stats": stats.json(),
         }));
-        let rate = stats.rate() / 1e6;
-        let fetched = human_bytes(counters.bytes);
+    }
+
+    /// Prints the result and its cost.
+    fn say_done(&self, result: &str) {
+        let stats = self.stats();
+        let (rate, seconds) = (stats.rate() / 1e6, stats.seconds);
+        let fetched = human_bytes(stats.symbols.bytes);
         self.say(&format!(
-            "{} changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
-            count(plan.installed.len(), "file")
+            "{result}, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)"
         ));
         if self.options.stats && !self.options.json {
             stats.lines().iter().for_each(note);
@@ -633,7 +858,8 @@ impl<'a> Transfer<'a> {
                     ))
                     .into());
                 }
-                check_replaceable(&folder.join(OsStr::from_bytes(name))).map_err(usage)?;
+                check_replaceable(&folder.join(OsStr::from_bytes(name)))
+                    .map_err(anyhow::Error::msg)?;
                 Ok((folder.to_path_buf(), Some(name.to_vec())))
             }
         }
@@ -839,6 +1065,15 @@ fn write_all(
         queued.fetch_sub(1, Ordering::SeqCst);
     }
     plan.flush(place)
+}
+
+/// Writes to standard output as long as its reader takes it.
+fn write_out(pieces: Blocks<Vec<u8>>) -> io::Result<()> {
+    let out = io::stdout().as_fd().try_clone_to_owned()?;
+    let mut out = Patient(File::from(out));
+    pieces
+        .into_iter()
+        .try_for_each(|bytes| out.write_all(&bytes))
 }
 
 /// Loads the highest generation of a proven share, if this user has a folder for it.

@@ -33,6 +33,7 @@ mod lcagent;
 mod lcagent_ends;
 mod lcagent_keys;
 mod lcagent_orders;
+mod lcsync_devices;
 mod lcsync_failures;
 mod lcsync_hostile;
 mod lcsync_keys;
