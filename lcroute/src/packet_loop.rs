@@ -514,6 +514,12 @@ impl PacketLoop {
         if let Some(ipv4) = &mut self.parts.settings.ipv4
             && ipv4.address != address
         {
+            let name = &self.parts.settings.name;
+            if let (Some(old), Some(new)) = (ipv4.address, address) {
+                tracing::warn!(
+                    "{name}: the IPv4 address is {new} now, as another node has {old}: restart programs that use that"
+                );
+            }
             ipv4.address = address;
             self.host_changed = Some(Instant::now());
         }

@@ -216,17 +216,17 @@ impl StateDir {
         if let Some(key) = self.node_key()? {
             return Ok(key);
         }
-        self.store_new_key(NODE_KEY)
+        self.store_new_key(NODE_KEY, SecretKey::generate())
     }
 
-    /// Makes a new network key; never overwrites one.
-    pub fn new_network_key(&self) -> anyhow::Result<SecretKey> {
-        self.store_new_key(NETWORK_KEY)
+    /// Stores a new network key; never overwrites one.
+    pub fn store_network_key(&self, key: SecretKey) -> anyhow::Result<SecretKey> {
+        self.store_new_key(NETWORK_KEY, key)
     }
 
-    fn store_new_key(&self, name: &str) -> anyhow::Result<SecretKey> {
+    fn store_new_key(&self, name: &str, key: SecretKey) -> anyhow::Result<SecretKey> {
         self.create()?;
-        let (key, path) = (SecretKey::generate(), self.path.join(name));
+        let path = self.path.join(name);
         match key.store(&path) {
             Ok(()) => {}
             Err(IdError::Io { source, .. }) => return Err(permission(&source, &path)),

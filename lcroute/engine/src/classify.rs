@@ -9,6 +9,7 @@ use librecast::wire::{Reader, WireError};
 use librecast::{igmp, mapped, mld};
 
 use crate::drops::DropReason;
+use crate::ipv4_network::is_broadcast;
 
 /// Next header (RFC 8200 4.3).
 const HOP_BY_HOP: u8 = 0;
@@ -200,7 +201,7 @@ impl CarriedScopes {
             }
             _ => {}
         }
-        if header.destination.is_broadcast() {
+        if is_broadcast(header.destination) {
             return Ok(Class::Dropped(DropReason::Broadcast));
         }
         if header.destination == igmp::ALL_SYSTEMS && header.protocol != ipv4::UDP {
@@ -595,11 +596,10 @@ mod tests {
             Class::Dropped(reason) => reason,
             other => panic!("{other:?}"),
         };
-        let all = Ipv4Addr::BROADCAST;
-        assert_eq!(
-            dropped(&ipv4_packet(all, ipv4::UDP, &[0; 8])),
-            DropReason::Broadcast
-        );
+        for all in [Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 77, 255, 255)] {
+            let packet = ipv4_packet(all, ipv4::UDP, &[0; 8]);
+            assert_eq!(dropped(&packet), DropReason::Broadcast);
+        }
         for kind in ICMP_LINK_CONTROL {
             let packet = ipv4_packet(STREAM, ipv4::ICMP, &[kind, 0, 0, 0]);
             assert_eq!(dropped(&packet), DropReason::LinkControl);

@@ -13,7 +13,7 @@ librecast::drop_reasons! {
     LinkControl = "link_control",
     /// IPv6, or MLD, to a group or address that is the name of an IPv4 one inside.
     ReservedGroup = "reserved_group",
-    /// IPv4 to all hosts of a link.
+    /// IPv4 to all hosts of a link, or to all addresses of the network.
     Broadcast = "broadcast",
     /// From `lc0` with a source that is not this node's, or its link-local one beyond scope 2.
     ForeignSource = "foreign_source",

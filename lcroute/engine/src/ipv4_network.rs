@@ -82,6 +82,13 @@ pub fn is_assignable(address: Ipv4Addr) -> bool {
     address.is_private() && third != 0 && (third, fourth) != (255, 255)
 }
 
+/// Whether an address means all hosts: of a link, or of a block.
+#[must_use]
+pub fn is_broadcast(address: Ipv4Addr) -> bool {
+    let [.., third, fourth] = address.octets();
+    address.is_broadcast() || address.is_private() && (third, fourth) == (255, 255)
+}
+
 impl fmt::Display for Ipv4Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{PREFIX_LEN}", self.address())

@@ -788,14 +788,14 @@ impl Database {
 
     /// Chooses an IPv4 address, or another one.
     fn review_ipv4(&mut self) {
-        let settled = self.origination.may_choose_ipv4(self.now);
+        let settled = self.origination.settled(self.now);
         let Some(assignment) = &mut self.origination.assignment else {
             return;
         };
         self.lans.refresh(&self.store);
         let (lans, own) = (&self.lans, self.store.own);
         let holder = |address| lans.ipv4_holder(address, own);
-        if assignment.review(holder, settled) {
+        if assignment.review(holder, settled, self.now) {
             let event = DatabaseEvent::Ipv4Address(assignment.address());
             self.events.push(event);
         }

@@ -14,12 +14,13 @@ use lcroute_control::config::Config;
 use lcroute_control::pages;
 use lcroute_control::settings::Common;
 use lcroute_control::status::{Peer, Route};
+use lcroute_engine::Ipv4Network;
 use lcroute_node::KnownMember;
 use librecast::cert::{
     CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_URLS, Member, SourcePrefix, Token,
     is_ephemeral, is_node_name,
 };
-use librecast::id::{NetworkId, NodeAddresses, PeerId};
+use librecast::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use librecast::reach::Room;
 use librecast::text::{self, TextKind};
 use librecast_program::arguments;
@@ -36,15 +37,20 @@ use super::book::{book_name, book_of_user, name_by_book};
 use super::meet::{print_code, write_code};
 use super::query::column;
 use super::{hint, names, print_line};
+use crate::netlink::Connection;
 use crate::servers::room;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
-use crate::{netlink, private};
+use crate::{netlink, private, tun};
 
 /// Validity of an issuer's and the founding node's certificate, in seconds: ten years.
 pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
 
 /// Timeout for a daemon's end, in which it notifies peers and removes lc0.
 const STOPPING: Duration = Duration::from_secs(10);
+
+/// Keys of a new network that are tried. Chosen: with half of all blocks in use, all fail once in
+/// 10^9 networks.
+const KEYS_TRIED: usize = 32;
 
 /// Bytes of a session of Studio: a public key and a read key (lcstudio-core).
 const STUDIO_SESSION: usize = 32 + 32;
@@ -79,7 +85,7 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
     // an interrupted init left its network key: reuse it
     let network = match state.network_key()? {
         Some(key) => key,
-        None => state.new_network_key()?,
+        None => state.store_network_key(network_key())?,
     };
     let now = unix_now();
     let issuer = Grant {
@@ -100,6 +106,21 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
         state.path().join("network.key").display()
     ));
     state.identity(now)
+}
+
+/// Makes the key of a new network, from which its IPv4 addresses follow: if possible, of addresses
+/// to which this host has no other route.
+fn network_key() -> SecretKey {
+    let Ok(mut kernel) = Connection::open() else {
+        return SecretKey::generate();
+    };
+    let keys = (0..KEYS_TRIED).map(|_| SecretKey::generate());
+    let mut free = keys.filter(|key| {
+        let network = Ipv4Network::of(&key.peer_id());
+        let overlap = tun::overlap(&mut kernel, 0, network);
+        matches!(overlap, Ok(None))
+    });
+    free.next().unwrap_or_else(SecretKey::generate)
 }
 
 /// Properties of an invitation.

@@ -69,6 +69,15 @@ pub(super) fn check(patient: &Patient) -> Check {
                       groups to the LAN with [tun] routes = [PREFIX...]";
         return Check::warn(NAME, detail, remedy);
     }
+    if let Some(dropped) = status.counters.drops.get("broadcast").filter(|n| **n > 0) {
+        let detail = format!(
+            "{name} has {address}; programs have sent {dropped} IPv4 broadcasts, which no node carries to others"
+        );
+        let remedy = format!(
+            "`tcpdump -ni {name} broadcast` shows the program: set it to a group (udpcast: --mcast-rdv-address 239.2.2.2)"
+        );
+        return Check::warn(NAME, detail, remedy);
+    }
     let joins = memberships_of_a_socket();
     Check::ok(NAME, format!("{name} has {address}, of {network}{joins}"))
 }

@@ -93,7 +93,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "ipv4",
-        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, which routes take groups away from lc0, and which groups other interfaces hold that lc0 has the route for.",
+        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.",
     ),
     (
         "lans",

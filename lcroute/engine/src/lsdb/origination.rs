@@ -34,8 +34,6 @@ const LOSS_INTERVAL: Duration = Duration::from_millis(100);
 const URGENT_FOR: Duration = Duration::from_secs(1);
 /// Time with links before a router becomes a candidate, so that it learns the other routers.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
-/// Time without links after which a router chooses an IPv4 address. Chosen: its programs wait.
-const ALONE_TIME: Duration = Duration::from_secs(5);
 /// Time for which a router must be better placed than the rendezvous point to challenge it.
 const CHALLENGE_TIME: Duration = Duration::from_secs(60);
 /// Least time between computations of the own centrality.
@@ -72,7 +70,6 @@ pub(super) struct Origination {
     pub centrality: u16,
     /// The own IPv4 address, if it is to have one.
     pub assignment: Option<Assignment>,
-    started: Instant,
     /// Bit n: this router is a candidate for group range n.
     candidacies: u8,
     prefix_candidacies: BTreeSet<GroupPrefix>,
@@ -106,7 +103,6 @@ impl Origination {
         };
         Self {
             assignment: router.ipv4.map(assign),
-            started: now,
             router,
             sequence: 0,
             centrality: UNKNOWN_CENTRALITY,
@@ -143,17 +139,10 @@ impl Origination {
         }
     }
 
-    fn settled(&self, now: Instant) -> bool {
+    /// Whether this router knows the other routers.
+    pub fn settled(&self, now: Instant) -> bool {
         self.linked_since
             .is_some_and(|since| now >= since + SETTLE_TIME)
-    }
-
-    /// Whether this router knows the other routers, or there are none.
-    pub fn may_choose_ipv4(&self, now: Instant) -> bool {
-        match self.linked_since {
-            Some(_) => self.settled(now),
-            None => now >= self.started + ALONE_TIME,
-        }
     }
 
     /// Becomes a candidate for ranges for which it was elected, and withdraws if another router
@@ -357,13 +346,11 @@ impl Origination {
         let settled = self.linked_since.map(|since| since + SETTLE_TIME);
         let challenges = self.challenges.iter().flatten();
         let challenges = challenges.map(|since| *since + CHALLENGE_TIME);
-        let chooses = |a: &Assignment| a.address().is_none();
-        let alone = self.assignment.as_ref().filter(|a| chooses(a));
-        let alone = alone.map(|_| self.started + ALONE_TIME);
+        let yields = self.assignment.as_ref().and_then(Assignment::yields_at);
         // past times were reviewed when they came
         let reviews = settled
             .into_iter()
-            .chain(alone)
+            .chain(yields)
             .chain(challenges)
             .filter(|at| *at > now);
         reviews.chain(self.due).chain(self.measure_at).min()

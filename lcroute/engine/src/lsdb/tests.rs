@@ -135,11 +135,23 @@ fn ipv4_addresses_stay_where_a_network_parts_and_heals() {
 }
 
 #[test]
-fn a_node_alone_has_an_ipv4_address_after_a_while() {
+fn a_new_node_has_an_ipv4_address_before_any_link_and_takes_nobodys() {
     let mut network = with_ipv4(1, |_| None);
-    assert_eq!(network.nodes[0].database.ipv4_address(), None);
+    let address = network.nodes[0].database.ipv4_address();
+    assert!(address.is_some());
     network.run(Duration::from_secs(10));
-    assert_ipv4(&network);
+    assert_eq!(network.nodes[0].database.ipv4_address(), address);
+    // both ways: of any two nodes one has the lower id
+    for new in [0, 1] {
+        let first = with_ipv4(2, |_| None).nodes[usize::from(new)]
+            .database
+            .ipv4_address();
+        let mut network = with_ipv4(2, |at| first.filter(|_| at != new));
+        network.connect(0, 1, 1);
+        network.run(Duration::from_secs(10));
+        let all = assert_ipv4(&network);
+        assert_eq!(Some(all[1 - usize::from(new)]), first, "it was there first");
+    }
 }
 
 fn node(services: TestServices, incarnation: u32, limits: &Limits, now: Instant) -> Node {
