@@ -577,20 +577,13 @@ impl<'a> Transfer<'a> {
                 self.core.fetch(&blocks, leaves, Instant::now());
                 is_fetching = true;
             }
-            let bytes = waiting.take().or_else(|| order.next_bytes());
-            if let Some(bytes) = bytes {
-                handed += bytes.len() as u64;
-                match sender.try_send(bytes) {
-                    Ok(()) => continue,
-                    Err(TrySendError::Disconnected(_)) => bail!(WriterGone),
-                    Err(TrySendError::Full(bytes)) if is_fetching => {
-                        handed -= bytes.len() as u64;
-                        waiting = Some(bytes);
-                    }
-                    Err(TrySendError::Full(bytes)) => {
-                        sender.send(bytes).map_err(|_| WriterGone)?;
-                        continue;
-                    }
+            if let Some(bytes) = waiting.take().or_else(|| order.next_bytes()) {
+                let length = bytes.len() as u64;
+                // packets do not wait for the reader
+                waiting = hand_over(sender, bytes, !is_fetching)?;
+                if waiting.is_none() {
+                    handed += length;
+                    continue;
                 }
             } else if order.is_done() {
                 return Ok(());
@@ -1065,6 +1058,23 @@ fn write_all(
         queued.fetch_sub(1, Ordering::SeqCst);
     }
     plan.flush(place)
+}
+
+/// Gives bytes to the writer; returns them if it has no room now and need not be waited for.
+fn hand_over(
+    sender: &SyncSender<Vec<u8>>,
+    bytes: Vec<u8>,
+    waits: bool,
+) -> Result<Option<Vec<u8>>, WriterGone> {
+    match sender.try_send(bytes) {
+        Ok(()) => Ok(None),
+        Err(TrySendError::Disconnected(_)) => Err(WriterGone),
+        Err(TrySendError::Full(bytes)) if waits => {
+            sender.send(bytes).map_err(|_| WriterGone)?;
+            Ok(None)
+        }
+        Err(TrySendError::Full(bytes)) => Ok(Some(bytes)),
+    }
 }
 
 /// Writes to standard output as long as its reader takes it.

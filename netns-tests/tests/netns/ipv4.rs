@@ -300,6 +300,68 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
 }
 
 #[test]
+fn a_new_network_is_ready_with_ipv4_addresses_beside_the_routes_of_its_founder() {
+    world("ipv4-ready", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        for host in &hosts {
+            host.configure(ON)?;
+            // two thirds of all blocks
+            host.ip("route add 10.64.0.0/10 dev eth0")?;
+            host.ip("route add 10.128.0.0/10 dev eth0")?;
+        }
+        let mut network = lab.network(hosts)?;
+        for member in &mut network.members {
+            member.start()?;
+            // at once: programs that start after it rely on the address
+            let shown = member
+                .host
+                .run("ip", &["-4", "-o", "addr", "show", "lc0"])?
+                .stdout;
+            let status = member.status()?;
+            let own = status["ipv4"].as_str().context("no address")?;
+            ensure!(shown.contains(&format!("{own}/16")), "{own}: {shown}");
+        }
+        let [a, b] = network.nodes()?;
+        let first = address(a)?;
+        wait_known(b, &first)?;
+        let mut heard = hear(&b.host, "239.1.2.3", "any")?;
+        a.wait_wanted("239.1.2.3", b)?;
+        say(&a.host, "239.1.2.3", 100, 5)?;
+        expect(&heard, &format!("{first} 100"), 5)?;
+        heard.kill()?;
+        ensure!(address(a)? == first, "it has changed");
+        Ok(())
+    });
+}
+
+#[test]
+fn programs_that_broadcast_are_named() {
+    world("ipv4-broadcast", |lab| {
+        let network = network(lab, &["a"], ON)?;
+        let [a] = network.nodes()?;
+        let own: Ipv4Addr = address(a)?.parse()?;
+        let [x, y, ..] = own.octets();
+        let to = format!("{x}.{y}.255.255");
+        let send = format!(
+            "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)\n\
+             for n in range(3): s.sendto(b'all', ('{to}', 9000))"
+        );
+        a.host.run("python3", &["-c", &send])?.success()?;
+        eventually("doctor names it", || {
+            let said = a.host.run("lcroute", &["doctor", "--json"])?;
+            let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
+            let checks = said["checks"].as_array().context("no checks")?;
+            let check = checks.iter().find(|check| check["name"] == "ipv4");
+            let check = check.context("no such check")?;
+            let named = check.to_string().contains("sent 3 IPv4 broadcasts");
+            ensure!(check["state"] == "warn" && named, "{check}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
     world("ipv4-overlap", |lab| {
         let hosts = lab.closed_hosts(&["a", "b"])?;

@@ -13,6 +13,8 @@ use crate::lcsync_lan::share;
 use crate::world;
 
 const MEGABYTE: usize = 1 << 20;
+/// Bytes of a device: whole sectors, and more than the image.
+const DISK: usize = 24 * MEGABYTE;
 
 /// Bytes without repetition, different for each seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -134,7 +136,7 @@ fn a_file_is_written_into_a_device_in_place_and_only_when_wanted() {
     world("devices", |lab| {
         let room = Room::new(lab)?;
         let (receiver, image) = (&room.receiver, &room.image);
-        let old = noise(9, image.len() + 2 * MEGABYTE);
+        let old = noise(9, DISK);
         let Some(device) = Loop::new(receiver.path("disk"), &old)? else {
             return Ok(());
         };
@@ -173,7 +175,7 @@ fn an_interrupted_device_is_continued() {
     world("devices-again", |lab| {
         let room = Room::new(lab)?;
         let (receiver, image) = (&room.receiver, &room.image);
-        let old = noise(9, image.len());
+        let old = noise(9, DISK);
         let Some(device) = Loop::new(receiver.path("disk"), &old)? else {
             return Ok(());
         };
@@ -214,7 +216,7 @@ fn a_device_in_use_read_only_or_too_small_is_refused() {
     world("devices-refused", |lab| {
         let room = Room::new(lab)?;
         let (receiver, image) = (&room.receiver, &room.image);
-        let old = noise(9, image.len());
+        let old = noise(9, DISK);
         let Some(device) = Loop::new(receiver.path("disk"), &old)? else {
             return Ok(());
         };
