@@ -354,8 +354,8 @@ impl<'a> Transfer<'a> {
         }
         match &*Arc::clone(&self.target) {
             Target::Files => {}
-            Target::Device(device) => return self.to_device(record, &tree, device),
-            Target::Pipe => return self.to_pipe(record, &tree),
+            Target::Device(device) => return self.write_device(record, &tree, device),
+            Target::Pipe => return self.write_pipe(record, &tree),
         }
         let (folder, file_name) = self.target(tree.root.kind, name)?;
         if let (Some(name), [file]) = (&file_name, &mut tree.entries[..]) {
@@ -486,7 +486,12 @@ impl<'a> Transfer<'a> {
     }
 
     /// Writes a file to a device in place, and reads back what was written.
-    fn to_device(&mut self, record: &Record, tree: &Tree, device: &Device) -> anyhow::Result<Exit> {
+    fn write_device(
+        &mut self,
+        record: &Record,
+        tree: &Tree,
+        device: &Device,
+    ) -> anyhow::Result<Exit> {
         let parts = self.parts_of(tree)?;
         let path = device.path().display();
         let (size, bytes) = (device.size(), tree.bytes());
@@ -533,7 +538,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Writes a file to standard output, in order.
-    fn to_pipe(&mut self, record: &Record, tree: &Tree) -> anyhow::Result<Exit> {
+    fn write_pipe(&mut self, record: &Record, tree: &Tree) -> anyhow::Result<Exit> {
         let mut order = InOrder::new(self.parts_of(tree)?);
         let missing = self.start((record, tree), &tree.leaves);
         if self.options.dry_run {

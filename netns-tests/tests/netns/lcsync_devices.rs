@@ -119,7 +119,9 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // what is left of a failed test
+        // the kernel keeps a read-only mark of a detached device
+        let mut writable = Command::new("blockdev");
+        let _ = writable.arg("--setrw").arg(&self.node).status();
         let _ = Command::new("losetup").arg("-d").arg(&self.node).status();
         let _ = fs::remove_file(&self.file);
     }
