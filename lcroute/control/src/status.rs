@@ -169,10 +169,19 @@ impl Uplink {
     /// One line for people; none where there is nothing to tell.
     #[must_use]
     pub fn text(&self) -> Option<String> {
-        if !self.short && self.carries.is_empty() {
+        if !self.short && self.carries.is_empty() && self.carried.is_empty() {
             return None;
         }
         let mut parts = Vec::new();
+        if !self.short && !self.carried.is_empty() {
+            let carriers = self.carried.iter();
+            let carriers = carriers.map(|c| format!("{} of {}", c.prefixes.len(), c.name));
+            let carriers: Vec<_> = carriers.collect();
+            parts.push(format!(
+                "one link is full; parts of what is sent take other ways: {}",
+                carriers.join(", ")
+            ));
+        }
         if self.short {
             let of = self.upload.filter(|upload| *upload > 0);
             let of = of.map_or(String::new(), |upload| {

@@ -11,7 +11,8 @@
 //!
 //! Every router uses the tree of the longest announced prefix, so the parts move to the carrier's
 //! tree by themselves, and move back when its advertisement is gone. `sender` decides on requests,
-//! `choice` on carriers, `carrier` on announcements for other senders; `request` has the messages.
+//! `choice` on carriers, `paths` on parts of what one full link holds back, `carrier` on
+//! announcements for other senders; `request` has the messages.
 
 use std::collections::BTreeSet;
 
@@ -23,10 +24,12 @@ use librecast::time::Instant;
 use crate::config::{CarrySettings, Consent};
 use crate::context::Context;
 use crate::drops::DropReason;
+use crate::graph::Graph;
 use crate::services::Services;
 
 mod carrier;
 mod choice;
+mod paths;
 mod request;
 mod sender;
 
@@ -145,6 +148,21 @@ impl Carry {
         self.carrier.handle_timeout(self.settings.upload, sent, now)
     }
 
+    /// Whether this router carries something that nothing here listens to.
+    pub fn passes_on(&self) -> bool {
+        self.carrier.passes_on()
+    }
+
+    /// Looks at the copies of carried parts that nothing here listens to: `copies` are those of a part.
+    /// True: this router announces other parts.
+    pub fn limit_copies(
+        &mut self,
+        copies: impl Fn(&GroupPrefix) -> usize,
+        now: Instant,
+    ) -> bool {
+        self.carrier.limit_copies(&copies, now)
+    }
+
     /// A sender has restarted, or can no longer be reached. True: this router announces other
     /// parts.
     pub fn forget_sender(&mut self, origin: OriginId) -> bool {
@@ -159,7 +177,7 @@ impl Carry {
         &mut self,
         from: OriginId,
         payload: &[u8],
-        listens: impl Fn(&GroupPrefix) -> bool,
+        (listens, graph): (impl Fn(&GroupPrefix) -> bool, &Graph),
         context: Context<'_>,
         services: &dyn Services,
     ) -> Result<(CarryMessage, bool), DropReason> {
@@ -168,6 +186,7 @@ impl Carry {
             database: context.database,
             consent: self.settings.consent,
             listens: &listens,
+            is_neighbor: graph.neighbors(context.node.own).any(|(x, _)| x == from),
             now: context.now,
         };
         let (answer, changed) = self

@@ -1052,10 +1052,11 @@ impl Engine {
         };
         let joined = self.membership.groups();
         let listens = |prefix: &GroupPrefix| joined.iter().any(|group| prefix.contains(*group));
+        let here = (listens, &**self.routing.graph());
         let services = &*self.services;
         let handled = self
             .carry
-            .handle_request(from, payload, listens, context, services);
+            .handle_request(from, payload, here, context, services);
         let (answer, changed) = handled?;
         if changed {
             self.announce();
@@ -1093,7 +1094,19 @@ impl Engine {
             self.send_carry(messages);
         }
         let sent = self.outbox.counters.link_tx_bytes;
-        if self.carry.handle_timeout(sent, now) {
+        let mut changed = self.carry.handle_timeout(sent, now);
+        if self.carry.passes_on() {
+            let (own, trees) = (self.node.own, &self.forwarding.trees);
+            let groups = trees.keys().into_iter().filter(|(root, _)| *root == own);
+            let groups: Vec<_> = groups.map(|(_, group)| group).collect();
+            let copies = |part: &GroupPrefix| {
+                let groups = groups.iter().filter(|group| part.contains(**group));
+                let copies = groups.map(|group| trees.links(own, *group).len());
+                copies.max().unwrap_or(0)
+            };
+            changed |= self.carry.limit_copies(copies, now);
+        }
+        if changed {
             self.announce();
         }
     }

@@ -1224,6 +1224,52 @@ fn nobody_moves_groups_of_others() {
     assert_eq!(carries(&stream.mesh), []);
 }
 
+/// Each sender gets half of the room that the others leave, the last one as well.
+#[test]
+fn a_carrier_leaves_room_for_the_next_sender() {
+    let mut stream = Stream::new(6);
+    let second = Duration::from_secs(1);
+    stream.set_carry(2, None, Consent::Any);
+    let carries = |stream: &Stream| {
+        let carries = stream.mesh.nodes[2].engine.as_ref().unwrap().carry().carries;
+        let parts = carries.into_iter().map(|c| (c.sender, c.parts.len()));
+        parts.collect::<BTreeSet<_>>()
+    };
+    let part = |sender: usize, n: usize| -> GroupPrefix {
+        format!("ff1e:0:0:{sender}:{n:x}000::/68").parse().unwrap()
+    };
+    let origin = |n: usize| addresses(n as u16 + 1).origin;
+    let ask = |stream: &mut Stream, sender: usize, sequence, parts: usize| {
+        let announced = format!("ff1e:0:0:{sender}::/64").parse().unwrap();
+        stream.mesh.input(sender, |engine, now| {
+            engine.set_announced(vec![announced], now);
+        });
+        stream.mesh.run(second);
+        let request = CarryRequest {
+            incarnation: 1,
+            sequence,
+            parts: (0..parts).map(|n| part(sender, n)).collect(),
+        };
+        let services = common::services(sender as u16 + 1);
+        let payload = request.encode(origin(2), |message| services.sign(message)).0;
+        stream.mesh.input(sender, |engine, now| {
+            let kind = RoutedKind::Carry;
+            engine.send_routed(origin(2), kind, payload, now).unwrap();
+        });
+        stream.mesh.run(second);
+    };
+    for sender in [0, 1, 3, 4] {
+        ask(&mut stream, sender, 1, 16);
+    }
+    let expected = [(0, 16), (1, 8), (3, 4), (4, 2)].map(|(n, parts)| (origin(n), parts));
+    assert_eq!(carries(&stream), expected.into());
+    // who gives parts back leaves half of them to the next one that asks
+    ask(&mut stream, 0, 2, 0);
+    ask(&mut stream, 4, 2, 16);
+    let expected = [(1, 8), (3, 4), (4, 10)].map(|(n, parts)| (origin(n), parts));
+    assert_eq!(carries(&stream), expected.into());
+}
+
 /// A prefix that its sender announces, and five listeners of all groups that it sends.
 #[test]
 fn the_parts_of_a_prefix_are_spread_over_its_listeners() {
@@ -1260,5 +1306,101 @@ fn the_parts_of_a_prefix_are_spread_over_its_listeners() {
         assert_eq!(carriers.len(), 16);
         let all: BTreeSet<_> = carriers.iter().collect();
         assert_eq!(all.len(), 5, "{carriers:?}");
+    }
+}
+
+/// Node 0 sends parts of its prefix to node 3, over nodes 1 and 2, which listen to nothing.
+struct Diamond {
+    mesh: Mesh,
+}
+
+impl Diamond {
+    const GROUPS: u16 = 64;
+
+    fn new(seed: u64) -> Self {
+        let mut mesh = Mesh::new(4, seed, Limits::default());
+        let pairs = vec![(0, 1), (0, 2), (1, 3), (2, 3)];
+        mesh.network.path.loss = 0.0;
+        for c in 0..mesh.connections.len() {
+            let [a, b] = mesh.connections[c].ends;
+            if !pairs.contains(&(a.min(b), a.max(b))) {
+                mesh.cut(c);
+            }
+        }
+        mesh.pairs = pairs;
+        for (a, b) in mesh.pairs.clone() {
+            if !mesh.is_connected(a, b) {
+                mesh.connect(a, b);
+            }
+        }
+        let announced: GroupPrefix = "ff1e:0:0:7::/64".parse().unwrap();
+        mesh.input(0, |engine, now| {
+            engine.set_announced(vec![announced], now);
+        });
+        for n in 0..Self::GROUPS {
+            mesh.join(3, Self::group(n), &Joined::everything());
+        }
+        mesh.run(Duration::from_secs(15));
+        Self { mesh }
+    }
+
+    fn group(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xff1e, 0, 0, 7, n << 10, 0, 0, n)
+    }
+
+    /// 1,250 packets of 56 bytes a second: those that nodes 1 and 2 passed on.
+    fn send(&mut self, seconds: u64) -> [u64; 2] {
+        let packets = |mesh: &Mesh| [1, 2].map(|n| mesh.packets_of(n));
+        let (before, delivered) = (packets(&self.mesh), self.mesh.totals.delivered);
+        for n in 0..seconds * 1_250 {
+            self.mesh.send(0, Self::group(n as u16 % Self::GROUPS));
+            self.mesh.run(Duration::from_micros(800));
+        }
+        self.mesh.run(Duration::from_millis(400));
+        let delivered = self.mesh.totals.delivered - delivered;
+        assert_eq!(delivered, seconds * 1_250, "nothing is lost");
+        let after = packets(&self.mesh);
+        [after[0] - before[0], after[1] - before[1]]
+    }
+
+    /// Only the link to this node is full.
+    fn press(&mut self, n: usize) {
+        let c = self.mesh.connections.iter().rev();
+        let c = c.filter(|c| c.alive).find(|c| c.ends.contains(&0) && c.ends.contains(&n));
+        let c = c.unwrap();
+        let side = usize::from(c.ends[1] == 0);
+        let link = c.links[side];
+        self.mesh
+            .input(0, |engine, now| engine.set_pressed_links(&[link], now));
+    }
+
+    fn carriers(&self) -> Vec<OriginId> {
+        let engine = self.mesh.nodes[0].engine.as_ref().unwrap();
+        let carried = engine.carry().carried;
+        carried.iter().map(|part| part.carrier).collect()
+    }
+}
+
+#[test]
+fn a_full_link_shares_its_parts_with_another_one() {
+    for seed in 0..5 {
+        let mut diamond = Diamond::new(seed);
+        let sent = diamond.send(3);
+        let full = if sent[0] > 0 { 0 } else { 1 };
+        assert_eq!(sent[1 - full], 0, "one path: {sent:?}");
+        diamond.press(1 + full);
+        diamond.send(6);
+        let sent = diamond.send(2);
+        let other = addresses(3 - full as u16).origin;
+        let carriers = diamond.carriers();
+        assert!(carriers.iter().all(|x| *x == other), "{carriers:?}");
+        assert!(carriers.len() >= 8, "{carriers:?}");
+        assert_eq!(sent[0] + sent[1], 2_500, "one copy of each: {sent:?}");
+        assert!(sent[1 - full] >= 1_250, "{sent:?}");
+        // as little arrives as before
+        diamond.send(10);
+        assert_eq!(diamond.carriers(), [], "seed {seed}");
+        diamond.send(2);
+        assert_eq!(diamond.send(2)[1 - full], 0, "seed {seed}");
     }
 }

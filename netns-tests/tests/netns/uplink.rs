@@ -271,3 +271,76 @@ fn five_receivers_at_once_measured() {
         Ok(())
     });
 }
+
+/// Four nodes, the first and the last of which have no link: `n1 - {n2, n3} - n4`.
+fn diamond(lab: &Lab) -> Result<Network> {
+    let hosts = lab.closed_hosts(&NAMES[..4])?;
+    let carry = std::env::var("CARRY").map_or(String::new(), |c| format!("carry = \"{c}\"\n"));
+    for host in &hosts {
+        host.configure(&format!("[topology]\npolicy = \"mesh\"\n[network]\n{carry}"))?;
+    }
+    let mut network = lab.network(hosts)?;
+    let [first, .., last] = &network.members[..] else {
+        anyhow::bail!("four members");
+    };
+    first.host.cut_from([&last.host])?;
+    last.host.cut_from([&first.host])?;
+    network.start()?;
+    for (member, links) in network.members.iter().zip([2, 3, 3, 2]) {
+        member.wait_links(links)?;
+    }
+    wait_reach(&network.members.iter().collect::<Vec<_>>())?;
+    Ok(network)
+}
+
+/// A fetch of `MB` megabytes over two paths of 20 Mbit/s, and the same over one, in one run.
+#[test]
+#[ignore = "a measurement"]
+fn two_paths_measured() {
+    world("uplink-paths", |lab| {
+        let megabytes: usize = std::env::var("MB").map_or(Ok(60), |mb| mb.parse())?;
+        let network = diamond(lab)?;
+        let [sender, left, right, receiver] = &network.members[..] else {
+            anyhow::bail!("four members");
+        };
+        // between the two routers nothing passes: each path is its own
+        for member in [left, right] {
+            limit(member, 20)?;
+        }
+        let bytes = megabytes * 1_000_000;
+        make_folder(&sender.host.path("folder"), bytes)?;
+        let (_share, _) = share(&sender.host, &["folder"])?;
+        let fetch = |name: &str| -> Result<f64> {
+            let sent = || -> Result<[u64; 2]> {
+                let sent = |m: &Member| Ok::<_, anyhow::Error>(m.host.uplink_traffic()?.1.bytes);
+                Ok([sent(left)?, sent(right)?])
+            };
+            let before = sent()?;
+            let start = Instant::now();
+            let mut fetch = receiver.host.spawn("lcsync", &["lc:folder", name, "--stats"])?;
+            while fetch.is_running() {
+                std::thread::sleep(Duration::from_secs(2));
+                let now = sent()?;
+                let parts = sender.status()?["uplink"]["carried"].clone();
+                let moved = [now[0] - before[0], now[1] - before[1]];
+                println!("{:.0} s: {moved:?} {parts}", start.elapsed().as_secs_f64());
+            }
+            ensure!(fetch.wait(Duration::from_secs(1))? == 0, "{}", fetch.stderr());
+            let seconds = start.elapsed().as_secs_f64();
+            same_content(&sender.host.path("folder"), &receiver.host.path(name))?;
+            let rate = bytes as f64 * 8e-6 / seconds;
+            println!("{name}: {seconds:.1} s, {rate:.1} Mbit/s");
+            Ok(rate)
+        };
+        let both = fetch("both")?;
+        println!("{}", sender.host.run("lcroute", &["status"])?.success()?.stdout);
+        for member in [left, right] {
+            let no = "[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n";
+            member.host.configure(no)?;
+            member.host.run("lcroute", &["reload"])?.success()?;
+        }
+        let one = fetch("one")?;
+        println!("two paths: {:.2} times one", both / one);
+        Ok(())
+    });
+}

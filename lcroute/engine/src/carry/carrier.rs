@@ -26,6 +26,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SECONDS_OVER: u32 = 3;
 /// Nothing is carried for this long after that.
 const REFUSING: Duration = Duration::from_secs(60);
+/// After several copies of what nothing here listens to, a sender's parts are carried only for own
+/// listeners for this long. Chosen.
+const PASSES_NOTHING_ON: Duration = Duration::from_secs(600);
 /// Changes of parts that one sender may make: each is an advertisement and a computation of routes.
 /// Chosen.
 const CHANGE_RATE: Rate = Rate::every(Duration::from_secs(2), 8);
@@ -45,6 +48,8 @@ pub(super) struct CarrierContext<'a> {
     pub consent: Consent,
     /// Whether something here has joined a group of a prefix.
     pub listens: &'a dyn Fn(&GroupPrefix) -> bool,
+    /// Whether the sender is a neighbour: its shortest paths may lead over this router at any time.
+    pub is_neighbor: bool,
     /// The present time.
     pub now: Instant,
 }
@@ -64,7 +69,17 @@ struct Lease {
     version: (u32, u32),
     parts: Vec<GroupPrefix>,
     until: Instant,
+    /// Those of them that nothing here listens to.
+    passed_on: Vec<GroupPrefix>,
+    /// There are none before.
+    passes_on_from: Option<Instant>,
     changes: Bucket,
+}
+
+impl Lease {
+    fn clear(&mut self) {
+        (self.parts, self.passed_on) = (Vec::new(), Vec::new());
+    }
 }
 
 /// The side of a carrier.
@@ -95,6 +110,11 @@ impl Carrier {
         self.leases.values().flat_map(|lease| &lease.parts).copied()
     }
 
+    /// Whether something is carried that nothing here listens to.
+    pub fn passes_on(&self) -> bool {
+        self.leases.values().any(|lease| !lease.passed_on.is_empty())
+    }
+
     pub fn carried(&self) -> Vec<Carried> {
         let with_parts = self
             .leases
@@ -111,7 +131,7 @@ impl Carrier {
     pub fn clear(&mut self) -> bool {
         let had_parts = self.parts().next().is_some();
         for lease in self.leases.values_mut() {
-            lease.parts.clear();
+            lease.clear();
         }
         had_parts
     }
@@ -119,7 +139,11 @@ impl Carrier {
     /// Gives the parts of a sender up. True: there were some.
     pub fn forget(&mut self, sender: OriginId) -> bool {
         let lease = self.leases.get_mut(&sender);
-        lease.is_some_and(|lease| !std::mem::take(&mut lease.parts).is_empty())
+        lease.is_some_and(|lease| {
+            let had_parts = !lease.parts.is_empty();
+            lease.clear();
+            had_parts
+        })
     }
 
     /// Own use of the uplink is looked at while something is carried.
@@ -134,7 +158,7 @@ impl Carrier {
     pub fn handle_timeout(&mut self, upload: Option<u64>, sent: u64, now: Instant) -> bool {
         let before = self.parts().count();
         let over = self.leases.values_mut().filter(|l| l.until <= now);
-        over.for_each(|lease| lease.parts.clear());
+        over.for_each(Lease::clear);
         if now >= self.looked_at + INTERVAL {
             let elapsed = now.saturating_duration_since(self.looked_at).as_millis();
             let millis = u64::try_from(elapsed).unwrap_or(u64::MAX).max(1);
@@ -179,12 +203,16 @@ impl Carrier {
         // half of the free room for each: a few senders leave room for others
         let room = MAX_CARRIED.saturating_sub(others).div_ceil(2);
         let before = known.map(|lease| lease.parts.clone()).unwrap_or_default();
-        let (mut parts, mut answer) = (Vec::new(), Answer::Yes);
+        let (mut parts, mut passed_on, mut answer) = (Vec::new(), Vec::new(), Answer::Yes);
         for part in &request.parts {
             let has_room = parts.len() < room;
             let refusal = self.refusal(part, (from, sender), has_room, context);
             match refusal {
                 None => parts.push(*part),
+                Some(Answer::NotJoined) if self.may_pass_on(from, context) => {
+                    parts.push(*part);
+                    passed_on.push(*part);
+                }
                 Some(reason) => answer = reason,
             }
         }
@@ -195,12 +223,15 @@ impl Carrier {
             version,
             parts: Vec::new(),
             until: now,
+            passed_on: Vec::new(),
+            passes_on_from: None,
             changes: Bucket::full(now),
         });
         if changed && !lease.changes.take(CHANGE_RATE, 1, now) {
             return Err(DropReason::CarryRefused);
         }
         (lease.version, lease.parts, lease.until) = (version, parts, now + LEASE);
+        lease.passed_on = passed_on;
         Ok((encode_answer(id_of(&received.signature), answer), changed))
     }
 
@@ -253,5 +284,32 @@ impl Carrier {
         }
         let listens = context.consent == Consent::Any || (context.listens)(&scope);
         (!listens).then_some(Answer::NotJoined)
+    }
+
+    /// Whether parts of a sender may be carried that nothing here listens to: one copy in and one
+    /// out is what any shortest path may cost.
+    fn may_pass_on(&self, from: OriginId, context: &CarrierContext<'_>) -> bool {
+        let lease = self.leases.get(&from);
+        let from = lease.and_then(|lease| lease.passes_on_from);
+        context.is_neighbor && from.is_none_or(|from| from <= context.now)
+    }
+
+    /// Gives up parts that nothing here listens to if one leaves in several copies. `copies`: of a
+    /// part. True: there were such.
+    pub fn limit_copies(
+        &mut self,
+        copies: &dyn Fn(&GroupPrefix) -> usize,
+        now: Instant,
+    ) -> bool {
+        let mut has_changed = false;
+        for lease in self.leases.values_mut() {
+            if lease.passed_on.iter().any(|part| copies(part) > 1) {
+                let passed_on = std::mem::take(&mut lease.passed_on);
+                lease.parts.retain(|part| !passed_on.contains(part));
+                lease.passes_on_from = Some(now + PASSES_NOTHING_ON);
+                has_changed = true;
+            }
+        }
+        has_changed
     }
 }

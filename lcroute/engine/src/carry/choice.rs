@@ -3,9 +3,11 @@
 //! A good carrier is a router in whose tree the sender is a leaf: one copy leaves the sender. Among
 //! these, parts are spread so that no router sends many copies. Two greedy orders are tried, and
 //! the better outcome counts: neither is best in all networks (docs/adr/0095).
+//!
+//! A detour is a carrier whose tree leads out over another link than the one that is full.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use librecast::id::OriginId;
@@ -161,11 +163,53 @@ fn greedy<K: Ord>(
     (chosen, loads)
 }
 
-/// Costs of the nearest candidates, and of the routers that carry something already.
-fn costs(place: &Place<'_>, candidates: &[OriginId], assigned: &[OriginId]) -> Vec<Costs> {
+/// For each neighbour but the `closed` ones a carrier to which it is the first hop, with the fewest
+/// routers that only the joined links lead to, then the nearest.
+pub fn detours(
+    place: &Place<'_>,
+    candidates: &[OriginId],
+    closed: &BTreeSet<OriginId>,
+) -> BTreeMap<OriginId, OriginId> {
     let Some(own_tree) = Tree::compute(place.graph, place.own) else {
-        return Vec::new();
+        return BTreeMap::new();
     };
+    // a full link with nobody behind it is that neighbour's own: no way around it is better
+    let others = place.graph.routers().iter();
+    let others = others.filter(|x| !place.joined.contains(x));
+    let behind = |x: &&OriginId| {
+        let mut links = place.joined.iter();
+        links.any(|link| is_behind(&own_tree, *link, **x))
+    };
+    let behind: Vec<_> = others.filter(behind).collect();
+    let mut best: BTreeMap<OriginId, (usize, u32, OriginId)> = BTreeMap::new();
+    for (distance, carrier) in nearest(place, candidates, &own_tree) {
+        let tree = Tree::compute(place.graph, carrier);
+        let Some((hop, tree)) = tree.and_then(|tree| Some((tree.parent(place.own)?, tree))) else {
+            continue;
+        };
+        let over_own = behind.iter().filter(|x| is_behind(&tree, place.own, ***x));
+        let left = over_own.count();
+        // a dead end leads back over the full link
+        if closed.contains(&hop) || left == behind.len() {
+            continue;
+        }
+        let value = (left, distance, carrier);
+        let known = best.entry(hop).or_insert(value);
+        *known = value.min(*known);
+    }
+    best.into_iter().map(|(hop, (.., x))| (hop, x)).collect()
+}
+
+/// Whether `x` is `top`, or below it.
+fn is_behind(tree: &Tree, top: OriginId, x: OriginId) -> bool {
+    let (Some((first, end)), Some((number, _))) = (tree.span(top), tree.span(x)) else {
+        return false;
+    };
+    (first..end).contains(&number)
+}
+
+/// The nearest candidates with their distances, those that have joined first.
+fn nearest(place: &Place<'_>, candidates: &[OriginId], own_tree: &Tree) -> Vec<(u32, OriginId)> {
     let near = |x: &OriginId| own_tree.distance(*x).map(|distance| (distance, *x));
     let mut nearest: Vec<_> = candidates.iter().filter_map(near).collect();
     nearest
@@ -174,6 +218,16 @@ fn costs(place: &Place<'_>, candidates: &[OriginId], assigned: &[OriginId]) -> V
         0..=LARGE => MAX_CANDIDATES,
         _ => MAX_CANDIDATES_IN_LARGE,
     });
+    nearest
+}
+
+/// Costs of the nearest candidates, and of the routers that carry something already.
+fn costs(place: &Place<'_>, candidates: &[OriginId], assigned: &[OriginId]) -> Vec<Costs> {
+    let Some(own_tree) = Tree::compute(place.graph, place.own) else {
+        return Vec::new();
+    };
+    let near = |x: &OriginId| own_tree.distance(*x).map(|distance| (distance, *x));
+    let nearest = nearest(place, candidates, &own_tree);
     let neighbors: BTreeSet<_> = place.graph.neighbors(place.own).map(|(x, _)| x).collect();
     let is_neighbor = |x| neighbors.contains(&x);
     let assigned: BTreeSet<_> = assigned.iter().filter_map(near).collect();
@@ -270,6 +324,38 @@ mod tests {
         let chosen = choose(&place, &ids([2, 3, 4, 5]), &[], 1);
         let tree = Tree::compute(&graph, chosen[0]).unwrap();
         assert_eq!(tree.children(OriginId(1)).count(), 0, "{chosen:?}");
+    }
+
+    #[test]
+    fn a_detour_begins_with_another_link() {
+        // 1 - {2, 3} - 4 - 5, and 6 beside 1 alone
+        let graph = graph(6, [(1, 2), (1, 3), (2, 4), (3, 4), (4, 5), (1, 6)]);
+        let joined = ids([2]).into_iter().collect();
+        let place = Place {
+            graph: &graph,
+            own: OriginId(1),
+            joined: &joined,
+        };
+        let candidates = ids(2..=6);
+        let found = detours(&place, &candidates, &joined);
+        assert_eq!(found[&OriginId(3)], OriginId(3));
+        assert_eq!(found.len(), 1, "2 is full, 6 a dead end: {found:?}");
+        // the next one behind 3, if the tree of any leads there
+        let others = ids([4, 5]);
+        for (hop, carrier) in detours(&place, &others, &joined) {
+            let tree = Tree::compute(&graph, carrier).unwrap();
+            assert_eq!(tree.parent(OriginId(1)), Some(hop));
+            assert_eq!(hop, OriginId(3));
+        }
+        let all = ids([2, 3]).into_iter().collect();
+        assert_eq!(detours(&place, &candidates, &all), BTreeMap::new());
+        // a listener over a link of its own, and another link beside
+        let graph = mesh(4);
+        let direct = Place {
+            graph: &graph,
+            ..place
+        };
+        assert_eq!(detours(&direct, &ids(2..=4), &joined), BTreeMap::new());
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //!     ^   a carrier is chosen                | 2 s, or a refusal: another one               | the announcement is gone
 //!     +--------------------------------------+----------------------------------------------+
 //! ```
+//!
+//! Parts of a unit with one copy are carried as well, while its link is full: see `paths`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -18,7 +20,8 @@ use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-use super::choice::{Place, choose};
+use super::choice::{Place, choose, detours};
+use super::paths::{Held, Paths};
 use super::request::{Answer, CarryRequest, MAX_PARTS};
 use super::{CarriedPart, CarryMessage, CarrySnapshot};
 use crate::classify::{is_source_specific, scope};
@@ -55,6 +58,12 @@ const OTHERS_SHARE: u64 = 10;
 /// The least rate of which copies count, in bits a second. Chosen: below, a CARRY costs as much.
 const LEAST_RATE: u64 = 8_000;
 
+/// The least rate of a unit that several paths are tried for, in bits a second. Chosen: below, a full
+/// link has other causes.
+const LEAST_PATH_RATE: u64 = 500_000;
+/// Several paths that brought no more are not tried again for this long. Chosen.
+const IN_VAIN_FOR: Duration = Duration::from_secs(600);
+
 /// What this node sent to one group since the last look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnFlow {
@@ -85,6 +94,8 @@ pub(crate) struct SenderContext<'a> {
 enum State {
     /// No carrier is found.
     Free,
+    /// It stays on the sender's own tree.
+    Own,
     /// A CARRY is under way, since this time.
     Asked(OriginId, Instant),
     /// The carrier announces it.
@@ -94,7 +105,7 @@ enum State {
 impl State {
     fn carrier(self) -> Option<OriginId> {
         match self {
-            Self::Free => None,
+            Self::Free | Self::Own => None,
             Self::Asked(carrier, _) | Self::Carried(carrier) => Some(carrier),
         }
     }
@@ -109,6 +120,35 @@ struct Unit {
     /// Neighbours that joined, as of the last measurement.
     joined: BTreeSet<OriginId>,
     last_traffic: Instant,
+    /// For a unit with one copy.
+    paths: Option<Paths>,
+}
+
+impl Unit {
+    fn new(parts: Vec<GroupPrefix>, measured: Measured, paths: Option<Paths>, now: Instant) -> Self {
+        let copies = measured.copies();
+        let state = if paths.is_some() { State::Own } else { State::Free };
+        Self {
+            parts: parts.into_iter().map(|part| (part, state)).collect(),
+            copies,
+            joined: measured.joined,
+            last_traffic: now,
+            paths,
+        }
+    }
+
+    /// The state of a part without a carrier.
+    fn released(&self) -> State {
+        if self.paths.is_some() { State::Own } else { State::Free }
+    }
+
+    fn held(&self) -> Held {
+        let mut held = Held::new();
+        for state in self.parts.values() {
+            *held.entry(state.carrier()).or_default() += 1;
+        }
+        held
+    }
 }
 
 /// What was last sent to a carrier.
@@ -146,6 +186,8 @@ pub(super) struct Sender {
     sent: BTreeMap<OriginId, Sent>,
     refused: BTreeMap<OriginId, (Instant, Option<Answer>)>,
     short_until: Option<Instant>,
+    /// Units that one path is enough for, until this time.
+    in_vain: BTreeMap<GroupPrefix, Instant>,
     /// Neighbours whose links are full, as the shell saw them last.
     pressed: BTreeSet<OriginId>,
     measured_at: Instant,
@@ -161,6 +203,7 @@ impl Sender {
             sent: BTreeMap::new(),
             refused: BTreeMap::new(),
             short_until: None,
+            in_vain: BTreeMap::new(),
             pressed: BTreeSet::new(),
             measured_at: now,
             sequence: 0,
@@ -181,7 +224,7 @@ impl Sender {
     /// has room as far as it knows.
     pub fn next_timeout(&self, settings: CarrySettings, sends: bool) -> Option<Instant> {
         let has_parts = !self.units.is_empty() || !self.sent.is_empty();
-        let may_be_short = settings.upload.is_some() || self.pressed.len() > 1;
+        let may_be_short = settings.upload.is_some() || !self.pressed.is_empty();
         (has_parts || sends && may_be_short).then_some(self.measured_at + INTERVAL)
     }
 
@@ -239,13 +282,38 @@ impl Sender {
         if is_short {
             self.short_until = Some(now + SHORT_FOR);
         }
+        // one copy that takes all of the uplink is no better off on two links
+        let has_room = settings.upload.is_none_or(|upload| rate(demand) < upload / 5 * 4);
         for (prefix, unit) in measured {
-            self.note(prefix, unit, too_many, now);
+            let of_unit = rate(unit.bytes);
+            let needs_paths = has_room && of_unit >= LEAST_PATH_RATE;
+            let full = needs_paths.then(|| self.full_link(&unit)).flatten();
+            let paths = full.map(|link| Paths::new(link, of_unit, now));
+            self.note(prefix, unit, (too_many, of_unit), paths, now);
         }
         self.short_until = self.short_until.filter(|until| *until > now);
+        self.forget(now);
+    }
+
+    /// Drops units that are no longer sent, and those that need no carriers.
+    fn forget(&mut self, now: Instant) {
         let is_short = self.short_until.is_some();
-        self.units
-            .retain(|_, unit| is_short && unit.last_traffic + IDLE > now);
+        self.in_vain.retain(|_, until| *until > now);
+        let in_vain = &mut self.in_vain;
+        self.units.retain(|prefix, unit| {
+            let paths = unit.paths.as_ref();
+            if paths.is_some_and(|paths| paths.is_in_vain(now)) {
+                in_vain.insert(*prefix, now + IN_VAIN_FOR);
+                return false;
+            }
+            (is_short || paths.is_some()) && unit.last_traffic + IDLE > now
+        });
+    }
+
+    /// The link that the unit's only copy goes over, if it is full and another one is not.
+    fn full_link(&self, unit: &Measured) -> Option<OriginId> {
+        let link = unit.joined.first().filter(|_| unit.joined.len() == 1)?;
+        self.pressed.contains(link).then_some(*link)
     }
 
     /// Several links that own flows go over are full at once: a full link alone is the far side's.
@@ -257,32 +325,45 @@ impl Sender {
             >= 2
     }
 
-    /// A unit was measured: it is asked for if it has several copies while the uplink is short.
-    fn note(&mut self, prefix: GroupPrefix, measured: Measured, too_many: u64, now: Instant) {
+    /// A unit was measured: it is asked for if it has several copies while the uplink is short, or
+    /// one that needs several paths.
+    fn note(
+        &mut self,
+        prefix: GroupPrefix,
+        measured: Measured,
+        (too_many, rate): (u64, u64),
+        paths: Option<Paths>,
+        now: Instant,
+    ) {
         let copies = measured.copies();
+        let extra = measured.bytes * copies.saturating_sub(1);
+        let counts = extra > 0 && extra >= too_many / LEAST_SHARE && self.short_until.is_some();
         if let Some(unit) = self.units.get_mut(&prefix) {
             unit.last_traffic = now;
             unit.copies = unit.copies.max(copies);
             unit.joined.extend(measured.joined);
+            let held = unit.held();
+            if let Some(paths) = &mut unit.paths {
+                paths.measured(rate, &held, now);
+            }
+            if counts && unit.paths.take().is_some() {
+                let own = unit.parts.values_mut().filter(|state| **state == State::Own);
+                own.for_each(|state| *state = State::Free);
+            }
             return;
         }
-        let extra = measured.bytes * copies.saturating_sub(1);
-        let counts = extra > 0 && extra >= too_many / LEAST_SHARE;
-        if self.short_until.is_none() || !counts {
+        let splits = prefix.prefix_len() < GROUP_LEN && !self.in_vain.contains_key(&prefix);
+        let paths = paths.filter(|_| splits && !counts);
+        if !counts && paths.is_none() {
             return;
         }
-        let held: usize = self.units.values().map(|unit| unit.parts.len()).sum();
+        let states = self.units.values().flat_map(|unit| unit.parts.values());
+        let held = states.filter(|state| **state != State::Own).count();
         let parts = parts_of(prefix, MAX_OWN_PARTS.saturating_sub(held));
-        if parts.is_empty() {
-            return;
+        if !parts.is_empty() {
+            let unit = Unit::new(parts, measured, paths, now);
+            self.units.insert(prefix, unit);
         }
-        let unit = Unit {
-            parts: parts.into_iter().map(|part| (part, State::Free)).collect(),
-            copies,
-            joined: measured.joined,
-            last_traffic: now,
-        };
-        self.units.insert(prefix, unit);
     }
 
     /// Follows the link state, chooses carriers for parts without one, and sends what carriers do
@@ -294,6 +375,7 @@ impl Sender {
     ) -> Vec<CarryMessage> {
         self.follow(context);
         self.assign(context);
+        self.spread(context);
         self.send(context, services)
     }
 
@@ -306,6 +388,7 @@ impl Sender {
             announced.is_some_and(|announced| announced.announcers.contains(&router))
         };
         for unit in self.units.values_mut() {
+            let released = unit.released();
             for (part, state) in &mut unit.parts {
                 let Some(carrier) = state.carrier() else {
                     continue;
@@ -313,12 +396,12 @@ impl Sender {
                 *state = match *state {
                     _ if announces(part, carrier) => State::Carried(carrier),
                     State::Asked(_, at) if now < at + ANSWER_TIMEOUT => continue,
-                    State::Free => continue,
+                    State::Free | State::Own => continue,
                     State::Asked(..) | State::Carried(_) => {
                         self.refused
                             .entry(carrier)
                             .or_insert((now + REFUSED_FOR, None));
-                        State::Free
+                        released
                     }
                 };
             }
@@ -355,6 +438,41 @@ impl Sender {
                 if *parts < MAX_PARTS {
                     *parts += 1;
                     *state = State::Asked(carrier, context.now);
+                }
+            }
+        }
+    }
+
+    /// Gives parts to carriers behind other links than the full one.
+    fn spread(&mut self, context: &SenderContext<'_>) {
+        for unit in self.units.values_mut() {
+            let held = unit.held();
+            let (Some(paths), Some((first, _))) = (&mut unit.paths, unit.parts.first_key_value())
+            else {
+                continue;
+            };
+            let mut moves = Vec::new();
+            let used = paths.links(&held);
+            if paths.may_ask() && used.is_subset(&self.pressed) {
+                let refused = &self.refused;
+                let candidates = candidates(first, context)
+                    .filter(|x| !refused.contains_key(x) && paths.is_open(*x));
+                let place = Place {
+                    graph: context.graph,
+                    own: context.node.own,
+                    joined: &unit.joined,
+                };
+                let closed = self.pressed.union(&used).copied().collect();
+                let found = detours(&place, &candidates.collect::<Vec<_>>(), &closed);
+                moves = paths.spread(held.clone(), found);
+            }
+            if moves.is_empty() {
+                moves.extend(paths.balance(&held, &self.pressed, context.now));
+            }
+            for (from, to) in moves {
+                let mut states = unit.parts.values_mut();
+                if let Some(state) = states.find(|state| state.carrier() == from) {
+                    *state = to.map_or(State::Own, |to| State::Asked(to, context.now));
                 }
             }
         }
@@ -401,15 +519,23 @@ impl Sender {
         if !is_answer || answer == Answer::Yes {
             return false;
         }
-        self.refused.insert(from, (now + REFUSED_FOR, Some(answer)));
+        let is_asked = |state: &State| matches!(state, State::Asked(x, _) if *x == from);
+        let mut asking = self.units.values().filter(|unit| unit.parts.values().any(is_asked));
+        // who listens to nothing yet may listen in a second
+        if answer != Answer::NotJoined || !asking.all(|unit| unit.paths.is_some()) {
+            self.refused.insert(from, (now + REFUSED_FOR, Some(answer)));
+        }
         if answer == Answer::Full {
             // it may have taken some parts: the link state shows these
             return false;
         }
-        let parts = self.units.values_mut().flat_map(|unit| &mut unit.parts);
-        for (_, state) in parts {
-            if matches!(state, State::Asked(carrier, _) if *carrier == from) {
-                *state = State::Free;
+        for unit in self.units.values_mut() {
+            let released = unit.released();
+            let asked = unit.parts.values_mut().filter(|state| is_asked(state));
+            if asked.map(|state| *state = released).count() > 0
+                && let Some(paths) = &mut unit.paths
+            {
+                paths.decline(from);
             }
         }
         true

@@ -112,10 +112,11 @@ impl Controller {
     }
 
     /// Whether the next packet, of about `bytes`, should request a report: eight times in a window,
-    /// so that a short one does not wait for the receiver's timer.
-    pub(crate) fn asks_for_report(&mut self, bytes: usize) -> bool {
+    /// so that a short one does not wait for the receiver's timer; and if the last report got lost.
+    pub(crate) fn asks_for_report(&mut self, bytes: usize, now: Instant) -> bool {
         let (floor, window) = (self.path.loss.floor(), self.decision.window());
-        self.in_flight.asks_for_report(bytes, floor, window)
+        let asks = self.in_flight.asks_for_report(bytes, floor, window);
+        self.in_flight.misses_report(now) || asks
     }
 
     /// Resets the delay: it belongs to the old path.

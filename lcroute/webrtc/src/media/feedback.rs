@@ -31,6 +31,14 @@ pub(crate) const MAX_SAMPLES: usize = 16;
 pub(crate) const MAX_WORDS: usize = 16;
 /// Longest time from a packet to its report.
 const EVERY: Duration = Duration::from_millis(20);
+/// The same while few packets come and none is missing. Chosen: below the 250 ms after which senders
+/// count packets as lost.
+const EVERY_CALM: Duration = Duration::from_millis(150);
+/// Packets and bytes that are few. Chosen: a thin flow of sound; above, reports show queues in time.
+const FEW_PACKETS: u32 = 8;
+const FEW_BYTES: usize = 4_000;
+/// Time without a missing or marked packet before reports wait. Chosen.
+const CALM: Duration = Duration::from_secs(1);
 /// Packets after which a report goes at once.
 const MOST_PACKETS: u32 = 256;
 /// Packets after a gap that trigger a report, for repair. RFC 9002 6.1.1: the packet threshold.
@@ -146,6 +154,10 @@ pub(crate) struct Reporter {
     newest: Option<(u64, Instant)>,
     samples: Vec<(u64, Instant)>,
     unreported: u32,
+    unreported_bytes: usize,
+    /// When the first of these came, and the last packet that was missing or marked.
+    unreported_since: Instant,
+    unrest: Instant,
     /// One packet in this number is sampled.
     stride: u32,
     due: Option<Instant>,
@@ -172,6 +184,9 @@ impl Reporter {
             newest: None,
             samples: Vec::with_capacity(MAX_SAMPLES),
             unreported: 0,
+            unreported_bytes: 0,
+            unreported_since: now,
+            unrest: now,
             stride: 1,
             due: None,
             reported: [0; OVERLAP],
@@ -184,10 +199,21 @@ impl Reporter {
         }
     }
 
-    /// Notes a packet, which may request a report with `marker`; returns whether one is due.
-    pub(crate) fn handle(&mut self, index: u64, marker: bool, ecn: Ecn, now: Instant) -> bool {
+    /// Notes a packet of `bytes`, which may request a report with `marker`; returns whether one is
+    /// due.
+    pub(crate) fn handle(
+        &mut self,
+        (index, bytes): (u64, usize),
+        marker: bool,
+        ecn: Ecn,
+        now: Instant,
+    ) -> bool {
         self.received += 1;
         self.ce += u64::from(ecn == Ecn::Congested);
+        let next = self.newest.map_or(index, |(newest, _)| newest + 1);
+        if index != next || ecn == Ecn::Congested {
+            self.unrest = now;
+        }
         if self.gaps {
             self.look_for_gap(index, now);
         }
@@ -201,9 +227,20 @@ impl Reporter {
         if self.unreported.is_multiple_of(self.stride) {
             self.sample(index, now);
         }
+        if self.unreported == 0 {
+            self.unreported_since = now;
+        }
         self.unreported += 1;
-        let due = *self.due.get_or_insert(now + EVERY);
+        self.unreported_bytes += bytes;
+        let wait = if self.may_wait(now) { EVERY_CALM } else { EVERY };
+        let due = self.due_by(self.unreported_since + wait);
         marker || self.unreported >= MOST_PACKETS || now >= due
+    }
+
+    /// Whether nothing that has come makes a report urgent.
+    fn may_wait(&self, now: Instant) -> bool {
+        let are_few = self.unreported < FEW_PACKETS && self.unreported_bytes < FEW_BYTES;
+        are_few && now >= self.unrest + CALM
     }
 
     /// Schedules a report soon if packets before `index` are missing.
@@ -211,7 +248,8 @@ impl Reporter {
         if let Some(packets) = &mut self.gap {
             *packets += 1;
             if *packets == GAP_PACKETS {
-                self.due_by(now.max(self.reported_at + GAP_REPORT_INTERVAL));
+                let at = now.max(self.reported_at + GAP_REPORT_INTERVAL);
+                self.due_by(at);
             }
         } else if index > self.newest.map_or(0, |(newest, _)| newest + 1) {
             self.gap = Some(1);
@@ -219,8 +257,10 @@ impl Reporter {
         }
     }
 
-    fn due_by(&mut self, at: Instant) {
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    fn due_by(&mut self, at: Instant) -> Instant {
+        let due = self.due.map_or(at, |due| due.min(at));
+        self.due = Some(due);
+        due
     }
 
     /// Keeps samples that spread evenly over the unreported packets.
@@ -245,13 +285,13 @@ impl Reporter {
     pub(crate) fn skip(&mut self) {
         self.due = None;
         self.samples.clear();
-        (self.unreported, self.stride) = (0, 1);
+        (self.unreported, self.unreported_bytes, self.stride) = (0, 0, 1);
     }
 
     /// Returns the report of all arrivals; `None` without any since the last.
     pub(crate) fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
         self.due.take()?;
-        (self.unreported, self.stride) = (0, 1);
+        (self.unreported, self.unreported_bytes, self.stride) = (0, 0, 1);
         let (highest, at) = self.newest?;
         let sample = |(index, at): (u64, Instant)| Sample {
             index,
@@ -363,7 +403,7 @@ mod tests {
         for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
             seen.mark(index);
             let at = start + Duration::from_millis(n as u64);
-            assert!(!reporter.handle(index, false, Ecn::None, at));
+            assert!(!reporter.handle((index, 1_200), false, Ecn::None, at));
         }
         assert_eq!(reporter.deadline(), Some(start + EVERY));
         let report = reporter.report(&seen, start + EVERY).unwrap();
@@ -381,13 +421,41 @@ mod tests {
     }
 
     #[test]
+    fn a_thin_flow_is_reported_rarely_until_a_packet_is_missing() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(true, start));
+        let at = |n: u64| start + Duration::from_millis(20) * n as u32;
+        let mut run = |numbers: std::ops::Range<u64>, missing: u64, bytes| {
+            let mut reports = 0;
+            for n in numbers.filter(|n| *n != missing) {
+                // the timer between two packets
+                let due = reporter.deadline().filter(|due| *due <= at(n));
+                reports += due.map_or(0, |due| usize::from(reporter.report(&seen, due).is_some()));
+                seen.mark(n);
+                if reporter.handle((n, bytes), false, Ecn::Capable, at(n)) {
+                    reports += usize::from(reporter.report(&seen, at(n)).is_some());
+                }
+            }
+            reports
+        };
+        let none = u64::MAX;
+        assert!(run(0..50, none, 250) >= 25, "a new path");
+        let calm = run(50..450, none, 250);
+        assert!((45..=55).contains(&calm), "{calm} reports of 400 packets");
+        let after = run(450..490, 455, 250);
+        assert!(after >= 20, "{after} reports after a loss");
+        let long = run(490..590, none, 1_300);
+        assert!(long >= 22, "{long} reports of 100 long packets");
+    }
+
+    #[test]
     fn what_was_sent_before_the_first_that_came_is_not_lost() {
         let mut now = Instant::now();
         let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, now));
         let mut last = None;
         for index in [3, 4, 6, 7, 8] {
             seen.mark(index);
-            reporter.handle(index, true, Ecn::None, now);
+            reporter.handle((index, 1_200), true, Ecn::None, now);
             last = reporter.report(&seen, now);
             now += REORDER_TIMEOUT + SETTLE_INTERVAL;
         }
@@ -409,7 +477,7 @@ mod tests {
             let now = start + Duration::from_millis(n);
             if index % 20 != 7 && seen.is_new(index) {
                 seen.mark(index);
-                if reporter.handle(index, false, Ecn::None, now) {
+                if reporter.handle((index, 1_200), false, Ecn::None, now) {
                     report = reporter.report(&seen, now);
                 }
             }
@@ -427,7 +495,7 @@ mod tests {
         for n in 0..100_000_u64 {
             let now = start + Duration::from_micros(n * 2);
             seen.mark(n);
-            if reporter.handle(n, false, Ecn::None, now) {
+            if reporter.handle((n, 1_200), false, Ecn::None, now) {
                 let report = reporter.report(&seen, now).unwrap();
                 assert!(report.words.len() <= MAX_WORDS && report.samples.len() > 7);
                 reports += 1;
@@ -435,7 +503,7 @@ mod tests {
         }
         assert_eq!(reports, 100_000 / 256);
         assert!(
-            reporter.handle(100_000, true, Ecn::None, start),
+            reporter.handle((100_000, 1_200), true, Ecn::None, start),
             "a report that is asked for goes out at once"
         );
     }
@@ -447,7 +515,7 @@ mod tests {
         let mut come = |reporter: &mut Reporter, index, after| {
             seen.mark(index);
             let now = start + after;
-            let due = reporter.handle(index, false, Ecn::None, now);
+            let due = reporter.handle((index, 1_200), false, Ecn::None, now);
             due.then(|| reporter.report(&seen, now)).flatten()
         };
         let ms = Duration::from_millis;

@@ -361,7 +361,7 @@ impl Media {
 
     /// Seals the packet being filled; returns its index and size.
     fn seal(&mut self, marker: bool, now: Instant) -> Option<(u64, usize)> {
-        let marker = self.controller.asks_for_report(self.packet.len()) || marker;
+        let marker = self.controller.asks_for_report(self.packet.len(), now) || marker;
         let Some(index) = self.sealer.seal(&mut self.packet, marker) else {
             // 2^48 packets: years at a million a second
             self.packet.clear();
@@ -418,7 +418,8 @@ impl Media {
                 return Err(reason);
             }
         };
-        let due = self.reporter.handle(index, marker, ecn, now);
+        let arrived = (index, datagram.len());
+        let due = self.reporter.handle(arrived, marker, ecn, now);
         if due {
             self.report(has_path, now);
         }

@@ -30,7 +30,7 @@ impl Ours {
     fn send(&mut self, now: Instant, out: &mut Vec<u64>) {
         while self.debt >= SIZE as f64 && self.controller.is_open(0, now) {
             self.debt -= SIZE as f64;
-            let marker = self.controller.asks_for_report(SIZE);
+            let marker = self.controller.asks_for_report(SIZE, now);
             self.controller.sent(self.next, SIZE, now);
             out.push(self.next << 1 | u64::from(marker));
             self.next += 1;
@@ -282,7 +282,7 @@ impl Sim {
                 self.delivered[n] += SIZE as f64;
                 ours.seen.mark(number >> 1);
                 let ecn = if marked { Ecn::Congested } else { Ecn::Capable };
-                if ours.reporter.handle(number >> 1, number & 1 == 1, ecn, now)
+                if ours.reporter.handle((number >> 1, SIZE), number & 1 == 1, ecn, now)
                     && let Some(report) = ours.reporter.report(&ours.seen, now)
                 {
                     self.tell(n, &report);

@@ -1,6 +1,6 @@
 //! Packets in flight: sent, and neither reported nor lost.
 
-use librecast::time::Instant;
+use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
 use super::round::Usage;
@@ -12,6 +12,10 @@ const MAX_PACKETS: usize = 65_000;
 const REPORTS_PER_WINDOW: f64 = 8.0;
 /// Factor on the floor of loss for additional reports. Chosen: reports get lost, too.
 const REPORTS_BY_LOSS: f64 = 4.0;
+
+/// Time without a report after which one is requested. Chosen: above the receiver's interval, and
+/// early enough that packets in flight do not count as lost.
+const REPORT_MISSED: Duration = Duration::from_millis(170);
 
 /// A packet in flight.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +41,8 @@ pub(crate) struct InFlight {
     blocked: bool,
     /// Time of the last report, or of the first packet in flight.
     progress: Instant,
+    /// When a missing report was last requested.
+    asked: Instant,
 }
 
 impl InFlight {
@@ -50,6 +56,7 @@ impl InFlight {
             unmarked: 0,
             blocked: false,
             progress: now,
+            asked: now,
         }
     }
 
@@ -115,6 +122,16 @@ impl InFlight {
             self.unmarked = 0;
         }
         asks
+    }
+
+    /// Whether a report is missing; the next question follows after the same time.
+    pub(crate) fn misses_report(&mut self, now: Instant) -> bool {
+        let since = self.progress.max(self.asked);
+        let misses = self.bytes > 0 && now >= since + REPORT_MISSED;
+        if misses {
+            self.asked = now;
+        }
+        misses
     }
 
     /// Returns the sender's clock, in microseconds modulo 2^32.

@@ -1,0 +1,220 @@
+//! Several paths for one unit: while the link that its only copy goes over is full, carriers behind
+//! other links take parts.
+//!
+//! ```text
+//! one path --its link is full--> parts spread evenly --full, and another not--> a part moves
+//!                                   \--10 s later not a tenth more--> one path, for ten minutes
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
+
+/// Routers asked for one unit, and searches without any. Chosen: most of many refuse, as they do not
+/// listen.
+const MOST_ASKED: usize = 8;
+/// A part moves to a path with room this often. Chosen: a queue shows within a second, and listeners
+/// follow.
+const MOVE_INTERVAL: Duration = Duration::from_secs(3);
+/// The time after which several paths must have brought more. Chosen.
+const TRIAL: Duration = Duration::from_secs(10);
+/// The share of the former rate that counts as more, in percent. Chosen.
+const GAIN: u64 = 110;
+
+/// Who has a part: a carrier, or nobody, so that it stays on the sender's own tree.
+pub type Holder = Option<OriginId>;
+
+/// Parts by holder.
+pub type Held = BTreeMap<Holder, usize>;
+
+/// The paths of one unit.
+#[derive(Debug)]
+pub struct Paths {
+    /// The link of the sender's own tree.
+    first: OriginId,
+    /// The link that leads to each carrier.
+    links: BTreeMap<OriginId, OriginId>,
+    /// Routers that said no.
+    declined: BTreeSet<OriginId>,
+    asked: usize,
+    /// The best rate over one path, and over several.
+    before: u64,
+    best: u64,
+    /// When the first part was carried.
+    since: Option<Instant>,
+    moved: Instant,
+}
+
+impl Paths {
+    /// The unit goes over the link to `first` alone, at this rate.
+    pub fn new(first: OriginId, rate: u64, now: Instant) -> Self {
+        Self {
+            first,
+            links: BTreeMap::new(),
+            declined: BTreeSet::new(),
+            asked: 0,
+            before: rate,
+            best: 0,
+            since: None,
+            moved: now,
+        }
+    }
+
+    /// The rate of the last second.
+    pub fn measured(&mut self, rate: u64, held: &Held, now: Instant) {
+        if !held.keys().any(Option::is_some) {
+            (self.since, self.best) = (None, 0);
+            self.before = self.before.max(rate);
+            return;
+        }
+        self.since.get_or_insert(now);
+        self.best = self.best.max(rate);
+    }
+
+    /// Whether several paths were tried for long enough, and brought no more than one.
+    pub fn is_in_vain(&self, now: Instant) -> bool {
+        let tried = self.since.is_some_and(|since| now >= since + TRIAL);
+        tried && self.best.saturating_mul(100) < self.before.saturating_mul(GAIN)
+    }
+
+    /// Links that parts go over, the first included.
+    pub fn links(&self, held: &Held) -> BTreeSet<OriginId> {
+        let carriers = held.keys().flatten();
+        let others = carriers.filter_map(|carrier| self.links.get(carrier));
+        others.copied().chain([self.first]).collect()
+    }
+
+    /// Whether another router may be asked.
+    pub fn may_ask(&self) -> bool {
+        self.asked < MOST_ASKED
+    }
+
+    /// A router said no.
+    pub fn decline(&mut self, carrier: OriginId) {
+        self.declined.insert(carrier);
+    }
+
+    /// Whether a router has not said no.
+    pub fn is_open(&self, carrier: OriginId) -> bool {
+        !self.declined.contains(&carrier)
+    }
+
+    /// Parts that move to new carriers, by link: each path gets as many as the others.
+    pub fn spread(
+        &mut self,
+        mut held: Held,
+        detours: BTreeMap<OriginId, OriginId>,
+    ) -> Vec<(Holder, Holder)> {
+        if detours.is_empty() {
+            self.asked += 1;
+        }
+        let ways = self.links(&held).len() + detours.len();
+        let share = held.values().sum::<usize>() / ways;
+        let mut moves = Vec::new();
+        for (link, carrier) in detours {
+            self.asked += 1;
+            self.links.insert(carrier, link);
+            for _ in 0..share {
+                let most = held.iter().max_by_key(|(_, parts)| **parts);
+                let Some(from) = most.map(|(holder, _)| *holder) else {
+                    break;
+                };
+                moves.push((from, Some(carrier)));
+                if let Some(parts) = held.get_mut(&from) {
+                    *parts -= 1;
+                }
+            }
+            held.insert(Some(carrier), share);
+        }
+        moves
+    }
+
+    /// Parts that move from a path over a full link to one with room: one, more from a path with many.
+    /// Each keeps one.
+    pub fn balance(
+        &mut self,
+        held: &Held,
+        full: &BTreeSet<OriginId>,
+        now: Instant,
+    ) -> Vec<(Holder, Holder)> {
+        if held.len() < 2 || now < self.moved + MOVE_INTERVAL {
+            return Vec::new();
+        }
+        let is_full = |holder: &Holder| {
+            let link = holder.map_or(Some(self.first), |x| self.links.get(&x).copied());
+            link.is_some_and(|link| full.contains(&link))
+        };
+        let (from, to): (Vec<_>, Vec<_>) = held.iter().partition(|(holder, _)| is_full(holder));
+        let from = from.iter().max_by_key(|(_, parts)| **parts);
+        let to = to.iter().min_by_key(|(_, parts)| **parts);
+        let (Some((from, many)), Some((to, few))) = (from, to) else {
+            return Vec::new();
+        };
+        let moved = (many.saturating_sub(**few) / 4).max(1).min(**many - 1);
+        if moved > 0 {
+            self.moved = now;
+        }
+        vec![(**from, **to); moved]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N2: OriginId = OriginId(2);
+    const N3: OriginId = OriginId(3);
+    const N4: OriginId = OriginId(4);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn apply(held: &mut Held, moves: Vec<(Holder, Holder)>) {
+        for (from, to) in moves {
+            *held.get_mut(&from).unwrap() -= 1;
+            *held.entry(to).or_default() += 1;
+        }
+    }
+
+    #[test]
+    fn each_path_gets_as_many_parts_and_a_full_one_gives_some_away() {
+        let now = Instant::now();
+        let mut paths = Paths::new(N2, 1_000, now);
+        let mut held = Held::from([(None, 16)]);
+        let moves = paths.spread(held.clone(), [(N3, N3)].into());
+        apply(&mut held, moves);
+        assert_eq!(held, Held::from([(None, 8), (Some(N3), 8)]));
+        assert_eq!(paths.links(&held), [N2, N3].into());
+        let moves = paths.spread(held.clone(), [(N4, N4)].into());
+        apply(&mut held, moves);
+        let mut parts: Vec<_> = held.values().copied().collect();
+        parts.sort_unstable();
+        assert_eq!(parts, [5, 5, 6]);
+        let full = [N2].into();
+        assert_eq!(paths.balance(&held, &full, now), [], "too soon");
+        let then = now + MOVE_INTERVAL;
+        let moves = paths.balance(&held, &full, then);
+        assert!(matches!(moves[..], [(None, Some(_))]), "{moves:?}");
+        assert_eq!(paths.balance(&held, &full, then), [], "one at a time");
+        let all = [N2, N3, N4].into();
+        assert_eq!(paths.balance(&held, &all, then + MOVE_INTERVAL), []);
+        assert_eq!(paths.balance(&held, &[].into(), then + MOVE_INTERVAL), []);
+        let uneven = Held::from([(None, 15), (Some(N3), 1)]);
+        let moves = paths.balance(&uneven, &full, then + MOVE_INTERVAL);
+        assert_eq!(moves, [(None, Some(N3)); 3]);
+    }
+
+    #[test]
+    fn paths_that_bring_no_more_are_given_up() {
+        let now = Instant::now();
+        for (rate, in_vain) in [(1_050, true), (1_500, false)] {
+            let mut paths = Paths::new(N2, 800, now);
+            paths.measured(1_000, &Held::from([(None, 16)]), now);
+            let held = Held::from([(None, 8), (Some(N3), 8)]);
+            for n in 0..10 {
+                paths.measured(rate, &held, now + SECOND * n);
+                assert!(!paths.is_in_vain(now + SECOND * n));
+            }
+            assert_eq!(paths.is_in_vain(now + TRIAL), in_vain, "{rate}");
+        }
+    }
+}
