@@ -600,7 +600,7 @@ const FILES: &[File] = &[
                     (
                         "carry",
                         "`\"joined\"`",
-                        "For which senders this node carries: `joined`, of groups that something here listens to; `any`; `no`.",
+                        "For which senders this node carries: `joined`, of groups that something here listens to, and of neighbours as long as it passes on one copy; `any`; `no`.",
                     ),
                 ],
             },

@@ -44,6 +44,8 @@ const SHORT: f64 = 0.8;
 /// Rates in packets/s for the cost of a modest stream, and for the latency of a thin one.
 const MODEST_RATE: u64 = 5_000;
 const THIN_RATE: u64 = 1_000;
+/// Packets a second of speech, bytes of each, and seconds: reports calm down within the first ones.
+const SPEECH: (u64, u64, f64) = (50, 160, 10.0);
 /// Load average below which other processes do not disturb the measurement.
 const QUIET: f64 = 0.5;
 /// Maximum number of datagrams and of bytes that the kernel accepts as one train.
@@ -110,6 +112,8 @@ enum Part {
     Cpu,
     /// Latency at 1,000 packets a second
     Latency,
+    /// Packets and bytes both ways for each packet of speech: 160 bytes, 50 a second
+    Speech,
     /// From JOIN to the first packet (lcroute only)
     Join,
     /// lcsync, and uftp where it is installed, over a plain wire
@@ -192,8 +196,9 @@ fn load() -> Result<f64> {
 
 impl Part {
     /// Returns the parts that need a system under test.
-    fn of_systems() -> [Part; 4] {
-        [Part::Rate, Part::Cpu, Part::Latency, Part::Join]
+    fn of_systems() -> [Part; 5] {
+        use Part::{Cpu, Join, Latency, Rate, Speech};
+        [Rate, Cpu, Latency, Speech, Join]
     }
 }
 
@@ -251,6 +256,12 @@ impl Arguments {
         // The thin stream comes first, as after a long time without traffic.
         if self.wants(Part::Latency) {
             figures["at_1000"] = trial(THIN_RATE, self.seconds)?.json(self.size);
+        }
+        if self.wants(Part::Speech) {
+            let (rate, size, seconds) = SPEECH;
+            let found = path.send_sized(rate, size, seconds)?;
+            eprintln!("{}: {found}", through.name());
+            figures["speech"] = found.json(size);
         }
         if self.wants(Part::Cpu) {
             figures["at_5000"] = trial(MODEST_RATE, self.seconds)?.json(self.size);

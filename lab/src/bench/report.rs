@@ -8,7 +8,7 @@ use super::systems::Through;
 /// A row of the table: its label, its place in the JSON, and its number of decimals.
 type Row = (&'static str, &'static str, usize);
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 17] = [
     ("packets/s", "/rate/packets_per_s", 0),
     ("Mbit/s", "/rate/mbit_per_s", 0),
     ("lost %", "/rate/loss_percent", 2),
@@ -34,6 +34,17 @@ const ROWS: [Row; 14] = [
     ("at 1,000/s us p50", "/at_1000/latency_us/p50", 0),
     ("at 1,000/s us p99", "/at_1000/latency_us/p99", 0),
     ("at 1,000/s us max", "/at_1000/latency_us/max", 0),
+    (
+        "speech wire bytes per byte",
+        "/speech/sender_wire_bytes_per_byte",
+        2,
+    ),
+    (
+        "speech packets back",
+        "/speech/returned_packets_per_packet",
+        2,
+    ),
+    ("speech bytes back", "/speech/returned_bytes_per_packet", 0),
     (
         "ms JOIN to first packet",
         "/join_to_first_packet_ms/median",

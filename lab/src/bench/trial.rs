@@ -57,6 +57,8 @@ pub struct Trial {
     pub resident: Vec<u64>,
     /// Bytes per byte of payload that the sender put on the wire, and that reached the idle host.
     pub wire: [f64; 2],
+    /// Packets and bytes that came to the sender, per packet that it sent.
+    pub returned: [f64; 2],
     /// lcroute's drops on each host, by reason.
     pub drops: Value,
 }
@@ -111,10 +113,18 @@ impl<'a> Path<'a> {
     /// # Errors
     /// A program or a daemon has died.
     pub fn send(&self, rate: u64, seconds: f64) -> Result<Trial> {
+        self.send_sized(rate, self.load.size, seconds)
+    }
+
+    /// Sends packets of another size.
+    ///
+    /// # Errors
+    /// A program or a daemon has died.
+    pub fn send_sized(&self, rate: u64, size: u64, seconds: f64) -> Result<Trial> {
         let receivers = self.join()?;
         let before = Meters::read(self.system)?;
         let count = ((rate as f64 * seconds) as u64).max(1);
-        let sent = self.sender(count, rate)?;
+        let sent = self.sender(count, rate, size)?;
         let got: Vec<Value> = receivers
             .iter()
             .map(|receiver| settled(receiver, count))
@@ -129,7 +139,7 @@ impl<'a> Path<'a> {
             .iter()
             .map(|state| number(state, "unique"))
             .collect::<Result<_>>()?;
-        let gigabytes = (count * self.load.size) as f64 / 1e9;
+        let gigabytes = (count * size) as f64 / 1e9;
         let worst = (0..got.len())
             .min_by_key(|&at| arrived[at])
             .context("no listener")?;
@@ -162,6 +172,7 @@ impl<'a> Path<'a> {
                 .daemons()
                 .map(usage::resident_bytes)
                 .collect::<Result<_>>()?,
+            returned: [used.returned.packets, used.returned.bytes].map(|n| n as f64 / count as f64),
             drops: used.drops,
             wire: [used.sent, used.idle].map(|traffic| traffic.bytes as f64 / gigabytes / 1e9),
         })
@@ -176,11 +187,11 @@ impl<'a> Path<'a> {
         self.system.listeners().iter().map(join).collect()
     }
 
-    fn sender(&self, count: u64, rate: u64) -> Result<crate::lab::Sent> {
+    fn sender(&self, count: u64, rate: u64, size: u64) -> Result<crate::lab::Sent> {
         let node = self.system.sender();
         let (rate, size, gso) = (
             rate.to_string(),
-            self.load.size.to_string(),
+            size.to_string(),
             self.load.gso.to_string(),
         );
         node.host.send(
@@ -216,6 +227,8 @@ impl Trial {
             "resident_bytes": self.resident,
             "sender_wire_bytes_per_byte": self.wire[0],
             "idle_node_bytes_per_byte": self.wire[1],
+            "returned_packets_per_packet": self.returned[0],
+            "returned_bytes_per_packet": self.returned[1],
             "drops": self.drops,
         })
     }
@@ -258,6 +271,7 @@ fn settled(receiver: &Receiver, count: u64) -> Result<Value> {
 struct Meters {
     cpu: Vec<Option<f64>>,
     sent: Traffic,
+    returned: Traffic,
     idle: Traffic,
     drops: Value,
 }
@@ -268,6 +282,7 @@ impl Meters {
         Ok(Meters {
             cpu: system.nodes.iter().map(cpu).collect::<Result<_>>()?,
             sent: system.sender().host.interface_traffic(UPLINK)?.1,
+            returned: system.sender().host.interface_traffic(UPLINK)?.0,
             idle: system.idle().host.interface_traffic(UPLINK)?.0,
             drops: drops(system)?,
         })
@@ -278,6 +293,7 @@ impl Meters {
         Meters {
             cpu: both.map(|(now, then)| Some((*now)? - (*then)?)).collect(),
             sent: self.sent - before.sent,
+            returned: self.returned - before.returned,
             idle: self.idle - before.idle,
             drops: grown(&self.drops, &before.drops),
         }

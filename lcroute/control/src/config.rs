@@ -580,7 +580,7 @@ const LAN_GROUPS_IPV4: [Ipv4Addr; 7] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Carry {
-    /// Senders of groups that something here listens to.
+    /// Senders of groups that something here listens to; neighbours, as long as one copy is passed on.
     #[default]
     Joined,
     /// Every member.

@@ -155,11 +155,7 @@ impl Carry {
 
     /// Looks at the copies of carried parts that nothing here listens to: `copies` are those of a part.
     /// True: this router announces other parts.
-    pub fn limit_copies(
-        &mut self,
-        copies: impl Fn(&GroupPrefix) -> usize,
-        now: Instant,
-    ) -> bool {
+    pub fn limit_copies(&mut self, copies: impl Fn(&GroupPrefix) -> usize, now: Instant) -> bool {
         self.carrier.limit_copies(&copies, now)
     }
 

@@ -98,7 +98,8 @@ pub struct Config {
 /// For whom a router announces parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consent {
-    /// For senders of groups that something here listens to.
+    /// For senders of groups that something here listens to; for neighbours, as long as one copy is
+    /// passed on.
     #[default]
     Joined,
     /// For every member.

@@ -1231,7 +1231,12 @@ fn a_carrier_leaves_room_for_the_next_sender() {
     let second = Duration::from_secs(1);
     stream.set_carry(2, None, Consent::Any);
     let carries = |stream: &Stream| {
-        let carries = stream.mesh.nodes[2].engine.as_ref().unwrap().carry().carries;
+        let carries = stream.mesh.nodes[2]
+            .engine
+            .as_ref()
+            .unwrap()
+            .carry()
+            .carries;
         let parts = carries.into_iter().map(|c| (c.sender, c.parts.len()));
         parts.collect::<BTreeSet<_>>()
     };
@@ -1251,7 +1256,9 @@ fn a_carrier_leaves_room_for_the_next_sender() {
             parts: (0..parts).map(|n| part(sender, n)).collect(),
         };
         let services = common::services(sender as u16 + 1);
-        let payload = request.encode(origin(2), |message| services.sign(message)).0;
+        let payload = request
+            .encode(origin(2), |message| services.sign(message))
+            .0;
         stream.mesh.input(sender, |engine, now| {
             let kind = RoutedKind::Carry;
             engine.send_routed(origin(2), kind, payload, now).unwrap();
@@ -1366,7 +1373,9 @@ impl Diamond {
     /// Only the link to this node is full.
     fn press(&mut self, n: usize) {
         let c = self.mesh.connections.iter().rev();
-        let c = c.filter(|c| c.alive).find(|c| c.ends.contains(&0) && c.ends.contains(&n));
+        let c = c
+            .filter(|c| c.alive)
+            .find(|c| c.ends.contains(&0) && c.ends.contains(&n));
         let c = c.unwrap();
         let side = usize::from(c.ends[1] == 0);
         let link = c.links[side];

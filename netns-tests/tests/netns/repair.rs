@@ -94,3 +94,36 @@ fn without_repair_the_path_takes_its_share() {
         Ok(())
     });
 }
+
+/// Packets and bytes in both directions for each packet of a thin flow, 50 a second, with its latency.
+#[test]
+#[ignore = "a measurement"]
+fn thin_flows_measured() {
+    world("thin", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let count = 1_000;
+        for (size, loss) in [("160", 0), ("400", 0), ("160", 5)] {
+            if loss > 0 {
+                b.host.set_loss(UPLINK, loss)?;
+            }
+            let receiver = b.host.receive("ff1e::42", &[])?;
+            a.wait_wanted("ff1e::42", b)?;
+            let before = a.host.uplink_traffic()?;
+            a.host
+                .send("ff1e::42", count, &["--rate", "50", "--size", size])?;
+            let after = a.host.uplink_traffic()?;
+            let each = |n: u64| n as f64 / count as f64;
+            println!(
+                "{size} bytes, {loss} % lost: out {:.2} packets, {:.0} bytes; back {:.2}, {:.0}; {} unique, latency {}",
+                each(after.1.packets - before.1.packets),
+                each(after.1.bytes - before.1.bytes),
+                each(after.0.packets - before.0.packets),
+                each(after.0.bytes - before.0.bytes),
+                receiver.number("unique")?,
+                receiver.state()?["latency_us"],
+            );
+        }
+        Ok(())
+    });
+}

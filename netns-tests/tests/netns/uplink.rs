@@ -277,7 +277,9 @@ fn diamond(lab: &Lab) -> Result<Network> {
     let hosts = lab.closed_hosts(&NAMES[..4])?;
     let carry = std::env::var("CARRY").map_or(String::new(), |c| format!("carry = \"{c}\"\n"));
     for host in &hosts {
-        host.configure(&format!("[topology]\npolicy = \"mesh\"\n[network]\n{carry}"))?;
+        host.configure(&format!(
+            "[topology]\npolicy = \"mesh\"\n[network]\n{carry}"
+        ))?;
     }
     let mut network = lab.network(hosts)?;
     let [first, .., last] = &network.members[..] else {
@@ -285,7 +287,7 @@ fn diamond(lab: &Lab) -> Result<Network> {
     };
     first.host.cut_from([&last.host])?;
     last.host.cut_from([&first.host])?;
-    network.start()?;
+    network.members.iter_mut().try_for_each(Member::start)?;
     for (member, links) in network.members.iter().zip([2, 3, 3, 2]) {
         member.wait_links(links)?;
     }
@@ -317,7 +319,9 @@ fn two_paths_measured() {
             };
             let before = sent()?;
             let start = Instant::now();
-            let mut fetch = receiver.host.spawn("lcsync", &["lc:folder", name, "--stats"])?;
+            let mut fetch = receiver
+                .host
+                .spawn("lcsync", &["lc:folder", name, "--stats"])?;
             while fetch.is_running() {
                 std::thread::sleep(Duration::from_secs(2));
                 let now = sent()?;
@@ -325,7 +329,11 @@ fn two_paths_measured() {
                 let moved = [now[0] - before[0], now[1] - before[1]];
                 println!("{:.0} s: {moved:?} {parts}", start.elapsed().as_secs_f64());
             }
-            ensure!(fetch.wait(Duration::from_secs(1))? == 0, "{}", fetch.stderr());
+            ensure!(
+                fetch.wait(Duration::from_secs(1))? == 0,
+                "{}",
+                fetch.stderr()
+            );
             let seconds = start.elapsed().as_secs_f64();
             same_content(&sender.host.path("folder"), &receiver.host.path(name))?;
             let rate = bytes as f64 * 8e-6 / seconds;
@@ -333,7 +341,10 @@ fn two_paths_measured() {
             Ok(rate)
         };
         let both = fetch("both")?;
-        println!("{}", sender.host.run("lcroute", &["status"])?.success()?.stdout);
+        println!(
+            "{}",
+            sender.host.run("lcroute", &["status"])?.success()?.stdout
+        );
         for member in [left, right] {
             let no = "[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n";
             member.host.configure(no)?;

@@ -112,7 +112,9 @@ impl Carrier {
 
     /// Whether something is carried that nothing here listens to.
     pub fn passes_on(&self) -> bool {
-        self.leases.values().any(|lease| !lease.passed_on.is_empty())
+        self.leases
+            .values()
+            .any(|lease| !lease.passed_on.is_empty())
     }
 
     pub fn carried(&self) -> Vec<Carried> {
@@ -296,11 +298,7 @@ impl Carrier {
 
     /// Gives up parts that nothing here listens to if one leaves in several copies. `copies`: of a
     /// part. True: there were such.
-    pub fn limit_copies(
-        &mut self,
-        copies: &dyn Fn(&GroupPrefix) -> usize,
-        now: Instant,
-    ) -> bool {
+    pub fn limit_copies(&mut self, copies: &dyn Fn(&GroupPrefix) -> usize, now: Instant) -> bool {
         let mut has_changed = false;
         for lease in self.leases.values_mut() {
             if lease.passed_on.iter().any(|part| copies(part) > 1) {

@@ -125,9 +125,18 @@ struct Unit {
 }
 
 impl Unit {
-    fn new(parts: Vec<GroupPrefix>, measured: Measured, paths: Option<Paths>, now: Instant) -> Self {
+    fn new(
+        parts: Vec<GroupPrefix>,
+        measured: Measured,
+        paths: Option<Paths>,
+        now: Instant,
+    ) -> Self {
         let copies = measured.copies();
-        let state = if paths.is_some() { State::Own } else { State::Free };
+        let state = if paths.is_some() {
+            State::Own
+        } else {
+            State::Free
+        };
         Self {
             parts: parts.into_iter().map(|part| (part, state)).collect(),
             copies,
@@ -139,7 +148,11 @@ impl Unit {
 
     /// The state of a part without a carrier.
     fn released(&self) -> State {
-        if self.paths.is_some() { State::Own } else { State::Free }
+        if self.paths.is_some() {
+            State::Own
+        } else {
+            State::Free
+        }
     }
 
     fn held(&self) -> Held {
@@ -283,7 +296,9 @@ impl Sender {
             self.short_until = Some(now + SHORT_FOR);
         }
         // one copy that takes all of the uplink is no better off on two links
-        let has_room = settings.upload.is_none_or(|upload| rate(demand) < upload / 5 * 4);
+        let has_room = settings
+            .upload
+            .is_none_or(|upload| rate(demand) < upload / 5 * 4);
         for (prefix, unit) in measured {
             let of_unit = rate(unit.bytes);
             let needs_paths = has_room && of_unit >= LEAST_PATH_RATE;
@@ -347,7 +362,10 @@ impl Sender {
                 paths.measured(rate, &held, now);
             }
             if counts && unit.paths.take().is_some() {
-                let own = unit.parts.values_mut().filter(|state| **state == State::Own);
+                let own = unit
+                    .parts
+                    .values_mut()
+                    .filter(|state| **state == State::Own);
                 own.for_each(|state| *state = State::Free);
             }
             return;
@@ -520,7 +538,10 @@ impl Sender {
             return false;
         }
         let is_asked = |state: &State| matches!(state, State::Asked(x, _) if *x == from);
-        let mut asking = self.units.values().filter(|unit| unit.parts.values().any(is_asked));
+        let mut asking = self
+            .units
+            .values()
+            .filter(|unit| unit.parts.values().any(is_asked));
         // who listens to nothing yet may listen in a second
         if answer != Answer::NotJoined || !asking.all(|unit| unit.paths.is_some()) {
             self.refused.insert(from, (now + REFUSED_FOR, Some(answer)));

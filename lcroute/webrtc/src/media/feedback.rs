@@ -232,7 +232,11 @@ impl Reporter {
         }
         self.unreported += 1;
         self.unreported_bytes += bytes;
-        let wait = if self.may_wait(now) { EVERY_CALM } else { EVERY };
+        let wait = if self.may_wait(now) {
+            EVERY_CALM
+        } else {
+            EVERY
+        };
         let due = self.due_by(self.unreported_since + wait);
         marker || self.unreported >= MOST_PACKETS || now >= due
     }

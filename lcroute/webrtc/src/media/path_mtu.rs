@@ -297,7 +297,8 @@ mod tests {
             self.next += 1;
             if size <= self.mtu && self.random.below(1_000) >= self.loss {
                 self.seen.mark(index);
-                self.reporter.handle((index, size), true, Ecn::None, self.now);
+                self.reporter
+                    .handle((index, size), true, Ecn::None, self.now);
             }
         }
 

@@ -77,6 +77,8 @@ pub(crate) struct Repair {
     history: History,
     /// Packets below this index have been judged.
     judged: u64,
+    /// Whether a report has come.
+    is_reported: bool,
     /// Indices of the last packets that need no repair.
     passed_over: VecDeque<u64>,
     watched: VecDeque<Watched>,
@@ -152,6 +154,7 @@ impl Repair {
             on_until: None,
             history: History::new(budget),
             judged: 0,
+            is_reported: false,
             passed_over: VecDeque::new(),
             watched: VecDeque::new(),
             reorder: Duration::ZERO,
@@ -234,6 +237,10 @@ impl Repair {
         self.coding = self.wants_code();
         self.find_overtaken(report, now);
         let oldest = (report.highest + 1).saturating_sub(report.words.len() as u64 * 64);
+        if !std::mem::replace(&mut self.is_reported, true) {
+            // what was sent before the peer was ready is no loss (RFC 3550 A.3)
+            self.judged = report.settled;
+        }
         // no report will cover older packets
         self.judged = self.judged.max(oldest);
         while self.judged <= report.highest {
@@ -612,6 +619,20 @@ mod tests {
         assert!(repair.on_until.is_none());
         repair.handle(&report(19, !(1 << 6)), MS, 0.0, now);
         assert!(repair.on_until.is_some(), "13 is data");
+    }
+
+    #[test]
+    fn what_was_sent_before_the_peer_was_ready_does_not_turn_it_on() {
+        let now = Instant::now();
+        let mut repair = Repair::new(BUDGET, now);
+        let first = Report {
+            settled: 4,
+            ..report(9, 0b11_1111)
+        };
+        repair.handle(&first, MS, 0.0, now);
+        assert!(repair.on_until.is_none(), "0 to 3 came to nobody");
+        repair.handle(&report(19, 0b1111_1101_1111_1111), MS, 0.0, now);
+        assert!(repair.on_until.is_some());
     }
 
     #[test]

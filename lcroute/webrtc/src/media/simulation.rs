@@ -282,7 +282,9 @@ impl Sim {
                 self.delivered[n] += SIZE as f64;
                 ours.seen.mark(number >> 1);
                 let ecn = if marked { Ecn::Congested } else { Ecn::Capable };
-                if ours.reporter.handle((number >> 1, SIZE), number & 1 == 1, ecn, now)
+                if ours
+                    .reporter
+                    .handle((number >> 1, SIZE), number & 1 == 1, ecn, now)
                     && let Some(report) = ours.reporter.report(&ours.seen, now)
                 {
                     self.tell(n, &report);
