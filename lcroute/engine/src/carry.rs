@@ -35,7 +35,7 @@ mod sender;
 
 pub use carrier::Carried;
 pub use request::{Answer, CarryRequest, Received, decode_answer};
-pub(crate) use sender::{OwnFlow, SenderContext};
+pub(crate) use sender::{OwnFlow, SenderContext, Sends};
 
 use carrier::{Carrier, CarrierContext};
 use sender::Sender;
@@ -116,8 +116,8 @@ impl Carry {
         self.sender.set_pressed(pressed);
     }
 
-    /// When [`Self::handle_timeout`] has something to do. `sends`: programs of this host send.
-    pub fn next_timeout(&self, sends: bool) -> Option<Instant> {
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self, sends: Sends) -> Option<Instant> {
         let timers = [
             self.sender.next_timeout(self.settings, sends),
             self.carrier.next_timeout(),
@@ -126,7 +126,7 @@ impl Carry {
     }
 
     /// Whether own flows are to be measured now.
-    pub fn is_due(&self, sends: bool, now: Instant) -> bool {
+    pub fn is_due(&self, sends: Sends, now: Instant) -> bool {
         let next = self.sender.next_timeout(self.settings, sends);
         next.is_some_and(|at| at <= now)
     }

@@ -15,7 +15,7 @@ use librecast::time::{Duration, Instant};
 use librecast::{ipv4, mapped};
 use siphasher::sip::SipHasher13;
 
-use crate::carry::{Carry, CarryMessage, CarrySnapshot, SenderContext};
+use crate::carry::{Carry, CarryMessage, CarrySnapshot, SenderContext, Sends};
 use crate::classify::{CarriedScopes, Class, Flow, flow_of, is_link_scope, trim};
 use crate::config::{CarrySettings, Config, Neighbor, Node};
 use crate::context::Context;
@@ -1078,10 +1078,20 @@ impl Engine {
         self.send_carry(messages);
     }
 
+    fn sends(&self) -> Sends {
+        if self.forwarding.groups.flows() == 0 {
+            Sends::Nothing
+        } else if self.node.config.announce.is_empty() {
+            Sends::Groups
+        } else {
+            Sends::OwnPrefixes
+        }
+    }
+
     /// Own flows are measured, and leases end.
     fn carry_timeout(&mut self) {
         let now = self.now;
-        if self.carry.is_due(self.forwarding.groups.flows() > 0, now) {
+        if self.carry.is_due(self.sends(), now) {
             let neighbors = self.exchange.neighbors();
             let flows = self.forwarding.take_own_flows(neighbors, &self.node, now);
             let context = SenderContext {
@@ -1204,7 +1214,7 @@ impl Engine {
     /// The first of the timers that only a flush changes.
     fn flush_timer(&self) -> Timer {
         let gone = self.forwarding.origins.next_timeout();
-        let sends = self.forwarding.groups.flows() > 0;
+        let sends = self.sends();
         let timers = [
             self.membership.next_timeout(),
             timer(self.exchange.next_retry(), TimerKind::JoinRetry),

@@ -1,9 +1,9 @@
-//! Several paths for one unit: while the link that its only copy goes over is full, carriers behind
-//! other links take parts.
+//! Several paths for one unit: where the link that its only copy goes over is full, or a steady rate
+//! shows that something behind it may be, carriers behind other links take parts.
 //!
 //! ```text
-//! one path --its link is full--> parts spread evenly --full, and another not--> a part moves
-//!                                   \--10 s later not a tenth more--> one path, for ten minutes
+//! one path --full, or steady--> parts spread evenly --full, and another not--> a part moves
+//!                                  \--10 s later not a tenth more--> one path, for ten minutes
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +17,10 @@ const MOST_ASKED: usize = 8;
 /// A part moves to a path with room this often. Chosen: a queue shows within a second, and listeners
 /// follow.
 const MOVE_INTERVAL: Duration = Duration::from_secs(3);
-/// The time after which several paths must have brought more. Chosen.
+/// The time after which several paths must have brought more, and the part of it in which listeners
+/// change over. Chosen.
 const TRIAL: Duration = Duration::from_secs(10);
+const CHANGE_OVER: Duration = Duration::from_secs(3);
 /// The share of the former rate that counts as more, in percent. Chosen.
 const GAIN: u64 = 110;
 
@@ -26,7 +28,7 @@ const GAIN: u64 = 110;
 pub type Holder = Option<OriginId>;
 
 /// Parts by holder.
-pub type Held = BTreeMap<Holder, usize>;
+pub type Shares = BTreeMap<Holder, usize>;
 
 /// The paths of one unit.
 #[derive(Debug)]
@@ -38,11 +40,14 @@ pub struct Paths {
     /// Routers that said no.
     declined: BTreeSet<OriginId>,
     asked: usize,
-    /// The best rate over one path, and over several.
+    /// The rate over one path.
     before: u64,
-    best: u64,
+    /// Rates over several: their sum, and how many.
+    tried: (u64, u64),
     /// When the first part was carried.
     since: Option<Instant>,
+    /// Several paths have brought more.
+    is_better: bool,
     moved: Instant,
 }
 
@@ -55,31 +60,39 @@ impl Paths {
             declined: BTreeSet::new(),
             asked: 0,
             before: rate,
-            best: 0,
+            tried: (0, 0),
             since: None,
+            is_better: false,
             moved: now,
         }
     }
 
     /// The rate of the last second.
-    pub fn measured(&mut self, rate: u64, held: &Held, now: Instant) {
+    pub fn measured(&mut self, rate: u64, held: &Shares, now: Instant) {
         if !held.keys().any(Option::is_some) {
-            (self.since, self.best) = (None, 0);
-            self.before = self.before.max(rate);
+            (self.since, self.tried) = (None, (0, 0));
             return;
         }
-        self.since.get_or_insert(now);
-        self.best = self.best.max(rate);
+        let since = *self.since.get_or_insert(now);
+        if now >= since + CHANGE_OVER {
+            let (sum, count) = self.tried;
+            self.tried = (sum.saturating_add(rate), count + 1);
+        }
     }
 
     /// Whether several paths were tried for long enough, and brought no more than one.
-    pub fn is_in_vain(&self, now: Instant) -> bool {
-        let tried = self.since.is_some_and(|since| now >= since + TRIAL);
-        tried && self.best.saturating_mul(100) < self.before.saturating_mul(GAIN)
+    pub fn is_in_vain(&mut self, now: Instant) -> bool {
+        let is_tried = self.since.is_some_and(|since| now >= since + TRIAL);
+        let (sum, count) = self.tried;
+        if self.is_better || !is_tried || count == 0 {
+            return false;
+        }
+        self.is_better = (sum / count).saturating_mul(100) >= self.before.saturating_mul(GAIN);
+        !self.is_better
     }
 
     /// Links that parts go over, the first included.
-    pub fn links(&self, held: &Held) -> BTreeSet<OriginId> {
+    pub fn links(&self, held: &Shares) -> BTreeSet<OriginId> {
         let carriers = held.keys().flatten();
         let others = carriers.filter_map(|carrier| self.links.get(carrier));
         others.copied().chain([self.first]).collect()
@@ -103,7 +116,7 @@ impl Paths {
     /// Parts that move to new carriers, by link: each path gets as many as the others.
     pub fn spread(
         &mut self,
-        mut held: Held,
+        mut held: Shares,
         detours: BTreeMap<OriginId, OriginId>,
     ) -> Vec<(Holder, Holder)> {
         if detours.is_empty() {
@@ -134,7 +147,7 @@ impl Paths {
     /// Each keeps one.
     pub fn balance(
         &mut self,
-        held: &Held,
+        held: &Shares,
         full: &BTreeSet<OriginId>,
         now: Instant,
     ) -> Vec<(Holder, Holder)> {
@@ -168,7 +181,7 @@ mod tests {
     const N4: OriginId = OriginId(4);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn apply(held: &mut Held, moves: Vec<(Holder, Holder)>) {
+    fn apply(held: &mut Shares, moves: Vec<(Holder, Holder)>) {
         for (from, to) in moves {
             *held.get_mut(&from).unwrap() -= 1;
             *held.entry(to).or_default() += 1;
@@ -179,10 +192,10 @@ mod tests {
     fn each_path_gets_as_many_parts_and_a_full_one_gives_some_away() {
         let now = Instant::now();
         let mut paths = Paths::new(N2, 1_000, now);
-        let mut held = Held::from([(None, 16)]);
+        let mut held = Shares::from([(None, 16)]);
         let moves = paths.spread(held.clone(), [(N3, N3)].into());
         apply(&mut held, moves);
-        assert_eq!(held, Held::from([(None, 8), (Some(N3), 8)]));
+        assert_eq!(held, Shares::from([(None, 8), (Some(N3), 8)]));
         assert_eq!(paths.links(&held), [N2, N3].into());
         let moves = paths.spread(held.clone(), [(N4, N4)].into());
         apply(&mut held, moves);
@@ -198,7 +211,7 @@ mod tests {
         let all = [N2, N3, N4].into();
         assert_eq!(paths.balance(&held, &all, then + MOVE_INTERVAL), []);
         assert_eq!(paths.balance(&held, &[].into(), then + MOVE_INTERVAL), []);
-        let uneven = Held::from([(None, 15), (Some(N3), 1)]);
+        let uneven = Shares::from([(None, 15), (Some(N3), 1)]);
         let moves = paths.balance(&uneven, &full, then + MOVE_INTERVAL);
         assert_eq!(moves, [(None, Some(N3)); 3]);
     }
@@ -207,14 +220,15 @@ mod tests {
     fn paths_that_bring_no_more_are_given_up() {
         let now = Instant::now();
         for (rate, in_vain) in [(1_050, true), (1_500, false)] {
-            let mut paths = Paths::new(N2, 800, now);
-            paths.measured(1_000, &Held::from([(None, 16)]), now);
-            let held = Held::from([(None, 8), (Some(N3), 8)]);
+            let mut paths = Paths::new(N2, 1_000, now);
+            let held = Shares::from([(None, 8), (Some(N3), 8)]);
             for n in 0..10 {
                 paths.measured(rate, &held, now + SECOND * n);
                 assert!(!paths.is_in_vain(now + SECOND * n));
             }
             assert_eq!(paths.is_in_vain(now + TRIAL), in_vain, "{rate}");
+            paths.measured(10, &held, now + TRIAL);
+            assert_eq!(paths.is_in_vain(now + 2 * TRIAL), in_vain, "{rate}");
         }
     }
 }

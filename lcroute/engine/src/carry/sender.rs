@@ -21,7 +21,7 @@ use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
 use super::choice::{Place, choose, detours};
-use super::paths::{Held, Paths};
+use super::paths::{Paths, Shares};
 use super::request::{Answer, CarryRequest, MAX_PARTS};
 use super::{CarriedPart, CarryMessage, CarrySnapshot};
 use crate::classify::{is_source_specific, scope};
@@ -61,6 +61,12 @@ const LEAST_RATE: u64 = 8_000;
 /// The least rate of a unit that several paths are tried for, in bits a second. Chosen: below, a full
 /// link has other causes.
 const LEAST_PATH_RATE: u64 = 500_000;
+/// The least rate of a unit that may be held back behind its link, in bits a second. Chosen.
+const LEAST_STEADY_RATE: u64 = 1_000_000;
+/// A rate is steady if it changed by less than this share of it for this long. Chosen: bulk data that
+/// a far link holds back; a stream of its own rate brings no more over two paths, and stays on one.
+const STEADY_SHARE: u64 = 5;
+const STEADY_FOR: Duration = Duration::from_secs(3);
 /// Several paths that brought no more are not tried again for this long. Chosen.
 const IN_VAIN_FOR: Duration = Duration::from_secs(600);
 
@@ -88,6 +94,17 @@ pub(crate) struct SenderContext<'a> {
     pub graph: &'a Arc<Graph>,
     /// The present time.
     pub now: Instant,
+}
+
+/// What programs of this host send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sends {
+    /// Nothing.
+    Nothing,
+    /// Packets to groups.
+    Groups,
+    /// The same, and this node announces prefixes: some packets may be of these.
+    OwnPrefixes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,8 +172,8 @@ impl Unit {
         }
     }
 
-    fn held(&self) -> Held {
-        let mut held = Held::new();
+    fn held(&self) -> Shares {
+        let mut held = Shares::new();
         for state in self.parts.values() {
             *held.entry(state.carrier()).or_default() += 1;
         }
@@ -201,6 +218,8 @@ pub(super) struct Sender {
     short_until: Option<Instant>,
     /// Units that one path is enough for, until this time.
     in_vain: BTreeMap<GroupPrefix, Instant>,
+    /// Rates of units with one copy, and since when they are steady.
+    steady: BTreeMap<GroupPrefix, (u64, Instant)>,
     /// Neighbours whose links are full, as the shell saw them last.
     pressed: BTreeSet<OriginId>,
     measured_at: Instant,
@@ -217,6 +236,7 @@ impl Sender {
             refused: BTreeMap::new(),
             short_until: None,
             in_vain: BTreeMap::new(),
+            steady: BTreeMap::new(),
             pressed: BTreeSet::new(),
             measured_at: now,
             sequence: 0,
@@ -233,12 +253,17 @@ impl Sender {
         self.pressed = pressed;
     }
 
-    /// When own flows are to be measured. A host has no timer that sends nothing, or whose uplink
-    /// has room as far as it knows.
-    pub fn next_timeout(&self, settings: CarrySettings, sends: bool) -> Option<Instant> {
+    /// When own flows are to be measured. A host has no timer that sends nothing, or that announces
+    /// nothing and whose uplink has room as far as it knows.
+    pub fn next_timeout(&self, settings: CarrySettings, sends: Sends) -> Option<Instant> {
         let has_parts = !self.units.is_empty() || !self.sent.is_empty();
-        let may_be_short = settings.upload.is_some() || !self.pressed.is_empty();
-        (has_parts || sends && may_be_short).then_some(self.measured_at + INTERVAL)
+        let may_be_short = settings.upload.is_some() || self.pressed.len() > 1;
+        let sends = match sends {
+            Sends::Nothing => false,
+            Sends::Groups => may_be_short,
+            Sends::OwnPrefixes => true,
+        };
+        (has_parts || sends).then_some(self.measured_at + INTERVAL)
     }
 
     /// Takes the flows of the last interval: whether the uplink is short, and which units are asked
@@ -299,11 +324,16 @@ impl Sender {
         let has_room = settings
             .upload
             .is_none_or(|upload| rate(demand) < upload / 5 * 4);
+        self.steady
+            .retain(|prefix, _| measured.contains_key(prefix));
         for (prefix, unit) in measured {
             let of_unit = rate(unit.bytes);
             let needs_paths = has_room && of_unit >= LEAST_PATH_RATE;
-            let full = needs_paths.then(|| self.full_link(&unit)).flatten();
-            let paths = full.map(|link| Paths::new(link, of_unit, now));
+            let is_steady = self.is_steady(prefix, of_unit, now);
+            let link = unit.joined.first().filter(|_| unit.joined.len() == 1);
+            let link = link.filter(|link| is_steady || self.pressed.contains(link));
+            let link = link.filter(|_| needs_paths);
+            let paths = link.map(|link| Paths::new(*link, of_unit, now));
             self.note(prefix, unit, (too_many, of_unit), paths, now);
         }
         self.short_until = self.short_until.filter(|until| *until > now);
@@ -316,19 +346,22 @@ impl Sender {
         self.in_vain.retain(|_, until| *until > now);
         let in_vain = &mut self.in_vain;
         self.units.retain(|prefix, unit| {
-            let paths = unit.paths.as_ref();
+            let paths = unit.paths.as_mut();
             if paths.is_some_and(|paths| paths.is_in_vain(now)) {
                 in_vain.insert(*prefix, now + IN_VAIN_FOR);
                 return false;
             }
-            (is_short || paths.is_some()) && unit.last_traffic + IDLE > now
+            (is_short || unit.paths.is_some()) && unit.last_traffic + IDLE > now
         });
     }
 
-    /// The link that the unit's only copy goes over, if it is full and another one is not.
-    fn full_link(&self, unit: &Measured) -> Option<OriginId> {
-        let link = unit.joined.first().filter(|_| unit.joined.len() == 1)?;
-        self.pressed.contains(link).then_some(*link)
+    /// Whether a unit's rate has been about the same for a while: something may hold it back.
+    fn is_steady(&mut self, prefix: GroupPrefix, rate: u64, now: Instant) -> bool {
+        let (known, since) = self.steady.entry(prefix).or_insert((rate, now));
+        if rate < LEAST_STEADY_RATE || rate.abs_diff(*known) > *known / STEADY_SHARE {
+            (*known, *since) = (rate, now);
+        }
+        now >= *since + STEADY_FOR
     }
 
     /// Several links that own flows go over are full at once: a full link alone is the far side's.
@@ -471,7 +504,7 @@ impl Sender {
             };
             let mut moves = Vec::new();
             let used = paths.links(&held);
-            if paths.may_ask() && used.is_subset(&self.pressed) {
+            if paths.may_ask() && (used.len() == 1 || used.is_subset(&self.pressed)) {
                 let refused = &self.refused;
                 let candidates = candidates(first, context)
                     .filter(|x| !refused.contains_key(x) && paths.is_open(*x));

@@ -77,6 +77,8 @@ pub(crate) struct Repair {
     history: History,
     /// Packets below this index have been judged.
     judged: u64,
+    /// Lost packets that reports have counted.
+    known_lost: u64,
     /// Whether a report has come.
     is_reported: bool,
     /// Indices of the last packets that need no repair.
@@ -154,6 +156,7 @@ impl Repair {
             on_until: None,
             history: History::new(budget),
             judged: 0,
+            known_lost: 0,
             is_reported: false,
             passed_over: VecDeque::new(),
             watched: VecDeque::new(),
@@ -232,6 +235,10 @@ impl Repair {
             return;
         }
         self.rtt = rtt;
+        if report.lost > self.known_lost && self.on_until.is_some() {
+            self.on_until = Some(now + ON);
+        }
+        self.known_lost = report.lost.max(self.known_lost);
         self.note_trip(report, now);
         self.loss.measure(report);
         self.coding = self.wants_code();
@@ -313,7 +320,10 @@ impl Repair {
 
     /// Counts packet `index` as lost.
     fn lose(&mut self, index: u64, tail: bool, now: Instant) {
-        self.on_until = Some(now + ON);
+        // what no report shows as missing may only be late, as after a pause of a host
+        if !tail {
+            self.on_until = Some(now + ON);
+        }
         self.loss.note(index);
         if self.watched.len() == MOST_WATCHED {
             self.watched.pop_front();

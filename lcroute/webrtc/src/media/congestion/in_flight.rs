@@ -13,6 +13,9 @@ const REPORTS_PER_WINDOW: f64 = 8.0;
 /// Factor on the floor of loss for additional reports. Chosen: reports get lost, too.
 const REPORTS_BY_LOSS: f64 = 4.0;
 
+/// Window in bytes below which a flow that uses less than half of it requests no reports. Chosen: in
+/// longer ones an eighth is several thin packets.
+const SHORT_WINDOW: f64 = 16_384.0;
 /// Time without a report after which one is requested. Chosen: above the receiver's interval, and
 /// early enough that packets in flight do not count as lost.
 const REPORT_MISSED: Duration = Duration::from_millis(170);
@@ -117,6 +120,11 @@ impl InFlight {
     pub(crate) fn asks_for_report(&mut self, bytes: usize, floor: f64, window: f64) -> bool {
         self.unmarked += bytes as u64;
         let reports = REPORTS_PER_WINDOW;
+        // half of a window is free: nothing waits for it
+        let in_flight = (self.bytes + bytes as u64) as f64;
+        if window < SHORT_WINDOW && in_flight * 2.0 < window {
+            return false;
+        }
         let asks = self.unmarked as f64 * reports * (1.0 + REPORTS_BY_LOSS * floor) >= window;
         if asks {
             self.unmarked = 0;
