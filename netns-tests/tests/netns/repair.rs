@@ -115,12 +115,13 @@ fn thin_flows_measured() {
             let after = a.host.uplink_traffic()?;
             let each = |n: u64| n as f64 / count as f64;
             println!(
-                "{size} bytes, {loss} % lost: out {:.2} packets, {:.0} bytes; back {:.2}, {:.0}; {} unique, latency {}",
+                "{size} bytes, {loss} % lost: out {:.2} packets, {:.0} bytes; back {:.2}, {:.0}; {} unique, {} resent, latency {}",
                 each(after.1.packets - before.1.packets),
                 each(after.1.bytes - before.1.bytes),
                 each(after.0.packets - before.0.packets),
                 each(after.0.bytes - before.0.bytes),
                 receiver.number("unique")?,
+                repair(a, "media_resent")?,
                 receiver.state()?["latency_us"],
             );
         }
