@@ -178,7 +178,7 @@ impl Uplink {
             let carriers = carriers.map(|c| format!("{} of {}", c.prefixes.len(), c.name));
             let carriers: Vec<_> = carriers.collect();
             parts.push(format!(
-                "one link is full; parts of what is sent take other ways: {}",
+                "several paths for what is sent, with parts by way of other nodes: {}",
                 carriers.join(", ")
             ));
         }
