@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcradio_core::{Latency, Profile};
 use librecast::units::{parse_duration, parse_rate};
 use librecast_program::cli::{self, Exit, init_logging};
+use librecast_program::guest;
 
 use crate::{cast, device, keys, listen, stations};
 
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
+  lcradio listen 'lct1...,lcr1...'                          in a network, by a token for leaves: no root, no daemon
   lcradio listen story                                      hear it; --device names other loudspeakers than the system's
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing came, 4 not permitted or another key, 130 or 143 interrupted.";
@@ -118,7 +120,8 @@ enum Verb {
     },
     /// Hear a station, or record it
     Listen {
-        /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input
+        /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input;
+        /// `lct1...,lcr1...` enters a network by its token, without root and daemon
         #[arg(required_unless_present = "station_file")]
         station: Option<String>,
         /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
@@ -180,7 +183,10 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    cli::run("lcradio", run)
+    match guest::enter() {
+        Ok(()) => cli::run("lcradio", run),
+        Err(e) => cli::finish("lcradio", Err(e.into())),
+    }
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

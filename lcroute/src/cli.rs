@@ -55,6 +55,16 @@ Examples:
   lcroute meet --with mail.txt
   lcroute meet --qr code.png";
 
+const GUEST: &str = "\
+The program sees two interfaces, lo and lc0: what it joins comes, and nothing else. It has the rights of its user. Its
+exit code is that of the guest; 4 where the token is refused, or this user may not make namespaces. When it ends, all
+that it has started ends. lcradio, lcsync and lcstudio enter by themselves.
+
+Examples:
+  lcroute guest lct1... -- ffplay 'udp://[ff1e:5::42]:5004'
+  lcroute guest --token-file token      a shell
+  lcradio listen lct1...,lcr1...        the same for a radio";
+
 const STREAMS: &str = "Another program of this package, lcroute-streams, does this.";
 const WEB: &str = "Another program, of the package lcroute-web, does this.";
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
@@ -277,6 +287,22 @@ enum Command {
         #[arg(long)]
         summary: bool,
     },
+    /// Run PROGRAM on an lc0 of its own, without root and daemon; without PROGRAM a shell
+    #[command(after_help = GUEST)]
+    Guest {
+        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        #[arg(conflicts_with_all = ["token_fd", "token_file"])]
+        token: Option<String>,
+        /// The token is in this inherited descriptor
+        #[arg(long, value_name = "N", conflicts_with = "token_file")]
+        token_fd: Option<i32>,
+        /// The token is in this file
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// What to run, with its arguments [default: $SHELL]
+        #[arg(last = true, value_name = "PROGRAM")]
+        program: Vec<OsString>,
+    },
     /// Send text to a group with a plain socket: TEXT, or lines from standard input
     Say {
         #[command(flatten)]
@@ -440,7 +466,7 @@ const VERBS: [(&str, &[&str]); 5] = [
     (
         "Take part",
         &[
-            "up", "down", "invite", "meet", "members", "revoke", "leave", "id",
+            "up", "down", "guest", "invite", "meet", "members", "revoke", "leave", "id",
         ],
     ),
     (
@@ -519,7 +545,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     );
     let level = common.log.as_deref().or(config.log.as_deref());
     let default = match command {
-        Command::Leaf { .. } => LEAF_LOG,
+        Command::Leaf { .. } | Command::Guest { .. } => LEAF_LOG,
         _ if daemon => DAEMON_LOG,
         _ => "warn",
     };
@@ -669,6 +695,20 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 summary,
             };
             commands::leaf::run(&config, &options, common.json)
+        }
+        Command::Guest {
+            token,
+            token_fd,
+            token_file,
+            program,
+        } => {
+            let options = commands::guest::GuestOptions {
+                token,
+                token_fd,
+                token_file,
+                program,
+            };
+            commands::guest::run(&config, &options)
         }
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config, control), text.as_deref())

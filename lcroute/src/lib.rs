@@ -17,6 +17,7 @@
 //! | `control_server`, `inviter` | the control socket; invitations for pages |
 //! | `private` | private prefixes on a host |
 //! | `state`, `keeper`, `clock` | disk; clock of the system |
+//! | `guest` | a program on an lc0 of its own, without root and daemon |
 //! | `doctor`, `metrics`, `drops` | problems with their remedies; figures; reasons of drops |
 
 mod cli;
@@ -27,6 +28,7 @@ mod control_thread;
 mod daemon;
 mod doctor;
 pub mod drops;
+mod guest;
 mod inbound_probe;
 mod inbox;
 mod inviter;

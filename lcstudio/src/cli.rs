@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcstudio_core::{Language, clean_line};
 use librecast::units::parse_duration;
 use librecast_program::cli::{self, Exit, init_logging, print_line};
+use librecast_program::guest;
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   lcstudio new talk --key talk.key --title Bees --lang en  a folder with slides.md and session.toml
   lcstudio present talk --key talk.key                     on air: Enter turns to the next slide
   lcstudio attend lcs1...                                  slides, questions and captions as text
+  lcstudio attend 'lct1...,lcs1...'                        in a network, by a token for leaves: no root, no daemon
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
   lcstudio notes lcs1... notes.md                          any editor writes the notes of all
@@ -184,7 +186,10 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    cli::run("lcstudio", run)
+    match guest::enter() {
+        Ok(()) => cli::run("lcstudio", run),
+        Err(e) => cli::finish("lcstudio", Err(e.into())),
+    }
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -15,7 +15,7 @@ use librecast_program::keyfile::{self, SharedKey};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::metrics::Listen;
 use librecast_program::units::{parse_duration, parse_rate};
-use librecast_program::{arguments, groups};
+use librecast_program::{arguments, groups, guest};
 
 use crate::attributes::Selection;
 use crate::block::BlockHash;
@@ -39,6 +39,7 @@ use crate::{local, receive, server, status};
     after_help = "Examples:\n  \
         lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
         lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \
+        lcsync lct1...,lc:photos DEST         in a network, by a token for leaves: no root, no daemon\n  \
         lcsync lc:photos#ROOTHASH DEST        exactly this version\n  \
         lcsync lc:photos DEST --trust KEY.pub only what this key has signed\n  \
         lcsync lc:photos DEST --seed          fetch it, and serve it to others as well\n  \
@@ -371,6 +372,9 @@ pub fn command() -> clap::Command {
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Err(e) = guest::enter() {
+        return finish("lcsync", Err(e.into()));
+    }
     match parse(arguments::given().iter().cloned()) {
         Ok(cli) => finish("lcsync", run(cli)),
         Err(usage) => show_usage(&usage),

@@ -2,39 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use lcroute_control::config::Config;
 use lcroute_control::system::{room_for_clients, stop_signal};
 use lcroute_engine::{LeafState, SourceFilter};
-use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
-use lcroute_overlay::{CarrierId, Presence, SPEAKS};
-use lcroute_signalling::{CarrierEvent, Carriers};
-use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Token;
-use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::id::{PeerId, SecretKey};
 use librecast::mapped;
 use librecast::plain::clean;
-use librecast::reach::Room;
-use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::json;
-use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::up::token_of_environment;
 use super::{hint, membership, print_line};
-use crate::netlink;
-use crate::servers::stun_name;
-use crate::state::{since_1970, unix_now};
+use crate::guest::leaf::{self as guest_leaf, Common, LeafEvent, LeafShell, MAX_ADDRESSES};
 
 /// Most listeners of one process: each has sockets for its addresses and one for a server.
 pub const MAX_LISTENERS: u32 = 4_096;
-/// Most addresses of this host that a listener uses.
-const MAX_ADDRESSES: usize = 3;
 /// Listeners that start at a time: each handshake takes milliseconds of a processor.
 const STARTING: usize = 16;
 /// Time after which a slow listener no longer delays the next.
@@ -43,8 +31,6 @@ const STARTS_WITHIN: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(2);
 /// Capacity of the channel of output lines.
 const LINES: usize = 4_096;
-/// Datagrams queued for one listener. Chosen.
-const DATAGRAMS: usize = 256;
 /// Bytes of a UDP header (RFC 768).
 const UDP_HEADER: usize = 8;
 
@@ -120,13 +106,9 @@ struct Packet {
 
 /// State that listeners share.
 #[derive(Debug)]
-struct Common {
-    token: Token,
-    network: NetworkId,
+struct Shared {
+    leaves: Arc<Common>,
     group: Ipv6Addr,
-    addresses: Vec<IpAddr>,
-    stun: Vec<SocketAddr>,
-    epoch: Instant,
     begun: Instant,
     lines: mpsc::Sender<Line>,
 }
@@ -147,24 +129,16 @@ pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result
         );
         return Err(ExitError::new(Exit::Failed, message).into());
     }
-    let mut addresses = netlink::host_addresses(&[&config.tun.name], None)?;
-    addresses.truncate(MAX_ADDRESSES);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
         let (lines, printed) = mpsc::channel(LINES);
-        let stun = stun_servers(&token.signal).await;
         let servers = token.signal.join(", ");
-        let now = Instant::now();
-        let common = Arc::new(Common {
-            network: token.network(),
+        let shared = Arc::new(Shared {
+            leaves: Arc::new(Common::new(token, &config.tun.name).await),
             group: mapped::name_of(options.group),
-            addresses,
-            stun,
-            epoch: common_epoch(now, since_1970()),
-            begun: now,
-            token,
+            begun: Instant::now(),
             lines,
         });
         let count = options.count;
@@ -174,7 +148,7 @@ pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result
                 let Ok(turn) = starting.clone().acquire_owned().await else {
                     return;
                 };
-                tokio::spawn(listen(n, common.clone(), turn));
+                tokio::spawn(listen(n, shared.clone(), turn));
             }
         });
         show(options, &servers, printed, json).await
@@ -192,39 +166,12 @@ fn token(options: &LeafOptions) -> anyhow::Result<Token> {
             ExitError::new(Exit::Usage, message)
         })?,
     };
-    let mut token: Token = text
-        .parse()
-        .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
-    token.signal.retain(|url| Room::of_uri(url).is_none());
+    let token = guest_leaf::token(&text)?;
     if !token.invitation().grant().leaf {
         let message = "the token makes routers, not leaves: `lcroute invite --leaf --groups P` prints one for leaves";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    if token.signal.is_empty() {
-        let message = "the token names no signalling server, and a leaf finds routers by nothing else: `lcroute invite --signal URL`";
-        return Err(ExitError::new(Exit::Usage, message).into());
-    }
-    // checks its validity once instead of in each listener
-    let key = SecretKey::generate().peer_id();
-    let chain = token.join(key, "leaf", unix_now());
-    chain.map_err(|e| {
-        ExitError::new(
-            Exit::NotPermitted,
-            format!("the token is not accepted: {e}"),
-        )
-    })?;
     Ok(token)
-}
-
-async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
-    let mut found = Vec::new();
-    for name in urls.iter().filter_map(|url| stun_name(url)) {
-        match tokio::net::lookup_host(&name).await {
-            Ok(addresses) => found.extend(addresses),
-            Err(e) => tracing::warn!("{name}: {e}"),
-        }
-    }
-    found
 }
 
 /// Prints the outputs of listeners.
@@ -353,9 +300,9 @@ fn print_packet(n: u32, packet: &Packet, (many, json): (bool, bool)) -> std::io:
 }
 
 /// Runs one listener until its end.
-async fn listen(n: u32, common: Arc<Common>, turn: OwnedSemaphorePermit) {
-    let lines = common.lines.clone();
-    match Listener::new(n, common, turn).await {
+async fn listen(n: u32, shared: Arc<Shared>, turn: OwnedSemaphorePermit) {
+    let lines = shared.lines.clone();
+    match Listener::new(n, shared, turn).await {
         Ok(mut listener) => while listener.step().await {},
         // the program ends once the channel is closed
         Err(e) => drop(lines.send(Line::Failed(n, format!("{e:#}"))).await),
@@ -364,68 +311,24 @@ async fn listen(n: u32, common: Arc<Common>, turn: OwnedSemaphorePermit) {
 
 struct Listener {
     n: u32,
-    common: Arc<Common>,
-    node: LeafNode<WebRtc>,
-    sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
-    datagrams: mpsc::Receiver<(SocketAddr, SocketAddr, Vec<u8>)>,
-    carriers: Carriers,
-    /// Servers that are or were connected.
-    connected: BTreeSet<CarrierId>,
-    events: mpsc::Receiver<CarrierEvent>,
+    shared: Arc<Shared>,
+    leaf: LeafShell,
     shown: Option<(LeafState, usize, Option<PeerId>)>,
     /// Its place among starting listeners, with the latest time to release it.
     turn: Option<(OwnedSemaphorePermit, Instant)>,
 }
 
 impl Listener {
-    async fn new(n: u32, common: Arc<Common>, turn: OwnedSemaphorePermit) -> anyhow::Result<Self> {
-        let key = Arc::new(SecretKey::generate());
+    async fn new(n: u32, shared: Arc<Shared>, turn: OwnedSemaphorePermit) -> anyhow::Result<Self> {
         let name = format!("leaf-{n}");
-        let chain = common.token.join(key.peer_id(), &name, unix_now())?;
+        let key = SecretKey::generate();
+        let mut leaf = LeafShell::start(shared.leaves.clone(), key, &name).await?;
         let now = Instant::now();
-        let webrtc = WebRtcConfig {
-            control: SPEAKS.control,
-            epoch: common.epoch,
-            unix_now: unix_now(),
-            seed: seed()?,
-            mtu: 1_280,
-            media: true,
-            limits: lcroute_webrtc::Limits::default(),
-        };
-        let mut webrtc = WebRtc::new(webrtc, now)?;
-        let (received, datagrams) = mpsc::channel(DATAGRAMS);
-        let mut sockets = Vec::new();
-        for ip in &common.addresses {
-            let bound = UdpSocket::bind((*ip, 0)).await;
-            let socket = Arc::new(bound.with_context(|| format!("UDP socket of {ip}"))?);
-            let at = socket.local_addr()?;
-            tokio::spawn(receive(socket.clone(), at, received.clone()));
-            sockets.push((at, socket));
-        }
-        webrtc.set_local_candidates(sockets.iter().map(|(at, _)| *at).collect(), now);
-        webrtc.set_stun_servers(common.stun.clone(), now);
-        let config = LeafConfig {
-            network: common.network,
-            key: key.clone(),
-            chain,
-            clock: WallClock::new(unix_now),
-            epoch: common.epoch,
-            seed: seed()?,
-        };
-        let mut node = LeafNode::new(config, webrtc, now);
-        node.join(common.group, SourceFilter::all(), now);
-        let (sender, events) = mpsc::channel(DATAGRAMS);
-        let mut carriers = Carriers::of_leaf(key, common.network, sender);
-        carriers.set_servers(&common.token.signal, None);
+        leaf.node().join(shared.group, SourceFilter::all(), now);
         Ok(Self {
             n,
-            common,
-            node,
-            sockets,
-            datagrams,
-            carriers,
-            connected: BTreeSet::new(),
-            events,
+            shared,
+            leaf,
             shown: None,
             turn: Some((turn, now + STARTS_WITHIN)),
         })
@@ -435,135 +338,45 @@ impl Listener {
         if !self.flush().await {
             return false;
         }
-        let at = self.node.poll_timeout();
-        let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
-        let links = self.node.links();
+        let links = self.leaf.node().links();
         self.turn
             .take_if(|(_, until)| links >= 2 || Instant::now() >= *until);
-        tokio::select! {
-            Some((from, at, datagram)) = self.datagrams.recv() => {
-                let connections = self.node.connections_mut();
-                connections.handle_datagram(from, at, &datagram, Ecn::None, Instant::now());
-            }
-            Some(event) = self.events.recv() => self.handle_carrier(event),
-            () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
-        }
+        self.leaf.wait().await;
         true
-    }
-
-    fn handle_carrier(&mut self, event: CarrierEvent) {
-        let now = Instant::now();
-        match event {
-            CarrierEvent::Presence(carrier, presence) => {
-                self.connected.insert(carrier);
-                self.node.handle_presence(carrier, presence, now);
-            }
-            CarrierEvent::Signal {
-                carrier,
-                from,
-                bytes,
-            } => self.node.handle_signal(carrier, from, &bytes, now),
-            CarrierEvent::Relay(..)
-            | CarrierEvent::Doors
-            | CarrierEvent::Record { .. }
-            | CarrierEvent::RecordGone { .. } => {}
-        }
     }
 
     /// Processes all pending outputs; returns false once the channel is closed.
     async fn flush(&mut self) -> bool {
-        loop {
-            while let Some(transmit) = self.node.connections_mut().poll_transmit() {
-                self.send(transmit.from, transmit.to, &transmit.contents);
-            }
-            let Some(output) = self.node.poll_output(Instant::now()) else {
-                break;
-            };
-            let line = match output {
-                LeafNodeOutput::Packet { packet } => {
-                    let at = self.common.begun.elapsed();
+        while let Some(event) = self.leaf.poll() {
+            let line = match event {
+                LeafEvent::Packet(packet) => {
+                    let at = self.shared.begun.elapsed();
                     let Some(packet) = datagram_of(&packet, at) else {
                         continue;
                     };
                     Line::Heard(self.n, packet)
                 }
-                LeafNodeOutput::Refused { group, reason } => {
-                    Line::Refused(self.n, group, reason.name())
-                }
-                LeafNodeOutput::Expelled => {
+                LeafEvent::Refused(group, reason) => Line::Refused(self.n, group, reason.name()),
+                LeafEvent::Expelled => {
                     // the other router closes its link as well
-                    let alone = Line::State(self.n, self.node.state(), 0, None);
-                    if self.common.lines.send(alone).await.is_err() {
+                    let alone = Line::State(self.n, self.leaf.node().state(), 0, None);
+                    if self.shared.lines.send(alone).await.is_err() {
                         return false;
                     }
                     Line::Expelled
                 }
-                LeafNodeOutput::Signal { to, bytes } => {
-                    self.carriers.send(to, &bytes);
-                    continue;
-                }
-                LeafNodeOutput::Servers(needed) => {
-                    self.set_servers(needed);
-                    continue;
-                }
             };
-            if self.common.lines.send(line).await.is_err() {
+            if self.shared.lines.send(line).await.is_err() {
                 return false;
             }
         }
-        let now = (self.node.state(), self.node.links(), self.node.active());
+        let node = self.leaf.node();
+        let now = (node.state(), node.links(), node.active());
         if self.shown.replace(now) == Some(now) {
             return true;
         }
         let line = Line::State(self.n, now.0, now.1, now.2);
-        self.common.lines.send(line).await.is_ok()
-    }
-
-    fn set_servers(&mut self, needed: bool) {
-        if needed {
-            self.carriers.set_servers(&self.common.token.signal, None);
-            return;
-        }
-        self.carriers.set_servers(&[], None);
-        let now = Instant::now();
-        for carrier in std::mem::take(&mut self.connected) {
-            self.node
-                .handle_presence(carrier, Presence::CarrierDown, now);
-        }
-    }
-
-    fn send(&self, from: Option<SocketAddr>, to: SocketAddr, datagram: &[u8]) {
-        let is_its = |at: &SocketAddr| match from {
-            Some(from) => *at == from,
-            None => at.is_ipv4() == to.is_ipv4(),
-        };
-        let socket = self.sockets.iter().find(|(at, _)| is_its(at));
-        if let Some((_, socket)) = socket
-            && let Err(e) = socket.try_send_to(datagram, to)
-        {
-            // networks lose datagrams at any time
-            tracing::debug!("to {to}: {e}");
-        }
-    }
-}
-
-async fn receive(
-    socket: Arc<UdpSocket>,
-    at: SocketAddr,
-    received: mpsc::Sender<(SocketAddr, SocketAddr, Vec<u8>)>,
-) {
-    let mut buffer = vec![0; 2_048];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((n, from)) => {
-                let datagram = buffer[..n].to_vec();
-                if received.send((from, at, datagram)).await.is_err() {
-                    return;
-                }
-            }
-            // an ICMP error about an earlier datagram
-            Err(e) => tracing::debug!("{at}: {e}"),
-        }
+        self.shared.lines.send(line).await.is_ok()
     }
 }
 
@@ -591,12 +404,6 @@ fn datagram_of(packet: &[u8], at: Duration) -> Option<Packet> {
         payload: udp.get(UDP_HEADER..)?.to_vec(),
         at,
     })
-}
-
-fn seed() -> anyhow::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
-    Ok(seed)
 }
 
 #[cfg(test)]

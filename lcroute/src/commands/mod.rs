@@ -2,6 +2,7 @@
 
 pub mod another;
 pub mod book;
+pub mod guest;
 pub mod lan;
 pub mod leaf;
 pub mod meet;

@@ -33,9 +33,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time without output after which a message names the reason.
 const QUIET: Duration = Duration::from_secs(2);
 /// Environment variable with the token.
-const TOKEN: &str = "LCROUTE_TOKEN";
+pub(super) const TOKEN: &str = "LCROUTE_TOKEN";
 /// Environment variable with the token's file: a secret of compose, Kubernetes or systemd.
-const TOKEN_FILE: &str = "LCROUTE_TOKEN_FILE";
+pub(super) const TOKEN_FILE: &str = "LCROUTE_TOKEN_FILE";
 
 /// Options of `up`.
 #[derive(Debug)]

@@ -1,9 +1,11 @@
 //! Requests to the kernel and their answers.
 
 use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::libc;
+use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -14,6 +16,9 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// Most attempts to read a table that changes during the dump.
 const DUMP_ATTEMPTS: usize = 8;
+
+/// Index of the loopback interface: the first of each network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Flag of an answer: the table changed while it was dumped.
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -36,6 +41,22 @@ enum Progress {
     Interrupted,
 }
 
+impl From<OwnedFd> for Connection {
+    /// Takes over a connection of another process, to the tables of its network namespace.
+    fn from(socket: OwnedFd) -> Self {
+        // SAFETY: the descriptor is open, and owned by the new socket alone
+        let socket = unsafe { Socket::from_raw_fd(socket.into_raw_fd()) };
+        Self::over(socket)
+    }
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> Self {
+        // SAFETY: the descriptor is open, and the socket gives up its ownership
+        unsafe { Self::from_raw_fd(connection.socket.into_raw_fd()) }
+    }
+}
+
 impl Connection {
     /// Opens the connection; needs no permission.
     pub(crate) fn open() -> io::Result<Self> {
@@ -45,11 +66,21 @@ impl Connection {
         // Lets the kernel filter dumps by table and interface (a full Internet routing table has
         // 200,000 entries). Kernels before 4.20 lack it; answers are filtered on this side as well.
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Self {
+        Ok(Self::over(socket))
+    }
+
+    fn over(socket: Socket) -> Self {
+        Self {
             socket,
             sequence: 0,
             buffer: vec![0; RECEIVE_BUFFER],
-        })
+        }
+    }
+
+    /// Brings up the loopback interface of this network namespace.
+    pub(crate) fn bring_up_loopback(&mut self) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(LOOPBACK).up().build();
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
     /// Sends a request that changes something; `flags` are `NLM_F_CREATE` and the like.
@@ -173,7 +204,6 @@ pub(super) fn messages(received: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::link::LinkMessage;
-    use rtnetlink::LinkUnspec;
 
     use super::*;
 

@@ -108,6 +108,26 @@ impl Device {
         Self::new(file, netlink, &link, (settings, repaired.overlaps))
     }
 
+    /// Opens the interface as [`Device::open`] does, for another process: it lasts as long as the
+    /// returned descriptors of device and netlink socket.
+    pub fn open_for_another(settings: &Settings) -> Result<(OwnedFd, OwnedFd), Error> {
+        let device = Self::open(settings)?;
+        ioctl::persist(&device.port.file, false)
+            .map_err(|e| kernel("let the interface end with its owner", e))?;
+        Ok((device.port.file.into(), device.netlink.into()))
+    }
+
+    /// Takes over the descriptors of [`Device::open_for_another`], in whatever namespace.
+    pub fn given(
+        file: OwnedFd,
+        netlink: OwnedFd,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let mut netlink = Connection::from(netlink);
+        let link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
+        Self::new(file.into(), netlink, &link, (settings, false))
+    }
+
     fn new(
         file: File,
         netlink: Connection,

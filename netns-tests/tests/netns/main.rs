@@ -17,6 +17,7 @@ mod epochs;
 mod foreign;
 mod groups;
 mod groups_people;
+mod guest;
 mod hidden;
 mod hostile_load;
 mod interface;

@@ -1,0 +1,326 @@
+//! A leaf with its sockets and signalling: the node of a guest, and of each listener of
+//! `lcroute leaf`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use lcroute_engine::control::RefusalReason;
+use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
+use lcroute_overlay::{CarrierId, Presence, SPEAKS};
+use lcroute_signalling::{CarrierEvent, Carriers};
+use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
+use librecast::cert::Token;
+use librecast::id::SecretKey;
+use librecast::reach::Room;
+use librecast::time::WallClock;
+use librecast_program::cli::{Exit, ExitError};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::netlink;
+use crate::servers::stun_name;
+use crate::state::{since_1970, unix_now};
+
+/// Most addresses of this host that a leaf uses.
+pub const MAX_ADDRESSES: usize = 3;
+/// Datagrams queued for one leaf. Chosen.
+const DATAGRAMS: usize = 256;
+/// Bytes of a receive buffer: more than the longest datagram of a link.
+const BUFFER: usize = 2_048;
+
+/// Returns the token in a text, which must make leaves, and which must be valid now.
+pub fn token(text: &str) -> Result<Token, ExitError> {
+    let mut token: Token = text
+        .parse()
+        .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+    token.signal.retain(|url| Room::of_uri(url).is_none());
+    if token.signal.is_empty() {
+        let message = "the token names no signalling server, and a leaf finds routers by nothing else: `lcroute invite --signal URL`";
+        return Err(ExitError::new(Exit::Usage, message));
+    }
+    let key = SecretKey::generate().peer_id();
+    let chain = token.join(key, "leaf", unix_now());
+    chain.map_err(|e| {
+        let message = format!("the token is not accepted: {e}");
+        ExitError::new(Exit::NotPermitted, message)
+    })?;
+    Ok(token)
+}
+
+/// State that leaves of one process share.
+#[derive(Debug)]
+pub struct Common {
+    /// The token.
+    pub token: Token,
+    /// The host's interface that is no way to a router.
+    own_interface: String,
+    stun: Vec<SocketAddr>,
+    epoch: Instant,
+}
+
+impl Common {
+    /// Looks up the servers of the token. `own_interface`: lc0 of the host.
+    pub async fn new(token: Token, own_interface: &str) -> Self {
+        Self {
+            own_interface: own_interface.to_owned(),
+            stun: stun_servers(&token.signal).await,
+            epoch: common_epoch(Instant::now(), since_1970()),
+            token,
+        }
+    }
+
+    /// Returns the addresses of this host for links.
+    fn addresses(&self) -> std::io::Result<Vec<IpAddr>> {
+        let mut addresses = netlink::host_addresses(&[&self.own_interface], None)?;
+        addresses.truncate(MAX_ADDRESSES);
+        Ok(addresses)
+    }
+}
+
+/// An output of a leaf for its owner.
+#[derive(Debug)]
+pub enum LeafEvent {
+    /// A packet of a joined group.
+    Packet(Bytes),
+    /// The active router refused a join.
+    Refused(Ipv6Addr, RefusalReason),
+    /// The network has revoked the token.
+    Expelled,
+}
+
+/// A UDP socket with the task that reads it.
+#[derive(Debug)]
+struct Bound {
+    at: SocketAddr,
+    socket: Arc<UdpSocket>,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// The leaf.
+#[derive(Debug)]
+pub struct LeafShell {
+    common: Arc<Common>,
+    node: LeafNode<WebRtc>,
+    sockets: Vec<Bound>,
+    received: mpsc::Sender<Datagram>,
+    datagrams: mpsc::Receiver<Datagram>,
+    carriers: Carriers,
+    /// Servers that are or were connected.
+    connected: BTreeSet<CarrierId>,
+    events: mpsc::Receiver<CarrierEvent>,
+}
+
+impl LeafShell {
+    /// Starts a leaf with this key.
+    pub async fn start(common: Arc<Common>, key: SecretKey, name: &str) -> anyhow::Result<Self> {
+        let key = Arc::new(key);
+        let chain = common.token.join(key.peer_id(), name, unix_now())?;
+        let network = common.token.network();
+        let now = Instant::now();
+        let webrtc = WebRtcConfig {
+            control: SPEAKS.control,
+            epoch: common.epoch,
+            unix_now: unix_now(),
+            seed: seed()?,
+            mtu: 1_280,
+            media: true,
+            limits: lcroute_webrtc::Limits::default(),
+        };
+        let mut webrtc = WebRtc::new(webrtc, now)?;
+        webrtc.set_stun_servers(common.stun.clone(), now);
+        let config = LeafConfig {
+            network,
+            key: key.clone(),
+            chain,
+            clock: WallClock::new(unix_now),
+            epoch: common.epoch,
+            seed: seed()?,
+        };
+        let (sender, events) = mpsc::channel(DATAGRAMS);
+        let (received, datagrams) = mpsc::channel(DATAGRAMS);
+        let mut carriers = Carriers::of_leaf(key, network, sender);
+        carriers.set_servers(&common.token.signal, None);
+        let mut leaf = Self {
+            node: LeafNode::new(config, webrtc, now),
+            common,
+            sockets: Vec::new(),
+            received,
+            datagrams,
+            carriers,
+            connected: BTreeSet::new(),
+            events,
+        };
+        leaf.review_addresses().await?;
+        Ok(leaf)
+    }
+
+    /// Returns the node.
+    pub fn node(&mut self) -> &mut LeafNode<WebRtc> {
+        &mut self.node
+    }
+
+    /// Returns whether a signalling server has answered.
+    pub fn has_server(&self) -> bool {
+        !self.connected.is_empty()
+    }
+
+    /// Follows the host's addresses: keeps sockets of those that are left, opens those of new ones.
+    pub async fn review_addresses(&mut self) -> anyhow::Result<()> {
+        let addresses = self.common.addresses()?;
+        let before = self.sockets.len();
+        self.sockets
+            .retain(|bound| addresses.contains(&bound.at.ip()));
+        let mut changed = self.sockets.len() != before;
+        for ip in addresses {
+            if self.sockets.iter().any(|bound| bound.at.ip() == ip) {
+                continue;
+            }
+            let socket = UdpSocket::bind((ip, 0)).await;
+            let socket = Arc::new(socket.with_context(|| format!("UDP socket of {ip}"))?);
+            let at = socket.local_addr()?;
+            let reader = tokio::spawn(receive(socket.clone(), at, self.received.clone()));
+            self.sockets.push(Bound { at, socket, reader });
+            changed = true;
+        }
+        if changed {
+            let candidates = self.sockets.iter().map(|bound| bound.at).collect();
+            let connections = self.node.connections_mut();
+            connections.set_local_candidates(candidates, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Returns the next output for the owner; sends all pending datagrams and signals.
+    pub fn poll(&mut self) -> Option<LeafEvent> {
+        loop {
+            self.send_all();
+            match self.node.poll_output(Instant::now())? {
+                LeafNodeOutput::Packet { packet } => return Some(LeafEvent::Packet(packet)),
+                LeafNodeOutput::Refused { group, reason } => {
+                    return Some(LeafEvent::Refused(group, reason));
+                }
+                LeafNodeOutput::Expelled => return Some(LeafEvent::Expelled),
+                LeafNodeOutput::Signal { to, bytes } => self.carriers.send(to, &bytes),
+                LeafNodeOutput::Servers(needed) => self.set_servers(needed),
+            }
+        }
+    }
+
+    /// Waits for the next input, and handles it. Cancellation loses none.
+    pub async fn wait(&mut self) {
+        let at = self.node.poll_timeout();
+        let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        tokio::select! {
+            Some((from, at, datagram)) = self.datagrams.recv() => {
+                let connections = self.node.connections_mut();
+                connections.handle_datagram(from, at, &datagram, Ecn::None, Instant::now());
+            }
+            Some(event) = self.events.recv() => self.handle_carrier(event),
+            () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
+        }
+    }
+
+    /// Ends all links, and sends the messages that say so.
+    pub fn close(&mut self) {
+        self.node.shutdown(Instant::now());
+        while self.poll().is_some() {}
+    }
+
+    fn handle_carrier(&mut self, event: CarrierEvent) {
+        let now = Instant::now();
+        match event {
+            CarrierEvent::Presence(carrier, presence) => {
+                self.connected.insert(carrier);
+                self.node.handle_presence(carrier, presence, now);
+            }
+            CarrierEvent::Signal {
+                carrier,
+                from,
+                bytes,
+            } => self.node.handle_signal(carrier, from, &bytes, now),
+            CarrierEvent::Relay(..)
+            | CarrierEvent::Doors
+            | CarrierEvent::Record { .. }
+            | CarrierEvent::RecordGone { .. } => {}
+        }
+    }
+
+    fn set_servers(&mut self, needed: bool) {
+        if needed {
+            self.carriers.set_servers(&self.common.token.signal, None);
+            return;
+        }
+        self.carriers.set_servers(&[], None);
+        let now = Instant::now();
+        for carrier in std::mem::take(&mut self.connected) {
+            self.node
+                .handle_presence(carrier, Presence::CarrierDown, now);
+        }
+    }
+
+    fn send_all(&mut self) {
+        while let Some(transmit) = self.node.connections_mut().poll_transmit() {
+            self.send(transmit.from, transmit.to, &transmit.contents);
+        }
+    }
+
+    fn send(&self, from: Option<SocketAddr>, to: SocketAddr, datagram: &[u8]) {
+        let is_its = |at: &SocketAddr| match from {
+            Some(from) => *at == from,
+            None => at.is_ipv4() == to.is_ipv4(),
+        };
+        let bound = self.sockets.iter().find(|bound| is_its(&bound.at));
+        if let Some(bound) = bound
+            && let Err(e) = bound.socket.try_send_to(datagram, to)
+        {
+            // networks lose datagrams at any time
+            tracing::debug!("to {to}: {e}");
+        }
+    }
+}
+
+async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for name in urls.iter().filter_map(|url| stun_name(url)) {
+        match tokio::net::lookup_host(&name).await {
+            Ok(addresses) => found.extend(addresses),
+            Err(e) => tracing::warn!("{name}: {e}"),
+        }
+    }
+    found
+}
+
+async fn receive(socket: Arc<UdpSocket>, at: SocketAddr, received: mpsc::Sender<Datagram>) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((n, from)) => {
+                let datagram = buffer[..n].to_vec();
+                if received.send((from, at, datagram)).await.is_err() {
+                    return;
+                }
+            }
+            // an ICMP error about an earlier datagram
+            Err(e) => tracing::debug!("{at}: {e}"),
+        }
+    }
+}
+
+fn seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    Ok(seed)
+}

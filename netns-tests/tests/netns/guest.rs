@@ -1,0 +1,244 @@
+//! Guests: programs of users without rights, on an lc0 of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{
+    DEADLINE, Host, Lab, Network, Process, eventually, make_folder, same_content,
+};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use serde_json::Value;
+
+use crate::lcsync_lan::share;
+use crate::radio::{RADIO, cast, key_of, write_chirp};
+use crate::{world, world_alone};
+
+const GROUP: &str = "ff1e:5::42";
+/// The driver's device, for everybody as udev makes it.
+const TUN: &str = "/dev/net/tun";
+/// Becomes nobody, without a capability and without a way to one.
+const NOBODY: [&str; 6] = [
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--no-new-privs",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+];
+
+/// Opens the driver to everybody in this process's mount namespace.
+fn open_driver() -> Result<()> {
+    if fs::metadata(TUN)?.permissions().mode() & 0o006 == 0o006 {
+        return Ok(());
+    }
+    let own = Path::new("/run/tun");
+    if !own.exists() {
+        mknod(own, SFlag::S_IFCHR, Mode::empty(), makedev(10, 200))?;
+        fs::set_permissions(own, fs::Permissions::from_mode(0o666))?;
+    }
+    let none = None::<&str>;
+    mount(Some(own), TUN, none, MsFlags::MS_BIND, none).context(TUN)
+}
+
+/// Returns a token for leaves of these groups, in a file that everybody can read.
+fn token(network: &Network, host: &Host, groups: &str) -> Result<(String, String)> {
+    let url = network.signalling.url()?;
+    let args = ["invite", "--leaf", "--groups", groups, "--signal", &url];
+    let token = network.members[0].host.run("lcroute", &args)?.success()?;
+    let text = token.stdout.trim().to_owned();
+    let file = host.write("token", &text)?.display().to_string();
+    Ok((text, file))
+}
+
+fn as_nobody<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&NOBODY[..], &["--"], args].concat()
+}
+
+/// Starts `lcroute guest` with this program as nobody.
+fn guest(host: &Host, token: &str, program: &[&str]) -> Result<Process> {
+    let args = [
+        &["lcroute", "guest", "--token-file", token, "--"][..],
+        program,
+    ]
+    .concat();
+    host.spawn("setpriv", &as_nobody(&args))
+}
+
+fn speak(host: &Host) -> Result<Process> {
+    let numbers = format!(
+        "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
+    );
+    host.spawn("sh", &["-c", &numbers])
+}
+
+fn says(process: &Process, text: &str) -> Result<()> {
+    eventually(text, || {
+        let told = process.stdout();
+        ensure!(told.contains(text), "{told}{}", process.stderr());
+        Ok(())
+    })
+}
+
+/// Returns all processes below this one, itself included.
+fn family(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|n| n.parse::<u32>().ok()));
+        at += 1;
+    }
+    found
+}
+
+fn is_alive(pid: &&u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // a zombie is its parent's
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+fn all_end(family: &[u32]) -> Result<()> {
+    eventually("nothing is left", || {
+        let left: Vec<_> = family.iter().filter(is_alive).collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+}
+
+fn audience(lab: &Lab) -> Result<(Network, Host)> {
+    open_driver()?;
+    let network = lab.closed_network(["a", "b"])?;
+    let host = lab.closed_hosts(&["bob"])?.remove(0);
+    Ok((network, host))
+}
+
+#[test]
+fn a_guest_without_rights_hears_what_its_token_says_and_nothing_of_it_is_left() {
+    world("guest", |lab| {
+        let (network, host) = audience(lab)?;
+        let (_, file) = token(&network, &host, "ff1e:5::/32")?;
+        let speaker = speak(&network.members[0].host)?;
+        let links = host.run("ip", &["-br", "link"])?.stdout;
+        let script = format!(
+            "sleep 1000 & grep CapEff /proc/self/status; ip link set lc0 down && echo down; \
+             tr '\\0' ' ' </proc/$PPID/cmdline; lcroute listen {GROUP} --json"
+        );
+        // a program, with another one that it has started, hears; then each of them is killed
+        for victim in [0, 1, 2] {
+            let listens = guest(&host, &file, &["sh", "-c", &script])?;
+            says(&listens, "\"text\":")?;
+            let told = listens.stdout();
+            ensure!(told.contains("CapEff:\t0000000000002000"), "{told}");
+            ensure!(!told.contains("down") && !told.contains("lct1"), "{told}");
+            ensure!(host.run("ip", &["-br", "link"])?.stdout == links);
+            let family = family(listens.pid());
+            ensure!(family.len() == 5, "{family:?}");
+            let pid = nix::unistd::Pid::from_raw(family[victim].try_into()?);
+            nix::sys::signal::kill(pid, Signal::SIGKILL)?;
+            all_end(&family)?;
+        }
+        drop(speaker);
+        eventually("its routers have no leaf any more", || {
+            for member in &network.members {
+                let linked = &member.status()?["leaves"]["linked"];
+                ensure!(*linked == Value::from(0), "{linked}");
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
+    world("guest-ends", |lab| {
+        let (network, host) = audience(lab)?;
+        let (text, file) = token(&network, &host, "ff1e:5::/32")?;
+        let ends = |program: &[&str], code: i32, said: &str| -> Result<()> {
+            let mut guest = guest(&host, &file, program)?;
+            let ended = guest.wait(DEADLINE)?;
+            ensure!(ended == code, "{program:?}: {ended}: {}", guest.stderr());
+            ensure!(guest.stderr().contains(said), "{}", guest.stderr());
+            Ok(())
+        };
+        ends(&["sh", "-c", "sleep 1000 & exit 7"], 7, "")?;
+        ends(&["sh", "-c", "kill -TERM $$"], 143, "")?;
+        ends(&["no-such-program"], 127, "no-such-program")?;
+        ends(&["lcroute", "listen", "ff1e:6::1"], 4, "ff1e:6::1")?;
+        // a signal to the guest is for its program
+        let script = "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
+        let mut traps = guest(&host, &file, &["sh", "-c", script])?;
+        says(&traps, "ready")?;
+        traps.signal(Signal::SIGTERM)?;
+        ensure!(traps.wait(DEADLINE)? == 3, "{}", traps.stderr());
+        // tokens of another kind, and one that is revoked while it is used
+        let member = host.write("member", &network.token)?.display().to_string();
+        let mut other = guest(&host, &member, &["true"])?;
+        ensure!(other.wait(DEADLINE)? == 4, "{}", other.stderr());
+        ensure!(other.stderr().contains("--leaf"), "{}", other.stderr());
+        let wrong = host.run("lcroute", &["guest", "lcr1abc", "--", "true"])?;
+        ensure!(wrong.code == 2 && wrong.stderr.contains("lcr1"), "{}", wrong.stderr);
+        let speaker = speak(&network.members[1].host)?;
+        let listen = ["lcroute", "listen", GROUP, "--json"];
+        let mut listens = guest(&host, &file, &listen)?;
+        says(&listens, "\"text\":")?;
+        let founder = &network.members[0].host;
+        let revoke = ["revoke", "--token", &text];
+        founder.run("lcroute", &revoke)?.success()?;
+        ensure!(listens.wait(DEADLINE)? == 4, "{}", listens.stderr());
+        ensure!(listens.stderr().contains("revoked"), "{}", listens.stderr());
+        drop(speaker);
+        Ok(())
+    });
+}
+
+#[test]
+fn lcsync_enters_a_network_by_a_token_before_the_share() {
+    world("guest-lcsync", |lab| {
+        let (network, host) = audience(lab)?;
+        let (text, _) = token(&network, &host, "ff1e::/16")?;
+        let server = &network.members[0].host;
+        make_folder(&server.path("folder"), 1_000_000)?;
+        let (shares, _) = share(server, &["folder"])?;
+        let dest = host.path("dest");
+        fs::create_dir(&dest)?;
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o777))?;
+        let (what, to) = (format!("{text},lc:folder"), dest.join("copy"));
+        let to = to.display().to_string();
+        let args = ["lcsync", &what, &to];
+        let mut fetches = host.spawn("setpriv", &as_nobody(&args))?;
+        let code = fetches.wait(Duration::from_secs(120))?;
+        ensure!(code == 0, "{code}: {}", fetches.stderr());
+        drop(shares);
+        same_content(&server.path("folder"), Path::new(&to))
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_private_station_is_heard_by_a_token_before_its_text() {
+    world_alone("guest-radio", |lab| {
+        let (network, host) = audience(lab)?;
+        let (text, _) = token(&network, &host, "ff1e::/16")?;
+        let caster = &network.members[0].host;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let chirp = write_chirp(caster, 20)?;
+        let casts = cast(caster, &chirp, &format!("--key {key}"))?;
+        let what = format!("{text},{}", *station.encode());
+        let args = [RADIO, "listen", &what, "-"];
+        let listens = host.spawn("setpriv", &as_nobody(&args))?;
+        eventually("it hears", || {
+            ensure!(listens.stdout().len() > 100_000, "{}", listens.stderr());
+            Ok(())
+        })?;
+        let family = family(listens.pid());
+        listens.signal(Signal::SIGKILL)?;
+        drop(casts);
+        all_end(&family)
+    });
+}
