@@ -116,8 +116,8 @@ pub use lan::{LanIpv4, LanProblem, LanRole, LanSettings, LanSnapshot, LanStandin
 pub use leaf::{Leaf, LeafOutput, LeafState};
 pub use leaves::LEAF_GROUPS;
 pub use output::{LanFrame, LinkFault, Links, Output};
-pub use querier::{Querier, Room, Timing};
 pub use private::{OVERHEAD, Privacy, PrivatePrefix, SEALED, SECRET_LEN, Secret};
+pub use querier::{Querier, Room, Timing};
 pub use segment::{
     HostPlace, SegmentFrame, SegmentLan, SegmentProblem, SegmentSettings, SegmentSnapshot,
 };

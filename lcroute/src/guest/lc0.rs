@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use lcroute_engine::classify::{CarriedScopes, Class};
-use lcroute_engine::{DropReason, LEAF_GROUPS, Querier, ROUTER_ADDRESS, Room, SourceFilter, Timing};
+use lcroute_engine::{
+    DropReason, LEAF_GROUPS, Querier, ROUTER_ADDRESS, Room, SourceFilter, Timing,
+};
 use librecast::drops::Drops;
 use librecast::mld::{self, Message};
 use librecast::time::{Duration, Instant};

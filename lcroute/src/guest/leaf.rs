@@ -207,7 +207,11 @@ impl LeafShell {
     pub fn poll(&mut self) -> Option<LeafEvent> {
         loop {
             self.send_all();
-            match self.node.poll_output(Instant::now())? {
+            let output = self.node.poll_output(Instant::now());
+            if output.is_none() {
+                self.send_all();
+            }
+            match output? {
                 LeafNodeOutput::Packet { packet } => return Some(LeafEvent::Packet(packet)),
                 LeafNodeOutput::Refused { group, reason } => {
                     return Some(LeafEvent::Refused(group, reason));

@@ -99,7 +99,9 @@ pub fn start(settings: &Settings, command: Command) -> Result<(Device, Running),
 fn check_driver() -> Result<(), ExitError> {
     match access(DRIVER, AccessFlags::R_OK | AccessFlags::W_OK) {
         Err(Errno::EACCES) => {
-            let message = format!("{DRIVER} is not open to this user: sudo chmod 0666 {DRIVER}, as udev does");
+            let message = format!(
+                "{DRIVER} is not open to this user: sudo chmod 0666 {DRIVER}, as udev does"
+            );
             Err(ExitError::new(Exit::NotPermitted, message))
         }
         // the driver itself says what else is wrong
@@ -195,9 +197,7 @@ enum Message {
 }
 
 /// Receives a message, and the descriptors with it; `None`: the holder is gone.
-fn receive(
-    socket: &OwnedFd,
-) -> Result<Option<(Message, Option<(OwnedFd, OwnedFd)>)>, ExitError> {
+fn receive(socket: &OwnedFd) -> Result<Option<(Message, Option<(OwnedFd, OwnedFd)>)>, ExitError> {
     let failed = |e: Errno| ExitError::new(Exit::Failed, format!("the guest's socket: {e}"));
     let mut buffer = [0; MESSAGE];
     let mut space = nix::cmsg_space!([RawFd; 2]);
@@ -249,7 +249,9 @@ fn descriptors(
         return Ok(None);
     };
     // SAFETY: the kernel has just opened both descriptors for this process
-    Ok(Some(unsafe { (OwnedFd::from_raw_fd(tun), OwnedFd::from_raw_fd(netlink)) }))
+    Ok(Some(unsafe {
+        (OwnedFd::from_raw_fd(tun), OwnedFd::from_raw_fd(netlink))
+    }))
 }
 
 fn say(socket: &OwnedFd, message: &[u8], descriptors: &[RawFd]) -> nix::Result<()> {
@@ -261,7 +263,14 @@ fn say(socket: &OwnedFd, message: &[u8], descriptors: &[RawFd]) -> nix::Result<(
     };
     let message = &message[..message.len().min(MESSAGE)];
     let parts = [IoSlice::new(message)];
-    sendmsg::<()>(socket.as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &parts,
+        rights,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
+    .map(drop)
 }
 
 /// Is the holder until its end; returns its exit code.
@@ -331,7 +340,10 @@ fn enter() -> Result<bool, ExitError> {
 fn forbidden(why: &str) -> ExitError {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let is = |path, value: &str| read(path).trim() == value;
-    let remedy = if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+    let remedy = if is(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
         "AppArmor forbids them: sudo cp /usr/share/doc/lcroute/examples/apparmor /etc/apparmor.d/lcroute && sudo apparmor_parser -r /etc/apparmor.d/lcroute, or sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "sudo sysctl -w kernel.unprivileged_userns_clone=1 allows them"
@@ -388,13 +400,14 @@ fn set_capabilities(set: u32) -> nix::Result<()> {
 fn run(mut command: Command) -> Result<Pid, (u8, String)> {
     let holder = Pid::this();
     let prepare = move || {
+        SigSet::empty().thread_set_mask()?;
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != holder {
             return Err(ErrorKind::BrokenPipe.into());
         }
         Ok(())
     };
-    // SAFETY: between fork and exec it makes two system calls, and allocates nothing
+    // SAFETY: between fork and exec it makes three system calls, and allocates nothing
     unsafe { command.pre_exec(prepare) };
     let program = command.get_program().to_string_lossy().into_owned();
     let child = command.spawn().map_err(|e| start_failure(&program, &e))?;
@@ -404,12 +417,17 @@ fn run(mut command: Command) -> Result<Pid, (u8, String)> {
 }
 
 fn start_failure(program: &str, error: &io::Error) -> (u8, String) {
-    let code = match error.kind() {
-        ErrorKind::NotFound => NOT_FOUND,
-        ErrorKind::PermissionDenied => NOT_EXECUTABLE,
-        _ => Exit::Failed as u8,
-    };
-    (code, format!("{program}: {error}"))
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path);
+    // a folder that this user may not enter is an error of permission, too
+    let exists = program.contains('/') || folders.any(|folder| folder.join(program).exists());
+    match error.kind() {
+        ErrorKind::PermissionDenied if exists => (NOT_EXECUTABLE, format!("{program}: {error}")),
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+            (NOT_FOUND, format!("{program}: not found"))
+        }
+        _ => (Exit::Failed as u8, format!("{program}: {error}")),
+    }
 }
 
 /// Waits for the program's end, and returns its exit code; ends it if the guest is gone.

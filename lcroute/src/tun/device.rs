@@ -118,11 +118,7 @@ impl Device {
     }
 
     /// Takes over the descriptors of [`Device::open_for_another`], in whatever namespace.
-    pub fn given(
-        file: OwnedFd,
-        netlink: OwnedFd,
-        settings: &Settings,
-    ) -> Result<Self, Error> {
+    pub fn given(file: OwnedFd, netlink: OwnedFd, settings: &Settings) -> Result<Self, Error> {
         let mut netlink = Connection::from(netlink);
         let link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
         Self::new(file.into(), netlink, &link, (settings, false))

@@ -30,13 +30,17 @@ pub fn enter() -> Result<(), ExitError> {
     let Some((at, token, what)) = find(given) else {
         return Ok(());
     };
-    let failed = |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
     let own = env::current_exe().map_err(|e| failed(&e))?;
     let lcroute = beside(&own).unwrap_or_else(|| LCROUTE.into());
     let token = inherited(token).map_err(|e| failed(&e))?;
     let mut command = Command::new(lcroute);
     command.args(["guest", "--token-fd"]);
-    command.arg(token.as_raw_fd().to_string()).arg("--").arg(own);
+    command
+        .arg(token.as_raw_fd().to_string())
+        .arg("--")
+        .arg(own);
     let before = given.get(1..at).unwrap_or_default();
     let behind = given.get(at + 1..).unwrap_or_default();
     command.args(before).arg(what).args(behind);
@@ -89,8 +93,14 @@ mod tests {
             find(&given).map(|(at, token, what)| (at, token.to_vec(), what.to_owned()))
         };
         let found = |at, what: &str| Some((at, b"lct1abc".to_vec(), OsString::from(what)));
-        assert_eq!(find_in(&["p", "listen", "lct1abc,lcr1DEF"]), found(2, "lcr1DEF"));
-        assert_eq!(find_in(&["p", "lct1abc,lc:a,b", "dest"]), found(1, "lc:a,b"));
+        assert_eq!(
+            find_in(&["p", "listen", "lct1abc,lcr1DEF"]),
+            found(2, "lcr1DEF")
+        );
+        assert_eq!(
+            find_in(&["p", "lct1abc,lc:a,b", "dest"]),
+            found(1, "lc:a,b")
+        );
         for other in [
             &["lct1abc,lcr1DEF"][..],
             &["p", "lct1abc"],

@@ -91,7 +91,11 @@ fn family(pid: u32) -> Vec<u32> {
     while let Some(pid) = found.get(at) {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let children = children.unwrap_or_default();
-        found.extend(children.split_whitespace().filter_map(|n| n.parse::<u32>().ok()));
+        found.extend(
+            children
+                .split_whitespace()
+                .filter_map(|n| n.parse::<u32>().ok()),
+        );
         at += 1;
     }
     found
@@ -100,7 +104,8 @@ fn family(pid: u32) -> Vec<u32> {
 fn is_alive(pid: &&u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // a zombie is its parent's
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 fn all_end(family: &[u32]) -> Result<()> {
@@ -182,7 +187,11 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
         ensure!(other.wait(DEADLINE)? == 4, "{}", other.stderr());
         ensure!(other.stderr().contains("--leaf"), "{}", other.stderr());
         let wrong = host.run("lcroute", &["guest", "lcr1abc", "--", "true"])?;
-        ensure!(wrong.code == 2 && wrong.stderr.contains("lcr1"), "{}", wrong.stderr);
+        ensure!(
+            wrong.code == 2 && wrong.stderr.contains("lcr1"),
+            "{}",
+            wrong.stderr
+        );
         let speaker = speak(&network.members[1].host)?;
         let listen = ["lcroute", "listen", GROUP, "--json"];
         let mut listens = guest(&host, &file, &listen)?;
