@@ -17,7 +17,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use bytes::Bytes;
 use lcroute_control::config::{self, Lan, MAX_LANS};
 use lcroute_node::{
     LanFrame, LanIpv4, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node,

@@ -889,12 +889,14 @@ fn ipv4_source(text: &str) -> Option<SourcePrefix> {
 const MAPPED_LEN: u8 = 96;
 
 /// Whether it is a prefix of IPv4.
-pub(crate) fn is_ipv4(prefix: SourcePrefix) -> bool {
+#[must_use]
+pub fn is_ipv4(prefix: SourcePrefix) -> bool {
     as_ipv4(&prefix).is_some()
 }
 
 /// Returns address and length of a prefix of IPv4.
-pub(crate) fn as_ipv4(prefix: &SourcePrefix) -> Option<(Ipv4Addr, u8)> {
+#[must_use]
+pub fn as_ipv4(prefix: &SourcePrefix) -> Option<(Ipv4Addr, u8)> {
     let length = prefix.prefix_len().checked_sub(MAPPED_LEN)?;
     Some((prefix.addr().to_ipv4_mapped()?, length))
 }
