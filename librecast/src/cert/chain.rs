@@ -243,6 +243,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cert::SEGMENT;
     use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
 
     #[test]
@@ -436,6 +437,42 @@ mod tests {
         assert!(!member.is_issuer());
         assert!(member.is_expelled_by(&node, false) && member.is_expelled_by(&invitation, false));
         assert!(!member.is_expelled_by(&issuer, false) && member.is_expelled_by(&issuer, true));
+    }
+
+    #[test]
+    fn only_an_issuer_gives_the_label_of_a_segment() {
+        let n = network();
+        let net = n.key.peer_id();
+        let node = SecretKey::generate().peer_id();
+        let labelled = |name: &str, value: Option<&str>| {
+            let mut grant = grant(name);
+            let value = value.map(|value| (SEGMENT.to_owned(), value.to_owned()));
+            grant.labels.extend(value);
+            grant
+        };
+        let widened = Err(CertError::Widened(Kind::Node));
+        let home = Some("home");
+        for (invited, claimed, is_valid) in [
+            (None, None, true),
+            (home, home, true),
+            (None, home, false),
+            (home, Some("office"), false),
+        ] {
+            let token = token(&n, labelled("", invited));
+            let own = labelled("m", claimed);
+            let own = Certificate::sign(Kind::Node, net, node, own, &token.secret).unwrap();
+            let chain = signed_by_the_holder(&n, &token, &own);
+            let member = chain.verify(&net, NOW);
+            assert_eq!(member.is_ok(), is_valid, "{invited:?} {claimed:?}");
+            if !is_valid {
+                assert_eq!(member, widened);
+                assert!(chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).is_err());
+            }
+        }
+        // directly by an issuer
+        let own = Certificate::sign(Kind::Node, net, node, labelled("m", home), &n.issuer_key);
+        let chain = Chain::new(vec![n.issuer.clone(), own.unwrap()]).unwrap();
+        assert_eq!(chain.verify(&net, NOW).unwrap().labels[SEGMENT], "home");
     }
 
     #[test]
