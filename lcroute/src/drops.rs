@@ -64,7 +64,7 @@ pub fn reasons() -> Vec<(&'static str, &'static str)> {
 
 /// Reasons that a healthy network counts as well: traffic that stays on its link or has no
 /// listener, copies over a second path, and remains of ended links.
-const USUAL: [&str; 40] = [
+const USUAL: [&str; 44] = [
     "audit_differs",
     "broadcast",
     "duplicate",
@@ -91,6 +91,10 @@ const USUAL: [&str; 40] = [
     "routed_not_sent",
     "scope_not_carried",
     "sctp_left_out",
+    "segment_conflict",
+    "segment_own_link",
+    "segment_router",
+    "segment_unknown_host",
     "signal_copy",
     "signal_not_opened",
     "signal_recipient",

@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::Bytes;
 use librecast::bucket::Rate;
 use librecast::cert::{GroupPrefix, Member, SourcePrefix};
-use librecast::ethernet::MacAddress;
+use librecast::ethernet::{ETHERTYPE_ARP, MacAddress};
 use librecast::id::{LanId, OriginId, PeerId};
 use librecast::time::{Duration, Instant};
 use librecast::{igmp, mld};
@@ -423,7 +423,11 @@ impl Gateway {
             return Err(DropReason::LanNotConfigured);
         };
         let result = segment.handle_frame(frame, by_gateway, now);
-        lan.count("segment_rx", result)
+        // questions are no packets
+        match frame.ethertype {
+            ETHERTYPE_ARP if result.is_ok() => result,
+            _ => lan.count("rx", result),
+        }
     }
 
     /// Takes a packet of a segment; [`Self::handle_received`] handles it.
@@ -493,7 +497,7 @@ impl Gateway {
             return Err(DropReason::LanNotConfigured);
         };
         let result = segment.handle_inner(origin, group, inner, now);
-        lan.count("segment_tx", result)
+        lan.count("tx", result)
     }
 
     /// The next action of any segment, and its number.

@@ -540,7 +540,7 @@ impl World {
                     payload: frame.payload.clone(),
                 };
                 self.does(n, |engine, now| {
-                    engine.handle_segment_frame(interface, frame, now)
+                    engine.handle_segment_frame(interface, frame, now);
                 });
             }
         }
@@ -1245,7 +1245,7 @@ fn neighbour_discovery_is_answered_for_hosts_elsewhere() {
     let asked = solicitation(a, mac_a, b, false);
     let asked = frame_of(mac_a, to, ETHERTYPE_IPV6, asked);
     w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, asked, now)
+        engine.handle_segment_frame(LAN, asked, now);
     });
     w.run(ms(200));
     let virtual_mac = w.engine(0).virtual_mac(LAN).unwrap();
@@ -1327,7 +1327,7 @@ fn members_gain_nothing_by_lies_in_a_segment() {
         let (header, packet) = of_member(w, n, to, inner, sequence);
         let link = w.gateways[0].links[&n];
         w.does(0, |engine, now| {
-            engine.handle_packet(link, &header.encode(), packet, now)
+            engine.handle_packet(link, &header.encode(), packet, now);
         });
     };
     let udp = |from: Ipv4Addr, to: Ipv4Addr| {
