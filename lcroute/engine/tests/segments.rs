@@ -1453,3 +1453,44 @@ fn whatever_happens_all_ends_well() {
         }
     }
 }
+
+#[test]
+fn what_any_gateway_put_on_a_wire_is_never_read_again() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let b = w.host(1, ip(30));
+    let foreign = MacAddress::virtual_of([9, 9, 9]);
+    let own = w.engine(0).virtual_mac(LAN).unwrap();
+    let packet = ipv4::udp_packet(ip(77), ALL, (PORT, 4), b"N\0\0\0\0\0\0\x03\xe7");
+    let states = |sender_mac: MacAddress| Arp {
+        operation: Operation::Request,
+        sender_mac,
+        sender: ip(77),
+        target_mac: MacAddress::default(),
+        target: ip(77),
+    };
+    let all = MacAddress::BROADCAST;
+    let frames = [
+        frame_of(foreign, all, ETHERTYPE_IPV4, packet.clone()),
+        frame_of(own, all, ETHERTYPE_IPV4, packet.clone()),
+        frame_of(foreign, all, ETHERTYPE_ARP, states(mac(4, 0)).encode()),
+        frame_of(mac(4, 0), all, ETHERTYPE_ARP, states(foreign).encode()),
+    ];
+    let before = (w.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
+    for frame in frames {
+        w.does(0, |engine, now| {
+            engine.handle_segment_frame(LAN, frame, now)
+        });
+    }
+    w.run(secs(1));
+    let after = (w.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
+    assert_eq!(after, (before.0, before.1 + 4));
+    assert_eq!(w.place(0, ip(77)), HostPlace::Unknown);
+    assert_eq!(w.segment(0).problem, Some(SegmentProblem::Rival(own)));
+    // the same of a host crosses
+    let of_host = frame_of(mac(4, 0), all, ETHERTYPE_IPV4, packet);
+    w.does(0, |engine, now| {
+        engine.handle_segment_frame(LAN, of_host, now)
+    });
+    w.run(ms(100));
+    assert_eq!(w.times(b, 999), 1);
+}
