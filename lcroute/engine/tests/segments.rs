@@ -1478,7 +1478,7 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     let before = (w.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
     for frame in frames {
         w.does(0, |engine, now| {
-            engine.handle_segment_frame(LAN, frame, now)
+            engine.handle_segment_frame(LAN, frame, now);
         });
     }
     w.run(secs(1));
@@ -1489,7 +1489,7 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     // the same of a host crosses
     let of_host = frame_of(mac(4, 0), all, ETHERTYPE_IPV4, packet);
     w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, of_host, now)
+        engine.handle_segment_frame(LAN, of_host, now);
     });
     w.run(ms(100));
     assert_eq!(w.times(b, 999), 1);
