@@ -10,9 +10,10 @@
 //! join and two routers have one address, the router with the lower id keeps it.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librecast::id::{OriginId, PeerId};
+use librecast::time::Instant;
 
 use crate::ipv4_network::Ipv4Network;
 
@@ -103,7 +104,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::testing::TestServices;
+    use crate::testing::{TestServices, start};
 
     fn network() -> Ipv4Network {
         "10.77.0.0/16".parse().unwrap()
@@ -140,7 +141,7 @@ mod tests {
     }
 
     fn settle(all: &mut [Assignment], group: &[usize]) -> usize {
-        let mut now = Instant::now();
+        let mut now = start();
         let mut still = 0;
         // a contest begins in one turn and may end in the next
         (1..100)
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_new_router_has_an_address_at_once_and_yields_it_to_any_other_until_it_has_settled() {
-        let now = Instant::now();
+        let now = start();
         let first =
             |address: Ipv4Addr| move |asked| (asked == address).then_some(OriginId(u64::MAX));
         let mut one = routers(1).remove(0);
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_settled_router_gives_a_new_one_time_to_yield() {
-        let now = Instant::now();
+        let now = start();
         let lower = |_| Some(OriginId(0));
         let mut one = routers(1).remove(0);
         let address = one.address();
