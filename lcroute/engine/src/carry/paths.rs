@@ -175,6 +175,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     const N2: OriginId = OriginId(2);
     const N3: OriginId = OriginId(3);
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn each_path_gets_as_many_parts_and_a_full_one_gives_some_away() {
-        let now = Instant::now();
+        let now = start();
         let mut paths = Paths::new(N2, 1_000, now);
         let mut held = Shares::from([(None, 16)]);
         let moves = paths.spread(held.clone(), [(N3, N3)].into());
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn paths_that_bring_no_more_are_given_up() {
-        let now = Instant::now();
+        let now = start();
         for (rate, in_vain) in [(1_050, true), (1_500, false)] {
             let mut paths = Paths::new(N2, 1_000, now);
             let held = Shares::from([(None, 8), (Some(N3), 8)]);
