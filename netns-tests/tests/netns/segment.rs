@@ -370,8 +370,10 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
         let server = serve(b1, KNX_SERVER, &[])?;
         let gateway = &houses.network.members[0];
         eventually("the join is known", || {
-            let said = lan(gateway)?;
-            ensure!(said["groups"].as_u64() > Some(0), "{said}");
+            let said = lan(&houses.network.members[1])?;
+            let listeners = said["listeners"].as_array().context("no list")?;
+            let is_listed = listeners.iter().any(|l| l["group"] == "224.0.23.12");
+            ensure!(is_listed, "{said}");
             Ok(())
         })?;
         let answers = python(a2, KNX_CLIENT, &["192.168.1.21"])?;
