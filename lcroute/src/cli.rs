@@ -75,6 +75,9 @@ const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_sctp=error,dimpl=erro
 /// Of hundreds of listeners what each link does is too much.
 const LEAF_LOG: &str = "error,lcroute=warn,rtc=off,rtc_ice=off,rtc_sctp=off,dimpl=off";
 
+/// Standard error is the program's; a guest says in sentences what is wrong.
+const GUEST_LOG: &str = "error,rtc=off,rtc_ice=off,rtc_sctp=off,dimpl=off";
+
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.
 #[derive(Debug, Parser)]
@@ -545,7 +548,8 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     );
     let level = common.log.as_deref().or(config.log.as_deref());
     let default = match command {
-        Command::Leaf { .. } | Command::Guest { .. } => LEAF_LOG,
+        Command::Leaf { .. } => LEAF_LOG,
+        Command::Guest { .. } => GUEST_LOG,
         _ if daemon => DAEMON_LOG,
         _ => "warn",
     };

@@ -120,6 +120,7 @@ pub struct LeafShell {
     carriers: Carriers,
     /// Servers that are or were connected.
     connected: BTreeSet<CarrierId>,
+    needs_servers: bool,
     events: mpsc::Receiver<CarrierEvent>,
 }
 
@@ -161,6 +162,7 @@ impl LeafShell {
             datagrams,
             carriers,
             connected: BTreeSet::new(),
+            needs_servers: true,
             events,
         };
         leaf.review_addresses().await?;
@@ -195,11 +197,17 @@ impl LeafShell {
             self.sockets.push(Bound { at, socket, reader });
             changed = true;
         }
-        if changed {
-            let candidates = self.sockets.iter().map(|bound| bound.at).collect();
-            let connections = self.node.connections_mut();
-            connections.set_local_candidates(candidates, Instant::now());
+        if !changed {
+            return Ok(());
         }
+        if before > 0 && self.needs_servers {
+            // a connection from an address that is gone is silent for long
+            self.set_servers(false);
+            self.set_servers(true);
+        }
+        let candidates = self.sockets.iter().map(|bound| bound.at).collect();
+        let connections = self.node.connections_mut();
+        connections.set_local_candidates(candidates, Instant::now());
         Ok(())
     }
 
@@ -218,7 +226,10 @@ impl LeafShell {
                 }
                 LeafNodeOutput::Expelled => return Some(LeafEvent::Expelled),
                 LeafNodeOutput::Signal { to, bytes } => self.carriers.send(to, &bytes),
-                LeafNodeOutput::Servers(needed) => self.set_servers(needed),
+                LeafNodeOutput::Servers(needed) => {
+                    self.needs_servers = needed;
+                    self.set_servers(needed);
+                }
             }
         }
     }
