@@ -68,7 +68,7 @@ fn step(nodes: &mut [Node; 2], now: Instant) {
                 .connections_mut()
                 .handle_datagram(from, to, &datagram, Ecn::None, now);
         }
-        if nodes[a].overlay.poll_timeout().is_some_and(|at| at <= now) {
+        if nodes[a].overlay.next_timeout().is_some_and(|at| at <= now) {
             nodes[a].overlay.handle_timeout(now);
         }
         collect(nodes, a, now);

@@ -46,7 +46,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("engine"), |data: &[u8]| {
             2 => engine.handle_local_packet(Bytes::copy_from_slice(bytes), now),
             _ => common::exchange(&mut engine, &mut others, now),
         }
-        if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+        if engine.next_timeout().is_some_and(|(at, _)| at <= now) {
             engine.handle_timeout(now);
         }
         let mut told = 0;

@@ -94,7 +94,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("leaves"), |data: &[u8]| {
                 }
             }
         }
-        if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+        if engine.next_timeout().is_some_and(|(at, _)| at <= now) {
             engine.handle_timeout(now);
         }
         while let Some(output) = others[0].poll_output() {

@@ -78,7 +78,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("presence"), |data: &[u8]| {
                 webrtc.handle_datagram(from, address, &Bytes::from(datagram), Ecn::None, now);
             }
         }
-        if overlay.poll_timeout().is_some_and(|at| at <= now) {
+        if overlay.next_timeout().is_some_and(|at| at <= now) {
             overlay.handle_timeout(now);
         }
         let mut sent = 0;

@@ -115,7 +115,7 @@ impl Gateways {
         self.now += time;
         for n in 0..2 {
             let engine = &mut self.engines[n];
-            if engine.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+            if engine.next_timeout().is_some_and(|(at, _)| at <= self.now) {
                 engine.handle_timeout(self.now);
             }
             self.settle(n);

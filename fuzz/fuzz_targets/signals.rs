@@ -75,7 +75,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
             }
         };
         overlay.handle_signal(CARRIER, key(peer).peer_id(), &sealed, now);
-        if overlay.poll_timeout().is_some_and(|at| at <= now) {
+        if overlay.next_timeout().is_some_and(|at| at <= now) {
             overlay.handle_timeout(now);
         }
     }

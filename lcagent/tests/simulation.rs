@@ -234,7 +234,7 @@ impl Simulation {
             self.wakes.remove(&(at, n));
         }
         if host.up {
-            host.wake = host.agent.poll_timeout();
+            host.wake = host.agent.next_timeout();
             self.wakes.extend(host.wake.map(|at| (at, n)));
         }
     }
@@ -302,9 +302,9 @@ impl Simulation {
 
     /// Handles one event; false if none is left before `until`.
     fn step(&mut self, until: Instant) -> bool {
-        let next = self.network.poll_timeout();
+        let next = self.network.next_timeout();
         let timers = self.wakes.first().map(|(at, _)| *at);
-        let operator = self.over.is_none().then(|| self.operator.poll_timeout());
+        let operator = self.over.is_none().then(|| self.operator.next_timeout());
         let Some(at) = [timers, next, operator].into_iter().flatten().min() else {
             return false;
         };
@@ -365,7 +365,7 @@ impl Simulation {
             self.hosts[n].agent.handle_timeout(self.now, clock);
             self.drain_agent(n);
         }
-        if self.over.is_none() && self.operator.poll_timeout() <= self.now {
+        if self.over.is_none() && self.operator.next_timeout() <= self.now {
             if self.operator.is_over(self.now) {
                 self.operator.finish();
                 self.over = Some(self.now);

@@ -265,7 +265,7 @@ impl Daemon {
         let all = std::mem::take(&mut self.due) || was_full;
         let mut failed = None;
         for (name, room) in &mut self.rooms {
-            if !all && room.poll_timeout(time, now) > now {
+            if !all && room.next_timeout(time, now) > now {
                 continue;
             }
             match room.turn(time, now) {
@@ -278,7 +278,7 @@ impl Daemon {
             }
         }
         for (name, held) in &mut self.held {
-            if !all && held.poll_timeout() > now {
+            if !all && held.next_timeout() > now {
                 continue;
             }
             match held.turn(time, now) {
@@ -328,13 +328,13 @@ impl Daemon {
 
     fn wait(&self, wake: &EventFd, service: &Service) -> io::Result<()> {
         let (time, now) = (unix_ms(), Instant::now());
-        let rooms = self.rooms.values().map(|room| room.poll_timeout(time, now));
-        let held = self.held.values().map(Held::poll_timeout);
+        let rooms = self.rooms.values().map(|room| room.next_timeout(time, now));
+        let held = self.held.values().map(Held::next_timeout);
         let first = match self.disk_again {
             Some(at) => Some(at),
             None => rooms.chain(held).min(),
         };
-        let first = first.into_iter().chain(service.poll_timeout()).min();
+        let first = first.into_iter().chain(service.next_timeout()).min();
         let until = first.map_or(POLL_INTERVAL, |at| {
             at.saturating_duration_since(now).min(POLL_INTERVAL)
         });

@@ -62,8 +62,8 @@ impl Held {
     }
 
     /// When [`Self::turn`] is due.
-    pub fn poll_timeout(&self) -> Instant {
-        self.log.poll_timeout()
+    pub fn next_timeout(&self) -> Instant {
+        self.log.next_timeout()
     }
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.

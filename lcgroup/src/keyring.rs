@@ -67,7 +67,7 @@ impl Keyring {
     }
 
     /// When [`Self::secrets`] changes next without a new epoch.
-    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let successors = self.epochs.iter().skip(1);
         let times = successors.flat_map(|e| [e.since + SEAL_DELAY, e.since + OPEN_TIME]);
         // the calling turn already handles times that are due
@@ -110,18 +110,18 @@ mod tests {
         assert!(secrets(&ring, start).is_empty());
         ring.begin(4, Zeroizing::new([4; 32]), start);
         assert_eq!(secrets(&ring, start), [4], "the first seals at once");
-        assert_eq!(ring.poll_timeout(start), None);
+        assert_eq!(ring.next_timeout(start), None);
         let second = start + Duration::from_secs(60);
         ring.begin(5, Zeroizing::new([5; 32]), second);
         assert_eq!(secrets(&ring, second), [4, 5]);
-        let sealed = ring.poll_timeout(second).unwrap();
+        let sealed = ring.next_timeout(second).unwrap();
         assert_eq!(sealed, second + SEAL_DELAY);
         assert_eq!(secrets(&ring, sealed), [5, 4]);
         assert_eq!(ring.sealing(sealed), Some(5));
-        let over = ring.poll_timeout(sealed).unwrap();
+        let over = ring.next_timeout(sealed).unwrap();
         ring.handle_timeout(over);
         assert_eq!(secrets(&ring, over), [5]);
-        assert_eq!(ring.poll_timeout(over), None);
+        assert_eq!(ring.next_timeout(over), None);
         ring.clear();
         assert!(secrets(&ring, over).is_empty() && ring.newest().is_none());
     }

@@ -398,11 +398,11 @@ impl Room {
     }
 
     /// When [`Self::turn`] is due. `time` is now, in milliseconds since 1970.
-    pub fn poll_timeout(&self, time: u64, now: Instant) -> Instant {
-        let group = self.group.poll_timeout();
+    pub fn next_timeout(&self, time: u64, now: Instant) -> Instant {
+        let group = self.group.next_timeout();
         let group = group.map(|at| now + Duration::from_millis(at.saturating_sub(time)));
-        let first = self.log.poll_timeout();
-        let keys = self.keyring.poll_timeout(now);
+        let first = self.log.next_timeout();
+        let keys = self.keyring.next_timeout(now);
         let owner = self.log.caught_up_at().filter(|_| self.group.is_behind());
         let begun = Some(self.opened + BEGINNING).filter(|at| *at > now);
         let show = match self.waits_shortly(now) {
@@ -417,12 +417,12 @@ impl Room {
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
-        if self.log.poll_timeout() <= now {
+        if self.log.next_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
         self.catch_up(time, now);
         self.holds_back = self.waits_shortly(now);
-        if self.group.poll_timeout().is_some_and(|at| at <= time) {
+        if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
             self.state_changed = true;
         }

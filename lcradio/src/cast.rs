@@ -309,8 +309,8 @@ impl Cast {
             }
             self.transmit(now);
             self.look_at_beacons()?;
-            let timeout = self.caster.poll_timeout();
-            let dues = [timeout, self.pace.due(), self.network.poll_timeout()];
+            let timeout = self.caster.next_timeout();
+            let dues = [timeout, self.pace.due(), self.network.next_timeout()];
             let until = dues.into_iter().flatten().min();
             wake.wait(self.network.fds(), until.unwrap_or(now + END))?;
         }
@@ -441,7 +441,7 @@ impl Cast {
         loop {
             let now = Instant::now();
             self.transmit(now);
-            let until = self.caster.poll_timeout();
+            let until = self.caster.next_timeout();
             match until {
                 Some(until) if !self.caster.has_ended() && now < begun + END => {
                     wake.wait(std::iter::empty(), until)?;

@@ -351,12 +351,12 @@ impl<'a> Listen<'a> {
 
     fn next_at(&self, now: Instant) -> Instant {
         let output = match &self.sink {
-            Sink::Recording(tracks) => tracks.poll_timeout(),
+            Sink::Recording(tracks) => tracks.next_timeout(),
             Sink::Sound(_, player) => player.due(),
         };
         let ended = self.ended_at.map(|at| at + END_TIME);
         let times = [
-            Some(self.listener.poll_timeout()),
+            Some(self.listener.next_timeout()),
             Some(self.status_at),
             Some(self.alive_at + self.timeout()),
             self.explained

@@ -207,8 +207,8 @@ impl CasterNetwork {
     }
 
     /// Returns when [`turn`](Self::turn) must be called at the latest.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.listeners.as_ref()?.poll_timeout()
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.listeners.as_ref()?.next_timeout()
     }
 
     /// Returns the interfaces in use.

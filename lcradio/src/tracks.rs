@@ -184,11 +184,11 @@ impl Tracks {
     }
 
     /// Returns when [`write`](Self::write) has work at the latest.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let of_each = self
             .tracks
             .iter()
-            .filter_map(|track| track.order.poll_timeout());
+            .filter_map(|track| track.order.next_timeout());
         of_each.min()
     }
 

@@ -240,9 +240,9 @@ impl PacketLoop {
         let p = &mut self.parts;
         let mut due = self.next_tick;
         let timers = [
-            p.node.poll_timeout(),
+            p.node.next_timeout(),
             self.host_changed,
-            self.service.poll_timeout(),
+            self.service.next_timeout(),
         ];
         for at in timers.into_iter().flatten() {
             due = due.min(at);
@@ -430,7 +430,7 @@ impl PacketLoop {
 
     fn run_timers(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.parts.node.poll_timeout()) {
+        if is_due(self.parts.node.next_timeout()) {
             self.parts.node.handle_timeout(now);
         }
         if is_due(self.host_changed) {

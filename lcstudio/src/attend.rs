@@ -173,8 +173,8 @@ impl Attender<'_> {
                 )?;
                 return Ok(Exit::Ok);
             }
-            let explain = self.waiting.poll_timeout().filter(|_| !self.is_shown);
-            let until = self.asking.poll_timeout().into_iter().chain(explain).min();
+            let explain = self.waiting.next_timeout().filter(|_| !self.is_shown);
+            let until = self.asking.next_timeout().into_iter().chain(explain).min();
             self.tracks.wait(wake, until)?;
         }
     }

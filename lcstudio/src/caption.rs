@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             false => waiting::for_session(&tracks.interface_names(), Some(options.timeout)),
         });
         let until = now + options.timeout;
-        let next = waiting.poll_timeout().map_or(until, |at| at.min(until));
+        let next = waiting.next_timeout().map_or(until, |at| at.min(until));
         tracks.wait(&wake, Some(next))?;
     };
     let author = if is_presenter {

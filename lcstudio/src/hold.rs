@@ -98,7 +98,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 _ => {}
             }
         }
-        let explain = waiting.poll_timeout();
+        let explain = waiting.next_timeout();
         tracks.wait(&wake, explain.filter(|_| !view.index().has_begun))?;
     }
     service::stopping();

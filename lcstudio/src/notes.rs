@@ -281,7 +281,7 @@ impl Notes<'_> {
                     waiting::for_session(&self.tracks.interface_names(), Some(self.options.timeout))
                 }
             });
-            let next = waiting.poll_timeout().map_or(until, |at| at.min(until));
+            let next = waiting.next_timeout().map_or(until, |at| at.min(until));
             self.tracks.wait(self.wake, Some(next))?;
         };
         let file = self.folder.join("log");
@@ -319,10 +319,10 @@ impl Notes<'_> {
             {
                 return Ok(exit);
             }
-            let worker = self.worker.as_ref().and_then(Worker::poll_timeout);
+            let worker = self.worker.as_ref().and_then(Worker::next_timeout);
             let dues = [
                 worker,
-                self.writing.poll_timeout(),
+                self.writing.next_timeout(),
                 end.filter(|end| *end > now),
             ];
             let until = dues.into_iter().flatten().chain([self.look_at]).min();

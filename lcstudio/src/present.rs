@@ -147,7 +147,7 @@ impl Presenter<'_> {
                     Read::End => input = None,
                 }
             }
-            let append = self.presenting.poll_timeout();
+            let append = self.presenting.next_timeout();
             let until = append.into_iter().chain([self.look_at]).min();
             self.tracks.wait(wake, until)?;
         }
@@ -323,7 +323,7 @@ impl Presenter<'_> {
         let until = Instant::now() + LAST_WORDS;
         while Instant::now() < until {
             self.turn()?;
-            let next = self.presenting.poll_timeout();
+            let next = self.presenting.next_timeout();
             self.tracks.wait(wake, next.or(Some(until)))?;
         }
         Ok(())

@@ -191,7 +191,7 @@ impl Tracks {
 
     /// Waits until `until`, a datagram, or a wake.
     pub fn wait(&self, wake: &Wake, until: Option<Instant>) -> io::Result<()> {
-        let logs = self.joined.values().map(|joined| joined.log.poll_timeout());
+        let logs = self.joined.values().map(|joined| joined.log.next_timeout());
         let first = match self.disk_again {
             Some(at) => Some(at),
             None => logs.min(),

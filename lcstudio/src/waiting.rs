@@ -36,7 +36,7 @@ impl Waiting {
     }
 
     /// Returns the time at which [`explain`](Self::explain) prints.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.at
     }
 }

@@ -151,8 +151,8 @@ impl Reported {
         due
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
-        let queries = self.interfaces.values().map(|w| w.querier.poll_timeout());
+    fn next_timeout(&self) -> Option<Instant> {
+        let queries = self.interfaces.values().map(|w| w.querier.next_timeout());
         queries.chain(self.ask_at.values().copied()).min()
     }
 }
@@ -268,8 +268,8 @@ impl Listeners {
 
     /// Returns when [`turn`](Self::turn) must be called at the latest.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.reported.poll_timeout()
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.reported.next_timeout()
     }
 
     /// Returns whether another host, or another program of this one, listens to the group.

@@ -85,7 +85,7 @@ impl Querier {
 
     /// Returns when [`poll`](Self::poll) must be called.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
+    pub fn next_timeout(&self) -> Instant {
         self.next
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let (mut now, mut sent) = (from, 0);
         while now <= from + span {
             sent += usize::from(querier.poll(now).is_some());
-            now = querier.poll_timeout().max(now + Duration::from_millis(1));
+            now = querier.next_timeout().max(now + Duration::from_millis(1));
         }
         sent
     }

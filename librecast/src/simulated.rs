@@ -155,7 +155,7 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
 
     /// Returns the next arrival.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<T> {
+    pub fn next_timeout(&self) -> Option<T> {
         self.on_the_way.next_at()
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let mut network = Network::new(Path::default(), 1);
         network.path.delay = MS * 20;
         assert_eq!(network.send(1, 2, 'x', MS), 1);
-        assert_eq!(network.poll_timeout(), Some(MS * 21));
+        assert_eq!(network.next_timeout(), Some(MS * 21));
         assert_eq!(network.poll(MS * 20), None);
         assert_eq!(network.poll(MS * 21), Some('x'));
     }

@@ -498,7 +498,7 @@ impl Agent {
         self.finish(job, records, now);
     }
 
-    /// Does work that is due: see [`poll_timeout`](Self::poll_timeout).
+    /// Does work that is due: see [`next_timeout`](Self::next_timeout).
     pub fn handle_timeout(&mut self, now: Instant, clock: u64) {
         while self.hello_at().is_some_and(|at| at <= now) {
             self.hellos += 1;
@@ -522,7 +522,7 @@ impl Agent {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) or `poll_output` is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let jobs = self
             .jobs
             .values()

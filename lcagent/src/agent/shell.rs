@@ -377,7 +377,7 @@ impl Shell {
         } else {
             POLL_INTERVAL
         };
-        let due = self.agent.poll_timeout();
+        let due = self.agent.next_timeout();
         let until = due.map_or(turn, |at| {
             at.saturating_duration_since(Instant::now()).min(turn)
         });

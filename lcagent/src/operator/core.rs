@@ -349,7 +349,7 @@ impl Operator {
         }
     }
 
-    /// Does work that is due: see [`poll_timeout`](Self::poll_timeout).
+    /// Does work that is due: see [`next_timeout`](Self::next_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some((at, times)) = self.repeat
             && at <= now
@@ -380,7 +380,7 @@ impl Operator {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) has work, or the command may be over.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
+    pub fn next_timeout(&self) -> Instant {
         let parts = (!self.parts.waiting.is_empty()).then(|| self.parts.bucket.ready_at());
         let repeat = self.repeat.map(|(at, _)| at);
         let times = [self.ack_at, self.gap_at, parts, repeat];

@@ -287,7 +287,7 @@ impl Session {
             if signal != 0 {
                 return Ok(Some(exit_of(signal)));
             }
-            let has_reader = self.wait(operator.poll_timeout())?;
+            let has_reader = self.wait(operator.next_timeout())?;
             // other commands finish even without a reader
             if !has_reader && matches!(what, What::Run(_)) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());

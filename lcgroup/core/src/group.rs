@@ -498,7 +498,7 @@ impl Group {
 
     /// When [`Self::handle_timeout`] is due (ms since 1970).
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<u64> {
+    pub fn next_timeout(&self) -> Option<u64> {
         match self.standing {
             Standing::Joining => self.joining.as_ref()?.due,
             Standing::Member if self.owner.is_some() => self.commit_due(),

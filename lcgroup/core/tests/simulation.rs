@@ -825,7 +825,7 @@ fn a_joiner_asks_again_with_longer_pauses_until_the_invitation_expires() {
                 output => expired |= format!("{output:?}").contains("InvitationExpired"),
             }
         }
-        let Some(due) = joiner.poll_timeout() else {
+        let Some(due) = joiner.next_timeout() else {
             break;
         };
         joiner.handle_timeout(due);

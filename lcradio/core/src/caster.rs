@@ -256,7 +256,7 @@ impl Caster {
 
     /// Returns when [`poll_transmit`](Self::poll_transmit) must be called again.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let copy = self.copies.front().map(|(at, _)| *at);
         let beacon = (self.ends != Some(0)).then_some(self.beacon_at);
         let public = self.config.is_public && self.ends.is_none();

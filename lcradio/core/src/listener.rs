@@ -573,7 +573,7 @@ impl Listener {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) must be called.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
+    pub fn next_timeout(&self) -> Instant {
         let next = self.places.iter().map(|place| place.loss.next());
         next.fold(self.places[0].loss.next(), Instant::min)
     }

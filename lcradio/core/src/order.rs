@@ -49,7 +49,7 @@ impl Order {
 
     /// Returns when [`poll`](Self::poll) has a piece at the latest, without further packets.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let (_, first) = self.waiting.first_key_value()?;
         Some(first.arrival + WAIT)
     }
@@ -146,7 +146,7 @@ mod tests {
             "an earlier one may come"
         );
         let later = now + WAIT;
-        assert_eq!(order.poll_timeout(), Some(later));
+        assert_eq!(order.next_timeout(), Some(later));
         assert!(order.push(packet(0, 5, later)));
         // 4 is missing: 5 waits for it from its own arrival on
         assert_eq!(numbers(&mut order, later), [0, 1, 2, 3]);

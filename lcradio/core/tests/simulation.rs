@@ -177,13 +177,13 @@ impl World {
             let mut times = vec![end];
             for sender in &self.senders {
                 times.push(sender.next_frame());
-                times.extend(sender.caster.poll_timeout().map(since));
+                times.extend(sender.caster.next_timeout().map(since));
             }
-            times.extend(self.network.poll_timeout());
+            times.extend(self.network.next_timeout());
             if let Some(receiver) = &self.receiver {
                 times.push(receiver.plays_at);
-                times.push(since(receiver.listener.poll_timeout()));
-                times.extend(receiver.order.poll_timeout().map(since));
+                times.push(since(receiver.listener.next_timeout()));
+                times.extend(receiver.order.next_timeout().map(since));
             }
             let next = times.into_iter().min().unwrap();
             self.now = next.max(self.now + Duration::from_micros(1));

@@ -154,8 +154,8 @@ impl Casting {
 
     /// When [`poll_command`](Self::poll_command) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.caster.poll_timeout()
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.caster.next_timeout()
     }
 
     /// Returns the next datagram to send.

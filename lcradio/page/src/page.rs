@@ -68,7 +68,7 @@ pub extern "C" fn radio_datagram(now: f64, unix: f64) {
 pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
     radio(|radio, _| {
         radio.handle_timeout(at(now), unix as u64);
-        let next = radio.poll_timeout();
+        let next = radio.next_timeout();
         next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
     })
 }

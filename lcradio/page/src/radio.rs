@@ -126,9 +126,9 @@ impl PageRadio {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
-        let tuned = self.tuned.as_ref().map(TunedStation::poll_timeout);
-        let casting = self.casting.as_ref().and_then(Casting::poll_timeout);
+    pub fn next_timeout(&self) -> Instant {
+        let tuned = self.tuned.as_ref().map(TunedStation::next_timeout);
+        let casting = self.casting.as_ref().and_then(Casting::next_timeout);
         let next = tuned.into_iter().chain(casting).min();
         next.unwrap_or(self.look_at).min(self.look_at)
     }

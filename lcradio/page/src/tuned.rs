@@ -146,8 +146,8 @@ impl TunedStation {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
-        self.listener.poll_timeout()
+    pub fn next_timeout(&self) -> Instant {
+        self.listener.next_timeout()
     }
 
     /// The casters that are playing: a bit for each.

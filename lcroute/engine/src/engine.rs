@@ -1170,7 +1170,7 @@ impl Engine {
 
 /// Time and outputs.
 impl Engine {
-    /// To be called at the time of [`Self::poll_timeout`].
+    /// To be called at the time of [`Self::next_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.turn(now);
         self.membership.handle_timeout(now);
@@ -1190,7 +1190,7 @@ impl Engine {
 
     /// The time of the next call of [`Self::handle_timeout`], and its reason.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
+    pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         match self.timers.first() {
             Some(first) => first,
             None => {
@@ -1220,7 +1220,7 @@ impl Engine {
             timer(self.exchange.next_retry(), TimerKind::JoinRetry),
             timer(self.exchange.next_audit(), TimerKind::Audit),
             timer(self.database.next_timeout(), TimerKind::LinkState),
-            timer(self.topology.poll_timeout(), TimerKind::Topology),
+            timer(self.topology.next_timeout(), TimerKind::Topology),
             timer(self.routing.next_timeout(), TimerKind::RouteComputation),
             timer(gone, TimerKind::RouterGone),
             timer(self.gateway.next_timeout(), TimerKind::Lan),

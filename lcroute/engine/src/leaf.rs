@@ -166,7 +166,7 @@ struct Origin {
 /// A listener that is no router.
 ///
 /// After each `handle_*`, [`Self::join`] or [`Self::part`] the owner empties [`Self::poll_output`].
-/// It calls [`Self::handle_timeout`] at [`Self::poll_timeout`].
+/// It calls [`Self::handle_timeout`] at [`Self::next_timeout`].
 #[derive(Debug)]
 pub struct Leaf {
     joins: BTreeMap<Ipv6Addr, Joined>,
@@ -698,7 +698,7 @@ impl Leaf {
 
     /// Latest time of the next call of [`Self::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let flows = self.flows.values();
         let flows = flows.filter_map(|run| run.silent_at().or(run.ends_at()));
         let links = self.links.values().filter_map(|link| link.leaves_at);

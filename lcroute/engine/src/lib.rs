@@ -1,7 +1,7 @@
 //! Multicast routing as pure state machines: no sockets, no clocks, no threads.
 //!
 //! Time comes in as `now`, randomness as a seed, packets as bytes. [`Engine::poll_output`] returns
-//! the next action, [`Engine::poll_timeout`] the time of the next call and its reason. The same
+//! the next action, [`Engine::next_timeout`] the time of the next call and its reason. The same
 //! inputs in the same order always give the same outputs.
 //!
 //! The path of a packet: [`Engine::handle_local_packet`] -> [`classify`] -> `local_groups` (which

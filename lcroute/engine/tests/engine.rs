@@ -188,13 +188,13 @@ impl Bench {
         let mut outputs = self.outputs();
         loop {
             let engines = self.others.values().chain([&self.engine]);
-            let due = engines.filter_map(Engine::poll_timeout).map(|(at, _)| at);
+            let due = engines.filter_map(Engine::next_timeout).map(|(at, _)| at);
             let Some(at) = due.min().filter(|at| *at <= end) else {
                 break;
             };
             self.now = at.max(self.now);
             for engine in self.others.values_mut().chain([&mut self.engine]) {
-                if engine.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+                if engine.next_timeout().is_some_and(|(at, _)| at <= self.now) {
                     engine.handle_timeout(self.now);
                 }
             }

@@ -197,7 +197,7 @@ fn apply(engine: &mut Engine, input: &Input, now: &mut Instant) {
 fn wait(engine: &mut Engine, time: Duration, now: &mut Instant) {
     let end = *now + time;
     let mut calls = 0;
-    while let Some((at, kind)) = engine.poll_timeout().filter(|(at, _)| *at <= end) {
+    while let Some((at, kind)) = engine.next_timeout().filter(|(at, _)| *at <= end) {
         *now = at.max(*now);
         engine.handle_timeout(*now);
         drain(engine);

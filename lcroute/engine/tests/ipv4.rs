@@ -134,7 +134,7 @@ impl Line {
             let due = self
                 .engines
                 .iter()
-                .filter_map(Engine::poll_timeout)
+                .filter_map(Engine::next_timeout)
                 .map(|(at, _)| at);
             let Some(at) = due.min().filter(|at| *at <= end) else {
                 break;

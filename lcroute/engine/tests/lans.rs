@@ -435,7 +435,7 @@ impl World {
                     return probe;
                 }
             }
-            let (at, _) = engine.poll_timeout().unwrap();
+            let (at, _) = engine.next_timeout().unwrap();
             self.now = at.max(self.now);
             engine.handle_timeout(self.now);
         }
@@ -445,7 +445,7 @@ impl World {
         let end = self.now + time;
         loop {
             let ready = |g: &Gateway| {
-                let (at, _) = g.engine.as_ref()?.poll_timeout()?;
+                let (at, _) = g.engine.as_ref()?.next_timeout()?;
                 Some(at.max(g.paused))
             };
             let timer = self.gateways.iter().filter_map(ready).min();
@@ -463,7 +463,7 @@ impl World {
                 let now = self.now;
                 let gateway = &mut self.gateways[n];
                 if let Some(engine) = gateway.engine.as_mut().filter(|_| gateway.paused <= now)
-                    && engine.poll_timeout().is_some_and(|(at, _)| at <= now)
+                    && engine.next_timeout().is_some_and(|(at, _)| at <= now)
                 {
                     engine.handle_timeout(now);
                     self.settle(n);

@@ -266,8 +266,8 @@ impl World {
         loop {
             self.flush();
             let message = self.under_way.first_key_value().map(|((at, _), _)| *at);
-            let routers = self.routers.values().filter_map(|e| e.poll_timeout());
-            let leaves = self.leaves.values().filter_map(Leaf::poll_timeout);
+            let routers = self.routers.values().filter_map(|e| e.next_timeout());
+            let leaves = self.leaves.values().filter_map(Leaf::next_timeout);
             let timer = routers.map(|(at, _)| at).chain(leaves).min();
             let next = message.into_iter().chain(timer).min();
             let Some(next) = next.filter(|at| *at <= end) else {
@@ -281,12 +281,12 @@ impl World {
             }
             let now = self.now;
             for engine in self.routers.values_mut() {
-                if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                if engine.next_timeout().is_some_and(|(at, _)| at <= now) {
                     engine.handle_timeout(now);
                 }
             }
             for leaf in self.leaves.values_mut() {
-                if leaf.poll_timeout().is_some_and(|at| at <= now) {
+                if leaf.next_timeout().is_some_and(|at| at <= now) {
                     leaf.handle_timeout(now);
                 }
             }

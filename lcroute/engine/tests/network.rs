@@ -415,9 +415,9 @@ impl Mesh {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let event = self.network.poll_timeout();
+            let event = self.network.next_timeout();
             let timer = (0..self.nodes.len())
-                .filter_map(|n| Some((self.nodes[n].engine.as_ref()?.poll_timeout()?.0, n)))
+                .filter_map(|n| Some((self.nodes[n].engine.as_ref()?.next_timeout()?.0, n)))
                 .min();
             match (event, timer) {
                 (Some(due), timer) if due <= end && timer.is_none_or(|(at, _)| due <= at) => {

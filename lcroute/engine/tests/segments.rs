@@ -427,7 +427,7 @@ impl World {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let ready = |g: &Gateway| Some(g.engine.as_ref()?.poll_timeout()?.0);
+            let ready = |g: &Gateway| Some(g.engine.as_ref()?.next_timeout()?.0);
             let timer = self.gateways.iter().filter_map(ready).min();
             let Some(at) = timer.into_iter().chain(self.queue.next_at()).min() else {
                 break;
@@ -442,7 +442,7 @@ impl World {
             for n in 0..self.gateways.len() {
                 let now = self.now;
                 if let Some(engine) = &mut self.gateways[n].engine
-                    && engine.poll_timeout().is_some_and(|(at, _)| at <= now)
+                    && engine.next_timeout().is_some_and(|(at, _)| at <= now)
                 {
                     engine.handle_timeout(now);
                     self.settle(n);

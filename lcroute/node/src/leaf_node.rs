@@ -65,7 +65,7 @@ pub enum LeafNodeOutput {
 /// A leaf over `C`.
 ///
 /// After each `handle_*` the owner empties [`Self::poll_output`], then all outputs of the
-/// connections, until both are empty. It calls [`Self::handle_timeout`] at [`Self::poll_timeout`].
+/// connections, until both are empty. It calls [`Self::handle_timeout`] at [`Self::next_timeout`].
 #[derive(Debug)]
 pub struct LeafNode<C> {
     leaf: Leaf,
@@ -172,10 +172,10 @@ impl<C: Connections> LeafNode<C> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.leaf.poll_timeout()) {
+        if is_due(self.leaf.next_timeout()) {
             self.leaf.handle_timeout(now);
         }
-        if is_due(self.overlay.poll_timeout()) {
+        if is_due(self.overlay.next_timeout()) {
             self.overlay.handle_timeout(now);
         }
         self.review_servers();
@@ -183,11 +183,11 @@ impl<C: Connections> LeafNode<C> {
 
     /// Returns the latest time for the next call of [`Self::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&mut self) -> Option<Instant> {
+    pub fn next_timeout(&mut self) -> Option<Instant> {
         let settles = self.settled_at.filter(|_| self.meets);
         let all = [
-            self.leaf.poll_timeout(),
-            self.overlay.poll_timeout(),
+            self.leaf.next_timeout(),
+            self.overlay.next_timeout(),
             settles,
         ];
         all.into_iter().flatten().min()

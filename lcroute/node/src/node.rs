@@ -201,7 +201,7 @@ pub struct Counters {
 /// A node of the network.
 ///
 /// After each `handle_*` the owner empties [`Node::poll_output`], then all outputs of the
-/// connections, until both are empty. It calls [`Node::handle_timeout`] at [`Node::poll_timeout`].
+/// connections, until both are empty. It calls [`Node::handle_timeout`] at [`Node::next_timeout`].
 #[derive(Debug)]
 pub struct Node<C> {
     engine: Engine,
@@ -800,10 +800,10 @@ impl<C: Connections> Node<C> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.engine.poll_timeout().map(|(at, _)| at)) {
+        if is_due(self.engine.next_timeout().map(|(at, _)| at)) {
             self.engine.handle_timeout(now);
         }
-        if is_due(self.overlay.poll_timeout()) {
+        if is_due(self.overlay.next_timeout()) {
             self.overlay.handle_timeout(now);
         }
         if is_due(self.next_own_timeout()) {
@@ -813,10 +813,10 @@ impl<C: Connections> Node<C> {
 
     /// Returns the latest time for the next call of [`Self::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&mut self) -> Option<Instant> {
+    pub fn next_timeout(&mut self) -> Option<Instant> {
         let all = [
-            self.engine.poll_timeout().map(|(at, _)| at),
-            self.overlay.poll_timeout(),
+            self.engine.next_timeout().map(|(at, _)| at),
+            self.overlay.next_timeout(),
             self.next_own_timeout(),
         ];
         all.into_iter().flatten().min()

@@ -79,7 +79,7 @@ impl Connections for NoConnections {
         Traffic::default()
     }
     fn handle_timeout(&mut self, _: Instant) {}
-    fn poll_timeout(&mut self) -> Option<Instant> {
+    fn next_timeout(&mut self) -> Option<Instant> {
         None
     }
     fn poll_event(&mut self) -> Option<ConnectionEvent> {

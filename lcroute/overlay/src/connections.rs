@@ -118,7 +118,7 @@ pub trait Connections: fmt::Debug {
     fn handle_timeout(&mut self, now: Instant);
 
     /// Returns the latest time for the next call of [`Self::handle_timeout`].
-    fn poll_timeout(&mut self) -> Option<Instant>;
+    fn next_timeout(&mut self) -> Option<Instant>;
 
     /// The next event.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;

@@ -57,7 +57,7 @@ const OVERDUE: u64 = 60;
 /// A node's links to all its peers, made and ended by `C`.
 ///
 /// After each `handle_*` or `send_*` the owner empties [`Overlay::poll_event`], then all outputs of
-/// the connections, and calls [`Overlay::handle_timeout`] at [`Overlay::poll_timeout`].
+/// the connections, and calls [`Overlay::handle_timeout`] at [`Overlay::next_timeout`].
 #[derive(Debug)]
 pub struct Overlay<C> {
     peers: BTreeMap<PeerId, Peer>,
@@ -1002,7 +1002,7 @@ impl<C: Connections> Overlay<C> {
 
     /// Returns the latest time for the next call of [`Self::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&mut self) -> Option<Instant> {
+    pub fn next_timeout(&mut self) -> Option<Instant> {
         if self.parts.stopped {
             return None;
         }
@@ -1010,7 +1010,7 @@ impl<C: Connections> Overlay<C> {
             self.timers.first(),
             self.parts.trust.deadline(),
             (!self.parts.links.is_empty()).then_some(self.next_expiry),
-            self.parts.connections.poll_timeout(),
+            self.parts.connections.next_timeout(),
         ];
         own.into_iter().flatten().min()
     }

@@ -210,7 +210,7 @@ impl Connections for Scripted {
 
     fn handle_timeout(&mut self, _: Instant) {}
 
-    fn poll_timeout(&mut self) -> Option<Instant> {
+    fn next_timeout(&mut self) -> Option<Instant> {
         None
     }
 
@@ -522,7 +522,7 @@ fn a_record_by_a_wrong_clock_says_so_and_its_owner_is_asked() {
         overlay.set_wanted(BTreeSet::from([peer.peer_id()]), now);
         overlay.handle_presence(SERVER, Presence::Online(peer.peer_id()), now);
         assert_eq!(reasons(&overlay), expected, "while it is asked as well");
-        assert!(overlay.poll_timeout().is_some(), "it is asked");
+        assert!(overlay.next_timeout().is_some(), "it is asked");
     }
 }
 

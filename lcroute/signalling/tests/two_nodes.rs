@@ -100,7 +100,7 @@ impl Node {
             }
             let at = self
                 .overlay
-                .poll_timeout()
+                .next_timeout()
                 .unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => {

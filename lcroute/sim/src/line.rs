@@ -434,7 +434,7 @@ impl Line {
 
     fn next_at(&self) -> Instant {
         let timers = self.ends.iter().filter_map(End::due);
-        let arrival = self.network.poll_timeout();
+        let arrival = self.network.next_timeout();
         let next = timers.chain(arrival).fold(self.next_bulk, Instant::min);
         next.min(self.next_live).max(self.now)
     }
@@ -539,7 +539,7 @@ impl Line {
 impl End {
     /// Returns the time of its next timers.
     fn due(&self) -> Option<Instant> {
-        let due = self.lane.poll_timeout()?;
+        let due = self.lane.next_timeout()?;
         Some(due.max(self.rested))
     }
 }

@@ -131,7 +131,7 @@ impl RouterAlone {
 
     /// Returns the time of the next timer.
     pub fn next_timeout(&self) -> Option<Nanos> {
-        let (at, _) = self.engine.poll_timeout()?;
+        let (at, _) = self.engine.next_timeout()?;
         Some(self.clock.nanos(at))
     }
 

@@ -219,7 +219,7 @@ impl WholeNode {
     }
 
     pub fn next_timeout(&mut self, now: Nanos) -> Option<Nanos> {
-        let node = self.node.poll_timeout().map(|at| self.clock.nanos(at));
+        let node = self.node.next_timeout().map(|at| self.clock.nanos(at));
         let next = node.unwrap_or(Nanos::MAX).min(self.next_round_trips);
         Some(next.max(now + TICK))
     }

@@ -236,7 +236,7 @@ impl LeafShell {
 
     /// Waits for the next input, and handles it. Cancellation loses none.
     pub async fn wait(&mut self) {
-        let at = self.node.poll_timeout();
+        let at = self.node.next_timeout();
         let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         tokio::select! {
             Some((from, at, datagram)) = self.datagrams.recv() => {

@@ -65,7 +65,7 @@ impl BareLane {
 
     /// Returns the time of the next [`Self::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.0.deadline()
     }
 

@@ -714,7 +714,7 @@ mod tests {
                 if alive(self.now) {
                     next = next.min(self.ends[1].deadline() - self.start);
                 }
-                if let Some(at) = self.network.poll_timeout() {
+                if let Some(at) = self.network.next_timeout() {
                     next = next.min(at);
                 }
                 if self.data.is_some() {

@@ -1113,7 +1113,7 @@ impl Connections for WebRtc {
         self.drain_dirty();
     }
 
-    fn poll_timeout(&mut self) -> Option<Instant> {
+    fn next_timeout(&mut self) -> Option<Instant> {
         let addresses = self.addresses.deadline(self.now);
         let relays = self.relays.deadline(self.now);
         let all = [addresses, relays, self.describes_at(), self.next_timer()];

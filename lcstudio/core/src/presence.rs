@@ -136,7 +136,7 @@ impl Others {
 
     /// Returns the time at which the next author counts as gone.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.seen.values().map(|(at, _)| *at + GONE).min()
     }
 
@@ -206,7 +206,7 @@ impl Showing {
 
     /// Returns the due body of presence, while `others` are seen. Empty: the writer leaves.
     pub fn poll_presence(&mut self, others: usize, now: Instant) -> Option<Vec<u8>> {
-        self.poll_timeout(others).filter(|at| *at <= now)?;
+        self.next_timeout(others).filter(|at| *at <= now)?;
         let Some(name) = &self.name else {
             self.sent_at = None;
             return Some(Vec::new());
@@ -224,7 +224,7 @@ impl Showing {
 
     /// Returns the time of the next packet, while `others` are seen.
     #[must_use]
-    pub fn poll_timeout(&self, others: usize) -> Option<Instant> {
+    pub fn next_timeout(&self, others: usize) -> Option<Instant> {
         let (sent_at, is_shown) = (self.sent_at, self.name.is_some());
         let Some(sent_at) = sent_at.filter(|_| is_shown) else {
             // a leaving writer sends at once
@@ -323,7 +323,7 @@ mod tests {
     /// Milliseconds at which packets are sent until then, without further input.
     fn sent(showing: &mut Showing, begin: Instant, from: Instant, until: u64) -> Vec<(u128, bool)> {
         let mut sent = Vec::new();
-        while let Some(at) = showing.poll_timeout(0) {
+        while let Some(at) = showing.next_timeout(0) {
             let now = at.max(from);
             if now > begin + Duration::from_millis(until) {
                 break;
@@ -342,7 +342,7 @@ mod tests {
         let at = |ms| begin + Duration::from_millis(ms);
         let mut showing = Showing::default();
         showing.move_to(vec![1], true, begin);
-        assert_eq!(showing.poll_timeout(0), None, "nobody has said so");
+        assert_eq!(showing.next_timeout(0), None, "nobody has said so");
         showing.show(Some("Ann"), begin);
         let mut all = sent(&mut showing, begin, begin, 0);
         for key in 1..20_u8 {
@@ -364,7 +364,7 @@ mod tests {
         );
         // 200 other members: a packet each five seconds
         showing.move_to(vec![99], false, at(25_000));
-        assert_eq!(showing.poll_timeout(200), Some(at(27_950)));
+        assert_eq!(showing.next_timeout(200), Some(at(27_950)));
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
         assert!(showing.poll_presence(0, begin).is_some());
         showing.show(None, begin);
         assert_eq!(showing.poll_presence(0, begin), Some(Vec::new()));
-        assert_eq!(showing.poll_timeout(0), None);
+        assert_eq!(showing.next_timeout(0), None);
         // the writer shows itself again
         showing.show(Some(""), begin);
         assert!(showing.poll_presence(0, begin).is_some());
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(others.handle(2, &body, later), Ok(true));
         assert_eq!(others.handle(2, b"", later), Ok(true));
         assert_eq!(others.handle(2, b"", later), Ok(false));
-        let gone = others.poll_timeout().unwrap();
+        let gone = others.next_timeout().unwrap();
         assert_eq!(gone, later + Duration::from_secs(30));
         assert!(!others.handle_timeout(gone - Duration::from_millis(1)));
         assert_eq!(others.iter().collect::<Vec<_>>(), [(1, &ann(false))]);
@@ -437,7 +437,7 @@ mod tests {
             let (mut showing, mut now, mut last) = (Showing::default(), begin, None::<Instant>);
             for (wait, what) in steps {
                 let until = now + Duration::from_millis(wait);
-                while let Some(at) = showing.poll_timeout(0).filter(|at| *at <= until) {
+                while let Some(at) = showing.next_timeout(0).filter(|at| *at <= until) {
                     now = at.max(now);
                     let body = showing.poll_presence(0, now);
                     let Some(body) = body else { break };

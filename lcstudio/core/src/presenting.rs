@@ -425,7 +425,7 @@ impl Presenting {
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.queue.is_empty() || !self.is_on || self.next_slides.is_some();
         let queue = waits.then_some(self.append_at);
         let pictures = self.pictures_at.filter(|_| self.is_on);
@@ -1182,7 +1182,7 @@ mod tests {
         assert_eq!(world.album(), ["a.png", "c.png"]);
         world.pass(2_000).unwrap();
         assert_eq!(world.album(), ["a.png", "b.png", "c.png"]);
-        assert_eq!(world.presenting.poll_timeout(), None, "nothing is left");
+        assert_eq!(world.presenting.next_timeout(), None, "nothing is left");
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Asking {
 
     /// Returns the time at which the next request is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.waiting.iter().map(|(at, ..)| *at).min()
     }
 }
@@ -131,7 +131,7 @@ mod tests {
         let mut asking = Asking::default();
         asking.ask("Bob", "how far?", begin).unwrap();
         let mut sent = Vec::new();
-        while let Some(at) = asking.poll_timeout() {
+        while let Some(at) = asking.next_timeout() {
             let body = asking.poll_request(at).unwrap();
             let question = Question::decode(&body).unwrap();
             assert_eq!((&*question.name, &*question.text), ("Bob", "how far?"));

@@ -270,7 +270,7 @@ impl PageAttender {
         }
         let mut entries = Vec::new();
         for (place, Joined { log, reading }) in &mut self.joined {
-            if log.poll_timeout() <= now {
+            if log.next_timeout() <= now {
                 log.handle_timeout(unix_ms, now);
             }
             let of = match place {
@@ -305,10 +305,10 @@ impl PageAttender {
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     #[must_use]
-    pub fn poll_timeout(&self, now: Instant) -> Instant {
-        let logs = self.joined.values().map(|joined| joined.log.poll_timeout());
-        let notes = self.notes.as_ref().and_then(PageNotes::poll_timeout);
-        let first = logs.chain(self.asking.poll_timeout()).chain(notes).min();
+    pub fn next_timeout(&self, now: Instant) -> Instant {
+        let logs = self.joined.values().map(|joined| joined.log.next_timeout());
+        let notes = self.notes.as_ref().and_then(PageNotes::next_timeout);
+        let first = logs.chain(self.asking.next_timeout()).chain(notes).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 

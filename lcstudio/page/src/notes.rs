@@ -210,12 +210,12 @@ impl PageNotes {
         &self.others
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let showing = self.showing.poll_timeout(self.others.len());
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let showing = self.showing.next_timeout(self.others.len());
         let showing = showing.filter(|_| self.may_show);
-        let sent = self.writing.poll_timeout().into_iter().chain(showing);
+        let sent = self.writing.next_timeout().into_iter().chain(showing);
         let sent = sent.filter(|_| self.is_connected);
-        sent.chain(self.others.poll_timeout()).min()
+        sent.chain(self.others.next_timeout()).min()
     }
 
     /// # Errors

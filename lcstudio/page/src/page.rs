@@ -89,7 +89,7 @@ pub extern "C" fn studio_datagram(now: f64, unix: f64) {
 pub extern "C" fn studio_run(now: f64, unix: f64) -> f64 {
     attender(|attender, _| {
         attender.handle_timeout(at(now), unix as u64);
-        let next = attender.poll_timeout(at(now));
+        let next = attender.next_timeout(at(now));
         next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
     })
 }

@@ -242,7 +242,7 @@ impl PagePresenter {
             return;
         }
         for joined in self.tracks.joined.values_mut() {
-            if joined.log.poll_timeout() <= now {
+            if joined.log.next_timeout() <= now {
                 joined.log.handle_timeout(unix_ms, now);
             }
         }
@@ -327,13 +327,13 @@ impl PagePresenter {
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     #[must_use]
-    pub fn poll_timeout(&self, now: Instant) -> Instant {
+    pub fn next_timeout(&self, now: Instant) -> Instant {
         let logs = self
             .tracks
             .joined
             .values()
-            .map(|joined| joined.log.poll_timeout());
-        let presenting = self.presenting.poll_timeout();
+            .map(|joined| joined.log.next_timeout());
+        let presenting = self.presenting.next_timeout();
         let presenting = presenting.filter(|_| self.failed.is_none() && self.start.is_none());
         let first = logs.chain(presenting).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)

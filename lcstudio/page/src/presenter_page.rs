@@ -122,7 +122,7 @@ pub extern "C" fn present_datagram(now: f64, unix: f64) {
 pub extern "C" fn present_run(now: f64, unix: f64) -> f64 {
     presenter(|presenter, _| {
         presenter.handle_timeout(at(now), unix as u64);
-        let next = presenter.poll_timeout(at(now));
+        let next = presenter.next_timeout(at(now));
         next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
     })
 }

@@ -141,7 +141,7 @@ impl World {
             self.ms += 50;
             let (now, time) = (self.now(), UNIX_MS + self.ms);
             self.page.handle_timeout(now, time);
-            assert!(self.page.poll_timeout(now) > self.begin);
+            assert!(self.page.next_timeout(now) > self.begin);
             if self.disk_works {
                 self.keep();
             }
@@ -163,7 +163,7 @@ impl World {
                 }
             }
             for (place, (log, _)) in &mut self.logs {
-                if log.poll_timeout() <= now {
+                if log.next_timeout() <= now {
                     log.handle_timeout(time, now);
                 }
                 let group = log.space().group();

@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Returns the time of the next check of the limit.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.limit.as_ref().map(|limit| limit.look_at)
     }
 }
@@ -231,7 +231,7 @@ mod tests {
                 Next::Ended(why) => return (answers, Some(why), worker.used().unwrap_or_default()),
                 Next::Nothing if !worker.is_busy() => return (answers, None, Duration::ZERO),
                 Next::Nothing => {
-                    let until = worker.poll_timeout().unwrap();
+                    let until = worker.next_timeout().unwrap();
                     wake.wait(std::iter::empty(), until).unwrap();
                 }
             }

@@ -36,14 +36,14 @@ impl Changes {
 
     /// Returns when [`poll`](Self::poll) is due, if it must wait.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let at = self.told_at?;
         (!self.waiting.is_empty()).then_some(at + self.pause)
     }
 
     /// Returns all changes, if they are due.
     pub fn poll(&mut self, now: Instant) -> Option<BTreeMap<ChannelId, bool>> {
-        if self.waiting.is_empty() || self.poll_timeout().is_some_and(|at| now < at) {
+        if self.waiting.is_empty() || self.next_timeout().is_some_and(|at| now < at) {
             return None;
         }
         self.told_at = Some(now);
@@ -67,9 +67,9 @@ mod tests {
         assert_eq!(changes.poll(now), None);
         changes.set(3, true);
         changes.set(2, false);
-        assert_eq!(changes.poll_timeout(), Some(now + PAUSE));
+        assert_eq!(changes.next_timeout(), Some(now + PAUSE));
         let both = BTreeMap::from([(2, false), (3, true)]);
         assert_eq!(changes.poll(now + PAUSE), Some(both));
-        assert_eq!(changes.poll_timeout(), None);
+        assert_eq!(changes.next_timeout(), None);
     }
 }

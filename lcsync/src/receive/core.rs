@@ -270,8 +270,8 @@ impl Receiver {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
-        let next = self.fetch.poll_timeout();
+    pub fn next_timeout(&self) -> Instant {
+        let next = self.fetch.next_timeout();
         match self.phase {
             Phase::Resting {
                 retry_at: Some(retry_at),
@@ -668,7 +668,7 @@ mod tests {
         version.serve_tree(&mut receiver, now);
         let retry_at = now + TIMEOUT * 2;
         receiver.rest(Some(retry_at));
-        assert!(receiver.poll_timeout() <= retry_at);
+        assert!(receiver.next_timeout() <= retry_at);
         assert!(version.serve(&mut receiver, now).is_empty());
         version.announce(&mut receiver, retry_at);
         receiver.handle_timeout(retry_at);

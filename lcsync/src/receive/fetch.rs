@@ -545,7 +545,7 @@ impl Fetch {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
+    pub fn next_timeout(&self) -> Instant {
         self.next_tick
     }
 

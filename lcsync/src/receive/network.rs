@@ -153,7 +153,7 @@ impl Network {
     pub fn wait(&self, until: Instant) -> io::Result<()> {
         let until = self
             .changes
-            .poll_timeout()
+            .next_timeout()
             .map_or(until, |at| at.min(until));
         let timeout = until.saturating_duration_since(Instant::now());
         let mut fds: Vec<PollFd<'_>> = self

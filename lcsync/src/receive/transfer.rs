@@ -945,7 +945,7 @@ impl<'a> Transfer<'a> {
         let now = Instant::now();
         self.network.refresh_interfaces(now)?;
         self.network.apply_changes(now);
-        self.network.wait(self.core.poll_timeout())?;
+        self.network.wait(self.core.next_timeout())?;
         self.network.receive(|channel, datagram| {
             let (source, interface) = (datagram.source, datagram.interface);
             let now = Instant::now();

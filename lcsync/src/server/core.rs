@@ -633,12 +633,12 @@ impl Server {
 
     /// Returns when [`poll_output`](Self::poll_output) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let queries = self.queriers.values().map(Querier::poll_timeout);
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let queries = self.queriers.values().map(Querier::next_timeout);
         let records = self.roots.values().map(|r| r.next);
         queries
             .chain(records)
-            .chain(self.schedule.poll_timeout())
+            .chain(self.schedule.next_timeout())
             .min()
     }
 
@@ -839,7 +839,7 @@ mod tests {
                     Output::Query { .. } => counts.2 += 1,
                 }
             }
-            match server.poll_timeout() {
+            match server.next_timeout() {
                 Some(at) if at <= from + span => now = at.max(now),
                 _ => return counts,
             }
@@ -1077,6 +1077,6 @@ mod tests {
             now,
         );
         server.set_interfaces(&BTreeMap::new(), now);
-        assert_eq!(server.poll_timeout(), None);
+        assert_eq!(server.next_timeout(), None);
     }
 }

@@ -378,7 +378,7 @@ impl Schedule {
 
     /// Returns when [`poll`](Self::poll) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let turn = self.turns.first().map(|(due, _)| {
             self.bucket
                 .as_ref()

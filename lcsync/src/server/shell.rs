@@ -326,7 +326,7 @@ impl Shell {
             }
             let due = self
                 .server
-                .poll_timeout()
+                .next_timeout()
                 .map_or(interfaces_at, |t| t.min(interfaces_at));
             wait(&self.listener, self.v1.as_ref(), wake, due)?;
         }

@@ -428,7 +428,7 @@ mod tests {
                         symbols += ids.len() as u64;
                     }
                 }
-                match self.server.poll_timeout() {
+                match self.server.next_timeout() {
                     Some(at) if at <= end => self.now = at.max(self.now),
                     _ => break,
                 }

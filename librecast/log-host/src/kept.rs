@@ -114,8 +114,8 @@ impl KeptLog {
 
     /// Returns when the next [`turn`](Self::turn) is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
-        self.log.poll_timeout()
+    pub fn next_timeout(&self) -> Instant {
+        self.log.next_timeout()
     }
 
     /// Runs the log and returns its events. Then all records are on disk, and packets may leave.
@@ -125,7 +125,7 @@ impl KeptLog {
     /// The disk's: no packet may be sent then. The next turn writes the records again, and returns
     /// the events.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<Vec<Event>> {
-        if self.log.poll_timeout() <= now {
+        if self.log.next_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
         while let Some(output) = self.log.poll_output() {

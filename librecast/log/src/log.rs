@@ -745,7 +745,7 @@ impl Log {
 
     /// Returns when [`Log::handle_timeout`] is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
+    pub fn next_timeout(&self) -> Instant {
         let wants = self.authors.values().filter_map(|author| author.want_at);
         let answers = self.answers.values().map(|answer| answer.due).min();
         let answers = answers.map(|due| {
@@ -760,7 +760,7 @@ impl Log {
         let requests = self.requests.values().filter_map(|waiting| waiting.due);
         let others = [answers, last_words, requests.min()];
         let first = wants.chain(others.into_iter().flatten()).min();
-        let fixed = self.trickle.poll_timeout().min(self.expires_at);
+        let fixed = self.trickle.next_timeout().min(self.expires_at);
         first.map_or(fixed, |first| first.min(fixed))
     }
 

@@ -92,7 +92,7 @@ impl Trickle {
         self.heard = 0;
     }
 
-    pub(crate) fn poll_timeout(&self) -> Instant {
+    pub(crate) fn next_timeout(&self) -> Instant {
         self.fires_at.unwrap_or(self.ends_at)
     }
 
@@ -150,7 +150,7 @@ mod tests {
         let mut sent = Vec::new();
         let mut now = start;
         while now < start + Duration::from_secs(200_000) {
-            now = trickle.poll_timeout();
+            now = trickle.next_timeout();
             if trickle.handle_timeout(now, &mut random) {
                 sent.push(now);
             }
@@ -176,7 +176,7 @@ mod tests {
                 break;
             }
             silent += u32::from(fires);
-            now = trickle.poll_timeout();
+            now = trickle.next_timeout();
         }
         assert_eq!(silent, MOST_SILENT);
     }
@@ -191,7 +191,7 @@ mod tests {
             trickle.hear();
             trickle.hear();
             sent += u32::from(trickle.handle_timeout(now, &mut random));
-            now = trickle.poll_timeout();
+            now = trickle.next_timeout();
         }
         assert_eq!(sent, 3);
     }

@@ -198,9 +198,9 @@ impl World {
         let end = self.now + time;
         loop {
             let timers = self.members.iter().filter(|m| m.online);
-            let timer = timers.map(|m| m.log.poll_timeout()).min();
+            let timer = timers.map(|m| m.log.next_timeout()).min();
             let lie = self.liar.as_ref().map(lies::Liar::next);
-            let next = [timer, self.network.poll_timeout(), lie];
+            let next = [timer, self.network.next_timeout(), lie];
             let next = next.into_iter().flatten().min().unwrap_or(end);
             if next > end {
                 self.now = end;
@@ -212,11 +212,11 @@ impl World {
                 self.deliver(from, to, &bytes);
             }
             for n in 0..self.members.len() {
-                if self.members[n].online && self.members[n].log.poll_timeout() <= self.now {
+                if self.members[n].online && self.members[n].log.next_timeout() <= self.now {
                     let (wall, now) = (self.wall(), self.now);
                     self.members[n].log.handle_timeout(wall, now);
                     assert!(
-                        self.members[n].log.poll_timeout() > now,
+                        self.members[n].log.next_timeout() > now,
                         "member {n} would turn for ever"
                     );
                     self.settle(n);

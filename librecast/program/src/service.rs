@@ -40,7 +40,7 @@ impl Service {
 
     /// Returns when [`alive`](Self::alive) must be called at the latest.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.next
     }
 
@@ -118,9 +118,9 @@ mod tests {
         let mut told = 0;
         for ms in 0..10_000 {
             let now = start + Duration::from_millis(ms);
-            let before = service.poll_timeout();
+            let before = service.next_timeout();
             service.alive(now);
-            told += u32::from(service.poll_timeout() != before);
+            told += u32::from(service.next_timeout() != before);
         }
         assert_eq!(told, 10);
     }
@@ -129,6 +129,6 @@ mod tests {
     fn without_a_manager_there_is_no_timer() {
         let mut service = Service::default();
         service.alive(Instant::now());
-        assert_eq!(service.poll_timeout(), None);
+        assert_eq!(service.next_timeout(), None);
     }
 }

@@ -489,7 +489,7 @@ impl Connections for PageConnections {
     fn handle_timeout(&mut self, _now: Instant) {}
 
     /// The page's checks drive all timers.
-    fn poll_timeout(&mut self) -> Option<Instant> {
+    fn next_timeout(&mut self) -> Option<Instant> {
         None
     }
 

@@ -205,8 +205,8 @@ impl PageMember {
     }
 
     /// When [`Self::handle_timeout`] is due.
-    pub fn poll_timeout(&mut self) -> Instant {
-        let next = self.node.poll_timeout().unwrap_or(self.next_round_trips);
+    pub fn next_timeout(&mut self) -> Instant {
+        let next = self.node.next_timeout().unwrap_or(self.next_round_trips);
         next.min(self.next_round_trips)
     }
 

@@ -151,7 +151,7 @@ pub extern "C" fn node_run(now: f64, unix: f64) -> f64 {
     let mut pause = f64::INFINITY;
     member(|member, _| {
         member.handle_timeout(at(now), seconds(unix));
-        let next = member.poll_timeout();
+        let next = member.next_timeout();
         pause = next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0;
     });
     pause

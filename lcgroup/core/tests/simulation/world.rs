@@ -331,7 +331,7 @@ impl World {
         for who in 0..self.people.len() {
             let now = self.now;
             if let Some(group) = self.people[who].group.as_mut()
-                && group.poll_timeout().is_some_and(|due| due <= now)
+                && group.next_timeout().is_some_and(|due| due <= now)
             {
                 group.handle_timeout(now);
                 self.settle(who);

@@ -282,7 +282,7 @@ impl Topology {
     }
 
     /// The time of the next call of [`Self::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         debug_assert_eq!(self.timer, self.first_timer());
         self.timer
     }

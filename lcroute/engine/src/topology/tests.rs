@@ -282,7 +282,7 @@ fn run_with(
     now: Instant,
 ) -> Vec<TopologyEvent> {
     let mut rounds = 0;
-    while let Some(at) = topology.poll_timeout().filter(|at| *at <= now) {
+    while let Some(at) = topology.next_timeout().filter(|at| *at <= now) {
         topology.handle_timeout(&prospects, at);
         rounds += 1;
         assert!(rounds < 10_000, "a timer that never ends");
@@ -304,7 +304,7 @@ fn a_crowd_is_one_decision() {
     let events = run(&mut topology, now + seconds(2));
     let all = (10..20).map(OriginId).collect();
     assert_eq!(events, [TopologyEvent::Wanted(all)]);
-    assert_eq!(topology.poll_timeout(), None);
+    assert_eq!(topology.next_timeout(), None);
 }
 
 #[test]
@@ -742,7 +742,7 @@ impl World {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            let timers = self.nodes.values().filter_map(Topology::poll_timeout);
+            let timers = self.nodes.values().filter_map(Topology::next_timeout);
             let next = timers.chain(self.making.values().copied()).min();
             let next = next.filter(|_| !self.link_state_is_old).unwrap_or(self.now);
             self.now = next.clamp(self.now + TICK, end.max(self.now + TICK));

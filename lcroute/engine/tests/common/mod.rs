@@ -66,7 +66,7 @@ pub fn engine(config: Config, now: Instant) -> Engine {
 /// Runs a router with its neighbours on links 2, 3, ...; for them it is on link 1.
 pub fn exchange(engine: &mut Engine, others: &mut [Engine], now: Instant) {
     for engine in others.iter_mut().chain([&mut *engine]) {
-        if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+        if engine.next_timeout().is_some_and(|(at, _)| at <= now) {
             engine.handle_timeout(now);
         }
     }

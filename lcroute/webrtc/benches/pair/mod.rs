@@ -102,7 +102,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             | Event::RoundTrip { .. } => {}
         }
     }
-    if a.overlay.poll_timeout().is_some_and(|at| at <= now) {
+    if a.overlay.next_timeout().is_some_and(|at| at <= now) {
         a.overlay.handle_timeout(now);
     }
     moved

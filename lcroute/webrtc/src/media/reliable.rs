@@ -709,7 +709,7 @@ mod tests {
                 self.flush();
                 let timers = self.ends.iter().filter_map(Reliable::deadline);
                 let timers = timers.map(|at| at - self.start);
-                let arrival = self.network.poll_timeout();
+                let arrival = self.network.next_timeout();
                 let Some(next) = timers.chain(arrival).min().filter(|at| *at < end) else {
                     self.now = end;
                     return;

@@ -338,7 +338,7 @@ impl RelayServer {
 
     /// Returns the time of the next [`Self::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
+    pub fn next_timeout(&self) -> Instant {
         self.next_sweep
     }
 

@@ -165,7 +165,7 @@ fn a_dead_peer_is_noticed_within_a_second() {
     assert_eq!(net.nodes[0].downs, ["silent"]);
     net.run(LONG);
     assert!(
-        net.nodes[0].overlay.poll_timeout().is_some(),
+        net.nodes[0].overlay.next_timeout().is_some(),
         "it is tried for ever"
     );
 }

@@ -544,14 +544,14 @@ impl Net {
 
     /// Advances to the next event, `end` at the latest.
     fn step(&mut self, end: Instant) {
-        let relay = self.relay.as_ref().map(|(relay, _)| relay.poll_timeout());
+        let relay = self.relay.as_ref().map(|(relay, _)| relay.next_timeout());
         let timers = self
             .nodes
             .iter_mut()
             .filter(|n| n.alive)
-            .filter_map(|n| n.overlay.poll_timeout());
+            .filter_map(|n| n.overlay.next_timeout());
         let next = timers
-            .chain(self.wire.poll_timeout())
+            .chain(self.wire.next_timeout())
             .chain(relay)
             .min()
             .unwrap_or(end)
@@ -566,7 +566,7 @@ impl Net {
         for n in 0..self.nodes.len() {
             let now = self.now;
             let node = &mut self.nodes[n];
-            if node.alive && node.overlay.poll_timeout().is_some_and(|at| at <= now) {
+            if node.alive && node.overlay.next_timeout().is_some_and(|at| at <= now) {
                 node.wakeups += 1;
                 node.overlay.handle_timeout(now);
             }

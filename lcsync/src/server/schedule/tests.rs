@@ -35,7 +35,7 @@ fn run(schedule: &mut Schedule, from: Instant, end: Duration) -> Vec<(Duration, 
         while let Some(action) = schedule.poll(now) {
             seen.push((now - from, action));
         }
-        match schedule.poll_timeout() {
+        match schedule.next_timeout() {
             Some(at) if at <= from + end => now = at.max(now),
             _ => return seen,
         }
@@ -141,7 +141,7 @@ fn bursts_grow_to_what_members_need_and_shrink_again() {
                     Some(Action::Ask { channel }) => {
                         schedule.join(channel, BLOCK, host(1), Evidence::Confirmed, now);
                     }
-                    None => now = schedule.poll_timeout().unwrap(),
+                    None => now = schedule.next_timeout().unwrap(),
                 }
             }
             if let Stage::Trickle { sent, .. } = schedule.channels[&channel(n)].stage {
@@ -182,11 +182,11 @@ fn nothing_is_sent_after_the_last_part() {
     schedule.poll(now);
     schedule.part(channel(1), host(1), now);
     assert!(
-        schedule.poll_timeout().is_some(),
+        schedule.next_timeout().is_some(),
         "the other one is still there"
     );
     schedule.part(channel(1), host(2), now);
-    assert_eq!(schedule.poll_timeout(), None);
+    assert_eq!(schedule.next_timeout(), None);
     assert_eq!(schedule.poll(now + Duration::from_secs(5)), None);
     assert_eq!(schedule.joined(), 0);
 }
@@ -230,7 +230,7 @@ fn answers_bring_a_little_more_twice_and_then_everything_anew() {
                 schedule.join(channel, BLOCK, host(1), Evidence::Confirmed, at);
                 counts.push(0);
             }
-            None => at = schedule.poll_timeout().unwrap(),
+            None => at = schedule.next_timeout().unwrap(),
         }
     }
     assert_eq!(counts[..5], [256 + 64, 64, 64, 256 + 64, 64]);
