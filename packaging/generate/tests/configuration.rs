@@ -11,7 +11,7 @@ use toml::{Table, Value};
 type Parser = fn(&str) -> Result<(), String>;
 
 fn lcroute(text: &str) -> Result<(), String> {
-    let read = lcroute::config::Config::parse("f", text);
+    let read = lcroute_control::config::Config::parse("f", text);
     read.map(drop).map_err(|e| e.to_string())
 }
 
@@ -184,11 +184,11 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
             })
         })
         .collect();
-    let set = lcroute::config::Config::parse("f", &lines.join("\n")).unwrap();
+    let set = lcroute_control::config::Config::parse("f", &lines.join("\n")).unwrap();
     // a LAN exists only if its interface is named, a private prefix if it has one; a protocol is
     // served if it has a name and a server
     let named = "[[lan]]\ninterface = \"eth0\"\n[[private]]\nprefix = \"ff1e:7::/32\"\n\
                  [[serve]]\nprotocol = \"/ssh/1\"\nto = \"127.0.0.1:22\"\n";
-    let expected = lcroute::config::Config::parse("f", named);
+    let expected = lcroute_control::config::Config::parse("f", named);
     assert_eq!(set, expected.unwrap());
 }

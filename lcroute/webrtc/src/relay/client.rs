@@ -443,7 +443,7 @@ impl Relays {
     pub(crate) fn deadline(&mut self, now: Instant) -> Option<Instant> {
         let awaited = self.are_awaited(now).then_some(self.awaited_until);
         let attempt = self.attempt.as_mut()?;
-        let client = attempt.client.call(Protocol::next_timeout).ok().flatten();
+        let client = attempt.client.call(Protocol::poll_timeout).ok().flatten();
         let own = match attempt.relayed {
             Some(_) => attempt.heard + SILENCE,
             None => attempt.deadline,
