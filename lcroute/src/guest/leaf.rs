@@ -30,6 +30,8 @@ use crate::state::{since_1970, unix_now};
 pub const MAX_ADDRESSES: usize = 3;
 /// Datagrams queued for one leaf. Chosen.
 const DATAGRAMS: usize = 256;
+/// Datagrams handled before their packets leave. Chosen.
+const AT_ONCE: usize = 32;
 /// Bytes of a receive buffer: more than the longest datagram of a link.
 const BUFFER: usize = 2_048;
 
@@ -239,12 +241,24 @@ impl LeafShell {
         let at = self.node.next_timeout();
         let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         tokio::select! {
-            Some((from, at, datagram)) = self.datagrams.recv() => {
-                let connections = self.node.connections_mut();
-                connections.handle_datagram(from, at, &datagram, Ecn::None, Instant::now());
-            }
+            Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
             Some(event) = self.events.recv() => self.handle_carrier(event),
             () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
+        }
+    }
+
+    /// Handles a datagram, and those that wait behind it.
+    fn handle_datagrams(&mut self, first: Datagram) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        let mut handled = 0;
+        while let Some((from, at, datagram)) = next {
+            let connections = self.node.connections_mut();
+            connections.handle_datagram(from, at, &datagram, Ecn::None, now);
+            handled += 1;
+            next = (handled < AT_ONCE)
+                .then(|| self.datagrams.try_recv().ok())
+                .flatten();
         }
     }
 

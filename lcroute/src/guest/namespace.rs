@@ -196,8 +196,11 @@ enum Message {
     Ended(u8),
 }
 
+/// Descriptors of the device and of a netlink socket.
+type Descriptors = (OwnedFd, OwnedFd);
+
 /// Receives a message, and the descriptors with it; `None`: the holder is gone.
-fn receive(socket: &OwnedFd) -> Result<Option<(Message, Option<(OwnedFd, OwnedFd)>)>, ExitError> {
+fn receive(socket: &OwnedFd) -> Result<Option<(Message, Option<Descriptors>)>, ExitError> {
     let failed = |e: Errno| ExitError::new(Exit::Failed, format!("the guest's socket: {e}"));
     let mut buffer = [0; MESSAGE];
     let mut space = nix::cmsg_space!([RawFd; 2]);
@@ -240,7 +243,7 @@ fn failure(code: u8, text: &str) -> ExitError {
 
 fn descriptors(
     message: &nix::sys::socket::RecvMsg<'_, '_, ()>,
-) -> nix::Result<Option<(OwnedFd, OwnedFd)>> {
+) -> nix::Result<Option<Descriptors>> {
     let mut all = message.cmsgs()?.filter_map(|part| match part {
         ControlMessageOwned::ScmRights(all) => Some(all),
         _ => None,
