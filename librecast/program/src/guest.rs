@@ -32,8 +32,9 @@ pub fn enter() -> Result<(), ExitError> {
     };
     let failed =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
-    let own = env::current_exe().map_err(|e| failed(&e))?;
-    let lcroute = beside(&own).unwrap_or_else(|| LCROUTE.into());
+    let executable = env::current_exe().map_err(|e| failed(&e))?;
+    let lcroute = beside(&executable).unwrap_or_else(|| LCROUTE.into());
+    let own = by_name(given).unwrap_or(executable);
     let token = inherited(token).map_err(|e| failed(&e))?;
     let mut command = Command::new(lcroute);
     command.args(["guest", "--token-fd"]);
@@ -66,6 +67,17 @@ fn find(given: &[OsString]) -> Option<(usize, &[u8], &OsStr)> {
         let is_token = token.starts_with(prefix) && token.iter().all(u8::is_ascii_alphanumeric);
         (is_token && !what.is_empty()).then(|| (at, token, OsStr::from_bytes(what)))
     })
+}
+
+/// Returns this program as it was called: several may be links to one executable.
+fn by_name(given: &[OsString]) -> Option<PathBuf> {
+    let name = Path::new(given.first()?);
+    if name.components().count() > 1 {
+        return name.is_file().then(|| name.to_owned());
+    }
+    let path = env::var_os("PATH")?;
+    let mut places = env::split_paths(&path).map(|folder| folder.join(name));
+    places.find(|place| place.is_file())
 }
 
 /// Returns `lcroute` in the folder of this program, as in a checkout.
