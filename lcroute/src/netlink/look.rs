@@ -163,10 +163,10 @@ fn default_router(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
-                router = Some((*address).into())
+                router = Some((*address).into());
             }
             RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
-                router = Some((*address).into())
+                router = Some((*address).into());
             }
             _ => {}
         }

@@ -12,7 +12,6 @@ use lcroute_lab::lab::{
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
@@ -155,7 +154,7 @@ fn a_guest_without_rights_hears_what_its_token_says_and_nothing_of_it_is_left() 
         eventually("its routers have no leaf any more", || {
             for member in &network.members {
                 let linked = &member.status()?["leaves"]["linked"];
-                ensure!(*linked == Value::from(0), "{linked}");
+                ensure!(*linked == 0, "{linked}");
             }
             Ok(())
         })

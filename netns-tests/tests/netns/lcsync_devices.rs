@@ -217,7 +217,7 @@ fn an_interrupted_device_is_continued() {
 fn a_device_in_use_read_only_or_too_small_is_refused() {
     world("devices-refused", |lab| {
         let room = Room::new(lab)?;
-        let (receiver, image) = (&room.receiver, &room.image);
+        let receiver = &room.receiver;
         let old = noise(9, DISK);
         let Some(device) = Loop::new(receiver.path("disk"), &old)? else {
             return Ok(());

@@ -213,7 +213,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
 }
 
 /// Five receivers of one share behind 30 Mbit/s each, at once: `MB` in megabytes, `UPLOAD` and
-/// `CARRY` as in the configuration.
+/// `CARRY` as in the configuration, `BWLIMIT` as of `lcsync share`, `APART` in seconds.
 #[test]
 #[ignore = "a measurement"]
 fn five_receivers_at_once_measured() {
@@ -227,7 +227,11 @@ fn five_receivers_at_once_measured() {
         let bytes = megabytes * 1_000_000;
         let (sender, receivers) = network.members.split_first().context("members")?;
         make_folder(&sender.host.path("folder"), bytes)?;
-        let (_share, _) = share(&sender.host, &["folder"])?;
+        let bwlimit = std::env::var("BWLIMIT").ok();
+        let limit = bwlimit.iter().flat_map(|rate| ["--bwlimit", rate]);
+        let args: Vec<&str> = std::iter::once("folder").chain(limit).collect();
+        let (_share, _) = share(&sender.host, &args)?;
+        let apart: f64 = std::env::var("APART").map_or(Ok(0.0), |apart| apart.parse())?;
         let before: Vec<u64> = network
             .members
             .iter()
@@ -238,6 +242,7 @@ fn five_receivers_at_once_measured() {
         for receiver in receivers {
             let args = ["lc:folder", "copy", "--stats"];
             fetches.push((receiver, receiver.host.spawn("lcsync", &args)?));
+            std::thread::sleep(Duration::from_secs_f64(apart));
         }
         for (receiver, fetch) in &mut fetches {
             let code = fetch.wait(Duration::from_secs(600))?;

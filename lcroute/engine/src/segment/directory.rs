@@ -1222,7 +1222,7 @@ mod tests {
             let mut random = Random::new(seed);
             let mut t = Test::new();
             // hosts with even numbers below 100 are here, and answer
-            let is_here = |n: u16| n < 100 && n % 2 == 0;
+            let is_here = |n: u16| n < 100 && n.is_multiple_of(2);
             let mut waiting = BTreeSet::new();
             for _ in 0..20_000 {
                 let n = match random.below(3) {
@@ -1241,15 +1241,11 @@ mod tests {
                         now,
                     ),
                     4 => t.directory.handle_gone(address(n), lan, now),
-                    5 => {
-                        if t.directory.route(address(n), n > 7_000, now) == Route::Wait {
-                            waiting.insert(address(n));
-                        }
+                    5 if t.directory.route(address(n), n > 7_000, now) == Route::Wait => {
+                        waiting.insert(address(n));
                     }
-                    6 => {
-                        if t.directory.route_here(address(n), lan, now) == Route::Wait {
-                            waiting.insert(address(n));
-                        }
+                    6 if t.directory.route_here(address(n), lan, now) == Route::Wait => {
+                        waiting.insert(address(n));
                     }
                     _ => {}
                 }
