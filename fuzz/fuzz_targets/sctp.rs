@@ -129,7 +129,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("sctp"), |data: &[u8]| {
         packet[8..12].copy_from_slice(&sum);
         ours.take(addresses[1], packet.into(), now);
         if let Some((_, association)) = ours.association.as_mut() {
-            if association.next_timeout().is_some_and(|at| at <= now) {
+            if association.poll_timeout().is_some_and(|at| at <= now) {
                 association.handle_timeout(now);
             }
         }

@@ -1485,6 +1485,12 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     let after = (w.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
     assert_eq!(after, (before.0, before.1 + 4));
     assert_eq!(w.place(0, ip(77)), HostPlace::Unknown);
+    assert_eq!(w.segment(0).problem, None, "a gateway that wakes up");
+    w.run(secs(2));
+    let again = frame_of(own, all, ETHERTYPE_IPV4, packet.clone());
+    w.does(0, |engine, now| {
+        engine.handle_segment_frame(LAN, again, now);
+    });
     assert_eq!(w.segment(0).problem, Some(SegmentProblem::Rival(own)));
     // the same of a host crosses
     let of_host = frame_of(mac(4, 0), all, ETHERTYPE_IPV4, packet);
