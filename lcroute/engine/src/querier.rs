@@ -195,7 +195,7 @@ impl Querier {
         }
     }
 
-    /// Handles a version 2 record of a carried group; [`UNTRACKED`]: no address.
+    /// Handles a version 2 record of a carried group; `UNTRACKED`: no address.
     pub fn handle_record(
         &mut self,
         reporter: Ipv6Addr,

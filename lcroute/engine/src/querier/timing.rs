@@ -49,7 +49,7 @@ impl Timing {
         self.query_interval * self.robustness.into() + self.response_interval / 2
     }
 
-    /// Adopts the values of a link's querier (§9.1, §9.2), up to [`MAX_QUERY_INTERVAL`].
+    /// Adopts the values of a link's querier (§9.1, §9.2), up to `MAX_QUERY_INTERVAL`.
     pub fn adopt(&self, robustness: u8, query_interval: Duration) -> Self {
         let default = Self::HOST;
         let or = |said, default| if said == 0 { default } else { said };
