@@ -1486,6 +1486,7 @@ fn what_a_lan_lacks_for_ipv4_is_said() {
     let problem = |w: &World| w.lan(0).standing.problem;
     w.run(ms(500));
     assert_eq!(problem(&w), None, "nodes have their addresses at once");
+    w.run(secs(8));
     w.join(0, 0, stream(1));
     w.run(ms(100));
     assert_eq!(w.lan(0).listeners, [(stream(1), 1)]);

@@ -54,8 +54,11 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             let role = [("interface", "nowhere"), ("role", "off")];
             ensure!(seen.value("lcroute_lan_role", &role)? == 1.0);
             ensure!(seen.value("lcroute_lan_problem", &role[..1])? == 1.0);
-            // a missing LAN has no drops
-            let is_there = |name: &str| seen.has(name) || name == "lcroute_lan_drops_total";
+            // a missing LAN has no drops and no segment
+            let is_of_lan = |name: &str| {
+                name == "lcroute_lan_drops_total" || name.starts_with("lcroute_lan_segment_")
+            };
+            let is_there = |name: &str| seen.has(name) || is_of_lan(name);
             for metric in lcroute::metrics::TABLE.iter().filter(|m| !is_there(m.name)) {
                 ensure!(seen.has(metric.name), "no {}", metric.name);
             }
