@@ -757,12 +757,12 @@ fn throughput_and_round_trips_beside_lc0() {
                 (a1, b1, "192.168.1.30"),
                 (&near.host, &far.host, far_address.as_str()),
             ] {
-                let _server = server.spawn("iperf", &["-V", "-s", "-p", "5999"])?;
+                let family: &[&str] = if address.contains(':') { &["-V"] } else { &[] };
+                let serve = [family, &["-s", "-p", "5999"]].concat();
+                let _server = server.spawn("iperf", &serve)?;
                 eventually("iperf has sent for 5 s", || {
-                    let done = client.run(
-                        "iperf",
-                        &["-V", "-c", address, "-p", "5999", "-t", "5", "-f", "m"],
-                    )?;
+                    let send = ["-c", address, "-p", "5999", "-t", "5", "-f", "m"];
+                    let done = client.run("iperf", &[family, &send].concat())?;
                     let line = done
                         .stdout
                         .lines()
