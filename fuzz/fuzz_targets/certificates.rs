@@ -3,6 +3,7 @@
 
 use lcroute_fuzz::{TODAY, network};
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::cert::{Certificate, Chain, GroupPrefix, Kind, MAX_USES, Token, is_node_name};
 use librecast::epoch::Epoch;
 use librecast::id::PeerId;
@@ -11,7 +12,7 @@ use librecast::revocation::Revocation;
 fuzz_target!(init: lcroute_fuzz::seeds::write("certificates"), |data: &[u8]| {
     if let Ok(chain) = Chain::decode(data) {
         assert_eq!(chain.encode(), data, "one way to write a chain");
-        let _ = chain.verify(&network(), TODAY);
+        let _ = chain.verify(&network(), UnixTime::from_secs(TODAY));
     }
     if let Ok(certificate) = Certificate::decode(data) {
         assert_eq!(certificate.as_bytes(), data);
@@ -28,7 +29,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("certificates"), |data: &[u8]| {
     }
     if let Ok(text) = std::str::from_utf8(data) {
         if let Ok(token) = text.parse::<Token>() {
-            let _ = token.join(network(), "name", TODAY);
+            let _ = token.join(network(), "name", UnixTime::from_secs(TODAY));
         }
         let _ = (text.parse::<PeerId>(), text.parse::<GroupPrefix>());
     }

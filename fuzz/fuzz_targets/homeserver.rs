@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lcroute_fuzz::{TODAY, pieces};
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::reach::{Base58, FromReach, Keep, MAX_VALUE, Meeting, ToReach, Value};
 use serde_json::json;
 
@@ -71,8 +72,8 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("homeserver"), |data: &[u8]| {
             continue;
         };
         now += Duration::from_secs(u64::from(*wait) * 4);
-        let unix = TODAY + u64::from(*wait);
-        while let Some(request) = session.poll_request(now, unix) {
+        let time = UnixTime::from_secs(TODAY + u64::from(*wait));
+        while let Some(request) = session.poll_request(now, time) {
             assert!(request.path.len() < MAX_PATH && request.path.bytes().all(|b| b.is_ascii_graphic()));
             assert!(request.body.as_ref().is_none_or(|body| body.len() <= MAX_BODY));
             // in the room at once, to reach more states
@@ -94,13 +95,13 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("homeserver"), |data: &[u8]| {
                 }),
                 _ => Err("the homeserver does not answer in time".into()),
             };
-            for line in session.handle(&request, answer, now, unix) {
+            for line in session.handle(&request, answer, now, time) {
                 let FromReach::Kept { account, value, .. } = line else {
                     panic!("{line:?}");
                 };
                 assert!(account.starts_with('@') && value.0.len() <= MAX_VALUE);
             }
-            assert!(session.state(unix).values <= 4_096);
+            assert!(session.state(time).values <= 4_096);
         }
     }
 });

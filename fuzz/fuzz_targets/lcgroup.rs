@@ -8,9 +8,14 @@ use crypto_box::PublicKey;
 use crypto_box::aead::OsRng;
 use lcgroup_core::{Entry, Founding, Group, Invitation, Output, Request, decode_any, kind};
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::id::{PeerId, SecretKey};
 
 const NOW: u64 = 1_800_000_000_000;
+
+fn now() -> UnixTime {
+    UnixTime::from_millis(NOW)
+}
 
 /// States of an owner with a member, of that member, and of a joiner.
 struct States {
@@ -30,16 +35,16 @@ fn states() -> &'static States {
             topic: "fuzz".to_owned(),
             name: "owner".to_owned(),
         };
-        let mut owner = Group::create(founding, &[0; 32], NOW).unwrap();
-        let invitation = owner.invite(9, NOW + 1_000_000, NOW).unwrap();
-        let mut member = Group::join(invitation.clone(), "member", &[1; 32], NOW).unwrap();
-        let joiner = Group::join(invitation, "joiner", &[2; 32], NOW).unwrap();
+        let mut owner = Group::create(founding, &[0; 32], now()).unwrap();
+        let invitation = owner.invite(9, NOW + 1_000_000, now()).unwrap();
+        let mut member = Group::join(invitation.clone(), "member", &[1; 32], now()).unwrap();
+        let joiner = Group::join(invitation, "joiner", &[2; 32], now()).unwrap();
         while let Some(output) = member.poll_output() {
             if let Output::Request(request) = output {
-                owner.handle_request(&request, NOW).unwrap();
+                owner.handle_request(&request, now()).unwrap();
             }
         }
-        owner.handle_timeout(NOW + 5_000);
+        owner.handle_timeout(UnixTime::from_millis(NOW + 5_000));
         while let Some(output) = owner.poll_output() {
             if let Output::Append(append) = output {
                 let (kind, body) = match append.entry {
@@ -48,7 +53,7 @@ fn states() -> &'static States {
                 };
                 let (author, number) = (owner.id(), append.number);
                 let entry = Entry { author, number, time: NOW, kind, body: &body };
-                member.handle_entry(&entry, NOW);
+                member.handle_entry(&entry, now());
             }
         }
         assert!(member.epoch().is_some());
@@ -76,7 +81,7 @@ fn entries(state: &[u8], author: PeerId, mut bytes: &[u8]) {
         let body = if *kind == kind::REFRESH { &boxed } else { body };
         let number = group.wants(&author).unwrap_or(1);
         let entry = Entry { author, number, time: NOW, kind: *kind, body };
-        group.handle_entry(&entry, NOW);
+        group.handle_entry(&entry, now());
         bytes = next;
     }
     while group.poll_output().is_some() {}
@@ -95,8 +100,8 @@ fuzz_target!(|data: &[u8]| {
         3 => entries(&states.joiner, states.group, bytes),
         4 => {
             let mut owner = Group::restore(&states.owner, &[3; 32]).unwrap();
-            let _ = owner.handle_request(&sealed(bytes), NOW);
-            let _ = owner.handle_request(bytes, NOW);
+            let _ = owner.handle_request(&sealed(bytes), now());
+            let _ = owner.handle_request(bytes, now());
             let _ = Request::decode(bytes);
         }
         5 => {

@@ -11,6 +11,7 @@ use lcroute_engine::{
     Aead, Credential, PrivatePrefix, Revocation, SECRET_LEN, Secret, Services,
 };
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::cert::{CertError, GroupPrefix};
 use librecast::id::{OriginId, PeerId};
 use librecast::revocation::RevocationError;
@@ -36,8 +37,8 @@ impl Aead for Cipher {
 }
 
 impl Services for Ciphers {
-    fn unix_now(&self) -> u64 {
-        0
+    fn unix_now(&self) -> UnixTime {
+        UnixTime::default()
     }
     fn sign(&self, _: &[u8]) -> [u8; 64] {
         [0; 64]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use lcradio_core::{Announcement, Beacon, Directory, Grant, Station, StationKey, read_description};
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::id::{SecretKey, derive};
 use librecast::text::{TextKind, decode};
 
@@ -43,7 +44,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_announcements"), |data: &[u
         assert!(description.group.is_multicast() && description.port != 0);
     }
     let mut directory = Directory::new(Instant::now());
-    directory.handle_datagram(Ipv6Addr::LOCALHOST, data, Instant::now(), lcroute_fuzz::TODAY * 1_000);
+    directory.handle_datagram(Ipv6Addr::LOCALHOST, data, Instant::now(), UnixTime::from_millis(lcroute_fuzz::TODAY * 1_000));
     if let Ok(station) = std::str::from_utf8(data).map(Station::decode)
         && let Ok(station) = station
     {

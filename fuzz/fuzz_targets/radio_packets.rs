@@ -2,6 +2,8 @@
 //! sender; the result is played and recorded. Each piece: channel and time, then the datagram.
 #![no_main]
 
+use librecast::time::UnixTime;
+
 use std::net::Ipv6Addr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Returns a listener with a session, so that packets are decoded.
 fn listener(is_public: bool) -> Listener {
     let key = || StationKey::from_seed(&[1; 32]);
-    let unix_ms = TODAY * 1_000;
+    let time = UnixTime::from_millis(TODAY * 1_000);
     let config = CasterConfig {
         is_public,
         grant: None,
@@ -30,12 +32,12 @@ fn listener(is_public: bool) -> Listener {
         profile: Profile::Voice,
         channels: 1,
         seed: [2; 32],
-        unix_ms,
+        started: time,
     };
     let mut caster = Caster::new(key(), config, *EPOCH).unwrap();
-    let beacon = caster.beacon(SOURCE, unix_ms).unwrap();
+    let beacon = caster.beacon(SOURCE, time).unwrap();
     let mut listener = Listener::new(Tuned::Station(key().station(is_public)), *EPOCH);
-    listener.handle_datagram(Channel::Beacon, SOURCE, &beacon, *EPOCH, unix_ms);
+    listener.handle_datagram(Channel::Beacon, SOURCE, &beacon, *EPOCH, time);
     assert!(listener.has_session());
     listener
 }
@@ -57,7 +59,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_packets"), |data: &[u8]| {
         };
         let channel = [Channel::Media, Channel::Copy, Channel::Beacon][usize::from(channel % 3)];
         now += Duration::from_millis(u64::from(*ms) * 4);
-        listener.handle_datagram(channel, SOURCE, datagram, now, TODAY * 1_000);
+        listener.handle_datagram(channel, SOURCE, datagram, now, UnixTime::from_millis(TODAY * 1_000));
         listener.handle_timeout(now);
         while let Some(event) = listener.poll_event() {
             if let Event::Sound(packet) = event {

@@ -2,6 +2,8 @@
 //! of other hosts that send to relayed addresses.
 #![no_main]
 
+use librecast::time::UnixTime;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -75,7 +77,7 @@ impl World {
         let mut config = RelayConfig::new([7; 32], is(OWN), is(NEAR));
         (config.rate, config.rate_total) = (600_000, RATE_TOTAL);
         (config.allocations, config.per_user, config.peers) = (4, 2, 8);
-        let relay = RelayServer::new(config, now, TODAY).unwrap();
+        let relay = RelayServer::new(config, now, UnixTime::from_secs(TODAY)).unwrap();
         // two of one user, in one site; two in streams
         let users = [(1, 1, None), (1, 1, Some(1)), (2, 2, None), (3, 1, Some(2))];
         let users = users.map(|(user, site, stream)| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lcroute_fuzz::{TODAY, chain, key, network, pieces};
 use lcroute_node::renewal::{Registry, Renewal, Renewer};
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::cert::{Chain, Member};
 use librecast::id::OriginId;
 use librecast::wire::{Reader, Writer};
@@ -48,17 +49,17 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("renewal"), |data: &[u8]| {
         let signature = key(MEMBER).sign("lcroute 2026 renewal", w.as_slice());
         w.put(&signature);
         let request = if how & 1 == 0 { w.as_slice() } else { piece };
-        let answer = renewer.answer(&key(MEMBER).peer_id(), request, &Known, TODAY, now);
+        let answer = renewer.answer(&key(MEMBER).peer_id(), request, &Known, UnixTime::from_secs(TODAY), now);
         let mut r = Reader::new(answer.as_deref().unwrap_or_default());
         if let (Ok(1), Ok(7), Ok(0), Ok(renewed)) = (r.u8(), r.u64(), r.u8(), r.bytes16()) {
             let renewed = Chain::decode(renewed).unwrap();
-            let (new, old) = (renewed.verify(&network(), TODAY).unwrap(), Chain::decode(piece).unwrap());
-            let old = old.verify(&network(), TODAY).unwrap();
+            let (new, old) = (renewed.verify(&network(), UnixTime::from_secs(TODAY)).unwrap(), Chain::decode(piece).unwrap());
+            let old = old.verify(&network(), UnixTime::from_secs(TODAY)).unwrap();
             assert_eq!(new.peer, key(MEMBER).peer_id());
             assert_eq!((new.labels, new.prefixes, new.gateway), (old.labels, old.prefixes, old.gateway));
             assert!(new.core <= old.core);
         }
-        let _ = node.handle_timeout(&[ISSUER], TODAY + 86_000, now);
-        let _ = node.handle_answer(ISSUER, piece, TODAY, now);
+        let _ = node.handle_timeout(&[ISSUER], UnixTime::from_secs(TODAY + 86_000), now);
+        let _ = node.handle_answer(ISSUER, piece, UnixTime::from_secs(TODAY), now);
     }
 });

@@ -8,6 +8,7 @@ use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{Role, Room, ToNode, ToServer};
 use libfuzzer_sys::fuzz_target;
+use librecast::time::UnixTime;
 use librecast::cert::Chain;
 
 static SERVER: LazyLock<ProofKey> = LazyLock::new(|| ProofKey::new([7; 32]));
@@ -59,12 +60,12 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
         }
     }
     let (node, room) = (key(10).peer_id(), Room::of(&network()));
-    let _ = SERVER.check(data, (&node, &room), TODAY);
+    let _ = SERVER.check(data, (&node, &room), UnixTime::from_secs(TODAY));
     // a chain of the input, sealed as nodes do
     if let Ok(made) = Chain::decode(data)
         && let Some(RelayRequest::Proof(sealed)) = prove(&made, &SERVER.public(), &mut Random::new([5; 32]))
     {
-        let proven = SERVER.check(&sealed, (&node, &room), TODAY);
+        let proven = SERVER.check(&sealed, (&node, &room), UnixTime::from_secs(TODAY));
         assert!(proven.is_err() || made == chain(10), "{made:?}");
     }
 });

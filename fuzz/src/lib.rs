@@ -10,7 +10,7 @@ use lcroute_overlay::{Identity, Overlay, OverlayConfig, SPEAKS};
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
 use librecast::cert::{Chain, Grant};
 use librecast::id::{PeerId, SecretKey};
-use librecast::time::WallClock;
+use librecast::time::{WallClock, UnixTime};
 
 /// The time in the network of the targets, Unix seconds.
 pub const TODAY: u64 = 1_800_000_000;
@@ -55,7 +55,7 @@ pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay
     let webrtc = WebRtcConfig {
         control: SPEAKS.control,
         epoch: now,
-        unix_now: TODAY,
+        unix_now: UnixTime::from_secs(TODAY),
         seed: [7; 32],
         mtu: 1_280,
         media,
@@ -63,7 +63,7 @@ pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay
     };
     let config = OverlayConfig {
         identity: identity(n),
-        clock: WallClock::new(|| TODAY),
+        clock: WallClock::new(|| UnixTime::from_secs(TODAY)),
         epoch: now,
         seed: [n; 32],
         limits: lcroute_overlay::Limits::default(),

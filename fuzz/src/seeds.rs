@@ -18,6 +18,7 @@ use lcroute_overlay::server::{RelayCredentials, Role, Room, ToNode, ToServer};
 use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, Presence, SlideId, Turn};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
+use librecast::time::UnixTime;
 use librecast::cert::{Grant, GroupPrefix, Token};
 use librecast::id::OriginId;
 use librecast::mld::{self, Query, Record, RecordType};
@@ -234,7 +235,7 @@ fn renewals() -> Vec<Vec<u8>> {
             ..invitation_of(TODAY)
         };
         let token = Token::invite(chain.issuer(), &key(2), invitation, Vec::new()).unwrap();
-        let chain = token.join(key(10).peer_id(), "node", TODAY).unwrap();
+        let chain = token.join(key(10).peer_id(), "node", UnixTime::from_secs(TODAY)).unwrap();
         [&[0][..], &chain.encode()].concat()
     };
     let requests = [None, Some(2), Some(1)].map(request);
@@ -277,9 +278,9 @@ fn certificates() -> Vec<Vec<u8>> {
         ..invitation_of(TODAY)
     };
     let bounded = Token::invite(chain.issuer(), &key(2), bounded, Vec::new()).unwrap();
-    let by_bounded = bounded.join(key(10).peer_id(), "node", TODAY).unwrap();
-    let by_issuer = Revocation::by_issuer(chain.issuer(), &key(2), revoked, TODAY, until);
-    let by_network = Revocation::by_network(&key(1), revoked, TODAY, until);
+    let by_bounded = bounded.join(key(10).peer_id(), "node", UnixTime::from_secs(TODAY)).unwrap();
+    let by_issuer = Revocation::by_issuer(chain.issuer(), &key(2), revoked, UnixTime::from_secs(TODAY), until);
+    let by_network = Revocation::by_network(&key(1), revoked, UnixTime::from_secs(TODAY), until);
     let made = (1, [0; 32], EpochSecret::new([7; 32]));
     let epoch = Epoch::sign(made, by_network.clone().unwrap(), Some(chain.issuer()), &key(2));
     let mut at_epoch = Token::invite(chain.issuer(), &key(2), invitation_of(TODAY), Vec::new()).unwrap();

@@ -10,6 +10,7 @@ use lcagent::datagram::{JobId, Kind};
 use lcagent::envelope::{Command, Standing, open};
 use lcagent::replay::ReplayWindow;
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 
 fn benches_of_envelopes(criterion: &mut Criterion) {
     let key = SecretKey::from_seed(&[1; 32]);
@@ -30,7 +31,7 @@ fn benches_of_envelopes(criterion: &mut Criterion) {
         bench.iter(|| {
             open(
                 black_box(&envelope),
-                1_800_000_000,
+                UnixTime::from_secs(1_800_000_000),
                 |k, _| {
                     if *k == operator {
                         Standing::Listed

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librecast::id::PeerId;
 use librecast::plain::clean;
+use librecast::time::UnixTime;
 use librecast_program::book;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::public_key;
@@ -18,7 +19,6 @@ use librecast_program::units::{count, utc};
 use serde_json::json;
 
 use crate::agent::shell::default_state_dir;
-use crate::agent::unix_now;
 use crate::certificate::{Certificate, MAX_CERTIFICATE};
 use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
@@ -179,7 +179,7 @@ pub(crate) fn certify(
         .map(|c| Pattern::parse(c).ok_or_else(|| usage("an empty pattern allows nothing".into())))
         .collect::<Result<Vec<_>, _>>()?;
     let key = shell::load_key(&shell::key_file(key))?;
-    let now = unix_now();
+    let now = UnixTime::now().as_secs();
     let not_after = now.saturating_add(ttl.as_secs());
     let certificate =
         Certificate::sign(&key, &operator, now, not_after, &patterns).map_err(|e| {
@@ -271,7 +271,9 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
                 .to_vec(),
         ];
         for row in &rows {
-            let age = unix_now().saturating_sub(row["started"].as_u64().unwrap_or_default());
+            let age = UnixTime::now()
+                .as_secs()
+                .saturating_sub(row["started"].as_u64().unwrap_or_default());
             let job: String = cell(row, "job").chars().take(length).collect();
             let mut cells = vec![job, span(age)];
             cells.extend(["running", "ok", "failed"].map(|key| cell(row, key)));
@@ -385,14 +387,14 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
     let mut next = Instant::now();
     loop {
         next = (next + every).max(Instant::now());
-        let at = unix_now();
+        let at = UnixTime::now();
         let (rows, outcome) = ask_nodes(&mut session, &options, |_, _| Ok(()))?;
         if let Some(exit) = outcome.interrupted {
             return Ok(exit);
         }
         if json {
             for mut row in rows {
-                row["at"] = at.into();
+                row["at"] = at.as_secs().into();
                 print_line(&row)?;
             }
         } else {

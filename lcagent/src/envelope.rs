@@ -27,6 +27,7 @@
 //! ```
 
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError};
 use thiserror::Error;
 
@@ -271,7 +272,7 @@ impl Command {
 /// `may_verify` whether a signature may be looked at.
 pub fn open(
     datagram: &[u8],
-    now: u64,
+    now: UnixTime,
     standing: impl Fn(&PeerId, Option<&Certificate>) -> Standing,
     replay: &ReplayWindow,
     may_verify: impl FnOnce() -> bool,
@@ -483,16 +484,20 @@ impl<'a> Envelope<'a> {
     }
 
     /// Returns the certificate if it is for `operator` and in time. Does not verify its signature.
-    fn certificate(&self, operator: &PeerId, now: u64) -> Result<Option<Certificate>, Refusal> {
+    fn certificate(
+        &self,
+        operator: &PeerId,
+        now: UnixTime,
+    ) -> Result<Option<Certificate>, Refusal> {
         let Some(bytes) = self.certificate else {
             return Ok(None);
         };
         let certificate = Certificate::decode(bytes)?;
         let wrong = if certificate.operator != *operator {
             CertificateError::OtherOperator
-        } else if certificate.not_after < now || certificate.not_after < self.issued {
+        } else if certificate.not_after < now.as_secs() || certificate.not_after < self.issued {
             CertificateError::Expired
-        } else if certificate.issued > now.saturating_add(MAX_AHEAD_S) {
+        } else if certificate.issued > now.as_secs().saturating_add(MAX_AHEAD_S) {
             CertificateError::ClockAhead
         } else {
             return Ok(Some(certificate));
@@ -501,17 +506,17 @@ impl<'a> Envelope<'a> {
     }
 
     /// Checks the times; returns the difference of the clocks.
-    fn check_times(&self, now: u64) -> Result<Skew, Refusal> {
+    fn check_times(&self, now: UnixTime) -> Result<Skew, Refusal> {
         if !lifetime_is_bounded(self.issued, self.not_after) {
             return Err(Refusal::Lifetime);
         }
-        let behind = now.saturating_sub(self.issued);
+        let behind = now.as_secs().saturating_sub(self.issued);
         if is_over(self.not_after, now) {
             return Err(Refusal::Expired(behind));
         }
-        match self.issued.saturating_sub(now) {
+        match self.issued.saturating_sub(now.as_secs()) {
             ahead if ahead > MAX_AHEAD_S => Err(Refusal::ClockAhead(ahead)),
-            0 if self.not_after < now => Ok(Skew::Behind(behind)),
+            0 if self.not_after < now.as_secs() => Ok(Skew::Behind(behind)),
             0 => Ok(Skew::None),
             ahead => Ok(Skew::Ahead(ahead)),
         }
@@ -520,8 +525,8 @@ impl<'a> Envelope<'a> {
 
 /// Returns whether a command that is valid until `not_after` has ended for any tolerated clock.
 #[must_use]
-pub fn is_over(not_after: u64, now: u64) -> bool {
-    not_after.saturating_add(MAX_BEHIND_S) < now
+pub fn is_over(not_after: u64, now: UnixTime) -> bool {
+    not_after.saturating_add(MAX_BEHIND_S) < now.as_secs()
 }
 
 fn lifetime_is_bounded(issued: u64, not_after: u64) -> bool {
@@ -557,7 +562,7 @@ mod tests {
         }
     }
 
-    fn verify_at(datagram: &[u8], now: u64) -> Result<Opened, Refusal> {
+    fn verify_at(datagram: &[u8], now: UnixTime) -> Result<Opened, Refusal> {
         open(
             datagram,
             now,
@@ -578,11 +583,17 @@ mod tests {
 
     /// Opens and stores it like an agent.
     fn accept(datagram: &[u8], replay: &mut ReplayWindow) -> Result<Opened, Refusal> {
-        let opened = open(datagram, NOW, |_, _| Standing::Listed, replay, || true)?;
+        let opened = open(
+            datagram,
+            UnixTime::from_secs(NOW),
+            |_, _| Standing::Listed,
+            replay,
+            || true,
+        )?;
         let command = &opened.command;
         let times = Times {
             not_after: command.not_after,
-            now: NOW,
+            now: UnixTime::from_secs(NOW),
         };
         let name = Name {
             operator: &opened.operator,
@@ -640,7 +651,10 @@ mod tests {
                 .split_whitespace()
                 .collect::<String>()
         );
-        assert_eq!(verify_at(&bytes, NOW).unwrap().command, command);
+        assert_eq!(
+            verify_at(&bytes, UnixTime::from_secs(NOW)).unwrap().command,
+            command
+        );
     }
 
     #[test]
@@ -663,12 +677,12 @@ mod tests {
         let stranger = SecretKey::from_seed(&[1; 32]);
         let mut bytes = command(b"").sign(&stranger).unwrap().envelope;
         assert_eq!(
-            verify_at(&bytes, NOW),
+            verify_at(&bytes, UnixTime::from_secs(NOW)),
             Err(Refusal::UnknownKey(stranger.peer_id()))
         );
         *bytes.last_mut().unwrap() ^= 1;
         assert_eq!(
-            verify_at(&bytes, NOW),
+            verify_at(&bytes, UnixTime::from_secs(NOW)),
             Err(Refusal::UnknownKey(stranger.peer_id()))
         );
     }
@@ -688,13 +702,24 @@ mod tests {
     #[test]
     fn expiry_is_the_agents_clock_to_the_second() {
         let bytes = envelope(&command(b""));
-        assert!(verify_at(&bytes, NOW + 60).is_ok());
-        assert_eq!(verify_at(&bytes, NOW + 61).unwrap().skew, Skew::Behind(61));
-        let over = NOW + 60 + MAX_BEHIND_S;
-        assert_eq!(verify_at(&bytes, over).unwrap().skew, Skew::Behind(360));
-        assert_eq!(verify_at(&bytes, over + 1), Err(Refusal::Expired(361)));
+        assert!(verify_at(&bytes, UnixTime::from_secs(NOW + 60)).is_ok());
         assert_eq!(
-            verify_at(&bytes, u64::MAX),
+            verify_at(&bytes, UnixTime::from_secs(NOW + 61))
+                .unwrap()
+                .skew,
+            Skew::Behind(61)
+        );
+        let over = NOW + 60 + MAX_BEHIND_S;
+        assert_eq!(
+            verify_at(&bytes, UnixTime::from_secs(over)).unwrap().skew,
+            Skew::Behind(360)
+        );
+        assert_eq!(
+            verify_at(&bytes, UnixTime::from_secs(over + 1)),
+            Err(Refusal::Expired(361))
+        );
+        assert_eq!(
+            verify_at(&bytes, UnixTime::from_secs(u64::MAX)),
             Err(Refusal::Expired(u64::MAX - NOW))
         );
     }
@@ -703,14 +728,19 @@ mod tests {
     fn operators_clock_may_be_an_hour_ahead_and_the_difference_is_told() {
         let bytes = envelope(&command(b""));
         assert_eq!(
-            verify_at(&bytes, NOW - 3600).unwrap().skew,
+            verify_at(&bytes, UnixTime::from_secs(NOW - 3600))
+                .unwrap()
+                .skew,
             Skew::Ahead(3600)
         );
         assert_eq!(
-            verify_at(&bytes, NOW - 3601),
+            verify_at(&bytes, UnixTime::from_secs(NOW - 3601)),
             Err(Refusal::ClockAhead(3601))
         );
-        assert_eq!(verify_at(&bytes, 0), Err(Refusal::ClockAhead(NOW)));
+        assert_eq!(
+            verify_at(&bytes, UnixTime::from_secs(0)),
+            Err(Refusal::ClockAhead(NOW))
+        );
     }
 
     #[test]
@@ -719,7 +749,7 @@ mod tests {
             not_after: NOW + 2 * 3600,
             ..command(b"")
         };
-        assert!(verify_at(&envelope(&long), NOW + 3600).is_ok());
+        assert!(verify_at(&envelope(&long), UnixTime::from_secs(NOW + 3600)).is_ok());
     }
 
     #[test]
@@ -751,7 +781,7 @@ mod tests {
             (inline.envelope.len(), inline.parts.len()),
             (MAX_DATAGRAM, 0)
         );
-        assert!(verify_at(&inline.envelope, NOW).is_ok());
+        assert!(verify_at(&inline.envelope, UnixTime::from_secs(NOW)).is_ok());
     }
 
     #[test]
@@ -763,7 +793,7 @@ mod tests {
         };
         let signed = long.sign(&key()).unwrap();
         assert!(signed.envelope.len() <= MAX_DATAGRAM, "without fragments");
-        let opened = verify_at(&signed.envelope, NOW).unwrap();
+        let opened = verify_at(&signed.envelope, UnixTime::from_secs(NOW)).unwrap();
         assert_eq!(opened.command.payload, b"");
         let awaited = opened.awaited.unwrap();
         assert_eq!(awaited.length, payload.len());
@@ -775,11 +805,12 @@ mod tests {
     #[test]
     fn a_signature_does_not_make_bad_fields_good() {
         assert!(
-            verify_at(&signed_by_hand(|_| {}), NOW).is_ok(),
+            verify_at(&signed_by_hand(|_| {}), UnixTime::from_secs(NOW)).is_ok(),
             "the helper itself"
         );
-        let refusal =
-            |change: fn(&mut Vec<u8>)| verify_at(&signed_by_hand(change), NOW).unwrap_err();
+        let refusal = |change: fn(&mut Vec<u8>)| {
+            verify_at(&signed_by_hand(change), UnixTime::from_secs(NOW)).unwrap_err()
+        };
         assert_eq!(
             refusal(|b| b[0] = 2),
             Refusal::Malformed(WireError::Version(2))
@@ -802,10 +833,13 @@ mod tests {
     #[test]
     fn oversize_is_refused_by_its_length_alone() {
         let huge = vec![1; 10 * 1024 * 1024];
-        assert_eq!(verify_at(&huge, NOW), Err(Refusal::TooLong(huge.len())));
+        assert_eq!(
+            verify_at(&huge, UnixTime::from_secs(NOW)),
+            Err(Refusal::TooLong(huge.len()))
+        );
         let trailing = [envelope(&command(b"")), vec![0]].concat();
         assert_eq!(
-            verify_at(&trailing, NOW),
+            verify_at(&trailing, UnixTime::from_secs(NOW)),
             Err(Refusal::Malformed(WireError::Trailing))
         );
     }
@@ -816,7 +850,10 @@ mod tests {
         let at = bytes.len() - 65;
         let other = key().sign("lcagent 2026 answer", &bytes[..at]);
         bytes[at..at + 64].copy_from_slice(&other);
-        assert_eq!(verify_at(&bytes, NOW), Err(Refusal::Signature));
+        assert_eq!(
+            verify_at(&bytes, UnixTime::from_secs(NOW)),
+            Err(Refusal::Signature)
+        );
     }
 
     #[test]
@@ -829,7 +866,7 @@ mod tests {
                 assert!(
                     open(
                         &bytes,
-                        NOW,
+                        UnixTime::from_secs(NOW),
                         |_, _| Standing::Listed,
                         &ReplayWindow::new(),
                         || true
@@ -849,7 +886,7 @@ mod tests {
         };
         let sent = |certificate: &Certificate, payload: &[u8]| {
             let signed = command(payload).sign_as(&other, Some(certificate)).unwrap();
-            verify_at(&signed.envelope, NOW + 10)
+            verify_at(&signed.envelope, UnixTime::from_secs(NOW + 10))
         };
         let good = by_key(&other, NOW, NOW + 50);
         for payload in [&b"x"[..], &[1; 3_000]] {
@@ -894,7 +931,7 @@ mod tests {
             let selector = selector.parse().unwrap();
             let command = Command { selector, issued: NOW, not_after: NOW + lifetime, sequence, nonce, payload };
             let bytes = envelope(&command);
-            prop_assert_eq!(verify_at(&bytes, NOW).unwrap().command, command);
+            prop_assert_eq!(verify_at(&bytes, UnixTime::from_secs(NOW)).unwrap().command, command);
         }
 
         #[test]
@@ -906,14 +943,14 @@ mod tests {
             let (mut bytes, at) = (good.clone(), at.index(good.len()));
             bytes.splice(at..(at + other.len()).min(good.len()), other);
             prop_assume!(bytes != good);
-            prop_assert!(verify_at(&bytes, NOW).is_err());
+            prop_assert!(verify_at(&bytes, UnixTime::from_secs(NOW)).is_err());
         }
 
         #[test]
         fn truncated_is_refused(at in any::<prop::sample::Index>()) {
             let bytes = envelope(&command(b"payload"));
             let cut = &bytes[..at.index(bytes.len())];
-            prop_assert_eq!(verify_at(cut, NOW), Err(Refusal::Malformed(WireError::Truncated)));
+            prop_assert_eq!(verify_at(cut, UnixTime::from_secs(NOW)), Err(Refusal::Malformed(WireError::Truncated)));
         }
 
         #[test]
@@ -921,11 +958,11 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..600),
             now in any::<u64>(),
         ) {
-            prop_assert!(open(&bytes, now, |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
+            prop_assert!(open(&bytes, UnixTime::from_secs(now), |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
             // with version and kind, so that the fields are reached
             for kind in [1, 2, 8, 9] {
                 let versioned = [&[1, kind], bytes.as_slice()].concat();
-                prop_assert!(open(&versioned, now, |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
+                prop_assert!(open(&versioned, UnixTime::from_secs(now), |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
             }
         }
     }

@@ -23,6 +23,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::id::{PeerId, derive};
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
@@ -72,7 +73,7 @@ pub struct Times {
     /// Last second in which the command is valid.
     pub not_after: u64,
     /// The agent's clock.
-    pub now: u64,
+    pub now: UnixTime,
 }
 
 /// The name of a command.
@@ -178,7 +179,7 @@ impl ReplayWindow {
     fn room_for(
         &self,
         certifier: Option<&PeerId>,
-        now: u64,
+        now: UnixTime,
     ) -> Result<Option<(PeerId, u64)>, ReplayError> {
         let like = |o: &Operator| o.certifier.is_some() == certifier.is_some();
         let of_same = |o: &Operator| certifier.is_some() && o.certifier.as_ref() == certifier;
@@ -201,11 +202,11 @@ impl ReplayWindow {
     }
 
     /// Returns the key of a kind with the earliest end of its newest command, if that is long ago.
-    fn outlived(&self, now: u64, kind: impl Fn(&Operator) -> bool) -> Option<(PeerId, u64)> {
+    fn outlived(&self, now: UnixTime, kind: impl Fn(&Operator) -> bool) -> Option<(PeerId, u64)> {
         let all = self.operators.iter().filter(|(_, o)| kind(o));
         let ends = all.map(|(key, o)| (*key, o.ends));
         ends.min_by_key(|(_, ends)| *ends)
-            .filter(|(_, ends)| ends.saturating_add(MAX_AHEAD_S) < now)
+            .filter(|(_, ends)| ends.saturating_add(MAX_AHEAD_S) < now.as_secs())
     }
 
     /// Encodes the snapshot that survives a restart.
@@ -324,7 +325,7 @@ mod tests {
 
     const NONCE: [u8; 16] = [7; 16];
     const NOW: u64 = 1_800_000_000;
-    const GOOD: Times = good_at(NOW);
+    const GOOD: Times = good_at(UnixTime::from_secs(NOW));
 
     /// Returns a command's name under a listed key.
     fn name<'a>(operator: &'a PeerId, sequence: u64, nonce: &'a [u8; 16]) -> Name<'a> {
@@ -337,9 +338,9 @@ mod tests {
     }
 
     /// Returns times of a command that is valid for a minute.
-    const fn good_at(now: u64) -> Times {
+    const fn good_at(now: UnixTime) -> Times {
         Times {
-            not_after: now + 60,
+            not_after: now.as_secs() + 60,
             now,
         }
     }
@@ -442,21 +443,24 @@ mod tests {
     fn key_whose_commands_have_long_expired_makes_room_and_none_of_them_runs_again() {
         let mut window = ReplayWindow::new();
         for n in 0..MAX_LISTED as u16 {
-            let times = good_at(NOW + u64::from(n));
+            let times = good_at(UnixTime::from_secs(NOW + u64::from(n)));
             window.accept(name(&operator(n), 1, &NONCE), times).unwrap();
         }
         let (first, one_more) = (operator(0), operator(MAX_LISTED as u16));
         // newer commands keep a key
         window
-            .accept(name(&operator(1), 2, &NONCE), good_at(NOW + 999))
+            .accept(
+                name(&operator(1), 2, &NONCE),
+                good_at(UnixTime::from_secs(NOW + 999)),
+            )
             .unwrap();
         let ended = NOW + 60;
-        let too_early = good_at(ended + MAX_AHEAD_S);
+        let too_early = good_at(UnixTime::from_secs(ended + MAX_AHEAD_S));
         assert_eq!(
             window.accept(name(&one_more, 1, &NONCE), too_early),
             Err(ReplayError::TooManyKeys)
         );
-        let later = good_at(ended + MAX_AHEAD_S + 1);
+        let later = good_at(UnixTime::from_secs(ended + MAX_AHEAD_S + 1));
         window.accept(name(&one_more, 1, &NONCE), later).unwrap();
         assert_eq!(window.operators.len(), MAX_LISTED);
         assert!(!window.operators.contains_key(&first));
@@ -468,7 +472,7 @@ mod tests {
                 Err(ReplayError::BelowWindow)
             );
             // the key returns
-            let again = good_at(ended + MAX_AHEAD_S + 9);
+            let again = good_at(UnixTime::from_secs(ended + MAX_AHEAD_S + 9));
             window.accept(name(&first, 2, &NONCE), again).unwrap();
             assert_eq!(
                 window.accept(name(&first, 1, &NONCE), GOOD),
@@ -493,7 +497,10 @@ mod tests {
             window.check(name(&operator(1), 5, &NONCE), GOOD),
             Err(ReplayError::Replayed)
         );
-        assert_eq!(window.outlived(u64::MAX, |_| true), None);
+        assert_eq!(
+            window.outlived(UnixTime::from_secs(u64::MAX), |_| true),
+            None
+        );
     }
 
     #[test]

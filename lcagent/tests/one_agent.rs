@@ -21,6 +21,7 @@ use lcagent::replay::{ReplayWindow, WINDOW};
 use lcagent::request::{Request, Run, What};
 use lcagent::sealed::seal_request;
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 
 const CLOCK: u64 = 1_800_000_000;
 const ADMIN: u16 = 1;
@@ -117,7 +118,9 @@ impl Bench {
             sequence: 0,
             source: "fe80::1".parse().unwrap(),
         };
-        bench.agent.handle_timeout(bench.now, CLOCK);
+        bench
+            .agent
+            .handle_timeout(bench.now, UnixTime::from_secs(CLOCK));
         bench.outputs();
         bench
     }
@@ -145,7 +148,7 @@ impl Bench {
             source: self.source,
         };
         self.agent
-            .handle_datagram(datagram, ingress, self.now, clock);
+            .handle_datagram(datagram, ingress, self.now, UnixTime::from_secs(clock));
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -319,7 +322,9 @@ fn a_payload_that_is_whole_after_its_command_has_expired_is_not_run() {
     };
     for part in &large.parts {
         let late = CLOCK + 601 + MAX_BEHIND_S;
-        bench.agent.handle_datagram(part, ingress, bench.now, late);
+        bench
+            .agent
+            .handle_datagram(part, ingress, bench.now, UnixTime::from_secs(late));
     }
     let outputs = bench.outputs();
     assert!(started(&outputs).is_none() && is_refused(&outputs));
@@ -461,7 +466,9 @@ fn who_announces_payloads_that_never_come_keeps_no_other_out() {
     assert!(started(&bench.outputs()).is_some());
     // an incomplete payload is dropped
     bench.now += Duration::from_secs(200);
-    bench.agent.handle_timeout(bench.now, CLOCK);
+    bench
+        .agent
+        .handle_timeout(bench.now, UnixTime::from_secs(CLOCK));
     let before = bench.count(Dropped::TooManyPayloads);
     announce(&mut bench, LOW, None);
     assert_eq!(bench.count(Dropped::TooManyPayloads), before);
@@ -480,7 +487,9 @@ fn who_leaves_many_commands_open_gives_way_to_others() {
     let hello = lcagent::datagram::hello(&id(7));
     bench.hear(&hello);
     bench.now += Duration::from_secs(10);
-    bench.agent.handle_timeout(bench.now, CLOCK);
+    bench
+        .agent
+        .handle_timeout(bench.now, UnixTime::from_secs(CLOCK));
     let repeated =
         |o: &Output| matches!(o, Output::Channel { datagram, .. } if *datagram == mine.envelope);
     assert!(bench.outputs().iter().any(repeated));

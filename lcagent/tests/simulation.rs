@@ -23,6 +23,7 @@ use lcagent::replay::ReplayWindow;
 use lcagent::request::{Request, Run, What};
 use librecast::id::SecretKey;
 use librecast::simulated::{Network, Path};
+use librecast::time::UnixTime;
 
 const CLOCK: u64 = 1_800_000_000;
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -333,9 +334,12 @@ impl Simulation {
                     via: 3,
                     source: "fe80::1".parse().unwrap(),
                 };
-                self.hosts[n]
-                    .agent
-                    .handle_datagram(&datagram, ingress, self.now, clock);
+                self.hosts[n].agent.handle_datagram(
+                    &datagram,
+                    ingress,
+                    self.now,
+                    UnixTime::from_secs(clock),
+                );
                 self.drain_agent(n);
             }
             Arrival::AtOperator(n, datagram) if self.over.is_none() => {
@@ -362,7 +366,9 @@ impl Simulation {
         while let Some((at, n)) = self.wakes.first().copied()
             && at <= self.now
         {
-            self.hosts[n].agent.handle_timeout(self.now, clock);
+            self.hosts[n]
+                .agent
+                .handle_timeout(self.now, UnixTime::from_secs(clock));
             self.drain_agent(n);
         }
         if self.over.is_none() && self.operator.next_timeout() <= self.now {
@@ -522,7 +528,7 @@ fn host(n: usize, seed: u64, now: Instant) -> Host {
 /// Returns a host that has long been up and has sent its hellos.
 fn settled(n: usize, seed: u64, now: Instant) -> Host {
     let mut host = host(n, seed, now - Duration::from_secs(60));
-    host.agent.handle_timeout(now, CLOCK);
+    host.agent.handle_timeout(now, UnixTime::from_secs(CLOCK));
     while host.agent.poll_output(&mut host.streams, now).is_some() {}
     host
 }

@@ -20,11 +20,10 @@ use lcgroup_core::{Founding, Invitation};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast::text::{TextKind, encode};
-use librecast::time::utc;
+use librecast::time::{UnixTime, utc};
 use librecast_log_host::{Network, seed};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
-use librecast_program::process::unix_ms;
 use librecast_program::service::{self, Service};
 use librecast_program::state_lock::StateLock;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -134,7 +133,7 @@ struct Daemon {
     /// A packet or request for a room is pending.
     due: bool,
     /// The clocks at the last turn.
-    turned: Option<(u64, Instant)>,
+    turned: Option<(UnixTime, Instant)>,
 }
 
 impl Daemon {
@@ -234,7 +233,7 @@ impl Daemon {
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         let (rooms, held) = (&mut self.rooms, &mut self.held);
         let mut any = false;
         let more = self.network.receive(|group, source, bytes| {
@@ -253,7 +252,7 @@ impl Daemon {
 
     /// Runs a turn of all groups with work, and sends packets whose state is on disk.
     fn turn(&mut self) -> io::Result<()> {
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         let before = self.turned.replace((time, now));
         if before.is_some_and(|before| clock_step(before, (time, now)).unsigned_abs() > SUSPENDED) {
             self.due = true;
@@ -327,7 +326,7 @@ impl Daemon {
     }
 
     fn wait(&self, wake: &EventFd, service: &Service) -> io::Result<()> {
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         let rooms = self.rooms.values().map(|room| room.next_timeout(time, now));
         let held = self.held.values().map(Held::next_timeout);
         let first = match self.disk_again {
@@ -377,7 +376,7 @@ impl Daemon {
     }
 
     fn perform(&mut self, request: Request) -> anyhow::Result<Value> {
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         match request {
             Request::Status {} => Ok(serde_json::to_value(self.status(now))?),
             Request::Create { group, name, topic } => self.create(group, &name, topic, time, now),
@@ -392,7 +391,9 @@ impl Daemon {
                 uses,
                 expires_s,
             } => {
-                let expires = time.saturating_add(expires_s.saturating_mul(1_000));
+                let expires = time
+                    .as_millis()
+                    .saturating_add(expires_s.saturating_mul(1_000));
                 let line = self.room(&group)?.invite(uses, expires, time)?;
                 Ok(json!({ "invitation": *line }))
             }
@@ -465,7 +466,7 @@ impl Daemon {
         group: String,
         name: &str,
         topic: String,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Value> {
         let name = chosen(name)?;
@@ -483,7 +484,7 @@ impl Daemon {
     }
 
     /// Asks members for an admission soon; returns the group's status.
-    fn ask_soon(&mut self, group: &str, time: u64, now: Instant) -> anyhow::Result<Value> {
+    fn ask_soon(&mut self, group: &str, time: UnixTime, now: Instant) -> anyhow::Result<Value> {
         self.room(group)?.ask_soon(time);
         let names = self.network.interface_names().join(", ");
         let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
@@ -496,16 +497,16 @@ impl Daemon {
         invitation: &str,
         group: Option<String>,
         name: &str,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Value> {
         let invitation: Invitation = invitation
             .parse()
             .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
-        if invitation.expires <= time {
+        if invitation.expires <= time.as_millis() {
             let text = format!(
                 "the invitation has expired by this host's clock, which says {}: ask for another, or set the clock",
-                utc(time / 1_000)
+                utc(time.as_secs())
             );
             return Err(ExitError::new(Exit::Failed, text).into());
         }
@@ -534,7 +535,7 @@ impl Daemon {
         &mut self,
         group: &str,
         content: &[u8],
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Value> {
         let room = self.room(group)?;

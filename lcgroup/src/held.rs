@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use librecast::durable;
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use librecast_log::{ReadKey, Space};
 use librecast_log_host::KeptLog;
 use zeroize::Zeroizing;
@@ -57,7 +58,7 @@ impl Held {
     }
 
     /// Handles a datagram of its group.
-    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
         self.log.handle_packet(source, bytes, time, now);
     }
 
@@ -67,7 +68,7 @@ impl Held {
     }
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
-    pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
+    pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         for event in self.log.turn(time, now)? {
             tracing::debug!("{}: {event:?}", self.name);
         }

@@ -29,13 +29,13 @@ use librecast::durable;
 use librecast::id::{PeerId, SecretKey};
 use librecast::plain::quoted;
 use librecast::text::{TextKind, encode};
+use librecast::time::UnixTime;
 use librecast_log::{
     AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
     Output as LogOutput, ReadKey, Space,
 };
 use librecast_log_host::{Records, seed};
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::process::unix_ms;
 use zeroize::Zeroizing;
 
 use crate::clocks::{Clocks, Shown, off_by};
@@ -119,7 +119,7 @@ pub struct Room {
     /// The owner's log was complete once in this run: the keyring has keys.
     has_keys: bool,
     /// The clocks at the last turn.
-    turned: Option<(u64, Instant)>,
+    turned: Option<(UnixTime, Instant)>,
     /// Clocks of other members.
     clocks: Clocks,
     /// When this host last showed its clock, and last answered another one.
@@ -144,7 +144,7 @@ impl Room {
         folder: &Path,
         name: &str,
         founding: Founding,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Self> {
         let group = Group::create(founding, &*seed()?, time)?;
@@ -157,7 +157,7 @@ impl Room {
         name: &str,
         invitation: Invitation,
         own_name: &str,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Self> {
         let group = Group::join(invitation, own_name, &*seed()?, time)?;
@@ -272,7 +272,7 @@ impl Room {
         let waiting: Vec<Said> = waiting
             .into_iter()
             .filter(|(id, _)| !room.conversation.knows(me, &format!("{id:016x}")))
-            .map(|(id, content)| room.message(me, id, unix_ms(), content))
+            .map(|(id, content)| room.message(me, id, UnixTime::now().as_millis(), content))
             .collect();
         room.said = waiting;
         Ok(room)
@@ -289,7 +289,7 @@ impl Room {
     }
 
     /// Handles a datagram of its multicast group.
-    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
         self.log.handle_packet(source, bytes, time, now);
     }
 
@@ -301,7 +301,7 @@ impl Room {
     }
 
     /// Handles steps of the clock, and the end of a wait for the owner's log.
-    fn catch_up(&mut self, time: u64, now: Instant) {
+    fn catch_up(&mut self, time: UnixTime, now: Instant) {
         let before = self.turned.replace((time, now));
         let set_by = before.map_or(0, |(then, at)| clock_step((then, at), (time, now)));
         if set_by > SUSPENDED as i64 {
@@ -383,12 +383,12 @@ impl Room {
     }
 
     /// Shortens the pause between requests: a user waits to become a member.
-    pub fn ask_soon(&mut self, time: u64) {
+    pub fn ask_soon(&mut self, time: UnixTime) {
         self.group.ask_within(AWAITED_PAUSE, time);
     }
 
     /// Uses another invitation of the group; returns whether this host is not a member yet.
-    pub fn ask_by(&mut self, invitation: Invitation, time: u64) -> anyhow::Result<bool> {
+    pub fn ask_by(&mut self, invitation: Invitation, time: UnixTime) -> anyhow::Result<bool> {
         if self.group.standing() != Standing::Joining {
             return Ok(false);
         }
@@ -397,10 +397,10 @@ impl Room {
         Ok(true)
     }
 
-    /// When [`Self::turn`] is due. `time` is now, in milliseconds since 1970.
-    pub fn next_timeout(&self, time: u64, now: Instant) -> Instant {
+    /// When [`Self::turn`] is due; `time` is the wall clock.
+    pub fn next_timeout(&self, time: UnixTime, now: Instant) -> Instant {
         let group = self.group.next_timeout();
-        let group = group.map(|at| now + Duration::from_millis(at.saturating_sub(time)));
+        let group = group.map(|at| now + at.saturating_duration_since(time));
         let first = self.log.next_timeout();
         let keys = self.keyring.next_timeout(now);
         let owner = self.log.caught_up_at().filter(|_| self.group.is_behind());
@@ -416,7 +416,7 @@ impl Room {
     }
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
-    pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
+    pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         if self.log.next_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
@@ -445,7 +445,7 @@ impl Room {
         std::mem::take(&mut self.transmits)
     }
 
-    fn drain_log(&mut self, time: u64, now: Instant) -> bool {
+    fn drain_log(&mut self, time: UnixTime, now: Instant) -> bool {
         let mut any = false;
         while let Some(output) = self.log.poll_output() {
             any = true;
@@ -458,7 +458,7 @@ impl Room {
         any
     }
 
-    fn hear(&mut self, event: LogEvent, time: u64, now: Instant) {
+    fn hear(&mut self, event: LogEvent, time: UnixTime, now: Instant) {
         match event {
             LogEvent::HostIsBack => {
                 self.group.ask_within(HEARD_PAUSE, time);
@@ -476,7 +476,7 @@ impl Room {
                 time: theirs,
                 body,
             } => {
-                let ahead = theirs as i64 - time as i64;
+                let ahead = theirs as i64 - time.as_millis() as i64;
                 self.hear_clock(author, Some(ahead), &body, (time, now));
             }
             LogEvent::Request(body) | LogEvent::RequestAgain(body) => {
@@ -503,7 +503,7 @@ impl Room {
     }
 
     /// Shows this host's clock at most once per [`SHOW_CLOCK_AGAIN`], for members to compare.
-    fn show_clock(&mut self, time: u64, now: Instant) {
+    fn show_clock(&mut self, time: UnixTime, now: Instant) {
         let lately = |at| now.saturating_duration_since(at) < SHOW_CLOCK_AGAIN;
         if !self.clock_shown.is_some_and(lately) {
             self.clock_shown = Some(now);
@@ -511,7 +511,7 @@ impl Room {
         }
     }
 
-    fn show(&mut self, log: LogName, shown: Shown, time: u64) {
+    fn show(&mut self, log: LogName, shown: Shown, time: UnixTime) {
         let author = self.author_of(log);
         // a host that is no author yet cannot show it
         if let Err(e) = self.log.show(author, &shown.encode(), time) {
@@ -525,7 +525,7 @@ impl Room {
         author: AuthorId,
         ahead: Option<i64>,
         body: &[u8],
-        (time, now): (u64, Instant),
+        (time, now): (UnixTime, Instant),
     ) {
         let status = self.log.authors().find(|status| status.author == author);
         let Some(key) = status.map(|status| status.key) else {
@@ -576,7 +576,7 @@ impl Room {
     }
 
     /// Passes entries to the group, in order; returns whether it read any.
-    fn feed(&mut self, time: u64) -> bool {
+    fn feed(&mut self, time: UnixTime) -> bool {
         let mut any = false;
         let authors: Vec<AuthorStatus> = self.log.authors().collect();
         for status in authors {
@@ -616,7 +616,7 @@ impl Room {
         any
     }
 
-    fn drain_group(&mut self, time: u64) -> bool {
+    fn drain_group(&mut self, time: UnixTime) -> bool {
         let mut any = false;
         while let Some(output) = self.group.poll_output() {
             (any, self.state_changed) = (true, true);
@@ -633,7 +633,7 @@ impl Room {
         any
     }
 
-    fn tell(&mut self, event: Event, now: u64) {
+    fn tell(&mut self, event: Event, now: UnixTime) {
         match event {
             Event::Message {
                 author,
@@ -699,7 +699,7 @@ impl Room {
             } => {
                 let asked = self.log.space().author(&author);
                 self.show(LogName::Owner, Shown::Refused(reason, asked, made), now);
-                let by_clock = made as i64 - now as i64;
+                let by_clock = made as i64 - now.as_millis() as i64;
                 let why = match reason {
                     RequestRefusal::Time => {
                         format!("its clock is {} this host's", off_by(-by_clock))
@@ -748,7 +748,7 @@ impl Room {
     }
 
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
-    fn append(&mut self, time: u64, now: Instant) -> io::Result<bool> {
+    fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
         self.append_at = None;
         if self.appends.is_empty() {
             return Ok(false);
@@ -771,7 +771,7 @@ impl Room {
         Ok(any)
     }
 
-    fn append_one(&mut self, at: usize, time: u64, now: Instant) -> Result<(), AppendError> {
+    fn append_one(&mut self, at: usize, time: UnixTime, now: Instant) -> Result<(), AppendError> {
         let Some(append) = self.appends.get(at) else {
             return Ok(());
         };
@@ -948,19 +948,19 @@ impl Room {
     // requests of users
 
     /// Sends a message; returns its id.
-    pub fn say(&mut self, bytes: &[u8], time: u64, now: Instant) -> anyhow::Result<u64> {
+    pub fn say(&mut self, bytes: &[u8], time: UnixTime, now: Instant) -> anyhow::Result<u64> {
         let id = self.say_content(&encode_bytes(bytes), time)?;
         self.show_clock(time, now);
         Ok(id)
     }
 
-    fn say_content(&mut self, content: &[u8], time: u64) -> anyhow::Result<u64> {
+    fn say_content(&mut self, content: &[u8], time: UnixTime) -> anyhow::Result<u64> {
         if let Some(problem) = self.problem() {
             return Err(ExitError::new(Exit::Failed, problem).into());
         }
         let id = self.group.say(content, time)?;
         let me = self.group.author_key().peer_id();
-        let message = self.message(me, id, time, content);
+        let message = self.message(me, id, time.as_millis(), content);
         self.said.push(message);
         self.state_changed = true;
         Ok(id)
@@ -970,7 +970,7 @@ impl Room {
     pub fn offer(
         &mut self,
         name: &str,
-        time: u64,
+        time: UnixTime,
     ) -> anyhow::Result<(Zeroizing<String>, SecretKey)> {
         if !is_share_name(name) {
             let text = format!("{name:?} is no name of a share");
@@ -1019,7 +1019,7 @@ impl Room {
         &mut self,
         uses: u32,
         expires: u64,
-        time: u64,
+        time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
         self.state_changed = true;
         Ok(self.group.invite(uses, expires, time)?.encode())
@@ -1048,7 +1048,7 @@ impl Room {
     }
 
     /// Removes a member, by name or key.
-    pub fn remove(&mut self, who: &str, time: u64) -> anyhow::Result<PeerId> {
+    pub fn remove(&mut self, who: &str, time: UnixTime) -> anyhow::Result<PeerId> {
         let meant: Vec<PeerId> = self
             .members()
             .iter()
@@ -1100,7 +1100,7 @@ impl Room {
     }
 
     /// Requests new keys for this member.
-    pub fn refresh(&mut self, time: u64) -> anyhow::Result<()> {
+    pub fn refresh(&mut self, time: UnixTime) -> anyhow::Result<()> {
         self.state_changed = true;
         Ok(self.group.refresh(time)?)
     }
@@ -1121,7 +1121,7 @@ impl Room {
     }
 
     /// Sends such a message, or deletes it.
-    pub fn decide(&mut self, id: &str, resend: bool, time: u64) -> anyhow::Result<()> {
+    pub fn decide(&mut self, id: &str, resend: bool, time: UnixTime) -> anyhow::Result<()> {
         let id = u64::from_str_radix(id, 16)
             .map_err(|_| ExitError::new(Exit::Usage, format!("{id:?} is no message's id")))?;
         self.state_changed = true;
@@ -1210,9 +1210,9 @@ fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
 }
 
 /// Milliseconds by which the clock was set between two moments; a suspension looks the same.
-pub fn clock_step((then, at): (u64, Instant), (time, now): (u64, Instant)) -> i64 {
+pub fn clock_step((then, at): (UnixTime, Instant), (time, now): (UnixTime, Instant)) -> i64 {
     let passed = now.saturating_duration_since(at).as_millis() as i64;
-    time as i64 - then as i64 - passed
+    time.as_millis() as i64 - then.as_millis() as i64 - passed
 }
 
 /// Reads the prefixes of a group, one a line; none if the file is missing.

@@ -11,6 +11,7 @@ use lcradio_core::{
     CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Profile, StationKey, Transmit, is_showable,
     showable,
 };
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, hint};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -21,7 +22,7 @@ use crate::keys;
 use crate::level::Level;
 use crate::network::{CasterNetwork, Port};
 use crate::pace::Pace;
-use crate::process::{Wake, confine, unix_ms};
+use crate::process::{Wake, confine};
 use crate::source::{Sound, Source};
 use crate::talk::{Gate, SpaceBar, Talk};
 
@@ -225,7 +226,7 @@ impl Cast {
             profile: options.profile,
             channels,
             seed: *keys::random()?,
-            unix_ms: unix_ms(),
+            started: UnixTime::now(),
         };
         let caster = Caster::new(key, config, now)?;
         let network = CasterNetwork::open(caster.station(), &options.interfaces, now);
@@ -293,7 +294,10 @@ impl Cast {
                 return Ok(exit);
             }
             self.network.turn(now)?;
-            if self.expires_ms.is_some_and(|at| at <= unix_ms()) {
+            if self
+                .expires_ms
+                .is_some_and(|at| at <= UnixTime::now().as_millis())
+            {
                 return Err(ExitError::new(Exit::NotPermitted, "the grant has expired").into());
             }
             self.network.look_at_interfaces(now)?;
@@ -404,10 +408,12 @@ impl Cast {
                     network.send(Port::Media, copy_group, now, |_| Some(packet.clone()));
                 }
                 Transmit::Beacon => network.send(Port::Beacon, group, now, |source| {
-                    caster.beacon(source, unix_ms()).ok()
+                    caster.beacon(source, UnixTime::now()).ok()
                 }),
                 Transmit::Report => {
-                    network.send(Port::Report, group, now, |_| Some(caster.report(unix_ms())));
+                    network.send(Port::Report, group, now, |_| {
+                        Some(caster.report(UnixTime::now()))
+                    });
                 }
                 Transmit::Announcement => {
                     network.send(Port::Sap, lcradio_core::SAP_GROUP, now, |source| {
@@ -422,7 +428,7 @@ impl Cast {
     fn look_at_beacons(&mut self) -> anyhow::Result<()> {
         let (caster, mut by) = (&self.caster, None);
         self.network.receive(|source, datagram| {
-            if caster.is_superseded_by(datagram, source, unix_ms()) {
+            if caster.is_superseded_by(datagram, source, UnixTime::now()) {
                 by = Some(source);
             }
         })?;

@@ -8,14 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use lcradio_core::{Grant, GrantError, Station, StationKey};
 use librecast::text::{TextError, TextKind};
-use librecast::time::utc;
+use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
-
-use crate::process::unix_ms;
 
 /// Bytes above the longest text of a station or grant: 168 bytes in base58.
 const MAX_TEXT: u64 = 256;
@@ -79,7 +77,7 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
         return Err(usage("this is the station's own key, which needs no grant".to_owned()).into());
     }
     let ttl_ms = u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX);
-    let expires_ms = unix_ms().saturating_add(ttl_ms);
+    let expires_ms = UnixTime::now().as_millis().saturating_add(ttl_ms);
     let grant = Grant::new(&key, options.is_public, caster.key(), expires_ms);
     let text = grant.encode();
     let mut out = librecast_program::standard::output();
@@ -108,7 +106,7 @@ pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
     if *grant.caster() != key.id() {
         return Err(refused(Exit::NotPermitted, "this grant is for another key").into());
     }
-    if grant.expires_ms() <= unix_ms() {
+    if grant.expires_ms() <= UnixTime::now().as_millis() {
         let message = format!("this grant expired at {}", utc(grant.expires_ms() / 1_000));
         return Err(refused(Exit::NotPermitted, &message).into());
     }

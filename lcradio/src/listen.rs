@@ -9,6 +9,7 @@ use lcradio_core::{
     BEACON_PORT, Beacon, CLOCK_RATE, Channel, Description, Directory, DropReason, Event, FRAME,
     Latency, Listener, SAP_GROUP, SAP_PORT, SoundPacket, Tuned,
 };
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ use crate::level::{Level, as_text};
 use crate::mixer::{Clock, Mixer};
 use crate::network::Memberships;
 use crate::pipe::Pipe;
-use crate::process::{Wake, confine, unix_ms};
+use crate::process::{Wake, confine};
 use crate::tracks::Tracks;
 
 /// Time after the end of a session in which a caster may come back.
@@ -172,7 +173,7 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
         }
         network.look_at_interfaces(now)?;
         network.receive(|_, _, source, datagram| {
-            directory.handle_datagram(source, datagram, now, unix_ms());
+            directory.handle_datagram(source, datagram, now, UnixTime::now());
         })?;
         match directory.named(name)[..] {
             [] => {}
@@ -426,7 +427,7 @@ impl<'a> Listen<'a> {
                 port if port == media => Channel::Media,
                 _ => Channel::Beacon,
             };
-            listener.handle_datagram(channel, source, datagram, now, unix_ms());
+            listener.handle_datagram(channel, source, datagram, now, UnixTime::now());
         })?;
         if let Some(at) = self.listener.alive_at() {
             self.alive_at = self.alive_at.max(at);

@@ -1,3 +1,3 @@
 //! The process: dropped rights, signals, time.
 
-pub use librecast_program::process::{Wake, confine, unix_ms};
+pub use librecast_program::process::{Wake, confine};

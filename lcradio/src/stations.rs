@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use lcradio_core::{ANNOUNCE_INTERVAL, Directory, Entry, SAP_GROUP, SAP_PORT};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, hint, print_line};
 use librecast_program::screen::watch;
 use serde_json::json;
 
 use crate::network::Memberships;
-use crate::process::{Wake, confine, unix_ms};
+use crate::process::{Wake, confine};
 
 /// Time in which every station announces itself once.
 const LOOK: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 + 500);
@@ -51,7 +52,7 @@ impl Look {
         self.network.look_at_interfaces(now)?;
         let directory = &mut self.directory;
         self.network.receive(|_, _, source, datagram| {
-            directory.handle_datagram(source, datagram, now, unix_ms());
+            directory.handle_datagram(source, datagram, now, UnixTime::now());
         })?;
         directory.handle_timeout(now);
         Ok(())

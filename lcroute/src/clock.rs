@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lcroute_control::system::{SystemRequest, SystemSignals};
 use librecast::cert::CertError;
+use librecast::time::UnixTime;
 use librecast_program::service;
 use nix::libc;
 
 use crate::inbox::End;
-use crate::state::{Identity, StateDir, unix_now};
+use crate::state::{Identity, StateDir};
 
 /// Time between looks at the clock while a membership waits for it. Chosen: a look is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -56,7 +57,7 @@ pub fn may_pass(error: &CertError) -> bool {
 pub async fn wait(state: &StateDir, signals: &mut SystemSignals) -> anyhow::Result<Waited> {
     let mut told = None;
     loop {
-        let error = match state.identity_now(unix_now())? {
+        let error = match state.identity_now(UnixTime::now())? {
             Ok(identity) => {
                 if told.is_some() {
                     tracing::info!("the clock is right now: starting");
@@ -74,7 +75,7 @@ pub async fn wait(state: &StateDir, signals: &mut SystemSignals) -> anyhow::Resu
         if told.as_ref() != Some(&text) {
             tracing::warn!(
                 "own membership: {text}; the host's clock says {}: waiting until it is set (timedatectl set-ntp true); if it is right, `lcroute join TOKEN` with a new token",
-                librecast::time::utc(unix_now())
+                librecast::time::utc(UnixTime::now().as_secs())
             );
             told = Some(text);
         }

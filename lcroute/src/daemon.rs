@@ -19,7 +19,7 @@ use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::SecretKey;
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError, is_journal};
 use librecast_program::state_lock::StateLock;
 use librecast_program::{arguments, service};
@@ -33,7 +33,7 @@ use crate::inbox::{End, Inbox};
 use crate::inviter::Inviter;
 use crate::keeper::{Keeper, Kept};
 use crate::packet_loop::{PacketLoop, Parts};
-use crate::state::{Identity, StateDir, since_1970, unix_now};
+use crate::state::{Identity, StateDir};
 use crate::waker::Waker;
 use crate::{netlink, private, tun, udp};
 
@@ -51,7 +51,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let config = overrides.apply(config);
     let state = StateDir::of(common, &config);
     // before the lock: a missing membership is an error
-    let found = state.identity_now(unix_now())?;
+    let found = state.identity_now(UnixTime::now())?;
     let _lock = StateLock::take(state.path(), "lcroute")?;
     private::close(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,7 +146,7 @@ fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
 fn hello_epoch() -> Instant {
     let readings = (0..5).map(|_| {
         let before = Instant::now();
-        let epoch = common_epoch(before, since_1970());
+        let epoch = common_epoch(before, UnixTime::now());
         (before.elapsed(), epoch)
     });
     let quickest = readings.min_by_key(|(took, _)| *took);
@@ -199,7 +199,7 @@ fn webrtc_config(config: &Config, epoch: Instant) -> WebRtcConfig {
     WebRtcConfig {
         control: lcroute_overlay::SPEAKS.control,
         epoch,
-        unix_now: unix_now(),
+        unix_now: UnixTime::now(),
         seed: seed(),
         mtu: config.tun.mtu,
         media: config.live.media,
@@ -221,7 +221,7 @@ fn node_config(
 ) -> anyhow::Result<NodeConfig> {
     let network = identity.membership.network;
     let mut members = state.members();
-    members.note(&identity.member, unix_now());
+    members.note(&identity.member, UnixTime::now());
     Ok(NodeConfig {
         network,
         key: identity.key.clone(),
@@ -237,11 +237,11 @@ fn node_config(
         }),
         settings: settings(config, private::load_and_tell(&config.private)?),
         topology: topology(&config.topology),
-        revocations: state.revocations(&network, unix_now())?,
-        epochs: state.epochs(&network, unix_now())?,
+        revocations: state.revocations(&network, UnixTime::now())?,
+        epochs: state.epochs(&network, UnixTime::now())?,
         members,
         uses: state.uses(),
-        clock: WallClock::new(unix_now),
+        clock: WallClock::new(UnixTime::now),
         epoch,
         aead: Some(private::aead),
         seed: seed(),

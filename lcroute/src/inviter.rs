@@ -7,10 +7,11 @@ use anyhow::ensure;
 use lcroute_control::Code;
 use lcroute_control::config::Config;
 use librecast::cert::MAX_USES;
+use librecast::time::UnixTime;
 use serde_json::{Value, json};
 
 use crate::commands::membership::token_for_page;
-use crate::state::{StateDir, unix_now};
+use crate::state::StateDir;
 
 /// Longest validity of a page's token, in seconds. Chosen: a month; `invite` permits more.
 const MAX_TTL: u64 = 31 * 86_400;
@@ -59,7 +60,7 @@ impl Inviter {
             uses.is_none_or(|n| (1..=MAX_USES).contains(&n)),
             "a token is for 1 to {MAX_USES} nodes, or for any number"
         );
-        let identity = self.state.identity(unix_now())?;
+        let identity = self.state.identity(UnixTime::now())?;
         let ttl = Duration::from_secs(ttl_s);
         let (token, not_after) = token_for_page(&self.config, &identity, ttl, uses)?;
         tracing::info!(uses, ttl_s, "a page has made an invitation");
@@ -86,7 +87,10 @@ mod tests {
         let token: librecast::cert::Token = made["token"].as_str().unwrap().parse().unwrap();
         assert_eq!(token.signal, ["ws://meet.example:7117"]);
         let until = made["not_after"].as_u64().unwrap();
-        assert!((1..=3_600).contains(&(until - unix_now())), "{until}");
+        assert!(
+            (1..=3_600).contains(&(until - UnixTime::now().as_secs())),
+            "{until}"
+        );
         for wrong in ["", &inviter.code()[1..], &format!("{}x", inviter.code())] {
             assert!(inviter.invite(&code(wrong), 3_600, Some(1)).is_err());
         }

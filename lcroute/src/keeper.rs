@@ -7,10 +7,11 @@ use std::time::Duration;
 use lcroute_control::Answer;
 use lcroute_node::{EpochsText, Keep, Revocations};
 use librecast::cert::Chain;
+use librecast::time::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::state::{Membership, StateDir, Texts, unix_now};
+use crate::state::{Membership, StateDir, Texts};
 
 /// Wait before a retry. Chosen: fills no journal.
 const RETRY: Duration = Duration::from_secs(60);
@@ -125,7 +126,7 @@ impl Keeper {
             Keep::Incarnation(used) => self.unwritten.incarnation = Some(used),
             Keep::Ipv4Address(address) => self.unwritten.ipv4 = Some(address),
             Keep::Revocation(r) => {
-                self.unwritten.revocations |= self.revocations.add(*r, unix_now());
+                self.unwritten.revocations |= self.revocations.add(*r, UnixTime::now());
             }
             Keep::Epochs(text) => self.unwritten.epochs = Some(text),
             Keep::Members(text) => self.unwritten.members = Some(text),
@@ -196,7 +197,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (keep, queue) = mpsc::unbounded_channel();
         let network = SecretKey::generate();
-        let (id, now) = (network.peer_id(), unix_now());
+        let (id, now) = (network.peer_id(), UnixTime::now());
         let (old, new) = crate::state::testing::chains(&network, now);
         let membership = Membership::new(id, vec!["ws://a:1".into()], &old);
         let state = || StateDir::new(dir.path().into());
@@ -214,7 +215,8 @@ mod tests {
         );
         for _ in 0..3 {
             let node = SecretKey::generate().peer_id();
-            let revocation = Revocation::by_network(&network, node, now, now + 9).unwrap();
+            let revocation =
+                Revocation::by_network(&network, node, now, now.as_secs() + 9).unwrap();
             let learnt = Keep::Revocation(Box::new(revocation));
             keep.send(Kept::Node(learnt)).unwrap();
         }

@@ -29,6 +29,7 @@ use lcroute_webrtc::WebRtc;
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::events;
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use librecast_program::service::Service;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -41,7 +42,7 @@ use crate::inbox::{End, Message, Reconfigure};
 use crate::keeper::Kept;
 use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
-use crate::state::{Texts, unix_now};
+use crate::state::Texts;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -665,7 +666,7 @@ fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<(Pe
     let by = (TEXT_CARRIER, CarrierKind::Text);
     let (peer, until) = node.handle_record(by, name, sealed, now)?;
     let left = until.saturating_duration_since(now).as_secs();
-    Some((peer, unix_now() + left))
+    Some((peer, UnixTime::now().as_secs() + left))
 }
 
 struct Ready {

@@ -11,12 +11,12 @@ use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::relay_stream::{RelayTarget, carry};
 use lcroute_webrtc::relay::{RelayOffer, StreamCommand, StreamEvent, mint};
 use librecast::private_file;
+use librecast::time::UnixTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::inbox::{Inbox, Message};
 use crate::servers::stun_name;
-use crate::state::unix_now;
 
 /// Capacity of the channel to the stream.
 const STREAM_QUEUE: usize = 128;
@@ -270,7 +270,7 @@ impl Task {
             let minted = mint(
                 read(secret)?.as_bytes(),
                 user,
-                unix_now() + MINTED.as_secs(),
+                (UnixTime::now() + MINTED).as_secs(),
             );
             self.minted = Some((Instant::now(), minted.clone()));
             return Ok(minted);

@@ -7,7 +7,6 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use lcroute_control::config::Config;
@@ -17,6 +16,7 @@ use librecast::cert::{CertError, Chain, Member};
 use librecast::durable;
 use librecast::epoch::EpochSecret;
 use librecast::id::{IdError, NetworkId, SecretKey};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ const PORT: &str = "port";
 /// The last IPv4 address of this node.
 const IPV4: &str = "ipv4";
 /// Earliest time of a membership: the beginning of 2025, in Unix seconds.
-pub const EARLIEST: u64 = 1_735_689_600;
+pub const EARLIEST: UnixTime = UnixTime::from_secs(1_735_689_600);
 /// Most pasted records kept.
 const MAX_TEXTS: usize = 64;
 /// Bound in bytes, above the size of all kept members with all labels.
@@ -53,19 +53,6 @@ const MAX_USES_FILE: u64 = 8 << 20;
 const MAX_EPOCHS_FILE: u64 = 512 << 10;
 /// Bound in bytes, above [`MAX_REVOCATIONS`] of the longest in base58.
 const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
-
-/// Returns Unix seconds by the host's clock.
-#[must_use]
-pub fn unix_now() -> u64 {
-    since_1970().as_secs()
-}
-
-/// Returns the time since 1970 by the host's clock.
-pub fn since_1970() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-}
 
 /// Number of this run of the node; routers prefer LSAs of a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,7 +272,7 @@ impl StateDir {
     }
 
     /// Returns key and membership, verified at `now`; exit code 4 if they are missing or expired.
-    pub fn identity(&self, now: u64) -> anyhow::Result<Identity> {
+    pub fn identity(&self, now: UnixTime) -> anyhow::Result<Identity> {
         self.identity_now(now)?
             .map_err(|error| self.refuse(&error).into())
     }
@@ -304,7 +291,7 @@ impl StateDir {
     }
 
     /// As [`Self::identity`], but an invalid membership is no error yet: the clock may be wrong.
-    pub fn identity_now(&self, now: u64) -> anyhow::Result<Result<Identity, CertError>> {
+    pub fn identity_now(&self, now: UnixTime) -> anyhow::Result<Result<Identity, CertError>> {
         let missing = |what: &str| {
             ExitError::new(
                 Exit::NotPermitted,
@@ -347,7 +334,7 @@ impl StateDir {
             Ok(bytes) => std::str::from_utf8(&bytes)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
-                .unwrap_or_else(|| unix_now() as u32),
+                .unwrap_or_else(|| UnixTime::now().as_secs() as u32),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(permission(&e, &path)),
         };
@@ -363,7 +350,7 @@ impl StateDir {
         }
         tracing::error!("{e:#}; going on without");
         Ok(Incarnation {
-            number: number.max(unix_now() as u32),
+            number: number.max(UnixTime::now().as_secs() as u32),
             is_stored: false,
         })
     }
@@ -393,7 +380,7 @@ impl StateDir {
     }
 
     /// Returns the known, unexpired revocations. Skips damaged lines.
-    pub fn revocations(&self, network: &NetworkId, now: u64) -> anyhow::Result<Revocations> {
+    pub fn revocations(&self, network: &NetworkId, now: UnixTime) -> anyhow::Result<Revocations> {
         let path = self.path.join(REVOCATIONS);
         let mut bytes = Vec::new();
         let read = std::fs::File::open(&path)
@@ -410,7 +397,7 @@ impl StateDir {
     }
 
     /// Returns the known rendezvous epochs, those of expelled issuers last. Skips damaged lines.
-    pub fn epochs(&self, network: &NetworkId, now: u64) -> anyhow::Result<Epochs> {
+    pub fn epochs(&self, network: &NetworkId, now: UnixTime) -> anyhow::Result<Epochs> {
         let path = self.path.join(EPOCHS);
         let mut text = Zeroizing::new(String::new());
         let read =
@@ -603,20 +590,24 @@ fn permission(e: &std::io::Error, path: &Path) -> anyhow::Error {
 #[cfg(test)]
 pub(crate) mod testing {
 
+    use std::time::Duration;
+
     use librecast::cert::Grant;
 
     use super::*;
 
     /// Returns a founder's chain in `network`, and its renewal.
-    pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
+    pub(crate) fn chains(network: &SecretKey, now: UnixTime) -> (Chain, Chain) {
         let key = SecretKey::generate();
         let grant = |name| Grant {
             core: true,
-            ..Grant::new(name, (now, now + 1_000))
+            ..Grant::new(name, (now.as_secs(), now.as_secs() + 1_000))
         };
         let founder = (key.peer_id(), grant("founder"));
         let old = Chain::sign(network, (&key, grant("")), founder).unwrap();
-        let new = old.renew(old.issuer(), &key, now + 500, 400).unwrap();
+        let new = old
+            .renew(old.issuer(), &key, now + Duration::from_secs(500), 400)
+            .unwrap();
         (old, new)
     }
 }
@@ -674,7 +665,7 @@ mod tests {
             no_chain.as_bytes(),
         ] {
             std::fs::write(dir.path().join(MEMBERSHIP), text).unwrap();
-            let error = state.identity(unix_now()).unwrap_err();
+            let error = state.identity(UnixTime::now()).unwrap_err();
             assert!(
                 error.to_string().contains("membership.toml: damaged"),
                 "{error}"
@@ -690,10 +681,10 @@ mod tests {
         let state = StateDir::new(dir.path().into());
         let network = SecretKey::generate();
         let node = SecretKey::generate().peer_id();
-        let (id, now) = (network.peer_id(), unix_now());
+        let (id, now) = (network.peer_id(), UnixTime::now());
         assert_eq!(state.revocations(&id, now).unwrap().iter().count(), 0);
         let mut all = Revocations::default();
-        let revocation = Revocation::by_network(&network, node, now, now + 9).unwrap();
+        let revocation = Revocation::by_network(&network, node, now, now.as_secs() + 9).unwrap();
         all.add(revocation, now);
         state.store_revocations(&all).unwrap();
         let read = state.revocations(&id, now).unwrap();
@@ -730,16 +721,17 @@ mod tests {
     fn a_membership_that_begins_later_is_told_from_one_that_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().into());
-        let (network, now) = (SecretKey::generate(), unix_now());
+        let (network, now) = (SecretKey::generate(), UnixTime::now());
         let key = state.node_key_or_new().unwrap();
-        let grant = |name: &str| librecast::cert::Grant::new(name, (now, now + 9));
+        let grant =
+            |name: &str| librecast::cert::Grant::new(name, (now.as_secs(), now.as_secs() + 9));
         let node = (key.peer_id(), grant("a"));
         let chain = Chain::sign(&network, (&key, grant("")), node).unwrap();
         let membership = Membership::new(network.peer_id(), Vec::new(), &chain);
         state.store_membership(&membership).unwrap();
         assert!(state.identity_now(now).unwrap().is_ok());
         // a clock without a battery: 1970, or two days before the network was founded
-        for early in [0, now - 2 * 86_400] {
+        for early in [0, now.as_secs() - 2 * 86_400].map(UnixTime::from_secs) {
             let error = state.identity_now(early).unwrap().unwrap_err();
             assert!(matches!(error, CertError::NotYetValid(_)), "{error}");
             assert!(crate::clock::may_pass(&error));
@@ -759,7 +751,7 @@ mod tests {
     fn a_node_without_membership_is_not_permitted() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().into());
-        let error = state.identity(unix_now()).unwrap_err();
+        let error = state.identity(UnixTime::now()).unwrap_err();
         assert_eq!(
             error.downcast_ref::<ExitError>().unwrap().exit,
             Exit::NotPermitted

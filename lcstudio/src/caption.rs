@@ -9,10 +9,11 @@ use lcstudio_core::{
     clean_line, split_caption,
 };
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::time::UnixTime;
 use librecast_log::{AppendError, AuthorId, Event};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::load_signing_key;
-use librecast_program::process::{Wake, unix_ms};
+use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
 
 use crate::folder::make_folder;
@@ -263,7 +264,7 @@ impl Writer<'_> {
                 &self.place,
                 self.id,
                 (kind, &body),
-                unix_ms(),
+                UnixTime::now(),
                 Instant::now(),
             ) {
                 // of a correction in several pieces, the last one is a line of its own

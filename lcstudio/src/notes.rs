@@ -20,9 +20,10 @@ use lcstudio_core::{
 use librecast::drops::Reason as _;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::time::UnixTime;
 use librecast_log::Event;
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::process::{Wake, unix_ms};
+use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -339,7 +340,7 @@ impl Notes<'_> {
     fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
         let done = self
             .tracks
-            .write_notes(&Self::PLACE, &mut self.writing, unix_ms(), now);
+            .write_notes(&Self::PLACE, &mut self.writing, UnixTime::now(), now);
         self.appended.extend(done);
         for (place, event) in self.tracks.turn()? {
             match event {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Slide, to_text};
 use librecast::plain::escape;
+use librecast::time::UnixTime;
 use librecast_log::Event;
 use librecast_program::cli::Exit;
-use librecast_program::process::{Wake, unix_ms};
+use librecast_program::process::Wake;
 use serde_json::{Value, json};
 
 use crate::folder::{Folder, Stamp, Stamps, no_room};
@@ -173,7 +174,7 @@ impl Presenter<'_> {
             self.happened(&place, &event)?;
         }
         self.read()?;
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         let progress = self.presenting.handle_timeout(&mut self.tracks, time, now);
         match progress? {
             Some(Progress::OnAir) => self.say_on(),

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use lcstudio_core::{Logs, NewEntry, NotesWriting, Place, Reading, lacks_entries, sort_by_time};
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use librecast_log::{AppendError, AuthorId, Event, Log, Space};
 use librecast_log_host::{KeptLog, Network};
-use librecast_program::process::{Wake, unix_ms};
+use librecast_program::process::Wake;
 
 /// Pause after which a failed write to disk is repeated.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
@@ -104,7 +105,7 @@ impl Tracks {
         &mut self,
         place: &Place,
         writing: &mut NotesWriting,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Vec<u32> {
         let joined = self.joined.get_mut(place);
@@ -134,7 +135,7 @@ impl Tracks {
     ///
     /// The network's. A full disk is logged, and nothing is sent until it is free.
     pub fn turn(&mut self) -> io::Result<Vec<(Place, Event)>> {
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         let is_back = self.network.look_at_interfaces(now)?;
         let joined = &mut self.joined;
         for joined in joined.values_mut().filter(|_| is_back) {
@@ -212,7 +213,7 @@ impl Logs for Tracks {
         place: &Place,
         author: AuthorId,
         (kind, body): (u8, &[u8]),
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError> {
         let joined = self.joined.get_mut(place);

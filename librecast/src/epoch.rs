@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::cert::{CLOCK_SKEW, CertError, Certificate, Kind, MAX_CERTIFICATE};
 use crate::id::{NetworkId, PeerId, SecretKey, derive};
 use crate::revocation::{MAX_REVOCATION, Revocation, RevocationError};
+use crate::time::UnixTime;
 use crate::wire::{Reader, WireError, Writer};
 
 pub use secret::EpochSecret;
@@ -186,7 +187,12 @@ impl Epoch {
                 return Err(EpochError::Signer(CertError::Order));
             }
             issuer
-                .verify_by(network, network, self.revocation.issued(), CLOCK_SKEW)
+                .verify_by(
+                    network,
+                    network,
+                    UnixTime::from_secs(self.revocation.issued()),
+                    CLOCK_SKEW,
+                )
                 .map_err(EpochError::Signer)?;
         }
         let split = self.bytes.split_last_chunk::<64>();
@@ -207,9 +213,11 @@ impl Epoch {
     /// Returns whether the signer's certificate ended before `now`, with a day for clocks: the
     /// epoch may have been made after that.
     #[must_use]
-    pub fn is_over(&self, now: u64) -> bool {
+    pub fn is_over(&self, now: UnixTime) -> bool {
         let end = |issuer: &Certificate| issuer.grant().not_after.saturating_add(CLOCK_SKEW);
-        self.issuer.as_ref().is_some_and(|issuer| end(issuer) < now)
+        self.issuer
+            .as_ref()
+            .is_some_and(|issuer| end(issuer) < now.as_secs())
     }
 
     /// Returns its number: 1 is the first one of a network, before which nobody was expelled.
@@ -270,7 +278,13 @@ mod tests {
     }
 
     fn revocation() -> Revocation {
-        Revocation::by_network(&key(1), key(3).peer_id(), NOW, NOW + YEAR).unwrap()
+        Revocation::by_network(
+            &key(1),
+            key(3).peer_id(),
+            UnixTime::from_secs(NOW),
+            NOW + YEAR,
+        )
+        .unwrap()
     }
 
     fn secret(byte: u8) -> EpochSecret {
@@ -302,9 +316,12 @@ mod tests {
         }
         let end = NOW + YEAR + CLOCK_SKEW;
         let made = by_issuer(3).unwrap();
-        assert_eq!([end, end + 1].map(|now| made.is_over(now)), [false, true]);
+        assert_eq!(
+            [end, end + 1].map(|now| made.is_over(UnixTime::from_secs(now))),
+            [false, true]
+        );
         let by_network = Epoch::sign((3, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
-        assert!(!by_network.is_over(u64::MAX));
+        assert!(!by_network.is_over(UnixTime::from_secs(u64::MAX)));
         assert!(by_issuer(0).is_err(), "epoch 0 needs no signature");
         let issuer = certificate(Kind::Issuer);
         let other_key = Epoch::sign(
@@ -322,15 +339,21 @@ mod tests {
             &key(2),
         );
         assert_eq!(invited, Err(EpochError::Signer(CertError::Order)));
-        let foreign = Revocation::by_network(&key(8), key(3).peer_id(), NOW, NOW).unwrap();
+        let foreign =
+            Revocation::by_network(&key(8), key(3).peer_id(), UnixTime::from_secs(NOW), NOW)
+                .unwrap();
         let for_another = Epoch::sign((3, [4; 32], secret(7)), foreign, None, &key(1));
         assert!(matches!(for_another, Err(EpochError::Revocation(_))));
     }
 
     #[test]
     fn an_issuer_must_have_been_one_when_it_expelled() {
-        let late =
-            Revocation::by_network(&key(1), key(3).peer_id(), NOW + 2 * YEAR, NOW + 3 * YEAR);
+        let late = Revocation::by_network(
+            &key(1),
+            key(3).peer_id(),
+            UnixTime::from_secs(NOW + 2 * YEAR),
+            NOW + 3 * YEAR,
+        );
         let issuer = certificate(Kind::Issuer);
         let epoch = Epoch::sign(
             (3, [4; 32], secret(7)),

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::cert::{CLOCK_SKEW, CertError, Certificate, Kind, MAX_CERTIFICATE, Member};
 use crate::id::{NetworkId, PeerId, SecretKey};
+use crate::time::UnixTime;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Context of signatures.
@@ -67,7 +68,7 @@ impl fmt::Debug for Revocation {
 }
 
 impl Revocation {
-    /// Revokes the key of a node or an invitation with an issuer's key. Times in Unix seconds.
+    /// Revokes the key of a node or an invitation with an issuer's key. `until`: Unix seconds.
     ///
     /// # Errors
     ///
@@ -76,17 +77,23 @@ impl Revocation {
         issuer: &Certificate,
         secret: &SecretKey,
         key: PeerId,
-        now: u64,
+        now: UnixTime,
         until: u64,
     ) -> Result<Self, RevocationError> {
         if issuer.subject() != secret.peer_id() {
             return Err(RevocationError::Signer(CertError::Order));
         }
         let network = issuer.network();
-        Self::sign(network, key, (now, until), Some(issuer.clone()), secret)
+        Self::sign(
+            network,
+            key,
+            (now.as_secs(), until),
+            Some(issuer.clone()),
+            secret,
+        )
     }
 
-    /// Revokes any key with the network's key. Times in Unix seconds.
+    /// Revokes any key with the network's key. `until`: Unix seconds.
     ///
     /// # Errors
     ///
@@ -94,10 +101,10 @@ impl Revocation {
     pub fn by_network(
         secret: &SecretKey,
         key: PeerId,
-        now: u64,
+        now: UnixTime,
         until: u64,
     ) -> Result<Self, RevocationError> {
-        Self::sign(secret.peer_id(), key, (now, until), None, secret)
+        Self::sign(secret.peer_id(), key, (now.as_secs(), until), None, secret)
     }
 
     fn sign(
@@ -182,7 +189,12 @@ impl Revocation {
                 return Err(RevocationError::Signer(CertError::Order));
             }
             issuer
-                .verify_by(network, network, self.issued, CLOCK_SKEW)
+                .verify_by(
+                    network,
+                    network,
+                    UnixTime::from_secs(self.issued),
+                    CLOCK_SKEW,
+                )
                 .map_err(RevocationError::Signer)?;
             if self.until > issuer.grant().not_after.saturating_add(CLOCK_SKEW) {
                 return Err(WireError::Bad("time to keep").into());
@@ -269,7 +281,7 @@ mod tests {
             &certificate(Kind::Issuer),
             &key(2),
             revoked,
-            now,
+            UnixTime::from_secs(now),
             NOW + YEAR + CLOCK_SKEW,
         )
     }
@@ -277,7 +289,8 @@ mod tests {
     #[test]
     fn issuer_and_network_revoke_a_node() {
         let (network, node) = (key(1).peer_id(), key(3).peer_id());
-        let by_network = Revocation::by_network(&key(1), node, NOW, NOW + 5).unwrap();
+        let by_network =
+            Revocation::by_network(&key(1), node, UnixTime::from_secs(NOW), NOW + 5).unwrap();
         for revocation in [by_issuer(node, NOW).unwrap(), by_network.clone()] {
             let read = Revocation::decode(revocation.as_bytes()).unwrap();
             assert_eq!(read, revocation);
@@ -297,15 +310,21 @@ mod tests {
         for revoked in widely {
             assert_eq!(by_issuer(revoked, NOW), Err(RevocationError::Key));
         }
-        let own = Revocation::by_network(&key(1), key(1).peer_id(), NOW, NOW);
+        let own = Revocation::by_network(&key(1), key(1).peer_id(), UnixTime::from_secs(NOW), NOW);
         assert_eq!(own, Err(RevocationError::Key));
         let invitation = certificate(Kind::Invitation);
         assert_eq!(
-            Revocation::by_issuer(&invitation, &key(2), node, NOW, NOW),
+            Revocation::by_issuer(&invitation, &key(2), node, UnixTime::from_secs(NOW), NOW),
             Err(RevocationError::Signer(CertError::Order))
         );
         assert_eq!(
-            Revocation::by_issuer(&certificate(Kind::Issuer), &key(3), node, NOW, NOW),
+            Revocation::by_issuer(
+                &certificate(Kind::Issuer),
+                &key(3),
+                node,
+                UnixTime::from_secs(NOW),
+                NOW
+            ),
             Err(RevocationError::Signer(CertError::Order))
         );
         // an unknown signer with an issuer certificate of his own making
@@ -318,7 +337,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            Revocation::by_issuer(&forged, &key(4), node, NOW, NOW),
+            Revocation::by_issuer(&forged, &key(4), node, UnixTime::from_secs(NOW), NOW),
             Err(RevocationError::Signer(CertError::Forged(Kind::Issuer)))
         );
     }
@@ -329,10 +348,10 @@ mod tests {
         assert!(by_issuer(node, NOW + YEAR).is_ok());
         let end = NOW + YEAR + CLOCK_SKEW + 1;
         let issuer = certificate(Kind::Issuer);
-        let late = Revocation::by_issuer(&issuer, &key(2), node, end, end);
+        let late = Revocation::by_issuer(&issuer, &key(2), node, UnixTime::from_secs(end), end);
         let expired = RevocationError::Signer(CertError::Expired(Kind::Issuer));
         assert_eq!(late, Err(expired));
-        let long = Revocation::by_issuer(&issuer, &key(2), node, NOW, end);
+        let long = Revocation::by_issuer(&issuer, &key(2), node, UnixTime::from_secs(NOW), end);
         assert_eq!(long, Err(WireError::Bad("time to keep").into()));
     }
 
@@ -351,7 +370,8 @@ mod tests {
     #[test]
     fn the_bytes_do_not_change() {
         let node = key(3).peer_id();
-        let revocation = Revocation::by_network(&key(1), node, 0x0102, 0x0304).unwrap();
+        let revocation =
+            Revocation::by_network(&key(1), node, UnixTime::from_secs(0x0102), 0x0304).unwrap();
         let mut golden = vec![1];
         golden.extend(key(1).peer_id().public_key());
         golden.extend(node.public_key());
@@ -359,7 +379,8 @@ mod tests {
         golden.extend(key(1).sign("lcroute 2026 revocation", &golden));
         assert_eq!(revocation.as_bytes(), golden);
         let issuer = certificate(Kind::Issuer);
-        let by_issuer = Revocation::by_issuer(&issuer, &key(2), node, NOW, NOW).unwrap();
+        let by_issuer =
+            Revocation::by_issuer(&issuer, &key(2), node, UnixTime::from_secs(NOW), NOW).unwrap();
         let inside = &by_issuer.as_bytes()[1 + 32 + 32 + 16..by_issuer.as_bytes().len() - 64];
         assert_eq!(&inside[2..], issuer.as_bytes());
         assert_eq!(
@@ -378,7 +399,7 @@ mod tests {
 
         #[test]
         fn revocations_survive_the_wire(seed in 10u8.., issued: u64, until: u64, cut in 1usize..60) {
-            let made = Revocation::by_network(&key(1), key(seed).peer_id(), issued, until);
+            let made = Revocation::by_network(&key(1), key(seed).peer_id(), UnixTime::from_secs(issued), until);
             prop_assert_eq!(made.is_ok(), issued <= until);
             if let Ok(made) = made {
                 prop_assert_eq!(Revocation::decode(made.as_bytes()).unwrap(), made.clone());

@@ -4,6 +4,7 @@
 //! with the same arithmetic, made from `performance.now()`.
 
 use std::fmt;
+use std::ops::Add;
 use std::sync::Arc;
 
 pub use std::time::Duration;
@@ -14,27 +15,93 @@ pub use std::time::Instant;
 #[cfg(target_family = "wasm")]
 pub use page::Instant;
 
-/// The wall clock for certificates' expiry, in Unix seconds: the system's, or a simulation's.
+/// A moment of the wall clock, as time since 1970 (UTC, without leap seconds). Wire and file
+/// formats keep integers: [`as_secs`](Self::as_secs), [`as_millis`](Self::as_millis).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixTime(Duration);
+
+impl UnixTime {
+    /// Reads the system's clock; a time before 1970 becomes 1970. Code without I/O is handed the
+    /// time, as it is an [`Instant`].
+    #[cfg(not(target_family = "wasm"))]
+    #[must_use]
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self(since.unwrap_or_default())
+    }
+
+    /// Converts seconds since 1970.
+    #[must_use]
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// Converts milliseconds since 1970.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// Returns whole seconds since 1970.
+    #[must_use]
+    pub const fn as_secs(self) -> u64 {
+        self.0.as_secs()
+    }
+
+    /// Returns whole milliseconds since 1970, at most `u64::MAX`.
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the time since 1970.
+    #[must_use]
+    pub const fn since_1970(self) -> Duration {
+        self.0
+    }
+
+    /// Returns the time from `earlier` to this moment, zero if that is later.
+    #[must_use]
+    pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Returns the time between two moments.
+    #[must_use]
+    pub const fn abs_diff(self, other: Self) -> Duration {
+        self.0.abs_diff(other.0)
+    }
+}
+
+impl Add<Duration> for UnixTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0 + duration)
+    }
+}
+
+/// The wall clock: the system's, or a simulation's.
 #[derive(Clone)]
-pub struct WallClock(Arc<dyn Fn() -> u64 + Send + Sync>);
+pub struct WallClock(Arc<dyn Fn() -> UnixTime + Send + Sync>);
 
 impl WallClock {
     /// Makes a clock with this function.
     #[must_use]
-    pub fn new(read: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+    pub fn new(read: impl Fn() -> UnixTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// Returns Unix seconds.
+    /// Returns the present time.
     #[must_use]
-    pub fn unix_now(&self) -> u64 {
+    pub fn now(&self) -> UnixTime {
         (self.0)()
     }
 }
 
 impl fmt::Debug for WallClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("WallClock").field(&self.unix_now()).finish()
+        f.debug_tuple("WallClock").field(&self.now()).finish()
     }
 }
 

@@ -7,12 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::datagram::JobId;
 use librecast::durable::sync_folder_of;
 use librecast::events::{COMMAND_ENDED, COMMAND_REFUSED, COMMAND_RUN, LogLimit, TARGET};
 use librecast::id::PeerId;
-
-use super::unix_now;
-use crate::datagram::JobId;
+use librecast::time::UnixTime;
 
 /// An open log of JSON lines.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ impl Audit {
         what: &str,
     ) -> io::Result<()> {
         let mut line = serde_json::json!({
-            "time": unix_now(),
+            "time": UnixTime::now().as_secs(),
             "operator": operator,
             "job": job.to_string(),
             "event": event,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey};
 use librecast::random::Random;
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError};
 use serde::{Deserialize, Serialize};
 
@@ -447,13 +448,19 @@ impl Agent {
     }
 
     /// Handles a datagram from the channel. `clock`: Unix seconds.
-    pub fn handle_datagram(&mut self, datagram: &[u8], ingress: Ingress, now: Instant, clock: u64) {
+    pub fn handle_datagram(
+        &mut self,
+        datagram: &[u8],
+        ingress: Ingress,
+        now: Instant,
+        time: UnixTime,
+    ) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
             Kind::Command | Kind::Announced | Kind::CertifiedCommand | Kind::CertifiedAnnounced => {
-                self.handle_command(datagram, ingress, now, clock);
+                self.handle_command(datagram, ingress, now, time);
                 Ok(())
             }
-            Kind::Part => self.handle_part(datagram, r, ingress, now, clock),
+            Kind::Part => self.handle_part(datagram, r, ingress, now, time),
             Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, ingress, now),
             Kind::Hello => {
                 self.handle_hello(ingress.via, now);
@@ -499,15 +506,15 @@ impl Agent {
     }
 
     /// Does work that is due: see [`next_timeout`](Self::next_timeout).
-    pub fn handle_timeout(&mut self, now: Instant, clock: u64) {
+    pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
         while self.hello_at().is_some_and(|at| at <= now) {
             self.hellos += 1;
             let datagram = hello(&self.key.peer_id());
             self.outputs.push_back(Output::Channel { via: 0, datagram });
         }
-        self.open.retain(|_, open| open.not_after >= clock);
+        self.open.retain(|_, open| open.not_after >= time.as_secs());
         self.repeat_open(now);
-        self.ask_for_parts(now, clock);
+        self.ask_for_parts(now, time);
         let outdated = |job: &Job| job.forget_at.is_some_and(|at| at <= now);
         let gone: Vec<JobId> = self
             .jobs
@@ -589,7 +596,7 @@ impl Agent {
         })
     }
 
-    fn handle_command(&mut self, datagram: &[u8], ingress: Ingress, now: Instant, clock: u64) {
+    fn handle_command(&mut self, datagram: &[u8], ingress: Ingress, now: Instant, time: UnixTime) {
         if let Some(id) = envelope::peek(datagram)
             && self.is_repeat(id, datagram, now)
         {
@@ -609,7 +616,7 @@ impl Agent {
         };
         let budget = &mut self.budget;
         let may_verify = || budget.may_verify(ingress.source, now);
-        let opened = match envelope::open(datagram, clock, standing, &self.replay, may_verify) {
+        let opened = match envelope::open(datagram, time, standing, &self.replay, may_verify) {
             Ok(opened) => {
                 self.budget.genuine(ingress.source, now);
                 opened
@@ -622,7 +629,7 @@ impl Agent {
                         self.budget.forged(ingress.source, now);
                     }
                     Refusal::UnknownKey(_) => self.tell_stranger(datagram, ingress.via, now),
-                    _ => self.tell_known(&refusal, datagram, ingress, now, clock),
+                    _ => self.tell_known(&refusal, datagram, ingress, now, time),
                 }
                 return;
             }
@@ -630,13 +637,13 @@ impl Agent {
         match opened.awaited {
             None => {
                 let datagrams = (datagram.to_vec(), Vec::new());
-                self.accept(&opened, ingress.via, datagrams, now, clock);
+                self.accept(&opened, ingress.via, datagrams, now, time);
             }
             Some(awaited) => {
                 let sponsor = self.sponsor(&principal_of(&opened));
                 if !self.has_room_to_collect(&sponsor) {
                     self.count(Dropped::TooManyPayloads);
-                    self.turn_away(&opened, ingress.via, now, clock);
+                    self.turn_away(&opened, ingress.via, now, time);
                     return;
                 }
                 let id = opened.command.job(&opened.operator);
@@ -688,7 +695,7 @@ impl Agent {
         datagram: &[u8],
         ingress: Ingress,
         now: Instant,
-        clock: u64,
+        time: UnixTime,
     ) {
         let why = match refusal {
             Refusal::Expired(behind) => format!(
@@ -725,7 +732,7 @@ impl Agent {
             .is_some_and(|s| !self.is_selected_by(s));
         if !matches!(standing, Standing::Listed | Standing::Certified)
             || is_for_others
-            || self.may_have_seen(&said, refusal, clock)
+            || self.may_have_seen(&said, refusal, time)
         {
             return;
         }
@@ -743,7 +750,7 @@ impl Agent {
     }
 
     /// Returns whether a refused command may have been accepted before: it may be a recording.
-    fn may_have_seen(&self, said: &Unverified, refusal: &Refusal, clock: u64) -> bool {
+    fn may_have_seen(&self, said: &Unverified, refusal: &Refusal, time: UnixTime) -> bool {
         let name = Name {
             operator: &said.operator,
             certifier: said.certifier.as_ref(),
@@ -752,7 +759,7 @@ impl Agent {
         };
         let times = Times {
             not_after: u64::MAX,
-            now: clock,
+            now: time,
         };
         match self.replay.check(name, times) {
             Err(ReplayError::Replayed) => true,
@@ -793,8 +800,8 @@ impl Agent {
 
     /// Refuses a command for good, as there is no room for its payload. The replay window keeps it:
     /// a repeat shall not start it after this refusal.
-    fn turn_away(&mut self, opened: &Opened, via: u32, now: Instant, clock: u64) {
-        if !self.remember(opened, via, clock) || !self.is_selected_by(&opened.command.selector) {
+    fn turn_away(&mut self, opened: &Opened, via: u32, now: Instant, time: UnixTime) {
+        if !self.remember(opened, via, time) || !self.is_selected_by(&opened.command.selector) {
             return;
         }
         let id = opened.command.job(&opened.operator);
@@ -811,12 +818,12 @@ impl Agent {
     }
 
     /// Stores the command in the replay window; returns whether it is new.
-    fn remember(&mut self, opened: &Opened, via: u32, clock: u64) -> bool {
+    fn remember(&mut self, opened: &Opened, via: u32, time: UnixTime) -> bool {
         let (operator, command) = (opened.operator, &opened.command);
         let sponsor = self.sponsor(&principal_of(opened));
         let times = Times {
             not_after: command.not_after,
-            now: clock,
+            now: time,
         };
         let name = Name {
             operator: &operator,
@@ -884,7 +891,7 @@ impl Agent {
         r: Reader<'_>,
         ingress: Ingress,
         now: Instant,
-        clock: u64,
+        time: UnixTime,
     ) -> Result<(), WireError> {
         let id = part::job_of(r)?;
         let Some(collecting) = self.collecting.get_mut(&id) else {
@@ -923,7 +930,7 @@ impl Agent {
                 let refused = match standing {
                     Standing::Revoked => Some(Refused::Revoked),
                     Standing::Unknown => Some(Refused::UnknownKey),
-                    _ if envelope::is_over(collecting.opened.command.not_after, clock) => {
+                    _ if envelope::is_over(collecting.opened.command.not_after, time) => {
                         Some(Refused::Expired)
                     }
                     _ => None,
@@ -947,7 +954,7 @@ impl Agent {
                     via,
                     ..
                 } = collecting;
-                self.accept(&opened, via, (envelope, parts), now, clock);
+                self.accept(&opened, via, (envelope, parts), now, time);
                 Ok(())
             }
         }
@@ -960,12 +967,12 @@ impl Agent {
         via: u32,
         (envelope, parts): (Vec<u8>, Vec<Vec<u8>>),
         now: Instant,
-        clock: u64,
+        time: UnixTime,
     ) {
         let (principal, command) = (principal_of(opened), &opened.command);
         let operator = principal.operator;
         let sponsor = self.sponsor(&principal);
-        if !self.remember(opened, via, clock) {
+        if !self.remember(opened, via, time) {
             return;
         }
         let id = command.job(&operator);
@@ -1373,10 +1380,10 @@ impl Agent {
         }
     }
 
-    fn ask_for_parts(&mut self, now: Instant, clock: u64) {
+    fn ask_for_parts(&mut self, now: Instant, time: UnixTime) {
         self.collecting.retain(|_, c| {
             let idle = now.saturating_duration_since(c.last_seen) >= PAYLOAD_IDLE;
-            !envelope::is_over(c.opened.command.not_after, clock) && !idle
+            !envelope::is_over(c.opened.command.not_after, time) && !idle
         });
         for (id, c) in &mut self.collecting {
             if c.ask_at > now {

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,7 +28,6 @@ use super::contain::{Leader, Traces, group_name, mark};
 use super::core::{Kept, Start, Store, Stream};
 use super::policy::Permit;
 use super::revoked::Principal;
-use super::{unix_now, unix_now_ms};
 use crate::datagram::{JobId, StreamId};
 use crate::record::{Ended, Ending, JobState, Record};
 use crate::request::{Request, Run, What};
@@ -184,6 +184,7 @@ impl JobDir {
     /// Creates it for a job of `run`. `program` is executed in place of the named one.
     pub fn create(&self, start: &Start, run: Run, program: Option<PathBuf>) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.path)?;
+        let now = UnixTime::now();
         let spec = Spec {
             operator: start.principal.operator,
             certifier: start.principal.certifier,
@@ -192,8 +193,8 @@ impl JobDir {
             time_ms: start.permit.time.as_millis() as u64,
             output: start.permit.output,
             memory: start.permit.memory,
-            at: unix_now(),
-            at_ms: unix_now_ms(),
+            at: now.as_secs(),
+            at_ms: now.as_millis(),
             line: {
                 let line = start.run.line_for_logs(start.seal.is_some());
                 line.chars().take(MAX_LINE).collect()

@@ -20,6 +20,7 @@ use anyhow::Context;
 use librecast::channel::{agent_answers, agent_group};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::local_node::{self, LocalNode};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
 use librecast_program::metrics::{Listen, Served};
@@ -38,7 +39,7 @@ use super::contain::{Traces, has_children, kill_left_behind};
 use super::core::{Agent, Output, Settings, Start};
 use super::job::JobDirs;
 use super::revoked::Revocations;
-use super::{facts, metrics, modules, unix_now};
+use super::{facts, metrics, modules};
 use crate::datagram::JobId;
 use crate::files::AGENT_KEY;
 use crate::network::Network;
@@ -305,7 +306,7 @@ impl Shell {
             let interfaces = || self.network.interface_names().len();
             self.metrics
                 .answer(|| metrics::page(&self.agent, interfaces()));
-            self.agent.handle_timeout(Instant::now(), unix_now());
+            self.agent.handle_timeout(Instant::now(), UnixTime::now());
             self.look_at_adopted();
             if self
                 .not_remembered
@@ -324,9 +325,9 @@ impl Shell {
             for job in ended {
                 self.report_stream(job);
             }
-            let (agent, now, clock) = (&mut self.agent, Instant::now(), unix_now());
+            let (agent, now, time) = (&mut self.agent, Instant::now(), UnixTime::now());
             self.network.receive(|datagram, ingress| {
-                agent.handle_datagram(datagram, ingress, now, clock);
+                agent.handle_datagram(datagram, ingress, now, time);
             })?;
         }
         service::stopping();

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast::time::UnixTime;
 use librecast_program::child::Account;
 use librecast_program::cli::Exit;
 use librecast_program::interrupt::on_signals;
@@ -28,7 +29,6 @@ use super::contain::{
     FilesAs, Group, Leader, contain, environment, kill_all, mark, reap, terminate,
 };
 use super::job::{JobDir, Work, append_whole};
-use super::unix_now_ms;
 use crate::datagram::JobId;
 use crate::record::{Ended, Ending, Record};
 use crate::request::Run;
@@ -253,7 +253,7 @@ fn start(
         spawned.map_err(|e| io::Error::new(e.kind(), why_not_started(&run, &command, &e)))
     })?;
     let mut child = spawned?;
-    let started = Record::Started(unix_now_ms());
+    let started = Record::Started(UnixTime::now().as_millis());
     log.write(&started)?;
     poke();
     let leader = Pid::from_raw(child.id() as i32);

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use librecast::cert::is_ephemeral;
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::unix_now_us;
 use crate::record::NodeInfo;
 use crate::selector::{Node, Selector};
 
@@ -133,17 +133,17 @@ impl Book {
     }
 
     /// Returns whether a command for `selector` has recently waited for unknown nodes.
-    pub fn has_met(&self, channel: &str, selector: &str, now: u64) -> bool {
+    pub fn has_met(&self, channel: &str, selector: &str, now: UnixTime) -> bool {
         let last = self.meetings().get(&meeting(channel, selector)).copied();
-        last.is_some_and(|last| is_recent(last, now))
+        last.is_some_and(|last| is_recent(last, now.as_secs()))
     }
 
     /// Notes that a command has just waited for unknown nodes.
-    pub fn note_meeting(&self, channel: &str, selector: &str, now: u64) -> anyhow::Result<()> {
+    pub fn note_meeting(&self, channel: &str, selector: &str, now: UnixTime) -> anyhow::Result<()> {
         let _lock = self.lock()?;
         let mut all = self.meetings();
-        all.retain(|_, last| is_recent(*last, now));
-        all.insert(meeting(channel, selector), now);
+        all.retain(|_, last| is_recent(*last, now.as_secs()));
+        all.insert(meeting(channel, selector), now.as_secs());
         self.write_meetings(&all)
     }
 
@@ -196,7 +196,9 @@ impl Book {
             Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
             Err(e) => return Err(e).with_context(|| file.display().to_string()),
         };
-        let next = unix_now_us().max(last.saturating_add(1));
+        // microseconds fit for 500,000 years
+        let clock = UnixTime::now().since_1970().as_micros() as u64;
+        let next = clock.max(last.saturating_add(1));
         librecast::durable::replace(&file, format!("{next}\n").as_bytes())
             .with_context(|| file.display().to_string())?;
         Ok(next)
@@ -356,16 +358,30 @@ mod tests {
     fn strangers_are_waited_for_now_and_then_and_when_a_node_was_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let book = Book::open(dir.path().to_owned()).unwrap();
-        assert!(!book.has_met("a", "all", 1_000));
-        book.note_meeting("a", "all", 1_000).unwrap();
-        assert!(book.has_met("a", "all", 1_000) && book.has_met("a", "all", 1_599));
-        assert!(!book.has_met("a", "all", 1_600), "long ago");
-        assert!(!book.has_met("a", "all", 999), "the clock was set back");
-        assert!(!book.has_met("a", "role=web", 1_000) && !book.has_met("b", "all", 1_000));
-        book.note_meeting("b", "all", 1_000).unwrap();
+        assert!(!book.has_met("a", "all", UnixTime::from_secs(1_000)));
+        book.note_meeting("a", "all", UnixTime::from_secs(1_000))
+            .unwrap();
+        assert!(
+            book.has_met("a", "all", UnixTime::from_secs(1_000))
+                && book.has_met("a", "all", UnixTime::from_secs(1_599))
+        );
+        assert!(
+            !book.has_met("a", "all", UnixTime::from_secs(1_600)),
+            "long ago"
+        );
+        assert!(
+            !book.has_met("a", "all", UnixTime::from_secs(999)),
+            "the clock was set back"
+        );
+        assert!(
+            !book.has_met("a", "role=web", UnixTime::from_secs(1_000))
+                && !book.has_met("b", "all", UnixTime::from_secs(1_000))
+        );
+        book.note_meeting("b", "all", UnixTime::from_secs(1_000))
+            .unwrap();
         let _ = book.forget("a", "x").unwrap();
-        assert!(!book.has_met("a", "all", 1_000));
-        assert!(book.has_met("b", "all", 1_000));
+        assert!(!book.has_met("a", "all", UnixTime::from_secs(1_000)));
+        assert!(book.has_met("b", "all", UnixTime::from_secs(1_000)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use anyhow::Context;
 use librecast::announce;
 use librecast::channel::{agent_answers, agent_group};
 use librecast::id::{IdError, PeerId, SecretKey};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
 use librecast_program::units::count;
@@ -26,7 +27,6 @@ use nix::sys::time::TimeSpec;
 use super::core::{Event, Fate, KnownNode, NodeFate, Operator, Output, Sender, Settings, pace};
 use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
-use crate::agent::unix_now;
 use crate::certificate::Certificate;
 use crate::datagram::JobId;
 use crate::envelope::{Command, MAX_LIFETIME_S, Signed, nonce};
@@ -176,7 +176,7 @@ impl Session {
         }
         let closed = !only.is_empty() || options.encrypt;
         let selector = options.selector.to_string();
-        let met = |book: &Book| book.has_met(&self.channel, &selector, unix_now());
+        let met = |book: &Book| book.has_met(&self.channel, &selector, UnixTime::now());
         let meeting = !closed && (options.meet || expected.is_empty() || !met(&self.book));
         let sealed_for: Vec<PeerId> = expected
             .iter()
@@ -229,7 +229,7 @@ impl Session {
         self.book.note(&self.channel, &answered)?;
         if meeting && interrupted.is_none() && !answered.is_empty() {
             self.book
-                .note_meeting(&self.channel, &selector, unix_now())?;
+                .note_meeting(&self.channel, &selector, UnixTime::now())?;
         }
         tracing::debug!("{job}: {:?}", operator.counters());
         let fates = operator.fates();
@@ -324,7 +324,7 @@ impl Session {
         sealed_for: &[PeerId],
     ) -> anyhow::Result<(Signed, BTreeMap<PeerId, AnswerKey>)> {
         let usage = |e: String| ExitError::new(Exit::Usage, e);
-        let issued = unix_now();
+        let issued = UnixTime::now().as_secs();
         let lifetime = options.valid.unwrap_or(options.timeout).as_secs().max(1);
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
@@ -483,7 +483,7 @@ fn load_certificate(
         ))
         .into());
     }
-    if certificate.not_after < unix_now() {
+    if certificate.not_after < UnixTime::now().as_secs() {
         return Err(refused("has expired; ask who gave it for a new one".into()).into());
     }
     Ok(Some(certificate))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crypto_box::aead::rand_core::RngCore as _;
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::author::Author;
@@ -101,16 +102,23 @@ impl Group {
     ///
     /// [`GroupError::NotTheOwner`], [`GroupError::Uses`], [`GroupError::TooManyInvitations`],
     /// [`GroupError::Expired`].
-    pub fn invite(&mut self, uses: u32, expires: u64, now: u64) -> Result<Invitation, GroupError> {
+    pub fn invite(
+        &mut self,
+        uses: u32,
+        expires: u64,
+        now: UnixTime,
+    ) -> Result<Invitation, GroupError> {
         let (id, secret) = (self.random.next_u64(), Zeroizing::new(self.random.array()));
         let owner = self.own()?;
-        if expires <= now {
+        if expires <= now.as_millis() {
             return Err(GroupError::Expired);
         }
         if !(1..=MAX_MEMBERS as u32).contains(&uses) {
             return Err(GroupError::Uses);
         }
-        owner.invitations.retain(|_, kept| kept.expires > now);
+        owner
+            .invitations
+            .retain(|_, kept| kept.expires > now.as_millis());
         if owner.invitations.len() >= MAX_INVITATIONS {
             return Err(GroupError::TooManyInvitations);
         }
@@ -151,7 +159,7 @@ impl Group {
     /// # Errors
     ///
     /// [`GroupError::NotTheOwner`], [`GroupError::Owner`], [`GroupError::UnknownMember`].
-    pub fn remove(&mut self, author: &PeerId, now: u64) -> Result<(), GroupError> {
+    pub fn remove(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let (me, known) = (self.author.peer_id(), self.authors.contains_key(author));
         let owner = self.own()?;
         if *author == me {
@@ -174,7 +182,7 @@ impl Group {
     /// # Errors
     ///
     /// The [`RequestRefusal`]; a repeated request is no error.
-    pub fn handle_request(&mut self, sealed: &[u8], now: u64) -> Result<(), RequestRefusal> {
+    pub fn handle_request(&mut self, sealed: &[u8], now: UnixTime) -> Result<(), RequestRefusal> {
         let Ok(owner) = self.own() else {
             return Err(RequestRefusal::NotTheOwner);
         };
@@ -195,7 +203,7 @@ impl Group {
         taken
     }
 
-    fn take_request(&mut self, request: Request, now: u64) -> Result<(), RequestRefusal> {
+    fn take_request(&mut self, request: Request, now: UnixTime) -> Result<(), RequestRefusal> {
         let owner = self.own().map_err(|_| RequestRefusal::NotTheOwner)?;
         if owner.check_invited(&request, now)? {
             return Ok(());
@@ -227,14 +235,14 @@ impl Group {
     }
 
     /// Schedules a commit at most `wait` ms after `now`.
-    pub(crate) fn commit_within(&mut self, wait: u64, now: u64) {
+    pub(crate) fn commit_within(&mut self, wait: u64, now: UnixTime) {
         if let Some(owner) = &mut self.owner {
-            let due = now + wait;
+            let due = now.as_millis() + wait;
             owner.wanted = Some(owner.wanted.map_or(due, |wanted| wanted.min(due)));
         }
     }
 
-    pub(crate) fn read_refresh(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    pub(crate) fn read_refresh(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         let Some(owner) = &mut self.owner else {
             return Taken::Done;
         };
@@ -249,15 +257,15 @@ impl Group {
         owner.refreshes.insert(entry.author, package.to_vec());
         if let Some(author) = self.authors.get_mut(&entry.author)
             && urgent
-            && now.saturating_sub(author.urgent) >= URGENT
+            && now.as_millis().saturating_sub(author.urgent) >= URGENT
         {
-            author.urgent = now;
+            author.urgent = now.as_millis();
             self.commit_within(BATCH, now);
         }
         Taken::Done
     }
 
-    pub(crate) fn read_leave(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    pub(crate) fn read_leave(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         if let Some(owner) = &mut self.owner {
             owner.leaves.insert(entry.author);
             self.commit_within(BATCH, now);
@@ -294,13 +302,13 @@ impl Group {
     }
 
     /// Commits all waiting changes.
-    pub(crate) fn commit(&mut self, now: u64) {
+    pub(crate) fn commit(&mut self, now: UnixTime) {
         let (provider, heads) = (self.provider.clone(), self.heads());
         let (Some(owner), Some(mls)) = (&mut self.owner, &mut self.mls) else {
             return;
         };
         owner.wanted = None;
-        owner.committed = now;
+        owner.committed = now.as_millis();
         let known = |author: &PeerId| self.authors.contains_key(author);
         let leave: Vec<PeerId> = owner.leaves.iter().copied().filter(known).collect();
         let stays = |author: &PeerId| known(author) && !owner.leaves.contains(author);
@@ -345,7 +353,7 @@ impl Group {
         for NewLeaf { author, .. } in refused {
             self.tell(Event::NotAdmitted { author });
         }
-        self.began = now;
+        self.began = now.as_millis();
         self.publish(epoch, &heads, commit);
     }
 
@@ -430,7 +438,7 @@ mod tests {
             topic: String::new(),
             name: "owner".to_owned(),
         };
-        Group::create(founding, &[3; 32], NOW).unwrap()
+        Group::create(founding, &[3; 32], UnixTime::from_millis(NOW)).unwrap()
     }
 
     /// Sends a request with keys drawn from `keys`: equal `keys` give equal leaves.
@@ -441,10 +449,15 @@ mod tests {
             name: format!("joiner {joiner}"),
         };
         let provider = Provider::new(Random::new(&[keys; 32]));
-        let package = OwnKeyPackage::new(&provider, &who, NOW).unwrap().public;
+        let package = OwnKeyPackage::new(&provider, &who, UnixTime::from_millis(NOW))
+            .unwrap()
+            .public;
         let mut random = Random::new(&[joiner; 32]);
         let sealed = request::seal(invitation, &author, &package, NOW, &mut random).unwrap();
-        assert_eq!(group.handle_request(&sealed, NOW), Ok(()));
+        assert_eq!(
+            group.handle_request(&sealed, UnixTime::from_millis(NOW)),
+            Ok(())
+        );
         who.author
     }
 
@@ -465,13 +478,15 @@ mod tests {
     fn joiners_with_keys_of_others_keep_nobody_else_out() {
         let mut group = owner();
         let me = group.author.peer_id();
-        let invitation = group.invite(100, NOW + DAY, NOW).unwrap();
+        let invitation = group
+            .invite(100, NOW + DAY, UnixTime::from_millis(NOW))
+            .unwrap();
         // 10 to 19 have own keys; 20 to 22 have the keys of 12
         let honest: BTreeSet<PeerId> = (10..20)
             .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
             .collect();
         let twins = [20, 21, 22].map(|joiner| ask(&mut group, &invitation, joiner, 12));
-        group.handle_timeout(NOW + BATCH);
+        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
         let out = refused(&mut group);
         assert_eq!((group.epoch(), out.len()), (Some(1), 3), "{out:?}");
         // one of four joiners with equal keys is admitted: the owner cannot know the true one
@@ -485,7 +500,7 @@ mod tests {
         // a joiner with a member's key is refused, in whatever order they ask
         let next = [30, 31].map(|joiner| ask(&mut group, &invitation, joiner, joiner));
         let thief = ask(&mut group, &invitation, 32, 15);
-        group.handle_timeout(NOW + 2 * BATCH);
+        group.handle_timeout(UnixTime::from_millis(NOW + 2 * BATCH));
         assert_eq!(refused(&mut group), [thief]);
         those.extend(next);
         assert_eq!(members(&group), those);
@@ -497,11 +512,13 @@ mod tests {
     #[test]
     fn a_new_leaf_of_a_member_is_refused_alone_and_the_others_are_renewed() {
         let mut group = owner();
-        let invitation = group.invite(100, NOW + DAY, NOW).unwrap();
+        let invitation = group
+            .invite(100, NOW + DAY, UnixTime::from_millis(NOW))
+            .unwrap();
         let members_: Vec<PeerId> = (10..14)
             .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
             .collect();
-        group.handle_timeout(NOW + BATCH);
+        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
         refused(&mut group);
         let before = members(&group);
         for (joiner, keys) in [(10, 50), (11, 13), (12, 51)] {
@@ -511,22 +528,26 @@ mod tests {
                 name: String::new(),
             };
             let provider = Provider::new(Random::new(&[keys; 32]));
-            let package = OwnKeyPackage::new(&provider, &who, NOW).unwrap().public;
+            let package = OwnKeyPackage::new(&provider, &who, UnixTime::from_millis(NOW))
+                .unwrap()
+                .public;
             let refreshes = &mut group.owner.as_mut().unwrap().refreshes;
             refreshes.insert(who.author, package);
         }
         let leaves = members_[3];
-        group.commit_within(0, NOW + BATCH);
-        group.handle_timeout(NOW + BATCH);
+        group.commit_within(0, UnixTime::from_millis(NOW + BATCH));
+        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
         assert_eq!(refused(&mut group), [members_[1]]);
         assert_eq!(members(&group), before);
         let nameless = group.members();
         let nameless = nameless.iter().filter(|m| m.name.is_empty()).count();
         assert_eq!(nameless, 2);
         // a member that leaves releases its keys
-        group.remove(&leaves, NOW + 2 * BATCH).unwrap();
+        group
+            .remove(&leaves, UnixTime::from_millis(NOW + 2 * BATCH))
+            .unwrap();
         let heir = ask(&mut group, &invitation, 40, 13);
-        group.handle_timeout(NOW + 4 * BATCH);
+        group.handle_timeout(UnixTime::from_millis(NOW + 4 * BATCH));
         assert_eq!(refused(&mut group), []);
         assert!(members(&group).contains(&heir));
     }

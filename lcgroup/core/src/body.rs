@@ -21,6 +21,7 @@
 use std::collections::BTreeMap;
 
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
@@ -148,8 +149,8 @@ impl Assembly {
         self.bytes.capacity()
     }
 
-    /// Adds the next part to `slot` at `now` (ms since 1970).
-    pub fn take(slot: &mut Option<Self>, number: u32, part: &Part<'_>, now: u64) -> Assembled {
+    /// Adds the next part to `slot` at `now`.
+    pub fn take(slot: &mut Option<Self>, number: u32, part: &Part<'_>, now: UnixTime) -> Assembled {
         let began = part.part == 0;
         let whole = match slot {
             Some(open) if !began => {
@@ -168,7 +169,7 @@ impl Assembly {
                 bytes.extend_from_slice(part.bytes);
                 *slot = Some(Self {
                     first: number,
-                    began: now,
+                    began: now.as_millis(),
                     epoch: part.epoch,
                     next: 1,
                     parts: part.parts,
@@ -346,7 +347,7 @@ mod tests {
             let (mut slot, bodies) = (None, cut(1, &whole));
             for (n, body) in bodies.iter().enumerate() {
                 let part = Part::decode(kind::MESSAGE, body).unwrap();
-                let taken = Assembly::take(&mut slot, n as u32 + 1, &part, 0);
+                let taken = Assembly::take(&mut slot, n as u32 + 1, &part, UnixTime::from_millis(0));
                 if n + 1 < bodies.len() {
                     prop_assert_eq!(taken, Assembled::More);
                 } else {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crypto_box::aead::rand_core::RngCore as _;
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::author::Author;
@@ -104,12 +105,12 @@ pub(crate) enum Queued {
 }
 
 impl Group {
-    /// Creates a group with this participant as its owner. `now`: ms since 1970.
+    /// Creates a group with this participant as its owner. `now`: the wall clock.
     ///
     /// # Errors
     ///
     /// [`GroupError::Name`], [`GroupError::Topic`].
-    pub fn create(founding: Founding, seed: &[u8; 32], now: u64) -> Result<Self, GroupError> {
+    pub fn create(founding: Founding, seed: &[u8; 32], now: UnixTime) -> Result<Self, GroupError> {
         let Founding {
             key,
             read_key,
@@ -126,7 +127,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Creates a participant that requests admission. `now`: ms since 1970.
+    /// Creates a participant that requests admission. `now`: the wall clock.
     ///
     /// # Errors
     ///
@@ -135,9 +136,9 @@ impl Group {
         invitation: Invitation,
         name: &str,
         seed: &[u8; 32],
-        now: u64,
+        now: UnixTime,
     ) -> Result<Self, GroupError> {
-        if invitation.expires <= now {
+        if invitation.expires <= now.as_millis() {
             return Err(GroupError::Expired);
         }
         let read_key = invitation.read_key.clone();
@@ -147,7 +148,7 @@ impl Group {
         group.joining = Some(Joining {
             invitation,
             package,
-            due: Some(now),
+            due: Some(now.as_millis()),
             attempts: 0,
             asked: 0,
             request: None,
@@ -265,7 +266,7 @@ impl Group {
     ///
     /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::NotAMember`],
     /// [`GroupError::RolledBack`].
-    pub fn say(&mut self, content: &[u8], now: u64) -> Result<u64, GroupError> {
+    pub fn say(&mut self, content: &[u8], now: UnixTime) -> Result<u64, GroupError> {
         self.check_speaks()?;
         if content.len() > MAX_MESSAGE {
             return Err(GroupError::TooLong);
@@ -290,7 +291,7 @@ impl Group {
     }
 
     /// Ends [`fall_behind`](Self::fall_behind): the owner's log is complete as far as known.
-    pub fn catch_up(&mut self, now: u64) {
+    pub fn catch_up(&mut self, now: UnixTime) {
         self.is_behind = false;
         self.advance(now);
     }
@@ -315,13 +316,14 @@ impl Group {
     }
 
     /// Makes a joiner repeat its request within `wait` ms of the last one, for a returning owner.
-    pub fn ask_within(&mut self, wait: u64, now: u64) {
+    pub fn ask_within(&mut self, wait: u64, now: UnixTime) {
+        let ms = now.as_millis();
         if let Some(joining) = &mut self.joining
-            && joining.invitation.expires > now
+            && joining.invitation.expires > ms
         {
             // ignores a time in the future: the clock was set back
-            let asked = Some(joining.asked).filter(|asked| *asked <= now);
-            let due = asked.map_or(now, |asked| now.max(asked + wait));
+            let asked = Some(joining.asked).filter(|asked| *asked <= ms);
+            let due = asked.map_or(ms, |asked| ms.max(asked + wait));
             joining.due = Some(joining.due.map_or(due, |planned| planned.min(due)));
         }
         self.advance(now);
@@ -332,8 +334,8 @@ impl Group {
     /// # Errors
     ///
     /// [`GroupError::Expired`].
-    pub fn ask_by(&mut self, invitation: Invitation, now: u64) -> Result<(), GroupError> {
-        if invitation.expires <= now {
+    pub fn ask_by(&mut self, invitation: Invitation, now: UnixTime) -> Result<(), GroupError> {
+        if invitation.expires <= now.as_millis() {
             return Err(GroupError::Expired);
         }
         if let Some(joining) = &mut self.joining
@@ -347,14 +349,15 @@ impl Group {
     }
 
     /// Limits all timers after the clock was set, or may have been.
-    pub fn mend_times(&mut self, now: u64) {
-        self.refresh.due = self.refresh.due.min(now + 2 * WEEK);
+    pub fn mend_times(&mut self, now: UnixTime) {
+        let ms = now.as_millis();
+        self.refresh.due = self.refresh.due.min(ms + 2 * WEEK);
         if let Some(owner) = &mut self.owner {
-            owner.committed = owner.committed.min(now);
-            owner.wanted = owner.wanted.map(|wanted| wanted.min(now + HOUR));
+            owner.committed = owner.committed.min(ms);
+            owner.wanted = owner.wanted.map(|wanted| wanted.min(ms + HOUR));
         }
         for author in self.authors.values_mut() {
-            author.urgent = author.urgent.min(now);
+            author.urgent = author.urgent.min(ms);
         }
         self.ask_within(SECOND, now);
     }
@@ -384,7 +387,7 @@ impl Group {
     /// # Errors
     ///
     /// [`GroupError::UnknownMessage`], and the errors of [`Self::say`].
-    pub fn resend(&mut self, id: u64, now: u64) -> Result<(), GroupError> {
+    pub fn resend(&mut self, id: u64, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
         let said = self.take_from_outbox(id)?;
         self.voice.queue.push_back(said);
@@ -413,7 +416,7 @@ impl Group {
     /// # Errors
     ///
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
-    pub fn refresh(&mut self, now: u64) -> Result<(), GroupError> {
+    pub fn refresh(&mut self, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
         if self.owner.is_some() {
             self.commit_within(0, now);
@@ -441,8 +444,8 @@ impl Group {
     }
 
     /// Asks the owner for a new leaf, unless a request is open: no key package is used twice.
-    pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: u64) {
-        self.refresh.due = now + self.random.jittered(WEEK);
+    pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: UnixTime) {
+        self.refresh.due = now.as_millis() + self.random.jittered(WEEK);
         if self.refresh.package.is_some() {
             return;
         }
@@ -496,33 +499,34 @@ impl Group {
         }
     }
 
-    /// When [`Self::handle_timeout`] is due (ms since 1970).
+    /// When [`Self::handle_timeout`] is due.
     #[must_use]
-    pub fn next_timeout(&self) -> Option<u64> {
-        match self.standing {
+    pub fn next_timeout(&self) -> Option<UnixTime> {
+        let due = match self.standing {
             Standing::Joining => self.joining.as_ref()?.due,
             Standing::Member if self.owner.is_some() => self.commit_due(),
             Standing::Member => Some(self.refresh.due),
             Standing::Rejoining { .. } | Standing::Removed | Standing::RolledBack => None,
-        }
+        };
+        due.map(UnixTime::from_millis)
     }
 
-    /// Runs the timers that are due at `now` (ms since 1970).
-    pub fn handle_timeout(&mut self, now: u64) {
+    /// Runs the timers that are due at `now`.
+    pub fn handle_timeout(&mut self, now: UnixTime) {
         self.advance(now);
     }
 
     /// Runs all steps that an input may have made possible.
-    pub(crate) fn advance(&mut self, now: u64) {
+    pub(crate) fn advance(&mut self, now: UnixTime) {
         self.try_apply(now);
         let member = self.standing == Standing::Member;
         if self.standing == Standing::Joining {
             self.request(now);
         } else if member && self.owner.is_some() {
-            if self.commit_due().is_some_and(|due| due <= now) {
+            if self.commit_due().is_some_and(|due| due <= now.as_millis()) {
                 self.commit(now);
             }
-        } else if member && self.refresh.due <= now {
+        } else if member && self.refresh.due <= now.as_millis() {
             self.ask_for_leaf(false, now);
         } else if matches!(self.standing, Standing::Rejoining { .. })
             && !self.refresh.cannot_follow()
@@ -533,19 +537,20 @@ impl Group {
     }
 
     /// Sends the request to join, if it is due.
-    fn request(&mut self, now: u64) {
+    fn request(&mut self, now: UnixTime) {
+        let ms = now.as_millis();
         let Some(joining) = &mut self.joining else {
             return;
         };
-        if joining.due.is_none_or(|due| due > now) {
+        if joining.due.is_none_or(|due| due > ms) {
             return;
         }
-        if joining.invitation.expires <= now {
+        if joining.invitation.expires <= ms {
             joining.due = None;
             self.tell(Event::InvitationExpired);
             return;
         }
-        let fresh = |made: u64| made <= now && now - made < REQUEST_LIFE;
+        let fresh = |made: u64| made <= ms && ms - made < REQUEST_LIFE;
         let request = joining.request.as_ref();
         if !request.is_some_and(|(made, _)| fresh(*made)) {
             // replaces a key package that a wrong clock made
@@ -565,15 +570,15 @@ impl Group {
                 &joining.invitation,
                 &self.author,
                 package,
-                now,
+                ms,
                 &mut self.random,
             );
-            joining.request = sealed.map(|sealed| (now, sealed));
+            joining.request = sealed.map(|sealed| (ms, sealed));
         }
         let doubled = FIRST_PAUSE << joining.attempts.min(16);
         joining.attempts = joining.attempts.saturating_add(1);
-        joining.asked = now;
-        joining.due = Some(now + self.random.jittered(doubled.min(LONGEST_PAUSE)));
+        joining.asked = ms;
+        joining.due = Some(ms + self.random.jittered(doubled.min(LONGEST_PAUSE)));
         if let Some((_, request)) = &joining.request {
             self.outputs.push_back(Queued::Request(request.clone()));
         }

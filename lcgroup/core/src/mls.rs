@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use mls_rs::client_builder::{
     BaseConfig, ClientBuilder, PaddingMode, WithCryptoProvider, WithGroupStateStorage,
     WithIdentityProvider, WithKeyPackageRepo, WithMlsRules,
@@ -124,8 +125,8 @@ pub(crate) struct OwnKeyPackage {
 }
 
 impl OwnKeyPackage {
-    /// Creates one for `who`, with a new signature key, at `now` (ms since 1970).
-    pub fn new(provider: &Provider, who: &Who, now: u64) -> Result<Self, MlsFailure> {
+    /// Creates one for `who`, with a new signature key, at `now`.
+    pub fn new(provider: &Provider, who: &Who, now: UnixTime) -> Result<Self, MlsFailure> {
         let (identity, signer) = new_leaf(provider, who)?;
         let shelf = Shelf::default();
         let message = builder(provider, &shelf)
@@ -135,7 +136,7 @@ impl OwnKeyPackage {
             .generate_key_package_message(
                 ExtensionList::new(),
                 ExtensionList::new(),
-                Some(MlsTime::from((now / 1_000).saturating_sub(CLOCK_SKEW))),
+                Some(MlsTime::from(now.as_secs().saturating_sub(CLOCK_SKEW))),
             )?;
         let (id, data) = shelf.take_key_package().ok_or(MlsFailure::State)?;
         let public = message.to_bytes()?;
@@ -183,11 +184,11 @@ impl OwnKeyPackage {
     }
 }
 
-/// The identity in a key package, if it can be committed at `now` (ms since 1970).
+/// The identity in a key package, if it can be committed at `now`.
 pub(crate) fn check_key_package(
     provider: &Provider,
     bytes: &[u8],
-    now: u64,
+    now: UnixTime,
 ) -> Result<Who, MlsFailure> {
     let message = key_package(bytes)?;
     let package = message.as_key_package().ok_or(MlsFailure::Kind)?;
@@ -219,8 +220,8 @@ fn key_package(bytes: &[u8]) -> Result<MlsMessage, MlsFailure> {
     right.then_some(message).ok_or(MlsFailure::Kind)
 }
 
-fn time(now: u64) -> MlsTime {
-    MlsTime::from(now / 1_000)
+fn time(now: UnixTime) -> MlsTime {
+    MlsTime::from(now.as_secs())
 }
 
 /// The members that a commit adds and removes.
@@ -252,7 +253,7 @@ pub(crate) struct Mls {
 
 impl Mls {
     /// A new group of one: the owner.
-    pub fn create(provider: &Provider, who: &Who, now: u64) -> Result<Self, MlsFailure> {
+    pub fn create(provider: &Provider, who: &Who, now: UnixTime) -> Result<Self, MlsFailure> {
         let (identity, signer) = new_leaf(provider, who)?;
         let id = provider
             .random_bytes_vec(GROUP_ID)
@@ -301,7 +302,7 @@ impl Mls {
         provider: &Provider,
         remove: &[PeerId],
         add: &[Vec<u8>],
-        now: u64,
+        now: UnixTime,
     ) -> Result<Commit, MlsFailure> {
         let mut next = self.group.clone();
         let mut removed = Vec::new();
@@ -351,7 +352,7 @@ impl Mls {
         provider: &Provider,
         remove: &[PeerId],
         add: &[Vec<u8>],
-        now: u64,
+        now: UnixTime,
     ) -> bool {
         let (group, shelf) = (self.group.clone(), self.shelf.clone());
         let commit = Self { group, shelf }.commit(provider, remove, add, now);
@@ -728,14 +729,18 @@ mod tests {
 
     /// An owner and `n` members.
     fn group(n: u8) -> (Mls, Vec<Mls>) {
-        let mut owner = Mls::create(&provider(0), &who(0), NOW).unwrap();
-        let packages = (1..=n).map(|n| OwnKeyPackage::new(&provider(n), &who(n), NOW).unwrap());
+        let mut owner = Mls::create(&provider(0), &who(0), UnixTime::from_millis(NOW)).unwrap();
+        let packages = (1..=n).map(|n| {
+            OwnKeyPackage::new(&provider(n), &who(n), UnixTime::from_millis(NOW)).unwrap()
+        });
         let packages: Vec<_> = packages.collect();
         let add: Vec<_> = packages
             .iter()
             .map(|package| package.public.clone())
             .collect();
-        let commit = owner.commit(&provider(0), &[], &add, NOW).unwrap();
+        let commit = owner
+            .commit(&provider(0), &[], &add, UnixTime::from_millis(NOW))
+            .unwrap();
         let join = |(package, (author, welcome)): (&OwnKeyPackage, &(PeerId, Vec<u8>))| {
             assert_eq!(
                 package
@@ -775,7 +780,10 @@ mod tests {
     #[test]
     fn a_forged_commit_does_not_keep_the_true_one_from_being_applied() {
         let (mut owner, mut members) = group(2);
-        let commit = owner.commit(&provider(0), &[], &[], NOW).unwrap().message;
+        let commit = owner
+            .commit(&provider(0), &[], &[], UnixTime::from_millis(NOW))
+            .unwrap()
+            .message;
         let mut forged = commit.clone();
         *forged.last_mut().unwrap() ^= 1;
         assert!(members[0].apply(&forged).is_err());
@@ -787,7 +795,11 @@ mod tests {
     fn a_member_that_commits_is_refused() {
         let (owner, mut members) = group(2);
         // its own rules forbid it
-        assert!(members[1].commit(&provider(1), &[], &[], NOW).is_err());
+        assert!(
+            members[1]
+                .commit(&provider(1), &[], &[], UnixTime::from_millis(NOW))
+                .is_err()
+        );
         // and the rules of the other members, if its program has none
         let (id, state) = members[1].save().unwrap();
         let shelf = Shelf::default();
@@ -873,7 +885,12 @@ mod tests {
         let sealed = [
             owner.seal(b"secret words").unwrap(),
             owner
-                .commit(&provider(0), &[who(2).author], &[], NOW)
+                .commit(
+                    &provider(0),
+                    &[who(2).author],
+                    &[],
+                    UnixTime::from_millis(NOW),
+                )
                 .unwrap()
                 .message,
         ];
@@ -891,7 +908,12 @@ mod tests {
     fn who_is_removed_does_not_open_the_next_epoch() {
         let (mut owner, mut members) = group(2);
         let commit = owner
-            .commit(&provider(0), &[who(2).author], &[], NOW)
+            .commit(
+                &provider(0),
+                &[who(2).author],
+                &[],
+                UnixTime::from_millis(NOW),
+            )
             .unwrap();
         let change = members[1].apply(&commit.message).unwrap();
         assert!(change.removed_self);
@@ -911,27 +933,29 @@ mod tests {
 
     #[test]
     fn key_packages_are_checked_before_they_are_committed() {
-        let package = OwnKeyPackage::new(&provider(1), &who(1), NOW)
+        let package = OwnKeyPackage::new(&provider(1), &who(1), UnixTime::from_millis(NOW))
             .unwrap()
             .public;
         assert_eq!(
-            check_key_package(&provider(0), &package, NOW).unwrap(),
+            check_key_package(&provider(0), &package, UnixTime::from_millis(NOW)).unwrap(),
             who(1)
         );
         let year = 365 * 24 * 3_600_000;
         for late in [NOW + year, NOW - year] {
-            assert!(check_key_package(&provider(0), &package, late).is_err());
+            assert!(
+                check_key_package(&provider(0), &package, UnixTime::from_millis(late)).is_err()
+            );
         }
         for at in 0..package.len() {
             let mut forged = package.clone();
             forged[at] ^= 1;
             assert!(
-                check_key_package(&provider(0), &forged, NOW).is_err(),
+                check_key_package(&provider(0), &forged, UnixTime::from_millis(NOW)).is_err(),
                 "byte {at}"
             );
         }
         let mut longer = package;
         longer.push(0);
-        assert!(check_key_package(&provider(0), &longer, NOW).is_err());
+        assert!(check_key_package(&provider(0), &longer, UnixTime::from_millis(NOW)).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::DAY;
@@ -41,7 +42,7 @@ pub(crate) struct Kept {
 }
 
 impl Owner {
-    pub fn new(key: SecretKey, now: u64) -> Self {
+    pub fn new(key: SecretKey, now: UnixTime) -> Self {
         Self {
             key,
             last: 0,
@@ -50,7 +51,7 @@ impl Owner {
             refreshes: BTreeMap::new(),
             leaves: BTreeSet::new(),
             advertised: Heads::new(),
-            committed: now,
+            committed: now.as_millis(),
             wanted: None,
         }
     }
@@ -58,12 +59,13 @@ impl Owner {
 
 impl Owner {
     /// Checks a request's invitation; returns `true` if the request was accepted before.
-    pub fn check_invited(&self, request: &Request, now: u64) -> Result<bool, RequestRefusal> {
+    pub fn check_invited(&self, request: &Request, now: UnixTime) -> Result<bool, RequestRefusal> {
         let kept = self.invitations.get(&request.invitation);
         let kept = kept.ok_or(RequestRefusal::UnknownInvitation)?;
         if !request.proves(&kept.secret) {
             return Err(RequestRefusal::Proof);
         }
+        let now = now.as_millis();
         let (earliest, latest) = (now.saturating_sub(REQUEST_AGE), now + DAY);
         if !(earliest..=latest).contains(&request.time) {
             return Err(RequestRefusal::Time);

@@ -59,6 +59,7 @@ mod tests {
     use crate::MAX_BODY;
     use crate::body::Assembled;
     use librecast::id::SecretKey;
+    use librecast::time::UnixTime;
 
     fn key(n: u8) -> PeerId {
         SecretKey::from_seed(&[n; 32]).peer_id()
@@ -83,7 +84,12 @@ mod tests {
         if room {
             let author = authors.get_mut(&key(n)).unwrap();
             author.read = number;
-            let taken = Assembly::take(&mut author.assembly, number, part, began);
+            let taken = Assembly::take(
+                &mut author.assembly,
+                number,
+                part,
+                UnixTime::from_millis(began),
+            );
             assert_ne!(taken, Assembled::Broken);
         }
         room

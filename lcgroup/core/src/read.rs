@@ -1,6 +1,7 @@
 //! Reading entries: messages of authors, commits of the owner, and the Welcome.
 
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::author::{Author, Telling};
@@ -25,7 +26,7 @@ enum Welcomed {
 }
 
 /// Limits the `claimed` time of a message to one day before or after the range between the epoch's
-/// beginning and `now`. A wrong time needs two wrong clocks.
+/// beginning and `now`, in ms since 1970. A wrong time needs two wrong clocks.
 fn believed(claimed: u64, began: u64, now: u64) -> u64 {
     let (earliest, latest) = (now.min(began), now.max(began));
     match claimed {
@@ -54,7 +55,7 @@ impl Group {
 
     /// Skips this author's entries up to `last`, which have expired everywhere. A member that so
     /// misses a commit or its Welcome requests a new leaf.
-    pub fn handle_gap(&mut self, author: &PeerId, last: u32, now: u64) {
+    pub fn handle_gap(&mut self, author: &PeerId, last: u32, now: UnixTime) {
         if *author == self.id && self.owner.is_none() && last > self.owner_log.read {
             self.owner_log = OwnerLog {
                 read: last,
@@ -75,8 +76,8 @@ impl Group {
         self.advance(now);
     }
 
-    /// Reads an entry at `now` (ms since 1970).
-    pub fn handle_entry(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    /// Reads an entry at `now`.
+    pub fn handle_entry(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         let taken = match self.standing {
             Standing::Removed | Standing::RolledBack => Taken::Dropped(DropReason::NotReading),
             _ if entry.author == self.author.peer_id() => self.read_own(Log::Own, entry.number),
@@ -111,7 +112,7 @@ impl Group {
         }
     }
 
-    fn read_author(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    fn read_author(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         let Some(epoch) = self.epoch().filter(|_| self.standing == Standing::Member) else {
             return Taken::Wait;
         };
@@ -172,7 +173,7 @@ impl Group {
         }
     }
 
-    fn read_message(&mut self, entry: &Entry<'_>, part: &Part<'_>, now: u64) -> Taken {
+    fn read_message(&mut self, entry: &Entry<'_>, part: &Part<'_>, now: UnixTime) -> Taken {
         let (Some(author), Some(mls)) = (self.authors.get_mut(&entry.author), &mut self.mls) else {
             return Taken::Dropped(DropReason::UnknownAuthor);
         };
@@ -193,7 +194,10 @@ impl Group {
             return Taken::Dropped(DropReason::Malformed);
         };
         let telling = author.hear(entry.number, id);
-        let (author, time) = (entry.author, believed(entry.time, self.began, now));
+        let (author, time) = (
+            entry.author,
+            believed(entry.time, self.began, now.as_millis()),
+        );
         match telling {
             Telling::Message => self.tell(Event::Message {
                 author,
@@ -207,7 +211,7 @@ impl Group {
         Taken::Done
     }
 
-    fn read_owner(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    fn read_owner(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         if entry.number != self.owner_log.read + 1 {
             return Taken::Dropped(DropReason::NotNext);
         }
@@ -225,7 +229,7 @@ impl Group {
         }
     }
 
-    fn read_commit(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    fn read_commit(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         let Ok(part) = Part::decode(entry.kind, entry.body) else {
             return Taken::Dropped(DropReason::Malformed);
         };
@@ -276,7 +280,7 @@ impl Group {
         self.tell(Event::Removed);
     }
 
-    fn read_tree(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    fn read_tree(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         let Ok(part) = Part::decode(entry.kind, entry.body) else {
             return Taken::Dropped(DropReason::Malformed);
         };
@@ -299,7 +303,7 @@ impl Group {
         }
     }
 
-    fn read_welcome(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+    fn read_welcome(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         let me = self.author.peer_id();
         let Some((to, sealed)) = entry.body.split_first_chunk::<32>() else {
             return Taken::Dropped(DropReason::Malformed);
@@ -360,7 +364,7 @@ impl Group {
     }
 
     /// Makes this participant a member from the epoch of `mls` on.
-    fn begin(&mut self, mls: Mls, heads: &Heads, now: u64) {
+    fn begin(&mut self, mls: Mls, heads: &Heads, now: UnixTime) {
         let me = self.author.peer_id();
         let own = heads.get(&me).copied().unwrap_or(0);
         if own > self.voice.last {
@@ -394,12 +398,12 @@ impl Group {
         self.standing = Standing::Member;
         (self.joining, self.refresh.package) = (None, None);
         self.owner_log.tree = None;
-        self.refresh.due = now + self.random.jittered(WEEK);
+        self.refresh.due = now.as_millis() + self.random.jittered(WEEK);
         self.tell(Event::Joined { epoch });
     }
 
     /// Applies the waiting commit, once all entries up to its heads are read.
-    pub(crate) fn try_apply(&mut self, now: u64) {
+    pub(crate) fn try_apply(&mut self, now: UnixTime) {
         let Some(waiting) = &self.owner_log.commit else {
             return;
         };
@@ -477,7 +481,7 @@ impl Group {
     }
 
     /// Requests a new leaf after an unusable commit or Welcome; reports a second one in a row.
-    fn lose(&mut self, now: u64) {
+    fn lose(&mut self, now: UnixTime) {
         self.refresh.failures = self.refresh.failures.saturating_add(1);
         self.mls = None;
         self.standing = Standing::Rejoining { until: None };

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
@@ -395,7 +396,7 @@ fn read_peers(r: &mut Reader<'_>) -> Result<BTreeSet<PeerId>, WireError> {
 
 fn read_owner(r: &mut Reader<'_>) -> Result<Owner, WireError> {
     let key = SecretKey::from_seed(&Zeroizing::new(r.array()?));
-    let mut owner = Owner::new(key, 0);
+    let mut owner = Owner::new(key, UnixTime::from_millis(0));
     owner.last = r.u32()?;
     for _ in 0..count(r, MAX_INVITATIONS)? {
         let id = r.u64()?;

@@ -10,6 +10,7 @@ use lcgroup_core::{
     MAX_PARTIAL, MAX_REQUESTS, Output, RequestRefusal, Standing, kind,
 };
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use world::{Crash, DAY, Defect, START, World, handle};
 
 const HOUR: u64 = 3_600_000;
@@ -89,7 +90,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
                 let now = world.now;
                 if let Some(group) = world.people[who].group.as_mut() {
                     // fails if it has not joined yet, or was removed
-                    let _ = group.refresh(now);
+                    let _ = group.refresh(UnixTime::from_millis(now));
                     world.settle(who);
                 }
             }
@@ -150,7 +151,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
         world.meet();
     }
     let now = world.now;
-    if let Err(error) = world.group(0).refresh(now) {
+    if let Err(error) = world.group(0).refresh(UnixTime::from_millis(now)) {
         world.faults.push(format!("no last commit: {error}"));
     }
     world.settle(0);
@@ -205,7 +206,7 @@ fn the_checks_find_heads_that_count_too_much() {
         world.say(1, b"x").unwrap();
         world.meet();
         let now = world.now;
-        world.group(0).refresh(now).unwrap();
+        world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
         world.settle(0);
         world.meet();
         world.check_agreement();
@@ -238,7 +239,7 @@ fn who_is_removed_opens_nothing_later() {
     }
     world.meet();
     let now = world.now;
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.say(1, b"long after").unwrap();
     world.meet();
@@ -292,7 +293,7 @@ fn what_is_said_by_who_comes_back_is_sealed_after_the_owners_last_word() {
     }
     assert_eq!(length(&world), before);
     let now = world.now;
-    world.group(2).catch_up(now);
+    world.group(2).catch_up(UnixTime::from_millis(now));
     world.settle(2);
     assert_eq!(length(&world), before + 1);
     world.meet();
@@ -307,7 +308,7 @@ fn a_copy_of_a_disk_opens_nothing_after_a_refresh() {
     let mut world = group_of(3, 3);
     let copy = world.people[2].disk.clone();
     let now = world.now;
-    world.group(2).refresh(now).unwrap();
+    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(2);
     world.meet();
     let joined = world.people[2]
@@ -364,7 +365,7 @@ fn an_old_copy_of_a_state_says_nothing() {
     );
     assert_eq!(group.standing(), Standing::RolledBack);
     assert!(matches!(
-        group.say(b"y", world.now),
+        group.say(b"y", UnixTime::from_millis(world.now)),
         Err(GroupError::RolledBack)
     ));
     // and it stays so after a restart
@@ -377,7 +378,7 @@ fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
     let mut world = group_of(5, 3);
     let old = world.people[0].disk.clone();
     let now = world.now;
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.meet();
     world.say(1, b"in the new epoch").unwrap();
@@ -393,7 +394,7 @@ fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
     );
     assert_eq!(owner.standing(), Standing::RolledBack);
     assert!(matches!(
-        owner.refresh(world.now),
+        owner.refresh(UnixTime::from_millis(world.now)),
         Err(GroupError::RolledBack)
     ));
 }
@@ -414,7 +415,7 @@ fn a_member_that_claims_an_epoch_that_never_was_harms_itself_only() {
         assert_eq!(taken, lcgroup_core::Taken::Wait);
     }
     world.say(1, b"we go on").unwrap();
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.meet();
     world.check_shown(&[0, 1], &[0, 1]);
@@ -440,7 +441,7 @@ fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
     world.feed(2, &key, 9);
     assert_eq!(world.people[2].shown.len(), 1);
     let now = world.now;
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.meet();
     world.check_shown(&[0, 1, 2], &[1]);
@@ -475,7 +476,7 @@ fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() 
     assert_eq!(marks(&world, 1), [""; 0]);
     // only once: not again in the next epoch
     let now = world.now;
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.meet();
     assert_eq!(marks(&world, 2), ["NotCounted"]);
@@ -532,7 +533,7 @@ fn what_made_room_is_read_before_the_commit_that_counts_it() {
     crowd(&mut world, 2);
     assert_eq!(world.feed(2, &three, 200), 0);
     let (now, epoch) = (world.now, world.group(2).epoch());
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.feed(2, &id, 200);
     assert_eq!(world.group(2).epoch(), epoch);
@@ -571,7 +572,7 @@ fn what_a_waiting_commit_does_not_count_is_not_shown() {
     world.feed(0, &three, 9);
     world.say(1, b"not counted").unwrap();
     let now = world.now;
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     // member 2 has the commit, but not member 3's message before it
     world.feed(2, &id, usize::MAX);
@@ -653,7 +654,10 @@ fn an_author_says_at_most_a_thousand_messages_in_an_epoch() {
     let epoch = world.group(1).epoch();
     for n in 0..MAX_MESSAGES + 100 {
         let now = world.now;
-        world.group(1).say(&n.to_be_bytes(), now).unwrap();
+        world
+            .group(1)
+            .say(&n.to_be_bytes(), UnixTime::from_millis(now))
+            .unwrap();
     }
     world.settle(1);
     let key = world.people[1].key;
@@ -670,26 +674,35 @@ fn bounds_hold() {
     let now = world.now;
     let group = world.group(1);
     assert!(matches!(
-        group.say(&vec![0; MAX_MESSAGE + 1], now),
+        group.say(&vec![0; MAX_MESSAGE + 1], UnixTime::from_millis(now)),
         Err(GroupError::TooLong)
     ));
     for _ in 0..MAX_OUTBOX / MAX_MESSAGE {
-        group.say(&vec![0; MAX_MESSAGE], now).unwrap();
-    }
-    assert!(matches!(group.say(b"x", now), Err(GroupError::OutboxFull)));
-    let owner = world.group(0);
-    for _ in 1..MAX_INVITATIONS {
-        owner.invite(1, now + DAY, now).unwrap();
+        group
+            .say(&vec![0; MAX_MESSAGE], UnixTime::from_millis(now))
+            .unwrap();
     }
     assert!(matches!(
-        owner.invite(1, now + DAY, now),
+        group.say(b"x", UnixTime::from_millis(now)),
+        Err(GroupError::OutboxFull)
+    ));
+    let owner = world.group(0);
+    for _ in 1..MAX_INVITATIONS {
+        owner
+            .invite(1, now + DAY, UnixTime::from_millis(now))
+            .unwrap();
+    }
+    assert!(matches!(
+        owner.invite(1, now + DAY, UnixTime::from_millis(now)),
         Err(GroupError::TooManyInvitations)
     ));
     // expired ones free their places
-    owner.invite(1, now + 3 * DAY, now + 2 * DAY).unwrap();
+    owner
+        .invite(1, now + 3 * DAY, UnixTime::from_millis(now + 2 * DAY))
+        .unwrap();
     for uses in [0, 1_001] {
         assert!(matches!(
-            owner.invite(uses, now + DAY, now),
+            owner.invite(uses, now + DAY, UnixTime::from_millis(now)),
             Err(GroupError::Uses)
         ));
     }
@@ -701,7 +714,7 @@ fn bounds_hold() {
             name: name.to_owned(),
         };
         assert!(matches!(
-            Group::create(founding, &[0; 32], now),
+            Group::create(founding, &[0; 32], UnixTime::from_millis(now)),
             Err(GroupError::Name)
         ));
     }
@@ -709,7 +722,13 @@ fn bounds_hold() {
 
 /// The request that a new joiner sends at `now`.
 fn request(invitation: &lcgroup_core::Invitation, seed: u8, now: u64) -> Vec<u8> {
-    let mut joiner = Group::join(invitation.clone(), "x", &[seed; 32], now).unwrap();
+    let mut joiner = Group::join(
+        invitation.clone(),
+        "x",
+        &[seed; 32],
+        UnixTime::from_millis(now),
+    )
+    .unwrap();
     match joiner.poll_output() {
         Some(Output::Request(bytes)) => bytes,
         other => panic!("{other:?}"),
@@ -727,26 +746,35 @@ fn requests_are_counted_by_author_and_refused_by_name() {
     let mut forged = one.clone();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(
-        owner.handle_request(&forged, START),
+        owner.handle_request(&forged, UnixTime::from_millis(START)),
         Err(RequestRefusal::NotOpened)
     );
     let late = START + 3 * DAY;
-    assert_eq!(owner.handle_request(&one, late), Err(RequestRefusal::Time));
-    assert_eq!(owner.handle_request(&one, START), Ok(()));
-    assert_eq!(owner.handle_request(&one, START), Ok(()));
     assert_eq!(
-        owner.handle_request(&two, START),
+        owner.handle_request(&one, UnixTime::from_millis(late)),
+        Err(RequestRefusal::Time)
+    );
+    assert_eq!(
+        owner.handle_request(&one, UnixTime::from_millis(START)),
+        Ok(())
+    );
+    assert_eq!(
+        owner.handle_request(&one, UnixTime::from_millis(START)),
+        Ok(())
+    );
+    assert_eq!(
+        owner.handle_request(&two, UnixTime::from_millis(START)),
         Err(RequestRefusal::UsedUp)
     );
     let unknown = request(&other, 3, START);
     assert_eq!(
-        owner.handle_request(&unknown, START),
+        owner.handle_request(&unknown, UnixTime::from_millis(START)),
         Err(RequestRefusal::UnknownInvitation)
     );
-    owner.handle_timeout(START + 5_000);
+    owner.handle_timeout(UnixTime::from_millis(START + 5_000));
     assert_eq!(owner.members().len(), 2);
     assert_eq!(
-        owner.handle_request(&one, START),
+        owner.handle_request(&one, UnixTime::from_millis(START)),
         Err(RequestRefusal::Admitted)
     );
     // nor does it bring back a removed member
@@ -756,19 +784,23 @@ fn requests_are_counted_by_author_and_refused_by_name() {
         .find(|m| m.name == "x")
         .unwrap()
         .author;
-    owner.remove(&author, START + 6_000).unwrap();
+    owner
+        .remove(&author, UnixTime::from_millis(START + 6_000))
+        .unwrap();
     assert_eq!(
-        owner.handle_request(&one, START),
+        owner.handle_request(&one, UnixTime::from_millis(START)),
         Err(RequestRefusal::Admitted)
     );
-    let expiring = owner.invite(1, START + HOUR, START).unwrap();
+    let expiring = owner
+        .invite(1, START + HOUR, UnixTime::from_millis(START))
+        .unwrap();
     let late = request(&expiring, 4, START);
     assert_eq!(
-        owner.handle_request(&late, START + HOUR),
+        owner.handle_request(&late, UnixTime::from_millis(START + HOUR)),
         Err(RequestRefusal::Expired)
     );
     assert_eq!(
-        owner.handle_request(&[0; 5_000], START),
+        owner.handle_request(&[0; 5_000], UnixTime::from_millis(START)),
         Err(RequestRefusal::NotOpened)
     );
 }
@@ -777,7 +809,13 @@ fn requests_are_counted_by_author_and_refused_by_name() {
 fn a_request_fits_into_a_packet_with_the_longest_name() {
     let mut world = World::new(14);
     let invitation = world.invite(1);
-    let mut joiner = Group::join(invitation, &"x".repeat(64), &[1; 32], START).unwrap();
+    let mut joiner = Group::join(
+        invitation,
+        &"x".repeat(64),
+        &[1; 32],
+        UnixTime::from_millis(START),
+    )
+    .unwrap();
     let Some(Output::Request(bytes)) = joiner.poll_output() else {
         panic!("no request");
     };
@@ -791,19 +829,26 @@ fn requests_that_wait_are_bounded() {
     let owner = world.group(0);
     for n in 0..MAX_REQUESTS {
         let request = request(&invitation, n as u8, START);
-        assert_eq!(owner.handle_request(&request, START), Ok(()), "{n}");
+        assert_eq!(
+            owner.handle_request(&request, UnixTime::from_millis(START)),
+            Ok(()),
+            "{n}"
+        );
     }
     // a waiting joiner is no new one
     let again = request(&invitation, 0, START);
-    assert_eq!(owner.handle_request(&again, START), Ok(()));
+    assert_eq!(
+        owner.handle_request(&again, UnixTime::from_millis(START)),
+        Ok(())
+    );
     let mut seed = [3; 32];
     seed[0] = 4;
-    let mut joiner = Group::join(invitation, "x", &seed, START).unwrap();
+    let mut joiner = Group::join(invitation, "x", &seed, UnixTime::from_millis(START)).unwrap();
     let Some(Output::Request(bytes)) = joiner.poll_output() else {
         panic!("no request");
     };
     assert_eq!(
-        owner.handle_request(&bytes, START),
+        owner.handle_request(&bytes, UnixTime::from_millis(START)),
         Err(RequestRefusal::Full)
     );
 }
@@ -812,8 +857,11 @@ fn requests_that_wait_are_bounded() {
 fn a_joiner_asks_again_with_longer_pauses_until_the_invitation_expires() {
     let mut world = World::new(16);
     let now = world.now;
-    let invitation = world.group(0).invite(1, now + DAY, now).unwrap();
-    let mut joiner = Group::join(invitation, "x", &[1; 32], now).unwrap();
+    let invitation = world
+        .group(0)
+        .invite(1, now + DAY, UnixTime::from_millis(now))
+        .unwrap();
+    let mut joiner = Group::join(invitation, "x", &[1; 32], UnixTime::from_millis(now)).unwrap();
     let (mut requests, mut distinct, mut expired) = (0, std::collections::BTreeSet::new(), false);
     loop {
         while let Some(output) = joiner.poll_output() {
@@ -853,12 +901,14 @@ fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
     let id = world.group(0).id();
     for _ in 0..2 {
         let now = world.now;
-        world.group(0).refresh(now).unwrap();
+        world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
         world.settle(0);
         // the log expired before member 2 returned
         let last = world.logs[&id].len() as u32;
         let now = world.now;
-        world.group(2).handle_gap(&id, last - 1, now);
+        world
+            .group(2)
+            .handle_gap(&id, last - 1, UnixTime::from_millis(now));
         world.settle(2);
         world.meet();
         world.pass(HOUR);
@@ -922,7 +972,7 @@ fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so
     let key = world.people[2].key;
     world.defect = Defect::Spoils(kind::TREE);
     let now = world.now;
-    world.group(2).refresh(now).unwrap();
+    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(2);
     // less than the week after which the other members request new leaves
     for _ in 0..3 {
@@ -942,7 +992,7 @@ fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so
     assert_eq!(std::mem::take(&mut world.faults), ["2: CannotFollow"]);
     world.defect = Defect::None;
     let now = world.now;
-    world.group(2).refresh(now).unwrap();
+    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(2);
     world.meet();
     world.pass(DAY);
@@ -967,7 +1017,7 @@ fn a_commit_that_cannot_be_applied_and_a_welcome_that_does_not_open_are_two_in_a
     let mut world = group_of(29, 3);
     world.defect = Defect::Spoils(kind::COMMIT);
     let now = world.now;
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     let id = world.group(0).id();
     world.feed(2, &id, 1_000);
@@ -985,11 +1035,11 @@ fn a_welcome_for_a_key_package_of_before_is_passed_over() {
     let mut world = group_of(30, 3);
     let (id, key) = (world.group(0).id(), world.people[2].key);
     let now = world.now;
-    world.group(2).refresh(now).unwrap();
+    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(2);
     // it cannot apply a commit, and requests again; the owner receives both requests in turn
     world.defect = Defect::Spoils(kind::COMMIT);
-    world.group(0).refresh(now).unwrap();
+    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(0);
     world.defect = Defect::None;
     world.feed(2, &id, 1_000);
@@ -1013,7 +1063,7 @@ fn who_missed_its_welcome_asks_again_and_is_not_removed() {
     let mut world = group_of(31, 3);
     let (id, key) = (world.group(0).id(), world.people[2].key);
     let now = world.now;
-    world.group(2).refresh(now).unwrap();
+    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
     world.settle(2);
     world.feed(0, &key, 9);
     let before = world.logs[&id].len();
@@ -1025,7 +1075,9 @@ fn who_missed_its_welcome_asks_again_and_is_not_removed() {
     // the log expired before it read further
     let last = world.logs[&id].len();
     assert!(last > before + 1);
-    world.group(2).handle_gap(&id, last as u32, now);
+    world
+        .group(2)
+        .handle_gap(&id, last as u32, UnixTime::from_millis(now));
     world.settle(2);
     world.pass(HOUR);
     world.meet();
@@ -1048,7 +1100,7 @@ fn entries_of_others_and_out_of_turn_are_dropped_by_name() {
             kind,
             body,
         };
-        group.handle_entry(&entry, now)
+        group.handle_entry(&entry, UnixTime::from_millis(now))
     };
     let dropped = Taken::Dropped;
     let stranger = SecretKey::from_seed(&[99; 32]).peer_id();

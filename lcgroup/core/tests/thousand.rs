@@ -11,6 +11,7 @@ use lcgroup_core::{
     RequestRefusal, Standing,
 };
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 
 const START: u64 = 1_800_000_000_000;
 
@@ -53,7 +54,7 @@ fn feed(group: &mut Group, author: PeerId, number: u32, entry: &NewEntry, now: u
         kind,
         body,
     };
-    group.handle_entry(&entry, now);
+    group.handle_entry(&entry, UnixTime::from_millis(now));
 }
 
 #[test]
@@ -65,15 +66,23 @@ fn a_thousand_members_and_not_one_more() {
         topic: String::new(),
         name: "owner".to_owned(),
     };
-    let mut owner = Group::create(founding, &[0; 32], START).unwrap();
+    let mut owner = Group::create(founding, &[0; 32], UnixTime::from_millis(START)).unwrap();
     let (id, mut now) = (owner.id(), START);
-    let invitation = owner.invite(1_000, START + 86_400_000, START).unwrap();
+    let invitation = owner
+        .invite(1_000, START + 86_400_000, UnixTime::from_millis(START))
+        .unwrap();
     let (mut members, mut log, mut joins): (Vec<Group>, Vec<(u32, NewEntry)>, Vec<f64>) =
         (Vec::new(), Vec::new(), Vec::new());
     let join = |n: usize| {
         let mut seed = [1; 32];
         seed[..8].copy_from_slice(&(n as u64).to_be_bytes());
-        Group::join(invitation.clone(), &format!("member {n}"), &seed, START).unwrap()
+        Group::join(
+            invitation.clone(),
+            &format!("member {n}"),
+            &seed,
+            UnixTime::from_millis(START),
+        )
+        .unwrap()
     };
     let first = poll(&mut owner).appends;
     log.extend(first.into_iter().map(|(_, number, entry)| (number, entry)));
@@ -83,12 +92,16 @@ fn a_thousand_members_and_not_one_more() {
         for n in from..to {
             let mut member = join(n);
             let request = poll(&mut member).requests.remove(0);
-            assert_eq!(owner.handle_request(&request, now), Ok(()), "{n}");
+            assert_eq!(
+                owner.handle_request(&request, UnixTime::from_millis(now)),
+                Ok(()),
+                "{n}"
+            );
             members.push(member);
         }
         now += 5_000;
         let begin = Instant::now();
-        owner.handle_timeout(now);
+        owner.handle_timeout(UnixTime::from_millis(now));
         let took = begin.elapsed();
         let batch: Vec<_> = poll(&mut owner).appends;
         println!(
@@ -115,7 +128,7 @@ fn a_thousand_members_and_not_one_more() {
     let mut late = join(5_000);
     let request = poll(&mut late).requests.remove(0);
     assert_eq!(
-        owner.handle_request(&request, now),
+        owner.handle_request(&request, UnixTime::from_millis(now)),
         Err(RequestRefusal::Full)
     );
 
@@ -123,7 +136,9 @@ fn a_thousand_members_and_not_one_more() {
     let (mut shown, mut reads) = (0, 0);
     let begin = Instant::now();
     for author in [0, 300, 998] {
-        members[author].say(&[1; 200], now).unwrap();
+        members[author]
+            .say(&[1; 200], UnixTime::from_millis(now))
+            .unwrap();
         let key = members[author].author_key().peer_id();
         let said = poll(&mut members[author]).appends;
         for (reader, member) in members.iter_mut().enumerate().filter(|(r, _)| *r != author) {
@@ -143,7 +158,7 @@ fn a_thousand_members_and_not_one_more() {
     println!("a message read in {:?}", begin.elapsed() / reads);
 
     let begin = Instant::now();
-    owner.refresh(now).unwrap();
+    owner.refresh(UnixTime::from_millis(now)).unwrap();
     let made = begin.elapsed();
     let commit = poll(&mut owner).appends;
     let bytes: usize = commit

@@ -19,8 +19,8 @@ fn printable(name: &str) -> String {
     name.to_owned()
 }
 
-use std::time::SystemTime;
 
+use librecast::time::UnixTime;
 use librecast::id::SecretKey;
 use mls::{Mls, OwnKeyPackage, Who, check_key_package};
 use openmls::prelude::{
@@ -118,10 +118,7 @@ fn who(n: u8) -> Who {
 
 #[test]
 fn members_by_openmls_follow_commits_talk_and_derive_the_same_secrets() {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
-    let now = now.as_millis() as u64;
+    let now = UnixTime::now();
     let provider = Provider::new(Random::new(&[1; 32]));
     let mut owner = Mls::create(&provider, &who(0), now).unwrap();
     // three guests, and one member of ours

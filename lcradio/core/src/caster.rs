@@ -8,7 +8,7 @@
 //! | the group | 5005 | the sender's report, of a public station | each 5 s |
 //! | ff0e::2:7ffe | 9875 | an announcement, of a public station | each 5 s, and at the end |
 
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -54,8 +54,8 @@ pub struct CasterConfig {
     pub channels: u8,
     /// Random bytes of each run: source of session id, SSRC and first numbers.
     pub seed: [u8; 32],
-    /// Now, Unix milliseconds.
-    pub unix_ms: u64,
+    /// The wall clock at the start of this run.
+    pub started: UnixTime,
 }
 
 /// A datagram to be sent now.
@@ -269,11 +269,11 @@ impl Caster {
     /// # Errors
     ///
     /// None: name and title were checked when they were set.
-    pub fn beacon(&mut self, source: Ipv6Addr, unix_ms: u64) -> Result<Vec<u8>, WireError> {
+    pub fn beacon(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let beacon = Beacon {
             session: self.session,
-            started_ms: self.config.unix_ms,
-            time_ms: unix_ms,
+            started_ms: self.config.started.as_millis(),
+            time_ms: time.as_millis(),
             source,
             ssrc: self.ssrc,
             next_index: self.next_index,
@@ -295,13 +295,13 @@ impl Caster {
 
     /// Returns the sender's report.
     #[must_use]
-    pub fn report(&self, unix_ms: u64) -> Vec<u8> {
+    pub fn report(&self, time: UnixTime) -> Vec<u8> {
         let (packets, bytes) = self.sent;
         let mut name = [0; 8];
         name.copy_from_slice(&self.session[..8]);
         let report = SenderReport {
             ssrc: self.ssrc,
-            unix_ms,
+            time,
             timestamp: self.next_timestamp as u32,
             packets,
             bytes,
@@ -335,22 +335,22 @@ impl Caster {
             grant,
             name,
             *profile,
-            self.config.unix_ms,
+            self.config.started.as_millis(),
             source,
         )
     }
 
     /// Returns whether a datagram is a beacon of a later session of this key, elsewhere or here.
     #[must_use]
-    pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, unix_ms: u64) -> bool {
+    pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, time: UnixTime) -> bool {
         let Ok(beacon) = Beacon::decode(datagram, &self.station) else {
             return false;
         };
-        let ours = (self.config.unix_ms, self.session);
+        let ours = (self.config.started.as_millis(), self.session);
         beacon.source == source
             && *beacon.caster(&self.station) == self.key.id()
             && !beacon.has_ended
-            && beacon.time_ms.abs_diff(unix_ms) <= CLOCK_TOLERANCE_MS
+            && beacon.time_ms.abs_diff(time.as_millis()) <= CLOCK_TOLERANCE_MS
             && (beacon.started_ms, beacon.session) > ours
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::drops::Drops;
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 
 use crate::drops::DropReason;
 use crate::sap::{ANNOUNCE_INTERVAL, Announcement};
@@ -91,9 +91,9 @@ impl Directory {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) -> bool {
-        let result = self.take(source, datagram, now, unix_ms);
+        let result = self.take(source, datagram, now, time);
         result.unwrap_or_else(|reason| {
             self.drops.count(reason);
             false
@@ -105,7 +105,7 @@ impl Directory {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) -> Result<bool, DropReason> {
         let malformed = |_| DropReason::AnnouncementMalformed;
         let announcement = Announcement::read(datagram).map_err(malformed)?;
@@ -124,7 +124,7 @@ impl Directory {
             SdpError::Grant => DropReason::GrantForged,
         })?;
         if let Some(grant) = &description.grant
-            && grant.expires_ms() <= unix_ms
+            && grant.expires_ms() <= time.as_millis()
         {
             return Err(DropReason::GrantExpired);
         }
@@ -339,20 +339,25 @@ mod tests {
             address(1),
             &packet(1, "one", address(1), false),
             now,
-            TODAY_MS
+            UnixTime::from_millis(TODAY_MS)
         ));
         assert!(!directory.handle_datagram(
             address(1),
             &packet(1, "one", address(1), false),
             now,
-            TODAY_MS
+            UnixTime::from_millis(TODAY_MS)
         ));
-        assert!(directory.handle_datagram(address(9), &foreign("alien", 9), now, TODAY_MS));
+        assert!(directory.handle_datagram(
+            address(9),
+            &foreign("alien", 9),
+            now,
+            UnixTime::from_millis(TODAY_MS)
+        ));
         assert!(directory.handle_datagram(
             address(1),
             &packet(1, "two", address(1), false),
             now,
-            TODAY_MS
+            UnixTime::from_millis(TODAY_MS)
         ));
         assert_eq!(names(&directory), ["two", "alien"], "signed ones first");
         // only the announcer can delete
@@ -360,13 +365,13 @@ mod tests {
             address(2),
             &packet(1, "two", address(1), true),
             now,
-            TODAY_MS
+            UnixTime::from_millis(TODAY_MS)
         ));
         assert!(directory.handle_datagram(
             address(1),
             &packet(1, "two", address(1), true),
             now,
-            TODAY_MS
+            UnixTime::from_millis(TODAY_MS)
         ));
         assert_eq!(names(&directory), ["alien"]);
         assert!(directory.handle_timeout(now + UNSIGNED_TIME));
@@ -386,7 +391,8 @@ mod tests {
             )
         };
         let mut told = |(source, packet): (Ipv6Addr, Vec<u8>)| {
-            let changed = directory.handle_datagram(source, &packet, now, TODAY_MS);
+            let changed =
+                directory.handle_datagram(source, &packet, now, UnixTime::from_millis(TODAY_MS));
             (changed, names(&directory).join(" "))
         };
         let tomorrow = TODAY_MS + 86_400_000;
@@ -423,7 +429,7 @@ mod tests {
             address(1),
             &packet(1, "one", address(1), false),
             now,
-            TODAY_MS,
+            UnixTime::from_millis(TODAY_MS),
         );
         assert!(!directory.handle_timeout(now + SIGNED_TIME - Duration::from_secs(1)));
         assert!(directory.handle_timeout(now + SIGNED_TIME));
@@ -433,7 +439,12 @@ mod tests {
     fn a_name_is_first_that_of_who_signs() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        directory.handle_datagram(address(9), &foreign("news", 9), now, TODAY_MS);
+        directory.handle_datagram(
+            address(9),
+            &foreign("news", 9),
+            now,
+            UnixTime::from_millis(TODAY_MS),
+        );
         let is_signed = |directory: &Directory| {
             let named = directory.named("news");
             named
@@ -446,14 +457,14 @@ mod tests {
             address(1),
             &packet(1, "news", address(1), false),
             now,
-            TODAY_MS,
+            UnixTime::from_millis(TODAY_MS),
         );
         assert_eq!(is_signed(&directory), [true]);
         directory.handle_datagram(
             address(2),
             &packet(2, "news", address(2), false),
             now,
-            TODAY_MS,
+            UnixTime::from_millis(TODAY_MS),
         );
         assert_eq!(is_signed(&directory), [true, true]);
     }
@@ -474,20 +485,35 @@ mod tests {
         let mut now = Instant::now();
         let mut directory = Directory::new(now);
         let alien = foreign("alien", 2);
-        directory.handle_datagram(address(2), &alien, now, TODAY_MS);
+        directory.handle_datagram(address(2), &alien, now, UnixTime::from_millis(TODAY_MS));
         for n in 1_000..5_096_u16 {
             now += Duration::from_millis(2);
-            directory.handle_datagram(address(9), &foreign("flood", n), now, TODAY_MS);
+            directory.handle_datagram(
+                address(9),
+                &foreign("flood", n),
+                now,
+                UnixTime::from_millis(TODAY_MS),
+            );
         }
         assert_eq!(counts(&directory), (0, 1 + MAX_UNSIGNED_OF_SOURCE));
         assert!(listed_among(&directory, 2), "of another source");
         let honest = packet(1, "one", address(1), false);
-        assert!(directory.handle_datagram(address(1), &honest, now, TODAY_MS));
+        assert!(directory.handle_datagram(
+            address(1),
+            &honest,
+            now,
+            UnixTime::from_millis(TODAY_MS)
+        ));
         assert!(listed_among(&directory, 1));
         // under forged addresses, too
         for n in 1_000..5_096_u16 {
             now += Duration::from_millis(2);
-            directory.handle_datagram(address(n), &foreign("a flood", n), now, TODAY_MS);
+            directory.handle_datagram(
+                address(n),
+                &foreign("a flood", n),
+                now,
+                UnixTime::from_millis(TODAY_MS),
+            );
         }
         assert_eq!(counts(&directory), (1, MAX_UNSIGNED));
         assert!(listed_among(&directory, 1));
@@ -508,10 +534,20 @@ mod tests {
         let honest = packet(1, "one", address(1), false);
         for n in 0..4_096_u16 {
             now += Duration::from_millis(32);
-            directory.handle_datagram(address(9), &invented(n), now, TODAY_MS);
+            directory.handle_datagram(
+                address(9),
+                &invented(n),
+                now,
+                UnixTime::from_millis(TODAY_MS),
+            );
             // as often as one announces itself
             if n % 150 == 50 {
-                directory.handle_datagram(address(1), &honest, now, TODAY_MS);
+                directory.handle_datagram(
+                    address(1),
+                    &honest,
+                    now,
+                    UnixTime::from_millis(TODAY_MS),
+                );
                 assert!(listed_among(&directory, 1), "{n}");
             }
         }
@@ -519,11 +555,21 @@ mod tests {
         // with as many sources as places, the newest replaces the oldest
         for n in 1_000..2_500_u16 {
             now += Duration::from_millis(4);
-            directory.handle_datagram(address(n), &invented(n), now, TODAY_MS);
+            directory.handle_datagram(
+                address(n),
+                &invented(n),
+                now,
+                UnixTime::from_millis(TODAY_MS),
+            );
         }
         assert_eq!(counts(&directory).0, MAX_SIGNED);
         let other = packet(2, "two", address(2), false);
-        assert!(directory.handle_datagram(address(2), &other, now, TODAY_MS));
+        assert!(directory.handle_datagram(
+            address(2),
+            &other,
+            now,
+            UnixTime::from_millis(TODAY_MS)
+        ));
         let [two] = directory.named("two")[..] else {
             panic!("it is kept");
         };
@@ -538,12 +584,22 @@ mod tests {
         let forged = by(&key, None, "x", address(9), false);
         let forged = [&forged[..forged.len() - 4], b"00\r\n"].concat();
         for n in 0..1_000 {
-            directory.handle_datagram(address(9), b"x", now, TODAY_MS);
-            directory.handle_datagram(address(9), &foreign("junk", n), now, TODAY_MS);
-            directory.handle_datagram(address(9), &forged, now, TODAY_MS);
+            directory.handle_datagram(address(9), b"x", now, UnixTime::from_millis(TODAY_MS));
+            directory.handle_datagram(
+                address(9),
+                &foreign("junk", n),
+                now,
+                UnixTime::from_millis(TODAY_MS),
+            );
+            directory.handle_datagram(address(9), &forged, now, UnixTime::from_millis(TODAY_MS));
         }
         assert!(directory.drops().get(DropReason::Rate) > 0);
         let honest = packet(1, "one", address(1), false);
-        assert!(directory.handle_datagram(address(1), &honest, now, TODAY_MS));
+        assert!(directory.handle_datagram(
+            address(1),
+            &honest,
+            now,
+            UnixTime::from_millis(TODAY_MS)
+        ));
     }
 }

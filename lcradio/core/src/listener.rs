@@ -8,7 +8,7 @@
 //! station's key, and keys by grants. Packets before the first beacon wait for it. A session may
 //! have a source address per interface. A foreign sender's first source is kept while it sends.
 
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
 
@@ -253,11 +253,11 @@ impl Listener {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) {
         let result = match channel {
-            Channel::Beacon => self.handle_beacon(source, datagram, now, unix_ms),
-            _ => self.handle_packet(channel, source, datagram, now, unix_ms),
+            Channel::Beacon => self.handle_beacon(source, datagram, now, time),
+            _ => self.handle_packet(channel, source, datagram, now, time),
         };
         match result {
             Err(reason) => self.drops.count(reason),
@@ -271,7 +271,7 @@ impl Listener {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) -> Result<(), DropReason> {
         let Tuned::Station(station) = &self.tuned else {
             return Err(DropReason::BeaconMalformed);
@@ -288,11 +288,11 @@ impl Listener {
         if beacon.source != source {
             return Err(DropReason::BeaconSource);
         }
-        if beacon.time_ms.abs_diff(unix_ms) > CLOCK_TOLERANCE_MS {
+        if beacon.time_ms.abs_diff(time.as_millis()) > CLOCK_TOLERANCE_MS {
             return Err(DropReason::BeaconTime);
         }
         if let Some(grant) = &beacon.grant
-            && grant.expires_ms() <= unix_ms
+            && grant.expires_ms() <= time.as_millis()
         {
             return Err(DropReason::GrantExpired);
         }
@@ -323,7 +323,7 @@ impl Listener {
             // an ended session is not begun
             _ if beacon.has_ended => Ok(()),
             _ => {
-                self.begin(caster, Some(beacon), source, now, unix_ms);
+                self.begin(caster, Some(beacon), source, now, time);
                 Ok(())
             }
         }
@@ -391,7 +391,7 @@ impl Listener {
         beacon: Option<Beacon>,
         source: Ipv6Addr,
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) {
         let read_key = match &self.tuned {
             Tuned::Station(station) => station.read_key(),
@@ -401,7 +401,7 @@ impl Listener {
             (Some(read_key), Some(beacon)) => Some(Cipher::of_session(read_key, &beacon.session)),
             _ => None,
         };
-        let time = beacon.as_ref().map_or(0, |b| b.time_ms);
+        let sent_ms = beacon.as_ref().map_or(0, |b| b.time_ms);
         let place = &mut self.places[caster];
         place.session = Some(Session {
             number: self.sessions,
@@ -410,7 +410,7 @@ impl Listener {
             beacon: beacon.clone(),
             cipher,
             timestamp: None,
-            sources: BTreeMap::from([(source, (time, now))]),
+            sources: BTreeMap::from([(source, (sent_ms, now))]),
         });
         place.loss.restart();
         self.sessions += 1;
@@ -424,7 +424,7 @@ impl Listener {
                 datagram,
                 arrival,
             } = early;
-            if let Err(reason) = self.handle_packet(channel, source, &datagram, arrival, unix_ms) {
+            if let Err(reason) = self.handle_packet(channel, source, &datagram, arrival, time) {
                 self.drops.count(reason);
             }
         }
@@ -436,7 +436,7 @@ impl Listener {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) -> Result<(), DropReason> {
         let payload_type = match &self.tuned {
             Tuned::Station(_) => rtp::PAYLOAD_TYPE,
@@ -446,7 +446,7 @@ impl Listener {
         if header.payload_type != payload_type {
             return Err(DropReason::PayloadType);
         }
-        self.look_at_foreign_source(&header, source, now, unix_ms);
+        self.look_at_foreign_source(&header, source, now, time);
         let is_of = |place: &Place| {
             let session = place.session.as_ref();
             session.is_some_and(|s| s.ssrc == header.ssrc && s.sources.contains_key(&source))
@@ -470,7 +470,10 @@ impl Listener {
         let Some(session) = &mut place.session else {
             return Err(DropReason::OtherSource);
         };
-        if session.expires_ms().is_some_and(|at| at <= unix_ms) {
+        if session
+            .expires_ms()
+            .is_some_and(|at| at <= time.as_millis())
+        {
             place.session = None;
             let caster = caster as u8;
             self.events.push_back(Event::Ended { caster });
@@ -514,14 +517,14 @@ impl Listener {
         header: &RtpHeader,
         source: Ipv6Addr,
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) {
         let Tuned::Unsigned(_) = self.tuned else {
             return;
         };
         let session = self.places[0].session.as_ref();
         if session.is_none_or(|session| session.is_silent(now)) {
-            self.begin(0, None, source, now, unix_ms);
+            self.begin(0, None, source, now, time);
             if let Some(session) = &mut self.places[0].session {
                 session.ssrc = header.ssrc;
                 session.reference = u64::from(header.sequence) + (1 << 16);

@@ -2,7 +2,7 @@
 //!
 //! A compound packet: SR without report blocks, and SDES with a CNAME per session (RFC 7022).
 
-use librecast::time::Duration;
+use librecast::time::{Duration, UnixTime};
 
 use librecast::wire::Writer;
 
@@ -22,8 +22,8 @@ const NTP_OFFSET: u64 = 2_208_988_800;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SenderReport {
     pub ssrc: u32,
-    /// Now, Unix milliseconds.
-    pub unix_ms: u64,
+    /// The wall clock now.
+    pub time: UnixTime,
     /// The timestamp of this moment.
     pub timestamp: u32,
     pub packets: u32,
@@ -38,8 +38,8 @@ impl SenderReport {
         let mut w = Writer::new();
         // length in words, less one
         w.u8(0x80).u8(SENDER_REPORT).u16(6).u32(self.ssrc);
-        let fraction = (self.unix_ms % 1_000) * (1 << 32) / 1_000;
-        let seconds = self.unix_ms / 1_000 + NTP_OFFSET;
+        let fraction = (self.time.as_millis() % 1_000) * (1 << 32) / 1_000;
+        let seconds = self.time.as_secs() + NTP_OFFSET;
         w.u32(seconds as u32).u32(fraction as u32);
         w.u32(self.timestamp).u32(self.packets).u32(self.bytes);
         let cname: String = self.name.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -60,7 +60,7 @@ mod tests {
     fn the_report_is_frozen() {
         let report = SenderReport {
             ssrc: 0x0102_0304,
-            unix_ms: 1_500,
+            time: UnixTime::from_millis(1_500),
             timestamp: 0x0a0b_0c0d,
             packets: 50,
             bytes: 6_000,

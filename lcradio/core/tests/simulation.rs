@@ -12,6 +12,7 @@ use lcradio_core::{
     StationKey, Transmit, Tuned, WAIT,
 };
 use librecast::simulated::{Network, Path};
+use librecast::time::UnixTime;
 
 const TODAY_MS: u64 = 1_800_000_000_000;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -106,8 +107,8 @@ impl World {
         self.at(self.now)
     }
 
-    fn unix_ms(&self) -> u64 {
-        TODAY_MS + self.now.as_millis() as u64
+    fn time(&self) -> UnixTime {
+        UnixTime::from_millis(TODAY_MS) + self.now
     }
 
     fn cast(&mut self, from: u8, ppm: f64) {
@@ -130,7 +131,7 @@ impl World {
             profile: Profile::Music,
             channels: 2,
             seed: [from; 32],
-            unix_ms: self.unix_ms(),
+            started: self.time(),
         };
         let caster = Caster::new(key, config, self.instant()).unwrap();
         self.senders.push(Sender {
@@ -197,7 +198,7 @@ impl World {
     }
 
     fn casters_send(&mut self) {
-        let (now, instant, unix_ms) = (self.now, self.instant(), self.unix_ms());
+        let (now, instant, time) = (self.now, self.instant(), self.time());
         for sender in &mut self.senders {
             while sender.next_frame() <= now {
                 // an ended caster sends no more
@@ -210,7 +211,10 @@ impl World {
                     Transmit::Packet(packet) => (Channel::Media, packet),
                     Transmit::Copy(packet) => (Channel::Copy, packet),
                     Transmit::Beacon => {
-                        let beacon = sender.caster.beacon(source, unix_ms).unwrap();
+                        let beacon = sender
+                            .caster
+                            .beacon(source, UnixTime::from_millis(time.as_millis()))
+                            .unwrap();
                         self.beacons.push(beacon.clone());
                         (Channel::Beacon, beacon)
                     }
@@ -226,7 +230,7 @@ impl World {
     }
 
     fn network_delivers(&mut self) {
-        let (instant, unix_ms) = (self.instant(), self.unix_ms());
+        let (instant, time) = (self.instant(), self.time());
         while let Some((channel, source, datagram)) = self.network.poll(self.now) {
             let Some(receiver) = &mut self.receiver else {
                 continue;
@@ -234,9 +238,10 @@ impl World {
             if channel == Channel::Copy && !receiver.listener.wants_copy() {
                 continue;
             }
-            let unix_ms = unix_ms.saturating_add_signed(receiver.clock_ms);
+            let time = time.as_millis().saturating_add_signed(receiver.clock_ms);
+            let time = UnixTime::from_millis(time);
             let listener = &mut receiver.listener;
-            listener.handle_datagram(channel, source, &datagram, instant, unix_ms);
+            listener.handle_datagram(channel, source, &datagram, instant, time);
             receiver.take_events();
         }
     }
@@ -547,11 +552,13 @@ fn of_two_casters_the_later_one_is_heard_and_the_earlier_one_learns_of_it() {
         &world.beacons[later.unwrap()],
         &world.beacons[earlier.unwrap()],
     );
-    let now = world.unix_ms();
+    let now = world.time();
     let told = |sender: usize, beacon: &[u8], from| {
-        world.senders[sender]
-            .caster
-            .is_superseded_by(beacon, address(from), now)
+        world.senders[sender].caster.is_superseded_by(
+            beacon,
+            address(from),
+            UnixTime::from_millis(now.as_millis()),
+        )
     };
     assert!(told(0, later, 2));
     assert!(!told(1, earlier, 1));
@@ -602,7 +609,7 @@ fn what_others_send_into_the_group_is_not_played() {
     world.listen();
     world.run(Duration::from_secs(2));
     // the packets of the caster, from another address, with another SSRC, or both
-    let (now, unix_ms) = (world.instant(), world.unix_ms());
+    let (now, time) = (world.instant(), world.time());
     let packet = world.wire.last().unwrap().clone();
     let beacon = world.beacons.last().unwrap().clone();
     let before = world.receiver().played.len();
@@ -611,16 +618,38 @@ fn what_others_send_into_the_group_is_not_played() {
     other[8] ^= 1;
     other[3] ^= 1;
     let listener = &mut receiver.listener;
-    listener.handle_datagram(Channel::Media, address(7), &packet, now, unix_ms);
-    listener.handle_datagram(Channel::Media, address(1), &other, now, unix_ms);
-    listener.handle_datagram(Channel::Beacon, address(7), &beacon, now, unix_ms);
+    listener.handle_datagram(
+        Channel::Media,
+        address(7),
+        &packet,
+        now,
+        UnixTime::from_millis(time.as_millis()),
+    );
+    listener.handle_datagram(
+        Channel::Media,
+        address(1),
+        &other,
+        now,
+        UnixTime::from_millis(time.as_millis()),
+    );
+    listener.handle_datagram(
+        Channel::Beacon,
+        address(7),
+        &beacon,
+        now,
+        UnixTime::from_millis(time.as_millis()),
+    );
     assert_eq!(receiver.drops(DropReason::OtherSource), 2);
     assert_eq!(receiver.drops(DropReason::BeaconSource), 1);
     // a flood is cut off
     for _ in 0..10_000 {
-        receiver
-            .listener
-            .handle_datagram(Channel::Media, address(7), &packet, now, unix_ms);
+        receiver.listener.handle_datagram(
+            Channel::Media,
+            address(7),
+            &packet,
+            now,
+            UnixTime::from_millis(time.as_millis()),
+        );
     }
     assert!(receiver.drops(DropReason::Rate) > 9_000);
     assert!(receiver.listener.poll_event().is_none());
@@ -676,7 +705,7 @@ fn casters_by_grants_are_heard_together_each_in_order_and_end_by_themselves() {
         let mut world = World::new(public, jittery());
         world.cast(1, 0.0);
         world.listen();
-        let tomorrow = world.unix_ms() + 86_400_000;
+        let tomorrow = world.time().as_millis() + 86_400_000;
         for from in [2, 3] {
             world.cast_granted(from, tomorrow);
         }
@@ -717,7 +746,7 @@ fn casters_by_grants_are_heard_together_each_in_order_and_end_by_themselves() {
             (source == address(2)).then(|| beacon.clone())
         });
         let own = &world.senders[0].caster;
-        assert!(!own.is_superseded_by(&beacon.unwrap(), address(2), world.unix_ms()));
+        assert!(!own.is_superseded_by(&beacon.unwrap(), address(2), world.time()));
     }
 }
 
@@ -725,7 +754,7 @@ fn casters_by_grants_are_heard_together_each_in_order_and_end_by_themselves() {
 fn a_grant_ends_at_its_time_for_who_casts_then_and_for_who_begins_later() {
     let mut world = World::new(false, jittery());
     world.listen();
-    let expires_ms = world.unix_ms() + 5_000;
+    let expires_ms = world.time().as_millis() + 5_000;
     world.cast_granted(2, expires_ms);
     world.run(Duration::from_secs(10));
     let receiver = world.receiver();
@@ -744,7 +773,7 @@ fn a_grant_ends_at_its_time_for_who_casts_then_and_for_who_begins_later() {
 fn grants_of_others_open_nothing_and_of_too_many_casters_the_stations_own_key_is_heard() {
     let mut world = World::new(true, jittery());
     world.listen();
-    let tomorrow = world.unix_ms() + 86_400_000;
+    let tomorrow = world.time().as_millis() + 86_400_000;
     for from in 2..12 {
         world.cast_granted(from, tomorrow);
     }
@@ -762,9 +791,15 @@ fn grants_of_others_open_nothing_and_of_too_many_casters_the_stations_own_key_is
         ..beacon
     };
     let beacon = beacon.encode(&thief, &world.station, [0; 16]).unwrap();
-    let (now, unix_ms) = (world.instant(), world.unix_ms());
+    let (now, time) = (world.instant(), world.time());
     let listener = &mut world.receiver.as_mut().unwrap().listener;
-    listener.handle_datagram(Channel::Beacon, address(99), &beacon, now, unix_ms);
+    listener.handle_datagram(
+        Channel::Beacon,
+        address(99),
+        &beacon,
+        now,
+        UnixTime::from_millis(time.as_millis()),
+    );
     assert_eq!(world.receiver().drops(DropReason::GrantForged), 1);
     world.run(Duration::from_secs(3));
     let receiver = world.receiver();

@@ -7,7 +7,7 @@ use lcradio_core::{
     SAP_PORT, StationKey, Transmit,
 };
 use lcroute_web_page::{Command, Datagram};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use serde::{Deserialize, Serialize};
 
 /// Delay of sound that counts as a pause (a suspended computer), not as jitter of the page.
@@ -62,7 +62,7 @@ impl Casting {
         start: CastStart,
         source: Ipv6Addr,
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) -> Result<Self, String> {
         let config = CasterConfig {
             is_public: start.public,
@@ -75,7 +75,7 @@ impl Casting {
             },
             channels: if start.voice { 1 } else { 2 },
             seed: start.seed,
-            unix_ms,
+            started: time,
             grant: None,
         };
         let caster = Caster::new(key, config, now);
@@ -98,7 +98,7 @@ impl Casting {
     }
 
     /// Handles a datagram, which may be another caster's with this key.
-    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
             source,
             group,
@@ -106,7 +106,7 @@ impl Casting {
             data,
         } = datagram;
         let is_beacon = group == self.group() && port == BEACON_PORT;
-        if is_beacon && self.caster.is_superseded_by(data, source, unix_ms) {
+        if is_beacon && self.caster.is_superseded_by(data, source, time) {
             self.is_superseded = true;
             self.caster.end(now);
         }
@@ -159,18 +159,18 @@ impl Casting {
     }
 
     /// Returns the next datagram to send.
-    pub fn poll_command(&mut self, now: Instant, unix_ms: u64) -> Option<Command> {
+    pub fn poll_command(&mut self, now: Instant, time: UnixTime) -> Option<Command> {
         let station = self.caster.station();
         let (group, copy) = (station.group(), station.copy_group());
         loop {
             let (group, port, data) = match self.caster.poll_transmit(now)? {
                 Transmit::Packet(packet) => (group, MEDIA_PORT, packet),
                 Transmit::Copy(packet) => (copy, MEDIA_PORT, packet),
-                Transmit::Beacon => match self.caster.beacon(self.source, unix_ms) {
+                Transmit::Beacon => match self.caster.beacon(self.source, time) {
                     Ok(beacon) => (group, BEACON_PORT, beacon),
                     Err(_) => continue,
                 },
-                Transmit::Report => (group, REPORT_PORT, self.caster.report(unix_ms)),
+                Transmit::Report => (group, REPORT_PORT, self.caster.report(time)),
                 Transmit::Announcement => {
                     (SAP_GROUP, SAP_PORT, self.caster.announcement(self.source))
                 }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use lcradio_core::{Latency, StationKey};
 use lcroute_web_page::{Datagram, Exchange, at};
-use librecast::time::Duration;
+use librecast::time::{Duration, UnixTime};
 
 use crate::casting::CastStart;
 use crate::frame::frame_bytes;
@@ -58,7 +58,7 @@ pub extern "C" fn radio_open(now: f64) -> usize {
 pub extern "C" fn radio_datagram(now: f64, unix: f64) {
     radio(|radio, input| {
         if let Some(datagram) = Datagram::decode(input) {
-            radio.handle_datagram(datagram, at(now), unix as u64);
+            radio.handle_datagram(datagram, at(now), UnixTime::from_millis(unix as u64));
         }
     });
 }
@@ -67,7 +67,7 @@ pub extern "C" fn radio_datagram(now: f64, unix: f64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
     radio(|radio, _| {
-        radio.handle_timeout(at(now), unix as u64);
+        radio.handle_timeout(at(now), UnixTime::from_millis(unix as u64));
         let next = radio.next_timeout();
         next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
     })
@@ -143,7 +143,8 @@ pub extern "C" fn radio_cast(now: f64, unix: f64) -> usize {
         };
         let start = serde_json::from_slice::<CastStart>(start).map_err(|e| e.to_string());
         let key = StationKey::from_seed(seed);
-        let cast = start.and_then(|start| radio.cast(key, start, at(now), unix as u64));
+        let cast = start
+            .and_then(|start| radio.cast(key, start, at(now), UnixTime::from_millis(unix as u64)));
         cast.err()
     });
     page(|page| page.outcome(result.map_or(Ok(()), Err)))

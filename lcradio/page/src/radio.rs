@@ -7,7 +7,7 @@ use lcradio_core::{
     Description, Directory, FRAME, Frame, Latency, SAP_GROUP, SAP_PORT, Station, StationKey, Tuned,
 };
 use lcroute_web_page::{Command, Datagram};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use serde::Serialize;
 
 use crate::casting::{CastStart, CastStatus, Casting};
@@ -83,7 +83,7 @@ impl PageRadio {
     }
 
     /// Handles a datagram of a group that the page has joined.
-    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
             source,
             group,
@@ -91,18 +91,18 @@ impl PageRadio {
             data,
         } = datagram;
         if group == SAP_GROUP && port == SAP_PORT {
-            self.directory.handle_datagram(source, data, now, unix_ms);
+            self.directory.handle_datagram(source, data, now, time);
         }
         if let Some(tuned) = &mut self.tuned {
-            tuned.handle_datagram(datagram, now, unix_ms);
+            tuned.handle_datagram(datagram, now, time);
         }
         if let Some(casting) = &mut self.casting {
-            casting.handle_datagram(datagram, now, unix_ms);
+            casting.handle_datagram(datagram, now, time);
         }
     }
 
     /// Runs the timers that are due.
-    pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
+    pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
         if now >= self.look_at {
             self.look_at = now + LOOK;
             self.directory.handle_timeout(now);
@@ -110,13 +110,13 @@ impl PageRadio {
         if let Some(tuned) = &mut self.tuned {
             tuned.handle_timeout(now);
         }
-        self.transmit(now, unix_ms);
+        self.transmit(now, time);
         self.follow_groups();
     }
 
-    fn transmit(&mut self, now: Instant, unix_ms: u64) {
+    fn transmit(&mut self, now: Instant, time: UnixTime) {
         if let Some(casting) = &mut self.casting {
-            let next = std::iter::from_fn(|| casting.poll_command(now, unix_ms));
+            let next = std::iter::from_fn(|| casting.poll_command(now, time));
             self.commands.extend(next);
             if casting.has_ended() {
                 self.casting = None;
@@ -200,10 +200,10 @@ impl PageRadio {
         key: StationKey,
         start: CastStart,
         now: Instant,
-        unix_ms: u64,
+        time: UnixTime,
     ) -> Result<(), String> {
-        self.casting = Some(Casting::new(key, start, self.source, now, unix_ms)?);
-        self.handle_timeout(now, unix_ms);
+        self.casting = Some(Casting::new(key, start, self.source, now, time)?);
+        self.handle_timeout(now, time);
         Ok(())
     }
 

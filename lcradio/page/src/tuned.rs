@@ -8,7 +8,7 @@ use lcradio_core::{
     Playout, PlayoutStats, SoundPacket, Tuned,
 };
 use lcroute_web_page::Datagram;
-use librecast::time::Instant;
+use librecast::time::{Instant, UnixTime};
 use serde::Serialize;
 
 /// Receives one station, and provides the next frame of each of its casters.
@@ -78,7 +78,7 @@ impl TunedStation {
     }
 
     /// Handles a datagram of a group that the page has joined; ignores datagrams of other groups.
-    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
             source,
             group,
@@ -97,7 +97,7 @@ impl TunedStation {
             return;
         };
         self.listener
-            .handle_datagram(channel, source, data, now, unix_ms);
+            .handle_datagram(channel, source, data, now, time);
         while let Some(event) = self.listener.poll_event() {
             match event {
                 Event::Station { .. } => {}

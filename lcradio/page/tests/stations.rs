@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use librecast::time::UnixTime;
+
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
@@ -59,23 +61,30 @@ impl World {
         self.begin + Duration::from_millis(self.ms)
     }
 
-    fn unix_ms(&self) -> u64 {
-        UNIX_MS + self.ms
+    fn time(&self) -> UnixTime {
+        UnixTime::from_millis(UNIX_MS + self.ms)
     }
 
     fn cast(&mut self, public: bool) {
-        let (now, unix_ms) = (self.now(), self.unix_ms());
+        let (now, time) = (self.now(), self.time());
         self.caster
-            .cast(key(), start(public, 1), now, unix_ms)
+            .cast(
+                key(),
+                start(public, 1),
+                now,
+                UnixTime::from_millis(time.as_millis()),
+            )
             .unwrap();
         self.settle();
     }
 
     /// Executes the pages' commands; groups are those of the listener.
     fn settle(&mut self) {
-        let (now, unix_ms) = (self.now(), self.unix_ms());
-        self.caster.handle_timeout(now, unix_ms);
-        self.listener.handle_timeout(now, unix_ms);
+        let (now, time) = (self.now(), self.time());
+        self.caster
+            .handle_timeout(now, UnixTime::from_millis(time.as_millis()));
+        self.listener
+            .handle_timeout(now, UnixTime::from_millis(time.as_millis()));
         while let Some(command) = self.listener.poll_command() {
             match command {
                 Command::Join(group) => self.joined.push(group),
@@ -93,7 +102,11 @@ impl World {
                     port,
                     data: &data,
                 };
-                self.listener.handle_datagram(datagram, now, unix_ms);
+                self.listener.handle_datagram(
+                    datagram,
+                    now,
+                    UnixTime::from_millis(time.as_millis()),
+                );
             }
         }
     }
@@ -184,8 +197,15 @@ fn of_two_casters_with_one_key_the_later_one_stays() {
     world.cast(false);
     let mut later = PageRadio::new(LISTENER, world.now());
     world.ms += 1_000;
-    let (now, unix_ms) = (world.now(), world.unix_ms());
-    later.cast(key(), start(false, 2), now, unix_ms).unwrap();
+    let (now, time) = (world.now(), world.time());
+    later
+        .cast(
+            key(),
+            start(false, 2),
+            now,
+            UnixTime::from_millis(time.as_millis()),
+        )
+        .unwrap();
     while let Some(command) = later.poll_command() {
         if let Command::Send { group, port, data } = command {
             let datagram = Datagram {
@@ -194,7 +214,9 @@ fn of_two_casters_with_one_key_the_later_one_stays() {
                 port,
                 data: &data,
             };
-            world.caster.handle_datagram(datagram, now, unix_ms);
+            world
+                .caster
+                .handle_datagram(datagram, now, UnixTime::from_millis(time.as_millis()));
         }
     }
     let status = world.status(&world.caster);

@@ -7,7 +7,7 @@ use lcroute_engine::topology::PolicyKind;
 use lcroute_node::Privacy;
 use lcroute_overlay::{CLOCK_DIFFERS, KeyConflict, LinkInfo};
 use librecast::id::PeerId;
-use librecast::time::utc;
+use librecast::time::{UnixTime, utc};
 use librecast_program::units::{count, short};
 use serde::{Deserialize, Serialize};
 
@@ -234,7 +234,7 @@ pub enum Clocks {
 
 /// Compares the number of nodes refused because of a clock with the number of linked ones.
 #[must_use]
-pub fn clocks(peers: &[Peer], unix_now: u64) -> Clocks {
+pub fn clocks(peers: &[Peer], unix_now: UnixTime) -> Clocks {
     let differs = |peer: &&Peer| peer.reason.as_deref() == Some(CLOCK_DIFFERS);
     let differing: Vec<_> = peers.iter().filter(differs).map(Peer::shown).collect();
     let linked = peers
@@ -245,7 +245,7 @@ pub fn clocks(peers: &[Peer], unix_now: u64) -> Clocks {
         0 => Clocks::Agree,
         n if n > linked => Clocks::ThisDiffers(format!(
             "this host's clock says {}, and differs by more than a day from {}",
-            utc(unix_now),
+            utc(unix_now.as_secs()),
             count(n, "other node"),
         )),
         _ => Clocks::OthersDiffer(format!(

@@ -556,7 +556,7 @@ impl Database {
         if head[..8] != key.to_be_bytes() || head[8..] != revocation.until.to_be_bytes() {
             return Err(DropReason::BadLsa);
         }
-        if revocation.until < self.services.unix_now() {
+        if revocation.until < self.services.unix_now().as_secs() {
             return Err(DropReason::Revoked);
         }
         let known = self.store.revocations.get(&key);
@@ -684,11 +684,11 @@ impl Database {
 
     /// Removes expired certificates and revocations.
     fn expire(&mut self) {
-        let unix = self.services.unix_now();
-        for origin in self.store.expired_routers(unix) {
+        let time = self.services.unix_now();
+        for origin in self.store.expired_routers(time) {
             self.remove_router(origin);
         }
-        for key in self.store.expired_revocations(unix) {
+        for key in self.store.expired_revocations(time) {
             self.store.remove_revocation(key);
             let kind = KIND_REVOCATION;
             self.flooding.unflood(LsaId { key, kind });
@@ -698,9 +698,9 @@ impl Database {
 
     /// Computes the time of the next expiry.
     fn check_clock(&mut self) {
-        let unix = self.services.unix_now();
+        let time = self.services.unix_now().as_secs();
         self.clock_at = self.store.next_expiry().map(|next| {
-            let left = Duration::from_secs(next.saturating_sub(unix).saturating_add(1));
+            let left = Duration::from_secs(next.saturating_sub(time).saturating_add(1));
             self.now + left.min(CLOCK_CHECK)
         });
     }

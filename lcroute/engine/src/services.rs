@@ -6,6 +6,7 @@ use std::sync::Arc;
 use librecast::cert::{CertError, Member};
 use librecast::id::{NetworkId, PeerId};
 use librecast::revocation::RevocationError;
+use librecast::time::UnixTime;
 
 /// The context of routers' signatures in the link state.
 pub const SIGNATURE_CONTEXT: &str = "lcroute 2026 link state";
@@ -59,8 +60,8 @@ pub trait Aead: Debug + Send + Sync {
 
 /// Services of the host. All answers are functions of the arguments and of the clock.
 pub trait Services: Debug + Send + Sync {
-    /// The host's clock in Unix seconds, by which certificates expire.
-    fn unix_now(&self) -> u64;
+    /// The host's clock, by which certificates expire.
+    fn unix_now(&self) -> UnixTime;
 
     /// Signs [`signed_message`] with the key of this node.
     fn sign(&self, message: &[u8]) -> [u8; 64];

@@ -24,7 +24,7 @@ use librecast::bucket::{Bucket, Rate};
 use librecast::epoch::{Epoch, EpochSecret};
 use librecast::id::{LinkId, NetworkId, PeerId};
 use librecast::revocation::Revocation;
-use librecast::time::Instant;
+use librecast::time::{Instant, UnixTime};
 use librecast::wire::{Reader, WireError};
 use zeroize::Zeroizing;
 
@@ -287,7 +287,7 @@ impl EpochIntake {
         &mut self,
         (link, bytes): (LinkId, &Bytes),
         known: &Epochs,
-        (unix, now): (u64, Instant),
+        (time, now): (UnixTime, Instant),
     ) -> (Vec<Epoch>, Vec<DropReason>) {
         let intake = self.0.entry(link).or_insert_with(|| Intake {
             bucket: Bucket::full(now),
@@ -309,7 +309,7 @@ impl EpochIntake {
                 intake.wait(rest);
                 break;
             }
-            if known.is_refused(&epoch) || epoch.is_over(unix) {
+            if known.is_refused(&epoch) || epoch.is_over(time) {
                 drops.push(DropReason::EpochRefused);
             } else if epoch.verify(&known.network).is_err() {
                 drops.push(DropReason::EpochForged);
@@ -350,7 +350,7 @@ fn read(r: &mut Reader<'_>) -> Result<Epoch, WireError> {
 mod tests {
     use librecast::cert::{CLOCK_SKEW, Certificate, Grant, Kind};
     use librecast::id::SecretKey;
-    use librecast::time::Duration;
+    use librecast::time::{Duration, UnixTime};
 
     use super::*;
     use crate::testing::{key, start};
@@ -369,7 +369,13 @@ mod tests {
     }
 
     fn revocation(of: u8) -> Revocation {
-        Revocation::by_network(&key(1), key(of).peer_id(), NOW, NOW + 1_000 + CLOCK_SKEW).unwrap()
+        Revocation::by_network(
+            &key(1),
+            key(of).peer_id(),
+            UnixTime::from_secs(NOW),
+            NOW + 1_000 + CLOCK_SKEW,
+        )
+        .unwrap()
     }
 
     /// Returns the next epoch of the issuer `by`, which expels `of`.
@@ -394,7 +400,8 @@ mod tests {
 
     fn receive(known: &mut Epochs, message: &Bytes) -> Vec<DropReason> {
         let received = (LINK, message);
-        let (new, drops) = EpochIntake::default().receive(received, known, (NOW, start()));
+        let (new, drops) =
+            EpochIntake::default().receive(received, known, (UnixTime::from_secs(NOW), start()));
         new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
         drops
     }
@@ -467,8 +474,14 @@ mod tests {
         assert_eq!(drops, [DropReason::EpochRefused]);
         assert_eq!((other.iter().count(), secret(&other)), (1, 2));
         // an issuer cannot expel another one
-        let by_issuer =
-            Revocation::by_issuer(&issuer(3), &key(3), key(2).peer_id(), NOW, NOW + 5).unwrap();
+        let by_issuer = Revocation::by_issuer(
+            &issuer(3),
+            &key(3),
+            key(2).peer_id(),
+            UnixTime::from_secs(NOW),
+            NOW + 5,
+        )
+        .unwrap();
         other.expel(&by_issuer);
         assert_eq!(secret(&other), 2);
     }
@@ -531,7 +544,8 @@ mod tests {
         for n in 0..100 {
             let made = expel(&mut others, 2, 100 + n % 100, n);
             let bytes = message([&made].into_iter());
-            let (new, drops) = intake.receive((LINK, &bytes), &known, (NOW, now));
+            let (new, drops) =
+                intake.receive((LINK, &bytes), &known, (UnixTime::from_secs(NOW), now));
             new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
             assert!(drops.iter().all(|d| *d == DropReason::EpochLimited));
             dropped += drops.len();
@@ -544,7 +558,11 @@ mod tests {
             assert_eq!(next, at + Duration::from_secs(1));
             at = next;
             let due = intake.due(at);
-            let (new, drops) = intake.receive((due[0].0, &due[0].1), &known, (NOW, at));
+            let (new, drops) = intake.receive(
+                (due[0].0, &due[0].1),
+                &known,
+                (UnixTime::from_secs(NOW), at),
+            );
             for epoch in new {
                 // those older than all that are stored are not added
                 let _ = known.add(epoch);
@@ -557,7 +575,9 @@ mod tests {
         let stranger = SecretKey::from_seed(&[77; 32]);
         let mut forged = expel(&mut others, 2, 9, 7).as_bytes().to_vec();
         *forged.last_mut().unwrap() ^= 1;
-        let foreign = Revocation::by_network(&stranger, key(9).peer_id(), NOW, NOW).unwrap();
+        let foreign =
+            Revocation::by_network(&stranger, key(9).peer_id(), UnixTime::from_secs(NOW), NOW)
+                .unwrap();
         let made = (1, [0; 32], EpochSecret::new([1; 32]));
         let foreign = Epoch::sign(made, foreign, None, &stranger).unwrap();
         let length = (forged.len() as u16).to_be_bytes();
@@ -572,7 +592,8 @@ mod tests {
             ),
             (Bytes::from_static(&[0, 1, 9]), DropReason::EpochMalformed),
         ] {
-            let (new, drops) = intake.receive((LINK, &bytes), &known, (NOW, later));
+            let (new, drops) =
+                intake.receive((LINK, &bytes), &known, (UnixTime::from_secs(NOW), later));
             assert_eq!((new.len(), drops), (0, vec![why]));
         }
         intake.forget(LINK);
@@ -589,7 +610,7 @@ mod tests {
         known.expel(&revocation(3));
         all.push(expel(&mut others, 2, 9, 1));
         let intake_of = |intake: &mut EpochIntake, known: &mut Epochs, bytes: &Bytes, now| {
-            let (new, _) = intake.receive((LINK, bytes), known, (NOW, now));
+            let (new, _) = intake.receive((LINK, bytes), known, (UnixTime::from_secs(NOW), now));
             new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
         };
         // the rate is used up

@@ -256,7 +256,7 @@ impl<C: Connections> LeafNode<C> {
         let Ok(revocation) = Revocation::decode(revocation) else {
             return false;
         };
-        let own = self.chain.verify(&self.network, self.clock.unix_now());
+        let own = self.chain.verify(&self.network, self.clock.now());
         revocation.verify(&self.network).is_ok() && own.is_ok_and(|own| revocation.expels(&own))
     }
 

@@ -13,7 +13,7 @@ use librecast::cert::{
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast::revocation::Revocation;
-use librecast::time::Instant;
+use librecast::time::{Instant, UnixTime};
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of stored members, a network's routers; the absent one seen longest ago is
@@ -57,7 +57,7 @@ impl Known {
         &self,
         network: &NetworkId,
         is_present: impl Fn(&PeerId) -> bool,
-        now: u64,
+        now: UnixTime,
     ) -> KnownMember {
         let present = is_present(&self.peer_id);
         KnownMember {
@@ -66,7 +66,11 @@ impl Known {
             address: NodeAddresses::derive(network, &self.peer_id).address,
             labels: self.labels.clone(),
             present,
-            last_seen: if present { now } else { self.last_seen },
+            last_seen: if present {
+                now.as_secs()
+            } else {
+                self.last_seen
+            },
             not_after: self.not_after,
         }
     }
@@ -138,7 +142,7 @@ impl Members {
     }
 
     /// Notes `member` as present now.
-    pub fn note(&mut self, member: &Member, now: u64) {
+    pub fn note(&mut self, member: &Member, now: UnixTime) {
         self.leaving.retain(|(_, peer)| *peer != member.peer);
         self.present.insert(member.peer);
         let last = self.known.values().map(|k| k.number).max();
@@ -149,16 +153,16 @@ impl Members {
         known.labels.clone_from(&member.labels);
         known.not_after = member.not_after;
         known.keys.clone_from(&member.keys);
-        known.last_seen = now;
+        known.last_seen = now.as_secs();
         self.changed = true;
         self.make_room(now);
     }
 
-    /// Notes that `peer` has gone; `unix` is `now` by the host's clock.
-    pub(crate) fn note_gone(&mut self, peer: &PeerId, unix: u64, now: Instant) {
+    /// Notes that `peer` has gone; `time` is `now` by the host's clock.
+    pub(crate) fn note_gone(&mut self, peer: &PeerId, time: UnixTime, now: Instant) {
         self.present.remove(peer);
         if let Some(known) = self.known.get_mut(peer) {
-            known.last_seen = unix;
+            known.last_seen = time.as_secs();
             self.changed = true;
             if is_ephemeral(&known.labels) {
                 self.leaving
@@ -200,13 +204,13 @@ impl Members {
     }
 
     /// Removes expired members, then those seen longest ago, down to the bound; of absent ones only.
-    fn make_room(&mut self, now: u64) {
+    fn make_room(&mut self, now: UnixTime) {
         if self.known.len() <= MAX_MEMBERS {
             return;
         }
         let present = &self.present;
         self.known.retain(|peer, k| {
-            present.contains(peer) || k.not_after.saturating_add(CLOCK_SKEW) >= now
+            present.contains(peer) || k.not_after.saturating_add(CLOCK_SKEW) >= now.as_secs()
         });
         while self.known.len() > MAX_MEMBERS {
             let absent = self
@@ -223,14 +227,14 @@ impl Members {
 
     /// Returns the name for `peer`, with a number if a member that was seen earlier has `name`.
     #[must_use]
-    pub fn free_name(&self, peer: &PeerId, name: &str, now: u64) -> String {
+    pub fn free_name(&self, peer: &PeerId, name: &str, now: UnixTime) -> String {
         let own = self.known.get(peer).map_or(u64::MAX, |k| k.number);
         let is_taken = |name: &str| {
             self.known.values().any(|other| {
                 other.peer_id != *peer
                     && other.name.eq_ignore_ascii_case(name)
                     && (other.number, other.peer_id) < (own, *peer)
-                    && other.not_after.saturating_add(CLOCK_SKEW) >= now
+                    && other.not_after.saturating_add(CLOCK_SKEW) >= now.as_secs()
             })
         };
         if !is_taken(name) {
@@ -258,12 +262,12 @@ impl Members {
     }
 
     /// Returns absent members that may come back, the last seen first.
-    pub(crate) fn away(&self, is_present: impl Fn(&PeerId) -> bool, now: u64) -> Vec<PeerId> {
+    pub(crate) fn away(&self, is_present: impl Fn(&PeerId) -> bool, now: UnixTime) -> Vec<PeerId> {
         let mut away: Vec<_> = self
             .known
             .values()
             .filter(|k| !is_present(&k.peer_id) && !is_ephemeral(&k.labels))
-            .filter(|k| k.not_after.saturating_add(CLOCK_SKEW) >= now)
+            .filter(|k| k.not_after.saturating_add(CLOCK_SKEW) >= now.as_secs())
             .collect();
         away.sort_by_key(|k| (std::cmp::Reverse(k.last_seen), k.peer_id));
         away.into_iter().map(|k| k.peer_id).collect()
@@ -275,7 +279,7 @@ impl Members {
         &self,
         network: &NetworkId,
         is_present: impl Fn(&PeerId) -> bool,
-        now: u64,
+        now: UnixTime,
     ) -> Vec<KnownMember> {
         let row = |k: &Known| k.row(network, &is_present, now);
         let mut rows: Vec<KnownMember> = self.known.values().map(row).collect();
@@ -290,7 +294,7 @@ impl Members {
         network: &NetworkId,
         node: &str,
         is_present: impl Fn(&PeerId) -> bool,
-        now: u64,
+        now: UnixTime,
     ) -> Vec<KnownMember> {
         let row = |k: &Known| k.row(network, &is_present, now);
         if let Ok(peer) = node.parse::<PeerId>() {
@@ -343,12 +347,16 @@ mod tests {
     fn who_has_gone_is_still_listed_after_a_restart() {
         let mut members = Members::default();
         let (here, away) = (member(1, "alpha"), member(2, "beta"));
-        members.note(&here, NOW);
-        members.note(&away, NOW + 5);
+        members.note(&here, UnixTime::from_secs(NOW));
+        members.note(&away, UnixTime::from_secs(NOW + 5));
         let text = members.take_text().unwrap();
         assert_eq!(members.take_text(), None, "nothing has changed since");
         let read = Members::parse(&(text + "damage\n{}\n"));
-        let rows = read.rows(&network(), |peer| *peer == here.peer, NOW + 60);
+        let rows = read.rows(
+            &network(),
+            |peer| *peer == here.peer,
+            UnixTime::from_secs(NOW + 60),
+        );
         let seen: Vec<_> = rows
             .iter()
             .map(|r| (r.name.as_str(), r.present, r.last_seen - NOW))
@@ -356,7 +364,7 @@ mod tests {
         assert_eq!(seen, [("alpha", true, 60), ("beta", false, 5)]);
         assert_eq!(rows[1].labels["site"], "berlin");
         assert_eq!(rows[1].address, away.addresses.address);
-        let find = |node: &str| read.find(&network(), node, |_| false, NOW);
+        let find = |node: &str| read.find(&network(), node, |_| false, UnixTime::from_secs(NOW));
         let address = away.addresses.address.to_string();
         for node in ["beta", &address, &away.peer.to_string()] {
             assert_eq!(find(node)[0].peer_id, away.peer, "{node}");
@@ -376,13 +384,13 @@ mod tests {
             (2, member(3, "gamma")),
             (4, brief),
         ] {
-            members.note(&member, NOW + at);
+            members.note(&member, UnixTime::from_secs(NOW + at));
         }
         let peer = |n| member(n, "x").peer;
-        let away = members.away(|other| *other == peer(3), NOW);
+        let away = members.away(|other| *other == peer(3), UnixTime::from_secs(NOW));
         assert_eq!(away, [peer(2), peer(1)]);
         let later = NOW + 1_000 + CLOCK_SKEW + 1;
-        assert_eq!(members.away(|_| false, later), []);
+        assert_eq!(members.away(|_| false, UnixTime::from_secs(later)), []);
     }
 
     #[test]
@@ -390,29 +398,40 @@ mod tests {
         let mut members = Members::default();
         let [first, second, third] = [1, 2, 3].map(|seed| member(seed, "beta"));
         // both within one second
-        members.note(&first, NOW);
-        members.note(&second, NOW);
-        let name = |m: &Members, of: &Member| m.free_name(&of.peer, "beta", NOW + 9);
+        members.note(&first, UnixTime::from_secs(NOW));
+        members.note(&second, UnixTime::from_secs(NOW));
+        let name =
+            |m: &Members, of: &Member| m.free_name(&of.peer, "beta", UnixTime::from_secs(NOW + 9));
         assert_eq!(name(&members, &first), "beta");
         assert_eq!(name(&members, &second), "beta-2");
         let mut renamed = second.clone();
         renamed.name = "beta-2".into();
-        members.note(&renamed, NOW + 2);
+        members.note(&renamed, UnixTime::from_secs(NOW + 2));
         assert_eq!(name(&members, &third), "beta-3", "not seen yet: the last");
-        assert_eq!(members.free_name(&third.peer, "BETA", NOW), "BETA-3");
+        assert_eq!(
+            members.free_name(&third.peer, "BETA", UnixTime::from_secs(NOW)),
+            "BETA-3"
+        );
         let network = SecretKey::from_seed(&[9; 32]);
-        let out = Revocation::by_network(&network, first.peer, NOW, NOW + 9).unwrap();
+        let out = Revocation::by_network(&network, first.peer, UnixTime::from_secs(NOW), NOW + 9)
+            .unwrap();
         members.expel(&out);
         assert_eq!(
             name(&members, &third),
             "beta",
             "an expelled node has no name"
         );
-        assert_eq!(members.free_name(&third.peer, "gamma", NOW), "gamma");
+        assert_eq!(
+            members.free_name(&third.peer, "gamma", UnixTime::from_secs(NOW)),
+            "gamma"
+        );
         // an expired certificate reserves no name
-        members.note(&first, NOW);
+        members.note(&first, UnixTime::from_secs(NOW));
         let late = NOW + 2_000 + CLOCK_SKEW;
-        assert_eq!(members.free_name(&third.peer, "beta", late), "beta");
+        assert_eq!(
+            members.free_name(&third.peer, "beta", UnixTime::from_secs(late)),
+            "beta"
+        );
     }
 
     #[test]
@@ -427,22 +446,22 @@ mod tests {
         };
         let (begin, own) = (start(), member(1, "own"));
         let mut members = Members::default();
-        members.note(&own, NOW);
-        members.note(&member(2, "away"), NOW);
-        members.note_gone(&member(2, "away").peer, NOW, begin);
+        members.note(&own, UnixTime::from_secs(NOW));
+        members.note(&member(2, "away"), UnixTime::from_secs(NOW));
+        members.note_gone(&member(2, "away").peer, UnixTime::from_secs(NOW), begin);
         let minute = Duration::from_secs(60);
         // each minute another one of the same name
         let mut now = begin;
         for run in 100..400 {
-            members.note(&ephemeral(run), NOW);
+            members.note(&ephemeral(run), UnixTime::from_secs(NOW));
             now += minute;
-            members.note_gone(&ephemeral(run).peer, NOW, now);
+            members.note_gone(&ephemeral(run).peer, UnixTime::from_secs(NOW), now);
             members.forget_gone(now);
             assert!(members.known.len() <= 2 + 6, "{run}");
         }
         // a member that returns is not forgotten
         let back = ephemeral(399);
-        members.note(&back, NOW);
+        members.note(&back, UnixTime::from_secs(NOW));
         assert_eq!(members.forget_gone(now + 60 * minute).len(), 4);
         assert_eq!((members.known.len(), members.next_timeout()), (3, None));
         // after a restart, absent ones time out
@@ -456,7 +475,7 @@ mod tests {
         assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["own", "away"]));
         // except this node itself
         let mut own = Members::default();
-        own.note(&back, NOW);
+        own.note(&back, UnixTime::from_secs(NOW));
         own.begin(&back.peer, now);
         assert_eq!(own.next_timeout(), None);
     }
@@ -465,13 +484,17 @@ mod tests {
     fn of_too_many_who_is_absent_and_was_seen_longest_ago_is_forgotten() {
         let (own, there) = (member(0, "x"), member(1, "x"));
         let mut members = Members::default();
-        members.note(&own, NOW);
+        members.note(&own, UnixTime::from_secs(NOW));
         members.begin(&own.peer, start());
-        members.note(&there, NOW + 1);
+        members.note(&there, UnixTime::from_secs(NOW + 1));
         for seed in 2..=MAX_MEMBERS as u16 + 1 {
             let member = member(seed, "x");
-            members.note(&member, NOW + u64::from(seed));
-            members.note_gone(&member.peer, NOW + u64::from(seed), start());
+            members.note(&member, UnixTime::from_secs(NOW + u64::from(seed)));
+            members.note_gone(
+                &member.peer,
+                UnixTime::from_secs(NOW + u64::from(seed)),
+                start(),
+            );
         }
         assert_eq!(members.known.len(), MAX_MEMBERS);
         let known = |seed| members.known.contains_key(&member(seed, "x").peer);
@@ -483,8 +506,8 @@ mod tests {
         fn any_text_is_read_and_what_is_written_is_a_name(text in "\\PC{0,300}", name in "[a-z]{50,59}[.-]{0,1}[a-z]{1,3}") {
             let _ = Members::parse(&text);
             let mut members = Members::default();
-            members.note(&member(1, &name), NOW);
-            let other = members.free_name(&member(2, &name).peer, &name, NOW);
+            members.note(&member(1, &name), UnixTime::from_secs(NOW));
+            let other = members.free_name(&member(2, &name).peer, &name, UnixTime::from_secs(NOW));
             prop_assert!(is_node_name(&other) && other != name, "{}", other);
         }
     }

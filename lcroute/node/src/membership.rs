@@ -7,7 +7,7 @@ use librecast::epoch::{Epoch, EpochSecret};
 use librecast::events;
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
-use librecast::time::{Duration, Instant, WallClock, utc};
+use librecast::time::{Duration, Instant, UnixTime, WallClock, utc};
 
 use crate::members::Members;
 use crate::renewal::{Registry, Renewal, Renewer};
@@ -40,7 +40,7 @@ struct Known<'a> {
     revocations: &'a Revocations,
     members: &'a Members,
     uses: &'a Uses,
-    now: u64,
+    now: UnixTime,
 }
 
 impl Registry for Known<'_> {
@@ -93,8 +93,8 @@ impl Membership {
     }
 
     /// Returns the time in Unix seconds.
-    pub(crate) fn unix_now(&self) -> u64 {
-        self.clock.unix_now()
+    pub(crate) fn unix_now(&self) -> UnixTime {
+        self.clock.now()
     }
 
     pub(crate) fn is_expelled(&self) -> bool {
@@ -107,11 +107,11 @@ impl Membership {
 
     /// Notes a present node with these certificates.
     pub(crate) fn note(&mut self, member: &Member) {
-        self.members.note(member, self.clock.unix_now());
+        self.members.note(member, self.clock.now());
     }
 
     pub(crate) fn note_gone(&mut self, peer: &PeerId, now: Instant) {
-        self.members.note_gone(peer, self.clock.unix_now(), now);
+        self.members.note_gone(peer, self.clock.now(), now);
     }
 
     /// Forgets ephemeral members whose timeout is over; returns them.
@@ -129,7 +129,7 @@ impl Membership {
         if revocation.expels(&self.member) && !self.is_expelled() {
             tell_expelled(&self.member);
         }
-        let now = self.clock.unix_now();
+        let now = self.clock.now();
         let is_new = self.revocations.add(revocation.clone(), now);
         if is_new {
             tracing::info!(
@@ -153,19 +153,19 @@ impl Membership {
     /// Counts, as an issuer, a node that joined by a bounded token; the revocation if it is beyond.
     pub(crate) fn count(&mut self, member: &Member) -> Option<Revocation> {
         let renewer = self.renewer.as_ref()?;
-        let unix = self.clock.unix_now();
+        let time = self.clock.now();
         if self.revocations.expel(member) {
             return None;
         }
         let (members, peer) = (&self.members, &member.peer);
         let others = |invitation: &PeerId| members.that_came_by(invitation, peer);
-        let counted = self.uses.count(member, self.decides, others, unix);
+        let counted = self.uses.count(member, self.decides, others, time);
         let (name, peer, bound) = (&member.name, member.peer, member.bound?);
         match counted {
             Counted::Admitted | Counted::Undecided => None,
             Counted::Beyond => {
                 tracing::warn!("{name} ({peer}) is expelled: {}", spent(bound.uses));
-                renewer.expel(peer, unix, bound.until)
+                renewer.expel(peer, time, bound.until)
             }
             Counted::Abused => {
                 let invitation = member.invitation()?;
@@ -219,15 +219,15 @@ impl Membership {
         request: &[u8],
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let unix = self.clock.unix_now();
+        let time = self.clock.now();
         let known = Known {
             revocations: &self.revocations,
             members: &self.members,
             uses: &self.uses,
-            now: unix,
+            now: time,
         };
         let renewer = self.renewer.as_mut()?;
-        renewer.answer(asker, request, &known, unix, now)
+        renewer.answer(asker, request, &known, time, now)
     }
 
     pub(crate) fn handle_renewal(
@@ -236,8 +236,8 @@ impl Membership {
         answer: &[u8],
         now: Instant,
     ) -> Option<Chain> {
-        let unix = self.clock.unix_now();
-        let (chain, member) = self.renewal.handle_answer(from, answer, unix, now)?;
+        let time = self.clock.now();
+        let (chain, member) = self.renewal.handle_answer(from, answer, time, now)?;
         tracing::info!("membership renewed until {}", utc(member.not_after));
         if member.name != self.member.name {
             tracing::warn!(
@@ -261,8 +261,7 @@ impl Membership {
             // an issuer renews itself
             issuers.push(self.own);
         }
-        self.renewal
-            .handle_timeout(&issuers, self.clock.unix_now(), now)
+        self.renewal.handle_timeout(&issuers, self.clock.now(), now)
     }
 
     pub(crate) fn next_renewal(&self) -> Instant {

@@ -331,8 +331,8 @@ impl<C: Connections> Node<C> {
         let known: Vec<_> = self.membership.revocations().cloned().collect();
         let keys = known.iter().map(|r| (r.key(), revoked(r)));
         self.overlay.set_revoked(keys.collect(), now);
-        let unix = self.membership.unix_now();
-        for revocation in known.iter().filter(|r| !revocations::is_over(r, unix)) {
+        let time = self.membership.unix_now();
+        for revocation in known.iter().filter(|r| !revocations::is_over(r, time)) {
             let record = Bytes::copy_from_slice(revocation.as_bytes());
             if let Err(e) = self.engine.add_revocation(&record, now) {
                 tracing::warn!("{revocation:?}: {e}");
@@ -893,8 +893,8 @@ impl<C: Connections> Node<C> {
     fn seek(&mut self) {
         let own = self.membership.member.peer;
         let is_present = |peer: &PeerId| *peer == own || self.present.is_reachable(peer);
-        let unix = self.membership.unix_now();
-        let away = self.membership.members.away(is_present, unix);
+        let time = self.membership.unix_now();
+        let away = self.membership.members.away(is_present, time);
         let issuer = self.membership.issuer();
         let issuer = issuer.filter(|issuer| !is_present(issuer));
         let traits = (self.links.is_empty(), self.membership.is_issuer());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD};
 use librecast::id::PeerId;
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 
 /// Maximum number of records of all carriers.
 const MAX_RECORDS: usize = 4_096;
@@ -112,12 +112,12 @@ impl Records {
     }
 
     /// Returns whether this node's record is due; the next follows at the latest with the next day.
-    pub(crate) fn publish(&mut self, unix: u64, now: Instant) -> bool {
+    pub(crate) fn publish(&mut self, time: UnixTime, now: Instant) -> bool {
         if now < self.publish_at {
             return false;
         }
         self.published = Some(now);
-        let left_of_day = Duration::from_secs(DAY - unix % DAY);
+        let left_of_day = Duration::from_secs(DAY - time.as_secs() % DAY);
         self.publish_at = now + RENEWED_AFTER.min(left_of_day);
         true
     }
@@ -184,12 +184,12 @@ mod tests {
         let (begin, midnight) = (start(), 1_800_000_000 / DAY * DAY);
         let mut records = Records::new(begin);
         records.addresses_changed(begin);
-        assert!(!records.publish(midnight, begin));
+        assert!(!records.publish(UnixTime::from_secs(midnight), begin));
         let now = records.next_timeout();
-        assert!(now <= begin + SETTLES_IN && records.publish(midnight, now));
+        assert!(now <= begin + SETTLES_IN && records.publish(UnixTime::from_secs(midnight), now));
         records.addresses_changed(now);
         assert_eq!(records.next_timeout(), now + PAUSE);
-        assert!(records.publish(midnight + DAY - 5, now + PAUSE));
+        assert!(records.publish(UnixTime::from_secs(midnight + DAY - 5), now + PAUSE));
         assert_eq!(records.next_timeout(), now + PAUSE + Duration::from_secs(5));
     }
 

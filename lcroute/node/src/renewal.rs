@@ -21,7 +21,7 @@ use librecast::epoch::{Epoch, EpochSecret};
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::revocation::Revocation;
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use librecast::wire::{Reader, WireError, Writer};
 
 const CONTEXT: &str = "lcroute 2026 renewal";
@@ -200,18 +200,18 @@ impl Renewal {
         self.due
     }
 
-    /// Checks the time left, with `unix` by the host's clock. Returns a request to one of the
+    /// Checks the time left, with `time` by the host's clock. Returns a request to one of the
     /// reachable `issuers`, possibly this node itself, if renewal is due.
     pub fn handle_timeout(
         &mut self,
         issuers: &[OriginId],
-        unix: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Option<(OriginId, Vec<u8>)> {
         if now < self.due {
             return None;
         }
-        let left = self.chain.not_after().saturating_sub(unix);
+        let left = self.chain.not_after().saturating_sub(time.as_secs());
         if left > self.rest() {
             self.end_round();
             let wait = Duration::from_secs(left - self.rest()).min(LOOK);
@@ -262,7 +262,7 @@ impl Renewal {
         &mut self,
         from: OriginId,
         answer: &[u8],
-        unix: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Option<(Chain, Member)> {
         let Answer {
@@ -282,7 +282,7 @@ impl Renewal {
             return None;
         }
         let renewed = Chain::decode(chain).ok()?;
-        let member = renewed.verify(&self.network, unix).ok()?;
+        let member = renewed.verify(&self.network, time).ok()?;
         if member.peer != self.key.peer_id() || !is_later(&renewed, &self.chain) {
             return None;
         }
@@ -364,7 +364,7 @@ impl Renewer {
         asker: &PeerId,
         request: &[u8],
         network: &impl Registry,
-        unix: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Option<Vec<u8>> {
         let request = decode_request(request).ok()?;
@@ -372,7 +372,7 @@ impl Renewer {
             .verify(CONTEXT, request.signed, &request.signature)
             .ok()?;
         let answer = if self.may_work(asker, now) {
-            self.renew(asker, &request, network, unix)
+            self.renew(asker, &request, network, time)
         } else {
             Err(Verdict::Busy)
         };
@@ -381,12 +381,12 @@ impl Renewer {
 
     /// Returns a revocation of `peer` that outlasts all certificates of its token, which ends at
     /// `until`.
-    pub(crate) fn expel(&self, peer: PeerId, unix: u64, until: u64) -> Option<Revocation> {
+    pub(crate) fn expel(&self, peer: PeerId, time: UnixTime, until: u64) -> Option<Revocation> {
         let most = self.certificate.grant().not_after;
         // members' clocks may differ by a day, and so may this one
         let until = until.saturating_add(CLOCK_SKEW).min(most);
         let until = until.saturating_add(CLOCK_SKEW);
-        let revocation = Revocation::by_issuer(&self.certificate, &self.key, peer, unix, until);
+        let revocation = Revocation::by_issuer(&self.certificate, &self.key, peer, time, until);
         revocation
             .map_err(|e| tracing::warn!("{peer} cannot be expelled here: {e}"))
             .ok()
@@ -423,9 +423,9 @@ impl Renewer {
         asker: &PeerId,
         request: &Request<'_>,
         network: &impl Registry,
-        unix: u64,
+        time: UnixTime,
     ) -> Result<Chain, Verdict> {
-        let (chain, member) = self.check(request, unix).map_err(|e| {
+        let (chain, member) = self.check(request, time).map_err(|e| {
             tracing::debug!("renewal of {asker}: {e}");
             Verdict::Refused
         })?;
@@ -440,11 +440,13 @@ impl Renewer {
             return Err(Verdict::Busy);
         }
         let life = chain.life();
-        if chain.invitation().is_none() && chain.not_after().saturating_sub(unix) > life / 2 {
+        if chain.invitation().is_none()
+            && chain.not_after().saturating_sub(time.as_secs()) > life / 2
+        {
             return Err(Verdict::Early);
         }
         let name = network.free_name(&member);
-        let renewed = chain.renew_as(&name, &self.certificate, &self.key, unix, life);
+        let renewed = chain.renew_as(&name, &self.certificate, &self.key, time, life);
         let renewed = renewed.map_err(|e| {
             tracing::info!(
                 "{} ({}) cannot be renewed here: {e}",
@@ -460,12 +462,12 @@ impl Renewer {
         Ok(renewed)
     }
 
-    fn check(&self, request: &Request<'_>, unix: u64) -> Result<(Chain, Member), CertError> {
+    fn check(&self, request: &Request<'_>, time: UnixTime) -> Result<(Chain, Member), CertError> {
         if request.chain.len() > MAX_CHAIN {
             return Err(WireError::Bad("length of the chain").into());
         }
         let chain = Chain::decode(request.chain)?;
-        let member = chain.verify(&self.certificate.network(), unix)?;
+        let member = chain.verify(&self.certificate.network(), time)?;
         Ok((chain, member))
     }
 }
@@ -566,20 +568,25 @@ mod tests {
     fn world_by_token(name: &str, grant: Grant) -> World {
         let mut w = world(NOW + 100 * WEEK);
         let token = invite(&issuer_certificate(NOW + 100 * WEEK), grant);
-        let joined = token.join(key(3).peer_id(), name, NOW).unwrap();
+        let joined = token
+            .join(key(3).peer_id(), name, UnixTime::from_secs(NOW))
+            .unwrap();
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
         w
     }
 
     impl World {
         /// Returns the hosts' time, `s` seconds after the start.
-        fn at(&self, s: u64) -> (u64, Instant) {
-            (NOW + s, self.start + Duration::from_secs(s))
+        fn at(&self, s: u64) -> (UnixTime, Instant) {
+            (
+                UnixTime::from_secs(NOW + s),
+                self.start + Duration::from_secs(s),
+            )
         }
 
         fn ask(&mut self, s: u64, issuers: &[OriginId]) -> Option<(OriginId, Vec<u8>)> {
-            let (unix, now) = self.at(s);
-            self.node.handle_timeout(issuers, unix, now)
+            let (time, now) = self.at(s);
+            self.node.handle_timeout(issuers, time, now)
         }
 
         fn answer(&mut self, s: u64, request: &[u8], revoked: bool) -> Vec<u8> {
@@ -592,14 +599,14 @@ mod tests {
 
         /// Returns the issuer's answer to the node with this key.
         fn answer_to(&mut self, n: u8, s: u64, request: &[u8], known: &Known) -> Option<Vec<u8>> {
-            let (unix, now) = self.at(s);
+            let (time, now) = self.at(s);
             let asker = key(n).peer_id();
-            self.issuer.answer(&asker, request, known, unix, now)
+            self.issuer.answer(&asker, request, known, time, now)
         }
 
         fn receive(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
-            let (unix, now) = self.at(s);
-            self.node.handle_answer(from, answer, unix, now)
+            let (time, now) = self.at(s);
+            self.node.handle_answer(from, answer, time, now)
         }
 
         /// Advances time in the node's steps until it asks; returns the time.
@@ -624,7 +631,9 @@ mod tests {
             ..grant(NOW + WEEK)
         };
         let token = invite(&issuer_certificate(NOW + 100 * WEEK), bounded);
-        let chain = token.join(key(3).peer_id(), "late", NOW).unwrap();
+        let chain = token
+            .join(key(3).peer_id(), "late", UnixTime::from_secs(NOW))
+            .unwrap();
         let request = encode_request(7, &chain, &key(3)).unwrap();
         for (spent, verdict) in [(true, Verdict::Busy), (false, Verdict::Renewed)] {
             let known = Known {
@@ -842,7 +851,11 @@ mod tests {
             not_after: u64::MAX,
             ..hour.clone()
         };
-        assert!(chain(longer).verify(&network(), NOW).is_err());
+        assert!(
+            chain(longer)
+                .verify(&network(), UnixTime::from_secs(NOW))
+                .is_err()
+        );
         let often = Grant {
             renew_for: u64::MAX,
             ..hour
@@ -874,7 +887,9 @@ mod tests {
         let mut w = world(NOW + 100 * WEEK);
         let certificate = issuer_certificate(NOW + 100 * WEEK);
         let token = invite(&certificate, grant(NOW + 50 * WEEK));
-        let foreign = token.join(key(4).peer_id(), "x", NOW + 9).unwrap();
+        let foreign = token
+            .join(key(4).peer_id(), "x", UnixTime::from_secs(NOW + 9))
+            .unwrap();
         let mut s = WEEK - 1_000;
         for chain in [w.joined.clone(), foreign] {
             let (at, _, request) = w.wait(s, &[ISSUER]);

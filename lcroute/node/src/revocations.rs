@@ -8,6 +8,7 @@ use librecast::cert::Member;
 use librecast::id::{NetworkId, PeerId};
 use librecast::revocation::{MAX_REVOCATION, Revocation};
 use librecast::text::{self, TextKind};
+use librecast::time::UnixTime;
 
 /// Maximum number of stored revocations. Expired ones are dropped first, and only then, as the
 /// clock may be wrong; next those of issuers, then the ones that end first.
@@ -19,7 +20,7 @@ pub struct Revocations(BTreeMap<PeerId, Revocation>);
 
 impl Revocations {
     /// Parses the file's text; skips and counts lines that are damaged or of another network.
-    pub fn parse(text: &str, network: &NetworkId, now: u64) -> (Self, usize) {
+    pub fn parse(text: &str, network: &NetworkId, now: UnixTime) -> (Self, usize) {
         let (mut all, mut damaged) = (Self::default(), 0);
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             match parse(line, network) {
@@ -40,11 +41,11 @@ impl Revocations {
     }
 
     /// Adds a verified revocation; returns false if it changes nothing.
-    pub fn add(&mut self, revocation: Revocation, now: u64) -> bool {
+    pub fn add(&mut self, revocation: Revocation, now: UnixTime) -> bool {
         !is_over(&revocation, now) && self.insert(revocation, now)
     }
 
-    fn insert(&mut self, revocation: Revocation, now: u64) -> bool {
+    fn insert(&mut self, revocation: Revocation, now: UnixTime) -> bool {
         match self.0.get(&revocation.key()) {
             Some(known) if strength(known) >= strength(&revocation) => return false,
             _ => self.0.insert(revocation.key(), revocation),
@@ -75,8 +76,8 @@ impl Revocations {
 }
 
 /// Returns whether no chain can depend on its key any more, even if clocks differ by a day.
-pub(crate) fn is_over(revocation: &Revocation, now: u64) -> bool {
-    now > revocation.until()
+pub(crate) fn is_over(revocation: &Revocation, now: UnixTime) -> bool {
+    now > UnixTime::from_secs(revocation.until())
 }
 
 /// Returns the rank among revocations of one key: first by the network's key, then by their end.
@@ -116,51 +117,61 @@ mod tests {
         let mut bytes = [7; 32];
         bytes[..2].copy_from_slice(&seed.to_be_bytes());
         let key = SecretKey::from_seed(&bytes).peer_id();
-        Revocation::by_network(&network(), key, NOW, until).unwrap()
+        Revocation::by_network(&network(), key, UnixTime::from_secs(NOW), until).unwrap()
     }
 
     #[test]
     fn the_file_is_read_as_it_was_written_and_damage_costs_one_line() {
         let mut all = Revocations::default();
         for seed in 0..3 {
-            assert!(all.add(revocation(seed, NOW + 5), NOW));
+            assert!(all.add(revocation(seed, NOW + 5), UnixTime::from_secs(NOW)));
         }
         let network = network().peer_id();
-        let (read, damaged) = Revocations::parse(&all.text(), &network, NOW);
+        let (read, damaged) = Revocations::parse(&all.text(), &network, UnixTime::from_secs(NOW));
         assert_eq!((read.text(), damaged), (all.text(), 0));
         let text = all.text().replacen('A', "B", 1) + "\n0OIl\n";
-        let (read, damaged) = Revocations::parse(&text, &network, NOW);
+        let (read, damaged) = Revocations::parse(&text, &network, UnixTime::from_secs(NOW));
         assert_eq!((read.iter().count(), damaged), (2, 2));
         let other = SecretKey::from_seed(&[2; 32]).peer_id();
-        let (read, damaged) = Revocations::parse(&all.text(), &other, NOW);
+        let (read, damaged) = Revocations::parse(&all.text(), &other, UnixTime::from_secs(NOW));
         assert_eq!((read.iter().count(), damaged), (0, 3));
     }
 
     #[test]
     fn only_what_is_new_changes_anything() {
         let mut all = Revocations::default();
-        assert!(all.add(revocation(1, NOW + 5), NOW));
-        assert!(!all.add(revocation(1, NOW + 5), NOW));
-        assert!(!all.add(revocation(1, NOW + 4), NOW), "ends earlier");
-        assert!(all.add(revocation(1, NOW + 6), NOW));
+        assert!(all.add(revocation(1, NOW + 5), UnixTime::from_secs(NOW)));
+        assert!(!all.add(revocation(1, NOW + 5), UnixTime::from_secs(NOW)));
+        assert!(
+            !all.add(revocation(1, NOW + 4), UnixTime::from_secs(NOW)),
+            "ends earlier"
+        );
+        assert!(all.add(revocation(1, NOW + 6), UnixTime::from_secs(NOW)));
         assert_eq!(all.iter().count(), 1);
-        assert!(!all.add(revocation(2, NOW), NOW + 1), "over");
+        assert!(
+            !all.add(revocation(2, NOW), UnixTime::from_secs(NOW + 1)),
+            "over"
+        );
     }
 
     #[test]
     fn a_clock_that_is_ahead_costs_none_while_there_is_room() {
         let mut all = Revocations::default();
-        all.add(revocation(1, NOW + 5), NOW);
+        all.add(revocation(1, NOW + 5), UnixTime::from_secs(NOW));
         let ahead = NOW + 1_000;
-        let (mut read, _) = Revocations::parse(&all.text(), &network().peer_id(), ahead);
-        assert!(read.add(revocation(2, ahead + 5), ahead));
+        let (mut read, _) = Revocations::parse(
+            &all.text(),
+            &network().peer_id(),
+            UnixTime::from_secs(ahead),
+        );
+        assert!(read.add(revocation(2, ahead + 5), UnixTime::from_secs(ahead)));
         assert_eq!(read.iter().count(), 2);
         for seed in 3..=MAX_REVOCATIONS as u16 + 2 {
-            read.add(revocation(seed, ahead + 5), ahead);
+            read.add(revocation(seed, ahead + 5), UnixTime::from_secs(ahead));
         }
         assert_eq!(read.iter().count(), MAX_REVOCATIONS);
         assert!(
-            read.iter().all(|r| !is_over(r, ahead)),
+            read.iter().all(|r| !is_over(r, UnixTime::from_secs(ahead))),
             "what is over went first"
         );
     }
@@ -172,13 +183,16 @@ mod tests {
         let (id, subject) = (network().peer_id(), issuer_key.peer_id());
         let issuer = Certificate::sign(Kind::Issuer, id, subject, grant, &network()).unwrap();
         let mut all = Revocations::default();
-        let own = Revocation::by_network(&network(), subject, NOW, NOW + 5).unwrap();
-        all.add(own.clone(), NOW);
+        let own =
+            Revocation::by_network(&network(), subject, UnixTime::from_secs(NOW), NOW + 5).unwrap();
+        all.add(own.clone(), UnixTime::from_secs(NOW));
         for seed in 0..=MAX_REVOCATIONS as u16 {
             let key = revocation(seed, NOW).key();
             let until = NOW + 1_000;
-            let made = Revocation::by_issuer(&issuer, &issuer_key, key, NOW, until).unwrap();
-            all.add(made, NOW);
+            let made =
+                Revocation::by_issuer(&issuer, &issuer_key, key, UnixTime::from_secs(NOW), until)
+                    .unwrap();
+            all.add(made, UnixTime::from_secs(NOW));
         }
         assert_eq!(all.iter().count(), MAX_REVOCATIONS);
         assert!(all.iter().any(|r| *r == own), "the issuer's own expulsion");
@@ -189,9 +203,12 @@ mod tests {
         let mut all = Revocations::default();
         let most = MAX_REVOCATIONS as u16;
         for seed in 0..most {
-            all.add(revocation(seed, NOW + 100 + u64::from(seed)), NOW);
+            all.add(
+                revocation(seed, NOW + 100 + u64::from(seed)),
+                UnixTime::from_secs(NOW),
+            );
         }
-        all.add(revocation(most, NOW + 10_000), NOW);
+        all.add(revocation(most, NOW + 10_000), UnixTime::from_secs(NOW));
         assert_eq!(all.iter().count(), MAX_REVOCATIONS);
         let has = |seed| all.iter().any(|r| r.key() == revocation(seed, NOW).key());
         assert!(!has(0) && has(1) && has(most));

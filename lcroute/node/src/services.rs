@@ -7,7 +7,7 @@ use lcroute_engine::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, 
 use librecast::cert::{CLOCK_SKEW, CertError, Chain};
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::revocation::{self, RevocationError};
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 
 /// Maximum number of chains with remembered verification: the bound of a network's routers.
 const MAX_CHAINS: usize = 4_096;
@@ -62,8 +62,8 @@ impl HostServices {
 }
 
 impl Services for HostServices {
-    fn unix_now(&self) -> u64 {
-        self.clock.unix_now()
+    fn unix_now(&self) -> UnixTime {
+        self.clock.now()
     }
 
     fn sign(&self, message: &[u8]) -> [u8; 64] {
@@ -83,7 +83,7 @@ impl Services for HostServices {
         // a panic elsewhere leaves no inconsistent state
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, good)) = verified.chains.get(&hash)
-            && (good.valid.0..=good.valid.1).contains(&now)
+            && (good.valid.0..=good.valid.1).contains(&now.as_secs())
         {
             return Ok(good.credential.clone());
         }
@@ -108,7 +108,7 @@ impl Services for HostServices {
     }
 }
 
-fn verify(chain: &[u8], network: &NetworkId, now: u64) -> Result<Good, CertError> {
+fn verify(chain: &[u8], network: &NetworkId, now: UnixTime) -> Result<Good, CertError> {
     let chain = Chain::decode(chain)?;
     let member = chain.verify(network, now)?;
     let valid = (
@@ -154,7 +154,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
     static CLOCK: AtomicU64 = AtomicU64::new(NOW);
 
-    fn services(network: &SecretKey, clock: fn() -> u64) -> HostServices {
+    fn services(network: &SecretKey, clock: fn() -> UnixTime) -> HostServices {
         let key = Arc::new(key(2));
         HostServices::new(key, network.peer_id(), WallClock::new(clock))
     }
@@ -162,9 +162,11 @@ mod tests {
     #[test]
     fn a_chain_that_was_good_ends_when_its_time_is_over() {
         let network = key(1);
-        let services = services(&network, || CLOCK.load(Ordering::SeqCst));
+        let services = services(&network, || {
+            UnixTime::from_secs(CLOCK.load(Ordering::SeqCst))
+        });
         // valid for 1,000 s
-        let (chain, _) = chains(&network, NOW);
+        let (chain, _) = chains(&network, UnixTime::from_secs(NOW));
         let bytes = chain.encode();
         let first = services.verify_chain(&bytes).unwrap();
         assert!(first.can_issue && first.issued == NOW);
@@ -187,9 +189,9 @@ mod tests {
     #[test]
     fn other_networks_and_damage_are_refused_and_not_remembered() {
         let (network, other) = (key(1), key(3));
-        let services = services(&network, || NOW);
-        let foreign = chains(&other, NOW).0.encode();
-        let mut damaged = chains(&network, NOW).0.encode();
+        let services = services(&network, || UnixTime::from_secs(NOW));
+        let foreign = chains(&other, UnixTime::from_secs(NOW)).0.encode();
+        let mut damaged = chains(&network, UnixTime::from_secs(NOW)).0.encode();
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
         let reasons = [
@@ -211,8 +213,13 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let network = key(1);
-        let (chain, _) = chains(&network, NOW);
-        let good = verify(&chain.encode(), &network.peer_id(), NOW).unwrap();
+        let (chain, _) = chains(&network, UnixTime::from_secs(NOW));
+        let good = verify(
+            &chain.encode(),
+            &network.peer_id(),
+            UnixTime::from_secs(NOW),
+        )
+        .unwrap();
         let mut verified = Verified::default();
         for n in 0..MAX_CHAINS as u64 + 10 {
             let mut hash = [0; 32];
@@ -231,28 +238,28 @@ mod tests {
     #[test]
     fn revocations_say_who_signed_them() {
         let network = key(1);
-        let services = services(&network, || NOW);
+        let services = services(&network, || UnixTime::from_secs(NOW));
         let node = key(4).peer_id();
-        let signed = Signed::by_network(&network, node, NOW, NOW + 5).unwrap();
+        let signed = Signed::by_network(&network, node, UnixTime::from_secs(NOW), NOW + 5).unwrap();
         let read = services.verify_revocation(signed.as_bytes()).unwrap();
         assert_eq!(
             (read.key, read.by_network, read.until),
             (node, true, NOW + 5)
         );
-        let foreign = Signed::by_network(&key(3), node, NOW, NOW + 5).unwrap();
+        let foreign = Signed::by_network(&key(3), node, UnixTime::from_secs(NOW), NOW + 5).unwrap();
         let refused = services.verify_revocation(foreign.as_bytes());
         assert_eq!(refused.err(), Some(RevocationError::OtherNetwork));
     }
 
     #[test]
     fn signatures_are_of_this_node() {
-        let services = services(&key(1), || NOW);
+        let services = services(&key(1), || UnixTime::from_secs(NOW));
         let signature = services.sign(b"message");
         assert!(services.verify(&services.key.peer_id(), b"message", &signature));
         assert!(!services.verify(&services.key.peer_id(), b"other", &signature));
         let stranger = key(3).peer_id();
         assert!(!services.verify(&stranger, b"message", &signature));
-        let clock = WallClock::new(|| NOW);
+        let clock = WallClock::new(|| UnixTime::from_secs(NOW));
         let elsewhere = HostServices::new(services.key.clone(), stranger, clock);
         let own = services.key.peer_id();
         assert!(

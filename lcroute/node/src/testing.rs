@@ -9,7 +9,7 @@ use lcroute_overlay::{
 };
 use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, SecretKey};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 
 /// Returns the start of virtual time; no test reads another clock.
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
@@ -22,15 +22,16 @@ pub(crate) fn key(seed: u8) -> SecretKey {
 }
 
 /// Returns a founder's chain in `network`, valid for 1,000 s, and its renewal.
-pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
+pub(crate) fn chains(network: &SecretKey, now: UnixTime) -> (Chain, Chain) {
     let key = key(100);
     let grant = |name| Grant {
         core: true,
-        ..Grant::new(name, (now, now + 1_000))
+        ..Grant::new(name, (now.as_secs(), now.as_secs() + 1_000))
     };
     let founder = (key.peer_id(), grant("founder"));
     let old = Chain::sign(network, (&key, grant("")), founder).unwrap();
-    let new = old.renew(old.issuer(), &key, now + 500, 400).unwrap();
+    let later = now + Duration::from_secs(500);
+    let new = old.renew(old.issuer(), &key, later, 400).unwrap();
     (old, new)
 }
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::cert::{CLOCK_SKEW, Member};
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of tokens; the first to end is dropped. Chosen: an issuer makes a few a day.
@@ -84,7 +85,7 @@ impl Uses {
         member: &Member,
         decides: bool,
         others: impl FnOnce(&PeerId) -> BTreeSet<PeerId>,
-        now: u64,
+        now: UnixTime,
     ) -> Counted {
         let Some(invitation) = member.invitation() else {
             return Counted::Admitted;
@@ -96,7 +97,8 @@ impl Uses {
             }
             return Counted::Admitted;
         };
-        let is_over = |token: &Token| now > token.until.saturating_add(CLOCK_SKEW);
+        let is_over =
+            |token: &Token| now > UnixTime::from_secs(token.until.saturating_add(CLOCK_SKEW));
         let before = self.tokens.len();
         self.tokens.retain(|_, token| !is_over(token));
         self.changed |= self.tokens.len() < before;
@@ -202,7 +204,7 @@ mod tests {
     }
 
     fn count(uses: &mut Uses, of: &Member, decides: bool) -> Counted {
-        uses.count(of, decides, |_| BTreeSet::new(), NOW)
+        uses.count(of, decides, |_| BTreeSet::new(), UnixTime::from_secs(NOW))
     }
 
     #[test]
@@ -276,7 +278,10 @@ mod tests {
         let mut uses = Uses::default();
         let others = |_: &PeerId| BTreeSet::from([key(1), key(2)]);
         let late = member(3, 7, Some(2));
-        assert_eq!(uses.count(&late, true, others, NOW), Counted::Beyond);
+        assert_eq!(
+            uses.count(&late, true, others, UnixTime::from_secs(NOW)),
+            Counted::Beyond
+        );
     }
 
     #[test]
@@ -321,7 +326,12 @@ mod tests {
             uses: 1,
             until: later,
         });
-        uses.count(&other, true, |_| BTreeSet::new(), later);
+        uses.count(
+            &other,
+            true,
+            |_| BTreeSet::new(),
+            UnixTime::from_secs(later),
+        );
         assert_eq!(uses.tokens.len(), 1);
     }
 }

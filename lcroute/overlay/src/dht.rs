@@ -18,6 +18,7 @@
 
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::reach::{Base58, Item, Key, Value, signed_bytes};
+use librecast::time::UnixTime;
 
 use crate::event::Published;
 use crate::record::{RECORD_LIFETIME, Rendezvous};
@@ -25,25 +26,31 @@ use crate::record::{RECORD_LIFETIME, Rendezvous};
 /// Permitted clock difference in seconds: half a day.
 const SKEW: u64 = 43_200;
 
+/// Returns the earliest and the latest time by another node's clock.
+fn days(time: UnixTime) -> [UnixTime; 2] {
+    let seconds = time.as_secs();
+    let days = [seconds.saturating_sub(SKEW), seconds.saturating_add(SKEW)];
+    days.map(UnixTime::from_secs)
+}
+
 impl Rendezvous {
     /// Returns the key under which a node's record is today.
     #[must_use]
-    pub fn key_of(&self, node: &PeerId, unix: u64) -> Key {
-        Base58(self.name(node, unix))
+    pub fn key_of(&self, node: &PeerId, time: UnixTime) -> Key {
+        Base58(self.name(node, time))
     }
 
     /// Returns the key of a node's mailbox today.
     #[must_use]
-    pub fn mailbox_of(&self, node: &PeerId, unix: u64) -> Key {
-        self.key_of(&self.mailbox(node).peer_id(), unix)
+    pub fn mailbox_of(&self, node: &PeerId, time: UnixTime) -> Key {
+        self.key_of(&self.mailbox(node).peer_id(), time)
     }
 
     /// Returns the DHT items for the record of the node with this key.
     #[must_use]
-    pub fn items(&self, key: &SecretKey, record: &Published, unix: u64) -> Vec<Item> {
-        let days = [unix.saturating_sub(SKEW), unix.saturating_add(SKEW)];
+    pub fn items(&self, key: &SecretKey, record: &Published, time: UnixTime) -> Vec<Item> {
         // a newer record ends later
-        let items = days.map(|day| self.item(key, (record, record.until), day));
+        let items = days(time).map(|day| self.item(key, (record, record.until), day));
         items.into()
     }
 
@@ -54,13 +61,12 @@ impl Rendezvous {
         &self,
         of: &PeerId,
         (record, signed): (&Published, u64),
-        unix: u64,
+        time: UnixTime,
     ) -> Vec<Item> {
-        let days = [unix.saturating_sub(SKEW), unix.saturating_add(SKEW)];
         let mailbox = self.mailbox(of);
         // comparable with nodes that write a record once, with the end of its lifetime as sequence
         let sequence = signed.saturating_add(RECORD_LIFETIME);
-        let items = days.map(|day| self.item(&mailbox, (record, sequence), day));
+        let items = days(time).map(|day| self.item(&mailbox, (record, sequence), day));
         items.into()
     }
 
@@ -71,12 +77,12 @@ impl Rendezvous {
         SecretKey::from_seed(&seed)
     }
 
-    fn item(&self, key: &SecretKey, (record, sequence): (&Published, u64), unix: u64) -> Item {
+    fn item(&self, key: &SecretKey, (record, sequence): (&Published, u64), time: UnixTime) -> Item {
         let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
         let message = signed_bytes(sequence, &record.sealed);
-        let signature = key.sign_blinded(&self.name_secret(unix), &message);
+        let signature = key.sign_blinded(&self.name_secret(time), &message);
         Item {
-            key: self.key_of(&key.peer_id(), unix),
+            key: self.key_of(&key.peer_id(), time),
             sequence,
             value: Value(record.sealed.to_vec()),
             signature: Base58(signature),
@@ -108,13 +114,13 @@ mod tests {
     fn a_record_is_found_by_clocks_that_differ_by_half_a_day() {
         let rendezvous = Rendezvous::new(key(9).peer_id());
         let node = key(1);
-        for unix in [NOON - SKEW, NOON - 1, NOON, NOON + SKEW - 1] {
-            let items = rendezvous.items(&node, &published(), unix);
+        for time in [NOON - SKEW, NOON - 1, NOON, NOON + SKEW - 1] {
+            let items = rendezvous.items(&node, &published(), UnixTime::from_secs(time));
             assert_eq!(items.len(), 2);
-            for skewed in [unix - SKEW, unix, unix + SKEW] {
-                let sought = rendezvous.key_of(&node.peer_id(), skewed);
+            for skewed in [time - SKEW, time, time + SKEW] {
+                let sought = rendezvous.key_of(&node.peer_id(), UnixTime::from_secs(skewed));
                 let found = items.iter().any(|item| item.key == sought);
-                assert!(found, "at {unix} by {skewed}");
+                assert!(found, "at {time} by {skewed}");
             }
         }
     }
@@ -126,18 +132,20 @@ mod tests {
             Rendezvous::new(key(8).peer_id()),
         );
         let (node, another) = (key(1).peer_id(), key(2).peer_id());
-        let mailbox = rendezvous.mailbox_of(&node, NOON);
-        let items = rendezvous.mailbox_items(&node, (&published(), NOON), NOON);
+        let mailbox = rendezvous.mailbox_of(&node, UnixTime::from_secs(NOON));
+        let items =
+            rendezvous.mailbox_items(&node, (&published(), NOON), UnixTime::from_secs(NOON));
         assert!(items.iter().any(|item| item.key == mailbox));
-        let later = rendezvous.mailbox_items(&node, (&published(), NOON + 1), NOON);
+        let later =
+            rendezvous.mailbox_items(&node, (&published(), NOON + 1), UnixTime::from_secs(NOON));
         let pairs = items.iter().zip(&later);
         assert!(pairs.into_iter().all(|(a, b)| a.sequence < b.sequence));
         let different = [
             mailbox,
-            rendezvous.mailbox_of(&node, NOON + DAY),
-            rendezvous.mailbox_of(&another, NOON),
-            other.mailbox_of(&node, NOON),
-            rendezvous.key_of(&node, NOON),
+            rendezvous.mailbox_of(&node, UnixTime::from_secs(NOON + DAY)),
+            rendezvous.mailbox_of(&another, UnixTime::from_secs(NOON)),
+            other.mailbox_of(&node, UnixTime::from_secs(NOON)),
+            rendezvous.key_of(&node, UnixTime::from_secs(NOON)),
         ];
         let different: std::collections::BTreeSet<_> = different.into_iter().collect();
         assert_eq!(different.len(), 5);

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use crypto_box::{PublicKey, SecretKey as BoxKey};
 use librecast::cert::{CLOCK_SKEW, CertError, Chain, Member};
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::MAX_SIGNAL;
@@ -358,7 +359,7 @@ fn write(
 /// Opens and checks a message. The error contains the sender if the signature proves it.
 pub(crate) fn open(
     identity: &Identity,
-    now: u64,
+    now: UnixTime,
     sealed: &[u8],
 ) -> Result<Opened, (Refusal, Option<PeerId>)> {
     if sealed.len() > MAX_SIGNAL {
@@ -444,14 +445,14 @@ impl<'a> Envelope<'a> {
         Ok(envelope)
     }
 
-    fn check(&self, identity: &Identity, now: u64) -> Result<Opened, Refusal> {
+    fn check(&self, identity: &Identity, now: UnixTime) -> Result<Opened, Refusal> {
         if &self.recipient != identity.peer_id().public_key() {
             return Err(Refusal::Recipient);
         }
         if &self.network != identity.network.public_key() {
             return Err(Refusal::Network);
         }
-        if self.time.abs_diff(now) > CLOCK_SKEW {
+        if self.time.abs_diff(now.as_secs()) > CLOCK_SKEW {
             return Err(Refusal::Clock);
         }
         let chain = Chain::decode(self.chain).map_err(|_| Refusal::Certificate)?;

@@ -3,7 +3,7 @@
 
 use librecast::cert::CLOCK_SKEW;
 use librecast::id::PeerId;
-use librecast::time::Duration;
+use librecast::time::{Duration, UnixTime};
 
 use crate::auth::Role;
 use crate::connections::Connections;
@@ -117,7 +117,9 @@ impl Peer {
 
     pub(crate) fn has_expired<C>(&self, parts: &Parts<C>) -> bool {
         let member = self.member.as_ref().filter(|_| self.up().is_some());
-        member.is_some_and(|m| parts.clock.unix_now() > m.not_after.saturating_add(CLOCK_SKEW))
+        member.is_some_and(|m| {
+            parts.clock.now() > UnixTime::from_secs(m.not_after.saturating_add(CLOCK_SKEW))
+        })
     }
 
     pub(crate) fn handle_timeout<C: Connections>(&mut self, parts: &mut Parts<C>) {

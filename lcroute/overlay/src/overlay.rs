@@ -10,7 +10,7 @@ use bytes::Bytes;
 use librecast::bucket::{Bucket, Rate};
 use librecast::cert::{CLOCK_SKEW, Chain, Member};
 use librecast::id::{LinkId, PeerId};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use tracing::debug;
 
 use crate::config::OverlayConfig;
@@ -473,9 +473,10 @@ impl<C: Connections> Overlay<C> {
 /// Returns whether the owner's clock or this node's is wrong: the record is from the future, or it
 /// has expired although its carrier drops records within hours without renewal. Nodes renew records
 /// every six hours.
-fn is_by_a_wrong_clock(kind: CarrierKind, record: &PresenceRecord, unix: u64) -> bool {
+fn is_by_a_wrong_clock(kind: CarrierKind, record: &PresenceRecord, time: UnixTime) -> bool {
     let forgets = matches!(kind, CarrierKind::Dht | CarrierKind::Lan);
-    record.made > unix.saturating_add(CLOCK_SKEW) || (forgets && record.until <= unix)
+    record.made > time.as_secs().saturating_add(CLOCK_SKEW)
+        || (forgets && record.until <= time.as_secs())
 }
 
 /// Presence records.
@@ -510,7 +511,7 @@ impl<C: Connections> Overlay<C> {
         if parts.trust.hides_addresses() {
             return None;
         }
-        let made = parts.clock.unix_now();
+        let made = parts.clock.now();
         let mut candidates = parts.connections.candidates();
         // while its network comes up, a host may have no other address
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
@@ -519,8 +520,8 @@ impl<C: Connections> Overlay<C> {
         }
         let record = PresenceRecord {
             node: parts.own,
-            made,
-            until: made + RECORD_LIFETIME,
+            made: made.as_secs(),
+            until: made.as_secs() + RECORD_LIFETIME,
             candidates,
         };
         let key = parts.session.identity().key.clone();
@@ -557,8 +558,8 @@ impl<C: Connections> Overlay<C> {
             return Err(NotTaken::Dropped);
         }
         let parts = &mut self.parts;
-        let unix = parts.clock.unix_now();
-        let (mut record, is_former) = match parts.rendezvous.open(sealed, unix) {
+        let time = parts.clock.now();
+        let (mut record, is_former) = match parts.rendezvous.open(sealed, time) {
             Ok(opened) => opened,
             Err(reason) => {
                 parts.outputs.count(reason);
@@ -579,7 +580,7 @@ impl<C: Connections> Overlay<C> {
         let network = self.parts.session.identity().network();
         keep_outside(&mut record.candidates, &network);
         // a clock ahead of this node's extends no lifetime
-        let left = record.until.saturating_sub(unix);
+        let left = record.until.saturating_sub(time.as_secs());
         let left = left.clamp(OVERDUE, RECORD_LIFETIME);
         let until = now + Duration::from_secs(left);
         let parts = &mut self.parts;
@@ -597,7 +598,7 @@ impl<C: Connections> Overlay<C> {
         // updates its timer for the new addresses
         self.visit(&node, |_, _| ());
         // its owner is asked nevertheless, and thereby learns of the difference
-        if is_by_a_wrong_clock(kind, &record, unix) {
+        if is_by_a_wrong_clock(kind, &record, time) {
             self.refuse(Refusal::Clock, Some(node));
         }
         Ok((node, until))

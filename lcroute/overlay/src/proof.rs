@@ -18,6 +18,7 @@ use crypto_box::{PublicKey, SecretKey};
 use librecast::cert::{CertError, Chain, MAX_CHAIN};
 use librecast::id::PeerId;
 use librecast::plain::clean;
+use librecast::time::UnixTime;
 use thiserror::Error;
 
 use crate::Random;
@@ -130,7 +131,7 @@ impl ProofKey {
         *self.0.public_key().as_bytes()
     }
 
-    /// Checks that a node of this room is a member at `unix` (seconds). Revocations are not known.
+    /// Checks that a node of this room is a member at `time` (seconds). Revocations are not known.
     ///
     /// # Errors
     /// The reason for which the membership is not proven.
@@ -138,7 +139,7 @@ impl ProofKey {
         &self,
         sealed: &[u8],
         (node, room): (&PeerId, &Room),
-        unix: u64,
+        time: UnixTime,
     ) -> Result<(), NotProven> {
         if sealed.len() > MAX_CHAIN + SEAL {
             return Err(NotProven::Unreadable);
@@ -154,7 +155,7 @@ impl ProofKey {
         if Room::of(&network) != *room {
             return Err(NotProven::OtherNetwork);
         }
-        chain.verify(&network, unix)?;
+        chain.verify(&network, time)?;
         Ok(())
     }
 }
@@ -198,26 +199,32 @@ mod tests {
     fn members_of_the_rooms_network_are_told_from_all_others() {
         let server = ProofKey::new([7; 32]);
         let (node, room) = (key(1).peer_id(), Room::of(&key(9).peer_id()));
-        let check = |sealed: &[u8], unix| server.check(sealed, (&node, &room), unix);
+        let check = |sealed: &[u8], time| server.check(sealed, (&node, &room), time);
         let good = sealed(&chain(9, 1), &server);
-        assert_eq!(check(&good, NOW), Ok(()));
+        assert_eq!(check(&good, UnixTime::from_secs(NOW)), Ok(()));
         assert_eq!(
-            check(&sealed(&chain(9, 2), &server), NOW),
+            check(&sealed(&chain(9, 2), &server), UnixTime::from_secs(NOW)),
             Err(NotProven::OtherNode)
         );
         assert_eq!(
-            check(&sealed(&chain(8, 1), &server), NOW),
+            check(&sealed(&chain(8, 1), &server), UnixTime::from_secs(NOW)),
             Err(NotProven::OtherNetwork)
         );
         let other = ProofKey::new([8; 32]);
         assert_eq!(
-            check(&sealed(&chain(9, 1), &other), NOW),
+            check(&sealed(&chain(9, 1), &other), UnixTime::from_secs(NOW)),
             Err(NotProven::Unreadable)
         );
-        assert_eq!(check(&[], NOW), Err(NotProven::Unreadable));
+        assert_eq!(
+            check(&[], UnixTime::from_secs(NOW)),
+            Err(NotProven::Unreadable)
+        );
         // a clock difference of a day is allowed
         let expired = CertError::Expired(Kind::Issuer).into();
-        assert_eq!(check(&good, NOW + 60 + 86_401), Err(expired));
+        assert_eq!(
+            check(&good, UnixTime::from_secs(NOW + 60 + 86_401)),
+            Err(expired)
+        );
         // a chain that names the network but is not signed by it
         let id = key(9).peer_id();
         let sign = |kind, subject: &id::SecretKey, by: &id::SecretKey| {
@@ -227,7 +234,7 @@ mod tests {
         };
         let issuer = sign(Kind::Issuer, &key(50), &key(50));
         let forged = Chain::new(vec![issuer, sign(Kind::Node, &key(1), &key(50))]).unwrap();
-        let forged = check(&sealed(&forged, &server), NOW);
+        let forged = check(&sealed(&forged, &server), UnixTime::from_secs(NOW));
         assert_eq!(forged, Err(CertError::Forged(Kind::Issuer).into()));
     }
 
@@ -257,7 +264,7 @@ mod tests {
             }
             let room = Room([1; 32]);
             let node = id::SecretKey::from_seed(&[1; 32]).peer_id();
-            prop_assert!(ProofKey::new([7; 32]).check(&bytes, (&node, &room), NOW).is_err());
+            prop_assert!(ProofKey::new([7; 32]).check(&bytes, (&node, &room), UnixTime::from_secs(NOW)).is_err());
         }
     }
 }

@@ -23,6 +23,7 @@ use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
 use librecast::epoch::EpochSecret;
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::description::{Candidate, MAX_CANDIDATES};
@@ -107,17 +108,21 @@ impl RendezvousEpochs {
         &self.former
     }
 
-    /// Opens and checks a record at the time `unix`; true: of a former epoch, which expelled nodes
+    /// Opens and checks a record at the time `time`; true: of a former epoch, which expelled nodes
     /// know.
     ///
     /// # Errors
     /// The reason for which it is dropped.
-    pub fn open(&self, sealed: &[u8], unix: u64) -> Result<(PresenceRecord, bool), DropReason> {
-        let newest = self.newest.open(sealed, unix);
+    pub fn open(
+        &self,
+        sealed: &[u8],
+        time: UnixTime,
+    ) -> Result<(PresenceRecord, bool), DropReason> {
+        let newest = self.newest.open(sealed, time);
         if newest != Err(DropReason::PresenceNotOpened) {
             return newest.map(|record| (record, false));
         }
-        let mut former = self.former.iter().map(|epoch| epoch.open(sealed, unix));
+        let mut former = self.former.iter().map(|epoch| epoch.open(sealed, time));
         let opened = former.find(|opened| *opened != Err(DropReason::PresenceNotOpened));
         let opened = opened.unwrap_or(Err(DropReason::PresenceNotOpened));
         opened.map(|record| (record, true))
@@ -134,18 +139,18 @@ impl Rendezvous {
         }
     }
 
-    /// Returns the name of a node's record on the day of `unix`. Without the network's key, names
+    /// Returns the name of a node's record on the day of `time`. Without the network's key, names
     /// reveal neither the node nor the names of other days.
     #[must_use]
-    pub fn name(&self, node: &PeerId, unix: u64) -> [u8; 32] {
-        let secret = self.name_secret(unix);
+    pub fn name(&self, node: &PeerId, time: UnixTime) -> [u8; 32] {
+        let secret = self.name_secret(time);
         // a PeerId is a point of the curve
         node.blinded(&secret).unwrap_or(secret)
     }
 
-    /// Returns the secret that blinds names of the day of `unix`.
-    pub(crate) fn name_secret(&self, unix: u64) -> [u8; 32] {
-        self.secret("lcroute 2026 record names", unix / DAY)
+    /// Returns the secret that blinds names of the day of `time`.
+    pub(crate) fn name_secret(&self, time: UnixTime) -> [u8; 32] {
+        self.secret("lcroute 2026 record names", time.as_secs() / DAY)
     }
 
     pub(crate) fn network(&self) -> &NetworkId {
@@ -177,17 +182,17 @@ impl Rendezvous {
         sealed
     }
 
-    /// Opens and checks a record at the time `unix`.
+    /// Opens and checks a record at the time `time`.
     ///
     /// # Errors
     /// The reason for which it is dropped.
-    pub fn open(&self, sealed: &[u8], unix: u64) -> Result<PresenceRecord, DropReason> {
+    pub fn open(&self, sealed: &[u8], time: UnixTime) -> Result<PresenceRecord, DropReason> {
         if !LENGTHS.contains(&sealed.len().saturating_sub(NONCE + TAG)) {
             return Err(DropReason::PresenceMalformed);
         }
         let (nonce, rest) = sealed.split_at(NONCE);
         let (tag, body) = rest.split_at(TAG);
-        let today = unix / DAY;
+        let today = time.as_secs() / DAY;
         // clocks may differ by a day, and a record be of yesterday; beyond that, the wrong clock is
         // reported
         let days = [
@@ -212,7 +217,7 @@ impl Rendezvous {
             return Err(DropReason::PresenceMalformed);
         }
         // the clock may be a day ahead or behind
-        if record.until.saturating_add(DAY) < unix {
+        if record.until.saturating_add(DAY) < time.as_secs() {
             return Err(DropReason::PresenceStale);
         }
         let verified = record
@@ -303,13 +308,13 @@ mod tests {
             let record = record(d.candidates);
             let sealed = sealed(&record);
             prop_assert!([256, 512].contains(&sealed.len()));
-            for unix in [NOW - 2 * DAY, NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY] {
-                let opened = rendezvous(9).open(&sealed, unix);
+            for time in [NOW - 2 * DAY, NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY] {
+                let opened = rendezvous(9).open(&sealed, UnixTime::from_secs(time));
                 prop_assert_eq!(opened.as_ref(), Ok(&record));
             }
-            let late = rendezvous(9).open(&sealed, NOW + 2 * DAY + 1);
+            let late = rendezvous(9).open(&sealed, UnixTime::from_secs(NOW + 2 * DAY + 1));
             prop_assert!(late.is_err());
-            let other = rendezvous(8).open(&sealed, NOW);
+            let other = rendezvous(8).open(&sealed, UnixTime::from_secs(NOW));
             prop_assert_eq!(other, Err(DropReason::PresenceNotOpened));
         }
 
@@ -317,20 +322,20 @@ mod tests {
         fn a_changed_byte_is_noticed(at in 0_usize..256, by in 1_u8..) {
             let mut sealed = sealed(&record(Vec::new()));
             sealed[at] ^= by;
-            let opened = rendezvous(9).open(&sealed, NOW);
+            let opened = rendezvous(9).open(&sealed, UnixTime::from_secs(NOW));
             prop_assert_eq!(opened, Err(DropReason::PresenceNotOpened));
         }
 
         #[test]
         fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            prop_assert!(rendezvous(9).open(&bytes, NOW).is_err());
+            prop_assert!(rendezvous(9).open(&bytes, UnixTime::from_secs(NOW)).is_err());
         }
     }
 
     #[test]
     fn a_member_cannot_speak_for_another() {
         let forged = rendezvous(9).seal(&record(Vec::new()), &key(2), &mut Random::new([3; 32]));
-        let opened = rendezvous(9).open(&forged, NOW);
+        let opened = rendezvous(9).open(&forged, UnixTime::from_secs(NOW));
         assert_eq!(opened, Err(DropReason::PresenceForged));
     }
 
@@ -338,10 +343,10 @@ mod tests {
     fn a_record_is_good_for_a_day_at_most() {
         let mut long = record(Vec::new());
         long.until += 1;
-        let opened = rendezvous(9).open(&sealed(&long), NOW);
+        let opened = rendezvous(9).open(&sealed(&long), UnixTime::from_secs(NOW));
         assert_eq!(opened, Err(DropReason::PresenceMalformed));
         long.until = long.made - 1;
-        let opened = rendezvous(9).open(&sealed(&long), NOW);
+        let opened = rendezvous(9).open(&sealed(&long), UnixTime::from_secs(NOW));
         assert_eq!(opened, Err(DropReason::PresenceMalformed));
     }
 
@@ -349,15 +354,18 @@ mod tests {
     fn names_of_a_node_change_daily_and_differ_between_networks() {
         let node = key(1).peer_id();
         let names = [
-            rendezvous(9).name(&node, NOW),
-            rendezvous(9).name(&node, NOW + DAY),
-            rendezvous(8).name(&node, NOW),
-            rendezvous(9).name(&key(2).peer_id(), NOW),
+            rendezvous(9).name(&node, UnixTime::from_secs(NOW)),
+            rendezvous(9).name(&node, UnixTime::from_secs(NOW + DAY)),
+            rendezvous(8).name(&node, UnixTime::from_secs(NOW)),
+            rendezvous(9).name(&key(2).peer_id(), UnixTime::from_secs(NOW)),
         ];
         let different: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len());
         let later = NOW - NOW % DAY + DAY - 1;
-        assert_eq!(rendezvous(9).name(&node, later), names[0]);
+        assert_eq!(
+            rendezvous(9).name(&node, UnixTime::from_secs(later)),
+            names[0]
+        );
     }
 
     #[test]
@@ -372,15 +380,20 @@ mod tests {
             by.newest()
                 .seal(&record, &key(1), &mut Random::new([3; 32]))
         };
-        let opened =
-            |by: &RendezvousEpochs, sealed: &[u8]| by.open(sealed, NOW).map(|(_, old)| old);
+        let opened = |by: &RendezvousEpochs, sealed: &[u8]| {
+            by.open(sealed, UnixTime::from_secs(NOW))
+                .map(|(_, old)| old)
+        };
         assert_eq!(opened(&third, &seal(&third)), Ok(false));
         assert_eq!(opened(&third, &seal(&first)), Ok(true));
         assert_eq!(opened(&third, &seal(&zero)), Ok(true));
         let not_opened = Err(DropReason::PresenceNotOpened);
         assert_eq!(opened(&first, &seal(&third)), not_opened);
         assert_eq!(opened(&zero, &seal(&first)), not_opened);
-        let name = |by: &RendezvousEpochs| by.newest().name(&key(1).peer_id(), NOW);
+        let name = |by: &RendezvousEpochs| {
+            by.newest()
+                .name(&key(1).peer_id(), UnixTime::from_secs(NOW))
+        };
         assert!(name(&zero) != name(&first) && name(&first) != name(&third));
         let shown = name(&first).map(|b| format!("{b:02x}"));
         assert_eq!(shown[..8].concat(), "a31b8667a8ac2b0e");
@@ -403,7 +416,7 @@ mod tests {
         let hash = librecast::id::derive("golden", &[&sealed]);
         let shown: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(shown, "550e476bd24d45ca");
-        let name = rendezvous(9).name(&key(1).peer_id(), NOW);
+        let name = rendezvous(9).name(&key(1).peer_id(), UnixTime::from_secs(NOW));
         let shown: String = name[..8].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(shown, "2d49ac0bbfb7dd5f");
     }

@@ -91,7 +91,7 @@ impl Session {
         if !self.budget.admits(carrier, from, standing, now) {
             return Err((Refusal::Rate, None));
         }
-        let opened = open(&self.identity, self.clock.unix_now(), sealed);
+        let opened = open(&self.identity, self.clock.now(), sealed);
         if opened.as_ref().is_err_and(|(refusal, _)| refusal.is_junk()) {
             self.budget.punish(carrier, from, now);
         }
@@ -116,7 +116,7 @@ impl Session {
     ) -> Result<Bytes, Refusal> {
         self.sequence += 1;
         let stamp = Stamp {
-            time: self.clock.unix_now(),
+            time: self.clock.now().as_secs(),
             session: self.id,
             sequence: self.sequence,
             to_session,

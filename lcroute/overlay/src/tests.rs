@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, PeerId, SecretKey};
-use librecast::time::{Duration, Instant, WallClock};
+use librecast::time::{Duration, Instant, UnixTime, WallClock};
 use proptest::prelude::*;
 
 use crate::connections::{Closing, ConnectionEvent, Connections, Path};
@@ -75,10 +75,10 @@ fn a_message_for_another_node_cannot_be_opened() {
     let (sender, right, wrong) = (member(1), member(2), member(3));
     let bytes = request(&sender, right.peer_id());
     assert_eq!(
-        open(&wrong, TODAY, &bytes).unwrap_err(),
+        open(&wrong, UnixTime::from_secs(TODAY), &bytes).unwrap_err(),
         (Refusal::Sealed, None)
     );
-    assert!(open(&right, TODAY, &bytes).is_ok());
+    assert!(open(&right, UnixTime::from_secs(TODAY), &bytes).is_ok());
 }
 
 #[test]
@@ -91,13 +91,18 @@ fn a_message_sealed_again_for_another_node_is_refused() {
         .unwrap();
     let to = crypto_box::PublicKey::from(wrong.peer_id().x25519().unwrap());
     let bytes = to.seal(&mut random(), &inner).unwrap();
-    let refusal = open(&wrong, TODAY, &bytes).unwrap_err();
+    let refusal = open(&wrong, UnixTime::from_secs(TODAY), &bytes).unwrap_err();
     assert_eq!(refusal, (Refusal::Recipient, Some(sender.peer_id())));
 }
 
 #[test]
 fn what_is_too_long_is_refused_unopened() {
-    let refusal = open(&member(1), TODAY, &vec![0; crate::MAX_SIGNAL + 1]).unwrap_err();
+    let refusal = open(
+        &member(1),
+        UnixTime::from_secs(TODAY),
+        &vec![0; crate::MAX_SIGNAL + 1],
+    )
+    .unwrap_err();
     assert_eq!(refusal, (Refusal::Size, None));
 }
 
@@ -245,7 +250,7 @@ fn overlay_of_run(
     let config = OverlayConfig {
         seed,
         identity,
-        clock: WallClock::new(|| TODAY),
+        clock: WallClock::new(|| UnixTime::from_secs(TODAY)),
         epoch: now,
         limits,
     };
@@ -652,7 +657,7 @@ proptest! {
         let stamp = Stamp { time: TODAY, session, sequence, to_session };
         let bytes = seal(&from, &to.peer_id(), stamp, &payload, &mut random()).unwrap();
         prop_assert!(bytes.len() < 4_096);
-        let opened = open(&to, TODAY, &bytes).unwrap();
+        let opened = open(&to, UnixTime::from_secs(TODAY), &bytes).unwrap();
         prop_assert_eq!(opened.payload, payload);
         prop_assert_eq!((opened.session, opened.sequence, opened.to_session), (session, sequence, to_session));
         prop_assert_eq!(opened.member.peer, from.peer_id());
@@ -660,7 +665,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-        prop_assert!(open(&member(2), TODAY, &bytes).is_err());
+        prop_assert!(open(&member(2), UnixTime::from_secs(TODAY), &bytes).is_err());
     }
 
     /// Correctly sealed, so that they reach the parser behind the seal.
@@ -674,7 +679,7 @@ proptest! {
         }
         let to = crypto_box::PublicKey::from(member(2).peer_id().x25519().unwrap());
         let sealed = to.seal(&mut random(), &bytes).unwrap();
-        prop_assert!(open(&member(2), TODAY, &sealed).is_err());
+        prop_assert!(open(&member(2), UnixTime::from_secs(TODAY), &sealed).is_err());
     }
 
     #[test]
@@ -686,7 +691,7 @@ proptest! {
         inner[at] ^= 1_u8 << bit;
         let box_key = crypto_box::PublicKey::from(to.peer_id().x25519().unwrap());
         let sealed = box_key.seal(&mut random(), &inner).unwrap();
-        prop_assert!(open(&to, TODAY, &sealed).is_err());
+        prop_assert!(open(&to, UnixTime::from_secs(TODAY), &sealed).is_err());
     }
 }
 
@@ -864,7 +869,8 @@ fn candidates_in_signals(hidden: usize, disclosure: crate::Disclosure) -> Vec<Ca
                 };
                 let from = pair.overlays[n].peer_id();
                 if n == hidden {
-                    let opened = open(&identities[1 - n], TODAY, &bytes).unwrap();
+                    let opened =
+                        open(&identities[1 - n], UnixTime::from_secs(TODAY), &bytes).unwrap();
                     if let Payload::Offer { description, .. }
                     | Payload::Answer { description, .. } = opened.payload
                     {
@@ -905,7 +911,9 @@ fn a_label_discloses_to_those_whose_certificate_has_it() {
     };
     let identity = member(1);
     let bytes = request(&identity, member(2).peer_id());
-    let mut friend = open(&member(2), TODAY, &bytes).unwrap().member;
+    let mut friend = open(&member(2), UnixTime::from_secs(TODAY), &bytes)
+        .unwrap()
+        .member;
     friend.labels.insert("friend".to_owned(), "yes".to_owned());
     let id = identity.peer_id();
     assert!(of("yes").includes(&id, Some(&friend)));

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs};
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -18,6 +18,7 @@ use librecast::reach::{
     AccessToken, Base58, Keep, Key, MAX_KEYS, MAX_LINE, Meeting, Plan, Room, RoomState, State,
     ToReach, Value,
 };
+use librecast::time::UnixTime;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -262,21 +263,21 @@ struct Newcomer {
 }
 
 impl Newcomer {
-    fn new(issuer: Option<PeerId>, unix: u64, now: Instant) -> Self {
+    fn new(issuer: Option<PeerId>, time: UnixTime, now: Instant) -> Self {
         Self {
             issuer,
-            signed: unix,
+            signed: time.as_secs(),
             pause: SIGN_AGAIN,
             next: now + SIGN_AGAIN,
         }
     }
 
     /// Returns the time to sign, for the mailbox of this issuer.
-    fn signed(&mut self, issuer: Option<PeerId>, unix: u64, now: Instant) -> u64 {
+    fn signed(&mut self, issuer: Option<PeerId>, time: UnixTime, now: Instant) -> u64 {
         if self.issuer != issuer {
-            *self = Self::new(issuer, unix, now);
+            *self = Self::new(issuer, time, now);
         } else if self.next <= now {
-            self.signed = unix.max(self.signed + 1);
+            self.signed = time.as_secs().max(self.signed + 1);
             self.pause = (self.pause * 2).min(LAST_SIGN_AGAIN);
             self.next = now + self.pause;
         }
@@ -292,20 +293,20 @@ impl Newcomer {
     }
 }
 
-/// Returns the plan for the DHT at the time `unix`; items for a mailbox have the time `signed`.
+/// Returns the plan for the DHT at the time `time`; items for a mailbox have the time `signed`.
 fn plan(
     wish: &Wish,
     (network, key): (&NetworkId, &SecretKey),
-    (unix, signed): (u64, u64),
+    (time, signed): (UnixTime, u64),
 ) -> Option<Plan> {
     let bootstrap = wish.dht.clone()?;
     let seeking = &wish.seeking;
     let mut hold = Vec::new();
     if let Some(record) = &wish.record {
-        hold.extend(record.epoch.items(key, record, unix));
+        hold.extend(record.epoch.items(key, record, time));
         let mailbox = seeking.issuer.as_ref();
         hold.extend(mailbox.into_iter().flat_map(|of| {
-            let items = record.epoch.mailbox_items(of, (record, signed), unix);
+            let items = record.epoch.mailbox_items(of, (record, signed), time);
             items.into_iter()
         }));
     }
@@ -317,12 +318,14 @@ fn plan(
     let epochs: Vec<&Rendezvous> = [newest].into_iter().chain(former).collect();
     let keys_of = |peer: &PeerId| {
         let peer = *peer;
-        epochs.iter().map(move |epoch| epoch.key_of(&peer, unix))
+        epochs.iter().map(move |epoch| epoch.key_of(&peer, time))
     };
     // a clock that is wrong by half a day or more gives other days: nodes found there learn of it
     let in_vain = seeking.peers.iter().filter(|p| wish.in_vain.contains(p));
-    let days = [unix.saturating_sub(DAY), unix.saturating_add(DAY)];
-    let other_days = in_vain.flat_map(|peer| days.map(|day| newest.key_of(peer, day)));
+    let seconds = time.as_secs();
+    let days = [seconds.saturating_sub(DAY), seconds.saturating_add(DAY)];
+    let other_days =
+        in_vain.flat_map(|peer| days.map(|day| newest.key_of(peer, UnixTime::from_secs(day))));
     let seek = seeking
         .peers
         .iter()
@@ -335,14 +338,9 @@ fn plan(
         bootstrap,
         hold,
         seek: seek.collect(),
-        watch: watch.map(|epoch| epoch.mailbox_of(&own, unix)).collect(),
+        watch: watch.map(|epoch| epoch.mailbox_of(&own, time)).collect(),
         round: wish.round,
     })
-}
-
-fn unix_now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs())
 }
 
 struct Service {
@@ -375,7 +373,7 @@ impl Service {
         let (read, mut write) = stream.into_split();
         let mut lines = Lines::new(read);
         let mut names = interval(NAMES);
-        let mut newcomer = Newcomer::new(None, unix_now(), Instant::now());
+        let mut newcomer = Newcomer::new(None, UnixTime::now(), Instant::now());
         let (mut sought, mut in_vain) = (BTreeSet::new(), BTreeSet::new());
         let (mut said, mut asked) = ((None, None), BTreeSet::new());
         self.change(|state| *state = Some(Standing::default()))
@@ -406,9 +404,9 @@ impl Service {
             }
             let mut wish = self.wishes.borrow_and_update().clone();
             wish.in_vain.clone_from(&in_vain);
-            let unix = unix_now();
-            let signed = newcomer.signed(wish.seeking.issuer, unix, Instant::now());
-            let plan = plan(&wish, (&self.network, &self.key), (unix, signed));
+            let time = UnixTime::now();
+            let signed = newcomer.signed(wish.seeking.issuer, time, Instant::now());
+            let plan = plan(&wish, (&self.network, &self.key), (time, signed));
             if said.0 != plan {
                 let keys = plan
                     .iter()
@@ -553,14 +551,17 @@ mod tests {
     #[test]
     fn a_newcomer_signs_anew_more_and_more_rarely_as_long_as_it_is_one() {
         let (begin, issuer) = (Instant::now(), Some(key(1).peer_id()));
-        let mut newcomer = Newcomer::new(None, NOON, begin);
-        assert_eq!(newcomer.signed(issuer, NOON, begin), NOON);
+        let mut newcomer = Newcomer::new(None, UnixTime::from_secs(NOON), begin);
+        assert_eq!(
+            newcomer.signed(issuer, UnixTime::from_secs(NOON), begin),
+            NOON
+        );
         let mut last = NOON;
         let times: Vec<_> = (0..12)
             .map(|_| {
                 let now = newcomer.next;
                 // even if the clock was set back
-                let signed = newcomer.signed(issuer, NOON, now);
+                let signed = newcomer.signed(issuer, UnixTime::from_secs(NOON), now);
                 assert!(signed > last);
                 last = signed;
                 (now - begin).as_secs()
@@ -572,8 +573,14 @@ mod tests {
         );
         // linked, and alone again
         let now = Instant::now();
-        assert_eq!(newcomer.signed(None, NOON + 9, now), NOON + 9);
-        assert_eq!(newcomer.signed(issuer, NOON + 99, now), NOON + 99);
+        assert_eq!(
+            newcomer.signed(None, UnixTime::from_secs(NOON + 9), now),
+            NOON + 9
+        );
+        assert_eq!(
+            newcomer.signed(issuer, UnixTime::from_secs(NOON + 99), now),
+            NOON + 99
+        );
         assert_eq!(newcomer.next, now + SIGN_AGAIN);
     }
 
@@ -583,16 +590,31 @@ mod tests {
         let (issuer, newcomer) = (key(1), key(2));
         let mut wish = wish();
         wish.seeking.peers = vec![issuer.peer_id()];
-        let linked = plan(&wish, (&network, &newcomer), (NOON, NOON)).unwrap();
+        let linked = plan(
+            &wish,
+            (&network, &newcomer),
+            (UnixTime::from_secs(NOON), NOON),
+        )
+        .unwrap();
         assert_eq!((linked.hold.len(), linked.seek.len()), (2, 1));
         wish.seeking.issuer = Some(issuer.peer_id());
-        let alone = plan(&wish, (&network, &newcomer), (NOON, NOON)).unwrap();
+        let alone = plan(
+            &wish,
+            (&network, &newcomer),
+            (UnixTime::from_secs(NOON), NOON),
+        )
+        .unwrap();
         assert!(alone.is_bounded() && alone.hold.len() == 4);
         wish.seeking = Seeking {
             invites: true,
             ..Seeking::default()
         };
-        let inviting = plan(&wish, (&network, &issuer), (NOON, NOON)).unwrap();
+        let inviting = plan(
+            &wish,
+            (&network, &issuer),
+            (UnixTime::from_secs(NOON), NOON),
+        )
+        .unwrap();
         let holds = |key: &Key, item: &Item| item.key == *key;
         let mailbox = &inviting.watch[0];
         assert!(alone.hold.iter().any(|item| holds(mailbox, item)));
@@ -607,7 +629,10 @@ mod tests {
         let own = key(2);
         let mut wish = wish();
         wish.seeking.peers = (10..20).map(|n| key(n).peer_id()).collect();
-        let plan_of = |wish: &Wish, unix| plan(wish, (&network, &own), (unix, unix)).unwrap();
+        let plan_of = |wish: &Wish, time| {
+            let at = UnixTime::from_secs(time);
+            plan(wish, (&network, &own), (at, time)).unwrap()
+        };
         let of_today = plan_of(&wish, NOON);
         wish.in_vain = [key(10).peer_id(), key(1).peer_id()].into();
         let of_three_days = plan_of(&wish, NOON);
@@ -647,7 +672,12 @@ mod tests {
                 invites,
                 epochs: Some(epochs.clone()),
             };
-            plan(&wish, (&network, &key(own)), (NOON, NOON)).unwrap()
+            plan(
+                &wish,
+                (&network, &key(own)),
+                (UnixTime::from_secs(NOON), NOON),
+            )
+            .unwrap()
         };
         let meets = |plan: &Plan, other: &Plan| {
             let mut looked_up = plan.seek.iter().chain(&plan.watch);
@@ -674,7 +704,12 @@ mod tests {
         let mut wish = wish();
         wish.seeking.peers = (10..18).map(|n| key(n).peer_id()).collect();
         wish.seeking.epochs = Some(many);
-        let plan = plan(&wish, (&network, &key(1)), (NOON, NOON)).unwrap();
+        let plan = plan(
+            &wish,
+            (&network, &key(1)),
+            (UnixTime::from_secs(NOON), NOON),
+        )
+        .unwrap();
         assert!(plan.is_bounded() && plan.seek.len() == MAX_KEYS);
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lcroute_overlay::proof::{NotProven, ProofKey};
@@ -20,6 +20,7 @@ use lcroute_webrtc::relay::{
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::events::LogLimit;
 use librecast::id::PeerId;
+use librecast::time::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -116,7 +117,7 @@ impl Relay {
         config.rate_total = settings.rate_total;
         config.allocations = config.allocations.min(most);
         let now = Instant::now();
-        let core = RelayServer::new(config, now.into_std(), unix_now());
+        let core = RelayServer::new(config, now.into_std(), UnixTime::now());
         let core = core.ok_or_else(|| io::Error::other("no cryptography"))?;
         Ok(Arc::new(Self {
             dual: udp.local_addr()?.is_ipv6(),
@@ -143,7 +144,7 @@ impl Relay {
     /// Checks that a registered node is a member of its room's network.
     pub(crate) fn check(&self, sealed: &[u8], node: (&PeerId, &Room)) -> Result<(), NotProven> {
         let proof = self.proof.as_ref();
-        proof.map_or(Ok(()), |key| key.check(sealed, node, unix_now()))
+        proof.map_or(Ok(()), |key| key.check(sealed, node, UnixTime::now()))
     }
 
     /// Returns credentials for a registered node, always with the same name: bounds apply per node.
@@ -405,11 +406,6 @@ impl Drop for Entered {
 /// Returns a function that recognizes addresses of this host: only those can be bound.
 fn is_own(addresses: Vec<IpAddr>) -> HasAddress {
     Arc::new(move |ip| addresses.contains(&ip) || std::net::UdpSocket::bind((ip, 0)).is_ok())
-}
-
-fn unix_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 /// Serves the server's UDP port: STUN, and datagrams of the relay.

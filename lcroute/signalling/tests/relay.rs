@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use lcroute_overlay::server::RelayCredentials;
@@ -13,6 +13,7 @@ use lcroute_signalling::{CarrierEvent, Carriers};
 use lcroute_webrtc::relay::{Framer, mint};
 use librecast::cert::{Chain, Grant};
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use rtc::sansio::Protocol as _;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::turn::client::{Client, ClientConfig, Event};
@@ -54,8 +55,7 @@ async fn offered(server: SocketAddr) -> Option<RelayCredentials> {
 }
 
 fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap().as_secs()
+    UnixTime::now().as_secs()
 }
 
 fn chain(network: &SecretKey, node: &SecretKey, not_after: u64) -> Chain {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_overlay::{Event, Identity, Limits, Overlay, OverlayConfig, Presence};
@@ -14,16 +14,9 @@ use lcroute_signalling::{CarrierEvent, Carriers};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, SecretKey};
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-}
 
 fn identity(network: &SecretKey, key: &Arc<SecretKey>) -> Identity {
     let issuer = SecretKey::from_seed(&[50; 32]);
@@ -60,7 +53,7 @@ impl Node {
         let webrtc = WebRtcConfig {
             control: identity.speaks().control,
             epoch: now,
-            unix_now: unix_now(),
+            unix_now: UnixTime::now(),
             seed: [seed; 32],
             mtu: 1280,
             media,
@@ -68,7 +61,7 @@ impl Node {
         };
         let config = OverlayConfig {
             identity,
-            clock: WallClock::new(unix_now),
+            clock: WallClock::new(UnixTime::now),
             epoch: now,
             seed: [seed; 32],
             limits: Limits::default(),

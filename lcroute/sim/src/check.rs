@@ -140,7 +140,7 @@ impl Simulation {
             return;
         }
         self.note_expelled();
-        let (now, unix) = (self.now, self.watch.unix());
+        let (now, time) = (self.now, self.watch.unix());
         let noticed = now >= self.clocks_put + EXPIRY * SECOND;
         let gone = |at: &Nanos| at + EXPULSION <= now;
         for node in self.all() {
@@ -155,7 +155,7 @@ impl Simulation {
             }
             let router = self.node_mut(node).router.as_mut();
             let whole = router.and_then(Router::whole);
-            let name = whole.and_then(|whole| whole.expired_neighbor(unix, EXPIRY));
+            let name = whole.and_then(|whole| whole.expired_neighbor(time, EXPIRY));
             if let Some(name) = name.filter(|_| noticed).map(str::to_owned) {
                 let text = format!("{name}, whose certificate is over");
                 return self.violate(Rule::Expelled, node, text);
@@ -178,11 +178,11 @@ impl Simulation {
 
     /// Whether a node's membership has ended.
     fn is_expelled(&mut self, node: u32) -> bool {
-        let unix = self.watch.unix();
+        let time = self.watch.unix();
         let router = self.node_mut(node).router.as_mut();
         let over = router
             .and_then(Router::whole)
-            .is_some_and(|whole| whole.is_expired(unix));
+            .is_some_and(|whole| whole.is_expired(time));
         over || self.revoked.contains_key(&node)
     }
 

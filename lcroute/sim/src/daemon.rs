@@ -10,6 +10,7 @@ use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Limits, Links};
 use lcroute_node::{EpochsText, Keep, Revocations};
 use librecast::cert::{Chain, GroupPrefix};
+use librecast::time::UnixTime;
 
 use crate::population::Population;
 use crate::scenario::{Policy, Scenario};
@@ -30,14 +31,14 @@ pub struct Disk {
 
 impl Disk {
     /// Stores a change at this Unix time.
-    pub fn keep(&mut self, what: Keep, unix: u64) {
+    pub fn keep(&mut self, what: Keep, time: UnixTime) {
         match what {
             Keep::Chain(chain) => self.chain = Some(chain),
             Keep::Incarnation(incarnation) => {
                 self.incarnation = self.incarnation.max(incarnation);
             }
             Keep::Revocation(revocation) => {
-                self.revocations.add(*revocation, unix);
+                self.revocations.add(*revocation, time);
             }
             Keep::Epochs(text) => self.epochs = Some(text),
             Keep::Members(text) => self.members = text,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use librecast::cert::{Certificate, Chain, EPHEMERAL, Grant, Kind, Member};
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
+use librecast::time::UnixTime;
 
 use crate::fast;
 use crate::scenario::{Certificates, Scenario};
@@ -109,7 +110,7 @@ impl Population {
             let chain = std::iter::once(issuer.clone()).chain(invitation);
             let chain = Chain::new(chain.chain([node]).collect());
             let chain = chain.expect("an issuer, an invitation or none, then a node");
-            let member = chain.verify(&network, UNIX_START);
+            let member = chain.verify(&network, UnixTime::from_secs(UNIX_START));
             Identity {
                 member: member.expect("it was signed a moment ago"),
                 chain: chain.encode().into(),
@@ -166,14 +167,14 @@ impl Population {
         let issuer = sign(Kind::Issuer, issuing.peer_id(), above, &self.top);
         let leaf = sign(Kind::Node, key.peer_id(), grant, &issuing);
         let chain = Chain::new(vec![issuer, leaf]).expect("an issuer, then a node");
-        let member = chain.verify(&network, UNIX_START);
+        let member = chain.verify(&network, UnixTime::from_secs(UNIX_START));
         member.expect("it was signed a moment ago")
     }
 
     /// Returns the text of a node's revocation by the network's key.
-    pub fn revocation(&self, node: u32, unix: u64) -> String {
+    pub fn revocation(&self, node: u32, time: UnixTime) -> String {
         let key = self.get(node).member.peer;
-        let revocation = Revocation::by_network(&self.top, key, unix, unix + VALID);
+        let revocation = Revocation::by_network(&self.top, key, time, time.as_secs() + VALID);
         lcroute_node::revocations::text(&revocation.expect("the network's key may do so"))
     }
 

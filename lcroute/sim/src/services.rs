@@ -7,6 +7,7 @@ use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed
 use librecast::cert::{CertError, Chain};
 use librecast::id::PeerId;
 use librecast::revocation::RevocationError;
+use librecast::time::UnixTime;
 
 use crate::population::{Identity, Population, UNIX_START};
 
@@ -30,10 +31,10 @@ impl Watch {
         self.ahead.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Returns the time in Unix seconds.
-    pub fn unix(&self) -> u64 {
+    /// Returns the wall clock of all hosts.
+    pub fn unix(&self) -> UnixTime {
         let [seconds, ahead] = [&self.seconds, &self.ahead].map(|s| s.load(Ordering::Relaxed));
-        UNIX_START + seconds + ahead
+        UnixTime::from_secs(UNIX_START + seconds + ahead)
     }
 }
 
@@ -67,7 +68,7 @@ impl NodeServices {
 }
 
 impl Services for NodeServices {
-    fn unix_now(&self) -> u64 {
+    fn unix_now(&self) -> UnixTime {
         self.watch.unix()
     }
 

@@ -508,8 +508,8 @@ impl Shard {
                 }
                 daemon::Effect::Signal { to, bytes } => self.send_signal(node, now, to, bytes),
                 daemon::Effect::Keep(what) => {
-                    let unix = self.setting.watch.unix();
-                    self.node(node).disk.keep(what, unix);
+                    let time = self.setting.watch.unix();
+                    self.node(node).disk.keep(what, time);
                 }
                 daemon::Effect::Linked(peers) => self.relink(node, now, peers),
                 daemon::Effect::Fault { link, reason } => {

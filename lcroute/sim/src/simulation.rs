@@ -587,11 +587,11 @@ impl Simulation {
         if !self.runs(by) || self.revoked.contains_key(&node) {
             return;
         }
-        let unix = self.watch.unix();
+        let time = self.watch.unix();
         let mut result = Ok(());
         self.input(by, |router, now| {
             if let Some(whole) = router.whole() {
-                result = whole.revoke(node, unix, now);
+                result = whole.revoke(node, time, now);
             }
         });
         self.changed();

@@ -16,7 +16,7 @@ use lcroute_overlay::{CarrierId, Presence, SPEAKS};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{CLOCK_SKEW, Chain, GroupPrefix};
 use librecast::id::{LinkId, NetworkId, PeerId};
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 
 use crate::daemon::{Disk, Effect, Start, limits, topology};
 use crate::population::{Identity, Population};
@@ -58,8 +58,8 @@ impl WholeNode {
             Some(chain) => chain.clone(),
             None => Chain::decode(&identity.chain).ok()?,
         };
-        let unix = watch.unix();
-        let member = chain.verify(&population.network, unix).ok()?;
+        let time = watch.unix();
+        let member = chain.verify(&population.network, time).ok()?;
         let clock = start.clock;
         let (epoch, instant) = (clock.instant(0), clock.instant(now));
         let mut random = Random::stream(start.seed, &[start.incarnation.into()]);
@@ -73,7 +73,7 @@ impl WholeNode {
         let webrtc = WebRtcConfig {
             control: SPEAKS.control,
             epoch,
-            unix_now: unix,
+            unix_now: time,
             seed: seed(),
             mtu: 1_280,
             media: true,
@@ -133,13 +133,13 @@ impl WholeNode {
     }
 
     /// Whether its own certificate has expired.
-    pub fn is_expired(&self, unix: u64) -> bool {
-        self.node.member().not_after + CLOCK_SKEW < unix
+    pub fn is_expired(&self, time: UnixTime) -> bool {
+        self.node.member().not_after + CLOCK_SKEW < time.as_secs()
     }
 
     /// Returns the first neighbour with a certificate that expired more than `leniency` ago.
-    pub fn expired_neighbor(&self, unix: u64, leniency: u64) -> Option<&str> {
-        let over = |end: u64| end + CLOCK_SKEW + leniency < unix;
+    pub fn expired_neighbor(&self, time: UnixTime, leniency: u64) -> Option<&str> {
+        let over = |end: u64| end + CLOCK_SKEW + leniency < time.as_secs();
         let mut members = self.node.links().values();
         let expired = members.find(|member| over(member.not_after))?;
         Some(&expired.name)
@@ -157,7 +157,7 @@ impl WholeNode {
     /// Returns a value that is common to nodes with the same rendezvous epoch.
     pub fn epoch(&self) -> [u8; 32] {
         let newest = self.node.overlay().rendezvous().newest();
-        newest.name(&self.node.network(), 0)
+        newest.name(&self.node.network(), UnixTime::from_secs(0))
     }
 
     pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
@@ -196,8 +196,8 @@ impl WholeNode {
     }
 
     /// Expels a node with the network's key.
-    pub fn revoke(&mut self, target: u32, unix: u64, now: Nanos) -> Result<(), String> {
-        let text = self.population.revocation(target, unix);
+    pub fn revoke(&mut self, target: u32, time: UnixTime, now: Nanos) -> Result<(), String> {
+        let text = self.population.revocation(target, time);
         let now = self.clock.instant(now);
         let revoked = self.node.revoke(&text, now).map_err(|e| e.to_string())?;
         self.node.make_epoch(revoked);

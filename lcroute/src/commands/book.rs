@@ -9,6 +9,7 @@ use clap::Subcommand;
 use librecast::durable;
 use librecast::id::PeerId;
 use librecast::plain::clean;
+use librecast::time::UnixTime;
 use librecast_program::book::{Book, HOST_BOOK, user_book};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile;
@@ -16,7 +17,6 @@ use serde_json::json;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::print_line;
-use crate::state::unix_now;
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
@@ -83,7 +83,7 @@ pub fn run(verb: &BookVerb, of_host: bool, json: bool) -> anyhow::Result<Exit> {
                         let mut new = Table::new();
                         new["name"] = value(name);
                         new["key"] = value(&key);
-                        new["since"] = value(i64::try_from(unix_now())?);
+                        new["since"] = value(i64::try_from(UnixTime::now().as_secs())?);
                         contacts.push(new);
                         let last = contacts.len() - 1;
                         contacts.get_mut(last).context("a contact")?

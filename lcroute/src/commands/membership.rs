@@ -23,6 +23,7 @@ use librecast::cert::{
 use librecast::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use librecast::reach::Room;
 use librecast::text::{self, TextKind};
+use librecast::time::UnixTime;
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::units::duration;
@@ -39,7 +40,7 @@ use super::query::column;
 use super::{hint, names, print_line};
 use crate::netlink::Connection;
 use crate::servers::room;
-use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
+use crate::state::{EARLIEST, Identity, Membership, StateDir};
 use crate::{netlink, private, tun};
 
 /// Validity of an issuer's and the founding node's certificate, in seconds: ten years.
@@ -76,7 +77,7 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
             state.path().display()
         );
     }
-    if unix_now() < EARLIEST {
+    if UnixTime::now() < EARLIEST {
         anyhow::bail!(
             "the clock stands before 2025: set it first (timedatectl set-ntp true), or the network's certificates are over as soon as it is right"
         );
@@ -87,11 +88,11 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
         Some(key) => key,
         None => state.store_network_key(network_key())?,
     };
-    let now = unix_now();
+    let now = UnixTime::now();
     let issuer = Grant {
         renew_for: FOUNDER_TTL,
         core: true,
-        ..Grant::new("", (now, now + FOUNDER_TTL))
+        ..Grant::new("", (now.as_secs(), now.as_secs() + FOUNDER_TTL))
     };
     let member = Grant {
         name: node_name(name, config)?,
@@ -181,7 +182,7 @@ pub fn invite(
     page: Option<InvitePage<'_>>,
     qr: Option<Option<PathBuf>>,
 ) -> anyhow::Result<Exit> {
-    let identity = StateDir::of(common, config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(UnixTime::now())?;
     let member_ttl = options.member_ttl.as_secs();
     let uses = options.uses;
     let (token, not_after) = sign_token(config, &identity, options)?;
@@ -313,7 +314,7 @@ fn sign_token(
             "the token names no signalling server: nodes meet on a LAN, and by `lcroute meet`; elsewhere --signal URL is needed",
         );
     }
-    let now = unix_now();
+    let now = UnixTime::now().as_secs();
     if options.ttl.as_secs() == 0 {
         return Err(usage("--ttl: a token that nobody can use: at least 1s").into());
     }
@@ -416,7 +417,7 @@ pub fn accept(
             "the token is for leaves, which listen and do not route: `lcroute leaf GROUP` takes it";
         return Err(usage(message).into());
     }
-    let now = unix_now();
+    let now = UnixTime::now();
     let old = state.membership()?;
     if old.as_ref().is_some_and(|m| m.network != token.network()) {
         anyhow::bail!(
@@ -477,7 +478,12 @@ pub fn accept(
 }
 
 /// Whether a known revocation concerns this node's key or the token.
-fn is_expelled(state: &StateDir, token: &Token, node: &PeerId, now: u64) -> anyhow::Result<bool> {
+fn is_expelled(
+    state: &StateDir,
+    token: &Token,
+    node: &PeerId,
+    now: UnixTime,
+) -> anyhow::Result<bool> {
     let revocations = state.revocations(&token.network(), now)?;
     let invitation = token.invitation().subject();
     Ok(revocations
@@ -523,7 +529,7 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
         None => {
             if let Ok(member) = membership
                 .chain()
-                .and_then(|c| Ok(c.verify(&membership.network, unix_now())?))
+                .and_then(|c| Ok(c.verify(&membership.network, UnixTime::now())?))
             {
                 let name = member.name;
                 hint(format_args!(
@@ -603,7 +609,7 @@ pub fn members(common: &Common, config: &Config, verbose: bool) -> anyhow::Resul
             let member = &mut row.member;
             member.name = book_name(&book, &member.peer_id, &member.name);
         }
-        print_line(members_text(&rows, verbose, unix_now()).trim_end())?;
+        print_line(members_text(&rows, verbose, UnixTime::now()).trim_end())?;
     }
     Ok(Exit::Ok)
 }
@@ -646,15 +652,15 @@ pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Kno
         Some(mut client) => client.ask(&Request::Members),
         None => {
             let state = StateDir::of(common, config);
-            let identity = state.identity(unix_now())?;
+            let identity = state.identity(UnixTime::now())?;
             let mut members = state.members();
-            members.note(&identity.member, unix_now());
-            Ok(members.rows(&identity.membership.network, |_| false, unix_now()))
+            members.note(&identity.member, UnixTime::now());
+            Ok(members.rows(&identity.membership.network, |_| false, UnixTime::now()))
         }
     }
 }
 
-fn members_text(rows: &[MemberRow], verbose: bool, now: u64) -> String {
+fn members_text(rows: &[MemberRow], verbose: bool, now: UnixTime) -> String {
     let nodes = rows
         .iter()
         .map(|row| (Some(row.member.name.as_str()), row.member.peer_id));
@@ -674,9 +680,12 @@ fn members_text(rows: &[MemberRow], verbose: bool, now: u64) -> String {
         let rtt = row.rtt_ms.map(|ms| format!("{ms:.1} ms"));
         let seen = match r.present {
             true => "now".to_owned(),
-            false => format!("{} ago", duration(now.saturating_sub(r.last_seen))),
+            false => format!(
+                "{} ago",
+                duration(now.as_secs().saturating_sub(r.last_seen))
+            ),
         };
-        let expires = match r.not_after.checked_sub(now) {
+        let expires = match r.not_after.checked_sub(now.as_secs()) {
             Some(left) => format!("in {}", duration(left)),
             None => "expired".to_owned(),
         };
@@ -705,7 +714,7 @@ fn known_name(state: &StateDir, old: &Membership, config: &Config) -> anyhow::Re
     let known = old
         .chain()
         .ok()
-        .and_then(|chain| chain.verify(&old.network, unix_now()).ok());
+        .and_then(|chain| chain.verify(&old.network, UnixTime::now()).ok());
     let own = state.node_key()?.map(|key| key.peer_id());
     match known {
         Some(member) if Some(member.peer) == own => Ok(member.name),
@@ -739,7 +748,7 @@ fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
 /// Prints this node's identity.
 pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
     let state = StateDir::of(common, config);
-    let now = unix_now();
+    let now = UnixTime::now();
     let Some(key) = state.node_key()? else {
         // the key may exist only as a credential of the service
         if let Some(membership) = state.membership()? {

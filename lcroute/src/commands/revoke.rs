@@ -10,13 +10,14 @@ use librecast::cert::{CLOCK_SKEW, Certificate, Token};
 use librecast::epoch::{Epoch, EpochSecret};
 use librecast::id::{PeerId, SecretKey};
 use librecast::revocation::{Revocation, RevocationError};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::membership::{FOUNDER_TTL, known_members, read_token};
 use super::{hint, print_line};
-use crate::state::{Identity, StateDir, unix_now};
+use crate::state::{Identity, StateDir};
 use lcroute_node::KnownMember;
 
 /// The key to expel.
@@ -30,7 +31,7 @@ pub enum Whom {
 
 /// Signs the revocation; the daemon floods it at once, or after its next start.
 pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit> {
-    let identity = StateDir::of(common, config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(UnixTime::now())?;
     let signer = Signer::of(&StateDir::of(common, config), &identity)?;
     let (key, is_leaf) = key_of(whom, &identity, common, config)?;
     // leaves do not know the secret of an epoch
@@ -62,7 +63,7 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
 /// that key alone presence records become unreadable. An epoch needs a revocation, and this one
 /// revokes a random key.
 pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
-    let identity = StateDir::of(common, config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(UnixTime::now())?;
     // a node that is no issuer makes no tokens
     if identity.epoch.is_some() || !identity.member.is_issuer() {
         return Ok(());
@@ -83,7 +84,7 @@ pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
 }
 
 fn store(state: &StateDir, identity: &Identity, revocation: Revocation) -> anyhow::Result<()> {
-    let now = unix_now();
+    let now = UnixTime::now();
     let mut all = state.revocations(&identity.membership.network, now)?;
     all.add(revocation, now);
     state.store_revocations(&all)
@@ -151,7 +152,7 @@ fn next_epoch(
     revocation: &Revocation,
     (issuer, key): (Option<&Certificate>, &SecretKey),
 ) -> anyhow::Result<bool> {
-    let mut epochs = state.epochs(&identity.membership.network, unix_now())?;
+    let mut epochs = state.epochs(&identity.membership.network, UnixTime::now())?;
     epochs.expel(revocation);
     let Some((number, before)) = epochs.next() else {
         return Ok(false);
@@ -230,12 +231,12 @@ impl Signer {
     }
 
     fn revoke(&self, identity: &Identity, key: PeerId) -> anyhow::Result<Revocation> {
-        let now = unix_now();
+        let now = UnixTime::now();
         // no chain outlives its issuer, whichever node renews it
         let issuer = identity.chain.issuer();
         let made = match self {
             Self::Network(network) => {
-                Revocation::by_network(network, key, now, now + FOUNDER_TTL + CLOCK_SKEW)
+                Revocation::by_network(network, key, now, now.as_secs() + FOUNDER_TTL + CLOCK_SKEW)
             }
             Self::Issuer => {
                 let until = issuer.grant().not_after.saturating_add(CLOCK_SKEW);

@@ -12,6 +12,7 @@ use lcroute_control::config::{Config, Reread, Silent};
 use lcroute_control::settings::{Common, Overrides};
 use lcroute_control::status::{Clocks, Peer, State, Status, clocks};
 use librecast::cert::{MAX_TOKEN, Token};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use super::membership;
 use super::{hint, print_line};
 use crate::relays::NO_RELAY;
-use crate::state::{StateDir, unix_now};
+use crate::state::StateDir;
 
 const UNIT: &str = "lcroute.service";
 /// Unit that starts the daemon once a membership exists; it would start it again at once.
@@ -205,7 +206,7 @@ fn join_once(
         .map_err(|e| ExitError::new(Exit::Usage, format!("{TOKEN} or {TOKEN_FILE}: {e}")))?;
     let membership = state.membership()?;
     let joined = membership.is_some_and(|m| m.network == token.network());
-    if !joined || state.identity(unix_now()).is_err() {
+    if !joined || state.identity(UnixTime::now()).is_err() {
         membership::accept(state, config, text, name)?;
     }
     Ok(())
@@ -239,7 +240,7 @@ pub(super) fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>
 /// Waits for the first link, and prints the result.
 fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow::Result<Exit> {
     let timeout = told.timeout;
-    let identity = StateDir::of(common, config).identity(unix_now())?;
+    let identity = StateDir::of(common, config).identity(UnixTime::now())?;
     let mut status = ask_daemon(control)?;
     let begun = Instant::now();
     let alone = told.founded || is_alone(control)? && identity.member.is_issuer();
@@ -321,7 +322,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
 
 /// Returns possible reasons for a missing link.
 fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
-    if let Clocks::ThisDiffers(detail) = clocks(peers, unix_now()) {
+    if let Clocks::ThisDiffers(detail) = clocks(peers, UnixTime::now()) {
         return format!("{detail}: if it is wrong, `timedatectl set-ntp true`");
     }
     let mut doors = Vec::new();

@@ -8,7 +8,7 @@ use nix::libc;
 
 use super::{Check, Patient, is_root, read};
 use crate::clock;
-use crate::state::unix_now;
+use librecast::time::UnixTime;
 
 /// Oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
@@ -141,7 +141,7 @@ fn clock(patient: &Patient) -> Check {
         .daemon
         .as_ref()
         .map(|daemon| daemon.peers.as_slice());
-    match status::clocks(peers.unwrap_or_default(), unix_now()) {
+    match status::clocks(peers.unwrap_or_default(), UnixTime::now()) {
         Clocks::Agree => {}
         Clocks::ThisDiffers(detail) => {
             let remedy = format!("{remedy}; then links come up by themselves");

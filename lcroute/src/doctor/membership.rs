@@ -5,9 +5,9 @@ use std::path::Path;
 
 use lcroute_control::status;
 use librecast::cert::CertError;
-use librecast::time::utc;
+use librecast::time::{UnixTime, utc};
 
-use super::{Check, Patient, SYSTEM_STATE, is_root, unix_now};
+use super::{Check, Patient, SYSTEM_STATE, is_root};
 use crate::state::{EARLIEST, StateDir};
 
 /// Seconds before the certificate's end at which renewal counts as failed: a node asks when a third
@@ -95,7 +95,7 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
     const NAME: &str = "identity";
     const CERTIFICATE: &str = "certificate";
     let state = StateDir::of(&patient.common, &patient.config);
-    let now = unix_now();
+    let now = UnixTime::now();
     if patient
         .daemon
         .as_ref()
@@ -122,14 +122,17 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
                 }
                 _ => "if the clock is right: lcroute join with a new token",
             };
-            let detail = format!("own membership: {error}; the clock says {}", utc(now));
+            let detail = format!(
+                "own membership: {error}; the clock says {}",
+                utc(now.as_secs())
+            );
             let check = Check::fail(CERTIFICATE, detail, remedy);
             (Check::skipped(NAME, "see certificate"), Some(check))
         }
         Ok(Ok(found)) => {
             let member = &found.member;
             let detail = format!("{} ({})", member.name, member.peer);
-            let left = member.not_after.saturating_sub(now);
+            let left = member.not_after.saturating_sub(now.as_secs());
             let days = left / 86_400;
             let revocations = state.revocations(&found.membership.network, now);
             if revocations.is_ok_and(|all| all.expel(member)) {

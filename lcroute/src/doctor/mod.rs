@@ -33,7 +33,7 @@ use nix::unistd::{AccessFlags, Group, User, access};
 use serde::Serialize;
 
 use crate::servers::servers;
-use crate::state::{Identity, unix_now};
+use crate::state::Identity;
 
 /// The names of all checks, with descriptions.
 pub const CHECKS: &[(&str, &str)] = &[

@@ -16,7 +16,7 @@ use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Token;
 use librecast::id::SecretKey;
 use librecast::reach::Room;
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -24,7 +24,6 @@ use tokio::task::JoinHandle;
 
 use crate::netlink;
 use crate::servers::stun_name;
-use crate::state::{since_1970, unix_now};
 
 /// Most addresses of this host that a leaf uses.
 pub const MAX_ADDRESSES: usize = 3;
@@ -46,7 +45,7 @@ pub fn token(text: &str) -> Result<Token, ExitError> {
         return Err(ExitError::new(Exit::Usage, message));
     }
     let key = SecretKey::generate().peer_id();
-    let chain = token.join(key, "leaf", unix_now());
+    let chain = token.join(key, "leaf", UnixTime::now());
     chain.map_err(|e| {
         let message = format!("the token is not accepted: {e}");
         ExitError::new(Exit::NotPermitted, message)
@@ -71,7 +70,7 @@ impl Common {
         Self {
             own_interface: own_interface.to_owned(),
             stun: stun_servers(&token.signal).await,
-            epoch: common_epoch(Instant::now(), since_1970()),
+            epoch: common_epoch(Instant::now(), UnixTime::now()),
             token,
         }
     }
@@ -130,13 +129,13 @@ impl LeafShell {
     /// Starts a leaf with this key.
     pub async fn start(common: Arc<Common>, key: SecretKey, name: &str) -> anyhow::Result<Self> {
         let key = Arc::new(key);
-        let chain = common.token.join(key.peer_id(), name, unix_now())?;
+        let chain = common.token.join(key.peer_id(), name, UnixTime::now())?;
         let network = common.token.network();
         let now = Instant::now();
         let webrtc = WebRtcConfig {
             control: SPEAKS.control,
             epoch: common.epoch,
-            unix_now: unix_now(),
+            unix_now: UnixTime::now(),
             seed: seed()?,
             mtu: 1_280,
             media: true,
@@ -148,7 +147,7 @@ impl LeafShell {
             network,
             key: key.clone(),
             chain,
-            clock: WallClock::new(unix_now),
+            clock: WallClock::new(UnixTime::now),
             epoch: common.epoch,
             seed: seed()?,
         };

@@ -22,6 +22,7 @@ use lcroute_engine::control::RefusalReason;
 use lcroute_engine::{LEAF_GROUPS, SourceFilter};
 use librecast::cert::{GroupPrefix, Token};
 use librecast::id::{NodeAddresses, SecretKey};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -32,7 +33,6 @@ use self::lc0::Listeners;
 use self::leaf::{Common, LeafEvent, LeafShell};
 use self::namespace::Running;
 use crate::commands::hint;
-use crate::state::unix_now;
 use crate::tun::{Device, Mode, Prefix, Settings};
 
 /// Name of the interface.
@@ -295,7 +295,7 @@ impl Guest {
         if let Err(e) = self.leaf.review_addresses().await {
             tracing::warn!("addresses of this host: {e:#}");
         }
-        if self.common.token.invitation().grant().not_after <= unix_now() {
+        if self.common.token.invitation().grant().not_after <= UnixTime::now().as_secs() {
             return Err(refused(
                 "the token has expired: ask for a new one (`lcroute invite --leaf`)",
             ));

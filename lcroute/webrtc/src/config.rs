@@ -1,6 +1,6 @@
 //! Configuration of connections, and their bounds.
 
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 
 /// Bound of routed messages queued in a control channel, in bytes. Chosen: 500 ms at 1 Mbit/s.
 pub(crate) const ROUTED_QUEUE: usize = 64 << 10;
@@ -14,7 +14,7 @@ pub struct WebRtcConfig {
     /// after. See [`crate::common_epoch`].
     pub epoch: Instant,
     /// Wall clock at the start, in Unix seconds: the DTLS certificate is valid from the day before.
-    pub unix_now: u64,
+    pub unix_now: UnixTime,
     /// Seed of all randomness except that of the crate `rtc`.
     pub seed: [u8; 32],
     /// MTU of `lc0` in bytes: one datagram carries a packet of this size if the path allows.

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 
 use lcroute_overlay::{EndReason, Random};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 
 use crate::stun::{TxId, is_same_transaction};
 
@@ -81,11 +81,11 @@ const MAX_OUTSTANDING: usize = 64;
 /// Least interval of hints that start a suspicion: anybody can forge them. ADR 0007.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Returns the hello epoch of all hosts with equal clocks; `since_1970` is the wall clock at `now`.
+/// Returns the hello epoch of all hosts with equal clocks; `time` is the wall clock at `now`.
 /// Their hellos coincide, and a node wakes once for all its idle links.
 #[must_use]
-pub fn common_epoch(now: Instant, since_1970: Duration) -> Instant {
-    now.checked_sub(past(since_1970, HELLO_INTERVAL * EPOCH_HELLOS))
+pub fn common_epoch(now: Instant, time: UnixTime) -> Instant {
+    now.checked_sub(past(time.since_1970(), HELLO_INTERVAL * EPOCH_HELLOS))
         .unwrap_or(now)
 }
 
@@ -509,9 +509,9 @@ mod tests {
         // two hosts started at different times; this clock began in 1970
         let zero = Instant::now();
         let hello_after = |started: u64, now: u64| {
-            let at = |ms: u64| (zero + Duration::from_millis(ms), Duration::from_millis(ms));
-            let (instant, since_1970) = at(started);
-            let epoch = common_epoch(instant, since_1970);
+            let at = |ms: u64| (zero + Duration::from_millis(ms), UnixTime::from_millis(ms));
+            let (instant, time) = at(started);
+            let epoch = common_epoch(instant, time);
             settled(epoch, at(now).0).next_hello
         };
         assert_eq!(
@@ -521,7 +521,7 @@ mod tests {
         // the same for work done less often
         let seldom = |started: u64, now: u64| {
             let at = |ms: u64| zero + Duration::from_millis(ms);
-            let epoch = common_epoch(at(started), Duration::from_millis(started));
+            let epoch = common_epoch(at(started), UnixTime::from_millis(started));
             next_hello_at(epoch, at(now), 3)
         };
         assert_eq!(seldom(1_234_567, 2_000_100), seldom(400_001, 2_000_900));

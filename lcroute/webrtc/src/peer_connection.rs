@@ -20,7 +20,7 @@ use lcroute_overlay::{
     Candidate, CandidateKind, Description, EndReason, Fingerprint, PathKind, Role, SdpKind,
     SendError, credentials_of,
 };
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
 use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
 use rtc::ice::mdns::MulticastDnsMode;
@@ -871,7 +871,10 @@ fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
 }
 
 /// Makes a certificate with the same fields as Chromium's: DTLS 1.2 shows it in plaintext.
-fn certificate(provider: &dyn RTCCryptoProvider, unix_now: u64) -> StackResult<RTCCertificate> {
+fn certificate(
+    provider: &dyn RTCCryptoProvider,
+    unix_now: UnixTime,
+) -> StackResult<RTCCertificate> {
     let crypto_error = |e: rtc::crypto::CryptoError| StackError::Crypto(e.to_string());
     let scheme = SignatureScheme::EcdsaP256Sha256;
     let key = provider.crypto().generate_signing_key(scheme);
@@ -880,7 +883,7 @@ fn certificate(provider: &dyn RTCCryptoProvider, unix_now: u64) -> StackResult<R
     provider.random().fill(&mut serial).map_err(crypto_error)?;
     // positive, and always of the same length
     serial[0] = serial[0] & 0x7f | 0x40;
-    let now = Duration::from_secs(unix_now);
+    let now = Duration::from_secs(unix_now.as_secs());
     let first = SystemTime::UNIX_EPOCH + now.saturating_sub(DAY);
     let mut params = CertificateParams::default();
     params.not_before = first.into();

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use librecast::id::PeerId;
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use librecast::wire::{Reader, Writer as Bytes};
 use librecast_log::{AppendError, Entry, GRANT_KIND, Grant, Log, MAX_BODY};
 
@@ -203,7 +203,7 @@ impl NotesWriting {
 
     /// Appends due drafts while other nodes are present, and requests a missing grant. Returns
     /// drafts that are entries now.
-    pub fn handle_timeout(&mut self, log: &mut Log, time: u64, now: Instant) -> Vec<u32> {
+    pub fn handle_timeout(&mut self, log: &mut Log, time: UnixTime, now: Instant) -> Vec<u32> {
         let mut done = Vec::new();
         let author = log.space().author(&self.key);
         while let Some(draft) = self.drafts.front()
@@ -288,25 +288,37 @@ mod tests {
             let mut done = Vec::new();
             for ms in (from_ms..to_ms).step_by(10) {
                 let now = self.begin + Duration::from_millis(ms);
-                done.extend(self.writing.handle_timeout(&mut self.writer, ms, now));
-                self.writer.handle_timeout(ms, now);
-                self.owner.handle_timeout(ms, now);
+                done.extend(self.writing.handle_timeout(
+                    &mut self.writer,
+                    UnixTime::from_millis(ms),
+                    now,
+                ));
+                self.writer.handle_timeout(UnixTime::from_millis(ms), now);
+                self.owner.handle_timeout(UnixTime::from_millis(ms), now);
                 if owner_is_there {
                     for body in Writer::grants(&self.owner) {
                         let id = self.owner.owner();
-                        let _ = self.owner.append(id, GRANT_KIND, &body, ms, now);
+                        let _ = self.owner.append(
+                            id,
+                            GRANT_KIND,
+                            &body,
+                            UnixTime::from_millis(ms),
+                            now,
+                        );
                     }
                 }
                 let from = std::net::IpAddr::from([1, 2, 3, 4]);
                 for _ in 0..2 {
                     while let Some(output) = self.writer.poll_output() {
                         if let Output::Transmit(bytes) = output {
-                            self.owner.handle_packet(from, &bytes, ms, now);
+                            self.owner
+                                .handle_packet(from, &bytes, UnixTime::from_millis(ms), now);
                         }
                     }
                     while let Some(output) = self.owner.poll_output() {
                         if let Output::Transmit(bytes) = output {
-                            self.writer.handle_packet(from, &bytes, ms, now);
+                            self.writer
+                                .handle_packet(from, &bytes, UnixTime::from_millis(ms), now);
                         }
                     }
                 }
@@ -351,12 +363,17 @@ mod tests {
             let now = world.begin + Duration::from_millis(ms);
             while let Some(output) = world.writer.poll_output() {
                 if let Output::Transmit(bytes) = output {
-                    world.owner.handle_packet(from, &bytes, ms, now);
+                    world
+                        .owner
+                        .handle_packet(from, &bytes, UnixTime::from_millis(ms), now);
                 }
             }
             for body in Writer::grants(&world.owner) {
                 let id = world.owner.owner();
-                world.owner.append(id, GRANT_KIND, &body, ms, now).unwrap();
+                world
+                    .owner
+                    .append(id, GRANT_KIND, &body, UnixTime::from_millis(ms), now)
+                    .unwrap();
             }
         }
         assert_eq!(world.owner.authors().count(), 1 + MAX_WRITERS);

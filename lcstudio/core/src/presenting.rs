@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use librecast::wire::WireError;
 use librecast_log::{AppendError, AuthorId, Event, GRANT_KIND, GRANTS_IN_ENTRY, Grant, Log};
 use thiserror::Error;
@@ -127,7 +127,7 @@ pub trait Logs {
         place: &Place,
         author: AuthorId,
         entry: (u8, &[u8]),
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError>;
 
@@ -395,7 +395,7 @@ impl Presenting {
     pub fn handle_timeout(
         &mut self,
         logs: &mut impl Logs,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<Option<Progress>, PresentError> {
         self.grant_writers(logs);
@@ -435,7 +435,7 @@ impl Presenting {
     fn append(
         &mut self,
         logs: &mut impl Logs,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<(), PresentError> {
         let Some(Waiting { place, kind, body }) = self.queue.front() else {
@@ -576,7 +576,7 @@ impl Presenting {
     fn send_pictures(
         &mut self,
         logs: &mut impl Logs,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<(), PresentError> {
         if !self.is_on || self.pictures_at.is_some_and(|at| at > now) {
@@ -883,7 +883,7 @@ mod tests {
             place: &Place,
             author: AuthorId,
             (kind, body): (u8, &[u8]),
-            time: u64,
+            time: UnixTime,
             now: Instant,
         ) -> Result<u32, AppendError> {
             let (log, _) = self.0.get_mut(place).unwrap();
@@ -960,7 +960,7 @@ mod tests {
                 let now = self.begin + Duration::from_millis(self.ms);
                 let mut entries = Vec::new();
                 for (place, (log, reading)) in &mut self.logs.0 {
-                    log.handle_timeout(self.ms, now);
+                    log.handle_timeout(UnixTime::from_millis(self.ms), now);
                     while let Some(output) = log.poll_output() {
                         if let Output::Event(event) = output {
                             self.presenting.handle_event(log, place, &event)?;
@@ -972,9 +972,11 @@ mod tests {
                 for new in &entries {
                     self.presenting.read(new)?;
                 }
-                let progress = self
-                    .presenting
-                    .handle_timeout(&mut self.logs, self.ms, now)?;
+                let progress = self.presenting.handle_timeout(
+                    &mut self.logs,
+                    UnixTime::from_millis(self.ms),
+                    now,
+                )?;
                 reached.extend(progress);
             }
             Ok(reached)

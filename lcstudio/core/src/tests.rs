@@ -1,5 +1,6 @@
 //! Sessions from entries, and invalid entries.
 
+use librecast::time::UnixTime;
 use librecast_log::{Config, Entry, Log};
 use proptest::prelude::*;
 
@@ -42,7 +43,13 @@ impl Author {
         let later = now() + librecast::time::Duration::from_secs(60);
         let number = self
             .log
-            .append(owner, kind, &body, self.time_ms, later)
+            .append(
+                owner,
+                kind,
+                &body,
+                UnixTime::from_millis(self.time_ms),
+                later,
+            )
             .unwrap();
         let entry = self.log.next_entry(owner, number - 1).unwrap();
         view.read(&self.place, true, entry)

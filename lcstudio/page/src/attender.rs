@@ -9,7 +9,7 @@ use lcstudio_core::{
     lacks_entries, sort_by_time,
 };
 use librecast::id::{SecretKey, derive};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Space};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
@@ -79,7 +79,7 @@ pub struct PageAttender {
     pub(crate) notes: Option<PageNotes>,
     revision: u64,
     /// The page's clock at the last timeout.
-    unix_ms: u64,
+    time: UnixTime,
     seed: Zeroizing<[u8; 32]>,
     /// Logs created so far: each has randomness of its own.
     logs: u64,
@@ -109,7 +109,7 @@ impl PageAttender {
             asking: Asking::default(),
             notes: None,
             revision: 0,
-            unix_ms: 0,
+            time: UnixTime::from_millis(0),
             seed: Zeroizing::new(seed),
             logs: 0,
             is_over: false,
@@ -194,7 +194,7 @@ impl PageAttender {
             return;
         }
         self.choose_first();
-        let (unix_ms, wanted) = (self.unix_ms, self.wanted());
+        let (time, wanted) = (self.time, self.wanted());
         let is_wanted = |place: &Place, joined: &Joined| {
             let space = wanted.get(place);
             space.is_some_and(|space| space.owner() == joined.log.space().owner())
@@ -207,7 +207,7 @@ impl PageAttender {
             self.commands.push_back(Command::Leave(group));
             if let Place::Track(name) = place {
                 if let (TrackName::Notes, Some(notes)) = (&name, &mut self.notes) {
-                    notes.leave(&mut left.log, unix_ms, now);
+                    notes.leave(&mut left.log, time, now);
                 }
                 self.view.forget(&name);
             }
@@ -242,7 +242,7 @@ impl PageAttender {
     }
 
     /// Handles a datagram to a joined group. A datagram of no track is ignored.
-    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
             source,
             group,
@@ -255,12 +255,12 @@ impl PageAttender {
             return;
         };
         *self.received.entry(place.clone()).or_default() += data.len() as u64;
-        joined.log.handle_packet(source.into(), data, unix_ms, now);
+        joined.log.handle_packet(source.into(), data, time, now);
     }
 
     /// Does the due work, and reads new entries.
-    pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
-        self.unix_ms = unix_ms;
+    pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
+        self.time = time;
         let questions = Place::Track(TrackName::Questions);
         while let Some(body) = self.asking.poll_request(now) {
             if let Some(joined) = self.joined.get_mut(&questions) {
@@ -271,7 +271,7 @@ impl PageAttender {
         let mut entries = Vec::new();
         for (place, Joined { log, reading }) in &mut self.joined {
             if log.next_timeout() <= now {
-                log.handle_timeout(unix_ms, now);
+                log.handle_timeout(time, now);
             }
             let of = match place {
                 Place::Index => Some(Of::Index),
@@ -281,8 +281,8 @@ impl PageAttender {
             match (of, self.notes.as_mut().filter(|notes| notes.is_open)) {
                 (Some(of), Some(notes)) => {
                     if of == Of::Notes {
-                        notes.append(log, unix_ms, now);
-                        notes.handle_presence(log, unix_ms, now);
+                        notes.append(log, time, now);
+                        notes.handle_presence(log, time, now);
                     }
                     notes.handle_outputs(of, log, now);
                 }
@@ -412,7 +412,7 @@ impl PageAttender {
         self.is_over = true;
         let notes = self.joined.get_mut(&Place::Track(TrackName::Notes));
         if let (Some(joined), Some(notes)) = (notes, &mut self.notes) {
-            notes.leave(&mut joined.log, self.unix_ms, now);
+            notes.leave(&mut joined.log, self.time, now);
             // commands that wait for the disk follow now; the rest is not sent
             while let Some(command) = notes.disk.poll_command() {
                 self.commands.push_back(command);

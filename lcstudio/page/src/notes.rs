@@ -13,7 +13,7 @@ use lcroute_web_page::Command;
 use lcstudio_core::{NewEntry, NotesReading, NotesUpdate, NotesWriting, Others, Showing};
 use librecast::drops::Drops;
 use librecast::id::SecretKey;
-use librecast::time::Instant;
+use librecast::time::{Instant, UnixTime};
 use librecast_log::{AuthorId, ENTRY_LOG_PORT, Event, Log, Output, Stored};
 
 use crate::disk::{Disk, restore};
@@ -112,7 +112,7 @@ impl PageNotes {
     }
 
     /// Ends the log of notes; its records stay, as a key must not reuse its numbers.
-    pub(crate) fn leave(&mut self, log: &mut Log, time: u64, now: Instant) {
+    pub(crate) fn leave(&mut self, log: &mut Log, time: UnixTime, now: Instant) {
         self.showing.show(None, now);
         self.show(log, time, now);
         self.others.clear();
@@ -160,7 +160,7 @@ impl PageNotes {
     }
 
     /// Turns drafts into entries.
-    pub(crate) fn append(&mut self, log: &mut Log, time: u64, now: Instant) {
+    pub(crate) fn append(&mut self, log: &mut Log, time: UnixTime, now: Instant) {
         if !self.is_connected {
             return;
         }
@@ -172,13 +172,13 @@ impl PageNotes {
     }
 
     /// Sends the reader's due presence, and forgets writers that have gone.
-    pub(crate) fn handle_presence(&mut self, log: &mut Log, time: u64, now: Instant) {
+    pub(crate) fn handle_presence(&mut self, log: &mut Log, time: UnixTime, now: Instant) {
         self.may_show = may_write(log, self.author(log));
         self.show(log, time, now);
         self.revision += u64::from(self.others.handle_timeout(now));
     }
 
-    fn show(&mut self, log: &mut Log, time: u64, now: Instant) {
+    fn show(&mut self, log: &mut Log, time: UnixTime, now: Instant) {
         if self.is_connected
             && self.may_show
             && let Some(body) = self.showing.poll_presence(self.others.len(), now)

@@ -10,6 +10,7 @@ use lcroute_web_page::{Datagram, Exchange, at};
 use serde::Deserialize;
 
 use crate::attender::{PageAttender, Start};
+use librecast::time::UnixTime;
 
 thread_local! {
     static PAGE: RefCell<Exchange<PageAttender>> = RefCell::default();
@@ -79,7 +80,7 @@ pub extern "C" fn studio_open(now: f64) -> usize {
 pub extern "C" fn studio_datagram(now: f64, unix: f64) {
     attender(|attender, input| {
         if let Some(datagram) = Datagram::decode(input) {
-            attender.handle_datagram(datagram, at(now), unix as u64);
+            attender.handle_datagram(datagram, at(now), UnixTime::from_millis(unix as u64));
         }
     });
 }
@@ -88,7 +89,7 @@ pub extern "C" fn studio_datagram(now: f64, unix: f64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_run(now: f64, unix: f64) -> f64 {
     attender(|attender, _| {
-        attender.handle_timeout(at(now), unix as u64);
+        attender.handle_timeout(at(now), UnixTime::from_millis(unix as u64));
         let next = attender.next_timeout(at(now));
         next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
     })

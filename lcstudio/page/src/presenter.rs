@@ -9,7 +9,7 @@ use lcstudio_core::{
     clean_line, sort_by_time, split, title, to_text,
 };
 use librecast::id::{PeerId, derive};
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::{AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Stored};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -116,7 +116,7 @@ impl Logs for Tracks {
         place: &Place,
         author: AuthorId,
         (kind, body): (u8, &[u8]),
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError> {
         let joined = self.joined.get_mut(place);
@@ -222,7 +222,7 @@ impl PagePresenter {
     }
 
     /// Handles a datagram to a joined group. A datagram of no track is ignored.
-    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
             source,
             group,
@@ -232,18 +232,18 @@ impl PagePresenter {
         let mut joined = self.tracks.joined.values_mut();
         let found = joined.find(|joined| joined.log.space().group() == group);
         if let Some(joined) = found.filter(|_| port == ENTRY_LOG_PORT) {
-            joined.log.handle_packet(source.into(), data, unix_ms, now);
+            joined.log.handle_packet(source.into(), data, time, now);
         }
     }
 
     /// Does the due work, and reads new entries.
-    pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
+    pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
         if self.start.is_some() {
             return;
         }
         for joined in self.tracks.joined.values_mut() {
             if joined.log.next_timeout() <= now {
-                joined.log.handle_timeout(unix_ms, now);
+                joined.log.handle_timeout(time, now);
             }
         }
         self.handle_outputs();
@@ -254,9 +254,7 @@ impl PagePresenter {
         self.tracks.is_behind = self.disk.is_behind();
         let album = self.presenting.view().album().size();
         let before = (self.presenting.waiting(), self.presenting.is_on());
-        let progress = self
-            .presenting
-            .handle_timeout(&mut self.tracks, unix_ms, now);
+        let progress = self.presenting.handle_timeout(&mut self.tracks, time, now);
         let is_same = before == (self.presenting.waiting(), self.presenting.is_on());
         let has_more = album != self.presenting.view().album().size();
         self.revision += u64::from(!is_same || has_more);

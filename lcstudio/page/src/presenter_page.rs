@@ -6,6 +6,7 @@ use lcroute_web_page::{Datagram, Exchange, at};
 use serde::Deserialize;
 
 use crate::presenter::{PagePresenter, Start, picture_problem, preview, session_of};
+use librecast::time::UnixTime;
 
 thread_local! {
     static PAGE: RefCell<Exchange<PagePresenter>> = RefCell::default();
@@ -112,7 +113,7 @@ pub extern "C" fn present_connect(now: f64) {
 pub extern "C" fn present_datagram(now: f64, unix: f64) {
     presenter(|presenter, input| {
         if let Some(datagram) = Datagram::decode(input) {
-            presenter.handle_datagram(datagram, at(now), unix as u64);
+            presenter.handle_datagram(datagram, at(now), UnixTime::from_millis(unix as u64));
         }
     });
 }
@@ -121,7 +122,7 @@ pub extern "C" fn present_datagram(now: f64, unix: f64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn present_run(now: f64, unix: f64) -> f64 {
     presenter(|presenter, _| {
-        presenter.handle_timeout(at(now), unix as u64);
+        presenter.handle_timeout(at(now), UnixTime::from_millis(unix as u64));
         let next = presenter.next_timeout(at(now));
         next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
     })

@@ -13,6 +13,7 @@ use lcstudio_core::{
     TrackPlace, Turn, Writer,
 };
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Event, GRANT_KIND, Log, Output, Stored};
 use serde_json::{Value, json};
 
@@ -83,7 +84,8 @@ impl World {
     fn append(&mut self, place: &str, (kind, body): (u8, Vec<u8>)) {
         let (now, time) = (self.now(), UNIX_MS + self.ms);
         let (log, author) = self.logs.get_mut(place).unwrap();
-        log.append(*author, kind, &body, time, now).unwrap();
+        log.append(*author, kind, &body, UnixTime::from_millis(time), now)
+            .unwrap();
     }
 
     /// Logs of all tracks, and the index.
@@ -140,7 +142,7 @@ impl World {
         for _ in 0..ms / 50 {
             self.ms += 50;
             let (now, time) = (self.now(), UNIX_MS + self.ms);
-            self.page.handle_timeout(now, time);
+            self.page.handle_timeout(now, UnixTime::from_millis(time));
             assert!(self.page.next_timeout(now) > self.begin);
             if self.disk_works {
                 self.keep();
@@ -153,18 +155,20 @@ impl World {
                         assert_eq!(port, ENTRY_LOG_PORT);
                         let mut logs = self.logs.values_mut();
                         let (log, _) = logs.find(|(l, _)| l.space().group() == group).unwrap();
-                        log.handle_packet(PAGE.into(), &data, time, now);
+                        log.handle_packet(PAGE.into(), &data, UnixTime::from_millis(time), now);
                     }
                 }
             }
             if let Some((notes, owner)) = self.logs.get_mut("notes") {
                 for body in Writer::grants(notes) {
-                    notes.append(*owner, GRANT_KIND, &body, time, now).unwrap();
+                    notes
+                        .append(*owner, GRANT_KIND, &body, UnixTime::from_millis(time), now)
+                        .unwrap();
                 }
             }
             for (place, (log, _)) in &mut self.logs {
                 if log.next_timeout() <= now {
-                    log.handle_timeout(time, now);
+                    log.handle_timeout(UnixTime::from_millis(time), now);
                 }
                 let group = log.space().group();
                 while let Some(output) = log.poll_output() {
@@ -176,7 +180,8 @@ impl World {
                                 port: ENTRY_LOG_PORT,
                                 data: &data,
                             };
-                            self.page.handle_datagram(datagram, now, time);
+                            self.page
+                                .handle_datagram(datagram, now, UnixTime::from_millis(time));
                         }
                         Output::Event(Event::Presence { body, .. }) => self.present.push(body),
                         Output::Event(Event::Request(body)) if place != "notes" => {
@@ -376,10 +381,14 @@ fn what_is_no_session_is_said_and_datagrams_of_strangers_change_nothing() {
                 port,
                 data,
             };
-            world.page.handle_datagram(datagram, now, UNIX_MS);
+            world
+                .page
+                .handle_datagram(datagram, now, UnixTime::from_millis(UNIX_MS));
         }
     }
-    world.page.handle_timeout(now, UNIX_MS);
+    world
+        .page
+        .handle_timeout(now, UnixTime::from_millis(UNIX_MS));
     assert_eq!(world.page.revision(), revision);
     let drops = world.status()["drops"].clone();
     assert_eq!(drops["foreign"], 2, "{drops}");
@@ -430,9 +439,9 @@ fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
     let now = world.now();
     let mut page = PageAttender::new(&start, [4; 32], now).unwrap();
     page.restore(&[9; 32], &records, now);
-    page.handle_timeout(now, UNIX_MS);
+    page.handle_timeout(now, UnixTime::from_millis(UNIX_MS));
     page.open_notes(now).unwrap();
-    page.handle_timeout(now, UNIX_MS);
+    page.handle_timeout(now, UnixTime::from_millis(UNIX_MS));
     let status: Value = serde_json::from_str(&page.status()).unwrap();
     assert_eq!(status["title"], "Bees");
     assert_eq!(status["notes"]["granted"], true);
@@ -504,7 +513,12 @@ fn a_reader_is_shown_once_he_says_so_and_may_write_and_sees_others_if_he_wants_t
         };
         let time = UNIX_MS + world.ms;
         let (log, _) = world.logs.get_mut("notes").unwrap();
-        log.show(owner, &presence.encode().unwrap(), time).unwrap();
+        log.show(
+            owner,
+            &presence.encode().unwrap(),
+            UnixTime::from_millis(time),
+        )
+        .unwrap();
         world.pass(100);
     };
     let before = world.page.revision();

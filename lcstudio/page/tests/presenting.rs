@@ -10,6 +10,7 @@ use lcroute_web_page::{Command, Datagram};
 use lcroute_web_studio::attender::PageAttender;
 use lcroute_web_studio::presenter::{PagePresenter, preview, session_of};
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use librecast_log::Stored;
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ fn presenter(records: &[Vec<u8>], slides: &str, now: Instant) -> Result<PagePres
     let start = serde_json::from_value(start).unwrap();
     let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
     let mut presenter = PagePresenter::new(&start, &[1; 32], &KEY, &records, now)?;
-    presenter.handle_timeout(now, UNIX_MS);
+    presenter.handle_timeout(now, UnixTime::from_millis(UNIX_MS));
     assert!(presenter.poll_command().is_none(), "nobody is there");
     presenter.connect(now);
     Ok(presenter)
@@ -77,8 +78,10 @@ impl World {
         for _ in 0..ms / 20 {
             self.ms += 20;
             let (now, time) = (self.now(), UNIX_MS + self.ms);
-            self.presenter.handle_timeout(now, time);
-            self.attender.handle_timeout(now, time);
+            self.presenter
+                .handle_timeout(now, UnixTime::from_millis(time));
+            self.attender
+                .handle_timeout(now, UnixTime::from_millis(time));
             if self.disk_works {
                 self.keep();
             }
@@ -95,7 +98,11 @@ impl World {
                                 port,
                                 data: &data,
                             };
-                            self.attender.handle_datagram(datagram, now, time);
+                            self.attender.handle_datagram(
+                                datagram,
+                                now,
+                                UnixTime::from_millis(time),
+                            );
                         }
                     }
                 }
@@ -111,7 +118,8 @@ impl World {
                             port,
                             data: &data,
                         };
-                        self.presenter.handle_datagram(datagram, now, time);
+                        self.presenter
+                            .handle_datagram(datagram, now, UnixTime::from_millis(time));
                     }
                 }
             }
@@ -355,7 +363,7 @@ fn two_pages_with_one_key_find_each_other() {
     while world.status()["state"] == "live" && world.ms < until {
         world.pass(20);
         let (now, time) = (world.now(), UNIX_MS + world.ms);
-        other.handle_timeout(now, time);
+        other.handle_timeout(now, UnixTime::from_millis(time));
         let records = other.take_records();
         if let Some(turn) = records.first_chunk::<4>() {
             other.kept(u32::from_be_bytes(*turn));
@@ -368,7 +376,9 @@ fn two_pages_with_one_key_find_each_other() {
                     port,
                     data: &data,
                 };
-                world.presenter.handle_datagram(datagram, now, time);
+                world
+                    .presenter
+                    .handle_datagram(datagram, now, UnixTime::from_millis(time));
             }
         }
     }

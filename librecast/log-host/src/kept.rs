@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use librecast_log::{AppendError, AuthorId, Config, Event, Log, Output, Space};
 use zeroize::Zeroizing;
 
@@ -83,7 +84,7 @@ impl KeptLog {
     }
 
     /// Handles a datagram of its group.
-    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
         self.log.handle_packet(source, bytes, time, now);
     }
 
@@ -97,7 +98,7 @@ impl KeptLog {
         author: AuthorId,
         kind: u8,
         body: &[u8],
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError> {
         self.log.append(author, kind, body, time, now)
@@ -124,7 +125,7 @@ impl KeptLog {
     ///
     /// The disk's: no packet may be sent then. The next turn writes the records again, and returns
     /// the events.
-    pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<Vec<Event>> {
+    pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<Vec<Event>> {
         if self.log.next_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
@@ -182,9 +183,12 @@ mod tests {
         let space = Space::new(key.peer_id(), None, Duration::ZERO);
         let author = space.author(&key.peer_id());
         let mut kept = KeptLog::open(space, vec![key], Some(&path), now).unwrap();
-        while kept.append(author, 1, b"body", time, now).is_err() {
+        while kept
+            .append(author, 1, b"body", UnixTime::from_millis(time), now)
+            .is_err()
+        {
             now += Duration::from_secs(1);
-            kept.turn(time, now).unwrap();
+            kept.turn(UnixTime::from_millis(time), now).unwrap();
         }
         // a file that takes nothing
         std::fs::write(&other, []).unwrap();
@@ -192,10 +196,10 @@ mod tests {
         for fails in [true, false] {
             file = kept.records.as_mut().unwrap().swap(file);
             if fails {
-                kept.turn(time, now).unwrap_err();
+                kept.turn(UnixTime::from_millis(time), now).unwrap_err();
             }
         }
-        let events = kept.turn(time, now).unwrap();
+        let events = kept.turn(UnixTime::from_millis(time), now).unwrap();
         assert!(events.contains(&Event::Entries(author)), "{events:?}");
         let (_, found) = Records::open(&path).unwrap();
         assert!(!found.is_empty());

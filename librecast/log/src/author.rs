@@ -168,7 +168,7 @@ impl Author {
             .is_none_or(|grant| grant.admits(entry.number, entry.time))
     }
 
-    /// Whether a next entry, written at this time, would count.
+    /// Whether a next entry, written at this time (milliseconds since 1970), would count.
     pub(crate) fn may_go_on(&self, time: u64) -> bool {
         let next = self.highest().saturating_add(1);
         self.conflict.is_none() && self.grant.is_none_or(|grant| grant.admits(next, time))
@@ -314,7 +314,7 @@ impl Author {
     }
 }
 
-/// Whether this date is further ahead of `time` than clocks may differ.
+/// Whether this date is further ahead of `time` than clocks may differ (milliseconds since 1970).
 pub(crate) fn is_ahead(date: u64, time: u64) -> bool {
     date > time.saturating_add(CLOCK_TOLERANCE)
 }

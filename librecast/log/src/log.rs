@@ -7,7 +7,7 @@ use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::drops::Drops;
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::random::Random;
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use thiserror::Error;
 
 use crate::author::{Author, MAX_JUMP, MOST_REPEATED, Proof, is_ahead};
@@ -166,8 +166,8 @@ const ASKING: Duration = Duration::from_secs(30);
 /// or NTP have corrected the clock by then.
 const TRUSTED_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Lead of the wall clock over the monotonic clock, in ms, from which on it counts as set.
-const CLOCK_STEP: u64 = 3_600_000;
+/// Lead of the wall clock over the monotonic clock from which on it counts as set. Chosen.
+const CLOCK_STEP: Duration = Duration::from_secs(3_600);
 
 /// Interval between two searches for expired entries.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
@@ -375,7 +375,7 @@ pub struct Log {
     told_of_own: BTreeSet<AuthorId>,
     expires_at: Instant,
     /// Both clocks at the last search for expired entries; since when they run evenly.
-    looked_at: Option<(u64, Instant)>,
+    looked_at: Option<(UnixTime, Instant)>,
     even_since: Instant,
     /// Hashes of the last sent packets: multicast may return them to this host.
     said: VecDeque<[u8; 32]>,
@@ -572,7 +572,7 @@ impl Log {
         self.heard.is_some()
     }
 
-    /// Appends an entry at `time` (milliseconds since 1970), sends it and returns its number.
+    /// Appends an entry at `time`, sends it and returns its number.
     ///
     /// # Errors
     ///
@@ -582,7 +582,7 @@ impl Log {
         author: AuthorId,
         kind: u8,
         body: &[u8],
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError> {
         let key = self.keys.get(&author).ok_or(AppendError::NotOurs(author))?;
@@ -595,6 +595,7 @@ impl Log {
         }
         let number = log.have + 1;
         let before = log.entries.get(&log.have);
+        let date = time.as_millis();
         let entry = Entry {
             author,
             number,
@@ -602,8 +603,8 @@ impl Log {
             // an author's times never go back, unless its clock was far ahead once
             time: before
                 .map(|held| held.entry.time)
-                .filter(|before| !is_ahead(*before, time))
-                .map_or(time, |before| before.max(time)),
+                .filter(|before| !is_ahead(*before, date))
+                .map_or(date, |before| before.max(date)),
             kind,
             previous: before.map(|held| held.hash).unwrap_or_default(),
             body: body.to_vec(),
@@ -645,7 +646,13 @@ impl Log {
     /// # Errors
     ///
     /// [`AppendError`].
-    pub fn show(&mut self, author: AuthorId, body: &[u8], time: u64) -> Result<(), AppendError> {
+    pub fn show(
+        &mut self,
+        author: AuthorId,
+        body: &[u8],
+        time: UnixTime,
+    ) -> Result<(), AppendError> {
+        let time = time.as_millis();
         let key = self.keys.get(&author).ok_or(AppendError::NotOurs(author))?;
         let known = self.authors.get(&author);
         if !known.is_some_and(|known| known.may_go_on(time)) {
@@ -672,8 +679,8 @@ impl Log {
         self.watches_clocks = watches;
     }
 
-    /// Handles a datagram of the group; `time` is the wall clock (milliseconds since 1970).
-    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+    /// Handles a datagram of the group; `time` is the wall clock.
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
         if self.said.contains(&said_hash(bytes)) {
             return self.drops.count(DropReason::Own);
         }
@@ -729,7 +736,7 @@ impl Log {
     }
 
     /// Sends and expires everything that is due.
-    pub fn handle_timeout(&mut self, time: u64, now: Instant) {
+    pub fn handle_timeout(&mut self, time: UnixTime, now: Instant) {
         if self.trickle.handle_timeout(now, &mut self.random) {
             self.send_heads(now);
         }
@@ -775,7 +782,7 @@ impl Log {
         &mut self,
         source: IpAddr,
         entry: Entry,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<(), DropReason> {
         let id = entry.author;
@@ -847,8 +854,8 @@ impl Log {
     }
 
     /// Stores a verified entry in the log and on disk.
-    fn store(&mut self, entry: Entry, time: u64, now: Instant) {
-        let ttl = self.space.ttl().as_millis() as u64;
+    fn store(&mut self, entry: Entry, time: UnixTime, now: Instant) {
+        let (time, ttl) = (time.as_millis(), self.space.ttl().as_millis() as u64);
         let expires = entry.author != self.owner && ttl > 0;
         let is_off = is_ahead(entry.time, time) || entry.time.saturating_add(ttl) < time;
         let received = (expires && is_off).then_some(time);
@@ -861,7 +868,7 @@ impl Log {
         &mut self,
         source: IpAddr,
         presence: Presence,
-        time: u64,
+        time: UnixTime,
         now: Instant,
     ) -> Result<(), DropReason> {
         let id = presence.author;
@@ -877,7 +884,7 @@ impl Log {
         if !author.may_go_on(presence.time) {
             return Err(DropReason::NotGranted);
         }
-        let is_off = presence.time.abs_diff(time) > CLOCK_TOLERANCE;
+        let is_off = presence.time.abs_diff(time.as_millis()) > CLOCK_TOLERANCE;
         if is_off && !self.watches_clocks {
             return Err(DropReason::WrongTime);
         }
@@ -1069,7 +1076,7 @@ impl Log {
         self.outputs.push_back(Output::Event(event));
     }
 
-    fn expire(&mut self, time: u64, now: Instant) {
+    fn expire(&mut self, time: UnixTime, now: Instant) {
         let life = |at: Instant| now.saturating_duration_since(at) < REQUEST_LIFE;
         self.requests.retain(|_, waiting| life(waiting.came));
         let ttl = self.space.ttl().as_millis() as u64;
@@ -1077,10 +1084,8 @@ impl Log {
             return;
         }
         let before = self.looked_at.replace((time, now));
-        let steps = before.is_some_and(|(then, at)| {
-            let passed = now.saturating_duration_since(at).as_millis() as u64;
-            time > then.saturating_add(passed).saturating_add(CLOCK_STEP)
-        });
+        let steps = before
+            .is_some_and(|(then, at)| time > then + now.saturating_duration_since(at) + CLOCK_STEP);
         if steps {
             self.even_since = now;
         }
@@ -1089,7 +1094,7 @@ impl Log {
         }
         let others = self.authors.keys().filter(|id| **id != self.owner);
         for id in others.copied().collect::<Vec<_>>() {
-            self.change(id, |author| author.expire(ttl, time));
+            self.change(id, |author| author.expire(ttl, time.as_millis()));
         }
     }
 

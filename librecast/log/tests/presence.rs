@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use librecast_log::*;
 
 /// Wall clock at the beginning: milliseconds since 1970.
@@ -66,11 +67,17 @@ impl World {
         };
         let body = Grant::encode(&[grant]);
         let owner = self.owner.owner();
-        let appended = self.owner.append(owner, GRANT_KIND, &body, EPOCH, self.now);
+        let appended = self.owner.append(
+            owner,
+            GRANT_KIND,
+            &body,
+            UnixTime::from_millis(EPOCH),
+            self.now,
+        );
         appended.unwrap();
         for packet in packets(&mut self.owner) {
             for log in [&mut self.writer, &mut self.reader] {
-                log.handle_packet(source(1), &packet, EPOCH, self.now);
+                log.handle_packet(source(1), &packet, UnixTime::from_millis(EPOCH), self.now);
             }
         }
         for log in [&mut self.owner, &mut self.writer, &mut self.reader] {
@@ -85,14 +92,17 @@ impl World {
     /// The packet with which the writer shows itself.
     fn shown(&mut self, body: &[u8], time: u64) -> Vec<u8> {
         let author = self.author();
-        self.writer.show(author, body, time).unwrap();
+        self.writer
+            .show(author, body, UnixTime::from_millis(time))
+            .unwrap();
         packets(&mut self.writer).remove(0)
     }
 
     /// Presence in a packet that the reader reports, by its own clock.
     fn seen(&mut self, packet: &[u8], time: u64) -> Vec<Vec<u8>> {
         let from = source(2);
-        self.reader.handle_packet(from, packet, time, self.now);
+        self.reader
+            .handle_packet(from, packet, UnixTime::from_millis(time), self.now);
         let mut seen = Vec::new();
         while let Some(output) = self.reader.poll_output() {
             match output {
@@ -163,18 +173,20 @@ fn nobody_shows_another_and_who_tries_is_suspended() {
     assert_eq!(world.drops("suspended"), 8);
     // the author's own packet, from elsewhere, is still taken
     let reader = &mut world.reader;
-    reader.handle_packet(source(9), &honest, EPOCH, world.now);
+    reader.handle_packet(source(9), &honest, UnixTime::from_millis(EPOCH), world.now);
     assert!(reader.poll_output().is_some());
     // a key without a grant has no presence
     let other = made_up(|p| p.author = AuthorId(5), &honest);
     assert_eq!(world.seen(&other, EPOCH), Vec::<Vec<u8>>::new());
     assert_eq!(world.drops("unknown_author"), 1);
     let [reader, author] = [key(3), key(2)].map(|key| space().author(&key.peer_id()));
-    let refused = world.reader.show(reader, b"", EPOCH);
+    let refused = world.reader.show(reader, b"", UnixTime::from_millis(EPOCH));
     assert_eq!(refused, Err(AppendError::NotGranted));
-    let refused = world.reader.show(author, b"", EPOCH);
+    let refused = world.reader.show(author, b"", UnixTime::from_millis(EPOCH));
     assert_eq!(refused, Err(AppendError::NotOurs(author)));
-    let refused = world.writer.show(author, &[0; MAX_PRESENCE + 1], EPOCH);
+    let refused = world
+        .writer
+        .show(author, &[0; MAX_PRESENCE + 1], UnixTime::from_millis(EPOCH));
     assert_eq!(refused, Err(AppendError::LongPresence(MAX_PRESENCE + 1)));
 }
 
@@ -205,7 +217,9 @@ fn another_clock_is_told_to_who_watches_clocks_and_sticks_to_nobody() {
     world.reader.watch_clocks(true);
     let ahead = world.shown(b"", EPOCH + 700 * DAY);
     let from = source(2);
-    world.reader.handle_packet(from, &ahead, EPOCH, world.now);
+    world
+        .reader
+        .handle_packet(from, &ahead, UnixTime::from_millis(EPOCH), world.now);
     let told = Event::OtherClock {
         author: world.author(),
         time: EPOCH + 700 * DAY,
@@ -215,7 +229,7 @@ fn another_clock_is_told_to_who_watches_clocks_and_sticks_to_nobody() {
     let false_one = made_up(|p| p.time += 1, &ahead);
     world
         .reader
-        .handle_packet(from, &false_one, EPOCH, world.now);
+        .handle_packet(from, &false_one, UnixTime::from_millis(EPOCH), world.now);
     assert_eq!(world.reader.poll_output(), None);
     // the clock was set
     let right = world.shown(b"here", EPOCH + 1);
@@ -247,6 +261,8 @@ fn who_may_write_no_more_is_seen_no_more() {
     assert_eq!(world.seen(&packet, EPOCH), Vec::<Vec<u8>>::new());
     assert_eq!(world.drops("not_granted"), 1);
     let author = world.author();
-    let refused = world.writer.show(author, b"here", EPOCH);
+    let refused = world
+        .writer
+        .show(author, b"here", UnixTime::from_millis(EPOCH));
     assert_eq!(refused, Err(AppendError::NotGranted));
 }

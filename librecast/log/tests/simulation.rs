@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use librecast::id::SecretKey;
 use librecast::random::Random;
 use librecast::simulated::{Network, Path};
+use librecast::time::UnixTime;
 use librecast_log::*;
 
 #[path = "simulation/lies.rs"]
@@ -127,7 +128,10 @@ impl World {
 
     fn append_as(&mut self, n: usize, kind: u8, body: &[u8]) -> Result<u32, AppendError> {
         let (wall, now, id) = (self.wall(), self.now, self.id(n));
-        let number = self.members[n].log.append(id, kind, body, wall, now)?;
+        let number =
+            self.members[n]
+                .log
+                .append(id, kind, body, UnixTime::from_millis(wall), now)?;
         self.appended.insert((id, number), now);
         self.settle(n);
         Ok(number)
@@ -190,7 +194,9 @@ impl World {
         }
         let source = IpAddr::from(std::net::Ipv6Addr::from_bits(from as u128 + 1));
         let (wall, now) = (self.wall(), self.now);
-        self.members[to].log.handle_packet(source, bytes, wall, now);
+        self.members[to]
+            .log
+            .handle_packet(source, bytes, UnixTime::from_millis(wall), now);
         self.settle(to);
     }
 
@@ -214,7 +220,9 @@ impl World {
             for n in 0..self.members.len() {
                 if self.members[n].online && self.members[n].log.next_timeout() <= self.now {
                     let (wall, now) = (self.wall(), self.now);
-                    self.members[n].log.handle_timeout(wall, now);
+                    self.members[n]
+                        .log
+                        .handle_timeout(UnixTime::from_millis(wall), now);
                     assert!(
                         self.members[n].log.next_timeout() > now,
                         "member {n} would turn for ever"
@@ -470,7 +478,7 @@ fn a_key_on_two_hosts_is_found_out_and_all_agree_on_what_counts() {
             world.append(1, &[1, n]);
             world.members[5]
                 .log
-                .append(id, 16, &[5, n], wall, now)
+                .append(id, 16, &[5, n], UnixTime::from_millis(wall), now)
                 .unwrap();
             world.settle(5);
         }
@@ -677,17 +685,27 @@ fn one_author_does_not_take_the_place_of_others() {
         last: u32::MAX,
     });
     let ids = [0, 1, 2].map(|n| space(TTL).author(&key(n).peer_id()));
-    log.append(ids[0], GRANT_KIND, &Grant::encode(&grants), EPOCH, now)
-        .unwrap();
+    log.append(
+        ids[0],
+        GRANT_KIND,
+        &Grant::encode(&grants),
+        UnixTime::from_millis(EPOCH),
+        now,
+    )
+    .unwrap();
     for _ in 0..MAX_ENTRIES_OF_AUTHOR {
-        log.append(ids[1], 16, b"", EPOCH, now).unwrap();
+        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now)
+            .unwrap();
         while log.poll_output().is_some() {}
     }
     assert_eq!(
-        log.append(ids[1], 16, b"", EPOCH, now),
+        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now),
         Err(AppendError::Full)
     );
-    assert!(log.append(ids[2], 16, b"", EPOCH, now).is_ok());
+    assert!(
+        log.append(ids[2], 16, b"", UnixTime::from_millis(EPOCH), now)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -706,14 +724,21 @@ fn what_floods_a_space_does_not_fill_disks() {
     for n in 0..1_000_u32 {
         let request = Packet::Request(n.to_be_bytes().to_vec());
         let source = IpAddr::from(std::net::Ipv6Addr::from_bits(u128::from(n % 20)));
-        log.handle_packet(source, &seal(&request, &mut random), EPOCH, now);
+        log.handle_packet(
+            source,
+            &seal(&request, &mut random),
+            UnixTime::from_millis(EPOCH),
+            now,
+        );
     }
     assert_eq!(stored(&mut log), MAX_REQUESTS);
     // one author sends more entries at once than its bound
     let id = space.author(&space.owner());
     let mut taken = 0;
     for _ in 0..MAX_ENTRIES_OF_AUTHOR + 100 {
-        owner.append(id, 16, b"", EPOCH, now).unwrap();
+        owner
+            .append(id, 16, b"", UnixTime::from_millis(EPOCH), now)
+            .unwrap();
         let mut newest = None;
         while let Some(output) = owner.poll_output() {
             if let Output::Store(Stored::Entry(entry)) = output {
@@ -721,7 +746,12 @@ fn what_floods_a_space_does_not_fill_disks() {
             }
         }
         let packet = Packet::Entries(newest.into_iter().collect());
-        log.handle_packet(source, &seal(&packet, &mut random), EPOCH, now);
+        log.handle_packet(
+            source,
+            &seal(&packet, &mut random),
+            UnixTime::from_millis(EPOCH),
+            now,
+        );
         taken += stored(&mut log);
     }
     assert_eq!(taken, MAX_ENTRIES_OF_AUTHOR);
@@ -746,8 +776,14 @@ fn crowded(authors: usize, ttl: Duration, now: Instant) -> (Log, Vec<AuthorId>) 
         });
     }
     for grants in grants.chunks(GRANTS_IN_ENTRY) {
-        log.append(owner, GRANT_KIND, &Grant::encode(grants), EPOCH, now)
-            .unwrap();
+        log.append(
+            owner,
+            GRANT_KIND,
+            &Grant::encode(grants),
+            UnixTime::from_millis(EPOCH),
+            now,
+        )
+        .unwrap();
     }
     (log, ids)
 }
@@ -769,7 +805,8 @@ fn authors_together_do_not_take_the_place_of_others() {
     let far = EPOCH + 400 * 86_400_000;
     for n in 0..MAX_ENTRIES_OF_AUTHOR {
         for id in &ids[..3] {
-            log.append(*id, 16, &[n as u8; 900], far, now).unwrap();
+            log.append(*id, 16, &[n as u8; 900], UnixTime::from_millis(far), now)
+                .unwrap();
         }
         while log.poll_output().is_some() {}
     }
@@ -779,10 +816,12 @@ fn authors_together_do_not_take_the_place_of_others() {
     // the other two fill their part, and so does the owner
     for n in 0..8_000 {
         for id in &ids[3..] {
-            log.append(*id, 16, &[n as u8; 900], EPOCH, now).unwrap();
+            log.append(*id, 16, &[n as u8; 900], UnixTime::from_millis(EPOCH), now)
+                .unwrap();
         }
         let owner = log.owner();
-        log.append(owner, 16, b"still here", EPOCH, now).unwrap();
+        log.append(owner, 16, b"still here", UnixTime::from_millis(EPOCH), now)
+            .unwrap();
         while log.poll_output().is_some() {}
     }
     bounds(&log);
@@ -802,7 +841,7 @@ fn what_is_dated_ahead_expires_from_when_it_came_and_a_clock_an_hour_wrong_harms
         let (now, id) = (world.now, world.id(n));
         world.members[n]
             .log
-            .append(id, 16, body, time, now)
+            .append(id, 16, body, UnixTime::from_millis(time), now)
             .unwrap();
         world.settle(n);
     };
@@ -851,7 +890,8 @@ fn what_a_wrong_clock_dates_is_kept_and_the_date_sticks_to_nothing_later() {
     let append_at = |world: &mut World, n: usize, time: u64, body: &[u8]| {
         let (now, id) = (world.now, world.id(n));
         let log = &mut world.members[n].log;
-        log.append(id, 16, body, time, now).unwrap();
+        log.append(id, 16, body, UnixTime::from_millis(time), now)
+            .unwrap();
         world.settle(n);
     };
     let now = world.wall();
@@ -911,7 +951,7 @@ fn a_clock_that_is_wrong_for_a_while_makes_no_entry_expire() {
         let mut pass = |minutes: u64, by: u64| {
             for _ in 0..minutes / 11 {
                 (time, now) = (time + 660_000, now + 660 * SECOND);
-                log.handle_timeout(time + by, now);
+                log.handle_timeout(UnixTime::from_millis(time + by), now);
             }
             log.size()
         };
@@ -965,7 +1005,8 @@ fn figures_of_heads() {
         let now = Instant::now();
         let (mut log, ids) = crowded(authors, TTL, now);
         for id in &ids {
-            log.append(*id, 16, &[7; 1_000], EPOCH, now).unwrap();
+            log.append(*id, 16, &[7; 1_000], UnixTime::from_millis(EPOCH), now)
+                .unwrap();
         }
         while log.poll_output().is_some() {}
         let mut random = Random::new(1);
@@ -988,7 +1029,7 @@ fn figures_of_heads() {
         let packets: Vec<_> = packets.collect();
         let begin = Instant::now();
         for packet in &packets {
-            log.handle_packet(source, packet, EPOCH, now);
+            log.handle_packet(source, packet, UnixTime::from_millis(EPOCH), now);
         }
         let took = begin.elapsed() / count;
         println!(

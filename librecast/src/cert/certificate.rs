@@ -9,6 +9,7 @@ use super::prefix::{GroupPrefix, SourcePrefix};
 use super::text::{MAX_NAME, Terms, is_node_name};
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::plain::is_name;
+use crate::time::UnixTime;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Context of signatures.
@@ -267,7 +268,7 @@ impl Certificate {
         &self,
         signer: &PeerId,
         network: &NetworkId,
-        now: u64,
+        now: UnixTime,
         skew: u64,
     ) -> Result<(), CertError> {
         if self.network != *network {
@@ -280,6 +281,7 @@ impl Certificate {
         signer
             .verify(CONTEXT, message, signature)
             .map_err(|_| CertError::Forged(self.kind))?;
+        let now = now.as_secs();
         if now > self.grant.not_after.saturating_add(skew) {
             return Err(CertError::Expired(self.kind));
         }

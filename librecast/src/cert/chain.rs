@@ -4,6 +4,7 @@ use super::certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE};
 use super::error::{CertError, Kind};
 use super::member::{KeysAbove, Member, TokenBound};
 use crate::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
+use crate::time::UnixTime;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Longest chain in bytes.
@@ -59,7 +60,7 @@ impl Chain {
         &self.0[self.0.len() - 1]
     }
 
-    /// Returns when the node's certificate was made: of a node's two chains the later one counts.
+    /// Returns when the node's certificate was made, in Unix seconds: the later of two chains counts.
     #[must_use]
     pub fn issued(&self) -> u64 {
         self.node().grant.not_before
@@ -127,7 +128,7 @@ impl Chain {
         &self,
         issuer: &Certificate,
         key: &SecretKey,
-        now: u64,
+        now: UnixTime,
         ttl: u64,
     ) -> Result<Self, CertError> {
         self.renew_as(&self.node().grant.name, issuer, key, now, ttl)
@@ -143,7 +144,7 @@ impl Chain {
         name: &str,
         issuer: &Certificate,
         key: &SecretKey,
-        now: u64,
+        now: UnixTime,
         ttl: u64,
     ) -> Result<Self, CertError> {
         if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
@@ -154,7 +155,7 @@ impl Chain {
         let old = self.node();
         // later than the old one by any clock: of two chains the later one counts
         let later = old.grant.not_before.saturating_add(1);
-        let not_before = now.max(later).max(issuer.grant.not_before);
+        let not_before = now.as_secs().max(later).max(issuer.grant.not_before);
         let grant = Grant {
             not_before,
             not_after: not_before.saturating_add(ttl).min(issuer.grant.not_after),
@@ -204,12 +205,12 @@ impl Chain {
         Self::new(certificates).map_err(|_| WireError::Bad("order of certificates"))
     }
 
-    /// Verifies the whole chain at `now` (Unix seconds, within [`CLOCK_SKEW`]).
+    /// Verifies the whole chain at `now`, within [`CLOCK_SKEW`].
     ///
     /// # Errors
     ///
     /// The first certificate that is forged, out of time, foreign, or exceeds the one above.
-    pub fn verify(&self, network: &NetworkId, now: u64) -> Result<Member, CertError> {
+    pub fn verify(&self, network: &NetworkId, now: UnixTime) -> Result<Member, CertError> {
         // a token holder signs the node's certificate: it could name keys that nobody may revoke
         if self.invitation().is_some() && self.node().previous.len() > 0 {
             return Err(CertError::Widened(Kind::Node));
@@ -251,20 +252,32 @@ mod tests {
         let n = network();
         let token = token(&n, grant(""));
         let chain = token
-            .join(SecretKey::generate().peer_id(), "a", NOW)
+            .join(
+                SecretKey::generate().peer_id(),
+                "a",
+                UnixTime::from_secs(NOW),
+            )
             .unwrap();
         let net = n.key.peer_id();
-        assert!(chain.verify(&net, NOW + 8 * DAY).is_ok());
+        assert!(
+            chain
+                .verify(&net, UnixTime::from_secs(NOW + 8 * DAY))
+                .is_ok()
+        );
         assert_eq!(
-            chain.verify(&net, NOW + 8 * DAY + 1),
+            chain.verify(&net, UnixTime::from_secs(NOW + 8 * DAY + 1)),
             Err(CertError::Expired(Kind::Invitation))
         );
-        assert!(chain.verify(&net, NOW - DAY).is_ok());
+        assert!(chain.verify(&net, UnixTime::from_secs(NOW - DAY)).is_ok());
         assert_eq!(
-            chain.verify(&net, NOW - DAY - 1),
+            chain.verify(&net, UnixTime::from_secs(NOW - DAY - 1)),
             Err(CertError::NotYetValid(Kind::Issuer))
         );
-        let late = token.join(SecretKey::generate().peer_id(), "a", NOW + 7 * DAY + 1);
+        let late = token.join(
+            SecretKey::generate().peer_id(),
+            "a",
+            UnixTime::from_secs(NOW + 7 * DAY + 1),
+        );
         assert_eq!(late, Err(CertError::Expired(Kind::Invitation)));
     }
 
@@ -276,7 +289,10 @@ mod tests {
         let node =
             Certificate::sign(Kind::Node, net, stranger.peer_id(), grant("x"), &stranger).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), node.clone()]).unwrap();
-        assert_eq!(chain.verify(&net, NOW), Err(CertError::Forged(Kind::Node)));
+        assert_eq!(
+            chain.verify(&net, UnixTime::from_secs(NOW)),
+            Err(CertError::Forged(Kind::Node))
+        );
         assert_eq!(Chain::new(vec![node.clone()]), Err(CertError::Order));
         assert_eq!(
             Chain::new(vec![node, n.issuer.clone()]),
@@ -288,13 +304,18 @@ mod tests {
     fn any_flipped_bit_is_noticed() {
         let n = network();
         let chain = token(&n, grant(""))
-            .join(SecretKey::generate().peer_id(), "a", NOW)
+            .join(
+                SecretKey::generate().peer_id(),
+                "a",
+                UnixTime::from_secs(NOW),
+            )
             .unwrap();
         let bytes = chain.encode();
         for i in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[i] ^= 1;
-            let verdict = Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), NOW));
+            let verdict =
+                Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), UnixTime::from_secs(NOW)));
             assert!(!matches!(verdict, Ok(Ok(_))), "byte {i}");
         }
     }
@@ -308,16 +329,25 @@ mod tests {
         let token = token(&n, invited);
         let node = SecretKey::generate().peer_id();
         // joined in the invitation's last minute, but granted for a week
-        let chain = token.join(node, "alpha", NOW + 7 * DAY - 60).unwrap();
+        let chain = token
+            .join(node, "alpha", UnixTime::from_secs(NOW + 7 * DAY - 60))
+            .unwrap();
         assert_eq!(chain.life(), 7 * DAY);
         let later = NOW + 7 * DAY - 30;
         let renewed = chain
-            .renew(&n.issuer, &n.issuer_key, later, chain.life())
+            .renew(
+                &n.issuer,
+                &n.issuer_key,
+                UnixTime::from_secs(later),
+                chain.life(),
+            )
             .unwrap();
         let renewed = Chain::decode(&renewed.encode()).unwrap();
         let (old, new) = (
-            chain.verify(&net, later).unwrap(),
-            renewed.verify(&net, later + 8 * DAY).unwrap(),
+            chain.verify(&net, UnixTime::from_secs(later)).unwrap(),
+            renewed
+                .verify(&net, UnixTime::from_secs(later + 8 * DAY))
+                .unwrap(),
         );
         assert_eq!(new.not_after, later + 7 * DAY);
         assert_eq!(renewed.not_after(), new.not_after);
@@ -339,8 +369,10 @@ mod tests {
             &n.key,
         )
         .unwrap();
-        let again = renewed.renew(&other, &other_key, later + 5, 60).unwrap();
-        let again = again.verify(&net, later + 5).unwrap();
+        let again = renewed
+            .renew(&other, &other_key, UnixTime::from_secs(later + 5), 60)
+            .unwrap();
+        let again = again.verify(&net, UnixTime::from_secs(later + 5)).unwrap();
         assert_eq!(
             again.keys.issuers,
             [other_key.peer_id(), n.issuer_key.peer_id()]
@@ -348,7 +380,12 @@ mod tests {
         assert_eq!(again.keys.invitations, new.keys.invitations);
         // the issuer's clock is behind: newer than the old one all the same
         let behind = renewed
-            .renew(&n.issuer, &n.issuer_key, later - DAY / 2, DAY)
+            .renew(
+                &n.issuer,
+                &n.issuer_key,
+                UnixTime::from_secs(later - DAY / 2),
+                DAY,
+            )
             .unwrap();
         assert!(behind.issued() > renewed.issued());
     }
@@ -358,7 +395,11 @@ mod tests {
         let n = network();
         let net = n.key.peer_id();
         let chain = token(&n, grant(""))
-            .join(SecretKey::generate().peer_id(), "a", NOW)
+            .join(
+                SecretKey::generate().peer_id(),
+                "a",
+                UnixTime::from_secs(NOW),
+            )
             .unwrap();
         let narrow = Grant {
             prefixes: vec!["ff1e::/16".parse().unwrap()],
@@ -369,33 +410,45 @@ mod tests {
             Certificate::sign(Kind::Issuer, net, key.peer_id(), grant.clone(), &n.key).unwrap()
         };
         assert_eq!(
-            chain.renew(&issuer(&narrow), &key, NOW, DAY),
+            chain.renew(&issuer(&narrow), &key, UnixTime::from_secs(NOW), DAY),
             Err(CertError::Widened(Kind::Node))
         );
         assert_eq!(
-            chain.renew(&n.issuer, &key, NOW, DAY),
+            chain.renew(&n.issuer, &key, UnixTime::from_secs(NOW), DAY),
             Err(CertError::Order),
             "not its key"
         );
         let node = chain.node();
         assert_eq!(
-            chain.renew(node, &key, NOW, DAY),
+            chain.renew(node, &key, UnixTime::from_secs(NOW), DAY),
             Err(CertError::Order),
             "no issuer"
         );
         assert_eq!(
-            chain.renew(&n.issuer, &n.issuer_key, NOW + 8 * DAY + 1, DAY),
+            chain.renew(
+                &n.issuer,
+                &n.issuer_key,
+                UnixTime::from_secs(NOW + 8 * DAY + 1),
+                DAY
+            ),
             Err(CertError::Expired(Kind::Invitation))
         );
         let short = Grant {
             not_after: NOW + 60,
             ..n.issuer.grant.clone()
         };
-        let renewed = chain.renew(&issuer(&short), &key, NOW, DAY).unwrap();
+        let renewed = chain
+            .renew(&issuer(&short), &key, UnixTime::from_secs(NOW), DAY)
+            .unwrap();
         assert_eq!(renewed.not_after(), NOW + 60, "no longer than the issuer");
         let other = network();
         assert_eq!(
-            chain.renew(&other.issuer, &other.issuer_key, NOW, DAY),
+            chain.renew(
+                &other.issuer,
+                &other.issuer_key,
+                UnixTime::from_secs(NOW),
+                DAY
+            ),
             Err(CertError::OtherNetwork)
         );
     }
@@ -423,8 +476,12 @@ mod tests {
         );
         let forged = signed_by_the_holder(&n, &token, &forged.unwrap());
         let widened = Err(CertError::Widened(Kind::Node));
-        assert_eq!(forged.verify(&net, NOW), widened);
-        assert!(forged.renew(&n.issuer, &n.issuer_key, NOW, DAY).is_err());
+        assert_eq!(forged.verify(&net, UnixTime::from_secs(NOW)), widened);
+        assert!(
+            forged
+                .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
+                .is_err()
+        );
         // even if an issuer has signed them, they make no node an issuer and protect none
         let lent = KeysAbove {
             invitations: vec![invitation],
@@ -433,7 +490,7 @@ mod tests {
         let lent =
             Certificate::sign_with(Kind::Node, net, node, grant("m"), lent, &n.issuer_key).unwrap();
         let member = Chain::new(vec![n.issuer.clone(), lent]).unwrap();
-        let member = member.verify(&net, NOW).unwrap();
+        let member = member.verify(&net, UnixTime::from_secs(NOW)).unwrap();
         assert!(!member.is_issuer());
         assert!(member.is_expelled_by(&node, false) && member.is_expelled_by(&invitation, false));
         assert!(!member.is_expelled_by(&issuer, false) && member.is_expelled_by(&issuer, true));
@@ -462,17 +519,24 @@ mod tests {
             let own = labelled("m", claimed);
             let own = Certificate::sign(Kind::Node, net, node, own, &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &own);
-            let member = chain.verify(&net, NOW);
+            let member = chain.verify(&net, UnixTime::from_secs(NOW));
             assert_eq!(member.is_ok(), is_valid, "{invited:?} {claimed:?}");
             if !is_valid {
                 assert_eq!(member, widened);
-                assert!(chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).is_err());
+                assert!(
+                    chain
+                        .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
+                        .is_err()
+                );
             }
         }
         // directly by an issuer
         let own = Certificate::sign(Kind::Node, net, node, labelled("m", home), &n.issuer_key);
         let chain = Chain::new(vec![n.issuer.clone(), own.unwrap()]).unwrap();
-        assert_eq!(chain.verify(&net, NOW).unwrap().labels[SEGMENT], "home");
+        assert_eq!(
+            chain.verify(&net, UnixTime::from_secs(NOW)).unwrap().labels[SEGMENT],
+            "home"
+        );
     }
 
     #[test]
@@ -484,14 +548,21 @@ mod tests {
             SecretKey::generate().peer_id(),
             token.invitation().subject(),
         );
-        let mut chain = token.join(node, "a", NOW).unwrap();
+        let mut chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
         for round in 0..3 {
-            let member = chain.verify(&net, NOW + round).unwrap();
+            let member = chain
+                .verify(&net, UnixTime::from_secs(NOW + round))
+                .unwrap();
             for key in [node, invitation] {
                 assert!(member.is_expelled_by(&key, false), "after {round} renewals");
             }
             chain = chain
-                .renew(&n.issuer, &n.issuer_key, NOW + round, DAY)
+                .renew(
+                    &n.issuer,
+                    &n.issuer_key,
+                    UnixTime::from_secs(NOW + round),
+                    DAY,
+                )
                 .unwrap();
         }
     }

@@ -150,6 +150,7 @@ mod tests {
     use crate::cert::fixture::{NOW, grant, network, token};
     use crate::cert::{Certificate, Chain};
     use crate::id::SecretKey;
+    use crate::time::UnixTime;
 
     #[test]
     fn issuers_expel_nodes_and_invitations_and_only_the_network_expels_issuers() {
@@ -158,9 +159,9 @@ mod tests {
         let token = token(&n, grant(""));
         let node = SecretKey::generate().peer_id();
         let member = token
-            .join(node, "a", NOW)
+            .join(node, "a", UnixTime::from_secs(NOW))
             .unwrap()
-            .verify(&net, NOW)
+            .verify(&net, UnixTime::from_secs(NOW))
             .unwrap();
         let (issuer, invitation) = (n.issuer_key.peer_id(), token.invitation().subject());
         for (key, by_issuer, by_network) in [
@@ -177,7 +178,7 @@ mod tests {
         let founder =
             Certificate::sign(Kind::Node, net, issuer, grant("f"), &n.issuer_key).unwrap();
         let founder = Chain::new(vec![n.issuer.clone(), founder]).unwrap();
-        let founder = founder.verify(&net, NOW).unwrap();
+        let founder = founder.verify(&net, UnixTime::from_secs(NOW)).unwrap();
         assert!(founder.is_issuer());
         assert!(!founder.is_expelled_by(&issuer, false));
         assert!(founder.is_expelled_by(&issuer, true));

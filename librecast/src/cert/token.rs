@@ -11,6 +11,7 @@ use super::error::{CertError, Kind, TokenError};
 use crate::epoch::secret::EpochSecret;
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::text::{self, TextKind};
+use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
 
 /// Most URLs in a token.
@@ -79,12 +80,12 @@ impl Token {
         &self.invitation
     }
 
-    /// Makes `node` a member called `name` at `now` (Unix seconds).
+    /// Makes `node` a member called `name` at `now`.
     ///
     /// # Errors
     ///
     /// [`CertError::Expired`] after the token's end (no skew: own clock); certificate errors.
-    pub fn join(&self, node: PeerId, name: &str, now: u64) -> Result<Chain, CertError> {
+    pub fn join(&self, node: PeerId, name: &str, now: UnixTime) -> Result<Chain, CertError> {
         self.issuer
             .verify_by(&self.network, &self.network, now, CLOCK_SKEW)?;
         self.invitation
@@ -92,7 +93,7 @@ impl Token {
             .or_else(|e| match e {
                 // just issued, by a clock that is ahead of ours
                 CertError::NotYetValid(_)
-                    if self.invitation.grant.not_before <= now + CLOCK_SKEW =>
+                    if self.invitation.grant.not_before <= now.as_secs() + CLOCK_SKEW =>
                 {
                     Ok(())
                 }
@@ -100,7 +101,7 @@ impl Token {
             })?;
         let invited = &self.invitation.grant;
         // the inviting host's clock may be ahead of ours
-        let not_before = now.max(invited.not_before);
+        let not_before = now.as_secs().max(invited.not_before);
         let not_after = match invited.renew_for {
             0 => invited.not_after,
             life => invited.not_after.min(not_before.saturating_add(life)),
@@ -202,14 +203,18 @@ mod tests {
         let token: Token = text.parse().unwrap();
         assert_eq!(token.signal, ["ws://host:7117"]);
         let node = SecretKey::generate().peer_id();
-        let chain = token.join(node, "alpha", NOW + 5).unwrap();
+        let chain = token
+            .join(node, "alpha", UnixTime::from_secs(NOW + 5))
+            .unwrap();
         let chain = Chain::decode(&chain.encode()).unwrap();
-        let member = chain.verify(&n.key.peer_id(), NOW + 10).unwrap();
+        let member = chain
+            .verify(&n.key.peer_id(), UnixTime::from_secs(NOW + 10))
+            .unwrap();
         assert_eq!((member.peer, member.name.as_str()), (node, "alpha"));
         assert_eq!(member.labels["site"], "berlin");
         assert_eq!(member.not_after, NOW + 7 * DAY);
         assert_eq!(
-            chain.verify(&SecretKey::generate().peer_id(), NOW),
+            chain.verify(&SecretKey::generate().peer_id(), UnixTime::from_secs(NOW)),
             Err(CertError::OtherNetwork)
         );
     }
@@ -227,7 +232,10 @@ mod tests {
         let wide =
             Certificate::sign(Kind::Node, net, node.peer_id(), grant("x"), &token.secret).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), wide]).unwrap();
-        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        assert_eq!(
+            chain.verify(&net, UnixTime::from_secs(NOW)),
+            Err(CertError::Widened(Kind::Node))
+        );
         let core = Grant {
             core: true,
             name: "x".into(),
@@ -235,7 +243,10 @@ mod tests {
         };
         let core = Certificate::sign(Kind::Node, net, node.peer_id(), core, &token.secret).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), core]).unwrap();
-        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        assert_eq!(
+            chain.verify(&net, UnixTime::from_secs(NOW)),
+            Err(CertError::Widened(Kind::Node))
+        );
         // an issuer's invitation, too
         let issuer = Grant {
             prefixes: vec!["ff1e::/16".parse().unwrap()],
@@ -270,13 +281,21 @@ mod tests {
             let cert =
                 Certificate::sign(Kind::Node, net, node, of("x", taken), &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &cert);
-            let member = chain.verify(&net, NOW);
+            let member = chain.verify(&net, UnixTime::from_secs(NOW));
             assert_eq!(member.is_ok(), ok, "{granted:?} {taken:?}");
             if let Ok(member) = member {
                 assert_eq!(&member.gateway, taken);
                 // renewal keeps it, and grants no more
-                let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, 60).unwrap();
-                assert_eq!(&renewed.verify(&net, NOW).unwrap().gateway, taken);
+                let renewed = chain
+                    .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), 60)
+                    .unwrap();
+                assert_eq!(
+                    &renewed
+                        .verify(&net, UnixTime::from_secs(NOW))
+                        .unwrap()
+                        .gateway,
+                    taken
+                );
             }
         }
     }
@@ -291,22 +310,30 @@ mod tests {
             ..grant(name)
         };
         let token: Token = token(&n, of("", true)).encode().parse().unwrap();
-        let chain = token.join(node, "a", NOW).unwrap();
-        let member = chain.verify(&net, NOW).unwrap();
+        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
         assert!(member.leaf && member.prefixes == of("", true).prefixes);
-        let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
-        assert!(renewed.verify(&net, NOW).unwrap().leaf);
+        let renewed = chain
+            .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
+            .unwrap();
+        assert!(renewed.verify(&net, UnixTime::from_secs(NOW)).unwrap().leaf);
         // its holder signs a wider certificate
         let router = Certificate::sign(Kind::Node, net, node, of("a", false), &token.secret);
         let chain = signed_by_the_holder(&n, &token, &router.unwrap());
-        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        assert_eq!(
+            chain.verify(&net, UnixTime::from_secs(NOW)),
+            Err(CertError::Widened(Kind::Node))
+        );
         let wide = Grant {
             leaf: true,
             ..grant("a")
         };
         let wide = Certificate::sign(Kind::Node, net, node, wide, &token.secret).unwrap();
         let chain = signed_by_the_holder(&n, &token, &wide);
-        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        assert_eq!(
+            chain.verify(&net, UnixTime::from_secs(NOW)),
+            Err(CertError::Widened(Kind::Node))
+        );
     }
 
     #[test]
@@ -318,13 +345,15 @@ mod tests {
             ..grant("")
         };
         let token: Token = token(&n, two).encode().parse().unwrap();
-        let chain = token.join(node, "a", NOW).unwrap();
-        let member = chain.verify(&net, NOW).unwrap();
+        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
         let bound = member.bound.unwrap();
         assert_eq!((bound.uses, bound.until), (2, NOW + 7 * DAY));
         // once an issuer has admitted it, the bound is void, the invitation is not
-        let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
-        let renewed = renewed.verify(&net, NOW).unwrap();
+        let renewed = chain
+            .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
+            .unwrap();
+        let renewed = renewed.verify(&net, UnixTime::from_secs(NOW)).unwrap();
         assert_eq!(renewed.bound, None);
         assert_eq!(renewed.invitation(), Some(&token.invitation().subject()));
         assert_eq!(member.invitation(), renewed.invitation());
@@ -340,11 +369,23 @@ mod tests {
             ..grant("")
         };
         let token: Token = token(&n, invited).encode().parse().unwrap();
-        let chain = token.join(node, "a", NOW).unwrap();
-        assert!(chain.verify(&net, NOW).unwrap().is_ephemeral());
+        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        assert!(
+            chain
+                .verify(&net, UnixTime::from_secs(NOW))
+                .unwrap()
+                .is_ephemeral()
+        );
         // as an issuer of any version renews it
-        let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
-        assert!(renewed.verify(&net, NOW).unwrap().is_ephemeral());
+        let renewed = chain
+            .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
+            .unwrap();
+        assert!(
+            renewed
+                .verify(&net, UnixTime::from_secs(NOW))
+                .unwrap()
+                .is_ephemeral()
+        );
         for labels in [[].into(), [(label.into(), "long".into())].into()] {
             let lasting = Grant {
                 labels,
@@ -352,11 +393,19 @@ mod tests {
             };
             let lasting = Certificate::sign(Kind::Node, net, node, lasting, &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &lasting);
-            assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+            assert_eq!(
+                chain.verify(&net, UnixTime::from_secs(NOW)),
+                Err(CertError::Widened(Kind::Node))
+            );
         }
         let lasting = super::super::fixture::token(&n, grant(""));
-        let lasting = lasting.join(node, "a", NOW).unwrap();
-        assert!(!lasting.verify(&net, NOW).unwrap().is_ephemeral());
+        let lasting = lasting.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        assert!(
+            !lasting
+                .verify(&net, UnixTime::from_secs(NOW))
+                .unwrap()
+                .is_ephemeral()
+        );
     }
 
     #[test]
@@ -414,7 +463,7 @@ mod tests {
             let node = SecretKey::generate().peer_id();
             let node = Certificate::sign(Kind::Node, n.key.peer_id(), node, greedy, &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &node);
-            if let Ok(member) = chain.verify(&n.key.peer_id(), at) {
+            if let Ok(member) = chain.verify(&n.key.peer_id(), UnixTime::from_secs(at)) {
                 prop_assert!(member.not_after <= given.not_after && from >= given.not_before && !member.core);
                 prop_assert_eq!(chain.life(), DAY);
             }

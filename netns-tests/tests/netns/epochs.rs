@@ -1,6 +1,6 @@
 //! Expulsions, by each carrier: members find each other again, the expelled node finds none.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Member, Process, eventually, open_sockets};
@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::matrix::members_of_a_room;
 use crate::reach::{closed_lan, members_without_server, met_by, swarm};
 use crate::world;
+use librecast::time::UnixTime;
 
 /// Three linked members, the first of which may expel, with the programs beside them.
 struct Door {
@@ -163,7 +164,7 @@ fn opens_not(member: &Member, records: u64) -> Result<()> {
 /// Sets this member's clock to these seconds from the next midnight.
 pub(crate) fn set_clock(member: &mut Member, seconds: i64) -> Result<()> {
     const DAY: i64 = 86_400;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+    let now = UnixTime::now().as_secs() as i64;
     let offset = DAY - now % DAY + seconds;
     member.host.write("clock-offset", offset.to_string())?;
     member.program = env!("CARGO_BIN_EXE_lcroute-skewed");

@@ -8,6 +8,7 @@ use lcroute_lab::lab::{Host, Lab, Member, eventually, within};
 use serde_json::Value;
 
 use crate::world;
+use librecast::time::UnixTime;
 
 const NOT_PERMITTED: i32 = 4;
 /// Longer than two renewals of a 20-second membership.
@@ -398,7 +399,10 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
             Certificate::decode(&forged)?,
         ];
         let immune = Chain::new(all)?;
-        let refused = immune.verify(&network, token.invitation().grant().not_before);
+        let refused = immune.verify(
+            &network,
+            UnixTime::from_secs(token.invitation().grant().not_before),
+        );
         ensure!(refused.is_err(), "{refused:?}");
         let pasted = bs58::encode(immune.encode()).into_string();
         fs::write(&path, text.replace(chain, &pasted))?;
@@ -604,8 +608,7 @@ fn set_clock(host: &Host, seconds: i64) -> Result<()> {
 fn a_host_that_boots_with_a_wrong_clock_starts_by_itself_once_it_is_set() {
     world("no-battery", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-        let now = i64::try_from(now.as_secs())?;
+        let now = i64::try_from(UnixTime::now().as_secs())?;
         network.members[1].program = env!("CARGO_BIN_EXE_lcroute-skewed");
         network.members[1].host.write("clock-offset", "0")?;
         network.members[0].start()?;

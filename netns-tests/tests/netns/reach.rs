@@ -1,12 +1,13 @@
 //! Nodes that find each other without a signalling server: on a LAN, by a folder, by text.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
 use lcroute_overlay::{PresenceRecord, Random, RendezvousEpochs};
 use librecast::cert::Token;
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use serde_json::json;
 
 use crate::web::serve;
@@ -293,13 +294,13 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         let token: Token = token.stdout.trim().parse()?;
         ensure!(token.epoch.is_none(), "it has the secret");
         let stranger = RendezvousEpochs::new(token.network());
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let time = UnixTime::now();
         eventually(
             "a stranger opens the record of who is away, and no other",
             || {
                 let mut opened = Vec::new();
                 for file in std::fs::read_dir(&folder)? {
-                    let record = stranger.open(&std::fs::read(file?.path())?, unix);
+                    let record = stranger.open(&std::fs::read(file?.path())?, time);
                     opened.extend(record.map(|(record, _)| record.node.to_string()));
                 }
                 ensure!(opened == ids[2..], "{opened:?}");
@@ -311,8 +312,8 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         let key = SecretKey::generate();
         let record = PresenceRecord {
             node: key.peer_id(),
-            made: unix,
-            until: unix + 3_600,
+            made: time.as_secs(),
+            until: time.as_secs() + 3_600,
             candidates: Vec::new(),
         };
         let random = &mut Random::new([7; 32]);

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{NotesWriting, Place, Reading, Session, TrackName, TrackPlace, View};
 use librecast::id::SecretKey;
+use librecast::time::UnixTime;
 use librecast_log_host::{KeptLog, Network};
-use librecast_program::process::unix_ms;
 use nix::sys::signal::Signal;
 
 use crate::studio::{Typed, session};
@@ -324,7 +324,7 @@ impl Author {
         eventually("all is appended, and was repeated", || {
             let now = Instant::now();
             let notes = author.notes.as_mut().context("joined before")?;
-            writing.handle_timeout(notes.log_mut(), unix_ms(), now);
+            writing.handle_timeout(notes.log_mut(), UnixTime::now(), now);
             author.turn()?;
             ensure!(writing.waiting() == 0, "{:?}", writing.failed());
             let since = last.get_or_insert(now);
@@ -356,7 +356,7 @@ impl Author {
     }
 
     fn turn(&mut self) -> Result<()> {
-        let (time, now) = (unix_ms(), Instant::now());
+        let (time, now) = (UnixTime::now(), Instant::now());
         let Self {
             network,
             index,

@@ -19,7 +19,7 @@ use librecast::cert::{GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::id::{LinkId, PeerId};
 use librecast::ipv6::{Datagram, udp_packet};
-use librecast::time::{Duration, Instant, WallClock};
+use librecast::time::{Duration, Instant, UnixTime, WallClock};
 use librecast::{ipv4, mapped};
 use serde::Serialize;
 
@@ -48,7 +48,8 @@ pub struct PageMember {
     visit: Visit,
     room: Room,
     /// Unix seconds, set by the page.
-    unix: Arc<AtomicU64>,
+    /// Seconds since 1970.
+    clock: Arc<AtomicU64>,
     programs: Programs,
     servers: Vec<Server>,
     view: View,
@@ -110,15 +111,15 @@ struct ServerStatus {
 
 /// Setup and timers.
 impl PageMember {
-    /// Becomes a member, by a token or a stored membership. `unix`: seconds since 1970.
+    /// Becomes a member, by a token or a stored membership. `time`: the wall clock.
     ///
     /// # Errors
     /// An explanation for users.
-    pub fn new(start: &Start, now: Instant, unix: u64) -> Result<Self, String> {
-        let mut visit = Visit::new(start, unix)?;
+    pub fn new(start: &Start, now: Instant, time: UnixTime) -> Result<Self, String> {
+        let mut visit = Visit::new(start, time)?;
         visit.servers.sort_unstable();
         visit.servers.dedup();
-        let clock = Arc::new(AtomicU64::new(unix));
+        let clock = Arc::new(AtomicU64::new(time.as_secs()));
         let read = clock.clone();
         let mut random = Random::new(bytes(&start.seed)?);
         let settings = Settings {
@@ -152,7 +153,7 @@ impl PageMember {
             epochs: Epochs::new(visit.network),
             members: Members::default(),
             uses: Uses::default(),
-            clock: WallClock::new(move || read.load(Ordering::Relaxed)),
+            clock: WallClock::new(move || UnixTime::from_secs(read.load(Ordering::Relaxed))),
             epoch: now,
             aead: None,
             seed: random.array(),
@@ -165,7 +166,7 @@ impl PageMember {
         let mut member = Self {
             node,
             room: Room::of(&visit.network),
-            unix: clock,
+            clock,
             programs: Programs::new(addresses.link_local, MTU.into()),
             servers: visit.servers.iter().map(|_| Server::default()).collect(),
             view: View::default(),
@@ -193,8 +194,8 @@ impl PageMember {
     }
 
     /// Runs the timers that are due.
-    pub fn handle_timeout(&mut self, now: Instant, unix: u64) {
-        self.unix.store(unix, Ordering::Relaxed);
+    pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
+        self.clock.store(time.as_secs(), Ordering::Relaxed);
         self.node.handle_timeout(now);
         if self.next_round_trips <= now {
             self.next_round_trips = now + ROUND_TRIPS;

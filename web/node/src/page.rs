@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use lcroute_overlay::EndReason;
 use librecast::id::LinkId;
-use librecast::time::Instant;
+use librecast::time::{Instant, UnixTime};
 
 use crate::connections::{Channel, Stats};
 use crate::member::PageMember;
@@ -84,8 +84,8 @@ fn at(now: f64) -> Instant {
     BEGIN.with(|begin| *begin + std::time::Duration::from_secs_f64(now / 1_000.0))
 }
 
-fn seconds(unix: f64) -> u64 {
-    (unix / 1_000.0) as u64
+fn wall_clock(unix: f64) -> UnixTime {
+    UnixTime::from_millis(unix as u64)
 }
 
 /// Returns memory for the input of the next call.
@@ -108,7 +108,7 @@ pub extern "C" fn node_output() -> *const u8 {
 pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
     page(|page| {
         let start = serde_json::from_str::<Start>(&page.text()).map_err(|e| e.to_string());
-        let opened = start.and_then(|start| PageMember::new(&start, at(now), seconds(unix)));
+        let opened = start.and_then(|start| PageMember::new(&start, at(now), wall_clock(unix)));
         let opened = opened.map(|member| page.member = Some(member));
         page.outcome(opened)
     })
@@ -119,7 +119,7 @@ pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn node_read(unix: f64) -> usize {
     page(|page| {
-        let (is_good, text) = match Offer::read(&page.text(), seconds(unix)) {
+        let (is_good, text) = match Offer::read(&page.text(), wall_clock(unix)) {
             Ok(offer) => (1, serde_json::to_string(&offer).unwrap_or_default()),
             Err(why) => (0, why),
         };
@@ -150,7 +150,7 @@ pub extern "C" fn node_leave_network(now: f64) {
 pub extern "C" fn node_run(now: f64, unix: f64) -> f64 {
     let mut pause = f64::INFINITY;
     member(|member, _| {
-        member.handle_timeout(at(now), seconds(unix));
+        member.handle_timeout(at(now), wall_clock(unix));
         let next = member.next_timeout();
         pause = next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0;
     });

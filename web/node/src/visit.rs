@@ -5,6 +5,7 @@ use std::sync::Arc;
 use librecast::cert::{CertError, Chain, Member, Token, is_node_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::Room;
+use librecast::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of a page's start.
@@ -57,34 +58,34 @@ pub struct Visit {
 impl Visit {
     /// # Errors
     /// An explanation for users.
-    pub fn new(start: &Start, unix: u64) -> Result<Self, String> {
+    pub fn new(start: &Start, time: UnixTime) -> Result<Self, String> {
         match (&start.visit, &start.token) {
-            (Some(kept), _) => Self::again(kept, unix),
-            (None, Some(token)) => Self::by_token(token, &start.name, &start.key, unix),
+            (Some(kept), _) => Self::again(kept, time),
+            (None, Some(token)) => Self::by_token(token, &start.name, &start.key, time),
             (None, None) => Err("A token is needed: `lcroute invite` prints one.".into()),
         }
     }
 
-    fn by_token(token: &str, name: &str, key: &str, unix: u64) -> Result<Self, String> {
+    fn by_token(token: &str, name: &str, key: &str, time: UnixTime) -> Result<Self, String> {
         let token = usable(token)?;
         if !is_node_name(name) {
             return Err("A node's name has up to 63 letters, digits and hyphens (none at either end), with dots between.".into());
         }
         let key = Arc::new(SecretKey::from_seed(&bytes(key)?));
-        let chain = token.join(key.peer_id(), name, unix).map_err(|e| match e {
+        let chain = token.join(key.peer_id(), name, time).map_err(|e| match e {
             CertError::Expired(_) => EXPIRED.into(),
             CertError::NotYetValid(_) => format!("{e}. Is the clock of this computer right?"),
             e => format!("The token is not accepted: {e}"),
         })?;
-        Self::of(token.network(), key, chain, token.signal.clone(), unix)
+        Self::of(token.network(), key, chain, token.signal.clone(), time)
     }
 
-    fn again(kept: &Kept, unix: u64) -> Result<Self, String> {
+    fn again(kept: &Kept, time: UnixTime) -> Result<Self, String> {
         let network: PeerId = kept.network.parse().map_err(|_| DAMAGED)?;
         let chain = bs58::decode(&kept.chain).into_vec().map_err(|_| DAMAGED)?;
         let chain = Chain::decode(&chain).map_err(|_| DAMAGED)?;
         let key = Arc::new(SecretKey::from_seed(&bytes(&kept.key)?));
-        Self::of(network, key, chain, kept.servers.clone(), unix)
+        Self::of(network, key, chain, kept.servers.clone(), time)
     }
 
     fn of(
@@ -92,9 +93,9 @@ impl Visit {
         key: Arc<SecretKey>,
         chain: Chain,
         servers: Vec<String>,
-        unix: u64,
+        time: UnixTime,
     ) -> Result<Self, String> {
-        let member = chain.verify(&network, unix).map_err(|e| match e {
+        let member = chain.verify(&network, time).map_err(|e| match e {
             CertError::Expired(_) => {
                 "The membership of this page has expired: join again with a new token.".into()
             }
@@ -167,10 +168,10 @@ pub struct Offer {
 impl Offer {
     /// # Errors
     /// An explanation for users, if it is not usable.
-    pub fn read(token: &str, unix: u64) -> Result<Self, String> {
+    pub fn read(token: &str, time: UnixTime) -> Result<Self, String> {
         let token = usable(token)?;
         let grant = token.invitation().grant();
-        if grant.not_after < unix {
+        if grant.not_after < time.as_secs() {
             return Err(EXPIRED.into());
         }
         let label = |name: &str| grant.labels.get(name).cloned();
@@ -229,15 +230,19 @@ mod tests {
     #[test]
     fn an_invitation_says_whose_it_is_before_it_is_used() {
         let labels = [("network", "home"), ("inviter", "ann")];
-        let offer = Offer::read(&invitation(UNIX + 60, &labels), UNIX).unwrap();
+        let offer =
+            Offer::read(&invitation(UNIX + 60, &labels), UnixTime::from_secs(UNIX)).unwrap();
         assert_eq!(offer.network.as_deref(), Some("home"));
         assert_eq!(offer.inviter.as_deref(), Some("ann"));
         assert_eq!(offer.hosts, ["meet.example:7117"]);
         assert_eq!((offer.uses, offer.not_after), (Some(3), UNIX + 60));
-        let offer = Offer::read(&invitation(UNIX + 60, &[]), UNIX).unwrap();
+        let offer = Offer::read(&invitation(UNIX + 60, &[]), UnixTime::from_secs(UNIX)).unwrap();
         assert_eq!((offer.network, offer.inviter), (None, None));
-        let late = Offer::read(&invitation(UNIX + 60, &labels), UNIX + 61);
+        let late = Offer::read(
+            &invitation(UNIX + 60, &labels),
+            UnixTime::from_secs(UNIX + 61),
+        );
         assert!(late.unwrap_err().contains("has expired"));
-        assert!(Offer::read("lct1abc", UNIX).is_err());
+        assert!(Offer::read("lct1abc", UnixTime::from_secs(UNIX)).is_err());
     }
 }

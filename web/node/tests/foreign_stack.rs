@@ -26,7 +26,7 @@ use librecast::cert::{Certificate, Chain, Grant, Kind, Token};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mld::{Record, RecordType, report_packets};
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 use serde_json::{Value, json};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
@@ -283,7 +283,7 @@ fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -
     let webrtc = WebRtcConfig {
         control: SPEAKS.control,
         epoch: now,
-        unix_now: UNIX,
+        unix_now: UnixTime::from_secs(UNIX),
         seed: [3; 32],
         mtu: 1_280,
         media: true,
@@ -294,7 +294,9 @@ fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -
     let config = NodeConfig {
         network: network.peer_id(),
         key: Arc::new(key),
-        member: chain.verify(&network.peer_id(), UNIX).unwrap(),
+        member: chain
+            .verify(&network.peer_id(), UnixTime::from_secs(UNIX))
+            .unwrap(),
         chain,
         incarnation: 1,
         mtu: 1_280,
@@ -306,7 +308,7 @@ fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -
         epochs: Epochs::new(network.peer_id()),
         members: Members::default(),
         uses: Uses::default(),
-        clock: WallClock::new(|| UNIX),
+        clock: WallClock::new(|| UnixTime::from_secs(UNIX)),
         epoch: now,
         seed: [4; 32],
         aead: None,
@@ -332,7 +334,12 @@ fn page(network: &SecretKey, issuer: &SecretKey, number: u8, now: Instant) -> Pa
         "token": token.unwrap().encode().to_string(), "visit": null, "name": "page", "key": seed(number),
         "seed": seed(9), "incarnation": 7, "report": false,
     });
-    PageMember::new(&serde_json::from_value(start).unwrap(), now, UNIX).unwrap()
+    PageMember::new(
+        &serde_json::from_value(start).unwrap(),
+        now,
+        UnixTime::from_secs(UNIX),
+    )
+    .unwrap()
 }
 
 /// A datagram on its way.
@@ -455,7 +462,8 @@ impl World {
         }
         self.host.handle_timeout(self.now);
         self.empty_host();
-        self.page.handle_timeout(self.now, UNIX);
+        self.page
+            .handle_timeout(self.now, UnixTime::from_secs(UNIX));
         while let Some(command) = self.page.poll_command() {
             self.execute(command);
         }

@@ -13,6 +13,7 @@ use lcroute_web_node::connections::Channel;
 use lcroute_web_node::member::PageMember;
 use librecast::cert::{Certificate, Grant, Kind, Token};
 use librecast::id::{LinkId, PeerId, SecretKey};
+use librecast::time::UnixTime;
 use serde_json::{Value, json};
 
 const UNIX: u64 = 1_800_000_000;
@@ -49,7 +50,7 @@ fn start(token: Option<&str>, visit: Option<&Value>, number: u8) -> Result<PageM
         "incarnation": 7, "report": true,
     });
     let start = serde_json::from_value(start).unwrap();
-    PageMember::new(&start, Instant::now(), UNIX)
+    PageMember::new(&start, Instant::now(), UnixTime::from_secs(UNIX))
 }
 
 /// An SDP in a browser's form; the fingerprint identifies the page.
@@ -91,7 +92,7 @@ impl World {
         while self.now < end {
             self.now += Duration::from_millis(5);
             for page in 0..2 {
-                self.pages[page].handle_timeout(self.now, UNIX);
+                self.pages[page].handle_timeout(self.now, UnixTime::from_secs(UNIX));
                 let mut commands: VecDeque<_> =
                     std::iter::from_fn(|| self.pages[page].poll_command()).collect();
                 while let Some(command) = commands.pop_front() {
@@ -289,7 +290,7 @@ fn what_is_no_good_token_is_said_in_plain_words() {
     let unfit = PageMember::new(
         &serde_json::from_value(unfit).unwrap(),
         Instant::now(),
-        UNIX,
+        UnixTime::from_secs(UNIX),
     );
     let error = unfit.unwrap_err();
     assert!(error.starts_with("A node's name"), "{error}");
@@ -338,7 +339,11 @@ fn a_page_proves_its_membership_to_a_server_that_relays_for_members() {
     let status: Value = serde_json::from_str(&member.status(now)).unwrap();
     let peer: PeerId = status["peer_id"].as_str().unwrap().parse().unwrap();
     let network = status["network_id"].as_str().unwrap().parse().unwrap();
-    let proven = server.check(sealed, (&peer, &Room::of(&network)), UNIX);
+    let proven = server.check(
+        sealed,
+        (&peer, &Room::of(&network)),
+        UnixTime::from_secs(UNIX),
+    );
     assert_eq!(proven, Ok(()));
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use lcroute_control::client::to_look;
 use lcroute_control::status::{Look, Peer, Status};
 use lcroute_node::view::View;
 use librecast::channel::{REPORT_PORT, look_group, report_group};
+use librecast::time::UnixTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UdpSocket, UnixStream};
@@ -216,9 +217,8 @@ impl Feed {
                     view.take_report(from, &datagram[..len], Instant::now());
                 }
                 Some((from, len)) = receive(announcements.as_ref(), &mut announced) => {
-                    let unix_ms = (self::now() * 1_000.0) as u64;
                     let datagram = &announced[..len];
-                    names.stations.handle_datagram(from, datagram, Instant::now(), unix_ms);
+                    names.stations.handle_datagram(from, datagram, Instant::now(), UnixTime::now());
                 }
                 found = &mut known => {
                     names.known = found;
@@ -265,8 +265,7 @@ pub struct Invitation {
 
 /// Unix seconds.
 fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
+    UnixTime::now().since_1970().as_secs_f64()
 }
 
 /// A line for pages.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
-use librecast_program::process::unix_ms;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::code;
+use librecast::time::UnixTime;
 
 /// Longest wait for an answer of lcgroup.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,7 +158,9 @@ impl Groups {
         let line = Zeroizing::new(line);
         let code = code::rows(&line)?;
         tracing::info!("a page invites {uses} to group {group} for {expires_s} s");
-        let until = unix_ms().saturating_add(expires_s * 1_000);
+        let until = UnixTime::now()
+            .as_millis()
+            .saturating_add(expires_s * 1_000);
         let made = json!({ "invitation": &*line, "qr": code, "until": until });
         Ok(made.to_string().into())
     }

@@ -8,6 +8,7 @@ use lcgroup_core::{
 };
 use librecast::id::{PeerId, SecretKey};
 use librecast::random::Random;
+use librecast::time::UnixTime;
 
 pub const START: u64 = 1_800_000_000_000;
 pub const DAY: u64 = 24 * 3_600_000;
@@ -86,7 +87,12 @@ impl World {
             topic: "test".to_owned(),
             name: "owner".to_owned(),
         };
-        let group = Group::create(founding, &seed32(0, seed + 1_000), world.now).unwrap();
+        let group = Group::create(
+            founding,
+            &seed32(0, seed + 1_000),
+            UnixTime::from_millis(world.now),
+        )
+        .unwrap();
         world.enter(group);
         world
     }
@@ -117,7 +123,10 @@ impl World {
 
     pub fn invite(&mut self, uses: u32) -> Invitation {
         let now = self.now;
-        let invitation = self.group(0).invite(uses, now + 365 * DAY, now).unwrap();
+        let invitation = self
+            .group(0)
+            .invite(uses, now + 365 * DAY, UnixTime::from_millis(now))
+            .unwrap();
         self.settle(0);
         invitation.encode().parse().unwrap()
     }
@@ -126,13 +135,22 @@ impl World {
         let who = self.people.len();
         let name = format!("member {who}");
         let seed = seed32(who as u8, 0);
-        let group = Group::join(invitation.clone(), &name, &seed, self.now).unwrap();
+        let group = Group::join(
+            invitation.clone(),
+            &name,
+            &seed,
+            UnixTime::from_millis(self.now),
+        )
+        .unwrap();
         self.enter(group)
     }
 
     pub fn say(&mut self, who: usize, content: &[u8]) -> Option<u64> {
         let now = self.now;
-        let said = self.people[who].group.as_mut()?.say(content, now);
+        let said = self.people[who]
+            .group
+            .as_mut()?
+            .say(content, UnixTime::from_millis(now));
         let id = said.ok()?;
         // it counts as sent once its state is written
         self.settle(who).then(|| {
@@ -144,7 +162,10 @@ impl World {
     pub fn remove(&mut self, who: usize) {
         let (key, now) = (self.people[who].key, self.now);
         if self.defect != Defect::DropsRemoval {
-            let removed = self.people[0].group.as_mut().map(|g| g.remove(&key, now));
+            let removed = self.people[0]
+                .group
+                .as_mut()
+                .map(|g| g.remove(&key, UnixTime::from_millis(now)));
             if let Some(Err(error)) = removed {
                 self.faults.push(format!("not removed: {error}"));
             }
@@ -315,7 +336,7 @@ impl World {
         for request in self.requests.clone() {
             let now = self.now;
             if let Some(group) = self.people[0].group.as_mut() {
-                let _ = group.handle_request(&request, now);
+                let _ = group.handle_request(&request, UnixTime::from_millis(now));
                 self.settle(0);
             }
         }
@@ -331,9 +352,11 @@ impl World {
         for who in 0..self.people.len() {
             let now = self.now;
             if let Some(group) = self.people[who].group.as_mut()
-                && group.next_timeout().is_some_and(|due| due <= now)
+                && group
+                    .next_timeout()
+                    .is_some_and(|due| due <= UnixTime::from_millis(now))
             {
-                group.handle_timeout(now);
+                group.handle_timeout(UnixTime::from_millis(now));
                 self.settle(who);
             }
         }
@@ -372,7 +395,7 @@ impl World {
                 let waiting: Vec<u64> = group.outbox().map(|(id, _)| id).collect();
                 for id in waiting {
                     // fails for a removed member
-                    let _ = group.resend(id, now);
+                    let _ = group.resend(id, UnixTime::from_millis(now));
                 }
                 self.settle(who);
             }
@@ -437,7 +460,7 @@ pub fn handle(group: &mut Group, author: PeerId, number: u32, stored: &Stored, n
         kind,
         body,
     };
-    group.handle_entry(&entry, now)
+    group.handle_entry(&entry, UnixTime::from_millis(now))
 }
 
 fn count_too_much(entry: &mut NewEntry) {

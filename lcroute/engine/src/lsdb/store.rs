@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use librecast::cert::{CLOCK_SKEW, Member};
 use librecast::id::{LinkId, OriginId, PeerId};
-use librecast::time::Instant;
+use librecast::time::{Instant, UnixTime};
 
 use super::advertisement::{Advertisement, Announced, FLAG_CORE};
 use super::credential::CredentialLsa;
@@ -358,19 +358,19 @@ impl Store {
         keys.any(|key| is_out(key, true) || is_out(key, false))
     }
 
-    /// Other routers with certificates that have expired by this time, in Unix seconds.
-    pub fn expired_routers(&self, unix: u64) -> Vec<OriginId> {
+    /// Other routers with certificates that have expired by this time.
+    pub fn expired_routers(&self, time: UnixTime) -> Vec<OriginId> {
         let expired = self.expiries.iter();
         expired
-            .take_while(|(not_after, _)| not_after.saturating_add(CLOCK_SKEW) < unix)
+            .take_while(|(not_after, _)| not_after.saturating_add(CLOCK_SKEW) < time.as_secs())
             .map(|(_, origin)| *origin)
             .filter(|origin| *origin != self.own)
             .collect()
     }
 
-    /// Revocations that have expired by this time, in Unix seconds.
-    pub fn expired_revocations(&self, unix: u64) -> Vec<u64> {
-        let over = |(_, revoked): &(&u64, &Revoked)| revoked.revocation.until < unix;
+    /// Revocations that have expired by this time.
+    pub fn expired_revocations(&self, time: UnixTime) -> Vec<u64> {
+        let over = |(_, revoked): &(&u64, &Revoked)| revoked.revocation.until < time.as_secs();
         let over = self.revocations.iter().filter(over);
         over.map(|(key, _)| *key).collect()
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use librecast::cert::{CLOCK_SKEW, EPHEMERAL_FORGOTTEN_AFTER};
 use librecast::mapped;
 use librecast::simulated::Queue;
+use librecast::time::UnixTime;
 use librecast::wire::Reader;
 use proptest::prelude::*;
 
@@ -919,7 +920,8 @@ fn a_revocation_spreads_and_blocks() {
     assert!(network.nodes[9].database.is_revoked(&peer));
     // it expires with the last certificate that it concerns
     for node in &network.nodes {
-        node.services.set_unix(NOT_AFTER + 1_000_001);
+        node.services
+            .set_unix(UnixTime::from_secs(NOT_AFTER + 1_000_001));
     }
     network.run(2 * HOUR);
     assert!(!network.nodes[8].database.is_revoked(&peer));
@@ -1016,7 +1018,8 @@ fn expired_certificates_leave_with_their_router_unless_renewed() {
     let known = network.router(0, 4).unwrap();
     assert_eq!(known.credential_lsa().chain(), &renewed[..]);
     for node in &network.nodes {
-        node.services.set_unix(UNIX_START + 1_001 + CLOCK_SKEW);
+        node.services
+            .set_unix(UnixTime::from_secs(UNIX_START + 1_001 + CLOCK_SKEW));
     }
     network.run(HOUR);
     assert!(network.router(0, 2).is_none(), "expired");

@@ -18,6 +18,7 @@ use librecast::cert::{
 };
 use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
 use librecast::revocation::RevocationError;
+use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError};
 
 /// Start of test networks, Unix seconds.
@@ -138,8 +139,8 @@ impl TestServices {
         self.chain.clone()
     }
 
-    pub fn set_unix(&self, unix: u64) {
-        self.unix.store(unix, Ordering::Relaxed);
+    pub fn set_unix(&self, time: UnixTime) {
+        self.unix.store(time.as_secs(), Ordering::Relaxed);
     }
 
     /// Number of this node's verifications.
@@ -186,7 +187,14 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
     );
     let node = sign(Kind::Node, node, grant, &key);
     let chain = Chain::new(vec![NETWORK.issuer.clone(), invitation, node]).unwrap();
-    let renew = || chain.renew(&NETWORK.issuer, &NETWORK.issuer_key, UNIX_START, 86_400);
+    let renew = || {
+        chain.renew(
+            &NETWORK.issuer,
+            &NETWORK.issuer_key,
+            UnixTime::from_secs(UNIX_START),
+            86_400,
+        )
+    };
     let chain = if rights.renewed {
         renew().unwrap()
     } else {
@@ -224,8 +232,8 @@ fn signed_revocation(key: &PeerId, until: u64, by: &str) -> Bytes {
 }
 
 impl Services for TestServices {
-    fn unix_now(&self) -> u64 {
-        self.unix.load(Ordering::Relaxed)
+    fn unix_now(&self) -> UnixTime {
+        UnixTime::from_secs(self.unix.load(Ordering::Relaxed))
     }
 
     fn sign(&self, message: &[u8]) -> [u8; 64] {
@@ -251,15 +259,15 @@ impl Services for TestServices {
 
     fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, CertError> {
         self.verifications.fetch_add(1, Ordering::Relaxed);
-        let unix = self.unix_now();
+        let time = self.unix_now();
         NETWORK
             .chains
             .lock()
             .unwrap()
-            .entry((chain.to_vec(), unix))
+            .entry((chain.to_vec(), time.as_secs()))
             .or_insert_with(|| {
                 let decoded = Chain::decode(chain)?;
-                let member = decoded.verify(&NETWORK.key.peer_id(), unix)?;
+                let member = decoded.verify(&NETWORK.key.peer_id(), time)?;
                 Ok(Arc::new(Credential {
                     member,
                     keys: vec![decoded.issuer().subject()],

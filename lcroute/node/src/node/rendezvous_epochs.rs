@@ -132,7 +132,7 @@ mod tests {
 
     use lcroute_engine::topology::TopologyConfig;
     use librecast::cert::{CLOCK_SKEW, Certificate, Grant, Kind};
-    use librecast::time::WallClock;
+    use librecast::time::{UnixTime, WallClock};
 
     use super::*;
     use crate::epochs::{Epochs, message};
@@ -144,10 +144,10 @@ mod tests {
     const LINK: LinkId = LinkId(1);
 
     /// Returns the founder of the network of `key(1)`, at this time, with these epochs.
-    fn founder(unix: u64, epochs: Epochs) -> Node<NoConnections> {
+    fn founder(time: UnixTime, epochs: Epochs) -> Node<NoConnections> {
         let network = key(1);
-        let (chain, _) = chains(&network, unix);
-        let member = chain.verify(&network.peer_id(), unix).unwrap();
+        let (chain, _) = chains(&network, time);
+        let member = chain.verify(&network.peer_id(), time).unwrap();
         let config = NodeConfig {
             network: network.peer_id(),
             key: Arc::new(key(100)),
@@ -163,7 +163,7 @@ mod tests {
             epochs,
             members: Members::default(),
             uses: Uses::default(),
-            clock: WallClock::new(move || unix),
+            clock: WallClock::new(move || time),
             epoch: start(),
             aead: None,
             seed: [7; 32],
@@ -183,7 +183,9 @@ mod tests {
         let issuer = Certificate::sign(Kind::Issuer, id, subject, grant, &network).unwrap();
         let until = end + CLOCK_SKEW;
         let (issued, out) = (NOW, key(of).peer_id());
-        let revocation = Revocation::by_issuer(&issuer, &key(by), out, issued, until).unwrap();
+        let revocation =
+            Revocation::by_issuer(&issuer, &key(by), out, UnixTime::from_secs(issued), until)
+                .unwrap();
         let (number, before) = known.next().unwrap();
         let made = (number, before, EpochSecret::new([by; 32]));
         Epoch::sign(made, revocation, Some(&issuer), &key(by)).unwrap()
@@ -199,7 +201,7 @@ mod tests {
             assert!(known.add(epoch((2, valid), of, &known)));
         }
         assert!(known.add(own));
-        let mut node = founder(NOW, known);
+        let mut node = founder(UnixTime::from_secs(NOW), known);
         node.handle_timeout(start());
         assert_eq!(node.epoch(), 3);
         let mut outputs = std::iter::from_fn(|| node.poll_output(start()));
@@ -211,20 +213,23 @@ mod tests {
         let none = Epochs::new(key(1).peer_id());
         let made = epoch((2, NOW + 1_000), 9, &none);
         let out = key(9).peer_id();
-        for (unix, counts) in [(NOW, true), (NOW + 1_001 + CLOCK_SKEW, false)] {
-            let mut node = founder(unix, none.clone());
+        for (time, counts) in [(NOW, true), (NOW + 1_001 + CLOCK_SKEW, false)] {
+            let mut node = founder(UnixTime::from_secs(time), none.clone());
             node.handle_epochs(LINK, &message([&made].into_iter()));
-            assert_eq!(node.overlay().is_expelled(&out), counts, "{unix}");
+            assert_eq!(node.overlay().is_expelled(&out), counts, "{time}");
             assert_eq!(node.epoch(), u32::from(counts));
             let refused = node.drops().get("epoch_refused").copied();
             assert_eq!(refused, (!counts).then_some(1));
         }
         // nor by an epoch of a present issuer
         let over = made.revocation().clone();
-        let issuer = chains(&key(1), NOW + 1_001 + CLOCK_SKEW).0;
+        let issuer = chains(&key(1), UnixTime::from_secs(NOW + 1_001 + CLOCK_SKEW)).0;
         let now = (1, [0; 32], EpochSecret::new([3; 32]));
         let wrapped = Epoch::sign(now, over, None, &key(1)).unwrap();
-        let mut node = founder(issuer.issuer().grant().not_before, none);
+        let mut node = founder(
+            UnixTime::from_secs(issuer.issuer().grant().not_before),
+            none,
+        );
         node.handle_epochs(LINK, &message([&wrapped].into_iter()));
         assert_eq!((node.epoch(), node.overlay().is_expelled(&out)), (1, false));
     }

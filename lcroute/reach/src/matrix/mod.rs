@@ -10,7 +10,7 @@ mod trust;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use librecast::reach::{FromReach, Meeting, RoomState};
+use librecast::time::UnixTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -31,8 +32,8 @@ use trust::Trust;
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Maximum length of an answer's head in bytes. Chosen: twice the bound of servers for requests.
 const MAX_HEAD: usize = 32 * 1024;
-/// Step of the host's clock in seconds after which all is read again. Chosen: far above drift.
-const CLOCK_STEP: u64 = 3_600;
+/// Step of the host's clock after which all is read again. Chosen: far above drift.
+const CLOCK_STEP: Duration = Duration::from_secs(3_600);
 /// Maximum wait of the loop.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -70,30 +71,30 @@ async fn meet(
             return meetings.changed().await.ok();
         }
     };
-    let begun = (Instant::now(), unix_now());
+    let begun = (Instant::now(), UnixTime::now());
     let mut round = meeting.round;
     let mut session = Session::new(meeting.clone(), Instant::now());
     let mut calls = JoinSet::new();
     let mut said = None;
     loop {
         // records that were expired by the old clock may be valid by the new one
-        if unix_now().abs_diff(begun.1 + begun.0.elapsed().as_secs()) > CLOCK_STEP {
+        if UnixTime::now().abs_diff(begun.1 + begun.0.elapsed()) > CLOCK_STEP {
             meetings.mark_changed();
             return Some(());
         }
-        while let Some(request) = session.poll_request(Instant::now(), unix_now()) {
+        while let Some(request) = session.poll_request(Instant::now(), UnixTime::now()) {
             let http = http.clone();
             calls.spawn(async move {
                 let answer = http.call(&request).await;
                 (request, answer)
             });
         }
-        let state = session.state(unix_now());
+        let state = session.state(UnixTime::now());
         if said.as_ref() != Some(&state) {
             lines.send(FromReach::Room(state.clone())).await.ok()?;
             said = Some(state);
         }
-        let due = session.next_timeout(unix_now());
+        let due = session.next_timeout(UnixTime::now());
         let due = due.unwrap_or_else(|| Instant::now() + IDLE);
         tokio::select! {
             changed = meetings.changed() => {
@@ -124,18 +125,13 @@ async fn meet(
                 {
                     http = new;
                 }
-                for line in session.handle(&request, answer, Instant::now(), unix_now()) {
+                for line in session.handle(&request, answer, Instant::now(), UnixTime::now()) {
                     lines.send(line).await.ok()?;
                 }
             }
             () = sleep_until(due.into()) => {}
         }
     }
-}
-
-fn unix_now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs())
 }
 
 /// A client of one homeserver. It follows no redirects, which would send the token elsewhere.

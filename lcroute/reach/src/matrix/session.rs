@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use librecast::cert::CLOCK_SKEW;
 use librecast::reach::{FromReach, Key, MAX_NAME, Meeting, RoomState, Value};
+use librecast::time::UnixTime;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -218,7 +219,7 @@ impl Session {
     }
 
     /// Returns the next request that is due.
-    pub(crate) fn poll_request(&mut self, now: Instant, unix: u64) -> Option<Request> {
+    pub(crate) fn poll_request(&mut self, now: Instant, time: UnixTime) -> Option<Request> {
         let Some(user) = &self.user else {
             return self.poll_enter(Call::WhoAmI, "GET", "account/whoami", now);
         };
@@ -231,7 +232,7 @@ impl Session {
             self.sync.begin(SYNC_PAUSE, now);
             return Some(request(Call::Sync, "GET", &path, None, LONG_POLL + ANSWER));
         }
-        let content = self.wanted(unix)?;
+        let content = self.wanted(time)?;
         if !self.put.is_due(now) {
             return None;
         }
@@ -257,17 +258,17 @@ impl Session {
     }
 
     /// Returns the time of the next request, unless an answer comes before.
-    pub(crate) fn next_timeout(&self, unix: u64) -> Option<Instant> {
+    pub(crate) fn next_timeout(&self, time: UnixTime) -> Option<Instant> {
         let timer = |timer: &Timer| (!timer.under_way).then_some(timer.next);
         if self.room.is_none() {
             return timer(&self.enter);
         }
-        let put = self.wanted(unix).and_then(|_| timer(&self.put));
+        let put = self.wanted(time).and_then(|_| timer(&self.put));
         timer(&self.sync).into_iter().chain(put).min()
     }
 
     /// Returns the intended event of this account, if it differs.
-    fn wanted(&self, unix: u64) -> Option<Content> {
+    fn wanted(&self, time: UnixTime) -> Option<Content> {
         let (own, keep) = (self.own.as_ref()?, self.meeting.keep.as_ref()?);
         let entry = Entry {
             sealed: keep.value.clone(),
@@ -277,7 +278,9 @@ impl Session {
             return None;
         }
         let mut content = own.clone();
-        content.records.retain(|_, entry| entry.until > unix);
+        content
+            .records
+            .retain(|_, entry| entry.until > time.as_secs());
         while content.records.len() >= MAX_NODES && !content.records.contains_key(&keep.name) {
             let oldest = content.records.iter().min_by_key(|(_, entry)| entry.until);
             let oldest = oldest.map(|(name, _)| *name)?;
@@ -293,18 +296,18 @@ impl Session {
         request: &Request,
         answer: Result<Answer, String>,
         now: Instant,
-        unix: u64,
+        time: UnixTime,
     ) -> Vec<FromReach> {
         let call = request.call;
         let date = answer.as_ref().ok().and_then(|answer| answer.date);
-        self.clocks = date.map(|date| (unix, date)).or(self.clocks);
+        self.clocks = date.map(|date| (time.as_secs(), date)).or(self.clocks);
         let answer = answer
             .map_err(Failure::from)
             .and_then(|answer| self.accept(call, answer));
         let done = answer.and_then(|body| match call {
             Call::WhoAmI => self.handle_whoami(&body),
             Call::Join => self.handle_join(&body),
-            Call::Sync => self.handle_sync(&body, now, unix),
+            Call::Sync => self.handle_sync(&body, now, time),
             Call::Put => {
                 // as the next sync will show it, before later changes of the account's other nodes
                 let sent = request.body.as_deref().unwrap_or_default();
@@ -323,7 +326,7 @@ impl Session {
                 timer.succeed();
                 self.problems.remove(&call);
                 // what was put is in the room, though its answer was lost
-                if call == Call::Sync && self.wanted(unix).is_none() {
+                if call == Call::Sync && self.wanted(time).is_none() {
                     self.problems.remove(&Call::Put);
                 }
                 lines
@@ -416,7 +419,7 @@ impl Session {
         &mut self,
         body: &[u8],
         now: Instant,
-        unix: u64,
+        time: UnixTime,
     ) -> Result<Vec<FromReach>, Failure> {
         // the account may have left it meanwhile
         let room = self.room.clone().unwrap_or_default();
@@ -442,7 +445,7 @@ impl Session {
             if Some(&account) == self.user.as_ref() {
                 self.note_own(&content, now);
             }
-            self.note(&account, content, unix, &mut lines);
+            self.note(&account, content, time, &mut lines);
         }
         Ok(lines)
     }
@@ -466,14 +469,20 @@ impl Session {
     }
 
     /// Reports the new and valid values of an account's event.
-    fn note(&mut self, account: &str, content: Content, unix: u64, lines: &mut Vec<FromReach>) {
+    fn note(
+        &mut self,
+        account: &str,
+        content: Content,
+        time: UnixTime,
+        lines: &mut Vec<FromReach>,
+    ) {
         let own = self.meeting.keep.as_ref().map(|keep| keep.name);
         let before = self.others.remove(account).unwrap_or_default();
         let others: usize = self.others.values().map(BTreeMap::len).sum();
         let mut known = BTreeMap::new();
         for (name, entry) in content.records {
             // a record expires a day late: its owner's clock may be behind, which is then reported
-            if entry.until.saturating_add(CLOCK_SKEW) <= unix || Some(name) == own {
+            if entry.until.saturating_add(CLOCK_SKEW) <= time.as_secs() || Some(name) == own {
                 continue;
             }
             if others + known.len() >= MAX_VALUES {
@@ -508,9 +517,9 @@ impl Session {
         })
     }
 
-    pub(crate) fn state(&self, unix: u64) -> RoomState {
+    pub(crate) fn state(&self, time: UnixTime) -> RoomState {
         let holds =
-            self.own.is_some() && (self.meeting.keep.is_none() || self.wanted(unix).is_none());
+            self.own.is_some() && (self.meeting.keep.is_none() || self.wanted(time).is_none());
         let entries = self.others.values().flat_map(BTreeMap::values);
         let dropped = self.dropped.iter();
         let rival = (self.overwritten >= RIVAL).then(|| {
@@ -519,7 +528,7 @@ impl Session {
         let clock = self.clock_differs();
         RoomState {
             open: holds && self.since.is_some() && self.problems.is_empty() && clock.is_none(),
-            values: entries.filter(|entry| entry.until > unix).count(),
+            values: entries.filter(|entry| entry.until > time.as_secs()).count(),
             problem: self.problems.values().next().cloned().or(clock).or(rival),
             dropped: dropped
                 .map(|(reason, n)| ((*reason).to_owned(), *n))
@@ -674,7 +683,10 @@ mod tests {
         }
 
         fn poll(&mut self) {
-            while let Some(request) = self.session.poll_request(self.now, UNIX) {
+            while let Some(request) = self
+                .session
+                .poll_request(self.now, UnixTime::from_secs(UNIX))
+            {
                 assert!(self.under_way.insert(request.call, request).is_none());
             }
         }
@@ -687,14 +699,19 @@ mod tests {
                 if self.under_way.contains_key(&call) {
                     return (self.now - from).as_secs();
                 }
-                self.now = self.session.next_timeout(UNIX).unwrap().max(self.now);
+                self.now = self
+                    .session
+                    .next_timeout(UnixTime::from_secs(UNIX))
+                    .unwrap()
+                    .max(self.now);
             }
         }
 
         fn answer(&mut self, call: Call, answer: Result<Answer, String>) -> Vec<FromReach> {
             self.wait(call);
             let request = self.under_way.remove(&call).unwrap();
-            self.session.handle(&request, answer, self.now, UNIX)
+            self.session
+                .handle(&request, answer, self.now, UnixTime::from_secs(UNIX))
         }
 
         /// Returns a world that has entered an empty room.
@@ -710,7 +727,7 @@ mod tests {
         }
 
         fn state(&self) -> RoomState {
-            self.session.state(UNIX)
+            self.session.state(UnixTime::from_secs(UNIX))
         }
     }
 

@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use lcroute_overlay::{CarrierId, Event, Identity, Limits, Overlay, OverlayConfig, Presence};
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
 use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, SecretKey};
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 
 /// Bytes of the data header, a message's first part.
 pub const HEADER: usize = 32;
@@ -22,12 +22,6 @@ pub struct Node {
     pub addr: SocketAddr,
     pub link: Option<LinkId>,
     pub received: u64,
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |t| t.as_secs())
 }
 
 fn identity(network: &SecretKey) -> anyhow::Result<Identity> {
@@ -47,7 +41,7 @@ fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
     let webrtc = WebRtcConfig {
         control: identity.speaks().control,
         epoch: now,
-        unix_now: unix_now(),
+        unix_now: UnixTime::now(),
         seed: [1; 32],
         mtu: 1280,
         media,
@@ -56,7 +50,7 @@ fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
     let config = OverlayConfig {
         seed: *identity.peer_id().public_key(),
         identity,
-        clock: WallClock::new(unix_now),
+        clock: WallClock::new(UnixTime::now),
         epoch: now,
         limits: Limits::default(),
     };

@@ -5,6 +5,8 @@
 //! password = base64(HMAC-SHA1(secret, user))
 //! ```
 
+use librecast::time::UnixTime;
+
 use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, HMAC_SHA256, Key, sign};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -29,10 +31,10 @@ pub(super) fn password(secret: &[u8], user: &str) -> String {
 }
 
 /// Returns the name of a user whose credentials are still valid.
-pub(super) fn name_of(user: &str, unix: u64) -> Option<&str> {
+pub(super) fn name_of(user: &str, time: UnixTime) -> Option<&str> {
     let (expires, name) = user.split_once(':')?;
     let fits = !name.is_empty() && name.len() <= MAX_NAME;
-    (fits && unix < expires.parse().ok()?).then_some(name)
+    (fits && time.as_secs() < expires.parse().ok()?).then_some(name)
 }
 
 /// Returns a stable, opaque name for an identity that the server knows as `known_by`.
@@ -56,11 +58,14 @@ mod tests {
 
     #[test]
     fn who_is_late_or_has_no_name_is_nobody() {
-        assert_eq!(name_of("100:a", 99), Some("a"));
+        assert_eq!(name_of("100:a", UnixTime::from_secs(99)), Some("a"));
         for user in ["100:a", "a", "100:", ":a", "-1:a", "100a:b", ""] {
-            assert_eq!(name_of(user, 100), None, "{user}");
+            assert_eq!(name_of(user, UnixTime::from_secs(100)), None, "{user}");
         }
-        assert_eq!(name_of(&format!("100:{}", "a".repeat(65)), 1), None);
+        assert_eq!(
+            name_of(&format!("100:{}", "a".repeat(65)), UnixTime::from_secs(1)),
+            None
+        );
     }
 
     proptest! {
@@ -68,13 +73,13 @@ mod tests {
         fn each_secret_and_user_has_another_password(secrets in any::<[[u8; 8]; 2]>(), expires in 1_u64.., name in "[a-z]{1,20}") {
             let minted = secrets.map(|secret| mint(&secret, &name, expires));
             prop_assert_eq!(secrets[0] == secrets[1], minted[0].password == minted[1].password);
-            prop_assert_eq!(name_of(&minted[0].user, expires - 1), Some(&name[..]));
+            prop_assert_eq!(name_of(&minted[0].user, UnixTime::from_secs(expires - 1)), Some(&name[..]));
             prop_assert_ne!(pseudonym(&secrets[0], b"a"), pseudonym(&secrets[0], b"b"));
         }
 
         #[test]
-        fn arbitrary_users_never_panic(user: String, unix: u64) {
-            let _ = name_of(&user, unix);
+        fn arbitrary_users_never_panic(user: String, time: u64) {
+            let _ = name_of(&user, UnixTime::from_secs(time));
         }
     }
 }

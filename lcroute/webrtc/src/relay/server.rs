@@ -19,7 +19,7 @@ use bytes::Bytes;
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::drop_reasons;
 use librecast::drops::Drops;
-use librecast::time::{Duration, Instant};
+use librecast::time::{Duration, Instant, UnixTime};
 use rtc::crypto::RTCCryptoProvider;
 use rtc::stun::attributes::{
     ATTR_CHANNEL_NUMBER, ATTR_DATA, ATTR_ERROR_CODE, ATTR_FINGERPRINT, ATTR_LIFETIME,
@@ -139,7 +139,7 @@ pub struct RelayServer {
     provider: Arc<dyn RTCCryptoProvider>,
     now: Instant,
     /// An instant, and its seconds since 1970.
-    clock: (Instant, u64),
+    clock: (Instant, UnixTime),
     allocations: BTreeMap<AllocationId, Allocation>,
     clients: BTreeMap<Client, AllocationId>,
     relayed: BTreeMap<SocketAddr, AllocationId>,
@@ -201,15 +201,15 @@ enum Code {
 }
 
 impl RelayServer {
-    /// Makes a relay without clients; `unix`: seconds since 1970. `None` without cryptography.
+    /// Makes a relay without clients; `time`: the wall clock. `None` without cryptography.
     #[must_use]
-    pub fn new(config: RelayConfig, now: Instant, unix: u64) -> Option<Self> {
+    pub fn new(config: RelayConfig, now: Instant, time: UnixTime) -> Option<Self> {
         let nonces = sign(&Key::new(HMAC_SHA256, &config.secret), b"nonces");
         Some(Self {
             nonces: Key::new(HMAC_SHA256, nonces.as_ref()),
             provider: rtc::crypto::default_provider().ok()?,
             now,
-            clock: (now, unix),
+            clock: (now, time),
             allocations: BTreeMap::new(),
             clients: BTreeMap::new(),
             relayed: BTreeMap::new(),
@@ -230,7 +230,7 @@ impl RelayServer {
     pub fn mint(&self, known_by: &[u8], network: &[u8], now: Instant) -> (RelayCredentials, u32) {
         let [network, node] = [network, known_by].map(|by| pseudonym(&self.config.secret, by));
         let name = format!("{network}.{node}");
-        let expires = self.unix(now) + CREDENTIALS;
+        let expires = self.unix(now).as_secs() + CREDENTIALS;
         let minted = mint(&self.config.secret, &name, expires);
         (minted, CREDENTIALS as u32)
     }
@@ -798,22 +798,22 @@ impl RelayServer {
 
     /// Returns a nonce for this address and period; the server keeps no state of it.
     fn nonce(&self, client: Client) -> String {
-        let period = self.unix(self.now) / NONCE_LIFETIME_SECONDS;
+        let period = self.unix(self.now).as_secs() / NONCE_LIFETIME_SECONDS;
         let tag = sign(&self.nonces, &nonce_words(period, client));
         format!("{period:x}-{}", hex(&tag.as_ref()[..NONCE_TAG]))
     }
 
     fn is_fresh(&self, nonce: &str, client: Client) -> bool {
-        let now = self.unix(self.now) / NONCE_LIFETIME_SECONDS;
+        let now = self.unix(self.now).as_secs() / NONCE_LIFETIME_SECONDS;
         [now, now.saturating_sub(1)].into_iter().any(|period| {
             let tag = sign(&self.nonces, &nonce_words(period, client));
             nonce == format!("{period:x}-{}", hex(&tag.as_ref()[..NONCE_TAG]))
         })
     }
 
-    fn unix(&self, now: Instant) -> u64 {
-        let (at, unix) = self.clock;
-        unix + now.saturating_duration_since(at).as_secs()
+    fn unix(&self, now: Instant) -> UnixTime {
+        let (at, time) = self.clock;
+        time + now.saturating_duration_since(at)
     }
 
     fn count(&mut self, reason: RelayDrop) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use librecast::cert::{Certificate, Chain, Grant, Kind};
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 
 use super::links::joined;
 use super::net::{Net, Network, TODAY, today};
@@ -129,7 +130,7 @@ fn what_was_revoked_before_gets_no_link_until_it_is_forgotten() {
 #[test]
 fn a_renewed_certificate_keeps_the_link_and_makes_the_next() {
     static CLOCK: AtomicU64 = AtomicU64::new(TODAY);
-    let clock = || CLOCK.load(Ordering::Relaxed);
+    let clock = || UnixTime::from_secs(CLOCK.load(Ordering::Relaxed));
     let network = Network::new(1);
     let mut net = Net::new();
     for seed in [1, 2] {
@@ -148,7 +149,12 @@ fn a_renewed_certificate_keeps_the_link_and_makes_the_next() {
     for n in [0, 1] {
         let overlay = &mut net.nodes[n].overlay;
         overlay.set_identity_chain(renewed[n].clone(), now);
-        overlay.refresh_member(renewed[1 - n].verify(&id, TODAY).unwrap(), now);
+        overlay.refresh_member(
+            renewed[1 - n]
+                .verify(&id, UnixTime::from_secs(TODAY))
+                .unwrap(),
+            now,
+        );
     }
     CLOCK.store(TODAY + 30 * DAY, Ordering::Relaxed);
     net.run(LONG);
@@ -181,7 +187,9 @@ fn who_was_refused_as_expired_is_tried_again_when_its_renewal_is_heard_of() {
     let refused = (PeerState::Refused, Some("expired certificate"));
     assert_eq!(state(&net, 0, 1), refused);
     let renewed = network.chain(ids[1], "node", TODAY);
-    let member = renewed.verify(&network.key.peer_id(), TODAY).unwrap();
+    let member = renewed
+        .verify(&network.key.peer_id(), UnixTime::from_secs(TODAY))
+        .unwrap();
     let now = net.now;
     net.nodes[1].overlay.set_identity_chain(renewed, now);
     net.nodes[0].overlay.refresh_member(member, now);

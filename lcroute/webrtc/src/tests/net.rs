@@ -15,7 +15,7 @@ use lcroute_overlay::{
 use librecast::id::LinkId;
 use librecast::random::Random;
 use librecast::simulated::{self, Bottleneck, Firewall, Path};
-use librecast::time::WallClock;
+use librecast::time::{UnixTime, WallClock};
 
 use crate::relay::{
     AllocationId, Client, Framer, RelayConfig, RelayOffer, RelayOutput, RelayServer, StreamCommand,
@@ -31,8 +31,8 @@ pub(crate) const STUN: &str = "192.0.2.1:7117";
 pub(crate) const TODAY: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
 
-pub(crate) fn today() -> u64 {
-    TODAY
+pub(crate) fn today() -> UnixTime {
+    UnixTime::from_secs(TODAY)
 }
 
 /// The key of a test network, and its nodes.
@@ -296,7 +296,7 @@ impl Net {
     pub(crate) fn add(
         &mut self,
         identity: &Identity,
-        clock: fn() -> u64,
+        clock: fn() -> UnixTime,
         nat: Option<&str>,
     ) -> usize {
         let n = self.nodes.len();
@@ -334,7 +334,7 @@ impl Net {
     fn overlay(
         &mut self,
         identity: &Identity,
-        clock: fn() -> u64,
+        clock: fn() -> UnixTime,
         host: SocketAddr,
         stun: bool,
     ) -> Overlay<WebRtc> {
@@ -728,7 +728,7 @@ impl Net {
             Arc::new(|_| false),
         );
         config.private = true;
-        let relay = RelayServer::new(config, self.now, TODAY).unwrap();
+        let relay = RelayServer::new(config, self.now, UnixTime::from_secs(TODAY)).unwrap();
         for node in &mut self.nodes {
             let (credentials, _) = relay.mint(node.id.public_key(), b"network", self.now);
             let offer = RelayOffer {

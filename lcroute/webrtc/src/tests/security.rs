@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::UnixTime;
 
 use super::membership::forged;
 use super::net::{Net, Network, SERVER, TODAY, today};
@@ -24,7 +25,7 @@ fn member(seed: u8) -> Identity {
 }
 
 /// Makes a member, and a node with a wrong identity, both at one server.
-fn meet(wrong: &Identity, clock: fn() -> u64) -> Net {
+fn meet(wrong: &Identity, clock: fn() -> UnixTime) -> Net {
     let mut net = Net::new();
     net.add(&member(1), today, None);
     net.add(wrong, clock, None);
@@ -96,7 +97,7 @@ fn an_expired_certificate_is_refused() {
 #[test]
 fn a_link_ends_when_its_certificate_does() {
     static CLOCK: AtomicU64 = AtomicU64::new(TODAY);
-    let clock = || CLOCK.load(Ordering::Relaxed);
+    let clock = || UnixTime::from_secs(CLOCK.load(Ordering::Relaxed));
     let mut net = Net::new();
     net.add(&member(1), clock, None);
     net.add(&member(2), clock, None);
@@ -122,13 +123,13 @@ fn somebody_elses_certificate_is_refused() {
 
 #[test]
 fn a_clock_off_by_more_than_a_day_is_refused() {
-    let net = meet(&member(2), || TODAY + 2 * DAY);
+    let net = meet(&member(2), || UnixTime::from_secs(TODAY + 2 * DAY));
     assert_refused(&net, "signal_clock", "clock differs by more than a day");
 }
 
 #[test]
 fn a_clock_off_by_half_a_day_is_tolerated() {
-    let net = meet(&member(2), || TODAY - DAY / 2);
+    let net = meet(&member(2), || UnixTime::from_secs(TODAY - DAY / 2));
     assert!(net.linked(0, 1));
 }
 

@@ -1,5 +1,7 @@
 //! Metrics of every process, under the common names of Prometheus' own libraries.
 
+use librecast::time::UnixTime;
+
 use super::{Description, Page};
 
 /// Metrics of each of our programs.
@@ -63,6 +65,6 @@ fn sysconf(what: nix::unistd::SysconfVar) -> Option<u64> {
 /// Returns the boot time in seconds of Unix time, without /proc/stat, which units may hide.
 fn boot_time() -> Option<f64> {
     let since = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Some(now.ok()?.as_secs_f64() - std::time::Duration::from(since).as_secs_f64())
+    let now = UnixTime::now().since_1970();
+    Some(now.as_secs_f64() - std::time::Duration::from(since).as_secs_f64())
 }

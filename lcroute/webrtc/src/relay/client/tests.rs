@@ -8,6 +8,7 @@ use super::super::message::Raw;
 use super::super::server::{Client as Who, RelayOutput, RelayServer};
 use super::*;
 use crate::stun::build;
+use librecast::time::UnixTime;
 
 const BASE: &str = "203.0.113.5:4000";
 const SERVER: &str = "198.51.100.1:7117";
@@ -28,7 +29,7 @@ fn allocated() -> World {
     let now = Instant::now();
     let own = Arc::new(|ip| ip == addr(SERVER).ip());
     let config = RelayConfig::new([7; 32], own, Arc::new(|_| false));
-    let server = RelayServer::new(config, now, 1_800_000_000).unwrap();
+    let server = RelayServer::new(config, now, UnixTime::from_secs(1_800_000_000)).unwrap();
     let (credentials, _) = server.mint(&[1; 32], &[0; 32], now);
     let mut relays = Relays::new(now);
     relays.set_hosts(&[addr(BASE)], now);

@@ -1,5 +1,7 @@
 //! The relay with the client of the crate `rtc`, in memory.
 
+use librecast::time::UnixTime;
+
 use super::*;
 use bytes::BytesMut;
 use lcroute_overlay::server::RelayCredentials;
@@ -36,7 +38,7 @@ fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
     config.private = true;
     change(&mut config);
     World {
-        server: RelayServer::new(config, now, UNIX).unwrap(),
+        server: RelayServer::new(config, now, UnixTime::from_secs(UNIX)).unwrap(),
         now,
         sockets: BTreeMap::new(),
         clients: Vec::new(),
