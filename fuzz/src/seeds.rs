@@ -186,6 +186,7 @@ fn reach_lines() -> Vec<Vec<u8>> {
     let state = State {
         nodes: 9,
         held: 1,
+        outer: Some([203, 0, 113, 5].into()),
         dropped,
     };
     let lines = [

@@ -140,8 +140,7 @@ impl ControlThread {
                 }
                 Some(event) = carrier_events.recv() => match event {
                     CarrierEvent::Doors => {
-                        let doors = running.carriers.doors();
-                        self.inbox.send(Message::Doors(doors)).await;
+                        self.inbox.send(doors(&running.carriers)).await;
                     }
                     event => pass_on(event, &self.inbox, &running.relays).await,
                 },
@@ -322,7 +321,7 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
         carriers.set_lan(lans, port),
         carriers.set_spool(exposure.spool().ok()),
     ];
-    inbox.send(Message::Doors(carriers.doors())).await;
+    inbox.send(doors(carriers)).await;
     for carrier in gone.into_iter().flatten() {
         let down = Message::Presence(carrier, Presence::CarrierDown);
         inbox.send(down).await;
@@ -345,6 +344,10 @@ pub fn serve_metrics(
         let shown = listen.map(ToString::to_string).unwrap_or_default();
         format!("[metrics] listen = {shown:?}")
     })
+}
+
+fn doors(carriers: &Carriers) -> Message {
+    Message::Doors(carriers.doors(), carriers.outer_address())
 }
 
 async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {

@@ -1,6 +1,6 @@
 //! Messages from the control thread and the control socket to the packet loop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use lcroute_control::config::{Lan, Reread};
 use lcroute_control::status::Mapping;
@@ -36,8 +36,8 @@ pub enum Message {
     Relays(Vec<RelayOffer>),
     /// An event of a stream to a relay.
     RelayStream(u64, StreamEvent),
-    /// Where other nodes find this one.
-    Doors(Vec<Door>),
+    /// Where other nodes find this one, and this host's address outside of a NAT that keeps ports.
+    Doors(Vec<Door>, Option<Ipv4Addr>),
     /// The router's mapping of our UDP port.
     Mapping(Mapping),
     /// A request of the control socket.

@@ -381,7 +381,11 @@ impl PacketLoop {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.handle_relay_stream(stream, event, now);
                 }
-                Message::Doors(doors) => self.doors = doors,
+                Message::Doors(doors, outer) => {
+                    self.doors = doors;
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.set_outer(outer, now);
+                }
                 Message::Mapping(mapping) => {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.set_mapped(mapping.address, now);

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -143,6 +144,9 @@ pub struct State {
     pub nodes: usize,
     /// Items of the plan that DHT nodes hold.
     pub held: usize,
+    /// The address from which most DHT nodes receive this host's datagrams, if its NAT keeps ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Ipv4Addr>,
     /// Dropped values and items, by reason.
     pub dropped: BTreeMap<String, u64>,
 }

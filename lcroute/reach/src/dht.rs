@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -55,9 +55,15 @@ impl Dht {
         Ok(Self(dht))
     }
 
-    pub(crate) async fn nodes(&self) -> usize {
-        let info = self.0.info().await;
-        info.map_or(0, |info| info.routing_table_size())
+    /// Returns the number of nodes that answer, and this host's address as they see it.
+    pub(crate) async fn standing(&self) -> (usize, Option<Ipv4Addr>) {
+        let Ok(info) = self.0.info().await else {
+            return (0, None);
+        };
+        let local = info.local_addr().port();
+        // a NAT that changes this port changes the links' port too
+        let kept = info.public_address().filter(|seen| seen.port() == local);
+        (info.routing_table_size(), kept.map(|seen| *seen.ip()))
     }
 
     /// Stores the item on the nodes nearest to its key.
@@ -144,7 +150,7 @@ mod tests {
         );
         let first = item(1, 5, vec![1; MAX_VALUE]);
         writer.put(first.clone()).await.unwrap();
-        assert!(writer.nodes().await > 0);
+        assert!(writer.standing().await.0 > 0);
         assert_eq!(reader.get(first.key).await, [(5, vec![1; MAX_VALUE])]);
         let older = writer.put(item(1, 4, vec![2; 256])).await;
         assert_eq!(older, Err(Refused::Newer));

@@ -1,6 +1,7 @@
 //! The background program between the daemon, the DHT and the room.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -121,10 +122,10 @@ impl Entered {
         self.dht = None;
     }
 
-    async fn nodes(&self) -> usize {
+    async fn standing(&self) -> (usize, Option<Ipv4Addr>) {
         match &self.dht {
-            Some(dht) => dht.nodes().await,
-            None => 0,
+            Some(dht) => dht.standing().await,
+            None => (0, None),
         }
     }
 }
@@ -151,6 +152,7 @@ struct Conversation<'a> {
     has_plan: bool,
     tasks: JoinSet<Done>,
     nodes: usize,
+    outer: Option<Ipv4Addr>,
     said: Option<State>,
     meetings: watch::Sender<Option<Box<Meeting>>>,
     room_lines: mpsc::Receiver<FromReach>,
@@ -175,6 +177,7 @@ impl<'a> Conversation<'a> {
             has_plan: false,
             tasks: JoinSet::new(),
             nodes: 0,
+            outer: None,
             said: None,
             meetings,
             room_lines,
@@ -254,7 +257,7 @@ impl<'a> Conversation<'a> {
         self.tasks = JoinSet::new();
         self.schedule = Schedule::default();
         self.entered.leave();
-        (self.has_plan, self.nodes, self.said) = (false, 0, None);
+        (self.has_plan, self.nodes, self.outer, self.said) = (false, 0, None, None);
     }
 
     fn work(&mut self) {
@@ -275,7 +278,7 @@ impl<'a> Conversation<'a> {
     /// Counts the nodes; enters the DHT again at intervals if none answers.
     async fn count(&mut self) -> Result<(), Ended> {
         let before = self.nodes;
-        self.nodes = self.entered.nodes().await;
+        (self.nodes, self.outer) = self.entered.standing().await;
         let entered = self.entered.at;
         if self.nodes == 0 && entered.is_none_or(|at| at.elapsed() >= ENTER_AGAIN) {
             self.entered.enter_anew().await;
@@ -290,6 +293,7 @@ impl<'a> Conversation<'a> {
         let state = State {
             nodes: self.nodes,
             held: self.schedule.stored(),
+            outer: self.outer,
             dropped: self.schedule.dropped(),
         };
         if self.said.as_ref() != Some(&state) {

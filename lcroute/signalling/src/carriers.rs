@@ -1,7 +1,7 @@
 //! The carriers of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -257,6 +257,13 @@ impl Carriers {
         });
         let programs = dht.chain(room);
         servers.chain(lan).chain(spool).chain(programs).collect()
+    }
+
+    /// Returns this host's address as nodes of the DHT see it, if its NAT keeps ports.
+    #[must_use]
+    pub fn outer_address(&self) -> Option<Ipv4Addr> {
+        let (_, reach) = self.reach.as_ref()?;
+        reach.outer_address()
     }
 
     /// Publishes this node's presence record on all carriers that store one.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -194,6 +195,12 @@ impl Reach {
         let mut note = format!("{} nodes, {} records held", state.nodes, state.held);
         add_dropped(&mut note, &state.dropped);
         (true, note)
+    }
+
+    /// Returns this host's address as nodes of the DHT see it, if its NAT keeps ports.
+    pub(crate) fn outer_address(&self) -> Option<Ipv4Addr> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.as_ref()?.dht.outer
     }
 
     /// Returns whether other nodes find this node in the room, with a note.

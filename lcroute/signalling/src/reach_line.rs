@@ -1,6 +1,7 @@
 //! Validation of lcroute-reach's lines, without I/O. A compromised program can send any line.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use lcroute_overlay::{CarrierKind, MAX_RECORD};
 use librecast::plain::clean;
@@ -64,6 +65,7 @@ pub fn read(
         }
         FromReach::State(mut state) => {
             bound(&mut state.dropped);
+            state.outer = state.outer.filter(is_host);
             Some(Said::Dht(state))
         }
         FromReach::Room(mut state) => {
@@ -72,6 +74,13 @@ pub fn read(
             Some(Said::Room(state))
         }
     })
+}
+
+/// Returns whether an address can be a host's on the Internet: a candidate with another one would
+/// invalidate the whole record.
+fn is_host(address: &Ipv4Addr) -> bool {
+    let never = address.is_unspecified() || address.is_broadcast() || address.is_multicast();
+    !never && !address.is_loopback() && !address.is_link_local()
 }
 
 /// Bounds number and length of the reasons.
@@ -120,6 +129,25 @@ mod tests {
         assert!(!counts(&kept("@a:b"), false));
         assert!(!counts(&kept(&"a".repeat(MAX_NAME + 1)), true));
         assert!(read(b"{}", &asked, true).is_err());
+    }
+
+    #[test]
+    fn an_outer_address_is_a_hosts() {
+        let outer = |text: &str| {
+            let state = State {
+                outer: Some(text.parse().unwrap()),
+                ..State::default()
+            };
+            let told = read(&line(&FromReach::State(state)), &BTreeSet::new(), false);
+            let Some(Said::Dht(state)) = told.unwrap() else {
+                panic!("another line");
+            };
+            state.outer.is_some()
+        };
+        assert!(outer("203.0.113.5"));
+        for never in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "169.254.1.1"] {
+            assert!(!outer(never), "{never}");
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub use crate::tls::{Certificate, TlsFiles};
 
 /// Maximum number of connections.
 const MAX_CLIENTS: usize = 8_192;
+/// Bytes of the read buffer of each client. The default of 128 KiB is most of a waiting client's
+/// memory; a longer message takes several reads.
+const READ_BUFFER: usize = 4_096;
 /// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
 pub(crate) const PER_ADDRESS: usize = 256;
 /// Maximum number of simultaneous refusals with a reason; further connections are closed at once.
@@ -458,6 +461,7 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     welcome: Welcome<'_>,
 ) -> anyhow::Result<()> {
     let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let Some(stream) = timeout(HANDSHAKE, until_websocket(stream)).await?? else {

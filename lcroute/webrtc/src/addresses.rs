@@ -1,6 +1,6 @@
-//! Addresses of this node: local, server-reflexive, and mapped by its router.
+//! Addresses of this node: local, server-reflexive, mapped by its router, and outside of its NAT.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use lcroute_overlay::{Candidate, CandidateKind, Random};
 use librecast::time::Instant;
@@ -19,6 +19,7 @@ pub(crate) struct Addresses {
     servers: Vec<SocketAddr>,
     gatherer: Gatherer,
     mapped: Option<SocketAddr>,
+    outer: Option<Ipv4Addr>,
 }
 
 impl Addresses {
@@ -28,6 +29,7 @@ impl Addresses {
             servers: Vec::new(),
             gatherer: Gatherer::new(random),
             mapped: None,
+            outer: None,
         }
     }
 
@@ -38,7 +40,8 @@ impl Addresses {
     /// Returns the server-reflexive addresses that are neither local nor mapped.
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
         let mut seen = self.gatherer.addresses();
-        seen.retain(|address| self.mapped != Some(*address));
+        seen.extend(self.outer_address().filter(|outer| !seen.contains(outer)));
+        seen.retain(|address| self.mapped != Some(*address) && !self.hosts.contains(address));
         seen
     }
 
@@ -51,6 +54,17 @@ impl Addresses {
     pub(crate) fn set_mapped(&mut self, mapped: Option<SocketAddr>) -> bool {
         let mapped = mapped.filter(|mapped| !self.hosts.contains(mapped));
         std::mem::replace(&mut self.mapped, mapped) != mapped
+    }
+
+    /// Sets the address of this host outside of a NAT that keeps ports.
+    pub(crate) fn set_outer(&mut self, outer: Option<Ipv4Addr>) {
+        self.outer = outer;
+    }
+
+    /// Returns the socket's address outside of the NAT: its port is one for all local addresses.
+    fn outer_address(&self) -> Option<SocketAddr> {
+        let local = self.hosts.iter().find(|local| local.is_ipv4())?;
+        Some(SocketAddr::from((self.outer?, local.port())))
     }
 
     /// Returns all addresses as candidates.

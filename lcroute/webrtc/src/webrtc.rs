@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use lcroute_overlay::{
@@ -263,6 +263,31 @@ impl WebRtc {
         self.seek_better_paths();
     }
 
+    /// Sets this host's address outside of a NAT that keeps ports, if it is known.
+    pub fn set_outer(&mut self, outer: Option<Ipv4Addr>, now: Instant) {
+        self.observe(now);
+        let before = self.addresses.reflexive();
+        self.addresses.set_outer(outer);
+        self.offer_reflexive(&before);
+    }
+
+    /// Offers server-reflexive addresses that were not there before.
+    fn offer_reflexive(&mut self, before: &[SocketAddr]) {
+        let mut added = self.addresses.reflexive();
+        if added == before {
+            return;
+        }
+        debug!(addresses = ?added, "server-reflexive addresses");
+        self.out
+            .events
+            .push_back(ConnectionEvent::CandidatesChanged);
+        added.retain(|address| !before.contains(address));
+        if !added.is_empty() {
+            self.trickle(CandidateKind::ServerReflexive, &added);
+            self.seek_better_paths();
+        }
+    }
+
     /// Offers new addresses to peers that have a description but no path yet.
     fn trickle(&mut self, kind: CandidateKind, addresses: &[SocketAddr]) {
         let candidate = |addr: &SocketAddr| Candidate { kind, addr: *addr };
@@ -516,18 +541,7 @@ impl WebRtc {
         let before = self.addresses.reflexive();
         match self.addresses.handle_response(response, from, self.now) {
             None => self.out.count(DropReason::StunUnasked),
-            Some(false) => {}
-            Some(true) => {
-                debug!(addresses = ?self.addresses.reflexive(), "server-reflexive addresses");
-                let mut added = self.addresses.reflexive();
-                added.retain(|address| !before.contains(address));
-                self.trickle(CandidateKind::ServerReflexive, &added);
-                self.seek_better_paths();
-            }
-        }
-        if self.addresses.reflexive() != before {
-            let event = ConnectionEvent::CandidatesChanged;
-            self.out.events.push_back(event);
+            Some(_) => self.offer_reflexive(&before),
         }
         self.describe_pending();
     }

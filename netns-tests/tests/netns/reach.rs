@@ -755,3 +755,32 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         members[0].wait_links(1)
     });
 }
+
+/// Nodes of the DHT are the only ones that see the NATs' outer addresses.
+#[test]
+fn two_hosts_behind_nats_that_keep_ports_link_by_a_dht_alone() {
+    world("reach-dht-nat", |lab| {
+        let (_swarm, enters) = swarm(lab)?;
+        let hosts = [lab.host_behind_nat("a")?, lab.host_behind_nat("b")?];
+        for host in &hosts {
+            host.configure(&format!(
+                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
+            ))?;
+        }
+        let mut members = members_without_server(hosts.into())?;
+        members.iter_mut().try_for_each(Member::start)?;
+        let began = Instant::now();
+        let mut programs = Vec::new();
+        for member in &members {
+            programs.push(member.host.spawn("lcroute-reach", &[])?);
+        }
+        members[0].wait_links(1)?;
+        println!("linked after {} ms", began.elapsed().as_millis());
+        let peers = members[0].peers()?;
+        ensure!(peers[0]["path"] == "reflexive", "{peers:?}");
+        let receiver = members[1].host.receive("ff1e::42", &[])?;
+        members[0].wait_wanted("ff1e::42", &members[1])?;
+        members[0].host.send("ff1e::42", 100, &[])?;
+        receiver.expect_exactly(100)
+    });
+}
