@@ -17,6 +17,7 @@ use lcroute_control::streams::{Who, resolved};
 use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
 use lcroute_node::{PrivatePrefix, Settings};
 use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
+use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -33,7 +34,7 @@ use crate::netlink;
 use crate::port_mapping::PortMapping;
 use crate::private;
 use crate::relays::{Input, Relays};
-use crate::servers::{account, served_relay, servers, stun_names};
+use crate::servers::{account, proxy, served_relay, servers, stun_names};
 
 /// Time between lookups of STUN servers, whose addresses change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -194,7 +195,7 @@ impl ControlThread {
         set_slow_carriers(carriers, self.port, &self.config, &self.inbox).await;
         let relays = Input::Configure {
             servers: servers(&self.config, &self.token_servers),
-            socks: self.config.signal.socks,
+            proxy: said_proxy(&self.config),
             relay: self.config.relay.clone(),
             hides: self.config.exposure().hides(),
         };
@@ -271,7 +272,15 @@ fn set_servers(carriers: &mut Carriers, keeper: &Keeper, config: &Config, token:
     // an unreadable chain proves nothing
     let chain = config.relay.ask.then(|| keeper.chain().ok());
     carriers.set_chain(chain.flatten());
-    carriers.set_servers(&servers(config, token), config.signal.socks);
+    carriers.set_servers(&servers(config, token), said_proxy(config));
+}
+
+/// Returns the proxy; none with a warning if its login cannot be read any more.
+fn said_proxy(config: &Config) -> Option<Proxy> {
+    proxy(config).unwrap_or_else(|e| {
+        tracing::warn!("{e:#}");
+        None
+    })
 }
 
 /// Sets the DHT and the room, if configured.
@@ -383,6 +392,7 @@ async fn reread(
 ) -> Result<Vec<PrivatePrefix>, String> {
     let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
     let private = private::load_and_tell(&new.private).map_err(|e| e.to_string())?;
+    proxy(&new).map_err(|e| format!("{e:#}"))?;
     if new.signal.listen != config.signal.listen {
         server
             .change(&new, config)

@@ -35,7 +35,7 @@ use crate::keeper::{Keeper, Kept};
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::state::{Identity, StateDir};
 use crate::waker::Waker;
-use crate::{netlink, private, tun, udp};
+use crate::{netlink, private, servers, tun, udp};
 
 /// Capacity of the channel of sealed messages to the control thread.
 const OUTBOX: usize = 1_024;
@@ -219,6 +219,8 @@ fn node_config(
     incarnation: u32,
     epoch: Instant,
 ) -> anyhow::Result<NodeConfig> {
+    // its login may be unreadable: better known now
+    servers::proxy(config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
     let network = identity.membership.network;
     let mut members = state.members();
     members.note(&identity.member, UnixTime::now());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lcroute_control::config::{Leg, Relay, TurnUrl};
 use lcroute_overlay::server::RelayCredentials;
+use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::relay_stream::{RelayTarget, carry};
 use lcroute_webrtc::relay::{RelayOffer, StreamCommand, StreamEvent, mint};
 use librecast::private_file;
@@ -43,7 +44,7 @@ pub enum Input {
         /// Signalling servers.
         servers: Vec<String>,
         /// The proxy to them.
-        socks: Option<SocketAddr>,
+        proxy: Option<Proxy>,
         /// `[relay]`
         relay: Relay,
         /// Whether some links use only relays.
@@ -72,7 +73,7 @@ impl Relays {
             inbox,
             offered: BTreeMap::new(),
             servers: Vec::new(),
-            socks: None,
+            proxy: None,
             config: Relay::default(),
             hides: false,
             lacks: 0,
@@ -96,7 +97,7 @@ struct Task {
     inbox: Inbox,
     offered: BTreeMap<String, RelayCredentials>,
     servers: Vec<String>,
-    socks: Option<SocketAddr>,
+    proxy: Option<Proxy>,
     config: Relay,
     hides: bool,
     /// Offers in a row without a relay, while links need one.
@@ -126,10 +127,10 @@ impl Task {
                 Some(input) = inputs.recv() => {
                     match input {
                         Input::Offered(url, credentials) => drop(self.offered.insert(url, credentials)),
-                        Input::Configure { servers, socks, relay, hides } => {
+                        Input::Configure { servers, proxy, relay, hides } => {
                             self.offered.retain(|url, _| servers.contains(url));
                             self.minted = None;
-                            (self.servers, self.socks, self.config) = (servers, socks, relay);
+                            (self.servers, self.proxy, self.config) = (servers, proxy, relay);
                             (self.hides, self.lacks) = (hides, 0);
                         }
                     }
@@ -210,15 +211,15 @@ impl Task {
                 continue;
             };
             // a proxy hides this host from servers, and resolves their names
-            let udp = match self.socks {
-                Some(_) => Vec::new(),
-                None => look_up(&name).await.unwrap_or_default(),
+            let udp = match self.hides_from_servers() {
+                true => Vec::new(),
+                false => look_up(&name).await.unwrap_or_default(),
             };
             // a relay on this host's loopback gives unreachable addresses
-            if udp.is_empty() && self.socks.is_none() {
+            if udp.is_empty() && self.proxy.is_none() {
                 continue;
             }
-            let target = RelayTarget::of_signalling(url, self.socks);
+            let target = RelayTarget::of_signalling(url, self.proxy.clone());
             offers.push(RelayOffer {
                 url: url.clone(),
                 udp,
@@ -235,12 +236,16 @@ impl Task {
         }
     }
 
+    fn hides_from_servers(&self) -> bool {
+        self.proxy.as_ref().is_some_and(Proxy::hides)
+    }
+
     async fn configured(&mut self, turn: &TurnUrl) -> anyhow::Result<RelayOffer> {
         let credentials = self.credentials()?;
         let url = turn.to_string();
         let udp = match turn.leg {
             // a proxy hides this host
-            Leg::Any if self.socks.is_some() => Vec::new(),
+            Leg::Any if self.hides_from_servers() => Vec::new(),
             Leg::Any | Leg::Udp => look_up(&turn.authority()).await?,
             Leg::Tcp | Leg::Tls => Vec::new(),
         };
@@ -248,7 +253,7 @@ impl Task {
             host: turn.host.clone(),
             port: turn.port,
             tls: turn.leg == Leg::Tls,
-            socks: self.socks,
+            proxy: self.proxy.clone(),
         };
         self.targets.insert(url.clone(), target);
         Ok(RelayOffer {
@@ -325,7 +330,7 @@ mod tests {
                 inbox: Inbox::new(crate::waker::Waker::new().unwrap()).0,
                 offered: BTreeMap::new(),
                 servers: Vec::new(),
-                socks: Some(proxy),
+                proxy: Some(Proxy::Socks(proxy)),
                 config,
                 hides: true,
                 lacks: 0,
@@ -337,7 +342,7 @@ mod tests {
             let offer = task.configured(&turn).await.unwrap();
             assert_eq!((offer.stream, !offer.udp.is_empty()), (streams, datagrams));
             let target = task.targets.get(&offer.url).unwrap();
-            assert_eq!(target.socks, Some(proxy));
+            assert_eq!(target.proxy, Some(Proxy::Socks(proxy)));
         }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lcroute_control::config::{Config, Relay, Silent};
 use lcroute_signalling::Account;
+use lcroute_signalling::proxy::{Proxy, WebProxy};
 use lcroute_signalling::server::RelaySettings;
 use lcroute_webrtc::relay::HasAddress;
 use librecast::private_file;
@@ -68,6 +69,52 @@ pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
     all.filter(|url| seen.insert(url.clone())).collect()
 }
 
+/// Longest `USER:PASSWORD` of a web proxy in bytes. Chosen: ten times a usual one.
+const MAX_LOGIN: u64 = 512;
+
+/// Returns the proxy to signalling servers and relays: of the configuration, else of the
+/// environment, as curl takes it (`https_proxy`, `no_proxy`, or their names in capitals).
+///
+/// # Errors
+/// It is no web proxy, its login cannot be read, or there are two proxies.
+pub fn proxy(config: &Config) -> anyhow::Result<Option<Proxy>> {
+    let signal = &config.signal;
+    let Some(text) = &signal.https_proxy else {
+        ensure!(
+            signal.https_proxy_login.is_none(),
+            "[signal] https_proxy_login: https_proxy is not set"
+        );
+        return match signal.socks {
+            Some(at) => Ok(Some(Proxy::Socks(at))),
+            None => proxy_of_environment(|name| std::env::var(name).ok()),
+        };
+    };
+    ensure!(signal.socks.is_none(), "[signal] socks and https_proxy: one of them");
+    let mut proxy = WebProxy::parse(text).context("[signal] https_proxy")?;
+    if let Some(file) = &signal.https_proxy_login {
+        let path = keyfile::named(file)?;
+        let shown = || format!("[signal] https_proxy_login: {}", path.display());
+        let bytes = private_file::read(&path, MAX_LOGIN).with_context(shown)?;
+        let text = std::str::from_utf8(&bytes).with_context(shown)?;
+        proxy.set_login(text.trim_end_matches(['\r', '\n'])).with_context(shown)?;
+    }
+    Ok(Some(Proxy::Web(proxy)))
+}
+
+fn proxy_of_environment(get: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Proxy>> {
+    let said = |names: [&'static str; 2]| {
+        let mut said = names.into_iter().filter_map(|name| Some((name, get(name)?)));
+        said.find(|(_, text)| !text.is_empty())
+    };
+    let Some((name, text)) = said(["https_proxy", "HTTPS_PROXY"]) else {
+        return Ok(None);
+    };
+    let proxy = WebProxy::parse(&text).with_context(|| format!("${name}"))?;
+    let except = said(["no_proxy", "NO_PROXY"]);
+    let except = except.map(|(_, hosts)| hosts).unwrap_or_default();
+    Ok(Some(Proxy::Web(proxy.for_tls_except(&except))))
+}
+
 /// Returns the Matrix room of the file, else of the token.
 pub fn room(config: &Config, token: &[String]) -> Option<Room> {
     let of_token = || token.iter().find_map(|url| Room::of_uri(url));
@@ -120,7 +167,7 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
 /// The policy permits none.
 pub fn stun_names(config: &Config, servers: &[String]) -> Result<Vec<String>, Silent> {
     let mut names = config.exposure().stun()?.to_vec();
-    // a proxy hides this host from signalling servers: datagrams to them would reveal it
+    // SOCKS5 hides this host from signalling servers: datagrams to them would reveal it
     if config.signal.socks.is_none() {
         names.extend(servers.iter().filter_map(|url| stun_name(url)));
     }

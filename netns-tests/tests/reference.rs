@@ -442,6 +442,16 @@ const FILES: &[File] = &[
                         "A SOCKS5 proxy, `ADDRESS:PORT`, such as Tor's, through which signalling servers and relays are reached; it looks up their names, `.onion` too. They are not asked by STUN then.",
                     ),
                     (
+                        "https_proxy",
+                        "`$https_proxy`",
+                        "A web proxy, `http://HOST:PORT`, that passes connections to signalling servers and relays (CONNECT), for networks that nothing else leaves. `$no_proxy` names exceptions from the one of the environment.",
+                    ),
+                    (
+                        "https_proxy_login",
+                        "none",
+                        "A file with `USER:PASSWORD` for the web proxy.",
+                    ),
+                    (
                         "per_address",
                         "256",
                         "Most connections that a signalling server takes from one IPv4 address, or one /64 of IPv6; twice as many from a /56, four times from a /24 or /48. Those of the host itself are not bounded.",

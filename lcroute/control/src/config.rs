@@ -265,6 +265,12 @@ pub struct Signal {
     dht_bootstrap: Vec<String>,
     /// A SOCKS5 proxy, such as Tor's, for connections to signalling servers.
     pub socks: Option<SocketAddr>,
+    /// A web proxy that passes connections to signalling servers and relays, `http://HOST:PORT`;
+    /// default: that of the environment.
+    #[serde(deserialize_with = "web_proxy")]
+    pub https_proxy: Option<String>,
+    /// A file with `USER:PASSWORD` for it.
+    pub https_proxy_login: Option<PathBuf>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
     pub per_address: NonZeroU32,
 }
@@ -279,6 +285,8 @@ impl Default for Signal {
             dht: false,
             dht_bootstrap: Vec::new(),
             socks: None,
+            https_proxy: None,
+            https_proxy_login: None,
             per_address: PER_ADDRESS,
         }
     }
@@ -376,6 +384,16 @@ fn signal_urls<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
         signal_url(url).map_err(|e| serde::de::Error::custom(format!("`{url}`: {e}")))?;
     }
     Ok(list)
+}
+
+fn web_proxy<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(d)?;
+    let problem = match text.strip_prefix("http://") {
+        Some(at) if at.contains('@') => "the user and password belong into https_proxy_login",
+        Some(at) if is_authority(at.strip_suffix('/').unwrap_or(at), true) => return Ok(Some(text)),
+        _ => "write it as http://HOST:PORT",
+    };
+    Err(serde::de::Error::custom(problem))
 }
 
 fn dht_nodes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {

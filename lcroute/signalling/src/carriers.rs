@@ -1,7 +1,7 @@
 //! The carriers of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::{Me, WebSocket};
 use crate::lan::Lan;
+use crate::proxy::Proxy;
 use crate::ranking::Ranking;
 use crate::reach::{Account, Reach, ReachIds, ReachSocket, Seeking};
 use crate::spool::Spool;
@@ -59,7 +60,7 @@ pub struct Carriers {
     events: mpsc::Sender<CarrierEvent>,
     /// Signalling servers, by URL.
     servers: BTreeMap<String, (CarrierId, WebSocket)>,
-    socks: Option<SocketAddr>,
+    proxy: Option<Proxy>,
     ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
     spool: Option<(CarrierId, PathBuf, Spool)>,
@@ -90,7 +91,7 @@ impl Carriers {
             chain,
             events,
             servers: BTreeMap::new(),
-            socks: None,
+            proxy: None,
             ranking: Ranking::default(),
             lan: None,
             spool: None,
@@ -122,18 +123,18 @@ impl Carriers {
         });
     }
 
-    /// Sets the servers (`ws://` or `wss://` URLs) and the SOCKS5 proxy; known servers keep their
+    /// Sets the servers (`ws://` or `wss://` URLs) and the proxy; known servers keep their
     /// connections. Of many servers, it uses those that all members of the network use.
-    pub fn set_servers(&mut self, urls: &[String], socks: Option<SocketAddr>) {
-        let same_way = self.socks == socks;
-        self.socks = socks;
+    pub fn set_servers(&mut self, urls: &[String], proxy: Option<Proxy>) {
+        let same_way = self.proxy == proxy;
+        self.proxy = proxy;
         self.servers.retain(|url, _| same_way && urls.contains(url));
         for url in urls {
             if !self.servers.contains_key(url) {
                 let (id, events) = (self.new_id(), self.events.clone());
                 let rank = self.ranking.add(&self.me.room, url, is_on_this_host(url));
                 let me = self.me.clone();
-                let carrier = WebSocket::start((url, socks), id, rank, me, events);
+                let carrier = WebSocket::start((url, self.proxy.clone()), id, rank, me, events);
                 self.servers.insert(url.clone(), (id, carrier));
             }
         }

@@ -1,12 +1,10 @@
 //! The node's side of signalling servers: a task for each, which reconnects without end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
@@ -19,20 +17,16 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_socks::tcp::Socks5Stream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
+use crate::proxy::{CONNECT, Proxy, dial, no_answer};
 use crate::ranking::Rank;
 use crate::tls::HTTP_1;
 
-/// Time limit for each step of a connection to a server. Chosen.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Time limit of TCP for an address, one repetition included: later ones come ever more rarely.
-const DIAL: Duration = Duration::from_millis(2_500);
 /// Age after which a change of the path restarts an attempt. Chosen: TCP's first repetition.
 const STALE: Duration = Duration::from_secs(1);
 /// Interval of pings to a server; the server ends a silent client after 25 s.
@@ -81,9 +75,9 @@ impl Drop for WebSocket {
 }
 
 impl WebSocket {
-    /// Connects without end, through a SOCKS5 proxy if given; to be called within a tokio runtime.
+    /// Connects without end, through a proxy if given; to be called within a tokio runtime.
     pub(crate) fn start(
-        (url, socks): (&str, Option<SocketAddr>),
+        (url, proxy): (&str, Option<Proxy>),
         carrier: CarrierId,
         rank: Rank,
         me: Me,
@@ -93,7 +87,7 @@ impl WebSocket {
         let path = watch::Sender::default();
         let session = Session {
             url: url.to_owned(),
-            socks,
+            proxy,
             carrier,
             me,
             no_relay: None,
@@ -129,11 +123,11 @@ impl Carrier for WebSocket {
     }
 }
 
-/// Connects to a server, through a SOCKS5 proxy if given, and waits for its challenge without
+/// Connects to a server, through a proxy if given, and waits for its challenge without
 /// registering; returns the time that this took.
-pub async fn probe(url: &str, socks: Option<SocketAddr>) -> anyhow::Result<Duration> {
+pub async fn probe(url: &str, proxy: Option<&Proxy>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let mut socket = open(url, socks).await?;
+    let mut socket = open(url, proxy).await?;
     let first = async {
         while let Some(message) = socket.next().await {
             let Message::Binary(bytes) = message? else {
@@ -152,24 +146,21 @@ pub async fn probe(url: &str, socks: Option<SocketAddr>) -> anyhow::Result<Durat
 
 async fn open(
     url: &str,
-    socks: Option<SocketAddr>,
+    proxy: Option<&Proxy>,
 ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    let connector = match url.starts_with("wss:") {
+    let tls = url.starts_with("wss:");
+    let connector = match tls {
         true => Connector::Rustls(crate::tls::client(&[HTTP_1])?),
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;
     let uri = request.uri();
-    let default_port = if uri.scheme_str() == Some("wss") {
-        443
-    } else {
-        80
-    };
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let tcp = dial(host, uri.port_u16().unwrap_or(default_port), socks).await?;
+    let tcp = dial((host, port), tls, proxy).await?;
     let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
     let (socket, _) = timeout(CONNECT, connecting)
         .await
@@ -177,42 +168,13 @@ async fn open(
     Ok(socket)
 }
 
-/// Connects to the server's first answering address, or through a SOCKS5 proxy by name.
-pub(crate) async fn dial(
-    host: &str,
-    port: u16,
-    socks: Option<SocketAddr>,
-) -> anyhow::Result<TcpStream> {
-    if let Some(proxy) = socks {
-        let connecting = timeout(CONNECT, Socks5Stream::connect(proxy, (host, port)));
-        let connected = connecting.await.map_err(|_| no_answer())?;
-        let stream = connected.with_context(|| format!("[signal] socks = \"{proxy}\""))?;
-        let tcp = stream.into_inner();
-        tcp.set_nodelay(true)?;
-        return Ok(tcp);
-    }
-    let addresses = timeout(CONNECT, tokio::net::lookup_host((host, port)));
-    let mut error = anyhow::anyhow!("{host} has no address");
-    for address in addresses.await.map_err(|_| no_answer())?? {
-        error = match timeout(DIAL, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => {
-                tcp.set_nodelay(true)?;
-                return Ok(tcp);
-            }
-            Ok(Err(e)) => e.into(),
-            Err(_) => anyhow::anyhow!("{address}: no answer within {DIAL:?}"),
-        };
-    }
-    Err(error)
-}
-
 /// Returns a connection on which this node is registered.
 async fn registered(
     url: &str,
-    socks: Option<SocketAddr>,
+    proxy: Option<&Proxy>,
     me: &Me,
 ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-    let mut socket = open(url, socks).await?;
+    let mut socket = open(url, proxy).await?;
     let silent = |_| no_answer();
     timeout(CONNECT, register(&mut socket, me))
         .await
@@ -244,13 +206,9 @@ fn refused(reason: &str) -> anyhow::Error {
     anyhow::anyhow!("refused by the server: {reason}")
 }
 
-fn no_answer() -> anyhow::Error {
-    anyhow::anyhow!("no answer within {CONNECT:?}")
-}
-
 struct Session {
     url: String,
-    socks: Option<SocketAddr>,
+    proxy: Option<Proxy>,
     carrier: CarrierId,
     me: Me,
     events: mpsc::Sender<CarrierEvent>,
@@ -360,7 +318,7 @@ impl Session {
     }
 
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-        let mut attempt = Box::pin(registered(&self.url, self.socks, &self.me));
+        let mut attempt = Box::pin(registered(&self.url, self.proxy.as_ref(), &self.me));
         let mut begun = (Instant::now(), self.path.borrow().addresses);
         let socket = loop {
             tokio::select! {
@@ -372,7 +330,7 @@ impl Session {
             let now = (Instant::now(), self.path.borrow_and_update().addresses);
             if now.1 != begun.1 || now.0 > begun.0 + STALE {
                 begun = now;
-                attempt.set(registered(&self.url, self.socks, &self.me));
+                attempt.set(registered(&self.url, self.proxy.as_ref(), &self.me));
             }
         };
         drop(attempt);

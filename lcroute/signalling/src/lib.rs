@@ -19,6 +19,7 @@ pub mod client;
 mod http;
 mod lan;
 mod peer_filter;
+pub mod proxy;
 mod ranking;
 mod reach;
 mod reach_line;

@@ -1,6 +1,5 @@
 //! A stream to a relay: TCP or TLS, and the messages in it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::client::dial;
+use crate::proxy::{Proxy, dial};
 
 /// Maximum number of messages in one write.
 const WRITE_BATCH: usize = 64;
@@ -28,21 +27,21 @@ pub struct RelayTarget {
     pub port: u16,
     /// Whether to use TLS, with the same trust as for signalling servers.
     pub tls: bool,
-    /// The SOCKS5 proxy to use.
-    pub socks: Option<SocketAddr>,
+    /// The proxy to use.
+    pub proxy: Option<Proxy>,
 }
 
 impl RelayTarget {
     /// Returns the target of a signalling server's relay, which has the same address.
     #[must_use]
-    pub fn of_signalling(url: &str, socks: Option<SocketAddr>) -> Option<Self> {
+    pub fn of_signalling(url: &str, proxy: Option<Proxy>) -> Option<Self> {
         let uri: tokio_tungstenite::tungstenite::http::Uri = url.parse().ok()?;
         let tls = uri.scheme_str() == Some("wss");
         Some(Self {
             host: uri.host()?.to_owned(),
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             tls,
-            socks,
+            proxy,
         })
     }
 }
@@ -57,7 +56,7 @@ pub async fn carry(
     events: &mpsc::Sender<StreamEvent>,
 ) -> anyhow::Result<()> {
     let host = target.host.trim_matches(['[', ']']);
-    let tcp = dial(host, target.port, target.socks).await?;
+    let tcp = dial((host, target.port), target.tls, target.proxy.as_ref()).await?;
     if !target.tls {
         return exchange(tcp, messages, events).await;
     }

@@ -8,7 +8,7 @@ use lcroute_signalling::client;
 use lcroute_webrtc::{address_request, mapped_address};
 
 use super::{Check, Patient};
-use crate::servers::stun_names;
+use crate::servers::{proxy, stun_names};
 
 /// Timeout of a request; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);
@@ -45,10 +45,14 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
     let Ok(runtime) = runtime else {
         return Check::skipped(NAME, "no runtime");
     };
+    let proxy = match proxy(&patient.config) {
+        Ok(proxy) => proxy,
+        Err(e) => return Check::fail(NAME, format!("{e:#}"), "the web proxy of the configuration"),
+    };
     let results: Vec<_> = runtime.block_on(async {
         let asked = urls
             .iter()
-            .map(|url| client::probe(url, patient.config.signal.socks));
+            .map(|url| client::probe(url, proxy.as_ref()));
         futures_util::future::join_all(asked).await
     });
     // a pending name lookup must not delay the end

@@ -4,12 +4,13 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use lcroute_control::config::Leg;
+use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::relay_stream::{RelayTarget, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
 
 use super::{Check, Patient};
 use crate::relays::NO_RELAY;
-use crate::servers::stun_name;
+use crate::servers::{proxy, stun_name};
 
 /// Timeout for a relay's answer. Chosen.
 const TRY: Duration = Duration::from_millis(500);
@@ -102,22 +103,23 @@ fn policy(disclosed: usize) -> String {
 }
 
 fn candidates(patient: &Patient) -> Vec<Candidate> {
-    let socks = patient.config.signal.socks;
+    let proxy = proxy(&patient.config).ok().flatten();
+    let hides = proxy.as_ref().is_some_and(Proxy::hides);
     let of_servers = patient.servers().into_iter().map(|url| Candidate {
         // a proxy hides this host from servers
-        udp: stun_name(&url).filter(|_| socks.is_none()),
-        stream: RelayTarget::of_signalling(&url, socks),
+        udp: stun_name(&url).filter(|_| !hides),
+        stream: RelayTarget::of_signalling(&url, proxy.clone()),
         url,
     });
     let configured = patient.config.relay.turn.iter().map(|turn| Candidate {
         url: turn.to_string(),
-        udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && socks.is_none()))
+        udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && !hides))
             .then(|| turn.authority()),
         stream: (turn.leg != Leg::Udp).then(|| RelayTarget {
             host: turn.host.clone(),
             port: turn.port,
             tls: turn.leg == Leg::Tls,
-            socks,
+            proxy: proxy.clone(),
         }),
     });
     configured.chain(of_servers).collect()

@@ -267,3 +267,79 @@ fn coturn_relays_over_udp_tcp_and_tls() {
         });
     }
 }
+
+/// Starts squid on port 3128 of its host, for `ann` with `pass`; it connects to port 7117 alone.
+fn squid(host: &Host) -> Result<Process> {
+    let root = foreign::root()?.display().to_string();
+    let login = "#!/bin/sh\nwhile read -r login; do\n  case $login in 'ann pass') echo OK;; *) echo ERR;; esac\ndone\n";
+    let login = host.write("login", login)?.display().to_string();
+    let config = format!(
+        "http_port 3128\nvisible_hostname proxy\nauth_param basic program /bin/sh {login}\nauth_param basic children 1\n\
+         acl known proxy_auth REQUIRED\nacl server port 7117\nacl tunnel method CONNECT\n\
+         http_access deny !tunnel\nhttp_access deny !server\nhttp_access allow known\nhttp_access deny all\n\
+         cache deny all\npinger_enable off\nshutdown_lifetime 0\npid_filename none\ncache_log stdio:/dev/stderr\n\
+         access_log stdio:{access}\nmime_table {root}/usr/share/squid/mime.conf\n\
+         error_directory {root}/usr/share/squid/errors/templates\nicon_directory {root}/usr/share/squid/icons\n",
+        access = host.path("access").display(),
+    );
+    let config = host.write("squid.conf", config)?.display().to_string();
+    let squid = foreign::start(host, "squid", &["-N", "-f", &config])?;
+    eventually("squid listens", || {
+        let said = foreign::said(&squid);
+        ensure!(said.contains("Accepting HTTP"), "{said}");
+        Ok(())
+    })?;
+    Ok(squid)
+}
+
+/// Nothing leaves these hosts but TCP to the proxy.
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
+    world("relay-web-proxy", |lab| {
+        let proxy = lab.host("proxy")?;
+        let squid = squid(&proxy)?;
+        let at = proxy.v4()?;
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        for host in &hosts {
+            host.nft(&format!(
+                "table inet proxy_alone {{ chain output {{
+                   type filter hook output priority -20; policy accept;
+                   oifname \"eth0\" ip daddr {at} tcp dport 3128 accept
+                   oifname \"eth0\" drop
+                 }} }}"
+            ))?;
+        }
+        let mut network = relayed(lab, hosts)?;
+        let configure = |network: &Network, login: &str| -> Result<()> {
+            for member in &network.members {
+                let file = member.host.write("proxy-login", login)?;
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+                std::fs::set_permissions(&file, mode)?;
+                member.host.configure(&format!(
+                    "[signal]\nlan = false\nhttps_proxy = \"http://{at}:3128\"\nhttps_proxy_login = {file:?}\n"
+                ))?;
+            }
+            Ok(())
+        };
+        configure(&network, "ann:wrong\n")?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        let doctor = network.members[0].host.ask("lcroute", &["doctor"])?.stdout;
+        ensure!(doctor.contains("refuses this user and password (407)"), "{doctor}");
+        configure(&network, "ann:pass\n")?;
+        for member in &network.members {
+            member.host.run("lcroute", &["reload"])?.success()?;
+        }
+        let begun = Instant::now();
+        network.wait_linked()?;
+        println!("linked {:?} after the right password", begun.elapsed());
+        expect_paths(&network, ["tcp", "tcp"])?;
+        expect_carries(&network)?;
+        let seen = std::fs::read_to_string(proxy.path("access"))?;
+        ensure!(seen.contains("CONNECT"), "{seen}");
+        drop(squid);
+        Ok(())
+    });
+}

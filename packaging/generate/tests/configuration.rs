@@ -130,6 +130,8 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "dht",
         "dht_bootstrap",
         "socks",
+        "https_proxy",
+        "https_proxy_login",
         "homeserver",
         "room",
         "token-file",
