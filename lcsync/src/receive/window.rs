@@ -57,6 +57,10 @@ const CAUTIOUS_GROWTH: f64 = 0.25;
 const BUSY: f64 = 0.6;
 /// Factor of that growth.
 const START_STEP: f64 = 3.0;
+/// Growth of a window for each lossless interval in a row, and at most: a path that has become
+/// wider is filled within seconds, and a full one loses a few percent before it is noticed. Chosen.
+const PROBE_STEP: f64 = 0.01;
+const MAX_PROBE: f64 = 0.1;
 /// Size below which channels of the slow layer are held.
 const SLOW_BELOW: f64 = 3.0;
 /// Size above which channels of the normal rate are held again.
@@ -146,6 +150,8 @@ pub struct Window {
     tried: bool,
     /// Intervals until a change of the window takes effect.
     settle: u8,
+    /// Lossless intervals in a row.
+    lossless: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -182,6 +188,7 @@ impl Window {
             trial: None,
             tried: false,
             settle: 0,
+            lossless: 0,
         }
     }
 
@@ -314,6 +321,11 @@ impl Window {
         let error = self.unevenness.error() / total as f64;
         self.loss = loss;
         self.restart(now);
+        let is_lossless = loss * LOSSLESS as f64 <= 1.0 + self.granted * LOSSLESS as f64;
+        self.lossless = match is_lossless && self.trial.is_none() {
+            true => self.lossless.saturating_add(1),
+            false => 0,
+        };
         if self.settle > 0 {
             self.settle -= 1;
             return;
@@ -343,8 +355,13 @@ impl Window {
             None => {
                 self.granted = self.granted.min(loss + TOLERANCE);
                 let sent = self.server_full.unwrap_or(f64::INFINITY).min(self.size);
-                if self.starting && self.carrying(rate) > sent * BUSY {
-                    self.size = (self.size * START_STEP).min(self.max);
+                if self.carrying(rate) > sent * BUSY {
+                    let step = match self.starting {
+                        true => START_STEP,
+                        false if self.server_full.is_some() => 1.0,
+                        false => 1.0 + (PROBE_STEP * f64::from(self.lossless)).min(MAX_PROBE),
+                    };
+                    self.size = (self.size * step).min(self.max);
                 }
             }
         }

@@ -35,6 +35,8 @@ pub struct Host {
     losing: u32,
     pub path: Path,
     pub link: Option<Bottleneck<Duration>>,
+    /// A second path, for half of the channels.
+    pub detour: Option<Bottleneck<Duration>>,
     /// Only its answers to queries arrive.
     pub only_answers: bool,
     pub disk: Option<Bottleneck<Duration>>,
@@ -79,6 +81,7 @@ impl Host {
             losing: 0,
             path: Path::default(),
             link: None,
+            detour: None,
             only_answers: false,
             disk: None,
             writing: VecDeque::new(),

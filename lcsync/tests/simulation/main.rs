@@ -125,6 +125,27 @@ fn links_that_are_full_elsewhere_are_filled_too() {
 }
 
 #[test]
+fn a_second_path_for_half_of_the_channels_is_filled_within_seconds() {
+    let seeds = [1, 2, 3];
+    let all = seeds.map(|seed| {
+        let took = |second: bool| {
+            let mut sim = Simulation::seeded(seed, 240, &[(0, 0.0)]);
+            sim.limit_receiver(0, 20_000_000);
+            if second {
+                sim.incidents.push(MS * 6_000, Incident::SecondPath(0));
+            }
+            let cost = sim.run();
+            println!("{seed}, {second}: {cost:.3} in {:?}", sim.slowest());
+            sim.slowest().as_secs_f64()
+        };
+        took(false) / took(true)
+    });
+    println!("{all:.2?}");
+    // at best 1.7: the second path comes after 5 of 29 s
+    assert!(mean(&all) > 1.4, "{all:?}");
+}
+
+#[test]
 fn a_slow_receiver_slows_down_nobody_and_fills_its_own_link() {
     // the time until a full link is known varies
     let all = [1, 2, 3].map(|seed| {

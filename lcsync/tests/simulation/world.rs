@@ -43,6 +43,8 @@ pub enum Incident {
     NewVersion,
     /// A receiver is killed, and started again after half a second.
     Kill(usize),
+    /// Half of the channels to a receiver get a second path, as wide as the first.
+    SecondPath(usize),
 }
 
 #[derive(Clone)]
@@ -215,6 +217,10 @@ impl Simulation {
                 let again_at = time + Duration::from_millis(500);
                 self.receivers[n].kill(time, again_at, &mut self.random);
             }
+            Incident::SecondPath(n) => {
+                let receiver = &mut self.receivers[n];
+                receiver.detour = receiver.link;
+            }
         }
     }
 
@@ -378,7 +384,13 @@ impl Simulation {
                 if !r.forwarded.contains(&datagram.channel) {
                     continue;
                 }
-                let through = match &mut r.link {
+                let is_second = r.detour.is_some() && datagram.channel >> 63 == 1;
+                let link = if is_second {
+                    &mut r.detour
+                } else {
+                    &mut r.link
+                };
+                let through = match link {
                     Some(link) => link.pass(WIRE_SIZE as usize, at),
                     None => Some(at),
                 };
