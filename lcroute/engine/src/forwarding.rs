@@ -121,7 +121,8 @@ impl Forwarding {
         (root, is_new)
     }
 
-    /// Flows of this host's programs since the last call. `neighbors`: the link that leads to each.
+    /// Flows of this host's programs since the last call, those that nobody wants any more
+    /// included. `neighbors`: the link that leads to each.
     pub fn take_own_flows(
         &mut self,
         neighbors: &BTreeMap<OriginId, LinkId>,
@@ -132,16 +133,19 @@ impl Forwarding {
         let flow = |(group, root, bytes)| {
             let sources = node.sources.present(group);
             let sender = (sources.first().copied()?, node.own);
-            let entry = self.trees.forward(root, group, sender)?;
-            let others = entry.traffic.take_others();
-            let links = entry.links();
-            let joined = neighbors.iter().filter(|(_, link)| links.contains(link));
-            Some(OwnFlow {
+            let mut flow = OwnFlow {
                 group,
                 bytes,
-                all_bytes: bytes + others,
-                neighbors: joined.map(|(neighbor, _)| *neighbor).collect(),
-            })
+                all_bytes: bytes,
+                neighbors: Vec::new(),
+            };
+            if let Some(entry) = self.trees.forward(root, group, sender) {
+                flow.all_bytes += entry.traffic.take_others();
+                let links = entry.links();
+                let joined = neighbors.iter().filter(|(_, link)| links.contains(link));
+                flow.neighbors = joined.map(|(neighbor, _)| *neighbor).collect();
+            }
+            Some(flow)
         };
         sent.filter_map(flow).collect()
     }

@@ -21,11 +21,44 @@ const MOVE_INTERVAL: Duration = Duration::from_secs(3);
 /// change over. Chosen.
 const TRIAL: Duration = Duration::from_secs(10);
 const CHANGE_OVER: Duration = Duration::from_secs(3);
-/// The share of the former rate that counts as more, in percent. Chosen.
+/// The share of the former progress that counts as more, in percent. Chosen.
 const GAIN: u64 = 110;
+/// The least number of groups that had all before, so that these count, and not the rate. Chosen.
+const LEAST_DONE: u64 = 8;
 
 /// Who has a part: a carrier, or nobody, so that it stays on the sender's own tree.
 pub type Holder = Option<OriginId>;
+
+/// What a unit brought in some seconds.
+///
+/// A sender of files sends more than its paths carry, so its rate shows no gain. Its listeners
+/// leave a group once they have all of it: these groups count, where there are enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The sum of the rates of these seconds, in bits a second.
+    pub rate: u64,
+    /// Groups that all listeners have left.
+    pub done: u64,
+    /// How many seconds.
+    pub seconds: u64,
+}
+
+impl Progress {
+    pub fn add(&mut self, other: Self) {
+        self.rate = self.rate.saturating_add(other.rate);
+        self.done = self.done.saturating_add(other.done);
+        self.seconds += other.seconds;
+    }
+
+    /// Whether it is at least [`GAIN`] of `before` in the same time.
+    fn is_more_than(self, before: Self) -> bool {
+        let counts = before.done >= LEAST_DONE;
+        let of = |x: Self| if counts { x.done } else { x.rate };
+        let (new, old) = (of(self), of(before));
+        let new = new.saturating_mul(before.seconds).saturating_mul(100);
+        new >= old.saturating_mul(self.seconds).saturating_mul(GAIN)
+    }
+}
 
 /// Parts by holder.
 pub type Shares = BTreeMap<Holder, usize>;
@@ -40,10 +73,10 @@ pub struct Paths {
     /// Routers that said no.
     declined: BTreeSet<OriginId>,
     asked: usize,
-    /// The rate over one path.
-    before: u64,
-    /// Rates over several: their sum, and how many.
-    tried: (u64, u64),
+    /// What one path brought.
+    before: Progress,
+    /// What several bring.
+    tried: Progress,
     /// When the first part was carried.
     since: Option<Instant>,
     /// Several paths have brought more.
@@ -52,42 +85,40 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The unit goes over the link to `first` alone, at this rate.
-    pub fn new(first: OriginId, rate: u64, now: Instant) -> Self {
+    /// The unit goes over the link to `first` alone, which brought this.
+    pub fn new(first: OriginId, before: Progress, now: Instant) -> Self {
         Self {
             first,
             links: BTreeMap::new(),
             declined: BTreeSet::new(),
             asked: 0,
-            before: rate,
-            tried: (0, 0),
+            before,
+            tried: Progress::default(),
             since: None,
             is_better: false,
             moved: now,
         }
     }
 
-    /// The rate of the last second.
-    pub fn measured(&mut self, rate: u64, held: &Shares, now: Instant) {
+    /// What the last second brought.
+    pub fn measured(&mut self, progress: Progress, held: &Shares, now: Instant) {
         if !held.keys().any(Option::is_some) {
-            (self.since, self.tried) = (None, (0, 0));
+            (self.since, self.tried) = (None, Progress::default());
             return;
         }
         let since = *self.since.get_or_insert(now);
         if now >= since + CHANGE_OVER {
-            let (sum, count) = self.tried;
-            self.tried = (sum.saturating_add(rate), count + 1);
+            self.tried.add(progress);
         }
     }
 
     /// Whether several paths were tried for long enough, and brought no more than one.
     pub fn is_in_vain(&mut self, now: Instant) -> bool {
         let is_tried = self.since.is_some_and(|since| now >= since + TRIAL);
-        let (sum, count) = self.tried;
-        if self.is_better || !is_tried || count == 0 {
+        if self.is_better || !is_tried || self.tried.seconds == 0 {
             return false;
         }
-        self.is_better = (sum / count).saturating_mul(100) >= self.before.saturating_mul(GAIN);
+        self.is_better = self.tried.is_more_than(self.before);
         !self.is_better
     }
 
@@ -182,6 +213,14 @@ mod tests {
     const N4: OriginId = OriginId(4);
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn second(rate: u64, done: u64) -> Progress {
+        Progress {
+            rate,
+            done,
+            seconds: 1,
+        }
+    }
+
     fn apply(held: &mut Shares, moves: Vec<(Holder, Holder)>) {
         for (from, to) in moves {
             *held.get_mut(&from).unwrap() -= 1;
@@ -192,7 +231,7 @@ mod tests {
     #[test]
     fn each_path_gets_as_many_parts_and_a_full_one_gives_some_away() {
         let now = start();
-        let mut paths = Paths::new(N2, 1_000, now);
+        let mut paths = Paths::new(N2, second(1_000, 0), now);
         let mut held = Shares::from([(None, 16)]);
         let moves = paths.spread(held.clone(), [(N3, N3)].into());
         apply(&mut held, moves);
@@ -220,16 +259,31 @@ mod tests {
     #[test]
     fn paths_that_bring_no_more_are_given_up() {
         let now = start();
-        for (rate, in_vain) in [(1_050, true), (1_500, false)] {
-            let mut paths = Paths::new(N2, 1_000, now);
+        for (before, rate, in_vain) in [
+            ((1_000, 0), (1_050, 0), true),
+            ((1_000, 0), (1_500, 0), false),
+            // too few groups end
+            ((1_000, 1), (1_050, 9), true),
+            // more is sent than arrives
+            ((1_000, 10), (1_050, 15), false),
+            ((1_000, 10), (2_000, 10), true),
+        ] {
+            let mut one = second(before.0, before.1);
+            one.add(second(before.0, before.1));
+            let mut paths = Paths::new(N2, one, now);
             let held = Shares::from([(None, 8), (Some(N3), 8)]);
             for n in 0..10 {
-                paths.measured(rate, &held, now + SECOND * n);
+                paths.measured(second(rate.0, rate.1), &held, now + SECOND * n);
                 assert!(!paths.is_in_vain(now + SECOND * n));
             }
-            assert_eq!(paths.is_in_vain(now + TRIAL), in_vain, "{rate}");
-            paths.measured(10, &held, now + TRIAL);
-            assert_eq!(paths.is_in_vain(now + 2 * TRIAL), in_vain, "{rate}");
+            assert_eq!(
+                paths.is_in_vain(now + TRIAL),
+                in_vain,
+                "{before:?} {rate:?}"
+            );
+            paths.measured(second(10, 0), &held, now + TRIAL);
+            let later = paths.is_in_vain(now + 2 * TRIAL);
+            assert_eq!(later, in_vain, "{before:?} {rate:?}");
         }
     }
 }

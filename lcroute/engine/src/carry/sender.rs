@@ -12,7 +12,7 @@
 //!
 //! Parts of a unit with one copy are carried as well, while its link is full: see `paths`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
 use super::choice::{Place, choose, detours};
-use super::paths::{Paths, Shares};
+use super::paths::{Paths, Progress, Shares};
 use super::request::{Answer, CarryRequest, MAX_PARTS};
 use super::{CarriedPart, CarryMessage, CarrySnapshot};
 use crate::classify::{is_source_specific, scope};
@@ -65,8 +65,10 @@ const LEAST_PATH_RATE: u64 = 500_000;
 const LEAST_STEADY_RATE: u64 = 1_000_000;
 /// A rate is steady if it changed by less than this share of it for this long. Chosen: bulk data that
 /// a far link holds back; a stream of its own rate brings no more over two paths, and stays on one.
-const STEADY_SHARE: u64 = 5;
+const STEADY_SHARE: u64 = 3;
 const STEADY_FOR: Duration = Duration::from_secs(3);
+/// Intervals of which several paths must bring more: those of a steady rate.
+const RECENT: usize = 3;
 /// Several paths that brought no more are not tried again for this long. Chosen.
 const IN_VAIN_FOR: Duration = Duration::from_secs(600);
 
@@ -79,7 +81,7 @@ pub(crate) struct OwnFlow {
     pub bytes: u64,
     /// Bytes of all senders that went through this router, own ones included.
     pub all_bytes: u64,
-    /// Neighbours to which each packet goes.
+    /// Neighbours to which each packet goes; empty: nobody wants the group, or no longer.
     pub neighbors: Vec<OriginId>,
 }
 
@@ -198,6 +200,8 @@ struct Measured {
     /// Each copy.
     copied: u64,
     joined: BTreeSet<OriginId>,
+    /// Groups, and whether somebody wants them.
+    groups: BTreeMap<Ipv6Addr, bool>,
 }
 
 impl Measured {
@@ -206,6 +210,68 @@ impl Measured {
         (self.copied + self.bytes / 2)
             .checked_div(self.bytes)
             .unwrap_or(0)
+    }
+}
+
+/// A unit in the last seconds.
+#[derive(Debug)]
+struct Recent {
+    /// The rate that later ones are about the same as, and since when.
+    steady: (u64, Instant),
+    /// As [`Measured::groups`], of the last interval.
+    groups: BTreeMap<Ipv6Addr, bool>,
+    /// The newest last.
+    progress: VecDeque<Progress>,
+}
+
+impl Recent {
+    fn new(now: Instant) -> Self {
+        Self {
+            steady: (0, now),
+            groups: BTreeMap::new(),
+            progress: VecDeque::new(),
+        }
+    }
+
+    /// An interval with this rate, and these groups.
+    fn add(&mut self, rate: u64, groups: BTreeMap<Ipv6Addr, bool>, now: Instant) -> Progress {
+        let (known, since) = &mut self.steady;
+        if rate < LEAST_STEADY_RATE || rate.abs_diff(*known) > *known / STEADY_SHARE {
+            (*known, *since) = (rate, now);
+        }
+        // a group may begin and end within the interval
+        let began = groups
+            .keys()
+            .filter(|group| !self.groups.contains_key(group));
+        let wanted = self.groups.iter().filter(|(_, is_wanted)| **is_wanted);
+        let before = wanted.map(|(group, _)| group);
+        let is_wanted = |group: &&Ipv6Addr| groups.get(group).copied().unwrap_or(false);
+        let done = before
+            .chain(began)
+            .filter(|group| !is_wanted(group))
+            .count();
+        let progress = Progress {
+            rate,
+            done: done as u64,
+            seconds: 1,
+        };
+        self.groups = groups;
+        self.progress.push_back(progress);
+        if self.progress.len() > RECENT {
+            self.progress.pop_front();
+        }
+        progress
+    }
+
+    fn is_steady(&self, now: Instant) -> bool {
+        now >= self.steady.1 + STEADY_FOR
+    }
+
+    /// What the last seconds brought.
+    fn progress(&self) -> Progress {
+        let mut sum = Progress::default();
+        self.progress.iter().for_each(|second| sum.add(*second));
+        sum
     }
 }
 
@@ -218,8 +284,8 @@ pub(super) struct Sender {
     short_until: Option<Instant>,
     /// Units that one path is enough for, until this time.
     in_vain: BTreeMap<GroupPrefix, Instant>,
-    /// Rates of units with one copy, and since when they are steady.
-    steady: BTreeMap<GroupPrefix, (u64, Instant)>,
+    /// What units brought in the last seconds.
+    recent: BTreeMap<GroupPrefix, Recent>,
     /// Neighbours whose links are full, as the shell saw them last.
     pressed: BTreeSet<OriginId>,
     measured_at: Instant,
@@ -236,7 +302,7 @@ impl Sender {
             refused: BTreeMap::new(),
             short_until: None,
             in_vain: BTreeMap::new(),
-            steady: BTreeMap::new(),
+            recent: BTreeMap::new(),
             pressed: BTreeSet::new(),
             measured_at: now,
             sequence: 0,
@@ -295,6 +361,7 @@ impl Sender {
             let of_unit = measured.entry(unit).or_default();
             of_unit.bytes += flow.bytes;
             of_unit.copied += flow.bytes * copies;
+            of_unit.groups.insert(flow.group, copies > 0);
             of_unit.joined.extend(flow.neighbors);
         }
         let copies = if bytes == 0 {
@@ -324,17 +391,21 @@ impl Sender {
         let has_room = settings
             .upload
             .is_none_or(|upload| rate(demand) < upload / 5 * 4);
-        self.steady
+        self.recent
             .retain(|prefix, _| measured.contains_key(prefix));
-        for (prefix, unit) in measured {
+        for (prefix, mut unit) in measured {
             let of_unit = rate(unit.bytes);
+            let recent = self
+                .recent
+                .entry(prefix)
+                .or_insert_with(|| Recent::new(now));
+            let progress = recent.add(of_unit, std::mem::take(&mut unit.groups), now);
             let needs_paths = has_room && of_unit >= LEAST_PATH_RATE;
-            let is_steady = self.is_steady(prefix, of_unit, now);
             let link = unit.joined.first().filter(|_| unit.joined.len() == 1);
-            let link = link.filter(|link| is_steady || self.pressed.contains(link));
+            let link = link.filter(|link| recent.is_steady(now) || self.pressed.contains(link));
             let link = link.filter(|_| needs_paths);
-            let paths = link.map(|link| Paths::new(*link, of_unit, now));
-            self.note(prefix, unit, (too_many, of_unit), paths, now);
+            let paths = link.map(|link| Paths::new(*link, recent.progress(), now));
+            self.note(prefix, unit, (too_many, progress), paths, now);
         }
         self.short_until = self.short_until.filter(|until| *until > now);
         self.forget(now);
@@ -355,15 +426,6 @@ impl Sender {
         });
     }
 
-    /// Whether a unit's rate has been about the same for a while: something may hold it back.
-    fn is_steady(&mut self, prefix: GroupPrefix, rate: u64, now: Instant) -> bool {
-        let (known, since) = self.steady.entry(prefix).or_insert((rate, now));
-        if rate < LEAST_STEADY_RATE || rate.abs_diff(*known) > *known / STEADY_SHARE {
-            (*known, *since) = (rate, now);
-        }
-        now >= *since + STEADY_FOR
-    }
-
     /// Several links that own flows go over are full at once: a full link alone is the far side's.
     fn is_pressed(&self, measured: &BTreeMap<GroupPrefix, Measured>) -> bool {
         let used: BTreeSet<_> = measured.values().flat_map(|unit| &unit.joined).collect();
@@ -379,7 +441,7 @@ impl Sender {
         &mut self,
         prefix: GroupPrefix,
         measured: Measured,
-        (too_many, rate): (u64, u64),
+        (too_many, progress): (u64, Progress),
         paths: Option<Paths>,
         now: Instant,
     ) {
@@ -392,7 +454,7 @@ impl Sender {
             unit.joined.extend(measured.joined);
             let held = unit.held();
             if let Some(paths) = &mut unit.paths {
-                paths.measured(rate, &held, now);
+                paths.measured(progress, &held, now);
             }
             if counts && unit.paths.take().is_some() {
                 let own = unit
@@ -685,9 +747,29 @@ fn candidates<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     fn prefix(text: &str) -> GroupPrefix {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_group_that_nobody_wants_any_more_counts_once() {
+        let mut recent = Recent::new(start());
+        let mut done = |groups: &[(u16, bool)]| {
+            let group = |n| Ipv6Addr::new(0xff1e, 1, 0, 0, 0, 0, 0, n);
+            let groups = groups.iter().map(|(n, is_wanted)| (group(*n), *is_wanted));
+            recent.add(1_000, groups.collect(), start()).done
+        };
+        assert_eq!(done(&[(1, true), (2, true)]), 0);
+        assert_eq!(done(&[(1, false), (2, true), (3, false)]), 2, "3 was short");
+        assert_eq!(
+            done(&[(1, false), (2, true), (3, false)]),
+            0,
+            "late packets"
+        );
+        assert_eq!(done(&[]), 1);
+        assert_eq!(recent.progress().done, 3, "of the last three seconds");
     }
 
     #[test]
