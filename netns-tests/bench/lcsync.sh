@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # lcsync beside uftp and rsync, each ratio within one run. Rows can be named; without names all of them run (15 min).
 #
-#   netns-tests/bench/lcsync.sh [one beside_rsync receivers staggered tbf loss slow second small lc0 memory copies copies_small]
+#   netns-tests/bench/lcsync.sh [one beside_rsync receivers staggered tbf loss room slow second small lc0 memory copies copies_small]
 #
 # "server bytes" are bytes of symbols that the server has sent, per byte shared; "wire" is what its interface has sent,
 # headers and all, per byte. Files are random, in a tmpfs; `small`, `second` and `memory` are on disk (TMPDIR).
 # `copies` are local ones, beside rsync's: five pairs each, one after the other, and the median of their ratios.
-# Needs root (for rsync's daemon) or user namespaces, nft, tc, and for the peers: apt install uftp rsync. What is missing is left out.
+# Needs root (for rsync's daemon) or user namespaces, nft, tc, and for the peers: apt install uftp rsync udpcast. What is missing is left out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
@@ -51,7 +51,7 @@ host() { # NAME NUMBER
     ip link set "v$1" type bridge_slave fastleave on
     ip -n "$1" link set lo up
     ip netns exec "$1" sysctl -qw net.ipv6.conf.eth0.accept_dad=0
-    ip -n "$1" addr add "10.9.0.$2/24" dev eth0
+    ip -n "$1" addr add "10.9.0.$2/24" brd + dev eth0
     ip -n "$1" link set eth0 up
 }
 on() { ip netns exec "$@"; }
@@ -142,6 +142,23 @@ uftp_transfer() { # FILE N KBIT/S
         rm -r "$dir/ram/r$r"
     done
     mbit=$(calc "$size * 8e-6 / $seconds")
+}
+# The same by udpcast, whose receivers acknowledge each slice. Sets $seconds (the slowest), $wire.
+udpcast_transfer() { # FILE N
+    local size before begin pids=()
+    size=$(stat -c %s "$1")
+    before=$(sent) begin=$(now)
+    for r in $(seq "$2"); do
+        ip netns exec "r$r" udp-receiver --interface eth0 --nokbd --file "$dir/ram/r$r" > /dev/null 2> "$dir/udpcast.$r" &
+        pids+=($!)
+    done
+    on s udp-sender --interface eth0 --nokbd --min-receivers "$2" --file "$1" > /dev/null 2> "$dir/udpcast" || tail -5 "$dir/udpcast"
+    wait "${pids[@]}"
+    seconds=$(calc "$(now) - $begin") wire=$(calc "($(sent) - $before) / $size")
+    for r in $(seq "$2"); do
+        cmp "$1" "$dir/ram/r$r"
+        rm "$dir/ram/r$r"
+    done
 }
 rsyncd=
 has_rsyncd() { has rsync && { [ "$REAL_ROOT" = 1 ] || { echo "  (rsync's daemon needs root)"; false; }; }; }
@@ -272,6 +289,21 @@ loss() {
         has uftp || continue
         uftp_transfer "$dir/ram/file" 4 190000
         echo "  $percent %: uftp   wire $wire, $seconds s"
+    done
+}
+
+room() {
+    echo "== room: 60 MiB to 8 receivers that lose 1 % each, ${RATE:-200mbit} at the server, three pairs (goal: udpcast's time, 1.1x its wire)"
+    has udp-sender || return 0
+    world 8
+    random "$dir/ram/file" $((60 * MiB))
+    limit_server "${RATE:-200mbit}"
+    for r in $(seq 8); do lose "$r" 1; done
+    for _ in 1 2 3; do
+        transfer "$dir/ram/file" 8 0
+        local ours=$seconds our_wire=$wire
+        udpcast_transfer "$dir/ram/file" 8
+        echo "  lcsync $ours s, server bytes $bytes, wire $our_wire; udpcast $seconds s, wire $wire: time $(calc "$ours / $seconds")x, wire $(calc "$our_wire / $wire")x"
     done
 }
 
@@ -501,7 +533,7 @@ copies() {
 }
 
 if [ $# = 0 ]; then
-    set -- one beside_rsync receivers staggered tbf loss slow second small lc0 memory copies copies_small
+    set -- one beside_rsync receivers staggered tbf loss room slow second small lc0 memory copies copies_small
 fi
 for row in "$@"; do
     declare -F "$row" > /dev/null || { echo "no row $row"; exit 2; }

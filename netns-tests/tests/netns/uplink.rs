@@ -6,12 +6,15 @@ use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{
     Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::world;
 
 const GROUP: &str = "ff1e::42";
+/// The other group of its /127, as the copy group of a station is.
+const COPY_GROUP: &str = "ff1e::43";
 /// Names of a sender and five listeners.
 const NAMES: [&str; 6] = ["n1", "n2", "n3", "n4", "n5", "n6"];
 /// A carrier is asked within seconds, and a dead one is noticed within ten.
@@ -277,6 +280,122 @@ fn five_receivers_at_once_measured() {
     });
 }
 
+/// `NODES` nodes under `POLICY`, the first of which casts, with its copy group: bytes that leave
+/// the caster for one listener and for all others, alone and with carriers; and the longest gap at
+/// a listener while a carrier is killed, paused or cut off.
+#[test]
+#[ignore = "a measurement"]
+fn a_caster_with_many_listeners_measured() {
+    world("uplink-caster", |lab| {
+        let nodes: usize = std::env::var("NODES").map_or(Ok(10), |n| n.parse())?;
+        let policy = std::env::var("POLICY").unwrap_or_else(|_| "auto".to_owned());
+        let names: Vec<String> = (1..=nodes).map(|n| format!("n{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let hosts = lab.closed_hosts(&names)?;
+        let topology = format!("[topology]\npolicy = \"{policy}\"\n");
+        for host in &hosts {
+            host.configure(&topology)?;
+        }
+        let mut network = lab.network(hosts)?;
+        network.start_routed()?;
+        let caster = &network.members[0];
+        let cast = |group: &str| {
+            let args = "--count 1000000000 --rate 50 --size 160".split(' ');
+            let args: Vec<&str> = std::iter::once(group).chain(args).collect();
+            caster.host.spawn("mc-send", &args)
+        };
+        let _streams = [cast(GROUP)?, cast(COPY_GROUP)?];
+        let mut listeners: Vec<(usize, Receiver)> = Vec::new();
+        let join = |n: usize| -> Result<[Receiver; 2]> {
+            let host = &network.members[n].host;
+            let both = [host.receive(GROUP, &[])?, host.receive(COPY_GROUP, &[])?];
+            for group in [GROUP, COPY_GROUP] {
+                caster.wait_wanted(group, &network.members[n])?;
+            }
+            Ok(both)
+        };
+        let bytes_a_second = |member: &Member| -> Result<f64> {
+            let sent = || Ok::<_, anyhow::Error>(member.host.uplink_traffic()?.1.bytes);
+            let (before, start) = (sent()?, Instant::now());
+            std::thread::sleep(Duration::from_secs(10));
+            Ok((sent()? - before) as f64 / start.elapsed().as_secs_f64())
+        };
+        let idle_links = caster.linked_with()?.len();
+        let mut copies = Vec::new();
+        for n in 1..nodes {
+            let [stream, copy] = join(n)?;
+            listeners.push((n, stream));
+            copies.push(copy);
+            if n == 1 {
+                let one = bytes_a_second(caster)?;
+                println!(
+                    "{idle_links} links; one listener: {:.1} kbit/s",
+                    one / 125.0
+                );
+            }
+        }
+        let all = bytes_a_second(caster)?;
+        println!("all listeners: {:.1} kbit/s", all / 125.0);
+        caster
+            .host
+            .configure(&format!("{topology}[network]\nupload = \"100k\"\n"))?;
+        caster.host.run("lcroute", &["reload"])?.success()?;
+        let settled = |network: &Network| {
+            within(SOON, "a node carries, one copy leaves", || {
+                let caster = &network.members[0];
+                let by = carrier(caster)?;
+                let copies = caster.status()?["uplink"]["copies"].as_f64();
+                ensure!(copies.is_some_and(|copies| copies < 1.05), "{copies:?}");
+                Ok(by)
+            })
+        };
+        settled(&network)?;
+        let carried = bytes_a_second(&network.members[0])?;
+        println!("carried: {:.1} kbit/s", carried / 125.0);
+        for fault in ["kill", "pause", "cut"] {
+            let by = settled(&network)?;
+            let at = names
+                .iter()
+                .position(|name| *name == by)
+                .context("its place")?;
+            listeners.retain(|(n, _)| *n != at);
+            let before: Vec<_> = listeners
+                .iter()
+                .map(|(_, l)| Ok((l.pauses()?.len(), l.packets()?)))
+                .collect::<Result<_>>()?;
+            let start = Instant::now();
+            match fault {
+                "kill" => network.members[at].daemon()?.kill()?,
+                "pause" => network.members[at].daemon()?.signal(Signal::SIGSTOP)?,
+                _ => network.members[at].host.cut_uplink()?,
+            }
+            within(SOON, "another node carries", || {
+                ensure!(carrier(&network.members[0])? != by, "still {by}");
+                Ok(())
+            })?;
+            let again = start.elapsed().as_secs_f64();
+            settled(&network)?;
+            let mut longest: f64 = 0.0;
+            for ((_, listener), (pauses, packets)) in listeners.iter().zip(before) {
+                within(SOON, "a listener hears on", || {
+                    ensure!(listener.packets()? > packets + 50, "no more");
+                    Ok(())
+                })?;
+                listener.expect_no_duplicates()?;
+                longest = listener.pauses()?[pauses..]
+                    .iter()
+                    .copied()
+                    .fold(longest, f64::max);
+            }
+            println!("{fault}: longest gap {longest:.0} ms, another carrier after {again:.1} s");
+            if fault == "pause" {
+                network.members[at].daemon()?.signal(Signal::SIGCONT)?;
+            }
+        }
+        Ok(())
+    });
+}
+
 /// Four nodes, the first and the last of which have no link: `n1 - {n2, n3} - n4`.
 fn diamond(lab: &Lab) -> Result<Network> {
     let hosts = lab.closed_hosts(&NAMES[..4])?;
@@ -298,6 +417,73 @@ fn diamond(lab: &Lab) -> Result<Network> {
     }
     wait_reach(&network.members.iter().collect::<Vec<_>>())?;
     Ok(network)
+}
+
+/// A fetch of `MB` megabytes by one receiver over lc0, and what lc0 itself carries in the same run:
+/// processor time of each process shows where the time goes.
+#[test]
+#[ignore = "a measurement"]
+fn one_receiver_over_lc0_measured() {
+    world("uplink-lc0", |lab| {
+        let megabytes: usize = std::env::var("MB").map_or(Ok(100), |mb| mb.parse())?;
+        let mut network = lab.closed_network(["n1", "n2"])?;
+        network.wait_linked()?;
+        let bytes = megabytes * 1_000_000;
+        let (first, second) = network.members.split_at_mut(1);
+        let (sender, receiver) = (&mut first[0], &mut second[0]);
+        make_folder(&sender.host.path("folder"), bytes)?;
+        let (server, _) = share(&sender.host, &["folder"])?;
+        // the most that arrives, whatever is offered
+        let mut lc0: f64 = 0.0;
+        for rate in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
+            let listener = receiver.host.receive(GROUP, &[])?;
+            sender.wait_wanted(GROUP, receiver)?;
+            let (count, each) = (rate * 2, rate.to_string());
+            let args = ["--rate", &each, "--size", "1200"];
+            let sent = sender.host.send(GROUP, count, &args)?;
+            std::thread::sleep(Duration::from_millis(500));
+            let arrived = listener.packets()? as f64 / sent.seconds * 1_200.0 * 8e-6;
+            println!("{rate} packets/s: {arrived:.0} Mbit/s");
+            if arrived < lc0 {
+                break;
+            }
+            lc0 = arrived;
+        }
+        for round in 0..3 {
+            let times = |sender: &mut Member, receiver: &mut Member| -> Result<[f64; 3]> {
+                let (at_sender, at_receiver) = (sender.daemon()?, receiver.daemon()?);
+                Ok([
+                    server.processor_time()?,
+                    at_sender.processor_time()?,
+                    at_receiver.processor_time()?,
+                ])
+            };
+            let before = times(sender, receiver)?;
+            let start = Instant::now();
+            let name = format!("copy{round}");
+            let args = ["lc:folder", &name, "--stats"];
+            let mut fetch = receiver.host.spawn("lcsync", &args)?;
+            let mut own = 0.0;
+            while fetch.is_running() {
+                own = fetch.processor_time().unwrap_or(own);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ensure!(fetch.wait(SOON)? == 0, "{}", fetch.stderr());
+            let seconds = start.elapsed().as_secs_f64();
+            let after = times(sender, receiver)?;
+            let rate = bytes as f64 * 8e-6 / seconds;
+            let used: Vec<_> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+            println!(
+                "{seconds:.2} s, {rate:.0} Mbit/s, {:.2} of lc0's {lc0:.0}; processor: server {:.2}, daemons {:.2} and {:.2}, \
+                 receiver {own:.2} s",
+                rate / lc0,
+                used[0],
+                used[1],
+                used[2],
+            );
+        }
+        Ok(())
+    });
 }
 
 /// A fetch of `MB` megabytes over two paths of 20 Mbit/s, and the same over one, in one run.
@@ -350,7 +536,8 @@ fn two_paths_measured() {
             "{}",
             sender.host.run("lcroute", &["status"])?.success()?.stdout
         );
-        for member in [left, right] {
+        // the receiver would carry as well
+        for member in [left, right, receiver] {
             let no = "[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n";
             member.host.configure(no)?;
             member.host.run("lcroute", &["reload"])?.success()?;
