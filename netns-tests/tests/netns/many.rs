@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Member, Network, Receiver, within};
+use lcroute_lab::lab::{Member, Network, Process, Receiver, within};
 
+use crate::lcsync_lan::share;
 use crate::world;
 
 const GROUP: &str = "ff1e::42";
@@ -38,6 +39,68 @@ fn wait_known(
         Ok(())
     })?;
     Ok(begin.elapsed())
+}
+
+/// Nodes of the mesh that does nothing, starts of a daemon in it, and the time before and between
+/// readings of idle processes.
+const IDLE_NODES: usize = 9;
+const STARTS: usize = 10;
+const SETTLE: Duration = Duration::from_secs(30);
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// Figures for docs/benchmarks.md, on a release build: memory and processor time of daemons with
+/// eight links and of a shared folder, while nothing happens; the time of a start.
+#[test]
+#[ignore = "a measurement"]
+fn idle_programs_measured() {
+    world("idle", |lab| {
+        let names: Vec<String> = (0..IDLE_NODES).map(|n| format!("n{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut network = lab.network(lab.closed_hosts(&names)?)?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        for member in &network.members {
+            member.wait_links(IDLE_NODES - 1)?;
+        }
+        let host = &network.members[0].host;
+        for n in 0..100_u8 {
+            host.write(&format!("folder/{n}"), [n; 10_000])?;
+        }
+        let (share, _) = share(host, &["folder"])?;
+        std::thread::sleep(SETTLE);
+        let mut daemons = Vec::new();
+        for member in &mut network.members {
+            daemons.push(&*member.daemon()?);
+        }
+        for (name, processes) in [("lcroute", daemons), ("lcsync share", vec![&share])] {
+            let spent = |process: &&Process| process.processor_time();
+            let before: Vec<f64> = processes.iter().map(spent).collect::<Result<_>>()?;
+            std::thread::sleep(IDLE_TIME);
+            let (mut memory, mut load) = (0, 0.0_f64);
+            for (process, before) in processes.iter().zip(before) {
+                memory = memory.max(process.peak_memory()?);
+                load = load.max((process.processor_time()? - before) / IDLE_TIME.as_secs_f64());
+            }
+            let (mib, percent) = (memory as f64 / f64::from(1 << 20), load * 100.0);
+            println!("{name}: at most {mib:.1} MiB, {percent:.3} % of a processor");
+        }
+        let member = &mut network.members[1];
+        let mut took = Vec::new();
+        for _ in 0..STARTS {
+            member.stop()?;
+            let begin = Instant::now();
+            member.start()?;
+            took.push(begin.elapsed());
+        }
+        took.sort();
+        println!(
+            "start until it answers: median {:.0?}, longest {:.0?}",
+            took[STARTS / 2],
+            took[STARTS - 1]
+        );
+        Ok(())
+    });
 }
 
 fn but(network: &Network, one: usize) -> Vec<&Member> {
