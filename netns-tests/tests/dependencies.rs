@@ -165,8 +165,9 @@ fn engine_and_overlay_do_not_know_each_other() {
     assert_eq!(ours["lcroute-webrtc"], webrtc);
     let node: BTreeSet<String> = below(&["librecast", "lcroute-engine", "lcroute-overlay"]);
     assert_eq!(ours["lcroute-node"], node);
-    let signalling: BTreeSet<String> =
-        below(&["librecast", "lcroute-overlay", "lcroute-webrtc", "rtc-dtls"]);
+    let mut signalling = webrtc;
+    signalling.extend(below(&["lcroute-webrtc", "lcroute-tls"]));
+    assert_eq!(ours["lcroute-tls"], BTreeSet::new());
     assert_eq!(ours["lcroute-signalling"], signalling);
 }
 
@@ -215,10 +216,9 @@ fn lcroute_executes_the_lab_and_knows_nothing_of_it() {
 fn pages_know_the_router_and_only_lab_tests_and_packages_know_them() {
     let ours = ours();
     let mut below = ours["lcroute-control"].clone();
-    // announcements of stations, for names of groups, without a codec; certificates of TLS
-    let carriers = ["lcroute-signalling", "lcroute-webrtc", "rtc-dtls"];
-    below.extend(carriers.map(str::to_owned));
-    below.extend(["lcroute-control", "lcradio-core"].map(str::to_owned));
+    // announcements of stations, for names of groups, without a codec
+    let more = ["lcroute-control", "lcroute-tls", "lcradio-core"];
+    below.extend(more.map(str::to_owned));
     assert_eq!(ours["lcroute-web"], below);
     for library in ["opusic-sys", "alsa"] {
         assert!(!built_from("lcroute-web").contains(library), "{library}");

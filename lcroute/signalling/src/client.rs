@@ -25,7 +25,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::proxy::{CONNECT, Proxy, dial, no_answer};
 use crate::ranking::Rank;
-use crate::tls::HTTP_1;
+use lcroute_tls::HTTP_1;
 
 /// Age after which a change of the path restarts an attempt. Chosen: TCP's first repetition.
 const STALE: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ async fn open(
         .max_frame_size(Some(MAX_MESSAGE));
     let tls = url.starts_with("wss:");
     let connector = match tls {
-        true => Connector::Rustls(crate::tls::client(&[HTTP_1])?),
+        true => Connector::Rustls(lcroute_tls::client(&[HTTP_1])?),
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;

@@ -9,7 +9,7 @@
 //! | module | content |
 //! |---|---|
 //! | `carrier`, `carriers` | the interface of carriers; those of a node |
-//! | `client`, `ranking`, [`server`], `http`, `tls` | signalling servers |
+//! | `client`, `ranking`, [`server`], `http` | signalling servers |
 //! | `lan`, `spool`, `reach`, `reach_line` | LAN, folder, and the program for DHT and Matrix room |
 //! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
@@ -27,7 +27,6 @@ mod relay;
 pub mod relay_stream;
 pub mod server;
 mod spool;
-mod tls;
 
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};

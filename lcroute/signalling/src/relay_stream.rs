@@ -61,7 +61,7 @@ pub async fn carry(
         return exchange(tcp, messages, events).await;
     }
     let name = ServerName::try_from(host.to_owned())?;
-    let connector = TlsConnector::from(Arc::clone(&crate::tls::client(&[])?));
+    let connector = TlsConnector::from(Arc::clone(&lcroute_tls::client(&[])?));
     let tls = timeout(PATIENCE, connector.connect(name, tcp)).await??;
     exchange(tls, messages, events).await
 }

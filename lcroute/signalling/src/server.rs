@@ -34,7 +34,7 @@ use crate::http::until_websocket;
 
 pub use crate::relay::RelaySettings;
 use crate::relay::{Relay, serve_udp};
-pub use crate::tls::{Certificate, TlsFiles};
+pub use lcroute_tls::{Certificate, TlsFiles};
 
 /// Maximum number of connections.
 const MAX_CLIENTS: usize = 8_192;
@@ -102,7 +102,7 @@ pub struct Server {
 impl Server {
     /// Binds TCP (WebSocket, with TLS if files are given) and UDP (STUN) on the same port.
     pub async fn bind(listen: SocketAddr, tls: Option<&TlsFiles>) -> io::Result<Self> {
-        let tls = tls.map(crate::tls::server).transpose()?;
+        let tls = tls.map(lcroute_tls::server).transpose()?;
         let tcp = TcpListener::bind(listen).await?;
         let udp = UdpSocket::bind(tcp.local_addr()?).await?;
         Ok(Self {

@@ -12,7 +12,7 @@ use lcroute_control::client::Client;
 use lcroute_control::pages;
 use lcroute_control::settings::Common;
 use lcroute_control::system::stop_signal;
-use lcroute_signalling::server::TlsFiles;
+use lcroute_tls::TlsFiles;
 use librecast_program::cli::{self, Exit, ExitError, init_logging, print_line, to_join};
 use librecast_program::{groups, service};
 

@@ -1,4 +1,5 @@
-//! TLS of the signalling server: PEM certificates, trust from the system (or `SSL_CERT_FILE`).
+//! TLS of the signalling server, its clients, and the server of pages: PEM certificates, trust from
+//! the system (or `SSL_CERT_FILE`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use rustls::{
 };
 
 /// ALPN protocol (RFC 7301) of WebSockets and pages, as browsers and web servers use it.
-pub(super) const HTTP_1: &[u8] = b"http/1.1";
+pub const HTTP_1: &[u8] = b"http/1.1";
 /// ALPN protocol of relay clients (RFC 7443); ours sends none, as browsers do.
 const TURN: &[u8] = b"stun.turn";
 
@@ -55,6 +56,9 @@ impl Certificate {
     }
 
     /// Reads the files again, for later connections.
+    ///
+    /// # Errors
+    /// As [`TlsFiles::acceptor`]; the old certificate stays.
     pub fn reload(&self) -> io::Result<()> {
         let new = read(&self.files)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
@@ -94,7 +98,11 @@ fn read(files: &TlsFiles) -> io::Result<Arc<CertifiedKey>> {
     Ok(Arc::new(key))
 }
 
-pub(super) fn server(files: &TlsFiles) -> io::Result<(Arc<ServerConfig>, Arc<Certificate>)> {
+/// Returns the configuration of a server with these files, and its certificate, to be renewed.
+///
+/// # Errors
+/// The files cannot be read, or contain no certificate with its key.
+pub fn server(files: &TlsFiles) -> io::Result<(Arc<ServerConfig>, Arc<Certificate>)> {
     let certificate = Arc::new(Certificate::load(files.clone())?);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -105,8 +113,11 @@ pub(super) fn server(files: &TlsFiles) -> io::Result<(Arc<ServerConfig>, Arc<Cer
     Ok((Arc::new(config), certificate))
 }
 
-/// Returns a client with these ALPN protocols, or none.
-pub(super) fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
+/// Returns the configuration of a client with these ALPN protocols, or none.
+///
+/// # Errors
+/// The cryptography supports no version of TLS.
+pub fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
     // unreadable certificates of a system are skipped
     let trusted = rustls_native_certs::load_native_certs().certs;
     let mut roots = RootCertStore::empty();
@@ -232,7 +243,7 @@ mod tests {
     #[test]
     fn a_server_says_http_1_to_browsers_and_lets_in_who_asks_for_a_relay_or_nothing() {
         let file = |name: &str| {
-            let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+            let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../signalling/tests/data");
             tests.join(name)
         };
         let (cert, key) = (file("cert.pem"), file("key.pem"));
