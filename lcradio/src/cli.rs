@@ -183,10 +183,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    match guest::enter() {
-        Ok(()) => cli::run("lcradio", run),
-        Err(e) => cli::finish("lcradio", Err(e.into())),
-    }
+    guest::or_here("lcradio", || cli::run("lcradio", run))
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

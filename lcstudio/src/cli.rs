@@ -186,10 +186,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    match guest::enter() {
-        Ok(()) => cli::run("lcstudio", run),
-        Err(e) => cli::finish("lcstudio", Err(e.into())),
-    }
+    guest::or_here("lcstudio", || cli::run("lcstudio", run))
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -372,13 +372,12 @@ pub fn command() -> clap::Command {
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Err(e) = guest::enter() {
-        return finish("lcsync", Err(e.into()));
-    }
-    match parse(arguments::given().iter().cloned()) {
-        Ok(cli) => finish("lcsync", run(cli)),
-        Err(usage) => show_usage(&usage),
-    }
+    guest::or_here("lcsync", || {
+        match parse(arguments::given().iter().cloned()) {
+            Ok(cli) => finish("lcsync", run(cli)),
+            Err(usage) => show_usage(&usage),
+        }
+    })
 }
 
 /// Options of a transfer have no meaning before a verb; `--log` has. (The parser's own rule for this

@@ -8,24 +8,28 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use librecast::text::TextKind;
 use nix::unistd::pipe;
 
 use crate::arguments;
-use crate::cli::{Exit, ExitError};
+use crate::cli::{self, Exit, ExitError};
 
 /// The program that makes guests.
 const LCROUTE: &str = "lcroute";
 
-/// Executes this program again as a guest, if one of its arguments is `lct1...,WHAT`; WHAT takes
-/// its place. Returns only without such an argument, or on failure.
-///
-/// # Errors
-///
-/// `lcroute` is missing, or cannot be executed.
-pub fn enter() -> Result<(), ExitError> {
+/// Executes the program `name` again as a guest, if one of its arguments is `lct1...,WHAT`; WHAT
+/// takes its place. Without such an argument it calls `run`.
+pub fn or_here(name: &str, run: impl FnOnce() -> ExitCode) -> ExitCode {
+    match enter() {
+        Ok(()) => run(),
+        Err(e) => cli::finish(name, Err(e.into())),
+    }
+}
+
+/// Returns only if no argument has a token, or `lcroute` cannot be executed.
+fn enter() -> Result<(), ExitError> {
     let given = arguments::given();
     let Some((at, token, what)) = find(given) else {
         return Ok(());
