@@ -31,7 +31,7 @@ const UNIT: usize = 64 << 10;
 /// Most units received with one system call.
 pub const UNITS: usize = 8;
 
-/// Most segments that the kernel takes in one call (`UDP_MAX_SEGMENTS`).
+/// Most segments in one call: `UDP_MAX_SEGMENTS` of older kernels; newer ones take 128.
 const SEGMENTS: usize = 64;
 /// Bytes of all segments of one call: below the maximum of a UDP datagram.
 const SEGMENTED_BYTES: usize = 65_000;

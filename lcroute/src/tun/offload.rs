@@ -25,7 +25,8 @@ pub(crate) const UDP_LEN: usize = 8;
 /// Offset of the checksum in a UDP header.
 pub(crate) const UDP_CHECKSUM: usize = 6;
 
-/// Most datagrams that a program can send in one system call (`UDP_MAX_SEGMENTS`).
+/// Most datagrams that a program can send in one system call: `UDP_MAX_SEGMENTS` of newer kernels;
+/// older ones take 64.
 const MAX_SEGMENTS: usize = 128;
 
 /// The checksum field holds the sum of the pseudo-header; the sum of the message must be added.

@@ -1,4 +1,4 @@
-//! Packets that members of a space send to its group, at most 1,160 bytes.
+//! Packets that members of a space send to its group, at most 1,155 bytes.
 //!
 //! ```text
 //!   version 1 = 1 | space 8 | nonce 24 | tag 16 | sealed: kind 1, contents     with a read key
