@@ -10,6 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{MAX_MESSAGE, Role, Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence, Random};
+use lcroute_tls::HTTP_1;
 use librecast::cert::Chain;
 use librecast::events::LogLimit;
 use librecast::id::{PeerId, SecretKey};
@@ -25,7 +26,6 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::proxy::{CONNECT, Proxy, dial, no_answer};
 use crate::ranking::Rank;
-use lcroute_tls::HTTP_1;
 
 /// Age after which a change of the path restarts an attempt. Chosen: TCP's first repetition.
 const STALE: Duration = Duration::from_secs(1);
