@@ -1,12 +1,14 @@
 //! This node as a leaf: it joins groups over an active link, has a standby link, and is no router.
 //!
 //! ```text
-//!   ACTIVE --a running flow falls silent--> SUSPECTED --the standby link has it--> ACTIVE there
-//!     ^                                      |   |
-//!     \------ it comes again, or has ended --/ \--the link is down--> LOST, or the standby link
+//!   ACTIVE --no packet of any flow--> SUSPECTED --the standby link has one--> ACTIVE there
+//!     ^                                |   |
+//!     \-- one comes, or all have ended-/   \--the link is down--> LOST, or the standby link
 //! ```
-//! While a flow is suspected, both links have the joins. Duplicates are dropped by (origin,
-//! incarnation, sequence).
+//! The active link is suspected, not a flow: flows end all the time. While it is suspected, both
+//! links have the joins. Duplicates are dropped by (origin, incarnation, sequence).
+//!
+//! A timer that comes late proves no silence: packets may be waiting. It is due again at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -31,11 +33,13 @@ use crate::source_filter::SourceFilter;
 const LINKS: usize = 2;
 /// Packets after which a flow counts as running. Chosen: fewer do not show the gap between two.
 const RUNNING_PACKETS: u32 = 8;
-/// Least silence after which a running flow is suspected. Chosen: a hello interval of a link.
+/// Least silence of the active link while a flow is running. Chosen: a hello interval of a link.
 const SUSPECT_SILENCE: Duration = Duration::from_millis(300);
-/// Least silence in gaps between packets of the flow. Chosen.
+/// Least silence in gaps between packets of its quickest flow. Chosen.
 const SUSPECT_GAPS: u32 = 4;
-/// Silence over both links that ends a suspected flow. Chosen: longer than to compute and join.
+/// Delay of a timer beyond which the owner was held up. Chosen: a third of [`SUSPECT_SILENCE`].
+const LATE: Duration = Duration::from_millis(100);
+/// Further silence that ends a flow. Chosen: longer than to compute and join.
 const ENDED: Duration = Duration::from_secs(3);
 /// Time for which a former active link keeps the joins, so that packets under way are not lost.
 const OVERLAP: Duration = Duration::from_secs(1);
@@ -100,10 +104,20 @@ pub enum LeafOutput {
 pub enum LeafState {
     /// Packets come over the active link, as far as this node knows.
     Active,
-    /// A running flow is silent; the standby link has the joins as well.
+    /// The active link is silent; the standby link has the joins as well.
     Suspected,
     /// No link is up.
     Lost,
+}
+
+/// A router's reason against a link with this leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkRefusal {
+    /// It has no room for more leaves.
+    NoRoom,
+    /// The clocks differ by more than a day.
+    ClockDiffers,
 }
 
 /// A router known to the leaf.
@@ -114,6 +128,8 @@ struct Router {
     avoided_until: Option<Instant>,
     /// Since when a link with it is wanted, while none is up.
     tried: Option<Instant>,
+    /// Its last reason against a link.
+    refused: Option<LinkRefusal>,
 }
 
 #[derive(Debug)]
@@ -141,18 +157,26 @@ struct Run {
     packets: u32,
     /// Time from one packet to the next, smoothed.
     gap: Duration,
-    /// Time at which it was suspected, while it is silent.
-    suspected: Option<Instant>,
+    /// It is silent while another flow is not.
+    ended: bool,
 }
 
 impl Run {
-    fn silent_at(&self) -> Option<Instant> {
-        let silence = (self.gap * SUSPECT_GAPS).max(SUSPECT_SILENCE);
-        (self.packets >= RUNNING_PACKETS && self.suspected.is_none()).then(|| self.last + silence)
+    fn is_running(&self) -> bool {
+        self.packets >= RUNNING_PACKETS && !self.ended
     }
 
-    fn ends_at(&self) -> Option<Instant> {
-        self.suspected.map(|since| since + ENDED)
+    /// Time without a packet that counts as silence.
+    fn silence(&self) -> Duration {
+        (self.gap * SUSPECT_GAPS).max(SUSPECT_SILENCE)
+    }
+
+    fn silent_at(&self) -> Instant {
+        self.last + self.silence()
+    }
+
+    fn ends_at(&self) -> Instant {
+        self.silent_at() + ENDED
     }
 }
 
@@ -178,6 +202,12 @@ pub struct Leaf {
     /// Earliest time to look for another link, while one is up.
     replace_at: Option<Instant>,
     flows: BTreeMap<(Ipv6Addr, Ipv6Addr), Run>,
+    /// Arrival of the last packet over the active link, or since when it is active.
+    heard: Instant,
+    /// Since when the active link is suspected.
+    suspected: Option<Instant>,
+    /// A timer came late; the next one judges.
+    late: Option<Instant>,
     origins: BTreeMap<OriginId, Origin>,
     random: Random,
     outputs: VecDeque<LeafOutput>,
@@ -199,6 +229,9 @@ impl Leaf {
             wanted: BTreeSet::new(),
             replace_at: None,
             flows: BTreeMap::new(),
+            heard: now,
+            suspected: None,
+            late: None,
             origins: BTreeMap::new(),
             random: Random::new(seed),
             outputs: VecDeque::new(),
@@ -229,6 +262,7 @@ impl Leaf {
         if self.joins.remove(&group).is_some() {
             self.flows.retain(|(_, of), _| *of != group);
             self.tell_joined(group, None);
+            self.trust_without_flows();
         }
     }
 
@@ -237,7 +271,7 @@ impl Leaf {
     pub fn state(&self) -> LeafState {
         match self.active {
             None => LeafState::Lost,
-            Some(_) if self.suspects() => LeafState::Suspected,
+            Some(_) if self.suspected.is_some() => LeafState::Suspected,
             Some(_) => LeafState::Active,
         }
     }
@@ -260,8 +294,16 @@ impl Leaf {
         self.drops.by_name()
     }
 
-    fn suspects(&self) -> bool {
-        self.flows.values().any(|run| run.suspected.is_some())
+    /// The reason for which no known router gives this leaf a link, if all have one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<LinkRefusal> {
+        if !self.links.is_empty() {
+            return None;
+        }
+        let present = self.routers.values().filter(|router| router.present);
+        let mut reasons = present.map(|router| router.refused);
+        let first = reasons.next()??;
+        reasons.all(|reason| reason == Some(first)).then_some(first)
     }
 }
 
@@ -280,10 +322,13 @@ impl Leaf {
         self.choose();
     }
 
-    /// Attempts at a link with a router fail.
-    pub fn handle_failure(&mut self, router: PeerId, now: Instant) {
+    /// Attempts at a link with a router fail; `refused`: its reason, if it has told one.
+    pub fn handle_failure(&mut self, router: PeerId, refused: Option<LinkRefusal>, now: Instant) {
         self.now = now;
         self.avoid(router);
+        if let Some(known) = self.routers.get_mut(&router) {
+            known.refused = refused.or(known.refused);
+        }
         self.choose();
     }
 
@@ -298,11 +343,11 @@ impl Leaf {
         };
         self.links.insert(link, up);
         if let Some(known) = self.know(router) {
-            (known.tried, known.avoided_until) = (None, None);
+            (known.tried, known.avoided_until, known.refused) = (None, None, None);
         }
         if self.active.is_none() {
             self.activate(link);
-        } else if self.suspects() {
+        } else if self.suspected.is_some() {
             self.join_over(link);
         }
         self.choose();
@@ -358,6 +403,7 @@ impl Leaf {
     /// Makes a link the active one; the former active link keeps its joins for [`OVERLAP`].
     fn activate(&mut self, link: LinkId) {
         let before = self.active.replace(link);
+        (self.suspected, self.heard) = (None, self.now);
         self.join_over(link);
         if let Some(old) = before.and_then(|old| self.links.get_mut(&old)) {
             old.leaves_at = Some(self.now + OVERLAP);
@@ -543,7 +589,13 @@ impl Leaf {
                 let packet = message;
                 self.outputs.push_back(LeafOutput::Packet { packet });
             }
-            Err(reason) => self.drops.count(reason),
+            Err(reason) => {
+                // what came over the other link before shows that this one works, too
+                if matches!(reason, DropReason::Duplicate) && self.active == Some(link) {
+                    self.heard = now;
+                }
+                self.drops.count(reason);
+            }
         }
     }
 
@@ -613,22 +665,32 @@ impl Leaf {
             last: now,
             packets: 0,
             gap: Duration::ZERO,
-            suspected: None,
+            ended: false,
         });
         let gap = now.saturating_duration_since(run.last);
-        if run.suspected.is_none() && run.packets > 0 {
-            run.gap = match run.packets {
-                1 => gap,
-                _ => (run.gap * 7 + gap) / 8,
-            };
-        }
+        run.gap = match run.packets {
+            0 | 1 => gap,
+            // one pause is no slower flow
+            _ if run.is_running() => (run.gap * 7 + gap.min(run.silence())) / 8,
+            _ => (run.gap * 7 + gap) / 8,
+        };
         (run.last, run.packets) = (now, run.packets.saturating_add(1));
-        let was_suspected = run.suspected.take().is_some();
-        if self.active != Some(link) && was_suspected {
+        run.ended = false;
+        let is_active = self.active == Some(link);
+        if is_active {
+            self.heard = now;
+        }
+        if self.suspected.is_none() {
+            return;
+        }
+        if is_active {
+            self.suspected = None;
+            let silent = self.flows.values_mut().filter(|run| run.silent_at() <= now);
+            silent.for_each(|run| run.ended = true);
+            self.leave_standby();
+        } else {
             // the standby link has packets that the active one lacks
             self.activate(link);
-        } else if was_suspected && !self.suspects() {
-            self.leave_standby();
         }
     }
 
@@ -647,21 +709,7 @@ impl Leaf {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let mut suspects = false;
-        for run in self.flows.values_mut() {
-            if is_due(run.silent_at()) {
-                run.suspected = Some(now);
-                suspects = true;
-            }
-        }
-        if suspects && let Some(standby) = self.standby() {
-            self.join_over(standby);
-        }
-        let before = self.flows.len();
-        self.flows.retain(|_, run| !is_due(run.ends_at()));
-        if self.flows.len() < before && !self.suspects() {
-            self.leave_standby();
-        }
+        self.judge();
         let leaving = self.links.iter().filter(|(_, link)| is_due(link.leaves_at));
         let leaving: Vec<_> = leaving.map(|(link, _)| *link).collect();
         leaving.into_iter().for_each(|link| self.part_over(link));
@@ -677,6 +725,48 @@ impl Leaf {
             known.avoided_until = known.avoided_until.filter(|until| now < *until);
         }
         self.choose();
+    }
+
+    /// Suspects the active link, or takes silent flows for ended.
+    fn judge(&mut self) {
+        let now = self.now;
+        let due = self.judged_at().filter(|at| *at <= now);
+        let Some(due) = due else {
+            return;
+        };
+        if self.late.take().is_none() && now > due + LATE {
+            self.late = Some(now);
+            return;
+        }
+        if self.suspected.is_none() && self.silent_at().is_some_and(|at| at <= now) {
+            self.suspected = Some(now);
+            if let Some(standby) = self.standby() {
+                self.join_over(standby);
+            }
+        }
+        self.flows.retain(|_, run| now < run.ends_at());
+        self.trust_without_flows();
+    }
+
+    /// Ends the suspicion if no flow is left that could be silent.
+    fn trust_without_flows(&mut self) {
+        let runs = self.flows.values().any(Run::is_running);
+        if !runs && self.suspected.take().is_some() {
+            self.leave_standby();
+        }
+    }
+
+    /// When the active link is silent; none: no flow is running.
+    fn silent_at(&self) -> Option<Instant> {
+        let running = self.flows.values().filter(|run| run.is_running());
+        running.map(|run| self.heard + run.silence()).min()
+    }
+
+    /// When to judge next.
+    fn judged_at(&self) -> Option<Instant> {
+        let silent_at = self.silent_at().filter(|_| self.suspected.is_none());
+        let end = self.flows.values().map(Run::ends_at).min();
+        self.late.or_else(|| silent_at.into_iter().chain(end).min())
     }
 
     /// Sends joins again that were refused for lack of room.
@@ -699,8 +789,6 @@ impl Leaf {
     /// Latest time of the next call of [`Self::handle_timeout`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let flows = self.flows.values();
-        let flows = flows.filter_map(|run| run.silent_at().or(run.ends_at()));
         let links = self.links.values().filter_map(|link| link.leaves_at);
         let retries = self.joins.values().filter_map(|joined| joined.retry_at);
         let retries = retries.filter(|_| self.active.is_some());
@@ -708,7 +796,8 @@ impl Leaf {
             let tried = known.tried.map(|since| since + LINK_WITHIN);
             tried.or(known.avoided_until)
         });
-        let others = flows.chain(links).chain(retries).chain(routers);
+        let judged = self.judged_at().into_iter();
+        let others = judged.chain(links).chain(retries).chain(routers);
         others.chain(self.replace_at).min()
     }
 

@@ -113,7 +113,7 @@ pub use flow_meter::LinkFlow;
 pub use interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 pub use ipv4_network::Ipv4Network;
 pub use lan::{LanIpv4, LanProblem, LanRole, LanSettings, LanSnapshot, LanStanding};
-pub use leaf::{Leaf, LeafOutput, LeafState};
+pub use leaf::{Leaf, LeafOutput, LeafState, LinkRefusal};
 pub use leaves::LEAF_GROUPS;
 pub use output::{LanFrame, LinkFault, Links, Output};
 pub use private::{OVERHEAD, Privacy, PrivatePrefix, SEALED, SECRET_LEN, Secret};

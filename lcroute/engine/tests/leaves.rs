@@ -16,8 +16,8 @@ use lcroute_engine::control::{
 use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_engine::lsdb::Lsa;
 use lcroute_engine::{
-    Config, DropReason, Engine, Leaf, LeafOutput, LeafState, Limits, LinkFault, Neighbor, Output,
-    SourceFilter,
+    Config, DropReason, Engine, Leaf, LeafOutput, LeafState, Limits, LinkFault, LinkRefusal,
+    Neighbor, Output, SourceFilter,
 };
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::{LinkId, PeerId};
@@ -720,6 +720,113 @@ fn a_speaker_that_falls_silent_leaves_no_join_on_the_standby_link() {
     assert_eq!((joins(&world, 2), joins(&world, 3)), (1, 0));
     let numbers = world.numbers(0);
     assert_eq!(numbers, (0..next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_flow_that_ends_beside_another_one_puts_no_join_on_the_standby_link() {
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[2, 3]);
+    world.joins(0, group(1));
+    world.joins(0, group(2));
+    world.run(Duration::from_secs(1));
+    for number in 0..100 {
+        world.say(1, group(2), 1_000 + number);
+        world.say(1, group(1), number);
+        world.run(GAP);
+    }
+    let mut next = 100;
+    for _ in 0..50 {
+        next = world.speak(1, group(1), next, 5 * GAP);
+        assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+        assert_eq!(world.joined_by_leaves(3), 0);
+    }
+    // the other one ends as well, and the first begins anew
+    world.run(Duration::from_millis(400));
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Suspected);
+    let now = world.now;
+    world.leaf_mut(0).part(group(1), now);
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.joined_by_leaves(3), 0);
+}
+
+#[test]
+fn a_slow_flow_beside_a_quick_one_delays_no_suspicion_and_causes_none() {
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[2, 3]);
+    world.joins(0, group(1));
+    world.joins(0, group(2));
+    world.run(Duration::from_secs(1));
+    let slow = |world: &mut World, number: u32| world.say(1, group(2), 10_000 + number);
+    let mut next = 0;
+    for number in 0..20 {
+        slow(&mut world, number);
+        next = world.speak(1, group(1), next, Duration::from_secs(2));
+        assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+    }
+    // the quick one pauses: one suspicion, and the slow one ends it
+    slow(&mut world, 20);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Suspected);
+    for number in 21..24 {
+        slow(&mut world, number);
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+        assert_eq!(world.joined_by_leaves(3), 0);
+    }
+    let next = world.speak(1, group(1), next, Duration::from_secs(1));
+    world.silent.insert(2);
+    world.speak(1, group(1), next, Duration::from_millis(700));
+    assert_eq!(world.leaf_mut(0).active(), Some(common::member(3).peer));
+}
+
+#[test]
+fn a_timer_that_comes_late_lets_waiting_packets_in_before_it_suspects() {
+    const HELD_UP: Duration = Duration::from_secs(1);
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[2, 3]);
+    world.joins(0, group(1));
+    world.run(Duration::from_secs(1));
+    let next = world.speak(1, group(1), 0, Duration::from_secs(1));
+    // the process of the leaf got no time, and packets wait
+    world.say(1, group(1), next);
+    world.now += HELD_UP;
+    let now = world.now;
+    world.leaf_mut(0).handle_timeout(now);
+    assert!(world.leaf_mut(0).next_timeout() <= Some(now));
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.numbers(0).last(), Some(&next));
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+    assert_eq!(world.joined_by_leaves(3), 0);
+    // timers are always late, as in a tab that nobody sees, and nothing waits
+    world.now += HELD_UP;
+    let now = world.now;
+    world.leaf_mut(0).handle_timeout(now);
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+    world.leaf_mut(0).handle_timeout(now);
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Suspected);
+}
+
+#[test]
+fn a_leaf_that_all_routers_refuse_says_why() {
+    let now = start();
+    let [a, b] = [2, 3].map(|n| common::member(n).peer);
+    let mut leaf = Leaf::new(0, now);
+    leaf.handle_router(a, true, now);
+    assert_eq!(leaf.refusal(), None);
+    leaf.handle_failure(a, Some(LinkRefusal::NoRoom), now);
+    assert_eq!(leaf.refusal(), Some(LinkRefusal::NoRoom));
+    // another one may have room
+    leaf.handle_router(b, true, now);
+    assert_eq!(leaf.refusal(), None);
+    leaf.handle_failure(b, Some(LinkRefusal::ClockDiffers), now);
+    assert_eq!(leaf.refusal(), None);
+    leaf.handle_failure(b, Some(LinkRefusal::NoRoom), now);
+    assert_eq!(leaf.refusal(), Some(LinkRefusal::NoRoom));
+    leaf.handle_failure(b, None, now);
+    assert_eq!(leaf.refusal(), Some(LinkRefusal::NoRoom));
+    leaf.handle_link_up(LinkId(1), b, now);
+    assert_eq!(leaf.refusal(), None);
 }
 
 #[test]

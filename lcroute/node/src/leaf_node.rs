@@ -1,13 +1,16 @@
 //! A leaf as a node: it receives over links with two routers, and is no router itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lcroute_engine::{Leaf, LeafOutput, LeafState, SourceFilter, control::RefusalReason};
+use lcroute_engine::{
+    Leaf, LeafOutput, LeafState, LinkRefusal, SourceFilter, control::RefusalReason,
+};
 use lcroute_overlay::{
-    CarrierId, Connections, EndReason, Event, Identity, Overlay, OverlayConfig, Presence, Random,
+    CLOCK_DIFFERS, CarrierId, Connections, EndReason, Event, Identity, NO_ROOM, Overlay,
+    OverlayConfig, PeerInfo, Presence, Random,
 };
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -16,6 +19,9 @@ use librecast::time::{Duration, Instant, WallClock};
 
 /// Time with both links after which a leaf leaves its servers. Chosen: leaves reconnect in turns.
 const SETTLED: Duration = Duration::from_secs(10);
+/// First and longest interval at which a leaf that all known routers refuse asks its servers for
+/// others. Chosen: attempts at four routers take less; a full network has thousands of leaves.
+const OTHERS_EVERY: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
 
 /// The configuration of a leaf.
 #[derive(Debug)]
@@ -73,9 +79,15 @@ pub struct LeafNode<C> {
     network: NetworkId,
     chain: Chain,
     clock: WallClock,
+    /// Routers with which it has links, or wants some.
+    wanted: BTreeSet<PeerId>,
     /// Whether signalling servers are needed.
     meets: bool,
     settled_at: Option<Instant>,
+    /// When it may ask servers for other routers again, and the interval after that.
+    others_at: Option<(Instant, Duration)>,
+    /// It has asked for others, and these refuse a link as well.
+    is_refused: bool,
     outputs: VecDeque<LeafNodeOutput>,
     now: Instant,
 }
@@ -99,8 +111,11 @@ impl<C: Connections> LeafNode<C> {
             network: config.network,
             chain,
             clock,
+            wanted: BTreeSet::new(),
             meets: true,
             settled_at: None,
+            others_at: None,
+            is_refused: false,
             outputs: VecDeque::new(),
             now,
         }
@@ -136,6 +151,24 @@ impl<C: Connections> LeafNode<C> {
         self.leaf.links()
     }
 
+    /// Returns the reason for which no router gives it a link, once it has looked for others, too.
+    #[must_use]
+    pub fn refusal(&self) -> Option<LinkRefusal> {
+        self.leaf.refusal().filter(|_| self.is_refused)
+    }
+
+    /// Returns the routers that it knows, with their links.
+    #[must_use]
+    pub fn routers(&self) -> Vec<PeerInfo> {
+        self.overlay.peers()
+    }
+
+    /// Returns the stack below, to read.
+    #[must_use]
+    pub fn connections(&self) -> &C {
+        self.overlay.connections()
+    }
+
     /// Returns the stack below: its owner gives it addresses and datagrams directly.
     pub fn connections_mut(&mut self) -> &mut C {
         self.overlay.connections_mut()
@@ -158,7 +191,18 @@ impl<C: Connections> LeafNode<C> {
         match presence {
             Presence::Online(peer) => self.leaf.handle_router(peer, true, now),
             Presence::Offline(peer) => self.leaf.handle_router(peer, false, now),
-            Presence::CarrierUp | Presence::CarrierDown => {}
+            // requests for other paths of its links were lost without it
+            Presence::CarrierUp => self.name_wanted(),
+            Presence::CarrierDown => {}
+        }
+    }
+
+    /// Reports wanted routers as present: any server may reach those that other routers have named.
+    fn name_wanted(&mut self) {
+        let now = self.now;
+        for router in &self.wanted {
+            let present = Presence::Online(*router);
+            self.overlay.handle_presence(NAMED, present, now);
         }
     }
 
@@ -185,10 +229,13 @@ impl<C: Connections> LeafNode<C> {
     #[must_use]
     pub fn next_timeout(&mut self) -> Option<Instant> {
         let settles = self.settled_at.filter(|_| self.meets);
+        let others = self.others_at.filter(|_| self.leaf.refusal().is_some());
+        let others = others.map(|(at, _)| at);
         let all = [
             self.leaf.next_timeout(),
             self.overlay.next_timeout(),
             settles,
+            others,
         ];
         all.into_iter().flatten().min()
     }
@@ -235,18 +282,31 @@ impl<C: Connections> LeafNode<C> {
             Event::DirectFailure {
                 peer,
                 failing: true,
+            } => self.leaf.handle_failure(peer, None, now),
+            Event::PeerRefused {
+                peer: Some(peer),
+                reason,
+            } => {
+                let refused = match reason {
+                    NO_ROOM => Some(LinkRefusal::NoRoom),
+                    CLOCK_DIFFERS => Some(LinkRefusal::ClockDiffers),
+                    _ => None,
+                };
+                self.leaf.handle_failure(peer, refused, now);
+                self.review_servers();
             }
-            | Event::PeerRefused {
-                peer: Some(peer), ..
-            } => self.leaf.handle_failure(peer, now),
             Event::Revocation { revocation } if self.is_expelled_by(&revocation) => {
                 self.outputs.push_back(LeafNodeOutput::Expelled);
             }
-            // a leaf has no link state, and no published address
+            Event::AddressesChanged => {
+                // over servers it agrees with its routers on other paths of its links
+                self.settled_at = None;
+                self.review_servers();
+            }
+            // a leaf has no link state
             Event::DirectFailure { .. }
             | Event::PeerRefused { .. }
             | Event::Revocation { .. }
-            | Event::AddressesChanged
             | Event::KeyConflict(_) => {}
         }
     }
@@ -272,11 +332,8 @@ impl<C: Connections> LeafNode<C> {
                 self.outputs.push_back(LeafNodeOutput::Packet { packet });
             }
             LeafOutput::Wanted(routers) => {
-                // any server may reach routers that other routers have named
-                for router in &routers {
-                    let present = Presence::Online(*router);
-                    self.overlay.handle_presence(NAMED, present, now);
-                }
+                self.wanted.clone_from(&routers);
+                self.name_wanted();
                 self.overlay.set_wanted(routers, now);
                 self.review_servers();
             }
@@ -291,9 +348,23 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// Gives up the places at signalling servers while both links are up.
+    /// Gives up the places at signalling servers while both links are up. Leaves and enters them
+    /// again while all known routers refuse a link: a server tells of four at a time.
     fn review_servers(&mut self) {
         let now = self.now;
+        if self.leaf.links() > 0 {
+            self.others_at = None;
+        }
+        if self.leaf.refusal().is_none() {
+            self.is_refused = false;
+        } else if self.others_at.is_none_or(|(at, _)| at <= now) {
+            self.is_refused = self.others_at.is_some();
+            let [first, longest] = OTHERS_EVERY;
+            let pause = self.others_at.map_or(first, |(_, pause)| pause);
+            self.others_at = Some((now + pause, (pause * 2).min(longest)));
+            let again = [false, true].map(LeafNodeOutput::Servers);
+            self.outputs.extend(again);
+        }
         if self.leaf.links() < 2 {
             self.settled_at = None;
         } else if self.settled_at.is_none() {

@@ -80,6 +80,8 @@ pub(crate) enum Refusal {
 
 /// Reason text by which users recognize a wrong clock.
 pub const CLOCK_DIFFERS: &str = "clock differs by more than a day";
+/// Reason text of a peer with as many links as it may have.
+pub const NO_ROOM: &str = "the peer has no room for more links";
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,6 +222,7 @@ pub(crate) enum RefusalCode {
     Revoked,
     Version,
     Panicked,
+    Clock,
     /// A code of a later version.
     Other(u8),
 }
@@ -231,6 +234,7 @@ impl RefusalCode {
             Self::Revoked => 2,
             Self::Version => 3,
             Self::Panicked => 4,
+            Self::Clock => 5,
             Self::Other(number) => number,
         }
     }
@@ -241,16 +245,18 @@ impl RefusalCode {
             2 => Self::Revoked,
             3 => Self::Version,
             4 => Self::Panicked,
+            5 => Self::Clock,
             other => Self::Other(other),
         }
     }
 
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Full => "the peer has no room for more links",
+            Self::Full => NO_ROOM,
             Self::Revoked => "the peer says that our certificate is revoked",
             Self::Version => "the peer speaks another version of lcroute",
             Self::Panicked => "the peer's WebRTC stack panicked over what we sent",
+            Self::Clock => CLOCK_DIFFERS,
             Self::Other(_) => "refused by the peer",
         }
     }

@@ -58,7 +58,7 @@ pub use description::{
 };
 pub use disclosure::{Disclosure, Trusted};
 pub use drops::DropReason;
-pub use envelope::CLOCK_DIFFERS;
+pub use envelope::{CLOCK_DIFFERS, NO_ROOM};
 pub use event::{
     CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published, SendError,
 };

@@ -41,6 +41,8 @@ use crate::trust::Trust;
 use crate::wanted::Wanted;
 use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
+/// The session of a recipient whose message was not read. Nobody looks at it whose clock differs.
+const ANY_SESSION: u64 = 0;
 /// Maximum number of refused strangers that `peers` shows.
 const MAX_STRANGERS: usize = 64;
 /// Interval between checks of linked peers' certificates. Chosen: they live for months.
@@ -304,24 +306,26 @@ impl<C: Connections> Overlay<C> {
         idle.min_by_key(|p| p.since).map(|p| p.id)
     }
 
-    /// Counts a refusal, and shows it in `peers` if the sender is known.
-    fn refuse(&mut self, refusal: Refusal, id: Option<PeerId>) {
+    /// Counts a refusal, and shows it in `peers` if the sender is known. True: it was not shown
+    /// before.
+    fn refuse(&mut self, refusal: Refusal, id: Option<PeerId>) -> bool {
         let Some(id) = id else {
             let now = self.parts.now;
-            return self.parts.outputs.refuse_message(refusal, None, now);
+            self.parts.outputs.refuse_message(refusal, None, now);
+            return false;
         };
-        if self
-            .visit(&id, |peer, parts| peer.refuse(refusal, parts))
-            .is_some()
-        {
-            return;
+        let known = self.visit(&id, |peer, parts| peer.refuse(refusal, parts));
+        if let Some(is_new) = known {
+            return is_new;
         }
         let (now, outputs) = (self.parts.now, &mut self.parts.outputs);
         outputs.refuse_message(refusal, Some(id), now);
         let reason = refusal.reason();
-        if self.remember_stranger(id, reason) {
+        let is_new = self.remember_stranger(id, reason);
+        if is_new {
             self.parts.outputs.refuse_peer(id, reason, now);
         }
+        is_new
     }
 
     /// Stores a refused sender; returns false if it was refused for the same reason before.
@@ -623,7 +627,11 @@ impl<C: Connections> Overlay<C> {
         if self.observe(now)
             && let Err((refusal, sender)) = self.handle_message(carrier, None, Some(from), bytes)
         {
-            self.refuse(refusal, sender.or(Some(from)));
+            let is_new = self.refuse(refusal, sender.or(Some(from)));
+            // who sends to a leaf alone when it asks would never show it the difference
+            if let (true, Refusal::Clock, Some(to)) = (is_new, refusal, sender) {
+                self.send_refusal((to, ANY_SESSION), carrier, RefusalCode::Clock, Bytes::new());
+            }
         }
     }
 
@@ -651,7 +659,9 @@ impl<C: Connections> Overlay<C> {
         let from = parts.places.at(path.remote, parts.now);
         match self.handle_message(STRAIGHT_CARRIER, Some(path), from, &sealed) {
             Ok(()) => {}
-            Err((refusal, sender)) => self.refuse(refusal, sender),
+            Err((refusal, sender)) => {
+                self.refuse(refusal, sender);
+            }
         }
     }
 

@@ -222,14 +222,14 @@ impl Peer {
         !(busy || shown || expected || parts.wanted.contains(&self.id))
     }
 
-    /// Counts a refusal; shows it if the peer itself is at fault.
-    pub(crate) fn refuse<C>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
+    /// Counts a refusal; shows it if the peer itself is at fault. True: it was not shown before.
+    pub(crate) fn refuse<C>(&mut self, refusal: Refusal, parts: &mut Parts<C>) -> bool {
         parts
             .outputs
             .refuse_message(refusal, Some(self.id), parts.now);
         // replayed or damaged messages prove nothing about a known peer
         if self.up().is_some() || (!refusal.blames_sender() && self.member.is_some()) {
-            return;
+            return false;
         }
         let reason = refusal.reason();
         let is_shown = self.state == PeerState::Refused && self.reason == Some(reason);
@@ -238,6 +238,7 @@ impl Peer {
         if !is_shown {
             parts.outputs.refuse_peer(self.id, reason, parts.now);
         }
+        !is_shown
     }
 
     /// Starts the time within which a link should be made.

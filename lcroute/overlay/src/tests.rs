@@ -566,6 +566,38 @@ fn refused_strangers_are_remembered_within_bounds() {
 }
 
 #[test]
+fn a_sender_with_a_wrong_clock_is_told_so_once() {
+    let now = start();
+    let early = TODAY - 2 * DAY;
+    let mut overlay = overlay(member(1), Limits::default(), now);
+    let (other, to) = (member(2), overlay.peer_id());
+    let mut told = Vec::new();
+    for sequence in 1..4 {
+        let stamp = Stamp {
+            time: early,
+            sequence,
+            ..stamp()
+        };
+        let request = Payload::Request { restart: false };
+        let bytes = seal(&other, &to, stamp, &request, &mut random()).unwrap();
+        overlay.handle_signal(SERVER, other.peer_id(), &bytes, now);
+        while let Some(event) = overlay.poll_event(now) {
+            if let Event::Signal { to, bytes, .. } = event {
+                assert_eq!(to, other.peer_id());
+                told.push(bytes);
+            }
+        }
+    }
+    let [told] = &told[..] else {
+        panic!("told {} times", told.len());
+    };
+    let sees = |time| open(&other, time, told).map_err(|(refusal, from)| (refusal.reason(), from));
+    let refused = sees(early).unwrap_err();
+    assert_eq!(refused, (crate::CLOCK_DIFFERS, Some(to)));
+    assert!(sees(TODAY).is_ok());
+}
+
+#[test]
 fn a_flood_of_messages_is_not_even_opened() {
     let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);

@@ -242,7 +242,14 @@ impl LeafShell {
         tokio::select! {
             Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
             Some(event) = self.events.recv() => self.handle_carrier(event),
-            () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
+            () = tokio::time::sleep_until(at.into()) => {
+                // datagrams that wait are no silence
+                tokio::task::yield_now().await;
+                if let Ok(datagram) = self.datagrams.try_recv() {
+                    self.handle_datagrams(datagram);
+                }
+                self.node.handle_timeout(Instant::now());
+            }
         }
     }
 

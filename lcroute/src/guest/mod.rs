@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lcroute_engine::control::RefusalReason;
-use lcroute_engine::{LEAF_GROUPS, SourceFilter};
+use lcroute_engine::{LEAF_GROUPS, LinkRefusal, SourceFilter};
 use librecast::cert::{GroupPrefix, Token};
 use librecast::id::{NodeAddresses, SecretKey};
 use librecast::time::UnixTime;
@@ -105,6 +105,7 @@ pub fn run(options: Options) -> anyhow::Result<u8> {
             refused: None,
             told: Told::default(),
             alone_since: Some(now),
+            was_linked: false,
             looked_at: now,
         };
         let result = guest.carry(&running, &signals).await;
@@ -141,6 +142,7 @@ struct Told {
     sent: bool,
     groups: bool,
     room: bool,
+    refusal: bool,
 }
 
 /// The state of a guest.
@@ -162,6 +164,7 @@ struct Guest {
     told: Told,
     /// Since when no link is up.
     alone_since: Option<Instant>,
+    was_linked: bool,
     looked_at: Instant,
 }
 
@@ -314,22 +317,33 @@ impl Guest {
                 "what the program sends, to {group} first, goes nowhere: by a leaf's token a guest only receives"
             ));
         }
-        self.tell_state(now);
-        Ok(())
+        self.tell_state(now)
     }
 
-    /// Tells the user that no link is up, and that one is up again.
-    fn tell_state(&mut self, now: Instant) {
+    /// Tells the user that no link is up, and that one is up again. Who never had one is refused if
+    /// all routers say so; a guest that has heard something waits for room.
+    fn tell_state(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.leaf.node().links() > 0 {
-            self.alone_since = None;
-            if std::mem::take(&mut self.told.looking) {
+            (self.alone_since, self.was_linked) = (None, true);
+            let told = &mut self.told;
+            if std::mem::take(&mut told.looking) | std::mem::take(&mut told.refusal) {
                 hint("linked");
             }
-            return;
+            return Ok(());
+        }
+        if let Some(refusal) = self.leaf.node().refusal() {
+            let message = no_link(refusal);
+            if !self.was_linked {
+                return Err(refused(message));
+            }
+            if !std::mem::replace(&mut self.told.refusal, true) {
+                hint(format_args!("{message}; trying on"));
+            }
+            return Ok(());
         }
         let since = *self.alone_since.get_or_insert(now);
         if since + LOOKING > now || std::mem::replace(&mut self.told.looking, true) {
-            return;
+            return Ok(());
         }
         let servers = self.common.token.signal.join(", ");
         if self.leaf.has_server() {
@@ -340,6 +354,18 @@ impl Guest {
             hint(format_args!(
                 "looking for a router: {servers} does not answer; does it run, and does this host reach it?"
             ));
+        }
+        Ok(())
+    }
+}
+
+fn no_link(refusal: LinkRefusal) -> &'static str {
+    match refusal {
+        LinkRefusal::NoRoom => {
+            "no router has room for another leaf: try later, or ask the network for more routers or a larger `[leaf] max`"
+        }
+        LinkRefusal::ClockDiffers => {
+            "the clocks of this host and of the routers differ by more than a day: set this one right (`timedatectl`)"
         }
     }
 }

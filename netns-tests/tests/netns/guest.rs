@@ -209,6 +209,53 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
 }
 
 #[test]
+fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
+    const SKEWED: &str = env!("CARGO_BIN_EXE_lcroute-skewed");
+    const HOUR: i64 = 3_600;
+    world("guest-refused", |lab| {
+        open_driver()?;
+        let mut network = lab.closed_network(["a"])?;
+        let host = lab.closed_hosts(&["bob"])?.remove(0);
+        let (_, file) = token(&network, &host, "ff1e:5::/32")?;
+        let ends = |clock: i64, program: &[&str]| {
+            host.write("clock-offset", clock.to_string())?;
+            let args = [&[SKEWED, "guest", "--token-file", &file, "--"][..], program].concat();
+            let mut guest = host.spawn("setpriv", &as_nobody(&args))?;
+            Ok::<_, anyhow::Error>((guest.wait(DEADLINE)?, guest.stderr()))
+        };
+        let speaker = speak(&network.members[0].host)?;
+        let one = format!("lcroute listen {GROUP} --json | head -1");
+        // a minute is no matter
+        let (code, told) = ends(-60, &["sh", "-c", &one])?;
+        ensure!(code == 0, "{code}: {told}");
+        drop(speaker);
+        let (code, told) = ends(26 * HOUR, &["sleep", "1000"])?;
+        ensure!(
+            code == 4 && told.contains("more than a day"),
+            "{code}: {told}"
+        );
+        // so early that the token is not valid yet
+        let (code, told) = ends(-26 * HOUR, &["sleep", "1000"])?;
+        ensure!(
+            code == 4 && told.contains("not valid yet"),
+            "{code}: {told}"
+        );
+        network.members[0].host.configure("[leaf]\nmax = 0\n")?;
+        network.members[0].stop()?;
+        network.members[0].start()?;
+        let mut refused = guest(&host, &file, &["sleep", "1000"])?;
+        let code = refused.wait(DEADLINE)?;
+        ensure!(code == 4, "{code}: {}", refused.stderr());
+        ensure!(
+            refused.stderr().contains("no router has room"),
+            "{}",
+            refused.stderr()
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn lcsync_enters_a_network_by_a_token_before_the_share() {
     world("guest-lcsync", |lab| {
         let (network, host) = audience(lab)?;
