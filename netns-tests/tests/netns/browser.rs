@@ -4,6 +4,7 @@
 
 mod dashboard;
 mod groups;
+mod leaves;
 mod node;
 mod notes;
 mod pictures;

@@ -51,8 +51,10 @@ pub enum Command {
         /// Its group.
         group: Ipv6Addr,
     },
-    /// Store this member's state again for a reload: it has changed.
+    /// Store this node's state again for a reload: it has changed.
     Keep,
+    /// Keep connections to signalling servers from now on, or end them.
+    Servers(bool),
 }
 
 impl Command {
@@ -89,6 +91,7 @@ impl Command {
             }
             Self::Keep => (12, 0, Vec::new()),
             Self::ServerText(server, word) => (13, server, word.into_bytes()),
+            Self::Servers(needed) => (16, needed.into(), Vec::new()),
             Self::Candidates(link, lines) => (15, link.0, lines.into_bytes()),
             Self::Sealed { source, group } => (14, 0, [source.octets(), group.octets()].concat()),
         }

@@ -3,17 +3,22 @@
 //! signalling servers, and provides the clock.
 //!
 //! ```text
-//!   page (JavaScript) ── bytes ── page ── member ─┬─ lcroute_node::Node ── connections ── commands
-//!                                                 ├─ programs: groups that the page has joined
-//!                                                 └─ servers: messages for WebSockets
+//!   page (JavaScript) ── bytes ── page ── tab ─┬─ member ── lcroute_node::Node ───── connections
+//!                                              │    └─ programs: groups that the page has joined
+//!                                              ├─ leaf ──── lcroute_node::LeafNode ─ connections
+//!                                              └─ servers: messages for WebSockets
 //! ```
 //!
 //! All modules but `page` form an ordinary library, so a test on a host can link two members.
 
 pub mod command;
 pub mod connections;
-pub mod member;
+mod leaf;
+mod member;
+mod packet;
 mod page;
 mod programs;
 pub mod sdp;
+mod servers;
+pub mod tab;
 mod visit;

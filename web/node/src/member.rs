@@ -5,27 +5,29 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{Ipv4Config, Ipv4Network, Limits};
 use lcroute_node::view::{Network, View};
 use lcroute_node::{
-    Epochs, Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses, is_sealed,
+    Epochs, Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses,
 };
-use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{Role, Room, ToNode, ToServer};
+use lcroute_overlay::proof::{RelayReply, prove};
+use lcroute_overlay::server::Role;
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::id::{LinkId, PeerId};
 use librecast::ipv6::{Datagram, udp_packet};
+use librecast::mapped;
 use librecast::time::{Duration, Instant, UnixTime, WallClock};
-use librecast::{ipv4, mapped};
 use serde::Serialize;
 
 use crate::command::Command;
-use crate::connections::{Channel, PageConnections, Stats};
+use crate::connections::PageConnections;
+use crate::packet::{carried, delivered, ipv6_group, ipv6_source};
 use crate::programs::Programs;
+use crate::servers::{ServerStatus, Servers, Told};
+use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
 
 /// Links of a tab if the network is no mesh: a tab is a leaf, and hosts hold its connections.
@@ -46,12 +48,10 @@ const ROUND_TRIPS: Duration = Duration::from_secs(1);
 pub struct PageMember {
     node: Node<PageConnections>,
     visit: Visit,
-    room: Room,
-    /// Unix seconds, set by the page.
-    /// Seconds since 1970.
+    /// Seconds since 1970, set by the page.
     clock: Arc<AtomicU64>,
     programs: Programs,
-    servers: Vec<Server>,
+    servers: Servers,
     view: View,
     /// Whether it requests reports of other nodes.
     looks: bool,
@@ -59,12 +59,6 @@ pub struct PageMember {
     next_round_trips: Instant,
     pings: Vec<(PingId, LinkId)>,
     random: Random,
-}
-
-#[derive(Debug, Default)]
-struct Server {
-    is_connected: bool,
-    refused: Option<String>,
 }
 
 /// State of the member, for the page.
@@ -102,23 +96,14 @@ struct Carried {
     sources: Vec<IpAddr>,
 }
 
-#[derive(Debug, Serialize)]
-struct ServerStatus {
-    url: String,
-    connected: bool,
-    refused: Option<String>,
-}
-
 /// Setup and timers.
 impl PageMember {
-    /// Becomes a member, by a token or a stored membership. `time`: the wall clock.
-    ///
-    /// # Errors
-    /// An explanation for users.
-    pub fn new(start: &Start, now: Instant, time: UnixTime) -> Result<Self, String> {
-        let mut visit = Visit::new(start, time)?;
-        visit.servers.sort_unstable();
-        visit.servers.dedup();
+    pub(crate) fn new(
+        visit: Visit,
+        start: &Start,
+        now: Instant,
+        time: UnixTime,
+    ) -> Result<Self, String> {
         let clock = Arc::new(AtomicU64::new(time.as_secs()));
         let read = clock.clone();
         let mut random = Random::new(bytes(&start.seed)?);
@@ -165,10 +150,9 @@ impl PageMember {
         let addresses = visit.member.addresses;
         let mut member = Self {
             node,
-            room: Room::of(&visit.network),
             clock,
             programs: Programs::new(addresses.link_local, MTU.into()),
-            servers: visit.servers.iter().map(|_| Server::default()).collect(),
+            servers: Servers::new(&visit, Role::Router),
             view: View::default(),
             looks: false,
             commands: VecDeque::from([Command::Keep]),
@@ -179,47 +163,6 @@ impl PageMember {
         };
         member.settle(now);
         Ok(member)
-    }
-
-    /// URLs of signalling servers, by their numbers.
-    #[must_use]
-    pub fn servers(&self) -> &[String] {
-        &self.visit.servers
-    }
-
-    /// The state for the same member after a reload: JSON with its key.
-    #[must_use]
-    pub fn to_keep(&self) -> String {
-        serde_json::to_string(&self.visit.to_keep()).unwrap_or_default()
-    }
-
-    /// Runs the timers that are due.
-    pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
-        self.clock.store(time.as_secs(), Ordering::Relaxed);
-        self.node.handle_timeout(now);
-        if self.next_round_trips <= now {
-            self.next_round_trips = now + ROUND_TRIPS;
-            self.measure(now);
-            self.node.update_round_trips(now);
-        }
-        self.settle(now);
-    }
-
-    /// When [`Self::handle_timeout`] is due.
-    pub fn next_timeout(&mut self) -> Instant {
-        let next = self.node.next_timeout().unwrap_or(self.next_round_trips);
-        next.min(self.next_round_trips)
-    }
-
-    /// Returns the next command for the page.
-    pub fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
-    }
-
-    /// Leaves the network, and informs all peers.
-    pub fn leave_network(&mut self, now: Instant) {
-        self.node.shutdown(now);
-        self.settle(now);
     }
 
     /// Measures round trips that the browser does not report, by echoes of the network.
@@ -238,76 +181,63 @@ impl PageMember {
     }
 }
 
-/// Reports of the browser.
-impl PageMember {
-    /// Handles an opened or closed WebSocket to a server.
-    pub fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
-        if let Some(server) = self.servers.get_mut(number as usize) {
-            let was = server.is_connected;
-            // an open socket is not enough: the server sends the first message
-            server.is_connected &= is_open;
-            if was && !is_open {
-                let down = Presence::CarrierDown;
-                self.node.handle_presence(CarrierId(number), down, now);
-            }
+impl Tab for PageMember {
+    fn servers(&self) -> &[String] {
+        self.servers.urls()
+    }
+
+    fn to_keep(&self) -> String {
+        serde_json::to_string(&self.visit.to_keep()).unwrap_or_default()
+    }
+
+    fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
+        self.clock.store(time.as_secs(), Ordering::Relaxed);
+        self.node.handle_timeout(now);
+        if self.next_round_trips <= now {
+            self.next_round_trips = now + ROUND_TRIPS;
+            self.measure(now);
+            self.node.update_round_trips(now);
         }
         self.settle(now);
     }
 
-    /// Handles a message of a server.
-    pub fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
-        let Some(server) = self.servers.get_mut(number as usize) else {
-            return;
-        };
+    fn next_timeout(&mut self) -> Instant {
+        let next = self.node.next_timeout().unwrap_or(self.next_round_trips);
+        next.min(self.next_round_trips)
+    }
+
+    fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    fn leave_network(&mut self, now: Instant) {
+        self.node.shutdown(now);
+        self.settle(now);
+    }
+
+    fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
+        if self.servers.handle_socket(number, is_open) {
+            let down = Presence::CarrierDown;
+            self.node.handle_presence(CarrierId(number), down, now);
+        }
+        self.settle(now);
+    }
+
+    fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
+        let told = (self.servers).handle_message(number, message, &mut self.commands);
         let carrier = CarrierId(number);
-        match ToNode::decode(message) {
-            Ok(ToNode::Challenge(challenge)) => {
-                let register =
-                    ToServer::register(&self.visit.key, self.room, Role::Router, &challenge);
-                let register = Command::Server(number, register.encode());
-                self.commands.push_back(register);
-                let ask = RelayRequest::Ask.encode();
-                self.commands.push_back(Command::ServerText(number, ask));
-                (server.is_connected, server.refused) = (true, None);
-                let up = Presence::CarrierUp;
-                self.node.handle_presence(carrier, up, now);
-            }
-            Ok(ToNode::Present(peer)) => {
-                let online = Presence::Online(peer);
-                self.node.handle_presence(carrier, online, now);
-            }
-            Ok(ToNode::Gone(peer)) => {
-                let offline = Presence::Offline(peer);
-                self.node.handle_presence(carrier, offline, now);
-            }
-            Ok(ToNode::Deliver { from, bytes }) => {
+        match told {
+            Some(Told::Presence(presence)) => self.node.handle_presence(carrier, presence, now),
+            Some(Told::Signal { from, bytes }) => {
                 self.node.handle_signal(carrier, from, &bytes, now);
             }
-            Ok(ToNode::Refused(why)) => {
-                server.refused = Some(why.clone());
-                let refused = Command::ServerRefused(number, why);
-                self.commands.push_back(refused);
-            }
-            Ok(ToNode::Relay {
-                lifetime,
-                credentials,
-            }) => {
-                let relay = Command::Relay(number, lifetime, credentials);
-                self.commands.push_back(relay);
-            }
-            Err(e) => {
-                let why = format!("it does not speak as a signalling server: {e}");
-                server.refused = Some(why.clone());
-                let refused = Command::ServerRefused(number, why);
-                self.commands.push_back(refused);
-            }
+            None => {}
         }
         self.settle(now);
     }
 
-    /// Handles a server's text about its relay, which may request this page's certificates.
-    pub fn handle_server_text(&mut self, number: u32, word: &str, now: Instant) {
-        if (number as usize) < self.servers.len()
+    fn handle_server_text(&mut self, number: u32, word: &str, now: Instant) {
+        if self.servers.contains(number)
             && let Some(RelayReply::Prove(key)) = RelayReply::decode(word)
             && let Some(proof) = prove(&self.visit.chain, &key, &mut self.random)
         {
@@ -317,51 +247,33 @@ impl PageMember {
         self.settle(now);
     }
 
-    /// Passes a report on a connection.
-    pub fn handle_connection(&mut self, now: Instant, tell: impl FnOnce(&mut PageConnections)) {
-        tell(self.node.connections_mut());
-        self.settle(now);
+    fn connections_mut(&mut self) -> &mut PageConnections {
+        self.node.connections_mut()
     }
 
-    /// Handles a message of a peer.
-    pub fn handle_message(&mut self, link: LinkId, channel: Channel, message: Bytes, now: Instant) {
-        self.handle_connection(now, |c| c.handle_message(link, channel, message, now));
+    fn settle(&mut self, now: Instant) {
+        while let Some(output) = self.node.poll_output(now) {
+            self.handle_output(output, now);
+        }
+        let connections = self.node.connections_mut();
+        self.commands
+            .extend(std::iter::from_fn(|| connections.poll_command()));
     }
 
-    /// Handles the state of a connection.
-    pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
-        self.handle_connection(now, |c| c.handle_stats(link, stats, now));
-    }
-}
-
-/// Actions of the user.
-impl PageMember {
-    /// Joins a group.
-    ///
-    /// # Errors
-    /// It is no group that the network carries.
-    pub fn join(&mut self, group: &str, now: Instant) -> Result<(), String> {
+    fn join(&mut self, group: &str, now: Instant) -> Result<(), String> {
         let group = carried(group)?;
         let reports = self.programs.join(group);
         self.tell_router(reports, now);
         Ok(())
     }
 
-    /// Leaves a group.
-    ///
-    /// # Errors
-    /// It is no group.
-    pub fn leave(&mut self, group: &str, now: Instant) -> Result<(), String> {
+    fn leave(&mut self, group: &str, now: Instant) -> Result<(), String> {
         let reports = self.programs.leave(carried(group)?);
         self.tell_router(reports, now);
         Ok(())
     }
 
-    /// Sends a datagram to a group.
-    ///
-    /// # Errors
-    /// It is no group, this member may not send to it, or the datagram is too long.
-    pub fn send(
+    fn send(
         &mut self,
         (group, port): (&str, u16),
         data: &[u8],
@@ -391,8 +303,7 @@ impl PageMember {
         Ok(())
     }
 
-    /// Begins or stops to request reports of other nodes.
-    pub fn set_looks(&mut self, looks: bool, now: Instant) {
+    fn set_looks(&mut self, looks: bool, now: Instant) {
         if self.looks == looks {
             return;
         }
@@ -409,8 +320,7 @@ impl PageMember {
         self.tell_router(reports, now);
     }
 
-    /// The state as JSON.
-    pub fn status(&mut self, now: Instant) -> String {
+    fn status(&mut self, now: Instant) -> String {
         let look = self.node.look(now);
         let network = self.view.show(&look, now);
         let member = self.node.member();
@@ -419,7 +329,6 @@ impl PageMember {
             (false, true) => "connecting",
             (false, false) => "connected",
         };
-        let servers = self.visit.servers.iter().zip(&self.servers);
         let status = Status {
             peer_id: member.peer,
             name: member.name.clone(),
@@ -429,13 +338,7 @@ impl PageMember {
             token_uses: member.bound.map(|bound| bound.uses),
             not_after: member.not_after,
             ephemeral: member.is_ephemeral(),
-            servers: servers
-                .map(|(url, server)| ServerStatus {
-                    url: url.clone(),
-                    connected: server.is_connected,
-                    refused: server.refused.clone(),
-                })
-                .collect(),
+            servers: self.servers.status(),
             peers: self.node.overlay().peers(),
             groups: self
                 .programs
@@ -450,7 +353,9 @@ impl PageMember {
         self.settle(now);
         serde_json::to_string(&status).unwrap_or_default()
     }
+}
 
+impl PageMember {
     fn carried(&self) -> Vec<Carried> {
         let peer = |link: &LinkId| self.node.links().get(link).map(|member| member.peer);
         let groups = self.node.engine().snapshot().groups.into_iter();
@@ -473,16 +378,6 @@ impl PageMember {
 
 /// Outputs of the node.
 impl PageMember {
-    /// Executes all outputs of the node and its connections.
-    fn settle(&mut self, now: Instant) {
-        while let Some(output) = self.node.poll_output(now) {
-            self.handle_output(output, now);
-        }
-        let connections = self.node.connections_mut();
-        self.commands
-            .extend(std::iter::from_fn(|| connections.poll_command()));
-    }
-
     fn handle_output(&mut self, output: Output, now: Instant) {
         match output {
             Output::Local { packet } => self.deliver(&packet, now),
@@ -492,11 +387,7 @@ impl PageMember {
                 }
             }
             Output::Signal { to, bytes } => {
-                let bytes = bytes.to_vec();
-                let message = ToServer::Send { to, bytes }.encode();
-                let connected = self.servers.iter().zip(0..).filter(|(s, _)| s.is_connected);
-                let send = |(_, number)| Command::Server(number, message.clone());
-                self.commands.extend(connected.map(send));
+                self.servers.send(to, bytes.to_vec(), &mut self.commands);
             }
             Output::Keep(Keep::Chain(chain)) => {
                 self.visit.chain = chain;
@@ -521,77 +412,17 @@ impl PageMember {
     }
 
     fn deliver(&mut self, packet: &[u8], now: Instant) {
-        if let Ok(header) = ipv4::Header::read(packet) {
-            return self.deliver_ipv4(&header);
-        }
-        let address = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?));
-        let (Some(source), Some(group)) = (address(8), address(24)) else {
+        let group = ipv6_group(packet);
+        if group != Some(report_group()) {
+            let programs = &self.programs;
+            let command = delivered(packet, |group| programs.has_joined(group));
+            self.commands.extend(command);
             return;
-        };
-        if is_sealed(packet) && self.programs.has_joined(group) {
-            self.commands.push_back(Command::Sealed { source, group });
         }
-        let Some(datagram) = Datagram::of_packet(packet) else {
-            return;
-        };
-        if group == report_group() {
-            if datagram.destination_port == REPORT_PORT {
-                self.view.take_report(source, datagram.data, now);
-            }
-        } else if self.programs.has_joined(group) {
-            let (source, group) = (source.into(), group.into());
-            self.commands.push_back(Command::Datagram {
-                source,
-                group,
-                port: datagram.destination_port,
-                data: datagram.data.to_vec(),
-            });
+        if let (Some(source), Some(datagram)) = (ipv6_source(packet), Datagram::of_packet(packet))
+            && datagram.destination_port == REPORT_PORT
+        {
+            self.view.take_report(source, datagram.data, now);
         }
-    }
-
-    /// Delivers a whole datagram; fragments are not reassembled.
-    fn deliver_ipv4(&mut self, header: &ipv4::Header<'_>) {
-        let is_whole = header.protocol == ipv4::UDP && !header.is_fragment;
-        let udp = header.payload.split_first_chunk::<8>();
-        let Some((&[_, _, high, low, ..], data)) = udp.filter(|_| is_whole) else {
-            return;
-        };
-        if self.programs.has_joined(mapped::name(header.destination)) {
-            self.commands.push_back(Command::Datagram {
-                source: header.source.into(),
-                group: header.destination.into(),
-                port: u16::from_be_bytes([high, low]),
-                data: data.to_vec(),
-            });
-        }
-    }
-}
-
-/// Parses a group that reaches other nodes; an IPv4 group becomes its name.
-fn carried(text: &str) -> Result<Ipv6Addr, String> {
-    let group: IpAddr = text.trim().parse().map_err(|_| {
-        format!("{text} is no IP address. A group looks like ff1e::42, or 239.1.2.3.")
-    })?;
-    let group = match group {
-        IpAddr::V6(group) => group,
-        IpAddr::V4(group) if !group.is_multicast() => {
-            return Err(format!(
-                "{group} is no group: groups of IPv4 are those from 224.0.1.0 to 239.255.255.255."
-            ));
-        }
-        IpAddr::V4(group) => mapped::name(group),
-    };
-    let scope = group.octets()[1] & 0x0f;
-    if !group.is_multicast() {
-        Err(format!(
-            "{group} is no group: groups begin with ff, such as ff1e::42."
-        ))
-    } else if scope < 5 {
-        Err(format!(
-            "{} does not leave a host's own link: take one such as ff1e::42.",
-            mapped::shown(group)
-        ))
-    } else {
-        Ok(group)
     }
 }

@@ -12,14 +12,14 @@ use librecast::id::LinkId;
 use librecast::time::{Instant, UnixTime};
 
 use crate::connections::{Channel, Stats};
-use crate::member::PageMember;
+use crate::tab::{self, Tab};
 use crate::visit::{Offer, Start};
 
 #[derive(Debug, Default)]
 struct Page {
     input: Vec<u8>,
     output: Vec<u8>,
-    member: Option<PageMember>,
+    tab: Option<Box<dyn Tab>>,
 }
 
 thread_local! {
@@ -46,24 +46,24 @@ fn page<T>(f: impl FnOnce(&mut Page) -> T) -> T {
     PAGE.with_borrow_mut(f)
 }
 
-/// Calls `f` with the member and the input, if there is a member.
-fn member(f: impl FnOnce(&mut PageMember, Vec<u8>)) {
+/// Calls `f` with the node and the input, if there is a node.
+fn tab(f: impl FnOnce(&mut dyn Tab, Vec<u8>)) {
     page(|page| {
         let input = std::mem::take(&mut page.input);
-        if let Some(member) = &mut page.member {
-            f(member, input);
+        if let Some(tab) = &mut page.tab {
+            f(tab.as_mut(), input);
         }
     });
 }
 
-/// Stores the member's answer in text; returns its length.
-fn ask(f: impl FnOnce(&mut PageMember, &str) -> Result<String, String>) -> Result<usize, usize> {
+/// Stores the node's answer in text; returns its length.
+fn ask(f: impl FnOnce(&mut dyn Tab, &str) -> Result<String, String>) -> Result<usize, usize> {
     page(|page| {
         let input = page.text();
-        let Some(member) = &mut page.member else {
+        let Some(tab) = &mut page.tab else {
             return Err(page.answer(b"There is no membership.".to_vec()));
         };
-        match f(member, &input) {
+        match f(tab.as_mut(), &input) {
             Ok(text) => Ok(page.answer(text.into_bytes())),
             Err(text) => Err(page.answer(text.into_bytes())),
         }
@@ -103,13 +103,13 @@ pub extern "C" fn node_output() -> *const u8 {
     page(|page| page.output.as_ptr())
 }
 
-/// Becomes a member by the JSON of a [`Start`]. Returns the length of an error, or 0.
+/// Enters a network by the JSON of a [`Start`]. Returns the length of an error, or 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
     page(|page| {
         let start = serde_json::from_str::<Start>(&page.text()).map_err(|e| e.to_string());
-        let opened = start.and_then(|start| PageMember::new(&start, at(now), wall_clock(unix)));
-        let opened = opened.map(|member| page.member = Some(member));
+        let opened = start.and_then(|start| tab::open(&start, at(now), wall_clock(unix)));
+        let opened = opened.map(|tab| page.tab = Some(tab));
         page.outcome(opened)
     })
 }
@@ -130,28 +130,28 @@ pub extern "C" fn node_read(unix: f64) -> usize {
 /// Returns the length of the URLs of signalling servers, one a line, by their numbers.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_servers() -> usize {
-    ask(|member, _| Ok(member.servers().join("\n"))).unwrap_or(0)
+    ask(|tab, _| Ok(tab.servers().join("\n"))).unwrap_or(0)
 }
 
 /// Returns the length of the JSON to store for a reload.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_keep() -> usize {
-    ask(|member, _| Ok(member.to_keep())).unwrap_or(0)
+    ask(|tab, _| Ok(tab.to_keep())).unwrap_or(0)
 }
 
 /// Leaves the network.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_leave_network(now: f64) {
-    member(|member, _| member.leave_network(at(now)));
+    tab(|tab, _| tab.leave_network(at(now)));
 }
 
 /// Runs the timers that are due; returns the milliseconds until the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_run(now: f64, unix: f64) -> f64 {
     let mut pause = f64::INFINITY;
-    member(|member, _| {
-        member.handle_timeout(at(now), wall_clock(unix));
-        let next = member.next_timeout();
+    tab(|tab, _| {
+        tab.handle_timeout(at(now), wall_clock(unix));
+        let next = tab.next_timeout();
         pause = next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0;
     });
     pause
@@ -161,7 +161,7 @@ pub extern "C" fn node_run(now: f64, unix: f64) -> f64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn node_poll() -> usize {
     page(|page| {
-        let command = page.member.as_mut().and_then(PageMember::poll_command);
+        let command = page.tab.as_mut().and_then(|tab| tab.poll_command());
         let bytes = command.map_or_else(Vec::new, |command| {
             let (kind, number, rest) = command.into_parts();
             let mut bytes = Vec::with_capacity(5 + rest.len());
@@ -177,30 +177,30 @@ pub extern "C" fn node_poll() -> usize {
 /// Handles an opened or closed WebSocket.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_server(now: f64, number: u32, is_open: bool) {
-    member(|member, _| member.handle_server(number, is_open, at(now)));
+    tab(|tab, _| tab.handle_server(number, is_open, at(now)));
 }
 
 /// Handles a message of a server.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_server_message(now: f64, number: u32) {
-    member(|member, message| member.handle_server_message(number, &message, at(now)));
+    tab(|tab, message| tab.handle_server_message(number, &message, at(now)));
 }
 
 /// Handles a text of a server.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_server_text(now: f64, number: u32) {
-    member(|member, word| {
+    tab(|tab, word| {
         let word = String::from_utf8_lossy(&word);
-        member.handle_server_text(number, &word, at(now));
+        tab.handle_server_text(number, &word, at(now));
     });
 }
 
 /// Handles a connection's local description: an SDP.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_described(now: f64, link: u32) {
-    member(|member, sdp| {
+    tab(|tab, sdp| {
         let sdp = String::from_utf8_lossy(&sdp);
-        member.handle_connection(at(now), |c| c.handle_description(LinkId(link), &sdp));
+        tab.handle_connection(at(now), |c| c.handle_description(LinkId(link), &sdp));
     });
 }
 
@@ -208,24 +208,24 @@ pub extern "C" fn node_described(now: f64, link: u32) {
 #[unsafe(no_mangle)]
 pub extern "C" fn node_opened(now: f64, link: u32) {
     let now = at(now);
-    member(|member, _| member.handle_connection(now, |c| c.handle_open(LinkId(link), now)));
+    tab(|tab, _| tab.handle_connection(now, |c| c.handle_open(LinkId(link), now)));
 }
 
 /// Handles a message from the data channel, or from the control channel.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_message(now: f64, link: u32, is_data: bool) {
-    member(|member, message| {
+    tab(|tab, message| {
         let channel = channel(is_data);
-        member.handle_message(LinkId(link), channel, Bytes::from(message), at(now));
+        tab.handle_message(LinkId(link), channel, Bytes::from(message), at(now));
     });
 }
 
 /// Stores the number of bytes in a channel's queue.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_waiting(now: f64, link: u32, is_data: bool, bytes: usize) {
-    member(|member, _| {
+    tab(|tab, _| {
         let channel = channel(is_data);
-        member.handle_connection(at(now), |c| {
+        tab.handle_connection(at(now), |c| {
             c.handle_waiting(LinkId(link), channel, bytes);
         });
     });
@@ -234,10 +234,10 @@ pub extern "C" fn node_waiting(now: f64, link: u32, is_data: bool, bytes: usize)
 /// Handles the state of a connection: the JSON of [`Stats`].
 #[unsafe(no_mangle)]
 pub extern "C" fn node_stats(now: f64, link: u32) {
-    member(|member, text| {
+    tab(|tab, text| {
         // unreadable statistics prove nothing about the peer
         if let Ok(stats) = serde_json::from_slice::<Stats>(&text) {
-            member.handle_stats(LinkId(link), stats, at(now));
+            tab.handle_stats(LinkId(link), stats, at(now));
         }
     });
 }
@@ -254,31 +254,31 @@ pub extern "C" fn node_ended(now: f64, link: u32, reason: u32) {
         4 => EndReason::UnknownChannel,
         _ => EndReason::ControlStuck,
     };
-    member(|member, _| {
-        member.handle_connection(at(now), |c| c.handle_end(LinkId(link), reason));
+    tab(|tab, _| {
+        tab.handle_connection(at(now), |c| c.handle_end(LinkId(link), reason));
     });
 }
 
 /// Handles an address of this end after its description: the input is an attribute of SDP.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_candidate(now: f64, link: u32) {
-    member(|member, text| {
+    tab(|tab, text| {
         let text = String::from_utf8_lossy(&text);
-        member.handle_connection(at(now), |c| c.handle_candidate(LinkId(link), &text));
+        tab.handle_connection(at(now), |c| c.handle_candidate(LinkId(link), &text));
     });
 }
 
 /// Restarts the setup of a connection, because the page knows a relay now.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_outdated(now: f64, link: u32) {
-    member(|member, _| member.handle_connection(at(now), |c| c.handle_outdated(LinkId(link))));
+    tab(|tab, _| tab.handle_connection(at(now), |c| c.handle_outdated(LinkId(link))));
 }
 
 /// Handles a control channel of another version.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_other_control(now: f64, link: u32, version: u8) {
-    member(|member, _| {
-        member.handle_connection(at(now), |c| {
+    tab(|tab, _| {
+        tab.handle_connection(at(now), |c| {
             c.handle_other_control(LinkId(link), version);
         });
     });
@@ -287,16 +287,16 @@ pub extern "C" fn node_other_control(now: f64, link: u32, version: u8) {
 /// Joins the group in the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_join(now: f64) -> usize {
-    done(ask(|member, group| {
-        member.join(group, at(now)).map(|()| String::new())
+    done(ask(|tab, group| {
+        tab.join(group, at(now)).map(|()| String::new())
     }))
 }
 
 /// Leaves the group in the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_leave(now: f64) -> usize {
-    done(ask(|member, group| {
-        member.leave(group, at(now)).map(|()| String::new())
+    done(ask(|tab, group| {
+        tab.leave(group, at(now)).map(|()| String::new())
     }))
 }
 
@@ -306,10 +306,10 @@ pub extern "C" fn node_send(now: f64, port: u16) -> usize {
     page(|page| {
         let input = std::mem::take(&mut page.input);
         let end = input.iter().position(|byte| *byte == b'\n');
-        let sent = match (&mut page.member, end) {
-            (Some(member), Some(end)) => {
+        let sent = match (&mut page.tab, end) {
+            (Some(tab), Some(end)) => {
                 let group = String::from_utf8_lossy(&input[..end]);
-                member.send((&group, port), &input[end + 1..], at(now))
+                tab.send((&group, port), &input[end + 1..], at(now))
             }
             _ => Err("There is no membership.".into()),
         };
@@ -320,13 +320,13 @@ pub extern "C" fn node_send(now: f64, port: u16) -> usize {
 /// Begins or stops to request reports of other nodes.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_look(now: f64, looks: bool) {
-    member(|member, _| member.set_looks(looks, at(now)));
+    tab(|tab, _| tab.set_looks(looks, at(now)));
 }
 
 /// Returns the length of the state's JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_status(now: f64) -> usize {
-    ask(|member, _| Ok(member.status(at(now)))).unwrap_or(0)
+    ask(|tab, _| Ok(tab.status(at(now)))).unwrap_or(0)
 }
 
 fn channel(is_data: bool) -> Channel {

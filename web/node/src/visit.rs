@@ -16,9 +16,9 @@ pub struct Start {
     pub token: Option<String>,
     /// A membership from [`Visit::to_keep`].
     pub visit: Option<Kept>,
-    /// The name of the new member.
+    /// The name of the new member; a leaf has none.
     pub name: String,
-    /// 32 secret random bytes in base58: the key of a new member.
+    /// 32 secret random bytes in base58: the key of a new node.
     pub key: String,
     /// 32 more, as the seed of all other randomness.
     pub seed: String,
@@ -51,9 +51,14 @@ pub struct Visit {
     pub key: Arc<SecretKey>,
     pub chain: Chain,
     pub member: Member,
-    /// URLs of signalling servers.
+    /// URLs of signalling servers, in order.
     pub servers: Vec<String>,
+    /// The token of a leaf, which makes another leaf.
+    pub leaf_token: Option<String>,
 }
+
+/// The name in certificates of leaves, which nobody sees.
+const LEAF_NAME: &str = "tab";
 
 impl Visit {
     /// # Errors
@@ -66,8 +71,10 @@ impl Visit {
         }
     }
 
-    fn by_token(token: &str, name: &str, key: &str, time: UnixTime) -> Result<Self, String> {
-        let token = usable(token)?;
+    fn by_token(text: &str, name: &str, key: &str, time: UnixTime) -> Result<Self, String> {
+        let token = usable(text)?;
+        let is_leaf = token.invitation().grant().leaf;
+        let name = if is_leaf { LEAF_NAME } else { name };
         if !is_node_name(name) {
             return Err("A node's name has up to 63 letters, digits and hyphens (none at either end), with dots between.".into());
         }
@@ -77,7 +84,11 @@ impl Visit {
             CertError::NotYetValid(_) => format!("{e}. Is the clock of this computer right?"),
             e => format!("The token is not accepted: {e}"),
         })?;
-        Self::of(token.network(), key, chain, token.signal.clone(), time)
+        let visit = Self::of(token.network(), key, chain, token.signal.clone(), time)?;
+        Ok(Self {
+            leaf_token: is_leaf.then(|| text.trim().to_owned()),
+            ..visit
+        })
     }
 
     fn again(kept: &Kept, time: UnixTime) -> Result<Self, String> {
@@ -92,7 +103,7 @@ impl Visit {
         network: NetworkId,
         key: Arc<SecretKey>,
         chain: Chain,
-        servers: Vec<String>,
+        mut servers: Vec<String>,
         time: UnixTime,
     ) -> Result<Self, String> {
         let member = chain.verify(&network, time).map_err(|e| match e {
@@ -104,12 +115,15 @@ impl Visit {
         if member.peer != key.peer_id() {
             return Err(DAMAGED.into());
         }
+        servers.sort_unstable();
+        servers.dedup();
         Ok(Self {
             network,
             key,
             chain,
             member,
             servers,
+            leaf_token: None,
         })
     }
 
@@ -134,9 +148,6 @@ fn usable(token: &str) -> Result<Token, String> {
         let (first, rest) = (first.unwrap_or_default(), rest.as_str());
         format!("{first}{rest}{end} `lcroute invite` prints a token on a host.")
     })?;
-    if token.invitation().grant().leaf {
-        return Err("This token is for leaves, which only listen: `lcroute leaf GROUP` on a host takes it, and pages do not yet.".into());
-    }
     token.signal.retain(|url| Room::of_uri(url).is_none());
     if token.signal.is_empty() {
         return Err(
@@ -163,6 +174,8 @@ pub struct Offer {
     uses: Option<u32>,
     /// When it expires, in Unix seconds.
     not_after: u64,
+    /// Whether it is for leaves, which only listen.
+    leaf: bool,
 }
 
 impl Offer {
@@ -186,6 +199,7 @@ impl Offer {
             hosts: token.signal.iter().filter_map(host).collect(),
             uses: grant.uses,
             not_after: grant.not_after,
+            leaf: grant.leaf,
         })
     }
 }
@@ -210,8 +224,12 @@ mod tests {
 
     const UNIX: u64 = 2_000_000_000;
 
-    /// An invitation until `until`, from an issuer that is valid for longer.
     fn invitation(until: u64, labels: &[(&str, &str)]) -> String {
+        invite(until, labels, false)
+    }
+
+    /// An invitation until `until`, from an issuer that is valid for longer.
+    fn invite(until: u64, labels: &[(&str, &str)], leaf: bool) -> String {
         let [network, issuer] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]));
         let grant = |name, until| Grant::new(name, (UNIX - 1_000, until));
         let (of_issuer, of_node) = (grant("", UNIX + 90_000), grant("a", UNIX + 90_000));
@@ -219,7 +237,8 @@ mod tests {
         let chain = Chain::sign(&network, (&issuer, of_issuer), node).unwrap();
         let certificate: &Certificate = chain.issuer();
         let mut invited = grant("", until);
-        invited.uses = Some(3);
+        invited.uses = (!leaf).then_some(3);
+        invited.leaf = leaf;
         let label = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         invited.labels = labels.iter().map(label).collect();
         let servers = vec!["wss://meet.example:7117".into()];
@@ -244,5 +263,36 @@ mod tests {
         );
         assert!(late.unwrap_err().contains("has expired"));
         assert!(Offer::read("lct1abc", UnixTime::from_secs(UNIX)).is_err());
+        assert!(!offer_of(&invitation(UNIX + 60, &[])).leaf);
+        assert!(offer_of(&invite(UNIX + 60, &[], true)).leaf);
+    }
+
+    fn offer_of(token: &str) -> Offer {
+        Offer::read(token, UnixTime::from_secs(UNIX)).unwrap()
+    }
+
+    fn by_token(token: &str) -> Visit {
+        let key = bs58::encode([7; 32]).into_string();
+        Visit::by_token(token, "", &key, UnixTime::from_secs(UNIX)).unwrap()
+    }
+
+    #[test]
+    fn a_token_for_leaves_needs_no_name_and_is_kept_for_others() {
+        let token = invite(UNIX + 60, &[], true);
+        let visit = by_token(&format!(" {token}\n"));
+        assert!(visit.member.leaf);
+        assert_eq!(visit.leaf_token, Some(token));
+        // a member's is a secret, and its name is seen
+        let key = bs58::encode([7; 32]).into_string();
+        let member = |name| {
+            Visit::by_token(
+                &invitation(UNIX + 60, &[]),
+                name,
+                &key,
+                UnixTime::from_secs(UNIX),
+            )
+        };
+        assert!(member("").is_err());
+        assert_eq!(member("visitor").unwrap().leaf_token, None);
     }
 }

@@ -20,7 +20,7 @@ use lcroute_overlay::server::{ToNode, ToServer};
 use lcroute_overlay::{CarrierId, EndReason, Presence, Random, SPEAKS};
 use lcroute_web_node::command::Command;
 use lcroute_web_node::connections::{Channel, Stats};
-use lcroute_web_node::member::PageMember;
+use lcroute_web_node::tab::{self, Tab};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{Certificate, Chain, Grant, Kind, Token};
 use librecast::id::{LinkId, PeerId, SecretKey};
@@ -277,7 +277,13 @@ fn grant(name: &str) -> Grant {
 }
 
 /// The node of a host, as in `lcroute run`.
-fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -> Node<WebRtc> {
+fn host(
+    network: &SecretKey,
+    issuer: &SecretKey,
+    key: SecretKey,
+    leaves: usize,
+    now: Instant,
+) -> Node<WebRtc> {
     let issuing = (issuer, grant(""));
     let chain = Chain::sign(network, issuing, (key.peer_id(), grant("host"))).unwrap();
     let webrtc = WebRtcConfig {
@@ -313,14 +319,23 @@ fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -
         seed: [4; 32],
         aead: None,
         limits: lcroute_engine::Limits::default(),
-        overlay_limits: lcroute_overlay::Limits::default(),
+        overlay_limits: lcroute_overlay::Limits {
+            leaves,
+            ..lcroute_overlay::Limits::default()
+        },
     };
     let mut node = Node::new(config, webrtc, now);
     node.start(now);
     node
 }
 
-fn page(network: &SecretKey, issuer: &SecretKey, number: u8, now: Instant) -> PageMember {
+fn page(
+    network: &SecretKey,
+    issuer: &SecretKey,
+    number: u8,
+    is_leaf: bool,
+    now: Instant,
+) -> Box<dyn Tab> {
     let certificate = Certificate::sign(
         Kind::Issuer,
         network.peer_id(),
@@ -328,13 +343,18 @@ fn page(network: &SecretKey, issuer: &SecretKey, number: u8, now: Instant) -> Pa
         grant(""),
         network,
     );
-    let token = Token::invite(&certificate.unwrap(), issuer, grant(""), vec![URL.into()]);
+    let invited = Grant {
+        core: !is_leaf,
+        leaf: is_leaf,
+        ..grant("")
+    };
+    let token = Token::invite(&certificate.unwrap(), issuer, invited, vec![URL.into()]);
     let seed = |byte: u8| bs58::encode([byte; 32]).into_string();
     let start = json!({
         "token": token.unwrap().encode().to_string(), "visit": null, "name": "page", "key": seed(number),
         "seed": seed(9), "incarnation": 7, "report": false,
     });
-    PageMember::new(
+    tab::open(
         &serde_json::from_value(start).unwrap(),
         now,
         UnixTime::from_secs(UNIX),
@@ -354,7 +374,7 @@ struct Wire {
 struct World {
     now: Instant,
     host: Node<WebRtc>,
-    page: PageMember,
+    page: Box<dyn Tab>,
     browsers: BTreeMap<LinkId, Browser>,
     wires: VecDeque<Wire>,
     /// The index of the host's current address.
@@ -371,29 +391,36 @@ struct World {
     offers: u32,
     answers: u32,
     restarts: u32,
+    /// Whether the page said that it needs servers, each time.
+    needs_servers: Vec<bool>,
 }
 
 impl World {
     /// Creates a world whose page makes the offer, or the answer.
     fn of(page_offers: bool) -> Self {
+        Self::with_room(page_offers, None)
+    }
+
+    /// The same, whose page is a leaf, and whose host has room for so many.
+    fn with_room(page_offers: bool, leaves: Option<usize>) -> Self {
         let order = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
         // the smaller PeerId makes the offer
         let (small, large) = if order(5) < order(6) { (5, 6) } else { (6, 5) };
         if page_offers {
-            Self::new(large, small)
+            Self::new(large, small, leaves)
         } else {
-            Self::new(small, large)
+            Self::new(small, large, leaves)
         }
     }
 
-    fn new(host_seed: u8, page_seed: u8) -> Self {
+    fn new(host_seed: u8, page_seed: u8, leaves: Option<usize>) -> Self {
         let now = Instant::now();
         let [network, issuer, key] =
             [1, 2, host_seed].map(|byte| SecretKey::from_seed(&[byte; 32]));
         let mut world = Self {
             now,
-            host: host(&network, &issuer, key, now),
-            page: page(&network, &issuer, page_seed, now),
+            host: host(&network, &issuer, key, leaves.unwrap_or_default(), now),
+            page: page(&network, &issuer, page_seed, leaves.is_some(), now),
             browsers: BTreeMap::new(),
             wires: VecDeque::new(),
             place: 0,
@@ -405,6 +432,7 @@ impl World {
             offers: 0,
             answers: 0,
             restarts: 0,
+            needs_servers: Vec::new(),
         };
         world.page.handle_server(0, true, now);
         let challenge = ToNode::Challenge([9; 32]).encode();
@@ -413,9 +441,12 @@ impl World {
         let (page, host) = (world.page_id(), world.host.member().peer);
         let present = ToNode::Present(host).encode();
         world.page.handle_server_message(0, &present, now);
-        world
-            .host
-            .handle_presence(SERVER, Presence::Online(page), now);
+        // a server tells nobody of leaves
+        if leaves.is_none() {
+            world
+                .host
+                .handle_presence(SERVER, Presence::Online(page), now);
+        }
         world
     }
 
@@ -559,6 +590,7 @@ impl World {
                     lines.lines().for_each(|line| browser.add(line));
                 });
             }
+            Command::Servers(needed) => self.needs_servers.push(needed),
             Command::Accept(link, answer) => self.with(link, |browser| browser.accept(&answer)),
             Command::Restart(link, offer) => {
                 self.restarts += 1;
@@ -715,6 +747,70 @@ fn a_host_answers_a_foreign_stack_and_each_hears_the_other() {
 fn a_host_offers_to_a_foreign_stack_and_each_hears_the_other() {
     let world = linked(false);
     assert_eq!((world.offers, world.answers), (0, 1));
+}
+
+#[test]
+fn a_leaf_hears_a_host_and_says_what_it_cannot_do() {
+    for page_offers in [true, false] {
+        let mut world = World::with_room(page_offers, Some(1));
+        world.until("a link", World::is_linked);
+        let now = world.now;
+        let joined = world.page.join(&GROUP.to_string(), now);
+        assert_eq!(joined, Ok(()));
+        let packet = vec![b'x'; 1_232];
+        world.until("it hears", |world| {
+            world.send_from_host(&packet);
+            world.heard[1].contains(&packet)
+        });
+        let refused = world.page.send((&GROUP.to_string(), 7), b"x", now);
+        assert!(refused.unwrap_err().contains("only listens"));
+        let outside = world.page.join("ff05::1", now);
+        assert!(outside.unwrap_err().contains("does not let this page"));
+        let status = world.status();
+        assert_eq!(status["leaf"], true);
+        assert_eq!(status["groups"], json!(["ff1e::1"]));
+        assert_eq!(status["peers"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            (&status["reception"], &status["no_link"]),
+            (&json!("active"), &Value::Null)
+        );
+        // the host knows no router, and its link ends with the page
+        assert_eq!(world.host.leaves(), 1);
+        world.page.leave("ff1e::1", now).unwrap();
+        assert_eq!(world.status()["groups"], json!([]));
+        world.page.leave_network(now);
+        world.until("the host has no link", |world| {
+            world.host.links().is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_leaf_that_no_host_has_room_for_asks_its_server_for_others_and_says_so() {
+    let mut world = World::with_room(true, Some(0));
+    world.until("it is refused", |world| {
+        world.status()["no_link"] == "no_room"
+    });
+    assert_eq!(world.needs_servers[..4], [false, true, false, true]);
+    assert_eq!(world.host.leaves(), 0);
+    world.run(Duration::from_secs(10));
+    assert!(
+        world.needs_servers.len() < 10,
+        "it asks less and less often"
+    );
+}
+
+#[test]
+fn a_leaf_that_has_lost_its_link_makes_another_one() {
+    let mut world = World::with_room(true, Some(1));
+    world.until("a link", World::is_linked);
+    assert!(world.needs_servers.is_empty(), "it wants two");
+    world.loss = 256;
+    world.until("it is alone", |world| {
+        world.status()["state"] == "connecting"
+    });
+    world.loss = 0;
+    world.until("a link again", World::is_linked);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_web_node::command::Command;
 use lcroute_web_node::connections::Channel;
-use lcroute_web_node::member::PageMember;
+use lcroute_web_node::tab::{self, Tab};
 use librecast::cert::{Certificate, Grant, Kind, Token};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::time::UnixTime;
@@ -44,13 +44,13 @@ fn seed(byte: u8) -> String {
     bs58::encode([byte; 32]).into_string()
 }
 
-fn start(token: Option<&str>, visit: Option<&Value>, number: u8) -> Result<PageMember, String> {
+fn start(token: Option<&str>, visit: Option<&Value>, number: u8) -> Result<Box<dyn Tab>, String> {
     let start = json!({
         "token": token, "visit": visit, "name": format!("page-{number}"), "key": seed(number), "seed": seed(number + 100),
         "incarnation": 7, "report": true,
     });
     let start = serde_json::from_value(start).unwrap();
-    PageMember::new(&start, Instant::now(), UnixTime::from_secs(UNIX))
+    tab::open(&start, Instant::now(), UnixTime::from_secs(UNIX))
 }
 
 /// An SDP in a browser's form; the fingerprint identifies the page.
@@ -63,7 +63,7 @@ fn sdp(page: usize) -> String {
 
 /// Two browsers, and the signalling server.
 struct World {
-    pages: [PageMember; 2],
+    pages: [Box<dyn Tab>; 2],
     now: Instant,
     /// The connection of each page, in progress or open.
     links: [Option<LinkId>; 2],
@@ -72,7 +72,7 @@ struct World {
 }
 
 impl World {
-    fn new(pages: [PageMember; 2]) -> Self {
+    fn new(pages: [Box<dyn Tab>; 2]) -> Self {
         Self {
             pages,
             now: Instant::now(),
@@ -264,7 +264,7 @@ fn a_member_goes_on_as_itself_after_a_reload() {
     let mut first = start(Some(&token), None, 1).unwrap();
     let kept: Value = serde_json::from_str(&first.to_keep()).unwrap();
     let mut again = start(None, Some(&kept), 3).unwrap();
-    let who = |member: &mut PageMember| -> Value {
+    let who = |member: &mut Box<dyn Tab>| -> Value {
         serde_json::from_str::<Value>(&member.status(Instant::now())).unwrap()["peer_id"].clone()
     };
     assert_eq!(who(&mut first), who(&mut again));
@@ -287,7 +287,7 @@ fn what_is_no_good_token_is_said_in_plain_words() {
     let unfit = json!({
         "token": good, "visit": null, "name": "a".repeat(64), "key": seed(1), "seed": seed(2), "incarnation": 7, "report": true,
     });
-    let unfit = PageMember::new(
+    let unfit = tab::open(
         &serde_json::from_value(unfit).unwrap(),
         Instant::now(),
         UnixTime::from_secs(UNIX),
@@ -317,7 +317,7 @@ fn a_page_proves_its_membership_to_a_server_that_relays_for_members() {
     let token = token(UNIX + 50_000);
     let mut member = start(Some(&token), None, 1).unwrap();
     let (now, server) = (Instant::now(), ProofKey::new([7; 32]));
-    let mut told = |change: &mut dyn FnMut(&mut PageMember)| {
+    let mut told = |change: &mut dyn FnMut(&mut Box<dyn Tab>)| {
         change(&mut member);
         let commands = std::iter::from_fn(|| member.poll_command());
         let requests = commands.filter_map(|command| match command {

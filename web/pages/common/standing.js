@@ -52,7 +52,29 @@ const nodes = (n, of = "node") => `${n} ${of}${n === 1 ? "" : "s"}`;
  * How a member stands: `{ name, words, reach }`. Other tabs of this browser are no network: `reach` is "network", "here" or "none".
  * `here`: PeerIds of this browser's tabs; `why`: what a server says that does not serve this page.
  */
-export function standing({ state, peers, servers }, here, why = null) {
+export function standing(status, here, why = null) {
+    return status.leaf ? listening(status, why) : membership(status, here, why);
+}
+
+const NO_LINK = {
+    no_room: "no router has room for another listener; this page asks again by itself",
+    clock_differs: "the clocks of this computer and of the routers differ by more than a day: set this one right",
+};
+
+/** How a leaf stands: routers are all that it knows. */
+function listening({ state, peers, servers, no_link: noLink }, why) {
+    const up = peers.filter((peer) => peer.state === "connected");
+    if (up.length > 0) {
+        return { name: state, words: `listening by ${nodes(up.length, "router")}`, reach: "network" };
+    }
+    const isServed = servers.some((server) => server.connected);
+    const refused = peers.find((peer) => peer.state === "refused");
+    const unserved = why ? `no signalling server answers: ${why}` : "no signalling server answers";
+    const lonely = peers.length === 0 ? "no router is there" : refused ? `refused: ${refused.reason}` : "making links";
+    return { name: state, words: NO_LINK[noLink] ?? (isServed ? lonely : unserved), reach: "none" };
+}
+
+function membership({ state, peers, servers }, here, why) {
     const up = peers.filter((peer) => peer.state === "connected");
     const away = up.filter((peer) => !here.has(peer.peer_id));
     if (away.length > 0) {

@@ -1,5 +1,6 @@
-// The member that this page is: runs the node, keeps WebSockets and connections for it, and tells the page what happens.
+// The member or leaf that this page is: runs the node, keeps WebSockets and connections for it, and tells the page what happens.
 
+import { isOwn } from "../common/groups.js";
 import { Connection, GATHER } from "./connection.js";
 import { Module } from "./module.js";
 
@@ -26,11 +27,18 @@ export class Member {
         this.hear = hear;
         this.connections = new Map();
         this.relays = new Map();
+        /** Whether servers are needed: a leaf leaves them once it has its links. */
+        this.meets = true;
+        this.turns = new MessageChannel();
+        this.turns.port1.addEventListener("message", () => this.run());
+        this.turns.port1.start();
         this.tell = Object.fromEntries(["described", "candidate", "opened", "message", "waiting", "ended", "otherControl"].map((name) => [name, (...all) => this.into(name, ...all)]));
     }
 
     open(start) {
         this.servers = this.module.open(start).map((url) => ({ url, pause: BACKOFF[0], socket: null }));
+        /** It only listens: it sends nothing, and knows no other node but its routers. */
+        this.isLeaf = this.module.status().leaf === true;
         this.servers.forEach((_, number) => this.connect(number));
         this.probed = this.probe();
         this.looking = setInterval(() => this.lookAtPeers(), LOOK);
@@ -44,13 +52,22 @@ export class Member {
         this.obey();
         clearInterval(this.looking);
         clearTimeout(this.timer);
+        this.turns.port1.close();
         this.servers.forEach(({ socket }) => socket?.close());
         this.connections.forEach((connection) => connection.close());
         this.connections.clear();
     }
 
     join(group) {
-        this.into("join", group);
+        try {
+            this.into("join", group);
+        } catch (error) {
+            // a leaf's token need not cover what pages listen to by themselves
+            if (!this.isLeaf || !isOwn(group)) {
+                throw error;
+            }
+            this.hearsNoList = true;
+        }
     }
 
     leave(group) {
@@ -104,6 +121,13 @@ export class Member {
         clearTimeout(this.timer);
         const pause = this.module.run();
         this.obey();
+        if (pause <= 0 && !this.turned) {
+            // behind what waits, but not a second later, as timers of a tab that nobody sees
+            this.turned = true;
+            this.turns.port2.postMessage(null);
+            return;
+        }
+        this.turned = false;
         this.timer = setTimeout(() => this.run(), Math.min(Math.max(pause, 1), 1000));
     }
 
@@ -216,7 +240,7 @@ export class Member {
     // --- signalling servers ---
 
     connect(number) {
-        if (this.ended) {
+        if (this.ended || !this.meets) {
             return;
         }
         const server = this.servers[number];
@@ -232,6 +256,9 @@ export class Member {
         const slow = setTimeout(() => socket.close(), CONNECT);
         socket.addEventListener("open", () => clearTimeout(slow));
         socket.addEventListener("message", ({ data }) => {
+            if (server.socket !== socket) {
+                return;
+            }
             server.pause = BACKOFF[0];
             Object.assign(server, { problem: null, isSilent: false });
             if (typeof data === "string") {
@@ -242,11 +269,25 @@ export class Member {
         });
         socket.addEventListener("close", () => {
             clearTimeout(slow);
+            if (server.socket !== socket) {
+                return;
+            }
             server.socket = null;
             server.isSilent = true;
             this.into("server", number, false);
-            setTimeout(() => this.connect(number), server.pause * (0.75 + Math.random() / 2));
+            server.again = setTimeout(() => this.connect(number), server.pause * (0.75 + Math.random() / 2));
             server.pause = Math.min(server.pause * 2, BACKOFF[1]);
+        });
+    }
+
+    /** Whether servers are needed from now on; told twice, they are asked anew. */
+    meet(isNeeded) {
+        this.meets = isNeeded === 1;
+        this.servers.forEach((server, number) => {
+            clearTimeout(server.again);
+            server.socket?.close();
+            server.socket = null;
+            this.connect(number);
         });
     }
 

@@ -3,7 +3,7 @@
 import { Wasm } from "../common/wasm.js";
 
 /** What the module asks for, by number. */
-export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed", "candidates"];
+export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed", "candidates", "meet"];
 
 const now = () => performance.now();
 
@@ -13,7 +13,7 @@ export class Module extends Wasm {
         return new Module(await Wasm.fetch(url), "node");
     }
 
-    /** Becomes a member; the URLs of its signalling servers. */
+    /** Becomes a member or a leaf, by its token; the URLs of its signalling servers. */
     open(start) {
         this.put(JSON.stringify(start));
         this.check(this.call.node_open(now(), Date.now()));

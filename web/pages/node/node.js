@@ -6,7 +6,7 @@ import { lead, openDoor, texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { Flows } from "../common/flows.js";
 import { called, canonical, isOwn } from "../common/groups.js";
-import { facts, fill, html, say, table } from "../common/html.js";
+import { copier, facts, fill, html, say, table } from "../common/html.js";
 import { forgetLink, keptLinks } from "../common/links.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
@@ -68,6 +68,7 @@ $("say").addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(send);
 });
+$("membership").after(html("p", { class: "row" }, Object.assign(copier("", "Copy link"), { id: "link-again", hidden: true })));
 $("leave").addEventListener("click", () => {
     forgetVisit();
     end();
@@ -103,8 +104,8 @@ if (asked !== null) {
     $("group").value = $("to").value = canonical(asked);
 }
 const kept = await keptVisit();
-if (kept.visit) {
-    await begin({ visit: kept.visit, name: "" });
+if (kept.visit || kept.leaf) {
+    await begin({ visit: kept.visit, token: kept.leaf, name: "" });
     recall(keptTalk());
     if (view.member && invited) {
         notice("You opened an invitation, and this tab is a member already. To use it, open it in a new tab, or leave the network first.");
@@ -118,12 +119,12 @@ if (kept.visit) {
 /** What stands in the field, before anybody clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
-    const { found, words, isRefused } = await described(pasted);
+    const { found, words, isRefused, isLeaf } = await described(pasted);
     // something else may stand there meanwhile
     if (pasted === $("token").value) {
         say($("offer"), words);
         $("offer").classList.toggle("refused", isRefused);
-        say($("enter"), found?.label ?? "Become a member");
+        say($("enter"), isLeaf && !found.href.includes(",") ? "Listen" : (found?.label ?? "Become a member"));
         $("token-details").open ||= isRefused;
     }
 }
@@ -157,12 +158,24 @@ async function begin({ token, visit, name }) {
         problem(error.message);
         return;
     }
+    view.token = view.member.isLeaf ? token : null;
+    document.body.classList.toggle("leaf", view.member.isLeaf);
+    $("link-again").hidden = view.token === null;
+    $("link-again").value = linkAgain();
+    $("advanced").open ||= view.member.isLeaf;
     $("token").value = "";
     view.began = performance.now();
     view.member.look(true);
     show(true);
     draw();
     hearStations();
+}
+
+/** What makes another tab a leaf. */
+function linkAgain() {
+    const url = new URL(location.href);
+    url.hash = view.token ?? "";
+    return url.href;
 }
 
 /** Stations announce themselves; the module of the radio page reads that. */
@@ -194,6 +207,7 @@ function show(isMember) {
     $("door").hidden = isMember;
     $("inside").hidden = !isMember;
     if (!isMember) {
+        document.body.classList.remove("leaf");
         say($("name"), "A network in this tab");
         state("starting", "not a member of a network");
         facts($("facts"), []);
@@ -305,6 +319,10 @@ function draw() {
     }
     const isOthers = ({ group }) => !isOwn(group);
     status.groups = status.groups.filter((group) => !isOwn(group));
+    if (status.leaf) {
+        drawLeaf(status);
+        return;
+    }
     const look = { ...status, groups: status.carried.filter(isOthers), flows: status.flows.filter(isOthers) };
     view.names = new Map(status.nodes.map((node) => [node.address, node.name ?? node.id]));
     view.flows.next(look);
@@ -324,6 +342,28 @@ function draw() {
     }
 }
 
+/** A leaf knows its routers, and what it listens to. */
+function drawLeaf(status) {
+    view.rates = counted.next(Date.now() / 1000, counts(status));
+    showState(status);
+    view.joined = status.groups;
+    showStations();
+    showLectures();
+    $("take-part").hidden = status.groups.length > 0;
+    const refused = new Map(status.refused.map(({ group, reason }) => [group, reason]));
+    rows($("joined"), status.groups, (group) => {
+        const { packets: n = 0 } = view.counts.get(group) ?? {};
+        const reason = refused.get(group)?.replaceAll("_", " ");
+        return reason ? `the router refuses it: ${reason}` : `${n.toLocaleString("en")} ${n === 1 ? "packet" : "packets"}, ${packets(rate(`${group} packets`))}`;
+    });
+    $("silence").hidden = true;
+    $("other").open ||= status.groups.length === 0;
+    if ($("advanced").open) {
+        showPeers({ peers: status.peers }, rate);
+        showServers(status);
+    }
+}
+
 /** Those on air, and those that were opened in this browser. */
 function showStations() {
     const onAir = view.radio?.status().stations ?? [];
@@ -333,7 +373,8 @@ function showStations() {
     links($("stations"), [...announced, ...kept], "radio");
     const isKnown = performance.now() - view.began > ANNOUNCED;
     $("no-stations").hidden = announced.length > 0;
-    say($("no-stations"), isKnown ? "No public station is on air now. Of private ones, who casts sends you a link." : "Looking for stations. Those that are public announce themselves within five seconds.");
+    const isDeaf = view.member.hearsNoList === true;
+    say($("no-stations"), isDeaf ? "This token brings no list of stations: who casts sends you a link." : isKnown ? "No public station is on air now. Of private ones, who casts sends you a link." : "Looking for stations. Those that are public announce themselves within five seconds.");
 }
 
 function showLectures() {
@@ -426,6 +467,19 @@ function showState(status) {
     say($("name"), status.name);
     state(stands.name, stands.words);
     const until = new Date(status.not_after * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const servers = open.map(({ url }) => url).join(", ");
+    ["in", "out"].forEach((name, i) => view.rates.has(name) && curves[i].add(Date.now() / 1000, rate(name)));
+    if (status.leaf) {
+        say($("membership"), `This tab is a leaf, until ${until} at the latest: it listens, and is no member. It cannot send or ask, and sees no other node but its routers; nobody sees it but these. A reload makes a new leaf.`);
+        facts($("facts"), [
+            ["Routers", String(status.peers.filter((peer) => peer.state === "connected").length)],
+            ["Groups", String(status.groups.length)],
+            ["May listen to", status.prefixes.join(", ")],
+            ["Leaf until", until],
+            ["Found by", servers || "no signalling server is needed or answers"],
+        ]);
+        return;
+    }
     const forgotten = status.ephemeral ? " Others forget it five minutes after it has gone." : "";
     say($("membership"), `This tab is a member, called ${status.name}, as long as it is open, and until ${until} at the latest. Its keys are in this tab alone: a reload keeps them, and closing the tab deletes them.${forgotten}`);
     facts($("facts"), [
@@ -433,9 +487,8 @@ function showState(status) {
         ["PeerId", status.peer_id, true],
         ["Nodes", String(status.nodes.length)],
         ["Member until", until],
-        ["Found by", open.map(({ url }) => url).join(", ") || "no signalling server answers"],
+        ["Found by", servers || "no signalling server answers"],
     ]);
-    ["in", "out"].forEach((name, i) => view.rates.has(name) && curves[i].add(Date.now() / 1000, rate(name)));
 }
 
 function showGroups(status) {
@@ -523,6 +576,6 @@ function showMap(look) {
 }
 
 function showServers({ servers }) {
-    const rows = servers.map(({ url, connected, refused }, number) => [url, connected ? "✓ connected" : `✗ ${refused ?? view.member.state(number)}`]);
+    const rows = servers.map(({ url, connected, refused }, number) => [url, connected ? "✓ connected" : view.member.meets ? `✗ ${refused ?? view.member.state(number)}` : "not needed: both links are up"]);
     table($("servers"), "Signalling servers", ["Server", "State"], rows, "The token names none.");
 }

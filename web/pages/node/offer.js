@@ -7,19 +7,21 @@ const NEEDED = "You need an invitation: somebody of the network sends you a link
 
 let module = null;
 
-/** A sentence about it; an error, if it cannot be used. */
+/** A sentence about it, and whether it is for leaves; an error, if it cannot be used. */
 async function offer(token) {
     module ??= Module.load();
-    const { network, inviter, hosts, uses, not_after: until } = (await module).read(token);
+    const { network, inviter, hosts, uses, not_after: until, leaf } = (await module).read(token);
     const plain = (text) => text.replaceAll("`", "'");
     const where = network ? `the network “${plain(network)}”` : `a network that meets at ${plain(hosts.join(", "))}`;
-    const from = inviter ? `${plain(inviter)} invites you to ${where}` : `You are invited to ${where}`;
+    const to = leaf ? `listen to ${where}` : where;
+    const from = inviter ? `${plain(inviter)} invites you to ${to}` : `You are invited to ${to}`;
     const bound = uses === null ? "" : `, for ${uses === 1 ? "one node" : `${uses} nodes`}`;
     const date = new Date(until * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-    return `${from}. The invitation is good until ${date}${bound}.`;
+    const only = leaf ? " This tab will only listen: it cannot send or ask, and nobody sees it." : "";
+    return { words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
 }
 
-/** What a door says of what was pasted into it: `{ found, words, isRefused }`, `found` as `lead` has it. */
+/** What a door says of what was pasted into it: `{ found, words, isRefused, isLeaf }`, `found` as `lead` has it. */
 export async function described(pasted) {
     const found = lead(pasted, false);
     const { token } = texts(pasted);
@@ -27,8 +29,8 @@ export async function described(pasted) {
         return { found, words: found?.words ?? NEEDED, isRefused: found !== null && !found.href };
     }
     try {
-        const said = await offer(token);
-        return { found, words: found.token ? said : `${found.words} ${said}`, isRefused: false };
+        const { words: said, isLeaf } = await offer(token);
+        return { found, words: found.token ? said : `${found.words} ${said}`, isRefused: false, isLeaf };
     } catch (error) {
         return { found, words: error.message, isRefused: true };
     }

@@ -1,4 +1,4 @@
-// What a tab remembers over a reload: who it is. Never the token.
+// What a tab remembers over a reload: who it is. Never a member's token; a leaf's may be public, and makes another leaf.
 
 import { isOwn } from "../common/groups.js";
 import { keepLink } from "../common/links.js";
@@ -43,7 +43,8 @@ export const isSession = (word) => word.startsWith("lcs1");
 
 export function keepVisit(text) {
     sessionStorage.setItem(VISIT, text);
-    claim(JSON.parse(text).chain);
+    const { chain } = JSON.parse(text);
+    chain && claim(chain);
 }
 
 export function forgetVisit() {
@@ -94,13 +95,16 @@ export function keptPresented() {
     return sessionStorage.getItem(PRESENTS);
 }
 
-/** Who this tab was before a reload. A copy of a tab has the same storage, and must be another member. */
+/** Who this tab was before a reload, or the token of the leaf that it was. A copy of a tab has the same storage, and must be another member. */
 export async function keptVisit() {
     const text = sessionStorage.getItem(VISIT);
     if (!text) {
         return {};
     }
     const visit = JSON.parse(text);
+    if (visit.leaf) {
+        return { leaf: visit.leaf };
+    }
     if (await claim(visit.chain)) {
         return { visit };
     }

@@ -96,8 +96,8 @@ problem(Player.obstacle());
 $("enter").disabled = Player.obstacle() !== null;
 const before = keptRadio();
 const kept = await keptVisit();
-if (kept.visit) {
-    await begin({ visit: kept.visit, name: "" });
+if (kept.visit || kept.leaf) {
+    await begin({ visit: kept.visit, token: kept.leaf, name: "" });
     recall(before);
     // browsers play nothing before a click
     if (link.station && !view.known.has(link.station)) {
@@ -169,6 +169,9 @@ async function begin({ token, visit, name }) {
         problem(error.message);
         return;
     }
+    // it may be public: who gets the link of a station can listen by it
+    view.token = view.member.isLeaf ? token : null;
+    document.body.classList.toggle("leaf", view.member.isLeaf);
     $("token").value = "";
     show(true);
     draw();
@@ -323,7 +326,7 @@ function name(id) {
 /** What a browser of somebody else opens. */
 function linkTo(id) {
     const url = new URL("../node/", location.href);
-    url.hash = id ?? "";
+    url.hash = [view.token, id].filter(Boolean).join(",");
     return url.href;
 }
 
@@ -450,6 +453,7 @@ function showStations() {
     const known = [...view.known.keys()].filter((id) => !announced.some((station) => station.id === id)).reverse();
     const all = [...announced, ...known.map((id) => ({ id, name: name(id), about: "you have its text" }))];
     $("none").hidden = announced.length > 0;
+    say($("none"), view.member.hearsNoList ? "This token brings no list of stations." : "No public station announces itself now.");
     const items = new Map([...$("stations").children].map((item) => [item.dataset.id, item]));
     const shown = all.map(({ id, name, about }) => {
         const item = items.get(id) ?? entry(id);

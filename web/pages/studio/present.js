@@ -478,6 +478,12 @@ async function goOnAir() {
     view.module.open(view.lecture.key, view.lecture, records);
     try {
         view.member = await Member.begin(start, hear);
+        if (view.member.isLeaf) {
+            view.member.end();
+            view.member = null;
+            forgetVisit();
+            throw new Error("This token is for leaves, which only listen: to present, this tab needs one for members.");
+        }
     } catch (error) {
         view.module = await Presenter.load(doing());
         if (visit) {

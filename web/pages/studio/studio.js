@@ -110,11 +110,13 @@ if (link.session) {
     $("door-details").open = !link.token;
 }
 const kept = await keptVisit();
-if (kept.visit && $("session").value) {
+if ((kept.visit || kept.leaf) && $("session").value) {
     const isSame = !link.session || link.session === before.session;
-    await begin({ visit: kept.visit, name: "", session: $("session").value, tracks: isSame ? (before.tracks ?? null) : null });
+    await begin({ visit: kept.visit, token: kept.leaf, name: "", session: $("session").value, tracks: isSame ? (before.tracks ?? null) : null });
 } else if (kept.problem) {
     problem(kept.problem);
+} else if (kept.leaf) {
+    $("token").value = kept.leaf;
 } else if (kept.visit) {
     // a member already: only the session is missing
     $("token").required = false;
@@ -152,8 +154,9 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
         return;
     }
     Object.assign(view, { session, since: performance.now(), own: null, drawn: null, read: null, heard: Date.now(), alone: null, warned: null });
+    document.body.classList.toggle("leaf", view.member.isLeaf);
     // what was written is not forgotten: it is to be sent
-    view.wantsNotes = (tracks?.includes("notes") ?? false) || view.notes.drafts.size > 0;
+    view.wantsNotes = !view.member.isLeaf && (tracks?.includes("notes") ?? false) || view.notes.drafts.size > 0;
     $("token").value = "";
     show(true);
     draw();
@@ -166,6 +169,10 @@ function datagram(bytes) {
 }
 
 function send(group, port, data) {
+    // a leaf has no way to ask: what it missed comes once somebody else asks for it
+    if (view.member.isLeaf) {
+        return;
+    }
     try {
         view.member.send(group, port, data);
     } catch (error) {
@@ -532,7 +539,7 @@ async function chooseNotes(name, isChosen) {
 
 function showNotes(network, status) {
     const track = status.tracks.find(({ kind }) => kind === "notes");
-    document.querySelector("[data-panel=notes]").hidden = !track;
+    document.querySelector("[data-panel=notes]").hidden = !track || view.member.isLeaf;
     view.notes.isConnected = network.peers.some((peer) => peer.state === "connected");
     if (track && view.wantsNotes) {
         view.wantsNotes = false;

@@ -66,7 +66,7 @@ impl Visitor {
     }
 
     /// Serves the pages.
-    fn new(host: Host) -> Result<Self> {
+    pub fn new(host: Host) -> Result<Self> {
         let (pages, address) = serve(&host)?;
         let (origin, _) = address.split_once("/#").context("a key")?;
         let origin = origin.to_owned();

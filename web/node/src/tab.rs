@@ -1,0 +1,102 @@
+//! A tab of a network: a member, or a leaf, by its token.
+
+use bytes::Bytes;
+use librecast::id::LinkId;
+use librecast::time::{Instant, UnixTime};
+
+use crate::command::Command;
+use crate::connections::{Channel, PageConnections, Stats};
+use crate::leaf::PageLeaf;
+use crate::member::PageMember;
+use crate::visit::{Start, Visit};
+
+/// A node in a page. Its owner executes [`Tab::poll_command`] after each other call, and calls
+/// [`Tab::handle_timeout`] at [`Tab::next_timeout`].
+pub trait Tab: std::fmt::Debug {
+    /// URLs of signalling servers, by their numbers.
+    fn servers(&self) -> &[String];
+
+    /// The JSON to store for a reload.
+    fn to_keep(&self) -> String;
+
+    /// Runs the timers that are due.
+    fn handle_timeout(&mut self, now: Instant, time: UnixTime);
+
+    /// When [`Self::handle_timeout`] is due.
+    fn next_timeout(&mut self) -> Instant;
+
+    /// Returns the next command for the page.
+    fn poll_command(&mut self) -> Option<Command>;
+
+    /// Leaves the network, and informs all peers.
+    fn leave_network(&mut self, now: Instant);
+
+    /// Handles an opened or closed WebSocket to a server.
+    fn handle_server(&mut self, number: u32, is_open: bool, now: Instant);
+
+    /// Handles a message of a server.
+    fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant);
+
+    /// Handles a server's text about its relay.
+    fn handle_server_text(&mut self, number: u32, word: &str, now: Instant);
+
+    /// The connections, for a report of the browser; [`Self::settle`] follows.
+    fn connections_mut(&mut self) -> &mut PageConnections;
+
+    /// Executes all outputs of the node and its connections.
+    fn settle(&mut self, now: Instant);
+
+    /// Joins a group.
+    ///
+    /// # Errors
+    /// An explanation for users.
+    fn join(&mut self, group: &str, now: Instant) -> Result<(), String>;
+
+    /// Leaves a group.
+    ///
+    /// # Errors
+    /// It is no group.
+    fn leave(&mut self, group: &str, now: Instant) -> Result<(), String>;
+
+    /// Sends a datagram to a group.
+    ///
+    /// # Errors
+    /// It is no group, this node may not send to it, or the datagram is too long.
+    fn send(&mut self, to: (&str, u16), data: &[u8], now: Instant) -> Result<(), String>;
+
+    /// Begins or stops to request reports of other nodes.
+    fn set_looks(&mut self, looks: bool, now: Instant);
+
+    /// The state as JSON.
+    fn status(&mut self, now: Instant) -> String;
+}
+
+impl dyn Tab + '_ {
+    /// Passes a report on a connection.
+    pub fn handle_connection(&mut self, now: Instant, tell: impl FnOnce(&mut PageConnections)) {
+        tell(self.connections_mut());
+        self.settle(now);
+    }
+
+    /// Handles a message of a peer.
+    pub fn handle_message(&mut self, link: LinkId, channel: Channel, message: Bytes, now: Instant) {
+        self.handle_connection(now, |c| c.handle_message(link, channel, message, now));
+    }
+
+    /// Handles the state of a connection.
+    pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
+        self.handle_connection(now, |c| c.handle_stats(link, stats, now));
+    }
+}
+
+/// Enters a network, by a token or a stored membership. `time`: the wall clock.
+///
+/// # Errors
+/// An explanation for users.
+pub fn open(start: &Start, now: Instant, time: UnixTime) -> Result<Box<dyn Tab>, String> {
+    let visit = Visit::new(start, time)?;
+    Ok(match &visit.leaf_token {
+        Some(_) => Box::new(PageLeaf::new(visit, start, now, time)?),
+        None => Box::new(PageMember::new(visit, start, now, time)?),
+    })
+}
