@@ -397,7 +397,10 @@ fn print_audience(figures: &AudienceFigures, json: bool) -> anyhow::Result<()> {
     let bytes = |b: lcroute_sim::RouterBytes| format!("{:.1}, {:.1}", b.coming, b.listening);
     let rows = [
         ("routers", figures.nodes.to_string()),
-        ("leaves", figures.leaves.to_string()),
+        (
+            "leaves",
+            format!("{}, {} links", figures.leaves, figures.leaf_links),
+        ),
         (
             "between routers, none",
             format!("{} B/s a router", bytes(figures.without_audience)),

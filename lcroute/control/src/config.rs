@@ -476,7 +476,7 @@ impl Default for Ice {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Leaf {
-    /// Most leaves at a time; 0: none.
+    /// Most links with leaves at a time; 0: none. A leaf has two, with two routers.
     #[serde(deserialize_with = "max_leaves")]
     pub max: u16,
     /// Bound for packets to all leaves together, in Mbit/s.
@@ -492,13 +492,13 @@ impl Default for Leaf {
     }
 }
 
-/// Most leaves that can be configured: each is a connection with 100 kB and more of memory.
+/// Most links with leaves that can be configured: each takes about 200 kB of memory.
 const MAX_LEAVES: u16 = 4_096;
 
 fn max_leaves<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     let max = u16::deserialize(d)?;
     if max > MAX_LEAVES {
-        let message = format!("at most {MAX_LEAVES} leaves");
+        let message = format!("at most {MAX_LEAVES} links with leaves");
         return Err(serde::de::Error::custom(message));
     }
     Ok(max)

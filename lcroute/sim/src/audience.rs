@@ -5,7 +5,8 @@
 //!                   one router sends once a second all the time
 //! ```
 //!
-//! A leaf is a link of the real engine, and a real LEAF JOIN. Output to leaves is only counted.
+//! A leaf is two links of the real engine, with two routers, and a real LEAF JOIN over the first
+//! one. Output to leaves is only counted.
 
 use std::net::Ipv6Addr;
 
@@ -20,6 +21,8 @@ use crate::time::{Clock, SECOND};
 
 /// Seconds of joining, and of listening. Chosen: as long as other counts of control bytes.
 const SECONDS: u32 = 60;
+/// Links of a leaf: one active, one standby.
+const LINKS: u32 = 2;
 /// Router that sends.
 const SPEAKER: u32 = 0;
 /// Bytes of each of its packets.
@@ -41,6 +44,8 @@ pub struct AudienceFigures {
     pub nodes: u32,
     /// Number of leaves at all routers.
     pub leaves: u32,
+    /// Links of all leaves together.
+    pub leaf_links: u32,
     /// Topology policy of the routers.
     pub policy: String,
     /// Seed of all randomness.
@@ -65,7 +70,7 @@ pub struct AudienceFigures {
 #[must_use]
 pub fn max_leaves(nodes: u32) -> u32 {
     let each = Limits::default().leaves;
-    nodes.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX))
+    nodes.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX)) / LINKS
 }
 
 /// Measures a network without an audience, and with `leaves` spread evenly over its routers.
@@ -79,6 +84,7 @@ pub fn audience(
     let mut figures = AudienceFigures {
         nodes: subject.nodes,
         leaves,
+        leaf_links: leaves * LINKS,
         policy: subject.policy.to_string(),
         seed: subject.seed,
         ..AudienceFigures::default()
@@ -103,11 +109,17 @@ fn listen(bench: &mut Bench, leaves: u32, figures: &mut AudienceFigures) -> Rout
     bytes.coming = router_bytes(bench, |bench, second| {
         let until = u64::from(leaves) * u64::from(second + 1) / u64::from(SECONDS);
         for leaf in linked..until as u32 {
-            let link = FIRST_LEAF_LINK + leaf;
-            bench.simulation.alone(leaf % bench.nodes, |router, now| {
-                router.leaf_up(link, &member, now);
-                router.control(link, &message, now);
-            });
+            for n in 0..LINKS {
+                let link = FIRST_LEAF_LINK + leaf * LINKS + n;
+                bench
+                    .simulation
+                    .alone((leaf + n) % bench.nodes, |router, now| {
+                        router.leaf_up(link, &member, now);
+                        if n == 0 {
+                            router.control(link, &message, now);
+                        }
+                    });
+            }
         }
         linked = until as u32;
         speak(bench, group);
@@ -172,6 +184,8 @@ mod tests {
         };
         let few = audience(subject, 12, 1, &mut |_| ());
         let many = audience(subject, 1_200, 1, &mut |_| ());
+        assert_eq!((many.leaves, many.leaf_links), (1_200, 2_400));
+        assert_eq!(max_leaves(subject.nodes), 3_072);
         assert_eq!(few.broken_rule, None);
         assert_eq!(many.broken_rule, None);
         assert_eq!(many.packets_expected, 72_000);

@@ -193,7 +193,10 @@ fn status(s: &Status, all: bool) -> String {
         text += &format!("  key       {}\n", key_conflict(conflict));
     }
     if s.leaves.linked > 0 {
-        text += &format!("  leaves    {} of {}\n", s.leaves.linked, s.leaves.max);
+        text += &format!(
+            "  leaves    {} of {} links\n",
+            s.leaves.linked, s.leaves.max
+        );
     }
     if let Some(uplink) = s.uplink.text() {
         text += &format!("  upload    {uplink}\n");
