@@ -17,13 +17,20 @@ use crate::grant::{CLOCK_TOLERANCE, GRANT_KIND, Grant};
 use crate::outgoing::{Packing, Sealer};
 use crate::packet::{HEADS_IN_PACKET, Head, Packet, ROOM, Refused, Seal, WANTS_IN_PACKET, Want};
 use crate::presence::{MAX_PRESENCE, Presence};
-use crate::repair::{Trickle, backoff};
+use crate::repair::backoff;
 use crate::space::Space;
 use crate::stored::Stored;
 
 mod exchange;
+mod expiry;
+mod head_schedule;
+mod requests;
 
 use exchange::{Answer, EarlyHeads};
+use expiry::Expiry;
+use head_schedule::HeadSchedule;
+pub use requests::MAX_REQUESTS;
+use requests::Requests;
 
 /// Most authors of a space, its owner included.
 pub const MAX_AUTHORS: usize = 1_024;
@@ -40,20 +47,11 @@ pub const MAX_BYTES: usize = 64 << 20;
 /// Divisor of [`MAX_ENTRIES`] and [`MAX_BYTES`]: this part is for the owner's log alone.
 const OWNERS_SHARE: usize = 4;
 
-/// Most requests that wait for the owner.
-pub const MAX_REQUESTS: usize = 64;
-
-/// Time for which a request is kept.
-const REQUEST_LIFE: Duration = Duration::from_secs(86_400);
-
 /// Most senders for which bad signatures are counted.
 const MAX_SOURCES: usize = 1_024;
 
 /// Most authors without a grant, but with heads, that are stored; a new one replaces the oldest.
 const MAX_EARLY_HEADS: usize = 1_024;
-
-/// Last sent packets that the log recognises as its own, as multicast may return them.
-const MAX_SAID: usize = 128;
 
 /// Most entries that wait to be sent as answers, of all authors.
 const MAX_ANSWERS: usize = 4_096;
@@ -74,18 +72,8 @@ const ENTRIES_OF_AUTHOR: Rate = Rate::per_second(20, MAX_ENTRIES_OF_AUTHOR as u6
 /// Presence accepted of one author. Chosen: four a second in motion, plus start and end.
 const PRESENCE_OF_AUTHOR: Rate = Rate::per_second(5, 10);
 
-/// New requests stored, in all: every holder of the read key can make them.
-const REQUESTS: Rate = Rate::per_second(1, MAX_REQUESTS as u64);
-
 /// New requests stored of one address. Chosen: a host joins a group once.
 const REQUESTS_OF_SOURCE: Rate = Rate::every(Duration::from_secs(10), 8);
-
-/// New requests reported to the owner, stored or not, so that a flood does not hide a request.
-/// Chosen: the owner can check as many at 1 % of a core.
-const REQUESTS_TOLD: Rate = Rate::per_second(10, MAX_REQUESTS as u64);
-
-/// Shortest time between two transmissions of a request. Chosen: the owner asks for 30 s.
-const REQUEST_HOLD_OFF: Duration = Duration::from_secs(10);
 
 /// Repair packets while few answers wait. Measured, ADR 0067: 200 members with 5 % loss never wait.
 const REPAIRS: Rate = Rate::per_second(8, 8);
@@ -114,9 +102,6 @@ const WANT_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
 /// Time after an entry's transmission in which heads cause no other: its author still repeats it.
 const HEADS_HOLD_OFF: Duration = Duration::from_millis(1_500);
-
-/// Shortest time between two transmissions of all heads because a member's heads differ. Chosen.
-const HEADS_AGAIN: Duration = Duration::from_secs(4);
 
 /// Most entries considered for one packet of answers: more do not fit.
 const ANSWERS_AT_ONCE: usize = 64;
@@ -161,16 +146,6 @@ const AWAY: Duration = Duration::from_secs(30);
 
 /// Time after a start in which the owner asks for requests.
 const ASKING: Duration = Duration::from_secs(30);
-
-/// Time after a start, or after the clock was set ahead, in which no entry expires. Chosen: people
-/// or NTP have corrected the clock by then.
-const TRUSTED_AFTER: Duration = Duration::from_secs(3_600);
-
-/// Lead of the wall clock over the monotonic clock from which on it counts as set. Chosen.
-const CLOCK_STEP: Duration = Duration::from_secs(3_600);
-
-/// Interval between two searches for expired entries.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Space, keys and randomness of a new log.
 #[derive(Debug)]
@@ -300,28 +275,6 @@ struct Source {
     heard_at: Option<Instant>,
 }
 
-/// A request that waits for the owner.
-#[derive(Debug)]
-struct Waiting {
-    body: Vec<u8>,
-    came: Instant,
-    /// None: it was read from disk.
-    source: Option<IpAddr>,
-    /// When a packet last carried it, from any member.
-    sent: Option<Instant>,
-    /// When this member sends it again.
-    due: Option<Instant>,
-}
-
-fn request_id(body: &[u8]) -> [u8; 16] {
-    let hash = derive("librecast 2026 log request", &[body]);
-    *hash.first_chunk().expect("a hash has 32 bytes")
-}
-
-fn said_hash(bytes: &[u8]) -> [u8; 32] {
-    derive("librecast 2026 log said", &[bytes])
-}
-
 /// The newest entry of a key of this log: the time of its append, and its repetitions since.
 #[derive(Debug)]
 struct LastWords {
@@ -347,23 +300,13 @@ pub struct Log {
     grants_read: u32,
     entries: usize,
     bytes: usize,
-    requests: BTreeMap<[u8; 16], Waiting>,
+    requests: Requests,
     sources: BTreeMap<IpAddr, Source>,
     second_looks: TokenBucket,
-    trickle: Trickle,
-    /// Digest of all heads; none after a change.
-    digest: Option<u64>,
-    /// All heads must leave: a member's heads differ.
-    heads_differ: bool,
-    /// When a member's differing heads last made all heads leave.
-    differed: Option<Instant>,
-    /// Author of the last head sent, while heads leave in several packets.
-    heads_until: Option<AuthorId>,
+    head_schedule: HeadSchedule,
     answers: BTreeMap<(AuthorId, u32), Answer>,
     repairs: TokenBucket,
     bulk_repairs: TokenBucket,
-    new_requests: TokenBucket,
-    told_requests: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
     /// When numbers that only unsigned heads claim are next requested.
     claims_at: Instant,
@@ -373,12 +316,7 @@ pub struct Log {
     /// When another member's first packet came after that.
     heard: Option<Instant>,
     told_of_own: BTreeSet<AuthorId>,
-    expires_at: Instant,
-    /// Both clocks at the last search for expired entries; since when they run evenly.
-    looked_at: Option<(UnixTime, Instant)>,
-    even_since: Instant,
-    /// Hashes of the last sent packets: multicast may return them to this host.
-    said: VecDeque<[u8; 32]>,
+    expiry: Expiry,
     watches_presence: bool,
     watches_clocks: bool,
     /// Time of the last presence of each key of this log.
@@ -409,29 +347,20 @@ impl Log {
             grants_read: 0,
             entries: 0,
             bytes: 0,
-            requests: BTreeMap::new(),
+            requests: Requests::new(now),
             sources: BTreeMap::new(),
             second_looks: TokenBucket::of(SECOND_LOOKS, now),
-            trickle: Trickle::new(SETTLE, now),
-            digest: None,
-            heads_differ: true,
-            differed: None,
-            heads_until: None,
+            head_schedule: HeadSchedule::new(now),
             answers: BTreeMap::new(),
             repairs: TokenBucket::of(REPAIRS, now),
             bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
-            new_requests: TokenBucket::of(REQUESTS, now),
-            told_requests: TokenBucket::of(REQUESTS_TOLD, now),
             last_words: BTreeMap::new(),
             claims_at: now,
             started: now,
             back: now,
             heard: None,
             told_of_own: BTreeSet::new(),
-            expires_at: now,
-            looked_at: None,
-            even_since: now,
-            said: VecDeque::new(),
+            expiry: Expiry::new(now),
             watches_presence: false,
             watches_clocks: false,
             shown_at: BTreeMap::new(),
@@ -466,8 +395,8 @@ impl Log {
             let proof = proof.cloned().map(Stored::Entry);
             first.into_iter().chain(entries).chain(proof)
         });
-        let requests = self.requests.values();
-        logs.chain(requests.map(|waiting| Stored::Request(waiting.body.clone())))
+        let requests = self.requests.bodies();
+        logs.chain(requests.map(|body| Stored::Request(body.to_vec())))
     }
 
     /// Adds a key to append with.
@@ -523,7 +452,7 @@ impl Log {
 
     /// Requests that wait for the owner.
     pub fn requests(&self) -> impl Iterator<Item = &[u8]> {
-        self.requests.values().map(|waiting| &waiting.body[..])
+        self.requests.bodies()
     }
 
     /// Whether this member has waited long enough for entries of `author` from other members: 3 s
@@ -545,7 +474,7 @@ impl Log {
     /// [`caught_up_at`](Self::caught_up_at).
     pub fn come_back(&mut self, now: Instant) {
         (self.back, self.heard) = (now, None);
-        (self.trickle, self.heads_differ) = (Trickle::new(SETTLE, now), true);
+        self.head_schedule.come_back(now);
     }
 
     /// Returns when this member has all of the owner's log that present members have: 3 s after the
@@ -681,7 +610,7 @@ impl Log {
 
     /// Handles a datagram of the group; `time` is the wall clock.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        if self.said.contains(&said_hash(bytes)) {
+        if self.sealer.has_sealed(bytes) {
             return self.drops.count(DropReason::Own);
         }
         let packet = match self.sealer.seal.open(bytes) {
@@ -737,15 +666,14 @@ impl Log {
 
     /// Sends and expires everything that is due.
     pub fn handle_timeout(&mut self, time: UnixTime, now: Instant) {
-        if self.trickle.handle_timeout(now, &mut self.random) {
+        if self.head_schedule.handle_timeout(now, &mut self.random) {
             self.send_heads(now);
         }
         self.send_wants(now);
         self.send_answers(now);
         self.repeat_last_words(now);
         self.send_requests(now);
-        if self.expires_at <= now {
-            self.expires_at = now + EXPIRY_INTERVAL;
+        if self.expiry.handle_timeout(now) {
             self.expire(time, now);
         }
     }
@@ -764,10 +692,10 @@ impl Log {
             }
         });
         let last_words = self.last_words.values().filter_map(LastWords::due).min();
-        let requests = self.requests.values().filter_map(|waiting| waiting.due);
-        let others = [answers, last_words, requests.min()];
+        let others = [answers, last_words, self.requests.next_timeout()];
         let first = wants.chain(others.into_iter().flatten()).min();
-        let fixed = self.trickle.next_timeout().min(self.expires_at);
+        let fixed = self.head_schedule.next_timeout();
+        let fixed = fixed.min(self.expiry.next_timeout());
         first.map_or(fixed, |first| first.min(fixed))
     }
 
@@ -959,7 +887,7 @@ impl Log {
         let result = change(author);
         self.entries = self.entries + author.entries.len() - had.0;
         self.bytes = self.bytes + author.bytes - had.1;
-        self.digest = None;
+        self.head_schedule.heads_changed();
         Some(result)
     }
 
@@ -1003,7 +931,7 @@ impl Log {
             Some(at) => at,
             None => now + backoff(WANT_BACKOFF, 16, &mut self.random),
         });
-        self.trickle.reset(now, &mut self.random);
+        self.head_schedule.hurry(now, &mut self.random);
         if let Some(proof) = proof {
             self.convict(id, proof, now);
         }
@@ -1027,7 +955,7 @@ impl Log {
             }
             let event = Event::Conflict { author: id, number };
             self.outputs.push_back(Output::Event(event));
-            self.trickle.reset(now, &mut self.random);
+            self.head_schedule.hurry(now, &mut self.random);
             let due = now + self.others_wait();
             self.plan_answer(id, number, Duration::ZERO, due, now);
         }
@@ -1070,26 +998,16 @@ impl Log {
             }
             None => return,
         }
-        self.digest = None;
+        self.head_schedule.heads_changed();
         self.look_for_missing(id, true, now);
         let event = Event::Granted(grant.author);
         self.outputs.push_back(Output::Event(event));
     }
 
     fn expire(&mut self, time: UnixTime, now: Instant) {
-        let life = |at: Instant| now.saturating_duration_since(at) < REQUEST_LIFE;
-        self.requests.retain(|_, waiting| life(waiting.came));
+        self.requests.expire(now);
         let ttl = self.space.ttl().as_millis() as u64;
-        if ttl == 0 {
-            return;
-        }
-        let before = self.looked_at.replace((time, now));
-        let steps = before
-            .is_some_and(|(then, at)| time > then + now.saturating_duration_since(at) + CLOCK_STEP);
-        if steps {
-            self.even_since = now;
-        }
-        if now.saturating_duration_since(self.even_since) < TRUSTED_AFTER {
+        if ttl == 0 || !self.expiry.trusts(time, now) {
             return;
         }
         let others = self.authors.keys().filter(|id| **id != self.owner);
@@ -1101,10 +1019,6 @@ impl Log {
     fn transmit(&mut self, packet: &Packet) {
         // packets of this member are within bounds
         if let Some(bytes) = self.sealer.seal(packet) {
-            self.said.push_back(said_hash(&bytes));
-            if self.said.len() > MAX_SAID {
-                self.said.pop_front();
-            }
             self.outputs.push_back(Output::Transmit(bytes));
         }
     }

@@ -1,10 +1,15 @@
 //! Sealing of packets with unique nonces, and packing of entries.
 
+use std::collections::VecDeque;
+
 use librecast::id::derive;
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
 use crate::packet::{Packet, ROOM, Seal};
+
+/// Last sent packets that the log recognises as its own, as multicast may return them.
+const MAX_SENT: usize = 128;
 
 /// Seals packets. Nonces are derived from a secret seed and a count: unpredictable and unique.
 #[derive(Debug)]
@@ -12,6 +17,8 @@ pub(crate) struct Sealer {
     pub(crate) seal: Seal,
     seed: Zeroizing<[u8; 32]>,
     count: u64,
+    /// Hashes of the last sealed packets.
+    sent: VecDeque<[u8; 32]>,
 }
 
 impl Sealer {
@@ -20,6 +27,7 @@ impl Sealer {
             seal,
             seed: Zeroizing::new(derive("librecast 2026 log nonces", &[seed])),
             count: 0,
+            sent: VecDeque::new(),
         }
     }
 
@@ -27,8 +35,22 @@ impl Sealer {
         self.count += 1;
         let count = self.count.to_be_bytes();
         let nonce = derive("librecast 2026 log nonce", &[&self.seed[..], &count]);
-        self.seal.seal(packet, nonce.first_chunk()?)
+        let bytes = self.seal.seal(packet, nonce.first_chunk()?)?;
+        self.sent.push_back(hash(&bytes));
+        if self.sent.len() > MAX_SENT {
+            self.sent.pop_front();
+        }
+        Some(bytes)
     }
+
+    /// Whether this member sealed these bytes lately.
+    pub(crate) fn has_sealed(&self, bytes: &[u8]) -> bool {
+        self.sent.contains(&hash(bytes))
+    }
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    derive("librecast 2026 log said", &[bytes])
 }
 
 /// Entries of one packet, as many as fit.

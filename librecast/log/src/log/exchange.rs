@@ -86,23 +86,19 @@ impl Log {
 
     /// Digest of all heads: one packet suffices for equal logs, with three authors or 1,000.
     fn digest(&mut self) -> u64 {
-        let digest = self.digest.unwrap_or_else(|| self.digest_of_heads());
-        debug_assert_eq!(digest, self.digest_of_heads(), "a change was missed");
-        self.digest = Some(digest);
-        digest
-    }
-
-    fn digest_of_heads(&self) -> u64 {
-        let mut bytes = Vec::with_capacity(self.authors.len() * 29);
-        for (id, author) in &self.authors {
-            let head = author.head(*id);
-            bytes.extend(id.0.to_be_bytes());
-            bytes.extend(head.last.to_be_bytes());
-            bytes.extend(head.hash);
-            bytes.push(u8::from(head.in_conflict));
-        }
-        let hash = derive("librecast 2026 log heads", &[&bytes]);
-        u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
+        let authors = &self.authors;
+        self.head_schedule.digest(|| {
+            let mut bytes = Vec::with_capacity(authors.len() * 29);
+            for (id, author) in authors {
+                let head = author.head(*id);
+                bytes.extend(id.0.to_be_bytes());
+                bytes.extend(head.last.to_be_bytes());
+                bytes.extend(head.hash);
+                bytes.push(u8::from(head.in_conflict));
+            }
+            let hash = derive("librecast 2026 log heads", &[&bytes]);
+            u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
+        })
     }
 
     pub(super) fn send_heads(&mut self, now: Instant) {
@@ -117,9 +113,7 @@ impl Log {
                 heads: heads.to_vec(),
             });
         }
-        if self.heads_differ {
-            self.trickle.go_on(now);
-        }
+        self.head_schedule.go_on(now);
     }
 
     /// Returns the owner's head, those of own keys, and the latest changes. After a difference, all
@@ -130,29 +124,26 @@ impl Log {
         heads.sort_by_key(|(id, author)| (!is_first(id), std::cmp::Reverse(author.changed)));
         let heads = heads.into_iter().map(|(id, author)| author.head(*id));
         let most = HEADS_IN_PACKET * HEADS_AT_ONCE;
-        if !self.heads_differ {
+        if !self.head_schedule.sends_all() {
             return heads.take(HEADS_IN_PACKET).collect();
         }
         if self.authors.len() <= most {
-            self.heads_differ = false;
+            self.head_schedule.note_sent(None);
             return heads.collect();
         }
         let mut heads: Vec<Head> = heads.take(HEADS_IN_PACKET).collect();
-        let from = self.heads_until.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = self.head_schedule.goes_on_from();
         let rest = self.authors.range((from, Bound::Unbounded));
         let rest = rest.map(|(id, author)| author.head(*id));
         heads.extend(rest.take(most - HEADS_IN_PACKET));
-        self.heads_until = match heads.len() < most {
-            true => None,
-            false => heads.last().map(|head| head.author),
-        };
-        self.heads_differ = self.heads_until.is_some();
+        let last = heads.last().filter(|_| heads.len() >= most);
+        self.head_schedule.note_sent(last.map(|head| head.author));
         heads
     }
 
     pub(super) fn handle_heads(&mut self, heads: &[Head], digest: u64, away: bool, now: Instant) {
         if digest == self.digest() {
-            return self.trickle.hear();
+            return self.head_schedule.handle_equal();
         }
         let due = now + self.others_wait();
         for head in heads {
@@ -184,11 +175,7 @@ impl Log {
             }
             self.look_for_missing(id, away, now);
         }
-        let lately = |at: Instant| now.saturating_duration_since(at) < HEADS_AGAIN;
-        if !self.differed.is_some_and(lately) {
-            (self.differed, self.heads_differ) = (Some(now), true);
-            self.trickle.reset(now, &mut self.random);
-        }
+        self.head_schedule.handle_different(now, &mut self.random);
     }
 
     // wants
@@ -507,24 +494,12 @@ impl Log {
 
     /// Plans to send the waiting requests, as the owner or another host asks for them.
     pub(super) fn plan_requests(&mut self, now: Instant) {
-        let lately = |at: Instant| now.saturating_duration_since(at) < REQUEST_HOLD_OFF;
         let members = self.authors.len();
-        for waiting in self.requests.values_mut() {
-            if waiting.due.is_none() && !waiting.sent.is_some_and(lately) {
-                let wait = backoff(ANSWER_BACKOFF, members, &mut self.random);
-                waiting.due = Some(now + wait);
-            }
-        }
+        self.requests.plan(members, &mut self.random, now);
     }
 
     pub(super) fn send_requests(&mut self, now: Instant) {
-        let due = |waiting: &&mut Waiting| waiting.due.is_some_and(|at| at <= now);
-        let mut bodies = Vec::new();
-        for waiting in self.requests.values_mut().filter(due) {
-            (waiting.due, waiting.sent) = (None, Some(now));
-            bodies.push(waiting.body.clone());
-        }
-        for body in bodies {
+        for body in self.requests.take_due(now) {
             self.transmit(&Packet::Request(body));
         }
     }
@@ -535,9 +510,8 @@ impl Log {
         body: Vec<u8>,
         now: Instant,
     ) -> Result<(), DropReason> {
-        if let Some(waiting) = self.requests.get_mut(&request_id(&body)) {
-            (waiting.due, waiting.sent) = (None, Some(now));
-            if self.keys.contains_key(&self.owner) && self.told_requests.take(1, now) {
+        if self.requests.note_sent(&body, now) {
+            if self.keys.contains_key(&self.owner) && self.requests.may_report(now) {
                 self.outputs
                     .push_back(Output::Event(Event::RequestAgain(body)));
             }
@@ -545,8 +519,8 @@ impl Log {
         }
         let source_state = self.sources.get_mut(&source);
         let is_kept = source_state.is_none_or(|s| s.requests.take(REQUESTS_OF_SOURCE, 1, now))
-            && self.new_requests.take(1, now);
-        let is_told = self.keys.contains_key(&self.owner) && self.told_requests.take(1, now);
+            && self.requests.may_store(now);
+        let is_told = self.keys.contains_key(&self.owner) && self.requests.may_report(now);
         if is_kept {
             self.keep_request(body.clone(), Some(source), now);
             let stored = Stored::Request(body.clone());
@@ -558,29 +532,11 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a request. If no place is free, the address with most requests loses its oldest one.
+    /// Stores a request, and counts one that it displaces.
     pub(super) fn keep_request(&mut self, body: Vec<u8>, source: Option<IpAddr>, now: Instant) {
-        if self.requests.len() >= MAX_REQUESTS {
+        if !self.requests.keep(body, source, now) {
             self.drops.count(DropReason::RequestsFull);
-            let mut of_source: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
-            for waiting in self.requests.values() {
-                *of_source.entry(waiting.source).or_default() += 1;
-            }
-            let most = |waiting: &Waiting| of_source.get(&waiting.source).copied();
-            let oldest = self.requests.iter();
-            let oldest = oldest.min_by_key(|(_, w)| (std::cmp::Reverse(most(w)), w.came));
-            if let Some((&oldest, _)) = oldest {
-                self.requests.remove(&oldest);
-            }
         }
-        let waiting = Waiting {
-            came: now,
-            source,
-            sent: source.map(|_| now),
-            due: None,
-            body,
-        };
-        self.requests.insert(request_id(&waiting.body), waiting);
     }
 }
 
