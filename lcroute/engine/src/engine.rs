@@ -765,31 +765,7 @@ impl Engine {
             self.unflushed = true;
             self.membership.touch([flow.group]);
         }
-        let mut delivered = false;
-        if self.membership.has_lans() {
-            let len = packet.len();
-            let local = self.membership.count_listeners(flow, Some(from), len, now);
-            let mut local = match self.forwarding.private.is_closed_to_lans(flow.group) {
-                true => local.without_lans(),
-                false => local,
-            };
-            delivered = !local.is_empty();
-            // the kernel refuses packets from its own address, and programs take them for their own
-            let for_programs = match from != LC0 && is_link_scope(flow.group) {
-                true => mdns::from_router(&packet),
-                false => packet.clone(),
-            };
-            if from != LC0 && mapped::is_group_name(flow.group) && local.contains(LC0) {
-                local = local.without_lc0();
-                let network = node.config.ipv4.map(|ipv4| ipv4.network);
-                let router = network.and_then(|n| ipv4::udp_from(&packet, n.router()));
-                router
-                    .into_iter()
-                    .for_each(|p| self.outbox.deliver(p.into()));
-            }
-            let (gateway, outbox) = (&mut self.gateway, &mut self.outbox);
-            deliver(local, (flow, node.own), for_programs, gateway, outbox, now);
-        }
+        let delivered = self.membership.has_lans() && self.deliver_here(from, flow, &packet);
         let leaves = &mut self.membership.leaves;
         let leaves = leaves.admit(flow.group, flow.source, packet.len(), &mut self.outbox, now);
         self.forwarding.send(
@@ -801,10 +777,43 @@ impl Engine {
                 leaves,
                 delivered,
             },
-            node,
+            &self.node,
             &mut self.outbox,
             now,
         )
+    }
+
+    /// Delivers a packet to the listeners of this host's other interfaces; returns whether it has
+    /// any.
+    fn deliver_here(&mut self, from: LocalInterfaceId, flow: Flow, packet: &Bytes) -> bool {
+        let (len, now) = (packet.len(), self.now);
+        let mut local = self.membership.count_listeners(flow, Some(from), len, now);
+        if self.forwarding.private.is_closed_to_lans(flow.group) {
+            local = local.without_lans();
+        }
+        let delivered = !local.is_empty();
+        if from != LC0 && mapped::is_group_name(flow.group) && local.contains(LC0) {
+            local = local.without_lc0();
+            self.deliver_ipv4_here(packet);
+        }
+        // the kernel refuses packets from its own address, and programs take them for their own
+        let packet = match from != LC0 && is_link_scope(flow.group) {
+            true => mdns::from_router(packet),
+            false => packet.clone(),
+        };
+        let (gateway, outbox) = (&mut self.gateway, &mut self.outbox);
+        deliver(local, (flow, self.node.own), packet, gateway, outbox, now);
+        delivered
+    }
+
+    /// Delivers an IPv4 packet of a LAN host on lc0, as from the router of the network.
+    fn deliver_ipv4_here(&mut self, packet: &Bytes) {
+        let config = self.node.config.ipv4.as_ref();
+        let router = config.map(|config| config.network.router());
+        let packet = router.and_then(|router| ipv4::udp_from(packet, router));
+        if let Some(packet) = packet {
+            self.outbox.deliver(packet.into());
+        }
     }
 
     /// Handles a data channel's message: data header and packet. The output is a part of it.
