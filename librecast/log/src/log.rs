@@ -931,7 +931,7 @@ impl Log {
             Some(at) => at,
             None => now + backoff(WANT_BACKOFF, 16, &mut self.random),
         });
-        self.head_schedule.hurry(now, &mut self.random);
+        self.head_schedule.reset(now, &mut self.random);
         if let Some(proof) = proof {
             self.convict(id, proof, now);
         }
@@ -955,7 +955,7 @@ impl Log {
             }
             let event = Event::Conflict { author: id, number };
             self.outputs.push_back(Output::Event(event));
-            self.head_schedule.hurry(now, &mut self.random);
+            self.head_schedule.reset(now, &mut self.random);
             let due = now + self.others_wait();
             self.plan_answer(id, number, Duration::ZERO, due, now);
         }

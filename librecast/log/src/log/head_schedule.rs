@@ -57,7 +57,7 @@ impl HeadSchedule {
     }
 
     /// Makes the next heads leave soon, after news for other members.
-    pub(super) fn hurry(&mut self, now: Instant, random: &mut Random) {
+    pub(super) fn reset(&mut self, now: Instant, random: &mut Random) {
         self.trickle.reset(now, random);
     }
 
