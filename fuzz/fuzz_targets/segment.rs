@@ -53,6 +53,7 @@ fn settings(n: u8) -> LanSettings {
             router: None,
             default_routers: Vec::new(),
             hosts: Vec::new(),
+            programs: None,
         }),
     }
 }

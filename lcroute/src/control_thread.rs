@@ -15,7 +15,7 @@ use lcroute_control::config::{Config, Reread, Written};
 use lcroute_control::settings::Overrides;
 use lcroute_control::streams::{Who, resolved};
 use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
-use lcroute_node::{PrivatePrefix, Settings};
+use lcroute_node::{PrivateKeys, Settings};
 use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
@@ -224,7 +224,7 @@ impl ControlThread {
                 }
                 running.lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
                 running.ports.configure(&self.config).await;
-                let changed = Message::Reconfigure(reconfigure(&self.config, private));
+                let changed = Message::Reconfigure(Box::new(reconfigure(&self.config, private)));
                 self.inbox.send(changed).await;
                 let told = self.config.written.reread(&before, &running.first);
                 tracing::info!("{told}");
@@ -389,7 +389,7 @@ async fn reread(
     path: Option<&Path>,
     overrides: &Overrides,
     server: &mut Signalling,
-) -> Result<Vec<PrivatePrefix>, String> {
+) -> Result<PrivateKeys, String> {
     let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
     let private = private::load_and_tell(&new.private).map_err(|e| e.to_string())?;
     proxy(&new).map_err(|e| format!("{e:#}"))?;
@@ -461,14 +461,14 @@ impl Signalling {
 /// Whether the next image would accept the configuration; otherwise this one must not end.
 fn may_exec(path: Option<&Path>) -> Result<Reread, String> {
     let config = Config::load(path).map_err(|e| e.to_string())?;
-    let private = private::load(&config.private);
-    private
-        .map(|_| Reread::default())
-        .map_err(|e| e.to_string())
+    let prefixes = private::load(&config.private.prefixes);
+    let segments = private::load_segments(&config.private.segments);
+    let loaded = prefixes.and(segments);
+    loaded.map(|_| Reread::default()).map_err(|e| e.to_string())
 }
 
 /// Returns the node's settings.
-pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
+pub fn settings(config: &Config, private: PrivateKeys) -> Settings {
     Settings {
         link_scope_groups: config.network.link_scope_groups(),
         announce: config.network.announce.clone(),
@@ -512,7 +512,7 @@ fn disclosure(config: &Config) -> Disclosure {
     Disclosure::Only(trusted.collect())
 }
 
-fn reconfigure(config: &Config, private: Vec<PrivatePrefix>) -> Reconfigure {
+fn reconfigure(config: &Config, private: PrivateKeys) -> Reconfigure {
     Reconfigure {
         routes: config.routes(),
         closed: config.closed(),

@@ -51,7 +51,7 @@ pub enum Message {
     /// A program for streams registers, or ends.
     Streams(bool),
     /// Settings that can change while running.
-    Reconfigure(Reconfigure),
+    Reconfigure(Box<Reconfigure>),
     /// Ends the loop.
     Stop(End),
 }

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The only change to an interface: it receives all multicast, and in a segment frames for a virtual
-//! Ethernet address.
+//! Ethernet address. There, `programs` has the ways of this host's own programs.
 
 mod frame;
+mod programs;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use lcroute_control::config::{self, Lan, MAX_LANS};
 use lcroute_node::{
     LanFrame, LanIpv4, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node,
-    SegmentFrame, SegmentSettings,
+    SegmentFrame, SegmentPrograms, SegmentSettings,
 };
 use lcroute_webrtc::WebRtc;
 use librecast::cert::SourcePrefix;
@@ -30,6 +31,7 @@ use nix::libc;
 
 use crate::drops::{DropReason, Drops};
 use crate::netlink::{self, Interface};
+use crate::tun;
 use frame::Extra;
 use socket::LanSocket;
 
@@ -72,6 +74,8 @@ struct Open {
     socket: LanSocket,
     /// The virtual address of a segment, for which frames are received.
     virtual_mac: Option<MacAddress>,
+    /// Why this host's own programs are not in the segment, as far as somebody tried.
+    without_programs: Option<Option<String>>,
 }
 
 /// The used properties of an interface.
@@ -84,6 +88,7 @@ struct Usable {
     is_bridge: bool,
     link_local: Ipv6Addr,
     ipv4: Vec<(Ipv4Addr, u8)>,
+    ipv6: Vec<Ipv6Addr>,
 }
 
 /// All LANs of the configuration.
@@ -94,14 +99,29 @@ pub struct Lans {
     served: Vec<Served>,
     /// Interfaces with a matching name beyond the bound.
     beyond: Vec<(String, Complaint)>,
+    /// UDP ports of this node.
+    ports: Vec<u16>,
     /// Role and problem of each interface, as last logged.
     told: BTreeMap<String, (LanRole, Option<String>)>,
 }
 
 impl Lans {
+    /// Serves none; these are the UDP ports of this node.
+    pub fn new(ports: Vec<u16>) -> Self {
+        Self {
+            ports,
+            ..Self::default()
+        }
+    }
+
     /// Sets the LANs to serve.
     pub fn configure(&mut self, lans: &[Lan], node: &mut Node<WebRtc>, now: Instant) {
         self.configured = lans.to_vec();
+        for open in self.served.iter_mut().filter_map(|s| s.open.as_mut()) {
+            if !open.socket.has_programs() {
+                open.without_programs = None;
+            }
+        }
         self.refresh(node, now);
     }
 
@@ -128,7 +148,7 @@ impl Lans {
         };
         self.choose(&found, node, now);
         for served in &mut self.served {
-            served.refresh(&found, &near, node, now);
+            served.refresh(&found, (&near, &self.ports), node, now);
         }
     }
 
@@ -233,6 +253,16 @@ impl Lans {
         open.filter_map(|served| {
             let segment = served.wanted.config.segment.as_deref()?;
             Some((served.id, served.name(), segment))
+        })
+    }
+
+    /// Returns whether this host's own programs are in the segment of a LAN; or else why not.
+    pub fn programs(&self, interface: &str) -> (bool, Option<String>) {
+        let served = self.served.iter().find(|s| s.name() == interface);
+        let open = served.and_then(|served| served.open.as_ref());
+        open.map_or((false, None), |open| {
+            let why = open.without_programs.clone().flatten();
+            (open.socket.has_programs(), why)
         })
     }
 
@@ -380,7 +410,11 @@ fn wanted(
         })
         .collect();
     // a port's bridge is served instead; no Ethernet address, or zeroes as on lo: no LAN
-    let is_lan = |i: &Interface| i.part_of.is_none() && i.mac.is_some_and(|mac| mac.0 != [0; 6]);
+    // nor is a tap of lcroute
+    let is_lan = |i: &Interface| {
+        let is_ours = i.alias.as_deref() == Some(tun::ALIAS);
+        !is_ours && i.part_of.is_none() && i.mac.is_some_and(|mac| mac.0 != [0; 6])
+    };
     let mut others: Vec<_> = found.iter().filter(|i| is_lan(i)).collect();
     others.retain(|i| wanted.iter().all(|w| w.config.interface != i.name));
     others.sort_by_key(|i| (!is_served(&i.name), i.index));
@@ -404,7 +438,13 @@ impl Served {
         &self.wanted.config.interface
     }
 
-    fn refresh(&mut self, found: &[Interface], near: &Near, node: &mut Node<WebRtc>, now: Instant) {
+    fn refresh(
+        &mut self,
+        found: &[Interface],
+        (near, ports): (&Near, &[u16]),
+        node: &mut Node<WebRtc>,
+        now: Instant,
+    ) {
         let usable = match usable(self.name(), found) {
             Ok(usable) => usable,
             Err(complaint) => return self.close(complaint, node, now),
@@ -428,6 +468,7 @@ impl Served {
                         extra,
                         socket,
                         virtual_mac: None,
+                        without_programs: None,
                     };
                     self.open = Some(opened);
                 }
@@ -435,7 +476,16 @@ impl Served {
             },
         }
         self.complaint = None;
-        let settings = settings(&self.wanted.config, &usable, near);
+        let open = self.open.as_mut().filter(|open| open.extra.segment);
+        let has_programs =
+            open.is_some_and(|open| open.open_programs(&self.wanted.config.interface));
+        let mut settings = settings(&self.wanted.config, &usable, near);
+        if let Some(segment) = settings.segment.as_mut().filter(|_| has_programs) {
+            segment.programs = Some(SegmentPrograms {
+                addresses: usable.ipv6.clone(),
+                ports: ports.to_vec(),
+            });
+        }
         node.set_lan(self.id, settings, now);
         if was_running != Some(usable.running) {
             node.set_lan_running(self.id, usable.running, now);
@@ -458,6 +508,18 @@ impl Drop for Open {
 }
 
 impl Open {
+    /// Lets this host's own programs take part in the segment, if they can; tries once.
+    fn open_programs(&mut self, interface: &str) -> bool {
+        if self.without_programs.is_none() {
+            let why = self.socket.open_programs().err();
+            if let Some(why) = &why {
+                tracing::warn!("{interface}: programs on this host are not in the segment: {why}");
+            }
+            self.without_programs = Some(why);
+        }
+        self.socket.has_programs()
+    }
+
     /// Receives frames for this virtual address of a segment.
     fn set_virtual_mac(&mut self, mac: Option<MacAddress>) {
         if self.virtual_mac == mac {
@@ -522,6 +584,7 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
         running: interface.running,
         is_bridge: interface.is_bridge,
         ipv4: interface.ipv4.clone(),
+        ipv6: interface.addresses.clone(),
         link_local: *link_local.ok_or_else(|| {
             let remedy = format!(
                 "bring it up, with IPv6, which gateways speak with each other: `ip link set {name} up`, `sysctl -w net.ipv6.conf.{name}.disable_ipv6=0`"
@@ -600,6 +663,7 @@ fn segment(
         router: config.router,
         default_routers: here.map(|(_, router)| *router).collect(),
         hosts: hosts.iter().filter_map(config::as_ipv4).collect(),
+        programs: None,
     })
 }
 

@@ -147,14 +147,15 @@ struct ForeignSources {
 impl PacketLoop {
     /// Creates the loop.
     pub fn new(parts: Parts, now: Instant) -> std::io::Result<Self> {
+        let port = parts.socket.port()?;
         Ok(Self {
-            port: parts.socket.port()?,
+            port,
             parts,
             askers: BTreeMap::new(),
             drops: Drops::default(),
             read_batching: ReadBatching::default(),
             outgoing: Outgoing::default(),
-            lans: Lans::default(),
+            lans: Lans::new(vec![port]),
             started: now,
             stream_programs: 0,
             next_tick: now,
@@ -405,7 +406,7 @@ impl PacketLoop {
                 Message::Streams(false) => {
                     self.set_stream_programs(self.stream_programs.saturating_sub(1), now);
                 }
-                Message::Reconfigure(new) => self.reconfigure(new, now),
+                Message::Reconfigure(new) => self.reconfigure(*new, now),
                 Message::Stop(end) => self.end = Some(end),
             }
         }

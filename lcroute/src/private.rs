@@ -1,11 +1,11 @@
 //! Private prefixes on a host: their key files, the AEAD cipher, and routes that close them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use lcroute_control::config::{Config, Private};
+use lcroute_control::config::{Config, Private, Privates, SealedSegment};
 use lcroute_engine::Aead;
-use lcroute_node::{PrivatePrefix, Secret};
+use lcroute_node::{PrivateKeys, PrivatePrefix, Secret, SegmentKeys};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{self, SharedKey};
 
@@ -20,7 +20,16 @@ pub struct Loaded {
     pub problem: Option<String>,
 }
 
-/// Reads the key files. Of a prefix with an unreadable key nothing leaves or enters.
+/// A segment and the state of its keys.
+#[derive(Debug)]
+pub struct LoadedSegment {
+    /// The segment with its secrets; none if a key file is unreadable.
+    pub segment: SegmentKeys,
+    /// Reason for an unreadable file.
+    pub problem: Option<String>,
+}
+
+/// Reads the key files of prefixes. Of a prefix with an unreadable key nothing leaves or enters.
 ///
 /// # Errors
 ///
@@ -29,25 +38,27 @@ pub fn load(private: &[Private]) -> Result<Vec<Loaded>, ExitError> {
     private.iter().map(load_one).collect()
 }
 
+/// Reads the key files of segments, as [`load`].
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_segments(segments: &[SealedSegment]) -> Result<Vec<LoadedSegment>, ExitError> {
+    let load = |sealed: &SealedSegment| {
+        let (secrets, problem) = secrets([Some(&sealed.keyfile), sealed.next.as_ref()])?;
+        Ok(LoadedSegment {
+            segment: SegmentKeys {
+                name: sealed.segment.clone(),
+                secrets,
+            },
+            problem,
+        })
+    };
+    segments.iter().map(load).collect()
+}
+
 fn load_one(private: &Private) -> Result<Loaded, ExitError> {
-    let mut secrets = Vec::new();
-    let mut problem = None;
-    for file in [&private.keyfile, &private.next].into_iter().flatten() {
-        match read(file) {
-            Ok(secret) => secrets.push(secret),
-            Err(e) if e.exit == Exit::NotPermitted => {
-                problem.get_or_insert_with(|| e.to_string());
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    if private.keyfile.is_none() && private.next.is_some() {
-        problem.get_or_insert_with(|| "`next` without a keyfile".to_owned());
-    }
-    // without the current key the next one must not seal yet
-    if problem.is_some() {
-        secrets.clear();
-    }
+    let (secrets, problem) = secrets([private.keyfile.as_ref(), private.next.as_ref()])?;
     Ok(Loaded {
         prefix: PrivatePrefix {
             prefix: private.prefix,
@@ -56,6 +67,29 @@ fn load_one(private: &Private) -> Result<Loaded, ExitError> {
         },
         problem,
     })
+}
+
+/// The secrets of a key file and the next one, or none and the reason.
+fn secrets(files: [Option<&PathBuf>; 2]) -> Result<(Vec<Secret>, Option<String>), ExitError> {
+    let mut secrets = Vec::new();
+    let mut problem = None;
+    for file in files.into_iter().flatten() {
+        match read(file) {
+            Ok(secret) => secrets.push(secret),
+            Err(e) if e.exit == Exit::NotPermitted => {
+                problem.get_or_insert_with(|| e.to_string());
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    if let [None, Some(_)] = files {
+        problem.get_or_insert_with(|| "`next` without a keyfile".to_owned());
+    }
+    // without the current key the next one must not seal yet
+    if problem.is_some() {
+        secrets.clear();
+    }
+    Ok((secrets, problem))
 }
 
 fn read(file: &Path) -> Result<Secret, ExitError> {
@@ -68,8 +102,17 @@ fn read(file: &Path) -> Result<Secret, ExitError> {
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_and_tell(private: &[Private]) -> Result<Vec<PrivatePrefix>, ExitError> {
-    let loaded = load(private)?;
+pub fn load_and_tell(private: &Privates) -> Result<PrivateKeys, ExitError> {
+    let segments = load_segments(&private.segments)?;
+    for LoadedSegment { segment, problem } in &segments {
+        if let Some(problem) = problem {
+            let name = &segment.name;
+            tracing::error!(
+                "[[private]] segment {name}: {problem}: nothing of it leaves or enters this host"
+            );
+        }
+    }
+    let loaded = load(&private.prefixes)?;
     for Loaded { prefix, problem } in &loaded {
         if let Some(problem) = problem {
             let prefix = prefix.prefix;
@@ -83,7 +126,10 @@ pub fn load_and_tell(private: &[Private]) -> Result<Vec<PrivatePrefix>, ExitErro
             );
         }
     }
-    Ok(loaded.into_iter().map(|l| l.prefix).collect())
+    Ok(PrivateKeys {
+        prefixes: loaded.into_iter().map(|l| l.prefix).collect(),
+        segments: segments.into_iter().map(|l| l.segment).collect(),
+    })
 }
 
 /// Closes the configured private prefixes, and opens former ones. Otherwise programs would send to
@@ -144,8 +190,6 @@ impl Aead for AwsLc {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     /// NIST's test case 4 of AES-GCM (McGrew and Viega, appendix B).

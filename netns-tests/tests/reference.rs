@@ -756,7 +756,12 @@ const FILES: &[File] = &[
                     (
                         "prefix",
                         "needed",
-                        "Packets to these groups are sealed from end to end. Of several that contain a group the longest counts.",
+                        "Packets to these groups are sealed from end to end. Of several that contain a group the longest counts. Not with `segment`.",
+                    ),
+                    (
+                        "segment",
+                        "none",
+                        "In place of `prefix`: the segment of a `[[lan]]`, whose gateways seal all its packets for each other. Needs a `keyfile`.",
                     ),
                     (
                         "keyfile",

@@ -65,7 +65,7 @@ pub struct Config {
     pub lan: Vec<Lan>,
     /// Groups whose packets are sealed from end to end.
     #[serde(deserialize_with = "private")]
-    pub private: Vec<Private>,
+    pub private: Privates,
     /// Protocols that other nodes may speak with servers of this host.
     pub serve: Vec<Serve>,
     /// The program for streams.
@@ -955,12 +955,62 @@ fn rate<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
         .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))
 }
 
-/// `[[private]]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// All `[[private]]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Privates {
+    /// Those with `prefix`.
+    pub prefixes: Vec<Private>,
+    /// Those with `segment`.
+    pub segments: Vec<SealedSegment>,
+}
+
+impl Privates {
+    /// Whether nothing is private.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty() && self.segments.is_empty()
+    }
+
+    /// Resolves relative key files against the configuration's folder.
+    fn resolve(&mut self, folder: &Path) {
+        for private in &mut self.prefixes {
+            private.resolve(folder);
+        }
+        for SealedSegment { keyfile, next, .. } in &mut self.segments {
+            resolve([Some(keyfile), next.as_mut()], folder);
+        }
+    }
+}
+
+/// `[[private]]` of a segment: its gateways seal all packets for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSegment {
+    /// The segment's name.
+    pub segment: String,
+    /// The gateways' shared key, made by `lcroute keygen`, or `credential:NAME`.
+    pub keyfile: PathBuf,
+    /// The next key, which opens packets already.
+    pub next: Option<PathBuf>,
+}
+
+/// `[[private]]` as it is written.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct PrivateTable {
+    #[serde(default, deserialize_with = "some_prefix")]
+    prefix: Option<GroupPrefix>,
+    #[serde(default, deserialize_with = "segment")]
+    segment: Option<String>,
+    keyfile: Option<PathBuf>,
+    next: Option<PathBuf>,
+    #[serde(default)]
+    lans: bool,
+}
+
+/// `[[private]]` of a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Private {
     /// Its groups.
-    #[serde(deserialize_with = "prefix")]
     pub prefix: GroupPrefix,
     /// The members' shared key, made by `lcroute keygen`, or `credential:NAME`; without it this
     /// host sends and receives nothing of the prefix.
@@ -968,17 +1018,20 @@ pub struct Private {
     /// The next key, which opens packets already.
     pub next: Option<PathBuf>,
     /// Whether hosts of LANs send to these groups and receive them, in clear.
-    #[serde(default)]
     pub lans: bool,
 }
 
 impl Private {
-    /// Resolves relative key files against the configuration's folder.
     fn resolve(&mut self, folder: &Path) {
-        for file in [&mut self.keyfile, &mut self.next].into_iter().flatten() {
-            if !keyfile::is_credential(file) {
-                *file = folder.join(&file);
-            }
+        resolve([self.keyfile.as_mut(), self.next.as_mut()], folder);
+    }
+}
+
+/// Resolves relative key files against a folder.
+fn resolve(files: [Option<&mut PathBuf>; 2], folder: &Path) {
+    for file in files.into_iter().flatten() {
+        if !keyfile::is_credential(file) {
+            *file = folder.join(&file);
         }
     }
 }
@@ -986,7 +1039,7 @@ impl Private {
 /// Most private prefixes of one node: each sent or joined group is searched among them.
 const MAX_PRIVATE: usize = 64;
 
-fn prefix<'de, D: serde::Deserializer<'de>>(d: D) -> Result<GroupPrefix, D::Error> {
+fn some_prefix<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<GroupPrefix>, D::Error> {
     let text = String::deserialize(d)?;
     let prefix: GroupPrefix = text
         .parse()
@@ -995,23 +1048,58 @@ fn prefix<'de, D: serde::Deserializer<'de>>(d: D) -> Result<GroupPrefix, D::Erro
         Some(_) => Err(serde::de::Error::custom(format!(
             "`{text}`: packets of IPv4 groups are not sealed"
         ))),
-        None => Ok(prefix),
+        None => Ok(Some(prefix)),
     }
 }
 
-fn private<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Private>, D::Error> {
-    let list = Vec::<Private>::deserialize(d)?;
+fn private<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Privates, D::Error> {
+    use serde::de::Error;
+    let list = Vec::<PrivateTable>::deserialize(d)?;
     if list.len() > MAX_PRIVATE {
         let message = format!("{} private prefixes: at most {MAX_PRIVATE}", list.len());
-        return Err(serde::de::Error::custom(message));
+        return Err(Error::custom(message));
     }
-    for (at, private) in list.iter().enumerate() {
-        if list[..at].iter().any(|p| p.prefix == private.prefix) {
-            let message = format!("`{}` is given twice", private.prefix);
-            return Err(serde::de::Error::custom(message));
+    let twice = |what: &dyn std::fmt::Display| Error::custom(format!("`{what}` is given twice"));
+    let mut private = Privates::default();
+    for table in list {
+        let PrivateTable {
+            prefix,
+            segment,
+            keyfile,
+            next,
+            lans,
+        } = table;
+        match (prefix, segment) {
+            (Some(prefix), None) => {
+                if private.prefixes.iter().any(|p| p.prefix == prefix) {
+                    return Err(twice(&prefix));
+                }
+                private.prefixes.push(Private {
+                    prefix,
+                    keyfile,
+                    next,
+                    lans,
+                });
+            }
+            (None, Some(segment)) => {
+                if private.segments.iter().any(|s| s.segment == segment) {
+                    return Err(twice(&segment));
+                }
+                if lans {
+                    let message = "`lans` is for a `prefix`: hosts have a segment always";
+                    return Err(Error::custom(message));
+                }
+                let missing = || Error::custom("a segment needs a `keyfile`");
+                private.segments.push(SealedSegment {
+                    segment,
+                    keyfile: keyfile.ok_or_else(missing)?,
+                    next,
+                });
+            }
+            _ => return Err(Error::custom("name `prefix` or `segment`, one of them")),
         }
     }
-    Ok(list)
+    Ok(private)
 }
 
 /// `[topology]`
@@ -1060,9 +1148,7 @@ impl Config {
         let mut config: Self = parse(&file, &text)?;
         config.written = Written::from(parse::<toml::Table>(&file, &text)?);
         let folder = path.parent().unwrap_or(Path::new(""));
-        for private in &mut config.private {
-            private.resolve(folder);
-        }
+        config.private.resolve(folder);
         if let Some(file) = config.matrix.token_file.as_mut()
             && !keyfile::is_credential(file)
         {
@@ -1093,7 +1179,11 @@ impl Config {
     /// Returns the groups that programs reach only by lc0.
     #[must_use]
     pub fn closed(&self) -> Vec<GroupPrefix> {
-        self.private.iter().map(|private| private.prefix).collect()
+        self.private
+            .prefixes
+            .iter()
+            .map(|private| private.prefix)
+            .collect()
     }
 
     /// Whether IPv4 is carried for this host.
@@ -1250,7 +1340,7 @@ mod tests {
         assert_eq!(matrix.room.unwrap().as_str(), "!r:a.example");
         assert_eq!(matrix.user.as_deref(), Some("@me:a.example"));
         assert_eq!(matrix.token_file, Some("matrix.token".into()));
-        let mut private = c.private[0].clone();
+        let mut private = c.private.prefixes[0].clone();
         private.resolve(Path::new("/etc/lcroute"));
         assert_eq!(private.prefix, "ff1e:7::/32".parse().unwrap());
         assert_eq!(private.keyfile, Some("/etc/lcroute/team.key".into()));

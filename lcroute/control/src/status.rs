@@ -504,6 +504,15 @@ pub struct LanSegment {
     pub routers: Vec<IpAddr>,
     /// Other addresses that are here, and on another LAN as well.
     pub conflicts: Vec<LanConflict>,
+    /// Whether programs on this host are in the segment.
+    #[serde(default)]
+    pub programs: bool,
+    /// Why they are not.
+    #[serde(default)]
+    pub programs_problem: Option<String>,
+    /// Whether this host seals its packets for the other gateways, by a key of `[[private]]`.
+    #[serde(default)]
+    pub sealed: bool,
     /// Description of a problem.
     pub problem: Option<String>,
     /// Remedy for the problem.

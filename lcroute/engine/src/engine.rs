@@ -26,7 +26,7 @@ use crate::forwarding::{Arrival, Forwarding, LocalPacket, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 use crate::lan::{Gateway, HostPacket, LanEvent, LanSettings, NewLan, OfSegment, mdns};
-use crate::local_interface::{InterfaceSettings, Ipv4Link, Senders};
+use crate::local_interface::{InterfaceSettings, Ipv4Link, Reporter, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STREAMS, FLAG_STUB,
     FLAG_UNICAST, LocalRouter, MAX_PREFIXES, OwnChainError,
@@ -470,9 +470,9 @@ impl Engine {
             Class::Mld => {
                 self.unflushed = true;
                 let (node, outbox) = (&self.node, &mut self.outbox);
-                let nobody = |_| false;
+                let by_program = |_| Reporter::Host;
                 self.membership
-                    .handle_mld(LC0, &packet, node, nobody, outbox, now)
+                    .handle_mld(LC0, &packet, node, by_program, outbox, now)
             }
             Class::Dropped(reason) => Err(reason),
         };
@@ -496,6 +496,12 @@ impl Engine {
         };
         if is_of_segment && class != Class::Mld {
             self.handle_group_of_segment(interface, mac, &packet);
+        }
+        let settings = self.gateway.settings(interface);
+        let is_own = settings.is_some_and(|settings| settings.mac == mac);
+        if is_of_segment && is_own && class != Class::Mld {
+            // own programs reach other groups on lc0
+            return;
         }
         let (node, outbox) = (&self.node, &mut self.outbox);
         let context = Context {
@@ -549,13 +555,18 @@ impl Engine {
                         let is_gateway = |source: Ipv6Addr| {
                             // an IPv4 address does not name its owner
                             if mapped::is_host_name(source) {
-                                return gateway.is_gateway(interface, mac, database);
+                                return gateway.reports(interface, mac, database);
                             }
                             let origin = OriginId::of(source);
                             database.is_gateway(origin) || gateway.is_reporter(source)
                         };
+                        let by = |source| match is_own && is_of_segment {
+                            true => Reporter::Programs,
+                            false if is_gateway(source) => Reporter::Gateway,
+                            false => Reporter::Host,
+                        };
                         self.membership
-                            .handle_mld(interface, &packet, node, is_gateway, outbox, now)
+                            .handle_mld(interface, &packet, node, by, outbox, now)
                     })
             }
             Class::Dropped(DropReason::LinkControl) => {
@@ -677,11 +688,17 @@ impl Engine {
             .send_to_router(root, packet, parts, forwarding, outbox)
     }
 
-    /// The virtual Ethernet address of a LAN, while this node is the forwarder of its segment: the
-    /// shell receives packets for it.
+    /// The virtual Ethernet address of a LAN, for which the shell receives packets: of the
+    /// forwarder, and of a standby whose LAN has become a part of another.
     #[must_use]
     pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
         self.gateway.virtual_mac(interface)
+    }
+
+    /// Whether this node is the forwarder of a LAN of a segment.
+    #[must_use]
+    pub fn serves_segment(&self, interface: LocalInterfaceId) -> bool {
+        self.gateway.serves_segment(interface)
     }
 
     /// The place of a host, as this gateway of a segment knows it.
@@ -905,6 +922,17 @@ impl Engine {
                     self.unicast
                         .receive((link, header), flow, packet, parts, origins, outbox)?;
                 if let Some(packet) = received {
+                    let origin = header.origin;
+                    let private = &mut self.forwarding.private;
+                    let opened = private.open_unicast(&header, flow, packet);
+                    let packet = opened.map_err(|(reason, group)| {
+                        if reason != DropReason::Duplicate {
+                            let is_sealed = reason != DropReason::NotSealed;
+                            let gateway = &mut self.gateway;
+                            gateway.note_unreadable(group, origin, is_sealed, self.now);
+                        }
+                        reason
+                    })?;
                     self.gateway.receive(OfSegment {
                         interface: None,
                         origin: header.origin,

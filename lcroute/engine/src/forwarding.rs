@@ -213,7 +213,7 @@ impl Forwarding {
         let Some(flow) = flow_of(&packet) else {
             return;
         };
-        let sealed = match self.private.of(flow.group) {
+        let sealed = match self.private.of_packet(flow.group, &packet) {
             None => Ok(packet),
             Some(at) => self.private.seal(at, &header, &packet),
         };
@@ -325,7 +325,11 @@ impl Forwarding {
         self.origins.permit(header.origin, flow, database)?;
         // before the duplicate window moves: an unverified packet must not mark a number as passed
         let opened = match self.private.of(group) {
-            Some(at) => open(&mut self.private, at, (header, flow), &packet, membership)?,
+            Some(at) => {
+                let opened = open(&mut self.private, at, (header, flow), &packet, membership);
+                note_unreadable(&opened, (flow, header.origin), gateway, now);
+                opened?
+            }
             None => None,
         };
         self.origins
@@ -406,6 +410,21 @@ fn open(
         Err(reason @ DropReason::NoGroupKey) => Ok(Some(Err(reason))),
         opened => opened.map(|packet| Some(Ok(packet))),
     }
+}
+
+/// Tells the segment of a group why packets cannot be read.
+fn note_unreadable(
+    opened: &Result<Option<Result<Bytes, DropReason>>, DropReason>,
+    (flow, origin): (Flow, OriginId),
+    gateway: &mut Gateway,
+    now: Instant,
+) {
+    let is_sealed = match opened {
+        Err(DropReason::NotSealed) => false,
+        Err(DropReason::NotAuthentic) | Ok(Some(Err(_))) => true,
+        _ => return,
+    };
+    gateway.note_unreadable(Some(flow.group), origin, is_sealed, now);
 }
 
 /// Delivers a packet to listeners of local interfaces.

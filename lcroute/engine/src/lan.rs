@@ -35,6 +35,7 @@ use crate::interface_id::LocalInterfaceId;
 use crate::lsdb::{AdvertisedLan, Database};
 use crate::outbox::Outbox;
 use crate::output::LanFrame;
+use crate::private::is_sealed;
 use crate::querier::Timing;
 use crate::segment::{
     HostPlace, Inner, Segment, SegmentFrame, SegmentOutput, SegmentSnapshot, is_of_segment, unwrap,
@@ -210,10 +211,10 @@ impl Gateway {
         self.lans.get(&id).is_some_and(|lan| lan.settings.send)
     }
 
-    /// Whether a gateway has this Ethernet address on a LAN.
-    pub fn is_gateway(&self, id: LocalInterfaceId, mac: MacAddress, database: &Database) -> bool {
+    /// Whether reports from this Ethernet address are a gateway's, of what the network wants.
+    pub fn reports(&self, id: LocalInterfaceId, mac: MacAddress, database: &Database) -> bool {
         let lan = self.lans.get(&id);
-        lan.is_some_and(|lan| lan.is_gateway(mac, database))
+        lan.is_some_and(|lan| lan.reports(mac, database))
     }
 
     /// Takes the changes of roles, prefixes, gateways and the advertisement.
@@ -334,6 +335,10 @@ impl Gateway {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        if SegmentId::is_group(flow.group) && is_sealed(packet) {
+            self.note_unreadable(Some(flow.group), origin, true, now);
+            return Err(DropReason::NoGroupKey);
+        }
         if is_of_segment(packet) {
             self.receive(OfSegment {
                 interface: Some(id),
@@ -405,6 +410,7 @@ impl Gateway {
         for lan in self.lans.values_mut() {
             if let Some(segment) = &mut lan.segment {
                 segment.set_lans(&database.segment(segment.id()), now);
+                segment.review_hosts(|origin| lan.election.hears(origin), now);
             }
         }
     }
@@ -438,6 +444,27 @@ impl Gateway {
     /// Whether packets of segments wait for [`Self::handle_received`].
     pub fn has_received(&self) -> bool {
         !self.received.is_empty()
+    }
+
+    /// Notes a router whose packets to a segment cannot be read, as they are sealed or as they are
+    /// not. `group`: one of the segment; none: that is not known.
+    pub fn note_unreadable(
+        &mut self,
+        group: Option<Ipv6Addr>,
+        origin: OriginId,
+        is_sealed: bool,
+        now: Instant,
+    ) {
+        let segments = self
+            .lans
+            .values_mut()
+            .filter_map(|lan| lan.segment.as_mut());
+        let is_it = |segment: &&mut Segment| {
+            group.is_none_or(|group| segment.id().prefix().contains(group))
+        };
+        for segment in segments.filter(is_it) {
+            segment.note_unreadable(origin, is_sealed, now);
+        }
     }
 
     /// Handles received packets of segments.
@@ -520,9 +547,15 @@ impl Gateway {
         on.map(|(id, _)| *id)
     }
 
-    /// The virtual Ethernet address of a LAN, while this node is the forwarder of its segment.
+    /// The virtual Ethernet address of a LAN for which frames are received.
     pub fn virtual_mac(&self, id: LocalInterfaceId) -> Option<MacAddress> {
-        self.lans.get(&id)?.segment.as_ref()?.virtual_mac()
+        self.lans.get(&id)?.segment.as_ref()?.received_mac()
+    }
+
+    /// Whether this node is the forwarder of a LAN of a segment.
+    pub fn serves_segment(&self, id: LocalInterfaceId) -> bool {
+        let segment = self.lans.get(&id).and_then(|lan| lan.segment.as_ref());
+        segment.is_some_and(Segment::is_serving)
     }
 
     /// The place of a host of a segment.

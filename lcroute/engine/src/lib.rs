@@ -119,7 +119,8 @@ pub use output::{LanFrame, LinkFault, Links, Output};
 pub use private::{OVERHEAD, Privacy, PrivatePrefix, SEALED, SECRET_LEN, Secret};
 pub use querier::{Querier, Room, Timing};
 pub use segment::{
-    HostPlace, SegmentFrame, SegmentLan, SegmentProblem, SegmentSettings, SegmentSnapshot,
+    HostPlace, SegmentFrame, SegmentLan, SegmentProblem, SegmentPrograms, SegmentSettings,
+    SegmentSnapshot,
 };
 pub use services::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};

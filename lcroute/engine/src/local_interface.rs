@@ -38,6 +38,17 @@ const SHORTEST_RESPONSE: Duration = Duration::from_millis(100);
 /// values: its query has none).
 const OLD_QUERIER_PRESENT: Duration = Duration::from_secs(260);
 
+/// By whom a message about joins is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reporter {
+    /// A host, or a program on `lc0`.
+    Host,
+    /// A gateway, of what the network wants.
+    Gateway,
+    /// The kernel of this host, of its own programs on a LAN.
+    Programs,
+}
+
 /// Sources of packets that enter the network by an interface.
 #[derive(Debug, Clone)]
 pub enum Senders {
@@ -463,12 +474,12 @@ impl LocalInterface {
         &mut self,
         packet: &[u8],
         scopes: &CarriedScopes,
-        is_gateway: impl Fn(Ipv6Addr) -> bool,
+        by: impl Fn(Ipv6Addr) -> Reporter,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
         if is_ipv4(packet) {
-            return self.handle_igmp(packet, scopes, is_gateway, outbox, now);
+            return self.handle_igmp(packet, scopes, by, outbox, now);
         }
         let (source, message) = mld::parse_packet(packet).map_err(|_| DropReason::BadMld)?;
         if source.is_unspecified() {
@@ -480,7 +491,9 @@ impl LocalInterface {
             self.settings.querier_address,
             self.settings.reporter_address,
         ];
-        if own.contains(&source) {
+        let by = by(source);
+        let is_query = matches!(message, Message::Query(_));
+        if own.contains(&source) && (by != Reporter::Programs || is_query) {
             // our own, back from a bridge
             return Err(DropReason::BadMld);
         }
@@ -493,7 +506,7 @@ impl LocalInterface {
             self.proxy.handle_query(&query, now);
             return Ok(());
         }
-        if is_gateway(source) {
+        if by == Reporter::Gateway {
             return Ok(());
         }
         if message.groups().any(mapped::is_group_name) {
@@ -507,14 +520,16 @@ impl LocalInterface {
         &mut self,
         packet: &[u8],
         scopes: &CarriedScopes,
-        is_gateway: impl Fn(Ipv6Addr) -> bool,
+        by: impl Fn(Ipv6Addr) -> Reporter,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
         let link = self.settings.ipv4.ok_or(DropReason::BadMld)?;
         let (source, message) = igmp::parse_packet(packet).map_err(|_| DropReason::BadMld)?;
         let own = mapped::name(link.address());
-        if source == own {
+        let by = by(source);
+        let is_query = matches!(message, Message::Query(_));
+        if source == own && (by != Reporter::Programs || is_query) {
             // our own, back from a bridge
             return Err(DropReason::BadMld);
         }
@@ -522,7 +537,7 @@ impl LocalInterface {
             self.handle_igmp_query(source, own, &query, now);
             return Ok(());
         }
-        if is_gateway(source) {
+        if by == Reporter::Gateway {
             return Ok(());
         }
         let unspecified = mapped::name(Ipv4Addr::UNSPECIFIED);

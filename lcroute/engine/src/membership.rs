@@ -10,7 +10,7 @@ use crate::config::Node;
 use crate::drops::DropReason;
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
 use crate::leaves::Leaves;
-use crate::local_interface::{InterfaceSettings, LocalInterface, Senders};
+use crate::local_interface::{InterfaceSettings, LocalInterface, Reporter, Senders};
 use crate::outbox::Outbox;
 use crate::segment_id::SegmentId;
 use crate::small_map::SmallMap;
@@ -139,12 +139,12 @@ impl Membership {
         interface: LocalInterfaceId,
         packet: &[u8],
         node: &Node,
-        is_gateway: impl Fn(Ipv6Addr) -> bool,
+        by: impl Fn(Ipv6Addr) -> Reporter,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
         match self.interfaces.get_mut(&interface) {
-            Some(interface) => interface.handle_mld(packet, &node.scopes, is_gateway, outbox, now),
+            Some(interface) => interface.handle_mld(packet, &node.scopes, by, outbox, now),
             None => Ok(()),
         }
     }

@@ -12,6 +12,9 @@
 //! key number  first 16 bits of derive_key("lcroute 2026 key number", secret)
 //! ```
 //!
+//! A segment is private as a whole: its groups are a prefix, and its packets from gateway to
+//! gateway are sealed with the same key.
+//!
 //! A prefix is private by configuration: without a secret, none of its packets leaves or enters.
 
 use std::collections::BTreeMap;
@@ -29,6 +32,8 @@ use crate::classify::{CarriedScopes, Class, Flow};
 use crate::drops::DropReason;
 use crate::duplicate::Windows;
 use crate::header::DataHeader;
+use crate::segment::segment_of;
+use crate::segment_id::SegmentId;
 use crate::services::{Aead, Services};
 
 /// Next header of a sealed packet: the first of those for experiments (RFC 3692, section 3.2).
@@ -90,6 +95,25 @@ pub struct PrivatePrefix {
     pub secrets: Vec<Secret>,
     /// Hosts of LANs send to these groups and receive them, in clear.
     pub lans: bool,
+}
+
+impl PrivatePrefix {
+    /// The groups of a segment, in the network of the node with this address; its unicast is sealed
+    /// as well.
+    #[must_use]
+    pub fn of_segment(node: Ipv6Addr, name: &str, secrets: Vec<Secret>) -> Self {
+        Self {
+            prefix: SegmentId::of(node, name).prefix(),
+            secrets,
+            lans: true,
+        }
+    }
+
+    /// Whether it is that of a segment.
+    #[must_use]
+    pub fn is_of_segment(&self) -> bool {
+        SegmentId::is_group(self.prefix.addr())
+    }
 }
 
 /// Whether this node can read packets to a group of a private prefix.
@@ -222,6 +246,48 @@ impl Private {
     pub fn of(&self, group: Ipv6Addr) -> Option<usize> {
         let at = self.prefixes.iter().position(|p| p.prefix.contains(group));
         at.filter(|_| !mapped::is_group_name(group))
+    }
+
+    /// Index of the private prefix of a packet: that of its segment, or of its group.
+    pub fn of_packet(&self, group: Ipv6Addr, packet: &[u8]) -> Option<usize> {
+        match segment_of(packet).filter(|_| !self.prefixes.is_empty()) {
+            Some(segment) => self.of(segment.all()),
+            None => self.of(group),
+        }
+    }
+
+    /// Opens a packet of a segment to this node itself, if the segment is sealed. The error has a
+    /// group of its segment, if that is known.
+    pub fn open_unicast(
+        &mut self,
+        header: &DataHeader,
+        flow: Flow,
+        packet: Bytes,
+    ) -> Result<Bytes, (DropReason, Option<Ipv6Addr>)> {
+        if !is_sealed(&packet) {
+            let all = segment_of(&packet).map(SegmentId::all);
+            let is_private = all.is_some_and(|all| self.of(all).is_some());
+            return match is_private {
+                true => Err((DropReason::NotSealed, all)),
+                false => Ok(packet),
+            };
+        }
+        let mut result = Err((DropReason::NoGroupKey, None));
+        for at in 0..self.prefixes.len() {
+            let group = self.prefixes[at].prefix.addr();
+            if !SegmentId::is_group(group) {
+                continue;
+            }
+            match self.open(at, header, flow, &packet) {
+                // the key of one segment opens none of another
+                Ok(opened) if self.of_packet(flow.group, &opened) == Some(at) => return Ok(opened),
+                Ok(_) => return Err((DropReason::NotAuthentic, Some(group))),
+                // two numbers of keys are the same by chance
+                Err(DropReason::NoGroupKey) => {}
+                Err(reason) => result = Err((reason, Some(group))),
+            }
+        }
+        result
     }
 
     /// Whether this node can read packets to a group; `None`: the group is not private.
@@ -361,7 +427,7 @@ impl Private {
         let opened = result?;
         // a packet that no router may bring to a host may not come sealed either
         match CarriedScopes::ON_LINKS.classify(&opened) {
-            Class::Carried(inside) if inside == flow => Ok(opened),
+            Class::Carried(inside) | Class::Unicast(inside) if inside == flow => Ok(opened),
             Class::Dropped(reason) => Err(reason),
             _ => Err(DropReason::LinkControl),
         }

@@ -36,7 +36,7 @@ use directory::{Action, Directory, Place, Route};
 use message::{Kind, Message};
 use neighbor::{Asker, HostMessage, Own};
 
-pub use message::{Inner, is_of_segment, unwrap, wrap};
+pub use message::{Inner, is_of_segment, segment_of, unwrap, wrap};
 
 /// Longest packet of a host in bytes: what Ethernet carries.
 const MAX_PACKET: usize = 1_500;
@@ -50,6 +50,10 @@ const STORM_RATE: Rate = Rate::per_second(1_000, 200);
 const CORRECTION_RATE: Rate = Rate::per_second(20, 50);
 /// Most hosts elsewhere that are announced again under another virtual address. Chosen.
 const MAX_ANNOUNCED: usize = 256;
+/// Time for which gateways whose packets cannot be read are shown, after the last one. Chosen.
+const UNREADABLE_MEMORY: Duration = Duration::from_secs(300);
+/// Most of these gateways. Chosen: as many as a segment has LANs.
+const MAX_UNREADABLE: usize = 64;
 /// Time for which a rival of the virtual address is shown. Chosen.
 const RIVAL_MEMORY: Duration = Duration::from_secs(60);
 /// Time after which frames from the virtual address are a rival's: a gateway that wakes up after a
@@ -57,6 +61,9 @@ const RIVAL_MEMORY: Duration = Duration::from_secs(60);
 const RIVAL_GRACE: Duration = Duration::from_secs(2);
 /// Least burst of groups into a LAN, in bytes: one batch. Chosen.
 const BURST_OUT: u64 = 200_000;
+/// Time for which a standby takes in packets for the virtual address of a LAN that has become a
+/// part of another. Chosen: as long as a host elsewhere is remembered.
+const FORMER_MEMORY: Duration = Duration::from_secs(300);
 
 /// `segment` of a LAN, by its gateway's configuration and interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +78,18 @@ pub struct SegmentSettings {
     pub default_routers: Vec<IpAddr>,
     /// IPv4 hosts of this LAN that take part: address and prefix length; empty: all on link.
     pub hosts: Vec<(Ipv4Addr, u8)>,
+    /// The gateway's own programs, if they take part: the shell reads what they send into the LAN,
+    /// and gives them frames for the interface's Ethernet address.
+    pub programs: Option<SegmentPrograms>,
+}
+
+/// The gateway's own programs in a segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SegmentPrograms {
+    /// The interface's IPv6 addresses.
+    pub addresses: Vec<Ipv6Addr>,
+    /// UDP ports of this node itself: no link of it leads through a segment.
+    pub ports: Vec<u16>,
 }
 
 /// A frame of a LAN, as its hosts sent it.
@@ -124,6 +143,10 @@ pub struct SegmentLan {
 pub enum SegmentProblem {
     /// This node's certificate does not permit the segment of this name.
     NotPermitted(String),
+    /// These gateways seal their packets with a key that this host does not have.
+    NoKey(Vec<PeerId>),
+    /// These gateways do not seal their packets, and this host has a key.
+    InClear(Vec<PeerId>),
     /// Another host uses the virtual Ethernet address.
     Rival(MacAddress),
     /// No other LAN has this segment.
@@ -264,6 +287,12 @@ pub struct Segment {
     senders: Senders,
     out: Bucket,
     corrections: Bucket,
+    /// The virtual address before this LAN became a part of another, and the end of its use.
+    former: Option<(MacAddress, Instant)>,
+    /// Gateways whose packets cannot be read: whether they are sealed, and the end of the memory.
+    unreadable: BTreeMap<OriginId, (bool, Instant)>,
+    /// Gateways of LANs that are new in the segment.
+    appeared: Vec<OriginId>,
     rival_until: Option<Instant>,
     /// Time of the first frame from the virtual address within [`RIVAL_MEMORY`].
     rival_since: Option<Instant>,
@@ -289,7 +318,10 @@ impl Segment {
             lan,
         };
         let mut directory = Directory::new(seed, now);
-        directory.set_own(own_addresses(&settings, &link));
+        directory.set_own(
+            own_addresses(&settings, &link),
+            of_programs(&settings, &link),
+        );
         Self {
             id: SegmentId::of(node, &settings.name),
             network,
@@ -303,6 +335,9 @@ impl Segment {
             senders: Senders::new(link.rate, now),
             out: Bucket::full(now),
             corrections: Bucket::full(now),
+            former: None,
+            unreadable: BTreeMap::new(),
+            appeared: Vec::new(),
             rival_until: None,
             rival_since: None,
             outputs: VecDeque::new(),
@@ -327,8 +362,10 @@ impl Segment {
         self.storm.set_rate(settings.broadcast);
         self.senders.set_rate(link.rate);
         let own = own_addresses(&settings, &link);
-        if own != own_addresses(&self.settings, &self.link) {
-            self.directory.set_own(own);
+        let programs = of_programs(&settings, &link);
+        let before = own_addresses(&self.settings, &self.link);
+        if own != before || programs != of_programs(&self.settings, &self.link) {
+            self.directory.set_own(own, programs);
         }
         (self.settings, self.link) = (settings, link);
     }
@@ -341,6 +378,11 @@ impl Segment {
         let was_serving = self.is_serving();
         let before = std::mem::replace(&mut self.standing, standing);
         let has_moved = before.lan != standing.lan;
+        if self.is_serving() {
+            self.former = None;
+        } else if was_serving && has_moved {
+            self.former = Some((self.virtual_mac, now + FORMER_MEMORY));
+        }
         if has_moved {
             self.virtual_mac = virtual_mac(self.network, standing.lan);
             self.review_lans(now);
@@ -357,6 +399,27 @@ impl Segment {
                 self.push_frame(neighbor::announcement(address, mac, mac));
             }
         }
+    }
+
+    /// Notes a gateway whose packets cannot be read, as they are sealed or as they are not.
+    pub fn note_unreadable(&mut self, origin: OriginId, is_sealed: bool, now: Instant) {
+        let is_known = self.unreadable.contains_key(&origin);
+        if is_known || self.unreadable.len() < MAX_UNREADABLE {
+            let until = now + UNREADABLE_MEMORY;
+            self.unreadable.insert(origin, (is_sealed, until));
+        }
+    }
+
+    /// Gateways of the segment whose packets cannot be read, as they are sealed or as they are not.
+    fn unreadable(&self, sealed: bool) -> Option<Vec<PeerId>> {
+        let of = |origin: &OriginId| {
+            let mut lans = self.lans.others(self.standing.lan);
+            lans.find(|(_, lan)| lan.origin == *origin)
+        };
+        let found = self.unreadable.iter().filter(|(_, (is, _))| *is == sealed);
+        let peers = found.filter_map(|(origin, _)| Some(of(origin)?.1.peer));
+        let peers: Vec<_> = peers.collect();
+        (!peers.is_empty()).then_some(peers)
     }
 
     fn note_rival(&mut self, now: Instant) {
@@ -384,8 +447,20 @@ impl Segment {
     }
 
     fn review_lans(&mut self, now: Instant) {
+        let others = self.lans.others(self.standing.lan);
+        let new = others.filter(|(id, _)| !self.directory.knows_lan(*id));
+        self.appeared.extend(new.map(|(_, lan)| lan.origin));
         let others = self.lans.others(self.standing.lan).map(|(id, _)| id);
         self.directory.set_lans(others.collect(), now);
+    }
+
+    /// Looks where the hosts are, if a new LAN's gateway was on this LAN a moment ago: it was
+    /// split.
+    pub fn review_hosts(&mut self, was_here: impl Fn(OriginId) -> bool, now: Instant) {
+        let appeared = std::mem::take(&mut self.appeared);
+        if self.is_serving() && appeared.into_iter().any(was_here) {
+            self.directory.review_hosts(now);
+        }
     }
 
     /// Whether this gateway speaks for the LAN.
@@ -401,6 +476,13 @@ impl Segment {
     /// The virtual Ethernet address, while this gateway speaks for the LAN.
     pub fn virtual_mac(&self) -> Option<MacAddress> {
         self.is_serving().then_some(self.virtual_mac)
+    }
+
+    /// The virtual Ethernet address for which frames are received: that of the LAN, or the one
+    /// before it became a part of another.
+    pub fn received_mac(&self) -> Option<MacAddress> {
+        let former = self.former.map(|(mac, _)| mac);
+        self.virtual_mac().or(former)
     }
 
     /// The forwarder of another LAN.
@@ -454,17 +536,69 @@ impl Segment {
         if frame.source.is_virtual() || frame.source.is_group() {
             return Err(DropReason::LanGatewayFrame);
         }
+        let is_own = frame.source == self.link.mac && self.settings.programs.is_some();
+        let former = self.former.map(|(mac, _)| mac);
+        if former == Some(frame.destination) && (is_own || !by_gateway) {
+            return self.pass_on(frame, now);
+        }
+        // the forwarder reads what leaves for the LAN
+        if is_own && !self.is_serving() {
+            return Ok(());
+        }
         if let Some(message) = HostMessage::read(frame.source, frame.ethertype, &frame.payload) {
             return self.handle_host_message(message, now);
         }
         if ![ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&frame.ethertype) {
             return Ok(());
         }
-        // it may come from the network
-        if by_gateway && frame.destination.is_group() {
-            return Err(DropReason::LanGatewayFrame);
+        // others may come from the network
+        if by_gateway && !is_own && frame.destination.is_group() {
+            let flow = flow_of(&frame.payload).ok_or(DropReason::Malformed)?;
+            if !self.is_serving() || !self.link.may_have(flow.source) {
+                return Err(DropReason::LanGatewayFrame);
+            }
+            self.directory
+                .admit_from_gateway(flow.source, frame.source, now)?;
+        }
+        if is_own && self.is_of_node(&frame.payload) {
+            return Err(DropReason::SegmentOwnLink);
         }
         self.handle_packet(frame, now)
+    }
+
+    /// Whether a packet is one of this node's own links.
+    fn is_of_node(&self, packet: &[u8]) -> bool {
+        let programs = self.settings.programs.as_ref();
+        programs.is_some_and(|programs| admission::has_port(packet, &programs.ports))
+    }
+
+    /// Handles a frame for the virtual address of a LAN that has become a part of another: passes
+    /// it to the forwarder, and tells its sender where to send.
+    fn pass_on(&mut self, frame: &SegmentFrame, now: Instant) -> Result<(), DropReason> {
+        let message = HostMessage::read(frame.source, frame.ethertype, &frame.payload);
+        let (asker, asked) = match message {
+            Some(HostMessage { sender, asks }) => (sender, asks),
+            None => {
+                let flow = flow_of(&frame.payload).ok_or(DropReason::Malformed)?;
+                self.push_frame(LanFrame::Ethernet {
+                    to: self.virtual_mac,
+                    from: self.link.mac,
+                    ethertype: frame.ethertype,
+                    payload: frame.payload.clone(),
+                });
+                let sender = Asker {
+                    mac: frame.source,
+                    address: flow.source,
+                };
+                (sender, Some(flow.group))
+            }
+        };
+        let asked = asked.filter(|asked| self.link.may_have(*asked));
+        if let Some(asked) = asked.filter(|_| self.corrections.take(CORRECTION_RATE, 1, now)) {
+            let answer = neighbor::answer(asked, self.virtual_mac, self.link.mac, asker);
+            self.push_frame(answer);
+        }
+        Ok(())
     }
 
     fn handle_host_message(
@@ -508,7 +642,8 @@ impl Segment {
         if packet.len() > MAX_PACKET {
             return Err(DropReason::LanTooBig);
         }
-        self.directory.admit_from_here(flow.source, now)?;
+        self.directory
+            .admit_from_here(flow.source, frame.source, now)?;
         match self.group_of(flow.group) {
             Some(group) => self.send_to_group((flow, group), frame.source, packet, now),
             None if frame.destination == self.virtual_mac => {
@@ -631,6 +766,7 @@ impl Segment {
         if !self.standing.is_forwarder {
             return Err(DropReason::LanStandby);
         }
+        self.unreadable.remove(&origin);
         match inner {
             Inner::Message(message) if lans.contains(&message.lan) => {
                 self.handle_message(message, now);
@@ -719,6 +855,9 @@ impl Segment {
             return Err(DropReason::SegmentUnknownHost);
         }
         match self.directory.route_here(to, from, now) {
+            Route::To(Place::Here(mac)) if mac == self.link.mac && self.is_of_node(&packet) => {
+                Err(DropReason::SegmentOwnLink)
+            }
             Route::To(Place::Here(mac)) => {
                 self.deliver(mac, packet);
                 Ok(())
@@ -738,11 +877,20 @@ impl Segment {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.directory.handle_timeout(now);
         self.rival_until.take_if(|until| *until <= now);
+        self.former.take_if(|(_, until)| *until <= now);
+        self.unreadable.retain(|_, (_, until)| *until > now);
     }
 
     /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.directory.next_timeout()
+        let former = self.former.map(|(_, until)| until);
+        let unreadable = self.unreadable.values().map(|(_, until)| *until);
+        let others = former.into_iter().chain(unreadable);
+        self.directory
+            .next_timeout()
+            .into_iter()
+            .chain(others)
+            .min()
     }
 
     /// The next action.
@@ -870,6 +1018,12 @@ impl Segment {
         if !self.standing.is_permitted {
             return Some(SegmentProblem::NotPermitted(self.settings.name.clone()));
         }
+        if let Some(peers) = self.unreadable(true) {
+            return Some(SegmentProblem::NoKey(peers));
+        }
+        if let Some(peers) = self.unreadable(false) {
+            return Some(SegmentProblem::InClear(peers));
+        }
         if self.rival_until.is_some() {
             return Some(SegmentProblem::Rival(self.virtual_mac));
         }
@@ -896,6 +1050,16 @@ impl fmt::Display for SegmentProblem {
             Self::NotPermitted(name) => {
                 write!(f, "this node's certificate does not permit segment {name}")
             }
+            Self::NoKey(gateways) => write!(
+                f,
+                "{} gateways seal this segment with a key that this host does not have",
+                gateways.len()
+            ),
+            Self::InClear(gateways) => write!(
+                f,
+                "{} gateways do not seal this segment, and this host does: nothing of theirs enters",
+                gateways.len()
+            ),
             Self::Rival(mac) => write!(
                 f,
                 "another host on this LAN uses {mac}, the address for hosts elsewhere"
@@ -918,6 +1082,12 @@ impl SegmentProblem {
             Self::NotPermitted(_) => {
                 "an issuer makes a token with `lcroute invite --segment`; `lcroute leave`, then `lcroute join` with it"
             }
+            Self::NoKey(_) => {
+                "their key file, and [[private]] with `segment` and `keyfile`; then `lcroute reload`"
+            }
+            Self::InClear(_) => {
+                "there: this host's key file, and [[private]] with `segment` and `keyfile`; then `lcroute reload`"
+            }
             Self::Rival(_) => "end the second gateway with this LAN's name, or the loop in the LAN",
             Self::Alone => "set the same `segment` in [[lan]] of another gateway",
             Self::OtherSubnet(_) => {
@@ -930,7 +1100,17 @@ impl SegmentProblem {
 /// Addresses of the gateway itself, with the one for other subnets: no host has them.
 fn own_addresses(settings: &SegmentSettings, link: &Link) -> Vec<Ipv6Addr> {
     let router = settings.router.map(mapped::name);
-    link.addresses().into_iter().chain(router).collect()
+    let programs = of_programs(settings, link).map(|(_, addresses)| addresses);
+    let programs = programs.into_iter().flatten();
+    let all = link.addresses().into_iter().chain(router).chain(programs);
+    all.collect()
+}
+
+/// Addresses of the gateway's own programs, if they take part, with their Ethernet address.
+fn of_programs(settings: &SegmentSettings, link: &Link) -> Option<(MacAddress, Vec<Ipv6Addr>)> {
+    let programs = settings.programs.as_ref()?;
+    let ipv6 = programs.addresses.iter().copied();
+    Some((link.mac, link.addresses().into_iter().chain(ipv6).collect()))
 }
 
 /// The Ethernet address that stands for hosts of other LANs: successors of a forwarder keep it.

@@ -10,6 +10,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use librecast::cert::GroupPrefix;
 use librecast::id::derive;
 use librecast::mapped;
 use librecast::mld::ALL_NODES;
@@ -53,6 +54,11 @@ impl SegmentId {
     /// The group of broadcast and questions.
     pub fn all(self) -> Ipv6Addr {
         self.with_low(0)
+    }
+
+    /// All groups of the segment.
+    pub fn prefix(self) -> GroupPrefix {
+        GroupPrefix::new(self.all(), LOW_BITS as u8).unwrap_or(GroupPrefix::group(self.all()))
     }
 
     /// Whether a group is one of any segment: no program and no LAN host joins it.

@@ -19,6 +19,7 @@ use crate::lsdb::{Database, FLAG_STREAMS, FLAG_UNICAST};
 use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::output::Links;
+use crate::private::is_sealed;
 use crate::segment::is_of_segment;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
 use librecast::bucket::{Bucket, Rate};
@@ -134,8 +135,8 @@ impl Unicast {
         Ok((root, next.ok_or(unreachable)?))
     }
 
-    /// Handles a packet from a link; returns it if it is of a segment, and for this node. Not inlined
-    /// into the path of multicast.
+    /// Handles a packet from a link; returns it if it is of a segment, or sealed, and for this
+    /// node. Not inlined into the path of multicast.
     #[inline(never)]
     pub fn receive(
         &mut self,
@@ -170,7 +171,8 @@ impl Unicast {
             let next = route.next.ok_or(DropReason::NoRoute)?;
             return pass_on(Links::from([next]), header, packet, outbox).map(|()| None);
         }
-        if is_of_segment(&packet) && to == node.config.member.addresses.address {
+        let is_for_segment = is_of_segment(&packet) || is_sealed(&packet);
+        if is_for_segment && to == node.config.member.addresses.address {
             return Ok(Some(packet));
         }
         if !(node.config.unicast || node.streams && is_of_streams(&packet)) {

@@ -16,7 +16,8 @@ use common::{neighbor, restricted, start};
 use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
 use lcroute_engine::{
     Config, DropReason, Engine, HostPlace, LanFrame, LanIpv4, LanRole, LanSettings,
-    LocalInterfaceId, Output, SegmentFrame, SegmentProblem, SegmentSettings, SegmentSnapshot,
+    LocalInterfaceId, Output, PrivatePrefix, SECRET_LEN, Secret, SegmentFrame, SegmentProblem,
+    SegmentPrograms, SegmentSettings, SegmentSnapshot,
 };
 use librecast::arp::{Arp, Operation};
 use librecast::cert::{GroupPrefix, SourcePrefix};
@@ -43,6 +44,8 @@ const SSDP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 /// UDP port of hosts: what arrives at a host's own address is answered.
 const PORT: u16 = 5_004;
+/// UDP port of a gateway's links.
+const OWN_PORT: u16 = 40_000;
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -77,6 +80,9 @@ enum Event {
     Probe(usize, MacAddress, Bytes),
     LinkDown(usize, usize),
     LinkUp(usize, usize),
+    /// A gateway's own kernel sends a frame, or is given one.
+    Inside(usize, Frame),
+    Given(usize, Frame),
     /// A host asks once more.
     Retry(usize, Ipv4Addr, u8),
     /// A host forgets an Ethernet address if nobody confirmed it since.
@@ -117,6 +123,8 @@ struct Host {
     answers: BTreeSet<u64>,
     /// It looks for an address, and somebody has it.
     looks_for: Option<(Ipv4Addr, bool)>,
+    /// The gateway whose own kernel it is.
+    inside: Option<usize>,
 }
 
 struct World {
@@ -126,6 +134,8 @@ struct World {
     hosts: Vec<Host>,
     lans: usize,
     wired: BTreeSet<(usize, usize)>,
+    /// Time after which hosts ask again for a neighbour that nobody confirmed.
+    stale: Duration,
     /// Packets of segments that left over links, by the gateway that sent or passed them on.
     carried: Vec<u64>,
     /// Frames of hosts and gateways on all LANs.
@@ -160,6 +170,7 @@ fn settings(gateway: usize, lan: usize) -> LanSettings {
             router: None,
             default_routers: vec![IpAddr::V4(ROUTER)],
             hosts: Vec::new(),
+            programs: None,
         }),
     }
 }
@@ -192,6 +203,7 @@ impl World {
             hosts: Vec::new(),
             lans: lans.max().unwrap() + 1,
             wired: BTreeSet::new(),
+            stale: secs(2),
             carried: vec![0; gateways.len()],
             frames: 0,
             discovery: Vec::new(),
@@ -239,9 +251,19 @@ impl World {
 
     /// A host with this address on a LAN, which it announces.
     fn host(&mut self, lan: usize, address: Ipv4Addr) -> usize {
+        self.host_of(lan, address, mac(2, self.hosts.len()), None)
+    }
+
+    fn host_of(
+        &mut self,
+        lan: usize,
+        address: Ipv4Addr,
+        mac: MacAddress,
+        inside: Option<usize>,
+    ) -> usize {
         let n = self.hosts.len();
         self.hosts.push(Host {
-            mac: mac(2, n),
+            mac,
             address,
             lan: Some(lan),
             arp: BTreeMap::new(),
@@ -250,10 +272,26 @@ impl World {
             got: Vec::new(),
             answers: BTreeSet::new(),
             looks_for: None,
+            inside,
         });
         self.announce(n);
         self.run(ms(100));
         n
+    }
+
+    /// The programs of a gateway itself, in the segment of its first LAN.
+    fn programs(&mut self, gateway: usize) -> usize {
+        let lan = self.gateways[gateway].lans[0];
+        let own = settings(gateway, lan);
+        let mut with_programs = own.clone();
+        with_programs.segment.as_mut().unwrap().programs = Some(SegmentPrograms {
+            addresses: vec![own.link_local],
+            ports: vec![OWN_PORT],
+        });
+        self.does(gateway, |engine, now| {
+            engine.set_lan(LAN, with_programs, now);
+        });
+        self.host_of(lan, own.ipv4.unwrap().address, own.mac, Some(gateway))
     }
 
     fn kill(&mut self, n: usize) {
@@ -401,7 +439,18 @@ impl World {
             }
             LanFrame::Unicast(..) => return,
         };
-        self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
+        let own = settings(n, lan).mac;
+        let inside = self.hosts.iter().position(|host| host.inside == Some(n));
+        let query = igmp::parse_packet(&frame.payload);
+        let is_query = matches!(query, Ok((_, Message::Query(_))));
+        let is_for_own = frame.to == own || frame.to.is_group() && (frame.from != own || is_query);
+        if let Some(host) = inside.filter(|_| is_for_own) {
+            self.queue
+                .push(self.now + WIRE, Event::Given(host, frame.clone()));
+        }
+        if frame.to != own {
+            self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
+        }
     }
 
     fn segment(&mut self, n: usize) -> SegmentSnapshot {
@@ -473,6 +522,25 @@ impl World {
                 }
             }
             Event::Frame(lan, frame) => self.frame(lan, &frame),
+            Event::Inside(n, frame) => {
+                let virtual_mac = self.engine(n).virtual_mac(LAN);
+                if virtual_mac.is_some() && (frame.to.is_group() || Some(frame.to) == virtual_mac) {
+                    let frame = SegmentFrame {
+                        source: frame.from,
+                        destination: frame.to,
+                        ethertype: frame.ethertype,
+                        payload: frame.payload,
+                    };
+                    self.does(n, |engine, now| {
+                        engine.handle_segment_frame(LAN, frame, now);
+                    });
+                }
+            }
+            Event::Given(host, frame) => match frame.ethertype {
+                ETHERTYPE_ARP => self.host_arp(host, &frame),
+                ETHERTYPE_IPV4 => self.host_packet(host, &frame),
+                _ => {}
+            },
             Event::LinkDown(n, other) => self.link_down(n, other),
             Event::LinkUp(a, b) => self.link_up(a, b),
             Event::Forget(host, address, asked) => {
@@ -547,8 +615,15 @@ impl World {
         let reached = self.reached(lan);
         for host in 0..self.hosts.len() {
             let h = &self.hosts[host];
+            // a kernel hears nothing of what its own host sends
+            let of_host = h.inside.map(|n| &self.gateways[n].engine);
+            let of_host = of_host.and_then(|engine| engine.as_ref()?.virtual_mac(LAN));
             let hears = h.lan.is_some_and(|lan| reached.contains(&lan));
-            if hears && h.mac != frame.from && (frame.to.is_group() || frame.to == h.mac) {
+            if hears
+                && of_host != Some(frame.from)
+                && h.mac != frame.from
+                && (frame.to.is_group() || frame.to == h.mac)
+            {
                 match frame.ethertype {
                     ETHERTYPE_ARP => self.host_arp(host, frame),
                     ETHERTYPE_IPV4 => self.host_packet(host, frame),
@@ -562,7 +637,12 @@ impl World {
 /// Hosts.
 impl World {
     fn emit(&mut self, host: usize, to: MacAddress, ethertype: u16, payload: Bytes) {
-        let Host { mac: from, lan, .. } = self.hosts[host];
+        let Host {
+            mac: from,
+            lan,
+            inside,
+            ..
+        } = self.hosts[host];
         if let Some(lan) = lan {
             let frame = Frame {
                 from,
@@ -570,6 +650,10 @@ impl World {
                 ethertype,
                 payload,
             };
+            if let Some(gateway) = inside {
+                self.queue
+                    .push(self.now + WIRE, Event::Inside(gateway, frame.clone()));
+            }
             self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
         }
     }
@@ -727,7 +811,7 @@ impl World {
     /// The Ethernet address of a neighbour; one that was not confirmed lately is asked again.
     fn known(&mut self, host: usize, to: Ipv4Addr) -> Option<MacAddress> {
         let (mac, at) = self.hosts[host].arp.get(&to).copied()?;
-        if self.now > at + secs(2) {
+        if self.now > at + self.stale {
             let arp = Arp {
                 operation: Operation::Request,
                 sender_mac: self.hosts[host].mac,
@@ -1100,6 +1184,127 @@ fn a_cable_between_two_lans_makes_no_storm_and_its_end_leaves_no_trace() {
         w.run(ms(500));
         assert_eq!(w.times(b, number), 1);
     }
+}
+
+/// Pings each 100 ms until an answer comes; returns the time.
+fn interruption(w: &mut World, host: usize, to: Ipv4Addr) -> Duration {
+    let began = w.now;
+    while !w.ping(host, to, ms(100)) && w.now < began + secs(60) {}
+    w.now - began
+}
+
+#[test]
+fn hosts_that_talk_go_on_when_a_cable_joins_their_lans_and_when_it_is_pulled() {
+    let mut w = World::new(&[&[0], &[1], &[2]]);
+    w.stale = secs(40);
+    let (a, b, c) = (w.host(0, ip(20)), w.host(1, ip(30)), w.host(2, ip(40)));
+    let pairs = [
+        (a, ip(30)),
+        (b, ip(20)),
+        (a, ip(40)),
+        (b, ip(40)),
+        (c, ip(20)),
+        (c, ip(30)),
+    ];
+    for (host, to) in pairs {
+        assert!(w.ping(host, to, secs(1)));
+    }
+    for round in 0..3 {
+        for (joined, bound) in [(true, ms(2_500)), (false, ms(5_000))] {
+            match joined {
+                true => w.join_lans(0, 1),
+                false => w.wired.clear(),
+            }
+            let began = w.now;
+            let lasted = pairs.map(|(host, to)| interruption(&mut w, host, to));
+            assert!(w.now - began < bound, "{round} {joined}: {lasted:?}");
+            // until the gateways have settled
+            while w.now < began + secs(8) {
+                for (host, to) in pairs {
+                    let lasted = interruption(&mut w, host, to);
+                    assert!(
+                        lasted < ms(1_500),
+                        "{round} {joined} {host} {to}: {lasted:?}"
+                    );
+                }
+            }
+            // while they talk, and behind the use of a former address
+            for second in 0..310 {
+                w.run(ms(1_000));
+                for (host, to) in pairs {
+                    let answered = w.ping(host, to, ms(20));
+                    assert!(answered, "{round} {joined} {second} {host} {to}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gateways_own_programs_are_in_the_segment_as_any_host() {
+    for standby in [false, true] {
+        let lans: &[&[usize]] = if standby {
+            &[&[0], &[1], &[0]]
+        } else {
+            &[&[0], &[1]]
+        };
+        let mut w = World::new(lans);
+        let insiders: Vec<_> = (0..lans.len()).map(|n| w.programs(n)).collect();
+        let (a, b) = (w.host(0, ip(20)), w.host(1, ip(30)));
+        w.run(secs(6));
+        let all: Vec<_> = insiders.iter().copied().chain([a, b]).collect();
+        let address = |w: &World, host: usize| w.hosts[host].address;
+        for from in &all {
+            for to in all.iter().filter(|to| *to != from) {
+                let to = address(&w, *to);
+                assert!(w.ping(*from, to, ms(300)), "{from} {to} {standby}");
+            }
+        }
+        for host in &all {
+            w.join(*host, SSDP);
+        }
+        for from in &all {
+            for group in [ALL, DIRECTED, MDNS, SSDP] {
+                let number = w.send(*from, group);
+                w.run(ms(300));
+                for host in all.iter().filter(|host| *host != from) {
+                    assert_eq!(w.times(*host, number), 1, "{from} {host} {group} {standby}");
+                }
+            }
+        }
+        // a gateway's own address is taken, and stays its own
+        assert!(!w.is_free(b, ip(200)));
+        let here = HostPlace::Here(settings(0, 0).mac);
+        assert!(matches!(w.place(1, ip(200)), HostPlace::Behind(_)));
+        if !standby {
+            assert_eq!(w.place(0, ip(200)), here);
+        }
+        let thief = w.host(1, ip(200));
+        w.run(secs(2));
+        assert!(w.ping(a, ip(200), ms(300)));
+        assert_eq!(w.times(thief, w.next), 0);
+        // silence
+        w.run(secs(5));
+        let carried = w.carried.clone();
+        w.run(secs(60));
+        assert_eq!(w.carried, carried);
+    }
+}
+
+#[test]
+fn links_of_a_gateway_do_not_lead_through_its_segment() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let (own, b) = (w.programs(0), w.host(1, ip(30)));
+    assert!(w.ping(own, ip(30), secs(1)) && w.ping(b, ip(200), secs(1)));
+    let datagram = |from, to, port| ipv4::udp_packet(from, to, (port, 64), b"DTLS data").into();
+    w.send_packet(own, ip(30), datagram(ip(200), ip(30), OWN_PORT));
+    w.send_packet(b, ip(200), datagram(ip(30), ip(200), OWN_PORT));
+    w.run(secs(1));
+    assert_eq!(w.dropped(0, DropReason::SegmentOwnLink), 2);
+    // those of other hosts do
+    w.send_packet(b, ip(200), datagram(ip(30), ip(200), OWN_PORT + 1));
+    w.run(secs(1));
+    assert_eq!(w.dropped(0, DropReason::SegmentOwnLink), 2);
 }
 
 #[test]
@@ -1499,4 +1704,60 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     });
     w.run(ms(100));
     assert_eq!(w.times(b, 999), 1);
+}
+
+#[test]
+fn a_sealed_segment_is_read_by_gateways_with_its_key_alone() {
+    let mut w = World::new(&[&[0], &[1], &[2]]);
+    let (a, b, c) = (w.host(0, ip(20)), w.host(1, ip(30)), w.host(2, ip(40)));
+    let set = |w: &mut World, n: usize, secret: Option<u8>| {
+        let node = w.gateways[n].services.addresses().address;
+        let secrets = secret.map(|byte| vec![Secret::new([byte; SECRET_LEN])]);
+        let private = secrets.map(|secrets| PrivatePrefix::of_segment(node, "home", secrets));
+        w.does(n, |engine, now| {
+            engine.set_private(private.into_iter().collect(), now);
+        });
+    };
+    let peer = |w: &World, n: usize| w.gateways[n].services.peer();
+    for n in [0, 1] {
+        set(&mut w, n, Some(7));
+    }
+    let carried = w.carried.clone();
+    assert!(w.ping(a, ip(30), secs(1)) && w.ping(b, ip(20), secs(1)));
+    for (group, joined) in [(ALL, false), (SSDP, true)] {
+        if joined {
+            w.join(b, group);
+            w.join(c, group);
+        }
+        let number = w.send(a, group);
+        w.run(ms(500));
+        assert_eq!((w.times(b, number), w.times(c, number)), (1, 0), "{group}");
+    }
+    assert_eq!(w.carried[..2], carried[..2], "nothing in clear");
+    // one without a key, or with another: each side says it of the other
+    for (key, reason) in [
+        (None, DropReason::NotSealed),
+        (Some(9), DropReason::NoGroupKey),
+    ] {
+        set(&mut w, 2, key);
+        // those who were not found are asked for again
+        w.run(secs(11));
+        assert!(!w.ping(c, ip(20), secs(2)) && !w.ping(a, ip(40), secs(2)));
+        assert!(w.dropped(2, DropReason::NoGroupKey) > 0 && w.dropped(0, reason) > 0);
+        let problem = w.segment(2).problem;
+        assert!(matches!(&problem, Some(SegmentProblem::NoKey(of)) if of.contains(&peer(&w, 0))));
+        let of = vec![peer(&w, 2)];
+        let expected = match key {
+            None => SegmentProblem::InClear(of),
+            Some(_) => SegmentProblem::NoKey(of),
+        };
+        assert_eq!(w.segment(0).problem, Some(expected));
+    }
+    set(&mut w, 2, Some(7));
+    w.run(secs(11));
+    assert!(w.ping(c, ip(20), secs(2)) && w.ping(a, ip(40), secs(2)));
+    assert!(w.ping(c, ip(30), secs(2)));
+    for n in 0..3 {
+        assert_eq!(w.segment(n).problem, None, "{n}");
+    }
 }

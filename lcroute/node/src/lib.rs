@@ -46,8 +46,8 @@ pub mod view;
 pub use lcroute_engine::{
     CarryAnswer, CarrySettings, CarrySnapshot, Consent, HostPlace, LC0, LanFrame, LanIpv4, LanRole,
     LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, MAX_LOCAL_INTERFACES, Privacy,
-    PrivatePrefix, Secret, SegmentFrame, SegmentLan, SegmentProblem, SegmentSettings,
-    SegmentSnapshot, private::is_sealed,
+    PrivatePrefix, Secret, SegmentFrame, SegmentLan, SegmentProblem, SegmentPrograms,
+    SegmentSettings, SegmentSnapshot, private::is_sealed,
 };
 
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};
@@ -60,7 +60,7 @@ pub use look::{Edge, Flow, Look, Router};
 pub use members::{KnownMember, Members};
 pub use membership::spent;
 pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
-pub use private_prefixes::GiveError;
+pub use private_prefixes::{GiveError, PrivateKeys, SegmentKeys};
 pub use revocations::Revocations;
 pub use seeking::Sought;
 pub use services::{HostServices, MakeAead};

@@ -9,7 +9,7 @@ use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
     CarrySettings, Engine, HostPlace, LanFrame, LanSettings, LanSnapshot, LanStanding,
-    LocalInterfaceId, Neighbor, PrivatePrefix, RoutedKind, Secret, SegmentFrame,
+    LocalInterfaceId, Neighbor, RoutedKind, Secret, SegmentFrame,
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
@@ -38,7 +38,7 @@ use crate::look::{self, Look, Router};
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
 use crate::presence::Present;
-use crate::private_prefixes::{GiveError, PrivatePrefixes};
+use crate::private_prefixes::{GiveError, PrivateKeys, PrivatePrefixes};
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::seeking::{Seeking, Sought};
@@ -107,8 +107,8 @@ pub struct Settings {
     pub watch: Vec<GroupPrefix>,
     /// Whether unicast is carried.
     pub unicast: bool,
-    /// Prefixes whose packets are sealed.
-    pub private: Vec<PrivatePrefix>,
+    /// Prefixes and segments whose packets are sealed.
+    pub private: PrivateKeys,
     /// Whether this node reports its flows to nodes that ask for them.
     pub report: bool,
     /// Members that may learn addresses of this host.
@@ -255,6 +255,7 @@ impl<C: Connections> Node<C> {
         let services = HostServices::new(config.key.clone(), config.network, config.clock.clone())
             .with_aead(config.aead);
         let leaf_rate = LeafRate::new(config.limits.leaf_bits_per_second);
+        let private = settings.private.prefixes(config.member.addresses.address);
         let engine = lcroute_engine::Config {
             member: config.member.clone(),
             incarnation: config.incarnation,
@@ -267,7 +268,7 @@ impl<C: Connections> Node<C> {
             watch: settings.watch,
             unicast: settings.unicast,
             ipv4: config.ipv4,
-            private: settings.private.clone(),
+            private: private.clone(),
             carry: settings.carry,
             topology: config.topology,
             seed: u64::from_be_bytes(random.array()),
@@ -309,7 +310,7 @@ impl<C: Connections> Node<C> {
             remade_until: now,
             seeking: Seeking::new(),
             announcements: Announcements::new(&settings.announce),
-            private: PrivatePrefixes::new(settings.private),
+            private: PrivatePrefixes::new(private),
             flows: Flows::new(settings.report, now),
             not_permitted: Vec::new(),
             key_conflicts: KeyConflicts::default(),
@@ -358,7 +359,8 @@ impl<C: Connections> Node<C> {
         self.engine.set_watch(settings.watch, now);
         self.engine.set_unicast(settings.unicast, now);
         self.engine.set_carry(settings.carry, now);
-        self.private.configure(settings.private);
+        let address = self.member().addresses.address;
+        self.private.configure(settings.private.prefixes(address));
         self.engine.set_private(self.private.all(), now);
         self.flows.reports = settings.report;
         if self.overlay.set_disclosure(settings.disclosure, now) {
@@ -428,11 +430,17 @@ impl<C: Connections> Node<C> {
         self.engine.lan_standings()
     }
 
-    /// Returns the virtual Ethernet address of a LAN, while this node is the forwarder of its segment.
+    /// Returns the virtual Ethernet address of a LAN of a segment, for which frames are received.
     /// Roles change without an event: to be compared after each turn.
     #[must_use]
     pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
         self.engine.virtual_mac(interface)
+    }
+
+    /// Whether this node is the forwarder of a LAN of a segment.
+    #[must_use]
+    pub fn serves_segment(&self, interface: LocalInterfaceId) -> bool {
+        self.engine.serves_segment(interface)
     }
 
     /// Returns the place of a host of a segment, as this gateway knows it.

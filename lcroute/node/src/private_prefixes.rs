@@ -1,10 +1,39 @@
 //! Private prefixes: those of the configuration, with the secrets that programs give.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use lcroute_engine::{PrivatePrefix, Secret};
 use librecast::cert::GroupPrefix;
 use thiserror::Error;
+
+/// All that the configuration makes private.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrivateKeys {
+    /// Prefixes.
+    pub prefixes: Vec<PrivatePrefix>,
+    /// Segments.
+    pub segments: Vec<SegmentKeys>,
+}
+
+/// A sealed segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentKeys {
+    /// Its name.
+    pub name: String,
+    /// The first seals, all open. Empty: no packet of the segment leaves or enters this host.
+    pub secrets: Vec<Secret>,
+}
+
+impl PrivateKeys {
+    /// All prefixes at the node with this address, those of segments among them.
+    #[must_use]
+    pub fn prefixes(self, node: Ipv6Addr) -> Vec<PrivatePrefix> {
+        let of_segment = |s: SegmentKeys| PrivatePrefix::of_segment(node, &s.name, s.secrets);
+        let segments = self.segments.into_iter().map(of_segment);
+        self.prefixes.into_iter().chain(segments).collect()
+    }
+}
 
 /// The reason for which secrets of a program are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

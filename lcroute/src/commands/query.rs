@@ -450,7 +450,8 @@ fn lans(list: &[Lan]) -> String {
 /// Returns what follows an interface with a segment.
 fn segment_head(segment: &LanSegment) -> String {
     format!(
-        ", segment {}: {}, {} heard here, {} elsewhere in use",
+        ", {}segment {}: {}, {} heard here, {} elsewhere in use",
+        if segment.sealed { "sealed " } else { "" },
         segment.name,
         count(segment.lans.len() + 1, "LAN"),
         count(segment.here, "host"),
@@ -484,10 +485,12 @@ fn segment_lines(segment: &LanSegment) -> Vec<(&'static str, String)> {
         );
         lines.push(("conflict", text));
     }
-    lines.push((
-        "note",
-        "programs on this host are not in the segment".into(),
-    ));
+    let programs = match (segment.programs, &segment.programs_problem) {
+        (true, _) => "this host's are in the segment".into(),
+        (false, None) => "this host's are not in the segment".into(),
+        (false, Some(why)) => format!("this host's are not in the segment: {why}"),
+    };
+    lines.push(("programs", programs));
     lines
 }
 

@@ -1,21 +1,23 @@
 //! Private prefixes: their keys on this host, and their groups in clear.
 
-use lcroute_control::config::Private;
+use lcroute_control::config::{Private, Privates};
 use lcroute_control::status::PrivateStatus;
+
+use lcroute_node::PrivatePrefix;
 
 use super::interface::example;
 use super::{Check, NOT_TO_ASK, Patient};
 use crate::netlink;
-use crate::private::{self, Loaded};
+use crate::private::{self, Loaded, LoadedSegment};
 use crate::tun;
 
 const NAME: &str = "private prefixes";
 
 /// Returns prefixes that programs reach by an interface of another program, with its name.
-fn open(configured: &[Private]) -> std::io::Result<Vec<String>> {
+fn open(configured: &Privates) -> std::io::Result<Vec<String>> {
     let all = netlink::interfaces()?;
     let mut open = Vec::new();
-    for Private { prefix, .. } in configured {
+    for Private { prefix, .. } in &configured.prefixes {
         let egress = netlink::route_to(example(prefix), None)?;
         let taker = egress.and_then(|egress| all.iter().find(|i| i.index == egress.index));
         let taker = taker.filter(|i| i.alias.as_deref() != Some(tun::ALIAS));
@@ -35,7 +37,12 @@ pub(super) fn check(patient: &Patient) -> Check {
     if patient.without == NOT_TO_ASK {
         return Check::skipped(NAME, NOT_TO_ASK);
     }
-    let loaded = match private::load(configured) {
+    let loaded = private::load(&configured.prefixes);
+    let loaded = loaded.and_then(|loaded| {
+        let segments = private::load_segments(&configured.segments)?;
+        Ok((loaded, segments))
+    });
+    let (loaded, segments) = match loaded {
         Ok(loaded) => loaded,
         Err(e) => return Check::fail(NAME, e.to_string(), "name a key that `lcroute keygen` made"),
     };
@@ -87,6 +94,27 @@ pub(super) fn check(patient: &Patient) -> Check {
             (None, None) => {}
         }
     }
+    for LoadedSegment { segment, problem } in &segments {
+        let unreadable = problem.as_ref().map(|problem| {
+            let remedy =
+                "copy the key of the segment's gateways there, mode 600, and `lcroute reload`";
+            (problem.clone(), remedy)
+        });
+        let of_daemon = || {
+            let daemon = patient.daemon.as_ref()?;
+            let node = daemon.status.address;
+            let prefix = PrivatePrefix::of_segment(node, &segment.name, Vec::new()).prefix;
+            let shown = prefix.to_string();
+            let mut known = daemon.status.private.iter();
+            let has_key = known.any(|p| p.prefix == shown && p.has_key);
+            let said = "the daemon has no key".to_owned();
+            (!has_key).then_some((said, "`lcroute reload` takes the configuration over"))
+        };
+        if let Some((problem, remedy)) = unreadable.or_else(of_daemon) {
+            closed.push(format!("segment {}: {problem}", segment.name));
+            remedies.push(remedy);
+        }
+    }
     if !closed.is_empty() {
         remedies.dedup();
         let detail = format!("nothing of it leaves or enters: {}", closed.join("; "));
@@ -99,7 +127,11 @@ pub(super) fn check(patient: &Patient) -> Check {
         .iter()
         .map(|lan| lan.interface.as_str())
         .collect();
-    let names: Vec<_> = loaded.iter().map(|l| l.prefix.prefix.to_string()).collect();
+    let names = loaded.iter().map(|l| l.prefix.prefix.to_string());
+    let segments = segments
+        .iter()
+        .map(|s| format!("segment {}", s.segment.name));
+    let names: Vec<_> = names.chain(segments).collect();
     if !clear.is_empty() && !lans.is_empty() {
         let prefixes: Vec<_> = clear.iter().map(|l| l.prefix.prefix.to_string()).collect();
         let detail = format!("{}: in clear on {}", prefixes.join(" "), lans.join(" "));

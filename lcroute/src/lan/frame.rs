@@ -11,6 +11,8 @@ use librecast::{ipv4, neighbor_discovery};
 use nix::libc;
 use socket2::SockFilter;
 
+use super::programs::MARK;
+
 /// Length of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
 /// UDP port of PROBEs between gateways.
@@ -47,6 +49,8 @@ const VIRTUAL_MASK: u32 = 0xffff_ff00;
 const SEGMENT_SCOPE: u8 = 5;
 /// The first 8 bytes of a Neighbor Solicitation, without checksum (RFC 4861 §4.3).
 const NEIGHBOR_SOLICITATION: [u8; 8] = [135, 0, 0, 0, 0, 0, 0, 0];
+/// ICMPv6 type Multicast Listener Query (RFC 9777 §5.1).
+const MLD_QUERY: u8 = 130;
 /// ICMPv6 type Neighbor Advertisement (RFC 4861 §4.4).
 const NEIGHBOR_ADVERTISEMENT: u32 = 136;
 
@@ -177,6 +181,43 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
     program.extend(body(wanted));
     assemble(&program)
 }
+/// Returns a filter for frames of this host's own programs that leave by an interface with this
+/// Ethernet address: to this virtual address, to groups and to all. Without one, nothing.
+pub fn outgoing_filter(virtual_mac: Option<MacAddress>, own: MacAddress) -> Vec<SockFilter> {
+    let Some(virtual_mac) = virtual_mac else {
+        return assemble(&[(EQUAL, Go::Refuse, Go::Refuse, 0)]);
+    };
+    let ancillary = |what: libc::c_int| (libc::SKF_AD_OFF + what) as u32;
+    let MacAddress([a, b, c, d, e, f]) = own;
+    let mut program = vec![
+        (BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)),
+        (EQUAL, Go::On, Go::Refuse, libc::PACKET_OUTGOING.into()),
+        (WORD, Go::On, Go::On, ancillary(libc::SKF_AD_MARK)),
+        (EQUAL, Go::Refuse, Go::On, MARK),
+        (
+            BYTE,
+            Go::On,
+            Go::On,
+            ancillary(libc::SKF_AD_VLAN_TAG_PRESENT),
+        ),
+        (EQUAL, Go::On, Go::Refuse, 0),
+        (HALF, Go::On, Go::On, ETHERTYPE),
+        (EQUAL, Go::Skip(2), Go::On, ETHERTYPE_IPV4.into()),
+        (EQUAL, Go::Skip(1), Go::On, ETHERTYPE_IPV6.into()),
+        (EQUAL, Go::On, Go::Refuse, ETHERTYPE_ARP.into()),
+        (WORD, Go::On, Go::On, SOURCE_MAC),
+        (EQUAL, Go::On, Go::Refuse, u32::from_be_bytes([a, b, c, d])),
+        (HALF, Go::On, Go::On, SOURCE_MAC + 4),
+        (EQUAL, Go::On, Go::Refuse, u16::from_be_bytes([e, f]).into()),
+        (BYTE, Go::On, Go::On, 0),
+        (AND, Go::On, Go::On, 1),
+        (EQUAL, Go::Accept, Go::On, 1),
+    ];
+    program.extend(is_address(0, virtual_mac, Go::Accept));
+    program.push((EQUAL, Go::Refuse, Go::Refuse, 0));
+    assemble(&program)
+}
+
 /// The steps that jump to `then` if this Ethernet address is at an offset of the frame.
 fn is_address(at: u32, MacAddress([a, b, c, d, e, f]): MacAddress, then: Go) -> [Step; 4] {
     [
@@ -359,6 +400,16 @@ pub fn group(packet: &[u8]) -> Option<MacAddress> {
     group.is_multicast().then(|| MacAddress::of_group(group))
 }
 
+/// Whether an IPv6 packet is an MLD query, behind its Router Alert (RFC 9777 §5).
+pub fn is_mld_query(packet: &[u8]) -> bool {
+    let next_header = packet.get(6);
+    let behind = packet.get(ipv6::HEADER_LEN..);
+    next_header == Some(&0)
+        && behind.is_some_and(|behind| {
+            behind.first() == Some(&ICMPV6) && behind.get(8) == Some(&MLD_QUERY)
+        })
+}
+
 /// Sets a packet's hop limit or TTL. The first 20 bytes of an IPv4 packet suffice.
 pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
     if is_ipv4(packet) {
@@ -397,7 +448,11 @@ mod tests {
 
     /// Runs a filter as the kernel does, on packet type, VLAN tag, frame.
     fn passes(wanted: Wanted, kind: u8, tagged: bool, frame: &[u8]) -> bool {
-        let filter = filter(wanted, OWN);
+        runs(&filter(wanted, OWN), (kind, tagged, 0), frame)
+    }
+
+    /// The same with a filter, and the packet's mark.
+    fn runs(filter: &[SockFilter], (kind, tagged, mark): (u8, bool, u32), frame: &[u8]) -> bool {
         // SAFETY: a SockFilter is a transparent sock_filter, as its documentation says.
         let steps: Vec<libc::sock_filter> = filter
             .iter()
@@ -410,6 +465,9 @@ mod tests {
             }
             if special == libc::SKF_AD_VLAN_TAG_PRESENT as u32 {
                 return Some(tagged.into());
+            }
+            if special == libc::SKF_AD_MARK as u32 {
+                return Some(mark);
             }
             let bytes = frame.get(at as usize..at as usize + size)?;
             Some(bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
@@ -599,6 +657,34 @@ mod tests {
 
     fn to(mac: MacAddress, ethertype: u16, packet: &[u8]) -> Vec<u8> {
         [&ethernet(mac, HOST, ethertype)[..], packet].concat()
+    }
+
+    #[test]
+    fn of_what_leaves_that_of_own_programs_for_the_segment_is_read() {
+        let outgoing = libc::PACKET_OUTGOING;
+        let broadcast = MacAddress([0xff; 6]);
+        let serving = outgoing_filter(Some(VIRTUAL_MAC), OWN);
+        for kind in [ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6] {
+            let frame = |to, from| [&ethernet(to, from, kind)[..], &[0; 46]].concat();
+            let leaves = |to, from| runs(&serving, (outgoing, false, 0), &frame(to, from));
+            let group = MacAddress::of_group(ALL_NODES);
+            for to in [VIRTUAL_MAC, broadcast, group] {
+                assert!(leaves(to, OWN), "{kind:#x} {to}");
+                assert!(!leaves(to, HOST) && !leaves(to, VIRTUAL_MAC));
+                for other in [
+                    (libc::PACKET_HOST, false, 0),
+                    (outgoing, true, 0),
+                    (outgoing, false, MARK),
+                ] {
+                    assert!(!runs(&serving, other, &frame(to, OWN)), "{other:?}");
+                }
+                let resting = outgoing_filter(None, OWN);
+                assert!(!runs(&resting, (outgoing, false, 0), &frame(to, OWN)));
+            }
+            assert!(!leaves(HOST, OWN), "the LAN's own business");
+        }
+        let other = [&ethernet(broadcast, OWN, 0x0842)[..], &[0; 46]].concat();
+        assert!(!runs(&serving, (outgoing, false, 0), &other));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use socket2::{Socket, Type};
 
 use super::frame::{self, ETHERNET_LEN, Extra, Wanted};
+use super::programs::{MARK, Programs};
 use crate::tun::coalesce::{self, MAX_PACKETS, Runs};
 use crate::tun::offload::{IPV6_LEN, OFFLOAD_LEN, Offload};
 use crate::tun::packets::Packets;
@@ -25,7 +26,7 @@ const LONGEST: usize = HEAD + 65_575;
 /// Most frames read in one system call.
 const FRAMES: usize = 16;
 /// Buffer in bytes: some 20 ms at 1 Gbit/s.
-const PACKETS_BUFFER: usize = 4 << 20;
+pub const PACKETS_BUFFER: usize = 4 << 20;
 /// Buffer in bytes: reports of some 10,000 simultaneous joins.
 const CONTROL_BUFFER: usize = 4 << 20;
 
@@ -37,6 +38,8 @@ pub struct LanSocket {
     ipv4: Option<Pair>,
     /// Only in a segment.
     arp: Option<Socket>,
+    /// Only in a segment, if the kernel has what they need.
+    programs: Option<Programs>,
     interface: u32,
     extra: Extra,
     /// The Ethernet address for hosts elsewhere, while this gateway serves the LAN of a segment.
@@ -80,6 +83,9 @@ impl LanSocket {
         let open = |wanted, buffer, protocol| -> io::Result<Socket> {
             let socket = packet::open(Type::RAW, &frame::filter(wanted, own), buffer)?;
             packet::set_offload_header(&socket)?;
+            if extra.segment {
+                socket.set_mark(MARK)?;
+            }
             packet::bind_protocol(&socket, Some(interface), protocol)?;
             Ok(socket)
         };
@@ -100,6 +106,7 @@ impl LanSocket {
             ipv6,
             ipv4,
             arp,
+            programs: None,
             interface,
             extra,
             virtual_mac: None,
@@ -117,6 +124,20 @@ impl LanSocket {
         })
     }
 
+    /// Lets this host's own programs take part in the segment; the error names what is missing.
+    pub fn open_programs(&mut self) -> Result<(), String> {
+        let programs = Programs::open(self.interface, self.outlet.own)?;
+        let set = programs.set_virtual_mac(self.virtual_mac);
+        set.map_err(|e| format!("a packet filter: {e}"))?;
+        self.programs = Some(programs);
+        Ok(())
+    }
+
+    /// Whether they take part.
+    pub fn has_programs(&self) -> bool {
+        self.programs.is_some()
+    }
+
     /// Receives frames for this virtual address, in place of the one before.
     pub fn set_virtual_mac(&mut self, mac: Option<MacAddress>) -> io::Result<()> {
         if self.virtual_mac == mac {
@@ -130,6 +151,9 @@ impl LanSocket {
             if let Some(socket) = socket {
                 socket.attach_filter(&frame::filter(wanted, self.outlet.own))?;
             }
+        }
+        if let Some(programs) = &self.programs {
+            programs.set_virtual_mac(mac)?;
         }
         let socket = &self.ipv6.packets;
         if let Some(mac) = self.virtual_mac.take() {
@@ -146,7 +170,11 @@ impl LanSocket {
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let pairs = [&self.ipv6].into_iter().chain(&self.ipv4);
         let pairs = pairs.flat_map(|pair| [pair.packets.as_fd(), pair.control.as_fd()]);
-        pairs.chain(self.arp.as_ref().map(AsFd::as_fd))
+        let outgoing = self.programs.as_ref();
+        let outgoing = outgoing.map(|programs| programs.outgoing.as_fd());
+        pairs
+            .chain(self.arp.as_ref().map(AsFd::as_fd))
+            .chain(outgoing)
     }
 
     /// Returns frames lost before they were read, since the last call: of packets, and of control.
@@ -160,6 +188,10 @@ impl LanSocket {
             // hosts repeat their questions
             packets += packet::take_overruns(arp)?;
         }
+        if let Some(programs) = &self.programs {
+            // reports of own programs are among them
+            control += packet::take_overruns(&programs.outgoing)?;
+        }
         Ok((packets, control))
     }
 
@@ -172,7 +204,8 @@ impl LanSocket {
     pub fn read_packets(&mut self, each: &mut dyn FnMut(SegmentFrame)) -> io::Result<bool> {
         let mut has_more = self.inbox.read(&self.ipv6.packets, each)?;
         let ipv4 = self.ipv4.as_ref().map(|pair| &pair.packets);
-        for socket in ipv4.into_iter().chain(&self.arp) {
+        let outgoing = self.programs.as_ref().map(|programs| &programs.outgoing);
+        for socket in ipv4.into_iter().chain(&self.arp).chain(outgoing) {
             has_more |= self.inbox.read(socket, each)?;
         }
         Ok(has_more)
@@ -217,15 +250,24 @@ impl LanSocket {
         std::mem::take(&mut outlet.failed)
     }
 
-    /// Sends a packet to a group unchanged.
+    /// Sends a packet to a group unchanged; a query to this host as well.
     pub fn send_to_group(&self, packet: &[u8]) -> io::Result<()> {
+        if let Some(programs) = &self.programs {
+            programs.ask(packet)?;
+        }
         let parts = [IoSlice::new(packet)];
         let socket = socket_of((&self.ipv6, self.ipv4.as_ref()), packet);
         self.outlet.write_to_group(socket?, packet, &parts)
     }
 
-    /// Sends a frame of a segment: to a host, group or all.
+    /// Sends a frame of a segment: to a host, group or all; to this host as well if it takes part.
     pub fn send_frame(&self, frame: &SegmentFrame) -> io::Result<()> {
+        if let Some(programs) = self.programs.as_ref().filter(|p| p.takes(frame)) {
+            programs.deliver(frame.destination, frame.ethertype, &frame.payload)?;
+            if !frame.destination.is_group() {
+                return Ok(());
+            }
+        }
         let ipv4 = self.ipv4.as_ref().map(|pair| &pair.packets);
         let socket = match frame.ethertype {
             ETHERTYPE_IPV6 => Some(&self.ipv6.packets),

@@ -6,6 +6,7 @@
 mod fdb;
 mod gateway;
 mod host;
+mod inlet;
 mod look;
 mod monitor;
 mod near;
@@ -15,6 +16,7 @@ pub use fdb::{add_bridge_address, remove_bridge_address};
 pub(crate) use gateway::is_behind_nat;
 pub use gateway::{Gateway, NoGateway, gateway};
 pub use host::{host_addresses, lan_interfaces};
+pub use inlet::redirect;
 pub use look::{
     Egress, Interface, default_routers, group_routes, interface_to, interfaces, on_link_prefixes,
     route_to,

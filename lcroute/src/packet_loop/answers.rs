@@ -470,7 +470,7 @@ impl PacketLoop {
             segment: served
                 .segment
                 .take()
-                .map(|segment| self.lan_segment(segment)),
+                .map(|segment| self.lan_segment(&served.standing.interface, segment)),
             ..lan(served)
         });
         let mut all: Vec<_> = off.chain(served).collect();
@@ -483,7 +483,8 @@ impl PacketLoop {
         let status = |p: &PrivatePrefix| PrivateStatus {
             prefix: p.prefix.to_string(),
             has_key: !p.secrets.is_empty(),
-            lans: p.lans,
+            // hosts have a segment always
+            lans: p.lans && !p.is_of_segment(),
         };
         prefixes.map(status).collect()
     }

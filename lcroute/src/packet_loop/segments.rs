@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use lcroute_node::{HostPlace, SegmentProblem, SegmentSnapshot};
+use lcroute_node::{HostPlace, PrivatePrefix, SegmentProblem, SegmentSnapshot};
 use librecast::id::PeerId;
 
 use super::PacketLoop;
 use lcroute_control::status::{LanConflict, LanElsewhere, LanHost, LanPlace, LanSegment};
 
 impl PacketLoop {
-    pub(super) fn lan_segment(&self, segment: SegmentSnapshot) -> LanSegment {
+    pub(super) fn lan_segment(&self, interface: &str, segment: SegmentSnapshot) -> LanSegment {
+        let (programs, programs_problem) = self.lans.programs(interface);
         let lans = segment.lans.into_iter().map(|lan| LanElsewhere {
             node: self.peer_name(&lan.forwarder),
             peer_id: lan.forwarder,
@@ -39,6 +40,9 @@ impl PacketLoop {
             here: segment.here,
             elsewhere: segment.elsewhere,
             routers: segment.routers,
+            programs,
+            programs_problem,
+            sealed: self.is_sealed(&segment.name),
             problem,
             remedy,
             name: segment.name,
@@ -53,7 +57,7 @@ impl PacketLoop {
             .collect();
         let place = |(id, interface, segment)| {
             let found = self.parts.node.where_is(id, address);
-            let is_serving = self.parts.node.virtual_mac(id).is_some();
+            let is_serving = self.parts.node.serves_segment(id);
             if found == HostPlace::Unknown && is_serving {
                 self.lans.look_for(id, address, &mut self.parts.node, now);
             }
@@ -76,6 +80,15 @@ impl PacketLoop {
         lans.into_iter().map(place).collect()
     }
 
+    /// Returns whether this host seals the packets of a segment for the other gateways.
+    fn is_sealed(&self, segment: &str) -> bool {
+        let engine = self.parts.node.engine();
+        let address = self.parts.node.member().addresses.address;
+        let sealed = PrivatePrefix::of_segment(address, segment, Vec::new()).prefix;
+        let mut private = engine.private().iter();
+        private.any(|p| p.prefix == sealed && !p.secrets.is_empty())
+    }
+
     /// Returns the name of a member, or its PeerId.
     fn peer_name(&self, peer: &PeerId) -> String {
         let id = peer.to_string();
@@ -88,12 +101,23 @@ impl PacketLoop {
 
     /// Returns a problem of a segment, and its remedy.
     fn problem(&self, problem: &SegmentProblem) -> (String, String) {
-        let SegmentProblem::OtherSubnet(peers) = problem else {
-            return (problem.to_string(), problem.remedy().to_owned());
+        let (peers, text) = match problem {
+            SegmentProblem::OtherSubnet(peers) => (
+                peers,
+                "LANs behind {} have other IPv4 subnets: only groups and link-local addresses work with them",
+            ),
+            SegmentProblem::NoKey(peers) => (
+                peers,
+                "{} seals this segment with a key that this host does not have",
+            ),
+            SegmentProblem::InClear(peers) => (
+                peers,
+                "{} does not seal this segment, and this host does: nothing of it enters",
+            ),
+            _ => return (problem.to_string(), problem.remedy().to_owned()),
         };
         let names: Vec<_> = peers.iter().map(|peer| self.peer_name(peer)).collect();
-        let text = "have other IPv4 subnets: only groups and link-local addresses work with them";
-        let remedy = problem.remedy().to_owned();
-        (format!("LANs behind {} {text}", names.join(", ")), remedy)
+        let text = text.replace("{}", &names.join(", "));
+        (text, problem.remedy().to_owned())
     }
 }

@@ -15,7 +15,7 @@ use super::configure::{self, Extra, Link};
 use super::frame::{self, Header, Mac, Skip, TAP_LEN};
 use super::ioctl::Offloads;
 use super::ipv4::Repaired;
-use super::offload::Offload;
+use super::offload::{OFFLOAD_LEN, Offload};
 use super::packets::Packets;
 use super::{Error, Mode, Settings, closed, ioctl, ipv4, labels};
 use crate::drops::{DropReason, Drops};
@@ -387,6 +387,21 @@ fn attach(name: &str, mode: Mode) -> Result<File, Attach> {
         Err(Errno::EBUSY) => Err(Attach::Busy),
         Err(errno) => Err(Attach::Other(kernel("make the interface", errno))),
     }
+}
+
+/// Bytes before the Ethernet header of a frame on a tap: packet information, offload header.
+pub(crate) const TAP_HEADERS: usize = 4 + OFFLOAD_LEN;
+
+/// Opens a tap that lasts as long as the file; returns its name. `%d` in `template` becomes a
+/// number.
+pub(crate) fn open_tap(template: &str) -> Result<(File, String), Error> {
+    let file = match attach(template, Mode::Tap) {
+        Ok(file) => file,
+        Err(Attach::Other(error)) => return Err(error),
+        Err(Attach::Mismatch | Attach::Busy) => return Err(Error::Vanished),
+    };
+    let attached = ioctl::attached(&file).map_err(|e| kernel("examine a tap", e))?;
+    Ok((file, attached.name))
 }
 
 /// Replaces the device of a crashed daemon with the other mode; refuses any other interface.

@@ -48,6 +48,7 @@ use librecast::cert::GroupPrefix;
 pub use closed::close;
 pub use configure::ALIAS;
 pub use device::Device;
+pub(crate) use device::{TAP_HEADERS, open_tap};
 pub use error::Error;
 pub use ipv4::Ipv4Prefix;
 pub(crate) use ipv4::overlap;

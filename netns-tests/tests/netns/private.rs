@@ -15,7 +15,7 @@ const GROUP: &str = "ff1e:7::42";
 const PLAIN: &str = "ff1e::42";
 
 /// Writes a key file as `lcroute keygen` does; the first host makes it for all.
-fn share_key(name: &str, hosts: &[&Host]) -> Result<()> {
+pub(crate) fn share_key(name: &str, hosts: &[&Host]) -> Result<()> {
     let [first, others @ ..] = hosts else {
         return Ok(());
     };

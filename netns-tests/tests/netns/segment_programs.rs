@@ -139,6 +139,23 @@ fn a_printer_of_the_other_house_is_found_by_avahi_and_wakes_by_a_magic_packet() 
 
 #[test]
 #[ignore = "`make test-all`: programs of others"]
+fn a_service_on_a_gateway_itself_is_found_by_avahi() {
+    world("segment-inside-avahi", |lab| {
+        let houses = Houses::new(lab, 1)?;
+        let [_, _, b1, _] = houses.hosts();
+        let [near, far] = houses.network.nodes()?;
+        let avahi = avahi_by(&near.host, LAN, "IPv4")?;
+        for (host, own) in [(b1, "192.168.1.30"), (&far.host, "192.168.1.15")] {
+            let from = python(host, ASK_IPV4, &[own, "printer", "192.168.1.10"])
+                .with_context(|| said(&avahi))?;
+            ensure!(from.trim() == "192.168.1.10", "{from}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
 fn cyclonedds_exchanges_samples_as_installed() {
     world("segment-dds", |lab| {
         let houses = Houses::new(lab, 1)?;

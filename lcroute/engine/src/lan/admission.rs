@@ -132,6 +132,13 @@ impl Lan {
         mac == self.settings.mac || self.election.is_gateway(mac) || database.is_gateway_mac(mac)
     }
 
+    /// Whether a gateway with this Ethernet address reports on this LAN. In a segment a standby
+    /// does not: its reports are those of its own programs.
+    pub(super) fn reports(&self, mac: MacAddress, database: &Database) -> bool {
+        let is_standby = self.segment.is_some() && self.election.is_standby(mac);
+        !is_standby && self.is_gateway(mac, database)
+    }
+
     /// Admits a multicast DNS message of a host.
     pub(super) fn admit_mdns(
         &mut self,

@@ -136,6 +136,16 @@ impl Election {
         self.gateways.values().any(|other| other.mac == mac)
     }
 
+    /// Whether a present gateway has this address, and all its last PROBEs said that it is no
+    /// forwarder.
+    pub fn is_standby(&self, mac: MacAddress) -> bool {
+        let mut with_mac = self.gateways.values().filter(|other| other.mac == mac);
+        with_mac
+            .next()
+            .is_some_and(|other| !other.is_forwarder && other.is_present(self.turned_at))
+            && with_mac.all(|other| !other.is_forwarder)
+    }
+
     /// Whether the gateway is remembered on this LAN.
     pub fn hears(&self, origin: OriginId) -> bool {
         self.gateways.contains_key(&origin)

@@ -85,6 +85,16 @@ fn datagram_crosses(packet: &[u8], udp: &[u8], routers: &[IpAddr]) -> Result<(),
     Ok(())
 }
 
+/// Whether it is a datagram from or to one of these UDP ports.
+pub fn has_port(packet: &[u8], ports: &[u16]) -> bool {
+    let (protocol, udp) = protocol_of(packet);
+    let ports_of = udp.first_chunk::<4>().filter(|_| protocol == UDP);
+    ports_of.is_some_and(|[a, b, c, d]| {
+        let of_packet = [u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])];
+        of_packet.iter().any(|port| ports.contains(port))
+    })
+}
+
 /// Whether SSDP names an Internet router, or comes from this LAN's.
 fn is_of_router(packet: &[u8], data: &[u8], routers: &[IpAddr]) -> bool {
     let source = flow_of(packet).map_or(Ipv6Addr::UNSPECIFIED, |flow| flow.source);

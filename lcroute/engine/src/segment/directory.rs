@@ -61,6 +61,14 @@ const TOUCH: Duration = Duration::from_secs(1);
 
 /// Most addresses of each class: asked for or silent, here, elsewhere. Chosen.
 const MAX_ENTRIES: [usize; 3] = [1_024, 4_096, 4_096];
+/// Most hosts that are checked after a LAN was split, the last heard first. Chosen: within
+/// [`PROBE_RATE`], with three questions for each of those that are gone.
+const MAX_REVIEWED: usize = 256;
+/// Time after a split in which the other part's hosts are announced here. Chosen: both gateways
+/// notice it within three seconds.
+const SPLIT_TIME: Duration = Duration::from_secs(10);
+/// Time after which the other part is told of the hosts here: they have been checked.
+const TELL_AFTER: Duration = Duration::from_millis(600);
 /// Most conflicts that are shown. Chosen.
 const MAX_CONFLICTS: usize = 64;
 /// Most hosts, and most LANs, that wait for one address. Chosen.
@@ -124,6 +132,8 @@ struct Seeking {
     for_here: bool,
     /// It lies in the subnet of another LAN: nobody here is asked.
     is_far: bool,
+    /// It was here: hosts that know its Ethernet address learn that it is elsewhere now.
+    was_here: bool,
     hosts: Vec<Asker>,
     lans: Vec<LanId>,
     /// A claim that came before hosts here had their time.
@@ -141,6 +151,8 @@ struct Check {
     lans: Vec<LanId>,
     /// The LAN whose packets made the check necessary.
     sender: Option<LanId>,
+    /// The LAN was split: a host that does not answer is perhaps in the other part.
+    is_split: bool,
 }
 
 #[derive(Debug)]
@@ -180,6 +192,14 @@ struct Entry {
     wake: Instant,
 }
 
+/// A split of this LAN.
+#[derive(Debug)]
+struct Split {
+    at: Instant,
+    /// Hosts of which the other part has not been told.
+    untold: Vec<Ipv6Addr>,
+}
+
 /// All addresses of one LAN of a segment.
 #[derive(Debug)]
 pub struct Directory {
@@ -189,8 +209,11 @@ pub struct Directory {
     wakes: BTreeSet<(Instant, Ipv6Addr)>,
     /// Addresses of the gateway itself: no host has them, and nobody takes them.
     own: Vec<Ipv6Addr>,
+    /// Those of them whose programs take part, and their Ethernet address.
+    programs: Option<(MacAddress, Vec<Ipv6Addr>)>,
     /// The other LANs.
     lans: BTreeSet<LanId>,
+    split: Option<Split>,
     /// Doubled addresses, each with the other LAN and its last proof.
     conflicts: BTreeMap<Ipv6Addr, (LanId, Instant)>,
     /// Messages of each LAN that may make this gateway ask.
@@ -209,7 +232,9 @@ impl Directory {
             ages: Default::default(),
             wakes: BTreeSet::new(),
             own: Vec::new(),
+            programs: None,
             lans: BTreeSet::new(),
+            split: None,
             conflicts: BTreeMap::new(),
             intake: BTreeMap::new(),
             asks: Bucket::full(now),
@@ -224,12 +249,24 @@ impl Directory {
         self.actions.pop_front()
     }
 
-    /// Sets the addresses of the gateway itself.
-    pub fn set_own(&mut self, own: Vec<Ipv6Addr>) {
+    /// Sets the addresses of the gateway itself; and those whose programs take part, with their
+    /// Ethernet address.
+    pub fn set_own(&mut self, own: Vec<Ipv6Addr>, programs: Option<(MacAddress, Vec<Ipv6Addr>)>) {
         for address in &own {
             self.remove(*address);
         }
-        self.own = own;
+        (self.own, self.programs) = (own, programs);
+    }
+
+    /// The Ethernet address of this host, if its programs take part under this address.
+    fn of_programs(&self, address: Ipv6Addr) -> Option<MacAddress> {
+        let (mac, addresses) = self.programs.as_ref()?;
+        addresses.contains(&address).then_some(*mac)
+    }
+
+    /// Whether it is one of the other LANs.
+    pub fn knows_lan(&self, lan: LanId) -> bool {
+        self.lans.contains(&lan)
     }
 
     /// Sets the other LANs: hosts of one that is gone are looked for again.
@@ -251,6 +288,7 @@ impl Directory {
 
     /// Keeps the hosts here alone: another gateway serves the LAN.
     pub fn rest(&mut self) {
+        self.split = None;
         for address in self.entries.sorted_keys() {
             match self.entries.get_mut(&address).map(|entry| &mut entry.state) {
                 Some(State::Local { check, .. }) => *check = None,
@@ -258,6 +296,51 @@ impl Directory {
             }
         }
         self.actions.clear();
+    }
+
+    /// The LAN was split, and another gateway has the other part: looks where the hosts are.
+    pub fn review_hosts(&mut self, now: Instant) {
+        let hosts = self.ages[1].iter().rev().take(MAX_REVIEWED);
+        let hosts: Vec<_> = hosts.map(|(_, address)| *address).collect();
+        self.split = Some(Split {
+            at: now,
+            untold: hosts.clone(),
+        });
+        for address in hosts {
+            match self.state_mut(address) {
+                Some(State::Local {
+                    check: Some(check), ..
+                }) => check.is_split = true,
+                _ => {
+                    let check = Check {
+                        is_split: true,
+                        ..Check::default()
+                    };
+                    self.check(address, check, now);
+                }
+            }
+        }
+    }
+
+    /// Tells the other part of a split LAN which hosts are here: hosts there may believe them on
+    /// their own wire.
+    fn tell_other_part(&mut self, now: Instant) {
+        let Some(split) = self.split.as_mut() else {
+            return;
+        };
+        let at = split.at;
+        if now < at + TELL_AFTER {
+            return;
+        }
+        for address in std::mem::take(&mut split.untold) {
+            if let Some(State::Local { mac, heard, .. }) = self.state(address)
+                && *heard >= at
+            {
+                let mac = *mac;
+                self.tell_all(Kind::Here, address, mac, now);
+            }
+        }
+        self.split.take_if(|split| now >= split.at + SPLIT_TIME);
     }
 
     fn state(&self, address: Ipv6Addr) -> Option<&State> {
@@ -449,6 +532,9 @@ impl Directory {
 
     /// The way of a packet of a host here. `is_far`: it is for another subnet.
     pub fn route(&mut self, address: Ipv6Addr, is_far: bool, now: Instant) -> Route {
+        if let Some(mac) = self.of_programs(address) {
+            return Route::To(Place::Here(mac));
+        }
         if self.own.contains(&address) {
             return Route::Nobody;
         }
@@ -479,7 +565,15 @@ impl Directory {
     }
 
     /// Whether a packet of a host here may leave: one that is elsewhere has to prove itself first.
-    pub fn admit_from_here(&mut self, source: Ipv6Addr, now: Instant) -> Result<(), DropReason> {
+    pub fn admit_from_here(
+        &mut self,
+        source: Ipv6Addr,
+        mac: MacAddress,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if self.of_programs(source) == Some(mac) {
+            return Ok(());
+        }
         if self.own.contains(&source) {
             return Err(DropReason::LanGatewayFrame);
         }
@@ -488,6 +582,23 @@ impl Directory {
             return Err(DropReason::SegmentConflict);
         }
         Ok(())
+    }
+
+    /// Whether a packet of another gateway of this LAN is of its own programs: it is from an
+    /// address that this gateway has here. Its other packets come from the network.
+    pub fn admit_from_gateway(
+        &mut self,
+        source: Ipv6Addr,
+        mac: MacAddress,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match self.state(source) {
+            Some(State::Local { mac: known, .. }) if *known == mac => return Ok(()),
+            // a program that only sends to groups has asked for nobody
+            None => self.probe(source, Some(mac), false, now),
+            Some(_) => {}
+        }
+        Err(DropReason::LanGatewayFrame)
     }
 
     /// Looks for an address, for a host or a packet of this LAN; `false`: there is no room.
@@ -544,8 +655,13 @@ impl Directory {
 
     /// Another LAN asks for an address.
     pub fn handle_ask(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
-        if self.own.contains(&address) || !self.admit(lan, now) {
+        let programs = self.of_programs(address);
+        let is_mine = programs.is_none() && self.own.contains(&address);
+        if is_mine || !self.admit(lan, now) {
             return;
+        }
+        if let Some(mac) = programs {
+            return self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
         }
         match self.state_mut(address) {
             Some(State::Local { mac, heard, check }) => match check {
@@ -579,6 +695,9 @@ impl Directory {
 
     /// Another LAN states that it has an address.
     pub fn handle_here(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
+        if self.of_programs(address).is_some() {
+            return self.defend(address, claim.0, now);
+        }
         if self.own.contains(&address) || !self.lans.contains(&claim.0) {
             return;
         }
@@ -596,7 +715,23 @@ impl Directory {
                 }
             }
             Some(State::Local { .. }) => self.dispute(address, claim, now),
-            None => {}
+            None => self.seek_after_split(address, claim, now),
+        }
+    }
+
+    /// Looks for an address of another LAN that hosts here may know from the time before a split.
+    fn seek_after_split(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
+        if self.split.is_none() || !self.admit(claim.0, now) {
+            return;
+        }
+        let seeking = Seeking {
+            for_here: true,
+            was_here: true,
+            claim: Some(claim),
+            ..Seeking::default()
+        };
+        if self.put(address, State::Seeking(seeking), now + LOCAL_WAIT, now) {
+            self.probe(address, None, false, now);
         }
     }
 
@@ -609,15 +744,29 @@ impl Directory {
             check.claim.get_or_insert(claim);
             return;
         }
-        let proof = self.conflicts.get(&address);
-        let is_proven =
-            proof.is_some_and(|(lan, at)| *lan == claim.0 && now < *at + CONFLICT_FRESH);
-        if !is_proven && self.admit(claim.0, now) {
+        if !self.is_proven(address, claim.0, now) && self.admit(claim.0, now) {
             let check = Check {
                 claim: Some(claim),
                 ..Check::default()
             };
             self.check(address, check, now);
+        }
+    }
+
+    /// Whether this double was proven a moment ago.
+    fn is_proven(&self, address: Ipv6Addr, lan: LanId, now: Instant) -> bool {
+        let proof = self.conflicts.get(&address);
+        proof.is_some_and(|(known, at)| *known == lan && now < *at + CONFLICT_FRESH)
+    }
+
+    /// Another LAN claims an address of this host itself, which needs no proof.
+    fn defend(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
+        if let Some(mac) = self.of_programs(address)
+            && !self.is_proven(address, lan, now)
+            && self.admit(lan, now)
+        {
+            self.note_conflict(address, lan, now);
+            self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
         }
     }
 
@@ -662,6 +811,11 @@ impl Directory {
             self.hear(Asker { mac, address }, now);
             return self.act(Action::Settled(address, Some(Place::Here(mac))));
         }
+        if seeking.was_here {
+            self.act(Action::Announce(address));
+            // a third LAN may still have it from here
+            self.tell_all(Kind::Gone, address, MacAddress::default(), now);
+        }
         for host in seeking.hosts {
             self.act(Action::Answer(address, host));
         }
@@ -670,6 +824,9 @@ impl Directory {
 
     /// The way of another LAN's packet.
     pub fn route_here(&mut self, address: Ipv6Addr, from: LanId, now: Instant) -> Route {
+        if let Some(mac) = self.of_programs(address) {
+            return Route::To(Place::Here(mac));
+        }
         match self.state(address) {
             _ if self.own.contains(&address) => Route::Nobody,
             Some(State::Local { mac, heard, check }) => {
@@ -711,7 +868,12 @@ impl Directory {
     ) -> Result<(), DropReason> {
         let conflict = Err(DropReason::SegmentConflict);
         match self.state(source) {
-            _ if self.own.contains(&source) => conflict,
+            _ if self.own.contains(&source) => {
+                if let Some(lan) = lans.first() {
+                    self.defend(source, *lan, now);
+                }
+                conflict
+            }
             Some(State::Local { .. }) => {
                 if let Some(lan) = lans.first() {
                     self.dispute(source, (*lan, MacAddress::default()), now);
@@ -740,11 +902,17 @@ impl Directory {
 impl Directory {
     /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.wakes.first().map(|(at, _)| *at)
+        let split = self.split.as_ref().map(|split| match split.untold[..] {
+            [] => split.at + SPLIT_TIME,
+            _ => split.at + TELL_AFTER,
+        });
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        wake.into_iter().chain(split).min()
     }
 
     /// Handles expired timers.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.tell_other_part(now);
         while let Some((at, address)) = self.wakes.first().copied()
             && at <= now
         {
@@ -850,10 +1018,11 @@ impl Directory {
             self.act(Action::Announce(address));
             self.tell_all(Kind::Gone, address, MacAddress::default(), now);
             self.act(Action::Settled(address, Some(Place::Lan(lan))));
-        } else if !check.hosts.is_empty() {
+        } else if check.is_split || !check.hosts.is_empty() {
             // hosts here did not answer: the other LANs are asked at once
             let seeking = Seeking {
                 for_here: true,
+                was_here: check.is_split,
                 hosts: check.hosts,
                 ..Seeking::default()
             };
@@ -866,6 +1035,9 @@ impl Directory {
 impl Directory {
     /// The place of an address, as far as it is known; whether a search ended without an answer.
     pub fn place(&self, address: Ipv6Addr) -> (Option<Place>, bool) {
+        if let Some(mac) = self.of_programs(address) {
+            return (Some(Place::Here(mac)), false);
+        }
         match self.state(address) {
             Some(State::Local { mac, .. }) => (Some(Place::Here(*mac)), false),
             Some(State::Remote { lan, .. }) => (Some(Place::Lan(*lan)), false),
@@ -1174,14 +1346,20 @@ mod tests {
             assert_eq!(admit(&mut t, 1, A), conflict);
         }
         assert_eq!(t.actions(), [], "one check");
-        assert_eq!(t.directory.admit_from_here(address(9), t.now), conflict);
-        assert_eq!(t.directory.admit_from_here(address(1), t.now), Ok(()));
+        assert_eq!(
+            t.directory.admit_from_here(address(9), mac(9), t.now),
+            conflict
+        );
+        assert_eq!(
+            t.directory.admit_from_here(address(1), mac(1), t.now),
+            Ok(())
+        );
     }
 
     #[test]
     fn nobody_takes_an_address_of_the_gateway() {
         let mut t = Test::new();
-        t.directory.set_own(vec![address(10)]);
+        t.directory.set_own(vec![address(10)], None);
         assert_eq!(t.hear(10), []);
         assert_eq!(t.ask(10, 1), []);
         assert_eq!(t.claim(10, A, 10), []);

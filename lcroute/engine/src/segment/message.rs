@@ -101,6 +101,14 @@ pub fn is_of_segment(packet: &[u8]) -> bool {
     packet.get(NEXT_HEADER_AT) == Some(&NEXT_HEADER) && packet.first().is_some_and(|b| b >> 4 == 6)
 }
 
+/// The segment of a packet that is one of a segment.
+#[inline]
+pub fn segment_of(packet: &[u8]) -> Option<SegmentId> {
+    let payload = packet.get(HEADER_LEN..).filter(|_| is_of_segment(packet))?;
+    let [_, a, b, c] = *payload.first_chunk()?;
+    Some(SegmentId::new([a, b, c]))
+}
+
 /// A packet from one gateway for another, or for a group.
 pub fn wrap(source: Ipv6Addr, destination: Ipv6Addr, segment: SegmentId, inner: &[u8]) -> Bytes {
     let length = SEGMENT_LEN + inner.len();
