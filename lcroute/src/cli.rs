@@ -56,14 +56,21 @@ Examples:
   lcroute meet --qr code.png";
 
 const GUEST: &str = "\
-The program sees two interfaces, lo and lc0: what it joins comes, and nothing else. It has the rights of its user. Its
-exit code is that of the guest; 4 where the token is refused, or this user may not make namespaces. When it ends, all
-that it has started ends. lcradio, lcsync and lcstudio enter by themselves.
+The program sees two interfaces, lo and lc0: what it joins comes, and nothing else. By a leaf's token it only receives;
+by a member's token or a code it also sends. It has the rights of its user. Its exit code is that of the guest; 4 where
+the token is refused, or this user may not make namespaces. When it ends, all that it has started ends. lcradio, lcsync
+and lcstudio enter by themselves. Nodes of a code meet on the LANs of their hosts, and at the server after its @, else
+that of LCROUTE_SIGNAL, else those of [signal] in ~/.config/lcroute/lcroute.toml.
 
 Examples:
   lcroute guest lct1... -- ffplay 'udp://[ff1e:5::42]:5004'
   lcroute guest --token-file token      a shell
-  lcradio listen lct1...,lcr1...        the same for a radio";
+  lcroute guest --found                 a shell in a network of four words; prints them
+  lcroute guest tango-harbor-lemon-quartz@meet.example
+                                        a shell of whoever has the words
+  lcradio listen lct1...,lcr1...        the same for a radio
+  lcsync send FILE, lcsync receive WORDS
+                                        the same for files";
 
 const STREAMS: &str = "Another program of this package, lcroute-streams, does this.";
 const WEB: &str = "Another program, of the package lcroute-web, does this.";
@@ -293,15 +300,21 @@ enum Command {
     /// Run PROGRAM on an lc0 of its own, without root and daemon; without PROGRAM a shell
     #[command(after_help = GUEST)]
     Guest {
-        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
-        #[arg(conflicts_with_all = ["token_fd", "token_file"])]
+        /// A token of `lcroute invite`, four words, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        #[arg(value_name = "TOKEN|CODE", conflicts_with_all = ["token_fd", "token_file"])]
         token: Option<String>,
-        /// The token is in this inherited descriptor
+        /// The token or code is in this inherited descriptor
         #[arg(long, value_name = "N", conflicts_with = "token_file")]
         token_fd: Option<i32>,
-        /// The token is in this file
+        /// The token or code is in this file
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+        /// Make a network of four words, which a shell prints
+        #[arg(long, conflicts_with_all = ["token", "token_fd", "token_file"])]
+        found: bool,
+        /// Keep the key of a member in this folder, so that it is the same member next time
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
         /// What to run, with its arguments [default: $SHELL]
         #[arg(last = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
@@ -704,15 +717,19 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             token,
             token_fd,
             token_file,
+            found,
+            state,
             program,
         } => {
             let options = commands::guest::GuestOptions {
                 token,
                 token_fd,
                 token_file,
+                found,
+                state,
                 program,
             };
-            commands::guest::run(&config, &options)
+            commands::guest::run(&common, config, &options)
         }
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config, control), text.as_deref())

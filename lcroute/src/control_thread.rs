@@ -523,10 +523,12 @@ fn reconfigure(config: &Config, private: PrivateKeys) -> Reconfigure {
 }
 
 /// Resolves the names of STUN servers periodically; ends when dropped.
-struct Lookup(JoinHandle<()>);
+#[derive(Debug)]
+pub struct Lookup(JoinHandle<()>);
 
 impl Lookup {
-    fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
+    /// Starts with the servers of the configuration and these ones.
+    pub fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
         let names = stun_names(config, &servers(config, token)).unwrap_or_default();
         let inbox = inbox.clone();
         Self(tokio::spawn(async move {

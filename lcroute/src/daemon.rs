@@ -143,7 +143,7 @@ fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
 
 /// Returns the hosts' common hello epoch. A new process is often interrupted between reading the
 /// two clocks, and would keep that error. So the quickest of five readings counts.
-fn hello_epoch() -> Instant {
+pub fn hello_epoch() -> Instant {
     let readings = (0..5).map(|_| {
         let before = Instant::now();
         let epoch = common_epoch(before, UnixTime::now());

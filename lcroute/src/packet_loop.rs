@@ -9,7 +9,7 @@
 //! outputs. The loop makes no decisions, and blocks only in `poll`.
 
 mod answers;
-mod outgoing;
+pub mod outgoing;
 mod segments;
 
 use std::collections::BTreeMap;

@@ -26,7 +26,7 @@ use crate::local::filter::Filter;
 use crate::name::check_name;
 use crate::server::config::ShareOptions;
 use crate::server::shell::Shares;
-use crate::{local, receive, server, status};
+use crate::{local, receive, receive_code, send, server, status};
 
 /// File sync over multicast, to any number of receivers at the cost of one, and locally.
 #[derive(Debug, Parser)]
@@ -37,6 +37,9 @@ use crate::{local, receive, server, status};
     subcommand_precedence_over_arg = true,
     arg_required_else_help = true,
     after_help = "Examples:\n  \
+        lcsync send report.pdf photos/        to whoever has the four words that it prints\n  \
+        lcsync receive tango-harbor-lemon-quartz\n                                              \
+        what is sent under these words\n  \
         lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
         lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \
         lcsync lct1...,lc:photos DEST         in a network, by a token for leaves: no root, no daemon\n  \
@@ -60,6 +63,23 @@ struct Cli {
     log: Option<String>,
 }
 
+const SEND: &str = "\
+Whoever has the words receives, any number, late ones too, as long as this runs. On one LAN no server is needed. Beyond,
+set LCROUTE_SIGNAL, or [signal] servers in ~/.config/lcroute/lcroute.toml: then the words end with @HOST.
+
+Examples:
+  lcsync send report.pdf photos/
+  LCROUTE_SIGNAL=meet.example lcsync send --for 2h report.pdf";
+
+const RECEIVE: &str = "\
+Words may be cut to four letters, with spaces between them. Nothing that is there is replaced without --overwrite. Exit
+code 3: nobody sends under these words; 4: two do.
+
+Examples:
+  lcsync receive tango-harbor-lemon-quartz
+  lcsync receive tango harbor lemon quartz ~/Downloads
+  lcsync receive tango-harbor-lemon-quartz@meet.example";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve files and folders until told to stop
@@ -70,6 +90,47 @@ enum Command {
         lcsync share --lcgroup team plans/      for members of a group of lcgroup\n  \
         lcsync share --config /etc/lcsync/site.toml")]
     Share(Share),
+    /// Send files to whoever has the four words that it prints: no root, no daemon, no account
+    #[command(after_help = SEND)]
+    Send {
+        /// Files and folders
+        #[arg(required = true)]
+        path: Vec<PathBuf>,
+        /// End after so long; without it Ctrl-C ends it
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        duration: Option<Duration>,
+        /// Send no faster than this, in bits per second
+        #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+        bwlimit: Option<u64>,
+        /// Print nothing but the words and errors
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Receive what somebody sends under four words
+    #[command(after_help = RECEIVE)]
+    Receive {
+        /// The words, and the folder to receive into [default: this one]
+        #[arg(value_name = "WORDS", required = true, num_args = 1..=5)]
+        arguments: Vec<OsString>,
+        /// Replace files that are there and differ
+        #[arg(long)]
+        overwrite: bool,
+        /// Take more than 1 GB, or 1,000 files, without a question
+        #[arg(long)]
+        yes: bool,
+        /// Give up after so long without a single packet
+        #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
+        timeout: Duration,
+        /// Receive no faster than this on average, in bits per second
+        #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+        bwlimit: Option<u64>,
+        /// Progress and result as JSON, one document a line
+        #[arg(long)]
+        json: bool,
+        /// Print nothing but errors
+        #[arg(short, long)]
+        quiet: bool,
+    },
     /// Make a key that hosts share (for --keyfile), or one that signs
     #[command(after_help = "Examples:\n  \
         lcsync keygen team.key                a secret for all hosts that serve or fetch\n  \
@@ -589,6 +650,34 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     init_logging(cli.log.as_deref(), "warn")?;
     match cli.command {
         Some(Command::Share(share)) => serve(share),
+        Some(Command::Send {
+            path,
+            duration,
+            bwlimit,
+            quiet,
+        }) => send::send(&send::Options {
+            paths: path,
+            duration,
+            limit: bwlimit,
+            quiet,
+        }),
+        Some(Command::Receive {
+            arguments,
+            overwrite,
+            yes,
+            timeout,
+            bwlimit,
+            json,
+            quiet,
+        }) => receive_code::receive(&receive_code::Options {
+            arguments,
+            overwrite,
+            yes,
+            timeout,
+            limit: bwlimit,
+            json,
+            quiet,
+        }),
         Some(Command::Keygen { sign, file }) => {
             let kind = match sign {
                 true => KeyKind::Signing,
@@ -710,6 +799,7 @@ fn fetch(
         stats: common.stats,
         key,
         trust,
+        sent: None,
         dest,
         write_devices: share.write_devices,
         interfaces: share.interface,

@@ -4,12 +4,13 @@
 //! following symbolic links and without waiting. So links or FIFOs planted in it, at any time,
 //! neither lead out of it nor block the program.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -33,11 +34,40 @@ pub const READ: OFlag = OFlag::O_RDONLY
 #[derive(Debug)]
 pub struct Folder {
     root: OwnedFd,
+    /// Entries of the folder that are elsewhere; none: those on disk.
+    chosen: BTreeMap<Vec<u8>, Chosen>,
     /// The folder of the last walk: listings are in the order of folders.
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
+/// An entry that a user has named: its folder, and its name there.
+#[derive(Debug)]
+struct Chosen {
+    folder: OwnedFd,
+    name: OsString,
+}
+
 impl Folder {
+    /// Returns a folder that has these files and folders as its entries, wherever they are. Links
+    /// may lead to them, as the user has named them.
+    pub fn of_paths(paths: &[PathBuf]) -> io::Result<Self> {
+        let mut chosen = BTreeMap::new();
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        for path in paths {
+            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            let entry = Chosen {
+                folder: openat(AT_FDCWD, parent, flags, Mode::empty())?,
+                name: name.to_owned(),
+            };
+            chosen.insert(name.as_bytes().to_vec(), entry);
+        }
+        Ok(Self {
+            chosen,
+            ..Self::open(Path::new("/"))?
+        })
+    }
+
     /// Opens the folder `path`. Links may lead to it, as the user has named it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -47,7 +77,11 @@ impl Folder {
     /// Takes an open folder.
     #[must_use]
     pub fn of(root: OwnedFd) -> Self {
-        Self { root, last: None }
+        Self {
+            root,
+            chosen: BTreeMap::new(),
+            last: None,
+        }
     }
 
     /// Opens a folder directly in this one, with any name, that is no link.
@@ -58,8 +92,7 @@ impl Folder {
 
     /// Opens the same folder for another thread.
     pub fn another(&self) -> io::Result<Self> {
-        let root = self.root.try_clone()?;
-        Ok(Self { root, last: None })
+        Ok(Self::of(self.root.try_clone()?))
     }
 
     #[must_use]
@@ -68,7 +101,7 @@ impl Folder {
     }
 
     /// Returns the folder of `path`, and its name in it.
-    pub fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), Errno> {
+    pub fn parent<'a>(&'a mut self, path: &'a [u8]) -> Result<(&'a OwnedFd, &'a OsStr), Errno> {
         let (folder, name) = match parent_of(path) {
             Some([]) => return Err(Errno::EINVAL),
             Some(folder) => (folder, &path[folder.len() + 1..]),
@@ -77,11 +110,22 @@ impl Folder {
         if !is_component(name) {
             return Err(Errno::EINVAL);
         }
+        if folder.is_empty() && !self.chosen.is_empty() {
+            let chosen = self.chosen.get(name).ok_or(Errno::ENOENT)?;
+            return Ok((&chosen.folder, &chosen.name));
+        }
         if folder.is_empty() {
             return Ok((&self.root, OsStr::from_bytes(name)));
         }
         if self.last.as_ref().is_none_or(|(last, _)| last != folder) {
-            self.last = Some((folder.to_vec(), walk(&self.root, folder)?));
+            let first = folder.split(|c| *c == b'/').next().unwrap_or_default();
+            // a chosen folder has its own name in its folder
+            let from = match self.chosen.get(first) {
+                Some(chosen) => &chosen.folder,
+                None if self.chosen.is_empty() => &self.root,
+                None => return Err(Errno::ENOENT),
+            };
+            self.last = Some((folder.to_vec(), walk(from, folder)?));
         }
         let (_, fd) = self.last.as_ref().ok_or(Errno::ENOENT)?;
         Ok((fd, OsStr::from_bytes(name)))
@@ -130,6 +174,9 @@ impl Folder {
 
     /// Returns them with lcsync's own, in any order.
     pub fn all_names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        if path.is_empty() && !self.chosen.is_empty() {
+            return Ok(self.chosen.keys().cloned().collect());
+        }
         let fd = if path.is_empty() {
             openat(&self.root, ".", FOLDER, Mode::empty())?
         } else {
@@ -268,6 +315,21 @@ mod tests {
         }
         assert!(folder.names(b"link").is_err());
         assert_eq!(folder.read_link(b"link").unwrap(), b"../outside");
+        // the same below folders that were chosen one by one, and nothing beside them
+        let chosen = ["folder/sub", "folder/pipe"].map(at);
+        let mut folder = Folder::of_paths(&chosen).unwrap();
+        assert_eq!(folder.names(b"").unwrap(), [&b"pipe"[..], b"sub"]);
+        assert_eq!(folder.names(b"sub").unwrap(), [b"f"]);
+        assert!(folder.open_file(b"sub/f").is_ok());
+        for path in [
+            &b"pipe"[..],
+            b"file",
+            b"link/f",
+            b"outside/f",
+            b"etc/passwd",
+        ] {
+            assert!(folder.open_file(path).is_err());
+        }
         assert!(open_named(&at("folder/file")).is_ok(), "the user named it");
         assert!(open_named(&at("folder/pipe")).is_err());
     }

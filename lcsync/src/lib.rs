@@ -10,6 +10,7 @@
 //! | `mount` | recognition of file systems |
 //! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | a server's view of its files |
 //! | [`server`] | serving: members, and order of sending |
+//! | `send`, `receive_code` | files under four words |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
 //! | `device` | block devices |
@@ -38,10 +39,12 @@ pub mod packet;
 mod place;
 mod progress;
 pub mod receive;
+mod receive_code;
 pub mod record;
 mod remembered;
 mod scan;
 pub mod sealing;
+mod send;
 pub mod server;
 mod signature;
 mod status;

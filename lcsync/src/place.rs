@@ -621,6 +621,15 @@ impl Place {
         }
     }
 
+    /// Removes the folder of partial files if it has none.
+    pub fn remove_empty_partial(&mut self) {
+        if let Some(partial) = &self.partial {
+            let name = OsStr::from_bytes(&partial.name);
+            // it is not empty: the next run goes on from it
+            let _ = unlinkat(self.folder.fd(), name, UnlinkatFlags::RemoveDir);
+        }
+    }
+
     /// Returns the entry at `path`, if any; `None` if the path leads through a non-folder.
     pub fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
         Ok(self.standing(path)?.map(|there| there.found))

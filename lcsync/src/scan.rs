@@ -16,6 +16,8 @@ use crate::mount::Mount;
 use crate::place::Opened;
 use crate::tree::RootKind;
 
+/// Mode of a folder that is none on disk.
+const FOLDER_MODE: u16 = 0o755;
 /// Most left-out entries named, for each reason.
 const MAX_NAMED: usize = 16;
 
@@ -76,8 +78,10 @@ impl Stamp {
 /// A file or folder as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
-    /// The shared path.
+    /// The shared path; empty for chosen paths.
     pub root: PathBuf,
+    /// Files and folders that are the entries of a folder that is none on disk; none: one on disk.
+    pub chosen: Vec<PathBuf>,
     pub kind: RootKind,
     /// Entries of the folder, in listing order; for a file the file itself, with an empty path.
     pub entries: Vec<Entry>,
@@ -145,6 +149,18 @@ impl Scan {
         Self::chosen(root, &Choice::ALL)
     }
 
+    /// Scans these files and folders, absolute paths with different names, as entries of a folder.
+    pub fn of_paths(paths: Vec<PathBuf>) -> io::Result<Self> {
+        let mut scan = Self::empty(Path::new(""), &stat(Path::new("/"))?);
+        // a folder of nobody
+        scan.metadata[0].mode = FOLDER_MODE;
+        scan.chosen = paths;
+        let metadata = scan.metadata.clone();
+        scan.walk(&Choice::ALL)?;
+        scan.metadata[0] = metadata[0];
+        Ok(scan)
+    }
+
     /// Scans the chosen entries of `root`.
     pub fn chosen(root: &Path, choice: &Choice<'_>) -> io::Result<Self> {
         let found = stat(root)?;
@@ -177,6 +193,7 @@ impl Scan {
     pub fn take_portion(&mut self) -> Self {
         let rest = Self {
             root: self.root.clone(),
+            chosen: self.chosen.clone(),
             kind: self.kind,
             entries: Vec::new(),
             stamps: Vec::new(),
@@ -219,9 +236,17 @@ impl Scan {
         Ok(scan)
     }
 
+    fn open_root(&self) -> io::Result<Folder> {
+        match self.chosen.is_empty() {
+            true => Folder::open(&self.root),
+            false => Folder::of_paths(&self.chosen),
+        }
+    }
+
     fn empty(root: &Path, found: &FileStat) -> Self {
         Self {
             root: root.to_path_buf(),
+            chosen: Vec::new(),
             kind: RootKind::Folder,
             entries: Vec::new(),
             stamps: Vec::new(),
@@ -345,7 +370,7 @@ impl Scan {
     }
 
     fn start(&mut self, choice: &Choice<'_>) -> io::Result<Walk> {
-        let mut folder = Folder::open(&self.root)?;
+        let mut folder = self.open_root()?;
         let root = folder.stat(b"")?;
         self.metadata = vec![metadata_of(&root)];
         self.owners = vec![Owner::of(&root)];
@@ -534,7 +559,7 @@ impl Files {
     fn folder(&mut self, scan: &Scan) -> io::Result<&mut Folder> {
         let folder = match self.folder.take() {
             Some(folder) => folder,
-            None => Folder::open(&scan.root)?,
+            None => scan.open_root()?,
         };
         Ok(self.folder.insert(folder))
     }

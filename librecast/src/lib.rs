@@ -67,6 +67,7 @@
 //! |---|---|
 //! | [`wire`] | bounded cursors for reading and writing all our binary formats |
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
+//! | `code` (feature `code`) | four words as the seed of a network; beacons of what is offered there |
 //! | [`epoch`] | secrets by which members find one another, new with each expulsion |
 //! | [`revocation`] | signed statements that a key is not trusted any more |
 //! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
@@ -90,6 +91,8 @@ pub mod bucket;
 pub mod cert;
 pub mod channel;
 pub mod checksum;
+#[cfg(feature = "code")]
+pub mod code;
 #[cfg(feature = "coding")]
 pub mod coding;
 pub mod drops;

@@ -9,40 +9,57 @@ use std::process::Command;
 
 use anyhow::Context;
 use lcroute_control::config::Config;
-use librecast::cert::MAX_TOKEN;
+use lcroute_control::settings::Common;
+use librecast::cert::{MAX_TOKEN, MAX_URLS, is_node_name};
+use librecast::code::{Code, CodeError, Host, WORDS};
+use librecast::id::SecretKey;
+use librecast::text::TextKind;
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest_state::{GuestState, StateFile};
 use nix::libc;
+use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
-use super::membership;
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
-use crate::guest::{self, leaf};
+use super::{hint, membership, print_line};
+use crate::guest::member::{Identity, OfCode, Start};
+use crate::guest::{self, Role, leaf};
 use crate::tun;
 
-/// Where the token comes from.
+/// Longest URL of a server in bytes, as tokens have it.
+const MAX_URL: usize = 255;
+
+/// Environment variable with the signalling server of codes, a URL or HOST[:PORT]; empty: none.
+const SIGNAL: &str = "LCROUTE_SIGNAL";
+/// Name of a guest whose user has none that a node can have.
+const NAME: &str = "guest";
+
+/// Where the token comes from, and what is to be run.
 #[derive(Debug)]
 pub struct GuestOptions {
-    /// The token, or `-`.
+    /// The token or code, or `-`.
     pub token: Option<String>,
-    /// An inherited descriptor with the token.
+    /// An inherited descriptor with the token or code.
     pub token_fd: Option<RawFd>,
-    /// A file with the token.
+    /// A file with the token or code.
     pub token_file: Option<PathBuf>,
+    /// Make a new code.
+    pub found: bool,
+    /// Folder of the node's key.
+    pub state: Option<PathBuf>,
     /// The program and its arguments; none: a shell.
     pub program: Vec<OsString>,
 }
 
 /// Runs the program, and exits with its code.
-pub fn run(config: &Config, options: &GuestOptions) -> anyhow::Result<Exit> {
+pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Exit> {
     if config.exposure().direct().is_err() {
-        let message = "[ice] policy = \"relay\": a guest links with routers directly, which would show them this host's addresses";
+        let message = "[ice] policy = \"relay\": a guest links with others directly, which would show them this host's addresses";
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
-    let token = leaf::token(&text(options)?)?;
-    if !token.invitation().grant().leaf {
-        let message = "the token is a member's, and guests of this version are leaves: `lcroute invite --leaf --groups P` prints a token for leaves";
-        return Err(ExitError::new(Exit::NotPermitted, message).into());
-    }
+    let (host_interface, (routes, _)) = (config.tun.name.clone(), tun::routes(&config.routes()));
+    let role = role(common, config, options)?;
     let shell = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = || shell().unwrap_or_else(|| OsString::from("/bin/sh"));
     let (program, arguments) = match options.program.split_first() {
@@ -54,15 +71,130 @@ pub fn run(config: &Config, options: &GuestOptions) -> anyhow::Result<Exit> {
         .args(arguments)
         .env_remove(TOKEN)
         .env_remove(TOKEN_FILE);
-    let (routes, _) = tun::routes(&config.routes());
     let code = guest::run(guest::Options {
-        token,
+        role,
         command,
         is_shell: options.program.is_empty(),
-        host_interface: config.tun.name.clone(),
+        host_interface,
         routes,
     })?;
     std::process::exit(code.into());
+}
+
+fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
+    if options.found {
+        let mut random = [0; 2 * WORDS];
+        getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+        let servers = servers_of_user(common, &config)?;
+        let host = servers.first().and_then(|url| Host::of_url(url));
+        if let (None, Some(url)) = (&host, servers.first()) {
+            hint(format_args!(
+                "a code cannot name {url}: the others set {SIGNAL} to it"
+            ));
+        }
+        let code = Code::of_random(random, host);
+        if options.program.is_empty() {
+            // a shell shows nothing by itself
+            print_line(&*code.encode())?;
+        }
+        return of_code(&code, servers, config, options);
+    }
+    let text = text(options)?;
+    if TextKind::of(&text).is_none() {
+        let code: Code = text.parse().map_err(|e: CodeError| {
+            let message = format!("{e} (a token begins with {})", TextKind::Token.prefix());
+            ExitError::new(Exit::Usage, message)
+        })?;
+        let servers = match code.host() {
+            Some(host) => vec![host.url()],
+            None => servers_of_user(common, &config)?,
+        };
+        return of_code(&code, servers, config, options);
+    }
+    let token = leaf::token(&text)?;
+    if token.invitation().grant().leaf {
+        if options.state.is_some() {
+            let message = "--state keeps the key of a member, and the token is for leaves";
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+        return Ok(Role::Leaf(leaf::with_servers(token)?));
+    }
+    Ok(Role::Member(Box::new(Start {
+        identity: Identity::new(&token, &name(), options.state.clone())?,
+        token,
+        code: None,
+        config,
+    })))
+}
+
+fn of_code(
+    code: &Code,
+    servers: Vec<String>,
+    config: Config,
+    options: &GuestOptions,
+) -> anyhow::Result<Role> {
+    let keys = code.keys();
+    let token = keys.token(SecretKey::generate(), servers, UnixTime::now())?;
+    let name = name();
+    let state = GuestState {
+        code: code.encode().to_string(),
+        beacon: keys.beacon.0,
+        founds: options.found,
+        name: name.clone(),
+        ..GuestState::default()
+    };
+    Ok(Role::Member(Box::new(Start {
+        identity: Identity::new(&token, &name, options.state.clone())?,
+        token,
+        code: Some(OfCode {
+            file: StateFile::new(&state)?,
+            state,
+        }),
+        config,
+    })))
+}
+
+/// Returns the signalling servers of codes: of the environment, else of the user's file, else of
+/// the host's.
+fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<String>> {
+    if let Some(given) = std::env::var_os(SIGNAL) {
+        let given = given.into_string().unwrap_or_default();
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_url = given.starts_with("ws://") || given.starts_with("wss://");
+        return match given.parse::<Host>() {
+            Ok(host) => Ok(vec![host.url()]),
+            Err(_) if is_url && given.len() <= MAX_URL => Ok(vec![given]),
+            Err(_) => {
+                let message = format!("{SIGNAL}: neither HOST[:PORT] nor ws://... nor wss://...");
+                Err(ExitError::new(Exit::Usage, message).into())
+            }
+        };
+    }
+    let own = match (
+        std::env::var_os("XDG_CONFIG_HOME"),
+        std::env::var_os("HOME"),
+    ) {
+        (Some(folder), _) if !folder.is_empty() => Some(PathBuf::from(folder)),
+        (_, Some(home)) => Some(Path::new(&home).join(".config")),
+        _ => None,
+    };
+    let own = own.map(|folder| folder.join("lcroute/lcroute.toml"));
+    let own = own.filter(|file| common.config_path().is_none() && file.is_file());
+    let mut servers = match own {
+        Some(file) => Config::load(Some(&file))?.signal.servers,
+        None => config.signal.servers.clone(),
+    };
+    servers.truncate(MAX_URLS.into());
+    Ok(servers)
+}
+
+/// Returns the user's name, if a node can have it.
+fn name() -> String {
+    let user = User::from_uid(geteuid()).ok().flatten();
+    let name = user.map(|user| user.name).filter(|name| is_node_name(name));
+    name.unwrap_or_else(|| NAME.to_owned())
 }
 
 /// Returns the text of the token.
@@ -78,7 +210,7 @@ fn text(options: &GuestOptions) -> anyhow::Result<Zeroizing<String>> {
     }
     let text = token_of_environment()?;
     Ok(text.ok_or_else(|| {
-        let message = "TOKEN, - for standard input, --token-file FILE, LCROUTE_TOKEN or LCROUTE_TOKEN_FILE: a token of `lcroute invite --leaf`";
+        let message = "TOKEN or CODE, - for standard input, --token-file FILE, LCROUTE_TOKEN or LCROUTE_TOKEN_FILE; --found makes a code";
         ExitError::new(Exit::Usage, message)
     })?)
 }

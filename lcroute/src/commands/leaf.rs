@@ -166,7 +166,7 @@ fn token(options: &LeafOptions) -> anyhow::Result<Token> {
             ExitError::new(Exit::Usage, message)
         })?,
     };
-    let token = guest_leaf::token(&text)?;
+    let token = guest_leaf::with_servers(guest_leaf::token(&text)?)?;
     if !token.invitation().grant().leaf {
         let message = "the token makes routers, not leaves: `lcroute invite --leaf --groups P` prints one for leaves";
         return Err(ExitError::new(Exit::Usage, message).into());

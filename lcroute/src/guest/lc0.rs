@@ -11,6 +11,8 @@ use librecast::drops::Drops;
 use librecast::mld::{self, Message};
 use librecast::time::{Duration, Instant};
 
+/// MTU of the interface: the smallest of IPv6, as links of leaves have it.
+pub const MTU: u16 = 1_280;
 /// Groups that the guest's programs may join, as the querier keeps them. Chosen: more than a leaf
 /// may, so that those beyond are known by name.
 const GROUPS: usize = 16 * LEAF_GROUPS;

@@ -22,6 +22,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::lc0::MTU;
 use crate::netlink;
 use crate::servers::stun_name;
 
@@ -34,22 +35,27 @@ const AT_ONCE: usize = 32;
 /// Bytes of a receive buffer: more than the longest datagram of a link.
 const BUFFER: usize = 2_048;
 
-/// Returns the token in a text, which must make leaves, and which must be valid now.
+/// Returns the token in a text, which must be valid now.
 pub fn token(text: &str) -> Result<Token, ExitError> {
-    let mut token: Token = text
+    let token: Token = text
         .parse()
         .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+    let key = SecretKey::generate().peer_id();
+    let chain = token.join(key, "guest", UnixTime::now());
+    chain.map_err(|e| {
+        let message = format!("the token is not accepted: {e}");
+        ExitError::new(Exit::NotPermitted, message)
+    })?;
+    Ok(token)
+}
+
+/// Leaves only signalling servers in the token: a leaf finds routers by nothing else.
+pub fn with_servers(mut token: Token) -> Result<Token, ExitError> {
     token.signal.retain(|url| Room::of_uri(url).is_none());
     if token.signal.is_empty() {
         let message = "the token names no signalling server, and a leaf finds routers by nothing else: `lcroute invite --signal URL`";
         return Err(ExitError::new(Exit::Usage, message));
     }
-    let key = SecretKey::generate().peer_id();
-    let chain = token.join(key, "leaf", UnixTime::now());
-    chain.map_err(|e| {
-        let message = format!("the token is not accepted: {e}");
-        ExitError::new(Exit::NotPermitted, message)
-    })?;
     Ok(token)
 }
 
@@ -137,7 +143,7 @@ impl LeafShell {
             epoch: common.epoch,
             unix_now: UnixTime::now(),
             seed: seed()?,
-            mtu: 1_280,
+            mtu: MTU,
             media: true,
             limits: lcroute_webrtc::Limits::default(),
         };
@@ -354,7 +360,8 @@ async fn receive(socket: Arc<UdpSocket>, at: SocketAddr, received: mpsc::Sender<
     }
 }
 
-fn seed() -> anyhow::Result<[u8; 32]> {
+/// Returns a seed of the system's randomness.
+pub fn seed() -> anyhow::Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
     Ok(seed)

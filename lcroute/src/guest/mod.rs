@@ -3,48 +3,44 @@
 //! ```text
 //!   program ── sockets ── lc0        in a user and network namespace of its own
 //!                          │ TUN
-//!                        guest ── links of a leaf ── routers      on the host's network
+//!                        guest ── links ── routers, members      on the host's network
 //! ```
-//! Files: `namespace` (the processes inside), `lc0` (its listeners), `leaf` (the node).
+//! Files: `namespace` (the processes inside), `readable` (waiting for descriptors). By a leaf's
+//! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
+//! `member`, a whole node.
 
 mod lc0;
 pub mod leaf;
+mod listener;
+pub mod member;
 mod namespace;
+mod readable;
 
-use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lcroute_engine::control::RefusalReason;
-use lcroute_engine::{LEAF_GROUPS, LinkRefusal, SourceFilter};
-use librecast::cert::{GroupPrefix, Token};
+use bytes::Bytes;
+use librecast::cert::Token;
 use librecast::id::{NodeAddresses, SecretKey};
-use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest_state::STATE_FD;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use self::lc0::Listeners;
-use self::leaf::{Common, LeafEvent, LeafShell};
+use self::listener::Listener;
+use self::member::MemberShell;
 use self::namespace::Running;
-use crate::commands::hint;
+use self::readable::{watch, watched};
 use crate::tun::{Device, Mode, Prefix, Settings};
 
 /// Name of the interface.
 const INTERFACE: &str = "lc0";
-/// MTU of the interface: the smallest of IPv6, as links of leaves have it.
-const MTU: u16 = 1_280;
 /// Packets queued for the guest. Chosen: as the daemon's, so that no report is lost.
 const TX_QUEUE_LEN: u32 = 10_000;
 /// Interval of looks at addresses, drops and the state.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time without a link after which the user is told so. Chosen: what anybody waits for.
-const LOOKING: Duration = Duration::from_secs(2);
 /// Time from one look to the next after which the process was suspended: joins may be lost.
 const SUSPENDED: Duration = Duration::from_secs(3);
 /// Packets of programs read in one turn. Chosen.
@@ -53,8 +49,8 @@ const READ_AT_ONCE: usize = 64;
 /// Options of a guest.
 #[derive(Debug)]
 pub struct Options {
-    /// The token, of a leaf.
-    pub token: Token,
+    /// What the guest is in the network.
+    pub role: Role,
     /// The program.
     pub command: Command,
     /// Whether the program is a shell: refused groups do not end it.
@@ -65,15 +61,33 @@ pub struct Options {
     pub routes: Vec<Prefix>,
 }
 
+/// What a guest is in the network.
+#[derive(Debug)]
+pub enum Role {
+    /// A leaf, by its token.
+    Leaf(Token),
+    /// A member.
+    Member(Box<member::Start>),
+}
+
 /// Runs the program, and returns its exit code. Must be called while the process has one thread.
-pub fn run(options: Options) -> anyhow::Result<u8> {
+pub fn run(mut options: Options) -> anyhow::Result<u8> {
     let key = SecretKey::generate();
-    let network = options.token.network();
-    let addresses = NodeAddresses::derive(&network, &key.peer_id());
+    let addresses = match &options.role {
+        Role::Leaf(token) => NodeAddresses::derive(&token.network(), &key.peer_id()),
+        Role::Member(start) => start.identity.member().addresses,
+    };
+    if let Role::Member(start) = &options.role
+        && let Some(code) = &start.code
+    {
+        let fd = code.file.fd();
+        inherit(fd)?;
+        options.command.env(STATE_FD, fd.as_raw_fd().to_string());
+    }
     let settings = Settings {
         name: INTERFACE.to_owned(),
         mode: Mode::Tun,
-        mtu: MTU,
+        mtu: lc0::MTU,
         tx_queue_len: TX_QUEUE_LEN,
         address: addresses.address,
         link_local: addresses.link_local,
@@ -89,35 +103,32 @@ pub fn run(options: Options) -> anyhow::Result<u8> {
         .build()?;
     let result = runtime.block_on(async {
         let signals = signals()?;
-        let prefixes = options.token.invitation().grant().prefixes.clone();
-        let common = Common::new(options.token, &options.host_interface).await;
-        let common = Arc::new(common);
-        let now = Instant::now();
+        let node = match options.role {
+            Role::Leaf(token) => {
+                let host = &options.host_interface;
+                let listener = Listener::start(token, key, host, options.is_shell);
+                GuestNode::Leaf(Box::new(listener.await?))
+            }
+            Role::Member(start) => GuestNode::Member(Box::new(MemberShell::start(*start).await?)),
+        };
         let mut guest = Guest {
-            leaf: LeafShell::start(common.clone(), key, "guest").await?,
-            common,
-            listeners: Listeners::new(now),
+            node,
             device,
             overruns: 0,
-            prefixes,
-            is_shell: options.is_shell,
-            joined: BTreeSet::new(),
-            refused: None,
-            told: Told::default(),
-            alone_since: Some(now),
-            was_linked: false,
-            looked_at: now,
+            looked_at: Instant::now(),
         };
         let result = guest.carry(&running, &signals).await;
-        guest.leaf.close();
-        for (reason, count) in guest.listeners.drops() {
-            tracing::info!(reason, count, "dropped");
-        }
+        guest.close().await;
         result
     });
     namespace::end_all();
     runtime.shutdown_background();
     result
+}
+
+/// Keeps a descriptor open in the program.
+fn inherit(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
 /// Takes the signals that are for the program.
@@ -135,36 +146,56 @@ fn signals() -> anyhow::Result<AsyncFd<SignalFd>> {
     Ok(watch(SignalFd::with_flags(&set, flags)?)?)
 }
 
-/// Messages that the user has had.
-#[derive(Debug, Default)]
-struct Told {
-    looking: bool,
-    sent: bool,
-    groups: bool,
-    room: bool,
-    refusal: bool,
+/// The node outside.
+#[derive(Debug)]
+enum GuestNode {
+    Leaf(Box<Listener>),
+    Member(Box<MemberShell>),
+}
+
+impl GuestNode {
+    fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        match self {
+            Self::Leaf(leaf) => leaf.handle_packet(&packet, now),
+            Self::Member(member) => member.handle_packet(packet, now),
+        }
+    }
+
+    fn flush(&mut self, device: &mut Device) -> anyhow::Result<()> {
+        match self {
+            Self::Leaf(leaf) => leaf.flush(device),
+            Self::Member(member) => {
+                member.flush(device);
+                Ok(())
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Leaf(leaf) => {
+                leaf.wait().await;
+                Ok(())
+            }
+            Self::Member(member) => member.wait().await,
+        }
+    }
+
+    async fn look(&mut self, lost: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Leaf(leaf) => leaf.look(lost).await,
+            Self::Member(member) => member.look(lost),
+        }
+    }
 }
 
 /// The state of a guest.
 #[derive(Debug)]
 struct Guest {
-    leaf: LeafShell,
-    common: Arc<Common>,
-    listeners: Listeners,
+    node: GuestNode,
     device: Device,
     /// Packets that the kernel could not pass to this process.
     overruns: u64,
-    /// Groups that the token permits.
-    prefixes: Vec<GroupPrefix>,
-    is_shell: bool,
-    /// Groups that programs have joined, and that the token permits.
-    joined: BTreeSet<Ipv6Addr>,
-    /// A group outside of the token, or that the network does not carry, and the time of its join.
-    refused: Option<(Ipv6Addr, Instant)>,
-    told: Told,
-    /// Since when no link is up.
-    alone_since: Option<Instant>,
-    was_linked: bool,
     looked_at: Instant,
 }
 
@@ -179,9 +210,7 @@ impl Guest {
         let end = watched(running)?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
-            self.flush()?;
-            let next = self.listeners.next_timeout();
-            let next = next.unwrap_or_else(|| Instant::now() + LOOK_EVERY);
+            self.node.flush(&mut self.device)?;
             tokio::select! {
                 ready = end.readable() => {
                     ready?.clear_ready();
@@ -199,22 +228,19 @@ impl Guest {
                         ready.clear_ready();
                     }
                 }
-                () = tokio::time::sleep_until(next.into()) => {
-                    self.listeners.handle_timeout(Instant::now());
-                }
                 _ = look.tick() => self.look().await?,
-                () = self.leaf.wait() => {}
+                result = self.node.wait() => result?,
             }
         }
     }
 
     /// Reads packets of programs; returns false once there are none.
     fn read(&mut self) -> anyhow::Result<bool> {
-        let (listeners, now) = (&mut self.listeners, Instant::now());
+        let (node, now) = (&mut self.node, Instant::now());
         for _ in 0..READ_AT_ONCE {
             let read = self
                 .device
-                .read(&mut |packet| listeners.handle_packet(&packet, now));
+                .read(&mut |packet| node.handle_packet(packet, now));
             if !read? {
                 return Ok(false);
             }
@@ -222,138 +248,22 @@ impl Guest {
         Ok(true)
     }
 
-    /// Passes on all that is pending: joins to the leaf, packets and queries to lc0.
-    fn flush(&mut self) -> anyhow::Result<()> {
-        for (group, filter) in self.listeners.take_changes() {
-            self.change(group, filter);
-        }
-        while let Some(event) = self.leaf.poll() {
-            match event {
-                LeafEvent::Packet(packet) => self.device.queue(packet),
-                LeafEvent::Refused(group, reason) => self.handle_refusal(group, reason),
-                LeafEvent::Expelled => {
-                    return Err(refused(
-                        "revoked: the network takes no guest by this token any more; ask for a new one (`lcroute invite --leaf`)",
-                    ));
-                }
-            }
-        }
-        self.device.flush();
-        for query in self.listeners.take_queries() {
-            // while the interface is down nobody listens
-            let _ = self.device.write(&query);
-        }
-        Ok(())
-    }
-
-    /// Changes a group's join; `None`: nobody listens any more.
-    fn change(&mut self, group: Ipv6Addr, filter: Option<SourceFilter>) {
-        let now = Instant::now();
-        let Some(filter) = filter else {
-            self.joined.remove(&group);
-            self.refused.take_if(|(refused, _)| *refused == group);
-            self.leaf.node().part(group, now);
-            return;
-        };
-        if !self.prefixes.iter().any(|prefix| prefix.contains(group)) {
-            self.refuse(group);
-            return;
-        }
-        if self.leaf.node().join(group, filter, now) {
-            self.joined.insert(group);
-        } else if !std::mem::replace(&mut self.told.groups, true) {
-            hint(format_args!(
-                "{group} is not joined: a guest has {LEAF_GROUPS} groups at most"
-            ));
-        }
-    }
-
-    fn handle_refusal(&mut self, group: Ipv6Addr, reason: RefusalReason) {
-        if reason == RefusalReason::NotPermitted {
-            self.joined.remove(&group);
-            self.refuse(group);
-        } else if !std::mem::replace(&mut self.told.room, true) {
-            let reason = reason.name();
-            hint(format_args!(
-                "{group}: the router has no room for it ({reason}); asking again"
-            ));
-        }
-    }
-
-    fn refuse(&mut self, group: Ipv6Addr) {
-        if self.is_shell || !self.joined.is_empty() {
-            hint(outside(group));
-        }
-        self.refused.get_or_insert((group, Instant::now()));
-    }
-
-    /// Follows the host's addresses, the kernel's drops, and the token's validity.
+    /// Notices lost joins, and has the node look around.
     async fn look(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         let pause = now - std::mem::replace(&mut self.looked_at, now);
         let overruns = self.device.overruns()?;
-        if std::mem::replace(&mut self.overruns, overruns) != overruns || pause >= SUSPENDED {
-            self.listeners.query_again(now);
-        }
-        if let Err(e) = self.leaf.review_addresses().await {
-            tracing::warn!("addresses of this host: {e:#}");
-        }
-        if self.common.token.invitation().grant().not_after <= UnixTime::now().as_secs() {
-            return Err(refused(
-                "the token has expired: ask for a new one (`lcroute invite --leaf`)",
-            ));
-        }
-        if let Some((group, at)) = self.refused
-            && at + LOOK_EVERY <= now
-            && self.joined.is_empty()
-            && !self.is_shell
-        {
-            return Err(refused(&outside(group)));
-        }
-        if let Some(group) = self.listeners.sent
-            && !std::mem::replace(&mut self.told.sent, true)
-        {
-            hint(format_args!(
-                "what the program sends, to {group} first, goes nowhere: by a leaf's token a guest only receives"
-            ));
-        }
-        self.tell_state(now)
+        let more = std::mem::replace(&mut self.overruns, overruns) != overruns;
+        self.node.look(more || pause >= SUSPENDED).await
     }
 
-    /// Tells the user that no link is up, and that one is up again. Who never had one is refused if
-    /// all routers say so; a guest that has heard something waits for room.
-    fn tell_state(&mut self, now: Instant) -> anyhow::Result<()> {
-        if self.leaf.node().links() > 0 {
-            (self.alone_since, self.was_linked) = (None, true);
-            let told = &mut self.told;
-            if std::mem::take(&mut told.looking) | std::mem::take(&mut told.refusal) {
-                hint("linked");
-            }
-            return Ok(());
-        }
-        if let Some(refusal) = self.leaf.node().refusal() {
-            let message = no_link(refusal);
-            if !self.was_linked {
-                return Err(refused(message));
-            }
-            if !std::mem::replace(&mut self.told.refusal, true) {
-                hint(format_args!("{message}; trying on"));
-            }
-            return Ok(());
-        }
-        let since = *self.alone_since.get_or_insert(now);
-        if since + LOOKING > now || std::mem::replace(&mut self.told.looking, true) {
-            return Ok(());
-        }
-        let servers = self.common.token.signal.join(", ");
-        if self.leaf.has_server() {
-            hint(format_args!(
-                "looking for a router: {servers} answers, but no router of the network with room for a leaf is there; does one run, and do both clocks agree?"
-            ));
-        } else {
-            hint(format_args!(
-                "looking for a router: {servers} does not answer; does it run, and does this host reach it?"
-            ));
+    async fn close(self) {
+        let Self {
+            node, mut device, ..
+        } = self;
+        match node {
+            GuestNode::Leaf(mut leaf) => leaf.close(),
+            GuestNode::Member(member) => member.close(&mut device).await,
         }
         Ok(())
     }
@@ -368,24 +278,6 @@ fn no_link(refusal: LinkRefusal) -> &'static str {
             "the clocks of this host and of the routers differ by more than a day: set this one right (`timedatectl`)"
         }
     }
-}
-
-fn outside(group: Ipv6Addr) -> String {
-    format!("{group}: the token does not let a guest join it, or the network does not carry it")
-}
-
-fn refused(message: &str) -> anyhow::Error {
-    ExitError::new(Exit::NotPermitted, message).into()
-}
-
-/// Returns a descriptor of the same file for waiting.
-fn watched(file: &impl AsFd) -> std::io::Result<AsyncFd<OwnedFd>> {
-    watch(file.as_fd().try_clone_to_owned()?)
-}
-
-fn watch<T: AsRawFd>(file: T) -> std::io::Result<AsyncFd<T>> {
-    // SAFETY: callers pass owners of a descriptor, which stays open until they are dropped
-    Ok(unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?)
 }
 
 /// Passes on signals that somebody sent to this process; a terminal sends its own to the program.

@@ -4,7 +4,8 @@
 //! blocks), `stretches`, [`collector`] and `streams` (symbols), [`window`] (number of channels) and
 //! [`changes`] (JOINs and PARTs). `network` and `transfer` do the I/O; `stats` are its figures.
 //! `plan` and `finish` put everything into place, with the permissions of `modes`. `image` writes a
-//! file to a device, `in_order` to a pipe. `browse` lists shares.
+//! file to a device, `in_order` to a pipe. `browse` lists shares. `sent`
+//! checks what comes under a code.
 
 pub mod assembly;
 pub(crate) mod browse;
@@ -21,6 +22,7 @@ mod moved;
 mod network;
 mod parts;
 pub(crate) mod plan;
+pub(crate) mod sent;
 pub(crate) mod stats;
 mod streams;
 mod stretches;

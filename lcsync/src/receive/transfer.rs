@@ -44,6 +44,7 @@ use super::modes::Modes;
 use super::network::Network;
 use super::parts::{Part, parts};
 use super::plan::Plan;
+use super::sent::{self, Sent};
 use super::stats::Stats;
 use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
@@ -93,6 +94,8 @@ pub struct Options {
     pub stats: bool,
     /// The key that must have signed a version, if set.
     pub trust: Option<PeerId>,
+    /// The share is what somebody sends under a code.
+    pub sent: Option<Sent>,
     /// File, folder or device that the share is written to; `-` for standard output.
     pub dest: PathBuf,
     /// DEST is a block device, written in place.
@@ -357,6 +360,9 @@ impl<'a> Transfer<'a> {
             Target::Device(device) => return self.write_device(record, &tree, device),
             Target::Pipe => return self.write_pipe(record, &tree),
         }
+        if let Some(sent) = &self.options.sent {
+            sent::check_size(sent, &tree, self.options.quiet || self.options.json)?;
+        }
         let (folder, file_name) = self.target(tree.root.kind, name)?;
         if let (Some(name), [file]) = (&file_name, &mut tree.entries[..]) {
             file.path.clone_from(name);
@@ -384,6 +390,19 @@ impl<'a> Transfer<'a> {
         let stream = (tree.layout.clone(), &tree.leaves[..]);
         let mut plan = Plan::compare(&tree.entries, modes, stream, place.as_mut())?;
         plan.sparse = self.options.sparse;
+        if let (Some(sent), Some(place)) = (&self.options.sent, &mut place)
+            && !sent.overwrite
+        {
+            let uncertain = plan.uncertain();
+            self.fetch(&uncertain, &[], |block, bytes| {
+                plan.settle(block, &bytes, place);
+                Ok(())
+            })?;
+            if let Err(e) = sent::check_places(&tree, &plan, place) {
+                place.remove_empty_partial();
+                return Err(e);
+            }
+        }
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         let missing = self.start((record, &tree), &wanted);
         match place {
@@ -742,6 +761,7 @@ impl<'a> Transfer<'a> {
         };
         let scan = Scan {
             root: folder.to_path_buf(),
+            chosen: Vec::new(),
             kind: tree.root.kind,
             entries: tree.entries.clone(),
             stamps: Vec::new(),
@@ -1013,6 +1033,10 @@ impl<'a> Transfer<'a> {
         let name = &self.options.name;
         let message = match failure {
             Failure::Tree(why) => return why.into(),
+            Failure::Silence if self.options.sent.is_some() => format!(
+                "the sender is silent for {:?}: has `lcsync send` ended? What has come is kept: into the same folder the rest comes, under whatever words",
+                self.options.timeout
+            ),
             Failure::Silence => {
                 let on = self.network.interface_names();
                 let timeout = self.options.timeout;
@@ -1102,7 +1126,11 @@ fn remembered(
         Proof::Sealed => group_key,
         Proof::Signed(trust) => trust.key().public_key(),
     };
-    let folder = Remembered::folder_of_user();
+    // a key of the run has no earlier versions
+    let folder = match options.sent {
+        Some(_) => None,
+        None => Remembered::folder_of_user(),
+    };
     let load = |folder: PathBuf| Remembered::load(&folder, &options.name, key);
     Ok(folder.map(load).transpose()?)
 }

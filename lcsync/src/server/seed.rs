@@ -1,6 +1,8 @@
-//! A server inside a receiver: it serves received blocks under the origin's version and signature.
+//! A server on a thread of its own, whose versions its owner makes: inside a receiver, which serves
+//! received blocks under the origin's version and signature; and that of `lcsync send`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Instant;
@@ -18,6 +20,7 @@ use super::status_socket;
 #[derive(Debug)]
 pub struct Seed {
     id: u32,
+    sent: Arc<AtomicU64>,
     watched: Watched,
     updates: Sender<Update>,
     wake: Arc<EventFd>,
@@ -31,6 +34,24 @@ impl Seed {
         interfaces: Vec<String>,
         limit: Option<u64>,
     ) -> anyhow::Result<Self> {
+        Self::start_as(watched, (interfaces, limit), true)
+    }
+
+    /// Does the same in a network of its own: no program of the host learns of it, and programs
+    /// beside it may be receivers.
+    pub fn start_alone(
+        watched: Watched,
+        interfaces: Vec<String>,
+        limit: Option<u64>,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(watched, (interfaces, limit), false)
+    }
+
+    fn start_as(
+        watched: Watched,
+        (interfaces, limit): (Vec<String>, Option<u64>),
+        on_host: bool,
+    ) -> anyhow::Result<Self> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_flags(flags)?);
         let listener = MldListener::open().map_err(explain_socket)?;
@@ -42,12 +63,15 @@ impl Seed {
         };
         // no thread scans for changes: versions come from the network
         let (lists, _) = channel();
-        let mut shell = Shell::new(options, listener, lists, Announcer::start()?)?;
-        shell.ignore_own_host();
-        shell.answer_status(&wake);
+        let announcer = on_host.then(Announcer::start).transpose()?;
+        let mut shell = Shell::new(options, listener, lists, announcer)?;
+        if on_host {
+            shell.ignore_own_host();
+            shell.answer_status(&wake);
+        }
         shell.set_shares(vec![watched.clone()], Instant::now());
         let (updates, receiver) = channel();
-        let (id, woken) = (shell.id(), Arc::clone(&wake));
+        let (id, sent, woken) = (shell.id(), shell.sent(), Arc::clone(&wake));
         thread::Builder::new().name("seed".into()).spawn(move || {
             if let Err(e) = shell.run(&receiver, &woken, &Asked::default()) {
                 tracing::error!("serving on has failed: {e:#}");
@@ -55,6 +79,7 @@ impl Seed {
         })?;
         Ok(Self {
             id,
+            sent,
             watched,
             updates,
             wake,
@@ -65,6 +90,12 @@ impl Seed {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// Returns the bytes that it has sent, without headers.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Removes its socket, for processes that exit without dropping it.

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
     let rescan = Arc::clone(&asked.rescan);
     let updates = rescan::start(wanted, Kept::of_user(), Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
-    let mut shell = Shell::new(options, listener, lists, announcer)?;
+    let mut shell = Shell::new(options, listener, lists, Some(announcer))?;
     shell.service = Service::of_environment();
     shell.awaited = Some(watched.iter().map(|w| w.prefix).collect());
     shell.metrics = Some(Served::new("lcsync", waker(&wake)));
@@ -198,7 +198,8 @@ pub(super) struct Shell {
     /// Shares whose files may only seem to be gone.
     vanished: BTreeMap<SharePrefix, Vanished>,
     lists: Sender<Vec<Watched>>,
-    announcer: Announcer,
+    /// `None` in a network of its own, which lcroute of this host does not know.
+    announcer: Option<Announcer>,
     listener: MldListener,
     /// `None`: hosts of MLDv1 are not served.
     v1: Option<V1Listener>,
@@ -212,6 +213,8 @@ pub(super) struct Shell {
     /// Sockets for other servers of the same shares.
     meeting: Meeting,
     packets: Vec<u8>,
+    /// Bytes sent so far, without headers, for another thread.
+    sent: Arc<AtomicU64>,
     drops_shown: Drops,
     /// When reports without effect may be logged again.
     drops_at: Instant,
@@ -229,7 +232,7 @@ impl Shell {
         options: Options,
         listener: MldListener,
         lists: Sender<Vec<Watched>>,
-        announcer: Announcer,
+        announcer: Option<Announcer>,
     ) -> anyhow::Result<Self> {
         let mut random = [0; 12];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
@@ -267,6 +270,7 @@ impl Shell {
             sealers: BTreeMap::new(),
             meeting: Meeting::new(Instant::now()),
             packets: Vec::new(),
+            sent: Arc::default(),
             drops_shown: Drops::default(),
             drops_at: Instant::now(),
             sent_shown: 0,
@@ -280,6 +284,11 @@ impl Shell {
     /// Its number in packets.
     pub(super) fn id(&self) -> u32 {
         self.id
+    }
+
+    /// Returns the count of bytes sent so far, without headers.
+    pub(super) fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 
     /// Opens the socket for `lcsync status`, if it has a folder.
@@ -321,7 +330,10 @@ impl Shell {
                 socket.answer(|| self.status());
             }
             self.receive(&mut message)?;
-            if self.send_due() {
+            let more = self.send_due();
+            let sent = self.server.symbols_sent().total() * SYMBOL_SIZE as u64;
+            self.sent.store(sent, Ordering::Relaxed);
+            if more {
                 continue;
             }
             let due = self
@@ -427,7 +439,9 @@ impl Shell {
         let asked = listed.map(|w| catalogue::prefix(group_key(w.key.as_deref())));
         let prefixes = self.shares.keys().copied().chain(asked);
         let prefixes: BTreeSet<_> = prefixes.map(|p| (p.address(), 64)).collect();
-        self.announcer.set(prefixes.into_iter().collect());
+        if let Some(announcer) = &self.announcer {
+            announcer.set(prefixes.into_iter().collect());
+        }
         // the thread ends with the process
         let _ = self.lists.send(watched);
     }
@@ -518,8 +532,8 @@ impl Shell {
                         let mut out = librecast_program::standard::output();
                         writeln!(out, "lc:{} {root}", watched.name)?;
                         out.flush()?;
-                    } else if !self.ignores_own && !is_journal() {
-                        // the journal has the event above
+                    } else if !self.ignores_own && self.announcer.is_some() && !is_journal() {
+                        // the journal has the event above; a sender says it himself
                         note(format_args!(
                             "lc:{} has a new version: {root}",
                             watched.name

@@ -1,5 +1,5 @@
-//! Programs that enter a network by themselves: a token among their arguments makes them execute
-//! themselves under `lcroute guest`, without root and daemon.
+//! Programs that enter a network by themselves: a token among their arguments, or a code, makes
+//! them execute themselves under `lcroute guest`, without root and daemon.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -34,29 +34,57 @@ fn enter() -> Result<(), ExitError> {
     let Some((at, token, what)) = find(given) else {
         return Ok(());
     };
-    let failed =
-        |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
-    let executable = env::current_exe().map_err(|e| failed(&e))?;
-    let lcroute = beside(&executable).unwrap_or_else(|| LCROUTE.into());
-    let own = by_name(given).unwrap_or(executable);
-    let token = inherited(token).map_err(|e| failed(&e))?;
-    let mut command = Command::new(lcroute);
-    command.args(["guest", "--token-fd"]);
-    command
-        .arg(token.as_raw_fd().to_string())
-        .arg("--")
-        .arg(own);
     let before = given.get(1..at).unwrap_or_default();
     let behind = given.get(at + 1..).unwrap_or_default();
-    command.args(before).arg(what).args(behind);
-    // open over exec
-    let _ = token.into_raw_fd();
+    let arguments = before.iter().map(OsString::as_os_str).chain([what]);
+    let arguments = arguments.chain(behind.iter().map(OsString::as_os_str));
+    Err(execute(Some(token), arguments))
+}
+
+/// Executes this program again, with the same arguments, as a guest that makes a code. Returns only
+/// on failure.
+#[must_use]
+pub fn found() -> ExitError {
+    let given = arguments::given().iter().skip(1);
+    execute(None, given.map(OsString::as_os_str))
+}
+
+/// Executes this program again, with these arguments, as a guest by this code. Returns only on
+/// failure.
+#[must_use]
+pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
+    let arguments = arguments.iter().map(OsString::as_os_str);
+    execute(Some(code.as_bytes()), arguments)
+}
+
+/// Executes this program again as a guest by a token or code; without one it makes a code.
+fn execute<'a>(secret: Option<&[u8]>, arguments: impl Iterator<Item = &'a OsStr>) -> ExitError {
+    let failed =
+        |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
+    let executable = match env::current_exe() {
+        Ok(executable) => executable,
+        Err(e) => return failed(&e),
+    };
+    let lcroute = beside(&executable).unwrap_or_else(|| LCROUTE.into());
+    let own = by_name(arguments::given()).unwrap_or(executable);
+    let mut command = Command::new(lcroute);
+    command.arg("guest");
+    match secret.map(inherited).transpose() {
+        Ok(None) => drop(command.arg("--found")),
+        Ok(Some(fd)) => {
+            command.arg("--token-fd").arg(fd.as_raw_fd().to_string());
+            // open over exec
+            let _ = fd.into_raw_fd();
+        }
+        Err(e) => return failed(&e),
+    }
+    command.arg("--").arg(own).args(arguments);
     let error = command.exec();
     if error.kind() == std::io::ErrorKind::NotFound {
-        let message = "to enter a network by a token, lcroute must be installed: its package has `lcroute guest`";
-        return Err(ExitError::new(Exit::Failed, message));
+        let message = "to enter a network by a token or code, lcroute must be installed: its package has `lcroute guest`";
+        return ExitError::new(Exit::Failed, message);
     }
-    Err(failed(&error))
+    failed(&error)
 }
 
 /// Returns the place of the argument, its token, and the rest.

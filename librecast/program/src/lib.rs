@@ -6,7 +6,8 @@
 //! | [`child`] | processes that run commands of other users: account and separation |
 //! | [`cli`] | exit codes, errors with exit codes, logging to stderr or the journal |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
-//! | [`guest`] | programs that enter a network by a token among their arguments |
+//! | [`guest`] | programs that enter a network by a token among their arguments, or by a code |
+//! | [`guest_state`] | what a guest tells the program inside |
 //! | [`groups`] | requests to `lcgroup run` on this host |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
 //! | [`keygen`] | the subcommand that makes keys |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod groups;
 pub mod guest;
+pub mod guest_state;
 pub mod interrupt;
 pub mod keyfile;
 pub mod keygen;

@@ -1,5 +1,6 @@
 //! Invitation tokens, by which a node makes itself a member.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,6 +9,7 @@ use zeroize::Zeroizing;
 use super::certificate::{CLOCK_SKEW, Certificate, Grant};
 use super::chain::Chain;
 use super::error::{CertError, Kind, TokenError};
+use super::member::EPHEMERAL;
 use crate::epoch::secret::EpochSecret;
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::text::{self, TextKind};
@@ -47,13 +49,27 @@ impl Token {
         grant: Grant,
         signal: Vec<String>,
     ) -> Result<Self, CertError> {
+        Self::invite_with(issuer, key, SecretKey::generate(), grant, signal)
+    }
+
+    /// The same with this key for the invitation: a page has no randomness of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::invite`].
+    pub fn invite_with(
+        issuer: &Certificate,
+        key: &SecretKey,
+        secret: SecretKey,
+        grant: Grant,
+        signal: Vec<String>,
+    ) -> Result<Self, CertError> {
         if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
             return Err(CertError::Order);
         }
         if signal.len() > MAX_URLS.into() || signal.iter().any(|url| url.len() > 255) {
             return Err(TokenError::Urls.into());
         }
-        let secret = SecretKey::generate();
         let network = issuer.network;
         let invitation =
             Certificate::sign(Kind::Invitation, network, secret.peer_id(), grant, key)?;
@@ -86,6 +102,34 @@ impl Token {
     ///
     /// [`CertError::Expired`] after the token's end (no skew: own clock); certificate errors.
     pub fn join(&self, node: PeerId, name: &str, now: UnixTime) -> Result<Chain, CertError> {
+        let labels = self.invitation.grant.labels.clone();
+        self.join_with(node, name, labels, now)
+    }
+
+    /// The same as an ephemeral member, as nodes without a disk are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::join`].
+    pub fn join_ephemeral(
+        &self,
+        node: PeerId,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<Chain, CertError> {
+        let mut labels = self.invitation.grant.labels.clone();
+        let (label, value) = EPHEMERAL;
+        labels.entry(label.into()).or_insert_with(|| value.into());
+        self.join_with(node, name, labels, now)
+    }
+
+    fn join_with(
+        &self,
+        node: PeerId,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        now: UnixTime,
+    ) -> Result<Chain, CertError> {
         self.issuer
             .verify_by(&self.network, &self.network, now, CLOCK_SKEW)?;
         self.invitation
@@ -111,6 +155,7 @@ impl Token {
             uses: None,
             not_before,
             not_after,
+            labels,
             ..invited.clone()
         };
         let node = Certificate::sign(Kind::Node, self.network, node, grant, &self.secret)?;
@@ -191,7 +236,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::cert::EPHEMERAL;
     use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
 
     #[test]
@@ -399,13 +443,15 @@ mod tests {
             );
         }
         let lasting = super::super::fixture::token(&n, grant(""));
-        let lasting = lasting.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
-        assert!(
-            !lasting
-                .verify(&net, UnixTime::from_secs(NOW))
-                .unwrap()
-                .is_ephemeral()
-        );
+        let chain = lasting.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let is_ephemeral = |chain: &Chain| {
+            let member = chain.verify(&net, UnixTime::from_secs(NOW));
+            member.unwrap().is_ephemeral()
+        };
+        assert!(!is_ephemeral(&chain));
+        // who has no disk says so himself
+        let chain = lasting.join_ephemeral(node, "a", UnixTime::from_secs(NOW));
+        assert!(is_ephemeral(&chain.unwrap()));
     }
 
     #[test]

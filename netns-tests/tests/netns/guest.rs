@@ -31,7 +31,7 @@ const NOBODY: [&str; 6] = [
 ];
 
 /// Opens the driver to everybody in this process's mount namespace.
-fn open_driver() -> Result<()> {
+pub(crate) fn open_driver() -> Result<()> {
     if fs::metadata(TUN)?.permissions().mode() & 0o006 == 0o006 {
         return Ok(());
     }
@@ -54,7 +54,7 @@ fn token(network: &Network, host: &Host, groups: &str) -> Result<(String, String
     Ok((text, file))
 }
 
-fn as_nobody<'a>(args: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn as_nobody<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&NOBODY[..], &["--"], args].concat()
 }
 
@@ -75,7 +75,7 @@ fn speak(host: &Host) -> Result<Process> {
     host.spawn("sh", &["-c", &numbers])
 }
 
-fn says(process: &Process, text: &str) -> Result<()> {
+pub(crate) fn says(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stdout();
         ensure!(told.contains(text), "{told}{}", process.stderr());
@@ -84,7 +84,7 @@ fn says(process: &Process, text: &str) -> Result<()> {
 }
 
 /// Returns all processes below this one, itself included.
-fn family(pid: u32) -> Vec<u32> {
+pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
     let mut at = 0;
     while let Some(pid) = found.get(at) {
@@ -107,7 +107,7 @@ fn is_alive(pid: &&u32) -> bool {
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-fn all_end(family: &[u32]) -> Result<()> {
+pub(crate) fn all_end(family: &[u32]) -> Result<()> {
     eventually("nothing is left", || {
         let left: Vec<_> = family.iter().filter(is_alive).collect();
         ensure!(left.is_empty(), "{left:?}");
@@ -183,11 +183,18 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
         says(&traps, "ready")?;
         traps.signal(Signal::SIGTERM)?;
         ensure!(traps.wait(DEADLINE)? == 3, "{}", traps.stderr());
-        // tokens of another kind, and one that is revoked while it is used
+        // a member's token makes a guest that speaks
         let member = host.write("member", &network.token)?.display().to_string();
-        let mut other = guest(&host, &member, &["true"])?;
-        ensure!(other.wait(DEADLINE)? == 4, "{}", other.stderr());
-        ensure!(other.stderr().contains("--leaf"), "{}", other.stderr());
+        let hears = network.members[1]
+            .host
+            .spawn("lcroute", &["listen", GROUP])?;
+        let speak = format!("while sleep 0.1 && kill -0 $$; do lcroute say {GROUP} guest; done");
+        let mut speaks = guest(&host, &member, &["sh", "-c", &speak])?;
+        says(&hears, "guest")?;
+        speaks.signal(Signal::SIGTERM)?;
+        ensure!(speaks.wait(DEADLINE)? == 143, "{}", speaks.stderr());
+        drop(hears);
+        // a token of another kind, and one that is revoked while it is used
         let wrong = host.run("lcroute", &["guest", "lcr1abc", "--", "true"])?;
         ensure!(
             wrong.code == 2 && wrong.stderr.contains("lcr1"),

@@ -8,6 +8,7 @@ mod browser;
 mod chaos;
 mod cli;
 mod clocks;
+mod codes;
 mod containers;
 mod daemon;
 mod deaths;

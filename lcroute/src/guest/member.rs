@@ -1,0 +1,558 @@
+//! A guest that is a member: a whole node, in memory, between its lc0 and the host's network.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use lcroute_control::config::Config;
+use lcroute_engine::CarrySettings;
+use lcroute_engine::topology::TopologyConfig;
+use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
+use lcroute_overlay::{CarrierId, Disclosure, SPEAKS};
+use lcroute_signalling::{CarrierEvent, Carriers, PathChange};
+use lcroute_webrtc::relay::StreamCommand;
+use lcroute_webrtc::{WebRtc, WebRtcConfig};
+use librecast::cert::{Chain, Member, Token};
+use librecast::id::{PeerId, SecretKey};
+use librecast::reach::Room;
+use librecast::time::{UnixTime, WallClock};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest_state::{GuestState, StateFile};
+use librecast_program::state_lock::StateLock;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::lc0::MTU;
+use super::leaf::seed;
+use super::readable::watched;
+use crate::commands::hint;
+use crate::control_thread::Lookup;
+use crate::daemon::hello_epoch;
+use crate::drops::{DropReason, Drops};
+use crate::inbox::{Inbox, Message};
+use crate::netlink;
+use crate::packet_loop::outgoing::Outgoing;
+use crate::relays::{Input, Relays};
+use crate::servers::servers;
+use crate::state::StateDir;
+use crate::tun::Device;
+use crate::udp;
+use crate::waker::Waker;
+
+/// Capacity of the channels between node, carriers and relays, in messages. Chosen.
+const MESSAGES: usize = 256;
+/// Receiving system calls in one turn: the bound leaves time to send. As the daemon's.
+const UDP_CALLS: usize = 4;
+/// Time without a link after which the user is told so. Chosen: what anybody waits for.
+const LOOKING: Duration = Duration::from_secs(2);
+/// Stands for a local address that the kernel did not report.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Who the guest is.
+#[derive(Debug)]
+pub struct Identity {
+    key: Arc<SecretKey>,
+    chain: Chain,
+    member: Member,
+    incarnation: u32,
+    /// Keeps other processes from the same key.
+    _lock: Option<StateLock>,
+}
+
+impl Identity {
+    /// Returns the identity of a guest by this token: that of `state`, else one of the run.
+    pub fn new(token: &Token, name: &str, state: Option<PathBuf>) -> anyhow::Result<Self> {
+        let now = UnixTime::now();
+        let not_accepted = |e: &dyn std::fmt::Display| {
+            let message = format!("the token is not accepted: {e}");
+            ExitError::new(Exit::NotPermitted, message)
+        };
+        let (key, chain, incarnation, lock) = match state {
+            Some(folder) => {
+                let state = StateDir::new(folder);
+                let key = state.node_key_or_new()?;
+                let lock = StateLock::take(state.path(), "lcroute guest")?;
+                let chain = token.join(key.peer_id(), name, now);
+                let incarnation = state.next_incarnation()?.number;
+                (key, chain, incarnation, Some(lock))
+            }
+            None => {
+                let key = SecretKey::generate();
+                let chain = token.join_ephemeral(key.peer_id(), name, now);
+                (key, chain, 1, None)
+            }
+        };
+        let chain = chain.map_err(|e| not_accepted(&e))?;
+        let member = chain.verify(&token.network(), now);
+        Ok(Self {
+            member: member.map_err(|e| not_accepted(&e))?,
+            key: Arc::new(key),
+            chain,
+            incarnation,
+            _lock: lock,
+        })
+    }
+
+    /// Returns the guest as a member.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+}
+
+/// Most members that are told apart. Chosen: as many as a network has.
+const MAX_SEEN: usize = 4_096;
+
+/// What a guest by a code knows of it.
+#[derive(Debug)]
+pub struct OfCode {
+    /// What the program inside is told.
+    pub state: GuestState,
+    /// Where it is told.
+    pub file: StateFile,
+}
+
+/// Parts of the start.
+#[derive(Debug)]
+pub struct Start {
+    /// The token.
+    pub token: Token,
+    /// The guest's identity.
+    pub identity: Identity,
+    /// The code, if the network is one of a code.
+    pub code: Option<OfCode>,
+    /// The user's configuration.
+    pub config: Config,
+}
+
+/// The node with its sockets and carriers.
+#[derive(Debug)]
+pub struct MemberShell {
+    node: Node<WebRtc>,
+    socket: udp::Socket,
+    readable: AsyncFd<OwnedFd>,
+    port: u16,
+    outgoing: Outgoing,
+    drops: Drops,
+    carriers: Carriers,
+    carrier_events: mpsc::Receiver<CarrierEvent>,
+    relays: Relays,
+    relay_commands: mpsc::Sender<StreamCommand>,
+    /// What relays and the lookup of names say.
+    messages: mpsc::Receiver<Message>,
+    _lookup: Lookup,
+    hosts: Vec<SocketAddr>,
+    servers: Vec<String>,
+    host_interface: String,
+    /// End of the membership in Unix seconds.
+    until: u64,
+    code: Option<OfCode>,
+    /// Other members that are or were here.
+    seen: BTreeSet<PeerId>,
+    /// Since when no link is up.
+    alone_since: Option<Instant>,
+    told_looking: bool,
+}
+
+impl MemberShell {
+    /// Starts the node; to be called within a tokio runtime.
+    pub async fn start(start: Start) -> anyhow::Result<Self> {
+        let Start {
+            token,
+            identity,
+            code,
+            config,
+        } = start;
+        let now = Instant::now();
+        // the configured port is the daemon's
+        let socket = udp::Socket::open(0).context("UDP socket of links")?;
+        let port = socket.port()?;
+        let readable = watched(&socket)?;
+        let (until, chain) = (identity.member.not_after, identity.chain.clone());
+        let (key, network) = (identity.key.clone(), token.network());
+        let node = node(&token, identity, &config, now)?;
+        let (inbox, messages, _) = Inbox::new(Waker::new()?);
+        let (sender, carrier_events) = mpsc::channel(MESSAGES);
+        let (relay_commands, streams) = mpsc::channel(MESSAGES);
+        let is_server = |url: &&String| Room::of_uri(url).is_none();
+        let urls: Vec<String> = token.signal.iter().filter(is_server).cloned().collect();
+        // a code names its own servers
+        let named = match &code {
+            Some(_) => urls,
+            None => servers(&config, &urls),
+        };
+        let mut carriers = Carriers::new(key, network, sender);
+        carriers.set_chain(config.relay.ask.then_some(chain));
+        carriers.set_servers(&named, config.signal.socks);
+        let relays = Relays::start(inbox.clone(), streams);
+        let configure = Input::Configure {
+            servers: named.clone(),
+            socks: config.signal.socks,
+            relay: config.relay.clone(),
+            hides: false,
+        };
+        relays.tell(configure).await;
+        let mut shell = Self {
+            _lookup: Lookup::start(&config, &named, &inbox),
+            node,
+            socket,
+            readable,
+            port,
+            outgoing: Outgoing::default(),
+            drops: Drops::default(),
+            carriers,
+            carrier_events,
+            relays,
+            relay_commands,
+            messages,
+            hosts: Vec::new(),
+            servers: named,
+            host_interface: config.tun.name.clone(),
+            until,
+            code,
+            seen: BTreeSet::new(),
+            alone_since: Some(now),
+            told_looking: false,
+        };
+        shell.review_addresses(now)?;
+        shell.node.start(now);
+        Ok(shell)
+    }
+
+    /// Handles a packet of a program or the kernel.
+    pub fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        self.node.handle_local_packet(packet, now);
+    }
+
+    /// Waits for the next input, and handles it. Cancellation loses none.
+    pub async fn wait(&mut self) -> anyhow::Result<()> {
+        let at = self.node.next_timeout();
+        let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        tokio::select! {
+            ready = self.readable.readable() => {
+                let mut ready = ready?;
+                let (socket, drops) = (&mut self.socket, &mut self.drops);
+                if !receive(socket, &mut self.node, self.port, drops) {
+                    ready.clear_ready();
+                }
+            }
+            Some(message) = self.messages.recv() => self.handle_message(message),
+            Some(event) = self.carrier_events.recv() => self.handle_carrier(event).await,
+            () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
+        }
+        Ok(())
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        let now = Instant::now();
+        let webrtc = self.node.connections_mut();
+        match message {
+            Message::StunServers(servers) => webrtc.set_stun_servers(servers, now),
+            Message::Relays(offers) => webrtc.set_relays(offers, now),
+            Message::RelayStream(stream, event) => webrtc.handle_relay_stream(stream, event, now),
+            // the parts that a guest has say nothing else
+            _ => {}
+        }
+    }
+
+    async fn handle_carrier(&mut self, event: CarrierEvent) {
+        let now = Instant::now();
+        match event {
+            CarrierEvent::Presence(carrier, presence) => {
+                self.node.handle_presence(carrier, presence, now);
+            }
+            CarrierEvent::Record {
+                carrier,
+                kind,
+                name,
+                sealed,
+            } => drop(self.node.handle_record((carrier, kind), name, &sealed, now)),
+            CarrierEvent::RecordGone { carrier, name } => {
+                self.node.handle_record_gone(carrier, name, now);
+            }
+            CarrierEvent::Signal {
+                carrier,
+                from,
+                bytes,
+            } => self.node.handle_signal(carrier, from, &bytes, now),
+            CarrierEvent::Relay(url, credentials) => {
+                self.relays.tell(Input::Offered(url, credentials)).await;
+            }
+            CarrierEvent::Doors => {}
+        }
+    }
+
+    /// Passes on all that is pending: packets to lc0, datagrams, messages for carriers.
+    pub fn flush(&mut self, device: &mut Device) {
+        let now = Instant::now();
+        loop {
+            let mut silent = true;
+            while let Some(output) = self.node.poll_output(now) {
+                silent = false;
+                self.handle_output(output, device);
+            }
+            while let Some(transmit) = self.node.connections_mut().poll_transmit() {
+                silent = false;
+                let way = udp::Destination {
+                    to: transmit.to,
+                    from: transmit.from.map(|from| from.ip()),
+                    ecn: transmit.ecn,
+                    dont_fragment: transmit.dont_fragment,
+                };
+                let (socket, drops) = (&mut self.socket, &mut self.drops);
+                self.outgoing.push(way, &transmit.contents, socket, drops);
+            }
+            while let Some(command) = self.node.connections_mut().poll_relay_stream() {
+                if self.relay_commands.try_send(command).is_err() {
+                    self.drops.count(DropReason::RelayQueueFull);
+                }
+            }
+            if silent {
+                break;
+            }
+        }
+        device.flush();
+        self.outgoing.flush(&mut self.socket, &mut self.drops);
+        for udp::Refused {
+            to,
+            size,
+            datagrams,
+        } in self.socket.take_refused()
+        {
+            let webrtc = self.node.connections_mut();
+            webrtc.handle_unsent(to, size, datagrams, now);
+        }
+    }
+
+    fn handle_output(&mut self, output: Output, device: &mut Device) {
+        match output {
+            Output::Local { packet } => device.queue(packet),
+            Output::LocalMld { packet } => {
+                if device.write(&packet).is_err() {
+                    self.drops.count(DropReason::TunWriteError);
+                }
+            }
+            Output::Signal { to, bytes } => self.carriers.send(to, &bytes),
+            Output::Publish(record) => self.carriers.publish(record),
+            Output::PathSuspect => self.carriers.path_changed(PathChange::Links),
+            // a guest has no LAN, IPv4, ping or disk, and looks for nobody by name
+            Output::Lan { .. }
+            | Output::Ipv4Address(_)
+            | Output::Pong { .. }
+            | Output::Keep(_)
+            | Output::Seek(_) => {}
+        }
+    }
+
+    /// Follows the host's addresses and the membership; `lost`: joins may be lost.
+    pub fn look(&mut self, lost: bool) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if lost {
+            self.node.handle_lost_reports(LC0, now);
+        }
+        if let Err(e) = self.review_addresses(now) {
+            tracing::warn!("addresses of this host: {e:#}");
+        }
+        self.socket.count_overflow();
+        self.node.update_round_trips(now);
+        if self.node.is_expelled() {
+            return Err(refused(
+                "expelled: the network takes no guest by this token any more; ask for a new one (`lcroute invite`)",
+            ));
+        }
+        if self.until <= UnixTime::now().as_secs() {
+            return Err(refused(
+                "the token has expired: ask for a new one (`lcroute invite`)",
+            ));
+        }
+        self.tell_program();
+        self.tell_state(now);
+        Ok(())
+    }
+
+    fn review_addresses(&mut self, now: Instant) -> anyhow::Result<()> {
+        let without = [self.host_interface.as_str()];
+        let addresses = netlink::host_addresses(&without, None)?;
+        let reachable = |ip: &IpAddr| ip.is_ipv4() || self.socket.has_ipv6();
+        let hosts = addresses.into_iter().filter(reachable);
+        let hosts: Vec<_> = hosts.map(|ip| SocketAddr::new(ip, self.port)).collect();
+        let lans = netlink::lan_interfaces(&without, None)?;
+        // a guest has no further use for a carrier's records
+        let _: Option<CarrierId> = self.carriers.set_lan(Some(lans), self.port);
+        if hosts != self.hosts {
+            if !self.hosts.is_empty() {
+                self.carriers.path_changed(PathChange::Addresses);
+            }
+            self.hosts.clone_from(&hosts);
+            let webrtc = self.node.connections_mut();
+            webrtc.set_local_candidates(hosts, now);
+        }
+        Ok(())
+    }
+
+    /// Tells the program inside who else is there, and who has been.
+    fn tell_program(&mut self) {
+        let Some(code) = &mut self.code else {
+            return;
+        };
+        let own = self.node.member().peer;
+        let members = self.node.members().into_iter();
+        let others = members.filter(|member| member.peer_id != own && member.present);
+        let others: BTreeSet<PeerId> = others.map(|member| member.peer_id).collect();
+        for peer in &others {
+            if self.seen.len() < MAX_SEEN {
+                self.seen.insert(*peer);
+            }
+        }
+        let (present, left) = (others.len(), self.seen.difference(&others).count());
+        if (code.state.present, code.state.left) == (present, left) {
+            return;
+        }
+        (code.state.present, code.state.left) = (present, left);
+        if let Err(e) = code.file.write(&code.state) {
+            tracing::warn!("what the program is told: {e}");
+        }
+    }
+
+    /// Tells the user that no link is up, and that one is up again.
+    fn tell_state(&mut self, now: Instant) {
+        if !self.node.links().is_empty() {
+            self.alone_since = None;
+            if std::mem::take(&mut self.told_looking) {
+                hint("linked");
+            }
+            return;
+        }
+        let since = *self.alone_since.get_or_insert(now);
+        if since + LOOKING > now || std::mem::replace(&mut self.told_looking, true) {
+            return;
+        }
+        let servers = self.servers.join(", ");
+        let founds = self.code.as_ref().is_some_and(|code| code.state.founds);
+        let of_code = self.code.is_some();
+        match (self.servers.is_empty(), self.node.servers() > 0) {
+            // who founds waits for others, and for a server
+            (true, _) | (_, true) if founds => self.told_looking = false,
+            (false, false) => hint(format_args!(
+                "looking for nodes on the LANs of this host; {servers} does not answer: does it run, and does this host reach it?"
+            )),
+            (true, _) if of_code => hint(
+                "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? Beyond a LAN a code names a server: WORDS@HOST",
+            ),
+            (true, _) => hint(
+                "looking for nodes on the LANs of this host: the token names no signalling server (`lcroute invite --signal URL`)",
+            ),
+            (false, true) if of_code => hint(format_args!(
+                "looking for nodes: {servers} answers, and nobody is there under these words; does the other command still run, and are the words right?"
+            )),
+            (false, true) => hint(format_args!(
+                "looking for nodes: {servers} answers, but no other node of the network is there; does one run, and do both clocks agree?"
+            )),
+        }
+    }
+
+    /// Ends all links, and sends the messages that say so.
+    pub async fn close(mut self, device: &mut Device) {
+        self.node.shutdown(Instant::now());
+        self.flush(device);
+        for (reason, count) in self.node.drops() {
+            tracing::info!(reason, count, "dropped");
+        }
+        self.carriers.end().await;
+    }
+}
+
+/// Receives datagrams of links; returns false once there are none.
+fn receive(
+    socket: &mut udp::Socket,
+    node: &mut Node<WebRtc>,
+    port: u16,
+    drops: &mut Drops,
+) -> bool {
+    let now = Instant::now();
+    for _ in 0..UDP_CALLS {
+        let units = socket.receive().unwrap_or_else(|e| {
+            tracing::debug!("udp receive: {e}");
+            drops.count(DropReason::UdpReceiveError);
+            0
+        });
+        let webrtc = node.connections_mut();
+        for unit in 0..units {
+            for datagram in socket.unit(unit) {
+                let to = SocketAddr::new(datagram.to.unwrap_or(UNKNOWN), port);
+                webrtc.handle_datagram(datagram.from, to, datagram.content, datagram.ecn, now);
+            }
+        }
+        if units == 0 {
+            socket.take_errors(&mut |error| webrtc.handle_unreachable(error, now));
+            return false;
+        }
+    }
+    true
+}
+
+fn node(
+    token: &Token,
+    identity: Identity,
+    config: &Config,
+    now: Instant,
+) -> anyhow::Result<Node<WebRtc>> {
+    let (network, epoch) = (token.network(), hello_epoch());
+    let webrtc = WebRtcConfig {
+        control: SPEAKS.control,
+        epoch,
+        unix_now: UnixTime::now(),
+        seed: seed()?,
+        mtu: MTU,
+        media: config.live.media,
+        limits: lcroute_webrtc::Limits {
+            media_queue: Duration::from_millis(config.live.queue_ms.into()),
+            media_repair: Duration::from_millis(config.live.repair_ms.into()),
+            ..Default::default()
+        },
+    };
+    let mut epochs = Epochs::new(network);
+    if let Some((number, secret)) = &token.epoch {
+        epochs.set_of_token(*number, secret.clone());
+    }
+    let mut members = Members::default();
+    members.note(&identity.member, UnixTime::now());
+    let config = NodeConfig {
+        network,
+        key: identity.key,
+        chain: identity.chain,
+        member: identity.member,
+        incarnation: identity.incarnation,
+        mtu: MTU,
+        transits: true,
+        ipv4: None,
+        settings: Settings {
+            disclosure: Disclosure::Everybody,
+            carry: CarrySettings::default(),
+            ..Settings::default()
+        },
+        topology: TopologyConfig {
+            policy: config.topology.policy,
+            degree: config.topology.degree,
+        },
+        revocations: Revocations::default(),
+        epochs,
+        members,
+        uses: Uses::default(),
+        clock: WallClock::new(UnixTime::now),
+        epoch,
+        seed: seed()?,
+        aead: None,
+        limits: lcroute_engine::Limits::default(),
+        overlay_limits: lcroute_overlay::Limits::default(),
+    };
+    Ok(Node::new(config, WebRtc::new(webrtc, now)?, now))
+}
+
+fn refused(message: &str) -> anyhow::Error {
+    ExitError::new(Exit::NotPermitted, message).into()
+}

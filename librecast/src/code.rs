@@ -1,0 +1,490 @@
+//! Codes: four words that people say to each other, and the network that these words make.
+//!
+//! ```text
+//! code = WORD-WORD-WORD-WORD[@HOST[:PORT]]        HOST: a signalling server at which nodes meet
+//! stretched 512 = Argon2id(WORD-WORD-WORD-WORD, salt "lcroute 2026 code", 64 MiB, t = 3, p = 1)
+//! network key, issuer key, beacon key = BLAKE3 derive_key(context, stretched), 256 bits each
+//! ```
+//!
+//! Whoever has the words has all three keys: he signs his own invitation, and asks nobody. A host
+//! is no part of the derivation, so a code works with the host, without it, and with another one.
+//!
+//! Words come from the English list of BIP 39: 2,048, which differ in their first four letters.
+
+pub mod beacon;
+
+use std::fmt;
+use std::str::FromStr;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use thiserror::Error;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::cert::{CertError, Certificate, EPHEMERAL, Grant, Kind, Token};
+use crate::id::{SecretKey, derive};
+use crate::time::UnixTime;
+
+/// Words of a code: 44 bits.
+pub const WORDS: usize = 4;
+/// Number of words in the list.
+const LIST: u16 = 2_048;
+/// The list: `mnemonic/wordlist/english.txt` of trezor/python-mnemonic, under the MIT licence.
+const WORD_LIST: &str = include_str!("code/words.txt");
+/// Letters in which all words of the list differ.
+const TELLING: usize = 4;
+/// Longest text that is read as a code, in bytes.
+const MAX_TEXT: usize = 512;
+/// Longest host in bytes: that of a name (RFC 1035 §2.3.4).
+const MAX_HOST: usize = 253;
+/// Port of signalling servers, unless the code names another one.
+const SIGNAL_PORT: u16 = 7_117;
+/// Port of HTTPS: a server there speaks TLS.
+const TLS_PORT: u16 = 443;
+
+/// Salt of all codes: at least eight bytes (RFC 9106 §3.1).
+const SALT: &[u8] = b"lcroute 2026 code";
+/// Memory of Argon2id in KiB. Chosen: 64 MiB, the second choice of RFC 9106 §4.
+const MEMORY: u32 = 64 << 10;
+/// Passes of Argon2id, as RFC 9106 §4 takes with this memory.
+const PASSES: u32 = 3;
+/// Bytes of the result.
+const STRETCHED: usize = 64;
+
+/// Validity of certificates in seconds, before and after they are signed. Chosen: longer than any
+/// run; whoever has the words can sign new ones.
+const VALID: u64 = 30 * 86_400;
+
+/// A code: a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Code {
+    /// Numbers of words in the list.
+    words: [u16; WORDS],
+    host: Option<Host>,
+}
+
+/// A signalling server in a code: HOST or HOST:PORT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host(String);
+
+/// The reason why a text is no code. It shows at most one word of it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CodeError {
+    /// Another number of words.
+    #[error("a code has four words, as in tango-harbor-lemon-quartz, and this one has {0}")]
+    Words(usize),
+    /// A word that is not in the list.
+    #[error("{word:?} is no word of a code; is it {nearest:?}?")]
+    Unknown {
+        /// The word as it was given.
+        word: String,
+        /// The nearest one of the list.
+        nearest: &'static str,
+    },
+    /// What follows the @ names no host.
+    #[error("after the @ of a code comes a host, as in ...-quartz@meet.example")]
+    Host,
+}
+
+fn words() -> impl Iterator<Item = &'static str> {
+    WORD_LIST.lines()
+}
+
+/// Returns the number of the word that begins so, in its first four letters or more.
+fn number_of(text: &str) -> Result<u16, CodeError> {
+    let is_it = |word: &str| word == text || text.len() >= TELLING && word.starts_with(text);
+    let found = (0..LIST).zip(words()).find(|(_, word)| is_it(word));
+    found.map(|(number, _)| number).ok_or_else(|| {
+        let distance = |word: &&str| strsim::damerau_levenshtein(word, text);
+        let nearest = words().min_by_key(distance).unwrap_or_default();
+        // bounded, as it is shown
+        let word = text.chars().take(2 * TELLING * TELLING).collect();
+        CodeError::Unknown { word, nearest }
+    })
+}
+
+impl Code {
+    /// Returns a code of these random bytes.
+    #[must_use]
+    pub fn of_random(random: [u8; 2 * WORDS], host: Option<Host>) -> Self {
+        let mut words = [0; WORDS];
+        for (word, pair) in words.iter_mut().zip(random.as_chunks().0) {
+            *word = u16::from_be_bytes(*pair) % LIST;
+        }
+        Self { words, host }
+    }
+
+    /// Returns the words with hyphens between them.
+    #[must_use]
+    pub fn words(&self) -> Zeroizing<String> {
+        let word = |number: &u16| words().nth((*number).into()).unwrap_or_default();
+        Zeroizing::new(self.words.each_ref().map(word).join("-"))
+    }
+
+    /// Returns the whole code as text.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<String> {
+        let mut text = self.words();
+        if let Some(host) = &self.host {
+            text.push('@');
+            text.push_str(&host.0);
+        }
+        text
+    }
+
+    /// Returns the server at which nodes meet, if the code names one.
+    #[must_use]
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
+    /// Derives the keys. It takes 64 MiB, and some tenths of a second.
+    ///
+    /// # Panics
+    ///
+    /// The memory is not to be had.
+    #[must_use]
+    pub fn keys(&self) -> CodeKeys {
+        let mut stretched = Zeroizing::new([0; STRETCHED]);
+        let result = Params::new(MEMORY, PASSES, 1, Some(STRETCHED)).and_then(|params| {
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+            argon2.hash_password_into(self.words().as_bytes(), SALT, stretched.as_mut())
+        });
+        // the parameters are constants within the bounds; a failed allocation ends the program
+        result.expect("64 MiB of memory");
+        let key = |context| Zeroizing::new(derive(context, &[stretched.as_slice()]));
+        CodeKeys {
+            network: SecretKey::from_seed(&key("lcroute 2026 code network")),
+            issuer: SecretKey::from_seed(&key("lcroute 2026 code issuer")),
+            beacon: BeaconKey(*key("lcroute 2026 code beacon")),
+        }
+    }
+}
+
+impl FromStr for Code {
+    type Err = CodeError;
+
+    /// Reads a code as people type it: capital letters, other separators, words cut to four
+    /// letters.
+    fn from_str(text: &str) -> Result<Self, CodeError> {
+        let text = text.get(..MAX_TEXT).unwrap_or(text).trim();
+        let (before, host) = match text.split_once('@') {
+            Some((before, host)) => (before, Some(host.parse()?)),
+            None => (text, None),
+        };
+        let lower = Zeroizing::new(before.to_lowercase());
+        let parts = lower.split(|c: char| !c.is_alphanumeric());
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        let Ok(parts) = <[&str; WORDS]>::try_from(&*parts) else {
+            return Err(CodeError::Words(parts.len()));
+        };
+        let mut words = [0; WORDS];
+        for (word, part) in words.iter_mut().zip(parts) {
+            *word = number_of(part)?;
+        }
+        Ok(Self { words, host })
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Code {}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Code at {:?}", self.host)
+    }
+}
+
+impl Host {
+    /// Returns the URL of its signalling server: `wss` on port 443, else `ws`, by default on 7117.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self.port() {
+            Some((host, TLS_PORT)) => format!("wss://{host}"),
+            Some(_) => format!("ws://{}", self.0),
+            None => format!("ws://{}:{SIGNAL_PORT}", self.0),
+        }
+    }
+
+    /// Returns the host whose [`Self::url`] leads to the same server, if there is one.
+    #[must_use]
+    pub fn of_url(url: &str) -> Option<Self> {
+        let (is_tls, rest) = match url.strip_prefix("wss://") {
+            Some(rest) => (true, rest),
+            None => (false, url.strip_prefix("ws://")?),
+        };
+        let host: Self = rest.strip_suffix('/').unwrap_or(rest).parse().ok()?;
+        let (name, port) = match host.port() {
+            Some((name, port)) => (name, port),
+            None if is_tls => (host.0.as_str(), TLS_PORT),
+            None => (host.0.as_str(), SIGNAL_PORT),
+        };
+        // port 443 alone stands for TLS
+        if is_tls != (port == TLS_PORT) {
+            return None;
+        }
+        Some(match port {
+            SIGNAL_PORT => Self(name.to_owned()),
+            port => Self(format!("{name}:{port}")),
+        })
+    }
+
+    fn port(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.0.rsplit_once(':')?;
+        // the colons of an IPv6 address are within brackets
+        let is_port = !host.starts_with('[') || host.ends_with(']');
+        is_port
+            .then(|| port.parse().ok())
+            .flatten()
+            .map(|port| (host, port))
+    }
+}
+
+impl FromStr for Host {
+    type Err = CodeError;
+
+    fn from_str(text: &str) -> Result<Self, CodeError> {
+        let text = text.to_ascii_lowercase();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+        let host = Self(text);
+        let (name, port) = match host.port() {
+            Some((name, port)) => (name, Some(port)),
+            None => (host.0.as_str(), None),
+        };
+        let address = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+        let is_host = match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !name.is_empty() && !name.contains([':', '[', ']']),
+        };
+        match is_host && host.0.chars().all(is_plain) && name.len() <= MAX_HOST && port != Some(0) {
+            true => Ok(host),
+            false => Err(CodeError::Host),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key of a code's beacons: names their group.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct BeaconKey(pub [u8; 32]);
+
+impl fmt::Debug for BeaconKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BeaconKey")
+    }
+}
+
+/// The keys of a code.
+pub struct CodeKeys {
+    network: SecretKey,
+    issuer: SecretKey,
+    /// Key of the beacons.
+    pub beacon: BeaconKey,
+}
+
+impl fmt::Debug for CodeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CodeKeys of network {}", self.network.peer_id())
+    }
+}
+
+impl CodeKeys {
+    /// Returns a token of the code's network at `now`, with a random key of its own
+    /// for the invitation. Members by it are ephemeral, may send to all groups, and be the root of
+    /// trees.
+    ///
+    /// # Errors
+    ///
+    /// [`CertError`]: more or longer URLs than tokens have.
+    pub fn token(
+        &self,
+        invitation: SecretKey,
+        signal: Vec<String>,
+        now: UnixTime,
+    ) -> Result<Token, CertError> {
+        let (network, now) = (self.network.peer_id(), now.as_secs());
+        let (label, value) = EPHEMERAL;
+        let grant = Grant {
+            core: true,
+            labels: [(label.into(), value.into())].into(),
+            ..Grant::new("", (now.saturating_sub(VALID), now.saturating_add(VALID)))
+        };
+        let issuer = Certificate::sign(
+            Kind::Issuer,
+            network,
+            self.issuer.peer_id(),
+            grant.clone(),
+            &self.network,
+        )?;
+        let grant = Grant {
+            not_before: now,
+            ..grant
+        };
+        Token::invite_with(&issuer, &self.issuer, invitation, grant, signal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn code(text: &str) -> Code {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn all_words_differ_in_their_first_four_letters() {
+        assert_eq!(words().count(), usize::from(LIST));
+        let begins = |word: &'static str| &word[..word.len().min(TELLING)];
+        let all: BTreeSet<&str> = words().map(begins).collect();
+        assert_eq!(all.len(), usize::from(LIST));
+        assert!(
+            words().all(|word| word.len() >= 3 && word.chars().all(|c| c.is_ascii_lowercase()))
+        );
+        for (number, word) in (0..).zip(words()) {
+            assert_eq!(number_of(word), Ok(number));
+            assert_eq!(number_of(begins(word)), Ok(number));
+        }
+    }
+
+    #[test]
+    fn people_type_codes_in_many_ways() {
+        let right = code("abandon-zoo-quality-lemon");
+        for text in [
+            "Abandon Zoo Quality Lemon",
+            "  aban-zoo-qual-lemo\n",
+            "ABANDON_ZOO.QUALITY,LEMON",
+            "abandon - zoo - quali - lemon",
+        ] {
+            assert_eq!(code(text), right, "{text}");
+        }
+        let with = code("abandon zoo quality lemon@Meet.Example:8000");
+        assert_eq!(
+            *with.encode(),
+            "abandon-zoo-quality-lemon@meet.example:8000"
+        );
+        assert_eq!(with.host().unwrap().url(), "ws://meet.example:8000");
+        let unknown = |text: &str| text.parse::<Code>().unwrap_err();
+        assert_eq!(
+            unknown("abandon-zoo-quallity-lemon").to_string(),
+            "\"quallity\" is no word of a code; is it \"quality\"?"
+        );
+        // shorter than four letters is no abbreviation
+        assert!(matches!(
+            unknown("aba-zoo-quality-lemon"),
+            CodeError::Unknown { .. }
+        ));
+        assert_eq!(unknown("abandon-zoo-quality"), CodeError::Words(3));
+        assert_eq!(unknown(""), CodeError::Words(0));
+        assert_eq!(
+            unknown(&"a-".repeat(10_000)),
+            CodeError::Words(MAX_TEXT / 2)
+        );
+        for host in ["", ":7117", "a b", "[fd00::1", "fd00::1", "a/b", "a:0"] {
+            assert_eq!(
+                unknown(&format!("abandon-zoo-quality-lemon@{host}")),
+                CodeError::Host,
+                "{host}"
+            );
+        }
+        assert!(!format!("{right:?}").contains("zoo"));
+    }
+
+    #[test]
+    fn hosts_and_urls_are_one() {
+        for (host, url) in [
+            ("meet.example", "ws://meet.example:7117"),
+            ("meet.example:443", "wss://meet.example"),
+            ("[fd00::1]", "ws://[fd00::1]:7117"),
+            ("10.0.0.1:99", "ws://10.0.0.1:99"),
+        ] {
+            let parsed: Host = host.parse().unwrap();
+            assert_eq!(parsed.url(), url);
+            assert_eq!(Host::of_url(url).unwrap().to_string(), host);
+        }
+        assert_eq!(
+            Host::of_url("wss://meet.example:443/").unwrap().url(),
+            "wss://meet.example"
+        );
+        for url in [
+            "wss://meet.example:7117",
+            "http://a",
+            "ws://a/path",
+            "ws://a:443",
+        ] {
+            assert_eq!(Host::of_url(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn derivations_are_frozen() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let keys = code("abandon-zoo-quality-lemon@meet.example").keys();
+        let all = [&*keys.network.seed(), &*keys.issuer.seed(), &keys.beacon.0];
+        let expected = [
+            "0baaa2cad9b6feff69ceb46481c5024a034cf24cb12b8ef3db200c3be997dd28",
+            "0948c21824336d0b9c85ffdfa09d38eeed59202953d59a1e7f9edf4dfee4e0ea",
+            "7cfaea591568c2ec5796a2cbf9053daa7a77613a31b9253e283c29c8ca0c7faf",
+        ];
+        assert_eq!(all.map(|key| hex(key)), expected);
+    }
+
+    #[test]
+    fn who_has_the_words_is_a_member_of_the_same_network() {
+        let (one, other) = (
+            code("abandon zoo quality lemon"),
+            code("aban-zoo-qual-lemo@h"),
+        );
+        let [one, other] = [one, other].map(|code| code.keys());
+        let token = |keys: &CodeKeys, seed| {
+            let invitation = SecretKey::from_seed(&[seed; 32]);
+            keys.token(
+                invitation,
+                vec!["ws://h:7117".into()],
+                UnixTime::from_secs(NOW),
+            )
+            .unwrap()
+        };
+        let (one, other) = (token(&one, 1), token(&other, 2));
+        assert_eq!(one.network(), other.network());
+        assert_ne!(one.invitation().subject(), other.invitation().subject());
+        // a token as any
+        let one: Token = one.encode().parse().unwrap();
+        let node = SecretKey::from_seed(&[3; 32]).peer_id();
+        let chain = one.join(node, "ann", UnixTime::from_secs(NOW + 5)).unwrap();
+        let member = chain
+            .verify(&other.network(), UnixTime::from_secs(NOW + 60))
+            .unwrap();
+        assert!(member.is_ephemeral() && member.core && !member.is_issuer());
+    }
+
+    proptest! {
+        #[test]
+        fn codes_are_read_as_they_are_written(random: [u8; 8], host: bool) {
+            let host = host.then(|| "meet.example".parse().unwrap());
+            let code = Code::of_random(random, host);
+            prop_assert_eq!(code.encode().parse::<Code>().unwrap(), code);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,600}") {
+            let _ = text.parse::<Code>();
+            let _ = Host::of_url(&text);
+        }
+    }
+}
