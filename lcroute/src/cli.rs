@@ -66,7 +66,7 @@ Examples:
   lcroute guest lct1... -- ffplay 'udp://[ff1e:5::42]:5004'
   lcroute guest --token-file token      a shell
   lcroute guest --found                 a shell in a network of four words; prints them
-  lcroute guest tango-harbor-lemon-quartz@meet.example
+  lcroute guest tiger-harbor-lemon-quiz@meet.example
                                         a shell of whoever has the words
   lcradio listen lct1...,lcr1...        the same for a radio
   lcsync send FILE, lcsync receive WORDS

@@ -38,7 +38,7 @@ use crate::{local, receive, receive_code, send, server, status};
     arg_required_else_help = true,
     after_help = "Examples:\n  \
         lcsync send report.pdf photos/        to whoever has the four words that it prints\n  \
-        lcsync receive tango-harbor-lemon-quartz\n                                              \
+        lcsync receive tiger-harbor-lemon-quiz\n                                              \
         what is sent under these words\n  \
         lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
         lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \
@@ -72,13 +72,13 @@ Examples:
   LCROUTE_SIGNAL=meet.example lcsync send --for 2h report.pdf";
 
 const RECEIVE: &str = "\
-Words may be cut to four letters, with spaces between them. Nothing that is there is replaced without --overwrite. Exit
-code 3: nobody sends under these words; 4: two do.
+Words may be cut to four letters, with spaces between them; inside of `lcroute guest CODE`, - stands for its words.
+Nothing that is there is replaced without --overwrite. Exit code 3: nobody sends under these words; 4: two do.
 
 Examples:
-  lcsync receive tango-harbor-lemon-quartz
-  lcsync receive tango harbor lemon quartz ~/Downloads
-  lcsync receive tango-harbor-lemon-quartz@meet.example";
+  lcsync receive tiger-harbor-lemon-quiz
+  lcsync receive tiger harbor lemon quiz ~/Downloads
+  lcsync receive tiger-harbor-lemon-quiz@meet.example";
 
 #[derive(Debug, Subcommand)]
 enum Command {

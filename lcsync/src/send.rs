@@ -18,6 +18,7 @@ use librecast::code::beacon::{
 };
 use librecast::id::SecretKey;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, note, print_line};
 use librecast_program::guest_state::{GuestState, Inside};
 use librecast_program::units::count;
@@ -43,6 +44,10 @@ const HOP_LIMIT: u8 = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Least such interval in durations of a look.
 const LOOK_FACTOR: u32 = 20;
+/// Time for a link to whoever sends already. Chosen: links take a second or two.
+const ALONE: Duration = Duration::from_secs(4);
+/// Interval of looks for others meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
 /// Time of reading after which the user is told of it.
 const READING: Duration = Duration::from_secs(2);
 
@@ -71,7 +76,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let mut beacons = Beacons::open(&state)?;
     if !state.founds {
-        beacons.refuse_second()?;
+        beacons.refuse_second(&inside)?;
     }
     let mut sender = Sender::new(paths, options)?;
     print_line(&state.code)?;
@@ -348,15 +353,24 @@ impl Beacons {
         Ok(other.filter(|_| !std::mem::replace(&mut self.told, true)))
     }
 
-    /// Ends the program if somebody sends already.
-    fn refuse_second(&mut self) -> anyhow::Result<()> {
-        match self.listen(Instant::now() + LISTEN)? {
-            None => Ok(()),
-            Some(from) => {
+    /// Ends the program if somebody sends already: listens once others are there, or seem not to be.
+    fn refuse_second(&mut self, inside: &Inside) -> anyhow::Result<()> {
+        let alone_until = Instant::now() + ALONE;
+        let mut until = alone_until + LISTEN;
+        loop {
+            let now = Instant::now();
+            let is_alone = inside.read().is_ok_and(|state| state.present == 0);
+            if !is_alone {
+                until = until.min(now + LISTEN);
+            }
+            if now >= until {
+                return Ok(());
+            }
+            if let Some(from) = self.listen(now + LOOK)? {
                 let message = format!(
                     "somebody else, {from}, sends under these words already: `lcsync send` outside of this guest makes new ones"
                 );
-                Err(ExitError::new(Exit::NotPermitted, message).into())
+                return Err(ExitError::new(Exit::NotPermitted, message).into());
             }
         }
     }

@@ -70,7 +70,7 @@ pub struct Host(String);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CodeError {
     /// Another number of words.
-    #[error("a code has four words, as in tango-harbor-lemon-quartz, and this one has {0}")]
+    #[error("a code has four words, as in tiger-harbor-lemon-quiz, and this one has {0}")]
     Words(usize),
     /// A word that is not in the list.
     #[error("{word:?} is no word of a code; is it {nearest:?}?")]
@@ -81,7 +81,7 @@ pub enum CodeError {
         nearest: &'static str,
     },
     /// What follows the @ names no host.
-    #[error("after the @ of a code comes a host, as in ...-quartz@meet.example")]
+    #[error("after the @ of a code comes a host, as in ...-quiz@meet.example")]
     Host,
 }
 

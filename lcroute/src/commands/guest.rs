@@ -117,7 +117,7 @@ fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Resu
             let message = "--state keeps the key of a member, and the token is for leaves";
             return Err(ExitError::new(Exit::Usage, message).into());
         }
-        return Ok(Role::Leaf(leaf::with_servers(token)?));
+        return Ok(Role::Leaf(Box::new(leaf::with_servers(token)?)));
     }
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, &name(), options.state.clone())?,

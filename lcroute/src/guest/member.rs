@@ -146,6 +146,8 @@ pub struct MemberShell {
     messages: mpsc::Receiver<Message>,
     _lookup: Lookup,
     hosts: Vec<SocketAddr>,
+    /// Whether nodes are looked for on LANs.
+    on_lans: bool,
     servers: Vec<String>,
     host_interface: String,
     /// End of the membership in Unix seconds.
@@ -185,6 +187,11 @@ impl MemberShell {
             Some(_) => urls,
             None => servers(&config, &urls),
         };
+        let on_lans = config.exposure().lans().is_ok();
+        if named.is_empty() && !on_lans {
+            let message = "[signal] lan = false, and no signalling server is named: there is no way to find others";
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
         let mut carriers = Carriers::new(key, network, sender);
         carriers.set_chain(config.relay.ask.then_some(chain));
         carriers.set_servers(&named, config.signal.socks);
@@ -210,6 +217,7 @@ impl MemberShell {
             relay_commands,
             messages,
             hosts: Vec::new(),
+            on_lans,
             servers: named,
             host_interface: config.tun.name.clone(),
             until,
@@ -380,9 +388,11 @@ impl MemberShell {
         let reachable = |ip: &IpAddr| ip.is_ipv4() || self.socket.has_ipv6();
         let hosts = addresses.into_iter().filter(reachable);
         let hosts: Vec<_> = hosts.map(|ip| SocketAddr::new(ip, self.port)).collect();
-        let lans = netlink::lan_interfaces(&without, None)?;
-        // a guest has no further use for a carrier's records
-        let _: Option<CarrierId> = self.carriers.set_lan(Some(lans), self.port);
+        if self.on_lans {
+            let lans = netlink::lan_interfaces(&without, None)?;
+            // it stays on: no records of it are gone
+            let _: Option<CarrierId> = self.carriers.set_lan(Some(lans), self.port);
+        }
         if hosts != self.hosts {
             if !self.hosts.is_empty() {
                 self.carriers.path_changed(PathChange::Addresses);

@@ -65,7 +65,7 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Role {
     /// A leaf, by its token.
-    Leaf(Token),
+    Leaf(Box<Token>),
     /// A member.
     Member(Box<member::Start>),
 }
@@ -106,7 +106,7 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         let node = match options.role {
             Role::Leaf(token) => {
                 let host = &options.host_interface;
-                let listener = Listener::start(token, key, host, options.is_shell);
+                let listener = Listener::start(*token, key, host, options.is_shell);
                 GuestNode::Leaf(Box::new(listener.await?))
             }
             Role::Member(start) => GuestNode::Member(Box::new(MemberShell::start(*start).await?)),

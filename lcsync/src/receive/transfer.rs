@@ -461,6 +461,7 @@ impl<'a> Transfer<'a> {
     ) -> anyhow::Result<Exit> {
         let (needed, room) = (plan.room_needed(place), place.room()?);
         if let Some(room) = room.filter(|room| *room < needed) {
+            place.remove_empty_partial();
             bail!(
                 "{}: No space left for all of it: {} are needed and {} are free; nothing was fetched",
                 self.options.dest.display(),

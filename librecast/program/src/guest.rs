@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use librecast::text::TextKind;
+use librecast::cert::MAX_TOKEN;
+use librecast::text::{self, TextKind};
 use nix::unistd::pipe;
 
 use crate::arguments;
@@ -19,8 +20,8 @@ use crate::cli::{self, Exit, ExitError};
 /// The program that makes guests.
 const LCROUTE: &str = "lcroute";
 
-/// Executes the program `name` again as a guest, if one of its arguments is `lct1...,WHAT`; WHAT
-/// takes its place. Without such an argument it calls `run`.
+/// Executes the program `name` again as a guest, if one of its arguments is `lct1...,WHAT`, of
+/// which WHAT stays, or a token alone. Without such an argument it calls `run`.
 pub fn or_here(name: &str, run: impl FnOnce() -> ExitCode) -> ExitCode {
     match enter() {
         Ok(()) => run(),
@@ -36,7 +37,7 @@ fn enter() -> Result<(), ExitError> {
     };
     let before = given.get(1..at).unwrap_or_default();
     let behind = given.get(at + 1..).unwrap_or_default();
-    let arguments = before.iter().map(OsString::as_os_str).chain([what]);
+    let arguments = before.iter().map(OsString::as_os_str).chain(what);
     let arguments = arguments.chain(behind.iter().map(OsString::as_os_str));
     Err(execute(Some(token), arguments))
 }
@@ -87,17 +88,22 @@ fn execute<'a>(secret: Option<&[u8]>, arguments: impl Iterator<Item = &'a OsStr>
     failed(&error)
 }
 
-/// Returns the place of the argument, its token, and the rest.
-fn find(given: &[OsString]) -> Option<(usize, &[u8], &OsStr)> {
+/// Returns the place of the argument, its token, and the rest, if there is one.
+fn find(given: &[OsString]) -> Option<(usize, &[u8], Option<&OsStr>)> {
     let arguments = given.iter().enumerate().skip(1);
     let until = arguments.take_while(|(_, argument)| *argument != "--");
     until.into_iter().find_map(|(at, argument)| {
         let bytes = argument.as_bytes();
-        let comma = bytes.iter().position(|byte| *byte == b',')?;
+        let Some(comma) = bytes.iter().position(|byte| *byte == b',') else {
+            // a file may begin as a token does
+            let text = argument.to_str()?;
+            text::decode(TextKind::Token, text, MAX_TOKEN).ok()?;
+            return Some((at, bytes, None));
+        };
         let (token, what) = (bytes.get(..comma)?, bytes.get(comma + 1..)?);
         let prefix = TextKind::Token.prefix().as_bytes();
         let is_token = token.starts_with(prefix) && token.iter().all(u8::is_ascii_alphanumeric);
-        (is_token && !what.is_empty()).then(|| (at, token, OsStr::from_bytes(what)))
+        (is_token && !what.is_empty()).then(|| (at, token, Some(OsStr::from_bytes(what))))
     })
 }
 
@@ -134,9 +140,12 @@ mod tests {
     fn a_token_with_what_it_is_for_is_found_and_nothing_else() {
         let find_in = |arguments: &[&str]| {
             let given: Vec<_> = arguments.iter().map(OsString::from).collect();
-            find(&given).map(|(at, token, what)| (at, token.to_vec(), what.to_owned()))
+            find(&given).map(|(at, token, what)| (at, token.to_vec(), what.map(OsStr::to_owned)))
         };
-        let found = |at, what: &str| Some((at, b"lct1abc".to_vec(), OsString::from(what)));
+        let found = |at, what: &str| Some((at, b"lct1abc".to_vec(), Some(OsString::from(what))));
+        let token = text::encode(TextKind::Token, b"a whole one");
+        let alone = Some((2, token.as_bytes().to_vec(), None));
+        assert_eq!(find_in(&["p", "cast", &token, "--key"]), alone);
         assert_eq!(
             find_in(&["p", "listen", "lct1abc,lcr1DEF"]),
             found(2, "lcr1DEF")
