@@ -17,7 +17,8 @@ use lcroute_overlay::{CarrierId, Disclosure, SPEAKS};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange};
 use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
-use librecast::cert::{Chain, Member, Token};
+use librecast::cert::{Chain, GroupPrefix, Member, Token};
+use librecast::channel::SharePrefix;
 use librecast::id::{PeerId, SecretKey};
 use librecast::reach::Room;
 use librecast::time::{UnixTime, WallClock};
@@ -50,6 +51,8 @@ const MESSAGES: usize = 256;
 const UDP_CALLS: usize = 4;
 /// Time without a link after which the user is told so. Chosen: what anybody waits for.
 const LOOKING: Duration = Duration::from_secs(2);
+/// Name of the share of `lcsync send`.
+const SENT_FILES: &str = "files";
 /// Stands for a local address that the kernel did not report.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -176,7 +179,8 @@ impl MemberShell {
         let readable = watched(&socket)?;
         let (until, chain) = (identity.member.not_after, identity.chain.clone());
         let (key, network) = (identity.key.clone(), token.network());
-        let node = node(&token, identity, &config, now)?;
+        let founds = code.as_ref().is_some_and(|code| code.state.founds);
+        let node = node(&token, identity, (&config, founds), now)?;
         let (inbox, messages, _) = Inbox::new(Waker::new()?);
         let (sender, carrier_events) = mpsc::channel(MESSAGES);
         let (relay_commands, streams) = mpsc::channel(MESSAGES);
@@ -508,7 +512,7 @@ fn receive(
 fn node(
     token: &Token,
     identity: Identity,
-    config: &Config,
+    (config, founds): (&Config, bool),
     now: Instant,
 ) -> anyhow::Result<Node<WebRtc>> {
     let (network, epoch) = (token.network(), hello_epoch());
@@ -542,7 +546,12 @@ fn node(
         ipv4: None,
         settings: Settings {
             disclosure: Disclosure::Everybody,
-            carry: CarrySettings::default(),
+            // who sends to many from a home has others carry, in sixteen parts of what is announced
+            announce: Vec::from_iter(sent_files().filter(|_| founds)),
+            carry: CarrySettings {
+                upload: founds.then_some(0),
+                ..CarrySettings::default()
+            },
             ..Settings::default()
         },
         topology: TopologyConfig {
@@ -561,6 +570,12 @@ fn node(
         overlay_limits: lcroute_overlay::Limits::default(),
     };
     Ok(Node::new(config, WebRtc::new(webrtc, now)?, now))
+}
+
+/// Returns the groups of what `lcsync send` shares.
+fn sent_files() -> Option<GroupPrefix> {
+    let share = SharePrefix::of_name(b"", SENT_FILES);
+    GroupPrefix::new(share.address(), 64).ok()
 }
 
 fn refused(message: &str) -> anyhow::Error {

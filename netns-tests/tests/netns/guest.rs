@@ -188,8 +188,8 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
         let hears = network.members[1]
             .host
             .spawn("lcroute", &["listen", GROUP])?;
-        let speak = format!("while sleep 0.1 && kill -0 $$; do lcroute say {GROUP} guest; done");
-        let mut speaks = guest(&host, &member, &["sh", "-c", &speak])?;
+        let words = format!("while sleep 0.1 && kill -0 $$; do lcroute say {GROUP} guest; done");
+        let mut speaks = guest(&host, &member, &["sh", "-c", &words])?;
         says(&hears, "guest")?;
         speaks.signal(Signal::SIGTERM)?;
         ensure!(speaks.wait(DEADLINE)? == 143, "{}", speaks.stderr());
