@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use librecast::code::Code;
-use librecast::code::beacon::{BEACON_PORT, Beacon, Heard, Offer, Outcome, beacon_group};
+use librecast::code::beacon::{BEACON_PORT, Beacon, Offer, Outcome, ReceivedBeacons, beacon_group};
 use librecast::id::PeerId;
 use librecast::socket::ReceiveSockets;
 use librecast_program::cli::{Exit, ExitError};
@@ -156,7 +156,7 @@ fn wait_for_beacon(inside: &Inside) -> anyhow::Result<Beacon> {
     let group = beacon_group(&inside.read()?.beacon_key());
     let mut sockets = ReceiveSockets::open(BEACON_PORT)?;
     sockets.join(group, interface()?)?;
-    let mut heard = Heard::default();
+    let mut heard = ReceivedBeacons::default();
     let until = Instant::now() + NOBODY;
     loop {
         let mut fds: Vec<_> = sockets

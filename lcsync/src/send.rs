@@ -14,7 +14,7 @@ use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use librecast::channel::SharePrefix;
 use librecast::code::beacon::{
-    BEACON_INTERVAL, BEACON_PORT, Beacon, Heard, LISTEN, Offer, beacon_group,
+    BEACON_INTERVAL, BEACON_PORT, Beacon, LISTEN, Offer, ReceivedBeacons, beacon_group,
 };
 use librecast::id::SecretKey;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
@@ -293,7 +293,7 @@ struct Beacons {
     socket: SendSocket,
     received: ReceiveSockets,
     own: Ipv6Addr,
-    heard: Heard,
+    heard: ReceivedBeacons,
     /// What this program has sent last.
     sent: Vec<u8>,
     told: bool,
@@ -311,7 +311,7 @@ impl Beacons {
             own: socket.source()?,
             socket,
             received,
-            heard: Heard::default(),
+            heard: ReceivedBeacons::default(),
             sent: Vec::new(),
             told: false,
         })

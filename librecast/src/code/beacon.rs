@@ -137,7 +137,7 @@ fn check(from: &str, line: &str) -> Result<(), WireError> {
 
 /// What a receiver has heard under a code.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct ReceivedBeacons {
     /// Different offers by their senders' addresses, the first one first.
     senders: Vec<(Ipv6Addr, Beacon)>,
     since: Option<Instant>,
@@ -154,7 +154,7 @@ pub enum Outcome<'a> {
     Several(&'a Beacon, &'a Beacon),
 }
 
-impl Heard {
+impl ReceivedBeacons {
     /// Handles a datagram to the group from this address.
     pub fn handle(&mut self, from: Ipv6Addr, datagram: &[u8], now: Instant) {
         let Ok(beacon) = Beacon::decode(datagram) else {
@@ -237,7 +237,7 @@ mod tests {
     fn a_second_sender_is_noticed_and_a_changed_offer_is_none() {
         let now = Instant::now();
         let [ann, bob] = ["fd00::1", "fd00::2"].map(|a| a.parse().unwrap());
-        let mut heard = Heard::default();
+        let mut heard = ReceivedBeacons::default();
         assert_eq!(heard.outcome(now), None);
         heard.handle(ann, b"hello", now);
         assert_eq!((heard.malformed, heard.until()), (1, None));
@@ -262,7 +262,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_datagram_panics(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
-            let mut heard = Heard::default();
+            let mut heard = ReceivedBeacons::default();
             heard.handle(Ipv6Addr::LOCALHOST, &bytes, Instant::now());
             if let Ok(beacon) = Beacon::decode(&bytes) {
                 prop_assert_eq!(beacon.encode().unwrap(), bytes);
