@@ -182,37 +182,6 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
 
 #[test]
 #[ignore = "long: `make test-all`"]
-fn of_two_senders_a_receiver_of_codes_takes_none() {
-    world("codes-two", |lab| {
-        open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
-        let sent = make_files(ann, 100_000)?;
-        // both begin before they see each other
-        let code = "abandon-zoo-quality-lemon";
-        let script = |host: &Host| -> Result<Process> {
-            let file = sent[0].display().to_string();
-            let args = ["lcroute", "guest", code, "--", "lcsync", "send", &file];
-            host.spawn("setpriv", &as_nobody(&args))
-        };
-        eve.cut_uplink()?;
-        let (one, other) = (script(ann)?, script(eve)?);
-        says(&one, "lemon")?;
-        says(&other, "lemon")?;
-        eve.heal_uplink()?;
-        says_at_last(&one, "somebody else")?;
-        let mut receives = receive(bob, "", code)?;
-        ends(&mut receives, 4, "two send")?;
-        let dest = fs::read_dir(bob.path("dest"))?.count();
-        ensure!(dest == 0, "{dest}");
-        Ok(())
-    });
-}
-
-#[test]
-#[ignore = "long: `make test-all`"]
 fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;
     world("codes-resume", |lab| {
