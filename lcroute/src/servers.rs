@@ -89,21 +89,28 @@ pub fn proxy(config: &Config) -> anyhow::Result<Option<Proxy>> {
             None => proxy_of_environment(|name| std::env::var(name).ok()),
         };
     };
-    ensure!(signal.socks.is_none(), "[signal] socks and https_proxy: one of them");
+    ensure!(
+        signal.socks.is_none(),
+        "[signal] socks and https_proxy: one of them"
+    );
     let mut proxy = WebProxy::parse(text).context("[signal] https_proxy")?;
     if let Some(file) = &signal.https_proxy_login {
         let path = keyfile::named(file)?;
         let shown = || format!("[signal] https_proxy_login: {}", path.display());
         let bytes = private_file::read(&path, MAX_LOGIN).with_context(shown)?;
         let text = std::str::from_utf8(&bytes).with_context(shown)?;
-        proxy.set_login(text.trim_end_matches(['\r', '\n'])).with_context(shown)?;
+        proxy
+            .set_login(text.trim_end_matches(['\r', '\n']))
+            .with_context(shown)?;
     }
     Ok(Some(Proxy::Web(proxy)))
 }
 
 fn proxy_of_environment(get: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Proxy>> {
     let said = |names: [&'static str; 2]| {
-        let mut said = names.into_iter().filter_map(|name| Some((name, get(name)?)));
+        let mut said = names
+            .into_iter()
+            .filter_map(|name| Some((name, get(name)?)));
         said.find(|(_, text)| !text.is_empty())
     };
     let Some((name, text)) = said(["https_proxy", "HTTPS_PROXY"]) else {

@@ -390,7 +390,9 @@ fn web_proxy<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D
     let text = String::deserialize(d)?;
     let problem = match text.strip_prefix("http://") {
         Some(at) if at.contains('@') => "the user and password belong into https_proxy_login",
-        Some(at) if is_authority(at.strip_suffix('/').unwrap_or(at), true) => return Ok(Some(text)),
+        Some(at) if is_authority(at.strip_suffix('/').unwrap_or(at), true) => {
+            return Ok(Some(text));
+        }
         _ => "write it as http://HOST:PORT",
     };
     Err(serde::de::Error::custom(problem))

@@ -80,7 +80,10 @@ impl WebProxy {
     /// Another form; the text does not repeat the password.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let rest = text.strip_prefix("http://").unwrap_or(text);
-        ensure!(!rest.contains("://"), "only a proxy at http:// is supported");
+        ensure!(
+            !rest.contains("://"),
+            "only a proxy at http:// is supported"
+        );
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, at) = match rest.rsplit_once('@') {
             Some((login, at)) => (Some(login), at),
@@ -92,7 +95,9 @@ impl WebProxy {
         ensure!(!host.is_empty(), "not http://HOST:PORT of a proxy");
         let port = match at.strip_prefix(authority.host()) {
             Some("") => WEB_PROXY_PORT,
-            _ => authority.port_u16().context("the proxy's port is not a number")?,
+            _ => authority
+                .port_u16()
+                .context("the proxy's port is not a number")?,
         };
         let mut proxy = Self {
             host: host.to_owned(),
@@ -333,7 +338,10 @@ mod tests {
         stream.unwrap();
         let lower = request.to_ascii_lowercase();
         assert!(lower.starts_with("connect meet.example:443 http/1.1\r\n"));
-        assert!(lower.contains("\r\nhost: meet.example:443\r\n"), "{request}");
+        assert!(
+            lower.contains("\r\nhost: meet.example:443\r\n"),
+            "{request}"
+        );
         assert!(!lower.contains("authorization"), "{request}");
         let (stream, request) = ask("ann:pass@", b"HTTP/1.1 200 OK\r\n\r\n").await;
         stream.unwrap();
@@ -362,7 +370,9 @@ mod tests {
                 let _ = stream.write_all(&answer).await;
             });
             let proxy = Proxy::Web(WebProxy::parse(&at.to_string()).unwrap());
-            let error = dial(("meet.example", 443), true, Some(&proxy)).await.unwrap_err();
+            let error = dial(("meet.example", 443), true, Some(&proxy))
+                .await
+                .unwrap_err();
             assert!(format!("{error:#}").contains(named), "{error:#}");
         }
     }

@@ -50,9 +50,7 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
         Err(e) => return Check::fail(NAME, format!("{e:#}"), "the web proxy of the configuration"),
     };
     let results: Vec<_> = runtime.block_on(async {
-        let asked = urls
-            .iter()
-            .map(|url| client::probe(url, proxy.as_ref()));
+        let asked = urls.iter().map(|url| client::probe(url, proxy.as_ref()));
         futures_util::future::join_all(asked).await
     });
     // a pending name lookup must not delay the end

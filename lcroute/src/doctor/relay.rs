@@ -113,8 +113,7 @@ fn candidates(patient: &Patient) -> Vec<Candidate> {
     });
     let configured = patient.config.relay.turn.iter().map(|turn| Candidate {
         url: turn.to_string(),
-        udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && !hides))
-            .then(|| turn.authority()),
+        udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && !hides)).then(|| turn.authority()),
         stream: (turn.leg != Leg::Udp).then(|| RelayTarget {
             host: turn.host.clone(),
             port: turn.port,

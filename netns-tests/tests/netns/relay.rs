@@ -327,7 +327,10 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
             member.start()?;
         }
         let doctor = network.members[0].host.ask("lcroute", &["doctor"])?.stdout;
-        ensure!(doctor.contains("refuses this user and password (407)"), "{doctor}");
+        ensure!(
+            doctor.contains("refuses this user and password (407)"),
+            "{doctor}"
+        );
         configure(&network, "ann:pass\n")?;
         for member in &network.members {
             member.host.run("lcroute", &["reload"])?.success()?;

@@ -13,6 +13,7 @@
 
 pub mod command;
 pub mod connections;
+pub mod enter;
 mod leaf;
 mod member;
 mod packet;

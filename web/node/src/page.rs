@@ -12,7 +12,8 @@ use librecast::id::LinkId;
 use librecast::time::{Instant, UnixTime};
 
 use crate::connections::{Channel, Stats};
-use crate::tab::{self, Tab};
+use crate::enter;
+use crate::tab::Tab;
 use crate::visit::{Offer, Start};
 
 #[derive(Debug, Default)]
@@ -108,7 +109,7 @@ pub extern "C" fn node_output() -> *const u8 {
 pub extern "C" fn node_open(now: f64, unix: f64) -> usize {
     page(|page| {
         let start = serde_json::from_str::<Start>(&page.text()).map_err(|e| e.to_string());
-        let opened = start.and_then(|start| tab::open(&start, at(now), wall_clock(unix)));
+        let opened = start.and_then(|start| enter::open(&start, at(now), wall_clock(unix)));
         let opened = opened.map(|tab| page.tab = Some(tab));
         page.outcome(opened)
     })

@@ -1,4 +1,4 @@
-//! A tab of a network: a member, or a leaf, by its token.
+//! A tab of a network: what a member and a leaf have in common.
 
 use bytes::Bytes;
 use librecast::id::LinkId;
@@ -6,9 +6,6 @@ use librecast::time::{Instant, UnixTime};
 
 use crate::command::Command;
 use crate::connections::{Channel, PageConnections, Stats};
-use crate::leaf::PageLeaf;
-use crate::member::PageMember;
-use crate::visit::{Start, Visit};
 
 /// A node in a page. Its owner executes [`Tab::poll_command`] after each other call, and calls
 /// [`Tab::handle_timeout`] at [`Tab::next_timeout`].
@@ -87,16 +84,4 @@ impl dyn Tab + '_ {
     pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
         self.handle_connection(now, |c| c.handle_stats(link, stats, now));
     }
-}
-
-/// Enters a network, by a token or a stored membership. `time`: the wall clock.
-///
-/// # Errors
-/// An explanation for users.
-pub fn open(start: &Start, now: Instant, time: UnixTime) -> Result<Box<dyn Tab>, String> {
-    let visit = Visit::new(start, time)?;
-    Ok(match &visit.leaf_token {
-        Some(_) => Box::new(PageLeaf::new(visit, start, now, time)?),
-        None => Box::new(PageMember::new(visit, start, now, time)?),
-    })
 }

@@ -20,7 +20,8 @@ use lcroute_overlay::server::{ToNode, ToServer};
 use lcroute_overlay::{CarrierId, EndReason, Presence, Random, SPEAKS};
 use lcroute_web_node::command::Command;
 use lcroute_web_node::connections::{Channel, Stats};
-use lcroute_web_node::tab::{self, Tab};
+use lcroute_web_node::enter;
+use lcroute_web_node::tab::Tab;
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{Certificate, Chain, Grant, Kind, Token};
 use librecast::id::{LinkId, PeerId, SecretKey};
@@ -354,7 +355,7 @@ fn page(
         "token": token.unwrap().encode().to_string(), "visit": null, "name": "page", "key": seed(number),
         "seed": seed(9), "incarnation": 7, "report": false,
     });
-    tab::open(
+    enter::open(
         &serde_json::from_value(start).unwrap(),
         now,
         UnixTime::from_secs(UNIX),

@@ -10,7 +10,8 @@ use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_web_node::command::Command;
 use lcroute_web_node::connections::Channel;
-use lcroute_web_node::tab::{self, Tab};
+use lcroute_web_node::enter;
+use lcroute_web_node::tab::Tab;
 use librecast::cert::{Certificate, Grant, Kind, Token};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::time::UnixTime;
@@ -50,7 +51,7 @@ fn start(token: Option<&str>, visit: Option<&Value>, number: u8) -> Result<Box<d
         "incarnation": 7, "report": true,
     });
     let start = serde_json::from_value(start).unwrap();
-    tab::open(&start, Instant::now(), UnixTime::from_secs(UNIX))
+    enter::open(&start, Instant::now(), UnixTime::from_secs(UNIX))
 }
 
 /// An SDP in a browser's form; the fingerprint identifies the page.
@@ -287,7 +288,7 @@ fn what_is_no_good_token_is_said_in_plain_words() {
     let unfit = json!({
         "token": good, "visit": null, "name": "a".repeat(64), "key": seed(1), "seed": seed(2), "incarnation": 7, "report": true,
     });
-    let unfit = tab::open(
+    let unfit = enter::open(
         &serde_json::from_value(unfit).unwrap(),
         Instant::now(),
         UnixTime::from_secs(UNIX),
