@@ -36,7 +36,7 @@ Exit code 1: a rule was broken. The seed and a short trace that replays are prin
 const MAX_MESH: u32 = 100;
 /// The scenario that measures leaves instead of running a script.
 const AUDIENCE: &str = "audience";
-/// Default number of routers and of leaves of `audience`. Chosen: 250 leaves per router.
+/// Default number of routers and of leaves of `audience`. Chosen: 500 links per router.
 const AUDIENCE_SIZE: (u32, u32) = (400, 100_000);
 /// Default time in which packets on a line are counted. Chosen: tens of thousands of packets.
 const LINE_COUNTED: Span = Span::seconds(20);
