@@ -24,7 +24,7 @@ use crate::outbox::Outbox;
 use crate::output::Links;
 use crate::private::{Private, is_sealed};
 use crate::replay::ReplayBuffer;
-use crate::segment::is_of_segment;
+use crate::segment_id::is_of_segment;
 use crate::services::Services;
 use crate::timers::{Timer, TimerKind, timer};
 use crate::trees::Trees;

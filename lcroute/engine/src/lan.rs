@@ -38,9 +38,9 @@ use crate::output::LanFrame;
 use crate::private::is_sealed;
 use crate::querier::Timing;
 use crate::segment::{
-    HostPlace, Inner, Segment, SegmentFrame, SegmentOutput, SegmentSnapshot, is_of_segment, unwrap,
+    HostPlace, Inner, Segment, SegmentFrame, SegmentOutput, SegmentSnapshot, unwrap,
 };
-use crate::segment_id::SegmentId;
+use crate::segment_id::{SegmentId, is_of_segment};
 use crate::services::Services;
 
 use interface::Lan;

@@ -32,8 +32,7 @@ use crate::classify::{CarriedScopes, Class, Flow};
 use crate::drops::DropReason;
 use crate::duplicate::Windows;
 use crate::header::DataHeader;
-use crate::segment::segment_of;
-use crate::segment_id::SegmentId;
+use crate::segment_id::{SegmentId, segment_of};
 use crate::services::{Aead, Services};
 
 /// Next header of a sealed packet: the first of those for experiments (RFC 3692, section 3.2).

@@ -36,7 +36,7 @@ use directory::{Action, Directory, Place, Route};
 use message::{Kind, Message};
 use neighbor::{Asker, HostMessage, Own};
 
-pub use message::{Inner, is_of_segment, segment_of, unwrap, wrap};
+pub use message::{Inner, unwrap, wrap};
 
 /// Longest packet of a host in bytes: what Ethernet carries.
 const MAX_PACKET: usize = 1_500;

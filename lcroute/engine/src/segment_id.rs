@@ -12,11 +12,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::cert::GroupPrefix;
 use librecast::id::derive;
+use librecast::ipv6::HEADER_LEN;
 use librecast::mapped;
 use librecast::mld::ALL_NODES;
 
 use crate::classify::scope;
 
+/// Next header of a segment's packets: the second of those for experiments (RFC 3692 §3.2).
+pub const NEXT_HEADER: u8 = 254;
+/// Offset of the next header in an IPv6 header (RFC 8200 §3).
+const NEXT_HEADER_AT: usize = 6;
 /// The first 32 bits of all groups of segments: scope 5, and "lc" in ASCII.
 const GROUPS: u128 = 0xff15_6c63 << 96;
 /// Bits of a group behind those of its segment.
@@ -113,6 +118,20 @@ impl SegmentId {
         };
         (self.group_of(inner) == Some(group)).then_some(inner)
     }
+}
+
+/// Whether a packet is one of a segment.
+#[inline]
+pub fn is_of_segment(packet: &[u8]) -> bool {
+    packet.get(NEXT_HEADER_AT) == Some(&NEXT_HEADER) && packet.first().is_some_and(|b| b >> 4 == 6)
+}
+
+/// The segment of a packet that is one of a segment.
+#[inline]
+pub fn segment_of(packet: &[u8]) -> Option<SegmentId> {
+    let payload = packet.get(HEADER_LEN..).filter(|_| is_of_segment(packet))?;
+    let [_, a, b, c] = *payload.first_chunk()?;
+    Some(SegmentId::new([a, b, c]))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::output::Links;
 use crate::private::is_sealed;
-use crate::segment::is_of_segment;
+use crate::segment_id::is_of_segment;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
 use librecast::bucket::{Bucket, Rate};
 

@@ -591,7 +591,10 @@ fn a_sender_with_a_wrong_clock_is_told_so_once() {
     let [told] = &told[..] else {
         panic!("told {} times", told.len());
     };
-    let sees = |time| open(&other, time, told).map_err(|(refusal, from)| (refusal.reason(), from));
+    let sees = |time| {
+        open(&other, UnixTime::from_secs(time), told)
+            .map_err(|(refusal, from)| (refusal.reason(), from))
+    };
     let refused = sees(early).unwrap_err();
     assert_eq!(refused, (crate::CLOCK_DIFFERS, Some(to)));
     assert!(sees(TODAY).is_ok());

@@ -39,7 +39,7 @@ use crate::inbox::{Inbox, Message};
 use crate::netlink;
 use crate::packet_loop::outgoing::Outgoing;
 use crate::relays::{Input, Relays};
-use crate::servers::servers;
+use crate::servers::{proxy, servers};
 use crate::state::StateDir;
 use crate::tun::Device;
 use crate::udp;
@@ -198,11 +198,12 @@ impl MemberShell {
         }
         let mut carriers = Carriers::new(key, network, sender);
         carriers.set_chain(config.relay.ask.then_some(chain));
-        carriers.set_servers(&named, config.signal.socks);
+        let proxy = proxy(&config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
+        carriers.set_servers(&named, proxy.clone());
         let relays = Relays::start(inbox.clone(), streams);
         let configure = Input::Configure {
             servers: named.clone(),
-            socks: config.signal.socks,
+            proxy,
             relay: config.relay.clone(),
             hides: false,
         };

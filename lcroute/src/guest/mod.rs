@@ -265,18 +265,6 @@ impl Guest {
             GuestNode::Leaf(mut leaf) => leaf.close(),
             GuestNode::Member(member) => member.close(&mut device).await,
         }
-        Ok(())
-    }
-}
-
-fn no_link(refusal: LinkRefusal) -> &'static str {
-    match refusal {
-        LinkRefusal::NoRoom => {
-            "no router has room for another leaf: try later, or ask the network for more routers or a larger `[leaf] max`"
-        }
-        LinkRefusal::ClockDiffers => {
-            "the clocks of this host and of the routers differ by more than a day: set this one right (`timedatectl`)"
-        }
     }
 }
 

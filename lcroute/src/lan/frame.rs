@@ -11,8 +11,10 @@ use librecast::{ipv4, neighbor_discovery};
 use nix::libc;
 use socket2::SockFilter;
 
-use super::programs::MARK;
-
+/// Mark of frames that lcroute itself sends into LANs: they are no program's. Chosen: "lcro".
+pub const MARK: u32 = 0x6c63_726f;
+/// Receive buffer for packets of a LAN in bytes: some 20 ms at 1 Gbit/s.
+pub const PACKETS_BUFFER: usize = 4 << 20;
 /// Length of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
 /// UDP port of PROBEs between gateways.

@@ -19,16 +19,12 @@ use librecast::packet;
 use nix::libc;
 use socket2::{Socket, Type};
 
-use super::frame;
-use super::socket::PACKETS_BUFFER;
+use super::frame::{self, PACKETS_BUFFER};
 use crate::netlink;
 use crate::tun::{self, TAP_HEADERS};
 
 /// Name of taps; the kernel adds a number.
 const NAME: &str = "lcseg%d";
-
-/// Mark of frames that lcroute itself sends into LANs: they are no program's. Chosen: "lcro".
-pub const MARK: u32 = 0x6c63_726f;
 
 /// IGMP type of a query (RFC 9776 §4.1).
 const IGMP_QUERY: u8 = 0x11;

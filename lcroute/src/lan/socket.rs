@@ -13,8 +13,8 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 use smallvec::SmallVec;
 use socket2::{Socket, Type};
 
-use super::frame::{self, ETHERNET_LEN, Extra, Wanted};
-use super::programs::{MARK, Programs};
+use super::frame::{self, ETHERNET_LEN, Extra, MARK, PACKETS_BUFFER, Wanted};
+use super::programs::Programs;
 use crate::tun::coalesce::{self, MAX_PACKETS, Runs};
 use crate::tun::offload::{IPV6_LEN, OFFLOAD_LEN, Offload};
 use crate::tun::packets::Packets;
@@ -25,8 +25,6 @@ const HEAD: usize = OFFLOAD_LEN + ETHERNET_LEN;
 const LONGEST: usize = HEAD + 65_575;
 /// Most frames read in one system call.
 const FRAMES: usize = 16;
-/// Buffer in bytes: some 20 ms at 1 Gbit/s.
-pub const PACKETS_BUFFER: usize = 4 << 20;
 /// Buffer in bytes: reports of some 10,000 simultaneous joins.
 const CONTROL_BUFFER: usize = 4 << 20;
 

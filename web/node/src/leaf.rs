@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::command::Command;
 use crate::connections::PageConnections;
 use crate::packet::{carried, delivered, ipv6_group};
-use crate::servers::{ServerStatus, Servers, Told};
+use crate::servers::{ServerEvent, ServerStatus, Servers};
 use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
 
@@ -180,8 +180,10 @@ impl Tab for PageLeaf {
         let told = (self.servers).handle_message(number, message, &mut self.commands);
         let carrier = CarrierId(number);
         match told {
-            Some(Told::Presence(presence)) => self.node.handle_presence(carrier, presence, now),
-            Some(Told::Signal { from, bytes }) => {
+            Some(ServerEvent::Presence(presence)) => {
+                self.node.handle_presence(carrier, presence, now)
+            }
+            Some(ServerEvent::Signal { from, bytes }) => {
                 self.node.handle_signal(carrier, from, &bytes, now);
             }
             None => {}

@@ -26,7 +26,7 @@ use crate::command::Command;
 use crate::connections::PageConnections;
 use crate::packet::{carried, delivered, ipv6_group, ipv6_source};
 use crate::programs::Programs;
-use crate::servers::{ServerStatus, Servers, Told};
+use crate::servers::{ServerEvent, ServerStatus, Servers};
 use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
 
@@ -227,8 +227,10 @@ impl Tab for PageMember {
         let told = (self.servers).handle_message(number, message, &mut self.commands);
         let carrier = CarrierId(number);
         match told {
-            Some(Told::Presence(presence)) => self.node.handle_presence(carrier, presence, now),
-            Some(Told::Signal { from, bytes }) => {
+            Some(ServerEvent::Presence(presence)) => {
+                self.node.handle_presence(carrier, presence, now)
+            }
+            Some(ServerEvent::Signal { from, bytes }) => {
                 self.node.handle_signal(carrier, from, &bytes, now);
             }
             None => {}

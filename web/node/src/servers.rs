@@ -30,7 +30,7 @@ struct Server {
 
 /// A server's message for the node.
 #[derive(Debug)]
-pub enum Told {
+pub enum ServerEvent {
     /// A report about the server or another node.
     Presence(Presence),
     /// A sealed message.
@@ -95,7 +95,7 @@ impl Servers {
         number: u32,
         message: &[u8],
         commands: &mut VecDeque<Command>,
-    ) -> Option<Told> {
+    ) -> Option<ServerEvent> {
         let server = self.states.get_mut(number as usize)?;
         let refused = match ToNode::decode(message) {
             Ok(ToNode::Challenge(challenge)) => {
@@ -106,11 +106,15 @@ impl Servers {
                     commands.push_back(Command::ServerText(number, ask));
                 }
                 (server.is_connected, server.refused) = (true, None);
-                return Some(Told::Presence(Presence::CarrierUp));
+                return Some(ServerEvent::Presence(Presence::CarrierUp));
             }
-            Ok(ToNode::Present(peer)) => return Some(Told::Presence(Presence::Online(peer))),
-            Ok(ToNode::Gone(peer)) => return Some(Told::Presence(Presence::Offline(peer))),
-            Ok(ToNode::Deliver { from, bytes }) => return Some(Told::Signal { from, bytes }),
+            Ok(ToNode::Present(peer)) => {
+                return Some(ServerEvent::Presence(Presence::Online(peer)));
+            }
+            Ok(ToNode::Gone(peer)) => return Some(ServerEvent::Presence(Presence::Offline(peer))),
+            Ok(ToNode::Deliver { from, bytes }) => {
+                return Some(ServerEvent::Signal { from, bytes });
+            }
             Ok(ToNode::Relay {
                 lifetime,
                 credentials,

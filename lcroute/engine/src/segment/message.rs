@@ -18,12 +18,8 @@ use librecast::id::LanId;
 use librecast::ipv6::HEADER_LEN;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::segment_id::SegmentId;
+use crate::segment_id::{NEXT_HEADER, SegmentId};
 
-/// Next header of a segment's packets: the second of those for experiments (RFC 3692 §3.2).
-const NEXT_HEADER: u8 = 254;
-/// Offset of the next header in an IPv6 header (RFC 8200 §3).
-const NEXT_HEADER_AT: usize = 6;
 /// Hop limit in the outer header. Routers between do not count it down.
 const HOP_LIMIT: u8 = 64;
 /// Bytes between the IPv6 header and the inner packet.
@@ -95,20 +91,6 @@ pub enum Inner {
     Message(Message),
 }
 
-/// Whether a packet is one of a segment.
-#[inline]
-pub fn is_of_segment(packet: &[u8]) -> bool {
-    packet.get(NEXT_HEADER_AT) == Some(&NEXT_HEADER) && packet.first().is_some_and(|b| b >> 4 == 6)
-}
-
-/// The segment of a packet that is one of a segment.
-#[inline]
-pub fn segment_of(packet: &[u8]) -> Option<SegmentId> {
-    let payload = packet.get(HEADER_LEN..).filter(|_| is_of_segment(packet))?;
-    let [_, a, b, c] = *payload.first_chunk()?;
-    Some(SegmentId::new([a, b, c]))
-}
-
 /// A packet from one gateway for another, or for a group.
 pub fn wrap(source: Ipv6Addr, destination: Ipv6Addr, segment: SegmentId, inner: &[u8]) -> Bytes {
     let length = SEGMENT_LEN + inner.len();
@@ -149,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::classify::{CarriedScopes, Class};
+    use crate::segment_id::is_of_segment;
 
     const NODE: Ipv6Addr = Ipv6Addr::new(0xfd01, 0x203, 0x405, 1, 2, 3, 4, 5);
     const OTHER: Ipv6Addr = Ipv6Addr::new(0xfd01, 0x203, 0x405, 1, 2, 3, 4, 6);
