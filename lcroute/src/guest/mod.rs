@@ -97,12 +97,14 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         ipv4: None,
         ipv4_routes: Vec::new(),
     };
+    // before a program runs that may be ended; it starts with none blocked
+    let signals = block_signals()?;
     let (device, running) = namespace::start(&settings, options.command)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let signals = signals()?;
+        let signals = watch(signals)?;
         let node = match options.role {
             Role::Leaf(token) => {
                 let host = &options.host_interface;
@@ -132,7 +134,7 @@ fn inherit(fd: BorrowedFd<'_>) -> nix::Result<()> {
 }
 
 /// Takes the signals that are for the program.
-fn signals() -> anyhow::Result<AsyncFd<SignalFd>> {
+fn block_signals() -> anyhow::Result<SignalFd> {
     let set: SigSet = [
         Signal::SIGINT,
         Signal::SIGQUIT,
@@ -143,7 +145,7 @@ fn signals() -> anyhow::Result<AsyncFd<SignalFd>> {
     .collect();
     set.thread_block()?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    Ok(watch(SignalFd::with_flags(&set, flags)?)?)
+    Ok(SignalFd::with_flags(&set, flags)?)
 }
 
 /// The node outside.

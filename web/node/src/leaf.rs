@@ -181,7 +181,7 @@ impl Tab for PageLeaf {
         let carrier = CarrierId(number);
         match told {
             Some(ServerEvent::Presence(presence)) => {
-                self.node.handle_presence(carrier, presence, now)
+                self.node.handle_presence(carrier, presence, now);
             }
             Some(ServerEvent::Signal { from, bytes }) => {
                 self.node.handle_signal(carrier, from, &bytes, now);
