@@ -87,10 +87,10 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
             b.run("lcroute", &["status"])?.success().map(|_| ())
         })?;
         // messages show none either
-        let wrong = b.run("lcstudio", &["attend", &session, &token])?;
+        let wrong = b.run("lcstudio", &["attend", &session, &session])?;
         let told = wrong.stderr;
-        ensure!(wrong.code == 2 && told.contains("'lct1...'"), "{told}");
-        ensure!(!told.contains(&token[4..]), "{told}");
+        ensure!(wrong.code == 2 && told.contains("'lcs1...'"), "{told}");
+        ensure!(!told.contains(&session[4..]), "{told}");
         Ok(())
     });
 }

@@ -455,7 +455,7 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
         // a user's own filter on the interface stays as it is
         for rule in [
             "qdisc add dev lan0 clsact",
-            "filter add dev lan0 ingress protocol ip u32 match ip dport 9999 0xffff action drop",
+            "filter add dev lan0 ingress protocol ip u32 match ip dport 9999 0xffff flowid 1:1",
         ] {
             let args: Vec<_> = rule.split(' ').collect();
             near_host.run("tc", &args)?.success()?;
