@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http_body_util::Empty;
 use hyper::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
 use hyper::{Method, Request, StatusCode};
@@ -185,8 +187,12 @@ impl WebProxy {
                 other => bail!("it answers {} for {target}", other.as_u16()),
             }
         };
-        let (upgraded, _) = tokio::join!(answer, connection.with_upgrades());
-        let parts = upgraded?.downcast::<TokioIo<TcpStream>>();
+        // a refusal leaves the connection open
+        let upgraded = match select(pin!(answer), pin!(connection.with_upgrades())).await {
+            Either::Left((upgraded, _)) => upgraded?,
+            Either::Right((_, answer)) => answer.await?,
+        };
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>();
         let parts = parts.map_err(|_| anyhow::anyhow!("another stream"))?;
         // neither TLS nor a WebSocket lets the server begin
         ensure!(parts.read_buf.is_empty(), "it sent more than its answer");
@@ -352,8 +358,11 @@ mod tests {
     async fn refusals_and_garbage_are_named() {
         let long = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; 20_000]].concat();
         for (answer, named) in [
-            (&b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n"[..], "407"),
-            (b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n", "403"),
+            (
+                &b"HTTP/1.1 407 No\r\ncontent-length: 9\r\n\r\nsorry"[..],
+                "407",
+            ),
+            (b"HTTP/1.1 403 No\r\ncontent-length: 9\r\n\r\nsorry", "403"),
             (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", "503"),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "web proxy"),
             (b"\xff\xff\xff\xff", "web proxy"),
@@ -368,6 +377,10 @@ mod tests {
                 let mut request = [0; 1_000];
                 let _ = stream.read(&mut request).await;
                 let _ = stream.write_all(&answer).await;
+                // a refusal that is not whole, and no end
+                if answer.ends_with(b"sorry") {
+                    let _ = stream.read(&mut request).await;
+                }
             });
             let proxy = Proxy::Web(WebProxy::parse(&at.to_string()).unwrap());
             let error = dial(("meet.example", 443), true, Some(&proxy))

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use lcroute_engine::Engine;
 use librecast::cert::GroupPrefix;
+use librecast::time::UnixTime;
 
 use crate::daemon::{Effect, Start};
 use crate::population::Identity;
@@ -39,7 +40,7 @@ impl WholeNode {
         std::iter::empty()
     }
 
-    pub fn is_expired(&self, _: u64) -> bool {
+    pub fn is_expired(&self, _: UnixTime) -> bool {
         match *self {}
     }
 
@@ -47,7 +48,7 @@ impl WholeNode {
         match *self {}
     }
 
-    pub fn expired_neighbor(&self, _: u64, _: u64) -> Option<&str> {
+    pub fn expired_neighbor(&self, _: UnixTime, _: u64) -> Option<&str> {
         match *self {}
     }
 
@@ -75,7 +76,7 @@ impl WholeNode {
         match *self {}
     }
 
-    pub fn revoke(&mut self, _: u32, _: u64, _: Nanos) -> Result<(), String> {
+    pub fn revoke(&mut self, _: u32, _: UnixTime, _: Nanos) -> Result<(), String> {
         match *self {}
     }
 

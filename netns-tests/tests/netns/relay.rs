@@ -309,11 +309,13 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
         let hosts = lab.closed_hosts(&["a", "b"])?;
         for host in &hosts {
             host.nft(&format!(
-                "table inet proxy_alone {{ chain output {{
-                   type filter hook output priority -20; policy accept;
-                   oifname \"eth0\" ip daddr {at} tcp dport 3128 accept
-                   oifname \"eth0\" drop
-                 }} }}"
+                "table inet proxy_alone {{
+                   chain output {{
+                     type filter hook output priority -20; policy accept;
+                     oifname \"eth0\" ip daddr {at} tcp dport 3128 accept
+                     oifname \"eth0\" drop
+                   }}
+                 }}"
             ))?;
         }
         let mut network = relayed(lab, hosts)?;

@@ -447,11 +447,14 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
         let (a1, b1) = (houses.hosts()[0].clone(), houses.hosts()[2].clone());
         let [near, far] = houses.network.nodes()?;
         let (near_host, far_host) = (near.host.clone(), far.host.clone());
-        let said = near_host.ask("lcroute", &["lan"])?.stdout;
-        ensure!(
-            said.contains("programs   this host's are in the segment"),
-            "{said}"
-        );
+        for host in [&near_host, &far_host] {
+            within(SETTLED, "its programs are in the segment", || {
+                let said = host.ask("lcroute", &["lan"])?.stdout;
+                let told = "programs   this host's are in the segment";
+                ensure!(said.contains(told), "{said}");
+                Ok(())
+            })?;
+        }
         // a user's own filter on the interface stays as it is
         for rule in [
             "qdisc add dev lan0 clsact",
@@ -470,7 +473,10 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
             (&near_host, "192.168.1.15"),
             (&b1, "192.168.1.10"),
         ] {
-            ping(from, &format!("-I {LAN} {to}"))?;
+            // what was asked for while the segment formed is asked for again after ten seconds
+            within(SETTLED, "it answers", || {
+                ping(from, &format!("-I {LAN} {to}"))
+            })?;
             ping(from, &format!("-I {LAN} -s 1472 -M do {to}"))?;
         }
         ping(&near_host, &format!("{}%{LAN}", link_local(&b1)?))?;
@@ -504,7 +510,7 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
         send_film(&a1, &far_host, "192.168.1.15")?;
         let linked = near.linked_with()?;
         ensure!(
-            houses.drops("segment_storm")? == 0 && linked.len() == 2,
+            houses.drops("segment_storm")? == 0 && linked.len() == 1,
             "{linked:?}"
         );
         // all goes with the daemon, and comes back with it; a join is asked for again
