@@ -10,7 +10,7 @@ const DATAGRAMS: usize = 50;
 fn tun(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("tun");
     bench.throughput(Throughput::Elements(DATAGRAMS as u64));
-    let mut train = Train::new(DATAGRAMS, 1_200);
+    let mut train = Train::new(DATAGRAMS, 1_200).expect("datagrams");
     assert_eq!(train.split().len(), DATAGRAMS);
     assert_eq!(train.coalesce(), 1);
     bench.bench_function("split a super-packet", |bench| {

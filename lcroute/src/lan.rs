@@ -297,7 +297,7 @@ impl Lans {
         }
     }
 
-    /// Sends into a LAN; packets of groups leave at the next [`Self::flush`].
+    /// Sends into a LAN; packets of hosts leave at the next [`Self::flush`].
     pub fn send(&mut self, interface: LocalInterfaceId, frame: LanFrame, drops: &mut Drops) {
         let mut served = self.served.iter_mut();
         let Some(served) = served.find(|served| served.id == interface) else {
@@ -316,7 +316,7 @@ impl Lans {
                 from,
                 ethertype,
                 payload,
-            } => socket.send_frame(&SegmentFrame {
+            } => socket.send_frame(SegmentFrame {
                 source: from,
                 destination: to,
                 ethertype,
@@ -333,7 +333,7 @@ impl Lans {
         }
     }
 
-    /// Sends the queued packets of groups.
+    /// Sends the queued packets.
     pub fn flush(&mut self, drops: &mut Drops) {
         let open = self.served.iter_mut().filter_map(|s| s.open.as_mut());
         let failed = open.map(|open| open.socket.flush()).sum();

@@ -450,7 +450,8 @@ impl Segment {
         let others = self.lans.others(self.standing.lan);
         let new = others.filter(|(id, _)| !self.directory.knows_lan(*id));
         self.appeared.extend(new.map(|(_, lan)| lan.origin));
-        let others = self.lans.others(self.standing.lan).map(|(id, _)| id);
+        let others = self.lans.others(self.standing.lan);
+        let others = others.map(|(id, lan)| (id, lan.origin));
         self.directory.set_lans(others.collect(), now);
     }
 

@@ -44,7 +44,7 @@ pub struct LanSocket {
     virtual_mac: Option<MacAddress>,
     inbox: Inbox,
     outlet: Outlet,
-    runs: Runs,
+    runs: Runs<Way>,
 }
 
 /// The sockets of IPv6, or of IPv4: a socket's protocol is that of all packets that leave by it.
@@ -63,6 +63,15 @@ struct Inbox {
     packets: Packets,
     /// Frames that do not fit their offload header.
     bad_offload: u64,
+}
+
+/// Ethernet addresses of queued packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the group of the packet, with hop limit 1, from this interface.
+    Group,
+    /// Unchanged, from one Ethernet address to another.
+    Frame { to: MacAddress, from: MacAddress },
 }
 
 /// State for sending frames.
@@ -220,6 +229,10 @@ impl LanSocket {
 
     /// Queues a packet for a group; it leaves with hop limit 1 at the next [`Self::flush`].
     pub fn inject(&mut self, packet: Bytes) {
+        self.queue(Way::Group, packet);
+    }
+
+    fn queue(&mut self, way: Way, packet: Bytes) {
         let Self {
             outlet,
             runs,
@@ -229,12 +242,14 @@ impl LanSocket {
         } = self;
         let sockets = (&*ipv6, ipv4.as_ref());
         match outlet.super_packets {
-            true => runs.push(packet, &mut |run| outlet.write_run(sockets, run)),
-            false => outlet.write_run(sockets, &[packet]),
+            true => runs.push(way, packet, &mut |way, run| {
+                outlet.write_run(sockets, way, run);
+            }),
+            false => outlet.write_run(sockets, way, &[packet]),
         }
     }
 
-    /// Sends the packets of [`Self::inject`]; returns the number that failed since the last call.
+    /// Sends the queued packets; returns the number that failed since the last call.
     pub fn flush(&mut self) -> u64 {
         let Self {
             outlet,
@@ -244,7 +259,7 @@ impl LanSocket {
             ..
         } = self;
         let sockets = (&*ipv6, ipv4.as_ref());
-        runs.flush(&mut |run| outlet.write_run(sockets, run));
+        runs.flush(&mut |way, run| outlet.write_run(sockets, way, run));
         std::mem::take(&mut outlet.failed)
     }
 
@@ -259,21 +274,21 @@ impl LanSocket {
     }
 
     /// Sends a frame of a segment: to a host, group or all; to this host as well if it takes part.
-    pub fn send_frame(&self, frame: &SegmentFrame) -> io::Result<()> {
-        if let Some(programs) = self.programs.as_ref().filter(|p| p.takes(frame)) {
+    /// IP packets leave at the next [`Self::flush`].
+    pub fn send_frame(&mut self, frame: SegmentFrame) -> io::Result<()> {
+        if let Some(programs) = self.programs.as_ref().filter(|p| p.takes(&frame)) {
             programs.deliver(frame.destination, frame.ethertype, &frame.payload)?;
             if !frame.destination.is_group() {
                 return Ok(());
             }
         }
-        let ipv4 = self.ipv4.as_ref().map(|pair| &pair.packets);
-        let socket = match frame.ethertype {
-            ETHERTYPE_IPV6 => Some(&self.ipv6.packets),
-            ETHERTYPE_IPV4 => ipv4,
-            _ => self.arp.as_ref(),
-        };
-        let socket = socket.ok_or(io::ErrorKind::Unsupported)?;
-        let ethernet = frame::ethernet(frame.destination, frame.source, frame.ethertype);
+        let (to, from) = (frame.destination, frame.source);
+        if [ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&frame.ethertype) {
+            self.queue(Way::Frame { to, from }, frame.payload);
+            return Ok(());
+        }
+        let socket = self.arp.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let ethernet = frame::ethernet(to, from, frame.ethertype);
         let parts = [IoSlice::new(&frame.payload)];
         write(socket, (Offload::default(), ethernet), &parts)
     }
@@ -343,16 +358,24 @@ fn receive(
     Ok(received.map(|message| message.bytes).collect())
 }
 
+impl Way {
+    fn set_hop_limit(self, header: &mut [u8]) {
+        if self == Self::Group {
+            frame::set_hop_limit(header, 1);
+        }
+    }
+}
+
 impl Outlet {
-    /// Sends packets of one flow with hop limit 1; in one call if the kernel supports it.
-    fn write_run(&mut self, sockets: (&Pair, Option<&Pair>), run: &[Bytes]) {
+    /// Sends packets of one flow; in one call if the kernel supports it.
+    fn write_run(&mut self, sockets: (&Pair, Option<&Pair>), way: Way, run: &[Bytes]) {
         let Some(first) = run.first() else { return };
         let socket = match socket_of(sockets, first) {
             Ok(socket) => socket,
             Err(e) => return self.fail(&e, run.len()),
         };
         if run.len() > 1 && self.super_packets {
-            match self.write_super_packet(socket, run) {
+            match self.write_super_packet(socket, way, run) {
                 Ok(()) => return,
                 // before Linux 6.2
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => self.super_packets = false,
@@ -368,9 +391,11 @@ impl Outlet {
                 continue;
             };
             let mut header = coalesce::Headers::from_slice(first);
-            frame::set_hop_limit(&mut header, 1);
+            way.set_hop_limit(&mut header);
             let parts = [IoSlice::new(&header), IoSlice::new(rest)];
-            if let Err(e) = self.write_to_group(socket, packet, &parts) {
+            let ethernet = self.ethernet(way, packet);
+            let written = ethernet.and_then(|e| write(socket, (Offload::default(), e), &parts));
+            if let Err(e) = written {
                 self.fail(&e, 1);
             }
         }
@@ -381,9 +406,9 @@ impl Outlet {
         self.failed += packets as u64;
     }
 
-    fn write_super_packet(&self, socket: &Socket, run: &[Bytes]) -> io::Result<()> {
-        let mut headers = coalesce::headers(run);
-        frame::set_hop_limit(&mut headers, 1);
+    fn write_super_packet(&self, socket: &Socket, way: Way, run: &[Bytes]) -> io::Result<()> {
+        let (mut headers, shape) = coalesce::headers(run).ok_or(io::ErrorKind::InvalidData)?;
+        way.set_hop_limit(&mut headers);
         let mut parts: SmallVec<[_; 1 + MAX_PACKETS]> = SmallVec::new();
         parts.push(IoSlice::new(&headers));
         parts.extend(
@@ -391,8 +416,8 @@ impl Outlet {
                 .map(|packet| IoSlice::new(&packet[headers.len()..])),
         );
         // a run's size is bounded
-        let offload = Offload::of_datagrams(headers.len(), (run[0].len() - headers.len()) as u16);
-        let ethernet = self.ethernet(&headers)?;
+        let offload = shape.offload((run[0].len() - headers.len()) as u16);
+        let ethernet = self.ethernet(way, &headers)?;
         write(socket, (offload, ethernet), &parts)
     }
 
@@ -402,18 +427,24 @@ impl Outlet {
         packet: &[u8],
         parts: &[IoSlice<'_>],
     ) -> io::Result<()> {
-        let ethernet = self.ethernet(packet)?;
+        let ethernet = self.ethernet(Way::Group, packet)?;
         write(socket, (Offload::default(), ethernet), parts)
     }
 
-    /// Returns the Ethernet header of a packet for a group.
-    fn ethernet(&self, packet: &[u8]) -> io::Result<[u8; ETHERNET_LEN]> {
-        let to = frame::group(packet).ok_or(io::ErrorKind::InvalidInput)?;
+    /// Returns the Ethernet header of a packet.
+    fn ethernet(&self, way: Way, packet: &[u8]) -> io::Result<[u8; ETHERNET_LEN]> {
+        let (to, from) = match way {
+            Way::Group => {
+                let to = frame::group(packet).ok_or(io::ErrorKind::InvalidInput)?;
+                (to, self.own)
+            }
+            Way::Frame { to, from } => (to, from),
+        };
         let ethertype = match frame::is_ipv4(packet) {
             true => ETHERTYPE_IPV4,
             false => ETHERTYPE_IPV6,
         };
-        Ok(frame::ethernet(to, self.own, ethertype))
+        Ok(frame::ethernet(to, from, ethertype))
     }
 }
 

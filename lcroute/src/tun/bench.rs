@@ -1,8 +1,11 @@
 //! Work on super-packets for `benches/tun.rs`; not part of any interface.
 
-use bytes::Bytes;
+use std::net::Ipv6Addr;
 
-use super::coalesce::{Runs, headers, headers_len};
+use bytes::Bytes;
+use librecast::ipv6;
+
+use super::coalesce::{Runs, headers};
 use super::offload::Offload;
 
 /// A super-packet as read from the kernel, and its datagrams.
@@ -11,31 +14,30 @@ pub struct Train {
     offload: Offload,
     packet: Vec<u8>,
     datagrams: Vec<Bytes>,
-    runs: Runs,
+    runs: Runs<()>,
 }
 
 impl Train {
-    /// Creates one of `count` datagrams with `payload` bytes each.
+    /// Creates one of `count` datagrams with `payload` bytes each; `None` of none.
     #[must_use]
-    pub fn new(count: usize, payload: u16) -> Self {
-        let mut first = vec![0x60, 0, 0, 0, 0, 0, 17, 1];
-        first.resize(24, 0xfd);
-        let headers_len = headers_len(&first);
-        first.resize(headers_len, 0xff);
-        first.resize(headers_len + usize::from(payload), 0x5a);
-        let same = vec![Bytes::from(first); count];
-        let mut packet = headers(&same).to_vec();
+    pub fn new(count: usize, payload: u16) -> Option<Self> {
+        let from = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+        let to = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 2);
+        let data = vec![0x5a; payload.into()];
+        let same = vec![Bytes::from(ipv6::udp_packet(from, to, (5001, 1), &data)); count];
+        let (headers, shape) = headers(&same)?;
+        let mut packet = headers.to_vec();
         for datagram in &same {
-            packet.extend_from_slice(&datagram[headers_len..]);
+            packet.extend_from_slice(&datagram[headers.len()..]);
         }
         let mut train = Self {
-            offload: Offload::of_datagrams(headers_len, payload),
+            offload: shape.offload(payload),
             packet,
             datagrams: Vec::new(),
             runs: Runs::default(),
         };
         train.datagrams = train.split();
-        train
+        Some(train)
     }
 
     /// Splits the super-packet as after a read from `lc0`.
@@ -52,11 +54,11 @@ impl Train {
     /// Coalesces the datagrams as before a write to `lc0`; returns the number of writes.
     pub fn coalesce(&mut self) -> usize {
         let mut writes = 0;
-        let mut write = |run: &[Bytes]| {
-            writes += usize::from(headers(run)[6] == 17);
+        let mut write = |(), run: &[Bytes]| {
+            writes += usize::from(headers(run).is_some());
         };
         for datagram in &self.datagrams {
-            self.runs.push(datagram.clone(), &mut write);
+            self.runs.push((), datagram.clone(), &mut write);
         }
         self.runs.flush(&mut write);
         writes

@@ -1,47 +1,59 @@
-//! Coalesces datagrams of one flow into a super-packet for the kernel.
+//! Coalesces packets of one flow into a super-packet for the kernel: UDP datagrams, TCP segments.
 //!
-//! A run is datagrams with the same headers and of the same size, of which the last may be shorter.
-//! The kernel computes a super-packet's checksums anew. So each datagram is verified before it
-//! joins a run: a wrong checksum must not become right.
+//! A run is packets with the same headers and of the same size, of which the last may be shorter;
+//! segments of TCP follow each other without a gap, and PSH ends the run. The kernel computes a
+//! super-packet's checksums anew. So each packet is verified before it joins a run: a wrong
+//! checksum must not become right.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use librecast::checksum::Sum;
 use librecast::ipv4::{self, UDP};
 use smallvec::SmallVec;
 
-use super::offload::{IPV6_LEN, UDP_CHECKSUM, UDP_LEN};
+use super::offload::{IPV6_LEN, Offload, UDP_CHECKSUM, UDP_LEN};
+use super::tcp::{self, TCP};
 
 /// Most flows gathered at the same time.
 const MAX_RUNS: usize = 8;
 
-/// Most datagrams of a run.
+/// Most packets of a run.
 pub(crate) const MAX_PACKETS: usize = 64;
 
 /// Most bytes of a run, with the headers of the super-packet.
 const MAX_BYTES: usize = 65_000;
 
-/// Length of a run's IPv6 and UDP headers.
-const IPV6_HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
+/// Longest headers of a run: IPv6, and TCP with all its options (RFC 9293 §3.1).
+const MAX_HEADERS_LEN: usize = IPV6_LEN + 60;
 
-/// Length of a run's IPv4 and UDP headers, without options.
-const IPV4_HEADERS_LEN: usize = ipv4::HEADER_LEN + UDP_LEN;
-
-/// First byte of such an IPv4 header: version and length.
+/// First byte of an IPv4 header without options: version and length.
 const IPV4_PLAIN: u8 = 0x45;
 
 /// Headers of a run.
-pub(crate) type Headers = SmallVec<[u8; IPV6_HEADERS_LEN]>;
+pub(crate) type Headers = SmallVec<[u8; MAX_HEADERS_LEN]>;
 
-/// The runs that are being gathered, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Runs {
-    open: Vec<Run>,
+/// The runs that are being gathered, oldest first. Packets with different `K` share none.
+#[derive(Debug)]
+pub(crate) struct Runs<K> {
+    open: Vec<Run<K>>,
     /// Empty lists for reuse.
     spare: Vec<Vec<Bytes>>,
 }
 
+impl<K> Default for Runs<K> {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug)]
-struct Run {
+struct Run<K> {
+    key: K,
+    shape: Shape,
     /// Never empty; no packet is longer than the first.
     packets: Vec<Bytes>,
     /// Length of the super-packet.
@@ -50,168 +62,243 @@ struct Run {
     verified: bool,
 }
 
-impl Runs {
+impl<K: Copy + PartialEq> Runs<K> {
     /// Takes a packet; passes the runs that must precede it, or the packet itself, to `write`.
     /// Keeps the order within a flow.
-    pub(crate) fn push(&mut self, packet: Bytes, write: &mut impl FnMut(&[Bytes])) {
-        if !is_datagram(&packet) {
+    pub(crate) fn push(&mut self, key: K, packet: Bytes, write: &mut impl FnMut(K, &[Bytes])) {
+        let Some(shape) = Shape::of(&packet) else {
             // like a fragment, it may belong to any flow
             self.flush(write);
-            return write(&[packet]);
-        }
-        let Some(at) = self.open.iter().position(|run| run.is_of_flow(&packet)) else {
-            if self.open.len() == MAX_RUNS {
-                self.close(0, write);
-            }
-            return self.begin(packet);
+            return write(key, &[packet]);
         };
-        if self.open[at].takes(&packet) {
-            let run = &mut self.open[at];
-            run.bytes += packet.len() - headers_len(&packet);
-            run.packets.push(packet);
-            if run.is_full() {
-                self.close(at, write);
+        let of_flow = |run: &Run<K>| run.key == key && run.is_of_flow(shape, &packet);
+        let at = match self.open.iter().position(of_flow) {
+            Some(at) if self.open[at].takes(shape, &packet) => {
+                let run = &mut self.open[at];
+                run.bytes += packet.len() - shape.headers;
+                run.packets.push(packet);
+                at
             }
-        } else {
+            other => {
+                if let Some(at) = other {
+                    self.close(at, write);
+                } else if self.open.len() == MAX_RUNS {
+                    self.close(0, write);
+                }
+                self.begin(key, shape, packet)
+            }
+        };
+        if self.open[at].is_full() {
             self.close(at, write);
-            self.begin(packet);
         }
     }
 
     /// Writes all runs.
-    pub(crate) fn flush(&mut self, write: &mut impl FnMut(&[Bytes])) {
+    pub(crate) fn flush(&mut self, write: &mut impl FnMut(K, &[Bytes])) {
         while !self.open.is_empty() {
             self.close(0, write);
         }
     }
 
-    fn begin(&mut self, packet: Bytes) {
+    /// Returns its place.
+    fn begin(&mut self, key: K, shape: Shape, packet: Bytes) -> usize {
         let mut packets = self.spare.pop().unwrap_or_default();
         let bytes = packet.len();
         packets.push(packet);
         self.open.push(Run {
+            key,
+            shape,
             packets,
             bytes,
             verified: false,
         });
+        self.open.len() - 1
     }
 
-    fn close(&mut self, at: usize, write: &mut impl FnMut(&[Bytes])) {
-        let mut packets = self.open.remove(at).packets;
-        write(&packets);
+    fn close(&mut self, at: usize, write: &mut impl FnMut(K, &[Bytes])) {
+        let run = self.open.remove(at);
+        let mut packets = run.packets;
+        write(run.key, &packets);
         packets.clear();
         self.spare.push(packets);
     }
 }
 
-impl Run {
-    /// Whether the headers agree, except lengths, checksums and the IPv4 identification.
-    fn is_of_flow(&self, packet: &[u8]) -> bool {
+impl<K> Run<K> {
+    /// Whether addresses and ports agree.
+    fn is_of_flow(&self, shape: Shape, packet: &[u8]) -> bool {
         let first = &self.packets[0];
-        if packet[0] == IPV4_PLAIN {
-            let same = |part: std::ops::Range<usize>| first[part.clone()] == packet[part];
-            return same(0..2) && same(6..10) && same(12..24);
-        }
-        first[..4] == packet[..4] && first[6..44] == packet[6..44]
+        let same = |part: Range<usize>| first[part.clone()] == packet[part];
+        self.shape.protocol == shape.protocol
+            && self.shape.transport == shape.transport
+            && same(shape.addresses())
+            && same(shape.transport..shape.transport + 4)
+            // datagrams have no order beyond their class of traffic
+            && (shape.protocol == Protocol::Tcp || self.has_network_header_of(packet))
     }
 
-    /// Whether a datagram of the flow fits the run.
-    fn takes(&mut self, packet: &[u8]) -> bool {
-        if packet.len() > self.packets[0].len() || self.bytes + packet.len() > MAX_BYTES {
+    /// Whether the IP headers agree, except lengths, checksums and the IPv4 identification.
+    fn has_network_header_of(&self, packet: &[u8]) -> bool {
+        let first = &self.packets[0];
+        let same = |part: Range<usize>| first[part.clone()] == packet[part];
+        match self.shape.is_ipv4() {
+            true => same(0..2) && same(6..10),
+            false => same(0..4) && same(6..8),
+        }
+    }
+
+    /// Whether a packet of the flow fits the run.
+    fn takes(&mut self, shape: Shape, packet: &[u8]) -> bool {
+        let (first, last) = (&self.packets[0], &self.packets[self.packets.len() - 1]);
+        let fits = packet.len() <= first.len() && self.bytes + packet.len() <= MAX_BYTES;
+        let follows = match shape.protocol {
+            Protocol::Udp => true,
+            Protocol::Tcp => {
+                let tcp = shape.transport;
+                self.shape == shape
+                    && tcp::follows(&packet[tcp..], &last[tcp..], last.len() - shape.headers)
+            }
+        };
+        if !fits || !follows || !self.has_network_header_of(packet) {
             return false;
         }
-        self.verified = self.verified || is_right(&self.packets[0]);
-        self.verified && is_right(packet)
+        self.verified = self.verified || self.shape.is_right(&self.packets[0]);
+        self.verified && shape.is_right(packet)
     }
 
     fn is_full(&self) -> bool {
-        let shorter = |last: &Bytes| last.len() < self.packets[0].len();
-        self.packets.len() == MAX_PACKETS || self.packets.last().is_some_and(shorter)
+        let (first, last) = (&self.packets[0], &self.packets[self.packets.len() - 1]);
+        let is_last = match self.shape.protocol {
+            Protocol::Udp => false,
+            Protocol::Tcp => {
+                last.len() == self.shape.headers || tcp::ends_run(&last[self.shape.transport..])
+            }
+        };
+        is_last || self.packets.len() == MAX_PACKETS || last.len() < first.len()
     }
 }
 
-/// Returns the headers of a run's super-packet, with the sum of the pseudo-header as its checksum.
-pub(crate) fn headers(run: &[Bytes]) -> Headers {
-    let at = headers_len(&run[0]);
-    let udp = at - UDP_LEN;
-    let mut headers = Headers::from_slice(&run[0][..at]);
+/// Protocol of a packet that may be coalesced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Udp,
+    Tcp,
+}
+
+/// Headers of a whole UDP datagram or TCP segment, directly after its IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    protocol: Protocol,
+    /// Offset of the UDP or TCP header.
+    transport: usize,
+    /// Length of all headers.
+    headers: usize,
+}
+
+impl Shape {
+    /// `None` of fragments, IPv4 options, extension headers, other protocols, and of UDP without
+    /// payload or checksum.
+    pub(crate) fn of(packet: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?));
+        let (transport, protocol, length) = match packet.first()? {
+            &IPV4_PLAIN if word(6)? & 0x3fff == 0 => {
+                (ipv4::HEADER_LEN, *packet.get(9)?, word(2)?.into())
+            }
+            first if first >> 4 == 6 => {
+                (IPV6_LEN, *packet.get(6)?, IPV6_LEN + usize::from(word(4)?))
+            }
+            _ => return None,
+        };
+        if length != packet.len() {
+            return None;
+        }
+        let (protocol, header) = match protocol {
+            UDP => {
+                let length = usize::from(word(transport + 4)?);
+                let is_whole = length == packet.len() - transport && length > UDP_LEN;
+                let has_checksum = word(transport + UDP_CHECKSUM)? != 0;
+                (is_whole && has_checksum).then_some((Protocol::Udp, UDP_LEN))?
+            }
+            TCP => (Protocol::Tcp, tcp::header_len(packet.get(transport..)?)?),
+            _ => return None,
+        };
+        let headers = transport + header;
+        (headers <= packet.len()).then_some(Self {
+            protocol,
+            transport,
+            headers,
+        })
+    }
+
+    /// The offload header of a super-packet with this many bytes in each packet.
+    pub(crate) fn offload(self, segment: u16) -> Offload {
+        match self.protocol {
+            Protocol::Udp => Offload::of_datagrams(self.headers, segment),
+            Protocol::Tcp => {
+                Offload::of_segments((self.transport, self.headers), segment, self.is_ipv4())
+            }
+        }
+    }
+
+    fn is_ipv4(self) -> bool {
+        self.transport == ipv4::HEADER_LEN
+    }
+
+    fn addresses(self) -> Range<usize> {
+        match self.is_ipv4() {
+            true => 12..ipv4::HEADER_LEN,
+            false => 8..IPV6_LEN,
+        }
+    }
+
+    /// Whether a packet's checksums are right.
+    fn is_right(self, packet: &[u8]) -> bool {
+        let (header, message) = packet.split_at(self.transport);
+        let is_header_right = !self.is_ipv4() || Sum::default().bytes(header).fold() == 0xffff;
+        let sum = self.pseudo_header(packet, message.len() as u16);
+        is_header_right && sum.bytes(message).fold() == 0xffff
+    }
+
+    fn pseudo_header(self, packet: &[u8], length: u16) -> Sum {
+        let protocol = match self.protocol {
+            Protocol::Udp => UDP,
+            Protocol::Tcp => TCP,
+        };
+        Sum::default()
+            .bytes(&packet[self.addresses()])
+            .word(length)
+            .word(protocol.into())
+    }
+}
+
+/// Returns the headers of a run's super-packet, with the sum of the pseudo-header as its checksum,
+/// and their shape; `None` of packets that make no run.
+pub(crate) fn headers(run: &[Bytes]) -> Option<(Headers, Shape)> {
+    let (first, last) = (run.first()?, run.last()?);
+    let shape = Shape::of(first)?;
+    let (at, transport) = (shape.headers, shape.transport);
+    let mut headers = Headers::from_slice(&first[..at]);
     let payloads: usize = run.iter().map(|packet| packet.len() - at).sum();
     // a run's size is bounded
-    let length = (UDP_LEN + payloads) as u16;
-    headers[udp + 4..udp + 6].copy_from_slice(&length.to_be_bytes());
-    let sum = pseudo_header(&run[0], length).fold();
-    headers[udp + 6..].copy_from_slice(&sum.to_be_bytes());
-    if run[0][0] == IPV4_PLAIN {
-        let total = udp as u16 + length;
+    let length = (at - transport + payloads) as u16;
+    let sum = shape.pseudo_header(first, length).fold().to_be_bytes();
+    match shape.protocol {
+        Protocol::Udp => {
+            headers[transport + 4..transport + 6].copy_from_slice(&length.to_be_bytes());
+            headers[transport + UDP_CHECKSUM..][..2].copy_from_slice(&sum);
+        }
+        Protocol::Tcp => tcp::merge(&mut headers[transport..], last.get(transport..)?, sum),
+    }
+    if shape.is_ipv4() {
+        let total = transport as u16 + length;
         headers[2..4].copy_from_slice(&total.to_be_bytes());
         headers[10..12].fill(0);
-        let sum = !Sum::default().bytes(&headers[..udp]).fold();
+        let sum = !Sum::default().bytes(&headers[..transport]).fold();
         headers[10..12].copy_from_slice(&sum.to_be_bytes());
     } else {
         headers[4..6].copy_from_slice(&length.to_be_bytes());
     }
-    headers
-}
-
-/// Returns the length of the headers of a gathered datagram.
-pub(crate) fn headers_len(packet: &[u8]) -> usize {
-    match packet[0] {
-        IPV4_PLAIN => IPV4_HEADERS_LEN,
-        _ => IPV6_HEADERS_LEN,
-    }
-}
-
-/// Whether this is a whole UDP datagram with payload and checksum, directly after its IP header.
-fn is_datagram(packet: &[u8]) -> bool {
-    if packet.first() == Some(&IPV4_PLAIN) {
-        return is_ipv4_datagram(packet);
-    }
-    let Some((headers, payload)) = packet.split_first_chunk::<IPV6_HEADERS_LEN>() else {
-        return false;
-    };
-    let length = packet.len() - IPV6_LEN;
-    let word = |at: usize| usize::from(u16::from_be_bytes([headers[at], headers[at + 1]]));
-    headers[0] >> 4 == 6
-        && headers[6] == UDP
-        && !payload.is_empty()
-        && word(4) == length
-        && word(IPV6_LEN + 4) == length
-        && word(IPV6_LEN + UDP_CHECKSUM) != 0
-}
-
-/// The same for IPv4, without fragments.
-fn is_ipv4_datagram(packet: &[u8]) -> bool {
-    let Some((headers, payload)) = packet.split_first_chunk::<IPV4_HEADERS_LEN>() else {
-        return false;
-    };
-    let word = |at: usize| usize::from(u16::from_be_bytes([headers[at], headers[at + 1]]));
-    let udp = ipv4::HEADER_LEN;
-    headers[9] == UDP
-        && !payload.is_empty()
-        && word(6) & 0x3fff == 0
-        && word(2) == packet.len()
-        && word(udp + 4) == packet.len() - udp
-        && word(udp + UDP_CHECKSUM) != 0
-}
-
-/// Whether a datagram's checksums are right.
-fn is_right(packet: &[u8]) -> bool {
-    let (header, message) = packet.split_at(headers_len(packet) - UDP_LEN);
-    let is_header_right = packet[0] != IPV4_PLAIN || Sum::default().bytes(header).fold() == 0xffff;
-    let sum = pseudo_header(packet, message.len() as u16).bytes(message);
-    is_header_right && sum.fold() == 0xffff
-}
-
-fn pseudo_header(packet: &[u8], length: u16) -> Sum {
-    // source and destination are adjacent
-    let addresses = match packet[0] {
-        IPV4_PLAIN => &packet[12..ipv4::HEADER_LEN],
-        _ => &packet[8..IPV6_LEN],
-    };
-    Sum::default()
-        .bytes(addresses)
-        .word(length)
-        .word(UDP.into())
+    Some((headers, shape))
 }
 
 #[cfg(test)]
@@ -219,16 +306,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::offload::Offload;
-    use super::super::testing::{self, datagram, super_packet};
+    use super::super::testing::{self, datagram, set_tcp_checksum, super_packet, tcp_packet};
     use super::*;
 
     /// Returns the written runs as lists of packets.
     fn written(packets: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
-        let mut runs = Runs::default();
+        let mut runs = Runs::<()>::default();
         let mut written = Vec::new();
-        let mut write = |run: &[Bytes]| written.push(run.iter().map(|p| p.to_vec()).collect());
+        let mut write = |(), run: &[Bytes]| written.push(run.iter().map(|p| p.to_vec()).collect());
         for packet in packets {
-            runs.push(Bytes::copy_from_slice(packet), &mut write);
+            runs.push((), Bytes::copy_from_slice(packet), &mut write);
         }
         runs.flush(&mut write);
         assert!(runs.open.is_empty());
@@ -371,6 +458,62 @@ mod tests {
             let sum = !Sum::default().bytes(&expected[..20]).fold();
             expected[10..12].copy_from_slice(&sum.to_be_bytes());
             assert_eq!(packet, expected);
+        }
+    }
+
+    #[test]
+    fn segments_of_tcp_make_runs_that_come_apart_again() {
+        for is_ipv4 in [true, false] {
+            // the sequence number wraps
+            let segment = |n: u16, flags, size| {
+                let sequence = 0xffff_fc00_u32.wrapping_add(u32::from(n) * 1_000);
+                tcp_packet(is_ipv4, sequence, flags, n, &vec![n as u8; size])
+            };
+            let run = [
+                segment(0, 0x10, 1_000),
+                segment(1, 0x10, 1_000),
+                segment(2, 0x18, 500),
+            ];
+            assert_eq!(
+                written(&run),
+                std::slice::from_ref(&run),
+                "the last is shorter"
+            );
+            assert_eq!(split(&run), run);
+            let next = |n| segment(n, 0x10, 1_000);
+            let many: Vec<_> = (0..130).map(next).collect();
+            assert_eq!(counts(&many), [64, 64, 2]);
+
+            let mut wrong = next(1);
+            *wrong.last_mut().unwrap() ^= 1;
+            for (packets, expected) in [
+                (vec![next(0), next(2), next(3)], vec![1, 2]),
+                (vec![next(0), next(0), next(1)], vec![1, 2]),
+                (vec![next(0), segment(1, 0x18, 1_000), next(2)], vec![2, 1]),
+                (
+                    vec![next(0), segment(1, 0x11, 1_000), next(2)],
+                    vec![1, 1, 1],
+                ),
+                (
+                    vec![next(0), segment(1, 0x90, 1_000), next(2)],
+                    vec![1, 1, 1],
+                ),
+                (vec![next(0), segment(1, 0x10, 0), next(1)], vec![1, 1, 1]),
+                (vec![next(0), wrong, next(2)], vec![1, 1, 1]),
+            ] {
+                let runs = written(&packets);
+                assert_eq!(runs.concat(), packets, "in order");
+                let lengths: Vec<_> = runs.iter().map(Vec::len).collect();
+                assert_eq!(lengths, expected, "{is_ipv4}");
+            }
+            // acknowledgment, window, urgent pointer, an option
+            let tcp = if is_ipv4 { 20 } else { 40 };
+            for at in [8, 14, 18, 24] {
+                let mut other = next(1);
+                other[tcp + at] ^= 1;
+                set_tcp_checksum(&mut other, tcp);
+                assert_eq!(counts(&[next(0), other]), [1, 1], "{at}");
+            }
         }
     }
 

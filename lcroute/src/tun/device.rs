@@ -15,7 +15,7 @@ use super::configure::{self, Extra, Link};
 use super::frame::{self, Header, Mac, Skip, TAP_LEN};
 use super::ioctl::Offloads;
 use super::ipv4::Repaired;
-use super::offload::{OFFLOAD_LEN, Offload};
+use super::offload::OFFLOAD_LEN;
 use super::packets::Packets;
 use super::{Error, Mode, Settings, closed, ioctl, ipv4, labels};
 use crate::drops::{DropReason, Drops};
@@ -35,7 +35,7 @@ pub struct Device {
     /// The last read.
     buffer: Vec<u8>,
     packets: Packets,
-    runs: Runs,
+    runs: Runs<()>,
     drops: Drops,
     ipv4_overlaps: bool,
 }
@@ -208,7 +208,7 @@ impl Device {
             port, runs, drops, ..
         } = self;
         if port.super_packets {
-            runs.push(packet, &mut |run| port.write_run(run, drops));
+            runs.push((), packet, &mut |(), run| port.write_run(run, drops));
         } else {
             port.write_run(&[packet], drops);
         }
@@ -219,7 +219,7 @@ impl Device {
         let Self {
             port, runs, drops, ..
         } = self;
-        runs.flush(&mut |run| port.write_run(run, drops));
+        runs.flush(&mut |(), run| port.write_run(run, drops));
     }
 
     /// Returns the number of packets towards [`Device::read`] that the kernel has dropped since the
@@ -288,12 +288,12 @@ impl Port {
     }
 
     fn write_super_packet(&self, run: &[Bytes]) -> io::Result<()> {
-        let headers = coalesce::headers(run);
+        let (headers, shape) = coalesce::headers(run).ok_or_else(not_ipv6)?;
         // a run's size is bounded
         let segment = (run[0].len() - headers.len()) as u16;
         let header = Header::of(self.mode, &headers, self.mac)
             .ok_or_else(not_ipv6)?
-            .with_offload(Offload::of_datagrams(headers.len(), segment));
+            .with_offload(shape.offload(segment));
         let mut parts = [IoSlice::new(&[]); 2 + MAX_PACKETS];
         parts[0] = IoSlice::new(header.as_bytes());
         parts[1] = IoSlice::new(&headers);

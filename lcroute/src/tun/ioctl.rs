@@ -88,13 +88,14 @@ pub(super) fn persist(file: &File, persist: bool) -> nix::Result<()> {
     unsafe { raw::set_persist(file.as_raw_fd(), libc::c_int::from(persist)) }.map(drop)
 }
 
-/// Work that the kernel and this program leave to each other. None for TCP: it is not carried, so
-/// the kernel segments it as for any plain interface.
+/// Work that the kernel and this program leave to each other. The kernel takes super-packets of
+/// TCP without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offloads {
     /// Packets are as on the wire.
     None,
-    /// Checksums of packets that are read may be partial.
+    /// Checksums of packets that are read may be partial, and segments of TCP come in
+    /// super-packets.
     Checksums,
     /// UDP datagrams also cross in super-packets, in both directions.
     Datagrams,
@@ -103,11 +104,12 @@ pub(super) enum Offloads {
 /// Sets the offloads. The interface keeps them beyond the descriptor, so each opening must set
 /// them. `EINVAL`: this kernel lacks them.
 pub(super) fn set_offloads(file: &File, offloads: Offloads) -> nix::Result<()> {
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
     let bits = match offloads {
         Offloads::None => 0,
-        Offloads::Checksums => libc::TUN_F_CSUM,
+        Offloads::Checksums => tcp,
         // the driver takes both or none
-        Offloads::Datagrams => libc::TUN_F_CSUM | libc::TUN_F_USO4 | libc::TUN_F_USO6,
+        Offloads::Datagrams => tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6,
     };
     let size = libc::c_int::try_from(OFFLOAD_LEN).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the descriptor is open for the call's duration and TUNSETVNETHDRSZ reads one `c_int`.

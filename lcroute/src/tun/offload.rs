@@ -50,11 +50,13 @@ const KIND_ECN: u8 = 0x80;
 /// The packet is a super-packet of UDP datagrams (`VIRTIO_NET_HDR_GSO_UDP_L4`).
 const KIND_UDP: u8 = 5;
 
-/// The header. `checksum_start` counts from the IPv6 header, also on a TAP.
+/// The header. `headers` and `checksum_start` count from the IP header, also on a TAP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offload {
     flags: u8,
     kind: u8,
+    /// Length of all headers.
+    headers: u16,
     segment: u16,
     checksum_start: u16,
     checksum_offset: u16,
@@ -70,9 +72,26 @@ impl Offload {
         Self {
             flags: NEEDS_CHECKSUM,
             kind: KIND_UDP,
+            headers: headers as u16,
             segment,
             checksum_start: (headers - UDP_LEN) as u16,
             checksum_offset: UDP_CHECKSUM as u16,
+        }
+    }
+
+    /// Creates the header of a super-packet of TCP: offset and end of its header, from that of IP.
+    pub(crate) fn of_segments((tcp, end): (usize, usize), segment: u16, is_ipv4: bool) -> Self {
+        Self {
+            flags: NEEDS_CHECKSUM,
+            kind: if is_ipv4 {
+                KIND_TCP_IPV4
+            } else {
+                KIND_TCP_IPV6
+            },
+            headers: end as u16,
+            segment,
+            checksum_start: tcp as u16,
+            checksum_offset: tcp::CHECKSUM as u16,
         }
     }
 
@@ -80,10 +99,10 @@ impl Offload {
     pub(crate) fn encode(self, link_header: u16) -> [u8; OFFLOAD_LEN] {
         let (start, headers) = match self.flags {
             0 => (0, 0),
-            _ => {
-                let start = self.checksum_start + link_header;
-                (start, start + UDP_LEN as u16)
-            }
+            _ => (
+                self.checksum_start + link_header,
+                self.headers + link_header,
+            ),
         };
         let [h0, h1] = headers.to_ne_bytes();
         let [s0, s1] = self.segment.to_ne_bytes();
@@ -92,17 +111,22 @@ impl Offload {
         [self.flags, self.kind, h0, h1, s0, s1, c0, c1, o0, o1]
     }
 
-    /// Decodes the format of [`Self::encode`]. Ignores the redundant length of the headers.
+    /// Decodes the format of [`Self::encode`]. Nothing relies on the length of the headers.
     pub fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
-        let [flags, kind, _, _, s0, s1, c0, c1, o0, o1] = bytes;
+        let [flags, kind, h0, h1, s0, s1, c0, c1, o0, o1] = bytes;
         let start = u16::from_ne_bytes([c0, c1]);
-        let checksum_start = match flags & NEEDS_CHECKSUM {
-            0 => 0,
-            _ => start.checked_sub(link_header).ok_or(BadOffload)?,
+        let headers = u16::from_ne_bytes([h0, h1]);
+        let (checksum_start, headers) = match flags & NEEDS_CHECKSUM {
+            0 => (0, 0),
+            _ => (
+                start.checked_sub(link_header).ok_or(BadOffload)?,
+                headers.saturating_sub(link_header),
+            ),
         };
         Ok(Self {
             flags,
             kind,
+            headers,
             segment: u16::from_ne_bytes([s0, s1]),
             checksum_start,
             checksum_offset: u16::from_ne_bytes([o0, o1]),
@@ -360,6 +384,7 @@ mod tests {
         let offload = Offload {
             flags: NEEDS_CHECKSUM,
             kind: KIND_UDP,
+            headers: 28,
             segment: 1_000,
             checksum_start: 20,
             checksum_offset: 6,
@@ -544,7 +569,7 @@ mod tests {
         ) {
             let (_, packet) = super_packet(&[&udp_packet(&payload)]);
             let offload = Offload {
-                flags, kind, segment, checksum_start: start, checksum_offset: offset,
+                flags, kind, headers: 0, segment, checksum_start: start, checksum_offset: offset,
             };
             if let Ok(packets) = unpack(offload, &packet) && kind == KIND_UDP {
                 if flags != CHECKSUM_WAS_RIGHT {
@@ -557,7 +582,8 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(segment: u16, tap: bool) {
             let link_header = if tap { 14 } else { 0 };
-            for offload in [Offload::default(), Offload::of_datagrams(48, segment)] {
+            let segments = Offload::of_segments((20, 52), segment, true);
+            for offload in [Offload::default(), Offload::of_datagrams(48, segment), segments] {
                 prop_assert_eq!(Offload::decode(offload.encode(link_header), link_header), Ok(offload));
             }
         }

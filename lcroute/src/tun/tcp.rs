@@ -1,11 +1,13 @@
-//! Super-packets of TCP: what the kernel or a network card made of a connection's segments comes
-//! apart again, as hosts of another LAN must receive it (RFC 9293 §3.1).
+//! Super-packets of TCP (RFC 9293 §3.1): segments that the kernel or a network card merged come
+//! apart again, as other hosts must receive them; and the rules by which segments make a run.
+
+use std::ops::Range;
 
 use librecast::checksum::Sum;
 use librecast::{ipv4, ipv6};
 
 /// The protocol number of TCP (IANA).
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 
 /// Length of a TCP header without options (RFC 9293 §3.1).
 const HEADER_LEN: usize = 20;
@@ -13,17 +15,29 @@ const HEADER_LEN: usize = 20;
 /// Offset of the sequence number in a TCP header.
 const SEQUENCE: usize = 4;
 
+/// Offset of the acknowledgment number in a TCP header.
+const ACKNOWLEDGMENT: usize = 8;
+
 /// Offset of the length of the TCP header, in its upper four bits.
 const DATA_OFFSET: usize = 12;
 
 /// Offset of the flags in a TCP header.
 const FLAGS: usize = 13;
 
+/// Offset of the window in a TCP header.
+const WINDOW: usize = 14;
+
 /// Offset of the checksum in a TCP header.
-const CHECKSUM: usize = 16;
+pub(super) const CHECKSUM: usize = 16;
 
 /// FIN and PSH: flags of the last segment.
 const LAST: u8 = 0x09;
+
+/// ACK: the only flag of a segment in the middle of a run.
+const ACK: u8 = 0x10;
+
+/// PSH: the program that sent it wants it delivered now.
+const PSH: u8 = 0x08;
 
 /// CWR: a flag of the first segment (RFC 3168 §6.1.2).
 const FIRST: u8 = 0x80;
@@ -116,6 +130,46 @@ impl<'a> SuperPacket<'a> {
     }
 }
 
+/// Returns the length of a TCP header that is there whole.
+pub(super) fn header_len(segment: &[u8]) -> Option<usize> {
+    let length = usize::from(segment.get(DATA_OFFSET)? >> 4) * 4;
+    (HEADER_LEN..=segment.len())
+        .contains(&length)
+        .then_some(length)
+}
+
+/// Whether a segment with data follows another of `payload` bytes without a gap, with the same
+/// headers but PSH. Their headers must have one length.
+pub(super) fn follows(segment: &[u8], last: &[u8], payload: usize) -> bool {
+    let Some(header) = header_len(segment) else {
+        return false;
+    };
+    let sequence = |segment: &[u8]| {
+        let bytes = segment[SEQUENCE..ACKNOWLEDGMENT].first_chunk().copied();
+        bytes.map(u32::from_be_bytes)
+    };
+    // shorter than an IP packet
+    let next = sequence(last).map(|sequence| sequence.wrapping_add(payload as u32));
+    let same = |part: Range<usize>| segment[part.clone()] == last[part];
+    segment.len() > header
+        && sequence(segment) == next
+        && segment[FLAGS] & !PSH == ACK
+        && same(ACKNOWLEDGMENT..FLAGS)
+        && same(WINDOW..CHECKSUM)
+        && same(CHECKSUM + 2..header)
+}
+
+/// Whether nothing may follow a segment in its run: it has a flag beside ACK.
+pub(super) fn ends_run(segment: &[u8]) -> bool {
+    segment[FLAGS] != ACK
+}
+
+/// Makes the first segment's header that of a run, with the last one's flags and this checksum.
+pub(super) fn merge(header: &mut [u8], last: &[u8], checksum: [u8; 2]) {
+    header[FLAGS] |= last.get(FLAGS).copied().unwrap_or_default();
+    header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum);
+}
+
 /// Returns the offset of TCP in an IPv4 packet.
 fn ipv4_header(packet: &[u8]) -> Option<usize> {
     let (header, _) = packet.split_at_checked(ipv4::HEADER_LEN)?;
@@ -151,50 +205,8 @@ fn write_ipv4(header: &mut [u8], length: usize, identification: u16) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tcp_packet as packet;
     use super::*;
-
-    /// One packet of TCP with 12 bytes of options; FIN, PSH, ACK and CWR are set.
-    fn packet(
-        is_ipv4: bool,
-        sequence: u32,
-        flags: u8,
-        identification: u16,
-        payload: &[u8],
-    ) -> Vec<u8> {
-        let length = 32 + payload.len() as u16;
-        let mut packet = match is_ipv4 {
-            true => [
-                &[0x45, 0][..],
-                &(20 + length).to_be_bytes(),
-                &identification.to_be_bytes(),
-                &[0x40, 0, 64, TCP, 0, 0, 192, 168, 1, 20, 192, 168, 1, 30],
-            ]
-            .concat(),
-            false => {
-                let mut packet = [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[TCP, 64]].concat();
-                packet.extend((0..32).map(|n| n * 7));
-                packet
-            }
-        };
-        let tcp = packet.len();
-        packet.extend([0x30, 0x39, 0x1f, 0x90]);
-        packet.extend(sequence.to_be_bytes());
-        packet.extend([1, 2, 3, 4, 0x80, flags, 0xff, 0xff, 0, 0, 0, 0]);
-        packet.extend([1, 1, 8, 10, 9, 9, 9, 9, 8, 8, 8, 8]);
-        packet.extend(payload);
-        if is_ipv4 {
-            let sum = !Sum::default().bytes(&packet[..20]).fold();
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        let addresses = if is_ipv4 { 12..20 } else { 8..40 };
-        let sum = Sum::default()
-            .bytes(&packet[addresses])
-            .word(6)
-            .word(length);
-        let sum = !sum.bytes(&packet[tcp..]).fold();
-        packet[tcp + 16..tcp + 18].copy_from_slice(&sum.to_be_bytes());
-        packet
-    }
 
     fn split(
         mut whole: Vec<u8>,

@@ -10,6 +10,7 @@
 //!    │                     v                                   │  └──> Unknown
 //!    └──no reply──── Local, checked for 500 ms ──no reply──────┘
 //! ```
+//! For ten seconds after another LAN appears, no address becomes silent.
 //! An address that answers on this LAN is local, whatever others claim. Nothing is sent unless a
 //! host speaks: no table is synchronised.
 
@@ -18,7 +19,7 @@ use std::net::Ipv6Addr;
 
 use librecast::bucket::{Bucket, Rate};
 use librecast::ethernet::MacAddress;
-use librecast::id::LanId;
+use librecast::id::{LanId, OriginId};
 use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
@@ -35,6 +36,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 const ASK_TIME: Duration = Duration::from_secs(1);
 /// Time for which an address without an answer is not asked for. Chosen.
 const SILENT_TIME: Duration = Duration::from_secs(10);
+/// Time after another LAN appears, or changes its gateway, in which no answer means nothing: that
+/// gateway begins to serve, and trees grow. Chosen: as long as an address stays silent.
+const FORMING_TIME: Duration = SILENT_TIME;
 /// Time between the questions of a check: two to the known Ethernet address, one to all. Chosen.
 const CHECK_STEPS: [Duration; 3] = [
     Duration::from_millis(150),
@@ -211,8 +215,10 @@ pub struct Directory {
     own: Vec<Ipv6Addr>,
     /// Those of them whose programs take part, and their Ethernet address.
     programs: Option<(MacAddress, Vec<Ipv6Addr>)>,
-    /// The other LANs.
-    lans: BTreeSet<LanId>,
+    /// The other LANs, each with the gateway that serves it.
+    lans: BTreeMap<LanId, OriginId>,
+    /// The end of [`FORMING_TIME`].
+    formed_at: Instant,
     split: Option<Split>,
     /// Doubled addresses, each with the other LAN and its last proof.
     conflicts: BTreeMap<Ipv6Addr, (LanId, Instant)>,
@@ -233,7 +239,8 @@ impl Directory {
             wakes: BTreeSet::new(),
             own: Vec::new(),
             programs: None,
-            lans: BTreeSet::new(),
+            lans: BTreeMap::new(),
+            formed_at: now,
             split: None,
             conflicts: BTreeMap::new(),
             intake: BTreeMap::new(),
@@ -266,22 +273,39 @@ impl Directory {
 
     /// Whether it is one of the other LANs.
     pub fn knows_lan(&self, lan: LanId) -> bool {
-        self.lans.contains(&lan)
+        self.lans.contains_key(&lan)
     }
 
-    /// Sets the other LANs: hosts of one that is gone are looked for again.
-    pub fn set_lans(&mut self, lans: BTreeSet<LanId>, now: Instant) {
+    /// Sets the other LANs, each with its gateway: hosts of one that is gone are looked for again,
+    /// and so are silent addresses after one has come.
+    pub fn set_lans(&mut self, lans: BTreeMap<LanId, OriginId>, now: Instant) {
         if self.lans == lans {
             return;
         }
+        let has_new = lans
+            .iter()
+            .any(|(lan, origin)| self.lans.get(lan) != Some(origin));
         self.lans = lans;
-        self.intake.retain(|lan, _| self.lans.contains(lan));
-        self.conflicts.retain(|_, (lan, _)| self.lans.contains(lan));
+        if has_new {
+            self.formed_at = now + FORMING_TIME;
+            self.forget_silent();
+        }
+        self.intake.retain(|lan, _| self.lans.contains_key(lan));
+        self.conflicts
+            .retain(|_, (lan, _)| self.lans.contains_key(lan));
         for address in self.entries.sorted_keys() {
             if let Some(State::Remote { lan, .. }) = self.state(address)
-                && !self.lans.contains(lan)
+                && !self.lans.contains_key(lan)
             {
                 self.lose(address, now);
+            }
+        }
+    }
+
+    fn forget_silent(&mut self) {
+        for (_, address) in self.ages[0].clone() {
+            if matches!(self.state(address), Some(State::Silent)) {
+                self.remove(address);
             }
         }
     }
@@ -642,7 +666,7 @@ impl Directory {
 impl Directory {
     /// Whether another LAN may make this gateway ask its hosts once more.
     fn admit(&mut self, lan: LanId, now: Instant) -> bool {
-        if !self.lans.contains(&lan) {
+        if !self.lans.contains_key(&lan) {
             return false;
         }
         let bucket = self.intake.entry(lan).or_insert_with(|| Bucket::full(now));
@@ -698,7 +722,7 @@ impl Directory {
         if self.of_programs(address).is_some() {
             return self.defend(address, claim.0, now);
         }
-        if self.own.contains(&address) || !self.lans.contains(&claim.0) {
+        if self.own.contains(&address) || !self.lans.contains_key(&claim.0) {
             return;
         }
         match self.state_mut(address) {
@@ -789,7 +813,7 @@ impl Directory {
             rival: Some((lan, mac)),
             ..
         }) = self.remove(address)
-            && self.lans.contains(&lan)
+            && self.lans.contains_key(&lan)
         {
             let rival = None;
             let state = State::Remote { lan, mac, rival };
@@ -971,7 +995,7 @@ impl Directory {
             return;
         }
         self.remove(address);
-        if for_here {
+        if for_here && now >= self.formed_at {
             self.put(address, State::Silent, now + SILENT_TIME, now);
         }
         self.act(Action::Settled(address, None));
@@ -1010,7 +1034,7 @@ impl Directory {
             let mac = MacAddress::default();
             self.act(Action::Send(Kind::Gone, address, mac, Some(lan)));
         }
-        let claim = check.claim.filter(|(lan, _)| self.lans.contains(lan));
+        let claim = check.claim.filter(|(lan, _)| self.lans.contains_key(lan));
         if let Some((lan, mac)) = claim {
             let rival = None;
             let state = State::Remote { lan, mac, rival };
@@ -1104,6 +1128,11 @@ mod tests {
         Duration::from_millis(n)
     }
 
+    /// LANs with their gateways.
+    fn lans<const N: usize>(of: [(LanId, u64); N]) -> BTreeMap<LanId, OriginId> {
+        of.map(|(lan, gateway)| (lan, OriginId(gateway))).into()
+    }
+
     /// A directory with its time.
     struct Test {
         directory: Directory,
@@ -1112,9 +1141,9 @@ mod tests {
 
     impl Test {
         fn new() -> Self {
-            let now = start();
-            let mut directory = Directory::new(1, now);
-            directory.set_lans([A, B].into(), now);
+            let mut directory = Directory::new(1, start());
+            directory.set_lans(lans([(A, 1), (B, 2)]), start());
+            let now = start() + FORMING_TIME;
             Self { directory, now }
         }
 
@@ -1229,6 +1258,26 @@ mod tests {
     }
 
     #[test]
+    fn no_answer_means_nothing_while_another_lan_begins_to_be_served() {
+        let mut t = Test::new();
+        let search = |t: &mut Test| {
+            t.ask(9, 1);
+            t.pass(Duration::from_secs(2));
+            t.directory.place(address(9))
+        };
+        assert_eq!(search(&mut t), (None, true));
+        // fewer LANs answer no more than before
+        t.directory.set_lans(lans([(B, 2)]), t.now);
+        assert_eq!(t.directory.place(address(9)), (None, true));
+        for now in [[(A, 1), (B, 2)], [(A, 3), (B, 2)]] {
+            t.directory.set_lans(lans(now), t.now);
+            assert_eq!(search(&mut t), (None, false), "asked again at once");
+            t.pass(FORMING_TIME);
+            assert_eq!(search(&mut t), (None, true));
+        }
+    }
+
+    #[test]
     fn a_claim_that_nobody_asked_for_changes_nothing() {
         let mut t = Test::new();
         assert_eq!(t.claim(9, A, 9), []);
@@ -1323,7 +1372,7 @@ mod tests {
         t.adopt(9, A);
         t.adopt(8, A);
         t.claim(8, B, 8);
-        t.directory.set_lans([B].into(), t.now);
+        t.directory.set_lans(lans([(B, 2)]), t.now);
         assert_eq!(t.place(9), None);
         assert_eq!(t.place(8), Some(Place::Lan(B)));
         assert_eq!(t.claim(9, A, 9), []);

@@ -477,6 +477,7 @@ impl Media {
         deliver: &mut dyn FnMut(Bytes),
         now: Instant,
     ) -> Result<(), Drop> {
+        let mut displaced = Ok(());
         while let Some(chunk) = take(payload).map_err(|()| MALFORMED)? {
             match chunk {
                 // valid only at the beginning of a packet
@@ -495,12 +496,13 @@ impl Media {
                 } => match self.reassembly.handle(message, piece, last, &bytes) {
                     Pieced::Waiting => {}
                     Pieced::Complete(message) => deliver(message),
-                    Pieced::Displaced => return Err(DropReason::MediaIncomplete),
+                    // the chunks behind it are of other messages
+                    Pieced::Displaced => displaced = Err(DropReason::MediaIncomplete),
                     Pieced::Malformed => return Err(MALFORMED),
                 },
             }
         }
-        Ok(())
+        displaced
     }
 
     fn handle_report(
@@ -603,28 +605,43 @@ impl Media {
     /// Puts a message into the packet being filled, or into several packets.
     fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
         let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
+        if RTP_HEADER + size + TAG > self.limit() {
+            return self.put_pieces(parts, now);
+        }
         if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit() {
             self.flush(now);
         }
-        if RTP_HEADER + size + TAG <= self.limit() {
-            self.begin();
-            put_whole(&mut self.packet, parts);
-        } else {
-            self.put_pieces(&parts.concat(), now);
-        }
+        self.begin();
+        put_whole(&mut self.packet, parts);
     }
 
-    fn put_pieces(&mut self, message: &[u8], now: Instant) {
+    /// Puts a message that no packet holds into the packet being filled and the next ones. The last
+    /// one stays open: packets are full, and GSO keeps those of one size together.
+    fn put_pieces(&mut self, [mut head, mut tail]: [&[u8]; 2], now: Instant) {
+        let length = head.len() + tail.len();
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
-        let pieces = message.len().div_ceil(self.piece());
-        // of equal size: GSO keeps their packets together
-        let size = message.len().div_ceil(pieces.max(1));
-        for (n, piece) in message.chunks(size).enumerate() {
+        let most = (length.div_ceil(self.piece()) + 1).min(MAX_PIECES);
+        let room = match self.packet.is_empty() {
+            true => 0,
+            false => self.piece().saturating_sub(self.packet.len() - RTP_HEADER),
+        };
+        // all pieces are as long as the first: a short one would make many
+        let size = match room > 0 && length.div_ceil(room) <= most {
+            true => room,
+            false => self.piece(),
+        };
+        let last = length.div_ceil(size) - 1;
+        for n in 0..=last {
+            let head = cut(&mut head, size);
+            let parts = [head, cut(&mut tail, size - head.len())];
+            let length = CHUNK_HEADER + PIECE_HEADER + parts[0].len() + parts[1].len();
+            if !self.packet.is_empty() && self.packet.len() + length + TAG > self.limit() {
+                self.flush(now);
+            }
             self.begin();
             // at most 16
-            put_piece(&mut self.packet, id, n as u8, (pieces - 1) as u8, piece);
-            self.flush(now);
+            put_piece(&mut self.packet, id, n as u8, last as u8, parts);
         }
     }
 
@@ -681,6 +698,12 @@ impl fmt::Debug for Media {
     }
 }
 
+/// Cuts at most so many bytes off the front.
+fn cut<'a>(bytes: &mut &'a [u8], most: usize) -> &'a [u8] {
+    let most = most.min(bytes.len());
+    bytes.split_off(..most).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -706,7 +729,51 @@ mod tests {
         })
     }
 
+    /// Sends the messages at once: the sizes of the datagrams, and the messages at the other end.
+    fn carry(messages: &[Vec<u8>]) -> (Vec<usize>, Vec<Bytes>) {
+        let now = Instant::now();
+        let [mut a, mut b] = lanes(now);
+        for message in messages {
+            a.put([message, &[]], now);
+        }
+        let datagrams: Vec<_> = a.finish(now).collect();
+        let mut delivered = Vec::new();
+        for datagram in &datagrams {
+            let deliver = &mut |message| delivered.push(message);
+            let dropped = &mut Dropped::default();
+            let handled = b.handle(datagram, Ecn::None, true, deliver, dropped, now);
+            assert!(handled.is_ok());
+        }
+        let sizes = datagrams.iter().map(Bytes::len).collect();
+        (sizes, delivered)
+    }
+
+    #[test]
+    fn pieces_fill_the_datagrams() {
+        let messages: Vec<_> = (0..90).map(|n| vec![n; 1_608]).collect();
+        let (sizes, delivered) = carry(&messages);
+        assert_eq!(delivered, messages);
+        let bytes: usize = sizes.iter().sum();
+        assert!(
+            sizes.len() * 1_280 < bytes * 5 / 4,
+            "{} of {bytes} bytes",
+            sizes.len()
+        );
+    }
+
     proptest! {
+        #[test]
+        fn messages_of_any_sizes_arrive_in_order(
+            sizes in prop::collection::vec(1_usize..9_000, 1..40),
+        ) {
+            // the high bit: no message of the control channel
+            let messages = sizes.iter().map(|size| vec![0x80 | *size as u8; *size]);
+            let messages: Vec<_> = messages.collect();
+            let (sizes, delivered) = carry(&messages);
+            prop_assert_eq!(delivered, messages);
+            prop_assert!(sizes.iter().all(|size| *size <= 1_280));
+        }
+
         /// A peer with the keys may send any payload.
         #[test]
         fn no_payload_makes_it_panic(payloads in prop::collection::vec(

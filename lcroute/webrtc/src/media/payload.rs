@@ -60,11 +60,21 @@ pub(crate) fn put_whole(packet: &mut BytesMut, parts: [&[u8]; 2]) {
 }
 
 /// Appends a piece of a message.
-pub(crate) fn put_piece(packet: &mut BytesMut, message: u16, piece: u8, last: u8, bytes: &[u8]) {
-    packet.put_slice(&header(PIECE, PIECE_HEADER + bytes.len()));
+pub(crate) fn put_piece(
+    packet: &mut BytesMut,
+    message: u16,
+    piece: u8,
+    last: u8,
+    parts: [&[u8]; 2],
+) {
+    packet.put_slice(&header(
+        PIECE,
+        PIECE_HEADER + parts[0].len() + parts[1].len(),
+    ));
     packet.put_u16(message);
     packet.put_slice(&[piece, last]);
-    packet.put_slice(bytes);
+    packet.put_slice(parts[0]);
+    packet.put_slice(parts[1]);
 }
 
 /// Announces that the following chunks were first sent in packet `index`.
@@ -204,7 +214,7 @@ mod tests {
     fn golden_bytes() {
         let mut p = BytesMut::new();
         put_whole(&mut p, [b"ab", b"c"]);
-        put_piece(&mut p, 0x1234, 1, 2, b"xyz");
+        put_piece(&mut p, 0x1234, 1, 2, [b"xy", b"z"]);
         let golden = b"\x00\x03abc\x40\x07\x12\x34\x01\x02xyz";
         assert_eq!(p[..], golden[..]);
         let piece = Chunk::Piece {
