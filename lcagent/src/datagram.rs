@@ -115,7 +115,7 @@ impl Kind {
 }
 
 /// Name of an operator's command: the first 64 bits of a hash of its unique fields.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub [u8; 8]);
 
 impl JobId {

@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use super::delivery::Delivery;
+use super::jobs::{Content, Job, Jobs};
+use super::open_commands::{Open, OpenCommands};
+use super::payloads::{Collecting, MAX_COLLECTING, MAX_COLLECTING_OF_ONE, Payloads};
 use super::policy::{self, Allow, Permit};
 use super::reasons::{Dropped, NotExecuted, Reason, Refused};
 use super::revoked::{Principal, Revocation, Revocations, RevokingCommand};
@@ -44,26 +47,10 @@ pub const MAX_RUNNING: usize = 128;
 const MAX_RUNNING_OF_ONE: usize = 64;
 /// Answers that are kept, delivered or not.
 pub const MAX_ANSWERS: usize = 512;
-/// Payloads that wait for parts at the same time.
-const MAX_COLLECTING: usize = 16;
-/// Payloads of one listed key among them.
-const MAX_COLLECTING_OF_ONE: usize = 4;
-/// Time without a new part after which a payload is dropped; a repeat of its command starts anew.
-const PAYLOAD_IDLE: Duration = Duration::from_secs(120);
-/// Commands kept for agents that start later.
-const MAX_OPEN: usize = 64;
-/// Bytes of these commands together.
-const MAX_OPEN_BYTES: usize = 256 * 1024;
 /// Time for which a delivered answer is kept, in case the operator asks again.
 const KEEP: Duration = Duration::from_secs(3600);
 /// Time for which an undelivered answer is kept.
 const KEEP_UNDELIVERED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Time without a new part after which missing parts are requested; doubled each time.
-const ASK: Duration = Duration::from_millis(150);
-/// Upper bound of that doubling.
-const MAX_ASK: Duration = Duration::from_secs(4);
-/// Least time between two repeats of an open command.
-const REPEAT: Duration = Duration::from_secs(2);
 /// Times of hellos after the agent's start, in milliseconds.
 const HELLOS: [u64; 4] = [50, 800, 4_000, 20_000];
 /// Clock difference, in seconds, from which a warning is sent.
@@ -220,48 +207,47 @@ pub struct Agent {
     /// Drawn for this run; names the streams that begin in it.
     seed: u64,
     random: Random,
-    jobs: BTreeMap<JobId, Job>,
-    /// Jobs in order of arrival, for eviction.
-    ages: VecDeque<JobId>,
-    collecting: BTreeMap<JobId, Collecting>,
-    open: BTreeMap<JobId, Open>,
-    outputs: VecDeque<Output>,
-    /// Whether such a write is queued: outputs after it find the state on disk.
-    remembering: bool,
-    remembering_revoked: bool,
+    jobs: Jobs,
+    payloads: Payloads,
+    open: OpenCommands,
+    outputs: Outputs,
     hellos: usize,
     started: Instant,
     counters: BTreeMap<Reason, u64>,
     received: u64,
     begun: u64,
-    /// The job after which the search for data to send continues: each gets its turn.
-    turn: JobId,
 }
 
-#[derive(Debug)]
-struct Job {
-    principal: Principal,
-    /// The listed key that is charged for it.
-    sponsor: PeerId,
-    via: u32,
-    content: Content,
-    stream: Stream,
-    delivery: Delivery,
-    running: bool,
-    /// The key that seals the answer, if it is private.
-    seal: Option<AnswerKey>,
-    /// The operator's key was revoked: the job ends without an answer.
-    denied: bool,
-    /// The time at which the answer is dropped.
-    forget_at: Option<Instant>,
+/// Actions in their order.
+#[derive(Debug, Default)]
+struct Outputs {
+    queue: VecDeque<Output>,
+    /// Whether such a write is queued: outputs after it find the state on disk.
+    remembering: bool,
+    remembering_revoked: bool,
 }
 
-#[derive(Debug)]
-enum Content {
-    /// A small answer, in memory.
-    Here(Vec<u8>),
-    /// A stream in the store, under this name.
-    Stored(JobId),
+impl Outputs {
+    fn push_back(&mut self, output: Output) {
+        let is_queued = match output {
+            Output::Remember => std::mem::replace(&mut self.remembering, true),
+            Output::RememberRevoked => std::mem::replace(&mut self.remembering_revoked, true),
+            _ => false,
+        };
+        if !is_queued {
+            self.queue.push_back(output);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Output> {
+        let output = self.queue.pop_front()?;
+        match output {
+            Output::Remember => self.remembering = false,
+            Output::RememberRevoked => self.remembering_revoked = false,
+            _ => {}
+        }
+        Some(output)
+    }
 }
 
 /// A decoded payload.
@@ -271,57 +257,6 @@ struct ReadRequest {
     seal: Option<AnswerKey>,
     /// False if it is sealed for other nodes only.
     is_for_us: bool,
-}
-
-#[derive(Debug)]
-struct Collecting {
-    opened: Opened,
-    sponsor: PeerId,
-    /// Arrival of the last part.
-    last_seen: Instant,
-    collection: Collection,
-    envelope: Vec<u8>,
-    parts: Vec<Vec<u8>>,
-    via: u32,
-    ask_at: Instant,
-    pause: Duration,
-}
-
-/// A command that is still valid for agents that start later.
-#[derive(Debug)]
-struct Open {
-    principal: Principal,
-    /// The listed key that is charged for it.
-    sponsor: PeerId,
-    /// It revokes a key, and is never evicted.
-    revokes: bool,
-    since: Instant,
-    not_after: u64,
-    envelope: Vec<u8>,
-    parts: Vec<Vec<u8>>,
-    last_seen: Instant,
-    repeat_at: Option<(Instant, u32)>,
-}
-
-impl Open {
-    /// Keeps the command that revoked a key.
-    fn of_revocation(revoking: &RevokingCommand, principal: Principal, now: Instant) -> Self {
-        Self {
-            principal,
-            sponsor: revoking.under,
-            revokes: true,
-            since: now,
-            not_after: revoking.not_after,
-            envelope: revoking.envelope.clone(),
-            parts: Vec::new(),
-            last_seen: now,
-            repeat_at: None,
-        }
-    }
-
-    fn size(&self) -> usize {
-        self.envelope.len() + self.parts.iter().map(Vec::len).sum::<usize>()
-    }
 }
 
 impl Agent {
@@ -334,21 +269,11 @@ impl Agent {
         seed: u64,
         now: Instant,
     ) -> Self {
-        let mut open = BTreeMap::new();
-        for revoking in revoked.iter() {
-            let principal = Principal {
-                operator: revoking.by,
-                certifier: Some(revoking.under).filter(|under| *under != revoking.by),
-            };
-            // the first timeout removes expired ones
-            if let Some(id) = envelope::peek(&revoking.envelope) {
-                open.insert(id, Open::of_revocation(revoking, principal, now));
-            }
-        }
         Self {
             key,
             settings,
             replay,
+            open: OpenCommands::of_revocations(&revoked, now),
             revoked,
             budget: Budget::new(now),
             notices: TokenBucket::of(NOTICES, now),
@@ -356,19 +281,14 @@ impl Agent {
             shared_with: BTreeSet::new(),
             seed,
             random: Random::new(seed),
-            jobs: BTreeMap::new(),
-            ages: VecDeque::new(),
-            collecting: BTreeMap::new(),
-            open,
-            outputs: VecDeque::new(),
-            remembering: false,
-            remembering_revoked: false,
+            jobs: Jobs::default(),
+            payloads: Payloads::default(),
+            outputs: Outputs::default(),
             hellos: 0,
             started: now,
             counters: BTreeMap::new(),
             received: 0,
             begun: 0,
-            turn: JobId([0; 8]),
         }
     }
 
@@ -417,7 +337,7 @@ impl Agent {
     /// Returns the number of running jobs.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.jobs.values().filter(|j| j.running).count()
+        self.jobs.running()
     }
 
     /// Restores a job of an earlier run, with its stream in the store.
@@ -463,7 +383,7 @@ impl Agent {
             Kind::Part => self.handle_part(datagram, r, ingress, now, time),
             Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, ingress, now),
             Kind::Hello => {
-                self.handle_hello(ingress.via, now);
+                self.open.handle_hello(ingress.via, &mut self.random, now);
                 Ok(())
             }
             Kind::SharedKey => self.handle_shared_key(datagram, r, ingress, now),
@@ -512,17 +432,13 @@ impl Agent {
             let datagram = hello(&self.key.peer_id());
             self.outputs.push_back(Output::Channel { via: 0, datagram });
         }
-        self.open.retain(|_, open| open.not_after >= time.as_secs());
-        self.repeat_open(now);
-        self.ask_for_parts(now, time);
+        let repeats = self.open.repeat(now, time);
+        let asked = self.payloads.ask(&mut self.random, now, time);
+        for output in repeats.into_iter().chain(asked) {
+            self.outputs.push_back(output);
+        }
         let outdated = |job: &Job| job.forget_at.is_some_and(|at| at <= now);
-        let gone: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| outdated(job))
-            .map(|(id, _)| *id)
-            .collect();
-        for job in gone {
+        for job in self.jobs.filter(outdated) {
             self.forget(job);
         }
     }
@@ -530,40 +446,21 @@ impl Agent {
     /// Returns when [`handle_timeout`](Self::handle_timeout) or `poll_output` is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let jobs = self
-            .jobs
-            .values()
-            .flat_map(|job| [job.delivery.due(), job.forget_at])
-            .flatten();
-        let collecting = self.collecting.values().map(|c| c.ask_at);
-        let open = self
-            .open
-            .values()
-            .filter_map(|o| o.repeat_at.map(|(at, _)| at));
-        jobs.chain(collecting)
-            .chain(open)
-            .chain(self.hello_at())
-            .min()
+        let times = [
+            self.jobs.next_timeout(),
+            self.payloads.next_timeout(),
+            self.open.next_timeout(),
+            self.hello_at(),
+        ];
+        times.into_iter().flatten().min()
     }
 
     /// Returns the next action; none if nothing is due.
     pub fn poll_output(&mut self, store: &mut dyn Store, now: Instant) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
-            match output {
-                Output::Remember => self.remembering = false,
-                Output::RememberRevoked => self.remembering_revoked = false,
-                _ => {}
-            }
             return Some(output);
         }
-        let behind = (
-            std::ops::Bound::Excluded(self.turn),
-            std::ops::Bound::Unbounded,
-        );
-        let due = |(_, job): &(&JobId, &Job)| job.delivery.due().is_some_and(|at| at <= now);
-        let next = self.jobs.range(behind).find(due);
-        let id = *next.or_else(|| self.jobs.iter().find(due))?.0;
-        self.turn = id;
+        let id = self.jobs.next_due(now)?;
         self.send_piece(id, store, now)
             .or_else(|| self.outputs.pop_front())
     }
@@ -641,24 +538,16 @@ impl Agent {
             }
             Some(awaited) => {
                 let sponsor = self.sponsor(&principal_of(&opened));
-                if !self.has_room_to_collect(&sponsor) {
+                if !self.payloads.make_room(&sponsor) {
                     self.count(Dropped::TooManyPayloads);
                     self.turn_away(&opened, ingress.via, now, time);
                     return;
                 }
                 let id = opened.command.job(&opened.operator);
-                let collecting = Collecting {
-                    opened,
-                    sponsor,
-                    last_seen: now,
-                    collection: Collection::new(awaited),
-                    envelope: datagram.to_vec(),
-                    parts: Vec::new(),
-                    via: ingress.via,
-                    ask_at: now + ASK,
-                    pause: ASK,
-                };
-                self.collecting.insert(id, collecting);
+                let of = (datagram.to_vec(), ingress.via);
+                let collection = Collection::new(awaited);
+                let collecting = Collecting::new(opened, sponsor, of, collection, now);
+                self.payloads.insert(id, collecting);
             }
         }
     }
@@ -810,7 +699,7 @@ impl Agent {
         let why = format!(
             "{} commands of several datagrams are coming in here already, {MAX_COLLECTING_OF_ONE} of yours or {MAX_COLLECTING} \
              in all may: try again in a moment",
-            self.collecting.len()
+            self.payloads.len()
         );
         let (operator, verdict) = (opened.operator, format!("refused: {why}"));
         self.audit(id, operator, "?".to_owned(), &verdict);
@@ -839,27 +728,8 @@ impl Agent {
             }
             return false;
         }
-        if !std::mem::replace(&mut self.remembering, true) {
-            self.outputs.push_back(Output::Remember);
-        }
+        self.outputs.push_back(Output::Remember);
         true
-    }
-
-    /// Makes room for a payload of this key, from a key with more; false without room.
-    fn has_room_to_collect(&mut self, sponsor: &PeerId) -> bool {
-        let held = || {
-            self.collecting
-                .iter()
-                .map(|(id, c)| (*id, c.sponsor, c.last_seen))
-        };
-        if held().filter(|(_, of, _)| of == sponsor).count() >= MAX_COLLECTING_OF_ONE {
-            return false;
-        }
-        if self.collecting.len() < MAX_COLLECTING {
-            return true;
-        }
-        let victim = oldest_of_largest(held(), sponsor);
-        victim.is_some_and(|id| self.collecting.remove(&id).is_some())
     }
 
     /// Returns the listed key that is charged for this principal.
@@ -876,13 +746,8 @@ impl Agent {
 
     /// Returns whether the command is known here; puts off its repetition.
     fn is_repeat(&mut self, id: JobId, datagram: &[u8], now: Instant) -> bool {
-        if let Some(open) = self.open.get_mut(&id)
-            && open.envelope == datagram
-        {
-            open.last_seen = now;
-            open.repeat_at = None;
-        }
-        self.jobs.contains_key(&id) || self.collecting.contains_key(&id)
+        self.open.note_repeat(&id, datagram, now);
+        self.jobs.get(&id).is_some() || self.payloads.contains(&id)
     }
 
     fn handle_part(
@@ -894,7 +759,7 @@ impl Agent {
         time: UnixTime,
     ) -> Result<(), WireError> {
         let id = part::job_of(r)?;
-        let Some(collecting) = self.collecting.get_mut(&id) else {
+        let Some(collecting) = self.payloads.get_mut(&id) else {
             return Ok(());
         };
         if !self.budget.may_verify(ingress.source, now) {
@@ -911,16 +776,12 @@ impl Agent {
             })?;
         if taken {
             self.budget.genuine(ingress.source, now);
-            collecting.last_seen = now;
-            collecting.parts.push(datagram.to_vec());
-            // more parts are probably on their way
-            collecting.ask_at = now + ASK;
-            collecting.pause = ASK;
+            collecting.keep(datagram, now);
         }
         match collecting.collection.whole() {
             None => Ok(()),
             Some(whole) => {
-                let Some(mut collecting) = self.collecting.remove(&id) else {
+                let Some(mut collecting) = self.payloads.remove(&id) else {
                     return Ok(());
                 };
                 collecting.opened.command.payload = whole?;
@@ -982,12 +843,12 @@ impl Agent {
             not_after: command.not_after,
             envelope,
         };
-        let open = Open {
-            parts,
-            revokes: false,
-            ..Open::of_revocation(&revoking, principal, now)
-        };
-        self.keep_open(id, open);
+        let evicted = self
+            .open
+            .keep(id, Open::new(&revoking, principal, parts, now));
+        for _ in 0..evicted {
+            self.count(Dropped::NotKeptOpen);
+        }
         let me = self.key.peer_id().to_string();
         let node = self.settings.as_selected(&me);
         let ReadRequest {
@@ -1114,7 +975,6 @@ impl Agent {
             self.refuse(id, operator, line, &NotExecuted::MayNotRevoke, now);
             return;
         };
-        let open = Open::of_revocation(&revoking, principal, now);
         let revocation = Revocation {
             key,
             certifier,
@@ -1125,21 +985,13 @@ impl Agent {
             self.refuse(id, operator, line, &NotExecuted::TooManyRevoked, now);
             return;
         }
-        if !std::mem::replace(&mut self.remembering_revoked, true) {
-            self.outputs.push_back(Output::RememberRevoked);
-        }
+        self.outputs.push_back(Output::RememberRevoked);
         self.audit(id, operator, line, "done");
-        self.open
-            .retain(|_, open| !revocation.covers(&open.principal));
-        self.open.insert(id, open);
-        self.collecting
-            .retain(|_, c| !revocation.covers(&principal_of(&c.opened)));
-        let theirs = self
-            .jobs
-            .iter()
-            .filter(|(_, j)| revocation.covers(&j.principal));
-        let jobs: Vec<JobId> = theirs.map(|(other, _)| *other).collect();
-        for job in jobs.into_iter().filter(|job| *job != id) {
+        self.open.revoke(id, &revocation, principal, now);
+        self.payloads
+            .retain(|c| !revocation.covers(&principal_of(&c.opened)));
+        let theirs = self.jobs.filter(|job| revocation.covers(&job.principal));
+        for job in theirs.into_iter().filter(|job| *job != id) {
             self.deny(job, now);
         }
         self.finish(id, &[Record::Done], now);
@@ -1173,8 +1025,7 @@ impl Agent {
             }
         };
         let sponsor = self.jobs.get(&id).map(|job| job.sponsor);
-        let of_one = |job: &&Job| job.running && Some(job.sponsor) == sponsor;
-        let of_one = self.jobs.values().filter(of_one).count();
+        let of_one = sponsor.map_or(0, |sponsor| self.jobs.running_of(&sponsor));
         if self.running() >= MAX_RUNNING || of_one >= MAX_RUNNING_OF_ONE {
             let why = NotExecuted::TooManyJobs(self.running());
             self.refuse(id, operator, line, &why, now);
@@ -1351,73 +1202,6 @@ impl Agent {
         Ok(())
     }
 
-    fn handle_hello(&mut self, via: u32, now: Instant) {
-        for open in self.open.values_mut() {
-            let quiet = now.saturating_duration_since(open.last_seen) >= REPEAT;
-            if quiet && open.repeat_at.is_none() {
-                let wait = self
-                    .random
-                    .between(Duration::from_millis(20), Duration::from_secs(1));
-                open.repeat_at = Some((now + wait, via));
-            }
-        }
-    }
-
-    fn repeat_open(&mut self, now: Instant) {
-        for open in self.open.values_mut() {
-            if let Some((at, via)) = open.repeat_at
-                && at <= now
-            {
-                open.repeat_at = None;
-                open.last_seen = now;
-                let datagrams = std::iter::once(&open.envelope).chain(&open.parts);
-                self.outputs
-                    .extend(datagrams.map(|datagram| Output::Channel {
-                        via,
-                        datagram: datagram.clone(),
-                    }));
-            }
-        }
-    }
-
-    fn ask_for_parts(&mut self, now: Instant, time: UnixTime) {
-        self.collecting.retain(|_, c| {
-            let idle = now.saturating_duration_since(c.last_seen) >= PAYLOAD_IDLE;
-            !envelope::is_over(c.opened.command.not_after, time) && !idle
-        });
-        for (id, c) in &mut self.collecting {
-            if c.ask_at > now {
-                continue;
-            }
-            c.pause = (c.pause * 2).min(MAX_ASK);
-            c.ask_at = now + self.random.between(c.pause / 2, c.pause);
-            self.outputs.push_back(Output::Answers {
-                operator: c.opened.operator,
-                via: c.via,
-                datagram: part::ask(*id, &c.collection.missing()),
-            });
-        }
-    }
-
-    /// Keeps a command for agents that start later, or evicts one of a key with more.
-    fn keep_open(&mut self, id: JobId, open: Open) {
-        loop {
-            let kept = || self.open.iter().filter(|(_, o)| !o.revokes);
-            let bytes: usize = kept().map(|(_, o)| o.size()).sum();
-            if kept().count() < MAX_OPEN && bytes + open.size() <= MAX_OPEN_BYTES {
-                self.open.insert(id, open);
-                return;
-            }
-            let held = kept().map(|(id, o)| (*id, o.sponsor, o.since));
-            let Some(victim) = oldest_of_largest(held, &open.sponsor) else {
-                break;
-            };
-            self.open.remove(&victim);
-            self.count(Dropped::NotKeptOpen);
-        }
-        self.count(Dropped::NotKeptOpen);
-    }
-
     fn job(&self, id: JobId, opened: &Opened, via: u32, delivery: Delivery) -> Job {
         let (principal, command) = (principal_of(opened), &opened.command);
         let named = envelope::reads_streams(&opened.operator, command.sequence, &command.nonce);
@@ -1446,38 +1230,23 @@ impl Agent {
         bytes
     }
 
-    /// Stores an answer. A full table drops one of the key with the most ended jobs: its oldest
-    /// delivered or in-memory answer, else its oldest.
+    /// Stores an answer.
     fn insert(&mut self, id: JobId, job: Job) {
-        if self.jobs.len() >= MAX_ANSWERS {
-            let ended = || self.ages.iter().filter(|j| !self.jobs[*j].running);
-            let mut counts: BTreeMap<PeerId, usize> = BTreeMap::new();
-            for other in ended() {
-                *counts.entry(self.jobs[other].sponsor).or_default() += 1;
-            }
-            let most = counts.into_iter().max_by_key(|(_, count)| *count);
-            let most = most.map(|(sponsor, _)| sponsor);
-            let of_most = || ended().filter(|j| Some(self.jobs[*j].sponsor) == most);
-            let cheap = |j: &&JobId| {
-                let job = &self.jobs[*j];
-                matches!(job.content, Content::Here(_)) || job.delivery.is_delivered()
-            };
-            let victim = of_most().find(cheap).or_else(|| of_most().next());
-            if let Some(victim) = victim.copied() {
-                self.count(Dropped::AnswersEvicted);
-                self.forget(victim);
-            }
+        if let Some((victim, job)) = self.jobs.insert(id, job) {
+            self.count(Dropped::AnswersEvicted);
+            self.delete_stream(victim, &job);
         }
-        self.jobs.insert(id, job);
-        self.ages.push_back(id);
     }
 
     fn forget(&mut self, id: JobId) {
         if let Some(job) = self.jobs.remove(&id) {
-            self.ages.retain(|j| *j != id);
-            if matches!(job.content, Content::Stored(name) if name == id) {
-                self.outputs.push_back(Output::Forget(id));
-            }
+            self.delete_stream(id, &job);
+        }
+    }
+
+    fn delete_stream(&mut self, id: JobId, job: &Job) {
+        if matches!(job.content, Content::Stored(name) if name == id) {
+            self.outputs.push_back(Output::Forget(id));
         }
     }
 
@@ -1528,7 +1297,7 @@ fn principal_of(opened: &Opened) -> Principal {
 
 /// Returns the entry of a full table that gives way to one of `sponsor`: the oldest of the key with
 /// the most, if `sponsor` would have no more.
-fn oldest_of_largest(
+pub(super) fn oldest_of_largest(
     held: impl Iterator<Item = (JobId, PeerId, Instant)>,
     sponsor: &PeerId,
 ) -> Option<JobId> {
