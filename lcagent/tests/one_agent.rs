@@ -7,7 +7,8 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{Agent, Ingress, Kept, Output, Settings, Start, Store, Stream};
+use lcagent::agent::core::{Agent, Ingress, Settings, Store};
+use lcagent::agent::output::{Kept, Output, Start, Stream};
 use lcagent::agent::policy::Allow;
 use lcagent::agent::reasons::{Dropped, Reason, Refused};
 use lcagent::agent::revoked::{MAX_OF_ONE, Principal, Revocations};

@@ -8,9 +8,8 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{
-    Agent, Ingress, Kept, Output as AgentOutput, Settings as Node, Start, Store,
-};
+use lcagent::agent::core::{Agent, Ingress, Settings as Node, Store};
+use lcagent::agent::output::{Kept, Output as AgentOutput, Start};
 use lcagent::agent::policy::Allow;
 use lcagent::agent::reasons::{Dropped, Refused};
 use lcagent::agent::revoked::Revocations;

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
   lcgroup tail team --follow
+  lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
   lcgroup hold lch1... mailbox             on that host: it cannot read it
@@ -121,6 +122,13 @@ enum Verb {
     Members {
         /// The group
         group: String,
+    },
+    /// Compare words with a member: does its name belong to the person that you mean?
+    Verify {
+        /// The group
+        group: String,
+        /// Its name, or its key [default: this member, for others to compare]
+        member: Option<String>,
     },
     /// The owner removes a member: it reads nothing that is said later
     Remove {
@@ -241,6 +249,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             last,
         }),
         Verb::Members { group } => to.members(group),
+        Verb::Verify { group, member } => to.verify(&group, member.as_deref()),
         Verb::Remove { group, member } => to.remove(group, member),
         Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),

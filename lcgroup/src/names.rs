@@ -48,6 +48,11 @@ fn look(name: &str) -> String {
     all.to_lowercase()
 }
 
+/// Whether `who` is this member's name, name with its mark, or key.
+pub fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
+    normal(name) == normal(who) || shown == who || author.to_string() == who
+}
+
 /// All members, by the look of their names.
 #[derive(Debug, Default)]
 pub struct Names {

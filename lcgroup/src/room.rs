@@ -44,7 +44,7 @@ use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
 use crate::logs::{TTL, log_status};
-use crate::names::{Names, normal};
+use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
@@ -1202,11 +1202,6 @@ impl Room {
     pub fn delete(self) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
     }
-}
-
-/// Whether `who` is this member's name, name with its mark, or key.
-fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
-    normal(name) == normal(who) || shown == who || author.to_string() == who
 }
 
 /// Milliseconds by which the clock was set between two moments; a suspension looks the same.

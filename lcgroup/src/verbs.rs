@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use librecast::code;
+use librecast::id::{PeerId, derive};
 use librecast::plain::{clean, quoted};
 use librecast::time::utc;
 use librecast_program::arguments;
+use librecast_program::book::{Book, PREFIX};
 use librecast_program::cli::{Exit, ExitError, hint, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
+use crate::names::is_called;
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
 /// Bytes read from stdin: the longest message, an end of line, and one more.
@@ -35,6 +39,9 @@ const SPOKEN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Time without output while a command waits. Chosen: users do not wonder yet.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
+/// Bytes behind the words of a member: eight words. Chosen: beyond 80 bits, and said in a breath.
+const WORD_BYTES: usize = 11;
+
 /// The default folder of groups.
 pub fn default_state_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
@@ -47,6 +54,15 @@ pub fn default_state_dir() -> PathBuf {
     folder("XDG_STATE_HOME")
         .unwrap_or_else(below)
         .join("lcgroup")
+}
+
+/// Eight words of a member's key in a group: 88 bits, which nobody finds again by trial.
+fn words_of(group: &PeerId, author: &PeerId) -> String {
+    let bits = derive(
+        "lcgroup 2026 words of a member",
+        &[group.public_key(), author.public_key()],
+    );
+    code::spell(&bits[..WORD_BYTES])
 }
 
 fn folder(variable: &str) -> Option<PathBuf> {
@@ -298,13 +314,52 @@ impl Verbs {
             return Ok(Exit::Ok);
         }
         let members: Vec<MemberStatus> = serde_json::from_value(answer["members"].clone())?;
+        let book = Book::of_user()?;
         for member in members {
             let marks = [(member.owner, " owner"), (member.me, " you")];
-            let marks: String = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
+            let mut marks: String = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
+            if let Some(name) = book.name_of(&member.author) {
+                marks = format!("{marks} {PREFIX}{name}");
+            }
             let line = format!("{:<20}{marks}", printable(&member.shown));
             print_line(line.trim_end())?;
         }
         Ok(Exit::Ok)
+    }
+
+    pub fn verify(&self, group: &str, member: Option<&str>) -> anyhow::Result<Exit> {
+        let status = self.group(group)?;
+        let answer = self.ask(&Request::Members {
+            group: group.to_owned(),
+        })?;
+        let members: Vec<MemberStatus> = serde_json::from_value(answer["members"].clone())?;
+        let is_meant = |m: &&MemberStatus| match member {
+            Some(who) => is_called(who, (&m.author, &m.name, &m.shown)),
+            None => m.me,
+        };
+        let mut meant = members.iter().filter(is_meant);
+        let (Some(found), None) = (meant.next(), meant.next()) else {
+            let who = quoted(member.unwrap_or("this host"));
+            let text = format!(
+                "{who} is no member of {group}, or several: lcgroup members {group} lists names with marks"
+            );
+            return Err(ExitError::new(Exit::Usage, text).into());
+        };
+        let (words, name) = (
+            words_of(&status.group, &found.author),
+            printable(&found.shown),
+        );
+        let (key, book) = (found.author, Book::of_user()?);
+        let known = book.name_of(&key);
+        let answer = json!({ "name": found.name, "author": key, "words": words, "book": known });
+        self.say(&answer, |_| match (member, known) {
+            (None, _) => format!("{words}\nWhoever verifies you is shown these words."),
+            (_, Some(known)) => format!("{words}\n{name} is {PREFIX}{known}."),
+            (_, None) => format!(
+                "{words}\nAsk {name}, by a path that nobody else can write on, for the words of `lcgroup verify` there. \
+                 If they are the same: lcroute book add NAME {key}"
+            ),
+        })
     }
 
     pub fn remove(&self, group: String, member: String) -> anyhow::Result<Exit> {
@@ -553,7 +608,18 @@ fn user_name() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use librecast::id::SecretKey;
+
     use super::*;
+
+    #[test]
+    fn words_are_of_one_member_in_one_group() {
+        let key = |n: u8| SecretKey::from_seed(&[n; 32]).peer_id();
+        let words = words_of(&key(1), &key(2));
+        assert_eq!(words, "visa security cute exotic goose orient peanut brick");
+        assert_ne!(words, words_of(&key(1), &key(3)));
+        assert_ne!(words, words_of(&key(3), &key(2)));
+    }
 
     #[test]
     fn a_name_of_another_is_one_word_of_the_command_that_is_shown() {

@@ -26,6 +26,8 @@ use crate::time::UnixTime;
 
 /// Words of a code: 44 bits.
 pub const WORDS: usize = 4;
+/// Bits of a word.
+const WORD_BITS: usize = 11;
 /// Number of words in the list.
 const LIST: u16 = 2_048;
 /// The list: `mnemonic/wordlist/english.txt` of trezor/python-mnemonic, under the MIT licence.
@@ -87,6 +89,16 @@ pub enum CodeError {
 
 fn words() -> impl Iterator<Item = &'static str> {
     WORD_LIST.lines()
+}
+
+/// Spells bits as words of the list, eleven bits each; up to ten bits at the end are left out.
+#[must_use]
+pub fn spell(bits: &[u8]) -> String {
+    let bit = |at: usize| usize::from(bits[at / 8] >> (7 - at % 8) & 1);
+    let number = |at: usize| (0..WORD_BITS).fold(0, |number, next| number << 1 | bit(at + next));
+    let spelt = (0..bits.len() * 8 / WORD_BITS).map(|n| number(n * WORD_BITS));
+    let spelt: Vec<_> = spelt.filter_map(|number| words().nth(number)).collect();
+    spelt.join(" ")
 }
 
 /// Returns the number of the word that begins so, in its first four letters or more.
@@ -345,6 +357,15 @@ mod tests {
 
     fn code(text: &str) -> Code {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn bits_are_spelt_eleven_at_a_time() {
+        assert_eq!(spell(&[]), "");
+        assert_eq!(spell(&[0; 11]), ["abandon"; 8].join(" "));
+        assert_eq!(spell(&[0xff; 3]), "zoo zoo");
+        // 00000000001 00000000010 00
+        assert_eq!(spell(&[0x00, 0x20, 0x08]), "ability able");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::net::Ipv6Addr;
 use std::time::Instant;
 
 use librecast::bucket::{Bucket, Rate};
+use librecast::id::PeerId;
+
+use crate::datagram::JobId;
 
 /// Forged signatures checked of an unproven source (3 ms a second).
 const STRANGER: Rate = Rate::per_second(50, 50);
@@ -103,6 +106,22 @@ impl Sources {
         *last_seen = now;
         own
     }
+}
+
+/// Returns the entry of a full table that gives way to one of `sponsor`: the oldest of the key with
+/// the most, if `sponsor` would have no more.
+pub(super) fn oldest_of_largest(
+    held: impl Iterator<Item = (JobId, PeerId, Instant)>,
+    sponsor: &PeerId,
+) -> Option<JobId> {
+    let mut of_each: BTreeMap<PeerId, Vec<(Instant, JobId)>> = BTreeMap::new();
+    for (id, of, since) in held {
+        of_each.entry(of).or_default().push((since, id));
+    }
+    let own = of_each.get(sponsor).map_or(0, Vec::len);
+    let most = of_each.into_values().max_by_key(Vec::len)?;
+    let oldest = most.iter().min()?.1;
+    (most.len() > own + 1).then_some(oldest)
 }
 
 #[cfg(test)]

@@ -18,14 +18,14 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError};
-use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use super::delivery::Delivery;
 use super::jobs::{Content, Job, Jobs};
 use super::open_commands::{Open, OpenCommands};
+use super::output::{Kept, Output, Start, Stream};
 use super::payloads::{Collecting, MAX_COLLECTING, MAX_COLLECTING_OF_ONE, Payloads};
-use super::policy::{self, Allow, Permit};
+use super::policy::{self, Allow};
 use super::reasons::{Dropped, NotExecuted, Reason, Refused};
 use super::revoked::{Principal, Revocation, Revocations, RevokingCommand};
 use crate::acknowledgement::{Acknowledgement, short_id};
@@ -45,8 +45,6 @@ use crate::shared_key::SharedKey;
 pub const MAX_RUNNING: usize = 128;
 /// Jobs of one listed key among them.
 const MAX_RUNNING_OF_ONE: usize = 64;
-/// Answers that are kept, delivered or not.
-pub const MAX_ANSWERS: usize = 512;
 /// Time for which a delivered answer is kept, in case the operator asks again.
 const KEEP: Duration = Duration::from_secs(3600);
 /// Time for which an undelivered answer is kept.
@@ -83,113 +81,6 @@ pub struct Ingress {
 pub trait Store {
     /// Up to `length` bytes of a job's stream from `offset`.
     fn read(&mut self, job: JobId, offset: u32, length: u32) -> io::Result<Vec<u8>>;
-}
-
-/// An action for the shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Sends a datagram to the channel, on interface `via` (0: on all).
-    Channel {
-        /// Index of the interface.
-        via: u32,
-        /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
-        datagram: Vec<u8>,
-    },
-    /// Sends a datagram to an operator's answer group, on interface `via` (0: on all).
-    Answers {
-        /// The operator of that group.
-        operator: PeerId,
-        /// Index of the interface.
-        via: u32,
-        /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
-        datagram: Vec<u8>,
-    },
-    /// Writes the replay window to disk. Precedes all outputs that follow from a command.
-    Remember,
-    /// Writes the revocations to disk.
-    RememberRevoked,
-    /// Starts a job; reported by [`Agent::handle_stream`] or [`Agent::handle_refused`].
-    Start(Box<Start>),
-    /// Ends the job; its stream ends with a record of the cause.
-    Cancel(JobId),
-    /// Passes the node's facts to [`Agent::handle_answer`].
-    Facts(JobId),
-    /// Passes the operator's jobs to [`Agent::handle_answer`].
-    Jobs {
-        /// The operator that requests the list.
-        operator: PeerId,
-        /// The requesting command.
-        job: JobId,
-    },
-    /// An operator reports another agent with this key at this address; output once each.
-    SharedKey(Ipv6Addr),
-    /// A job's stream has been delivered.
-    Delivered(JobId),
-    /// A job's stream can be deleted.
-    Forget(JobId),
-    /// For the audit log: a command that starts no job.
-    Audit {
-        /// The command's operator.
-        operator: PeerId,
-        /// The operator's name in the policy.
-        name: Option<String>,
-        /// The command.
-        job: JobId,
-        /// The request, in words.
-        what: String,
-        /// The result.
-        verdict: String,
-    },
-}
-
-/// A job that may run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
-    /// The command, and the name of the job's folder.
-    pub job: JobId,
-    /// The operator, and the key that certified it.
-    pub principal: Principal,
-    /// The operator's name in the policy.
-    pub name: Option<String>,
-    /// Program, arguments and environment.
-    pub run: Run,
-    /// User and limits.
-    pub permit: Permit,
-    /// The first bytes of its stream.
-    pub preamble: Vec<u8>,
-    /// The stream's name.
-    pub stream: Stream,
-    /// The key that seals the answer, if it is private.
-    pub seal: Option<AnswerKey>,
-}
-
-/// The name of a job's stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stream {
-    /// Its name.
-    pub id: StreamId,
-    /// Whether segments carry the name: the operator reads it.
-    pub named: bool,
-}
-
-impl Stream {
-    /// Returns the name for segments.
-    fn name(self) -> Option<StreamId> {
-        self.named.then_some(self.id)
-    }
-}
-
-/// The part of a job that an agent keeps beside its stream.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    /// The operator, and the key that certified it.
-    pub principal: Principal,
-    /// The key that seals the answer, if it is private.
-    pub seal: Option<AnswerKey>,
-    /// The stream's name.
-    pub stream: Stream,
-    /// Whether the operator has the whole stream.
-    pub delivered: bool,
 }
 
 /// The agent's state machine: time, datagrams and grown streams in, [`Output`]s out.
@@ -1293,20 +1184,4 @@ fn principal_of(opened: &Opened) -> Principal {
         operator: opened.operator,
         certifier: opened.certificate.as_ref().map(|c| c.certifier),
     }
-}
-
-/// Returns the entry of a full table that gives way to one of `sponsor`: the oldest of the key with
-/// the most, if `sponsor` would have no more.
-pub(super) fn oldest_of_largest(
-    held: impl Iterator<Item = (JobId, PeerId, Instant)>,
-    sponsor: &PeerId,
-) -> Option<JobId> {
-    let mut of_each: BTreeMap<PeerId, Vec<(Instant, JobId)>> = BTreeMap::new();
-    for (id, of, since) in held {
-        of_each.entry(of).or_default().push((since, id));
-    }
-    let own = of_each.get(sponsor).map_or(0, Vec::len);
-    let most = of_each.into_values().max_by_key(Vec::len)?;
-    let oldest = most.iter().min()?.1;
-    (most.len() > own + 1).then_some(oldest)
 }

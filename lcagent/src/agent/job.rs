@@ -25,7 +25,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::contain::{Leader, Traces, group_name, mark};
-use super::core::{Kept, Start, Store, Stream};
+use super::core::Store;
+use super::output::{Kept, Start, Stream};
 use super::policy::Permit;
 use super::revoked::Principal;
 use crate::datagram::{JobId, StreamId};

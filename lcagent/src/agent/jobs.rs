@@ -6,12 +6,16 @@ use std::time::Instant;
 
 use librecast::id::PeerId;
 
-use super::core::{MAX_ANSWERS, Stream};
 use super::delivery::Delivery;
+use super::output::Stream;
 use super::revoked::Principal;
 use crate::datagram::JobId;
 use crate::sealed::AnswerKey;
 
+/// Answers that are kept, delivered or not.
+pub const MAX_ANSWERS: usize = 512;
+
+/// A command, and its answer.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) principal: Principal,

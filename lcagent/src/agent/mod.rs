@@ -17,6 +17,7 @@ mod jobs;
 pub mod metrics;
 pub(crate) mod modules;
 mod open_commands;
+pub mod output;
 mod payloads;
 pub mod policy;
 pub mod reasons;

@@ -7,7 +7,8 @@ use librecast::id::PeerId;
 use librecast::random::Random;
 use librecast::time::UnixTime;
 
-use super::core::{Output, oldest_of_largest};
+use super::budget::oldest_of_largest;
+use super::output::Output;
 use super::revoked::{Principal, Revocation, Revocations, RevokingCommand};
 use crate::datagram::JobId;
 use crate::envelope;

@@ -389,6 +389,19 @@ fn members_with_one_name_are_told_apart() {
             json.contains("12D3Koo") && names.iter().all(|name| json.contains(name)),
             "{json}"
         );
+        // each Ann is one that her own host shows with the same words
+        let words = |who: usize, of: &[&str]| -> Result<String> {
+            let answer = people[who].ask(&[&["verify", "team"], of].concat())?;
+            Ok(answer["words"].to_string())
+        };
+        let own = [words(0, &[])?, words(1, &[])?, words(2, &[])?];
+        ensure!(
+            own[0] != own[1] && own[1] != own[2] && own[1].split(' ').count() == 8,
+            "{own:?}"
+        );
+        ensure!(words(0, &[names[1]])? == own[1] && words(3, &[names[2]])? == own[2]);
+        let both = people[0].host.run("lcgroup", &["verify", "team", "Ann"])?;
+        ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
         // the shown name identifies one of them
         let both = people[0].host.run("lcgroup", &["remove", "team", "Ann"])?;
         ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
