@@ -71,6 +71,7 @@
 //! | [`epoch`] | secrets by which members find one another, new with each expulsion |
 //! | [`revocation`] | signed statements that a key is not trusted any more |
 //! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
+//! | [`mld_host`] | the listener's side of MLD and IGMP, where no kernel has it |
 //! | [`igmp`] | encoding of IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) |
 //! | [`checksum`], [`ethernet`], [`ipv6`], [`ipv4`] | addresses, checksum, packets of one message |
 //! | [`pool`] | buffers that are split into packets |
@@ -101,6 +102,8 @@ pub mod durable;
 pub mod epoch;
 pub mod ethernet;
 pub mod events;
+#[cfg(feature = "net")]
+mod guest_socket;
 pub mod id;
 pub mod igmp;
 #[cfg(feature = "net")]
@@ -119,6 +122,7 @@ pub mod listeners;
 pub mod local_node;
 pub mod mapped;
 pub mod mld;
+pub mod mld_host;
 pub mod neighbor_discovery;
 #[cfg(feature = "net")]
 pub mod packet;

@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use nix::libc;
 use nix::sys::socket::{
@@ -14,6 +15,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::guest_socket::{self, INDEX, Inbox, Pair};
 use crate::mld::ALL_MLDV2_ROUTERS;
 
 /// Query, MLDv1 report, MLDv1 done, MLDv2 report.
@@ -28,10 +30,18 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A raw socket for MLD on many interfaces.
 #[derive(Debug)]
 pub struct MldListener {
-    socket: Socket,
+    way: Way,
     control: Vec<u8>,
     /// The kernel's count of messages lost by a full queue, as last seen.
     lost: u32,
+}
+
+/// The way of messages into this process.
+#[derive(Debug)]
+enum Way {
+    Kernel(Socket),
+    /// The socket pair of a guest, and a queue.
+    Guest(&'static Arc<Pair>, Arc<Inbox>),
 }
 
 /// One received message: its bytes are at the front of the caller's buffer.
@@ -56,6 +66,13 @@ impl MldListener {
     ///
     /// Without CAP_NET_RAW, or without IPv6.
     pub fn open() -> io::Result<Self> {
+        if let Some(pair) = guest_socket::pair()? {
+            return Ok(Self {
+                way: Way::Guest(pair, pair.open_mld()?),
+                control: Vec::new(),
+                lost: 0,
+            });
+        }
         let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
         // nothing passes before the filter is set
         set_option(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &mld_filter())?;
@@ -72,7 +89,7 @@ impl MldListener {
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         crate::socket::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
         Ok(Self {
-            socket,
+            way: Way::Kernel(socket),
             control: nix::cmsg_space!(libc::in6_pktinfo, i32, u32),
             lost: 0,
         })
@@ -84,7 +101,10 @@ impl MldListener {
     ///
     /// The interface does not exist or carries no multicast.
     pub fn watch(&self, interface: u32) -> io::Result<()> {
-        match self.socket.join_multicast_v6(&ALL_MLDV2_ROUTERS, interface) {
+        let Way::Kernel(socket) = &self.way else {
+            return Ok(());
+        };
+        match socket.join_multicast_v6(&ALL_MLDV2_ROUTERS, interface) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()),
             other => other,
         }
@@ -92,9 +112,9 @@ impl MldListener {
 
     /// Stops receiving reports of this interface. An interface that is gone is no error.
     pub fn unwatch(&self, interface: u32) {
-        let _ = self
-            .socket
-            .leave_multicast_v6(&ALL_MLDV2_ROUTERS, interface);
+        if let Way::Kernel(socket) = &self.way {
+            let _ = socket.leave_multicast_v6(&ALL_MLDV2_ROUTERS, interface);
+        }
     }
 
     /// Returns the next message, `None` if there is none. Truncates messages longer than `buffer`.
@@ -103,8 +123,12 @@ impl MldListener {
     ///
     /// System errors, except for an empty queue and an interrupted call.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let socket = match &self.way {
+            Way::Kernel(socket) => socket,
+            Way::Guest(_, inbox) => return Ok(receive_of_guest(inbox, buffer)),
+        };
         let mut parts = [IoSliceMut::new(buffer)];
-        let fd = self.socket.as_raw_fd();
+        let fd = socket.as_raw_fd();
         let flags = MsgFlags::MSG_DONTWAIT;
         let message = match recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut self.control), flags) {
             Ok(message) => message,
@@ -136,7 +160,10 @@ impl MldListener {
     /// Returns the messages lost since the last report, by this or a message. A message counts only
     /// losses before it, and after a flood the next one may be late.
     pub fn take_lost(&mut self) -> io::Result<u32> {
-        Ok(lost_since(&mut self.lost, drops_of(&self.socket)?))
+        match &self.way {
+            Way::Kernel(socket) => Ok(lost_since(&mut self.lost, drops_of(socket)?)),
+            Way::Guest(_, inbox) => Ok(inbox.take_lost()),
+        }
     }
 
     /// Sends a query (ICMPv6; the kernel fills in the checksum) with hop limit 1 and Router Alert.
@@ -148,6 +175,10 @@ impl MldListener {
         destination: Ipv6Addr,
         icmpv6: &[u8],
     ) -> io::Result<()> {
+        let socket = match &self.way {
+            Way::Kernel(socket) => socket,
+            Way::Guest(pair, _) => return pair.send_mld(source, destination, icmpv6),
+        };
         let info = libc::in6_pktinfo {
             ipi6_addr: libc::in6_addr {
                 s6_addr: source.octets(),
@@ -157,7 +188,7 @@ impl MldListener {
         let to = SockaddrIn6::from(SocketAddrV6::new(destination, 0, 0, interface));
         let control = [ControlMessage::Ipv6PacketInfo(&info)];
         let parts = [IoSlice::new(icmpv6)];
-        let fd = self.socket.as_raw_fd();
+        let fd = socket.as_raw_fd();
         sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
         Ok(())
     }
@@ -165,8 +196,26 @@ impl MldListener {
 
 impl AsFd for MldListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.way {
+            Way::Kernel(socket) => socket.as_fd(),
+            Way::Guest(_, inbox) => inbox.as_fd(),
+        }
     }
+}
+
+fn receive_of_guest(inbox: &Inbox, buffer: &mut [u8]) -> Option<Received> {
+    let told = inbox.pop()?;
+    let (source, rest) = told.split_first_chunk::<16>()?;
+    let (hop_limit, message) = rest.split_first()?;
+    let length = message.len().min(buffer.len());
+    buffer[..length].copy_from_slice(&message[..length]);
+    Some(Received {
+        length,
+        interface: INDEX,
+        source: Ipv6Addr::from(*source),
+        hop_limit: *hop_limit,
+        lost: inbox.take_lost(),
+    })
 }
 
 /// Returns the losses above `last`, and sets `last` to `total`.

@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use nix::libc;
 use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{SockFilter, Socket, Type};
 
+use crate::guest_socket::{self, Inbox};
 use crate::listener::{drops_of, lost_since};
 use crate::mld::{self, Message, MldError};
 use crate::packet;
@@ -34,10 +36,18 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A packet socket for version 1 reports and Done messages on many interfaces.
 #[derive(Debug)]
 pub struct V1Listener {
-    socket: Socket,
+    way: Way,
     /// Watched interfaces: the kernel counts requests, so each is made once.
     watched: BTreeSet<u32>,
     lost: u32,
+}
+
+/// The way of messages into this process.
+#[derive(Debug)]
+enum Way {
+    Kernel(Socket),
+    /// A queue in which nothing arrives: routers of guests speak version 2.
+    Guest(Arc<Inbox>),
 }
 
 /// A version 1 message, and its ingress interface.
@@ -56,13 +66,20 @@ impl V1Listener {
     ///
     /// Without CAP_NET_RAW.
     pub fn open(prefix: u16) -> io::Result<Self> {
+        if guest_socket::pair()?.is_some() {
+            return Ok(Self::on(Way::Guest(Inbox::new(0)?)));
+        }
         let socket = packet::open(Type::DGRAM, &filter(prefix), RECEIVE_BUFFER)?;
         packet::bind(&socket, None)?;
-        Ok(Self {
-            socket,
+        Ok(Self::on(Way::Kernel(socket)))
+    }
+
+    fn on(way: Way) -> Self {
+        Self {
+            way,
             watched: BTreeSet::new(),
             lost: 0,
-        })
+        }
     }
 
     /// Makes the interface receive reports to groups that this host has not joined.
@@ -71,8 +88,10 @@ impl V1Listener {
     ///
     /// The interface does not exist.
     pub fn watch(&mut self, interface: u32) -> io::Result<()> {
-        if !self.watched.contains(&interface) {
-            packet::set_all_multicast(&self.socket, interface, true)?;
+        if let Way::Kernel(socket) = &self.way
+            && !self.watched.contains(&interface)
+        {
+            packet::set_all_multicast(socket, interface, true)?;
             self.watched.insert(interface);
         }
         Ok(())
@@ -80,8 +99,10 @@ impl V1Listener {
 
     /// Ends that. An interface that is gone is no error.
     pub fn unwatch(&mut self, interface: u32) {
-        if self.watched.remove(&interface) {
-            let _ = packet::set_all_multicast(&self.socket, interface, false);
+        if let Way::Kernel(socket) = &self.way
+            && self.watched.remove(&interface)
+        {
+            let _ = packet::set_all_multicast(socket, interface, false);
         }
     }
 
@@ -93,7 +114,10 @@ impl V1Listener {
     pub fn receive(&mut self) -> io::Result<Option<ReceivedV1>> {
         // valid messages are not longer
         let mut buffer = [0; PACKET * 2];
-        let (length, from) = match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
+        let Way::Kernel(socket) = &self.way else {
+            return Ok(None);
+        };
+        let (length, from) = match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
             Ok(received) => received,
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
             // an interface went down: messages of other interfaces still arrive
@@ -109,13 +133,19 @@ impl V1Listener {
 
     /// Returns the messages that found the queue full since the last call.
     pub fn take_lost(&mut self) -> io::Result<u32> {
-        Ok(lost_since(&mut self.lost, drops_of(&self.socket)?))
+        match &self.way {
+            Way::Kernel(socket) => Ok(lost_since(&mut self.lost, drops_of(socket)?)),
+            Way::Guest(_) => Ok(0),
+        }
     }
 }
 
 impl AsFd for V1Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.way {
+            Way::Kernel(socket) => socket.as_fd(),
+            Way::Guest(inbox) => inbox.as_fd(),
+        }
     }
 }
 

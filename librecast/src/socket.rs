@@ -1,5 +1,7 @@
 //! Multicast sockets and their interfaces.
 //!
+//! A guest without a namespace has a socket pair in their place: [`GUEST_FD`].
+//!
 //! [`SendSocket`] is connected to a group: it receives nothing, and is no listening socket.
 //! [`ReceiveSockets`] have any number of memberships, on as many sockets as the kernel needs.
 
@@ -7,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
@@ -18,6 +21,8 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+pub use crate::guest_socket::GUEST_FD;
+use crate::guest_socket::{self, INDEX, Inbox, Pair};
 use crate::inet6;
 pub use crate::interface::Interface;
 
@@ -27,6 +32,9 @@ pub use crate::interface::Interface;
 ///
 /// The system provides them neither over netlink nor in /proc.
 pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
+    if let Some(pair) = guest_socket::pair()? {
+        return Ok([(INDEX, pair.interface())].into());
+    }
     let entries = match getifaddrs() {
         Err(nix::Error::EAFNOSUPPORT) => return inet6::interfaces(),
         entries => entries?,
@@ -71,9 +79,17 @@ pub(crate) fn enlarge_receive_buffer(socket: &Socket, bytes: usize) {
 /// A socket that sends to groups on one interface, and cannot receive.
 #[derive(Debug)]
 pub struct SendSocket {
-    socket: Socket,
+    way: Way,
     interface: u32,
     port: u16,
+}
+
+/// The way of datagrams out of this process.
+#[derive(Debug)]
+enum Way {
+    Kernel(Socket),
+    /// The socket pair of a guest, and the hop limit.
+    Guest(&'static Arc<Pair>, u8),
 }
 
 impl SendSocket {
@@ -84,6 +100,13 @@ impl SendSocket {
     ///
     /// The interface does not exist or carries no multicast.
     pub fn open(interface: u32, group: Ipv6Addr, port: u16, hop_limit: u8) -> io::Result<Self> {
+        if let Some(pair) = guest_socket::pair()? {
+            return Ok(Self {
+                way: Way::Guest(pair, hop_limit),
+                interface,
+                port,
+            });
+        }
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
         socket.set_multicast_if_v6(interface)?;
@@ -96,7 +119,7 @@ impl SendSocket {
             group, port, 0, interface,
         )))?;
         Ok(Self {
-            socket,
+            way: Way::Kernel(socket),
             interface,
             port,
         })
@@ -108,7 +131,10 @@ impl SendSocket {
     ///
     /// The system does not provide it.
     pub fn source(&self) -> io::Result<Ipv6Addr> {
-        let local = self.socket.local_addr()?;
+        let local = match &self.way {
+            Way::Kernel(socket) => socket.local_addr()?,
+            Way::Guest(pair, _) => return Ok(pair.address),
+        };
         let local = local.as_socket_ipv6();
         local
             .map(|a| *a.ip())
@@ -118,7 +144,14 @@ impl SendSocket {
     /// Sends `packets`, datagrams of `size` bytes in a row (the last may be shorter), to `group`.
     pub fn send(&self, group: Ipv6Addr, packets: &[u8], size: usize) -> io::Result<()> {
         let to = SockaddrIn6::from(SocketAddrV6::new(group, self.port, 0, self.interface));
-        let fd = self.socket.as_raw_fd();
+        let fd = match &self.way {
+            Way::Kernel(socket) => socket.as_raw_fd(),
+            Way::Guest(pair, hop_limit) => {
+                let ports = (self.port, *hop_limit);
+                let mut packets = packets.chunks(size.max(1));
+                return packets.try_for_each(|packet| pair.send_datagram(group, ports, packet));
+            }
+        };
         if let Ok(segment) = u16::try_from(size)
             && packets.len() > size
         {
@@ -163,10 +196,25 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 /// Sockets of one program for its memberships.
 const MAX_SOCKETS: usize = 64;
 
+/// A queue of a guest's socket pair.
+#[derive(Debug)]
+struct Guest {
+    pair: &'static Arc<Pair>,
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.pair.leave_all(&self.inbox);
+    }
+}
+
 /// Memberships in groups, and received datagrams on one port.
 #[derive(Debug)]
 pub struct ReceiveSockets {
     port: u16,
+    /// The queue of a guest without a namespace, which has no other sockets.
+    guest: Option<Guest>,
     sockets: Vec<Socket>,
     /// The socket of each membership.
     members: BTreeMap<(u32, Ipv6Addr), usize>,
@@ -177,9 +225,16 @@ pub struct ReceiveSockets {
 impl ReceiveSockets {
     /// Opens sockets bound to `port`, without memberships.
     pub fn open(port: u16) -> io::Result<Self> {
+        let pair = guest_socket::pair()?;
+        let guest = pair.map(|pair| pair.open(port).map(|inbox| Guest { pair, inbox }));
+        let guest = guest.transpose()?;
         Ok(Self {
             port,
-            sockets: vec![receive_socket(port)?],
+            sockets: match guest {
+                None => vec![receive_socket(port)?],
+                Some(_) => Vec::new(),
+            },
+            guest,
             members: BTreeMap::new(),
             buffer: vec![0; RECEIVE_BATCH],
             control: nix::cmsg_space!(libc::in6_pktinfo, i32),
@@ -193,6 +248,11 @@ impl ReceiveSockets {
     /// The interface does not exist, or all permitted sockets are full.
     pub fn join(&mut self, group: Ipv6Addr, interface: u32) -> io::Result<()> {
         if self.members.contains_key(&(interface, group)) {
+            return Ok(());
+        }
+        if let Some(Guest { pair, inbox }) = &self.guest {
+            pair.join(inbox, group)?;
+            self.members.insert((interface, group), 0);
             return Ok(());
         }
         let mut at = self.sockets.len() - 1;
@@ -213,7 +273,12 @@ impl ReceiveSockets {
 
     /// Leaves `group` on `interface`.
     pub fn leave(&mut self, group: Ipv6Addr, interface: u32) {
-        if let Some(at) = self.members.remove(&(interface, group)) {
+        let Some(at) = self.members.remove(&(interface, group)) else {
+            return;
+        };
+        if let Some(Guest { pair, inbox }) = &self.guest {
+            pair.leave(inbox, group);
+        } else {
             // fails only if the interface is gone, and the membership with it
             let _ = self.sockets[at].leave_multicast_v6(&group, interface);
         }
@@ -227,7 +292,8 @@ impl ReceiveSockets {
 
     /// Returns the descriptors for poll(2). The set grows with the memberships.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd)
+        let guest = self.guest.iter().map(|guest| guest.inbox.as_fd());
+        self.sockets.iter().map(AsFd::as_fd).chain(guest)
     }
 
     /// Passes waiting datagrams to `take`, at most about a thousand; true if there may be more.
@@ -235,6 +301,25 @@ impl ReceiveSockets {
         /// Most system calls for each socket in one turn.
         const TURNS: usize = 64;
         let mut more = false;
+        if let Some(Guest { inbox, .. }) = &self.guest {
+            for _ in 0..1_000 {
+                let Some(packet) = inbox.pop() else {
+                    return Ok(false);
+                };
+                if let Some((addresses, payload)) = packet.split_first_chunk::<32>()
+                    && !payload.is_empty()
+                {
+                    let [source, group] = [0, 16].map(|at| guest_socket::address(addresses, at));
+                    take(Datagram {
+                        source: source.unwrap_or(Ipv6Addr::UNSPECIFIED),
+                        group: group.unwrap_or(Ipv6Addr::UNSPECIFIED),
+                        interface: INDEX,
+                        payload,
+                    });
+                }
+            }
+            return Ok(true);
+        }
         for socket in &self.sockets {
             let mut turns = 0;
             while turns < TURNS

@@ -12,10 +12,10 @@ use librecast::id::SecretKey;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 
+use super::interface::Interface;
 use super::lc0::Listeners;
 use super::leaf::{Common, LeafEvent, LeafShell};
 use crate::commands::hint;
-use crate::tun::Device;
 
 /// Time from the join of a refused group until the guest ends, if no other one is joined.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ impl Listener {
     }
 
     /// Passes on all that is pending: joins to the leaf, packets and queries to lc0.
-    pub fn flush(&mut self, device: &mut Device) -> anyhow::Result<()> {
+    pub fn flush(&mut self, device: &mut Interface) -> anyhow::Result<()> {
         for (group, filter) in self.listeners.take_changes() {
             self.change(group, filter);
         }

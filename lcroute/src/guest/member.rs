@@ -28,6 +28,7 @@ use librecast_program::state_lock::StateLock;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
 use super::readable::watched;
@@ -41,7 +42,6 @@ use crate::packet_loop::outgoing::Outgoing;
 use crate::relays::{Input, Relays};
 use crate::servers::{proxy, servers};
 use crate::state::StateDir;
-use crate::tun::Device;
 use crate::udp;
 use crate::waker::Waker;
 
@@ -300,7 +300,7 @@ impl MemberShell {
     }
 
     /// Passes on all that is pending: packets to lc0, datagrams, messages for carriers.
-    pub fn flush(&mut self, device: &mut Device) {
+    pub fn flush(&mut self, device: &mut Interface) {
         let now = Instant::now();
         loop {
             let mut silent = true;
@@ -341,7 +341,7 @@ impl MemberShell {
         }
     }
 
-    fn handle_output(&mut self, output: Output, device: &mut Device) {
+    fn handle_output(&mut self, output: Output, device: &mut Interface) {
         match output {
             Output::Local { packet } => device.queue(packet),
             Output::LocalMld { packet } => {
@@ -423,7 +423,8 @@ impl MemberShell {
                 self.seen.insert(*peer);
             }
         }
-        let (present, left) = (others.len(), self.seen.difference(&others).count());
+        let left = self.seen.difference(&others).count();
+        let present = others.len() + self.node.leaves();
         if (code.state.present, code.state.left) == (present, left) {
             return;
         }
@@ -471,7 +472,7 @@ impl MemberShell {
     }
 
     /// Ends all links, and sends the messages that say so.
-    pub async fn close(mut self, device: &mut Device) {
+    pub async fn close(mut self, device: &mut Interface) {
         self.node.shutdown(Instant::now());
         self.flush(device);
         for (reason, count) in self.node.drops() {
@@ -574,7 +575,7 @@ fn node(
 }
 
 /// Returns the groups of what `lcsync send` shares.
-fn sent_files() -> Option<GroupPrefix> {
+pub fn sent_files() -> Option<GroupPrefix> {
     let share = SharePrefix::of_name(b"", SENT_FILES);
     GroupPrefix::new(share.address(), 64).ok()
 }

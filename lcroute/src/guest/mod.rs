@@ -5,10 +5,13 @@
 //!                          │ TUN
 //!                        guest ── links ── routers, members      on the host's network
 //! ```
-//! Files: `namespace` (the processes inside), `readable` (waiting for descriptors). By a leaf's
+//! Where no namespace may be made, programs of ours have a socket pair in place of the TUN.
+//!
+//! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
 //! `member`, a whole node.
 
+mod interface;
 mod lc0;
 pub mod leaf;
 mod listener;
@@ -16,24 +19,26 @@ pub mod member;
 mod namespace;
 mod readable;
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use librecast::cert::Token;
 use librecast::id::{NodeAddresses, SecretKey};
+use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest_state::STATE_FD;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
 
+use self::interface::Interface;
 use self::listener::Listener;
 use self::member::MemberShell;
 use self::namespace::Running;
 use self::readable::{watch, watched};
-use crate::tun::{Device, Mode, Prefix, Settings};
+use crate::tun::{Mode, Prefix, Settings};
 
 /// Name of the interface.
 const INTERFACE: &str = "lc0";
@@ -99,7 +104,7 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     };
     // before a program runs that may be ended; it starts with none blocked
     let signals = block_signals()?;
-    let (device, running) = namespace::start(&settings, options.command)?;
+    let (device, running) = start(&settings, &mut options.command, &addresses)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -126,6 +131,29 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     namespace::end_all();
     runtime.shutdown_background();
     result
+}
+
+/// Starts the program in a namespace; where none may be made, a program of ours with a socket pair.
+fn start(
+    settings: &Settings,
+    command: &mut Command,
+    addresses: &NodeAddresses,
+) -> anyhow::Result<(Interface, Running)> {
+    let refused = match namespace::start(settings, command) {
+        Ok((device, running)) => return Ok((Interface::Tun(Box::new(device)), running)),
+        Err(e) if e.exit == Exit::NotPermitted => e,
+        Err(e) => return Err(e.into()),
+    };
+    if !interface::is_own(command) {
+        let message =
+            format!("{refused} (lcsync, lcradio, lcstudio, lcgroup and lcagent need none)");
+        return Err(ExitError::new(refused.exit, message).into());
+    }
+    tracing::info!("without a namespace of its own: {refused}");
+    let (device, theirs) = interface::pair(command, addresses)?;
+    inherit(theirs.as_fd())?;
+    let running = namespace::start_here(command)?;
+    Ok((device, running))
 }
 
 /// Keeps a descriptor open in the program.
@@ -163,7 +191,7 @@ impl GuestNode {
         }
     }
 
-    fn flush(&mut self, device: &mut Device) -> anyhow::Result<()> {
+    fn flush(&mut self, device: &mut Interface) -> anyhow::Result<()> {
         match self {
             Self::Leaf(leaf) => leaf.flush(device),
             Self::Member(member) => {
@@ -195,7 +223,7 @@ impl GuestNode {
 #[derive(Debug)]
 struct Guest {
     node: GuestNode,
-    device: Device,
+    device: Interface,
     /// Packets that the kernel could not pass to this process.
     overruns: u64,
     looked_at: Instant,
@@ -263,6 +291,12 @@ impl Guest {
         let Self {
             node, mut device, ..
         } = self;
+        if device.lost() > 0 {
+            tracing::info!(
+                count = device.lost(),
+                "packets that the program was too slow for"
+            );
+        }
         match node {
             GuestNode::Leaf(mut leaf) => leaf.close(),
             GuestNode::Member(member) => member.close(&mut device).await,

@@ -71,9 +71,24 @@ pub struct Running {
 }
 
 /// Makes the namespace, and starts the program. Must be called while the process has one thread.
-pub fn start(settings: &Settings, command: Command) -> Result<(Device, Running), ExitError> {
-    let failed = |what: &str, e: Errno| ExitError::new(Exit::Failed, format!("{what}: {e}"));
+pub fn start(settings: &Settings, command: &mut Command) -> Result<(Device, Running), ExitError> {
     check_driver()?;
+    let socket = split(command, Some(settings))?;
+    wait_for(socket, settings)
+}
+
+/// Starts the program in this namespace. Must be called while the process has one thread.
+pub fn start_here(command: &mut Command) -> Result<Running, ExitError> {
+    let socket = split(command, None)?;
+    match receive(&socket)? {
+        Some((Message::Runs(program), _)) => Ok(Running { socket, program }),
+        _ => Err(lost()),
+    }
+}
+
+/// Forks the holder, with a namespace of these settings; returns the socket to it.
+fn split(command: &mut Command, settings: Option<&Settings>) -> Result<OwnedFd, ExitError> {
+    let failed = |what: &str, e: Errno| ExitError::new(Exit::Failed, format!("{what}: {e}"));
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
         .map_err(|e| failed("socket pair", e))?;
@@ -90,9 +105,13 @@ pub fn start(settings: &Settings, command: Command) -> Result<(Device, Running),
             drop(theirs);
             // keys in memory
             let _ = prctl::set_dumpable(false);
-            wait_for(ours, settings)
+            Ok(ours)
         }
     }
+}
+
+fn lost() -> ExitError {
+    ExitError::new(Exit::Failed, "the process of the namespace is gone")
 }
 
 /// Refuses where this user may not open the driver: its own error would ask for a capability.
@@ -104,13 +123,18 @@ fn check_driver() -> Result<(), ExitError> {
             );
             Err(ExitError::new(Exit::NotPermitted, message))
         }
+        Err(Errno::ENOENT) => {
+            let message = format!(
+                "{DRIVER} is not there: sudo modprobe tun; a container needs --device {DRIVER}"
+            );
+            Err(ExitError::new(Exit::NotPermitted, message))
+        }
         // the driver itself says what else is wrong
         _ => Ok(()),
     }
 }
 
 fn wait_for(socket: OwnedFd, settings: &Settings) -> Result<(Device, Running), ExitError> {
-    let lost = || ExitError::new(Exit::Failed, "the process of the namespace is gone");
     let Some((Message::Ready, Some((tun, netlink)))) = receive(&socket)? else {
         return Err(lost());
     };
@@ -277,14 +301,15 @@ fn say(socket: &OwnedFd, message: &[u8], descriptors: &[RawFd]) -> nix::Result<(
 }
 
 /// Is the holder until its end; returns its exit code.
-fn hold(socket: &OwnedFd, guest: Pid, settings: &Settings, command: Command) -> u8 {
+fn hold(socket: &OwnedFd, guest: Pid, settings: Option<&Settings>, command: &mut Command) -> u8 {
     let mut all = SigSet::all();
     // a stopped terminal stops it, too
     all.remove(Signal::SIGTSTP);
     let result = all
         .thread_block()
         .map_err(|e| ExitError::new(Exit::Failed, format!("signals: {e}")))
-        .and_then(|()| make(socket, guest, settings))
+        .and_then(|()| watch_over(guest))
+        .and_then(|()| settings.map_or(Ok(()), |settings| make(socket, settings)))
         .map_err(|e| (e.exit as u8, e.to_string()))
         .and_then(|()| run(command));
     let program = match result {
@@ -302,14 +327,20 @@ fn hold(socket: &OwnedFd, guest: Pid, settings: &Settings, command: Command) -> 
     code
 }
 
-/// Makes the namespaces and lc0, and gives up all rights but raw sockets.
-fn make(socket: &OwnedFd, guest: Pid, settings: &Settings) -> Result<(), ExitError> {
+/// Takes over what the program starts, and ends with the guest.
+fn watch_over(guest: Pid) -> Result<(), ExitError> {
     let failed = |what: &str, e: Errno| ExitError::new(Exit::Failed, format!("{what}: {e}"));
     prctl::set_child_subreaper(true).map_err(|e| failed("subreaper", e))?;
     prctl::set_pdeathsig(Signal::SIGTERM).map_err(|e| failed("signal at the end", e))?;
     if getppid() != guest {
         return Err(ExitError::new(Exit::Failed, "the guest is gone"));
     }
+    Ok(())
+}
+
+/// Makes the namespaces and lc0, and gives up all rights but raw sockets.
+fn make(socket: &OwnedFd, settings: &Settings) -> Result<(), ExitError> {
+    let failed = |what: &str, e: Errno| ExitError::new(Exit::Failed, format!("{what}: {e}"));
     let is_root = enter()?;
     let loopback = Connection::open().and_then(|mut netlink| netlink.bring_up_loopback());
     // AppArmor lets a process make the namespace, and gives it no capabilities there
@@ -400,7 +431,7 @@ fn set_capabilities(set: u32) -> nix::Result<()> {
 }
 
 /// Starts the program; it dies with this process.
-fn run(mut command: Command) -> Result<Pid, (u8, String)> {
+fn run(command: &mut Command) -> Result<Pid, (u8, String)> {
     let holder = Pid::this();
     let prepare = move || {
         SigSet::empty().thread_set_mask()?;

@@ -58,6 +58,15 @@ pub(crate) fn as_nobody<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&NOBODY[..], &["--"], args].concat()
 }
 
+/// The same where no user namespace may be made, as in containers.
+pub(crate) fn as_confined<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    let confine = "echo 0 >/proc/sys/user/max_user_namespaces && \
+         exec setpriv --ambient-caps=-all --inh-caps=-all --bounding-set=-all -- \"$@\"";
+    let unshare = ["unshare", "--user", "--map-current-user", "--keep-caps"];
+    let shell = ["sh", "-c", confine, "sh"];
+    as_nobody(&[&unshare[..], &shell, args].concat())
+}
+
 /// Starts `lcroute guest` with this program as nobody.
 fn guest(host: &Host, token: &str, program: &[&str]) -> Result<Process> {
     let args = [
@@ -301,6 +310,54 @@ fn a_private_station_is_heard_by_a_token_before_its_text() {
             ensure!(listens.stdout().len() > 100_000, "{}", listens.stderr());
             Ok(())
         })?;
+        let family = family(listens.pid());
+        listens.signal(Signal::SIGKILL)?;
+        drop(casts);
+        all_end(&family)
+    });
+}
+
+#[test]
+fn programs_of_ours_need_no_namespace_and_others_say_so() {
+    world("guest-pair", |lab| {
+        let (network, host) = audience(lab)?;
+        let (text, file) = token(&network, &host, "ff1e::/16")?;
+        let server = &network.members[0].host;
+        let links = host.run("ip", &["-br", "link"])?.stdout;
+        let foreign = ["lcroute", "guest", "--token-file", &file, "--", "true"];
+        let mut refused = host.spawn("setpriv", &as_confined(&foreign))?;
+        let code = refused.wait(DEADLINE)?;
+        let told = refused.stderr();
+        ensure!(
+            code == 4 && told.contains("lcsync, lcradio, lcstudio"),
+            "{code}: {told}"
+        );
+        make_folder(&server.path("folder"), 3_000_000)?;
+        let (shares, _) = share(server, &["folder"])?;
+        let dest = host.path("dest");
+        fs::create_dir(&dest)?;
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o777))?;
+        let (what, to) = (format!("{text},lc:folder"), dest.join("copy"));
+        let to = to.display().to_string();
+        let mut fetches = host.spawn("setpriv", &as_confined(&["lcsync", &what, &to]))?;
+        let code = fetches.wait(Duration::from_secs(120))?;
+        ensure!(code == 0, "{code}: {}", fetches.stderr());
+        same_content(&server.path("folder"), Path::new(&to))?;
+        drop(shares);
+        // under its own name, as others are refused
+        let own = host.path("lcradio");
+        std::os::unix::fs::symlink(RADIO, &own)?;
+        let own = own.display().to_string();
+        let (key, station, _) = key_of(server, "station.key")?;
+        let chirp = write_chirp(server, 30)?;
+        let casts = cast(server, &chirp, &format!("--key {key}"))?;
+        let what = format!("{text},{}", *station.encode());
+        let listens = host.spawn("setpriv", &as_confined(&[&own, "listen", &what, "-"]))?;
+        eventually("it hears", || {
+            ensure!(listens.stdout().len() > 100_000, "{}", listens.stderr());
+            Ok(())
+        })?;
+        ensure!(host.run("ip", &["-br", "link"])?.stdout == links);
         let family = family(listens.pid());
         listens.signal(Signal::SIGKILL)?;
         drop(casts);

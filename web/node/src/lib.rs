@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── page ── tab ─┬─ member ── lcroute_node::Node ───── connections
-//!                                              │    └─ programs: groups that the page has joined
+//!                                              │    └─ librecast::mld_host: groups that the page has joined
 //!                                              ├─ leaf ──── lcroute_node::LeafNode ─ connections
 //!                                              └─ servers: messages for WebSockets
 //! ```
@@ -18,7 +18,6 @@ mod leaf;
 mod member;
 mod packet;
 mod page;
-mod programs;
 pub mod sdp;
 mod servers;
 pub mod tab;

@@ -19,13 +19,13 @@ use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::id::{LinkId, PeerId};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mapped;
+use librecast::mld_host::MldHost;
 use librecast::time::{Duration, Instant, UnixTime, WallClock};
 use serde::Serialize;
 
 use crate::command::Command;
 use crate::connections::PageConnections;
 use crate::packet::{carried, delivered, ipv6_group, ipv6_source};
-use crate::programs::Programs;
 use crate::servers::{ServerEvent, ServerStatus, Servers};
 use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
@@ -50,7 +50,7 @@ pub struct PageMember {
     visit: Visit,
     /// Seconds since 1970, set by the page.
     clock: Arc<AtomicU64>,
-    programs: Programs,
+    programs: MldHost,
     servers: Servers,
     view: View,
     /// Whether it requests reports of other nodes.
@@ -151,7 +151,7 @@ impl PageMember {
         let mut member = Self {
             node,
             clock,
-            programs: Programs::new(addresses.link_local, MTU.into()),
+            programs: MldHost::new(addresses.link_local, MTU.into()),
             servers: Servers::new(&visit, Role::Router),
             view: View::default(),
             looks: false,

@@ -1,24 +1,26 @@
-//! Groups that the page has joined: the listener's side of MLDv2 (RFC 9777, section 6) and of IGMP
-//! (RFC 9776), towards the router in the same page.
+//! Groups that a process has joined without a kernel: the listener's side of MLDv2 (RFC 9777, section
+//! 6) and of IGMP (RFC 9776), towards the router in the same page, or behind a socket pair.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use librecast::mld::{self, Message, Record, RecordType};
-use librecast::{igmp, mapped};
+use crate::mld::{self, Message, Record, RecordType};
+use crate::{igmp, mapped};
 
 /// Joined groups at a time.
-const MAX_GROUPS: usize = 256;
+pub const MAX_GROUPS: usize = 256;
 
 /// Joined groups, with any source; those of IPv4 by their names.
 #[derive(Debug)]
-pub struct Programs {
+pub struct MldHost {
     link_local: Ipv6Addr,
     mtu: usize,
     joined: BTreeSet<Ipv6Addr>,
 }
 
-impl Programs {
+impl MldHost {
+    /// Starts without memberships; reports come from this address, in packets of at most `mtu`.
+    #[must_use]
     pub fn new(link_local: Ipv6Addr, mtu: usize) -> Self {
         Self {
             link_local,
@@ -32,6 +34,8 @@ impl Programs {
         self.joined.iter().copied()
     }
 
+    /// Returns whether the group is joined.
+    #[must_use]
     pub fn has_joined(&self, group: Ipv6Addr) -> bool {
         self.joined.contains(&group)
     }
@@ -53,6 +57,7 @@ impl Programs {
     }
 
     /// Answers a query of the router; empty for other packets.
+    #[must_use]
     pub fn answer(&self, packet: &[u8]) -> Vec<Vec<u8>> {
         let (ipv4, query) = match (mld::parse_packet(packet), igmp::parse_packet(packet)) {
             (Ok((_, Message::Query(query))), _) => (false, query),
@@ -72,7 +77,7 @@ impl Programs {
             .iter()
             .cloned()
             .partition(|record| mapped::is_group_name(record.group));
-        // a page has no IPv4 address (RFC 9776 §4.2.13)
+        // it has no IPv4 address (RFC 9776 §4.2.13)
         let mut packets = igmp::report_packets(Ipv4Addr::UNSPECIFIED, &ipv4, self.mtu);
         packets.extend(mld::report_packets(self.link_local, &ipv6, self.mtu));
         packets
@@ -83,7 +88,7 @@ impl Programs {
 mod tests {
     use std::time::Duration;
 
-    use librecast::mld::{Query, query_packet};
+    use crate::mld::{Query, query_packet};
 
     use super::*;
 
@@ -121,7 +126,7 @@ mod tests {
     #[test]
     fn queries_are_answered_with_what_is_joined() {
         let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
-        let mut programs = Programs::new(own, 1_280);
+        let mut programs = MldHost::new(own, 1_280);
         let joined = records(&programs.join(group(1)));
         assert_eq!(joined, [(RecordType::ChangeToExclude, group(1))]);
         assert_eq!(programs.join(group(1)).len(), 0, "it has joined already");
@@ -145,7 +150,7 @@ mod tests {
     #[test]
     fn groups_of_ipv4_are_said_by_igmp() {
         let name = mapped::name(Ipv4Addr::new(239, 1, 2, 3));
-        let mut programs = Programs::new(ROUTER, 1_280);
+        let mut programs = MldHost::new(ROUTER, 1_280);
         let joined = programs.join(name);
         let Ok((from, Message::Report(said))) = igmp::parse_packet(&joined[0]) else {
             panic!("{joined:?}");
@@ -169,7 +174,7 @@ mod tests {
 
     #[test]
     fn memberships_are_bounded() {
-        let mut programs = Programs::new(ROUTER, 1_280);
+        let mut programs = MldHost::new(ROUTER, 1_280);
         for n in 0..1_000 {
             programs.join(group(n));
         }
