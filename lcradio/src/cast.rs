@@ -11,8 +11,10 @@ use lcradio_core::{
     CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Profile, StationKey, Transmit, is_showable,
     showable,
 };
+use librecast::code::beacon::Offer;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::code::Offering;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -63,6 +65,8 @@ pub struct Options {
     pub bitrate: Option<u64>,
     /// Anybody may listen.
     pub is_public: bool,
+    /// Under four words.
+    pub under_code: bool,
     /// Sends silence until the caster talks.
     pub push_to_talk: bool,
     /// Interfaces; none: all that can carry multicast.
@@ -104,6 +108,7 @@ fn name(options: &Options) -> Result<String, ExitError> {
 
 /// Casts until the sound ends, or a signal.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let offering = options.under_code.then(Offering::begin).transpose()?;
     confine()?;
     let talk = Talk::default();
     let wake = match options.push_to_talk {
@@ -132,7 +137,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     if !source.is_opus() {
         cast.encoder = Some(Encoder::new(options.profile, cast.channels, bitrate)?);
     }
-    cast.say_where(options)?;
+    let code = offering.as_ref().map(Offering::state).transpose()?;
+    cast.say_where(options, code.as_ref().map(|state| &*state.code))?;
+    if let Some(offering) = offering {
+        offering.repeat(Offer::Station, &cast.caster.station().encode())?;
+    }
     let _space_bar = options.push_to_talk.then(|| {
         cast.talk = Some((talk.clone(), Gate::default()));
         SpaceBar::watch(&talk, &wake)
@@ -244,13 +253,14 @@ impl Cast {
         })
     }
 
-    /// Prints the station's text, which listeners need, to standard output.
-    fn say_where(&self, options: &Options) -> io::Result<()> {
+    /// Prints the code or the station's text, which listeners need, to standard output.
+    fn say_where(&self, options: &Options, code: Option<&str>) -> io::Result<()> {
         let station = self.caster.station();
         let text = station.encode();
         let mut out = librecast_program::standard::output();
         if options.json {
             let told = json!({
+                "code": code,
                 "station": *text,
                 "public": station.is_public(),
                 "group": station.group(),
@@ -258,9 +268,15 @@ impl Cast {
             });
             writeln!(out, "{told}")?;
         } else {
-            writeln!(out, "{}", *text)?;
+            writeln!(out, "{}", code.unwrap_or(&text))?;
         }
         out.flush()?;
+        if let Some(code) = code {
+            hint(
+                "lcradio",
+                format_args!("hear it with: lcradio listen {code}"),
+            );
+        }
         let names = self.network.interface_names().join(", ");
         if names.is_empty() {
             tracing::warn!("no interface can carry multicast; one that comes up is used");

@@ -18,12 +18,14 @@ const EXAMPLES: &str = "Examples:
   lcradio cast --key station.key --public --file story.opus a public station, which announces itself
   ffmpeg -i song.mp3 -f s16le -ar 48000 -ac 2 - | lcradio cast -
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
+  lcradio cast --code --file story.opus                     four words; no root, no daemon, no key
+  lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
   lcradio listen 'lct1...,lcr1...'                          in a network, by a token for leaves: no root, no daemon
   lcradio listen story                                      hear it; --device names other loudspeakers than the system's
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing came, 4 not permitted or another key, 130 or 143 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing came, 4 not permitted, another key, or two who cast under one code, 130 or 143 interrupted.";
 
 /// Live radio over multicast: one microphone, file or pipe, any number of listeners, no server
 #[derive(Debug, Parser)]
@@ -114,6 +116,9 @@ enum Verb {
         /// Everybody may listen: packets are plain, and the station announces itself
         #[arg(long)]
         public: bool,
+        /// Cast under four words, which it prints, in a network that they make: no root, no daemon
+        #[arg(long, conflicts_with = "public")]
+        code: bool,
         /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
         #[arg(long)]
         push_to_talk: bool,
@@ -121,8 +126,8 @@ enum Verb {
     /// Hear a station, or record it
     Listen {
         /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input;
-        /// `lct1...,lcr1...` enters a network by its token, without root and daemon
-        #[arg(required_unless_present = "station_file")]
+        /// `lct1...,lcr1...` enters a network by its token, and four words that of `cast --code`, without root and daemon
+        #[arg(required_unless_present_any = ["station_file", "code"])]
         station: Option<String>,
         /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
         #[arg(value_name = "-")]
@@ -142,6 +147,9 @@ enum Verb {
         /// A file with the station's text, which a private station keeps secret
         #[arg(long, value_name = "FILE")]
         station_file: Option<PathBuf>,
+        /// The station under the code of the guest in which this runs: `lcroute guest CODE`
+        #[arg(long, conflicts_with = "station_file")]
+        code: bool,
         /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
         #[arg(long, default_value = "auto", value_parser = parse_latency, value_name = "DELAY")]
         latency: Latency,
@@ -218,6 +226,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             profile,
             bitrate,
             public,
+            code,
             push_to_talk,
         } => cast::run(&cast::Options {
             key,
@@ -234,6 +243,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             },
             bitrate,
             is_public: public,
+            under_code: code,
             push_to_talk,
             interfaces,
             json,
@@ -246,20 +256,24 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             archive,
             keyfile,
             station_file,
+            code,
             latency,
             timeout,
         } => listen::run(&listen::Options {
             output: match (record, output) {
                 (Some(path), _) => listen::Output::Recording(path),
                 (None, Some(Pipe::Standard)) => listen::Output::Pipe,
-                // after --station-file it takes the place of a station
-                (None, None) if station_file.is_some() && station.as_deref() == Some("-") => {
+                // after --station-file or --code it takes the place of a station
+                (None, None)
+                    if (station_file.is_some() || code) && station.as_deref() == Some("-") =>
+                {
                     listen::Output::Pipe
                 }
                 (None, None) => listen::Output::Device(device),
             },
             station,
             station_file,
+            of_code: code,
             archive: archive.then_some(keyfile),
             latency,
             timeout,

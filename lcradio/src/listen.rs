@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use lcradio_core::{
     BEACON_PORT, Beacon, CLOCK_RATE, Channel, Description, Directory, DropReason, Event, FRAME,
-    Latency, Listener, SAP_GROUP, SAP_PORT, SoundPacket, Tuned,
+    Latency, Listener, SAP_GROUP, SAP_PORT, SoundPacket, Station, Tuned,
 };
+use librecast::code::beacon::Offer;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::code;
 use serde_json::{Value, json};
 
 use crate::archive::Archive;
@@ -52,6 +54,8 @@ pub struct Options {
     pub station: Option<String>,
     /// A file with its text.
     pub station_file: Option<PathBuf>,
+    /// The station under the guest's code.
+    pub of_code: bool,
     /// The output of sound.
     pub output: Output,
     /// Whether to share the recording; with this key, if any.
@@ -85,6 +89,9 @@ fn is_unit() -> bool {
 
 /// Listens until the station ends, or a signal.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    if let Some(station) = &options.station {
+        code::enter(station)?;
+    }
     confine()?;
     let wake = Wake::on_interrupt()?;
     // first: without it there is nothing to wait for
@@ -96,7 +103,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         )?),
         Output::Recording(_) | Output::Pipe => None,
     };
-    let wanted = keys::wanted(options.station.as_deref(), options.station_file.as_deref())?;
+    let wanted = match options.of_code {
+        true => Wanted::Station(Station::decode(&code::wait_for(Offer::Station)?.line)?),
+        false => keys::wanted(options.station.as_deref(), options.station_file.as_deref())?,
+    };
     let tuned = match wanted {
         Wanted::Station(station) => Tuned::Station(station),
         Wanted::Name(name) => match find(&name, options, &wake)? {

@@ -66,6 +66,8 @@ Examples:
   lcroute guest lct1... -- ffplay 'udp://[ff1e:5::42]:5004'
   lcroute guest --token-file token      a shell
   lcroute guest --found                 a shell in a network of four words; prints them
+  lcroute guest --found --public -- ffmpeg ...
+                                        sends; prints a token for leaves, which may be public
   lcroute guest tiger-harbor-lemon-quiz@meet.example
                                         a shell of whoever has the words
   lcradio listen lct1...,lcr1...        the same for a radio
@@ -312,6 +314,9 @@ enum Command {
         /// Make a network of four words, which a shell prints
         #[arg(long, conflicts_with_all = ["token", "token_fd", "token_file"])]
         found: bool,
+        /// With --found: no words, but a token for leaves, which may be public
+        #[arg(long, requires = "found")]
+        public: bool,
         /// Keep the key of a member in this folder, so that it is the same member next time
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
@@ -319,6 +324,9 @@ enum Command {
         #[arg(last = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
     },
+    /// Print the QR code of a line of standard input
+    #[command(hide = true)]
+    Qr,
     /// Send text to a group with a plain socket: TEXT, or lines from standard input
     Say {
         #[command(flatten)]
@@ -718,6 +726,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             token_fd,
             token_file,
             found,
+            public,
             state,
             program,
         } => {
@@ -726,11 +735,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 token_fd,
                 token_file,
                 found,
+                public,
                 state,
                 program,
             };
             commands::guest::run(&common, config, &options)
         }
+        Command::Qr => commands::meet::code_of_input(),
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config, control), text.as_deref())
         }

@@ -9,7 +9,9 @@ use lcstudio_core::{
     Asking, CaptionLine, Change, Language, NewEntry, Place, Question, Session, TrackName,
     TrackPlace, View, to_text,
 };
+use librecast::code::beacon::Offer;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::code;
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
 
@@ -56,8 +58,8 @@ impl FromStr for Choice {
 /// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// Text of the session, or a file with it.
-    pub session: String,
+    /// Text of the session, a file with it, or a code; none: the one under the guest's code.
+    pub session: Option<String>,
     /// Chosen tracks; none: slides, questions, captions.
     pub tracks: Vec<Choice>,
     /// Name for questions.
@@ -88,8 +90,14 @@ struct Attender<'a> {
 
 /// Attends until the session ends.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    if let Some(session) = &options.session {
+        code::enter(session)?;
+    }
     librecast_program::process::confine()?;
-    let session = keys::session(&options.session)?;
+    let session = match &options.session {
+        Some(session) => keys::session(session)?,
+        None => Session::decode(&code::wait_for(Offer::Session)?.line)?,
+    };
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let mut attender = Attender {

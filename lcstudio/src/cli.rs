@@ -21,6 +21,8 @@ const EXAMPLES: &str = "Examples:
   lcstudio present talk --key talk.key                     on air: Enter turns to the next slide
   lcstudio attend lcs1...                                  slides, questions and captions as text
   lcstudio attend 'lct1...,lcs1...'                        in a network, by a token for leaves: no root, no daemon
+  lcstudio present talk --key talk.key --code              under four words: no root, no daemon
+  lcstudio attend tiger-harbor-lemon-quiz                  the same words, anywhere
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
   lcstudio notes lcs1... notes.md                          any editor writes the notes of all
@@ -89,11 +91,18 @@ enum Verb {
         /// The session's key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// Present under four words, which it prints, in a network that they make: no root, no daemon
+        #[arg(long)]
+        code: bool,
     },
     /// Attend a session as text; a line that is typed is a question
     Attend {
-        /// lcs1..., a file with it, or `-` to read it from standard input
-        session: String,
+        /// lcs1..., a file with it, `-` to read it from standard input, or the four words of `present --code`
+        #[arg(required_unless_present = "code")]
+        session: Option<String>,
+        /// The session under the code of the guest in which this runs: `lcroute guest CODE`
+        #[arg(long, conflicts_with = "session")]
+        code: bool,
         /// What to join: slides, questions, captions, audio, captions/LANGUAGE, audio/LANGUAGE [default: all but audio]
         #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
         tracks: Vec<Choice>,
@@ -217,14 +226,16 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             say_next(&folder, &key);
             Ok(Exit::Ok)
         }
-        Verb::Present { folder, key } => present::run(&present::Options {
+        Verb::Present { folder, key, code } => present::run(&present::Options {
             folder,
             key,
+            under_code: code,
             interfaces,
             json,
         }),
         Verb::Attend {
             session,
+            code: _,
             tracks,
             name,
             timeout,

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Slide, to_text};
+use librecast::code::beacon::Offer;
 use librecast::plain::escape;
 use librecast::time::UnixTime;
 use librecast_log::Event;
-use librecast_program::cli::Exit;
+use librecast_program::cli::{Exit, hint};
+use librecast_program::code::Offering;
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// The session's key.
     pub key: PathBuf,
+    /// Under four words.
+    pub under_code: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
     /// As JSON.
@@ -65,6 +69,7 @@ struct Presenter<'a> {
 
 /// Presents until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let offering = options.under_code.then(Offering::begin).transpose()?;
     librecast_program::process::confine()?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
@@ -105,6 +110,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     presenter.say_problems(&presenter.slides, problems);
     presenter.join_all(now)?;
+    if let Some(offering) = offering {
+        let state = offering.state()?;
+        offering.repeat(Offer::Session, &presenter.presenting.session().encode())?;
+        presenter.say_code(&state.code);
+    }
     // standard error may be closed
     let _ = writeln!(
         librecast_program::standard::errors(),
@@ -384,6 +394,14 @@ impl Presenter<'_> {
                 notes.collect::<String>()
             ),
             || json!({"event": "slide", "number": number, "of": of, "markdown": slide.text, "notes": slide.notes}),
+        );
+    }
+
+    fn say_code(&self, code: &str) {
+        self.tell(code, || json!({"event": "code", "code": code}));
+        hint(
+            "lcstudio",
+            format_args!("attend it with: lcstudio attend {code}"),
         );
     }
 

@@ -66,9 +66,12 @@ struct Cli {
 const SEND: &str = "\
 Whoever has the words receives, any number, late ones too, as long as this runs. On one LAN no server is needed. Beyond,
 set LCROUTE_SIGNAL, or [signal] servers in ~/.config/lcroute/lcroute.toml: then the words end with @HOST.
+Words are for people who know each other: each of them could send in your place. --public is for all others.
 
 Examples:
   lcsync send report.pdf photos/
+  LCROUTE_SIGNAL=meet.example lcsync send --page https://meet.example:7180 report.pdf
+  LCROUTE_SIGNAL=meet.example lcsync send --public report.pdf
   LCROUTE_SIGNAL=meet.example lcsync send --for 2h report.pdf";
 
 const RECEIVE: &str = "\
@@ -102,7 +105,13 @@ enum Command {
         /// Send no faster than this, in bits per second
         #[arg(long, value_name = "RATE", value_parser = parse_rate)]
         bwlimit: Option<u64>,
-        /// Print nothing but the words and errors
+        /// To everybody: print a link that may stand on a page, in place of words; its readers can only receive
+        #[arg(long)]
+        public: bool,
+        /// Print a link of this web server, too, with the page that receives: that of `lcroute web` somewhere
+        #[arg(long, value_name = "URL", env = "LCROUTE_PAGE", value_parser = page)]
+        page: Option<String>,
+        /// Print nothing but the words or link, and errors
         #[arg(short, long)]
         quiet: bool,
     },
@@ -233,6 +242,18 @@ struct Share {
     /// Offer it to the members of a group of lcgroup: sealed for them, signed by this host's member
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["keyfile", "sign"])]
     lcgroup: Option<String>,
+}
+
+/// An address of a web server.
+fn page(text: &str) -> Result<String, String> {
+    let host = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let is_host = |host: &str| !host.is_empty() && !host.starts_with('/');
+    match host.is_some_and(is_host) && !text.contains(['#', ' ']) {
+        true => Ok(text.to_owned()),
+        false => Err("an address of a page, such as https://meet.example:7180".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -654,11 +675,15 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             path,
             duration,
             bwlimit,
+            public,
+            page,
             quiet,
         }) => send::send(&send::Options {
             paths: path,
             duration,
             limit: bwlimit,
+            public,
+            page,
             quiet,
         }),
         Some(Command::Receive {

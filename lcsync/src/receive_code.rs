@@ -5,28 +5,22 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use librecast::code::Code;
-use librecast::code::beacon::{BEACON_PORT, Beacon, Offer, Outcome, ReceivedBeacons, beacon_group};
+use librecast::code::beacon::Offer;
 use librecast::id::PeerId;
-use librecast::socket::ReceiveSockets;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::code::{self, INTERFACE};
 use librecast_program::guest;
-use librecast_program::guest_state::Inside;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::receive::sent::Sent;
 use crate::receive::transfer;
-use crate::send::{INTERFACE, SHARE, interface};
+use crate::send::SHARE;
 
 /// Stands for the code of the guest that this program runs in.
 const OF_GUEST: &str = "-";
-/// Time to wait for a beacon. With the guest's start it is less than 15 s.
-const NOBODY: Duration = Duration::from_secs(10);
-/// Interval of looks at the state while nothing comes, in milliseconds.
-const LOOK_MILLIS: u16 = 100;
 
 /// Options of the command line.
 #[derive(Debug)]
@@ -49,13 +43,12 @@ pub struct Options {
 
 /// Receives what is sent.
 pub fn receive(options: &Options) -> anyhow::Result<Exit> {
-    if let Some(inside) = Inside::of_environment()?
-        && options
-            .arguments
-            .first()
-            .is_some_and(|code| code == OF_GUEST)
+    if options
+        .arguments
+        .first()
+        .is_some_and(|code| code == OF_GUEST)
     {
-        return receive_inside(options, &inside);
+        return receive_inside(options);
     }
     let (code, dest) = code_of(&options.arguments)?;
     let mut arguments: Vec<OsString> = vec!["receive".into()];
@@ -79,43 +72,20 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
 /// Returns the code, given as one argument or as its words, and DEST.
 fn code_of(arguments: &[OsString]) -> Result<(Code, OsString), ExitError> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
-    let words = |count: usize| -> Option<String> {
-        let words: Vec<&str> = arguments
-            .get(..count)?
-            .iter()
-            .filter_map(|a| a.to_str())
-            .collect();
-        Some(words.join(" "))
-    };
-    let mut error = None;
-    for count in [1, librecast::code::WORDS] {
-        match words(count).map(|words| words.parse::<Code>()) {
-            Some(Ok(code)) => {
-                let dest = match &arguments[count..] {
-                    [] => ".".into(),
-                    [dest] => dest.clone(),
-                    _ => return Err(usage("one DEST follows the words".to_owned())),
-                };
-                return Ok((code, dest));
-            }
-            Some(Err(e)) => error = Some(e),
-            None => {}
-        }
+    let (code, count) = code::of_arguments(arguments).map_err(|e| usage(e.to_string()))?;
+    match &arguments[count..] {
+        [] => Ok((code, ".".into())),
+        [dest] => Ok((code, dest.clone())),
+        _ => Err(usage("one DEST follows the words".to_owned())),
     }
-    // the parser requires an argument
-    Err(usage(error.map_or_else(String::new, |e| e.to_string())))
 }
 
-fn receive_inside(options: &Options, inside: &Inside) -> anyhow::Result<Exit> {
+fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
     let dest = options
         .arguments
         .get(1)
         .map_or_else(|| ".".into(), PathBuf::from);
-    let beacon = wait_for_beacon(inside)?;
-    if beacon.offer != Offer::Files {
-        let (from, what) = (&beacon.from, beacon.offer.name());
-        bail!("{from} offers {what} under these words, and no files");
-    }
+    let beacon = code::wait_for(Offer::Files)?;
     let signer: PeerId = beacon
         .line
         .parse()
@@ -149,61 +119,6 @@ fn receive_inside(options: &Options, inside: &Inside) -> anyhow::Result<Exit> {
         verbose: false,
         quiet: options.quiet,
     })
-}
-
-/// Waits for the beacon of one sender.
-fn wait_for_beacon(inside: &Inside) -> anyhow::Result<Beacon> {
-    let group = beacon_group(&inside.read()?.beacon_key());
-    let mut sockets = ReceiveSockets::open(BEACON_PORT)?;
-    sockets.join(group, interface()?)?;
-    let mut heard = ReceivedBeacons::default();
-    let until = Instant::now() + NOBODY;
-    loop {
-        let mut fds: Vec<_> = sockets
-            .fds()
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
-        match poll(&mut fds, PollTimeout::from(LOOK_MILLIS)) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let now = Instant::now();
-        sockets.receive(|datagram| heard.handle(datagram.source, datagram.payload, now))?;
-        match heard.outcome(now) {
-            Some(Outcome::One(beacon)) => return Ok(beacon.clone()),
-            Some(Outcome::Several(one, other)) => {
-                let message = format!(
-                    "two send under these words, {} and {}: one of them may not be whom you mean, and nothing was received; ask for new words",
-                    one.from, other.from
-                );
-                return Err(ExitError::new(Exit::NotPermitted, message).into());
-            }
-            None if now >= until && heard.until().is_none() => return Err(nobody(inside).into()),
-            None => {}
-        }
-    }
-}
-
-fn nobody(inside: &Inside) -> ExitError {
-    let (present, code) = match inside.read() {
-        Ok(state) => (state.present, state.code.clone()),
-        Err(_) => (0, String::new()),
-    };
-    let message = match (present, code.contains('@')) {
-        (1.., _) => {
-            "others are here under these words, but nobody sends: does `lcsync send` still run?"
-                .to_owned()
-        }
-        (0, true) => format!(
-            "nobody is here under these words after {} s: are they right, and does `lcsync send` still run?",
-            NOBODY.as_secs()
-        ),
-        (0, false) => format!(
-            "nobody is here under these words after {} s: are they right, does `lcsync send` still run, and is it on this LAN? Beyond a LAN the words need a server: WORDS@HOST",
-            NOBODY.as_secs()
-        ),
-    };
-    ExitError::new(Exit::Unreachable, message)
 }
 
 #[cfg(test)]

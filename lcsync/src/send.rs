@@ -1,29 +1,27 @@
-//! `lcsync send`: files under a code of four words, in a network that the code makes.
+//! `lcsync send`: files under a code of four words, or by a public link, in a network of the run.
 //!
-//! The program executes itself as a guest that makes the code. Inside it serves the files as a
-//! share on lc0, signed by a key of the run, and says so in beacons.
+//! The program executes itself as a guest that makes the network. Inside it serves the files as a
+//! share on lc0, signed by a key of the run. Under a code it says so in beacons.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::net::Ipv6Addr;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use librecast::channel::SharePrefix;
-use librecast::code::beacon::{
-    BEACON_INTERVAL, BEACON_PORT, Beacon, LISTEN, Offer, ReceivedBeacons, beacon_group,
-};
+use librecast::code::beacon::{BEACON_INTERVAL, Beacon, Offer};
 use librecast::id::SecretKey;
-use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, note, print_line};
+use librecast_program::code::{INTERFACE, Offering};
+use librecast_program::guest::{self, Founded};
 use librecast_program::guest_state::{GuestState, Inside};
+use librecast_program::interrupt;
 use librecast_program::units::count;
-use librecast_program::{guest, interrupt};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::index::{HashCache, Index};
 use crate::listing::shown;
@@ -36,18 +34,10 @@ use crate::signature::sign;
 
 /// Name of the share.
 pub const SHARE: &str = "files";
-/// The interface of a guest.
-pub const INTERFACE: &str = "lc0";
-/// Hop limit of beacons: they may reach the whole network.
-const HOP_LIMIT: u8 = 64;
 /// Least interval of looks at the files for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Least such interval in durations of a look.
 const LOOK_FACTOR: u32 = 20;
-/// Time for a link to whoever sends already. Chosen: links take a second or two.
-const ALONE: Duration = Duration::from_secs(4);
-/// Interval of looks for others meanwhile.
-const LOOK: Duration = Duration::from_millis(200);
 /// Time of reading after which the user is told of it.
 const READING: Duration = Duration::from_secs(2);
 
@@ -60,32 +50,45 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Bits per second.
     pub limit: Option<u64>,
-    /// Print nothing but the code.
+    /// To whoever has the link: no code, and receivers are leaves.
+    pub public: bool,
+    /// A web server with the page that receives.
+    pub page: Option<String>,
+    /// Print nothing but the code or link.
     pub quiet: bool,
 }
 
 /// Sends the files until told to stop.
 pub fn send(options: &Options) -> anyhow::Result<Exit> {
     let paths = resolve(&options.paths)?;
-    let Some(inside) = Inside::of_environment()? else {
-        return Err(guest::found().into());
+    let mut way = match options.public {
+        true => Way::link()?,
+        false => Way::Code(Offering::begin()?),
     };
-    let state = inside.read()?;
     // before other threads
     interrupt::exit_on_interrupt(|| {})?;
-    let began = Instant::now();
-    let mut beacons = Beacons::open(&state)?;
-    if !state.founds {
-        beacons.refuse_second(&inside)?;
-    }
+    let (began, state) = (Instant::now(), way.state()?);
     let mut sender = Sender::new(paths, options)?;
-    print_line(&state.code)?;
+    let (shown, receive) = match &way {
+        Way::Code(_) => (state.code.clone(), "lcsync receive "),
+        Way::Link(_) => (
+            format!("{},lc:{SHARE}", state.leaf_token),
+            "lcsync LINK DEST",
+        ),
+    };
+    print_line(&shown)?;
     if !options.quiet {
-        let what = sender.describe();
+        let (what, code) = (sender.describe(), &state.code);
         note(format_args!(
-            "sending {what}; receive it with: lcsync receive {}",
-            state.code
+            "sending {what}; receive it with: {receive}{code}"
         ));
+    }
+    if let Some(page) = &options.page {
+        let link = link(page, &shown);
+        print_line(&link)?;
+        if std::io::stdout().is_terminal() && !options.quiet {
+            print_qr(&link);
+        }
     }
     let mut progress = Progress::new(options.quiet);
     let mut look_at = Instant::now() + LOOK_EVERY;
@@ -94,17 +97,84 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         if options.duration.is_some_and(|time| began + time <= now) {
             return Ok(Exit::Ok);
         }
-        beacons.send(&sender.beacon(&state.name))?;
-        if let Some(other) = beacons.listen(now + BEACON_INTERVAL)? {
-            note(format_args!(
-                "somebody else, {other}, sends under these words, too: receivers take nothing; begin again, and pass on the new words"
-            ));
-        }
+        way.repeat(|| sender.beacon(&state.name))?;
         // half of a change may be read: the next second has it
-        let state = inside.read().unwrap_or_default();
+        let state = way.state().unwrap_or_default();
         progress.show((state.present, state.left), sender.seed.sent());
         if look_at <= Instant::now() {
             look_at = Instant::now() + sender.look();
+        }
+    }
+}
+
+/// Returns the link of the page that receives: words behind the `#` go to no server.
+fn link(page: &str, shown: &str) -> String {
+    let page = page.trim_end_matches('/');
+    let folder = if page.ends_with("/get") { "" } else { "/get" };
+    format!("{page}{folder}/#{shown}")
+}
+
+/// Prints a QR code, which lcroute draws: `lcsync send` runs in its guest.
+fn print_qr(link: &str) {
+    let beside = std::env::current_exe().ok();
+    let beside = beside.and_then(|own| Some(own.parent()?.join("lcroute")));
+    let lcroute = beside.filter(|path| path.is_file());
+    let drawn = Command::new(lcroute.unwrap_or_else(|| "lcroute".into()))
+        .arg("qr")
+        .stdin(Stdio::piped())
+        .spawn()
+        .and_then(|mut drawing| {
+            if let Some(mut input) = drawing.stdin.take() {
+                writeln!(input, "{link}")?;
+            }
+            drawing.wait()
+        });
+    // the link itself is printed
+    if let Err(e) = drawn {
+        tracing::warn!("the QR code: {e}");
+    }
+}
+
+/// What receivers are told of the share.
+enum Way {
+    /// Who has the words hears beacons.
+    Code(Offering),
+    /// Who has the link knows all.
+    Link(Inside),
+}
+
+impl Way {
+    /// A program in no guest executes itself in one with a network of its own.
+    fn link() -> anyhow::Result<Self> {
+        let Some(inside) = Inside::of_environment()? else {
+            return Err(guest::found(Founded::Public).into());
+        };
+        if inside.read()?.leaf_token.is_empty() {
+            let message =
+                "this guest's network has no public link: outside of it --public makes one";
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+        Ok(Self::Link(inside))
+    }
+
+    fn state(&self) -> std::io::Result<GuestState> {
+        match self {
+            Self::Code(offering) => offering.state(),
+            Self::Link(inside) => inside.read(),
+        }
+    }
+
+    /// Takes an interval of beacons.
+    fn repeat(&mut self, beacon: impl FnOnce() -> Beacon) -> anyhow::Result<()> {
+        match self {
+            Self::Code(offering) => {
+                offering.send(&beacon())?;
+                Ok(offering.listen()?)
+            }
+            Self::Link(_) => {
+                std::thread::sleep(BEACON_INTERVAL);
+                Ok(())
+            }
         }
     }
 }
@@ -285,102 +355,6 @@ fn tell_if_slow<T>(what: &str, quiet: bool, work: impl FnOnce() -> T) -> T {
         drop(done);
         result
     })
-}
-
-/// The group of the code's beacons.
-struct Beacons {
-    group: Ipv6Addr,
-    socket: SendSocket,
-    received: ReceiveSockets,
-    own: Ipv6Addr,
-    heard: ReceivedBeacons,
-    /// What this program has sent last.
-    sent: Vec<u8>,
-    told: bool,
-}
-
-impl Beacons {
-    fn open(state: &GuestState) -> anyhow::Result<Self> {
-        let group = beacon_group(&state.beacon_key());
-        let index = interface()?;
-        let socket = SendSocket::open(index, group, BEACON_PORT, HOP_LIMIT).context(INTERFACE)?;
-        let mut received = ReceiveSockets::open(BEACON_PORT)?;
-        received.join(group, index)?;
-        Ok(Self {
-            group,
-            own: socket.source()?,
-            socket,
-            received,
-            heard: ReceivedBeacons::default(),
-            sent: Vec::new(),
-            told: false,
-        })
-    }
-
-    fn send(&mut self, beacon: &Beacon) -> anyhow::Result<()> {
-        let bytes = beacon.encode()?;
-        // a full queue: the next second has one
-        if let Err(e) = self.socket.send(self.group, &bytes, bytes.len()) {
-            tracing::debug!("beacon: {e}");
-        }
-        self.sent = bytes;
-        Ok(())
-    }
-
-    /// Listens until then; returns the name of another sender, once.
-    fn listen(&mut self, until: Instant) -> anyhow::Result<Option<String>> {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let fds = self.received.fds();
-            let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            // at least one millisecond, at most the interval of beacons
-            let millis = left.as_millis().clamp(1, 2_000) as u16;
-            match poll(&mut fds, PollTimeout::from(millis)) {
-                Ok(_) | Err(nix::Error::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-            let (own, sent, heard) = (self.own, &self.sent, &mut self.heard);
-            self.received.receive(|datagram| {
-                if datagram.source != own || datagram.payload != sent {
-                    heard.handle(datagram.source, datagram.payload, Instant::now());
-                }
-            })?;
-        }
-        let other = self.heard.first().map(|beacon| beacon.from.clone());
-        Ok(other.filter(|_| !std::mem::replace(&mut self.told, true)))
-    }
-
-    /// Ends the program if somebody sends already: listens once others are there, or seem not to be.
-    fn refuse_second(&mut self, inside: &Inside) -> anyhow::Result<()> {
-        let alone_until = Instant::now() + ALONE;
-        let mut until = alone_until + LISTEN;
-        loop {
-            let now = Instant::now();
-            let is_alone = inside.read().is_ok_and(|state| state.present == 0);
-            if !is_alone {
-                until = until.min(now + LISTEN);
-            }
-            if now >= until {
-                return Ok(());
-            }
-            if let Some(from) = self.listen(now + LOOK)? {
-                let message = format!(
-                    "somebody else, {from}, sends under these words already: `lcsync send` outside of this guest makes new ones"
-                );
-                return Err(ExitError::new(Exit::NotPermitted, message).into());
-            }
-        }
-    }
-}
-
-/// Returns the index of the guest's interface.
-pub fn interface() -> anyhow::Result<u32> {
-    let found = multicast_interfaces(&[INTERFACE.to_owned()])?;
-    let first = found.keys().next().copied();
-    first.context("there is no lc0, which guests have")
 }
 
 /// Lines of progress: on a terminal one that changes.

@@ -20,7 +20,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::cert::{CertError, Certificate, EPHEMERAL, Grant, Kind, Token};
+use crate::cert::{CertError, Certificate, EPHEMERAL, Grant, GroupPrefix, Kind, Token};
 use crate::id::{SecretKey, derive};
 use crate::time::UnixTime;
 
@@ -163,12 +163,7 @@ impl Code {
         });
         // the parameters are constants within the bounds; a failed allocation ends the program
         result.expect("64 MiB of memory");
-        let key = |context| Zeroizing::new(derive(context, &[stretched.as_slice()]));
-        CodeKeys {
-            network: SecretKey::from_seed(&key("lcroute 2026 code network")),
-            issuer: SecretKey::from_seed(&key("lcroute 2026 code issuer")),
-            beacon: BeaconKey(*key("lcroute 2026 code beacon")),
-        }
+        CodeKeys::of(stretched.as_slice())
     }
 }
 
@@ -310,6 +305,21 @@ impl fmt::Debug for CodeKeys {
 }
 
 impl CodeKeys {
+    /// Returns the keys of a network that nobody has words for, from random bytes.
+    #[must_use]
+    pub fn of_random(random: &[u8; 32]) -> Self {
+        Self::of(random)
+    }
+
+    fn of(secret: &[u8]) -> Self {
+        let key = |context| Zeroizing::new(derive(context, &[secret]));
+        Self {
+            network: SecretKey::from_seed(&key("lcroute 2026 code network")),
+            issuer: SecretKey::from_seed(&key("lcroute 2026 code issuer")),
+            beacon: BeaconKey(*key("lcroute 2026 code beacon")),
+        }
+    }
+
     /// Returns a token of the code's network at `now`, with a random key of its own
     /// for the invitation. Members by it are ephemeral, may send to all groups, and be the root of
     /// trees.
@@ -323,25 +333,67 @@ impl CodeKeys {
         signal: Vec<String>,
         now: UnixTime,
     ) -> Result<Token, CertError> {
-        let (network, now) = (self.network.peer_id(), now.as_secs());
-        let (label, value) = EPHEMERAL;
         let grant = Grant {
             core: true,
-            labels: [(label.into(), value.into())].into(),
-            ..Grant::new("", (now.saturating_sub(VALID), now.saturating_add(VALID)))
+            ..of_network(now)
+        };
+        self.invite(invitation, grant, signal, now)
+    }
+
+    /// Returns a token for leaves, which may join groups of these prefixes and send nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::token`]; more prefixes than certificates have.
+    pub fn leaf_token(
+        &self,
+        invitation: SecretKey,
+        prefixes: Vec<GroupPrefix>,
+        signal: Vec<String>,
+        now: UnixTime,
+    ) -> Result<Token, CertError> {
+        let grant = Grant {
+            leaf: true,
+            prefixes,
+            ..of_network(now)
+        };
+        self.invite(invitation, grant, signal, now)
+    }
+
+    fn invite(
+        &self,
+        invitation: SecretKey,
+        grant: Grant,
+        signal: Vec<String>,
+        now: UnixTime,
+    ) -> Result<Token, CertError> {
+        let of_issuer = Grant {
+            core: true,
+            ..of_network(now)
         };
         let issuer = Certificate::sign(
             Kind::Issuer,
-            network,
+            self.network.peer_id(),
             self.issuer.peer_id(),
-            grant.clone(),
+            of_issuer,
             &self.network,
         )?;
         let grant = Grant {
-            not_before: now,
+            not_before: now.as_secs(),
             ..grant
         };
         Token::invite_with(&issuer, &self.issuer, invitation, grant, signal)
+    }
+}
+
+/// Returns what all certificates of a code's network have in common.
+fn of_network(now: UnixTime) -> Grant {
+    let (label, value) = EPHEMERAL;
+    let now = now.as_secs();
+    let validity = (now.saturating_sub(VALID), now.saturating_add(VALID));
+    Grant {
+        labels: [(label.into(), value.into())].into(),
+        ..Grant::new("", validity)
     }
 }
 
@@ -492,6 +544,22 @@ mod tests {
             .verify(&other.network(), UnixTime::from_secs(NOW + 60))
             .unwrap();
         assert!(member.is_ephemeral() && member.core && !member.is_issuer());
+    }
+
+    #[test]
+    fn leaves_of_a_code_may_join_what_their_token_covers_and_are_no_routers() {
+        let keys = CodeKeys::of_random(&[7; 32]);
+        let now = UnixTime::from_secs(NOW);
+        let prefix = GroupPrefix::new("ff1e:5::".parse().unwrap(), 64).unwrap();
+        let [one, other] = [1, 2].map(|seed| SecretKey::from_seed(&[seed; 32]));
+        let token = keys.leaf_token(one, vec![prefix], vec!["ws://h:7117".into()], now);
+        let token: Token = token.unwrap().encode().parse().unwrap();
+        let member = keys.token(other, Vec::new(), now).unwrap();
+        assert_eq!(token.network(), member.network());
+        let chain = token.join(SecretKey::from_seed(&[3; 32]).peer_id(), "bob", now);
+        let leaf = chain.unwrap().verify(&member.network(), now).unwrap();
+        assert!(leaf.leaf && !leaf.core && leaf.is_ephemeral());
+        assert_eq!(leaf.prefixes, [prefix]);
     }
 
     proptest! {

@@ -10,8 +10,9 @@ use std::process::Command;
 use anyhow::Context;
 use lcroute_control::config::Config;
 use lcroute_control::settings::Common;
-use librecast::cert::{MAX_TOKEN, MAX_URLS, is_node_name};
-use librecast::code::{Code, CodeError, Host, WORDS};
+use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
+use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
+use librecast::epoch::EpochSecret;
 use librecast::id::SecretKey;
 use librecast::text::TextKind;
 use librecast::time::UnixTime;
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
-use crate::guest::member::{Identity, OfCode, Start};
+use crate::guest::member::{self, Identity, OfCode, Start};
 use crate::guest::{self, Role, leaf};
 use crate::tun;
 
@@ -46,6 +47,8 @@ pub struct GuestOptions {
     pub token_file: Option<PathBuf>,
     /// Make a new code.
     pub found: bool,
+    /// Make a token for leaves in place of the code.
+    pub public: bool,
     /// Folder of the node's key.
     pub state: Option<PathBuf>,
     /// The program and its arguments; none: a shell.
@@ -86,6 +89,9 @@ fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Resu
         let mut random = [0; 2 * WORDS];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
         let servers = servers_of_user(common, &config)?;
+        if options.public {
+            return public(servers, config, options);
+        }
         let host = servers.first().and_then(|url| Host::of_url(url));
         if let (None, Some(url)) = (&host, servers.first()) {
             hint(format_args!(
@@ -119,12 +125,53 @@ fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Resu
         }
         return Ok(Role::Leaf(Box::new(leaf::with_servers(token)?)));
     }
-    Ok(Role::Member(Box::new(Start {
-        identity: Identity::new(&token, &name(), options.state.clone())?,
-        token,
-        code: None,
-        config,
-    })))
+    as_member(token, &name(), None, config, options)
+}
+
+/// Returns a member of a network of the run, and prints its token for leaves if the program is none
+/// of ours, which do so themselves.
+fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
+    if servers.is_empty() {
+        let message = format!(
+            "a public link needs a signalling server, at which leaves find this host: {SIGNAL}=HOST, or [signal] servers in the configuration"
+        );
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    let keys = CodeKeys::of_random(&leaf::seed()?);
+    let now = UnixTime::now();
+    // what `lcsync send` shares; other programs send to groups of their own
+    let prefixes = match member::sent_files() {
+        Some(prefix) if is_own(&options.program) => vec![prefix],
+        _ => vec![GroupPrefix::ALL],
+    };
+    let leaf_token = keys
+        .leaf_token(SecretKey::generate(), prefixes, servers.clone(), now)?
+        .encode();
+    if !is_own(&options.program) {
+        print_line(&*leaf_token)?;
+    }
+    let mut token = keys.token(SecretKey::generate(), servers, now)?;
+    // leaves must not find presence records
+    token.epoch = Some((1, EpochSecret::new(leaf::seed()?)));
+    let name = name();
+    let state = GuestState {
+        code: String::new(),
+        leaf_token: leaf_token.to_string(),
+        beacon: [0; 32],
+        founds: true,
+        name: name.clone(),
+        present: 0,
+        left: 0,
+    };
+    as_member(token, &name, Some(state), config, options)
+}
+
+/// Returns whether this program prints what others need by itself.
+fn is_own(program: &[OsString]) -> bool {
+    let name = program
+        .first()
+        .and_then(|program| Path::new(program).file_name());
+    name.is_some_and(|name| name == "lcsync")
 }
 
 fn of_code(
@@ -138,18 +185,28 @@ fn of_code(
     let name = name();
     let state = GuestState {
         code: code.encode().to_string(),
+        leaf_token: String::new(),
         beacon: keys.beacon.0,
         founds: options.found,
         name: name.clone(),
-        ..GuestState::default()
+        present: 0,
+        left: 0,
     };
+    as_member(token, &name, Some(state), config, options)
+}
+
+fn as_member(
+    token: Token,
+    name: &str,
+    state: Option<GuestState>,
+    config: Config,
+    options: &GuestOptions,
+) -> anyhow::Result<Role> {
+    let code = state.map(|state| StateFile::new(&state).map(|file| OfCode { file, state }));
     Ok(Role::Member(Box::new(Start {
-        identity: Identity::new(&token, &name, options.state.clone())?,
+        identity: Identity::new(&token, name, options.state.clone())?,
         token,
-        code: Some(OfCode {
-            file: StateFile::new(&state)?,
-            state,
-        }),
+        code: code.transpose()?,
         config,
     })))
 }

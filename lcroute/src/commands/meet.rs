@@ -11,6 +11,7 @@ use lcroute_control::Request;
 use lcroute_control::client::Client;
 use lcroute_control::text;
 use librecast::id::PeerId;
+use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::units::utc;
 use serde::Deserialize;
@@ -148,6 +149,13 @@ pub(super) fn print_code(text: &str) -> anyhow::Result<()> {
     let mut out = librecast_program::standard::output();
     writeln!(out, "{}", code.trim_end_matches('\n'))?;
     Ok(out.flush()?)
+}
+
+/// Prints the QR code of a line of standard input.
+pub fn code_of_input() -> anyhow::Result<Exit> {
+    let text = arguments::secret(arguments::STANDARD_INPUT).context("standard input")?;
+    print_code(&text)?;
+    Ok(Exit::Ok)
 }
 
 /// Writes a QR code to a file that only its owner may read: an SVG by its name, else a PNG.

@@ -39,15 +39,24 @@ fn enter() -> Result<(), ExitError> {
     let behind = given.get(at + 1..).unwrap_or_default();
     let arguments = before.iter().map(OsString::as_os_str).chain(what);
     let arguments = arguments.chain(behind.iter().map(OsString::as_os_str));
-    Err(execute(Some(token), arguments))
+    Err(execute(Entry::By(token), arguments))
 }
 
-/// Executes this program again, with the same arguments, as a guest that makes a code. Returns only
-/// on failure.
+/// The network that a guest makes for its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Founded {
+    /// One of a code.
+    Code,
+    /// One whose token for leaves may be public.
+    Public,
+}
+
+/// Executes this program again, with the same arguments, as a guest that makes a network. Returns
+/// only on failure.
 #[must_use]
-pub fn found() -> ExitError {
+pub fn found(founded: Founded) -> ExitError {
     let given = arguments::given().iter().skip(1);
-    execute(None, given.map(OsString::as_os_str))
+    execute(Entry::Found(founded), given.map(OsString::as_os_str))
 }
 
 /// Executes this program again, with these arguments, as a guest by this code. Returns only on
@@ -55,11 +64,19 @@ pub fn found() -> ExitError {
 #[must_use]
 pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
     let arguments = arguments.iter().map(OsString::as_os_str);
-    execute(Some(code.as_bytes()), arguments)
+    execute(Entry::By(code.as_bytes()), arguments)
 }
 
-/// Executes this program again as a guest by a token or code; without one it makes a code.
-fn execute<'a>(secret: Option<&[u8]>, arguments: impl Iterator<Item = &'a OsStr>) -> ExitError {
+/// The way into a network.
+enum Entry<'a> {
+    /// By a token or code.
+    By(&'a [u8]),
+    /// By making it.
+    Found(Founded),
+}
+
+/// Executes this program again as a guest.
+fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> ExitError {
     let failed =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
     let executable = match env::current_exe() {
@@ -70,14 +87,17 @@ fn execute<'a>(secret: Option<&[u8]>, arguments: impl Iterator<Item = &'a OsStr>
     let own = by_name(arguments::given()).unwrap_or(executable);
     let mut command = Command::new(lcroute);
     command.arg("guest");
-    match secret.map(inherited).transpose() {
-        Ok(None) => drop(command.arg("--found")),
-        Ok(Some(fd)) => {
-            command.arg("--token-fd").arg(fd.as_raw_fd().to_string());
-            // open over exec
-            let _ = fd.into_raw_fd();
-        }
-        Err(e) => return failed(&e),
+    match entry {
+        Entry::Found(Founded::Code) => drop(command.arg("--found")),
+        Entry::Found(Founded::Public) => drop(command.args(["--found", "--public"])),
+        Entry::By(secret) => match inherited(secret) {
+            Ok(fd) => {
+                command.arg("--token-fd").arg(fd.as_raw_fd().to_string());
+                // open over exec
+                let _ = fd.into_raw_fd();
+            }
+            Err(e) => return failed(&e),
+        },
     }
     command.arg("--").arg(own).args(arguments);
     let error = command.exec();

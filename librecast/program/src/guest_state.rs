@@ -1,8 +1,8 @@
-//! What `lcroute guest` tells the program inside of the code of its network: a file in memory,
+//! What `lcroute guest` tells the program inside of a network that words or a run have made: a file in memory,
 //! whose descriptor the program inherits.
 //!
 //! ```text
-//! GuestState as JSON, and spaces up to 1,024 bytes; written anew at changes
+//! GuestState as JSON, and spaces up to 4,096 bytes; written anew at changes
 //! ```
 //!
 //! A reader may find half of a change: it reads again.
@@ -22,20 +22,22 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 /// Environment variable with the number of the descriptor.
 pub const STATE_FD: &str = "LCROUTE_GUEST_STATE";
 /// Bytes of the file.
-const LENGTH: usize = 1_024;
+const LENGTH: usize = 4_096;
 
-/// The state of a guest whose network is that of a code. Holds secrets.
+/// The state of a guest whose network is one of a code, or of a run. Holds secrets.
 #[derive(Clone, Default, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct GuestState {
-    /// The code as text.
+    /// The code as text; empty: the network has none.
     pub code: String,
+    /// A token for leaves, which may be public; empty: the network is one of a code.
+    pub leaf_token: String,
     /// Key of the beacons.
     pub beacon: [u8; 32],
-    /// Whether this guest has made the code.
+    /// Whether this guest has made the network.
     pub founds: bool,
     /// Name of the guest's node.
     pub name: String,
-    /// Other members that are reachable.
+    /// Other members that are reachable, and links with leaves.
     pub present: usize,
     /// Members that were reachable.
     pub left: usize,
@@ -134,11 +136,9 @@ mod tests {
 
     #[test]
     fn the_program_inside_reads_what_the_guest_has_written() {
-        let mut state = GuestState {
-            code: "abandon-zoo-quality-lemon@meet.example".into(),
-            name: "ann".into(),
-            ..GuestState::default()
-        };
+        let mut state = GuestState::default();
+        state.code = "abandon-zoo-quality-lemon@meet.example".into();
+        state.name = "ann".into();
         let file = StateFile::new(&state).unwrap();
         let path = format!("/proc/self/fd/{}", file.fd().as_raw_fd());
         let inside = Inside(File::open(path).unwrap());

@@ -5,6 +5,7 @@
 //! | [`arguments`] | the arguments of a process, and secrets among them |
 //! | [`child`] | processes that run commands of other users: account and separation |
 //! | [`cli`] | exit codes, errors with exit codes, logging to stderr or the journal |
+//! | [`code`] | offers under a code: beacons of senders, the wait of receivers |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
 //! | [`guest`] | programs that enter a network by a token among their arguments, or by a code |
 //! | [`guest_state`] | what a guest tells the program inside |
@@ -23,6 +24,7 @@ pub mod arguments;
 pub mod book;
 pub mod child;
 pub mod cli;
+pub mod code;
 pub mod config;
 pub mod groups;
 pub mod guest;

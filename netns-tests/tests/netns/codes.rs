@@ -1,4 +1,5 @@
-//! Files under four words: nobody is root, no daemon runs, and hosts do not know each other.
+//! Files, stations and lectures under four words: nobody is root, no daemon runs, and hosts do not know
+//! each other.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -8,11 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually, noise, same_content};
+use librecast::cert::Token;
+use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::code::Code;
 use librecast::code::beacon::beacon_group;
 use nix::sys::signal::Signal;
 
-use crate::guest::{all_end, as_nobody, family, open_driver, says};
+use crate::guest::{all_end, as_confined, as_nobody, family, open_driver, says};
+use crate::radio::{RADIO, RATE, likeness, read_samples, sounding, write_chirp};
 use crate::reach::closed_lan;
 use crate::world;
 
@@ -29,7 +33,7 @@ fn open_folder(host: &Host, name: &str) -> Result<PathBuf> {
 }
 
 /// A file, and a folder with an empty file and names that are no text.
-fn make_files(host: &Host, size: usize) -> Result<[PathBuf; 2]> {
+pub(crate) fn make_files(host: &Host, size: usize) -> Result<[PathBuf; 2]> {
     let folder = host.path("photos");
     fs::create_dir_all(folder.join("sub"))?;
     fs::write(folder.join("empty"), b"")?;
@@ -42,14 +46,14 @@ fn make_files(host: &Host, size: usize) -> Result<[PathBuf; 2]> {
 }
 
 /// Starts `lcsync` as nobody, where `servers` is what LCROUTE_SIGNAL says.
-fn lcsync(host: &Host, servers: &str, args: &[&str]) -> Result<Process> {
+pub(crate) fn lcsync(host: &Host, servers: &str, args: &[&str]) -> Result<Process> {
     let signal = format!("LCROUTE_SIGNAL={servers}");
     let args = [&["env", &signal, "lcsync"][..], args].concat();
     host.spawn("setpriv", &as_nobody(&args))
 }
 
 /// Sends the host's files as nobody; returns the code.
-fn send(host: &Host, servers: &str, paths: &[PathBuf]) -> Result<(Process, String)> {
+pub(crate) fn send(host: &Host, servers: &str, paths: &[PathBuf]) -> Result<(Process, String)> {
     let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
     let args: Vec<&str> = paths.iter().map(String::as_str).collect();
     let sends = lcsync(host, servers, &[&["send"][..], &args].concat())?;
@@ -265,5 +269,187 @@ fn a_code_with_a_host_leads_through_closed_firewalls() {
         let (_sends, code) = send(ann, &url, &sent)?;
         ensure!(code.contains('@'), "{code}");
         arrived(receive(bob, "", &code)?, bob, &sent)
+    });
+}
+
+/// Starts a command of a shell as nobody, without a server.
+fn shell(host: &Host, command: &str) -> Result<Process> {
+    let args = ["env", "LCROUTE_SIGNAL=", "sh", "-c", command];
+    host.spawn("setpriv", &as_nobody(&args))
+}
+
+/// Returns the words that a sender prints first.
+fn words_of(sends: &Process) -> Result<String> {
+    eventually("the words", || {
+        let said = sends.stdout();
+        let line = said.lines().next().map(str::to_owned);
+        let line = line.filter(|line| line.split('-').count() == 4);
+        line.with_context(|| format!("{said}{}", sends.stderr()))
+    })
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_station_goes_by_four_words_and_two_senders_are_refused() {
+    world("codes-station", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
+        let [ann, bob, eve] = &hosts[..] else {
+            unreachable!("three hosts");
+        };
+        let chirp = write_chirp(ann, 60)?.display().to_string();
+        let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
+        let code = words_of(&sends)?;
+        let nobody = format!("{RADIO} listen abandon-abandon-abandon-zoo -");
+        ends(&mut shell(bob, &nobody)?, 3, "lcradio cast --code")?;
+        let heard = open_folder(bob, "heard")?.join("samples");
+        let (typed, file) = (code.replace('-', " "), heard.display());
+        let listens = shell(bob, &format!("exec {RADIO} listen '{typed}' - >{file}"))?;
+        eventually("two seconds of sound", || {
+            let bytes = fs::metadata(&heard)?.len() as usize;
+            ensure!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr());
+            Ok(())
+        })?;
+        listens.signal(Signal::SIGINT)?;
+        let likeness = likeness(sounding(&read_samples(&heard)?));
+        ensure!(likeness > 0.9, "{likeness}");
+        // what is offered is no file, and who has the words makes no second station of them
+        ends(&mut receive(bob, "", &code)?, 1, "lcradio listen")?;
+        let second = format!("lcroute guest {code} -- {RADIO} cast --code - <{chirp}");
+        let chirp_of_eve = write_chirp(eve, 5)?.display().to_string();
+        let second = second.replace(&chirp, &chirp_of_eve);
+        ends(
+            &mut shell(eve, &second)?,
+            4,
+            "sends under these words already",
+        )
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_lecture_goes_by_four_words() {
+    world("codes-lecture", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob"])?;
+        let [ann, bob] = &hosts[..] else {
+            unreachable!("two hosts");
+        };
+        let home = open_folder(ann, "home")?.display().to_string();
+        let made = format!(
+            "cd {home} && lcstudio keygen k && lcstudio new talk --key k --title Bees && printf '# Bees\\n\\nThey dance.\\n' >talk/slides.md"
+        );
+        let ended = shell(ann, &made)?.wait(DEADLINE)?;
+        ensure!(ended == 0, "{ended}");
+        // its input stays open
+        let present = format!("cd {home} && sleep 1000 | lcstudio present talk --key k --code");
+        let sends = shell(ann, &present)?;
+        let code = words_of(&sends)?;
+        let attends = shell(bob, &format!("sleep 1000 | lcstudio attend {code}"))?;
+        says(&attends, "They dance.")?;
+        ends(&mut receive(bob, "", &code)?, 1, "lcstudio attend")
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn of_two_who_send_under_a_code_receivers_take_none() {
+    world("codes-two", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
+        let [ann, bob, eve] = &hosts[..] else {
+            unreachable!("three hosts");
+        };
+        let sent = make_files(ann, 100_000)?;
+        let (sends, code) = send(ann, "", &sent)?;
+        // offers of a thousand senders, each whole, and garbage between them
+        let script = "import socket,random,sys,time\n\
+            s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
+            s.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_MULTICAST_IF,socket.if_nametoindex('lc0'))\n\
+            print('in',flush=True)\n\
+            for n in range(10**6):\n\
+            \x20 line=b'12D3%d'%(n%1000)\n\
+            \x20 d=bytes([1,1,3])+b'eve'+bytes(16)+len(line).to_bytes(2,'big')+line\n\
+            \x20 s.sendto(random.choice([d,d[:random.randrange(len(d))],random.randbytes(600)]),(sys.argv[1],14247))\n\
+            \x20 time.sleep(0.01)\n";
+        let script = eve.write("second.py", script)?.display().to_string();
+        let group = beacon_group(&code.parse::<Code>()?.keys().beacon).to_string();
+        let args = ["lcroute", "guest", &code, "--", "python3", &script, &group];
+        let hostile = eve.spawn("setpriv", &as_nobody(&args))?;
+        says(&hostile, "in")?;
+        let mut refused = receive(bob, "", &code)?;
+        ends(&mut refused, 4, "two send under these words")?;
+        ensure!(fs::read_dir(bob.path("dest"))?.count() == 0);
+        says_at_last(&sends, "somebody else, eve, sends under these words")
+    });
+}
+
+#[test]
+fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
+    world("codes-public", |lab: &Lab| {
+        open_driver()?;
+        let server = lab.signalling_server()?;
+        let url = server.url()?;
+        let hosts = lab.closed_hosts(&["ann", "bob", "eve"])?;
+        let [ann, bob, eve] = &hosts[..] else {
+            unreachable!("three hosts");
+        };
+        let sent = make_files(ann, MEGABYTE)?;
+        let paths = sent.each_ref().map(|p| p.display().to_string());
+        let mut without = lcsync(ann, "", &["send", "--public", &paths[0]])?;
+        ends(&mut without, 2, "needs a signalling server")?;
+        let args = ["send", "--public", &paths[0], &paths[1]];
+        let mut sends = lcsync(ann, &url, &args)?;
+        let link = eventually("the link", || {
+            let line = sends.stdout().lines().next().map(str::to_owned);
+            line.with_context(|| sends.stderr())
+        })?;
+        let (token, share) = link.split_once(',').context("no link")?;
+        ensure!(share == "lc:files", "{link}");
+        let token: Token = token.parse()?;
+        ensure!(token.invitation().grant().leaf);
+        // whoever reads the page has the link
+        let root = SharePrefix::of_name(b"", "files").group(ROOT_CHANNEL);
+        let script = "import socket,random,sys,time\n\
+            s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
+            s.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_MULTICAST_IF,socket.if_nametoindex('lc0'))\n\
+            print('in',flush=True)\n\
+            while True:\n\
+            \x20 s.sendto(random.randbytes(600),(sys.argv[1],14242)); time.sleep(0.01)\n";
+        let script = eve.write("hostile.py", script)?.display().to_string();
+        let (given, group) = (token.encode().to_string(), root.to_string());
+        let args = ["lcroute", "guest", &given, "--", "python3", &script, &group];
+        let hostile = eve.spawn("setpriv", &as_nobody(&args))?;
+        says(&hostile, "in")?;
+        let dest = open_folder(bob, "dest")?.display().to_string();
+        arrived(lcsync(bob, "", &[&link, &dest])?, bob, &sent)?;
+        says_at_last(&hostile, "goes nowhere")?;
+        says_at_last(&sends, "1 node receives")?;
+        sends.signal(Signal::SIGINT)?;
+        ensure!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr());
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn both_ends_of_a_code_do_without_namespaces() {
+    world("codes-pair", |lab| {
+        let hosts = closed_lan(lab, &["ann", "bob"])?;
+        let [ann, bob] = &hosts[..] else {
+            unreachable!("two hosts");
+        };
+        let sent = make_files(ann, 3 * MEGABYTE)?;
+        let paths = sent.each_ref().map(|p| p.display().to_string());
+        let env = ["env", "LCROUTE_SIGNAL=", "lcsync"];
+        let args = [&env[..], &["send", &paths[0], &paths[1]]].concat();
+        let sends = ann.spawn("setpriv", &as_confined(&args))?;
+        let code = words_of(&sends)?;
+        let dest = open_folder(bob, "dest")?.display().to_string();
+        let args = [&env[..], &["receive", &code, &dest]].concat();
+        arrived(bob.spawn("setpriv", &as_confined(&args))?, bob, &sent)?;
+        let family = family(sends.pid());
+        sends.signal(Signal::SIGKILL)?;
+        all_end(&family)
     });
 }
