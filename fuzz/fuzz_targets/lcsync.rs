@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use lcroute_fuzz::pieces;
-use lcsync::sealing::Opener;
+use lcsync::opener::Opener;
 use lcsync::{listing, packet, tree};
 use libfuzzer_sys::fuzz_target;
 use librecast::coding::Decoder;

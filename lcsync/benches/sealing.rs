@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lcsync::block::BlockRef;
+use lcsync::opener::Opener;
 use lcsync::packet::{SYMBOL_PACKET, Symbol, encode_record};
 use lcsync::record::Record;
-use lcsync::sealing::{Opener, SALT, SEALED_PACKET, Sealer, ShareKey};
+use lcsync::sealing::{SALT, SEALED_PACKET, Sealer, ShareKey};
 use lcsync::tree::{ROOT_SIZE, Stream};
 use librecast::coding::SYMBOL_SIZE;
 use librecast_program::keyfile::SharedKey;

@@ -3,13 +3,13 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, hashes, names, cuts |
+//! | [`block`], [`tree`], [`listing`], `layout`, `cut` | the format: blocks, hashes, names, cuts |
 //! | [`packet`], [`record`], `catalogue` | the datagrams |
-//! | [`sealing`], `signature` | datagrams of shares with a key; signed versions |
+//! | [`opener`], `sealing`, [`signature`] | datagrams, and those of shares with a key; signed versions |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
 //! | `mount` | recognition of file systems |
-//! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | a server's view of its files |
-//! | [`server`] | serving: members, and order of sending |
+//! | `scan`, `leaves`, `index`, `groups`, `stretch`, `store` | a server's view of its files |
+//! | `server` | serving: members, and order of sending |
 //! | `send`, `receive_code` | files under four words |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
@@ -19,37 +19,61 @@
 //! | `attributes` | extended attributes, ACLs among them |
 //! | `local` | copies without a network |
 //! | `progress` | bars and JSON lines |
+//!
+//! Without the feature `host`, for pages, it is the format and what decides on a receiver.
 
+#[cfg(feature = "host")]
 mod attributes;
 pub mod block;
 mod catalogue;
+#[cfg(feature = "host")]
 mod cli;
+#[cfg(feature = "host")]
 pub mod cut;
+#[cfg(feature = "host")]
 mod device;
+#[cfg(feature = "host")]
 mod folder;
+#[cfg(feature = "host")]
 pub mod groups;
+#[cfg(feature = "host")]
 pub mod index;
 mod layout;
+#[cfg(feature = "host")]
 mod leaves;
 pub mod listing;
+#[cfg(feature = "host")]
 mod local;
+#[cfg(feature = "host")]
 mod mount;
 mod name;
+pub mod opener;
 pub mod packet;
+#[cfg(feature = "host")]
 mod place;
+#[cfg(feature = "host")]
 mod progress;
 pub mod receive;
+#[cfg(feature = "host")]
 mod receive_code;
 pub mod record;
+#[cfg(feature = "host")]
 mod remembered;
+#[cfg(feature = "host")]
 mod scan;
+#[cfg(feature = "host")]
 pub mod sealing;
+#[cfg(feature = "host")]
 mod send;
+#[cfg(feature = "host")]
 pub mod server;
-mod signature;
+pub mod signature;
+#[cfg(feature = "host")]
 mod status;
+#[cfg(feature = "host")]
 mod store;
 mod stretch;
 pub mod tree;
 
+#[cfg(feature = "host")]
 pub use cli::{command, main};

@@ -19,10 +19,10 @@ use librecast::coding::SYMBOL_SIZE;
 use librecast::id::derive;
 use librecast::wire::{Reader, WireError, Writer};
 use librecast_program::keyfile::SharedKey;
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::catalogue;
+use crate::opener::OpenError;
 use crate::packet::{
     self, Packet, SEALED_CATALOGUE, SEALED_RECORD, SEALED_SYMBOL, Symbol, VERSION,
 };
@@ -48,31 +48,6 @@ const MAX_SERVERS: usize = 64;
 /// The same with the headers of IPv6 and UDP.
 pub const SEALED_WIRE_SIZE: u64 = 40 + 8 + SEALED_PACKET as u64;
 const _: () = assert!(SEALED_WIRE_SIZE <= 1280);
-
-/// Reason why a datagram was not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum OpenError {
-    /// It violates the format.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// No record of its server has been opened yet.
-    #[error("from a server not heard of yet")]
-    UnknownServer,
-    /// Not sealed with the key, or damaged.
-    #[error("not sealed with this key")]
-    Forged,
-}
-
-/// Counters of datagrams that were not opened, by reason.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct OpenDrops {
-    /// They violate the format.
-    pub malformed: u64,
-    /// No record of their server has been opened yet.
-    pub unknown_server: u64,
-    /// Not sealed with the key, or damaged.
-    pub forged: u64,
-}
 
 /// The key of one share, from a key file and a NAME.
 pub struct ShareKey {
@@ -260,13 +235,12 @@ fn symbol_aad(server: u32, number: u64, channel: ChannelId) -> [u8; SYMBOL_HEADE
     aad
 }
 
-/// Opens datagrams on a receiver: sealed ones if the share has a key, else plain ones.
+/// Opens sealed datagrams on a receiver.
 #[derive(Debug)]
-pub struct Opener {
-    key: Option<Arc<ShareKey>>,
+pub struct Unsealer {
+    key: Arc<ShareKey>,
     servers: BTreeMap<u32, ServerKeys>,
     plain: Vec<u8>,
-    drops: OpenDrops,
 }
 
 #[derive(Debug)]
@@ -280,56 +254,32 @@ struct ServerKeys {
     heard: Instant,
 }
 
-impl Opener {
+impl Unsealer {
     /// Starts without known servers.
     #[must_use]
-    pub fn new(key: Option<Arc<ShareKey>>) -> Self {
+    pub fn new(key: Arc<ShareKey>) -> Self {
         Self {
             key,
             servers: BTreeMap::new(),
             plain: Vec::new(),
-            drops: OpenDrops::default(),
         }
     }
 
-    /// The key from which names of shares and channels are derived.
+    /// The key of the share.
     #[must_use]
-    pub fn group_key(&self) -> &[u8] {
-        group_key(self.key.as_deref())
+    pub fn key(&self) -> &ShareKey {
+        &self.key
     }
 
-    /// Datagrams that were not opened.
-    #[must_use]
-    pub fn drops(&self) -> OpenDrops {
-        self.drops
-    }
-
-    /// Opens a datagram on `channel`, which must be sealed with the key, if any; checks each field.
+    /// Opens a datagram on `channel`, and checks each field.
     pub fn open<'a>(
         &'a mut self,
         channel: ChannelId,
-        datagram: &'a [u8],
+        datagram: &[u8],
         now: Instant,
     ) -> Result<Packet<'a>, OpenError> {
-        let drops = &mut self.drops;
-        let opened = match self.key.clone() {
-            None => packet::decode(datagram).map_err(OpenError::Wire),
-            Some(key) => open_sealed(
-                &key,
-                &mut self.servers,
-                &mut self.plain,
-                channel,
-                datagram,
-                now,
-            ),
-        };
-        match &opened {
-            Ok(_) => {}
-            Err(OpenError::Wire(_)) => drops.malformed += 1,
-            Err(OpenError::UnknownServer) => drops.unknown_server += 1,
-            Err(OpenError::Forged) => drops.forged += 1,
-        }
-        opened
+        let (servers, plain) = (&mut self.servers, &mut self.plain);
+        open_sealed(&self.key, servers, plain, channel, datagram, now)
     }
 }
 
@@ -440,6 +390,7 @@ fn remember(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::opener::{OpenDrops, Opener};
     use crate::packet::encode_record;
     use crate::record::tests::{record, records};
     use proptest::prelude::*;

@@ -3,10 +3,10 @@
 //! The signature covers the version, not its server or rate: any server of the files sends it.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::time::Instant;
 use librecast::wire::Writer;
 
 use crate::record::{Record, Version};

@@ -309,6 +309,14 @@ fn radio_knows_librecast_only_and_no_other_program_has_a_codec() {
 }
 
 #[test]
+fn the_page_that_receives_has_of_lcsync_what_decides() {
+    let built_from = built_from("lcroute-web-get");
+    for host in ["librecast-program", "aws-lc-rs", "clap", "nix", "rustix"] {
+        assert!(!built_from.contains(host), "{host}");
+    }
+}
+
+#[test]
 fn studio_knows_what_radio_calls_a_station_and_no_other_program_knows_studio() {
     let ours = ours();
     let below = ["librecast", "librecast-log"];

@@ -18,9 +18,10 @@ use serde_json::json;
 use super::network::Network;
 use crate::block::BlockHash;
 use crate::catalogue::{self, Listed};
+use crate::opener::Opener;
 use crate::packet::Packet;
 use crate::progress::{human_bytes, print_line};
-use crate::sealing::{Opener, ShareKey, group_key};
+use crate::sealing::{ShareKey, group_key};
 
 /// Most shares stored, as a liar can name any number.
 const MAX_SHARES: usize = 10_000;

@@ -5,9 +5,9 @@
 //! left, and go together. The first change after a rest goes at once.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use librecast::channel::ChannelId;
+use librecast::time::{Duration, Instant};
 
 /// Changes that the kernel does not know yet.
 #[derive(Debug)]

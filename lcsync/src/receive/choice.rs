@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::id::PeerId;
+use librecast::time::{Duration, Instant};
 
 use crate::block::BlockHash;
 use crate::record::Record;

@@ -9,10 +9,9 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use librecast::channel::{ChannelId, ROOT_CHANNEL};
+use librecast::time::{Duration, Instant};
 
 use super::assembly::{Assembly, BadTree, Next};
 use super::choice::{Choice, Decision, Proof};
@@ -21,9 +20,9 @@ use super::fetch::{self, Counters, Fetch};
 use super::tree::Tree;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
+use crate::opener::{OpenDrops, Opener};
 use crate::packet::Packet;
 use crate::record::Record;
-use crate::sealing::{OpenDrops, Opener, ShareKey, group_key};
 
 /// Channels held until the first judgement of loss.
 const START_WINDOW: usize = 16;
@@ -41,8 +40,8 @@ pub struct Settings {
     pub proof: Proof,
     /// The highest generation of earlier runs.
     pub floor: u64,
-    /// The key that seals the share.
-    pub key: Option<Arc<ShareKey>>,
+    /// Opens the share's datagrams, with its key if it is sealed.
+    pub opener: Opener,
     /// Bits per second to receive.
     pub limit: Option<u64>,
     /// Longest time without packets.
@@ -168,7 +167,7 @@ impl Receiver {
             pinned,
             proof,
             floor,
-            key,
+            opener,
             limit,
             timeout,
             own_server,
@@ -176,8 +175,8 @@ impl Receiver {
         let window = Window::new(START_WINDOW, MAX_WINDOW, now);
         Self {
             choice: Choice::new(pinned, proof, floor, now),
-            fetch: Fetch::new(window, limit, now).with_key(group_key(key.as_deref())),
-            opener: Opener::new(key),
+            fetch: Fetch::new(window, limit, now).with_key(opener.group_key()),
+            opener,
             limit,
             timeout,
             own_server,
@@ -592,7 +591,7 @@ mod tests {
             pinned,
             proof: Proof::None,
             floor: 0,
-            key: None,
+            opener: Opener::default(),
             limit: None,
             timeout: TIMEOUT,
             own_server: Some(99),

@@ -1,10 +1,10 @@
 //! Fetching of blocks, as a state machine: symbols in, memberships and verified blocks out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, block_channel};
+use librecast::time::{Duration, Instant};
 
 use super::collector::{Collector, Outcome, Source};
 use super::streams::Streams;

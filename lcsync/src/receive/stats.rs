@@ -4,8 +4,8 @@ use librecast::coding::SYMBOL_SIZE;
 use serde_json::{Value, json};
 
 use super::fetch::Counters;
+use crate::opener::OpenDrops;
 use crate::progress::human_bytes;
-use crate::sealing::OpenDrops;
 
 /// Counters from the first record to the last rename.
 #[derive(Debug, Clone, Copy, Default)]

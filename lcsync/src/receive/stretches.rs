@@ -1,10 +1,10 @@
 //! Stretches of wanted blocks, and joined ones.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
 
 use librecast::channel::ChannelId;
 use librecast::coding::CodingError;
+use librecast::time::{Duration, Instant};
 
 use super::collector::{Collector, Outcome, Source};
 use super::streams::Streams;

@@ -51,6 +51,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::device::Device;
 use crate::index::Index;
 use crate::listing::{self, shown};
+use crate::opener::Opener;
 use crate::place::{Place, check_replaceable, check_writable, current_umask};
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
@@ -284,7 +285,7 @@ impl<'a> Transfer<'a> {
             pinned: options.pinned,
             proof,
             floor,
-            key: key.clone(),
+            opener: Opener::new(key.clone()),
             limit: options.limit,
             timeout: options.timeout,
             own_server: seed.as_ref().map(Seed::id),

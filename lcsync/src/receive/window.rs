@@ -7,7 +7,7 @@
 //! Sizes are in channels of the normal rate. On slow links, where that is too coarse, channels of
 //! the slow layer are held, each a small `unit` of one.
 
-use std::time::{Duration, Instant};
+use librecast::time::{Duration, Instant};
 
 use crate::stretch::STRETCH;
 

@@ -13,8 +13,8 @@ use super::channel::Channel;
 use super::rescan::Watched;
 use super::rivals::{MEET_INTERVAL, Rival, Rivals, SERVERS_CHANNEL};
 use crate::block::BlockHash;
+use crate::opener::Opener;
 use crate::packet::Packet;
-use crate::sealing::Opener;
 use crate::signature::Trust;
 
 /// A share with provable records.

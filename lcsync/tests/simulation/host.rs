@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use lcsync::block::{BlockHash, BlockRef};
+use lcsync::opener::Opener;
 use lcsync::receive::changes::Changes;
 use lcsync::receive::choice::Proof;
 use lcsync::receive::core::{Event, Receiver, Settings};
@@ -145,7 +146,7 @@ impl Host {
             pinned: None,
             proof: Proof::None,
             floor: 0,
-            key: None,
+            opener: Opener::default(),
             limit: None,
             timeout: Duration::from_secs(30),
             own_server: None,

@@ -3,6 +3,7 @@
 //! last screenshots are in TARGET/browser/shots.
 
 mod dashboard;
+mod get;
 mod groups;
 mod leaves;
 mod node;

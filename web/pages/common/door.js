@@ -15,7 +15,10 @@ const OTHERS = {
 const TEXT = /lc[a-z]1[1-9A-HJ-NP-Za-km-z]{8,}/g;
 /** Longest that is looked at, in characters: a token (MAX_TOKEN in librecast) and a session, in a link. */
 const LONGEST = 10_000;
-const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/playground/"];
+const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/playground/", "/get/"];
+/** Files: four words with hyphens, alone or with a server, or a share behind a token. */
+const WORDS = /^[a-z]{3,8}(-[a-z]{3,8}){3}(@[\w.:[\]-]+)?$/i;
+const SHARE = /lct1[1-9A-HJ-NP-Za-km-z]+,lc:[^\s#]+/;
 
 /** The texts in what somebody pasted: the first of each kind. */
 export function texts(pasted) {
@@ -33,6 +36,10 @@ export function texts(pasted) {
 export function lead(pasted, isMember) {
     if (pasted.trim() === "") {
         return null;
+    }
+    const files = pasted.slice(0, LONGEST).match(SHARE)?.[0] ?? pasted.trim().match(WORDS)?.[0];
+    if (files) {
+        return { href: `../get/#${files}`, label: "To the files", words: "This is what somebody sends: files." };
     }
     const { token, station, session, invitation, other } = texts(pasted);
     const hash = [token, station ?? session].filter(Boolean).join(",");

@@ -1,0 +1,237 @@
+// The page that receives files: words in the address make this tab a leaf of their network, and files are saved by the browser.
+// Names come from others: they are shown as text, never as markup.
+
+import { focusFirst } from "../common/enter.js";
+import { facts, fill, html, say } from "../common/html.js";
+import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
+import { Member } from "../node/member.js";
+import { random } from "../node/visit.js";
+import { Get } from "./module.js";
+
+/** How often the page is drawn, in milliseconds. */
+const DRAW = 500;
+/** Nobody was heard for so long: it is said what may be the matter, in milliseconds. */
+const PATIENCE = 10_000;
+/** How long a file that was saved is kept for the browser, in milliseconds. Chosen: longer than it asks where to. */
+const KEEP = 10 * 60_000;
+
+const $ = (id) => document.getElementById(id);
+const view = { member: null, get: null, since: 0, parts: new Map(), saved: new Map() };
+
+$("begin").addEventListener("submit", (event) => {
+    event.preventDefault();
+    begin($("words").value);
+});
+$("all").addEventListener("click", () => want(view.status.files.map((_, number) => number)));
+$("leave").addEventListener("click", () => leave(null));
+addEventListener("pagehide", () => view.member?.end());
+// a link that is opened in this tab once more changes the fragment alone
+addEventListener("hashchange", () => location.hash.length > 1 && (leave(null), begin(taken())));
+setInterval(() => view.get && draw(), DRAW);
+
+const given = taken();
+if (given) {
+    await begin(given);
+} else {
+    focusFirst($("begin"));
+}
+
+/** What stands behind the `#` of the address. It stays there, so that a reload begins anew; no browser sends it to a server. */
+function taken() {
+    return decodeURIComponent(location.hash.slice(1));
+}
+
+/** What was pasted: words, a whole link of this page, or a token with a share. */
+const meant = (text) => text.trim().replace(/^.*#/s, "");
+
+async function begin(text) {
+    problem(null);
+    notice(null);
+    $("receive").disabled = true;
+    state("starting", "making keys of the words");
+    // drawn before the keys take a second
+    await new Promise((drawn) => setTimeout(drawn, 50));
+    try {
+        const get = await Get.load({ join: (group) => join(group), leave: (group) => view.member.leave(group) });
+        const token = get.token(meant(decodeURIComponent(text)), location.hostname);
+        const start = { token, name: "", key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: false };
+        const hear = { datagram: ({ bytes }) => datagram(bytes), sealed: () => {}, keep: () => {}, change: () => {} };
+        view.member = await Member.begin(start, hear);
+        view.get = get;
+        get.open();
+    } catch (error) {
+        leave(error.message);
+        return;
+    } finally {
+        $("receive").disabled = false;
+    }
+    Object.assign(view, { since: performance.now(), linkedAt: null, status: view.get.status() });
+    $("words").value = "";
+    show(true);
+    draw();
+}
+
+/** A group that this leaf may not join, or not now, is asked for again by the receiver. */
+function join(group) {
+    try {
+        view.member.join(group);
+    } catch (error) {
+        problem(error.message);
+    }
+}
+
+function datagram(bytes) {
+    view.get?.datagram(bytes);
+    collect();
+}
+
+/** Takes what has come: the browser keeps blobs, on disk if there is no room in memory. */
+function collect() {
+    for (let piece = view.get?.piece(); piece; piece = view.get.piece()) {
+        const parts = view.parts.get(piece.file) ?? view.parts.set(piece.file, new Map()).get(piece.file);
+        parts.set(piece.offset, new Blob([piece.bytes]));
+        view.moved = true;
+    }
+}
+
+function want(numbers) {
+    try {
+        problem(null);
+        numbers.forEach((number) => {
+            view.parts.set(number, new Map());
+            view.saved.delete(number);
+        });
+        view.get.want(numbers);
+    } catch (error) {
+        problem(error.message);
+    }
+    draw();
+}
+
+/** A file that is whole: its parts in their order. */
+function save(number, { name }) {
+    const parts = [...(view.parts.get(number) ?? [])].sort(([a], [b]) => a - b).map(([, part]) => part);
+    view.parts.delete(number);
+    const href = URL.createObjectURL(new Blob(parts, { type: "application/octet-stream" }));
+    view.saved.set(number, href);
+    const link = html("a", { href, download: name.replaceAll("/", "_") });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(href), KEEP);
+}
+
+/** `why`: what went wrong, if something did. */
+function leave(why) {
+    view.get?.close();
+    view.member?.end();
+    unfollow();
+    view.saved.forEach((href) => URL.revokeObjectURL(href));
+    Object.assign(view, { member: null, get: null, parts: new Map(), saved: new Map(), focused: false, told: null });
+    show(false);
+    state("starting", "nothing is received");
+    problem(why);
+}
+
+function show(isInside) {
+    $("door").hidden = isInside;
+    $("inside").hidden = !isInside;
+    isInside || focusFirst($("begin"));
+}
+
+// --- what is shown ---
+
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
+
+/** As lcsync writes sizes. */
+function size(bytes) {
+    const power = bytes < 1000 ? 0 : Math.min(Math.floor(Math.log10(bytes) / 3), UNITS.length - 1);
+    return `${(bytes / 1000 ** power).toFixed(power && bytes / 1000 ** power < 10 ? 1 : 0)} ${UNITS[power]}`;
+}
+
+const sum = (list, of) => list.reduce((all, file) => all + file[of], 0);
+const files = (n) => `${n} file${n === 1 ? "" : "s"}`;
+
+function draw() {
+    collect();
+    const now = performance.now();
+    const status = (view.status = view.get.status());
+    const member = view.member.status();
+    const stands = standing(member, new Set(), view.member.problem());
+    const hasLinks = stands.reach === "network";
+    follow(hasLinks, now);
+    view.linkedAt = hasLinks ? (view.linkedAt ?? now) : null;
+    state(stands.name, stands.words);
+    if (status.problem) {
+        leave(status.problem);
+        return;
+    }
+    if (status.notice !== view.told) {
+        notice((view.told = status.notice));
+    }
+    say($("sent-title"), status.phase === "files" ? (status.from ? `From ${status.from}` : "Files") : "Looking for the sender");
+    say($("sent"), words(status, member, now));
+    drawFiles(status);
+    const figures = [["State", stands.words], ["Lost packets", `${(status.loss * 100).toFixed(1)} %`]];
+    status.signer && figures.push(["Signed by", status.signer]);
+    facts($("figures"), figures);
+}
+
+/** What is going on. */
+function words({ phase, files: all }, member, now) {
+    if (phase === "files") {
+        const wanted = all.filter((file) => file.wanted);
+        const [bytes, got] = [sum(wanted, "size"), sum(wanted, "got")];
+        const whole = wanted.filter((file) => file.got === file.size).length;
+        const offered = `${files(all.length)}, ${size(sum(all, "size"))}`;
+        if (wanted.length === 0) {
+            return `${offered}.`;
+        }
+        return whole === wanted.length ? `${files(whole)} received and verified, ${size(bytes)}. The browser has saved them.` : `${size(got)} of ${size(bytes)} received.`;
+    }
+    const isServed = member.servers.some((server) => server.connected);
+    if (now - view.since < PATIENCE || (!view.linkedAt && !isServed)) {
+        return isServed ? "Looking for who has these words." : "Asking a server who has these words.";
+    }
+    if (!view.linkedAt) {
+        return "Nobody is here under these words yet. Are they right, and does `lcsync send` still run? This page goes on looking.";
+    }
+    return now - view.linkedAt < PATIENCE ? "Linked: listening for who sends." : "Others are here under these words, and nobody sends. Does `lcsync send` still run?";
+}
+
+function drawFiles({ phase, files: all, others }) {
+    const host = $("files");
+    $("others").hidden = !others;
+    $("all-row").hidden = phase !== "files" || all.every((file) => file.wanted);
+    say($("all"), all.length === 1 ? "Receive" : "Receive all");
+    if (host.children.length !== all.length) {
+        view.parts.clear();
+        fill(host, all.map((_, number) => row(number)));
+    }
+    for (const [number, file] of all.entries()) {
+        const isWhole = file.wanted && file.got === file.size;
+        if (isWhole && !view.saved.has(number)) {
+            save(number, file);
+        }
+        const [name, how, bar, button] = host.children[number].children;
+        say(name, file.name);
+        say(how, isWhole ? `${size(file.size)}, saved` : file.wanted ? `${size(file.got)} of ${size(file.size)}` : size(file.size));
+        bar.hidden = !file.wanted || isWhole;
+        bar.value = file.size ? file.got / file.size : 1;
+        bar.setAttribute("aria-label", `Received of ${file.name}`);
+        button.hidden = file.wanted ? !isWhole : all.length === 1;
+        say(button, isWhole ? "Receive again" : "Receive");
+        button.setAttribute("aria-label", `${button.textContent}: ${file.name}`);
+    }
+    // on what is next
+    if (phase === "files" && !view.focused) {
+        view.focused = true;
+        focusFirst($("inside"));
+    }
+}
+
+function row(number) {
+    const button = html("button", { type: "button" });
+    button.addEventListener("click", () => want([number]));
+    return html("li", {}, html("span", { class: "name" }), html("span", { class: "hint" }), html("progress", { max: "1", value: "0" }), button);
+}
