@@ -390,7 +390,7 @@ fn remember(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::opener::{OpenDrops, Opener};
+    use crate::opener::Opener;
     use crate::packet::encode_record;
     use crate::record::tests::{record, records};
     use proptest::prelude::*;
@@ -480,7 +480,7 @@ mod tests {
             Err(OpenError::Forged)
         );
         for other in [key(2, "a"), key(1, "b")] {
-            let mut other = Opener::new(Some(other));
+            let mut other = Unsealer::new(other);
             assert_eq!(other.open(0, &said, now), Err(OpenError::Forged));
             assert!(other.servers.is_empty());
         }
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn keys_of_servers_are_bounded_and_the_latest_heard_stay() {
-        let (mut opener, start) = (opener(), Instant::now());
+        let (mut opener, start) = (Unsealer::new(key(1, "a")), Instant::now());
         for n in 0..1_000_u32 {
             let mut sealer = Sealer::new(
                 key(1, "a"),

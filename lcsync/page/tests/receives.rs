@@ -264,7 +264,7 @@ fn a_new_version_is_chosen_anew_and_a_silent_sender_is_told() {
     serve(&mut get, &sender, now);
     get.want(&[0, 1, 2, 3], now).unwrap();
     let changed = Sender {
-        key: sender.key.clone(),
+        key: SecretKey::from_seed(&[3; 32]),
         ..Sender::new(4)
     };
     serve(&mut get, &changed, now);

@@ -29,13 +29,6 @@ addEventListener("pagehide", () => view.member?.end());
 addEventListener("hashchange", () => location.hash.length > 1 && (leave(null), begin(taken())));
 setInterval(() => view.get && draw(), DRAW);
 
-const given = taken();
-if (given) {
-    await begin(given);
-} else {
-    focusFirst($("begin"));
-}
-
 /** What stands behind the `#` of the address. It stays there, so that a reload begins anew; no browser sends it to a server. */
 function taken() {
     return decodeURIComponent(location.hash.slice(1));
@@ -234,4 +227,13 @@ function row(number) {
     const button = html("button", { type: "button" });
     button.addEventListener("click", () => want([number]));
     return html("li", {}, html("span", { class: "name" }), html("span", { class: "hint" }), html("progress", { max: "1", value: "0" }), button);
+}
+
+// --- from the beginning ---
+
+const given = taken();
+if (given) {
+    await begin(given);
+} else {
+    focusFirst($("begin"));
 }
