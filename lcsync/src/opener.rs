@@ -7,26 +7,10 @@ use std::sync::Arc;
 
 use librecast::channel::ChannelId;
 use librecast::time::Instant;
-use librecast::wire::WireError;
-use thiserror::Error;
 
-use crate::packet::{self, Packet};
+use crate::packet::{self, OpenError, Packet};
 #[cfg(feature = "host")]
 use crate::sealing::{ShareKey, Unsealer, group_key};
-
-/// Reason why a datagram was not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum OpenError {
-    /// It violates the format.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// No record of its server has been opened yet.
-    #[error("from a server not heard of yet")]
-    UnknownServer,
-    /// Not sealed with the key, or damaged.
-    #[error("not sealed with this key")]
-    Forged,
-}
 
 /// Counters of datagrams that were not opened, by reason.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

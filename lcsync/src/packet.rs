@@ -2,6 +2,7 @@
 
 use librecast::coding::{MAX_ESI, SYMBOL_SIZE, symbols_of};
 use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
 
 use crate::catalogue::{self, Listed};
 use crate::record::Record;
@@ -150,6 +151,20 @@ fn read_symbol<'a>(r: &mut Reader<'a>) -> Result<Symbol<'a>, WireError> {
     };
     symbol.check()?;
     Ok(symbol)
+}
+
+/// Reason why a datagram was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// It violates the format.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// No record of its server has been opened yet.
+    #[error("from a server not heard of yet")]
+    UnknownServer,
+    /// Not sealed with the key, or damaged.
+    #[error("not sealed with this key")]
+    Forged,
 }
 
 #[cfg(test)]

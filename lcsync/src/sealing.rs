@@ -22,9 +22,8 @@ use librecast_program::keyfile::SharedKey;
 use zeroize::Zeroizing;
 
 use crate::catalogue;
-use crate::opener::OpenError;
 use crate::packet::{
-    self, Packet, SEALED_CATALOGUE, SEALED_RECORD, SEALED_SYMBOL, Symbol, VERSION,
+    self, OpenError, Packet, SEALED_CATALOGUE, SEALED_RECORD, SEALED_SYMBOL, Symbol, VERSION,
 };
 use crate::record::Record;
 

@@ -53,6 +53,9 @@ const UDP_CALLS: usize = 4;
 const LOOKING: Duration = Duration::from_secs(2);
 /// Name of the share of `lcsync send`.
 const SENT_FILES: &str = "files";
+/// Bound of packets to leaves in bits per second, where there is no member to wait behind them: what
+/// a fast Ethernet carries several times over. Queues in the paths lower it.
+const PUBLIC_RATE: u64 = 1_000_000_000;
 /// Stands for a local address that the kernel did not report.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -180,7 +183,8 @@ impl MemberShell {
         let (until, chain) = (identity.member.not_after, identity.chain.clone());
         let (key, network) = (identity.key.clone(), token.network());
         let founds = code.as_ref().is_some_and(|code| code.state.founds);
-        let node = node(&token, identity, (&config, founds), now)?;
+        let is_public = code.as_ref().is_some_and(|code| code.state.code.is_empty());
+        let node = node(&token, identity, (&config, founds, is_public), now)?;
         let (inbox, messages, _) = Inbox::new(Waker::new()?);
         let (sender, carrier_events) = mpsc::channel(MESSAGES);
         let (relay_commands, streams) = mpsc::channel(MESSAGES);
@@ -514,7 +518,7 @@ fn receive(
 fn node(
     token: &Token,
     identity: Identity,
-    (config, founds): (&Config, bool),
+    (config, founds, is_public): (&Config, bool, bool),
     now: Instant,
 ) -> anyhow::Result<Node<WebRtc>> {
     let (network, epoch) = (token.network(), hello_epoch());
@@ -568,7 +572,13 @@ fn node(
         epoch,
         seed: seed()?,
         aead: None,
-        limits: lcroute_engine::Limits::default(),
+        limits: lcroute_engine::Limits {
+            leaf_bits_per_second: match is_public {
+                true => PUBLIC_RATE,
+                false => lcroute_engine::Limits::default().leaf_bits_per_second,
+            },
+            ..lcroute_engine::Limits::default()
+        },
         overlay_limits: lcroute_overlay::Limits::default(),
     };
     Ok(Node::new(config, WebRtc::new(webrtc, now)?, now))
