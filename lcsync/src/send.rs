@@ -63,7 +63,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
     let paths = resolve(&options.paths)?;
     let mut way = match options.public {
         true => Way::link()?,
-        false => Way::Code(Offering::begin()?),
+        false => Way::Code(Offering::begin()?.into()),
     };
     // before other threads
     interrupt::exit_on_interrupt(|| {})?;
@@ -138,7 +138,7 @@ fn print_qr(link: &str) {
 /// What receivers are told of the share.
 enum Way {
     /// Who has the words hears beacons.
-    Code(Offering),
+    Code(Box<Offering>),
     /// Who has the link knows all.
     Link(Inside),
 }

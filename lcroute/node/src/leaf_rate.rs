@@ -4,7 +4,7 @@
 //!   every 100 ms with packets for leaves:
 //!     queues in the paths of most of their links,  --> 0.7 of the rate in use, at most every 200 ms
 //!     or of a quarter, and in that of a member's link
-//!     else, while half of the rate is in use       --> twice until the first cut, then 1.02
+//!     else, while half of the rate is in use       --> 1.5 times until the first cut, then 1.02
 //! ```
 //! Queues at most links at once are in the router's upload. One slow leaf or member has no effect.
 
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const CUT_EVERY: Duration = Duration::from_millis(200);
 /// Minimum rate of leaves, in bit/s. Chosen: speech for a handful of them.
 const FLOOR: u64 = 256_000;
-/// Initial rate in bit/s. Chosen: most uplinks carry it; 50 Mbit/s follow in half a second.
+/// Initial rate in bit/s. Chosen: most uplinks carry it; 50 Mbit/s follow within a second.
 const START: u64 = 2_000_000;
 
 /// The rate of all leaves together.
@@ -92,8 +92,7 @@ impl LeafRate {
                 in_use.min(self.rate) / 10 * 7
             }
             (false, _) if in_use < self.rate / 2 => self.rate,
-            // as slow start (RFC 5681); meanwhile all beyond the rate is lost
-            (false, None) => self.rate * 2,
+            (false, None) => self.rate / 2 * 3,
             (false, Some(_)) => self.rate / 50 * 51,
         };
         let rate = rate.max(FLOOR).min(self.limit);
@@ -130,8 +129,8 @@ mod tests {
     fn a_queue_of_many_cuts_the_rate_in_use_and_use_brings_it_back() {
         let (mut rate, mut now) = (LeafRate::new(LIMIT), start());
         // 10 Mbit/s are in use
-        assert_eq!(run(&mut rate, &mut now, 1, 0, false), 4_000_000);
-        assert_eq!(run(&mut rate, &mut now, 100, 0, false), 32_000_000);
+        assert_eq!(run(&mut rate, &mut now, 1, 0, false), 3_000_000);
+        assert_eq!(run(&mut rate, &mut now, 100, 0, false), 22_781_250);
         assert_eq!(run(&mut rate, &mut now, 1, 6, false), 7_000_000);
         assert_eq!(run(&mut rate, &mut now, 1, 6, false), 7_000_000, "too soon");
         assert_eq!(run(&mut rate, &mut now, 1, 6, false), 4_900_000);

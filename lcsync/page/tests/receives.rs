@@ -1,5 +1,7 @@
 //! The page's receiver against a server in memory: beacons, records and symbols as on the network.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv6Addr;

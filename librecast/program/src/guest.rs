@@ -68,6 +68,7 @@ pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
 }
 
 /// The way into a network.
+#[derive(Clone, Copy)]
 enum Entry<'a> {
     /// By a token or code.
     By(&'a [u8]),
