@@ -31,11 +31,18 @@ setInterval(() => view.get && draw(), DRAW);
 
 /** What stands behind the `#` of the address. It stays there, so that a reload begins anew; no browser sends it to a server. */
 function taken() {
-    return decodeURIComponent(location.hash.slice(1));
+    return location.hash.slice(1);
 }
 
 /** What was pasted: words, a whole link of this page, or a token with a share. */
-const meant = (text) => text.trim().replace(/^.*#/s, "");
+function meant(text) {
+    const given = text.trim().replace(/^.*#/s, "");
+    try {
+        return decodeURIComponent(given);
+    } catch {
+        return given;
+    }
+}
 
 async function begin(text) {
     problem(null);
@@ -46,7 +53,7 @@ async function begin(text) {
     await new Promise((drawn) => setTimeout(drawn, 50));
     try {
         const get = await Get.load({ join: (group) => join(group), leave: (group) => view.member.leave(group) });
-        const token = get.token(meant(decodeURIComponent(text)), location.hostname);
+        const token = get.token(meant(text), location.hostname);
         const start = { token, name: "", key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: false };
         const hear = { datagram: ({ bytes }) => datagram(bytes), sealed: () => {}, keep: () => {}, change: () => {} };
         view.member = await Member.begin(start, hear);
