@@ -129,6 +129,7 @@ fn a_page_hands_in_randomness() {
         "librecast-log",
         "lcradio-core",
         "lcstudio-core",
+        "lcroute-web-get",
     ] {
         let crates = built_from_with(package, &["--target", "wasm32-unknown-unknown"]);
         // any version: each uses the system's randomness in its own way, which pages lack
