@@ -324,8 +324,7 @@ enum Command {
         #[arg(last = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
     },
-    /// Print the QR code of a line of standard input
-    #[command(hide = true)]
+    /// Print the QR code of a line of standard input, such as a link
     Qr,
     /// Send text to a group with a plain socket: TEXT, or lines from standard input
     Say {
@@ -504,7 +503,7 @@ const VERBS: [(&str, &[&str]); 5] = [
     (
         "Parts and services",
         &[
-            "init", "join", "run", "reload", "signal", "streams", "keygen", "close",
+            "init", "join", "run", "reload", "signal", "streams", "keygen", "qr", "close",
         ],
     ),
 ];
