@@ -83,7 +83,7 @@ impl World {
         let users = users.map(|(user, site, stream)| {
             let port = 4_000 + stream.unwrap_or(0) as u16;
             let address = SocketAddr::from(([5, 5, site, user], port));
-            let (credentials, _) = relay.mint(&[user; 32], &[site; 32], now);
+            let (credentials, _) = relay.mint((&[user; 32], &[site; 32]), user == 3, now);
             (Client { address, stream }, credentials, Framer::default())
         });
         Self {

@@ -26,6 +26,7 @@ pub fn served_relay(relay: &Relay) -> Option<RelaySettings> {
         private: relay.private,
         rate: relay.rate,
         rate_total: relay.rate_total,
+        leaf_rate: relay.leaf_rate,
         addresses: relay.addresses.clone(),
         is_near: near(relay),
     })

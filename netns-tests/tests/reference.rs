@@ -514,6 +514,11 @@ const FILES: &[File] = &[
                         "The same for all nodes together.",
                     ),
                     (
+                        "leaf_rate",
+                        "`\"20M\"`",
+                        "The same for all leaves of one network together, of which each has 1 Mbit/s. They reach relayed addresses of this server alone.",
+                    ),
+                    (
                         "addresses",
                         "those of the host",
                         "Its public addresses, where a NAT stands before it: one of each family counts.",

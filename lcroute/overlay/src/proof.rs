@@ -7,6 +7,9 @@
 //!   | ------- proof SEALED -----> |   the certificates, sealed to the server's key
 //!   | <-- RELAY (binary), or no-relay REASON
 //! ```
+//! A leaf's certificates give credentials for inside: to relayed addresses of the same server alone,
+//! as a leaf's token may be public.
+//!
 //! All messages but the credentials are text, which earlier versions ignore. An open relay asks for
 //! nothing.
 
@@ -131,7 +134,8 @@ impl ProofKey {
         *self.0.public_key().as_bytes()
     }
 
-    /// Checks that a node of this room is a member at `time` (seconds). Revocations are not known.
+    /// Checks that a node of this room is a member at `time` (seconds), and returns whether it is a
+    /// leaf. Revocations are not known.
     ///
     /// # Errors
     /// The reason for which the membership is not proven.
@@ -140,7 +144,7 @@ impl ProofKey {
         sealed: &[u8],
         (node, room): (&PeerId, &Room),
         time: UnixTime,
-    ) -> Result<(), NotProven> {
+    ) -> Result<bool, NotProven> {
         if sealed.len() > MAX_CHAIN + SEAL {
             return Err(NotProven::Unreadable);
         }
@@ -155,8 +159,7 @@ impl ProofKey {
         if Room::of(&network) != *room {
             return Err(NotProven::OtherNetwork);
         }
-        chain.verify(&network, time)?;
-        Ok(())
+        Ok(chain.verify(&network, time)?.leaf)
     }
 }
 
@@ -201,7 +204,18 @@ mod tests {
         let (node, room) = (key(1).peer_id(), Room::of(&key(9).peer_id()));
         let check = |sealed: &[u8], time| server.check(sealed, (&node, &room), time);
         let good = sealed(&chain(9, 1), &server);
-        assert_eq!(check(&good, UnixTime::from_secs(NOW)), Ok(()));
+        assert_eq!(check(&good, UnixTime::from_secs(NOW)), Ok(false));
+        let leaf = |name, leaf| Grant {
+            leaf,
+            ..Grant::new(name, (NOW, NOW + 60))
+        };
+        let leaf = Chain::sign(
+            &key(9),
+            (&key(50), leaf("", false)),
+            (node, leaf("node", true)),
+        );
+        let leaf = sealed(&leaf.unwrap(), &server);
+        assert_eq!(check(&leaf, UnixTime::from_secs(NOW)), Ok(true));
         assert_eq!(
             check(&sealed(&chain(9, 2), &server), UnixTime::from_secs(NOW)),
             Err(NotProven::OtherNode)

@@ -54,6 +54,8 @@ pub struct RelaySettings {
     pub rate: u64,
     /// Bit/s of all nodes.
     pub rate_total: u64,
+    /// Bit/s of all leaves of a network.
+    pub leaf_rate: u64,
     /// Public addresses of this host behind a NAT: one of each family is used.
     pub addresses: Vec<IpAddr>,
     /// Predicate: this host reaches an address without a router.
@@ -115,6 +117,7 @@ impl Relay {
         config.private = settings.private;
         config.rate = settings.rate;
         config.rate_total = settings.rate_total;
+        config.leaf_rate = settings.leaf_rate;
         config.allocations = config.allocations.min(most);
         let now = Instant::now();
         let core = RelayServer::new(config, now.into_std(), UnixTime::now());
@@ -141,17 +144,20 @@ impl Relay {
         self.proof.as_ref().map(ProofKey::public)
     }
 
-    /// Checks that a registered node is a member of its room's network.
-    pub(crate) fn check(&self, sealed: &[u8], node: (&PeerId, &Room)) -> Result<(), NotProven> {
+    /// Checks that a registered node is a member of its room's network; returns whether it is a
+    /// leaf.
+    pub(crate) fn check(&self, sealed: &[u8], node: (&PeerId, &Room)) -> Result<bool, NotProven> {
         let proof = self.proof.as_ref();
-        proof.map_or(Ok(()), |key| key.check(sealed, node, UnixTime::now()))
+        proof.map_or(Ok(false), |key| key.check(sealed, node, UnixTime::now()))
     }
 
     /// Returns credentials for a registered node, always with the same name: bounds apply per node.
-    pub(crate) fn offer(&self, peer: &PeerId, room: &Room) -> (ToNode, Duration) {
+    /// Those of a leaf are good for inside.
+    pub(crate) fn offer(&self, peer: &PeerId, room: &Room, is_leaf: bool) -> (ToNode, Duration) {
         let now = Instant::now().into_std();
         let core = &self.locked().core;
-        let (credentials, lifetime) = core.mint(peer.public_key(), &room.0, now);
+        let node = (&peer.public_key()[..], &room.0[..]);
+        let (credentials, lifetime) = core.mint(node, is_leaf, now);
         let message = ToNode::Relay {
             lifetime,
             credentials,

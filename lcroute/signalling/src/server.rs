@@ -586,7 +586,8 @@ impl<'a> Offer<'a> {
             room: seat.room,
             at: is_open.then_some(now),
             proofs: TokenBucket::of(PROOFS, now.into_std()),
-            asks_by: (!is_open).then_some(now + HANDSHAKE),
+            // leaves ask where no direct path leads
+            asks_by: (!is_open && seat.role == Role::Router).then_some(now + HANDSHAKE),
         }
     }
 
@@ -602,7 +603,7 @@ impl<'a> Offer<'a> {
         self.at.take_if(|at| *at <= now)?;
         match self.relay.asks_for_proof() {
             Some(key) => Some(text(&RelayReply::Prove(key))),
-            None => Some(self.credentials()),
+            None => Some(self.credentials(false)),
         }
     }
 
@@ -619,7 +620,7 @@ impl<'a> Offer<'a> {
                     return None;
                 }
                 match self.relay.check(&sealed, (&self.peer, &self.room)) {
-                    Ok(()) => Some(self.credentials()),
+                    Ok(is_leaf) => Some(self.credentials(is_leaf)),
                     Err(why) => {
                         let peer = self.peer;
                         self.relay.log(&format_args!("{peer} gets no relay: {why}"));
@@ -630,8 +631,8 @@ impl<'a> Offer<'a> {
         }
     }
 
-    fn credentials(&mut self) -> Message {
-        let (offer, lifetime) = self.relay.offer(&self.peer, &self.room);
+    fn credentials(&mut self, is_leaf: bool) -> Message {
+        let (offer, lifetime) = self.relay.offer(&self.peer, &self.room, is_leaf);
         self.at = Some(Instant::now() + lifetime / 2);
         Message::binary(offer.encode())
     }

@@ -34,6 +34,7 @@ fn settings() -> RelaySettings {
         private: false,
         rate: 20_000_000,
         rate_total: 200_000_000,
+        leaf_rate: 20_000_000,
         addresses: Vec::new(),
         is_near: Arc::new(|_| false),
     }

@@ -25,6 +25,9 @@ pub struct Relay {
     /// Bound for all nodes together, in bits a second.
     #[serde(deserialize_with = "rate")]
     pub rate_total: u64,
+    /// Bound for all leaves of one network together, in bits a second.
+    #[serde(deserialize_with = "rate")]
+    pub leaf_rate: u64,
     /// Public addresses of this host behind a NAT.
     pub addresses: Vec<IpAddr>,
     /// Whether to ask signalling servers for their relay: they get this node's certificates.
@@ -48,6 +51,7 @@ impl Default for Relay {
             private: false,
             rate: 20_000_000,
             rate_total: 200_000_000,
+            leaf_rate: 20_000_000,
             addresses: Vec::new(),
             ask: true,
             turn: Vec::new(),

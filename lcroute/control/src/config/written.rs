@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 /// Keys that take effect at the daemon's next start.
-const AT_START: [&str; 24] = [
+const AT_START: [&str; 25] = [
     "state_dir",
     "control",
     "log",
@@ -23,6 +23,7 @@ const AT_START: [&str; 24] = [
     "[relay] private",
     "[relay] rate",
     "[relay] rate_total",
+    "[relay] leaf_rate",
     "[relay] addresses",
     "[topology] policy",
     "[topology] degree",

@@ -15,6 +15,8 @@ pub struct RelayConfig {
     pub rate: u64,
     /// Rate of the relay in bits a second.
     pub rate_total: u64,
+    /// Rate of all users inside of one network in bits a second.
+    pub leaf_rate: u64,
     /// Bound of allocations; each is a socket.
     pub allocations: usize,
     /// Bound of allocations of a user.
@@ -41,6 +43,7 @@ impl RelayConfig {
             private: false,
             rate: 20_000_000,
             rate_total: 200_000_000,
+            leaf_rate: 20_000_000,
             allocations: 1_024,
             per_user: 4,
             per_address: 64,

@@ -37,6 +37,21 @@ pub(super) fn name_of(user: &str, time: UnixTime) -> Option<&str> {
     (fits && time.as_secs() < expires.parse().ok()?).then_some(name)
 }
 
+/// End of the network's part in names of users inside: these have quotas of their own.
+const INSIDE: &str = "~";
+
+/// Returns the name of a user, `NETWORK.NODE`; `inside`: it may send to other users of the relay
+/// alone.
+pub(super) fn user_name(network: &str, node: &str, inside: bool) -> String {
+    let inside = if inside { INSIDE } else { "" };
+    format!("{network}{inside}.{node}")
+}
+
+/// Returns whether this is the network's part in the name of a user inside.
+pub(super) fn is_inside(network: &str) -> bool {
+    network.ends_with(INSIDE)
+}
+
 /// Returns a stable, opaque name for an identity that the server knows as `known_by`.
 pub(super) fn pseudonym(secret: &[u8], known_by: &[u8]) -> String {
     let hash = sign(&Key::new(HMAC_SHA256, secret), known_by);

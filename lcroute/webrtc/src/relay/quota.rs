@@ -11,6 +11,7 @@ use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::time::{Duration, Instant};
 
 use super::config::RelayConfig;
+use super::credentials::is_inside;
 
 /// Headers of a packet in bytes: IPv6, UDP, and TURN's.
 const HEADERS: usize = 64;
@@ -28,6 +29,10 @@ const LITTLE: u64 = 16;
 const SITE_GUARANTEE: usize = 8;
 /// The same for a network. Chosen.
 const NETWORK_GUARANTEE: usize = 32;
+/// Rate of a user inside in bit/s. Chosen: a lecture with sound ten times over.
+const INSIDE_RATE: u64 = 1_000_000;
+/// Bound of allocations of all users inside of a network.
+const INSIDE_ALLOCATIONS: usize = 256;
 /// Requests of a user per second, and burst: a permission and a channel per peer. Chosen.
 const REQUESTS: Rate = Rate::per_second(64, 512);
 
@@ -43,6 +48,17 @@ pub(super) enum Payer {
     User(String),
     Site(Site),
     Network(String),
+}
+
+impl Payer {
+    /// Whether it is a user inside, or all of a network.
+    pub(super) fn is_inside(&self) -> bool {
+        match self {
+            Self::User(name) => name.split_once('.').is_some_and(|(n, _)| is_inside(n)),
+            Self::Network(network) => is_inside(network),
+            Self::Site(_) => false,
+        }
+    }
 }
 
 /// Usage in total, and of each payer.
@@ -210,6 +226,7 @@ fn most_allocations(payer: &Payer, config: &RelayConfig) -> usize {
     match payer {
         Payer::User(_) => config.per_user,
         Payer::Site(site) => config.per_address * site.size.share(),
+        Payer::Network(_) if payer.is_inside() => config.allocations.min(INSIDE_ALLOCATIONS),
         Payer::Network(_) => config.allocations,
     }
 }
@@ -225,6 +242,8 @@ fn few(payer: &Payer) -> usize {
 /// Returns the rate in bits a second.
 fn most_rate(payer: &Payer, config: &RelayConfig) -> u64 {
     let rate = match payer {
+        Payer::User(_) if payer.is_inside() => config.rate.min(INSIDE_RATE),
+        Payer::Network(_) if payer.is_inside() => config.leaf_rate,
         Payer::User(_) => config.rate,
         Payer::Site(site) => {
             let share = ADDRESS_SHARE * site.size.share() as u64;

@@ -36,7 +36,7 @@ use rtc::stun::message::{
 };
 
 use super::config::RelayConfig;
-use super::credentials::{mint, name_of, password, pseudonym};
+use super::credentials::{mint, name_of, password, pseudonym, user_name};
 use super::framing::CHANNELS;
 use super::message::{Address, Raw, parse, peers, text, word};
 use super::peers::may_relay;
@@ -225,11 +225,17 @@ impl RelayServer {
     }
 
     /// Makes credentials for a node that the server knows as `known_by`, of the network `network`;
-    /// returns them with their lifetime in seconds.
+    /// returns them with their lifetime in seconds. `inside`: they are good for packets to relayed
+    /// addresses of this relay alone.
     #[must_use]
-    pub fn mint(&self, known_by: &[u8], network: &[u8], now: Instant) -> (RelayCredentials, u32) {
+    pub fn mint(
+        &self,
+        (known_by, network): (&[u8], &[u8]),
+        inside: bool,
+        now: Instant,
+    ) -> (RelayCredentials, u32) {
         let [network, node] = [network, known_by].map(|by| pseudonym(&self.config.secret, by));
-        let name = format!("{network}.{node}");
+        let name = user_name(&network, &node, inside);
         let expires = self.unix(now).as_secs() + CREDENTIALS;
         let minted = mint(&self.config.secret, &name, expires);
         (minted, CREDENTIALS as u32)
@@ -569,6 +575,7 @@ impl RelayServer {
             return Err(Code::PeerFamily);
         }
         let config = &self.config;
+        let is_inside = allocation.payers.iter().any(Payer::is_inside);
         let asked: BTreeSet<_> = peers.iter().map(SocketAddr::ip).collect();
         let permissions = &mut allocation.permissions;
         let new = asked.iter().filter(|ip| !permissions.contains_key(ip));
@@ -578,7 +585,8 @@ impl RelayServer {
         }
         let known = asked.into_iter().map(|ip| {
             let own = (config.is_own)(ip);
-            let may = || may_relay(ip, config.private) && (config.private || !(config.is_near)(ip));
+            let is_far = || config.private || !(config.is_near)(ip);
+            let may = || !is_inside && may_relay(ip, config.private) && is_far();
             (own || may()).then_some((ip, own))
         });
         let known: Option<BTreeMap<_, _>> = known.collect();

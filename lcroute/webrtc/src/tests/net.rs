@@ -730,7 +730,7 @@ impl Net {
         config.private = true;
         let relay = RelayServer::new(config, self.now, UnixTime::from_secs(TODAY)).unwrap();
         for node in &mut self.nodes {
-            let (credentials, _) = relay.mint(node.id.public_key(), b"network", self.now);
+            let (credentials, _) = relay.mint((node.id.public_key(), b"network"), false, self.now);
             let offer = RelayOffer {
                 url: "the relay".to_owned(),
                 udp: vec![own],

@@ -30,7 +30,7 @@ fn allocated() -> World {
     let own = Arc::new(|ip| ip == addr(SERVER).ip());
     let config = RelayConfig::new([7; 32], own, Arc::new(|_| false));
     let server = RelayServer::new(config, now, UnixTime::from_secs(1_800_000_000)).unwrap();
-    let (credentials, _) = server.mint(&[1; 32], &[0; 32], now);
+    let (credentials, _) = server.mint((&[1; 32], &[0; 32]), false, now);
     let mut relays = Relays::new(now);
     relays.set_hosts(&[addr(BASE)], now);
     let mut world = World {
@@ -179,7 +179,7 @@ fn an_answer_to_a_request_of_before_newer_credentials_counts() {
     let mut w = allocated();
     let (_, request) = w.refresh();
     let later = w.now + Duration::from_secs(60);
-    w.credentials = w.server.mint(&[1; 32], &[0; 32], later).0;
+    w.credentials = w.server.mint((&[1; 32], &[0; 32]), false, later).0;
     w.offer();
     w.answer(&request);
     let (_, request) = w.refresh();

@@ -55,7 +55,9 @@ impl World {
     }
 
     fn mint_of(&self, who: u8, network: u8) -> RelayCredentials {
-        self.server.mint(&[who; 32], &[network; 32], self.now).0
+        self.server
+            .mint((&[who; 32], &[network; 32]), false, self.now)
+            .0
     }
 
     /// Makes an allocation of a member, which may send to this peer on channel 0x4001.
@@ -254,6 +256,54 @@ fn two_clients_of_one_relay_meet_inside_it() {
     w.send(a, at_a, at_b, b"hello");
     assert_eq!(w.received(), [(b, at_a, b"hello".to_vec(), false)]);
     assert!(w.out.is_empty(), "nothing leaves the relay");
+}
+
+/// A user inside reaches other users of the relay, and nobody else by any method.
+#[test]
+fn a_user_inside_reaches_relayed_addresses_alone() {
+    let mut w = world(|_| ());
+    let inside = w.server.mint((&[1; 32], &[0; 32]), true, w.now).0;
+    let (leaf, router) = (w.add("198.51.100.1:1", None, inside), {
+        let member = w.mint(2);
+        w.add("198.51.100.2:1", None, member)
+    });
+    let (here, there) = (w.allocate(leaf).unwrap(), w.allocate(router).unwrap());
+    let outside = addr("203.0.113.9:9");
+    assert!(!w.permit(leaf, here, outside));
+    assert_eq!(w.dropped("relay_forbidden"), 1);
+    assert!(w.permit(router, there, outside), "a member may");
+    assert!(w.permit(leaf, here, there) && w.permit(router, there, here));
+    w.events.clear();
+    w.send(leaf, here, there, b"in");
+    let received = w.received();
+    assert!(
+        received
+            .iter()
+            .any(|(n, from, data, _)| (*n, *from, &data[..]) == (router, here, b"in"))
+    );
+    // its host's own ports are none of them
+    let ssh = SocketAddr::new(there.ip(), 22);
+    assert!(w.permit(leaf, here, ssh));
+    w.send(leaf, here, ssh, b"ssh");
+    assert_eq!(w.out.len(), 0);
+}
+
+#[test]
+fn users_inside_have_quotas_beside_those_of_members() {
+    let mut w = world(|config| config.per_address = 1_000);
+    let mut taken = 0;
+    for n in 0..300_u16 {
+        let [high, low] = n.to_be_bytes();
+        let mut who = [high; 32];
+        who[0] = low;
+        let inside = w.server.mint((&who, &[0; 32]), true, w.now).0;
+        let n = w.add(&format!("198.{high}.{low}.1:1"), None, inside);
+        taken += usize::from(w.allocate(n).is_some());
+    }
+    assert_eq!(taken, 256);
+    let member = w.mint(2);
+    let member = w.add("203.0.113.2:1", None, member);
+    assert!(w.allocate(member).is_some());
 }
 
 #[test]
