@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::Rights;
 use lcroute_engine::control::{Batch, Element, LeafJoin};
+use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_engine::{Limits, Neighbor, Output, SourceFilter};
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 use librecast::cert::{GroupPrefix, Member};
-use librecast::id::LinkId;
+use librecast::id::{LinkId, OriginId};
+use librecast::ipv6::udp_packet;
 
 /// Leaves; their links come after that of the neighbour.
 const LEAVES: u16 = 4;
@@ -25,6 +27,8 @@ fn leaf(n: u16) -> Neighbor {
     let rights = Rights {
         core: false,
         leaf: true,
+        uplink: true,
+        invitation: Some((9, None)),
         prefixes: vec!["ff1e::/16".parse().expect("a prefix")],
         ..Rights::default()
     };
@@ -82,6 +86,16 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("leaves"), |data: &[u8]| {
             2 => {
                 engine.handle_link_down(link, now);
                 engine.handle_link_up(link, leaf(n), now);
+            }
+            // packets to asking groups, from whatever address
+            4 => {
+                let mut group = common::group(u16::from(*wait % 4)).segments();
+                group[1] = 0x7570;
+                let from = common::addresses(2).address;
+                let packet = udp_packet(from, group.into(), (1, 1), bytes);
+                let header = DataHeader { payload: Payload::Ipv6, flags: 0, hop_limit: 9, root: OriginId(0), origin: OriginId(0), incarnation: 0, sequence: 0, key_epoch: 0 };
+                let message = [&header.encode()[..], &packet].concat();
+                engine.handle_data(link, message.into(), now);
             }
             3 => {
                 let group = common::group(u16::from(*wait));

@@ -493,6 +493,7 @@ fn control() -> Vec<Vec<u8>> {
         join: Some(SourceFilter::all()),
     }));
     batch.push(&Element::LeafOffer(LeafOffer {
+        uplink: true,
         groups: 64,
         room: 9,
         others: vec![key(1).peer_id()],

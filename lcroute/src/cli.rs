@@ -397,17 +397,23 @@ struct Invite {
     /// Its nodes may join their LANs to this segment: --gateway any --label segment=NAME
     #[arg(long, value_name = "NAME", value_parser = segment, conflicts_with_all = ["leaf", "gateway"])]
     segment: Option<String>,
-    /// Its nodes are leaves: they listen to --groups, send nothing and are no routers. For tokens that anybody may have
+    /// Its nodes are leaves: they listen to --groups, send nothing but with --uplink, and are no routers. For tokens that
+    /// anybody may have
     #[arg(long, requires = "groups", conflicts_with_all = ["prefix", "uses"])]
     leaf: bool,
     /// With --leaf: groups that its nodes may listen to; may be repeated
     #[arg(long, value_name = "P", num_args = 1.., requires = "leaf")]
     groups: Vec<GroupPrefix>,
+    /// With --leaf: its nodes may ask, as readers of a lecture do: two packets a second to those of --groups in
+    /// ff1e:7570::/32
+    #[arg(long, requires = "leaf")]
+    uplink: bool,
     /// Print a link in place of the token: to this node page of `lcroute web`, where it joins
     #[arg(long, value_name = "URL", value_parser = page_url)]
     page: Option<String>,
-    /// With --page: the link leads to this session of Studio, lcs1..., or a file with it
-    #[arg(long, value_name = "SESSION", requires = "page")]
+    /// A session of Studio, lcs1..., or a file with it: the link leads to it; without --page, print what `lcstudio attend`
+    /// takes
+    #[arg(long, value_name = "SESSION")]
     session: Option<String>,
     /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
@@ -626,15 +632,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 gateway: i.gateway,
                 uses: i.uses,
                 leaf: i.leaf,
+                uplink: i.uplink,
             };
-            let page = i
-                .page
-                .as_deref()
-                .map(|page| commands::membership::InvitePage {
-                    page,
-                    session: i.session.as_deref(),
-                });
-            commands::membership::invite(&common, &config, options, page, i.qr)
+            let link = commands::membership::InviteLink {
+                page: i.page.as_deref(),
+                session: i.session.as_deref(),
+            };
+            commands::membership::invite(&common, &config, options, link, i.qr)
         }
         Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
         Command::Revoke { node, token } => {

@@ -18,6 +18,9 @@ pub const TALK_PORT: u16 = 14244;
 /// Transient multicast groups of global scope (RFC 4291 §2.7).
 const TRANSIENT_GLOBAL: [u8; 2] = [0xff, 0x1e];
 
+/// First 32 bits of asking groups: `ff1e`, and "up" in ASCII.
+pub const ASKING: [u16; 2] = [0xff1e, 0x7570];
+
 /// The /64 of a share, with all its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SharePrefix([u8; 8]);
@@ -101,6 +104,13 @@ pub fn report_group() -> Ipv6Addr {
 #[must_use]
 pub fn look_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 look", &[]))
+}
+
+/// Returns whether this is an asking group, to which leaves may send: one of `ff1e:7570::/32`.
+#[must_use]
+pub fn is_asking_group(group: Ipv6Addr) -> bool {
+    let [first, second, ..] = group.segments();
+    [first, second] == ASKING
 }
 
 /// Returns a transient group of global scope (`ff1e::/16`) that begins with this hash.

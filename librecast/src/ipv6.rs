@@ -39,10 +39,19 @@ pub fn udp_packet(
     (port, hop_limit): (u16, u8),
     data: &[u8],
 ) -> Vec<u8> {
+    datagram((source, port), (destination, port), hop_limit, data)
+}
+
+fn datagram(
+    (source, source_port): (Ipv6Addr, u16),
+    (destination, destination_port): (Ipv6Addr, u16),
+    hop_limit: u8,
+    data: &[u8],
+) -> Vec<u8> {
     let length = UDP_HEADER_LEN + data.len();
     let mut packet = header(source, destination, (UDP, hop_limit), length);
     packet.extend(
-        [port, port, length as u16, 0]
+        [source_port, destination_port, length as u16, 0]
             .map(u16::to_be_bytes)
             .as_flattened(),
     );
@@ -54,6 +63,25 @@ pub fn udp_packet(
     };
     packet[HEADER_LEN + 6..][..2].copy_from_slice(&sum.to_be_bytes());
     packet
+}
+
+/// Returns a whole packet with a UDP datagram directly behind the IPv6 header as one from `source`,
+/// without traffic class and flow label. `None`: another packet, or one that was damaged.
+#[must_use]
+pub fn udp_from(packet: &[u8], source: Ipv6Addr) -> Option<Vec<u8>> {
+    let Datagram {
+        source_port,
+        destination_port,
+        hop_limit,
+        data,
+    } = Datagram::of_packet(packet)?;
+    let destination = Ipv6Addr::from(*packet.get(24..)?.first_chunk::<16>()?);
+    Some(datagram(
+        (source, source_port),
+        (destination, destination_port),
+        hop_limit,
+        data,
+    ))
 }
 
 fn header(
@@ -142,6 +170,8 @@ mod tests {
             let packet = udp_packet(FROM, TO, (5353, 255), &data);
             let datagram = Datagram { source_port: 5353, destination_port: 5353, hop_limit: 255, data: &data };
             prop_assert_eq!(Datagram::of_packet(&packet), Some(datagram));
+            let own = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
+            prop_assert_eq!(udp_from(&packet, own), Some(udp_packet(own, TO, (5353, 255), &data)));
             for length in 0..packet.len() {
                 prop_assert_eq!(Datagram::of_packet(&packet[..length]), None);
             }

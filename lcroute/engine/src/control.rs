@@ -58,6 +58,8 @@ pub const MAX_ROUTED: usize = MAX_MESSAGE - ELEMENT_HEADER - ROUTED_HEADER;
 const ROUTED_HEADER: usize = 18;
 /// Longest value of an EPOCHS element in bytes.
 pub const MAX_EPOCHS: usize = MAX_MESSAGE - ELEMENT_HEADER;
+/// Flag of a LEAF OFFER: the router sends the leaf's packets to asking groups.
+const FLAG_UPLINK: u8 = 2;
 /// Most routers that a LEAF OFFER names.
 pub const MAX_OFFERED: usize = 4;
 /// Longest prefix in bytes: two before the address.
@@ -214,9 +216,12 @@ pub struct LeafJoin {
 
 /// A router's offer to a leaf.
 ///
-/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; receivers ignore flags.
+/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; bit 1 of the flags is `uplink`,
+/// receivers ignore the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafOffer {
+    /// The router sends the leaf's packets to asking groups.
+    pub uplink: bool,
     /// Groups that a leaf may join.
     pub groups: u16,
     /// Free places for leaves.
@@ -429,7 +434,7 @@ fn decode_leaf_join(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<()
 }
 
 fn decode_leaf_offer(mut r: Reader<'_>) -> Result<Element, WireError> {
-    let (_, groups, room) = (r.u8()?, r.u16()?, r.u16()?);
+    let (flags, groups, room) = (r.u8()?, r.u16()?, r.u16()?);
     let count = usize::from(r.u8()?);
     if count > MAX_OFFERED {
         return Err(WireError::Bad("number of routers"));
@@ -441,6 +446,7 @@ fn decode_leaf_offer(mut r: Reader<'_>) -> Result<Element, WireError> {
         .map(|_| key(&mut r))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Element::LeafOffer(LeafOffer {
+        uplink: flags & FLAG_UPLINK != 0,
         groups,
         room,
         others,
@@ -539,7 +545,8 @@ impl Batch {
             }
             Element::LeafOffer(offer) => self.append_whole(TYPE_LEAF_OFFER, |w| {
                 let others = &offer.others[..offer.others.len().min(MAX_OFFERED)];
-                w.u8(0).u16(offer.groups).u16(offer.room);
+                let flags = u8::from(offer.uplink) * FLAG_UPLINK;
+                w.u8(flags).u16(offer.groups).u16(offer.room);
                 w.u8(others.len() as u8);
                 for other in others {
                     w.put(other.public_key());
@@ -760,6 +767,7 @@ mod tests {
             leaf_join(9, Some(SourceFilter::all())),
             leaf_join(10, None),
             Element::LeafOffer(LeafOffer {
+                uplink: true,
                 groups: 64,
                 room: 3,
                 others: vec![key],
@@ -775,7 +783,7 @@ mod tests {
             0x01, 0, 0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9,
         ]);
         bytes.extend([0x00, 15, 10]); // leaves; the first fifteen as before
-        bytes.extend([10, 0, 38, 0, 0, 64, 0, 3, 1]); // LEAF OFFER
+        bytes.extend([10, 0, 38, 2, 0, 64, 0, 3, 1]); // LEAF OFFER
         bytes.extend(key.public_key());
         bytes.extend([3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0x80, 8, 0xff]);
         assert_eq!(encode(&elements), vec![bytes.clone()]);

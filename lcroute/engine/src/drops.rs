@@ -141,6 +141,10 @@ librecast::drop_reasons! {
     LanBadProbe = "lan_bad_probe",
     /// A packet of a leaf, which may listen and no more.
     LeafSent = "leaf_sent",
+    /// A packet of a leaf to a group that is private or no asking group, or that its certificate does not permit.
+    LeafUplinkGroup = "leaf_uplink_group",
+    /// A packet of a leaf to an asking group, beyond the rate of a leaf, of the group or of this router.
+    LeafUplinkRate = "leaf_uplink_rate",
     /// A join of a leaf outside the groups that its certificate permits, or of a group that is not carried.
     LeafNotPermitted = "leaf_not_permitted",
     /// A join of a leaf beyond its share of the bounds of all leaves together: groups, sources, changes.

@@ -765,12 +765,46 @@ impl Engine {
         flow: Flow,
         packet: Bytes,
     ) -> Result<(), DropReason> {
-        let (node, now) = (&self.node, self.now);
-        let permitted = &node.config.member.prefixes;
+        let permitted = &self.node.config.member.prefixes;
         if !permitted.iter().any(|p| p.contains(flow.group)) {
             return Err(DropReason::NotPermitted);
         }
         self.forwarding.private.admit(flow.group, from != LC0)?;
+        let delivered = self.membership.has_lans() && self.deliver_here(Some(from), flow, &packet);
+        self.send_on(from, flow, packet, delivered)
+    }
+
+    /// Sends a packet of a leaf to an asking group, as one of this host's own programs.
+    fn send_of_leaf(
+        &mut self,
+        link: LinkId,
+        header: Option<DataHeader>,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        let source = self.node.config.member.addresses.address;
+        let leaves = &mut self.membership.leaves;
+        let (flow, packet) = leaves.admit_uplink(link, header, packet, source, self.now)?;
+        let permitted = &self.node.config.member.prefixes;
+        // whoever has the key of a private prefix lets only its own programs speak there
+        let is_private = self.forwarding.private.of(flow.group).is_some();
+        if is_private || !permitted.iter().any(|p| p.contains(flow.group)) {
+            return Err(DropReason::LeafUplinkGroup);
+        }
+        self.timers.touch();
+        let packet = packet.into();
+        let delivered = self.deliver_here(None, flow, &packet);
+        self.send_on(LC0, flow, packet, delivered)
+    }
+
+    /// Sends a packet on its tree and to leaves; `delivered`: this host has listeners, too.
+    fn send_on(
+        &mut self,
+        from: LocalInterfaceId,
+        flow: Flow,
+        packet: Bytes,
+        delivered: bool,
+    ) -> Result<(), DropReason> {
+        let (node, now) = (&self.node, self.now);
         let root = || {
             self.routing
                 .sending_root(&self.database, node.own, flow.group)
@@ -782,7 +816,6 @@ impl Engine {
             self.unflushed = true;
             self.membership.touch([flow.group]);
         }
-        let delivered = self.membership.has_lans() && self.deliver_here(from, flow, &packet);
         let leaves = &mut self.membership.leaves;
         let leaves = leaves.admit(flow.group, flow.source, packet.len(), &mut self.outbox, now);
         self.forwarding.send(
@@ -800,21 +833,22 @@ impl Engine {
         )
     }
 
-    /// Delivers a packet to the listeners of this host's other interfaces; returns whether it has
-    /// any.
-    fn deliver_here(&mut self, from: LocalInterfaceId, flow: Flow, packet: &Bytes) -> bool {
+    /// Delivers a packet to the listeners of this host's other interfaces, or of all of them if it
+    /// came from none; returns whether there are any.
+    fn deliver_here(&mut self, from: Option<LocalInterfaceId>, flow: Flow, packet: &Bytes) -> bool {
         let (len, now) = (packet.len(), self.now);
-        let mut local = self.membership.count_listeners(flow, Some(from), len, now);
+        let mut local = self.membership.count_listeners(flow, from, len, now);
         if self.forwarding.private.is_closed_to_lans(flow.group) {
             local = local.without_lans();
         }
         let delivered = !local.is_empty();
-        if from != LC0 && mapped::is_group_name(flow.group) && local.contains(LC0) {
+        let from_lan = from.is_some_and(|from| from != LC0);
+        if from_lan && mapped::is_group_name(flow.group) && local.contains(LC0) {
             local = local.without_lc0();
             self.deliver_ipv4_here(packet);
         }
         // the kernel refuses packets from its own address, and programs take them for their own
-        let packet = match from != LC0 && is_link_scope(flow.group) {
+        let packet = match from_lan && is_link_scope(flow.group) {
             true => mdns::from_router(packet),
             false => packet.clone(),
         };
@@ -880,10 +914,10 @@ impl Engine {
         packet: Bytes,
     ) -> Result<(), DropReason> {
         if !self.exchange.accepts(link) {
-            return Err(match self.membership.leaves.contains(link) {
-                true => DropReason::LeafSent,
-                false => DropReason::UnknownLink,
-            });
+            return match self.membership.leaves.contains(link) {
+                true => self.send_of_leaf(link, header, &packet),
+                false => Err(DropReason::UnknownLink),
+            };
         }
         let header = header.ok_or(DropReason::BadHeader)?;
         if header.payload != Payload::of(&packet) {

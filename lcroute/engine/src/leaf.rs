@@ -9,12 +9,16 @@
 //! links have the joins. Duplicates are dropped by (origin, incarnation, sequence).
 //!
 //! A timer that comes late proves no silence: packets may be waiting. It is due again at once.
+//!
+//! Packets to asking groups go to a router that takes them, the active one if it does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 
 use bytes::{Buf, Bytes};
+use librecast::bucket::Bucket;
 use librecast::cert::GroupPrefix;
+use librecast::channel::is_asking_group;
 use librecast::drops::Drops;
 use librecast::id::{LinkId, OriginId, PeerId};
 use librecast::random::Random;
@@ -24,10 +28,11 @@ use crate::classify::{CarriedScopes, Class, Flow, trim};
 use crate::control::{self, Batch, Element, LeafJoin, RefusalReason};
 use crate::drops::DropReason;
 use crate::duplicate::Windows;
-use crate::header::{DataHeader, HEADER_LEN, Payload};
+use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::leaves::LEAF_GROUPS;
 use crate::output::LinkFault;
 use crate::source_filter::SourceFilter;
+use crate::uplink::OF_LEAF;
 
 /// Links of a leaf: one active, one standby.
 const LINKS: usize = 2;
@@ -74,6 +79,15 @@ pub enum LeafOutput {
         link: LinkId,
         /// At most 16 KiB.
         message: Bytes,
+    },
+    /// Send a packet on the data channel of a link.
+    Data {
+        /// The link.
+        link: LinkId,
+        /// The data header.
+        header: [u8; HEADER_LEN],
+        /// The packet.
+        packet: Bytes,
     },
     /// A packet of a group that is joined, IPv6 or IPv4.
     Packet {
@@ -140,6 +154,8 @@ struct Link {
     joined: bool,
     /// Time at which the joins on it end.
     leaves_at: Option<Instant>,
+    /// The router takes packets to asking groups.
+    uplink: bool,
 }
 
 #[derive(Debug)]
@@ -209,6 +225,10 @@ pub struct Leaf {
     /// A timer came late; the next one judges.
     late: Option<Instant>,
     origins: BTreeMap<OriginId, Origin>,
+    /// Packets to asking groups, as routers admit them.
+    asked: Bucket,
+    /// Number of packets sent.
+    sent: u64,
     random: Random,
     outputs: VecDeque<LeafOutput>,
     drops: Drops<DropReason>,
@@ -233,6 +253,8 @@ impl Leaf {
             suspected: None,
             late: None,
             origins: BTreeMap::new(),
+            asked: Bucket::full(now),
+            sent: 0,
             random: Random::new(seed),
             outputs: VecDeque::new(),
             drops: Drops::default(),
@@ -340,6 +362,7 @@ impl Leaf {
             rtt: None,
             joined: false,
             leaves_at: None,
+            uplink: false,
         };
         self.links.insert(link, up);
         if let Some(known) = self.know(router) {
@@ -488,6 +511,9 @@ impl Leaf {
         for element in elements {
             match element {
                 Element::LeafOffer(offer) => {
+                    if let Some(known) = self.links.get_mut(&link) {
+                        known.uplink = offer.uplink;
+                    }
                     for router in offer.others {
                         if let Some(known) = self.know(router) {
                             known.present = true;
@@ -577,6 +603,56 @@ fn leaf_join(group: Ipv6Addr, join: Option<SourceFilter>) -> Element {
 
 /// Packets.
 impl Leaf {
+    /// Sends a packet to an asking group. Its router checks the certificate.
+    pub fn send_packet(&mut self, packet: Bytes, now: Instant) {
+        self.now = now;
+        if let Err(reason) = self.try_send(packet) {
+            self.drops.count(reason);
+        }
+    }
+
+    fn try_send(&mut self, packet: Bytes) -> Result<(), DropReason> {
+        let flow = match CarriedScopes::ON_LINKS.classify(&packet) {
+            Class::Carried(flow) => flow,
+            Class::Dropped(reason) => return Err(reason),
+            Class::Mld | Class::Unicast(_) => return Err(DropReason::LeafSent),
+        };
+        if !is_asking_group(flow.group) {
+            return Err(DropReason::LeafSent);
+        }
+        let takes = |link: &LinkId| self.links.get(link).is_some_and(|known| known.uplink);
+        let link = self.active.into_iter().chain(self.standby()).find(takes);
+        let link = link.ok_or(DropReason::NoRoute)?;
+        if !self.asked.take(OF_LEAF, 1, self.now) {
+            return Err(DropReason::LeafUplinkRate);
+        }
+        self.sent = (self.sent + 1) & MAX_SEQUENCE;
+        // the router puts its own tree, origin and number in their places
+        let header = DataHeader {
+            payload: Payload::Ipv6,
+            flags: 0,
+            hop_limit: HOP_LIMIT,
+            root: OriginId(0),
+            origin: OriginId(0),
+            incarnation: 0,
+            sequence: self.sent,
+            key_epoch: 0,
+        };
+        let header = header.encode();
+        self.outputs.push_back(LeafOutput::Data {
+            link,
+            header,
+            packet,
+        });
+        Ok(())
+    }
+
+    /// Whether a router takes packets to asking groups.
+    #[must_use]
+    pub fn has_uplink(&self) -> bool {
+        self.links.values().any(|link| link.uplink)
+    }
+
     /// One message of a data channel: data header and packet.
     pub fn handle_data(&mut self, link: LinkId, mut message: Bytes, now: Instant) {
         self.now = now;

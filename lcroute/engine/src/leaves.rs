@@ -6,6 +6,7 @@
 //!     | --------- LEAF JOIN -----------> |   joins of all leaves together are a local listener's
 //!     | <-------- REFUSAL -------------- |   of joins not permitted, or beyond a bound
 //!     | <-------- packets -------------- |
+//!     | --------- packets -------------> |   to asking groups, if its invitation permits (uplink.rs)
 //! ```
 //! A leaf is in no LSA and on no tree. Join state of a leaf is hard state: it ends with the link.
 //!
@@ -17,19 +18,23 @@ use std::sync::Arc;
 
 use librecast::bucket::{Bucket, Rate};
 use librecast::cert::{GroupPrefix, Member};
+use librecast::channel::is_asking_group;
 use librecast::id::{LinkId, OriginId, PeerId};
+use librecast::ipv6::{self, Datagram};
 use librecast::mld::MAX_SOURCES;
 use librecast::time::{Duration, Instant};
 
-use crate::classify::CarriedScopes;
+use crate::classify::{CarriedScopes, Flow, flow_of};
 use crate::control::{Batch, Element, LeafJoin, LeafOffer, MAX_OFFERED, RefusalReason};
 use crate::drops::DropReason;
+use crate::header::{DataHeader, Payload};
 use crate::join::Join;
 use crate::outbox::Outbox;
 use crate::output::{LinkFault, Links, Output};
 use crate::shares::Shares;
 use crate::source_filter::SourceFilter;
 use crate::timers::{Timer, TimerKind, timer};
+use crate::uplink::{MAX_DATA, OF_LEAF, Uplink};
 
 /// Groups that one leaf may join. Chosen: a page shows a handful.
 pub const LEAF_GROUPS: usize = 64;
@@ -67,6 +72,8 @@ struct Leaf {
     /// It has not received an offer yet.
     is_new: bool,
     refused: Vec<(GroupPrefix, RefusalReason)>,
+    /// Packets to asking groups; none: its invitation does not permit any.
+    uplink: Option<Bucket>,
     /// It broke the protocol; all its messages are dropped until the link is gone.
     faulty: bool,
 }
@@ -287,6 +294,7 @@ pub struct Leaves {
     budget: Option<Budget>,
     /// Index of the leaf of a group that gets the next packet, where not all of them get it.
     turn: usize,
+    uplink: Uplink,
 }
 
 /// Links.
@@ -326,6 +334,7 @@ impl Leaves {
             common_changes: Bucket::full(now),
             is_new: true,
             refused: Vec::new(),
+            uplink: member.uplink.then(|| Bucket::full(now)),
             faulty: false,
         };
         self.leaves.insert(link, leaf);
@@ -522,7 +531,9 @@ impl Leaves {
             return Ok(());
         };
         let permits = |prefix: &GroupPrefix| prefix.contains(address);
-        if !leaf.prefixes.iter().any(permits) || !scopes.contains(address) {
+        let is_permitted = leaf.prefixes.iter().any(permits) && scopes.contains(address);
+        // what leaves ask for goes to members alone
+        if !is_permitted || is_asking_group(address) {
             return Err((DropReason::LeafNotPermitted, RefusalReason::NotPermitted));
         }
         if !before.is_some() && leaf.joins.len() >= LEAF_GROUPS
@@ -576,6 +587,42 @@ impl Leaves {
     /// Whether its messages are dropped.
     pub fn is_faulty(&self, link: LinkId) -> bool {
         self.leaves.get(&link).is_some_and(|leaf| leaf.faulty)
+    }
+}
+
+/// Packets from leaves.
+impl Leaves {
+    /// Admits a leaf's packet to an asking group, and returns it as one from `source`.
+    pub fn admit_uplink(
+        &mut self,
+        link: LinkId,
+        header: Option<DataHeader>,
+        packet: &[u8],
+        source: Ipv6Addr,
+        now: Instant,
+    ) -> Result<(Flow, Vec<u8>), DropReason> {
+        let leaf = self.leaves.get_mut(&link).ok_or(DropReason::UnknownLink)?;
+        let asked = leaf.uplink.as_mut().ok_or(DropReason::LeafSent)?;
+        let header = header.ok_or(DropReason::BadHeader)?;
+        let flow = flow_of(packet).filter(|_| header.payload == Payload::of(packet));
+        let group = flow.ok_or(DropReason::BadHeader)?.group;
+        let permits = |prefix: &GroupPrefix| prefix.contains(group);
+        if !is_asking_group(group) || !leaf.prefixes.iter().any(permits) {
+            return Err(DropReason::LeafUplinkGroup);
+        }
+        let is_rested = asked.left(OF_LEAF, now) == OF_LEAF.burst();
+        if !asked.take(OF_LEAF, 1, now) {
+            return Err(DropReason::LeafUplinkRate);
+        }
+        let fits = |datagram: &Datagram<'_>| datagram.data.len() <= MAX_DATA;
+        if !Datagram::of_packet(packet).as_ref().is_some_and(fits) {
+            return Err(DropReason::Malformed);
+        }
+        if !self.uplink.take(group, is_rested, now) {
+            return Err(DropReason::LeafUplinkRate);
+        }
+        let packet = ipv6::udp_from(packet, source).ok_or(DropReason::Malformed)?;
+        Ok((Flow { source, group }, packet))
     }
 }
 
@@ -667,6 +714,7 @@ impl Leaves {
                 let all = others.get_or_insert_with(|| routers.take().map(|all| all()));
                 let all = all.as_deref().unwrap_or_default();
                 batch.push(&Element::LeafOffer(LeafOffer {
+                    uplink: leaf.uplink.is_some(),
                     groups: LEAF_GROUPS as u16,
                     room,
                     others: part_of(all, link, leaf.peer),

@@ -38,6 +38,7 @@
 //! | `segment`, `segment_id`, `segment_lans`, `senders` | LANs of several gateways as one; shares of a rate |
 //! | `ipv4_network`, `private` | IPv4 addresses of nodes; private prefixes |
 //! | `leaves`, `leaf`, `shares` | leaves of this router; this node as a leaf; shares of tables |
+//! | `uplink` | packets of leaves to asking groups |
 //! | `unicast`, `unicast_routes`, `icmp`, `routed` | unicast; messages from router to router |
 //! | `traffic`, `flow_meter` | packets by group, and over each link |
 //! | `services`, `config` | requests to the host; settings |
@@ -103,6 +104,7 @@ mod traffic;
 mod trees;
 mod unicast;
 mod unicast_routes;
+mod uplink;
 
 pub use carry::{Answer as CarryAnswer, Carried, CarriedPart, CarrySnapshot};
 pub use config::{CarrySettings, Config, Consent, Ipv4Config, Limits, Neighbor, ROUTER_ADDRESS};

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "leaves/uplink.rs"]
+mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -31,11 +33,13 @@ const GAP: Duration = Duration::from_millis(20);
 /// First number of leaves, and of their links at routers.
 const FIRST_LEAF: u16 = 1_000;
 
-/// The member data of a leaf that may join these groups.
-fn leaf_member(n: u16, prefixes: &[&str]) -> Member {
+/// The member data of a leaf that may join these groups, and with `uplink` ask.
+fn leaf_member(n: u16, prefixes: &[&str], uplink: bool) -> Member {
     let rights = Rights {
         core: false,
         leaf: true,
+        uplink,
+        invitation: uplink.then_some((9, None)),
         prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
         ..Rights::default()
     };
@@ -75,6 +79,10 @@ struct World {
     routing_bytes: u64,
     /// Routers with links that are cut without notice.
     silent: BTreeSet<u16>,
+    /// The last packet for programs on each router.
+    last_at: BTreeMap<u16, Bytes>,
+    /// New leaves have an uplink.
+    uplink: bool,
 }
 
 impl World {
@@ -105,6 +113,8 @@ impl World {
             faults: Vec::new(),
             routing_bytes: 0,
             silent: BTreeSet::new(),
+            last_at: BTreeMap::new(),
+            uplink: false,
         };
         for n in 1..=routers {
             let config = Config {
@@ -143,7 +153,7 @@ impl World {
     }
 
     fn leaf_link(&mut self, n: u16, prefixes: &[&str], router: u16) {
-        let member = leaf_member(n, prefixes);
+        let member = leaf_member(n, prefixes, self.uplink);
         let (at_leaf, at_router) = self.link(End::Leaf(n), End::Router(router));
         let engine = self.routers.get_mut(&router).unwrap();
         engine.handle_link_up(at_router, Neighbor { member }, self.now);
@@ -234,6 +244,7 @@ impl World {
                     Output::Local { packet } => {
                         let number = u32::from_be_bytes(*packet.last_chunk().unwrap());
                         self.heard_at.entry(n).or_default().insert(number);
+                        self.last_at.insert(n, packet);
                     }
                     _ => {}
                 }
@@ -245,6 +256,14 @@ impl World {
                 match output {
                     LeafOutput::Control { link, message } => {
                         self.send((End::Leaf(n), link), Sent::Control(message));
+                    }
+                    LeafOutput::Data {
+                        link,
+                        header,
+                        packet,
+                    } => {
+                        let message = [&header[..], &packet].concat().into();
+                        self.send((End::Leaf(n), link), Sent::Data(message));
                     }
                     LeafOutput::Packet { packet } => {
                         let number = packet.last_chunk::<4>().unwrap();
@@ -487,7 +506,7 @@ fn a_leaf_that_speaks_is_heard_by_nobody() {
     world.joins(1, group(1));
     world.run(Duration::from_secs(1));
     let (router, link) = world.router_link(0);
-    let member = leaf_member(FIRST_LEAF, ALL);
+    let member = leaf_member(FIRST_LEAF, ALL, false);
     let packet = udp(member.addresses.address, group(1), &[0, 0, 0, 7]);
     let header = DataHeader {
         payload: Payload::Ipv6,
@@ -551,6 +570,7 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         }),
         Element::Audit(Audit::Digest(1)),
         Element::LeafOffer(LeafOffer {
+            uplink: false,
             groups: 1,
             room: 1,
             others: Vec::new(),

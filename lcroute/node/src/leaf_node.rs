@@ -1,4 +1,5 @@
-//! A leaf as a node: it receives over links with two routers, and is no router itself.
+//! A leaf as a node: it receives over links with two routers, and is no router itself. With an
+//! uplink it sends to asking groups.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -12,7 +13,8 @@ use lcroute_overlay::{
     CLOCK_DIFFERS, CarrierId, Connections, EndReason, Event, Identity, NO_ROOM, Overlay,
     OverlayConfig, PeerInfo, Presence, Random,
 };
-use librecast::cert::Chain;
+use librecast::cert::{Chain, GroupPrefix};
+use librecast::channel::is_asking_group;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 use librecast::time::{Duration, Instant, WallClock};
@@ -78,6 +80,8 @@ pub struct LeafNode<C> {
     overlay: Overlay<C>,
     network: NetworkId,
     chain: Chain,
+    /// Groups to which its token lets it send, if they are asking groups; none without an uplink.
+    asking: Vec<GroupPrefix>,
     clock: WallClock,
     /// Routers with which it has links, or wants some.
     wanted: BTreeSet<PeerId>,
@@ -98,6 +102,8 @@ impl<C: Connections> LeafNode<C> {
     pub fn new(config: LeafConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
         let (chain, clock) = (config.chain.clone(), config.clock.clone());
+        let uplink = chain.invitation().filter(|above| above.grant().uplink);
+        let asking = uplink.map_or(Vec::new(), |_| chain.node().grant().prefixes.clone());
         let overlay = OverlayConfig {
             identity: Identity::new(config.key, config.network, config.chain),
             clock: config.clock,
@@ -110,6 +116,7 @@ impl<C: Connections> LeafNode<C> {
             overlay: Overlay::new(overlay, connections, now),
             network: config.network,
             chain,
+            asking,
             clock,
             wanted: BTreeSet::new(),
             meets: true,
@@ -131,6 +138,24 @@ impl<C: Connections> LeafNode<C> {
     pub fn part(&mut self, group: Ipv6Addr, now: Instant) {
         self.now = now;
         self.leaf.part(group, now);
+    }
+
+    /// Whether its token lets it send to this group: an asking group within its prefixes.
+    #[must_use]
+    pub fn may_send(&self, group: Ipv6Addr) -> bool {
+        is_asking_group(group) && self.asking.iter().any(|prefix| prefix.contains(group))
+    }
+
+    /// Whether its token has an uplink, and a router takes its packets.
+    #[must_use]
+    pub fn has_uplink(&self) -> bool {
+        !self.asking.is_empty() && self.leaf.has_uplink()
+    }
+
+    /// Sends a UDP packet to a group for which [`Self::may_send`] holds.
+    pub fn send(&mut self, packet: Bytes, now: Instant) {
+        self.now = now;
+        self.leaf.send_packet(packet, now);
     }
 
     /// Returns its state.
@@ -327,6 +352,14 @@ impl<C: Connections> LeafNode<C> {
                 if self.overlay.send_control(link, &message, now).is_err() {
                     self.overlay.close_link(link, EndReason::ControlStuck, now);
                 }
+            }
+            LeafOutput::Data {
+                link,
+                header,
+                packet,
+            } => {
+                // a lost packet, as on any other way
+                let _ = self.overlay.send_data(link, [&header, &packet], now);
             }
             LeafOutput::Packet { packet } => {
                 self.outputs.push_back(LeafNodeOutput::Packet { packet });

@@ -336,6 +336,7 @@ mod tests {
             gateway: Vec::new(),
             core: false,
             leaf: false,
+            uplink: false,
             not_after: NOW + 1_000,
             addresses: NodeAddresses::derive(&network(), &peer),
             keys: KeysAbove::default(),

@@ -193,6 +193,7 @@ mod tests {
             gateway: Vec::new(),
             core: false,
             leaf: false,
+            uplink: false,
             not_after: NOW + 1_000,
             addresses: NodeAddresses::derive(&key(0), &key(n)),
             keys: KeysAbove {

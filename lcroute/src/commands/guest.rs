@@ -26,6 +26,7 @@ use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
 use crate::guest::{self, Role, leaf};
+use crate::servers::proxy;
 use crate::tun;
 
 /// Longest URL of a server in bytes, as tokens have it.
@@ -62,6 +63,7 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
     let (host_interface, (routes, _)) = (config.tun.name.clone(), tun::routes(&config.routes()));
+    let proxy = proxy(&config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
     let role = role(common, config, options)?;
     let shell = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = || shell().unwrap_or_else(|| OsString::from("/bin/sh"));
@@ -79,6 +81,7 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
         command,
         is_shell: options.program.is_empty(),
         host_interface,
+        proxy,
         routes,
     })?;
     std::process::exit(code.into());

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::up::token_of_environment;
 use super::{hint, membership, print_line};
 use crate::guest::leaf::{self as guest_leaf, Common, LeafEvent, LeafShell, MAX_ADDRESSES};
+use crate::servers::proxy;
 
 /// Most listeners of one process: each has sockets for its addresses and one for a server.
 pub const MAX_LISTENERS: u32 = 4_096;
@@ -132,11 +133,12 @@ pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let proxy = proxy(config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
     let result = runtime.block_on(async {
         let (lines, printed) = mpsc::channel(LINES);
         let servers = token.signal.join(", ");
         let shared = Arc::new(Shared {
-            leaves: Arc::new(Common::new(token, &config.tun.name).await),
+            leaves: Arc::new(Common::new(token, &config.tun.name, proxy).await),
             group: mapped::name_of(options.group),
             begun: Instant::now(),
             lines,

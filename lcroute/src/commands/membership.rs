@@ -149,6 +149,8 @@ pub struct InviteOptions {
     pub uses: Option<u32>,
     /// Whether its nodes are leaves, which only listen to `prefixes`.
     pub leaf: bool,
+    /// Whether its leaves may send to asking groups.
+    pub uplink: bool,
 }
 
 /// Validity of the token of [`plain_token`], equal to the default of `invite`.
@@ -156,21 +158,26 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// Validity of its nodes' certificates without contact to an issuer, equal to that default.
 pub const MEMBER_TTL: Duration = Duration::from_secs(365 * 86_400);
 
-/// The page of an invitation link.
+/// What stands around the token.
 #[derive(Debug, Clone, Copy)]
-pub struct InvitePage<'a> {
-    /// Its address.
-    pub page: &'a str,
-    /// A session of Studio to attend there, or a file with it.
+pub struct InviteLink<'a> {
+    /// Address of a page that accepts it.
+    pub page: Option<&'a str>,
+    /// A session of Studio to attend, or a file with it.
     pub session: Option<&'a str>,
 }
 
-impl InvitePage<'_> {
-    fn link(&self, token: &str) -> anyhow::Result<Zeroizing<String>> {
+impl InviteLink<'_> {
+    /// Returns the page's link, or token and session for programs; none: the token alone.
+    fn around(&self, token: &str) -> anyhow::Result<Option<Zeroizing<String>>> {
         let session = self.session.map(studio_session).transpose()?;
         let session = session.as_ref().map(|text| text.as_str());
-        let link = pages::link(self.page, token, session);
-        Ok(link.map(Zeroizing::new).map_err(usage)?)
+        let link = match (self.page, session) {
+            (Some(page), session) => pages::link(page, token, session).map_err(usage)?,
+            (None, Some(session)) => format!("{token},{session}"),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Zeroizing::new(link)))
     }
 }
 
@@ -179,7 +186,7 @@ pub fn invite(
     common: &Common,
     config: &Config,
     options: InviteOptions,
-    page: Option<InvitePage<'_>>,
+    link: InviteLink<'_>,
     qr: Option<Option<PathBuf>>,
 ) -> anyhow::Result<Exit> {
     let identity = StateDir::of(common, config).identity(UnixTime::now())?;
@@ -187,15 +194,15 @@ pub fn invite(
     let uses = options.uses;
     let (token, not_after) = sign_token(config, &identity, options)?;
     let text = token.encode();
-    let link = page.map(|page| page.link(&text)).transpose()?;
-    if page.is_some_and(|page| page.page.starts_with("https:"))
+    let (page, link) = (link.page, link.around(&text)?);
+    if page.is_some_and(|page| page.starts_with("https:"))
         && token.signal.iter().any(|url| url.starts_with("ws:"))
     {
         hint(
             "a page that comes by https: reaches signalling servers at wss:// alone, and this token names others",
         );
     }
-    if page.is_some_and(|page| pages::is_own_host(page.page)) {
+    if page.is_some_and(pages::is_own_host) {
         let address = netlink::host_addresses(&[&config.tun.name], None)?;
         let address = address.into_iter().find(|ip| !ip.is_loopback());
         let port = config.web.listen.port();
@@ -208,7 +215,7 @@ pub fn invite(
     let shown = link.as_ref().unwrap_or(&text);
     let labels = &token.invitation().grant().labels;
     if common.json {
-        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "ephemeral": is_ephemeral(labels), "leaf": token.invitation().grant().leaf, "signal": token.signal });
+        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "ephemeral": is_ephemeral(labels), "leaf": token.invitation().grant().leaf, "uplink": token.invitation().grant().uplink, "signal": token.signal });
         if let Some(link) = &link {
             line["link"] = link.as_str().into();
         }
@@ -266,6 +273,7 @@ fn plain(config: &Config, identity: &Identity) -> InviteOptions {
         gateway: Vec::new(),
         uses: None,
         leaf: false,
+        uplink: false,
     }
 }
 
@@ -352,7 +360,17 @@ fn sign_token(
         },
         gateway: options.gateway,
         leaf: options.leaf,
+        uplink: options.uplink,
     };
+    let asks = |prefix: &GroupPrefix| {
+        let asking = GroupPrefix::asking();
+        prefix.covers(&asking) || asking.covers(prefix)
+    };
+    if options.uplink && !grant.prefixes.iter().any(asks) {
+        hint(
+            "--uplink: none of --groups is in ff1e:7570::/32, so its nodes have nowhere to ask; `lcstudio invite` names the groups of a lecture",
+        );
+    }
     let mut token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
         CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
         e => ExitError::new(Exit::Usage, e.to_string()),

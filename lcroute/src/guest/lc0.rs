@@ -46,13 +46,20 @@ impl Listeners {
         }
     }
 
-    /// Handles a packet of a program or the kernel.
-    pub fn handle_packet(&mut self, packet: &[u8], now: Instant) {
+    /// Handles a packet of a program or the kernel; returns whether it is one to a group for which
+    /// `may_send` holds.
+    pub fn handle_packet(
+        &mut self,
+        packet: &[u8],
+        may_send: impl Fn(Ipv6Addr) -> bool,
+        now: Instant,
+    ) -> bool {
         let reason = match self.scopes.classify(packet) {
             Class::Mld => match self.handle_report(packet, now) {
-                Ok(()) => return,
+                Ok(()) => return false,
                 Err(reason) => reason,
             },
+            Class::Carried(flow) if may_send(flow.group) => return true,
             Class::Carried(flow) => {
                 self.sent.get_or_insert(flow.group);
                 DropReason::LeafSent
@@ -61,6 +68,7 @@ impl Listeners {
             Class::Dropped(reason) => reason,
         };
         self.drops.count(reason);
+        false
     }
 
     fn handle_report(&mut self, packet: &[u8], now: Instant) -> Result<(), DropReason> {
@@ -128,6 +136,9 @@ mod tests {
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 5, 0, 0, 0, 0, 0, 0x42);
     const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
 
+    /// A leaf without an uplink.
+    const NOWHERE: fn(Ipv6Addr) -> bool = |_| false;
+
     fn report(kind: RecordType, group: Ipv6Addr, sources: &[Ipv6Addr]) -> Vec<u8> {
         let record = Record::new(kind, group, sources.to_vec());
         report_packets(KERNEL, &[record], 1_280).remove(0)
@@ -140,19 +151,20 @@ mod tests {
         assert_eq!(listeners.take_queries().len(), 1, "asked at once");
         let source = "fd00::1".parse().unwrap();
         let join = report(RecordType::ChangeToExclude, GROUP, &[]);
-        listeners.handle_packet(&join, now);
+        listeners.handle_packet(&join, NOWHERE, now);
         // repeated, as kernels do
-        listeners.handle_packet(&join, now);
+        listeners.handle_packet(&join, NOWHERE, now);
         let all = Some(SourceFilter::all());
         assert_eq!(listeners.take_changes(), [(GROUP, all)]);
         assert_eq!(listeners.take_changes(), []);
         let narrower = report(RecordType::ChangeToInclude, GROUP, &[source]);
-        listeners.handle_packet(&narrower, now);
+        listeners.handle_packet(&narrower, NOWHERE, now);
         let later = now + Duration::from_secs(3);
         listeners.handle_timeout(later);
         let one = SourceFilter::include([source]);
         assert_eq!(listeners.take_changes(), [(GROUP, one)]);
-        listeners.handle_packet(&report(RecordType::ChangeToInclude, GROUP, &[]), later);
+        let part = report(RecordType::ChangeToInclude, GROUP, &[]);
+        listeners.handle_packet(&part, NOWHERE, later);
         listeners.handle_timeout(later + Duration::from_secs(3));
         assert_eq!(listeners.take_changes(), [(GROUP, None)]);
     }
@@ -162,19 +174,23 @@ mod tests {
         let now = Instant::now();
         let mut listeners = Listeners::new(now);
         let link_scope = "ff02::fb".parse().unwrap();
-        listeners.handle_packet(&report(RecordType::ChangeToExclude, link_scope, &[]), now);
+        let join = report(RecordType::ChangeToExclude, link_scope, &[]);
+        listeners.handle_packet(&join, NOWHERE, now);
         assert_eq!(listeners.take_changes(), []);
         let source = "fd00::1".parse().unwrap();
         let udp = udp_packet(source, GROUP, (1, 1), b"hello");
-        listeners.handle_packet(&udp, now);
+        assert!(listeners.handle_packet(&udp, |group| group == GROUP, now));
+        assert_eq!(listeners.sent, None);
+        assert!(!listeners.handle_packet(&udp, NOWHERE, now));
         assert_eq!(listeners.sent, Some(GROUP));
-        listeners.handle_packet(&udp_packet(source, source, (1, 1), b"hello"), now);
+        let unicast = udp_packet(source, source, (1, 1), b"hello");
+        listeners.handle_packet(&unicast, NOWHERE, now);
         let mut damaged = report(RecordType::ChangeToExclude, GROUP, &[]);
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
-        listeners.handle_packet(&damaged, now);
+        listeners.handle_packet(&damaged, NOWHERE, now);
         for length in 0..udp.len() {
-            listeners.handle_packet(&udp[..length], now);
+            listeners.handle_packet(&udp[..length], NOWHERE, now);
         }
         let drops = listeners.drops();
         assert_eq!(drops["leaf_sent"], 1);

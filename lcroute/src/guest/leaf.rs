@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use lcroute_control::config::Relay;
 use lcroute_engine::control::RefusalReason;
 use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
+use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{CarrierEvent, Carriers};
+use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
-use librecast::cert::Token;
+use librecast::cert::{Chain, Token};
 use librecast::id::SecretKey;
 use librecast::reach::Room;
 use librecast::time::{UnixTime, WallClock};
@@ -23,8 +26,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::lc0::MTU;
+use crate::inbox::{Inbox, Message};
 use crate::netlink;
+use crate::relays::{Input, Relays};
 use crate::servers::stun_name;
+use crate::waker::Waker;
 
 /// Most addresses of this host that a leaf uses.
 pub const MAX_ADDRESSES: usize = 3;
@@ -32,6 +38,9 @@ pub const MAX_ADDRESSES: usize = 3;
 const DATAGRAMS: usize = 256;
 /// Datagrams handled before their packets leave. Chosen.
 const AT_ONCE: usize = 32;
+/// Time without a link after which a leaf asks its servers for their relay. Chosen: a link over a
+/// direct path takes less, and audiences at rest ask for none.
+const RELAY_AFTER: Duration = Duration::from_secs(3);
 /// Bytes of a receive buffer: more than the longest datagram of a link.
 const BUFFER: usize = 2_048;
 
@@ -66,16 +75,24 @@ pub struct Common {
     pub token: Token,
     /// The host's interface that is no way to a router.
     own_interface: String,
+    /// The way to signalling servers.
+    proxy: Option<Proxy>,
     stun: Vec<SocketAddr>,
     epoch: Instant,
 }
 
 impl Common {
-    /// Looks up the servers of the token. `own_interface`: lc0 of the host.
-    pub async fn new(token: Token, own_interface: &str) -> Self {
+    /// Looks up the servers of the token, unless a proxy must hide this host from them.
+    /// `own_interface`: lc0 of the host.
+    pub async fn new(token: Token, own_interface: &str, proxy: Option<Proxy>) -> Self {
+        let stun = match proxy.as_ref().is_some_and(Proxy::hides) {
+            true => Vec::new(),
+            false => stun_servers(&token.signal).await,
+        };
         Self {
             own_interface: own_interface.to_owned(),
-            stun: stun_servers(&token.signal).await,
+            proxy,
+            stun,
             epoch: common_epoch(Instant::now(), UnixTime::now()),
             token,
         }
@@ -116,6 +133,42 @@ impl Drop for Bound {
 
 type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
 
+/// Relays of the signalling servers, for a leaf that no direct path reaches.
+#[derive(Debug)]
+struct Relaying {
+    relays: Relays,
+    commands: mpsc::Sender<StreamCommand>,
+    messages: mpsc::Receiver<Message>,
+}
+
+impl Relaying {
+    async fn start(servers: Vec<String>, proxy: Option<Proxy>) -> anyhow::Result<Self> {
+        let (inbox, messages, _) = Inbox::new(Waker::new()?);
+        let (commands, streams) = mpsc::channel(DATAGRAMS);
+        let relays = Relays::start(inbox, streams);
+        let configure = Input::Configure {
+            servers,
+            proxy,
+            relay: Relay::default(),
+            hides: false,
+        };
+        relays.tell(configure).await;
+        Ok(Self {
+            relays,
+            commands,
+            messages,
+        })
+    }
+}
+
+/// Waits for a message about relays; for ever, while there are none.
+async fn next_message(relaying: &mut Option<Relaying>) -> Option<Message> {
+    match relaying {
+        Some(relaying) => relaying.messages.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The leaf.
 #[derive(Debug)]
 pub struct LeafShell {
@@ -129,6 +182,10 @@ pub struct LeafShell {
     connected: BTreeSet<CarrierId>,
     needs_servers: bool,
     events: mpsc::Receiver<CarrierEvent>,
+    chain: Chain,
+    /// Since when no link is up.
+    alone_since: Option<Instant>,
+    relaying: Option<Relaying>,
 }
 
 impl LeafShell {
@@ -152,7 +209,7 @@ impl LeafShell {
         let config = LeafConfig {
             network,
             key: key.clone(),
-            chain,
+            chain: chain.clone(),
             clock: WallClock::new(UnixTime::now),
             epoch: common.epoch,
             seed: seed()?,
@@ -160,7 +217,7 @@ impl LeafShell {
         let (sender, events) = mpsc::channel(DATAGRAMS);
         let (received, datagrams) = mpsc::channel(DATAGRAMS);
         let mut carriers = Carriers::of_leaf(key, network, sender);
-        carriers.set_servers(&common.token.signal, None);
+        carriers.set_servers(&common.token.signal, common.proxy.clone());
         let mut leaf = Self {
             node: LeafNode::new(config, webrtc, now),
             common,
@@ -171,6 +228,9 @@ impl LeafShell {
             connected: BTreeSet::new(),
             needs_servers: true,
             events,
+            chain,
+            alone_since: Some(now),
+            relaying: None,
         };
         leaf.review_addresses().await?;
         Ok(leaf)
@@ -243,11 +303,17 @@ impl LeafShell {
 
     /// Waits for the next input, and handles it. Cancellation loses none.
     pub async fn wait(&mut self) {
+        self.ask_for_relays().await;
         let at = self.node.next_timeout();
         let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        let at = at.min(
+            self.alone_since
+                .map_or(at, |since| since.max(Instant::now()) + RELAY_AFTER),
+        );
         tokio::select! {
+            Some(message) = next_message(&mut self.relaying) => self.handle_message(message),
             Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
-            Some(event) = self.events.recv() => self.handle_carrier(event),
+            Some(event) = self.events.recv() => self.handle_carrier(event).await,
             () = tokio::time::sleep_until(at.into()) => {
                 // datagrams that wait are no silence
                 tokio::task::yield_now().await;
@@ -280,7 +346,41 @@ impl LeafShell {
         while self.poll().is_some() {}
     }
 
-    fn handle_carrier(&mut self, event: CarrierEvent) {
+    /// Asks servers for their relay after some time without a link.
+    async fn ask_for_relays(&mut self) {
+        let now = Instant::now();
+        if self.node.links() > 0 {
+            self.alone_since = None;
+            return;
+        }
+        let since = *self.alone_since.get_or_insert(now);
+        if self.relaying.is_some() || now < since + RELAY_AFTER {
+            return;
+        }
+        let (servers, proxy) = (self.common.token.signal.clone(), self.common.proxy.clone());
+        match Relaying::start(servers, proxy).await {
+            Ok(relaying) => {
+                self.relaying = Some(relaying);
+                self.carriers.set_chain(Some(self.chain.clone()));
+            }
+            Err(e) => tracing::warn!("relays: {e:#}"),
+        }
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        let now = Instant::now();
+        let connections = self.node.connections_mut();
+        match message {
+            Message::Relays(offers) => connections.set_relays(offers, now),
+            Message::RelayStream(stream, event) => {
+                connections.handle_relay_stream(stream, event, now);
+            }
+            // the parts that a leaf has say nothing else
+            _ => {}
+        }
+    }
+
+    async fn handle_carrier(&mut self, event: CarrierEvent) {
         let now = Instant::now();
         match event {
             CarrierEvent::Presence(carrier, presence) => {
@@ -292,16 +392,20 @@ impl LeafShell {
                 from,
                 bytes,
             } => self.node.handle_signal(carrier, from, &bytes, now),
-            CarrierEvent::Relay(..)
-            | CarrierEvent::Doors
-            | CarrierEvent::Record { .. }
-            | CarrierEvent::RecordGone { .. } => {}
+            CarrierEvent::Relay(url, credentials) => {
+                if let Some(relaying) = &self.relaying {
+                    relaying.relays.tell(Input::Offered(url, credentials)).await;
+                }
+            }
+            CarrierEvent::Doors | CarrierEvent::Record { .. } | CarrierEvent::RecordGone { .. } => {
+            }
         }
     }
 
     fn set_servers(&mut self, needed: bool) {
         if needed {
-            self.carriers.set_servers(&self.common.token.signal, None);
+            let proxy = self.common.proxy.clone();
+            self.carriers.set_servers(&self.common.token.signal, proxy);
             return;
         }
         self.carriers.set_servers(&[], None);
@@ -315,6 +419,12 @@ impl LeafShell {
     fn send_all(&mut self) {
         while let Some(transmit) = self.node.connections_mut().poll_transmit() {
             self.send(transmit.from, transmit.to, &transmit.contents);
+        }
+        while let Some(command) = self.node.connections_mut().poll_relay_stream() {
+            if let Some(relaying) = &self.relaying {
+                // a full stream loses datagrams, as networks do
+                let _ = relaying.commands.try_send(command);
+            }
         }
     }
 

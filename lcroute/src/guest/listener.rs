@@ -1,12 +1,14 @@
-//! A guest that is a leaf: it receives what its programs have joined, and sends nothing.
+//! A guest that is a leaf: it receives what its programs have joined, and sends nothing, or asks.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lcroute_engine::control::RefusalReason;
 use lcroute_engine::{LEAF_GROUPS, LinkRefusal, SourceFilter};
+use lcroute_signalling::proxy::Proxy;
 use librecast::cert::{GroupPrefix, Token};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
@@ -58,11 +60,11 @@ impl Listener {
     pub async fn start(
         token: Token,
         key: SecretKey,
-        host_interface: &str,
+        (host_interface, proxy): (&str, Option<Proxy>),
         is_shell: bool,
     ) -> anyhow::Result<Self> {
         let prefixes = token.invitation().grant().prefixes.clone();
-        let common = Arc::new(Common::new(token, host_interface).await);
+        let common = Arc::new(Common::new(token, host_interface, proxy).await);
         let now = Instant::now();
         Ok(Self {
             leaf: LeafShell::start(common.clone(), key, "guest").await?,
@@ -79,8 +81,12 @@ impl Listener {
     }
 
     /// Handles a packet of a program or the kernel.
-    pub fn handle_packet(&mut self, packet: &[u8], now: Instant) {
-        self.listeners.handle_packet(packet, now);
+    pub fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        let node = self.leaf.node();
+        let may_send = |group| node.may_send(group);
+        if self.listeners.handle_packet(&packet, may_send, now) {
+            node.send(packet, now);
+        }
     }
 
     /// Waits for the next input, and handles it. Cancellation loses none.
@@ -184,8 +190,12 @@ impl Listener {
         if let Some(group) = self.listeners.sent
             && !std::mem::replace(&mut self.told.sent, true)
         {
+            let sends = match self.common.token.invitation().grant().uplink {
+                true => "a guest sends to the asking groups of its token alone",
+                false => "a guest only receives",
+            };
             hint(format_args!(
-                "what the program sends, to {group} first, goes nowhere: by a leaf's token a guest only receives"
+                "what the program sends, to {group} first, goes nowhere: by a leaf's token {sends}"
             ));
         }
         self.tell_state(now)

@@ -24,9 +24,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lcroute_signalling::proxy::Proxy;
 use librecast::cert::Token;
 use librecast::id::{NodeAddresses, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest;
 use librecast_program::guest_state::STATE_FD;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
@@ -62,6 +64,8 @@ pub struct Options {
     pub is_shell: bool,
     /// Name of the host's own lc0, which leads to no router.
     pub host_interface: String,
+    /// The way of a leaf to signalling servers.
+    pub proxy: Option<Proxy>,
     /// Groups that go to lc0 if a program names no interface.
     pub routes: Vec<Prefix>,
 }
@@ -81,6 +85,10 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     let addresses = match &options.role {
         Role::Leaf(token) => NodeAddresses::derive(&token.network(), &key.peer_id()),
         Role::Member(start) => start.identity.member().addresses,
+    };
+    match options.role {
+        Role::Leaf(_) => options.command.env(guest::ROLE, guest::LEAF),
+        Role::Member(_) => options.command.env_remove(guest::ROLE),
     };
     if let Role::Member(start) = &options.role
         && let Some(code) = &start.code
@@ -112,8 +120,8 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         let signals = watch(signals)?;
         let node = match options.role {
             Role::Leaf(token) => {
-                let host = &options.host_interface;
-                let listener = Listener::start(*token, key, host, options.is_shell);
+                let ways = (&*options.host_interface, options.proxy);
+                let listener = Listener::start(*token, key, ways, options.is_shell);
                 GuestNode::Leaf(Box::new(listener.await?))
             }
             Role::Member(start) => GuestNode::Member(Box::new(MemberShell::start(*start).await?)),
@@ -186,7 +194,7 @@ enum GuestNode {
 impl GuestNode {
     fn handle_packet(&mut self, packet: Bytes, now: Instant) {
         match self {
-            Self::Leaf(leaf) => leaf.handle_packet(&packet, now),
+            Self::Leaf(leaf) => leaf.handle_packet(packet, now),
             Self::Member(member) => member.handle_packet(packet, now),
         }
     }

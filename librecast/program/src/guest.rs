@@ -20,6 +20,33 @@ use crate::cli::{self, Exit, ExitError};
 /// The program that makes guests.
 const LCROUTE: &str = "lcroute";
 
+/// Environment variable with the role of the guest that a program runs in.
+pub const ROLE: &str = "LCROUTE_GUEST";
+/// The role of a leaf: programs receive, and send to asking groups alone.
+pub const LEAF: &str = "leaf";
+
+/// Returns whether this program runs in a guest that is a leaf.
+#[must_use]
+pub fn is_in_leaf() -> bool {
+    env::var_os(ROLE).is_some_and(|role| role == LEAF)
+}
+
+/// Fails in a guest that is a leaf, as what this verb sends would go nowhere.
+///
+/// # Errors
+///
+/// [`Exit::NotPermitted`].
+pub fn check_may_send(verb: &str) -> Result<(), ExitError> {
+    match is_in_leaf() {
+        false => Ok(()),
+        true => {
+            let message =
+                format!("a leaf's token lets nobody {verb}: ask for a member's (`lcroute invite`)");
+            Err(ExitError::new(Exit::NotPermitted, message))
+        }
+    }
+}
+
 /// Executes the program `name` again as a guest, if one of its arguments is `lct1...,WHAT`, of
 /// which WHAT stays, or a token alone. Without such an argument it calls `run`.
 pub fn or_here(name: &str, run: impl FnOnce() -> ExitCode) -> ExitCode {
@@ -80,13 +107,12 @@ enum Entry<'a> {
 fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> ExitError {
     let failed =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Failed, format!("{LCROUTE}: {e}"));
-    let executable = match env::current_exe() {
-        Ok(executable) => executable,
+    let own = by_name(arguments::given()).map_or_else(env::current_exe, Ok);
+    let own = match own {
+        Ok(own) => own,
         Err(e) => return failed(&e),
     };
-    let lcroute = beside(&executable).unwrap_or_else(|| LCROUTE.into());
-    let own = by_name(arguments::given()).unwrap_or(executable);
-    let mut command = Command::new(lcroute);
+    let mut command = lcroute();
     command.arg("guest");
     match entry {
         Entry::Found(Founded::Code) => drop(command.arg("--found")),
@@ -107,6 +133,14 @@ fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> 
         return ExitError::new(Exit::Failed, message);
     }
     failed(&error)
+}
+
+/// Returns a command that executes `lcroute`: the one beside this program, else the installed one.
+#[must_use]
+pub fn lcroute() -> Command {
+    let own = env::current_exe().ok();
+    let beside = own.as_deref().and_then(beside);
+    Command::new(beside.unwrap_or_else(|| LCROUTE.into()))
 }
 
 /// Returns the place of the argument, its token, and the rest, if there is one.

@@ -54,8 +54,11 @@ pub struct Grant {
     pub prefixes: Vec<GroupPrefix>,
     /// Addresses of hosts without lcroute for which the subject may speak.
     pub gateway: Vec<SourcePrefix>,
-    /// A leaf: it receives only, and is no router. Never with an issuer, `core` or `gateway`.
+    /// A leaf: it is no router, and sends nothing without `uplink`. Never with an issuer, `core` or
+    /// `gateway`.
     pub leaf: bool,
+    /// Leaves may send to asking groups. Invitations for leaves only.
+    pub uplink: bool,
 }
 
 impl Grant {
@@ -73,6 +76,7 @@ impl Grant {
             prefixes: vec![GroupPrefix::ALL],
             gateway: Vec::new(),
             leaf: false,
+            uplink: false,
         }
     }
 }
@@ -327,12 +331,16 @@ impl Certificate {
 
 /// Returns a node's name, or an invitation's terms.
 fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
-    match (kind, grant.uses) {
+    let Grant { uses, uplink, .. } = *grant;
+    if uplink && !(kind == Kind::Invitation && grant.leaf) {
+        return Err(WireError::Bad("uplink (of invitations for leaves only)"));
+    }
+    match (kind, uses) {
         (Kind::Node, None) => {
             check_name(&grant.name)?;
             Ok(grant.name.clone())
         }
-        (Kind::Invitation, uses) if grant.name.is_empty() => Terms { uses }.text(),
+        (Kind::Invitation, _) if grant.name.is_empty() => Terms { uses, uplink }.text(),
         (_, None) if grant.name.is_empty() => Ok(String::new()),
         (_, None) => Err(WireError::Bad("name (of nodes only)")),
         (_, Some(_)) => Err(WireError::Bad("number of uses (of invitations only)")),
@@ -449,6 +457,7 @@ fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireErr
         prefixes,
         gateway,
         leaf: flags & FLAG_LEAF != 0,
+        uplink: terms.uplink && flags & FLAG_LEAF != 0,
     };
     check_leaf(kind, &grant)?;
     Ok((grant, renewed))
@@ -584,6 +593,7 @@ mod tests {
             prefixes: vec!["ff1e::/16".parse().unwrap()],
             gateway: vec!["fd00::/64".parse().unwrap()],
             leaf: false,
+            uplink: false,
         };
         let previous = KeysAbove {
             issuers: vec![id(3)],
@@ -643,6 +653,23 @@ mod tests {
         for refused in [core, gateway] {
             assert!(sign(Kind::Invitation, refused).is_err());
         }
+        // a term in place of the name, which earlier versions pass over
+        let asking = Grant {
+            uplink: true,
+            ..grant.clone()
+        };
+        let asking = sign(Kind::Invitation, asking).unwrap();
+        let text = 1 + 1 + 32 + 32 + 3 * 8 + 1;
+        assert_eq!(&asking.as_bytes()[text..text + 7], b"\x06uplink");
+        assert!(Certificate::decode(asking.as_bytes()).unwrap().grant.uplink);
+        for (kind, leaf) in [(Kind::Invitation, false), (Kind::Node, true)] {
+            let wrong = Grant {
+                leaf,
+                uplink: true,
+                ..grant.clone()
+            };
+            assert!(sign(kind, wrong).is_err(), "{kind:?}");
+        }
         assert!(sign(Kind::Issuer, grant).is_err());
         let mut core = cert.as_bytes().to_vec();
         let flags = 1 + 1 + 32 + 32 + 3 * 8;
@@ -686,7 +713,7 @@ mod tests {
             let key = SecretKey::from_seed(&[5; 32]);
             let of_lan = |n| SourcePrefix::new(Ipv6Addr::new(0xfd00, 0, 0, n, 0, 0, 0, 0), 64).unwrap();
             let gateway = any_host.then_some(SourcePrefix::ANY).into_iter().chain(lan.map(of_lan)).collect();
-            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, uses: None, labels, prefixes: vec![GroupPrefix::ALL], gateway, leaf: false };
+            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, uses: None, labels, prefixes: vec![GroupPrefix::ALL], gateway, leaf: false, uplink: false };
             let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
             prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
         }

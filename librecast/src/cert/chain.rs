@@ -233,6 +233,7 @@ impl Chain {
             gateway: grant.gateway.clone(),
             core: grant.core,
             leaf: grant.leaf,
+            uplink: grant.leaf && self.invitation().is_some_and(|above| above.grant.uplink),
             not_after: grant.not_after,
             addresses: NodeAddresses::derive(network, &signer),
             keys: self.keys(),

@@ -96,8 +96,10 @@ pub struct Member {
     pub gateway: Vec<SourcePrefix>,
     /// May be the root of shared trees.
     pub core: bool,
-    /// A leaf: it only receives, and is no router.
+    /// A leaf: it is no router, and sends nothing without `uplink`.
     pub leaf: bool,
+    /// A leaf that may send to asking groups.
+    pub uplink: bool,
     /// End of its certificate in Unix seconds, the earliest of its chain.
     pub not_after: u64,
     /// Addresses derived from network key and node key.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::channel::ASKING;
 use crate::mapped;
 use crate::wire::WireError;
 
@@ -77,6 +78,16 @@ impl GroupPrefix {
             Ok(Self { addr, len })
         } else {
             Err(WireError::Bad("group prefix"))
+        }
+    }
+
+    /// Returns the prefix of asking groups, to which leaves may send.
+    #[must_use]
+    pub fn asking() -> Self {
+        let [first, second] = ASKING;
+        Self {
+            addr: Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0),
+            len: 32,
         }
     }
 

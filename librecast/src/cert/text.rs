@@ -23,32 +23,43 @@ pub fn is_node_name(name: &str) -> bool {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Terms {
     pub uses: Option<u32>,
+    pub uplink: bool,
 }
 
+/// The term of leaves that may ask.
+const UPLINK: &str = "uplink";
+
 impl Terms {
-    /// Returns `uses=N`, or nothing.
+    /// Returns `uses=N`, `uplink`, both with a space between, or nothing.
     pub fn text(self) -> Result<String, WireError> {
-        let uses = |n: u32| match n {
-            1..=MAX_USES => Ok(format!("uses={n}")),
-            _ => Err(WireError::Bad("number of uses (1 to 4096)")),
-        };
-        self.uses.map_or(Ok(String::new()), uses)
+        let mut terms = Vec::new();
+        match self.uses {
+            None => {}
+            Some(n @ 1..=MAX_USES) => terms.push(format!("uses={n}")),
+            Some(_) => return Err(WireError::Bad("number of uses (1 to 4096)")),
+        }
+        if self.uplink {
+            terms.push(UPLINK.to_owned());
+        }
+        Ok(terms.join(" "))
     }
 
     /// Parses terms, and ignores those of later versions.
     pub fn parse(text: &str) -> Result<Self, WireError> {
         let mut terms = Self::default();
         for term in text.split(' ') {
+            terms.uplink |= term == UPLINK;
             let Some(n) = term.strip_prefix("uses=") else {
                 continue;
             };
             let read = Self {
                 uses: n.parse().ok(),
+                uplink: false,
             };
             if terms.uses.is_some() || read.uses.is_none() || read.text()? != term {
                 return Err(WireError::Bad("number of uses"));
             }
-            terms = read;
+            terms.uses = read.uses;
         }
         Ok(terms)
     }
@@ -83,18 +94,23 @@ mod tests {
 
     #[test]
     fn terms_have_one_spelling_and_those_of_later_versions_are_passed_over() {
-        for n in [None, Some(1), Some(MAX_USES)] {
-            let terms = Terms { uses: n };
-            assert_eq!(Terms::parse(&terms.text().unwrap()), Ok(terms));
-        }
-        assert!(Terms { uses: Some(0) }.text().is_err());
-        assert!(
-            Terms {
-                uses: Some(MAX_USES + 1)
+        for uplink in [false, true] {
+            for uses in [None, Some(1), Some(MAX_USES)] {
+                let terms = Terms { uses, uplink };
+                assert_eq!(Terms::parse(&terms.text().unwrap()), Ok(terms));
             }
-            .text()
-            .is_err()
-        );
+            for uses in [Some(0), Some(MAX_USES + 1)] {
+                assert!(Terms { uses, uplink }.text().is_err());
+            }
+        }
+        let both = Terms {
+            uses: Some(2),
+            uplink: true,
+        };
+        assert_eq!(both.text().unwrap(), "uses=2 uplink");
+        for other in ["uplinks", "Uplink", "uplink=1"] {
+            assert!(!Terms::parse(other).unwrap().uplink, "{other}");
+        }
         let read = |text| Terms::parse(text).map(|terms| terms.uses);
         assert_eq!(read("anything at all"), Ok(None));
         assert_eq!(read("leaf uses=3"), Ok(Some(3)));

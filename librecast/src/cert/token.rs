@@ -153,6 +153,7 @@ impl Token {
         let grant = Grant {
             name: name.to_owned(),
             uses: None,
+            uplink: false,
             not_before,
             not_after,
             labels,
@@ -357,6 +358,7 @@ mod tests {
         let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
         let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
         assert!(member.leaf && member.prefixes == of("", true).prefixes);
+        assert!(!member.uplink);
         let renewed = chain
             .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
             .unwrap();
@@ -378,6 +380,22 @@ mod tests {
             chain.verify(&net, UnixTime::from_secs(NOW)),
             Err(CertError::Widened(Kind::Node))
         );
+    }
+
+    #[test]
+    fn whether_leaves_may_ask_is_said_by_an_issuer() {
+        let n = network();
+        let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());
+        let asking = Grant {
+            leaf: true,
+            uplink: true,
+            ..grant("")
+        };
+        let token: Token = token(&n, asking).encode().parse().unwrap();
+        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let chain = Chain::decode(&chain.encode()).unwrap();
+        let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        assert!(member.leaf && member.uplink);
     }
 
     #[test]

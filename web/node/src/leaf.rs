@@ -1,4 +1,4 @@
-//! The leaf in a page: it listens over links with two routers, and sends nothing.
+//! The leaf in a page: it listens over links with two routers, and sends nothing, or asks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,13 +11,14 @@ use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
 use lcroute_overlay::server::Role;
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
 use librecast::id::PeerId;
+use librecast::ipv6::udp_packet;
 use librecast::mapped;
 use librecast::time::{Duration, Instant, UnixTime, WallClock};
 use serde::Serialize;
 
 use crate::command::Command;
 use crate::connections::PageConnections;
-use crate::packet::{carried, delivered, ipv6_group};
+use crate::packet::{HOP_LIMIT, MAX_DATA, carried, delivered, ipv6_group};
 use crate::servers::{ServerEvent, ServerStatus, Servers};
 use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
@@ -64,6 +65,8 @@ struct Status {
     no_link: Option<LinkRefusal>,
     /// Groups that its token covers.
     prefixes: Vec<String>,
+    /// It may send to asking groups, and a router takes its packets.
+    uplink: bool,
     groups: Vec<IpAddr>,
     refused: Vec<RefusedGroup>,
     drops: BTreeMap<&'static str, u64>,
@@ -239,8 +242,28 @@ impl Tab for PageLeaf {
         Ok(())
     }
 
-    fn send(&mut self, _to: (&str, u16), _data: &[u8], _now: Instant) -> Result<(), String> {
-        Err("This page only listens: its token is for leaves, which send nothing.".into())
+    fn send(
+        &mut self,
+        (group, port): (&str, u16),
+        data: &[u8],
+        now: Instant,
+    ) -> Result<(), String> {
+        let group = carried(group)?;
+        if !self.node.may_send(group) {
+            return Err(
+                "This page only listens: its token is for leaves, which send nothing here.".into(),
+            );
+        }
+        if data.len() > MAX_DATA {
+            return Err(format!(
+                "A datagram holds {MAX_DATA} bytes, and this is longer."
+            ));
+        }
+        let source = self.visit.member.addresses.address;
+        let packet = udp_packet(source, group, (port, HOP_LIMIT), data);
+        self.node.send(packet.into(), now);
+        self.settle(now);
+        Ok(())
     }
 
     /// A leaf is told nothing of the network.
@@ -271,6 +294,7 @@ impl Tab for PageLeaf {
             reception: self.node.state(),
             no_link: self.node.refusal(),
             prefixes: member.prefixes.iter().map(ToString::to_string).collect(),
+            uplink: self.node.has_uplink(),
             groups: self.joined.iter().copied().map(mapped::shown).collect(),
             refused: refused.collect(),
             drops: self.node.drops(),

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use crate::command::Command;
 use crate::connections::PageConnections;
-use crate::packet::{carried, delivered, ipv6_group, ipv6_source};
+use crate::packet::{HOP_LIMIT, MAX_DATA, carried, delivered, ipv6_group, ipv6_source};
 use crate::servers::{ServerEvent, ServerStatus, Servers};
 use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
@@ -34,10 +34,6 @@ use crate::visit::{Start, Visit, bytes};
 const LINKS: u8 = 4;
 /// MTU in bytes of the interface that the page does not have: that of hosts.
 const MTU: u16 = 1_280;
-/// Bytes of a datagram from the page: the payload of a packet.
-const MAX_DATA: usize = MTU as usize - 48;
-/// Hop limit of the page's packets. Chosen: that of most hosts.
-const HOP_LIMIT: u8 = 64;
 /// Groups that the page lists, the first known ones. Chosen: more than a user looks through.
 const MAX_CARRIED: usize = 1_024;
 /// Interval at which the router gets link costs, and missing round trips are measured.

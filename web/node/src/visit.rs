@@ -176,6 +176,8 @@ pub struct Offer {
     not_after: u64,
     /// Whether it is for leaves, which only listen.
     leaf: bool,
+    /// Whether these may ask.
+    uplink: bool,
 }
 
 impl Offer {
@@ -200,6 +202,7 @@ impl Offer {
             uses: grant.uses,
             not_after: grant.not_after,
             leaf: grant.leaf,
+            uplink: grant.uplink,
         })
     }
 }

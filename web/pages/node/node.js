@@ -470,7 +470,7 @@ function showState(status) {
     const servers = open.map(({ url }) => url).join(", ");
     ["in", "out"].forEach((name, i) => view.rates.has(name) && curves[i].add(Date.now() / 1000, rate(name)));
     if (status.leaf) {
-        say($("membership"), `This tab is a leaf, until ${until} at the latest: it listens, and is no member. It cannot send or ask, and sees no other node but its routers; nobody sees it but these. A reload makes a new leaf.`);
+        say($("membership"), `This tab is a leaf, until ${until} at the latest: it listens, and is no member. It cannot send${status.uplink ? " but what a lecture asks" : " or ask"}, and sees no other node but its routers; nobody sees it but these. A reload makes a new leaf.`);
         facts($("facts"), [
             ["Routers", String(status.peers.filter((peer) => peer.state === "connected").length)],
             ["Groups", String(status.groups.length)],

@@ -10,14 +10,15 @@ let module = null;
 /** A sentence about it, and whether it is for leaves; an error, if it cannot be used. */
 async function offer(token) {
     module ??= Module.load();
-    const { network, inviter, hosts, uses, not_after: until, leaf } = (await module).read(token);
+    const { network, inviter, hosts, uses, not_after: until, leaf, uplink } = (await module).read(token);
     const plain = (text) => text.replaceAll("`", "'");
     const where = network ? `the network “${plain(network)}”` : `a network that meets at ${plain(hosts.join(", "))}`;
     const to = leaf ? `listen to ${where}` : where;
     const from = inviter ? `${plain(inviter)} invites you to ${to}` : `You are invited to ${to}`;
     const bound = uses === null ? "" : `, for ${uses === 1 ? "one node" : `${uses} nodes`}`;
     const date = new Date(until * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-    const only = leaf ? " This tab will only listen: it cannot send or ask, and nobody sees it." : "";
+    const can = uplink ? "listen, and ask: it cannot send anything else" : "only listen: it cannot send or ask";
+    const only = leaf ? ` This tab will ${can}, and nobody sees it.` : "";
     return { words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
 }
 

@@ -77,6 +77,8 @@ pub struct Rights {
     pub ephemeral: bool,
     /// It is a leaf, no router.
     pub leaf: bool,
+    /// A leaf by an invitation, and may send to asking groups.
+    pub uplink: bool,
     /// The segment of LANs for which it may speak.
     pub segment: Option<String>,
 }
@@ -93,6 +95,7 @@ impl Default for Rights {
             renewed: false,
             ephemeral: false,
             leaf: false,
+            uplink: false,
             segment: None,
         }
     }
@@ -176,6 +179,7 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
     let invited = Grant {
         name: String::new(),
         uses,
+        uplink: rights.uplink,
         ..grant.clone()
     };
     let key = SecretKey::from_seed(&[number; 32]);
