@@ -282,8 +282,8 @@ impl Daemon {
             }
             match held.turn(time, now) {
                 Ok(()) => {
-                    for bytes in held.take_transmits() {
-                        self.network.send(held.address(), &bytes);
+                    for (group, bytes) in held.take_transmits() {
+                        self.network.send(group, &bytes);
                     }
                 }
                 Err(e) => failed = Some((name, e)),

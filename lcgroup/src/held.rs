@@ -8,7 +8,7 @@ use std::time::Instant;
 use librecast::durable;
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
-use librecast_log::{ReadKey, Space};
+use librecast_log::{ReadKey, Role, Space};
 use librecast_log_host::KeptLog;
 use zeroize::Zeroizing;
 
@@ -43,7 +43,13 @@ impl Held {
         let text = Zeroizing::new(std::fs::read_to_string(folder.join(KEY))?);
         let key = HoldingKey::decode(&text).map_err(|e| invalid(e.to_string()))?;
         let space = Space::new(key.group, Some(ReadKey::new(*key.read_key)), TTL);
-        let log = KeptLog::open(space, Vec::new(), Some(&folder.join(LOG)), now)?;
+        let log = KeptLog::open(
+            space,
+            Role::Member,
+            Vec::new(),
+            Some(&folder.join(LOG)),
+            now,
+        )?;
         Ok(Self {
             name: name.to_owned(),
             group: key.group,
@@ -59,7 +65,8 @@ impl Held {
 
     /// Handles a datagram of its group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        self.log.handle_packet(source, bytes, time, now);
+        let group = self.log.address();
+        self.log.handle_datagram(group, source, bytes, time, now);
     }
 
     /// When [`Self::turn`] is due.
@@ -76,7 +83,7 @@ impl Held {
     }
 
     /// Takes the packets to send.
-    pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
+    pub fn take_transmits(&mut self) -> Vec<(Ipv6Addr, Vec<u8>)> {
         self.log.take_transmits()
     }
 

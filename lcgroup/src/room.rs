@@ -452,6 +452,8 @@ impl Room {
             match output {
                 LogOutput::Store(stored) => self.records.add(&stored),
                 LogOutput::Transmit(bytes) => self.transmits.push(bytes),
+                // a group of people has no readers
+                LogOutput::TransmitTo(..) => {}
                 LogOutput::Event(event) => self.hear(event, time, now),
             }
         }

@@ -10,8 +10,9 @@ use lcstudio_core::{
     TrackPlace, View, to_text,
 };
 use librecast::code::beacon::Offer;
+use librecast_log::Role;
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::code;
+use librecast_program::{code, guest};
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
 
@@ -100,8 +101,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
+    // by a leaf's token nothing leaves but what is asked
+    let role = match guest::is_in_leaf() {
+        true => Role::Reader,
+        false => Role::Member,
+    };
     let mut attender = Attender {
-        tracks: Tracks::open(&options.interfaces, now).context("multicast sockets")?,
+        tracks: Tracks::open(&options.interfaces, role, now).context("multicast sockets")?,
         options,
         session,
         view: View::default(),

@@ -10,8 +10,9 @@ use lcstudio_core::{
 };
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::UnixTime;
-use librecast_log::{AppendError, AuthorId, Event};
+use librecast_log::{AppendError, AuthorId, Event, Role};
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest;
 use librecast_program::keyfile::load_signing_key;
 use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
@@ -49,13 +50,15 @@ pub struct Options {
 /// Sends captions until standard input ends.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
+    guest::check_may_send("write captions")?;
     let session = keys::session(&options.session)?;
     let key = load_signing_key(&options.key)?;
     let presenter = keys::load(&options.key)?;
     let is_presenter = presenter.session() == session;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
-    let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
+    let mut tracks =
+        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut view = View::default();
     let mut waiting = Waiting::begin(now);

@@ -1,19 +1,20 @@
 //! The command line of `lcstudio`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use lcstudio_core::{Language, clean_line};
+use lcstudio_core::{Language, TrackName, clean_line};
 use librecast::units::parse_duration;
 use librecast_program::cli::{self, Exit, init_logging, print_line};
 use librecast_program::guest;
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
-use crate::{attend, caption, export, hold, keys, notes, present};
+use crate::{attend, caption, export, hold, invite, keys, notes, present};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   lcstudio present talk --key talk.key                     on air: Enter turns to the next slide
   lcstudio attend lcs1...                                  slides, questions and captions as text
   lcstudio attend 'lct1...,lcs1...'                        in a network, by a token for leaves: no root, no daemon
+  lcstudio invite talk --page https://meet.example --qr    a link that anybody may have: attends, and asks
   lcstudio present talk --key talk.key --code              under four words: no root, no daemon
   lcstudio attend tiger-harbor-lemon-quiz                  the same words, anywhere
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
@@ -94,6 +96,33 @@ enum Verb {
         /// Present under four words, which it prints, in a network that they make: no root, no daemon
         #[arg(long)]
         code: bool,
+    },
+    /// Make a token for a lecture, with `lcroute invite`: whoever has it attends as a leaf and asks questions
+    Invite {
+        /// The folder of who presents, or held
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The session's key, before it was presented for the first time
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// What it is good for [default: all tracks]
+        #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
+        tracks: Vec<TrackName>,
+        /// Print the link of a page of `lcroute web` in place of what `lcstudio attend` takes
+        #[arg(long, value_name = "URL")]
+        page: Option<String>,
+        /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
+        #[arg(long, value_name = "FILE", num_args = 0..=1)]
+        qr: Option<Option<PathBuf>>,
+        /// How long leaves can come by it
+        #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
+        ttl: Duration,
+        /// Where its leaves meet; may be repeated [default: those of lcroute's configuration]
+        #[arg(long, value_name = "URL")]
+        signal: Vec<String>,
+        /// The state of lcroute [default: as of lcroute]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
     },
     /// Attend a session as text; a line that is typed is a question
     Attend {
@@ -233,6 +262,39 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             interfaces,
             json,
         }),
+        Verb::Invite {
+            folder,
+            key,
+            tracks,
+            page,
+            qr,
+            ttl,
+            signal,
+            state_dir,
+        } => {
+            let ttl = format!("{}s", ttl.as_secs());
+            let one = |name: &str, value: OsString| [OsString::from(name), value];
+            let mut rest = Vec::from(one("--ttl", ttl.into()));
+            rest.extend(page.into_iter().flat_map(|page| one("--page", page.into())));
+            rest.extend(
+                signal
+                    .into_iter()
+                    .flat_map(|url| one("--signal", url.into())),
+            );
+            let state_dir = state_dir.into_iter();
+            rest.extend(state_dir.flat_map(|dir| one("--state-dir", dir.into())));
+            if let Some(file) = qr {
+                rest.push("--qr".into());
+                rest.extend(file.map(PathBuf::into_os_string));
+            }
+            invite::run(&invite::Options {
+                folder,
+                key,
+                tracks,
+                rest,
+                json,
+            })
+        }
         Verb::Attend {
             session,
             code: _,

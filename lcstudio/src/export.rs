@@ -12,7 +12,7 @@ use lcstudio_core::{
     Language, Picture, Place, TrackPlace, View, page, transcript_markdown, webvtt,
 };
 use librecast::durable;
-use librecast_log::Space;
+use librecast_log::{Role, Space};
 use librecast_log_host::KeptLog;
 use librecast_program::cli::{Exit, ExitError};
 
@@ -126,7 +126,7 @@ fn read_log(
     }
     let copy = copies.join(file.file_name().unwrap_or_default());
     fs::copy(&file, &copy).with_context(|| file.display().to_string())?;
-    let log = KeptLog::open(space, Vec::new(), Some(&copy), now);
+    let log = KeptLog::open(space, Role::Member, Vec::new(), Some(&copy), now);
     let log = log.with_context(|| file.display().to_string())?;
     let log = log.log();
     for author in log.authors() {

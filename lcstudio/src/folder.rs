@@ -313,6 +313,11 @@ impl Folder {
         durable::replace(&path, session.encode().as_bytes()).map_err(in_file(&path))
     }
 
+    /// Returns the path of the session's text.
+    pub fn session_file(&self) -> PathBuf {
+        self.0.join(SESSION)
+    }
+
     /// Reads the session of this folder.
     pub fn session(&self) -> anyhow::Result<Session> {
         let path = self.0.join(SESSION);

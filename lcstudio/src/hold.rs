@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{Language, Place, TrackName, TrackPlace, View};
-use librecast_log::Event;
+use librecast_log::{Event, Role};
 use librecast_program::cli::Exit;
 use librecast_program::process::Wake;
 use librecast_program::service;
@@ -43,7 +43,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let _lock = folder.lock()?;
     folder.keep_session(&session)?;
     let now = Instant::now();
-    let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
+    let mut tracks =
+        Tracks::open(&options.interfaces, Role::Holder, now).context("multicast sockets")?;
     let file = folder.log(&Place::Index);
     let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&file), now);
     joined.with_context(|| file.display().to_string())?;

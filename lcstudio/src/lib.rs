@@ -3,7 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | `present`, `attend`, `caption`, `notes`, `hold`, `export`, `keys` | its verbs |
+//! | `present`, `invite`, `attend`, `caption`, `notes`, `hold`, `export`, `keys` | its verbs |
 //! | `folder` | the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
@@ -17,6 +17,7 @@ mod export;
 mod folder;
 mod hold;
 mod input;
+mod invite;
 mod keys;
 mod notes;
 mod present;

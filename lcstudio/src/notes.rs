@@ -21,8 +21,9 @@ use librecast::drops::Reason as _;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::UnixTime;
-use librecast_log::Event;
+use librecast_log::{Event, Role};
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest;
 use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
 use serde::{Deserialize, Serialize};
@@ -149,6 +150,7 @@ struct Notes<'a> {
 /// Keeps both equal until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
+    guest::check_may_send("write notes")?;
     let session = keys::session(&options.session)?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
@@ -166,7 +168,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         // stored drafts fit
         let _ = writing.write(id, body.clone());
     }
-    let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
+    let mut tracks =
+        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
     let index = in_folder("index");
     let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&index), now);
     joined.with_context(|| named(&index))?;

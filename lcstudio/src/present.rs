@@ -9,7 +9,7 @@ use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Sl
 use librecast::code::beacon::Offer;
 use librecast::plain::escape;
 use librecast::time::UnixTime;
-use librecast_log::Event;
+use librecast_log::{Event, Role};
 use librecast_program::cli::{Exit, hint};
 use librecast_program::code::Offering;
 use librecast_program::process::Wake;
@@ -97,7 +97,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut presenting = Presenting::new(key, settings, slides.clone(), now)?;
     presenting.set_pictures(pictures)?;
     let mut presenter = Presenter {
-        tracks: Tracks::open(&options.interfaces, now).context("multicast sockets")?,
+        tracks: Tracks::open(&options.interfaces, Role::Holder, now)
+            .context("multicast sockets")?,
         options,
         folder,
         presenting,

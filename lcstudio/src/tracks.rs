@@ -1,15 +1,15 @@
 //! Logs of tracks on this host: joined, stored, sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lcstudio_core::{Logs, NewEntry, NotesWriting, Place, Reading, lacks_entries, sort_by_time};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
-use librecast_log::{AppendError, AuthorId, Event, Log, Space};
+use librecast_log::{AppendError, AuthorId, Event, Log, Role, Space};
 use librecast_log_host::{KeptLog, Network};
 use librecast_program::process::Wake;
 
@@ -24,12 +24,28 @@ const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
 struct Joined {
     log: KeptLog,
     reading: Reading,
+    groups: BTreeSet<Ipv6Addr>,
+}
+
+impl Joined {
+    /// Joins the groups that the log has now, and leaves others.
+    fn follow_groups(&mut self, network: &mut Network) {
+        let groups = self.log.log().joined_groups().collect();
+        for group in self.groups.difference(&groups) {
+            network.leave(*group);
+        }
+        for group in groups.difference(&self.groups) {
+            network.join(*group);
+        }
+        self.groups = groups;
+    }
 }
 
 /// All joined tracks.
 #[derive(Debug)]
 pub struct Tracks {
     network: Network,
+    role: Role,
     joined: BTreeMap<Place, Joined>,
     /// Time of the next write after a failure: until it succeeds, nothing is sent.
     disk_again: Option<Instant>,
@@ -37,10 +53,11 @@ pub struct Tracks {
 }
 
 impl Tracks {
-    /// Opens sockets on these interfaces, or on all that carry multicast.
-    pub fn open(interfaces: &[String], now: Instant) -> io::Result<Self> {
+    /// Opens sockets on these interfaces, or on all that carry multicast. `role`: in all tracks.
+    pub fn open(interfaces: &[String], role: Role, now: Instant) -> io::Result<Self> {
         Ok(Self {
             network: Network::open(interfaces, now)?,
+            role,
             joined: BTreeMap::new(),
             disk_again: None,
             compact_at: now + COMPACT_INTERVAL,
@@ -61,13 +78,14 @@ impl Tracks {
         file: Option<&Path>,
         now: Instant,
     ) -> io::Result<()> {
-        let mut log = KeptLog::open(space, keys, file, now)?;
+        let mut log = KeptLog::open(space, self.role, keys, file, now)?;
         compact(&place, &mut log);
-        self.network.join(log.address());
-        let joined = Joined {
+        let mut joined = Joined {
             log,
             reading: Reading::default(),
+            groups: BTreeSet::new(),
         };
+        joined.follow_groups(&mut self.network);
         self.joined.insert(place, joined);
         Ok(())
     }
@@ -82,7 +100,9 @@ impl Tracks {
     /// PARTs from a track. Its entries are forgotten, unless a file has them.
     pub fn part(&mut self, place: &Place) {
         if let Some(joined) = self.joined.remove(place) {
-            self.network.leave(joined.log.address());
+            for group in joined.groups {
+                self.network.leave(group);
+            }
         }
     }
 
@@ -143,8 +163,8 @@ impl Tracks {
         }
         self.network.receive(|group, source, bytes| {
             let source = IpAddr::from(source);
-            for joined in joined.values_mut().filter(|j| j.log.address() == group) {
-                joined.log.handle_packet(source, bytes, time, now);
+            for joined in joined.values_mut().filter(|j| j.groups.contains(&group)) {
+                joined.log.handle_datagram(group, source, bytes, time, now);
             }
         })?;
         let mut events = Vec::new();
@@ -156,8 +176,9 @@ impl Tracks {
             match joined.log.turn(time, now) {
                 Ok(happened) => {
                     events.extend(happened.into_iter().map(|event| (place.clone(), event)));
-                    for bytes in joined.log.take_transmits() {
-                        self.network.send(joined.log.address(), &bytes);
+                    joined.follow_groups(&mut self.network);
+                    for (group, bytes) in joined.log.take_transmits() {
+                        self.network.send(group, &bytes);
                     }
                 }
                 Err(e) => {

@@ -98,9 +98,11 @@ impl Session {
     /// Returns the space that this key owns: a track's, as the index names it.
     #[must_use]
     pub fn space(&self, owner: PeerId) -> Space {
+        let hash = derive("lcstudio 2026 family", &[&self.read_key[..]]);
+        let family = u32::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
         let parts = [&self.read_key[..], owner.public_key()];
         let key = ReadKey::new(derive("lcstudio 2026 track read key", &parts));
-        Space::new(owner, Some(key), TTL)
+        Space::new(owner, Some(key), TTL).in_family(family)
     }
 
     /// Returns its text, `lcs1...`.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
 use lcstudio_core::{
@@ -10,7 +11,7 @@ use lcstudio_core::{
 };
 use librecast::id::{SecretKey, derive};
 use librecast::time::{Duration, Instant, UnixTime};
-use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Space};
+use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Role, Space};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -32,6 +33,9 @@ pub struct Start {
     tracks: Option<Vec<String>>,
     /// Whether pictures are joined without an earlier choice.
     pictures: bool,
+    /// Whether the page is a leaf of its network, so that it sends nothing but what it asks.
+    #[serde(default)]
+    leaf: bool,
 }
 
 fn wiped<'de, D: Deserializer<'de>>(text: D) -> Result<Zeroizing<String>, D::Error> {
@@ -49,16 +53,32 @@ impl fmt::Debug for Start {
 struct Joined {
     log: Log,
     reading: Reading,
+    groups: Vec<Ipv6Addr>,
+}
+
+impl Joined {
+    /// Joins the groups that the log has now, and leaves others.
+    fn follow_groups(&mut self, commands: &mut VecDeque<Command>) {
+        let groups: Vec<_> = self.log.joined_groups().collect();
+        let left = self.groups.iter().filter(|group| !groups.contains(group));
+        commands.extend(left.copied().map(Command::Leave));
+        let new = groups.iter().filter(|group| !self.groups.contains(group));
+        commands.extend(new.copied().map(Command::Join));
+        self.groups = groups;
+    }
 }
 
 /// Queues the packets of a log as commands.
 fn send(log: &mut Log, commands: &mut VecDeque<Command>) {
-    let group = log.space().group();
+    let live = log.space().group();
+    let port = ENTRY_LOG_PORT;
     while let Some(output) = log.poll_output() {
-        if let Output::Transmit(data) = output {
-            let port = ENTRY_LOG_PORT;
-            commands.push_back(Command::Send { group, port, data });
-        }
+        let (group, data) = match output {
+            Output::Transmit(data) => (live, data),
+            Output::TransmitTo(group, data) => (group, data),
+            Output::Store(_) | Output::Event(_) => continue,
+        };
+        commands.push_back(Command::Send { group, port, data });
     }
 }
 
@@ -70,6 +90,7 @@ pub struct PageAttender {
     /// Chosen tracks; `None` until the index is complete, which names the tracks.
     chosen: Option<BTreeSet<TrackName>>,
     wants_pictures: bool,
+    role: Role,
     pub(crate) view: View,
     joined: BTreeMap<Place, Joined>,
     /// Bytes received for each track, without headers.
@@ -103,6 +124,10 @@ impl PageAttender {
             languages: languages.filter_map(|tag| tag.parse().ok()).collect(),
             chosen: tracks.map(|all| all.iter().filter_map(|name| name.parse().ok()).collect()),
             wants_pictures: start.pictures,
+            role: match start.leaf {
+                true => Role::Reader,
+                false => Role::Member,
+            },
             view: View::default(),
             joined: BTreeMap::new(),
             received: BTreeMap::new(),
@@ -203,8 +228,8 @@ impl PageAttender {
             .joined
             .extract_if(.., |place, joined| !is_wanted(place, joined))
         {
-            let group = left.log.space().group();
-            self.commands.push_back(Command::Leave(group));
+            let groups = left.groups.iter().copied();
+            self.commands.extend(groups.map(Command::Leave));
             if let Place::Track(name) = place {
                 if let (TrackName::Notes, Some(notes)) = (&name, &mut self.notes) {
                     notes.leave(&mut left.log, time, now);
@@ -217,7 +242,6 @@ impl PageAttender {
             if self.joined.contains_key(&place) {
                 continue;
             }
-            self.commands.push_back(Command::Join(space.group()));
             self.logs += 1;
             let parts = [&self.seed[..], &self.logs.to_be_bytes()];
             let is_notes = place == Place::Track(TrackName::Notes);
@@ -234,8 +258,13 @@ impl PageAttender {
             if let Some(notes) = notes {
                 notes.begin(&mut log, now);
             }
-            let reading = Reading::default();
-            let joined = Joined { log, reading };
+            log.set_role(self.role, now);
+            let mut joined = Joined {
+                log,
+                reading: Reading::default(),
+                groups: Vec::new(),
+            };
+            joined.follow_groups(&mut self.commands);
             self.joined.insert(place, joined);
             self.revision += 1;
         }
@@ -250,12 +279,13 @@ impl PageAttender {
             data,
         } = datagram;
         let mut joined = self.joined.iter_mut();
-        let found = joined.find(|(_, joined)| joined.log.space().group() == group);
+        let found = joined.find(|(_, joined)| joined.groups.contains(&group));
         let Some((place, joined)) = found.filter(|_| port == ENTRY_LOG_PORT) else {
             return;
         };
         *self.received.entry(place.clone()).or_default() += data.len() as u64;
-        joined.log.handle_packet(source.into(), data, time, now);
+        let source = source.into();
+        joined.log.handle_datagram(group, source, data, time, now);
     }
 
     /// Does the due work, and reads new entries.
@@ -269,10 +299,12 @@ impl PageAttender {
             }
         }
         let mut entries = Vec::new();
-        for (place, Joined { log, reading }) in &mut self.joined {
-            if log.next_timeout() <= now {
-                log.handle_timeout(time, now);
+        for (place, joined) in &mut self.joined {
+            if joined.log.next_timeout() <= now {
+                joined.log.handle_timeout(time, now);
             }
+            joined.follow_groups(&mut self.commands);
+            let Joined { log, reading, .. } = joined;
             let of = match place {
                 Place::Index => Some(Of::Index),
                 Place::Track(TrackName::Notes) => Some(Of::Notes),
@@ -418,11 +450,8 @@ impl PageAttender {
                 self.commands.push_back(command);
             }
         }
-        let groups = self
-            .joined
-            .values()
-            .map(|joined| joined.log.space().group());
-        self.commands.extend(groups.map(Command::Leave));
+        let groups = self.joined.values().flat_map(|joined| &joined.groups);
+        self.commands.extend(groups.copied().map(Command::Leave));
         self.joined.clear();
     }
 

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::net::Ipv6Addr;
 
 use lcroute_web_page::Command;
 use lcstudio_core::{NewEntry, NotesReading, NotesUpdate, NotesWriting, Others, Showing};
@@ -151,12 +152,15 @@ impl PageNotes {
                 }
                 Output::Event(_) => {}
                 Output::Store(stored) => self.disk.store(of as u8, stored),
-                Output::Transmit(data) => {
-                    let port = ENTRY_LOG_PORT;
-                    self.disk.send(Command::Send { group, port, data });
-                }
+                Output::Transmit(data) => self.send(group, data),
+                Output::TransmitTo(group, data) => self.send(group, data),
             }
         }
+    }
+
+    fn send(&mut self, group: Ipv6Addr, data: Vec<u8>) {
+        let port = ENTRY_LOG_PORT;
+        self.disk.send(Command::Send { group, port, data });
     }
 
     /// Turns drafts into entries.

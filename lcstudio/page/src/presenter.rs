@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
 use lcstudio_core::{
@@ -10,7 +11,7 @@ use lcstudio_core::{
 };
 use librecast::id::{PeerId, derive};
 use librecast::time::{Duration, Instant, UnixTime};
-use librecast_log::{AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Stored};
+use librecast_log::{AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Role, Stored};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -97,6 +98,7 @@ fn slides(text: &str) -> Result<Vec<Slide>, String> {
 struct Joined {
     log: Log,
     reading: Reading,
+    groups: Vec<Ipv6Addr>,
 }
 
 #[derive(Debug, Default)]
@@ -202,7 +204,6 @@ impl PagePresenter {
         let session = self.presenting.session();
         for (at, (place, owner)) in self.presenting.places().into_iter().enumerate() {
             let space = session.space(owner.peer_id());
-            self.commands.push_back(Command::Join(space.group()));
             let seed = Zeroizing::new(derive(
                 "lcroute 2026 log of a presenter in a page",
                 &[&seed[..], &at.to_be_bytes()],
@@ -215,8 +216,15 @@ impl PagePresenter {
             let mut log = Log::new(config, now);
             // the log skips records of unknown signers
             restore(&mut log, stored.clone(), now);
-            let reading = Reading::default();
-            self.tracks.joined.insert(place, Joined { log, reading });
+            log.set_role(Role::Holder, now);
+            let joined = Joined {
+                groups: log.joined_groups().collect(),
+                log,
+                reading: Reading::default(),
+            };
+            let groups = joined.groups.iter().copied();
+            self.commands.extend(groups.map(Command::Join));
+            self.tracks.joined.insert(place, joined);
         }
         self.read();
     }
@@ -230,9 +238,10 @@ impl PagePresenter {
             data,
         } = datagram;
         let mut joined = self.tracks.joined.values_mut();
-        let found = joined.find(|joined| joined.log.space().group() == group);
+        let found = joined.find(|joined| joined.groups.contains(&group));
         if let Some(joined) = found.filter(|_| port == ENTRY_LOG_PORT) {
-            joined.log.handle_packet(source.into(), data, time, now);
+            let source = source.into();
+            joined.log.handle_datagram(group, source, data, time, now);
         }
     }
 
@@ -279,6 +288,10 @@ impl PagePresenter {
                         let port = ENTRY_LOG_PORT;
                         self.disk.send(Command::Send { group, port, data });
                     }
+                    Output::TransmitTo(group, data) => {
+                        let port = ENTRY_LOG_PORT;
+                        self.disk.send(Command::Send { group, port, data });
+                    }
                     Output::Event(event) => {
                         let asked = self.presenting.handle_event(&joined.log, place, &event);
                         match asked {
@@ -296,7 +309,7 @@ impl PagePresenter {
 
     fn read(&mut self) {
         let mut entries = Vec::new();
-        for (place, Joined { log, reading }) in &mut self.tracks.joined {
+        for (place, Joined { log, reading, .. }) in &mut self.tracks.joined {
             entries.extend(reading.new_entries(place, log));
         }
         sort_by_time(&mut entries);
@@ -316,9 +329,12 @@ impl PagePresenter {
 
     /// Leaves all groups for good; unsent packets are dropped.
     pub fn leave(&mut self) {
-        let joined = self.tracks.joined.values();
-        let groups = joined.map(|joined| Command::Leave(joined.log.space().group()));
-        self.commands.extend(groups);
+        let groups = self
+            .tracks
+            .joined
+            .values()
+            .flat_map(|joined| &joined.groups);
+        self.commands.extend(groups.copied().map(Command::Leave));
         self.tracks.joined.clear();
         self.disk = Disk::default();
     }

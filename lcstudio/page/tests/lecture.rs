@@ -14,7 +14,9 @@ use lcstudio_core::{
 };
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
-use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Event, GRANT_KIND, Log, Output, Stored};
+use librecast_log::{
+    AuthorId, Config, ENTRY_LOG_PORT, Event, GRANT_KIND, Log, Output, Role, Stored,
+};
 use serde_json::{Value, json};
 
 const UNIX_MS: u64 = 1_800_000_000_000;
@@ -41,13 +43,20 @@ struct World {
     present: Vec<Vec<u8>>,
     /// Whether the page's disk stores records.
     disk_works: bool,
+    /// Groups to which the page has sent.
+    spoken: BTreeSet<Ipv6Addr>,
 }
 
 impl World {
     fn new(tracks: Option<&[&str]>) -> Self {
+        Self::with(tracks, false)
+    }
+
+    /// `leaf`: the page is a leaf of its network.
+    fn with(tracks: Option<&[&str]>, leaf: bool) -> Self {
         let key = SessionKey::from_seed(&[7; 32]);
         let begin = Instant::now();
-        let start = json!({ "session": *key.session().encode(), "languages": ["de-AT", "en"], "tracks": tracks, "pictures": true });
+        let start = json!({ "session": *key.session().encode(), "languages": ["de-AT", "en"], "tracks": tracks, "pictures": true, "leaf": leaf });
         let start = serde_json::from_value(start).unwrap();
         let mut page = PageAttender::new(&start, [3; 32], begin).unwrap();
         page.restore(&[9; 32], &[], begin);
@@ -63,6 +72,7 @@ impl World {
             done: Vec::new(),
             present: Vec::new(),
             disk_works: true,
+            spoken: BTreeSet::new(),
         };
         world.present();
         world
@@ -77,7 +87,8 @@ impl World {
         let author = space.author(&owner.peer_id());
         let seed = [self.logs.len() as u8; 32];
         let keys = vec![owner];
-        let log = Log::new(Config { space, keys, seed }, self.begin);
+        let mut log = Log::new(Config { space, keys, seed }, self.begin);
+        log.set_role(Role::Holder, self.begin);
         self.logs.insert(place.to_owned(), (log, author));
     }
 
@@ -153,9 +164,12 @@ impl World {
                     Command::Leave(group) => assert!(self.joined.remove(&group)),
                     Command::Send { group, port, data } => {
                         assert_eq!(port, ENTRY_LOG_PORT);
+                        self.spoken.insert(group);
                         let mut logs = self.logs.values_mut();
-                        let (log, _) = logs.find(|(l, _)| l.space().group() == group).unwrap();
-                        log.handle_packet(PAGE.into(), &data, UnixTime::from_millis(time), now);
+                        let has = |log: &Log| log.joined_groups().any(|joined| joined == group);
+                        let (log, _) = logs.find(|(log, _)| has(log)).unwrap();
+                        let time = UnixTime::from_millis(time);
+                        log.handle_datagram(group, PAGE.into(), &data, time, now);
                     }
                 }
             }
@@ -170,10 +184,14 @@ impl World {
                 if log.next_timeout() <= now {
                     log.handle_timeout(UnixTime::from_millis(time), now);
                 }
-                let group = log.space().group();
+                let live = log.space().group();
                 while let Some(output) = log.poll_output() {
+                    let output = match output {
+                        Output::Transmit(data) => Output::TransmitTo(live, data),
+                        output => output,
+                    };
                     match output {
-                        Output::Transmit(data) if self.joined.contains(&group) => {
+                        Output::TransmitTo(group, data) if self.joined.contains(&group) => {
                             let datagram = Datagram {
                                 source: HOST,
                                 group,
@@ -359,6 +377,42 @@ fn a_question_comes_to_who_presents_and_is_shown_once_it_is_taken_up() {
     world.pass(1_000);
     let shown: Value = serde_json::from_str(&world.page.questions()).unwrap();
     assert_eq!(shown, json!([{ "name": "Bob", "text": "how far?" }]));
+}
+
+#[test]
+fn a_page_that_is_a_leaf_asks_and_has_what_was_before() {
+    let mut world = World::with(Some(&["captions/en"]), true);
+    world.says("de", "seit langem", 0);
+    world.pass(30_000);
+    let now = world.now();
+    // captions that nobody repeats any more
+    for name in ["slides", "questions", "captions/de"] {
+        world.page.choose(name, true, now).unwrap();
+    }
+    world.pass(3_000);
+    assert_eq!(world.texts(), ["seit langem"]);
+    assert_eq!(world.status()["slides"], SLIDES.len());
+    let now = world.now();
+    world.page.ask("Bob", "how far?", now).unwrap();
+    world.pass(2_000);
+    assert_eq!(world.asked.len(), 1);
+    let session = world.key.session();
+    let asking = world
+        .logs
+        .values()
+        .map(|(log, _)| log.space().groups().asking);
+    let asking: BTreeSet<_> = asking.chain([session.index().groups().asking]).collect();
+    assert!(world.spoken.is_subset(&asking), "{:?}", world.spoken);
+    // it leaves the history groups
+    world.pass(10_000);
+    let history = world
+        .logs
+        .values()
+        .map(|(log, _)| log.space().groups().history);
+    let still: Vec<_> = history
+        .filter(|group| world.joined.contains(group))
+        .collect();
+    assert_eq!(still, Vec::<Ipv6Addr>::new());
 }
 
 #[test]

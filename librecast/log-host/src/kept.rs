@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
-use librecast_log::{AppendError, AuthorId, Config, Event, Log, Output, Space};
+use librecast_log::{AppendError, AuthorId, Config, Event, Log, Output, Role, Space};
 use zeroize::Zeroizing;
 
 use crate::records::Records;
@@ -29,7 +29,8 @@ pub struct KeptLog {
     log: Log,
     /// None: it is stored in memory alone.
     records: Option<Records>,
-    transmits: Vec<Vec<u8>>,
+    address: Ipv6Addr,
+    transmits: Vec<(Ipv6Addr, Vec<u8>)>,
     /// Events that the next turn without an error returns.
     events: Vec<Event>,
 }
@@ -42,6 +43,7 @@ impl KeptLog {
     /// The system's, and a file that is damaged.
     pub fn open(
         space: Space,
+        role: Role,
         keys: Vec<SecretKey>,
         file: Option<&Path>,
         now: Instant,
@@ -54,13 +56,16 @@ impl KeptLog {
             None => (None, Vec::new()),
         };
         let seed = *seed()?;
+        let address = space.group();
         let mut log = Log::new(Config { space, keys, seed }, now);
         for stored in stored {
             log.restore(stored, now);
         }
+        log.set_role(role, now);
         Ok(Self {
             log,
             records,
+            address,
             transmits: Vec::new(),
             events: Vec::new(),
         })
@@ -77,15 +82,22 @@ impl KeptLog {
         &mut self.log
     }
 
-    /// The group of its packets.
+    /// The live group.
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
-        self.log.space().group()
+        self.address
     }
 
-    /// Handles a datagram of its group.
-    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        self.log.handle_packet(source, bytes, time, now);
+    /// Handles a datagram of a group, if it is one of its own.
+    pub fn handle_datagram(
+        &mut self,
+        group: Ipv6Addr,
+        source: IpAddr,
+        bytes: &[u8],
+        time: UnixTime,
+        now: Instant,
+    ) {
+        self.log.handle_datagram(group, source, bytes, time, now);
     }
 
     /// Appends an entry; the next [`turn`](Self::turn) writes it to disk, and it may then be sent.
@@ -136,7 +148,8 @@ impl KeptLog {
                         records.add(&stored);
                     }
                 }
-                Output::Transmit(bytes) => self.transmits.push(bytes),
+                Output::Transmit(bytes) => self.transmits.push((self.address, bytes)),
+                Output::TransmitTo(group, bytes) => self.transmits.push((group, bytes)),
                 Output::Event(event) => self.events.push(event),
             }
         }
@@ -149,8 +162,8 @@ impl KeptLog {
         Ok(std::mem::take(&mut self.events))
     }
 
-    /// Returns the packets to send now.
-    pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
+    /// Returns the packets to send now, with their groups.
+    pub fn take_transmits(&mut self) -> Vec<(Ipv6Addr, Vec<u8>)> {
         std::mem::take(&mut self.transmits)
     }
 
@@ -182,7 +195,7 @@ mod tests {
         let key = SecretKey::from_seed(&[1; 32]);
         let space = Space::new(key.peer_id(), None, Duration::ZERO);
         let author = space.author(&key.peer_id());
-        let mut kept = KeptLog::open(space, vec![key], Some(&path), now).unwrap();
+        let mut kept = KeptLog::open(space, Role::Member, vec![key], Some(&path), now).unwrap();
         while kept
             .append(author, 1, b"body", UnixTime::from_millis(time), now)
             .is_err()

@@ -34,6 +34,8 @@ pub(crate) struct Held {
     pub(crate) hash: EntryHash,
     /// When a packet last carried it, from any member.
     pub(crate) sent: Option<Instant>,
+    /// When a packet on the history group last carried it, from any holder.
+    pub(crate) answered: Option<Instant>,
     /// Answers of this member in a row, at most [`MOST_REPEATED`].
     repeated: u8,
     /// Time of arrival (milliseconds since 1970), if its date was wrong then: ahead, or expired.
@@ -46,6 +48,7 @@ impl Held {
             hash: entry.hash(),
             entry,
             sent: None,
+            answered: None,
             repeated: 0,
             received,
         }

@@ -11,6 +11,16 @@
 //!   presence ─► an author is present, with a text of his: sent once, stored by no member
 //! ```
 //!
+//! Readers send nothing to that group ([`Role::Reader`]). They ask on a second one, which the owner
+//! and holders have joined, and are answered on a third one, which they join while they lack
+//! entries:
+//!
+//! ```text
+//!   live     ff1e           | H(read key)      everybody
+//!   asking   ff1e:7570 | family | H(read key)  owner, holders: wants and requests of readers
+//!   history  ff1e:7571 | family | H(read key)  owner, holders, and readers that lack entries
+//! ```
+//!
 //! A [`Space`] is an ed25519 key; the holder of its secret is the owner. The owner's log grants
 //! other keys the right to append ([`Grant`]). Every holder of the read key reads and answers.
 //! Entries are signed, so a lying holder does no more harm than a silent one.
@@ -38,9 +48,9 @@ pub use entry::{AuthorId, Entry, EntryError, MAX_BODY};
 pub use grant::{GRANT_KIND, GRANTS_IN_ENTRY, Grant};
 pub use log::{
     AppendError, AuthorStatus, Config, Event, Log, MAX_AUTHORS, MAX_BYTES, MAX_ENTRIES,
-    MAX_ENTRIES_OF_AUTHOR, MAX_REQUESTS, Output,
+    MAX_ENTRIES_OF_AUTHOR, MAX_REQUESTS, Output, Role,
 };
 pub use packet::{Head, MAX_PACKET, Packet, Want, decode, decode_sealed, seal_packet};
 pub use presence::{MAX_PRESENCE, Presence};
-pub use space::{ENTRY_LOG_PORT, ReadKey, Space};
+pub use space::{ENTRY_LOG_PORT, Groups, ReadKey, Space};
 pub use stored::Stored;

@@ -1,7 +1,7 @@
 //! One member's view of a space: takes packets, appends entries, returns records and packets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::drops::Drops;
@@ -18,17 +18,21 @@ use crate::outgoing::{Packing, Sealer};
 use crate::packet::{HEADS_IN_PACKET, Head, Packet, ROOM, Refused, Seal, WANTS_IN_PACKET, Want};
 use crate::presence::{MAX_PRESENCE, Presence};
 use crate::repair::backoff;
-use crate::space::Space;
+use crate::space::{Groups, Space};
 use crate::stored::Stored;
 
 mod exchange;
 mod expiry;
 mod head_schedule;
+mod history;
+mod reading;
 mod requests;
 
 use exchange::{Answer, EarlyHeads};
 use expiry::Expiry;
 use head_schedule::HeadSchedule;
+use history::History;
+use reading::Reading;
 pub use requests::MAX_REQUESTS;
 use requests::Requests;
 
@@ -158,13 +162,35 @@ pub struct Config {
     pub seed: [u8; 32],
 }
 
+/// A member's part in the exchange of packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Sends and repairs entries on the live group.
+    #[default]
+    Member,
+    /// A member that answers readers, too, on the history group: the owner, and holders.
+    Holder,
+    /// Sends wants and requests to the asking group, and nothing else. It appends no entries.
+    Reader,
+}
+
+/// The group that a packet came from, or is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    Live,
+    Asking,
+    History,
+}
+
 /// An action for the caller; the order is binding.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// A record; it must be on disk before the next output is handled.
     Store(Stored),
-    /// A packet for the group.
+    /// A packet for the live group.
     Transmit(Vec<u8>),
+    /// A packet for another group: a reader's for the asking group, a holder's for the history group.
+    TransmitTo(Ipv6Addr, Vec<u8>),
     /// An event that users may want to know.
     Event(Event),
 }
@@ -293,6 +319,8 @@ impl LastWords {
 #[derive(Debug)]
 pub struct Log {
     space: Space,
+    groups: Groups,
+    role: Role,
     owner: AuthorId,
     keys: BTreeMap<AuthorId, SecretKey>,
     authors: BTreeMap<AuthorId, Author>,
@@ -305,6 +333,8 @@ pub struct Log {
     second_looks: TokenBucket,
     head_schedule: HeadSchedule,
     answers: BTreeMap<(AuthorId, u32), Answer>,
+    history: History,
+    reading: Reading,
     repairs: TokenBucket,
     bulk_repairs: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
@@ -352,6 +382,8 @@ impl Log {
             second_looks: TokenBucket::of(SECOND_LOOKS, now),
             head_schedule: HeadSchedule::new(now),
             answers: BTreeMap::new(),
+            history: History::new(now),
+            reading: Reading::default(),
             repairs: TokenBucket::of(REPAIRS, now),
             bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
             last_words: BTreeMap::new(),
@@ -368,8 +400,31 @@ impl Log {
             random: Random::new(random),
             outputs: VecDeque::new(),
             drops: Drops::default(),
+            groups: space.groups(),
+            role: Role::default(),
             space,
         }
+    }
+
+    /// Sets this member's role, before its first packet.
+    pub fn set_role(&mut self, role: Role, now: Instant) {
+        self.role = role;
+        if role == Role::Reader {
+            self.begin_reading(now);
+        }
+    }
+
+    /// Returns the groups that this member must have joined now. They change with any input.
+    pub fn joined_groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let Groups {
+            live,
+            asking,
+            history,
+        } = self.groups;
+        let is_holder = self.role == Role::Holder;
+        let history = (is_holder || self.reading.has_joined).then_some(history);
+        let asking = is_holder.then_some(asking);
+        [live].into_iter().chain(asking).chain(history)
     }
 
     /// Restores a record; the order is that of storing. The signature was verified before.
@@ -475,6 +530,9 @@ impl Log {
     pub fn come_back(&mut self, now: Instant) {
         (self.back, self.heard) = (now, None);
         self.head_schedule.come_back(now);
+        if self.role == Role::Reader {
+            self.begin_reading(now);
+        }
     }
 
     /// Returns when this member has all of the owner's log that present members have: 3 s after the
@@ -514,7 +572,8 @@ impl Log {
         time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError> {
-        let key = self.keys.get(&author).ok_or(AppendError::NotOurs(author))?;
+        let key = self.keys.get(&author).filter(|_| self.role != Role::Reader);
+        let key = key.ok_or(AppendError::NotOurs(author))?;
         let log = self.authors.get(&author).ok_or(AppendError::NotGranted)?;
         if log.conflict.is_some() {
             return Err(AppendError::Conflict);
@@ -566,7 +625,11 @@ impl Log {
         if body.len() > MAX_BODY {
             return Err(EntryError::TooLong(body.len()));
         }
-        self.transmit(&Packet::Request(body.to_vec()));
+        let to = match self.role {
+            Role::Reader => Channel::Asking,
+            Role::Member | Role::Holder => Channel::Live,
+        };
+        self.transmit_to(to, &Packet::Request(body.to_vec()));
         Ok(())
     }
 
@@ -582,7 +645,8 @@ impl Log {
         time: UnixTime,
     ) -> Result<(), AppendError> {
         let time = time.as_millis();
-        let key = self.keys.get(&author).ok_or(AppendError::NotOurs(author))?;
+        let key = self.keys.get(&author).filter(|_| self.role != Role::Reader);
+        let key = key.ok_or(AppendError::NotOurs(author))?;
         let known = self.authors.get(&author);
         if !known.is_some_and(|known| known.may_go_on(time)) {
             return Err(AppendError::NotGranted);
@@ -608,16 +672,79 @@ impl Log {
         self.watches_clocks = watches;
     }
 
-    /// Handles a datagram of the group; `time` is the wall clock.
-    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        if self.sealer.has_sealed(bytes) {
-            return self.drops.count(DropReason::Own);
+    /// Handles a datagram of one of the joined groups; `time` is the wall clock.
+    pub fn handle_datagram(
+        &mut self,
+        group: Ipv6Addr,
+        source: IpAddr,
+        bytes: &[u8],
+        time: UnixTime,
+        now: Instant,
+    ) {
+        let is_holder = self.role == Role::Holder;
+        if group == self.groups.live {
+            self.handle_packet(source, bytes, time, now);
+        } else if group == self.groups.history && self.role != Role::Member {
+            self.handle_history(source, bytes, time, now);
+        } else if group == self.groups.asking && is_holder {
+            self.handle_asking(bytes, now);
         }
-        let packet = match self.sealer.seal.open(bytes) {
-            Ok(packet) => packet,
-            Err(Refused::Foreign) => return self.drops.count(DropReason::Foreign),
-            Err(Refused::Unsealed) => return self.drops.count(DropReason::Unsealed),
-            Err(Refused::Malformed) => return self.drops.count(DropReason::Malformed),
+    }
+
+    fn open(&mut self, bytes: &[u8]) -> Option<Packet> {
+        let opened = match self.sealer.has_sealed(bytes) {
+            true => Err(DropReason::Own),
+            false => self.sealer.seal.open(bytes).map_err(DropReason::from),
+        };
+        opened.map_err(|reason| self.drops.count(reason)).ok()
+    }
+
+    /// Handles a datagram of the asking group. Nothing there counts against its source: that is a
+    /// router, perhaps the one of this host.
+    fn handle_asking(&mut self, bytes: &[u8], now: Instant) {
+        match self.open(bytes) {
+            Some(Packet::Wants(wants)) => self.handle_asked(&wants, now),
+            Some(Packet::Request(body)) => {
+                if let Err(reason) = self.take_request(None, body, now) {
+                    self.drops.count(reason);
+                }
+            }
+            Some(Packet::Entries(_) | Packet::Heads { .. } | Packet::Presence(_)) => {
+                self.drops.count(DropReason::AskedBadly);
+            }
+            None => {}
+        }
+    }
+
+    /// Handles a datagram of the history group: answers of holders.
+    fn handle_history(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
+        let Some(packet) = self.open(bytes) else {
+            return;
+        };
+        if !matches!(packet, Packet::Entries(_) | Packet::Heads { .. }) {
+            return self.drops.count(DropReason::AskedBadly);
+        }
+        self.add_source(source, now);
+        if self.role == Role::Reader {
+            self.heard.get_or_insert(now);
+            return self.read(Channel::History, source, packet, time, now);
+        }
+        match packet {
+            Packet::Entries(entries) => {
+                for entry in entries {
+                    if let Err(reason) = self.take(Channel::History, source, entry, time, now) {
+                        self.drops.count(reason);
+                    }
+                }
+            }
+            _ => self.note_answered_heads(now),
+        }
+    }
+
+    /// Handles a datagram of the live group; `time` is the wall clock.
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
+        let Some(packet) = self.open(bytes) else {
+            return;
         };
         if let Packet::Presence(presence) = packet {
             if let Err(reason) = self.take_presence(source, presence, time, now) {
@@ -631,16 +758,21 @@ impl Log {
             self.outputs.push_back(Output::Event(Event::HostIsBack));
         }
         if self.heard.is_none() {
-            if now.saturating_duration_since(self.back) > SETTLE {
+            // a reader has asked, whether others were there or not
+            let is_late = now.saturating_duration_since(self.back) > SETTLE;
+            if is_late && self.role != Role::Reader {
                 self.come_back(now);
             }
             self.heard = Some(now);
+        }
+        if self.role == Role::Reader {
+            return self.read(Channel::Live, source, packet, time, now);
         }
         match packet {
             Packet::Presence(_) => {}
             Packet::Entries(entries) => {
                 for entry in entries {
-                    if let Err(reason) = self.take(source, entry, time, now) {
+                    if let Err(reason) = self.take(Channel::Live, source, entry, time, now) {
                         self.drops.count(reason);
                     }
                 }
@@ -657,7 +789,7 @@ impl Log {
             }
             Packet::Wants(wants) => self.handle_wants(&wants, now),
             Packet::Request(body) => {
-                if let Err(reason) = self.take_request(source, body, now) {
+                if let Err(reason) = self.take_request(Some(source), body, now) {
                     self.drops.count(reason);
                 }
             }
@@ -666,11 +798,19 @@ impl Log {
 
     /// Sends and expires everything that is due.
     pub fn handle_timeout(&mut self, time: UnixTime, now: Instant) {
+        if self.role == Role::Reader {
+            self.read_on(now);
+            if self.expiry.handle_timeout(now) {
+                self.expire(time, now);
+            }
+            return;
+        }
         if self.head_schedule.handle_timeout(now, &mut self.random) {
             self.send_heads(now);
         }
         self.send_wants(now);
         self.send_answers(now);
+        self.send_history(now);
         self.repeat_last_words(now);
         self.send_requests(now);
         if self.expiry.handle_timeout(now) {
@@ -681,6 +821,11 @@ impl Log {
     /// Returns when [`Log::handle_timeout`] is due.
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
+        if self.role == Role::Reader {
+            let reading = self.reading.next_timeout();
+            let expiry = self.expiry.next_timeout();
+            return reading.map_or(expiry, |at| at.min(expiry));
+        }
         let wants = self.authors.values().filter_map(|author| author.want_at);
         let answers = self.answers.values().map(|answer| answer.due).min();
         let answers = answers.map(|due| {
@@ -692,7 +837,8 @@ impl Log {
             }
         });
         let last_words = self.last_words.values().filter_map(LastWords::due).min();
-        let others = [answers, last_words, self.requests.next_timeout()];
+        let history = self.history.next_timeout();
+        let others = [answers, last_words, history, self.requests.next_timeout()];
         let first = wants.chain(others.into_iter().flatten()).min();
         let fixed = self.head_schedule.next_timeout();
         let fixed = fixed.min(self.expiry.next_timeout());
@@ -708,6 +854,7 @@ impl Log {
 
     fn take(
         &mut self,
+        from: Channel,
         source: IpAddr,
         entry: Entry,
         time: UnixTime,
@@ -721,8 +868,13 @@ impl Log {
         if let Some(held) = author.entries.get_mut(&entry.number)
             && held.entry == entry
         {
-            held.sent = Some(now);
-            self.drop_answer(id, entry.number, now);
+            if from == Channel::History {
+                held.answered = Some(now);
+                self.note_answered(id, entry.number, now);
+            } else {
+                held.sent = Some(now);
+                self.drop_answer(id, entry.number, now);
+            }
             return Err(DropReason::Duplicate);
         }
         if let Some(proof) = &mut author.conflict
@@ -1017,9 +1169,27 @@ impl Log {
     }
 
     fn transmit(&mut self, packet: &Packet) {
+        self.transmit_to(Channel::Live, packet);
+    }
+
+    fn transmit_to(&mut self, to: Channel, packet: &Packet) {
         // packets of this member are within bounds
         if let Some(bytes) = self.sealer.seal(packet) {
-            self.outputs.push_back(Output::Transmit(bytes));
+            self.outputs.push_back(match to {
+                Channel::Live => Output::Transmit(bytes),
+                Channel::Asking => Output::TransmitTo(self.groups.asking, bytes),
+                Channel::History => Output::TransmitTo(self.groups.history, bytes),
+            });
+        }
+    }
+}
+
+impl From<Refused> for DropReason {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Foreign => Self::Foreign,
+            Refused::Unsealed => Self::Unsealed,
+            Refused::Malformed => Self::Malformed,
         }
     }
 }

@@ -143,6 +143,7 @@ impl World {
             match output {
                 Output::Store(stored) => self.members[n].disk.push(stored),
                 Output::Transmit(bytes) => self.multicast(n, &bytes),
+                Output::TransmitTo(..) => panic!("a member has one group"),
                 Output::Event(event) => self.members[n].events.push(event),
             }
         }

@@ -11,6 +11,7 @@ use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{NotesWriting, Place, Reading, Session, TrackName, TrackPlace, View};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
+use librecast_log::Role;
 use librecast_log_host::{KeptLog, Network};
 use nix::sys::signal::Signal;
 
@@ -305,7 +306,7 @@ impl Author {
     fn write(lcs: &str, seed: u8, bodies: &[Vec<u8>]) -> Result<()> {
         let now = Instant::now();
         let session = Session::decode(lcs)?;
-        let index = KeptLog::open(session.index(), Vec::new(), None, now)?;
+        let index = KeptLog::open(session.index(), Role::Member, Vec::new(), None, now)?;
         let mut network = Network::open(&["lan0".to_owned()], now)?;
         network.join(index.address());
         let mut author = Self {
@@ -349,7 +350,7 @@ impl Author {
         })?;
         let space = self.session.space(owner.context("found before")?);
         let key = SecretKey::from_seed(&self.key.seed());
-        let notes = KeptLog::open(space, vec![key], None, Instant::now())?;
+        let notes = KeptLog::open(space, Role::Member, vec![key], None, Instant::now())?;
         self.network.join(notes.address());
         self.notes = Some(notes);
         Ok(())
@@ -366,15 +367,14 @@ impl Author {
         network.receive(|group, source, bytes| {
             let source = IpAddr::from(source);
             let logs = [&mut *index].into_iter().chain(notes.as_mut());
-            for log in logs.filter(|log| log.address() == group) {
-                log.handle_packet(source, bytes, time, now);
+            for log in logs {
+                log.handle_datagram(group, source, bytes, time, now);
             }
         })?;
         for log in [index].into_iter().chain(notes) {
             log.turn(time, now)?;
-            let address = log.address();
-            for bytes in log.take_transmits() {
-                network.send(address, &bytes);
+            for (group, bytes) in log.take_transmits() {
+                network.send(group, &bytes);
             }
         }
         Ok(())

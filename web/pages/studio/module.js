@@ -11,9 +11,9 @@ export class Studio extends MemberModule {
         return super.load(new URL("studio.wasm", import.meta.url), "studio", does);
     }
 
-    /** Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`: whether they are joined then. */
-    open(session, tracks, pictures) {
-        const start = { session, languages: [...navigator.languages], tracks, pictures };
+    /** Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`: whether they are joined then; `leaf`: of a leaf. */
+    open(session, tracks, pictures, leaf) {
+        const start = { session, languages: [...navigator.languages], tracks, pictures, leaf };
         this.put(crypto.getRandomValues(new Uint8Array(32)), JSON.stringify(start));
         this.check(this.call.studio_open(now()));
     }

@@ -26,6 +26,8 @@ const SILENCE = 150_000;
 
 /** What is more than a track of text. */
 const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures };
+/** Where holders answer leaves. */
+const HISTORY = "ff1e:7571:";
 /** What tracks are called. */
 const KINDS = { slides: "Slides", pictures: "Pictures", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
@@ -135,13 +137,14 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
     try {
         view.member = await Member.begin(start, hear);
         view.studio = await Studio.load({
-            join: (group) => view.member.join(group),
+            join,
             leave: (group) => view.member.leave(group),
             send,
             change: () => soon(),
         });
         // what has no sound is chosen again by a click
-        view.studio.open(session, tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null, wantsPictures());
+        const wanted = tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null;
+        view.studio.open(session, wanted, wantsPictures(), view.member.isLeaf);
         view.pictures = new Pictures((id) => view.studio.picture(id));
         view.notes = await Notes.begin(view.studio);
         view.studio.run();
@@ -168,15 +171,23 @@ function datagram(bytes) {
     view.sound?.datagram(bytes);
 }
 
-function send(group, port, data) {
-    // a leaf has no way to ask: what it missed comes once somebody else asks for it
-    if (view.member.isLeaf) {
-        return;
+function join(group) {
+    try {
+        view.member.join(group);
+    } catch (error) {
+        // a leaf's token from before there were history groups covers none
+        if (!view.member.isLeaf || !group.startsWith(HISTORY)) {
+            throw error;
+        }
     }
+}
+
+function send(group, port, data) {
     try {
         view.member.send(group, port, data);
     } catch (error) {
-        warn(`${error.message} What gets lost cannot be asked for again.`);
+        // without an uplink a leaf has no way to ask: what it missed comes once somebody else asks for it
+        view.member.isLeaf || warn(`${error.message} What gets lost cannot be asked for again.`);
     }
 }
 
@@ -598,6 +609,7 @@ function draw() {
     showTracks(status);
     showNotes(network, status);
     remember(status);
+    document.body.classList.toggle("asks", network.uplink === true);
     document.body.classList.toggle("no-slides", $("stage").hidden);
     document.body.classList.toggle("no-captions", $("said").hidden);
 }

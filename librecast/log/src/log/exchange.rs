@@ -85,7 +85,7 @@ impl Log {
     }
 
     /// Digest of all heads: one packet suffices for equal logs, with three authors or 1,000.
-    fn digest(&mut self) -> u64 {
+    pub(super) fn digest(&mut self) -> u64 {
         let authors = &self.authors;
         self.head_schedule.digest(|| {
             let mut bytes = Vec::with_capacity(authors.len() * 29);
@@ -119,19 +119,15 @@ impl Log {
     /// Returns the owner's head, those of own keys, and the latest changes. After a difference, all
     /// other heads follow, some packets at a time.
     fn next_heads(&mut self) -> Vec<Head> {
-        let is_first = |id: &AuthorId| *id == self.owner || self.keys.contains_key(id);
-        let mut heads: Vec<_> = self.authors.iter().collect();
-        heads.sort_by_key(|(id, author)| (!is_first(id), std::cmp::Reverse(author.changed)));
-        let heads = heads.into_iter().map(|(id, author)| author.head(*id));
         let most = HEADS_IN_PACKET * HEADS_AT_ONCE;
         if !self.head_schedule.sends_all() {
-            return heads.take(HEADS_IN_PACKET).collect();
+            return self.latest_heads(HEADS_IN_PACKET);
         }
         if self.authors.len() <= most {
             self.head_schedule.note_sent(None);
-            return heads.collect();
+            return self.latest_heads(most);
         }
-        let mut heads: Vec<Head> = heads.take(HEADS_IN_PACKET).collect();
+        let mut heads = self.latest_heads(HEADS_IN_PACKET);
         let from = self.head_schedule.goes_on_from();
         let rest = self.authors.range((from, Bound::Unbounded));
         let rest = rest.map(|(id, author)| author.head(*id));
@@ -141,6 +137,27 @@ impl Log {
         heads
     }
 
+    /// Returns at most this number of heads: the owner's, those of own keys, the latest changes.
+    pub(super) fn latest_heads(&self, most: usize) -> Vec<Head> {
+        let is_first = |id: &AuthorId| *id == self.owner || self.keys.contains_key(id);
+        let mut heads: Vec<_> = self.authors.iter().collect();
+        heads.sort_by_key(|(id, author)| (!is_first(id), std::cmp::Reverse(author.changed)));
+        let heads = heads.into_iter().map(|(id, author)| author.head(*id));
+        heads.take(most).collect()
+    }
+
+    /// Notes the last number that a head claims.
+    pub(super) fn note_head(&mut self, head: &Head) {
+        let Some(author) = self.authors.get_mut(&head.author) else {
+            return self.early_heads.add(head.author, head.last);
+        };
+        if head.last > author.last() {
+            let bound = author.highest().saturating_add(MAX_JUMP);
+            let beyond = head.last.min(author.limit()).min(bound);
+            author.advertised = author.advertised.max(beyond);
+        }
+    }
+
     pub(super) fn handle_heads(&mut self, heads: &[Head], digest: u64, away: bool, now: Instant) {
         if digest == self.digest() {
             return self.head_schedule.handle_equal();
@@ -148,16 +165,11 @@ impl Log {
         let due = now + self.others_wait();
         for head in heads {
             let id = head.author;
-            let Some(author) = self.authors.get_mut(&id) else {
-                self.early_heads.add(id, head.last);
+            self.note_head(head);
+            let Some(author) = self.authors.get(&id) else {
                 continue;
             };
             let last = author.last();
-            if head.last > last {
-                let bound = author.highest().saturating_add(MAX_JUMP);
-                let beyond = head.last.min(author.limit()).min(bound);
-                author.advertised = author.advertised.max(beyond);
-            }
             let hash = author.hash_of(head.last).filter(|_| head.last <= last);
             let disputed = hash.is_some_and(|hash| hash != head.hash && head.hash != [0; 16]);
             let conflict = author.conflict.as_ref().filter(|_| !head.in_conflict);
@@ -231,7 +243,7 @@ impl Log {
         }
     }
 
-    fn want(&mut self, id: AuthorId, now: Instant) -> Option<Want> {
+    pub(super) fn want(&mut self, id: AuthorId, now: Instant) -> Option<Want> {
         let expires = id != self.owner && !self.space.ttl().is_zero();
         let author = self.authors.get_mut(&id)?;
         author.tries = author.tries.saturating_add(1);
@@ -504,9 +516,10 @@ impl Log {
         }
     }
 
+    /// Takes a request; `source`: none on the asking group, where addresses are those of routers.
     pub(super) fn take_request(
         &mut self,
-        source: IpAddr,
+        source: Option<IpAddr>,
         body: Vec<u8>,
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -517,12 +530,12 @@ impl Log {
             }
             return Err(DropReason::Duplicate);
         }
-        let source_state = self.sources.get_mut(&source);
+        let source_state = source.and_then(|source| self.sources.get_mut(&source));
         let is_kept = source_state.is_none_or(|s| s.requests.take(REQUESTS_OF_SOURCE, 1, now))
             && self.requests.may_store(now);
         let is_told = self.keys.contains_key(&self.owner) && self.requests.may_report(now);
         if is_kept {
-            self.keep_request(body.clone(), Some(source), now);
+            self.keep_request(body.clone(), source, now);
             let stored = Stored::Request(body.clone());
             self.outputs.push_back(Output::Store(stored));
         } else if !is_told {
@@ -532,7 +545,8 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a request, and counts one that it displaces.
+    /// Stores a request, and counts one that it displaces. `source`: none if it was read from disk,
+    /// or came from a reader.
     pub(super) fn keep_request(&mut self, body: Vec<u8>, source: Option<IpAddr>, now: Instant) {
         if !self.requests.keep(body, source, now) {
             self.drops.count(DropReason::RequestsFull);

@@ -33,7 +33,7 @@ const REQUEST_HOLD_OFF: Duration = Duration::from_secs(10);
 struct Waiting {
     body: Vec<u8>,
     came: Instant,
-    /// None: it was read from disk.
+    /// None: it was read from disk, or came from a reader.
     source: Option<IpAddr>,
     /// When a packet last carried it, from any member.
     sent: Option<Instant>,
