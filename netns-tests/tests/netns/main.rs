@@ -3,6 +3,7 @@
 //!
 //! One binary, which bounds the worlds at a time by the machine's capacity; one file per theme.
 
+mod asking;
 mod bench;
 mod browser;
 mod chaos;

@@ -351,7 +351,7 @@ pub(crate) fn count_tracks(host: &Host, groups: &BTreeMap<String, Ipv6Addr>) -> 
 }
 
 /// Returns the received bytes of each track, with headers of IPv6 and UDP.
-fn bytes_of_tracks(
+pub(crate) fn bytes_of_tracks(
     host: &Host,
     groups: &BTreeMap<String, Ipv6Addr>,
 ) -> Result<BTreeMap<String, u64>> {
