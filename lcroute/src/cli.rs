@@ -238,7 +238,11 @@ enum Command {
         force: bool,
     },
     /// PeerId, node address and network
-    Id,
+    Id {
+        /// Print KEY or KEY@PLACE, by which others find this host outside of networks; makes a key if there is none
+        #[arg(long)]
+        contact: bool,
+    },
     /// What the daemon is doing
     Status(Watch),
     /// Nodes with which a link exists or is tried
@@ -345,6 +349,9 @@ enum Command {
     /// Open a stream to a program on another node: standard input goes there, what comes to standard output
     #[command(disable_help_flag = true, after_help = STREAMS)]
     Connect(OfAnother),
+    /// Show the keys outside of this host's networks that may call, or are sought
+    #[command(disable_help_flag = true, after_help = STREAMS)]
+    Outside(OfAnother),
     /// Make each connection to a port or socket of this host a stream to a program on another node
     #[command(disable_help_flag = true, after_help = STREAMS)]
     Forward(OfAnother),
@@ -505,7 +512,7 @@ const VERBS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("Try", &["demo", "listen", "say", "leaf", "bench", "sim"]),
-    ("Streams", &["connect", "serve", "forward", "book"]),
+    ("Streams", &["connect", "serve", "forward", "outside", "book"]),
     (
         "Parts and services",
         &[
@@ -557,8 +564,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     if let Command::Web(_) = command {
         return commands::another::execute("lcroute-web");
     }
-    if let Command::Serve(_) | Command::Connect(_) | Command::Forward(_) | Command::Streams(_) =
-        command
+    if let Command::Serve(_)
+    | Command::Connect(_)
+    | Command::Forward(_)
+    | Command::Outside(_)
+    | Command::Streams(_) = command
     {
         return commands::another::execute("lcroute-streams");
     }
@@ -652,7 +662,8 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Keygen { file } => keygen(KeyKind::Shared, &file, common.json),
         Command::Members { verbose } => commands::membership::members(&common, &config, verbose),
         Command::Leave { force } => commands::membership::leave(&common, &config, force),
-        Command::Id => commands::membership::id(&common, &config),
+        Command::Id { contact: true } => commands::membership::contact(&common, &config),
+        Command::Id { contact: false } => commands::membership::id(&common, &config),
         Command::Run { tun, signal } => {
             let overrides = Overrides { tun, signal };
             crate::daemon::run(&common, config, overrides)
@@ -705,6 +716,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Book { .. }
         | Command::Serve(_)
         | Command::Connect(_)
+        | Command::Outside(_)
         | Command::Forward(_)
         | Command::Streams(_) => Ok(Exit::Ok),
         Command::Listen { group: g } => {

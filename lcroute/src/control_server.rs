@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use lcroute_control::{Access, Answer, Code, GivenSecret, Request};
 use librecast::cert::GroupPrefix;
-use librecast::id::SecretKey;
+use librecast::id::{PeerId, SecretKey};
+use librecast::pair::PairSecret;
 use librecast_program::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -245,6 +246,7 @@ impl Conversation {
                 Ok(Request::Private { prefix, secrets }) => self.give(&prefix, secrets).await,
                 Ok(Request::Streams) => self.begin_streams().await,
                 Ok(Request::Sign { message }) => self.sign(&message),
+                Ok(Request::Pair { node }) => self.pair(&node),
                 Ok(Request::Code) => match &self.inviter {
                     Some(inviter) => Answer::Ok(inviter.code().into()),
                     None => Answer::Error(NO_INVITATIONS.into()),
@@ -353,6 +355,15 @@ impl Conversation {
         match key.and_then(|key| key.sign_tls13(&message)) {
             Some(signature) => Answer::Ok(bs58::encode(signature).into_string().into()),
             None => Answer::Error("this is not what TLS 1.3 has a key sign".into()),
+        }
+    }
+
+    /// Derives the secret with another key. The agreed value itself does not leave this process.
+    fn pair(&self, other: &PeerId) -> Answer {
+        let key = self.key.as_ref();
+        match key.and_then(|key| PairSecret::agree(key, other).ok()) {
+            Some(secret) => Answer::Ok(bs58::encode(secret.bytes()).into_string().into()),
+            None => Answer::Error("no secret with this key: is it this node's own?".into()),
         }
     }
 

@@ -68,6 +68,7 @@
 //! | [`wire`] | bounded cursors for reading and writing all our binary formats |
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
 //! | `code` (feature `code`) | four words as the seed of a network; beacons of what is offered there |
+//! | [`pair`] | two keys as a network of their own |
 //! | [`epoch`] | secrets by which members find one another, new with each expulsion |
 //! | [`revocation`] | signed statements that a key is not trusted any more |
 //! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
@@ -78,6 +79,7 @@
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`], [`time`] | numbers from a seed; instants and the wall clock |
 //! | [`reach`] | protocol between the router and its program for a DHT and a Matrix room |
+//! | `outside` (feature `stream`) | keys with a place; protocol of the program for pairs |
 //! | [`drops`], [`events`] | drop reasons; entries of the journal: numbers and fields |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener_v1`, `packet` (feature `net`) | MLDv1 on raw sockets; packet sockets |
@@ -124,8 +126,11 @@ pub mod mapped;
 pub mod mld;
 pub mod mld_host;
 pub mod neighbor_discovery;
+#[cfg(feature = "stream")]
+pub mod outside;
 #[cfg(feature = "net")]
 pub mod packet;
+pub mod pair;
 pub mod plain;
 pub mod pool;
 #[cfg(unix)]

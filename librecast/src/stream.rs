@@ -97,6 +97,9 @@ pub struct Peer {
     /// The longest datagram in bytes, if the protocol is of datagrams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datagram_bytes: Option<usize>,
+    /// Whether it is a key outside of this host's networks, without a certified name and labels.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
 }
 
 /// A request on the socket, one JSON object a line.
@@ -135,6 +138,10 @@ pub enum Request {
         /// Each stream is a command's: a second descriptor takes its [`Report`].
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         reports: bool,
+        /// Permits the keys among these nodes also from outside of this host's networks. A later
+        /// line [`Amend`] replaces the nodes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        outside: bool,
     },
     /// Answered with [`End`] when this stream has ended. A program that closes the connection
     /// before aborts the stream.
@@ -144,6 +151,57 @@ pub enum Request {
     },
     /// Requests [`Status`].
     Status,
+    /// Requests [`OutsideLook`].
+    Outside,
+}
+
+/// A line on a serving connection: the nodes that are permitted from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Amend {
+    /// As in [`Request::Serve`].
+    pub allow: Vec<String>,
+}
+
+/// Keys outside of this host's networks that may call, or are sought.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutsideLook {
+    /// The key of this host outside.
+    pub own: PeerId,
+    /// The others.
+    pub pairs: Vec<OutsidePair>,
+    /// Drops of the program for them, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Why the program for them does not run, if it is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
+}
+
+/// A key outside of this host's networks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutsidePair {
+    /// The key.
+    pub key: PeerId,
+    /// Its name in an address book.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `waits`, `linking`, `linked`.
+    pub state: String,
+    /// The kind of path of its link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The round trip of its link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// The carrier by which they met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
+    /// Carriers by which it is found; those that do not work are in brackets.
+    pub by: Vec<String>,
+    /// Whether a service names it.
+    pub named: bool,
+    /// Whether a stream to it is wanted, or open.
+    pub sought: bool,
 }
 
 fn yes() -> bool {
@@ -330,6 +388,16 @@ impl Ending {
     }
 }
 
+/// Returns the keys outside of this host's networks, by the stream daemon at this socket.
+///
+/// # Errors
+/// See [`StreamError`].
+pub fn outside(socket: &Path) -> Result<OutsideLook, StreamError> {
+    let mut socket = send_request(socket, &Request::Outside)?;
+    socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
+    read_answer(&mut socket)
+}
+
 /// Returns the counters of the stream daemon at this socket.
 ///
 /// # Errors
@@ -353,6 +421,8 @@ pub struct Allowed {
     pub nodes: Vec<String>,
     /// All members.
     pub all: bool,
+    /// The keys among `nodes` also from outside of this host's networks.
+    pub outside: bool,
 }
 
 /// Accepts streams in some protocols, until it is dropped.
@@ -425,9 +495,23 @@ impl Listener {
             header: true,
             datagrams,
             reports,
+            outside: allowed.outside,
         };
         let (socket, _) = ask::<serde_json::Value>(socket, &request)?;
         Ok(Self { socket })
+    }
+
+    /// Replaces the permitted nodes; streams of others end.
+    ///
+    /// # Errors
+    /// The stream daemon is gone.
+    pub fn amend(&self, allow: &[String]) -> Result<(), StreamError> {
+        let amend = Amend {
+            allow: allow.to_vec(),
+        };
+        let mut line = serde_json::to_vec(&amend).map_err(io::Error::from)?;
+        line.push(b'\n');
+        Ok((&self.socket).write_all(&line)?)
     }
 
     /// Waits for the next peer with datagrams.

@@ -10,6 +10,7 @@ use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{CarrySettings, Consent, MAX_ANNOUNCED};
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::id::NetworkId;
+use librecast::outside::Place;
 use librecast::reach::{MAX_BOOTSTRAP, MAX_NAME, Room};
 use librecast::{igmp, mapped};
 use librecast_program::cli::ExitError;
@@ -70,6 +71,8 @@ pub struct Config {
     pub serve: Vec<Serve>,
     /// The program for streams.
     pub streams: Streams,
+    /// Keys outside of this host's networks.
+    pub outside: Outside,
     /// The topology policy.
     pub topology: Topology,
     /// Transport of live packets.
@@ -91,6 +94,31 @@ pub struct Config {
 pub struct Streams {
     /// Address of its own metrics. Off by default.
     pub metrics: Option<Listen>,
+}
+
+/// Bound of all streams outside of this host's networks, in megabits a second. Chosen.
+const OUTSIDE_MBIT: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+/// `[outside]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outside {
+    /// Signalling servers where this host waits and looks for them.
+    pub meet: Vec<Place>,
+    /// Whether they are found by the DHT, too.
+    pub dht: bool,
+    /// Megabits a second of all of them together.
+    pub mbit: NonZeroU32,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self {
+            meet: Vec::new(),
+            dht: false,
+            mbit: OUTSIDE_MBIT,
+        }
+    }
 }
 
 /// `[tun]`
@@ -273,6 +301,14 @@ pub struct Signal {
     pub https_proxy_login: Option<PathBuf>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
     pub per_address: NonZeroU32,
+}
+
+impl Signal {
+    /// Returns nodes for joining the DHT; an empty list stands for well-known ones.
+    #[must_use]
+    pub fn dht_entries(&self) -> &[String] {
+        &self.dht_bootstrap
+    }
 }
 
 impl Default for Signal {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lcroute_node::Secret;
 use librecast::announce::socket_beside;
 use librecast::cert::GroupPrefix;
+use librecast::id::PeerId;
 use librecast_program::keyfile::SharedKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -50,6 +51,12 @@ pub enum Request {
     Sign {
         /// The content that TLS 1.3 signs, in base58.
         message: String,
+    },
+    /// The secret of this node's key and another, for a link outside of the network: 32 bytes in
+    /// base58 ([`librecast::pair`]).
+    Pair {
+        /// The other key.
+        node: PeerId,
     },
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
@@ -191,7 +198,7 @@ impl Request {
         use Access::{Control, Keys, Streams, View};
         match self {
             // control of the daemon includes no signatures by its key
-            Self::Sign { .. } | Self::Streams => &[Streams],
+            Self::Sign { .. } | Self::Pair { .. } | Self::Streams => &[Streams],
             // nor keys for a closed prefix
             Self::Private { .. } => &[Keys],
             Self::Status => &[Control, View, Streams],
@@ -255,7 +262,14 @@ pub fn reach_of(control: &Path) -> PathBuf {
     socket_beside(control, "reach")
 }
 
-/// Group of that socket.
+/// Returns the socket of the program for streams for `lcroute-outside`: `outside.sock`, or
+/// `NAME.outside`.
+#[must_use]
+pub fn outside_of(control: &Path) -> PathBuf {
+    socket_beside(control, "outside")
+}
+
+/// Group of the socket for `lcroute-reach`.
 pub const REACH_GROUP: &str = "lcroute-reach";
 
 /// Longest wait for the answer to a ping.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use librecast::cert::is_node_name;
 use librecast::id::PeerId;
+use librecast::outside::ContactText;
 use librecast::stream::ProtocolName;
 use librecast_program::book::{self, Book};
 use serde::{Deserialize, Deserializer};
@@ -58,8 +59,8 @@ impl FromStr for Who {
         if let Some(name) = text.strip_prefix(book::PREFIX) {
             return Ok(Self::Book(name.into()));
         }
-        if let Ok(peer) = text.parse() {
-            return Ok(Self::Peer(peer));
+        if let Ok(contact) = text.parse::<ContactText>() {
+            return Ok(Self::Peer(contact.key));
         }
         match is_node_name(text) {
             true => Ok(Self::Name(text.into())),
@@ -104,6 +105,24 @@ impl Access {
         let (nodes, unknown) = resolved(self.nodes, book);
         let all = self.all;
         (Self { all, nodes }, unknown)
+    }
+
+    /// Returns what it permits outside of this host's networks: keys alone.
+    #[must_use]
+    pub fn outside(&self) -> Self {
+        let keys = self.keys().map(Who::Peer).collect();
+        Self {
+            all: false,
+            nodes: keys,
+        }
+    }
+
+    /// Returns the permitted keys.
+    pub fn keys(&self) -> impl Iterator<Item = PeerId> {
+        self.nodes.iter().filter_map(|who| match who {
+            Who::Peer(key) => Some(*key),
+            _ => None,
+        })
     }
 
     /// Whether it permits this node.
@@ -161,6 +180,9 @@ pub struct Serve {
     /// Whether all members are permitted.
     #[serde(default)]
     pub allow_all: bool,
+    /// Whether keys in `allow` are permitted from outside of this host's networks, too.
+    #[serde(default)]
+    pub outside: bool,
 }
 
 fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(d: D) -> Result<T, D::Error> {

@@ -8,7 +8,7 @@
 //! The crate `mdns-sd` does the work in its own thread. It stores all announcements of the LAN,
 //! without a bound: if they exceed `MOST_CACHED`, it is restarted after a pause.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,18 +38,22 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Run time below which an end by itself counts as a failure.
 const SOON: Duration = Duration::from_secs(10);
 
+/// Presence records by their name.
+type Announced = BTreeMap<[u8; 32], Published>;
+
 /// The LANs of this host, as a carrier.
 #[derive(Debug)]
 pub struct Lan {
-    record: watch::Sender<Option<Published>>,
+    records: watch::Sender<Announced>,
     interfaces: Arc<Mutex<BTreeSet<String>>>,
     task: JoinHandle<()>,
 }
 
 impl Lan {
     /// Works on the interfaces of [`Self::set_interfaces`]; to be called within a tokio runtime.
-    pub(crate) fn start(carrier: CarrierId, port: u16, events: mpsc::Sender<CarrierEvent>) -> Self {
-        let (record, records) = watch::channel(None);
+    #[must_use]
+    pub fn start(carrier: CarrierId, port: u16, events: mpsc::Sender<CarrierEvent>) -> Self {
+        let (announced, records) = watch::channel(Announced::new());
         let interfaces = Arc::default();
         let session = Session {
             carrier,
@@ -59,16 +63,17 @@ impl Lan {
             events,
         };
         Self {
-            record,
+            records: announced,
             interfaces,
             task: tokio::spawn(session.run()),
         }
     }
 
-    pub(crate) async fn end(self) {
-        let Self { record, task, .. } = self;
+    /// Ends it, with a goodbye for all that it announces.
+    pub async fn end(self) {
+        let Self { records, task, .. } = self;
         // dropping the channel ends the task
-        drop(record);
+        drop(records);
         let _ = timeout(GOODBYE, task).await;
     }
 
@@ -77,8 +82,18 @@ impl Lan {
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Announces these records, and no other.
+    pub fn announce(&self, records: impl Iterator<Item = Published>) {
+        let records: Announced = records.map(|record| (record.name, record)).collect();
+        self.records.send_if_modified(|announced| {
+            let is_new = *announced != records;
+            *announced = records;
+            is_new
+        });
+    }
+
     /// Sets the interfaces that are LANs; takes effect within seconds.
-    pub(crate) fn set_interfaces(&self, names: BTreeSet<String>) {
+    pub fn set_interfaces(&self, names: BTreeSet<String>) {
         *self
             .interfaces
             .lock()
@@ -92,7 +107,7 @@ impl Carrier for Lan {
     }
 
     fn publish(&self, record: &Published) {
-        self.record.send_replace(Some(record.clone()));
+        self.announce([record.clone()].into_iter());
     }
 }
 
@@ -100,7 +115,7 @@ struct Session {
     carrier: CarrierId,
     port: u16,
     interfaces: Arc<Mutex<BTreeSet<String>>>,
-    records: watch::Receiver<Option<Published>>,
+    records: watch::Receiver<Announced>,
     events: mpsc::Sender<CarrierEvent>,
 }
 
@@ -176,7 +191,8 @@ impl Session {
             Err(e) => return Ended::Failed(e.to_string()),
         };
         let mut look = interval(Duration::from_secs(LOOK.into()));
-        let mut registered: Option<String> = None;
+        // records with their names in mDNS
+        let mut registered: BTreeMap<[u8; 32], (Published, String)> = BTreeMap::new();
         self.records.mark_changed();
         loop {
             tokio::select! {
@@ -185,19 +201,26 @@ impl Session {
                     if self.is_dropped() {
                         return Ended::Dropped;
                     }
-                    let Some(record) = self.records.borrow_and_update().clone() else {
-                        continue;
-                    };
-                    match self.register(daemon, &record) {
-                        Err(e) => return Ended::Failed(e.to_string()),
-                        Ok(name) => {
-                            let before = registered.replace(name.clone());
-                            // the name of the day before
-                            if let Some(before) = before.filter(|before| *before != name) {
-                                let _ = daemon.unregister(&before);
+                    let records = self.records.borrow_and_update().clone();
+                    for (name, record) in &records {
+                        if registered.get(name).is_some_and(|(before, _)| before == record) {
+                            continue;
+                        }
+                        match self.register(daemon, record) {
+                            Err(e) => return Ended::Failed(e.to_string()),
+                            Ok(instance) => {
+                                registered.insert(*name, (record.clone(), instance));
                             }
                         }
                     }
+                    // such as the name of the day before
+                    registered.retain(|name, (_, instance)| {
+                        let stays = records.contains_key(name);
+                        if !stays {
+                            let _ = daemon.unregister(instance);
+                        }
+                        stays
+                    });
                 }
                 event = found.recv_async() => match event {
                     Ok(event) => self.tell(event).await,
@@ -252,8 +275,9 @@ impl Session {
     }
 }
 
-/// Returns sixteen letters and digits of a record's name.
-fn instance_name(name: &[u8; 32]) -> String {
+/// Returns sixteen letters and digits of a record's name: the label of its instance.
+#[must_use]
+pub fn instance_name(name: &[u8; 32]) -> String {
     const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let digits = name[..16].iter().map(|byte| DIGITS[usize::from(byte & 31)]);
     digits.map(char::from).collect()
@@ -292,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_carrier_that_is_dropped_in_a_pause_announces_nothing_any_more() {
-        let (record, records) = watch::channel(None);
+        let (announced, records) = watch::channel(Announced::new());
         let (events, _told) = mpsc::channel(1);
         let mut session = Session {
             carrier: CarrierId(1),
@@ -301,13 +325,14 @@ mod tests {
             records,
             events,
         };
-        record.send_replace(Some(Published {
+        let record = Published {
             name: [1; 32],
             sealed: vec![1; 256].into(),
             until: 9,
             epoch: Rendezvous::new(SecretKey::from_seed(&[9; 32]).peer_id()),
-        }));
-        drop(record);
+        };
+        announced.send_replace(Announced::from([(record.name, record)]));
+        drop(announced);
         session.pause().await;
         // mDNS is not started: that takes more than one poll
         let mut run = Box::pin(session.run());

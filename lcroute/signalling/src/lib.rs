@@ -30,6 +30,6 @@ mod spool;
 
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};
-pub use lan::Lan;
+pub use lan::{Lan, instance_name};
 pub use reach::{Account, Reach, ReachSocket, Seeking};
 pub use spool::Spool;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use librecast::durable;
 use librecast::id::PeerId;
+use librecast::outside::{ContactText, PlaceError};
 use librecast::plain::clean;
 use librecast::time::UnixTime;
 use librecast_program::book::{Book, HOST_BOOK, user_book};
@@ -25,7 +26,7 @@ pub enum BookVerb {
     Add {
         /// How it is called from now on: book:NAME
         name: String,
-        /// Its PeerId, or the FILE.pub of a signing key
+        /// Its PeerId, with the place where it waits if there is one (KEY@PLACE), or the FILE.pub of a signing key
         key: String,
         /// What it is for, such as voice,files: book:PURPOSE means all of it where nodes may
         #[arg(long = "for", value_name = "PURPOSE", value_delimiter = ',')]
@@ -66,7 +67,14 @@ pub fn run(verb: &BookVerb, of_host: bool, json: bool) -> anyhow::Result<Exit> {
             purposes,
             note,
         } => {
-            let key = keyfile::public_key(key)?.to_string();
+            let (key, at) = match key.parse::<ContactText>() {
+                Ok(contact) => (contact.key.to_string(), contact.place),
+                Err(PlaceError::Place(e)) => {
+                    let message = PlaceError::Place(e).to_string();
+                    return Err(ExitError::new(Exit::Usage, message).into());
+                }
+                Err(PlaceError::Key(_)) => (keyfile::public_key(key)?.to_string(), None),
+            };
             change(&path, |contacts| {
                 let index = place(contacts, name);
                 let contact = match index.and_then(|at| contacts.get_mut(at)) {
@@ -89,6 +97,9 @@ pub fn run(verb: &BookVerb, of_host: bool, json: bool) -> anyhow::Result<Exit> {
                         contacts.get_mut(last).context("a contact")?
                     }
                 };
+                if let Some(at) = &at {
+                    contact["at"] = value(at.to_string());
+                }
                 let known = contact.get("for").and_then(Item::as_array);
                 let mut all = known.cloned().unwrap_or_else(Array::new);
                 for purpose in purposes {
@@ -199,7 +210,8 @@ fn text(book: &Book) -> String {
     for c in &book.contacts {
         let note = c.note.as_deref().unwrap_or_default();
         let note = clean(note);
-        let key = c.key.to_string();
+        let place = c.at.clone();
+        let key = ContactText { key: c.key, place }.to_string();
         text += &format!(
             "\n{:<16} {key:<53} {:<20} {note}",
             c.name,

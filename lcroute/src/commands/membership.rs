@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_control::Request;
-use lcroute_control::client::Client;
+use lcroute_control::client::{Client, to_look};
 use lcroute_control::config::Config;
 use lcroute_control::pages;
 use lcroute_control::settings::Common;
-use lcroute_control::status::{Peer, Route};
+use lcroute_control::status::{Peer, Route, Status};
 use lcroute_engine::Ipv4Network;
 use lcroute_node::KnownMember;
 use librecast::cert::{
@@ -21,6 +21,7 @@ use librecast::cert::{
     is_ephemeral, is_node_name,
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
+use librecast::outside::ContactText;
 use librecast::reach::Room;
 use librecast::text::{self, TextKind};
 use librecast::time::UnixTime;
@@ -761,6 +762,24 @@ fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
     }
     text::decode(TextKind::StudioSession, &session, STUDIO_SESSION).map_err(usage)?;
     Ok(Zeroizing::new(session.trim().to_owned()))
+}
+
+/// Prints this host's key with the place where it waits: the node's where a daemon answers, else
+/// the user's own, which is made if there is none.
+pub fn contact(common: &Common, config: &Config) -> anyhow::Result<Exit> {
+    let control = common.control_to_ask(config);
+    let running = Client::connect_if_running(&to_look(&control))?;
+    let key = match running {
+        Some(mut daemon) => daemon.ask::<Status>(&Request::Status)?.peer_id,
+        None => StateDir::of(common, config).node_key_or_new()?.peer_id(),
+    };
+    let place = config.outside.meet.first().cloned();
+    let contact = ContactText { key, place };
+    print_line(match common.json {
+        true => json!({ "contact": contact.to_string(), "peer_id": key }).to_string(),
+        false => contact.to_string(),
+    })?;
+    Ok(Exit::Ok)
 }
 
 /// Prints this node's identity.

@@ -13,7 +13,7 @@ use librecast_program::units;
 use crate::verbs::{self, Listen, Remote, Serving};
 
 /// The verbs of `lcroute` that this program has.
-pub const VERBS: [&str; 4] = ["serve", "connect", "forward", "streams"];
+pub const VERBS: [&str; 5] = ["serve", "connect", "forward", "outside", "streams"];
 
 /// What `lcroute serve` and its like execute.
 #[derive(Debug, Parser)]
@@ -40,17 +40,21 @@ Without --allow and --allow-all nobody may. What a service serves stands in the 
 
 Examples:
   lcroute serve /demo/echo/2,/demo/echo/1 --allow alpha -- cat
-  lcroute serve /git/1 --allow label:role=dev --user git -- git receive-pack /srv/project.git")]
+  lcroute serve /git/1 --allow label:role=dev --user git -- git receive-pack /srv/project.git
+  lcroute serve /chat/1 --outside --allow book:ann -- ./chat")]
     Serve {
         /// What the command speaks, such as /demo/echo/2; several with commas between, what it likes best first
         #[arg(value_name = "PROTO", value_delimiter = ',', required = true)]
         protocols: Vec<ProtocolName>,
-        /// A node that may: its name, its PeerId, or label:KEY=VALUE; may be repeated
+        /// A node that may: its name, its PeerId (KEY or KEY@PLACE), book:NAME, or label:KEY=VALUE; may be repeated
         #[arg(long, value_name = "WHO")]
         allow: Vec<String>,
         /// All members of the network may
         #[arg(long)]
         allow_all: bool,
+        /// Keys of --allow may from outside of this host's networks, too; needs no network, daemon or root
+        #[arg(long)]
+        outside: bool,
         /// Whose process it is to be
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
@@ -72,9 +76,10 @@ allow this one.
 
 Examples:
   lcroute connect beta /demo/echo/1
+  lcroute connect book:bob /chat/1
   ssh -o ProxyCommand='lcroute connect beta /ssh/1' root@beta")]
     Connect {
-        /// Its name, PeerId or address
+        /// Its name, PeerId or address; outside of this host's networks KEY, KEY@PLACE or book:NAME
         node: String,
         /// What is spoken; several with commas between: the other side chooses
         #[arg(value_name = "PROTO", value_delimiter = ',', required = true)]
@@ -103,7 +108,16 @@ lcroute-streams.service runs it. Where no service does, the other verbs start on
         /// End when no program of this host has used it for so long
         #[arg(long, value_name = "D", value_parser = units::parse_duration)]
         idle: Option<Duration>,
+        /// Without a daemon: with the key of --state-dir, for keys outside of networks alone
+        #[arg(long)]
+        own_key: bool,
     },
+    /// Show the keys outside of this host's networks that may call, or are sought
+    #[command(after_help = "\
+Examples:
+  lcroute outside
+  lcroute outside --json")]
+    Outside,
 }
 
 /// The command line itself, for what is made from it: man pages.
@@ -119,8 +133,8 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
-    if let Verb::Streams { idle } = verb {
-        return crate::program::run(common, idle);
+    if let Verb::Streams { idle, own_key } = verb {
+        return crate::program::run(common, idle, own_key);
     }
     init_logging(common.log.as_deref(), "warn")?;
     match verb {
@@ -128,6 +142,7 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
             protocols,
             allow,
             allow_all,
+            outside,
             user,
             variables,
             gain_rights,
@@ -136,6 +151,7 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
             let allowed = Allowed {
                 nodes: allow,
                 all: allow_all,
+                outside,
             };
             let serving = Serving {
                 protocols,
@@ -153,6 +169,7 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
             verbose,
         } => verbs::connect(common, &node, &protocols, verbose),
         Verb::Forward { listen, remote } => verbs::forward(common, &listen, &remote),
+        Verb::Outside => verbs::outside(common),
         // above
         Verb::Streams { .. } => Ok(Exit::Ok),
     }

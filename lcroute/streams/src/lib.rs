@@ -9,7 +9,9 @@
 //! - `agreement` has the messages at the beginning of a stream
 //! - `registry` has the served protocols and their permissions
 //! - `identity` makes keys of nodes into those of TLS
-//! - `daemon` sends requests to the daemon of this host
+//! - `daemon` sends requests to the daemon of this host; `directory` says who is who
+//! - `outside` has keys of no common network, and the program that links with them
+//! - `host` has both networks of streams of this host
 //! - `admission` decides which handshakes of other nodes continue
 //! - `network` has connections to other nodes, `pump` their streams, `datagrams` their datagrams
 //! - `framing` encodes bytes and ends, `window` bounds their queues, `report` has ends of commands
@@ -21,11 +23,14 @@ mod agreement;
 mod cli;
 mod daemon;
 mod datagrams;
+mod directory;
 mod framing;
+mod host;
 mod identity;
 mod local;
 pub mod metrics;
 mod network;
+mod outside;
 mod program;
 mod pump;
 mod registry;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lcroute_control::streams::{Access, MAX_PROTOCOLS, Target, who};
-use librecast::stream::{Answer, MAX_LINE, ProtocolName, Reason, Request};
+use lcroute_control::streams::{Access, MAX_PROTOCOLS, Target};
+use librecast::id::PeerId;
+use librecast::outside::Place;
+use librecast::stream::{Amend, Answer, MAX_LINE, ProtocolName, Reason, Request};
 use librecast_program::book::{Book, HOST_BOOK};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
@@ -17,9 +19,10 @@ use tokio::time::timeout;
 
 use crate::agreement::Hello;
 use crate::datagrams::{carry, pair};
-use crate::network::{Network, Opened, Refusal};
+use crate::host::{Host, Offer, Served, permitted};
+use crate::network::{Opened, Refusal};
 use crate::pump::{Local, Teller, gone, pump};
-use crate::registry::{Destination, Handover, Service};
+use crate::registry::{Destination, Handover};
 
 /// Maximum number of connections of programs of this host. Chosen: a few thousand streams.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -29,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 64;
 
 /// Answers until the future is dropped.
-pub async fn serve(listener: UnixListener, network: Arc<Network>) {
+pub async fn serve(listener: UnixListener, host: Host) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
@@ -42,10 +45,10 @@ pub async fn serve(listener: UnixListener, network: Arc<Network>) {
             }
         };
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let network = Arc::clone(&network);
+            let host = host.clone();
             tokio::spawn(async move {
-                let _client = network.client();
-                if let Err(e) = converse(stream, &network).await {
+                let _client = host.client();
+                if let Err(e) = converse(stream, &host).await {
                     tracing::debug!("streams socket: {e}");
                 }
                 drop(place);
@@ -61,7 +64,7 @@ pub async fn serve(listener: UnixListener, network: Arc<Network>) {
     }
 }
 
-async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, host: &Host) -> io::Result<()> {
     let read = timeout(REQUEST_TIMEOUT, read_line(&mut stream));
     let Some((line, first)) = read.await?? else {
         return Ok(());
@@ -70,8 +73,9 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
     let request = serde_json::from_slice(&line);
     match request.map_err(|e| refused(format!("not a request: {e}"))) {
         Err(e) => answer::<()>(&mut stream, Err(e)).await,
-        Ok(Request::Status) => answer(&mut stream, Ok(network.status())).await,
-        Ok(Request::End { stream: number }) => match network.end_of(number) {
+        Ok(Request::Status) => answer(&mut stream, Ok(host.status())).await,
+        Ok(Request::Outside) => answer(&mut stream, Ok(host.outside.look())).await,
+        Ok(Request::End { stream: number }) => match host.end_of(number) {
             Some(mut waiting) => {
                 let mut rest = [0];
                 tokio::select! {
@@ -98,7 +102,7 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
                 protocols,
             };
             let opened = tokio::select! {
-                opened = network.open(&node, &hello) => opened,
+                opened = host.open(&node, &hello) => opened,
                 () = gone(stream.as_fd()) => return Ok(()),
             };
             match opened {
@@ -107,21 +111,23 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
                     quic,
                     mut peer,
                     link,
+                    seek: _seek,
                 }) => {
-                    let number = network.begin();
+                    let traffic = host.traffic(&peer);
+                    let number = host.begin();
                     peer.stream = Some(number.number());
                     let given_up = number.given_up();
                     if datagrams {
                         let (ours, socket) = pair()?;
                         hand_over(&stream, &Answer::Ok { ok: peer }, &[socket]).await?;
                         let over = (&link.connection, &link.takers);
-                        let end = carry(ours, over, quic, network.traffic(), given_up).await;
+                        let end = carry(ours, over, quic, traffic, given_up).await;
                         number.end(end);
                         return Ok(());
                     }
                     answer(&mut stream, Ok(peer)).await?;
                     let local = Local::Unix(stream);
-                    let carriage = link.carriage(network.traffic());
+                    let carriage = link.carriage(traffic);
                     let teller = Teller::Waits(number.is_awaited());
                     let end = pump(&local, first, quic, &carriage, teller, given_up).await;
                     number.end(end);
@@ -138,6 +144,7 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
             header,
             datagrams,
             reports,
+            outside,
         }) => {
             let (handovers, taken) = mpsc::channel(MAX_WAITING);
             let (alive, ended) = watch::channel(());
@@ -150,36 +157,31 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
                     Some(to) => Destination::Server(to.parse::<Target>()?, header),
                 })
             };
-            let service = check(&protocols).and_then(|()| {
-                let access = Access {
-                    all: allow_all,
-                    nodes: who(&allow)?,
-                };
-                let book = Book::of_host().map_err(|e| e.to_string())?;
-                let (access, unknown) = access.resolved(&book);
-                if !unknown.is_empty() {
-                    let names = unknown.join(", ");
-                    return Err(format!("{names}: nobody in {HOST_BOOK} is called so"));
+            let offer = check(&protocols).and_then(|()| {
+                if host.inside.is_none() && !outside {
+                    return Err("no daemon answers here: is `lcroute run` running, with this --control? Keys outside of a network need --outside".into());
                 }
-                Ok(Service {
+                let (access, places) = access_of(&allow, allow_all)?;
+                Ok(Offer {
                     protocols,
                     datagrams,
-                    access: Arc::new(access),
+                    access,
+                    places,
+                    outside,
                     destination: destination()?,
                     ended,
                 })
             });
-            let added = service.map_err(refused).and_then(|service| {
+            let served = offer.map_err(refused).and_then(|offer| {
                 let many = || Refusal(Reason::Unavailable, "too many programs serve".into());
-                network.registry().add(service).ok_or_else(many)
+                host.serve(offer).ok_or_else(many)
             });
-            match added {
+            match served {
                 Err(e) => answer::<()>(&mut stream, Err(e)).await,
-                Ok(id) => {
-                    let served = serve_program(stream, taken).await;
-                    network.registry().remove(id);
+                Ok(served) => {
+                    let ended = serve_program(stream, taken, (served, allow_all)).await;
                     drop(alive);
-                    served
+                    ended
                 }
             }
         }
@@ -193,21 +195,48 @@ fn check(protocols: &[ProtocolName]) -> Result<(), String> {
     }
 }
 
-/// Hands streams to a program until it disconnects.
+/// Returns the permitted nodes of a list, with the places of keys.
+fn access_of(allow: &[String], all: bool) -> Result<(Access, Vec<(PeerId, Place)>), String> {
+    let (nodes, places) = permitted(allow)?;
+    let book = Book::of_host().map_err(|e| e.to_string())?;
+    let (access, unknown) = Access { all, nodes }.resolved(&book);
+    match unknown.is_empty() {
+        true => Ok((access, places)),
+        false => Err(format!(
+            "{}: nobody in {HOST_BOOK} is called so",
+            unknown.join(", ")
+        )),
+    }
+}
+
+/// Hands streams to a program until it disconnects; its lines replace the permitted nodes.
 async fn serve_program(
     mut stream: UnixStream,
     mut taken: mpsc::Receiver<Handover>,
+    (mut served, all): (Served, bool),
 ) -> io::Result<()> {
     answer(&mut stream, Ok(serde_json::json!({}))).await?;
-    let mut rest = [0; 64];
+    let mut line = Vec::new();
     loop {
         tokio::select! {
             Some(handover) = taken.recv() => {
                 hand_over(&stream, &handover.peer, &handover.sockets).await?;
             }
-            // only the end is expected
-            read = stream.read(&mut rest) => if read? == 0 {
-                return Ok(());
+            read = stream.read_buf(&mut line) => {
+                if read? == 0 {
+                    return Ok(());
+                }
+                while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+                    let rest = line.split_off(end + 1);
+                    let amend = std::mem::replace(&mut line, rest);
+                    let amend: Amend = serde_json::from_slice(&amend)?;
+                    let read = access_of(&amend.allow, all).map_err(io::Error::other);
+                    let (access, places) = read?;
+                    served.amend(&access, &places);
+                }
+                if line.len() > MAX_LINE {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
             },
         }
     }

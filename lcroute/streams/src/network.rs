@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lcroute_control::Request;
 use lcroute_control::status::Contact;
 use lcroute_control::streams::{Access, Target};
 use librecast::channel::STREAM_PORT;
 use librecast::id::PeerId;
+use librecast::outside::ContactText;
 use librecast::stream::{End, Peer, ProtocolName, Reason, Status};
 use librecast::time::Instant;
 use librecast::wire::WireError;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig, TokioRuntime, TransportConfig,
+    AsyncUdpSocket, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    MtuDiscoveryConfig, RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime, TransportConfig,
     VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
@@ -34,8 +34,10 @@ use crate::admission::{Admission, Begun, Class};
 use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
+use crate::directory::Directory;
 use crate::identity::{Identity, ResetKey, is_framed, peer_of};
 use crate::metrics::Refused;
+use crate::outside::{Outside, Seek, address_of};
 use crate::pump::{Carriage, Local, Teller, Traffic, pump};
 use crate::registry::{Choice, Destination, Handover, Registry, Service};
 use crate::report::Report;
@@ -94,6 +96,10 @@ const MAX_INCOMING: usize = 512;
 const INCOMING_BUFFER: u64 = 8 << 10;
 /// Maximum number of ended streams that are remembered, beside open ones.
 const MAX_ENDS: usize = 4_096;
+/// Time for which a key outside of this host's networks is sought. Chosen: what a user waits.
+const SOUGHT_FOR: Duration = Duration::from_secs(30);
+/// MTU outside, in bytes: datagrams of WebRTC within Ethernet's.
+const OUTSIDE_MTU: u16 = 1_400;
 /// Kernel buffers of the socket, in bytes. Chosen: 20 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
 
@@ -132,7 +138,7 @@ pub struct Own {
 #[derive(Debug)]
 pub struct Network {
     own: Own,
-    daemon: Daemon,
+    directory: Directory,
     identity: Identity,
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
@@ -194,6 +200,8 @@ pub struct Opened {
     pub peer: Peer,
     /// Its connection, held as long as the stream lasts.
     pub link: Link,
+    /// A key outside of this host's networks is sought as long as the stream lasts.
+    pub seek: Option<Seek>,
 }
 
 #[derive(Debug, Default)]
@@ -275,17 +283,33 @@ impl Network {
     /// # Errors
     /// The interface or the port is not available.
     pub fn open_for(own: Own, daemon: Daemon, mtu: u16) -> anyhow::Result<Arc<Self>> {
-        let socket = open_socket(&own)?;
-        Self::over(socket, own, daemon, mtu)
+        let socket = TokioRuntime.wrap_udp_socket(open_socket(&own)?)?;
+        Self::over(socket, own, Directory::Daemon(daemon), mtu)
+    }
+
+    /// Carries streams with keys outside of this host's networks.
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub fn outside(outside: &Arc<Outside>) -> anyhow::Result<Arc<Self>> {
+        let own = Own {
+            peer: outside.own(),
+            name: outside.own().to_string(),
+            address: address_of(&outside.own()),
+            interface: String::new(),
+        };
+        let directory = Directory::Outside(Arc::clone(outside));
+        Self::over(outside.socket(), own, directory, OUTSIDE_MTU)
     }
 
     fn over(
-        socket: std::net::UdpSocket,
+        socket: Arc<dyn AsyncUdpSocket>,
         own: Own,
-        daemon: Daemon,
+        directory: Directory,
         mtu: u16,
     ) -> anyhow::Result<Arc<Self>> {
-        let identity = Identity::new(own.peer, Arc::new(daemon.clone()));
+        let signer = directory.signer();
+        let identity = Identity::new(own.peer, Arc::clone(&signer));
         let transport = Arc::new(transport(mtu));
         let server = QuicServerConfig::try_from(identity.server()?)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
@@ -296,14 +320,15 @@ impl Network {
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(MAX_INCOMING as u64 * INITIAL_MTU as u64);
         let runtime = Arc::new(TokioRuntime);
-        let resets = Arc::new(ResetKey::new(&daemon).map_err(anyhow::Error::msg)?);
+        let resets = Arc::new(ResetKey::new(&*signer).map_err(anyhow::Error::msg)?);
         let ids = resets.connection_ids();
         let mut config = EndpointConfig::new(resets);
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
-        let endpoint = Endpoint::new(config, Some(server), socket, runtime)?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
         Ok(Arc::new(Self {
             own,
-            daemon,
+            directory,
             identity,
             endpoint,
             transport,
@@ -326,6 +351,10 @@ impl Network {
 
     pub fn own(&self) -> &Own {
         &self.own
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Returns the served protocols.
@@ -399,13 +428,56 @@ impl Network {
     /// Opens a stream to a program on `node`.
     pub async fn open(self: &Arc<Self>, node: &str, hello: &Hello) -> Result<Opened, Refusal> {
         let contact = self.find(node).await?;
+        self.open_to(contact, hello, None).await
+    }
+
+    /// Opens a stream to a program of a key outside of this host's networks.
+    pub async fn open_outside(
+        self: &Arc<Self>,
+        to: &ContactText,
+        hello: &Hello,
+    ) -> Result<Opened, Refusal> {
+        let Directory::Outside(outside) = &self.directory else {
+            return Err(unreachable("this is a network".into()));
+        };
+        if to.key == self.own.peer {
+            let why = "this is this host's own key: connect to its server directly";
+            return Err(Refusal(Reason::BadRequest, why.into()));
+        }
+        let seek = outside.seek(to.key, to.place.as_ref());
+        let many = || Refusal(Reason::Unavailable, "too many keys are sought".into());
+        let seek = seek.ok_or_else(many)?;
+        let linked = outside.linked(to.key, SOUGHT_FOR).await;
+        linked.map_err(|why| unreachable(format!("{}: {why}", to.key)))?;
+        let contact = outside.contact(&to.key.to_string());
+        let contact = contact.map_err(|_| unreachable(format!("{}: given up", to.key)))?;
+        self.open_to(contact, hello, Some(seek)).await
+    }
+
+    /// Closes connections with a node.
+    pub fn close_with(&self, peer: &PeerId) {
+        let connections = lock(&self.connections);
+        for link in connections.get(peer).into_iter().flatten() {
+            link.connection.close(close::NO_MEMBER, b"not named");
+        }
+    }
+
+    async fn open_to(
+        self: &Arc<Self>,
+        contact: Contact,
+        hello: &Hello,
+        seek: Option<Seek>,
+    ) -> Result<Opened, Refusal> {
         let protocols = &hello.protocols;
         let opened = timeout(OPEN_TIMEOUT, self.say_hello(&contact, hello)).await;
         let late = |_| {
             let name = &contact.name;
-            unreachable(format!(
-                "{name} does not answer: its firewall may keep UDP port {STREAM_PORT} of lc0 closed"
-            ))
+            unreachable(match &seek {
+                Some(_) => format!("{name}: linked, and its program for streams does not answer"),
+                None => format!(
+                    "{name} does not answer: its firewall may keep UDP port {STREAM_PORT} of lc0 closed"
+                ),
+            })
         };
         let (quic, answer, link) = opened.map_err(late)??;
         let list = |protocols: &[ProtocolName]| {
@@ -416,11 +488,16 @@ impl Network {
             Answer::Agreed(index) => {
                 let protocol = protocols.get(usize::from(index)).cloned();
                 let other = || unreachable(format!("{} agrees on something else", contact.name));
-                let mut peer = peer(contact.clone(), protocol.ok_or_else(other)?);
+                let mut peer = self.peer(contact.clone(), protocol.ok_or_else(other)?);
                 if hello.datagrams {
                     peer.datagram_bytes = longest(&link.connection);
                 }
-                Ok(Opened { quic, peer, link })
+                Ok(Opened {
+                    quic,
+                    peer,
+                    link,
+                    seek,
+                })
             }
             Answer::NoneCommon(theirs) => Err(Refusal(
                 Reason::NoneCommon,
@@ -442,8 +519,7 @@ impl Network {
     /// Returns the node, once it is reachable and has a program for streams.
     async fn find(&self, node: &str) -> Result<Contact, Refusal> {
         let find = async || {
-            let request = Request::Member { node: node.into() };
-            let found = self.daemon.ask::<Contact>(&request).await;
+            let found = self.directory.member(node).await;
             let contact = found.map_err(|e| match e {
                 AskError::Refused(why) | AskError::NoDaemon(why) => unreachable(why),
             })?;
@@ -650,7 +726,7 @@ impl Network {
             Some(contact) => contact,
             None => {
                 let node = address.to_string();
-                let asked = self.daemon.ask::<Contact>(&Request::Member { node }).await;
+                let asked = self.directory.member(&node).await;
                 let contact = asked.ok();
                 lock(&self.admission).remember(address, contact.clone(), Instant::now());
                 contact
@@ -689,7 +765,7 @@ impl Network {
             return close(close::NO_MEMBER, Refused::NoMember);
         };
         let node = peer.to_string();
-        let contact = self.daemon.ask::<Contact>(&Request::Member { node }).await;
+        let contact = self.directory.member(&node).await;
         match contact {
             Ok(contact) if IpAddr::from(contact.address) != from => {
                 close(close::NO_MEMBER, Refused::OtherAddress)
@@ -769,8 +845,7 @@ impl Network {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            let request = Request::Member { node: node.clone() };
-            match self.daemon.ask::<Contact>(&request).await {
+            match self.directory.member(&node).await {
                 Ok(known) => {
                     if known.streams || !known.present {
                         program_seen = Moment::now();
@@ -834,11 +909,11 @@ impl Network {
         let Some(protocol) = hello.protocols.get(usize::from(index)).cloned() else {
             return;
         };
-        let mut peer = peer(now, protocol);
+        let mut peer = self.peer(now, protocol);
         if hello.datagrams {
             peer.datagram_bytes = longest(&link.connection);
         }
-        let withdrawn = withdrawn(service.ended.clone(), Arc::clone(&service.access), contact);
+        let withdrawn = withdrawn(service.ended.clone(), service.access.subscribe(), contact);
         let reached = self.reach(&service, &peer, hello.datagrams).await;
         let Some(reached) = reached else {
             self.refuse(Refused::Unavailable);
@@ -868,6 +943,18 @@ impl Network {
                 let over = (&link.connection, &link.takers);
                 carry(program, over, (send, recv), &self.traffic, withdrawn).await;
             }
+        }
+    }
+
+    fn peer(&self, contact: Contact, protocol: ProtocolName) -> Peer {
+        Peer {
+            peer: contact.peer_id,
+            name: contact.name,
+            labels: contact.labels,
+            protocol,
+            stream: None,
+            datagram_bytes: None,
+            outside: matches!(self.directory, Directory::Outside(_)),
         }
     }
 
@@ -935,17 +1022,23 @@ impl Network {
 /// Completes when a service has ended, or no longer permits the node of a stream.
 async fn withdrawn(
     mut ended: watch::Receiver<()>,
-    access: Arc<Access>,
+    mut access: watch::Receiver<Access>,
     mut contact: watch::Receiver<Contact>,
 ) {
     let not_permitted = async {
         // without updates the node's connection, and with it the stream, has ended
-        while contact.changed().await.is_ok() {
-            if !access.permits(&contact.borrow_and_update()) {
+        loop {
+            let changed = tokio::select! {
+                changed = contact.changed() => changed,
+                changed = access.changed() => changed,
+            };
+            if changed.is_err() {
+                return std::future::pending::<()>().await;
+            }
+            if !access.borrow_and_update().permits(&contact.borrow_and_update()) {
                 return;
             }
         }
-        std::future::pending::<()>().await;
     };
     tokio::select! {
         // closes, as no value is ever sent
@@ -974,17 +1067,6 @@ fn destination(service: &Service) -> String {
     match &service.destination {
         Destination::Program(..) => "its program".into(),
         Destination::Server(target, _) => target.to_string(),
-    }
-}
-
-fn peer(contact: Contact, protocol: ProtocolName) -> Peer {
-    Peer {
-        peer: contact.peer_id,
-        name: contact.name,
-        labels: contact.labels,
-        protocol,
-        stream: None,
-        datagram_bytes: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +11,28 @@ use anyhow::Context;
 use lcroute_control::config::Config;
 use lcroute_control::settings::Common;
 use lcroute_control::status;
-use lcroute_control::streams::{Access, Serve, Who};
+use lcroute_control::streams::{Access, Serve};
 use lcroute_control::system::{SystemRequest, SystemSignals};
-use lcroute_control::{Request, sign_of};
+use lcroute_control::{Request, outside_of, sign_of};
+use librecast::id::SecretKey;
+use librecast::outside::Plan;
 use librecast::stream::socket_of;
 use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::cli::{Exit, ExitError, init_logging, to_join};
-use librecast_program::{metrics, service};
+use librecast_program::{keyfile, metrics, service};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::SigSet;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use crate::daemon::{AskError, Daemon};
 use crate::local;
+use crate::host::{Host, Offer, Served};
 use crate::network::{Network, Own};
-use crate::registry::{Destination, Service};
+use crate::outside::{Keys, Outside};
+use crate::registry::Destination;
 
 /// Interval between attempts to reach the daemon. Chosen: a restart takes some tenths of a second.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,11 +42,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
 /// Absence of the daemon after which a program that a verb started ends.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval of looks at the host's address book: who is removed from it loses his streams.
+const BOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// MTU of an interface without a readable one.
 const DEFAULT_MTU: u16 = 1_280;
 
 /// Runs until a signal, or, with `idle`, until no program of this host was connected for that time.
-pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
+pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
     let control = common.control_to_ask(&config);
@@ -52,37 +59,94 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
     let runtime = { runtime }.enable_all().build()?;
     runtime.block_on(async {
         let mut signals = SystemSignals::new()?;
+        let control = match own_key {
+            true => own_control(common, &config)?,
+            false => control,
+        };
         let daemon = Daemon::new(sign_of(&control));
         let socket = LocalSocket::open(&socket_of(&control))?;
-        let network = start(&daemon, idle.is_some()).await?;
-        let mut served = Served::default();
-        served.configure(&config, &network);
+        let (inside, keys) = match own_key {
+            true => {
+                let key = own_key_of(common, &config)?;
+                (None, (key.peer_id(), Keys::Own(Arc::new(key))))
+            }
+            false => {
+                let network = start(&daemon, idle.is_some()).await?;
+                let peer = network.own().peer;
+                (Some(network), (peer, Keys::Daemon(daemon.clone())))
+            }
+        };
+        let plan = outside_plan(&config, inside.as_deref());
+        let starts = idle.is_some();
+        let outside = Outside::new(keys.0, keys.1, outside_of(&control), plan, starts);
+        let host = Host {
+            abroad: Network::outside(&outside)?,
+            inside,
+            outside,
+        };
+        let mut served = Offers::default();
+        served.configure(&config, &host);
         let mut metrics = None;
-        serve_metrics(&mut metrics, &config, &network)?;
+        serve_metrics(&mut metrics, &config, &host)?;
         service::ready();
         if idle.is_some() {
             tell_starter()?;
         }
         let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
         let working = async {
+            let inside = async {
+                match &host.inside {
+                    Some(network) => network.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::join!(
-                network.accept(),
-                local::serve(listener, Arc::clone(&network))
+                inside,
+                host.abroad.accept(),
+                local::serve(listener, host.clone())
             );
         };
-        let registered = stay_registered(&daemon, &network, idle.is_some());
+        let registered = async {
+            match &host.inside {
+                Some(network) => stay_registered(&daemon, network, idle.is_some()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outside = async {
+            let ended = host.outside.serve().await;
+            // without its socket the rest goes on
+            if let Err(e) = ended {
+                tracing::error!("{}: {e:#}", outside_of(&control).display());
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::pin!(outside);
+        let mut book = interval(BOOK_INTERVAL);
+        let mut book_seen = book_state();
         tokio::pin!(working, registered);
         let ended = loop {
             tokio::select! {
                 () = &mut working => break Ok(Exit::Ok),
                 failed = &mut registered => break Err(failed),
-                () = unused(&network, idle) => break Ok(Exit::Ok),
+                () = &mut outside => {}
+                () = unused(&host, idle) => break Ok(Exit::Ok),
+                _ = book.tick() => {
+                    // who was removed from the address book may not wait for a reload
+                    let state = book_state();
+                    if state != book_seen {
+                        book_seen = state;
+                        let again = served.config.clone();
+                        served.configure(&again, &host);
+                    }
+                }
                 request = signals.next() => match request {
                     SystemRequest::Stop | SystemRequest::Exec => break Ok(Exit::Ok),
                     SystemRequest::Reload => match common.load_config() {
                         Ok(config) => {
-                            served.configure(&config, &network);
-                            if let Err(e) = serve_metrics(&mut metrics, &config, &network) {
+                            let plan = outside_plan(&config, host.inside.as_deref());
+                            host.outside.set_plan(plan);
+                            served.configure(&config, &host);
+                            if let Err(e) = serve_metrics(&mut metrics, &config, &host) {
                                 tracing::error!("{e:#}");
                             }
                             service::ready();
@@ -95,7 +159,10 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
         service::stopping();
         // no further connections are accepted
         drop(socket);
-        network.close().await;
+        if let Some(network) = &host.inside {
+            network.close().await;
+        }
+        host.abroad.close().await;
         ended
     })
 }
@@ -104,10 +171,10 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
 fn serve_metrics(
     running: &mut Option<metrics::Server>,
     config: &Config,
-    network: &Arc<Network>,
+    host: &Host,
 ) -> anyhow::Result<()> {
-    let network = Arc::clone(network);
-    let source = move || Ok(crate::metrics::page(&network.status()));
+    let host = host.clone();
+    let source = move || Ok(crate::metrics::page(&host.status()));
     let listen = config.streams.metrics.as_ref();
     metrics::Server::change(running, listen, "lcroute", source).with_context(|| {
         let shown = listen.map(ToString::to_string).unwrap_or_default();
@@ -224,11 +291,11 @@ async fn stay_registered(
 }
 
 /// Waits until no program of this host was connected for `idle`; for ever without it.
-async fn unused(network: &Network, idle: Option<Duration>) {
+async fn unused(host: &Host, idle: Option<Duration>) {
     let Some(idle) = idle else {
         return std::future::pending().await;
     };
-    let mut clients = network.clients();
+    let mut clients = host.clients();
     loop {
         // the network holds the other end
         let _ = clients.wait_for(|count| *count == 0).await;
@@ -239,31 +306,65 @@ async fn unused(network: &Network, idle: Option<Duration>) {
     }
 }
 
+/// Returns the settings for keys outside of this host's networks.
+fn outside_plan(config: &Config, inside: Option<&Network>) -> Plan {
+    let outside = &config.outside;
+    let lc0 = inside.map(|network| network.own().interface.clone());
+    let mut exclude = vec![config.tun.name.clone()];
+    exclude.extend(lc0.filter(|name| *name != config.tun.name));
+    Plan {
+        exclude,
+        meet: outside.meet.clone(),
+        dht: outside.dht.then(|| config.signal.dht_entries().to_vec()),
+        lan: config.exposure().lans().is_ok(),
+        rate: u64::from(outside.mbit.get()) * 1_000_000,
+    }
+}
+
+/// Returns the place of the sockets of a user without a daemon: his state directory.
+pub fn own_control(common: &Common, config: &Config) -> anyhow::Result<PathBuf> {
+    let folder = common.state_dir(config);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.with_context(|| folder.display().to_string())?;
+    Ok(folder.join("control.sock"))
+}
+
+/// Returns the key of a user without a daemon; makes one, and says so, if there is none.
+fn own_key_of(common: &Common, config: &Config) -> anyhow::Result<SecretKey> {
+    let path = common.state_dir(config).join("node.key");
+    match path.symlink_metadata() {
+        Ok(_) => Ok(keyfile::load_signing_key(&path)?),
+        Err(_) => Ok(keyfile::make_secret_key(&path)?),
+    }
+}
+
+/// Returns what changes with the host's address book.
+fn book_state() -> Option<(std::time::SystemTime, u64)> {
+    let meta = std::fs::metadata(HOST_BOOK).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
 /// The services of the configuration.
 #[derive(Debug, Default)]
-struct Served(Vec<(Serve, u64, watch::Sender<()>)>);
+struct Offers {
+    config: Config,
+    served: Vec<(Serve, Access, Served, watch::Sender<()>)>,
+}
 
-impl Served {
+impl Offers {
     /// Applies a configuration; unchanged services keep their streams.
-    fn configure(&mut self, config: &Config, network: &Network) {
+    fn configure(&mut self, config: &Config, host: &Host) {
+        self.config = config.clone();
         let book = Book::of_host().unwrap_or_else(|e| {
             tracing::error!("without the address book: {e}");
             Book::default()
         });
-        let is_of_book = |serve: &Serve| serve.allow.iter().any(|who| matches!(who, Who::Book(_)));
-        self.0.retain(|(serve, id, _)| {
-            // the address book may have changed
-            let stays = config.serve.contains(serve) && !is_of_book(serve);
-            if !stays {
-                network.registry().remove(*id);
-            }
-            stays
-        });
+        let names = book.contacts.iter();
+        host.outside
+            .set_names(names.map(|contact| (contact.key, contact.name.clone())));
+        self.served
+            .retain(|(serve, ..)| config.serve.contains(serve));
         for serve in &config.serve {
-            if self.0.iter().any(|(other, ..)| other == serve) {
-                continue;
-            }
-            let (alive, ended) = watch::channel(());
             let access = Access {
                 all: serve.allow_all,
                 nodes: serve.allow.clone(),
@@ -272,15 +373,28 @@ impl Served {
             for name in unknown {
                 tracing::warn!("{}: nobody in {HOST_BOOK} is called {name}", serve.protocol);
             }
-            let added = network.registry().add(Service {
+            let places: Vec<_> = book.places(access.keys()).collect();
+            let known = self.served.iter_mut().find(|(other, ..)| other == serve);
+            if let Some((_, before, served, _)) = known {
+                // the address book may have changed
+                if *before != access {
+                    served.amend(&access, &places);
+                    *before = access;
+                }
+                continue;
+            }
+            let (alive, ended) = watch::channel(());
+            let served = host.serve(Offer {
                 protocols: vec![serve.protocol.clone()],
                 datagrams: false,
-                access: Arc::new(access),
+                access: access.clone(),
+                places,
+                outside: serve.outside,
                 destination: Destination::Server(serve.to.clone(), false),
                 ended,
             });
-            match added {
-                Some(id) => self.0.push((serve.clone(), id, alive)),
+            match served {
+                Some(served) => self.served.push((serve.clone(), access, served, alive)),
                 None => tracing::error!("{}: too many are served", serve.protocol),
             }
         }

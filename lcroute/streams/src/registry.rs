@@ -48,7 +48,7 @@ pub struct Service {
     /// Whether it takes datagrams instead of streams.
     pub datagrams: bool,
     /// The permitted nodes.
-    pub access: Arc<Access>,
+    pub access: Arc<watch::Sender<Access>>,
     /// The destination of streams.
     pub destination: Destination,
     /// Closed when the service has ended, which ends its streams.
@@ -94,13 +94,15 @@ impl Registry {
 
     /// Returns whether this node may use any served protocol.
     pub fn knows(&self, node: &Contact) -> bool {
-        self.services.values().any(|s| s.access.permits(node))
+        self.services.values().any(|s| s.access.borrow().permits(node))
     }
 
     /// Chooses the first protocol that this node may use and speaks.
     pub fn choose(&self, node: &Contact, hello: &Hello) -> Choice {
         let offered = &hello.protocols;
-        let is_open = |s: &&Arc<Service>| s.datagrams == hello.datagrams && s.access.permits(node);
+        let is_open = |s: &&Arc<Service>| {
+            s.datagrams == hello.datagrams && s.access.borrow().permits(node)
+        };
         let open = || self.services.values().filter(is_open);
         for service in open() {
             let index = |protocol| offered.iter().position(|o| o == protocol);
@@ -143,10 +145,10 @@ mod tests {
         Service {
             protocols: names(protocols),
             datagrams: false,
-            access: Arc::new(Access {
+            access: Arc::new(watch::Sender::new(Access {
                 all: false,
                 nodes: vec![allowed.parse().unwrap()],
-            }),
+            })),
             destination: Destination::Server("127.0.0.1:22".parse().unwrap(), false),
             ended: watch::channel(()).1,
         }

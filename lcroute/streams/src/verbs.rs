@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_control::settings::Common;
+use librecast::id::PeerId;
+use librecast::outside::ContactText;
 use librecast::plain::strip;
 use librecast::stream::{
     self, Allowed, End, Ending, Listener, Peer, ProtocolName, Reason, Report, Stream, StreamError,
@@ -25,6 +27,7 @@ use librecast_program::child::{Account, Apart, set_apart};
 use librecast_program::cli::{Exit, ExitError, hint, note, print_line, to_join};
 use librecast_program::interrupt::{exit_on_interrupt, on_signals};
 use librecast_program::standard;
+use crate::program::own_control;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
@@ -39,6 +42,10 @@ const MAX_FORWARDED: usize = 1_024;
 const GROUP: &str = "lcroute";
 /// Time limit for opening a stream: the sum of the limits for finding a node and for its answer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time limit for opening a stream to a key outside of this host's networks.
+const SOUGHT_FOR: Duration = Duration::from_secs(40);
+/// Interval of looks at the address book. Chosen: who is removed has lost his streams within 2 s.
+const BOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Time limit for the start of the program for streams.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Wait after which a notice is printed.
@@ -80,13 +87,29 @@ const PLAIN: [&str; 15] = [
 /// Further variables for commands under the account of `serve`.
 const OWN: [&str; 3] = ["PATH", "HOME", "SHELL"];
 
-/// Returns the socket of the program for streams: of the service, or of one started here.
-fn program(common: &Common) -> anyhow::Result<PathBuf> {
+/// Returns the socket of the program for streams: of the service, or of one started here. With
+/// `outside`, a host without a daemon has one with the user's own key.
+fn program(common: &Common, outside: bool) -> anyhow::Result<PathBuf> {
     let config = common.load_config()?;
     let control = common.control_to_ask(&config);
     let path = socket_of(&control);
+    let answers = |path: &Path| UnixStream::connect(path).is_ok();
     match UnixStream::connect(&path) {
         Ok(_) => Ok(path),
+        Err(e)
+            if outside
+                && e.kind() != io::ErrorKind::PermissionDenied
+                && !answers(&control)
+                && UnixStream::connect(&control)
+                    .is_err_and(|e| e.kind() != io::ErrorKind::PermissionDenied) =>
+        {
+            let control = own_control(common, &config)?;
+            let path = socket_of(&control);
+            if !answers(&path) {
+                start(common, &control, &path, true)?;
+            }
+            Ok(path)
+        }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             let message = format!("{}: {e}: {}", path.display(), to_join(GROUP));
             Err(ExitError::new(Exit::NotPermitted, message).into())
@@ -97,13 +120,13 @@ fn program(common: &Common) -> anyhow::Result<PathBuf> {
                 format!("waiting for the program for streams to start, {left} s at most")
             };
             let _notice = Notice::after_a_while(START_TIMEOUT, line);
-            start(common, &control, &path).map(|()| path)
+            start(common, &control, &path, false).map(|()| path)
         }
     }
 }
 
 /// Starts one in the background, and waits until it answers.
-fn start(common: &Common, control: &Path, path: &Path) -> anyhow::Result<()> {
+fn start(common: &Common, control: &Path, path: &Path, own_key: bool) -> anyhow::Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("lcroute-streams")
@@ -113,6 +136,10 @@ fn start(common: &Common, control: &Path, path: &Path) -> anyhow::Result<()> {
         command.arg("--config").arg(config);
     }
     command.args(["streams", "--idle", IDLE]);
+    if own_key {
+        command.arg("--own-key").arg("--state-dir");
+        command.arg(control.parent().unwrap_or(Path::new("/")));
+    }
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // Ctrl-C is for the verb
@@ -143,11 +170,12 @@ fn start(common: &Common, control: &Path, path: &Path) -> anyhow::Result<()> {
 /// Sends a request to the program for streams, or to a new one if that ended as idle.
 fn asked<T>(
     common: &Common,
+    outside: bool,
     ask: impl Fn(&Path) -> Result<T, StreamError>,
 ) -> anyhow::Result<(PathBuf, T)> {
     let mut attempts = ATTEMPTS;
     loop {
-        let path = program(common)?;
+        let path = program(common, outside)?;
         attempts -= 1;
         match ask(&path) {
             Ok(answer) => return Ok((path, answer)),
@@ -206,13 +234,20 @@ fn exit_of(error: &StreamError) -> anyhow::Error {
 /// Opens a stream, with a notice if that takes long.
 fn open(program: &Path, node: &str, protocols: &[ProtocolName]) -> Result<Stream, StreamError> {
     let name = node.to_owned();
+    let is_key = is_outside(node);
     let line = move |left: Duration| {
         let left = left.as_secs();
+        if is_key {
+            return format!(
+                "waiting for {name}, {left} s at most: is it served there with --outside to this host's key (`lcroute id --contact`)?"
+            );
+        }
         format!(
             "waiting for {name}, {left} s at most: does `lcroute members` show it, and does its firewall let in UDP port 14247 of lc0 (`lcroute doctor` there)?"
         )
     };
-    let _notice = Notice::after_a_while(OPEN_TIMEOUT, line);
+    let most = if is_key { SOUGHT_FOR } else { OPEN_TIMEOUT };
+    let _notice = Notice::after_a_while(most, line);
     stream::connect_at(program, node, protocols)
 }
 
@@ -224,8 +259,10 @@ pub fn connect(
     is_verbose: bool,
 ) -> anyhow::Result<Exit> {
     exit_on_interrupt(|| ())?;
-    let node = book::node(node)?;
-    let (socket, mut stream) = asked(common, |program| open(program, &node, protocols))?;
+    let node = book::contact(node)?;
+    let (socket, mut stream) = asked(common, is_outside(&node), |program| {
+        open(program, &node, protocols)
+    })?;
     let peer = stream.peer().clone();
     // held to the end: if this process is killed, the stream breaks off
     let ending = Ending::of(&socket, peer.stream.unwrap_or_default());
@@ -278,6 +315,58 @@ pub fn connect(
     }
 }
 
+/// Returns whether this node may be outside of this host's networks: it is a key.
+fn is_outside(node: &str) -> bool {
+    node.parse::<ContactText>().is_ok()
+}
+
+/// `lcroute outside`
+pub fn outside(common: &Common) -> anyhow::Result<Exit> {
+    let config = common.load_config()?;
+    let control = common.control_to_ask(&config);
+    let own = common.state_dir(&config).join("control.sock");
+    let sockets = [socket_of(&control), socket_of(&own)];
+    let found = sockets.iter().find(|path| UnixStream::connect(path).is_ok());
+    let Some(path) = found else {
+        let message = "nothing is served or sought outside of this host's networks: no program for streams runs here";
+        return Err(ExitError::new(Exit::Unreachable, message).into());
+    };
+    let mut look = stream::outside(path).map_err(|e| exit_of(&e))?;
+    let book = Book::of_user()?;
+    for pair in &mut look.pairs {
+        let own = book.name_of(&pair.key).map(str::to_owned);
+        pair.name = own.or(pair.name.take());
+    }
+    if common.json {
+        print_line(serde_json::to_string(&look)?)?;
+        return Ok(Exit::Ok);
+    }
+    if let Some(absent) = &look.absent {
+        hint("lcroute", absent);
+    }
+    for pair in &look.pairs {
+        let key = pair.key;
+        let name = pair.name.as_ref();
+        let shown = name.map_or_else(|| key.to_string(), |name| format!("{name} ({key})"));
+        let mut line = format!("{shown}   {}", pair.state);
+        if let Some(path) = &pair.path {
+            line += &format!("   {path}");
+        }
+        if let Some(rtt) = pair.rtt_ms {
+            line += &format!("   {rtt:.0} ms");
+        }
+        line += &match &pair.found_by {
+            Some(by) => format!("   found by {by}"),
+            None => format!("   {}", pair.by.join(", ")),
+        };
+        print_line(strip(&line))?;
+    }
+    if look.pairs.is_empty() {
+        hint("lcroute", "nobody is named or sought: lcroute serve PROTO --outside --allow KEY -- CMD");
+    }
+    Ok(Exit::Ok)
+}
+
 /// The reason for which not all was copied.
 enum Uncopied {
     /// A read failed.
@@ -326,11 +415,17 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     let served = Served::new(serving, account)?;
     let allowed = Allowed {
         nodes: keys(&serving.allowed.nodes)?,
-        all: serving.allowed.all,
+        ..serving.allowed.clone()
     };
-    let (_, listener) = asked(common, |program| {
+    let outside = allowed.outside;
+    if outside && !allowed.nodes.iter().any(|node| is_outside(node)) {
+        let message = "--outside: from there keys alone may, none is named: --allow KEY or --allow book:NAME";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    let (path, listener) = asked(common, outside, |program| {
         Listener::bind_commands_at(program, &serving.protocols, &allowed)
     })?;
+    let listener = Arc::new(listener);
     let names: Vec<_> = serving.protocols.iter().map(ProtocolName::as_str).collect();
     note(format_args!("serving {}", names.join(", ")));
     if !serving.allowed.all && serving.allowed.nodes.is_empty() {
@@ -338,6 +433,16 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     }
     if serving.user.is_none() && nix::unistd::geteuid().is_root() {
         note("each stream's process is root's; --user NAME makes it another's");
+    }
+    if outside {
+        let own = stream::outside(&path).map_err(|e| exit_of(&e))?.own;
+        let place = common.load_config()?.outside.meet.into_iter().next();
+        let contact = ContactText { key: own, place };
+        note(format_args!("they connect to {contact}"));
+    }
+    if serving.allowed.nodes.iter().any(|node| node.starts_with(book::PREFIX)) {
+        let (nodes, listener) = (serving.allowed.nodes.clone(), Arc::clone(&listener));
+        thread::spawn(move || follow_book(&nodes, allowed.nodes, &listener));
     }
     let running = Arc::new(AtomicUsize::new(0));
     loop {
@@ -465,7 +570,15 @@ impl<'a> Served<'a> {
         command.args(self.arguments).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("LC_PEER", peer.peer.to_string());
-        command.env("LC_NAME", &peer.name);
+        if peer.outside {
+            // nobody has certified a name
+            let name = Book::of_user().ok();
+            let name = name.and_then(|book| Some(book.name_of(&peer.peer)?.to_owned()));
+            command.env("LC_NAME", name.unwrap_or_default());
+            command.env("LC_FROM", "outside");
+        } else {
+            command.env("LC_NAME", &peer.name);
+        }
         command.env("LC_PROTOCOL", peer.protocol.as_str());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
@@ -521,9 +634,51 @@ fn keys(nodes: &[String]) -> anyhow::Result<Vec<String>> {
             let message = format!("{name}: nobody in the address book is called so");
             return Err(ExitError::new(Exit::Usage, message).into());
         }
-        keys.extend(meant.iter().map(ToString::to_string));
+        keys.extend(meant.iter().map(|key| with_place(&book, *key)));
     }
     Ok(keys)
+}
+
+fn with_place(book: &Book, key: PeerId) -> String {
+    let place = book.places([key].into_iter()).next();
+    let place = place.map(|(_, place)| place);
+    ContactText { key, place }.to_string()
+}
+
+/// Follows the address book: who is removed from it may not speak any more.
+fn follow_book(nodes: &[String], mut known: Vec<String>, listener: &Listener) {
+    let state = || {
+        let files = [book::user_book(), book::HOST_BOOK.into()];
+        files.map(|file| Some(std::fs::metadata(file).ok()?.modified().ok()?))
+    };
+    let mut seen = state();
+    loop {
+        thread::sleep(BOOK_INTERVAL);
+        let now = state();
+        if now == seen {
+            continue;
+        }
+        // an unreadable book permits what it permitted: it may be half written
+        let Ok(book) = Book::of_user() else { continue };
+        seen = now;
+        let mut keys = Vec::new();
+        for node in nodes {
+            match node.strip_prefix(book::PREFIX) {
+                None => keys.push(node.clone()),
+                Some(name) => {
+                    let meant = book.meant_by(name).into_iter();
+                    keys.extend(meant.map(|key| with_place(&book, key)));
+                }
+            }
+        }
+        if keys != known {
+            // the program for streams may have gone, and this verb with it
+            if listener.amend(&keys).is_err() {
+                return;
+            }
+            known = keys;
+        }
+    }
 }
 
 /// Makes SIGINT and SIGTERM end a verb that runs without end, as they end a daemon.
@@ -585,7 +740,9 @@ impl std::str::FromStr for Remote {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let at = text.find(":/").filter(|at| *at > 0);
+        // the one behind `ws` is of a place
+        let mut all = text.match_indices(":/").map(|(at, _)| at);
+        let at = all.find(|at| *at > 0 && !text[at + 2..].starts_with('/'));
         let at = at.ok_or("write it as NODE:/PROTOCOL, such as beta:/ssh/1")?;
         Ok(Self {
             node: text[..at].into(),
@@ -664,12 +821,13 @@ pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Res
     end_well()?;
     lcroute_control::system::room_for_clients();
     // holds a connection: the program for streams stays as long as this one
-    let (program, _kept) = asked(common, |program| {
+    let node = book::contact(&remote.node)?;
+    let (program, _kept) = asked(common, is_outside(&node), |program: &Path| {
         let no_program = |e| StreamError::NoProgram(program.to_owned(), e);
         UnixStream::connect(program).map_err(no_program)
     })?;
     let remote = Remote {
-        node: book::node(&remote.node)?,
+        node,
         protocol: remote.protocol.clone(),
     };
     let accept: Box<dyn Fn() -> io::Result<Incoming>> = match listen {

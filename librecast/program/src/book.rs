@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use librecast::cert::is_node_name;
 use librecast::id::{IdError, PeerId};
+use librecast::outside::{ContactText, Place};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct Contact {
     pub name: String,
     /// Its key.
     pub key: PeerId,
+    /// The server where its owner waits for streams from outside of his networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Place>,
     /// Purposes, such as voice or files: `book:PURPOSE` means all contacts with it.
     #[serde(rename = "for", default, skip_serializing_if = "Vec::is_empty")]
     pub purposes: Vec<String>,
@@ -173,6 +177,17 @@ impl Book {
         Some(&contact.name)
     }
 
+    /// Returns the places of these keys, of those that have one.
+    pub fn places(
+        &self,
+        keys: impl Iterator<Item = PeerId>,
+    ) -> impl Iterator<Item = (PeerId, Place)> {
+        keys.filter_map(|key| {
+            let contact = self.contacts.iter().find(|c| c.key == key)?;
+            Some((key, contact.at.clone()?))
+        })
+    }
+
     /// Returns the contact of this name, or all with this purpose.
     #[must_use]
     pub fn meant_by(&self, word: &str) -> Vec<PeerId> {
@@ -204,6 +219,21 @@ pub fn node(text: &str) -> Result<String, ExitError> {
         None => Ok(text.to_owned()),
         Some(name) => Ok(key(name)?.to_string()),
     }
+}
+
+/// Resolves a node argument that may be a key with a place: `book:NAME` becomes `KEY[@PLACE]`,
+/// other text stays as it is.
+///
+/// # Errors
+/// As [`node`].
+pub fn contact(text: &str) -> Result<String, ExitError> {
+    let Some(name) = text.strip_prefix(PREFIX) else {
+        return Ok(text.to_owned());
+    };
+    let key = key(name)?;
+    let place = Book::of_user()?.places([key].into_iter()).next();
+    let place = place.map(|(_, place)| place);
+    Ok(ContactText { key, place }.to_string())
 }
 
 /// Returns the key of a name.

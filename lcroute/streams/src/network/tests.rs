@@ -107,7 +107,9 @@ fn node(seed: u8, name: &str, members: &Members) -> Node {
         interface: "lo".into(),
     };
     let socket = bind(address, STREAM_PORT);
-    let network = Network::over(socket, own, Daemon::new(path), 1_280).unwrap();
+    let socket = TokioRuntime.wrap_udp_socket(socket).unwrap();
+    let directory = Directory::Daemon(Daemon::new(path));
+    let network = Network::over(socket, own, directory, 1_280).unwrap();
     let accepting = Arc::clone(&network);
     tokio::spawn(async move { accepting.accept().await });
     Node {
@@ -127,10 +129,10 @@ fn serve(node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
     let added = node.network.registry().add(Service {
         protocols: vec![protocol.parse().unwrap()],
         datagrams: false,
-        access: Arc::new(Access {
+        access: Arc::new(watch::Sender::new(Access {
             all: false,
             nodes: vec![allowed.parse().unwrap()],
-        }),
+        })),
         destination: Destination::Server(to, false),
         ended,
     });

@@ -1,0 +1,239 @@
+//! How pairs are found: a room at servers for each, and one LAN carrier for all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lcroute_overlay::{CarrierId, CarrierKind, Published};
+use lcroute_signalling::{CarrierEvent, Carriers, Lan, instance_name};
+use librecast::id::{PeerId, SecretKey};
+use librecast::outside::{MAX_PLACES, Place};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::pairs::Started;
+use crate::share::ViewId;
+
+/// Most rooms of waiting pairs at one server: each is a connection. Chosen: no more than a small
+/// network has.
+const MAX_ROOMS: usize = 8;
+/// Most rooms at one server with those of keys that are sought: three periods each.
+const MAX_ROOMS_SOUGHT: usize = 16;
+/// The LAN, as a carrier of each pair.
+pub(crate) const LAN: CarrierId = CarrierId(u32::MAX - 8);
+/// Events that wait for the program.
+const EVENTS: usize = 1_024;
+
+/// An event of a carrier.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// A carrier of one pair.
+    Of(ViewId, CarrierEvent),
+    /// A record under a name on a LAN.
+    Lan(CarrierEvent),
+}
+
+/// Carriers of a pair in one period.
+#[derive(Debug)]
+struct Room {
+    peer: PeerId,
+    carriers: Carriers,
+    forward: JoinHandle<()>,
+    urls: Vec<String>,
+    up: BTreeSet<CarrierId>,
+    record: Option<(Published, bool)>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.forward.abort();
+    }
+}
+
+/// Carriers of all pairs.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    rooms: BTreeMap<ViewId, Room>,
+    /// Pairs by their instance names on a LAN.
+    names: BTreeMap<String, ViewId>,
+    lan: Option<Lan>,
+    told: mpsc::Sender<Told>,
+}
+
+impl Finding {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Told>) {
+        let (told, events) = mpsc::channel(EVENTS);
+        let finding = Self {
+            rooms: BTreeMap::new(),
+            names: BTreeMap::new(),
+            lan: None,
+            told,
+        };
+        (finding, events)
+    }
+
+    /// Starts carriers of a pair at these places. `seeks`: somebody waits for it.
+    pub(crate) fn start(&mut self, started: &Started, places: &[Place], seeks: bool) {
+        let (events, mut received) = mpsc::channel(EVENTS);
+        let own: Arc<SecretKey> = Arc::clone(&started.own);
+        let carriers = Carriers::new(own, started.network, events);
+        let (node, told) = (started.node, self.told.clone());
+        let forward = tokio::spawn(async move {
+            while let Some(event) = received.recv().await {
+                if told.send(Told::Of(node, event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let room = Room {
+            peer: started.peer,
+            carriers,
+            forward,
+            urls: Vec::new(),
+            up: BTreeSet::new(),
+            record: None,
+        };
+        self.rooms.insert(node, room);
+        self.set_places(&started.peer, places, seeks);
+    }
+
+    pub(crate) fn end(&mut self, node: ViewId) {
+        self.rooms.remove(&node);
+        self.names.retain(|_, other| *other != node);
+        self.announce();
+    }
+
+    /// Sets the places of a pair.
+    pub(crate) fn set_places(&mut self, peer: &PeerId, places: &[Place], seeks: bool) {
+        let most = if seeks { MAX_ROOMS_SOUGHT } else { MAX_ROOMS };
+        let mut used: BTreeMap<String, usize> = BTreeMap::new();
+        let others = self.rooms.values().filter(|room| room.peer != *peer);
+        for url in others.flat_map(|room| &room.urls) {
+            *used.entry(url.clone()).or_default() += 1;
+        }
+        for room in self.rooms.values_mut().filter(|room| room.peer == *peer) {
+            let mut urls = Vec::new();
+            for place in places.iter().take(MAX_PLACES) {
+                let count = used.entry(place.url().to_owned()).or_default();
+                if *count < most && !urls.iter().any(|url| url == place.url()) {
+                    *count += 1;
+                    urls.push(place.url().to_owned());
+                }
+            }
+            if room.urls != urls {
+                room.carriers.set_servers(&urls, None);
+                room.urls = urls;
+            }
+        }
+    }
+
+    /// Sets the names under which a pair's records are on LANs.
+    pub(crate) fn set_names(&mut self, node: ViewId, names: &[[u8; 32]]) {
+        self.names.retain(|_, other| *other != node);
+        let names = names.iter().map(|name| (instance_name(name), node));
+        self.names.extend(names);
+    }
+
+    /// Sets the LANs; none: they are not used.
+    pub(crate) fn set_lans(&mut self, interfaces: Option<BTreeSet<String>>, port: u16) {
+        let Some(interfaces) = interfaces.filter(|_| !self.rooms.is_empty()) else {
+            self.lan = None;
+            return;
+        };
+        if self.lan.is_none() {
+            let (events, mut received) = mpsc::channel(EVENTS);
+            let told = self.told.clone();
+            // ends with the carrier, which has the other end
+            tokio::spawn(async move {
+                while let Some(event) = received.recv().await {
+                    if told.send(Told::Lan(event)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            self.lan = Some(Lan::start(LAN, port, events));
+            self.announce();
+        }
+        if let Some(lan) = &self.lan {
+            lan.set_interfaces(interfaces);
+        }
+    }
+
+    /// Keeps the record of a pair, and announces it on LANs if it is to be.
+    pub(crate) fn set_record(&mut self, node: ViewId, record: Published, announced: bool) {
+        if let Some(room) = self.rooms.get_mut(&node) {
+            room.record = Some((record, announced));
+            self.announce();
+        }
+    }
+
+    fn announce(&self) {
+        let records = self.rooms.values().filter_map(|room| room.record.as_ref());
+        let announced = records.filter(|(_, announced)| *announced);
+        if let Some(lan) = &self.lan {
+            lan.announce(announced.map(|(record, _)| record.clone()));
+        }
+    }
+
+    /// Returns the pair and the record in an event of the LAN.
+    pub(crate) fn record_of(&self, event: CarrierEvent) -> Option<(ViewId, CarrierKind, Vec<u8>)> {
+        let CarrierEvent::Record { kind, name, sealed, .. } = event else {
+            return None;
+        };
+        let instance = name.split('.').next()?;
+        Some((*self.names.get(instance)?, kind, sealed))
+    }
+
+    /// Notes whether a carrier works.
+    pub(crate) fn note(&mut self, node: ViewId, carrier: CarrierId, works: bool) {
+        if let Some(room) = self.rooms.get_mut(&node) {
+            match works {
+                true => room.up.insert(carrier),
+                false => room.up.remove(&carrier),
+            };
+        }
+    }
+
+    pub(crate) fn send(&self, node: ViewId, to: PeerId, bytes: &Bytes) {
+        if let Some(room) = self.rooms.get(&node) {
+            room.carriers.send(to, bytes);
+        }
+    }
+
+    /// Reports changed addresses of this host to all servers' connections.
+    pub(crate) fn addresses_changed(&self) {
+        for room in self.rooms.values() {
+            let change = lcroute_signalling::PathChange::Addresses;
+            room.carriers.path_changed(change);
+        }
+    }
+
+    /// Returns the carriers of a pair; those that do not work are in brackets.
+    pub(crate) fn by(&self, peer: &PeerId) -> Vec<String> {
+        let mut by: BTreeMap<String, bool> = BTreeMap::new();
+        for room in self.rooms.values().filter(|room| room.peer == *peer) {
+            for door in room.carriers.doors() {
+                *by.entry(door.at).or_default() |= room.up.contains(&door.carrier);
+            }
+        }
+        let lan = self.lan.iter().map(|_| "lan".to_owned());
+        let servers = by.into_iter().map(|(url, works)| match works {
+            true => url,
+            false => format!("({url})"),
+        });
+        lan.chain(servers).collect()
+    }
+
+    pub(crate) fn urls(&self) -> BTreeSet<String> {
+        let rooms = self.rooms.values();
+        rooms.flat_map(|room| room.urls.iter().cloned()).collect()
+    }
+
+    /// Ends all, with a goodbye on LANs.
+    pub(crate) async fn stop(&mut self) {
+        self.rooms.clear();
+        if let Some(lan) = self.lan.take() {
+            lan.end().await;
+        }
+    }
+}

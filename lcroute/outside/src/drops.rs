@@ -1,0 +1,21 @@
+//! The reasons for which packets and messages of pairs are dropped.
+
+use librecast::drop_reasons;
+
+drop_reasons! {
+    /// Why a packet or a message was dropped.
+    pub enum DropReason {
+        /// There is no room for it: too many pairs, events or datagrams wait.
+        OutsideFull = "outside_full",
+        /// A packet of a stream without a link to its node.
+        OutsideNoLink = "outside_no_link",
+        /// A packet of a stream beyond `[outside] mbit`.
+        OutsideRate = "outside_rate",
+        /// A datagram whose hint is of no pair.
+        OutsideUnknown = "outside_unknown",
+        /// A control message, which no link of a pair carries.
+        PairControl = "pair_control",
+        /// Presence, a record or a message of a third key in the room of a pair.
+        PairThird = "pair_third",
+    }
+}

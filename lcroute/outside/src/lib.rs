@@ -1,0 +1,21 @@
+//! `lcroute-outside`, the program for links with keys of no common network
+//! ([ADR 0106](../../../docs/adr/0106-two-keys-are-a-network.md)).
+//!
+//! It is separate from the program for streams because it reads what strangers send. Over
+//! `outside.sock` it gets secrets of pairs, and carries packets of QUIC that it cannot read
+//! ([`librecast::outside`]). It has neither the node's key nor `lc0`.
+//!
+//! - [`pairs`] decides: who waits, who is sought, and their links; without I/O
+//! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
+//! - `addresses` reads this host's interfaces, `carriers` finds the others
+//! - `program` has the sockets, `cli` is the command line, [`drops`] has the reasons of drops
+
+mod addresses;
+mod carriers;
+mod cli;
+pub mod drops;
+pub mod pairs;
+mod program;
+pub mod share;
+
+pub use cli::{command, main};

@@ -1,0 +1,626 @@
+//! The program: sockets, timers, and the conversation with the program for streams.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::{Bytes, BytesMut};
+use lcroute_overlay::{Presence, SPEAKS};
+use lcroute_signalling::CarrierEvent;
+use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
+use librecast::id::PeerId;
+use librecast::outside::{
+    Frame, FromOutside, PairPlan, PairState, Place, Plan, Status, ToOutside, line_frame,
+    packet_frame, read_frame,
+};
+use librecast::pair::PairSecret;
+use librecast::time::{Instant, UnixTime, WallClock};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::service;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UdpSocket, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, sleep, sleep_until, timeout};
+
+use crate::addresses::{Here, here};
+use crate::carriers::{Finding, LAN, Told};
+use crate::pairs::{Pairs, PairsConfig, PairsOutput, Wish};
+use crate::share::Share;
+
+/// Interval between attempts to reach the program for streams.
+const RETRY: Duration = Duration::from_millis(500);
+/// Interval of looks at this host's addresses.
+const LOOK: Duration = Duration::from_secs(5);
+/// Datagrams that wait to be handled. Chosen.
+const DATAGRAMS: usize = 512;
+/// Datagrams handled before their packets leave. Chosen.
+const AT_ONCE: usize = 64;
+/// Bytes of a receive buffer: more than the longest datagram of a link.
+const BUFFER: usize = 2_048;
+/// Frames that wait for the program for streams. Chosen: 10 ms of 100 Mbit/s.
+const FRAMES: usize = 1_024;
+/// MTU of packets, in bytes: QUIC finds out how much the path takes.
+const MTU: u16 = 1_400;
+/// Time for the last datagrams at the end.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// UDP port of a signalling server's STUN, if its URL names no port.
+const SIGNAL_PORT: u16 = 7_117;
+
+pub(crate) fn run(socket: &Path, once: bool) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        service::ready();
+        let ended = tokio::select! {
+            ended = serve(socket, once) => ended,
+            _ = interrupt.recv() => Ok(Exit::Ok),
+            _ = terminate.recv() => Ok(Exit::Ok),
+        };
+        service::stopping();
+        ended
+    })
+}
+
+/// Serves the program for streams across its restarts; only one with `once`.
+async fn serve(socket: &Path, once: bool) -> anyhow::Result<Exit> {
+    let mut said = String::new();
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => {
+                said.clear();
+                let (read, write) = stream.into_split();
+                let mut conversation = Conversation::new(write)?;
+                let ended = conversation.run(read).await;
+                conversation.goodbye().await;
+                match ended {
+                    Ok(()) => tracing::info!("the program for streams has gone"),
+                    Err(e) => tracing::warn!("the program for streams: {e:#}"),
+                }
+                if let Some(why) = conversation.refused {
+                    return Err(ExitError::new(Exit::Failed, why).into());
+                }
+            }
+            Err(e) => {
+                let problem = format!("{}: {e}: waiting for `lcroute streams`", socket.display());
+                if said != problem {
+                    tracing::info!("{problem}");
+                    said = problem;
+                }
+            }
+        }
+        if once {
+            return Ok(Exit::Ok);
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// A UDP socket with the task that reads it.
+#[derive(Debug)]
+struct Bound {
+    at: SocketAddr,
+    socket: Arc<UdpSocket>,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
+type Looked = (String, Vec<SocketAddr>);
+
+/// All state while one program for streams is connected.
+struct Conversation {
+    pairs: Pairs,
+    share: Share,
+    finding: Finding,
+    told: mpsc::Receiver<Told>,
+    plan: Option<Plan>,
+    plans: BTreeMap<PeerId, PairPlan>,
+    here: Here,
+    sockets: Vec<Bound>,
+    received: mpsc::Sender<Datagram>,
+    datagrams: mpsc::Receiver<Datagram>,
+    looked: mpsc::Sender<Looked>,
+    lookups: mpsc::Receiver<Looked>,
+    stun: BTreeMap<String, Vec<SocketAddr>>,
+    frames: mpsc::Sender<Vec<u8>>,
+    writer: JoinHandle<io::Result<()>>,
+    changed: BTreeSet<PeerId>,
+    said: BTreeMap<PeerId, PairState>,
+    status: Option<Status>,
+    refused: Option<String>,
+}
+
+impl Conversation {
+    fn new(write: OwnedWriteHalf) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        let epoch = common_epoch(now, UnixTime::now());
+        let webrtc = WebRtc::new(
+            WebRtcConfig {
+                control: SPEAKS.control,
+                epoch,
+                unix_now: UnixTime::now(),
+                seed: seed()?,
+                mtu: MTU,
+                media: true,
+                limits: lcroute_webrtc::Limits::default(),
+            },
+            now,
+        )?;
+        let share = Share::new(webrtc);
+        let config = PairsConfig {
+            clock: WallClock::new(UnixTime::now),
+            epoch,
+            seed: seed()?,
+            rate: u64::MAX,
+        };
+        let (finding, told) = Finding::new();
+        let (received, datagrams) = mpsc::channel(DATAGRAMS);
+        let (looked, lookups) = mpsc::channel(16);
+        let (frames, waiting) = mpsc::channel(FRAMES);
+        Ok(Self {
+            pairs: Pairs::new(config, share.clone(), now),
+            share,
+            finding,
+            told,
+            plan: None,
+            plans: BTreeMap::new(),
+            here: Here::default(),
+            sockets: Vec::new(),
+            received,
+            datagrams,
+            looked,
+            lookups,
+            stun: BTreeMap::new(),
+            frames,
+            writer: tokio::spawn(write_frames(write, waiting)),
+            changed: BTreeSet::new(),
+            said: BTreeMap::new(),
+            status: None,
+            refused: None,
+        })
+    }
+
+    /// Returns when the program for streams has gone.
+    async fn run(&mut self, mut read: OwnedReadHalf) -> anyhow::Result<()> {
+        let mut buffer = BytesMut::with_capacity(64 * 1024);
+        let mut look = interval(LOOK);
+        loop {
+            let at = self.pairs.next_timeout();
+            tokio::select! {
+                read = read.read_buf(&mut buffer) => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                    while let Some(length) = self.handle_frame(&buffer)? {
+                        drop(buffer.split_to(length));
+                    }
+                    if self.refused.is_some() {
+                        return Ok(());
+                    }
+                }
+                Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
+                Some(told) = self.told.recv() => self.handle_told(told),
+                Some((url, found)) = self.lookups.recv() => {
+                    self.stun.insert(url, found);
+                    let servers = self.stun.values().flatten().copied().collect();
+                    self.share.webrtc().set_stun_servers(servers, Instant::now());
+                }
+                _ = look.tick() => {
+                    self.review_addresses().await?;
+                    self.say_status();
+                }
+                ended = &mut self.writer => return Ok(ended??),
+                () = sleep_until(at.into()) => {
+                    // datagrams that wait are no silence
+                    tokio::task::yield_now().await;
+                    if let Ok(datagram) = self.datagrams.try_recv() {
+                        self.handle_datagrams(datagram);
+                    }
+                    self.pairs.handle_timeout(Instant::now());
+                }
+            }
+            self.work();
+        }
+    }
+
+    /// Handles the first frame; returns its length. None: it is incomplete.
+    fn handle_frame(&mut self, bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+        let Some((frame, length)) = read_frame(bytes)? else {
+            return Ok(None);
+        };
+        match frame {
+            Frame::Packet(key, packet) => self.pairs.send(&key, packet, Instant::now()),
+            Frame::Line(line) => {
+                let line = serde_json::from_slice(line).context("a line")?;
+                self.handle_line(line);
+            }
+        }
+        Ok(Some(length))
+    }
+
+    fn handle_line(&mut self, line: ToOutside) {
+        let now = Instant::now();
+        match line {
+            ToOutside::Plan(plan) => {
+                self.pairs.set_rate(plan.rate);
+                self.plan = Some(plan);
+                for key in self.plans.keys().copied().collect::<Vec<_>>() {
+                    self.review_places(&key);
+                }
+            }
+            ToOutside::Pair(pair) => {
+                let secret = PairSecret::of_bytes(pair.secret.0.into(), pair.own, pair.key);
+                let (key, wish) = (
+                    pair.key,
+                    Wish {
+                        waits: pair.waits,
+                        seeks: pair.seeks,
+                    },
+                );
+                self.plans.insert(key, pair);
+                if !self.pairs.set(secret, wish, now) {
+                    tracing::warn!("{key}: too many pairs");
+                    self.plans.remove(&key);
+                }
+                self.review_places(&key);
+                self.changed.insert(key);
+            }
+            ToOutside::Gone(key) => {
+                self.plans.remove(&key);
+                self.said.remove(&key);
+                self.pairs.remove(&key, now);
+            }
+            ToOutside::Error(why) => self.refused = Some(why),
+        }
+    }
+
+    /// Returns the places of a pair, and whether it is sought.
+    fn places(&self, key: &PeerId) -> (Vec<Place>, bool) {
+        let pair = self.plans.get(key);
+        let own = pair.iter().flat_map(|pair| &pair.places);
+        let meet = self.plan.iter().flat_map(|plan| &plan.meet);
+        let places = own.chain(meet).cloned().collect();
+        (places, pair.is_some_and(|pair| pair.seeks))
+    }
+
+    fn review_places(&mut self, key: &PeerId) {
+        let (places, seeks) = self.places(key);
+        self.finding.set_places(key, &places, seeks);
+        self.look_up_stun();
+    }
+
+    /// Looks up servers' names: they answer STUN on the same UDP port.
+    fn look_up_stun(&mut self) {
+        let urls = self.finding.urls();
+        self.stun.retain(|url, _| urls.contains(url));
+        for url in urls {
+            if self.stun.contains_key(&url) {
+                continue;
+            }
+            self.stun.insert(url.clone(), Vec::new());
+            let looked = self.looked.clone();
+            tokio::spawn(async move {
+                let name = stun_name(&url);
+                let found = match tokio::net::lookup_host(&name).await {
+                    Ok(found) => found.collect(),
+                    Err(e) => {
+                        tracing::warn!("{name}: {e}");
+                        Vec::new()
+                    }
+                };
+                // fails only at the end
+                let _ = looked.send((url, found)).await;
+            });
+        }
+    }
+
+    /// Handles a datagram, and those that wait behind it.
+    fn handle_datagrams(&mut self, first: Datagram) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        let mut handled = 0;
+        while let Some((from, at, datagram)) = next {
+            self.pairs.handle_datagram(from, at, &datagram, now);
+            handled += 1;
+            next = (handled < AT_ONCE)
+                .then(|| self.datagrams.try_recv().ok())
+                .flatten();
+        }
+    }
+
+    fn handle_told(&mut self, told: Told) {
+        let now = Instant::now();
+        match told {
+            Told::Of(node, CarrierEvent::Presence(carrier, presence)) => {
+                match presence {
+                    Presence::CarrierDown => self.finding.note(node, carrier, false),
+                    _ => self.finding.note(node, carrier, true),
+                }
+                self.pairs.handle_presence(node, carrier, presence, now);
+                let keys = self.plans.keys().copied();
+                self.changed.extend(keys);
+            }
+            Told::Of(
+                node,
+                CarrierEvent::Signal {
+                    carrier,
+                    from,
+                    bytes,
+                },
+            ) => self.pairs.handle_signal(node, (carrier, from), &bytes, now),
+            Told::Of(..) => {}
+            Told::Lan(event) => {
+                if let Some((node, kind, sealed)) = self.finding.record_of(event) {
+                    self.pairs.handle_record(node, (LAN, kind), &sealed, now);
+                }
+            }
+        }
+    }
+
+    /// Does what is decided: starts and ends carriers, and sends.
+    fn work(&mut self) {
+        loop {
+            self.send_all();
+            let Some(output) = self.pairs.poll_output() else {
+                self.send_all();
+                break;
+            };
+            match output {
+                PairsOutput::Start(started) => {
+                    let (places, seeks) = self.places(&started.peer);
+                    let is_first = self.finding.urls().is_empty() && self.sockets.is_empty();
+                    self.finding.start(&started, &places, seeks);
+                    let names = self.pairs.names(started.node);
+                    self.finding.set_names(started.node, &names);
+                    self.look_up_stun();
+                    if is_first {
+                        // the first pair needs sockets at once
+                        self.open_sockets();
+                    }
+                    self.set_lans();
+                }
+                PairsOutput::End(node) => self.finding.end(node),
+                PairsOutput::Signal { node, to, bytes } => self.finding.send(node, to, &bytes),
+                PairsOutput::Record {
+                    node,
+                    record,
+                    announced,
+                } => {
+                    self.finding.set_record(node, record, announced);
+                    let names = self.pairs.names(node);
+                    self.finding.set_names(node, &names);
+                }
+                PairsOutput::Packet { peer, packet } => {
+                    let frame = packet_frame(&peer, &packet);
+                    // the streams send again what finds no room
+                    frame.map(|frame| self.frames.try_send(frame));
+                }
+                PairsOutput::Changed(peer) => {
+                    self.changed.insert(peer);
+                }
+            }
+        }
+        for peer in std::mem::take(&mut self.changed) {
+            self.say_state(peer);
+        }
+    }
+
+    fn say(&self, line: &FromOutside) -> bool {
+        let frame = line_frame(line);
+        frame.is_some_and(|frame| self.frames.try_send(frame).is_ok())
+    }
+
+    fn say_state(&mut self, key: PeerId) {
+        let Some(state) = self.pairs.state(&key) else {
+            return;
+        };
+        let name = match (state.linked, state.linking) {
+            (true, _) => "linked",
+            (false, true) => "linking",
+            (false, false) => "waits",
+        };
+        let text = |kind: lcroute_overlay::CarrierKind| {
+            serde_json::to_value(kind).ok()?.as_str().map(str::to_owned)
+        };
+        let state = PairState {
+            key,
+            state: name.to_owned(),
+            path: state.link.path.map(|path| path.name().to_owned()),
+            rtt_ms: state.link.rtt_ms,
+            found_by: state.found_by.and_then(text),
+            by: self.finding.by(&key),
+        };
+        if self.said.get(&key) == Some(&state) {
+            return;
+        }
+        // without room it is said with the next look
+        if self.say(&FromOutside::State(state.clone())) {
+            self.said.insert(key, state);
+        }
+    }
+
+    fn say_status(&mut self) {
+        self.changed.extend(self.pairs.peers().copied());
+        let drops = self.pairs.drops().into_iter();
+        let status = Status {
+            drops: drops.map(|(name, n)| (name.to_owned(), n)).collect(),
+            dht: None,
+        };
+        if self.status.as_ref() != Some(&status) && self.say(&FromOutside::Status(status.clone())) {
+            self.status = Some(status);
+        }
+    }
+
+    /// Follows this host's addresses.
+    async fn review_addresses(&mut self) -> anyhow::Result<()> {
+        if self.plans.is_empty() {
+            self.sockets.clear();
+            self.here = Here::default();
+            self.finding.set_lans(None, 0);
+            return Ok(());
+        }
+        self.open_sockets();
+        self.set_lans();
+        Ok(())
+    }
+
+    fn set_lans(&mut self) {
+        let lan = self.plan.as_ref().is_some_and(|plan| plan.lan);
+        let port = self.sockets.first().map_or(0, |bound| bound.at.port());
+        let lans = lan.then(|| self.here.lans.clone());
+        self.finding.set_lans(lans, port);
+    }
+
+    fn open_sockets(&mut self) {
+        let exclude = self.plan.as_ref().map(|plan| plan.exclude.clone());
+        let here = match here(&exclude.unwrap_or_default()) {
+            Ok(here) => here,
+            Err(e) => return tracing::warn!("addresses of this host: {e}"),
+        };
+        if here == self.here && !self.sockets.is_empty() {
+            return;
+        }
+        self.sockets
+            .retain(|bound| here.addresses.contains(&bound.at.ip()));
+        for ip in &here.addresses {
+            if self.sockets.iter().any(|bound| bound.at.ip() == *ip) {
+                continue;
+            }
+            match bind(*ip, &self.received) {
+                Ok(bound) => self.sockets.push(bound),
+                // an address that is not ready yet is tried again
+                Err(e) => tracing::debug!("UDP socket of {ip}: {e}"),
+            }
+        }
+        self.here = here;
+        let candidates = self.sockets.iter().map(|bound| bound.at).collect();
+        let now = Instant::now();
+        self.share.webrtc().set_local_candidates(candidates, now);
+        self.finding.addresses_changed();
+    }
+
+    fn send_all(&mut self) {
+        while let Some(transmit) = self.pairs.poll_transmit() {
+            self.send(transmit.from, transmit.to, &transmit.contents);
+        }
+    }
+
+    fn send(&self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes) {
+        let is_its = |at: &SocketAddr| match from {
+            Some(from) => *at == from,
+            None => at.is_ipv4() == to.is_ipv4(),
+        };
+        let bound = self.sockets.iter().find(|bound| is_its(&bound.at));
+        if let Some(bound) = bound
+            && let Err(e) = bound.socket.try_send_to(datagram, to)
+        {
+            // networks lose datagrams at any time
+            tracing::debug!("to {to}: {e}");
+        }
+    }
+
+    /// Ends all links, and says so to the others.
+    async fn goodbye(&mut self) {
+        self.pairs.shutdown(Instant::now());
+        while self.pairs.poll_output().is_some() {}
+        self.send_all();
+        // both ends of a goodbye are best effort
+        let _ = timeout(GOODBYE, self.finding.stop()).await;
+        self.writer.abort();
+    }
+}
+
+/// Opens a socket, and reads it.
+fn bind(ip: std::net::IpAddr, received: &mpsc::Sender<Datagram>) -> io::Result<Bound> {
+    let socket = std::net::UdpSocket::bind((ip, 0))?;
+    socket.set_nonblocking(true)?;
+    let at = socket.local_addr()?;
+    let socket = Arc::new(UdpSocket::from_std(socket)?);
+    let reader = tokio::spawn(receive(socket.clone(), at, received.clone()));
+    Ok(Bound { at, socket, reader })
+}
+
+async fn receive(socket: Arc<UdpSocket>, at: SocketAddr, received: mpsc::Sender<Datagram>) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((n, from)) => {
+                let datagram = buffer[..n].to_vec();
+                if received.send((from, at, datagram)).await.is_err() {
+                    return;
+                }
+            }
+            // an ICMP error about an earlier datagram
+            Err(e) => tracing::debug!("{at}: {e}"),
+        }
+    }
+}
+
+/// Writes frames until the channel ends.
+async fn write_frames(
+    mut write: OwnedWriteHalf,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    let mut batch = Vec::new();
+    while let Some(frame) = frames.recv().await {
+        batch.extend_from_slice(&frame);
+        while batch.len() < 64 * 1024
+            && let Ok(frame) = frames.try_recv()
+        {
+            batch.extend_from_slice(&frame);
+        }
+        write.write_all(&batch).await?;
+        batch.clear();
+    }
+    Ok(())
+}
+
+/// `ws://HOST:PORT/path` -> `HOST:PORT`
+fn stun_name(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
+        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
+    });
+    match has_port {
+        true => host.to_owned(),
+        false => format!("{host}:{SIGNAL_PORT}"),
+    }
+}
+
+fn seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_answers_stun_on_its_own_port() {
+        for (url, name) in [
+            ("ws://192.0.2.1:80/x", "192.0.2.1:80"),
+            ("wss://meet.example", "meet.example:7117"),
+            ("ws://[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            assert_eq!(stun_name(url), name);
+        }
+    }
+}

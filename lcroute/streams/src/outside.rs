@@ -1,0 +1,709 @@
+//! Keys of no common network: who may call from there, who is sought, and the program that links
+//! with them ([`librecast::outside`]).
+//!
+//! QUIC runs over packets to and from keys. Each key has an address that never leaves this process,
+//! so connections are as those over `lc0`: the address belongs to the key that TLS proves.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use lcroute_control::Request;
+use lcroute_control::status::Contact;
+use librecast::channel::STREAM_PORT;
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::outside::{
+    Frame, FromOutside, PairPlan, PairState, Place, Plan, Status, ToOutside, line_frame,
+    packet_frame, read_frame,
+};
+use librecast::pair::PairSecret;
+use librecast::reach::Base58;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::daemon::{AskError, Daemon};
+use crate::identity::Sign;
+
+/// Most keys that are named or sought: the length of a list of permitted nodes.
+const MAX_KEYS: usize = 1_024;
+/// Packets that wait for the program, and for QUIC. Chosen: 10 ms of 100 Mbit/s each.
+const PACKETS: usize = 1_024;
+/// Time in which a service of the system connects, before a verb's program starts one.
+const SERVICE_WITHIN: Duration = Duration::from_millis(700);
+/// Pause after a program that has ended at once.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time limit for the program to accept frames.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Group of the socket, for the service.
+const GROUP: &str = "lcroute-outside";
+/// Name of the program.
+const PROGRAM: &str = "lcroute-outside";
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The key that this host has outside.
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// The node's, in its daemon, which derives secrets and signs.
+    Daemon(Daemon),
+    /// The user's own.
+    Own(Arc<SecretKey>),
+}
+
+impl Keys {
+    /// Returns the secret of a pair.
+    async fn pair(&self, own: PeerId, other: PeerId) -> Result<PairSecret, String> {
+        match self {
+            Self::Own(key) => PairSecret::agree(key, &other).map_err(|e| e.to_string()),
+            Self::Daemon(daemon) => {
+                let secret = daemon.ask::<Base58<32>>(&Request::Pair { node: other }).await;
+                let secret = secret.map_err(|e| match e {
+                    AskError::Refused(why) | AskError::NoDaemon(why) => why,
+                })?;
+                Ok(PairSecret::of_bytes(secret.0.into(), own, other))
+            }
+        }
+    }
+}
+
+impl Sign for Keys {
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], String> {
+        match self {
+            Self::Daemon(daemon) => daemon.sign(message),
+            Self::Own(key) => {
+                let signed = key.sign_tls13(message);
+                signed.ok_or_else(|| "this is not what TLS 1.3 has a key sign".into())
+            }
+        }
+    }
+}
+
+/// What this host wants of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Want {
+    /// Number of services that name it.
+    named: usize,
+    /// Streams to it that are wanted, or open.
+    seeks: usize,
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wants: BTreeMap<PeerId, Want>,
+    /// Their addresses within this process.
+    addresses: BTreeMap<Ipv6Addr, PeerId>,
+    /// Names of keys in address books.
+    names: BTreeMap<PeerId, String>,
+    states: BTreeMap<PeerId, PairState>,
+    status: Option<Status>,
+    /// Why no program is connected.
+    absent: Option<String>,
+}
+
+impl State {
+    /// Returns what is wanted of a key; none if there is no room for another one.
+    fn want(&mut self, key: PeerId) -> Option<&mut Want> {
+        if !self.wants.contains_key(&key) && self.wants.len() >= MAX_KEYS {
+            return None;
+        }
+        self.addresses.insert(address_of(&key), key);
+        Some(self.wants.entry(key).or_default())
+    }
+}
+
+/// Keys of no common network.
+#[derive(Debug)]
+pub struct Outside {
+    own: PeerId,
+    keys: Keys,
+    path: PathBuf,
+    /// Whether this program may start the other one.
+    starts: bool,
+    state: Mutex<State>,
+    plan: watch::Sender<Plan>,
+    /// Something is wanted, or not any more.
+    changed: Notify,
+    /// A pair's state has changed.
+    told: watch::Sender<u64>,
+    to_program: mpsc::Sender<Vec<u8>>,
+    frames: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
+    inbox: Arc<Inbox>,
+}
+
+/// Returns the address of a key within this process.
+#[must_use]
+pub fn address_of(key: &PeerId) -> Ipv6Addr {
+    let hash = derive("lcroute 2026 outside address", &[key.public_key()]);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    // unique local, as those of lc0
+    bytes[0] = 0xfd;
+    bytes.into()
+}
+
+impl Outside {
+    /// Returns the keys outside of this host's networks, none so far. The socket for the program is
+    /// `path`; with `starts` one is started if no service connects.
+    #[must_use]
+    pub fn new(own: PeerId, keys: Keys, path: PathBuf, plan: Plan, starts: bool) -> Arc<Self> {
+        let (to_program, frames) = mpsc::channel(PACKETS);
+        Arc::new(Self {
+            own,
+            keys,
+            path,
+            starts,
+            state: Mutex::default(),
+            plan: watch::Sender::new(plan),
+            changed: Notify::new(),
+            told: watch::Sender::new(0),
+            to_program,
+            frames: tokio::sync::Mutex::new(frames),
+            inbox: Arc::default(),
+        })
+    }
+
+    #[must_use]
+    pub fn own(&self) -> PeerId {
+        self.own
+    }
+
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Sets the settings of a new configuration.
+    pub fn set_plan(&self, plan: Plan) {
+        self.plan.send_if_modified(|known| {
+            let is_new = *known != plan;
+            *known = plan;
+            is_new
+        });
+    }
+
+    /// Returns the socket of QUIC.
+    #[must_use]
+    pub fn socket(self: &Arc<Self>) -> Arc<dyn AsyncUdpSocket> {
+        Arc::new(KeySocket(Arc::clone(self)))
+    }
+
+    /// Names keys that may call, and no longer those before; returns keys that nobody names or
+    /// seeks any more. `before` is the earlier list of the same service.
+    pub fn rename(&self, before: &[PeerId], now: &[(PeerId, Option<Place>)]) -> Vec<PeerId> {
+        let mut state = lock(&self.state);
+        for (key, place) in now {
+            let Some(want) = state.want(*key) else {
+                tracing::warn!("{key}: too many keys are named");
+                continue;
+            };
+            want.named += 1;
+            add_place(want, place.as_ref());
+        }
+        let mut gone = Vec::new();
+        for key in before {
+            if let Some(want) = state.wants.get_mut(key) {
+                want.named = want.named.saturating_sub(1);
+                if want.named == 0 {
+                    gone.push(*key);
+                }
+            }
+        }
+        drop(state);
+        self.tidy();
+        gone
+    }
+
+    /// Sets the names of keys.
+    pub fn set_names(&self, names: impl Iterator<Item = (PeerId, String)>) {
+        lock(&self.state).names.extend(names);
+    }
+
+    /// Returns whether somebody names or seeks this key.
+    pub fn names(&self, key: &PeerId) -> bool {
+        lock(&self.state).wants.contains_key(key)
+    }
+
+    /// Seeks a key until the result is dropped; none if there is no room.
+    pub fn seek(self: &Arc<Self>, key: PeerId, place: Option<&Place>) -> Option<Seek> {
+        let mut state = lock(&self.state);
+        let want = state.want(key)?;
+        want.seeks += 1;
+        add_place(want, place);
+        drop(state);
+        self.changed.notify_one();
+        Some(Seek {
+            outside: Arc::clone(self),
+            key,
+        })
+    }
+
+    /// Forgets keys that nobody wants.
+    fn tidy(&self) {
+        let mut state = lock(&self.state);
+        state.wants.retain(|_, want| want.named + want.seeks > 0);
+        let State {
+            wants,
+            addresses,
+            states,
+            ..
+        } = &mut *state;
+        addresses.retain(|_, key| wants.contains_key(key));
+        states.retain(|key, _| wants.contains_key(key));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Returns a key as a node; an error for one that nobody names or seeks.
+    pub fn contact(&self, node: &str) -> Result<Contact, AskError> {
+        let state = lock(&self.state);
+        let key = match node.parse::<Ipv6Addr>() {
+            Ok(address) => state.addresses.get(&address).copied(),
+            Err(_) => node.parse().ok(),
+        };
+        let Some(key) = key.filter(|key| state.wants.contains_key(key)) else {
+            return Err(AskError::Refused(format!("{node} is not named here")));
+        };
+        let name = state.names.get(&key).cloned();
+        Ok(Contact {
+            peer_id: key,
+            name: name.unwrap_or_else(|| key.to_string()),
+            address: address_of(&key),
+            labels: BTreeMap::new(),
+            present: state.states.get(&key).is_some_and(is_linked),
+            not_after: u64::MAX,
+            // whether it has a program for streams only the streams tell
+            streams: true,
+        })
+    }
+
+    /// Waits until this key is linked; the error says how it was sought.
+    pub async fn linked(&self, key: PeerId, within: Duration) -> Result<(), String> {
+        let mut told = self.told.subscribe();
+        let until = Instant::now() + within;
+        loop {
+            told.mark_unchanged();
+            if lock(&self.state).states.get(&key).is_some_and(is_linked) {
+                return Ok(());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            match timeout(left, told.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(self.sought(&key, within)),
+            }
+        }
+    }
+
+    /// Says how a key was sought in vain.
+    fn sought(&self, key: &PeerId, within: Duration) -> String {
+        let state = lock(&self.state);
+        let by = state.states.get(key).map(|state| state.by.join(", "));
+        let by = by.filter(|by| !by.is_empty());
+        let by = match (&by, &state.absent) {
+            (Some(by), _) => format!("asked {by} for {} s", within.as_secs()),
+            (None, Some(why)) => why.clone(),
+            (None, None) => "nothing was asked".into(),
+        };
+        let plan = self.plan.borrow();
+        let mut left = Vec::new();
+        if plan.dht.is_none() {
+            left.push("DHT ([outside] dht)");
+        }
+        let want = state.wants.get(key);
+        if plan.meet.is_empty() && want.is_none_or(|want| want.places.is_empty()) {
+            left.push("a server (KEY@PLACE, or [outside] meet)");
+        }
+        let left = match left.is_empty() {
+            true => String::new(),
+            false => format!("; not asked: {}", left.join(", ")),
+        };
+        format!(
+            "not found outside: {by}{left}. There it must be served with --outside to {}",
+            self.own
+        )
+    }
+
+    /// Returns all pairs with their names, as `lcroute outside` shows them.
+    #[must_use]
+    pub fn look(&self) -> librecast::stream::OutsideLook {
+        let state = lock(&self.state);
+        let row = |(key, want): (&PeerId, &Want)| {
+            let known = state.states.get(key);
+            librecast::stream::OutsidePair {
+                key: *key,
+                name: state.names.get(key).cloned(),
+                state: known.map_or_else(|| "waits".into(), |known| known.state.clone()),
+                path: known.and_then(|known| known.path.clone()),
+                rtt_ms: known.and_then(|known| known.rtt_ms),
+                found_by: known.and_then(|known| known.found_by.clone()),
+                by: known.map(|known| known.by.clone()).unwrap_or_default(),
+                named: want.named > 0,
+                sought: want.seeks > 0,
+            }
+        };
+        let status = state.status.clone().unwrap_or_default();
+        librecast::stream::OutsideLook {
+            own: self.own,
+            pairs: state.wants.iter().map(row).collect(),
+            drops: status.drops,
+            absent: state.absent.clone().filter(|_| !state.wants.is_empty()),
+        }
+    }
+
+    /// Talks with the program while anything is wanted, until the future is dropped.
+    pub async fn serve(self: &Arc<Self>) -> anyhow::Result<()> {
+        while lock(&self.state).wants.is_empty() {
+            self.changed.notified().await;
+        }
+        let listener = bind(&self.path)?;
+        let _bound = Bound(self.path.clone());
+        let mut child = None;
+        loop {
+            let stream = self.accept(&listener, &mut child).await;
+            lock(&self.state).absent = None;
+            let ended = tokio::select! {
+                ended = self.converse(stream) => ended,
+                () = refuse(&listener) => Ok(()),
+            };
+            let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
+            tracing::warn!("{PROGRAM} has gone{why}");
+            lock(&self.state).states.clear();
+            self.told.send_modify(|n| *n += 1);
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits for the program, and starts one if no service connects.
+    async fn accept(
+        &self,
+        listener: &UnixListener,
+        child: &mut Option<Child>,
+    ) -> UnixStream {
+        loop {
+            match timeout(SERVICE_WITHIN, listener.accept()).await {
+                Ok(Ok((stream, _))) => return stream,
+                Ok(Err(e)) => tracing::warn!("{}: {e}", self.path.display()),
+                Err(_) => {
+                    let runs = child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)));
+                    if runs {
+                        continue;
+                    }
+                    let absent = match self.starts {
+                        false => format!("{PROGRAM} does not run: systemctl enable --now {PROGRAM}"),
+                        true => match start(&self.path) {
+                            Ok(started) => {
+                                *child = Some(started);
+                                continue;
+                            }
+                            Err(e) => format!("{PROGRAM}: {e}"),
+                        },
+                    };
+                    let mut state = lock(&self.state);
+                    if state.absent.as_ref() != Some(&absent) {
+                        tracing::warn!("{absent}");
+                        state.absent = Some(absent);
+                    }
+                    drop(state);
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut frames = self.frames.lock().await;
+        while frames.try_recv().is_ok() {}
+        let mut plans = self.plan.subscribe();
+        plans.mark_changed();
+        let mut said: BTreeMap<PeerId, PairPlan> = BTreeMap::new();
+        let mut buffer = BytesMut::with_capacity(64 * 1024);
+        self.changed.notify_one();
+        loop {
+            tokio::select! {
+                read = stream.read_buf(&mut buffer) => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                    while let Some(length) = self.handle_frame(&buffer)? {
+                        drop(buffer.split_to(length));
+                    }
+                }
+                Some(frame) = frames.recv() => {
+                    let mut batch = frame;
+                    while batch.len() < 64 * 1024 && let Ok(frame) = frames.try_recv() {
+                        batch.extend_from_slice(&frame);
+                    }
+                    write(&mut stream, &batch).await?;
+                }
+                _ = plans.changed() => {
+                    let plan = plans.borrow_and_update().clone();
+                    say(&mut stream, &ToOutside::Plan(plan)).await?;
+                }
+                () = self.changed.notified() => self.say_pairs(&mut stream, &mut said).await?,
+            }
+        }
+    }
+
+    /// Tells the program of all that has changed.
+    async fn say_pairs(
+        &self,
+        stream: &mut UnixStream,
+        said: &mut BTreeMap<PeerId, PairPlan>,
+    ) -> io::Result<()> {
+        let wants = lock(&self.state).wants.clone();
+        let gone: Vec<_> = said.keys().filter(|key| !wants.contains_key(key)).copied().collect();
+        for key in gone {
+            said.remove(&key);
+            say(stream, &ToOutside::Gone(key)).await?;
+        }
+        for (key, want) in wants {
+            let known = said.get(&key).map(|pair| pair.secret);
+            let secret = match known {
+                Some(secret) => secret,
+                None => match self.keys.pair(self.own, key).await {
+                    Ok(secret) => Base58(*secret.bytes()),
+                    Err(why) => {
+                        tracing::warn!("{key}: no secret with it: {why}");
+                        continue;
+                    }
+                },
+            };
+            let pair = PairPlan {
+                own: self.own,
+                key,
+                secret,
+                waits: want.named > 0,
+                seeks: want.seeks > 0,
+                places: want.places,
+            };
+            if said.get(&key) != Some(&pair) {
+                say(stream, &ToOutside::Pair(pair.clone())).await?;
+                said.insert(key, pair);
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles the first frame; returns its length. None: it is incomplete.
+    fn handle_frame(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let bad = |e: librecast::wire::WireError| io::Error::other(e.to_string());
+        let Some((frame, length)) = read_frame(bytes).map_err(bad)? else {
+            return Ok(None);
+        };
+        match frame {
+            Frame::Packet(key, packet) => {
+                if lock(&self.state).wants.contains_key(&key) {
+                    self.inbox.push(key, packet);
+                }
+            }
+            Frame::Line(line) => match serde_json::from_slice(line)? {
+                FromOutside::State(pair) => {
+                    let mut state = lock(&self.state);
+                    if state.wants.contains_key(&pair.key) {
+                        state.states.insert(pair.key, pair);
+                        drop(state);
+                        self.told.send_modify(|n| *n += 1);
+                    }
+                }
+                FromOutside::Status(status) => lock(&self.state).status = Some(status),
+            },
+        }
+        Ok(Some(length))
+    }
+}
+
+fn is_linked(state: &PairState) -> bool {
+    state.state == "linked"
+}
+
+fn add_place(want: &mut Want, place: Option<&Place>) {
+    let is_new = |place: &&Place| !want.places.contains(place);
+    if let Some(place) = place.filter(is_new) {
+        want.places.insert(0, place.clone());
+        want.places.truncate(librecast::outside::MAX_PLACES);
+    }
+}
+
+/// A key that is sought, until this is dropped.
+#[derive(Debug)]
+pub struct Seek {
+    outside: Arc<Outside>,
+    key: PeerId,
+}
+
+impl Drop for Seek {
+    fn drop(&mut self) {
+        let mut state = lock(&self.outside.state);
+        if let Some(want) = state.wants.get_mut(&self.key) {
+            want.seeks = want.seeks.saturating_sub(1);
+        }
+        drop(state);
+        self.outside.tidy();
+    }
+}
+
+/// A bound socket's file, which is removed at the end.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // the file may be removed already
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Opens the socket for the program: for this user, and the group of the service.
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(path, mode(0o600))?;
+    let group = nix::unistd::Group::from_name(GROUP).ok().flatten();
+    if let Some(group) = group
+        && nix::unistd::chown(path, None, Some(group.gid)).is_ok()
+    {
+        std::fs::set_permissions(path, mode(0o660))?;
+    }
+    Ok(listener)
+}
+
+/// Refuses further programs while one is connected.
+async fn refuse(listener: &UnixListener) {
+    loop {
+        match listener.accept().await {
+            Ok((mut stream, _)) => {
+                let error = ToOutside::Error(format!("another {PROGRAM} is connected"));
+                // the program may have gone
+                let _ = say(&mut stream, &error).await;
+            }
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+/// Starts the program, which ends with its connection.
+fn start(socket: &Path) -> io::Result<Child> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    let places = [folder.join(PROGRAM), folder.join("../lib/lcroute").join(PROGRAM)];
+    let found = places.iter().find(|place| place.is_file());
+    // in a checkout's tests one file is all programs
+    let found = found.map_or(Path::new(PROGRAM), |found| found.as_path());
+    let mut command = Command::new(found);
+    command.arg("--socket").arg(socket).arg("--once");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null()).spawn()
+}
+
+async fn say(stream: &mut UnixStream, line: &ToOutside) -> io::Result<()> {
+    let frame = line_frame(line).ok_or(io::ErrorKind::InvalidData)?;
+    write(stream, &frame).await
+}
+
+async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await?
+}
+
+/// Packets for QUIC.
+#[derive(Debug, Default)]
+struct Inbox(Mutex<(VecDeque<(PeerId, Bytes)>, Option<Waker>)>);
+
+impl Inbox {
+    fn push(&self, key: PeerId, packet: &[u8]) {
+        let mut inbox = lock(&self.0);
+        // QUIC sends again what finds no room
+        if inbox.0.len() < PACKETS {
+            inbox.0.push_back((key, Bytes::copy_from_slice(packet)));
+        }
+        if let Some(waker) = inbox.1.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The socket of QUIC: packets to and from keys.
+#[derive(Debug)]
+struct KeySocket(Arc<Outside>);
+
+/// Packets are dropped where they find no room, as on a network.
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncUdpSocket for KeySocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let key = match transmit.destination.ip() {
+            IpAddr::V6(to) => lock(&self.0.state).addresses.get(&to).copied(),
+            IpAddr::V4(_) => None,
+        };
+        if let Some(frame) = key.and_then(|key| packet_frame(&key, transmit.contents)) {
+            // QUIC sends again what finds no room
+            let _ = self.0.to_program.try_send(frame);
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbox = lock(&self.0.inbox.0);
+        let mut count = 0;
+        while count < bufs.len().min(meta.len()) {
+            let Some((key, packet)) = inbox.0.pop_front() else {
+                break;
+            };
+            let length = packet.len().min(bufs[count].len());
+            bufs[count][..length].copy_from_slice(&packet[..length]);
+            let addr = SocketAddr::from((address_of(&key), STREAM_PORT));
+            meta[count] = RecvMeta {
+                addr,
+                len: length,
+                stride: length,
+                ecn: None,
+                dst_ip: None,
+            };
+            count += 1;
+        }
+        if count > 0 {
+            return Poll::Ready(Ok(count));
+        }
+        inbox.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from((address_of(&self.0.own), STREAM_PORT)))
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,360 @@
+//! Keys with a place (`KEY@PLACE`), and the protocol between the program for streams and
+//! `lcroute-outside`, its program for links with keys of no common network, over `outside.sock`.
+//!
+//! ```text
+//! program for streams              lcroute-outside
+//!   | -- {"plan": ...} -----------> |   settings; replaces the last
+//!   | -- {"pair": ...} -----------> |   a key that may call, or that is sought; replaces the last
+//!   | -- {"gone": KEY} -----------> |   not any more
+//!   | <------------ {"state": ...}- |   the state of a pair
+//!   | <------------ {"status": ..}- |   carriers and drops
+//!   | <-- packet -----------------> |   a packet of QUIC from or to a key
+//!
+//! frame: length 16 | kind 8 (0 JSON, 1 packet) | JSON, or: key 256 | packet
+//! ```
+//!
+//! The program reads what strangers send. It has secrets of pairs, and neither the node's key nor
+//! the content of streams.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::id::PeerId;
+use crate::reach::Base58;
+use crate::wire::{Reader, WireError};
+
+/// Longest place in bytes: a URL of a token.
+const MAX_PLACE: usize = 255;
+/// Longest frame in bytes, without its length. Chosen: a state with all its places.
+pub const MAX_FRAME: usize = 16 * 1024;
+/// Longest packet in bytes: of the largest MTU that streams use.
+pub const MAX_PACKET: usize = 9_216;
+/// Most places of one pair, and of a plan. Chosen.
+pub const MAX_PLACES: usize = 8;
+const JSON: u8 = 0;
+const PACKET: u8 = 1;
+
+/// A signalling server where a key waits: `meet.example`, `meet.example:8443`, or a URL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(String);
+
+/// The reason for which a text is not a key with a place.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The part behind `@`.
+    #[error("`{0}`: a place is HOST, HOST:PORT, or a URL ws://... or wss://...")]
+    Place(String),
+    /// The part before it.
+    #[error("{0}")]
+    Key(#[from] crate::id::IdError),
+}
+
+impl Place {
+    /// Returns the server's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let bad = || PlaceError::Place(text.chars().take(80).collect());
+        let host = text.strip_prefix("ws://");
+        let host = host.or_else(|| text.strip_prefix("wss://")).unwrap_or(text);
+        let host = host.trim_end_matches('/');
+        let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '\\' | '"' | '\'' | '<');
+        let authority = host.split('/').next().unwrap_or_default();
+        if authority.is_empty() || text.len() > MAX_PLACE || !host.chars().all(is_plain) {
+            return Err(bad());
+        }
+        // a text without a scheme names a host, as people write it
+        if host.len() == text.trim_end_matches('/').len() {
+            return match host.contains('/') {
+                true => Err(bad()),
+                false => Ok(Self(format!("wss://{host}"))),
+            };
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.strip_prefix("wss://").unwrap_or(&self.0))
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A key, and where its owner waits: `KEY` or `KEY@PLACE`. It is no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactText {
+    /// The key.
+    pub key: PeerId,
+    /// The place, if one is known.
+    pub place: Option<Place>,
+}
+
+impl FromStr for ContactText {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let (key, place) = match text.split_once('@') {
+            Some((key, place)) => (key, Some(place.parse()?)),
+            None => (text, None),
+        };
+        let key = key.parse()?;
+        Ok(Self { key, place })
+    }
+}
+
+impl fmt::Display for ContactText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.key)?;
+        match &self.place {
+            Some(place) => write!(f, "@{place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Settings of the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Interfaces that are no way to others: lc0.
+    pub exclude: Vec<String>,
+    /// Servers where pairs wait, beside their own places.
+    pub meet: Vec<Place>,
+    /// Entry nodes of the DHT (none listed: the well-known ones), if it is used.
+    pub dht: Option<Vec<String>>,
+    /// Whether LANs are used.
+    pub lan: bool,
+    /// Bound of all pairs in bits a second.
+    pub rate: u64,
+}
+
+/// A key that may call, or that is sought.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairPlan {
+    /// The own key.
+    pub own: PeerId,
+    /// The other key.
+    pub key: PeerId,
+    /// The secret of both ([`crate::pair`]).
+    pub secret: Base58<32>,
+    /// It may call.
+    pub waits: bool,
+    /// A stream to it is wanted, or open.
+    pub seeks: bool,
+    /// Servers where it waits.
+    pub places: Vec<Place>,
+}
+
+impl fmt::Debug for PairPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, waits, seeks, places, .. } = self;
+        write!(f, "PairPlan({key}, waits {waits}, seeks {seeks}, {places:?})")
+    }
+}
+
+/// A line to the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToOutside {
+    /// Its settings.
+    Plan(Plan),
+    /// A pair.
+    Pair(PairPlan),
+    /// A pair that ends.
+    Gone(PeerId),
+    /// Refuses a second program.
+    Error(String),
+}
+
+/// The state of a pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairState {
+    /// The other key.
+    pub key: PeerId,
+    /// `waits`, `linking`, `linked`.
+    pub state: String,
+    /// The kind of path of its link: `host`, `mapped`, `reflexive`, `relay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The round trip of its link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// The carrier by which they met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
+    /// Carriers that are used for it: `lan`, URLs, `dht`; those that do not work, in brackets.
+    pub by: Vec<String>,
+}
+
+/// The state of the program.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Drops by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// The state of the DHT, if it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dht: Option<String>,
+}
+
+/// A line of the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FromOutside {
+    /// The state of a pair.
+    State(PairState),
+    /// Its own state.
+    Status(Status),
+}
+
+/// A frame on the socket.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame<'a> {
+    /// A line.
+    Line(&'a [u8]),
+    /// A packet of the streams with this key.
+    Packet(PeerId, &'a [u8]),
+}
+
+/// Returns a frame with a line; none if it is too long.
+#[must_use]
+pub fn line_frame(line: &impl Serialize) -> Option<Vec<u8>> {
+    let json = serde_json::to_vec(line).ok()?;
+    frame(JSON, &[&json])
+}
+
+/// Returns a frame with a packet; none if it is too long.
+#[must_use]
+pub fn packet_frame(key: &PeerId, packet: &[u8]) -> Option<Vec<u8>> {
+    let fits = packet.len() <= MAX_PACKET;
+    fits.then(|| frame(PACKET, &[key.public_key(), packet]))?
+}
+
+fn frame(kind: u8, parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let length = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+    if length > MAX_FRAME {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(2 + length);
+    bytes.extend_from_slice(&(length as u16).to_be_bytes());
+    bytes.push(kind);
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    Some(bytes)
+}
+
+/// Splits the first frame from `bytes`; returns it with its whole length. None: it is incomplete.
+///
+/// # Errors
+/// The bytes are no frame.
+pub fn read_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else {
+        return Ok(None);
+    };
+    let length = usize::from(u16::from_be_bytes(*length));
+    if length == 0 || length > MAX_FRAME {
+        return Err(WireError::Bad("frame length"));
+    }
+    let Some(body) = rest.get(..length) else {
+        return Ok(None);
+    };
+    let mut r = Reader::new(body);
+    let frame = match r.u8()? {
+        JSON => Frame::Line(r.rest()),
+        PACKET => {
+            let key = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))?;
+            Frame::Packet(key, r.rest())
+        }
+        _ => return Err(WireError::Bad("frame kind")),
+    };
+    Ok(Some((frame, 2 + length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::SecretKey;
+
+    fn key() -> PeerId {
+        SecretKey::from_seed(&[1; 32]).peer_id()
+    }
+
+    #[test]
+    fn a_contact_is_a_key_with_or_without_a_place() {
+        let key = key();
+        for (place, url) in [
+            ("meet.example", "wss://meet.example"),
+            ("meet.example:8443", "wss://meet.example:8443"),
+            ("[2001:db8::1]:443", "wss://[2001:db8::1]:443"),
+            ("ws://192.0.2.1:8080", "ws://192.0.2.1:8080"),
+            ("wss://meet.example/signal", "wss://meet.example/signal"),
+        ] {
+            let contact: ContactText = format!("{key}@{place}").parse().unwrap();
+            assert_eq!(contact.key, key);
+            assert_eq!(contact.place.as_ref().unwrap().url(), url);
+            assert_eq!(contact.to_string().parse::<ContactText>().unwrap(), contact);
+        }
+        assert_eq!(key.to_string().parse::<ContactText>().unwrap().place, None);
+        for bad in ["", "@", "@x", "x@meet.example"] {
+            bad.parse::<ContactText>().unwrap_err();
+        }
+        let long = "x".repeat(MAX_PLACE + 1);
+        for bad in ["", "a/b", "a b", "ws://", "a@b", "ws:///x", &long] {
+            format!("{key}@{bad}").parse::<ContactText>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let frame = packet_frame(&key(), b"ab").unwrap();
+        assert_eq!(&frame[..3], [0, 35, 1]);
+        assert_eq!(&frame[3..35], key().public_key());
+        assert_eq!(&frame[35..], b"ab");
+        let frame = line_frame(&ToOutside::Error("x".into())).unwrap();
+        assert_eq!(frame, b"\x00\x0e\x00{\"error\":\"x\"}");
+        assert_eq!(packet_frame(&key(), &[0; MAX_PACKET + 1]), None);
+        assert_eq!(line_frame(&"x".repeat(MAX_FRAME)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_a_part_of_it_waits(packet in prop::collection::vec(any::<u8>(), 0..50)) {
+            let bytes = packet_frame(&key(), &packet).unwrap();
+            let read = read_frame(&bytes).unwrap();
+            prop_assert_eq!(read, Some((Frame::Packet(key(), &packet), bytes.len())));
+            for length in 0..bytes.len() {
+                prop_assert_eq!(read_frame(&bytes[..length]).unwrap(), None);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64), text in ".{0,40}") {
+            let _ = read_frame(&bytes);
+            let _ = text.parse::<Place>();
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Streams between keys of no common network.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Output, Process, SignallingServer, eventually, within};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::clocks::spawn_skewed_with;
+use crate::reach::{closed_lan, swarm};
+use crate::world;
+
+/// Documented exit codes.
+const USAGE: i32 = 2;
+const UNREACHABLE: i32 = 3;
+/// Time within which who is removed has lost link and streams.
+const REVOKED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Returns `KEY` or `KEY@PLACE` of a host, as its user passes it on.
+fn contact(host: &Host) -> Result<String> {
+    let printed = host.run("lcroute", &["id", "--contact"])?.success()?;
+    Ok(printed.stdout.trim().to_owned())
+}
+
+/// Serves by a command to this key, and waits until it is ready.
+fn serve(host: &Host, to: &str, command: &[&str]) -> Result<Process> {
+    let args = [
+        &["serve", "/chat/1", "--outside", "--allow", to, "--"],
+        command,
+    ];
+    let serving = host.spawn("lcroute-streams", &args.concat())?;
+    eventually("it serves", || {
+        ensure!(serving.stderr().contains("serving"), "{}", serving.stderr());
+        Ok(())
+    })?;
+    Ok(serving)
+}
+
+fn connect(host: &Host, input: &str, to: &str) -> Result<Output> {
+    let line = format!("{input} | lcroute-streams connect {to} /chat/1");
+    host.run("sh", &["-c", &line])
+}
+
+/// Returns what `lcroute outside --json` shows.
+fn look(host: &Host) -> Result<Value> {
+    let shown = host.ask("lcroute-streams", &["outside", "--json"])?;
+    Ok(serde_json::from_str(&shown.success()?.stdout)?)
+}
+
+/// A signalling server that belongs to neither of two hosts, and names it in their configuration.
+fn meet(lab: &Lab, hosts: &[Host]) -> Result<(SignallingServer, String)> {
+    let server = lab.signalling_server()?;
+    let url = server.url()?;
+    for host in hosts {
+        host.configure(&format!(
+            "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
+        ))?;
+    }
+    Ok((server, url))
+}
+
+#[test]
+fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither() {
+    world("outside-server", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
+        let (_server, url) = meet(lab, &hosts)?;
+        let [ann, bob, cy] = &hosts[..] else {
+            anyhow::bail!("three hosts")
+        };
+        let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
+        ensure!(to_bob.ends_with(&format!("@{url}")), "{to_bob}");
+        bob.run("lcroute", &["book", "add", "ann", &to_ann, "--for", "voice"])?
+            .success()?;
+        let command = ["sh", "-c", "cat; echo $LC_NAME $LC_FROM $LC_PEER"];
+        let _serving = serve(bob, "book:ann", &command)?;
+        let begun = Instant::now();
+        let said = connect(ann, "echo hello", &to_bob)?.success()?;
+        println!("first stream after {} ms", begun.elapsed().as_millis());
+        let (ann_key, bob_key) = (key(&to_ann), key(&to_bob));
+        ensure!(
+            said.stdout == format!("hello\nann outside {ann_key}\n"),
+            "{said:?}"
+        );
+        let shown = look(bob)?;
+        ensure!(
+            shown["pairs"][0]["state"] == "linked" && shown["pairs"][0]["name"] == "ann",
+            "{shown}"
+        );
+        ensure!(shown["pairs"][0]["found_by"] == "server", "{shown}");
+        // a third key learns nothing, and is told what was tried
+        let third = connect(cy, "true", &to_bob)?;
+        ensure!(third.code == UNREACHABLE, "{third:?}");
+        for part in [bob_key, url.as_str(), "[outside] dht", "--outside to"] {
+            ensure!(third.stderr.contains(part), "{part} in {third:?}");
+        }
+        let nobody = bob.run(
+            "lcroute-streams",
+            &["serve", "/x", "--outside", "--allow", "ann", "--", "cat"],
+        )?;
+        ensure!(nobody.code == USAGE, "{nobody:?}");
+        // who is removed loses a running stream
+        let line = format!("sleep 60 | lcroute-streams connect {to_bob} /chat/1");
+        let mut running = ann.spawn("sh", &["-c", &line])?;
+        eventually("it runs", || {
+            ensure!(look(ann)?["pairs"][0]["sought"] == true, "not yet");
+            Ok(())
+        })?;
+        std::thread::sleep(Duration::from_millis(300));
+        bob.run("lcroute", &["book", "remove", "ann"])?.success()?;
+        let begun = Instant::now();
+        within(REVOKED_WITHIN, "nothing is left", || {
+            let left = look(bob)?;
+            ensure!(left["pairs"] == serde_json::json!([]), "{left}");
+            let sought = look(ann)?;
+            ensure!(sought["pairs"][0]["state"] != "linked", "{sought}");
+            Ok(())
+        })?;
+        println!("revoked after {} ms", begun.elapsed().as_millis());
+        running.kill()
+    });
+}
+
+fn key(contact: &str) -> &str {
+    contact.split('@').next().unwrap_or_default()
+}
+
+#[test]
+#[ignore = "slow"]
+fn two_keys_on_one_lan_need_nothing_else() {
+    world("outside-lan", |lab| {
+        let hosts = closed_lan(lab, &["ann", "bob"])?;
+        for host in &hosts {
+            host.configure("")?;
+        }
+        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
+        ensure!(!to_bob.contains('@'), "{to_bob}");
+        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
+        let begun = Instant::now();
+        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
+        println!("first stream after {} ms", begun.elapsed().as_millis());
+        ensure!(said.stdout == "hello\n", "{said:?}");
+        ensure!(look(&hosts[1])?["pairs"][0]["found_by"] == "lan", "by a LAN");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "slow"]
+fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
+    world("outside-dht", |lab| {
+        let (_swarm, enters) = swarm(lab)?;
+        let hosts = lab.closed_hosts(&["ann", "bob"])?;
+        for host in &hosts {
+            host.configure(&format!(
+                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
+            ))?;
+        }
+        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
+        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
+        let begun = Instant::now();
+        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
+        println!("first stream after {} ms", begun.elapsed().as_millis());
+        ensure!(said.stdout == "hello\n", "{said:?}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "slow"]
+fn clocks_eleven_hours_apart_delay_it_by_seconds() {
+    world("outside-clocks", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob"])?;
+        let (_server, _) = meet(lab, &hosts)?;
+        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
+        let _serving = spawn_skewed_with(
+            &hosts[1],
+            11 * 3_600,
+            "lcroute-streams",
+            &["serve", "/chat/1", "--outside", "--allow", &to_ann, "--", "cat"],
+        )?;
+        let begun = Instant::now();
+        let said = connect(&hosts[0], "sleep 1; echo hello", &to_bob)?.success()?;
+        println!("first stream after {} ms", begun.elapsed().as_millis());
+        ensure!(said.stdout == "hello\n", "{said:?}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "slow"]
+fn each_program_may_be_killed_and_strangers_flood_in_vain() {
+    world("outside-killed", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob"])?;
+        let (_server, _) = meet(lab, &hosts)?;
+        let [ann, bob] = &hosts[..] else {
+            anyhow::bail!("two hosts")
+        };
+        let flooder = lab.host("flooder")?;
+        let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
+        let serving = serve(bob, &to_ann, &["cat"])?;
+        connect(ann, "echo one", &to_bob)?.success()?;
+        // datagrams with hints of no pair, to all ports of its program
+        bob.nft("flush ruleset")?;
+        let ports = ports_of(bob)?;
+        ensure!(!ports.is_empty(), "no port of lcroute-outside");
+        let to = bob.v4()?;
+        let flood = format!(
+            "import os, socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             end = time.time() + 6\nn = 0\nwhile time.time() < end:\n  for p in {ports:?}:\n    \
+             for _ in range(20):\n      s.sendto(bytes([0xc1]) + os.urandom(60), ('{to}', p)); n += 1\n  \
+             time.sleep(0.001)\nprint(n)"
+        );
+        let mut flooding = flooder.spawn("python3", &["-c", &flood])?;
+        std::thread::sleep(Duration::from_secs(1));
+        let begun = Instant::now();
+        connect(ann, "echo two", &to_bob)?.success()?;
+        println!("in a flood: {} ms", begun.elapsed().as_millis());
+        flooding.wait(Duration::from_secs(20))?;
+        println!("flooded with {} datagrams", flooding.stdout().trim());
+        eventually("they are counted", || {
+            let dropped = look(bob)?["drops"]["outside_unknown"].as_u64();
+            let dropped = dropped.context("no drops")?;
+            println!("outside_unknown {dropped}");
+            Ok(())
+        })?;
+        let (_, sent) = flooder.interface_traffic("eth0")?;
+        let (received, _) = flooder.interface_traffic("eth0")?;
+        println!("flooder: {received:?} {sent:?}");
+        for program in ["lcroute-outside", "lcroute-streams"] {
+            for host in [ann, bob] {
+                // the verbs are of lcroute-streams, too: the one in the background has `--idle`
+                let pattern = match program {
+                    "lcroute-outside" => "lcroute-outside --socket",
+                    _ => "streams --idle",
+                };
+                let folder = host.path("").display().to_string();
+                kill_in(host, pattern, &folder)?;
+                if program == "lcroute-outside" {
+                    let begun = Instant::now();
+                    let said = connect(ann, "echo three", &to_bob)?.success()?;
+                    ensure!(said.stdout == "three\n", "{said:?}");
+                    println!("after a kill -9 of {program}: {} ms", begun.elapsed().as_millis());
+                }
+            }
+        }
+        drop(serving);
+        Ok(())
+    });
+}
+
+/// Returns the UDP ports of a host's lcroute-outside.
+fn ports_of(host: &Host) -> Result<Vec<u16>> {
+    let shown = host.ask("ss", &["-Hlunp4"])?.success()?;
+    let lines = shown.stdout.lines().filter(|line| line.contains("lcroute-outside"));
+    let ports = lines.filter_map(|line| {
+        let local = line.split_whitespace().nth(3)?;
+        local.rsplit_once(':')?.1.parse().ok()
+    });
+    Ok(ports.collect())
+}
+
+/// Kills the processes of one host whose command line has this text: `folder` is in their socket.
+fn kill_in(host: &Host, pattern: &str, folder: &str) -> Result<()> {
+    let found = host.ask("pgrep", &["-af", pattern])?;
+    let lines = found.stdout.lines().filter(|line| line.contains(folder));
+    for line in lines {
+        let pid = line.split_whitespace().next().context("a pid")?.parse()?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "slow"]
+fn both_dial_at_once_and_a_network_of_their_own_does_not_notice() {
+    world("outside-both", |lab| {
+        // ann has a network and a daemon of her own
+        let mut network = lab.closed_network(["ann", "other"])?;
+        let url = network.signalling.url()?;
+        let ann = network.members.remove(0);
+        ann.host.configure(&format!(
+            "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
+        ))?;
+        let bob = &lab.closed_hosts(&["bob"])?[0];
+        bob.configure(&format!(
+            "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
+        ))?;
+        let (to_ann, to_bob) = (contact(&ann.host)?, contact(bob)?);
+        ensure!(key(&to_ann) == ann.peer_id()?, "the node's key: {to_ann}");
+        let _ann_serves = serve(&ann.host, &to_bob, &["cat"])?;
+        let _bob_serves = serve(bob, &to_ann, &["cat"])?;
+        for turn in 0..5 {
+            let line = |to: &str| format!("echo {turn} | lcroute-streams connect {to} /chat/1");
+            let one = ann.host.spawn("sh", &["-c", &line(&to_bob)])?;
+            let two = bob.spawn("sh", &["-c", &line(&to_ann)])?;
+            for said in [one.output()?, two.output()?] {
+                ensure!(said.success()?.stdout == format!("{turn}\n"), "turn {turn}");
+            }
+        }
+        // the network knows nothing of it
+        let members = ann.host.ask("lcroute", &["members", "--json"])?.success()?;
+        ensure!(!members.stdout.contains(key(&to_bob)), "{}", members.stdout);
+        Ok(())
+    });
+}
