@@ -86,7 +86,8 @@ impl FromStr for Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.strip_prefix("wss://").unwrap_or(&self.0))
+        let host = self.0.strip_prefix("wss://").filter(|host| !host.contains('/'));
+        f.write_str(host.unwrap_or(&self.0))
     }
 }
 

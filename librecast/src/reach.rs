@@ -23,15 +23,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
 /// Most items of a plan. A node has four: its own of two days, and two for an issuer's mailbox.
-pub const MAX_ITEMS: usize = 8;
-/// Most keys of each kind in a plan. Chosen: twice the number that the router looks up.
-pub const MAX_KEYS: usize = 32;
+/// Each of 32 pairs has two, and around the change of its period four.
+pub const MAX_ITEMS: usize = 72;
+/// Most keys of each kind in a plan: those of pairs.
+pub const MAX_KEYS: usize = 72;
 /// Most bootstrap nodes.
 pub const MAX_BOOTSTRAP: usize = 32;
 /// Longest value in bytes: a presence record. BEP 44 has room for 1,000.
 pub const MAX_VALUE: usize = 512;
 /// Longest line in bytes: twice the largest plan.
-pub const MAX_LINE: usize = 32 * 1024;
+pub const MAX_LINE: usize = 192 * 1024;
 
 /// Bytes that are base58 in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -769,6 +769,7 @@ mod tests {
             protocol: "/x/1".parse().unwrap(),
             stream: None,
             datagram_bytes: None,
+            outside: false,
         }
     }
 

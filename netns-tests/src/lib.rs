@@ -5,9 +5,10 @@ mod programs;
 use lcroute_lab::Applet;
 
 /// The programs, under their names on hosts.
-pub const PROGRAMS: [Applet; 11] = [
+pub const PROGRAMS: [Applet; 12] = [
     ("lcagent", lcagent::main),
     ("lcgroup", lcgroup::main),
+    ("lcroute-outside", lcroute_outside::main),
     ("lcroute-reach", lcroute_reach::main),
     ("lcstudio", lcstudio::main),
     ("dht-swarm", programs::dht_swarm),

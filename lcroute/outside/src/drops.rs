@@ -15,6 +15,8 @@ drop_reasons! {
         OutsideUnknown = "outside_unknown",
         /// A control message, which no link of a pair carries.
         PairControl = "pair_control",
+        /// A message over the link of a pair that is no packet of QUIC.
+        PairNotQuic = "pair_not_quic",
         /// Presence, a record or a message of a third key in the room of a pair.
         PairThird = "pair_third",
     }

@@ -318,6 +318,12 @@ impl Pairs {
     }
 }
 
+/// Whether a packet of QUIC may begin so: the first bit marks a long header, the second is fixed
+/// (RFC 9000 §17).
+fn is_quic(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0xc0 != 0)
+}
+
 /// Seconds of a day: names of records change with it.
 const DAY: u64 = 86_400;
 
@@ -418,6 +424,10 @@ impl Pairs {
         let Some((_, id, link)) = linked.max_by_key(|(ends_at, ..)| *ends_at) else {
             return self.share.count(DropReason::OutsideNoLink);
         };
+        if !is_quic(packet) {
+            // the lane would take it for its own
+            return self.share.count(DropReason::PairNotQuic);
+        }
         let rate = Rate::bits_per_second(self.config.rate, BURST);
         if !self.bucket.take(rate, packet.len() as u64, now) {
             return self.share.count(DropReason::OutsideRate);
@@ -523,6 +533,9 @@ impl Pairs {
                 node.linked.take_if(|linked| linked.link == link);
                 self.changed(peer);
             }
+            Event::Data { message, .. } if !is_quic(&message) => {
+                self.share.count(DropReason::PairNotQuic);
+            }
             Event::Data { link, message } => {
                 if let Some(linked) = &mut node.linked
                     && linked.link == link
@@ -625,8 +638,9 @@ impl Pairs {
         let Some(pair) = self.pairs.get_mut(&peer) else {
             return;
         };
-        let Ok(network) = pair.secret.network(period) else {
-            return;
+        let network = match pair.secret.network(period) {
+            Ok(network) => network,
+            Err(e) => return tracing::error!("{peer}: {e}"),
         };
         let own = Arc::new(network.own);
         let view = self.share.view(network.hint);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::{
-    AccessToken, Base58, Keep, Key, MAX_KEYS, MAX_LINE, Meeting, Plan, Room, RoomState, State,
+    AccessToken, Base58, Keep, Key, MAX_LINE, Meeting, Plan, Room, RoomState, State,
     ToReach, Value,
 };
 use librecast::time::UnixTime;
@@ -39,6 +39,8 @@ const SIGN_AGAIN: Duration = Duration::from_secs(8);
 const LAST_SIGN_AGAIN: Duration = Duration::from_secs(3_600);
 /// Seconds of a day: names change with it.
 const DAY: u64 = 86_400;
+/// Maximum number of keys that are looked up. Chosen: twice those of eight nodes.
+const SOUGHT_KEYS: usize = 32;
 /// Number of former epochs for look-ups, the latest ones. Chosen: with the newest one they give
 /// eight nodes as many keys as a plan may have.
 const FORMER: usize = 3;
@@ -338,7 +340,7 @@ fn plan(
         .iter()
         .flat_map(keys_of)
         .chain(other_days)
-        .take(MAX_KEYS);
+        .take(SOUGHT_KEYS);
     let own = key.peer_id();
     let watch = epochs.iter().filter(|_| seeking.invites);
     Some(Plan {
@@ -717,7 +719,7 @@ mod tests {
             (UnixTime::from_secs(NOON), NOON),
         )
         .unwrap();
-        assert!(plan.is_bounded() && plan.seek.len() == MAX_KEYS);
+        assert!(plan.is_bounded() && plan.seek.len() == SOUGHT_KEYS);
     }
 
     struct World {

@@ -324,6 +324,10 @@ impl Network {
         let ids = resets.connection_ids();
         let mut config = EndpointConfig::new(resets);
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+        if let Directory::Outside(_) = directory {
+            // links of pairs tell packets of QUIC from other messages by this bit
+            config.grease_quic_bit(false);
+        }
         let endpoint =
             Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
         Ok(Arc::new(Self {

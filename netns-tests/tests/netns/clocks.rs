@@ -24,6 +24,24 @@ fn spawn_skewed(host: &Host, program: &str) -> Result<Process> {
     host.spawn(link.to_str().context("path")?, &[])
 }
 
+/// Starts a program with all that it starts in turn, with a clock off by these seconds.
+pub(crate) fn spawn_skewed_with(
+    host: &Host,
+    seconds: i64,
+    program: &str,
+    args: &[&str],
+) -> Result<Process> {
+    host.write("clock-offset", seconds.to_string())?;
+    let folder = host.path("skewed");
+    std::fs::create_dir_all(&folder)?;
+    let skewed = env!("CARGO_BIN_EXE_lcroute-skewed");
+    // the programs look for each other beside themselves
+    for name in ["lcroute-streams", "lcroute-outside"] {
+        std::fs::copy(skewed, folder.join(name))?;
+    }
+    host.spawn(folder.join(program).to_str().context("path")?, args)
+}
+
 /// Starts two hosts in a room, with clocks at these seconds from the next midnight.
 fn in_a_room(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)> {
     let (serving, members) = members_of_a_room(lab, &["a", "b"])?;

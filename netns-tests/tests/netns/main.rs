@@ -52,6 +52,7 @@ mod metrics;
 mod nat;
 mod offload;
 mod ordinary_programs;
+mod outside;
 mod packets;
 mod paths;
 mod ports;
