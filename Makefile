@@ -19,13 +19,13 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent lcgroup lcradio lcstudio
 # what lcroute executes, or its services
-EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-reach
+EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-outside lcroute-reach
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # with the features of the whole workspace: `make test` compiles none of it again
 LAB = cargo build --workspace --bin lcroute-lab && $(TARGET)/debug/lcroute-lab
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
-LONG = browser:: chaos:: clocks:: containers:: foreign:: hidden:: hundreds_of_leaves in_a_dht lan_programs:: matrix:: ports:: radio:: relay:: segment_programs:: a_forwarder_that_dies a_second_cable_between programs_on_a_standby guests_of_a_bridge_see two_members_in_the_two twelve_members two_hundred_nodes_hold got_no_time_for_a_while was_suspended ansible_runs a_mesh_that_grows cables_of_three_routers the_module_does lies_of_every_kind groups_people:: radio_files:: radio_lan:: studio_decks:: whoever_waits_or_may_not short_uplink_is_found a_private_station_is_heard_by_a_token a_killed_receiver_of_codes a_code_with_a_host_leads goes_by_four_words both_ends_of_a_code of_two_who_send_under_a_code late_comers_and_hostile_leaves
+LONG = browser:: chaos:: clocks:: containers:: foreign:: hidden:: hundreds_of_leaves in_a_dht lan_programs:: matrix:: ports:: radio:: relay:: segment_programs:: a_forwarder_that_dies a_second_cable_between programs_on_a_standby guests_of_a_bridge_see two_members_in_the_two twelve_members two_hundred_nodes_hold got_no_time_for_a_while was_suspended ansible_runs a_mesh_that_grows cables_of_three_routers the_module_does lies_of_every_kind groups_people:: radio_files:: radio_lan:: studio_decks:: whoever_waits_or_may_not short_uplink_is_found a_private_station_is_heard_by_a_token a_killed_receiver_of_codes a_code_with_a_host_leads goes_by_four_words both_ends_of_a_code of_two_who_send_under_a_code late_comers_and_hostile_leaves two_keys_on_one_lan two_keys_behind_closed clocks_eleven_hours each_program_may_be_killed both_dial_at_once
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 

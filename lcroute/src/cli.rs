@@ -512,7 +512,10 @@ const VERBS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("Try", &["demo", "listen", "say", "leaf", "bench", "sim"]),
-    ("Streams", &["connect", "serve", "forward", "outside", "book"]),
+    (
+        "Streams",
+        &["connect", "serve", "forward", "outside", "book"],
+    ),
     (
         "Parts and services",
         &[

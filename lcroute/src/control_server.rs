@@ -527,6 +527,21 @@ mod tests {
             let answer = ask(&sign, request(other).as_bytes()).await.unwrap();
             assert!(answer.contains("not what TLS"), "{answer}");
         }
+        // both owners of keys get one secret, and it is not the agreed value itself
+        let other = SecretKey::from_seed(&[9; 32]);
+        let pair = format!("{{\"cmd\":\"pair\",\"node\":\"{}\"}}\n", other.peer_id());
+        let answer = ask(&sign, pair.as_bytes()).await.unwrap();
+        let secret = PairSecret::agree(&other, &key.peer_id()).unwrap();
+        let secret = bs58::encode(secret.bytes()).into_string();
+        assert!(answer.contains(&secret), "{answer}");
+        let own = format!("{{\"cmd\":\"pair\",\"node\":\"{}\"}}\n", key.peer_id());
+        let refused = ask(&sign, own.as_bytes()).await.unwrap();
+        assert!(refused.contains("no secret"), "{refused}");
+        let refused = ask(&control, pair.as_bytes()).await.unwrap();
+        assert!(
+            refused.contains("only the program for streams"),
+            "{refused}"
+        );
         let refused = ask(&control, good.as_bytes()).await.unwrap();
         assert!(
             refused.contains("only the program for streams"),
@@ -555,6 +570,8 @@ mod tests {
     async fn each_command_is_taken_on_its_sockets_alone() {
         let look = librecast::channel::look_group();
         let secret = librecast::text::encode(librecast::text::TextKind::SharedKey, &[7; 32]);
+        let other = SecretKey::from_seed(&[9; 32]).peer_id();
+        let pair = format!(r#"{{"cmd":"pair","node":"{other}"}}"#);
         let private = format!(
             r#"{{"cmd":"private","prefix":"ff1e:7::/32","secrets":["{}"]}}"#,
             *secret
@@ -573,6 +590,7 @@ mod tests {
             (r#"{"cmd":"member","node":"beta"}"#, "control sign"),
             (r#"{"cmd":"streams"}"#, "sign"),
             (r#"{"cmd":"sign","message":"x"}"#, "sign"),
+            (&pair, "sign"),
             (r#"{"cmd":"ping","node":"beta"}"#, "control"),
             (r#"{"cmd":"announce","prefix":"ff1e:1::/32"}"#, "control"),
             (

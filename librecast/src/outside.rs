@@ -68,7 +68,8 @@ impl FromStr for Place {
         let host = text.strip_prefix("ws://");
         let host = host.or_else(|| text.strip_prefix("wss://")).unwrap_or(text);
         let host = host.trim_end_matches('/');
-        let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '\\' | '"' | '\'' | '<');
+        let is_plain =
+            |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '\\' | '"' | '\'' | '<');
         let authority = host.split('/').next().unwrap_or_default();
         if authority.is_empty() || text.len() > MAX_PLACE || !host.chars().all(is_plain) {
             return Err(bad());
@@ -86,7 +87,10 @@ impl FromStr for Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.0.strip_prefix("wss://").filter(|host| !host.contains('/'));
+        let host = self
+            .0
+            .strip_prefix("wss://")
+            .filter(|host| !host.contains('/'));
         f.write_str(host.unwrap_or(&self.0))
     }
 }
@@ -172,8 +176,17 @@ pub struct PairPlan {
 
 impl fmt::Debug for PairPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, waits, seeks, places, .. } = self;
-        write!(f, "PairPlan({key}, waits {waits}, seeks {seeks}, {places:?})")
+        let Self {
+            key,
+            waits,
+            seeks,
+            places,
+            ..
+        } = self;
+        write!(
+            f,
+            "PairPlan({key}, waits {waits}, seeks {seeks}, {places:?})"
+        )
     }
 }
 
@@ -187,8 +200,6 @@ pub enum ToOutside {
     Pair(PairPlan),
     /// A pair that ends.
     Gone(PeerId),
-    /// Refuses a second program.
-    Error(String),
 }
 
 /// The state of a pair.
@@ -335,8 +346,8 @@ mod tests {
         assert_eq!(&frame[..3], [0, 35, 1]);
         assert_eq!(&frame[3..35], key().public_key());
         assert_eq!(&frame[35..], b"ab");
-        let frame = line_frame(&ToOutside::Error("x".into())).unwrap();
-        assert_eq!(frame, b"\x00\x0e\x00{\"error\":\"x\"}");
+        let frame = line_frame(&"x").unwrap();
+        assert_eq!(frame, b"\x00\x04\x00\"x\"");
         assert_eq!(packet_frame(&key(), &[0; MAX_PACKET + 1]), None);
         assert_eq!(line_frame(&"x".repeat(MAX_FRAME)), None);
     }

@@ -246,6 +246,24 @@ fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
 }
 
 #[test]
+fn who_links_with_strangers_knows_no_router_and_no_streams() {
+    let ours = ours();
+    let below = [
+        "lcroute-overlay",
+        "lcroute-signalling",
+        "lcroute-tls",
+        "lcroute-webrtc",
+        "librecast",
+        "librecast-program",
+    ];
+    assert_eq!(
+        ours["lcroute-outside"],
+        BTreeSet::from(below.map(str::to_owned))
+    );
+    assert!(!built_from("lcroute-outside").contains("quinn"), "QUIC");
+}
+
+#[test]
 fn who_reads_the_whole_internet_knows_librecast_only_and_the_router_knows_no_dht() {
     let ours = ours();
     let below = ["librecast", "librecast-program"].map(str::to_owned);

@@ -341,6 +341,7 @@ fn every_decision_is_listed() {
 /// asks none. The section "Who learns a host's address" of `docs/security.md` holds for each.
 const SPEAKERS: &[(&str, &str)] = &[
     ("control/src/pages.rs", "this host"),
+    ("outside/src/program.rs", "Exposure::outside"),
     ("reach/src/cli.rs", "no socket: the name of a crate"),
     ("reach/src/dht.rs", "Exposure::dht"),
     ("reach/src/matrix/mod.rs", "Exposure::matrix"),

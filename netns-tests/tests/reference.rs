@@ -179,6 +179,7 @@ fn reference() -> String {
     // the verbs of lcroute-lab, lcroute-web and lcroute-streams appear under lcroute
     for command in [
         lcroute_lab::lcroute(),
+        lcroute_outside::command(),
         lcroute_reach::command(),
         lcsync::command(),
         lcagent::command(),
@@ -706,6 +707,28 @@ const FILES: &[File] = &[
                         "Nodes that may: names, PeerIds, `label:KEY=VALUE`, `book:NAME`.",
                     ),
                     ("allow_all", "`false`", "All members of the network may."),
+                    (
+                        "outside",
+                        "`false`",
+                        "Keys of `allow` may from outside of this host's networks, too ([outside](guide/outside.md)).",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[outside]",
+                with: "",
+                keys: &[
+                    (
+                        "meet",
+                        "`[]`",
+                        "Signalling servers where this host waits and looks for keys outside of its networks: `wss://HOST`, `ws://HOST:PORT` or `HOST`.",
+                    ),
+                    (
+                        "dht",
+                        "`false`",
+                        "They are found by the DHT of `[signal] dht_bootstrap`, too: its nodes see this host's address. lcroute-outside starts a lcroute-reach for it.",
+                    ),
+                    ("mbit", "20", "Megabits a second of all of them together."),
                 ],
             },
             Table {

@@ -72,7 +72,7 @@ pub struct Config {
     /// The program for streams.
     pub streams: Streams,
     /// Keys outside of this host's networks.
-    pub outside: Outside,
+    outside: Outside,
     /// The topology policy.
     pub topology: Topology,
     /// Transport of live packets.

@@ -23,6 +23,5 @@ pub mod text;
 pub use code::Code;
 pub use request::{
     Access, Answer, GivenSecret, MAX_PING, REACH_GROUP, Request, keys_of, outside_of, reach_of,
-    sign_of,
-    view_of,
+    sign_of, view_of,
 };

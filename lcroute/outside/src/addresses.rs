@@ -74,7 +74,9 @@ mod tests {
     fn this_host_has_an_address_and_an_excluded_interface_has_none() {
         let all = here(&[]).unwrap();
         assert!(!all.addresses.is_empty());
-        let names = getifaddrs().unwrap().map(|interface| interface.interface_name);
+        let names = getifaddrs()
+            .unwrap()
+            .map(|interface| interface.interface_name);
         assert_eq!(here(&names.collect::<Vec<_>>()).unwrap(), Here::default());
     }
 }

@@ -1,4 +1,4 @@
-//! How pairs are found: a room at servers for each, and one LAN carrier for all.
+//! How pairs are found: a room at servers for each, and one LAN and one DHT for all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,9 +8,12 @@ use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use lcroute_signalling::{CarrierEvent, Carriers, Lan, instance_name};
 use librecast::id::{PeerId, SecretKey};
 use librecast::outside::{MAX_PLACES, Place};
+use librecast::reach::{FromReach, MAX_ITEMS, MAX_KEYS, Plan};
+use librecast::time::UnixTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::dht::Dht;
 use crate::pairs::Started;
 use crate::share::ViewId;
 
@@ -21,6 +24,10 @@ const MAX_ROOMS: usize = 8;
 const MAX_ROOMS_SOUGHT: usize = 16;
 /// The LAN, as a carrier of each pair.
 pub(crate) const LAN: CarrierId = CarrierId(u32::MAX - 8);
+/// The DHT, as a carrier of each pair.
+pub(crate) const DHT: CarrierId = CarrierId(u32::MAX - 9);
+/// Most pairs in the DHT. Chosen: each costs some look-ups a minute.
+const MAX_DHT: usize = 32;
 /// Events that wait for the program.
 const EVENTS: usize = 1_024;
 
@@ -31,12 +38,18 @@ pub(crate) enum Told {
     Of(ViewId, CarrierEvent),
     /// A record under a name on a LAN.
     Lan(CarrierEvent),
+    /// A line of the program for the DHT.
+    Dht(FromReach),
 }
 
 /// Carriers of a pair in one period.
 #[derive(Debug)]
 struct Room {
     peer: PeerId,
+    own: Arc<SecretKey>,
+    other: PeerId,
+    /// Whether somebody waits for it.
+    seeks: bool,
     carriers: Carriers,
     forward: JoinHandle<()>,
     urls: Vec<String>,
@@ -54,9 +67,11 @@ impl Drop for Room {
 #[derive(Debug)]
 pub(crate) struct Finding {
     rooms: BTreeMap<ViewId, Room>,
-    /// Pairs by their instance names on a LAN.
-    names: BTreeMap<String, ViewId>,
+    /// Pairs by the names of the others' records, and by their instance names on a LAN.
+    names: BTreeMap<[u8; 32], ViewId>,
+    instances: BTreeMap<String, ViewId>,
     lan: Option<Lan>,
+    dht: Option<Dht>,
     told: mpsc::Sender<Told>,
 }
 
@@ -66,7 +81,9 @@ impl Finding {
         let finding = Self {
             rooms: BTreeMap::new(),
             names: BTreeMap::new(),
+            instances: BTreeMap::new(),
             lan: None,
+            dht: None,
             told,
         };
         (finding, events)
@@ -87,6 +104,9 @@ impl Finding {
         });
         let room = Room {
             peer: started.peer,
+            own: Arc::clone(&started.own),
+            other: started.other,
+            seeks,
             carriers,
             forward,
             urls: Vec::new(),
@@ -100,6 +120,7 @@ impl Finding {
     pub(crate) fn end(&mut self, node: ViewId) {
         self.rooms.remove(&node);
         self.names.retain(|_, other| *other != node);
+        self.instances.retain(|_, other| *other != node);
         self.announce();
     }
 
@@ -112,6 +133,7 @@ impl Finding {
             *used.entry(url.clone()).or_default() += 1;
         }
         for room in self.rooms.values_mut().filter(|room| room.peer == *peer) {
+            room.seeks = seeks;
             let mut urls = Vec::new();
             for place in places.iter().take(MAX_PLACES) {
                 let count = used.entry(place.url().to_owned()).or_default();
@@ -130,8 +152,10 @@ impl Finding {
     /// Sets the names under which a pair's records are on LANs.
     pub(crate) fn set_names(&mut self, node: ViewId, names: &[[u8; 32]]) {
         self.names.retain(|_, other| *other != node);
-        let names = names.iter().map(|name| (instance_name(name), node));
-        self.names.extend(names);
+        self.instances.retain(|_, other| *other != node);
+        let instances = names.iter().map(|name| (instance_name(name), node));
+        self.instances.extend(instances);
+        self.names.extend(names.iter().map(|name| (*name, node)));
     }
 
     /// Sets the LANs; none: they are not used.
@@ -177,11 +201,72 @@ impl Finding {
 
     /// Returns the pair and the record in an event of the LAN.
     pub(crate) fn record_of(&self, event: CarrierEvent) -> Option<(ViewId, CarrierKind, Vec<u8>)> {
-        let CarrierEvent::Record { kind, name, sealed, .. } = event else {
+        let CarrierEvent::Record {
+            kind, name, sealed, ..
+        } = event
+        else {
             return None;
         };
         let instance = name.split('.').next()?;
-        Some((*self.names.get(instance)?, kind, sealed))
+        Some((*self.instances.get(instance)?, kind, sealed))
+    }
+
+    /// Sets the DHT's entry nodes; none: it is not used.
+    pub(crate) fn set_dht(&mut self, bootstrap: Option<&[String]>) {
+        let Some(bootstrap) = bootstrap.filter(|_| !self.rooms.is_empty()) else {
+            self.dht = None;
+            return;
+        };
+        if self.dht.as_ref().is_none_or(|dht| !dht.runs()) {
+            let (said, mut received) = mpsc::channel(EVENTS);
+            let told = self.told.clone();
+            // ends with the program, which has the other end
+            tokio::spawn(async move {
+                while let Some(line) = received.recv().await {
+                    if told.send(Told::Dht(line)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            self.dht = match Dht::start(said) {
+                Ok(dht) => Some(dht),
+                Err(e) => {
+                    tracing::warn!("lcroute-reach: {e}: no DHT");
+                    None
+                }
+            };
+        }
+        let Some(dht) = &self.dht else { return };
+        let time = UnixTime::now();
+        let mut plan = Plan {
+            bootstrap: bootstrap.to_vec(),
+            ..Plan::default()
+        };
+        // who is sought comes first
+        let mut rooms: Vec<_> = self.rooms.values().collect();
+        rooms.sort_by_key(|room| !room.seeks);
+        let mut peers = BTreeSet::new();
+        for room in rooms {
+            peers.insert(room.peer);
+            let Some((record, _)) = room.record.as_ref().filter(|_| peers.len() <= MAX_DHT) else {
+                continue;
+            };
+            let items = record.epoch.items(&room.own, record, time);
+            let key = record.epoch.key_of(&room.other, time);
+            if plan.hold.len() + items.len() <= MAX_ITEMS && plan.seek.len() < MAX_KEYS {
+                plan.hold.extend(items);
+                match room.seeks {
+                    true => plan.seek.push(key),
+                    false => plan.watch.push(key),
+                }
+            }
+        }
+        dht.set(plan);
+    }
+
+    /// Returns the pair whose record has this name.
+    pub(crate) fn named(&self, name: &[u8; 32]) -> Option<ViewId> {
+        self.names.get(name).copied()
     }
 
     /// Notes whether a carrier works.
@@ -217,11 +302,12 @@ impl Finding {
             }
         }
         let lan = self.lan.iter().map(|_| "lan".to_owned());
+        let dht = self.dht.iter().map(|_| "dht".to_owned());
         let servers = by.into_iter().map(|(url, works)| match works {
             true => url,
             false => format!("({url})"),
         });
-        lan.chain(servers).collect()
+        lan.chain(dht).chain(servers).collect()
     }
 
     pub(crate) fn urls(&self) -> BTreeSet<String> {

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use librecast_program::cli::{init_logging, run};
 
-/// The socket of the program for streams that the system started.
+use crate::program::From;
+
+/// The socket of the service.
 const SYSTEM_SOCKET: &str = "/run/lcroute/outside.sock";
 
 /// Link this host with keys that belong to none of its networks, for streams that name them
@@ -21,16 +23,16 @@ const SYSTEM_SOCKET: &str = "/run/lcroute/outside.sock";
 It waits for the program for streams, which says who may call and who is sought, and goes on when that is started anew.
 
 Examples:
-  systemctl enable --now lcroute-outside
+  systemctl enable --now lcroute-outside.socket
   /usr/lib/lcroute/lcroute-outside --socket ~/.local/state/lcroute/outside.sock"
 )]
 struct Cli {
-    /// The socket of the program for streams
+    /// Where the program for streams connects, if the service manager gives no socket
     #[arg(long, value_name = "PATH", default_value = SYSTEM_SOCKET)]
     socket: PathBuf,
-    /// End when the program for streams has gone
-    #[arg(long)]
-    once: bool,
+    /// Standard input is the connection with the program for streams: end with it
+    #[arg(long, conflicts_with = "socket")]
+    stdin: bool,
     /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -47,7 +49,10 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     run("lcroute-outside", |cli: Cli| {
         init_logging(cli.log.as_deref(), "info")?;
-        crate::program::run(&cli.socket, cli.once)
+        crate::program::run(match cli.stdin {
+            true => From::Stdin,
+            false => From::Socket(&cli.socket),
+        })
     })
 }
 

@@ -7,12 +7,13 @@
 //!
 //! - [`pairs`] decides: who waits, who is sought, and their links; without I/O
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
-//! - `addresses` reads this host's interfaces, `carriers` finds the others
+//! - `addresses` reads this host's interfaces, `carriers` finds the others, `dht` by a DHT
 //! - `program` has the sockets, `cli` is the command line, [`drops`] has the reasons of drops
 
 mod addresses;
 mod carriers;
 mod cli;
+mod dht;
 pub mod drops;
 pub mod pairs;
 mod program;

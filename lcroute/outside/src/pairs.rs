@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    CarrierId, CarrierKind, EndReason, Event, Identity, LinkInfo, Limits, Overlay,
-    OverlayConfig, PeerState, Presence, Published, Random, Rendezvous,
+    CarrierId, CarrierKind, EndReason, Event, Identity, Limits, LinkInfo, Overlay, OverlayConfig,
+    PeerState, Presence, Published, Random, Rendezvous,
 };
 use lcroute_webrtc::Transmit;
 use librecast::bucket::{Bucket, Rate};
@@ -591,7 +591,11 @@ impl Pairs {
         let mut due = Vec::new();
         let mut count = 0;
         // who is sought comes first
-        let mut order: Vec<_> = self.pairs.iter().map(|(k, p)| (!p.wish.seeks, *k)).collect();
+        let mut order: Vec<_> = self
+            .pairs
+            .iter()
+            .map(|(k, p)| (!p.wish.seeks, *k))
+            .collect();
         order.sort_unstable();
         for (_, peer) in order {
             let Some(pair) = self.pairs.get_mut(&peer) else {
@@ -603,7 +607,9 @@ impl Pairs {
                 count += 1;
                 periods.extend(pair.secret.periods(time));
                 let change = pair.secret.changes_at(time);
-                due.push(now + Duration::from_secs(change.as_secs().saturating_sub(time.as_secs())));
+                due.push(
+                    now + Duration::from_secs(change.as_secs().saturating_sub(time.as_secs())),
+                );
             }
             if let Some(since) = pair.sought_since {
                 let present = pair.secret.period(time);
@@ -615,8 +621,9 @@ impl Pairs {
             let nodes = &self.nodes;
             let is_linked = |id: &ViewId| nodes.get(id).is_some_and(|node| node.linked.is_some());
             let kept = |period: &u64, id: &ViewId| periods.contains(period) || is_linked(id);
-            let (left, over): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                std::mem::take(&mut pair.nodes).into_iter().partition(|(p, id)| kept(p, id));
+            let (left, over): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut pair.nodes)
+                .into_iter()
+                .partition(|(p, id)| kept(p, id));
             pair.nodes = left;
             let new = periods.into_iter().filter(|p| !pair.nodes.contains_key(p));
             let new: Vec<_> = new.collect();
@@ -696,7 +703,10 @@ impl Pairs {
             }
         }
         let nodes = self.nodes.values();
-        let linked: BTreeSet<_> = nodes.filter(|n| n.linked.is_some()).map(|n| n.peer).collect();
+        let linked: BTreeSet<_> = nodes
+            .filter(|n| n.linked.is_some())
+            .map(|n| n.peer)
+            .collect();
         let is_queued = wants.iter().filter(|peer| !linked.contains(peer)).count() > MAX_BEGINNING;
         self.begin.retain(|peer, since| {
             let is_over = is_queued && *since + BEGINS_FOR <= now;
@@ -745,3 +755,6 @@ impl Pairs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

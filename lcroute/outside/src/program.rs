@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use lcroute_overlay::{Presence, SPEAKS};
+use lcroute_overlay::{CarrierKind, Presence, SPEAKS};
 use lcroute_signalling::CarrierEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::PeerId;
@@ -18,23 +19,24 @@ use librecast::outside::{
     packet_frame, read_frame,
 };
 use librecast::pair::PairSecret;
+use librecast::reach::FromReach;
 use librecast::time::{Instant, UnixTime, WallClock};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::Exit;
 use librecast_program::service;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UdpSocket, UnixStream};
+use tokio::net::{UdpSocket, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
 use crate::addresses::{Here, here};
-use crate::carriers::{Finding, LAN, Told};
+use crate::carriers::{DHT, Finding, LAN, Told};
 use crate::pairs::{Pairs, PairsConfig, PairsOutput, Wish};
 use crate::share::Share;
 
-/// Interval between attempts to reach the program for streams.
+/// Pause after a failed accept, most likely for want of file descriptors.
 const RETRY: Duration = Duration::from_millis(500);
 /// Interval of looks at this host's addresses.
 const LOOK: Duration = Duration::from_secs(5);
@@ -53,56 +55,114 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// UDP port of a signalling server's STUN, if its URL names no port.
 const SIGNAL_PORT: u16 = 7_117;
 
-pub(crate) fn run(socket: &Path, once: bool) -> anyhow::Result<Exit> {
+/// Where the program for streams comes from.
+#[derive(Debug)]
+pub(crate) enum From<'a> {
+    /// Standard input is the connection; the program ends with it.
+    Stdin,
+    /// It connects to the service manager's socket, or else to this one.
+    Socket(&'a Path),
+}
+
+pub(crate) fn run(from: From<'_>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let (stop, stopped) = watch::channel(false);
+        let serving = async {
+            match from {
+                From::Stdin => {
+                    let stream = io::stdin().as_fd().try_clone_to_owned()?;
+                    let stream = std::os::unix::net::UnixStream::from(stream);
+                    stream.set_nonblocking(true)?;
+                    converse(UnixStream::from_std(stream)?, stopped).await
+                }
+                From::Socket(path) => serve(path, stopped).await,
+            }
+        };
+        tokio::pin!(serving);
         service::ready();
         let ended = tokio::select! {
-            ended = serve(socket, once) => ended,
-            _ = interrupt.recv() => Ok(Exit::Ok),
-            _ = terminate.recv() => Ok(Exit::Ok),
+            ended = &mut serving => ended,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
         };
         service::stopping();
-        ended
+        if ended.is_ok() && stop.send(true).is_ok() {
+            // links end with a goodbye; a second signal does not wait for it
+            let _ = timeout(2 * GOODBYE, serving).await;
+        }
+        ended.map(|()| Exit::Ok)
     })
 }
 
-/// Serves the program for streams across its restarts; only one with `once`.
-async fn serve(socket: &Path, once: bool) -> anyhow::Result<Exit> {
-    let mut said = String::new();
+/// Serves the program for streams, one at a time.
+async fn serve(path: &Path, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let listener = match service::listening_socket() {
+        Some(inherited) => {
+            let listener = std::os::unix::net::UnixListener::from(inherited);
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)?
+        }
+        None => bind_at(path).with_context(|| path.display().to_string())?,
+    };
     loop {
-        match UnixStream::connect(socket).await {
-            Ok(stream) => {
-                said.clear();
-                let (read, write) = stream.into_split();
-                let mut conversation = Conversation::new(write)?;
-                let ended = conversation.run(read).await;
-                conversation.goodbye().await;
-                match ended {
-                    Ok(()) => tracing::info!("the program for streams has gone"),
-                    Err(e) => tracing::warn!("the program for streams: {e:#}"),
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    tracing::warn!("{}: {e}", path.display());
+                    sleep(RETRY).await;
+                    continue;
                 }
-                if let Some(why) = conversation.refused {
-                    return Err(ExitError::new(Exit::Failed, why).into());
-                }
+            },
+            _ = stopped.changed() => return Ok(()),
+        };
+        let refused = async {
+            // one that comes meanwhile is closed, and comes again
+            while let Ok((second, _)) = listener.accept().await {
+                drop(second);
             }
-            Err(e) => {
-                let problem = format!("{}: {e}: waiting for `lcroute streams`", socket.display());
-                if said != problem {
-                    tracing::info!("{problem}");
-                    said = problem;
-                }
-            }
+        };
+        tokio::select! {
+            ended = converse(stream, stopped.clone()) => ended?,
+            () = refused => {}
         }
-        if once {
-            return Ok(Exit::Ok);
+        if *stopped.borrow() {
+            return Ok(());
         }
-        sleep(RETRY).await;
     }
+}
+
+/// Opens a socket for this user.
+fn bind_at(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(path, mode)?;
+    Ok(listener)
+}
+
+/// Talks with one program for streams until it has gone.
+async fn converse(stream: UnixStream, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let (read, write) = stream.into_split();
+    let mut conversation = Conversation::new(write)?;
+    let ended = tokio::select! {
+        ended = conversation.run(read) => ended,
+        _ = stopped.changed() => Ok(()),
+    };
+    conversation.goodbye().await;
+    match ended {
+        Ok(()) => tracing::info!("the program for streams has gone"),
+        Err(e) => tracing::warn!("the program for streams: {e:#}"),
+    }
+    Ok(())
 }
 
 /// A UDP socket with the task that reads it.
@@ -142,7 +202,7 @@ struct Conversation {
     changed: BTreeSet<PeerId>,
     said: BTreeMap<PeerId, PairState>,
     status: Option<Status>,
-    refused: Option<String>,
+    dht: Option<String>,
 }
 
 impl Conversation {
@@ -191,7 +251,7 @@ impl Conversation {
             changed: BTreeSet::new(),
             said: BTreeMap::new(),
             status: None,
-            refused: None,
+            dht: None,
         })
     }
 
@@ -208,9 +268,6 @@ impl Conversation {
                     }
                     while let Some(length) = self.handle_frame(&buffer)? {
                         drop(buffer.split_to(length));
-                    }
-                    if self.refused.is_some() {
-                        return Ok(());
                     }
                 }
                 Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
@@ -285,7 +342,6 @@ impl Conversation {
                 self.said.remove(&key);
                 self.pairs.remove(&key, now);
             }
-            ToOutside::Error(why) => self.refused = Some(why),
         }
     }
 
@@ -364,6 +420,18 @@ impl Conversation {
                 },
             ) => self.pairs.handle_signal(node, (carrier, from), &bytes, now),
             Told::Of(..) => {}
+            Told::Dht(FromReach::Seen { key, value }) => {
+                if let Some(node) = self.finding.named(&key.0) {
+                    let dht = (DHT, CarrierKind::Dht);
+                    self.pairs.handle_record(node, dht, &value.0, now);
+                }
+            }
+            Told::Dht(FromReach::State(state)) => {
+                self.share.webrtc().set_outer(state.outer, now);
+                let nodes = state.nodes;
+                self.dht = Some(format!("{nodes} nodes, {} records held", state.held));
+            }
+            Told::Dht(_) => {}
             Told::Lan(event) => {
                 if let Some((node, kind, sealed)) = self.finding.record_of(event) {
                     self.pairs.handle_record(node, (LAN, kind), &sealed, now);
@@ -404,6 +472,7 @@ impl Conversation {
                     self.finding.set_record(node, record, announced);
                     let names = self.pairs.names(node);
                     self.finding.set_names(node, &names);
+                    self.set_dht();
                 }
                 PairsOutput::Packet { peer, packet } => {
                     let frame = packet_frame(&peer, &packet);
@@ -434,9 +503,7 @@ impl Conversation {
             (false, true) => "linking",
             (false, false) => "waits",
         };
-        let text = |kind: lcroute_overlay::CarrierKind| {
-            serde_json::to_value(kind).ok()?.as_str().map(str::to_owned)
-        };
+        let text = |kind: CarrierKind| serde_json::to_value(kind).ok()?.as_str().map(str::to_owned);
         let state = PairState {
             key,
             state: name.to_owned(),
@@ -459,7 +526,7 @@ impl Conversation {
         let drops = self.pairs.drops().into_iter();
         let status = Status {
             drops: drops.map(|(name, n)| (name.to_owned(), n)).collect(),
-            dht: None,
+            dht: self.dht.clone(),
         };
         if self.status.as_ref() != Some(&status) && self.say(&FromOutside::Status(status.clone())) {
             self.status = Some(status);
@@ -472,10 +539,12 @@ impl Conversation {
             self.sockets.clear();
             self.here = Here::default();
             self.finding.set_lans(None, 0);
+            self.finding.set_dht(None);
             return Ok(());
         }
         self.open_sockets();
         self.set_lans();
+        self.set_dht();
         Ok(())
     }
 
@@ -484,6 +553,11 @@ impl Conversation {
         let port = self.sockets.first().map_or(0, |bound| bound.at.port());
         let lans = lan.then(|| self.here.lans.clone());
         self.finding.set_lans(lans, port);
+    }
+
+    fn set_dht(&mut self) {
+        let bootstrap = self.plan.as_ref().and_then(|plan| plan.dht.as_deref());
+        self.finding.set_dht(bootstrap);
     }
 
     fn open_sockets(&mut self) {

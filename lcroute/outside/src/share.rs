@@ -98,7 +98,11 @@ impl Shared {
         };
         let is_full = events.len() >= MAX_EVENTS;
         // an event of a connection's life is never lost
-        if is_full && matches!(event, ConnectionEvent::Data { .. } | ConnectionEvent::Straight { .. })
+        if is_full
+            && matches!(
+                event,
+                ConnectionEvent::Data { .. } | ConnectionEvent::Straight { .. }
+            )
         {
             return self.count(DropReason::OutsideFull);
         }
@@ -344,7 +348,9 @@ impl Connections for View {
     }
 
     fn authenticated(&mut self, link: LinkId, answers: bool, now: Instant) {
-        self.with(link, |webrtc, link| webrtc.authenticated(link, answers, now));
+        self.with(link, |webrtc, link| {
+            webrtc.authenticated(link, answers, now)
+        });
     }
 
     fn send_control(

@@ -28,6 +28,9 @@ struct Cli {
     /// The control socket of the daemon: this program connects to reach.sock beside it
     #[arg(long, value_name = "PATH", env = "LCROUTE_CONTROL", default_value = SYSTEM_CONTROL)]
     control: PathBuf,
+    /// Standard input is the connection with the program that says what to do: end with it
+    #[arg(long)]
+    stdin: bool,
     /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -44,7 +47,8 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     run("lcroute-reach", |cli: Cli| {
         init_logging(cli.log.as_deref(), "info,n0_mainline=warn")?;
-        crate::program::run(&socket_beside(&cli.control, "reach"))
+        let socket = socket_beside(&cli.control, "reach");
+        crate::program::run((!cli.stdin).then_some(socket.as_path()))
     })
 }
 

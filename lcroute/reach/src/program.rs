@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of lines about the room that wait for the daemon; then the room's reader waits.
 const ROOM_LINES: usize = 64;
 
-pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
+/// Runs with the daemon's socket, or with standard input as the only connection.
+pub(crate) fn run(socket: Option<&Path>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -44,13 +46,30 @@ pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
         service::ready();
         let mut entered = Entered::default();
         let ended = tokio::select! {
-            ended = serve(socket, &mut entered, AWAY) => ended,
+            ended = async {
+                match socket {
+                    Some(socket) => serve(socket, &mut entered, AWAY).await,
+                    None => serve_once(&mut entered).await,
+                }
+            } => ended,
             _ = interrupt.recv() => Ok(Exit::Ok),
             _ = terminate.recv() => Ok(Exit::Ok),
         };
         service::stopping();
         ended
     })
+}
+
+/// Serves the program that started this one, to its end.
+async fn serve_once(entered: &mut Entered) -> anyhow::Result<Exit> {
+    let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
+    match Conversation::new(stream, entered).run().await {
+        Ok(()) => Ok(Exit::Ok),
+        Err(Ended::Refused(why)) => Err(ExitError::new(Exit::Failed, why).into()),
+        Err(Ended::Io(e)) => Err(e.into()),
+    }
 }
 
 /// Serves the daemon across its restarts; leaves the DHT if the daemon is absent for `away`.

@@ -16,8 +16,7 @@ use std::time::Duration;
 use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::{
-    AccessToken, Base58, Keep, Key, MAX_LINE, Meeting, Plan, Room, RoomState, State,
-    ToReach, Value,
+    AccessToken, Base58, Keep, Key, MAX_LINE, Meeting, Plan, Room, RoomState, State, ToReach, Value,
 };
 use librecast::time::UnixTime;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};

@@ -773,7 +773,8 @@ pub fn contact(common: &Common, config: &Config) -> anyhow::Result<Exit> {
         Some(mut daemon) => daemon.ask::<Status>(&Request::Status)?.peer_id,
         None => StateDir::of(common, config).node_key_or_new()?.peer_id(),
     };
-    let place = config.outside.meet.first().cloned();
+    let outside = config.exposure().outside().ok();
+    let place = outside.and_then(|outside| outside.meet.first().cloned());
     let contact = ContactText { key, place };
     print_line(match common.json {
         true => json!({ "contact": contact.to_string(), "peer_id": key }).to_string(),

@@ -123,7 +123,8 @@ impl PacketLoop {
             | Request::Code
             | Request::Invite { .. }
             | Request::Streams
-            | Request::Sign { .. } => {
+            | Request::Sign { .. }
+            | Request::Pair { .. } => {
                 return reply(to, Err("not a question".into()));
             }
         };

@@ -25,6 +25,8 @@ pub struct Host {
     pub outside: Arc<Outside>,
     /// Streams with them.
     pub abroad: Arc<Network>,
+    /// Whether links with them would show what this host hides.
+    pub hides: bool,
 }
 
 /// What a program or the configuration serves.
@@ -135,13 +137,16 @@ impl Host {
         }
         let no_member = |Refusal(reason, why): Refusal| {
             let why = match (&self.inside, why.split_once(": not found outside")) {
-                (Some(_), Some((key, why))) => format!(
-                    "{key}: no member of this host's network, and not found outside{why}"
-                ),
+                (Some(_), Some((key, why))) => {
+                    format!("{key}: no member of this host's network, and not found outside{why}")
+                }
                 _ => why,
             };
             Refusal(reason, why)
         };
+        if self.hides {
+            return Err(Refusal(Reason::Refused, HIDES.into()));
+        }
         let opened = self.abroad.open_outside(&contact, hello).await;
         opened.map_err(no_member)
     }
@@ -174,6 +179,10 @@ impl Host {
     }
 }
 
+/// Refusal of a host that hides.
+pub const HIDES: &str =
+    "[ice] policy = \"relay\": a link outside of the network would show this host's addresses";
+
 fn no_network(node: &str) -> String {
     format!(
         "{node}: no daemon answers here, so only a key is found: KEY, KEY@PLACE or book:NAME; is `lcroute run` running, with this --control?"
@@ -194,7 +203,9 @@ impl Served {
 
     fn rename(&mut self, access: &Access, places: &[(PeerId, Place)]) {
         let place = |key: &PeerId| places.iter().find(|(other, _)| other == key);
-        let named = access.keys().map(|key| (key, place(&key).map(|(_, place)| place.clone())));
+        let named = access
+            .keys()
+            .map(|key| (key, place(&key).map(|(_, place)| place.clone())));
         let named: Vec<_> = named.collect();
         let gone = self.host.outside.rename(&self.named, &named);
         self.named = named.into_iter().map(|(key, _)| key).collect();
@@ -220,8 +231,12 @@ impl Drop for Served {
 ///
 /// # Errors
 /// An entry is invalid, or there are too many.
-pub fn permitted(allow: &[String]) -> Result<(Vec<lcroute_control::streams::Who>, Vec<(PeerId, Place)>), String> {
-    let contacts = allow.iter().filter_map(|text| text.parse::<ContactText>().ok());
+pub fn permitted(
+    allow: &[String],
+) -> Result<(Vec<lcroute_control::streams::Who>, Vec<(PeerId, Place)>), String> {
+    let contacts = allow
+        .iter()
+        .filter_map(|text| text.parse::<ContactText>().ok());
     let places = contacts.filter_map(|contact| Some((contact.key, contact.place?)));
     let places = places.collect();
     Ok((who(allow)?, places))

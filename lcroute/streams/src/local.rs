@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::agreement::Hello;
 use crate::datagrams::{carry, pair};
-use crate::host::{Host, Offer, Served, permitted};
+use crate::host::{HIDES, Host, Offer, Served, permitted};
 use crate::network::{Opened, Refusal};
 use crate::pump::{Local, Teller, gone, pump};
 use crate::registry::{Destination, Handover};
@@ -173,6 +173,9 @@ async fn converse(mut stream: UnixStream, host: &Host) -> io::Result<()> {
                 })
             });
             let served = offer.map_err(refused).and_then(|offer| {
+                if offer.outside && host.hides {
+                    return Err(Refusal(Reason::Refused, HIDES.into()));
+                }
                 let many = || Refusal(Reason::Unavailable, "too many programs serve".into());
                 host.serve(offer).ok_or_else(many)
             });

@@ -20,9 +20,9 @@ use librecast::time::Instant;
 use librecast::wire::WireError;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AsyncUdpSocket, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    MtuDiscoveryConfig, RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    AsyncUdpSocket, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, RecvStream, Runtime, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -96,8 +96,6 @@ const MAX_INCOMING: usize = 512;
 const INCOMING_BUFFER: u64 = 8 << 10;
 /// Maximum number of ended streams that are remembered, beside open ones.
 const MAX_ENDS: usize = 4_096;
-/// Time for which a key outside of this host's networks is sought. Chosen: what a user waits.
-const SOUGHT_FOR: Duration = Duration::from_secs(30);
 /// MTU outside, in bytes: datagrams of WebRTC within Ethernet's.
 const OUTSIDE_MTU: u16 = 1_400;
 /// Kernel buffers of the socket, in bytes. Chosen: 20 ms at 1 Gbit/s.
@@ -328,8 +326,7 @@ impl Network {
             // links of pairs tell packets of QUIC from other messages by this bit
             config.grease_quic_bit(false);
         }
-        let endpoint =
-            Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
+        let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
         Ok(Arc::new(Self {
             own,
             directory,
@@ -451,7 +448,7 @@ impl Network {
         let seek = outside.seek(to.key, to.place.as_ref());
         let many = || Refusal(Reason::Unavailable, "too many keys are sought".into());
         let seek = seek.ok_or_else(many)?;
-        let linked = outside.linked(to.key, SOUGHT_FOR).await;
+        let linked = outside.linked(to.key, outside.sought_for()).await;
         linked.map_err(|why| unreachable(format!("{}: {why}", to.key)))?;
         let contact = outside.contact(&to.key.to_string());
         let contact = contact.map_err(|_| unreachable(format!("{}: given up", to.key)))?;
@@ -1039,7 +1036,10 @@ async fn withdrawn(
             if changed.is_err() {
                 return std::future::pending::<()>().await;
             }
-            if !access.borrow_and_update().permits(&contact.borrow_and_update()) {
+            if !access
+                .borrow_and_update()
+                .permits(&contact.borrow_and_update())
+            {
                 return;
             }
         }

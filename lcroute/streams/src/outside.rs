@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use librecast::reach::Base58;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -39,14 +40,14 @@ use crate::identity::Sign;
 const MAX_KEYS: usize = 1_024;
 /// Packets that wait for the program, and for QUIC. Chosen: 10 ms of 100 Mbit/s each.
 const PACKETS: usize = 1_024;
-/// Time in which a service of the system connects, before a verb's program starts one.
-const SERVICE_WITHIN: Duration = Duration::from_millis(700);
+/// Time for which a key is sought. Chosen: what a user waits.
+const SOUGHT_FOR: Duration = Duration::from_secs(30);
+/// The same by a DHT.
+const SOUGHT_BY_DHT: Duration = Duration::from_secs(130);
 /// Pause after a program that has ended at once.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time limit for the program to accept frames.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Group of the socket, for the service.
-const GROUP: &str = "lcroute-outside";
 /// Name of the program.
 const PROGRAM: &str = "lcroute-outside";
 
@@ -69,7 +70,9 @@ impl Keys {
         match self {
             Self::Own(key) => PairSecret::agree(key, &other).map_err(|e| e.to_string()),
             Self::Daemon(daemon) => {
-                let secret = daemon.ask::<Base58<32>>(&Request::Pair { node: other }).await;
+                let secret = daemon
+                    .ask::<Base58<32>>(&Request::Pair { node: other })
+                    .await;
                 let secret = secret.map_err(|e| match e {
                     AskError::Refused(why) | AskError::NoDaemon(why) => why,
                 })?;
@@ -156,8 +159,8 @@ pub fn address_of(key: &PeerId) -> Ipv6Addr {
 }
 
 impl Outside {
-    /// Returns the keys outside of this host's networks, none so far. The socket for the program is
-    /// `path`; with `starts` one is started if no service connects.
+    /// Returns the keys outside of this host's networks, none so far. The socket of the service is
+    /// `path`; with `starts` a program is started where there is no service.
     #[must_use]
     pub fn new(own: PeerId, keys: Keys, path: PathBuf, plan: Plan, starts: bool) -> Arc<Self> {
         let (to_program, frames) = mpsc::channel(PACKETS);
@@ -290,6 +293,15 @@ impl Outside {
         })
     }
 
+    /// Returns the time for which a key is sought: what a user waits. By a DHT, who waits behind a
+    /// closed firewall looks every two minutes.
+    pub fn sought_for(&self) -> Duration {
+        match self.plan.borrow().dht {
+            Some(_) => SOUGHT_BY_DHT,
+            None => SOUGHT_FOR,
+        }
+    }
+
     /// Waits until this key is linked; the error says how it was sought.
     pub async fn linked(&self, key: PeerId, within: Duration) -> Result<(), String> {
         let mut told = self.told.subscribe();
@@ -364,63 +376,48 @@ impl Outside {
     }
 
     /// Talks with the program while anything is wanted, until the future is dropped.
-    pub async fn serve(self: &Arc<Self>) -> anyhow::Result<()> {
-        while lock(&self.state).wants.is_empty() {
-            self.changed.notified().await;
-        }
-        let listener = bind(&self.path)?;
-        let _bound = Bound(self.path.clone());
-        let mut child = None;
+    pub async fn serve(self: &Arc<Self>) {
         loop {
-            let stream = self.accept(&listener, &mut child).await;
-            lock(&self.state).absent = None;
-            let ended = tokio::select! {
-                ended = self.converse(stream) => ended,
-                () = refuse(&listener) => Ok(()),
+            while lock(&self.state).wants.is_empty() {
+                self.changed.notified().await;
+            }
+            let Some(stream) = self.reach().await else {
+                sleep(RETRY).await;
+                continue;
             };
+            lock(&self.state).absent = None;
+            let begun = Instant::now();
+            let ended = self.converse(stream).await;
             let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
             tracing::warn!("{PROGRAM} has gone{why}");
             lock(&self.state).states.clear();
             self.told.send_modify(|n| *n += 1);
-            sleep(Duration::from_millis(100)).await;
+            if begun.elapsed() < RETRY {
+                sleep(RETRY).await;
+            }
         }
     }
 
-    /// Waits for the program, and starts one if no service connects.
-    async fn accept(
-        &self,
-        listener: &UnixListener,
-        child: &mut Option<Child>,
-    ) -> UnixStream {
-        loop {
-            match timeout(SERVICE_WITHIN, listener.accept()).await {
-                Ok(Ok((stream, _))) => return stream,
-                Ok(Err(e)) => tracing::warn!("{}: {e}", self.path.display()),
-                Err(_) => {
-                    let runs = child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)));
-                    if runs {
-                        continue;
-                    }
-                    let absent = match self.starts {
-                        false => format!("{PROGRAM} does not run: systemctl enable --now {PROGRAM}"),
-                        true => match start(&self.path) {
-                            Ok(started) => {
-                                *child = Some(started);
-                                continue;
-                            }
-                            Err(e) => format!("{PROGRAM}: {e}"),
-                        },
-                    };
-                    let mut state = lock(&self.state);
-                    if state.absent.as_ref() != Some(&absent) {
-                        tracing::warn!("{absent}");
-                        state.absent = Some(absent);
-                    }
-                    drop(state);
-                    sleep(RETRY).await;
+    /// Reaches the service of the system, or starts a program of this one's own.
+    async fn reach(&self) -> Option<UnixStream> {
+        let reached = match UnixStream::connect(&self.path).await {
+            Ok(stream) => Ok(stream),
+            Err(_) if self.starts => start(),
+            Err(e) => Err(io::Error::new(
+                e.kind(),
+                format!("{e}: systemctl enable --now {PROGRAM}.socket"),
+            )),
+        };
+        reached
+            .map_err(|e| {
+                let absent = format!("{PROGRAM} does not run: {e}");
+                let mut state = lock(&self.state);
+                if state.absent.as_ref() != Some(&absent) {
+                    tracing::warn!("{absent}");
+                    state.absent = Some(absent);
                 }
-            }
-        }
+            })
+            .ok()
     }
 
     async fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
@@ -464,7 +461,11 @@ impl Outside {
         said: &mut BTreeMap<PeerId, PairPlan>,
     ) -> io::Result<()> {
         let wants = lock(&self.state).wants.clone();
-        let gone: Vec<_> = said.keys().filter(|key| !wants.contains_key(key)).copied().collect();
+        let gone: Vec<_> = said
+            .keys()
+            .filter(|key| !wants.contains_key(key))
+            .copied()
+            .collect();
         for key in gone {
             said.remove(&key);
             say(stream, &ToOutside::Gone(key)).await?;
@@ -555,60 +556,26 @@ impl Drop for Seek {
     }
 }
 
-/// A bound socket's file, which is removed at the end.
-struct Bound(PathBuf);
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        // the file may be removed already
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Opens the socket for the program: for this user, and the group of the service.
-fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode;
-    std::fs::set_permissions(path, mode(0o600))?;
-    let group = nix::unistd::Group::from_name(GROUP).ok().flatten();
-    if let Some(group) = group
-        && nix::unistd::chown(path, None, Some(group.gid)).is_ok()
-    {
-        std::fs::set_permissions(path, mode(0o660))?;
-    }
-    Ok(listener)
-}
-
-/// Refuses further programs while one is connected.
-async fn refuse(listener: &UnixListener) {
-    loop {
-        match listener.accept().await {
-            Ok((mut stream, _)) => {
-                let error = ToOutside::Error(format!("another {PROGRAM} is connected"));
-                // the program may have gone
-                let _ = say(&mut stream, &error).await;
-            }
-            Err(_) => sleep(RETRY).await,
-        }
-    }
-}
-
-/// Starts the program, which ends with its connection.
-fn start(socket: &Path) -> io::Result<Child> {
+/// Starts the program, which ends with this connection, its standard input.
+fn start() -> io::Result<UnixStream> {
     let own = std::env::current_exe()?;
     let folder = own.parent().unwrap_or(Path::new("/"));
-    let places = [folder.join(PROGRAM), folder.join("../lib/lcroute").join(PROGRAM)];
+    let places = [
+        folder.join(PROGRAM),
+        folder.join("../lib/lcroute").join(PROGRAM),
+    ];
     let found = places.iter().find(|place| place.is_file());
     // in a checkout's tests one file is all programs
     let found = found.map_or(Path::new(PROGRAM), |found| found.as_path());
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
     let mut command = Command::new(found);
-    command.arg("--socket").arg(socket).arg("--once");
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(Stdio::null()).spawn()
+    command.arg("--stdin").stdin(OwnedFd::from(theirs));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    // it is awaited where it ends
+    std::thread::spawn(move || child.wait());
+    UnixStream::from_std(ours)
 }
 
 async fn say(stream: &mut UnixStream, line: &ToOutside) -> io::Result<()> {

@@ -28,8 +28,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
 
 use crate::daemon::{AskError, Daemon};
-use crate::local;
 use crate::host::{Host, Offer, Served};
+use crate::local;
 use crate::network::{Network, Own};
 use crate::outside::{Keys, Outside};
 use crate::registry::Destination;
@@ -83,6 +83,7 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
             abroad: Network::outside(&outside)?,
             inside,
             outside,
+            hides: config.exposure().outside().is_err(),
         };
         let mut served = Offers::default();
         served.configure(&config, &host);
@@ -103,6 +104,7 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
             tokio::join!(
                 inside,
                 host.abroad.accept(),
+                host.outside.serve(),
                 local::serve(listener, host.clone())
             );
         };
@@ -112,15 +114,6 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
                 None => std::future::pending().await,
             }
         };
-        let outside = async {
-            let ended = host.outside.serve().await;
-            // without its socket the rest goes on
-            if let Err(e) = ended {
-                tracing::error!("{}: {e:#}", outside_of(&control).display());
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::pin!(outside);
         let mut book = interval(BOOK_INTERVAL);
         let mut book_seen = book_state();
         tokio::pin!(working, registered);
@@ -128,7 +121,6 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
             tokio::select! {
                 () = &mut working => break Ok(Exit::Ok),
                 failed = &mut registered => break Err(failed),
-                () = &mut outside => {}
                 () = unused(&host, idle) => break Ok(Exit::Ok),
                 _ = book.tick() => {
                     // who was removed from the address book may not wait for a reload
@@ -308,13 +300,13 @@ async fn unused(host: &Host, idle: Option<Duration>) {
 
 /// Returns the settings for keys outside of this host's networks.
 fn outside_plan(config: &Config, inside: Option<&Network>) -> Plan {
-    let outside = &config.outside;
+    let outside = config.exposure().outside().cloned().unwrap_or_default();
     let lc0 = inside.map(|network| network.own().interface.clone());
     let mut exclude = vec![config.tun.name.clone()];
     exclude.extend(lc0.filter(|name| *name != config.tun.name));
     Plan {
         exclude,
-        meet: outside.meet.clone(),
+        meet: outside.meet,
         dht: outside.dht.then(|| config.signal.dht_entries().to_vec()),
         lan: config.exposure().lans().is_ok(),
         rate: u64::from(outside.mbit.get()) * 1_000_000,
@@ -324,7 +316,10 @@ fn outside_plan(config: &Config, inside: Option<&Network>) -> Plan {
 /// Returns the place of the sockets of a user without a daemon: his state directory.
 pub fn own_control(common: &Common, config: &Config) -> anyhow::Result<PathBuf> {
     let folder = common.state_dir(config);
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder);
     made.with_context(|| folder.display().to_string())?;
     Ok(folder.join("control.sock"))
 }
@@ -389,7 +384,7 @@ impl Offers {
                 datagrams: false,
                 access: access.clone(),
                 places,
-                outside: serve.outside,
+                outside: serve.outside && !host.hides,
                 destination: Destination::Server(serve.to.clone(), false),
                 ended,
             });

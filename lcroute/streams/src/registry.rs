@@ -94,15 +94,16 @@ impl Registry {
 
     /// Returns whether this node may use any served protocol.
     pub fn knows(&self, node: &Contact) -> bool {
-        self.services.values().any(|s| s.access.borrow().permits(node))
+        self.services
+            .values()
+            .any(|s| s.access.borrow().permits(node))
     }
 
     /// Chooses the first protocol that this node may use and speaks.
     pub fn choose(&self, node: &Contact, hello: &Hello) -> Choice {
         let offered = &hello.protocols;
-        let is_open = |s: &&Arc<Service>| {
-            s.datagrams == hello.datagrams && s.access.borrow().permits(node)
-        };
+        let is_open =
+            |s: &&Arc<Service>| s.datagrams == hello.datagrams && s.access.borrow().permits(node);
         let open = || self.services.values().filter(is_open);
         for service in open() {
             let index = |protocol| offered.iter().position(|o| o == protocol);

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::program::own_control;
 use anyhow::Context;
 use lcroute_control::settings::Common;
 use librecast::id::PeerId;
@@ -27,7 +28,6 @@ use librecast_program::child::{Account, Apart, set_apart};
 use librecast_program::cli::{Exit, ExitError, hint, note, print_line, to_join};
 use librecast_program::interrupt::{exit_on_interrupt, on_signals};
 use librecast_program::standard;
-use crate::program::own_control;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
@@ -42,8 +42,6 @@ const MAX_FORWARDED: usize = 1_024;
 const GROUP: &str = "lcroute";
 /// Time limit for opening a stream: the sum of the limits for finding a node and for its answer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time limit for opening a stream to a key outside of this host's networks.
-const SOUGHT_FOR: Duration = Duration::from_secs(40);
 /// Interval of looks at the address book. Chosen: who is removed has lost his streams within 2 s.
 const BOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Time limit for the start of the program for streams.
@@ -239,15 +237,14 @@ fn open(program: &Path, node: &str, protocols: &[ProtocolName]) -> Result<Stream
         let left = left.as_secs();
         if is_key {
             return format!(
-                "waiting for {name}, {left} s at most: is it served there with --outside to this host's key (`lcroute id --contact`)?"
+                "waiting for {name}: is it served there with --outside to this host's key (`lcroute id --contact`)?"
             );
         }
         format!(
             "waiting for {name}, {left} s at most: does `lcroute members` show it, and does its firewall let in UDP port 14247 of lc0 (`lcroute doctor` there)?"
         )
     };
-    let most = if is_key { SOUGHT_FOR } else { OPEN_TIMEOUT };
-    let _notice = Notice::after_a_while(most, line);
+    let _notice = Notice::after_a_while(OPEN_TIMEOUT, line);
     stream::connect_at(program, node, protocols)
 }
 
@@ -326,7 +323,9 @@ pub fn outside(common: &Common) -> anyhow::Result<Exit> {
     let control = common.control_to_ask(&config);
     let own = common.state_dir(&config).join("control.sock");
     let sockets = [socket_of(&control), socket_of(&own)];
-    let found = sockets.iter().find(|path| UnixStream::connect(path).is_ok());
+    let found = sockets
+        .iter()
+        .find(|path| UnixStream::connect(path).is_ok());
     let Some(path) = found else {
         let message = "nothing is served or sought outside of this host's networks: no program for streams runs here";
         return Err(ExitError::new(Exit::Unreachable, message).into());
@@ -362,7 +361,10 @@ pub fn outside(common: &Common) -> anyhow::Result<Exit> {
         print_line(strip(&line))?;
     }
     if look.pairs.is_empty() {
-        hint("lcroute", "nobody is named or sought: lcroute serve PROTO --outside --allow KEY -- CMD");
+        hint(
+            "lcroute",
+            "nobody is named or sought: lcroute serve PROTO --outside --allow KEY -- CMD",
+        );
     }
     Ok(Exit::Ok)
 }
@@ -419,7 +421,8 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     };
     let outside = allowed.outside;
     if outside && !allowed.nodes.iter().any(|node| is_outside(node)) {
-        let message = "--outside: from there keys alone may, none is named: --allow KEY or --allow book:NAME";
+        let message =
+            "--outside: from there keys alone may, none is named: --allow KEY or --allow book:NAME";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     let (path, listener) = asked(common, outside, |program| {
@@ -436,11 +439,18 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     }
     if outside {
         let own = stream::outside(&path).map_err(|e| exit_of(&e))?.own;
-        let place = common.load_config()?.outside.meet.into_iter().next();
+        let config = common.load_config()?;
+        let outside = config.exposure().outside().ok();
+        let place = outside.and_then(|outside| outside.meet.first().cloned());
         let contact = ContactText { key: own, place };
         note(format_args!("they connect to {contact}"));
     }
-    if serving.allowed.nodes.iter().any(|node| node.starts_with(book::PREFIX)) {
+    if serving
+        .allowed
+        .nodes
+        .iter()
+        .any(|node| node.starts_with(book::PREFIX))
+    {
         let (nodes, listener) = (serving.allowed.nodes.clone(), Arc::clone(&listener));
         thread::spawn(move || follow_book(&nodes, allowed.nodes, &listener));
     }

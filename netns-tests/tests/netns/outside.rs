@@ -70,8 +70,11 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         };
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         ensure!(to_bob.ends_with(&format!("@{url}")), "{to_bob}");
-        bob.run("lcroute", &["book", "add", "ann", &to_ann, "--for", "voice"])?
-            .success()?;
+        bob.run(
+            "lcroute",
+            &["book", "add", "ann", &to_ann, "--for", "voice"],
+        )?
+        .success()?;
         let command = ["sh", "-c", "cat; echo $LC_NAME $LC_FROM $LC_PEER"];
         let _serving = serve(bob, "book:ann", &command)?;
         let begun = Instant::now();
@@ -140,7 +143,10 @@ fn two_keys_on_one_lan_need_nothing_else() {
         let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
         println!("first stream after {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
-        ensure!(look(&hosts[1])?["pairs"][0]["found_by"] == "lan", "by a LAN");
+        ensure!(
+            look(&hosts[1])?["pairs"][0]["found_by"] == "lan",
+            "by a LAN"
+        );
         Ok(())
     });
 }
@@ -177,7 +183,15 @@ fn clocks_eleven_hours_apart_delay_it_by_seconds() {
             &hosts[1],
             11 * 3_600,
             "lcroute-streams",
-            &["serve", "/chat/1", "--outside", "--allow", &to_ann, "--", "cat"],
+            &[
+                "serve",
+                "/chat/1",
+                "--outside",
+                "--allow",
+                &to_ann,
+                "--",
+                "cat",
+            ],
         )?;
         let begun = Instant::now();
         let said = connect(&hosts[0], "sleep 1; echo hello", &to_bob)?.success()?;
@@ -245,7 +259,10 @@ fn each_program_may_be_killed_and_strangers_flood_in_vain() {
 /// Returns the UDP ports of a host's lcroute-outside.
 fn ports_of(host: &Host) -> Result<Vec<u16>> {
     let shown = host.ask("ss", &["-Hlunp4"])?.success()?;
-    let lines = shown.stdout.lines().filter(|line| line.contains("lcroute-outside"));
+    let lines = shown
+        .stdout
+        .lines()
+        .filter(|line| line.contains("lcroute-outside"));
     let ports = lines.filter_map(|line| {
         let local = line.split_whitespace().nth(3)?;
         local.rsplit_once(':')?.1.parse().ok()

@@ -202,6 +202,25 @@ pub const PROGRAMS: &[Program] = &[
         vendored: &[],
     },
     Program {
+        name: "lcroute-outside",
+        called: "lcroute-outside",
+        command: lcroute_outside::command,
+        files: &[
+            (
+                "/run/lcroute/outside.sock",
+                "where the program for streams says who may call and who is sought, for root and the group lcroute-streams",
+            ),
+            (
+                "/usr/lib/lcroute/lcroute-outside",
+                "this program, as lcroute-outside.service runs it",
+            ),
+        ],
+        exit_status: EXIT_STATUS,
+        environment: COMMON,
+        see_also: &["lcroute(1)", "lcroute-streams(1)", "systemctl(1)"],
+        vendored: &[],
+    },
+    Program {
         name: "lcroute-reach",
         called: "lcroute-reach",
         command: lcroute_reach::command,

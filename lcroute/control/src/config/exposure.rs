@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Config, IcePolicy, Matrix};
+use super::{Config, IcePolicy, Matrix, Outside};
 use crate::streams::Who;
 
 /// The reason for which a part sends nothing.
@@ -56,6 +56,12 @@ impl<'a> Exposure<'a> {
     pub fn dht(self) -> Result<&'a [String], Silent> {
         let signal = &self.0.signal;
         self.unless_hidden(signal.dht.then_some(signal.dht_bootstrap.as_slice()))
+    }
+
+    /// Returns the settings for keys outside of this host's networks. Links with them would show
+    /// this host's addresses.
+    pub fn outside(self) -> Result<&'a Outside, Silent> {
+        self.unless_hidden(Some(&self.0.outside))
     }
 
     /// Returns the account of a Matrix room.

@@ -1,0 +1,119 @@
+//! A DHT, by a `lcroute-reach` of this program's own: it alone reads what nodes of the DHT send.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use librecast::reach::{FromReach, Key, MAX_LINE, Plan, ToReach};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Name of the program.
+const PROGRAM: &str = "lcroute-reach";
+
+/// The program, as long as it runs.
+#[derive(Debug)]
+pub(crate) struct Dht {
+    plan: watch::Sender<Option<Plan>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Dht {
+    fn drop(&mut self) {
+        // it leaves the DHT when the connection ends
+        self.task.abort();
+    }
+}
+
+impl Dht {
+    /// Starts the program; its lines go to `told`.
+    pub(crate) fn start(told: mpsc::Sender<FromReach>) -> io::Result<Self> {
+        let stream = spawn()?;
+        let (plan, plans) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            if let Err(e) = converse(stream, plans, &told).await {
+                tracing::warn!("{PROGRAM}: {e}");
+            }
+        });
+        Ok(Self { plan, task })
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Sets what it holds and looks up.
+    pub(crate) fn set(&self, plan: Plan) {
+        self.plan.send_if_modified(|known| {
+            let is_new = known.as_ref() != Some(&plan);
+            *known = Some(plan);
+            is_new
+        });
+    }
+}
+
+/// Starts the program with a connection as standard input.
+fn spawn() -> io::Result<UnixStream> {
+    let own = std::env::current_exe()?;
+    let beside = own.parent().unwrap_or(Path::new("/")).join(PROGRAM);
+    // in a checkout's tests one file is all programs
+    let found = match beside.is_file() {
+        true => beside,
+        false => PROGRAM.into(),
+    };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(found);
+    command.arg("--stdin").stdin(OwnedFd::from(theirs));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    // it is awaited where it ends
+    std::thread::spawn(move || child.wait());
+    UnixStream::from_std(ours)
+}
+
+async fn converse(
+    stream: UnixStream,
+    mut plans: watch::Receiver<Option<Plan>>,
+    told: &mpsc::Sender<FromReach>,
+) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    let mut asked: BTreeSet<Key> = BTreeSet::new();
+    loop {
+        let room = (MAX_LINE + 1).saturating_sub(line.len()) as u64;
+        let mut limited = (&mut read).take(room);
+        tokio::select! {
+            count = limited.read_until(b'\n', &mut line) => {
+                if count? == 0 || line.len() > MAX_LINE {
+                    return Ok(());
+                }
+                let said: FromReach = serde_json::from_slice(&std::mem::take(&mut line))?;
+                let is_asked = match &said {
+                    FromReach::Seen { key, .. } => asked.contains(key),
+                    FromReach::State(_) => true,
+                    _ => false,
+                };
+                if is_asked && told.send(said).await.is_err() {
+                    return Ok(());
+                }
+            }
+            changed = plans.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let plan = plans.borrow_and_update().clone();
+                let keys = plan.iter().flat_map(|plan| plan.seek.iter().chain(&plan.watch));
+                asked = keys.copied().collect();
+                let mut text = serde_json::to_vec(&ToReach::Plan(plan))?;
+                text.push(b'\n');
+                write.write_all(&text).await?;
+            }
+        }
+    }
+}

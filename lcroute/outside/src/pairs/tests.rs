@@ -1,0 +1,326 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use lcroute_overlay::SPEAKS;
+use lcroute_webrtc::{WebRtc, WebRtcConfig};
+use librecast::time::UnixTime;
+use proptest::prelude::*;
+
+use super::*;
+
+const SERVER: CarrierId = CarrierId(0);
+const NOON: u64 = 1_800_000_000;
+/// A packet of QUIC, by its first bits.
+const PACKET: &[u8] = b"\x40packet";
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed(&[n; 32])
+}
+
+fn secret(own: u8, other: u8) -> PairSecret {
+    PairSecret::agree(&key(own), &key(other).peer_id()).unwrap()
+}
+
+struct Side {
+    pairs: Pairs,
+    at: SocketAddr,
+    clock: Arc<AtomicU64>,
+    /// Nodes in rooms of the server.
+    rooms: BTreeMap<ViewId, Started>,
+    packets: Vec<Bytes>,
+    sent: usize,
+}
+
+impl Side {
+    fn new(n: u8, ahead: u64, now: Instant) -> Self {
+        let clock = Arc::new(AtomicU64::new(NOON + ahead));
+        let config = WebRtcConfig {
+            control: SPEAKS.control,
+            epoch: now,
+            unix_now: UnixTime::from_secs(NOON),
+            seed: [n; 32],
+            mtu: 1_400,
+            media: true,
+            limits: lcroute_webrtc::Limits::default(),
+        };
+        let share = Share::new(WebRtc::new(config, now).unwrap());
+        let at = SocketAddr::from(([192, 0, 2, n], 7_000));
+        share.webrtc().set_local_candidates(vec![at], now);
+        let told = Arc::clone(&clock);
+        let config = PairsConfig {
+            clock: WallClock::new(move || UnixTime::from_secs(told.load(Relaxed))),
+            epoch: now,
+            seed: [n + 100; 32],
+            rate: 1_000_000_000,
+        };
+        Self {
+            pairs: Pairs::new(config, share, now),
+            at,
+            clock,
+            rooms: BTreeMap::new(),
+            packets: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    fn linked(&self, other: u8) -> bool {
+        let state = self.pairs.state(&key(other).peer_id());
+        state.is_some_and(|state| state.linked)
+    }
+
+    fn drops(&self, reason: &str) -> u64 {
+        self.pairs.drops().get(reason).copied().unwrap_or_default()
+    }
+}
+
+/// Two hosts and a server.
+struct World {
+    sides: [Side; 2],
+    now: Instant,
+    has_server: bool,
+}
+
+impl World {
+    /// The second clock is so many seconds ahead.
+    fn new(ahead: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            sides: [Side::new(1, 0, now), Side::new(2, ahead, now)],
+            now,
+            has_server: true,
+        }
+    }
+
+    fn wish(&mut self, side: usize, waits: bool, seeks: bool) {
+        let (own, other) = [(1, 2), (2, 1)][side];
+        let wish = Wish { waits, seeks };
+        assert!(
+            self.sides[side]
+                .pairs
+                .set(secret(own, other), wish, self.now)
+        );
+    }
+
+    /// Passes outputs and datagrams between both until nothing moves.
+    fn settle(&mut self) {
+        let mut moved = true;
+        while std::mem::take(&mut moved) {
+            for side in 0..2 {
+                while let Some(output) = self.sides[side].pairs.poll_output() {
+                    moved = true;
+                    self.handle(side, output);
+                }
+                while let Some(transmit) = self.sides[side].pairs.poll_transmit() {
+                    moved = true;
+                    self.sides[side].sent += 1;
+                    let [from, to] = [side, 1 - side].map(|n| self.sides[n].at);
+                    if transmit.to == to {
+                        let other = &mut self.sides[1 - side].pairs;
+                        other.handle_datagram(from, to, &transmit.contents, self.now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, side: usize, output: PairsOutput) {
+        let now = self.now;
+        match output {
+            PairsOutput::Start(started) => {
+                let theirs = self.sides[1 - side].rooms.values();
+                let there = theirs.filter(|room| room.network == started.network);
+                let there: Vec<_> = there.map(|room| (room.node, room.own.peer_id())).collect();
+                for (node, own) in there.into_iter().filter(|_| self.has_server) {
+                    let [here, other] = [side, 1 - side];
+                    let (mine, theirs) = (Presence::Online(own), started.own.peer_id());
+                    let pairs = &mut self.sides[here].pairs;
+                    pairs.handle_presence(started.node, SERVER, mine, now);
+                    let pairs = &mut self.sides[other].pairs;
+                    pairs.handle_presence(node, SERVER, Presence::Online(theirs), now);
+                }
+                self.sides[side].rooms.insert(started.node, *started);
+            }
+            PairsOutput::End(node) => {
+                self.sides[side].rooms.remove(&node);
+            }
+            PairsOutput::Signal { node, to, bytes } if self.has_server => {
+                let from = self.sides[side].rooms[&node].own.peer_id();
+                let there = &self.sides[1 - side].rooms;
+                let room = there.values().find(|room| room.own.peer_id() == to);
+                if let Some(room) = room.map(|room| room.node) {
+                    let pairs = &mut self.sides[1 - side].pairs;
+                    pairs.handle_signal(room, (SERVER, from), &bytes, now);
+                }
+            }
+            PairsOutput::Packet { packet, .. } => self.sides[side].packets.push(packet),
+            PairsOutput::Signal { .. } | PairsOutput::Record { .. } | PairsOutput::Changed(_) => {}
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        while self.now < end {
+            let next = self.sides.iter_mut().map(|side| side.pairs.next_timeout());
+            let next = next.min().unwrap_or(end).min(end);
+            let step = next.max(self.now + Duration::from_millis(1)) - self.now;
+            self.now += step;
+            for side in &mut self.sides {
+                side.pairs.handle_timeout(self.now);
+            }
+            self.settle();
+        }
+    }
+
+    fn are_linked(&self) -> bool {
+        self.sides[0].linked(2) && self.sides[1].linked(1)
+    }
+
+    fn say(&mut self, side: usize) {
+        let to = key([2, 1][side]).peer_id();
+        self.sides[side].pairs.send(&to, PACKET, self.now);
+        self.settle();
+    }
+}
+
+#[test]
+fn who_is_sought_and_waits_is_linked_and_a_removed_one_is_not() {
+    let mut world = World::new(0);
+    world.wish(1, true, false);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.sides[1].sent, 0, "who waits asks nobody");
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(3));
+    assert!(world.are_linked());
+    world.say(0);
+    world.pass(Duration::from_secs(1));
+    world.say(1);
+    world.pass(Duration::from_secs(1));
+    for side in &world.sides {
+        assert_eq!(side.packets, [PACKET]);
+    }
+    world.sides[1].pairs.remove(&key(1).peer_id(), world.now);
+    world.pass(Duration::from_secs(1));
+    assert!(!world.sides[0].linked(2), "told at once");
+    assert!(world.sides[1].rooms.is_empty(), "nothing is held");
+    world.pass(Duration::from_secs(20));
+    assert!(!world.are_linked());
+}
+
+#[test]
+fn clocks_may_differ_by_half_a_day() {
+    for hours in [1, 6, 11] {
+        let mut world = World::new(hours * 3_600);
+        world.wish(1, true, false);
+        world.pass(Duration::from_secs(1));
+        world.wish(0, false, true);
+        world.pass(Duration::from_secs(10));
+        assert!(world.are_linked(), "{hours} h");
+    }
+}
+
+#[test]
+fn a_link_outlives_the_change_of_the_period_and_one_without_packets_ends() {
+    let mut world = World::new(0);
+    world.wish(1, true, false);
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(3));
+    assert!(world.are_linked());
+    for _ in 0..10 {
+        // a day in ten steps, as far as certificates are concerned
+        for side in &world.sides {
+            side.clock.fetch_add(8_640, Relaxed);
+        }
+        for _ in 0..4 {
+            world.say(0);
+            world.say(1);
+            world.pass(Duration::from_secs(5));
+        }
+        assert!(world.are_linked());
+    }
+    world.wish(0, false, false);
+    world.pass(IDLE + Duration::from_secs(1));
+    assert!(!world.sides[0].linked(2) && !world.sides[1].linked(1));
+}
+
+#[test]
+fn without_a_packet_a_new_link_ends_soon() {
+    let mut world = World::new(0);
+    world.wish(1, true, false);
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(3));
+    assert!(world.are_linked());
+    world.wish(0, false, false);
+    world.pass(PROVES_WITHIN);
+    assert!(!world.sides[0].linked(2) && !world.sides[1].linked(1));
+}
+
+#[test]
+fn a_third_key_in_the_room_is_nobody() {
+    let mut world = World::new(0);
+    world.wish(1, true, false);
+    world.pass(Duration::from_secs(1));
+    let side = &mut world.sides[1];
+    let node = *side.rooms.keys().next().unwrap();
+    let third = key(3).peer_id();
+    let before = side.sent;
+    side.pairs
+        .handle_presence(node, SERVER, Presence::Online(third), world.now);
+    side.pairs
+        .handle_signal(node, (SERVER, third), b"anything", world.now);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.sides[1].drops("pair_third"), 2);
+    assert_eq!(world.sides[1].sent, before);
+}
+
+#[test]
+fn there_are_bounds() {
+    let now = Instant::now();
+    let mut side = Side::new(1, 0, now);
+    let wish = Wish {
+        waits: true,
+        seeks: false,
+    };
+    for n in 0..=MAX_PAIRS as u32 {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        let other = SecretKey::from_seed(&seed).peer_id();
+        // deriving keys is not the matter here
+        let bytes = zeroize::Zeroizing::new(seed);
+        let secret = PairSecret::of_bytes(bytes, key(1).peer_id(), other);
+        let taken = side.pairs.set(secret, wish, now);
+        assert_eq!(taken, n < MAX_PAIRS as u32);
+    }
+    let mut started = 0;
+    while let Some(output) = side.pairs.poll_output() {
+        started += usize::from(matches!(output, PairsOutput::Start(_)));
+    }
+    // around the change of their period pairs have two
+    assert!(
+        (MAX_WAITING..=MAX_WAITING * 2).contains(&started),
+        "{started}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_datagram_of_a_stranger_is_answered(
+        datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 1..20), hinted: bool,
+    ) {
+        let mut world = World::new(0);
+        world.wish(1, true, false);
+        world.pass(Duration::from_secs(1));
+        let (now, at) = (world.now, world.sides[1].at);
+        let stranger = SocketAddr::from(([198, 51, 100, 1], 9));
+        for mut datagram in datagrams {
+            if hinted {
+                datagram.insert(0, 0xc1);
+            }
+            world.sides[1].pairs.handle_datagram(stranger, at, &datagram, now);
+        }
+        world.pass(Duration::from_secs(2));
+        prop_assert_eq!(world.sides[1].sent, 0);
+    }
+}
