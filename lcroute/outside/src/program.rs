@@ -566,7 +566,7 @@ impl Conversation {
             Ok(here) => here,
             Err(e) => return tracing::warn!("addresses of this host: {e}"),
         };
-        if here == self.here && !self.sockets.is_empty() {
+        if here == self.here && self.sockets.len() == here.addresses.len() {
             return;
         }
         self.sockets

@@ -44,6 +44,8 @@ const PACKETS: usize = 1_024;
 const SOUGHT_FOR: Duration = Duration::from_secs(30);
 /// The same by a DHT.
 const SOUGHT_BY_DHT: Duration = Duration::from_secs(130);
+/// Time for which a link is kept after its last stream: as long as the connection of QUIC.
+const LINGER: Duration = Duration::from_secs(60);
 /// Pause after a program that has ended at once.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time limit for the program to accept frames.
@@ -538,7 +540,7 @@ fn add_place(want: &mut Want, place: Option<&Place>) {
     }
 }
 
-/// A key that is sought, until this is dropped.
+/// A key that is sought, until a minute after this is dropped.
 #[derive(Debug)]
 pub struct Seek {
     outside: Arc<Outside>,
@@ -547,12 +549,20 @@ pub struct Seek {
 
 impl Drop for Seek {
     fn drop(&mut self) {
-        let mut state = lock(&self.outside.state);
-        if let Some(want) = state.wants.get_mut(&self.key) {
-            want.seeks = want.seeks.saturating_sub(1);
+        let (outside, key) = (Arc::clone(&self.outside), self.key);
+        // the next stream finds the link; at the program's end there is no runtime, and no link
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let linked = lock(&outside.state).states.get(&key).is_some_and(is_linked);
+                if linked {
+                    sleep(LINGER).await;
+                }
+                if let Some(want) = lock(&outside.state).wants.get_mut(&key) {
+                    want.seeks = want.seeks.saturating_sub(1);
+                }
+                outside.tidy();
+            });
         }
-        drop(state);
-        self.outside.tidy();
     }
 }
 

@@ -129,7 +129,7 @@ fn key(contact: &str) -> &str {
 }
 
 #[test]
-#[ignore = "slow"]
+#[ignore = "long: `make test-all`"]
 fn two_keys_on_one_lan_need_nothing_else() {
     world("outside-lan", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
@@ -152,7 +152,7 @@ fn two_keys_on_one_lan_need_nothing_else() {
 }
 
 #[test]
-#[ignore = "slow"]
+#[ignore = "long: `make test-all`"]
 fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
     world("outside-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
@@ -173,7 +173,7 @@ fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
 }
 
 #[test]
-#[ignore = "slow"]
+#[ignore = "long: `make test-all`"]
 fn clocks_eleven_hours_apart_delay_it_by_seconds() {
     world("outside-clocks", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
@@ -202,7 +202,7 @@ fn clocks_eleven_hours_apart_delay_it_by_seconds() {
 }
 
 #[test]
-#[ignore = "slow"]
+#[ignore = "long: `make test-all`"]
 fn each_program_may_be_killed_and_strangers_flood_in_vain() {
     world("outside-killed", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
@@ -270,14 +270,16 @@ fn ports_of(host: &Host) -> Result<Vec<u16>> {
     Ok(ports.collect())
 }
 
-/// Kills the processes of one host whose command line has this text, and a path of its folder.
+/// Kills the processes of one host whose command line has this text.
 fn kill_in(host: &Host, pattern: &str) -> Result<()> {
-    let folder = host.path("").display().to_string();
-    let found = host.ask("pgrep", &["-af", pattern])?;
-    let lines = found.stdout.lines().filter(|line| line.contains(&folder));
-    let pids: Vec<i32> = lines
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .collect();
+    let found = host.ask("pgrep", &["-f", pattern])?;
+    let pids = found.stdout.lines().filter_map(|pid| pid.parse().ok());
+    // all its programs work in its folder
+    let is_its = |pid: &i32| {
+        let folder = std::fs::read_link(format!("/proc/{pid}/cwd"));
+        folder.is_ok_and(|folder| folder.as_path() == host.path("").as_path())
+    };
+    let pids: Vec<i32> = pids.filter(is_its).collect();
     ensure!(!pids.is_empty(), "{pattern}: {}", found.stdout);
     for pid in pids {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?;
@@ -286,7 +288,7 @@ fn kill_in(host: &Host, pattern: &str) -> Result<()> {
 }
 
 #[test]
-#[ignore = "slow"]
+#[ignore = "long: `make test-all`"]
 fn both_dial_at_once_and_a_network_of_their_own_does_not_notice() {
     world("outside-both", |lab| {
         // ann has a network and a daemon of her own
