@@ -31,8 +31,8 @@ pub const MAX_KEYS: usize = 72;
 pub const MAX_BOOTSTRAP: usize = 32;
 /// Longest value in bytes: a presence record. BEP 44 has room for 1,000.
 pub const MAX_VALUE: usize = 512;
-/// Longest line in bytes: twice the largest plan.
-pub const MAX_LINE: usize = 192 * 1024;
+/// Longest line in bytes: some more than the largest plan has.
+pub const MAX_LINE: usize = 96 * 1024;
 
 /// Bytes that are base58 in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -590,14 +590,12 @@ impl Pairs {
         self.review_at = now + RENEWED_AFTER;
         let mut due = Vec::new();
         let mut count = 0;
-        // who is sought comes first
-        let mut order: Vec<_> = self
-            .pairs
-            .iter()
-            .map(|(k, p)| (!p.wish.seeks, *k))
-            .collect();
+        // who is sought comes first, then who has waited before
+        let order = self.pairs.iter();
+        let order = order.map(|(key, p)| (!p.wish.seeks, p.nodes.is_empty(), *key));
+        let mut order: Vec<_> = order.collect();
         order.sort_unstable();
-        for (_, peer) in order {
+        for (_, _, peer) in order {
             let Some(pair) = self.pairs.get_mut(&peer) else {
                 continue;
             };

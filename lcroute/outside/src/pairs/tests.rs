@@ -294,6 +294,7 @@ fn there_are_bounds() {
     let mut started = 0;
     while let Some(output) = side.pairs.poll_output() {
         started += usize::from(matches!(output, PairsOutput::Start(_)));
+        assert!(!matches!(output, PairsOutput::End(_)), "nobody gives way");
     }
     // around the change of their period pairs have two
     assert!(

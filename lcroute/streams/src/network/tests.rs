@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use lcroute_control::Answer as DaemonAnswer;
+use lcroute_control::{Answer as DaemonAnswer, Request};
 use librecast::id::SecretKey;
 
 use super::*;
