@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lcroute_fuzz::pieces;
-use lcroute_outside::pairs::{Pairs, PairsConfig, PairsOutput, Wish};
+use lcroute_outside::pairs::{Pairs, PairsConfig, PairsOutput, Intent};
 use lcroute_outside::share::Share;
 use lcroute_overlay::{CarrierId, CarrierKind, SPEAKS};
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
@@ -66,7 +66,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("outside"), |data: &[u8]| {
     let mut pairs = host(now);
     let secrets = [2, 3].map(|n| PairSecret::agree(&key(1), &key(n).peer_id()).expect("a secret"));
     for secret in &secrets {
-        let wish = Wish { waits: true, seeks: false };
+        let wish = Intent { waits: true, seeks: false };
         assert!(pairs.set(secret.clone(), wish, now));
     }
     let mut nodes = Vec::new();

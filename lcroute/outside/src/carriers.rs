@@ -33,7 +33,7 @@ const EVENTS: usize = 1_024;
 
 /// An event of a carrier.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum Arrived {
     /// A carrier of one pair.
     Of(ViewId, CarrierEvent),
     /// A record under a name on a LAN.
@@ -72,11 +72,11 @@ pub(crate) struct Finding {
     instances: BTreeMap<String, ViewId>,
     lan: Option<Lan>,
     dht: Option<Dht>,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<Arrived>,
 }
 
 impl Finding {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Told>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Arrived>) {
         let (told, events) = mpsc::channel(EVENTS);
         let finding = Self {
             rooms: BTreeMap::new(),
@@ -97,7 +97,7 @@ impl Finding {
         let (node, told) = (started.node, self.told.clone());
         let forward = tokio::spawn(async move {
             while let Some(event) = received.recv().await {
-                if told.send(Told::Of(node, event)).await.is_err() {
+                if told.send(Arrived::Of(node, event)).await.is_err() {
                     return;
                 }
             }
@@ -170,7 +170,7 @@ impl Finding {
             // ends with the carrier, which has the other end
             tokio::spawn(async move {
                 while let Some(event) = received.recv().await {
-                    if told.send(Told::Lan(event)).await.is_err() {
+                    if told.send(Arrived::Lan(event)).await.is_err() {
                         return;
                     }
                 }
@@ -223,7 +223,7 @@ impl Finding {
             // ends with the program, which has the other end
             tokio::spawn(async move {
                 while let Some(line) = received.recv().await {
-                    if told.send(Told::Dht(line)).await.is_err() {
+                    if told.send(Arrived::Dht(line)).await.is_err() {
                         return;
                     }
                 }

@@ -147,7 +147,7 @@ pub struct PairState {
 
 /// What this host wants of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Wish {
+pub struct Intent {
     /// The other may call.
     pub waits: bool,
     /// A stream to the other is wanted, or open.
@@ -157,7 +157,7 @@ pub struct Wish {
 #[derive(Debug)]
 struct Pair {
     secret: PairSecret,
-    wish: Wish,
+    wish: Intent,
     sought_since: Option<Instant>,
     /// Its overlays, by period.
     nodes: BTreeMap<u64, ViewId>,
@@ -232,7 +232,7 @@ impl Pairs {
     }
 
     /// Adds a pair, or changes what this host wants of it. Returns false if there is no room.
-    pub fn set(&mut self, secret: PairSecret, wish: Wish, now: Instant) -> bool {
+    pub fn set(&mut self, secret: PairSecret, wish: Intent, now: Instant) -> bool {
         self.now = now;
         let peer = secret.other();
         if !self.pairs.contains_key(&peer) && self.pairs.len() >= MAX_PAIRS {
@@ -599,7 +599,7 @@ impl Pairs {
             let Some(pair) = self.pairs.get_mut(&peer) else {
                 continue;
             };
-            let Wish { waits, seeks } = pair.wish;
+            let Intent { waits, seeks } = pair.wish;
             let mut periods = BTreeSet::new();
             if (waits || seeks) && count < MAX_WAITING {
                 count += 1;

@@ -32,8 +32,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
 use crate::addresses::{Here, here};
-use crate::carriers::{DHT, Finding, LAN, Told};
-use crate::pairs::{Pairs, PairsConfig, PairsOutput, Wish};
+use crate::carriers::{Arrived, DHT, Finding, LAN};
+use crate::pairs::{Intent, Pairs, PairsConfig, PairsOutput};
 use crate::share::Share;
 
 /// Pause after a failed accept, most likely for want of file descriptors.
@@ -187,7 +187,7 @@ struct Conversation {
     pairs: Pairs,
     share: Share,
     finding: Finding,
-    told: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<Arrived>,
     plan: Option<Plan>,
     plans: BTreeMap<PeerId, PairPlan>,
     here: Here,
@@ -324,7 +324,7 @@ impl Conversation {
                 let secret = PairSecret::of_bytes(pair.secret.0.into(), pair.own, pair.key);
                 let (key, wish) = (
                     pair.key,
-                    Wish {
+                    Intent {
                         waits: pair.waits,
                         seeks: pair.seeks,
                     },
@@ -399,10 +399,10 @@ impl Conversation {
         }
     }
 
-    fn handle_told(&mut self, told: Told) {
+    fn handle_told(&mut self, told: Arrived) {
         let now = Instant::now();
         match told {
-            Told::Of(node, CarrierEvent::Presence(carrier, presence)) => {
+            Arrived::Of(node, CarrierEvent::Presence(carrier, presence)) => {
                 match presence {
                     Presence::CarrierDown => self.finding.note(node, carrier, false),
                     _ => self.finding.note(node, carrier, true),
@@ -411,7 +411,7 @@ impl Conversation {
                 let keys = self.plans.keys().copied();
                 self.changed.extend(keys);
             }
-            Told::Of(
+            Arrived::Of(
                 node,
                 CarrierEvent::Signal {
                     carrier,
@@ -419,20 +419,20 @@ impl Conversation {
                     bytes,
                 },
             ) => self.pairs.handle_signal(node, (carrier, from), &bytes, now),
-            Told::Of(..) => {}
-            Told::Dht(FromReach::Seen { key, value }) => {
+            Arrived::Of(..) => {}
+            Arrived::Dht(FromReach::Seen { key, value }) => {
                 if let Some(node) = self.finding.named(&key.0) {
                     let dht = (DHT, CarrierKind::Dht);
                     self.pairs.handle_record(node, dht, &value.0, now);
                 }
             }
-            Told::Dht(FromReach::State(state)) => {
+            Arrived::Dht(FromReach::State(state)) => {
                 self.share.webrtc().set_outer(state.outer, now);
                 let nodes = state.nodes;
                 self.dht = Some(format!("{nodes} nodes, {} records held", state.held));
             }
-            Told::Dht(_) => {}
-            Told::Lan(event) => {
+            Arrived::Dht(_) => {}
+            Arrived::Lan(event) => {
                 if let Some((node, kind, sealed)) = self.finding.record_of(event) {
                     self.pairs.handle_record(node, (LAN, kind), &sealed, now);
                 }

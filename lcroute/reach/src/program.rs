@@ -336,7 +336,7 @@ mod tests {
     use std::future::{Future, poll_fn};
     use std::task::Poll;
 
-    use librecast::reach::Base58;
+    use librecast::reach::{Base58, MAX_KEYS};
     use n0_mainline::Testnet;
     use tokio::net::UnixListener;
 
@@ -356,7 +356,7 @@ mod tests {
         let served = tokio::spawn(async move { serve(&path, &mut Entered::default(), AWAY).await });
         let long = vec![b'x'; MAX_LINE + 2];
         let plan = Plan {
-            seek: vec![Base58([1; 32]); 33],
+            seek: vec![Base58([1; 32]); MAX_KEYS + 1],
             ..Plan::default()
         };
         let plan = serde_json::to_vec(&ToReach::Plan(Some(plan))).unwrap();

@@ -93,7 +93,7 @@ impl World {
 
     fn wish(&mut self, side: usize, waits: bool, seeks: bool) {
         let (own, other) = [(1, 2), (2, 1)][side];
-        let wish = Wish { waits, seeks };
+        let wish = Intent { waits, seeks };
         assert!(
             self.sides[side]
                 .pairs
@@ -277,7 +277,7 @@ fn a_third_key_in_the_room_is_nobody() {
 fn there_are_bounds() {
     let now = Instant::now();
     let mut side = Side::new(1, 0, now);
-    let wish = Wish {
+    let wish = Intent {
         waits: true,
         seeks: false,
     };
