@@ -255,6 +255,7 @@ fn who_links_with_strangers_knows_no_router_and_no_streams() {
         "lcroute-webrtc",
         "librecast",
         "librecast-program",
+        "rtc-dtls",
     ];
     assert_eq!(
         ours["lcroute-outside"],

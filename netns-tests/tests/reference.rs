@@ -135,6 +135,10 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
             lcroute_streams::metrics::Refused::TABLE.to_vec(),
         ),
         (
+            "lcroute-outside: `drops` of `lcroute outside --json`, beside those of links",
+            librecast::drops::list::<lcroute_outside::drops::DropReason>(),
+        ),
+        (
             "lcsync: `lcsync_reports_dropped_total{reason}`",
             lcsync::server::metrics::REASONS.to_vec(),
         ),
