@@ -139,6 +139,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "ipv4",
         "log",
         "servers",
+        "meet",
         "listen",
         "spool",
         "dht",
