@@ -56,7 +56,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 const SIGNAL_PORT: u16 = 7_117;
 
 /// Where the program for streams comes from.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum From<'a> {
     /// Standard input is the connection; the program ends with it.
     Stdin,

@@ -349,7 +349,7 @@ impl Connections for View {
 
     fn authenticated(&mut self, link: LinkId, answers: bool, now: Instant) {
         self.with(link, |webrtc, link| {
-            webrtc.authenticated(link, answers, now)
+            webrtc.authenticated(link, answers, now);
         });
     }
 

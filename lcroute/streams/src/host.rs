@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lcroute_control::status::Contact;
-use lcroute_control::streams::{Access, who};
+use lcroute_control::streams::{Access, Who, who};
 use librecast::id::PeerId;
 use librecast::outside::{ContactText, Place};
 use librecast::stream::{Peer, Reason, Status};
@@ -29,6 +29,9 @@ pub struct Host {
     pub hides: bool,
 }
 
+/// Places of keys.
+pub type Places = Vec<(PeerId, Place)>;
+
 /// What a program or the configuration serves.
 #[derive(Debug)]
 pub struct Offer {
@@ -39,7 +42,7 @@ pub struct Offer {
     /// The permitted nodes; names of address books are resolved.
     pub access: Access,
     /// Places of permitted keys.
-    pub places: Vec<(PeerId, Place)>,
+    pub places: Places,
     /// Whether keys may come from outside.
     pub outside: bool,
     /// The destination of streams.
@@ -152,7 +155,7 @@ impl Host {
     }
 
     /// Serves an offer; none if too many are served.
-    pub fn serve(&self, offer: Offer) -> Option<Served> {
+    pub fn serve(&self, offer: &Offer) -> Option<Served> {
         let service = |access: &Arc<watch::Sender<Access>>| Service {
             protocols: offer.protocols.clone(),
             datagrams: offer.datagrams,
@@ -231,9 +234,7 @@ impl Drop for Served {
 ///
 /// # Errors
 /// An entry is invalid, or there are too many.
-pub fn permitted(
-    allow: &[String],
-) -> Result<(Vec<lcroute_control::streams::Who>, Vec<(PeerId, Place)>), String> {
+pub fn permitted(allow: &[String]) -> Result<(Vec<Who>, Places), String> {
     let contacts = allow
         .iter()
         .filter_map(|text| text.parse::<ContactText>().ok());

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lcroute_control::streams::{Access, MAX_PROTOCOLS, Target};
-use librecast::id::PeerId;
-use librecast::outside::Place;
 use librecast::stream::{Amend, Answer, MAX_LINE, ProtocolName, Reason, Request};
 use librecast_program::book::{Book, HOST_BOOK};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -19,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::agreement::Hello;
 use crate::datagrams::{carry, pair};
-use crate::host::{HIDES, Host, Offer, Served, permitted};
+use crate::host::{HIDES, Host, Offer, Places, Served, permitted};
 use crate::network::{Opened, Refusal};
 use crate::pump::{Local, Teller, gone, pump};
 use crate::registry::{Destination, Handover};
@@ -177,7 +175,7 @@ async fn converse(mut stream: UnixStream, host: &Host) -> io::Result<()> {
                     return Err(Refusal(Reason::Refused, HIDES.into()));
                 }
                 let many = || Refusal(Reason::Unavailable, "too many programs serve".into());
-                host.serve(offer).ok_or_else(many)
+                host.serve(&offer).ok_or_else(many)
             });
             match served {
                 Err(e) => answer::<()>(&mut stream, Err(e)).await,
@@ -199,7 +197,7 @@ fn check(protocols: &[ProtocolName]) -> Result<(), String> {
 }
 
 /// Returns the permitted nodes of a list, with the places of keys.
-fn access_of(allow: &[String], all: bool) -> Result<(Access, Vec<(PeerId, Place)>), String> {
+fn access_of(allow: &[String], all: bool) -> Result<(Access, Places), String> {
     let (nodes, places) = permitted(allow)?;
     let book = Book::of_host().map_err(|e| e.to_string())?;
     let (access, unknown) = Access { all, nodes }.resolved(&book);

@@ -599,7 +599,10 @@ async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
 
 /// Packets for QUIC.
 #[derive(Debug, Default)]
-struct Inbox(Mutex<(VecDeque<(PeerId, Bytes)>, Option<Waker>)>);
+struct Inbox(Mutex<Waiting>);
+
+/// Packets of keys, and who waits for them.
+type Waiting = (VecDeque<(PeerId, Bytes)>, Option<Waker>);
 
 impl Inbox {
     fn push(&self, key: PeerId, packet: &[u8]) {

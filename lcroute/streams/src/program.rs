@@ -379,7 +379,7 @@ impl Offers {
                 continue;
             }
             let (alive, ended) = watch::channel(());
-            let served = host.serve(Offer {
+            let served = host.serve(&Offer {
                 protocols: vec![serve.protocol.clone()],
                 datagrams: false,
                 access: access.clone(),

@@ -659,7 +659,7 @@ fn with_place(book: &Book, key: PeerId) -> String {
 fn follow_book(nodes: &[String], mut known: Vec<String>, listener: &Listener) {
     let state = || {
         let files = [book::user_book(), book::HOST_BOOK.into()];
-        files.map(|file| Some(std::fs::metadata(file).ok()?.modified().ok()?))
+        files.map(|file| std::fs::metadata(file).ok()?.modified().ok())
     };
     let mut seen = state();
     loop {
