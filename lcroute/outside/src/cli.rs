@@ -49,6 +49,8 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     run("lcroute-outside", |cli: Cli| {
         init_logging(cli.log.as_deref(), "info")?;
+        // secrets of pairs are in memory
+        librecast_program::process::confine()?;
         crate::program::run(match cli.stdin {
             true => From::Stdin,
             false => From::Socket(&cli.socket),

@@ -67,6 +67,8 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
         let socket = LocalSocket::open(&socket_of(&control))?;
         let (inside, keys) = match own_key {
             true => {
+                // the key is in this process, as no daemon has it
+                librecast_program::process::confine()?;
                 let key = own_key_of(common, &config)?;
                 (None, (key.peer_id(), Keys::Own(Arc::new(key))))
             }
