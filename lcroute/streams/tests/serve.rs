@@ -80,6 +80,7 @@ fn program(folder: &Path) -> Receiver<UnixStream> {
                 name: "alpha".into(),
                 labels: BTreeMap::new(),
                 protocol: "/x/1".parse().unwrap(),
+                outside: false,
                 stream: None,
                 datagram_bytes: None,
             };
