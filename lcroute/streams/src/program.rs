@@ -116,6 +116,9 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
                 None => std::future::pending().await,
             }
         };
+        // kept across turns: it measures time
+        let unused = unused(&host, idle);
+        tokio::pin!(unused);
         let mut book = interval(BOOK_INTERVAL);
         let mut book_seen = book_state();
         tokio::pin!(working, registered);
@@ -123,7 +126,7 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
             tokio::select! {
                 () = &mut working => break Ok(Exit::Ok),
                 failed = &mut registered => break Err(failed),
-                () = unused(&host, idle) => break Ok(Exit::Ok),
+                () = &mut unused => break Ok(Exit::Ok),
                 _ = book.tick() => {
                     // who was removed from the address book may not wait for a reload
                     let state = book_state();
