@@ -12,8 +12,8 @@ use lcstudio_core::{
 use librecast::code::beacon::Offer;
 use librecast_log::Role;
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::{code, guest};
 use librecast_program::process::Wake;
+use librecast_program::{code, guest};
 use serde_json::{Value, json};
 
 use crate::input::{Input, Read};
