@@ -621,13 +621,17 @@ impl Media {
         let length = head.len() + tail.len();
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
-        let most = (length.div_ceil(self.piece()) + 1).min(MAX_PIECES);
+        let fewest = length.div_ceil(self.piece());
         let room = match self.packet.is_empty() {
             true => 0,
             false => self.piece().saturating_sub(self.packet.len() - RTP_HEADER),
         };
-        // all pieces are as long as the first: a short one would make many
-        let size = match room > 0 && length.div_ceil(room) <= most {
+        // all pieces are as long as the first. A lost packet costs all messages in it, so that no
+        // message is in more packets than it must be
+        let fits = room > 0
+            && length.div_ceil(room) <= MAX_PIECES
+            && packets_of(length, room, self.piece()) <= fewest;
+        let size = match fits {
             true => room,
             false => self.piece(),
         };
@@ -696,6 +700,22 @@ impl fmt::Debug for Media {
             .field("controller", &self.controller)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the number of packets with pieces of this size, of which the first ends a packet; a packet
+/// holds one of `most` bytes.
+fn packets_of(length: usize, size: usize, most: usize) -> usize {
+    let header = CHUNK_HEADER + PIECE_HEADER;
+    let (mut rest, mut free, mut packets) = (length.saturating_sub(size), 0, 1);
+    while rest > 0 {
+        let piece = rest.min(size);
+        if piece + header > free {
+            (packets, free) = (packets + 1, most + header);
+        }
+        free -= piece + header;
+        rest -= piece;
+    }
+    packets
 }
 
 /// Cuts at most so many bytes off the front.
