@@ -34,13 +34,13 @@ pub enum Output {
     Remember,
     /// Writes the revocations to disk.
     RememberRevoked,
-    /// Starts a job; reported by [`Agent::handle_stream`] or [`Agent::handle_refused`].
+    /// Starts a job; reported by `Agent::handle_stream` or `Agent::handle_refused`.
     Start(Box<Start>),
     /// Ends the job; its stream ends with a record of the cause.
     Cancel(JobId),
-    /// Passes the node's facts to [`Agent::handle_answer`].
+    /// Passes the node's facts to `Agent::handle_answer`.
     Facts(JobId),
-    /// Passes the operator's jobs to [`Agent::handle_answer`].
+    /// Passes the operator's jobs to `Agent::handle_answer`.
     Jobs {
         /// The operator that requests the list.
         operator: PeerId,
