@@ -22,6 +22,11 @@
 //!
 //! Without the feature `host`, for pages, it is the format and what decides on a receiver.
 
+#![cfg_attr(
+    not(feature = "host"),
+    expect(dead_code, reason = "a page only receives")
+)]
+
 #[cfg(feature = "host")]
 mod attributes;
 pub mod block;
