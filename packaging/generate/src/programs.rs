@@ -203,7 +203,8 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "lcroute-outside",
-        called: "lcroute-outside",
+        // `lcroute outside`, a verb of lcroute-streams, has the page of this name
+        called: "lcroute",
         command: lcroute_outside::command,
         files: &[
             (
