@@ -35,7 +35,10 @@ impl Program {
     pub fn has_page_of(&self, verb: &str) -> bool {
         let of_others = lcroute_lab::VERBS.iter().chain(&lcroute_web::VERBS);
         let of_others = of_others.chain(&lcroute_streams::VERBS);
-        self.name != "lcroute" || !of_others.into_iter().any(|other| *other == verb)
+        // lcroute-outside(1) is the page of the program that `lcroute outside` asks
+        let is_programs = self.name == "lcroute-streams" && verb == "outside";
+        !is_programs
+            && (self.name != "lcroute" || !of_others.into_iter().any(|other| *other == verb))
     }
 }
 
@@ -203,8 +206,7 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "lcroute-outside",
-        // `lcroute outside`, a verb of lcroute-streams, has the page of this name
-        called: "lcroute",
+        called: "lcroute-outside",
         command: lcroute_outside::command,
         files: &[
             (
