@@ -9,6 +9,7 @@ use std::str::FromStr;
 use librecast::cert::is_node_name;
 use librecast::id::{IdError, PeerId};
 use librecast::outside::{ContactText, Place};
+use librecast::plain::quoted;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -225,9 +226,14 @@ pub fn node(text: &str) -> Result<String, ExitError> {
 /// other text stays as it is.
 ///
 /// # Errors
-/// As [`node`].
+/// As [`node`]; a text with `@` that is no key with a place.
 pub fn contact(text: &str) -> Result<String, ExitError> {
     let Some(name) = text.strip_prefix(PREFIX) else {
+        // no name of a node has an @
+        if text.contains('@') {
+            let checked = text.parse::<ContactText>();
+            checked.map_err(|e| ExitError::new(Exit::Usage, format!("{}: {e}", quoted(text))))?;
+        }
         return Ok(text.to_owned());
     };
     let key = key(name)?;
