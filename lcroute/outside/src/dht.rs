@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use librecast::reach::{FromReach, Key, MAX_LINE, Plan, ToReach};
+use librecast_program::executable::start_on_socket;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -32,7 +30,7 @@ impl Drop for Dht {
 impl Dht {
     /// Starts the program; its lines go to `told`.
     pub(crate) fn start(told: mpsc::Sender<FromReach>) -> io::Result<Self> {
-        let stream = spawn()?;
+        let stream = UnixStream::from_std(start_on_socket(PROGRAM)?)?;
         let (plan, plans) = watch::channel(None);
         let task = tokio::spawn(async move {
             if let Err(e) = converse(stream, plans, &told).await {
@@ -54,26 +52,6 @@ impl Dht {
             is_new
         });
     }
-}
-
-/// Starts the program with a connection as standard input.
-fn spawn() -> io::Result<UnixStream> {
-    let own = std::env::current_exe()?;
-    let beside = own.parent().unwrap_or(Path::new("/")).join(PROGRAM);
-    // in a checkout's tests one file is all programs
-    let found = match beside.is_file() {
-        true => beside,
-        false => PROGRAM.into(),
-    };
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let mut command = Command::new(found);
-    command.arg("--stdin").stdin(OwnedFd::from(theirs));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    // it is awaited where it ends
-    std::thread::spawn(move || child.wait());
-    UnixStream::from_std(ours)
 }
 
 async fn converse(

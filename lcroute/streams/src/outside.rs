@@ -7,10 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,6 +24,7 @@ use librecast::outside::{
 };
 use librecast::pair::PairSecret;
 use librecast::reach::Base58;
+use librecast_program::executable::start_on_socket;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -404,7 +403,7 @@ impl Outside {
     async fn reach(&self) -> Option<UnixStream> {
         let reached = match UnixStream::connect(&self.path).await {
             Ok(stream) => Ok(stream),
-            Err(_) if self.starts => start(),
+            Err(_) if self.starts => start_on_socket(PROGRAM).and_then(UnixStream::from_std),
             Err(e) => Err(io::Error::new(
                 e.kind(),
                 format!("{e}: systemctl enable --now {PROGRAM}.socket"),
@@ -564,28 +563,6 @@ impl Drop for Seek {
             });
         }
     }
-}
-
-/// Starts the program, which ends with this connection, its standard input.
-fn start() -> io::Result<UnixStream> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().unwrap_or(Path::new("/"));
-    let places = [
-        folder.join(PROGRAM),
-        folder.join("../lib/lcroute").join(PROGRAM),
-    ];
-    let found = places.iter().find(|place| place.is_file());
-    // in a checkout's tests one file is all programs
-    let found = found.map_or(Path::new(PROGRAM), |found| found.as_path());
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let mut command = Command::new(found);
-    command.arg("--stdin").stdin(OwnedFd::from(theirs));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    // it is awaited where it ends
-    std::thread::spawn(move || child.wait());
-    UnixStream::from_std(ours)
 }
 
 async fn say(stream: &mut UnixStream, line: &ToOutside) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! | [`cli`] | exit codes, errors with exit codes, logging to stderr or the journal |
 //! | [`code`] | offers under a code: beacons of senders, the wait of receivers |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
+//! | [`executable`] | places of our other programs, and starting one on a socket |
 //! | [`guest`] | programs that enter a network by a token among their arguments, or by a code |
 //! | [`guest_state`] | what a guest tells the program inside |
 //! | [`groups`] | requests to `lcgroup run` on this host |
@@ -26,6 +27,7 @@ pub mod child;
 pub mod cli;
 pub mod code;
 pub mod config;
+pub mod executable;
 pub mod groups;
 pub mod guest;
 pub mod guest_state;

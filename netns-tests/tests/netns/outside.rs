@@ -103,8 +103,9 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         )?;
         ensure!(nobody.code == USAGE, "{nobody:?}");
         // who is removed loses a running stream
-        let line = format!("sleep 60 | lcroute-streams connect {to_bob} /chat/1");
-        let mut running = ann.spawn("sh", &["-c", &line])?;
+        // itself, not a shell's child: it ends with the test
+        let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 60)");
+        let mut running = ann.spawn("bash", &["-c", &line])?;
         eventually("it runs", || {
             ensure!(look(ann)?["pairs"][0]["sought"] == true, "not yet");
             Ok(())
