@@ -45,6 +45,8 @@ const SOUGHT_FOR: Duration = Duration::from_secs(30);
 const SOUGHT_BY_DHT: Duration = Duration::from_secs(130);
 /// Time for which a link is kept after its last stream: as long as the connection of QUIC.
 const LINGER: Duration = Duration::from_secs(60);
+/// Time for which a link outlasts its last name: closed connections say so. Chosen.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Pause after a program that has ended at once.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time limit for the program to accept frames.
@@ -105,8 +107,15 @@ struct Want {
     places: Vec<Place>,
 }
 
+impl Want {
+    fn is_wanted(&self) -> bool {
+        self.named + self.seeks > 0
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
+    /// Those that are not wanted any more keep their links for [`FAREWELL`].
     wants: BTreeMap<PeerId, Want>,
     /// Their addresses within this process.
     addresses: BTreeMap<Ipv6Addr, PeerId>,
@@ -207,7 +216,11 @@ impl Outside {
 
     /// Names keys that may call, and no longer those before; returns keys that nobody names or
     /// seeks any more. `before` is the earlier list of the same service.
-    pub fn rename(&self, before: &[PeerId], now: &[(PeerId, Option<Place>)]) -> Vec<PeerId> {
+    pub fn rename(
+        self: &Arc<Self>,
+        before: &[PeerId],
+        now: &[(PeerId, Option<Place>)],
+    ) -> Vec<PeerId> {
         let mut state = lock(&self.state);
         for (key, place) in now {
             let Some(want) = state.want(*key) else {
@@ -227,7 +240,17 @@ impl Outside {
             }
         }
         drop(state);
-        self.tidy();
+        self.changed.notify_one();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !gone.is_empty() => {
+                let outside = Arc::clone(self);
+                runtime.spawn(async move {
+                    sleep(FAREWELL).await;
+                    outside.tidy();
+                });
+            }
+            _ => self.tidy(),
+        }
         gone
     }
 
@@ -238,7 +261,8 @@ impl Outside {
 
     /// Returns whether somebody names or seeks this key.
     pub fn names(&self, key: &PeerId) -> bool {
-        lock(&self.state).wants.contains_key(key)
+        let state = lock(&self.state);
+        state.wants.get(key).is_some_and(Want::is_wanted)
     }
 
     /// Seeks a key until the result is dropped; none if there is no room.
@@ -258,7 +282,7 @@ impl Outside {
     /// Forgets keys that nobody wants.
     fn tidy(&self) {
         let mut state = lock(&self.state);
-        state.wants.retain(|_, want| want.named + want.seeks > 0);
+        state.wants.retain(|_, want| want.is_wanted());
         let State {
             wants,
             addresses,
@@ -278,7 +302,8 @@ impl Outside {
             Ok(address) => state.addresses.get(&address).copied(),
             Err(_) => node.parse().ok(),
         };
-        let Some(key) = key.filter(|key| state.wants.contains_key(key)) else {
+        let is_wanted = |key: &PeerId| state.wants.get(key).is_some_and(Want::is_wanted);
+        let Some(key) = key.filter(is_wanted) else {
             return Err(AskError::Refused(format!("{node} is not named here")));
         };
         let name = state.names.get(&key).cloned();
@@ -471,7 +496,7 @@ impl Outside {
             said.remove(&key);
             say(stream, &ToOutside::Gone(key)).await?;
         }
-        for (key, want) in wants {
+        for (key, want) in wants.into_iter().filter(|(_, want)| want.is_wanted()) {
             let known = said.get(&key).map(|pair| pair.secret);
             let secret = match known {
                 Some(secret) => secret,

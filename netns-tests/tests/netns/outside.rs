@@ -121,7 +121,10 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
             Ok(())
         })?;
         println!("revoked after {} ms", begun.elapsed().as_millis());
-        running.kill()
+        // it is told, and does not wait for a link that never comes back
+        let code = running.wait(5 * REVOKED_WITHIN)?;
+        ensure!(code == 1, "exit code {code}: {}", running.stderr());
+        Ok(())
     });
 }
 
