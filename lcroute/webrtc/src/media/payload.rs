@@ -22,8 +22,11 @@ pub(crate) const CHUNK_HEADER: usize = 2;
 pub(crate) const PIECE_HEADER: usize = 4;
 /// Bound of pieces of a message.
 pub(crate) const MAX_PIECES: usize = 16;
-/// Bound of incomplete messages; the oldest makes room.
-const MAX_PARTIAL: usize = 32;
+/// Bound of incomplete messages; the oldest makes room. 50 Mbit/s in messages of two pieces that
+/// overtake each other by 30 ms have 150.
+const MAX_PARTIAL: usize = 256;
+/// Bound of the bytes of incomplete messages: 32 of 16 pieces of 1,200 bytes.
+const MAX_PARTIAL_BYTES: usize = 32 * MAX_PIECES * 1_200;
 
 /// Kind of a chunk, in the top bits of its header: a whole message.
 const WHOLE: u16 = 0;
@@ -124,10 +127,12 @@ pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
     }))
 }
 
-/// Reassembles messages: at most [`MAX_PARTIAL`], of [`MAX_PIECES`] pieces.
+/// Reassembles messages: at most [`MAX_PARTIAL`], of [`MAX_PIECES`] pieces, with
+/// [`MAX_PARTIAL_BYTES`] in all.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
     partial: VecDeque<Partial>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -157,12 +162,7 @@ impl Reassembly {
             return Pieced::Malformed;
         }
         let known = self.partial.iter().rposition(|p| p.message == message);
-        let mut displaced = false;
         let at = known.unwrap_or_else(|| {
-            displaced = self.partial.len() == MAX_PARTIAL;
-            if displaced {
-                self.partial.pop_front();
-            }
             self.partial.push_back(Partial {
                 message,
                 last,
@@ -178,15 +178,33 @@ impl Reassembly {
         // a copy: the input shares its buffer with about forty packets, and may wait long
         partial.pieces[slot] = Some(Bytes::copy_from_slice(bytes));
         partial.missing -= 1;
+        self.bytes += bytes.len();
         if partial.missing > 0 {
-            return if displaced {
-                Pieced::Displaced
-            } else {
-                Pieced::Waiting
+            return match self.make_room() {
+                true => Pieced::Displaced,
+                false => Pieced::Waiting,
             };
         }
         let whole = self.partial.remove(at).map(|p| p.join());
+        self.bytes -= whole.as_ref().map_or(0, Bytes::len);
         whole.map_or(Pieced::Malformed, Pieced::Complete)
+    }
+
+    /// Removes the oldest messages beyond the bounds; returns whether there were any.
+    fn make_room(&mut self) -> bool {
+        let before = self.partial.len();
+        while self.partial.len() > MAX_PARTIAL || self.bytes > MAX_PARTIAL_BYTES {
+            let Some(oldest) = self.partial.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest
+                .pieces
+                .iter()
+                .flatten()
+                .map(Bytes::len)
+                .sum::<usize>();
+        }
+        self.partial.len() < before
     }
 }
 
@@ -242,17 +260,28 @@ mod tests {
     #[test]
     fn the_oldest_partial_message_makes_room() {
         let mut r = Reassembly::default();
-        for message in 0..32 {
+        for message in 0..256 {
             assert_eq!(r.handle(message, 0, 1, b"a"), Pieced::Waiting);
         }
-        assert_eq!(r.handle(32, 0, 1, b"a"), Pieced::Displaced);
-        assert_eq!(r.handle(31, 1, 1, b"b"), Pieced::Complete("ab".into()));
-        assert_eq!(r.handle(32, 0, 1, b"a"), Pieced::Malformed);
-        assert_eq!(r.handle(32, 1, 2, b"a"), Pieced::Malformed);
+        assert_eq!(r.handle(256, 0, 1, b"a"), Pieced::Displaced);
+        assert_eq!(r.handle(255, 1, 1, b"b"), Pieced::Complete("ab".into()));
+        assert_eq!(r.handle(256, 0, 1, b"a"), Pieced::Malformed);
+        assert_eq!(r.handle(256, 1, 2, b"a"), Pieced::Malformed);
         assert_eq!(r.handle(9, 2, 1, b"a"), Pieced::Malformed);
         assert_eq!(r.handle(9, 0, 16, b"a"), Pieced::Malformed);
         assert_eq!(r.handle(9, 0, 0, b"a"), Pieced::Malformed);
-        assert_eq!(r.partial.len(), 31);
+        assert_eq!((r.partial.len(), r.bytes), (255, 255));
+    }
+
+    #[test]
+    fn long_pieces_make_room_sooner() {
+        let (mut r, piece) = (Reassembly::default(), [0; 9_000]);
+        let displaced = (0..256).filter(|message| {
+            let pieced = (0..15).map(|n| r.handle(*message, n, 15, &piece));
+            pieced.fold(false, |any, pieced| any | (pieced == Pieced::Displaced))
+        });
+        assert!(displaced.count() > 200);
+        assert!((MAX_PARTIAL_BYTES - 135_000..=MAX_PARTIAL_BYTES).contains(&r.bytes));
     }
 
     proptest! {
@@ -264,6 +293,8 @@ mod tests {
                     r.handle(message, piece, last, &bytes);
                 }
             }
+            let bytes = r.partial.iter().flat_map(|p| p.pieces.iter().flatten());
+            prop_assert_eq!(r.bytes, bytes.map(Bytes::len).sum::<usize>());
         }
 
         #[test]
