@@ -1,7 +1,7 @@
 // One door for all that people hand on: tokens, stations, lectures, invitations to conversations, alone or in links of our pages.
-// What a text leads to is said before anybody clicks.
+// The page shows where a text leads before the user clicks.
 
-/** What texts of ours are, by the letters that they begin with. */
+/** Kinds of our texts, by their first letters. */
 const KINDS = { lct1: "token", lcr1: "station", lcs1: "session", lcg1: "invitation" };
 /** Those that no page takes. */
 const OTHERS = {
@@ -20,7 +20,7 @@ const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/g
 const WORDS = /^[a-z]{3,8}(-[a-z]{3,8}){3}(@[\w.:[\]-]+)?$/i;
 const SHARE = /lct1[1-9A-HJ-NP-Za-km-z]+,lc:[^\s#]+/;
 
-/** The texts in what somebody pasted: the first of each kind. */
+/** The texts within pasted text: the first of each kind. */
 export function texts(pasted) {
     const found = {};
     for (const [text] of pasted.slice(0, LONGEST).matchAll(TEXT)) {
@@ -30,8 +30,8 @@ export function texts(pasted) {
 }
 
 /**
- * Where it leads: `{ href, label, words }`. Without `href` it leads nowhere, and `words` say why, and what to do. A `token` alone makes
- * who has it a member: pages read more of it. Null: nothing was pasted.
+ * Where a text leads: `{ href, label, words }`. Without `href` it leads nowhere, and `words` have the reason and the
+ * remedy. A `token` alone makes its holder a member: pages read more of it. Null: nothing was pasted.
  */
 export function lead(pasted, isMember) {
     if (pasted.trim() === "") {
@@ -75,7 +75,7 @@ function ownPage(text) {
     }
 }
 
-/** A form that leads on: a field, below it what the text in it is, and a button. */
+/** A form that leads on: a field, below it the meaning of its text, and a button. */
 export function openDoor(form, isMember, { words, say }) {
     const [field, button] = [form.querySelector("input, textarea"), form.querySelector("button")];
     const label = button.textContent;

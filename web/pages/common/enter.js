@@ -1,4 +1,4 @@
-// What all forms of the pages have: Enter sends them, and the first field that is to be filled has the focus.
+// All forms of the pages: Enter sends them, and the first field to be filled has the focus.
 
 /** The focus would bring up a keyboard on the screen. */
 const isTouched = matchMedia("(pointer: coarse)").matches;
@@ -13,7 +13,7 @@ export function sendByEnter(form) {
     });
 }
 
-/** The first field in view that is empty and needed, else the form's own button; who is somewhere else already stays there. */
+/** Focuses the first empty, required field in view, else the form's button; a user who is somewhere else stays there. */
 export function focusFirst(host) {
     const { activeElement } = document;
     if (isTouched || (activeElement !== document.body && activeElement?.checkVisibility())) {

@@ -1,4 +1,4 @@
-// What the server says, for as long as the page is open: lines of JSON, or empty ones where there is nothing new.
+// The server's feed while the page is open: lines of JSON, empty ones if nothing is new.
 
 /** Longest line that is looked at, in characters. */
 const LONGEST = 16 << 20;
@@ -13,7 +13,7 @@ const NO_KEY = "This address has no key, or an old one. Open the address that `l
 /** This address has no key, or a wrong one. */
 export class NoKey extends Error {}
 
-/** Calls `look` with each line of `path`, and `trouble` with an error when there are none, until `signal` says stop. */
+/** Calls `look` with each line of `path`, and `trouble` with an error if there are none, until `signal` aborts. */
 export async function follow(path, look, trouble, signal) {
     for (let wait = 1000; !signal?.aborted; wait = Math.min(wait * 1.7, 10_000)) {
         try {
@@ -83,13 +83,13 @@ async function ask(path, signal, more = {}) {
     return answer;
 }
 
-/** What `lcroute doctor` finds. */
+/** Findings of `lcroute doctor`. */
 export async function checks() {
     const answer = await ask("/api/doctor");
     return (await answer.json()).checks;
 }
 
-/** A token, by a code of who may issue; and the link and the QR code of a page that takes it. */
+/** Requests a token by an issuer's code, with link and QR code of a page that takes it. */
 export async function invite(wanted) {
     const answer = await ask("/api/invite", undefined, { method: "POST", body: JSON.stringify(wanted) });
     return answer.json();
@@ -107,12 +107,12 @@ export async function addGroup(wanted) {
     return (await answer.json()).name;
 }
 
-/** Says something in one. */
+/** Sends a message to a conversation. */
 export async function say(group, words) {
     await ask(`/api/groups/${group}`, undefined, { method: "POST", body: words });
 }
 
-/** Who is in one. */
+/** Members of a conversation. */
 export async function members(group) {
     const answer = await ask(`/api/groups/${group}/members`);
     return answer.json();

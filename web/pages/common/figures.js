@@ -37,7 +37,7 @@ export function duration(seconds) {
     return shown.map(([n, unit]) => `${n} ${unit}`).join(" ");
 }
 
-/** What grew by how much a second; none over a restart of what counts. */
+/** Growth of counters a second; none across a restart of their source. */
 export class Rates {
     constructor() {
         this.before = new Map();
@@ -72,7 +72,7 @@ export class Curve {
         host.append(html("div", { class: "curve" }, html("span", {}, label), this.number, svg, axis));
     }
 
-    /** What was there before this page: pairs of a time in seconds and a rate. */
+    /** Values from before this page: pairs of a time in seconds and a rate. */
     begin(points) {
         const first = this.points[0]?.[0] ?? Infinity;
         this.points = [...points.filter(([at]) => at < first), ...this.points];

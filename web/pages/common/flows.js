@@ -1,10 +1,13 @@
-// What flows over the links, of one group or of all, from what nodes report.
+// Flows over links, of one group or of all, from reports of nodes.
 
 /** Looks that count: a packet every other second is a flow, and no flicker. */
 const LOOKS = 3;
 /** Packets a second of a flow that cannot be silent for a look without having ended. */
 const STEADY = 4;
-/** For so long a node is a newcomer, in milliseconds. Chosen: trees of before its coming are in use for a second, and what flowed is averaged over three. */
+/**
+ * Time for which a node is a newcomer, in milliseconds. Chosen: older trees are in use for a second after it came, and flows are
+ * averaged over three.
+ */
 const SETTLED = 4000;
 
 export class Flows {
@@ -26,10 +29,10 @@ export class Flows {
         this.looks = [...this.looks, seen].slice(-LOOKS);
         this.found = new Map();
         this.nodes = new Map(look.nodes.map((node) => [node.id, node]));
-        // who was there before the first look is no newcomer
+        // nodes of the first look are no newcomers
         const arrival = this.arrivals.size === 0 ? -Infinity : performance.now();
         this.arrivals = new Map(look.nodes.map(({ id }) => [id, this.arrivals.get(id) ?? arrival]));
-        // what one group has is found without a look at all groups and nodes: there may be thousands
+        // one group is found without a pass over all groups and nodes: there may be thousands
         this.peers = new Map(look.nodes.map((node) => [node.peer_id, node]));
         this.addresses = new Map(look.nodes.map((node) => [node.address, node]));
         this.own = new Map((look.groups ?? []).map((group) => [group.group, group]));
@@ -75,8 +78,8 @@ export class Flows {
     }
 
     /**
-     * Whether what goes to a node belongs to the group's tree. Routers of earlier versions send a node that has just come, for a
-     * second, what its neighbours listen to; a tab passes nothing on, so what it has not joined is not meant for it.
+     * Whether packets to a node belong to the group's tree. For a second, routers of earlier versions send a new node the groups
+     * of its neighbours; a tab forwards nothing, so groups that it has not joined are not meant for it.
      */
     isOnTree(id, group) {
         const node = this.nodes.get(id);
@@ -97,7 +100,7 @@ export class Flows {
         return new Set((group === null ? this.groups() : [group]).flatMap(found));
     }
 
-    /** What a map marks: of a group, or of all together. */
+    /** Marks of a map: of one group, or of all together. */
     marks(group) {
         const [listeners, senders] = group === null ? [new Set(), new Set()] : [this.listeners(group), this.senders(group)];
         return { listeners, senders, carriers: this.carriers(group), chosen: group !== null };
@@ -121,11 +124,11 @@ export class Flows {
         return this.local.get(group) ?? new Set();
     }
 
-    /** Nodes that packets come out of and go into by no link, and what this node knows itself. */
+    /** Nodes whose packets come from and go to no link, and the facts of this node itself. */
     senders(group) {
         const edges = this.edges(group).filter((edge) => edge.packets > 0);
         const into = new Set(edges.map((edge) => edge.to));
-        // what a neighbour sends that does not report is not known
+        // flows from a neighbour that does not report are unknown
         const isSource = (id) => !into.has(id) && this.neighbours.get(id).every((node) => node.reports);
         const sources = this.own.get(group)?.sources ?? [];
         const known = sources.map((address) => this.addresses.get(address)?.id).filter((id) => id !== undefined);

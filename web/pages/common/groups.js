@@ -2,7 +2,7 @@
 
 import { keptLinks } from "./links.js";
 
-/** What IANA has assigned, of any scope: the last 112 bits of ff0X::, as addresses write them. */
+/** Groups that IANA has assigned, of any scope: the last 112 bits of ff0X::, as addresses write them. */
 const ASSIGNED = {
     c: "devices (SSDP)",
     fb: "names of devices (mDNS)",
@@ -12,10 +12,10 @@ const ASSIGNED = {
     "2:7ffe": "announced streams (SAP)",
 };
 
-/** Of a group, what it is for, where that is known. */
+/** Purpose of a group, where it is known. */
 const purpose = (group) => ASSIGNED[/^ff0[0-9a-f]::(.+)$/.exec(group)?.[1]] ?? null;
 
-/** What the names of the server are names of. */
+/** Kinds of names of the server. */
 const KINDS = {
     station: (name) => [name, "radio station"],
     copy: (name) => [`${name}, sent twice`, "the copy of a radio station for who loses packets"],
@@ -25,7 +25,7 @@ const KINDS = {
     session: (name) => [name, "lecture"],
 };
 
-/** A group's name and what it is, where somebody knows it: the server (`names`), this browser by a link that was opened, or IANA. */
+/** A group's name and kind, from the server (`names`), an opened link of this browser, or IANA. */
 export function called(group, names = {}) {
     const link = () => keptLinks().find(({ groups }) => groups?.includes(group));
     const { kind, name } = names[group] ?? link() ?? {};
@@ -46,7 +46,7 @@ export function short(group) {
 const OWN = ["ff0e::2:7ffe"];
 export const isOwn = (group) => OWN.includes(group);
 
-/** An address as RFC 5952 writes it, which is how browsers write addresses in URLs; what is none stays as it is. */
+/** An address as RFC 5952 writes it, and browsers in URLs; other text stays as it is. */
 export function canonical(text) {
     try {
         return new URL(`http://[${text.trim()}]`).hostname.slice(1, -1);

@@ -17,13 +17,13 @@ export function fill(host, children) {
     host.replaceChildren(...children);
 }
 
-/** What stands between `backticks` is code. */
+/** Text between `backticks` becomes code. */
 export const words = (text) => text.split("`").map((part, i) => (i % 2 === 1 ? html("code", {}, part) : part));
 
 /** Text of others as one word of a shell's command. */
 export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Only what has changed is written: a selection stays, and nothing is read out twice. */
+/** Writes only changes: a selection stays, and screen readers read nothing twice. */
 export function say(host, text) {
     if (host.said !== text) {
         host.said = text;
@@ -71,7 +71,7 @@ async function copy(text) {
     return isDone;
 }
 
-/** `heads`: words, or words and a class of the column's cells. `none`: what is said where there are no rows. */
+/** `heads`: words, or words and a class of the column's cells. `none`: the text of a table without rows. */
 export function table(host, title, heads, rows, none) {
     const isEmpty = rows.length === 0;
     const columns = heads.map((head) => [head].flat());

@@ -27,7 +27,7 @@ export function keptLinks() {
 export function keepLink({ kind, text, name, groups }) {
     const link = { kind, text, name: name.slice(0, LONGEST), groups: [...groups] };
     const [first, ...rest] = keptLinks();
-    // pages say it again and again
+    // pages report it repeatedly
     if (JSON.stringify(first) !== JSON.stringify(link)) {
         store([link, ...[first, ...rest].filter((other) => other && other.text !== text)].slice(0, KEPT));
     }

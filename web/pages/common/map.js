@@ -34,7 +34,7 @@ export class NetworkMap {
         this.flows = new Map();
         // `k`: pixels for a unit of the forces; `wide`: how much more of them across
         this.view = { x: 0, y: 0, k: 1, wide: 1, own: false };
-        // each a picture of its own: what moves in one does not make a browser paint the others again
+        // each a picture of its own: movement in one does not make a browser paint the others again
         this.lines = { far: element("path", { class: "link far" }), near: element("path", { class: "link" }), lit: element("path", { class: "link lit" }) };
         this.back = element("svg", { "aria-hidden": "true" }, ...Object.values(this.lines));
         this.middle = element("svg", { "aria-hidden": "true" });
@@ -164,7 +164,7 @@ export class NetworkMap {
             this.links.get(key).cost = cost;
         }
         for (const [key, { source, target }] of this.links) {
-            // who comes back is drawn anew
+            // a node that comes back is drawn anew
             if (!seen.has(key) || this.nodes.get(source.id) !== source || this.nodes.get(target.id) !== target) {
                 this.links.delete(key);
                 changed += 1;
@@ -189,7 +189,7 @@ export class NetworkMap {
             known.rate = flow.rate;
             known.text = flow.text;
             known.label.textContent = flow.text;
-            // in a crowd what carries little stands back
+            // in a crowd, links with little traffic stand back
             known.group.style.opacity = flows.length > RATES ? clamp(0.15, Math.log2(1 + flow.rate) / Math.log2(2 + most), 1).toFixed(2) : "";
             const strength = Math.log2(1 + flow.rate);
             known.group.classList.toggle("idle", flow.rate === 0);
@@ -219,7 +219,7 @@ export class NetworkMap {
         return { group, parts, arrow, label };
     }
 
-    /** `marks`: who listens, who sends, who passes packets on; `chosen`: whether a group is in view. */
+    /** `marks`: listeners, senders and forwarders; `chosen`: whether a group is in view. */
     mark({ listeners, senders, carriers, chosen }) {
         const busy = new Set([...this.flows.values()].flatMap((flow) => flow.ends.map((end) => end.id)));
         this.back.classList.toggle("aside", chosen);
@@ -265,12 +265,12 @@ export class NetworkMap {
         const nodes = [...this.nodes.values()];
         const isFirst = this.simulation.nodes().length === 0;
         for (const node of nodes.filter((n) => n.x === undefined && !isFirst)) {
-            // beside whom it is linked to
+            // beside a linked node
             const ends = [...this.links.values()].filter((link) => link.source === node || link.target === node);
             const beside = ends.map((link) => (link.source === node ? link.target : link.source)).find((n) => n.x !== undefined);
             [node.x, node.y] = [(beside?.x ?? 0) + 9, (beside?.y ?? 0) + 9];
         }
-        // what is near in the network is near in the picture
+        // nodes near in the network are near in the picture
         const far = (link) => Math.log2(1 + link.cost / 10);
         const length = clamp(44, 150 - nodes.length * 2, 140);
         const links = forceLink([...this.links.values()]).distance((link) => length * (0.6 + 0.25 * far(link)));
@@ -463,7 +463,7 @@ export class NetworkMap {
         const next = [...this.nodes.values()].filter((node) => node !== here && node.at).sort((a, b) => far(a) - far(b))[0];
         if (next && far(next) < Infinity) {
             this.enter(next, true);
-            // what is outside comes into view
+            // nodes outside come into view
             this.view.x += clamp(this.margin, next.at[0], this.size[0] - this.margin) - next.at[0];
             this.view.y += clamp(this.margin, next.at[1], this.size[1] - this.margin) - next.at[1];
         }

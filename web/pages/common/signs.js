@@ -1,4 +1,4 @@
-// What the signs on a map mean.
+// The meaning of the signs on a map.
 
 const SIGNS = `
   <li><svg viewBox="-24 -24 48 48" aria-hidden="true"><g class="node own"><circle class="halo" r="21"/><circle class="dot" r="6.5"/></g></svg>this node</li>

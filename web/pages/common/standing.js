@@ -1,4 +1,4 @@
-// What a page says of itself: what went wrong, what to know, and how it stands.
+// A page's own state: faults, notices, and links.
 
 import { say } from "./html.js";
 
@@ -9,13 +9,13 @@ export const UNSENT = "Not sent: this page has no link.";
 
 const place = (id) => document.getElementById(id);
 
-/** What went wrong, or null. */
+/** The fault, or null. */
 export function problem(words) {
     place("problem").hidden = words === null;
     say(place("problem"), words ?? "");
 }
 
-/** What to know, or null. */
+/** The notice, or null. */
 export function notice(words) {
     place("notice").hidden = words === null;
     say(place("notice"), words ?? "");
@@ -29,7 +29,7 @@ export function state(name, words) {
 
 const links = { were: false, lostAt: null };
 
-/** Whether there are links, again and again: that they are lost is said as long as it is so. */
+/** Is told repeatedly whether there are links; shows their loss while it lasts. */
 export function follow(hasLinks, now = performance.now()) {
     links.were ||= hasLinks;
     links.lostAt = hasLinks ? null : (links.lostAt ?? now);
@@ -50,7 +50,7 @@ const nodes = (n, of = "node") => `${n} ${of}${n === 1 ? "" : "s"}`;
 
 /**
  * How a member stands: `{ name, words, reach }`. Other tabs of this browser are no network: `reach` is "network", "here" or "none".
- * `here`: PeerIds of this browser's tabs; `why`: what a server says that does not serve this page.
+ * `here`: PeerIds of this browser's tabs; `why`: the reason of a server that refuses this page.
  */
 export function standing(status, here, why = null) {
     return status.leaf ? listening(status, why) : membership(status, here, why);

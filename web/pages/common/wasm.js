@@ -1,10 +1,10 @@
-// A WebAssembly module that takes bytes and gives bytes: what all of ours have in common.
+// A WebAssembly module that takes bytes and returns bytes: the common part of ours.
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 export class Wasm {
-    /** What the module exports. */
+    /** Exports of the module. */
     static async fetch(url) {
         const answer = await fetch(url);
         if (!answer.ok) {
@@ -47,17 +47,17 @@ export class Wasm {
     }
 }
 
-/** Groups that modules have joined, by what the modules are called. */
+/** Groups that modules have joined, by the modules' names. */
 const groups = new Map();
 
 export const joined = (prefix) => [...(groups.get(prefix) ?? [])];
 
-/** What a module asks of the member, by number. */
+/** Commands of a module to the member, by number. */
 const COMMANDS = [null, "join", "leave", "send"];
 
-/** A module that works beside the member of this page, which carries its datagrams, and joins and sends as it says. */
+/** A module beside the member of this page, which carries its datagrams, joins and sends for it. */
 export class MemberModule extends Wasm {
-    /** `does`: what the member does: join, leave, send. */
+    /** `does`: the member's verbs: join, leave, send. */
     static async load(url, prefix, does) {
         const module = new this(await Wasm.fetch(url), prefix);
         return Object.assign(module, { prefix, does });
@@ -89,7 +89,7 @@ export class MemberModule extends Wasm {
         }
     }
 
-    /** Does what is due. */
+    /** Runs the due timers. */
     run() {
         this.due = false;
         clearTimeout(this.timer);

@@ -1,4 +1,4 @@
-// The dashboard: what the daemon says, as a map and as tables.
+// The dashboard: the daemon's reports as a map and as tables.
 
 import { lead, openDoor, texts } from "../common/door.js";
 import { focusFirst } from "../common/enter.js";
@@ -29,7 +29,7 @@ const NEWS = 20_000;
 const CROWD = 60;
 /** Other nodes learn from this page that somebody looks, and report within this time, in milliseconds: before, nothing is known. */
 const REPORTING = 3_000;
-/** What happened, in words. */
+/** Events, in words. */
 const EVENTS = {
     link_up: ({ name }) => `${name}: linked`,
     link_lost: ({ name, why }) => `${name}: the link is lost${why ? `: ${why}` : ""}`,
@@ -39,9 +39,9 @@ const EVENTS = {
     daemon_gone: () => "this host’s daemon does not answer",
     daemon_back: () => "this host’s daemon answers again",
 };
-/** Of these a notice stands above the page. */
+/** These events show a notice above the page. */
 const BAD = ["link_lost", "node_gone", "daemon_gone"];
-/** And of these it goes again: what it says is not so any more. */
+/** These events end the notice. */
 const GOOD = { link_up: "link_lost", node_came: "node_gone", daemon_back: "daemon_gone" };
 const STATES = {
     starting: "starting",
@@ -94,7 +94,7 @@ function take(line) {
     }
 }
 
-/** What the server remembers, and whether it makes invitations. */
+/** The server's memory, and whether it makes invitations. */
 function begin({ points, events, invites }) {
     $("invite").hidden = !invites;
     curves.forEach((curve, i) => curve.begin(points.map(({ at, rates }) => [at, rates[i]])));
@@ -122,7 +122,7 @@ function look(line) {
     showFind(line);
 }
 
-/** What was seen last stays, and is said to be old. */
+/** The last reports stay, and are marked as old. */
 function trouble(error) {
     say($("problem"), error.message);
     $("problem").hidden = false;
@@ -130,7 +130,7 @@ function trouble(error) {
         say($("state"), "no access");
         if ($("open").hidden) {
             $("open").hidden = false;
-            // which are for those who have the key
+            // conversations, for holders of the key
             $("doctor").hidden = true;
             focusFirst($("open"));
         }

@@ -1,4 +1,4 @@
-// What the map and the daemon say, as tables.
+// The map's contents and the daemon's reports as tables.
 
 import { bits, duration, packets, short } from "../common/figures.js";
 import { called } from "../common/groups.js";
@@ -17,7 +17,7 @@ const CARRIERS = { server: "signalling server", overlay: "other nodes", lan: "LA
 /** Of private prefixes: whether this host can read them. */
 const SEALED = { sealed: "sealed", no_key: "sealed, no key at this host" };
 const STATES = { connected: "✓ connected", connecting: "… connecting", lost: "✗ lost", refused: "✗ refused" };
-/** What looks for trouble sees it first. */
+/** Signs of trouble come first. */
 const ORDER = Object.keys(STATES).reverse();
 /** Busy ones first, in steps: rows that change places with each packet cannot be read. */
 export const busy = (rate) => Math.ceil(Math.log10(1 + rate));
@@ -99,7 +99,7 @@ export function showLans({ lans, peers, status }) {
     table(host, "LANs that this node is a gateway of", ["Interface", "Role", "Forwarder", "Querier", "Listeners (hosts)", "Senders"], rows, "");
 }
 
-/** What the map shows. */
+/** The map's contents. */
 export function showMapTables({ names, nodes, links, flows: sent }, flows, group) {
     const name = (id) => flows.nodes.get(id)?.name ?? id;
     const title = (of) => called(of, names).title;

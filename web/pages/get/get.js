@@ -10,8 +10,8 @@ import { Get } from "./module.js";
 
 /** How often the page is drawn, in milliseconds. */
 const DRAW = 500;
-/** Nobody was heard for so long: it is said what may be the matter, in milliseconds. */
-const PATIENCE = 10_000;
+/** Silence after which the page shows possible reasons, in milliseconds. */
+const HINT_AFTER = 10_000;
 /** How long a file that was saved is kept for the browser, in milliseconds. Chosen: longer than it asks where to. */
 const KEEP = 10 * 60_000;
 
@@ -29,12 +29,12 @@ addEventListener("pagehide", () => view.member?.end());
 addEventListener("hashchange", () => location.hash.length > 1 && (leave(null), begin(taken())));
 setInterval(() => view.get && draw(), DRAW);
 
-/** What stands behind the `#` of the address. It stays there, so that a reload begins anew; no browser sends it to a server. */
+/** The text behind the `#` of the address. It stays there, so a reload begins anew; no browser sends it to a server. */
 function taken() {
     return location.hash.slice(1);
 }
 
-/** What was pasted: words, a whole link of this page, or a token with a share. */
+/** The pasted text: words, a whole link of this page, or a token with a share. */
 function meant(text) {
     const given = text.trim().replace(/^.*#/s, "");
     try {
@@ -85,7 +85,7 @@ function datagram(bytes) {
     collect();
 }
 
-/** Takes what has come: the browser keeps blobs, on disk if there is no room in memory. */
+/** Takes received bytes: the browser keeps blobs, on disk if memory has no room. */
 function collect() {
     for (let piece = view.get?.piece(); piece; piece = view.get.piece()) {
         const parts = view.parts.get(piece.file) ?? view.parts.set(piece.file, new Map()).get(piece.file);
@@ -121,7 +121,7 @@ function save(number, { name }) {
     setTimeout(() => URL.revokeObjectURL(href), KEEP);
 }
 
-/** `why`: what went wrong, if something did. */
+/** `why`: the fault, if there is one. */
 function leave(why) {
     view.get?.close();
     view.member?.end();
@@ -139,7 +139,7 @@ function show(isInside) {
     isInside || focusFirst($("begin"));
 }
 
-// --- what is shown ---
+// --- display ---
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
@@ -177,7 +177,7 @@ function draw() {
     facts($("figures"), figures);
 }
 
-/** What is going on. */
+/** The present state. */
 function words({ phase, files: all }, member, now) {
     if (phase === "files") {
         const wanted = all.filter((file) => file.wanted);
@@ -190,13 +190,13 @@ function words({ phase, files: all }, member, now) {
         return whole === wanted.length ? `${files(whole)} received and verified, ${size(bytes)}. The browser has saved them.` : `${size(got)} of ${size(bytes)} received.`;
     }
     const isServed = member.servers.some((server) => server.connected);
-    if (now - view.since < PATIENCE || (!view.linkedAt && !isServed)) {
+    if (now - view.since < HINT_AFTER || (!view.linkedAt && !isServed)) {
         return isServed ? "Looking for who has these words." : "Asking a server who has these words.";
     }
     if (!view.linkedAt) {
         return "Nobody is here under these words yet. Are they right, and does `lcsync send` still run? This page goes on looking.";
     }
-    return now - view.linkedAt < PATIENCE ? "Linked: listening for who sends." : "Others are here under these words, and nobody sends. Does `lcsync send` still run?";
+    return now - view.linkedAt < HINT_AFTER ? "Linked: listening for who sends." : "Others are here under these words, and nobody sends. Does `lcsync send` still run?";
 }
 
 function drawFiles({ phase, files: all, others }) {
@@ -223,7 +223,7 @@ function drawFiles({ phase, files: all, others }) {
         say(button, isWhole ? "Receive again" : "Receive");
         button.setAttribute("aria-label", `${button.textContent}: ${file.name}`);
     }
-    // on what is next
+    // on the next control
     if (phase === "files" && !view.focused) {
         view.focused = true;
         focusFirst($("inside"));

@@ -5,12 +5,12 @@ import { MemberModule } from "../common/wasm.js";
 const decoder = new TextDecoder();
 
 export class Get extends MemberModule {
-    /** `does`: what the leaf does: join, leave. */
+    /** `does`: the leaf's verbs: join, leave. */
     static load(does) {
         return super.load(new URL("get.wasm", import.meta.url), "get", does);
     }
 
-    /** The token of a leaf for what stands in a link. `host`: a server for words that name none. */
+    /** The token of a leaf for the text of a link. `host`: a server for words that name none. */
     token(link, host) {
         this.put(JSON.stringify({ link, host, seed: [...crypto.getRandomValues(new Uint8Array(32))] }));
         const answer = this.output(this.call.get_token(Date.now())).slice();

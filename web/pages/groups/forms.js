@@ -1,4 +1,4 @@
-// Forms that ask lcgroup for something: one request at a time; a wait says for what, and what went wrong stands beside it.
+// Forms that send lcgroup one request at a time; each shows its wait and its fault beside it.
 
 import { say } from "../common/html.js";
 

@@ -196,7 +196,7 @@ function showNothing() {
     write($("nothing"), group?.state === "joining" ? "Messages come once this host is a member." : "Nothing was said so far.");
 }
 
-/** What it waits for, and what to do about it. */
+/** The reason of a wait, and the remedy. */
 function showStanding({ state, problem, waits, interfaces, clock, outbox, missing, name }) {
     const on = interfaces ? ` (On ${interfaces}.)` : "";
     const lines = [

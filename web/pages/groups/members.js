@@ -1,9 +1,9 @@
-// Who is in a group.
+// Members of a group.
 
 import { members } from "../common/feed.js";
 import { fill, html, say } from "../common/html.js";
 
-/** Members that are listed at once; of more, those whose names are looked for. */
+/** Members listed at once; a larger group shows those with a matching name. */
 const LISTED = 100;
 /** From so many on there is a field to look for names. */
 const MANY = 20;

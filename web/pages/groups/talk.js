@@ -13,7 +13,7 @@ const LONGEST_NAME = 128;
 /** So near to its end, in pixels, a list is taken to be at its end. */
 const NEAR = 40;
 
-/** Characters that show what follows in another order, which a terminal shows as marks, too. */
+/** Characters that reverse the order of following text; terminals show them as marks, too. */
 const REORDERING = /[\u202a-\u202e]/g;
 
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", year: "numeric", month: "long", day: "numeric" });
@@ -140,7 +140,7 @@ export class Talk {
         return this.host.getAttribute("aria-busy") === "true";
     }
 
-    /** Once all that was said before is here. */
+    /** Runs once all earlier messages are here. */
     settle() {
         if (this.last >= this.expected) {
             this.host.setAttribute("aria-busy", "false");
@@ -166,7 +166,7 @@ export class Talk {
         this.look();
     }
 
-    /** What is seen is read. */
+    /** Messages in view are read. */
     look() {
         if (this.group && !document.hidden && !this.isBusy() && this.isAtEnd() && this.unread() > 0) {
             markRead(this.group.author, this.last);

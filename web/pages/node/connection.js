@@ -4,14 +4,14 @@ const CONTROL = "/lcroute/control/";
 /** Of control messages: SPEAKS in lcroute-overlay. */
 const VERSION = 4;
 const DATA = "/lcroute/data/1";
-/** A description waits so long for addresses, in milliseconds; those that come later are told one by one. */
+/** Time that a description waits for addresses, in milliseconds; later ones are sent one by one. */
 const OFFER_WAIT = 100;
-/** The same of a restart, of which nothing is told later, and where it is asked which addresses there are. */
+/** The same of a restart, after which no address follows, and of a search for addresses. */
 export const GATHER = 1500;
-/** How much longer after the first that a server told. */
+/** Further time after the first address that a server reported. */
 const SETTLE = 200;
 
-/** `tell`: what the node in this page is told. */
+/** `tell`: passes an event to the node in this page. */
 export class Connection {
     constructor(link, tell) {
         this.link = link;

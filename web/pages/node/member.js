@@ -1,4 +1,4 @@
-// The member or leaf that this page is: runs the node, keeps WebSockets and connections for it, and tells the page what happens.
+// The member or leaf of this page: runs the node, keeps its WebSockets and connections, and reports events to the page.
 
 import { isOwn } from "../common/groups.js";
 import { Connection, GATHER } from "./connection.js";
@@ -11,11 +11,11 @@ const BACKOFF = [500, 5000];
 /** A server that has not answered by then is tried anew, in milliseconds. */
 const CONNECT = 10_000;
 /** How long a direct path has to show, in milliseconds. */
-const PATIENCE = 2500;
+const DIRECT_TIMEOUT = 2500;
 const decoder = new TextDecoder();
 
 export class Member {
-    /** `start`: as web/node takes it; `hear.datagram` (`bytes`: as the module has it), `hear.sealed`, `hear.keep`: what the page wants to know. */
+    /** `start`: as web/node takes it; `hear.datagram` (`bytes`: as the module has it), `hear.sealed`, `hear.keep`: events for the page. */
     static async begin(start, hear) {
         const member = new Member(await Module.load(), hear);
         member.open(start);
@@ -45,11 +45,11 @@ export class Member {
         this.run();
     }
 
-    /** Says goodbye, and ends. */
+    /** Sends a goodbye, and ends. */
     end() {
         this.ended = true;
         this.module.leaveNetwork();
-        this.obey();
+        this.execute();
         clearInterval(this.looking);
         clearTimeout(this.timer);
         this.turns.port1.close();
@@ -62,7 +62,7 @@ export class Member {
         try {
             this.into("join", group);
         } catch (error) {
-            // a leaf's token need not cover what pages listen to by themselves
+            // a leaf's token need not cover the groups that pages join by themselves
             if (!this.isLeaf || !isOwn(group)) {
                 throw error;
             }
@@ -78,12 +78,12 @@ export class Member {
         this.into("send", group, port, bytes);
     }
 
-    /** Why no server answers, if one says so. */
+    /** The reason why no server answers, if one gives it. */
     problem() {
         return this.servers.find((server) => server.problem)?.problem;
     }
 
-    /** What is known of a server that does not answer. */
+    /** Known facts about a server that does not answer. */
     state(number) {
         const { problem, isSilent } = this.servers[number];
         return problem ?? (isSilent ? "does not answer" : "connecting");
@@ -95,18 +95,18 @@ export class Member {
 
     status() {
         const status = this.module.status();
-        this.obey();
+        this.execute();
         return status;
     }
 
-    /** Tells the node something, and does what follows from it. */
+    /** Passes an event to the node, and executes the results. */
     into(name, ...all) {
         if (this.ended) {
             return;
         }
         this.module[name](...all);
-        this.obey();
-        // what was told may have made something due sooner
+        this.execute();
+        // the event may have made a timer due sooner
         if (!this.due) {
             this.due = true;
             queueMicrotask(() => this.run());
@@ -120,9 +120,9 @@ export class Member {
         }
         clearTimeout(this.timer);
         const pause = this.module.run();
-        this.obey();
+        this.execute();
         if (pause <= 0 && !this.turned) {
-            // behind what waits, but not a second later, as timers of a tab that nobody sees
+            // behind waiting events, but not a second later, as timers of a hidden tab
             this.turned = true;
             this.turns.port2.postMessage(null);
             return;
@@ -131,7 +131,7 @@ export class Member {
         this.timer = setTimeout(() => this.run(), Math.min(Math.max(pause, 1), 1000));
     }
 
-    obey() {
+    execute() {
         for (let command = this.module.poll(); command; command = this.module.poll()) {
             const [kind, number, bytes] = command;
             this[kind](number, bytes);
@@ -154,11 +154,11 @@ export class Member {
         }
         connection.hasRelay = this.needsRelay && this.relays.size > 0;
         connection.start(this.iceServers());
-        setTimeout(() => this.seekRelay(connection), PATIENCE);
+        setTimeout(() => this.seekRelay(connection), DIRECT_TIMEOUT);
         await how(connection).catch(() => connection.end("begin"));
     }
 
-    /** Where no server says what address this page has, UDP does not get through. */
+    /** If no server reports this page's address, UDP does not get through. */
     async probe() {
         const probe = new Connection(null, { described: (_, sdp) => (this.needsRelay ||= !sdp.includes(" typ srflx")) });
         probe.wait = GATHER;
@@ -280,7 +280,7 @@ export class Member {
         });
     }
 
-    /** Whether servers are needed from now on; told twice, they are asked anew. */
+    /** Whether servers are needed from now on; a second call asks them anew. */
     meet(isNeeded) {
         this.meets = isNeeded === 1;
         this.servers.forEach((server, number) => {

@@ -2,7 +2,7 @@
 
 import { Wasm } from "../common/wasm.js";
 
-/** What the module asks for, by number. */
+/** Commands of the module, by number. */
 export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed", "candidates", "meet"];
 
 const now = () => performance.now();
@@ -20,7 +20,7 @@ export class Module extends Wasm {
         return this.text(this.call.node_servers()).split("\n");
     }
 
-    /** What an invitation says, before it is used. */
+    /** The contents of an invitation, before it is used. */
     read(token) {
         this.put(token);
         const answer = this.output(this.call.node_read(Date.now())).slice();
@@ -39,7 +39,7 @@ export class Module extends Wasm {
         this.call.node_leave_network(now());
     }
 
-    /** Does what is due; in how many milliseconds again. */
+    /** Runs the due timers; returns the milliseconds until the next one. */
     run() {
         return this.call.node_run(now(), Date.now());
     }

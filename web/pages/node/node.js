@@ -1,4 +1,4 @@
-// The node page: by an invitation this tab becomes a member. It shows what there is for people, and beneath that how the network does.
+// The node page: by an invitation this tab becomes a member. It shows stations, lectures and talk, and beneath them the network.
 // Names come from others: they are shown as text, never as markup.
 
 import { Curve, Rates, bits, packets } from "../common/figures.js";
@@ -30,8 +30,8 @@ if (page) {
 const DRAW = 1000;
 /** How often messages are shown, in milliseconds. */
 const SHOW = 200;
-/** After this time it is known whether somebody listens, in milliseconds: for a second the first packets wait for that. */
-const PATIENCE = 1200;
+/** Time after which listeners are known, in milliseconds: the first packets wait for them for a second. */
+const LISTENER_TIMEOUT = 1200;
 /** Port of `lcroute say` and `lcroute listen`. */
 const TALK = 14244;
 /** Groups of others that are listed; of more the busiest. */
@@ -96,9 +96,9 @@ setInterval(showTalk, SHOW);
 $("call").value = `browser-${random(3).toLowerCase()}`;
 const invited = takeLink().token;
 $("token").value = invited;
-// what a link brings needs no field
+// a link with a token needs no field
 $("token-details").open = $("token").value === "";
-// a link may say which group it is about
+// a link may name its group
 const asked = new URLSearchParams(location.search).get("group");
 if (asked !== null) {
     $("group").value = $("to").value = canonical(asked);
@@ -116,7 +116,7 @@ if (kept.visit || kept.leaf) {
     focusFirst($("become"));
 }
 
-/** What stands in the field, before anybody clicks. */
+/** The meaning of the field's text, before the user clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
     const { found, words, isRefused, isLeaf } = await described(pasted);
@@ -171,7 +171,7 @@ async function begin({ token, visit, name }) {
     hearStations();
 }
 
-/** What makes another tab a leaf. */
+/** Makes another tab a leaf. */
 function linkAgain() {
     const url = new URL(location.href);
     url.hash = view.token ?? "";
@@ -192,7 +192,7 @@ async function hearStations() {
     }
 }
 
-/** `why`: what went wrong, if something did. */
+/** `why`: the fault, if there is one. */
 function end(why = null) {
     view.radio?.close();
     view.member.end();
@@ -217,7 +217,7 @@ function show(isMember) {
     focusFirst(isMember ? $("open") : $("become"));
 }
 
-/** What a reload would lose. */
+/** State that a reload would lose. */
 function remember() {
     if (view.member) {
         keepTalk({ groups: view.joined, group: view.group, to: $("to").value, heard: talk.kept() });
@@ -270,7 +270,7 @@ function where(group, port) {
     return port === TALK ? group : `${group} port ${port}`;
 }
 
-/** Says what is in the field; what cannot go out stays there. */
+/** Sends the field's text; text that cannot be sent stays there. */
 function send() {
     const [group, port, words] = [canonical($("to").value), Number($("port").value), $("words").value];
     const hasLink = view.member.status().peers.some((peer) => peer.state === "connected");
@@ -285,7 +285,7 @@ function send() {
         if (view.member && !isWanted) {
             talk.note(message, "nobody listens");
         }
-    }, PATIENCE);
+    }, LISTENER_TIMEOUT);
 }
 
 function showTalk() {
@@ -342,7 +342,7 @@ function draw() {
     }
 }
 
-/** A leaf knows its routers, and what it listens to. */
+/** A leaf knows its routers, and the groups that it has joined. */
 function drawLeaf(status) {
     view.rates = counted.next(Date.now() / 1000, counts(status));
     showState(status);
@@ -522,7 +522,7 @@ function listens(n) {
     return n === 1 ? "1 node listens" : `${n} nodes listen`;
 }
 
-/** `words`: what is said of a group. */
+/** `words`: the text about a group. */
 function rows(host, groups, words) {
     const known = new Map([...host.children].map((item) => [item.dataset.group, item]));
     const items = groups.map((group) => {

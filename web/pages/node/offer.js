@@ -1,4 +1,4 @@
-// What an invitation says, in words, before anybody uses it.
+// The meaning of an invitation in words, before it is used.
 
 import { lead, texts } from "../common/door.js";
 import { Module } from "./module.js";
@@ -22,7 +22,7 @@ async function offer(token) {
     return { words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
 }
 
-/** What a door says of what was pasted into it: `{ found, words, isRefused, isLeaf }`, `found` as `lead` has it. */
+/** The text of a door about pasted text: `{ found, words, isRefused, isLeaf }`, `found` as `lead` has it. */
 export async function described(pasted) {
     const found = lead(pasted, false);
     const { token } = texts(pasted);

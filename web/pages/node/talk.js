@@ -1,11 +1,11 @@
-// The conversation: what was heard and said, as a list whose latest stands last.
+// The conversation: received and sent messages, the latest last.
 
 import { fill, html } from "../common/html.js";
 
 /** Messages that are kept and shown; those of a second that are shown one by one. */
 const KEPT = 200;
 const FRESH = 100;
-/** Longest data that is shown as words, in bytes: as much as a page can say. */
+/** Longest data that is shown as words, in bytes: the longest message of a page. */
 const LONGEST = 1232;
 const CONTROL = /[\0-\x08\x0e-\x1f\x7f]/;
 /** So near to its end, in pixels, a list is taken to be at its end. */
@@ -44,7 +44,7 @@ export class Talk {
         this.look();
     }
 
-    /** A datagram, or words about it. Of what comes faster than it can be read, the last is kept, and how many it were. */
+    /** A datagram, or words about it. Of messages faster than a reader, it keeps the last and their number. */
     hear({ source, where, data, words = readable(data) }) {
         const key = `${source} ${where} ${words === null || this.fresh.size >= FRESH ? "" : words}`;
         const times = (this.fresh.get(key)?.times ?? 0) + 1;
@@ -65,12 +65,12 @@ export class Talk {
         this.update(message);
     }
 
-    /** Whether somebody has spoken whose name is not known. */
+    /** Whether a sender without a known name has spoken. */
     hasStrangers() {
         return [...this.fresh.values()].some(({ source }) => source !== null && this.name(source) === undefined);
     }
 
-    /** Shows what is new; false: nothing is. */
+    /** Shows new messages; false: there are none. */
     show() {
         if (this.fresh.size === 0) {
             return false;
@@ -79,7 +79,7 @@ export class Talk {
         this.fresh.clear();
         for (const message of fresh) {
             message.who = message.source === null ? "this page" : (this.name(message.source) ?? message.source);
-            // data is counted where it first came: what people say stays together
+            // data is counted where it first came: messages of people stay together
             const run = message.words === null && this.messages.find((old) => old.words === null && old.source === message.source && old.where === message.where);
             if (run) {
                 Object.assign(run, { at: message.at, bytes: message.bytes, times: run.times + message.times });
@@ -125,7 +125,7 @@ export class Talk {
         this.look();
     }
 
-    /** What is seen is read. */
+    /** Messages in view are read. */
     look() {
         if (!document.hidden && this.isAtEnd()) {
             this.unread = 0;

@@ -1,4 +1,4 @@
-// What a tab remembers over a reload: who it is. Never a member's token; a leaf's may be public, and makes another leaf.
+// The identity that a tab keeps over a reload. Never a member's token; a leaf's may be public, and makes another leaf.
 
 import { isOwn } from "../common/groups.js";
 import { keepLink } from "../common/links.js";
@@ -26,7 +26,7 @@ export function random(length) {
     return "1".repeat(zeros < 0 ? length : zeros) + text;
 }
 
-/** What stands behind the `#` of the address, which from now on has none: a token, and a station or a session. */
+/** Takes the text behind the `#` out of the address: a token, and a station or a session. */
 export function takeLink() {
     const words = location.hash.split(/[^A-Za-z0-9]+/);
     if (words.length > 1) {
@@ -51,7 +51,7 @@ export function forgetVisit() {
     [VISIT, TALK, RADIO, STUDIO, PRESENTS].forEach((name) => sessionStorage.removeItem(name));
 }
 
-/** What it listened to, and what it heard. */
+/** The groups that it had joined, and the messages received. */
 export function keepTalk(talk) {
     sessionStorage.setItem(TALK, JSON.stringify(talk));
 }
@@ -60,7 +60,7 @@ export function keptTalk() {
     return JSON.parse(sessionStorage.getItem(TALK) ?? "{}");
 }
 
-/** What was listened to by radio. */
+/** The stations that it played. */
 export function keepRadio(radio) {
     sessionStorage.setItem(RADIO, JSON.stringify(radio));
 }
@@ -95,7 +95,7 @@ export function keptPresented() {
     return sessionStorage.getItem(PRESENTS);
 }
 
-/** Who this tab was before a reload, or the token of the leaf that it was. A copy of a tab has the same storage, and must be another member. */
+/** The member of this tab before a reload, or the token of its leaf. A copy of a tab has the same storage, and must be another member. */
 export async function keptVisit() {
     const text = sessionStorage.getItem(VISIT);
     if (!text) {
@@ -114,7 +114,7 @@ export async function keptVisit() {
 
 const claimed = new Set();
 
-/** Whether this tab alone has the name from now on. Where browsers know no locks, nobody can tell. */
+/** Whether this tab alone has the name from now on. Without locks, a browser does not know. */
 async function claim(name) {
     if (claimed.has(name) || !navigator.locks) {
         return true;
@@ -131,7 +131,7 @@ async function claim(name) {
 
 const peers = new Set();
 
-/** Tells this browser's other tabs which node this one is; PeerIds of all of them, as far as that is known yet. */
+/** Sends this node's PeerId to this browser's other tabs; returns the known PeerIds of all. */
 export function tabsHere(own) {
     if (navigator.locks && !peers.has(own)) {
         peers.add(own);

@@ -1,4 +1,4 @@
-// Topology policies beside each other: the same routers at the same places, and what each policy makes of them.
+// Topology policies beside each other: the same routers at the same places, and the result of each policy.
 
 import { element } from "./map.js";
 import { Comparison } from "./module.js";
@@ -16,7 +16,7 @@ const POLICIES = [
 ];
 
 const percent = (share) => `${Math.floor(share * 1000) / 10}\u00a0%`;
-/** A row of the table: its name, what it means, its text for the figures, and the name of the part that measures it. */
+/** A row of the table: its name, its meaning, its text for the figures, and the name of the part that measures it. */
 const ROWS = [
     { name: "Links of a router", means: "the most that one has in brackets", text: (f) => `${f.links_mean.toFixed(1)} (${f.links_max})`, after: "control bytes" },
     { name: "Path", means: "its time, in those of a direct link", text: (f) => `${f.stretch_path.toFixed(2)}\u00a0×`, after: "stretch" },
@@ -99,7 +99,7 @@ export class TopologyComparison {
         comparison.close();
     }
 
-    /** What is measured as a whole goes into the table. */
+    /** Figures of the whole network go into the table. */
     fill({ part, figures }, done, at) {
         ROWS.forEach(({ text, after }, row) => {
             if (done.includes(after) && part !== after) {

@@ -1,11 +1,11 @@
-// The map: routers, links, and what is on its way over them. Positions are in thousandths of the map's side, sizes in pixels.
+// The map: routers, links, and packets under way. Positions are in thousandths of the map's side, sizes in pixels.
 
 import { cities, land } from "./europe.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** How far links bend, as a share of their length: else they would cover routers and each other. */
 const BEND = 0.09;
-/** What names take beside the outermost routers. */
+/** Room for names beside the outermost routers. */
 const MARGIN = { left: 70, right: 100, top: 60, bottom: 66 };
 
 export function element(name, attributes = {}, ...children) {
@@ -37,7 +37,7 @@ function point({ start, middle, end }, t) {
 const path = ({ start, middle, end }) => `M${start} Q${middle} ${end}`;
 export const pair = (a, b) => `${Math.min(a, b)}-${Math.max(a, b)}`;
 
-/** One network, drawn. `act` has what a click on a router and on a link does; of several maps, one is named. */
+/** One network, drawn. `act` has the actions of a click on a router and on a link; of several maps, one is named. */
 export class NetworkMap {
     constructor(host, label, act) {
         this.links = new Map();
@@ -211,7 +211,7 @@ export class NetworkMap {
         return this.links.get(pair(a, b))?.alive ?? false;
     }
 
-    /** Draws what is on its way at a time; without motion, it waits in the middle of its link. */
+    /** Draws packets under way at a time; without motion, each waits in the middle of its link. */
     fly(flights, now, still) {
         const words = flights.filter((flight) => flight.word).length <= 6;
         for (const [flight, made] of this.flying) {

@@ -57,7 +57,7 @@ export class Comparison extends Numbered {
         super(module, policy, () => module.playground_compare(nodes, seed));
     }
 
-    /** Measures on: what comes next, and the figures so far. */
+    /** Continues the measurement: its next step, and the figures so far. */
     step() {
         return JSON.parse(this.answer(this.module.playground_compare_step(this.number)));
     }
@@ -74,7 +74,7 @@ export class World extends Numbered {
         super(module, scenario, () => module.playground_open());
     }
 
-    /** Does what a line of the simulator's scripts says, without its time. */
+    /** Executes a line of the simulator's scripts, without its time. */
     act(line) {
         this.put(line);
         this.check(this.module.playground_act(this.number));
@@ -91,7 +91,7 @@ export class World extends Numbered {
         return this.module.playground_run(this.number, until);
     }
 
-    /** What happened since the last time. */
+    /** Events since the last call. */
     events() {
         return JSON.parse(this.answer(this.module.playground_events(this.number)));
     }

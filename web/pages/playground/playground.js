@@ -1,4 +1,4 @@
-// The page: what is clicked goes to the simulator, what happens there is drawn and told.
+// The page: clicks go to the simulator, its events are drawn and described.
 
 import { TopologyComparison } from "./compare.js";
 import { cities } from "./europe.js";
@@ -19,11 +19,11 @@ const SETTLED = 30_000;
 const STREAM = 25;
 /** While an end of a link has not noticed that it is dead, time is no slower than this: it takes half a second. */
 const UNNOTICED = 8;
-/** Milliseconds in one go while nothing is on its way: what begins then is seen from its beginning. */
+/** Milliseconds in one go while nothing is under way: a new packet is seen from its beginning. */
 const GLANCE = 0.25;
-/** Between two announcements to those who listen to the page. */
+/** Milliseconds between two announcements of screen readers. */
 const ANNOUNCED = 3000;
-/** What is drawn on its way. */
+/** Packets that are drawn under way. */
 const FLIGHTS = {
     join: { shape: "shape-join", word: "JOIN" },
     part: { shape: "shape-part", word: "PART" },
@@ -42,7 +42,7 @@ function html(name, attributes = {}, ...children) {
     return made;
 }
 
-/** What a shared address asks for; nodes that do not exist are left out. */
+/** The scene of a shared address; nodes that do not exist are left out. */
 function readShared() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const nodes = (name) => (asked.get(name) ?? "").split(",").filter((text) => /^\d+$/.test(text)).map(Number).filter((node) => node < cities.length);
@@ -54,7 +54,7 @@ function readShared() {
     return { group: GROUPS[asked.get("group")] ? Number(asked.get("group")) : 0, listens: nodes("listens"), streams: nodes("streams") };
 }
 
-/** What a packet cost, and what it would have cost as one for each listener. */
+/** The cost of a packet, and its cost as one packet for each listener. */
 function cost(copies, oneByOne) {
     const most = Math.max(copies, oneByOne);
     const row = (words, value) => [html("span", {}, words), html("meter", { max: most, value, ariaHidden: "true" })];
@@ -98,7 +98,7 @@ class Scene {
             see?.(event);
         }
         const flying = this.flights.filter(({ arrives }) => arrives > until);
-        // what lands changes a router, and need not be followed by anything
+        // an arrival changes a router, and need not be followed by anything
         this.changed ||= events.length > 0 || flying.length < this.flights.length;
         this.flights = flying;
     }
@@ -140,7 +140,7 @@ class Scene {
         return new Map([...found].map(([node, way]) => [node, way.links]));
     }
 
-    /** What is on its way and drawn. */
+    /** Drawn packets under way. */
     visible(address, states) {
         return this.flights.filter(({ kind, group }) => (kind === "link_state" ? states : group === address));
     }
@@ -354,14 +354,14 @@ Object.assign(Playground.prototype, {
     },
 });
 
-/** What is done. */
+/** The actions. */
 Object.assign(Playground.prototype, {
     all(line) {
         this.scenes.forEach((scene) => scene.world.act(line));
         this.soon();
     },
 
-    /** What was asked for has begun. */
+    /** The requested action has begun. */
     soon() {
         this.run(this.now + 1e-5);
         this.look();
@@ -432,7 +432,7 @@ Object.assign(Playground.prototype, {
         this.all(`${isCut ? "mend" : "cut"} ${Math.min(a, b)} ${Math.max(a, b)}`);
     },
 
-    /** A link to this page as it is: the networks, the group in view, who listens and who streams. */
+    /** A link to this page in its present state: networks, group in view, listeners and streaming routers. */
     async share() {
         const { group } = this.first;
         const nodes = (flags) => cities.flatMap((_, node) => (flags[node] ? [node] : [])).join();
@@ -451,9 +451,9 @@ Object.assign(Playground.prototype, {
     },
 });
 
-/** What is told. */
+/** The story. */
 Object.assign(Playground.prototype, {
-    /** A sentence of the story. Of a stream only what changes. */
+    /** A sentence of the story. Of a stream only changes. */
     tell(text, kind, wave) {
         if (kind === "packet") {
             const outcome = list(wave.heard.map(({ node }) => node), 99);
@@ -589,7 +589,7 @@ Object.assign(Playground.prototype, {
 });
 
 load().then(
-    // for who looks from a console, and for tests
+    // for users of a console, and for tests
     (module) => (window.playground = new Playground(module)),
     (error) => {
         $("#violation").hidden = false;

@@ -14,7 +14,7 @@ floor = "1ms"
 places = [${cities.map((c) => `[${c.x.toFixed(4)}, ${c.y.toFixed(4)}]`).join(", ")}]
 `;
 
-/** As a large network does it: a JOIN goes to the root, and to who sends. */
+/** As in a large network: a JOIN goes to the root, and to the sender. */
 const LARGE = "\n[limits]\nsmall_network = 0\nsource_trees = 0\n";
 
 const length = (a, b) => (cities[a].x - cities[b].x) ** 2 + (cities[a].y - cities[b].y) ** 2;

@@ -1,11 +1,11 @@
-// What happens, in plain words. Events that belong together become one sentence, once nothing of it is on its way.
+// Events in plain words. Related events become one sentence, once none of their packets is under way.
 
 import { cities } from "./europe.js";
 
 /** Ends of links notice that they are dead within so many milliseconds. */
 const NOTICING = 250;
-/** So long a router keeps the first packets of a sender until it knows who listens. */
-const PATIENCE = 1000;
+/** Time for which a router keeps a sender's first packets until it knows listeners. */
+const FIRST_PACKET_TIME = 1000;
 
 const name = (node) => cities[node].name;
 
@@ -38,7 +38,7 @@ function way(chain) {
     return `${by.length ? `by ${list(by, 9)} ` : ""}to ${name(chain.at(-1))}`;
 }
 
-/** Makes sentences of events; `tell(text, kind)` gets them. */
+/** Makes sentences of events for `tell(text, kind)`. */
 export class Story {
     constructor(tell) {
         this.tell = tell;
@@ -62,7 +62,7 @@ export class Story {
         } else if (kind === "join" || kind === "part") {
             this.wave(kind, event.arrives, { hops: [] }).hops.push(event);
         } else if (kind === "send") {
-            this.wave(`packet ${event.number}`, at, { from: node, sent: at, hops: [], heard: [] }).until += waits ? PATIENCE : 0;
+            this.wave(`packet ${event.number}`, at, { from: node, sent: at, hops: [], heard: [] }).until += waits ? FIRST_PACKET_TIME : 0;
         } else if (kind === "forward") {
             const packet = this.waves.get(`packet ${event.number}`);
             if (packet) {
@@ -84,7 +84,7 @@ export class Story {
         return wave;
     }
 
-    /** Time has come to `now`: tells what is over. Of the group in view: its name, root, and who listens. */
+    /** Time has come to `now`: reports finished events. Of the group in view: its name, root, and listeners. */
     tick(now, ...view) {
         for (const [key, wave] of this.waves) {
             if (wave.until < now) {
@@ -139,7 +139,7 @@ export class Story {
         return `A packet of ${name(from)} in ${copies} reaches ${list(heard.map(({ node }) => node))} within ${time}.${waited}`;
     }
 
-    /** Who is off notices nothing. */
+    /** A router that is off notices nothing. */
     link_down({ links }) {
         const noticed = links.filter(({ node }) => !this.off.has(node));
         const [who, gone] = ["node", "to"].map((end) => [...new Set(noticed.map((link) => link[end]))]);

@@ -1,4 +1,4 @@
-// A minute for those who are new to multicast: JOIN and PART, by doing it.
+// A minute for newcomers to multicast: JOIN and PART, by doing it.
 
 import { cities } from "./europe.js";
 
@@ -53,7 +53,7 @@ const STEPS = [
     },
 ];
 
-/** Runs the tour on the page; `play` does things, `quiet` says whether nothing is on its way. */
+/** Runs the tour on the page; `play` does things, `quiet` returns whether nothing is under way. */
 export class Tour {
     constructor(host, play, quiet, over) {
         Object.assign(this, { host, play, quiet, over, step: -1, done: -1 });
@@ -72,7 +72,7 @@ export class Tour {
         this.show(this.step + 1);
     }
 
-    /** What a step does it does once: who goes back reads again. */
+    /** A step acts once: a user who has gone back reads it again. */
     show(number) {
         this.step = number;
         const step = STEPS[number];
@@ -98,7 +98,7 @@ export class Tour {
             return;
         }
         const shown = performance.now() - this.since;
-        // who has gone back reads on by hand
+        // a user who has gone back reads on by hand
         if (this.step === this.done && shown > step.wait && (this.quiet() || shown > LONGEST)) {
             this.next();
         }

@@ -2,7 +2,7 @@
 
 import { element, say } from "../common/html.js";
 
-/** The quietest that is shown, in dB below the loudest that samples can say. */
+/** The quietest level shown, in dB below full scale. */
 const QUIET = -60;
 /** How often the text changes, in milliseconds: often enough to see, seldom enough to read. */
 const TEXT = 500;
@@ -13,7 +13,7 @@ const WIDTH = 4;
 const HEIGHT = 48;
 
 export class Level {
-    /** `meter`: has the part that grows. `text`: says it. `scope`: a picture of the last seconds, or null. */
+    /** `meter`: has the part that grows. `text`: names the level. `scope`: a picture of the last seconds, or null. */
     constructor(meter, text, scope = null) {
         Object.assign(this, { meter, text, scope, told: 0, sum: 0, count: 0, barAt: 0, bars: Array(BARS).fill(0) });
         if (scope) {

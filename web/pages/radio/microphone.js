@@ -1,4 +1,4 @@
-// What a microphone hears, as Opus: an AudioWorklet cuts it into 20 ms, WebCodecs encodes.
+// A microphone's sound as Opus: an AudioWorklet cuts it into 20 ms, WebCodecs encodes.
 
 import { begin } from "./player.js";
 
@@ -21,8 +21,8 @@ const PROFILES = {
 
 export class Microphone {
     /**
-     * `profile`: voice or music. `sound`: takes Opus. `hear`: {power} of each 20 ms. `lost`: the microphone is gone, or what it
-     * hears cannot be encoded.
+     * `profile`: voice or music. `sound`: takes Opus. `hear`: {power} of each 20 ms. `lost`: the microphone is gone, or its
+     * sound cannot be encoded.
      */
     static async open(profile, talks, { sound, hear, lost }) {
         if (!navigator.mediaDevices?.getUserMedia || !window.AudioEncoder) {

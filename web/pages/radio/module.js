@@ -8,7 +8,7 @@ const now = () => performance.now();
 const FRAMES = ["silence", "opus", "lost"];
 
 export class Radio extends MemberModule {
-    /** `does`: what the member does: join, leave, send. */
+    /** `does`: the member's verbs: join, leave, send. */
     static load(does) {
         return super.load(new URL("radio.wasm", import.meta.url), "radio", does);
     }
@@ -36,13 +36,13 @@ export class Radio extends MemberModule {
         this.call.radio_delay(delay);
     }
 
-    /** Casters whose sound is played. */
+    /** Casters that are playing. */
     voices() {
         const bits = this.call.radio_voices();
         return Array.from({ length: 8 }, (_, caster) => caster).filter((caster) => bits & (1 << caster));
     }
 
-    /** What is played next of a caster. */
+    /** The next frame of a caster. */
     frame(caster) {
         const bytes = this.output(this.call.radio_frame(now(), caster)).slice();
         return { kind: FRAMES[bytes[0]], samples: new DataView(bytes.buffer).getUint32(1, true), opus: bytes.subarray(5) };

@@ -1,4 +1,4 @@
-// Plays what the radio says is next: WebCodecs decodes, an AudioWorklet plays. The audio thread sets the pace.
+// Plays the radio's frames: WebCodecs decodes, an AudioWorklet plays. The audio thread sets the pace.
 
 const RATE = 48_000;
 /** So much sound is with the audio thread or on its way there, in samples: 60 ms, more than a page is busy for at a time. */
@@ -15,14 +15,14 @@ export async function begin(context) {
     await Promise.race([context.resume(), late]);
 }
 
-/** One caster: what is decoded, in order. */
+/** One caster: decoded sound, in order. */
 class Voice {
     /** `give`: to the audio thread. */
     constructor(give) {
         Object.assign(this, { give, given: 0, stamp: 0, waiting: [] });
     }
 
-    /** Until so much is on its way. `frame`: what is next. */
+    /** Decodes until enough is under way. `frame`: returns the next frame. */
     fill(played, frame) {
         while (this.given - played < AHEAD) {
             this.next(frame());
@@ -54,7 +54,7 @@ class Voice {
     decoded(data) {
         const at = this.waiting.findIndex(({ timestamp }) => Math.abs(timestamp - data.timestamp) < NEAR);
         if (at >= 0) {
-            // what came before, and of which nothing was decoded, is lost
+            // earlier packets that gave no sound are lost
             this.waiting.slice(0, at).forEach((before) => (before.isGap ||= !before.planes));
             this.waiting[at].planes = Array.from({ length: data.numberOfChannels }, (_, planeIndex) => {
                 const plane = new Float32Array(data.numberOfFrames);
@@ -105,7 +105,7 @@ export class Player {
         return window.AudioDecoder ? null : "This browser cannot decode sound for pages (WebCodecs). Firefox from 130, Chromium and Safari 26 can.";
     }
 
-    /** To be called by a click: else browsers play nothing. `radio`: says what is next. `hear`: {power} of what is played. */
+    /** To be called by a click: else browsers play nothing. `radio`: returns the next frame. `hear`: {power} of played sound. */
     static async start(radio, hear) {
         const obstacle = Player.obstacle();
         if (obstacle) {
@@ -131,11 +131,11 @@ export class Player {
 
     /** From 0 to 1. */
     set volume(volume) {
-        // as loudness is heard
+        // loudness is perceived so
         this.gain.gain.setTargetAtTime(volume * volume, this.context.currentTime, 0.01);
     }
 
-    /** What plays comes so much later than the radio gives it, in milliseconds. */
+    /** Delay between a frame of the radio and its sound, in milliseconds. */
     get delay() {
         const { baseLatency = 0, outputLatency = 0 } = this.context;
         return (AHEAD / RATE + baseLatency + outputLatency) * 1000;
@@ -154,7 +154,7 @@ export class Player {
         this.context.suspend();
     }
 
-    /** The audio thread tells how far it is. */
+    /** The audio thread reports its progress. */
     tick({ voices, power }) {
         if (!this.isPlaying) {
             return;
@@ -163,7 +163,7 @@ export class Player {
         for (const caster of this.radio.voices()) {
             const played = voices[caster]?.played ?? 0;
             const voice = this.voice(caster);
-            // else it is of before the audio thread was told to begin anew
+            // else the report is older than the restart of the audio thread
             if (played <= voice.given) {
                 voice.fill(played, () => this.radio.frame(caster));
             }

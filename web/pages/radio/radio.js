@@ -18,8 +18,8 @@ import { Player } from "./player.js";
 
 /** How often the page is drawn, in milliseconds. */
 const DRAW = 1000;
-/** Nothing has come for so long: it is said what may be the matter, in milliseconds. */
-const PATIENCE = 6000;
+/** Silence after which the page shows possible reasons, in milliseconds. */
+const HINT_AFTER = 6000;
 /** Stations that a tab remembers, those last listened to. */
 const KEPT = 16;
 /** Bytes of a key file. */
@@ -113,12 +113,12 @@ if (kept.visit || kept.leaf) {
 
 // --- the member ---
 
-/** The station of the link, or of what was pasted. */
+/** The station of the link, or of the pasted text. */
 function wanted() {
     return texts($("token").value).station ?? link.station;
 }
 
-/** What stands in the field and in the link, before anybody clicks. */
+/** The meaning of the field and of the link, before the user clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
     const { words, isRefused } = await described(`${pasted} ${link.station ?? ""}`);
@@ -144,7 +144,7 @@ async function enter() {
     view.radio && focusInside();
 }
 
-/** On what plays, or on the field by which a station is found. */
+/** Focuses the playing station, or the field to find one. */
 function focusInside() {
     focusFirst($("play").disabled ? $("tune") : $("play").parentElement);
 }
@@ -169,7 +169,7 @@ async function begin({ token, visit, name }) {
         problem(error.message);
         return;
     }
-    // it may be public: who gets the link of a station can listen by it
+    // it may be public: a holder of the station's link can listen by it
     view.token = view.member.isLeaf ? token : null;
     document.body.classList.toggle("leaf", view.member.isLeaf);
     $("token").value = "";
@@ -187,7 +187,7 @@ function send(group, port, data) {
     }
 }
 
-/** `why`: what went wrong, if something did. */
+/** `why`: the fault, if there is one. */
 function leave(why = null) {
     halt();
     endCast();
@@ -221,7 +221,7 @@ function attempt(action) {
     draw();
 }
 
-/** What a reload would lose. */
+/** State that a reload would lose. */
 function remember() {
     if (view.member) {
         keepRadio({ id: view.id, known: [...view.known].slice(-KEPT), volume: $("volume").value, delay: $("delay").value });
@@ -317,13 +317,13 @@ function setVolume() {
     remember();
 }
 
-/** What a station is called, as far as that is known. */
+/** The name of a station, if it is known. */
 function name(id) {
     const announced = view.status?.stations.find((station) => station.id === id)?.name;
     return announced ?? view.known.get(id) ?? "a station without a name so far";
 }
 
-/** What a browser of somebody else opens. */
+/** A link for other browsers. */
 function linkTo(id) {
     const url = new URL("../node/", location.href);
     url.hash = [view.token, id].filter(Boolean).join(",");
@@ -388,7 +388,7 @@ function setTalk(talks) {
     }
 }
 
-/** `why`: what went wrong, if something did. */
+/** `why`: the fault, if there is one. */
 function endCast(why = null) {
     if (view.microphone) {
         view.microphone.close();
@@ -430,7 +430,7 @@ function draw() {
     if (called && view.known.get(listens.id) !== called) {
         view.known.set(listens.id, called);
         remember();
-        // what announces itself is found without a link
+        // announced stations need no link
         if (listens.id.startsWith("lcr1")) {
             keepLink({ kind: "station", text: listens.id, name: called, groups: joined("radio").filter((group) => !isOwn(group)) });
         }
@@ -506,7 +506,7 @@ function showPlayer(listens) {
     ]);
 }
 
-/** What the lock screen says. */
+/** The text of the lock screen. */
 function showMediaSession(isPlaying, listens) {
     const session = navigator.mediaSession;
     if (!session) {
@@ -539,7 +539,7 @@ function words(listens) {
     if (listens.clocks_differ) {
         return "The clocks of the caster and of this computer are more than an hour apart.";
     }
-    if (performance.now() - view.since < PATIENCE) {
+    if (performance.now() - view.since < HINT_AFTER) {
         return "Waiting for the station";
     }
     return listens.is_of_another_key

@@ -1,12 +1,12 @@
-// In the audio thread: what is played, and what a microphone hears. Sound is planes of samples at 48 kHz.
+// In the audio thread: sound to be played, and that of a microphone. Sound is planes of samples at 48 kHz.
 
 /** Gaps begin and end so softly, and so does talk, in samples: 5 ms. */
 const FADE = 240;
 /** Room for sound that waits, in samples: a power of two, above a second. */
 const ROOM = 1 << 16;
-/** How often the page is told how it goes, in samples: 10 ms. */
+/** Interval of reports to the page, in samples: 10 ms. */
 const TICK = 480;
-/** Of what a microphone hears, the page gets so much at once, in samples: 20 ms. */
+/** Length of the microphone's pieces for the page, in samples: 20 ms. */
 const FRAME = 960;
 
 /** One caster's sound. */
@@ -73,7 +73,7 @@ class Voice {
         sum[1] += (this.last[1] * this.rest) / FADE;
     }
 
-    /** The page was too slow: what was played last fades. */
+    /** The page was too slow: the last sound fades. */
     wait() {
         if (!this.isEmpty) {
             this.isEmpty = true;
@@ -84,7 +84,7 @@ class Voice {
     }
 }
 
-/** Plays what the page gives of each caster, together. */
+/** Plays all casters' sound from the page together. */
 class Player extends AudioWorkletProcessor {
     constructor() {
         super();
@@ -128,7 +128,7 @@ function between(plane, at, part) {
     return b + 0.5 * part * (c - a + part * (2 * a - 5 * b + 4 * c - d + part * (3 * (b - c) + d - a)));
 }
 
-/** Gives what it hears to the page, and silence while nobody talks. */
+/** Gives the microphone's sound to the page, and silence while nobody talks. */
 class Recorder extends AudioWorkletProcessor {
     constructor({ processorOptions: { channels, talks } }) {
         super();

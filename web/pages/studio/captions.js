@@ -1,4 +1,4 @@
-// What is said, line by line: as a log, or one line when it is asked for.
+// Captions, line by line: as a log, or one line on request.
 
 import { fill, html, say } from "../common/html.js";
 
@@ -28,7 +28,7 @@ export class Captions {
         this.most += LINES;
     }
 
-    /** `shown.lines`: the last ones. What is new since the last time. */
+    /** `shown.lines`: the last ones. Returns the new ones since the last call. */
     show({ earlier, lines }, languages) {
         const fresh = lines.filter(({ id }) => !this.items.has(id));
         Object.assign(this, { lines, languages });
@@ -61,13 +61,13 @@ export class Captions {
         name.textContent = isFirst && speaker ? `${speaker}: ` : "";
         item.classList.toggle("first", isFirst);
         item.classList.toggle("corrected", corrected);
-        // no backticks: it is what somebody says
+        // no backticks: captions are speech
         if (words.textContent !== text) {
             words.textContent = text;
         }
     }
 
-    /** Only what is not there yet moves: a log says what was added to it. */
+    /** Only new lines move: a log announces additions. */
     place(items) {
         const log = $("log");
         if (items.length === 0) {
@@ -92,7 +92,7 @@ export class Captions {
         }
     }
 
-    /** Who reads the end goes on reading there. */
+    /** A reader at the end stays at the end. */
     follow() {
         if (this.isAtEnd) {
             this.toEnd();

@@ -1,7 +1,7 @@
-// What stores of this page have in common: IndexedDB, by promises.
+// The common part of this page's stores: IndexedDB, by promises.
 
-/** A disk that says nothing for so long is done without, in milliseconds. */
-const PATIENCE = 4000;
+/** Silence of a disk after which the page goes on without it, in milliseconds. */
+const DISK_TIMEOUT = 4000;
 
 /** All keys that begin with this name. */
 export const all = (name) => IDBKeyRange.bound([name], [name, []]);
@@ -27,7 +27,7 @@ export function openDatabase(name, stores) {
     }
     const request = indexedDB.open(name, 1);
     request.onupgradeneeded = () => stores.forEach((store) => request.result.createObjectStore(store));
-    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the disk does not answer")), PATIENCE));
+    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the disk does not answer")), DISK_TIMEOUT));
     return Promise.race([done(request), late]);
 }
 

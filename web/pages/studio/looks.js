@@ -1,12 +1,12 @@
-// How this reader renders what was sent. Kept in the browser, and sent to nobody. What the system asks for (colours of its own, dark,
-// more contrast, less motion) counts where nothing else was chosen; colours that it forces always do.
+// This reader's choices of rendering, stored in the browser, and sent to nobody. The system's settings (colours of its own, dark,
+// more contrast, less motion) count where nothing else was chosen; forced colours always count.
 
 import { say } from "../common/html.js";
 
 const KEPT = "lcroute studio looks";
 const $ = (id) => document.getElementById(id);
 
-/** What each preset is; a choice of its own changes it. */
+/** Values of each preset; a choice of the reader changes one. */
 const PRESETS = {
     system: { font: "system", ownFont: "", size: 100, spacing: 1.5, letters: 0, words: 0, width: 60, colours: "system", ink: "#20180a", ground: "#fff8e6", place: "strip", announced: true, readSlides: false, readCaptions: false, rate: 1 },
     easy: { font: "wide", size: 120, spacing: 1.9, letters: 0.05, words: 0.16, width: 44, colours: "paper" },
@@ -38,7 +38,7 @@ const COLOUR = /^#[0-9a-f]{6}$/i;
 const [ENOUGH, MUCH] = [4.5, 7];
 
 export class Looks {
-    /** `change`: is told what they are. */
+    /** `change`: receives the values. */
     constructor(change) {
         this.change = change;
         this.now = { preset: "system", ...PRESETS.system };
@@ -120,7 +120,7 @@ export class Looks {
     }
 }
 
-/** What this browser keeps, as far as it is what it should be: of the same type, and within its bounds. */
+/** The stored choices of valid type and within bounds. */
 function kept(defaults) {
     let found = {};
     try {

@@ -6,7 +6,7 @@ const now = () => performance.now();
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export class Studio extends MemberModule {
-    /** `does`: what the member does: join, leave, send; and `change`, when something is shown that was not. */
+    /** `does`: the member's verbs: join, leave, send; and `change`, when something new is shown. */
     static load(does) {
         return super.load(new URL("studio.wasm", import.meta.url), "studio", does);
     }
@@ -49,7 +49,7 @@ export class Studio extends MemberModule {
         }
     }
 
-    /** What is to be on disk before what follows is sent: its number, records of logs, drafts that are among them. */
+    /** Data for the disk before later packets are sent: its number, records of logs, drafts among them. */
     records() {
         const length = this.call.studio_records();
         if (length === 0) {
@@ -106,7 +106,7 @@ export class Studio extends MemberModule {
         this.soon();
     }
 
-    /** Who is shown to whom in the notes: what the reader calls himself, null where he is not shown; whether he sees others. */
+    /** Visibility in the notes: the reader's name, null if not shown; whether other writers are shown. */
     show(name, watches) {
         this.put(JSON.stringify({ name, watches }));
         this.call.studio_show(now());
@@ -120,7 +120,7 @@ export class Studio extends MemberModule {
         this.soon();
     }
 
-    /** Those who show themselves in the notes. */
+    /** Writers that are shown in the notes. */
     others() {
         return this.json(this.call.studio_others());
     }

@@ -1,6 +1,6 @@
-// Lines that several have written at once, each without the others' words: the document puts the letters of all beside each other.
-// Here each gets his line back as he had it. It is a function of the history alone: who has the same history finds the same, and
-// nobody writes anything by himself. Hosts do the same, and say how it is done (lcstudio/src/notes/apart.rs).
+// Conflicting lines: several members wrote them at once, each without the others' words, and the document puts the letters of all
+// beside each other. This module finds each member's line again. It is a function of the history alone: the same history gives the
+// same lines, and no node writes by itself. Hosts do the same: lcstudio/src/notes/apart.rs has the method.
 
 /** Longest text that is looked at, in UTF-16 units: as long as marks are drawn in one (notes-presence.js). */
 const MAX_LETTERS = 50_000;
@@ -10,7 +10,7 @@ const MAX_LINE = 2_000;
 const MAX_MARKS = 32;
 /** Most versions of a line (chosen). */
 const MAX_VERSIONS = 8;
-/** Most pieces of a line, by who wrote them when (chosen). */
+/** Most pieces of a line, by writer and time (chosen). */
 const MAX_PIECES = 128;
 /** Most lines that are remembered: then they are found again. */
 const MAX_LINES = 4 * MAX_MARKS * MAX_VERSIONS;
@@ -28,7 +28,7 @@ const byPeer = ([a], [b]) => (BigInt(a) < BigInt(b) ? -1 : 1);
 
 export class Apart {
     constructor({ doc, text }) {
-        // what is found, by the place of the line; ranges that are to be looked at
+        // results, by the place of the line; ranges still to be examined
         Object.assign(this, { doc, text, authors: new Map(), lines: new Map(), found: new Map(), ranges: [], seen: null });
     }
 
@@ -73,7 +73,7 @@ export class Apart {
         return this.ranges.length === 0;
     }
 
-    /** Where is now what was found, and what was still to be looked at. What stands is looked at again: one may have gone on elsewhere. */
+    /** Moves results and unexamined ranges to their present places. Shown lines are examined again: a writer may have gone on elsewhere. */
     follow(now, whole) {
         if (!this.seen) {
             this.ranges = [[0, whole.length]];
@@ -105,7 +105,7 @@ export class Apart {
         return texts.flatMap(([, { diff }]) => diff);
     }
 
-    /** What changes of this writer knew, by the change that this one is of. */
+    /** Changes that were known to this writer at this change. */
     change(id) {
         const change = this.doc.getChangeAt(id);
         const past = this.doc.frontiersToVV(change.deps);
@@ -141,7 +141,7 @@ export class Apart {
         return { pieces, letters };
     }
 
-    /** What each had in a line; null where there are not several. */
+    /** Each writer's version of a line; null if there are not several. */
     versions(whole, begin, end, now) {
         const line = end - begin <= MAX_LINE ? this.letters(whole, begin, end) : null;
         if (!line || line.pieces.length < 2) {
@@ -158,7 +158,7 @@ export class Apart {
         if (live.length === 0) {
             return null;
         }
-        // the last letter of each writer of what not all of them knew
+        // the last letter of each writer that some of the others did not know
         const isCommon = ({ peer, counter }) => live.every((other) => (other.peer === peer && other.counter >= counter) || knows(other.piece.past, peer, counter));
         const writers = new Map();
         for (const letter of letters.filter((one) => !isCommon(one))) {

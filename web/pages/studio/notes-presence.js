@@ -1,24 +1,24 @@
-// Who else is in the notes, and where: a list with buttons that go there, and marks over the text field. Whether others see where
-// this reader is, and under which name, he says himself; without that nothing is sent.
+// Other writers in the notes, and their places: a list with buttons that lead there, and marks over the text field. The reader
+// chooses whether others see his own place, and under which name; otherwise nothing is sent.
 
 import { html, say } from "../common/html.js";
 
 const KEPT = "lcroute studio presence";
 /** Between two looks at where the cursor is, in milliseconds. */
 const LOOK = 250;
-/** Screen readers say who comes and goes so often at most, in milliseconds. */
+/** Shortest time between two announcements by screen readers, in milliseconds. */
 const SAY = 10_000;
 /** Longest text over which marks are drawn, in UTF-16 units: more would be laid out again with each change (chosen). */
 const MAX_MARKED = 50_000;
 /** So many are listed; others are counted. */
 const MAX_LISTED = 20;
-/** What makes letters stand elsewhere. */
+/** Changes that move letters. */
 const STYLES = [
     ..."direction,fontFamily,fontFeatureSettings,fontKerning,fontSize,fontStretch,fontStyle,fontVariant,fontWeight,letterSpacing".split(","),
     ..."lineHeight,overflowWrap,paddingBottom,paddingLeft,paddingRight,paddingTop,tabSize,textAlign,textIndent,textTransform,unicodeBidi".split(","),
     ..."wordBreak,wordSpacing".split(","),
 ];
-/** The choices, by what they are called where they are kept. */
+/** The choices, by their names in the store. */
 const CHECKS = { isShown: "show-me", watches: "show-others", announces: "say-others" };
 
 const $ = (id) => document.getElementById(id);
@@ -36,7 +36,7 @@ export class NotesPresence {
     constructor(notes) {
         this.notes = notes;
         this.choice = { name: "", isShown: false, watches: true, announces: false, ...kept() };
-        // what others say; where they are in the document; who does harm; the number of each, as long as he is here
+        // presence of others; their places in the document; harmful ones; the number of each while present
         Object.assign(this, { others: new Map(), places: new Map(), aside: new Set(), numbers: new Map(), given: new Map(), lines: new Map() });
         Object.assign(this, { place: null, typedAt: -Infinity, sent: null, said: new Set(), saidAt: -Infinity });
         this.ending = new AbortController();
@@ -74,7 +74,7 @@ export class NotesPresence {
         this.look();
     }
 
-    // --- what others see of this reader ---
+    // --- this reader, for others ---
 
     /** He is in the notes: they are open, and he has them before him. */
     get isHere() {
@@ -111,10 +111,10 @@ export class NotesPresence {
         }, LOOK);
     }
 
-    /** What goes to the document now: a place of this reader, and cursors of others that are new. */
+    /** Input of the document: a place of this reader, and new cursors of others. */
     take(hasEdit) {
         const { base, field } = this.notes;
-        // a place in what is not in the document yet says nothing there
+        // a place in text that the document does not have yet means nothing there
         const isKnown = hasEdit || base === field.value;
         const at = isKnown && this.place !== null && !this.notes.isOpening ? this.place : null;
         if (at !== null) {
@@ -157,7 +157,7 @@ export class NotesPresence {
         this.draw();
     }
 
-    // --- what this reader sees of others ---
+    // --- others, for this reader ---
 
     /** Anything may be different. */
     show() {
@@ -259,7 +259,7 @@ export class NotesPresence {
         field.scrollIntoView({ block: "nearest", behavior });
     }
 
-    /** Politely, and rarely: who has come, and who has gone. */
+    /** Announces politely and rarely which writers came and went. */
     announce() {
         const now = performance.now();
         if (!this.choice.announces || now - this.saidAt < SAY) {

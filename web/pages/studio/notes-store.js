@@ -1,4 +1,4 @@
-// What this browser keeps of notes: entries before they are sent, changes that are no entries yet, the key that writes. Each tab has a
+// This browser's store of notes: entries before they are sent, changes that are no entries yet, the key that writes. Each tab has a
 // key of its own, as a key is for one host at a time: a lock holds its place until the tab is gone, however it ends.
 
 import { all, done, ended, openDatabase, reason } from "./disk.js";
@@ -38,7 +38,7 @@ async function ownPlace(name) {
 }
 
 export class NotesStore {
-    /** What was kept of this session. Where nothing can be, it says why, and goes on without. */
+    /** The stored data of this session. Without a store, it names the reason, and goes on. */
     static async open(name) {
         const store = new NotesStore(name);
         try {
@@ -79,7 +79,7 @@ export class NotesStore {
         this.drafts = values.map((value, at) => ({ ...value, id: keys[at][2] }));
     }
 
-    /** What tabs have left that are gone is ours. */
+    /** Data of closed tabs becomes ours. */
     async adopt() {
         const { name, place } = this;
         const keys = await done(this.database.transaction("drafts").objectStore("drafts").getAllKeys(all(name)));

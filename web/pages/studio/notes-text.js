@@ -1,4 +1,4 @@
-// Changes of a text, and what becomes of a place in it. A change is { at, remove, insert }, in UTF-16 units.
+// Changes of a text, and their effect on a place in it. A change is { at, remove, insert }, in UTF-16 units.
 
 const isHigh = (text, at) => /[\ud800-\udbff]/.test(text[at] ?? "");
 const isLow = (text, at) => /[\udc00-\udfff]/.test(text[at] ?? "");
@@ -26,7 +26,7 @@ export function apply(text, changes) {
     return changes.reduce((now, { at, remove, insert }) => now.slice(0, at) + insert + now.slice(at + remove), text);
 }
 
-/** Where a place is after these changes. `isPushed`: by what is inserted just there. */
+/** A place after these changes. `isPushed`: text inserted just there moves it. */
 export function moved(place, changes, isPushed = false) {
     return changes.reduce((now, { at, remove, insert }) => {
         const kept = now >= at + remove ? now - remove : Math.min(now, at);

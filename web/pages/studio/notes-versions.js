@@ -1,9 +1,9 @@
-// Lines that several have written at once, below the text: what each had, and buttons that put one of them, or all, in its place. The
-// text itself has the letters of all, until somebody chooses; then everybody gets his choice, as what he writes himself.
+// Conflicting lines, below the text: each writer's version, and buttons that put one of them, or all, in its place. The text itself
+// has the letters of all until a member chooses; the choice is a change like any other.
 
 import { html, say } from "../common/html.js";
 
-/** A line that stands for so long is shown, in milliseconds: those who type at once write on before (chosen). */
+/** Age from which a conflicting line is shown, in milliseconds: writers who type at once write on before (chosen). */
 const STANDS = 3_000;
 /** So much of an author is a name, where nobody knows another (lcstudio/src/notes/apart.rs). */
 const SHORT = 4;

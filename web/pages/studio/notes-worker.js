@@ -1,5 +1,5 @@
-// The document of notes: Loro runs here and nowhere else. What others wrote may make it fail, or take for ever: then the page ends
-// this worker, and opens the document without what did it.
+// The document of notes: Loro runs here and nowhere else. An update of another member may make it fail, or take for ever: then the
+// page ends this worker, and opens the document without that update.
 //
 //   in   { edit: { at, remove, insert } or null, updates: [{ author, number, body }], drafts: [body], appended: [id], whole, at, cursors,
 //        isPlain }
@@ -16,9 +16,9 @@ const NAME = "notes";
 const MAX_BODY = 1000;
 /** So much text is written at once: its update fits into an entry, whatever the letters (three bytes each at most). */
 const PIECE = 250;
-/** Longest document that is shown, in UTF-16 units: what a text field edits without stumbling (chosen). */
+/** Longest document that is shown, in UTF-16 units: a text field edits it without delay (chosen). */
 const MAX_TEXT = 1_000_000;
-/** What text never has: control characters but breaks and tabs, what turns text around, what nobody sees (lcstudio-core, plain). */
+/** Characters that no text has: controls but breaks and tabs, those that turn text around, invisible ones (lcstudio-core, plain). */
 const REFUSED = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufff9-\ufffb\ufeff]|[\u{e0000}-\u{e007f}]/gu;
 
 /** As long as it was: places stay. */
@@ -39,9 +39,9 @@ const ready = (async () => {
 })();
 ready.catch(({ message }) => postMessage({ failed: message }));
 
-/** Who writes here, among authors. */
+/** This writer, among authors. */
 const OWN = "own";
-/** So long at once lines are looked for that several have written at once, in milliseconds: what comes does not wait for more. */
+/** Longest search for conflicting lines in one go, in milliseconds: updates do not wait longer. */
 const LOOK = 50;
 
 /** Longest cursor that is sent, in bytes (lcstudio-core, presence). */
@@ -126,7 +126,7 @@ function cursorAt({ text }, at) {
     return bytes.length <= MAX_CURSOR ? bytes : null;
 }
 
-/** Where others are: author and place of each whose cursor is one in this text. `changed`: [author, cursor], null where he has gone. */
+/** Places of others: author and place of each with a cursor in this text. `changed`: [author, cursor], null if it has gone. */
 function placesOf(loro, changed) {
     for (const [author, cursor] of changed) {
         if (cursor) {
@@ -169,7 +169,7 @@ function placeOf({ doc, text }, bytes) {
 /** Why this update counts for nothing, if so; whether it needs others first. */
 function take({ doc, apart }, body, author) {
     try {
-        // what is not wanted of others: a whole document in place of a change
+        // refused from others: a whole document in place of a change
         const { mode, partialEndVersionVector } = decodeImportBlobMeta(body, true);
         if (mode !== "update") {
             return { why: `not a change but a ${mode}` };
@@ -182,7 +182,7 @@ function take({ doc, apart }, body, author) {
     }
 }
 
-/** What others changed, as a list of { at, remove, insert }, each in the text that those before it have left. */
+/** Changes of others, as a list of { at, remove, insert }, each in the text after those before it. */
 function changes({ doc, text }, before) {
     const steps = [];
     for (const [container, { type, diff }] of doc.diff(before, doc.frontiers(), false)) {

@@ -1,4 +1,4 @@
-// Notes that all write: the text field, the worker with the document, what is kept here before it is sent.
+// Notes that all write: the text field, the worker with the document, and changes that are stored before they are sent.
 
 import { say } from "../common/html.js";
 import { NotesStore } from "./notes-store.js";
@@ -10,22 +10,22 @@ import { difference, moved, rebase } from "./notes-text.js";
 const TYPING = 250;
 /** So many updates go to the worker at once. */
 const BATCH = 200;
-/** Longer than that no batch takes, in milliseconds: else the worker is ended, and who did it set aside. */
+/** Longest time of a batch, in milliseconds: then the worker is ended, and the author set aside. */
 const LIMIT = 2000;
 /** So many steps of the clock are that: a computer that stands still has one meanwhile. */
 const STEPS = 8;
 /** Longest until the worker is there: it loads 1.2 MB. In milliseconds. */
 const LOADING = 120_000;
-/** More changes than this that wait are said. */
+/** Waiting changes above this number are shown. */
 const MANY = 8;
-/** What nobody types, and some paste (lcstudio-core, plain). */
+/** Characters that nobody types, and some paste (lcstudio-core, plain). */
 const REFUSED = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufff9-\ufffb\ufeff]|[\u{e0000}-\u{e007f}]/gu;
 
 const $ = (id) => document.getElementById(id);
 const nameOf = ({ author, number }) => `${author} ${number}`;
 
 export class Notes {
-    /** What was kept of this session is given to the module before it joins anything. */
+    /** Stored data of this session goes to the module before it joins anything. */
     static async begin(studio) {
         const store = await NotesStore.open(studio.name());
         studio.restore(store.key, store.records);
@@ -37,7 +37,7 @@ export class Notes {
     constructor(studio, store) {
         const drafts = new Map(store.drafts.map(({ id, body, changes }) => [id, { body, changes, isKept: true }]));
         Object.assign(this, { studio, store, drafts, field: $("text"), isOpen: false });
-        // all updates, as others see them, too; what of whom does not count from which number on
+        // all updates, as other members see them, too; the entry number from which each harmful author does not count
         Object.assign(this, { entries: new Map(), aside: new Map(), unread: [], pending: new Set(), late: new Set(), appended: [] });
         Object.assign(this, { base: "", sent: null, due: false, busy: false, saving: Promise.resolve(), worker: null });
         this.presence = new NotesPresence(this);
@@ -93,7 +93,7 @@ export class Notes {
         this.stop();
     }
 
-    /** The same, once what was typed is kept; it can be opened again. */
+    /** The same, once typed text is stored; the notes can be opened again. */
     async close() {
         this.field.readOnly = true;
         this.presence.hide();
@@ -176,7 +176,7 @@ export class Notes {
         this.watch(STEPS);
     }
 
-    /** Ends what takes too long. */
+    /** Ends a worker that takes too long. */
     watch(steps) {
         this.timer = setTimeout(() => (steps > 1 ? this.watch(steps - 1) : this.blame("it took too long")), LIMIT / STEPS);
     }
@@ -230,7 +230,7 @@ export class Notes {
         return this.show();
     }
 
-    /** What was tried last does harm. What waited for it may be to blame: that comes last then, to be tried by itself. */
+    /** The update that was tried last is harmful. An update that waited for it may be the cause: that comes last then, by itself. */
     blame(why) {
         if (this.isLooking) {
             // no update was tried since
@@ -275,7 +275,7 @@ export class Notes {
         this.keepDrafts(drafts);
     }
 
-    /** What others wrote, around what is being written here. */
+    /** Changes of others, around the text that is being written here. */
     take(changes) {
         const { field } = this;
         const own = difference(this.base, field.value);
@@ -295,7 +295,7 @@ export class Notes {
         return own ? moved(at, [own]) : at;
     }
 
-    // --- what is written here ---
+    // --- writing ---
 
     typed() {
         const { field } = this;
@@ -348,7 +348,7 @@ export class Notes {
         this.saving = this.saving.then(what).catch((error) => this.fail(`This browser keeps nothing any more: ${error.message}`));
     }
 
-    // --- what is said of it ---
+    // --- reports ---
 
     set isConnected(isConnected) {
         if (isConnected !== this.wasConnected) {
@@ -363,7 +363,7 @@ export class Notes {
             return;
         }
         const { granted, failed } = this.studio.status().notes;
-        // before they are on disk nobody says that they are
+        // nothing is reported as stored before it is on disk
         const kept = [...this.drafts.values()].filter(({ isKept }) => isKept);
         const changes = kept.reduce((sum, draft) => sum + draft.changes, 0);
         say($("notes-state"), this.problem ?? this.words(changes, granted, failed));

@@ -21,7 +21,7 @@ export class Pictures {
         this.file = file;
     }
 
-    /** Of a slide: what `elements` shows for each of its pictures. */
+    /** Of a slide: the result of `elements` for each of its pictures. */
     of({ pictures }) {
         return (at) => {
             const known = pictures[at];

@@ -13,7 +13,7 @@ function big(value, bytes) {
 }
 
 export class Presenter extends MemberModule {
-    /** `does`: what the member does: join, leave, send; `records`: what is to be on disk; `change`, when something is shown that was not. */
+    /** `does`: the member's verbs: join, leave, send; `records`: data for the disk; `change`, when something new is shown. */
     static load(does) {
         return super.load(new URL("studio.wasm", import.meta.url), "present", does);
     }
@@ -31,7 +31,7 @@ export class Presenter extends MemberModule {
         return this.json(this.call.present_preview(line));
     }
 
-    /** Presents; `records`: what was kept of this session. */
+    /** Presents; `records`: the stored data of this session. */
     open(key, { title, presenter, languages, captions, notes, slides }, records) {
         const start = encoder.encode(JSON.stringify({ title, presenter, languages, captions: captions ?? null, notes, slides }));
         const parts = records.flatMap((bytes) => [big(bytes.length, 2), bytes]);
@@ -65,7 +65,7 @@ export class Presenter extends MemberModule {
         }
     }
 
-    /** What is to be on disk before what follows is sent. */
+    /** Data for the disk before later packets are sent. */
     store() {
         const length = this.call.present_records();
         if (length === 0) {
@@ -97,7 +97,7 @@ export class Presenter extends MemberModule {
         this.run();
     }
 
-    /** What keeps a file from being a picture that others get; empty: nothing. */
+    /** The reason why a file is no picture for others; empty: it is one. */
     pictureProblem(bytes) {
         this.put(bytes);
         return this.text(this.call.present_picture_problem());
@@ -126,7 +126,7 @@ export class Presenter extends MemberModule {
         this.run();
     }
 
-    /** What a key file of radio holds, for the sound of this language; who takes it wipes it. */
+    /** The contents of a radio key file for the sound of this language; the caller wipes it. */
     stationKey(language) {
         this.put(language);
         const answer = this.output(this.call.present_station_key());

@@ -1,4 +1,4 @@
-// The voice of who presents: a station, which the radio of this page casts. It is loaded once somebody turns the microphone on.
+// The presenter's voice: a station, which the radio of this page casts. It is loaded once the microphone is turned on.
 
 import { Level } from "../radio/level.js";
 import { Microphone } from "../radio/microphone.js";
@@ -45,7 +45,7 @@ export class Voice {
                 try {
                     this.member.send(group, port, data);
                 } catch {
-                    // a gap; who listens is told by its numbers
+                    // a gap; its numbers show it to listeners
                 }
             },
         });
@@ -68,7 +68,7 @@ export class Voice {
         return this.radio.status().casts?.superseded ?? false;
     }
 
-    /** Listeners are told, and the microphone is free. */
+    /** Listeners are informed, and the microphone is free. */
     end() {
         this.microphone?.close();
         if (this.radio) {

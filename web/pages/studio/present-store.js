@@ -1,5 +1,5 @@
-// What this browser keeps of lectures that are presented from it: the key, slides, and entries before they are sent. So a tab that is
-// killed goes on with the next entry. A lock says which tab presents: it ends with the tab, however that ends.
+// This browser's store of presented lectures: the key, slides, and entries before they are sent. So a killed tab goes on with the
+// next entry. A lock shows which tab presents: it ends with the tab, however that ends.
 
 import { all, done, ended, openDatabase, reason } from "./disk.js";
 
@@ -12,7 +12,7 @@ const TRIES = 5;
 const AGAIN = 300;
 
 export class PresentStore {
-    /** Where nothing can be kept, `why` says so. */
+    /** Without a store, `why` has the reason. */
     static async open() {
         const store = new PresentStore();
         try {
@@ -81,8 +81,10 @@ export class PresentStore {
         return this.database ? done(this.database.transaction("records").objectStore("records").getAll(all(name))) : [];
     }
 
-    /** Does something to the disk. Where that fails, the lecture is taken from it: a key whose last entries are not there must not be
-     *  used again. If even that fails, so does this. */
+    /**
+     * Changes the disk. If that fails, it removes the lecture from the disk: a key without its last entries must not be used again.
+     * If even that fails, so does this.
+     */
     async change(name, what) {
         if (!this.database) {
             return;

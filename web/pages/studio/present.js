@@ -1,5 +1,5 @@
 // The page that presents: slides are written here, and this tab becomes a member that sends them as `lcstudio present` does. Questions
-// and captions come from others: they are shown as text. What is sent is in this browser's store before.
+// and captions come from others: they are shown as text. This browser stores entries before they are sent.
 
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
@@ -14,19 +14,19 @@ import { elements } from "./slide.js";
 
 /** How often the network is looked at, in milliseconds. */
 const LOOK = 1000;
-/** What changes at once is drawn at once, in milliseconds. */
+/** Time within which changes are drawn together, in milliseconds. */
 const TOGETHER = 30;
-/** Somebody who has stopped typing for so long: what was typed is kept, and shown as others see it. In milliseconds. */
+/** Pause of typing after which the text is stored, and shown as others see it, in milliseconds. */
 const TYPING = 300;
 /** Bytes of a key file. */
 const KEY = 32;
 /** Longest file of slides that is read, in bytes: as on hosts. */
 const MAX_SLIDES_FILE = 32 * 1024 * 1024;
-/** More of a file of a picture is not read, in bytes: the module says what is too long. */
+/** Bytes of a picture's file that are read: the module refuses longer pictures. */
 const MAX_PICTURE_FILE = 2 * 1024 * 1024;
 /** So many of the last lines are shown. */
 const LINES = 6;
-/** Entries that wait so that it is said. */
+/** Waiting entries from which on the page shows them. */
 const MANY = 20;
 
 const SLIDES = `# Title
@@ -42,7 +42,11 @@ Write slides here, with a line of three dashes between them:
 `;
 
 const $ = (id) => document.getElementById(id);
-/** `files`: pictures that were added, by the names of their files; `given`: those that the module has, by their names in slides; `lecture`: what is kept; `text`: the text of its session; `sent`: slides that all have; `groups`: what the module has joined; `loss`: what the notice says of a lost link. */
+/**
+ * `files`: added pictures, by the names of their files; `given`: pictures in the module, by their names in slides; `lecture`: the
+ * stored one; `text`: that of its session; `sent`: slides that all have; `groups`: those that the module has joined; `loss`: the
+ * notice about a lost link.
+ */
 const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, files: new Map(), given: new Map(), loss: null };
 /** Pictures as this page shows them, by the names of their files. */
 const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
@@ -83,7 +87,7 @@ $("say").addEventListener("submit", (event) => {
 addEventListener("keydown", (event) => {
     const isElsewhere = event.target.closest?.("input, select, textarea, [tabindex='0']");
     const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.shiftKey;
-    // what clickers send, too
+    // keys of clickers, too
     const by = { ArrowLeft: -1, PageUp: -1, ArrowRight: 1, PageDown: 1 }[event.key];
     const to = { Home: 1, End: Infinity }[event.key];
     if (!isPlain || isElsewhere || !isOnAir() || !(by || to)) {
@@ -131,7 +135,7 @@ async function begin() {
     return goOnAir();
 }
 
-/** What the module asks of this page. */
+/** Requests of the module to this page. */
 function doing() {
     const join = (group) => {
         view.groups.add(group);
@@ -249,7 +253,7 @@ async function create(key) {
     const known = await view.store.lecture(name);
     await openLecture(known ?? lecture);
     await view.store.put(view.lecture);
-    // only a prompt of some browsers; without it they remove what is kept when they need room
+    // a prompt of some browsers only; without it they remove stored data when they need room
     navigator.storage?.persist?.().catch(() => {});
 }
 
@@ -292,18 +296,18 @@ async function forgetToken() {
 
 function typed() {
     clearTimeout(view.typing);
-    // what was said of something else stays
+    // a notice about something else stays
     view.typing = setTimeout(() => saved().catch((error) => problem(error.message)), TYPING);
     soonPreview();
 }
 
-/** What was typed is kept. */
+/** Typed text is stored. */
 async function saved() {
     clearTimeout(view.typing);
     if (!view.lecture) {
         return;
     }
-    // nothing was ever written here: whom a terminal named that presented with this key still may
+    // nothing was ever written here: writers named by a terminal that presented with this key still may
     const captions = $("writers").value.trim() || typeof view.lecture.captions === "string" ? $("writers").value : null;
     const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, captions, notes: $("notes").checked };
     view.lecture = { ...view.lecture, ...settings, slides: $("text").value };
@@ -336,7 +340,7 @@ function preview() {
     showPublish();
 }
 
-/** What comments of a slide say to who presents. */
+/** The slide's comments, for the presenter. */
 function showNotes(id, slide) {
     $(id).hidden = !slide?.notes;
     $(`${id}-text`).textContent = slide?.notes ?? "";
@@ -368,7 +372,7 @@ async function openSlides() {
 
 // --- pictures ---
 
-/** What the file of a picture is called: slides have its path, and a browser shows no folders. */
+/** The name of a picture's file: slides have its path, and a browser shows no folders. */
 function fileOf(name) {
     const file = name.split("/").at(-1);
     try {
@@ -378,7 +382,7 @@ function fileOf(name) {
     }
 }
 
-/** What `elements` shows of a slide that is written here. */
+/** Elements of a slide that is written here. */
 function own({ pictures }) {
     return shownPictures.of({ pictures: pictures.map((name) => ({ id: fileOf(name) })) });
 }
@@ -474,7 +478,7 @@ async function goOnAir() {
     const start = { token: token || undefined, visit, name: visit ? "" : $("call").value.trim(), key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: false };
     const hear = { datagram: ({ bytes }) => datagram(bytes), sealed: () => {}, keep: keepVisit, change: () => {} };
     const records = await view.store.records(view.lecture.name);
-    // what is wrong with the lecture is said before anything else
+    // faults of the lecture come first
     view.module.open(view.lecture.key, view.lecture, records);
     try {
         view.member = await Member.begin(start, hear);
@@ -543,7 +547,7 @@ function mute(isMuted) {
     showVoice();
 }
 
-/** `why`: what went wrong, if something did. */
+/** `why`: the fault, if there is one. */
 function endVoice(why = null) {
     view.voice?.end();
     view.voice = null;
@@ -584,7 +588,7 @@ async function leave() {
     preview();
 }
 
-/** Nothing was kept of what this key has sent: it must not be used again. */
+/** Nothing of this key's entries was stored: it must not be used again. */
 function renew() {
     const key = crypto.getRandomValues(new Uint8Array(KEY));
     const { text, name } = view.module.session(key);
@@ -690,7 +694,7 @@ function showState(network, { state: lecture, waiting }) {
     }
 }
 
-/** Nodes say over a link that somebody behind it listens, and neither who nor how many. */
+/** Nodes report over a link that it has listeners beyond, and neither their names nor their number. */
 function showListeners({ carried }, { state: lecture }) {
     const isHeard = carried.some(({ group, links }) => links.length > 0 && view.groups.has(group));
     const words = isHeard ? "Somebody listens, or keeps the lecture. How many is not known: nobody learns who attends." : "Nobody listens yet.";

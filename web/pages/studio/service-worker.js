@@ -1,9 +1,9 @@
-// The page of lectures opens without a network: what it is made of is kept once notes were opened, and is used while the host that
-// serves it does not answer. What comes anew replaces what is kept.
+// The page of lectures opens without a network: its files are stored once notes were opened, and are used while the host that
+// serves them does not answer. New files replace the stored ones.
 
 const CACHE = "lcroute studio";
 /** A host that does not answer for so long is away, in milliseconds. */
-const PATIENCE = 2000;
+const HINT_AFTER = 2000;
 /** And is not asked again for so long. */
 const AWAY = 10_000;
 
@@ -35,7 +35,7 @@ async function answer(request) {
     if (Date.now() < awayUntil) {
         return kept;
     }
-    const late = new Promise((done) => setTimeout(() => done(null), PATIENCE));
+    const late = new Promise((done) => setTimeout(() => done(null), HINT_AFTER));
     const fresh = await Promise.race([fetch(request).catch(() => null), late]);
     if (!fresh) {
         awayUntil = Date.now() + AWAY;

@@ -1,9 +1,9 @@
-// A slide as elements of this page. It was written by others, so only elements and attributes of this list are made, whatever its
-// HTML says; it is read in a document that runs nothing and fetches nothing.
+// A slide as elements of this page. It was written by others, so this module makes only elements and attributes of its list,
+// whatever the HTML has; it reads the slide in a document that runs nothing and fetches nothing.
 
 import { html } from "../common/html.js";
 
-/** Elements of a slide, each as what this page has of it. */
+/** Elements of a slide, each as this page shows it. */
 const ELEMENTS = {
     ...{ P: "p", UL: "ul", OL: "ol", LI: "li", BLOCKQUOTE: "blockquote", PRE: "pre", CODE: "code", HR: "hr", BR: "br" },
     ...{ EM: "em", STRONG: "strong", DEL: "del", TABLE: "table", THEAD: "thead", TBODY: "tbody", TR: "tr", TH: "th", TD: "td" },
@@ -17,7 +17,7 @@ const LINK = /^(https?:\/\/|mailto:)/i;
 /** How cells of tables are aligned: by a style, which a policy of this page refuses. A `<` in the text of a slide is escaped. */
 const ALIGNED = /<(t[hd]) style="text-align: (left|center|right)">/g;
 
-/** What the module has for a picture: its place among the slide's. */
+/** The module's place of a picture among the slide's. */
 const PICTURE = /^picture:(\d+)$/;
 
 /** `text`: HTML of a slide; `picture`: gives URL, width and height of a picture that is here, by its place. */
@@ -49,7 +49,7 @@ function one(node, picture, top) {
         return children(node, picture, top);
     }
     const made = html(name, attributes(node), ...children(node, picture, top));
-    // what is wider than the page scrolls, by keyboard as well
+    // content wider than the page scrolls, by keyboard as well
     return [name === "table" ? html("div", { class: "scrolled", role: "region", "aria-label": "Table", tabindex: "0" }, made) : made];
 }
 
@@ -62,7 +62,7 @@ function attributes(node) {
     return { ...(node.tagName === "TH" && { scope: "col" }), ...(isCell && ALIGN.includes(node.className) && { class: node.className }) };
 }
 
-/** A picture, once it is here; what it shows in words before that, and where it never comes or is none. */
+/** A picture, once it is here; its text before that, or if it never comes or is none. */
 function image(node, picture) {
     const alt = node.getAttribute("alt")?.trim() || "without a description";
     const words = html("span", { class: "picture" }, html("b", {}, "Picture"), " ", alt);

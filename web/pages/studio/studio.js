@@ -17,26 +17,28 @@ import { Voice } from "./voice.js";
 
 /** How often the network is looked at, in milliseconds. */
 const LOOK = 1000;
-/** What changes at once is drawn at once, in milliseconds. */
+/** Time within which changes are drawn together, in milliseconds. */
 const TOGETHER = 30;
-/** Nothing has come for so long: it is said what is the matter, and what helps. In milliseconds. */
-const PATIENCE = 2000;
-/** Who has a lecture says so each minute (librecast-log, heads). Nothing for so long: nobody is there. In milliseconds. */
+/** Silence after which the page shows reasons and remedies, in milliseconds. */
+const HINT_AFTER = 2000;
+/** Longest silence of a session's holders, in milliseconds: they send heads each minute (librecast-log). */
 const SILENCE = 150_000;
 
-/** What is more than a track of text. */
+/** Tracks that are more than text. */
 const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures };
 /** Where holders answer leaves. */
 const HISTORY = "ff1e:7571:";
-/** What tracks are called. */
+/** Names of tracks. */
 const KINDS = { slides: "Slides", pictures: "Pictures", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
 const $ = (id) => document.getElementById(id);
 const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
 const voice = new Voice();
 const captions = new Captions();
-/** `own`: the slide that the reader is on, where he does not follow who presents; `heard`, `alone`: when others were heard last, and since
- *  when there is no link; `warned`: what the notice says of that. */
+/**
+ * `own`: the reader's slide, unless he follows the presenter; `heard`: the last time that others were heard; `alone`: the time since
+ * which there is no link; `warned`: the notice about that.
+ */
 const view = { member: null, studio: null, notes: null, sound: null, pictures: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
 let chosen = {};
 new Looks((now) => {
@@ -142,7 +144,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
             send,
             change: () => soon(),
         });
-        // what has no sound is chosen again by a click
+        // sound and notes begin by a click; other tracks are chosen again
         const wanted = tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null;
         view.studio.open(session, wanted, wantsPictures(), view.member.isLeaf);
         view.pictures = new Pictures((id) => view.studio.picture(id));
@@ -158,7 +160,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
     }
     Object.assign(view, { session, since: performance.now(), own: null, drawn: null, read: null, heard: Date.now(), alone: null, warned: null });
     document.body.classList.toggle("leaf", view.member.isLeaf);
-    // what was written is not forgotten: it is to be sent
+    // written text is not forgotten: it is to be sent
     view.wantsNotes = !view.member.isLeaf && (tracks?.includes("notes") ?? false) || view.notes.drafts.size > 0;
     $("token").value = "";
     show(true);
@@ -186,12 +188,12 @@ function send(group, port, data) {
     try {
         view.member.send(group, port, data);
     } catch (error) {
-        // without an uplink a leaf has no way to ask: what it missed comes once somebody else asks for it
+        // without an uplink a leaf cannot ask: missed entries come once another member asks for them
         view.member.isLeaf || warn(`${error.message} What gets lost cannot be asked for again.`);
     }
 }
 
-/** `why`: what went wrong, if something did. */
+/** `why`: the fault, if there is one. */
 function leave(why = null) {
     endSound();
     voice.stop();
@@ -218,7 +220,7 @@ function show(isMember) {
     }
 }
 
-/** What a reload would lose. */
+/** State that a reload would lose. */
 function remember(status) {
     // before the index is here nothing was chosen
     if (status.state !== "waiting") {
@@ -239,7 +241,7 @@ function open(id) {
     $("panel").hidden = !isOpen;
     document.querySelectorAll("[data-panel]").forEach((button) => button.setAttribute("aria-expanded", String(isOpen && button.dataset.panel === id)));
     if (isOpen) {
-        // whose title is read then
+        // its title is read then
         $(id).querySelector("[data-close]").focus();
         if (id === "notes") {
             openNotes();
@@ -269,7 +271,7 @@ function move(by) {
     }
 }
 
-/** To a slide of one's own, or back to where who presents is. */
+/** Goes to a slide of the reader's own, or back to the presenter's. */
 function go(own) {
     view.own = own;
     draw();
@@ -309,19 +311,19 @@ function showSlide(network, status) {
     }
 }
 
-/** Why there is no slide, and what helps. */
+/** The reason why there is no slide, and the remedy. */
 function none(network, status) {
     if (status.state !== "waiting") {
         return [status.slides > 0 ? "Slides are coming" : "There are no slides yet."];
     }
-    return performance.now() - view.since < PATIENCE ? ["Waiting for the lecture"] : why(network);
+    return performance.now() - view.since < HINT_AFTER ? ["Waiting for the lecture"] : why(network);
 }
 
 function linked({ peers }) {
     return peers.filter((peer) => peer.state === "connected").length;
 }
 
-/** Why nothing comes, and what helps. */
+/** The reason why nothing comes, and the remedy. */
 function why(network) {
     const { peers, servers } = network;
     const up = linked(network);
@@ -348,7 +350,7 @@ function why(network) {
     return ["Other nodes are there, and there is no link to any of them yet.", "This tab tries again by itself. If that goes on, try another network: some let no such links through."];
 }
 
-/** A link is lost, or nobody is heard: said after a while, and no more once that is over. */
+/** A link is lost, or no holder is heard: shown after a while, and no longer once that is over. */
 function showLoss(network, status) {
     const up = linked(network);
     view.alone = up > 0 ? null : (view.alone ?? performance.now());
@@ -356,7 +358,7 @@ function showLoss(network, status) {
         return warn(null);
     }
     if (up === 0) {
-        return performance.now() - view.alone >= PATIENCE && warn(`All links to other nodes are lost. ${why(network)[1]} What was shown stays.`);
+        return performance.now() - view.alone >= HINT_AFTER && warn(`All links to other nodes are lost. ${why(network)[1]} What was shown stays.`);
     }
     if (Date.now() - view.heard >= SILENCE) {
         const time = new Date(view.heard).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -444,7 +446,7 @@ function showTracks(status) {
     const shown = tracks.map((track) => {
         const item = items.get(track.name) ?? entry(track);
         const [box, words] = item.firstChild.children;
-        // while the sound begins, its box says so already
+        // while the sound begins, its box is checked already
         box.checked = track.chosen;
         say(words.children[1], about(track));
         return item;

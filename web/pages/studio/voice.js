@@ -1,5 +1,4 @@
-// Reads aloud with the voices of this computer. Voices that speak on a server of the browser's maker are not used: what is said here
-// goes nowhere.
+// Reads aloud with the voices of this computer. It uses no voices on a server of the browser's maker: the text stays here.
 
 /** So many lines of captions wait to be read; older ones are left out. */
 const WAITING = 3;
@@ -26,7 +25,7 @@ export class Voice {
         return fitting.find((voice) => voice.default) ?? fitting[0] ?? null;
     }
 
-    /** A slide: what is being read of another one ends. */
+    /** A slide: reading of another one ends. */
     readAnew(text, language, rate) {
         this.stop();
         this.read(text, language, rate);
