@@ -14,13 +14,13 @@ use librecast_program::cli::{finish, init_logging};
 use crate::lab::APPLETS;
 use crate::{bench, demo, lab, programs, sim};
 
-/// A program in the multi-call binary: the name that it is called by, and what runs it.
+/// A program in the multi-call binary: its name, and its main function.
 pub type Applet = (&'static str, fn() -> ExitCode);
 
 /// The verbs of `lcroute` that this program has.
 pub const VERBS: [&str; 3] = ["demo", "bench", "sim"];
 
-/// What `lcroute demo`, `lcroute bench` and `lcroute sim` execute.
+/// The command line behind `lcroute demo`, `lcroute bench` and `lcroute sim`.
 #[derive(Debug, Parser)]
 #[command(
     name = "lcroute-lab",
@@ -52,7 +52,7 @@ enum Verb {
     Sim(sim::Arguments),
 }
 
-/// The command line itself, for what is made from it: man pages.
+/// The command line itself, for man pages.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
@@ -108,7 +108,7 @@ pub fn main_with(others: &[Applet]) -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments, json),
         Verb::Bench(arguments) => bench::run(&arguments, json),
         Verb::Sim(arguments) => {
-            // what nodes of a simulation complain of is part of its story
+            // complaints of a simulation's nodes are part of its story
             let ready = init_logging(log.as_deref(), "off").map_err(Into::into);
             let ready = ready.and_then(|()| lab::exit_on_signals());
             finish("lcroute", ready.and_then(|()| sim::run(&arguments, json)))

@@ -96,7 +96,7 @@ fn threads(asked: Option<u16>) -> usize {
     asked.map_or(cores, |threads| cores.min(threads.into()))
 }
 
-/// What the command line changes in a scenario.
+/// Changes of a scenario by the command line.
 #[derive(Debug, Args)]
 struct Changes {
     /// How many nodes

@@ -369,7 +369,7 @@ fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
     }
 }
 
-/// The command line itself, for what is made from it: man pages, completions.
+/// The command line itself, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()

@@ -53,7 +53,7 @@ pub fn serve(listener: UnixListener, wake: Arc<EventFd>) -> io::Result<Receiver<
 fn listen(
     listener: UnixListener,
     wake: Arc<EventFd>,
-    patience: Duration,
+    time_limit: Duration,
 ) -> io::Result<Receiver<Asked>> {
     let (asked, requests) = channel();
     thread::Builder::new()
@@ -74,7 +74,7 @@ fn listen(
                 let (asked, wake) = (asked.clone(), Arc::clone(&wake));
                 let (count, readers) = (Arc::clone(&connections), Arc::clone(&readers));
                 let started = thread::Builder::new().name("client".into()).spawn(move || {
-                    let ended = converse(stream, (&asked, &wake), &readers, patience);
+                    let ended = converse(stream, (&asked, &wake), &readers, time_limit);
                     tracing::debug!("control socket: {ended:?}");
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
@@ -90,13 +90,13 @@ fn converse(
     stream: UnixStream,
     (asked, wake): (&Sender<Asked>, &EventFd),
     readers: &AtomicUsize,
-    patience: Duration,
+    time_limit: Duration,
 ) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     loop {
-        let line = read_line(&mut reader, patience)?;
+        let line = read_line(&mut reader, time_limit)?;
         if line.is_empty() {
             return Ok(());
         }
@@ -139,13 +139,13 @@ fn converse(
     }
 }
 
-/// Reads a line, or nothing at the end. It must be complete within `patience`, regardless of the
+/// Reads a line, or nothing at the end. It must be complete within `time_limit`, regardless of the
 /// number of reads: a silent client must not occupy a connection forever.
 fn read_line(
     reader: &mut BufReader<UnixStream>,
-    patience: Duration,
+    time_limit: Duration,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
-    let until = Instant::now() + patience;
+    let until = Instant::now() + time_limit;
     let mut line = Zeroizing::new(Vec::new());
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -216,11 +216,11 @@ mod tests {
     const LONG: Duration = Duration::from_secs(120);
 
     /// A socket that answers like the daemon, from a conversation of one message.
-    fn serving(folder: &Path, patience: Duration) -> std::path::PathBuf {
+    fn serving(folder: &Path, time_limit: Duration) -> std::path::PathBuf {
         let path = folder.join("control");
         let listener = UnixListener::bind(&path).unwrap();
         let wake = Arc::new(EventFd::new().unwrap());
-        let requests = listen(listener, wake, patience).unwrap();
+        let requests = listen(listener, wake, time_limit).unwrap();
         let mut conversation = Conversation::open(&folder.join("messages")).unwrap();
         conversation.add(Message {
             n: 1,

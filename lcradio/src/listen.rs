@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lcradio_core::{
-    BEACON_PORT, Beacon, CLOCK_RATE, Channel, Description, Directory, DropReason, Event, FRAME,
-    Latency, Listener, SAP_GROUP, SAP_PORT, SoundPacket, Station, Tuned,
+    BEACON_PORT, CLOCK_RATE, Description, Directory, FRAME, Latency, OnAir, Reception, SAP_GROUP,
+    SAP_PORT, SoundPacket, Station, Tuned, TunedStation,
 };
 use librecast::code::beacon::Offer;
 use librecast::time::UnixTime;
@@ -255,45 +256,17 @@ impl Player {
 
 struct Listen<'a> {
     options: &'a Options,
-    listener: Listener,
+    station: TunedStation,
     network: Memberships,
     sink: Sink,
     level: Level,
-    has_copy: bool,
+    /// The joined group of copies.
+    copy: Option<Ipv6Addr>,
     /// The last arrival of the station's data.
     alive_at: Instant,
-    /// A caster has ended, and none has begun since.
-    has_ended: bool,
-    ended_at: Option<Instant>,
     status_at: Instant,
     /// The printed reason for the present wait.
     explained: Option<String>,
-    /// The casters that were last on air.
-    on_air: Vec<OnAir>,
-}
-
-/// A caster's description of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct OnAir {
-    name: String,
-    title: String,
-    talking: bool,
-}
-
-impl OnAir {
-    fn of(beacon: Option<&Beacon>) -> Self {
-        let text = beacon.map(|b| (b.name.clone(), b.title.clone(), b.is_talking));
-        let (name, title, talking) = text.unwrap_or_default();
-        Self {
-            name,
-            title,
-            talking,
-        }
-    }
-
-    fn is_called_as(&self, other: &Self) -> bool {
-        (&self.name, &self.title) == (&other.name, &other.title)
-    }
 }
 
 impl<'a> Listen<'a> {
@@ -313,17 +286,14 @@ impl<'a> Listen<'a> {
         }
         Ok(Self {
             options,
-            listener: Listener::new(tuned, now),
+            station: TunedStation::new(tuned, now),
             network,
             sink,
             level: Level::default(),
-            has_copy: false,
+            copy: None,
             alive_at: now,
-            has_ended: false,
-            ended_at: None,
             status_at: now + STATUS_INTERVAL,
             explained: None,
-            on_air: Vec::new(),
         })
     }
 
@@ -336,14 +306,14 @@ impl<'a> Listen<'a> {
             }
             self.network.look_at_interfaces(now)?;
             self.receive(now)?;
-            self.listener.handle_timeout(now);
+            self.station.handle_timeout(now);
             self.follow_copy();
             self.put_out(now)?;
             if now >= self.status_at {
                 self.status_at = now + STATUS_INTERVAL;
                 self.show_status()?;
             }
-            if let Some(at) = self.ended_at
+            if let Some(at) = self.station.ended_at()
                 && now.saturating_duration_since(at) >= END_TIME
             {
                 return Ok((Exit::Ok, self.finish(now)?));
@@ -365,9 +335,9 @@ impl<'a> Listen<'a> {
             Sink::Recording(tracks) => tracks.next_timeout(),
             Sink::Sound(_, player) => player.due(),
         };
-        let ended = self.ended_at.map(|at| at + END_TIME);
+        let ended = self.station.ended_at().map(|at| at + END_TIME);
         let times = [
-            Some(self.listener.next_timeout()),
+            Some(self.station.next_timeout()),
             Some(self.status_at),
             Some(self.alive_at + self.timeout()),
             self.explained
@@ -394,12 +364,13 @@ impl<'a> Listen<'a> {
 
     /// Returns the reason why arriving packets are not played.
     fn obstacle(&self) -> Option<(Exit, &'static str)> {
-        if self.listener.drops().get(DropReason::BeaconTime) > 0 {
+        if self.station.has_other_time() {
             let why = "the clocks of the station and of this host are more than an hour apart";
             return Some((Exit::Failed, why));
         }
         let why = "someone sends here, this key does not open it";
-        self.listener
+        self.station
+            .listener()
             .is_of_another_key()
             .then_some((Exit::NotPermitted, why))
     }
@@ -428,56 +399,28 @@ impl<'a> Listen<'a> {
     }
 
     fn receive(&mut self, now: Instant) -> anyhow::Result<()> {
-        let tuned = self.listener.tuned();
-        let (media, copy) = (tuned.media_port(), tuned.copy_group());
-        let listener = &mut self.listener;
+        let station = &mut self.station;
         self.network.receive(|port, group, source, datagram| {
-            let channel = match port {
-                _ if Some(group) == copy => Channel::Copy,
-                port if port == media => Channel::Media,
-                _ => Channel::Beacon,
-            };
-            listener.handle_datagram(channel, source, datagram, now, UnixTime::now());
+            station.handle_datagram((group, port), source, datagram, now, UnixTime::now());
         })?;
-        if let Some(at) = self.listener.alive_at() {
+        if let Some(at) = self.station.listener().alive_at() {
             self.alive_at = self.alive_at.max(at);
         }
-        while let Some(event) = self.listener.poll_event() {
+        while let Some(event) = self.station.poll_event(now) {
             match event {
-                Event::Station { beacon, .. } => {
-                    (self.has_ended, self.ended_at) = (false, None);
-                    let told = OnAir::of(beacon.as_deref());
-                    if !self.options.json && !self.on_air.iter().any(|o| o.is_called_as(&told)) {
-                        self.say(&format!("on air: {} {}", told.name, told.title))?;
-                    }
-                    self.look_at_casters(now);
+                Reception::OnAir(OnAir { name, title, .. }) if !self.options.json => {
+                    self.say(&format!("on air: {name} {title}"))?;
                 }
-                Event::Sound(packet) => self.sound(packet, now)?,
-                Event::Ended { caster } => {
-                    self.has_ended = true;
+                Reception::OnAir(_) => {}
+                Reception::Sound(packet) => self.sound(packet, now)?,
+                Reception::Ended { caster } => {
                     if let Sink::Sound(mixer, _) = &mut self.sink {
                         mixer.end(caster);
                     }
                 }
             }
         }
-        self.look_at_casters(now);
-        if self.has_ended && self.ended_at.is_none() && self.listener.on_air(now).next().is_none() {
-            self.ended_at = Some(now);
-        }
         Ok(())
-    }
-
-    /// Updates the casters on air; without any, keeps the last ones.
-    fn look_at_casters(&mut self, now: Instant) {
-        let on_air: Vec<OnAir> = self
-            .listener
-            .on_air(now)
-            .map(|(_, beacon)| OnAir::of(beacon))
-            .collect();
-        if !on_air.is_empty() {
-            self.on_air = on_air;
-        }
     }
 
     fn say(&self, line: &str) -> io::Result<()> {
@@ -507,25 +450,23 @@ impl<'a> Listen<'a> {
             }
         };
         if !is_of_use {
-            self.listener.count(DropReason::Expired);
+            self.station.count_expired();
         }
         Ok(())
     }
 
     /// Joins the copy group, or leaves it.
     fn follow_copy(&mut self) {
-        let tuned = self.listener.tuned();
-        let (port, copy) = (tuned.media_port(), tuned.copy_group());
-        let wants = self.listener.wants_copy();
-        if let Some(group) = copy
-            && wants != self.has_copy
-        {
-            self.has_copy = wants;
-            if wants {
-                self.network.join(port, group);
-            } else {
-                self.network.leave(port, group);
-            }
+        let wanted = self.station.copy_group();
+        if wanted == self.copy {
+            return;
+        }
+        let port = self.station.listener().tuned().media_port();
+        if let Some(group) = std::mem::replace(&mut self.copy, wanted) {
+            self.network.leave(port, group);
+        }
+        if let Some(group) = wanted {
+            self.network.join(port, group);
         }
     }
 
@@ -549,21 +490,21 @@ impl<'a> Listen<'a> {
     }
 
     fn status(&mut self) -> Value {
-        let (now, loss) = (Instant::now(), self.listener.loss());
-        let casters: Vec<Value> = self.on_air.iter().map(as_json).collect();
-        let first = self.on_air.first().cloned();
-        let first = first.unwrap_or_else(|| OnAir::of(None));
+        let (now, on_air) = (Instant::now(), self.station.casters());
+        let loss = self.station.listener().loss();
+        let casters: Vec<Value> = on_air.iter().map(as_json).collect();
+        let first = on_air.first().cloned().unwrap_or_default();
         let mut status = json!({
             "name": first.name,
             "title": first.title,
-            "talking": self.on_air.iter().any(|caster| caster.talking),
+            "talking": on_air.iter().any(|caster| caster.is_talking),
             "casters": casters,
             "level_dbfs": self.level.take(),
             "sent": loss.sent,
             "lost_before_copy": loss.lost_before_copy,
             "lost": loss.lost,
-            "copy": self.has_copy,
-            "drops": self.listener.drops().by_name(),
+            "copy": self.copy.is_some(),
+            "drops": self.station.listener().drops().by_name(),
         });
         match &self.sink {
             Sink::Recording(tracks) => {
@@ -646,7 +587,7 @@ fn as_json(caster: &OnAir) -> Value {
     let OnAir {
         name,
         title,
-        talking,
+        is_talking,
     } = caster;
-    json!({ "name": name, "title": title, "talking": talking })
+    json!({ "name": name, "title": title, "talking": is_talking })
 }

@@ -124,17 +124,8 @@ impl Mixer {
 
     /// Returns the metrics: the longest buffer, and sums.
     pub fn stats(&self) -> PlayoutStats {
-        let mut stats = PlayoutStats::default();
-        for voice in self.heard() {
-            let of_one = voice.playout.stats();
-            stats.buffered = stats.buffered.max(of_one.buffered);
-            stats.target = stats.target.max(of_one.target);
-            stats.underruns += of_one.underruns;
-            stats.concealed += of_one.concealed;
-            stats.stretched += of_one.stretched;
-            stats.resyncs += of_one.resyncs;
-        }
-        stats
+        let of_each = self.heard().map(|voice| voice.playout.stats());
+        of_each.fold(PlayoutStats::default(), PlayoutStats::plus)
     }
 }
 

@@ -81,10 +81,10 @@ const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 /// The WebRTC crates log every packet they do not like.
 const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_sctp=error,dimpl=error";
 
-/// Of hundreds of listeners what each link does is too much.
+/// Warnings only: a router has hundreds of listeners.
 const LEAF_LOG: &str = "error,lcroute=warn,rtc=off,rtc_ice=off,rtc_sctp=off,dimpl=off";
 
-/// Standard error is the program's; a guest says in sentences what is wrong.
+/// Standard error is the program's; a guest prints sentences about faults.
 const GUEST_LOG: &str = "error,rtc=off,rtc_ice=off,rtc_sctp=off,dimpl=off";
 
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
@@ -542,7 +542,7 @@ fn help() -> String {
     text + "\nOptions:\n{options}{after-help}"
 }
 
-/// The command line itself, for what is made from it: man pages, completions.
+/// The command line itself, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()

@@ -186,7 +186,7 @@ impl ControlThread {
         running
     }
 
-    /// Applies the configuration to what runs.
+    /// Applies the configuration to running parts.
     async fn apply(&self, running: &mut Running) {
         let carriers = &mut running.carriers;
         self.set_servers(carriers);
@@ -251,7 +251,8 @@ struct Running {
 }
 
 impl Running {
-    /// Ends all parts. The next image has the same port; without a router it cannot end the mapping.
+    /// Ends all parts. The next image has the same port; without a router it cannot end the
+    /// mapping.
     async fn end(self, end: End, config_path: Option<&Path>) {
         let next = (end == End::Exec).then(|| Config::load(config_path).ok());
         let keeps = next

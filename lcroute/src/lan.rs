@@ -5,8 +5,8 @@
 //! hosts <- NIC <- packet socket                              <- node
 //! ```
 //!
-//! The only change to an interface: it receives all multicast, and in a segment frames for a virtual
-//! Ethernet address. There, `programs` has the ways of this host's own programs.
+//! The only change to an interface: it receives all multicast, and in a segment frames for a
+//! virtual Ethernet address. There, `programs` has the ways of this host's own programs.
 
 mod frame;
 mod programs;
@@ -502,7 +502,7 @@ impl Served {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // the kernel ends with the socket what it began, but not the entry of a bridge
+        // the socket's end removes all but the entry of a bridge
         self.set_virtual_mac(None);
     }
 }
@@ -543,7 +543,7 @@ impl Open {
     }
 }
 
-/// What routes say of interfaces, by their indices.
+/// Facts of routes about interfaces, by their indices.
 #[derive(Debug)]
 struct Near {
     /// Prefixes that are on link.

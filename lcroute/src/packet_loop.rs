@@ -560,7 +560,7 @@ impl PacketLoop {
         self.overruns = overruns;
     }
 
-    /// Warns of packets whose source is not this node's, such as another address of lc0.
+    /// Warns of packets from foreign sources, such as another address of lc0.
     fn check_foreign_sources(&mut self, now: Instant) {
         let engine = self.parts.node.engine();
         let dropped = engine.dropped(lcroute_engine::DropReason::ForeignSource);

@@ -140,13 +140,13 @@ impl Task {
                     self.offer().await;
                     self.tell_lack();
                 }
-                Some(command) = commands.recv() => self.obey(command).await,
+                Some(command) = commands.recv() => self.execute(command).await,
                 else => return,
             }
         }
     }
 
-    async fn obey(&mut self, command: StreamCommand) {
+    async fn execute(&mut self, command: StreamCommand) {
         match command {
             StreamCommand::Open { stream, url } => self.open(stream, &url),
             // blocking at this point fills the channel of commands, which drops and counts

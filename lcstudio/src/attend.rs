@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
-    // by a leaf's token nothing leaves but what is asked
+    // a leaf sends only requests
     let role = match guest::is_in_leaf() {
         true => Role::Reader,
         false => Role::Member,

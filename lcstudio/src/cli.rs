@@ -205,7 +205,7 @@ enum Verb {
     },
 }
 
-/// Where what was written is kept, unless the command line says so.
+/// The default folder of written text.
 fn state_dir() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = set("XDG_STATE_HOME").map(PathBuf::from);

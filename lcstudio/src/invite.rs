@@ -92,7 +92,7 @@ fn presented(folder: &Folder, session: &Session) -> anyhow::Result<Vec<(TrackNam
     let file = folder.log(&Place::Index);
     let mut index = Index::default();
     if file.exists() {
-        // who presents has it open
+        // a presenter has it open
         let copy = tempfile::NamedTempFile::new()?;
         std::fs::copy(&file, copy.path()).with_context(|| file.display().to_string())?;
         let keys = Vec::new();

@@ -445,7 +445,7 @@ struct Local {
     filter: Filter,
 }
 
-/// The command line itself, for what is made from it: man pages, completions.
+/// The command line itself, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()

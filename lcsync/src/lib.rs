@@ -20,7 +20,7 @@
 //! | `local` | copies without a network |
 //! | `progress` | bars and JSON lines |
 //!
-//! Without the feature `host`, for pages, it is the format and what decides on a receiver.
+//! Without the feature `host`, for pages, it has the format and the deciding parts of a receiver.
 
 #![cfg_attr(
     not(feature = "host"),

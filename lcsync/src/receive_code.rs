@@ -1,4 +1,4 @@
-//! `lcsync receive CODE`: what somebody sends under a code of four words.
+//! `lcsync receive CODE`: receives files under a code of four words.
 //!
 //! The program executes itself as a guest by the code. Inside it waits for a beacon, and for a
 //! second one of somebody else; then it fetches the share that the beacon's key has signed.
@@ -27,7 +27,7 @@ const OF_GUEST: &str = "-";
 pub struct Options {
     /// The code, in one argument or several, and the folder to receive into.
     pub arguments: Vec<OsString>,
-    /// Replace what is there.
+    /// Replace existing files.
     pub overwrite: bool,
     /// Ask nothing.
     pub yes: bool,
@@ -41,7 +41,7 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// Receives what is sent.
+/// Receives the files.
 pub fn receive(options: &Options) -> anyhow::Result<Exit> {
     if options
         .arguments

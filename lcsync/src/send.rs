@@ -38,7 +38,7 @@ pub const SHARE: &str = "files";
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Least such interval in durations of a look.
 const LOOK_FACTOR: u32 = 20;
-/// Time of reading after which the user is told of it.
+/// Time of reading after which the user is informed.
 const READING: Duration = Duration::from_secs(2);
 
 /// Options of the command line.
@@ -58,7 +58,7 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// Sends the files until told to stop.
+/// Sends the files until it is stopped.
 pub fn send(options: &Options) -> anyhow::Result<Exit> {
     let paths = resolve(&options.paths)?;
     let mut way = match options.public {
@@ -135,11 +135,11 @@ fn print_qr(link: &str) {
     }
 }
 
-/// What receivers are told of the share.
+/// The way by which receivers learn of the share.
 enum Way {
-    /// Who has the words hears beacons.
+    /// By beacons, for holders of the words.
     Code(Box<Offering>),
-    /// Who has the link knows all.
+    /// By a link, which has everything.
     Link(Inside),
 }
 
@@ -341,7 +341,7 @@ fn name_of(entry: &crate::listing::Entry) -> String {
     shown(&entry.path) + slash
 }
 
-/// Says what is being done if it takes long.
+/// Prints the present step if it takes long.
 fn tell_if_slow<T>(what: &str, quiet: bool, work: impl FnOnce() -> T) -> T {
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -389,7 +389,7 @@ impl Progress {
         let line = format!("{nodes} {verb}, {left} {have} left; {sent} sent; Ctrl-C ends it");
         match &self.bar {
             Some(bar) => bar.set_message(line),
-            // elsewhere only what changes
+            // elsewhere only changes
             None if !self.quiet && self.last.unwrap_or_default() != (present, left) => note(line),
             None => {}
         }

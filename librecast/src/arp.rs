@@ -41,6 +41,18 @@ pub struct Arp {
 }
 
 impl Arp {
+    /// Makes a request for the Ethernet address of `target`.
+    #[must_use]
+    pub fn request(sender_mac: MacAddress, sender: Ipv4Addr, target: Ipv4Addr) -> Self {
+        Self {
+            operation: Operation::Request,
+            sender_mac,
+            sender,
+            target_mac: MacAddress::default(),
+            target,
+        }
+    }
+
     /// Decodes the payload of a frame; padding may follow.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ pub enum CodeError {
         /// The nearest one of the list.
         nearest: &'static str,
     },
-    /// What follows the @ names no host.
+    /// The text after the @ names no host.
     #[error("after the @ of a code comes a host, as in ...-quiz@meet.example")]
     Host,
 }
@@ -386,7 +386,7 @@ impl CodeKeys {
     }
 }
 
-/// Returns what all certificates of a code's network have in common.
+/// Returns the common fields of all certificates of a code's network.
 fn of_network(now: UnixTime) -> Grant {
     let (label, value) = EPHEMERAL;
     let now = now.as_secs();

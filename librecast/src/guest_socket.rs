@@ -392,7 +392,7 @@ mod tests {
         (Pair::new(own, OWN, link_local), guest)
     }
 
-    /// Returns what the guest has received.
+    /// Returns the packets that the guest has received.
     fn sent(guest: &OwnedFd) -> Option<Vec<u8>> {
         let mut buffer = [0; PACKET];
         let length = recv(guest.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
@@ -435,7 +435,7 @@ mod tests {
         pair.handle(&udp_packet(OTHER, GROUP, (PORT, 8), b"again"));
         assert_eq!(one.pop(), None);
         assert!(other.pop().is_some());
-        // what it sends itself comes, too, as from a kernel
+        // its own packets come back, too, as from a kernel
         pair.send_datagram(GROUP, (PORT, 8), b"own").unwrap();
         let packet = sent(&guest).unwrap();
         assert_eq!(ipv6::Datagram::of_packet(&packet).unwrap().data, b"own");

@@ -1,5 +1,5 @@
-//! Groups that a process has joined without a kernel: the listener's side of MLDv2 (RFC 9777, section
-//! 6) and of IGMP (RFC 9776), towards the router in the same page, or behind a socket pair.
+//! Groups that a process has joined without a kernel: the listener's side of MLDv2 (RFC 9777,
+//! section 6) and of IGMP (RFC 9776), towards the router in the same page, or behind a socket pair.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -13,7 +13,7 @@
 //! frame: length 16 | kind 8 (0 JSON, 1 packet) | JSON, or: key 256 | packet
 //! ```
 //!
-//! The program reads what strangers send. It has secrets of pairs, and neither the node's key nor
+//! The program reads bytes of strangers. It has secrets of pairs, and neither the node's key nor
 //! the content of streams.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Two keys as a network: what both owners derive from their own key and the other's.
+//! Two keys as a network: both owners derive the same from their own key and the other's.
 //!
 //! ```text
 //! secret    derive("lcroute 2026 pair", X25519(own, other) | smaller key | larger key)
@@ -8,9 +8,9 @@
 //! hint      first 64 bits of derive("lcroute 2026 pair hint", secret | period 64)
 //! ```
 //!
-//! Both sides know all of these keys, and nobody else does: there is nobody to deceive. Carriers see
-//! names of one day that nobody can connect with either key. The true keys are proven later, by the
-//! streams over the link.
+//! Both sides know all of these keys, and nobody else does: there is nobody to deceive. Carriers
+//! see names of one day that nobody can connect with either key. The true keys are proven later, by
+//! the streams over the link.
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use zeroize::Zeroizing;

@@ -68,8 +68,8 @@ impl Querier {
         } else {
             query.query_interval
         };
-        let patience = interval * robustness + query.max_response / 2;
-        let until = now + patience.min(MAX_OTHER_QUERIER);
+        let timeout = interval * robustness + query.max_response / 2;
+        let until = now + timeout.min(MAX_OTHER_QUERIER);
         self.other_until = Some(until);
         if self.startup_left == 0 {
             self.next = until;

@@ -22,7 +22,8 @@ const IO_CRATES: &[&str] = &[
 
 /// Returns cargo's output for this workspace; cargo may fetch crates of other targets.
 fn cargo(args: &[&str]) -> String {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = here.ancestors().nth(2).unwrap();
     let out = Command::new(env!("CARGO"))
         .args(args)
         .arg("--locked")

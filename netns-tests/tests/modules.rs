@@ -1,8 +1,10 @@
-//! No two modules of a crate import each other, not even transitively; every file that a page names exists; what is to be run
-//! by `make test-all` is; a part that speaks with others asks first whether it may.
+//! No two modules of a crate import each other, not even transitively; every file that a page names
+//! exists; `make test-all` runs the tests that name it; examples in comments are tests; a part that
+//! opens sockets asks first whether it may.
 //!
-//! Sources are read as text: paths outside of tests that begin with `crate`, `super` or `self`; and those that begin with a
-//! submodule's name, beside which a submodule may import the modules around it.
+//! The test reads sources as text: paths outside of tests that begin with `crate`, `super` or
+//! `self`; and those that begin with a submodule's name, beside which a submodule may import the
+//! modules around it.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -14,13 +16,14 @@ use sources::root;
 
 mod sources;
 
-/// Folders of the workspace's crates.
+/// Folders of the workspace's crates with sources.
 fn crates() -> Vec<String> {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let (_, members) = manifest.split_once("members = [").unwrap();
     let (members, _) = members.split_once(']').unwrap();
     let names = members.split('"').skip(1).step_by(2);
-    names.map(str::to_owned).collect()
+    let sources = names.filter(|name| root().join(name).join("src").is_dir());
+    sources.map(str::to_owned).collect()
 }
 
 /// Files that a page names and that stand in another tree, or on a user's host.
@@ -50,7 +53,7 @@ fn modules(src: &Path) -> BTreeMap<Vec<String>, String> {
     found
 }
 
-/// The paths of `use a::{b, c::{d}};` one by one: `prefix` and what is left of `tree`.
+/// The paths of `use a::{b, c::{d}};` one by one, from `prefix` and the rest of `tree`.
 fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
     let (mut depth, mut start) = (0_i32, 0);
     let mut parts = Vec::new();
@@ -73,7 +76,8 @@ fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The paths that a module's source names, as absolute module paths with the item's name. `submodules` are its own.
+/// The paths that a module's source names, as absolute module paths with the item's name.
+/// `submodules` are its own.
 fn imports(module: &[String], submodules: &[&str], code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let own = submodules.iter().map(|name| format!("{name}::"));
@@ -111,8 +115,9 @@ fn imports(module: &[String], submodules: &[&str], code: &str) -> Vec<Vec<String
         .collect()
 }
 
-/// The modules that each module imports. With `relative`, paths that begin with the name of a submodule count, and
-/// imports from the modules around a submodule do not: a folder is one thing to others.
+/// The modules that each module imports. With `relative`, paths that begin with the name of a
+/// submodule count, and imports from the modules around a submodule do not: a folder is one thing
+/// to others.
 fn graph(
     modules: &BTreeMap<Vec<String>, String>,
     relative: bool,
@@ -145,7 +150,8 @@ fn graph(
         .collect()
 }
 
-/// Modules that reach themselves: what is left when those that import nothing any more are taken away, from both ends.
+/// Modules that reach themselves: those left after all without imports are removed, from both
+/// ends.
 fn circles<'a>(mut graph: BTreeMap<&'a [String], BTreeSet<&'a [String]>>) -> Vec<String> {
     loop {
         let before = graph.len();
@@ -264,7 +270,7 @@ fn files_that_pages_name_exist() {
                 .map(|name| format!("{page}: {name}")),
         );
         let folder = Path::new(page).parent().unwrap();
-        // what a fence shows is no link of the page
+        // a path within a fence is no link of the page
         let outside: String = text.split("```").step_by(2).collect();
         let links = outside
             .split("](")
@@ -278,6 +284,35 @@ fn files_that_pages_name_exist() {
         }
     }
     assert!(dead.is_empty(), "not there:\n{}", dead.join("\n"));
+}
+
+/// A crate without examples compiles none: `doctest = false`.
+#[test]
+fn examples_in_comments_are_tests() {
+    let mut left_out = Vec::new();
+    for name in crates() {
+        let folder = root().join(&name);
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        if !manifest.contains("\ndoctest = false") {
+            continue;
+        }
+        for (file, text) in sources::below(&folder.join("src")) {
+            let comments = text.lines().map(str::trim_start).filter_map(|line| {
+                let comment = line
+                    .strip_prefix("///")
+                    .or_else(|| line.strip_prefix("//!"))?;
+                comment.trim_start().strip_prefix("```")
+            });
+            let examples = comments
+                .step_by(2)
+                .filter(|kind| !["text", "console", "toml", "json"].contains(kind));
+            left_out.extend(examples.map(|_| file.clone()));
+        }
+    }
+    assert!(
+        left_out.is_empty(),
+        "examples that nobody runs: {left_out:?}"
+    );
 }
 
 #[test]
@@ -299,7 +334,7 @@ fn no_page_has_the_marks_of_a_merge() {
     assert_eq!((out.status.code(), files.as_str()), (Some(1), ""));
 }
 
-/// Where a test that is ignored says that `make test-all` runs it, the list of the Makefile has it.
+/// If an ignored test names `make test-all`, the list of the Makefile has it.
 #[test]
 fn make_test_all_runs_what_says_so() {
     let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
@@ -337,8 +372,9 @@ fn every_decision_is_listed() {
     assert!(missing.is_empty(), "not in the list: {missing:?}");
 }
 
-/// Parts of lcroute that open sockets or look up names. Each has the method of `Exposure` that lets it, or the reason why it
-/// asks none. The section "Who learns a host's address" of `docs/security.md` holds for each.
+/// Parts of lcroute that open sockets or look up names. Each has the method of `Exposure` that lets
+/// it, or the reason why it asks none. The section "Who learns a host's address" of
+/// `docs/security.md` holds for each.
 const SPEAKERS: &[(&str, &str)] = &[
     ("control/src/pages.rs", "this host"),
     ("outside/src/program.rs", "Exposure::outside"),

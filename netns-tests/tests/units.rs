@@ -20,7 +20,8 @@ const EXPOSURE: [(&str, u32); 10] = [
 ];
 
 fn units() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = here.ancestors().nth(2).unwrap();
     workspace.join("systemd")
 }
 

@@ -1,5 +1,5 @@
 //! Ordinary multicast programs without knowledge of lcroute: a sender and a receiver. They behave
-//! as typical programs do, and report in JSON what the kernel gave them.
+//! as typical programs do, and report in JSON the data that the kernel gave them.
 
 mod inbox;
 mod latencies;

@@ -167,12 +167,12 @@ impl Delivery {
             .retain(|from, flight| !covered(*from, from + flight.length));
         let highest = progress.ranges.last().map_or(received, |r| r.1);
         for (from, flight) in &self.flying {
-            let patience = if *from < highest {
+            let limit = if *from < highest {
                 LOST_IN_GAP
             } else {
                 LOST_AT_END
             };
-            if now.saturating_duration_since(flight.sent) >= patience {
+            if now.saturating_duration_since(flight.sent) >= limit {
                 self.again.insert(*from);
             }
         }
@@ -187,7 +187,7 @@ impl Delivery {
             return None;
         }
         if self.retry.is_some_and(|at| at <= now) {
-            self.lost_patience(now, random);
+            self.retry_oldest(now, random);
         }
         let piece = self.next_again().or_else(|| self.next_new(now))?;
         self.flying.insert(
@@ -247,7 +247,7 @@ impl Delivery {
         Some(piece)
     }
 
-    fn lost_patience(&mut self, now: Instant, random: &mut Random) {
+    fn retry_oldest(&mut self, now: Instant, random: &mut Random) {
         self.tries += 1;
         if self.tries > MAX_TRIES {
             self.retry = None;

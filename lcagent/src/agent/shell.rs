@@ -767,7 +767,8 @@ fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
     }
 }
 
-/// Reads the revoked keys. An unreadable file is an error: the agent would obey revoked keys.
+/// Reads the revoked keys. An unreadable file is an error: otherwise the agent would execute
+/// commands of revoked keys.
 fn read_revoked(path: &Path) -> anyhow::Result<Revocations> {
     match fs::read_to_string(path) {
         Ok(text) => Revocations::decode(&text)

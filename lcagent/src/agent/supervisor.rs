@@ -423,7 +423,7 @@ fn watch(
     // the cause of an early end
     let mut doomed = None;
     while how.is_none() || talking > 0 {
-        let patience = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(Instant::now());
         // an agent of a later run can request the end by the folder only
         if doomed.is_none() && how.is_none() && dir.is_cancelled() {
             doomed = Some(Ending::Cancelled);
@@ -431,8 +431,8 @@ fn watch(
             until = Instant::now() + KILL_GRACE;
             continue;
         }
-        let event = events.recv_timeout(patience.min(LOOK));
-        if patience > LOOK && matches!(event, Err(RecvTimeoutError::Timeout)) {
+        let event = events.recv_timeout(left.min(LOOK));
+        if left > LOOK && matches!(event, Err(RecvTimeoutError::Timeout)) {
             continue;
         }
         match event {

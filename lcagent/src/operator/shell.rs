@@ -370,8 +370,8 @@ impl Session {
 
     /// Waits for input or the time; returns whether standard output still has a reader.
     fn wait(&self, until: Instant) -> io::Result<bool> {
-        let patience = until.saturating_duration_since(Instant::now());
-        let turn = patience.min(Duration::from_secs(1));
+        let left = until.saturating_duration_since(Instant::now());
+        let turn = left.min(Duration::from_secs(1));
         let stdout = io::stdout();
         // errors are always reported
         let mut fds = vec![PollFd::new(stdout.as_fd(), PollFlags::empty())];

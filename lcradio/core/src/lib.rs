@@ -24,6 +24,7 @@
 //! | `beacon` | a station's description of itself |
 //! | `sap`, `sdp`, `directory` | announcements, and announced stations |
 //! | `caster`, `listener` | packets to send and their times; packets accepted as the station's |
+//! | `tuned` | a listener with its groups, and the casters on air |
 //! | `loss` | lost packets, and need for the copy |
 //! | `playout`, `order` | of one caster, the next frame to play; the next piece to record |
 //! | `resample` | sound of one clock for a player with another |
@@ -46,6 +47,7 @@ mod sap;
 mod sdp;
 mod srtp;
 mod station;
+mod tuned;
 
 pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable, showable};
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
@@ -67,3 +69,4 @@ pub use sap::{ANNOUNCE_INTERVAL, Announcement, SAP_GROUP, SAP_PORT};
 pub use sdp::{Description, MAX_SDP, SdpError, describe, read as read_description};
 pub use srtp::{Cipher, MAX_INDEX, NotOpened, TAG};
 pub use station::{BEACON_PORT, MEDIA_PORT, REPORT_PORT, Station, StationKey};
+pub use tuned::{OnAir, Reception, TunedStation};

@@ -105,6 +105,21 @@ pub struct PlayoutStats {
     pub resyncs: u64,
 }
 
+impl PlayoutStats {
+    /// Returns the metrics of several buffers: the longest buffer and delay, and sums.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            buffered: self.buffered.max(other.buffered),
+            target: self.target.max(other.target),
+            underruns: self.underruns + other.underruns,
+            concealed: self.concealed + other.concealed,
+            stretched: self.stretched + other.stretched,
+            resyncs: self.resyncs + other.resyncs,
+        }
+    }
+}
+
 /// The buffer of a listener.
 #[derive(Debug)]
 pub struct Playout {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── page ── radio ─┬─ Directory: announced stations
-//!                                                ├─ tuned: Listener, Playout ── frames to decode
+//!                                                ├─ listening: TunedStation, Playout
 //!                                                └─ casting: Caster ── datagrams to send
 //! ```
 //!
@@ -11,6 +11,6 @@
 
 pub mod casting;
 pub mod frame;
+pub mod listening;
 mod page;
 pub mod radio;
-pub mod tuned;

@@ -11,7 +11,7 @@ use librecast::time::{Duration, Instant, UnixTime};
 use serde::Serialize;
 
 use crate::casting::{CastStart, CastStatus, Casting};
-use crate::tuned::{ListenStatus, TunedStation};
+use crate::listening::{ListenStatus, Listening};
 
 /// Interval at which silent stations are forgotten.
 const LOOK: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub struct PageRadio {
     source: Ipv6Addr,
     directory: Directory,
     look_at: Instant,
-    tuned: Option<TunedStation>,
+    tuned: Option<Listening>,
     casting: Option<Casting>,
     joined: BTreeSet<Ipv6Addr>,
     commands: VecDeque<Command>,
@@ -74,7 +74,7 @@ impl PageRadio {
     /// Joins the groups in use, and leaves the rest.
     fn follow_groups(&mut self) {
         let mut wanted = BTreeSet::from([SAP_GROUP]);
-        wanted.extend(self.tuned.iter().flat_map(TunedStation::groups));
+        wanted.extend(self.tuned.iter().flat_map(Listening::groups));
         wanted.extend(self.casting.iter().map(Casting::group));
         let join = wanted.difference(&self.joined).copied().map(Command::Join);
         let leave = self.joined.difference(&wanted).copied().map(Command::Leave);
@@ -127,7 +127,7 @@ impl PageRadio {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
-        let tuned = self.tuned.as_ref().map(TunedStation::next_timeout);
+        let tuned = self.tuned.as_ref().map(Listening::next_timeout);
         let casting = self.casting.as_ref().and_then(Casting::next_timeout);
         let next = tuned.into_iter().chain(casting).min();
         next.unwrap_or(self.look_at).min(self.look_at)
@@ -153,7 +153,7 @@ impl PageRadio {
                 format!("{e}. A station looks like lcr1…; `lcradio cast` prints it.")
             })?),
         };
-        self.tuned = Some(TunedStation::new(id.to_owned(), tuned, latency, now));
+        self.tuned = Some(Listening::new(id.to_owned(), tuned, latency, now));
         self.follow_groups();
         Ok(())
     }
@@ -174,7 +174,7 @@ impl PageRadio {
     /// The casters that are playing: a bit for each.
     #[must_use]
     pub fn voices(&self) -> u32 {
-        self.tuned.as_ref().map_or(0, TunedStation::voices)
+        self.tuned.as_ref().map_or(0, Listening::voices)
     }
 
     /// Returns the next frame of a caster.

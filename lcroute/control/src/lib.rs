@@ -1,4 +1,4 @@
-//! The daemon as its programs see it: what the command line, pages, streams and the daemon share.
+//! The daemon as its programs see it: types of the command line, pages, streams and the daemon.
 //!
 //! | module | content |
 //! |---|---|

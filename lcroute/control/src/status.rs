@@ -125,7 +125,7 @@ pub struct Status {
     pub counters: Counters,
 }
 
-/// What this node's own multicast takes of its uplink, and the routers that carry it.
+/// The share of the uplink that this node's multicast takes, and the routers that carry it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uplink {
@@ -429,7 +429,7 @@ pub struct Group {
     pub private: Option<Privacy>,
     /// Reason of a neighbour for refusing our join state.
     pub refused: Option<String>,
-    /// The router that carries what this node sends to it.
+    /// The router that carries this node's packets to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried_by: Option<String>,
 }

@@ -107,7 +107,7 @@ impl Access {
         (Self { all, nodes }, unknown)
     }
 
-    /// Returns what it permits outside of this host's networks: keys alone.
+    /// Returns the permissions outside of this host's networks: keys alone.
     #[must_use]
     pub fn outside(&self) -> Self {
         let keys = self.keys().map(Who::Peer).collect();

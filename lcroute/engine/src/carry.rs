@@ -142,7 +142,7 @@ impl Carry {
         self.sender.ask(context, services)
     }
 
-    /// Does what is due for the carrier's side; `sent`: bytes over all links since the start. True:
+    /// Runs the carrier's due timers; `sent`: bytes over all links since the start. True:
     /// this router announces other parts.
     pub fn handle_timeout(&mut self, sent: u64, now: Instant) -> bool {
         self.carrier.handle_timeout(self.settings.upload, sent, now)
@@ -153,7 +153,7 @@ impl Carry {
         self.carrier.passes_on()
     }
 
-    /// Looks at the copies of carried parts that nothing here listens to: `copies` are those of a part.
+    /// Limits the copies of carried parts without listeners here: `copies` are those of a part.
     /// True: this router announces other parts.
     pub fn limit_copies(&mut self, copies: impl Fn(&GroupPrefix) -> usize, now: Instant) -> bool {
         self.carrier.limit_copies(&copies, now)

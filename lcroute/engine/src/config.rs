@@ -85,7 +85,7 @@ pub struct Config {
     pub ipv4: Option<Ipv4Config>,
     /// Private prefixes and their secrets.
     pub private: Vec<PrivatePrefix>,
-    /// The uplink, and what is carried for other senders.
+    /// The uplink, and the carrying for other senders.
     pub carry: CarrySettings,
     /// Links to make.
     pub topology: TopologyConfig,
@@ -95,10 +95,10 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// For whom a router announces parts.
+/// Senders for whom a router announces parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consent {
-    /// For senders of groups that something here listens to; for neighbours, as long as one copy is
+    /// Senders of groups with listeners here; neighbours, as long as one copy is
     /// passed on.
     #[default]
     Joined,
@@ -108,12 +108,12 @@ pub enum Consent {
     No,
 }
 
-/// What the configuration says of the uplink.
+/// The uplink, by the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CarrySettings {
     /// Bits a second that this host can send. 0: one copy, wherever a carrier is found.
     pub upload: Option<u64>,
-    /// What this router carries.
+    /// The senders whose parts this router carries.
     pub consent: Consent,
 }
 

@@ -244,7 +244,7 @@ impl Engine {
         self.routing.force();
     }
 
-    /// The configuration says something else of the uplink.
+    /// Changes the configured uplink.
     pub fn set_carry(&mut self, settings: CarrySettings, now: Instant) {
         self.turn(now);
         self.node.config.carry = settings;
@@ -253,7 +253,8 @@ impl Engine {
         }
     }
 
-    /// Links whose queues held packets back for most of the last second, of all that are up. To be called once a second.
+    /// Links whose queues held packets back for most of the last second, of all that are up. To be
+    /// called once a second.
     pub fn set_pressed_links(&mut self, pressed: &[LinkId], now: Instant) {
         if pressed.is_empty() {
             self.carry.set_pressed(BTreeSet::new());
@@ -581,9 +582,9 @@ impl Engine {
         self.outbox.count(result);
     }
 
-    /// Handles a frame of a LAN with a segment: ARP, neighbour solicitations and advertisements, and
-    /// packets to the virtual Ethernet address, to broadcast and to groups. The shell passes each
-    /// frame once, here or as a packet of a group to [`Self::handle_lan_packet`].
+    /// Handles a frame of a LAN with a segment: ARP, neighbour solicitations and advertisements,
+    /// and packets to the virtual Ethernet address, to broadcast and to groups. The shell passes
+    /// each frame once, here or as a packet of a group to [`Self::handle_lan_packet`].
     pub fn handle_segment_frame(
         &mut self,
         interface: LocalInterfaceId,

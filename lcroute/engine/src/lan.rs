@@ -211,7 +211,7 @@ impl Gateway {
         self.lans.get(&id).is_some_and(|lan| lan.settings.send)
     }
 
-    /// Whether reports from this Ethernet address are a gateway's, of what the network wants.
+    /// Whether reports from this Ethernet address are a gateway's, for joins of the network.
     pub fn reports(&self, id: LocalInterfaceId, mac: MacAddress, database: &Database) -> bool {
         let lan = self.lans.get(&id);
         lan.is_some_and(|lan| lan.reports(mac, database))

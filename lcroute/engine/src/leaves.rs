@@ -532,7 +532,7 @@ impl Leaves {
         };
         let permits = |prefix: &GroupPrefix| prefix.contains(address);
         let is_permitted = leaf.prefixes.iter().any(permits) && scopes.contains(address);
-        // what leaves ask for goes to members alone
+        // questions of leaves go to members alone
         if !is_permitted || is_asking_group(address) {
             return Err((DropReason::LeafNotPermitted, RefusalReason::NotPermitted));
         }

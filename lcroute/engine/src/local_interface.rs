@@ -38,12 +38,12 @@ const SHORTEST_RESPONSE: Duration = Duration::from_millis(100);
 /// values: its query has none).
 const OLD_QUERIER_PRESENT: Duration = Duration::from_secs(260);
 
-/// By whom a message about joins is.
+/// The author of a message about joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reporter {
     /// A host, or a program on `lc0`.
     Host,
-    /// A gateway, of what the network wants.
+    /// A gateway, for joins of the network.
     Gateway,
     /// The kernel of this host, of its own programs on a LAN.
     Programs,

@@ -38,7 +38,7 @@ use neighbor::{Asker, HostMessage, Own};
 
 pub use message::{Inner, unwrap, wrap};
 
-/// Longest packet of a host in bytes: what Ethernet carries.
+/// Longest packet of a host in bytes: that of Ethernet.
 const MAX_PACKET: usize = 1_500;
 /// Packets that wait for one host. Chosen.
 const HELD_PER_HOST: usize = 8;
@@ -78,7 +78,7 @@ pub struct SegmentSettings {
     pub default_routers: Vec<IpAddr>,
     /// IPv4 hosts of this LAN that take part: address and prefix length; empty: all on link.
     pub hosts: Vec<(Ipv4Addr, u8)>,
-    /// The gateway's own programs, if they take part: the shell reads what they send into the LAN,
+    /// The gateway's own programs, if they take part: the shell reads their frames into the LAN,
     /// and gives them frames for the interface's Ethernet address.
     pub programs: Option<SegmentPrograms>,
 }
@@ -256,7 +256,7 @@ struct Held {
     from: Option<LanId>,
 }
 
-/// What this gateway may do for its LAN now.
+/// The rights and duties of this gateway for its LAN now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Its certificate permits the segment.
@@ -542,7 +542,7 @@ impl Segment {
         if former == Some(frame.destination) && (is_own || !by_gateway) {
             return self.pass_on(frame, now);
         }
-        // the forwarder reads what leaves for the LAN
+        // the forwarder reads frames that leave for the LAN
         if is_own && !self.is_serving() {
             return Ok(());
         }
@@ -574,7 +574,7 @@ impl Segment {
     }
 
     /// Handles a frame for the virtual address of a LAN that has become a part of another: passes
-    /// it to the forwarder, and tells its sender where to send.
+    /// it to the forwarder, and sends its sender the new address.
     fn pass_on(&mut self, frame: &SegmentFrame, now: Instant) -> Result<(), DropReason> {
         let message = HostMessage::read(frame.source, frame.ethertype, &frame.payload);
         let (asker, asked) = match message {

@@ -100,7 +100,8 @@ impl SegmentId {
         is_kept.then(|| self.with_low(6 << 60 | first << KEPT_BITS | kept as u64))
     }
 
-    /// The group of a LAN for a group of this segment; `None`: it is for all hosts, or no such group.
+    /// The group of a LAN for a group of this segment; `None`: it is for all hosts, or no such
+    /// group.
     pub fn group_in(self, group: Ipv6Addr) -> Option<Ipv6Addr> {
         if self.with_low(0).to_bits() >> LOW_BITS != group.to_bits() >> LOW_BITS {
             return None;

@@ -76,8 +76,8 @@ impl SegmentLans {
     }
 }
 
-/// Whether a certificate permits to speak for LANs of a segment: it permits any source, and names the
-/// segment or is an issuer's, who may name any.
+/// Whether a certificate permits to speak for LANs of a segment: it permits any source, and names
+/// the segment or is an issuer's, who may name any.
 pub fn permits_segment(member: &Member, segment: SegmentId) -> bool {
     let name = member.labels.get(SEGMENT);
     let of = |name: &String| SegmentId::of(member.addresses.address, name);

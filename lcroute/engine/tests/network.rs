@@ -536,7 +536,8 @@ impl Mesh {
         });
     }
 
-    /// The uplink of a node is short from now on, or it is not; and it carries for everybody, for some or for nobody.
+    /// The uplink of a node is short from now on, or it is not; and it carries for everybody, for
+    /// some or for nobody.
     fn limit_uplink(&mut self, n: usize) {
         let upload = self.network.random.chance(0.7).then_some(0);
         let consent = [Consent::Joined, Consent::Any, Consent::No][self.network.random.index(3)];
@@ -981,7 +982,8 @@ struct Stream {
 }
 
 impl Stream {
-    /// Bits a second that a tenth of a second's packets make, with all their copies, is more than the half of.
+    /// Bits a second that a tenth of a second's packets make, with all their copies, is more than
+    /// the half of.
     const UPLOAD: u64 = 200_000;
 
     fn new(seed: u64) -> Self {
@@ -1176,8 +1178,8 @@ fn nobody_moves_groups_of_others() {
         });
         mesh.run(second);
     };
-    // parts of another node's prefix, of nobody's, groups of another node's, of link scope, source-specific, of its own
-    // prefix as a whole
+    // parts of another node's prefix, of nobody's, groups of another node's, of link scope,
+    // source-specific, of its own prefix as a whole
     for part in [
         "ff1e:0:0:7::/68",
         "ff1e:0:0:9::/68",

@@ -1,5 +1,5 @@
-//! Segments under virtual time: hosts with ARP caches on LANs of several houses, gateways with links
-//! between them. Hosts move, sleep and look for addresses; LANs are joined and split.
+//! Segments under virtual time: hosts with ARP caches on LANs of several houses, gateways with
+//! links between them. Hosts move, sleep and look for addresses; LANs are joined and split.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -382,7 +382,7 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Gives up the places at signalling servers while both links are up. Leaves and enters them
-    /// again while all known routers refuse a link: a server tells of four at a time.
+    /// again while all known routers refuse a link: a server names four at a time.
     fn review_servers(&mut self) {
         let now = self.now;
         if self.leaf.links() > 0 {

@@ -203,7 +203,8 @@ impl Members {
         self.changed |= self.known.len() < before;
     }
 
-    /// Removes expired members, then those seen longest ago, down to the bound; of absent ones only.
+    /// Removes expired members, then those seen longest ago, down to the bound; of absent ones
+    /// only.
     fn make_room(&mut self, now: UnixTime) {
         if self.known.len() <= MAX_MEMBERS {
             return;

@@ -101,7 +101,8 @@ pub trait Connections: fmt::Debug {
     /// Returns the round trip of a link: the shortest of the last hellos, once there were enough.
     fn round_trip(&self, link: LinkId) -> Option<Duration>;
 
-    /// Returns whether a link holds most packets back: its window is shut, or a queue stands in the path.
+    /// Returns whether a link holds most packets back: its window is shut, or a queue stands in the
+    /// path.
     fn is_pressed(&self, _link: LinkId) -> bool {
         false
     }

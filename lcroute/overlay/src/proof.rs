@@ -7,8 +7,8 @@
 //!   | ------- proof SEALED -----> |   the certificates, sealed to the server's key
 //!   | <-- RELAY (binary), or no-relay REASON
 //! ```
-//! A leaf's certificates give credentials for inside: to relayed addresses of the same server alone,
-//! as a leaf's token may be public.
+//! A leaf's certificates give credentials for inside: to relayed addresses of the same server
+//! alone, as a leaf's token may be public.
 //!
 //! All messages but the credentials are text, which earlier versions ignore. An open relay asks for
 //! nothing.

@@ -1,6 +1,6 @@
 //! Bounds of opened signalling messages: each costs half a millisecond of processor time.
 //!
-//! A server proves only which key is in its room: anybody who knows the network's public key can
+//! A server proves only the key of a room's member: anybody who knows the network's public key can
 //! enter with any number of keys. So each sender has its own budget, and members, leaves and
 //! strangers share one each, since a public token makes any number of leaves. A message that cannot
 //! be opened uses up its sender's budget. For messages over links of the overlay only the last

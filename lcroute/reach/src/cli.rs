@@ -36,7 +36,7 @@ struct Cli {
     log: Option<String>,
 }
 
-/// The command line itself, for what is made from it: man pages.
+/// The command line itself, for man pages.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()

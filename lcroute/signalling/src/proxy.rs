@@ -128,8 +128,8 @@ impl WebProxy {
         Ok(())
     }
 
-    /// Uses the proxy for TLS alone, and not for these hosts, as curl uses one: names, which mean their subdomains too,
-    /// addresses, or `*`, with commas between, as `no_proxy` has them.
+    /// Uses the proxy for TLS alone, and not for these hosts, as curl uses one: names, which mean
+    /// their subdomains too, addresses, or `*`, with commas between, as `no_proxy` has them.
     #[must_use]
     pub fn for_tls_except(mut self, hosts: &str) -> Self {
         self.tls_alone = true;

@@ -36,7 +36,7 @@ const STREAM_QUEUE: usize = 256;
 /// Maximum number of messages in one write.
 const WRITE_BATCH: usize = 64;
 /// Time limit for a stream to get an allocation, and to accept data.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which a busy relay logs its use.
 const REPORT: Duration = Duration::from_secs(300);
 
@@ -217,12 +217,12 @@ impl Relay {
         let mut state = self.locked();
         let changed = change(&mut state.core);
         while let Some(output) = state.core.poll_output() {
-            self.obey(output, &mut state);
+            self.execute(output, &mut state);
         }
         changed
     }
 
-    fn obey(self: &Arc<Self>, output: RelayOutput, state: &mut State) {
+    fn execute(self: &Arc<Self>, output: RelayOutput, state: &mut State) {
         match output {
             RelayOutput::ToClient(client, message) => match client.stream {
                 Some(stream) => {
@@ -335,7 +335,7 @@ impl Relay {
         let (mut read, mut write) = tokio::io::split(stream);
         let (mut framer, mut received) = (Framer::default(), BytesMut::with_capacity(16 << 10));
         let mut waiting = Vec::with_capacity(WRITE_BATCH);
-        let mut tick = interval(PATIENCE);
+        let mut tick = interval(STREAM_TIMEOUT);
         tick.reset();
         // faster data waits in the client's host
         let mut bucket = self.stream_bucket();
@@ -351,7 +351,7 @@ impl Relay {
                     while let Some(frame) = framer.poll_frame()? {
                         bucket.spend(charged(frame.len()) as u64, Instant::now().into_std());
                         match lcroute_webrtc::respond(&frame, address) {
-                            Some(answer) => timeout(PATIENCE, write.write_all(&answer)).await??,
+                            Some(answer) => timeout(STREAM_TIMEOUT, write.write_all(&answer)).await??,
                             None => self.handle(entered.client, &frame),
                         }
                     }
@@ -362,8 +362,8 @@ impl Relay {
                     anyhow::ensure!(n > 0, "the server ends");
                     let all = waiting.concat();
                     waiting.clear();
-                    timeout(PATIENCE, write.write_all(&all)).await??;
-                    timeout(PATIENCE, write.flush()).await??;
+                    timeout(STREAM_TIMEOUT, write.write_all(&all)).await??;
+                    timeout(STREAM_TIMEOUT, write.flush()).await??;
                 }
                 _ = tick.tick() => {
                     let serves = self.locked().core.serves(entered.client);

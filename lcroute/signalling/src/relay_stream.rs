@@ -16,7 +16,7 @@ use crate::proxy::{Proxy, dial};
 /// Maximum number of messages in one write.
 const WRITE_BATCH: usize = 64;
 /// Time limit for the TLS handshake, and for the relay to accept data.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The target of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub async fn carry(
     }
     let name = ServerName::try_from(host.to_owned())?;
     let connector = TlsConnector::from(Arc::clone(&lcroute_tls::client(&[])?));
-    let tls = timeout(PATIENCE, connector.connect(name, tcp)).await??;
+    let tls = timeout(STREAM_TIMEOUT, connector.connect(name, tcp)).await??;
     exchange(tls, messages, events).await
 }
 
@@ -91,8 +91,8 @@ async fn exchange<S: AsyncRead + AsyncWrite>(
                 }
                 let all = waiting.concat();
                 waiting.clear();
-                timeout(PATIENCE, write.write_all(&all)).await??;
-                timeout(PATIENCE, write.flush()).await??;
+                timeout(STREAM_TIMEOUT, write.write_all(&all)).await??;
+                timeout(STREAM_TIMEOUT, write.flush()).await??;
             }
         }
     }
@@ -128,5 +128,5 @@ pub async fn probe(target: &RelayTarget) -> anyhow::Result<Duration> {
             }
         }
     };
-    timeout(PATIENCE, asked).await?
+    timeout(STREAM_TIMEOUT, asked).await?
 }

@@ -273,10 +273,10 @@ async fn certificates_that_were_renewed_are_shown_again() {
     let mut carriers = Carriers::new(Arc::new(key), network.peer_id(), sender);
     carriers.set_chain(Some(expired));
     carriers.set_servers(&[format!("ws://{server}")], None);
-    let offered = async |events: &mut mpsc::Receiver<CarrierEvent>, patience| {
+    let offered = async |events: &mut mpsc::Receiver<CarrierEvent>, time_limit| {
         let offer =
             async { while !matches!(events.recv().await, Some(CarrierEvent::Relay(..))) {} };
-        timeout(patience, offer).await.is_ok()
+        timeout(time_limit, offer).await.is_ok()
     };
     assert!(!offered(&mut events, Duration::from_secs(1)).await);
     carriers.set_chain(Some(renewed));

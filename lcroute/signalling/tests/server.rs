@@ -155,7 +155,7 @@ async fn connections_by_several_urls_live_side_by_side() {
     }
 }
 
-/// Returns a pipe to `server` that stops carrying data, without an end, when told to.
+/// Returns a pipe to `server` that stops carrying data, without an end, on request.
 async fn pipe(server: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await

@@ -19,7 +19,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::print_line;
 
-/// What to do with it.
+/// Verbs of `lcroute book`.
 #[derive(Debug, Subcommand)]
 pub enum BookVerb {
     /// Give a key a name; of a name that is there, add purposes or change the note

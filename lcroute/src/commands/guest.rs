@@ -37,7 +37,7 @@ const SIGNAL: &str = "LCROUTE_SIGNAL";
 /// Name of a guest whose user has none that a node can have.
 const NAME: &str = "guest";
 
-/// Where the token comes from, and what is to be run.
+/// The origin of the token, and the program to be run.
 #[derive(Debug)]
 pub struct GuestOptions {
     /// The token or code, or `-`.
@@ -142,7 +142,7 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
     }
     let keys = CodeKeys::of_random(&leaf::seed()?);
     let now = UnixTime::now();
-    // what `lcsync send` shares; other programs send to groups of their own
+    // the groups of `lcsync send`; other programs send to groups of their own
     let prefixes = match member::sent_files() {
         Some(prefix) if is_own(&options.program) => vec![prefix],
         _ => vec![GroupPrefix::ALL],
@@ -169,7 +169,7 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
     as_member(token, &name, Some(state), config, options)
 }
 
-/// Returns whether this program prints what others need by itself.
+/// Returns whether this program prints the words for receivers by itself.
 fn is_own(program: &[OsString]) -> bool {
     let name = program
         .first()

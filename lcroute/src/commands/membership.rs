@@ -159,7 +159,7 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// Validity of its nodes' certificates without contact to an issuer, equal to that default.
 pub const MEMBER_TTL: Duration = Duration::from_secs(365 * 86_400);
 
-/// What stands around the token.
+/// The text around the token.
 #[derive(Debug, Clone, Copy)]
 pub struct InviteLink<'a> {
     /// Address of a page that accepts it.

@@ -447,7 +447,7 @@ fn lans(list: &[Lan]) -> String {
     text
 }
 
-/// Returns what follows an interface with a segment.
+/// Returns the text after an interface with a segment.
 fn segment_head(segment: &LanSegment) -> String {
     format!(
         ", {}segment {}: {}, {} heard here, {} elsewhere in use",

@@ -77,7 +77,7 @@ fn notes(patient: &Patient) -> Vec<Complaint> {
     switches.chain(segments).collect()
 }
 
-/// Returns what is wrong with a LAN's segment, if this node's certificate permits it or not.
+/// Returns the fault of a LAN's segment, if this node's certificate permits it or not.
 fn of_segment(lan: &Lan, permitted: bool) -> Option<Complaint> {
     let segment = lan.segment.as_ref();
     let segment = segment.filter(|segment| segment.permitted == permitted)?;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lcroute_node::SegmentFrame;
-use librecast::arp::{Arp, Operation};
+use librecast::arp::Arp;
 use librecast::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
 use librecast::ipv6::{self, Datagram, HOP_LIMIT_AT, ICMPV6, UDP};
 use librecast::mld::ALL_NODES;
@@ -67,7 +67,8 @@ pub enum Wanted {
     Ipv4Packets,
     /// IGMP.
     Ipv4Control,
-    /// IPv6 for a segment: to this virtual address, if it is served, and to groups; answers to probes.
+    /// IPv6 for a segment: to this virtual address, if it is served, and to groups; answers to
+    /// probes.
     SegmentIpv6(Option<MacAddress>),
     /// IPv4 for a segment: to this virtual address, if it is served, to groups and to all.
     SegmentIpv4(Option<MacAddress>),
@@ -116,7 +117,8 @@ pub struct Extra {
 }
 
 impl Extra {
-    /// The frames that the sockets of packets accept, of IPv6 and IPv4; `mac` is the virtual address.
+    /// The frames that the sockets of packets accept, of IPv6 and IPv4; `mac` is the virtual
+    /// address.
     pub fn packets(self, mac: Option<MacAddress>) -> [Wanted; 2] {
         match self.segment {
             true => [Wanted::SegmentIpv6(mac), Wanted::SegmentIpv4(mac)],
@@ -124,8 +126,8 @@ impl Extra {
         }
     }
 
-    /// Whether a frame is of the segment: others are packets of groups that the network carries, and
-    /// link control.
+    /// Whether a frame is of the segment: others are packets of groups that the network carries,
+    /// and link control.
     pub fn is_of_segment(self, frame: &SegmentFrame) -> bool {
         let packet = &frame.payload;
         let is_group = packet.get(24) == Some(&0xff) && frame.destination.is_group();
@@ -170,7 +172,7 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
         (EQUAL, Go::On, Go::Refuse, wanted.ethertype().into()),
     ];
     if !matches!(wanted, Wanted::Arp(_)) {
-        // what a gateway has sent into a LAN never enters a network again; ARP shows rivals
+        // frames of a gateway never enter a network again; ARP shows rivals
         program.extend([
             (WORD, Go::On, Go::On, SOURCE_MAC),
             (AND, Go::On, Go::On, VIRTUAL_MASK),
@@ -361,15 +363,9 @@ pub fn question(from: MacAddress, address: IpAddr) -> SegmentFrame {
             source: from,
             destination: MacAddress::BROADCAST,
             ethertype: ETHERTYPE_ARP,
-            payload: Arp {
-                operation: Operation::Request,
-                sender_mac: from,
-                sender: Ipv4Addr::UNSPECIFIED,
-                target_mac: MacAddress::default(),
-                target,
-            }
-            .encode()
-            .into(),
+            payload: Arp::request(from, Ipv4Addr::UNSPECIFIED, target)
+                .encode()
+                .into(),
         },
         IpAddr::V6(target) => {
             let group = neighbor_discovery::solicited_node(target);

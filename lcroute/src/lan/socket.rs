@@ -36,7 +36,7 @@ pub struct LanSocket {
     ipv4: Option<Pair>,
     /// Only in a segment.
     arp: Option<Socket>,
-    /// Only in a segment, if the kernel has what they need.
+    /// Only in a segment, if the kernel supports them.
     programs: Option<Programs>,
     interface: u32,
     extra: Extra,

@@ -49,7 +49,8 @@ impl PacketLoop {
         }
     }
 
-    /// Returns the places of a host, seen from each LAN of a segment; asks for it where it is unknown.
+    /// Returns the places of a host, seen from each LAN of a segment; asks for it where it is
+    /// unknown.
     pub(super) fn lan_host(&mut self, address: IpAddr, now: Instant) -> Vec<LanHost> {
         let lans = self.lans.segments();
         let lans: Vec<_> = lans

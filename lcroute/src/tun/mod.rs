@@ -17,7 +17,8 @@
 //! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (netlink settings),
 //! `closed` (routes that outlive the interface), `sysctl` (settings in /proc), `frame` (headers of
 //! a packet), `offload` (super-packets that are read), `tcp` (those of TCP), `coalesce`
-//! (super-packets that are written), `packets` (read buffers), `ioctl` (the only `unsafe`), `error`.
+//! (super-packets that are written), `packets` (read buffers), `ioctl` (the only `unsafe`),
+//! `error`.
 
 #[doc(hidden)]
 pub mod bench;

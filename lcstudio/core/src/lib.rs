@@ -20,7 +20,8 @@
 //! | `picture` | valid pictures |
 //! | `notes` | writers of notes, their drafts, reading of their updates |
 //! | `presence` | writers in the notes, with cursors and whether they write |
-//! | `batches`, `edits` | notes on their way into a document; changes of a save |
+//! | `batches` | notes on their way into a document |
+//! | `saves`, `edits` | saves of a file with the notes; changes of a text |
 //! | `reading`, `view` | entries in order; a session by its known entries |
 //! | `presenting` | actions of the presenter and questions as entries |
 //! | `markdown`, `front_matter`, `plain` | slides split, checked, as text, as HTML; plain text |
@@ -43,6 +44,7 @@ mod presence;
 mod presenting;
 mod questions;
 mod reading;
+mod saves;
 mod session;
 mod track;
 mod view;
@@ -70,6 +72,7 @@ pub use presence::{MAX_CURSOR, MAX_NAME, Others, Presence, Showing};
 pub use presenting::{Logs, PresentError, Presenting, Progress, Settings};
 pub use questions::{Asking, MAX_QUESTION, Question};
 pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};
+pub use saves::{MAX_LINE_VERSIONS, Save, Saves};
 pub use session::{Session, SessionKey};
 pub use track::{Language, TrackName};
 pub use view::{Change, Place, View};

@@ -33,7 +33,7 @@ pub struct Start {
     tracks: Option<Vec<String>>,
     /// Whether pictures are joined without an earlier choice.
     pictures: bool,
-    /// Whether the page is a leaf of its network, so that it sends nothing but what it asks.
+    /// Whether the page is a leaf of its network, so that it sends requests only.
     #[serde(default)]
     leaf: bool,
 }

@@ -556,7 +556,7 @@ struct Shown {
     /// Names of its pictures, in the order in which the HTML has them.
     pictures: Vec<String>,
     text: String,
-    /// Comments for the presenter, who alone has them.
+    /// Comments for the presenter only.
     notes: String,
 }
 

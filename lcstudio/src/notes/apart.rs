@@ -11,12 +11,13 @@
 //! ```
 //!
 //! A line is marked if two adjacent letters, or two letters of one word, did not know each other,
-//! and no letter of the line knew both. It stays as it is if letters of it stood on several lines of
-//! a version: a line was removed that another member wrote on.
+//! and no letter of the line knew both. It stays as it is if letters of it stood on several lines
+//! of a version: a line was removed that another member wrote on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+use lcstudio_core::MAX_LINE_VERSIONS;
 use loro::cursor::Side;
 use loro::event::Diff;
 use loro::{Frontiers, ID, LoroDoc, LoroText, PeerID, TextDelta, VersionVector};
@@ -29,12 +30,10 @@ const MAX_LETTERS: usize = 50_000;
 const MAX_LINE: usize = 2_000;
 /// Marked lines, the first ones of the text: each needs older texts. Chosen.
 const MAX_MARKS: usize = 32;
-/// Versions of a line; with more it stays without marks. Chosen.
-const MAX_VERSIONS: usize = 8;
 /// Pieces of a line, by writer and time. Chosen.
 const MAX_PIECES: usize = 128;
 /// Lines that are remembered: of all marks and versions, after that they are found again.
-const MAX_LINES: usize = 4 * MAX_MARKS * MAX_VERSIONS;
+const MAX_LINES: usize = 4 * MAX_MARKS * MAX_LINE_VERSIONS;
 /// Changes of a writer that are followed until one knows of the other writers. Chosen.
 const MAX_STEPS: usize = 256;
 
@@ -331,30 +330,6 @@ impl Apart {
     }
 }
 
-/// Returns the texts that result from the first version of each marked line, the second, and so on.
-pub fn choices(text: &str) -> Vec<String> {
-    let line = |line: &str| {
-        let (number, rest) = line.strip_prefix('[')?.split_once(" of ")?;
-        let (_, line) = rest.split_once(", by ")?.1.split_once("] ")?;
-        Some((number.parse::<usize>().ok()?, line.len()))
-    };
-    let lines: Vec<_> = text.split_inclusive('\n').map(|l| (l, line(l))).collect();
-    let most = lines
-        .iter()
-        .filter_map(|(_, mark)| mark.map(|(n, _)| n))
-        .max();
-    let choice = |chosen| {
-        let kept = lines.iter().filter_map(|(line, mark)| match mark {
-            Some((n, length)) => (*n == chosen).then(|| &line[line.len() - length..]),
-            None => Some(*line),
-        });
-        kept.collect()
-    };
-    (1..=most.unwrap_or(0).min(MAX_VERSIONS))
-        .map(choice)
-        .collect()
-}
-
 /// Returns an author id in four digits.
 fn short(author: u64) -> String {
     format!("{:04x}", author >> 48)
@@ -462,7 +437,9 @@ fn versions(doc: &LoroDoc, writers: &BTreeMap<PeerID, (i32, usize)>) -> Option<V
         .map(|(peer, last, _)| (*peer, *last))
         .filter(|(peer, _)| !is_known(*peer))
         .collect();
-    (2..=MAX_VERSIONS).contains(&last.len()).then_some(last)
+    (2..=MAX_LINE_VERSIONS)
+        .contains(&last.len())
+        .then_some(last)
 }
 
 /// Returns the line of this version that contains the letter now at this place; `None` if one of
@@ -660,13 +637,6 @@ mod tests {
         let chosen = "# Insects\nNew\nAll ants run.\nAnd\nEnd\n";
         world.save(1, chosen);
         assert_eq!(world.meet(), chosen);
-    }
-
-    #[test]
-    fn a_text_with_marks_is_one_of_which_somebody_may_choose() {
-        let marked = "a\n[1 of 2, by 1000] b\n[2 of 2, by 2000] c\n[d]\n";
-        assert_eq!(choices(marked), ["a\nb\n[d]\n", "a\nc\n[d]\n"]);
-        assert!(choices("a\n[1] b\n").is_empty());
     }
 
     #[test]

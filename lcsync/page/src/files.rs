@@ -7,7 +7,7 @@ use lcsync::listing::{Kind, shown};
 use lcsync::receive::tree::Tree;
 use serde::Serialize;
 
-/// Most bytes of files that are fetched and not whole. Chosen: what browsers hold without harm.
+/// Most bytes of files that are fetched and not whole. Chosen: browsers hold them without harm.
 pub const MAX_BYTES: u64 = 1_000_000_000;
 /// Most files of a share that a page shows.
 pub const MAX_FILES: usize = 1_000;

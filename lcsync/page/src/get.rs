@@ -49,11 +49,11 @@ struct Share {
 #[derive(Debug)]
 pub struct PageGet {
     phase: Phase,
-    /// Who sends, as he says, and the key that has signed it.
+    /// The sender's name, and the key that has signed it.
     sender: Option<(String, String)>,
     joined: Vec<Ipv6Addr>,
     commands: VecDeque<Command>,
-    /// What the user is told beside the state.
+    /// A text for the user beside the state.
     notice: Option<&'static str>,
     now: Instant,
 }

@@ -1,5 +1,5 @@
-//! Files of `lcsync` in a web page: the receiver is that of hosts (`lcsync::receive`), its datagrams
-//! come by the leaf in the page, and the browser keeps what is whole.
+//! Files of `lcsync` in a web page: the receiver is that of hosts (`lcsync::receive`), its
+//! datagrams come by the leaf in the page, and the browser keeps complete files.
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── page ─┬─ link: words or token ── a token for the leaf

@@ -1,4 +1,4 @@
-//! What stands behind the `#` of the page's address: words, or a token and a share.
+//! The text behind the `#` of the page's address: words, or a token and a share.
 
 use librecast::cert::{CertError, GroupPrefix};
 use librecast::code::{BeaconKey, Code, Host};
@@ -30,14 +30,14 @@ impl std::fmt::Debug for Start {
 pub struct Link {
     /// The token of a leaf.
     pub token: Zeroizing<String>,
-    /// What is to be received.
+    /// The files to be received.
     pub wanted: Wanted,
 }
 
-/// What is to be received.
+/// The files to be received.
 #[derive(Debug)]
 pub enum Wanted {
-    /// What a beacon under the code offers.
+    /// The offer of a beacon under the code.
     Code(BeaconKey),
     /// The share of this name.
     Share(String),

@@ -132,7 +132,7 @@ fn hear(get: &mut PageGet, from: Ipv6Addr, group: Ipv6Addr, port: u16, data: &[u
     get.handle_datagram(datagram, now);
 }
 
-/// Sends what the page has joined, until it joins nothing.
+/// Sends to the groups that the page has joined, until it has joined none.
 fn serve(get: &mut PageGet, sender: &Sender, now: Instant) {
     let root = prefix().group(ROOT_CHANNEL);
     hear(get, ANN, root, LCSYNC_PORT, &sender.record(), now);
@@ -172,7 +172,7 @@ fn number_of(get: &PageGet, name: &str) -> usize {
     files.iter().position(|file| file["name"] == name).unwrap()
 }
 
-/// A page that has heard Ann's beacons and record.
+/// A page that has received Ann's beacons and record.
 fn begun(sender: &Sender, now: Instant) -> PageGet {
     let key = BeaconKey([7; 32]);
     let group = beacon_group(&key);

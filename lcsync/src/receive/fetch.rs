@@ -1,34 +1,25 @@
 //! Fetching of blocks, as a state machine: symbols in, memberships and verified blocks out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, block_channel};
 use librecast::time::{Duration, Instant};
 
+use super::announced::{Announced, BeingSent, packet_rate};
 use super::collector::{Collector, Outcome, Source};
-use super::streams::Streams;
-use super::stretches::{Candidate, Candidates, Joined, Prospect, whole_stretches};
+use super::single::{Active, SingleBlocks, Toggled};
+use super::sources::Sources;
+use super::stretches::{Candidate, JoinedStretches, Prospect};
+use super::wanted::{Next, Wanted, WantedBlocks};
 use super::window::Window;
-use crate::block::{BlockHash, BlockRef};
+use crate::block::BlockRef;
 use crate::packet::{Symbol, WIRE_SIZE};
-use crate::record::{MAX_SENDING, Record};
-use crate::stretch::{OFFER_CHANNEL, REPAIR_LAYER, STRETCH, Stretch, symbols_of};
+use crate::record::Record;
+use crate::stretch::{OFFER_CHANNEL, REPAIR_LAYER, STRETCH, symbols_of};
 
-/// Silence after which a channel is left and joined again; doubled each time.
-const SILENCE: Duration = Duration::from_millis(800);
-/// Upper bound of that doubling.
-const MAX_SILENCE: Duration = Duration::from_secs(8);
-/// Time between leaving and joining, so that the kernel reports both.
-const REJOIN: Duration = Duration::from_millis(100);
-/// Time from a JOIN to its first symbol: the kernel reports after 10 ms, a block gathers for 40.
-const LEAD: Duration = Duration::from_millis(60);
 /// Interval of checks of window and silences.
 const TICK: Duration = Duration::from_millis(50);
-/// Silence after which a fully sent stretch is left: overtaken packets arrive until then. Chosen.
-const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
-/// The same for a stretch that can lack only its tail. Chosen: some turns of its channel.
-const TAIL_SILENCE: Duration = Duration::from_millis(100);
 /// Divisor of a block's symbols: a block that lacks fewer is repaired, not fetched anew. Chosen.
 const REPAIRED_FRACTION: u32 = 2;
 /// Missing blocks up to which stretches are joined at once. Chosen: 16 MiB, 1 s at the first rate.
@@ -39,19 +30,6 @@ const MIN_STRETCHES: usize = 3;
 const STRETCHED_WINDOW: f64 = 3.0;
 /// Most groups joined at once, without ending ones: kernels check each for every packet.
 const MAX_GROUPS: usize = 128;
-/// Longest time between two records of a busy server.
-const RECORDS: Duration = Duration::from_millis(100);
-/// The silence that ends a channel while the server has a long queue.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most partly received blocks kept after the window shrank.
-const MAX_PARKED: usize = 128;
-/// Time for which a corrupt source is refused: not for ever, as its address may be forged.
-const BAN: Duration = Duration::from_secs(10);
-/// Most corrupt sources stored; the one whose refusal ends first makes room.
-const MAX_BANNED: usize = 64;
-/// Most sources known to have sent a whole block.
-const MAX_TRUSTED: usize = 16;
-
 /// An action for the shell, or a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -91,6 +69,24 @@ pub struct Counters {
     pub bytes: u64,
 }
 
+/// The consumer of blocks.
+#[derive(Debug)]
+struct Consumer {
+    /// Blocks for which it has room.
+    room: usize,
+    /// The largest room so far.
+    most_room: usize,
+    /// Whole blocks that wait for it.
+    waiting: usize,
+}
+
+impl Consumer {
+    /// Whether it takes blocks as fast as they come.
+    fn keeps_up(&self) -> bool {
+        self.room >= self.most_room - self.most_room / 4
+    }
+}
+
 /// Wanted blocks, and the channels joined for them.
 #[derive(Debug)]
 pub struct Fetch {
@@ -98,97 +94,20 @@ pub struct Fetch {
     key: Vec<u8>,
     window: Window,
     limit: Option<TokenBucket>,
-    wanted: BTreeMap<u64, Wanted>,
-    order_of: HashMap<ChannelId, u64>,
-    next_order: u64,
-    /// Order from which on blocks are joined, then from the first again, as other receivers do.
-    cursor: u64,
+    wanted: WantedBlocks,
     /// The layer of the joined channels.
     layer: u8,
-    active: BTreeMap<ChannelId, Active>,
-    /// Active blocks near their end: further ones are joined meanwhile.
-    ending: usize,
-    /// Symbols that a channel sends between a JOIN and its first symbol here.
-    lead: u32,
-    parked: BTreeMap<BlockHash, Collector>,
-    candidates: Candidates,
-    stretches: BTreeMap<ChannelId, Joined>,
-    /// Stretches near their end.
-    ending_stretches: usize,
+    blocks: SingleBlocks,
+    stretches: JoinedStretches,
     prospect: Prospect,
+    announced: Announced,
+    sources: Sources,
+    consumer: Consumer,
     /// Channels in use and allowed when no more could be joined: until they change, none can.
     stalled: Option<(usize, usize)>,
-    /// The server has more to send than its record lists.
-    long_queue: bool,
-    /// Most channels that only this receiver has joined: more would only wait at the server.
-    own: usize,
-    being_sent: Vec<BeingSent>,
-    /// Corrupt sources, with the end of their refusal.
-    banned: BTreeMap<Source, Instant>,
-    trusted: BTreeSet<Source>,
-    /// After a forgery: symbols of different sources are no longer mixed.
-    apart: bool,
     events: VecDeque<Event>,
     counters: Counters,
     next_tick: Instant,
-    /// Blocks for which the consumer has room.
-    room: usize,
-    /// The largest room so far.
-    most_room: usize,
-    /// Whole blocks that wait for the consumer.
-    complete: usize,
-}
-
-/// A channel that another receiver has joined already.
-#[derive(Debug, Clone, Copy)]
-struct BeingSent {
-    channel: ChannelId,
-    /// Symbols to come at that time.
-    left: u16,
-    at: Instant,
-    symbol_time: Duration,
-}
-
-impl BeingSent {
-    /// Whether three quarters of a block of `symbols` come without a JOIN of this receiver.
-    fn is_worth_joining(&self, symbols: u32, now: Instant) -> bool {
-        let left = u32::from(self.left);
-        if left >= symbols {
-            // not begun; the next record shows when it begins
-            return now < self.at + RECORDS;
-        }
-        let spare = left.saturating_sub(symbols * 3 / 4);
-        now < self.at + self.symbol_time * spare
-    }
-}
-
-#[derive(Debug)]
-struct Active {
-    block: BlockRef,
-    order: u64,
-    collector: Collector,
-    /// Set while it is left for a moment: when it is joined again.
-    rejoin_at: Option<Instant>,
-    last_activity: Instant,
-    silences: u32,
-    /// Near its end: only last symbols are to come.
-    ending: bool,
-    /// On the block's repair channel.
-    repaired: bool,
-    streams: Streams,
-}
-
-/// A block, and its channel.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    block: BlockRef,
-    channel: ChannelId,
-}
-
-/// The next block or stretch to join.
-enum Next {
-    Block(u64),
-    Stretch(Candidate),
 }
 
 impl Fetch {
@@ -199,32 +118,22 @@ impl Fetch {
             key: Vec::new(),
             window,
             limit: limit.map(|rate| TokenBucket::new(rate, rate / 16, now)),
-            wanted: BTreeMap::new(),
-            order_of: HashMap::new(),
-            next_order: 0,
-            cursor: 0,
+            wanted: WantedBlocks::default(),
             layer: 0,
-            active: BTreeMap::new(),
-            ending: 0,
-            lead: 0,
-            parked: BTreeMap::new(),
-            candidates: Candidates::default(),
-            stretches: BTreeMap::new(),
-            ending_stretches: 0,
+            blocks: SingleBlocks::default(),
+            stretches: JoinedStretches::default(),
             prospect: Prospect::new(now),
+            announced: Announced::default(),
+            sources: Sources::default(),
+            consumer: Consumer {
+                room: usize::MAX,
+                most_room: 0,
+                waiting: 0,
+            },
             stalled: None,
-            long_queue: false,
-            own: usize::MAX,
-            being_sent: Vec::new(),
-            banned: BTreeMap::new(),
-            trusted: BTreeSet::new(),
-            apart: false,
             events: VecDeque::new(),
             counters: Counters::default(),
             next_tick: now,
-            room: usize::MAX,
-            most_room: 0,
-            complete: 0,
         }
     }
 
@@ -238,49 +147,36 @@ impl Fetch {
     /// Wants a block, unless it is wanted already.
     pub fn want(&mut self, block: BlockRef) {
         let channel = self.channel_of(block);
-        if self.order_of.contains_key(&channel) || self.active.contains_key(&channel) {
+        if self.wanted.order_of(channel).is_some() || self.blocks.contains(channel) {
             return;
         }
         self.stalled = None;
-        self.wanted
-            .insert(self.next_order, Wanted { block, channel });
-        self.order_of.insert(channel, self.next_order);
-        self.next_order += 1;
+        self.wanted.add(block, channel);
     }
 
     /// Wants blocks, in order, of the content with these leaves, which may come in stretches.
     pub fn want_content(&mut self, blocks: &[BlockRef], leaves: &[BlockRef]) {
-        let first = self.next_order;
+        let first = self.wanted.next_order();
         for block in blocks {
             self.want(*block);
         }
         // some were wanted already, with other orders
-        if self.next_order - first != blocks.len() as u64 {
-            return;
-        }
-        for (at, stretch) in whole_stretches(leaves, blocks) {
-            self.candidates.add(Candidate {
-                channel: stretch.channel(&self.key),
-                first: first + at as u64,
-                blocks: stretch.blocks().len() as u64,
-            });
+        if self.wanted.next_order() - first == blocks.len() as u64 {
+            self.wanted.add_stretches(first, leaves, blocks, &self.key);
         }
     }
 
     /// Forgets all wanted blocks, and leaves all channels.
     pub fn clear(&mut self) {
         self.events.retain(|e| !matches!(e, Event::Block { .. }));
-        self.complete = 0;
+        self.consumer.waiting = 0;
         self.wanted.clear();
-        self.order_of.clear();
-        self.parked.clear();
-        self.candidates = Candidates::default();
-        (self.ending, self.ending_stretches, self.stalled) = (0, 0, None);
-        for channel in std::mem::take(&mut self.stretches).into_keys() {
+        self.stalled = None;
+        for channel in self.stretches.take().into_keys() {
             self.events.push_back(Event::Leave(channel));
         }
-        for (channel, active) in std::mem::take(&mut self.active) {
-            if active.rejoin_at.is_none() {
+        for (channel, active) in self.blocks.take() {
+            if active.is_joined() {
                 self.events.push_back(Event::Leave(channel));
             }
         }
@@ -289,21 +185,19 @@ impl Fetch {
     /// Blocks to come.
     #[must_use]
     pub fn missing(&self) -> usize {
-        let in_stretches: usize = self.stretches.values().map(Joined::missing).sum();
-        self.wanted.len() + self.active.len() + in_stretches
+        self.wanted.len() + self.blocks.len() + self.stretches.missing()
     }
 
     /// Joined channels.
     #[must_use]
     pub fn channels(&self) -> usize {
-        self.active.len() + self.stretches.len()
+        self.blocks.len() + self.stretches.len()
     }
 
     /// Blocks that are partly received, or whole and waiting for the consumer.
     #[must_use]
     pub fn blocks_held(&self) -> usize {
-        let begun: usize = self.stretches.values().map(Joined::begun).sum();
-        self.active.len() + self.complete + begun
+        self.blocks.len() + self.consumer.waiting + self.stretches.begun()
     }
 
     /// The window, with its loss.
@@ -331,46 +225,34 @@ impl Fetch {
         } else {
             record.slow_rate
         };
-        let packet_rate = |kilobits: u32| f64::from(kilobits.max(1)) * 1e3 / (8 * WIRE_SIZE) as f64;
         let symbol_time = Duration::from_secs_f64(1.0 / packet_rate(rate));
-        // a server with a queue needs no further JOIN to be busy
-        self.lead = match record.total_rate {
-            0 => (LEAD.as_secs_f64() * packet_rate(rate)) as u32,
-            _ => 0,
-        };
-        self.being_sent.clear();
+        self.announced = Announced::by(record, rate);
         self.stalled = None;
         for sending in &record.sending {
             if sending.channel == OFFER_CHANNEL {
                 if usize::from(sending.left) == STRETCH {
                     self.prospect.offered(now);
                 }
-            } else if let Some(stretch) = self.stretches.get_mut(&sending.channel) {
+            } else if let Some(stretch) = self.stretches.get_mut(sending.channel) {
                 stretch.last_activity = now;
-            } else if let Some(active) = self.active.get_mut(&sending.channel) {
+            } else if let Some(active) = self.blocks.get_mut(sending.channel) {
                 // its turn comes
                 active.last_activity = now;
             } else {
-                self.being_sent.push(BeingSent {
+                self.announced.being_sent.push(BeingSent {
                     channel: sending.channel,
                     left: sending.left,
                     at: now,
-                    symbol_time: match self.candidates.of(sending.channel) {
+                    symbol_time: match self.wanted.candidate(sending.channel) {
                         Some(_) => symbol_time / STRETCH as u32,
                         None => symbol_time,
                     },
                 });
             }
         }
-        self.long_queue = record.sending.len() == MAX_SENDING;
         let channels = f64::from(record.total_rate) / f64::from(record.channel_rate.max(1));
         self.window
             .set_server_full((record.total_rate > 0).then_some(channels));
-        // twice its capacity: it always has something to send, and other receivers can join in time
-        self.own = match record.total_rate {
-            0 => usize::MAX,
-            total => 2 * total.div_ceil(rate.max(1)) as usize + 2,
-        };
         let slow = (record.slow_rate > 0)
             .then(|| f64::from(record.slow_rate) / f64::from(record.channel_rate));
         let max = match self.is_stretching(now) {
@@ -390,15 +272,15 @@ impl Fetch {
 
     /// Whether a server offers stretches, and the link carries this number without loss.
     fn may_stretch(&self, count: usize, now: Instant) -> bool {
-        let suits = self.layer == 0 && !self.apart && self.limit.is_none();
+        let suits = self.layer == 0 && !self.sources.are_apart() && self.limit.is_none();
         let promises = self.prospect.is_lossless(now) && self.window.suits_stretches(count);
-        suits && !self.candidates.is_empty() && self.prospect.is_offered(now) && promises
+        suits && !self.wanted.has_no_stretch() && self.prospect.is_offered(now) && promises
     }
 
     /// Bounds the blocks under way or waiting for the consumer, besides the window.
     pub fn set_room(&mut self, room: usize) {
-        self.room = room;
-        self.most_room = self.most_room.max(room);
+        self.consumer.room = room;
+        self.consumer.most_room = self.consumer.most_room.max(room);
     }
 
     /// Handles a symbol on `channel`; returns whether it was of use.
@@ -409,22 +291,22 @@ impl Fetch {
         symbol: &Symbol<'_>,
         now: Instant,
     ) -> bool {
-        if self.stretches.contains_key(&channel) {
+        if self.stretches.contains(channel) {
             return self.handle_symbol_of_stretch(channel, source, symbol, now);
         }
-        let Some(active) = self.active.get_mut(&channel) else {
+        let Some(active) = self.blocks.get_mut(channel) else {
             self.counters.unwanted += 1;
             return false;
         };
         let fits = symbol.channel == channel && symbol.block_length == active.block.length;
-        if !fits || self.banned.get(&source).is_some_and(|until| now < *until) {
+        if !fits || self.sources.is_refused(&source, now) {
             self.counters.refused += 1;
             return false;
         }
         self.counters.symbols += 1;
         active.last_activity = now;
         active.silences = 0;
-        let trusted = self.trusted.contains(&source);
+        let trusted = self.sources.is_trusted(&source);
         // length and id were checked with the packet
         let outcome = active
             .collector
@@ -432,15 +314,9 @@ impl Fetch {
         let is_new = outcome != Ok(Outcome::Duplicate);
         let gap = active.streams.follow(source, symbol.sequence);
         self.count(gap, is_new, trusted, now);
-        let Some(active) = self.active.get_mut(&channel) else {
-            return false;
-        };
         match outcome {
             Ok(Outcome::Kept) => {
-                if !active.ending && active.collector.is_ending(self.lead) {
-                    active.ending = true;
-                    self.ending += 1;
-                }
+                self.blocks.note_end(channel, self.announced.lead);
                 true
             }
             Ok(Outcome::Block(bytes, from)) => {
@@ -468,14 +344,13 @@ impl Fetch {
         symbol: &Symbol<'_>,
         now: Instant,
     ) -> bool {
-        let begins = self.stretches.get(&channel).map(|s| s.begins(symbol.esi));
-        let room = begins == Some(false) || self.blocks_held() < self.room;
-        let trusted = self.trusted.contains(&source);
-        let banned = self.banned.get(&source).is_some_and(|until| now < *until);
-        let Some(stretch) = self.stretches.get_mut(&channel) else {
+        let is_full = self.blocks_held() >= self.consumer.room;
+        let trusted = self.sources.is_trusted(&source);
+        let fits = symbol.channel == channel && !self.sources.is_refused(&source, now);
+        let Some(stretch) = self.stretches.get_mut(channel) else {
             return false;
         };
-        let fits = symbol.channel == channel && !banned;
+        let room = !is_full || !stretch.begins(symbol.esi);
         let received = fits.then(|| stretch.receive(source, trusted, symbol, room));
         let Some(received) = received.flatten() else {
             self.counters.refused += 1;
@@ -484,12 +359,10 @@ impl Fetch {
         stretch.last_activity = now;
         self.counters.symbols += 1;
         let gap = stretch.follow(source, symbol.sequence);
-        if !stretch.ending && stretch.is_ending(self.lead * STRETCH as u32) {
-            stretch.ending = true;
-            self.ending_stretches += 1;
-        }
         // overtaken ones may still come
         let (over, lossy) = (stretch.missing() == 0, stretch.is_lossy());
+        let lead = self.announced.lead * STRETCH as u32;
+        self.stretches.note_end(channel, lead);
         let Ok(received) = received else {
             return false;
         };
@@ -525,8 +398,7 @@ impl Fetch {
             self.window.on_overtaken(now);
             return;
         }
-        // after a forgery, only gaps of trusted sources measure the link
-        let counts = trusted || !self.apart || self.trusted.is_empty();
+        let counts = self.sources.measures_link(trusted);
         let lost = gap.filter(|_| counts).map_or(0, u64::from);
         self.counters.lost += lost;
         self.prospect.came(lost);
@@ -536,10 +408,8 @@ impl Fetch {
     }
 
     fn trust(&mut self, source: Option<Source>) {
-        if let Some(source) = source
-            && self.trusted.len() < MAX_TRUSTED
-        {
-            self.trusted.insert(source);
+        if let Some(source) = source {
+            self.sources.trust(source);
         }
     }
 
@@ -571,12 +441,12 @@ impl Fetch {
             self.fill(now);
         }
         let event = self.events.pop_front();
-        self.complete -= usize::from(matches!(event, Some(Event::Block { .. })));
+        self.consumer.waiting -= usize::from(matches!(event, Some(Event::Block { .. })));
         event
     }
 
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
-        if let Some(active) = self.take(channel) {
+        if let Some(active) = self.blocks.remove(channel) {
             self.events.push_back(Event::Leave(channel));
             self.hand_over(active.block, bytes);
             self.fill(now);
@@ -584,7 +454,7 @@ impl Fetch {
     }
 
     fn hand_over(&mut self, block: BlockRef, bytes: Vec<u8>) {
-        self.complete += 1;
+        self.consumer.waiting += 1;
         self.counters.blocks += 1;
         self.counters.bytes += u64::from(block.length);
         self.events.push_back(Event::Block { block, bytes });
@@ -593,10 +463,9 @@ impl Fetch {
 
     /// Leaves a stretch, and wants its missing blocks one by one.
     fn end_stretch(&mut self, channel: ChannelId, now: Instant) {
-        let Some(stretch) = self.stretches.remove(&channel) else {
+        let Some(stretch) = self.stretches.remove(channel) else {
             return;
         };
-        self.ending_stretches -= usize::from(stretch.ending);
         self.events.push_back(Event::Leave(channel));
         for (order, block, collector) in stretch.rest() {
             self.want_singly(order, block, collector, now);
@@ -613,59 +482,31 @@ impl Fetch {
     ) {
         let lacking = collector.as_ref().map(Collector::missing);
         let lacks_little = lacking.is_some_and(|n| n < symbols_of(&block) / REPAIRED_FRACTION);
-        let repairs = self.layer == 0 && !self.apart && self.prospect.is_offered(now);
+        let repairs = self.layer == 0 && !self.sources.are_apart() && self.prospect.is_offered(now);
         let channel = match lacks_little && repairs {
             true => block_channel(&self.key, &block.hash.0, REPAIR_LAYER),
             false => self.channel_of(block),
         };
-        self.want_again(order, block, channel, collector);
+        self.want_again(order, Wanted { block, channel }, collector);
     }
 
     /// Wants a block again, on this channel, with its symbols so far.
-    fn want_again(
-        &mut self,
-        order: u64,
-        block: BlockRef,
-        channel: ChannelId,
-        collector: Option<Collector>,
-    ) {
+    fn want_again(&mut self, order: u64, wanted: Wanted, collector: Option<Collector>) {
         self.stalled = None;
-        self.cursor = self.cursor.min(order);
-        self.order_of.insert(channel, order);
-        self.wanted.insert(order, Wanted { block, channel });
-        if let Some(collector) = collector
-            && self.parked.len() < MAX_PARKED
-            && collector.received() > 0
-        {
-            self.parked.insert(block.hash, collector);
-        }
-    }
-
-    fn take(&mut self, channel: ChannelId) -> Option<Active> {
-        let active = self.active.remove(&channel)?;
-        self.ending -= usize::from(active.ending);
-        Some(active)
+        self.wanted.add_again(order, wanted, collector);
     }
 
     /// Channels that fill the window.
     fn busy(&self) -> usize {
-        let stretches = self.stretches.len();
-        self.busy_blocks()
-            + (stretches - self.ending_stretches.min(stretches.div_ceil(2))) * STRETCH
-    }
-
-    fn busy_blocks(&self) -> usize {
-        // blocks of which nothing more comes must not let in an unbounded number
-        self.active.len() - self.ending.min(self.active.len() / 2)
+        self.blocks.busy() + self.stretches.busy() * STRETCH
     }
 
     /// Blocks under way or waiting for the consumer. Those of a stretch come one after the other: a
     /// consumer that keeps up takes half of them before the rest comes.
     fn under_way(&self) -> usize {
-        let in_stretches: usize = self.stretches.values().map(Joined::missing).sum();
-        let keeps_up = self.room >= self.most_room - self.most_room / 4;
-        let count = in_stretches.div_ceil(if keeps_up { 2 } else { 1 });
-        self.active.len() + self.complete + count
+        let part = if self.consumer.keeps_up() { 2 } else { 1 };
+        let in_stretches = self.stretches.missing().div_ceil(part);
+        self.blocks.len() + self.consumer.waiting + in_stretches
     }
 
     /// Handles a block with a wrong hash. A single source of its symbols is refused for a while;
@@ -673,24 +514,17 @@ impl Fetch {
     fn forged(&mut self, source: Option<Source>, now: Instant) {
         self.counters.forged += 1;
         let Some(source) = source else {
-            self.apart = true;
+            self.sources.keep_apart();
             // only a whole block shows which source is corrupt
-            let repaired = self.active.iter().filter(|(_, a)| a.repaired);
-            for channel in repaired.map(|(channel, _)| *channel).collect::<Vec<_>>() {
+            for channel in self.blocks.repaired() {
                 self.put_back(channel);
             }
-            for channel in self.stretches.keys().copied().collect::<Vec<_>>() {
+            for channel in self.stretches.channels() {
                 self.end_stretch(channel, now);
             }
             return;
         };
-        self.trusted.remove(&source);
-        if self.banned.len() >= MAX_BANNED {
-            let first = self.banned.iter().min_by_key(|(_, until)| **until);
-            let first = first.map(|(source, _)| *source);
-            first.and_then(|source| self.banned.remove(&source));
-        }
-        self.banned.insert(source, now + BAN);
+        self.sources.refuse(source, now);
         self.events.push_back(Event::CorruptSource(source));
     }
 
@@ -703,17 +537,18 @@ impl Fetch {
         let stretching = self.is_stretching(now);
         loop {
             let (busy, most) = (self.busy(), self.window.size_of_shared());
-            let groups = self.busy_blocks() + self.stretches.len();
-            let full = busy >= most || groups >= MAX_GROUPS || self.under_way() >= self.room;
+            let groups = self.blocks.busy() + self.stretches.len();
+            let full =
+                busy >= most || groups >= MAX_GROUPS || self.under_way() >= self.consumer.room;
             if full || self.wanted.is_empty() || self.stalled == Some((busy, most)) {
                 return;
             }
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
                 return;
             }
-            let own = self.own.min(self.window.size());
-            let next = self.announced(stretching, now).map(|next| (next, most));
-            let next = next.or_else(|| Some((self.following(stretching)?, own)));
+            let own = self.announced.own.min(self.window.size());
+            let next = self.sent_anyway(stretching, now).map(|next| (next, most));
+            let next = next.or_else(|| Some((self.wanted.following(stretching)?, own)));
             match next {
                 Some((Next::Block(order), most)) if busy < most => self.begin(order, now),
                 Some((Next::Stretch(candidate), most)) if busy + STRETCH <= most => {
@@ -728,124 +563,79 @@ impl Fetch {
     }
 
     /// Returns a wanted channel that is sent anyway, the first to begin first.
-    fn announced(&self, stretching: bool, now: Instant) -> Option<Next> {
+    fn sent_anyway(&self, stretching: bool, now: Instant) -> Option<Next> {
         // channels with other members cost the server nothing
         let may_follow = self.may_stretch(1, now);
-        self.being_sent.iter().find_map(|sent| {
-            if let Some(candidate) = self.candidates.of(sent.channel) {
-                let stretch = self.whole(candidate).filter(|_| may_follow)?;
+        self.announced.being_sent.iter().find_map(|sent| {
+            if let Some(candidate) = self.wanted.candidate(sent.channel) {
+                let stretch = self.wanted.whole(candidate).filter(|_| may_follow)?;
                 let next = Next::Stretch(candidate);
                 return sent
                     .is_worth_joining(stretch.symbols(), now)
                     .then_some(next);
             }
-            let order = *self.order_of.get(&sent.channel)?;
+            let order = self.wanted.order_of(sent.channel)?;
             // other receivers fetch single blocks; this one need not
-            if stretching && self.stretch_at(order).is_some() {
+            if stretching && self.wanted.stretch_at(order).is_some() {
                 return None;
             }
-            let symbols = symbols_of(&self.wanted.get(&order)?.block);
+            let symbols = symbols_of(&self.wanted.get(order)?.block);
             let next = Next::Block(order);
             sent.is_worth_joining(symbols, now).then_some(next)
         })
     }
 
-    /// Returns the next after the last block taken, and after the end the first one.
-    fn following(&self, stretching: bool) -> Option<Next> {
-        let next = self.wanted.range(self.cursor..).next();
-        let next = next.or_else(|| self.wanted.first_key_value());
-        let order = next.map(|(order, _)| *order)?;
-        let stretch = self.stretch_at(order).filter(|_| stretching);
-        Some(stretch.map_or(Next::Block(order), Next::Stretch))
-    }
-
-    /// Returns the stretch of this block, if all its blocks are wanted.
-    fn stretch_at(&self, order: u64) -> Option<Candidate> {
-        let candidate = self.candidates.at(order)?;
-        self.whole(candidate).map(|_| candidate)
-    }
-
-    /// Returns a stretch if all its blocks are wanted.
-    fn whole(&self, candidate: Candidate) -> Option<Stretch> {
-        let orders = candidate.first..candidate.first + candidate.blocks;
-        let blocks: Vec<BlockRef> = self.wanted.range(orders).map(|(_, w)| w.block).collect();
-        (blocks.len() as u64 == candidate.blocks).then(|| Stretch::of(&blocks))?
-    }
-
     fn begin_stretch(&mut self, candidate: Candidate, now: Instant) {
-        let Some(stretch) = self.whole(candidate) else {
-            return;
-        };
-        for order in candidate.first..candidate.first + candidate.blocks {
-            if let Some(wanted) = self.wanted.remove(&order) {
-                self.order_of.remove(&wanted.channel);
-            }
+        if let Some(joined) = self.wanted.take_stretch(candidate, now) {
+            self.stretches.insert(candidate.channel, joined);
+            self.events.push_back(Event::Join(candidate.channel));
         }
-        self.cursor = candidate.first + candidate.blocks;
-        let joined = Joined::new(stretch, candidate.first, &mut self.parked, now);
-        self.stretches.insert(candidate.channel, joined);
-        self.events.push_back(Event::Join(candidate.channel));
     }
 
     fn begin(&mut self, order: u64, now: Instant) {
-        let Some(Wanted { block, channel }) = self.wanted.remove(&order) else {
+        let Some((Wanted { block, channel }, parked)) = self.wanted.take(order) else {
             return;
         };
-        self.cursor = order + 1;
-        self.order_of.remove(&channel);
-        let parked = self.parked.remove(&block.hash).map(Ok);
+        let new = || Collector::new(block, self.sources.are_apart());
         // lengths were checked with the block's parent
-        let Ok(collector) = parked.unwrap_or_else(|| Collector::new(block, self.apart)) else {
+        let Ok(collector) = parked.map_or_else(new, Ok) else {
             return;
         };
         if let Some(limit) = &mut self.limit {
             limit.spend(u64::from(collector.missing()) * WIRE_SIZE, now);
         }
-        let active = Active {
-            block,
-            order,
-            collector,
-            rejoin_at: None,
-            last_activity: now,
-            silences: 0,
-            ending: false,
-            repaired: channel != self.channel_of(block),
-            streams: Streams::default(),
-        };
-        self.active.insert(channel, active);
+        let repaired = channel != self.channel_of(block);
+        let active = Active::new(block, order, collector, repaired, now);
+        self.blocks.insert(channel, active);
         self.events.push_back(Event::Join(channel));
     }
 
     /// Leaves the channels with fewest symbols until the window is kept; their symbols are kept.
     fn shrink(&mut self, now: Instant) {
         while self.busy() > self.window.size_of_shared() {
-            let stretch = self.stretches.iter().min_by_key(|(_, s)| s.passed());
-            if let Some(channel) = stretch.map(|(channel, _)| *channel) {
+            if let Some(channel) = self.stretches.least_passed() {
                 self.end_stretch(channel, now);
-                continue;
-            }
-            let least = self
-                .active
-                .iter()
-                .min_by_key(|(_, a)| a.collector.received())
-                .map(|(c, _)| *c);
-            let Some(channel) = least else {
+            } else if let Some(channel) = self.blocks.least_received() {
+                self.put_back(channel);
+            } else {
                 return;
-            };
-            self.put_back(channel);
+            }
         }
     }
 
     /// Leaves a channel and wants its block again, as the next one.
     fn put_back(&mut self, channel: ChannelId) {
-        let Some(active) = self.take(channel) else {
+        let Some(active) = self.blocks.remove(channel) else {
             return;
         };
-        if active.rejoin_at.is_none() {
+        if active.is_joined() {
             self.events.push_back(Event::Leave(channel));
         }
-        let channel = self.channel_of(active.block);
-        self.want_again(active.order, active.block, channel, Some(active.collector));
+        let wanted = Wanted {
+            block: active.block,
+            channel: self.channel_of(active.block),
+        };
+        self.want_again(active.order, wanted, Some(active.collector));
     }
 
     /// Changes the layer if the window is too small or too large for this one. Symbols are kept.
@@ -854,35 +644,21 @@ impl Fetch {
         if layer == self.layer {
             return;
         }
-        for channel in self.active.keys().copied().collect::<Vec<_>>() {
+        for channel in self.blocks.channels() {
             self.put_back(channel);
         }
-        for channel in self.stretches.keys().copied().collect::<Vec<_>>() {
+        for channel in self.stretches.channels() {
             self.end_stretch(channel, now);
         }
         self.layer = layer;
-        self.being_sent.clear();
-        self.order_of.clear();
-        for (order, wanted) in &mut self.wanted {
-            wanted.channel = block_channel(&self.key, &wanted.block.hash.0, layer);
-            self.order_of.insert(wanted.channel, *order);
-        }
+        self.announced.being_sent.clear();
+        let channel = |block: BlockRef| block_channel(&self.key, &block.hash.0, layer);
+        self.wanted.set_channels(channel);
     }
 
     fn end_silent_stretches(&mut self, now: Instant) {
-        let silent = |stretch: &Joined| {
-            let silence = match stretch.passed() {
-                0 if self.long_queue => QUEUE_TIMEOUT,
-                _ if stretch.is_over() => OVERTAKEN_SILENCE,
-                _ if stretch.is_in_tail() => TAIL_SILENCE,
-                _ => SILENCE,
-            };
-            now.saturating_duration_since(stretch.last_activity) >= silence
-        };
-        let ended = self.stretches.iter().filter(|(_, s)| silent(s));
-        let ended: Vec<(ChannelId, u32)> = ended.map(|(c, s)| (*c, s.passed())).collect();
-        for (channel, passed) in ended {
-            if passed == 0 {
+        for (channel, came) in self.stretches.silent(self.announced.long_queue, now) {
+            if !came {
                 self.prospect.was_silent(now);
             }
             self.end_stretch(channel, now);
@@ -891,31 +667,15 @@ impl Fetch {
 
     fn toggle_silent(&mut self, now: Instant) {
         let mut unrepaired = Vec::new();
-        for (channel, active) in &mut self.active {
-            if let Some(at) = active.rejoin_at {
-                if now >= at {
-                    active.rejoin_at = None;
-                    active.last_activity = now;
-                    self.events.push_back(Event::Join(*channel));
+        for toggled in self.blocks.toggle_silent(self.announced.long_queue, now) {
+            let event = match toggled {
+                Toggled::JoinedAgain(channel) => Event::Join(channel),
+                Toggled::Left { channel, repaired } => {
+                    unrepaired.extend(repaired.then_some(channel));
+                    Event::Leave(channel)
                 }
-                continue;
-            }
-            let patience = SILENCE
-                .saturating_mul(1 << active.silences.min(8))
-                .min(MAX_SILENCE);
-            let patience = if self.long_queue && active.collector.received() == 0 {
-                patience.max(QUEUE_TIMEOUT)
-            } else {
-                patience
             };
-            if now.saturating_duration_since(active.last_activity) >= patience {
-                active.silences += 1;
-                active.rejoin_at = Some(now + REJOIN);
-                self.events.push_back(Event::Leave(*channel));
-                if active.repaired {
-                    unrepaired.push(*channel);
-                }
-            }
+            self.events.push_back(event);
         }
         // the server that offered it is gone, or another one does not offer it
         for channel in unrepaired {
@@ -929,8 +689,11 @@ impl Fetch {
 mod tests {
     use std::net::Ipv6Addr;
 
+    use super::super::single::SILENCE;
+    use super::super::sources::BAN;
     use super::*;
     use crate::record::Sending;
+    use crate::stretch::Stretch;
     use crate::tree::Stream;
     use librecast::coding::{Encoder, SYMBOL_SIZE};
 
@@ -1076,7 +839,7 @@ mod tests {
             let (from, data) = (source(esi as u16 % 2), [esi as u8; SYMBOL_SIZE]);
             first.deliver(&mut fetch, from, esi, &data, now);
         }
-        assert!(fetch.apart);
+        assert!(fetch.sources.are_apart());
         (0..4).for_each(|esi| first.send(&mut fetch, source(1), esi, now));
         let before = fetch.counters().lost;
         for (from, gap) in [(0, 0), (1, 0), (0, 1_000), (1, 5)] {
@@ -1172,27 +935,20 @@ mod tests {
     }
 
     #[test]
-    fn a_corrupt_source_is_taken_again_after_a_while_and_their_table_is_bounded() {
+    fn a_corrupt_source_is_refused_and_taken_again_after_a_while() {
         let now = Instant::now();
         let mut feeder = Feeder::new(&[5; 100]);
         let mut fetch = fetch(8, now);
         fetch.want(feeder.block);
         events(&mut fetch, now);
-        let mut now = now;
-        for n in 0..1_000 {
-            now += Duration::from_millis(1);
-            feeder.deliver(&mut fetch, source(n), 0, &[9; SYMBOL_SIZE], now);
-            assert_eq!(events(&mut fetch, now), [Event::CorruptSource(source(n))]);
-            assert!(fetch.banned.len() <= MAX_BANNED);
-        }
-        // the last ones are refused
-        for n in 1_000 - MAX_BANNED as u16..1_000 {
-            feeder.send(&mut fetch, source(n), 0, now);
-            assert_eq!(events(&mut fetch, now), []);
-        }
-        feeder.send(&mut fetch, source(999), 0, now + BAN);
+        feeder.deliver(&mut fetch, source(1), 0, &[9; SYMBOL_SIZE], now);
+        assert_eq!(events(&mut fetch, now), [Event::CorruptSource(source(1))]);
+        feeder.send(&mut fetch, source(1), 0, now);
+        assert_eq!(events(&mut fetch, now), []);
+        let later = now + BAN;
+        feeder.send(&mut fetch, source(1), 0, later);
         assert!(matches!(
-            events(&mut fetch, now + BAN)[..],
+            events(&mut fetch, later)[..],
             [Event::Leave(_), Event::Block { .. }]
         ));
     }
@@ -1294,7 +1050,7 @@ mod tests {
             fetch.handle_timeout(now);
             joined += events(&mut fetch, now).len();
             now += Duration::from_millis(50);
-            fetch.active.clear();
+            fetch.blocks.take();
         }
         let bytes = joined * 40 * 1_100;
         assert!(

@@ -1,12 +1,14 @@
 //! Receiving shares.
 //!
 //! [`core`] decides, with [`choice`] (of versions), [`assembly`] (of a [`tree`]), [`fetch`] (of
-//! blocks), `stretches`, [`collector`] and `streams` (symbols), [`window`] (number of channels) and
-//! `changes` (JOINs and PARTs). `network` and `transfer` do the I/O; `stats` are its figures.
-//! `plan` and `finish` put everything into place, with the permissions of `modes`. `image` writes a
-//! file to a device, `in_order` to a pipe. `browse` lists shares. `sent`
-//! checks what comes under a code.
+//! blocks) and `changes` (JOINs and PARTs). `fetch` owns `wanted` blocks, `single` joined ones and
+//! joined `stretches`, their [`collector`]s and `streams` (symbols), `sources` (trust), the last
+//! record (`announced`), and the [`window`] (number of channels). `network` and `transfer` do the
+//! I/O; `stats` are its figures. `plan` and `finish` put everything into place, with the
+//! permissions of `modes`. `image` writes a file to a device, `in_order` to a pipe. `browse` lists
+//! shares. `sent` checks files that come under a code.
 
+mod announced;
 pub mod assembly;
 #[cfg(feature = "host")]
 pub(crate) mod browse;
@@ -34,6 +36,8 @@ mod parts;
 pub(crate) mod plan;
 #[cfg(feature = "host")]
 pub(crate) mod sent;
+mod single;
+mod sources;
 #[cfg(feature = "host")]
 pub(crate) mod stats;
 mod streams;
@@ -41,4 +45,5 @@ mod stretches;
 #[cfg(feature = "host")]
 pub(crate) mod transfer;
 pub mod tree;
+mod wanted;
 pub mod window;

@@ -40,7 +40,7 @@ impl<'a> Modes<'a> {
         if !executable {
             return here & source;
         }
-        // a user who may read it here may execute it, if the source permits
+        // a user with permission to read may execute it here, if the source permits
         here & source | (here >> 2) & 0o111 & source | 0o100
     }
 }

@@ -1,4 +1,4 @@
-//! Checks of what somebody sends under a code: the user has chosen the words, not the content.
+//! Checks of files under a code: the user has chosen the words, not the content.
 
 use std::io::IsTerminal;
 
@@ -23,17 +23,17 @@ const SHOWN: usize = 4;
 /// Terms of the user.
 #[derive(Debug)]
 pub struct Sent {
-    /// Name of the sender, as he says.
+    /// Name of the sender, in its own words.
     pub from: String,
     /// The key that has signed it, for users.
     pub signer: String,
-    /// Replace what is there.
+    /// Replace existing files.
     pub overwrite: bool,
     /// Ask nothing.
     pub yes: bool,
 }
 
-/// Shows what comes, and asks whether that much is wanted.
+/// Shows the offered files, and asks whether they are wanted.
 pub fn check_size(sent: &Sent, tree: &Tree, quiet: bool) -> anyhow::Result<()> {
     let (files, bytes) = (tree.files(), tree.bytes());
     let top = || tree.entries.iter().filter(|e| !e.path.contains(&b'/'));

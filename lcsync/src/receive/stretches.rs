@@ -7,6 +7,7 @@ use librecast::coding::CodingError;
 use librecast::time::{Duration, Instant};
 
 use super::collector::{Collector, Outcome, Source};
+use super::single::{QUEUE_TIMEOUT, SILENCE};
 use super::streams::Streams;
 use crate::block::{BlockHash, BlockRef};
 use crate::packet::Symbol;
@@ -21,6 +22,10 @@ const MIN_LOST: u32 = 16;
 /// Least packets for that: before, overtaking is not known. Chosen: two blocks.
 const MIN_PASSED: u32 = 512;
 
+/// Silence after which a fully sent stretch is left: overtaken packets arrive until then. Chosen.
+const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
+/// The same for a stretch that can lack only its tail. Chosen: some turns of its channel.
+const TAIL_SILENCE: Duration = Duration::from_millis(100);
 /// Time for which an offer of stretches holds, as other servers' records may not repeat it.
 const OFFER_TIME: Duration = Duration::from_secs(3);
 /// Time without new stretches after one of which nothing came. Chosen.
@@ -177,7 +182,7 @@ pub(super) struct Joined {
     stretch: Stretch,
     symbols: u32,
     /// Order of its first block.
-    pub(super) first: u64,
+    first: u64,
     parts: Vec<Part>,
     /// The block of the first received symbol: its rest comes last.
     begun_with: Option<usize>,
@@ -186,7 +191,7 @@ pub(super) struct Joined {
     overtaken: u32,
     pub(super) last_activity: Instant,
     /// Only its last symbols are to come.
-    pub(super) ending: bool,
+    ending: bool,
 }
 
 /// Result of a symbol of a stretch.
@@ -237,13 +242,23 @@ impl Joined {
         self.parts.iter().filter(begun).count()
     }
 
+    /// Silence after which it is left.
+    fn longest_silence(&self, long_queue: bool) -> Duration {
+        match self.passed() {
+            0 if long_queue => QUEUE_TIMEOUT,
+            _ if self.is_over() => OVERTAKEN_SILENCE,
+            _ if self.is_in_tail() => TAIL_SILENCE,
+            _ => SILENCE,
+        }
+    }
+
     /// Whether all of it has been sent to this host, received or not.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.streams.passed() >= self.symbols
     }
 
     /// Whether at most `lead` symbols, and less than half of all, are to come.
-    pub(super) fn is_ending(&self, lead: u32) -> bool {
+    fn is_ending(&self, lead: u32) -> bool {
         let left = self.symbols.saturating_sub(self.streams.passed());
         left <= lead.min(self.symbols / 2)
     }
@@ -254,7 +269,7 @@ impl Joined {
     }
 
     /// Whether it can lack only its tail.
-    pub(super) fn is_in_tail(&self) -> bool {
+    fn is_in_tail(&self) -> bool {
         self.streams.passed() >= self.symbols - self.symbols / 8
     }
 
@@ -366,6 +381,89 @@ impl Joined {
                 Part::Begun(collector) => Some((order, block, Some(*collector))),
                 Part::Over => None,
             })
+    }
+}
+
+/// All joined stretches.
+#[derive(Debug, Default)]
+pub(super) struct JoinedStretches {
+    by_channel: BTreeMap<ChannelId, Joined>,
+    /// Stretches near their end.
+    ending: usize,
+}
+
+impl JoinedStretches {
+    pub(super) fn len(&self) -> usize {
+        self.by_channel.len()
+    }
+
+    pub(super) fn contains(&self, channel: ChannelId) -> bool {
+        self.by_channel.contains_key(&channel)
+    }
+
+    pub(super) fn get_mut(&mut self, channel: ChannelId) -> Option<&mut Joined> {
+        self.by_channel.get_mut(&channel)
+    }
+
+    pub(super) fn insert(&mut self, channel: ChannelId, joined: Joined) {
+        self.by_channel.insert(channel, joined);
+    }
+
+    pub(super) fn remove(&mut self, channel: ChannelId) -> Option<Joined> {
+        let joined = self.by_channel.remove(&channel)?;
+        self.ending -= usize::from(joined.ending);
+        Some(joined)
+    }
+
+    /// Removes all.
+    pub(super) fn take(&mut self) -> BTreeMap<ChannelId, Joined> {
+        std::mem::take(self).by_channel
+    }
+
+    pub(super) fn channels(&self) -> Vec<ChannelId> {
+        self.by_channel.keys().copied().collect()
+    }
+
+    /// Blocks to come.
+    pub(super) fn missing(&self) -> usize {
+        self.by_channel.values().map(Joined::missing).sum()
+    }
+
+    /// Blocks partly received.
+    pub(super) fn begun(&self) -> usize {
+        self.by_channel.values().map(Joined::begun).sum()
+    }
+
+    /// Stretches that fill the window.
+    pub(super) fn busy(&self) -> usize {
+        self.len() - self.ending.min(self.len().div_ceil(2))
+    }
+
+    /// Returns the channel of the one with fewest symbols sent.
+    pub(super) fn least_passed(&self) -> Option<ChannelId> {
+        let least = self.by_channel.iter().min_by_key(|(_, s)| s.passed());
+        least.map(|(channel, _)| *channel)
+    }
+
+    /// Notes that a stretch needs at most `lead` more symbols, if it does.
+    pub(super) fn note_end(&mut self, channel: ChannelId, lead: u32) {
+        if let Some(joined) = self.by_channel.get_mut(&channel)
+            && !joined.ending
+            && joined.is_ending(lead)
+        {
+            joined.ending = true;
+            self.ending += 1;
+        }
+    }
+
+    /// Returns silent stretches, and whether something came of each.
+    pub(super) fn silent(&self, long_queue: bool, now: Instant) -> Vec<(ChannelId, bool)> {
+        let is_silent = |joined: &Joined| {
+            let silence = now.saturating_duration_since(joined.last_activity);
+            silence >= joined.longest_silence(long_queue)
+        };
+        let silent = self.by_channel.iter().filter(|(_, s)| is_silent(s));
+        silent.map(|(c, s)| (*c, s.passed() > 0)).collect()
     }
 }
 

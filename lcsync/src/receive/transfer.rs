@@ -95,7 +95,7 @@ pub struct Options {
     pub stats: bool,
     /// The key that must have signed a version, if set.
     pub trust: Option<PeerId>,
-    /// The share is what somebody sends under a code.
+    /// The share of a sender under a code.
     pub sent: Option<Sent>,
     /// File, folder or device that the share is written to; `-` for standard output.
     pub dest: PathBuf,
@@ -506,7 +506,7 @@ impl<'a> Transfer<'a> {
         );
     }
 
-    /// Writes a file to a device in place, and reads back what was written.
+    /// Writes a file to a device in place, and reads it back.
     fn write_device(
         &mut self,
         record: &Record,

@@ -533,7 +533,7 @@ impl Shell {
                         writeln!(out, "lc:{} {root}", watched.name)?;
                         out.flush()?;
                     } else if !self.ignores_own && self.announcer.is_some() && !is_journal() {
-                        // the journal has the event above; a sender says it himself
+                        // the journal has the event above; `send` prints it itself
                         note(format_args!(
                             "lc:{} has a new version: {root}",
                             watched.name

@@ -97,7 +97,7 @@ impl AppendedFile {
 
 #[cfg(test)]
 impl AppendedFile {
-    /// Exchanges the file for another one; what is in the buffer stays.
+    /// Exchanges the file for another one; the buffer's contents stay.
     pub(crate) fn swap(&mut self, file: File) -> File {
         std::mem::replace(&mut self.file, file)
     }

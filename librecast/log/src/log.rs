@@ -189,7 +189,8 @@ pub enum Output {
     Store(Stored),
     /// A packet for the live group.
     Transmit(Vec<u8>),
-    /// A packet for another group: a reader's for the asking group, a holder's for the history group.
+    /// A packet for another group: a reader's for the asking group, a holder's for the history
+    /// group.
     TransmitTo(Ipv6Addr, Vec<u8>),
     /// An event that users may want to know.
     Event(Event),

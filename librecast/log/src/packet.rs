@@ -85,7 +85,7 @@ pub struct Head {
 /// Numbers of an author's log that the sender lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
-    /// Whose log.
+    /// The author of the log.
     pub author: AuthorId,
     /// The number of the lowest bit of the first byte.
     pub first: u32,

@@ -55,7 +55,7 @@ pub struct Space {
 pub struct Groups {
     /// Of all members and readers.
     pub live: Ipv6Addr,
-    /// Of the owner and holders: what readers want. One of `ff1e:7570:FAMILY::/64`.
+    /// Of the owner and holders: requests of readers. One of `ff1e:7570:FAMILY::/64`.
     pub asking: Ipv6Addr,
     /// Of holders, and of readers that lack entries. One of `ff1e:7571:FAMILY::/64`.
     pub history: Ipv6Addr,

@@ -76,7 +76,7 @@ pub struct Offering {
     received: ReceiveSockets,
     own: Ipv6Addr,
     heard: ReceivedBeacons,
-    /// What this program has sent last.
+    /// The last beacon that this program has sent.
     sent: Vec<u8>,
     told: bool,
 }
@@ -144,7 +144,7 @@ impl Offering {
         Ok(())
     }
 
-    /// Listens for an interval of beacons, and tells the user of another sender, once.
+    /// Listens for an interval of beacons, and warns the user of another sender, once.
     ///
     /// # Errors
     ///

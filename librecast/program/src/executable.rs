@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Returns the places of a program: beside this one, as in a checkout, and where packages install it.
+/// Returns the places of a program: beside this one, as in a checkout, and where packages install
+/// it.
 ///
 /// # Errors
 /// The path of this program is unknown.
@@ -19,8 +20,8 @@ pub fn places(program: &str) -> io::Result<Vec<PathBuf>> {
     Ok(places.collect())
 }
 
-/// Starts a program, found there or by `$PATH`, with a connection as its standard input. The program
-/// must end with that.
+/// Starts a program, found there or by `$PATH`, with a connection as its standard input. The
+/// program must end with that.
 ///
 /// # Errors
 /// It cannot be started.

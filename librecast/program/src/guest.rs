@@ -31,7 +31,7 @@ pub fn is_in_leaf() -> bool {
     env::var_os(ROLE).is_some_and(|role| role == LEAF)
 }
 
-/// Fails in a guest that is a leaf, as what this verb sends would go nowhere.
+/// Fails in a guest that is a leaf, as packets of this verb would go nowhere.
 ///
 /// # Errors
 ///
@@ -181,7 +181,7 @@ fn beside(own: &Path) -> Option<PathBuf> {
 
 /// Returns a descriptor from which the next program reads the token.
 fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
-    // shorter than what a pipe holds
+    // shorter than a pipe's capacity
     let (read, write) = pipe()?;
     std::fs::File::from(write).write_all(token)?;
     Ok(read)

@@ -1,5 +1,5 @@
-//! What `lcroute guest` tells the program inside of a network that words or a run have made: a file in memory,
-//! whose descriptor the program inherits.
+//! What `lcroute guest` tells the program inside of a network that words or a run have made: a file
+//! in memory, whose descriptor the program inherits.
 //!
 //! ```text
 //! GuestState as JSON, and spaces up to 4,096 bytes; written anew at changes

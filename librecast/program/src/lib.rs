@@ -9,7 +9,7 @@
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
 //! | [`executable`] | places of our other programs, and starting one on a socket |
 //! | [`guest`] | programs that enter a network by a token among their arguments, or by a code |
-//! | [`guest_state`] | what a guest tells the program inside |
+//! | [`guest_state`] | messages of a guest to the program inside |
 //! | [`groups`] | requests to `lcgroup run` on this host |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
 //! | [`keygen`] | the subcommand that makes keys |

@@ -60,7 +60,8 @@ impl Chain {
         &self.0[self.0.len() - 1]
     }
 
-    /// Returns when the node's certificate was made, in Unix seconds: the later of two chains counts.
+    /// Returns when the node's certificate was made, in Unix seconds: the later of two chains
+    /// counts.
     #[must_use]
     pub fn issued(&self) -> u64 {
         self.node().grant.not_before

@@ -467,7 +467,7 @@ mod tests {
             member.unwrap().is_ephemeral()
         };
         assert!(!is_ephemeral(&chain));
-        // who has no disk says so himself
+        // a node without a disk requests it itself
         let chain = lasting.join_ephemeral(node, "a", UnixTime::from_secs(NOW));
         assert!(is_ephemeral(&chain.unwrap()));
     }

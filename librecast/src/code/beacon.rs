@@ -48,7 +48,7 @@ pub enum Offer {
 }
 
 impl Offer {
-    /// Returns what it is called.
+    /// Returns its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Offer {
 /// A beacon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beacon {
-    /// What is offered.
+    /// The offered content.
     pub offer: Offer,
     /// Name of the sender.
     pub from: String,
@@ -71,7 +71,7 @@ pub struct Beacon {
     pub bytes: u64,
     /// Number of files.
     pub files: u64,
-    /// What a receiver asks for.
+    /// The content that a receiver asks for.
     pub line: String,
 }
 
@@ -135,7 +135,7 @@ fn check(from: &str, line: &str) -> Result<(), WireError> {
     }
 }
 
-/// What a receiver has heard under a code.
+/// The beacons that a receiver has received under a code.
 #[derive(Debug, Default)]
 pub struct ReceivedBeacons {
     /// Different offers by their senders' addresses, the first one first.
@@ -181,13 +181,13 @@ impl ReceivedBeacons {
         }
     }
 
-    /// Returns what was heard first.
+    /// Returns the first received offer.
     #[must_use]
     pub fn first(&self) -> Option<&Beacon> {
         self.senders.first().map(|(_, beacon)| beacon)
     }
 
-    /// Returns the time until which it listens; `None`: nobody was heard.
+    /// Returns the time until which it listens; `None`: no beacon was received.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
         self.since.map(|since| since + LISTEN)

@@ -21,8 +21,8 @@ const BATCHES: usize = 64;
 const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// Sends garbage of every kind that a port of ICE, DTLS and SRTP has to tell apart; prints one JSON line at
-/// the end.
+/// Sends garbage of every kind that a port of ICE, DTLS and SRTP has to tell apart; prints one JSON
+/// line at the end.
 #[derive(Debug, Parser)]
 #[command(name = "udp-flood")]
 struct Args {
@@ -34,7 +34,8 @@ struct Args {
     /// One of the kinds only, by number.
     #[arg(long)]
     kind: Option<usize>,
-    /// ICMP errors instead: the sources have no such port, as if the target had sent them something.
+    /// ICMP errors instead: the sources have no such port, as if the target had sent them
+    /// something.
     #[arg(long)]
     unreachable: bool,
     /// Packets a second; 0: as fast as possible.

@@ -1,4 +1,4 @@
-//! Leaves that attend a lecture by its link: what they ask for, and what their asking costs.
+//! Leaves that attend a lecture by its link: their requests, and the cost of these.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -121,7 +121,7 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
         eventually("all see it", || {
             told(&bob.process, "question", "text", &words)
         })?;
-        // what is written for members is no leaf's
+        // notes of members are not for leaves
         let refused = format!(
             "setpriv {} caption {} --key /dev/null --lang en -",
             as_nobody(&["lcstudio"]).join(" "),

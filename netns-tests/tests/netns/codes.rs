@@ -1,5 +1,5 @@
-//! Files, stations and lectures under four words: nobody is root, no daemon runs, and hosts do not know
-//! each other.
+//! Files, stations and lectures under four words: nobody is root, no daemon runs, and hosts do not
+//! know each other.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use crate::reach::closed_lan;
 use crate::world;
 
 const MEGABYTE: usize = 1_000_000;
-/// Time within which a receiver says that nobody sends, as the documents promise.
+/// Time within which a receiver prints that nobody sends, as the documents promise.
 const PROMISED: Duration = Duration::from_secs(15);
 
 /// Makes a folder of the host that everybody may write to.
@@ -45,7 +45,7 @@ pub(crate) fn make_files(host: &Host, size: usize) -> Result<[PathBuf; 2]> {
     Ok([file, folder])
 }
 
-/// Starts `lcsync` as nobody, where `servers` is what LCROUTE_SIGNAL says.
+/// Starts `lcsync` as nobody, with LCROUTE_SIGNAL set to `servers`.
 pub(crate) fn lcsync(host: &Host, servers: &str, args: &[&str]) -> Result<Process> {
     let signal = format!("LCROUTE_SIGNAL={servers}");
     let args = [&["env", &signal, "lcsync"][..], args].concat();
@@ -101,7 +101,7 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
         let (sends, code) = send(ann, "", &sent)?;
         ensure!(code.split('-').count() == 4, "{code}");
         let first = receive(bob, "", &code)?;
-        // as somebody types them who has heard them
+        // as somebody types them after a phone call
         let typed = code.replace('-', " ").to_uppercase();
         let second = receive(cy, "", &typed)?;
         arrived(first, bob, &sent)?;
@@ -164,7 +164,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
         let args = ["lcroute", "guest", &code, "--", "lcsync", "send", &file];
         let mut refused = eve.spawn("setpriv", &as_nobody(&args))?;
         ends(&mut refused, 4, "sends under these words already")?;
-        // a member who only watches is no sender
+        // a member that only watches is no sender
         let args = [
             "lcroute",
             "guest",
@@ -315,7 +315,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let samples = read_samples(&heard)?;
         let loud = sounding(&samples).len();
         ensure!(loud > RATE, "{loud} samples are not silent");
-        // what is offered is no file, and who has the words makes no second station of them
+        // the offer is no file, and holders of the words make no second station of them
         ends(&mut receive(bob, "", &code)?, 1, "lcradio listen")?;
         let second = format!("lcroute guest {code} -- {RADIO} cast --code - <{chirp}");
         let chirp_of_eve = write_chirp(eve, 5)?.display().to_string();

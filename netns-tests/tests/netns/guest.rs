@@ -142,7 +142,7 @@ fn a_guest_without_rights_hears_what_its_token_says_and_nothing_of_it_is_left() 
             "sleep 1000 & grep CapEff /proc/self/status; ip link set lc0 down && printf 'went%s' down; \
              tr '\\0' ' ' </proc/$PPID/cmdline; lcroute listen {GROUP} --json"
         );
-        // a program, with another one that it has started, hears; then each of them is killed
+        // a program receives, with another one that it has started; then each of them is killed
         for victim in [0, 1, 2] {
             let listens = guest(&host, &file, &["sh", "-c", &script])?;
             says(&listens, "\"text\":")?;

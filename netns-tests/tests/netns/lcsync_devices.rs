@@ -38,7 +38,8 @@ fn image() -> Vec<u8> {
     .concat()
 }
 
-/// Starts a server of what `make` makes; returns a receiver, the server, and its root hash.
+/// Starts a server of the files that `make` makes; returns a receiver, the server, and its root
+/// hash.
 fn sharing(
     lab: &Lab,
     name: &str,

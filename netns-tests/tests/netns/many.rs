@@ -109,8 +109,9 @@ fn but(network: &Network, one: usize) -> Vec<&Member> {
     others.map(|(_, member)| member).collect()
 }
 
-/// Figures for docs/routing-measured.md, on a release build: `NODES` daemons with four links each. All learn of a
-/// later node; a killed node is forgotten and routed around; no packet is duplicated.
+/// Figures for docs/routing-measured.md, on a release build: `NODES` daemons with four links each.
+/// All learn of a later node; a killed node is forgotten and routed around; no packet is
+/// duplicated.
 #[test]
 #[ignore = "a measurement: minutes, and gigabytes"]
 fn many_routers_measured() {

@@ -95,7 +95,8 @@ fn without_repair_the_path_takes_its_share() {
     });
 }
 
-/// Packets and bytes in both directions for each packet of a thin flow, 50 a second, with its latency.
+/// Packets and bytes in both directions for each packet of a thin flow, 50 a second, with its
+/// latency.
 #[test]
 #[ignore = "a measurement"]
 fn thin_flows_measured() {

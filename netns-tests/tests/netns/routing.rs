@@ -161,8 +161,8 @@ fn who_loses_all_neighbours_at_once_finds_others() {
     });
 }
 
-/// Figures for docs/routing-measured.md, on a release build: three of the routers and listeners are killed,
-/// `ROUNDS` times. With `CUT=1` their cables are cut instead.
+/// Figures for docs/routing-measured.md, on a release build: three of the routers and listeners are
+/// killed, `ROUNDS` times. With `CUT=1` their cables are cut instead.
 #[test]
 #[ignore = "a measurement"]
 fn healing_measured() {

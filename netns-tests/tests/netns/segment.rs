@@ -13,7 +13,7 @@ use crate::lan::lan;
 use crate::private::share_key;
 use crate::world;
 
-/// What the guide's recipe writes.
+/// The configuration of the guide's recipe.
 pub(crate) const SEGMENT: &str = "[[lan]]\ninterface = \"lan0\"\nsegment = \"home\"\n";
 /// Timeout for election and links.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -246,7 +246,7 @@ for _ in range(8):
     print(address)
 "#;
 
-/// Hears a port; prints each message and its sender.
+/// Listens on a port; prints each message and its sender.
 pub(crate) const HEAR: &str = r#"
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -285,7 +285,7 @@ while True:
     time.sleep(0.01)
 "#;
 
-/// Returns over TCP what comes.
+/// Returns the bytes that come by TCP.
 const ECHO: &str = r#"
 import socket, threading
 tcp = socket.create_server(("", 7007))
@@ -385,7 +385,7 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
         );
         expect(&server, "192.168.1.21 ttl 1", 8)?;
         send_film(a1, b1, "192.168.1.30")?;
-        // what `lan host` and `lan` say
+        // the output of `lan host` and `lan`
         ensure!(place(gateway, "192.168.1.30")? == (0, "behind gw1".into()));
         let here = format!("here ({})", mac(a1, LAN)?);
         ensure!(place(gateway, "192.168.1.20")? == (0, here));
@@ -563,7 +563,8 @@ fn programs_on_a_standby_are_in_the_segment_too() {
     });
 }
 
-/// Says by ARP that this host has an address, 40 times: broadcast replies and gratuitous requests.
+/// Claims by ARP that this host has an address, 40 times: broadcast replies and gratuitous
+/// requests.
 const FORGE: &str = r#"
 import socket, struct, sys, time
 address = socket.inet_aton(sys.argv[1])
@@ -581,7 +582,7 @@ fn each_house_keeps_its_router_its_dhcp_server_and_its_hosts() {
     world("segment-home", |lab| {
         let houses = Houses::new(lab, 1)?;
         let [a1, a2, b1, _] = houses.hosts();
-        // both routers are .1, and stay what they are
+        // both routers are .1, and stay unchanged
         for (host, router) in [a1, b1].into_iter().zip(houses.routers()) {
             ping(host, "192.168.1.1")?;
             ensure!(neighbour(host, "192.168.1.1")? == mac(router, LAN)?);

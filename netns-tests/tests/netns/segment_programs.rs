@@ -182,7 +182,7 @@ fn cyclonedds_exchanges_samples_as_installed() {
     });
 }
 
-/// Prints what a DHCP server offers, and sets the address.
+/// Prints the offer of a DHCP server, and sets the address.
 const LEASE: &str = "#!/bin/sh\n[ \"$1\" = bound ] && echo bound $ip router $router server $serverid && ip addr add $ip/24 brd + dev $interface\nexit 0\n";
 
 #[test]
@@ -253,7 +253,7 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
             );
             ensure!(!said(server).contains("DHCPNAK"), "{}", said(server));
         }
-        // who asks before takes none that the other house uses
+        // a client that probes takes no address of the other house
         println!(
             "{:?}",
             given

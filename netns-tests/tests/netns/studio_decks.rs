@@ -178,7 +178,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
             )?;
             told(&attends.process, "session", "presenter", &json!("Ann"))
         })?;
-        // a note is on the terminal of who presents, and in nothing that is sent
+        // a note is on the presenter's terminal, and in no packet
         let notes = json!("wave\nat them");
         eventually("the note", || {
             told(&presents.process, "slide", "notes", &notes)

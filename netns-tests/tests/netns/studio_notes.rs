@@ -185,7 +185,8 @@ fn two_hosts_write_one_text_also_without_a_network() {
             );
             Ok(())
         })?;
-        // what he had himself may be of an editor that has not loaded the marks: once it counts for nothing
+        // what he had himself may be of an editor that has not loaded the marks: once it counts for
+        // nothing
         let (marked, own) = (one.read()?, text.replace("Bees dance.", flowers));
         for _ in 0..2 {
             one.until(&marked)?;

@@ -1,4 +1,4 @@
-//! One upload: other nodes carry what a node with a short uplink sends.
+//! One upload: other nodes carry the packets of a node with a short uplink.
 
 use std::time::{Duration, Instant};
 

@@ -375,7 +375,7 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
         let known = ann_group.ask(&["status"])?;
         let known = known["groups"].as_array().context("groups")?;
         ensure!(known.len() == 1 && known[0]["messages"] == 0, "{known:?}");
-        // what lcgroup refuses is said, and hostile text is short there
+        // a refusal of lcgroup is shown, and hostile text is short there
         let long = "<b>\u{202e}x</b>".repeat(1_000);
         for (wanted, why) in [
             (

@@ -9,7 +9,9 @@ const SKIPPED: &[&str] = &["target", "tests", "benches", "examples", "fuzz"];
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = folders.find(|folder| folder.join("Cargo.lock").is_file());
+    root.unwrap().to_owned()
 }
 
 /// Returns Rust sources below `folder` without tests; each with its path.

@@ -125,10 +125,10 @@ impl PageLeaf {
                 self.servers.send(to, bytes.to_vec(), &mut self.commands);
             }
             LeafNodeOutput::Servers(needed) => {
-                // what their sockets say from now on is not heeded
+                // later events of their sockets are ignored
                 for number in self.servers.leave() {
-                    let down = Presence::CarrierDown;
-                    self.node.handle_presence(CarrierId(number), down, now);
+                    let down = ServerEvent::Presence(Presence::CarrierDown);
+                    self.handle_server_event(number, down, now);
                 }
                 self.commands.push_back(Command::Servers(needed));
             }
@@ -141,8 +141,8 @@ impl PageLeaf {
 }
 
 impl Tab for PageLeaf {
-    fn servers(&self) -> &[String] {
-        self.servers.urls()
+    fn servers_mut(&mut self) -> (&mut Servers, &mut VecDeque<Command>) {
+        (&mut self.servers, &mut self.commands)
     }
 
     /// The token: a reload is a new leaf.
@@ -171,27 +171,14 @@ impl Tab for PageLeaf {
         self.settle(now);
     }
 
-    fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
-        if self.servers.handle_socket(number, is_open) {
-            let down = Presence::CarrierDown;
-            self.node.handle_presence(CarrierId(number), down, now);
-        }
-        self.settle(now);
-    }
-
-    fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
-        let told = (self.servers).handle_message(number, message, &mut self.commands);
+    fn handle_server_event(&mut self, number: u32, event: ServerEvent, now: Instant) {
         let carrier = CarrierId(number);
-        match told {
-            Some(ServerEvent::Presence(presence)) => {
-                self.node.handle_presence(carrier, presence, now);
-            }
-            Some(ServerEvent::Signal { from, bytes }) => {
+        match event {
+            ServerEvent::Presence(presence) => self.node.handle_presence(carrier, presence, now),
+            ServerEvent::Signal { from, bytes } => {
                 self.node.handle_signal(carrier, from, &bytes, now);
             }
-            None => {}
         }
-        self.settle(now);
     }
 
     /// A leaf uses no relay.
@@ -266,7 +253,7 @@ impl Tab for PageLeaf {
         Ok(())
     }
 
-    /// A leaf is told nothing of the network.
+    /// A leaf learns nothing of the network.
     fn set_looks(&mut self, _looks: bool, _now: Instant) {}
 
     fn status(&mut self, now: Instant) -> String {

@@ -13,7 +13,7 @@ use lcroute_node::{
 };
 use lcroute_overlay::proof::{RelayReply, prove};
 use lcroute_overlay::server::Role;
-use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
+use lcroute_overlay::{CarrierId, PeerInfo, Random};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::id::{LinkId, PeerId};
@@ -178,8 +178,8 @@ impl PageMember {
 }
 
 impl Tab for PageMember {
-    fn servers(&self) -> &[String] {
-        self.servers.urls()
+    fn servers_mut(&mut self) -> (&mut Servers, &mut VecDeque<Command>) {
+        (&mut self.servers, &mut self.commands)
     }
 
     fn to_keep(&self) -> String {
@@ -211,27 +211,14 @@ impl Tab for PageMember {
         self.settle(now);
     }
 
-    fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
-        if self.servers.handle_socket(number, is_open) {
-            let down = Presence::CarrierDown;
-            self.node.handle_presence(CarrierId(number), down, now);
-        }
-        self.settle(now);
-    }
-
-    fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
-        let told = (self.servers).handle_message(number, message, &mut self.commands);
+    fn handle_server_event(&mut self, number: u32, event: ServerEvent, now: Instant) {
         let carrier = CarrierId(number);
-        match told {
-            Some(ServerEvent::Presence(presence)) => {
-                self.node.handle_presence(carrier, presence, now);
-            }
-            Some(ServerEvent::Signal { from, bytes }) => {
+        match event {
+            ServerEvent::Presence(presence) => self.node.handle_presence(carrier, presence, now),
+            ServerEvent::Signal { from, bytes } => {
                 self.node.handle_signal(carrier, from, &bytes, now);
             }
-            None => {}
         }
-        self.settle(now);
     }
 
     fn handle_server_text(&mut self, number: u32, word: &str, now: Instant) {

@@ -30,7 +30,7 @@ pub fn ipv6_source(packet: &[u8]) -> Option<Ipv6Addr> {
     address(packet, 8)
 }
 
-/// Returns what the page gets of a packet; nothing of groups that it has not joined. Fragments are
+/// Returns the page's part of a packet; nothing of groups that it has not joined. Fragments are
 /// not reassembled.
 pub fn delivered(packet: &[u8], has_joined: impl Fn(Ipv6Addr) -> bool) -> Option<Command> {
     if let Ok(header) = ipv4::Header::read(packet) {

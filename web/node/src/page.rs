@@ -131,7 +131,7 @@ pub extern "C" fn node_read(unix: f64) -> usize {
 /// Returns the length of the URLs of signalling servers, one a line, by their numbers.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_servers() -> usize {
-    ask(|tab, _| Ok(tab.servers().join("\n"))).unwrap_or(0)
+    ask(|tab, _| Ok(tab.servers_mut().0.urls().join("\n"))).unwrap_or(0)
 }
 
 /// Returns the length of the JSON to store for a reload.

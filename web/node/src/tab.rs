@@ -1,17 +1,21 @@
-//! A tab of a network: what a member and a leaf have in common.
+//! A tab of a network: the common part of a member and a leaf.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
+use lcroute_overlay::Presence;
 use librecast::id::LinkId;
 use librecast::time::{Instant, UnixTime};
 
 use crate::command::Command;
 use crate::connections::{Channel, PageConnections, Stats};
+use crate::servers::{ServerEvent, Servers};
 
 /// A node in a page. Its owner executes [`Tab::poll_command`] after each other call, and calls
 /// [`Tab::handle_timeout`] at [`Tab::next_timeout`].
 pub trait Tab: std::fmt::Debug {
-    /// URLs of signalling servers, by their numbers.
-    fn servers(&self) -> &[String];
+    /// The signalling servers, and the commands to which their messages add.
+    fn servers_mut(&mut self) -> (&mut Servers, &mut VecDeque<Command>);
 
     /// The JSON to store for a reload.
     fn to_keep(&self) -> String;
@@ -28,11 +32,26 @@ pub trait Tab: std::fmt::Debug {
     /// Leaves the network, and informs all peers.
     fn leave_network(&mut self, now: Instant);
 
+    /// Passes a server's event to the node.
+    fn handle_server_event(&mut self, number: u32, event: ServerEvent, now: Instant);
+
     /// Handles an opened or closed WebSocket to a server.
-    fn handle_server(&mut self, number: u32, is_open: bool, now: Instant);
+    fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
+        if self.servers_mut().0.handle_socket(number, is_open) {
+            let down = ServerEvent::Presence(Presence::CarrierDown);
+            self.handle_server_event(number, down, now);
+        }
+        self.settle(now);
+    }
 
     /// Handles a message of a server.
-    fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant);
+    fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
+        let (servers, commands) = self.servers_mut();
+        if let Some(event) = servers.handle_message(number, message, commands) {
+            self.handle_server_event(number, event, now);
+        }
+        self.settle(now);
+    }
 
     /// Handles a server's text about its relay.
     fn handle_server_text(&mut self, number: u32, word: &str, now: Instant);

@@ -97,13 +97,13 @@ impl World {
                 let mut commands: VecDeque<_> =
                     std::iter::from_fn(|| self.pages[page].poll_command()).collect();
                 while let Some(command) = commands.pop_front() {
-                    self.obey(page, command);
+                    self.execute(page, command);
                 }
             }
         }
     }
 
-    fn obey(&mut self, page: usize, command: Command) {
+    fn execute(&mut self, page: usize, command: Command) {
         let (now, other) = (self.now, 1 - page);
         match command {
             Command::Server(0, message) => match ToServer::decode(&message).unwrap() {

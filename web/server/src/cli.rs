@@ -25,7 +25,7 @@ use crate::serve::{Pages, bind};
 /// The verbs of `lcroute` that this program has.
 pub const VERBS: [&str; 1] = ["web"];
 
-/// What `lcroute web` executes.
+/// The command line behind `lcroute web`.
 #[derive(Debug, Parser)]
 #[command(
     name = "lcroute-web",
@@ -60,7 +60,7 @@ Examples:
     },
 }
 
-/// The command line itself, for what is made from it: man pages.
+/// The command line itself, for man pages.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Prints what only the control socket tells.
+/// Prints answers that only the control socket gives.
 fn show_code(common: &Common) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     let mut client = Client::connect(&common.control_to_ask(&config))?;
@@ -129,7 +129,7 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
         let address = address(bound, &config.web.names, tls.is_some(), guard.key());
         let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
         let (address_file, mode) = match folder {
-            // its unit says who may look into it
+            // its unit decides about the readers of the folder
             Some(folder) => (folder.join(pages::ADDRESS_FILE), 0o644),
             // for root and the group of the control socket, like that
             None => (pages::beside(&control), 0o640),
@@ -156,7 +156,7 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
     })
 }
 
-/// What a browser is to open.
+/// Returns the address that a browser opens.
 fn address(bound: SocketAddr, names: &[String], is_tls: bool, key: &str) -> String {
     let scheme = if is_tls { "https" } else { "http" };
     let host = match (names.first(), bound.ip()) {
@@ -176,7 +176,7 @@ impl AddressFile {
     /// A folder in which this user may not write has no such file: then the address is where it was printed.
     fn write(path: &Path, mode: u32, address: &str) -> Option<Self> {
         let new = path.with_extension("new");
-        // what a killed program left
+        // the remains of a killed program
         let _ = std::fs::remove_file(&new);
         let mut options = std::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(mode).open(&new);

@@ -22,7 +22,7 @@ use clap::ValueEnum;
 use super::system::System;
 use crate::lab::{Host, Lab, find_program};
 
-/// What can be measured.
+/// Systems that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Through {
     /// lcroute, as it was built.

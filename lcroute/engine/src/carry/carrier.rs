@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SECONDS_OVER: u32 = 3;
 /// Nothing is carried for this long after that.
 const REFUSING: Duration = Duration::from_secs(60);
-/// After several copies of what nothing here listens to, a sender's parts are carried only for own
+/// After several copies of a part without listeners here, a sender's parts are carried only for own
 /// listeners for this long. Chosen.
 const PASSES_NOTHING_ON: Duration = Duration::from_secs(600);
 /// Changes of parts that one sender may make: each is an advertisement and a computation of routes.
@@ -38,13 +38,13 @@ const MAX_SENDERS: usize = 4_096;
 /// The least length of a part that lies in no prefix of the sender: a group and the one beside it.
 const GROUP_LEN: u8 = 127;
 
-/// What the carrier's side looks at.
+/// Inputs of the carrier's side.
 pub(super) struct CarrierContext<'a> {
     /// This node.
     pub node: &'a Node,
     /// The other routers.
     pub database: &'a Database,
-    /// What the configuration allows.
+    /// The carrying that the configuration allows.
     pub consent: Consent,
     /// Whether something here has joined a group of a prefix.
     pub listens: &'a dyn Fn(&GroupPrefix) -> bool,
@@ -288,15 +288,15 @@ impl Carrier {
         (!listens).then_some(Answer::NotJoined)
     }
 
-    /// Whether parts of a sender may be carried that nothing here listens to: one copy in and one
-    /// out is what any shortest path may cost.
+    /// Whether parts of a sender may be carried without listeners here: any shortest path may cost
+    /// one copy in and one out.
     fn may_pass_on(&self, from: OriginId, context: &CarrierContext<'_>) -> bool {
         let lease = self.leases.get(&from);
         let from = lease.and_then(|lease| lease.passes_on_from);
         context.is_neighbor && from.is_none_or(|from| from <= context.now)
     }
 
-    /// Gives up parts that nothing here listens to if one leaves in several copies. `copies`: of a
+    /// Gives up parts without listeners here if one leaves in several copies. `copies`: of a
     /// part. True: there were such.
     pub fn limit_copies(&mut self, copies: &dyn Fn(&GroupPrefix) -> usize, now: Instant) -> bool {
         let mut has_changed = false;

@@ -1,5 +1,5 @@
-//! Several paths for one unit: where the link that its only copy goes over is full, or a steady rate
-//! shows that something behind it may be, carriers behind other links take parts.
+//! Several paths for one unit: where the link that its only copy goes over is full, or a steady
+//! rate shows that something behind it may be, carriers behind other links take parts.
 //!
 //! ```text
 //! one path --full, or steady--> parts spread evenly --full, and another not--> a part moves
@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-/// Routers asked for one unit, and searches without any. Chosen: most of many refuse, as they do not
-/// listen.
+/// Routers asked for one unit, and searches without any. Chosen: most of many refuse, as they do
+/// not listen.
 const MOST_ASKED: usize = 8;
-/// A part moves to a path with room this often. Chosen: a queue shows within a second, and listeners
-/// follow.
+/// A part moves to a path with room this often. Chosen: a queue shows within a second, and
+/// listeners follow.
 const MOVE_INTERVAL: Duration = Duration::from_secs(3);
 /// The time after which several paths must have brought more, and the part of it in which listeners
 /// change over. Chosen.
@@ -26,10 +26,10 @@ const GAIN: u64 = 110;
 /// The least number of groups that had all before, so that these count, and not the rate. Chosen.
 const LEAST_DONE: u64 = 8;
 
-/// Who has a part: a carrier, or nobody, so that it stays on the sender's own tree.
+/// The holder of a part: a carrier, or nobody, so that it stays on the sender's own tree.
 pub type Holder = Option<OriginId>;
 
-/// What a unit brought in some seconds.
+/// The gain of a unit in some seconds.
 ///
 /// A sender of files sends more than its paths carry, so its rate shows no gain. Its listeners
 /// leave a group once they have all of it: these groups count, where there are enough.
@@ -70,12 +70,12 @@ pub struct Paths {
     first: OriginId,
     /// The link that leads to each carrier.
     links: BTreeMap<OriginId, OriginId>,
-    /// Routers that said no.
+    /// Routers that refused.
     declined: BTreeSet<OriginId>,
     asked: usize,
-    /// What one path brought.
+    /// Progress over one path.
     before: Progress,
-    /// What several bring.
+    /// Progress over several paths.
     tried: Progress,
     /// When the first part was carried.
     since: Option<Instant>,
@@ -85,7 +85,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The unit goes over the link to `first` alone, which brought this.
+    /// The unit goes over the link to `first` alone, with this progress.
     pub fn new(first: OriginId, before: Progress, now: Instant) -> Self {
         Self {
             first,
@@ -100,7 +100,7 @@ impl Paths {
         }
     }
 
-    /// What the last second brought.
+    /// Takes the progress of the last second.
     pub fn measured(&mut self, progress: Progress, held: &Shares, now: Instant) {
         if !held.keys().any(Option::is_some) {
             (self.since, self.tried) = (None, Progress::default());
@@ -134,12 +134,12 @@ impl Paths {
         self.asked < MOST_ASKED
     }
 
-    /// A router said no.
+    /// Notes that a router refused.
     pub fn decline(&mut self, carrier: OriginId) {
         self.declined.insert(carrier);
     }
 
-    /// Whether a router has not said no.
+    /// Whether a router has not refused.
     pub fn is_open(&self, carrier: OriginId) -> bool {
         !self.declined.contains(&carrier)
     }
@@ -174,8 +174,8 @@ impl Paths {
         moves
     }
 
-    /// Parts that move from a path over a full link to one with room: one, more from a path with many.
-    /// Each keeps one.
+    /// Parts that move from a path over a full link to one with room: one, more from a path with
+    /// many. Each keeps one.
     pub fn balance(
         &mut self,
         held: &Shares,

@@ -25,7 +25,7 @@ const DOMAIN: &[u8] = b"lcroute 2026 carry";
 /// Most parts of one CARRY, of the 64 prefixes of an advertisement. Chosen.
 pub const MAX_PARTS: usize = 16;
 
-/// What a carrier answers.
+/// A carrier's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// It announces all parts.
@@ -36,7 +36,7 @@ pub enum Answer {
     NotPermitted,
     /// It carries as much as it may.
     Full,
-    /// Nothing there listens.
+    /// It has no listeners.
     NotJoined,
 }
 
@@ -76,7 +76,7 @@ pub struct CarryRequest {
 /// A CARRY as it came: its signature is not verified.
 #[derive(Debug)]
 pub struct Received<'a> {
-    /// What it says.
+    /// The decoded request.
     pub request: CarryRequest,
     /// The bytes before the signature.
     body: &'a [u8],
@@ -219,7 +219,7 @@ mod tests {
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex[..expected.len()], expected);
         assert_eq!(bytes.len(), expected.len() / 2 + 64);
-        // what is signed names the carrier
+        // the signed bytes name the carrier
         let received = Received::decode(&bytes).unwrap();
         let signed = received.signed(OriginId(0x1122_3344_5566_7788));
         assert_eq!(&signed[..DOMAIN.len()], DOMAIN);

@@ -1,4 +1,4 @@
-//! The side of a sender: measures what its own flows take of the uplink, and asks carriers.
+//! The side of a sender: measures its own flows' share of the uplink, and asks carriers.
 //!
 //! Units are asked for whole: a prefix that this node announces, cut into parts, or the /127 around
 //! one group.
@@ -58,13 +58,14 @@ const OTHERS_SHARE: u64 = 10;
 /// The least rate of which copies count, in bits a second. Chosen: below, a CARRY costs as much.
 const LEAST_RATE: u64 = 8_000;
 
-/// The least rate of a unit that several paths are tried for, in bits a second. Chosen: below, a full
-/// link has other causes.
+/// The least rate of a unit that several paths are tried for, in bits a second. Chosen: below, a
+/// full link has other causes.
 const LEAST_PATH_RATE: u64 = 500_000;
 /// The least rate of a unit that may be held back behind its link, in bits a second. Chosen.
 const LEAST_STEADY_RATE: u64 = 1_000_000;
-/// A rate is steady if it changed by less than this share of it for this long. Chosen: bulk data that
-/// a far link holds back; a stream of its own rate brings no more over two paths, and stays on one.
+/// A rate is steady if it changed by less than this share of it for this long. Chosen: bulk data
+/// that a far link holds back; a stream of its own rate brings no more over two paths, and stays on
+/// one.
 const STEADY_SHARE: u64 = 3;
 const STEADY_FOR: Duration = Duration::from_secs(3);
 /// Intervals of which several paths must bring more: those of a steady rate.
@@ -72,7 +73,7 @@ const RECENT: usize = 3;
 /// Several paths that brought no more are not tried again for this long. Chosen.
 const IN_VAIN_FOR: Duration = Duration::from_secs(600);
 
-/// What this node sent to one group since the last look.
+/// Bytes of this node to one group since the last measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnFlow {
     /// The group.
@@ -85,12 +86,12 @@ pub(crate) struct OwnFlow {
     pub neighbors: Vec<OriginId>,
 }
 
-/// What the sender's side looks at.
+/// Inputs of the sender's side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SenderContext<'a> {
     /// This node.
     pub node: &'a Node,
-    /// Who announces what.
+    /// Parts and their announcers.
     pub database: &'a Database,
     /// The network.
     pub graph: &'a Arc<Graph>,
@@ -98,7 +99,7 @@ pub(crate) struct SenderContext<'a> {
     pub now: Instant,
 }
 
-/// What programs of this host send.
+/// Multicast of programs of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sends {
     /// Nothing.
@@ -183,7 +184,7 @@ impl Unit {
     }
 }
 
-/// What was last sent to a carrier.
+/// The last request to a carrier.
 #[derive(Debug)]
 struct Sent {
     parts: Vec<GroupPrefix>,
@@ -267,7 +268,7 @@ impl Recent {
         now >= self.steady.1 + STEADY_FOR
     }
 
-    /// What the last seconds brought.
+    /// Returns the progress of the last seconds.
     fn progress(&self) -> Progress {
         let mut sum = Progress::default();
         self.progress.iter().for_each(|second| sum.add(*second));
@@ -284,9 +285,9 @@ pub(super) struct Sender {
     short_until: Option<Instant>,
     /// Units that one path is enough for, until this time.
     in_vain: BTreeMap<GroupPrefix, Instant>,
-    /// What units brought in the last seconds.
+    /// Progress of units in the last seconds.
     recent: BTreeMap<GroupPrefix, Recent>,
-    /// Neighbours whose links are full, as the shell saw them last.
+    /// Neighbours whose links were full at the shell's last report.
     pressed: BTreeSet<OriginId>,
     measured_at: Instant,
     sequence: u32,
@@ -344,7 +345,7 @@ impl Sender {
         let elapsed = now.saturating_duration_since(self.measured_at);
         self.measured_at = now;
         if elapsed > 2 * INTERVAL && self.units.is_empty() {
-            // what was sent in a long time says nothing of now
+            // bytes of a long time do not show the present rate
             return;
         }
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -492,7 +493,7 @@ impl Sender {
         self.send(context, services)
     }
 
-    /// Parts are carried, or no longer, as the link state says.
+    /// Updates which parts are carried, by the link state.
     fn follow(&mut self, context: &SenderContext<'_>) {
         let now = context.now;
         let announced: BTreeMap<_, _> = context.database.announced().collect();
@@ -599,7 +600,7 @@ impl Sender {
                 wanted.entry(carrier).or_default().push(*part);
             }
         }
-        // a carrier of which nothing is wanted any more is told so once
+        // a carrier that needs no part any more gets one empty request
         for carrier in self.sent.keys() {
             wanted.entry(*carrier).or_default();
         }
@@ -637,7 +638,7 @@ impl Sender {
             .units
             .values()
             .filter(|unit| unit.parts.values().any(is_asked));
-        // who listens to nothing yet may listen in a second
+        // a router without listeners may have some in a second
         if answer != Answer::NotJoined || !asking.all(|unit| unit.paths.is_some()) {
             self.refused.insert(from, (now + REFUSED_FOR, Some(answer)));
         }

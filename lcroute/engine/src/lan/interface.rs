@@ -191,7 +191,8 @@ impl Lan {
         let ipv4 = self.ipv4_problem(node);
         let mut groups = self.settings.groups.iter();
         let has_ipv6 = groups.any(|prefix| prefix.as_ipv4().is_none());
-        // without IPv6 prefixes, hosts of a LAN may still send IPv4; a node chooses its own address soon
+        // without IPv6 prefixes, hosts of a LAN may still send IPv4; a node chooses its own address
+        // soon
         let is_ready = matches!(ipv4, None | Some(LanProblem::NoIpv4OfNode));
         let ipv4_works = self.segment.is_some() || self.settings.has_ipv4_groups() && is_ready;
         if sends && has_ipv6 && !ipv4_works && self.prefixes().next().is_none() {

@@ -1,4 +1,4 @@
-//! What stays on its LAN: routers, DHCP, and the links of this network itself.
+//! Packets that stay on their LAN: routers, DHCP, and the links of this network itself.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1151,7 +1151,7 @@ mod tests {
             std::iter::from_fn(|| self.directory.poll_action()).collect()
         }
 
-        /// What happens in this time.
+        /// Lets this time pass; returns the actions.
         fn pass(&mut self, time: Duration) -> Vec<Action> {
             let end = self.now + time;
             while let Some(at) = self.directory.next_timeout().filter(|at| *at <= end) {

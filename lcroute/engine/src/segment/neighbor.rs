@@ -103,13 +103,8 @@ fn is_askable(address: Ipv6Addr) -> bool {
 pub fn question(target: Ipv6Addr, own: Own, to: Option<MacAddress>) -> LanFrame {
     match mapped::ipv4(target) {
         Some(target) => {
-            let arp = Arp {
-                operation: Operation::Request,
-                sender_mac: own.mac,
-                sender: own.ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED),
-                target_mac: MacAddress::default(),
-                target,
-            };
+            let sender = own.ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            let arp = Arp::request(own.mac, sender, target);
             arp_frame(own.mac, to.unwrap_or(MacAddress::BROADCAST), &arp)
         }
         None => {
@@ -148,13 +143,7 @@ pub fn announcement(target: Ipv6Addr, mac: MacAddress, from: MacAddress) -> LanF
     match mapped::ipv4(target) {
         Some(target) => {
             // a request: hosts heed it more than a reply (RFC 5227 §3)
-            let arp = Arp {
-                operation: Operation::Request,
-                sender_mac: mac,
-                sender: target,
-                target_mac: MacAddress::default(),
-                target,
-            };
+            let arp = Arp::request(mac, target, target);
             arp_frame(from, MacAddress::BROADCAST, &arp)
         }
         None => {
@@ -167,13 +156,8 @@ pub fn announcement(target: Ipv6Addr, mac: MacAddress, from: MacAddress) -> LanF
 
 /// A frame from a virtual address that asks for nobody: switches learn the port of its gateway.
 pub fn presence(virtual_mac: MacAddress) -> LanFrame {
-    let arp = Arp {
-        operation: Operation::Request,
-        sender_mac: virtual_mac,
-        sender: Ipv4Addr::UNSPECIFIED,
-        target_mac: MacAddress::default(),
-        target: Ipv4Addr::UNSPECIFIED,
-    };
+    let none = Ipv4Addr::UNSPECIFIED;
+    let arp = Arp::request(virtual_mac, none, none);
     arp_frame(virtual_mac, MacAddress::BROADCAST, &arp)
 }
 

@@ -325,7 +325,7 @@ impl Session {
             Ok(lines) => {
                 timer.succeed();
                 self.problems.remove(&call);
-                // what was put is in the room, though its answer was lost
+                // the record is in the room, though the answer was lost
                 if call == Call::Sync && self.wanted(time).is_none() {
                     self.problems.remove(&Call::Put);
                 }

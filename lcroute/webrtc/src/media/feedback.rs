@@ -31,10 +31,11 @@ pub(crate) const MAX_SAMPLES: usize = 16;
 pub(crate) const MAX_WORDS: usize = 16;
 /// Longest time from a packet to its report.
 const EVERY: Duration = Duration::from_millis(20);
-/// The same while few packets come and none is missing. Chosen: below the 250 ms after which senders
-/// count packets as lost.
+/// The same while few packets come and none is missing. Chosen: below the 250 ms after which
+/// senders count packets as lost.
 const EVERY_CALM: Duration = Duration::from_millis(150);
-/// Packets and bytes that are few. Chosen: a thin flow of sound; above, reports show queues in time.
+/// Packets and bytes that are few. Chosen: a thin flow of sound; above, reports show queues in
+/// time.
 const FEW_PACKETS: u32 = 8;
 const FEW_BYTES: usize = 4_000;
 /// Time without a missing or marked packet before reports wait. Chosen.

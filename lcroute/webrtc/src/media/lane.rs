@@ -702,8 +702,8 @@ impl fmt::Debug for Media {
     }
 }
 
-/// Returns the number of packets with pieces of this size, of which the first ends a packet; a packet
-/// holds one of `most` bytes.
+/// Returns the number of packets with pieces of this size, of which the first ends a packet; a
+/// packet holds one of `most` bytes.
 fn packets_of(length: usize, size: usize, most: usize) -> usize {
     let header = CHUNK_HEADER + PIECE_HEADER;
     let (mut rest, mut free, mut packets) = (length.saturating_sub(size), 0, 1);

@@ -245,7 +245,7 @@ impl Repair {
         self.find_overtaken(report, now);
         let oldest = (report.highest + 1).saturating_sub(report.words.len() as u64 * 64);
         if !std::mem::replace(&mut self.is_reported, true) {
-            // what was sent before the peer was ready is no loss (RFC 3550 A.3)
+            // packets from before the peer was ready are no loss (RFC 3550 A.3)
             self.judged = report.settled;
         }
         // no report will cover older packets
@@ -320,7 +320,7 @@ impl Repair {
 
     /// Counts packet `index` as lost.
     fn lose(&mut self, index: u64, tail: bool, now: Instant) {
-        // what no report shows as missing may only be late, as after a pause of a host
+        // a packet that no report shows as missing may be late, as after a pause of a host
         if !tail {
             self.on_until = Some(now + ON);
         }

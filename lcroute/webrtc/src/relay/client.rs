@@ -313,8 +313,8 @@ impl Relays {
         server == from && is_turn
     }
 
-    /// Handles a message of the relay; fails if it is dropped. The retransmission of a request whose
-    /// answer was dropped decides.
+    /// Handles a message of the relay; fails if it is dropped. The retransmission of a request
+    /// whose answer was dropped decides.
     pub(crate) fn handle_message(
         &mut self,
         message: &[u8],

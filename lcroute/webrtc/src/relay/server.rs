@@ -70,9 +70,11 @@ drop_reasons! {
     pub enum RelayDrop {
         /// A request to the relay with credentials that are wrong, or whose time has passed.
         Credentials = "relay_credentials",
-        /// A peer that a relay does not send to: an address of its own, of its site, of a host, of a group, or a private one.
+        /// A peer that a relay does not send to: an address of its own, of its site, of a host, of
+        /// a group, or a private one.
         Forbidden = "relay_forbidden",
-        /// A message to the relay that cannot be read, or of no allocation, or a packet without contents.
+        /// A message to the relay that cannot be read, or of no allocation, or a packet without
+        /// contents.
         Malformed = "relay_malformed",
         /// From or to a peer for which a client has asked no permission.
         NoPermission = "relay_no_permission",

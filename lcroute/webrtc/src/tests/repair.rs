@@ -134,7 +134,8 @@ fn packets_that_overtake_each_other_are_not_sent_again() {
         (100_000, 10),
     ] {
         let mut net = path(rtt, 0, 25);
-        // with this seed late path probes of 2,000 us count as lost, and each message has two pieces
+        // with this seed late path probes of 2,000 us count as lost, and each message has two
+        // pieces
         net.set_jitter(jitter);
         net.set_seed(7_919);
         let delivered = steady(&mut net, MBIT_50, 4).delivered();

@@ -11,7 +11,7 @@ use super::{Page, Theme, in_each_browser};
 use crate::codes::{lcsync, make_files, send};
 use crate::guest::open_driver;
 
-/// Keeps what the page hands to the browser to be saved.
+/// Keeps the files that the page gives the browser to save.
 const TAP: &str = r#"(() => {
     window.saved = [];
     const { createObjectURL } = URL;
@@ -21,7 +21,7 @@ const TAP: &str = r#"(() => {
     };
 })()"#;
 
-/// Hashes of what was saved, in order of their digits.
+/// Hashes of saved files, in order of their digits.
 const HASHES: &str = r#"Promise.all(saved.map(async (blob) => {
     const hash = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
     return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -102,7 +102,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         ];
         let ann = browsers[0].open("groups", &address(0))?;
         let bob = browsers[1].open("groups", &address(1))?;
-        // what lcgroup does not take stands beside the form, and the form stays
+        // a refusal of lcgroup stands beside the form, and the form stays
         ann.until("!document.querySelector('#none').hidden")?;
         let hidden = "\u{202e}nna";
         send(&ann, "#create", &[("group", "team"), ("name", hidden)])?;
@@ -160,7 +160,8 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         ann.until_says(".persons li", "Annthis host, owner · spoke last")?;
         ann.until_says(".persons li", "<i>bob</i>spoke last")?;
 
-        // meanwhile elsewhere: what was not read is counted, and a line stands where the reading stopped
+        // meanwhile elsewhere: what was not read is counted, and a line stands where the reading
+        // stopped
         send(&bob, "#create", &[("group", "plans"), ("name", "bob")])?;
         bob.until_says("#talk-title", "plans")?;
         let long = format!("<b>\u{202e}{}</b>", "0123456789".repeat(1_000));
@@ -184,7 +185,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         bob.expect_open_to_all()?;
         bob.shot("conversation")?;
         bob.expect_fits_a_phone()?;
-        // what is read in one tab is read in the other
+        // messages read in one tab are read in the other
         bob.click("[data-group=plans] button")?;
         people[0].say("and bread")?;
         bob.until("document.title === '(1) plans'")?;
@@ -206,7 +207,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         second.click(&format!("[data-group='{name}'] button"))?;
         second.until_says("#heard .said", "and salt")?;
 
-        // days, after a start with what was said two days ago
+        // days, after a start with messages of two days ago
         people[1].daemon()?.stop()?;
         let path = people[1]
             .folder()

@@ -95,7 +95,7 @@ fn a_station_is_heard_by_a_public_link_though_its_router_is_killed() {
         page.until_says("#state", "listening by 2 routers")?;
         page.expect_open_to_all()?;
         page.shot("playing")?;
-        // it casts nothing, and who gets its link can listen
+        // it casts nothing, and holders of its link can listen
         page.until("!document.querySelector('#cast').checkVisibility()")?;
         page.until_says(".of-leaves", "only listens")?;
         let shared = page.eval("document.querySelector('#share button').value")?;
@@ -177,7 +177,7 @@ fn a_node_page_by_a_token_for_leaves_listens_and_says_what_it_cannot_do() {
         page.shot("listening")?;
         let again = page.eval("document.querySelector('#link-again').value")?;
         ensure!(again == json!(link), "{again}");
-        // another leaf, which listens to what this one did
+        // another leaf, which joins the groups of this one
         let id = "document.querySelector('#facts').textContent";
         page.reload()?;
         page.until_says("#state", "listening by 2 routers")?;

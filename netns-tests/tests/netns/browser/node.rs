@@ -233,7 +233,8 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
         while roles.contains(&0) || roles.iter().sum::<usize>() < 6 {
             become_member(&page, &meeting.network.token)?;
             let took = until_links(&page, 2)?;
-            // its name changes with the first renewal: the network remembers who was called so before
+            // its name changes with the first renewal: the network remembers who was called so
+            // before
             let own = eventually("a host knows the page", || link(a, &name(&page)?))?;
             let own = own["peer_id"].as_str().context("a PeerId")?;
             let own = own.parse::<PeerId>()?;
@@ -420,7 +421,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
             ensure!(page.eval("document.querySelector('#words').value")? == "into the void");
             host.heal_uplink()?;
             until_links(page, 2)?;
-            // what is not so any more is not said any more
+            // outdated text disappears
             for at in ["#problem", "#notice"] {
                 page.until(&format!("document.querySelector('{at}').hidden"))?;
             }
@@ -912,7 +913,7 @@ fn a_page_whose_udp_is_dropped_is_linked_by_the_relay() {
     });
 }
 
-/// What a door says of what was pasted into it.
+/// The text of a door for pasted text.
 fn pasted(page: &Page, field: &str, text: &str, words: &str) -> Result<()> {
     page.fill(field, text)?;
     page.until_says("#offer, #link-words", words).map(drop)
@@ -947,7 +948,7 @@ fn a_member_begins_with_what_there_is_for_people() {
             pasted(&page, "#token", text, words)?;
         }
         page.shot("refused")?;
-        // who invites, before anybody clicks
+        // the inviter, before the user clicks
         let server = meeting.network.signalling.url()?;
         let labels = ["--label", "network=home", "--label", "inviter=ann"];
         let args = [&["invite", "--uses", "1", "--signal", &server][..], &labels].concat();

@@ -112,7 +112,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         };
         bob_got("slide", "number", 1.into())?;
         page.until_says("#listeners", "Somebody listens")?;
-        // what is said to nobody
+        // private comments
         let got = tab.eval("document.body.textContent.includes('breathe')")?;
         ensure!(got == false && !bob.process.stdout().contains("breathe"));
         // by keyboard, as clickers do, and by the list

@@ -13,8 +13,8 @@ const REPORTS_PER_WINDOW: f64 = 8.0;
 /// Factor on the floor of loss for additional reports. Chosen: reports get lost, too.
 const REPORTS_BY_LOSS: f64 = 4.0;
 
-/// Window in bytes below which a flow that uses less than half of it requests no reports. Chosen: in
-/// longer ones an eighth is several thin packets.
+/// Window in bytes below which a flow that uses less than half of it requests no reports. Chosen:
+/// in longer ones an eighth is several thin packets.
 const SHORT_WINDOW: f64 = 16_384.0;
 /// Time without a report after which one is requested. Chosen: above the receiver's interval, and
 /// early enough that packets in flight do not count as lost.

@@ -26,7 +26,7 @@ impl HighDelay {
     }
 }
 
-/// What the window does.
+/// The phase of the window.
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// Doubles per round trip (slow start, RFC 9002 7.3.1), until a queue or loss appears.

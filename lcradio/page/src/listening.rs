@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use lcradio_core::{
-    BEACON_PORT, Beacon, Channel, DropReason, Event, FRAME, Frame, Latency, Listener, MAX_CASTERS,
-    Playout, PlayoutStats, SoundPacket, Tuned,
+    FRAME, Frame, Latency, MAX_CASTERS, OnAir, Playout, PlayoutStats, Reception, SoundPacket,
+    Tuned, TunedStation,
 };
 use lcroute_web_page::Datagram;
 use librecast::time::{Instant, UnixTime};
@@ -13,22 +13,30 @@ use serde::Serialize;
 
 /// Receives one station, and provides the next frame of each of its casters.
 #[derive(Debug)]
-pub struct TunedStation {
-    /// The page's text for it.
+pub struct Listening {
+    /// The page's text for the station.
     id: String,
-    listener: Listener,
+    station: TunedStation,
     latency: Latency,
     playouts: [Option<Playout>; MAX_CASTERS],
-    /// The last casters on air.
-    casters: Vec<OnAir>,
 }
 
-/// A caster's own description.
-#[derive(Debug, Clone, Serialize)]
-pub struct OnAir {
+/// A caster's description of itself, for the page.
+#[derive(Debug, Serialize)]
+pub struct ShownCaster {
     name: String,
     title: String,
     talking: bool,
+}
+
+impl From<&OnAir> for ShownCaster {
+    fn from(caster: &OnAir) -> Self {
+        Self {
+            name: caster.name.clone(),
+            title: caster.title.clone(),
+            talking: caster.is_talking,
+        }
+    }
 }
 
 /// State of the reception.
@@ -38,7 +46,7 @@ pub struct ListenStatus {
     /// `waiting`, `live` or `ended`.
     state: &'static str,
     /// Casters on air; if none is, the last ones.
-    casters: Vec<OnAir>,
+    casters: Vec<ShownCaster>,
     /// The group has packets that the station's key does not open.
     is_of_another_key: bool,
     /// The clocks of the caster and of this computer are more than an hour apart.
@@ -57,24 +65,21 @@ pub struct ListenStatus {
     drops: BTreeMap<&'static str, u64>,
 }
 
-impl TunedStation {
+impl Listening {
     /// Tunes in, without a received packet so far.
     #[must_use]
     pub fn new(id: String, tuned: Tuned, latency: Latency, now: Instant) -> Self {
         Self {
             id,
-            listener: Listener::new(tuned, now),
+            station: TunedStation::new(tuned, now),
             latency,
             playouts: [const { None }; MAX_CASTERS],
-            casters: Vec::new(),
         }
     }
 
     /// Groups in use.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
-        let tuned = self.listener.tuned();
-        let copy = tuned.copy_group().filter(|_| self.listener.wants_copy());
-        std::iter::once(tuned.group()).chain(copy)
+        self.station.groups()
     }
 
     /// Handles a datagram of a group that the page has joined; ignores datagrams of other groups.
@@ -85,31 +90,19 @@ impl TunedStation {
             port,
             data,
         } = datagram;
-        let tuned = self.listener.tuned();
-        let is_media = port == tuned.media_port();
-        let channel = if group == tuned.group() && is_media {
-            Channel::Media
-        } else if Some(group) == tuned.copy_group() && is_media {
-            Channel::Copy
-        } else if group == tuned.group() && port == BEACON_PORT {
-            Channel::Beacon
-        } else {
-            return;
-        };
-        self.listener
-            .handle_datagram(channel, source, data, now, time);
-        while let Some(event) = self.listener.poll_event() {
+        self.station
+            .handle_datagram((group, port), source, data, now, time);
+        while let Some(event) = self.station.poll_event(now) {
             match event {
-                Event::Station { .. } => {}
-                Event::Sound(packet) => self.push(packet),
-                Event::Ended { caster } => {
+                Reception::OnAir(_) => {}
+                Reception::Sound(packet) => self.push(packet),
+                Reception::Ended { caster } => {
                     if let Some(playout) = self.playout(caster) {
                         playout.end();
                     }
                 }
             }
         }
-        self.look_at_casters(now);
     }
 
     fn push(&mut self, packet: SoundPacket) {
@@ -118,7 +111,7 @@ impl TunedStation {
         };
         let new = || Playout::new(self.latency, packet.arrival);
         if !playout.get_or_insert_with(new).push(packet) {
-            self.listener.count(DropReason::Expired);
+            self.station.count_expired();
         }
     }
 
@@ -126,28 +119,15 @@ impl TunedStation {
         self.playouts.get_mut(usize::from(caster))?.as_mut()
     }
 
-    fn look_at_casters(&mut self, now: Instant) {
-        let of = |beacon: &Beacon| OnAir {
-            name: beacon.name.clone(),
-            title: beacon.title.clone(),
-            talking: beacon.is_talking,
-        };
-        let on_air = self.listener.on_air(now);
-        let on_air: Vec<OnAir> = on_air.filter_map(|(_, beacon)| beacon.map(of)).collect();
-        if !on_air.is_empty() {
-            self.casters = on_air;
-        }
-    }
-
     /// Runs the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.listener.handle_timeout(now);
+        self.station.handle_timeout(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
-        self.listener.next_timeout()
+        self.station.next_timeout()
     }
 
     /// The casters that are playing: a bit for each.
@@ -184,30 +164,24 @@ impl TunedStation {
     /// The state of the reception.
     #[must_use]
     pub fn status(&self, now: Instant) -> ListenStatus {
-        let listener = &self.listener;
+        let listener = self.station.listener();
         let (loss, drops) = (listener.loss(), listener.drops());
         let state = match (listener.has_session(), listener.on_air(now).next()) {
             (false, _) => "waiting",
             (true, Some(_)) => "live",
             (true, None) => "ended",
         };
-        let mut casters = self.casters.clone();
-        if let Tuned::Unsigned(description) = listener.tuned() {
-            casters.push(OnAir {
+        let casters = match listener.tuned() {
+            // it describes itself by its announcement alone
+            Tuned::Unsigned(description) => vec![ShownCaster {
                 name: description.name.clone(),
                 title: String::new(),
                 talking: false,
-            });
-        }
-        let mut stats = PlayoutStats::default();
-        for playout in self.playouts.iter().flatten() {
-            let of_one = playout.stats();
-            stats.buffered = stats.buffered.max(of_one.buffered);
-            stats.target = stats.target.max(of_one.target);
-            stats.underruns += of_one.underruns;
-            stats.concealed += of_one.concealed;
-            stats.resyncs += of_one.resyncs;
-        }
+            }],
+            Tuned::Station(_) => self.station.casters().iter().map(Into::into).collect(),
+        };
+        let of_each = self.playouts.iter().flatten().map(Playout::stats);
+        let stats = of_each.fold(PlayoutStats::default(), PlayoutStats::plus);
         let first = self.playouts.iter().flatten().next();
         let drift = first.map_or(0.0, Playout::speed_ppm);
         ListenStatus {
@@ -215,7 +189,7 @@ impl TunedStation {
             state,
             casters,
             is_of_another_key: listener.is_of_another_key(),
-            clocks_differ: !listener.has_session() && drops.get(DropReason::BeaconTime) > 0,
+            clocks_differ: !listener.has_session() && self.station.has_other_time(),
             sent: loss.sent,
             lost_before_copy: loss.lost_before_copy,
             lost: loss.lost,

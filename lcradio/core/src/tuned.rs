@@ -1,0 +1,308 @@
+//! A tuned station: the groups it needs, the casters on air, and the end of its sessions.
+//!
+//! ```text
+//! datagram -> channel -> Listener -> Reception: a caster on air, sound, the end of a caster
+//! ```
+
+use std::net::Ipv6Addr;
+
+use librecast::time::{Instant, UnixTime};
+
+use crate::beacon::Beacon;
+use crate::drops::DropReason;
+use crate::listener::{Channel, Event, Listener, Tuned};
+use crate::packet::SoundPacket;
+use crate::station::BEACON_PORT;
+
+/// A caster's description of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnAir {
+    /// Name of the caster; empty for a foreign sender.
+    pub name: String,
+    /// Title of the present programme.
+    pub title: String,
+    /// Whether somebody speaks.
+    pub is_talking: bool,
+}
+
+impl OnAir {
+    fn of(beacon: Option<&Beacon>) -> Self {
+        let on_air = beacon.map(|beacon| Self {
+            name: beacon.name.clone(),
+            title: beacon.title.clone(),
+            is_talking: beacon.is_talking,
+        });
+        on_air.unwrap_or_default()
+    }
+
+    fn is_called_as(&self, other: &Self) -> bool {
+        (&self.name, &self.title) == (&other.name, &other.title)
+    }
+}
+
+/// An event of a tuned station.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reception {
+    /// A caster is on air under a new name or title.
+    OnAir(OnAir),
+    /// Sound, in the order of arrival.
+    Sound(SoundPacket),
+    /// A caster has ended its session, or its grant has expired.
+    Ended {
+        /// The caster.
+        caster: u8,
+    },
+}
+
+/// A listener of one station.
+#[derive(Debug)]
+pub struct TunedStation {
+    listener: Listener,
+    /// Casters on air; if none is, the last ones.
+    casters: Vec<OnAir>,
+    /// Whether a caster has ended, and none has begun since.
+    has_ended: bool,
+    /// When the last caster has ended.
+    ended_at: Option<Instant>,
+}
+
+impl TunedStation {
+    /// Tunes in, without a received packet so far.
+    #[must_use]
+    pub fn new(tuned: Tuned, now: Instant) -> Self {
+        Self {
+            listener: Listener::new(tuned, now),
+            casters: Vec::new(),
+            has_ended: false,
+            ended_at: None,
+        }
+    }
+
+    /// Returns the listener, with its counters.
+    #[must_use]
+    pub fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Returns the groups in use.
+    pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        std::iter::once(self.listener.tuned().group()).chain(self.copy_group())
+    }
+
+    /// Returns the group of copies while packets are lost.
+    #[must_use]
+    pub fn copy_group(&self) -> Option<Ipv6Addr> {
+        let copy = self.listener.tuned().copy_group();
+        copy.filter(|_| self.listener.wants_copy())
+    }
+
+    /// Handles a datagram to this group and port; ignores those of other stations.
+    pub fn handle_datagram(
+        &mut self,
+        (group, port): (Ipv6Addr, u16),
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+        time: UnixTime,
+    ) {
+        let tuned = self.listener.tuned();
+        let is_media = port == tuned.media_port();
+        let channel = if group == tuned.group() && is_media {
+            Channel::Media
+        } else if Some(group) == tuned.copy_group() && is_media {
+            Channel::Copy
+        } else if group == tuned.group() && port == BEACON_PORT {
+            Channel::Beacon
+        } else {
+            return;
+        };
+        self.listener
+            .handle_datagram(channel, source, datagram, now, time);
+    }
+
+    /// Returns the next event; none: the casters are up to date.
+    pub fn poll_event(&mut self, now: Instant) -> Option<Reception> {
+        while let Some(event) = self.listener.poll_event() {
+            match event {
+                Event::Station { beacon, .. } => {
+                    (self.has_ended, self.ended_at) = (false, None);
+                    let on_air = OnAir::of(beacon.as_deref());
+                    let is_known = self.casters.iter().any(|c| c.is_called_as(&on_air));
+                    self.update_casters(now);
+                    if !is_known {
+                        return Some(Reception::OnAir(on_air));
+                    }
+                }
+                Event::Sound(packet) => return Some(Reception::Sound(packet)),
+                Event::Ended { caster } => {
+                    self.has_ended = true;
+                    return Some(Reception::Ended { caster });
+                }
+            }
+        }
+        self.update_casters(now);
+        if self.has_ended && self.ended_at.is_none() && self.listener.on_air(now).next().is_none() {
+            self.ended_at = Some(now);
+        }
+        None
+    }
+
+    /// Updates the casters on air; without any, keeps the last ones.
+    fn update_casters(&mut self, now: Instant) {
+        let on_air = self.listener.on_air(now);
+        let on_air: Vec<OnAir> = on_air.map(|(_, beacon)| OnAir::of(beacon)).collect();
+        if !on_air.is_empty() {
+            self.casters = on_air;
+        }
+    }
+
+    /// Returns the casters on air; if none is, the last ones.
+    #[must_use]
+    pub fn casters(&self) -> &[OnAir] {
+        &self.casters
+    }
+
+    /// Returns when the last caster has ended its session, unless another one began since.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Instant> {
+        self.ended_at
+    }
+
+    /// Returns whether beacons were dropped because the clocks of the caster and of this host are
+    /// more than an hour apart.
+    #[must_use]
+    pub fn has_other_time(&self) -> bool {
+        self.listener.drops().get(DropReason::BeaconTime) > 0
+    }
+
+    /// Counts a packet that came too late for playing or recording.
+    pub fn count_expired(&mut self) {
+        self.listener.count(DropReason::Expired);
+    }
+
+    /// Runs the timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.listener.handle_timeout(now);
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Instant {
+        self.listener.next_timeout()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use librecast::time::Duration;
+
+    use super::*;
+    use crate::beacon::Profile;
+    use crate::caster::{Caster, CasterConfig, Transmit};
+    use crate::station::StationKey;
+
+    const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1);
+
+    fn key() -> StationKey {
+        StationKey::from_seed(&[1; 32])
+    }
+
+    /// A caster, and a listener of the same station.
+    struct World {
+        now: Instant,
+        time: UnixTime,
+        caster: Caster,
+        station: TunedStation,
+    }
+
+    impl World {
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+        fn new() -> Self {
+            let (now, time) = (Instant::now(), UnixTime::from_millis(1_800_000_000_000));
+            let config = CasterConfig {
+                is_public: true,
+                grant: None,
+                name: "Ann reads".to_owned(),
+                title: "chapter 1".to_owned(),
+                profile: Profile::Voice,
+                channels: 1,
+                seed: [2; 32],
+                started: time,
+            };
+            Self {
+                now,
+                time,
+                caster: Caster::new(key(), config, now).unwrap(),
+                station: TunedStation::new(Tuned::Station(key().station(true)), now),
+            }
+        }
+
+        /// Lets a second pass; returns the titles on air that are new.
+        fn second(&mut self) -> Vec<String> {
+            self.now += Duration::from_secs(1);
+            self.time = self.time + Duration::from_secs(1);
+            let (now, time) = (self.now, self.time);
+            let group = key().station(true).group();
+            let mut titles = Vec::new();
+            while let Some(transmit) = self.caster.poll_transmit(now) {
+                if transmit == Transmit::Beacon {
+                    let beacon = self.caster.beacon(SOURCE, time).unwrap();
+                    let to = (group, BEACON_PORT);
+                    self.station.handle_datagram(to, SOURCE, &beacon, now, time);
+                }
+                while let Some(event) = self.station.poll_event(now) {
+                    if let Reception::OnAir(on_air) = event {
+                        titles.push(on_air.title);
+                    }
+                }
+            }
+            titles
+        }
+    }
+
+    #[test]
+    fn a_title_is_reported_once_and_a_change_of_talk_is_none() {
+        let mut world = World::new();
+        assert_eq!(world.second(), ["chapter 1"]);
+        world.caster.set_talking(true, world.now);
+        assert!(world.second().is_empty());
+        assert!(world.station.casters()[0].is_talking);
+        world.caster.set_title("chapter 2", world.now).unwrap();
+        assert_eq!(world.second(), ["chapter 2"]);
+    }
+
+    #[test]
+    fn a_station_ends_with_its_caster_which_stays_the_last_one_shown() {
+        let mut world = World::new();
+        world.second();
+        assert_eq!(world.station.ended_at(), None);
+        world.caster.end(world.now);
+        world.second();
+        assert_eq!(world.station.ended_at(), Some(world.now));
+        assert_eq!(world.station.casters()[0].title, "chapter 1");
+    }
+
+    #[test]
+    fn beacons_to_other_groups_and_ports_are_ignored() {
+        let mut world = World::new();
+        let beacon = world.caster.beacon(SOURCE, world.time).unwrap();
+        let (group, other) = (key().station(true).group(), SOURCE);
+        for to in [(other, BEACON_PORT), (group, 9)] {
+            world
+                .station
+                .handle_datagram(to, SOURCE, &beacon, world.now, world.time);
+        }
+        assert_eq!(world.station.poll_event(world.now), None);
+        assert_eq!(
+            world
+                .station
+                .listener()
+                .drops()
+                .by_name()
+                .values()
+                .sum::<u64>(),
+            0
+        );
+    }
+}
