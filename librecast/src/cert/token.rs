@@ -507,7 +507,8 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3_000)) {
             let _ = Certificate::decode(&bytes);
             let _ = Chain::decode(&bytes);
-            let text = text::encode(TextKind::Token, &bytes);
+            // base58 takes the square of the length
+            let text = text::encode(TextKind::Token, &bytes[..bytes.len().min(600)]);
             prop_assert!(text.parse::<Token>().is_err());
         }
 
