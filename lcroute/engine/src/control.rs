@@ -216,8 +216,8 @@ pub struct LeafJoin {
 
 /// A router's offer to a leaf.
 ///
-/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; bit 1 of the flags is
-/// `uplink`, receivers ignore the others.
+/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; bit 1 of the flags is `uplink`,
+/// receivers ignore the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafOffer {
     /// The router sends the leaf's packets to asking groups.
