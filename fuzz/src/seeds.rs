@@ -62,6 +62,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "entry_log" => entries(),
         "homeserver" => homeservers(),
         "group_texts" => group_texts(),
+        "guest_socket" => guest_socket(),
         "igmp" => igmp_packets(),
         "lan" => lan(),
         "segment" => segment(),
@@ -150,6 +151,17 @@ fn leaves() -> Vec<Vec<u8>> {
         input(&[], [&of(4, &joins), &of(0x44, &joins), &of(3, b"data"), &of(0x82, &[])]),
         input(&[], [&of(5, &joins[..64]), &of(0, &any), &of(0x41, &header())]),
     ]
+}
+
+/// Returns joins, datagrams, queries, and packets as they are.
+fn guest_socket() -> Vec<Vec<u8>> {
+    let of = |kind: u8, n: u8, bytes: &[u8]| [&[kind, n], bytes].concat();
+    let whole = mld_packets().into_iter().map(|packet| of(0, 0, &packet));
+    let packets: Vec<_> = whole.chain([of(0, 0, &udp()), of(0, 0, b"")]).collect();
+    let joined = vec![of(3, 1, b""), of(0x43, 2, b""), of(1, 1, b"data"), of(5, 8, b"seconds")];
+    let left = vec![of(7, 1, b"a sent one"), of(4, 1, b""), of(0x81, 2, b"data"), of(6, 4, b"x")];
+    let framed = |pieces: &[Vec<u8>]| pieces.iter().flat_map(|piece| input(&[], [piece.as_slice()])).collect();
+    vec![framed(&[joined.clone(), left].concat()), framed(&[joined, packets].concat())]
 }
 
 /// Returns an Ogg file of `lcradio`, and a WAV file.
@@ -494,6 +506,7 @@ fn control() -> Vec<Vec<u8>> {
     }));
     batch.push(&Element::LeafOffer(LeafOffer {
         uplink: true,
+        isolated: true,
         groups: 64,
         room: 9,
         others: vec![key(1).peer_id()],

@@ -156,7 +156,6 @@ impl Pair {
         let mut buffer = [0; PACKET];
         loop {
             match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(0) => return,
                 Ok(length) => self.handle(buffer.get(..length).unwrap_or_default()),
                 Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
                 Err(_) => return,

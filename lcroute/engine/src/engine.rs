@@ -1343,6 +1343,7 @@ impl Engine {
     }
 
     /// Sends leaves their refusals, and the other routers that are reachable and serve leaves.
+    /// Tells them at once when this router has no neighbour any more.
     fn flush_leaves(&mut self) {
         let (database, own) = (&self.database, self.node.own);
         let routers = || {
@@ -1353,6 +1354,7 @@ impl Engine {
         };
         let max = self.node.config.limits.leaves;
         let leaves = &mut self.membership.leaves;
+        leaves.set_isolated(self.exchange.neighbors().is_empty());
         leaves.flush(max, routers, &mut self.outbox, self.now);
     }
 

@@ -10,6 +10,9 @@
 //!
 //! A timer that comes late proves no silence: packets may be waiting. It is due again at once.
 //!
+//! A router without a link to another router is isolated. The leaf replaces its link, and leaves it at
+//! once for the standby link, unless a flow comes over it.
+//!
 //! Packets to asking groups go to a router that takes them, the active one if it does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,7 +28,7 @@ use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
 use crate::classify::{CarriedScopes, Class, Flow, trim};
-use crate::control::{self, Batch, Element, LeafJoin, RefusalReason};
+use crate::control::{self, Batch, Element, LeafJoin, LeafOffer, RefusalReason};
 use crate::drops::DropReason;
 use crate::duplicate::Windows;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE, Payload};
@@ -156,6 +159,8 @@ struct Link {
     leaves_at: Option<Instant>,
     /// The router takes packets to asking groups.
     uplink: bool,
+    /// Whether the router has no link with another one; unknown before its first offer.
+    isolated: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -363,6 +368,7 @@ impl Leaf {
             joined: false,
             leaves_at: None,
             uplink: false,
+            isolated: None,
         };
         self.links.insert(link, up);
         if let Some(known) = self.know(router) {
@@ -433,10 +439,43 @@ impl Leaf {
         }
     }
 
-    /// Chooses the routers with which links are wanted: those with links, then any others.
+    /// Whether a link is to be replaced: its router is isolated, and it is not the active one with a
+    /// flow.
+    fn is_idle(&self, link: LinkId) -> bool {
+        let isolated = self.links.get(&link).and_then(|known| known.isolated);
+        let hears = self.suspected.is_none() && self.flows.values().any(Run::is_running);
+        isolated == Some(true) && !(hears && self.active == Some(link))
+    }
+
+    /// Leaves an isolated router for the standby link, if the router there is not isolated.
+    fn leave_isolated(&mut self) {
+        let is_isolated = |link: LinkId| self.links.get(&link).and_then(|known| known.isolated);
+        let (Some(active), Some(standby)) = (self.active, self.standby()) else {
+            return;
+        };
+        if self.is_idle(active) && is_isolated(standby) == Some(false) {
+            self.activate(standby);
+        }
+    }
+
+    /// The routers of links that stay: all but those to be replaced, and at least the active one.
+    fn kept(&self) -> BTreeSet<PeerId> {
+        let links = self.links.iter();
+        let kept = links.filter(|(link, _)| !self.is_idle(**link));
+        let kept: BTreeSet<_> = kept.map(|(_, link)| link.router).collect();
+        match kept.is_empty() {
+            true => self.active().into_iter().collect(),
+            false => kept,
+        }
+    }
+
+    /// Chooses the routers with which links are wanted: those with links, then any others, and
+    /// isolated ones if there are no others.
     fn choose(&mut self) {
         let now = self.now;
-        let mut wanted: BTreeSet<_> = self.links.values().map(|link| link.router).collect();
+        self.leave_isolated();
+        let mut wanted = self.kept();
+        let linked: BTreeSet<_> = self.links.values().map(|link| link.router).collect();
         let trying = self.wanted.iter().filter(|router| {
             let known = self.routers.get(*router);
             known.is_some_and(|known| known.tried.is_some())
@@ -448,20 +487,22 @@ impl Leaf {
         }
         let waits = self.replace_at.is_some_and(|at| now < at);
         let waits = waits && !self.links.is_empty();
-        while wanted.len() < LINKS && !waits {
+        while wanted.len() < LINKS {
+            let is_free = |id: &PeerId| !waits && !linked.contains(id) && !wanted.contains(id);
             let candidates = self.routers.iter();
-            let candidates = candidates.filter(|(id, r)| r.present && !wanted.contains(id));
+            let candidates = candidates.filter(|(id, r)| r.present && is_free(id));
             let rests = |r: &Router| r.avoided_until.is_some_and(|until| now < until);
-            // one that failed is better than none
             let (rested, others): (Vec<_>, Vec<_>) = candidates.partition(|(_, r)| rests(r));
-            let candidates = if others.is_empty() { rested } else { others };
-            if candidates.is_empty() {
-                break;
-            }
-            let (chosen, _) = candidates[self.random.index(candidates.len())];
-            wanted.insert(*chosen);
+            let idle = linked.iter().find(|id| !wanted.contains(*id));
+            let chosen = match (others.is_empty(), idle) {
+                (false, _) => *others[self.random.index(others.len())].0,
+                (true, Some(idle)) => *idle,
+                // one that failed is better than none
+                (true, None) if !rested.is_empty() => *rested[self.random.index(rested.len())].0,
+                (true, None) => break,
+            };
+            wanted.insert(chosen);
         }
-        let linked: Vec<_> = self.links.values().map(|link| link.router).collect();
         for (id, known) in &mut self.routers {
             let tries = wanted.contains(id) && !linked.contains(id);
             known.tried = tries.then(|| known.tried.unwrap_or(now));
@@ -511,9 +552,7 @@ impl Leaf {
         for element in elements {
             match element {
                 Element::LeafOffer(offer) => {
-                    if let Some(known) = self.links.get_mut(&link) {
-                        known.uplink = offer.uplink;
-                    }
+                    self.handle_offer(link, &offer);
                     for router in offer.others {
                         if let Some(known) = self.know(router) {
                             known.present = true;
@@ -528,6 +567,19 @@ impl Leaf {
             }
         }
         self.choose();
+    }
+
+    fn handle_offer(&mut self, link: LinkId, offer: &LeafOffer) {
+        let Some(known) = self.links.get_mut(&link) else {
+            return;
+        };
+        known.uplink = offer.uplink;
+        let before = known.isolated.replace(offer.isolated);
+        if offer.isolated && before != Some(true) {
+            // so do all leaves of this router
+            let wait = self.random.between(Duration::ZERO, REPLACED_WITHIN);
+            self.replace_at = Some(self.now + wait);
+        }
     }
 
     fn handle_refusal(&mut self, link: LinkId, prefix: GroupPrefix, reason: RefusalReason) {

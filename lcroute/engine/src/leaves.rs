@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   leaf                              router
-//!     | <-------- LEAF OFFER ----------- |   at once and every 30 s
+//!     | <-------- LEAF OFFER ----------- |   at once, every 30 s, and when it has no neighbour any more
 //!     | --------- LEAF JOIN -----------> |   joins of all leaves together are a local listener's
 //!     | <-------- REFUSAL -------------- |   of joins not permitted, or beyond a bound
 //!     | <-------- packets -------------- |
@@ -290,6 +290,10 @@ pub struct Leaves {
     /// Links with an offer or refusals to send.
     pending: BTreeSet<LinkId>,
     next_offer: Option<Instant>,
+    /// The router has no neighbour.
+    isolated: bool,
+    /// All leaves get an offer, as that has changed.
+    offers: bool,
     /// Bytes that may go to all leaves.
     budget: Option<Budget>,
     /// Index of the leaf of a group that gets the next packet, where not all of them get it.
@@ -684,6 +688,11 @@ impl Leaves {
 
 /// Messages to leaves.
 impl Leaves {
+    /// Sets whether this router has no neighbour, which its leaves get to know at once.
+    pub fn set_isolated(&mut self, isolated: bool) {
+        self.offers |= std::mem::replace(&mut self.isolated, isolated) != isolated;
+    }
+
     /// Sends offers and refusals. `routers`: the other routers that leaves may use.
     pub fn flush(
         &mut self,
@@ -695,6 +704,9 @@ impl Leaves {
         let is_due = self.next_offer.is_some_and(|at| at <= now);
         if is_due {
             self.next_offer = Some(now + OFFER_EVERY);
+        }
+        let to_all = std::mem::take(&mut self.offers) || is_due;
+        if to_all {
             self.pending.extend(self.leaves.keys());
         }
         if self.pending.is_empty() {
@@ -709,12 +721,13 @@ impl Leaves {
                 continue;
             };
             let mut batch = Batch::default();
-            if std::mem::take(&mut leaf.is_new) || is_due {
+            if std::mem::take(&mut leaf.is_new) || to_all {
                 // looked up once, and only for an offer
                 let all = others.get_or_insert_with(|| routers.take().map(|all| all()));
                 let all = all.as_deref().unwrap_or_default();
                 batch.push(&Element::LeafOffer(LeafOffer {
                     uplink: leaf.uplink.is_some(),
+                    isolated: self.isolated,
                     groups: LEAF_GROUPS as u16,
                     room,
                     others: part_of(all, link, leaf.peer),

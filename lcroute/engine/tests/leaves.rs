@@ -74,6 +74,8 @@ struct World {
     /// Numbers received by programs on routers, by router.
     heard_at: BTreeMap<u16, BTreeSet<u32>>,
     refused: Vec<(u16, Ipv6Addr, RefusalReason)>,
+    /// Routers with which each leaf wants links.
+    wanted: BTreeMap<u16, BTreeSet<PeerId>>,
     faults: Vec<(u16, LinkFault)>,
     /// Bytes of control messages between routers.
     routing_bytes: u64,
@@ -110,6 +112,7 @@ impl World {
             heard: BTreeMap::new(),
             heard_at: BTreeMap::new(),
             refused: Vec::new(),
+            wanted: BTreeMap::new(),
             faults: Vec::new(),
             routing_bytes: 0,
             silent: BTreeSet::new(),
@@ -180,6 +183,23 @@ impl World {
     fn kill(&mut self, router: u16) {
         self.routers.remove(&router);
         self.unlink(End::Router(router));
+    }
+
+    /// Removes a router's links with other routers.
+    fn cut_off(&mut self, router: u16) {
+        let now = self.now;
+        let is_between = |(end, _): &(End, LinkId), (other, _): &(End, LinkId)| {
+            *end == End::Router(router) && matches!(other, End::Router(_))
+        };
+        let links = self.links.iter();
+        let cut: Vec<_> = links.filter(|(a, b)| is_between(a, b)).collect();
+        let ends = cut.into_iter().flat_map(|(a, b)| [*a, *b]);
+        for (end, link) in ends.collect::<Vec<_>>() {
+            self.links.remove(&(end, link));
+            let End::Router(n) = end else { unreachable!() };
+            self.router(n).handle_link_down(link, now);
+        }
+        self.flush();
     }
 
     fn leaf_goes(&mut self, n: u16) {
@@ -273,7 +293,9 @@ impl World {
                     LeafOutput::Refused { group, reason } => {
                         self.refused.push((n - FIRST_LEAF, group, reason));
                     }
-                    LeafOutput::Wanted(_) => {}
+                    LeafOutput::Wanted(routers) => {
+                        self.wanted.insert(n, routers);
+                    }
                     LeafOutput::LinkFault { .. } => panic!("{output:?}"),
                 }
             }
@@ -571,6 +593,7 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         Element::Audit(Audit::Digest(1)),
         Element::LeafOffer(LeafOffer {
             uplink: false,
+            isolated: false,
             groups: 1,
             room: 1,
             others: Vec::new(),
@@ -1173,4 +1196,49 @@ fn members_that_join_all_they_can_take_no_join_from_others_behind_the_same_route
     world.run(Duration::from_secs(20));
     assert!(waiting > 0);
     assert_eq!(world.routers[&2].tables().refused, 0);
+}
+
+/// A leaf of four routers; the first, its active one, loses its links with the others.
+#[test]
+fn a_leaf_leaves_a_router_without_neighbours_for_one_with_some() {
+    let mut world = World::new(4);
+    world.leaf(0, ALL, &[1, 2]);
+    world.joins(0, group(1));
+    world.run(Duration::from_secs(1));
+    let peer = |n| common::member(n).peer;
+    assert_eq!(world.leaf_mut(0).active(), Some(peer(1)));
+    world.cut_off(1);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.leaf_mut(0).active(), Some(peer(2)));
+    let wanted = &world.wanted[&FIRST_LEAF];
+    assert!(
+        wanted.contains(&peer(2)) && !wanted.contains(&peer(1)),
+        "{wanted:?}"
+    );
+    assert_eq!(wanted.len(), 2, "another one takes its place");
+    let next = world.speak(3, group(1), 0, Duration::from_secs(1));
+    assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_leaf_stays_with_a_router_without_neighbours_that_has_the_sender_or_if_all_are_so() {
+    let mut world = World::new(2);
+    world.leaf(0, ALL, &[1, 2]);
+    world.joins(0, group(1));
+    let peer = |n| common::member(n).peer;
+    // the network has no other routers: both links stay
+    world.cut_off(1);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.wanted[&FIRST_LEAF], BTreeSet::from([1, 2].map(peer)));
+    let mut world = World::new(4);
+    world.leaf(0, ALL, &[1, 2]);
+    world.joins(0, group(1));
+    let next = world.speak(1, group(1), 0, Duration::from_secs(1));
+    world.cut_off(1);
+    let next = world.speak(1, group(1), next, Duration::from_secs(5));
+    assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
+    assert_eq!(world.leaf_mut(0).active(), Some(peer(1)));
+    // until the flow ends
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.leaf_mut(0).active(), Some(peer(2)));
 }

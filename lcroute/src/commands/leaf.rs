@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lcroute_control::config::Config;
 use lcroute_control::system::{room_for_clients, stop_signal};
-use lcroute_engine::{LeafState, SourceFilter};
+use lcroute_engine::{LeafState, LinkRefusal, SourceFilter};
 use librecast::cert::Token;
 use librecast::id::{PeerId, SecretKey};
 use librecast::mapped;
@@ -89,6 +89,8 @@ enum Line {
     Heard(u32, Packet),
     State(u32, LeafState, usize, Option<PeerId>),
     Refused(u32, Ipv6Addr, &'static str),
+    /// No router gives it a link.
+    NoLink(u32, LinkRefusal),
     /// The network has revoked the token.
     Expelled,
     /// Reason for its end.
@@ -199,6 +201,7 @@ async fn show(
     let mut heard: BTreeMap<u32, Heard> = BTreeMap::new();
     let mut quiet = std::pin::pin!(tokio::time::sleep(QUIET));
     let mut is_quiet = !json;
+    let (mut was_linked, mut told_refusal) = (false, false);
     loop {
         let line = tokio::select! {
             () = &mut stop => break,
@@ -221,9 +224,11 @@ async fn show(
                 }
             }
             Some(Line::State(n, state, links, router)) if json => {
+                was_linked |= links > 0;
                 print_line(json!({ "leaf": n, "state": state, "links": links, "router": router }))?;
             }
             Some(Line::State(n, state, links, _)) => {
+                was_linked |= links > 0;
                 is_quiet &= links == 0;
                 tracing::info!(leaf = n, ?state, links, "leaf");
             }
@@ -241,6 +246,18 @@ async fn show(
                 hint(format_args!(
                     "leaf {n}: {group}: refused ({reason}); asked for again"
                 ));
+            }
+            Some(Line::NoLink(n, refusal)) => {
+                if json {
+                    print_line(json!({ "leaf": n, "refused": refusal }))?;
+                }
+                let message = guest_leaf::no_link(refusal);
+                if !was_linked {
+                    return Err(ExitError::new(Exit::NotPermitted, message).into());
+                }
+                if !std::mem::replace(&mut told_refusal, true) {
+                    hint(format_args!("leaf {n}: {message}; trying on"));
+                }
             }
             Some(Line::Expelled) => {
                 let message = "revoked: the network takes no leaf by this token any more; ask for a new one (`lcroute invite --leaf`)";
@@ -316,6 +333,8 @@ struct Listener {
     shared: Arc<Shared>,
     leaf: LeafShell,
     shown: Option<(LeafState, usize, Option<PeerId>)>,
+    /// The reason for which no router gives it a link, as last sent.
+    refusal: Option<LinkRefusal>,
     /// Its place among starting listeners, with the latest time to release it.
     turn: Option<(OwnedSemaphorePermit, Instant)>,
 }
@@ -332,6 +351,7 @@ impl Listener {
             shared,
             leaf,
             shown: None,
+            refusal: None,
             turn: Some((turn, now + STARTS_WITHIN)),
         })
     }
@@ -374,6 +394,18 @@ impl Listener {
         }
         let node = self.leaf.node();
         let now = (node.state(), node.links(), node.active());
+        let refusal = node.refusal();
+        if std::mem::replace(&mut self.refusal, refusal) != refusal
+            && let Some(refusal) = refusal
+            && self
+                .shared
+                .lines
+                .send(Line::NoLink(self.n, refusal))
+                .await
+                .is_err()
+        {
+            return false;
+        }
         if self.shown.replace(now) == Some(now) {
             return true;
         }

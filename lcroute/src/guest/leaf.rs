@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use lcroute_control::config::Relay;
+use lcroute_engine::LinkRefusal;
 use lcroute_engine::control::RefusalReason;
 use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
@@ -66,6 +67,18 @@ pub fn with_servers(mut token: Token) -> Result<Token, ExitError> {
         return Err(ExitError::new(Exit::Usage, message));
     }
     Ok(token)
+}
+
+/// Returns the sentence for a leaf that no router gives a link.
+pub fn no_link(refusal: LinkRefusal) -> &'static str {
+    match refusal {
+        LinkRefusal::NoRoom => {
+            "no router has room for another leaf: try later, or ask the network for more routers or a larger `[leaf] max`"
+        }
+        LinkRefusal::ClockDiffers => {
+            "the clocks of this host and of the routers differ by more than a day: set this one right (`timedatectl`)"
+        }
+    }
 }
 
 /// State that leaves of one process share.

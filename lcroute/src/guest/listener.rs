@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::control::RefusalReason;
-use lcroute_engine::{LEAF_GROUPS, LinkRefusal, SourceFilter};
+use lcroute_engine::{LEAF_GROUPS, SourceFilter};
 use lcroute_signalling::proxy::Proxy;
 use librecast::cert::{GroupPrefix, Token};
 use librecast::id::SecretKey;
@@ -16,7 +16,7 @@ use librecast_program::cli::{Exit, ExitError};
 
 use super::interface::Interface;
 use super::lc0::Listeners;
-use super::leaf::{Common, LeafEvent, LeafShell};
+use super::leaf::{Common, LeafEvent, LeafShell, no_link};
 use crate::commands::hint;
 
 /// Time from the join of a refused group until the guest ends, if no other one is joined.
@@ -245,17 +245,6 @@ impl Listener {
             ));
         }
         Ok(())
-    }
-}
-
-fn no_link(refusal: LinkRefusal) -> &'static str {
-    match refusal {
-        LinkRefusal::NoRoom => {
-            "no router has room for another leaf: try later, or ask the network for more routers or a larger `[leaf] max`"
-        }
-        LinkRefusal::ClockDiffers => {
-            "the clocks of this host and of the routers differ by more than a day: set this one right (`timedatectl`)"
-        }
     }
 }
 

@@ -17,16 +17,16 @@ use crate::{world, world_alone};
 const LINES: u32 = 20;
 
 /// A lecture on the air, in a network behind closed firewalls.
-struct Lecture {
-    network: Network,
-    presenter: Typed,
+pub(crate) struct Lecture {
+    pub network: Network,
+    pub presenter: Typed,
     /// `lct1...,lcs1...`
-    link: String,
+    pub link: String,
     session: Session,
 }
 
 impl Lecture {
-    fn begin(lab: &Lab) -> Result<(Self, Vec<Host>)> {
+    pub fn begin(lab: &Lab) -> Result<(Self, Vec<Host>)> {
         open_driver()?;
         let mut network = lab.closed_network(["stage", "text"])?;
         network.signalling.restart_with_relay()?;

@@ -232,7 +232,7 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
         open_driver()?;
         let mut network = lab.closed_network(["a"])?;
         let host = lab.closed_hosts(&["bob"])?.remove(0);
-        let (_, file) = token(&network, &host, "ff1e:5::/32")?;
+        let (text, file) = token(&network, &host, "ff1e:5::/32")?;
         let ends = |clock: i64, program: &[&str]| {
             host.write("clock-offset", clock.to_string())?;
             let args = [&[SKEWED, "guest", "--token-file", &file, "--"][..], program].concat();
@@ -267,6 +267,14 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
             "{}",
             refused.stderr()
         );
+        let leaf = ["leaf", GROUP, "--count", "3", "--token", &text];
+        let mut refused = host.spawn("lcroute", &leaf)?;
+        let code = refused.wait(DEADLINE)?;
+        ensure!(
+            code == 4 && refused.stderr().contains("no router has room"),
+            "{code}: {}",
+            refused.stderr()
+        );
         Ok(())
     });
 }
@@ -290,6 +298,54 @@ fn lcsync_enters_a_network_by_a_token_before_the_share() {
         ensure!(code == 0, "{code}: {}", fetches.stderr());
         drop(shares);
         same_content(&server.path("folder"), Path::new(&to))
+    });
+}
+
+/// Fetches of a member and of a leaf, in turn. `NETNS_PAIRS` sets their number.
+#[test]
+#[ignore = "long: `make test-all`"]
+fn lcsync_loses_no_more_by_a_leaf_than_by_a_member() {
+    world_alone("guest-losses", |lab| {
+        let pairs = std::env::var("NETNS_PAIRS").ok();
+        let pairs: usize = pairs.and_then(|pairs| pairs.parse().ok()).unwrap_or(2);
+        let (network, host) = audience(lab)?;
+        let (text, _) = token(&network, &host, "ff1e::/16")?;
+        let [a, b] = network.nodes()?;
+        make_folder(&a.host.path("folder"), 20_000_000)?;
+        let (shares, _) = share(&a.host, &["folder"])?;
+        let dest = host.path("dest");
+        fs::create_dir(&dest)?;
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o777))?;
+        let by_leaf = format!("{text},lc:folder");
+        let mut lost = [0, 0];
+        for pair in 0..pairs {
+            let to = dest.join(pair.to_string()).display().to_string();
+            let of_member = b.host.path(&pair.to_string()).display().to_string();
+            let leaf = ["lcsync", &by_leaf, &to, "--stats", "--json"];
+            let as_nobody = as_nobody(&leaf);
+            let fetches = [
+                (
+                    b,
+                    "lcsync",
+                    &["lc:folder", &of_member, "--stats", "--json"][..],
+                ),
+                (b, "setpriv", &as_nobody),
+            ];
+            for (n, (_, program, args)) in fetches.into_iter().enumerate() {
+                let at = if n == 0 { &b.host } else { &host };
+                let before = [a, b].map(|member| member.counter("drops/leaf_rate").unwrap_or(0));
+                let fetched = at.run(program, args)?.success()?;
+                let after = [a, b].map(|member| member.counter("drops/leaf_rate").unwrap_or(0));
+                let last = fetched.stdout.lines().last().unwrap_or_default();
+                let stats: serde_json::Value = serde_json::from_str(last)?;
+                println!("{n}: leaf_rate {before:?} {after:?} {stats}");
+                println!("{}", fetched.stderr);
+                lost[n] += stats["lost"].as_u64().unwrap_or(0);
+            }
+        }
+        drop(shares);
+        println!("lost by member and leaf: {lost:?}");
+        Ok(())
     });
 }
 

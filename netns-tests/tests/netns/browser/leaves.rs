@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Member, Network, eventually, within};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::node::{Visitor, listen};
 use super::radio::{TAP, loudspeakers};
-use super::{Browser, Page, Theme, in_each_browser};
+use super::studio::until_slide;
+use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::asking::Lecture;
 use crate::radio::{cast, key_of, write_chirp};
+use crate::world;
 
 const GROUP: &str = "ff1e:5::42";
 /// Records when messages of data channels come, in milliseconds.
@@ -203,5 +206,170 @@ fn a_page_says_that_no_router_has_room() {
         page.until_says("#state", "no router has room")?;
         page.expect_open_to_all()?;
         expect_clean(&network, &browser, &visitor)
+    });
+}
+
+/// Returns the largest number that a page has heard.
+fn last_heard(page: &Page) -> Result<u64> {
+    let js = "Math.max(0, ...[...document.querySelector('#heard').textContent.matchAll(/n([0-9]+)\\./g)].map(([, n]) => Number(n)))";
+    page.eval(js)?.as_u64().context("a number")
+}
+
+/// Two routers take leaves, and one of them is killed while a program sends ten numbers a second.
+/// `NETNS_LEAVES` sets the number of leaves without a page.
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
+    let count = std::env::var("NETNS_LEAVES").ok();
+    let count = count
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(300_u64);
+    world("leaf-tabs", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
+        hosts[0].configure("[leaf]\nmax = 0\n")?;
+        for host in &hosts[1..] {
+            // at most half for one address
+            host.configure("[leaf]\nmax = 2048\n")?;
+        }
+        let mut network = lab.network(hosts)?;
+        network.signalling.kill()?;
+        let more = ["--per-address", "4096"].map(str::to_owned);
+        network.signalling.args.extend(more);
+        network.signalling.start()?;
+        network.start()?;
+        let token = token(&network, "ff1e:5::/32")?;
+        let mut others = lab.closed_hosts(&["audience", "one", "two"])?;
+        let visitors = others.split_off(1).into_iter().map(Visitor::new);
+        let visitors = visitors.collect::<Result<Vec<_>>>()?;
+        let many = count.to_string();
+        let args = ["--log", "error", "leaf", GROUP, "--count", &many];
+        let args = [&args[..], &["--summary", "--json", "--token", &token]].concat();
+        let mut leaves = others[0].spawn("lcroute", &args)?;
+        let routers = |network: &Network| {
+            Ok::<_, anyhow::Error>([linked(&network.members[1])?, linked(&network.members[2])?])
+        };
+        within(Duration::from_secs(300), "all have two links", || {
+            let linked = routers(&network)?;
+            ensure!(linked == [count; 2], "{linked:?}");
+            Ok(())
+        })?;
+        let kinds = [Kind::Chromium, Kind::Firefox];
+        let browsers = visitors.iter().zip(kinds);
+        let browsers =
+            browsers.map(|(visitor, kind)| Browser::start(&visitor.host, kind, Theme::Light));
+        let browsers = browsers.collect::<Result<Vec<_>>>()?;
+        let mut pages = Vec::new();
+        for (visitor, browser) in visitors.iter().zip(&browsers) {
+            let link = format!("{}/node/#{token}", visitor.origin);
+            let page = browser.open_prepared("node", ARRIVALS, &link)?;
+            page.until_says("#enter", "Listen")?;
+            page.click("#enter")?;
+            page.until_says("#state", "listening by 2 routers")?;
+            listen(&page, GROUP)?;
+            page.until_says("#joined", GROUP)?;
+            pages.push(page);
+        }
+        let all = count + 2;
+        ensure!(routers(&network)? == [all; 2]);
+        let numbers = format!(
+            "n=0; while sleep 0.1 && kill -0 $$ && echo n$n.; do n=$((n+1)); done | lcroute say {GROUP}"
+        );
+        let speaker = network.members[0].host.spawn("sh", &["-c", &numbers])?;
+        let hear = |from: u64| {
+            for page in &pages {
+                within(Duration::from_secs(60), "a tab hears on", || {
+                    let last = last_heard(page)?;
+                    ensure!(last > from, "{last}");
+                    Ok(())
+                })?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        hear(30)?;
+        let last = pages.iter().map(last_heard).collect::<Result<Vec<_>>>()?;
+        for page in &pages {
+            page.eval("came.length = 0, null")?;
+        }
+        network.members[2].daemon()?.kill()?;
+        // three times as long as before
+        hear(last.into_iter().max().unwrap_or(0) + 100)?;
+        within(Duration::from_secs(120), "all have a link", || {
+            let linked = linked(&network.members[1])?;
+            ensure!(linked == all, "{linked}");
+            Ok(())
+        })?;
+        for (page, kind) in pages.iter().zip(kinds) {
+            let gap = page.eval("Math.max(...came.slice(1).map((at, n) => at - came[n]))")?;
+            println!("{kind}: longest time without a message over the kill: {gap} ms");
+            ensure!(gap.as_f64() < Some(2_000.0), "{gap}");
+        }
+        drop(speaker);
+        leaves.stop()?;
+        let said = leaves.stdout();
+        let heard = said
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let heard: Vec<_> = heard
+            .filter(|line| line["longest_gap_ms"].is_u64())
+            .collect();
+        ensure!(heard.len() as u64 == count, "{} have heard", heard.len());
+        let of = |key: &str| {
+            let mut all: Vec<_> = heard.iter().filter_map(|line| line[key].as_u64()).collect();
+            all.sort_unstable();
+            all
+        };
+        let (packets, gaps, repeated) = (of("packets"), of("longest_gap_ms"), of("repeated"));
+        let [half, most] = [gaps.len() / 2, gaps.len() * 99 / 100].map(|at| gaps[at]);
+        println!(
+            "{count} leaves: {} to {} packets, gap p50 {half} ms, p99 {most} ms",
+            packets[0],
+            packets[packets.len() - 1]
+        );
+        ensure!(repeated.iter().all(|n| *n == 0), "something twice");
+        // who is deaf since the kill has a quarter
+        ensure!(2 * packets[0] > packets[packets.len() - 1], "{packets:?}");
+        ensure!(most < 2_000, "{gaps:?}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_lecture_is_attended_late_by_its_link_and_a_tab_asks() {
+    in_each_browser("leaf-studio", |lab, kind| {
+        let (mut lecture, hosts) = Lecture::begin(lab)?;
+        lecture.presenter.types("")?;
+        let host = hosts.into_iter().next().context("a host")?;
+        let visitor = Visitor::new(host)?;
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let link = format!("{}/node/#{}", visitor.origin, lecture.link);
+        let page = browser.open("studio", &link)?;
+        page.until("location.pathname === '/studio/' && document.querySelector('#enter')?.checkVisibility()")?;
+        page.expect_open_to_all()?;
+        page.click("#enter")?;
+        // all that was sent before
+        until_slide(&page, "Why")?;
+        page.until_says("#log", "line 0")?;
+        page.until_says("#log", "line 19")?;
+        page.click("[data-panel=asking]")?;
+        page.fill("#asker", "Bob")?;
+        page.fill("#question", "how far do they fly?")?;
+        page.click("#ask .primary")?;
+        eventually("the question came", || {
+            let said = lecture.presenter.process.stdout();
+            ensure!(said.contains("how far do they fly?"), "{said}");
+            Ok(())
+        })?;
+        lecture.presenter.types("a 1")?;
+        page.until_says("#asked", "how far do they fly?")?;
+        page.click("[data-close=asking]")?;
+        // notes are for members
+        ensure!(page.eval("document.querySelector('[data-panel=notes]').hidden")? == true);
+        for member in &lecture.network.members {
+            ensure!(member.routes()?.len() == 1, "{:?}", member.routes());
+        }
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+        expect_clean(&lecture.network, &browser, &visitor)
     });
 }
