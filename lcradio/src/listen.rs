@@ -36,6 +36,8 @@ const RECORDER_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 const WAIT_NOTICE: Duration = Duration::from_secs(2);
 /// Time between two status lines.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Delay of a turn after which this process was suspended. Chosen: no busy host delays so long.
+const SUSPENDED: Duration = Duration::from_secs(3);
 
 /// The output of sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,6 +312,11 @@ impl<'a> Listen<'a> {
             self.follow_copy();
             self.put_out(now)?;
             if now >= self.status_at {
+                let late = now - self.status_at;
+                if late >= SUSPENDED {
+                    // nobody was here to hear
+                    self.alive_at = now.min(self.alive_at + late);
+                }
                 self.status_at = now + STATUS_INTERVAL;
                 self.show_status()?;
             }

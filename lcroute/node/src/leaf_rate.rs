@@ -7,6 +7,9 @@
 //!     else, while half of the rate is in use       --> 1.5 times until the first cut, then 1.02
 //! ```
 //! Queues at most links at once are in the router's upload. One slow leaf or member has no effect.
+//!
+//! Up to [`FEW`] links begin at the full rate, and only a queue in a member's path as well cuts it: the
+//! congestion control of each link shares the upload, and loses less than this rate.
 
 use std::collections::BTreeSet;
 
@@ -22,6 +25,9 @@ const FLOOR: u64 = 256_000;
 /// Initial rate in bit/s. Chosen: most uplinks carry it; 50 Mbit/s follow within a second.
 const START: u64 = 2_000_000;
 
+/// Links with leaves that have no slow start. Chosen: members keep a fifth of the upload meanwhile.
+const FEW: usize = 4;
+
 /// The rate of all leaves together.
 #[derive(Debug)]
 pub(crate) struct LeafRate {
@@ -35,6 +41,8 @@ pub(crate) struct LeafRate {
     bytes: u64,
     /// Bytes in the previous interval: a pause in a flow does not lower the rate in use.
     bytes_before: u64,
+    /// At most [`FEW`] leaves are linked.
+    few: bool,
     next: Option<Instant>,
     last_cut: Option<Instant>,
 }
@@ -47,13 +55,22 @@ impl LeafRate {
             links: BTreeSet::new(),
             bytes: 0,
             bytes_before: 0,
+            few: false,
             next: None,
             last_cut: None,
         }
     }
 
     pub(crate) fn bits_per_second(&self) -> u64 {
-        self.rate
+        match self.few && self.last_cut.is_none() {
+            true => self.limit,
+            false => self.rate,
+        }
+    }
+
+    /// Sets the number of links with leaves.
+    pub(crate) fn set_leaves(&mut self, count: usize) {
+        self.few = count <= FEW;
     }
 
     /// Counts a packet to a leaf.
@@ -82,21 +99,29 @@ impl LeafRate {
         let bytes = std::mem::take(&mut self.bytes);
         let before = std::mem::replace(&mut self.bytes_before, bytes);
         let congested = links.iter().filter(|link| is_congested(**link)).count();
-        let is_shared = congested > 0
-            && (2 * congested > links.len() || 4 * congested >= links.len() && member());
+        let is_shared = match self.few {
+            true => congested > 0 && member(),
+            false => {
+                congested > 0
+                    && (2 * congested > links.len() || 4 * congested >= links.len() && member())
+            }
+        };
+        let before_cut = self.bits_per_second();
         let in_use = bytes.max(before) * 8 * 1_000 / INTERVAL.as_millis() as u64;
         let rate = match (is_shared, self.last_cut) {
             (true, Some(cut)) if now < cut + CUT_EVERY => self.rate,
             (true, _) => {
                 self.last_cut = Some(now);
-                in_use.min(self.rate) / 10 * 7
+                in_use.min(before_cut) / 10 * 7
             }
             (false, _) if in_use < self.rate / 2 => self.rate,
             (false, None) => self.rate / 2 * 3,
             (false, Some(_)) => self.rate / 50 * 51,
         };
         let rate = rate.max(FLOOR).min(self.limit);
-        (std::mem::replace(&mut self.rate, rate) != rate).then_some(rate)
+        self.rate = rate;
+        let rate = self.bits_per_second();
+        (rate != before_cut).then_some(rate)
     }
 }
 
@@ -147,6 +172,23 @@ mod tests {
         assert_eq!(run(&mut rate, &mut now, 10, 5, false), 8_000_000);
         assert_eq!(run(&mut rate, &mut now, 10, 2, true), 8_000_000);
         assert_eq!(run(&mut rate, &mut now, 1, 3, true), 5_600_000);
+    }
+
+    #[test]
+    fn a_few_leaves_begin_at_the_full_rate_and_give_way_to_a_member_alone() {
+        let (mut rate, mut now) = (LeafRate::new(LIMIT), start());
+        rate.set_leaves(FEW);
+        assert_eq!(rate.bits_per_second(), LIMIT);
+        run(&mut rate, &mut now, 3, 10, false);
+        assert_eq!(rate.bits_per_second(), LIMIT);
+        run(&mut rate, &mut now, 3, 0, true);
+        assert_eq!(rate.bits_per_second(), LIMIT);
+        run(&mut rate, &mut now, 1, 1, true);
+        assert_eq!(rate.bits_per_second(), 7_000_000);
+        let mut rate = LeafRate::new(LIMIT);
+        rate.set_leaves(FEW);
+        rate.set_leaves(FEW + 1);
+        assert_eq!(rate.bits_per_second(), START);
     }
 
     #[test]

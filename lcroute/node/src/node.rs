@@ -978,6 +978,7 @@ impl<C: Connections> Node<C> {
         match event {
             Event::LinkUp { link, member } if member.leaf => {
                 self.leaves.link_up(link);
+                self.count_leaves();
                 let neighbor = Neighbor { member: *member };
                 self.engine.handle_link_up(link, neighbor, now);
             }
@@ -997,6 +998,7 @@ impl<C: Connections> Node<C> {
             }
             Event::LinkDown { link, reason, .. } => {
                 let is_leaf = self.leaves.link_down(link);
+                self.count_leaves();
                 // a leaf's path proves nothing about this node's
                 if reason == EndReason::Silent && !is_leaf {
                     self.outputs.push_back(Output::PathSuspect);
@@ -1051,6 +1053,13 @@ impl<C: Connections> Node<C> {
 
 /// Outputs of the router.
 impl<C: Connections> Node<C> {
+    /// Updates the rate of leaves after a change of their number.
+    fn count_leaves(&mut self) {
+        self.leaf_rate.set_leaves(self.leaves.len());
+        let rate = self.leaf_rate.bits_per_second();
+        self.engine.set_leaf_rate(rate);
+    }
+
     fn handle_output(&mut self, output: lcroute_engine::Output) {
         use lcroute_engine::Output as O;
         let now = self.now;

@@ -27,10 +27,10 @@ use anyhow::{Context, anyhow, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError, note};
-use librecast_program::interrupt;
 use librecast_program::keyfile::SharedKey;
 use librecast_program::standard::Patient;
 use librecast_program::units::count;
+use librecast_program::{guest, interrupt};
 use serde_json::json;
 use thiserror::Error;
 
@@ -286,7 +286,7 @@ impl<'a> Transfer<'a> {
             proof,
             floor,
             opener: Opener::new(key.clone()),
-            limit: options.limit,
+            limit: options.limit.or_else(guest::rate_in_leaf),
             timeout: options.timeout,
             own_server: seed.as_ref().map(Seed::id),
         };

@@ -25,6 +25,16 @@ pub const ROLE: &str = "LCROUTE_GUEST";
 /// The role of a leaf: programs receive, and send to asking groups alone.
 pub const LEAF: &str = "leaf";
 
+/// Bits a second that a program receives in a leaf, if its user sets no rate. Chosen: below the
+/// rate that a router has for its leaves, by default; it drops packets beyond that.
+const LEAF_RATE: u64 = 45_000_000;
+
+/// Returns the rate at which to receive in a guest that is a leaf, in bits a second.
+#[must_use]
+pub fn rate_in_leaf() -> Option<u64> {
+    is_in_leaf().then_some(LEAF_RATE)
+}
+
 /// Returns whether this program runs in a guest that is a leaf.
 #[must_use]
 pub fn is_in_leaf() -> bool {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +11,10 @@ use lcroute_lab::lab::{
     DEADLINE, Host, Lab, Network, Process, eventually, make_folder, same_content,
 };
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
@@ -155,8 +158,7 @@ fn a_guest_without_rights_hears_what_its_token_says_and_nothing_of_it_is_left() 
             ensure!(host.run("ip", &["-br", "link"])?.stdout == links);
             let family = family(listens.pid());
             ensure!(family.len() == 5, "{family:?}");
-            let pid = nix::unistd::Pid::from_raw(family[victim].try_into()?);
-            nix::sys::signal::kill(pid, Signal::SIGKILL)?;
+            kill(Pid::from_raw(family[victim].try_into()?), Signal::SIGKILL)?;
             all_end(&family)?;
         }
         drop(speaker);
@@ -317,7 +319,7 @@ fn lcsync_loses_no_more_by_a_leaf_than_by_a_member() {
         fs::create_dir(&dest)?;
         fs::set_permissions(&dest, fs::Permissions::from_mode(0o777))?;
         let by_leaf = format!("{text},lc:folder");
-        let mut lost = [0, 0];
+        let (mut received, mut lost) = ([0, 0], [0, 0]);
         for pair in 0..pairs {
             let to = dest.join(pair.to_string()).display().to_string();
             let of_member = b.host.path(&pair.to_string()).display().to_string();
@@ -325,26 +327,30 @@ fn lcsync_loses_no_more_by_a_leaf_than_by_a_member() {
             let as_nobody = as_nobody(&leaf);
             let fetches = [
                 (
-                    b,
+                    &b.host,
                     "lcsync",
                     &["lc:folder", &of_member, "--stats", "--json"][..],
                 ),
-                (b, "setpriv", &as_nobody),
+                (&host, "setpriv", &as_nobody),
             ];
-            for (n, (_, program, args)) in fetches.into_iter().enumerate() {
-                let at = if n == 0 { &b.host } else { &host };
-                let before = [a, b].map(|member| member.counter("drops/leaf_rate").unwrap_or(0));
+            for (n, (at, program, args)) in fetches.into_iter().enumerate() {
                 let fetched = at.run(program, args)?.success()?;
-                let after = [a, b].map(|member| member.counter("drops/leaf_rate").unwrap_or(0));
                 let last = fetched.stdout.lines().last().unwrap_or_default();
-                let stats: serde_json::Value = serde_json::from_str(last)?;
-                println!("{n}: leaf_rate {before:?} {after:?} {stats}");
-                println!("{}", fetched.stderr);
-                lost[n] += stats["lost"].as_u64().unwrap_or(0);
+                let stats: Value = serde_json::from_str(last)?;
+                let stats = &stats["stats"];
+                println!("{}: {stats}", ["member", "leaf"][n]);
+                received[n] += stats["symbols"].as_u64().context("symbols")?;
+                lost[n] += stats["lost"].as_u64().context("lost")?;
             }
         }
         drop(shares);
-        println!("lost by member and leaf: {lost:?}");
+        let mut dropped = 0;
+        for member in [a, b] {
+            dropped += member.counter("drops/leaf_rate").unwrap_or(0);
+        }
+        println!("lost by member and leaf: {lost:?} of {received:?}; leaf_rate {dropped}");
+        // a full link loses eight
+        ensure!(100 * lost[1] <= 3 * received[1], "{lost:?} of {received:?}");
         Ok(())
     });
 }
@@ -352,21 +358,36 @@ fn lcsync_loses_no_more_by_a_leaf_than_by_a_member() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_private_station_is_heard_by_a_token_before_its_text() {
+    const TIMEOUT: Duration = Duration::from_secs(6);
     world_alone("guest-radio", |lab| {
         let (network, host) = audience(lab)?;
         let (text, _) = token(&network, &host, "ff1e::/16")?;
         let caster = &network.members[0].host;
         let (key, station, _) = key_of(caster, "station.key")?;
-        let chirp = write_chirp(caster, 20)?;
+        let chirp = write_chirp(caster, 60)?;
         let casts = cast(caster, &chirp, &format!("--key {key}"))?;
         let what = format!("{text},{}", *station.encode());
-        let args = [RADIO, "listen", &what, "-"];
+        let args = [RADIO, "listen", &what, "--timeout", "6s", "-"];
         let listens = host.spawn("setpriv", &as_nobody(&args))?;
         eventually("it hears", || {
             ensure!(listens.stdout().len() > 100_000, "{}", listens.stderr());
             Ok(())
         })?;
         let family = family(listens.pid());
+        // a suspended program is not one that hears nothing
+        let all = |signal| {
+            let pids = family.iter().map(|pid| Pid::from_raw(*pid as i32));
+            pids.into_iter().try_for_each(|pid| kill(pid, signal))
+        };
+        all(Signal::SIGSTOP)?;
+        sleep(TIMEOUT + Duration::from_secs(1));
+        all(Signal::SIGCONT)?;
+        let before = listens.stdout().len();
+        eventually("it hears on", || {
+            let heard = listens.stdout().len() - before;
+            ensure!(heard > 1_000_000, "{heard}: {}", listens.stderr());
+            Ok(())
+        })?;
         listens.signal(Signal::SIGKILL)?;
         drop(casts);
         all_end(&family)
