@@ -550,7 +550,7 @@ impl Batch {
             Element::LeafOffer(offer) => self.append_whole(TYPE_LEAF_OFFER, |w| {
                 let others = &offer.others[..offer.others.len().min(MAX_OFFERED)];
                 let isolated = u8::from(offer.isolated) * FLAG_ISOLATED;
-                let flags = u8::from(offer.uplink) * FLAG_UPLINK | isolated;
+                let flags = (u8::from(offer.uplink) * FLAG_UPLINK) | isolated;
                 w.u8(flags).u16(offer.groups).u16(offer.room);
                 w.u8(others.len() as u8);
                 for other in others {
