@@ -1233,6 +1233,7 @@ fn a_leaf_stays_with_a_router_without_neighbours_that_has_the_sender_or_if_all_a
     let mut world = World::new(4);
     world.leaf(0, ALL, &[1, 2]);
     world.joins(0, group(1));
+    world.run(Duration::from_secs(1));
     let next = world.speak(1, group(1), 0, Duration::from_secs(1));
     world.cut_off(1);
     let next = world.speak(1, group(1), next, Duration::from_secs(5));
