@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use lcroute_fuzz::{TODAY, chain, key, network};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{Role, Room, ToNode, ToServer};
+use lcroute_overlay::server::{Role, Room, ToNode, ToServer, answered_rooms};
 use libfuzzer_sys::fuzz_target;
 use librecast::time::UnixTime;
 use librecast::cert::Chain;
@@ -39,6 +39,22 @@ fn registrations(data: &[u8]) {
     }
 }
 
+/// Tests changed entries: none passes that its key has not signed.
+fn entries(data: &[u8]) {
+    let (key, room, challenge) = (key(10), Room::of(&network()), [3; 32]);
+    let mut written = ToServer::enter(&key, room, &challenge).encode();
+    let length = written.len();
+    for change in data.chunks_exact(2).take(8) {
+        written[usize::from(change[0]) % length] = change[1];
+    }
+    if let Ok(message) = ToServer::decode(&written) {
+        assert!(message.registered(&challenge).is_none());
+        if let Some(entered) = message.entered(&challenge) {
+            assert_eq!((entered.peer, entered.room), (key.peer_id(), room));
+        }
+    }
+}
+
 fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
     if let Ok(message) = ToNode::decode(data) {
         let again = ToNode::decode(&message.encode());
@@ -48,9 +64,12 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
     if let Ok(message) = ToServer::decode(data) {
         assert_eq!(ToServer::decode(&message.encode()), Ok(message.clone()));
         assert!(message.registered(&[3; 32]).is_none(), "a forged registration");
+        assert!(message.entered(&[3; 32]).is_none(), "a forged entry");
     }
     registrations(data);
+    entries(data);
     let text = String::from_utf8_lossy(data);
+    let _ = answered_rooms(&text);
     for word in [text.clone(), format!("proof {text}").into(), format!("prove {text}").into()] {
         if let Some(request) = RelayRequest::decode(&word) {
             assert_eq!(RelayRequest::decode(&request.encode()), Some(request));

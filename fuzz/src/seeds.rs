@@ -794,11 +794,22 @@ fn signalling() -> Vec<Vec<u8>> {
             from: peer,
             bytes: vec![7],
         },
+        ToNode::In {
+            own: peer,
+            message: Box::new(ToNode::Present(peer)),
+        },
     ];
     let to_server = [
         ToServer::register(&key(10), room, Role::Router, &[4; 32]),
         ToServer::register(&key(10), room, Role::Leaf, &[4; 32]),
         ToServer::Send {
+            to: peer,
+            bytes: vec![7],
+        },
+        ToServer::enter(&key(10), room, &[4; 32]),
+        ToServer::Leave(peer),
+        ToServer::SendIn {
+            own: peer,
             to: peer,
             bytes: vec![7],
         },

@@ -10,11 +10,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use lcroute_control::config::{Config, signal_url};
 use lcroute_control::pages;
 use lcroute_control::settings::{Common, Overrides};
+use lcroute_signalling::server::{PUBLIC_PER_ADDRESS, Strangers};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
+use librecast::id::NetworkId;
 use librecast::reach::Room;
 use librecast_program::book;
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::keygen::{KeyKind, keygen};
+use librecast_program::metrics::Listen;
 use librecast_program::units;
 
 use crate::commands;
@@ -77,6 +80,9 @@ Examples:
 const STREAMS: &str = "Another program of this package, lcroute-streams, does this.";
 const WEB: &str = "Another program, of the package lcroute-web, does this.";
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
+
+/// Bit/s of a public server's relay for all strangers together. Chosen: ten calls with pictures.
+const RELAY_STRANGERS: u64 = 50_000_000;
 
 /// The WebRTC crates log every packet they do not like.
 const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_sctp=error,dimpl=error";
@@ -176,7 +182,9 @@ enum Command {
         end: bool,
     },
     /// The signalling server: WebSocket on TCP, STUN on the same UDP port, a relay on both
-    #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
+    #[command(
+        after_help = "With --public its log has counts alone, neither keys nor addresses.\n\nExamples:\n  lcroute signal --listen [::]:7117\n  lcroute signal --public --listen [::]:443 --tls-cert fullchain.pem --tls-key privkey.pem"
+    )]
     Signal {
         /// Where to listen
         #[arg(long, value_name = "ADDR:PORT")]
@@ -187,12 +195,29 @@ enum Command {
         /// Its key in PEM
         #[arg(long, value_name = "FILE", requires = "tls_cert")]
         tls_key: Option<PathBuf>,
-        /// Most connections from one IPv4 address or IPv6 /64; default 256
+        /// Serve strangers: small bounds for each address, room and client
+        #[arg(long)]
+        public: bool,
+        /// Most connections from one IPv4 address or IPv6 /64; default 256, with --public 64
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         per_address: Option<u32>,
         /// Do not relay (TURN) for nodes between which no direct path leads
         #[arg(long)]
         no_relay: bool,
+        /// Bit/s that the relay carries for all strangers together [default: 50M]
+        #[arg(long, value_name = "RATE", value_parser = units::parse_rate, requires = "public", conflicts_with = "no_relay")]
+        relay_strangers: Option<u64>,
+        /// The network whose members are no strangers and come first, as `lcroute id` prints it
+        #[arg(
+            long,
+            value_name = "NETWORK",
+            requires = "public",
+            conflicts_with = "no_relay"
+        )]
+        members_of: Option<NetworkId>,
+        /// Serve metrics here: ADDRESS:PORT, or the absolute path of a unix socket
+        #[arg(long, value_name = "WHERE")]
+        metrics: Option<Listen>,
     },
     /// Make a key that hosts share, for a private prefix
     #[command(
@@ -682,13 +707,33 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             listen,
             tls_cert,
             tls_key,
+            public,
             per_address,
             no_relay,
+            relay_strangers,
+            members_of,
+            metrics,
         } => {
-            let per_address = config.signal.per_address(per_address);
+            let mut most = config.signal.per_address(per_address);
+            if public && per_address.is_none() {
+                most = most.min(PUBLIC_PER_ADDRESS);
+            }
             // asked only where it is wanted: it looks at the host's interfaces
-            let relay = (!no_relay).then(|| served_relay(&config.relay)).flatten();
-            commands::signal::run(listen, tls_cert.zip(tls_key), per_address, relay)
+            let mut relay = (!no_relay).then(|| served_relay(&config.relay)).flatten();
+            if let Some(relay) = relay.as_mut().filter(|_| public) {
+                relay.strangers = Some(Strangers {
+                    rate: relay_strangers.unwrap_or(RELAY_STRANGERS),
+                    members_of,
+                });
+            }
+            commands::signal::run(commands::signal::Options {
+                listen,
+                tls: tls_cert.zip(tls_key),
+                public,
+                per_address: most,
+                relay,
+                metrics,
+            })
         }
         Command::Status(w) => look(What::Status, &w),
         Command::Peers(w) => look(What::Peers, &w),

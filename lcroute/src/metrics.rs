@@ -1,5 +1,7 @@
 //! Metrics of `[metrics] listen`, read from the packet loop at each request.
 
+pub mod signal;
+
 use lcroute_control::status::{Inbound, Lan, Peer, State, Status};
 use lcroute_node::LanRole;
 use lcroute_overlay::Lane;

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use lcroute_control::config::{Leg, Relay, TurnUrl};
 use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::relay_stream::{RelayTarget, carry};
-use lcroute_webrtc::relay::{RelayOffer, StreamCommand, StreamEvent, mint};
+use lcroute_signalling::relay_stream::{RelayStreams, RelayTarget};
+use lcroute_webrtc::relay::{RelayOffer, StreamCommand, mint};
 use librecast::private_file;
 use librecast::time::UnixTime;
 use tokio::sync::mpsc;
@@ -19,8 +18,6 @@ use tokio::task::JoinHandle;
 use crate::inbox::{Inbox, Message};
 use crate::servers::stun_name;
 
-/// Capacity of the channel to the stream.
-const STREAM_QUEUE: usize = 128;
 /// Time between lookups of addresses.
 const LOOKUP: Duration = Duration::from_secs(60);
 /// Validity of credentials made from a secret.
@@ -69,6 +66,13 @@ impl Relays {
     /// Starts the task, without any relay.
     pub fn start(inbox: Inbox, commands: mpsc::Receiver<StreamCommand>) -> Self {
         let (inputs, received) = mpsc::channel(16);
+        let (streams, mut happened) = RelayStreams::new();
+        let to = inbox.clone();
+        tokio::spawn(async move {
+            while let Some((number, event)) = happened.recv().await {
+                to.send(Message::RelayStream(number, event)).await;
+            }
+        });
         let task = Task {
             inbox,
             offered: BTreeMap::new(),
@@ -80,7 +84,7 @@ impl Relays {
             minted: None,
             told: Vec::new(),
             targets: BTreeMap::new(),
-            stream: None,
+            streams,
         };
         let task = tokio::spawn(task.run(received, commands));
         Self { inputs, task }
@@ -107,12 +111,7 @@ struct Task {
     told: Vec<RelayOffer>,
     /// Targets of streams, by the offer's URL.
     targets: BTreeMap<String, RelayTarget>,
-    stream: Option<Stream>,
-}
-
-struct Stream {
-    number: u64,
-    messages: mpsc::Sender<Bytes>,
+    streams: RelayStreams,
 }
 
 impl Task {
@@ -148,41 +147,17 @@ impl Task {
 
     async fn execute(&mut self, command: StreamCommand) {
         match command {
-            StreamCommand::Open { stream, url } => self.open(stream, &url),
+            StreamCommand::Open { stream, url } => {
+                self.streams.open(stream, self.targets.get(&url).cloned());
+            }
             // blocking at this point fills the channel of commands, which drops and counts
             StreamCommand::Send { stream, contents } => {
-                if let Some(open) = self.stream.as_ref().filter(|open| open.number == stream) {
-                    let _ = open.messages.send(contents).await;
+                if let Some(queue) = self.streams.queue(stream) {
+                    let _ = queue.send(contents).await;
                 }
             }
-            StreamCommand::Close { stream } => {
-                self.stream.take_if(|open| open.number == stream);
-            }
+            StreamCommand::Close { stream } => self.streams.close(stream),
         }
-    }
-
-    /// Opens a stream in place of the previous one.
-    fn open(&mut self, number: u64, url: &str) {
-        self.stream = None;
-        let Some(target) = self.targets.get(url).cloned() else {
-            return;
-        };
-        let (messages, mut waiting) = mpsc::channel(STREAM_QUEUE);
-        let (events, mut happened) = mpsc::channel(STREAM_QUEUE);
-        let inbox = self.inbox.clone();
-        tokio::spawn(async move {
-            while let Some(event) = happened.recv().await {
-                inbox.send(Message::RelayStream(number, event)).await;
-            }
-        });
-        tokio::spawn(async move {
-            if let Err(e) = carry(&target, &mut waiting, &events).await {
-                tracing::debug!("relay {}:{}: {e}", target.host, target.port);
-            }
-            // the loop may have ended
-            let _ = events.send(StreamEvent::Closed).await;
-        });
-        self.stream = Some(Stream { number, messages });
     }
 
     /// Warns once that links are impossible, after servers have had a minute to offer their relays.
@@ -337,7 +312,7 @@ mod tests {
                 minted: None,
                 told: Vec::new(),
                 targets: BTreeMap::new(),
-                stream: None,
+                streams: RelayStreams::new().0,
             };
             let offer = task.configured(&turn).await.unwrap();
             assert_eq!((offer.stream, !offer.udp.is_empty()), (streams, datagrams));

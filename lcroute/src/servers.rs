@@ -27,6 +27,7 @@ pub fn served_relay(relay: &Relay) -> Option<RelaySettings> {
         rate: relay.rate,
         rate_total: relay.rate_total,
         leaf_rate: relay.leaf_rate,
+        strangers: None,
         addresses: relay.addresses.clone(),
         is_near: near(relay),
     })

@@ -112,9 +112,10 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     words.filter(ours).map(str::to_owned).collect()
 }
 
-fn tables() -> [(&'static str, &'static [Description]); 5] {
+fn tables() -> [(&'static str, &'static [Description]); 6] {
     [
         ("lcroute", lcroute::metrics::TABLE),
+        ("lcroute signal", lcroute::metrics::signal::TABLE),
         ("lcroute-streams", lcroute_streams::metrics::TABLE),
         ("lcsync share", lcsync::server::metrics::TABLE),
         ("lcagent run", lcagent::agent::metrics::TABLE),

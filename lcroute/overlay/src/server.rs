@@ -8,7 +8,12 @@
 //!   | -------- SEND(to) ---------> |
 //!   | <------ DELIVER(from) ------ |
 //!   | <--------- RELAY ----------- |   credentials for the relay on the same port, renewed in time
+//!   | ---------- ENTER ----------> |   one more room: key, room, signature over the challenge
+//!   | <--- IN(key): PRESENT, GONE, DELIVER, REFUSED
+//!   | --- IN(key): SEND ---------> |
+//!   | ---------- LEAVE ----------> |
 //! ```
+//! A node asks by the text [`ROOMS_ASKED`] whether the server knows ENTER. Earlier servers ignore it.
 
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::plain::clean;
@@ -26,11 +31,32 @@ const PROOF_CONTEXT: &str = "lcroute 2026 register";
 const VERSION_WITH_ROLE: u8 = 2;
 /// Context of the signature over the challenge with a role.
 const ROLE_CONTEXT: &str = "lcroute 2026 register with role";
+/// Context of the signature over the challenge for one more room.
+const ENTER_CONTEXT: &str = "lcroute 2026 enter";
+/// Message type of a message in an entered room.
+const IN: u8 = 11;
 /// The role of a leaf.
 const ROLE_LEAF: u8 = 1;
 
-/// Maximum length of a message in bytes.
-pub const MAX_MESSAGE: usize = MAX_SIGNAL + 64;
+/// Maximum length of a message in bytes: of an envelope with two keys and types.
+pub const MAX_MESSAGE: usize = MAX_SIGNAL + 128;
+/// Maximum number of rooms that a connection enters beside the registered one. Chosen.
+pub const MAX_ENTERED: usize = 64;
+/// Text by which a node asks for [`MAX_ENTERED`].
+pub const ROOMS_ASKED: &str = "rooms?";
+
+/// Returns the text by which a server answers [`ROOMS_ASKED`].
+#[must_use]
+pub fn rooms_answer() -> String {
+    format!("rooms {MAX_ENTERED}")
+}
+
+/// Returns the number of rooms in a server's answer, at most [`MAX_ENTERED`]; none for other text.
+#[must_use]
+pub fn answered_rooms(text: &str) -> Option<usize> {
+    let rooms: usize = text.strip_prefix("rooms ")?.parse().ok()?;
+    Some(rooms.min(MAX_ENTERED))
+}
 
 /// The meeting point of a network's nodes. It hides the network's key and name from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +122,13 @@ pub enum ToNode {
         /// The credentials.
         credentials: RelayCredentials,
     },
+    /// A message in an entered room: `Present`, `Gone`, `Deliver`, or why the node is not in it.
+    In {
+        /// The key by which the recipient has entered.
+        own: PeerId,
+        /// The message.
+        message: Box<ToNode>,
+    },
 }
 
 /// Messages to the server.
@@ -114,6 +147,26 @@ pub enum ToServer {
     },
     /// A sealed message.
     Send {
+        /// The recipient in the room.
+        to: PeerId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Entry into one more room, as a router.
+    Enter {
+        /// The key in that room; no other room of the connection has it.
+        peer: PeerId,
+        /// The room.
+        room: Room,
+        /// Signature over challenge and room.
+        signature: [u8; 64],
+    },
+    /// The end of an entry.
+    Leave(PeerId),
+    /// A sealed message in an entered room.
+    SendIn {
+        /// The key by which the sender has entered.
+        own: PeerId,
         /// The recipient in the room.
         to: PeerId,
         /// The message.
@@ -160,6 +213,16 @@ impl ToServer {
         }
     }
 
+    /// Returns the entry into one more room.
+    #[must_use]
+    pub fn enter(key: &SecretKey, room: Room, challenge: &[u8; 32]) -> Self {
+        Self::Enter {
+            peer: key.peer_id(),
+            room,
+            signature: key.sign(ENTER_CONTEXT, &proof(challenge, &room)),
+        }
+    }
+
     /// Returns the registration, if there is a valid signature over this challenge.
     #[must_use]
     pub fn registered(&self, challenge: &[u8; 32]) -> Option<Registration> {
@@ -177,6 +240,25 @@ impl ToServer {
             peer: *peer,
             room: *room,
             role: *role,
+        })
+    }
+
+    /// Returns the entry into one more room, if there is a valid signature over this challenge.
+    #[must_use]
+    pub fn entered(&self, challenge: &[u8; 32]) -> Option<Registration> {
+        let Self::Enter {
+            peer,
+            room,
+            signature,
+        } = self
+        else {
+            return None;
+        };
+        let proven = peer.verify(ENTER_CONTEXT, &proof(challenge, room), signature);
+        proven.is_ok().then_some(Registration {
+            peer: *peer,
+            room: *room,
+            role: Role::Router,
         })
     }
 }
@@ -201,6 +283,7 @@ impl ToNode {
                 w.u8(lengths[0]).put(user.as_bytes());
                 w.u8(lengths[1]).put(password.as_bytes())
             }
+            Self::In { own, message } => return in_room(own, &message.encode()),
         };
         w.into_vec()
     }
@@ -239,6 +322,21 @@ impl ToNode {
                     password: r.text8()?.to_owned(),
                 },
             },
+            IN => {
+                let own = peer(&mut r)?;
+                let rest = r.rest();
+                if rest.first() == Some(&IN) {
+                    return Err(WireError::Bad("a room in a room"));
+                }
+                let message = Self::decode(rest)?;
+                return match message {
+                    Self::Present(_) | Self::Gone(_) | Self::Deliver { .. } | Self::Refused(_) => {
+                        let message = Box::new(message);
+                        Ok(Self::In { own, message })
+                    }
+                    _ => Err(WireError::Bad("message in a room")),
+                };
+            }
             _ => return Err(WireError::Bad("message type")),
         };
         r.finish()?;
@@ -270,6 +368,16 @@ impl ToServer {
                 w.put(signature)
             }
             Self::Send { to, bytes } => w.u8(5).put(to.public_key()).put(bytes),
+            Self::Enter {
+                peer,
+                room,
+                signature,
+            } => w.u8(9).put(peer.public_key()).put(&room.0).put(signature),
+            Self::Leave(own) => w.u8(10).put(own.public_key()),
+            Self::SendIn { own, to, bytes } => {
+                w.u8(IN).put(own.public_key());
+                w.u8(5).put(to.public_key()).put(bytes)
+            }
         };
         w.into_vec()
     }
@@ -306,9 +414,40 @@ impl ToServer {
                 to: peer(&mut r)?,
                 bytes: r.rest().to_vec(),
             }),
+            9 => {
+                let message = Self::Enter {
+                    peer: peer(&mut r)?,
+                    room: Room(r.array()?),
+                    signature: r.array()?,
+                };
+                r.finish()?;
+                Ok(message)
+            }
+            10 => {
+                let message = Self::Leave(peer(&mut r)?);
+                r.finish()?;
+                Ok(message)
+            }
+            IN => {
+                let own = peer(&mut r)?;
+                match r.u8()? {
+                    5 => Ok(Self::SendIn {
+                        own,
+                        to: peer(&mut r)?,
+                        bytes: r.rest().to_vec(),
+                    }),
+                    _ => Err(WireError::Bad("message in a room")),
+                }
+            }
             _ => Err(WireError::Bad("message type")),
         }
     }
+}
+
+/// Returns an encoded message as one in the room that `own` has entered.
+#[must_use]
+pub fn in_room(own: &PeerId, message: &[u8]) -> Vec<u8> {
+    [&[IN], &own.public_key()[..], message].concat()
 }
 
 fn reader(bytes: &[u8]) -> Result<Reader<'_>, WireError> {
@@ -342,12 +481,24 @@ mod tests {
                 ToNode::Refused("no".into()),
                 ToNode::Relay { lifetime: 7, credentials: RelayCredentials { user: "9:n".into(), password: "p".into() } },
             ] {
-                prop_assert_eq!(ToNode::decode(&m.encode()).unwrap(), m);
+                prop_assert_eq!(ToNode::decode(&m.encode()).unwrap(), m.clone());
+                // in a room there is neither a challenge nor a relay, nor another room
+                let inside = ToNode::In { own: peer, message: Box::new(m.clone()) };
+                let decoded = ToNode::decode(&inside.encode());
+                match m {
+                    ToNode::Challenge(_) | ToNode::Relay { .. } => prop_assert!(decoded.is_err()),
+                    _ => prop_assert_eq!(decoded.unwrap(), inside.clone()),
+                }
+                let twice = ToNode::In { own: peer, message: Box::new(inside) };
+                prop_assert!(ToNode::decode(&twice.encode()).is_err());
             }
             for m in [
                 ToServer::Register { peer, room: Room(seed), role: Role::Router, signature: [7; 64] },
                 ToServer::Register { peer, room: Room(seed), role: Role::Leaf, signature: [7; 64] },
-                ToServer::Send { to: peer, bytes },
+                ToServer::Send { to: peer, bytes: bytes.clone() },
+                ToServer::Enter { peer, room: Room(seed), signature: [7; 64] },
+                ToServer::Leave(peer),
+                ToServer::SendIn { own: peer, to: peer, bytes },
             ] {
                 prop_assert_eq!(ToServer::decode(&m.encode()).unwrap(), m);
             }
@@ -418,6 +569,65 @@ mod tests {
         let mut unknown = leaf;
         unknown[66] = 7;
         assert!(ToServer::decode(&unknown).is_err());
+    }
+
+    #[test]
+    fn an_entry_looks_like_this_and_its_signature_is_for_no_registration() {
+        let (key, room, challenge) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]), [3; 32]);
+        let enter = ToServer::enter(&key, room, &challenge);
+        let bytes = enter.encode();
+        let head = [&[9], &key.peer_id().public_key()[..], &[2; 32]].concat();
+        assert_eq!((&bytes[..65], bytes.len()), (&head[..], 65 + 64));
+        let entered = enter.entered(&challenge).unwrap();
+        assert_eq!((entered.peer, entered.room), (key.peer_id(), room));
+        assert_eq!(entered.role, Role::Router);
+        assert_eq!(enter.entered(&[4; 32]), None, "another connection");
+        assert_eq!(enter.registered(&challenge), None);
+        let ToServer::Enter {
+            peer, signature, ..
+        } = enter
+        else {
+            unreachable!()
+        };
+        let moved = ToServer::Enter {
+            peer,
+            room: Room([5; 32]),
+            signature,
+        };
+        assert_eq!(moved.entered(&challenge), None);
+        let role = Role::Router;
+        let registers = ToServer::Register {
+            peer,
+            room,
+            role,
+            signature,
+        };
+        assert_eq!(registers.registered(&challenge), None);
+    }
+
+    #[test]
+    fn the_longest_envelope_fits_into_a_room() {
+        let peer = SecretKey::from_seed(&[1; 32]).peer_id();
+        let bytes = vec![7; MAX_SIGNAL];
+        let sent = ToServer::SendIn {
+            own: peer,
+            to: peer,
+            bytes: bytes.clone(),
+        };
+        assert_eq!(ToServer::decode(&sent.encode()), Ok(sent));
+        let message = Box::new(ToNode::Deliver { from: peer, bytes });
+        let came = ToNode::In { own: peer, message };
+        assert_eq!(ToNode::decode(&came.encode()), Ok(came));
+    }
+
+    #[test]
+    fn a_server_says_how_many_rooms() {
+        assert_eq!(answered_rooms(&rooms_answer()), Some(MAX_ENTERED));
+        assert_eq!(answered_rooms("rooms 5"), Some(5));
+        assert_eq!(answered_rooms("rooms 9999"), Some(MAX_ENTERED));
+        for other in ["rooms", "rooms -1", "rooms x", "prove AAAA", ROOMS_ASKED] {
+            assert_eq!(answered_rooms(other), None);
+        }
     }
 
     #[test]

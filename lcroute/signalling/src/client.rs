@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{MAX_MESSAGE, Role, Room, ToNode, ToServer};
+use lcroute_overlay::server::{
+    MAX_MESSAGE, ROOMS_ASKED, Role, Room, ToNode, ToServer, answered_rooms,
+};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence, Random};
 use lcroute_tls::HTTP_1;
 use librecast::cert::Chain;
@@ -23,6 +25,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
+use crate::beside::{Beside, Change, Closed};
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::proxy::{CONNECT, Proxy, dial, no_answer};
 use crate::ranking::Rank;
@@ -83,6 +86,18 @@ impl WebSocket {
         me: Me,
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
+        Self::start_with((url, proxy), carrier, rank, me, events, None)
+    }
+
+    /// Does the same, and enters other rooms beside that of the registration.
+    pub(crate) fn start_with(
+        (url, proxy): (&str, Option<Proxy>),
+        carrier: CarrierId,
+        rank: Rank,
+        me: Me,
+        events: mpsc::Sender<CarrierEvent>,
+        beside: Option<Beside>,
+    ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
         let path = watch::Sender::default();
         let session = Session {
@@ -94,6 +109,7 @@ impl WebSocket {
             events,
             messages,
             path: path.subscribe(),
+            beside,
         };
         let task = tokio::spawn(session.run(rank));
         Self { queue, path, task }
@@ -168,21 +184,21 @@ async fn open(
     Ok(socket)
 }
 
+/// A connection on which this node is registered, and its challenge.
+type Registered = (WebSocketStream<MaybeTlsStream<TcpStream>>, [u8; 32]);
+
 /// Returns a connection on which this node is registered.
-async fn registered(
-    url: &str,
-    proxy: Option<&Proxy>,
-    me: &Me,
-) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+async fn registered(url: &str, proxy: Option<&Proxy>, me: &Me) -> anyhow::Result<Registered> {
     let mut socket = open(url, proxy).await?;
     let silent = |_| no_answer();
-    timeout(CONNECT, register(&mut socket, me))
+    let challenge = timeout(CONNECT, register(&mut socket, me))
         .await
         .map_err(silent)??;
-    Ok(socket)
+    Ok((socket, challenge))
 }
 
-async fn register<S>(socket: &mut WebSocketStream<S>, me: &Me) -> anyhow::Result<()>
+/// Registers; returns the server's challenge.
+async fn register<S>(socket: &mut WebSocketStream<S>, me: &Me) -> anyhow::Result<[u8; 32]>
 where
     WebSocketStream<S>: Socket,
 {
@@ -197,7 +213,7 @@ where
         };
         let register = ToServer::register(&me.key, me.room, me.role, &challenge);
         socket.send(Message::binary(register.encode())).await?;
-        return Ok(());
+        return Ok(challenge);
     }
     Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
 }
@@ -216,10 +232,17 @@ struct Session {
     path: watch::Receiver<Path>,
     /// The last logged reason for which the server gave no relay.
     no_relay: Option<String>,
+    /// Rooms beside that of the registration.
+    beside: Option<Beside>,
 }
 
-/// The owner of the events has gone: the session ends.
-struct Closed;
+/// Waits for changes of rooms; none: their owner has gone.
+async fn changes(beside: &mut Option<Beside>) -> Option<Vec<Change>> {
+    match beside {
+        Some(beside) => beside.changes().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// The end of a conversation, except errors.
 enum Ended {
@@ -276,6 +299,11 @@ impl Session {
                     }
                     rank.answers(true);
                     let result = self.converse(&mut socket, &mut rank).await;
+                    if let Some(beside) = &mut self.beside
+                        && beside.end(self.carrier).await.is_err()
+                    {
+                        return;
+                    }
                     if self.report(Presence::CarrierDown).await.is_err() {
                         return;
                     }
@@ -320,9 +348,9 @@ impl Session {
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
         let mut attempt = Box::pin(registered(&self.url, self.proxy.as_ref(), &self.me));
         let mut begun = (Instant::now(), self.path.borrow().addresses);
-        let socket = loop {
+        let (socket, challenge) = loop {
             tokio::select! {
-                socket = &mut attempt => break socket?,
+                registered = &mut attempt => break registered?,
                 changed = self.path.changed() => changed?,
             }
             // starts again: packets from an address that is no longer this host's, or not yet, get
@@ -336,6 +364,9 @@ impl Session {
         drop(attempt);
         // messages for the old connection are stale
         while self.messages.try_recv().is_ok() {}
+        if let Some(beside) = &mut self.beside {
+            beside.begin(challenge);
+        }
         Ok(socket)
     }
 
@@ -355,8 +386,28 @@ impl Session {
         let mut received_at = Instant::now();
         let mut answer_by = None;
         self.ask_for_relay(socket).await?;
+        if self.beside.is_some() {
+            // a server that does not know the question answers the ping behind it first
+            timeout(CONNECT, socket.send(Message::text(ROOMS_ASKED))).await??;
+        }
         loop {
             tokio::select! {
+                changes = changes(&mut self.beside) => {
+                    let Some(changes) = changes else { return Ok(Ended::Closed) };
+                    for change in changes {
+                        let message = match change {
+                            Change::Send(message) => message,
+                            Change::Tell(own, presence) => {
+                                if self.tell(own, presence).await.is_err() {
+                                    return Ok(Ended::Closed);
+                                }
+                                continue;
+                            }
+                        };
+                        let message = Message::binary(message.encode());
+                        timeout(CONNECT, socket.send(message)).await??;
+                    }
+                }
                 // refused certificates may have been renewed
                 Ok(()) = self.me.chain.changed() => self.ask_for_relay(socket).await?,
                 changed = self.path.changed() => {
@@ -392,6 +443,20 @@ impl Session {
                         Message::Binary(bytes) => {
                             let handled = self.handle(ToNode::decode(&bytes)?).await?;
                             if handled.is_err() {
+                                return Ok(Ended::Closed);
+                            }
+                        }
+                        Message::Pong(_) => {
+                            if let Some(beside) = &mut self.beside
+                                && beside.answered(0).await.is_err()
+                            {
+                                return Ok(Ended::Closed);
+                            }
+                        }
+                        Message::Text(text) if let Some(rooms) = answered_rooms(&text) => {
+                            if let Some(beside) = &mut self.beside
+                                && beside.answered(rooms).await.is_err()
+                            {
                                 return Ok(Ended::Closed);
                             }
                         }
@@ -431,8 +496,46 @@ impl Session {
             }
             ToNode::Refused(reason) => return Err(refused(&reason)),
             ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
+            ToNode::In { own, message } => {
+                let event = match *message {
+                    ToNode::Refused(reason) => {
+                        tracing::debug!("{}: not in a room: {reason}", self.url);
+                        if let Some(beside) = &mut self.beside {
+                            beside.refused(&own);
+                        }
+                        CarrierEvent::Presence(self.carrier, Presence::CarrierDown)
+                    }
+                    ToNode::Present(peer) => {
+                        CarrierEvent::Presence(self.carrier, Presence::Online(peer))
+                    }
+                    ToNode::Gone(peer) => {
+                        CarrierEvent::Presence(self.carrier, Presence::Offline(peer))
+                    }
+                    ToNode::Deliver { from, bytes } => CarrierEvent::Signal {
+                        carrier: self.carrier,
+                        from,
+                        bytes,
+                    },
+                    _ => anyhow::bail!("a message that is for no room"),
+                };
+                return Ok(match &self.beside {
+                    Some(beside) => beside.tell(own, event).await,
+                    None => Ok(()),
+                });
+            }
         };
         Ok(self.events.send(event).await.map_err(|_| Closed))
+    }
+
+    /// Tells the owner of rooms about one of them.
+    async fn tell(&self, own: PeerId, presence: Presence) -> Result<(), Closed> {
+        match &self.beside {
+            Some(beside) => {
+                let event = CarrierEvent::Presence(self.carrier, presence);
+                beside.tell(own, event).await
+            }
+            None => Ok(()),
+        }
     }
 
     async fn ask_for_relay<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<()>

@@ -9,13 +9,16 @@
 //! | module | content |
 //! |---|---|
 //! | `carrier`, `carriers` | the interface of carriers; those of a node |
-//! | `client`, `ranking`, [`server`], `http` | signalling servers |
+//! | `client`, `ranking`, [`server`], `counts`, `http` | signalling servers |
+//! | `rooms`, `beside` | many rooms of one connection: for its owner, and within it |
 //! | `lan`, `spool`, `reach`, `reach_line` | LAN, folder, and the program for DHT and Matrix room |
 //! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
+mod beside;
 mod carrier;
 mod carriers;
 pub mod client;
+mod counts;
 mod http;
 mod lan;
 mod peer_filter;
@@ -25,11 +28,14 @@ mod reach;
 mod reach_line;
 mod relay;
 pub mod relay_stream;
+mod rooms;
 pub mod server;
 mod spool;
 
+pub use beside::{Entries, Entry, RoomEvent};
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};
 pub use lan::{Lan, instance_name};
 pub use reach::{Account, Reach, ReachSocket, Seeking};
+pub use rooms::{ManyRooms, Registrant};
 pub use spool::Spool;

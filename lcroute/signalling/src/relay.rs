@@ -14,12 +14,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use lcroute_overlay::proof::{NotProven, ProofKey};
 use lcroute_overlay::server::{Room, ToNode};
+use lcroute_webrtc::relay;
 use lcroute_webrtc::relay::{
     AllocationId, Client, Framer, HasAddress, RelayConfig, RelayOutput, RelayServer, charged,
 };
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::events::LogLimit;
-use librecast::id::PeerId;
+use librecast::id::{NetworkId, PeerId};
 use librecast::time::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
+use crate::counts::Counts;
 use crate::peer_filter;
 
 /// Maximum length of a datagram in bytes.
@@ -56,10 +58,21 @@ pub struct RelaySettings {
     pub rate_total: u64,
     /// Bit/s of all leaves of a network.
     pub leaf_rate: u64,
+    /// Bounds of networks that this host does not belong to; none: all networks are equal.
+    pub strangers: Option<Strangers>,
     /// Public addresses of this host behind a NAT: one of each family is used.
     pub addresses: Vec<IpAddr>,
     /// Predicate: this host reaches an address without a router.
     pub is_near: HasAddress,
+}
+
+/// Bounds of all networks but one, which comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strangers {
+    /// Bit/s of all of them together.
+    pub rate: u64,
+    /// The network that comes first.
+    pub members_of: Option<NetworkId>,
 }
 
 impl fmt::Debug for RelaySettings {
@@ -76,6 +89,7 @@ pub(crate) struct Relay {
     rate: u64,
     /// The key for proofs of membership; none: the relay is open.
     proof: Option<ProofKey>,
+    counts: Arc<Counts>,
     state: Mutex<State>,
 }
 
@@ -107,6 +121,7 @@ impl Relay {
         settings: RelaySettings,
         udp: Arc<UdpSocket>,
         most: usize,
+        counts: Arc<Counts>,
     ) -> io::Result<Arc<Self>> {
         let (mut secret, mut seed) = ([0; 32], [0; 32]);
         for random in [&mut secret, &mut seed] {
@@ -118,6 +133,10 @@ impl Relay {
         config.rate = settings.rate;
         config.rate_total = settings.rate_total;
         config.leaf_rate = settings.leaf_rate;
+        config.strangers = settings.strangers.map(|strangers| relay::Strangers {
+            rate: strangers.rate,
+            members_of: strangers.members_of.map(|of| Room::of(&of).0.to_vec()),
+        });
         config.allocations = config.allocations.min(most);
         let now = Instant::now();
         let core = RelayServer::new(config, now.into_std(), UnixTime::now());
@@ -128,6 +147,7 @@ impl Relay {
             addresses,
             rate: settings.rate,
             proof: (!settings.open).then(|| ProofKey::new(seed)),
+            counts,
             state: Mutex::new(State {
                 core,
                 sockets: HashMap::new(),
@@ -185,6 +205,7 @@ impl Relay {
     fn report(&self, now: Instant) {
         let mut state = self.locked();
         let (allocations, bytes) = state.core.usage();
+        self.counts.set_relay(allocations, bytes);
         if now >= state.told.0 + REPORT && bytes != state.told.1 {
             let drops = state.core.drops();
             let dropped: Vec<_> = drops.iter().filter(|(_, count)| **count > 0).collect();

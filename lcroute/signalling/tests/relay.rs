@@ -35,6 +35,7 @@ fn settings() -> RelaySettings {
         rate: 20_000_000,
         rate_total: 200_000_000,
         leaf_rate: 20_000_000,
+        strangers: None,
         addresses: Vec::new(),
         is_near: Arc::new(|_| false),
     }

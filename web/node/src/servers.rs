@@ -123,6 +123,7 @@ impl Servers {
                 return None;
             }
             Ok(ToNode::Refused(why)) => why,
+            Ok(ToNode::In { .. }) => "it speaks of rooms that this node has not entered".to_owned(),
             Err(e) => format!("it does not speak as a signalling server: {e}"),
         };
         server.refused = Some(refused.clone());

@@ -123,6 +123,7 @@ impl World {
                     let deliver = ToNode::Deliver { from, bytes }.encode();
                     self.pages[other].handle_server_message(0, &deliver, now);
                 }
+                other => panic!("{other:?}"),
             },
             Command::Offer(link) | Command::Answer(link, _) => {
                 self.links[page] = Some(link);

@@ -25,10 +25,21 @@ pub struct RelayConfig {
     pub per_address: usize,
     /// Bound of peers of an allocation.
     pub peers: usize,
+    /// Bounds of networks that nobody here knows; none: all networks are equal.
+    pub strangers: Option<Strangers>,
     /// Test for addresses of the relay's host.
     pub is_own: HasAddress,
     /// Test for addresses that the host reaches without a router: in a prefix of an interface.
     pub is_near: HasAddress,
+}
+
+/// Bounds of all users but those of one network, which come first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strangers {
+    /// Rate of all strangers together in bits a second.
+    pub rate: u64,
+    /// The network that comes first, as [`RelayServer::mint`](super::RelayServer::mint) gets it.
+    pub members_of: Option<Vec<u8>>,
 }
 
 /// A test of an address.
@@ -48,6 +59,7 @@ impl RelayConfig {
             per_user: 4,
             per_address: 64,
             peers: 256,
+            strangers: None,
             is_own,
             is_near,
         }

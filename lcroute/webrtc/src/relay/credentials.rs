@@ -38,7 +38,7 @@ pub(super) fn name_of(user: &str, time: UnixTime) -> Option<&str> {
 }
 
 /// End of the network's part in names of users inside: these have quotas of their own.
-const INSIDE: &str = "~";
+pub(super) const INSIDE: &str = "~";
 
 /// Returns the name of a user, `NETWORK.NODE`; `inside`: it may send to other users of the relay
 /// alone.

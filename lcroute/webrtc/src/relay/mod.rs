@@ -16,7 +16,7 @@ mod server;
 
 pub(crate) use client::{Change, Relays};
 pub use client::{RelayOffer, RelayStatus, StreamCommand, StreamEvent};
-pub use config::{HasAddress, RelayConfig};
+pub use config::{HasAddress, RelayConfig, Strangers};
 pub use credentials::mint;
 pub use framing::{BadFrame, Framer, is_relay_stream};
 pub use message::{is_relay_answer, relay_probe};

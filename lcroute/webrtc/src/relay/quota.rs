@@ -1,7 +1,8 @@
 //! Quotas of a relay: for a user, its site, its network, and in total.
 //!
 //! Keys and networks cost nothing, and a prefix has many addresses, so all are bounded. Half of the
-//! total is reserved for sites and networks with little use.
+//! total is reserved for sites and networks with little use. Where one network comes first, half of
+//! the total is reserved for it, and its members use all that is left.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::time::{Duration, Instant};
 
 use super::config::RelayConfig;
-use super::credentials::is_inside;
+use super::credentials::{INSIDE, is_inside, pseudonym};
 
 /// Headers of a packet in bytes: IPv6, UDP, and TURN's.
 const HEADERS: usize = 64;
@@ -48,6 +49,8 @@ pub(super) enum Payer {
     User(String),
     Site(Site),
     Network(String),
+    /// All networks but the one that comes first.
+    Strangers,
 }
 
 impl Payer {
@@ -56,7 +59,7 @@ impl Payer {
         match self {
             Self::User(name) => name.split_once('.').is_some_and(|(n, _)| is_inside(n)),
             Self::Network(network) => is_inside(network),
-            Self::Site(_) => false,
+            Self::Site(_) | Self::Strangers => false,
         }
     }
 }
@@ -66,6 +69,8 @@ impl Payer {
 pub(super) struct Quota {
     rate_total: Rate,
     all: Bucket,
+    /// Rate of all strangers, and their bucket.
+    strangers: Option<(Rate, Bucket)>,
     used: BTreeMap<Payer, Use>,
 }
 
@@ -85,16 +90,27 @@ impl Quota {
         Self {
             rate_total: rate(config.rate_total),
             all: Bucket::full(now),
+            strangers: config
+                .strangers
+                .as_ref()
+                .map(|s| (rate(s.rate.min(config.rate_total)), Bucket::full(now))),
             used: BTreeMap::new(),
         }
     }
 
     /// Returns the payers of a user's allocation, the user first. A user's name is `NETWORK.NODE`.
-    pub(super) fn payers(user: &str, ip: IpAddr) -> Vec<Payer> {
+    pub(super) fn payers(user: &str, ip: IpAddr, config: &RelayConfig) -> Vec<Payer> {
         let network = user.split_once('.').map_or("", |(network, _)| network);
         let mut payers = vec![Payer::User(user.to_owned())];
         payers.extend(Site::around(ip).map(Payer::Site));
         payers.push(Payer::Network(network.to_owned()));
+        if let Some(strangers) = &config.strangers {
+            let known_by = strangers.members_of.as_ref();
+            let first = known_by.map(|by| pseudonym(&config.secret, by));
+            if first.as_deref() != Some(network.trim_end_matches(INSIDE)) {
+                payers.push(Payer::Strangers);
+            }
+        }
         payers
     }
 
@@ -151,12 +167,15 @@ impl Quota {
             used.is_some_and(|used| used.bucket.ready(now))
         };
         let is_little = self.is_little(payers.clone(), now);
-        let is_left = self.is_left(is_little, now);
-        if !is_left || !payers.clone().all(ready) {
+        let class = self.class(payers.clone(), is_little);
+        if !self.is_left(class, now) || !payers.clone().all(ready) {
             return false;
         }
         let cost = charged(contents) as u64;
         self.all.spend(self.rate_total, cost, now);
+        if let (Class::Stranger(_), Some((rate, strangers))) = (class, &mut self.strangers) {
+            strangers.spend(*rate, cost, now);
+        }
         for payer in payers {
             if let Some(used) = self.used.get_mut(payer) {
                 used.bucket.spend(cost, now);
@@ -175,14 +194,16 @@ impl Quota {
         payers: impl Iterator<Item = &'a Payer> + Clone,
         now: Instant,
     ) -> Instant {
-        let of_all = match self.is_little(payers.clone(), now) {
-            true => 0,
-            false => self.rate_total.burst() / 2,
-        };
+        let is_little = self.is_little(payers.clone(), now);
+        let class = self.class(payers.clone(), is_little);
         let used = payers.filter_map(|payer| self.used.get(payer));
         let ready = used.map(|used| used.bucket.ready_at());
-        let all = self.all.next(self.rate_total, of_all);
-        ready.max().unwrap_or(now).max(all)
+        let all = self
+            .all
+            .next(self.rate_total, class.kept_of(self.rate_total));
+        let strangers = self.strangers.as_ref().zip(class.kept_of_strangers());
+        let strangers = strangers.map(|((rate, bucket), kept)| bucket.next(*rate, kept(*rate)));
+        ready.chain(strangers).max().unwrap_or(now).max(all)
     }
 
     /// Drops idle users: one that returns does not get its burst anew.
@@ -197,11 +218,23 @@ impl Quota {
         little.all(|little| little.ready(now))
     }
 
-    fn is_left(&self, is_little: bool, now: Instant) -> bool {
-        match is_little {
-            true => self.all.ready(self.rate_total, now),
-            false => self.all.left(self.rate_total, now) >= self.rate_total.burst() / 2,
+    fn class<'a>(&self, mut payers: impl Iterator<Item = &'a Payer>, is_little: bool) -> Class {
+        match self.strangers {
+            Some(_) if payers.any(|payer| *payer == Payer::Strangers) => Class::Stranger(is_little),
+            Some(_) => Class::First,
+            None => Class::Equal(is_little),
         }
+    }
+
+    fn is_left(&self, class: Class, now: Instant) -> bool {
+        let has = |bucket: &Bucket, rate: Rate, kept: u64| match kept {
+            0 => bucket.ready(rate, now),
+            kept => bucket.left(rate, now) >= kept,
+        };
+        let strangers = self.strangers.as_ref().zip(class.kept_of_strangers());
+        let strangers =
+            strangers.is_none_or(|((rate, bucket), kept)| has(bucket, *rate, kept(*rate)));
+        has(&self.all, self.rate_total, class.kept_of(self.rate_total)) && strangers
     }
 
     fn entry(&mut self, payer: &Payer, config: &RelayConfig, now: Instant) -> &mut Use {
@@ -222,12 +255,49 @@ impl Quota {
     }
 }
 
+/// Who pays for a packet; `true`: whose sites and networks have used little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// All networks are equal.
+    Equal(bool),
+    /// The network that comes first.
+    First,
+    /// Another one beside it.
+    Stranger(bool),
+}
+
+/// Returns half of a bucket.
+fn half(rate: Rate) -> u64 {
+    rate.burst() / 2
+}
+
+impl Class {
+    /// Returns the tokens of all that this class leaves to others.
+    fn kept_of(self, all: Rate) -> u64 {
+        match self {
+            Self::First | Self::Equal(true) => 0,
+            Self::Equal(false) | Self::Stranger(_) => half(all),
+        }
+    }
+
+    /// Returns the tokens of the strangers' bucket that a stranger leaves to others.
+    fn kept_of_strangers(self) -> Option<fn(Rate) -> u64> {
+        match self {
+            Self::Stranger(true) => Some(|_| 0),
+            Self::Stranger(false) => Some(half),
+            Self::First | Self::Equal(_) => None,
+        }
+    }
+}
+
 fn most_allocations(payer: &Payer, config: &RelayConfig) -> usize {
     match payer {
         Payer::User(_) => config.per_user,
         Payer::Site(site) => config.per_address * site.size.share(),
         Payer::Network(_) if payer.is_inside() => config.allocations.min(INSIDE_ALLOCATIONS),
         Payer::Network(_) => config.allocations,
+        // a quarter is for the network that comes first
+        Payer::Strangers => config.allocations - config.allocations / 4,
     }
 }
 
@@ -235,7 +305,7 @@ fn few(payer: &Payer) -> usize {
     match payer {
         Payer::Site(site) if site.size == SiteSize::Whole => SITE_GUARANTEE,
         Payer::Network(_) => NETWORK_GUARANTEE,
-        Payer::User(_) | Payer::Site(_) => usize::MAX,
+        Payer::User(_) | Payer::Site(_) | Payer::Strangers => usize::MAX,
     }
 }
 
@@ -249,7 +319,7 @@ fn most_rate(payer: &Payer, config: &RelayConfig) -> u64 {
             let share = ADDRESS_SHARE * site.size.share() as u64;
             config.rate.saturating_mul(share)
         }
-        Payer::Network(_) => config.rate_total,
+        Payer::Network(_) | Payer::Strangers => config.rate_total,
     };
     rate.min(config.rate_total)
 }

@@ -476,7 +476,7 @@ impl RelayServer {
             Some(2) => true,
             Some(_) => return Err(Code::Family),
         };
-        let payers = Quota::payers(&request.name, client.address.ip());
+        let payers = Quota::payers(&request.name, client.address.ip(), &self.config);
         let in_use = self.allocations.len();
         if !self.quota.allocate(&payers, in_use, &self.config, self.now) {
             return Err(Code::Quota);

@@ -2,6 +2,7 @@
 
 use librecast::time::UnixTime;
 
+use super::super::config::Strangers;
 use super::*;
 use bytes::BytesMut;
 use lcroute_overlay::server::RelayCredentials;
@@ -616,6 +617,54 @@ fn who_uses_little_comes_before_who_uses_much() {
         "and the others most of the rest: {}",
         w.out.len()
     );
+}
+
+#[test]
+fn strangers_are_bounded_together_and_come_after_the_members_of_one_network() {
+    let mut w = world(|config| {
+        (config.rate, config.rate_total) = (40_000_000, 40_000_000);
+        let members_of = Some(vec![9; 32]);
+        config.strangers = Some(Strangers {
+            rate: 8_000_000,
+            members_of,
+        });
+    });
+    let with = |w: &mut World, who: u8, network: u8| {
+        let credentials = w.mint_of(who, network);
+        let from = format!("[2001:db8:{who}::1]:4000");
+        let to = addr(&format!("[2001:db8:9::{who}]:5000"));
+        (w.with_channel_as(credentials, &from, to), to)
+    };
+    let strangers: Vec<_> = (1..5).map(|who| with(&mut w, who, who).0).collect();
+    let (member, to_member) = with(&mut w, 20, 9);
+    for _ in 0..2_000 {
+        w.now += Duration::from_millis(1);
+        // 32 Mbit/s each, beyond what all have
+        for n in strangers.iter().chain([&member]) {
+            for _ in 0..4 {
+                w.flood(*n, &[0; 936]);
+            }
+        }
+    }
+    let of_member = w.out.iter().filter(|(_, to, _)| *to == to_member).count();
+    assert_eq!(of_member, 8_000, "all that the member sent");
+    let of_strangers = w.out.len() - of_member;
+    // 8 Mbit/s for two seconds, and what was in the bucket
+    assert!((1_900..2_400).contains(&of_strangers), "{of_strangers}");
+    // places are kept as well
+    let mut w = world(|config| {
+        config.allocations = 8;
+        let members_of = Some(vec![9; 32]);
+        let rate = 8_000_000;
+        config.strangers = Some(Strangers { rate, members_of });
+    });
+    let mut allocated = |who: u8, network: u8| {
+        let credentials = w.mint_of(who, network);
+        let n = w.add(&format!("9.{who}.1.1:1"), None, credentials);
+        w.allocate(n).is_some()
+    };
+    assert_eq!((1..9).filter(|n| allocated(*n, *n)).count(), 6);
+    assert_eq!((20..25).filter(|n| allocated(*n, 9)).count(), 2);
 }
 
 #[test]
