@@ -52,8 +52,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time within which an existing connection must show a sign of the peer; otherwise another one is
 /// made, as its program may have been killed.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time without a program for streams on a reachable node after which its streams end. Chosen: a
-/// service restarts within some seconds.
+/// Time without a program for streams on a reachable node, or without a link to a key outside, after
+/// which its streams end. Chosen: a service restarts within some seconds, as does a link.
 const NO_PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of handshakes for one stream. Chosen: enough to reach the next second.
 const MAX_HANDSHAKES: usize = 5;
@@ -848,7 +848,12 @@ impl Network {
             look.tick().await;
             match self.directory.member(&node).await {
                 Ok(known) => {
-                    if known.streams || !known.present {
+                    let is_alive = match self.directory {
+                        Directory::Daemon(_) => known.streams || !known.present,
+                        // no router stands in for a link
+                        Directory::Outside(_) => known.present,
+                    };
+                    if is_alive {
                         program_seen = Moment::now();
                     }
                     // ends streams that are no longer permitted
@@ -864,7 +869,11 @@ impl Network {
             }
             if program_seen.elapsed() >= NO_PROGRAM_TIMEOUT {
                 let name = &contact.borrow().name;
-                tracing::info!("{name} has no program for streams any more: its streams end");
+                let why = match self.directory {
+                    Directory::Daemon(_) => "has no program for streams any more",
+                    Directory::Outside(_) => "has no link with this host any more",
+                };
+                tracing::info!("{name} {why}: its streams end");
                 connection.close(close::GONE, b"no program");
                 return;
             }
