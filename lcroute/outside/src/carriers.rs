@@ -1,27 +1,26 @@
 //! How pairs are found: a room at servers for each, and one LAN and one DHT for all.
+//!
+//! `servers` has the connections to servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
-use lcroute_signalling::{CarrierEvent, Carriers, Lan, instance_name};
-use librecast::id::{PeerId, SecretKey};
+use lcroute_signalling::{CarrierEvent, Carriers, Lan, PathChange, RoomEvent, instance_name};
+use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::outside::{MAX_PLACES, Place};
-use librecast::reach::{FromReach, MAX_ITEMS, MAX_KEYS, Plan};
+use librecast::reach::{MAX_ITEMS, MAX_KEYS, Plan};
 use librecast::time::UnixTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::arrived::Arrived;
 use crate::dht::Dht;
 use crate::pairs::Started;
+use crate::servers::{Servers, Wanted, down};
 use crate::share::ViewId;
 
-/// Most rooms of waiting pairs at one server: each is a connection. Chosen: no more than a small
-/// network has.
-const MAX_ROOMS: usize = 8;
-/// Most rooms at one server with those of keys that are sought: three periods each.
-const MAX_ROOMS_SOUGHT: usize = 16;
 /// The LAN, as a carrier of each pair.
 pub(crate) const LAN: CarrierId = CarrierId(u32::MAX - 8);
 /// The DHT, as a carrier of each pair.
@@ -31,27 +30,19 @@ const MAX_DHT: usize = 32;
 /// Events that wait for the program.
 const EVENTS: usize = 1_024;
 
-/// An event of a carrier.
-#[derive(Debug)]
-pub(crate) enum Arrived {
-    /// A carrier of one pair.
-    Of(ViewId, CarrierEvent),
-    /// A record under a name on a LAN.
-    Lan(CarrierEvent),
-    /// A line of the program for the DHT.
-    Dht(FromReach),
-}
-
 /// Carriers of a pair in one period.
 #[derive(Debug)]
 struct Room {
     peer: PeerId,
     own: Arc<SecretKey>,
     other: PeerId,
+    network: NetworkId,
     /// Whether somebody waits for it.
     seeks: bool,
+    /// Servers to which it has a connection of its own.
     carriers: Carriers,
     forward: JoinHandle<()>,
+    /// All its servers.
     urls: Vec<String>,
     up: BTreeSet<CarrierId>,
     record: Option<(Published, bool)>,
@@ -67,6 +58,7 @@ impl Drop for Room {
 #[derive(Debug)]
 pub(crate) struct Finding {
     rooms: BTreeMap<ViewId, Room>,
+    servers: Servers,
     /// Pairs by the names of the others' records, and by their instance names on a LAN.
     names: BTreeMap<[u8; 32], ViewId>,
     instances: BTreeMap<String, ViewId>,
@@ -80,6 +72,7 @@ impl Finding {
         let (told, events) = mpsc::channel(EVENTS);
         let finding = Self {
             rooms: BTreeMap::new(),
+            servers: Servers::new(told.clone()),
             names: BTreeMap::new(),
             instances: BTreeMap::new(),
             lan: None,
@@ -106,6 +99,7 @@ impl Finding {
             peer: started.peer,
             own: Arc::clone(&started.own),
             other: started.other,
+            network: started.network,
             seeks,
             carriers,
             forward,
@@ -121,32 +115,69 @@ impl Finding {
         self.rooms.remove(&node);
         self.names.retain(|_, other| *other != node);
         self.instances.retain(|_, other| *other != node);
+        self.set_servers();
         self.announce();
     }
 
     /// Sets the places of a pair.
     pub(crate) fn set_places(&mut self, peer: &PeerId, places: &[Place], seeks: bool) {
-        let most = if seeks { MAX_ROOMS_SOUGHT } else { MAX_ROOMS };
-        let mut used: BTreeMap<String, usize> = BTreeMap::new();
-        let others = self.rooms.values().filter(|room| room.peer != *peer);
-        for url in others.flat_map(|room| &room.urls) {
-            *used.entry(url.clone()).or_default() += 1;
+        let mut urls: Vec<String> = Vec::new();
+        for place in places.iter().take(MAX_PLACES) {
+            if !urls.iter().any(|url| url == place.url()) {
+                urls.push(place.url().to_owned());
+            }
         }
         for room in self.rooms.values_mut().filter(|room| room.peer == *peer) {
             room.seeks = seeks;
-            let mut urls = Vec::new();
-            for place in places.iter().take(MAX_PLACES) {
-                let count = used.entry(place.url().to_owned()).or_default();
-                if *count < most && !urls.iter().any(|url| url == place.url()) {
-                    *count += 1;
-                    urls.push(place.url().to_owned());
-                }
-            }
-            if room.urls != urls {
-                room.carriers.set_servers(&urls, None);
-                room.urls = urls;
+            room.urls.clone_from(&urls);
+        }
+        self.set_servers();
+    }
+
+    /// Enters the rooms of all pairs at their servers, and leaves others.
+    fn set_servers(&mut self) {
+        let mut wanted: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
+        for (node, room) in &self.rooms {
+            for url in &room.urls {
+                wanted.entry(url.clone()).or_default().push(Wanted {
+                    node: *node,
+                    own: Arc::clone(&room.own),
+                    network: room.network,
+                    seeks: room.seeks,
+                });
             }
         }
+        let mut alone = self.servers.set(wanted);
+        for (node, room) in &mut self.rooms {
+            let urls = alone.remove(node).unwrap_or_default();
+            room.carriers.set_servers(&urls, None);
+        }
+    }
+
+    /// Handles an event of rooms at a server; returns that of a pair.
+    pub(crate) fn handle_rooms(
+        &mut self,
+        url: &str,
+        event: RoomEvent,
+    ) -> Option<(ViewId, CarrierEvent)> {
+        let (of, is_changed) = self.servers.handle(url, event);
+        if is_changed {
+            self.set_servers();
+        }
+        of
+    }
+
+    /// Registers anew at servers once a day, unless one relays: that is a matter of its registration.
+    pub(crate) fn renew(&mut self, relays: bool) -> Vec<(ViewId, CarrierEvent)> {
+        let mut ended = Vec::new();
+        if !relays && self.servers.renew() {
+            for (node, room) in &self.rooms {
+                let carriers = room.urls.iter().filter_map(|url| self.servers.carrier(url));
+                ended.extend(carriers.map(|carrier| (*node, down(carrier))));
+            }
+            self.set_servers();
+        }
+        ended
     }
 
     /// Sets the names under which a pair's records are on LANs.
@@ -282,13 +313,15 @@ impl Finding {
     pub(crate) fn send(&self, node: ViewId, to: PeerId, bytes: &Bytes) {
         if let Some(room) = self.rooms.get(&node) {
             room.carriers.send(to, bytes);
+            self.servers.send(room.own.peer_id(), to, bytes);
         }
     }
 
     /// Reports changed addresses of this host to all servers' connections.
     pub(crate) fn addresses_changed(&self) {
+        let change = PathChange::Addresses;
+        self.servers.path_changed(change);
         for room in self.rooms.values() {
-            let change = lcroute_signalling::PathChange::Addresses;
             room.carriers.path_changed(change);
         }
     }
@@ -297,6 +330,11 @@ impl Finding {
     pub(crate) fn by(&self, peer: &PeerId) -> Vec<String> {
         let mut by: BTreeMap<String, bool> = BTreeMap::new();
         for room in self.rooms.values().filter(|room| room.peer == *peer) {
+            for url in &room.urls {
+                let works = self.servers.carrier(url);
+                let works = works.is_some_and(|carrier| room.up.contains(&carrier));
+                *by.entry(url.clone()).or_default() |= works;
+            }
             for door in room.carriers.doors() {
                 *by.entry(door.at).or_default() |= room.up.contains(&door.carrier);
             }
@@ -318,6 +356,7 @@ impl Finding {
     /// Ends all, with a goodbye on LANs.
     pub(crate) async fn stop(&mut self) {
         self.rooms.clear();
+        self.servers.clear();
         if let Some(lan) = self.lan.take() {
             lan.end().await;
         }

@@ -12,6 +12,7 @@ use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use lcroute_overlay::{CarrierKind, Presence, SPEAKS};
 use lcroute_signalling::CarrierEvent;
+use lcroute_webrtc::relay::StreamEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::PeerId;
 use librecast::outside::{
@@ -32,8 +33,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
 use crate::addresses::{Here, here};
-use crate::carriers::{Arrived, DHT, Finding, LAN};
+use crate::arrived::Arrived;
+use crate::carriers::{DHT, Finding, LAN};
 use crate::pairs::{Intent, Pairs, PairsConfig, PairsOutput};
+use crate::relays::Relays;
 use crate::share::Share;
 
 /// Pause after a failed accept, most likely for want of file descriptors.
@@ -196,7 +199,12 @@ struct Conversation {
     datagrams: mpsc::Receiver<Datagram>,
     looked: mpsc::Sender<Looked>,
     lookups: mpsc::Receiver<Looked>,
+    /// Addresses of servers, which answer STUN and relay on the same port.
     stun: BTreeMap<String, Vec<SocketAddr>>,
+    /// URLs that have been looked up: a name that is not found is logged once.
+    looked_up: BTreeSet<String>,
+    relays: Relays,
+    relay_events: mpsc::Receiver<(u64, StreamEvent)>,
     frames: mpsc::Sender<Vec<u8>>,
     writer: JoinHandle<io::Result<()>>,
     changed: BTreeSet<PeerId>,
@@ -229,6 +237,7 @@ impl Conversation {
             rate: u64::MAX,
         };
         let (finding, told) = Finding::new();
+        let (relays, relay_events) = Relays::new();
         let (received, datagrams) = mpsc::channel(DATAGRAMS);
         let (looked, lookups) = mpsc::channel(16);
         let (frames, waiting) = mpsc::channel(FRAMES);
@@ -246,6 +255,9 @@ impl Conversation {
             looked,
             lookups,
             stun: BTreeMap::new(),
+            looked_up: BTreeSet::new(),
+            relays,
+            relay_events,
             frames,
             writer: tokio::spawn(write_frames(write, waiting)),
             changed: BTreeSet::new(),
@@ -273,9 +285,15 @@ impl Conversation {
                 Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
                 Some(told) = self.told.recv() => self.handle_told(told),
                 Some((url, found)) = self.lookups.recv() => {
-                    self.stun.insert(url, found);
+                    // a name without an address is looked up again
+                    self.stun.retain(|known, _| *known != url || !found.is_empty());
+                    self.stun.entry(url).and_modify(|known| *known = found);
                     let servers = self.stun.values().flatten().copied().collect();
                     self.share.webrtc().set_stun_servers(servers, Instant::now());
+                    self.offer_relays();
+                }
+                Some((stream, event)) = self.relay_events.recv() => {
+                    self.share.handle_relay_stream(stream, event, Instant::now());
                 }
                 _ = look.tick() => {
                     self.review_addresses().await?;
@@ -360,22 +378,31 @@ impl Conversation {
         self.look_up_stun();
     }
 
+    fn offer_relays(&mut self) {
+        let offers = self.relays.offers(&self.stun);
+        self.share.webrtc().set_relays(offers, Instant::now());
+    }
+
     /// Looks up servers' names: they answer STUN on the same UDP port.
     fn look_up_stun(&mut self) {
         let urls = self.finding.urls();
         self.stun.retain(|url, _| urls.contains(url));
+        self.looked_up.retain(|url| urls.contains(url));
         for url in urls {
             if self.stun.contains_key(&url) {
                 continue;
             }
             self.stun.insert(url.clone(), Vec::new());
+            let is_first = self.looked_up.insert(url.clone());
             let looked = self.looked.clone();
             tokio::spawn(async move {
                 let name = stun_name(&url);
                 let found = match tokio::net::lookup_host(&name).await {
                     Ok(found) => found.collect(),
                     Err(e) => {
-                        tracing::warn!("{name}: {e}");
+                        if is_first {
+                            tracing::warn!("{name}: {e}: tried again");
+                        }
                         Vec::new()
                     }
                 };
@@ -420,6 +447,15 @@ impl Conversation {
                 },
             ) => self.pairs.handle_signal(node, (carrier, from), &bytes, now),
             Arrived::Of(..) => {}
+            Arrived::Room(url, event) => {
+                if let Some((node, event)) = self.finding.handle_rooms(&url, event) {
+                    self.handle_told(Arrived::Of(node, event));
+                }
+            }
+            Arrived::Relay(url, credentials) => {
+                self.relays.offered(url, credentials);
+                self.offer_relays();
+            }
             Arrived::Dht(FromReach::Seen { key, value }) => {
                 if let Some(node) = self.finding.named(&key.0) {
                     let dht = (DHT, CarrierKind::Dht);
@@ -542,6 +578,11 @@ impl Conversation {
             self.finding.set_dht(None);
             return Ok(());
         }
+        let relays = self.share.webrtc().relay_status().url.is_some();
+        for (node, ended) in self.finding.renew(relays) {
+            self.handle_told(Arrived::Of(node, ended));
+        }
+        self.look_up_stun();
         self.open_sockets();
         self.set_lans();
         self.set_dht();
@@ -589,6 +630,9 @@ impl Conversation {
     }
 
     fn send_all(&mut self) {
+        while let Some(command) = self.share.poll_relay_stream() {
+            self.relays.execute(command);
+        }
         while let Some(transmit) = self.pairs.poll_transmit() {
             self.send(transmit.from, transmit.to, &transmit.contents);
         }

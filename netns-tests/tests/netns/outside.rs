@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Output, Process, SignallingServer, eventually, within};
+use lcroute_lab::lab::{
+    Exposition, Host, Lab, Output, Process, SignallingServer, eventually, within,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -16,6 +18,9 @@ const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 3;
 /// Time within which who is removed has lost link and streams.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Time within which a stream without a link ends. Before, it was five minutes.
+const CUT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Returns `KEY` or `KEY@PLACE` of a host, as its user passes it on.
 fn contact(host: &Host) -> Result<String> {
@@ -310,7 +315,7 @@ fn both_dial_at_once_and_a_network_of_their_own_does_not_notice() {
         ensure!(key(&to_ann) == ann.peer_id()?, "the node's key: {to_ann}");
         let _ann_serves = serve(&ann.host, &to_bob, &["cat"])?;
         let _bob_serves = serve(bob, &to_ann, &["cat"])?;
-        for turn in 0..5 {
+        for turn in 0..50 {
             let line = |to: &str| format!("echo {turn} | lcroute-streams connect {to} /chat/1");
             let one = ann.host.spawn("sh", &["-c", &line(&to_bob)])?;
             let two = bob.spawn("sh", &["-c", &line(&to_ann)])?;
@@ -321,6 +326,156 @@ fn both_dial_at_once_and_a_network_of_their_own_does_not_notice() {
         // the network knows nothing of it
         let members = ann.host.ask("lcroute", &["members", "--json"])?.success()?;
         ensure!(!members.stdout.contains(key(&to_bob)), "{}", members.stdout);
+        Ok(())
+    });
+}
+
+/// Returns keys that nobody has.
+fn nobodies(count: usize) -> Vec<String> {
+    let keys = (0..count).map(|_| librecast::id::SecretKey::generate().peer_id().to_string());
+    keys.collect()
+}
+
+/// Returns the number of connections to a server's port from a host.
+fn connections(server: &Host, from: &Host) -> Result<usize> {
+    let shown = server.ask(
+        "ss",
+        &["-Htn", "state", "established", "sport", "=", ":7117"],
+    )?;
+    let from = from.v4()?.to_string();
+    let shown = shown.success()?.stdout;
+    Ok(shown.lines().filter(|line| line.contains(&from)).count())
+}
+
+#[test]
+fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
+    world("outside-public", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob"])?;
+        let [ann, bob] = &hosts[..] else {
+            anyhow::bail!("two hosts")
+        };
+        let mut server = lab.signalling_server()?;
+        server.kill()?;
+        server.args = ["--no-relay", "--public", "--metrics", "127.0.0.1:9100"]
+            .map(str::to_owned)
+            .to_vec();
+        server.start()?;
+        let url = server.url()?;
+        for host in &hosts {
+            host.configure(&format!(
+                "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
+            ))?;
+        }
+        let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
+        let mut args = vec!["serve", "/chat/1", "--outside", "--allow", &to_ann];
+        let others = nobodies(19);
+        args.extend(others.iter().flat_map(|key| ["--allow", key.as_str()]));
+        args.extend(["--", "cat"]);
+        let _serving = bob.spawn("lcroute-streams", &args)?;
+        let metrics = || Exposition::at_address(&server.host, "127.0.0.1:9100");
+        eventually("all wait", || {
+            let entered = metrics()?.value("lcroute_signal_entered_rooms", &[])?;
+            // around the change of their period pairs have two
+            ensure!((20.0..=40.0).contains(&entered), "{entered} rooms");
+            Ok(())
+        })?;
+        ensure!(connections(&server.host, bob)? == 1, "one connection");
+        let said = connect(ann, "echo hello", &to_bob)?.success()?;
+        ensure!(said.stdout == "hello\n", "{said:?}");
+        ensure!(connections(&server.host, bob)? == 1, "one connection");
+        ensure!(
+            metrics()?.value("lcroute_signal_messages_total", &[])? > 0.0,
+            "messages"
+        );
+        // the log names nobody
+        server.kill()?;
+        let logs = lab.logs();
+        let of_server = logs
+            .split("--- ")
+            .filter(|log| log.starts_with("signalling"));
+        let of_server = of_server.collect::<String>();
+        ensure!(of_server.contains("ready: ws://"), "{logs}");
+        for name in [key(&to_ann), key(&to_bob), &bob.v4()?.to_string()] {
+            ensure!(!of_server.contains(name), "{name} in {of_server}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn without_udp_and_behind_two_symmetric_nats_the_place_relays() {
+    world("outside-relay", |lab| {
+        let mut server = lab.signalling_server()?;
+        server.args.push("--public".to_owned());
+        server.restart_with_relay()?;
+        let url = server.url()?;
+        let configured = format!("[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n");
+        let closed = lab.closed_hosts(&["ann", "bob"])?;
+        for host in &closed {
+            host.drop_udp()?;
+        }
+        let nats = [
+            lab.host_behind_symmetric_nat("cy")?,
+            lab.host_behind_symmetric_nat("dan")?,
+        ];
+        for (hosts, path) in [(&closed[..], "tcp"), (&nats[..], "relay")] {
+            for host in hosts {
+                host.configure(&configured)?;
+            }
+            let (to_one, to_two) = (contact(&hosts[0])?, contact(&hosts[1])?);
+            let _serving = serve(&hosts[1], &to_one, &["cat"])?;
+            let begun = Instant::now();
+            let said = connect(&hosts[0], "echo hello; sleep 3", &to_two)?.success()?;
+            println!(
+                "{path}: stream ended after {} ms",
+                begun.elapsed().as_millis()
+            );
+            ensure!(said.stdout == "hello\n", "{said:?}");
+            let shown = look(&hosts[1])?;
+            ensure!(shown["pairs"][0]["path"] == path, "{shown}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
+    world("outside-cut", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob"])?;
+        let (_server, _) = meet(lab, &hosts)?;
+        let [ann, bob] = &hosts[..] else {
+            anyhow::bail!("two hosts")
+        };
+        let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
+        let command = ["sh", "-c", "echo ready; cat; echo ended > ended"];
+        let _serving = serve(bob, &to_ann, &command)?;
+        let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 300)");
+        let mut running = ann.spawn("bash", &["-c", &line])?;
+        eventually("it runs", || {
+            ensure!(running.stdout().contains("ready"), "{}", running.stderr());
+            Ok(())
+        })?;
+        // a link that is back in time carries it on
+        ann.cut_uplink()?;
+        std::thread::sleep(Duration::from_secs(2));
+        ann.heal_uplink()?;
+        eventually("it is linked again", || {
+            ensure!(look(ann)?["pairs"][0]["state"] == "linked", "not yet");
+            Ok(())
+        })?;
+        running.must_run()?;
+        ann.cut_uplink()?;
+        let begun = Instant::now();
+        let code = running.wait(CUT_WITHIN)?;
+        println!("the caller ended after {} ms", begun.elapsed().as_millis());
+        ensure!(code == 1, "exit code {code}: {}", running.stderr());
+        within(CUT_WITHIN, "the served command ends", || {
+            ensure!(bob.path("ended").exists(), "not yet");
+            Ok(())
+        })?;
+        println!("the other side after {} ms", begun.elapsed().as_millis());
         Ok(())
     });
 }
