@@ -9,6 +9,7 @@ mod ipv4;
 mod lan;
 mod membership;
 mod network;
+mod outside;
 mod ports;
 mod private;
 mod reach;
@@ -143,6 +144,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "streams",
         "Whether the program for streams runs where it is wanted, and whether nftables lets in UDP port 14247 on lc0.",
+    ),
+    (
+        "outside",
+        "Whether keys outside of the network can meet this host: by which ways, and which servers of `[outside] meet` answer.",
     ),
     (
         "web",
@@ -317,6 +322,7 @@ fn examine(common: Common) -> (Vec<Check>, bool) {
     checks.push(relay::check(&patient));
     checks.push(ports::check(&patient));
     checks.push(streams::check(&patient));
+    checks.push(outside::check(&patient));
     checks.push(web::check(&patient));
     debug_assert!(
         checks
