@@ -122,7 +122,7 @@ impl Servers {
                 Server::new(CarrierId(*next))
             });
             let held: BTreeSet<_> = server.connections.iter().flat_map(|c| &c.held).collect();
-            // who is sought comes first, then who has waited before
+            // sought pairs come first, then those that have a room already
             rooms.sort_by_key(|room| (!room.seeks, !held.contains(&room.own.peer_id())));
             if server.holds == Some(0) {
                 let most = |room: &Wanted| match room.seeks {

@@ -551,7 +551,7 @@ impl Client<'_> {
         message: &ToServer,
         now: Instant,
     ) -> anyhow::Result<Result<Instant, &'static str>> {
-        // who comes again has left
+        // an entry replaces the one before
         self.entered.remove(peer);
         if self.entered.len() >= MAX_ENTERED {
             return Ok(Err("too many rooms"));

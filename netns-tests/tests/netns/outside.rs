@@ -183,6 +183,27 @@ fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
 
 #[test]
 #[ignore = "long: `make test-all`"]
+fn two_keys_behind_nats_that_keep_ports_meet_by_a_dht_alone() {
+    world("outside-nats", |lab| {
+        let (_swarm, enters) = swarm(lab)?;
+        let hosts = [lab.host_behind_nat("ann")?, lab.host_behind_nat("bob")?];
+        for host in &hosts {
+            host.configure(&format!(
+                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
+            ))?;
+        }
+        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
+        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
+        let begun = Instant::now();
+        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
+        println!("first stream after {} ms", begun.elapsed().as_millis());
+        ensure!(said.stdout == "hello\n", "{said:?}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
 fn clocks_eleven_hours_apart_delay_it_by_seconds() {
     world("outside-clocks", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
