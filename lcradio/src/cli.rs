@@ -90,7 +90,7 @@ enum Verb {
     /// Send sound to everybody who listens
     Cast {
         /// Samples on standard input: s16le, 48 kHz, two channels; or WAV [default: the microphone]
-        #[arg(value_name = "-")]
+        #[arg(value_name = "-", value_parser = parse_input)]
         input: Option<Pipe>,
         /// A microphone, as `devices` names it [default: the system's]
         #[arg(long, value_name = "DEVICE", conflicts_with_all = ["input", "file"])]
@@ -170,6 +170,13 @@ enum Verb {
 
 /// Longest delay that can be asked for: what the buffer holds.
 const MAX_LATENCY_MS: u64 = 800;
+
+fn parse_input(value: &str) -> Result<Pipe, String> {
+    match value {
+        "-" => Ok(Pipe::Standard),
+        _ => Err("- is standard input; a file: --file FILE".to_owned()),
+    }
+}
 
 fn parse_latency(value: &str) -> Result<Latency, String> {
     match value {
@@ -297,6 +304,13 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_pipe_is_told_its_option() {
+        let told = Cli::try_parse_from(["lcradio", "cast", "song.opus"]);
+        assert!(told.unwrap_err().to_string().contains("--file FILE"));
+        assert!(Cli::try_parse_from(["lcradio", "cast", "-"]).is_ok());
     }
 
     #[test]

@@ -113,6 +113,7 @@ fn who_types_what_rsync_understands_is_understood_or_told_what_to_do() {
         1,
         "lcsync lc:holiday d",
     );
+    ends(&lcsync(dir.path(), &["lcr1x", "d"]), 1, "lcradio listen");
 }
 
 #[test]

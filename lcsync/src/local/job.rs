@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use librecast::text::TextKind;
 use librecast_program::cli::{Exit, ExitError};
 
 use super::changes::Source;
@@ -98,11 +99,23 @@ pub fn job(options: &Options, source: &Path) -> anyhow::Result<Option<Job>> {
     }
 }
 
-/// Explains a missing SRC: a share's name without `lc:` looks like a path.
+/// Explains a missing SRC: a share's name without `lc:` looks like a path, and so does a text for
+/// another program.
 pub fn no_source(options: &Options, source: &Path, error: &io::Error) -> anyhow::Error {
     let dest = options.dest.display();
     let name = source.to_str().filter(|n| !n.contains('/'));
     let source = source.display();
+    let program = match name.and_then(TextKind::of) {
+        Some(TextKind::Station) => Some("lcradio listen"),
+        Some(TextKind::StudioSession) => Some("lcstudio attend"),
+        Some(TextKind::GroupInvitation) => Some("lcgroup join"),
+        _ => None,
+    };
+    if error.kind() == io::ErrorKind::NotFound
+        && let Some(program) = program
+    {
+        return anyhow::anyhow!("{source}: no such file or folder; for such a text: {program}");
+    }
     if error.kind() == io::ErrorKind::NotFound && name.is_some_and(|n| check_name(n).is_ok()) {
         let share = format!("to fetch the share of this name: lcsync lc:{source} {dest}");
         return anyhow::anyhow!("{source}: no such file or folder; {share}");
