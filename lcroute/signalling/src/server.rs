@@ -238,24 +238,14 @@ impl Hall {
             tick.tick().await;
             let usage = self.counts.usage();
             if self.bounds.is_public && usage != last {
-                let Usage {
-                    clients,
-                    rooms,
-                    entered,
-                    turned_away,
-                    messages,
-                    allocations,
-                    relayed,
-                    ..
-                } = usage;
                 tracing::info!(
-                    clients,
-                    rooms,
-                    entered,
-                    turned_away,
-                    messages,
-                    allocations,
-                    relayed,
+                    clients = usage.clients,
+                    rooms = usage.rooms,
+                    entered = usage.entered,
+                    turned_away = usage.turned_away,
+                    messages = usage.messages,
+                    allocations = usage.allocations,
+                    relayed = usage.relayed,
                     "public server"
                 );
                 last = usage;
