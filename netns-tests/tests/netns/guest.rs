@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ const NOBODY: [&str; 6] = [
 
 /// Opens the driver to everybody in this process's mount namespace.
 pub(crate) fn open_driver() -> Result<()> {
+    // tests run beside each other: the first makes the device, the others find it
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if fs::metadata(TUN)?.permissions().mode() & 0o006 == 0o006 {
         return Ok(());
     }
