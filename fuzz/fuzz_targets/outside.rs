@@ -28,6 +28,7 @@ fn host(now: Instant) -> Pairs {
         control: SPEAKS.control,
         epoch: now,
         unix_now: NOON,
+        reproducible: true,
         seed: [1; 32],
         mtu: 1_400,
         media: true,

@@ -56,6 +56,7 @@ pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay
         control: SPEAKS.control,
         epoch: now,
         unix_now: UnixTime::from_secs(TODAY),
+        reproducible: true,
         seed: [7; 32],
         mtu: 1_280,
         media,

@@ -200,6 +200,7 @@ fn webrtc_config(config: &Config, epoch: Instant) -> WebRtcConfig {
         control: lcroute_overlay::SPEAKS.control,
         epoch,
         unix_now: UnixTime::now(),
+        reproducible: false,
         seed: seed(),
         mtu: config.tun.mtu,
         media: config.live.media,

@@ -222,6 +222,7 @@ impl Conversation {
                 control: SPEAKS.control,
                 epoch,
                 unix_now: UnixTime::now(),
+                reproducible: false,
                 seed: seed()?,
                 mtu: MTU,
                 media: true,

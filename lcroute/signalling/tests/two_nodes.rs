@@ -54,6 +54,7 @@ impl Node {
             control: identity.speaks().control,
             epoch: now,
             unix_now: UnixTime::now(),
+            reproducible: false,
             seed: [seed; 32],
             mtu: 1280,
             media,

@@ -74,6 +74,7 @@ impl WholeNode {
             control: SPEAKS.control,
             epoch,
             unix_now: time,
+            reproducible: true,
             seed: seed(),
             mtu: 1_280,
             media: true,

@@ -212,6 +212,7 @@ impl LeafShell {
             control: SPEAKS.control,
             epoch: common.epoch,
             unix_now: UnixTime::now(),
+            reproducible: false,
             seed: seed()?,
             mtu: MTU,
             media: true,

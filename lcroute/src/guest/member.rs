@@ -526,6 +526,7 @@ fn node(
         control: SPEAKS.control,
         epoch,
         unix_now: UnixTime::now(),
+        reproducible: false,
         seed: seed()?,
         mtu: MTU,
         media: config.live.media,

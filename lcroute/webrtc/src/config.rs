@@ -17,6 +17,9 @@ pub struct WebRtcConfig {
     pub unix_now: UnixTime,
     /// Seed of all randomness except that of the crate `rtc`.
     pub seed: [u8; 32],
+    /// Whether the seed decides the public randomness of DTLS too, as simulations need it. Each
+    /// link then begins at the cost of several handshakes: `dimpl` tests all its algorithms.
+    pub reproducible: bool,
     /// MTU of `lc0` in bytes: one datagram carries a packet of this size if the path allows.
     pub mtu: u16,
     /// Whether this node offers the media lane. It always offers the data channel.

@@ -107,6 +107,8 @@ pub(crate) struct Factory {
     /// Version of control messages.
     pub(crate) control: u8,
     media: bool,
+    /// Whether the seed of a connection decides the public randomness of its DTLS.
+    reproducible: bool,
     data_queue: usize,
     control_queue: usize,
 }
@@ -204,6 +206,7 @@ impl Factory {
             fingerprint,
             control: config.control,
             media: config.media,
+            reproducible: config.reproducible,
             data_queue: config.limits.data_queue,
             control_queue: config.limits.control_queue,
         })
@@ -241,7 +244,7 @@ impl Factory {
         seed: u64,
         now: Instant,
     ) -> Result<PeerConnection> {
-        let keys = Arc::new(KeyTap::new(seed));
+        let keys = Arc::new(KeyTap::new(self.reproducible.then_some(seed)));
         let mut certificate = self.certificate.clone();
         certificate.dtls_certificate = certificate.dtls_certificate.observed_by(keys.clone());
         let configuration = RTCConfigurationBuilder::new()

@@ -1,7 +1,7 @@
 //! Handshake settings of `rtc`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rtc_crypto::RTCCryptoProvider;
@@ -129,28 +129,46 @@ impl ConfigBuilder {
         if certificate.key.is_none() || certificate.certificate.is_empty() {
             return Err(Error::ErrNonCertificate);
         }
-        let mut dtls = dimpl::Config::builder()
-            .mtu(MTU)
-            .max_queue_rx(RECEIVE_QUEUE)
-            .max_queue_tx(SEND_QUEUE)
-            .require_client_certificate(true)
-            // ICE's checks have verified the peer's address
-            .use_server_cookie(false)
-            .flight_start_rto(FLIGHT_INTERVAL)
-            .flight_retries(FLIGHT_RETRIES);
         let observer = certificate.observer.as_ref();
-        if let Some(seed) = observer.and_then(|observer| observer.seed()) {
-            dtls = dtls.dangerously_set_rng_seed(seed);
-        }
-        let dtls = dtls
-            .build()
-            .map_err(|error| Error::Other(error.to_string()))?;
+        let dtls = match observer.and_then(|observer| observer.seed()) {
+            seed @ Some(_) => Arc::new(settings(seed)?),
+            None => common_settings()?,
+        };
         Ok(HandshakeConfig {
-            dtls: Arc::new(dtls),
+            dtls,
             certificate,
             verify: self.verify,
         })
     }
+}
+
+/// Returns the settings that all handshakes share: `dimpl` tests every algorithm of its provider
+/// whenever it makes some, which costs as much as several handshakes.
+fn common_settings() -> Result<Arc<dimpl::Config>> {
+    static COMMON: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
+    if let Some(common) = COMMON.get() {
+        return Ok(common.clone());
+    }
+    let made = Arc::new(settings(None)?);
+    Ok(COMMON.get_or_init(|| made).clone())
+}
+
+/// Makes settings; a seed makes the random numbers of a handshake predictable.
+fn settings(seed: Option<u64>) -> Result<dimpl::Config> {
+    let mut dtls = dimpl::Config::builder()
+        .mtu(MTU)
+        .max_queue_rx(RECEIVE_QUEUE)
+        .max_queue_tx(SEND_QUEUE)
+        .require_client_certificate(true)
+        // ICE's checks have verified the peer's address
+        .use_server_cookie(false)
+        .flight_start_rto(FLIGHT_INTERVAL)
+        .flight_retries(FLIGHT_RETRIES);
+    if let Some(seed) = seed {
+        dtls = dtls.dangerously_set_rng_seed(seed);
+    }
+    dtls.build()
+        .map_err(|error| Error::Other(error.to_string()))
 }
 
 impl fmt::Debug for HandshakeConfig {

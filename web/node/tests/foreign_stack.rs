@@ -291,6 +291,7 @@ fn host(
         control: SPEAKS.control,
         epoch: now,
         unix_now: UnixTime::from_secs(UNIX),
+        reproducible: false,
         seed: [3; 32],
         mtu: 1_280,
         media: true,

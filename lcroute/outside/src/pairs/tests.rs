@@ -38,6 +38,7 @@ impl Side {
             control: SPEAKS.control,
             epoch: now,
             unix_now: UnixTime::from_secs(NOON),
+            reproducible: true,
             seed: [n; 32],
             mtu: 1_400,
             media: true,

@@ -42,6 +42,7 @@ fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
         control: identity.speaks().control,
         epoch: now,
         unix_now: UnixTime::now(),
+        reproducible: false,
         seed: [1; 32],
         mtu: 1280,
         media,

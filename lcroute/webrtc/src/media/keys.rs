@@ -90,7 +90,8 @@ impl fmt::Debug for MasterKey {
 /// Observer of one connection's DTLS.
 #[derive(Default)]
 pub(crate) struct KeyTap {
-    seed: u64,
+    /// Seed of the randomness in DTLS that is no secret; `None`: the system's.
+    seed: Option<u64>,
     /// Set after the handshake, with the peer's certificate verified; `None` inside: unusable keys.
     keys: OnceLock<Option<LinkKeys>>,
     /// Whether a record with application data has been authenticated since
@@ -113,7 +114,7 @@ pub(crate) type Forge = Box<dyn FnMut(&mut [u8]) + Send>;
 
 impl KeyTap {
     /// Makes the observer; `seed` is for randomness in DTLS that is no secret.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
         Self {
             seed,
             ..Self::default()
@@ -195,7 +196,7 @@ fn link_keys(keys: &SrtpKeys<'_>) -> Option<LinkKeys> {
 
 impl Observer for KeyTap {
     fn seed(&self) -> Option<u64> {
-        Some(self.seed)
+        self.seed
     }
 
     fn handle_keys(&self, keys: &SrtpKeys<'_>) {

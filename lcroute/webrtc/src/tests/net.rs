@@ -348,6 +348,7 @@ impl Net {
                 control: self.control.unwrap_or(identity.speaks().control),
                 epoch: self.now,
                 unix_now: clock(),
+                reproducible: true,
                 seed,
                 mtu: 1280,
                 media: self.media,
