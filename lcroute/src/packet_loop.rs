@@ -57,6 +57,12 @@ const UDP_CALLS: usize = 4;
 const UDP_BATCH: usize = 32;
 /// Messages of the control thread read in one turn: packets come first.
 const INBOX_BATCH: usize = 64;
+/// Time in one turn for these messages: each may begin a link, and packets wait meanwhile. Chosen:
+/// a quarter of the time that a packet may wait for its link.
+const INBOX_TIME: Duration = Duration::from_millis(5);
+/// Time for which datagrams wait unread before this node counts as behind. Chosen: longer than a
+/// burst takes.
+const BEHIND_AFTER: Duration = Duration::from_millis(50);
 /// Hello intervals between two looks at the interface's counters: one second.
 const TICK: u32 = 3;
 /// Wait after a change of addresses, as changes come in bursts.
@@ -131,6 +137,8 @@ pub struct PacketLoop {
     doors: Vec<Door>,
     mapping: Mapping,
     overruns: u64,
+    /// Since when datagrams of links wait unread.
+    unread_since: Option<Instant>,
     foreign_sources: ForeignSources,
     service: Service,
     end: Option<End>,
@@ -165,6 +173,7 @@ impl PacketLoop {
             doors: Vec::new(),
             mapping: Mapping::default(),
             overruns: 0,
+            unread_since: None,
             foreign_sources: ForeignSources::default(),
             service: Service::of_environment(),
             end: None,
@@ -214,9 +223,8 @@ impl PacketLoop {
             if ready.udp_error {
                 self.read_udp_errors(now);
             }
-            if ready.udp {
-                self.read_udp(now);
-            }
+            let drained = !ready.udp || self.read_udp(now);
+            self.note_drained(drained, now);
             if ready.lan {
                 self.lans.read(&mut self.parts.node, &mut self.drops, now);
             }
@@ -310,7 +318,8 @@ impl PacketLoop {
         Ok(())
     }
 
-    fn read_udp(&mut self, now: Instant) {
+    /// Reads datagrams of links; returns whether none wait any more.
+    fn read_udp(&mut self, now: Instant) -> bool {
         let mut waiting = 0;
         for _ in 0..UDP_CALLS {
             let units = self.parts.socket.receive().unwrap_or_else(|e| {
@@ -332,8 +341,23 @@ impl PacketLoop {
                 }
             }
             if units < udp::UNITS {
-                return;
+                return true;
             }
+        }
+        false
+    }
+
+    /// Tells the node whether it is behind: datagrams have waited unread for long.
+    fn note_drained(&mut self, drained: bool, now: Instant) {
+        if drained {
+            if self.unread_since.take().is_some() {
+                self.parts.node.set_behind(false, now);
+            }
+            return;
+        }
+        let since = *self.unread_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= BEHIND_AFTER {
+            self.parts.node.set_behind(true, now);
         }
     }
 
@@ -352,7 +376,11 @@ impl PacketLoop {
     }
 
     fn read_inbox(&mut self, now: Instant) {
-        for _ in 0..INBOX_BATCH {
+        let begun = Instant::now();
+        for read in 0..INBOX_BATCH {
+            if read > 0 && begun.elapsed() >= INBOX_TIME {
+                break;
+            }
             let Ok(message) = self.parts.inbox.try_recv() else {
                 return;
             };

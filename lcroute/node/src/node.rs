@@ -400,6 +400,11 @@ impl<C: Connections> Node<C> {
         self.overlay.connections_mut()
     }
 
+    /// Says whether received datagrams wait unread in this host.
+    pub fn set_behind(&mut self, behind: bool, now: Instant) {
+        self.overlay.set_behind(behind, now);
+    }
+
     /// Returns the stack below.
     #[must_use]
     pub fn connections(&self) -> &C {

@@ -82,6 +82,9 @@ pub trait Connections: fmt::Debug {
     /// Checks at once whether the peer still answers.
     fn suspect(&mut self, link: LinkId, now: Instant);
 
+    /// Says whether received datagrams wait unread in this host: silence then proves nothing.
+    fn set_behind(&mut self, _behind: bool) {}
+
     /// Ends a connection and notifies the peer. No event of it follows.
     fn close(&mut self, link: LinkId, now: Instant) -> Closing;
 

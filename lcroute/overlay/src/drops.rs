@@ -23,6 +23,8 @@ drop_reasons! {
         CertificateSubject = "certificate_subject",
         /// A peer speaks another version of lcroute's control channel.
         ControlVersion = "control_version",
+        /// This node is behind, and enough leaves begin a link: this one asks again later.
+        LeafBusy = "leaf_busy",
         /// A leaf asked another leaf for a link, or somebody asked a leaf that does not want one.
         LeafRefused = "leaf_refused",
         /// There is no room for more peers or links.

@@ -45,6 +45,11 @@ use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 const ANY_SESSION: u64 = 0;
 /// Maximum number of refused strangers that `peers` shows.
 const MAX_STRANGERS: usize = 64;
+/// Leaves that may begin a link at a time while this node is behind. Chosen: some 50 ms of
+/// handshakes on a slow host.
+const BEGINNING_LEAVES: usize = 8;
+/// Time for which that bound stays after this node was behind. Chosen: a leaf asks again after it.
+const BEHIND_FOR: Duration = Duration::from_secs(1);
 /// Interval between checks of linked peers' certificates. Chosen: they live for months.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
 /// Presence records that are opened per kind of carrier: each costs 0.1 ms of processor time.
@@ -136,6 +141,7 @@ impl<C: Connections> Overlay<C> {
                 outputs: Outputs::default(),
                 stands_back_until: None,
                 stopped: false,
+                behind_until: None,
             },
         }
     }
@@ -616,6 +622,20 @@ impl<C: Connections> Overlay<C> {
     }
 }
 
+/// Load.
+impl<C: Connections> Overlay<C> {
+    /// Says whether received datagrams wait unread in this host. Links are then not judged by
+    /// their silence, and few leaves at a time may begin one: else those that are up would be lost
+    /// to handshakes, and be made anew.
+    pub fn set_behind(&mut self, behind: bool, now: Instant) {
+        self.observe(now);
+        self.parts.connections.set_behind(behind);
+        if behind {
+            self.parts.behind_until = Some(now + BEHIND_FOR);
+        }
+    }
+}
+
 /// Signalling.
 impl<C: Connections> Overlay<C> {
     /// Handles a sealed message from a server, in whose room `from` is.
@@ -772,6 +792,18 @@ impl<C: Connections> Overlay<C> {
         if !linked && (!wanted || opened.member.leaf) && self.is_full(opened.member.leaf) {
             return Err(Refusal::Full);
         }
+        if !linked
+            && opened.member.leaf
+            && opened.payload.concerns_links()
+            && self
+                .parts
+                .behind_until
+                .is_some_and(|until| self.parts.now < until)
+            && self.leaves_that_begin() >= BEGINNING_LEAVES
+        {
+            self.parts.outputs.count(DropReason::LeafBusy);
+            return Ok(());
+        }
         if !self.admit(sender) {
             return Err(Refusal::Full);
         }
@@ -786,6 +818,13 @@ impl<C: Connections> Overlay<C> {
             self.visit_all(|peer, parts| peer.end_broken(EndReason::KeyConflict, parts));
         }
         result.unwrap_or(Ok(()))
+    }
+
+    /// Returns the number of leaves with a link that is not up yet.
+    fn leaves_that_begin(&self) -> usize {
+        let begins = |peer: &&Peer| peer.link.as_ref().is_some_and(|link| link.up.is_none());
+        let is_leaf = |peer: &&Peer| peer.member.as_ref().is_some_and(|member| member.leaf);
+        self.peers.values().filter(begins).filter(is_leaf).count()
     }
 
     /// Returns whether the links of leaves, or of routers, have reached their bound.

@@ -38,6 +38,8 @@ pub(crate) struct Parts<C> {
     /// End of the pause after this node gave its links up to another host with its key.
     pub(crate) stands_back_until: Option<Instant>,
     pub(crate) stopped: bool,
+    /// End of the time in which few leaves may begin a link, as this node is behind.
+    pub(crate) behind_until: Option<Instant>,
 }
 
 impl<C> Parts<C> {

@@ -41,10 +41,16 @@ fn random() -> Random {
 
 /// Returns a member of the network of this seed.
 fn member_of(network: u8, seed: u8) -> Identity {
+    identity_of(network, seed, false)
+}
+
+fn identity_of(network: u8, seed: u8, leaf: bool) -> Identity {
     let (network, issuer, node) = (key(network), key(77), key(seed));
-    let grant = Grant::new("member", (0, TODAY + 7 * DAY));
+    let mut grant = Grant::new("member", (0, TODAY + 7 * DAY));
+    grant.leaf = leaf;
     let issuing = Grant {
         name: String::new(),
+        leaf: false,
         ..grant.clone()
     };
     let chain = Chain::sign(&network, (&issuer, issuing), (node.peer_id(), grant));
@@ -617,6 +623,54 @@ fn a_flood_of_messages_is_not_even_opened() {
         overlay.handle_signal(SERVER, other.peer_id(), &bytes, now);
     }
     assert_eq!(overlay.drops()["signal_rate"], 98);
+}
+
+#[test]
+fn few_leaves_at_a_time_begin_a_link_with_a_node_that_is_behind() {
+    let now = start();
+    let mut identities: Vec<_> = (1..60).map(|seed| identity_of(1, seed, false)).collect();
+    identities.sort_by_key(Identity::peer_id);
+    // the smaller key offers
+    let router = identities.remove(0);
+    let is_greater = |id: &Identity| id.peer_id() > router.peer_id();
+    let leaves: Vec<_> = (100..140).map(|seed| identity_of(1, seed, true)).collect();
+    let leaves: Vec<_> = leaves.into_iter().filter(is_greater).collect();
+    assert!(leaves.len() > 20);
+    let member = identities.remove(0);
+    let to = router.peer_id();
+    let mut overlay = overlay(router, Limits::default(), now);
+    let mut sequence = 0;
+    let mut offered = |overlay: &mut Overlay<Scripted>, from: &[&Identity], now| {
+        sequence += 1;
+        for from in from {
+            let stamp = Stamp {
+                sequence,
+                ..stamp()
+            };
+            let request = Payload::Request { restart: false };
+            let bytes = seal(from, &to, stamp, &request, &mut random()).unwrap();
+            overlay.handle_signal(SERVER, from.peer_id(), &bytes, now);
+        }
+        let mut offered = 0;
+        while let Some(event) = overlay.poll_event(now) {
+            offered += usize::from(matches!(event, Event::Signal { .. }));
+        }
+        offered
+    };
+    let all: Vec<_> = leaves.iter().collect();
+    overlay.set_behind(true, now);
+    assert_eq!(offered(&mut overlay, &all, now), 8);
+    assert_eq!(overlay.drops()["leaf_busy"], all.len() as u64 - 8);
+    assert_eq!(
+        offered(&mut overlay, &[&member], now),
+        1,
+        "a member waits for no leaf"
+    );
+    overlay.set_behind(false, now);
+    let later = now + Duration::from_millis(999);
+    assert_eq!(offered(&mut overlay, &all[20..21], later), 0);
+    let later = now + Duration::from_secs(1);
+    assert_eq!(offered(&mut overlay, &all[21..22], later), 1);
 }
 
 #[test]

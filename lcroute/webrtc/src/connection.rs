@@ -43,6 +43,8 @@ const SEEK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 pub(crate) struct Context {
     pub(crate) config: WebRtcConfig,
     pub(crate) factory: Factory,
+    /// Whether received datagrams wait unread in this host.
+    pub(crate) behind: bool,
 }
 
 /// Output of connections.
@@ -850,6 +852,9 @@ impl Connection {
         else {
             return;
         };
+        if context.behind {
+            up.liveness.excuse(now);
+        }
         match up.liveness.poll(now) {
             Verdict::Wait => {}
             Verdict::Down(reason) => self.end(reason, out),

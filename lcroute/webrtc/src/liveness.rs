@@ -72,6 +72,9 @@ const SUSPECT_HELLOS: u32 = 8;
 /// Sleep of this process above which the slept time does not count in a suspicion. Chosen: above
 /// the pauses of a busy host.
 const OWN_SLEEP_MIN: Duration = Duration::from_millis(100);
+/// Silence for which datagrams that wait unread in this host excuse a peer. Chosen: what a storm of
+/// new links takes; a flood of strangers cannot hide a dead peer for longer.
+const EXCUSE_MAX: Duration = Duration::from_secs(3);
 /// Time for which a request speeds up hellos; the peer repeats it. ADR 0007.
 const ASKED_PERIOD: Duration = Duration::from_millis(300);
 /// Time after which an unanswered hello counts as lost. Chosen: three hello intervals.
@@ -126,6 +129,8 @@ pub(crate) struct Liveness {
     gaps: [Duration; 2],
     gaps_since: Instant,
     suspected: Option<Suspicion>,
+    /// The last time at which datagrams waited unread in this host.
+    excused: Instant,
     /// The peer suspects this node until then.
     asked_until: Option<Instant>,
     hinted: Option<Instant>,
@@ -162,6 +167,7 @@ impl Liveness {
             gaps: [SUSPECT_SILENCE; 2],
             gaps_since: now,
             suspected: None,
+            excused: now,
             asked_until: None,
             hinted: None,
             next_hello: now,
@@ -201,6 +207,23 @@ impl Liveness {
     fn suspicion_time(&self) -> Duration {
         let longest = self.gaps[0].max(self.gaps[1]);
         (longest * SUSPECT_GAPS).clamp(SUSPECT_SILENCE_MIN, SUSPECT_SILENCE)
+    }
+
+    /// Notes that datagrams wait unread in this host, perhaps those of the peer: its silence proves
+    /// nothing, unless it lasts.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.received_at) >= EXCUSE_MAX {
+            return;
+        }
+        self.excused = now;
+        if self.suspected.take_if(|suspicion| !suspicion.refused).is_some() {
+            self.next_hello = self.next_common(now);
+        }
+    }
+
+    /// Returns the time since when silence counts.
+    fn silent_since(&self) -> Instant {
+        self.received_at.max(self.excused)
     }
 
     /// Starts a suspicion.
@@ -298,7 +321,7 @@ impl Liveness {
         if self.asked_until.is_some_and(|until| until <= now) {
             self.asked_until = None;
         }
-        let silence = now.saturating_duration_since(self.received_at);
+        let silence = now.saturating_duration_since(self.silent_since());
         if self.suspected.is_none() && silence >= self.suspicion_time() {
             self.suspect(now);
         }
@@ -355,7 +378,7 @@ impl Liveness {
                     self.next_hello
                 }
             }
-            None => self.received_at + self.suspicion_time(),
+            None => self.silent_since() + self.suspicion_time(),
         };
         judge.min(self.next_hello)
     }
@@ -413,6 +436,33 @@ mod tests {
                 return None;
             }
         }
+    }
+
+    #[test]
+    fn unread_datagrams_excuse_silence_for_three_seconds() {
+        let start = Instant::now();
+        let run = |behind: bool| {
+            let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+            let (mut now, mut hellos) = (start, 0);
+            loop {
+                if behind {
+                    live.excuse(now);
+                }
+                match live.poll(now) {
+                    Verdict::Down(_) => return (now - start, hellos),
+                    Verdict::Hello { .. } => hellos += 1,
+                    Verdict::Wait => {}
+                }
+                now += Duration::from_millis(5);
+            }
+        };
+        let (end, hellos) = run(false);
+        assert!(end < Duration::from_secs(1), "{end:?}");
+        let (later, more) = run(true);
+        let expected = EXCUSE_MAX..EXCUSE_MAX + end + Duration::from_millis(50);
+        assert!(expected.contains(&later), "{later:?}");
+        // a host that is behind does not ask forty times a second
+        assert!(more < hellos + 15, "{hellos}, {more}");
     }
 
     #[test]

@@ -152,7 +152,11 @@ impl WebRtc {
         let factory = factory.map_err(|e| WebRtcError::Certificate(e.to_string()))?;
         let mut random = Random::new(config.seed);
         Ok(Self {
-            context: Context { config, factory },
+            context: Context {
+                config,
+                factory,
+                behind: false,
+            },
             addresses: Addresses::new(Random::new(random.array())),
             relays: Relays::new(now),
             random,
@@ -1015,6 +1019,10 @@ impl Connections for WebRtc {
             By::Channel => self.mark_dirty(index),
         }
         Ok(())
+    }
+
+    fn set_behind(&mut self, behind: bool) {
+        self.context.behind = behind;
     }
 
     fn suspect(&mut self, link: LinkId, now: Instant) {
