@@ -819,6 +819,9 @@ impl Engine {
         }
         let leaves = &mut self.membership.leaves;
         let leaves = leaves.admit(flow.group, flow.source, packet.len(), &mut self.outbox, now);
+        // a leaf that listens and gets nothing now is no missing listener
+        let delivered = delivered || leaves.is_some();
+        let leaves = leaves.unwrap_or_default();
         self.forwarding.send(
             root,
             LocalPacket {

@@ -350,12 +350,16 @@ impl Forwarding {
         let leaves = membership
             .leaves
             .admit(group, source, packet.len(), outbox, now);
-        let links = with_leaves(&links, &leaves);
+        let is_awaited = leaves.is_some();
+        let links = with_leaves(&links, &leaves.unwrap_or_default());
         let outgoing = OutgoingInterfaces { links, local };
         // a packet that is both passed on and delivered counts once
         if outgoing.local.is_empty() {
-            if outgoing.links.is_empty() {
-                return Err(DropReason::NotJoined);
+            match outgoing.links.is_empty() {
+                false => {}
+                // leaves listen, and get nothing at the moment
+                true if is_awaited => return Ok(()),
+                true => return Err(DropReason::NotJoined),
             }
             entry.traffic.count(source, packet.len(), now);
         }

@@ -653,7 +653,7 @@ impl Leaves {
         std::mem::take(&mut self.changed)
     }
 
-    /// The links over which a packet goes to leaves. Beyond the rate, only some leaves get it, and
+    /// The links over which a packet goes to leaves; `None`: no leaf listens. Beyond the rate, only some leaves get it, and
     /// other leaves the next: a burst to all of them would fill the queue of a narrow line.
     pub fn admit(
         &mut self,
@@ -662,27 +662,27 @@ impl Leaves {
         len: usize,
         outbox: &mut Outbox,
         now: Instant,
-    ) -> Links {
-        let Some(known) = self.groups.get(&group) else {
-            return Links::default();
-        };
-        let links = known.links(source);
+    ) -> Option<Links> {
+        let links = self.groups.get(&group)?.links(source);
         let all = links.len();
-        let Some(Budget { rate, bucket, .. }) = self.budget.as_mut().filter(|_| all > 0) else {
-            return links;
+        if all == 0 {
+            return None;
+        }
+        let Some(Budget { rate, bucket, .. }) = &mut self.budget else {
+            return Some(links);
         };
         let left = bucket.left(*rate, now) / len.max(1) as u64;
         let left = left.max(u64::from(bucket.ready(*rate, now)));
         let some = usize::try_from(left).unwrap_or(all).min(all);
         bucket.spend(*rate, (len * some) as u64, now);
         if some == all {
-            return links;
+            return Some(links);
         }
         outbox.drops.add(DropReason::LeafRate, (all - some) as u64);
         let first = self.turn % all;
         self.turn = first + some;
         let others = links.iter().cycle().skip(first).take(some);
-        others.copied().collect()
+        Some(others.copied().collect())
     }
 }
 

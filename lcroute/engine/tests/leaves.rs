@@ -705,6 +705,7 @@ fn so_many_leaves_and_so_many_bits() {
     assert!(!world.heard.contains_key(&3));
     let dropped = world.dropped(1, DropReason::LeafRate);
     assert_eq!(dropped, 3_000 - heard.iter().sum::<usize>() as u64);
+    assert_eq!(world.dropped(1, DropReason::NoListener), 0);
 }
 
 #[test]

@@ -23,6 +23,9 @@ const SHARE: &str = "files";
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Blocks under way at a time. Chosen: a leaf has 64 groups, and a change leaves later than here.
 const MOST_BLOCKS: usize = 48;
+/// Bits a second that a page receives, as programs in a leaf do: a router drops packets to leaves
+/// beyond 50 Mbit/s, by default.
+const LEAF_RATE: u64 = 45_000_000;
 /// The longest pause between two looks at beacons.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -105,7 +108,7 @@ impl PageGet {
             proof,
             floor: 0,
             opener: Opener::default(),
-            limit: None,
+            limit: Some(LEAF_RATE),
             timeout: TIMEOUT,
             own_server: None,
         };
