@@ -127,14 +127,16 @@ enum Verb {
     Verify {
         /// The group
         group: String,
-        /// Its name, or its key [default: this member, for others to compare]
+        /// Its name, its key, or book:NAME [default: this member, for others to compare]
         member: Option<String>,
+        /// The words that the member told you: are they the same?
+        words: Vec<String>,
     },
     /// The owner removes a member: it reads nothing that is said later
     Remove {
         /// The group
         group: String,
-        /// Its name, or its key
+        /// Its name, its key, or book:NAME
         member: String,
     },
     /// Seal a private prefix of lcroute by the group's keys, on this host: who is removed reads nothing that is sent later
@@ -249,7 +251,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             last,
         }),
         Verb::Members { group } => to.members(group),
-        Verb::Verify { group, member } => to.verify(&group, member.as_deref()),
+        Verb::Verify {
+            group,
+            member,
+            words,
+        } => to.verify(&group, member.as_deref(), &words),
         Verb::Remove { group, member } => to.remove(group, member),
         Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),

@@ -10,6 +10,7 @@
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
+//! | `place` | whether a group's folder was copied or put back |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
@@ -25,6 +26,7 @@ mod keyring;
 mod logs;
 mod names;
 mod offers;
+mod place;
 mod request;
 mod room;
 mod server;

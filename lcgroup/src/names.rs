@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::id::PeerId;
 use librecast::plain::clean;
+use librecast_program::book::PREFIX;
 use librecast_program::cli::{Exit, ExitError};
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
@@ -48,6 +49,18 @@ fn look(name: &str) -> String {
     all.to_lowercase()
 }
 
+/// Whether a name looks like words that the program writes beside names, or like a name with what
+/// its member said.
+fn is_misleading(name: &str) -> bool {
+    let like = |word: &str, text: &str| look(word) == look(text);
+    let words: Vec<&str> = name.split_whitespace().collect();
+    let last = words.last().filter(|_| words.len() > 1);
+    let book = look(PREFIX);
+    look(name).contains(':')
+        || words.iter().any(|word| look(word).starts_with(&book))
+        || last.is_some_and(|last| like(last, "owner") || like(last, "you"))
+}
+
 /// Whether `who` is this member's name, name with its mark, or key.
 pub fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
     normal(name) == normal(who) || shown == who || author.to_string() == who
@@ -70,7 +83,7 @@ impl Names {
     }
 
     /// A name for people. If another member's name looks alike, or the name seems to have a mark, a
-    /// mark follows: enough of the key to differ.
+    /// mark follows: enough of the key to differ. A misleading name has quotes as well.
     pub fn shown(&self, author: &PeerId, name: &str) -> String {
         let name = clean(&normal(name));
         let alike = self.alike.get(&look(&name)).into_iter().flatten();
@@ -78,14 +91,19 @@ impl Names {
             .filter(|other| *other != author)
             .map(PeerId::to_string)
             .collect();
-        if others.is_empty() && !name.contains(MARK) {
+        let is_misleading = is_misleading(&name);
+        if others.is_empty() && !name.contains(MARK) && !is_misleading {
             return name;
         }
         let key = author.to_string();
         let is_taken = |mark: &str| others.iter().any(|other| other[SAME..].starts_with(mark));
         let mut marks = (SAME + SHORTEST_MARK..=key.len()).map(|end| &key[SAME..end]);
         let mark = marks.find(|mark| !is_taken(mark)).unwrap_or(&key);
-        format!("{name}{MARK}{mark}")
+        match is_misleading {
+            // the quotes show where the name ends
+            true => format!("\"{}\"{MARK}{mark}", name.replace('"', "'")),
+            false => format!("{name}{MARK}{mark}"),
+        }
     }
 }
 
@@ -145,6 +163,29 @@ mod tests {
         );
         let different: BTreeSet<_> = shown.iter().collect();
         assert_eq!(different.len(), shown.len());
+    }
+
+    #[test]
+    fn a_name_that_looks_like_the_programs_own_words_is_quoted() {
+        let names = Names::of([]);
+        let shown = |name: &str| names.shown(&key(1), name);
+        let mark = &key(1).to_string()[SAME..SAME + SHORTEST_MARK];
+        for name in [
+            "Ann: I leave",
+            "Ann\u{ff1a} I leave",
+            "Bob owner",
+            "Bob  \u{43e}wner",
+            "Bob you",
+            "Eve book:ann",
+            "Eve b\u{43e}ok:ann",
+        ] {
+            let normal = clean(&normal(name));
+            assert_eq!(shown(name), format!("\"{normal}\"#{mark}"), "{name:?}");
+        }
+        assert_eq!(shown("\"Ann\": no"), format!("\"'Ann': no\"#{mark}"));
+        for name in ["owner", "you", "Bookman", "Owner Bob", "Young", "O'Hara"] {
+            assert_eq!(shown(name), name);
+        }
     }
 
     #[test]

@@ -141,6 +141,9 @@ pub struct GroupStatus {
     /// Why this host cannot send or join, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Other hosts are asked whether this folder is an old copy: `problem` may end within seconds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checks: bool,
     /// The difference between this host's clock and other members'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,

@@ -38,7 +38,7 @@ use librecast_log_host::{Records, seed};
 use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
-use crate::clocks::{Clocks, Shown, off_by};
+use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
 use crate::content::{Content, Files, encode_bytes, is_share_name};
 use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
@@ -46,6 +46,7 @@ use crate::keyring::{Keyring, Secret};
 use crate::logs::{TTL, log_status};
 use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
+use crate::place;
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
@@ -122,6 +123,7 @@ pub struct Room {
     turned: Option<(UnixTime, Instant)>,
     /// Clocks of other members.
     clocks: Clocks,
+    questions: Questions,
     /// When this host last showed its clock, and last answered another one.
     clock_shown: Option<Instant>,
     clock_answered: Option<Instant>,
@@ -134,6 +136,8 @@ pub struct Room {
     opened: Instant,
     /// Own messages are not shown yet: the folder may prove to be an old copy.
     holds_back: bool,
+    /// The folder was copied or put back, and no other host has shown that it is no old copy.
+    is_unsure: bool,
     /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
 }
@@ -170,6 +174,7 @@ impl Room {
             durable::sync_folder_of(folder)?;
             let state = group.state()?;
             durable::replace(&folder.join(STATE), &state)?;
+            place::write(folder)?;
             // a Welcome to a request of this run is new
             Self::with(folder, name, group, now)
         };
@@ -227,6 +232,10 @@ impl Room {
         let path = folder.join(OFFERS);
         let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
         let has_keys = !group.is_behind();
+        // a joiner has said nothing
+        let speaks = group.standing() != Standing::Joining;
+        let is_unsure =
+            place::is_another(folder).with_context(|| folder.display().to_string())? && speaks;
         let mut room = Self {
             name: name.to_owned(),
             folder: folder.to_owned(),
@@ -246,6 +255,7 @@ impl Room {
             has_keys,
             turned: None,
             clocks: Clocks::default(),
+            questions: Questions::default(),
             clock_shown: None,
             clock_answered: None,
             clock_received: false,
@@ -253,6 +263,7 @@ impl Room {
             saves: 0,
             opened: now,
             holds_back: false,
+            is_unsure,
             names: BTreeMap::new(),
         };
         room.names.clone_from(room.conversation.names());
@@ -300,6 +311,23 @@ impl Room {
         self.clock_received = false;
     }
 
+    /// Ends the doubt about a copied folder, once other hosts have shown their entries of its keys.
+    fn be_sure(&mut self, now: Instant) -> io::Result<()> {
+        let own = self.author_of(LogName::Own);
+        let is_shown = self.log.caught_up_at().is_some_and(|at| at <= now);
+        if self.is_unsure && is_shown && self.log.is_settled(own, now) {
+            place::write(&self.folder)?;
+            self.is_unsure = false;
+        }
+        Ok(())
+    }
+
+    /// Whether the doubt about a copied folder probably ends within seconds.
+    pub fn is_sure_shortly(&self, now: Instant) -> bool {
+        let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
+        self.is_unsure && (self.log.has_received() || has_begun)
+    }
+
     /// Handles steps of the clock, and the end of a wait for the owner's log.
     fn catch_up(&mut self, time: UnixTime, now: Instant) {
         let before = self.turned.replace((time, now));
@@ -310,6 +338,7 @@ impl Room {
         if before.is_none() || set_by.unsigned_abs() > SUSPENDED {
             // clocks that differed before may agree now
             (self.clocks, self.clock_shown) = (Clocks::default(), None);
+            self.questions = Questions::default();
             self.group.mend_times(time);
             self.state_changed = true;
             self.show_clock(time, now);
@@ -359,9 +388,13 @@ impl Room {
             "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
             self.name
         );
-        let own = self.author_of(LogName::Own);
-        let mut authors = self.log.authors();
-        let conflict = authors.find(|a| a.author == own).and_then(|a| a.conflict);
+        let conflict_of = |author| {
+            let mut authors = self.log.authors();
+            authors.find(|a| a.author == author)?.conflict
+        };
+        let conflict = conflict_of(self.author_of(LogName::Own));
+        let is_owner = self.group.group_key().is_some();
+        let of_owner = conflict_of(self.log.owner()).filter(|_| is_owner);
         match (self.group.standing(), conflict) {
             (Standing::RolledBack, _) => Some(format!(
                 "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
@@ -378,6 +411,12 @@ impl Room {
                 (is_final && self.group.request_made() == Some(made))
                     .then(|| format!("the owner refused: {reason}; {anew}"))
             }
+            _ if let Some(from) = of_owner => Some(format!(
+                "the owner's folder was used on two hosts: nothing that it did from entry {from} on counts, and nobody joins or leaves any more; `lcgroup create` makes a new group"
+            )),
+            _ if self.is_unsure => Some(format!(
+                "this folder was copied here or put back, and may be older than what was said from it: nothing is sent before another host of the group is heard. Does one run, and {FIREWALLS}"
+            )),
             _ => None,
         }
     }
@@ -403,14 +442,16 @@ impl Room {
         let group = group.map(|at| now + at.saturating_duration_since(time));
         let first = self.log.next_timeout();
         let keys = self.keyring.next_timeout(now);
-        let owner = self.log.caught_up_at().filter(|_| self.group.is_behind());
+        let is_settling = self.group.is_behind() || self.is_unsure;
+        let owner = self.log.caught_up_at().filter(|_| is_settling);
         let begun = Some(self.opened + BEGINNING).filter(|at| *at > now);
         let show = match self.waits_shortly(now) {
             _ if self.said.is_empty() => None,
             true => begun,
             false => Some(now),
         };
-        let others = [group, self.append_at, keys, owner, show];
+        let clocks = self.questions.due(now);
+        let others = [group, self.append_at, keys, owner, show, clocks];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
     }
@@ -421,6 +462,7 @@ impl Room {
             self.log.handle_timeout(time, now);
         }
         self.catch_up(time, now);
+        self.be_sure(now)?;
         self.holds_back = self.waits_shortly(now);
         if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
@@ -430,6 +472,7 @@ impl Room {
             let heard = self.drain_log(time, now);
             let read = self.feed(time);
             let said = self.drain_group(time);
+            self.answer_clocks(time, now);
             let appended = self.append(time, now)?;
             if !(heard || read || said || appended) {
                 break;
@@ -533,30 +576,75 @@ impl Room {
         let Some(key) = status.map(|status| status.key) else {
             return;
         };
-        let is_new = self.clocks.hear(key, ahead);
+        let me = self.author_of(LogName::Own);
         let shown = Shown::decode(body);
-        if let Some(Shown::Refused(reason, asked, made)) = shown
-            && author == self.log.owner()
-            && asked == self.author_of(LogName::Own)
-        {
-            self.refused = Some((reason, made));
-        }
+        let counts = match &shown {
+            Some(Shown::Refused(reason, asked, made))
+                if author == self.log.owner() && *asked == me =>
+            {
+                self.refused = Some((*reason, *made));
+                self.group.request_made() == Some(*made)
+            }
+            Some(Shown::Answer(nonces)) => self.questions.is_answered_by(nonces),
+            Some(Shown::Question(nonce, about)) => {
+                let members = self.group.members().len();
+                let answers = self.group.group_key().is_some()
+                    || *about == me
+                    || is_drawn(*nonce, me, members);
+                if answers && !self.questions.take(author, *nonce) {
+                    tracing::debug!("{}: too many questions for clocks", self.name);
+                }
+                false
+            }
+            _ => false,
+        };
         let Some(ahead) = ahead else {
+            match counts {
+                true => drop(self.clocks.hear(key, None)),
+                false => self.clocks.forget(&key),
+            }
             return;
         };
-        if is_new && self.own_clock().is_none() {
-            let (who, off) = (self.name_of(&key), off_by(-ahead));
-            self.notice(format!("the clock of {who} is {off} this host's"));
+        if counts {
+            if self.clocks.hear(key, Some(ahead)) && self.own_clock().is_none() {
+                let (who, off) = (self.name_of(&key), off_by(-ahead));
+                self.notice(format!("the clock of {who} is {off} this host's"));
+            }
+            return;
         }
-        let me = self.group.author_key().peer_id();
+        self.ask_for_clocks(author, (time, now));
+        // hosts of earlier versions ask no question
+        let own = self.group.author_key().peer_id();
         let mut answering = self.group.members().into_iter().take(ANSWERING);
         let lately = |at| now.saturating_duration_since(at) < ANSWER_CLOCK_AGAIN;
         if shown == Some(Shown::Clock)
-            && answering.any(|member| member.author == me)
+            && answering.any(|member| member.author == own)
             && !self.clock_answered.is_some_and(lately)
         {
             self.clock_answered = Some(now);
             self.show(LogName::Own, Shown::ClockToo, time);
+        }
+    }
+
+    /// Asks this author and others for their clocks: one that differs may be a recording.
+    fn ask_for_clocks(&mut self, about: AuthorId, (time, now): (UnixTime, Instant)) {
+        // a joiner cannot ask, and the owner answers its request
+        if !self.is_member() {
+            return;
+        }
+        let nonce = match seed() {
+            Ok(seed) => u64::from_be_bytes(*seed.first_chunk().expect("32 bytes")),
+            Err(e) => return tracing::error!("{}: {e}", self.name),
+        };
+        if self.questions.ask(nonce, now) {
+            self.show(LogName::Own, Shown::Question(nonce, about), time);
+        }
+    }
+
+    /// Answers the questions of others, if that is due.
+    fn answer_clocks(&mut self, time: UnixTime, now: Instant) {
+        if let Some(nonces) = self.questions.take_due(now) {
+            self.show(LogName::Own, Shown::Answer(nonces), time);
         }
     }
 
@@ -753,6 +841,10 @@ impl Room {
     fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
         self.append_at = None;
         if self.appends.is_empty() {
+            return Ok(false);
+        }
+        if self.is_unsure {
+            self.append_at = Some(now + APPEND_AGAIN);
             return Ok(false);
         }
         self.persist()?;
@@ -956,10 +1048,14 @@ impl Room {
         Ok(id)
     }
 
+    /// Refuses what other members would not get.
+    fn check_usable(&self) -> Result<(), ExitError> {
+        let problem = self.problem();
+        problem.map_or(Ok(()), |p| Err(ExitError::new(Exit::Failed, p)))
+    }
+
     fn say_content(&mut self, content: &[u8], time: UnixTime) -> anyhow::Result<u64> {
-        if let Some(problem) = self.problem() {
-            return Err(ExitError::new(Exit::Failed, problem).into());
-        }
+        self.check_usable()?;
         let id = self.group.say(content, time)?;
         let me = self.group.author_key().peer_id();
         let message = self.message(me, id, time.as_millis(), content);
@@ -1023,6 +1119,7 @@ impl Room {
         expires: u64,
         time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
+        self.check_usable()?;
         self.state_changed = true;
         Ok(self.group.invite(uses, expires, time)?.encode())
     }
@@ -1051,6 +1148,7 @@ impl Room {
 
     /// Removes a member, by name or key.
     pub fn remove(&mut self, who: &str, time: UnixTime) -> anyhow::Result<PeerId> {
+        self.check_usable()?;
         let meant: Vec<PeerId> = self
             .members()
             .iter()
@@ -1103,12 +1201,14 @@ impl Room {
 
     /// Requests new keys for this member.
     pub fn refresh(&mut self, time: UnixTime) -> anyhow::Result<()> {
+        self.check_usable()?;
         self.state_changed = true;
         Ok(self.group.refresh(time)?)
     }
 
     /// Requests its removal from the owner.
     pub fn leave(&mut self) -> anyhow::Result<()> {
+        self.check_usable()?;
         self.state_changed = true;
         Ok(self.group.leave()?)
     }
@@ -1126,6 +1226,9 @@ impl Room {
     pub fn decide(&mut self, id: &str, resend: bool, time: UnixTime) -> anyhow::Result<()> {
         let id = u64::from_str_radix(id, 16)
             .map_err(|_| ExitError::new(Exit::Usage, format!("{id:?} is no message's id")))?;
+        if resend {
+            self.check_usable()?;
+        }
         self.state_changed = true;
         match resend {
             true => self.group.resend(id, time)?,
@@ -1186,6 +1289,7 @@ impl Room {
             unsent: self.appends.len() + self.group.queued(),
             waits: self.waits(),
             problem: self.problem(),
+            checks: self.is_sure_shortly(now),
             clock: self.own_clock(),
             outbox: self.group.outbox().count(),
             missing: missing.sum(),

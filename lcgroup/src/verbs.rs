@@ -14,7 +14,7 @@ use librecast::id::{PeerId, derive};
 use librecast::plain::{clean, quoted};
 use librecast::time::utc;
 use librecast_program::arguments;
-use librecast_program::book::{Book, PREFIX};
+use librecast_program::book::{self, Book, PREFIX};
 use librecast_program::cli::{Exit, ExitError, hint, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
@@ -35,6 +35,10 @@ const SEALED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest wait of `send` for the owner's log, if members are received. Chosen: 3 s are usual.
 const SPOKEN_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Longest wait of `send` until other hosts have shown whether this folder is an old copy. Chosen:
+/// 3 s are usual, and 10 s where entries are missing.
+const CHECKED_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Time without output while a command waits. Chosen: users do not wonder yet.
 const SILENCE: Duration = Duration::from_millis(1_500);
@@ -63,6 +67,12 @@ fn words_of(group: &PeerId, author: &PeerId) -> String {
         &[group.public_key(), author.public_key()],
     );
     code::spell(&bits[..WORD_BYTES])
+}
+
+/// Whether these are the words, as a person tells them: in one argument or in several, any case.
+fn are_the_words(words: &str, told: &[String]) -> bool {
+    let told = told.iter().flat_map(|part| part.split_whitespace());
+    words.split(' ').eq(told.map(str::to_lowercase))
 }
 
 fn folder(variable: &str) -> Option<PathBuf> {
@@ -241,7 +251,7 @@ impl Verbs {
             Request::Send { group, .. } => group.clone(),
             _ => String::new(),
         };
-        let mut answer = self.ask(&request)?;
+        let mut answer = self.ask_when_checked(&request, &of)?;
         if answer["shortly"] == true {
             // this folder may prove to be an old copy, which sends no messages
             let mut waiting = Waiting::new(self.json);
@@ -270,6 +280,23 @@ impl Verbs {
             hint("lcgroup", format_args!("it is sent; {clock}"));
         }
         Ok(Exit::Ok)
+    }
+
+    /// Asks again while the program checks whether its folder is an old copy.
+    fn ask_when_checked(&self, request: &Request, group: &str) -> anyhow::Result<Value> {
+        let mut waiting = Waiting::new(self.json);
+        let until = Instant::now() + CHECKED_TIMEOUT;
+        loop {
+            let asked = self.ask(request);
+            let checks = asked.is_err() && self.group(group).is_ok_and(|group| group.checks);
+            if !checks || Instant::now() >= until {
+                return asked;
+            }
+            waiting.tell(|| {
+                "waits for other hosts of the group: this folder may be an old copy".into()
+            });
+            thread::sleep(WAIT_INTERVAL);
+        }
     }
 
     pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
@@ -327,7 +354,14 @@ impl Verbs {
         Ok(Exit::Ok)
     }
 
-    pub fn verify(&self, group: &str, member: Option<&str>) -> anyhow::Result<Exit> {
+    pub fn verify(
+        &self,
+        group: &str,
+        member: Option<&str>,
+        told: &[String],
+    ) -> anyhow::Result<Exit> {
+        let member = member.map(book::node).transpose()?;
+        let member = member.as_deref();
         let status = self.group(group)?;
         let answer = self.ask(&Request::Members {
             group: group.to_owned(),
@@ -351,19 +385,35 @@ impl Verbs {
         );
         let (key, book) = (found.author, Book::of_user()?);
         let known = book.name_of(&key);
-        let answer = json!({ "name": found.name, "author": key, "words": words, "book": known });
+        let mut answer =
+            json!({ "name": found.name, "author": key, "words": words, "book": known });
+        if !told.is_empty() {
+            if !are_the_words(&words, told) {
+                let text = format!(
+                    "other words than those of {name} in {group}: this member is somebody else, or a word was misheard"
+                );
+                return Err(ExitError::new(Exit::Failed, text).into());
+            }
+            answer["same"] = true.into();
+            return self.say(&answer, |_| match known {
+                Some(known) => format!("the same words: {name} is {PREFIX}{known}"),
+                None => format!("the same words: lcroute book add NAME {key}"),
+            });
+        }
         self.say(&answer, |_| match (member, known) {
             (None, _) => format!("{words}\nWhoever verifies you is shown these words."),
             (_, Some(known)) => format!("{words}\n{name} is {PREFIX}{known}."),
             (_, None) => format!(
                 "{words}\nAsk {name}, by a path that nobody else can write on, for the words of `lcgroup verify` there. \
-                 If they are the same: lcroute book add NAME {key}"
+                 If they are the same: lcroute book add NAME {key}\n\
+                 `lcgroup verify {group} MEMBER WORDS...` compares them."
             ),
         })
     }
 
     pub fn remove(&self, group: String, member: String) -> anyhow::Result<Exit> {
         let of = group.clone();
+        let member = book::node(&member)?;
         let answer = self.ask(&Request::Remove { group, member })?;
         // waits for the new epoch: its keys, which the removed member lacks, seal all later packets
         let before = answer["epoch"].as_u64();
@@ -619,6 +669,14 @@ mod tests {
         assert_eq!(words, "visa security cute exotic goose orient peanut brick");
         assert_ne!(words, words_of(&key(1), &key(3)));
         assert_ne!(words, words_of(&key(3), &key(2)));
+        let told = |told: &[&str]| {
+            let told: Vec<String> = told.iter().map(|word| (*word).to_owned()).collect();
+            are_the_words(&words, &told)
+        };
+        assert!(
+            told(&[&words]) && told(&[" Visa SECURITY", "cute exotic goose orient peanut brick\n"])
+        );
+        assert!(!told(&["visa"]) && !told(&[&words, "brick"]) && !told(&[]));
     }
 
     #[test]

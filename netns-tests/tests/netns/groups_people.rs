@@ -252,6 +252,63 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
 }
 
 #[test]
+fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age() {
+    world("groups-put-back-alone", |lab| {
+        let mut people = members(lab, &["ann", "bob"])?;
+        people[1].say("first")?;
+        eventually("ann reads it", || people[0].has("first"))?;
+        for person in &mut people {
+            person.daemon()?.stop()?;
+            let folder = person.folder().display().to_string();
+            let script = format!(
+                "cp -a {folder} {folder}-copy && rm -r {folder} && mv {folder}-copy {folder}"
+            );
+            person.host.run("sh", &["-c", &script])?.success()?;
+        }
+        let refuses = |person: &Person, args: &[&str]| -> Result<()> {
+            let sent = person.host.run("lcgroup", args)?;
+            ensure!(
+                sent.code == 1 && sent.stderr.contains("copied here or put back"),
+                "{sent:?}"
+            );
+            Ok(())
+        };
+        people[1].start()?;
+        refuses(&people[1], &["send", "team", "to nobody"])?;
+        people[1].daemon()?.stop()?;
+        people[0].start()?;
+        for args in [
+            &["send", "team", "alone"][..],
+            &["invite", "team"],
+            &["remove", "team", "bob"],
+        ] {
+            refuses(&people[0], args)?;
+        }
+        // each shows the other that nothing newer was said, and `send` waits for it
+        people[1].start()?;
+        for (at, words) in [(0, "together"), (1, "again")] {
+            people[at].say(words)?;
+            eventually("the other reads it", || people[1 - at].has(words))?;
+        }
+        people[0].ask(&["invite", "team"])?;
+        let words: Vec<String> = people[0]
+            .said()?
+            .iter()
+            .map(|m| m["text"].to_string())
+            .collect();
+        ensure!(
+            words == ["\"first\"", "\"together\"", "\"again\""],
+            "{words:?}"
+        );
+        // the folder is known from now on
+        people[0].daemon()?.stop()?;
+        people[1].daemon()?.stop()?;
+        people[1].start()?;
+        people[1].say("to whoever comes")
+    });
+}
+
+#[test]
 #[ignore = "long: `make test-all`"]
 fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out() {
     world("groups-two-hosts", |lab| {
@@ -272,6 +329,19 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
         for (at, words) in [(1, "by the one"), (2, "by the other")] {
             people[at].host.nft(cut)?;
             people[at].start()?;
+            if at == 2 {
+                let sent = people[at]
+                    .host
+                    .run("lcgroup", &["send", "team", "by a copy"])?;
+                ensure!(
+                    sent.code == 1 && sent.stderr.contains("copied here"),
+                    "{sent:?}"
+                );
+                // a snapshot of a whole machine has the place of the true folder
+                people[at].daemon()?.stop()?;
+                fs::remove_file(people[at].folder().join("groups/team/place"))?;
+                people[at].start()?;
+            }
             people[at].say(words)?;
         }
         for person in &people {
@@ -400,6 +470,33 @@ fn members_with_one_name_are_told_apart() {
             "{own:?}"
         );
         ensure!(words(0, &[names[1]])? == own[1] && words(3, &[names[2]])? == own[2]);
+        // words that were told are compared, and a contact of the address book is the member
+        let told = own[1].trim_matches('"').to_uppercase();
+        let compare = |words: &str| {
+            let args = ["verify", "team", names[1], words];
+            people[0].host.run("lcgroup", &args)
+        };
+        let same = compare(&told)?;
+        ensure!(
+            same.code == 0 && same.stdout.contains("the same words"),
+            "{same:?}"
+        );
+        let other = compare(own[2].trim_matches('"'))?;
+        ensure!(
+            other.code == 1 && other.stderr.contains("somebody else"),
+            "{other:?}"
+        );
+        let key = people[0].ask(&["verify", "team", names[1]])?;
+        let key = key["author"].as_str().context("key")?.to_owned();
+        people[0]
+            .host
+            .run("lcroute", &["book", "add", "mum", &key])?
+            .success()?;
+        let by_book = people[0].ask(&["verify", "team", "book:mum"])?;
+        ensure!(
+            by_book["words"].to_string() == own[1] && by_book["book"] == "mum",
+            "{by_book}"
+        );
         let both = people[0].host.run("lcgroup", &["verify", "team", "Ann"])?;
         ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
         // the shown name identifies one of them
