@@ -10,6 +10,7 @@ use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::groups;
 
 use crate::daemon;
+use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::verbs::{self, Tail};
 
 const EXAMPLES: &str = "Examples:
@@ -72,6 +73,9 @@ enum Verb {
         /// What it is about; stands in invitations
         #[arg(long, default_value = "")]
         topic: String,
+        /// How long all keep what was said for members who are away: a time such as 90d or 1y, or forever [default: 30d]
+        #[arg(long, value_parser = parse_keep, value_name = "TIME")]
+        keep: Option<u64>,
     },
     /// Print a line that makes members of those who get it: a secret
     Invite {
@@ -193,6 +197,26 @@ enum Verb {
     },
 }
 
+/// Seconds of a time for which a group keeps what was said; 0 for ever.
+fn parse_keep(text: &str) -> Result<u64, String> {
+    if text == "forever" {
+        return Ok(0);
+    }
+    let years = text
+        .strip_suffix('y')
+        .and_then(|years| years.parse::<u64>().ok());
+    let seconds = match years {
+        Some(years) => years.saturating_mul(365 * 86_400),
+        None => parse_duration(text)
+            .map_err(|e| format!("{e}; or 1y, or forever"))?
+            .as_secs(),
+    };
+    match (LEAST_KEEP..=LONGEST_KEEP).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err("a day to 1000 years, or forever".into()),
+    }
+}
+
 /// The command line, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -226,7 +250,12 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             control,
             interfaces,
         }),
-        Verb::Create { group, name, topic } => to.create(&group, name, topic),
+        Verb::Create {
+            group,
+            name,
+            topic,
+            keep,
+        } => to.create(&group, name, topic, keep),
         Verb::Invite {
             group,
             uses,
@@ -256,7 +285,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             member,
             words,
         } => to.verify(&group, member.as_deref(), &words),
-        Verb::Remove { group, member } => to.remove(group, member),
+        Verb::Remove { group, member } => to.remove(group, &member),
         Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),
         Verb::Leave { group, forget } => to.leave(group, forget),
@@ -272,5 +301,35 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             key,
             end,
         } => to.hold(holding_key, name, key, end),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_to_keep_are_a_day_to_a_thousand_years_or_for_ever() {
+        for (text, seconds) in [
+            ("30d", 2_592_000),
+            ("1y", 31_536_000),
+            ("24h", 86_400),
+            ("forever", 0),
+        ] {
+            assert_eq!(parse_keep(text), Ok(seconds), "{text}");
+        }
+        for bad in [
+            "0",
+            "0y",
+            "23h",
+            "1001y",
+            "99999999999999999999y",
+            "y",
+            "-1y",
+            "Forever",
+            "",
+        ] {
+            assert!(parse_keep(bad).is_err(), "{bad:?}");
+        }
     }
 }

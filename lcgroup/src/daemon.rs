@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lcgroup_core::{Founding, Invitation};
+use lcgroup_core::{Founding, Invitation, Terms};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast::text::{TextKind, encode};
@@ -38,6 +38,7 @@ use zeroize::Zeroizing;
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
+use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::request::{MAX_TEXT, Request, Status};
 use crate::room::{Room, SUSPENDED, clock_step};
@@ -379,7 +380,12 @@ impl Daemon {
         let (time, now) = (UnixTime::now(), Instant::now());
         match request {
             Request::Status {} => Ok(serde_json::to_value(self.status(now))?),
-            Request::Create { group, name, topic } => self.create(group, &name, topic, time, now),
+            Request::Create {
+                group,
+                name,
+                topic,
+                keep_s,
+            } => self.create(group, &name, topic, keep_s, (time, now)),
             Request::Await { group } => self.ask_soon(&group, time, now),
             Request::Join {
                 invitation,
@@ -466,9 +472,13 @@ impl Daemon {
         group: String,
         name: &str,
         topic: String,
-        time: UnixTime,
-        now: Instant,
+        keep: Option<u64>,
+        (time, now): (UnixTime, Instant),
     ) -> anyhow::Result<Value> {
+        if keep.is_some_and(|keep| keep != 0 && !(LEAST_KEEP..=LONGEST_KEEP).contains(&keep)) {
+            let text = "a group keeps what was said for a day to 1000 years, or for ever";
+            return Err(ExitError::new(Exit::Usage, text).into());
+        }
         let name = chosen(name)?;
         let folder = self.new_folder("groups", &group)?;
         let founding = Founding {
@@ -477,7 +487,8 @@ impl Daemon {
             topic,
             name,
         };
-        let room = Room::create(&folder, &group, founding, time, now)?;
+        let terms = keep.map(|keep| Terms { keep });
+        let room = Room::create(&folder, &group, founding, terms, (time, now))?;
         let key = room.id();
         self.add(group, room);
         Ok(json!({ "group": key }))

@@ -13,7 +13,7 @@ use librecast_log_host::KeptLog;
 use zeroize::Zeroizing;
 
 use crate::holding_key::HoldingKey;
-use crate::logs::{TTL, log_status};
+use crate::logs::{Kept, log_status};
 use crate::request::HeldStatus;
 
 /// Files of the key and of the log.
@@ -26,6 +26,7 @@ pub struct Held {
     group: PeerId,
     folder: PathBuf,
     log: KeptLog,
+    kept: Kept,
 }
 
 impl Held {
@@ -42,15 +43,22 @@ impl Held {
         let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
         let text = Zeroizing::new(std::fs::read_to_string(folder.join(KEY))?);
         let key = HoldingKey::decode(&text).map_err(|e| invalid(e.to_string()))?;
-        let space = Space::new(key.group, Some(ReadKey::new(*key.read_key)), TTL);
-        let log = KeptLog::open(
+        let space = Space::new(
+            key.group,
+            Some(ReadKey::new(*key.read_key)),
+            Kept::default().ttl(),
+        );
+        let mut log = KeptLog::open(
             space,
             Role::Member,
             Vec::new(),
             Some(&folder.join(LOG)),
             now,
         )?;
+        let mut kept = Kept::default();
+        kept.follow(log.log_mut());
         Ok(Self {
+            kept,
             name: name.to_owned(),
             group: key.group,
             folder: folder.to_owned(),
@@ -79,6 +87,7 @@ impl Held {
         for event in self.log.turn(time, now)? {
             tracing::debug!("{}: {event:?}", self.name);
         }
+        self.kept.follow(self.log.log_mut());
         Ok(())
     }
 
@@ -93,6 +102,7 @@ impl Held {
             name: self.name.clone(),
             group: self.group,
             authors: self.log.log().authors().count(),
+            keep_s: self.kept.shown(),
             log: log_status(self.log.log()),
         }
     }

@@ -17,6 +17,9 @@ pub enum Request {
         name: String,
         #[serde(default)]
         topic: String,
+        /// Seconds for which all keep what was said; 0 for ever.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep_s: Option<u64>,
     },
     /// Requests membership.
     Join {
@@ -133,6 +136,9 @@ pub struct GroupStatus {
     pub members: usize,
     /// The number of messages on this host.
     pub messages: u64,
+    /// Seconds for which members and mailboxes keep what was said; none: for ever.
+    #[serde(default)]
+    pub keep_s: Option<u64>,
     /// Own messages that the log does not have yet.
     pub unsent: usize,
     /// Why a request to join waits, or own messages after a start or an absence.
@@ -194,6 +200,9 @@ pub struct HeldStatus {
     pub group: PeerId,
     /// The number of authors, the owner included.
     pub authors: usize,
+    /// Seconds for which it is kept; none: for ever.
+    #[serde(default)]
+    pub keep_s: Option<u64>,
     /// Its log.
     pub log: LogStatus,
 }

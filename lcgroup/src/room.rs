@@ -21,8 +21,8 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
-    Append, Entry, Event, Founding, Group, Invitation, Log as LogName, Member, NewEntry, Output,
-    RequestRefusal, Standing, Taken,
+    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
+    Output, RequestRefusal, Standing, Taken, Terms, heads_before,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -43,7 +43,7 @@ use crate::content::{Content, Files, encode_bytes, is_share_name};
 use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
-use crate::logs::{TTL, log_status};
+use crate::logs::{Kept, log_status};
 use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::place;
@@ -73,6 +73,16 @@ const BEGINNING: Duration = Duration::from_secs(3);
 /// A question for users whose hosts do not reach each other.
 const FIREWALLS: &str = "do firewalls of both hosts let in UDP port 14246, ICMPv6 and multicast on the interfaces in use?";
 
+/// Time in ms after an entry in which the owner makes the commit that counts it, if it is there.
+const COMMITTED_WITHIN: u64 = 86_400_000;
+/// Time without one of the entries that have probably expired, before they are given up. Chosen:
+/// the log asks seven times in it.
+const EXPIRED_WAIT: Duration = Duration::from_secs(60);
+/// Addition for each author: the log asks for one in a second or two.
+const EXPIRED_WAIT_OF_AUTHOR: Duration = Duration::from_secs(3);
+/// Longest such wait, as for gaps in the log.
+const LONGEST_EXPIRED_WAIT: Duration = Duration::from_secs(3_600);
+
 /// Stored notices.
 const MAX_NOTICES: usize = 32;
 
@@ -96,6 +106,18 @@ const EXPORT_LABEL: &str = "lcroute private prefix";
 
 /// A message, and the files that it offers.
 type Said = (Message, Option<Files>);
+
+/// Entries that commits from long ago count, and that this host lacks.
+#[derive(Debug)]
+struct Expired {
+    /// The last number of each author.
+    heads: Heads,
+    /// Since when none of them has come.
+    since: Instant,
+    /// The sum of the last numbers here.
+    have: u64,
+    wait: Duration,
+}
 
 #[derive(Debug)]
 pub struct Room {
@@ -138,6 +160,10 @@ pub struct Room {
     holds_back: bool,
     /// The folder was copied or put back, and no other host has shown that it is no old copy.
     is_unsure: bool,
+    /// Terms of the group.
+    kept: Kept,
+    /// Entries that have probably expired at all members.
+    expired: Option<Expired>,
     /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
 }
@@ -148,10 +174,13 @@ impl Room {
         folder: &Path,
         name: &str,
         founding: Founding,
-        time: UnixTime,
-        now: Instant,
+        terms: Option<Terms>,
+        (time, now): (UnixTime, Instant),
     ) -> anyhow::Result<Self> {
-        let group = Group::create(founding, &*seed()?, time)?;
+        let mut group = Group::create(founding, &*seed()?, time)?;
+        if let Some(terms) = terms {
+            group.state_terms(terms)?;
+        }
         Self::make(folder, name, group, now)
     }
 
@@ -217,7 +246,11 @@ impl Room {
             keys.push(librecast::id::SecretKey::from_seed(&key.seed()));
         }
         let config = Config {
-            space: Space::new(group.id(), Some(ReadKey::new(**group.read_key())), TTL),
+            space: Space::new(
+                group.id(),
+                Some(ReadKey::new(**group.read_key())),
+                Kept::default().ttl(),
+            ),
             keys,
             seed: *seed()?,
         };
@@ -225,6 +258,8 @@ impl Room {
         for stored in stored {
             log.restore(stored, now);
         }
+        let mut kept = Kept::default();
+        kept.follow(&mut log);
         let path = folder.join(MESSAGES);
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(PREFIXES);
@@ -264,6 +299,8 @@ impl Room {
             opened: now,
             holds_back: false,
             is_unsure,
+            kept,
+            expired: None,
             names: BTreeMap::new(),
         };
         room.names.clone_from(room.conversation.names());
@@ -451,7 +488,8 @@ impl Room {
             false => Some(now),
         };
         let clocks = self.questions.due(now);
-        let others = [group, self.append_at, keys, owner, show, clocks];
+        let expired = self.expired.as_ref().map(|wait| wait.since + wait.wait);
+        let others = [group, self.append_at, keys, owner, show, clocks, expired];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
     }
@@ -474,7 +512,8 @@ impl Room {
             let said = self.drain_group(time);
             self.answer_clocks(time, now);
             let appended = self.append(time, now)?;
-            if !(heard || read || said || appended) {
+            let skipped = self.skip_expired(time, now);
+            if !(heard || read || said || appended || skipped) {
                 break;
             }
         }
@@ -543,6 +582,9 @@ impl Room {
                     "nobody has entries {from} to {to} of {who} any more"
                 ));
             }
+            LogEvent::Entries(author) if author == self.log.owner() => {
+                self.kept.follow(&mut self.log);
+            }
             LogEvent::OwnEntries { .. } | LogEvent::Entries(_) | LogEvent::Granted(_) => {}
         }
     }
@@ -552,11 +594,11 @@ impl Room {
         let lately = |at| now.saturating_duration_since(at) < SHOW_CLOCK_AGAIN;
         if !self.clock_shown.is_some_and(lately) {
             self.clock_shown = Some(now);
-            self.show(LogName::Own, Shown::Clock, time);
+            self.show(LogName::Own, &Shown::Clock, time);
         }
     }
 
-    fn show(&mut self, log: LogName, shown: Shown, time: UnixTime) {
+    fn show(&mut self, log: LogName, shown: &Shown, time: UnixTime) {
         let author = self.author_of(log);
         // a host that is no author yet cannot show it
         if let Err(e) = self.log.show(author, &shown.encode(), time) {
@@ -622,7 +664,7 @@ impl Room {
             && !self.clock_answered.is_some_and(lately)
         {
             self.clock_answered = Some(now);
-            self.show(LogName::Own, Shown::ClockToo, time);
+            self.show(LogName::Own, &Shown::ClockToo, time);
         }
     }
 
@@ -637,14 +679,14 @@ impl Room {
             Err(e) => return tracing::error!("{}: {e}", self.name),
         };
         if self.questions.ask(nonce, now) {
-            self.show(LogName::Own, Shown::Question(nonce, about), time);
+            self.show(LogName::Own, &Shown::Question(nonce, about), time);
         }
     }
 
     /// Answers the questions of others, if that is due.
     fn answer_clocks(&mut self, time: UnixTime, now: Instant) {
         if let Some(nonces) = self.questions.take_due(now) {
-            self.show(LogName::Own, Shown::Answer(nonces), time);
+            self.show(LogName::Own, &Shown::Answer(nonces), time);
         }
     }
 
@@ -665,14 +707,91 @@ impl Room {
         ))
     }
 
+    /// Gives up entries that a commit from before the group's keeping time counts, if nobody sends
+    /// them: a member that was away for longer could apply no commit. Returns whether it gave up any.
+    fn skip_expired(&mut self, time: UnixTime, now: Instant) -> bool {
+        let keep = self.kept.ttl().as_millis() as u64;
+        let before = time.as_millis().saturating_sub(keep);
+        // a commit of the next day counts entries that have expired by now
+        let soon = before + COMMITTED_WITHIN;
+        let lacks = self.group.lacks().filter(|(made, _)| *made < soon);
+        if lacks.is_none() || !self.log.has_received() {
+            self.expired = None;
+            return false;
+        }
+        let last = |log: &Log| -> BTreeMap<PeerId, (AuthorId, u32)> {
+            let all = log.authors();
+            all.map(|status| (status.key, (status.author, status.last)))
+                .collect()
+        };
+        let known = last(&self.log);
+        let here = |author: &PeerId| known.get(author).copied();
+        let have = |heads: &Heads| {
+            let have = heads.keys().filter_map(here);
+            have.map(|(_, last)| u64::from(last)).sum::<u64>()
+        };
+        let Some(expired) = &mut self.expired else {
+            let mut heads = heads_before(owner_entries(&self.log), soon);
+            heads.retain(|author, head| here(author).is_some_and(|(_, last)| last < *head));
+            if heads.is_empty() {
+                return false;
+            }
+            for (author, head) in &heads {
+                if let Some((id, _)) = here(author) {
+                    self.log.claim(id, *head, now);
+                }
+            }
+            let each = EXPIRED_WAIT_OF_AUTHOR * heads.len() as u32;
+            self.expired = Some(Expired {
+                have: have(&heads),
+                heads,
+                since: now,
+                wait: (EXPIRED_WAIT + each).min(LONGEST_EXPIRED_WAIT),
+            });
+            return false;
+        };
+        let have = have(&expired.heads);
+        if have != expired.have {
+            (expired.have, expired.since) = (have, now);
+        }
+        if now.saturating_duration_since(expired.since) < expired.wait {
+            return false;
+        }
+        let heads = std::mem::take(&mut expired.heads);
+        self.expired = None;
+        let certain = heads_before(owner_entries(&self.log), before);
+        let mut any = false;
+        for (author, head) in heads {
+            let Some((id, last)) = here(&author) else {
+                continue;
+            };
+            // the author's next entry is here, or the commit itself is old enough
+            let head = match self.log.has_gap(id) {
+                true => head,
+                false => certain.get(&author).copied().unwrap_or(0),
+            };
+            if last < head {
+                self.log.give_up(id, head, now);
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Passes entries to the group, in order; returns whether it read any.
     fn feed(&mut self, time: UnixTime) -> bool {
         let mut any = false;
         let authors: Vec<AuthorStatus> = self.log.authors().collect();
         for status in authors {
-            while let Some(next) = self.group.wants(&status.key)
-                && let Some(entry) = self.log.next_entry(status.author, next - 1)
-            {
+            while let Some(next) = self.group.wants(&status.key) {
+                let Some(entry) = self.log.next_entry(status.author, next - 1) else {
+                    if status.first > next {
+                        // all of them have expired
+                        self.group.handle_gap(&status.key, status.first - 1, time);
+                        (any, self.state_changed) = (true, true);
+                    }
+                    break;
+                };
                 if entry.number > next {
                     // the missing entries have expired everywhere
                     let last = entry.number - 1;
@@ -769,6 +888,13 @@ impl Room {
                 "somebody joined before message {id:016x} counted: `lcgroup outbox {}` says it all the same",
                 self.name
             )),
+            Event::KeysDropped { authors } => {
+                let names: Vec<_> = authors.iter().map(|author| self.name_of(author)).collect();
+                self.notice(format!(
+                    "too many keys wait for {}, silent for long: the oldest are dropped. Who comes back gets new keys without an invitation, and reads nothing from before",
+                    names.join(", ")
+                ));
+            }
             Event::Removed => self.notice("the owner removed this member".into()),
             Event::CannotFollow => self.notice(format!(
                 "the keys of this member do not fit any more, twice in a row: `lcgroup refresh {}` asks the owner once more; else ask for a new invitation",
@@ -788,7 +914,7 @@ impl Room {
                 reason,
             } => {
                 let asked = self.log.space().author(&author);
-                self.show(LogName::Owner, Shown::Refused(reason, asked, made), now);
+                self.show(LogName::Owner, &Shown::Refused(reason, asked, made), now);
                 let by_clock = made as i64 - now.as_millis() as i64;
                 let why = match reason {
                     RequestRefusal::Time => {
@@ -848,6 +974,17 @@ impl Room {
             return Ok(false);
         }
         self.persist()?;
+        let owner = self.log.owner();
+        if let Some(first) = self.group.keeps_from()
+            && self
+                .appends
+                .iter()
+                .any(|append| append.log == LogName::Owner)
+            && self.log.is_settled(owner, now)
+        {
+            // the next entries state again the grants that are dropped
+            self.log.forget_before(owner, first);
+        }
         let mut any = false;
         // an entry that waits in one log does not delay the other
         for log in [LogName::Owner, LogName::Own] {
@@ -890,12 +1027,9 @@ impl Room {
         let grants;
         let (kind, body) = match &append.entry {
             NewEntry::Body { kind, body } => (*kind, body.as_slice()),
-            NewEntry::Grant { author } => {
-                grants = Grant::encode(&[grant(*author, u32::MAX)]);
-                (GRANT_KIND, grants.as_slice())
-            }
-            NewEntry::Revoke { author, last } => {
-                grants = Grant::encode(&[grant(*author, *last)]);
+            NewEntry::Grants(all) => {
+                let all = all.iter().map(|(author, last)| grant(*author, *last));
+                grants = Grant::encode(&all.collect::<Vec<_>>());
                 (GRANT_KIND, grants.as_slice())
             }
         };
@@ -1286,6 +1420,7 @@ impl Room {
             epoch: self.group.epoch(),
             members: self.group.members().len(),
             messages: self.conversation.messages(),
+            keep_s: self.kept.shown(),
             unsent: self.appends.len() + self.group.queued(),
             waits: self.waits(),
             problem: self.problem(),
@@ -1316,6 +1451,23 @@ pub fn clock_step((then, at): (UnixTime, Instant), (time, now): (UnixTime, Insta
     time.as_millis() as i64 - then.as_millis() as i64 - passed
 }
 
+/// The entries of the owner's log.
+fn owner_entries(log: &Log) -> impl Iterator<Item = Entry<'_>> {
+    let (owner, key) = (log.owner(), log.space().owner());
+    let mut read = 0;
+    std::iter::from_fn(move || {
+        let entry = log.next_entry(owner, read)?;
+        read = entry.number;
+        Some(Entry {
+            author: key,
+            number: entry.number,
+            time: entry.time,
+            kind: entry.kind,
+            body: &entry.body,
+        })
+    })
+}
+
 /// Reads the prefixes of a group, one a line; none if the file is missing.
 fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
     let mut text = String::new();
@@ -1327,3 +1479,6 @@ fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
     let prefix = |line: &str| line.parse().map_err(|e| anyhow!("`{line}`: {e}"));
     text.lines().map(prefix).collect()
 }
+
+#[cfg(test)]
+mod tests;

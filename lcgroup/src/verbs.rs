@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
+use crate::logs::DEFAULT_KEEP;
 use crate::names::is_called;
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
@@ -143,7 +144,13 @@ pub struct Verbs {
 }
 
 impl Verbs {
-    pub fn create(&self, group: &str, name: Option<String>, topic: String) -> anyhow::Result<Exit> {
+    pub fn create(
+        &self,
+        group: &str,
+        name: Option<String>,
+        topic: String,
+        keep_s: Option<u64>,
+    ) -> anyhow::Result<Exit> {
         let topic = match topic.as_str() {
             "" => group.to_owned(),
             _ => topic,
@@ -153,6 +160,7 @@ impl Verbs {
             group: group.to_owned(),
             name,
             topic,
+            keep_s,
         })?;
         self.say(&answer, |_| {
             format!("{group} is there; next: `lcgroup invite {group}`")
@@ -411,9 +419,9 @@ impl Verbs {
         })
     }
 
-    pub fn remove(&self, group: String, member: String) -> anyhow::Result<Exit> {
+    pub fn remove(&self, group: String, member: &str) -> anyhow::Result<Exit> {
         let of = group.clone();
-        let member = book::node(&member)?;
+        let member = book::node(member)?;
         let answer = self.ask(&Request::Remove { group, member })?;
         // waits for the new epoch: its keys, which the removed member lacks, seal all later packets
         let before = answer["epoch"].as_u64();
@@ -545,6 +553,9 @@ impl Verbs {
                 "{:<20} {}, {} members, {} messages{missing}",
                 group.name, group.state, group.members, group.messages
             ))?;
+            if group.keep_s != Some(DEFAULT_KEEP) {
+                print_line(format!("  keeps what was said {}", keep_text(group.keep_s)))?;
+            }
             if let Some(problem) = group.problem {
                 print_line(format!("  {problem}"))?;
             } else if let Some(waits) = group.waits {
@@ -613,6 +624,11 @@ impl Verbs {
     fn ask(&self, request: &Request) -> anyhow::Result<Value> {
         groups::ask(&self.control, request, self.json)
     }
+}
+
+/// Formats such as `for 365 days`, or `for ever`.
+fn keep_text(seconds: Option<u64>) -> String {
+    seconds.map_or("for ever".into(), |s| format!("for {} days", s / 86_400))
 }
 
 /// Formats a message as a line, without control characters.

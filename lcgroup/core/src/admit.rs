@@ -8,7 +8,7 @@ use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::author::Author;
-use crate::body::{self, Heads, kind};
+use crate::body::{self, Heads, Terms, kind};
 use crate::drops::{DropReason, RequestRefusal};
 use crate::error::GroupError;
 use crate::event::{Entry, Event, Log, NewEntry, Taken};
@@ -19,7 +19,8 @@ use crate::owner::{Kept, Owner};
 use crate::provider::{self, NO_NONCE};
 use crate::request::Request;
 use crate::{
-    DAY, HOUR, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_REQUESTS, WEEK, request,
+    DAY, HOUR, MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_REQUESTS,
+    SECOND, WEEK, request,
 };
 
 /// Time in ms for which the owner collects requests before it commits.
@@ -30,6 +31,13 @@ const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
 const MANY_BYTES: u64 = MAX_OUTBOX as u64 / 2;
 /// Entries that may wait for the log before another commit: some commits with their trees.
 const MAX_PENDING: usize = 4_096;
+/// Entries that the owner's log keeps for members that are silent. Chosen: three quarters of the
+/// 16,384 that the log leaves to the owner alone; a commit of 50 members each day takes 400 days.
+const MAX_KEPT: u32 = 12_288;
+/// Fewest entries that are cut at once, beside those that are stated again. Chosen.
+const LEAST_CUT: u32 = 64;
+/// Time in ms for which entries are kept without terms.
+const KEPT: u64 = 30 * DAY;
 /// Pause in ms between two immediate commits for an author's urgent refreshes.
 const URGENT: u64 = HOUR;
 
@@ -255,6 +263,7 @@ impl Group {
             return Taken::Dropped(DropReason::Malformed);
         }
         owner.refreshes.insert(entry.author, package.to_vec());
+        owner.commits.refresh(entry.author);
         if let Some(author) = self.authors.get_mut(&entry.author)
             && urgent
             && now.as_millis().saturating_sub(author.urgent) >= URGENT
@@ -383,11 +392,23 @@ impl Group {
             next.entry(who.author).or_insert(0);
         }
         owner.advertised.clone_from(&next);
+        owner.commits.all.push_back((epoch, owner.last + 1));
+        for who in &change.added {
+            owner.commits.welcomed.insert(who.author, epoch);
+        }
+        for author in &gone {
+            owner.commits.welcomed.remove(author);
+            owner.commits.reached.remove(author);
+        }
 
         let newcomers = change.added.iter().map(|who| who.author);
-        for author in newcomers.filter(|author| !change.removed.contains(author)) {
-            self.append(Log::Owner, NewEntry::Grant { author });
+        let newcomers = newcomers.filter(|author| !change.removed.contains(author));
+        let newcomers: Vec<_> = newcomers.map(|author| (author, u32::MAX)).collect();
+        for (author, _) in &newcomers {
+            owner.commits.former.remove(author);
+            owner.commits.reach(*author, epoch);
         }
+        self.append_grants(&newcomers);
         self.append_parts(kind::COMMIT, epoch, &body::encode_heads(&delta, &message));
         if !welcomes.is_empty() {
             let key = Zeroizing::new(self.random.array::<{ provider::AEAD_KEY }>());
@@ -405,11 +426,88 @@ impl Group {
                 }
             }
         }
-        for author in gone {
-            let last = heads.get(&author).copied().unwrap_or(0);
-            self.append(Log::Owner, NewEntry::Revoke { author, last });
+        let last = |author: &PeerId| heads.get(author).copied().unwrap_or(0);
+        let gone: Vec<_> = gone.iter().map(|author| (*author, last(author))).collect();
+        if let Some(owner) = &mut self.owner {
+            let now = self.began;
+            let former = gone.iter().map(|(author, last)| (*author, (*last, now)));
+            owner.commits.former.extend(former);
         }
+        self.append_grants(&gone);
         self.change(&delta, &change);
+        self.cut_log();
+    }
+
+    fn append_grants(&mut self, grants: &[(PeerId, u32)]) {
+        for grants in grants.chunks(MAX_GRANTS) {
+            self.append(Log::Owner, NewEntry::Grants(grants.to_vec()));
+        }
+    }
+
+    /// Drops entries that no member needs, or that are too many, from the beginning of the owner's
+    /// log. Grants and terms of the dropped part are stated again.
+    fn cut_log(&mut self) {
+        let members: Vec<PeerId> = self.authors.keys().copied().collect();
+        let Some(owner) = &mut self.owner else {
+            return;
+        };
+        let keep = owner.terms.map_or(KEPT, |terms| terms.keep * SECOND);
+        let expired = |removed: u64| keep > 0 && removed.saturating_add(keep) < owner.committed;
+        let former = &mut owner.commits.former;
+        former.retain(|_, (_, removed)| !expired(*removed));
+        while former.len() > MAX_MEMBERS {
+            let first = former.iter().min_by_key(|(_, (_, removed))| *removed);
+            let Some(first) = first.map(|(author, _)| *author) else {
+                break;
+            };
+            former.remove(&first);
+        }
+        let (first, late) = owner
+            .commits
+            .cut(members.iter().copied(), owner.last, MAX_KEPT);
+        let granted = members.len() + owner.commits.former.len();
+        let cost = granted.div_ceil(MAX_GRANTS) + 2;
+        if first < owner.commits.first + (2 * cost) as u32 + LEAST_CUT {
+            return;
+        }
+        owner.commits.first = first;
+        owner.commits.all.retain(|(_, number)| *number >= first);
+        // those that are too late get new keys
+        let next = owner.commits.all.front().map_or(0, |(epoch, _)| *epoch);
+        for author in &late {
+            owner.commits.reach(*author, next);
+        }
+        let terms = owner.terms;
+        let former = owner.commits.former.iter();
+        let former = former.map(|(author, (last, _))| (*author, *last));
+        let present = std::iter::once(self.author.peer_id()).chain(members);
+        let grants: Vec<_> = present
+            .map(|author| (author, u32::MAX))
+            .chain(former)
+            .collect();
+        self.append_grants(&grants);
+        self.append_terms(terms);
+        if !late.is_empty() {
+            self.tell(Event::KeysDropped { authors: late });
+        }
+    }
+
+    fn append_terms(&mut self, terms: Option<Terms>) {
+        if let Some(terms) = terms {
+            let (kind, body) = (kind::TERMS, terms.encode());
+            self.append(Log::Owner, NewEntry::Body { kind, body });
+        }
+    }
+
+    /// States terms in the owner's log.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NotTheOwner`].
+    pub fn state_terms(&mut self, terms: Terms) -> Result<(), GroupError> {
+        self.own()?.terms = Some(terms);
+        self.append_terms(Some(terms));
+        Ok(())
     }
 
     fn append_parts(&mut self, kind: u8, epoch: u64, whole: &[u8]) {

@@ -9,6 +9,7 @@
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
 //!   welcome (18): author 256 | sealed box to it { version 8 = 1 | tree key 128 | MLS Welcome }
+//!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | later fields; holders read it too
 //!
 //! part header: epoch 64 | part 16 (from 0) | parts 16
 //! heads: n 16 | n x { author 256 | number 32 }
@@ -26,6 +27,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
 use crate::MAX_MEMBERS;
+use crate::event::Entry;
 
 /// Bytes of an entry's body.
 pub const MAX_BODY: usize = 1_000;
@@ -52,6 +54,8 @@ pub mod kind {
     pub const TREE: u8 = 17;
     /// A Welcome for one member.
     pub const WELCOME: u8 = 18;
+    /// Terms of the group, also for holders.
+    pub const TERMS: u8 = 19;
 }
 
 /// The last number that counts, for each author.
@@ -207,6 +211,52 @@ impl<'a> CommitBody<'a> {
     }
 }
 
+/// Terms of a group, stated by its owner. The last ones count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Time in seconds for which entries are kept; 0 for ever.
+    pub keep: u64,
+}
+
+impl Terms {
+    /// Decodes the body of an entry; none for a later version.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        let mut r = Reader::new(body);
+        let version = r.u8().ok()?;
+        let keep = r.u64().ok()?;
+        (version == VERSION).then_some(Self { keep })
+    }
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u8(VERSION).u64(self.keep);
+        w.into_vec()
+    }
+}
+
+/// The highest head of each author in commits that the owner made before `time` (ms since 1970).
+/// `log`: entries of the owner's log, in order.
+pub fn heads_before<'a>(log: impl Iterator<Item = Entry<'a>>, time: u64) -> Heads {
+    let (mut all, mut slot) = (Heads::new(), None);
+    let commits = log.filter(|entry| entry.kind == kind::COMMIT && entry.time < time);
+    for entry in commits {
+        let Ok(part) = Part::decode(entry.kind, entry.body) else {
+            continue;
+        };
+        let now = UnixTime::from_millis(entry.time);
+        if let Assembled::Whole(whole) = Assembly::take(&mut slot, entry.number, &part, now)
+            && let Ok((heads, _)) = decode_heads(&whole)
+        {
+            for (author, head) in heads {
+                let highest = all.entry(author).or_default();
+                *highest = head.max(*highest);
+            }
+        }
+    }
+    all
+}
+
 /// Decodes heads; returns the remaining bytes too.
 pub(crate) fn decode_heads(bytes: &[u8]) -> Result<(Heads, &[u8]), WireError> {
     let mut r = Reader::new(bytes);
@@ -293,6 +343,7 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_message(bytes);
     let _ = decode_refresh(bytes);
     let _ = decode_welcome(bytes);
+    let _ = Terms::decode(bytes);
 }
 
 #[cfg(test)]
@@ -329,6 +380,52 @@ mod tests {
             encode_welcome(&[4; 16], b"x")[..],
             [&[1][..], &[4; 16], b"x"].concat()
         );
+    }
+
+    #[test]
+    fn terms_have_these_bytes_and_may_grow() {
+        let terms = Terms { keep: 86_400 };
+        let bytes = [1, 0, 0, 0, 0, 0, 1, 0x51, 0x80];
+        assert_eq!(terms.encode(), bytes);
+        assert_eq!(Terms::decode(&bytes), Some(terms));
+        assert_eq!(Terms::decode(&[&bytes[..], b"more"].concat()), Some(terms));
+        for other in [&[][..], &bytes[..8], &[2, 0, 0, 0, 0, 0, 1, 0x51, 0x80]] {
+            assert_eq!(Terms::decode(other), None);
+        }
+    }
+
+    #[test]
+    fn the_highest_heads_of_old_commits_are_found() {
+        let [a, b] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]).peer_id());
+        let commits = [
+            (10, vec![(a, 3)]),
+            (20, vec![(a, 5), (b, 1)]),
+            (30, vec![(a, 9)]),
+        ];
+        let mut entries = Vec::new();
+        for (epoch, (time, heads)) in commits.into_iter().enumerate() {
+            // two parts
+            let whole = encode_heads(&heads.into_iter().collect(), &[7; 1_500]);
+            let bodies = cut(epoch as u64, &whole).into_iter();
+            entries.extend(bodies.map(|body| (time, kind::COMMIT, body)));
+            entries.push((time, kind::TREE, vec![0; 20]));
+        }
+        let log = entries
+            .iter()
+            .zip(1..)
+            .map(|((time, kind, body), number)| Entry {
+                author: a,
+                number,
+                time: *time,
+                kind: *kind,
+                body,
+            });
+        let heads = |time| heads_before(log.clone(), time);
+        assert_eq!(heads(10), Heads::new());
+        assert_eq!(heads(11), Heads::from([(a, 3)]));
+        assert_eq!(heads(30), Heads::from([(a, 5), (b, 1)]));
+        // without its first part a commit has no heads
+        assert_eq!(heads_before(log.clone().skip(1), 20), Heads::new());
     }
 
     #[test]

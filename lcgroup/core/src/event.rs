@@ -50,18 +50,9 @@ pub enum NewEntry {
         /// At most [`MAX_BODY`](crate::MAX_BODY) bytes.
         body: Vec<u8>,
     },
-    /// Begins to count this author's entries.
-    Grant {
-        /// The author key.
-        author: PeerId,
-    },
-    /// Stops counting this author's entries.
-    Revoke {
-        /// The author key.
-        author: PeerId,
-        /// The last number that counts.
-        last: u32,
-    },
+    /// Counts entries of these authors up to a last number, which is `u32::MAX` for a member. At
+    /// most [`MAX_GRANTS`](crate::MAX_GRANTS).
+    Grants(Vec<(PeerId, u32)>),
 }
 
 /// An entry with its log and number.
@@ -142,6 +133,12 @@ pub enum Event {
         /// The message.
         id: u64,
     },
+    /// For the owner: members that were silent for long, whose next keys had to be dropped. When
+    /// they come back they get new keys, and miss messages from before.
+    KeysDropped {
+        /// The author keys.
+        authors: Vec<PeerId>,
+    },
     /// This participant was removed.
     Removed,
     /// A commit or a Welcome was unusable twice in a row, with a new leaf requested in between.
@@ -190,6 +187,7 @@ impl std::fmt::Debug for Event {
             Self::MemberRemoved { author } => write!(f, "MemberRemoved {{ {author} }}"),
             Self::EpochChanged { epoch } => write!(f, "EpochChanged {{ epoch: {epoch} }}"),
             Self::OutboxWaits { id } => write!(f, "OutboxWaits {{ {id:016x} }}"),
+            Self::KeysDropped { authors } => write!(f, "KeysDropped {{ {authors:?} }}"),
             Self::Removed => f.write_str("Removed"),
             Self::CannotFollow => f.write_str("CannotFollow"),
             Self::RolledBack => f.write_str("RolledBack"),

@@ -9,7 +9,7 @@ use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::author::Author;
-use crate::body::{self, kind};
+use crate::body::{self, Heads, kind};
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
@@ -123,7 +123,7 @@ impl Group {
         group.mls = Some(Mls::create(&group.provider, &me, now)?);
         group.standing = Standing::Member;
         group.owner = Some(Owner::new(key, now));
-        group.append(Log::Owner, NewEntry::Grant { author: me.author });
+        group.append(Log::Owner, NewEntry::Grants(vec![(me.author, u32::MAX)]));
         Ok(group)
     }
 
@@ -222,6 +222,24 @@ impl Group {
     #[must_use]
     pub fn author_key(&self) -> &SecretKey {
         &self.author
+    }
+
+    /// Number of the first entry that the owner's log keeps, for the owner. The shell drops earlier
+    /// ones before it appends to that log.
+    #[must_use]
+    pub fn keeps_from(&self) -> Option<u32> {
+        self.owner.as_ref().map(|owner| owner.commits.first)
+    }
+
+    /// Entries that the waiting commit counts and that were not read: when the owner made the
+    /// commit (ms since 1970), and the last number of each author.
+    #[must_use]
+    pub fn lacks(&self) -> Option<(u64, Heads)> {
+        let commit = self.owner_log.commit.as_ref()?;
+        let read = |author: &PeerId| self.authors.get(author).map(|known| known.read);
+        let mut heads = commit.heads.clone();
+        heads.retain(|author, head| read(author).is_some_and(|read| read < *head));
+        (!heads.is_empty()).then_some((commit.time, heads))
     }
 
     /// Key of the owner's log, if this participant is the owner.

@@ -59,7 +59,7 @@ mod state;
 mod vectors;
 mod voice;
 
-pub use body::{CommitBody, Heads, MAX_BODY, Part, decode_any, kind};
+pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, decode_any, heads_before, kind};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};
@@ -83,6 +83,8 @@ pub const MAX_REQUESTS: usize = 256;
 pub const MAX_OUTBOX: usize = 64 * MAX_MESSAGE;
 /// Bytes that a reader keeps of incomplete messages, of all members together: 50 of the longest.
 pub const MAX_PARTIAL: usize = 4 * 1_024 * 1_024;
+/// Grants of one entry: as many as a body of the log holds, at 48 bytes each.
+pub const MAX_GRANTS: usize = MAX_BODY / 48;
 /// Bytes of a member's name.
 pub const MAX_NAME: usize = 64;
 

@@ -190,6 +190,10 @@ impl Group {
             return Taken::Dropped(DropReason::NotOpened);
         };
         author.messages += 1;
+        if let Some(owner) = &mut self.owner {
+            // its author had applied all commits before
+            owner.commits.reach(entry.author, part.epoch);
+        }
         let Ok((id, content)) = body::decode_message(&plain) else {
             return Taken::Dropped(DropReason::Malformed);
         };

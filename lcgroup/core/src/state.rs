@@ -1,6 +1,6 @@
 //! A group's state as bytes, for its file.
 //!
-//! Version 3. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
+//! Version 3 for members, 4 for owners. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
 //! with their length in 32 bits. Instead of incomplete messages it has the number after which the
 //! log is read again.
 
@@ -12,7 +12,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
 use crate::author::Author;
-use crate::body::{Heads, MAX_BODY};
+use crate::body::{Heads, MAX_BODY, Terms};
 use crate::error::StateError;
 use crate::event::{Append, Log, NewEntry};
 use crate::group::{Group, Queued, Standing};
@@ -23,10 +23,14 @@ use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
-use crate::{MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
+use crate::{
+    MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, MAX_TOPIC,
+};
 
 /// Version of a state on disk, its first byte.
 const VERSION: u8 = 3;
+/// Version of an owner's state: with terms and commits.
+const OWNER_VERSION: u8 = 4;
 /// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
 /// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
@@ -45,9 +49,13 @@ impl Group {
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
         let lists = self.authors.len() * 256 + self.owner_bytes() + 16 * 1_024;
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
-        w.u8(VERSION)
-            .put(self.id.public_key())
-            .put(&self.read_key[..]);
+        w.u8(if self.owner.is_some() {
+            OWNER_VERSION
+        } else {
+            VERSION
+        })
+        .put(self.id.public_key())
+        .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
         w.put(&self.author.seed()[..]);
         long(&mut w, self.name.as_bytes());
@@ -84,6 +92,9 @@ impl Group {
             put_append(&mut w, append);
         }
         w.u64(self.began);
+        if let Some(owner) = &self.owner {
+            put_commits(&mut w, owner);
+        }
         Ok(w.into_vec().into())
     }
 
@@ -98,7 +109,11 @@ impl Group {
     fn owner_bytes(&self) -> usize {
         let owner = self.owner.iter();
         let used = owner.flat_map(|o| o.invitations.values());
-        used.map(|kept| 64 + kept.used.len() * 32).sum::<usize>() + self.authors.len() * 64
+        let commits = self.owner.iter().map(|owner| &owner.commits);
+        let commits = commits.map(|c| c.all.len() * 12 + c.former.len() * 44);
+        used.map(|kept| 64 + kept.used.len() * 32).sum::<usize>()
+            + commits.sum::<usize>()
+            + self.authors.len() * 144
     }
 
     /// Restores a group. `seed`: 32 random bytes, new in each run. Repeats unacknowledged entries.
@@ -111,7 +126,7 @@ impl Group {
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
         let version = match r.u8()? {
-            version @ (BEFORE | VERSION) => version,
+            version @ (BEFORE | VERSION | OWNER_VERSION) => version,
             other => return Err(WireError::Version(other).into()),
         };
         let id = peer(&mut r)?;
@@ -150,7 +165,7 @@ impl Group {
             true => Some(read_joining(&mut r)?),
             false => None,
         };
-        let owner = match flag(&mut r)? {
+        let mut owner = match flag(&mut r)? {
             true => Some(read_owner(&mut r)?),
             false => None,
         };
@@ -162,6 +177,9 @@ impl Group {
             BEFORE => 0,
             _ => r.u64()?,
         };
+        if let Some(owner) = owner.as_mut().filter(|_| version == OWNER_VERSION) {
+            read_commits(&mut r, owner)?;
+        }
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -424,6 +442,43 @@ fn read_owner(r: &mut Reader<'_>) -> Result<Owner, WireError> {
     Ok(owner)
 }
 
+fn put_commits(w: &mut Writer, owner: &Owner) {
+    let commits = &owner.commits;
+    put_time(w, owner.terms.map(|terms| terms.keep));
+    w.u32(commits.first).u32(commits.all.len() as u32);
+    for (epoch, first) in &commits.all {
+        w.u64(*epoch).u32(*first);
+    }
+    for epochs in [&commits.welcomed, &commits.reached] {
+        w.u32(epochs.len() as u32);
+        for (author, epoch) in epochs {
+            w.put(author.public_key()).u64(*epoch);
+        }
+    }
+    w.u32(commits.former.len() as u32);
+    for (author, (last, removed)) in &commits.former {
+        w.put(author.public_key()).u32(*last).u64(*removed);
+    }
+}
+
+fn read_commits(r: &mut Reader<'_>, owner: &mut Owner) -> Result<(), WireError> {
+    let commits = &mut owner.commits;
+    owner.terms = time(r)?.map(|keep| Terms { keep });
+    commits.first = r.u32()?;
+    for _ in 0..count(r, MAX_FIELD)? {
+        commits.all.push_back((r.u64()?, r.u32()?));
+    }
+    for epochs in [&mut commits.welcomed, &mut commits.reached] {
+        for _ in 0..count(r, MAX_MEMBERS)? {
+            epochs.insert(peer(r)?, r.u64()?);
+        }
+    }
+    for _ in 0..count(r, MAX_FIELD)? {
+        commits.former.insert(peer(r)?, (r.u32()?, r.u64()?));
+    }
+    Ok(())
+}
+
 fn read_packages(r: &mut Reader<'_>, most: usize) -> Result<BTreeMap<PeerId, Vec<u8>>, WireError> {
     (0..count(r, most)?)
         .map(|_| Ok((peer(r)?, field(r)?.to_vec())))
@@ -434,11 +489,11 @@ fn put_append(w: &mut Writer, append: &Append) {
     w.u8((append.log == Log::Owner).into()).u32(append.number);
     match &append.entry {
         NewEntry::Body { kind, body } => long(w.u8(0).u8(*kind), body),
-        NewEntry::Grant { author } => {
-            w.u8(1).put(author.public_key());
-        }
-        NewEntry::Revoke { author, last } => {
-            w.u8(2).put(author.public_key()).u32(*last);
+        NewEntry::Grants(grants) => {
+            w.u8(3).u32(grants.len() as u32);
+            for (author, last) in grants {
+                w.put(author.public_key()).u32(*last);
+            }
         }
     }
 }
@@ -457,11 +512,13 @@ fn read_append(r: &mut Reader<'_>) -> Result<Append, WireError> {
             }
             NewEntry::Body { kind, body }
         }
-        1 => NewEntry::Grant { author: peer(r)? },
-        2 => NewEntry::Revoke {
-            author: peer(r)?,
-            last: r.u32()?,
-        },
+        // of earlier versions
+        1 => NewEntry::Grants(vec![(peer(r)?, u32::MAX)]),
+        2 => NewEntry::Grants(vec![(peer(r)?, r.u32()?)]),
+        3 => {
+            let grants = (0..count(r, MAX_GRANTS)?).map(|_| Ok((peer(r)?, r.u32()?)));
+            NewEntry::Grants(grants.collect::<Result<_, WireError>>()?)
+        }
         _ => return Err(WireError::Bad("entry")),
     };
     Ok(Append { log, number, entry })

@@ -1180,3 +1180,101 @@ fn a_state_comes_back_and_a_damaged_one_is_refused() {
         }
     }
 }
+
+/// Lets weeks pass in which the members of `present` ask for new leaves, as each does in a week.
+fn weeks(world: &mut World, number: u64, present: &[usize]) {
+    for _ in 0..number {
+        world.pass(7 * DAY);
+        for _ in 0..3 {
+            for who in present {
+                for author in world.authors() {
+                    world.feed(*who, &author, usize::MAX);
+                }
+            }
+            world.pass(DAY);
+        }
+    }
+}
+
+#[test]
+fn the_owners_log_is_cut_behind_what_all_have_and_newcomers_and_members_go_on() {
+    let mut world = group_of(31, 4);
+    world.remove(3);
+    weeks(&mut world, 60, &[0, 1, 2]);
+    let id = world.group(0).id();
+    let (first, length) = (world.first, world.logs[&id].len() as u32);
+    assert!(
+        first > length / 2 && length - first < 200,
+        "{first} of {length}"
+    );
+    // restarts change nothing
+    for who in 0..3 {
+        world.people[who].group = None;
+        world.start(who);
+    }
+    let invitation = world.invite(1);
+    let newcomer = world.join(&invitation);
+    world.meet();
+    assert!(world.is_member(newcomer));
+    for who in [0, 1, 2, newcomer] {
+        world.say(who, b"hello").unwrap();
+    }
+    world.meet();
+    world.check_agreement();
+    let all = [0, 1, 2, newcomer];
+    world.check_shown(&all, &all);
+    assert_faultless(&world);
+}
+
+#[test]
+fn who_is_away_keeps_the_commits_that_it_needs() {
+    let mut world = group_of(32, 4);
+    world.say(2, b"good bye").unwrap();
+    world.meet();
+    world.people[2].group = None;
+    let before = world.first;
+    weeks(&mut world, 58, &[0, 1, 3]);
+    world.say(1, b"meanwhile").unwrap();
+    assert!(world.first - before < 100, "{}", world.first);
+    world.meet();
+    world.check_agreement();
+    world.check_shown(&[0, 1, 2, 3], &[0, 1, 2, 3]);
+    let lost = |event: &&String| event.contains("Dropped") || event.contains("Follow");
+    assert_eq!(world.people[2].events.iter().filter(lost).count(), 0);
+    // the member speaks again: the log is cut
+    world.say(2, b"I am back").unwrap();
+    weeks(&mut world, 3, &[0, 1, 2, 3]);
+    assert!(world.first > before + 100, "{}", world.first);
+    assert_faultless(&world);
+}
+
+/// Seconds: 12,288 entries of the owner.
+#[test]
+#[ignore = "long: `make test-all`"]
+fn who_is_away_beyond_the_bound_gets_new_keys_without_an_invitation() {
+    let mut world = group_of(33, 3);
+    world.say(2, b"good bye").unwrap();
+    world.meet();
+    world.people[2].group = None;
+    let mut dropped = false;
+    for _ in 0..13_000 {
+        let now = world.now;
+        world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
+        world.settle(0);
+        let mut last = world.people[0].events.iter().rev().take(3);
+        dropped = last.any(|event| event.starts_with("KeysDropped"));
+        if dropped {
+            break;
+        }
+        world.now += 60_000;
+    }
+    assert!(dropped);
+    world.meet();
+    assert!(world.is_member(2), "{:?}", world.people[2].events);
+    world.say(2, b"I am back").unwrap();
+    world.say(0, b"welcome").unwrap();
+    world.meet();
+    world.check_agreement();
+    world.check_shown(&[0, 1, 2], &[0, 2]);
+    assert_faultless(&world);
+}

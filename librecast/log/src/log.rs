@@ -466,6 +466,45 @@ impl Log {
         &self.space
     }
 
+    /// Sets the least time for which an entry is kept, as the owner may state it in its log.
+    pub fn set_ttl(&mut self, ttl: Duration) {
+        self.space.set_ttl(ttl);
+    }
+
+    /// Asks for an author's entries up to `number`, which the caller knows to have existed.
+    pub fn claim(&mut self, author: AuthorId, number: u32, now: Instant) {
+        if let Some(known) = self.authors.get_mut(&author) {
+            let most = known.have.saturating_add(MAX_JUMP);
+            known.advertised = known.advertised.max(number.min(most));
+            self.look_for_missing(author, true, now);
+        }
+    }
+
+    /// Whether a later entry of this author is here, which proves that entries are missing.
+    #[must_use]
+    pub fn has_gap(&self, author: AuthorId) -> bool {
+        self.authors.get(&author).is_some_and(Author::has_gap)
+    }
+
+    /// Gives up an author's missing entries up to `number`, which the caller knows to have expired:
+    /// its log begins at the next stored one, or behind `number`.
+    pub fn give_up(&mut self, author: AuthorId, number: u32, now: Instant) {
+        self.skip_missing(author, number, now);
+    }
+
+    /// Drops the entries before `first` of a log with a key of this member. Its next entry states
+    /// that, and other members drop them as well.
+    pub fn forget_before(&mut self, author: AuthorId, first: u32) {
+        let own = self.keys.contains_key(&author);
+        let known = self.authors.get(&author).filter(|_| own);
+        // the last entry stays: the next one continues it
+        if known.is_some_and(|known| known.first < first && first <= known.have) {
+            self.begin_at(author, first);
+            self.outputs
+                .push_back(Output::Store(Stored::First(author, first)));
+        }
+    }
+
     /// The author of the log with the grants.
     #[must_use]
     pub fn owner(&self) -> AuthorId {

@@ -116,6 +116,11 @@ impl Space {
         self.ttl
     }
 
+    /// Sets the least time for which an entry is kept.
+    pub(crate) fn set_ttl(&mut self, ttl: Duration) {
+        self.ttl = ttl;
+    }
+
     /// The live group: it reveals nothing of the owner without the read key.
     #[must_use]
     pub fn group(&self) -> Ipv6Addr {

@@ -20,7 +20,7 @@ pub(crate) struct Person {
     interface: &'static str,
     /// `lcgroup`, or a link of that name to a program with another clock.
     pub(crate) program: String,
-    daemon: Option<Process>,
+    pub(crate) daemon: Option<Process>,
 }
 
 impl Person {

@@ -33,7 +33,9 @@ fn members(lab: &Lab, names: &[&str]) -> Result<Vec<Person>> {
 impl Person {
     /// Restarts it with a clock ahead by this number of days.
     fn start_ahead(&mut self, days: i64) -> Result<()> {
-        self.daemon()?.stop()?;
+        if let Ok(daemon) = self.daemon() {
+            daemon.stop()?;
+        }
         let link = self.host.path("lcgroup");
         if !link.exists() {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lcroute-skewed"), &link)?;
@@ -207,6 +209,63 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
         people[1].say("later")?;
         people[2].start()?;
         eventually("cy reads it", || said(&people[2], "later"))
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_member_comes_back_after_400_days_without_an_invitation() {
+    world("groups-400-days", |lab| {
+        let mut people = people(lab, &["ann", "bob", "cy", "dora"])?;
+        for bad in ["1h", "0", "never", "2000y"] {
+            let refused = people[0]
+                .host
+                .run("lcgroup", &["create", "team", "--keep", bad])?;
+            ensure!(refused.code == 2, "{bad}: {refused:?}");
+        }
+        people[0].ask(&["create", "team", "--as", "ann", "--keep", "2y"])?;
+        let line = invitation(&people[0], "3")?;
+        for person in &people[1..] {
+            person.join(&line)?;
+            eventually("they are members", || person.is("member"))?;
+        }
+        people[3].say("good bye")?;
+        eventually("cy reads it", || people[2].has("good bye"))?;
+        people[2].daemon()?.stop()?;
+        people[3].say("for good")?;
+        eventually("ann reads it", || people[0].has("for good"))?;
+        people[3].daemon()?.stop()?;
+        for days in [100, 200, 300, 400] {
+            for person in &mut people[..2] {
+                person.start_ahead(days)?;
+            }
+            let words = format!("day {days}");
+            people[(days / 100 % 2) as usize].say(&words)?;
+            for person in &people[..2] {
+                eventually("they read it", || person.has(&words))?;
+            }
+            let before = people[0].status()?["epoch"].as_u64();
+            people[0].ask(&["refresh", "team"])?;
+            eventually("it has new keys", || {
+                let status = people[1].status()?;
+                ensure!(status["epoch"].as_u64() > before, "{status}");
+                Ok(())
+            })?;
+        }
+        people[2].daemon = None;
+        people[2].start_ahead(400)?;
+        for words in ["for good", "day 100", "day 200", "day 300", "day 400"] {
+            eventually("cy reads it", || people[2].has(words))?;
+        }
+        people[2].say("I am back")?;
+        for person in &people[..2] {
+            eventually("they read cy", || person.has("I am back"))?;
+        }
+        for person in &people[..3] {
+            let told = person.host.run("lcgroup", &["status"])?.success()?.stdout;
+            ensure!(told.contains("keeps what was said for 730 days"), "{told}");
+        }
+        Ok(())
     });
 }
 

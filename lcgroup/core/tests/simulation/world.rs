@@ -67,6 +67,8 @@ pub struct World {
     pub faults: Vec<String>,
     /// Share of requests that is lost.
     pub loss: f64,
+    /// First number that the owner's log still has.
+    pub first: u32,
 }
 
 impl World {
@@ -80,6 +82,7 @@ impl World {
             defect: Defect::None,
             faults: Vec::new(),
             loss: 0.0,
+            first: 1,
         };
         let founding = Founding {
             key: SecretKey::from_seed(&[7; 32]),
@@ -213,6 +216,7 @@ impl World {
             }
         }
         let id = group.id();
+        self.first = group.keeps_from().unwrap_or(0).max(self.first);
         let changed = !(appends.is_empty() && requests.is_empty());
         let crash = if changed { person.crash.take() } else { None };
         let late = self.defect == Defect::WritesLate;
@@ -317,6 +321,11 @@ impl World {
             };
             let wanted = group.wants(author);
             let next = wanted.unwrap_or(1);
+            if *author == group.id() && wanted.is_some() && next < self.first {
+                group.handle_gap(author, self.first - 1, UnixTime::from_millis(now));
+                self.settle(who);
+                continue;
+            }
             let Some(stored) = self.logs.get(author).and_then(|l| l.get(next as usize - 1)) else {
                 return taken;
             };
@@ -451,7 +460,7 @@ pub fn handle(group: &mut Group, author: PeerId, number: u32, stored: &Stored, n
     // grants and revocations have kinds of the shell
     let (kind, body) = match &stored.entry {
         NewEntry::Body { kind, body } => (*kind, &body[..]),
-        NewEntry::Grant { .. } | NewEntry::Revoke { .. } => (128, &[][..]),
+        NewEntry::Grants(_) => (128, &[][..]),
     };
     let entry = Entry {
         author,

@@ -265,13 +265,24 @@ impl Log {
 
     /// Gives up missing entries of this author up to its next stored one.
     fn skip_gap(&mut self, id: AuthorId, now: Instant) {
+        let highest = self.authors.get(&id).filter(|author| author.has_gap());
+        if let Some(highest) = highest.map(Author::highest) {
+            self.skip_missing(id, highest, now);
+        }
+    }
+
+    /// Gives up missing entries of this author up to its next stored one, or up to `last`.
+    pub(super) fn skip_missing(&mut self, id: AuthorId, last: u32, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
         };
         let from = author.have + 1;
-        let Some((&first, _)) = author.entries.range(from..).next() else {
+        let stored = author.entries.range(from..).next();
+        let behind = last.saturating_add(1);
+        let first = stored.map_or(behind, |(first, _)| behind.min(*first));
+        if first <= from {
             return;
-        };
+        }
         (author.changed, author.asked, author.tries) = (now, None, 0);
         let proof = self.change(id, |author| {
             author.begin_at(first);

@@ -1,0 +1,292 @@
+//! Rooms of several hosts on one network, in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::time::{Duration, Instant};
+
+use librecast::id::SecretKey;
+use librecast::time::UnixTime;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Lan {
+    folder: tempfile::TempDir,
+    rooms: Vec<Option<Room>>,
+    names: Vec<String>,
+    start: Instant,
+    now: Instant,
+}
+
+impl Lan {
+    /// The first name is the owner's.
+    fn new(names: &[&str], terms: Option<Terms>) -> Self {
+        // memory, where the system has it: nothing here tests the disk
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let now = Instant::now();
+        let mut lan = Self {
+            folder: folder.unwrap(),
+            rooms: Vec::new(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            start: now,
+            now,
+        };
+        let founding = Founding {
+            key: SecretKey::from_seed(&[1; 32]),
+            read_key: [2; 32].into(),
+            topic: String::new(),
+            name: names[0].to_owned(),
+        };
+        let (folder, moment) = (lan.folder_of(0), (lan.time(), now));
+        let owner = Room::create(&folder, "team", founding, terms, moment).unwrap();
+        lan.rooms.push(Some(owner));
+        let line = lan.invite();
+        for who in 1..names.len() {
+            lan.join(who, &line);
+        }
+        lan.run(Duration::from_secs(20));
+        for who in 0..names.len() {
+            assert!(
+                lan.room(who).is_member(),
+                "{who}: {:?}",
+                lan.room(who).notices
+            );
+        }
+        lan
+    }
+
+    fn invite(&mut self) -> Invitation {
+        let time = self.time();
+        let expires = time.as_millis() + DAY.as_millis() as u64;
+        self.room(0)
+            .invite(9, expires, time)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn join(&mut self, who: usize, line: &Invitation) {
+        let (folder, name) = (self.folder_of(who), self.names[who].clone());
+        let (time, now) = (self.time(), self.now);
+        let room = Room::join(&folder, "team", line.clone(), &name, time, now).unwrap();
+        self.rooms.push(Some(room));
+    }
+
+    fn folder_of(&self, who: usize) -> PathBuf {
+        self.folder.path().join(&self.names[who])
+    }
+
+    fn time(&self) -> UnixTime {
+        UnixTime::from_millis(1_800_000_000_000) + (self.now - self.start)
+    }
+
+    fn room(&mut self, who: usize) -> &mut Room {
+        self.rooms[who].as_mut().unwrap()
+    }
+
+    fn stop(&mut self, who: usize) {
+        self.rooms[who] = None;
+    }
+
+    fn start(&mut self, who: usize) {
+        self.rooms[who] = Some(Room::open(&self.folder_of(who), "team", self.now).unwrap());
+    }
+
+    /// Runs all rooms for this time; returns all packets.
+    fn run(&mut self, time: Duration) -> Vec<Vec<u8>> {
+        let (until, mut all) = (self.now + time, Vec::new());
+        loop {
+            let (time, now) = (self.time(), self.now);
+            let mut sent = Vec::new();
+            for (who, room) in self.rooms.iter_mut().enumerate() {
+                let Some(room) = room else { continue };
+                room.turn(time, now).unwrap();
+                let packets = room.take_transmits().into_iter();
+                sent.extend(packets.map(|packet| (who, packet)));
+            }
+            for (from, packet) in &sent {
+                self.hear(*from, packet);
+            }
+            let some = !sent.is_empty();
+            all.extend(sent.into_iter().map(|(_, packet)| packet));
+            if some {
+                continue;
+            }
+            if self.now >= until {
+                return all;
+            }
+            let (time, now) = (self.time(), self.now);
+            let rooms = self.rooms.iter().flatten();
+            let next = rooms.map(|room| room.next_timeout(time, now)).min();
+            let soon = now + Duration::from_millis(1);
+            self.now = next.map_or(until, |next| next.max(soon).min(until));
+        }
+    }
+
+    /// Passes a packet of one host to all others.
+    fn hear(&mut self, from: usize, packet: &[u8]) {
+        let (time, now) = (self.time(), self.now);
+        let source = IpAddr::from([10, 0, 0, from as u8]);
+        for (who, room) in self.rooms.iter_mut().enumerate() {
+            if let Some(room) = room.as_mut().filter(|_| who != from) {
+                room.handle_packet(source, packet, time, now);
+            }
+        }
+    }
+
+    fn say(&mut self, who: usize, words: &str) {
+        let (time, now) = (self.time(), self.now);
+        self.room(who).say(words.as_bytes(), time, now).unwrap();
+    }
+
+    fn said(&mut self, who: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        let (conversation, _) = self.room(who).conversation();
+        let take = |line: Option<&[u8]>| {
+            let message = line.map(|line| serde_json::from_slice::<Message>(line).unwrap());
+            all.extend(message.and_then(|message| message.text));
+            Ok(true)
+        };
+        conversation.read(0, false, take).unwrap();
+        all
+    }
+}
+
+#[test]
+fn recordings_of_clocks_mislead_nobody() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    for who in [0, 2] {
+        lan.stop(who);
+        lan.start(who);
+    }
+    // requests to join, clocks and entries
+    let recorded = lan.run(Duration::from_secs(30));
+    lan.now += 40 * DAY;
+    lan.run(Duration::from_secs(5));
+    for _ in 0..5 {
+        // whoever has the read key sends them, from another address
+        for packet in &recorded {
+            lan.hear(9, packet);
+        }
+        lan.run(Duration::from_secs(15));
+    }
+    for who in 0..3 {
+        assert_eq!(lan.room(who).own_clock(), None);
+        let notices = &lan.room(who).notices;
+        assert!(
+            !notices.iter().any(|text| text.contains("clock")),
+            "{notices:?}"
+        );
+    }
+}
+
+#[test]
+fn a_member_that_was_away_for_400_days_goes_on_without_an_invitation() {
+    let mut lan = Lan::new(&["ann", "bob", "cy", "dora"], None);
+    // all words of dora expire, and none follow
+    lan.say(3, "good bye");
+    lan.run(Duration::from_secs(10));
+    lan.stop(2);
+    lan.say(3, "for good");
+    lan.run(Duration::from_secs(10));
+    lan.stop(3);
+    for day in 0..400 {
+        lan.say(day % 2, &format!("day {day}"));
+        lan.run(Duration::from_secs(10));
+        lan.now += DAY - Duration::from_secs(10);
+    }
+    lan.run(Duration::from_secs(10));
+    let epoch = lan.room(0).epoch();
+    assert!(epoch > Some(300), "{epoch:?}");
+    lan.start(2);
+    lan.run(Duration::from_secs(600));
+    assert_eq!(lan.room(2).group.standing(), Standing::Member);
+    assert_eq!(lan.room(2).epoch(), lan.room(0).epoch());
+    let said = lan.said(2);
+    for day in 372..400 {
+        assert!(said.contains(&format!("day {day}")), "{day}: {said:?}");
+    }
+    assert!(!said.contains(&"day 300".to_owned()) && said.contains(&"good bye".to_owned()));
+    lan.say(2, "I am back");
+    lan.run(Duration::from_secs(10));
+    for who in [0, 1] {
+        assert!(lan.said(who).contains(&"I am back".to_owned()));
+    }
+}
+
+#[test]
+fn a_group_keeps_what_was_said_as_long_as_its_owner_states() {
+    let keep = 100 * DAY.as_secs();
+    let mut lan = Lan::new(&["ann", "bob", "cy"], Some(Terms { keep }));
+    lan.stop(2);
+    for day in 0..120 {
+        lan.say(1, &format!("day {day}"));
+        lan.run(Duration::from_secs(5));
+        lan.now += DAY - Duration::from_secs(5);
+    }
+    lan.run(Duration::from_secs(10));
+    // it is the owner's word: a restart changes nothing
+    lan.stop(1);
+    lan.start(1);
+    lan.start(2);
+    lan.run(Duration::from_secs(300));
+    let said = lan.said(2);
+    // entries expire within hours after their time
+    assert!((99..=102).contains(&said.len()), "{said:?}");
+    assert_eq!(said.last().unwrap(), "day 119");
+    let shown = [1, 2].map(|who| lan.room(who).kept.shown());
+    assert_eq!(shown, [Some(keep); 2]);
+}
+
+#[test]
+fn hosts_drop_what_the_owner_drops_and_restarts_and_newcomers_lose_no_author() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], Some(Terms { keep: 0 }));
+    let first_of_owner = |lan: &mut Lan, who: usize| {
+        let log = &lan.room(who).log;
+        let owner = log.authors().find(|status| status.author == log.owner());
+        owner.unwrap().first
+    };
+    // all ask for new leaves each week
+    for week in 0..40 {
+        lan.say(week % 3, &format!("week {week}"));
+        for _ in 0..4 {
+            lan.run(Duration::from_secs(20));
+            lan.now += 2 * DAY;
+        }
+    }
+    lan.run(Duration::from_secs(20));
+    let first = first_of_owner(&mut lan, 0);
+    assert!(first > 100, "{first}");
+    for who in [1, 2] {
+        assert_eq!(first_of_owner(&mut lan, who), first);
+    }
+    for who in 0..3 {
+        lan.room(who).compact().unwrap();
+        lan.stop(who);
+    }
+    for who in 0..3 {
+        lan.start(who);
+    }
+    lan.run(Duration::from_secs(20));
+    let line = lan.invite();
+    lan.names.push("dora".to_owned());
+    lan.join(3, &line);
+    lan.run(Duration::from_secs(60));
+    for who in 0..4 {
+        lan.say(who, &format!("hello from {who}"));
+        lan.run(Duration::from_secs(5));
+    }
+    for who in 0..4 {
+        let said = lan.said(who);
+        for other in 0..4 {
+            let words = format!("hello from {other}");
+            assert!(said.contains(&words), "{who}: {said:?}");
+        }
+        // kept for ever: the terms are stated again as well
+        assert_eq!(lan.room(who).kept.shown(), None);
+        let log = &lan.room(who).log;
+        let entries: usize = log.authors().map(|s| (s.last + 1 - s.first) as usize).sum();
+        assert!(entries >= 40, "{entries}");
+    }
+}
