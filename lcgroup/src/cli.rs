@@ -76,6 +76,10 @@ enum Verb {
         /// How long all keep what was said for members who are away: a time such as 90d or 1y, or forever [default: 30d]
         #[arg(long, value_parser = parse_keep, value_name = "TIME")]
         keep: Option<u64>,
+        /// What newcomers read of what was said before: all, none, or a time such as 7d; who steals a newcomer's disk
+        /// later can read it, too [default: none]
+        #[arg(long, value_parser = parse_history, value_name = "all|TIME|none")]
+        history: Option<u64>,
     },
     /// Print a line that makes members of those who get it: a secret
     Invite {
@@ -217,6 +221,20 @@ fn parse_keep(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Seconds of what newcomers read; 0 for nothing, `u64::MAX` for all.
+fn parse_history(text: &str) -> Result<u64, String> {
+    match text {
+        "all" => return Ok(u64::MAX),
+        "none" => return Ok(0),
+        _ => {}
+    }
+    let time = parse_duration(text).map_err(|e| format!("{e}; or all, or none"))?;
+    match time.as_secs() {
+        0 => Err("a second at least, all or none".into()),
+        seconds => Ok(seconds),
+    }
+}
+
 /// The command line, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -255,7 +273,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             name,
             topic,
             keep,
-        } => to.create(&group, name, topic, keep),
+            history,
+        } => to.create(&group, name, topic, (keep, history)),
         Verb::Invite {
             group,
             uses,
@@ -318,6 +337,9 @@ mod tests {
         ] {
             assert_eq!(parse_keep(text), Ok(seconds), "{text}");
         }
+        let history = ["all", "none", "7d"].map(parse_history);
+        assert_eq!(history, [Ok(u64::MAX), Ok(0), Ok(604_800)]);
+        assert!(parse_history("0s").is_err() && parse_history("some").is_err());
         for bad in [
             "0",
             "0y",

@@ -12,7 +12,7 @@ use librecast_log_host::AppendedFile;
 use serde::{Deserialize, Serialize};
 
 /// Recent message ids that are kept: after a crash the messages of one turn may arrive once more.
-const REMEMBERED: usize = 8_192;
+pub const REMEMBERED: usize = 8_192;
 
 /// Author and id of the last messages.
 #[derive(Debug, Default)]
@@ -58,6 +58,9 @@ pub struct Message {
     /// NAME of the share `lc:NAME`, if files are offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
+    /// It was said before this host joined: the group's owner sent it, and may have changed it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub earlier: bool,
 }
 
 /// The file, and the state that it shares with readers.
@@ -268,6 +271,7 @@ mod tests {
             text: Some(format!("word {n}\n")),
             bytes: None,
             files: None,
+            earlier: false,
         }
     }
 

@@ -38,7 +38,7 @@ use zeroize::Zeroizing;
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
-use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
+use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::request::{MAX_TEXT, Request, Status};
 use crate::room::{Room, SUSPENDED, clock_step};
@@ -385,7 +385,8 @@ impl Daemon {
                 name,
                 topic,
                 keep_s,
-            } => self.create(group, &name, topic, keep_s, (time, now)),
+                history_s,
+            } => self.create(group, &name, topic, (keep_s, history_s), (time, now)),
             Request::Await { group } => self.ask_soon(&group, time, now),
             Request::Join {
                 invitation,
@@ -472,7 +473,7 @@ impl Daemon {
         group: String,
         name: &str,
         topic: String,
-        keep: Option<u64>,
+        (keep, history): (Option<u64>, Option<u64>),
         (time, now): (UnixTime, Instant),
     ) -> anyhow::Result<Value> {
         if keep.is_some_and(|keep| keep != 0 && !(LEAST_KEEP..=LONGEST_KEEP).contains(&keep)) {
@@ -487,7 +488,10 @@ impl Daemon {
             topic,
             name,
         };
-        let terms = keep.map(|keep| Terms { keep });
+        let terms = (keep.is_some() || history.is_some()).then(|| Terms {
+            keep: keep.unwrap_or(DEFAULT_KEEP),
+            history: history.unwrap_or(0),
+        });
         let room = Room::create(&folder, &group, founding, terms, (time, now))?;
         let key = room.id();
         self.add(group, room);

@@ -9,6 +9,7 @@
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
+//! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `held` | a group that this host holds for other hosts and cannot read |
@@ -21,6 +22,7 @@ mod conversation;
 mod daemon;
 mod giver;
 mod held;
+mod history;
 mod holding_key;
 mod keyring;
 mod logs;

@@ -40,13 +40,18 @@ impl Kept {
     pub fn ttl(&self) -> Duration {
         let keep = match self.terms {
             None => DEFAULT_KEEP,
-            Some(Terms { keep: 0 }) => LONGEST_KEEP,
-            Some(Terms { keep }) => keep,
+            Some(Terms { keep: 0, .. }) => LONGEST_KEEP,
+            Some(Terms { keep, .. }) => keep,
         };
         Duration::from_secs(keep.clamp(LEAST_KEEP, LONGEST_KEEP))
     }
 
-    /// The same for `status`: seconds; none for ever.
+    /// Newcomers get what was said in these last seconds; `u64::MAX`: all.
+    pub fn history(&self) -> u64 {
+        self.terms.map_or(0, |terms| terms.history)
+    }
+
+    /// The time to keep for `status`: seconds; none for ever.
     pub fn shown(&self) -> Option<u64> {
         Some(self.ttl().as_secs()).filter(|keep| *keep < LONGEST_KEEP)
     }
@@ -60,6 +65,7 @@ pub fn log_status(log: &Log) -> LogStatus {
         address: log.space().group().to_string(),
         entries,
         bytes,
+        displaced: log.displaced(),
         drops: drops.map(|(name, n)| (name.to_owned(), n)).collect(),
     }
 }

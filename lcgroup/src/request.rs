@@ -20,6 +20,9 @@ pub enum Request {
         /// Seconds for which all keep what was said; 0 for ever.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         keep_s: Option<u64>,
+        /// Newcomers get what was said in these last seconds; 0: nothing, `u64::MAX`: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history_s: Option<u64>,
     },
     /// Requests membership.
     Join {
@@ -139,6 +142,9 @@ pub struct GroupStatus {
     /// Seconds for which members and mailboxes keep what was said; none: for ever.
     #[serde(default)]
     pub keep_s: Option<u64>,
+    /// Newcomers get what was said in these last seconds; none: all.
+    #[serde(default = "nothing")]
+    pub history_s: Option<u64>,
     /// Own messages that the log does not have yet.
     pub unsent: usize,
     /// Why a request to join waits, or own messages after a start or an absence.
@@ -165,6 +171,11 @@ pub struct GroupStatus {
     pub notices: Vec<String>,
 }
 
+/// History for newcomers in groups of earlier versions.
+fn nothing() -> Option<u64> {
+    Some(0)
+}
+
 /// A private prefix that a group's keys seal.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProtectedStatus {
@@ -187,6 +198,9 @@ pub struct LogStatus {
     pub entries: usize,
     /// Bytes of the entries.
     pub bytes: usize,
+    /// Entries that were dropped before their time in this run, as the group is full.
+    #[serde(default)]
+    pub displaced: u64,
     /// Dropped packets, entries and requests, by reason.
     pub drops: std::collections::BTreeMap<String, u64>,
 }

@@ -41,6 +41,7 @@ use zeroize::Zeroizing;
 use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
 use crate::content::{Content, Files, encode_bytes, is_share_name};
 use crate::conversation::{Conversation, Message, Shared};
+use crate::history;
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
 use crate::logs::{Kept, log_status};
@@ -162,6 +163,8 @@ pub struct Room {
     is_unsure: bool,
     /// Terms of the group.
     kept: Kept,
+    /// Members that the owner added, and who get what was said before.
+    newcomers: Vec<PeerId>,
     /// Entries that have probably expired at all members.
     expired: Option<Expired>,
     /// Names that members chose, including former members.
@@ -300,6 +303,7 @@ impl Room {
             holds_back: false,
             is_unsure,
             kept,
+            newcomers: Vec::new(),
             expired: None,
             names: BTreeMap::new(),
         };
@@ -510,6 +514,7 @@ impl Room {
             let heard = self.drain_log(time, now);
             let read = self.feed(time);
             let said = self.drain_group(time);
+            self.give_history(time)?;
             self.answer_clocks(time, now);
             let appended = self.append(time, now)?;
             let skipped = self.skip_expired(time, now);
@@ -778,6 +783,40 @@ impl Room {
         any
     }
 
+    /// Gives newcomers what was said before, as far as the terms say: in the turn of their commit.
+    fn give_history(&mut self, time: UnixTime) -> io::Result<()> {
+        let seconds = self.kept.history();
+        if self.newcomers.is_empty() || seconds == 0 {
+            self.newcomers.clear();
+            return Ok(());
+        }
+        self.conversation.sync()?;
+        let since = time
+            .as_millis()
+            .saturating_sub(seconds.saturating_mul(1_000));
+        let after = self
+            .conversation
+            .messages()
+            .saturating_sub(history::MAX_MESSAGES);
+        let mut messages = Vec::new();
+        self.conversation.shared().read(after, false, |line| {
+            let message = line.and_then(|line| serde_json::from_slice::<Message>(line).ok());
+            messages.extend(message.filter(|message| message.time >= since));
+            Ok(true)
+        })?;
+        // own ones that are not shown yet
+        messages.extend(self.said.iter().map(|(message, _)| message.clone()));
+        let newcomers = std::mem::take(&mut self.newcomers);
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let content = history::encode(&messages);
+        if let Err(e) = self.group.give_history(&newcomers, &content) {
+            tracing::warn!("{}: what was said before: {e}", self.name);
+        }
+        Ok(())
+    }
+
     /// Passes entries to the group, in order; returns whether it read any.
     fn feed(&mut self, time: UnixTime) -> bool {
         let mut any = false;
@@ -871,7 +910,21 @@ impl Room {
                 self.show_names();
                 self.notice(format!("member since epoch {epoch}"));
             }
+            Event::History { content } => match history::decode(&content, now.as_millis()) {
+                Ok(messages) => {
+                    for message in messages {
+                        let name = message.name.clone();
+                        self.names.entry(message.author).or_insert(name);
+                        self.conversation.add(message);
+                    }
+                    self.show_names();
+                }
+                Err(e) => tracing::warn!("{}: what was said before: {e}", self.name),
+            },
             Event::MemberAdded { author, name } => {
+                if self.group.group_key().is_some() {
+                    self.newcomers.push(author);
+                }
                 self.offers.end_own(self.group.author_key().peer_id());
                 self.names.insert(author, name);
                 self.show_names();
@@ -959,6 +1012,7 @@ impl Room {
             text,
             bytes,
             files: files.as_ref().map(|files| files.name.clone()),
+            earlier: false,
         };
         (message, files)
     }
@@ -1421,6 +1475,7 @@ impl Room {
             members: self.group.members().len(),
             messages: self.conversation.messages(),
             keep_s: self.kept.shown(),
+            history_s: Some(self.kept.history()).filter(|history| *history < u64::MAX),
             unsent: self.appends.len() + self.group.queued(),
             waits: self.waits(),
             problem: self.problem(),

@@ -231,6 +231,7 @@ mod tests {
             text: Some("word".into()),
             bytes: None,
             files: None,
+            earlier: false,
         });
         conversation.sync().unwrap();
         thread::spawn(move || {

@@ -149,8 +149,9 @@ impl Verbs {
         group: &str,
         name: Option<String>,
         topic: String,
-        keep_s: Option<u64>,
+        terms: (Option<u64>, Option<u64>),
     ) -> anyhow::Result<Exit> {
+        let (keep_s, history_s) = terms;
         let topic = match topic.as_str() {
             "" => group.to_owned(),
             _ => topic,
@@ -161,6 +162,7 @@ impl Verbs {
             name,
             topic,
             keep_s,
+            history_s,
         })?;
         self.say(&answer, |_| {
             format!("{group} is there; next: `lcgroup invite {group}`")
@@ -556,6 +558,18 @@ impl Verbs {
             if group.keep_s != Some(DEFAULT_KEEP) {
                 print_line(format!("  keeps what was said {}", keep_text(group.keep_s)))?;
             }
+            if group.history_s != Some(0) {
+                let last = match group.history_s {
+                    Some(seconds) => format!("what was said in the last {} days", seconds / 86_400),
+                    None => "all that was said".to_owned(),
+                };
+                print_line(format!("  newcomers read {last}, as the owner has it"))?;
+            }
+            if group.log.displaced > 0 {
+                print_line(
+                    "  the group is full: the oldest words of those who wrote most are dropped before their time",
+                )?;
+            }
             if let Some(problem) = group.problem {
                 print_line(format!("  {problem}"))?;
             } else if let Some(waits) = group.waits {
@@ -646,7 +660,11 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
         }
         (None, None, None) => String::new(),
     };
-    format!("{time} {}: {said}", printable(name))
+    let earlier = match message.earlier {
+        true => "(earlier) ",
+        false => "",
+    };
+    format!("{time} {earlier}{}: {said}", printable(name))
 }
 
 /// Formats a text; later lines are indented, so that none looks like another message.
@@ -706,6 +724,7 @@ mod tests {
             text: None,
             bytes: None,
             files: Some("plans'; touch FILE; echo '".into()),
+            earlier: false,
         };
         let line = shown("team", &message, "Ann");
         let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";

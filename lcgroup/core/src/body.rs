@@ -5,11 +5,14 @@
 //!   message (1):  part header | part of MLS PrivateMessage { version 8 = 1 | id 64 | content }
 //!   refresh (2):  sealed box to the group key { version 8 = 1 | urgent 8 | key package }
 //!   leave   (3):  nothing
+//!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
+//!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
 //!   welcome (18): author 256 | sealed box to it { version 8 = 1 | tree key 128 | MLS Welcome }
-//!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | later fields; holders read it too
+//!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | history 64 (seconds, 0: none, all
+//!                 ones: all; may be missing) | later fields; holders read it too
 //!
 //! part header: epoch 64 | part 16 (from 0) | parts 16
 //! heads: n 16 | n x { author 256 | number 32 }
@@ -48,6 +51,8 @@ pub mod kind {
     pub const REFRESH: u8 = 2;
     /// A member leaves.
     pub const LEAVE: u8 = 3;
+    /// Part of what was said before, for newcomers.
+    pub const HISTORY: u8 = 4;
     /// Part of a commit.
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.
@@ -216,6 +221,8 @@ impl<'a> CommitBody<'a> {
 pub struct Terms {
     /// Time in seconds for which entries are kept; 0 for ever.
     pub keep: u64,
+    /// Newcomers get what was said in these last seconds; 0: nothing, `u64::MAX`: all.
+    pub history: u64,
 }
 
 impl Terms {
@@ -225,12 +232,13 @@ impl Terms {
         let mut r = Reader::new(body);
         let version = r.u8().ok()?;
         let keep = r.u64().ok()?;
-        (version == VERSION).then_some(Self { keep })
+        let history = r.u64().unwrap_or(0);
+        (version == VERSION).then_some(Self { keep, history })
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION).u64(self.keep);
+        w.u8(VERSION).u64(self.keep).u64(self.history);
         w.into_vec()
     }
 }
@@ -344,6 +352,7 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_refresh(bytes);
     let _ = decode_welcome(bytes);
     let _ = Terms::decode(bytes);
+    crate::history::decode_any(bytes);
 }
 
 #[cfg(test)]
@@ -384,12 +393,15 @@ mod tests {
 
     #[test]
     fn terms_have_these_bytes_and_may_grow() {
-        let terms = Terms { keep: 86_400 };
-        let bytes = [1, 0, 0, 0, 0, 0, 1, 0x51, 0x80];
+        let (keep, history) = (86_400, u64::MAX);
+        let terms = Terms { keep, history };
+        let bytes = [&[1, 0, 0, 0, 0, 0, 1, 0x51, 0x80][..], &[0xff; 8]].concat();
+        let none = Terms { keep, history: 0 };
+        assert_eq!(Terms::decode(&bytes[..9]), Some(none));
         assert_eq!(terms.encode(), bytes);
         assert_eq!(Terms::decode(&bytes), Some(terms));
         assert_eq!(Terms::decode(&[&bytes[..], b"more"].concat()), Some(terms));
-        for other in [&[][..], &bytes[..8], &[2, 0, 0, 0, 0, 0, 1, 0x51, 0x80]] {
+        for other in [&[][..], &bytes[..8], &[&[2], &bytes[1..]].concat()] {
             assert_eq!(Terms::decode(other), None);
         }
     }

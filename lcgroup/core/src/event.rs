@@ -96,6 +96,11 @@ pub enum Event {
         /// At most [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
         content: Zeroizing<Vec<u8>>,
     },
+    /// What was said before this participant joined, from the owner, who may have changed it.
+    History {
+        /// At most [`MAX_HISTORY`](crate::MAX_HISTORY) bytes, of the owner's shell.
+        content: Zeroizing<Vec<u8>>,
+    },
     /// A reported message does not count: its author sent it after its head in the commit that
     /// ended its epoch. Most authors send it again.
     NotCounted {
@@ -181,6 +186,7 @@ impl std::fmt::Debug for Event {
                 "Message {{ {author}, {id:016x}, {} bytes }}",
                 content.len()
             ),
+            Self::History { content } => write!(f, "History {{ {} bytes }}", content.len()),
             Self::NotCounted { author, id } => write!(f, "NotCounted {{ {author}, {id:016x} }}"),
             Self::SaidAgain { author, id } => write!(f, "SaidAgain {{ {author}, {id:016x} }}"),
             Self::MemberAdded { author, name } => write!(f, "MemberAdded {{ {author}, {name} }}"),

@@ -86,7 +86,12 @@ impl Commits {
             false => None,
         };
         let needed = needed.map_or(self.first, |(_, first)| *first);
-        if last.saturating_sub(needed) < most {
+        // entries from before the list do not count for the bound: an earlier version made them
+        let counted = self
+            .all
+            .front()
+            .map_or(needed, |(_, first)| needed.max(*first));
+        if last.saturating_sub(counted) < most {
             return (needed, Vec::new());
         }
         let mut later = self.all.iter();
@@ -205,6 +210,9 @@ mod tests {
         };
         let cut = |commits: &Commits| commits.cut([key(1)].into_iter(), 520, 1_000);
         assert_eq!(cut(&commits), (1, vec![]));
+        let bounded = |last| commits.cut([key(1)].into_iter(), last, 100);
+        assert_eq!(bounded(599), (1, vec![]));
+        assert_eq!(bounded(601), (510, vec![key(1)]));
         commits.reach(key(1), 51);
         assert_eq!(cut(&commits), (510, vec![]));
     }

@@ -148,6 +148,9 @@ impl Group {
         {
             return Taken::Wait;
         }
+        if self.history_waits(entry, closing.is_none()) {
+            return Taken::Wait;
+        }
         let Some(author) = self.authors.get_mut(&entry.author) else {
             return Taken::Dropped(DropReason::UnknownAuthor);
         };
@@ -162,6 +165,7 @@ impl Group {
                 author.assembly = None;
                 Taken::Dropped(DropReason::Malformed)
             }
+            None if entry.kind == kind::HISTORY => self.read_history(entry, now),
             None => {
                 author.assembly = None;
                 match entry.kind {

@@ -445,6 +445,7 @@ fn read_owner(r: &mut Reader<'_>) -> Result<Owner, WireError> {
 fn put_commits(w: &mut Writer, owner: &Owner) {
     let commits = &owner.commits;
     put_time(w, owner.terms.map(|terms| terms.keep));
+    w.u64(owner.terms.map_or(0, |terms| terms.history));
     w.u32(commits.first).u32(commits.all.len() as u32);
     for (epoch, first) in &commits.all {
         w.u64(*epoch).u32(*first);
@@ -463,7 +464,8 @@ fn put_commits(w: &mut Writer, owner: &Owner) {
 
 fn read_commits(r: &mut Reader<'_>, owner: &mut Owner) -> Result<(), WireError> {
     let commits = &mut owner.commits;
-    owner.terms = time(r)?.map(|keep| Terms { keep });
+    let (keep, history) = (time(r)?, r.u64()?);
+    owner.terms = keep.map(|keep| Terms { keep, history });
     commits.first = r.u32()?;
     for _ in 0..count(r, MAX_FIELD)? {
         commits.all.push_back((r.u64()?, r.u32()?));

@@ -1278,3 +1278,43 @@ fn who_is_away_beyond_the_bound_gets_new_keys_without_an_invitation() {
     world.check_shown(&[0, 1, 2], &[0, 2]);
     assert_faultless(&world);
 }
+
+#[test]
+fn only_newcomers_open_what_was_said_before_and_only_the_owner_gives_it() {
+    let mut world = group_of(34, 4);
+    let content: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
+    let newcomers = [world.people[2].key, world.people[3].key];
+    let given = world.group(1).give_history(&newcomers, b"lie");
+    assert!(matches!(given, Err(GroupError::NotTheOwner)));
+    let too_long = vec![0; lcgroup_core::MAX_HISTORY + 1];
+    let given = world.group(0).give_history(&newcomers, &too_long);
+    assert!(matches!(given, Err(GroupError::TooLong)));
+    world.group(0).give_history(&newcomers, &content).unwrap();
+    world.settle(0);
+    let shown = |world: &World, who: usize| -> usize {
+        let events = world.people[who].events.iter();
+        let given = events.filter(|event| *event == "History { 300000 bytes }");
+        given.count()
+    };
+    // a member that has the same entries in its own log is not read
+    let (owner, liar) = (world.people[0].key, world.people[1].key);
+    assert!(world.logs[&owner].len() > 300);
+    let entries = world.logs[&owner].iter().map(|stored| stored.entry.clone());
+    let entries: Vec<_> = entries.collect();
+    let time = world.now;
+    for (number, entry) in (1..).zip(entries) {
+        let stored = world::Stored { time, entry };
+        handle(world.group(3), liar, number, &stored, time);
+        world.settle(3);
+    }
+    assert_eq!(shown(&world, 3), 0);
+    // half of it, then a restart
+    world.feed(2, &owner, 150);
+    world.people[2].group = None;
+    world.start(2);
+    for who in [2, 3, 1] {
+        world.feed(who, &owner, usize::MAX);
+    }
+    assert_eq!([1, 2, 3].map(|who| shown(&world, who)), [0, 1, 1]);
+    assert_faultless(&world);
+}

@@ -218,7 +218,7 @@ fn a_member_that_was_away_for_400_days_goes_on_without_an_invitation() {
 #[test]
 fn a_group_keeps_what_was_said_as_long_as_its_owner_states() {
     let keep = 100 * DAY.as_secs();
-    let mut lan = Lan::new(&["ann", "bob", "cy"], Some(Terms { keep }));
+    let mut lan = Lan::new(&["ann", "bob", "cy"], Some(Terms { keep, history: 0 }));
     lan.stop(2);
     for day in 0..120 {
         lan.say(1, &format!("day {day}"));
@@ -241,7 +241,13 @@ fn a_group_keeps_what_was_said_as_long_as_its_owner_states() {
 
 #[test]
 fn hosts_drop_what_the_owner_drops_and_restarts_and_newcomers_lose_no_author() {
-    let mut lan = Lan::new(&["ann", "bob", "cy"], Some(Terms { keep: 0 }));
+    let mut lan = Lan::new(
+        &["ann", "bob", "cy"],
+        Some(Terms {
+            keep: 0,
+            history: 0,
+        }),
+    );
     let first_of_owner = |lan: &mut Lan, who: usize| {
         let log = &lan.room(who).log;
         let owner = log.authors().find(|status| status.author == log.owner());
@@ -288,5 +294,42 @@ fn hosts_drop_what_the_owner_drops_and_restarts_and_newcomers_lose_no_author() {
         let log = &lan.room(who).log;
         let entries: usize = log.authors().map(|s| (s.last + 1 - s.first) as usize).sum();
         assert!(entries >= 40, "{entries}");
+    }
+}
+
+#[test]
+fn a_newcomer_reads_what_the_group_allows_and_nobody_reads_it_twice() {
+    for (history, expected) in [(0, 0..0), (7 * DAY.as_secs(), 4..10), (u64::MAX, 0..10)] {
+        let keep = 30 * DAY.as_secs();
+        let mut lan = Lan::new(&["ann", "bob", "cy"], Some(Terms { keep, history }));
+        for day in 0..10 {
+            lan.say(day % 3, &format!("day {day}"));
+            lan.run(Duration::from_secs(10));
+            lan.now += DAY;
+        }
+        // a long one, said just before
+        lan.say(1, &"x".repeat(60_000));
+        lan.run(Duration::from_secs(20));
+        let line = lan.invite();
+        lan.names.push("dora".to_owned());
+        lan.join(3, &line);
+        // a restart while it comes
+        lan.run(Duration::from_millis(2_100));
+        lan.stop(3);
+        lan.start(3);
+        lan.run(Duration::from_secs(60));
+        lan.say(3, "thank you");
+        lan.run(Duration::from_secs(10));
+        let mut said = lan.said(3);
+        let long = said.iter().filter(|text| text.len() == 60_000).count();
+        assert_eq!(long, usize::from(history > 0));
+        said.retain(|text| text.len() < 60_000);
+        let mut words: Vec<String> = expected.map(|day| format!("day {day}")).collect();
+        words.push("thank you".to_owned());
+        assert_eq!(said, words, "{history}");
+        for who in 0..3 {
+            assert_eq!(lan.said(who).len(), 12, "{who}: {history}");
+        }
+        assert_eq!(lan.room(3).kept.history(), history);
     }
 }

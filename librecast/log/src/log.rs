@@ -329,6 +329,8 @@ pub struct Log {
     grants_read: u32,
     entries: usize,
     bytes: usize,
+    /// Entries that were dropped before their time, for want of room.
+    displaced: u64,
     requests: Requests,
     sources: BTreeMap<IpAddr, Source>,
     second_looks: TokenBucket,
@@ -378,6 +380,7 @@ impl Log {
             grants_read: 0,
             entries: 0,
             bytes: 0,
+            displaced: 0,
             requests: Requests::new(now),
             sources: BTreeMap::new(),
             second_looks: TokenBucket::of(SECOND_LOOKS, now),
@@ -543,6 +546,12 @@ impl Log {
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.entries, self.bytes)
+    }
+
+    /// Entries that were dropped before their time in this run, as the space was full.
+    #[must_use]
+    pub fn displaced(&self) -> u64 {
+        self.displaced
     }
 
     /// Requests that wait for the owner.
@@ -1049,6 +1058,7 @@ impl Log {
             if !self.change(id, Author::drop_oldest).unwrap_or(false) {
                 break;
             }
+            self.displaced += 1;
         }
         while self.is_crowded() {
             let others = self.authors.iter().filter(|(id, _)| **id != self.owner);
@@ -1058,6 +1068,7 @@ impl Log {
                 return;
             };
             self.change(id, Author::drop_oldest);
+            self.displaced += 1;
         }
     }
 
