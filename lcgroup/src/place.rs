@@ -34,7 +34,10 @@ pub fn is_another(folder: &Path) -> io::Result<bool> {
     match std::fs::read_to_string(folder.join(FILE)) {
         Ok(known) => Ok(known != place_of(folder)?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            write(folder)?;
+            // a full disk keeps no group from being opened
+            if let Err(e) = write(folder) {
+                tracing::warn!("{}: {e}", folder.display());
+            }
             Ok(false)
         }
         Err(e) => Err(e),

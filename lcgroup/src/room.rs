@@ -405,6 +405,12 @@ impl Room {
             };
             return Some(waits);
         }
+        if let Some(expired) = &self.expired {
+            return Some(format!(
+                "waits for messages from before the time that this group keeps: for {} s, then it goes on without those that nobody has",
+                expired.wait.as_secs()
+            ));
+        }
         if !self.group.is_behind() || self.group.standing() != Standing::Member {
             return None;
         }
@@ -743,7 +749,7 @@ impl Room {
             }
             for (author, head) in &heads {
                 if let Some((id, _)) = here(author) {
-                    self.log.claim(id, *head, now);
+                    self.log.ask_up_to(id, *head, now);
                 }
             }
             let each = EXPIRED_WAIT_OF_AUTHOR * heads.len() as u32;

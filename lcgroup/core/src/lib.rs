@@ -60,12 +60,12 @@ mod state;
 mod vectors;
 mod voice;
 
-pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, decode_any, heads_before, kind};
+pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};
 pub use group::{Founding, Group, Member, Standing};
-pub use history::MAX_HISTORY;
+pub use history::{MAX_HISTORY, decode_any};
 pub use invitation::{Invitation, InvitationError, MAX_INVITATION, MAX_TOPIC};
 pub use mls::MlsFailure;
 pub use provider::CryptoError;

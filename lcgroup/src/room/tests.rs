@@ -200,7 +200,11 @@ fn a_member_that_was_away_for_400_days_goes_on_without_an_invitation() {
     let epoch = lan.room(0).epoch();
     assert!(epoch > Some(300), "{epoch:?}");
     lan.start(2);
+    lan.run(Duration::from_secs(20));
+    let waits = lan.room(2).waits().unwrap();
+    assert!(waits.contains("the time that this group keeps"), "{waits}");
     lan.run(Duration::from_secs(600));
+    assert_eq!(lan.room(2).waits(), None);
     assert_eq!(lan.room(2).group.standing(), Standing::Member);
     assert_eq!(lan.room(2).epoch(), lan.room(0).epoch());
     let said = lan.said(2);

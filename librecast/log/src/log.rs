@@ -475,7 +475,7 @@ impl Log {
     }
 
     /// Asks for an author's entries up to `number`, which the caller knows to have existed.
-    pub fn claim(&mut self, author: AuthorId, number: u32, now: Instant) {
+    pub fn ask_up_to(&mut self, author: AuthorId, number: u32, now: Instant) {
         if let Some(known) = self.authors.get_mut(&author) {
             let most = known.have.saturating_add(MAX_JUMP);
             known.advertised = known.advertised.max(number.min(most));

@@ -829,6 +829,47 @@ fn authors_together_do_not_take_the_place_of_others() {
     let kept: Vec<u32> = ids.iter().map(|id| kept_of(&log, *id)).collect();
     assert_eq!(kept[3..], [8_000, 8_000], "{kept:?}");
     assert!(kept[..3].iter().all(|kept| *kept > 8_000), "{kept:?}");
+    let written = 3 * MAX_ENTRIES_OF_AUTHOR + 2 * 8_000;
+    let kept: u32 = kept.iter().sum();
+    assert_eq!(log.displaced(), written as u64 - u64::from(kept));
+}
+
+#[test]
+fn an_owner_forgets_the_beginning_of_its_log_and_a_reader_gives_up_what_is_named() {
+    let now = Instant::now();
+    let (mut log, ids) = crowded(1, TTL, now);
+    let (owner, author) = (log.owner(), ids[0]);
+    for id in [owner, author] {
+        for _ in 0..9 {
+            log.append(id, 16, b"", UnixTime::from_millis(EPOCH), now)
+                .unwrap();
+        }
+    }
+    let bounds = |log: &Log, id: AuthorId| {
+        let status = log.authors().find(|status| status.author == id).unwrap();
+        (status.first, status.last)
+    };
+    log.forget_before(owner, 11);
+    assert_eq!(bounds(&log, owner), (1, 10), "beyond the last entry");
+    while log.poll_output().is_some() {}
+    log.forget_before(owner, 6);
+    log.forget_before(owner, 4);
+    let first = Output::Store(Stored::First(owner, 6));
+    assert_eq!((log.poll_output(), log.poll_output()), (Some(first), None));
+    assert_eq!(bounds(&log, owner), (6, 10));
+    log.append(owner, 16, b"", UnixTime::from_millis(EPOCH), now)
+        .unwrap();
+    assert_eq!(log.next_entry(owner, 10).unwrap().first, 6);
+    // what is here is not given up
+    log.give_up(author, 5, now);
+    assert_eq!(bounds(&log, author), (1, 9));
+    log.ask_up_to(author, 20, now);
+    log.give_up(author, 20, now);
+    assert_eq!(bounds(&log, author), (21, 20));
+    let mut outputs = std::iter::from_fn(|| log.poll_output());
+    let (from, to) = (10, 20);
+    let gap = Event::Gap { author, from, to };
+    assert!(outputs.any(|output| output == Output::Event(gap.clone())));
 }
 
 #[test]
