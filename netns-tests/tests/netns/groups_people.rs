@@ -213,6 +213,56 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
 }
 
 #[test]
+fn a_newcomer_reads_what_the_group_allows_and_all_see_what_that_is() {
+    world("groups-history", |lab| {
+        let people = people(lab, &["ann", "bob", "cy"])?;
+        for (group, history) in [("open", "all"), ("team", "none")] {
+            people[0].ask(&["create", group, "--as", "ann", "--history", history])?;
+            let answer = people[0].ask(&["invite", group, "--uses", "2"])?;
+            let line = answer["invitation"].as_str().context("no line")?.to_owned();
+            let join = |person: &Person| -> Result<()> {
+                let name = person.name.clone();
+                let args = ["join", &line, group, "--as", &name, "--wait"];
+                person.host.run("lcgroup", &args)?.success().map(drop)
+            };
+            join(&people[1])?;
+            people[1].ask(&["send", group, "before"])?;
+            let tail = |person: &Person, words: &str| {
+                let said = person.host.run("lcgroup", &["tail", group])?.success()?;
+                ensure!(
+                    said.stdout.contains(words),
+                    "{}: {}",
+                    person.name,
+                    said.stdout
+                );
+                Ok(said.stdout)
+            };
+            eventually("ann reads it", || tail(&people[0], "bob: before").map(drop))?;
+            join(&people[2])?;
+            people[0].ask(&["send", group, "after"])?;
+            eventually("cy reads it", || tail(&people[2], "ann: after").map(drop))?;
+            let told = people[2]
+                .host
+                .run("lcgroup", &["status"])?
+                .success()?
+                .stdout;
+            if history == "all" {
+                eventually("cy reads more", || {
+                    tail(&people[2], "(earlier) bob: before").map(drop)
+                })?;
+                ensure!(told.contains("newcomers read all that was said"), "{told}");
+            } else {
+                ensure!(tail(&people[2], "before").is_err());
+            }
+            // nobody else gets it twice
+            let said = tail(&people[1], "after")?;
+            ensure!(said.lines().count() == 2, "{said}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 #[ignore = "long: `make test-all`"]
 fn a_member_comes_back_after_400_days_without_an_invitation() {
     world("groups-400-days", |lab| {
