@@ -9,7 +9,7 @@ use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::author::Author;
-use crate::body::{self, Heads, kind};
+use crate::body::{self, kind};
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
@@ -231,15 +231,14 @@ impl Group {
         self.owner.as_ref().map(|owner| owner.commits.first)
     }
 
-    /// Entries that the waiting commit counts and that were not read: when the owner made the
-    /// commit (ms since 1970), and the last number of each author.
+    /// When the owner made the commit that waits for entries of authors (ms since 1970).
     #[must_use]
-    pub fn lacks(&self) -> Option<(u64, Heads)> {
+    pub fn commit_waits(&self) -> Option<u64> {
         let commit = self.owner_log.commit.as_ref()?;
         let read = |author: &PeerId| self.authors.get(author).map(|known| known.read);
-        let mut heads = commit.heads.clone();
-        heads.retain(|author, head| read(author).is_some_and(|read| read < *head));
-        (!heads.is_empty()).then_some((commit.time, heads))
+        let mut heads = commit.heads.iter();
+        let waits = heads.any(|(author, head)| read(author).is_some_and(|read| read < *head));
+        waits.then_some(commit.time)
     }
 
     /// Key of the owner's log, if this participant is the owner.

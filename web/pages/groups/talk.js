@@ -104,7 +104,8 @@ export class Talk {
             this.host.append(html("li", { class: "between day" }, html("time", { datetime: at.toISOString() }, DAY.format(at))));
         }
         const when = html("time", { class: "when", datetime: at.toISOString(), title: at.toLocaleString() }, TIME.format(at));
-        const who = html("p", {}, html("b", {}, message.shown.slice(0, LONGEST_NAME)));
+        const told = message.earlier ? [html("small", {}, " before you joined, as the owner has it")] : [];
+        const who = html("p", {}, html("b", {}, message.shown.slice(0, LONGEST_NAME)), ...told);
         this.host.append(html("li", { class: isOwn ? "own" : "words", "data-n": message.n }, when, who, this.said(message)));
         this.shown += 1;
         if (this.shown > KEPT) {
