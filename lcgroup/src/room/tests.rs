@@ -17,6 +17,8 @@ struct Lan {
     names: Vec<String>,
     start: Instant,
     now: Instant,
+    /// The host whose clock is wrong, and by how much it is ahead.
+    ahead: Option<(usize, Duration)>,
 }
 
 impl Lan {
@@ -31,6 +33,7 @@ impl Lan {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             start: now,
             now,
+            ahead: None,
         };
         let founding = Founding {
             key: SecretKey::from_seed(&[1; 32]),
@@ -81,6 +84,12 @@ impl Lan {
         UnixTime::from_millis(1_800_000_000_000) + (self.now - self.start)
     }
 
+    /// The clock of a host.
+    fn clock(&self, who: usize) -> UnixTime {
+        let ahead = self.ahead.filter(|(wrong, _)| *wrong == who);
+        self.time() + ahead.map_or(Duration::ZERO, |(_, ahead)| ahead)
+    }
+
     fn room(&mut self, who: usize) -> &mut Room {
         self.rooms[who].as_mut().unwrap()
     }
@@ -97,11 +106,12 @@ impl Lan {
     fn run(&mut self, time: Duration) -> Vec<Vec<u8>> {
         let (until, mut all) = (self.now + time, Vec::new());
         loop {
-            let (time, now) = (self.time(), self.now);
+            let now = self.now;
+            let clocks: Vec<UnixTime> = (0..self.rooms.len()).map(|who| self.clock(who)).collect();
             let mut sent = Vec::new();
             for (who, room) in self.rooms.iter_mut().enumerate() {
                 let Some(room) = room else { continue };
-                room.turn(time, now).unwrap();
+                room.turn(clocks[who], now).unwrap();
                 let packets = room.take_transmits().into_iter();
                 sent.extend(packets.map(|packet| (who, packet)));
             }
@@ -116,9 +126,9 @@ impl Lan {
             if self.now >= until {
                 return all;
             }
-            let (time, now) = (self.time(), self.now);
-            let rooms = self.rooms.iter().flatten();
-            let next = rooms.map(|room| room.next_timeout(time, now)).min();
+            let rooms = self.rooms.iter().zip(clocks);
+            let rooms = rooms.filter_map(|(room, time)| Some((room.as_ref()?, time)));
+            let next = rooms.map(|(room, time)| room.next_timeout(time, now)).min();
             let soon = now + Duration::from_millis(1);
             self.now = next.map_or(until, |next| next.max(soon).min(until));
         }
@@ -126,10 +136,10 @@ impl Lan {
 
     /// Passes a packet of one host to all others.
     fn hear(&mut self, from: usize, packet: &[u8]) {
-        let (time, now) = (self.time(), self.now);
         let source = IpAddr::from([10, 0, 0, from as u8]);
-        for (who, room) in self.rooms.iter_mut().enumerate() {
-            if let Some(room) = room.as_mut().filter(|_| who != from) {
+        for who in 0..self.rooms.len() {
+            let (time, now) = (self.clock(who), self.now);
+            if let Some(room) = self.rooms[who].as_mut().filter(|_| who != from) {
                 room.handle_packet(source, packet, time, now);
             }
         }
@@ -150,6 +160,41 @@ impl Lan {
         };
         conversation.read(0, false, take).unwrap();
         all
+    }
+}
+
+#[test]
+fn a_host_with_another_clock_is_told_by_the_owner_or_by_most_others() {
+    for owner_is_there in [true, false] {
+        let mut lan = Lan::new(&["ann", "bob", "cy", "dora"], None);
+        if !owner_is_there {
+            lan.stop(0);
+        }
+        lan.stop(1);
+        lan.ahead = Some((1, 40 * DAY));
+        lan.start(1);
+        lan.run(Duration::from_secs(10));
+        let told = lan.room(1).own_clock().unwrap();
+        let whose = if owner_is_there {
+            "the group's owner"
+        } else {
+            "of "
+        };
+        assert!(
+            told.contains("40 days ahead of") && told.contains(whose),
+            "{told}"
+        );
+        for who in [2, 3] {
+            assert_eq!(lan.room(who).own_clock(), None);
+            let notices = &lan.room(who).notices;
+            let named = "the clock of bob is 40 days ahead of this host's";
+            let count = notices.iter().filter(|text| *text == named).count();
+            assert_eq!(count, 1, "{notices:?}");
+        }
+        // it is set
+        lan.ahead = None;
+        lan.run(Duration::from_secs(10));
+        assert_eq!(lan.room(1).own_clock(), None);
     }
 }
 
