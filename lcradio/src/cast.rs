@@ -12,17 +12,20 @@ use lcradio_core::{
     showable,
 };
 use librecast::code::beacon::Offer;
+use librecast::outside::Place;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, hint};
-use librecast_program::code::Offering;
+use librecast_program::code::{INTERFACE, Offering};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::codec::Encoder;
 use crate::device::Capture;
 use crate::keys;
 use crate::level::Level;
 use crate::network::{CasterNetwork, Port};
+use crate::outside;
 use crate::pace::Pace;
 use crate::process::{Wake, confine};
 use crate::source::{Sound, Source};
@@ -67,6 +70,8 @@ pub struct Options {
     pub is_public: bool,
     /// Under four words.
     pub under_code: bool,
+    /// In a network of the station's own, which meets at these places.
+    pub outside: Option<Vec<Place>>,
     /// Sends silence until the caster talks.
     pub push_to_talk: bool,
     /// Interfaces; none: all that can carry multicast.
@@ -109,6 +114,10 @@ fn name(options: &Options) -> Result<String, ExitError> {
 /// Casts until the sound ends, or a signal.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let offering = options.under_code.then(Offering::begin).transpose()?;
+    let place = match (&options.outside, &options.key) {
+        (Some(places), Some(key)) => Some(outside::cast(key, options.is_public, places)?),
+        _ => None,
+    };
     confine()?;
     let talk = Talk::default();
     let wake = match options.push_to_talk {
@@ -138,7 +147,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         cast.encoder = Some(Encoder::new(options.profile, cast.channels, bitrate)?);
     }
     let code = offering.as_ref().map(Offering::state).transpose()?;
-    cast.say_where(options, code.as_ref().map(|state| &*state.code))?;
+    cast.say_where(
+        options,
+        code.as_ref().map(|state| &*state.code),
+        place.as_deref(),
+    )?;
     if let Some(offering) = offering {
         offering.repeat(Offer::Station, &cast.caster.station().encode())?;
     }
@@ -238,7 +251,12 @@ impl Cast {
             started: UnixTime::now(),
         };
         let caster = Caster::new(key, config, now)?;
-        let network = CasterNetwork::open(caster.station(), &options.interfaces, now);
+        let interfaces = match options.outside {
+            // the guest's alone
+            Some(_) => vec![INTERFACE.to_owned()],
+            None => options.interfaces.clone(),
+        };
+        let network = CasterNetwork::open(caster.station(), &interfaces, now);
         Ok(Self {
             caster,
             network: network.context("multicast sockets")?,
@@ -254,9 +272,17 @@ impl Cast {
     }
 
     /// Prints the code or the station's text, which listeners need, to standard output.
-    fn say_where(&self, options: &Options, code: Option<&str>) -> io::Result<()> {
+    fn say_where(
+        &self,
+        options: &Options,
+        code: Option<&str>,
+        place: Option<&str>,
+    ) -> io::Result<()> {
         let station = self.caster.station();
-        let text = station.encode();
+        let mut text = station.encode();
+        if let Some(place) = place.filter(|place| !place.is_empty()) {
+            text = Zeroizing::new(format!("{}@{place}", *text));
+        }
         let mut out = librecast_program::standard::output();
         if options.json {
             let told = json!({
@@ -275,6 +301,12 @@ impl Cast {
             hint(
                 "lcradio",
                 format_args!("hear it with: lcradio listen {code}"),
+            );
+        }
+        if place.is_some() {
+            hint(
+                "lcradio",
+                "hear it with: lcradio listen --outside TEXT; a text with @PLACE needs no option",
             );
         }
         let names = self.network.interface_names().join(", ");

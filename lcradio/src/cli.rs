@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcradio_core::{Latency, Profile};
+use librecast::outside::Place;
 use librecast::units::{parse_duration, parse_rate};
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::guest;
 
-use crate::{cast, device, keys, listen, stations};
+use crate::{cast, device, keys, listen, outside, stations};
 
 const EXAMPLES: &str = "Examples:
   lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
@@ -20,6 +21,8 @@ const EXAMPLES: &str = "Examples:
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio cast --code --file story.opus                     four words; no root, no daemon, no key
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
+  lcradio cast --key station.key --outside --at meet.example  for whoever has the text; no network, no root, no daemon
+  lcradio listen lcr1...@meet.example                       hear it, anywhere
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
   lcradio listen 'lct1...,lcr1...'                          in a network, by a token for leaves: no root, no daemon
@@ -119,6 +122,13 @@ enum Verb {
         /// Cast under four words, which it prints, in a network that they make: no root, no daemon
         #[arg(long, conflicts_with = "public")]
         code: bool,
+        /// In a network of the station's own: whoever has the text that it prints hears it, without network, root or daemon
+        #[arg(long, requires = "key", conflicts_with_all = ["code", "grant", "interfaces"])]
+        outside: bool,
+        /// Where listeners find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+        /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
+        #[arg(long, value_name = "PLACE", requires = "outside")]
+        at: Vec<Place>,
         /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
         #[arg(long)]
         push_to_talk: bool,
@@ -126,8 +136,9 @@ enum Verb {
     /// Hear a station, or record it
     Listen {
         /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input;
-        /// `lct1...,lcr1...` enters a network by its token, and four words that of `cast --code`, without root and daemon
-        #[arg(required_unless_present_any = ["station_file", "code"])]
+        /// `lct1...,lcr1...` enters a network by its token, four words that of `cast --code`, and `lcr1...@PLACE` that of
+        /// `cast --outside`, without root and daemon
+        #[arg(required_unless_present_any = ["station_file", "code", "outside"])]
         station: Option<String>,
         /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
         #[arg(value_name = "-")]
@@ -150,6 +161,9 @@ enum Verb {
         /// The station under the code of the guest in which this runs: `lcroute guest CODE`
         #[arg(long, conflicts_with = "station_file")]
         code: bool,
+        /// The station is in a network of its own (`cast --outside`), also if its text names no place
+        #[arg(long, conflicts_with_all = ["code", "interfaces"])]
+        outside: bool,
         /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
         #[arg(long, default_value = "auto", value_parser = parse_latency, value_name = "DELAY")]
         latency: Latency,
@@ -234,6 +248,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             bitrate,
             public,
             code,
+            outside,
+            at,
             push_to_talk,
         } => cast::run(&cast::Options {
             key,
@@ -251,6 +267,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             bitrate,
             is_public: public,
             under_code: code,
+            outside: outside.then_some(at),
             push_to_talk,
             interfaces,
             json,
@@ -264,6 +281,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             keyfile,
             station_file,
             code,
+            outside,
             latency,
             timeout,
         } => listen::run(&listen::Options {
@@ -272,7 +290,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
                 (None, Some(Pipe::Standard)) => listen::Output::Pipe,
                 // after --station-file or --code it takes the place of a station
                 (None, None)
-                    if (station_file.is_some() || code) && station.as_deref() == Some("-") =>
+                    if (station_file.is_some() || code || outside::is_inside())
+                        && station.as_deref() == Some("-") =>
                 {
                     listen::Output::Pipe
                 }
@@ -281,6 +300,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             station,
             station_file,
             of_code: code,
+            outside,
             archive: archive.then_some(keyfile),
             latency,
             timeout,

@@ -15,8 +15,8 @@ use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// Bytes above the longest text of a station or grant: 168 bytes in base58.
-const MAX_TEXT: u64 = 256;
+/// Bytes above the longest text of a station or grant: 168 bytes in base58, and a place.
+const MAX_TEXT: u64 = 512;
 
 /// Returns 32 bytes of the system's randomness.
 pub fn random() -> io::Result<Zeroizing<[u8; 32]>> {
@@ -131,27 +131,29 @@ pub enum Wanted {
     Name(String),
 }
 
-/// Parses the command line: `lcr1...`, the name of a public station, or `-` for a line of standard
-/// input; `file` has a secret text.
-pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted> {
-    let usage = |message: String| ExitError::new(Exit::Usage, message);
+/// Reads what the command line names: `lcr1...`, the name of a public station, or `-` for a line of
+/// standard input; `file` has a secret text.
+pub fn given(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
     if let Some(file) = file {
-        let station = Station::decode(&read_text(file)?);
-        let station = station.map_err(|e| usage(format!("{}: {e}", file.display())))?;
-        return Ok(Wanted::Station(station));
+        return Ok(Zeroizing::new(read_text(file)?.trim().to_owned()));
     }
-    let text = text.ok_or_else(|| usage("name a station".to_owned()))?;
-    let text = arguments::secret(text).context("standard input")?;
-    let text = text.as_str();
-    match Station::decode(text) {
-        Ok(station) => Ok(Wanted::Station(station)),
-        Err(TextError::Prefix(_)) => Ok(Wanted::Name(text.to_owned())),
-        Err(e @ TextError::Other { .. }) => Err(usage(e.to_string()).into()),
+    let text = text.ok_or_else(|| ExitError::new(Exit::Usage, "name a station"))?;
+    arguments::secret(text).context("standard input")
+}
+
+/// Parses what the command line names; a `file` names no station by its name.
+pub fn wanted(text: &str, file: Option<&Path>) -> anyhow::Result<Wanted> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    match (Station::decode(text), file) {
+        (Ok(station), _) => Ok(Wanted::Station(station)),
+        (Err(e), Some(file)) => Err(usage(format!("{}: {e}", file.display())).into()),
+        (Err(TextError::Prefix(_)), None) => Ok(Wanted::Name(text.to_owned())),
+        (Err(e @ TextError::Other { .. }), None) => Err(usage(e.to_string()).into()),
         // a name may begin like a text
-        Err(_) if TextKind::of(text) != Some(TextKind::Station) => {
+        (Err(_), None) if TextKind::of(text) != Some(TextKind::Station) => {
             Ok(Wanted::Name(text.to_owned()))
         }
-        Err(e) => Err(usage(e.to_string()).into()),
+        (Err(e), None) => Err(usage(e.to_string()).into()),
     }
 }
 
@@ -169,17 +171,18 @@ mod tests {
         let station = load(Some(&key)).unwrap().station(false);
         std::fs::write(&text, format!("{}\n", *station.encode())).unwrap();
         let expected = Wanted::Station(station.clone());
-        assert_eq!(wanted(None, Some(&text)).unwrap(), expected);
-        assert_eq!(wanted(Some(&station.encode()), None).unwrap(), expected);
+        let read = |file: &Path| wanted(&given(None, Some(file))?, Some(file));
+        assert_eq!(read(&text).unwrap(), expected);
+        assert_eq!(wanted(&station.encode(), None).unwrap(), expected);
         assert_eq!(
-            wanted(Some("news"), None).unwrap(),
+            wanted(&given(Some("news"), None).unwrap(), None).unwrap(),
             Wanted::Name("news".into())
         );
         for wrong in ["lcr1damaged", "lct1xyz"] {
-            let error = wanted(Some(wrong), None).unwrap_err();
+            let error = wanted(wrong, None).unwrap_err();
             let exit = error.downcast_ref::<ExitError>().unwrap().exit;
             assert_eq!(exit, Exit::Usage, "{error}");
         }
-        assert!(wanted(None, Some(&key)).is_err());
+        assert!(read(&key).is_err());
     }
 }

@@ -14,6 +14,7 @@
 //! | `mixer` | the casters of a station as one sound |
 //! | `tracks`, `recording`, `pipe` | output of sound |
 //! | `archive` | sharing of a recording |
+//! | `outside` | stations in a network of their own |
 //! | `level` | the level of sound |
 //! | `talk` | push to talk: signals, the space bar |
 //! | `process` | signals, time, and dropped rights |
@@ -30,6 +31,7 @@ mod mixer;
 mod network;
 mod ogg_opus;
 mod ogg_pages;
+mod outside;
 mod pace;
 mod pipe;
 mod process;

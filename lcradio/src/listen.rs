@@ -22,6 +22,7 @@ use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
 use crate::mixer::{Clock, Mixer};
 use crate::network::Memberships;
+use crate::outside;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine};
 use crate::tracks::Tracks;
@@ -59,6 +60,8 @@ pub struct Options {
     pub station_file: Option<PathBuf>,
     /// The station under the guest's code.
     pub of_code: bool,
+    /// The station is in a network of its own.
+    pub outside: bool,
     /// The output of sound.
     pub output: Output,
     /// Whether to share the recording; with this key, if any.
@@ -95,6 +98,16 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     if let Some(station) = &options.station {
         code::enter(station)?;
     }
+    let inside = outside::tuned()?;
+    let file = options.station_file.as_deref();
+    let given = match options.of_code || inside.is_some() {
+        true => None,
+        false => Some(keys::given(options.station.as_deref(), file)?),
+    };
+    if let Some(text) = &given {
+        let argument = options.station.as_deref().filter(|_| file.is_none());
+        outside::enter(text, options.outside, argument)?;
+    }
     confine()?;
     let wake = Wake::on_interrupt()?;
     // first: without it there is nothing to wait for
@@ -106,9 +119,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         )?),
         Output::Recording(_) | Output::Pipe => None,
     };
-    let wanted = match options.of_code {
-        true => Wanted::Station(Station::decode(&code::wait_for(Offer::Station)?.line)?),
-        false => keys::wanted(options.station.as_deref(), options.station_file.as_deref())?,
+    let wanted = match (inside, given) {
+        (Some(station), _) => Wanted::Station(station),
+        (None, Some(text)) => keys::wanted(&text, file)?,
+        (None, None) => Wanted::Station(Station::decode(&code::wait_for(Offer::Station)?.line)?),
     };
     let tuned = match wanted {
         Wanted::Station(station) => Tuned::Station(station),

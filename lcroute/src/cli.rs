@@ -337,6 +337,9 @@ enum Command {
         /// The token or code is in this inherited descriptor
         #[arg(long, value_name = "N", conflicts_with = "token_file")]
         token_fd: Option<i32>,
+        /// How a program of ours enters the network of a station's text, in this inherited descriptor
+        #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "token_file", "found", "state"])]
+        text_fd: Option<i32>,
         /// The token or code is in this file
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
@@ -787,6 +790,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Guest {
             token,
             token_fd,
+            text_fd,
             token_file,
             found,
             public,
@@ -796,6 +800,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let options = commands::guest::GuestOptions {
                 token,
                 token_fd,
+                text_fd,
                 token_file,
                 found,
                 public,

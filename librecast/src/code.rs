@@ -320,6 +320,12 @@ impl CodeKeys {
         }
     }
 
+    /// Returns the network's own key.
+    #[must_use]
+    pub fn network(&self) -> &SecretKey {
+        &self.network
+    }
+
     /// Returns a token of the code's network at `now`, with a random key of its own
     /// for the invitation. Members by it are ephemeral, may send to all groups, and be the root of
     /// trees.

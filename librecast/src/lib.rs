@@ -79,6 +79,7 @@
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`], [`time`] | numbers from a seed; instants and the wall clock |
 //! | [`reach`] | protocol between the router and its program for a DHT and a Matrix room |
+//! | [`text_network`] | networks that a text leads to |
 //! | `outside` (feature `stream`) | keys with a place; protocol of the program for pairs |
 //! | [`drops`], [`events`] | drop reasons; entries of the journal: numbers and fields |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
@@ -149,6 +150,7 @@ pub mod socket;
 #[cfg(feature = "stream")]
 pub mod stream;
 pub mod text;
+pub mod text_network;
 pub mod time;
 pub mod units;
 pub mod wire;

@@ -33,7 +33,11 @@ struct Answer {
 #[must_use]
 pub fn ask() -> Option<LocalNode> {
     // that of the host is none of a guest's
-    if std::env::var_os("LCROUTE_GUEST_FD").is_some() {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if ["LCROUTE_GUEST_FD", "LCROUTE_GUEST_STATE"]
+        .into_iter()
+        .any(is_set)
+    {
         return None;
     }
     let streams = control_sockets().into_iter().map(UnixStream::connect);

@@ -6,6 +6,7 @@
 //!   read key      derive(key)                    opens packets of a private station
 //! lcr1...   public key 32 | read key 32          a private station: a secret
 //!           public key 32                        a public one
+//! network   derive(signing key | text)             seed of the station's own network
 //! group     ff1e | hash(read key, or public key), lowest bit 0; the copy group is the next one
 //! ```
 //!
@@ -15,8 +16,9 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use librecast::channel::transient_group;
-use librecast::id::{PeerId, SecretKey, derive};
+use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::text::{self, TextError, TextKind};
+use librecast::text_network::{self, TextKey};
 use zeroize::Zeroizing;
 
 /// UDP port of packets (RTP).
@@ -62,6 +64,21 @@ impl StationKey {
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.signing.peer_id()
+    }
+
+    /// Returns the seed of the station's own network, outside of all others: of the private or the
+    /// public station.
+    #[must_use]
+    pub fn network_seed(&self, public: bool) -> Zeroizing<[u8; 32]> {
+        let station = self.station(public).to_bytes();
+        let seed = self.signing.seed();
+        Zeroizing::new(derive("lcradio 2026 network", &[&seed[..], &station]))
+    }
+
+    /// States that this network is the station's.
+    #[must_use]
+    pub fn state(&self, network: &NetworkId) -> [u8; 64] {
+        text_network::state(&self.signing, network)
     }
 
     pub(crate) fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
@@ -111,6 +128,13 @@ impl Station {
     #[must_use]
     pub fn copy_group(&self) -> Ipv6Addr {
         copy_of(self.group())
+    }
+
+    /// Returns the keys that lead to its own network.
+    #[must_use]
+    pub fn text_key(&self) -> TextKey {
+        let secret = derive("lcradio 2026 outside", &[&self.to_bytes()]);
+        TextKey::new(self.key, secret)
     }
 
     /// Returns its text, `lcr1...`; a private station's is a secret.

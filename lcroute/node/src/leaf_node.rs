@@ -10,8 +10,8 @@ use lcroute_engine::{
     Leaf, LeafOutput, LeafState, LinkRefusal, SourceFilter, control::RefusalReason,
 };
 use lcroute_overlay::{
-    CLOCK_DIFFERS, CarrierId, Connections, EndReason, Event, Identity, NO_ROOM, Overlay,
-    OverlayConfig, PeerInfo, Presence, Random,
+    CLOCK_DIFFERS, CarrierId, CarrierKind, Connections, EndReason, Event, Identity, NO_ROOM,
+    Overlay, OverlayConfig, PeerInfo, Presence, PresenceRecord, Random,
 };
 use librecast::cert::{Chain, GroupPrefix};
 use librecast::channel::is_asking_group;
@@ -220,6 +220,20 @@ impl<C: Connections> LeafNode<C> {
             Presence::CarrierUp => self.name_wanted(),
             Presence::CarrierDown => {}
         }
+    }
+
+    /// Handles the addresses of a router that the owner of the network has named: it needs no server.
+    pub fn handle_named_router(&mut self, record: PresenceRecord, now: Instant) {
+        self.now = now;
+        let router = record.node;
+        self.overlay.learn(CarrierKind::Text, record, now);
+        self.leaf.handle_router(router, true, now);
+    }
+
+    /// Forgets a router that is named no more.
+    pub fn handle_unnamed_router(&mut self, router: PeerId, now: Instant) {
+        self.now = now;
+        self.leaf.handle_router(router, false, now);
     }
 
     /// Reports wanted routers as present: any server may reach those that other routers have named.

@@ -73,6 +73,18 @@ drop_reasons! {
         SignalVersion = "signal_version",
         /// A signalling message to the host's own address, of a member to whom `[ice] disclose` does not show it.
         StraightHidden = "straight_hidden",
+        /// A question to the owner of a text that is none.
+        TextAsk = "text_ask",
+        /// The record of a text that the text's owner has not signed.
+        TextForged = "text_forged",
+        /// More questions about a text, or records of it, than are answered or opened.
+        TextLimited = "text_limited",
+        /// The record of a text that cannot be read.
+        TextMalformed = "text_malformed",
+        /// The record of another text.
+        TextNotOpened = "text_not_opened",
+        /// The record of a text that has expired, or is from the future: look at both clocks.
+        TextStale = "text_stale",
         /// The WebRTC stack panicked: the link it happened in was ended.
         WebrtcPanic = "webrtc_panic",
         /// Refused, and asked again: the WebRTC stack has panicked over what this peer sent.

@@ -12,6 +12,7 @@
 //! | `link`, `link_table`, `auth` | the life of a link, and proof of identities |
 //! | `server`, `proof`, `site` | messages of signalling servers; access to relays; bounds by site |
 //! | `record`, `dht`, `places`, `leaf_places`, `straight` | signalling without a server |
+//! | `text_record` | networks that a text leads to |
 //! | `attestation`, `revocations`, `trust`, `disclosure`, `suspension` | decisions about peers |
 //! | `event`, `info`, `outputs`, `drops`, `config` | events, values for users, drops, bounds |
 
@@ -47,6 +48,7 @@ mod signal_budget;
 mod site;
 mod straight;
 mod suspension;
+mod text_record;
 mod trust;
 mod wanted;
 
@@ -68,6 +70,7 @@ pub use random::Random;
 pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};
 pub use revocations::Revoked;
 pub use site::{Site, SiteSize};
+pub use text_record::{MAX_TEXT_RECORD, TEXT_LIFETIME, TextRecord};
 
 /// The overlay itself as a carrier: messages travel over links, from node to node.
 pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);

@@ -589,10 +589,7 @@ impl<C: Connections> Overlay<C> {
         }
         let network = self.parts.session.identity().network();
         keep_outside(&mut record.candidates, &network);
-        // a clock ahead of this node's extends no lifetime
-        let left = record.until.saturating_sub(time.as_secs());
-        let left = left.clamp(OVERDUE, RECORD_LIFETIME);
-        let until = now + Duration::from_secs(left);
+        let until = now + self.lifetime(record.until);
         let parts = &mut self.parts;
         match parts.places.learn(kind, &record, until, now) {
             Learned::Taken => {}
@@ -612,6 +609,29 @@ impl<C: Connections> Overlay<C> {
             self.refuse(Refusal::Clock, Some(node));
         }
         Ok((node, until))
+    }
+
+    /// Stores the addresses of a node whose record the owner has checked.
+    pub fn learn(&mut self, kind: CarrierKind, mut record: PresenceRecord, now: Instant) {
+        self.observe(now);
+        if record.node == self.parts.own {
+            return;
+        }
+        let network = self.parts.session.identity().network();
+        keep_outside(&mut record.candidates, &network);
+        let until = now + self.lifetime(record.until);
+        let node = record.node;
+        match self.parts.places.learn(kind, &record, until, now) {
+            Learned::Taken => drop(self.visit(&node, |_, _| ())),
+            Learned::Older => self.parts.outputs.count(DropReason::PresenceStale),
+            Learned::Full => self.parts.outputs.count(DropReason::PresenceFull),
+        }
+    }
+
+    /// Returns how long a record is used: a clock ahead of this node's extends no lifetime.
+    fn lifetime(&self, until: u64) -> Duration {
+        let left = until.saturating_sub(self.parts.clock.now().as_secs());
+        Duration::from_secs(left.clamp(OVERDUE, RECORD_LIFETIME))
     }
 
     /// Removes the record of `peer` that came by this kind of carrier.

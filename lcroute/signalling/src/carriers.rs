@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::{Me, WebSocket};
-use crate::lan::Lan;
+use crate::lan::{self, Lan};
 use crate::proxy::Proxy;
 use crate::ranking::Ranking;
 use crate::reach::{Account, Reach, ReachIds, ReachSocket, Seeking};
@@ -63,6 +63,7 @@ pub struct Carriers {
     proxy: Option<Proxy>,
     ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
+    lan_keys: lan::Keys,
     spool: Option<(CarrierId, PathBuf, Spool)>,
     reach: Option<(ReachIds, Reach)>,
     seeking: Seeking,
@@ -94,6 +95,7 @@ impl Carriers {
             proxy: None,
             ranking: Ranking::default(),
             lan: None,
+            lan_keys: lan::PRESENCE,
             spool: None,
             reach: None,
             seeking: Seeking::default(),
@@ -111,6 +113,19 @@ impl Carriers {
     ) -> Self {
         let mut carriers = Self::new(key, network, events);
         carriers.me.role = Role::Leaf;
+        carriers
+    }
+
+    /// Does the same for the meeting point of a text, where records of texts are announced and looked
+    /// for.
+    #[must_use]
+    pub fn of_text(
+        key: Arc<SecretKey>,
+        (meeting, role): (NetworkId, Role),
+        events: mpsc::Sender<CarrierEvent>,
+    ) -> Self {
+        let mut carriers = Self::new(key, meeting, events);
+        (carriers.me.role, carriers.lan_keys) = (role, lan::TEXT);
         carriers
     }
 
@@ -152,7 +167,7 @@ impl Carriers {
         };
         if self.lan.is_none() {
             let (id, events) = (self.new_id(), self.events.clone());
-            let lan = Lan::start(id, port, events);
+            let lan = Lan::of(self.lan_keys, id, port, events);
             self.record.iter().for_each(|record| lan.publish(record));
             self.lan = Some((id, lan));
         }

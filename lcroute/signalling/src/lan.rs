@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD, Published};
+use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use mdns_sd::{
     IfKind, IfPredicate, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo, TxtProperty,
 };
@@ -26,7 +26,13 @@ const SERVICE: &str = "_lcroute._udp.local.";
 /// Bytes of a record in one string of TXT, which holds 255 with its key.
 const STRING: usize = 240;
 /// Keys of these strings.
-const KEYS: [&str; 3] = ["r0", "r1", "r2"];
+pub(crate) type Keys = [&'static str; 3];
+/// Keys of a presence record's strings.
+pub(crate) const PRESENCE: Keys = ["r0", "r1", "r2"];
+/// Keys of the strings of a text's record: nodes that look for presence records skip it.
+pub(crate) const TEXT: Keys = ["t0", "t1", "t2"];
+/// Bytes that the strings hold.
+pub const MAX_LAN_RECORD: usize = 3 * STRING;
 /// Interval of checks of interfaces and memory, in seconds.
 const LOOK: u32 = 2;
 /// Number of cached records that counts as a flood. Chosen: a thousand nodes have some five each.
@@ -53,9 +59,20 @@ impl Lan {
     /// Works on the interfaces of [`Self::set_interfaces`]; to be called within a tokio runtime.
     #[must_use]
     pub fn start(carrier: CarrierId, port: u16, events: mpsc::Sender<CarrierEvent>) -> Self {
+        Self::of(PRESENCE, carrier, port, events)
+    }
+
+    /// Does the same for records whose strings have these keys.
+    pub(crate) fn of(
+        keys: Keys,
+        carrier: CarrierId,
+        port: u16,
+        events: mpsc::Sender<CarrierEvent>,
+    ) -> Self {
         let (announced, records) = watch::channel(Announced::new());
         let interfaces = Arc::default();
         let session = Session {
+            keys,
             carrier,
             port,
             interfaces: Arc::clone(&interfaces),
@@ -112,6 +129,7 @@ impl Carrier for Lan {
 }
 
 struct Session {
+    keys: Keys,
     carrier: CarrierId,
     port: u16,
     interfaces: Arc<Mutex<BTreeSet<String>>>,
@@ -242,7 +260,7 @@ impl Session {
     fn register(&self, daemon: &ServiceDaemon, record: &Published) -> mdns_sd::Result<String> {
         let instance = instance_name(&record.name);
         let host = format!("{instance}.local.");
-        let strings = strings_of(&record.sealed);
+        let strings = strings_of(&self.keys, &record.sealed);
         let mut info =
             ServiceInfo::new(SERVICE, &instance, &host, "", self.port, strings)?.enable_addr_auto();
         // the name comes from a key, so it is unique
@@ -256,7 +274,7 @@ impl Session {
         let carrier = self.carrier;
         let event = match event {
             ServiceEvent::ServiceResolved(service) => {
-                let Some(sealed) = record_of(&service) else {
+                let Some(sealed) = record_of(&self.keys, &service) else {
                     tracing::debug!("mDNS: no record in {:?}", service.get_fullname());
                     return;
                 };
@@ -283,16 +301,16 @@ pub fn instance_name(name: &[u8; 32]) -> String {
     digits.map(char::from).collect()
 }
 
-fn strings_of(sealed: &[u8]) -> Vec<TxtProperty> {
-    let strings = KEYS.into_iter().zip(sealed.chunks(STRING));
+fn strings_of(keys: &Keys, sealed: &[u8]) -> Vec<TxtProperty> {
+    let strings = keys.iter().copied().zip(sealed.chunks(STRING));
     strings.map(TxtProperty::from).collect()
 }
 
-fn record_of(service: &ResolvedService) -> Option<Vec<u8>> {
-    let strings = KEYS.iter();
+fn record_of(keys: &Keys, service: &ResolvedService) -> Option<Vec<u8>> {
+    let strings = keys.iter();
     let strings = strings.map_while(|key| service.get_property_val(key).flatten());
     let sealed = strings.collect::<Vec<_>>().concat();
-    (!sealed.is_empty() && sealed.len() <= MAX_RECORD).then_some(sealed)
+    (!sealed.is_empty() && sealed.len() <= MAX_LAN_RECORD).then_some(sealed)
 }
 
 #[cfg(test)]
@@ -307,11 +325,13 @@ mod tests {
 
     #[test]
     fn a_record_fits_into_the_strings_of_txt() {
-        assert!(STRING * KEYS.len() >= MAX_RECORD);
-        let sealed: Vec<u8> = (0..MAX_RECORD).map(|n| n as u8).collect();
-        let strings = strings_of(&sealed);
+        assert!(MAX_LAN_RECORD >= lcroute_overlay::MAX_RECORD);
+        let sealed: Vec<u8> = (0..MAX_LAN_RECORD).map(|n| n as u8).collect();
+        let strings = strings_of(&TEXT, &sealed);
         let info = ServiceInfo::new(SERVICE, "a", "a.local.", "192.0.2.1", 7, strings).unwrap();
-        assert_eq!(record_of(&info.as_resolved_service()), Some(sealed));
+        let service = info.as_resolved_service();
+        assert_eq!(record_of(&TEXT, &service), Some(sealed));
+        assert_eq!(record_of(&PRESENCE, &service), None);
     }
 
     #[tokio::test]
@@ -319,6 +339,7 @@ mod tests {
         let (announced, records) = watch::channel(Announced::new());
         let (events, _told) = mpsc::channel(1);
         let mut session = Session {
+            keys: PRESENCE,
             carrier: CarrierId(1),
             port: 7,
             interfaces: Arc::default(),

@@ -10,13 +10,16 @@ use std::process::Command;
 use anyhow::Context;
 use lcroute_control::config::Config;
 use lcroute_control::settings::Common;
+use lcroute_overlay::{TEXT_LIFETIME, TextRecord};
 use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
 use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
 use librecast::epoch::EpochSecret;
-use librecast::id::SecretKey;
+use librecast::id::{SecretKey, derive};
+use librecast::outside::{Place, PlaceError};
 use librecast::text::TextKind;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest::{MAX_TEXT_PLACES, TextEntry};
 use librecast_program::guest_state::{GuestState, StateFile};
 use nix::libc;
 use nix::unistd::{User, geteuid};
@@ -25,6 +28,8 @@ use zeroize::Zeroizing;
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
+use crate::guest::text::{OwnerStart, Places};
+use crate::guest::text_listener::ListenerStart;
 use crate::guest::{self, Role, leaf};
 use crate::servers::proxy;
 use crate::tun;
@@ -34,6 +39,10 @@ const MAX_URL: usize = 255;
 
 /// Environment variable with the signalling server of codes, a URL or HOST[:PORT]; empty: none.
 const SIGNAL: &str = "LCROUTE_SIGNAL";
+/// Name of nodes in the network of a text, which strangers see.
+const TEXT_NAME: &str = "caster";
+/// Context of the secret by which members of a text's network find each other.
+const TEXT_EPOCH: &str = "lcroute 2026 text epoch";
 /// Name of a guest whose user has none that a node can have.
 const NAME: &str = "guest";
 
@@ -44,6 +53,8 @@ pub struct GuestOptions {
     pub token: Option<String>,
     /// An inherited descriptor with the token or code.
     pub token_fd: Option<RawFd>,
+    /// An inherited descriptor with the text of a station, as programs of ours tell it.
+    pub text_fd: Option<RawFd>,
     /// A file with the token or code.
     pub token_file: Option<PathBuf>,
     /// Make a new code.
@@ -88,6 +99,9 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
 }
 
 fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
+    if let Some(fd) = options.text_fd {
+        return by_text(fd, common, config);
+    }
     if options.found {
         let mut random = [0; 2 * WORDS];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
@@ -157,15 +171,9 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
     // leaves must not find presence records
     token.epoch = Some((1, EpochSecret::new(leaf::seed()?)));
     let name = name();
-    let state = GuestState {
-        code: String::new(),
-        leaf_token: leaf_token.to_string(),
-        beacon: [0; 32],
-        founds: true,
-        name: name.clone(),
-        present: 0,
-        left: 0,
-    };
+    let mut state = GuestState::default();
+    state.leaf_token = leaf_token.to_string();
+    (state.founds, state.name) = (true, name.clone());
     as_member(token, &name, Some(state), config, options)
 }
 
@@ -186,15 +194,10 @@ fn of_code(
     let keys = code.keys();
     let token = keys.token(SecretKey::generate(), servers, UnixTime::now())?;
     let name = name();
-    let state = GuestState {
-        code: code.encode().to_string(),
-        leaf_token: String::new(),
-        beacon: keys.beacon.0,
-        founds: options.found,
-        name: name.clone(),
-        present: 0,
-        left: 0,
-    };
+    let mut state = GuestState::default();
+    state.code = code.encode().to_string();
+    state.beacon = keys.beacon.0;
+    (state.founds, state.name) = (options.found, name.clone());
     as_member(token, &name, Some(state), config, options)
 }
 
@@ -205,13 +208,92 @@ fn as_member(
     config: Config,
     options: &GuestOptions,
 ) -> anyhow::Result<Role> {
-    let code = state.map(|state| StateFile::new(&state).map(|file| OfCode { file, state }));
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, name, options.state.clone())?,
         token,
-        code: code.transpose()?,
+        code: state.map(told).transpose()?,
+        owner: None,
         config,
     })))
+}
+
+/// Returns what the program inside is told.
+fn told(state: GuestState) -> std::io::Result<OfCode> {
+    StateFile::new(&state).map(|file| OfCode { file, state })
+}
+
+/// Returns a guest of the network that a text leads to: its first router, for the text's owner; else
+/// a leaf.
+fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
+    let wrong =
+        |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("--text-fd {fd}: {e}"));
+    let entry: TextEntry = serde_json::from_str(&inherited(fd)?).map_err(|e| wrong(&e))?;
+    let (text, mut places) = (entry.text_key(), entry.places.clone());
+    if places.is_empty() {
+        places = places_of_user(common, &config)?;
+    }
+    places.truncate(MAX_TEXT_PLACES);
+    let servers: Vec<_> = places.iter().map(|place| place.url().to_owned()).collect();
+    let on_lans = config.exposure().lans().is_ok();
+    if servers.is_empty() && !on_lans {
+        let message =
+            "[signal] lan = false, and no place is named: there is no way to meet (lcr1...@HOST)";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    let mut state = GuestState::default();
+    state.text = entry.text.clone();
+    state.place = places.first().map(Place::to_string).unwrap_or_default();
+    state.name = TEXT_NAME.to_owned();
+    let Some(owner) = &entry.founds else {
+        let places = Places {
+            servers,
+            proxy: proxy(&config).map_err(|e| wrong(&format!("{e:#}")))?,
+            interface: config.tun.name.clone(),
+            on_lans,
+        };
+        let start = ListenerStart { text, places };
+        return Ok(Role::Text(Box::new(start), told(state)?));
+    };
+    state.founds = true;
+    let (keys, now) = (CodeKeys::of_random(&owner.seed.0), UnixTime::now());
+    let record = TextRecord {
+        made: now.as_secs(),
+        until: now.as_secs() + TEXT_LIFETIME,
+        statement: owner.statement.0,
+        token: keys.leaf_token(
+            SecretKey::generate(),
+            vec![GroupPrefix::ALL],
+            servers.clone(),
+            now,
+        )?,
+        routers: Vec::new(),
+    };
+    let mut token = keys.token(SecretKey::generate(), servers, now)?;
+    // leaves must not find presence records
+    let secret = derive(TEXT_EPOCH, &[&owner.seed.0]);
+    token.epoch = Some((1, EpochSecret::new(secret)));
+    Ok(Role::Member(Box::new(Start {
+        identity: Identity::new(&token, TEXT_NAME, None)?,
+        token,
+        code: Some(told(state)?),
+        owner: Some(OwnerStart { text, keys, record }),
+        config,
+    })))
+}
+
+/// Returns the places of texts that name none: of `LCROUTE_SIGNAL`, else of `[outside] meet`.
+fn places_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Place>> {
+    if let Some(given) = std::env::var_os(SIGNAL) {
+        let given = given.into_string().unwrap_or_default();
+        let place = (!given.is_empty()).then(|| given.parse()).transpose();
+        let place =
+            place.map_err(|e: PlaceError| ExitError::new(Exit::Usage, format!("{SIGNAL}: {e}")))?;
+        return Ok(place.into_iter().collect());
+    }
+    let own = own_config(common)?;
+    let exposure = own.as_ref().unwrap_or(config).exposure();
+    let outside = exposure.outside().ok();
+    Ok(outside.map_or_else(Vec::new, |outside| outside.meet.clone()))
 }
 
 /// Returns the signalling servers of codes: of the environment, else of the user's file, else of
@@ -232,6 +314,14 @@ fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Strin
             }
         };
     }
+    let own = own_config(common)?;
+    let mut servers = own.as_ref().unwrap_or(config).signal.servers.clone();
+    servers.truncate(MAX_URLS.into());
+    Ok(servers)
+}
+
+/// Returns the user's own configuration, unless the command line names another.
+fn own_config(common: &Common) -> anyhow::Result<Option<Config>> {
     let own = match (
         std::env::var_os("XDG_CONFIG_HOME"),
         std::env::var_os("HOME"),
@@ -242,12 +332,7 @@ fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Strin
     };
     let own = own.map(|folder| folder.join("lcroute/lcroute.toml"));
     let own = own.filter(|file| common.config_path().is_none() && file.is_file());
-    let mut servers = match own {
-        Some(file) => Config::load(Some(&file))?.signal.servers,
-        None => config.signal.servers.clone(),
-    };
-    servers.truncate(MAX_URLS.into());
-    Ok(servers)
+    own.map(|file| Ok(Config::load(Some(&file))?)).transpose()
 }
 
 /// Returns the user's name, if a node can have it.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lcroute_engine::control::RefusalReason;
 use lcroute_engine::{LEAF_GROUPS, SourceFilter};
+use lcroute_node::LeafNode;
 use lcroute_signalling::proxy::Proxy;
+use lcroute_webrtc::WebRtc;
 use librecast::cert::{GroupPrefix, Token};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
@@ -78,6 +80,11 @@ impl Listener {
             alone_since: Some(now),
             was_linked: false,
         })
+    }
+
+    /// Returns the node.
+    pub fn node(&mut self) -> &mut LeafNode<WebRtc> {
+        self.leaf.node()
     }
 
     /// Handles a packet of a program or the kernel.
@@ -235,7 +242,11 @@ impl Listener {
             return Ok(());
         }
         let servers = self.common.token.signal.join(", ");
-        if self.leaf.has_server() {
+        if servers.is_empty() {
+            hint(
+                "looking for a router at the addresses that it has named: does its firewall let this host in?",
+            );
+        } else if self.leaf.has_server() {
             hint(format_args!(
                 "looking for a router: {servers} answers, but no router of the network with room for a leaf is there; does one run, and do both clocks agree?"
             ));

@@ -13,7 +13,7 @@ use lcroute_control::config::Config;
 use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
-use lcroute_overlay::{CarrierId, Disclosure, SPEAKS};
+use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange};
 use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
@@ -32,6 +32,7 @@ use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
 use super::readable::watched;
+use super::text::{Owner, OwnerStart, Places};
 use crate::commands::hint;
 use crate::control_thread::Lookup;
 use crate::daemon::hello_epoch;
@@ -131,6 +132,8 @@ pub struct Start {
     pub identity: Identity,
     /// The code, if the network is one of a code.
     pub code: Option<OfCode>,
+    /// The text that leads to the network, if this is its owner's.
+    pub owner: Option<OwnerStart>,
     /// The user's configuration.
     pub config: Config,
 }
@@ -159,6 +162,7 @@ pub struct MemberShell {
     /// End of the membership in Unix seconds.
     until: u64,
     code: Option<OfCode>,
+    owner: Option<Owner>,
     /// Other members that are or were here.
     seen: BTreeSet<PeerId>,
     /// Since when no link is up.
@@ -173,16 +177,20 @@ impl MemberShell {
             token,
             identity,
             code,
+            owner,
             config,
         } = start;
         let now = Instant::now();
         // the configured port is the daemon's
-        let socket = udp::Socket::open(0).context("UDP socket of links")?;
+        let socket = udp::Socket::open(owner.as_ref().map_or(0, OwnerStart::port));
+        // another start of the same text may have its port
+        let socket = socket.or_else(|_| udp::Socket::open(0));
+        let socket = socket.context("UDP socket of links")?;
         let port = socket.port()?;
         let readable = watched(&socket)?;
         let (until, chain) = (identity.member.not_after, identity.chain.clone());
         let (key, network) = (identity.key.clone(), token.network());
-        let founds = code.as_ref().is_some_and(|code| code.state.founds);
+        let founds = code.as_ref().is_some_and(|code| code.state.founds) && owner.is_none();
         let is_public = code.as_ref().is_some_and(|code| code.state.code.is_empty());
         let node = node(&token, identity, (&config, founds, is_public), now)?;
         let (inbox, messages, _) = Inbox::new(Waker::new()?);
@@ -203,6 +211,19 @@ impl MemberShell {
         let mut carriers = Carriers::new(key, network, sender);
         carriers.set_chain(config.relay.ask.then_some(chain));
         let proxy = proxy(&config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
+        let places = Places {
+            servers: named.clone(),
+            proxy: proxy.clone(),
+            interface: config.tun.name.clone(),
+            on_lans,
+        };
+        if owner.is_some() && named.is_empty() {
+            hint(format_args!(
+                "without a place it is found on this LAN alone, where the firewall of this host lets it in; closed: forward UDP port {port}, or name a place (--at HOST)"
+            ));
+        }
+        let own = (node.member().peer, port);
+        let owner = owner.map(|owner| Owner::start(owner, own, &places));
         carriers.set_servers(&named, proxy.clone());
         let relays = Relays::start(inbox.clone(), streams);
         let configure = Input::Configure {
@@ -231,6 +252,7 @@ impl MemberShell {
             host_interface: config.tun.name.clone(),
             until,
             code,
+            owner: owner.transpose()?,
             seen: BTreeSet::new(),
             alone_since: Some(now),
             told_looking: false,
@@ -259,6 +281,7 @@ impl MemberShell {
             }
             Some(message) = self.messages.recv() => self.handle_message(message),
             Some(event) = self.carrier_events.recv() => self.handle_carrier(event).await,
+            () = answer(&mut self.owner) => {}
             () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
         }
         Ok(())
@@ -376,6 +399,9 @@ impl MemberShell {
         }
         self.socket.count_overflow();
         self.node.update_round_trips(now);
+        if let Some(owner) = &mut self.owner {
+            owner.review(self.node.connections().candidates(), now);
+        }
         if self.node.is_expelled() {
             return Err(refused(
                 "expelled: the network takes no guest by this token any more; ask for a new one (`lcroute invite`)",
@@ -483,6 +509,16 @@ impl MemberShell {
             tracing::info!(reason, count, "dropped");
         }
         self.carriers.end().await;
+        if let Some(owner) = self.owner {
+            owner.end().await;
+        }
+    }
+}
+
+async fn answer(owner: &mut Option<Owner>) {
+    match owner {
+        Some(owner) => owner.wait().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
-//! `member`, a whole node.
+//! `member`, a whole node. By a text `text_listener`, a leaf once `text` has found the network.
 
 mod interface;
 mod lc0;
@@ -18,6 +18,8 @@ mod listener;
 pub mod member;
 mod namespace;
 mod readable;
+pub mod text;
+pub mod text_listener;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::Command;
@@ -37,9 +39,10 @@ use tokio::io::unix::AsyncFd;
 
 use self::interface::Interface;
 use self::listener::Listener;
-use self::member::MemberShell;
+use self::member::{MemberShell, OfCode};
 use self::namespace::Running;
 use self::readable::{watch, watched};
+use self::text_listener::{ListenerStart, TextListener};
 use crate::tun::{Mode, Prefix, Settings};
 
 /// Name of the interface.
@@ -77,6 +80,8 @@ pub enum Role {
     Leaf(Box<Token>),
     /// A member.
     Member(Box<member::Start>),
+    /// A leaf of the network that a text leads to, and what the program is told.
+    Text(Box<ListenerStart>, OfCode),
 }
 
 /// Runs the program, and returns its exit code. Must be called while the process has one thread.
@@ -85,14 +90,19 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     let addresses = match &options.role {
         Role::Leaf(token) => NodeAddresses::derive(&token.network(), &key.peer_id()),
         Role::Member(start) => start.identity.member().addresses,
+        // a leaf's address is seen by its own programs alone
+        Role::Text(start, _) => NodeAddresses::derive(&start.text.meeting(), &key.peer_id()),
     };
     match options.role {
-        Role::Leaf(_) => options.command.env(guest::ROLE, guest::LEAF),
+        Role::Leaf(_) | Role::Text(..) => options.command.env(guest::ROLE, guest::LEAF),
         Role::Member(_) => options.command.env_remove(guest::ROLE),
     };
-    if let Role::Member(start) = &options.role
-        && let Some(code) = &start.code
-    {
+    let told = match &options.role {
+        Role::Leaf(_) => None,
+        Role::Member(start) => start.code.as_ref(),
+        Role::Text(_, told) => Some(told),
+    };
+    if let Some(code) = told {
         let fd = code.file.fd();
         inherit(fd)?;
         options.command.env(STATE_FD, fd.as_raw_fd().to_string());
@@ -125,6 +135,9 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
                 GuestNode::Leaf(Box::new(listener.await?))
             }
             Role::Member(start) => GuestNode::Member(Box::new(MemberShell::start(*start).await?)),
+            Role::Text(start, _) => {
+                GuestNode::Text(Box::new(TextListener::start(*start, options.is_shell)))
+            }
         };
         let mut guest = Guest {
             node,
@@ -189,6 +202,7 @@ fn block_signals() -> anyhow::Result<SignalFd> {
 enum GuestNode {
     Leaf(Box<Listener>),
     Member(Box<MemberShell>),
+    Text(Box<TextListener>),
 }
 
 impl GuestNode {
@@ -196,6 +210,7 @@ impl GuestNode {
         match self {
             Self::Leaf(leaf) => leaf.handle_packet(packet, now),
             Self::Member(member) => member.handle_packet(packet, now),
+            Self::Text(leaf) => leaf.handle_packet(packet, now),
         }
     }
 
@@ -206,6 +221,7 @@ impl GuestNode {
                 member.flush(device);
                 Ok(())
             }
+            Self::Text(leaf) => leaf.flush(device),
         }
     }
 
@@ -216,6 +232,7 @@ impl GuestNode {
                 Ok(())
             }
             Self::Member(member) => member.wait().await,
+            Self::Text(leaf) => leaf.wait().await,
         }
     }
 
@@ -223,6 +240,7 @@ impl GuestNode {
         match self {
             Self::Leaf(leaf) => leaf.look(lost).await,
             Self::Member(member) => member.look(lost),
+            Self::Text(leaf) => leaf.look(lost).await,
         }
     }
 }
@@ -308,6 +326,7 @@ impl Guest {
         match node {
             GuestNode::Leaf(mut leaf) => leaf.close(),
             GuestNode::Member(member) => member.close(&mut device).await,
+            GuestNode::Text(mut leaf) => leaf.close(),
         }
     }
 }

@@ -11,12 +11,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use librecast::cert::MAX_TOKEN;
+use librecast::id::PeerId;
+use librecast::outside::Place;
+use librecast::reach::Base58;
 use librecast::text::{self, TextKind};
+use librecast::text_network::TextKey;
 use nix::unistd::pipe;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::arguments;
 use crate::cli::{self, Exit, ExitError};
 
+/// Most places of a text. Chosen: as many as a record has room for.
+pub const MAX_TEXT_PLACES: usize = 3;
+/// Longest [`TextEntry`] as JSON, in bytes. Chosen: some more than one with all places has.
+pub const MAX_ENTRY: usize = 4_096;
 /// The program that makes guests.
 const LCROUTE: &str = "lcroute";
 
@@ -104,6 +114,17 @@ pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
     execute(Entry::By(code.as_bytes()), arguments)
 }
 
+/// Executes this program again, with these arguments, as a guest of the network that a text leads
+/// to. Returns only on failure.
+#[must_use]
+pub fn by_text(entry: &TextEntry, arguments: &[OsString]) -> ExitError {
+    let arguments = arguments.iter().map(OsString::as_os_str);
+    match serde_json::to_vec(entry).map(Zeroizing::new) {
+        Ok(json) => execute(Entry::Text(&json), arguments),
+        Err(e) => ExitError::new(Exit::Failed, e.to_string()),
+    }
+}
+
 /// The way into a network.
 #[derive(Clone, Copy)]
 enum Entry<'a> {
@@ -111,6 +132,8 @@ enum Entry<'a> {
     By(&'a [u8]),
     /// By making it.
     Found(Founded),
+    /// By what a text leads to, as JSON.
+    Text(&'a [u8]),
 }
 
 /// Executes this program again as a guest.
@@ -127,9 +150,13 @@ fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> 
     match entry {
         Entry::Found(Founded::Code) => drop(command.arg("--found")),
         Entry::Found(Founded::Public) => drop(command.args(["--found", "--public"])),
-        Entry::By(secret) => match inherited(secret) {
+        Entry::By(secret) | Entry::Text(secret) => match inherited(secret) {
             Ok(fd) => {
-                command.arg("--token-fd").arg(fd.as_raw_fd().to_string());
+                let option = match entry {
+                    Entry::Text(_) => "--text-fd",
+                    _ => "--token-fd",
+                };
+                command.arg(option).arg(fd.as_raw_fd().to_string());
                 // open over exec
                 let _ = fd.into_raw_fd();
             }
@@ -195,6 +222,67 @@ fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
     let (read, write) = pipe()?;
     std::fs::File::from(write).write_all(token)?;
     Ok(read)
+}
+
+/// The way of a program into the network of a text, as it tells `lcroute guest`. Holds secrets.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextEntry {
+    /// The text, for the program inside.
+    pub text: String,
+    /// Its public key.
+    pub key: PeerId,
+    /// Its secret.
+    pub secret: Base58<32>,
+    /// Servers; none: those of the configuration.
+    pub places: Vec<Place>,
+    /// Of its owner; none: enters as a leaf.
+    pub founds: Option<TextOwner>,
+}
+
+/// What the owner of a text tells.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextOwner {
+    /// Seed of the network's keys.
+    pub seed: Base58<32>,
+    /// The statement about the network.
+    pub statement: Base58<64>,
+}
+
+impl TextEntry {
+    /// Returns the keys of the text.
+    #[must_use]
+    pub fn text_key(&self) -> TextKey {
+        TextKey::new(self.key, self.secret.0)
+    }
+}
+
+impl std::fmt::Debug for TextOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TextOwner")
+    }
+}
+
+impl Drop for TextEntry {
+    fn drop(&mut self) {
+        self.text.zeroize();
+        self.secret.0.zeroize();
+    }
+}
+
+impl Drop for TextOwner {
+    fn drop(&mut self) {
+        self.seed.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for TextEntry {}
+
+impl std::fmt::Debug for TextEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TextEntry of {} at {:?}", self.key, self.places)
+    }
 }
 
 #[cfg(test)]

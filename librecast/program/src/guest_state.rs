@@ -31,6 +31,10 @@ pub struct GuestState {
     pub code: String,
     /// A token for leaves, which may be public; empty: the network is one of a code.
     pub leaf_token: String,
+    /// The text that leads to the network; empty: none does.
+    pub text: String,
+    /// Where the network of a text meets, as it stands behind the text; empty: on LANs alone.
+    pub place: String,
     /// Key of the beacons.
     pub beacon: [u8; 32],
     /// Whether this guest has made the network.

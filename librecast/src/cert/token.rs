@@ -166,6 +166,12 @@ impl Token {
     /// Returns one line of text, to be passed on secretly.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
+        text::encode(TextKind::Token, &self.to_bytes())
+    }
+
+    /// Returns the content of the text.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.put(self.network.public_key())
             .put(self.secret.seed().as_slice());
@@ -181,18 +187,16 @@ impl Token {
         if let Some((number, secret)) = &self.epoch {
             w.u32(*number).put(secret.bytes());
         }
-        let bytes = Zeroizing::new(w.into_vec());
-        text::encode(TextKind::Token, &bytes)
+        Zeroizing::new(w.into_vec())
     }
-}
 
-impl FromStr for Token {
-    type Err = CertError;
-
-    fn from_str(text: &str) -> Result<Self, CertError> {
-        let bytes = text::decode(TextKind::Token, text, MAX_TOKEN_BYTES);
-        let bytes = bytes.map_err(TokenError::Text)?;
-        let mut r = Reader::new(&bytes);
+    /// Reads the content of a text.
+    ///
+    /// # Errors
+    ///
+    /// It is no token.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CertError> {
+        let mut r = Reader::new(bytes);
         let network = PeerId::from_public_key(r.array()?).map_err(|_| TokenError::NetworkKey)?;
         let secret = SecretKey::from_seed(&Zeroizing::new(r.array()?));
         let issuer = Certificate::decode(r.bytes16()?)?;
@@ -223,6 +227,15 @@ impl FromStr for Token {
             signal,
             epoch,
         })
+    }
+}
+
+impl FromStr for Token {
+    type Err = CertError;
+
+    fn from_str(text: &str) -> Result<Self, CertError> {
+        let bytes = text::decode(TextKind::Token, text, MAX_TOKEN_BYTES);
+        Self::from_bytes(&bytes.map_err(TokenError::Text)?)
     }
 }
 

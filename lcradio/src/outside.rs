@@ -1,0 +1,176 @@
+//! Stations in a network of their own, which their text leads to.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use lcradio_core::{Station, StationKey};
+use librecast::code::CodeKeys;
+use librecast::outside::Place;
+use librecast::reach::Base58;
+use librecast::text::TextKind;
+use librecast_program::arguments;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest::{self, MAX_TEXT_PLACES, TextEntry, TextOwner};
+use librecast_program::guest_state::Inside;
+
+use crate::keys;
+
+/// The option that stands for the text inside of the network.
+const OPTION: &str = "--outside";
+
+/// Returns the text of the network in which this program runs, and its place; none: in none of a
+/// text.
+///
+/// # Errors
+///
+/// The guest's state cannot be read.
+fn inside() -> anyhow::Result<Option<(Station, String)>> {
+    let Some(inside) = Inside::of_environment()? else {
+        return Ok(None);
+    };
+    let state = inside.read()?;
+    match state.text.is_empty() {
+        true => Ok(None),
+        false => Ok(Some((Station::decode(&state.text)?, state.place.clone()))),
+    }
+}
+
+/// Returns whether this program runs in the network of a text.
+pub fn is_inside() -> bool {
+    matches!(inside(), Ok(Some(_)))
+}
+
+fn usage(message: impl Into<String>) -> anyhow::Error {
+    ExitError::new(Exit::Usage, message).into()
+}
+
+fn check(places: &[Place]) -> anyhow::Result<()> {
+    match places.len() <= MAX_TEXT_PLACES {
+        true => Ok(()),
+        false => Err(usage(format!(
+            "a station has {MAX_TEXT_PLACES} places at most"
+        ))),
+    }
+}
+
+/// Returns where listeners find the station, as it stands behind its text. A program in no network
+/// of its own executes itself in the station's, so this precedes other threads.
+///
+/// # Errors
+///
+/// The key, the places, or the guest's state; `lcroute` cannot be executed.
+pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<String> {
+    check(places)?;
+    let key = keys::load(Some(key))?;
+    let station = key.station(is_public);
+    if let Some((cast, place)) = inside()? {
+        return match cast == station {
+            true => Ok(place),
+            false => Err(usage("the key is another one than this network's")),
+        };
+    }
+    let given = arguments::given().get(1..).unwrap_or_default();
+    Err(guest::by_text(&owner(&key, is_public, places), given).into())
+}
+
+/// Returns the way of a station's owner into its network.
+fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
+    let seed = key.network_seed(is_public);
+    let network = CodeKeys::of_random(&seed).network().peer_id();
+    let founds = TextOwner {
+        seed: Base58(*seed),
+        statement: Base58(key.state(&network)),
+    };
+    let mut entry = entry(&key.station(is_public), places.to_vec());
+    entry.founds = Some(founds);
+    entry
+}
+
+fn entry(station: &Station, places: Vec<Place>) -> TextEntry {
+    let text = station.text_key();
+    TextEntry {
+        text: station.encode().to_string(),
+        key: *text.key(),
+        secret: Base58(*text.secret()),
+        places,
+        founds: None,
+    }
+}
+
+/// Returns the station in whose network this listener runs; none: it runs in none of a text.
+///
+/// # Errors
+///
+/// The guest's state cannot be read.
+pub fn tuned() -> anyhow::Result<Option<Station>> {
+    Ok(inside()?.map(|(station, _)| station))
+}
+
+/// Executes this listener in the network of the station, if the text has a place, or with `outside`.
+/// Precedes other threads. Returns only if it has none.
+///
+/// # Errors
+///
+/// The text or its place is damaged; `lcroute` cannot be executed.
+pub fn enter(text: &str, outside: bool, argument: Option<&str>) -> anyhow::Result<()> {
+    let (text, place) = match text.split_once('@') {
+        Some((text, place)) if TextKind::of(text).is_some() => (text, Some(place)),
+        _ if outside => (text, None),
+        _ => return Ok(()),
+    };
+    let station = Station::decode(text).map_err(|e| usage(e.to_string()))?;
+    let place = place.map(str::parse::<Place>).transpose();
+    let places = place
+        .map_err(|e| usage(e.to_string()))?
+        .into_iter()
+        .collect();
+    let given = arguments::given().iter().skip(1);
+    // the program inside is told the text, and other users see arguments
+    let mut argument = argument.map(OsStr::new);
+    let given = given.filter(|given| argument.take_if(|text| *text == *given).is_none());
+    let given = given.filter(|given| *given != OPTION);
+    let mut all: Vec<_> = given.cloned().collect();
+    // before a `--`, behind the verb
+    let verb = all.iter().position(|given| given == "listen");
+    all.insert(verb.map_or(all.len(), |at| at + 1), OsString::from(OPTION));
+    Err(guest::by_text(&entry(&station, places), &all).into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_texts_with_a_place_lead_outside() {
+        let station = StationKey::from_seed(&[7; 32]).station(false).encode();
+        for text in [&station[..], "news", "news@home", "lct1x"] {
+            enter(text, false, None).unwrap();
+        }
+        let damaged = format!("{}@meet.example", &station[..40]);
+        let no_place = format!("{}@", *station);
+        for (text, outside) in [
+            (&*damaged, false),
+            (&*no_place, false),
+            ("lcs1abc@meet.example", false),
+            ("news", true),
+        ] {
+            let error = enter(text, outside, None).unwrap_err();
+            let exit = error.downcast_ref::<ExitError>().unwrap().exit;
+            assert_eq!(exit, Exit::Usage, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_owner_states_the_network_and_each_of_its_stations_has_one() {
+        let key = StationKey::from_seed(&[7; 32]);
+        let [private, public] = [false, true].map(|public| {
+            let entry = owner(&key, public, &[]);
+            let founds = entry.founds.as_ref().unwrap();
+            let network = CodeKeys::of_random(&founds.seed.0).network().peer_id();
+            assert!(entry.text_key().states(&network, &founds.statement.0));
+            network
+        });
+        assert_ne!(private, public);
+    }
+}

@@ -1,0 +1,281 @@
+//! The record of a text: it brings whoever has the text into the network that the text leads to.
+//!
+//! ```text
+//! nonce 192 | secret box (XSalsa20-Poly1305) under the text's seal:
+//!   version 8 = 1 | made 64 (unix seconds) | good until 64 | statement 512 of the text's key
+//!   | token bytes16, for leaves | count 8 (at most 4) x { router 256 | count 8 (at most 8) x candidate }
+//!   | ed25519 signature 512 of the network's key over all above
+//! ```
+//!
+//! Everybody with the text can open and seal such a box. The statement and the signature show that
+//! the owner of the text has made its content ([`librecast::text_network`]).
+
+use crypto_secretbox::aead::AeadInPlace;
+use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
+use librecast::cert::Token;
+use librecast::id::{PeerId, SecretKey};
+use librecast::text_network::TextKey;
+use librecast::time::UnixTime;
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::description::Candidate;
+use crate::drops::DropReason;
+use crate::random::Random;
+
+/// Context of the signature (domain separation).
+const CONTEXT: &str = "lcroute 2026 text record";
+/// Version of the format.
+const VERSION: u8 = 1;
+const NONCE: usize = 24;
+const TAG: usize = 16;
+/// Most routers in a record. Chosen: as many as a server tells a leaf.
+const MAX_ROUTERS: usize = 4;
+/// Most addresses of a router. Chosen: those of a host with several networks.
+const MAX_ADDRESSES: usize = 8;
+/// Longest validity of a record, in seconds. Chosen: addresses change, and clocks differ.
+pub const TEXT_LIFETIME: u64 = 6 * 3_600;
+/// Seconds by which a clock may be wrong.
+const SKEW: u64 = 86_400;
+
+/// Longest sealed record in bytes: a token with three URLs of 255 bytes, and the routers.
+pub const MAX_TEXT_RECORD: usize = 2_304;
+
+/// A network that a text leads to, and the way into it.
+#[derive(Debug)]
+pub struct TextRecord {
+    /// Its creation time, in unix seconds.
+    pub made: u64,
+    /// End of its validity, in unix seconds: at most [`TEXT_LIFETIME`] later.
+    pub until: u64,
+    /// Statement of the text's key about the network.
+    pub statement: [u8; 64],
+    /// An invitation for leaves.
+    pub token: Token,
+    /// Routers with their addresses.
+    pub routers: Vec<(PeerId, Vec<Candidate>)>,
+}
+
+impl TextRecord {
+    /// Signs and seals it. Routers and addresses beyond the bounds are left out.
+    pub fn seal(&self, text: &TextKey, network: &SecretKey, random: &mut Random) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u8(VERSION).u64(self.made).u64(self.until);
+        w.put(&self.statement);
+        let token = self.token.to_bytes();
+        w.u16(token.len() as u16).put(&token);
+        let routers = &self.routers[..self.routers.len().min(MAX_ROUTERS)];
+        w.u8(routers.len() as u8);
+        for (router, candidates) in routers {
+            let candidates = &candidates[..candidates.len().min(MAX_ADDRESSES)];
+            w.put(router.public_key()).u8(candidates.len() as u8);
+            candidates.iter().for_each(|c| c.write(&mut w));
+        }
+        let signature = network.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        let mut bytes = w.into_vec();
+        let nonce: [u8; NONCE] = random.array();
+        let cipher = XSalsa20Poly1305::new((&*text.seal()).into());
+        // it fails only for messages longer than memory
+        let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
+        [&nonce[..], &tag.unwrap_or_default(), &bytes].concat()
+    }
+
+    /// Opens and checks a record at the time `time`.
+    ///
+    /// # Errors
+    /// The reason for which it is dropped.
+    pub fn open(text: &TextKey, sealed: &[u8], time: UnixTime) -> Result<Self, DropReason> {
+        if sealed.len() > MAX_TEXT_RECORD || sealed.len() < NONCE + TAG {
+            return Err(DropReason::TextMalformed);
+        }
+        let (nonce, rest) = sealed.split_at(NONCE);
+        let (tag, body) = rest.split_at(TAG);
+        let mut bytes = body.to_vec();
+        let cipher = XSalsa20Poly1305::new((&*text.seal()).into());
+        let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
+        let opened = cipher.decrypt_in_place_detached(nonce, b"", &mut bytes, tag);
+        opened.map_err(|_| DropReason::TextNotOpened)?;
+        let (record, signature, signed) = read(&bytes).map_err(|_| DropReason::TextMalformed)?;
+        let network = record.token.network();
+        let is_signed = network.verify(CONTEXT, signed, &signature).is_ok();
+        if !is_signed || !text.states(&network, &record.statement) {
+            return Err(DropReason::TextForged);
+        }
+        let lifetime = record.until.checked_sub(record.made);
+        let is_bounded = lifetime.is_some_and(|lifetime| lifetime <= TEXT_LIFETIME);
+        if !is_bounded || !record.token.invitation().grant().leaf {
+            return Err(DropReason::TextMalformed);
+        }
+        let now = time.as_secs();
+        if record.until.saturating_add(SKEW) < now || record.made > now.saturating_add(SKEW) {
+            return Err(DropReason::TextStale);
+        }
+        Ok(record)
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let (made, until, statement) = (r.u64()?, r.u64()?, r.array()?);
+    let token = Token::from_bytes(r.bytes16()?).map_err(|_| WireError::Bad("token"))?;
+    let count = usize::from(r.u8()?);
+    if count > MAX_ROUTERS {
+        return Err(WireError::Bad("router count"));
+    }
+    let router = |_| {
+        let router = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("router"))?;
+        let count = usize::from(r.u8()?);
+        if count > MAX_ADDRESSES {
+            return Err(WireError::Bad("candidate count"));
+        }
+        let candidates = (0..count).map(|_| Candidate::read(&mut r));
+        Ok((router, candidates.collect::<Result<_, _>>()?))
+    };
+    let routers = (0..count).map(router).collect::<Result<_, _>>()?;
+    let signed = &bytes[..bytes.len() - r.rest().len()];
+    let signature = r.array()?;
+    r.finish()?;
+    let record = TextRecord {
+        made,
+        until,
+        statement,
+        token,
+        routers,
+    };
+    Ok((record, signature, signed))
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::cert::{Certificate, Grant, Kind};
+    use librecast::text_network::state;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::CandidateKind;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn text() -> TextKey {
+        TextKey::new(key(1).peer_id(), [2; 32])
+    }
+
+    fn token(leaf: bool, urls: usize) -> Token {
+        let (network, issuer) = (key(3), key(4));
+        let grant = Grant {
+            core: true,
+            ..Grant::new("", (NOW - 9, NOW + 9_999))
+        };
+        let issuer = (
+            Certificate::sign(
+                Kind::Issuer,
+                network.peer_id(),
+                issuer.peer_id(),
+                grant,
+                &network,
+            ),
+            issuer,
+        );
+        let grant = Grant {
+            leaf,
+            ..Grant::new("", (NOW - 9, NOW + 9_999))
+        };
+        let url = "w".repeat(255);
+        let urls = vec![url; urls];
+        Token::invite_with(&issuer.0.unwrap(), &issuer.1, key(5), grant, urls).unwrap()
+    }
+
+    fn record(routers: usize, urls: usize) -> TextRecord {
+        let candidate = Candidate {
+            kind: CandidateKind::Host,
+            addr: "[2001:db8::7]:7000".parse().unwrap(),
+        };
+        TextRecord {
+            made: NOW,
+            until: NOW + TEXT_LIFETIME,
+            statement: state(&key(1), &key(3).peer_id()),
+            token: token(true, urls),
+            routers: vec![(key(6).peer_id(), vec![candidate; MAX_ADDRESSES]); routers],
+        }
+    }
+
+    fn seal(record: &TextRecord) -> Vec<u8> {
+        record.seal(&text(), &key(3), &mut Random::new([7; 32]))
+    }
+
+    fn open(sealed: &[u8]) -> Result<TextRecord, DropReason> {
+        TextRecord::open(&text(), sealed, UnixTime::from_secs(NOW))
+    }
+
+    #[test]
+    fn a_record_comes_back_and_the_longest_one_is_within_the_bound() {
+        let record = record(MAX_ROUTERS, 3);
+        let sealed = seal(&record);
+        assert!(sealed.len() <= MAX_TEXT_RECORD, "{}", sealed.len());
+        let opened = open(&sealed).unwrap();
+        assert_eq!(opened.routers, record.routers);
+        assert_eq!(opened.token.to_bytes(), record.token.to_bytes());
+        assert_eq!((opened.made, opened.until), (record.made, record.until));
+    }
+
+    #[test]
+    fn nobody_but_the_owner_of_the_text_makes_one() {
+        let is = |record: &TextRecord, network: &SecretKey, reason| {
+            let sealed = record.seal(&text(), network, &mut Random::new([7; 32]));
+            assert_eq!(open(&sealed).unwrap_err(), reason);
+        };
+        // who has the text can seal
+        is(&record(1, 0), &key(9), DropReason::TextForged);
+        let mut other = record(1, 0);
+        other.statement = state(&key(9), &key(3).peer_id());
+        is(&other, &key(3), DropReason::TextForged);
+        let mut long = record(1, 0);
+        long.until += 1;
+        is(&long, &key(3), DropReason::TextMalformed);
+        let mut member = record(1, 0);
+        member.token = token(false, 0);
+        is(&member, &key(3), DropReason::TextMalformed);
+        for shift in [-200_000_i64, 200_000] {
+            let mut old = record(1, 0);
+            old.made = NOW.saturating_add_signed(shift);
+            old.until = old.made + 1;
+            is(&old, &key(3), DropReason::TextStale);
+        }
+        let sealed = seal(&record(1, 0));
+        let other = TextKey::new(key(1).peer_id(), [3; 32]);
+        let opened = TextRecord::open(&other, &sealed, UnixTime::from_secs(NOW));
+        assert_eq!(opened.unwrap_err(), DropReason::TextNotOpened);
+    }
+
+    #[test]
+    fn the_bytes_stay_as_they_are() {
+        let sealed = seal(&record(1, 1));
+        let hash = librecast::id::derive("golden", &[&sealed]);
+        let shown: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(shown, "3dd86bb4f0c4b396");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_dropped(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(open(&bytes).is_err());
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(at in 0_usize..10_000, by in 1_u8..) {
+            let mut sealed = seal(&record(2, 1));
+            let at = at % sealed.len();
+            sealed[at] ^= by;
+            prop_assert!(open(&sealed).is_err());
+        }
+    }
+}

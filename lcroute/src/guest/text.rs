@@ -1,0 +1,329 @@
+//! The meeting point of a text: the guest of its owner answers there, and that of a listener finds
+//! the network.
+//!
+//! ```text
+//! listener           server                owner
+//!   | -- in the room of the meeting point --|    the server names the owner to the listener
+//!   | ------- ask: version 8 = 1 ---------> |
+//!   | <-------------- record -------------- |    lcroute/overlay/src/text_record.rs
+//! ```
+//! On LANs the owner announces the record.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lcroute_overlay::server::Role;
+use lcroute_overlay::{
+    Candidate, DropReason, Presence, Published, Random, Rendezvous, TEXT_LIFETIME, TextRecord,
+};
+use lcroute_signalling::proxy::Proxy;
+use lcroute_signalling::{CarrierEvent, Carriers, MAX_LAN_RECORD, instance_name};
+use librecast::bucket::{Bucket, Rate};
+use librecast::code::CodeKeys;
+use librecast::drops::Drops;
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::text_network::TextKey;
+use librecast::time::UnixTime;
+use tokio::sync::mpsc;
+
+use super::leaf::seed;
+use crate::netlink;
+
+/// The question of a listener.
+const ASK: [u8; 1] = [1];
+/// Answers of an owner: a record has some 700 bytes. Chosen: a crowd at the beginning of a cast.
+const ANSWERS: Rate = Rate::per_second(20, 200);
+/// Records that a listener opens: each costs two signatures. Chosen: a LAN has some stations.
+const RECORDS: Rate = Rate::per_second(8, 64);
+/// Interval of a listener's questions. Chosen: an answer may be lost with its server.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Most hosts that a listener asks. Anybody with the text can be one of them.
+const MAX_ASKED: usize = 8;
+/// Age at which an owner makes its record anew: listeners take the newest.
+const RENEW: Duration = Duration::from_secs(3_600);
+/// First port that the kernel gives to nobody by itself, in dynamic ports (RFC 6335).
+const PORTS: u16 = 61_000;
+/// Events of carriers that wait.
+const EVENTS: usize = 64;
+
+/// The parts that both ends have.
+#[derive(Debug)]
+struct Meeting {
+    text: TextKey,
+    carriers: Carriers,
+    events: mpsc::Receiver<CarrierEvent>,
+    interface: String,
+    on_lans: bool,
+    drops: Drops<DropReason>,
+}
+
+/// Where a text meets.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// URLs of servers.
+    pub servers: Vec<String>,
+    /// The way to them.
+    pub proxy: Option<Proxy>,
+    /// Name of the host's own lc0, which is no LAN.
+    pub interface: String,
+    /// Whether LANs are used.
+    pub on_lans: bool,
+}
+
+impl Meeting {
+    fn start(text: TextKey, role: Role, places: &Places) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS);
+        // a key of the start: nobody follows it to the next
+        let key = Arc::new(SecretKey::generate());
+        let mut carriers = Carriers::of_text(key, (text.meeting(), role), sender);
+        carriers.set_servers(&places.servers, places.proxy.clone());
+        Self {
+            text,
+            carriers,
+            events,
+            interface: places.interface.clone(),
+            on_lans: places.on_lans,
+            drops: Drops::default(),
+        }
+    }
+
+    /// Follows the LANs of this host.
+    fn review(&mut self, port: u16) {
+        if !self.on_lans {
+            return;
+        }
+        match netlink::lan_interfaces(&[&self.interface], None) {
+            // it stays on
+            Ok(lans) => drop(self.carriers.set_lan(Some(lans), port)),
+            Err(e) => tracing::warn!("LANs of this host: {e:#}"),
+        }
+    }
+
+    fn tell_drops(&self) {
+        for (reason, count) in self.drops.by_name() {
+            tracing::info!(reason, count, "dropped");
+        }
+    }
+}
+
+/// What the owner of a text begins with.
+#[derive(Debug)]
+pub struct OwnerStart {
+    /// The text.
+    pub text: TextKey,
+    /// Keys of its network.
+    pub keys: CodeKeys,
+    /// Content of the record, without routers.
+    pub record: TextRecord,
+}
+
+impl OwnerStart {
+    /// Returns the port of the owner's links: the same at each start, so that it can be forwarded.
+    pub fn port(&self) -> u16 {
+        let [a, b, ..] = derive(
+            "lcroute 2026 text port",
+            &[self.record.token.network().public_key()],
+        );
+        PORTS + u16::from_be_bytes([a, b]) % (u16::MAX - PORTS)
+    }
+}
+
+/// The guest of a text's owner, at the meeting point.
+#[derive(Debug)]
+pub struct Owner {
+    meeting: Meeting,
+    keys: CodeKeys,
+    record: TextRecord,
+    own: PeerId,
+    port: u16,
+    sealed: Bytes,
+    sealed_at: Option<Instant>,
+    /// Names that the record on LANs has today.
+    name: [u8; 32],
+    random: Random,
+    answers: Bucket,
+}
+
+impl Owner {
+    /// Begins to answer; to be called within a tokio runtime.
+    pub fn start(
+        start: OwnerStart,
+        (own, port): (PeerId, u16),
+        places: &Places,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            meeting: Meeting::start(start.text, Role::Router, places),
+            keys: start.keys,
+            record: start.record,
+            own,
+            port,
+            sealed: Bytes::new(),
+            sealed_at: None,
+            name: [0; 32],
+            random: Random::new(seed()?),
+            answers: Bucket::full(Instant::now()),
+        })
+    }
+
+    /// Makes the record anew if it is old, or this host has these other addresses.
+    pub fn review(&mut self, mut candidates: Vec<Candidate>, now: Instant) {
+        self.meeting.review(self.port);
+        candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
+        let routers = vec![(self.own, candidates)];
+        let name = self.meeting.text.names(UnixTime::now())[0];
+        let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);
+        if is_new && routers == self.record.routers && name == self.name {
+            return;
+        }
+        (self.name, self.sealed_at) = (name, Some(now));
+        let record = &mut self.record;
+        record.routers = routers;
+        record.made = UnixTime::now().as_secs();
+        record.until = record.made + TEXT_LIFETIME;
+        let (text, network) = (&self.meeting.text, self.keys.network());
+        self.sealed = record.seal(text, network, &mut self.random).into();
+        // on a LAN the record has less room, and listeners have the places of the text
+        let urls = std::mem::take(&mut record.token.signal);
+        let all = record.routers.clone();
+        let mut on_lan = record.seal(text, network, &mut self.random);
+        while on_lan.len() > MAX_LAN_RECORD
+            && let Some((_, candidates)) = record.routers.first_mut()
+            && candidates.pop().is_some()
+        {
+            on_lan = record.seal(text, network, &mut self.random);
+        }
+        (record.token.signal, record.routers) = (urls, all);
+        let published = Published {
+            name,
+            sealed: on_lan.into(),
+            until: record.until,
+            epoch: Rendezvous::new(text.meeting()),
+        };
+        self.meeting.carriers.publish(published);
+    }
+
+    /// Waits for listeners, and answers them. Cancellation loses none.
+    pub async fn wait(&mut self) {
+        let Some(event) = self.meeting.events.recv().await else {
+            return std::future::pending().await;
+        };
+        let CarrierEvent::Signal { from, bytes, .. } = event else {
+            return;
+        };
+        if *bytes != ASK {
+            self.meeting.drops.count(DropReason::TextAsk);
+        } else if !self.answers.take(ANSWERS, 1, Instant::now()) {
+            self.meeting.drops.count(DropReason::TextLimited);
+        } else {
+            self.meeting.carriers.send(from, &self.sealed);
+        }
+    }
+
+    /// Ends it, with a goodbye on LANs.
+    pub async fn end(self) {
+        self.meeting.tell_drops();
+        self.meeting.carriers.end().await;
+    }
+}
+
+/// A listener's search for the network of a text.
+#[derive(Debug)]
+pub struct Finder {
+    meeting: Meeting,
+    /// Hosts at the meeting point.
+    present: BTreeSet<PeerId>,
+    next_ask: Instant,
+    records: Bucket,
+    /// When the newest record was made.
+    newest: u64,
+}
+
+impl Finder {
+    /// Begins to look for records that are newer than `newest`; to be called within a tokio runtime.
+    pub fn start(text: TextKey, places: &Places, newest: u64) -> Self {
+        let now = Instant::now();
+        let mut meeting = Meeting::start(text, Role::Leaf, places);
+        meeting.review(0);
+        Self {
+            meeting,
+            present: BTreeSet::new(),
+            next_ask: now,
+            records: Bucket::full(now),
+            newest,
+        }
+    }
+
+    /// Follows the LANs of this host.
+    pub fn review(&mut self) {
+        self.meeting.review(0);
+    }
+
+    /// Waits for the next input; returns a record newer than all before. Cancellation loses none.
+    pub async fn wait(&mut self) -> Option<TextRecord> {
+        let event = tokio::select! {
+            Some(event) = self.meeting.events.recv() => event,
+            () = tokio::time::sleep_until(self.next_ask.into()) => {
+                self.next_ask = Instant::now() + ASK_EVERY;
+                for peer in &self.present {
+                    self.meeting.carriers.send(*peer, &Bytes::from_static(&ASK));
+                }
+                return None;
+            }
+        };
+        match event {
+            CarrierEvent::Presence(_, Presence::Online(peer)) => {
+                if self.present.len() < MAX_ASKED && self.present.insert(peer) {
+                    self.meeting.carriers.send(peer, &Bytes::from_static(&ASK));
+                }
+                None
+            }
+            CarrierEvent::Presence(_, Presence::Offline(peer)) => {
+                self.present.remove(&peer);
+                None
+            }
+            CarrierEvent::Presence(_, Presence::CarrierDown) => {
+                self.present.clear();
+                None
+            }
+            CarrierEvent::Signal { bytes, .. } => self.open(&bytes),
+            CarrierEvent::Record { name, sealed, .. } => {
+                let names = self.meeting.text.names(UnixTime::now());
+                let mut names = names.iter().map(instance_name);
+                names.any(|own| name.starts_with(&own)).then_some(())?;
+                self.open(&sealed)
+            }
+            _ => None,
+        }
+    }
+
+    fn open(&mut self, sealed: &[u8]) -> Option<TextRecord> {
+        if !self.records.take(RECORDS, 1, Instant::now()) {
+            self.meeting.drops.count(DropReason::TextLimited);
+            return None;
+        }
+        match TextRecord::open(&self.meeting.text, sealed, UnixTime::now()) {
+            Ok(record) if record.made > self.newest => {
+                self.newest = record.made;
+                Some(record)
+            }
+            Ok(_) => None,
+            Err(reason) => {
+                self.meeting.drops.count(reason);
+                None
+            }
+        }
+    }
+
+    /// Returns whether records came that say no more than that the clocks differ.
+    pub fn has_stale(&self) -> bool {
+        self.meeting.drops.get(DropReason::TextStale) > 0
+    }
+}
+
+impl Drop for Finder {
+    fn drop(&mut self) {
+        self.meeting.tell_drops();
+    }
+}

@@ -1,0 +1,149 @@
+//! Networks that a text leads to: who has the text of a station finds its network and becomes a
+//! leaf of it.
+//!
+//! ```text
+//! text      a public key K, and a secret T that everybody with the text can compute
+//! network   a key N of the owner, who states it: signature of K over N
+//! meeting   the key of seed derive("lcroute 2026 text meeting", K | T): its room at servers
+//! name      derive("lcroute 2026 text name", K | T | day 64): of the record on LANs
+//! seal      derive("lcroute 2026 text seal", K | T): of the record
+//! ```
+//!
+//! The record (`text_record.rs` of `lcroute-overlay`) brings N and an invitation for leaves. Who has the text can compute meeting, names and seal, and neither N's
+//! secret nor K's.
+
+use zeroize::Zeroizing;
+
+use crate::id::{NetworkId, PeerId, SecretKey, derive};
+use crate::time::UnixTime;
+
+/// Context of the statement (domain separation).
+const STATEMENT: &str = "lcroute 2026 text network";
+/// Seconds for which a record has one name.
+const DAY: u64 = 86_400;
+
+/// The keys of a text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TextKey {
+    key: PeerId,
+    secret: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for TextKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TextKey of {}", self.key)
+    }
+}
+
+impl TextKey {
+    /// Returns the keys of a text with this public key and secret.
+    #[must_use]
+    pub fn new(key: PeerId, secret: [u8; 32]) -> Self {
+        let secret = Zeroizing::new(secret);
+        Self { key, secret }
+    }
+
+    /// Returns the public key, whose owner states the network.
+    #[must_use]
+    pub fn key(&self) -> &PeerId {
+        &self.key
+    }
+
+    /// Returns the secret, for another program of this host.
+    #[must_use]
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
+    /// Returns the network whose room is the meeting point at servers.
+    #[must_use]
+    pub fn meeting(&self) -> NetworkId {
+        let seed = Zeroizing::new(self.derive("lcroute 2026 text meeting", &[]));
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    /// Returns the names of the record around this time, today's first: clocks differ.
+    #[must_use]
+    pub fn names(&self, time: UnixTime) -> [[u8; 32]; 3] {
+        let day = time.as_secs() / DAY;
+        [day, day.saturating_sub(1), day + 1]
+            .map(|day| self.derive("lcroute 2026 text name", &day.to_be_bytes()))
+    }
+
+    /// Returns the key that seals the record.
+    #[must_use]
+    pub fn seal(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.derive("lcroute 2026 text seal", &[]))
+    }
+
+    /// Returns whether the owner of the text has stated this network.
+    #[must_use]
+    pub fn states(&self, network: &NetworkId, statement: &[u8; 64]) -> bool {
+        let stated = self.key.verify(STATEMENT, network.public_key(), statement);
+        stated.is_ok()
+    }
+
+    fn derive(&self, context: &str, more: &[u8]) -> [u8; 32] {
+        derive(context, &[self.key.public_key(), &self.secret[..], more])
+    }
+}
+
+/// Returns the statement of a text's owner about its network.
+#[must_use]
+pub fn state(owner: &SecretKey, network: &NetworkId) -> [u8; 64] {
+    owner.sign(STATEMENT, network.public_key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn text(n: u8) -> TextKey {
+        TextKey::new(owner(1).peer_id(), [n; 32])
+    }
+
+    #[test]
+    fn derivations_are_frozen() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let text = text(2);
+        let names = text.names(UnixTime::from_secs(1_800_000_000));
+        let all = [
+            hex(text.meeting().public_key()),
+            hex(&text.seal()[..]),
+            hex(&names[0]),
+            hex(&derive("golden", &[&state(&owner(1), &owner(3).peer_id())])),
+        ];
+        let expected = [
+            "fa9695fb98e61c34b84539b6cf039124d1e6e60ee04697e9c34ea63b6fa4302d",
+            "be68155722e6f15483270af0274a3788036990cc21711c01be4463e1d5b4b99a",
+            "09b7135729df55f9628314cd13cea3635675d388fd2c20274a52ec2d46e206cc",
+            "921f45170724004230694d148d4a5ad9402337b6dcc49de01e37473b8db04b97",
+        ];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn only_the_owner_of_the_text_states_its_network() {
+        let (network, other) = (owner(3).peer_id(), owner(4).peer_id());
+        let statement = state(&owner(1), &network);
+        assert!(text(2).states(&network, &statement));
+        assert!(!text(2).states(&other, &statement));
+        assert!(!text(2).states(&network, &state(&owner(4), &network)));
+    }
+
+    #[test]
+    fn a_secret_changes_all_and_a_day_the_names() {
+        let time = UnixTime::from_secs(1_800_000_000);
+        assert_ne!(text(2).meeting(), text(3).meeting());
+        assert_ne!(text(2).seal(), text(3).seal());
+        let [today, yesterday, tomorrow] = text(2).names(time);
+        let later = text(2).names(UnixTime::from_secs(1_800_000_000 + DAY));
+        assert_eq!((later[0], later[1]), (tomorrow, today));
+        assert_ne!(today, yesterday);
+        assert!(!format!("{:?}", text(2)).contains("[2"));
+    }
+}
