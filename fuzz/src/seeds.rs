@@ -19,13 +19,14 @@ use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, Presence, SlideId, Tu
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
 use librecast::time::UnixTime;
-use librecast::cert::{Grant, GroupPrefix, Token};
+use librecast::cert::{Certificate, Grant, GroupPrefix, Kind, Token};
 use librecast::id::OriginId;
 use librecast::mld::{self, Query, Record, RecordType};
 use librecast::epoch::{Epoch, EpochSecret};
 use librecast::reach::{Base58, FromReach, RoomState, State, Value};
 use librecast::revocation::Revocation;
 use librecast::text::{TextKind, encode};
+use librecast::text_network::state;
 use librecast::{igmp, mapped};
 
 use crate::{TODAY, chain, key};
@@ -96,6 +97,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
             .into_iter()
             .collect(),
         "text" => texts(),
+        "text_record" => vec![text_record(0), text_record(1)],
         "web_bodies" => web_bodies(),
         _ => Vec::new(),
     }
@@ -614,6 +616,35 @@ fn offload() -> Vec<Vec<u8>> {
 }
 
 /// Returns a record with an address, signed or not; a message in two parts, and one that opens.
+/// Returns the content of a text's record, with routers.
+fn text_record(routers: u8) -> Vec<u8> {
+    let (network, issuer) = (key(9), key(8));
+    let grant = |leaf| Grant {
+        leaf,
+        ..Grant::new("", (TODAY - 60, TODAY + 60))
+    };
+    let id = network.peer_id();
+    let above = Certificate::sign(Kind::Issuer, id, issuer.peer_id(), grant(false), &network);
+    let above = above.expect("it is well formed");
+    let token = Token::invite_with(&above, &issuer, key(7), grant(true), vec!["ws://a".into()]);
+    let token = token.expect("it is well formed").to_bytes();
+    let router = [
+        key(11).peer_id().public_key(),
+        &[1, 0, 4, 192, 0, 2, 9, 0x1b, 0x58][..],
+    ];
+    [
+        &[1][..],
+        &TODAY.to_be_bytes(),
+        &(TODAY + 3_600).to_be_bytes(),
+        &state(&key(10), &id),
+        &(token.len() as u16).to_be_bytes(),
+        &token,
+        &[routers],
+        &router.concat().repeat(routers.into()),
+    ]
+    .concat()
+}
+
 fn presence() -> Vec<Vec<u8>> {
     let record = [
         &[1][..],

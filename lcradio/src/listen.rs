@@ -404,6 +404,10 @@ impl<'a> Listen<'a> {
         }
         let told = match self.obstacle() {
             Some((_, why)) => why.to_owned(),
+            None if self.options.outside => format!(
+                "waits up to {} s for the station in its own network: does it cast?",
+                self.timeout().as_secs_f64(),
+            ),
             None => format!(
                 "waits up to {} s for the station on {}. If someone casts it, `lcroute doctor` checks the network; \
                  firewalls must let in UDP ports 5004 to 5006",

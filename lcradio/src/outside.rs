@@ -62,9 +62,9 @@ fn check(places: &[Place]) -> anyhow::Result<()> {
 pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<String> {
     check(places)?;
     let key = keys::load(Some(key))?;
-    let station = key.station(is_public);
+    let public = key.station(true);
     if let Some((cast, place)) = inside()? {
-        return match cast == station {
+        return match cast == public {
             true => Ok(place),
             false => Err(usage("the key is another one than this network's")),
         };
@@ -83,6 +83,8 @@ fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
     };
     let mut entry = entry(&key.station(is_public), places.to_vec());
     entry.founds = Some(founds);
+    // the guest reads what strangers send, and need not open the sound
+    entry.text = key.station(true).encode().to_string();
     entry
 }
 

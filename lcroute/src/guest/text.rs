@@ -35,7 +35,7 @@ use crate::netlink;
 const ASK: [u8; 1] = [1];
 /// Answers of an owner: a record has some 700 bytes. Chosen: a crowd at the beginning of a cast.
 const ANSWERS: Rate = Rate::per_second(20, 200);
-/// Records that a listener opens: each costs two signatures. Chosen: a LAN has some stations.
+/// Records of LANs that a listener opens: each costs two signatures. Chosen: a LAN has some stations.
 const RECORDS: Rate = Rate::per_second(8, 64);
 /// Interval of a listener's questions. Chosen: an answer may be lost with its server.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -216,7 +216,7 @@ impl Owner {
             self.meeting.drops.count(DropReason::TextAsk);
         } else if !self.answers.take(ANSWERS, 1, Instant::now()) {
             self.meeting.drops.count(DropReason::TextLimited);
-        } else {
+        } else if !self.sealed.is_empty() {
             self.meeting.carriers.send(from, &self.sealed);
         }
     }
@@ -234,6 +234,8 @@ pub struct Finder {
     meeting: Meeting,
     /// Hosts at the meeting point.
     present: BTreeSet<PeerId>,
+    /// Those whose answers are awaited: one for each question, so that none floods the others out.
+    awaited: BTreeSet<PeerId>,
     next_ask: Instant,
     records: Bucket,
     /// When the newest record was made.
@@ -249,6 +251,7 @@ impl Finder {
         Self {
             meeting,
             present: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             next_ask: now,
             records: Bucket::full(now),
             newest,
@@ -266,8 +269,8 @@ impl Finder {
             Some(event) = self.meeting.events.recv() => event,
             () = tokio::time::sleep_until(self.next_ask.into()) => {
                 self.next_ask = Instant::now() + ASK_EVERY;
-                for peer in &self.present {
-                    self.meeting.carriers.send(*peer, &Bytes::from_static(&ASK));
+                for peer in self.present.clone() {
+                    self.ask(peer);
                 }
                 return None;
             }
@@ -275,34 +278,49 @@ impl Finder {
         match event {
             CarrierEvent::Presence(_, Presence::Online(peer)) => {
                 if self.present.len() < MAX_ASKED && self.present.insert(peer) {
-                    self.meeting.carriers.send(peer, &Bytes::from_static(&ASK));
+                    self.ask(peer);
                 }
                 None
             }
             CarrierEvent::Presence(_, Presence::Offline(peer)) => {
                 self.present.remove(&peer);
+                self.awaited.remove(&peer);
                 None
             }
             CarrierEvent::Presence(_, Presence::CarrierDown) => {
                 self.present.clear();
+                self.awaited.clear();
                 None
             }
-            CarrierEvent::Signal { bytes, .. } => self.open(&bytes),
+            CarrierEvent::Signal { from, bytes, .. } => match self.awaited.remove(&from) {
+                true => self.open(&bytes),
+                false => self.limited(),
+            },
             CarrierEvent::Record { name, sealed, .. } => {
                 let names = self.meeting.text.names(UnixTime::now());
                 let mut names = names.iter().map(instance_name);
                 names.any(|own| name.starts_with(&own)).then_some(())?;
-                self.open(&sealed)
+                match self.records.take(RECORDS, 1, Instant::now()) {
+                    true => self.open(&sealed),
+                    false => self.limited(),
+                }
             }
             _ => None,
         }
     }
 
+    fn ask(&mut self, peer: PeerId) {
+        self.awaited.insert(peer);
+        let ask = Bytes::from_static(&ASK);
+        self.meeting.carriers.send(peer, &ask);
+    }
+
+    fn limited(&mut self) -> Option<TextRecord> {
+        self.meeting.drops.count(DropReason::TextLimited);
+        None
+    }
+
     fn open(&mut self, sealed: &[u8]) -> Option<TextRecord> {
-        if !self.records.take(RECORDS, 1, Instant::now()) {
-            self.meeting.drops.count(DropReason::TextLimited);
-            return None;
-        }
         match TextRecord::open(&self.meeting.text, sealed, UnixTime::now()) {
             Ok(record) if record.made > self.newest => {
                 self.newest = record.made;

@@ -70,6 +70,7 @@ mod segment;
 mod segment_programs;
 mod signalling;
 mod ssm;
+mod stations;
 mod streams;
 mod streams_ends;
 mod studio;
