@@ -79,7 +79,7 @@ fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
     let network = CodeKeys::of_random(&seed).network().peer_id();
     let founds = TextOwner {
         seed: Base58(*seed),
-        statement: Base58(key.state(&network)),
+        attestation: Base58(key.attest(&network)),
     };
     let mut entry = entry(&key.station(is_public), places.to_vec());
     entry.founds = Some(founds);
@@ -170,7 +170,7 @@ mod tests {
             let entry = owner(&key, public, &[]);
             let founds = entry.founds.as_ref().unwrap();
             let network = CodeKeys::of_random(&founds.seed.0).network().peer_id();
-            assert!(entry.text_key().states(&network, &founds.statement.0));
+            assert!(entry.text_key().attests(&network, &founds.attestation.0));
             network
         });
         assert_ne!(private, public);

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use crate::id::{NetworkId, PeerId, SecretKey, derive};
 use crate::time::UnixTime;
 
-/// Context of the statement (domain separation).
-const STATEMENT: &str = "lcroute 2026 text network";
+/// Context of the attestation (domain separation).
+const ATTESTATION: &str = "lcroute 2026 text network";
 /// Seconds for which a record has one name.
 const DAY: u64 = 86_400;
 
@@ -78,8 +78,10 @@ impl TextKey {
 
     /// Returns whether the owner of the text has stated this network.
     #[must_use]
-    pub fn states(&self, network: &NetworkId, statement: &[u8; 64]) -> bool {
-        let stated = self.key.verify(STATEMENT, network.public_key(), statement);
+    pub fn attests(&self, network: &NetworkId, attestation: &[u8; 64]) -> bool {
+        let stated = self
+            .key
+            .verify(ATTESTATION, network.public_key(), attestation);
         stated.is_ok()
     }
 
@@ -88,10 +90,10 @@ impl TextKey {
     }
 }
 
-/// Returns the statement of a text's owner about its network.
+/// Returns the attestation of a text's owner about its network.
 #[must_use]
-pub fn state(owner: &SecretKey, network: &NetworkId) -> [u8; 64] {
-    owner.sign(STATEMENT, network.public_key())
+pub fn attest(owner: &SecretKey, network: &NetworkId) -> [u8; 64] {
+    owner.sign(ATTESTATION, network.public_key())
 }
 
 #[cfg(test)]
@@ -115,7 +117,10 @@ mod tests {
             hex(text.meeting().public_key()),
             hex(&text.seal()[..]),
             hex(&names[0]),
-            hex(&derive("golden", &[&state(&owner(1), &owner(3).peer_id())])),
+            hex(&derive(
+                "golden",
+                &[&attest(&owner(1), &owner(3).peer_id())],
+            )),
         ];
         let expected = [
             "fa9695fb98e61c34b84539b6cf039124d1e6e60ee04697e9c34ea63b6fa4302d",
@@ -129,10 +134,10 @@ mod tests {
     #[test]
     fn only_the_owner_of_the_text_states_its_network() {
         let (network, other) = (owner(3).peer_id(), owner(4).peer_id());
-        let statement = state(&owner(1), &network);
-        assert!(text(2).states(&network, &statement));
-        assert!(!text(2).states(&other, &statement));
-        assert!(!text(2).states(&network, &state(&owner(4), &network)));
+        let attestation = attest(&owner(1), &network);
+        assert!(text(2).attests(&network, &attestation));
+        assert!(!text(2).attests(&other, &attestation));
+        assert!(!text(2).attests(&network, &attest(&owner(4), &network)));
     }
 
     #[test]

@@ -77,8 +77,8 @@ impl StationKey {
 
     /// States that this network is the station's.
     #[must_use]
-    pub fn state(&self, network: &NetworkId) -> [u8; 64] {
-        text_network::state(&self.signing, network)
+    pub fn attest(&self, network: &NetworkId) -> [u8; 64] {
+        text_network::attest(&self.signing, network)
     }
 
     pub(crate) fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {

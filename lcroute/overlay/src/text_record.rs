@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the text's seal:
-//!   version 8 = 1 | made 64 (unix seconds) | good until 64 | statement 512 of the text's key
+//!   version 8 = 1 | made 64 (unix seconds) | good until 64 | attestation 512 of the text's key
 //!   | token bytes16, for leaves | count 8 (at most 4) x { router 256 | count 8 (at most 8) x candidate }
 //!   | ed25519 signature 512 of the network's key over all above
 //! ```
 //!
-//! Everybody with the text can open and seal such a box. The statement and the signature show that
+//! Everybody with the text can open and seal such a box. The attestation and the signature show that
 //! the owner of the text has made its content ([`librecast::text_network`]).
 
 use crypto_secretbox::aead::AeadInPlace;
@@ -48,7 +48,7 @@ pub struct TextRecord {
     /// End of its validity, in unix seconds: at most [`TEXT_LIFETIME`] later.
     pub until: u64,
     /// Statement of the text's key about the network.
-    pub statement: [u8; 64],
+    pub attestation: [u8; 64],
     /// An invitation for leaves.
     pub token: Token,
     /// Routers with their addresses.
@@ -60,7 +60,7 @@ impl TextRecord {
     pub fn seal(&self, text: &TextKey, network: &SecretKey, random: &mut Random) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(VERSION).u64(self.made).u64(self.until);
-        w.put(&self.statement);
+        w.put(&self.attestation);
         let token = self.token.to_bytes();
         w.u16(token.len() as u16).put(&token);
         let routers = &self.routers[..self.routers.len().min(MAX_ROUTERS)];
@@ -98,7 +98,7 @@ impl TextRecord {
         let (record, signature, signed) = read(&bytes).map_err(|_| DropReason::TextMalformed)?;
         let network = record.token.network();
         let is_signed = network.verify(CONTEXT, signed, &signature).is_ok();
-        if !is_signed || !text.states(&network, &record.statement) {
+        if !is_signed || !text.attests(&network, &record.attestation) {
             return Err(DropReason::TextForged);
         }
         let lifetime = record.until.checked_sub(record.made);
@@ -120,7 +120,7 @@ fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
         VERSION => {}
         other => return Err(WireError::Version(other)),
     }
-    let (made, until, statement) = (r.u64()?, r.u64()?, r.array()?);
+    let (made, until, attestation) = (r.u64()?, r.u64()?, r.array()?);
     let token = Token::from_bytes(r.bytes16()?).map_err(|_| WireError::Bad("token"))?;
     let count = usize::from(r.u8()?);
     if count > MAX_ROUTERS {
@@ -142,7 +142,7 @@ fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
     let record = TextRecord {
         made,
         until,
-        statement,
+        attestation,
         token,
         routers,
     };
@@ -152,7 +152,7 @@ fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
 #[cfg(test)]
 mod tests {
     use librecast::cert::{Certificate, Grant, Kind};
-    use librecast::text_network::state;
+    use librecast::text_network::attest;
     use proptest::prelude::*;
 
     use super::*;
@@ -201,7 +201,7 @@ mod tests {
         TextRecord {
             made: NOW,
             until: NOW + TEXT_LIFETIME,
-            statement: state(&key(1), &key(3).peer_id()),
+            attestation: attest(&key(1), &key(3).peer_id()),
             token: token(true, urls),
             routers: vec![(key(6).peer_id(), vec![candidate; MAX_ADDRESSES]); routers],
         }
@@ -235,7 +235,7 @@ mod tests {
         // who has the text can seal
         is(&record(1, 0), &key(9), DropReason::TextForged);
         let mut other = record(1, 0);
-        other.statement = state(&key(9), &key(3).peer_id());
+        other.attestation = attest(&key(9), &key(3).peer_id());
         is(&other, &key(3), DropReason::TextForged);
         let mut long = record(1, 0);
         long.until += 1;

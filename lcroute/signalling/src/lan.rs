@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_record_fits_into_the_strings_of_txt() {
-        assert!(MAX_LAN_RECORD >= lcroute_overlay::MAX_RECORD);
+        const { assert!(MAX_LAN_RECORD >= lcroute_overlay::MAX_RECORD) };
         let sealed: Vec<u8> = (0..MAX_LAN_RECORD).map(|n| n as u8).collect();
         let strings = strings_of(&TEXT, &sealed);
         let info = ServiceInfo::new(SERVICE, "a", "a.local.", "192.0.2.1", 7, strings).unwrap();

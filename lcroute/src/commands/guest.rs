@@ -259,7 +259,7 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
     let record = TextRecord {
         made: now.as_secs(),
         until: now.as_secs() + TEXT_LIFETIME,
-        statement: owner.statement.0,
+        attestation: owner.attestation.0,
         token: keys.leaf_token(
             SecretKey::generate(),
             vec![GroupPrefix::ALL],

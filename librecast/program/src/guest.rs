@@ -246,8 +246,8 @@ pub struct TextEntry {
 pub struct TextOwner {
     /// Seed of the network's keys.
     pub seed: Base58<32>,
-    /// The statement about the network.
-    pub statement: Base58<64>,
+    /// The attestation about the network.
+    pub attestation: Base58<64>,
 }
 
 impl TextEntry {
