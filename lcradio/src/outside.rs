@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::thread;
 
 use lcradio_core::{Station, StationKey};
 use librecast::code::CodeKeys;
 use librecast::outside::Place;
-use librecast::reach::Base58;
+use librecast::reach::{Base58, MAX_VALUE};
 use librecast::text::TextKind;
+use librecast::time::UnixTime;
+use librecast::wire::Reader;
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest::{self, MAX_TEXT_PLACES, TextEntry, TextOwner};
@@ -15,6 +18,8 @@ use librecast_program::guest_state::Inside;
 
 use crate::keys;
 
+/// Seconds around the present day for which the guest may have records signed.
+const DAY: u64 = 86_400;
 /// The option that stands for the text inside of the network.
 const OPTION: &str = "--outside";
 
@@ -65,12 +70,44 @@ pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<Str
     let public = key.station(true);
     if let Some((cast, place)) = inside()? {
         return match cast == public {
-            true => Ok(place),
+            true => {
+                sign_for_guest(key, is_public)?;
+                Ok(place)
+            }
             false => Err(usage("the key is another one than this network's")),
         };
     }
     let given = arguments::given().get(1..).unwrap_or_default();
     Err(guest::by_text(&owner(&key, is_public, places), given).into())
+}
+
+/// Signs the station's record for a DHT in a thread, as often as the guest asks. The guest reads what
+/// strangers send, so the key stays here.
+fn sign_for_guest(key: StationKey, is_public: bool) -> anyhow::Result<()> {
+    let Some(questions) = guest::questions()? else {
+        return Ok(());
+    };
+    let sign = move || {
+        let mut buffer = [0; 16 + MAX_VALUE];
+        // the guest ends with this program
+        while let Ok(length) = questions.recv(&mut buffer) {
+            let mut question = Reader::new(&buffer[..length]);
+            let (Ok(time), Ok(sequence)) = (question.u64(), question.u64()) else {
+                continue;
+            };
+            let now = UnixTime::now().as_secs();
+            let (Ok(sequence), true) = (i64::try_from(sequence), time.abs_diff(now) <= DAY) else {
+                continue;
+            };
+            let item = (sequence, question.rest());
+            let signature = key.sign_item(is_public, item, UnixTime::from_secs(time));
+            if questions.send(&signature).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("signer".into()).spawn(sign)?;
+    Ok(())
 }
 
 /// Returns the way of a station's owner into its network.

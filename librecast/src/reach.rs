@@ -29,10 +29,10 @@ pub const MAX_ITEMS: usize = 72;
 pub const MAX_KEYS: usize = 72;
 /// Most bootstrap nodes.
 pub const MAX_BOOTSTRAP: usize = 32;
-/// Longest value in bytes: a presence record. BEP 44 has room for 1,000.
-pub const MAX_VALUE: usize = 512;
+/// Longest value in bytes: BEP 44 has room for 1,000, with the value's length before it.
+pub const MAX_VALUE: usize = 996;
 /// Longest line in bytes: some more than the largest plan has.
-pub const MAX_LINE: usize = 96 * 1024;
+pub const MAX_LINE: usize = 128 * 1024;
 
 /// Bytes that are base58 in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

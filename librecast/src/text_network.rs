@@ -7,14 +7,16 @@
 //! meeting   the key of seed derive("lcroute 2026 text meeting", K | T): its room at servers
 //! name      derive("lcroute 2026 text name", K | T | day 64): of the record on LANs
 //! seal      derive("lcroute 2026 text seal", K | T): of the record
+//! item      K blinded by derive("lcroute 2026 text item", K | T | day 64): of the record in a DHT
 //! ```
 //!
-//! The record (`text_record.rs` of `lcroute-overlay`) brings N and an invitation for leaves. Who has the text can compute meeting, names and seal, and neither N's
-//! secret nor K's.
+//! The record (`text_record.rs` of `lcroute-overlay`) brings N and an invitation for leaves. Who has
+//! the text can compute meeting, names and seal, and neither N's secret nor K's.
 
 use zeroize::Zeroizing;
 
 use crate::id::{NetworkId, PeerId, SecretKey, derive};
+use crate::reach::{Base58, Key, signed_bytes};
 use crate::time::UnixTime;
 
 /// Context of the attestation (domain separation).
@@ -70,6 +72,31 @@ impl TextKey {
             .map(|day| self.derive("lcroute 2026 text name", &day.to_be_bytes()))
     }
 
+    /// Returns the key of the record's item in a DHT on the day of `time`. Only the owner of the text
+    /// can sign for it.
+    #[must_use]
+    pub fn item(&self, time: UnixTime) -> Key {
+        let secret = self.item_secret(time);
+        // a public key is a point of the curve
+        Base58(self.key.blinded(&secret).unwrap_or(secret))
+    }
+
+    /// Returns the owner's signature for the item on the day of `time`.
+    #[must_use]
+    pub fn sign_item(
+        &self,
+        owner: &SecretKey,
+        (sequence, value): (i64, &[u8]),
+        time: UnixTime,
+    ) -> [u8; 64] {
+        owner.sign_blinded(&self.item_secret(time), &signed_bytes(sequence, value))
+    }
+
+    fn item_secret(&self, time: UnixTime) -> [u8; 32] {
+        let day = time.as_secs() / DAY;
+        self.derive("lcroute 2026 text item", &day.to_be_bytes())
+    }
+
     /// Returns the key that seals the record.
     #[must_use]
     pub fn seal(&self) -> Zeroizing<[u8; 32]> {
@@ -117,6 +144,7 @@ mod tests {
             hex(text.meeting().public_key()),
             hex(&text.seal()[..]),
             hex(&names[0]),
+            hex(&text.item(UnixTime::from_secs(1_800_000_000)).0),
             hex(&derive(
                 "golden",
                 &[&attest(&owner(1), &owner(3).peer_id())],
@@ -126,6 +154,7 @@ mod tests {
             "fa9695fb98e61c34b84539b6cf039124d1e6e60ee04697e9c34ea63b6fa4302d",
             "be68155722e6f15483270af0274a3788036990cc21711c01be4463e1d5b4b99a",
             "09b7135729df55f9628314cd13cea3635675d388fd2c20274a52ec2d46e206cc",
+            "32aea9bf7c2ac0d2d228afdd91cb84791a09603580b2a8919d1ffc5e7ad95143",
             "921f45170724004230694d148d4a5ad9402337b6dcc49de01e37473b8db04b97",
         ];
         assert_eq!(all, expected);
@@ -141,12 +170,29 @@ mod tests {
     }
 
     #[test]
+    fn items_are_signed_by_the_owner_alone() {
+        let (time, value) = (UnixTime::from_secs(1_800_000_000), &b"value"[..]);
+        let verifies = |by: &SecretKey| {
+            let key = text(2).item(time).0;
+            let key = ed25519_dalek::VerifyingKey::from_bytes(&key).unwrap();
+            let signature = text(2).sign_item(by, (7, value), time);
+            let signature = ed25519_dalek::Signature::from_bytes(&signature);
+            key.verify_strict(&signed_bytes(7, value), &signature)
+                .is_ok()
+        };
+        assert!(verifies(&owner(1)));
+        assert!(!verifies(&owner(4)));
+    }
+
+    #[test]
     fn a_secret_changes_all_and_a_day_the_names() {
         let time = UnixTime::from_secs(1_800_000_000);
         assert_ne!(text(2).meeting(), text(3).meeting());
         assert_ne!(text(2).seal(), text(3).seal());
         let [today, yesterday, tomorrow] = text(2).names(time);
-        let later = text(2).names(UnixTime::from_secs(1_800_000_000 + DAY));
+        let later = UnixTime::from_secs(1_800_000_000 + DAY);
+        assert_ne!(text(2).item(time), text(2).item(later));
+        let later = text(2).names(later);
         assert_eq!((later[0], later[1]), (tomorrow, today));
         assert_ne!(today, yesterday);
         assert!(!format!("{:?}", text(2)).contains("[2"));

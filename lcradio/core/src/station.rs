@@ -19,6 +19,7 @@ use librecast::channel::transient_group;
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::text::{self, TextError, TextKind};
 use librecast::text_network::{self, TextKey};
+use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
 /// UDP port of packets (RTP).
@@ -79,6 +80,13 @@ impl StationKey {
     #[must_use]
     pub fn attest(&self, network: &NetworkId) -> [u8; 64] {
         text_network::attest(&self.signing, network)
+    }
+
+    /// Signs a record of the private or the public station for a DHT.
+    #[must_use]
+    pub fn sign_item(&self, public: bool, item: (i64, &[u8]), time: UnixTime) -> [u8; 64] {
+        let text = self.station(public).text_key();
+        text.sign_item(&self.signing, item, time)
     }
 
     pub(crate) fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {

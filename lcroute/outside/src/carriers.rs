@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
+use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::{CarrierEvent, Carriers, Lan, PathChange, RoomEvent, instance_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::outside::{MAX_PLACES, Place};
 use librecast::reach::{MAX_ITEMS, MAX_KEYS, Plan};
 use librecast::time::UnixTime;
+use librecast_program::executable::start_on_socket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::arrived::Arrived;
-use crate::dht::Dht;
 use crate::pairs::Started;
 use crate::servers::{Servers, Wanted, down};
 use crate::share::ViewId;
@@ -259,7 +260,8 @@ impl Finding {
                     }
                 }
             });
-            self.dht = match Dht::start(said) {
+            let program = start_on_socket(PROGRAM);
+            self.dht = match program.and_then(|stream| Dht::start(stream, said)) {
                 Ok(dht) => Some(dht),
                 Err(e) => {
                     tracing::warn!("lcroute-reach: {e}: no DHT");

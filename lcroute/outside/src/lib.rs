@@ -8,14 +8,13 @@
 //! - [`pairs`] decides: who waits, who is sought, and their links; without I/O
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
 //! - `addresses` reads this host's interfaces, `carriers` finds the others, `servers` at
-//!   servers, `dht` by a DHT; `arrived` has their events, `relays` the relays of servers
+//!   servers and a DHT; `arrived` has their events, `relays` the relays of servers
 //! - `program` has the sockets, `cli` is the command line, [`drops`] has the reasons of drops
 
 mod addresses;
 mod arrived;
 mod carriers;
 mod cli;
-mod dht;
 pub mod drops;
 pub mod pairs;
 mod program;

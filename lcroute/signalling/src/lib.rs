@@ -12,6 +12,7 @@
 //! | `client`, `ranking`, [`server`], `counts`, `http` | signalling servers |
 //! | `rooms`, `beside` | many rooms of one connection: for its owner, and within it |
 //! | `lan`, `spool`, `reach`, `reach_line` | LAN, folder, and the program for DHT and Matrix room |
+//! | [`dht`] | a program for the DHT of one's own, for what is no node's record |
 //! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
 mod beside;
@@ -19,6 +20,7 @@ mod carrier;
 mod carriers;
 pub mod client;
 mod counts;
+pub mod dht;
 mod http;
 mod lan;
 mod peer_filter;

@@ -235,7 +235,12 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
     places.truncate(MAX_TEXT_PLACES);
     let servers: Vec<_> = places.iter().map(|place| place.url().to_owned()).collect();
     let on_lans = config.exposure().lans().is_ok();
-    if servers.is_empty() && !on_lans {
+    let own = own_config(common)?;
+    let chosen = own.as_ref().unwrap_or(&config);
+    let outside = chosen.exposure().outside().ok();
+    let dht = outside.filter(|outside| outside.dht);
+    let dht = dht.map(|_| chosen.signal.dht_entries().to_vec());
+    if servers.is_empty() && !on_lans && dht.is_none() {
         let message =
             "[signal] lan = false, and no place is named: there is no way to meet (lcr1...@HOST)";
         return Err(ExitError::new(Exit::Usage, message).into());
@@ -250,6 +255,7 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
             proxy: proxy(&config).map_err(|e| wrong(&format!("{e:#}")))?,
             interface: config.tun.name.clone(),
             on_lans,
+            dht,
         };
         let start = ListenerStart { text, places };
         return Ok(Role::Text(Box::new(start), told(state)?));
@@ -276,7 +282,13 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
         identity: Identity::new(&token, TEXT_NAME, None)?,
         token,
         code: Some(told(state)?),
-        owner: Some(OwnerStart { text, keys, record }),
+        owner: Some(OwnerStart {
+            text,
+            keys,
+            record,
+            dht,
+            signer: None,
+        }),
         config,
     })))
 }

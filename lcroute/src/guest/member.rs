@@ -204,7 +204,8 @@ impl MemberShell {
             None => servers(&config, &urls),
         };
         let on_lans = config.exposure().lans().is_ok();
-        if named.is_empty() && !on_lans {
+        let dht = owner.as_ref().and_then(|owner| owner.dht.clone());
+        if named.is_empty() && !on_lans && dht.is_none() {
             let message = "[signal] lan = false, and no signalling server is named: there is no way to find others";
             return Err(ExitError::new(Exit::Usage, message).into());
         }
@@ -216,10 +217,15 @@ impl MemberShell {
             proxy: proxy.clone(),
             interface: config.tun.name.clone(),
             on_lans,
+            dht,
         };
         if owner.is_some() && named.is_empty() {
+            let found = match places.dht {
+                Some(_) => "on this LAN and by the DHT",
+                None => "on this LAN alone",
+            };
             hint(format_args!(
-                "without a place it is found on this LAN alone, where the firewall of this host lets it in; closed: forward UDP port {port}, or name a place (--at HOST)"
+                "without a place it is found {found}, where the firewall of this host lets it in; closed: forward UDP port {port}, or name a place (--at HOST)"
             ));
         }
         let own = (node.member().peer, port);

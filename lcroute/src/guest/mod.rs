@@ -22,6 +22,7 @@ pub mod text;
 pub mod text_listener;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,16 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         inherit(fd)?;
         options.command.env(STATE_FD, fd.as_raw_fd().to_string());
     }
+    let mut theirs = None;
+    if let Role::Member(start) = &mut options.role
+        && let Some(owner) = start.owner.as_mut().filter(|owner| owner.dht.is_some())
+    {
+        let (ours, signer) = UnixDatagram::pair()?;
+        inherit(signer.as_fd())?;
+        let number = signer.as_raw_fd().to_string();
+        options.command.env(guest::SIGN_FD, number);
+        (owner.signer, theirs) = (Some(ours), Some(signer));
+    }
     let settings = Settings {
         name: INTERFACE.to_owned(),
         mode: Mode::Tun,
@@ -123,6 +134,7 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     // before a program runs that may be ended; it starts with none blocked
     let signals = block_signals()?;
     let (device, running) = start(&settings, &mut options.command, &addresses)?;
+    drop(theirs);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -7,35 +7,43 @@
 //!   | ------- ask: version 8 = 1 ---------> |
 //!   | <-------------- record -------------- |    lcroute/overlay/src/text_record.rs
 //! ```
-//! On LANs the owner announces the record.
+//! On LANs the owner announces the record. In a DHT it holds the record as an item, which the program
+//! inside signs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_overlay::server::Role;
 use lcroute_overlay::{
-    Candidate, DropReason, Presence, Published, Random, Rendezvous, TEXT_LIFETIME, TextRecord,
+    Candidate, CandidateKind, DropReason, Presence, Published, Random, Rendezvous, TEXT_LIFETIME,
+    TextRecord,
 };
+use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{CarrierEvent, Carriers, MAX_LAN_RECORD, instance_name};
 use librecast::bucket::{Bucket, Rate};
 use librecast::code::CodeKeys;
 use librecast::drops::Drops;
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::reach::{Base58, FromReach, Item, Key, MAX_VALUE, Plan, Value};
 use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
+use librecast_program::executable::start_on_socket;
 use tokio::sync::mpsc;
 
 use super::leaf::seed;
+use crate::commands::hint;
 use crate::netlink;
 
 /// The question of a listener.
 const ASK: [u8; 1] = [1];
 /// Answers of an owner: a record has some 700 bytes. Chosen: a crowd at the beginning of a cast.
 const ANSWERS: Rate = Rate::per_second(20, 200);
-/// Records of LANs that a listener opens: each costs two signatures. Chosen: a LAN has some stations.
+/// Records of LANs and of a DHT that a listener opens: each costs two signatures. Chosen: a LAN has some stations.
 const RECORDS: Rate = Rate::per_second(8, 64);
 /// Interval of a listener's questions. Chosen: an answer may be lost with its server.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -45,6 +53,8 @@ const MAX_ASKED: usize = 8;
 const RENEW: Duration = Duration::from_secs(3_600);
 /// First port that the kernel gives to nobody by itself, in dynamic ports (RFC 6335).
 const PORTS: u16 = 61_000;
+/// Half a day, in seconds, by which clocks may differ in a DHT.
+const SKEW: u64 = 43_200;
 /// Events of carriers that wait.
 const EVENTS: usize = 64;
 
@@ -56,6 +66,9 @@ struct Meeting {
     events: mpsc::Receiver<CarrierEvent>,
     interface: String,
     on_lans: bool,
+    /// The DHT, and its lines.
+    dht: Option<(Dht, mpsc::Receiver<FromReach>)>,
+    bootstrap: Vec<String>,
     drops: Drops<DropReason>,
 }
 
@@ -70,6 +83,8 @@ pub struct Places {
     pub interface: String,
     /// Whether LANs are used.
     pub on_lans: bool,
+    /// Entry nodes of the DHT (none listed: the well-known ones), if it is used.
+    pub dht: Option<Vec<String>>,
 }
 
 impl Meeting {
@@ -85,6 +100,8 @@ impl Meeting {
             events,
             interface: places.interface.clone(),
             on_lans: places.on_lans,
+            dht: places.dht.as_ref().and_then(|_| dht()),
+            bootstrap: places.dht.clone().unwrap_or_default(),
             drops: Drops::default(),
         }
     }
@@ -101,11 +118,46 @@ impl Meeting {
         }
     }
 
+    /// Sets what is held in the DHT and looked up there.
+    fn set_plan(&self, hold: Vec<Item>, seek: Vec<Key>) {
+        if let Some((dht, _)) = &self.dht {
+            let bootstrap = self.bootstrap.clone();
+            dht.set(Plan {
+                bootstrap,
+                hold,
+                seek,
+                ..Plan::default()
+            });
+        }
+    }
+
     fn tell_drops(&self) {
         for (reason, count) in self.drops.by_name() {
             tracing::info!(reason, count, "dropped");
         }
     }
+}
+
+/// Starts the program for a DHT.
+fn dht() -> Option<(Dht, mpsc::Receiver<FromReach>)> {
+    let (told, said) = mpsc::channel(EVENTS);
+    match start_on_socket(PROGRAM).and_then(|stream| Dht::start(stream, told)) {
+        Ok(dht) => Some((dht, said)),
+        Err(e) => {
+            hint(format_args!("{PROGRAM}: {e}: the DHT is not used"));
+            None
+        }
+    }
+}
+
+/// Returns the next line about the DHT; waits for ever without one.
+async fn said(dht: &mut Option<(Dht, mpsc::Receiver<FromReach>)>) -> FromReach {
+    if let Some((_, said)) = dht
+        && let Some(line) = said.recv().await
+    {
+        return line;
+    }
+    std::future::pending().await
 }
 
 /// What the owner of a text begins with.
@@ -117,6 +169,10 @@ pub struct OwnerStart {
     pub keys: CodeKeys,
     /// Content of the record, without routers.
     pub record: TextRecord,
+    /// Entry nodes of the DHT, if it is used.
+    pub dht: Option<Vec<String>>,
+    /// Signs the record for a DHT ([`librecast_program::guest::SIGN_FD`]).
+    pub signer: Option<UnixDatagram>,
 }
 
 impl OwnerStart {
@@ -144,6 +200,13 @@ pub struct Owner {
     name: [u8; 32],
     random: Random,
     answers: Bucket,
+    /// Signs items; none without a DHT.
+    signer: Option<tokio::net::UnixDatagram>,
+    /// Items whose signatures are awaited, in order, and those that are signed.
+    unsigned: VecDeque<(Key, i64, Vec<u8>)>,
+    items: Vec<Item>,
+    /// The address at which nodes of the DHT see this host.
+    outer: Option<Ipv4Addr>,
 }
 
 impl Owner {
@@ -153,7 +216,15 @@ impl Owner {
         (own, port): (PeerId, u16),
         places: &Places,
     ) -> anyhow::Result<Self> {
+        let signer = start.signer.map(|signer| {
+            signer.set_nonblocking(true)?;
+            tokio::net::UnixDatagram::from_std(signer)
+        });
         Ok(Self {
+            signer: signer.transpose()?,
+            unsigned: VecDeque::new(),
+            items: Vec::new(),
+            outer: None,
             meeting: Meeting::start(start.text, Role::Router, places),
             keys: start.keys,
             record: start.record,
@@ -171,6 +242,14 @@ impl Owner {
     pub fn review(&mut self, mut candidates: Vec<Candidate>, now: Instant) {
         self.meeting.review(self.port);
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
+        if let Some(outer) = self.outer {
+            // this port, if it is forwarded or the NAT keeps it
+            let addr = SocketAddr::new(outer.into(), self.port);
+            if candidates.iter().all(|candidate| candidate.addr != addr) {
+                let kind = CandidateKind::ServerReflexive;
+                candidates.push(Candidate { kind, addr });
+            }
+        }
         let routers = vec![(self.own, candidates)];
         let name = self.meeting.text.names(UnixTime::now())[0];
         let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);
@@ -195,6 +274,10 @@ impl Owner {
             on_lan = record.seal(text, network, &mut self.random);
         }
         (record.token.signal, record.routers) = (urls, all);
+        let value = match self.sealed.len() <= MAX_VALUE {
+            true => self.sealed.to_vec(),
+            false => on_lan.clone(),
+        };
         let published = Published {
             name,
             sealed: on_lan.into(),
@@ -202,12 +285,54 @@ impl Owner {
             epoch: Rendezvous::new(text.meeting()),
         };
         self.meeting.carriers.publish(published);
+        self.have_signed(value);
+    }
+
+    /// Has this value signed as the items of a DHT: those of twelve hours ago and in twelve hours.
+    fn have_signed(&mut self, value: Vec<u8>) {
+        let Some(signer) = &self.signer else {
+            return;
+        };
+        let sequence = self.record.made.cast_signed();
+        let now = UnixTime::now().as_secs();
+        self.items.clear();
+        for time in [now.saturating_sub(SKEW), now.saturating_add(SKEW)] {
+            let numbers = [time, self.record.made].map(u64::to_be_bytes).concat();
+            // it is asked anew with the next record
+            if signer.try_send(&[&numbers[..], &value].concat()).is_ok() {
+                let key = self.meeting.text.item(UnixTime::from_secs(time));
+                self.unsigned.push_back((key, sequence, value.clone()));
+            }
+        }
+    }
+
+    fn handle_signature(&mut self, signature: [u8; 64]) {
+        let Some((key, sequence, value)) = self.unsigned.pop_front() else {
+            return;
+        };
+        let is_newest = sequence == self.record.made.cast_signed();
+        self.items.extend(is_newest.then_some(Item {
+            key,
+            sequence,
+            value: Value(value),
+            signature: Base58(signature),
+        }));
+        if self.unsigned.is_empty() {
+            self.meeting.set_plan(self.items.clone(), Vec::new());
+        }
     }
 
     /// Waits for listeners, and answers them. Cancellation loses none.
     pub async fn wait(&mut self) {
-        let Some(event) = self.meeting.events.recv().await else {
-            return std::future::pending().await;
+        let event = tokio::select! {
+            Some(event) = self.meeting.events.recv() => event,
+            line = said(&mut self.meeting.dht) => {
+                if let FromReach::State(state) = line {
+                    self.outer = state.outer;
+                }
+                return;
+            }
+            signature = signed(&self.signer) => return self.handle_signature(signature),
         };
         let CarrierEvent::Signal { from, bytes, .. } = event else {
             return;
@@ -225,6 +350,15 @@ impl Owner {
     pub async fn end(self) {
         self.meeting.tell_drops();
         self.meeting.carriers.end().await;
+    }
+}
+
+/// Returns the next signature; waits for ever without a signer.
+async fn signed(signer: &Option<tokio::net::UnixDatagram>) -> [u8; 64] {
+    let mut signature = [0; 64];
+    match signer {
+        Some(signer) if signer.recv(&mut signature).await.is_ok_and(|n| n == 64) => signature,
+        _ => std::future::pending().await,
     }
 }
 
@@ -248,6 +382,11 @@ impl Finder {
         let now = Instant::now();
         let mut meeting = Meeting::start(text, Role::Leaf, places);
         meeting.review(0);
+        let days = [0, SKEW * 2].map(|ahead| UnixTime::now().as_secs() + ahead);
+        let yesterday = days[0].saturating_sub(SKEW * 2);
+        let days = [days[0], yesterday, days[1]].map(UnixTime::from_secs);
+        let keys = days.map(|day| meeting.text.item(day));
+        meeting.set_plan(Vec::new(), keys.into());
         Self {
             meeting,
             present: BTreeSet::new(),
@@ -267,6 +406,12 @@ impl Finder {
     pub async fn wait(&mut self) -> Option<TextRecord> {
         let event = tokio::select! {
             Some(event) = self.meeting.events.recv() => event,
+            line = said(&mut self.meeting.dht) => {
+                let FromReach::Seen { value, .. } = line else {
+                    return None;
+                };
+                return self.open_limited(&value.0);
+            }
             () = tokio::time::sleep_until(self.next_ask.into()) => {
                 self.next_ask = Instant::now() + ASK_EVERY;
                 for peer in self.present.clone() {
@@ -300,10 +445,7 @@ impl Finder {
                 let names = self.meeting.text.names(UnixTime::now());
                 let mut names = names.iter().map(instance_name);
                 names.any(|own| name.starts_with(&own)).then_some(())?;
-                match self.records.take(RECORDS, 1, Instant::now()) {
-                    true => self.open(&sealed),
-                    false => self.limited(),
-                }
+                self.open_limited(&sealed)
             }
             _ => None,
         }
@@ -313,6 +455,13 @@ impl Finder {
         self.awaited.insert(peer);
         let ask = Bytes::from_static(&ASK);
         self.meeting.carriers.send(peer, &ask);
+    }
+
+    fn open_limited(&mut self, sealed: &[u8]) -> Option<TextRecord> {
+        match self.records.take(RECORDS, 1, Instant::now()) {
+            true => self.open(sealed),
+            false => self.limited(),
+        }
     }
 
     fn limited(&mut self) -> Option<TextRecord> {

@@ -4,8 +4,9 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -16,6 +17,7 @@ use librecast::outside::Place;
 use librecast::reach::Base58;
 use librecast::text::{self, TextKind};
 use librecast::text_network::TextKey;
+use nix::libc;
 use nix::unistd::pipe;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -34,6 +36,29 @@ const LCROUTE: &str = "lcroute";
 pub const ROLE: &str = "LCROUTE_GUEST";
 /// The role of a leaf: programs receive, and send to asking groups alone.
 pub const LEAF: &str = "leaf";
+
+/// Environment variable with the number of the descriptor by which `lcroute guest` has the owner of a
+/// text sign its record for a DHT: each datagram is `time 64 (unix seconds) | sequence 64 | value`,
+/// each answer a signature.
+pub const SIGN_FD: &str = "LCROUTE_GUEST_SIGN";
+
+/// Takes the socket of [`SIGN_FD`], if the guest asks for signatures. To be called once.
+///
+/// # Errors
+///
+/// The variable has no descriptor.
+pub fn questions() -> std::io::Result<Option<UnixDatagram>> {
+    let Some(number) = env::var_os(SIGN_FD) else {
+        return Ok(None);
+    };
+    let number = number.to_str().and_then(|number| number.parse().ok());
+    let number = number.filter(|number: &i32| *number > libc::STDERR_FILENO);
+    let no = || std::io::Error::other(format!("{SIGN_FD}: no descriptor"));
+    // SAFETY: the guest opened it for this process alone, and it is taken once
+    Ok(Some(unsafe {
+        UnixDatagram::from_raw_fd(number.ok_or_else(no)?)
+    }))
+}
 
 /// Bits a second that a program receives in a leaf, if its user sets no rate. Chosen: below the
 /// rate that a router has for its leaves, by default; it drops packets beyond that.

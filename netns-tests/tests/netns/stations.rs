@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::radio::{RADIO, key_of, last_status, station_of, write_chirp};
+use crate::reach::swarm;
 use crate::world;
 
 /// The user without rights.
@@ -71,6 +72,15 @@ fn hears(listener: &Process, seconds: usize) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// Closes a host's firewall, but for multicast DNS and this port.
+fn open_port(host: &Host, port: &str) -> Result<()> {
+    host.nft(&format!(
+        "flush ruleset\ntable inet f {{\n chain in {{\n  type filter hook input priority 0; policy drop;\n  \
+         iif lo accept\n  ct state established,related accept\n  ip6 nexthdr icmpv6 accept\n  \
+         udp dport {{ 5353, {port} }} accept\n }}\n}}\n"
+    ))
 }
 
 /// Ends the guest of a program at once, with all that it has started.
@@ -192,16 +202,65 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
         let port = told.split("UDP port ").nth(1).context("no port")?;
         let port = port.split(',').next().context("no port")?;
         kill_all(&casts)?;
-        caster.nft(&format!(
-            "flush ruleset\ntable inet f {{\n chain in {{\n  type filter hook input priority 0; policy drop;\n  \
-             iif lo accept\n  ip6 nexthdr icmpv6 accept\n  udp dport {{ 5353, {port} }} accept\n }}\n}}\n"
-        ))?;
+        open_port(caster, port)?;
         let again = cast(caster, &path, "")?;
         text_of(&again)?;
         hears(&hearing, 2)?;
         hearing.signal(Signal::SIGINT)?;
         ensure!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr());
         Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
+    world("station-dht", |lab| {
+        open_driver()?;
+        let (_swarm, enters) = swarm(lab)?;
+        let hosts = lab.closed_hosts(&["caster", "listener"])?;
+        let [caster, listener] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        for host in &hosts {
+            host.configure(&format!(
+                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
+            ))?;
+        }
+        let (path, key) = station(caster, "station.key")?;
+        let text = key.station(false).encode().to_string();
+        let casts = cast(caster, &path, "")?;
+        ensure!(text_of(&casts)? == text, "{}", casts.stdout());
+        let told = eventually("it names its port", || {
+            let told = casts.stderr();
+            ensure!(
+                told.contains("by the DHT") && told.contains("UDP port "),
+                "{told}"
+            );
+            Ok(told)
+        })?;
+        let port = told.split("UDP port ").nth(1).context("no port")?;
+        let port = port.split(',').next().context("no port")?;
+        open_port(caster, port)?;
+        let args = [RADIO, "--json", "listen", "--outside", &text, "-"];
+        let hearing = listener.spawn("setpriv", &as_nobody(&args))?;
+        hears(&hearing, 2)?;
+        // another key's items are others
+        let other = StationKey::from_seed(&[9; 32]).station(false).encode();
+        let args = [
+            RADIO,
+            "--json",
+            "listen",
+            "--outside",
+            &other,
+            "-",
+            "--timeout",
+            "8s",
+        ];
+        let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
+        let code = nothing.wait(DEADLINE)?;
+        ensure!(code == 3, "{code}: {}", nothing.stderr());
+        kill_all(&casts)
     });
 }
 

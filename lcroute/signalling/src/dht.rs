@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::net::UnixStream as UnixSocket;
 
 use librecast::reach::{FromReach, Key, MAX_LINE, Plan, ToReach};
-use librecast_program::executable::start_on_socket;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Name of the program.
-const PROGRAM: &str = "lcroute-reach";
+pub const PROGRAM: &str = "lcroute-reach";
 
 /// The program, as long as it runs.
 #[derive(Debug)]
-pub(crate) struct Dht {
+pub struct Dht {
     plan: watch::Sender<Option<Plan>>,
     task: JoinHandle<()>,
 }
@@ -28,9 +28,13 @@ impl Drop for Dht {
 }
 
 impl Dht {
-    /// Starts the program; its lines go to `told`.
-    pub(crate) fn start(told: mpsc::Sender<FromReach>) -> io::Result<Self> {
-        let stream = UnixStream::from_std(start_on_socket(PROGRAM)?)?;
+    /// Speaks with the program, which has the other end; its lines go to `told`. To be called within
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn start(stream: UnixSocket, told: mpsc::Sender<FromReach>) -> io::Result<Self> {
+        let stream = UnixStream::from_std(stream)?;
         let (plan, plans) = watch::channel(None);
         let task = tokio::spawn(async move {
             if let Err(e) = converse(stream, plans, &told).await {
@@ -40,12 +44,14 @@ impl Dht {
         Ok(Self { plan, task })
     }
 
-    pub(crate) fn runs(&self) -> bool {
+    /// Returns whether the program has not ended.
+    #[must_use]
+    pub fn runs(&self) -> bool {
         !self.task.is_finished()
     }
 
     /// Sets what it holds and looks up.
-    pub(crate) fn set(&self, plan: Plan) {
+    pub fn set(&self, plan: Plan) {
         self.plan.send_if_modified(|known| {
             let is_new = known.as_ref() != Some(&plan);
             *known = Some(plan);
