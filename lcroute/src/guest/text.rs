@@ -285,11 +285,11 @@ impl Owner {
             epoch: Rendezvous::new(text.meeting()),
         };
         self.meeting.carriers.publish(published);
-        self.have_signed(value);
+        self.have_signed(&value);
     }
 
     /// Has this value signed as the items of a DHT: those of twelve hours ago and in twelve hours.
-    fn have_signed(&mut self, value: Vec<u8>) {
+    fn have_signed(&mut self, value: &[u8]) {
         let Some(signer) = &self.signer else {
             return;
         };
@@ -299,9 +299,9 @@ impl Owner {
         for time in [now.saturating_sub(SKEW), now.saturating_add(SKEW)] {
             let numbers = [time, self.record.made].map(u64::to_be_bytes).concat();
             // it is asked anew with the next record
-            if signer.try_send(&[&numbers[..], &value].concat()).is_ok() {
+            if signer.try_send(&[&numbers[..], value].concat()).is_ok() {
                 let key = self.meeting.text.item(UnixTime::from_secs(time));
-                self.unsigned.push_back((key, sequence, value.clone()));
+                self.unsigned.push_back((key, sequence, value.to_vec()));
             }
         }
     }
