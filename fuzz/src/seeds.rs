@@ -631,7 +631,8 @@ fn text_record(routers: u8) -> Vec<u8> {
     let router = [
         key(11).peer_id().public_key(),
         &[1, 0, 4, 192, 0, 2, 9, 0x1b, 0x58][..],
-    ];
+    ]
+    .concat();
     [
         &[1][..],
         &TODAY.to_be_bytes(),
@@ -640,7 +641,7 @@ fn text_record(routers: u8) -> Vec<u8> {
         &(token.len() as u16).to_be_bytes(),
         &token,
         &[routers],
-        &router.concat().repeat(routers.into()),
+        &router.repeat(routers.into()),
     ]
     .concat()
 }
