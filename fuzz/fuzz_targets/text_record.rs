@@ -29,13 +29,14 @@ fn sealed(is_signed: bool, bytes: &[u8]) -> Vec<u8> {
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("text_record"), |data: &[u8]| {
     let now = UnixTime::from_secs(TODAY);
+    let open = |sealed: &[u8]| TextRecord::open_charged(&text(), sealed, now, || true);
     // nobody has sealed it
-    assert!(TextRecord::open(&text(), data, now).is_err());
+    assert!(open(data).is_err());
     for is_signed in [false, true] {
-        match TextRecord::open(&text(), &sealed(is_signed, data), now) {
+        match open(&sealed(is_signed, data)) {
             Ok(record) => {
                 let again = record.seal(&text(), &key(9), &mut Random::new([1; 32]));
-                assert!(TextRecord::open(&text(), &again, now).is_ok());
+                assert!(open(&again).is_ok());
             }
             Err(reason) => assert_ne!(reason, DropReason::TextNotOpened),
         }

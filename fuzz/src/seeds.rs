@@ -26,7 +26,7 @@ use librecast::epoch::{Epoch, EpochSecret};
 use librecast::reach::{Base58, FromReach, RoomState, State, Value};
 use librecast::revocation::Revocation;
 use librecast::text::{TextKind, encode};
-use librecast::text_network::attest;
+use librecast::text_network::{TextKey, attest};
 use librecast::{igmp, mapped};
 
 use crate::{TODAY, chain, key};
@@ -637,7 +637,7 @@ fn text_record(routers: u8) -> Vec<u8> {
         &[1][..],
         &TODAY.to_be_bytes(),
         &(TODAY + 3_600).to_be_bytes(),
-        &attest(&key(10), &id),
+        &attest(&key(10), &TextKey::new(key(10).peer_id(), [7; 32]), &id),
         &(token.len() as u16).to_be_bytes(),
         &token,
         &[routers],

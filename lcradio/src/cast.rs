@@ -114,7 +114,7 @@ fn name(options: &Options) -> Result<String, ExitError> {
 /// Casts until the sound ends, or a signal.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let offering = options.under_code.then(Offering::begin).transpose()?;
-    let place = match (&options.outside, &options.key) {
+    let outside = match (&options.outside, &options.key) {
         (Some(places), Some(key)) => Some(outside::cast(key, options.is_public, places)?),
         _ => None,
     };
@@ -127,6 +127,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             Wake::on_signals(&signals, move |signal| talk.set(signal == Signal::SIGUSR1))?
         }
         false => Wake::on_interrupt()?,
+    };
+    let place = match outside {
+        Some(outside::Cast { place, signer }) => {
+            signer.map(outside::Signer::start).transpose()?;
+            Some(place)
+        }
+        None => None,
     };
     let (bitrate, name) = (bitrate(options)?, name(options)?);
     let key = keys::load(options.key.as_deref())?;

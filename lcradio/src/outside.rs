@@ -1,6 +1,8 @@
 //! Stations in a network of their own, which their text leads to.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::thread;
 
@@ -64,15 +66,20 @@ fn check(places: &[Place]) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// The key, the places, or the guest's state; `lcroute` cannot be executed.
-pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<String> {
+pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<Cast> {
     check(places)?;
     let key = keys::load(Some(key))?;
     let public = key.station(true);
     if let Some((cast, place)) = inside()? {
         return match cast == public {
             true => {
-                sign_for_guest(key, is_public)?;
-                Ok(place)
+                let questions = guest::questions()?;
+                let signer = questions.map(|questions| Signer {
+                    key,
+                    is_public,
+                    questions,
+                });
+                Ok(Cast { place, signer })
             }
             false => Err(usage("the key is another one than this network's")),
         };
@@ -81,33 +88,58 @@ pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<Str
     Err(guest::by_text(&owner(&key, is_public, places), given).into())
 }
 
-/// Signs the station's record for a DHT in a thread, as often as the guest asks. The guest reads what
-/// strangers send, so the key stays here.
-fn sign_for_guest(key: StationKey, is_public: bool) -> anyhow::Result<()> {
-    let Some(questions) = guest::questions()? else {
-        return Ok(());
-    };
-    let sign = move || {
+/// A station on the air, in its own network.
+pub struct Cast {
+    /// Where listeners find it, as it stands behind its text.
+    pub place: String,
+    /// Signs its record for a DHT, if one is used.
+    pub signer: Option<Signer>,
+}
+
+/// Signs the station's record for a DHT, as often as the guest asks. The guest reads what strangers
+/// send, so the key stays here.
+pub struct Signer {
+    key: StationKey,
+    is_public: bool,
+    questions: UnixDatagram,
+}
+
+impl Signer {
+    /// Signs in a thread of its own. Signals and rights are set before: a thread has those of its
+    /// start.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub fn start(self) -> io::Result<()> {
+        let thread = thread::Builder::new().name("signer".into());
+        thread.spawn(move || self.run()).map(drop)
+    }
+
+    fn run(&self) {
         let mut buffer = [0; 16 + MAX_VALUE];
         // the guest ends with this program
-        while let Ok(length) = questions.recv(&mut buffer) {
-            let mut question = Reader::new(&buffer[..length]);
-            let (Ok(time), Ok(sequence)) = (question.u64(), question.u64()) else {
-                continue;
-            };
-            let now = UnixTime::now().as_secs();
-            let (Ok(sequence), true) = (i64::try_from(sequence), time.abs_diff(now) <= DAY) else {
-                continue;
-            };
-            let item = (sequence, question.rest());
-            let signature = key.sign_item(is_public, item, UnixTime::from_secs(time));
-            if questions.send(&signature).is_err() {
+        while let Ok(length) = self.questions.recv(&mut buffer) {
+            // each question has an answer: the guest counts them
+            let signature = self.sign(&buffer[..length]).unwrap_or([0; 64]);
+            if self.questions.send(&signature).is_err() {
                 return;
             }
         }
-    };
-    thread::Builder::new().name("signer".into()).spawn(sign)?;
-    Ok(())
+    }
+
+    fn sign(&self, question: &[u8]) -> Option<[u8; 64]> {
+        let mut question = Reader::new(question);
+        let (time, sequence) = (question.u64().ok()?, question.u64().ok()?);
+        let now = UnixTime::now().as_secs();
+        let sequence = i64::try_from(sequence).ok()?;
+        let item = (sequence, question.rest());
+        let time_is_near = time.abs_diff(now) <= DAY;
+        time_is_near.then(|| {
+            let time = UnixTime::from_secs(time);
+            self.key.sign_item(self.is_public, item, time)
+        })
+    }
 }
 
 /// Returns the way of a station's owner into its network.
@@ -116,7 +148,7 @@ fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
     let network = CodeKeys::of_random(&seed).network().peer_id();
     let founds = TextOwner {
         seed: Base58(*seed),
-        attestation: Base58(key.attest(&network)),
+        attestation: Base58(key.attest(is_public, &network)),
     };
     let mut entry = entry(&key.station(is_public), places.to_vec());
     entry.founds = Some(founds);

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! text      a public key K, and a secret T that everybody with the text can compute
-//! network   a key N of the owner, who states it: signature of K over N
-//! meeting   the key of seed derive("lcroute 2026 text meeting", K | T): its room at servers
+//! meeting   M, the key of seed derive("lcroute 2026 text meeting", K | T): its room at servers
+//! network   a key N of the owner, who states it: signature of K over M | N, so of this text alone
 //! name      derive("lcroute 2026 text name", K | T | day 64): of the record on LANs
 //! seal      derive("lcroute 2026 text seal", K | T): of the record
 //! item      K blinded by derive("lcroute 2026 text item", K | T | day 64): of the record in a DHT
@@ -108,8 +108,13 @@ impl TextKey {
     pub fn attests(&self, network: &NetworkId, attestation: &[u8; 64]) -> bool {
         let stated = self
             .key
-            .verify(ATTESTATION, network.public_key(), attestation);
+            .verify(ATTESTATION, &self.statement(network), attestation);
         stated.is_ok()
+    }
+
+    fn statement(&self, network: &NetworkId) -> Vec<u8> {
+        let keys = [self.meeting(), *network];
+        keys.map(|key| *key.public_key()).concat()
     }
 
     fn derive(&self, context: &str, more: &[u8]) -> [u8; 32] {
@@ -119,8 +124,8 @@ impl TextKey {
 
 /// Returns the attestation of a text's owner about its network.
 #[must_use]
-pub fn attest(owner: &SecretKey, network: &NetworkId) -> [u8; 64] {
-    owner.sign(ATTESTATION, network.public_key())
+pub fn attest(owner: &SecretKey, text: &TextKey, network: &NetworkId) -> [u8; 64] {
+    owner.sign(ATTESTATION, &text.statement(network))
 }
 
 #[cfg(test)]
@@ -147,7 +152,7 @@ mod tests {
             hex(&text.item(UnixTime::from_secs(1_800_000_000)).0),
             hex(&derive(
                 "golden",
-                &[&attest(&owner(1), &owner(3).peer_id())],
+                &[&attest(&owner(1), &text, &owner(3).peer_id())],
             )),
         ];
         let expected = [
@@ -155,7 +160,7 @@ mod tests {
             "be68155722e6f15483270af0274a3788036990cc21711c01be4463e1d5b4b99a",
             "09b7135729df55f9628314cd13cea3635675d388fd2c20274a52ec2d46e206cc",
             "32aea9bf7c2ac0d2d228afdd91cb84791a09603580b2a8919d1ffc5e7ad95143",
-            "921f45170724004230694d148d4a5ad9402337b6dcc49de01e37473b8db04b97",
+            "deec00a3f219a1628d76e658104abb15bbb7d886275b4a161c3a7b8b3c165ac6",
         ];
         assert_eq!(all, expected);
     }
@@ -163,10 +168,13 @@ mod tests {
     #[test]
     fn only_the_owner_of_the_text_states_its_network() {
         let (network, other) = (owner(3).peer_id(), owner(4).peer_id());
-        let attestation = attest(&owner(1), &network);
+        let attestation = attest(&owner(1), &text(2), &network);
         assert!(text(2).attests(&network, &attestation));
         assert!(!text(2).attests(&other, &attestation));
-        assert!(!text(2).attests(&network, &attest(&owner(4), &network)));
+        let forged = attest(&owner(4), &text(2), &network);
+        assert!(!text(2).attests(&network, &forged));
+        // the owner's other text has another network
+        assert!(!text(3).attests(&network, &attestation));
     }
 
     #[test]

@@ -76,10 +76,11 @@ impl StationKey {
         Zeroizing::new(derive("lcradio 2026 network", &[&seed[..], &station]))
     }
 
-    /// States that this network is the station's.
+    /// States that this network is that of the private or the public station.
     #[must_use]
-    pub fn attest(&self, network: &NetworkId) -> [u8; 64] {
-        text_network::attest(&self.signing, network)
+    pub fn attest(&self, public: bool, network: &NetworkId) -> [u8; 64] {
+        let text = self.station(public).text_key();
+        text_network::attest(&self.signing, &text, network)
     }
 
     /// Signs a record of the private or the public station for a DHT.

@@ -80,11 +80,17 @@ impl TextRecord {
         [&nonce[..], &tag.unwrap_or_default(), &bytes].concat()
     }
 
-    /// Opens and checks a record at the time `time`.
+    /// Opens and checks a record at the time `time`. Two signatures are verified once `charge` has
+    /// permitted it: whoever lacks the text cannot seal.
     ///
     /// # Errors
     /// The reason for which it is dropped.
-    pub fn open(text: &TextKey, sealed: &[u8], time: UnixTime) -> Result<Self, DropReason> {
+    pub fn open_charged(
+        text: &TextKey,
+        sealed: &[u8],
+        time: UnixTime,
+        charge: impl FnOnce() -> bool,
+    ) -> Result<Self, DropReason> {
         if sealed.len() > MAX_TEXT_RECORD || sealed.len() < NONCE + TAG {
             return Err(DropReason::TextMalformed);
         }
@@ -95,6 +101,9 @@ impl TextRecord {
         let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
         let opened = cipher.decrypt_in_place_detached(nonce, b"", &mut bytes, tag);
         opened.map_err(|_| DropReason::TextNotOpened)?;
+        if !charge() {
+            return Err(DropReason::TextLimited);
+        }
         let (record, signature, signed) = read(&bytes).map_err(|_| DropReason::TextMalformed)?;
         let network = record.token.network();
         let is_signed = network.verify(CONTEXT, signed, &signature).is_ok();
@@ -111,6 +120,14 @@ impl TextRecord {
             return Err(DropReason::TextStale);
         }
         Ok(record)
+    }
+}
+
+/// Opens a record whatever that costs.
+#[cfg(test)]
+impl TextRecord {
+    fn open(text: &TextKey, sealed: &[u8], time: UnixTime) -> Result<Self, DropReason> {
+        Self::open_charged(text, sealed, time, || true)
     }
 }
 
@@ -201,7 +218,7 @@ mod tests {
         TextRecord {
             made: NOW,
             until: NOW + TEXT_LIFETIME,
-            attestation: attest(&key(1), &key(3).peer_id()),
+            attestation: attest(&key(1), &text(), &key(3).peer_id()),
             token: token(true, urls),
             routers: vec![(key(6).peer_id(), vec![candidate; MAX_ADDRESSES]); routers],
         }
@@ -235,7 +252,7 @@ mod tests {
         // who has the text can seal
         is(&record(1, 0), &key(9), DropReason::TextForged);
         let mut other = record(1, 0);
-        other.attestation = attest(&key(9), &key(3).peer_id());
+        other.attestation = attest(&key(9), &text(), &key(3).peer_id());
         is(&other, &key(3), DropReason::TextForged);
         let mut long = record(1, 0);
         long.until += 1;
@@ -253,6 +270,10 @@ mod tests {
         let other = TextKey::new(key(1).peer_id(), [3; 32]);
         let opened = TextRecord::open(&other, &sealed, UnixTime::from_secs(NOW));
         assert_eq!(opened.unwrap_err(), DropReason::TextNotOpened);
+        // of the owner's other text, sealed anew by somebody with both
+        let again = record(1, 0).seal(&other, &key(3), &mut Random::new([7; 32]));
+        let opened = TextRecord::open(&other, &again, UnixTime::from_secs(NOW));
+        assert_eq!(opened.unwrap_err(), DropReason::TextForged);
     }
 
     #[test]
@@ -260,7 +281,7 @@ mod tests {
         let sealed = seal(&record(1, 1));
         let hash = librecast::id::derive("golden", &[&sealed]);
         let shown: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(shown, "3dd86bb4f0c4b396");
+        assert_eq!(shown, "35856b2a6631e2c3");
     }
 
     proptest! {

@@ -10,7 +10,7 @@
 //! On LANs the owner announces the record. In a DHT it holds the record as an item, which the program
 //! inside signs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -53,16 +53,27 @@ const MAX_ASKED: usize = 8;
 const RENEW: Duration = Duration::from_secs(3_600);
 /// First port that the kernel gives to nobody by itself, in dynamic ports (RFC 6335).
 const PORTS: u16 = 61_000;
+/// Hosts that a server names to a leaf.
+const TOLD: usize = 4;
+/// Seconds for which an item of a DHT has one key.
+const DAY: u64 = 86_400;
 /// Half a day, in seconds, by which clocks may differ in a DHT.
 const SKEW: u64 = 43_200;
 /// Events of carriers that wait.
 const EVENTS: usize = 64;
+/// Listeners that an owner remembers, so that none of them has all answers.
+const MAX_ASKERS: usize = 256;
+/// Rounds of questions to as many hosts as a server names, without a record, after which a listener
+/// registers anew: the server names others then. Chosen: a busy owner answers within two.
+const ROUNDS: u32 = 3;
 
 /// The parts that both ends have.
 #[derive(Debug)]
 struct Meeting {
     text: TextKey,
     carriers: Carriers,
+    servers: Vec<String>,
+    proxy: Option<Proxy>,
     events: mpsc::Receiver<CarrierEvent>,
     interface: String,
     on_lans: bool,
@@ -97,6 +108,8 @@ impl Meeting {
         Self {
             text,
             carriers,
+            servers: places.servers.clone(),
+            proxy: places.proxy.clone(),
             events,
             interface: places.interface.clone(),
             on_lans: places.on_lans,
@@ -116,6 +129,13 @@ impl Meeting {
             Ok(lans) => drop(self.carriers.set_lan(Some(lans), port)),
             Err(e) => tracing::warn!("LANs of this host: {e:#}"),
         }
+    }
+
+    /// Registers anew at the servers, which draw the hosts that they name.
+    fn register_anew(&mut self) {
+        self.carriers.set_servers(&[], self.proxy.clone());
+        let servers = &self.servers;
+        self.carriers.set_servers(servers, self.proxy.clone());
     }
 
     /// Sets what is held in the DHT and looked up there.
@@ -200,6 +220,8 @@ pub struct Owner {
     name: [u8; 32],
     random: Random,
     answers: Bucket,
+    /// The last answers, by listener.
+    answered: BTreeMap<PeerId, Instant>,
     /// Signs items; none without a DHT.
     signer: Option<tokio::net::UnixDatagram>,
     /// Items whose signatures are awaited, in order, and those that are signed.
@@ -235,6 +257,7 @@ impl Owner {
             name: [0; 32],
             random: Random::new(seed()?),
             answers: Bucket::full(Instant::now()),
+            answered: BTreeMap::new(),
         })
     }
 
@@ -259,7 +282,8 @@ impl Owner {
         (self.name, self.sealed_at) = (name, Some(now));
         let record = &mut self.record;
         record.routers = routers;
-        record.made = UnixTime::now().as_secs();
+        // listeners take the newest, also if the clock was set back
+        record.made = UnixTime::now().as_secs().max(record.made + 1);
         record.until = record.made + TEXT_LIFETIME;
         let (text, network) = (&self.meeting.text, self.keys.network());
         self.sealed = record.seal(text, network, &mut self.random).into();
@@ -310,8 +334,10 @@ impl Owner {
         let Some((key, sequence, value)) = self.unsigned.pop_front() else {
             return;
         };
+        // zeros stand for none
+        let is_signed = signature != [0; 64];
         let is_newest = sequence == self.record.made.cast_signed();
-        self.items.extend(is_newest.then_some(Item {
+        self.items.extend((is_newest && is_signed).then_some(Item {
             key,
             sequence,
             value: Value(value),
@@ -339,11 +365,30 @@ impl Owner {
         };
         if *bytes != ASK {
             self.meeting.drops.count(DropReason::TextAsk);
-        } else if !self.answers.take(ANSWERS, 1, Instant::now()) {
+        } else if !self.may_answer(from, Instant::now()) {
             self.meeting.drops.count(DropReason::TextLimited);
         } else if !self.sealed.is_empty() {
             self.meeting.carriers.send(from, &self.sealed);
         }
+    }
+
+    /// Charges an answer: one in half of a listener's interval, before all of them.
+    fn may_answer(&mut self, to: PeerId, now: Instant) -> bool {
+        let is_recent = |at: &Instant| now < *at + ASK_EVERY / 2;
+        if self.answered.get(&to).is_some_and(is_recent) {
+            return false;
+        }
+        if self.answered.len() >= MAX_ASKERS {
+            self.answered.retain(|_, at| is_recent(at));
+        }
+        if !self.answers.take(ANSWERS, 1, now) {
+            return false;
+        }
+        // more are answered than remembered at a moment only within the burst
+        if self.answered.len() < MAX_ASKERS {
+            self.answered.insert(to, now);
+        }
+        true
     }
 
     /// Ends it, with a goodbye on LANs.
@@ -371,6 +416,10 @@ pub struct Finder {
     /// Those whose answers are awaited: one for each question, so that none floods the others out.
     awaited: BTreeSet<PeerId>,
     next_ask: Instant,
+    /// Rounds of questions since the last record.
+    rounds: u32,
+    /// The day of the items that are looked up.
+    day: Option<u64>,
     records: Bucket,
     /// When the newest record was made.
     newest: u64,
@@ -380,26 +429,29 @@ impl Finder {
     /// Begins to look for records that are newer than `newest`; to be called within a tokio runtime.
     pub fn start(text: TextKey, places: &Places, newest: u64) -> Self {
         let now = Instant::now();
-        let mut meeting = Meeting::start(text, Role::Leaf, places);
-        meeting.review(0);
-        let days = [0, SKEW * 2].map(|ahead| UnixTime::now().as_secs() + ahead);
-        let yesterday = days[0].saturating_sub(SKEW * 2);
-        let days = [days[0], yesterday, days[1]].map(UnixTime::from_secs);
-        let keys = days.map(|day| meeting.text.item(day));
-        meeting.set_plan(Vec::new(), keys.into());
-        Self {
-            meeting,
+        let mut finder = Self {
+            meeting: Meeting::start(text, Role::Leaf, places),
             present: BTreeSet::new(),
             awaited: BTreeSet::new(),
             next_ask: now,
+            rounds: 0,
+            day: None,
             records: Bucket::full(now),
             newest,
-        }
+        };
+        finder.review();
+        finder
     }
 
-    /// Follows the LANs of this host.
+    /// Follows the LANs of this host, and the day.
     pub fn review(&mut self) {
         self.meeting.review(0);
+        let now = UnixTime::now().as_secs();
+        if self.day.replace(now / DAY) != Some(now / DAY) {
+            let days = [now, now.saturating_sub(DAY), now + DAY].map(UnixTime::from_secs);
+            let keys = days.map(|day| self.meeting.text.item(day));
+            self.meeting.set_plan(Vec::new(), keys.into());
+        }
     }
 
     /// Waits for the next input; returns a record newer than all before. Cancellation loses none.
@@ -414,6 +466,13 @@ impl Finder {
             }
             () = tokio::time::sleep_until(self.next_ask.into()) => {
                 self.next_ask = Instant::now() + ASK_EVERY;
+                // whoever has the text can be at the meeting point, and silent
+                self.rounds += u32::from(self.present.len() >= TOLD);
+                if self.rounds > ROUNDS {
+                    self.rounds = 0;
+                    self.meeting.register_anew();
+                    return None;
+                }
                 for peer in self.present.clone() {
                     self.ask(peer);
                 }
@@ -439,7 +498,10 @@ impl Finder {
             }
             CarrierEvent::Signal { from, bytes, .. } => match self.awaited.remove(&from) {
                 true => self.open(&bytes),
-                false => self.limited(),
+                false => {
+                    self.meeting.drops.count(DropReason::TextLimited);
+                    None
+                }
             },
             CarrierEvent::Record { name, sealed, .. } => {
                 let names = self.meeting.text.names(UnixTime::now());
@@ -457,25 +519,30 @@ impl Finder {
         self.meeting.carriers.send(peer, &ask);
     }
 
+    /// Opens a record that nobody was asked for.
     fn open_limited(&mut self, sealed: &[u8]) -> Option<TextRecord> {
-        match self.records.take(RECORDS, 1, Instant::now()) {
-            true => self.open(sealed),
-            false => self.limited(),
-        }
-    }
-
-    fn limited(&mut self) -> Option<TextRecord> {
-        self.meeting.drops.count(DropReason::TextLimited);
-        None
+        let now = Instant::now();
+        let records = &mut self.records;
+        let opened = TextRecord::open_charged(&self.meeting.text, sealed, UnixTime::now(), || {
+            records.take(RECORDS, 1, now)
+        });
+        self.handle_opened(opened)
     }
 
     fn open(&mut self, sealed: &[u8]) -> Option<TextRecord> {
-        match TextRecord::open(&self.meeting.text, sealed, UnixTime::now()) {
-            Ok(record) if record.made > self.newest => {
-                self.newest = record.made;
-                Some(record)
+        let text = &self.meeting.text;
+        let opened = TextRecord::open_charged(text, sealed, UnixTime::now(), || true);
+        self.handle_opened(opened)
+    }
+
+    fn handle_opened(&mut self, opened: Result<TextRecord, DropReason>) -> Option<TextRecord> {
+        match opened {
+            Ok(record) => {
+                self.rounds = 0;
+                let is_newer = record.made > self.newest;
+                self.newest = self.newest.max(record.made);
+                is_newer.then_some(record)
             }
-            Ok(_) => None,
             Err(reason) => {
                 self.meeting.drops.count(reason);
                 None

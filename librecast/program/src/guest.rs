@@ -27,8 +27,6 @@ use crate::cli::{self, Exit, ExitError};
 
 /// Most places of a text. Chosen: as many as a record has room for.
 pub const MAX_TEXT_PLACES: usize = 3;
-/// Longest [`TextEntry`] as JSON, in bytes. Chosen: some more than one with all places has.
-pub const MAX_ENTRY: usize = 4_096;
 /// The program that makes guests.
 const LCROUTE: &str = "lcroute";
 
