@@ -67,6 +67,8 @@ pub struct Options {
     pub is_public: bool,
     /// Under four words.
     pub under_code: bool,
+    /// Listeners play in step, so long after this caster.
+    pub together: Option<Duration>,
     /// Sends silence until the caster talks.
     pub push_to_talk: bool,
     /// Interfaces; none: all that can carry multicast.
@@ -234,11 +236,13 @@ impl Cast {
             title: String::new(),
             profile: options.profile,
             channels,
+            together: options.together,
             seed: *keys::random()?,
             started: UnixTime::now(),
         };
         let caster = Caster::new(key, config, now)?;
-        let network = CasterNetwork::open(caster.station(), &options.interfaces, now);
+        let clock = caster.clock_groups();
+        let network = CasterNetwork::open(caster.station(), clock, &options.interfaces, now);
         Ok(Self {
             caster,
             network: network.context("multicast sockets")?,
@@ -328,7 +332,7 @@ impl Cast {
                 }
             }
             self.transmit(now);
-            self.look_at_beacons()?;
+            self.receive()?;
             let timeout = self.caster.next_timeout();
             let dues = [timeout, self.pace.due(), self.network.next_timeout()];
             let until = dues.into_iter().flatten().min();
@@ -423,6 +427,15 @@ impl Cast {
                 Transmit::Copy(packet) => {
                     network.send(Port::Media, copy_group, now, |_| Some(packet.clone()));
                 }
+                Transmit::Answer => {
+                    let Some(groups) = caster.clock_groups() else {
+                        continue;
+                    };
+                    // the time of the answer is its own
+                    network.send(Port::Beacon, groups.answers, now, |_| {
+                        caster.answer(Instant::now())
+                    });
+                }
                 Transmit::Beacon => network.send(Port::Beacon, group, now, |source| {
                     caster.beacon(source, UnixTime::now()).ok()
                 }),
@@ -440,11 +453,15 @@ impl Cast {
         }
     }
 
-    /// Ends this caster if another one with its key began later.
-    fn look_at_beacons(&mut self) -> anyhow::Result<()> {
-        let (caster, mut by) = (&self.caster, None);
-        self.network.receive(|source, datagram| {
-            if caster.is_superseded_by(datagram, source, UnixTime::now()) {
+    /// Takes questions, and ends this caster if another one with its key began later.
+    fn receive(&mut self) -> anyhow::Result<()> {
+        let (caster, mut by) = (&mut self.caster, None);
+        let questions = caster.clock_groups().map(|groups| groups.questions);
+        self.network.receive(|group, source, datagram| {
+            if Some(group) == questions {
+                // when it arrived, not when this turn began
+                caster.handle_question(datagram, source, Instant::now());
+            } else if caster.is_superseded_by(datagram, source, UnixTime::now()) {
                 by = Some(source);
             }
         })?;

@@ -20,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio cast --code --file story.opus                     four words; no root, no daemon, no key
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
+  lcradio cast --key station.key --file mass.opus --together loudspeakers of all listeners in step, 150 ms later
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
   lcradio listen 'lct1...,lcr1...'                          in a network, by a token for leaves: no root, no daemon
@@ -119,6 +120,9 @@ enum Verb {
         /// Cast under four words, which it prints, in a network that they make: no root, no daemon
         #[arg(long, conflicts_with = "public")]
         code: bool,
+        /// Loudspeakers of all listeners play in step, so many milliseconds after this caster: 20 to 800 [default: 150]
+        #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "150", value_parser = parse_together)]
+        together: Option<Duration>,
         /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
         #[arg(long)]
         push_to_talk: bool,
@@ -151,8 +155,12 @@ enum Verb {
         #[arg(long, conflicts_with = "station_file")]
         code: bool,
         /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
-        #[arg(long, default_value = "auto", value_parser = parse_latency, value_name = "DELAY")]
-        latency: Latency,
+        /// [default: in step with other listeners if the caster says so, else auto]
+        #[arg(long, value_parser = parse_latency, value_name = "DELAY")]
+        latency: Option<Latency>,
+        /// In step, play so many milliseconds earlier: for loudspeakers that are late, such as Bluetooth; up to 800
+        #[arg(long, value_parser = parse_earlier, value_name = "MS", conflicts_with_all = ["latency", "record"])]
+        earlier: Option<Duration>,
         /// Give up when nothing came for so long [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
         #[arg(long, value_parser = parse_duration, value_name = "TIME")]
         timeout: Option<Duration>,
@@ -176,6 +184,24 @@ fn parse_input(value: &str) -> Result<Pipe, String> {
         "-" => Ok(Pipe::Standard),
         _ => Err("- is standard input; a file: --file FILE".to_owned()),
     }
+}
+
+fn milliseconds(value: &str, least: u64) -> Option<Duration> {
+    let ms = value.parse().ok()?;
+    let is_within = (least..=MAX_LATENCY_MS).contains(&ms);
+    is_within.then(|| Duration::from_millis(ms))
+}
+
+fn parse_together(value: &str) -> Result<Duration, String> {
+    let wrong = match value {
+        "-" => "- stands before --together, or after its milliseconds",
+        _ => "milliseconds from 20 to 800",
+    };
+    milliseconds(value, 20).ok_or_else(|| wrong.to_owned())
+}
+
+fn parse_earlier(value: &str) -> Result<Duration, String> {
+    milliseconds(value, 0).ok_or_else(|| "milliseconds up to 800".to_owned())
 }
 
 fn parse_latency(value: &str) -> Result<Latency, String> {
@@ -234,6 +260,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             bitrate,
             public,
             code,
+            together,
             push_to_talk,
         } => cast::run(&cast::Options {
             key,
@@ -251,6 +278,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             bitrate,
             is_public: public,
             under_code: code,
+            together,
             push_to_talk,
             interfaces,
             json,
@@ -265,6 +293,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             station_file,
             code,
             latency,
+            earlier,
             timeout,
         } => listen::run(&listen::Options {
             output: match (record, output) {
@@ -283,6 +312,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             of_code: code,
             archive: archive.then_some(keyfile),
             latency,
+            earlier: earlier.unwrap_or_default(),
             timeout,
             interfaces,
             json,
