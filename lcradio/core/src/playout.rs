@@ -302,7 +302,9 @@ impl Playout {
         self.newest_arrival = now;
         self.measure(&packet);
         if packet.timestamp + u64::from(packet.samples) <= self.position {
-            self.handle_late(now);
+            if !self.is_held() {
+                self.handle_late(now);
+            }
             return false;
         }
         self.late_since = None;
@@ -319,6 +321,11 @@ impl Playout {
         }
         self.buffer.insert(packet.timestamp, packet);
         true
+    }
+
+    /// Returns whether the caster's clock holds the position.
+    fn is_held(&self) -> bool {
+        matches!(&self.follows, Follows::Step(playout) if !playout.is_behind)
     }
 
     /// Handles a late packet. A burst after a queue does not raise the delay.

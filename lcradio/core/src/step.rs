@@ -14,7 +14,7 @@ use crate::rtp::CLOCK_RATE;
 /// Time constant of the error's average, in seconds: more than a device's figures vary.
 const AVERAGE: f64 = 0.5;
 /// Time in which an error is removed, in seconds. Resampling by 500 ppm removes 0.5 ms/s.
-const REMOVED: f64 = 4.0;
+const REMOVED: f64 = 2.0;
 /// Most that the player's clock differs from this host's, as a ratio.
 const MAX_DRIFT: f64 = 300e-6;
 /// Largest error in seconds that resampling removes. Chosen: 10 s of it are not heard as off.
