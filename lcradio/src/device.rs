@@ -238,6 +238,10 @@ fn read(pcm: &PCM, samples: &mut [i16]) -> io::Result<()> {
 /// Frames after which a device that has come back stays: a second.
 const BACK: u32 = 50;
 
+/// Room in the buffer, beyond the frame that is asked for, that is too much: half a frame.
+const MUCH_ROOM: i64 = FRAME as i64 * 3 / 2;
+/// Frames in a row with too much room after which it is filled. Chosen: 0.2 s, no late turn.
+const LOW: u32 = 10;
 /// Frames after which a device's delay is true: a second. Before sound runs it is not.
 const RUNS: u32 = 50;
 
@@ -249,6 +253,8 @@ struct Served {
     pcm: Option<PCM>,
     /// Frames since it was opened.
     served: u32,
+    /// Frames in a row at which the buffer held little.
+    low: u32,
     /// Frames that must still succeed until a gone device, already logged, is back.
     missed: u32,
     asked_at: Instant,
@@ -264,6 +270,7 @@ impl Served {
             buffer,
             pcm: Some(pcm),
             served: 0,
+            low: 0,
             missed: 0,
             asked_at: Instant::now(),
             due: Instant::now(),
@@ -278,6 +285,18 @@ impl Served {
             self.pcm = None;
             self.served = 0;
             self.pcm = open(&self.id, self.direction, buffer).ok();
+        }
+    }
+
+    /// Adds a frame of silence if the buffer holds little for long. Sound that comes as it is due
+    /// would never fill it, and a thread that is called late would interrupt the sound.
+    fn fill_up(&mut self) {
+        let room = self.pcm.as_ref().and_then(|pcm| pcm.avail().ok());
+        let is_low = room.is_some_and(|room| room >= MUCH_ROOM);
+        self.low = if is_low { self.low + 1 } else { 0 };
+        if self.low >= LOW {
+            self.low = 0;
+            self.frame(|pcm| write(pcm, &[0; FRAME_SAMPLES]));
         }
     }
 
@@ -415,8 +434,8 @@ const NETWORK: Duration = Duration::from_millis(100);
 struct Shared {
     /// Requested frames.
     asked: AtomicU32,
-    /// Length of the buffer in milliseconds.
-    buffer_ms: AtomicU32,
+    /// Length of the buffer in milliseconds if it plays in step; else 0.
+    step_ms: AtomicU32,
     /// When the requested frame will sound, if it is known.
     sounds_at: Mutex<Option<Instant>>,
 }
@@ -426,10 +445,6 @@ impl Shared {
         let locked = self.sounds_at.lock();
         locked.unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn as_ms(buffer: Duration) -> u32 {
-    u32::try_from(buffer.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Loudspeakers. They request sound by their own clock.
@@ -452,16 +467,18 @@ impl Playback {
         let (has_ended, ended) = sync_channel(1);
         let shared = Arc::new(Shared {
             asked: AtomicU32::new(0),
-            buffer_ms: AtomicU32::new(as_ms(buffer)),
+            step_ms: AtomicU32::new(0),
             sounds_at: Mutex::new(None),
         });
         let of_thread = shared.clone();
         serve_on_thread(id, Direction::Playback, buffer, move |device| {
             // moved into the thread, dropped at its end
             let _ = &has_ended;
-            let buffer = of_thread.buffer_ms.load(Ordering::Relaxed);
-            let buffer = Duration::from_millis(buffer.into());
-            device.set_buffer(buffer);
+            let step_ms = of_thread.step_ms.load(Ordering::Relaxed);
+            if step_ms > 0 {
+                device.set_buffer(Duration::from_millis(step_ms.into()));
+                device.fill_up();
+            }
             *of_thread.sounds_at() = device.sounds_at();
             of_thread.asked.fetch_add(1, Ordering::Relaxed);
             wake.wake();
@@ -497,8 +514,9 @@ impl Playback {
 
     /// Leaves the network enough of the delay in step.
     pub fn play_in_step(&self, play_after: Duration) {
-        let buffer = as_ms(held_in_step(play_after));
-        self.shared.buffer_ms.store(buffer, Ordering::Relaxed);
+        let buffer = held_in_step(play_after).as_millis();
+        let buffer = u32::try_from(buffer).unwrap_or(u32::MAX);
+        self.shared.step_ms.store(buffer, Ordering::Relaxed);
     }
 
     /// Passes a frame that the device requested.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! nothing -> set: silence until the first sample's time, exactly -> held: +-500 ppm
-//! held: 0.5 ms off after 1, 2 and 4 s, or 5 ms at any time -> set again
+//! held: 0.5 ms off after 1, 2 and 4 s, 1 ms after 10 s, or 5 ms at any time -> set again
 //! ```
 
 use librecast::time::{Duration, Instant};
@@ -17,8 +17,13 @@ const AVERAGE: f64 = 0.5;
 const REMOVED: f64 = 2.0;
 /// Most that the player's clock differs from this host's, as a ratio.
 const MAX_DRIFT: f64 = 300e-6;
-/// Largest error in seconds that resampling removes. Chosen: 10 s of it are not heard as off.
+/// Largest error in seconds that resampling removes, soon after it was set and later. Chosen: a
+/// device that varies is set again each 10 s at most, unless it varies much.
 const MAX_ERROR: f64 = 0.005;
+const MAX_LATER: f64 = 0.001;
+const LATER: Duration = Duration::from_secs(10);
+/// Largest error in seconds from which the player's drift is learned: more is no drift.
+const MAX_LEARNED: f64 = 0.000_5;
 /// Largest error when it is checked after the first set: clock and device are known better then.
 const MAX_EARLY: f64 = 0.000_5;
 /// Times of the checks after the first set.
@@ -53,6 +58,7 @@ pub(crate) struct Step {
     pub is_set: bool,
     /// First set, and checks since.
     first_set: Option<(Instant, usize)>,
+    set_at: Option<Instant>,
     /// Average error in seconds; positive: the sound is late.
     error: f64,
     /// The player's clock, as a ratio: the caster's pace is not in it.
@@ -67,6 +73,7 @@ impl Step {
             lead,
             is_set: false,
             first_set: None,
+            set_at: None,
             error: 0.0,
             drift: 0.0,
             looked_at: None,
@@ -81,6 +88,7 @@ impl Step {
     pub(crate) fn set(&mut self, at: Instant) {
         self.first_set.get_or_insert((at, 0));
         self.is_set = true;
+        self.set_at = Some(at);
         (self.error, self.looked_at) = (0.0, Some(at));
     }
 
@@ -91,9 +99,15 @@ impl Step {
         let passed = passed.map_or(0.0, |before| seconds_between(at, before).max(0.0));
         self.error += (late - self.error) * (passed / AVERAGE).min(1.0);
         // a loop of second order, damped critically
-        self.drift += self.error * passed / (4.0 * REMOVED * REMOVED);
-        self.drift = self.drift.clamp(-MAX_DRIFT, MAX_DRIFT);
-        let mut limit = MAX_ERROR;
+        if self.error.abs() <= MAX_LEARNED {
+            self.drift += self.error * passed / (4.0 * REMOVED * REMOVED);
+            self.drift = self.drift.clamp(-MAX_DRIFT, MAX_DRIFT);
+        }
+        let lately = |set| at.saturating_duration_since(set) < LATER;
+        let mut limit = match self.set_at.is_some_and(lately) {
+            true => MAX_ERROR,
+            false => MAX_LATER,
+        };
         if let Some((first, checks)) = &mut self.first_set
             && let Some(check) = CHECKS.get(*checks)
             && at.saturating_duration_since(*first) >= *check
