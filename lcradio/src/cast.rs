@@ -12,6 +12,7 @@ use lcradio_core::{
     showable,
 };
 use librecast::code::beacon::Offer;
+use librecast::drops::Drops;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, hint};
 use librecast_program::code::Offering;
@@ -203,6 +204,7 @@ struct Cast {
     /// Channels of the sent sound, and of the source.
     channels: u8,
     source_channels: u8,
+    is_microphone: bool,
     pace: Pace,
     /// The level on a terminal, and its next display.
     level: Option<(Level, Instant)>,
@@ -249,6 +251,7 @@ impl Cast {
             encoder: None,
             channels,
             source_channels: source.channels(),
+            is_microphone: matches!(options.input, Input::Device(_)),
             pace: Pace::new(source.is_live(), now),
             level: io::stderr().is_terminal().then(|| (Level::default(), now)),
             talk: None,
@@ -293,8 +296,13 @@ impl Cast {
         Ok(())
     }
 
-    /// Waits for the answers of present listeners.
-    fn find_listeners(&mut self, wake: &Wake) -> io::Result<()> {
+    /// Waits for the answers of present listeners. A microphone's sound of this time would be a
+    /// delay for ever, and is passed over.
+    fn find_listeners(
+        &mut self,
+        sounds: &Receiver<io::Result<Sound>>,
+        wake: &Wake,
+    ) -> io::Result<()> {
         let until = self.network.settled_at(Instant::now());
         loop {
             let now = Instant::now();
@@ -302,12 +310,17 @@ impl Cast {
             if now >= until || wake.interrupted().is_some() {
                 return Ok(());
             }
+            if self.is_microphone {
+                while let Ok(sound) = sounds.try_recv() {
+                    sound?;
+                }
+            }
             wake.wait(self.network.fds(), until)?;
         }
     }
 
     fn run(&mut self, sounds: &Receiver<io::Result<Sound>>, wake: &Wake) -> anyhow::Result<Exit> {
-        self.find_listeners(wake)?;
+        self.find_listeners(sounds, wake)?;
         loop {
             let now = Instant::now();
             if let Some(exit) = wake.interrupted() {
@@ -476,6 +489,11 @@ impl Cast {
     /// Sends the end of the session to listeners.
     fn end(&mut self, wake: &Wake) -> io::Result<()> {
         let begun = Instant::now();
+        if let Some(drops) = self.caster.drops().map(Drops::by_name)
+            && !drops.is_empty()
+        {
+            tracing::info!("dropped questions for the clock: {drops:?}");
+        }
         self.caster.end(begun);
         loop {
             let now = Instant::now();

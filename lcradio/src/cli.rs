@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcradio_core::{Latency, Profile};
 use librecast::units::{parse_duration, parse_rate};
-use librecast_program::cli::{self, Exit, init_logging};
+use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::guest;
 
 use crate::{cast, device, keys, listen, stations};
@@ -121,8 +121,8 @@ enum Verb {
         #[arg(long, conflicts_with = "public")]
         code: bool,
         /// Loudspeakers of all listeners play in step, so many milliseconds after this caster: 20 to 800 [default: 150]
-        #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "150", value_parser = parse_together)]
-        together: Option<Duration>,
+        #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = TOGETHER_MS, value_parser = parse_together)]
+        together: Option<Together>,
         /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
         #[arg(long)]
         push_to_talk: bool,
@@ -176,6 +176,8 @@ enum Verb {
     },
 }
 
+/// Milliseconds of `--together` alone: a path of 40 ms, jitter, and a copy 40 ms later.
+const TOGETHER_MS: &str = "150";
 /// Longest delay that can be asked for: what the buffer holds.
 const MAX_LATENCY_MS: u64 = 800;
 
@@ -192,12 +194,21 @@ fn milliseconds(value: &str, least: u64) -> Option<Duration> {
     is_within.then(|| Duration::from_millis(ms))
 }
 
-fn parse_together(value: &str) -> Result<Duration, String> {
-    let wrong = match value {
-        "-" => "- stands before --together, or after its milliseconds",
-        _ => "milliseconds from 20 to 800",
-    };
-    milliseconds(value, 20).ok_or_else(|| wrong.to_owned())
+/// The delay of `--together`. In `cast --together -`, the word after it is the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Together {
+    play_after: Duration,
+    is_pipe: bool,
+}
+
+fn parse_together(value: &str) -> Result<Together, String> {
+    let is_pipe = value == "-";
+    let ms = if is_pipe { TOGETHER_MS } else { value };
+    let play_after = milliseconds(ms, 20).ok_or("milliseconds from 20 to 800")?;
+    Ok(Together {
+        play_after,
+        is_pipe,
+    })
 }
 
 fn parse_earlier(value: &str) -> Result<Duration, String> {
@@ -262,27 +273,36 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             code,
             together,
             push_to_talk,
-        } => cast::run(&cast::Options {
-            key,
-            grant,
-            name,
-            input: match (file, input) {
-                (Some(file), _) => cast::Input::File(file),
-                (None, Some(Pipe::Standard)) => cast::Input::Pipe,
-                (None, None) => cast::Input::Device(device),
-            },
-            profile: match profile {
-                ProfileName::Voice => Profile::Voice,
-                ProfileName::Music => Profile::Music,
-            },
-            bitrate,
-            is_public: public,
-            under_code: code,
-            together,
-            push_to_talk,
-            interfaces,
-            json,
-        }),
+        } => {
+            let pipe = together
+                .filter(|together| together.is_pipe)
+                .map(|_| Pipe::Standard);
+            if pipe.is_some() && (file.is_some() || device.is_some()) {
+                let message = "- is standard input: without --file and --device";
+                return Err(ExitError::new(Exit::Usage, message).into());
+            }
+            cast::run(&cast::Options {
+                key,
+                grant,
+                name,
+                input: match (file, input.or(pipe)) {
+                    (Some(file), _) => cast::Input::File(file),
+                    (None, Some(Pipe::Standard)) => cast::Input::Pipe,
+                    (None, None) => cast::Input::Device(device),
+                },
+                profile: match profile {
+                    ProfileName::Voice => Profile::Voice,
+                    ProfileName::Music => Profile::Music,
+                },
+                bitrate,
+                is_public: public,
+                under_code: code,
+                together: together.map(|together| together.play_after),
+                push_to_talk,
+                interfaces,
+                json,
+            })
+        }
         Verb::Listen {
             station,
             output,
@@ -341,6 +361,54 @@ mod tests {
         let told = Cli::try_parse_from(["lcradio", "cast", "song.opus"]);
         assert!(told.unwrap_err().to_string().contains("--file FILE"));
         assert!(Cli::try_parse_from(["lcradio", "cast", "-"]).is_ok());
+    }
+
+    #[test]
+    fn listeners_in_step_are_given_a_delay_or_none_before_a_pipe_too() {
+        let together = |words: &[&str]| {
+            let words = [&["lcradio", "cast"], words].concat();
+            match Cli::try_parse_from(words).map(|cli| cli.verb) {
+                Ok(Verb::Cast {
+                    together, input, ..
+                }) => Ok((together, input.is_some())),
+                Ok(_) => unreachable!("cast"),
+                Err(e) => Err(e.to_string()),
+            }
+        };
+        let after = |ms, is_pipe| {
+            let play_after = Duration::from_millis(ms);
+            Some(Together {
+                play_after,
+                is_pipe,
+            })
+        };
+        assert_eq!(together(&[]), Ok((None, false)));
+        assert_eq!(together(&["--together"]), Ok((after(150, false), false)));
+        assert_eq!(
+            together(&["--together", "-"]),
+            Ok((after(150, true), false))
+        );
+        assert_eq!(
+            together(&["-", "--together"]),
+            Ok((after(150, false), true))
+        );
+        let both = together(&["--together", "300", "-"]);
+        assert_eq!(both, Ok((after(300, false), true)));
+        for wrong in ["19", "801", "-5", "soon"] {
+            let told = together(&["--together", wrong]).unwrap_err();
+            assert!(
+                told.contains("20 to 800") || told.contains("unexpected"),
+                "{told}"
+            );
+        }
+        for words in [
+            ["--earlier", "801"].as_slice(),
+            &["--earlier", "20", "--latency", "auto"],
+            &["--earlier", "20", "--record", "x.opus"],
+        ] {
+            let words = [&["lcradio", "listen", "lcr1"], words].concat();
+            assert!(Cli::try_parse_from(words).is_err());
+        }
     }
 
     #[test]

@@ -607,7 +607,8 @@ impl<'a> Listen<'a> {
             }
             Some(_) => None,
             None => self.is_unanswered(now).then(|| {
-                let line = "not in step: the caster does not answer this host's questions for its clock";
+                let line =
+                    "not in step: the caster does not answer this host's questions for its clock";
                 ("free", line.to_owned())
             }),
         };

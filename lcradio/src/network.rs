@@ -14,9 +14,7 @@ use lcradio_core::{
 };
 use librecast::listeners::{FIRST_ANSWERS, Listeners};
 use librecast::local_node;
-use librecast::socket::{
-    Datagram, Interface, ReceiveSockets, SendSocket, multicast_interfaces,
-};
+use librecast::socket::{Datagram, Interface, ReceiveSockets, SendSocket, multicast_interfaces};
 
 /// Time between two checks of interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
@@ -396,10 +394,7 @@ impl Memberships {
     }
 
     /// Passes received datagrams to `take`, with their ports.
-    pub fn receive(
-        &mut self,
-        mut take: impl FnMut(u16, Datagram<'_>),
-    ) -> io::Result<()> {
+    pub fn receive(&mut self, mut take: impl FnMut(u16, Datagram<'_>)) -> io::Result<()> {
         let groups = &self.groups;
         for (port, socket) in &mut self.sockets {
             socket.receive(|datagram| {

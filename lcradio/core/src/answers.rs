@@ -85,7 +85,11 @@ impl SoundClock {
             return;
         }
         let is_step = least.abs() > MAX_DRIFT;
-        let share = if is_step || self.is_first { 1.0 } else { PHASE_GAIN };
+        let share = if is_step || self.is_first {
+            1.0
+        } else {
+            PHASE_GAIN
+        };
         (self.timestamp, self.made) = (timestamp, shift(made, share * least));
         if share < 1.0 {
             self.pace = (self.pace - PACE_GAIN * least).clamp(-MAX_PACE, MAX_PACE);

@@ -172,7 +172,7 @@ enum Follows {
     Target,
     /// Nothing yet: silence.
     Nothing,
-    Step(StepPlayout),
+    Step(Box<StepPlayout>),
 }
 
 /// The position in step, and the delay that this host needs.
@@ -236,12 +236,12 @@ impl Playout {
             }
         };
         if !matches!(self.follows, Follows::Step(_)) {
-            self.follows = Follows::Step(StepPlayout {
+            self.follows = Follows::Step(Box::new(StepPlayout {
                 step: Step::new(aim, lead),
                 needed: Duration::ZERO,
                 looked_at: now,
                 is_behind: false,
-            });
+            }));
         }
         let Follows::Step(playout) = &mut self.follows else {
             return;
@@ -449,9 +449,10 @@ impl Playout {
 
     /// Returns the frame that sounds at `at`.
     fn poll_in_step(&mut self, at: Instant) -> Frame {
-        let Follows::Step(StepPlayout { step, .. }) = &mut self.follows else {
+        let Follows::Step(playout) = &mut self.follows else {
             return Frame::Silence { samples: FRAME };
         };
+        let step = &mut playout.step;
         let late = step.aim.ahead_of(self.position, at);
         if step.is_set && step.hold(late, at) {
             return self.next_frame();

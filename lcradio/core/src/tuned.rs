@@ -135,8 +135,7 @@ impl TunedStation {
             *place = None;
             return;
         };
-        let is_followed =
-            |follower: &mut Follower| *follower.session() == beacon.session;
+        let is_followed = |follower: &mut Follower| *follower.session() == beacon.session;
         if place.as_mut().is_some_and(is_followed) {
             return;
         }

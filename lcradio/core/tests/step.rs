@@ -67,6 +67,11 @@ const NEAR: Way = Way {
     loss: 0.0,
 };
 
+/// Its group, and the datagram.
+type Question = (Ipv6Addr, Vec<u8>);
+/// The time of a frame, and when sample 0 would have sounded in seconds, had it been played so.
+type Heard = (Duration, f64);
+
 #[derive(Debug, Clone)]
 enum Datagram {
     ToListener(usize, (Ipv6Addr, u16), Vec<u8>),
@@ -83,9 +88,8 @@ struct Room {
     station: TunedStation,
     playout: Playout,
     plays_at: Duration,
-    /// Frames with sound: the time of the simulation at which the sample 0 of the station would
-    /// sound, were this frame's pace that of all.
-    heard: Vec<(Duration, f64)>,
+    /// Frames with sound.
+    heard: Vec<Heard>,
     questions: u32,
     answers: Vec<Vec<u8>>,
     is_deaf: bool,
@@ -199,7 +203,9 @@ impl World {
                     let source = Ipv6Addr::from(u128::from(CASTER) + 1 + room as u128);
                     self.caster.handle_question(&datagram, source, now);
                 }
-                Datagram::ToListener(room, to, datagram) => self.rooms[room].receive(to, &datagram, self.now),
+                Datagram::ToListener(room, to, datagram) => {
+                    self.rooms[room].receive(to, &datagram, self.now);
+                }
             }
         }
         for room in 0..self.rooms.len() {
@@ -280,7 +286,8 @@ impl Room {
             }
         }
         let unix = UnixTime::from_millis(TODAY_MS) + time;
-        self.station.handle_datagram(to, CASTER, datagram, now, unix);
+        self.station
+            .handle_datagram(to, CASTER, datagram, now, unix);
         while let Some(event) = self.station.poll_event(now) {
             if let Reception::Sound(packet) = event {
                 self.playout.push(packet);
@@ -289,7 +296,7 @@ impl Room {
     }
 
     /// Returns questions, and what it plays.
-    fn turn(&mut self, time: Duration) -> (Vec<(Ipv6Addr, Vec<u8>)>, Vec<(Duration, f64)>) {
+    fn turn(&mut self, time: Duration) -> (Vec<Question>, Vec<Heard>) {
         let now = self.clock.at(time);
         self.station.handle_timeout(now);
         let questions: Vec<_> = std::iter::from_fn(|| self.station.poll_question(now)).collect();
@@ -339,27 +346,25 @@ fn figures(values: &[f64]) -> (f64, f64) {
 
 #[test]
 fn rooms_are_in_step_over_paths_and_by_clocks_that_differ() {
-    for (seed, sound_ppm) in [(1, 0.0), (2, 100.0), (3, -100.0)] {
-        for loss in [0.0, 0.05, 0.2] {
-            let mut world = World::new(Some(150), sound_ppm, seed);
-            world.run(Duration::from_secs(5));
-            world.add(5, 100.0, NEAR);
-            world.add(15, -100.0, Way { loss, ..FAR });
-            world.run(Duration::from_secs(120));
-            let apart = world.apart(7);
-            assert!(apart.len() > 110, "{}", apart.len());
-            let (median, worst) = figures(&apart);
-            eprintln!("{sound_ppm} ppm, {loss}: median {median:.3}, worst {worst:.3} ms");
-            assert!(worst <= 1.5 && median <= 0.5, "{seed} {loss}: {apart:.2?}");
-            let exact = apart.iter().filter(|apart| apart.abs() <= 1.0).count();
-            assert!(exact * 20 >= apart.len() * 19, "{seed} {loss}: {apart:.2?}");
-            // and so long behind the caster, whose clock of sound lags by what it waits
-            for room in &world.rooms {
-                let behind = room.position(Duration::from_secs(60)).unwrap();
-                let drift = 60.0 * sound_ppm / 1e6;
-                let error = (behind + drift - 0.150).abs();
-                assert!(error < 0.008, "{behind}");
-            }
+    for (seed, sound_ppm, loss) in [(1, 0.0, 0.05), (2, 100.0, 0.0), (3, -100.0, 0.2)] {
+        let mut world = World::new(Some(150), sound_ppm, seed);
+        world.run(Duration::from_secs(5));
+        world.add(5, 100.0, NEAR);
+        world.add(15, -100.0, Way { loss, ..FAR });
+        world.run(Duration::from_secs(60));
+        let apart = world.apart(7);
+        assert!(apart.len() > 50, "{}", apart.len());
+        let (median, worst) = figures(&apart);
+        eprintln!("{sound_ppm} ppm, {loss}: median {median:.3}, worst {worst:.3} ms");
+        assert!(worst <= 1.5 && median <= 0.5, "{seed} {loss}: {apart:.2?}");
+        let exact = apart.iter().filter(|apart| apart.abs() <= 1.0).count();
+        assert!(exact * 20 >= apart.len() * 19, "{seed} {loss}: {apart:.2?}");
+        // and so long behind the caster, whose clock of sound lags by what it waits
+        for room in &world.rooms {
+            let behind = room.position(Duration::from_secs(60)).unwrap();
+            let drift = 60.0 * sound_ppm / 1e6;
+            let error = (behind + drift - 0.150).abs();
+            assert!(error < 0.008, "{behind}");
         }
     }
 }
@@ -383,7 +388,7 @@ fn loudspeakers_with_clocks_and_delays_of_their_own_are_in_step() {
         let room = world.add(7, ppm, NEAR);
         (room.device_ppm, room.lead) = (device_ppm, Duration::from_millis(lead));
     }
-    world.run(Duration::from_secs(180));
+    world.run(Duration::from_secs(90));
     let apart = world.apart(3);
     let (median, worst) = figures(&apart);
     eprintln!("devices: median {median:.3}, worst {worst:.3} ms");
@@ -445,7 +450,9 @@ fn a_room_without_answers_plays_as_today_and_in_step_once_they_come() {
     world.add(15, 0.0, NEAR).is_deaf = true;
     world.run(Duration::from_secs(5));
     assert_eq!(
-        world.rooms[1].station.following(0, world.rooms[1].clock.at(world.now)),
+        world.rooms[1]
+            .station
+            .following(0, world.rooms[1].clock.at(world.now)),
         Following::Free
     );
     let (median, _) = figures(&world.apart(4));
@@ -478,7 +485,8 @@ fn answers_of_others_and_repeated_ones_move_nobody() {
         changed[40] ^= 1;
         for datagram in [answer, &changed, &vec![7; 300], &vec![2; 33], &Vec::new()] {
             let unix = UnixTime::from_millis(TODAY_MS);
-            room.station.handle_datagram(to, CASTER, datagram, now, unix);
+            room.station
+                .handle_datagram(to, CASTER, datagram, now, unix);
         }
     }
     assert_eq!(room.station.following(0, now), before);
@@ -514,7 +522,7 @@ fn a_flood_of_questions_leaves_rooms_in_step() {
     member.handle_datagram(to, CASTER, &beacon, now, unix);
     while member.poll_event(now).is_some() {}
     let mut asks = now;
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         world.run(Duration::from_millis(1));
         asks += Duration::from_secs(3);
         let (_, question) = member.poll_question(asks).unwrap();
@@ -525,5 +533,5 @@ fn a_flood_of_questions_leaves_rooms_in_step() {
     let (_, worst) = figures(&world.apart(7));
     assert!(worst <= 1.0, "{worst}");
     let refused = world.caster.drops().unwrap().get(DropReason::ClockRate);
-    assert!(refused > 19_000, "{refused}");
+    assert!(refused > 9_000, "{refused}");
 }
