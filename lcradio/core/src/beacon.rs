@@ -402,6 +402,28 @@ mod tests {
         aacc0825c21342c4edd2b49c46a376ff2a4330596f626091d332b73de4989dc89d611375187c16a7361e";
 
     #[test]
+    fn the_flag_of_listeners_in_step_comes_back_and_others_are_ignored() {
+        let key = key();
+        let station = key.station(true);
+        let together = Beacon {
+            is_together: true,
+            ..beacon()
+        };
+        let datagram = together.encode(&key, &station, [0; 16]).unwrap();
+        assert_eq!(Beacon::decode(&datagram, &station), Ok(together));
+        // flags of later versions, with this one
+        let at = 1 + 32 + 16 + 8 + 8 + 16 + 4 + 6 + 2;
+        let signed = datagram.len() - 64;
+        assert_eq!(datagram[at], TALKS | TOGETHER);
+        let mut later = datagram[..signed].to_vec();
+        later[at] |= 0xf8;
+        let signature = key.sign(CONTEXT, &later);
+        later.extend(signature);
+        let decoded = Beacon::decode(&later, &station).unwrap();
+        assert!(decoded.is_together && decoded.is_talking && !decoded.has_ended);
+    }
+
+    #[test]
     fn a_beacon_comes_back_for_its_station_and_for_no_other() {
         for public in [true, false] {
             let datagram = encoded(public);

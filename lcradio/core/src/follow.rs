@@ -238,3 +238,132 @@ impl Follower {
         })
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::SoundPacket;
+    use crate::playout::{FRAME, Frame, Latency, Playout};
+    use crate::station::StationKey;
+
+    const SESSION: SessionId = [3; 16];
+
+    fn key() -> StationKey {
+        StationKey::from_seed(&[1; 32])
+    }
+
+    /// A follower that has asked once, and the number of its question.
+    fn asked(now: Instant) -> (Follower, u64) {
+        let station = key().station(true);
+        let mut follower = Follower::new(key().id(), SESSION, &station, [5; 32], now);
+        let question = follower.poll_question(&station, now).unwrap();
+        let number = clock::read_question(&question, &station).unwrap();
+        (follower, number)
+    }
+
+    fn answer(number: u64) -> Answer {
+        Answer {
+            session: SESSION,
+            play_after_ms: 150,
+            timestamp: 0,
+            made_ns: 1_000_000_000,
+            pace_ppb: 0,
+            sent_ns: 2_000_000_000,
+            received: vec![(number, 2_000_000_000)],
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_once_for_its_own_question_and_session() {
+        let (now, station) = (Instant::now(), key().station(true));
+        let (mut follower, number) = asked(now);
+        let handle = |follower: &mut Follower, answer: &Answer, key: &StationKey| {
+            let datagram = answer.encode(key, &station, [0; 16]);
+            follower.handle_answer(&datagram, &station, now + Duration::from_millis(10))
+        };
+        let later = Answer {
+            session: [4; 16],
+            ..answer(number)
+        };
+        let member = StationKey::from_seed(&[2; 32]);
+        for (wrong, key, reason) in [
+            (answer(number ^ 1), key(), DropReason::ClockOther),
+            (later, key(), DropReason::ClockOther),
+            (answer(number), member, DropReason::ClockForged),
+        ] {
+            assert_eq!(handle(&mut follower, &wrong, &key), Err(reason));
+        }
+        assert_eq!(follower.following(now), Following::Asking);
+        assert_eq!(handle(&mut follower, &answer(number), &key()), Ok(()));
+        assert!(matches!(follower.following(now), Following::InStep(_)));
+        let again = handle(&mut follower, &answer(number), &key());
+        assert_eq!(again, Err(DropReason::ClockOther));
+    }
+
+    #[test]
+    fn a_listener_asks_often_at_first_and_each_two_seconds_later_and_never_twice_alike() {
+        let (begun, station) = (Instant::now(), key().station(true));
+        let mut follower = Follower::new(key().id(), SESSION, &station, [5; 32], begun);
+        let mut numbers = std::collections::BTreeSet::new();
+        let mut count = |follower: &mut Follower, until_ms: u64| {
+            let mut asked = 0;
+            while follower.next_timeout() <= begun + Duration::from_millis(until_ms) {
+                let now = follower.next_timeout();
+                let question = follower.poll_question(&station, now).unwrap();
+                assert!(numbers.insert(question));
+                asked += 1;
+            }
+            asked
+        };
+        assert_eq!(count(&mut follower, 460), 10);
+        assert_eq!(count(&mut follower, 15_500), 60);
+        let minute = count(&mut follower, 75_500);
+        assert!((29..=31).contains(&minute), "{minute}");
+        assert!(follower.open.len() <= MAX_ASKED);
+    }
+
+    proptest! {
+        /// A caster by a grant may be hostile, too: it signs any figures.
+        #[test]
+        fn any_signed_figures_play_frames_of_bounded_length(
+            answers in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>(), -1_000_000..=1_000_000_i32), 1..8),
+            near in any::<bool>(),
+        ) {
+            let (begun, station) = (Instant::now(), key().station(true));
+            let mut now = begun;
+            let mut follower = Follower::new(key().id(), SESSION, &station, [5; 32], now);
+            let mut playout = Playout::new(Latency::Auto, now);
+            for (n, (made_ns, sent_ns, received_ns, timestamp, pace_ppb)) in answers.into_iter().enumerate() {
+                let question = follower.poll_question(&station, now).unwrap();
+                let number = clock::read_question(&question, &station).unwrap();
+                let received_ns = if near { sent_ns } else { received_ns };
+                let answer = Answer { made_ns, sent_ns, timestamp, pace_ppb, received: vec![(number, received_ns)], ..answer(number) };
+                now += Duration::from_millis(300);
+                let datagram = answer.encode(&key(), &station, [0; 16]);
+                let _ = follower.handle_answer(&datagram, &station, now);
+                for packet in 0..15_u64 {
+                    let index = n as u64 * 15 + packet;
+                    playout.push(SoundPacket {
+                        caster: 0,
+                        session: 1,
+                        index,
+                        timestamp: (1 << 40) + index * u64::from(FRAME),
+                        samples: FRAME,
+                        payload: vec![0; 4],
+                        arrival: now,
+                    });
+                    playout.follow(follower.following(now), Some(Duration::ZERO), now);
+                    let frame = playout.poll_frame(now);
+                    if let Frame::Lost { samples, .. } | Frame::Silence { samples } = frame {
+                        prop_assert!((1..=FRAME).contains(&samples));
+                    }
+                    prop_assert!(playout.speed_ppm().abs() <= 500.0);
+                    now += Duration::from_millis(20);
+                }
+            }
+        }
+    }
+}
