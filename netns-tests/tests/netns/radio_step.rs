@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -41,6 +41,19 @@ fn write_clicks(host: &Host, seconds: usize) -> Result<PathBuf> {
 #[derive(Debug, Clone, Copy)]
 struct Clock(i64, i64);
 
+/// Returns the program for a host with this clock.
+fn skewed(host: &Host, clock: Clock) -> Result<String> {
+    host.write("clock-offset", "0")?;
+    host.write("clock-ppm", clock.1.to_string())?;
+    let ahead = -clock.0 * 1_000_000_000;
+    host.write("clock-slept", ahead.to_ne_bytes())?;
+    let program = host.path("lcradio");
+    if !program.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lcroute-skewed"), &program)?;
+    }
+    Ok(program.display().to_string())
+}
+
 /// A listener with a clock of its own, and the times of its clicks once it has ended.
 struct Room {
     process: Process,
@@ -49,21 +62,14 @@ struct Room {
 
 impl Room {
     fn new(host: &Host, station: &str, args: &str, clock: Clock, begun: Instant) -> Result<Self> {
-        host.write("clock-offset", "0")?;
-        host.write("clock-ppm", clock.1.to_string())?;
-        let ahead = -clock.0 * 1_000_000_000;
-        host.write("clock-slept", ahead.to_ne_bytes())?;
-        let program = host.path("lcradio");
-        if !program.exists() {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lcroute-skewed"), &program)?;
-        }
+        let program = skewed(host, clock)?;
         let pipe = host.path("heard");
         if !pipe.exists() {
             nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
         }
         let command = format!(
             "exec {} --json listen '{station}' - {args} >{}",
-            program.display(),
+            program,
             pipe.display()
         );
         let process = host.spawn("sh", &["-c", &command])?;
@@ -298,6 +304,172 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
             medians[0] <= 1.0 && medians[1] > 20.0 && medians[2] > 20.0,
             "{medians:?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "takes half a minute; make test-all"]
+fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
+    world_alone("radio-step-lc0", |lab| {
+        let network = lab.closed_network(["caster", "near", "far", "other"])?;
+        network.wait_linked()?;
+        let [caster, near, far, _] = network.nodes()?;
+        let (key, station, secret) = key_of(&caster.host, "station.key")?;
+        let text = station.encode();
+        let begun = Instant::now();
+        let a = Room::new(&near.host, &text, "-i lc0", CLOCKS[0], begun)?;
+        let b = Room::new(&far.host, &text, "-i lc0", CLOCKS[1], begun)?;
+        let group = station.group().to_string();
+        caster.wait_wanted(&group, near)?;
+        caster.wait_wanted(&group, far)?;
+        let file = write_clicks(&caster.host, 25)?;
+        let mut casts = cast(
+            &caster.host,
+            &file,
+            &format!("--key {key} --together -i lc0"),
+        )?;
+        for room in [&a, &b] {
+            eventually("it is in step", || {
+                let step = room.step()?;
+                ensure!(step["state"] == "in step", "{step}");
+                Ok(())
+            })?;
+        }
+        // only the caster joins the group of questions
+        let questions = station.clock_groups(&secret.id()).questions.to_string();
+        for (member, joins) in [(caster, true), (near, false), (far, false)] {
+            let groups = member.groups()?;
+            let is_local = groups
+                .iter()
+                .any(|g| g["group"] == questions && g["local"] == true);
+            ensure!(is_local == joins, "{groups:?}");
+        }
+        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+        let (a, b) = (a.end()?, b.end()?);
+        let apart = apart(&a, &b);
+        let [median, most, worst] = figures(&apart)?;
+        let clicks = apart.len();
+        eprintln!("{clicks} clicks apart by {median:.3} ms, 95 % {most:.3}, worst {worst:.3}");
+        ensure!(clicks >= 20 && median <= 1.0, "{apart:.2?}");
+        Ok(())
+    });
+}
+
+/// Starts a PulseAudio server with two pairs of loudspeakers, which one recorder hears.
+///
+/// ```text
+///   left  ── 1, 2 ─┐
+///                  ├─ silent loudspeakers of 4 channels ── recorder
+///   right ── 3, 4 ─┘
+/// ```
+fn loudspeakers(host: &Host) -> Result<(Process, String)> {
+    fs::create_dir_all(host.path("pulse"))?;
+    let socket = host.path("pulse/native").display().to_string();
+    let protocol = format!("module-native-protocol-unix auth-anonymous=1 socket={socket}");
+    let channels = ["front-left,front-right", "rear-left,rear-right"];
+    let all = channels.join(",");
+    let silent = format!("module-null-sink sink_name=all channels=4 rate=48000 channel_map={all}");
+    let [left, right] = [("left", channels[0]), ("right", channels[1])].map(|(name, of)| {
+        format!(
+            "module-remap-sink sink_name={name} master=all channels=2 rate=48000 remix=no \
+             channel_map={} master_channel_map={of}",
+            channels[0]
+        )
+    });
+    let modules = [&protocol, &silent, &left, &right];
+    let modules = modules.iter().flat_map(|module| ["-L", module.as_str()]);
+    let args = "-n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes";
+    let args: Vec<&str> = args.split(' ').chain(modules).collect();
+    let server = host.spawn("pulseaudio", &args)?;
+    eventually("PulseAudio is there", || {
+        ensure!(Path::new(&socket).exists(), "no socket");
+        Ok(())
+    })?;
+    Ok((server, format!("PULSE_SERVER=unix:{socket}")))
+}
+
+/// Returns the places of clicks in a channel of a recording, in samples: centres of their energy,
+/// which resampling does not move.
+fn recorded_clicks(sound: &[u8], channel: usize) -> Vec<f64> {
+    let (frames, _) = sound.as_chunks::<8>();
+    let at = |frame: &[u8; 8]| i16::from_le_bytes([frame[2 * channel], frame[2 * channel + 1]]);
+    let channel: Vec<f64> = frames.iter().map(|frame| f64::from(at(frame))).collect();
+    let (mut clicks, mut next) = (Vec::new(), 0);
+    while let Some(first) = channel[next..]
+        .iter()
+        .position(|sample| sample.abs() > 2_500.0)
+    {
+        let from = (next + first).saturating_sub(FRAME / 4);
+        let piece = &channel[from..(next + first + FRAME / 2).min(channel.len())];
+        let energy: f64 = piece.iter().map(|s| s * s).sum();
+        let moment = piece.iter().enumerate().map(|(n, s)| n as f64 * s * s);
+        clicks.push(from as f64 + moment.sum::<f64>() / energy);
+        next = (next + first + RATE / 2).min(channel.len());
+    }
+    clicks
+}
+
+#[test]
+#[ignore = "takes a minute, by PulseAudio; make test-all"]
+fn loudspeakers_of_two_rooms_are_recorded_in_step() {
+    world_alone("radio-step-loud", |lab| {
+        let houses = Houses::new(lab)?;
+        let (key, station, _) = key_of(&houses.caster, "station.key")?;
+        let text = station.encode();
+        let (_server, server) = loudspeakers(&houses.caster)?;
+        let file = write_clicks(&houses.caster, 25)?;
+        let mut medians = Vec::new();
+        for together in ["--together", ""] {
+            let recording = houses.caster.path("recording");
+            let record = format!(
+                "exec env {server} parec -d all.monitor --channels=4 --rate=48000 --format=s16le --raw \
+                 --channel-map=front-left,front-right,rear-left,rear-right >{}",
+                recording.display()
+            );
+            let mut recorder = houses.caster.spawn("sh", &["-c", &record])?;
+            eventually("it records", || {
+                let size = fs::metadata(&recording).map_or(0, |m| m.len());
+                ensure!(size > 0, "nothing");
+                Ok(())
+            })?;
+            let rooms = [
+                (&houses.near, CLOCKS[0], "PULSE_SINK=left"),
+                (&houses.far, CLOCKS[1], "PULSE_SINK=right"),
+            ];
+            let rooms = rooms.map(|(host, clock, sink)| {
+                let program = skewed(host, clock)?;
+                let args = [
+                    &server, sink, &program, "listen", &text, "--device", "pulse",
+                ];
+                host.spawn("env", &args)
+            });
+            let mut casts = cast(&houses.caster, &file, &format!("--key {key} {together}"))?;
+            ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+            for room in rooms {
+                let mut room = room?;
+                ensure!(room.wait(DEADLINE)? == 0, "{}", room.stderr());
+                let told = room.stderr();
+                ensure!(told.contains("in step: ") != together.is_empty(), "{told}");
+            }
+            recorder.kill()?;
+            let sound = fs::read(&recording)?;
+            let seconds = |channel| {
+                let clicks = recorded_clicks(&sound, channel).into_iter();
+                clicks.map(|at| at / RATE as f64).collect::<Vec<_>>()
+            };
+            let apart = apart(&seconds(0), &seconds(2));
+            let [median, most, worst] = figures(&apart)?;
+            let exact = apart.iter().filter(|apart| apart.abs() <= 1.0).count();
+            let clicks = apart.len();
+            eprintln!(
+                "loudspeakers {together}: {clicks} clicks apart by {median:.3} ms, 95 % {most:.3}, worst {worst:.3}; \
+                 {exact} by 1 ms at most"
+            );
+            ensure!(clicks >= 20, "{clicks} clicks");
+            medians.push(median);
+        }
+        ensure!(medians[0] <= 1.0 && medians[1] > 20.0, "{medians:?}");
         Ok(())
     });
 }
