@@ -152,15 +152,16 @@ impl Answers {
         source: Ipv6Addr,
         now: Instant,
     ) -> Result<(), DropReason> {
-        if !self.is_within_rates(source, now) || self.pending.len() >= MAX_PENDING {
-            return Err(DropReason::ClockRate);
-        }
         let number = read_question(datagram, station).map_err(|error| match error {
             BeaconError::NotOpened => DropReason::ClockNotOpened,
             _ => DropReason::ClockMalformed,
         })?;
         if self.pending.iter().any(|(pending, _)| *pending == number) {
             return Err(DropReason::Duplicate);
+        }
+        // after it: who cannot open the station takes nothing of the rates
+        if !self.is_within_rates(source, now) || self.pending.len() >= MAX_PENDING {
+            return Err(DropReason::ClockRate);
         }
         self.pending.push_back((number, now));
         self.answer_at.get_or_insert(now + GATHER);

@@ -100,12 +100,8 @@ impl Answer {
         seal_for(station, salt, w.into_vec())
     }
 
-    /// Decodes an answer of this caster.
-    pub(crate) fn decode(
-        datagram: &[u8],
-        station: &Station,
-        caster: &PeerId,
-    ) -> Result<Self, BeaconError> {
+    /// Reads an answer, whoever sent it.
+    pub(crate) fn read(datagram: &[u8], station: &Station) -> Result<Unverified, BeaconError> {
         let plain = open_sealed(datagram, station)?;
         let (signed, signature) = plain.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
         let mut r = Reader::new(signed);
@@ -128,10 +124,7 @@ impl Answer {
         let received = (0..count).map(|_| Ok((r.u64()?, r.u64()?)));
         let received = received.collect::<Result<_, WireError>>()?;
         r.finish()?;
-        caster
-            .verify(CONTEXT, signed, signature)
-            .map_err(|_| BeaconError::Forged)?;
-        Ok(Self {
+        let answer = Self {
             session,
             play_after_ms,
             timestamp,
@@ -139,7 +132,30 @@ impl Answer {
             pace_ppb,
             sent_ns,
             received,
+        };
+        Ok(Unverified {
+            answer,
+            signature: *signature,
+            signed: signed.to_vec(),
         })
+    }
+}
+
+/// An answer whose signature was not verified: that takes time.
+#[derive(Debug)]
+pub(crate) struct Unverified {
+    pub answer: Answer,
+    signed: Vec<u8>,
+    signature: [u8; 64],
+}
+
+impl Unverified {
+    /// Returns the answer if it is this caster's.
+    pub(crate) fn verify(self, caster: &PeerId) -> Result<Answer, BeaconError> {
+        caster
+            .verify(CONTEXT, &self.signed, &self.signature)
+            .map_err(|_| BeaconError::Forged)?;
+        Ok(self.answer)
     }
 }
 
@@ -297,6 +313,10 @@ mod tests {
         StationKey::from_seed(&[1; 32])
     }
 
+    fn decode(datagram: &[u8], station: &Station, caster: &PeerId) -> Result<Answer, BeaconError> {
+        Answer::read(datagram, station)?.verify(caster)
+    }
+
     fn answer() -> Answer {
         Answer {
             session: [3; 16],
@@ -320,20 +340,20 @@ mod tests {
                 0x0102_0304_0506_0708
             );
             let datagram = answer().encode(&key, &station, SALT);
-            let decoded = Answer::decode(&datagram, &station, &key.id());
+            let decoded = decode(&datagram, &station, &key.id());
             assert_eq!(decoded, Ok(answer()));
             for at in 0..datagram.len() {
                 let mut changed = datagram.clone();
                 changed[at] ^= 1;
-                assert!(Answer::decode(&changed, &station, &key.id()).is_err());
-                assert!(Answer::decode(&datagram[..at], &station, &key.id()).is_err());
+                assert!(decode(&changed, &station, &key.id()).is_err());
+                assert!(decode(&datagram[..at], &station, &key.id()).is_err());
             }
             // a member signs as itself, and a question is no answer
             let member = StationKey::from_seed(&[2; 32]);
             let forged = answer().encode(&member, &station, SALT);
-            let refused = Answer::decode(&forged, &station, &key.id());
+            let refused = decode(&forged, &station, &key.id());
             assert_eq!(refused, Err(BeaconError::Forged));
-            assert!(Answer::decode(&asked, &station, &key.id()).is_err());
+            assert!(decode(&asked, &station, &key.id()).is_err());
             assert!(read_question(&datagram, &station).is_err());
         }
     }
@@ -347,7 +367,7 @@ mod tests {
             ..answer()
         });
         assert!(whole.len() <= crate::rtp::MAX_PACKET, "{}", whole.len());
-        let whole = Answer::decode(&whole, &station, &key.id()).unwrap();
+        let whole = decode(&whole, &station, &key.id()).unwrap();
         assert_eq!(whole.received.len(), MAX_ANSWERED);
         for wrong in [
             Answer {
@@ -367,7 +387,7 @@ mod tests {
                 ..answer()
             },
         ] {
-            assert!(Answer::decode(&encoded(wrong), &station, &key.id()).is_err());
+            assert!(decode(&encoded(wrong), &station, &key.id()).is_err());
         }
     }
 
@@ -510,7 +530,7 @@ mod tests {
             let key = key();
             for public in [true, false] {
                 let station = key.station(public);
-                prop_assert!(Answer::decode(&bytes, &station, &key.id()).is_err());
+                prop_assert!(decode(&bytes, &station, &key.id()).is_err());
                 let number = read_question(&bytes, &station);
                 prop_assert!(number.is_err() || bytes.len() == 10 && bytes[1] == QUESTION);
             }

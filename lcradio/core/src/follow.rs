@@ -29,7 +29,7 @@ const MAX_ASKED: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Time after the last answer in which its clock is good: 1 ms at 20 ppm of error.
 const HOLDS: Duration = Duration::from_secs(60);
-/// Most answers that are decoded: a caster sends ten a second, over some interfaces.
+/// Most answers that are verified: a caster sends ten a second.
 const MAX_RATE: Rate = Rate::per_second(40, 40);
 
 /// The time of each sample by this host's clock.
@@ -84,6 +84,14 @@ pub enum Following {
     Asking,
     /// The caster's clock.
     InStep(Aim),
+}
+
+fn drop_reason(error: BeaconError) -> DropReason {
+    match error {
+        BeaconError::NotOpened => DropReason::ClockNotOpened,
+        BeaconError::Forged | BeaconError::Grant => DropReason::ClockForged,
+        BeaconError::Wire(_) => DropReason::ClockMalformed,
+    }
 }
 
 /// Questions to one session of a caster, and its clock.
@@ -173,18 +181,17 @@ impl Follower {
         station: &Station,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let read = Answer::read(datagram, station).map_err(drop_reason)?;
+        let asked = &read.answer.received;
+        let is_open = |(open, _): &(u64, Instant)| asked.iter().any(|(number, _)| number == open);
+        if read.answer.session != self.session || !self.open.iter().any(is_open) {
+            return Err(DropReason::ClockOther);
+        }
+        // after it: who does not know an open number costs no signature, and no honest answer
         if !self.rate.take(1, now) {
             return Err(DropReason::ClockRate);
         }
-        let answer =
-            Answer::decode(datagram, station, &self.caster).map_err(|error| match error {
-                BeaconError::NotOpened => DropReason::ClockNotOpened,
-                BeaconError::Forged | BeaconError::Grant => DropReason::ClockForged,
-                BeaconError::Wire(_) => DropReason::ClockMalformed,
-            })?;
-        if answer.session != self.session {
-            return Err(DropReason::ClockOther);
-        }
+        let answer = read.verify(&self.caster).map_err(drop_reason)?;
         let mut is_ours = false;
         for (number, received_ns) in &answer.received {
             let Some(at) = self.open.iter().position(|(open, _)| open == number) else {
@@ -202,6 +209,7 @@ impl Follower {
             });
         }
         if !is_ours {
+            // its times cannot be
             return Err(DropReason::ClockOther);
         }
         let is_newer = |(last, _): &(Answer, Instant)| answer.sent_ns >= last.sent_ns;

@@ -494,7 +494,7 @@ fn answers_of_others_and_repeated_ones_move_nobody() {
     let refused = [
         DropReason::ClockOther,
         DropReason::ClockNotOpened,
-        DropReason::ClockRate,
+        DropReason::ClockMalformed,
     ];
     for reason in refused {
         assert!(drops.get(reason) > 0, "{reason:?}: {:?}", drops.by_name());

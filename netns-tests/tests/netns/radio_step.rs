@@ -203,7 +203,7 @@ fn send_noise(host: &Host, station: &Station, key: &StationKey) -> Result<()> {
         "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
          index = socket.if_nametoindex('{LAN}')\n\
          for group in ['{}', '{}']:\n  for n in range(100):\n    \
-         s.sendto(os.urandom(n * 8), (group, {BEACON_PORT}, 0, index))\n",
+         s.sendto(bytes([2]) + os.urandom(n * 8), (group, {BEACON_PORT}, 0, index))\n",
         groups.questions, groups.answers
     );
     host.run("python3", &["-c", &noise])?.success()?;
