@@ -50,14 +50,16 @@ const LATE: Duration = Duration::from_millis(100);
 /// Time without packets after which the next one begins anew.
 const STALLED: Duration = Duration::from_secs(2);
 
-/// Transits by which a listener in step finds the delay that it needs: less than a second is luck.
-const MIN_TRANSITS: usize = 50;
-/// Share of packets that come in time by the needed delay, in hundredths: copies may come later.
+/// Time between two looks at the delay that a listener in step needs.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time whose packets count for it. A burst after a stop of this host counts for two looks.
+const LOOK_TIME: Duration = Duration::from_secs(2);
+/// Share of packets that come in time by that delay, in hundredths: copies may come later.
 const IN_TIME: usize = 75;
+/// Looks in a row after which a listener is behind the others, or in step again.
+const LOOKS: u32 = 3;
 /// Shorter need in which a listener that was behind plays in step again. Chosen.
 const CATCHES_UP: Duration = Duration::from_millis(10);
-/// Time between two looks at the needed delay.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The delay that a listener requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +183,8 @@ struct StepPlayout {
     step: Step,
     needed: Duration,
     looked_at: Instant,
+    /// Looks in a row that contradict `is_behind`.
+    looks: u32,
     /// It needs more than the caster's delay, and plays by the target.
     is_behind: bool,
 }
@@ -240,6 +244,7 @@ impl Playout {
                 step: Step::new(aim, lead),
                 needed: Duration::ZERO,
                 looked_at: now,
+                looks: 0,
                 is_behind: false,
             }));
         }
@@ -250,26 +255,33 @@ impl Playout {
         if now.saturating_duration_since(playout.looked_at) < LOOK {
             return;
         }
-        let needed = self.needed(&aim, lead);
-        if let (Some(needed), Follows::Step(playout)) = (needed, &mut self.follows) {
-            playout.look(needed, now);
+        let needed = self.needed(&aim, lead, now);
+        if let (Some([most, least]), Follows::Step(playout)) = (needed, &mut self.follows) {
+            playout.look(most, least, now);
         }
     }
 
-    /// Returns the delay behind the caster that this host needs; none while that is not known.
-    fn needed(&self, aim: &Aim, lead: Duration) -> Option<Duration> {
-        if self.transits.len() < MIN_TRANSITS {
+    /// Returns the delays behind the caster with which most packets of the last seconds come in
+    /// time, and with which one does; none while that is not known.
+    fn needed(&self, aim: &Aim, lead: Duration, now: Instant) -> Option<[Duration; 2]> {
+        let lately = |at| now.saturating_duration_since(at) <= LOOK_TIME;
+        let transits = self.transits.iter().filter(|(at, _)| lately(*at));
+        // a burst is luck: arrivals of a second tell
+        let (first, _) = transits.clone().next()?;
+        if now.saturating_duration_since(*first) < LOOK {
             return None;
         }
-        let mut transits: Vec<i64> = self.transits.iter().map(|(_, t)| *t).collect();
-        let rank = (transits.len() - 1) * IN_TIME / 100;
-        let (_, transit, _) = transits.select_nth_unstable(rank);
-        // when the packet of the position came, had it taken so long
-        let since = *transit + micros(self.position);
-        let came = shift(self.epoch, since as f64 / 1e6);
-        let ahead = aim.ahead_of(self.position, came) / f64::from(CLOCK_RATE);
-        let late = aim.play_after().as_secs_f64() + ahead + lead.as_secs_f64();
-        Some(Duration::from_secs_f64(late.clamp(0.0, 10.0)))
+        let mut transits: Vec<i64> = transits.map(|(_, transit)| *transit).collect();
+        transits.sort_unstable();
+        let most = (transits.len() - 1) * IN_TIME / 100;
+        Some([transits[most], transits[0]].map(|transit| {
+            // when the packet of the position came, had it taken so long
+            let since = transit + micros(self.position);
+            let came = shift(self.epoch, since as f64 / 1e6);
+            let late = aim.ahead_of(self.position, came) / f64::from(CLOCK_RATE);
+            let needed = aim.play_after().as_secs_f64() + late + lead.as_secs_f64();
+            Duration::from_secs_f64(needed.clamp(0.0, 10.0))
+        }))
     }
 
     /// Returns the state of playout in step; none if it follows no clock.
@@ -584,17 +596,26 @@ impl Playout {
 
 impl StepPlayout {
     /// Decides whether the caster's delay is enough for this host.
-    fn look(&mut self, needed: Duration, now: Instant) {
+    fn look(&mut self, needed: Duration, least: Duration, now: Instant) {
         (self.needed, self.looked_at) = (needed, now);
+        let play_after = self.step.aim.play_after();
         let bound = match self.is_behind {
-            true => self.step.aim.play_after().saturating_sub(CATCHES_UP),
-            false => self.step.aim.play_after(),
+            true => play_after.saturating_sub(CATCHES_UP),
+            false => play_after,
         };
-        let is_behind = needed > bound;
-        if self.is_behind && !is_behind {
-            self.step = Step::new(self.step.aim, self.step.lead);
+        if (needed > bound) == self.is_behind {
+            self.looks = 0;
+            return;
         }
-        self.is_behind = is_behind;
+        self.looks += 1;
+        // nothing comes in time: it plays at once
+        let is_silent = !self.is_behind && least > bound;
+        if self.looks < LOOKS && !is_silent {
+            return;
+        }
+        self.looks = 0;
+        self.is_behind = !self.is_behind;
+        self.step = Step::new(self.step.aim, self.step.lead);
     }
 }
 

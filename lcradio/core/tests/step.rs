@@ -93,6 +93,9 @@ struct Room {
     questions: u32,
     answers: Vec<Vec<u8>>,
     is_deaf: bool,
+    is_stopped: bool,
+    /// Datagrams that came while it was stopped.
+    waiting: Vec<Datagram>,
 }
 
 struct World {
@@ -163,6 +166,8 @@ impl World {
             questions: 0,
             answers: Vec::new(),
             is_deaf: false,
+            is_stopped: false,
+            waiting: Vec::new(),
         });
         self.rooms.last_mut().unwrap()
     }
@@ -178,7 +183,7 @@ impl World {
             let mut times = vec![end, self.next_frame()];
             times.extend(self.caster.next_timeout().map(|at| self.clock.time(at)));
             times.extend(self.on_the_way.next_at());
-            for room in &self.rooms {
+            for room in self.rooms.iter().filter(|room| !room.is_stopped) {
                 times.push(room.plays_at);
                 times.push(room.clock.time(room.station.next_timeout()));
             }
@@ -203,12 +208,18 @@ impl World {
                     let source = Ipv6Addr::from(u128::from(CASTER) + 1 + room as u128);
                     self.caster.handle_question(&datagram, source, now);
                 }
+                Datagram::ToListener(room, ..) if self.rooms[room].is_stopped => {
+                    self.rooms[room].waiting.push(datagram);
+                }
                 Datagram::ToListener(room, to, datagram) => {
                     self.rooms[room].receive(to, &datagram, self.now);
                 }
             }
         }
         for room in 0..self.rooms.len() {
+            if self.rooms[room].is_stopped {
+                continue;
+            }
             let (questions, plays) = self.rooms[room].turn(self.now);
             for (group, question) in questions {
                 let way = self.rooms[room].way;
@@ -441,6 +452,25 @@ fn a_room_that_needs_more_plays_at_once_and_in_step_when_its_path_is_better() {
     world.run(Duration::from_secs(20));
     let (_, worst) = figures(&world.apart(27));
     assert!(worst < 1.0, "{worst}");
+}
+
+#[test]
+fn a_room_whose_program_was_stopped_is_in_step_at_once() {
+    let mut world = World::new(Some(150), 0.0, 10);
+    world.add(5, 0.0, NEAR);
+    world.add(15, 0.0, NEAR);
+    world.run(Duration::from_secs(10));
+    // its socket keeps what comes
+    world.rooms[1].is_stopped = true;
+    world.run(Duration::from_secs(4));
+    world.rooms[1].is_stopped = false;
+    for datagram in std::mem::take(&mut world.rooms[1].waiting) {
+        world.on_the_way.push(world.now, datagram);
+    }
+    world.rooms[1].plays_at = world.now;
+    world.run(Duration::from_secs(10));
+    let apart = world.apart(16);
+    assert!(apart.len() >= 7 && figures(&apart).1 < 1.0, "{apart:.2?}");
 }
 
 #[test]
