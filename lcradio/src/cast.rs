@@ -68,7 +68,7 @@ pub struct Options {
     pub is_public: bool,
     /// Under four words.
     pub under_code: bool,
-    /// Listeners play in step, so long after this caster.
+    /// Delay of listeners in step behind this caster; none: they do not play in step.
     pub together: Option<Duration>,
     /// Sends silence until the caster talks.
     pub push_to_talk: bool,

@@ -159,7 +159,7 @@ impl Answers {
         if self.pending.iter().any(|(pending, _)| *pending == number) {
             return Err(DropReason::Duplicate);
         }
-        // after it: who cannot open the station takes nothing of the rates
+        // after it: noise from hosts without the station's text uses none of the rates
         if !self.is_within_rates(source, now) || self.pending.len() >= MAX_PENDING {
             return Err(DropReason::ClockRate);
         }

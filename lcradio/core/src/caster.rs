@@ -57,7 +57,7 @@ pub struct CasterConfig {
     pub profile: Profile,
     /// Channels: 1 or 2.
     pub channels: u8,
-    /// Listeners play in step, so long after this caster: 20 to 800 ms.
+    /// Delay of listeners in step behind this caster, 20 to 800 ms; none: they do not play in step.
     pub together: Option<Duration>,
     /// Random bytes of each run: source of session id, SSRC and first numbers.
     pub seed: [u8; 32],

@@ -35,7 +35,7 @@ pub(crate) const MAX_ANSWERED: usize = 32;
 pub(crate) const PLAY_AFTER_MS: std::ops::RangeInclusive<u16> = 20..=800;
 /// Most that a caster's pace differs from its clock, in parts per 10^9: a microphone's, generously.
 const MAX_PACE_PPB: i32 = 1_000_000;
-/// Most that two clocks differ in speed, as a ratio: what resampling follows.
+/// Most that two clocks differ in speed, as a ratio: the bound of resampling.
 const MAX_SKEW: f64 = 500e-6;
 /// Longest round trip in seconds: the error of the estimate is up to half of it.
 const MAX_ROUND_TRIP: f64 = 1.0;
@@ -43,7 +43,8 @@ const MAX_ROUND_TRIP: f64 = 1.0;
 const MEMORY: f64 = 120.0;
 /// Most exchanges that count: ten at once, four a second for 15 s, then each 2 s.
 const MAX_EXCHANGES: usize = 160;
-/// Weight of the previous skew, in seconds: exchanges of a shorter time do not change it. Simulated.
+/// Weight of the previous skew, in seconds: exchanges of a shorter time do not change it.
+/// Simulated.
 const PRIOR: f64 = 1.0;
 
 /// Writes a question.

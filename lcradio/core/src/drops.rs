@@ -47,7 +47,7 @@ librecast::drop_reasons! {
         ClockNotOpened = "clock_not_opened",
         /// An answer about a caster's clock that the caster has not signed.
         ClockForged = "clock_forged",
-        /// An answer about a caster's clock to questions of others, to no question, or of another session.
+        /// An answer about a caster's clock to no question of this listener, or of another session.
         ClockOther = "clock_other",
         /// More questions or answers about a clock in a second than are read.
         ClockRate = "clock_rate",

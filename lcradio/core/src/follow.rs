@@ -75,7 +75,7 @@ impl Aim {
     }
 }
 
-/// What a listener of a caster follows.
+/// The clock that a playout follows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Following {
     /// Its own buffer.
@@ -187,7 +187,7 @@ impl Follower {
         if read.answer.session != self.session || !self.open.iter().any(is_open) {
             return Err(DropReason::ClockOther);
         }
-        // after it: who does not know an open number costs no signature, and no honest answer
+        // after it: an answer without an open number costs no verification, and no honest answer
         if !self.rate.take(1, now) {
             return Err(DropReason::ClockRate);
         }

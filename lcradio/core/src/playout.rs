@@ -13,7 +13,7 @@
 //! A longer route, or a short stop of a live source, lengthens the transit of all packets. If every
 //! packet of 100 ms comes too late, the shortest transit is forgotten.
 //!
-//! In step with other listeners, the position follows the caster's clock instead: [`Playout::follow`].
+//! In step with other listeners, the position follows the caster's clock: [`Playout::follow`].
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -167,7 +167,7 @@ pub struct Playout {
     stats: PlayoutStats,
 }
 
-/// What the position follows.
+/// The clock that the position follows.
 #[derive(Debug)]
 enum Follows {
     /// The target.
@@ -275,7 +275,7 @@ impl Playout {
         transits.sort_unstable();
         let most = (transits.len() - 1) * IN_TIME / 100;
         Some([transits[most], transits[0]].map(|transit| {
-            // when the packet of the position came, had it taken so long
+            // the arrival of the position's packet, with this transit
             let since = transit + micros(self.position);
             let came = shift(self.epoch, since as f64 / 1e6);
             let late = aim.ahead_of(self.position, came) / f64::from(CLOCK_RATE);
@@ -449,7 +449,7 @@ impl Playout {
         self.next_frame()
     }
 
-    /// Drops what the buffer has no place for while nothing is played.
+    /// Drops the oldest packets of a full buffer while nothing is played.
     fn keep_newest(&mut self) {
         while self.buffer.len() >= MAX_BUFFERED - 1 {
             self.buffer.pop_first();

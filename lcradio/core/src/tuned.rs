@@ -114,7 +114,7 @@ impl TunedStation {
         })
     }
 
-    /// Returns what the playout of a caster follows.
+    /// Returns the clock that the playout of a caster follows.
     #[must_use]
     pub fn following(&self, caster: u8, now: Instant) -> Following {
         let follower = self.followers.get(usize::from(caster));

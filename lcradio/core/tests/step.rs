@@ -24,7 +24,7 @@ fn key() -> StationKey {
     StationKey::from_seed(&[1; 32])
 }
 
-/// A host's clock: what it shows at a time of the simulation.
+/// A host's clock at a time of the simulation.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     epoch: Instant,
@@ -306,7 +306,7 @@ impl Room {
         }
     }
 
-    /// Returns questions, and what it plays.
+    /// Returns due questions, and played frames.
     fn turn(&mut self, time: Duration) -> (Vec<Question>, Vec<Heard>) {
         let now = self.clock.at(time);
         self.station.handle_timeout(now);
@@ -370,7 +370,7 @@ fn rooms_are_in_step_over_paths_and_by_clocks_that_differ() {
         assert!(worst <= 1.5 && median <= 0.5, "{seed} {loss}: {apart:.2?}");
         let exact = apart.iter().filter(|apart| apart.abs() <= 1.0).count();
         assert!(exact * 20 >= apart.len() * 19, "{seed} {loss}: {apart:.2?}");
-        // and so long behind the caster, whose clock of sound lags by what it waits
+        // and 150 ms behind the caster, by the clock of its sound
         for room in &world.rooms {
             let behind = room.position(Duration::from_secs(60)).unwrap();
             let drift = 60.0 * sound_ppm / 1e6;
@@ -460,7 +460,7 @@ fn a_room_whose_program_was_stopped_is_in_step_at_once() {
     world.add(5, 0.0, NEAR);
     world.add(15, 0.0, NEAR);
     world.run(Duration::from_secs(10));
-    // its socket keeps what comes
+    // its socket keeps datagrams
     world.rooms[1].is_stopped = true;
     world.run(Duration::from_secs(4));
     world.rooms[1].is_stopped = false;
@@ -490,7 +490,7 @@ fn a_room_without_answers_plays_as_today_and_in_step_once_they_come() {
     world.rooms[1].is_deaf = false;
     world.run(Duration::from_secs(10));
     assert!(figures(&world.apart(10)).1 < 1.0);
-    // and alone for a minute, by what it knows
+    // and alone for a minute, by its estimate
     world.rooms[1].is_deaf = true;
     world.run(Duration::from_secs(50));
     assert!(figures(&world.apart(20)).1 < 1.0);

@@ -98,7 +98,7 @@ impl Room {
 fn clicks(pipe: &Path, begun: Instant) -> Result<Vec<f64>> {
     let mut pipe = File::open(pipe)?;
     let (mut sound, mut buffer) = (Vec::new(), vec![0; 64 * 1_024]);
-    // the least time of a sample 0 that any frame of a second tells
+    // the least time of sample 0 by the frames of a second
     let mut least = BTreeMap::new();
     loop {
         let length = pipe.read(&mut buffer)?;
@@ -285,7 +285,7 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
                 casts.stderr()
             );
             if !listen_args.is_empty() {
-                // who chooses a delay asks nobody
+                // a listener with a delay of its own asks nobody
                 ensure!(near.step()?.is_null() && far.step()?.is_null());
             }
             let (near, far) = (near.end()?, far.end()?);
@@ -356,7 +356,7 @@ fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
     });
 }
 
-/// Starts a PulseAudio server with two pairs of loudspeakers, which one recorder hears.
+/// Starts a PulseAudio server with two pairs of loudspeakers and one recorder.
 ///
 /// ```text
 ///   left  ── 1, 2 ─┐
