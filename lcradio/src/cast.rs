@@ -204,7 +204,6 @@ struct Cast {
     /// Channels of the sent sound, and of the source.
     channels: u8,
     source_channels: u8,
-    is_microphone: bool,
     pace: Pace,
     /// The level on a terminal, and its next display.
     level: Option<(Level, Instant)>,
@@ -251,7 +250,6 @@ impl Cast {
             encoder: None,
             channels,
             source_channels: source.channels(),
-            is_microphone: matches!(options.input, Input::Device(_)),
             pace: Pace::new(source.is_live(), now),
             level: io::stderr().is_terminal().then(|| (Level::default(), now)),
             talk: None,
@@ -296,13 +294,8 @@ impl Cast {
         Ok(())
     }
 
-    /// Waits for the answers of present listeners. A microphone's sound of this time would be a
-    /// delay for ever, and is passed over.
-    fn find_listeners(
-        &mut self,
-        sounds: &Receiver<io::Result<Sound>>,
-        wake: &Wake,
-    ) -> io::Result<()> {
+    /// Waits for the answers of present listeners.
+    fn find_listeners(&mut self, wake: &Wake) -> io::Result<()> {
         let until = self.network.settled_at(Instant::now());
         loop {
             let now = Instant::now();
@@ -310,17 +303,12 @@ impl Cast {
             if now >= until || wake.interrupted().is_some() {
                 return Ok(());
             }
-            if self.is_microphone {
-                while let Ok(sound) = sounds.try_recv() {
-                    sound?;
-                }
-            }
             wake.wait(self.network.fds(), until)?;
         }
     }
 
     fn run(&mut self, sounds: &Receiver<io::Result<Sound>>, wake: &Wake) -> anyhow::Result<Exit> {
-        self.find_listeners(sounds, wake)?;
+        self.find_listeners(wake)?;
         loop {
             let now = Instant::now();
             if let Some(exit) = wake.interrupted() {
