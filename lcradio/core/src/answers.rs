@@ -109,6 +109,8 @@ pub(crate) struct Answers {
     sources: BTreeMap<Ipv6Addr, Bucket>,
     /// Numbers and arrivals.
     pending: VecDeque<(u64, Instant)>,
+    /// Those of the present answer, which goes out on each interface.
+    answering: Vec<(u64, Instant)>,
     answer_at: Option<Instant>,
     drops: Drops<DropReason>,
 }
@@ -122,6 +124,7 @@ impl Answers {
             all: TokenBucket::of(ALL, now),
             sources: BTreeMap::new(),
             pending: VecDeque::new(),
+            answering: Vec::new(),
             answer_at: None,
             drops: Drops::default(),
         }
@@ -192,7 +195,12 @@ impl Answers {
             // nothing can be played: listeners ask again
             self.pending.clear();
         }
-        !self.pending.is_empty()
+        let count = self.pending.len().min(MAX_ANSWERED);
+        self.answering = self.pending.drain(..count).collect();
+        if !self.pending.is_empty() {
+            self.answer_at = Some(now + GATHER);
+        }
+        !self.answering.is_empty()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
@@ -200,18 +208,14 @@ impl Answers {
     }
 
     /// Makes the answer that is sent at `now`.
-    pub(crate) fn answer(&mut self, session: SessionId, now: Instant) -> Option<Answer> {
+    pub(crate) fn answer(&self, session: SessionId, now: Instant) -> Option<Answer> {
         let sound = self.sound.as_ref()?;
         let ns = |at: Instant| {
             let since = at.saturating_duration_since(self.epoch).as_nanos();
             u64::try_from(since).unwrap_or(u64::MAX)
         };
-        let count = self.pending.len().min(MAX_ANSWERED);
-        let received = self.pending.drain(..count);
-        let received = received.map(|(number, at)| (number, ns(at))).collect();
-        if !self.pending.is_empty() {
-            self.answer_at = Some(now + GATHER);
-        }
+        let received = self.answering.iter();
+        let received = received.map(|(number, at)| (*number, ns(*at))).collect();
         Some(Answer {
             session,
             play_after_ms: self.play_after_ms,
@@ -293,6 +297,10 @@ mod tests {
         assert!(answers.poll(begun + GATHER));
         let answer = answers.answer([0; 16], begun + GATHER).unwrap();
         assert_eq!(answer.received, [(1, 0)]);
+        // the same on another interface, sent later
+        let again = answers.answer([0; 16], begun + GATHER * 2).unwrap();
+        assert_eq!(again.received, answer.received);
+        assert!(again.sent_ns > answer.sent_ns && !answers.poll(begun + GATHER * 3));
         assert_eq!(answers.drops.get(DropReason::Duplicate), 1);
         // one source floods for 10 s
         let count = |answers: &mut Answers, from: &mut dyn FnMut(u64) -> u16, begun: Instant| {

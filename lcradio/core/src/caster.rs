@@ -341,9 +341,9 @@ impl Caster {
         }
     }
 
-    /// Returns the answer to questions, to be sent at once.
+    /// Returns the answer to questions, to be sent at once: on each interface its own.
     pub fn answer(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let answer = self.answers.as_mut()?.answer(self.session, now)?;
+        let answer = self.answers.as_ref()?.answer(self.session, now)?;
         let salt = self.salt();
         Some(answer.encode(&self.key, &self.station, salt))
     }
