@@ -566,7 +566,10 @@ impl<'a> Listen<'a> {
             return Ok(());
         };
         while let Some(due) = player.due().filter(|at| *at <= now) {
-            let at = player.asked_at(due, now);
+            let at = match mixer.step() {
+                Some(_) => player.asked_at(due, now),
+                None => now,
+            };
             let lead = player.lead(at).map(|lead| lead + self.options.earlier);
             for caster in 0..MAX_CASTERS as u8 {
                 let following = self.station.following(caster, now);
