@@ -31,6 +31,7 @@ fn listener(is_public: bool) -> Listener {
         title: String::new(),
         profile: Profile::Voice,
         channels: 1,
+        together: None,
         seed: [2; 32],
         started: time,
     };

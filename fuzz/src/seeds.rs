@@ -76,6 +76,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "port_mapping" => port_mappings(),
         "private" => vec![udp()],
         "radio_announcements" => radio_announcements(),
+        "radio_clock" => radio_clock(),
         "radio_packets" => radio_packets(),
         "streams" => streams(),
         "studio" => studio(),
@@ -434,6 +435,25 @@ fn radio_announcements() -> Vec<Vec<u8>> {
         beacon.concat(),
     ];
     all.into_iter().chain(texts).collect()
+}
+
+/// Returns a question, and an answer up to its signature, for a public station.
+fn radio_clock() -> Vec<Vec<u8>> {
+    let question = [&[0, 25, 1, 16][..], &7_u64.to_be_bytes()].concat();
+    let times = [0, 0, 0, 0, 59, 154, 202, 0];
+    let answer = [
+        &[1, 25, 1, 17][..],
+        &[7; 16],
+        &[0, 150, 0, 0, 0, 9],
+        &times,
+        &[0; 4],
+        &times,
+        &[1],
+        &7_u64.to_be_bytes(),
+        &times,
+        &[0; 64],
+    ];
+    vec![input(&[0], [&question[..], &answer.concat()])]
 }
 
 /// Returns packets for each kind of listener, 20 ms apart; the second has CSRC, extension, padding.

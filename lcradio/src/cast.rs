@@ -12,6 +12,7 @@ use lcradio_core::{
     showable,
 };
 use librecast::code::beacon::Offer;
+use librecast::drops::Drops;
 use librecast::outside::Place;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, hint};
@@ -72,6 +73,8 @@ pub struct Options {
     pub under_code: bool,
     /// In a network of the station's own, which meets at these places.
     pub outside: Option<Vec<Place>>,
+    /// Delay of listeners in step behind this caster; none: they do not play in step.
+    pub together: Option<Duration>,
     /// Sends silence until the caster talks.
     pub push_to_talk: bool,
     /// Interfaces; none: all that can carry multicast.
@@ -254,6 +257,7 @@ impl Cast {
             title: String::new(),
             profile: options.profile,
             channels,
+            together: options.together,
             seed: *keys::random()?,
             started: UnixTime::now(),
         };
@@ -263,7 +267,8 @@ impl Cast {
             Some(_) => vec![INTERFACE.to_owned()],
             None => options.interfaces.clone(),
         };
-        let network = CasterNetwork::open(caster.station(), &interfaces, now);
+        let clock = caster.clock_groups();
+        let network = CasterNetwork::open(caster.station(), clock, &interfaces, now);
         Ok(Self {
             caster,
             network: network.context("multicast sockets")?,
@@ -367,7 +372,7 @@ impl Cast {
                 }
             }
             self.transmit(now);
-            self.look_at_beacons()?;
+            self.receive()?;
             let timeout = self.caster.next_timeout();
             let dues = [timeout, self.pace.due(), self.network.next_timeout()];
             let until = dues.into_iter().flatten().min();
@@ -462,6 +467,15 @@ impl Cast {
                 Transmit::Copy(packet) => {
                     network.send(Port::Media, copy_group, now, |_| Some(packet.clone()));
                 }
+                Transmit::Answer => {
+                    let Some(groups) = caster.clock_groups() else {
+                        continue;
+                    };
+                    // the time of the answer is its own
+                    network.send(Port::Beacon, groups.answers, now, |_| {
+                        caster.answer(Instant::now())
+                    });
+                }
                 Transmit::Beacon => network.send(Port::Beacon, group, now, |source| {
                     caster.beacon(source, UnixTime::now()).ok()
                 }),
@@ -479,11 +493,15 @@ impl Cast {
         }
     }
 
-    /// Ends this caster if another one with its key began later.
-    fn look_at_beacons(&mut self) -> anyhow::Result<()> {
-        let (caster, mut by) = (&self.caster, None);
-        self.network.receive(|source, datagram| {
-            if caster.is_superseded_by(datagram, source, UnixTime::now()) {
+    /// Takes questions, and ends this caster if another one with its key began later.
+    fn receive(&mut self) -> anyhow::Result<()> {
+        let (caster, mut by) = (&mut self.caster, None);
+        let questions = caster.clock_groups().map(|groups| groups.questions);
+        self.network.receive(|group, source, datagram| {
+            if Some(group) == questions {
+                // when it arrived, not when this turn began
+                caster.handle_question(datagram, source, Instant::now());
+            } else if caster.is_superseded_by(datagram, source, UnixTime::now()) {
                 by = Some(source);
             }
         })?;
@@ -498,6 +516,11 @@ impl Cast {
     /// Sends the end of the session to listeners.
     fn end(&mut self, wake: &Wake) -> io::Result<()> {
         let begun = Instant::now();
+        if let Some(drops) = self.caster.drops().map(Drops::by_name)
+            && !drops.is_empty()
+        {
+            tracing::info!("dropped questions for the clock: {drops:?}");
+        }
         self.caster.end(begun);
         loop {
             let now = Instant::now();

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcradio_core::{Latency, Profile};
 use librecast::outside::Place;
 use librecast::units::{parse_duration, parse_rate};
-use librecast_program::cli::{self, Exit, init_logging};
+use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::guest;
 
 use crate::{cast, device, keys, listen, outside, stations};
@@ -23,6 +23,7 @@ const EXAMPLES: &str = "Examples:
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
   lcradio cast --key station.key --outside --at meet.example  for whoever has the text; no network, no root, no daemon
   lcradio listen lcr1...@meet.example                       hear it, anywhere
+  lcradio cast --key station.key --file mass.opus --together loudspeakers of all listeners in step, 150 ms later
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
   lcradio listen 'lct1...,lcr1...'                          in a network, by a token for leaves: no root, no daemon
@@ -123,12 +124,15 @@ enum Verb {
         #[arg(long, conflicts_with = "public")]
         code: bool,
         /// In a network of the station's own: whoever has the text that it prints hears it, without network, root or daemon
-        #[arg(long, requires = "key", conflicts_with_all = ["code", "grant", "interfaces"])]
+        #[arg(long, requires = "key", conflicts_with_all = ["code", "grant", "interfaces", "together"])]
         outside: bool,
         /// Where listeners find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
         /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
         #[arg(long, value_name = "PLACE", requires = "outside")]
         at: Vec<Place>,
+        /// Loudspeakers of all listeners play in step, so many milliseconds after this caster: 20 to 800 [default: 150]
+        #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = TOGETHER_MS, value_parser = parse_together)]
+        together: Option<Together>,
         /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
         #[arg(long)]
         push_to_talk: bool,
@@ -165,8 +169,12 @@ enum Verb {
         #[arg(long, conflicts_with_all = ["code", "interfaces"])]
         outside: bool,
         /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
-        #[arg(long, default_value = "auto", value_parser = parse_latency, value_name = "DELAY")]
-        latency: Latency,
+        /// [default: in step with other listeners if the caster says so, else auto]
+        #[arg(long, value_parser = parse_latency, value_name = "DELAY")]
+        latency: Option<Latency>,
+        /// In step, play so many milliseconds earlier: for loudspeakers that are late, such as Bluetooth; up to 800
+        #[arg(long, value_parser = parse_earlier, value_name = "MS", conflicts_with_all = ["latency", "record"])]
+        earlier: Option<Duration>,
         /// Give up when nothing came for so long [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
         #[arg(long, value_parser = parse_duration, value_name = "TIME")]
         timeout: Option<Duration>,
@@ -182,6 +190,8 @@ enum Verb {
     },
 }
 
+/// Milliseconds of `--together` alone: a path of 40 ms, jitter, and a copy 40 ms later.
+const TOGETHER_MS: &str = "150";
 /// Longest delay that can be asked for: what the buffer holds.
 const MAX_LATENCY_MS: u64 = 800;
 
@@ -190,6 +200,33 @@ fn parse_input(value: &str) -> Result<Pipe, String> {
         "-" => Ok(Pipe::Standard),
         _ => Err("- is standard input; a file: --file FILE".to_owned()),
     }
+}
+
+fn milliseconds(value: &str, least: u64) -> Option<Duration> {
+    let ms = value.parse().ok()?;
+    let is_within = (least..=MAX_LATENCY_MS).contains(&ms);
+    is_within.then(|| Duration::from_millis(ms))
+}
+
+/// The delay of `--together`. In `cast --together -`, the word after it is the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Together {
+    play_after: Duration,
+    is_pipe: bool,
+}
+
+fn parse_together(value: &str) -> Result<Together, String> {
+    let is_pipe = value == "-";
+    let ms = if is_pipe { TOGETHER_MS } else { value };
+    let play_after = milliseconds(ms, 20).ok_or("milliseconds from 20 to 800")?;
+    Ok(Together {
+        play_after,
+        is_pipe,
+    })
+}
+
+fn parse_earlier(value: &str) -> Result<Duration, String> {
+    milliseconds(value, 0).ok_or_else(|| "milliseconds up to 800".to_owned())
 }
 
 fn parse_latency(value: &str) -> Result<Latency, String> {
@@ -250,28 +287,39 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             code,
             outside,
             at,
+            together,
             push_to_talk,
-        } => cast::run(&cast::Options {
-            key,
-            grant,
-            name,
-            input: match (file, input) {
-                (Some(file), _) => cast::Input::File(file),
-                (None, Some(Pipe::Standard)) => cast::Input::Pipe,
-                (None, None) => cast::Input::Device(device),
-            },
-            profile: match profile {
-                ProfileName::Voice => Profile::Voice,
-                ProfileName::Music => Profile::Music,
-            },
-            bitrate,
-            is_public: public,
-            under_code: code,
-            outside: outside.then_some(at),
-            push_to_talk,
-            interfaces,
-            json,
-        }),
+        } => {
+            let pipe = together
+                .filter(|together| together.is_pipe)
+                .map(|_| Pipe::Standard);
+            if pipe.is_some() && (file.is_some() || device.is_some()) {
+                let message = "- is standard input: without --file and --device";
+                return Err(ExitError::new(Exit::Usage, message).into());
+            }
+            cast::run(&cast::Options {
+                key,
+                grant,
+                name,
+                input: match (file, input.or(pipe)) {
+                    (Some(file), _) => cast::Input::File(file),
+                    (None, Some(Pipe::Standard)) => cast::Input::Pipe,
+                    (None, None) => cast::Input::Device(device),
+                },
+                profile: match profile {
+                    ProfileName::Voice => Profile::Voice,
+                    ProfileName::Music => Profile::Music,
+                },
+                bitrate,
+                is_public: public,
+                under_code: code,
+                outside: outside.then_some(at),
+                together: together.map(|together| together.play_after),
+                push_to_talk,
+                interfaces,
+                json,
+            })
+        }
         Verb::Listen {
             station,
             output,
@@ -283,6 +331,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             code,
             outside,
             latency,
+            earlier,
             timeout,
         } => listen::run(&listen::Options {
             output: match (record, output) {
@@ -303,6 +352,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             outside,
             archive: archive.then_some(keyfile),
             latency,
+            earlier: earlier.unwrap_or_default(),
             timeout,
             interfaces,
             json,
@@ -331,6 +381,54 @@ mod tests {
         let told = Cli::try_parse_from(["lcradio", "cast", "song.opus"]);
         assert!(told.unwrap_err().to_string().contains("--file FILE"));
         assert!(Cli::try_parse_from(["lcradio", "cast", "-"]).is_ok());
+    }
+
+    #[test]
+    fn listeners_in_step_are_given_a_delay_or_none_before_a_pipe_too() {
+        let together = |words: &[&str]| {
+            let words = [&["lcradio", "cast"], words].concat();
+            match Cli::try_parse_from(words).map(|cli| cli.verb) {
+                Ok(Verb::Cast {
+                    together, input, ..
+                }) => Ok((together, input.is_some())),
+                Ok(_) => unreachable!("cast"),
+                Err(e) => Err(e.to_string()),
+            }
+        };
+        let after = |ms, is_pipe| {
+            let play_after = Duration::from_millis(ms);
+            Some(Together {
+                play_after,
+                is_pipe,
+            })
+        };
+        assert_eq!(together(&[]), Ok((None, false)));
+        assert_eq!(together(&["--together"]), Ok((after(150, false), false)));
+        assert_eq!(
+            together(&["--together", "-"]),
+            Ok((after(150, true), false))
+        );
+        assert_eq!(
+            together(&["-", "--together"]),
+            Ok((after(150, false), true))
+        );
+        let both = together(&["--together", "300", "-"]);
+        assert_eq!(both, Ok((after(300, false), true)));
+        for wrong in ["19", "801", "-5", "soon"] {
+            let told = together(&["--together", wrong]).unwrap_err();
+            assert!(
+                told.contains("20 to 800") || told.contains("unexpected"),
+                "{told}"
+            );
+        }
+        for words in [
+            ["--earlier", "801"].as_slice(),
+            &["--earlier", "20", "--latency", "auto"],
+            &["--earlier", "20", "--record", "x.opus"],
+        ] {
+            let words = [&["lcradio", "listen", "lcr1"], words].concat();
+            assert!(Cli::try_parse_from(words).is_err());
+        }
     }
 
     #[test]

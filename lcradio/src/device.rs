@@ -5,9 +5,9 @@
 //! its own, as some plugins wait for their server.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -238,12 +238,23 @@ fn read(pcm: &PCM, samples: &mut [i16]) -> io::Result<()> {
 /// Frames after which a device that has come back stays: a second.
 const BACK: u32 = 50;
 
+/// Room in the buffer, beyond the frame that is asked for, that is too much: half a frame.
+const MUCH_ROOM: i64 = FRAME as i64 * 3 / 2;
+/// Frames in a row with too much room after which it is filled. Chosen: 0.2 s, no late turn.
+const LOW: u32 = 10;
+/// Frames after which a device's delay is true: a second. Before sound runs it is not.
+const RUNS: u32 = 50;
+
 /// A device that may go and come back.
 struct Served {
     id: String,
     direction: Direction,
     buffer: Duration,
     pcm: Option<PCM>,
+    /// Frames since it was opened.
+    served: u32,
+    /// Frames in a row at which the buffer held little.
+    low: u32,
     /// Frames that must still succeed until a gone device, already logged, is back.
     missed: u32,
     asked_at: Instant,
@@ -258,16 +269,50 @@ impl Served {
             direction,
             buffer,
             pcm: Some(pcm),
+            served: 0,
+            low: 0,
             missed: 0,
             asked_at: Instant::now(),
             due: Instant::now(),
         }
     }
 
+    /// Changes the length of the buffer, with a gap.
+    fn set_buffer(&mut self, buffer: Duration) {
+        if self.buffer != buffer {
+            self.buffer = buffer;
+            // closed before it is opened: a card may serve one program at a time
+            self.pcm = None;
+            self.served = 0;
+            self.pcm = open(&self.id, self.direction, buffer).ok();
+        }
+    }
+
+    /// Adds a frame of silence if the buffer holds little for long. Sound that comes as it is due
+    /// would never fill it, and a thread that is called late would interrupt the sound.
+    fn fill_up(&mut self) {
+        let room = self.pcm.as_ref().and_then(|pcm| pcm.avail().ok());
+        let is_low = room.is_some_and(|room| room >= MUCH_ROOM);
+        self.low = if is_low { self.low + 1 } else { 0 };
+        if self.low >= LOW {
+            self.low = 0;
+            self.frame(|pcm| write(pcm, &[0; FRAME_SAMPLES]));
+        }
+    }
+
+    /// Returns when the next frame will sound, if it is known.
+    fn sounds_at(&self) -> Option<Instant> {
+        let pcm = self.pcm.as_ref().filter(|_| self.served >= RUNS)?;
+        let delay = u32::try_from(pcm.delay().ok()?).ok()?;
+        let delay = f64::from(delay) / f64::from(CLOCK_RATE);
+        Some(Instant::now() + Duration::from_secs_f64(delay))
+    }
+
     /// Serves a frame; false while the device is away, after the time of a frame.
     fn frame(&mut self, serve: impl FnOnce(&PCM) -> io::Result<()>) -> bool {
         if self.pcm.is_none() && self.asked_at.elapsed() >= RETRY {
             self.asked_at = Instant::now();
+            self.served = 0;
             self.pcm = open(&self.id, self.direction, self.buffer).ok();
         }
         let kind = direction_name(self.direction);
@@ -281,6 +326,7 @@ impl Served {
         };
         match result {
             Ok(()) => {
+                self.served = self.served.saturating_add(1);
                 if self.missed == 1 {
                     tracing::warn!("the {kind} {} is back", self.id);
                 }
@@ -373,11 +419,39 @@ fn held(latency: Latency) -> Duration {
     }
 }
 
+/// Returns the loudspeakers' buffer in step: the delay less some time for the network.
+fn held_in_step(play_after: Duration) -> Duration {
+    let most = held(Latency::Auto);
+    let left = play_after.saturating_sub(NETWORK);
+    left.clamp(FRAME_TIME, most)
+}
+
+/// Part of the delay in step that loudspeakers leave to the network: a way of 40 ms, jitter, and
+/// a copy 40 ms later.
+const NETWORK: Duration = Duration::from_millis(100);
+
+/// State that the thread of a device and its user share.
+struct Shared {
+    /// Requested frames.
+    asked: AtomicU32,
+    /// Length of the buffer in milliseconds if it plays in step; else 0.
+    step_ms: AtomicU32,
+    /// When the requested frame will sound, if it is known.
+    sounds_at: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    fn sounds_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        let locked = self.sounds_at.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Loudspeakers. They request sound by their own clock.
 pub struct Playback {
     frames: Option<SyncSender<Vec<i16>>>,
     ended: Receiver<()>,
-    asked: Arc<AtomicU32>,
+    shared: Arc<Shared>,
     /// No frame is given before this: a faster clock than permitted is not followed.
     not_before: Instant,
 }
@@ -391,12 +465,22 @@ impl Playback {
         let buffer = held(latency);
         let (frames, incoming) = sync_channel::<Vec<i16>>(2);
         let (has_ended, ended) = sync_channel(1);
-        let asked = Arc::new(AtomicU32::new(0));
-        let asks = asked.clone();
+        let shared = Arc::new(Shared {
+            asked: AtomicU32::new(0),
+            step_ms: AtomicU32::new(0),
+            sounds_at: Mutex::new(None),
+        });
+        let of_thread = shared.clone();
         serve_on_thread(id, Direction::Playback, buffer, move |device| {
             // moved into the thread, dropped at its end
             let _ = &has_ended;
-            asks.fetch_add(1, Ordering::Relaxed);
+            let step_ms = of_thread.step_ms.load(Ordering::Relaxed);
+            if step_ms > 0 {
+                device.set_buffer(Duration::from_millis(step_ms.into()));
+                device.fill_up();
+            }
+            *of_thread.sounds_at() = device.sounds_at();
+            of_thread.asked.fetch_add(1, Ordering::Relaxed);
             wake.wake();
             let Ok(samples) = incoming.recv() else {
                 // silence pushes the rest of the sound out of the device
@@ -413,19 +497,31 @@ impl Playback {
         Ok(Self {
             frames: Some(frames),
             ended,
-            asked,
+            shared,
             not_before: Instant::now(),
         })
     }
 
     /// Returns when the next frame must be given. None: when the device requests it.
     pub fn due(&self) -> Option<Instant> {
-        (self.asked.load(Ordering::Relaxed) > 0).then_some(self.not_before)
+        (self.shared.asked.load(Ordering::Relaxed) > 0).then_some(self.not_before)
+    }
+
+    /// Returns when the requested frame will sound, if it is known.
+    pub fn sounds_at(&self) -> Option<Instant> {
+        *self.shared.sounds_at()
+    }
+
+    /// Leaves the network enough of the delay in step.
+    pub fn play_in_step(&self, play_after: Duration) {
+        let buffer = held_in_step(play_after).as_millis();
+        let buffer = u32::try_from(buffer).unwrap_or(u32::MAX);
+        self.shared.step_ms.store(buffer, Ordering::Relaxed);
     }
 
     /// Passes a frame that the device requested.
     pub fn write(&mut self, frame: Vec<i16>, now: Instant) -> io::Result<()> {
-        self.asked.fetch_sub(1, Ordering::Relaxed);
+        self.shared.asked.fetch_sub(1, Ordering::Relaxed);
         let earliest = now.checked_sub(3 * FRAME_TIME).unwrap_or(now);
         self.not_before = self.not_before.max(earliest) + FRAME_TIME.mul_f64(FASTEST);
         let gone = || io::Error::other("the loudspeaker's thread has ended");

@@ -1,5 +1,6 @@
 //! `lcradio listen`: plays a station, records it, or writes samples to a pipe.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv6Addr;
@@ -7,8 +8,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lcradio_core::{
-    BEACON_PORT, CLOCK_RATE, Description, Directory, FRAME, Latency, OnAir, Reception, SAP_GROUP,
-    SAP_PORT, SoundPacket, Station, Tuned, TunedStation,
+    BEACON_PORT, CLOCK_RATE, Description, Directory, FRAME, Following, Latency, MAX_CASTERS, OnAir,
+    Reception, SAP_GROUP, SAP_PORT, SoundPacket, Station, StepState, Tuned, TunedStation,
 };
 use librecast::code::beacon::Offer;
 use librecast::time::UnixTime;
@@ -21,7 +22,7 @@ use crate::device::Playback;
 use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
 use crate::mixer::{Clock, Mixer};
-use crate::network::Memberships;
+use crate::network::{ClockNetwork, Memberships};
 use crate::outside;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine};
@@ -66,8 +67,10 @@ pub struct Options {
     pub output: Output,
     /// Whether to share the recording; with this key, if any.
     pub archive: Option<Option<PathBuf>>,
-    /// The delay.
-    pub latency: Latency,
+    /// The delay; none: in step with other listeners if the caster says so, else automatic.
+    pub latency: Option<Latency>,
+    /// Time by which the loudspeakers are late without saying so, in step.
+    pub earlier: Duration,
     /// Longest silence of the station; none: the output's default.
     pub timeout: Option<Duration>,
     /// Interfaces; none: all that can carry multicast.
@@ -85,6 +88,10 @@ impl Options {
             false => TIMEOUT,
         };
         self.timeout.unwrap_or(by_output)
+    }
+
+    fn latency(&self) -> Latency {
+        self.latency.unwrap_or(Latency::Auto)
     }
 }
 
@@ -114,7 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let loudspeaker = match &options.output {
         Output::Device(id) => Some(Playback::open(
             id.as_deref(),
-            options.latency,
+            options.latency(),
             wake.clone(),
         )?),
         Output::Recording(_) | Output::Pipe => None,
@@ -132,7 +139,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         },
     };
     let archive = archive(options, &tuned)?;
-    let mixer = |clock| Mixer::new(options.latency, clock);
+    let mixer = |clock| Mixer::new(options.latency(), clock);
     let output = match (&options.output, loudspeaker) {
         (Output::Recording(path), _) => {
             let [a, b, c, d, ..] = *keys::random()?;
@@ -199,8 +206,9 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
             return Ok(Err(exit));
         }
         network.look_at_interfaces(now)?;
-        network.receive(|_, _, source, datagram| {
-            directory.handle_datagram(source, datagram, now, UnixTime::now());
+        network.receive(|_, datagram| {
+            let time = UnixTime::now();
+            directory.handle_datagram(datagram.source, datagram.payload, now, time);
         })?;
         match directory.named(name)[..] {
             [] => {}
@@ -253,6 +261,32 @@ impl Player {
         }
     }
 
+    /// Returns the time for which a frame that was due is asked: a pipe's reader may count samples.
+    fn asked_at(&self, due: Instant, now: Instant) -> Instant {
+        match self {
+            Self::Pipe { .. } => due,
+            Self::Device(_) => now,
+        }
+    }
+
+    /// Returns the time from `at` until the frame sounds; none: it is not known.
+    fn lead(&self, at: Instant) -> Option<Duration> {
+        match self {
+            Self::Pipe { .. } => Some(Duration::ZERO),
+            Self::Device(playback) => {
+                let sounds_at = playback.sounds_at()?;
+                Some(sounds_at.saturating_duration_since(at))
+            }
+        }
+    }
+
+    /// Prepares the player for this delay between caster and loudspeakers.
+    fn play_in_step(&self, play_after: Duration) {
+        if let Self::Device(playback) = self {
+            playback.play_in_step(play_after);
+        }
+    }
+
     /// Writes a frame that was due. `pace_ppm`: speed of the sound above this host's clock.
     fn write(&mut self, frame: Vec<i16>, pace_ppm: f64, now: Instant) -> io::Result<()> {
         match self {
@@ -278,6 +312,11 @@ struct Listen<'a> {
     level: Level,
     /// The joined group of copies.
     copy: Option<Ipv6Addr>,
+    /// Questions for the clocks of casters, and the joined groups of answers.
+    clock: ClockNetwork,
+    answers: BTreeSet<Ipv6Addr>,
+    /// The printed state of playing in step.
+    step_said: Option<&'static str>,
     /// The last arrival of the station's data.
     alive_at: Instant,
     status_at: Instant,
@@ -300,13 +339,20 @@ impl<'a> Listen<'a> {
         if let Tuned::Station(_) = tuned {
             network.join(BEACON_PORT, group);
         }
+        let mut station = TunedStation::new(tuned, now);
+        if options.latency.is_none() && matches!(sink, Sink::Sound(..)) {
+            station.play_in_step(*keys::random()?);
+        }
         Ok(Self {
             options,
-            station: TunedStation::new(tuned, now),
+            station,
             network,
             sink,
             level: Level::default(),
             copy: None,
+            clock: ClockNetwork::default(),
+            answers: BTreeSet::new(),
+            step_said: None,
             alive_at: now,
             status_at: now + STATUS_INTERVAL,
             explained: None,
@@ -324,6 +370,7 @@ impl<'a> Listen<'a> {
             self.receive(now)?;
             self.station.handle_timeout(now);
             self.follow_copy();
+            self.ask_for_clocks();
             self.put_out(now)?;
             if now >= self.status_at {
                 let late = now - self.status_at;
@@ -332,6 +379,7 @@ impl<'a> Listen<'a> {
                     self.alive_at = now.min(self.alive_at + late);
                 }
                 self.status_at = now + STATUS_INTERVAL;
+                self.say_step()?;
                 self.show_status()?;
             }
             if let Some(at) = self.station.ended_at()
@@ -424,9 +472,19 @@ impl<'a> Listen<'a> {
     }
 
     fn receive(&mut self, now: Instant) -> anyhow::Result<()> {
-        let station = &mut self.station;
-        self.network.receive(|port, group, source, datagram| {
-            station.handle_datagram((group, port), source, datagram, now, UnixTime::now());
+        let (station, clock) = (&mut self.station, &mut self.clock);
+        self.network.receive(|port, datagram| {
+            // when it arrived, not when this turn began
+            let now = Instant::now();
+            if port == BEACON_PORT && !clock.is_in_use(datagram.interface, now) {
+                let is_answer = |group| group == datagram.group;
+                if station.answer_groups().any(is_answer) {
+                    return;
+                }
+            }
+            let to = (datagram.group, port);
+            let time = UnixTime::now();
+            station.handle_datagram(to, datagram.source, datagram.payload, now, time);
         })?;
         if let Some(at) = self.station.listener().alive_at() {
             self.alive_at = self.alive_at.max(at);
@@ -495,6 +553,25 @@ impl<'a> Listen<'a> {
         }
     }
 
+    /// Joins the groups of answers, and sends the questions that are due.
+    fn ask_for_clocks(&mut self) {
+        let wanted: BTreeSet<Ipv6Addr> = self.station.answer_groups().collect();
+        for group in self.answers.difference(&wanted) {
+            self.network.leave(BEACON_PORT, *group);
+        }
+        for group in wanted.difference(&self.answers) {
+            self.network.join(BEACON_PORT, *group);
+        }
+        self.answers = wanted;
+        // each has its own time
+        while let Some((group, question)) = self.station.poll_question(Instant::now()) {
+            if let Err(e) = self.clock.ask(group, &question) {
+                // lost like any packet
+                tracing::debug!("a question for the clock: {e}");
+            }
+        }
+    }
+
     fn put_out(&mut self, now: Instant) -> anyhow::Result<()> {
         match &mut self.sink {
             Sink::Recording(tracks) => tracks.write(now, &mut self.level),
@@ -506,12 +583,72 @@ impl<'a> Listen<'a> {
         let Sink::Sound(mixer, player) = &mut self.sink else {
             return Ok(());
         };
-        while player.due().is_some_and(|at| at <= now) {
-            let sound = mixer.frame(now);
+        while let Some(due) = player.due().filter(|at| *at <= now) {
+            let at = match mixer.step() {
+                Some(_) => player.asked_at(due, now),
+                None => now,
+            };
+            let lead = player.lead(at).map(|lead| lead + self.options.earlier);
+            for caster in 0..MAX_CASTERS as u8 {
+                let following = self.station.following(caster, now);
+                if let Following::InStep(aim) = following {
+                    player.play_in_step(aim.play_after().saturating_sub(self.options.earlier));
+                }
+                mixer.follow(caster, following, lead, now);
+            }
+            let sound = mixer.frame(at);
             self.level.add(&sound);
-            player.write(sound, mixer.pace_ppm(now), now)?;
+            player.write(sound, mixer.pace_ppm(at), now)?;
         }
         Ok(())
+    }
+
+    /// Prints when this listener plays in step, and when it no longer does.
+    fn say_step(&mut self) -> io::Result<()> {
+        let Sink::Sound(mixer, _) = &self.sink else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let line = match mixer.step() {
+            Some(step) if step.is_behind => {
+                let needed = step.needed.as_millis();
+                // with room for jitter
+                let better = needed.div_ceil(10) * 10 + 30;
+                Some((
+                    "behind",
+                    format!(
+                        "behind the others: this host needs {needed} ms; the caster could use --together {better}"
+                    ),
+                ))
+            }
+            Some(step) if step.is_set => {
+                let (error, behind) = (step.error.abs() * 1e3, step.play_after.as_millis());
+                let line = format!("in step: +-{error:.1} ms, {behind} ms behind the caster");
+                Some(("in step", line))
+            }
+            Some(_) => None,
+            None => self.is_unanswered(now).then(|| {
+                let line =
+                    "not in step: the caster does not answer this host's questions for its clock";
+                ("free", line.to_owned())
+            }),
+        };
+        if let Some((state, line)) = line
+            && self.step_said != Some(state)
+        {
+            self.step_said = Some(state);
+            if !self.options.json {
+                self.say(&line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a caster is on air whose clock this listener asks for in vain.
+    fn is_unanswered(&self, now: Instant) -> bool {
+        let mut casters = 0..MAX_CASTERS as u8;
+        self.station.answer_groups().next().is_some()
+            && casters.all(|caster| self.station.following(caster, now) == Following::Free)
     }
 
     fn status(&mut self) -> Value {
@@ -544,6 +681,7 @@ impl<'a> Listen<'a> {
                 status["concealed"] = json!(stats.concealed);
                 status["stretched"] = json!(stats.stretched);
                 status["resyncs"] = json!(stats.resyncs);
+                status["step"] = step_json(mixer.step(), self.is_unanswered(now));
                 if let Player::Pipe { pipe, .. } = player {
                     status["overruns"] = json!(pipe.overruns);
                 }
@@ -605,6 +743,25 @@ impl<'a> Listen<'a> {
                 Ok(Vec::new())
             }
         }
+    }
+}
+
+/// Returns the state of playing in step; null for a station whose listeners do not.
+fn step_json(step: Option<StepState>, is_unanswered: bool) -> Value {
+    let tenth = |ms: f64| (ms * 10.0).round() / 10.0;
+    match step {
+        None if is_unanswered => json!({ "state": "free" }),
+        None => Value::Null,
+        Some(step) => json!({
+            "state": match (step.is_behind, step.is_set) {
+                (true, _) => "behind",
+                (false, true) => "in step",
+                (false, false) => "asking",
+            },
+            "error_ms": tenth(step.error * 1e3),
+            "behind_ms": step.play_after.as_millis(),
+            "needed_ms": step.needed.as_millis(),
+        }),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use lcradio_core::{
-    CLOCK_RATE, FRAME, Frame, Latency, MAX_CASTERS, Playout, PlayoutStats, Resampler, SoundPacket,
+    CLOCK_RATE, FRAME, Following, Frame, Latency, MAX_CASTERS, Playout, PlayoutStats, Resampler,
+    SoundPacket, StepState,
 };
 
 use crate::codec::{CodecError, Decoder, OUT_CHANNELS};
@@ -30,6 +31,8 @@ struct Voice {
     /// Sound after the last output.
     ready: Vec<i16>,
     heard_at: Instant,
+    /// Time between the request of a frame and its sound, if it plays in step.
+    lead: Duration,
 }
 
 impl Voice {
@@ -37,6 +40,7 @@ impl Voice {
     fn fill(&mut self, pace_ppm: f64, at: Instant) {
         // of the same moment as the pace: so the caster that sets it has exactly 0
         let faster_ppm = self.playout.speed_ppm() - pace_ppm;
+        let at = at + self.lead;
         while self.ready.len() < FRAME_SAMPLES {
             let ahead = (self.ready.len() / OUT_CHANNELS) as f64 / f64::from(CLOCK_RATE);
             let frame = self.playout.poll_frame(at + Duration::from_secs_f64(ahead));
@@ -76,6 +80,7 @@ impl Mixer {
                 resampler: Resampler::default(),
                 ready: Vec::new(),
                 heard_at: packet.arrival,
+                lead: Duration::ZERO,
             })),
         };
         voice.heard_at = packet.arrival;
@@ -87,6 +92,26 @@ impl Mixer {
         if let Some(Some(voice)) = self.voices.get_mut(usize::from(caster)) {
             voice.playout.end();
         }
+    }
+
+    /// Lets a caster's sound follow its clock, or no longer. `lead`: see [`Playout::follow`].
+    pub fn follow(
+        &mut self,
+        caster: u8,
+        following: Following,
+        lead: Option<Duration>,
+        now: Instant,
+    ) {
+        if let Some(Some(voice)) = self.voices.get_mut(usize::from(caster)) {
+            voice.playout.follow(following, lead, now);
+            let is_in_step = voice.playout.step().is_some_and(|step| !step.is_behind);
+            voice.lead = lead.filter(|_| is_in_step).unwrap_or_default();
+        }
+    }
+
+    /// Returns the state of the first caster that is played in step.
+    pub fn step(&self) -> Option<StepState> {
+        self.heard().find_map(|voice| voice.playout.step())
     }
 
     fn heard(&self) -> impl Iterator<Item = &Voice> {

@@ -9,10 +9,12 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use lcradio_core::{BEACON_PORT, MEDIA_PORT, REPORT_PORT, SAP_GROUP, SAP_PORT, Station};
+use lcradio_core::{
+    BEACON_PORT, ClockGroups, MEDIA_PORT, REPORT_PORT, SAP_GROUP, SAP_PORT, Station,
+};
 use librecast::listeners::{FIRST_ANSWERS, Listeners};
 use librecast::local_node;
-use librecast::socket::{Interface, ReceiveSockets, SendSocket, multicast_interfaces};
+use librecast::socket::{Datagram, Interface, ReceiveSockets, SendSocket, multicast_interfaces};
 
 /// Time between two checks of interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
@@ -90,7 +92,7 @@ pub enum Port {
     Media,
     /// The sender's reports.
     Report,
-    /// Beacons.
+    /// Beacons, and answers about the clock.
     Beacon,
     /// Announcements.
     Sap,
@@ -104,7 +106,7 @@ pub struct CasterNetwork {
     /// The name of lcroute's interface.
     tun: String,
     outgoing: BTreeMap<u32, Outgoing>,
-    /// Beacons of other casters with the same key.
+    /// Beacons of other casters with the same key, and questions for the clock.
     beacons: Memberships,
     /// Listeners on LANs; none: without permission to see them.
     listeners: Option<Listeners>,
@@ -112,15 +114,24 @@ pub struct CasterNetwork {
 
 impl CasterNetwork {
     /// Opens sockets on the interfaces in `only`; if empty, on lcroute's, else on all.
-    pub fn open(station: &Station, only: &[String], now: Instant) -> io::Result<Self> {
+    pub fn open(
+        station: &Station,
+        clock: Option<ClockGroups>,
+        only: &[String],
+        now: Instant,
+    ) -> io::Result<Self> {
         let node = local_node::ask();
         let tun = node.map_or_else(|| TUN.to_owned(), |node| node.tun);
         let group = station.group();
         let mut beacons =
             Memberships::on(&[BEACON_PORT], Interfaces::new(only, Some(tun.clone())))?;
         beacons.join(BEACON_PORT, group);
-        // the program itself joins only the group, on one socket
-        let own = [(group, 1), (station.copy_group(), 0), (SAP_GROUP, 0)];
+        // own memberships, each on one socket
+        let mut own = vec![(group, 1), (station.copy_group(), 0), (SAP_GROUP, 0)];
+        if let Some(clock) = clock {
+            beacons.join(BEACON_PORT, clock.questions);
+            own.extend([(clock.questions, 1), (clock.answers, 0)]);
+        }
         let listeners = match Listeners::open(own) {
             Ok(listeners) => Some(listeners),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
@@ -247,16 +258,55 @@ impl CasterNetwork {
         }
     }
 
-    /// Passes received beacons of the group to `take`.
-    pub fn receive(&mut self, mut take: impl FnMut(Ipv6Addr, &[u8])) -> io::Result<()> {
+    /// Passes received beacons and questions to `take`: group, source, payload.
+    pub fn receive(&mut self, mut take: impl FnMut(Ipv6Addr, Ipv6Addr, &[u8])) -> io::Result<()> {
         self.beacons
-            .receive(|_, _, source, payload| take(source, payload))
+            .receive(|_, datagram| take(datagram.group, datagram.source, datagram.payload))
     }
 
     /// Returns the descriptors for poll(2).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listeners = self.listeners.iter().map(AsFd::as_fd);
         self.beacons.fds().chain(listeners)
+    }
+}
+
+/// Silence on the interface of a clock after which another interface takes its place.
+const CLOCK_SILENCE: Duration = Duration::from_secs(5);
+
+/// Questions for a caster's clock, on the interface of its beacons.
+///
+/// One interface alone: questions and answers on different paths would falsify the clock.
+#[derive(Debug, Default)]
+pub struct ClockNetwork {
+    interface: Option<(u32, Instant)>,
+    socket: Option<(u32, SendSocket)>,
+}
+
+impl ClockNetwork {
+    /// Notes a datagram at the port of beacons; false if it came by an interface not in use.
+    pub fn is_in_use(&mut self, interface: u32, now: Instant) -> bool {
+        let (current, heard_at) = self.interface.get_or_insert((interface, now));
+        let is_silent = now.saturating_duration_since(*heard_at) > CLOCK_SILENCE;
+        if *current == interface || is_silent {
+            (*current, *heard_at) = (interface, now);
+        }
+        *current == interface
+    }
+
+    /// Sends a question.
+    pub fn ask(&mut self, group: Ipv6Addr, question: &[u8]) -> io::Result<()> {
+        let Some((interface, _)) = self.interface else {
+            return Ok(());
+        };
+        let socket = match self.socket.take() {
+            Some((index, socket)) if index == interface => socket,
+            _ => SendSocket::open(interface, group, BEACON_PORT, HOP_LIMIT)?,
+        };
+        let sent = socket.send(group, question, question.len());
+        // after an error, with a new socket: the interface may have another address
+        self.socket = sent.is_ok().then_some((interface, socket));
+        sent
     }
 }
 
@@ -343,16 +393,13 @@ impl Memberships {
         Ok(())
     }
 
-    /// Passes received datagrams to `take`: port, group, source, payload.
-    pub fn receive(
-        &mut self,
-        mut take: impl FnMut(u16, Ipv6Addr, Ipv6Addr, &[u8]),
-    ) -> io::Result<()> {
+    /// Passes received datagrams to `take`, with their ports.
+    pub fn receive(&mut self, mut take: impl FnMut(u16, Datagram<'_>)) -> io::Result<()> {
         let groups = &self.groups;
         for (port, socket) in &mut self.sockets {
             socket.receive(|datagram| {
                 if groups.contains(&(*port, datagram.group)) {
-                    take(*port, datagram.group, datagram.source, datagram.payload);
+                    take(*port, datagram);
                 }
             })?;
         }

@@ -51,8 +51,8 @@ impl Look {
     fn receive(&mut self, now: Instant) -> io::Result<()> {
         self.network.look_at_interfaces(now)?;
         let directory = &mut self.directory;
-        self.network.receive(|_, _, source, datagram| {
-            directory.handle_datagram(source, datagram, now, UnixTime::now());
+        self.network.receive(|_, datagram| {
+            directory.handle_datagram(datagram.source, datagram.payload, now, UnixTime::now());
         })?;
         directory.handle_timeout(now);
         Ok(())

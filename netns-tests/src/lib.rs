@@ -5,7 +5,7 @@ mod programs;
 use lcroute_lab::Applet;
 
 /// The programs, under their names on hosts.
-pub const PROGRAMS: [Applet; 12] = [
+pub const PROGRAMS: [Applet; 13] = [
     ("lcagent", lcagent::main),
     ("lcgroup", lcgroup::main),
     ("lcroute-outside", lcroute_outside::main),
@@ -17,5 +17,6 @@ pub const PROGRAMS: [Applet; 12] = [
     ("mc-flap", programs::flap),
     ("mld-flood", programs::mld_flood),
     ("mld-watch", programs::mld_watch),
+    ("slow-wire", programs::slow_wire),
     ("udp-flood", programs::flood),
 ];

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32
-//! | seq 16 | profile 8 | channels 8 | flags 8 (1: talks, 2: ended) | name text8 | title text8
-//! | grant bytes16 | signature 512
+//! | seq 16 | profile 8 | channels 8 | flags 8 | name text8 | title text8 | grant bytes16
+//! | signature 512
 //! version 8 = 2 | salt 128 | the above, sealed | tag 128         of a private station
 //! ```
 //!
-//! Times are Unix milliseconds. A beacon names its source address and the SSRC: other packets are
+//! Flags: 1 talks, 2 ended, 4 in step; listeners ignore others. Times are Unix milliseconds. A beacon names its source address and the SSRC: other packets are
 //! not played. Rollover counter and sequence are the next packet's, for listeners that join later.
 //! It is signed by the station's key, or by a caster with the [`Grant`] in the beacon.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use aes_gcm::aead::{AeadInPlace, KeyInit};
@@ -33,6 +34,8 @@ const CONTEXT: &str = "lcradio 2026 beacon";
 const TALKS: u8 = 1;
 /// Flag of a beacon: the session has ended.
 const ENDED: u8 = 2;
+/// Flag of a beacon: listeners play in step, by the caster's clock.
+const TOGETHER: u8 = 4;
 /// Longest name or title in bytes: its length has one byte.
 pub const MAX_TEXT: usize = 255;
 
@@ -82,6 +85,8 @@ pub struct Beacon {
     pub is_talking: bool,
     /// The last beacon: no packets follow.
     pub has_ended: bool,
+    /// Listeners play in step: the caster answers questions for its clock.
+    pub is_together: bool,
     /// The station's name.
     pub name: String,
     /// The present title.
@@ -159,7 +164,8 @@ impl Beacon {
         });
         let talks = if self.is_talking { TALKS } else { 0 };
         let ended = if self.has_ended { ENDED } else { 0 };
-        w.u8(self.channels).u8(talks | ended);
+        let together = if self.is_together { TOGETHER } else { 0 };
+        w.u8(self.channels).u8(talks | ended | together);
         for text in [&self.name, &self.title] {
             if !is_showable(text) {
                 return Err(WireError::Bad("text"));
@@ -170,11 +176,7 @@ impl Beacon {
         w.bytes16(grant.as_ref().map_or(&[], |grant| &grant[..]))?;
         let signature = key.sign(CONTEXT, w.as_slice());
         w.put(&signature);
-        let plain = w.into_vec();
-        Ok(match station.read_key() {
-            None => plain,
-            Some(read_key) => seal(read_key, salt, plain),
-        })
+        Ok(seal_for(station, salt, w.into_vec()))
     }
 
     /// Decodes a datagram, with all checks but those of time and source.
@@ -183,10 +185,7 @@ impl Beacon {
     ///
     /// It does not fit the format, cannot be opened, or is not the station's.
     pub fn decode(datagram: &[u8], station: &Station) -> Result<Self, BeaconError> {
-        match station.read_key() {
-            None => Self::decode_plain(datagram, station),
-            Some(read_key) => Self::decode_plain(&open(read_key, datagram)?, station),
-        }
+        Self::decode_plain(&open_sealed(datagram, station)?, station)
     }
 
     fn decode_plain(bytes: &[u8], station: &Station) -> Result<Self, BeaconError> {
@@ -194,7 +193,6 @@ impl Beacon {
         let mut r = Reader::new(signed);
         match r.u8()? {
             PLAIN => {}
-            SEALED => return Err(BeaconError::NotOpened),
             version => return Err(WireError::Version(version).into()),
         }
         if r.array::<32>()? != *station.key().public_key() {
@@ -218,6 +216,7 @@ impl Beacon {
             },
             is_talking: false,
             has_ended: false,
+            is_together: false,
             name: String::new(),
             title: String::new(),
             grant: None,
@@ -235,6 +234,7 @@ impl Beacon {
         let beacon = Self {
             is_talking: flags & TALKS != 0,
             has_ended: flags & ENDED != 0,
+            is_together: flags & TOGETHER != 0,
             name: name.to_owned(),
             title: title.to_owned(),
             grant,
@@ -245,6 +245,26 @@ impl Beacon {
             .verify(CONTEXT, signed, signature)
             .map_err(|_| BeaconError::Forged)?;
         Ok(beacon)
+    }
+}
+
+/// Seals a datagram if the station is private; the salt is of this datagram alone.
+pub(crate) fn seal_for(station: &Station, salt: [u8; 16], plain: Vec<u8>) -> Vec<u8> {
+    match station.read_key() {
+        None => plain,
+        Some(read_key) => seal(read_key, salt, plain),
+    }
+}
+
+/// Opens a datagram if the station is private.
+pub(crate) fn open_sealed<'a>(
+    datagram: &'a [u8],
+    station: &Station,
+) -> Result<Cow<'a, [u8]>, BeaconError> {
+    match (station.read_key(), datagram.first()) {
+        (Some(read_key), _) => Ok(open(read_key, datagram)?.into()),
+        (None, Some(&SEALED)) => Err(BeaconError::NotOpened),
+        (None, _) => Ok(datagram.into()),
     }
 }
 
@@ -338,6 +358,7 @@ mod tests {
             channels: 1,
             is_talking: true,
             has_ended: false,
+            is_together: false,
             name: "Büro".into(),
             title: "Morning".into(),
             grant: None,
@@ -379,6 +400,28 @@ mod tests {
         45af432d9b7ccb30f4cd87a1e46527d53bfdf238ad94d7da6a7a66a2d937434ccde06e11dbcc665cefcc5d8f752e105774f1cde009fe05\
         15b04334b604421986f16deb716754f47d25b100e5976e9652d72c336290538d88993119e54a857e3aec9911936fa7de0ce2f601348d0a\
         aacc0825c21342c4edd2b49c46a376ff2a4330596f626091d332b73de4989dc89d611375187c16a7361e";
+
+    #[test]
+    fn the_flag_of_listeners_in_step_comes_back_and_others_are_ignored() {
+        let key = key();
+        let station = key.station(true);
+        let together = Beacon {
+            is_together: true,
+            ..beacon()
+        };
+        let datagram = together.encode(&key, &station, [0; 16]).unwrap();
+        assert_eq!(Beacon::decode(&datagram, &station), Ok(together));
+        // flags of later versions, with this one
+        let at = 1 + 32 + 16 + 8 + 8 + 16 + 4 + 6 + 2;
+        let signed = datagram.len() - 64;
+        assert_eq!(datagram[at], TALKS | TOGETHER);
+        let mut later = datagram[..signed].to_vec();
+        later[at] |= 0xf8;
+        let signature = key.sign(CONTEXT, &later);
+        later.extend(signature);
+        let decoded = Beacon::decode(&later, &station).unwrap();
+        assert!(decoded.is_together && decoded.is_talking && !decoded.has_ended);
+    }
 
     #[test]
     fn a_beacon_comes_back_for_its_station_and_for_no_other() {

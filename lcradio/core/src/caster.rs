@@ -5,6 +5,7 @@
 //! | the group | 5004 | packets | at once |
 //! | the copy group | 5004 | the same packets | 40 ms later |
 //! | the group | 5006 | a beacon | each second, and at a change |
+//! | the group of answers | 5006 | its clock, if listeners play in step | 100 ms after a question |
 //! | the group | 5005 | the sender's report, of a public station | each 5 s |
 //! | ff0e::2:7ffe | 9875 | an announcement, of a public station | each 5 s, and at the end |
 
@@ -12,17 +13,21 @@ use librecast::time::{Duration, Instant, UnixTime};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 
+use librecast::drops::Drops;
 use librecast::id::derive;
 use librecast::wire::WireError;
 
+use crate::answers::Answers;
 use crate::beacon::{Beacon, Profile, SessionId, is_showable};
+use crate::clock::PLAY_AFTER_MS;
+use crate::drops::DropReason;
 use crate::grant::Grant;
 use crate::rtcp::{REPORT_INTERVAL, SenderReport};
 use crate::rtp::{self, RtpHeader};
 use crate::sap::{ANNOUNCE_INTERVAL, Announcement};
 use crate::sdp;
 use crate::srtp::{Cipher, MAX_INDEX};
-use crate::station::{Station, StationKey};
+use crate::station::{ClockGroups, Station, StationKey};
 
 /// Delay of the copy: longer than most bursts of loss (RFC 7198, 2.2).
 pub const COPY_DELAY: Duration = Duration::from_millis(40);
@@ -52,6 +57,8 @@ pub struct CasterConfig {
     pub profile: Profile,
     /// Channels: 1 or 2.
     pub channels: u8,
+    /// Delay of listeners in step behind this caster, 20 to 800 ms; none: they do not play in step.
+    pub together: Option<Duration>,
     /// Random bytes of each run: source of session id, SSRC and first numbers.
     pub seed: [u8; 32],
     /// The wall clock at the start of this run.
@@ -71,6 +78,8 @@ pub enum Transmit {
     Report,
     /// [`Caster::announcement`] for each source address.
     Announcement,
+    /// [`Caster::answer`], to the group of answers.
+    Answer,
 }
 
 /// One run of a station.
@@ -93,7 +102,9 @@ pub struct Caster {
     beacon_at: Instant,
     announcement_at: Instant,
     report_at: Instant,
-    beacons_sealed: u64,
+    /// Datagrams sealed under the station's key.
+    sealed: u64,
+    answers: Option<Answers>,
     /// Last beacons still to be sent, once it has ended.
     ends: Option<u32>,
 }
@@ -103,7 +114,7 @@ impl Caster {
     ///
     /// # Errors
     ///
-    /// A name or title that cannot be shown, or a grant of another key.
+    /// A name or title that cannot be shown, a grant of another key, or a delay out of bounds.
     pub fn new(key: StationKey, mut config: CasterConfig, now: Instant) -> Result<Self, WireError> {
         if !is_showable(&config.name) || !is_showable(&config.title) {
             return Err(WireError::Bad("name or title"));
@@ -113,6 +124,12 @@ impl Caster {
             Some(grant) if *grant.caster() == key.id() => grant.station().clone(),
             Some(_) => return Err(WireError::Bad("grant")),
         };
+        let play_after = |after: Duration| {
+            let ms = u16::try_from(after.as_millis()).ok();
+            let ms = ms.filter(|ms| PLAY_AFTER_MS.contains(ms));
+            ms.ok_or(WireError::Bad("delay of listeners in step"))
+        };
+        let play_after = config.together.map(play_after).transpose()?;
         config.is_public = station.is_public();
         let part = |name: &str| derive("lcradio 2026 session", &[&config.seed, name.as_bytes()]);
         let mut session = SessionId::default();
@@ -137,7 +154,8 @@ impl Caster {
             beacon_at: now,
             announcement_at: now,
             report_at: now + REPORT_INTERVAL,
-            beacons_sealed: 0,
+            sealed: 0,
+            answers: play_after.map(|ms| Answers::new(ms, now)),
             ends: None,
             key,
             station,
@@ -170,6 +188,9 @@ impl Caster {
             None => [&header.write()[..], payload].concat(),
         };
         self.next_index += 1;
+        if let Some(answers) = &mut self.answers {
+            answers.sent(self.next_timestamp, now);
+        }
         self.next_timestamp += u64::from(samples);
         let (packets, bytes) = self.sent;
         self.sent = (
@@ -247,6 +268,11 @@ impl Caster {
             let (_, packet) = self.copies.pop_front()?;
             return Some(Transmit::Copy(packet));
         }
+        if let Some(answers) = &mut self.answers
+            && answers.poll(now)
+        {
+            return Some(Transmit::Answer);
+        }
         if self.config.is_public && now >= self.report_at && self.ends.is_none() {
             self.report_at = now + REPORT_INTERVAL;
             return Some(Transmit::Report);
@@ -261,7 +287,8 @@ impl Caster {
         let beacon = (self.ends != Some(0)).then_some(self.beacon_at);
         let public = self.config.is_public && self.ends.is_none();
         let public = public.then_some(self.announcement_at.min(self.report_at));
-        [copy, beacon, public].into_iter().flatten().min()
+        let answer = self.answers.as_ref().and_then(Answers::next_timeout);
+        [copy, beacon, public, answer].into_iter().flatten().min()
     }
 
     /// Returns the beacon for this source address.
@@ -281,16 +308,50 @@ impl Caster {
             channels: self.config.channels,
             is_talking: self.is_talking,
             has_ended: self.ends.is_some(),
+            is_together: self.answers.is_some(),
             name: self.config.name.clone(),
             title: self.config.title.clone(),
             grant: self.config.grant.clone(),
         };
-        self.beacons_sealed += 1;
-        let count = self.beacons_sealed.to_be_bytes();
+        let salt = self.salt();
+        beacon.encode(&self.key, &self.station, salt)
+    }
+
+    /// Returns the salt of the next sealed datagram.
+    fn salt(&mut self) -> [u8; 16] {
+        self.sealed += 1;
+        let count = self.sealed.to_be_bytes();
         let hash = derive("lcradio 2026 salt", &[&self.config.seed, &count]);
         let mut salt = [0; 16];
         salt.copy_from_slice(&hash[..16]);
-        beacon.encode(&self.key, &self.station, salt)
+        salt
+    }
+
+    /// Returns the groups of its clock, if listeners play in step.
+    #[must_use]
+    pub fn clock_groups(&self) -> Option<ClockGroups> {
+        let groups = self.station.clock_groups(&self.key.id());
+        self.answers.is_some().then_some(groups)
+    }
+
+    /// Handles a datagram to the group of questions, which arrived at `now`.
+    pub fn handle_question(&mut self, datagram: &[u8], source: Ipv6Addr, now: Instant) {
+        if let Some(answers) = &mut self.answers {
+            answers.handle_question(datagram, &self.station, source, now);
+        }
+    }
+
+    /// Returns the answer to questions, to be sent at once: on each interface its own.
+    pub fn answer(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let answer = self.answers.as_ref()?.answer(self.session, now)?;
+        let salt = self.salt();
+        Some(answer.encode(&self.key, &self.station, salt))
+    }
+
+    /// Returns the dropped questions.
+    #[must_use]
+    pub fn drops(&self) -> Option<&Drops<DropReason>> {
+        self.answers.as_ref().map(Answers::drops)
     }
 
     /// Returns the sender's report.

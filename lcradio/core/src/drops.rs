@@ -41,6 +41,16 @@ librecast::drop_reasons! {
         GrantExpired = "grant_expired",
         /// A beacon of one caster more than are heard at once.
         CastersFull = "casters_full",
+        /// A question or answer about a caster's clock that does not fit the format.
+        ClockMalformed = "clock_malformed",
+        /// A question or answer about a caster's clock that the station's key does not open.
+        ClockNotOpened = "clock_not_opened",
+        /// An answer about a caster's clock that the caster has not signed.
+        ClockForged = "clock_forged",
+        /// An answer about a caster's clock to no question of this listener, or of another session.
+        ClockOther = "clock_other",
+        /// More questions or answers about a clock in a second than are read.
+        ClockRate = "clock_rate",
         /// A SAP announcement that does not fit the format, or is encrypted or compressed.
         AnnouncementMalformed = "announcement_malformed",
         /// An announcement without a stream of Opus on an IPv6 group that this program plays.

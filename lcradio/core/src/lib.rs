@@ -20,19 +20,23 @@
 //! | module | content |
 //! |---|---|
 //! | `station`, `grant` | keys, groups, the text of a station; further casters |
+//! | `clock`, `answers`, `follow` | the caster's clock: messages and estimate; answers of casters; listeners that follow it |
 //! | `rtp`, `srtp`, `rtcp`, `opus` | packets on the wire |
 //! | `beacon` | a station's description of itself |
 //! | `sap`, `sdp`, `directory` | announcements, and announced stations |
 //! | `caster`, `listener` | packets to send and their times; packets accepted as the station's |
 //! | `tuned` | a listener with its groups, and the casters on air |
 //! | `loss` | lost packets, and need for the copy |
-//! | `playout`, `order` | of one caster, the next frame to play; the next piece to record |
+//! | `playout`, `step`, `order` | of one caster, the next frame to play, also in step; the next piece to record |
 //! | `resample` | sound of one clock for a player with another |
 
+mod answers;
 mod beacon;
 mod caster;
+mod clock;
 mod directory;
 mod drops;
+mod follow;
 mod grant;
 mod listener;
 mod loss;
@@ -47,12 +51,14 @@ mod sap;
 mod sdp;
 mod srtp;
 mod station;
+mod step;
 mod tuned;
 
 pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable, showable};
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
 pub use directory::{Directory, Entry, MAX_SHOWN, MAX_SIGNED, MAX_UNSIGNED};
 pub use drops::DropReason;
+pub use follow::{Aim, Following};
 pub use grant::{Grant, GrantError};
 pub use listener::{Channel, Event, Listener, MAX_CASTERS, Tuned};
 pub use loss::LossCount;
@@ -68,5 +74,6 @@ pub use rtp::{
 pub use sap::{ANNOUNCE_INTERVAL, Announcement, SAP_GROUP, SAP_PORT};
 pub use sdp::{Description, MAX_SDP, SdpError, describe, read as read_description};
 pub use srtp::{Cipher, MAX_INDEX, NotOpened, TAG};
-pub use station::{BEACON_PORT, MEDIA_PORT, REPORT_PORT, Station, StationKey};
+pub use station::{BEACON_PORT, ClockGroups, MEDIA_PORT, REPORT_PORT, Station, StationKey};
+pub use step::StepState;
 pub use tuned::{OnAir, Reception, TunedStation};

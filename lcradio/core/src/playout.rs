@@ -12,12 +12,17 @@
 //!
 //! A longer route, or a short stop of a live source, lengthens the transit of all packets. If every
 //! packet of 100 ms comes too late, the shortest transit is forgotten.
+//!
+//! In step with other listeners, the position follows the caster's clock: [`Playout::follow`].
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::clock::shift;
+use crate::follow::{Aim, Following};
 use crate::packet::SoundPacket;
 use crate::rtp::CLOCK_RATE;
+use crate::step::{Step, StepState};
 
 /// Samples of a frame: 20 ms.
 pub const FRAME: u32 = CLOCK_RATE / 50;
@@ -44,6 +49,17 @@ const MAX_CONCEALED: u32 = 5;
 const LATE: Duration = Duration::from_millis(100);
 /// Time without packets after which the next one begins anew.
 const STALLED: Duration = Duration::from_secs(2);
+
+/// Time between two looks at the delay that a listener in step needs.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time whose packets count for it. A burst after a stop of this host counts for two looks.
+const LOOK_TIME: Duration = Duration::from_secs(2);
+/// Share of packets that come in time by that delay, in hundredths: copies may come later.
+const IN_TIME: usize = 75;
+/// Looks in a row after which a listener is behind the others, or in step again.
+const LOOKS: u32 = 3;
+/// Shorter need in which a listener that was behind plays in step again. Chosen.
+const CATCHES_UP: Duration = Duration::from_millis(10);
 
 /// The delay that a listener requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +163,30 @@ pub struct Playout {
     empty: u32,
     /// The caster has ended.
     has_ended: bool,
+    follows: Follows,
     stats: PlayoutStats,
+}
+
+/// The clock that the position follows.
+#[derive(Debug)]
+enum Follows {
+    /// The target.
+    Target,
+    /// Nothing yet: silence.
+    Nothing,
+    Step(Box<StepPlayout>),
+}
+
+/// The position in step, and the delay that this host needs.
+#[derive(Debug)]
+struct StepPlayout {
+    step: Step,
+    needed: Duration,
+    looked_at: Instant,
+    /// Looks in a row that contradict `is_behind`.
+    looks: u32,
+    /// It needs more than the caster's delay, and plays by the target.
+    is_behind: bool,
 }
 
 fn micros(samples: u64) -> i64 {
@@ -175,6 +214,7 @@ impl Playout {
             polled_at: None,
             empty: 0,
             has_ended: false,
+            follows: Follows::Target,
             stats: PlayoutStats::default(),
         }
     }
@@ -183,6 +223,80 @@ impl Playout {
     pub fn set_latency(&mut self, latency: Latency) {
         self.latency = latency;
         self.target = latency.bound(self.target);
+    }
+
+    /// Follows the caster's clock, or no longer. `lead` is the time between the request of a frame
+    /// and its sound; none: it is not known yet.
+    pub fn follow(&mut self, following: Following, lead: Option<Duration>, now: Instant) {
+        let (aim, lead) = match (following, lead) {
+            (Following::Free, _) => {
+                self.follows = Follows::Target;
+                return;
+            }
+            (Following::InStep(aim), Some(lead)) => (aim, lead),
+            (Following::Asking, _) | (Following::InStep(_), None) => {
+                self.follows = Follows::Nothing;
+                return;
+            }
+        };
+        if !matches!(self.follows, Follows::Step(_)) {
+            self.follows = Follows::Step(Box::new(StepPlayout {
+                step: Step::new(aim, lead),
+                needed: Duration::ZERO,
+                looked_at: now,
+                looks: 0,
+                is_behind: false,
+            }));
+        }
+        let Follows::Step(playout) = &mut self.follows else {
+            return;
+        };
+        (playout.step.aim, playout.step.lead) = (aim, lead);
+        if now.saturating_duration_since(playout.looked_at) < LOOK {
+            return;
+        }
+        let needed = self.needed(&aim, lead, now);
+        if let (Some([most, least]), Follows::Step(playout)) = (needed, &mut self.follows) {
+            playout.look(most, least, now);
+        }
+    }
+
+    /// Returns the delays behind the caster with which most packets of the last seconds come in
+    /// time, and with which one does; none while that is not known.
+    fn needed(&self, aim: &Aim, lead: Duration, now: Instant) -> Option<[Duration; 2]> {
+        let lately = |at| now.saturating_duration_since(at) <= LOOK_TIME;
+        let transits = self.transits.iter().filter(|(at, _)| lately(*at));
+        // a burst is luck: arrivals of a second tell
+        let (first, _) = transits.clone().next()?;
+        if now.saturating_duration_since(*first) < LOOK {
+            return None;
+        }
+        let mut transits: Vec<i64> = transits.map(|(_, transit)| *transit).collect();
+        transits.sort_unstable();
+        let most = (transits.len() - 1) * IN_TIME / 100;
+        Some([transits[most], transits[0]].map(|transit| {
+            // the arrival of the position's packet, with this transit
+            let since = transit + micros(self.position);
+            let came = shift(self.epoch, since as f64 / 1e6);
+            let late = aim.ahead_of(self.position, came) / f64::from(CLOCK_RATE);
+            let needed = aim.play_after().as_secs_f64() + late + lead.as_secs_f64();
+            Duration::from_secs_f64(needed.clamp(0.0, 10.0))
+        }))
+    }
+
+    /// Returns the state of playout in step; none if it follows no clock.
+    #[must_use]
+    pub fn step(&self) -> Option<StepState> {
+        let Follows::Step(playout) = &self.follows else {
+            return None;
+        };
+        Some(StepState {
+            is_set: playout.step.is_set,
+            is_behind: playout.is_behind,
+            error: playout.step.error(),
+            play_after: playout.step.aim.play_after(),
+            needed: playout.needed,
+        })
     }
 
     /// Ends the session: the buffer is played, then silence.
@@ -200,7 +314,9 @@ impl Playout {
         self.newest_arrival = now;
         self.measure(&packet);
         if packet.timestamp + u64::from(packet.samples) <= self.position {
-            self.handle_late(now);
+            if !self.is_held() {
+                self.handle_late(now);
+            }
             return false;
         }
         self.late_since = None;
@@ -217,6 +333,11 @@ impl Playout {
         }
         self.buffer.insert(packet.timestamp, packet);
         true
+    }
+
+    /// Returns whether the caster's clock holds the position.
+    fn is_held(&self) -> bool {
+        matches!(&self.follows, Follows::Step(playout) if !playout.is_behind)
     }
 
     /// Handles a late packet. A burst after a queue does not raise the delay.
@@ -244,6 +365,9 @@ impl Playout {
         self.late_since = None;
         self.excess = 0.0;
         self.newest_arrival = packet.arrival;
+        if let Follows::Step(playout) = &mut self.follows {
+            playout.step.is_set = false;
+        }
     }
 
     fn transit(&self, timestamp: u64, now: Instant) -> i64 {
@@ -287,9 +411,18 @@ impl Playout {
         Some(self.transit(self.position, now) - self.shortest()?)
     }
 
-    /// Returns the next frame; call it whenever the player needs one.
+    /// Returns the next frame; call it whenever the player needs one. In step, `now` is the time at
+    /// which it sounds.
     pub fn poll_frame(&mut self, now: Instant) -> Frame {
         let silence = Frame::Silence { samples: FRAME };
+        match &self.follows {
+            Follows::Step(playout) if !playout.is_behind => return self.poll_in_step(now),
+            Follows::Nothing => {
+                self.keep_newest();
+                return silence;
+            }
+            Follows::Step(_) | Follows::Target => {}
+        }
         let since = self.polled_at.replace(now);
         let Some(delay) = self.delay(now) else {
             return silence;
@@ -314,6 +447,58 @@ impl Playout {
             self.excess += (excess as f64 / 1e6 - self.excess) * weight;
         }
         self.next_frame()
+    }
+
+    /// Drops the oldest packets of a full buffer while nothing is played.
+    fn keep_newest(&mut self) {
+        while self.buffer.len() >= MAX_BUFFERED - 1 {
+            self.buffer.pop_first();
+        }
+        if let Some((&first, _)) = self.buffer.first_key_value() {
+            self.position = first;
+        }
+    }
+
+    /// Returns the frame that sounds at `at`.
+    fn poll_in_step(&mut self, at: Instant) -> Frame {
+        let Follows::Step(playout) = &mut self.follows else {
+            return Frame::Silence { samples: FRAME };
+        };
+        let step = &mut playout.step;
+        let late = step.aim.ahead_of(self.position, at);
+        if step.is_set && step.hold(late, at) {
+            return self.next_frame();
+        }
+        step.is_set = false;
+        // the first packet that is still in time; before it, silence up to the sample
+        let wanted = self.position.saturating_add_signed(late.round() as i64);
+        self.buffer = self.buffer.split_off(&wanted);
+        let first = self.buffer.first_key_value().map(|(at, _)| *at);
+        let wait = first.map(|first| first - wanted);
+        let wait = match wait {
+            Some(wait) if wait <= u64::from(FRAME) => wait as u32,
+            _ => {
+                self.position = wanted + u64::from(FRAME);
+                return self.between(FRAME);
+            }
+        };
+        if self.played.is_some() {
+            self.stats.resyncs += 1;
+        }
+        self.position = wanted + u64::from(wait);
+        step.set(at);
+        match wait {
+            0 => self.next_frame(),
+            wait => self.between(wait),
+        }
+    }
+
+    /// Returns a frame before sound that is not due yet.
+    fn between(&mut self, samples: u32) -> Frame {
+        match self.played {
+            Some(_) if !self.buffer.is_empty() => self.lost(samples, None),
+            _ => Frame::Silence { samples },
+        }
     }
 
     /// Returns the delay's tolerated deficit in microseconds: a quarter of a frame below a risen
@@ -386,6 +571,11 @@ impl Playout {
     /// Returns by how much to play faster than the player's clock, in parts per million.
     #[must_use]
     pub fn speed_ppm(&self) -> f64 {
+        if let Follows::Step(playout) = &self.follows
+            && !playout.is_behind
+        {
+            return playout.step.ppm().clamp(-MAX_PPM, MAX_PPM);
+        }
         // removes the excess within the time of the average
         (self.excess / DRIFT_TIME * 1e6).clamp(-MAX_PPM, MAX_PPM)
     }
@@ -401,6 +591,31 @@ impl Playout {
             target: self.target,
             ..self.stats
         }
+    }
+}
+
+impl StepPlayout {
+    /// Decides whether the caster's delay is enough for this host.
+    fn look(&mut self, needed: Duration, least: Duration, now: Instant) {
+        (self.needed, self.looked_at) = (needed, now);
+        let play_after = self.step.aim.play_after();
+        let bound = match self.is_behind {
+            true => play_after.saturating_sub(CATCHES_UP),
+            false => play_after,
+        };
+        if (needed > bound) == self.is_behind {
+            self.looks = 0;
+            return;
+        }
+        self.looks += 1;
+        // nothing comes in time: it plays at once
+        let is_silent = !self.is_behind && least > bound;
+        if self.looks < LOOKS && !is_silent {
+            return;
+        }
+        self.looks = 0;
+        self.is_behind = !self.is_behind;
+        self.step = Step::new(self.step.aim, self.step.lead);
     }
 }
 

@@ -8,6 +8,7 @@
 //!           public key 32                        a public one
 //! network   derive(signing key | text)             seed of the station's own network
 //! group     ff1e | hash(read key, or public key), lowest bit 0; the copy group is the next one
+//! clock     two groups for each caster: questions for its clock, and answers
 //! ```
 //!
 //! So one key is two stations, private and public; the public one reveals nothing of the other.
@@ -28,6 +29,15 @@ pub const MEDIA_PORT: u16 = 5004;
 pub const REPORT_PORT: u16 = 5005;
 /// UDP port of beacons.
 pub const BEACON_PORT: u16 = 5006;
+
+/// Groups of a caster's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockGroups {
+    /// The group of questions, which only the caster joins.
+    pub questions: Ipv6Addr,
+    /// The group of answers.
+    pub answers: Ipv6Addr,
+}
 
 /// Bytes of the text of a private station.
 const PRIVATE: usize = 32 + 32;
@@ -146,6 +156,25 @@ impl Station {
         TextKey::new(self.key, secret)
     }
 
+    /// Returns the groups of a caster's clock. Both have one shared tree in lcroute, so questions
+    /// and answers take one path, in both directions.
+    #[must_use]
+    pub fn clock_groups(&self, caster: &PeerId) -> ClockGroups {
+        let id = self.read_key().unwrap_or(self.key.public_key());
+        let group = |number: u32| {
+            let parts = [&id[..], caster.public_key(), &number.to_be_bytes()];
+            transient_group(&derive("lcradio 2026 clock group", &parts))
+        };
+        let questions = group(0);
+        let has_same_tree = |answers: &Ipv6Addr| group_range(*answers) == group_range(questions);
+        // one of four has: the bound only ends the search
+        let answers = (1..1_000).map(group).find(has_same_tree);
+        ClockGroups {
+            questions,
+            answers: answers.unwrap_or_else(|| group(1)),
+        }
+    }
+
     /// Returns its text, `lcr1...`; a private station's is a secret.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
@@ -194,6 +223,11 @@ impl fmt::Debug for Station {
         };
         write!(f, "Station({kind} {})", self.key)
     }
+}
+
+/// Returns the group range, and so the shared tree of a group, as lcroute hashes it.
+fn group_range(group: Ipv6Addr) -> u8 {
+    derive("lcroute 2026 slot", &[&group.octets()])[0] >> 6
 }
 
 /// Returns the copy group of a group.
@@ -247,6 +281,34 @@ mod tests {
         assert_eq!(private.group().to_string(), PRIVATE_GROUP);
     }
 
+    #[test]
+    fn questions_and_answers_of_a_caster_have_one_shared_tree() {
+        let key = StationKey::from_seed(&[1; 32]);
+        let mut seen = std::collections::BTreeSet::new();
+        for station in [key.station(false), key.station(true)] {
+            for caster in 1..50 {
+                let caster = StationKey::from_seed(&[caster; 32]).id();
+                let ClockGroups { questions, answers } = station.clock_groups(&caster);
+                assert_eq!(group_range(questions), group_range(answers));
+                assert!(seen.insert(questions) && seen.insert(answers));
+            }
+        }
+        let ClockGroups { questions, answers } = key.station(false).clock_groups(&key.id());
+        assert_eq!(questions.to_string(), QUESTIONS);
+        assert_eq!(answers.to_string(), ANSWERS);
+        // the engine has the same test
+        let ranges = RANGES.map(|(group, _)| (group, group_range(group.parse().unwrap())));
+        assert_eq!(ranges, RANGES);
+    }
+
+    const QUESTIONS: &str = "ff1e:b6ea:40a:d04d:17aa:d4c2:54b4:24b2";
+    const ANSWERS: &str = "ff1e:666f:3845:7a74:e32:9254:16f:2b16";
+    const RANGES: [(&str, u8); 4] = [
+        ("ff1e::1", 0),
+        ("ff1e::2", 2),
+        ("ff1e::3", 3),
+        ("ff1e::4", 0),
+    ];
     const PUBLIC_TEXT: &str = "lcr12U2TCzeT1SZcTmdBmK5BmuHLnCCZvbUJZqjq9cGuwK7ZNXCAba";
     const PRIVATE_TEXT: &str = "lcr1SFwwMSswf94hvWznko8BDucpfoJZ3L5jcWNPjn5hHM3KyjwiXfVR3bHAGzBrBTcYTbwHTLdkzMGQwH4Csu8XhkcM4FXH9";
     const PUBLIC_GROUP: &str = "ff1e:96f0:1500:b0c5:ccad:a4fe:211f:3990";

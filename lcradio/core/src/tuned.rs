@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! datagram -> channel -> Listener -> Reception: a caster on air, sound, the end of a caster
+//!                     -> Follower -> Following: the clock of a caster, in step
 //! ```
 
 use std::net::Ipv6Addr;
 
+use librecast::id::derive;
 use librecast::time::{Instant, UnixTime};
 
 use crate::beacon::Beacon;
 use crate::drops::DropReason;
-use crate::listener::{Channel, Event, Listener, Tuned};
+use crate::follow::{Follower, Following};
+use crate::listener::{Channel, Event, Listener, MAX_CASTERS, Tuned};
 use crate::packet::SoundPacket;
 use crate::station::BEACON_PORT;
 
@@ -64,6 +67,12 @@ pub struct TunedStation {
     has_ended: bool,
     /// When the last caster has ended.
     ended_at: Option<Instant>,
+    /// Random bytes, if this listener plays in step with others.
+    step_seed: Option<[u8; 32]>,
+    /// Of casters whose listeners play in step.
+    followers: [Option<Follower>; MAX_CASTERS],
+    /// Sessions followed so far.
+    followed: u64,
 }
 
 impl TunedStation {
@@ -75,7 +84,68 @@ impl TunedStation {
             casters: Vec::new(),
             has_ended: false,
             ended_at: None,
+            step_seed: None,
+            followers: [const { None }; MAX_CASTERS],
+            followed: 0,
         }
+    }
+
+    /// Plays in step with other listeners if a caster says so: asks for its clock. The seed is
+    /// random.
+    pub fn play_in_step(&mut self, seed: [u8; 32]) {
+        self.step_seed = Some(seed);
+    }
+
+    /// Returns the groups of answers in use, at the port of beacons.
+    pub fn answer_groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let followers = self.followers.iter().flatten();
+        followers.map(|follower| follower.groups().answers)
+    }
+
+    /// Returns the next question that is due, to be sent at once to this group at the port of
+    /// beacons.
+    pub fn poll_question(&mut self, now: Instant) -> Option<(Ipv6Addr, Vec<u8>)> {
+        let Tuned::Station(station) = self.listener.tuned() else {
+            return None;
+        };
+        self.followers.iter_mut().flatten().find_map(|follower| {
+            let question = follower.poll_question(station, now)?;
+            Some((follower.groups().questions, question))
+        })
+    }
+
+    /// Returns the clock that the playout of a caster follows.
+    #[must_use]
+    pub fn following(&self, caster: u8, now: Instant) -> Following {
+        let follower = self.followers.get(usize::from(caster));
+        let follower = follower.and_then(Option::as_ref);
+        follower.map_or(Following::Free, |follower| follower.following(now))
+    }
+
+    /// Follows the clock of a new session, and that of an ended one no more.
+    fn follow(&mut self, caster: u8, beacon: Option<&Beacon>, now: Instant) {
+        let Some(place) = self.followers.get_mut(usize::from(caster)) else {
+            return;
+        };
+        let (Some(seed), Tuned::Station(station)) = (self.step_seed, self.listener.tuned()) else {
+            return;
+        };
+        let beacon = beacon.filter(|beacon| beacon.is_together);
+        let Some(beacon) = beacon else {
+            *place = None;
+            return;
+        };
+        let is_followed = |follower: &mut Follower| *follower.session() == beacon.session;
+        if place.as_mut().is_some_and(is_followed) {
+            return;
+        }
+        self.followed += 1;
+        let seed = derive(
+            "lcradio 2026 follower",
+            &[&seed, &self.followed.to_be_bytes()],
+        );
+        let caster = *beacon.caster(station);
+        *place = Some(Follower::new(caster, beacon.session, station, seed, now));
     }
 
     /// Returns the listener, with its counters.
@@ -106,6 +176,17 @@ impl TunedStation {
         time: UnixTime,
     ) {
         let tuned = self.listener.tuned();
+        if let Tuned::Station(station) = tuned
+            && port == BEACON_PORT
+        {
+            let mut followers = self.followers.iter_mut().flatten();
+            if let Some(follower) = followers.find(|f| f.groups().answers == group) {
+                if let Err(reason) = follower.handle_answer(datagram, station, now) {
+                    self.listener.count(reason);
+                }
+                return;
+            }
+        }
         let is_media = port == tuned.media_port();
         let channel = if group == tuned.group() && is_media {
             Channel::Media
@@ -124,7 +205,8 @@ impl TunedStation {
     pub fn poll_event(&mut self, now: Instant) -> Option<Reception> {
         while let Some(event) = self.listener.poll_event() {
             match event {
-                Event::Station { beacon, .. } => {
+                Event::Station { caster, beacon } => {
+                    self.follow(caster, beacon.as_deref(), now);
                     (self.has_ended, self.ended_at) = (false, None);
                     let on_air = OnAir::of(beacon.as_deref());
                     let is_known = self.casters.iter().any(|c| c.is_called_as(&on_air));
@@ -135,6 +217,7 @@ impl TunedStation {
                 }
                 Event::Sound(packet) => return Some(Reception::Sound(packet)),
                 Event::Ended { caster } => {
+                    self.follow(caster, None, now);
                     self.has_ended = true;
                     return Some(Reception::Ended { caster });
                 }
@@ -188,7 +271,10 @@ impl TunedStation {
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
-        self.listener.next_timeout()
+        let questions = self.followers.iter().flatten();
+        let questions = questions.map(Follower::next_timeout).min();
+        let next = self.listener.next_timeout();
+        questions.map_or(next, |question| question.min(next))
     }
 }
 
@@ -227,6 +313,7 @@ mod tests {
                 title: "chapter 1".to_owned(),
                 profile: Profile::Voice,
                 channels: 1,
+                together: None,
                 seed: [2; 32],
                 started: time,
             };

@@ -130,6 +130,7 @@ impl World {
             title: String::new(),
             profile: Profile::Music,
             channels: 2,
+            together: None,
             seed: [from; 32],
             started: self.time(),
         };
@@ -218,7 +219,7 @@ impl World {
                         self.beacons.push(beacon.clone());
                         (Channel::Beacon, beacon)
                     }
-                    Transmit::Report | Transmit::Announcement => continue,
+                    Transmit::Report | Transmit::Announcement | Transmit::Answer => continue,
                 };
                 if channel != Channel::Beacon {
                     self.wire.push(datagram.clone());

@@ -74,6 +74,7 @@ impl Casting {
                 Profile::Music
             },
             channels: if start.voice { 1 } else { 2 },
+            together: None,
             seed: start.seed,
             started: time,
             grant: None,
@@ -165,6 +166,8 @@ impl Casting {
         loop {
             let (group, port, data) = match self.caster.poll_transmit(now)? {
                 Transmit::Packet(packet) => (group, MEDIA_PORT, packet),
+                // a page asks nobody to play in step
+                Transmit::Answer => continue,
                 Transmit::Copy(packet) => (copy, MEDIA_PORT, packet),
                 Transmit::Beacon => match self.caster.beacon(self.source, time) {
                     Ok(beacon) => (group, BEACON_PORT, beacon),

@@ -2,7 +2,8 @@
 //! suspension, for tests. The wall clock is off by the seconds in the file `clock-offset` of the
 //! working directory. The eight-byte number in the file `clock-set`, if present, adds to them at
 //! run time. Monotonic time lacks the nanoseconds in the file `clock-slept`, if present, also eight
-//! bytes: that of a suspended host stops.
+//! bytes: that of a suspended host stops. Monotonic time gains the parts per million in the file
+//! `clock-ppm`, if present.
 //!
 //! The kernel has no namespace for the wall clock, and cannot suspend a single host. So this
 //! program puts its own `clock_gettime` before that of the C library.
@@ -16,6 +17,7 @@ use nix::libc;
 
 static OFFSET: AtomicI64 = AtomicI64::new(0);
 static NEVER: AtomicI64 = AtomicI64::new(0);
+static PPM: AtomicI64 = AtomicI64::new(0);
 static SLEPT: AtomicPtr<AtomicI64> = AtomicPtr::new((&raw const NEVER).cast_mut());
 static SET: AtomicPtr<AtomicI64> = AtomicPtr::new((&raw const NEVER).cast_mut());
 
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     OFFSET.store(offset, Ordering::Relaxed);
+    let ppm = std::fs::read_to_string("clock-ppm").ok();
+    let ppm = ppm.and_then(|text| text.trim().parse().ok());
+    PPM.store(ppm.unwrap_or(0), Ordering::Relaxed);
     for (name, place) in [("clock-slept", &SLEPT), ("clock-set", &SET)] {
         if let Err(error) = map(name, place) {
             eprintln!("{name}: {error}");
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
         }
     }
     match std::env::args_os().next().map(PathBuf::from) {
+        Some(called) if called.file_name() == Some("lcradio".as_ref()) => lcradio::main(),
         Some(called) if called.file_name() != Some("lcroute-skewed".as_ref()) => {
             lcroute_lab::main_with(&netns_tests::PROGRAMS)
         }
@@ -75,7 +81,9 @@ extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -
         // SAFETY: a static, or a page that is never unmapped; the kernel has just written to `time`.
         unsafe {
             let slept = (*SLEPT.load(Ordering::Relaxed)).load(Ordering::Relaxed);
-            let now = (*time).tv_sec * SECOND + (*time).tv_nsec - slept;
+            let now = (*time).tv_sec * SECOND + (*time).tv_nsec;
+            let gained = now / 1_000_000 * PPM.load(Ordering::Relaxed);
+            let now = now + gained - slept;
             ((*time).tv_sec, (*time).tv_nsec) = (now / SECOND, now % SECOND);
         }
     }

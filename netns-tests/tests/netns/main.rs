@@ -60,6 +60,7 @@ mod private;
 mod radio;
 mod radio_files;
 mod radio_lan;
+mod radio_step;
 mod reach;
 mod recipes;
 mod relay;

@@ -255,6 +255,14 @@ mod tests {
         assert!(used.iter().all(|n| (60..140).contains(n)), "{used:?}");
     }
 
+    #[test]
+    fn ranges_of_groups_are_frozen() {
+        // lcradio-core has the same test: it chooses groups of one shared tree
+        for (group, range) in [("ff1e::1", 0), ("ff1e::2", 2), ("ff1e::3", 3), ("ff1e::4", 0)] {
+            assert_eq!(group_range(group.parse().unwrap()), range, "{group}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_quarter_better_is_another_step(root in 8u16..60_000) {
