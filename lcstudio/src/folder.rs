@@ -56,6 +56,9 @@ const FIRST_SETTINGS: &str = "\
 # true: all who attend write notes together
 notes = false
 
+# true: lcstudio screen may show a screen, as pictures that lose nothing
+screen = false
+
 # Who else writes captions, by the public half of a key of his own (lcstudio keygen, or book:NAME):
 # [[captions]]
 # language = \"en\"
@@ -76,6 +79,8 @@ struct SettingsFile {
     captions: Vec<Captions>,
     #[serde(default)]
     notes: bool,
+    #[serde(default)]
+    screen: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,6 +105,8 @@ pub struct Settings {
     pub captions: Vec<(Language, PeerId)>,
     /// Whether all attenders write notes.
     pub notes: bool,
+    /// Whether the presenter may show a screen.
+    pub screen: bool,
 }
 
 /// The folder.
@@ -200,6 +207,7 @@ impl Folder {
             sound: all("sound", &file.sound)?,
             captions,
             notes: file.notes,
+            screen: file.screen,
         })
     }
 
