@@ -7,6 +7,7 @@
 //! audio-en.key    the key of the station with the sound, for lcradio     presenter
 //! session         the session's text                                     presenter, `hold`
 //! log/            entries, a file for each track                         presenter, `hold`
+//! screen/         pictures of the presenter's screen, as they came       `hold`
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -332,6 +333,11 @@ impl Folder {
         let text = zeroize::Zeroizing::new(fs::read_to_string(&path).map_err(in_file(&path))?);
         let session = Session::decode(&text).with_context(|| path.display().to_string())?;
         Ok(session)
+    }
+
+    /// Returns the path of the folder of pictures of the screen.
+    pub fn screen(&self) -> PathBuf {
+        self.0.join("screen")
     }
 
     /// Creates the folder of logs and locks it for this process.

@@ -78,7 +78,7 @@ pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};
 pub use saves::{MAX_LINE_VERSIONS, Save, Saves};
 pub use screen::{
     Area, MAX_AREAS, MAX_SIDE, NewChange, Part, ScreenChange, ScreenError, ScreenPacket,
-    ScreenSender, ScreenSpace, ScreenWatch, changed,
+    ScreenSender, ScreenSpace, ScreenWatch, changed, screen_size,
 };
 pub use session::{Session, SessionKey};
 pub use track::{Language, TrackName};

@@ -17,7 +17,7 @@ mod sending;
 mod watching;
 
 pub use changed::{MAX_AREAS, changed};
-pub use part::{Area, MAX_SIDE, Part, ScreenPacket, ScreenSpace};
+pub use part::{Area, MAX_SIDE, Part, ScreenPacket, ScreenSpace, screen_size};
 pub use sending::{NewChange, ScreenError, ScreenSender};
 pub use watching::{ScreenChange, ScreenWatch};
 

@@ -15,6 +15,7 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError, Writer};
 use librecast_log::{Seal, Space};
 
+use super::sending::ScreenError;
 use crate::drops::DropReason;
 use crate::picture::MAX_PICTURE;
 
@@ -77,10 +78,18 @@ impl Area {
     }
 }
 
-/// Returns whether a screen may have this size.
-pub(super) fn is_size((width, height): (u16, u16)) -> bool {
-    let pixels = u32::from(width) * u32::from(height);
-    width.max(height) <= MAX_SIDE && (1..=MAX_PIXELS).contains(&pixels)
+/// Returns the size of a screen that may be sent.
+///
+/// # Errors
+///
+/// It is too large.
+pub fn screen_size(width: u32, height: u32) -> Result<(u16, u16), ScreenError> {
+    let is_size =
+        width.max(height) <= MAX_SIDE.into() && (1..=MAX_PIXELS).contains(&(width * height));
+    match is_size {
+        true => Ok((width as u16, height as u16)),
+        false => Err(ScreenError::Size(width, height)),
+    }
 }
 
 /// A part of a change's picture.
@@ -201,9 +210,8 @@ fn read_part(r: &mut Reader<'_>, is_exact: bool) -> Result<Part, WireError> {
 
 /// Checks the bounds of a part, before anything is stored.
 fn check(part: &Part, latest: u32) -> Result<(), DropReason> {
-    if !is_size(part.screen) {
-        return Err(DropReason::PictureTooLarge);
-    }
+    let (width, height) = part.screen;
+    screen_size(width.into(), height.into()).map_err(|_| DropReason::PictureTooLarge)?;
     if !part.area.is_inside(part.screen) {
         return Err(DropReason::OutsideScreen);
     }

@@ -10,7 +10,7 @@ use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::Space;
 use thiserror::Error;
 
-use super::part::{Area, PART, Part, ScreenPacket, ScreenSpace, is_size};
+use super::part::{Area, PART, Part, ScreenPacket, ScreenSpace, screen_size};
 use crate::picture::{Picture, PictureError};
 
 /// Rate of the live group, with all bytes of its packets: a page of text in half a second. A burst
@@ -316,10 +316,8 @@ impl ScreenSender {
 }
 
 fn check(change: &NewChange) -> Result<(), ScreenError> {
-    if !is_size(change.screen) {
-        let (width, height) = change.screen;
-        return Err(ScreenError::Size(width.into(), height.into()));
-    }
+    let (width, height) = change.screen;
+    screen_size(width.into(), height.into())?;
     let size = Picture::new(change.picture.clone())?.size();
     let area = change.area;
     if !area.is_inside(change.screen) || size != (area.width.into(), area.height.into()) {
