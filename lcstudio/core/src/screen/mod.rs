@@ -17,8 +17,8 @@ mod sending;
 mod watching;
 
 pub use changed::{MAX_AREAS, changed};
-pub use part::{Area, MAX_SIDE, Part, ScreenPacket, ScreenSpace, screen_size};
-pub use sending::{NewChange, ScreenError, ScreenSender};
+pub use part::{Area, MAX_SIDE, Part, ScreenError, ScreenPacket, ScreenSpace, screen_size};
+pub use sending::{NewChange, ScreenSender};
 pub use watching::{ScreenChange, ScreenWatch};
 
 #[cfg(test)]

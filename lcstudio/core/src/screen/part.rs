@@ -14,10 +14,10 @@ use std::net::Ipv6Addr;
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError, Writer};
 use librecast_log::{Seal, Space};
+use thiserror::Error;
 
-use super::sending::ScreenError;
 use crate::drops::DropReason;
-use crate::picture::MAX_PICTURE;
+use crate::picture::{MAX_PICTURE, PictureError};
 
 /// Context of signatures (docs/protocol.md §1).
 const CONTEXT: &str = "lcstudio 2026 screen";
@@ -43,6 +43,20 @@ const PAUSED: u8 = 1;
 const ENDED: u8 = 2;
 /// Flag of a part: its picture lost nothing.
 const EXACT: u8 = 4;
+
+/// Reason for which a change is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ScreenError {
+    /// The picture cannot be sent.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// The screen is too large.
+    #[error("{0} x {1} pixels: at most 1920 x 1200 are sent, upright or not; scale it down")]
+    Size(u32, u32),
+    /// The area does not lie in the screen, or the picture has another size.
+    #[error("the picture has not the size of its area")]
+    Area,
+}
 
 /// A rectangle of a screen, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,9 @@ use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{SecretKey, derive};
 use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::Space;
-use thiserror::Error;
 
-use super::part::{Area, PART, Part, ScreenPacket, ScreenSpace, screen_size};
-use crate::picture::{Picture, PictureError};
+use super::part::{Area, PART, Part, ScreenError, ScreenPacket, ScreenSpace, screen_size};
+use crate::picture::Picture;
 
 /// Rate of the live group, with all bytes of its packets: a page of text in half a second. A burst
 /// fits into receive buffers.
@@ -32,20 +31,6 @@ const LOOK_AT_REST: Duration = Duration::from_secs(1);
 const MAX_CHANGES: usize = 256_000;
 /// Changes in the carousel, half of those that a receiver stores.
 const MAX_COUNT: usize = 64;
-
-/// Reason for which a change is not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ScreenError {
-    /// The picture cannot be sent.
-    #[error(transparent)]
-    Picture(#[from] PictureError),
-    /// The screen is too large.
-    #[error("{0} x {1} pixels: at most 1920 x 1200 are sent, upright or not; scale it down")]
-    Size(u32, u32),
-    /// The area does not lie in the screen, or the picture has another size.
-    #[error("the picture has not the size of its area")]
-    Area,
-}
 
 /// A change of the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
