@@ -15,7 +15,9 @@ use lcroute_node::report::{FlowEdge, GroupFlow, Report};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
 use lcroute_overlay::server::{RelayCredentials, Role, Room, ToNode, ToServer};
-use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, Presence, SlideId, Turn};
+use lcstudio_core::{
+    Area, Caption, Deck, DeckWriter, IndexEntry, Part, Presence, ScreenPacket, SlideId, Turn,
+};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
 use librecast::time::UnixTime;
@@ -85,6 +87,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "relay" => relay(),
         "renewal" => renewals(),
         "reports" => reports(),
+        "screen_part" => screen(),
         "sctp" => sctp(),
         "sdp" => local_descriptions(),
         "settings" => settings(),
@@ -368,6 +371,45 @@ fn entries() -> Vec<Vec<u8>> {
 }
 
 /// Returns a session with a title, a shown slide and a caption; a file of slides.
+/// A whole screen of two parts, a changed area, and a state, without their signatures.
+fn screen() -> Vec<Vec<u8>> {
+    let area = |x, y, width, height| Area { x, y, width, height };
+    let picture = |area: Area, length| {
+        let bits = u32::from(area.width - 1) | u32::from(area.height - 1) << 14;
+        let mut bytes = b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f".to_vec();
+        bytes.extend(bits.to_le_bytes());
+        bytes.resize(length, 0);
+        bytes
+    };
+    let packet = |part: Option<(u32, Area, u16, u16, &[u8])>| {
+        let packet = ScreenPacket {
+            run: 1_790_000_000_000,
+            latest: 2,
+            is_paused: false,
+            has_ended: false,
+            part: part.map(|(number, area, part, parts, bytes)| Part {
+                number,
+                screen: (64, 48),
+                area,
+                is_exact: true,
+                part,
+                parts,
+                bytes: bytes.to_vec(),
+            }),
+        };
+        packet.sign(&key(1))[64..].to_vec()
+    };
+    let (all, word) = (area(0, 0, 64, 48), area(9, 9, 20, 8));
+    let (whole, changed) = (picture(all, 1_500), picture(word, 200));
+    let packets = [
+        packet(Some((1, all, 0, 2, &whole[..1_000]))),
+        packet(Some((1, all, 1, 2, &whole[1_000..]))),
+        packet(Some((2, word, 0, 1, &changed))),
+        packet(None),
+    ];
+    vec![input(b"", packets.each_ref().map(Vec::as_slice))]
+}
+
 fn studio() -> Vec<Vec<u8>> {
     let title = IndexEntry::Session {
         title: "Bees".to_owned(),

@@ -48,6 +48,9 @@ impl FromStr for Choice {
                 "pictures are shown in a browser; `lcstudio hold` keeps them, `lcstudio export` makes a page with them"
                     .into(),
             ),
+            "screen" => Err(
+                "a screen is shown in a browser; `lcstudio hold` keeps its pictures".into(),
+            ),
             "notes" => {
                 Err("notes are read and written in a browser; `lcstudio hold` keeps them".into())
             }
@@ -459,6 +462,7 @@ mod tests {
         let name = TrackName::Captions("de".parse().unwrap());
         assert_eq!("captions/de".parse(), Ok(Choice::Track(name)));
         assert!("pictures".parse::<Choice>().is_err());
+        assert!("screen".parse::<Choice>().is_err());
         assert!("video".parse::<Choice>().is_err());
     }
 }

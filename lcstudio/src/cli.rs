@@ -14,7 +14,7 @@ use librecast_program::guest;
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
-use crate::{attend, caption, export, hold, invite, keys, notes, present};
+use crate::{attend, caption, export, hold, invite, keys, notes, present, screen};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents
@@ -27,6 +27,7 @@ const EXAMPLES: &str = "Examples:
   lcstudio attend tiger-harbor-lemon-quiz                  the same words, anywhere
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
+  grim-loop | lcstudio screen talk --key talk.key -        a screen as pictures without loss, for pages
   lcstudio notes lcs1... notes.md                          any editor writes the notes of all
   lcstudio hold lcs1... kept                               keeps it all, and gives it to who comes late
   lcstudio export kept lecture.html                        one page; also .md, .vtt, or a folder for all
@@ -165,6 +166,20 @@ enum Verb {
         #[arg(value_name = "-")]
         input: Pipe,
     },
+    /// Show a screen, beside `present`: pictures in, their changes out, without loss
+    Screen {
+        /// lcs1..., a file with it, the folder that is presented, or `-` to read it from standard input
+        session: String,
+        /// The session's key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Give up when nobody was heard, or the session has no screen, for so long
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+        /// PNG or WebP on standard input, one picture after the other
+        #[arg(value_name = "-")]
+        input: Pipe,
+    },
     /// Write the notes of a session with any editor: a save goes to all, what others write comes into the file
     Notes {
         /// lcs1..., a file with it, or `-` to read it from standard input
@@ -191,6 +206,9 @@ enum Verb {
         /// Leave out sound
         #[arg(long)]
         no_sound: bool,
+        /// Leave out the screen
+        #[arg(long)]
+        no_screen: bool,
     },
     /// Make files of a session that others read
     Export {
@@ -326,6 +344,17 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             state_dir: given.map_or_else(state_dir, Ok)?,
             interfaces,
         }),
+        Verb::Screen {
+            session,
+            key,
+            timeout,
+            input: Pipe::Standard,
+        } => screen::run(&screen::Options {
+            session,
+            key,
+            timeout,
+            interfaces,
+        }),
         Verb::Notes {
             session,
             file,
@@ -344,10 +373,12 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             session,
             folder,
             no_sound,
+            no_screen,
         } => hold::run(&hold::Options {
             session,
             folder,
             sound: !no_sound,
+            screen: !no_screen,
             interfaces,
         }),
         Verb::Export {

@@ -7,6 +7,7 @@
 //! audio-en.key    the key of the station with the sound, for lcradio     presenter
 //! session         the session's text                                     presenter, `hold`
 //! log/            entries, a file for each track                         presenter, `hold`
+//! screen/         pictures of the presenter's screen, as they came       `hold`
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,9 @@ const FIRST_SETTINGS: &str = "\
 # true: all who attend write notes together
 notes = false
 
+# true: lcstudio screen may show a screen, as pictures that lose nothing
+screen = false
+
 # Who else writes captions, by the public half of a key of his own (lcstudio keygen, or book:NAME):
 # [[captions]]
 # language = \"en\"
@@ -76,6 +80,8 @@ struct SettingsFile {
     captions: Vec<Captions>,
     #[serde(default)]
     notes: bool,
+    #[serde(default)]
+    screen: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,6 +106,8 @@ pub struct Settings {
     pub captions: Vec<(Language, PeerId)>,
     /// Whether all attenders write notes.
     pub notes: bool,
+    /// Whether the presenter may show a screen.
+    pub screen: bool,
 }
 
 /// The folder.
@@ -200,6 +208,7 @@ impl Folder {
             sound: all("sound", &file.sound)?,
             captions,
             notes: file.notes,
+            screen: file.screen,
         })
     }
 
@@ -324,6 +333,11 @@ impl Folder {
         let text = zeroize::Zeroizing::new(fs::read_to_string(&path).map_err(in_file(&path))?);
         let session = Session::decode(&text).with_context(|| path.display().to_string())?;
         Ok(session)
+    }
+
+    /// Returns the path of the folder of pictures of the screen.
+    pub fn screen(&self) -> PathBuf {
+        self.0.join("screen")
     }
 
     /// Creates the folder of logs and locks it for this process.

@@ -12,6 +12,7 @@ use librecast_program::process::Wake;
 use librecast_program::service;
 
 use crate::folder::{Folder, make_folder};
+use crate::kept_screen::KeptScreen;
 use crate::keys;
 use crate::sound::Sound;
 use crate::tracks::Tracks;
@@ -29,6 +30,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Whether to record sound, too.
     pub sound: bool,
+    /// Whether to keep the screen, too.
+    pub screen: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
 }
@@ -50,6 +53,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     joined.with_context(|| file.display().to_string())?;
     let mut view = View::default();
     let mut sounds: BTreeMap<Language, (Option<Sound>, Instant)> = BTreeMap::new();
+    let mut screen: Option<KeptScreen> = None;
     let mut waiting = Waiting::begin(now);
     service::ready();
     while wake.interrupted().is_none() {
@@ -87,6 +91,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                         }
                     }
                 }
+                (TrackName::Screen, TrackPlace::Space(owner))
+                    if options.screen && screen.is_none() =>
+                {
+                    let space = session.space(*owner);
+                    screen = Some(KeptScreen::new(&folder.screen(), &space, now)?);
+                }
+                (TrackName::Screen, _) => {}
                 (_, TrackPlace::Space(owner)) => {
                     let place = Place::Track(name.clone());
                     if !tracks.has_joined(&place) {
@@ -99,8 +110,16 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 _ => {}
             }
         }
-        let explain = waiting.next_timeout();
-        tracks.wait(&wake, explain.filter(|_| !view.index().has_begun))?;
+        let mut until = waiting.next_timeout().filter(|_| !view.index().has_begun);
+        if let Some(screen) = &mut screen {
+            let now = Instant::now();
+            for (_, datagram) in tracks.take_received() {
+                screen.handle_datagram(&datagram, now);
+            }
+            tracks.follow(&screen.groups(now));
+            until = until.into_iter().chain(screen.next_timeout()).min();
+        }
+        tracks.wait(&wake, until)?;
     }
     service::stopping();
     Ok(Exit::Ok)

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use lcradio_core::Station;
-use lcstudio_core::{Index, Place, Session, SessionKey, TrackName, TrackPlace};
+use lcstudio_core::{Index, Place, ScreenSpace, Session, SessionKey, TrackName, TrackPlace};
 use librecast::cert::GroupPrefix;
 use librecast_log::Role;
 use librecast_log_host::KeptLog;
@@ -73,6 +73,7 @@ fn planned(folder: &Folder, key: &SessionKey) -> anyhow::Result<Vec<(TrackName, 
         TrackName::Questions,
         TrackName::Pictures,
     ];
+    names.extend(settings.screen.then_some(TrackName::Screen));
     names.extend(settings.notes.then_some(TrackName::Notes));
     names.extend(settings.languages.into_iter().map(TrackName::Captions));
     let space = |name: TrackName| {
@@ -143,6 +144,11 @@ fn groups(
             continue;
         }
         match place {
+            TrackPlace::Space(owner) if *name == TrackName::Screen => {
+                // with its carousel, which differs in the last bit
+                let live = ScreenSpace::new(&session.space(*owner)).live();
+                groups.extend(GroupPrefix::around(live, 127));
+            }
             TrackPlace::Space(owner) => {
                 groups.push(GroupPrefix::group(session.space(*owner).group()));
             }
@@ -172,6 +178,9 @@ mod tests {
             presented(&folder, &session).is_err(),
             "nothing was presented"
         );
+        let settings = folder.path().join("session.toml");
+        let written = std::fs::read_to_string(&settings).unwrap();
+        std::fs::write(settings, written.replace("screen = false", "screen = true")).unwrap();
         let tracks = planned(&folder, &key).unwrap();
         let all = groups(&session, &tracks, &[]).unwrap();
         assert!(all.len() <= MAX_PREFIXES, "{}", all.len());
@@ -184,6 +193,9 @@ mod tests {
                     .all(covers)
             );
         }
+        let screen = key.track_key(&TrackName::Screen).peer_id();
+        let screen = ScreenSpace::new(&session.space(screen));
+        assert!([screen.live(), screen.carousel()].into_iter().all(covers));
         let other = SessionKey::from_seed(&[8; 32]).session().index().groups();
         assert!(
             ![other.live, other.asking, other.history]

@@ -3,11 +3,13 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | `present`, `invite`, `attend`, `caption`, `notes`, `hold`, `export`, `keys` | its verbs |
+//! | `present`, `invite`, `attend`, `caption`, `screen`, `notes`, `hold`, `export`, `keys` | its verbs |
 //! | `folder` | the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
 //! | `waiting` | explanations of long waits |
+//! | `stills` | pictures of a pipe, for `screen` |
+//! | `kept_screen` | files of a screen, for `hold` |
 //! | `sound` | lcradio, which plays or records the sound of a session |
 
 mod attend;
@@ -18,11 +20,14 @@ mod folder;
 mod hold;
 mod input;
 mod invite;
+mod kept_screen;
 mod keys;
 mod notes;
 mod present;
 mod said;
+mod screen;
 mod sound;
+mod stills;
 mod tracks;
 mod waiting;
 

@@ -90,6 +90,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         stations,
         captions: Some(written.captions),
         notes: written.notes,
+        screen: written.screen,
     };
     let slides = folder.slides()?;
     let stamps = folder.stamps(&slides);

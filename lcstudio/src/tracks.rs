@@ -19,6 +19,9 @@ const DISK_AGAIN: Duration = Duration::from_secs(1);
 /// Time between two checks for files of mostly obsolete records, such as dropped questions.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
 
+/// Datagrams of groups beside the logs between two looks. Chosen: more than a socket stores.
+const MAX_RECEIVED: usize = 1_024;
+
 /// A log, and the position up to which it was read.
 #[derive(Debug)]
 struct Joined {
@@ -47,6 +50,9 @@ pub struct Tracks {
     network: Network,
     role: Role,
     joined: BTreeMap<Place, Joined>,
+    /// Groups beside the logs, and their datagrams since the last look.
+    beside: BTreeSet<Ipv6Addr>,
+    received: Vec<(Ipv6Addr, Vec<u8>)>,
     /// Time of the next write after a failure: until it succeeds, nothing is sent.
     disk_again: Option<Instant>,
     compact_at: Instant,
@@ -59,6 +65,8 @@ impl Tracks {
             network: Network::open(interfaces, now)?,
             role,
             joined: BTreeMap::new(),
+            beside: BTreeSet::new(),
+            received: Vec::new(),
             disk_again: None,
             compact_at: now + COMPACT_INTERVAL,
         })
@@ -104,6 +112,28 @@ impl Tracks {
                 self.network.leave(group);
             }
         }
+    }
+
+    /// Joins these groups beside the logs, and leaves others.
+    pub fn follow(&mut self, groups: &[Ipv6Addr]) {
+        let groups: BTreeSet<Ipv6Addr> = groups.iter().copied().collect();
+        for group in self.beside.difference(&groups) {
+            self.network.leave(*group);
+        }
+        for group in groups.difference(&self.beside) {
+            self.network.join(*group);
+        }
+        self.beside = groups;
+    }
+
+    /// Returns the datagrams of groups beside the logs since the last call.
+    pub fn take_received(&mut self) -> Vec<(Ipv6Addr, Vec<u8>)> {
+        std::mem::take(&mut self.received)
+    }
+
+    /// Sends to a group beside the logs.
+    pub fn send(&self, group: Ipv6Addr, datagram: &[u8]) {
+        self.network.send(group, datagram);
     }
 
     /// Whether a track is joined.
@@ -157,11 +187,18 @@ impl Tracks {
     pub fn turn(&mut self) -> io::Result<Vec<(Place, Event)>> {
         let (time, now) = (UnixTime::now(), Instant::now());
         let is_back = self.network.look_at_interfaces(now)?;
-        let joined = &mut self.joined;
+        let (joined, beside) = (&mut self.joined, &self.beside);
+        let received = &mut self.received;
         for joined in joined.values_mut().filter(|_| is_back) {
             joined.log.log_mut().come_back(now);
         }
         self.network.receive(|group, source, bytes| {
+            if beside.contains(&group) {
+                if received.len() < MAX_RECEIVED {
+                    received.push((group, bytes.to_vec()));
+                }
+                return;
+            }
             let source = IpAddr::from(source);
             for joined in joined.values_mut().filter(|j| j.groups.contains(&group)) {
                 joined.log.handle_datagram(group, source, bytes, time, now);

@@ -10,6 +10,7 @@
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
 //! pictures that slides name        -> entries of `pictures` -> Album, in a View
+//! looks at the presenter's screen  -> packets of `screen`   -> ScreenWatch -> ScreenChange
 //! text that attenders write        -> entries of `notes`   -> NotesReading -> a program's CRDT
 //! ```
 //!
@@ -18,6 +19,7 @@
 //! | `session`, `track` | keys, the text of a session, names of tracks |
 //! | `index`, `deck`, `captions`, `questions`, `album` | formats of entries, and state from them |
 //! | `picture` | valid pictures |
+//! | `screen` | the presenter's screen: packets, its sender, its receivers |
 //! | `notes` | writers of notes, their drafts, reading of their updates |
 //! | `presence` | writers in the notes, with cursors and whether they write |
 //! | `batches` | notes on their way into a document |
@@ -45,6 +47,7 @@ mod presenting;
 mod questions;
 mod reading;
 mod saves;
+mod screen;
 mod session;
 mod track;
 mod view;
@@ -73,6 +76,10 @@ pub use presenting::{Logs, PresentError, Presenting, Progress, Settings};
 pub use questions::{Asking, MAX_QUESTION, Question};
 pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};
 pub use saves::{MAX_LINE_VERSIONS, Save, Saves};
+pub use screen::{
+    Area, MAX_AREAS, MAX_SIDE, NewChange, Part, ScreenChange, ScreenError, ScreenPacket,
+    ScreenSender, ScreenSpace, ScreenWatch, changed, screen_size,
+};
 pub use session::{Session, SessionKey};
 pub use track::{Language, TrackName};
 pub use view::{Change, Place, View};

@@ -62,6 +62,8 @@ pub struct Settings {
     pub captions: Option<Vec<(Language, PeerId)>>,
     /// Whether all attenders write notes.
     pub notes: bool,
+    /// Whether the presenter may show a screen.
+    pub screen: bool,
 }
 
 /// Reason for which the presentation ends or an action is refused.
@@ -293,7 +295,7 @@ impl Presenting {
     pub fn places(&self) -> Vec<(Place, SecretKey)> {
         let index = (Place::Index, self.key.index_key());
         let names = self.names().into_iter();
-        let spaces = names.filter(|name| !matches!(name, TrackName::Audio(_)));
+        let spaces = names.filter(|name| !matches!(name, TrackName::Audio(_) | TrackName::Screen));
         let tracks = spaces.map(|name| {
             let owner = self.key.track_key(&name);
             (Place::Track(name), owner)
@@ -313,6 +315,9 @@ impl Presenting {
         let mut names = vec![TrackName::Slides, TrackName::Turn, TrackName::Questions];
         if !self.pictures.is_empty() {
             names.push(TrackName::Pictures);
+        }
+        if self.settings.screen {
+            names.push(TrackName::Screen);
         }
         if self.settings.notes {
             names.push(TrackName::Notes);
@@ -803,13 +808,30 @@ impl Presenting {
     /// Starts the sending of pictures, and names their track in the index.
     fn name_pictures(&mut self) -> Result<(), PresentError> {
         self.pictures_at = Some(self.append_at);
-        let name = TrackName::Pictures;
+        match self.pictures.is_empty() {
+            true => Ok(()),
+            false => self.name_track(TrackName::Pictures),
+        }
+    }
+
+    /// Names the track of the presenter's screen in the index. Returns the key that owns it.
+    ///
+    /// # Errors
+    ///
+    /// None is known.
+    pub fn show_screen(&mut self) -> Result<SecretKey, PresentError> {
+        self.settings.screen = true;
+        self.name_track(TrackName::Screen)?;
+        Ok(self.key.track_key(&TrackName::Screen))
+    }
+
+    fn name_track(&mut self, name: TrackName) -> Result<(), PresentError> {
         let place = TrackPlace::Space(self.key.track_key(&name).peer_id());
         let is_known = self.view.index().place(&name) == Some(&place);
         let entry = IndexEntry::Track(name, place).encode()?;
         let waits = self.queue.iter().any(|waiting| waiting.body == entry.1);
         // before the beginning, `begin` names it
-        if self.is_on && !is_known && !waits && !self.pictures.is_empty() {
+        if self.is_on && !is_known && !waits {
             self.push(Place::Index, entry);
         }
         Ok(())
@@ -907,6 +929,7 @@ mod tests {
             stations: vec![("en".parse().unwrap(), "lcr1abc".into())],
             captions: Some(Vec::new()),
             notes: true,
+            screen: true,
         }
     }
 
@@ -1010,7 +1033,7 @@ mod tests {
         );
         let names = view.index().names().map(ToString::to_string);
         let names: Vec<_> = names.collect();
-        let expected = "slides turn questions notes captions/en captions/de audio/en";
+        let expected = "slides turn questions screen notes captions/en captions/de audio/en";
         assert_eq!(names.join(" "), expected);
         assert!(world.presenting.turn_to(99), "the last one");
         assert!(!world.presenting.turn_to(2));

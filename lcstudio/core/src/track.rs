@@ -12,7 +12,9 @@ const MAX_LANGUAGE: usize = 35;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
     /// The text is no track.
-    #[error("slides, turn, pictures, questions, notes, captions/LANGUAGE or audio/LANGUAGE")]
+    #[error(
+        "slides, turn, pictures, screen, questions, notes, captions/LANGUAGE or audio/LANGUAGE"
+    )]
     Track,
     /// The text is no language.
     #[error("a language is a tag such as en, de or pt-BR")]
@@ -75,6 +77,8 @@ pub enum TrackName {
     Turn,
     /// Pictures that slides name.
     Pictures,
+    /// The presenter's screen, as still pictures.
+    Screen,
     /// Questions that were taken up.
     Questions,
     /// The text that all attenders may write.
@@ -91,6 +95,7 @@ impl fmt::Display for TrackName {
             Self::Slides => f.write_str("slides"),
             Self::Turn => f.write_str("turn"),
             Self::Pictures => f.write_str("pictures"),
+            Self::Screen => f.write_str("screen"),
             Self::Questions => f.write_str("questions"),
             Self::Notes => f.write_str("notes"),
             Self::Captions(language) => write!(f, "captions/{language}"),
@@ -109,6 +114,7 @@ impl FromStr for TrackName {
             None if text == "slides" => Self::Slides,
             None if text == "turn" => Self::Turn,
             None if text == "pictures" => Self::Pictures,
+            None if text == "screen" => Self::Screen,
             None if text == "questions" => Self::Questions,
             None if text == "notes" => Self::Notes,
             _ => return Err(NameError::Track),
@@ -142,6 +148,7 @@ mod tests {
             "slides",
             "turn",
             "pictures",
+            "screen",
             "questions",
             "notes",
             "captions/en",

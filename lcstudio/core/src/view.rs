@@ -123,8 +123,8 @@ impl View {
             TrackName::Pictures => self.album = Album::default(),
             TrackName::Questions => self.questions.clear(),
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
-            // the renderer of notes keeps them
-            TrackName::Notes | TrackName::Audio(_) => {}
+            // others keep notes and the screen
+            TrackName::Notes | TrackName::Screen | TrackName::Audio(_) => {}
         }
     }
 

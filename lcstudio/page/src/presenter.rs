@@ -177,6 +177,7 @@ impl PagePresenter {
             stations: Vec::new(),
             captions,
             notes: start.notes,
+            screen: false,
         };
         let key = SessionKey::from_seed(key);
         let presenting = Presenting::new(key, settings, slides(&start.slides)?, now);

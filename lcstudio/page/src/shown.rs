@@ -134,6 +134,7 @@ fn kind(name: &TrackName) -> (&'static str, Option<&Language>) {
         TrackName::Slides => ("slides", None),
         TrackName::Turn => ("turn", None),
         TrackName::Pictures => ("pictures", None),
+        TrackName::Screen => ("screen", None),
         TrackName::Questions => ("questions", None),
         TrackName::Notes => ("notes", None),
         TrackName::Captions(language) => ("captions", Some(language)),

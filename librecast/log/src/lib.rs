@@ -50,7 +50,9 @@ pub use log::{
     AppendError, AuthorStatus, Config, Event, Log, MAX_AUTHORS, MAX_BYTES, MAX_ENTRIES,
     MAX_ENTRIES_OF_AUTHOR, MAX_REQUESTS, Output, Role,
 };
-pub use packet::{Head, MAX_PACKET, Packet, Want, decode, decode_sealed, seal_packet};
+pub use packet::{
+    Head, MAX_PACKET, Packet, Refused, Seal, Want, decode, decode_sealed, seal_packet,
+};
 pub use presence::{MAX_PRESENCE, Presence};
 pub use space::{ENTRY_LOG_PORT, Groups, ReadKey, Space};
 pub use stored::Stored;

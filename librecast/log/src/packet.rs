@@ -259,8 +259,8 @@ fn read_want(r: &mut Reader<'_>) -> Result<Want, WireError> {
     })
 }
 
-/// Opens and seals the packets of one space.
-pub(crate) struct Seal {
+/// Opens and seals the packets of one space: of the entry log, and of others beside it.
+pub struct Seal {
     space: u64,
     cipher: Option<XSalsa20Poly1305>,
 }
@@ -273,14 +273,19 @@ impl std::fmt::Debug for Seal {
 
 /// Reason why a packet is not one of this space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub enum Refused {
+    /// It is of another space or version, or too long.
     Foreign,
+    /// Another key sealed it.
     Unsealed,
+    /// It has other contents.
     Malformed,
 }
 
 impl Seal {
-    pub(crate) fn new(space: &Space) -> Self {
+    /// The seal of this space.
+    #[must_use]
+    pub fn new(space: &Space) -> Self {
         let key = space.packet_key();
         Self {
             space: space.id(),
@@ -292,7 +297,12 @@ impl Seal {
     pub(crate) fn seal(&self, packet: &Packet, nonce: &[u8; 24]) -> Option<Vec<u8>> {
         let mut inner = Writer::new();
         packet.write(&mut inner).ok()?;
-        let mut contents = inner.into_vec();
+        self.seal_contents(inner.into_vec(), nonce)
+    }
+
+    /// Returns a packet with these contents. `nonce` must never be used twice.
+    #[must_use]
+    pub fn seal_contents(&self, mut contents: Vec<u8>, nonce: &[u8; 24]) -> Option<Vec<u8>> {
         let mut w = Writer::new();
         w.u8(VERSION).u64(self.space);
         if let Some(cipher) = &self.cipher {
@@ -307,13 +317,23 @@ impl Seal {
     }
 
     pub(crate) fn open(&self, bytes: &[u8]) -> Result<Packet, Refused> {
+        let contents = self.open_contents(bytes)?;
+        Packet::read(&contents).map_err(|_| Refused::Malformed)
+    }
+
+    /// Returns the contents of a packet.
+    ///
+    /// # Errors
+    ///
+    /// The packet is not of this space.
+    pub fn open_contents(&self, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused> {
         let mut r = Reader::new(bytes);
         let head = (r.u8(), r.u64());
         if bytes.len() > MAX_PACKET || head != (Ok(VERSION), Ok(self.space)) {
             return Err(Refused::Foreign);
         }
         let Some(cipher) = &self.cipher else {
-            return Packet::read(r.rest()).map_err(|_| Refused::Malformed);
+            return Ok(Zeroizing::new(r.rest().to_vec()));
         };
         let (Ok(nonce), Ok(tag)) = (r.array::<24>(), r.array::<16>()) else {
             return Err(Refused::Unsealed);
@@ -323,7 +343,7 @@ impl Seal {
         cipher
             .decrypt_in_place_detached(&nonce, b"", &mut contents, &tag)
             .map_err(|_| Refused::Unsealed)?;
-        Packet::read(&contents).map_err(|_| Refused::Malformed)
+        Ok(contents)
     }
 }
 

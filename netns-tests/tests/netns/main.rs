@@ -78,6 +78,7 @@ mod studio;
 mod studio_decks;
 mod studio_notes;
 mod studio_pictures;
+mod studio_screen;
 mod the_lab;
 mod tor;
 mod troubleshooting;

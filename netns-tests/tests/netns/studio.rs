@@ -65,6 +65,10 @@ impl Typed {
     pub fn types(&mut self, line: &str) -> Result<()> {
         Ok(writeln!(self.input, "{line}")?)
     }
+
+    pub fn writes(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.input.write_all(bytes)?)
+    }
 }
 
 /// Makes a key; returns its path, its session's text, and its public half.

@@ -441,7 +441,8 @@ function ask() {
 // --- tracks ---
 
 function showTracks(status) {
-    const tracks = status.tracks.filter(({ kind }) => kind !== "turn");
+    // this page does not show screens yet
+    const tracks = status.tracks.filter(({ kind }) => kind !== "turn" && kind !== "screen");
     const items = new Map([...$("all").children].map((item) => [item.dataset.track, item]));
     const shown = tracks.map((track) => {
         const item = items.get(track.name) ?? entry(track);

@@ -1,0 +1,312 @@
+//! The sender of a screen: changes in, packets of both groups out.
+
+use std::collections::VecDeque;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use librecast::bucket::{Rate, TokenBucket};
+use librecast::id::{SecretKey, derive};
+use librecast::time::{Duration, Instant, UnixTime};
+use librecast_log::Space;
+
+use super::part::{Area, PART, Part, ScreenError, ScreenPacket, ScreenSpace, screen_size};
+use crate::picture::Picture;
+
+/// Rate of the live group, with all bytes of its packets: a page of text in half a second. A burst
+/// fits into receive buffers.
+const LIVE: Rate = Rate::per_second(64_000, 16_000);
+/// Rate of the carousel: 256 kbit/s, a page of text in 1.5 s.
+const CAROUSEL: Rate = Rate::per_second(32_000, 8_000);
+/// Time between two states: a receiver learns by then that it lacks the last change.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
+/// States at the end: some may be lost.
+const LAST_STATES: u32 = 3;
+/// Time between two of the last states. Chosen, as radio's last beacons.
+const LAST_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two looks at a screen that changes.
+const LOOK: Duration = Duration::from_millis(500);
+/// Time between two looks at a screen that did not change at the last one.
+const LOOK_AT_REST: Duration = Duration::from_secs(1);
+/// Bytes of changes in the carousel above which it begins with a new whole picture: 8 s at its rate.
+const MAX_CHANGES: usize = 256_000;
+/// Changes in the carousel, half of those that a receiver stores.
+const MAX_COUNT: usize = 64;
+
+/// A change of the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChange {
+    /// Width and height of the screen.
+    pub screen: (u16, u16),
+    /// The changed area.
+    pub area: Area,
+    /// Whether the picture lost nothing.
+    pub is_exact: bool,
+    /// The area's picture.
+    pub picture: Vec<u8>,
+}
+
+/// A change with its number.
+#[derive(Debug)]
+struct Numbered {
+    number: u32,
+    change: NewChange,
+}
+
+impl Numbered {
+    fn parts(&self) -> usize {
+        self.change.picture.len().div_ceil(PART)
+    }
+
+    fn part(&self, at: usize) -> Option<Part> {
+        let bytes = self.change.picture.chunks(PART).nth(at)?;
+        Some(Part {
+            number: self.number,
+            screen: self.change.screen,
+            area: self.change.area,
+            is_exact: self.change.is_exact,
+            part: at as u16,
+            parts: self.parts() as u16,
+            bytes: bytes.to_vec(),
+        })
+    }
+}
+
+/// Sends a screen.
+#[derive(Debug)]
+pub struct ScreenSender {
+    space: ScreenSpace,
+    key: SecretKey,
+    /// Source of nonces, with the number of sealed packets.
+    seed: [u8; 32],
+    sealed: u64,
+    run: u64,
+    latest: u32,
+    /// The last change of which a part was sent: receivers expect no later one.
+    begun: u32,
+    is_paused: bool,
+    /// Last states still to be sent, once it has ended.
+    ends: Option<u32>,
+    /// Changes to be sent to the live group, and the next part of the first one.
+    live: VecDeque<Arc<Numbered>>,
+    live_part: usize,
+    live_bucket: TokenBucket,
+    /// The whole picture and the changes since; place in the round.
+    carousel: Vec<Arc<Numbered>>,
+    round: (usize, usize),
+    carousel_bucket: TokenBucket,
+    state_at: Instant,
+    look_at: Instant,
+}
+
+impl ScreenSender {
+    /// Begins to send. `key` owns the track's space; `seed`: random bytes of this run.
+    #[must_use]
+    pub fn new(
+        space: &Space,
+        key: SecretKey,
+        seed: [u8; 32],
+        started: UnixTime,
+        now: Instant,
+    ) -> Self {
+        Self {
+            space: ScreenSpace::new(space),
+            key,
+            seed,
+            sealed: 0,
+            run: started.as_millis(),
+            latest: 0,
+            begun: 0,
+            is_paused: false,
+            ends: None,
+            live: VecDeque::new(),
+            live_part: 0,
+            live_bucket: TokenBucket::of(LIVE, now),
+            carousel: Vec::new(),
+            round: (0, 0),
+            carousel_bucket: TokenBucket::of(CAROUSEL, now),
+            state_at: now,
+            look_at: now,
+        }
+    }
+
+    /// Returns the groups of the screen.
+    #[must_use]
+    pub fn space(&self) -> &ScreenSpace {
+        &self.space
+    }
+
+    /// Whether the screen is to be looked at now: all earlier changes are sent.
+    #[must_use]
+    pub fn wants_look(&self, now: Instant) -> bool {
+        self.live.is_empty() && !self.is_paused && self.ends.is_none() && self.look_at <= now
+    }
+
+    /// Notes a look that found no change.
+    pub fn is_unchanged(&mut self, now: Instant) {
+        self.look_at = now + LOOK_AT_REST;
+    }
+
+    /// Sends the changes of a look. One that covers the screen replaces all earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// [`ScreenError`]; no change of the look is sent.
+    pub fn show(&mut self, changes: Vec<NewChange>, now: Instant) -> Result<(), ScreenError> {
+        for change in &changes {
+            check(change)?;
+        }
+        for change in changes {
+            self.latest += 1;
+            let is_whole = change.area == Area::whole(change.screen);
+            let numbered = Arc::new(Numbered {
+                number: self.latest,
+                change,
+            });
+            if is_whole {
+                self.live.clear();
+                self.live_part = 0;
+                self.restart_carousel(numbered.clone());
+            } else if !self.carousel.is_empty() {
+                self.carousel.push(numbered.clone());
+            }
+            self.live.push_back(numbered);
+        }
+        self.look_at = now + LOOK;
+        Ok(())
+    }
+
+    /// Whether the carousel is to begin with a new whole picture.
+    #[must_use]
+    pub fn wants_whole(&self) -> bool {
+        let changes = self.carousel.iter().skip(1);
+        let bytes: usize = changes.map(|one| one.change.picture.len()).sum();
+        bytes > MAX_CHANGES || self.carousel.len() > MAX_COUNT
+    }
+
+    /// Replaces the contents of the carousel by the whole screen as it was sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ScreenError`]; the carousel stays as it is.
+    pub fn set_whole(&mut self, whole: NewChange) -> Result<(), ScreenError> {
+        check(&whole)?;
+        let number = self.latest;
+        let change = whole;
+        self.restart_carousel(Arc::new(Numbered { number, change }));
+        Ok(())
+    }
+
+    fn restart_carousel(&mut self, whole: Arc<Numbered>) {
+        self.carousel = vec![whole];
+        self.round = (0, 0);
+    }
+
+    /// Pauses, or goes on.
+    pub fn pause(&mut self, is_paused: bool, now: Instant) {
+        self.is_paused = is_paused;
+        self.state_at = now;
+    }
+
+    /// Ends: [`has_ended`](Self::has_ended) once all is sent.
+    pub fn end(&mut self, now: Instant) {
+        self.ends.get_or_insert(LAST_STATES);
+        self.state_at = now;
+    }
+
+    /// Whether the last packet was sent.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ends == Some(0)
+    }
+
+    /// Returns the next packet that is due, with its group.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<(Ipv6Addr, Vec<u8>)> {
+        if self.state_at <= now && !self.has_ended() {
+            let interval = match &mut self.ends {
+                Some(left) => {
+                    *left -= 1;
+                    LAST_INTERVAL
+                }
+                None => STATE_INTERVAL,
+            };
+            self.state_at = now + interval;
+            return Some((self.space.live(), self.seal(None)?));
+        }
+        if self.ends.is_some() {
+            return None;
+        }
+        if self.live_bucket.ready(now)
+            && let Some(change) = self.live.front().cloned()
+        {
+            self.begun = self.begun.max(change.number);
+            let packet = self.seal(change.part(self.live_part))?;
+            self.live_bucket.spend(packet.len() as u64, now);
+            self.live_part += 1;
+            if self.live_part >= change.parts() {
+                self.live.pop_front();
+                self.live_part = 0;
+            }
+            return Some((self.space.live(), packet));
+        }
+        if self.carousel_bucket.ready(now)
+            && let Some(change) = self.carousel.get(self.round.0).cloned()
+        {
+            let packet = self.seal(change.part(self.round.1))?;
+            self.carousel_bucket.spend(packet.len() as u64, now);
+            self.round.1 += 1;
+            if self.round.1 >= change.parts() {
+                self.round = ((self.round.0 + 1) % self.carousel.len(), 0);
+            }
+            return Some((self.space.carousel(), packet));
+        }
+        None
+    }
+
+    /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
+    #[must_use]
+    pub fn next_timeout(&self) -> Instant {
+        let is_on = self.ends.is_none();
+        let live = (is_on && !self.live.is_empty()).then(|| self.live_bucket.ready_at());
+        let carousel =
+            (is_on && !self.carousel.is_empty()).then(|| self.carousel_bucket.ready_at());
+        let first = live.into_iter().chain(carousel).min();
+        first.map_or(self.state_at, |at| at.min(self.state_at))
+    }
+
+    /// Returns the time of the next look.
+    #[must_use]
+    pub fn look_at(&self) -> Instant {
+        self.look_at
+    }
+
+    #[cfg(test)]
+    pub(super) fn seal_state(&mut self) -> Option<Vec<u8>> {
+        self.seal(None)
+    }
+
+    fn seal(&mut self, part: Option<Part>) -> Option<Vec<u8>> {
+        let packet = ScreenPacket {
+            run: self.run,
+            latest: part.as_ref().map_or(0, |part| part.number).max(self.begun),
+            is_paused: self.is_paused,
+            has_ended: self.ends.is_some(),
+            part,
+        };
+        self.sealed += 1;
+        let count = self.sealed.to_be_bytes();
+        let hash = derive("lcstudio 2026 screen nonce", &[&self.seed, &count]);
+        let nonce = hash.first_chunk()?;
+        self.space.seal.seal_contents(packet.sign(&self.key), nonce)
+    }
+}
+
+fn check(change: &NewChange) -> Result<(), ScreenError> {
+    let (width, height) = change.screen;
+    screen_size(width.into(), height.into())?;
+    let size = Picture::new(change.picture.clone())?.size();
+    let area = change.area;
+    if !area.is_inside(change.screen) || size != (area.width.into(), area.height.into()) {
+        return Err(ScreenError::Area);
+    }
+    Ok(())
+}

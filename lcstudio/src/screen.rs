@@ -1,0 +1,295 @@
+//! `lcstudio screen`: pictures of a screen in, their changes out.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use anyhow::Context;
+use lcstudio_core::{
+    Area, NewChange, Place, ScreenSender, Session, SessionKey, TrackName, TrackPlace, View, changed,
+};
+use librecast::time::UnixTime;
+use librecast_log::Role;
+use librecast_log_host::seed;
+use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::guest;
+use librecast_program::process::Wake;
+
+use crate::folder::Folder;
+use crate::keys;
+use crate::stills::{self, Still};
+use crate::tracks::Tracks;
+use crate::waiting::{self, Waiting};
+
+/// Pause before the whole screen is encoded again for who comes late, if it was too long.
+const WHOLE_AGAIN: Duration = Duration::from_secs(10);
+
+/// Options of the command line.
+#[derive(Debug)]
+pub struct Options {
+    /// Text of the session, a file with it, or its folder.
+    pub session: String,
+    /// The session's key.
+    pub key: PathBuf,
+    /// Time without the session after which it gives up.
+    pub timeout: Duration,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+}
+
+/// Shows the pictures of standard input until a signal, or the end of the session.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    librecast_program::process::confine()?;
+    guest::check_may_send("show a screen")?;
+    let session = match fs::metadata(&options.session).is_ok_and(|found| found.is_dir()) {
+        true => Folder::new(Path::new(&options.session)).session()?,
+        false => keys::session(&options.session)?,
+    };
+    let key = keys::load(&options.key)?;
+    if key.session() != session {
+        let message = "the key presents another session, and only who presents shows a screen";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
+    let wake = Wake::on_interrupt()?;
+    let now = Instant::now();
+    let mut tracks =
+        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
+    tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
+    let mut view = View::default();
+    if let Some(exit) = wait_for_track(options, &key, &mut tracks, &mut view, &wake)? {
+        return Ok(exit);
+    }
+    let mut screen = Screen::begin(&key, &session, &wake)?;
+    screen.run(&mut tracks, &mut view, &wake)
+}
+
+/// Waits until the index names the screen. Returns the exit of a signal.
+fn wait_for_track(
+    options: &Options,
+    key: &SessionKey,
+    tracks: &mut Tracks,
+    view: &mut View,
+    wake: &Wake,
+) -> anyhow::Result<Option<Exit>> {
+    const ABSENT: &str =
+        "`screen = true` in session.toml names it once the session is presented again";
+    let begun = Instant::now();
+    let owner = key.track_key(&TrackName::Screen).peer_id();
+    let mut waiting = Waiting::begin(begun);
+    loop {
+        if let Some(exit) = wake.interrupted() {
+            return Ok(Some(exit));
+        }
+        read_index(tracks, view)?;
+        if view.index().place(&TrackName::Screen) == Some(&TrackPlace::Space(owner)) {
+            return Ok(None);
+        }
+        if begun.elapsed() >= options.timeout {
+            let message = match view.index().has_begun {
+                true => format!("the session has no screen: {ABSENT}"),
+                false => "nobody presents or holds this session where this host listens".to_owned(),
+            };
+            return Err(ExitError::new(Exit::Unreachable, message).into());
+        }
+        waiting.explain(Instant::now(), || match view.index().has_begun {
+            true => format!("waits for a screen among the session's tracks: {ABSENT}"),
+            false => waiting::for_session(&tracks.interface_names(), Some(options.timeout)),
+        });
+        let until = begun + options.timeout;
+        let next = waiting.next_timeout().map_or(until, |at| at.min(until));
+        tracks.wait(wake, Some(next))?;
+    }
+}
+
+fn read_index(tracks: &mut Tracks, view: &mut View) -> io::Result<()> {
+    tracks.turn()?;
+    for new in tracks.entries() {
+        view.read(&new.place, new.by_owner, &new.entry);
+    }
+    Ok(())
+}
+
+/// The pictures of standard input: only the last one counts.
+#[derive(Debug, Default)]
+struct Pipe {
+    last: Option<io::Result<Vec<u8>>>,
+    has_ended: bool,
+}
+
+#[derive(Debug)]
+struct Screen {
+    sender: ScreenSender,
+    pipe: Arc<Mutex<Pipe>>,
+    /// The last picture that was sent.
+    shown: Option<Still>,
+    /// Time before which no whole screen is encoded again.
+    whole_at: Instant,
+    /// Whether the end of standard input was said.
+    has_ended: bool,
+}
+
+impl Screen {
+    fn begin(key: &SessionKey, session: &Session, wake: &Wake) -> anyhow::Result<Self> {
+        let owner = key.track_key(&TrackName::Screen);
+        let space = session.space(owner.peer_id());
+        let now = Instant::now();
+        let pipe = Arc::new(Mutex::new(Pipe::default()));
+        let (to, wake) = (pipe.clone(), wake.clone());
+        thread::Builder::new()
+            .name("input".into())
+            .spawn(move || read_pictures(&to, &wake))?;
+        Ok(Self {
+            sender: ScreenSender::new(&space, owner, *seed()?, UnixTime::now(), now),
+            pipe,
+            shown: None,
+            whole_at: now,
+            has_ended: false,
+        })
+    }
+
+    fn run(&mut self, tracks: &mut Tracks, view: &mut View, wake: &Wake) -> anyhow::Result<Exit> {
+        loop {
+            let now = Instant::now();
+            let interrupted = wake.interrupted();
+            if interrupted.is_some() || view.index().has_ended {
+                self.sender.end(now);
+            }
+            read_index(tracks, view)?;
+            if self.sender.wants_look(now) {
+                self.look(now)?;
+            }
+            while let Some((group, packet)) = self.sender.poll_transmit(Instant::now()) {
+                tracks.send(group, &packet);
+            }
+            if self.sender.has_ended() {
+                return Ok(interrupted.unwrap_or(Exit::Ok));
+            }
+            let next = self.sender.next_timeout();
+            let look = self.next_look(now);
+            tracks.wait(wake, Some(look.map_or(next, |at| at.min(next))))?;
+        }
+    }
+
+    /// Returns the time of the next look, if a picture waits for it.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let waits = self.pipe().last.is_some();
+        let at = self.sender.look_at();
+        (waits && at > now).then_some(at)
+    }
+
+    fn pipe(&self) -> std::sync::MutexGuard<'_, Pipe> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the last picture of the pipe, and sends its changes.
+    fn look(&mut self, now: Instant) -> anyhow::Result<()> {
+        let (last, has_ended) = {
+            let mut pipe = self.pipe();
+            (pipe.last.take(), pipe.has_ended)
+        };
+        match last {
+            Some(file) => self.show(&file.context("standard input")?, now)?,
+            None if has_ended && !self.has_ended => {
+                self.has_ended = true;
+                hint(
+                    "lcstudio",
+                    "no more pictures come; the last one stays until Ctrl-C",
+                );
+                self.sender.pause(true, now);
+            }
+            None => {}
+        }
+        if self.sender.wants_whole()
+            && self.whole_at <= now
+            && let Some(still) = &self.shown
+        {
+            self.whole_at = now + WHOLE_AGAIN;
+            let area = Area::whole(still.size);
+            if let Some(picture) = still.encode(area)? {
+                self.sender.set_whole(change(still, area, picture))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, file: &[u8], now: Instant) -> anyhow::Result<()> {
+        let still = match Still::decode(file) {
+            Ok(still) => still,
+            Err(e) => {
+                tracing::warn!("a picture is passed over: {e:#}");
+                return Ok(());
+            }
+        };
+        let changes = match self.changes(&still, file)? {
+            Some(changes) if changes.is_empty() => {
+                self.sender.is_unchanged(now);
+                return Ok(());
+            }
+            Some(changes) => changes,
+            None => {
+                tracing::warn!(
+                    "a picture is passed over: without loss it has more than 1 MiB. WebP with loss is sent as it comes"
+                );
+                return Ok(());
+            }
+        };
+        let bytes: usize = changes.iter().map(|one| one.picture.len()).sum();
+        tracing::info!("{} changes, {bytes} bytes", changes.len());
+        self.sender.show(changes, now)?;
+        self.shown = Some(still);
+        Ok(())
+    }
+
+    /// Returns the changes since the last picture; `None` if one is too long.
+    fn changes(&self, still: &Still, file: &[u8]) -> anyhow::Result<Option<Vec<NewChange>>> {
+        let whole = Area::whole(still.size);
+        let pixels = |area: &Area| u32::from(area.width) * u32::from(area.height);
+        let last = self.shown.as_ref().filter(|last| last.size == still.size);
+        let areas = match last {
+            Some(last) => changed(&last.pixels, &still.pixels, still.size.0),
+            None => vec![whole],
+        };
+        if areas.iter().map(pixels).sum::<u32>() * 2 < pixels(&whole) {
+            let encoded = areas.into_iter().map(|area| {
+                let picture = still.encode(area)?;
+                Ok(picture.map(|picture| change(still, area, picture)))
+            });
+            return encoded.collect();
+        }
+        // as it came, if that is shorter, also with loss
+        let encoded = still.encode(whole)?;
+        let given = (file.len() <= lcstudio_core::MAX_PICTURE).then(|| file.to_vec());
+        let shorter = encoded.into_iter().chain(given).min_by_key(Vec::len);
+        Ok(shorter.map(|picture| vec![change(still, whole, picture)]))
+    }
+}
+
+fn change(still: &Still, area: Area, picture: Vec<u8>) -> NewChange {
+    NewChange {
+        screen: still.size,
+        area,
+        is_exact: still.is_exact,
+        picture,
+    }
+}
+
+/// Reads standard input to its end.
+fn read_pictures(to: &Mutex<Pipe>, wake: &Wake) {
+    let mut input = librecast_program::standard::input();
+    loop {
+        let next = stills::read(&mut input).transpose();
+        let is_last = !matches!(next, Some(Ok(_)));
+        let mut pipe = to.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_some() {
+            pipe.last = next;
+        }
+        pipe.has_ended = is_last;
+        drop(pipe);
+        wake.wake();
+        if is_last {
+            return;
+        }
+    }
+}
