@@ -390,6 +390,7 @@ impl Offers {
                 access: access.clone(),
                 places,
                 outside: serve.outside && !host.hides,
+                anyone: serve.anyone && serve.outside && !host.hides,
                 destination: Destination::Server(serve.to.clone(), false),
                 ended,
             });
