@@ -214,6 +214,8 @@ struct Node {
     answers_until: Option<Instant>,
     publish_at: Instant,
     announced: bool,
+    /// A carrier shows the other.
+    present: bool,
 }
 
 /// All pairs.
@@ -394,6 +396,7 @@ impl Pairs {
         {
             return self.share.count(DropReason::PairThird);
         }
+        known.present |= matches!(presence, Presence::Online(_));
         known.overlay.handle_presence(carrier, presence, now);
         self.touched.insert(node);
     }
@@ -442,6 +445,7 @@ impl Pairs {
             known.heard = Some(made);
             known.answers_until = Some(now + ANSWERS_FOR);
         }
+        known.present = true;
         let presence = Presence::Online(owner);
         known.overlay.handle_presence(carrier, presence, now);
         self.touched.insert(node);
@@ -677,17 +681,19 @@ impl Pairs {
             };
             let Intent { waits, seeks } = pair.wish;
             let mut periods = BTreeSet::new();
-            // callers have bounds of their own
-            let is_call = pair.call.is_some();
-            if (waits || seeks) && (count < MAX_WAITING || is_call) {
-                count += usize::from(!is_call);
+            // calls have bounds of their own
+            let call = pair.call.as_ref();
+            periods.extend(call.map(|call| call.period));
+            let is_call = call.is_some();
+            if (waits || seeks) && count < MAX_WAITING && !is_call {
+                count += 1;
                 periods.extend(pair.secret.periods(time));
                 let change = pair.secret.changes_at(time);
                 due.push(
                     now + Duration::from_secs(change.as_secs().saturating_sub(time.as_secs())),
                 );
             }
-            if let Some(since) = pair.sought_since {
+            if let Some(since) = pair.sought_since.filter(|_| !is_call) {
                 let present = pair.secret.period(time);
                 match now.saturating_duration_since(since) >= NEIGHBORS_AFTER {
                     true => periods.extend([present.saturating_sub(1), present + 1]),
@@ -746,6 +752,7 @@ impl Pairs {
             answers_until: None,
             publish_at: self.now,
             announced: false,
+            present: false,
         };
         pair.nodes.insert(period, id);
         self.nodes.insert(id, node);
@@ -776,9 +783,15 @@ impl Pairs {
     fn review_links(&mut self, due: &mut Vec<Instant>) {
         let now = self.now;
         let mut wants = BTreeSet::new();
+        let sought = self.pairs.keys();
+        let later: Vec<_> = sought.filter(|peer| !self.may_begin(peer, due)).collect();
+        let later: BTreeSet<_> = later.into_iter().copied().collect();
         for node in self.nodes.values_mut() {
             node.answers_until.take_if(|until| *until <= now);
             due.extend(node.answers_until);
+            if later.contains(&node.peer) {
+                continue;
+            }
             let seeks = self.pairs.get(&node.peer).is_some_and(|p| p.wish.seeks);
             if seeks || node.answers_until.is_some() {
                 wants.insert(node.peer);

@@ -453,6 +453,9 @@ impl Conversation {
                     _ => self.finding.note(node, carrier, true),
                 }
                 if self.finding.is_open(node) {
+                    if matches!(presence, Presence::CarrierUp | Presence::CarrierDown) {
+                        self.say_status();
+                    }
                     let event = CarrierEvent::Presence(carrier, presence);
                     return self.pairs.handle_room(node, event, now);
                 }

@@ -459,7 +459,7 @@ impl Outside {
             false => format!("; not asked: {}", left.join(", ")),
         };
         format!(
-            "not found outside: {by}{left}. There it must be served with --outside to {} or to --anyone",
+            "not found outside: {by}{left}. There it must be served with --outside to {}, or with --anyone",
             self.own
         )
     }

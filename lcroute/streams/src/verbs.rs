@@ -237,7 +237,7 @@ fn open(program: &Path, node: &str, protocols: &[ProtocolName]) -> Result<Stream
         let left = left.as_secs();
         if is_key {
             return format!(
-                "waiting for {name}: is it served there with --outside to this host's key (`lcroute id --contact`)?"
+                "waiting for {name}: is it served there with --outside to this host's key (`lcroute id --contact`), or with --anyone?"
             );
         }
         format!(

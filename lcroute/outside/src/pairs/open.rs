@@ -22,8 +22,8 @@ use lcroute_signalling::CarrierEvent;
 use librecast::bucket::{Bucket, Rate};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::open::{STATEMENT_LEN, Statement, periods, room};
-use librecast::pair::PairSecret;
-use librecast::time::{Duration, Instant};
+use librecast::pair::{PERIOD, PairSecret};
+use librecast::time::{Duration, Instant, UnixTime};
 
 use super::{Intent, Pair, Pairs, PairsOutput};
 use crate::drops::DropReason;
@@ -41,6 +41,10 @@ const MAX_ASKING: usize = 256;
 const ASKING_EVERY: Duration = Duration::from_millis(100);
 /// Most keys of the day of one called key: of its periods.
 const MAX_DAYS: usize = 4;
+/// Time in which a host that names this one shows itself, before its open key is called. Chosen.
+const SHOWS_WITHIN: Duration = Duration::from_millis(600);
+/// Time for one way to make a link before the other is tried: as long as an attempt.
+const TURN: Duration = Duration::from_secs(10);
 /// The first number of rooms: views number themselves from 0.
 const FIRST_ROOM: u32 = 1 << 31;
 
@@ -79,6 +83,8 @@ pub(crate) struct OfCall {
     /// The called key; at the host the caller's key of this call.
     pub(crate) stands_for: PeerId,
     is_guest: bool,
+    /// The only period of its pair: two links between the same sockets disturb each other.
+    pub(crate) period: u64,
     carriers: BTreeSet<CarrierId>,
     /// Addresses of a record; none: they met at a server.
     candidates: Vec<Candidate>,
@@ -146,6 +152,13 @@ impl Opened {
         let rooms = self.rooms.iter();
         rooms.filter(|(_, room)| room.statement.is_some())
     }
+}
+
+/// Returns the period of a pair around the middle of an open key's, so that clocks may be half a day
+/// apart.
+fn of_room(secret: &PairSecret, open: &PeerId, period: u64) -> u64 {
+    let middle = periods(open).start(period).saturating_add(PERIOD / 2);
+    secret.period(UnixTime::from_secs(middle))
 }
 
 /// This host's own key.
@@ -246,9 +259,10 @@ impl Pairs {
         if self.opened.guests.knows(&guest) {
             return true;
         }
-        let Some(own) = self.opened.rooms.get(&room).map(|room| room.own.clone()) else {
+        let Some(known) = self.opened.rooms.get(&room) else {
             return false;
         };
+        let (own, open, period) = (known.own.clone(), known.open, known.period);
         if self.pairs.contains_key(&guest) {
             self.share.count(DropReason::OutsideUnknown);
             return false;
@@ -270,6 +284,7 @@ impl Pairs {
             room,
             stands_for: guest,
             is_guest: true,
+            period: of_room(&secret, &open, period),
             carriers: BTreeSet::new(),
             candidates: Vec::new(),
         };
@@ -401,6 +416,7 @@ impl Pairs {
                 room,
                 stands_for: known.open,
                 is_guest: false,
+                period: of_room(&secret, &known.open, known.period),
                 carriers: BTreeSet::new(),
                 candidates: Vec::new(),
             };
@@ -428,6 +444,33 @@ impl Pairs {
 
 /// Both.
 impl Pairs {
+    /// Returns whether a link with this key may begin now: of the pair with a key and a call of it one
+    /// at a time, as two links between the same sockets disturb each other.
+    pub(super) fn may_begin(&self, peer: &PeerId, due: &mut Vec<Instant>) -> bool {
+        let now = self.now;
+        let begun = |peer: &PeerId| self.begin.get(peer).is_some_and(|s| *s + TURN > now);
+        if let Some(called) = self.opened.called.get(peer) {
+            return !called.days.iter().any(begun);
+        }
+        let call = self.pairs.get(peer).and_then(|pair| pair.call.as_ref());
+        let Some(call) = call.filter(|call| !call.is_guest) else {
+            return true;
+        };
+        if begun(peer) {
+            return true;
+        }
+        let Some(named) = self.pairs.get(&call.stands_for) else {
+            return false;
+        };
+        let mut nodes = named.nodes.values().filter_map(|id| self.nodes.get(id));
+        let is_there = nodes.any(|node| node.present);
+        // who names this host shows itself soon
+        let wait = if is_there { TURN } else { SHOWS_WITHIN };
+        let from = named.sought_since.unwrap_or(now) + wait;
+        due.extend((from > now).then_some(from));
+        from <= now
+    }
+
     fn add_call(&mut self, secret: PairSecret, wish: Intent, call: OfCall) {
         let peer = secret.other();
         let pair = Pair {
