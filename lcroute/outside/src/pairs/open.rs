@@ -467,8 +467,17 @@ impl Pairs {
         // who names this host shows itself soon
         let wait = if is_there { TURN } else { SHOWS_WITHIN };
         let from = named.sought_since.unwrap_or(now) + wait;
-        due.extend((from > now).then_some(from));
-        from <= now
+        if from > now {
+            due.push(from);
+            return false;
+        }
+        // around a change it has keys of two days: one after the other
+        let called = self.opened.called.get(&call.stands_for);
+        let days: Vec<_> = called.into_iter().flat_map(|c| &c.days).collect();
+        let turn = (now.saturating_duration_since(from).as_secs() / TURN.as_secs()) as usize;
+        due.push(now + TURN);
+        let is_next = days.get(turn % days.len().max(1)) == Some(&peer);
+        is_next && !days.iter().any(|day| begun(day))
     }
 
     fn add_call(&mut self, secret: PairSecret, wish: Intent, call: OfCall) {

@@ -448,6 +448,29 @@ fn a_key_that_is_named_and_open_has_one_link_for_its_streams() {
 }
 
 #[test]
+fn around_a_change_one_of_two_days_is_called() {
+    let mut world = World::new(0);
+    let (now, open) = (world.now, key(2));
+    let mut second = day(&open);
+    let statement = Statement {
+        open: open.peer_id(),
+        day_key: key(78).peer_id(),
+        until: until(&open.peer_id(), second.period),
+    };
+    let time = UnixTime::from_secs(NOON);
+    second.period += 1;
+    second.key = Arc::new(key(78));
+    second.statement = statement.sign(&open, time).unwrap();
+    let days = vec![day(&open), second];
+    world.sides[1].pairs.set_open(open.peer_id(), days, now);
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(3));
+    assert!(world.sides[0].linked(2));
+    assert_eq!(world.sides[1].pairs.guests().len(), 1);
+    assert_eq!(world.sides[1].pairs.opened.guests.keys().len(), 1, "no second call");
+}
+
+#[test]
 fn another_key_in_the_room_says_nothing_that_counts() {
     let mut world = World::new(0);
     let now = world.now;
