@@ -212,8 +212,9 @@ impl Guests {
     ) -> Result<Option<PeerId>, DropReason> {
         let (_, rate) = origin.bounds();
         if self.origins.len() >= MAX_PREFIXES && !self.origins.contains_key(&origin) {
-            self.origins
-                .retain(|origin, bucket| bucket.left(origin.bounds().1, now) < origin.bounds().1.burst());
+            self.origins.retain(|origin, bucket| {
+                bucket.left(origin.bounds().1, now) < origin.bounds().1.burst()
+            });
             if self.origins.len() >= MAX_PREFIXES {
                 return Err(DropReason::OutsideRate);
             }
@@ -308,7 +309,10 @@ impl Guests {
 
     /// Returns callers with links.
     pub(crate) fn with_links(&self) -> Vec<PeerId> {
-        let linked = self.guests.iter().filter(|(_, guest)| guest.ends_at.is_none());
+        let linked = self
+            .guests
+            .iter()
+            .filter(|(_, guest)| guest.ends_at.is_none());
         linked.map(|(key, _)| *key).collect()
     }
 
@@ -344,13 +348,19 @@ mod tests {
         let now = Instant::now();
         let mut guests = Guests::new([7; 32], now);
         let first = call(&key(1), &no_cookie(0x1_02));
-        assert_eq!((first.len(), first[0], &first[33..35]), (49, 0xc2, &[2, 0][..]));
+        assert_eq!(
+            (first.len(), first[0], &first[33..35]),
+            (49, 0xc2, &[2, 0][..])
+        );
         assert_eq!(&first[1..33], key(1).public_key());
         let at = from("192.0.2.1:7000");
         let Met::Answer(answer) = guests.handle(at, &first, NOON, now) else {
             panic!("a first call")
         };
-        let hex = answer.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex = answer
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>();
         assert_eq!(hex, "c302fb8c91259d31bf87b1bb318a1fd167");
     }
 
@@ -377,7 +387,10 @@ mod tests {
             ("[2001:db8::1]:7001", 1, 0),
             ("[2001:db8::2]:7000", 1, 0),
         ] {
-            assert!(matches!(handle(at, n, secs), Met::Answer(_)), "{at} {n} {secs}");
+            assert!(
+                matches!(handle(at, n, secs), Met::Answer(_)),
+                "{at} {n} {secs}"
+            );
         }
         assert!(guests.guests.is_empty(), "nothing is kept");
         for wrong in [&[CALL][..], &[CALL; CALL_LEN - 1], &[CALL; CALL_LEN + 1]] {
@@ -404,7 +417,11 @@ mod tests {
         let mut guests = Guests::new([7; 32], now);
         let admitted = (0..100).filter(|n| guests.admit(key(*n), prefix(1), now).is_ok());
         assert_eq!(admitted.count(), 4);
-        assert_eq!(guests.admit(key(200), prefix(2), now), Ok(None), "another prefix");
+        assert_eq!(
+            guests.admit(key(200), prefix(2), now),
+            Ok(None),
+            "another prefix"
+        );
         now += Duration::from_secs(1);
         for n in 4..8 {
             assert_eq!(guests.admit(key(n), prefix(1), now), Ok(None));

@@ -260,9 +260,15 @@ impl Share {
         if ready.is_empty() {
             return shared.count(DropReason::OutsideUnknown);
         }
-        let hints: BTreeMap<_, _> = shared.hints.iter().map(|(hint, view)| (*view, *hint)).collect();
+        let hints: BTreeMap<_, _> = shared
+            .hints
+            .iter()
+            .map(|(hint, view)| (*view, *hint))
+            .collect();
         for (view, call, its) in ready {
-            let Some(hint) = hints.get(&view) else { continue };
+            let Some(hint) = hints.get(&view) else {
+                continue;
+            };
             let local = its.first().and_then(|(local, ..)| *local);
             shared.straight(local, from, call.into());
             for (local, to, datagram) in its {

@@ -20,8 +20,8 @@ use librecast::channel::STREAM_PORT;
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::open::{STATEMENT_LEN, Statement, periods, until};
 use librecast::outside::{
-    Frame, FromOutside, OpenDay, OpenPlan, PairPlan, PairState, Place, Plan, Status, ToOutside, line_frame,
-    packet_frame, read_frame,
+    Frame, FromOutside, OpenDay, OpenPlan, PairPlan, PairState, Place, Plan, Status, ToOutside,
+    line_frame, packet_frame, read_frame,
 };
 use librecast::pair::PairSecret;
 use librecast::reach::Base58;

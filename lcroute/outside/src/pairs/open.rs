@@ -181,7 +181,10 @@ impl Pairs {
         }
         let new = days.into_iter().filter(|day| {
             let own = day.key.peer_id();
-            !self.opened.own_rooms().any(|(_, room)| room.own.peer_id() == own)
+            !self
+                .opened
+                .own_rooms()
+                .any(|(_, room)| room.own.peer_id() == own)
         });
         for day in new.collect::<Vec<_>>() {
             let room = Room {
@@ -225,7 +228,8 @@ impl Pairs {
                 until: librecast::open::until(&open, period),
                 epoch: Rendezvous::new(open),
             };
-            self.outputs.push_back(PairsOutput::OpenRecord { room, record });
+            self.outputs
+                .push_back(PairsOutput::OpenRecord { room, record });
         }
     }
 
@@ -242,9 +246,8 @@ impl Pairs {
                 self.share.answer(to_local, from, &answer);
             }
             Met::Call(guest, period) => {
-                let of_period = |(id, room): (&ViewId, &Room)| {
-                    (room.period as u8 == period).then_some(*id)
-                };
+                let of_period =
+                    |(id, room): (&ViewId, &Room)| (room.period as u8 == period).then_some(*id);
                 let room = self.opened.own_rooms().find_map(of_period);
                 match room {
                     Some(room) => drop(self.admit(room, guest, Origin::of(from.ip()))),
@@ -369,11 +372,19 @@ impl Pairs {
         let called = self.opened.called.get(peer);
         let keys = called.into_iter().flat_map(|called| &called.days);
         let pairs = keys.chain([peer]).filter_map(|key| self.pairs.get(key));
-        pairs.flat_map(|pair| pair.nodes.values().copied()).collect()
+        pairs
+            .flat_map(|pair| pair.nodes.values().copied())
+            .collect()
     }
 
     /// Handles the record of an open key on a LAN.
-    pub fn handle_open_record(&mut self, room: ViewId, carrier: CarrierId, sealed: &[u8], now: Instant) {
+    pub fn handle_open_record(
+        &mut self,
+        room: ViewId,
+        carrier: CarrierId,
+        sealed: &[u8],
+        now: Instant,
+    ) {
         self.now = now;
         let Some(known) = self.opened.rooms.get(&room) else {
             return;
@@ -392,13 +403,7 @@ impl Pairs {
     }
 
     /// Makes a pair with a key of the day.
-    fn meet(
-        &mut self,
-        room: ViewId,
-        day: PeerId,
-        carrier: CarrierId,
-        candidates: Vec<Candidate>,
-    ) {
+    fn meet(&mut self, room: ViewId, day: PeerId, carrier: CarrierId, candidates: Vec<Candidate>) {
         let Some(known) = self.opened.rooms.get(&room) else {
             return;
         };
@@ -540,7 +545,8 @@ impl Pairs {
             name: librecast::open::name(&known.open, known.period),
         };
         self.opened.rooms.insert(id, known);
-        self.outputs.push_back(PairsOutput::Enter(Box::new(entered)));
+        self.outputs
+            .push_back(PairsOutput::Enter(Box::new(entered)));
         id
     }
 
@@ -619,7 +625,12 @@ impl Pairs {
         }
     }
 
-    fn handle_statement(&mut self, room: ViewId, (carrier, from): (CarrierId, PeerId), bytes: &[u8]) {
+    fn handle_statement(
+        &mut self,
+        room: ViewId,
+        (carrier, from): (CarrierId, PeerId),
+        bytes: &[u8],
+    ) {
         let Some(known) = self.opened.rooms.get(&room) else {
             return;
         };
@@ -650,12 +661,7 @@ impl Pairs {
 
     /// Passes an event of a room to the nodes of a pair of it: only that of the right period takes
     /// it.
-    fn pass(
-        &mut self,
-        peer: PeerId,
-        room: ViewId,
-        act: impl Fn(&mut super::Node, Instant),
-    ) {
+    fn pass(&mut self, peer: PeerId, room: ViewId, act: impl Fn(&mut super::Node, Instant)) {
         let pair = self.pairs.get(&peer);
         let is_its = |pair: &&Pair| pair.call.as_ref().is_some_and(|call| call.room == room);
         let nodes = pair.filter(is_its).map(|pair| pair.nodes.clone());
@@ -688,4 +694,3 @@ impl Pairs {
         }
     }
 }
-

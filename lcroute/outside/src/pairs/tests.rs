@@ -212,8 +212,12 @@ impl World {
         for (other, own) in there.into_iter().filter(|_| self.has_server) {
             let online = |peer| CarrierEvent::Presence(SERVER, Presence::Online(peer));
             let (mine, theirs) = (online(own), online(room.own.peer_id()));
-            self.sides[side].pairs.handle_room(room.room, mine, self.now);
-            self.sides[1 - side].pairs.handle_room(other, theirs, self.now);
+            self.sides[side]
+                .pairs
+                .handle_room(room.room, mine, self.now);
+            self.sides[1 - side]
+                .pairs
+                .handle_room(other, theirs, self.now);
         }
         self.sides[side].open.insert(room.room, room);
         for record in self.sides[1 - side].records.clone() {
@@ -224,8 +228,14 @@ impl World {
     /// Brings a record on the LAN to a side.
     fn spread(&mut self, side: usize, record: &Published) {
         let rooms = self.sides[side].open.values();
-        let room = rooms.filter(|room| room.name == record.name).map(|r| r.room);
-        for room in room.collect::<Vec<_>>().into_iter().filter(|_| self.has_lan) {
+        let room = rooms
+            .filter(|room| room.name == record.name)
+            .map(|r| r.room);
+        for room in room
+            .collect::<Vec<_>>()
+            .into_iter()
+            .filter(|_| self.has_lan)
+        {
             let pairs = &mut self.sides[side].pairs;
             pairs.handle_open_record(room, CarrierId(7), &record.sealed, self.now);
         }
@@ -399,7 +409,9 @@ fn an_open_key_is_called(mut world: World) -> World {
 fn an_open_key_is_called_by_a_server_and_not_after_its_end() {
     let mut world = an_open_key_is_called(World::new(0));
     let now = world.now;
-    world.sides[1].pairs.set_open(key(2).peer_id(), Vec::new(), now);
+    world.sides[1]
+        .pairs
+        .set_open(key(2).peer_id(), Vec::new(), now);
     world.pass(Duration::from_secs(1));
     assert!(!world.sides[0].linked(2), "told at once");
     let side = &world.sides[1];
@@ -467,7 +479,11 @@ fn around_a_change_one_of_two_days_is_called() {
     world.pass(Duration::from_secs(3));
     assert!(world.sides[0].linked(2));
     assert_eq!(world.sides[1].pairs.guests().len(), 1);
-    assert_eq!(world.sides[1].pairs.opened.guests.keys().len(), 1, "no second call");
+    assert_eq!(
+        world.sides[1].pairs.opened.guests.keys().len(),
+        1,
+        "no second call"
+    );
 }
 
 #[test]
