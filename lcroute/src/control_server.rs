@@ -592,6 +592,7 @@ mod tests {
         let secret = librecast::text::encode(librecast::text::TextKind::SharedKey, &[7; 32]);
         let other = SecretKey::from_seed(&[9; 32]).peer_id();
         let pair = format!(r#"{{"cmd":"pair","node":"{other}"}}"#);
+        let open = format!(r#"{{"cmd":"open","day_key":"{other}","until":9}}"#);
         let private = format!(
             r#"{{"cmd":"private","prefix":"ff1e:7::/32","secrets":["{}"]}}"#,
             *secret
@@ -611,6 +612,7 @@ mod tests {
             (r#"{"cmd":"streams"}"#, "sign"),
             (r#"{"cmd":"sign","message":"x"}"#, "sign"),
             (&pair, "sign"),
+            (&open, "sign"),
             (r#"{"cmd":"ping","node":"beta"}"#, "control"),
             (r#"{"cmd":"announce","prefix":"ff1e:1::/32"}"#, "control"),
             (

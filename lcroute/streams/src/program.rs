@@ -365,6 +365,9 @@ impl Offers {
         self.served
             .retain(|(serve, ..)| config.serve.contains(serve));
         for serve in &config.serve {
+            if serve.anyone && !serve.outside {
+                tracing::warn!("{}: anyone = true needs outside = true", serve.protocol);
+            }
             let access = Access {
                 all: serve.allow_all,
                 nodes: serve.allow.clone(),
