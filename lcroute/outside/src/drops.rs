@@ -5,6 +5,8 @@ use librecast::drop_reasons;
 drop_reasons! {
     /// Why a packet or a message was dropped.
     pub enum DropReason {
+        /// A statement or a record that is not of the open key that is called.
+        OpenForeign = "open_foreign",
         /// A call of the open key with a wrong cookie, answered with the right one.
         OutsideCookie = "outside_cookie",
         /// There is no room for it: too many pairs, callers, events or datagrams.
@@ -15,8 +17,6 @@ drop_reasons! {
         OutsideRate = "outside_rate",
         /// A datagram whose hint is of no pair, or a call where no key is open.
         OutsideUnknown = "outside_unknown",
-        /// A statement or a record that is not of the open key that is called.
-        OpenStatement = "open_statement",
         /// A control message, which no link of a pair carries.
         PairControl = "pair_control",
         /// A message over the link of a pair that is no packet of QUIC.

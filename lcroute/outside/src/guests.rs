@@ -296,13 +296,13 @@ impl Guests {
     }
 
     /// Returns callers that have made no link in time.
-    pub(crate) fn late(&self, now: Instant) -> Vec<PeerId> {
-        let is_late = |guest: &Guest| guest.ends_at.is_some_and(|at| at <= now);
-        let late = self.guests.iter().filter(|(_, guest)| is_late(guest));
-        late.map(|(key, _)| *key).collect()
+    pub(crate) fn expired(&self, now: Instant) -> Vec<PeerId> {
+        let is_over = |guest: &Guest| guest.ends_at.is_some_and(|at| at <= now);
+        let over = self.guests.iter().filter(|(_, guest)| is_over(guest));
+        over.map(|(key, _)| *key).collect()
     }
 
-    /// Returns the next time at which [`Self::late`] may change.
+    /// Returns the next time at which [`Self::expired`] may change.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.guests.values().filter_map(|guest| guest.ends_at).min()
     }
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(guests.admit(key(64), prefix(64), now), Ok(Some(key(1))));
         assert_eq!((guests.keys().len(), guests.with_links().len()), (64, 63));
         now += LINKS_WITHIN;
-        assert_eq!(guests.late(now), [key(64)]);
+        assert_eq!(guests.expired(now), [key(64)]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ const MAX_ADDRESSES: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRecord {
     /// The day's key.
-    pub statement: Statement,
+    pub day: Statement,
     /// Its addresses.
     pub candidates: Vec<Candidate>,
 }
@@ -92,13 +92,10 @@ impl OpenRecord {
         if r.rest().iter().any(|byte| *byte != 0) {
             return Err(WireError::Bad("padding"));
         }
-        let statement = Statement::verify(&statement, open, time)?;
-        let verified = statement.day_key.verify(CONTEXT, signed, &signature);
+        let day = Statement::verify(&statement, open, time)?;
+        let verified = day.day_key.verify(CONTEXT, signed, &signature);
         verified.map_err(|_| WireError::Bad("signature"))?;
-        Ok(Self {
-            statement,
-            candidates,
-        })
+        Ok(Self { day, candidates })
     }
 }
 
@@ -140,7 +137,7 @@ mod tests {
             let opened = OpenRecord::open((&open, period), &sealed, NOW).unwrap();
             let count = d.candidates.len().min(MAX_ADDRESSES);
             prop_assert_eq!(&opened.candidates, &d.candidates[..count]);
-            prop_assert_eq!(opened.statement.day_key, key(2).peer_id());
+            prop_assert_eq!(opened.day.day_key, key(2).peer_id());
             prop_assert!(OpenRecord::open((&open, period + 1), &sealed, NOW).is_err());
             prop_assert!(OpenRecord::open((&key(3).peer_id(), period), &sealed, NOW).is_err());
         }

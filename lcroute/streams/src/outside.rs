@@ -513,15 +513,18 @@ impl Outside {
             let ended = self.converse(stream).await;
             let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
             tracing::warn!("{PROGRAM} has gone{why}");
-            let mut state = lock(&self.state);
-            state.states.clear();
-            state.guests.clear();
-            drop(state);
+            self.forget_links();
             self.told.send_modify(|n| *n += 1);
             if begun.elapsed() < RETRY {
                 sleep(RETRY).await;
             }
         }
+    }
+
+    fn forget_links(&self) {
+        let mut state = lock(&self.state);
+        state.states.clear();
+        state.guests.clear();
     }
 
     /// Reaches the service of the system, or starts a program of this one's own.
@@ -659,7 +662,10 @@ impl Outside {
                     statement,
                 }),
                 // asked again soon
-                Err(why) => return Ok(tracing::warn!("no key of the day: {why}")),
+                Err(why) => {
+                    tracing::warn!("no key of the day: {why}");
+                    return Ok(());
+                }
             }
         }
         said.days = days;

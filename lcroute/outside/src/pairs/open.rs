@@ -396,9 +396,9 @@ impl Pairs {
         match OpenRecord::open((&known.open, known.period), sealed, time) {
             Ok(record) => {
                 let candidates = record.candidates;
-                self.meet(room, record.statement.day_key, carrier, candidates);
+                self.meet(room, record.day.day_key, carrier, candidates);
             }
-            Err(_) => self.share.count(DropReason::OpenStatement),
+            Err(_) => self.share.count(DropReason::OpenForeign),
         }
     }
 
@@ -414,7 +414,7 @@ impl Pairs {
             let is_other = self.pairs.contains_key(&day);
             let secret = PairSecret::agree(&known.own, &day);
             let (Ok(secret), false) = (secret, is_other || called.days.len() >= MAX_DAYS) else {
-                return self.share.count(DropReason::OpenStatement);
+                return self.share.count(DropReason::OpenForeign);
             };
             called.days.insert(day);
             let call = OfCall {
@@ -619,7 +619,7 @@ impl Pairs {
                         node.overlay.handle_signal(carrier, other, sealed, now);
                     });
                 }
-                _ => self.share.count(DropReason::OpenStatement),
+                _ => self.share.count(DropReason::OpenForeign),
             },
             _ => {}
         }
@@ -642,7 +642,7 @@ impl Pairs {
             Ok(statement) if statement.day_key == from => {
                 self.meet(room, from, carrier, Vec::new());
             }
-            Ok(_) | Err(_) => self.share.count(DropReason::OpenStatement),
+            Ok(_) | Err(_) => self.share.count(DropReason::OpenForeign),
         }
     }
 
@@ -675,7 +675,7 @@ impl Pairs {
 
     /// Ends callers without links, and says statements.
     pub(super) fn review_open(&mut self, due: &mut Vec<Instant>) {
-        for guest in self.opened.guests.late(self.now) {
+        for guest in self.opened.guests.expired(self.now) {
             self.end_guest(&guest);
         }
         due.extend(self.opened.guests.next_end());

@@ -495,7 +495,7 @@ fn another_key_in_the_room_says_nothing_that_counts() {
     world.wish(0, false, true);
     world.pass(Duration::from_secs(5));
     assert!(!world.sides[0].linked(2));
-    assert_eq!(world.sides[0].drops("open_statement"), 1);
+    assert_eq!(world.sides[0].drops("open_foreign"), 1);
     assert_eq!(world.sides[0].sent, 0);
 }
 
