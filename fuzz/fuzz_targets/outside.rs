@@ -8,10 +8,11 @@ use std::time::Duration;
 use lcroute_fuzz::pieces;
 use lcroute_outside::pairs::{Pairs, PairsConfig, PairsOutput, Intent};
 use lcroute_outside::share::Share;
-use lcroute_overlay::{CarrierId, CarrierKind, SPEAKS};
+use lcroute_overlay::{CarrierId, CarrierKind, OpenRecord, SPEAKS};
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
 use libfuzzer_sys::fuzz_target;
 use librecast::id::SecretKey;
+use librecast::open::Statement;
 use librecast::outside::{ContactText, FromOutside, Frame, ToOutside, read_frame};
 use librecast::pair::PairSecret;
 use librecast::time::{Instant, UnixTime, WallClock};
@@ -57,6 +58,9 @@ fn texts(bytes: &[u8]) {
             let _ = serde_json::from_slice::<FromOutside>(line);
         }
     }
+    // a forged statement or record of an open key
+    assert!(Statement::verify(bytes, &key(1).peer_id(), NOON).is_err());
+    assert!(OpenRecord::open((&key(1).peer_id(), 7), bytes, NOON).is_err());
     if let Ok(contact) = String::from_utf8_lossy(bytes).parse::<ContactText>() {
         assert_eq!(contact.to_string().parse::<ContactText>().expect("itself"), contact);
     }

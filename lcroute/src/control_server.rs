@@ -10,7 +10,9 @@ use std::time::Duration;
 use lcroute_control::{Access, Answer, Code, GivenSecret, Request};
 use librecast::cert::GroupPrefix;
 use librecast::id::{PeerId, SecretKey};
+use librecast::open::Statement;
 use librecast::pair::PairSecret;
+use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -247,6 +249,7 @@ impl Conversation {
                 Ok(Request::Streams) => self.begin_streams().await,
                 Ok(Request::Sign { message }) => self.sign(&message),
                 Ok(Request::Pair { node }) => self.pair(&node),
+                Ok(Request::Open { day_key, until }) => self.open(day_key, until),
                 Ok(Request::Code) => match &self.inviter {
                     Some(inviter) => Answer::Ok(inviter.code().into()),
                     None => Answer::Error(NO_INVITATIONS.into()),
@@ -364,6 +367,23 @@ impl Conversation {
         match key.and_then(|key| PairSecret::agree(key, other).ok()) {
             Some(secret) => Answer::Ok(bs58::encode(secret.bytes()).into_string().into()),
             None => Answer::Error("no secret with this key: is it this node's own?".into()),
+        }
+    }
+
+    /// Signs a key of the day, by which anybody may call this node.
+    fn open(&self, day_key: PeerId, until: u64) -> Answer {
+        let statement = self.key.as_ref().and_then(|key| {
+            let open = key.peer_id();
+            let statement = Statement {
+                open,
+                day_key,
+                until,
+            };
+            statement.sign(key, UnixTime::now())
+        });
+        match statement {
+            Some(statement) => Answer::Ok(bs58::encode(statement).into_string().into()),
+            None => Answer::Error("a key of the day is valid for some days".into()),
         }
     }
 
@@ -572,6 +592,7 @@ mod tests {
         let secret = librecast::text::encode(librecast::text::TextKind::SharedKey, &[7; 32]);
         let other = SecretKey::from_seed(&[9; 32]).peer_id();
         let pair = format!(r#"{{"cmd":"pair","node":"{other}"}}"#);
+        let open = format!(r#"{{"cmd":"open","day_key":"{other}","until":9}}"#);
         let private = format!(
             r#"{{"cmd":"private","prefix":"ff1e:7::/32","secrets":["{}"]}}"#,
             *secret
@@ -591,6 +612,7 @@ mod tests {
             (r#"{"cmd":"streams"}"#, "sign"),
             (r#"{"cmd":"sign","message":"x"}"#, "sign"),
             (&pair, "sign"),
+            (&open, "sign"),
             (r#"{"cmd":"ping","node":"beta"}"#, "control"),
             (r#"{"cmd":"announce","prefix":"ff1e:1::/32"}"#, "control"),
             (

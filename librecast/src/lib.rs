@@ -69,6 +69,7 @@
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
 //! | `code` (feature `code`) | four words as the seed of a network; beacons of what is offered there |
 //! | [`pair`] | two keys as a network of their own |
+//! | [`open`] | open keys, which anybody who knows them calls |
 //! | [`epoch`] | secrets by which members find one another, new with each expulsion |
 //! | [`revocation`] | signed statements that a key is not trusted any more |
 //! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
@@ -127,6 +128,7 @@ pub mod mapped;
 pub mod mld;
 pub mod mld_host;
 pub mod neighbor_discovery;
+pub mod open;
 #[cfg(feature = "stream")]
 pub mod outside;
 #[cfg(feature = "net")]

@@ -6,8 +6,10 @@
 //!   | -- {"plan": ...} -----------> |   settings; replaces the last
 //!   | -- {"pair": ...} -----------> |   a key that may call, or that is sought; replaces the last
 //!   | -- {"gone": KEY} -----------> |   not any more
+//!   | -- {"open": ...} -----------> |   keys of the day of this host's open key; none: it is not open
 //!   | <------------ {"state": ...}- |   the state of a pair
 //!   | <------------ {"status": ..}- |   carriers and drops
+//!   | <------------ {"guests": [..]}|   keys that call the open key; packets name them
 //!   | <-- packet -----------------> |   a packet of QUIC from or to a key
 //!
 //! frame: length 16 | kind 8 (0 JSON, 1 packet) | JSON, or: key 256 | packet
@@ -23,6 +25,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::id::PeerId;
+use crate::open::STATEMENT_LEN;
 use crate::reach::Base58;
 use crate::wire::{Reader, WireError};
 
@@ -190,6 +193,34 @@ impl fmt::Debug for PairPlan {
     }
 }
 
+/// The day's key of an open key ([`crate::open`]).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenDay {
+    /// Number of the period.
+    pub period: u64,
+    /// Seed of the day's key.
+    pub seed: Base58<32>,
+    /// The statement of the open key.
+    pub statement: Base58<STATEMENT_LEN>,
+}
+
+impl fmt::Debug for OpenDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenDay({})", self.period)
+    }
+}
+
+/// The open key of this host, with the keys of its days; none: it is not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenPlan {
+    /// The open key.
+    pub own: PeerId,
+    /// Its days.
+    pub days: Vec<OpenDay>,
+}
+
 /// A line to the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -200,6 +231,8 @@ pub enum ToOutside {
     Pair(PairPlan),
     /// A pair that ends.
     Gone(PeerId),
+    /// The open key of this host.
+    Open(OpenPlan),
 }
 
 /// The state of a pair.
@@ -230,6 +263,9 @@ pub struct Status {
     /// The state of the DHT, if it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dht: Option<String>,
+    /// Carriers by which the open key is found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open_by: Vec<String>,
 }
 
 /// A line of the program.
@@ -240,6 +276,8 @@ pub enum FromOutside {
     State(PairState),
     /// Its own state.
     Status(Status),
+    /// All callers of the open key with links: their keys of this call.
+    Guests(Vec<PeerId>),
 }
 
 /// A frame on the socket.

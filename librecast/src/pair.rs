@@ -29,6 +29,57 @@ const OVERLAP: u64 = 3_600;
 /// Name in the certificates of a pair, which name nobody.
 const NAME: &str = "pair";
 
+/// Periods of a day, which change at a time of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Periods {
+    shift: u64,
+}
+
+impl Periods {
+    /// Returns the periods that a hash chooses by its first 32 bits.
+    #[must_use]
+    pub fn of(hash: &[u8; 32]) -> Self {
+        let [a, b, c, d, ..] = *hash;
+        let shift = u64::from(u32::from_be_bytes([a, b, c, d])) % PERIOD;
+        Self { shift }
+    }
+
+    /// Returns the number of the period at this time.
+    #[must_use]
+    pub fn at(&self, time: UnixTime) -> u64 {
+        time.as_secs().saturating_sub(self.shift) / PERIOD
+    }
+
+    /// Returns the periods that are held at this time: the present one, and the nearer other one
+    /// around a change.
+    #[must_use]
+    pub fn held(&self, time: UnixTime) -> Vec<u64> {
+        let present = self.at(time);
+        let passed = time.as_secs().saturating_sub(self.shift) % PERIOD;
+        let mut periods = vec![present];
+        periods.extend((passed < OVERLAP).then(|| present.saturating_sub(1)));
+        periods.extend((passed >= PERIOD - OVERLAP).then_some(present + 1));
+        periods.dedup();
+        periods
+    }
+
+    /// Returns the next time at which [`Self::held`] changes.
+    #[must_use]
+    pub fn changes_at(&self, time: UnixTime) -> UnixTime {
+        let start = self.start(self.at(time));
+        let times = [OVERLAP, PERIOD - OVERLAP, PERIOD];
+        let next = times.map(|after| start + after);
+        let next = next.into_iter().find(|at| *at > time.as_secs());
+        UnixTime::from_secs(next.unwrap_or(start + PERIOD))
+    }
+
+    /// Returns the beginning of a period, in unix seconds.
+    #[must_use]
+    pub fn start(&self, period: u64) -> u64 {
+        period.saturating_mul(PERIOD).saturating_add(self.shift)
+    }
+}
+
 /// The secret of two keys.
 #[derive(Clone)]
 pub struct PairSecret {
@@ -83,43 +134,38 @@ impl PairSecret {
         self.other
     }
 
-    /// Returns the shift of this pair's periods, in seconds.
-    fn shift(&self) -> u64 {
-        let [a, b, c, d, ..] = derive("lcroute 2026 pair period", &[self.secret.as_slice()]);
-        u64::from(u32::from_be_bytes([a, b, c, d])) % PERIOD
+    /// Returns the periods of this pair: pairs change at different times.
+    fn days(&self) -> Periods {
+        Periods::of(&derive(
+            "lcroute 2026 pair period",
+            &[self.secret.as_slice()],
+        ))
     }
 
     /// Returns the number of the period at this time.
     #[must_use]
     pub fn period(&self, time: UnixTime) -> u64 {
-        time.as_secs().saturating_sub(self.shift()) / PERIOD
+        self.days().at(time)
     }
 
-    /// Returns the periods under which the other is awaited at this time: the present one, and the
-    /// nearer other one around a change.
+    /// Returns the periods under which the other is awaited at this time.
     #[must_use]
     pub fn periods(&self, time: UnixTime) -> Vec<u64> {
-        let present = self.period(time);
-        let passed = time.as_secs().saturating_sub(self.shift()) % PERIOD;
-        let mut periods = vec![present];
-        periods.extend((passed < OVERLAP).then(|| present.saturating_sub(1)));
-        periods.extend((passed >= PERIOD - OVERLAP).then_some(present + 1));
-        periods.dedup();
-        periods
+        self.days().held(time)
     }
 
     /// Returns the next time at which [`Self::periods`] changes.
     #[must_use]
     pub fn changes_at(&self, time: UnixTime) -> UnixTime {
-        let start = self.start(self.period(time));
-        let times = [OVERLAP, PERIOD - OVERLAP, PERIOD];
-        let next = times.map(|after| start + after);
-        let next = next.into_iter().find(|at| *at > time.as_secs());
-        UnixTime::from_secs(next.unwrap_or(start + PERIOD))
+        self.days().changes_at(time)
     }
 
-    fn start(&self, period: u64) -> u64 {
-        (period * PERIOD).saturating_add(self.shift())
+    /// Returns the member key of one of both in a period.
+    #[must_use]
+    pub fn member(&self, period: u64, peer: &PeerId) -> SecretKey {
+        let number = period.to_be_bytes();
+        let parts = [self.secret.as_slice(), &number, peer.public_key()];
+        SecretKey::from_seed(&Zeroizing::new(derive("lcroute 2026 pair member", &parts)))
     }
 
     /// Returns the pair as a network in one period.
@@ -131,13 +177,12 @@ impl PairSecret {
         let secret = self.secret.as_slice();
         let key = |seed: [u8; 32]| SecretKey::from_seed(&Zeroizing::new(seed));
         let network = key(derive("lcroute 2026 pair network", &[secret, &number]));
-        let member = |peer: &PeerId| {
-            let parts = [secret, &number, peer.public_key()];
-            key(derive("lcroute 2026 pair member", &parts))
-        };
-        let (own, other) = (member(&self.own), member(&self.other));
+        let (own, other) = (
+            self.member(period, &self.own),
+            self.member(period, &self.other),
+        );
         let [a, b, c, d, e, f, g, h, ..] = derive("lcroute 2026 pair hint", &[secret, &number]);
-        let start = self.start(period);
+        let start = self.days().start(period);
         // clocks may differ by half a day, and links last over a change
         let times = (start.saturating_sub(PERIOD), start + 2 * PERIOD);
         let (issuer, node) = (Grant::new("", times), Grant::new(NAME, times));
@@ -194,7 +239,7 @@ mod tests {
         assert_eq!(
             [
                 hex(secret.bytes()),
-                secret.shift().to_string(),
+                secret.days().shift.to_string(),
                 network.network.to_string(),
                 network.own.peer_id().to_string(),
                 network.other.to_string(),
@@ -223,7 +268,7 @@ mod tests {
         assert_eq!(here.own.peer_id(), there.other);
         assert_eq!(there.own.peer_id(), here.other);
         for skew in [0, PERIOD / 2, PERIOD + PERIOD / 2] {
-            let time = UnixTime::from_secs(a.start(20_000) - PERIOD / 2 + skew);
+            let time = UnixTime::from_secs(a.days().start(20_000) - PERIOD / 2 + skew);
             let member = there.chain.verify(&here.network, time).unwrap();
             assert_eq!(member.peer, here.other);
         }

@@ -142,6 +142,9 @@ pub enum Request {
         /// line [`Amend`] replaces the nodes.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         outside: bool,
+        /// Permits any key from outside of this host's networks.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        anyone: bool,
     },
     /// Answered with [`End`] when this stream has ended. A program that closes the connection
     /// before aborts the stream.
@@ -170,11 +173,27 @@ pub struct OutsideLook {
     pub own: PeerId,
     /// The others.
     pub pairs: Vec<OutsidePair>,
+    /// What anyone may use, if this host's key is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OutsideOpen>,
     /// Drops of the program for them, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Why the program for them does not run, if it is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
+}
+
+/// The open key of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideOpen {
+    /// Protocols that anyone may use.
+    pub protocols: Vec<ProtocolName>,
+    /// Callers with a link.
+    pub callers: usize,
+    /// Most callers.
+    pub most: usize,
+    /// Carriers by which it is found; those that do not work are in brackets.
+    pub by: Vec<String>,
 }
 
 /// A key outside of this host's networks.
@@ -423,6 +442,8 @@ pub struct Allowed {
     pub all: bool,
     /// The keys among `nodes` also from outside of this host's networks.
     pub outside: bool,
+    /// Any key from outside of this host's networks.
+    pub anyone: bool,
 }
 
 /// Accepts streams in some protocols, until it is dropped.
@@ -496,6 +517,7 @@ impl Listener {
             datagrams,
             reports,
             outside: allowed.outside,
+            anyone: allowed.anyone,
         };
         let (socket, _) = ask::<serde_json::Value>(socket, &request)?;
         Ok(Self { socket })

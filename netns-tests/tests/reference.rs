@@ -717,6 +717,11 @@ const FILES: &[File] = &[
                         "`false`",
                         "Keys of `allow` may from outside of this host's networks, too ([outside](guide/outside.md)).",
                     ),
+                    (
+                        "anyone",
+                        "`false`",
+                        "With `outside`, any key may: whoever has this host's key sees at which address it is.",
+                    ),
                 ],
             },
             Table {

@@ -58,6 +58,14 @@ pub enum Request {
         /// The other key.
         node: PeerId,
     },
+    /// This node's statement about a key of the day, for anybody to call it: in base58
+    /// ([`librecast::open`]).
+    Open {
+        /// The key of the day.
+        day_key: PeerId,
+        /// End of its validity, in unix seconds.
+        until: u64,
+    },
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
         /// Its name, PeerId or address.
@@ -198,7 +206,7 @@ impl Request {
         use Access::{Control, Keys, Streams, View};
         match self {
             // control of the daemon includes no signatures by its key
-            Self::Sign { .. } | Self::Pair { .. } | Self::Streams => &[Streams],
+            Self::Sign { .. } | Self::Pair { .. } | Self::Open { .. } | Self::Streams => &[Streams],
             // nor keys for a closed prefix
             Self::Private { .. } => &[Keys],
             Self::Status => &[Control, View, Streams],

@@ -183,6 +183,9 @@ pub struct Serve {
     /// Whether keys in `allow` are permitted from outside of this host's networks, too.
     #[serde(default)]
     pub outside: bool,
+    /// Whether any key is permitted from there.
+    #[serde(default)]
+    pub anyone: bool,
 }
 
 fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(d: D) -> Result<T, D::Error> {

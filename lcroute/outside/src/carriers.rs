@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lcroute_overlay::server::Room as ServerRoom;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::{CarrierEvent, Carriers, Lan, PathChange, RoomEvent, instance_name};
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::arrived::Arrived;
-use crate::pairs::Started;
+use crate::pairs::{RoomEntered, Started};
 use crate::servers::{Servers, Wanted, down};
 use crate::share::ViewId;
 
@@ -55,10 +56,26 @@ impl Drop for Room {
     }
 }
 
+/// The room of an open key in one period.
+#[derive(Debug)]
+struct OpenRoom {
+    open: PeerId,
+    own: Arc<SecretKey>,
+    at: ServerRoom,
+    seeks: bool,
+    urls: Vec<String>,
+    up: BTreeSet<CarrierId>,
+    /// The name of its record on LANs.
+    instance: String,
+    /// The record, if the key is this host's.
+    record: Option<Published>,
+}
+
 /// Carriers of all pairs.
 #[derive(Debug)]
 pub(crate) struct Finding {
     rooms: BTreeMap<ViewId, Room>,
+    open: BTreeMap<ViewId, OpenRoom>,
     servers: Servers,
     /// Pairs by the names of the others' records, and by their instance names on a LAN.
     names: BTreeMap<[u8; 32], ViewId>,
@@ -73,6 +90,7 @@ impl Finding {
         let (told, events) = mpsc::channel(EVENTS);
         let finding = Self {
             rooms: BTreeMap::new(),
+            open: BTreeMap::new(),
             servers: Servers::new(told.clone()),
             names: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -120,13 +138,53 @@ impl Finding {
         self.announce();
     }
 
+    /// Enters the room of an open key at these places.
+    pub(crate) fn enter(&mut self, entered: &RoomEntered, places: &[Place]) {
+        let room = OpenRoom {
+            open: entered.open,
+            own: Arc::clone(&entered.own),
+            at: ServerRoom(entered.at),
+            seeks: entered.seeks,
+            urls: urls_of(places),
+            up: BTreeSet::new(),
+            instance: instance_name(&entered.name),
+            record: None,
+        };
+        self.open.insert(entered.room, room);
+        self.set_servers();
+    }
+
+    pub(crate) fn leave(&mut self, room: ViewId) {
+        self.open.remove(&room);
+        self.set_servers();
+        self.announce();
+    }
+
+    /// Returns whether it is the room of an open key.
+    pub(crate) fn is_open(&self, room: ViewId) -> bool {
+        self.open.contains_key(&room)
+    }
+
+    /// Announces the record of this host's open key on LANs.
+    pub(crate) fn set_open_record(&mut self, room: ViewId, record: Published) {
+        if let Some(room) = self.open.get_mut(&room) {
+            room.record = Some(record);
+            self.announce();
+        }
+    }
+
+    /// Sends a message in the room of an open key.
+    pub(crate) fn say(&self, room: ViewId, to: PeerId, bytes: &Bytes) {
+        if let Some(room) = self.open.get(&room) {
+            self.servers.send(room.own.peer_id(), to, bytes);
+        }
+    }
+
     /// Sets the places of a pair.
     pub(crate) fn set_places(&mut self, peer: &PeerId, places: &[Place], seeks: bool) {
-        let mut urls: Vec<String> = Vec::new();
-        for place in places.iter().take(MAX_PLACES) {
-            if !urls.iter().any(|url| url == place.url()) {
-                urls.push(place.url().to_owned());
-            }
+        let urls = urls_of(places);
+        for room in self.open.values_mut().filter(|room| room.open == *peer) {
+            room.urls.clone_from(&urls);
         }
         for room in self.rooms.values_mut().filter(|room| room.peer == *peer) {
             room.seeks = seeks;
@@ -143,7 +201,17 @@ impl Finding {
                 wanted.entry(url.clone()).or_default().push(Wanted {
                     node: *node,
                     own: Arc::clone(&room.own),
-                    network: room.network,
+                    room: ServerRoom::of(&room.network),
+                    seeks: room.seeks,
+                });
+            }
+        }
+        for (node, room) in &self.open {
+            for url in &room.urls {
+                wanted.entry(url.clone()).or_default().push(Wanted {
+                    node: *node,
+                    own: Arc::clone(&room.own),
+                    room: room.at,
                     seeks: room.seeks,
                 });
             }
@@ -172,8 +240,10 @@ impl Finding {
     pub(crate) fn renew(&mut self, relays: bool) -> Vec<(ViewId, CarrierEvent)> {
         let mut ended = Vec::new();
         if !relays && self.servers.renew() {
-            for (node, room) in &self.rooms {
-                let carriers = room.urls.iter().filter_map(|url| self.servers.carrier(url));
+            let rooms = self.rooms.iter().map(|(node, room)| (node, &room.urls));
+            let open = self.open.iter().map(|(node, room)| (node, &room.urls));
+            for (node, urls) in rooms.chain(open) {
+                let carriers = urls.iter().filter_map(|url| self.servers.carrier(url));
                 ended.extend(carriers.map(|carrier| (*node, down(carrier))));
             }
             self.set_servers();
@@ -192,7 +262,8 @@ impl Finding {
 
     /// Sets the LANs; none: they are not used.
     pub(crate) fn set_lans(&mut self, interfaces: Option<BTreeSet<String>>, port: u16) {
-        let Some(interfaces) = interfaces.filter(|_| !self.rooms.is_empty()) else {
+        let is_used = !self.rooms.is_empty() || !self.open.is_empty();
+        let Some(interfaces) = interfaces.filter(|_| is_used) else {
             self.lan = None;
             return;
         };
@@ -226,12 +297,14 @@ impl Finding {
     fn announce(&self) {
         let records = self.rooms.values().filter_map(|room| room.record.as_ref());
         let announced = records.filter(|(_, announced)| *announced);
+        let announced = announced.map(|(record, _)| record);
+        let open = self.open.values().filter_map(|room| room.record.as_ref());
         if let Some(lan) = &self.lan {
-            lan.announce(announced.map(|(record, _)| record.clone()));
+            lan.announce(announced.chain(open).cloned());
         }
     }
 
-    /// Returns the pair and the record in an event of the LAN.
+    /// Returns the pair, or the room of an open key, and the record in an event of the LAN.
     pub(crate) fn record_of(&self, event: CarrierEvent) -> Option<(ViewId, CarrierKind, Vec<u8>)> {
         let CarrierEvent::Record {
             kind, name, sealed, ..
@@ -240,7 +313,11 @@ impl Finding {
             return None;
         };
         let instance = name.split('.').next()?;
-        Some((*self.instances.get(instance)?, kind, sealed))
+        let mut open = self.open.iter();
+        let is_its = |(_, room): &(&ViewId, &OpenRoom)| room.seeks && room.instance == instance;
+        let known = self.instances.get(instance).copied();
+        let known = known.or_else(|| open.find(is_its).map(|(id, _)| *id));
+        Some((known?, kind, sealed))
     }
 
     /// Sets the DHT's entry nodes; none: it is not used.
@@ -310,6 +387,12 @@ impl Finding {
                 false => room.up.remove(&carrier),
             };
         }
+        if let Some(room) = self.open.get_mut(&node) {
+            match works {
+                true => room.up.insert(carrier),
+                false => room.up.remove(&carrier),
+            };
+        }
     }
 
     pub(crate) fn send(&self, node: ViewId, to: PeerId, bytes: &Bytes) {
@@ -326,6 +409,23 @@ impl Finding {
         for room in self.rooms.values() {
             room.carriers.path_changed(change);
         }
+    }
+
+    /// Returns the carriers of this host's open key; those that do not work are in brackets.
+    pub(crate) fn open_by(&self) -> Vec<String> {
+        let mut by: BTreeMap<&String, bool> = BTreeMap::new();
+        for room in self.open.values().filter(|room| !room.seeks) {
+            for url in &room.urls {
+                let works = self.servers.carrier(url);
+                *by.entry(url).or_default() |= works.is_some_and(|c| room.up.contains(&c));
+            }
+        }
+        let lan = self.lan.iter().map(|_| "lan".to_owned());
+        let servers = by.into_iter().map(|(url, works)| match works {
+            true => url.clone(),
+            false => format!("({url})"),
+        });
+        lan.chain(servers).collect()
     }
 
     /// Returns the carriers of a pair; those that do not work are in brackets.
@@ -351,16 +451,29 @@ impl Finding {
     }
 
     pub(crate) fn urls(&self) -> BTreeSet<String> {
-        let rooms = self.rooms.values();
-        rooms.flat_map(|room| room.urls.iter().cloned()).collect()
+        let rooms = self.rooms.values().map(|room| &room.urls);
+        let open = self.open.values().map(|room| &room.urls);
+        rooms.chain(open).flatten().cloned().collect()
     }
 
     /// Ends all, with a goodbye on LANs.
     pub(crate) async fn stop(&mut self) {
         self.rooms.clear();
+        self.open.clear();
         self.servers.clear();
         if let Some(lan) = self.lan.take() {
             lan.end().await;
         }
     }
+}
+
+/// Returns the URLs of places, each once.
+fn urls_of(places: &[Place]) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for place in places.iter().take(MAX_PLACES) {
+        if !urls.iter().any(|url| url == place.url()) {
+            urls.push(place.url().to_owned());
+        }
+    }
+    urls
 }

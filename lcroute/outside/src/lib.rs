@@ -5,7 +5,8 @@
 //! `outside.sock` it gets secrets of pairs, and carries packets of QUIC that it cannot read
 //! ([`librecast::outside`]). It has neither the node's key nor `lc0`.
 //!
-//! - [`pairs`] decides: who waits, who is sought, and their links; without I/O
+//! - [`pairs`] decides: who waits, who is sought, who calls, and their links; without I/O
+//! - `guests` bounds callers of an open key, before any work for them; without I/O
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
 //! - `addresses` reads this host's interfaces, `carriers` finds the others, `servers` at
 //!   servers and a DHT; `arrived` has their events, `relays` the relays of servers
@@ -16,6 +17,7 @@ mod arrived;
 mod carriers;
 mod cli;
 pub mod drops;
+mod guests;
 pub mod pairs;
 mod program;
 mod relays;

@@ -12,6 +12,8 @@
 //! for each period in which the other may be. Who waits asks nobody for a link; it answers requests,
 //! and requests links itself for half a minute after a new record of the other, which opens
 //! firewalls on both sides.
+//!
+//! `open` has open keys: a pair of a caller's key and a key of the day, for as long as it lasts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -29,7 +31,12 @@ use librecast::pair::PairSecret;
 use librecast::time::{Duration, Instant, WallClock};
 
 use crate::drops::DropReason;
+use crate::guests::{CALL, COOKIE, Guests};
 use crate::share::{Share, View, ViewId};
+
+mod open;
+
+pub use open::{OpenDay, RoomEntered};
 
 /// Most pairs: the length of a list of permitted nodes.
 pub const MAX_PAIRS: usize = 1_024;
@@ -115,6 +122,28 @@ pub enum PairsOutput {
     },
     /// The state of this pair may have changed.
     Changed(PeerId),
+    /// The room of an open key is needed at servers.
+    Enter(Box<RoomEntered>),
+    /// It is not needed any more.
+    Leave(ViewId),
+    /// A message in such a room.
+    Say {
+        /// The room.
+        room: ViewId,
+        /// The recipient.
+        to: PeerId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// The record of this host's open key for LANs.
+    OpenRecord {
+        /// The room of the same period.
+        room: ViewId,
+        /// The record.
+        record: Published,
+    },
+    /// Callers with links are others.
+    Guests,
 }
 
 /// A pair in one period, as carriers need it.
@@ -161,6 +190,8 @@ struct Pair {
     sought_since: Option<Instant>,
     /// Its overlays, by period.
     nodes: BTreeMap<u64, ViewId>,
+    /// It is a call of an open key.
+    call: Option<open::OfCall>,
 }
 
 /// A link that is up.
@@ -183,6 +214,8 @@ struct Node {
     answers_until: Option<Instant>,
     publish_at: Instant,
     announced: bool,
+    /// A carrier shows the other.
+    present: bool,
 }
 
 /// All pairs.
@@ -199,6 +232,7 @@ pub struct Pairs {
     /// Pairs whose links may begin, and since when.
     begin: BTreeMap<PeerId, Instant>,
     bucket: Bucket,
+    opened: open::Opened,
     outputs: VecDeque<PairsOutput>,
     /// Nodes whose overlay may have events.
     touched: BTreeSet<ViewId>,
@@ -211,8 +245,10 @@ impl Pairs {
     /// Returns no pairs, over a stack without connections.
     #[must_use]
     pub fn new(config: PairsConfig, share: Share, now: Instant) -> Self {
+        let mut random = Random::new(config.seed);
         Self {
-            random: Random::new(config.seed),
+            opened: open::Opened::new(Guests::new(random.array(), now), now),
+            random,
             config,
             share,
             pairs: BTreeMap::new(),
@@ -244,11 +280,17 @@ impl Pairs {
             wish,
             sought_since: None,
             nodes: BTreeMap::new(),
+            call: None,
         });
         pair.wish = wish;
         match wish.seeks {
             true => pair.sought_since = pair.sought_since.or(Some(now)),
             false => pair.sought_since = None,
+        }
+        // its key may be open
+        match wish.seeks {
+            true => self.call(peer),
+            false => self.end_call(&peer),
         }
         self.review();
         true
@@ -257,25 +299,31 @@ impl Pairs {
     /// Removes a pair: its links end at once.
     pub fn remove(&mut self, peer: &PeerId, now: Instant) {
         self.now = now;
+        self.end_call(peer);
+        self.forget(peer);
+        self.review();
+    }
+
+    fn forget(&mut self, peer: &PeerId) {
         if let Some(pair) = self.pairs.remove(peer) {
             for node in pair.nodes.into_values() {
                 self.end(node);
             }
         }
-        self.review();
     }
 
     /// Returns the state of a pair.
     #[must_use]
     pub fn state(&self, peer: &PeerId) -> Option<PairState> {
-        let pair = self.pairs.get(peer)?;
+        self.pairs.get(peer)?;
         let mut state = PairState {
             linked: false,
             linking: false,
             link: LinkInfo::default(),
             found_by: None,
         };
-        for node in pair.nodes.values().filter_map(|id| self.nodes.get(id)) {
+        let nodes = self.nodes_of(peer);
+        for node in nodes.iter().filter_map(|id| self.nodes.get(id)) {
             for row in node.overlay.peers() {
                 state.linking |= row.state == PeerState::Connecting && row.traffic.tx_packets > 0;
                 if node.linked.is_some() && row.state == PeerState::Connected {
@@ -287,9 +335,11 @@ impl Pairs {
         Some(state)
     }
 
-    /// Returns the keys of all pairs.
+    /// Returns the keys of all pairs, without calls of open keys.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.pairs.keys()
+        let pairs = self.pairs.iter();
+        let pairs = pairs.filter(|(_, pair)| pair.call.is_none());
+        pairs.map(|(peer, _)| peer)
     }
 
     /// Returns the names of the other's records around this time, for carriers that find by name.
@@ -346,6 +396,7 @@ impl Pairs {
         {
             return self.share.count(DropReason::PairThird);
         }
+        known.present |= matches!(presence, Presence::Online(_));
         known.overlay.handle_presence(carrier, presence, now);
         self.touched.insert(node);
     }
@@ -394,6 +445,7 @@ impl Pairs {
             known.heard = Some(made);
             known.answers_until = Some(now + ANSWERS_FOR);
         }
+        known.present = true;
         let presence = Presence::Online(owner);
         known.overlay.handle_presence(carrier, presence, now);
         self.touched.insert(node);
@@ -409,21 +461,31 @@ impl Pairs {
         now: Instant,
     ) {
         self.now = now;
-        self.share.handle_datagram(from, to_local, datagram, now);
+        match datagram.first() {
+            Some(&CALL) => self.handle_call(from, to_local, datagram),
+            Some(&COOKIE) => self.share.handle_cookie(from, datagram),
+            _ => self.share.handle_datagram(from, to_local, datagram, now),
+        }
     }
 
     /// Sends a packet of the streams with `peer`; it may get lost.
     pub fn send(&mut self, peer: &PeerId, packet: &[u8], now: Instant) {
         self.now = now;
-        let nodes = self.pairs.get(peer).map(|pair| pair.nodes.values());
-        let linked = nodes.into_iter().flatten().filter_map(|id| {
+        let nodes = self.nodes_of(peer);
+        let linked = nodes.iter().filter_map(|id| {
             let linked = self.nodes.get(id)?.linked?;
             Some((linked.ends_at, *id, linked.link))
         });
+        let linked: Vec<_> = linked.collect();
+        // QUIC knows the other by its way: of a call and a pair, one is used as long as it lasts
+        let used = self.opened.used(peer);
+        let used = linked.iter().find(|(_, id, _)| Some(*id) == used);
         // of two links the one that is used
-        let Some((_, id, link)) = linked.max_by_key(|(ends_at, ..)| *ends_at) else {
+        let latest = || linked.iter().max_by_key(|(ends_at, ..)| *ends_at);
+        let Some((_, id, link)) = used.or_else(latest).copied() else {
             return self.share.count(DropReason::OutsideNoLink);
         };
+        self.opened.use_node(peer, id);
         if !is_quic(packet) {
             // the lane would take it for its own
             return self.share.count(DropReason::PairNotQuic);
@@ -483,6 +545,9 @@ impl Pairs {
 impl Pairs {
     /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<PairsOutput> {
+        if self.share.has_moved() {
+            self.publish_open();
+        }
         loop {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
@@ -513,13 +578,17 @@ impl Pairs {
             return;
         };
         let peer = node.peer;
+        let pair = self.pairs.get(&peer);
+        let call = pair.and_then(|pair| pair.call.as_ref());
+        let is_guest = call.is_some_and(|call| call.is_guest());
+        let meant = call.map_or(peer, |call| call.stands_for);
         match event {
             Event::LinkUp { link, member } if member.peer != node.other => {
                 self.share.count(DropReason::PairThird);
                 let reason = EndReason::Fault("a third in a pair");
                 node.overlay.close_link(link, reason, now);
             }
-            Event::LinkUp { link, .. } if linked >= MAX_LINKED => {
+            Event::LinkUp { link, .. } if linked >= MAX_LINKED && !is_guest => {
                 self.share.count(DropReason::OutsideFull);
                 node.overlay.close_gracefully(link, now);
             }
@@ -527,11 +596,17 @@ impl Pairs {
                 let ends_at = now + PROVES_WITHIN;
                 node.linked = Some(Linked { link, ends_at });
                 node.answers_until = None;
-                self.changed(peer);
+                self.changed(meant);
+                if is_guest {
+                    self.guest_linked(peer, id, link);
+                }
             }
             Event::LinkDown { link, .. } => {
                 node.linked.take_if(|linked| linked.link == link);
-                self.changed(peer);
+                self.changed(meant);
+                if is_guest {
+                    self.guest_unlinked(peer);
+                }
             }
             Event::Data { message, .. } if !is_quic(&message) => {
                 self.share.count(DropReason::PairNotQuic);
@@ -542,8 +617,11 @@ impl Pairs {
                 {
                     linked.ends_at = now + IDLE;
                 }
+                if is_guest {
+                    self.opened.guests.seen(&peer, now);
+                }
                 let packet = PairsOutput::Packet {
-                    peer,
+                    peer: meant,
                     packet: message,
                 };
                 self.outputs.push_back(packet);
@@ -553,6 +631,7 @@ impl Pairs {
                 let reason = EndReason::Fault("a control message in a pair");
                 node.overlay.close_link(link, reason, now);
             }
+            Event::Signal { bytes, .. } if call.is_some() => self.say_in_room(peer, &bytes),
             Event::Signal { to, bytes, .. } => {
                 let signal = PairsOutput::Signal {
                     node: id,
@@ -565,7 +644,7 @@ impl Pairs {
                 node.publish_at = node.publish_at.min(now + SETTLES_IN);
                 self.review_at = self.review_at.min(node.publish_at);
             }
-            Event::RoundTrip { .. } | Event::PeerRefused { .. } => self.changed(peer),
+            Event::RoundTrip { .. } | Event::PeerRefused { .. } => self.changed(meant),
             // a pair revokes nothing, and has no other routers
             Event::DirectFailure { .. } | Event::Revocation { .. } | Event::KeyConflict(_) => {}
         }
@@ -576,10 +655,11 @@ impl Pairs {
         self.review_at = self.now;
     }
 
-    /// Returns the number of links that are up.
+    /// Returns the number of links that are up, without those of callers.
     fn linked(&self) -> usize {
         let nodes = self.nodes.values();
-        nodes.filter(|node| node.linked.is_some()).count()
+        let linked = nodes.filter(|node| node.linked.is_some());
+        linked.count() - self.opened.guests.with_links().len()
     }
 }
 
@@ -601,7 +681,11 @@ impl Pairs {
             };
             let Intent { waits, seeks } = pair.wish;
             let mut periods = BTreeSet::new();
-            if (waits || seeks) && count < MAX_WAITING {
+            // calls have bounds of their own
+            let call = pair.call.as_ref();
+            periods.extend(call.map(|call| call.period));
+            let is_call = call.is_some();
+            if (waits || seeks) && count < MAX_WAITING && !is_call {
                 count += 1;
                 periods.extend(pair.secret.periods(time));
                 let change = pair.secret.changes_at(time);
@@ -609,7 +693,7 @@ impl Pairs {
                     now + Duration::from_secs(change.as_secs().saturating_sub(time.as_secs())),
                 );
             }
-            if let Some(since) = pair.sought_since {
+            if let Some(since) = pair.sought_since.filter(|_| !is_call) {
                 let present = pair.secret.period(time);
                 match now.saturating_duration_since(since) >= NEIGHBORS_AFTER {
                     true => periods.extend([present.saturating_sub(1), present + 1]),
@@ -632,6 +716,7 @@ impl Pairs {
                 self.start(peer, period);
             }
         }
+        self.review_open(&mut due);
         self.review_links(&mut due);
         self.publish(&mut due);
         self.review_at = due.into_iter().fold(self.review_at, Instant::min);
@@ -667,9 +752,14 @@ impl Pairs {
             answers_until: None,
             publish_at: self.now,
             announced: false,
+            present: false,
         };
         pair.nodes.insert(period, id);
         self.nodes.insert(id, node);
+        if pair.call.is_some() {
+            // it is in the room of the open key
+            return self.begin_call(peer, (period, id));
+        }
         self.outputs.push_back(PairsOutput::Start(Box::new(Started {
             node: id,
             peer,
@@ -683,6 +773,7 @@ impl Pairs {
         if let Some(mut node) = self.nodes.remove(&id) {
             node.overlay.shutdown(self.now);
             self.touched.remove(&id);
+            // for a call it says nothing
             self.outputs.push_back(PairsOutput::End(id));
             self.outputs.push_back(PairsOutput::Changed(node.peer));
         }
@@ -692,25 +783,38 @@ impl Pairs {
     fn review_links(&mut self, due: &mut Vec<Instant>) {
         let now = self.now;
         let mut wants = BTreeSet::new();
+        let sought = self.pairs.keys();
+        let later: Vec<_> = sought.filter(|peer| !self.may_begin(peer, due)).collect();
+        let later: BTreeSet<_> = later.into_iter().copied().collect();
         for node in self.nodes.values_mut() {
             node.answers_until.take_if(|until| *until <= now);
             due.extend(node.answers_until);
+            if later.contains(&node.peer) {
+                continue;
+            }
             let seeks = self.pairs.get(&node.peer).is_some_and(|p| p.wish.seeks);
             if seeks || node.answers_until.is_some() {
                 wants.insert(node.peer);
             }
         }
+        // a link with the key of the day is one with the open key
+        let pairs = &self.pairs;
+        let meant = |peer: PeerId| {
+            let call = pairs.get(&peer).and_then(|pair| pair.call.as_ref());
+            call.map_or(peer, |call| call.stands_for)
+        };
         let nodes = self.nodes.values();
         let linked: BTreeSet<_> = nodes
             .filter(|n| n.linked.is_some())
-            .map(|n| n.peer)
+            .map(|n| meant(n.peer))
             .collect();
-        let is_queued = wants.iter().filter(|peer| !linked.contains(peer)).count() > MAX_BEGINNING;
+        let is_linked = |peer: &PeerId| linked.contains(&meant(*peer));
+        let is_queued = wants.iter().filter(|peer| !is_linked(peer)).count() > MAX_BEGINNING;
         self.begin.retain(|peer, since| {
             let is_over = is_queued && *since + BEGINS_FOR <= now;
-            wants.contains(peer) && !linked.contains(peer) && !is_over
+            wants.contains(peer) && !is_linked(peer) && !is_over
         });
-        for peer in wants.iter().filter(|peer| !linked.contains(peer)) {
+        for peer in wants.iter().filter(|peer| !is_linked(peer)) {
             if self.begin.len() < MAX_BEGINNING {
                 self.begin.entry(*peer).or_insert(now);
             }
@@ -720,7 +824,7 @@ impl Pairs {
         }
         for (id, node) in &mut self.nodes {
             let seeks = self.pairs.get(&node.peer).is_some_and(|p| p.wish.seeks);
-            let wanted = match linked.contains(&node.peer) {
+            let wanted = match is_linked(&node.peer) {
                 true => seeks && node.linked.is_some(),
                 false => {
                     self.begin.contains_key(&node.peer) && (seeks || node.answers_until.is_some())
@@ -737,6 +841,10 @@ impl Pairs {
         let now = self.now;
         for (id, node) in &mut self.nodes {
             let seeks = self.pairs.get(&node.peer).is_some_and(|p| p.wish.seeks);
+            let is_call = self.pairs.get(&node.peer).is_some_and(|p| p.call.is_some());
+            if is_call {
+                continue;
+            }
             let announced = node.linked.is_none() && (seeks || node.answers_until.is_some());
             if node.publish_at <= now || announced != node.announced {
                 if let Some(record) = node.overlay.record(now) {

@@ -14,7 +14,7 @@ use lcroute_overlay::{CarrierKind, Presence, SPEAKS};
 use lcroute_signalling::CarrierEvent;
 use lcroute_webrtc::relay::StreamEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
-use librecast::id::PeerId;
+use librecast::id::{PeerId, SecretKey};
 use librecast::outside::{
     Frame, FromOutside, PairPlan, PairState, Place, Plan, Status, ToOutside, line_frame,
     packet_frame, read_frame,
@@ -35,7 +35,7 @@ use tokio::time::{interval, sleep, sleep_until, timeout};
 use crate::addresses::{Here, here};
 use crate::arrived::Arrived;
 use crate::carriers::{DHT, Finding, LAN};
-use crate::pairs::{Intent, Pairs, PairsConfig, PairsOutput};
+use crate::pairs::{Intent, OpenDay, Pairs, PairsConfig, PairsOutput};
 use crate::relays::Relays;
 use crate::share::Share;
 
@@ -210,6 +210,10 @@ struct Conversation {
     changed: BTreeSet<PeerId>,
     said: BTreeMap<PeerId, PairState>,
     status: Option<Status>,
+    /// This host's key, if it is open.
+    open: Option<PeerId>,
+    /// Callers have changed since they were told.
+    guests_changed: bool,
     dht: Option<String>,
 }
 
@@ -264,6 +268,8 @@ impl Conversation {
             changed: BTreeSet::new(),
             said: BTreeMap::new(),
             status: None,
+            open: None,
+            guests_changed: false,
             dht: None,
         })
     }
@@ -335,7 +341,8 @@ impl Conversation {
             ToOutside::Plan(plan) => {
                 self.pairs.set_rate(plan.rate);
                 self.plan = Some(plan);
-                for key in self.plans.keys().copied().collect::<Vec<_>>() {
+                let keys = self.plans.keys().chain(&self.open).copied();
+                for key in keys.collect::<Vec<_>>() {
                     self.review_places(&key);
                 }
             }
@@ -360,6 +367,17 @@ impl Conversation {
                 self.plans.remove(&key);
                 self.said.remove(&key);
                 self.pairs.remove(&key, now);
+            }
+            ToOutside::Open(plan) => {
+                let days = plan.days.into_iter().map(|day| OpenDay {
+                    period: day.period,
+                    key: Arc::new(SecretKey::from_seed(&day.seed.0)),
+                    statement: day.statement.0,
+                });
+                let days: Vec<_> = days.collect();
+                self.open = (!days.is_empty()).then_some(plan.own);
+                self.guests_changed = true;
+                self.pairs.set_open(plan.own, days, now);
             }
         }
     }
@@ -435,9 +453,21 @@ impl Conversation {
                     Presence::CarrierDown => self.finding.note(node, carrier, false),
                     _ => self.finding.note(node, carrier, true),
                 }
+                if self.finding.is_open(node) {
+                    if matches!(presence, Presence::CarrierUp | Presence::CarrierDown) {
+                        self.say_status();
+                    }
+                    let event = CarrierEvent::Presence(carrier, presence);
+                    return self.pairs.handle_room(node, event, now);
+                }
                 self.pairs.handle_presence(node, carrier, presence, now);
                 let keys = self.plans.keys().copied();
                 self.changed.extend(keys);
+            }
+            Arrived::Of(node, event @ CarrierEvent::Signal { .. })
+                if self.finding.is_open(node) =>
+            {
+                self.pairs.handle_room(node, event, now);
             }
             Arrived::Of(
                 node,
@@ -471,6 +501,9 @@ impl Conversation {
             Arrived::Dht(_) => {}
             Arrived::Lan(event) => {
                 if let Some((node, kind, sealed)) = self.finding.record_of(event) {
+                    if self.finding.is_open(node) {
+                        return self.pairs.handle_open_record(node, LAN, &sealed, now);
+                    }
                     self.pairs.handle_record(node, (LAN, kind), &sealed, now);
                 }
             }
@@ -519,7 +552,28 @@ impl Conversation {
                 PairsOutput::Changed(peer) => {
                     self.changed.insert(peer);
                 }
+                PairsOutput::Enter(entered) => {
+                    let (places, _) = self.places(&entered.open);
+                    self.finding.enter(&entered, &places);
+                    self.look_up_stun();
+                    if self.sockets.is_empty() {
+                        // the first one needs sockets at once
+                        self.open_sockets();
+                    }
+                    self.set_lans();
+                }
+                PairsOutput::Leave(room) => self.finding.leave(room),
+                PairsOutput::Say { room, to, bytes } => self.finding.say(room, to, &bytes),
+                PairsOutput::OpenRecord { room, record } => {
+                    self.finding.set_open_record(room, record);
+                }
+                PairsOutput::Guests => self.guests_changed = true,
             }
+        }
+        if self.guests_changed {
+            // without room it is said later
+            let guests = FromOutside::Guests(self.pairs.guests());
+            self.guests_changed = !self.say(&guests);
         }
         for peer in std::mem::take(&mut self.changed) {
             self.say_state(peer);
@@ -564,6 +618,10 @@ impl Conversation {
         let status = Status {
             drops: drops.map(|(name, n)| (name.to_owned(), n)).collect(),
             dht: self.dht.clone(),
+            open_by: match self.open {
+                Some(_) => self.finding.open_by(),
+                None => Vec::new(),
+            },
         };
         if self.status.as_ref() != Some(&status) && self.say(&FromOutside::Status(status.clone())) {
             self.status = Some(status);
@@ -572,7 +630,7 @@ impl Conversation {
 
     /// Follows this host's addresses.
     async fn review_addresses(&mut self) -> anyhow::Result<()> {
-        if self.plans.is_empty() {
+        if self.plans.is_empty() && self.open.is_none() {
             self.sockets.clear();
             self.here = Here::default();
             self.finding.set_lans(None, 0);

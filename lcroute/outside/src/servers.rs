@@ -13,7 +13,7 @@ use lcroute_signalling::{
     CarrierEvent, Entries, Entry, ManyRooms, PathChange, Registrant, RoomEvent,
 };
 use librecast::cert::{CertError, Chain, Grant};
-use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::id::{PeerId, SecretKey};
 use librecast::time::{Duration, Instant, UnixTime};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -40,7 +40,7 @@ const NAME: &str = "pair";
 pub(crate) struct Wanted {
     pub(crate) node: ViewId,
     pub(crate) own: Arc<SecretKey>,
-    pub(crate) network: NetworkId,
+    pub(crate) room: Room,
     /// Whether somebody waits for it: it comes first.
     pub(crate) seeks: bool,
 }
@@ -167,7 +167,7 @@ impl Servers {
         }
     }
 
-    /// Sends a sealed message in a room at every server that holds it.
+    /// Sends a message in a room at every server that holds it.
     pub(crate) fn send(&self, own: PeerId, to: PeerId, bytes: &Bytes) {
         let connections = self.servers.values().flat_map(|server| &server.connections);
         for connection in connections.filter(|connection| connection.held.contains(&own)) {
@@ -253,7 +253,7 @@ fn distribute(
             let room = kept.get(own)?;
             let entry = Entry {
                 key: Arc::clone(&room.own),
-                room: Room::of(&room.network),
+                room: room.room,
             };
             Some((*own, entry))
         };
@@ -331,7 +331,7 @@ mod tests {
             let own = SecretKey::from_seed(&seed);
             Wanted {
                 node: ViewId(n as u32),
-                network: own.peer_id(),
+                room: Room::of(&own.peer_id()),
                 own: Arc::new(own),
                 seeks: n >= count - sought,
             }

@@ -5,6 +5,8 @@
 //! ```text
 //! 0xc1 | hint 64 | as behind 0xc0 in a network
 //! ```
+//!
+//! Calls of open keys are in [`crate::guests`].
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,16 +21,19 @@ use lcroute_overlay::{
 use lcroute_webrtc::relay::{StreamCommand, StreamEvent};
 use lcroute_webrtc::{Ecn, Transmit, WebRtc};
 use librecast::drops::Drops;
-use librecast::id::LinkId;
+use librecast::id::{LinkId, PeerId};
 use librecast::pair::HINT_LEN;
 use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
+use crate::guests::{ANSWER_LEN, Cookie, call, no_cookie};
 
 /// First byte of a datagram with a hint. RFC 7983 assigns it to no protocol.
 const HINTED: u8 = 0xc1;
 /// Datagrams with a hint that wait to be sent. Chosen: requests of all links that begin.
 const MAX_WAITING: usize = 256;
+/// Cookies, and datagrams that wait for one, of a call. Chosen: two for each address of a record.
+const MAX_COOKIES: usize = 16;
 /// Events that wait for one view. Chosen: some turns of a full link.
 const MAX_EVENTS: usize = 4_096;
 
@@ -48,8 +53,22 @@ struct Shared {
     ready: BTreeSet<ViewId>,
     transmits: VecDeque<Transmit>,
     drops: Drops<DropReason>,
+    /// Calls of open keys, by the views of their pairs.
+    openings: BTreeMap<ViewId, Opening>,
+    /// Whether addresses have changed since the last look.
+    moved: bool,
     next_view: u32,
     next_link: u32,
+}
+
+/// A call of an open key: its datagrams follow a cookie.
+#[derive(Debug)]
+struct Opening {
+    key: PeerId,
+    first: Cookie,
+    cookies: BTreeMap<SocketAddr, Cookie>,
+    /// Datagrams without their view's hint, for addresses that have given no cookie yet.
+    waiting: VecDeque<(Option<SocketAddr>, SocketAddr, Bytes)>,
 }
 
 /// Returns the content of a hinted datagram, with its hint.
@@ -67,6 +86,7 @@ impl Shared {
     /// Gives the stack's events to the views.
     fn distribute(&mut self) {
         while let Some(mut event) = self.webrtc.poll_event() {
+            self.moved |= matches!(event, ConnectionEvent::AddressesChanged);
             let is_straight = matches!(event, ConnectionEvent::Straight { .. });
             match link_of(&mut event) {
                 Some(link) => {
@@ -123,6 +143,20 @@ impl Shared {
         number
     }
 
+    /// Sends a datagram outside of connections.
+    fn straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, contents: Bytes) {
+        if self.transmits.len() >= MAX_WAITING {
+            return self.count(DropReason::OutsideFull);
+        }
+        self.transmits.push_back(Transmit {
+            to,
+            from,
+            contents,
+            ecn: Ecn::None,
+            dont_fragment: false,
+        });
+    }
+
     fn forget(&mut self, view: ViewId, link: LinkId) {
         if let Some(number) = self.links.remove(&(view, link)) {
             self.owners.remove(&number);
@@ -167,6 +201,8 @@ impl Share {
             ready: BTreeSet::new(),
             transmits: VecDeque::new(),
             drops: Drops::default(),
+            openings: BTreeMap::new(),
+            moved: false,
             next_view: 0,
             next_link: 0,
         })))
@@ -185,6 +221,72 @@ impl Share {
             id,
             hint,
         }
+    }
+
+    /// Datagrams of this view are a call of an open key by `key`, in a period.
+    pub(crate) fn open(&self, view: ViewId, key: PeerId, period: u64) {
+        let opening = Opening {
+            key,
+            first: no_cookie(period),
+            cookies: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        };
+        self.0.borrow_mut().openings.insert(view, opening);
+    }
+
+    /// Handles the answer to a call: sends the call again, and all that has waited for it.
+    pub(crate) fn handle_cookie(&self, from: SocketAddr, datagram: &[u8]) {
+        let mut shared = self.0.borrow_mut();
+        let cookie = <&[u8; ANSWER_LEN]>::try_from(datagram);
+        let cookie = cookie.ok().and_then(|answer| answer[1..].try_into().ok());
+        let Some(cookie): Option<Cookie> = cookie else {
+            return shared.count(DropReason::OutsideUnknown);
+        };
+        let mut ready = Vec::new();
+        for (view, opening) in &mut shared.openings {
+            let is_its = |(_, to, _): &(_, SocketAddr, _)| *to == from;
+            if opening.first[0] != cookie[0] || !opening.waiting.iter().any(is_its) {
+                continue;
+            }
+            if opening.cookies.len() >= MAX_COOKIES {
+                opening.cookies.pop_first();
+            }
+            opening.cookies.insert(from, cookie);
+            let waiting = std::mem::take(&mut opening.waiting);
+            let (its, left): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_its);
+            opening.waiting = left.into();
+            ready.push((*view, call(&opening.key, &cookie), its));
+        }
+        if ready.is_empty() {
+            return shared.count(DropReason::OutsideUnknown);
+        }
+        let hints: BTreeMap<_, _> = shared
+            .hints
+            .iter()
+            .map(|(hint, view)| (*view, *hint))
+            .collect();
+        for (view, call, its) in ready {
+            let Some(hint) = hints.get(&view) else {
+                continue;
+            };
+            let local = its.first().and_then(|(local, ..)| *local);
+            shared.straight(local, from, call.into());
+            for (local, to, datagram) in its {
+                let contents = [&[HINTED], hint.as_slice(), &datagram].concat();
+                shared.straight(local, to, contents.into());
+            }
+        }
+    }
+
+    /// Sends a datagram of this host's open key.
+    pub(crate) fn answer(&self, from: SocketAddr, to: SocketAddr, answer: &[u8]) {
+        let contents = Bytes::copy_from_slice(answer);
+        self.0.borrow_mut().straight(Some(from), to, contents);
+    }
+
+    /// Returns whether addresses of this host have changed since the last call.
+    pub(crate) fn has_moved(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().moved)
     }
 
     /// Lends the stack: its owner gives it addresses and servers.
@@ -318,6 +420,7 @@ impl Drop for View {
         shared.views.remove(&self.id);
         shared.ready.remove(&self.id);
         shared.hints.remove(&self.hint);
+        shared.openings.remove(&self.id);
         let id = self.id;
         let left = shared.links.iter().filter(|((view, _), _)| *view == id);
         let left: Vec<_> = left.map(|(key, _)| *key).collect();
@@ -404,17 +507,21 @@ impl Connections for View {
 
     fn send_straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes) {
         let mut shared = self.share.0.borrow_mut();
-        if shared.transmits.len() >= MAX_WAITING {
-            return shared.count(DropReason::OutsideFull);
+        if let Some(opening) = shared.openings.get_mut(&self.id) {
+            let cookie = opening.cookies.get(&to).copied();
+            let first = call(&opening.key, &cookie.unwrap_or(opening.first));
+            if opening.waiting.len() >= MAX_COOKIES {
+                opening.waiting.pop_front();
+            }
+            // a cookie may be too old, and the answer lost
+            opening.waiting.push_back((from, to, datagram.clone()));
+            shared.straight(from, to, first.into());
+            if cookie.is_none() {
+                return;
+            }
         }
-        let contents = [&[HINTED], self.hint.as_slice(), datagram].concat().into();
-        shared.transmits.push_back(Transmit {
-            to,
-            from,
-            contents,
-            ecn: Ecn::None,
-            dont_fragment: false,
-        });
+        let contents = [&[HINTED], self.hint.as_slice(), datagram].concat();
+        shared.straight(from, to, contents.into());
     }
 
     fn candidates(&self) -> Vec<Candidate> {

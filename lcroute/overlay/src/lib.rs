@@ -31,6 +31,7 @@ mod leaf_places;
 mod link;
 mod link_table;
 mod negotiate;
+mod open_record;
 mod outputs;
 mod overlay;
 mod parts;
@@ -65,6 +66,7 @@ pub use event::{
     CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published, SendError,
 };
 pub use info::{Lane, LinkInfo, PathKind, PeerInfo, PeerState, RepairInfo, Traffic};
+pub use open_record::OpenRecord;
 pub use overlay::Overlay;
 pub use random::Random;
 pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};

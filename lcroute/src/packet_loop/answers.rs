@@ -124,7 +124,8 @@ impl PacketLoop {
             | Request::Invite { .. }
             | Request::Streams
             | Request::Sign { .. }
-            | Request::Pair { .. } => {
+            | Request::Pair { .. }
+            | Request::Open { .. } => {
                 return reply(to, Err("not a question".into()));
             }
         };

@@ -41,7 +41,8 @@ Without --allow and --allow-all nobody may. What a service serves stands in the 
 Examples:
   lcroute serve /demo/echo/2,/demo/echo/1 --allow alpha -- cat
   lcroute serve /git/1 --allow label:role=dev --user git -- git receive-pack /srv/project.git
-  lcroute serve /chat/1 --outside --allow book:ann -- ./chat")]
+  lcroute serve /chat/1 --outside --allow book:ann -- ./chat
+  lcroute serve /git/1 --outside --anyone -- git upload-pack /srv/project.git")]
     Serve {
         /// What the command speaks, such as /demo/echo/2; several with commas between, what it likes best first
         #[arg(value_name = "PROTO", value_delimiter = ',', required = true)]
@@ -55,6 +56,9 @@ Examples:
         /// Keys of --allow may from outside of this host's networks, too; needs no network, daemon or root
         #[arg(long)]
         outside: bool,
+        /// With --outside: any key may; whoever knows this host's key can see from day to day at which address it is
+        #[arg(long, requires = "outside")]
+        anyone: bool,
         /// Whose process it is to be
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
@@ -143,6 +147,7 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
             allow,
             allow_all,
             outside,
+            anyone,
             user,
             variables,
             gain_rights,
@@ -152,6 +157,7 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
                 nodes: allow,
                 all: allow_all,
                 outside,
+                anyone,
             };
             let serving = Serving {
                 protocols,

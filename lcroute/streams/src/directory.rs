@@ -1,9 +1,11 @@
 //! Who is who: members by the daemon, or keys outside of this host's networks.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lcroute_control::Request;
 use lcroute_control::status::Contact;
+use librecast::id::PeerId;
 
 use crate::daemon::{AskError, Daemon};
 use crate::identity::Sign;
@@ -27,6 +29,35 @@ impl Directory {
                 daemon.ask(&Request::Member { node }).await
             }
             Self::Outside(outside) => outside.contact(node),
+        }
+    }
+
+    /// Returns a node by the key that it has proven, and the address that it has. `None`, in an
+    /// answer: this address is of another key.
+    pub async fn proven(&self, peer: &PeerId, from: IpAddr) -> Result<Option<Contact>, AskError> {
+        if let Self::Outside(outside) = self
+            && outside.is_guest(&from)
+        {
+            return Ok(outside.prove(&from, *peer));
+        }
+        let contact = self.member(&peer.to_string()).await?;
+        Ok(Some(contact).filter(|contact| IpAddr::from(contact.address) == from))
+    }
+
+    /// Returns the text by which a connected node is looked at again.
+    pub fn text_of(&self, contact: &Contact) -> String {
+        match self {
+            Self::Daemon(_) => contact.peer_id.to_string(),
+            // a caller of the open key is known by its way alone
+            Self::Outside(_) => contact.address.to_string(),
+        }
+    }
+
+    /// Returns whether this address is of a caller of this host's open key.
+    pub fn is_guest(&self, address: &IpAddr) -> bool {
+        match self {
+            Self::Daemon(_) => false,
+            Self::Outside(outside) => outside.is_guest(address),
         }
     }
 

@@ -6,7 +6,7 @@ use lcroute_control::status::Contact;
 use lcroute_control::streams::{Access, Who, who};
 use librecast::id::PeerId;
 use librecast::outside::{ContactText, Place};
-use librecast::stream::{Peer, Reason, Status};
+use librecast::stream::{OutsideLook, Peer, Reason, Status};
 use tokio::sync::watch;
 
 use crate::agreement::Hello;
@@ -45,6 +45,8 @@ pub struct Offer {
     pub places: Places,
     /// Whether keys may come from outside.
     pub outside: bool,
+    /// Whether any key may from there.
+    pub anyone: bool,
     /// The destination of streams.
     pub destination: Destination,
     /// Closed when it has ended.
@@ -58,6 +60,7 @@ pub struct Served {
     inside: Option<(u64, Arc<watch::Sender<Access>>)>,
     abroad: Option<(u64, Arc<watch::Sender<Access>>)>,
     named: Vec<PeerId>,
+    anyone: bool,
 }
 
 impl Host {
@@ -110,6 +113,15 @@ impl Host {
             *all.refused.entry(reason).or_default() += count;
         }
         all
+    }
+
+    /// Returns what this host shares outside of its networks.
+    pub fn look(&self) -> OutsideLook {
+        let mut look = self.outside.look();
+        if let Some(open) = &mut look.open {
+            open.protocols = self.abroad.registry().open_protocols();
+        }
+        look
     }
 
     /// Opens a stream: to a member of the network, else to a key outside of it.
@@ -168,18 +180,32 @@ impl Host {
             inside: None,
             abroad: None,
             named: Vec::new(),
+            anyone: false,
         };
         if let Some(inside) = &self.inside {
             let access = Arc::new(watch::Sender::new(offer.access.clone()));
             served.inside = Some((inside.registry().add(service(&access))?, access));
         }
         if offer.outside {
-            let access = Arc::new(watch::Sender::new(offer.access.outside()));
+            let access = abroad(&offer.access, offer.anyone);
+            let access = Arc::new(watch::Sender::new(access));
             served.abroad = Some((self.abroad.registry().add(service(&access))?, access));
             served.rename(&offer.access, &offer.places);
+            if offer.anyone {
+                served.anyone = true;
+                self.outside.open();
+            }
         }
         Some(served)
     }
+}
+
+/// Returns the permissions outside of this host's networks: keys, or all.
+fn abroad(access: &Access, anyone: bool) -> Access {
+    let mut abroad = access.outside();
+    // nobody else is in that network
+    abroad.all = anyone;
+    abroad
 }
 
 /// Refusal of a host that hides.
@@ -199,7 +225,7 @@ impl Served {
             inside.send_replace(access.clone());
         }
         if let Some((_, abroad)) = &self.abroad {
-            abroad.send_replace(access.outside());
+            abroad.send_replace(self::abroad(access, self.anyone));
             self.rename(access, places);
         }
     }
@@ -226,6 +252,9 @@ impl Drop for Served {
         if let Some((id, _)) = &self.abroad {
             self.host.abroad.registry().remove(*id);
             self.rename(&Access::default(), &[]);
+        }
+        if self.anyone {
+            self.host.outside.close();
         }
     }
 }

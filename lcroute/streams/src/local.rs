@@ -72,7 +72,7 @@ async fn converse(mut stream: UnixStream, host: &Host) -> io::Result<()> {
     match request.map_err(|e| refused(format!("not a request: {e}"))) {
         Err(e) => answer::<()>(&mut stream, Err(e)).await,
         Ok(Request::Status) => answer(&mut stream, Ok(host.status())).await,
-        Ok(Request::Outside) => answer(&mut stream, Ok(host.outside.look())).await,
+        Ok(Request::Outside) => answer(&mut stream, Ok(host.look())).await,
         Ok(Request::End { stream: number }) => match host.end_of(number) {
             Some(mut waiting) => {
                 let mut rest = [0];
@@ -143,6 +143,7 @@ async fn converse(mut stream: UnixStream, host: &Host) -> io::Result<()> {
             datagrams,
             reports,
             outside,
+            anyone,
         }) => {
             let (handovers, taken) = mpsc::channel(MAX_WAITING);
             let (alive, ended) = watch::channel(());
@@ -166,6 +167,7 @@ async fn converse(mut stream: UnixStream, host: &Host) -> io::Result<()> {
                     access,
                     places,
                     outside,
+                    anyone: anyone && outside,
                     destination: destination()?,
                     ended,
                 })

@@ -722,6 +722,9 @@ impl Network {
 
     /// Returns the class of an address, before the node proves its identity.
     async fn class_of(&self, address: IpAddr) -> Class {
+        if self.directory.is_guest(&address) {
+            return Class::Other;
+        }
         let known = lock(&self.admission).contact(address, Instant::now());
         let contact = match known {
             Some(contact) => contact,
@@ -765,20 +768,16 @@ impl Network {
         let Some(peer) = identity_of(&connection) else {
             return close(close::NO_MEMBER, Refused::NoMember);
         };
-        let node = peer.to_string();
-        let contact = self.directory.member(&node).await;
-        match contact {
-            Ok(contact) if IpAddr::from(contact.address) != from => {
-                close(close::NO_MEMBER, Refused::OtherAddress)
-            }
-            Ok(contact) if !self.registry().knows(&contact) => {
+        match self.directory.proven(&peer, from).await {
+            Ok(None) => close(close::NO_MEMBER, Refused::OtherAddress),
+            Ok(Some(contact)) if !self.registry().knows(&contact) => {
                 tracing::info!(
                     "{} ({peer}) asks, and nothing is served to it",
                     contact.name
                 );
                 close(close::REFUSED, Refused::NotAllowed)
             }
-            Ok(contact) => match BegunByOther::new(self) {
+            Ok(Some(contact)) => match BegunByOther::new(self, self.directory.is_guest(&from)) {
                 Some(begun) => {
                     self.keep(connection, contact, Some(begun));
                     Ok(())
@@ -808,7 +807,10 @@ impl Network {
             tokio::select! {
                 stream = connection.accept_bi() => {
                     let Ok(stream) = stream else { return };
-                    if self.counters.of_others.load(Relaxed) >= MAX_STREAMS {
+                    let is_guest = self.directory.is_guest(&contact.borrow().address.into());
+                    // callers of the open key leave half to others
+                    let most = MAX_STREAMS / if is_guest { 2 } else { 1 };
+                    if self.counters.of_others.load(Relaxed) >= most {
                         self.refuse(Refused::Streams);
                         // dropping the stream resets it
                         continue;
@@ -839,7 +841,7 @@ impl Network {
         is_begun_by_other: bool,
     ) {
         let connection = &link.connection;
-        let node = contact.borrow().peer_id.to_string();
+        let node = self.directory.text_of(&contact.borrow());
         let (mut idle_since, mut program_seen) = (Moment::now(), Moment::now());
         let mut accepted = 0;
         let mut look = tokio::time::interval(MEMBER_INTERVAL);
@@ -1201,11 +1203,11 @@ impl Drop for Unfinished {
 struct BegunByOther(Arc<Network>);
 
 impl BegunByOther {
-    /// Returns none if there are too many.
-    fn new(network: &Arc<Network>) -> Option<Self> {
+    /// Returns none if there are too many. Callers of the open key leave half to others.
+    fn new(network: &Arc<Network>, is_guest: bool) -> Option<Self> {
+        let most = MAX_CONNECTIONS / if is_guest { 2 } else { 1 };
         let all = &network.counters.begun_by_others;
-        let counted =
-            all.fetch_update(Relaxed, Relaxed, |n| (n < MAX_CONNECTIONS).then_some(n + 1));
+        let counted = all.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1));
         counted.ok().map(|_| Self(Arc::clone(network)))
     }
 }

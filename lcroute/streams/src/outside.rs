@@ -18,25 +18,31 @@ use lcroute_control::Request;
 use lcroute_control::status::Contact;
 use librecast::channel::STREAM_PORT;
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::open::{STATEMENT_LEN, Statement, periods, until};
 use librecast::outside::{
-    Frame, FromOutside, PairPlan, PairState, Place, Plan, Status, ToOutside, line_frame,
-    packet_frame, read_frame,
+    Frame, FromOutside, OpenDay, OpenPlan, PairPlan, PairState, Place, Plan, Status, ToOutside,
+    line_frame, packet_frame, read_frame,
 };
 use librecast::pair::PairSecret;
 use librecast::reach::Base58;
+use librecast::time::UnixTime;
 use librecast_program::executable::start_on_socket;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::daemon::{AskError, Daemon};
 use crate::identity::Sign;
 
 /// Most keys that are named or sought: the length of a list of permitted nodes.
 const MAX_KEYS: usize = 1_024;
+/// Most callers of the open key: as many as the program admits.
+const MAX_CALLERS: usize = 64;
+/// Interval of looks at the days of the open key.
+const DAYS_INTERVAL: Duration = Duration::from_secs(30);
 /// Packets that wait for the program, and for QUIC. Chosen: 10 ms of 100 Mbit/s each.
 const PACKETS: usize = 1_024;
 /// Time for which a key is sought. Chosen: what a user waits.
@@ -85,6 +91,34 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// Returns this host's statement about a key of the day.
+    async fn open(&self, own: PeerId, day: PeerId, until: u64) -> Result<OpenStatement, String> {
+        match self {
+            Self::Own(key) => {
+                let statement = Statement {
+                    open: own,
+                    day_key: day,
+                    until,
+                };
+                let signed = statement.sign(key, UnixTime::now());
+                signed
+                    .map(Base58)
+                    .ok_or_else(|| "a day that is too long".into())
+            }
+            Self::Daemon(daemon) => {
+                let day_key = day;
+                let signed = daemon.ask(&Request::Open { day_key, until }).await;
+                signed.map_err(|e| match e {
+                    AskError::Refused(why) | AskError::NoDaemon(why) => why,
+                })
+            }
+        }
+    }
+}
+
+type OpenStatement = Base58<STATEMENT_LEN>;
+
 impl Sign for Keys {
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], String> {
         match self {
@@ -123,11 +157,20 @@ struct State {
     names: BTreeMap<PeerId, String>,
     states: BTreeMap<PeerId, PairState>,
     status: Option<Status>,
+    /// Number of services that anyone may use.
+    open: usize,
+    /// Callers of the open key by addresses within this process, with the keys they have proven.
+    guests: BTreeMap<Ipv6Addr, (PeerId, Option<PeerId>)>,
     /// Why no program is connected.
     absent: Option<String>,
 }
 
 impl State {
+    /// Returns whether the program is needed.
+    fn is_used(&self) -> bool {
+        !self.wants.is_empty() || self.open > 0
+    }
+
     /// Returns what is wanted of a key; none if there is no room for another one.
     fn want(&mut self, key: PeerId) -> Option<&mut Want> {
         if !self.wants.contains_key(&key) && self.wants.len() >= MAX_KEYS {
@@ -254,6 +297,48 @@ impl Outside {
         gone
     }
 
+    /// Notes one more service that anyone may use.
+    pub fn open(&self) {
+        lock(&self.state).open += 1;
+        self.changed.notify_one();
+    }
+
+    /// Notes the end of such a service.
+    pub fn close(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.open = state.open.saturating_sub(1);
+        drop(state);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let outside = Arc::clone(self);
+            runtime.spawn(async move {
+                // closed streams say so
+                sleep(FAREWELL).await;
+                outside.changed.notify_one();
+            });
+        }
+    }
+
+    /// Returns whether this address is of a caller of the open key.
+    pub fn is_guest(&self, address: &IpAddr) -> bool {
+        match address {
+            IpAddr::V6(address) => lock(&self.state).guests.contains_key(address),
+            IpAddr::V4(_) => false,
+        }
+    }
+
+    /// Notes the key that a caller has proven; none for a second one.
+    pub fn prove(&self, address: &IpAddr, peer: PeerId) -> Option<Contact> {
+        let IpAddr::V6(address) = address else {
+            return None;
+        };
+        let mut state = lock(&self.state);
+        let (_, proven) = state.guests.get_mut(address)?;
+        if *proven.get_or_insert(peer) != peer {
+            return None;
+        }
+        Some(guest(&state, *address, peer))
+    }
+
     /// Sets the names of keys.
     pub fn set_names(&self, names: impl Iterator<Item = (PeerId, String)>) {
         lock(&self.state).names.extend(names);
@@ -298,7 +383,12 @@ impl Outside {
     /// Returns a key as a node; an error for one that nobody names or seeks.
     pub fn contact(&self, node: &str) -> Result<Contact, AskError> {
         let state = lock(&self.state);
-        let key = match node.parse::<Ipv6Addr>() {
+        let address = node.parse::<Ipv6Addr>();
+        let known = address.as_ref().ok().and_then(|at| state.guests.get(at));
+        if let (Some((key, proven)), Ok(address)) = (known, &address) {
+            return Ok(guest(&state, *address, proven.unwrap_or(*key)));
+        }
+        let key = match address {
             Ok(address) => state.addresses.get(&address).copied(),
             Err(_) => node.parse().ok(),
         };
@@ -369,7 +459,7 @@ impl Outside {
             false => format!("; not asked: {}", left.join(", ")),
         };
         format!(
-            "not found outside: {by}{left}. There it must be served with --outside to {}",
+            "not found outside: {by}{left}. There it must be served with --outside to {}, or with --anyone",
             self.own
         )
     }
@@ -396,15 +486,22 @@ impl Outside {
         librecast::stream::OutsideLook {
             own: self.own,
             pairs: state.wants.iter().map(row).collect(),
+            open: (state.open > 0).then(|| librecast::stream::OutsideOpen {
+                // the registry has them
+                protocols: Vec::new(),
+                callers: state.guests.len(),
+                most: MAX_CALLERS,
+                by: status.open_by,
+            }),
             drops: status.drops,
-            absent: state.absent.clone().filter(|_| !state.wants.is_empty()),
+            absent: state.absent.clone().filter(|_| state.is_used()),
         }
     }
 
     /// Talks with the program while anything is wanted, until the future is dropped.
     pub async fn serve(self: &Arc<Self>) {
         loop {
-            while lock(&self.state).wants.is_empty() {
+            while !lock(&self.state).is_used() {
                 self.changed.notified().await;
             }
             let Some(stream) = self.reach().await else {
@@ -416,12 +513,18 @@ impl Outside {
             let ended = self.converse(stream).await;
             let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
             tracing::warn!("{PROGRAM} has gone{why}");
-            lock(&self.state).states.clear();
+            self.forget_links();
             self.told.send_modify(|n| *n += 1);
             if begun.elapsed() < RETRY {
                 sleep(RETRY).await;
             }
         }
+    }
+
+    fn forget_links(&self) {
+        let mut state = lock(&self.state);
+        state.states.clear();
+        state.guests.clear();
     }
 
     /// Reaches the service of the system, or starts a program of this one's own.
@@ -453,6 +556,11 @@ impl Outside {
         plans.mark_changed();
         let mut said: BTreeMap<PeerId, PairPlan> = BTreeMap::new();
         let mut buffer = BytesMut::with_capacity(64 * 1024);
+        let mut opened = OpenPlan {
+            own: self.own,
+            days: Vec::new(),
+        };
+        let mut days = interval(DAYS_INTERVAL);
         self.changed.notify_one();
         loop {
             tokio::select! {
@@ -475,7 +583,11 @@ impl Outside {
                     let plan = plans.borrow_and_update().clone();
                     say(&mut stream, &ToOutside::Plan(plan)).await?;
                 }
-                () = self.changed.notified() => self.say_pairs(&mut stream, &mut said).await?,
+                () = self.changed.notified() => {
+                    self.say_pairs(&mut stream, &mut said).await?;
+                    self.say_open(&mut stream, &mut opened).await?;
+                }
+                _ = days.tick() => self.say_open(&mut stream, &mut opened).await?,
             }
         }
     }
@@ -524,6 +636,45 @@ impl Outside {
         Ok(())
     }
 
+    /// Tells the program of the days of the open key, if they have changed.
+    async fn say_open(&self, stream: &mut UnixStream, said: &mut OpenPlan) -> io::Result<()> {
+        let is_open = lock(&self.state).open > 0;
+        let held = match is_open {
+            true => periods(&self.own).held(UnixTime::now()),
+            false => Vec::new(),
+        };
+        let known: Vec<_> = said.days.iter().map(|day| day.period).collect();
+        if known == held {
+            return Ok(());
+        }
+        let mut days = Vec::new();
+        for period in held {
+            if let Some(day) = said.days.iter().find(|day| day.period == period) {
+                days.push(day.clone());
+                continue;
+            }
+            let key = SecretKey::generate();
+            let ends = until(&self.own, period);
+            match self.keys.open(self.own, key.peer_id(), ends).await {
+                Ok(statement) => days.push(OpenDay {
+                    period,
+                    seed: Base58(*key.seed()),
+                    statement,
+                }),
+                // asked again soon
+                Err(why) => {
+                    tracing::warn!("no key of the day: {why}");
+                    return Ok(());
+                }
+            }
+        }
+        said.days = days;
+        if !is_open {
+            lock(&self.state).guests.clear();
+        }
+        say(stream, &ToOutside::Open(said.clone())).await
+    }
+
     /// Handles the first frame; returns its length. None: it is incomplete.
     fn handle_frame(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         let bad = |e: librecast::wire::WireError| io::Error::other(e.to_string());
@@ -532,7 +683,10 @@ impl Outside {
         };
         match frame {
             Frame::Packet(key, packet) => {
-                if lock(&self.state).wants.contains_key(&key) {
+                let state = lock(&self.state);
+                let is_guest = state.guests.contains_key(&address_of(&key));
+                if is_guest || state.wants.contains_key(&key) {
+                    drop(state);
                     self.inbox.push(key, packet);
                 }
             }
@@ -545,10 +699,37 @@ impl Outside {
                         self.told.send_modify(|n| *n += 1);
                     }
                 }
+                FromOutside::Guests(keys) => {
+                    let mut state = lock(&self.state);
+                    if state.open > 0 {
+                        let before = std::mem::take(&mut state.guests);
+                        let guest = |key: &PeerId| {
+                            let address = address_of(key);
+                            let known = before.get(&address).copied();
+                            (address, known.unwrap_or((*key, None)))
+                        };
+                        state.guests = keys.iter().take(MAX_CALLERS).map(guest).collect();
+                    }
+                }
                 FromOutside::Status(status) => lock(&self.state).status = Some(status),
             },
         }
         Ok(Some(length))
+    }
+}
+
+/// Returns a caller of the open key as a node.
+fn guest(state: &State, address: Ipv6Addr, peer: PeerId) -> Contact {
+    let name = state.names.get(&peer).cloned();
+    Contact {
+        peer_id: peer,
+        name: name.unwrap_or_else(|| peer.to_string()),
+        address,
+        labels: BTreeMap::new(),
+        // without its link it is none
+        present: true,
+        not_after: u64::MAX,
+        streams: true,
     }
 }
 
@@ -640,7 +821,11 @@ impl AsyncUdpSocket for KeySocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let key = match transmit.destination.ip() {
-            IpAddr::V6(to) => lock(&self.0.state).addresses.get(&to).copied(),
+            IpAddr::V6(to) => {
+                let state = lock(&self.0.state);
+                let guest = state.guests.get(&to).map(|(key, _)| *key);
+                guest.or_else(|| state.addresses.get(&to).copied())
+            }
             IpAddr::V4(_) => None,
         };
         if let Some(frame) = key.and_then(|key| packet_frame(&key, transmit.contents)) {

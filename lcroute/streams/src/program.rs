@@ -365,6 +365,9 @@ impl Offers {
         self.served
             .retain(|(serve, ..)| config.serve.contains(serve));
         for serve in &config.serve {
+            if serve.anyone && !serve.outside {
+                tracing::warn!("{}: anyone = true needs outside = true", serve.protocol);
+            }
             let access = Access {
                 all: serve.allow_all,
                 nodes: serve.allow.clone(),
@@ -390,6 +393,7 @@ impl Offers {
                 access: access.clone(),
                 places,
                 outside: serve.outside && !host.hides,
+                anyone: serve.anyone && serve.outside && !host.hides,
                 destination: Destination::Server(serve.to.clone(), false),
                 ended,
             });

@@ -92,6 +92,12 @@ impl Registry {
         all.collect()
     }
 
+    /// Returns the protocols that all nodes may use.
+    pub fn open_protocols(&self) -> Vec<ProtocolName> {
+        let open = self.services.values().filter(|s| s.access.borrow().all);
+        open.flat_map(|s| s.protocols.clone()).collect()
+    }
+
     /// Returns whether this node may use any served protocol.
     pub fn knows(&self, node: &Contact) -> bool {
         self.services

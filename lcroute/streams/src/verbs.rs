@@ -237,7 +237,7 @@ fn open(program: &Path, node: &str, protocols: &[ProtocolName]) -> Result<Stream
         let left = left.as_secs();
         if is_key {
             return format!(
-                "waiting for {name}: is it served there with --outside to this host's key (`lcroute id --contact`)?"
+                "waiting for {name}: is it served there with --outside to this host's key (`lcroute id --contact`), or with --anyone?"
             );
         }
         format!(
@@ -360,7 +360,20 @@ pub fn outside(common: &Common) -> anyhow::Result<Exit> {
         };
         print_line(strip(&line))?;
     }
-    if look.pairs.is_empty() {
+    if let Some(open) = &look.open {
+        let protocols: Vec<_> = open.protocols.iter().map(ProtocolName::as_str).collect();
+        let by = match open.by.is_empty() {
+            true => "found by nothing: name a place ([outside] meet)".to_owned(),
+            false => open.by.join(", "),
+        };
+        let (callers, most) = (open.callers, open.most);
+        let line = format!(
+            "anyone   open   {}; {callers} of {most} callers   {by}",
+            protocols.join(", ")
+        );
+        print_line(strip(&line))?;
+    }
+    if look.pairs.is_empty() && look.open.is_none() {
         hint(
             "lcroute",
             "nobody is named or sought: lcroute serve PROTO --outside --allow KEY -- CMD",
@@ -420,9 +433,9 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
         ..serving.allowed.clone()
     };
     let outside = allowed.outside;
-    if outside && !allowed.nodes.iter().any(|node| is_outside(node)) {
-        let message =
-            "--outside: from there keys alone may, none is named: --allow KEY or --allow book:NAME";
+    let is_named = || allowed.nodes.iter().any(|node| is_outside(node));
+    if outside && !allowed.anyone && !is_named() {
+        let message = "--outside: from there keys alone may, none is named: --allow KEY, --allow book:NAME, or --anyone";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     let (path, listener) = asked(common, outside, |program| {
@@ -431,7 +444,8 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     let listener = Arc::new(listener);
     let names: Vec<_> = serving.protocols.iter().map(ProtocolName::as_str).collect();
     note(format_args!("serving {}", names.join(", ")));
-    if !serving.allowed.all && serving.allowed.nodes.is_empty() {
+    let is_open = serving.allowed.all || serving.allowed.anyone;
+    if !is_open && serving.allowed.nodes.is_empty() {
         note("nobody may speak it: --allow NODE, or --allow-all");
     }
     if serving.user.is_none() && nix::unistd::geteuid().is_root() {
@@ -444,6 +458,11 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
         let place = outside.and_then(|outside| outside.meet.first().cloned());
         let contact = ContactText { key: own, place };
         note(format_args!("they connect to {contact}"));
+        if allowed.anyone {
+            note(
+                "anyone may: whoever has this key can see from day to day at which address this host is",
+            );
+        }
     }
     if serving
         .allowed

@@ -2,7 +2,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lcroute_overlay::SPEAKS;
+use lcroute_signalling::CarrierEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
+use librecast::open::{Statement, periods, until};
 use librecast::time::UnixTime;
 use proptest::prelude::*;
 
@@ -27,7 +29,14 @@ struct Side {
     clock: Arc<AtomicU64>,
     /// Nodes in rooms of the server.
     rooms: BTreeMap<ViewId, Started>,
+    /// Rooms of open keys, and their records on the LAN.
+    open: BTreeMap<ViewId, RoomEntered>,
+    records: Vec<Published>,
     packets: Vec<Bytes>,
+    /// Senders of these packets.
+    senders: Vec<PeerId>,
+    /// Lengths of datagrams to an address of neither side.
+    astray: Vec<usize>,
     sent: usize,
 }
 
@@ -59,7 +68,11 @@ impl Side {
             at,
             clock,
             rooms: BTreeMap::new(),
+            open: BTreeMap::new(),
+            records: Vec::new(),
             packets: Vec::new(),
+            senders: Vec::new(),
+            astray: Vec::new(),
             sent: 0,
         }
     }
@@ -79,6 +92,7 @@ struct World {
     sides: [Side; 2],
     now: Instant,
     has_server: bool,
+    has_lan: bool,
 }
 
 impl World {
@@ -89,6 +103,7 @@ impl World {
             sides: [Side::new(1, 0, now), Side::new(2, ahead, now)],
             now,
             has_server: true,
+            has_lan: false,
         }
     }
 
@@ -115,6 +130,9 @@ impl World {
                     moved = true;
                     self.sides[side].sent += 1;
                     let [from, to] = [side, 1 - side].map(|n| self.sides[n].at);
+                    if transmit.to != to {
+                        self.sides[side].astray.push(transmit.contents.len());
+                    }
                     if transmit.to == to {
                         let other = &mut self.sides[1 - side].pairs;
                         other.handle_datagram(from, to, &transmit.contents, self.now);
@@ -153,9 +171,83 @@ impl World {
                     pairs.handle_signal(room, (SERVER, from), &bytes, now);
                 }
             }
-            PairsOutput::Packet { packet, .. } => self.sides[side].packets.push(packet),
-            PairsOutput::Signal { .. } | PairsOutput::Record { .. } | PairsOutput::Changed(_) => {}
+            PairsOutput::Packet { peer, packet } => {
+                self.sides[side].packets.push(packet);
+                self.sides[side].senders.push(peer);
+            }
+            PairsOutput::Enter(room) => self.enter(side, *room),
+            PairsOutput::Leave(room) => {
+                self.sides[side].open.remove(&room);
+            }
+            PairsOutput::Say { room, to, bytes } if self.has_server => {
+                let Some(from) = self.sides[side].open.get(&room).map(|r| r.own.peer_id()) else {
+                    return;
+                };
+                let there = &self.sides[1 - side].open;
+                let room = there.values().find(|room| room.own.peer_id() == to);
+                if let Some(room) = room.map(|room| room.room) {
+                    let event = CarrierEvent::Signal {
+                        carrier: SERVER,
+                        from,
+                        bytes: bytes.into(),
+                    };
+                    self.sides[1 - side].pairs.handle_room(room, event, now);
+                }
+            }
+            PairsOutput::OpenRecord { record, .. } => {
+                self.sides[side].records.push(record.clone());
+                self.spread(1 - side, &record);
+            }
+            PairsOutput::Signal { .. }
+            | PairsOutput::Record { .. }
+            | PairsOutput::Changed(_)
+            | PairsOutput::Say { .. }
+            | PairsOutput::Guests => {}
         }
+    }
+
+    fn enter(&mut self, side: usize, room: RoomEntered) {
+        let there = self.sides[1 - side].open.values();
+        let there = there.filter(|other| other.at == room.at);
+        let there: Vec<_> = there.map(|r| (r.room, r.own.peer_id())).collect();
+        for (other, own) in there.into_iter().filter(|_| self.has_server) {
+            let online = |peer| CarrierEvent::Presence(SERVER, Presence::Online(peer));
+            let (mine, theirs) = (online(own), online(room.own.peer_id()));
+            self.sides[side]
+                .pairs
+                .handle_room(room.room, mine, self.now);
+            self.sides[1 - side]
+                .pairs
+                .handle_room(other, theirs, self.now);
+        }
+        self.sides[side].open.insert(room.room, room);
+        for record in self.sides[1 - side].records.clone() {
+            self.spread(side, &record);
+        }
+    }
+
+    /// Brings a record on the LAN to a side.
+    fn spread(&mut self, side: usize, record: &Published) {
+        let rooms = self.sides[side].open.values();
+        let room = rooms
+            .filter(|room| room.name == record.name)
+            .map(|r| r.room);
+        for room in room
+            .collect::<Vec<_>>()
+            .into_iter()
+            .filter(|_| self.has_lan)
+        {
+            let pairs = &mut self.sides[side].pairs;
+            pairs.handle_open_record(room, CarrierId(7), &record.sealed, self.now);
+        }
+    }
+
+    /// Opens the key of the second side.
+    fn open(&mut self) {
+        let days = vec![day(&key(2))];
+        let open = key(2).peer_id();
+        self.sides[1].pairs.set_open(open, days, self.now);
+        self.pass(Duration::from_millis(100));
     }
 
     fn pass(&mut self, time: Duration) {
@@ -274,6 +366,140 @@ fn a_third_key_in_the_room_is_nobody() {
     assert_eq!(world.sides[1].sent, before);
 }
 
+/// The present day of an open key, by the statement of another.
+fn day_by(open: &SecretKey, signer: &SecretKey) -> OpenDay {
+    let time = UnixTime::from_secs(NOON);
+    let period = periods(&open.peer_id()).at(time);
+    let statement = Statement {
+        open: signer.peer_id(),
+        day_key: key(77).peer_id(),
+        until: until(&open.peer_id(), period),
+    };
+    OpenDay {
+        period,
+        key: Arc::new(key(77)),
+        statement: statement.sign(signer, time).unwrap(),
+    }
+}
+
+fn day(open: &SecretKey) -> OpenDay {
+    day_by(open, open)
+}
+
+fn an_open_key_is_called(mut world: World) -> World {
+    world.open();
+    assert_eq!(world.sides[1].sent, 0, "an open key asks nobody");
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(5));
+    assert!(world.sides[0].linked(2));
+    let guests = world.sides[1].pairs.guests();
+    let [guest] = guests[..] else {
+        panic!("{guests:?}")
+    };
+    world.say(0);
+    let now = world.now;
+    world.sides[1].pairs.send(&guest, PACKET, now);
+    world.pass(Duration::from_secs(1));
+    let senders = world.sides.each_ref().map(|side| side.senders.clone());
+    assert_eq!(senders, [vec![key(2).peer_id()], vec![guest]]);
+    assert_ne!(guest, key(1).peer_id(), "the caller's key is for this call");
+    world
+}
+
+#[test]
+fn an_open_key_is_called_by_a_server_and_not_after_its_end() {
+    let mut world = an_open_key_is_called(World::new(0));
+    let now = world.now;
+    world.sides[1]
+        .pairs
+        .set_open(key(2).peer_id(), Vec::new(), now);
+    world.pass(Duration::from_secs(1));
+    assert!(!world.sides[0].linked(2), "told at once");
+    let side = &world.sides[1];
+    assert!(side.open.is_empty() && side.pairs.guests().is_empty());
+    assert!(side.pairs.pairs.is_empty() && side.pairs.nodes.is_empty());
+    let sent = side.sent;
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.sides[1].sent, sent, "nothing is answered");
+}
+
+#[test]
+fn an_open_key_is_called_on_a_lan_after_its_cookie() {
+    let mut world = World::new(0);
+    (world.has_server, world.has_lan) = (false, true);
+    let world = an_open_key_is_called(world);
+    assert!(world.sides[1].drops("outside_cookie") >= 1);
+}
+
+#[test]
+fn who_ends_its_call_leaves_nothing() {
+    let mut world = an_open_key_is_called(World::new(0));
+    world.wish(0, false, false);
+    world.pass(Duration::from_secs(1));
+    assert!(world.sides[0].open.is_empty());
+    assert!(world.sides[1].pairs.guests().is_empty());
+    world.pass(Duration::from_secs(20));
+    assert!(world.sides[1].pairs.pairs.is_empty(), "its place is free");
+}
+
+#[test]
+fn a_key_that_is_named_and_open_has_one_link_for_its_streams() {
+    let mut world = World::new(0);
+    world.wish(1, true, false);
+    world.open();
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(5));
+    for _ in 0..20 {
+        world.say(0);
+        let to = *world.sides[1].senders.last().unwrap();
+        let now = world.now;
+        world.sides[1].pairs.send(&to, PACKET, now);
+        world.pass(Duration::from_secs(1));
+    }
+    let senders: BTreeSet<_> = world.sides[1].senders.iter().collect();
+    assert_eq!(senders.len(), 1, "QUIC knows its way");
+}
+
+#[test]
+fn around_a_change_one_of_two_days_is_called() {
+    let mut world = World::new(0);
+    let (now, open) = (world.now, key(2));
+    let mut second = day(&open);
+    let statement = Statement {
+        open: open.peer_id(),
+        day_key: key(78).peer_id(),
+        until: until(&open.peer_id(), second.period),
+    };
+    let time = UnixTime::from_secs(NOON);
+    second.period += 1;
+    second.key = Arc::new(key(78));
+    second.statement = statement.sign(&open, time).unwrap();
+    let days = vec![day(&open), second];
+    world.sides[1].pairs.set_open(open.peer_id(), days, now);
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(3));
+    assert!(world.sides[0].linked(2));
+    assert_eq!(world.sides[1].pairs.guests().len(), 1);
+    assert_eq!(
+        world.sides[1].pairs.opened.guests.keys().len(),
+        1,
+        "no second call"
+    );
+}
+
+#[test]
+fn another_key_in_the_room_says_nothing_that_counts() {
+    let mut world = World::new(0);
+    let now = world.now;
+    let days = vec![day_by(&key(2), &key(9))];
+    world.sides[1].pairs.set_open(key(2).peer_id(), days, now);
+    world.wish(0, false, true);
+    world.pass(Duration::from_secs(5));
+    assert!(!world.sides[0].linked(2));
+    assert_eq!(world.sides[0].drops("open_foreign"), 1);
+    assert_eq!(world.sides[0].sent, 0);
+}
+
 #[test]
 fn there_are_bounds() {
     let now = Instant::now();
@@ -309,20 +535,39 @@ proptest! {
 
     #[test]
     fn no_datagram_of_a_stranger_is_answered(
-        datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 1..20), hinted: bool,
+        datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 1..20),
+        first in prop::option::of(0xc0_u8..0xc4),
     ) {
         let mut world = World::new(0);
         world.wish(1, true, false);
         world.pass(Duration::from_secs(1));
         let (now, at) = (world.now, world.sides[1].at);
         let stranger = SocketAddr::from(([198, 51, 100, 1], 9));
-        for mut datagram in datagrams {
-            if hinted {
-                datagram.insert(0, 0xc1);
-            }
+        for datagram in datagrams {
+            let datagram = first.into_iter().chain(datagram).collect::<Vec<_>>();
             world.sides[1].pairs.handle_datagram(stranger, at, &datagram, now);
         }
         world.pass(Duration::from_secs(2));
         prop_assert_eq!(world.sides[1].sent, 0);
+    }
+
+    #[test]
+    fn an_open_key_answers_a_stranger_by_a_third_and_keeps_nothing(
+        calls in prop::collection::vec(prop::collection::vec(any::<u8>(), 47..50), 1..20),
+        others in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),
+    ) {
+        let mut world = World::new(0);
+        world.open();
+        let (now, at) = (world.now, world.sides[1].at);
+        let stranger = SocketAddr::from(([198, 51, 100, 1], 9));
+        let calls = calls.into_iter().map(|call| [vec![0xc2], call].concat());
+        let whole = calls.clone().filter(|call| call.len() == 49).count();
+        let others = others.into_iter().filter(|other| other.first() != Some(&0xc2));
+        for datagram in calls.chain(others) {
+            world.sides[1].pairs.handle_datagram(stranger, at, &datagram, now);
+        }
+        world.pass(Duration::from_secs(2));
+        prop_assert_eq!(&world.sides[1].astray, &vec![17; whole]);
+        prop_assert!(world.sides[1].pairs.pairs.is_empty());
     }
 }

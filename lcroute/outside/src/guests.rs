@@ -1,0 +1,485 @@
+//! Callers of this host's open key: cookies, rates and places, before any work for them; without
+//! I/O.
+//!
+//! ```text
+//! call    0xc2 | G 256 | cookie 128, 49 bytes. G: the caller's key, new for each call
+//! answer  0xc3 | cookie 128, 17 bytes
+//! cookie  lowest 8 bits of the period | keyed hash 120 of address, port, G, period and minute
+//! ```
+//!
+//! A call with a wrong cookie is answered with the right one, and nothing is kept of it. Whoever
+//! returns it receives at its address. Behind a call come datagrams with the hint of G and D.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use lcroute_overlay::CarrierId;
+use librecast::bucket::{Bucket, Rate};
+use librecast::id::{PeerId, derive};
+use librecast::time::{Duration, Instant, UnixTime};
+
+use crate::drops::DropReason;
+
+/// First byte of a call. RFC 7983 assigns it to no protocol.
+pub(crate) const CALL: u8 = 0xc2;
+/// First byte of its answer.
+pub(crate) const COOKIE: u8 = 0xc3;
+/// Bytes of a call.
+const CALL_LEN: usize = 1 + 32 + 16;
+/// Bytes of its answer.
+pub(crate) const ANSWER_LEN: usize = 1 + 16;
+/// Most callers. Chosen: half of the connections of streams.
+pub const MAX_GUESTS: usize = 64;
+/// Most of them with one prefix. Chosen: a household.
+const OF_PREFIX: usize = 8;
+/// Most that a server has introduced and that have no link yet.
+const OF_SERVER: usize = 32;
+/// New callers. An agreement of keys and an overlay each: some 0.5 ms of a processor.
+const NEW: Rate = Rate::per_second(16, 32);
+/// New callers of one prefix.
+const NEW_OF_PREFIX: Rate = Rate::per_second(4, 4);
+/// Answers to wrong cookies.
+const ANSWERS: Rate = Rate::per_second(1_000, 1_000);
+/// Most prefixes with counted callers. Chosen: some minutes of [`NEW`].
+const MAX_PREFIXES: usize = 4_096;
+/// Time for a caller to make a link, and to make another one.
+const LINKS_WITHIN: Duration = Duration::from_secs(15);
+/// Silence of a link after which another caller may take its place: less than a keep-alive.
+const IDLE_AFTER: Duration = Duration::from_secs(10);
+/// The same without a link. Chosen: all places change at the rate of [`NEW`].
+const BEGINS_WITHIN: Duration = Duration::from_secs(4);
+
+/// Proof that a caller receives at its address.
+pub(crate) type Cookie = [u8; 16];
+
+/// Returns the datagram of a call.
+pub(crate) fn call(key: &PeerId, cookie: &Cookie) -> Vec<u8> {
+    [&[CALL], key.public_key().as_slice(), cookie].concat()
+}
+
+/// Returns the cookie of a first call.
+pub(crate) fn no_cookie(period: u64) -> Cookie {
+    let mut cookie = [0; 16];
+    cookie[0] = period as u8;
+    cookie
+}
+
+/// Where a caller comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// A /24 of IPv4.
+    V4([u8; 3]),
+    /// A /48 of IPv6.
+    V6([u8; 6]),
+    /// A server, until there is a link.
+    Server(CarrierId),
+}
+
+impl Origin {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, ..] = ip.octets();
+                Self::V6([a, b, c, d, e, f])
+            }
+        }
+    }
+
+    fn bounds(self) -> (usize, Rate) {
+        match self {
+            Self::V4(_) | Self::V6(_) => (OF_PREFIX, NEW_OF_PREFIX),
+            Self::Server(_) => (OF_SERVER, NEW),
+        }
+    }
+}
+
+/// The meaning of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// It is dropped.
+    Dropped(DropReason),
+    /// Its cookie is wrong: this is the answer.
+    Answer([u8; ANSWER_LEN]),
+    /// This key receives at its address, and means a period with these lowest bits.
+    Call(PeerId, u8),
+}
+
+#[derive(Debug)]
+struct Guest {
+    origin: Origin,
+    /// Its last packet, or its admission.
+    seen: Instant,
+    /// When it goes; none: it has a link.
+    ends_at: Option<Instant>,
+}
+
+impl Guest {
+    fn is_idle(&self, now: Instant) -> bool {
+        let after = match self.ends_at {
+            Some(_) => BEGINS_WITHIN,
+            None => IDLE_AFTER,
+        };
+        now.saturating_duration_since(self.seen) >= after
+    }
+}
+
+/// Callers of the open key.
+#[derive(Debug)]
+pub(crate) struct Guests {
+    secret: [u8; 32],
+    guests: BTreeMap<PeerId, Guest>,
+    answers: Bucket,
+    new: Bucket,
+    origins: BTreeMap<Origin, Bucket>,
+}
+
+impl Guests {
+    pub(crate) fn new(secret: [u8; 32], now: Instant) -> Self {
+        Self {
+            secret,
+            guests: BTreeMap::new(),
+            answers: Bucket::full(now),
+            new: Bucket::full(now),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    fn cookie(&self, from: SocketAddr, key: &[u8; 32], period: u8, minute: u64) -> Cookie {
+        let (ip, port) = match from.ip() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped().octets(), from.port()),
+            IpAddr::V6(ip) => (ip.octets(), from.port()),
+        };
+        let parts: [&[u8]; 6] = [
+            &self.secret,
+            &ip,
+            &port.to_be_bytes(),
+            key,
+            &[period],
+            &minute.to_be_bytes(),
+        ];
+        let hash = derive("lcroute 2026 outside cookie", &parts);
+        let mut cookie = [period; 16];
+        cookie[1..].copy_from_slice(&hash[..15]);
+        cookie
+    }
+
+    /// Handles a call, and keeps nothing of it.
+    pub(crate) fn handle(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        time: UnixTime,
+        now: Instant,
+    ) -> Met {
+        let unknown = Met::Dropped(DropReason::OutsideUnknown);
+        let Ok(datagram) = <&[u8; CALL_LEN]>::try_from(datagram) else {
+            return unknown;
+        };
+        let (mut key, mut cookie) = ([0; 32], [0; 16]);
+        key.copy_from_slice(&datagram[1..33]);
+        cookie.copy_from_slice(&datagram[33..]);
+        let (period, minute) = (cookie[0], time.as_secs() / 60);
+        let right = self.cookie(from, &key, period, minute);
+        let is_right = |minute| self.cookie(from, &key, period, minute) == cookie;
+        if right != cookie && !is_right(minute.wrapping_sub(1)) {
+            if !self.answers.take(ANSWERS, 1, now) {
+                return Met::Dropped(DropReason::OutsideRate);
+            }
+            let mut answer = [COOKIE; ANSWER_LEN];
+            answer[1..].copy_from_slice(&right);
+            return Met::Answer(answer);
+        }
+        match PeerId::from_public_key(key) {
+            Ok(key) => Met::Call(key, period),
+            Err(_) => unknown,
+        }
+    }
+
+    pub(crate) fn knows(&self, key: &PeerId) -> bool {
+        self.guests.contains_key(key)
+    }
+
+    /// Gives a new caller a place; returns a caller that gives way.
+    pub(crate) fn admit(
+        &mut self,
+        key: PeerId,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<Option<PeerId>, DropReason> {
+        let (_, rate) = origin.bounds();
+        if self.origins.len() >= MAX_PREFIXES && !self.origins.contains_key(&origin) {
+            self.origins.retain(|origin, bucket| {
+                bucket.left(origin.bounds().1, now) < origin.bounds().1.burst()
+            });
+            if self.origins.len() >= MAX_PREFIXES {
+                return Err(DropReason::OutsideRate);
+            }
+        }
+        let bucket = self.origins.entry(origin).or_insert(Bucket::full(now));
+        if !bucket.take(rate, 1, now) || !self.new.take(NEW, 1, now) {
+            return Err(DropReason::OutsideRate);
+        }
+        let gives_way = self.room_for(None, origin, now)?;
+        gives_way.map(|gone| self.guests.remove(&gone));
+        let ends_at = Some(now + LINKS_WITHIN);
+        let guest = Guest {
+            origin,
+            seen: now,
+            ends_at,
+        };
+        self.guests.insert(key, guest);
+        Ok(gives_way)
+    }
+
+    /// Returns the caller that gives way, if one has to. `of`: a caller that has a place already.
+    fn room_for(
+        &self,
+        of: Option<&PeerId>,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<Option<PeerId>, DropReason> {
+        let others = || self.guests.iter().filter(|(key, _)| Some(*key) != of);
+        let same = || others().filter(|(_, guest)| guest.origin == origin);
+        let oldest = |guests: &mut dyn Iterator<Item = (&PeerId, &Guest)>| {
+            let idle = guests.filter(|(_, guest)| guest.is_idle(now));
+            let oldest = idle.min_by_key(|(_, guest)| guest.seen);
+            oldest.map(|(key, _)| *key).ok_or(DropReason::OutsideFull)
+        };
+        if same().count() >= origin.bounds().0 {
+            return oldest(&mut same()).map(Some);
+        }
+        match others().count() >= MAX_GUESTS {
+            true => oldest(&mut others()).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Notes a caller's link; returns a caller that gives way. An error: it has no place there.
+    pub(crate) fn linked(
+        &mut self,
+        key: &PeerId,
+        at: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Option<PeerId>, DropReason> {
+        let Some(guest) = self.guests.get(key) else {
+            return Err(DropReason::OutsideUnknown);
+        };
+        let origin = at.map_or(guest.origin, Origin::of);
+        let gives_way = self.room_for(Some(key), origin, now)?;
+        gives_way.map(|gone| self.guests.remove(&gone));
+        if let Some(guest) = self.guests.get_mut(key) {
+            (guest.origin, guest.seen, guest.ends_at) = (origin, now, None);
+        }
+        Ok(gives_way)
+    }
+
+    /// Notes the end of a caller's link: it may make another one.
+    pub(crate) fn unlinked(&mut self, key: &PeerId, now: Instant) {
+        if let Some(guest) = self.guests.get_mut(key) {
+            (guest.seen, guest.ends_at) = (now, Some(now + LINKS_WITHIN));
+        }
+    }
+
+    /// Notes a packet of a caller.
+    pub(crate) fn seen(&mut self, key: &PeerId, now: Instant) {
+        if let Some(guest) = self.guests.get_mut(key) {
+            guest.seen = now;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &PeerId) {
+        self.guests.remove(key);
+    }
+
+    /// Returns callers that have made no link in time.
+    pub(crate) fn expired(&self, now: Instant) -> Vec<PeerId> {
+        let is_over = |guest: &Guest| guest.ends_at.is_some_and(|at| at <= now);
+        let over = self.guests.iter().filter(|(_, guest)| is_over(guest));
+        over.map(|(key, _)| *key).collect()
+    }
+
+    /// Returns the next time at which [`Self::expired`] may change.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.guests.values().filter_map(|guest| guest.ends_at).min()
+    }
+
+    /// Returns callers with links.
+    pub(crate) fn with_links(&self) -> Vec<PeerId> {
+        let linked = self
+            .guests
+            .iter()
+            .filter(|(_, guest)| guest.ends_at.is_none());
+        linked.map(|(key, _)| *key).collect()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<PeerId> {
+        self.guests.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    const NOON: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    fn key(n: u32) -> PeerId {
+        let mut seed = [5; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    fn from(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn prefix(n: u32) -> Origin {
+        Origin::of(std::net::Ipv4Addr::from_bits(n << 8).into())
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let first = call(&key(1), &no_cookie(0x1_02));
+        assert_eq!(
+            (first.len(), first[0], &first[33..35]),
+            (49, 0xc2, &[2, 0][..])
+        );
+        assert_eq!(&first[1..33], key(1).public_key());
+        let at = from("192.0.2.1:7000");
+        let Met::Answer(answer) = guests.handle(at, &first, NOON, now) else {
+            panic!("a first call")
+        };
+        let hex = answer
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>();
+        assert_eq!(hex, "c302fb8c91259d31bf87b1bb318a1fd167");
+    }
+
+    #[test]
+    fn a_cookie_is_of_one_address_one_key_and_two_minutes() {
+        let now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let at = from("[2001:db8::1]:7000");
+        let Met::Answer(answer) = guests.handle(at, &call(&key(1), &no_cookie(3)), NOON, now)
+        else {
+            panic!("a first call")
+        };
+        let cookie: Cookie = answer[1..].try_into().unwrap();
+        let mut handle = |at: &str, n, secs| {
+            let time = UnixTime::from_secs(NOON.as_secs() + secs);
+            guests.handle(from(at), &call(&key(n), &cookie), time, now)
+        };
+        let here = "[2001:db8::1]:7000";
+        assert_eq!(handle(here, 1, 0), Met::Call(key(1), 3));
+        assert_eq!(handle(here, 1, 60), Met::Call(key(1), 3));
+        for (at, n, secs) in [
+            (here, 1, 120),
+            (here, 2, 0),
+            ("[2001:db8::1]:7001", 1, 0),
+            ("[2001:db8::2]:7000", 1, 0),
+        ] {
+            assert!(
+                matches!(handle(at, n, secs), Met::Answer(_)),
+                "{at} {n} {secs}"
+            );
+        }
+        assert!(guests.guests.is_empty(), "nothing is kept");
+        for wrong in [&[CALL][..], &[CALL; CALL_LEN - 1], &[CALL; CALL_LEN + 1]] {
+            let met = guests.handle(at, wrong, NOON, now);
+            assert_eq!(met, Met::Dropped(DropReason::OutsideUnknown));
+        }
+    }
+
+    #[test]
+    fn answers_are_few() {
+        let now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let first = call(&key(1), &no_cookie(0));
+        let answered = (0..20_000_u32).filter(|n| {
+            let at = SocketAddr::from((std::net::Ipv4Addr::from_bits(*n), 9));
+            matches!(guests.handle(at, &first, NOON, now), Met::Answer(_))
+        });
+        assert_eq!(answered.count(), 1_000);
+    }
+
+    #[test]
+    fn a_prefix_has_few_new_callers_a_second_and_few_places() {
+        let mut now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let admitted = (0..100).filter(|n| guests.admit(key(*n), prefix(1), now).is_ok());
+        assert_eq!(admitted.count(), 4);
+        assert_eq!(
+            guests.admit(key(200), prefix(2), now),
+            Ok(None),
+            "another prefix"
+        );
+        now += Duration::from_secs(1);
+        for n in 4..8 {
+            assert_eq!(guests.admit(key(n), prefix(1), now), Ok(None));
+        }
+        now += Duration::from_secs(1);
+        let full = guests.admit(key(8), prefix(1), now);
+        assert_eq!(full, Err(DropReason::OutsideFull));
+        now += BEGINS_WITHIN;
+        guests.seen(&key(0), now);
+        let gone = guests.admit(key(9), prefix(1), now).unwrap();
+        let is_oldest = (1..4).any(|n| gone == Some(key(n)));
+        assert!(is_oldest, "one of the oldest that are idle gives way");
+        assert_eq!(guests.keys().len(), 9);
+    }
+
+    #[test]
+    fn of_64_callers_the_oldest_that_is_idle_gives_way_to_the_65th() {
+        let mut now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        for n in 0..64 {
+            now += Duration::from_millis(100);
+            assert_eq!(guests.admit(key(n), prefix(n), now), Ok(None));
+            assert_eq!(guests.linked(&key(n), None, now), Ok(None));
+        }
+        now += Duration::from_secs(1);
+        let full = guests.admit(key(64), prefix(64), now);
+        assert_eq!(full, Err(DropReason::OutsideFull), "none is idle");
+        now += IDLE_AFTER;
+        guests.seen(&key(0), now);
+        assert_eq!(guests.admit(key(64), prefix(64), now), Ok(Some(key(1))));
+        assert_eq!((guests.keys().len(), guests.with_links().len()), (64, 63));
+        now += LINKS_WITHIN;
+        assert_eq!(guests.expired(now), [key(64)]);
+    }
+
+    #[test]
+    fn links_by_a_server_count_for_their_prefix() {
+        let mut now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let server = Origin::Server(CarrierId(9));
+        let at = Some("192.0.2.1".parse().unwrap());
+        for n in 0..9 {
+            now += Duration::from_millis(100);
+            assert_eq!(guests.admit(key(n), server, now), Ok(None));
+            let linked = guests.linked(&key(n), at, now);
+            assert_eq!(linked.is_ok(), n < 8, "{n}");
+        }
+    }
+
+    #[test]
+    fn counted_prefixes_are_bounded() {
+        let mut now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        for n in 0..2 * MAX_PREFIXES as u32 {
+            now += Duration::from_millis(100);
+            // full or not: only the count matters here
+            let _ = guests.admit(key(n % 64), prefix(n), now);
+        }
+        assert!(guests.origins.len() <= MAX_PREFIXES);
+    }
+}
