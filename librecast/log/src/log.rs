@@ -947,12 +947,15 @@ impl Log {
         if !author.admits(&entry) {
             return Err(DropReason::NotGranted);
         }
-        if entry.number > author.highest().saturating_add(MAX_JUMP) {
-            return Err(DropReason::NumberJump);
-        }
         let owner = self.space.owner();
         let looks = (self.sources.get_mut(&source), &mut self.second_looks);
         verify(looks, now, || entry.is_signed_by(&owner, &author.key))?;
+        // the signature covers `first`: entries before it are gone, however many they were
+        let most = author.highest().saturating_add(MAX_JUMP);
+        let most = most.max((entry.first - 1).saturating_add(MAX_ENTRIES as u32));
+        if entry.number > most || entry.number == u32::MAX {
+            return Err(DropReason::NumberJump);
+        }
         if let Some(held) = author.entries.get(&entry.number) {
             let proof = Proof {
                 number: entry.number,

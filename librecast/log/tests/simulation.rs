@@ -873,6 +873,33 @@ fn an_owner_forgets_the_beginning_of_its_log_and_a_reader_gives_up_what_is_named
 }
 
 #[test]
+fn a_log_that_begins_far_from_one_is_read_by_newcomers_and_by_who_was_away() {
+    let mut world = World::new(3, path(0.0), 41);
+    world.run(5 * SECOND);
+    let owner = world.id(0);
+    world.grant(0..3);
+    world.run(5 * SECOND);
+    world.members[2].online = false;
+    world.restart(0, vec![Stored::First(owner, 20_000)]);
+    world.restart(1, Vec::new());
+    world.run(5 * SECOND);
+    // more than a day's entries behind the beginning
+    world.grant(0..3);
+    for n in 0..12_000 {
+        world.append(0, &[n as u8]);
+    }
+    let disk = std::mem::take(&mut world.members[2].disk);
+    world.restart(2, disk);
+    world.run(180 * SECOND);
+    for n in [1, 2] {
+        let owner = world.members[n].log.authors().find(|a| a.author == owner);
+        let owner = owner.unwrap();
+        assert_eq!((owner.first, owner.last), (20_000, 32_000), "{n}");
+        assert_eq!(world.members[n].log.authors().count(), 3, "{n}");
+    }
+}
+
+#[test]
 fn what_is_dated_ahead_expires_from_when_it_came_and_a_clock_an_hour_wrong_harms_nobody() {
     let mut world = World::new(4, path(0.0), 50);
     world.run(4 * SECOND);
