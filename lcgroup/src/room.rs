@@ -10,6 +10,7 @@
 //! entries, which reach the disk before they are sent. So no key of the group seals two contents,
 //! even after a crash.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
@@ -315,9 +316,10 @@ impl Room {
         // acknowledgements that a crash kept from the group
         for log in [LogName::Own, LogName::Owner] {
             if let Some(status) = room.status_of(log) {
-                room.group.handle_appended(log, status.last);
+                room.acknowledge(log, status.last);
             }
         }
+        room.group.hold(is_unsure, UnixTime::now());
         // and own messages that a crash kept from the users
         let me = room.group.author_key().peer_id();
         let waiting: Vec<_> = room.group.unconfirmed().collect();
@@ -353,12 +355,14 @@ impl Room {
     }
 
     /// Ends the doubt about a copied folder, once other hosts have shown their entries of its keys.
-    fn be_sure(&mut self, now: Instant) -> io::Result<()> {
+    fn be_sure(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         let own = self.author_of(LogName::Own);
         let is_shown = self.log.caught_up_at().is_some_and(|at| at <= now);
         if self.is_unsure && is_shown && self.log.is_settled(own, now) {
             place::write(&self.folder)?;
             self.is_unsure = false;
+            self.group.hold(false, time);
+            self.state_changed = true;
         }
         Ok(())
     }
@@ -510,7 +514,7 @@ impl Room {
             self.log.handle_timeout(time, now);
         }
         self.catch_up(time, now);
-        self.be_sure(now)?;
+        self.be_sure(time, now)?;
         self.holds_back = self.waits_shortly(now);
         if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
@@ -1027,6 +1031,9 @@ impl Room {
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
     fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
         self.append_at = None;
+        if self.group.standing() == Standing::RolledBack {
+            self.appends.clear();
+        }
         if self.appends.is_empty() {
             return Ok(false);
         }
@@ -1063,6 +1070,25 @@ impl Room {
         Ok(any)
     }
 
+    /// Acknowledges entries that the log has, up to `last`. Others in their place show that this
+    /// folder is an old copy.
+    fn acknowledge(&mut self, log: LogName, last: u32) {
+        let id = self.author_of(log);
+        let differs = |append: &Append| {
+            let entry = self.log.next_entry(id, append.number - 1);
+            let entry = entry.filter(|entry| entry.number == append.number);
+            let (kind, body) = encoded(&append.entry);
+            // none: it has expired
+            entry.is_some_and(|entry| entry.kind != kind || entry.body != *body)
+        };
+        let is_known = |append: &&Append| append.log == log && append.number <= last;
+        if self.group.pending().filter(is_known).any(differs) {
+            self.group.roll_back();
+        } else {
+            self.group.handle_appended(log, last);
+        }
+    }
+
     fn append_one(&mut self, at: usize, time: UnixTime, now: Instant) -> Result<(), AppendError> {
         let Some(append) = self.appends.get(at) else {
             return Ok(());
@@ -1071,30 +1097,16 @@ impl Room {
         let id = self.author_of(log);
         let last = self.status_of(log).map_or(0, |status| status.last);
         if number <= last {
-            // an earlier run did it
-            self.group.handle_appended(log, number);
+            // an earlier run did it, or this folder is an old copy
+            self.acknowledge(log, number);
             self.appends.remove(at);
             return Ok(());
         }
         if number != last + 1 {
             return Err(AppendError::Starting);
         }
-        let grant = |author, last| Grant {
-            author,
-            not_before: 0,
-            expires: u64::MAX,
-            last,
-        };
-        let grants;
-        let (kind, body) = match &append.entry {
-            NewEntry::Body { kind, body } => (*kind, body.as_slice()),
-            NewEntry::Grants(all) => {
-                let all = all.iter().map(|(author, last)| grant(*author, *last));
-                grants = Grant::encode(&all.collect::<Vec<_>>());
-                (GRANT_KIND, grants.as_slice())
-            }
-        };
-        self.log.append(id, kind, body, time, now)?;
+        let (kind, body) = encoded(&append.entry);
+        self.log.append(id, kind, &body, time, now)?;
         self.group.handle_appended(log, number);
         self.appends.remove(at);
         self.state_changed = true;
@@ -1511,6 +1523,23 @@ impl Room {
 pub fn clock_step((then, at): (UnixTime, Instant), (time, now): (UnixTime, Instant)) -> i64 {
     let passed = now.saturating_duration_since(at).as_millis() as i64;
     time.as_millis() as i64 - then.as_millis() as i64 - passed
+}
+
+/// The kind and body of an entry.
+fn encoded(entry: &NewEntry) -> (u8, Cow<'_, [u8]>) {
+    let grant = |(author, last): &(PeerId, u32)| Grant {
+        author: *author,
+        not_before: 0,
+        expires: u64::MAX,
+        last: *last,
+    };
+    match entry {
+        NewEntry::Body { kind, body } => (*kind, body.into()),
+        NewEntry::Grants(all) => {
+            let all: Vec<_> = all.iter().map(grant).collect();
+            (GRANT_KIND, Grant::encode(&all).into())
+        }
+    }
 }
 
 /// The entries of the owner's log.

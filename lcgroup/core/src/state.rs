@@ -211,6 +211,7 @@ impl Group {
             joining,
             owner,
             is_behind: false,
+            is_held: false,
             began,
             pending,
         })

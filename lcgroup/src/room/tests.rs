@@ -382,3 +382,73 @@ fn a_newcomer_reads_what_the_group_allows_and_nobody_reads_it_twice() {
         assert_eq!(lan.room(3).kept.history(), history);
     }
 }
+
+/// Copies the files of a folder into another one.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn an_owner_that_is_put_back_notices_it_and_does_not_fork_the_group() {
+    for is_same_folder in [false, true] {
+        let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+        let (folder, saved) = (lan.folder_of(0), lan.folder.path().join("saved"));
+        copy(&folder, &saved);
+        for _ in 0..2 {
+            lan.say(1, "it goes on");
+            lan.run(Duration::from_secs(20));
+            lan.now += DAY;
+        }
+        lan.run(Duration::from_secs(20));
+        let epoch = lan.room(1).epoch();
+        lan.stop(0);
+        if !is_same_folder {
+            std::fs::rename(&folder, lan.folder.path().join("lost")).unwrap();
+        }
+        copy(&saved, &folder);
+        lan.now += DAY;
+        lan.say(1, "anybody?");
+        // a commit is due at once
+        lan.start(0);
+        assert_eq!(lan.room(0).is_unsure, !is_same_folder);
+        lan.run(Duration::from_secs(60));
+        assert_eq!(lan.room(0).group.standing(), Standing::RolledBack);
+        let now = lan.now;
+        assert_eq!(lan.room(0).status(now, |_| None).unsent, 0);
+        assert_eq!(lan.room(1).epoch(), epoch);
+        assert_eq!(lan.room(1).problem(), None);
+        assert!(
+            lan.room(1)
+                .log
+                .authors()
+                .all(|author| author.conflict.is_none())
+        );
+    }
+}
+
+#[test]
+fn a_folder_in_doubt_makes_nothing_until_it_is_sure() {
+    let mut lan = Lan::new(&["ann", "bob"], None);
+    lan.say(1, "hello");
+    lan.run(Duration::from_secs(20));
+    for who in [0, 1] {
+        lan.stop(who);
+    }
+    let (folder, saved) = (lan.folder_of(0), lan.folder.path().join("saved"));
+    std::fs::rename(&folder, &saved).unwrap();
+    copy(&saved, &folder);
+    lan.now += 9 * DAY;
+    lan.start(0);
+    let epoch = lan.room(0).epoch();
+    lan.run(Duration::from_secs(60));
+    assert_eq!(lan.room(0).epoch(), epoch);
+    assert_eq!(lan.room(0).group.pending().count(), 0);
+    lan.start(1);
+    lan.run(Duration::from_secs(60));
+    assert!(!lan.room(0).is_unsure && lan.room(0).epoch() > epoch);
+    assert_eq!(lan.room(0).epoch(), lan.room(1).epoch());
+}
