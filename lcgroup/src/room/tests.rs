@@ -398,11 +398,10 @@ fn an_owner_that_is_put_back_notices_it_and_does_not_fork_the_group() {
         let mut lan = Lan::new(&["ann", "bob", "cy"], None);
         let (folder, saved) = (lan.folder_of(0), lan.folder.path().join("saved"));
         copy(&folder, &saved);
-        for _ in 0..2 {
-            lan.say(1, "it goes on");
-            lan.run(Duration::from_secs(20));
-            lan.now += DAY;
-        }
+        lan.say(1, "it goes on");
+        lan.run(Duration::from_secs(20));
+        lan.now += DAY;
+        // one commit, as many entries as the old copy makes
         lan.run(Duration::from_secs(20));
         let epoch = lan.room(1).epoch();
         lan.stop(0);
