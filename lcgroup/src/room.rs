@@ -23,7 +23,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
-    Output, RequestRefusal, Standing, Taken, Terms, heads_before,
+    Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -132,6 +132,8 @@ pub struct Room {
     /// Entries that the group wants appended.
     appends: VecDeque<Append>,
     append_at: Option<Instant>,
+    /// Why the log takes no entries now.
+    refusal: Option<AppendError>,
     /// Own messages: shown once the state that sends them is on disk.
     said: Vec<Said>,
     offers: Offers,
@@ -284,6 +286,7 @@ impl Room {
             conversation,
             appends: VecDeque::new(),
             append_at: None,
+            refusal: None,
             said: Vec::new(),
             offers,
             state_changed: true,
@@ -414,6 +417,9 @@ impl Room {
                 "waits for messages from before the time that this group keeps: for {} s, then it goes on without those that nobody has",
                 expired.wait.as_secs()
             ));
+        }
+        if let Some(reason) = &self.refusal {
+            return Some(format!("waits, and nothing is sent: {reason}"));
         }
         if !self.group.is_behind() || self.group.standing() != Standing::Member {
             return None;
@@ -821,11 +827,25 @@ impl Room {
         if messages.is_empty() {
             return Ok(());
         }
-        let content = history::encode(&messages);
+        let content = history::encode(&messages, history::room_beside(self.given()));
+        if content.len() <= 1 {
+            self.notice("what was said before did not fit for newcomers any more".into());
+            return Ok(());
+        }
         if let Err(e) = self.group.give_history(&newcomers, &content) {
             tracing::warn!("{}: what was said before: {e}", self.name);
         }
         Ok(())
+    }
+
+    /// Entries of the own log with what was said before, for newcomers.
+    fn given(&self) -> usize {
+        let (me, mut read, mut given) = (self.author_of(LogName::Own), 0, 0);
+        while let Some(entry) = self.log.next_entry(me, read) {
+            read = entry.number;
+            given += usize::from(entry.kind == kind::HISTORY);
+        }
+        given
     }
 
     /// Passes entries to the group, in order; returns whether it read any.
@@ -1030,7 +1050,7 @@ impl Room {
 
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
     fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
-        self.append_at = None;
+        (self.append_at, self.refusal) = (None, None);
         if self.group.standing() == Standing::RolledBack {
             self.appends.clear();
         }
@@ -1061,6 +1081,7 @@ impl Room {
                     Ok(()) => any = true,
                     Err(e) => {
                         tracing::debug!("{}: {e}", self.name);
+                        self.refusal = Some(e).filter(|e| *e != AppendError::Starting);
                         self.append_at = Some(now + APPEND_AGAIN);
                         break;
                     }

@@ -19,8 +19,8 @@ use crate::owner::{Kept, Owner};
 use crate::provider::{self, NO_NONCE};
 use crate::request::Request;
 use crate::{
-    DAY, HOUR, MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_REQUESTS,
-    SECOND, WEEK, request,
+    DAY, HOUR, MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_PENDING,
+    MAX_REQUESTS, SECOND, WEEK, request,
 };
 
 /// Time in ms for which the owner collects requests before it commits.
@@ -29,8 +29,6 @@ const BATCH: u64 = 2_000;
 const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
 /// Bytes of an author's entries in an epoch after which the owner commits: half of [`MAX_OUTBOX`].
 const MANY_BYTES: u64 = MAX_OUTBOX as u64 / 2;
-/// Entries that may wait for the log before another commit: some commits with their trees.
-const MAX_PENDING: usize = 4_096;
 /// Entries that the owner's log keeps for members that are silent. Chosen: three quarters of the
 /// 16,384 that the log leaves to the owner alone; a commit of 50 members each day takes 400 days.
 const MAX_KEPT: u32 = 12_288;
@@ -670,5 +668,28 @@ mod tests {
         let others: Vec<u8> = others.iter().map(|leaf| leaf.package[0]).collect();
         assert_eq!((fitting.len(), others), (126, vec![3, 90]));
         assert!(trials.get() <= 2 * 2 * 7 + 1, "{}", trials.get());
+    }
+
+    #[test]
+    fn what_waits_for_the_log_is_bounded_and_never_too_much_to_restore() {
+        let (mut group, now) = (owner(), UnixTime::from_millis(NOW));
+        while group.pending.len() <= MAX_PENDING {
+            group.say(&[0; 10_000], now).unwrap();
+        }
+        let refused = group.say(b"one more", now);
+        assert!(
+            matches!(refused, Err(GroupError::TooMuchWaits)),
+            "{refused:?}"
+        );
+        let (kind, body) = (kind::MESSAGE, vec![0; 900]);
+        for _ in 0..20_000 {
+            let body = body.clone();
+            group.append(Log::Own, NewEntry::Body { kind, body });
+        }
+        let waiting = group.pending.len();
+        let mut group = Group::restore(&group.state().unwrap(), &[4; 32]).unwrap();
+        assert_eq!(group.pending.len(), waiting);
+        group.handle_appended(Log::Own, u32::MAX);
+        group.say(b"it goes on", now).unwrap();
     }
 }

@@ -19,7 +19,9 @@ use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
-use crate::{HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, SECOND, WEEK, request};
+use crate::{
+    HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, MAX_PENDING, SECOND, WEEK, request,
+};
 
 /// Pause after the first request to join in ms. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: u64 = 5 * SECOND;
@@ -284,8 +286,8 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::NotAMember`],
-    /// [`GroupError::RolledBack`].
+    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::TooMuchWaits`],
+    /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn say(&mut self, content: &[u8], now: UnixTime) -> Result<u64, GroupError> {
         self.check_speaks()?;
         if content.len() > MAX_MESSAGE {
@@ -397,6 +399,9 @@ impl Group {
 
     fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
+            Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_PENDING => {
+                Err(GroupError::TooMuchWaits)
+            }
             Standing::Member | Standing::Rejoining { .. } => Ok(()),
             Standing::Joining | Standing::Removed => Err(GroupError::NotAMember),
             Standing::RolledBack => Err(GroupError::RolledBack),

@@ -699,14 +699,24 @@ fn one_author_does_not_take_the_place_of_others() {
             .unwrap();
         while log.poll_output().is_some() {}
     }
-    assert_eq!(
-        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now),
-        Err(AppendError::Full)
-    );
-    assert!(
-        log.append(ids[2], 16, b"", UnixTime::from_millis(EPOCH), now)
-            .is_ok()
-    );
+    log.append(ids[2], 16, b"", UnixTime::from_millis(EPOCH), now)
+        .unwrap();
+    // its own oldest entries give way, and its later ones say so
+    for _ in 0..2 {
+        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now)
+            .unwrap();
+    }
+    assert_eq!(kept_of(&log, ids[1]) as usize, MAX_ENTRIES_OF_AUTHOR);
+    let last = MAX_ENTRIES_OF_AUTHOR as u32 + 2;
+    assert_eq!(log.next_entry(ids[1], last - 1).unwrap().first, 2);
+    assert_eq!(kept_of(&log, ids[2]), 1);
+    assert_eq!(log.displaced(), 2);
+    let stored: Vec<Stored> = log.stored().collect();
+    let mut again = log_of(0, 1, TTL, start, 1);
+    stored
+        .into_iter()
+        .for_each(|stored| again.restore(stored, start));
+    assert_eq!(kept_of(&again, ids[1]) as usize, MAX_ENTRIES_OF_AUTHOR);
 }
 
 #[test]
