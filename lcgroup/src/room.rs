@@ -77,6 +77,8 @@ const FIREWALLS: &str = "do firewalls of both hosts let in UDP port 14246, ICMPv
 
 /// Time in ms after an entry in which the owner makes the commit that counts it, if it is there.
 const COMMITTED_WITHIN: u64 = 86_400_000;
+/// Divisor of the keeping time, for less than 30 days: an entry is given up at most that part early.
+const PART_OF_KEEP: u64 = 30;
 /// Time without one of the entries that have probably expired, before they are given up. Chosen:
 /// the log asks seven times in it.
 const EXPIRED_WAIT: Duration = Duration::from_secs(60);
@@ -441,6 +443,18 @@ impl Room {
 
     /// Why this host cannot send or join, and the remedy.
     pub fn problem(&self) -> Option<String> {
+        self.failure().or_else(|| {
+            self.is_unsure.then(|| {
+                format!(
+                    "this folder was copied here or put back, and may be older than what was said from it: nothing is sent before another host of the group is heard. Does one run, and {FIREWALLS} Where there is none: invite somebody, or let another host hold the group (`lcgroup hold --key {}`)",
+                    self.name
+                )
+            })
+        })
+    }
+
+    /// The same, but for the doubt about a copied folder.
+    fn failure(&self) -> Option<String> {
         let anew = format!(
             "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
             self.name
@@ -470,9 +484,6 @@ impl Room {
             }
             _ if let Some(from) = of_owner => Some(format!(
                 "the owner's folder was used on two hosts: nothing that it did from entry {from} on counts, and nobody joins or leaves any more; `lcgroup create` makes a new group"
-            )),
-            _ if self.is_unsure => Some(format!(
-                "this folder was copied here or put back, and may be older than what was said from it: nothing is sent before another host of the group is heard. Does one run, and {FIREWALLS}"
             )),
             _ => None,
         }
@@ -731,10 +742,7 @@ impl Room {
     /// Gives up entries that a commit from before the group's keeping time counts, if nobody sends
     /// them: a member that was away for longer could apply no commit. Returns whether it gave up any.
     fn skip_expired(&mut self, time: UnixTime, now: Instant) -> bool {
-        let keep = self.kept.ttl().as_millis() as u64;
-        let before = time.as_millis().saturating_sub(keep);
-        // a commit of the next day counts entries that have expired by now
-        let soon = before + COMMITTED_WITHIN;
+        let (before, soon) = expired_before(time, self.kept.ttl());
         let waits = self.group.commit_waits().filter(|made| *made < soon);
         // dates of a clock that differs prove nothing
         if waits.is_none() || !self.log.has_received() || self.own_clock().is_some() {
@@ -1347,7 +1355,10 @@ impl Room {
         expires: u64,
         time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
-        self.check_usable()?;
+        // it appends nothing: who joins by it ends the doubt about a copied folder
+        if let Some(failure) = self.failure() {
+            return Err(ExitError::new(Exit::Failed, failure).into());
+        }
         self.state_changed = true;
         Ok(self.group.invite(uses, expires, time)?.encode())
     }
@@ -1544,6 +1555,14 @@ impl Room {
 pub fn clock_step((then, at): (UnixTime, Instant), (time, now): (UnixTime, Instant)) -> i64 {
     let passed = now.saturating_duration_since(at).as_millis() as i64;
     time.as_millis() as i64 - then.as_millis() as i64 - passed
+}
+
+/// Times in ms before which commits count only entries that have expired, certainly and probably.
+fn expired_before(time: UnixTime, keep: Duration) -> (u64, u64) {
+    let keep = keep.as_millis() as u64;
+    let before = time.as_millis().saturating_sub(keep);
+    // a commit of the next day counts entries that have expired by now
+    (before, before + COMMITTED_WITHIN.min(keep / PART_OF_KEEP))
 }
 
 /// The kind and body of an entry.

@@ -451,3 +451,40 @@ fn a_folder_in_doubt_makes_nothing_until_it_is_sure() {
     assert!(!lan.room(0).is_unsure && lan.room(0).epoch() > epoch);
     assert_eq!(lan.room(0).epoch(), lan.room(1).epoch());
 }
+
+#[test]
+fn an_owner_alone_on_another_disk_invites_and_the_joiner_ends_the_doubt() {
+    let mut lan = Lan::new(&["ann"], None);
+    lan.stop(0);
+    let (folder, saved) = (lan.folder_of(0), lan.folder.path().join("saved"));
+    std::fs::rename(&folder, &saved).unwrap();
+    copy(&saved, &folder);
+    lan.start(0);
+    lan.run(Duration::from_secs(60));
+    let problem = lan.room(0).problem().unwrap();
+    assert!(problem.contains("`lcgroup hold --key team`"), "{problem}");
+    let (time, now) = (lan.time(), lan.now);
+    assert!(lan.room(0).say(b"hello", time, now).is_err());
+    let line = lan.invite();
+    lan.names.push("bob".to_owned());
+    lan.join(1, &line);
+    lan.run(Duration::from_secs(60));
+    assert_eq!(lan.room(0).problem(), None);
+    assert!(lan.room(1).is_member());
+    // words of a joined member come
+    lan.say(1, "here I am");
+    lan.run(Duration::from_secs(5));
+    assert_eq!(lan.said(0), ["here I am"]);
+}
+
+#[test]
+fn a_group_that_keeps_a_day_gives_up_nothing_that_is_hours_old() {
+    let now = 1_800_000_000_000;
+    let hours = |keep: Duration| {
+        let (before, soon) = expired_before(UnixTime::from_millis(now), keep);
+        [now - before, now - soon].map(|ms| ms as f64 / 3_600_000.0)
+    };
+    assert_eq!(hours(DAY), [24.0, 23.2]);
+    assert_eq!(hours(30 * DAY), [720.0, 696.0]);
+    assert_eq!(hours(365 * DAY), [8_760.0, 8_736.0]);
+}
