@@ -263,11 +263,12 @@ impl Room {
             seed: *seed()?,
         };
         let mut log = Log::new(config, now);
+        let mut kept = Kept::default();
         for stored in stored {
             log.restore(stored, now);
+            // before a later entry drops the terms
+            kept.follow(&mut log);
         }
-        let mut kept = Kept::default();
-        kept.follow(&mut log);
         let path = folder.join(MESSAGES);
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(PREFIXES);
@@ -1070,17 +1071,6 @@ impl Room {
             return Ok(false);
         }
         self.persist()?;
-        let owner = self.log.owner();
-        if let Some(first) = self.group.keeps_from()
-            && self
-                .appends
-                .iter()
-                .any(|append| append.log == LogName::Owner)
-            && self.log.is_settled(owner, now)
-        {
-            // the next entries state again the grants that are dropped
-            self.log.forget_before(owner, first);
-        }
         let mut any = false;
         // an entry that waits in one log does not delay the other
         for log in [LogName::Owner, LogName::Own] {
@@ -1096,7 +1086,19 @@ impl Room {
                 }
             }
         }
+        self.forget();
         Ok(any)
+    }
+
+    /// Drops the beginning of the owner's log, once the grants and terms in it are stated again.
+    fn forget(&mut self) {
+        let is_owners = |append: &Append| append.log == LogName::Owner;
+        if let Some(first) = self.group.keeps_from()
+            && !self.appends.iter().any(is_owners)
+            && !self.group.pending().any(is_owners)
+        {
+            self.log.forget_before(self.log.owner(), first);
+        }
     }
 
     /// Acknowledges entries that the log has, up to `last`. Others in their place show that this
@@ -1145,7 +1147,7 @@ impl Room {
     fn persist(&mut self) -> io::Result<()> {
         self.records.sync()?;
         if self.records.is_long() {
-            self.records.compact(self.log.stored())?;
+            self.compact()?;
         }
         self.conversation.sync()?;
         if self.state_changed {
@@ -1542,6 +1544,9 @@ impl Room {
 
     /// Rewrites the log's file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
+        if !self.log.may_be_rewritten() {
+            return Ok(());
+        }
         self.records.compact(self.log.stored())
     }
 

@@ -230,7 +230,7 @@ impl Group {
     }
 
     /// Number of the first entry that the owner's log keeps, for the owner. The shell drops earlier
-    /// ones before it appends to that log.
+    /// ones once that log has all entries that wait for it: they state grants and terms again.
     #[must_use]
     pub fn keeps_from(&self) -> Option<u32> {
         self.owner.as_ref().map(|owner| owner.commits.first)

@@ -458,6 +458,13 @@ impl Log {
         logs.chain(requests.map(|body| Stored::Request(body.to_vec())))
     }
 
+    /// Whether [`stored`](Self::stored) has all grants. While entries of the owner are missing, those
+    /// before them may be on disk alone.
+    #[must_use]
+    pub fn may_be_rewritten(&self) -> bool {
+        !self.has_gap(self.owner)
+    }
+
     /// Adds a key to append with.
     pub fn add_key(&mut self, key: SecretKey) {
         self.keys.insert(self.space.author(&key.peer_id()), key);
