@@ -20,7 +20,7 @@ use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
 use crate::{
-    HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, MAX_PENDING, SECOND, WEEK, request,
+    HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, MAX_UNSENT, SECOND, WEEK, request,
 };
 
 /// Pause after the first request to join in ms. It doubles up to [`LONGEST_PAUSE`].
@@ -387,6 +387,7 @@ impl Group {
         }
         for author in self.authors.values_mut() {
             author.urgent = author.urgent.min(ms);
+            author.forced = author.forced.min(ms + 8 * HOUR);
         }
         self.ask_within(SECOND, now);
     }
@@ -399,7 +400,7 @@ impl Group {
 
     fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
-            Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_PENDING => {
+            Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_UNSENT => {
                 Err(GroupError::TooMuchWaits)
             }
             Standing::Member | Standing::Rejoining { .. } => Ok(()),
