@@ -648,7 +648,7 @@ fn keep_text(seconds: Option<u64>) -> String {
 /// Formats such as `7 days`, in the largest unit that is exact.
 fn span(seconds: u64) -> String {
     let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
-    let exact = |(length, _): &(u64, &str)| seconds >= *length && seconds % length == 0;
+    let exact = |(length, _): &(u64, &str)| seconds >= *length && seconds.is_multiple_of(*length);
     let (length, unit) = units.into_iter().find(exact).unwrap_or((1, "seconds"));
     match seconds / length {
         1 => format!("1 {}", unit.trim_end_matches('s')),
