@@ -48,15 +48,15 @@ impl Held {
             Some(ReadKey::new(*key.read_key)),
             Kept::default().ttl(),
         );
-        let mut log = KeptLog::open(
+        let mut kept = Kept::default();
+        let log = KeptLog::open_with(
             space,
             Role::Member,
             Vec::new(),
             Some(&folder.join(LOG)),
             now,
+            |log| kept.follow(log),
         )?;
-        let mut kept = Kept::default();
-        kept.follow(log.log_mut());
         Ok(Self {
             kept,
             name: name.to_owned(),
@@ -115,5 +115,89 @@ impl Held {
     /// Deletes its files.
     pub fn delete(self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.folder)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use lcgroup_core::{Terms, kind};
+    use librecast::id::SecretKey;
+    use librecast_log::{AuthorId, Config, GRANT_KIND, Grant, Log, Output};
+
+    use super::*;
+
+    #[test]
+    fn a_holder_that_has_the_last_entry_alone_keeps_terms_and_authors_over_a_restart() {
+        let (start, time) = (Instant::now(), UnixTime::from_millis(1_800_000_000_000));
+        let now = start + Duration::from_secs(4);
+        let [owner, bob] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]));
+        let (group, bobs) = (owner.peer_id(), bob.peer_id());
+        let space = Space::new(group, Some(ReadKey::new([3; 32])), Duration::ZERO);
+        let (owner_id, bob_id) = (space.author(&group), space.author(&bobs));
+        let (keys, seed) = (vec![owner, bob], [4; 32]);
+        let mut log = Log::new(Config { space, keys, seed }, start);
+        let say = |log: &mut Log, id: AuthorId, kind: u8, body: &[u8]| {
+            log.append(id, kind, body, time, now).unwrap();
+            let outputs = std::iter::from_fn(|| log.poll_output());
+            let packets = outputs.filter_map(|output| match output {
+                Output::Transmit(packet) => Some(packet),
+                _ => None,
+            });
+            packets.collect::<Vec<_>>()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("held");
+        let read_key = [3; 32].into();
+        let key = HoldingKey { group, read_key };
+        let mut held = Held::create(&folder, "held", &key, start).unwrap();
+        let hear = |held: &mut Held, packets: Vec<Vec<u8>>| {
+            for packet in packets {
+                held.handle_packet([10, 0, 0, 1].into(), &packet, time, now);
+            }
+            held.turn(time, now).unwrap();
+        };
+        let grant = Grant::encode(&[Grant {
+            author: bobs,
+            not_before: 0,
+            expires: u64::MAX,
+            last: u32::MAX,
+        }]);
+        let keep = 365 * 86_400;
+        let terms = Terms { keep, history: 0 }.encode();
+        for (kind, body) in [(GRANT_KIND, &grant), (kind::TERMS, &terms)] {
+            hear(&mut held, say(&mut log, owner_id, kind, body));
+        }
+        hear(&mut held, say(&mut log, bob_id, kind::MESSAGE, b"hello"));
+        // enough for a file that is rewritten
+        for _ in 0..1_500 {
+            hear(&mut held, say(&mut log, owner_id, kind::COMMIT, &[7; 900]));
+        }
+        // all of these are lost, but for the last ones
+        for _ in 0..20 {
+            say(&mut log, owner_id, kind::COMMIT, b"x");
+        }
+        log.forget_before(owner_id, 1_515);
+        let mut last = Vec::new();
+        for _ in 0..9 {
+            last = say(&mut log, owner_id, kind::COMMIT, b"x");
+        }
+        hear(&mut held, last);
+        let begins = |held: &Held| {
+            let authors = held.log.log().authors();
+            authors
+                .map(|author| (author.first, author.last))
+                .collect::<Vec<_>>()
+        };
+        held.compact().unwrap();
+        let before = begins(&held);
+        assert!(before.contains(&(1, 1)), "{before:?}");
+        assert!(held.log.log().has_gap(owner_id), "{before:?}");
+        drop(held);
+        let held = Held::open(&folder, "held", start).unwrap();
+        assert_eq!(begins(&held), before);
+        assert_eq!(held.kept.shown(), Some(keep));
     }
 }

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::MAX_HISTORY;
 use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
+use librecast_log::MAX_ENTRIES_OF_AUTHOR;
 use zeroize::Zeroizing;
 
 use crate::conversation::{Message, REMEMBERED};
@@ -26,12 +27,23 @@ const MAX_NAME: usize = 255;
 /// Most messages: as many as a reader recognises when they come twice.
 pub const MAX_MESSAGES: u64 = REMEMBERED as u64;
 
-/// Encodes the last of `messages` that fit, earliest first.
-pub fn encode(messages: &[Message]) -> Zeroizing<Vec<u8>> {
+/// Entries of the owner's own log that what was said before may fill. Chosen: half of all.
+const MAX_HISTORY_ENTRIES: usize = MAX_ENTRIES_OF_AUTHOR / 2;
+/// Bytes of a history in each of its entries, at least.
+const IN_ENTRY: usize = 900;
+
+/// Bytes of the next history while entries of earlier ones fill `used` places: at most half of the
+/// rest, so that many joins leave the owner's own words where they are.
+pub fn room_beside(used: usize) -> usize {
+    (MAX_HISTORY_ENTRIES.saturating_sub(used) / 2 * IN_ENTRY).min(MAX_HISTORY)
+}
+
+/// Encodes the last of `messages` that fit into `room` bytes, earliest first.
+pub fn encode(messages: &[Message], room: usize) -> Zeroizing<Vec<u8>> {
     let (mut chosen, mut length) = (Vec::new(), 1);
     for message in messages.iter().rev().filter_map(encode_one) {
         length += message.len();
-        if length > MAX_HISTORY {
+        if length > room {
             break;
         }
         chosen.push(message);
@@ -130,7 +142,7 @@ mod tests {
             ..message(3, "")
         };
         let all = [message(1, "one"), bytes.clone(), files, message(4, "")];
-        let encoded = encode(&all);
+        let encoded = encode(&all, MAX_HISTORY);
         assert_eq!(encoded[..2], [1, all[0].author.public_key()[0]]);
         let back = decode(&encoded, 2).unwrap();
         let last = Message {
@@ -147,17 +159,34 @@ mod tests {
     fn the_last_messages_that_fit_are_taken() {
         let long = "x".repeat(MAX_TEXT);
         let all: Vec<Message> = (0..40).map(|n| message(n, &long)).collect();
-        let encoded = encode(&all);
+        let encoded = encode(&all, MAX_HISTORY);
         assert!(encoded.len() <= MAX_HISTORY);
         let back = decode(&encoded, 99).unwrap();
         assert_eq!(back, all[40 - back.len()..]);
         assert_eq!(back.len(), MAX_HISTORY / (MAX_TEXT + 57));
-        assert_eq!(decode(&encode(&[]), 0), Ok(vec![]));
+        assert_eq!(decode(&encode(&[], MAX_HISTORY), 0), Ok(vec![]));
+    }
+
+    #[test]
+    fn many_joins_fill_no_more_than_their_part() {
+        let all: Vec<Message> = (0..999)
+            .map(|n| message(n % 200, &"x".repeat(900)))
+            .collect();
+        let (mut used, mut first) = (0, 0);
+        for join in 0..100 {
+            let encoded = encode(&all, room_beside(used));
+            // an empty one is not sent
+            used += (encoded.len() - 1).div_ceil(IN_ENTRY);
+            first = if join == 0 { used } else { first };
+        }
+        assert!(first > 500 && used > 13 * first, "{first} {used}");
+        assert!(used <= MAX_HISTORY_ENTRIES, "{used}");
+        assert_eq!(encode(&all, room_beside(MAX_HISTORY_ENTRIES + 1)).len(), 1);
     }
 
     #[test]
     fn no_changed_byte_panics() {
-        let all = encode(&[message(1, "one"), message(2, "two")]);
+        let all = encode(&[message(1, "one"), message(2, "two")], MAX_HISTORY);
         for at in 0..all.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut changed = all.to_vec();

@@ -9,6 +9,9 @@ use librecast_program::cli::{Exit, ExitError};
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
 
+/// Stands before the name of who said something before this member joined, as the owner has it.
+pub const EARLIER: &str = "(earlier) ";
+
 /// Separates a name from its mark, which is a part of the member's key.
 const MARK: char = '#';
 
@@ -57,13 +60,18 @@ fn is_misleading(name: &str) -> bool {
     let last = words.last().filter(|_| words.len() > 1);
     let book = look(PREFIX);
     look(name).contains(':')
+        || look(name).starts_with(&look(EARLIER))
         || words.iter().any(|word| look(word).starts_with(&book))
         || last.is_some_and(|last| like(last, "owner") || like(last, "you"))
 }
 
 /// Whether `who` is this member's name, name with its mark, or key.
 pub fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
-    normal(name) == normal(who) || shown == who || author.to_string() == who
+    match who.parse::<PeerId>() {
+        // no member is called by another one's key
+        Ok(key) => *author == key,
+        Err(_) => normal(name) == normal(who) || shown == who,
+    }
 }
 
 /// All members, by the look of their names.
@@ -177,15 +185,35 @@ mod tests {
             "Bob  \u{43e}wner",
             "Bob you",
             "Eve book:ann",
+            "(earlier) Ann",
+            "( e\u{430}rlier)Ann",
             "Eve b\u{43e}ok:ann",
         ] {
             let normal = clean(&normal(name));
             assert_eq!(shown(name), format!("\"{normal}\"#{mark}"), "{name:?}");
         }
         assert_eq!(shown("\"Ann\": no"), format!("\"'Ann': no\"#{mark}"));
-        for name in ["owner", "you", "Bookman", "Owner Bob", "Young", "O'Hara"] {
+        for name in [
+            "owner",
+            "you",
+            "Bookman",
+            "earlier Ann",
+            "Owner Bob",
+            "Young",
+            "O'Hara",
+        ] {
             assert_eq!(shown(name), name);
         }
+    }
+
+    #[test]
+    fn a_key_means_its_member_alone() {
+        let [ann, eve] = [1, 2].map(key);
+        let anns = ann.to_string();
+        assert!(is_called(&anns, (&ann, "Ann", "Ann")));
+        assert!(!is_called(&anns, (&eve, &anns, &anns)), "a name like a key");
+        assert!(is_called(" Ann", (&ann, "Ann", "Ann#1234")));
+        assert!(is_called("Ann#1234", (&ann, "Ann", "Ann#1234")));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub fn write(folder: &Path) -> io::Result<()> {
 /// Whether the folder was written at another place. Folders of earlier versions have no place: they
 /// get this one.
 pub fn is_another(folder: &Path) -> io::Result<bool> {
-    match std::fs::read_to_string(folder.join(FILE)) {
-        Ok(known) => Ok(known != place_of(folder)?),
+    match std::fs::read(folder.join(FILE)) {
+        Ok(known) => Ok(known != place_of(folder)?.as_bytes()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // a full disk keeps no group from being opened
             if let Err(e) = write(folder) {
@@ -63,6 +63,8 @@ mod tests {
         assert!(is_another(&copy).unwrap() && is_another(&copy).unwrap());
         fs::rename(&one, &renamed).unwrap();
         assert!(!is_another(&renamed).unwrap());
+        fs::write(copy.join(FILE), [0xff; 9]).unwrap();
+        assert!(is_another(&copy).unwrap(), "a damaged one");
         write(&copy).unwrap();
         assert!(!is_another(&copy).unwrap());
     }

@@ -10,6 +10,7 @@
 //! entries, which reach the disk before they are sent. So no key of the group seals two contents,
 //! even after a crash.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,7 +23,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
-    Output, RequestRefusal, Standing, Taken, Terms, heads_before,
+    Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -76,6 +77,8 @@ const FIREWALLS: &str = "do firewalls of both hosts let in UDP port 14246, ICMPv
 
 /// Time in ms after an entry in which the owner makes the commit that counts it, if it is there.
 const COMMITTED_WITHIN: u64 = 86_400_000;
+/// Divisor of the keeping time, for less than 30 days: an entry is given up at most that part early.
+const PART_OF_KEEP: u64 = 30;
 /// Time without one of the entries that have probably expired, before they are given up. Chosen:
 /// the log asks seven times in it.
 const EXPIRED_WAIT: Duration = Duration::from_secs(60);
@@ -131,6 +134,8 @@ pub struct Room {
     /// Entries that the group wants appended.
     appends: VecDeque<Append>,
     append_at: Option<Instant>,
+    /// Why the log takes no entries now.
+    refusal: Option<AppendError>,
     /// Own messages: shown once the state that sends them is on disk.
     said: Vec<Said>,
     offers: Offers,
@@ -258,11 +263,12 @@ impl Room {
             seed: *seed()?,
         };
         let mut log = Log::new(config, now);
+        let mut kept = Kept::default();
         for stored in stored {
             log.restore(stored, now);
+            // before a later entry drops the terms
+            kept.follow(&mut log);
         }
-        let mut kept = Kept::default();
-        kept.follow(&mut log);
         let path = folder.join(MESSAGES);
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(PREFIXES);
@@ -283,6 +289,7 @@ impl Room {
             conversation,
             appends: VecDeque::new(),
             append_at: None,
+            refusal: None,
             said: Vec::new(),
             offers,
             state_changed: true,
@@ -315,9 +322,10 @@ impl Room {
         // acknowledgements that a crash kept from the group
         for log in [LogName::Own, LogName::Owner] {
             if let Some(status) = room.status_of(log) {
-                room.group.handle_appended(log, status.last);
+                room.acknowledge(log, status.last);
             }
         }
+        room.group.hold(is_unsure, UnixTime::now());
         // and own messages that a crash kept from the users
         let me = room.group.author_key().peer_id();
         let waiting: Vec<_> = room.group.unconfirmed().collect();
@@ -353,12 +361,14 @@ impl Room {
     }
 
     /// Ends the doubt about a copied folder, once other hosts have shown their entries of its keys.
-    fn be_sure(&mut self, now: Instant) -> io::Result<()> {
+    fn be_sure(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         let own = self.author_of(LogName::Own);
         let is_shown = self.log.caught_up_at().is_some_and(|at| at <= now);
         if self.is_unsure && is_shown && self.log.is_settled(own, now) {
             place::write(&self.folder)?;
             self.is_unsure = false;
+            self.group.hold(false, time);
+            self.state_changed = true;
         }
         Ok(())
     }
@@ -411,6 +421,9 @@ impl Room {
                 expired.wait.as_secs()
             ));
         }
+        if let Some(reason) = &self.refusal {
+            return Some(format!("waits, and nothing is sent: {reason}"));
+        }
         if !self.group.is_behind() || self.group.standing() != Standing::Member {
             return None;
         }
@@ -431,6 +444,18 @@ impl Room {
 
     /// Why this host cannot send or join, and the remedy.
     pub fn problem(&self) -> Option<String> {
+        self.failure().or_else(|| {
+            self.is_unsure.then(|| {
+                format!(
+                    "this folder was copied here or put back, and may be older than what was said from it: nothing is sent before another host of the group is heard. Does one run, and {FIREWALLS} Where there is none: invite somebody, or let another host hold the group (`lcgroup hold --key {}`)",
+                    self.name
+                )
+            })
+        })
+    }
+
+    /// The same, but for the doubt about a copied folder.
+    fn failure(&self) -> Option<String> {
         let anew = format!(
             "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
             self.name
@@ -460,9 +485,6 @@ impl Room {
             }
             _ if let Some(from) = of_owner => Some(format!(
                 "the owner's folder was used on two hosts: nothing that it did from entry {from} on counts, and nobody joins or leaves any more; `lcgroup create` makes a new group"
-            )),
-            _ if self.is_unsure => Some(format!(
-                "this folder was copied here or put back, and may be older than what was said from it: nothing is sent before another host of the group is heard. Does one run, and {FIREWALLS}"
             )),
             _ => None,
         }
@@ -510,7 +532,7 @@ impl Room {
             self.log.handle_timeout(time, now);
         }
         self.catch_up(time, now);
-        self.be_sure(now)?;
+        self.be_sure(time, now)?;
         self.holds_back = self.waits_shortly(now);
         if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
@@ -721,10 +743,7 @@ impl Room {
     /// Gives up entries that a commit from before the group's keeping time counts, if nobody sends
     /// them: a member that was away for longer could apply no commit. Returns whether it gave up any.
     fn skip_expired(&mut self, time: UnixTime, now: Instant) -> bool {
-        let keep = self.kept.ttl().as_millis() as u64;
-        let before = time.as_millis().saturating_sub(keep);
-        // a commit of the next day counts entries that have expired by now
-        let soon = before + COMMITTED_WITHIN;
+        let (before, soon) = expired_before(time, self.kept.ttl());
         let waits = self.group.commit_waits().filter(|made| *made < soon);
         // dates of a clock that differs prove nothing
         if waits.is_none() || !self.log.has_received() || self.own_clock().is_some() {
@@ -817,11 +836,25 @@ impl Room {
         if messages.is_empty() {
             return Ok(());
         }
-        let content = history::encode(&messages);
+        let content = history::encode(&messages, history::room_beside(self.given()));
+        if content.len() <= 1 {
+            self.notice("what was said before did not fit for newcomers any more".into());
+            return Ok(());
+        }
         if let Err(e) = self.group.give_history(&newcomers, &content) {
             tracing::warn!("{}: what was said before: {e}", self.name);
         }
         Ok(())
+    }
+
+    /// Entries of the own log with what was said before, for newcomers.
+    fn given(&self) -> usize {
+        let (me, mut read, mut given) = (self.author_of(LogName::Own), 0, 0);
+        while let Some(entry) = self.log.next_entry(me, read) {
+            read = entry.number;
+            given += usize::from(entry.kind == kind::HISTORY);
+        }
+        given
     }
 
     /// Passes entries to the group, in order; returns whether it read any.
@@ -1026,7 +1059,10 @@ impl Room {
 
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
     fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
-        self.append_at = None;
+        (self.append_at, self.refusal) = (None, None);
+        if self.group.standing() == Standing::RolledBack {
+            self.appends.clear();
+        }
         if self.appends.is_empty() {
             return Ok(false);
         }
@@ -1035,17 +1071,6 @@ impl Room {
             return Ok(false);
         }
         self.persist()?;
-        let owner = self.log.owner();
-        if let Some(first) = self.group.keeps_from()
-            && self
-                .appends
-                .iter()
-                .any(|append| append.log == LogName::Owner)
-            && self.log.is_settled(owner, now)
-        {
-            // the next entries state again the grants that are dropped
-            self.log.forget_before(owner, first);
-        }
         let mut any = false;
         // an entry that waits in one log does not delay the other
         for log in [LogName::Owner, LogName::Own] {
@@ -1054,13 +1079,45 @@ impl Room {
                     Ok(()) => any = true,
                     Err(e) => {
                         tracing::debug!("{}: {e}", self.name);
+                        self.refusal = Some(e).filter(|e| *e != AppendError::Starting);
                         self.append_at = Some(now + APPEND_AGAIN);
                         break;
                     }
                 }
             }
         }
+        self.forget();
         Ok(any)
+    }
+
+    /// Drops the beginning of the owner's log, once the grants and terms in it are stated again.
+    fn forget(&mut self) {
+        let is_owners = |append: &Append| append.log == LogName::Owner;
+        if let Some(first) = self.group.keeps_from()
+            && !self.appends.iter().any(is_owners)
+            && !self.group.pending().any(is_owners)
+        {
+            self.log.forget_before(self.log.owner(), first);
+        }
+    }
+
+    /// Acknowledges entries that the log has, up to `last`. Others in their place show that this
+    /// folder is an old copy.
+    fn acknowledge(&mut self, log: LogName, last: u32) {
+        let id = self.author_of(log);
+        let differs = |append: &Append| {
+            let entry = self.log.next_entry(id, append.number - 1);
+            let entry = entry.filter(|entry| entry.number == append.number);
+            let (kind, body) = encoded(&append.entry);
+            // none: it has expired
+            entry.is_some_and(|entry| entry.kind != kind || entry.body != *body)
+        };
+        let is_known = |append: &&Append| append.log == log && append.number <= last;
+        if self.group.pending().filter(is_known).any(differs) {
+            self.group.roll_back();
+        } else {
+            self.group.handle_appended(log, last);
+        }
     }
 
     fn append_one(&mut self, at: usize, time: UnixTime, now: Instant) -> Result<(), AppendError> {
@@ -1071,30 +1128,16 @@ impl Room {
         let id = self.author_of(log);
         let last = self.status_of(log).map_or(0, |status| status.last);
         if number <= last {
-            // an earlier run did it
-            self.group.handle_appended(log, number);
+            // an earlier run did it, or this folder is an old copy
+            self.acknowledge(log, number);
             self.appends.remove(at);
             return Ok(());
         }
         if number != last + 1 {
             return Err(AppendError::Starting);
         }
-        let grant = |author, last| Grant {
-            author,
-            not_before: 0,
-            expires: u64::MAX,
-            last,
-        };
-        let grants;
-        let (kind, body) = match &append.entry {
-            NewEntry::Body { kind, body } => (*kind, body.as_slice()),
-            NewEntry::Grants(all) => {
-                let all = all.iter().map(|(author, last)| grant(*author, *last));
-                grants = Grant::encode(&all.collect::<Vec<_>>());
-                (GRANT_KIND, grants.as_slice())
-            }
-        };
-        self.log.append(id, kind, body, time, now)?;
+        let (kind, body) = encoded(&append.entry);
+        self.log.append(id, kind, &body, time, now)?;
         self.group.handle_appended(log, number);
         self.appends.remove(at);
         self.state_changed = true;
@@ -1104,7 +1147,7 @@ impl Room {
     fn persist(&mut self) -> io::Result<()> {
         self.records.sync()?;
         if self.records.is_long() {
-            self.records.compact(self.log.stored())?;
+            self.compact()?;
         }
         self.conversation.sync()?;
         if self.state_changed {
@@ -1314,7 +1357,10 @@ impl Room {
         expires: u64,
         time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
-        self.check_usable()?;
+        // it appends nothing: who joins by it ends the doubt about a copied folder
+        if let Some(failure) = self.failure() {
+            return Err(ExitError::new(Exit::Failed, failure).into());
+        }
         self.state_changed = true;
         Ok(self.group.invite(uses, expires, time)?.encode())
     }
@@ -1498,6 +1544,9 @@ impl Room {
 
     /// Rewrites the log's file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
+        if !self.log.may_be_rewritten() {
+            return Ok(());
+        }
         self.records.compact(self.log.stored())
     }
 
@@ -1511,6 +1560,31 @@ impl Room {
 pub fn clock_step((then, at): (UnixTime, Instant), (time, now): (UnixTime, Instant)) -> i64 {
     let passed = now.saturating_duration_since(at).as_millis() as i64;
     time.as_millis() as i64 - then.as_millis() as i64 - passed
+}
+
+/// Times in ms before which commits count only entries that have expired, certainly and probably.
+fn expired_before(time: UnixTime, keep: Duration) -> (u64, u64) {
+    let keep = keep.as_millis() as u64;
+    let before = time.as_millis().saturating_sub(keep);
+    // a commit of the next day counts entries that have expired by now
+    (before, before + COMMITTED_WITHIN.min(keep / PART_OF_KEEP))
+}
+
+/// The kind and body of an entry.
+fn encoded(entry: &NewEntry) -> (u8, Cow<'_, [u8]>) {
+    let grant = |(author, last): &(PeerId, u32)| Grant {
+        author: *author,
+        not_before: 0,
+        expires: u64::MAX,
+        last: *last,
+    };
+    match entry {
+        NewEntry::Body { kind, body } => (*kind, body.into()),
+        NewEntry::Grants(all) => {
+            let all: Vec<_> = all.iter().map(grant).collect();
+            (GRANT_KIND, Grant::encode(&all).into())
+        }
+    }
 }
 
 /// The entries of the owner's log.

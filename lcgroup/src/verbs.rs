@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::conversation::Message;
 use crate::logs::DEFAULT_KEEP;
-use crate::names::is_called;
+use crate::names::{EARLIER, is_called};
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
 /// Bytes read from stdin: the longest message, an end of line, and one more.
@@ -560,7 +560,7 @@ impl Verbs {
             }
             if group.history_s != Some(0) {
                 let last = match group.history_s {
-                    Some(seconds) => format!("what was said in the last {} days", seconds / 86_400),
+                    Some(seconds) => format!("what was said in the last {}", span(seconds)),
                     None => "all that was said".to_owned(),
                 };
                 print_line(format!("  newcomers read {last}, as the owner has it"))?;
@@ -642,7 +642,18 @@ impl Verbs {
 
 /// Formats such as `for 365 days`, or `for ever`.
 fn keep_text(seconds: Option<u64>) -> String {
-    seconds.map_or("for ever".into(), |s| format!("for {} days", s / 86_400))
+    seconds.map_or("for ever".into(), |s| format!("for {}", span(s)))
+}
+
+/// Formats such as `7 days`, in the largest unit that is exact.
+fn span(seconds: u64) -> String {
+    let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
+    let exact = |(length, _): &(u64, &str)| seconds >= *length && seconds.is_multiple_of(*length);
+    let (length, unit) = units.into_iter().find(exact).unwrap_or((1, "seconds"));
+    match seconds / length {
+        1 => format!("1 {}", unit.trim_end_matches('s')),
+        n => format!("{n} {unit}"),
+    }
 }
 
 /// Formats a message as a line, without control characters.
@@ -661,7 +672,7 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
         (None, None, None) => String::new(),
     };
     let earlier = match message.earlier {
-        true => "(earlier) ",
+        true => EARLIER,
         false => "",
     };
     format!("{time} {earlier}{}: {said}", printable(name))
@@ -695,6 +706,20 @@ mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
+
+    #[test]
+    fn times_have_the_largest_unit_that_is_exact() {
+        let spans = [5 * 3_600, 86_400, 36 * 3_600, 30 * 86_400, 90, 60].map(span);
+        let expected = [
+            "5 hours",
+            "1 day",
+            "36 hours",
+            "30 days",
+            "90 seconds",
+            "1 minute",
+        ];
+        assert_eq!(spans, expected);
+    }
 
     #[test]
     fn words_are_of_one_member_in_one_group() {

@@ -19,8 +19,8 @@ use crate::owner::{Kept, Owner};
 use crate::provider::{self, NO_NONCE};
 use crate::request::Request;
 use crate::{
-    DAY, HOUR, MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_REQUESTS,
-    SECOND, WEEK, request,
+    DAY, HOUR, MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_PENDING,
+    MAX_REQUESTS, SECOND, WEEK, request,
 };
 
 /// Time in ms for which the owner collects requests before it commits.
@@ -29,8 +29,6 @@ const BATCH: u64 = 2_000;
 const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
 /// Bytes of an author's entries in an epoch after which the owner commits: half of [`MAX_OUTBOX`].
 const MANY_BYTES: u64 = MAX_OUTBOX as u64 / 2;
-/// Entries that may wait for the log before another commit: some commits with their trees.
-const MAX_PENDING: usize = 4_096;
 /// Entries that the owner's log keeps for members that are silent. Chosen: three quarters of the
 /// 16,384 that the log leaves to the owner alone; a commit of 50 members each day takes 400 days.
 const MAX_KEPT: u32 = 12_288;
@@ -40,6 +38,17 @@ const LEAST_CUT: u32 = 64;
 const KEPT: u64 = 30 * DAY;
 /// Pause in ms between two immediate commits for an author's urgent refreshes.
 const URGENT: u64 = HOUR;
+
+/// Time in ms that each commit for an author's many messages costs it. Chosen: [`MAX_KEPT`] lasts for
+/// months, whatever one member says.
+const FORCED: u64 = HOUR;
+/// Such commits of an author at once. Chosen: 7,200 messages, or 16 MiB.
+const FORCED_AT_ONCE: u64 = 7;
+
+/// Whether an author soon runs out of keys of its epoch, or of space.
+fn says_much(author: &Author) -> bool {
+    author.messages >= MANY_MESSAGES || author.bytes >= MANY_BYTES
+}
 
 /// A leaf that a commit adds.
 #[derive(Clone)]
@@ -297,17 +306,19 @@ impl Group {
         if self.pending.len() > MAX_PENDING {
             return None;
         }
-        let much = |a: &Author| a.messages >= MANY_MESSAGES || a.bytes >= MANY_BYTES;
-        if self.authors.values().any(much) || self.voice.sealed >= MANY_MESSAGES {
+        if self.voice.sealed >= MANY_MESSAGES {
             return Some(0);
         }
+        let talkative = self.authors.values().filter(|author| says_much(author));
+        let forced = talkative.map(|author| author.forced.saturating_sub(FORCED_AT_ONCE * FORCED));
+        let forced = forced.min();
         let regular = (!self.authors.is_empty()).then(|| {
             // an author that waits for space sends the message again in the next epoch
             let crowded = self.authors.values().any(|author| author.displaced > 0);
             let moved = self.heads() != owner.advertised || !owner.refreshes.is_empty();
             owner.committed + if moved || crowded { DAY } else { WEEK }
         });
-        [owner.wanted, regular].into_iter().flatten().min()
+        [owner.wanted, regular, forced].into_iter().flatten().min()
     }
 
     /// Commits all waiting changes.
@@ -318,6 +329,9 @@ impl Group {
         };
         owner.wanted = None;
         owner.committed = now.as_millis();
+        for author in self.authors.values_mut().filter(|author| says_much(author)) {
+            author.forced = author.forced.max(now.as_millis()) + FORCED;
+        }
         let known = |author: &PeerId| self.authors.contains_key(author);
         let leave: Vec<PeerId> = owner.leaves.iter().copied().filter(known).collect();
         let stays = |author: &PeerId| known(author) && !owner.leaves.contains(author);
@@ -670,5 +684,49 @@ mod tests {
         let others: Vec<u8> = others.iter().map(|leaf| leaf.package[0]).collect();
         assert_eq!((fitting.len(), others), (126, vec![3, 90]));
         assert!(trials.get() <= 2 * 2 * 7 + 1, "{}", trials.get());
+    }
+
+    #[test]
+    fn what_waits_for_the_log_is_bounded_and_never_too_much_to_restore() {
+        let (mut group, now) = (owner(), UnixTime::from_millis(NOW));
+        while group.pending.len() <= crate::MAX_UNSENT {
+            group.say(&[0; 10_000], now).unwrap();
+        }
+        let refused = group.say(b"one more", now);
+        assert!(
+            matches!(refused, Err(GroupError::TooMuchWaits)),
+            "{refused:?}"
+        );
+        let (kind, body) = (kind::MESSAGE, vec![0; 900]);
+        for _ in 0..20_000 {
+            let body = body.clone();
+            group.append(Log::Own, NewEntry::Body { kind, body });
+        }
+        let waiting = group.pending.len();
+        let mut group = Group::restore(&group.state().unwrap(), &[4; 32]).unwrap();
+        assert_eq!(group.pending.len(), waiting);
+        group.handle_appended(Log::Own, u32::MAX);
+        group.say(b"it goes on", now).unwrap();
+    }
+
+    #[test]
+    fn one_author_forces_a_few_commits_and_then_one_an_hour() {
+        let mut group = owner();
+        let invitation = group
+            .invite(100, NOW + DAY, UnixTime::from_millis(NOW))
+            .unwrap();
+        let talker = ask(&mut group, &invitation, 10, 10);
+        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
+        let first = group.epoch().unwrap();
+        // 900 short messages after each commit, every 45 s for half a day
+        let mut now = NOW + BATCH;
+        while now < NOW + 12 * HOUR {
+            group.authors.get_mut(&talker).unwrap().messages = MANY_MESSAGES;
+            group.handle_timeout(UnixTime::from_millis(now));
+            group.handle_appended(Log::Owner, u32::MAX);
+            now += 45 * SECOND;
+        }
+        let forced = group.epoch().unwrap() - first;
+        assert!((18..=20).contains(&forced), "{forced}");
     }
 }

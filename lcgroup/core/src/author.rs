@@ -36,6 +36,8 @@ pub(crate) struct Author {
     pub early: Vec<u64>,
     /// When the owner last accepted an urgent refresh of this author (ms since 1970).
     pub urgent: u64,
+    /// Until when its many messages have used up commits of their own (ms since 1970).
+    pub forced: u64,
 }
 
 impl Author {

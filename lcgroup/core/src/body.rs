@@ -236,7 +236,9 @@ impl Terms {
         (version == VERSION).then_some(Self { keep, history })
     }
 
-    pub(crate) fn encode(self) -> Vec<u8> {
+    /// The body of an entry.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(VERSION).u64(self.keep).u64(self.history);
         w.into_vec()

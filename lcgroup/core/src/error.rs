@@ -29,6 +29,9 @@ pub enum GroupError {
     /// More than [`MAX_OUTBOX`](crate::MAX_OUTBOX) bytes wait for the owner's confirmation.
     #[error("too much waits for the owner to confirm it")]
     OutboxFull,
+    /// Too many entries wait for the log.
+    #[error("too much waits to be sent")]
+    TooMuchWaits,
     /// More than [`MAX_INVITATIONS`](crate::MAX_INVITATIONS).
     #[error("at most 64 invitations at a time")]
     TooManyInvitations,

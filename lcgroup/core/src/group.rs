@@ -19,7 +19,9 @@ use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
-use crate::{HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, SECOND, WEEK, request};
+use crate::{
+    HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, MAX_UNSENT, SECOND, WEEK, request,
+};
 
 /// Pause after the first request to join in ms. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: u64 = 5 * SECOND;
@@ -89,6 +91,8 @@ pub struct Group {
     pub(crate) owner: Option<Owner>,
     /// The owner's log may be incomplete: new messages wait.
     pub(crate) is_behind: bool,
+    /// This state may be an old copy: nothing new is made.
+    pub(crate) is_held: bool,
     /// When the epoch began, by the owner's clock (ms since 1970); 0 if unknown.
     pub(crate) began: u64,
     /// Entries that are not known to be in the log.
@@ -187,6 +191,7 @@ impl Group {
             joining: None,
             owner: None,
             is_behind: false,
+            is_held: false,
             began: 0,
             pending: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -225,7 +230,7 @@ impl Group {
     }
 
     /// Number of the first entry that the owner's log keeps, for the owner. The shell drops earlier
-    /// ones before it appends to that log.
+    /// ones once that log has all entries that wait for it: they state grants and terms again.
     #[must_use]
     pub fn keeps_from(&self) -> Option<u32> {
         self.owner.as_ref().map(|owner| owner.commits.first)
@@ -281,8 +286,8 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::NotAMember`],
-    /// [`GroupError::RolledBack`].
+    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::TooMuchWaits`],
+    /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn say(&mut self, content: &[u8], now: UnixTime) -> Result<u64, GroupError> {
         self.check_speaks()?;
         if content.len() > MAX_MESSAGE {
@@ -317,6 +322,13 @@ impl Group {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Sets whether this state may be an old copy. While it may, no commit, no request for a leaf and
+    /// no message is made: their numbers and keys may have been used.
+    pub fn hold(&mut self, is_held: bool, now: UnixTime) {
+        self.is_held = is_held;
+        self.advance(now);
     }
 
     /// The number of messages that wait to be sealed.
@@ -375,6 +387,7 @@ impl Group {
         }
         for author in self.authors.values_mut() {
             author.urgent = author.urgent.min(ms);
+            author.forced = author.forced.min(ms + 8 * HOUR);
         }
         self.ask_within(SECOND, now);
     }
@@ -387,6 +400,9 @@ impl Group {
 
     fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
+            Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_UNSENT => {
+                Err(GroupError::TooMuchWaits)
+            }
             Standing::Member | Standing::Rejoining { .. } => Ok(()),
             Standing::Joining | Standing::Removed => Err(GroupError::NotAMember),
             Standing::RolledBack => Err(GroupError::RolledBack),
@@ -462,6 +478,9 @@ impl Group {
 
     /// Asks the owner for a new leaf, unless a request is open: no key package is used twice.
     pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: UnixTime) {
+        if self.is_held {
+            return;
+        }
         self.refresh.due = now.as_millis() + self.random.jittered(WEEK);
         if self.refresh.package.is_some() {
             return;
@@ -482,6 +501,11 @@ impl Group {
     pub fn handle_appended(&mut self, log: Log, number: u32) {
         self.pending
             .retain(|append| append.log != log || append.number > number);
+    }
+
+    /// Entries that are not known to be in the log.
+    pub fn pending(&self) -> impl Iterator<Item = &Append> {
+        self.pending.iter()
     }
 
     pub(crate) fn append(&mut self, log: Log, entry: NewEntry) {
@@ -520,6 +544,7 @@ impl Group {
     #[must_use]
     pub fn next_timeout(&self) -> Option<UnixTime> {
         let due = match self.standing {
+            _ if self.is_held => None,
             Standing::Joining => self.joining.as_ref()?.due,
             Standing::Member if self.owner.is_some() => self.commit_due(),
             Standing::Member => Some(self.refresh.due),
@@ -536,6 +561,9 @@ impl Group {
     /// Runs all steps that an input may have made possible.
     pub(crate) fn advance(&mut self, now: UnixTime) {
         self.try_apply(now);
+        if self.is_held {
+            return;
+        }
         let member = self.standing == Standing::Member;
         if self.standing == Standing::Joining {
             self.request(now);

@@ -83,6 +83,10 @@ pub const MAX_INVITATIONS: usize = 64;
 pub const MAX_REQUESTS: usize = 256;
 /// Bytes of own content that a member keeps: unconfirmed, unsent, or in the outbox.
 pub const MAX_OUTBOX: usize = 64 * MAX_MESSAGE;
+/// Entries that may wait for the log before another commit: some commits with their trees.
+const MAX_PENDING: usize = 4_096;
+/// Entries that may wait for the log before another message. Chosen: twice those of [`MAX_OUTBOX`].
+const MAX_UNSENT: usize = 8_192;
 /// Bytes that a reader keeps of incomplete messages, of all members together: 50 of the longest.
 pub const MAX_PARTIAL: usize = 4 * 1_024 * 1_024;
 /// Grants of one entry: as many as a body of the log holds, at 48 bytes each.

@@ -105,7 +105,8 @@ impl Group {
         Taken::Done
     }
 
-    pub(crate) fn roll_back(&mut self) {
+    /// Makes this participant silent for good: the log shows that its state is an old copy.
+    pub fn roll_back(&mut self) {
         if self.standing != Standing::RolledBack {
             self.standing = Standing::RolledBack;
             self.tell(Event::RolledBack);

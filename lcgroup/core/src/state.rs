@@ -170,7 +170,7 @@ impl Group {
             false => None,
         };
         let mut pending = VecDeque::new();
-        for _ in 0..count(&mut r, MAX_FIELD / MAX_BODY)? {
+        for _ in 0..count(&mut r, MAX_FIELD)? {
             pending.push_back(read_append(&mut r)?);
         }
         let began = match version {
@@ -211,6 +211,7 @@ impl Group {
             joining,
             owner,
             is_behind: false,
+            is_held: false,
             began,
             pending,
         })

@@ -48,6 +48,22 @@ impl KeptLog {
         file: Option<&Path>,
         now: Instant,
     ) -> io::Result<Self> {
+        Self::open_with(space, role, keys, file, now, |_| {})
+    }
+
+    /// The same; `restored` sees the log after each record, before a later one drops entries.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_with(
+        space: Space,
+        role: Role,
+        keys: Vec<SecretKey>,
+        file: Option<&Path>,
+        now: Instant,
+        mut restored: impl FnMut(&mut Log),
+    ) -> io::Result<Self> {
         let (records, stored) = match file {
             Some(file) => {
                 let (records, stored) = Records::open(file)?;
@@ -60,6 +76,7 @@ impl KeptLog {
         let mut log = Log::new(Config { space, keys, seed }, now);
         for stored in stored {
             log.restore(stored, now);
+            restored(&mut log);
         }
         log.set_role(role, now);
         Ok(Self {
@@ -155,7 +172,7 @@ impl KeptLog {
         }
         if let Some(records) = &mut self.records {
             records.sync()?;
-            if records.is_long() {
+            if records.is_long() && self.log.may_be_rewritten() {
                 records.compact(self.log.stored())?;
             }
         }
@@ -174,8 +191,8 @@ impl KeptLog {
     /// The disk's; the old file is kept then.
     pub fn compact(&mut self) -> io::Result<()> {
         match &mut self.records {
-            Some(records) => records.compact(self.log.stored()),
-            None => Ok(()),
+            Some(records) if self.log.may_be_rewritten() => records.compact(self.log.stored()),
+            _ => Ok(()),
         }
     }
 }

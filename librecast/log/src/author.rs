@@ -15,7 +15,8 @@ use crate::entry::{AuthorId, Entry, EntryHash};
 use crate::grant::{CLOCK_TOLERANCE, Grant};
 use crate::packet::Head;
 
-/// Most numbers by which an entry may exceed the stored ones: those of a day without contact.
+/// Most numbers by which an entry may exceed the stored ones, unless it states a later beginning:
+/// those of a day without contact.
 pub(crate) const MAX_JUMP: u32 = 10_000;
 
 /// Shortest time between two answers with one entry; each answer in a row doubles it.

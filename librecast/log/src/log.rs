@@ -458,6 +458,13 @@ impl Log {
         logs.chain(requests.map(|body| Stored::Request(body.to_vec())))
     }
 
+    /// Whether [`stored`](Self::stored) has all grants. While entries of the owner are missing, those
+    /// before them may be on disk alone.
+    #[must_use]
+    pub fn may_be_rewritten(&self) -> bool {
+        !self.has_gap(self.owner)
+    }
+
     /// Adds a key to append with.
     pub fn add_key(&mut self, key: SecretKey) {
         self.keys.insert(self.space.author(&key.peer_id()), key);
@@ -651,8 +658,8 @@ impl Log {
         if !log.admits(&entry) || number > log.limit() {
             return Err(AppendError::NotGranted);
         }
-        let is_long = |log: &Author| log.entries.len() >= MAX_ENTRIES_OF_AUTHOR;
-        if author != self.owner && is_long(log) || self.is_full(author, &entry) {
+        // in other logs, the oldest entries give way
+        if self.is_full(author, &entry) {
             return Err(AppendError::Full);
         }
         self.store(entry, time, now);
@@ -947,12 +954,15 @@ impl Log {
         if !author.admits(&entry) {
             return Err(DropReason::NotGranted);
         }
-        if entry.number > author.highest().saturating_add(MAX_JUMP) {
-            return Err(DropReason::NumberJump);
-        }
         let owner = self.space.owner();
         let looks = (self.sources.get_mut(&source), &mut self.second_looks);
         verify(looks, now, || entry.is_signed_by(&owner, &author.key))?;
+        // the signature covers `first`: entries before it are gone, however many they were
+        let most = author.highest().saturating_add(MAX_JUMP);
+        let most = most.max((entry.first - 1).saturating_add(MAX_ENTRIES as u32));
+        if entry.number > most || entry.number == u32::MAX {
+            return Err(DropReason::NumberJump);
+        }
         if let Some(held) = author.entries.get(&entry.number) {
             let proof = Proof {
                 number: entry.number,

@@ -699,14 +699,24 @@ fn one_author_does_not_take_the_place_of_others() {
             .unwrap();
         while log.poll_output().is_some() {}
     }
-    assert_eq!(
-        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now),
-        Err(AppendError::Full)
-    );
-    assert!(
-        log.append(ids[2], 16, b"", UnixTime::from_millis(EPOCH), now)
-            .is_ok()
-    );
+    log.append(ids[2], 16, b"", UnixTime::from_millis(EPOCH), now)
+        .unwrap();
+    // its own oldest entries give way, and its later ones say so
+    for _ in 0..2 {
+        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now)
+            .unwrap();
+    }
+    assert_eq!(kept_of(&log, ids[1]) as usize, MAX_ENTRIES_OF_AUTHOR);
+    let last = MAX_ENTRIES_OF_AUTHOR as u32 + 2;
+    assert_eq!(log.next_entry(ids[1], last - 1).unwrap().first, 2);
+    assert_eq!(kept_of(&log, ids[2]), 1);
+    assert_eq!(log.displaced(), 2);
+    let stored: Vec<Stored> = log.stored().collect();
+    let mut again = log_of(0, 1, TTL, start, 1);
+    stored
+        .into_iter()
+        .for_each(|stored| again.restore(stored, start));
+    assert_eq!(kept_of(&again, ids[1]) as usize, MAX_ENTRIES_OF_AUTHOR);
 }
 
 #[test]
@@ -870,6 +880,33 @@ fn an_owner_forgets_the_beginning_of_its_log_and_a_reader_gives_up_what_is_named
     let (from, to) = (10, 20);
     let gap = Event::Gap { author, from, to };
     assert!(outputs.any(|output| output == Output::Event(gap.clone())));
+}
+
+#[test]
+fn a_log_that_begins_far_from_one_is_read_by_newcomers_and_by_who_was_away() {
+    let mut world = World::new(3, path(0.0), 41);
+    world.run(5 * SECOND);
+    let owner = world.id(0);
+    world.grant(0..3);
+    world.run(5 * SECOND);
+    world.members[2].online = false;
+    world.restart(0, vec![Stored::First(owner, 20_000)]);
+    world.restart(1, Vec::new());
+    world.run(5 * SECOND);
+    // more than a day's entries behind the beginning
+    world.grant(0..3);
+    for n in 0..12_000 {
+        world.append(0, &[n as u8]);
+    }
+    let disk = std::mem::take(&mut world.members[2].disk);
+    world.restart(2, disk);
+    world.run(180 * SECOND);
+    for n in [1, 2] {
+        let owner = world.members[n].log.authors().find(|a| a.author == owner);
+        let owner = owner.unwrap();
+        assert_eq!((owner.first, owner.last), (20_000, 32_000), "{n}");
+        assert_eq!(world.members[n].log.authors().count(), 3, "{n}");
+    }
 }
 
 #[test]
