@@ -216,7 +216,11 @@ impl Liveness {
             return;
         }
         self.excused = now;
-        if self.suspected.take_if(|suspicion| !suspicion.refused).is_some() {
+        if self
+            .suspected
+            .take_if(|suspicion| !suspicion.refused)
+            .is_some()
+        {
             self.next_hello = self.next_common(now);
         }
     }

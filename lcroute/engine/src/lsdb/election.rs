@@ -258,7 +258,12 @@ mod tests {
     #[test]
     fn ranges_of_groups_are_frozen() {
         // lcradio-core has the same test: it chooses groups of one shared tree
-        for (group, range) in [("ff1e::1", 0), ("ff1e::2", 2), ("ff1e::3", 3), ("ff1e::4", 0)] {
+        for (group, range) in [
+            ("ff1e::1", 0),
+            ("ff1e::2", 2),
+            ("ff1e::3", 3),
+            ("ff1e::4", 0),
+        ] {
             assert_eq!(group_range(group.parse().unwrap()), range, "{group}");
         }
     }
