@@ -338,6 +338,36 @@ mod tests {
     }
 
     #[test]
+    fn without_a_lead_a_playout_keeps_the_last_one_and_then_follows_its_target() {
+        let (begun, station) = (Instant::now(), key().station(true));
+        let (mut follower, number) = asked(begun);
+        let datagram = answer(number).encode(&key(), &station, [0; 16]);
+        assert_eq!(follower.handle_answer(&datagram, &station, begun), Ok(()));
+        let following = follower.following(begun);
+        let at = |ms| begun + Duration::from_millis(ms);
+        let lead = Some(Duration::from_millis(40));
+        let mut playout = Playout::new(Latency::Auto, begun);
+        playout.follow(following, lead, at(0));
+        for (ms, lead, in_step) in [
+            (20, None, true),
+            (3_000, None, true),
+            (3_020, None, false),
+            (4_000, lead, true),
+            (4_020, None, true),
+        ] {
+            playout.follow(following, lead, at(ms));
+            assert_eq!(playout.step().is_some(), in_step, "{ms}");
+            assert_eq!(playout.is_leadless(), !in_step, "{ms}");
+        }
+        // a device that never knows its delay
+        let mut playout = Playout::new(Latency::Auto, begun);
+        playout.follow(following, None, at(0));
+        assert!(!playout.is_leadless());
+        playout.follow(following, None, at(3_000));
+        assert!(playout.is_leadless() && playout.step().is_none());
+    }
+
+    #[test]
     fn a_listener_asks_often_at_first_and_each_two_seconds_later_and_never_twice_alike() {
         let (begun, station) = (Instant::now(), key().station(true));
         let mut follower = Follower::new(key().id(), SESSION, &station, [5; 32], begun);
