@@ -242,6 +242,8 @@ const BACK: u32 = 50;
 const MUCH_ROOM: i64 = FRAME as i64 * 3 / 2;
 /// Frames in a row with too much room after which it is filled. Chosen: 0.2 s, no late turn.
 const LOW: u32 = 10;
+/// Least time between two changes of a buffer's length, each with a gap. Chosen.
+const REOPENS: Duration = Duration::from_secs(30);
 /// Frames after which a device's delay is true: a second. Before sound runs it is not.
 const RUNS: u32 = 50;
 
@@ -258,6 +260,8 @@ struct Served {
     /// Frames that must still succeed until a gone device, already logged, is back.
     missed: u32,
     asked_at: Instant,
+    /// The last change of the buffer's length.
+    reopened_at: Option<Instant>,
     /// The next frame while it is away.
     due: Instant,
 }
@@ -273,18 +277,34 @@ impl Served {
             low: 0,
             missed: 0,
             asked_at: Instant::now(),
+            reopened_at: None,
             due: Instant::now(),
         }
     }
 
-    /// Changes the length of the buffer, with a gap.
+    /// Changes the length of the buffer, with a gap: not often.
     fn set_buffer(&mut self, buffer: Duration) {
-        if self.buffer != buffer {
+        let lately = |at: Instant| at.elapsed() < REOPENS;
+        if self.buffer != buffer && !self.reopened_at.is_some_and(lately) {
             self.buffer = buffer;
+            self.reopened_at = Some(Instant::now());
             // closed before it is opened: a card may serve one program at a time
             self.pcm = None;
             self.served = 0;
-            self.pcm = open(&self.id, self.direction, buffer).ok();
+            match open(&self.id, self.direction, buffer) {
+                Ok(pcm) => self.pcm = Some(pcm),
+                Err(error) => self.is_gone(&error),
+            }
+        }
+    }
+
+    /// Notes that the device has gone, and says so once.
+    fn is_gone(&mut self, error: &io::Error) {
+        self.pcm = None;
+        (self.asked_at, self.due) = (Instant::now(), Instant::now());
+        if std::mem::replace(&mut self.missed, BACK) == 0 {
+            let (kind, id, why) = (direction_name(self.direction), &self.id, why(error));
+            tracing::warn!("the {kind} {id} is away ({why}): silence until it is back");
         }
     }
 
@@ -334,13 +354,7 @@ impl Served {
                 true
             }
             Err(error) => {
-                self.pcm = None;
-                (self.asked_at, self.due) = (Instant::now(), Instant::now());
-                if std::mem::replace(&mut self.missed, BACK) == 0 {
-                    let id = &self.id;
-                    let why = why(&error);
-                    tracing::warn!("the {kind} {id} is away ({why}): silence until it is back");
-                }
+                self.is_gone(&error);
                 false
             }
         }

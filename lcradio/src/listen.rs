@@ -627,6 +627,10 @@ impl<'a> Listen<'a> {
                 Some(("in step", line))
             }
             Some(_) => None,
+            None if mixer.is_leadless() => {
+                let line = "not in step: the loudspeakers do not tell when their sound is heard";
+                Some(("leadless", line.to_owned()))
+            }
             None => self.is_unanswered(now).then(|| {
                 let line =
                     "not in step: the caster does not answer this host's questions for its clock";
@@ -681,7 +685,8 @@ impl<'a> Listen<'a> {
                 status["concealed"] = json!(stats.concealed);
                 status["stretched"] = json!(stats.stretched);
                 status["resyncs"] = json!(stats.resyncs);
-                status["step"] = step_json(mixer.step(), self.is_unanswered(now));
+                status["step"] =
+                    step_json(mixer.step(), mixer.is_leadless() || self.is_unanswered(now));
                 if let Player::Pipe { pipe, .. } = player {
                     status["overruns"] = json!(pipe.overruns);
                 }
@@ -747,10 +752,10 @@ impl<'a> Listen<'a> {
 }
 
 /// Returns the state of playing in step; null for a station whose listeners do not.
-fn step_json(step: Option<StepState>, is_unanswered: bool) -> Value {
+fn step_json(step: Option<StepState>, is_free: bool) -> Value {
     let tenth = |ms: f64| (ms * 10.0).round() / 10.0;
     match step {
-        None if is_unanswered => json!({ "state": "free" }),
+        None if is_free => json!({ "state": "free" }),
         None => Value::Null,
         Some(step) => json!({
             "state": match (step.is_behind, step.is_set) {

@@ -114,6 +114,11 @@ impl Mixer {
         self.heard().find_map(|voice| voice.playout.step())
     }
 
+    /// Returns whether a caster is not played in step as the lead is not known.
+    pub fn is_leadless(&self) -> bool {
+        self.heard().any(|voice| voice.playout.is_leadless())
+    }
+
     fn heard(&self) -> impl Iterator<Item = &Voice> {
         self.voices.iter().flatten().map(|voice| &**voice)
     }

@@ -28,6 +28,8 @@ const OF_SOURCE: Rate = Rate::per_second(4, 40);
 const MAX_SOURCES: usize = 1_024;
 /// Most questions that wait for an answer: the burst of all.
 const MAX_PENDING: usize = 200;
+/// Time after which a question is not answered: its listener has asked again. Chosen.
+const EXPIRES: Duration = Duration::from_secs(2);
 
 /// Time between two corrections of the sound's clock.
 const CORRECTION: Duration = Duration::from_secs(1);
@@ -162,13 +164,23 @@ impl Answers {
         if self.pending.iter().any(|(pending, _)| *pending == number) {
             return Err(DropReason::Duplicate);
         }
+        self.expire(now);
+        self.answer_at.get_or_insert(now + GATHER);
         // after it: noise from hosts without the station's text uses none of the rates
-        if !self.is_within_rates(source, now) || self.pending.len() >= MAX_PENDING {
+        if self.pending.len() >= MAX_PENDING || !self.is_within_rates(source, now) {
             return Err(DropReason::ClockRate);
         }
         self.pending.push_back((number, now));
-        self.answer_at.get_or_insert(now + GATHER);
         Ok(())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, at)) = self.pending.front()
+            && now.saturating_duration_since(*at) > EXPIRES
+        {
+            self.pending.pop_front();
+            self.drops.count(DropReason::Expired);
+        }
     }
 
     fn is_within_rates(&mut self, source: Ipv6Addr, now: Instant) -> bool {
@@ -182,15 +194,18 @@ impl Answers {
         }
         let bucket = self.sources.entry(source);
         let bucket = bucket.or_insert_with(|| Bucket::full(now));
-        bucket.take(OF_SOURCE, 1, now) && self.all.take(1, now)
+        // a refused question uses none of its source's rate
+        bucket.left(OF_SOURCE, now) > 0 && self.all.take(1, now) && bucket.take(OF_SOURCE, 1, now)
     }
 
-    /// Returns whether an answer is due, which [`answer`](Self::answer) then makes.
+    /// Returns whether an answer is due, which [`answer`](Self::answer) then makes. Its questions
+    /// wait no longer, even if no interface has a listener and nothing is sent.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         if self.answer_at.is_none_or(|at| now < at) {
             return false;
         }
         self.answer_at = None;
+        self.expire(now);
         if self.sound.is_none() {
             // nothing can be played: listeners ask again
             self.pending.clear();
@@ -283,6 +298,52 @@ mod tests {
     }
 
     #[test]
+    fn questions_leave_although_no_answer_is_sent_or_polled_for() {
+        let (begun, station) = (Instant::now(), station());
+        let mut answers = Answers::new(150, begun);
+        answers.sent(0, begun);
+        let mut number = 0;
+        let mut ask = |answers: &mut Answers, now| {
+            number += 1;
+            let datagram = question(number, &station, [0; 16]);
+            let from = source(number as u16);
+            answers.handle_question(&datagram, &station, from, now);
+        };
+        // no interface with a listener: no answer is made
+        let mut now = begun;
+        for _ in 0..2 * MAX_PENDING {
+            ask(&mut answers, now);
+            now += Duration::from_millis(25);
+            answers.poll(now);
+        }
+        assert_eq!(answers.drops.get(DropReason::ClockRate), 0);
+        assert!(answers.pending.len() <= MAX_ANSWERED);
+        // more than one answer holds: each batch leaves, and arms the next
+        let mut answered = 0;
+        for _ in 0..2 * MAX_ANSWERED {
+            ask(&mut answers, now);
+        }
+        while let Some(at) = answers.next_timeout() {
+            now = at;
+            assert!(answers.poll(now) && answers.answering.len() <= MAX_ANSWERED);
+            answered += answers.answering.len();
+        }
+        assert!(answered >= 2 * MAX_ANSWERED, "{answered}");
+        // the caster was stopped: old questions give way to a new one
+        now += Duration::from_secs(10);
+        for _ in 0..MAX_PENDING {
+            ask(&mut answers, now);
+        }
+        assert_eq!(answers.pending.len(), MAX_PENDING);
+        now += Duration::from_secs(10);
+        ask(&mut answers, now);
+        assert_eq!(answers.pending.len(), 1);
+        assert_eq!(answers.drops.get(DropReason::Expired), MAX_PENDING as u64);
+        assert_eq!(answers.drops.get(DropReason::ClockRate), 0);
+        assert!(answers.poll(now + GATHER));
+    }
+
+    #[test]
     fn each_question_is_answered_once_and_of_a_flood_no_more_than_the_rates_allow() {
         let (begun, station) = (Instant::now(), station());
         let mut answers = Answers::new(150, begun);
@@ -327,6 +388,22 @@ mod tests {
         let of_many = count(&mut answers, &mut |n| n as u16, begins);
         assert!((600..=700).contains(&of_many), "{of_many}");
         assert!(answers.drops.get(DropReason::ClockRate) > 10_000);
+        // the rate of all refuses: a source keeps its own
+        let late = begins + Duration::from_secs(20);
+        for n in 0..ALL.burst() {
+            ask(&mut answers, 50_000 + n, 5_000 + n as u16, late);
+        }
+        for n in 0..OF_SOURCE.burst() {
+            ask(&mut answers, 60_000 + n, 8, late);
+        }
+        let later = late + Duration::from_secs(1);
+        while let Some(at) = answers.next_timeout() {
+            answers.poll(at);
+        }
+        for n in 0..OF_SOURCE.burst() {
+            ask(&mut answers, 70_000 + n, 8, later);
+        }
+        assert_eq!(answers.pending.len() as u64, OF_SOURCE.burst());
         let noise = [7; 40];
         answers.handle_question(&noise, &station, source(9), begun + Duration::from_secs(90));
         assert_eq!(answers.drops.get(DropReason::ClockMalformed), 1);

@@ -19,7 +19,7 @@ librecast::drop_reasons! {
         BeforeBeacon = "before_beacon",
         /// A packet that was there before: the copy, or by another interface.
         Duplicate = "duplicate",
-        /// Came when its time to be played, or to be recorded, had passed.
+        /// Came when its time to be played, or to be recorded, had passed; or a question that waited too long.
         Expired = "expired",
         /// So far ahead of what is played that it does not fit.
         Ahead = "ahead",

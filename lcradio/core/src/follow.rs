@@ -191,7 +191,7 @@ impl Follower {
         if !self.rate.take(1, now) {
             return Err(DropReason::ClockRate);
         }
-        let answer = read.verify(&self.caster).map_err(drop_reason)?;
+        let mut answer = read.verify(&self.caster).map_err(drop_reason)?;
         let mut is_ours = false;
         for (number, received_ns) in &answer.received {
             let Some(at) = self.open.iter().position(|(open, _)| open == number) else {
@@ -211,6 +211,10 @@ impl Follower {
         if !is_ours {
             // its times cannot be
             return Err(DropReason::ClockOther);
+        }
+        // a session has one delay: each other one would let loudspeakers begin anew
+        if let Some((first, _)) = &self.answered {
+            answer.play_after_ms = first.play_after_ms;
         }
         let is_newer = |(last, _): &(Answer, Instant)| answer.sent_ns >= last.sent_ns;
         if self.answered.as_ref().is_none_or(is_newer) {
@@ -309,6 +313,58 @@ mod tests {
         assert!(matches!(follower.following(now), Following::InStep(_)));
         let again = handle(&mut follower, &answer(number), &key());
         assert_eq!(again, Err(DropReason::ClockOther));
+    }
+
+    #[test]
+    fn the_delay_of_a_sessions_first_answer_stays() {
+        let (now, station) = (Instant::now(), key().station(true));
+        let (mut follower, number) = asked(now);
+        let later = now + Duration::from_millis(60);
+        let question = follower.poll_question(&station, later).unwrap();
+        let second = clock::read_question(&question, &station).unwrap();
+        for (number, play_after_ms) in [(number, 150), (second, 700)] {
+            let answer = Answer {
+                play_after_ms,
+                ..answer(number)
+            };
+            let datagram = answer.encode(&key(), &station, [0; 16]);
+            let came = later + Duration::from_millis(5);
+            assert_eq!(follower.handle_answer(&datagram, &station, came), Ok(()));
+            let Following::InStep(aim) = follower.following(came) else {
+                panic!("not in step");
+            };
+            assert_eq!(aim.play_after(), Duration::from_millis(150));
+        }
+    }
+
+    #[test]
+    fn without_a_lead_a_playout_keeps_the_last_one_and_then_follows_its_target() {
+        let (begun, station) = (Instant::now(), key().station(true));
+        let (mut follower, number) = asked(begun);
+        let datagram = answer(number).encode(&key(), &station, [0; 16]);
+        assert_eq!(follower.handle_answer(&datagram, &station, begun), Ok(()));
+        let following = follower.following(begun);
+        let at = |ms| begun + Duration::from_millis(ms);
+        let lead = Some(Duration::from_millis(40));
+        let mut playout = Playout::new(Latency::Auto, begun);
+        playout.follow(following, lead, at(0));
+        for (ms, lead, in_step) in [
+            (20, None, true),
+            (3_000, None, true),
+            (3_020, None, false),
+            (4_000, lead, true),
+            (4_020, None, true),
+        ] {
+            playout.follow(following, lead, at(ms));
+            assert_eq!(playout.step().is_some(), in_step, "{ms}");
+            assert_eq!(playout.is_leadless(), !in_step, "{ms}");
+        }
+        // a device that never knows its delay
+        let mut playout = Playout::new(Latency::Auto, begun);
+        playout.follow(following, None, at(0));
+        assert!(!playout.is_leadless());
+        playout.follow(following, None, at(3_000));
+        assert!(playout.is_leadless() && playout.step().is_none());
     }
 
     #[test]

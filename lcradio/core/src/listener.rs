@@ -16,7 +16,7 @@ use librecast::bucket::{Rate, TokenBucket};
 use librecast::drops::Drops;
 use librecast::id::PeerId;
 
-use crate::beacon::{Beacon, BeaconError};
+use crate::beacon::{Beacon, BeaconError, SessionId};
 use crate::caster::CLOCK_TOLERANCE_MS;
 use crate::drops::DropReason;
 use crate::loss::{Arrival, Loss, LossCount};
@@ -220,6 +220,18 @@ impl Listener {
     #[must_use]
     pub fn has_session(&self) -> bool {
         self.places.iter().any(|place| place.session.is_some())
+    }
+
+    /// Returns whether a verified beacon of this session came from this address.
+    pub(crate) fn is_source_of(&self, session: &SessionId, source: Ipv6Addr) -> bool {
+        let mut sessions = self
+            .places
+            .iter()
+            .filter_map(|place| place.session.as_ref());
+        sessions.any(|known| {
+            let beacon = known.beacon.as_ref();
+            beacon.is_some_and(|b| b.session == *session) && known.sources.contains_key(&source)
+        })
     }
 
     /// Returns the casters on air with their descriptions, none for a foreign sender.

@@ -50,6 +50,9 @@ const LATE: Duration = Duration::from_millis(100);
 /// Time without packets after which the next one begins anew.
 const STALLED: Duration = Duration::from_secs(2);
 
+/// Time without a lead after which a listener in step follows the target. Chosen: a device that is
+/// opened knows its delay after a second.
+const LEADLESS: Duration = Duration::from_secs(3);
 /// Time between two looks at the delay that a listener in step needs.
 const LOOK: Duration = Duration::from_secs(1);
 /// Time whose packets count for it. A burst after a stop of this host counts for two looks.
@@ -164,6 +167,10 @@ pub struct Playout {
     /// The caster has ended.
     has_ended: bool,
     follows: Follows,
+    /// The begin of the present time without a lead.
+    leadless_since: Option<Instant>,
+    /// It follows the target as the lead is not known.
+    is_leadless: bool,
     stats: PlayoutStats,
 }
 
@@ -215,6 +222,8 @@ impl Playout {
             empty: 0,
             has_ended: false,
             follows: Follows::Target,
+            leadless_since: None,
+            is_leadless: false,
             stats: PlayoutStats::default(),
         }
     }
@@ -226,15 +235,26 @@ impl Playout {
     }
 
     /// Follows the caster's clock, or no longer. `lead` is the time between the request of a frame
-    /// and its sound; none: it is not known yet.
+    /// and its sound; none: it is not known yet, or no longer. Then the last one counts for a while.
     pub fn follow(&mut self, following: Following, lead: Option<Duration>, now: Instant) {
-        let (aim, lead) = match (following, lead) {
-            (Following::Free, _) => {
+        self.leadless_since = match lead {
+            Some(_) => None,
+            None => Some(self.leadless_since.unwrap_or(now)),
+        };
+        let is_long = |since| now.saturating_duration_since(since) >= LEADLESS;
+        let for_long = self.leadless_since.is_some_and(is_long);
+        self.is_leadless = for_long && matches!(following, Following::InStep(_));
+        let last = match &self.follows {
+            Follows::Step(playout) => Some(playout.step.lead),
+            Follows::Target | Follows::Nothing => None,
+        };
+        let (aim, lead) = match (following, lead.or(last)) {
+            (Following::InStep(aim), Some(lead)) if !for_long => (aim, lead),
+            _ if self.is_leadless || following == Following::Free => {
                 self.follows = Follows::Target;
                 return;
             }
-            (Following::InStep(aim), Some(lead)) => (aim, lead),
-            (Following::Asking, _) | (Following::InStep(_), None) => {
+            _ => {
                 self.follows = Follows::Nothing;
                 return;
             }
@@ -259,6 +279,12 @@ impl Playout {
         if let (Some([most, least]), Follows::Step(playout)) = (needed, &mut self.follows) {
             playout.look(most, least, now);
         }
+    }
+
+    /// Returns whether it is not in step only because the lead is not known.
+    #[must_use]
+    pub fn is_leadless(&self) -> bool {
+        self.is_leadless
     }
 
     /// Returns the delays behind the caster with which most packets of the last seconds come in

@@ -181,7 +181,10 @@ impl TunedStation {
         {
             let mut followers = self.followers.iter_mut().flatten();
             if let Some(follower) = followers.find(|f| f.groups().answers == group) {
-                if let Err(reason) = follower.handle_answer(datagram, station, now) {
+                // others neither cost a verification nor use up the rate of answers
+                if !self.listener.is_source_of(follower.session(), source) {
+                    self.listener.count(DropReason::OtherSource);
+                } else if let Err(reason) = follower.handle_answer(datagram, station, now) {
                     self.listener.count(reason);
                 }
                 return;
@@ -345,6 +348,39 @@ mod tests {
                 }
             }
             titles
+        }
+    }
+
+    #[test]
+    fn answers_of_a_source_without_a_verified_beacon_are_not_read() {
+        let mut world = World::new();
+        let together = Some(Duration::from_millis(150));
+        let config = CasterConfig {
+            is_public: true,
+            grant: None,
+            name: "Ann reads".to_owned(),
+            title: String::new(),
+            profile: Profile::Voice,
+            channels: 1,
+            together,
+            seed: [2; 32],
+            started: world.time,
+        };
+        world.caster = Caster::new(key(), config, world.now).unwrap();
+        world.station.play_in_step([3; 32]);
+        world.second();
+        let group = world.station.answer_groups().next().unwrap();
+        let other = Ipv6Addr::from(u128::from(SOURCE) + 1);
+        for (source, reason) in [
+            (other, DropReason::OtherSource),
+            (SOURCE, DropReason::ClockMalformed),
+        ] {
+            let (now, time) = (world.now, world.time);
+            let to = (group, BEACON_PORT);
+            world
+                .station
+                .handle_datagram(to, source, &[7; 200], now, time);
+            assert_eq!(world.station.listener().drops().get(reason), 1);
         }
     }
 
