@@ -541,7 +541,8 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         );
         let open = &look(bob)?["open"];
         ensure!(
-            open["protocols"] == serde_json::json!(["/open/1"]) && open["callers"].as_u64() >= Some(1),
+            open["protocols"] == serde_json::json!(["/open/1"])
+                && open["callers"].as_u64() >= Some(1),
             "{open}"
         );
         ensure!(
