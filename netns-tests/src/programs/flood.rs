@@ -101,7 +101,7 @@ fn batch(args: &Args, number: usize, dice: &mut Dice) -> Vec<Vec<u8>> {
 /// Beginning, least and greatest length of a payload.
 type Kind = (&'static [u8], usize, usize);
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     // STUN: cut off, a request for an unknown user, an unsolicited response
     (b"\x00\x01\x00\x20\x21\x12\xa4\x42", 8, 60),
     (
@@ -128,6 +128,8 @@ const KINDS: [Kind; 10] = [
     (b"\xff", 1, 1_400),
     (b"\x80", 1, 1),
     (b"", 0, 0),
+    // a call of an open key with a wrong cookie
+    (b"\xc2", 49, 49),
 ];
 
 /// Payload of a refused datagram: a STUN request that was never sent.

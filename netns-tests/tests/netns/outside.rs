@@ -14,10 +14,14 @@ use crate::reach::{closed_lan, swarm};
 use crate::world;
 
 /// Documented exit codes.
+const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 3;
 /// Time within which who is removed has lost link and streams.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The kind of `udp-flood` that calls open keys.
+const CALLS: &str = "10";
 
 /// Time within which a stream without a link ends. Before, it was five minutes.
 const CUT_WITHIN: Duration = Duration::from_secs(30);
@@ -30,10 +34,16 @@ fn contact(host: &Host) -> Result<String> {
 
 /// Serves by a command to this key, and waits until it is ready.
 fn serve(host: &Host, to: &str, command: &[&str]) -> Result<Process> {
-    let args = [
-        &["serve", "/chat/1", "--outside", "--allow", to, "--"],
-        command,
-    ];
+    serve_as(host, &["/chat/1", "--allow", to], command)
+}
+
+/// Serves by a command to any key, and waits until it is ready.
+fn serve_anyone(host: &Host, command: &[&str]) -> Result<Process> {
+    serve_as(host, &["/open/1", "--anyone"], command)
+}
+
+fn serve_as(host: &Host, how: &[&str], command: &[&str]) -> Result<Process> {
+    let args = [&["serve", "--outside"], how, &["--"], command];
     let serving = host.spawn("lcroute-streams", &args.concat())?;
     eventually("it serves", || {
         ensure!(serving.stderr().contains("serving"), "{}", serving.stderr());
@@ -43,7 +53,11 @@ fn serve(host: &Host, to: &str, command: &[&str]) -> Result<Process> {
 }
 
 fn connect(host: &Host, input: &str, to: &str) -> Result<Output> {
-    let line = format!("{input} | lcroute-streams connect {to} /chat/1");
+    connect_by(host, input, to, "/chat/1")
+}
+
+fn connect_by(host: &Host, input: &str, to: &str, protocol: &str) -> Result<Output> {
+    let line = format!("{input} | lcroute-streams connect {to} {protocol}");
     host.run("sh", &["-c", &line])
 }
 
@@ -62,6 +76,17 @@ fn meet(lab: &Lab, hosts: &[Host]) -> Result<(SignallingServer, String)> {
             "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
         ))?;
     }
+    Ok((server, url))
+}
+
+/// The same with a public server, which has metrics.
+fn meet_in_public(lab: &Lab, hosts: &[Host]) -> Result<(SignallingServer, String)> {
+    let (mut server, url) = meet(lab, hosts)?;
+    server.kill()?;
+    server.args = ["--no-relay", "--public", "--metrics", "127.0.0.1:9100"]
+        .map(str::to_owned)
+        .to_vec();
+    server.start()?;
     Ok((server, url))
 }
 
@@ -375,18 +400,7 @@ fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
         let [ann, bob] = &hosts[..] else {
             anyhow::bail!("two hosts")
         };
-        let mut server = lab.signalling_server()?;
-        server.kill()?;
-        server.args = ["--no-relay", "--public", "--metrics", "127.0.0.1:9100"]
-            .map(str::to_owned)
-            .to_vec();
-        server.start()?;
-        let url = server.url()?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
-            ))?;
-        }
+        let (mut server, _) = meet_in_public(lab, &hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let mut args = vec!["serve", "/chat/1", "--outside", "--allow", &to_ann];
         let others = nobodies(19);
@@ -497,6 +511,123 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
             Ok(())
         })?;
         println!("the other side after {} ms", begun.elapsed().as_millis());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stranger_calls_an_open_key_by_a_public_server() {
+    world("outside-open", |lab| {
+        let hosts = lab.closed_hosts(&["bob", "stranger"])?;
+        let (_server, url) = meet_in_public(lab, &hosts)?;
+        let [bob, stranger] = &hosts[..] else {
+            anyhow::bail!("two hosts")
+        };
+        let to_bob = contact(bob)?;
+        let _named = serve(bob, &nobodies(1)[0], &["cat"])?;
+        let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];
+        let mut serving = serve_anyone(bob, &command)?;
+        ensure!(
+            serving.stderr().contains("anyone may"),
+            "{}",
+            serving.stderr()
+        );
+        a_stranger_is_served(stranger, &to_bob)?;
+        // a service that names another key is not listed to it
+        let refused = connect_by(stranger, "true", &to_bob, "/chat/1")?;
+        ensure!(
+            refused.code == FAILED && refused.stderr.contains("speaks /open/1, this program"),
+            "{refused:?}"
+        );
+        let open = &look(bob)?["open"];
+        ensure!(
+            open["protocols"] == serde_json::json!(["/open/1"])
+                && open["callers"].as_u64() >= Some(1),
+            "{open}"
+        );
+        ensure!(
+            open["by"].to_string().contains(&url),
+            "found by {url}: {open}"
+        );
+        let line = format!("exec lcroute-streams connect {to_bob} /open/1 < <(echo up; sleep 60)");
+        let mut running = stranger.spawn("bash", &["-c", &line])?;
+        eventually("it runs", || {
+            ensure!(running.stdout().contains("up"), "{}", running.stderr());
+            Ok(())
+        })?;
+        serving.signal(Signal::SIGINT)?;
+        let code = serving.wait(CUT_WITHIN)?;
+        ensure!(code == 0, "exit code {code}: {}", serving.stderr());
+        let code = running.wait(CUT_WITHIN)?;
+        ensure!(code == FAILED, "exit code {code}: {}", running.stderr());
+        eventually("the key is closed", || {
+            let left = look(bob)?;
+            ensure!(left["open"].is_null(), "{left}");
+            Ok(())
+        })
+    });
+}
+
+/// A host of no name at the other calls its open service.
+fn a_stranger_is_served(stranger: &Host, to: &str) -> Result<()> {
+    let begun = Instant::now();
+    let said = connect_by(stranger, "echo hello", to, "/open/1")?.success()?;
+    println!("first stream after {} ms", begun.elapsed().as_millis());
+    let own = contact(stranger)?;
+    let expected = format!("hello\noutside {}\n", key(&own));
+    ensure!(said.stdout == expected, "{said:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
+    world("outside-open-flood", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob"])?;
+        let (_server, _) = meet_in_public(lab, &hosts)?;
+        let [ann, bob] = &hosts[..] else {
+            anyhow::bail!("two hosts")
+        };
+        let flooder = lab.host("flooder")?;
+        let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
+        let _named = serve(bob, &to_ann, &["cat"])?;
+        let _open = serve_anyone(bob, &["cat"])?;
+        eventually("its program has ports", || {
+            ensure!(!ports_of(bob)?.is_empty(), "not yet");
+            Ok(())
+        })?;
+        bob.nft("flush ruleset")?;
+        // its answers arrive somewhere
+        let source = format!("{}:7", flooder.v4()?);
+        let mut floods = Vec::new();
+        for port in ports_of(bob)? {
+            let to = format!("{}:{port}", bob.v4()?);
+            let args = [to.as_str(), "--kind", CALLS, "--source", &source];
+            let rate = ["--rate", "20000", "--seconds", "600"];
+            floods.push(flooder.spawn("udp-flood", &[&args[..], &rate[..]].concat())?);
+        }
+        let dropped = |reason: &str| -> Result<u64> {
+            Ok(look(bob)?["drops"][reason].as_u64().unwrap_or_default())
+        };
+        eventually("more come than are answered", || {
+            let (answered, beyond) = (dropped("outside_cookie")?, dropped("outside_rate")?);
+            ensure!(answered > 1_000 && beyond > 10_000, "{answered}, {beyond}");
+            Ok(())
+        })?;
+        let before = dropped("outside_rate")?;
+        let begun = Instant::now();
+        let said = connect(ann, "echo hello", &to_bob)?.success()?;
+        println!("in a flood: {} ms", begun.elapsed().as_millis());
+        ensure!(said.stdout == "hello\n", "{said:?}");
+        eventually("the flood goes on", || {
+            ensure!(dropped("outside_rate")? > before, "it has ended");
+            Ok(())
+        })?;
+        floods.iter_mut().try_for_each(Process::must_run)?;
+        // nobody has become a caller
+        let shown = look(bob)?;
+        ensure!(shown["open"]["callers"] == 0, "{shown}");
+        println!("{}", shown["drops"]);
         Ok(())
     });
 }
