@@ -631,3 +631,23 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         Ok(())
     });
 }
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_stranger_calls_an_open_key_on_one_lan() {
+    world("outside-open-lan", |lab| {
+        // a closed firewall would drop calls of strangers
+        let hosts = lab.lan(&["bob", "stranger"])?;
+        for host in &hosts {
+            host.configure("")?;
+        }
+        let [bob, stranger] = &hosts[..] else {
+            anyhow::bail!("two hosts")
+        };
+        let to_bob = contact(bob)?;
+        ensure!(!to_bob.contains('@'), "{to_bob}");
+        let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];
+        let _serving = serve_anyone(bob, &command)?;
+        a_stranger_is_served(stranger, &to_bob)
+    });
+}

@@ -313,6 +313,22 @@ fn clocks_may_differ_by_half_a_day() {
 }
 
 #[test]
+fn around_a_change_a_pair_links_in_one_of_two_periods() {
+    let mut world = World::new(0);
+    let change = secret(1, 2).changes_at(UnixTime::from_secs(NOON));
+    for side in &world.sides {
+        side.clock.store(change.as_secs(), Relaxed);
+    }
+    assert_eq!(secret(1, 2).periods(change).len(), 2, "a change is near");
+    world.wish(1, true, false);
+    world.pass(Duration::from_secs(1));
+    world.wish(0, false, true);
+    // attempts in two periods disturb each other, until one is made again
+    world.pass(Duration::from_secs(15));
+    assert!(world.are_linked());
+}
+
+#[test]
 fn a_link_outlives_the_change_of_the_period_and_one_without_packets_ends() {
     let mut world = World::new(0);
     world.wish(1, true, false);
