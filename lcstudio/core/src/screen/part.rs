@@ -174,7 +174,7 @@ impl ScreenPacket {
         [&key.sign(CONTEXT, &message)[..], &message].concat()
     }
 
-    /// Decodes contents; [`verify`] is apart, as it costs more.
+    /// Decodes contents; the signature is verified apart, as that costs more.
     ///
     /// # Errors
     ///
