@@ -6,7 +6,7 @@
 //! 0xc1 | hint 64 | as behind 0xc0 in a network
 //! ```
 //!
-//! Calls of open keys are in [`crate::guests`].
+//! Calls of open keys are in `guests`.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
