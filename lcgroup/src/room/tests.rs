@@ -9,6 +9,8 @@ use librecast::time::UnixTime;
 
 use super::*;
 
+mod deputies;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 struct Lan {
