@@ -132,6 +132,10 @@ pub(crate) struct Offices {
     pub heard: Option<u64>,
     /// Uptime in ms in this run, since the last absence.
     pub in_run: u64,
+    /// When the owner and deputies were last received, by that count.
+    pub present: BTreeMap<PeerId, u64>,
+    /// Uptime in ms since the last new term.
+    pub since_new: u64,
     /// Members that asked to leave.
     pub leaving: BTreeSet<PeerId>,
     /// A term came that may change the plan.
@@ -163,6 +167,8 @@ impl Default for Offices {
             silence: 0,
             heard: None,
             in_run: 0,
+            present: BTreeMap::new(),
+            since_new: 0,
             leaving: BTreeSet::new(),
             is_new: false,
             aside: None,
@@ -178,10 +184,20 @@ impl Default for Offices {
 enum Path {
     /// By these terms, from the log that is read.
     On(VecDeque<Term>),
-    /// Not: commits behind it were applied. The terms from the fork on.
-    Off(VecDeque<Term>),
+    /// Not: commits were applied that do not count there.
+    Off(Fork),
     /// Entries on the way are still to be read.
     Unknown,
+}
+
+/// Where the branch of this participant and another one part.
+struct Fork {
+    /// The epoch of both there; 0 if that is not known.
+    epoch: u64,
+    /// The term in which they part, and the number behind which it is read; none: in that of `plan`.
+    from: Option<(Term, u32)>,
+    /// The terms that follow.
+    plan: VecDeque<Term>,
 }
 
 impl Offices {
@@ -243,6 +259,18 @@ impl Offices {
     /// The last number of the log that is read, if another one goes on from there.
     pub fn end(&self) -> Option<u32> {
         self.plan.front().map(|next| next.from.1)
+    }
+
+    /// The terms through which the present place was reached, the latest first.
+    fn lineage(&self) -> Vec<Term> {
+        let mut all = vec![self.segment];
+        while let Some(last) = all.last().filter(|last| last.number > 0)
+            && all.len() <= self.terms.len() + 1
+            && let Some(before) = self.in_force(last.from.0, last.from.1)
+        {
+            all.push(before);
+        }
+        all
     }
 
     /// Keeps a confirmed word, within [`KEPT`].
@@ -390,8 +418,8 @@ impl Group {
             after,
             last: u32::MAX,
         };
-        match list.iter_mut().find(|deputy| deputy.author == *author) {
-            Some(known) => *known = new,
+        match list.iter().position(|deputy| deputy.author == *author) {
+            Some(at) => list[at] = new,
             None if list.len() < MAX_DEPUTIES => list.push(new),
             None => return Err(GroupError::TooManyDeputies),
         }
@@ -451,8 +479,15 @@ impl Group {
 
     /// Notes that a member is present, by its signature.
     pub fn hear(&mut self, author: &PeerId) {
-        if self.offices.is_used() && self.in_office() == Some(*author) {
+        if !self.offices.is_used() {
+            return;
+        }
+        if self.in_office() == Some(*author) {
             (self.offices.silence, self.offices.heard) = (0, Some(0));
+        }
+        if self.offices.deputy(author).is_some() || self.author_of_office(None) == Some(*author) {
+            let in_run = self.offices.in_run;
+            self.offices.present.insert(*author, in_run);
         }
     }
 
@@ -464,6 +499,7 @@ impl Group {
         let offices = &mut self.offices;
         offices.silence = offices.silence.saturating_add(elapsed);
         offices.in_run = offices.in_run.saturating_add(elapsed);
+        offices.since_new = offices.since_new.saturating_add(elapsed);
         offices.heard = offices.heard.map(|heard| heard.saturating_add(elapsed));
         if self.takes_over_in() == Some(0) {
             self.take_office(now);
@@ -535,6 +571,8 @@ impl Group {
     /// Forgets when the one in office was last received: this host was away.
     pub(crate) fn forget_heard(&mut self) {
         (self.offices.heard, self.offices.in_run) = (None, 0);
+        self.offices.since_new = 0;
+        self.offices.present.clear();
     }
 
     // terms
@@ -655,78 +693,121 @@ impl Group {
         let current = self.offices.current;
         let terms = self.offices.terms.iter();
         let higher = terms.filter(|term| term.term > current.term && self.offices.counts(term));
-        let higher: Vec<Term> = higher.copied().collect();
-        let raises = |term: &&Term| self.owner.is_some() || self.accepts(term);
-        let best = higher
-            .iter()
-            .filter(|term| self.is_of_member(term))
-            .filter(raises);
-        let best = best.max_by_key(|term| term.term).copied();
-        if self.owner.is_some() {
-            let raises = match best.map(|best| (self.path(best), best)) {
-                None => !higher.is_empty(),
-                Some((Path::Unknown, _)) => return,
-                // nothing is lost by that, or it stands before this one in the list
-                Some((Path::On(_), _)) => false,
-                Some((Path::Off(_), best)) => {
-                    self.offices.place(best.office) > self.offices.place(self.own_office())
-                }
-            };
-            if raises {
-                // one that does not count here must not lead others away
-                return self.raise(now);
-            }
-            if best.is_none() {
-                return;
-            }
-            self.stand_down();
+        let mut higher: Vec<Term> = higher.copied().collect();
+        higher.sort_by_key(|term| std::cmp::Reverse(term.term));
+        if self.owner.is_some() && !self.gives_way(&higher, now) {
+            return;
         }
         let is_new = std::mem::take(&mut self.offices.is_new);
-        match best {
-            Some(best) => match self.path(best) {
-                Path::On(plan) => self.set_plan(best, plan),
-                Path::Off(plan) => self.leave_branch(best, plan, now),
-                Path::Unknown => {}
-            },
-            // one on the way to the current term may have come
-            None if is_new && current.number > 0 && !self.offices.plan.is_empty() => {
-                match self.path(current) {
-                    Path::On(plan) => self.offices.plan = plan,
-                    Path::Off(plan) => self.leave_branch(current, plan, now),
-                    Path::Unknown => {}
+        let is_member = self.standing == Standing::Member;
+        higher.retain(|term| self.is_of_member(term) && self.accepts(term));
+        for best in higher {
+            match self.path(best) {
+                Path::On(plan) => {
+                    self.set_plan(best, plan);
+                    break;
                 }
+                // keys are given up only for others, which the one in office has to give
+                Path::Off(fork) if !is_member || self.is_present(best.office) => {
+                    self.leave_branch(best, fork, now);
+                    break;
+                }
+                Path::Off(_) | Path::Unknown => {}
             }
-            None => {}
+        }
+        let current = self.offices.current;
+        // one on the way to the current term may have come
+        if is_new && !self.offices.plan.is_empty() {
+            match self.path(current) {
+                Path::On(plan) => self.offices.plan = plan,
+                Path::Off(fork) if !is_member || self.is_present(current.office) => {
+                    self.leave_branch(current, fork, now);
+                }
+                Path::Off(_) | Path::Unknown => {}
+            }
         }
         self.pass_on();
     }
 
+    /// Decides between this participant in office and `higher` terms: whether it stands down.
+    fn gives_way(&mut self, higher: &[Term], now: UnixTime) -> bool {
+        let own = self.offices.place(self.own_office());
+        let half = self.shortest_silence().unwrap_or(0) / 2;
+        let of_members = higher.iter().filter(|term| self.is_of_member(term));
+        for term in of_members {
+            match self.path(*term) {
+                Path::Unknown => {}
+                // nothing is lost by that
+                Path::On(_) => {
+                    self.stand_down();
+                    return true;
+                }
+                Path::Off(_) => {
+                    let is_first = self.offices.place(term.office) < own;
+                    if is_first && self.is_present(term.office) {
+                        self.stand_down();
+                        return true;
+                    }
+                    // one that is lost gives nobody keys of its branch
+                    if !is_first || self.offices.since_new >= half {
+                        self.raise(now);
+                    }
+                    return false;
+                }
+            }
+        }
+        // one that does not count here must not lead others away
+        if higher.iter().any(|term| !self.is_of_member(term)) {
+            self.raise(now);
+        }
+        false
+    }
+
+    /// Whether the author of this office was received lately.
+    fn is_present(&self, office: Office) -> bool {
+        let half = self.shortest_silence().unwrap_or(0) / 2;
+        let author = self.author_of_office(office);
+        let heard = author.and_then(|author| self.offices.present.get(&author));
+        heard.is_some_and(|at| self.offices.in_run.saturating_sub(*at) <= half)
+    }
+
     fn path(&self, best: Term) -> Path {
         let offices = &self.offices;
+        let lineage = offices.lineage();
         let mut plan = VecDeque::from([best]);
         let mut next = best;
         for _ in 0..=offices.terms.len() {
             let (office, number) = next.from;
-            let before = offices.in_force(office, number);
-            let is_here = |before: Term| {
-                (before.office, before.term) == (offices.segment.office, offices.segment.term)
-            };
-            if before.is_some_and(is_here) {
-                return match offices.applied <= number {
-                    true => Path::On(plan),
-                    false => Path::Off(plan),
-                };
-            }
             if office != offices.segment.office && self.wants_of(office) <= Some(number) {
                 return Path::Unknown;
             }
-            let Some(before) = before.filter(|before| before.number > 0 && *before != next) else {
+            let Some(before) = offices.in_force(office, number) else {
                 break;
             };
+            let is_same = |term: &Term| (term.office, term.term) == (before.office, before.term);
+            match lineage.iter().position(is_same) {
+                Some(0) if offices.applied <= number => return Path::On(plan),
+                Some(0) => {
+                    let (epoch, from) = (next.epoch, None);
+                    return Path::Off(Fork { epoch, from, plan });
+                }
+                Some(at) => {
+                    // this participant's branch left that log earlier, or later
+                    let left = lineage.get(at - 1).copied().unwrap_or(next);
+                    let epoch = left.epoch.min(next.epoch);
+                    let from = Some((before, left.from.1.min(number)));
+                    return Path::Off(Fork { epoch, from, plan });
+                }
+                None => {}
+            }
+            if before.number == 0 || before == next {
+                break;
+            }
             plan.push_front(before);
             next = before;
         }
-        Path::Off(plan)
+        let (epoch, from) = (0, None);
+        Path::Off(Fork { epoch, from, plan })
     }
 
     /// Begins a higher term than others have, from its own log.
@@ -785,28 +866,37 @@ impl Group {
     }
 
     /// Leaves a branch of commits that does not count: asks for a new leaf in the other one.
-    fn leave_branch(&mut self, best: Term, mut plan: VecDeque<Term>, now: UnixTime) {
-        let Some(first) = plan.pop_front() else {
-            return;
-        };
+    fn leave_branch(&mut self, best: Term, fork: Fork, now: UnixTime) {
+        let Fork {
+            epoch: fork,
+            from,
+            mut plan,
+        } = fork;
         let epoch = self.epoch().filter(|_| self.standing == Standing::Member);
-        self.offices.current = best;
-        (self.offices.silence, self.offices.heard) = (0, None);
-        self.offices.plan = plan;
-        self.enter(first);
-        // a new leaf may come in any log that follows
-        self.owner_log.read = first.number.saturating_sub(1);
-        if let Some(epoch) = epoch {
-            self.lose_branch(first.epoch, epoch, now);
+        (self.offices.current, self.offices.silence) = (best, 0);
+        self.offices.heard = None;
+        // a head there, and a new leaf, may come in any log that follows
+        if let Some((term, number)) = from {
+            self.offices.plan = plan;
+            self.enter(term);
+            self.owner_log.read = number;
+        } else if let Some(first) = plan.pop_front() {
+            self.offices.plan = plan;
+            self.enter(first);
+        }
+        self.displace(fork, epoch.unwrap_or(u64::MAX));
+        if epoch.is_some() {
+            self.lose_branch(fork, now);
         }
     }
 
-    fn lose_branch(&mut self, fork: u64, epoch: u64, now: UnixTime) {
+    /// Keeps own words of a lost branch for the outbox. `epoch`: of those that no commit confirmed.
+    fn displace(&mut self, fork: u64, epoch: u64) {
         let offices = &mut self.offices;
         let words = std::mem::take(&mut self.voice.unconfirmed).into_iter();
         let kept = std::mem::take(&mut offices.kept).into_iter();
         let words = kept.chain(words.map(|said| (epoch, said)));
-        // what the epoch before the fork sealed may have been counted: a head will tell
+        // what the last common epoch sealed may have been counted: a head will tell
         for (epoch, mut said) in words.filter(|(epoch, _)| *epoch >= fork) {
             if epoch > fork {
                 said.last = u32::MAX;
@@ -814,6 +904,10 @@ impl Group {
             offices.displaced.push((epoch, said));
         }
         offices.lost = Some(fork);
+    }
+
+    fn lose_branch(&mut self, fork: u64, now: UnixTime) {
+        let offices = &mut self.offices;
         if offices.admitted > fork {
             self.standing = Standing::Removed;
             self.mls = None;
@@ -829,24 +923,36 @@ impl Group {
         self.ask_for_leaf(true, now);
     }
 
-    /// Reads a commit that passes, for the head that tells which own words it counted.
-    pub(crate) fn read_lost_head(
+    /// Reads a commit that passes: the one of a term names all members, and the first behind a fork
+    /// tells which own words it counted. Returns whether it was one of them.
+    pub(crate) fn read_passing_heads(
         &mut self,
         entry: &Entry<'_>,
         part: &Part<'_>,
         now: UnixTime,
     ) -> bool {
-        let fork = self.offices.lost.filter(|fork| *fork == part.epoch);
-        if fork.is_none() {
+        let segment = self.offices.segment;
+        let names_all = segment.number > 0 && segment.epoch == part.epoch;
+        let is_fork = self.offices.lost == Some(part.epoch);
+        if !(names_all || is_fork) {
             return false;
         }
         let taken = Assembly::take(&mut self.owner_log.assembly, entry.number, part, now);
-        if let Assembled::Whole(whole) = taken
-            && let Ok((heads, _)) = decode_heads(&whole)
-        {
-            let head = heads.get(&self.author.peer_id()).copied().unwrap_or(0);
+        let Assembled::Whole(whole) = taken else {
+            return true;
+        };
+        let Ok((heads, _)) = decode_heads(&whole) else {
+            return true;
+        };
+        let head = heads.get(&self.author.peer_id()).copied();
+        if is_fork {
+            let head = head.unwrap_or(0);
             self.offices.displaced.retain(|(_, said)| said.last > head);
             self.offices.lost = None;
+        }
+        let asks = matches!(self.standing, Standing::Rejoining { until: None });
+        if names_all && head.is_none() && asks {
+            self.be_removed();
         }
         true
     }
@@ -881,7 +987,7 @@ impl Group {
     }
 
     /// The last number of the own log with commits.
-    fn own_last(&self) -> u32 {
+    pub(crate) fn own_last(&self) -> u32 {
         let aside = self.offices.aside.as_ref().map_or(0, |aside| aside.last);
         self.owner.as_ref().map_or(aside, |owner| owner.last)
     }
@@ -953,12 +1059,16 @@ impl Group {
     /// States the own term again, behind entries that were dropped.
     pub(crate) fn append_term(&mut self) {
         let current = self.offices.current;
-        let (Some(owner), Some(place)) = (&self.owner, self.offices.place(current.office)) else {
+        let epoch = self.epoch().unwrap_or_default();
+        let place = self.offices.place(current.office);
+        let (Some(owner), Some(place)) = (&mut self.owner, place) else {
             return;
         };
         let dropped = (1..owner.commits.first).contains(&current.number);
-        let (last, epoch) = (owner.last, self.epoch().unwrap_or_default());
+        let last = owner.last;
         if dropped {
+            // the next commit names all members, as it does after each term
+            owner.advertised.clear();
             let body = encode_term(current.term, place, last, epoch);
             let kind = kind::TERM;
             self.append(Log::Owner, NewEntry::Body { kind, body });
@@ -1006,12 +1116,12 @@ impl Offices {
     /// Takes the owner's list. Places never change: those of before stay.
     fn set_list(&mut self, list: Vec<Deputy>) {
         for deputy in list {
-            match self
+            let at = self
                 .list
-                .iter_mut()
-                .find(|known| known.author == deputy.author)
-            {
-                Some(known) => *known = deputy,
+                .iter()
+                .position(|known| known.author == deputy.author);
+            match at {
+                Some(at) => self.list[at] = deputy,
                 None if self.list.len() < MAX_DEPUTIES => self.list.push(deputy),
                 None => {}
             }
@@ -1023,7 +1133,7 @@ impl Offices {
         if self.terms.iter().any(same) {
             return;
         }
-        self.is_new = true;
+        (self.is_new, self.since_new) = (true, 0);
         self.terms.push(term);
         if self.terms.len() > MAX_TERMS {
             let lowest = self.terms.iter().map(|term| term.term).min();

@@ -10,7 +10,7 @@ use crate::drops::DropReason;
 use crate::event::{Entry, Event, Log, Taken};
 use crate::group::{Group, Standing};
 use crate::mls::{Change, Mls, OwnKeyPackage};
-use crate::owner_log::{OwnerLog, Tree, WaitingCommit};
+use crate::owner_log::{Tree, WaitingCommit};
 use crate::partial::{drop_void, make_room};
 use crate::provider::{self, NO_NONCE};
 use crate::{DAY, MAX_MESSAGES, WEEK, request};
@@ -262,7 +262,7 @@ impl Group {
         // both belong to an earlier commit, and hold nothing for this participant
         self.owner_log.tree = None;
         if let Ok(part) = Part::decode(entry.kind, entry.body)
-            && self.read_lost_head(entry, &part, now)
+            && self.read_passing_heads(entry, &part, now)
         {
             return Taken::Done;
         }
@@ -277,7 +277,7 @@ impl Group {
         Taken::Done
     }
 
-    fn be_removed(&mut self) {
+    pub(crate) fn be_removed(&mut self) {
         self.standing = Standing::Removed;
         self.mls = None;
         self.refresh.package = None;
