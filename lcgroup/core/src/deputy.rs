@@ -522,6 +522,13 @@ impl Group {
         Some(self.joining.as_ref()?.invitation.to)
     }
 
+    /// Ends the wait for a new leaf: the log shows that entries of this participant count no more.
+    pub fn end_membership(&mut self) {
+        if matches!(self.standing, Standing::Rejoining { .. }) {
+            self.be_removed();
+        }
+    }
+
     /// Whether a joiner's invitation is of one that is not in office any more.
     #[must_use]
     pub fn is_invitation_void(&self) -> bool {

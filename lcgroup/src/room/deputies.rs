@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcgroup_core::{Heads, heads_before};
+use lcgroup_core::{Heads, Standing, heads_before};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
 use librecast_log::{AuthorId, AuthorStatus};
@@ -41,6 +41,7 @@ impl Uptime {
 impl Room {
     /// Counts this host's uptime, takes over if that is due, and shows that it is in office.
     pub(super) fn count_uptime(&mut self, time: UnixTime, now: Instant) {
+        self.end_if_removed(now);
         let counted = std::mem::replace(&mut self.uptime.counted, now);
         let Some(pause) = self.group.uptime_pause().map(Duration::from_millis) else {
             return;
@@ -57,6 +58,21 @@ impl Room {
         if self.group.is_in_office() && !self.uptime.shown.is_some_and(lately) {
             self.uptime.shown = Some(now);
             self.show(LogName::Own, &Shown::Clock, time);
+        }
+    }
+
+    /// A member that waits for a new leaf was removed meanwhile, if its grant has ended.
+    fn end_if_removed(&mut self, now: Instant) {
+        if !matches!(self.group.standing(), Standing::Rejoining { .. })
+            || self.log.caught_up_at().is_none_or(|at| at > now)
+        {
+            return;
+        }
+        let own = self.status_of(LogName::Own);
+        let grant = own.and_then(|status| status.grant);
+        if grant.is_some_and(|grant| grant.last < u32::MAX) {
+            self.group.end_membership();
+            self.state_changed = true;
         }
     }
 

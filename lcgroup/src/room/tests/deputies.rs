@@ -116,6 +116,74 @@ fn an_owner_that_was_away_is_a_member_until_the_deputy_is_none_any_more() {
 }
 
 #[test]
+fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox() {
+    let mut lan = Lan::new(&["ann", "bob", "cy", "dora", "eve"], None);
+    lan.deputy("bob");
+    lan.apart = vec![1, 3];
+    lan.run(2 * MINUTE);
+    assert!(lan.is_in_office(0) && lan.is_in_office(1));
+    // each removes one that is on the other side, and bob lets somebody in
+    let time = lan.time();
+    lan.room(0).remove("eve", time).unwrap();
+    lan.room(1).remove("cy", time).unwrap();
+    lan.names.push("fay".into());
+    lan.apart.push(5);
+    let line = lan.invite_by(1);
+    lan.join(5, &line);
+    lan.run(Duration::from_secs(20));
+    assert!(lan.room(5).is_member());
+    for who in [0, 1, 2, 3, 5] {
+        let words = format!("apart, {who}");
+        lan.say(who, &words);
+    }
+    lan.run(Duration::from_secs(20));
+    assert!(lan.said(3).contains(&"apart, 1".to_owned()));
+    lan.apart.clear();
+    lan.run(3 * MINUTE);
+    lan.agree(&[0, 1, 2, 3]);
+    assert!(lan.is_in_office(0) && !lan.is_in_office(1));
+    assert_eq!(lan.room(5).group.standing(), Standing::Removed);
+    let told = lan.room(5).notices.iter().any(|n| n.contains("a new invitation"));
+    assert!(told, "{:?}", lan.room(5).notices);
+    assert_eq!(lan.room(4).group.standing(), Standing::Removed);
+    for who in [1, 3] {
+        let outbox = lan.room(who).outbox();
+        let [(id, words)] = &outbox[..] else {
+            panic!("{outbox:?}");
+        };
+        assert_eq!(*words, format!("apart, {who}"));
+        let time = lan.time();
+        lan.room(who).decide(id, true, time).unwrap();
+    }
+    // the other side's removal of cy does not count, and cy's log is whole again
+    lan.say(2, "still here");
+    lan.run(Duration::from_secs(10));
+    for reader in [0, 1, 2, 3] {
+        for words in ["apart, 1", "apart, 3", "still here"] {
+            let said = lan.said(reader);
+            let n = said.iter().filter(|said| *said == words).count();
+            assert_eq!(n, 1, "{reader}: {words}, {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_the_other_side_removed_is_told_so() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    lan.deputy("bob");
+    lan.apart = vec![1, 2];
+    lan.run(2 * MINUTE);
+    assert!(lan.is_in_office(1));
+    let time = lan.time();
+    lan.room(0).remove("cy", time).unwrap();
+    lan.run(Duration::from_secs(20));
+    lan.apart.clear();
+    lan.run(3 * MINUTE);
+    assert_eq!(lan.room(2).group.standing(), Standing::Removed);
+    lan.agree(&[0, 1]);
+}
+
+#[test]
 fn a_holder_alone_hands_on_what_a_deputy_did() {
     let mut lan = Lan::new(&["ann", "bob", "cy"], None);
     let key = lan.room(0).holding_key();
