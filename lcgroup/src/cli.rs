@@ -21,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup send team 'hello all'
   lcgroup tail team --follow
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
+  lcgroup deputy add team Bob --after 3d   Bob's host lets others join and removes them once yours is silent for 3 days
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
   lcgroup hold lch1... mailbox             on that host: it cannot read it
@@ -147,6 +148,9 @@ enum Verb {
         /// Its name, its key, or book:NAME
         member: String,
     },
+    /// Deputies: members that let others join and remove them once the owner is silent
+    #[command(subcommand)]
+    Deputy(DeputyVerb),
     /// Seal a private prefix of lcroute by the group's keys, on this host: who is removed reads nothing that is sent later
     Protect {
         /// The group
@@ -198,6 +202,32 @@ enum Verb {
         /// Hold it no longer, and delete what is held
         #[arg(long, value_name = "NAME", conflicts_with_all = ["holding_key", "key"])]
         end: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeputyVerb {
+    /// The owner names a member that takes over once the owner is silent; again: another time
+    Add {
+        /// The group
+        group: String,
+        /// Its name, its key, or book:NAME
+        name: String,
+        /// Silence before it takes over, in uptime of its own host
+        #[arg(long, default_value = "3d", value_parser = parse_duration, value_name = "TIME")]
+        after: Duration,
+    },
+    /// Who is a deputy, in the order in which they take over
+    List {
+        /// The group
+        group: String,
+    },
+    /// The owner ends a deputy's right; one in office hands over to the owner
+    Remove {
+        /// The group
+        group: String,
+        /// Its name, its key, or book:NAME
+        name: String,
     },
 }
 
@@ -305,6 +335,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             words,
         } => to.verify(&group, member.as_deref(), &words),
         Verb::Remove { group, member } => to.remove(group, &member),
+        Verb::Deputy(verb) => match verb {
+            DeputyVerb::Add { group, name, after } => to.add_deputy(group, &name, after),
+            DeputyVerb::List { group } => to.deputies(group),
+            DeputyVerb::Remove { group, name } => to.remove_deputy(group, &name),
+        },
         Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),
         Verb::Leave { group, forget } => to.leave(group, forget),

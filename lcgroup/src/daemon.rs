@@ -415,6 +415,19 @@ impl Daemon {
                 let author = room.remove(&member, time)?;
                 Ok(json!({ "author": author, "epoch": epoch }))
             }
+            Request::Deputies { group } => Ok(json!({ "deputies": self.room(&group)?.deputies() })),
+            Request::AddDeputy {
+                group,
+                member,
+                after_s,
+            } => {
+                let author = self.room(&group)?.add_deputy(&member, after_s, time)?;
+                Ok(json!({ "author": author, "after_s": after_s }))
+            }
+            Request::RemoveDeputy { group, member } => {
+                let author = self.room(&group)?.remove_deputy(&member, time)?;
+                Ok(json!({ "author": author }))
+            }
             Request::Offer { group, name } => {
                 let (key, signer) = self.room(&group)?.offer(&name, time)?;
                 let signer = encode(TextKind::SharedKey, &*signer.seed());

@@ -58,6 +58,16 @@ pub enum Request {
     Members { group: String },
     /// Removes a member by name or key; only the owner can.
     Remove { group: String, member: String },
+    /// The deputies of a group.
+    Deputies { group: String },
+    /// Makes a member, by name or key, a deputy after so many seconds of silence.
+    AddDeputy {
+        group: String,
+        member: String,
+        after_s: u64,
+    },
+    /// Ends a deputy's right.
+    RemoveDeputy { group: String, member: String },
     /// Offers a share of lcsync to the group, unless it has the offer; returns its key and the seed
     /// of the signing key, both as `lck1...`.
     Offer { group: String, name: String },
@@ -107,6 +117,8 @@ impl Request {
             Self::Send { group, .. }
             | Self::Invite { group, .. }
             | Self::Remove { group, .. }
+            | Self::AddDeputy { group, .. }
+            | Self::RemoveDeputy { group, .. }
             | Self::Offer { group, .. }
             | Self::Refresh { group }
             | Self::Leave {
@@ -161,6 +173,9 @@ pub struct GroupStatus {
     pub clock: Option<String>,
     /// Messages that `outbox` lists.
     pub outbox: usize,
+    /// The deputy that lets members join and removes them; none: the owner does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deputy: Option<String>,
     /// Entries that other members have and this host lacks.
     pub missing: u64,
     /// Its log.
@@ -229,6 +244,22 @@ pub struct Status {
     /// Groups that it holds.
     pub held: Vec<HeldStatus>,
     pub interfaces: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DeputyStatus {
+    /// Its key in this group.
+    pub author: PeerId,
+    /// Its name, chosen by itself and not proven.
+    pub name: String,
+    /// The same with a mark if another name looks alike.
+    pub shown: String,
+    /// It takes over after so many seconds of silence.
+    pub after_s: u32,
+    /// It is a deputy now; otherwise it was one.
+    pub named: bool,
+    /// It lets members join and removes them now.
+    pub in_office: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
-    Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
+    Output, RequestRefusal, Standing, Taken, Terms, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -50,6 +50,9 @@ use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::place;
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
+
+mod deputies;
+use deputies::Uptime;
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
@@ -162,6 +165,7 @@ pub struct Room {
     /// The number of writes of the state in this run.
     saves: u64,
     opened: Instant,
+    uptime: Uptime,
     /// Own messages are not shown yet: the folder may prove to be an old copy.
     holds_back: bool,
     /// The folder was copied or put back, and no other host has shown that it is no old copy.
@@ -263,6 +267,7 @@ impl Room {
             seed: *seed()?,
         };
         let mut log = Log::new(config, now);
+        log.add_office_key(librecast::id::SecretKey::from_seed(&author));
         let mut kept = Kept::default();
         for stored in stored {
             log.restore(stored, now);
@@ -307,6 +312,7 @@ impl Room {
             refused: None,
             saves: 0,
             opened: now,
+            uptime: Uptime::new(now),
             holds_back: false,
             is_unsure,
             kept,
@@ -405,6 +411,7 @@ impl Room {
         let is_heard = self.log.has_received();
         if self.group.standing() == Standing::Joining {
             let waits = match (self.own_clock(), is_heard) {
+                (None, true) if self.group.is_invitation_void() => "waits in vain: the invitation is void, as another host lets members in now. Ask its user for a new one, and `lcgroup join` with it".to_owned(),
                 (Some(clock), _) => format!("waits for another clock: {clock}"),
                 (None, true) => format!(
                     "waits for the group's owner: hosts of the group are heard, and none of them lets it in. Does `lcgroup run` run on the owner's host, and {FIREWALLS}"
@@ -521,7 +528,17 @@ impl Room {
         };
         let clocks = self.questions.due(now);
         let expired = self.expired.as_ref().map(|wait| wait.since + wait.wait);
-        let others = [group, self.append_at, keys, owner, show, clocks, expired];
+        let uptime = self.uptime_due();
+        let others = [
+            group,
+            self.append_at,
+            keys,
+            owner,
+            show,
+            clocks,
+            expired,
+            uptime,
+        ];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
     }
@@ -533,6 +550,7 @@ impl Room {
         }
         self.catch_up(time, now);
         self.be_sure(time, now)?;
+        self.count_uptime(time, now);
         self.holds_back = self.waits_shortly(now);
         if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
@@ -586,6 +604,7 @@ impl Room {
                 }
             }
             LogEvent::Presence { author, body } => {
+                self.hear_presence(author);
                 self.hear_clock(author, None, &body, (time, now));
             }
             LogEvent::OtherClock {
@@ -654,18 +673,15 @@ impl Room {
         let me = self.author_of(LogName::Own);
         let shown = Shown::decode(body);
         let counts = match &shown {
-            Some(Shown::Refused(reason, asked, made))
-                if author == self.log.owner() && *asked == me =>
-            {
+            Some(Shown::Refused(reason, asked, made)) if self.admits(author) && *asked == me => {
                 self.refused = Some((*reason, *made));
                 self.group.request_made() == Some(*made)
             }
             Some(Shown::Answer(nonces)) => self.questions.is_answered_by(nonces),
             Some(Shown::Question(nonce, about)) => {
                 let members = self.group.members().len();
-                let answers = self.group.group_key().is_some()
-                    || *about == me
-                    || is_drawn(*nonce, me, members);
+                let answers =
+                    self.group.is_in_office() || *about == me || is_drawn(*nonce, me, members);
                 if answers && !self.questions.take(author, *nonce) {
                     tracing::debug!("{}: too many questions for clocks", self.name);
                 }
@@ -762,7 +778,7 @@ impl Room {
             have.map(|(_, last)| u64::from(last)).sum::<u64>()
         };
         let Some(expired) = &mut self.expired else {
-            let mut heads = heads_before(owner_entries(&self.log), soon);
+            let mut heads = self.all_heads_before(soon);
             heads.retain(|author, head| here(author).is_some_and(|(_, last)| last < *head));
             if heads.is_empty() {
                 return false;
@@ -790,7 +806,7 @@ impl Room {
         }
         let heads = std::mem::take(&mut expired.heads);
         self.expired = None;
-        let certain = heads_before(owner_entries(&self.log), before);
+        let certain = self.all_heads_before(before);
         let mut any = false;
         for (author, head) in heads {
             let Some((id, last)) = here(&author) else {
@@ -862,11 +878,11 @@ impl Room {
         let mut any = false;
         let authors: Vec<AuthorStatus> = self.log.authors().collect();
         for status in authors {
-            while let Some(next) = self.group.wants(&status.key) {
+            while let Some(next) = self.wants(&status) {
                 let Some(entry) = self.log.next_entry(status.author, next - 1) else {
                     if status.first > next {
                         // all of them have expired
-                        self.group.handle_gap(&status.key, status.first - 1, time);
+                        self.skip(&status, status.first - 1, time);
                         (any, self.state_changed) = (true, true);
                     }
                     break;
@@ -874,12 +890,12 @@ impl Room {
                 if entry.number > next {
                     // the missing entries have expired everywhere
                     let last = entry.number - 1;
-                    self.group.handle_gap(&status.key, last, time);
+                    self.skip(&status, last, time);
                     let who = self.who(status.author);
                     self.notice(format!("entries {next} to {last} of {who} have expired"));
                     (any, self.state_changed) = (true, true);
                     // an own log has no such gap
-                    if self.group.wants(&status.key) == Some(next) {
+                    if self.wants(&status) == Some(next) {
                         break;
                     }
                     continue;
@@ -891,7 +907,10 @@ impl Room {
                     kind: entry.kind,
                     body: &entry.body,
                 };
-                let taken = self.group.handle_entry(&entry, time);
+                let taken = match status.is_office {
+                    true => self.group.handle_office_entry(&entry, time),
+                    false => self.group.handle_entry(&entry, time),
+                };
                 if taken == Taken::Wait {
                     break;
                 }
@@ -962,7 +981,7 @@ impl Room {
                 Err(e) => tracing::warn!("{}: what was said before: {e}", self.name),
             },
             Event::MemberAdded { author, name } => {
-                if self.group.group_key().is_some() {
+                if self.group.is_in_office() {
                     self.newcomers.push(author);
                 }
                 self.offers.end_own(self.group.author_key().peer_id());
@@ -988,6 +1007,20 @@ impl Room {
                     names.join(", ")
                 ));
             }
+            Event::TookOffice => self.tell_of_office(true),
+            Event::StoodDown => self.tell_of_office(false),
+            Event::InOffice { author } => {
+                let who = self.name_of(&author);
+                self.notice(format!("{who} lets members join and removes them from now on"));
+            }
+            Event::BranchLost => self.notice(format!(
+                "hosts of this group were apart, and both sides changed it; the other side's changes count. This host asks for new keys. Its own words that only this side read wait in `lcgroup outbox {}`; what the other side said meanwhile cannot be read here",
+                self.name
+            )),
+            Event::AdmissionLost => self.notice(
+                "hosts of this group were apart, and the change that let this member in does not count: ask for a new invitation"
+                    .into(),
+            ),
             Event::Removed => self.notice("the owner removed this member".into()),
             Event::CannotFollow => self.notice(format!(
                 "the keys of this member do not fit any more, twice in a row: `lcgroup refresh {}` asks the owner once more; else ask for a new invitation",
@@ -1097,7 +1130,8 @@ impl Room {
             && !self.appends.iter().any(is_owners)
             && !self.group.pending().any(is_owners)
         {
-            self.log.forget_before(self.log.owner(), first);
+            self.log
+                .forget_before(self.author_of(LogName::Owner), first);
         }
     }
 
@@ -1216,14 +1250,22 @@ impl Room {
                 let key = self.group.author_key().peer_id();
                 self.log.space().author(&key)
             }
-            LogName::Owner => self.log.owner(),
+            LogName::Owner if self.group.is_owner() => self.log.owner(),
+            LogName::Owner => {
+                let key = self.group.author_key().peer_id();
+                AuthorId::of_office(&self.log.space().owner(), &key)
+            }
         }
     }
 
+    /// Whether this author answers the request to join: the owner, or the deputy that invited.
+    fn admits(&self, author: AuthorId) -> bool {
+        let awaited = self.group.awaited();
+        author == self.log.owner()
+            || awaited.is_some_and(|key| author == self.log.space().author(&key))
+    }
+
     fn status_of(&self, log: LogName) -> Option<AuthorStatus> {
-        if log == LogName::Owner && self.group.group_key().is_none() {
-            return None;
-        }
         let id = self.author_of(log);
         self.log.authors().find(|status| status.author == id)
     }
@@ -1390,23 +1432,7 @@ impl Room {
     /// Removes a member, by name or key.
     pub fn remove(&mut self, who: &str, time: UnixTime) -> anyhow::Result<PeerId> {
         self.check_usable()?;
-        let meant: Vec<PeerId> = self
-            .members()
-            .iter()
-            .filter(|m| is_called(who, (&m.author, &m.name, &m.shown)))
-            .map(|m| m.author)
-            .collect();
-        let usage = |text: String| ExitError::new(Exit::Usage, text);
-        let author = match meant[..] {
-            [one] => one,
-            [] => return Err(usage(format!("no member is called {who:?}")).into()),
-            _ => {
-                let text = format!(
-                    "several members call themselves {who:?}: `lcgroup members` shows their marks"
-                );
-                return Err(usage(text).into());
-            }
-        };
+        let author = self.member_called(who)?;
         self.group.remove(&author, time)?;
         self.state_changed = true;
         Ok(author)
@@ -1535,6 +1561,7 @@ impl Room {
             checks: self.is_sure_shortly(now),
             clock: self.own_clock(),
             outbox: self.group.outbox().count(),
+            deputy: self.deputy_in_office(),
             missing: missing.sum(),
             log: log_status(&self.log),
             prefixes: self.prefixes.iter().map(protected).collect(),
@@ -1587,12 +1614,11 @@ fn encoded(entry: &NewEntry) -> (u8, Cow<'_, [u8]>) {
     }
 }
 
-/// The entries of the owner's log.
-fn owner_entries(log: &Log) -> impl Iterator<Item = Entry<'_>> {
-    let (owner, key) = (log.owner(), log.space().owner());
+/// The entries of a log with commits, which has this name and key.
+fn office_entries(log: &Log, office: AuthorId, key: PeerId) -> impl Iterator<Item = Entry<'_>> {
     let mut read = 0;
     std::iter::from_fn(move || {
-        let entry = log.next_entry(owner, read)?;
+        let entry = log.next_entry(office, read)?;
         read = entry.number;
         Some(Entry {
             author: key,

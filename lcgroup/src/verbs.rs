@@ -23,7 +23,9 @@ use zeroize::Zeroizing;
 use crate::conversation::Message;
 use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
-use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
+use crate::request::{
+    DeputyStatus, GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status,
+};
 
 /// Bytes read from stdin: the longest message, an end of line, and one more.
 const MAX_CONTENT: u64 = MAX_TEXT as u64 + 2;
@@ -442,6 +444,50 @@ impl Verbs {
                 before.unwrap_or_default()
             ),
         })
+    }
+
+    pub fn add_deputy(&self, group: String, who: &str, after: Duration) -> anyhow::Result<Exit> {
+        let of = group.clone();
+        let answer = self.ask(&Request::AddDeputy {
+            group,
+            member: book::node(who)?,
+            after_s: after.as_secs(),
+        })?;
+        self.say(&answer, |_| {
+            format!(
+                "{} takes over once the owner is silent for {} of its host's uptime: `lcgroup deputy list {of}`",
+                printable(who),
+                span(after.as_secs())
+            )
+        })
+    }
+
+    pub fn remove_deputy(&self, group: String, who: &str) -> anyhow::Result<Exit> {
+        let member = book::node(who)?;
+        let answer = self.ask(&Request::RemoveDeputy { group, member })?;
+        self.say(&answer, |_| {
+            format!("{} is no deputy any more", printable(who))
+        })
+    }
+
+    pub fn deputies(&self, group: String) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Deputies { group })?;
+        if self.json {
+            print_line(answer.to_string())?;
+            return Ok(Exit::Ok);
+        }
+        let deputies: Vec<DeputyStatus> = serde_json::from_value(answer["deputies"].clone())?;
+        for deputy in deputies {
+            let after = span(deputy.after_s.into());
+            let mark = match (deputy.in_office, deputy.named) {
+                (true, _) => "  in office",
+                (false, true) => "",
+                (false, false) => "  no longer",
+            };
+            let line = format!("{:<20} after {after}{mark}", printable(&deputy.shown));
+            print_line(line)?;
+        }
+        Ok(Exit::Ok)
     }
 
     pub fn protect(&self, group: String, prefix: String, end: bool) -> anyhow::Result<Exit> {

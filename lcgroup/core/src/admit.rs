@@ -146,8 +146,10 @@ impl Group {
             used: BTreeSet::new(),
         };
         owner.invitations.insert(id, kept);
+        let to = owner.key.peer_id();
         Ok(Invitation {
             group: self.id,
+            to,
             read_key: self.read_key.clone(),
             id,
             secret,
@@ -178,8 +180,10 @@ impl Group {
     /// [`GroupError::NotTheOwner`], [`GroupError::Owner`], [`GroupError::UnknownMember`].
     pub fn remove(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let (me, known) = (self.author.peer_id(), self.authors.contains_key(author));
+        let first = self.author_of_office(None);
         let owner = self.own()?;
-        if *author == me {
+        // the owner has the first leaf for ever
+        if *author == me || Some(*author) == first {
             return Err(GroupError::Owner);
         }
         // an admitted joiner that no commit has added yet is dropped
@@ -284,6 +288,9 @@ impl Group {
     }
 
     pub(crate) fn read_leave(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
+        if self.authors.contains_key(&entry.author) {
+            self.offices.leaving.insert(entry.author);
+        }
         if let Some(owner) = &mut self.owner {
             owner.leaves.insert(entry.author);
             self.commit_within(BATCH, now);
@@ -306,7 +313,9 @@ impl Group {
         if self.pending.len() > MAX_PENDING {
             return None;
         }
-        if self.voice.sealed >= MANY_MESSAGES {
+        let unconfirmed = self.voice.unconfirmed.iter();
+        let unconfirmed: usize = unconfirmed.map(|said| said.content.len()).sum();
+        if self.voice.sealed >= MANY_MESSAGES || unconfirmed as u64 >= MANY_BYTES {
             return Some(0);
         }
         let talkative = self.authors.values().filter(|author| says_much(author));
@@ -342,7 +351,10 @@ impl Group {
         let joins = joins.map(|(author, package)| NewLeaf::of(author, package, false));
         // each was usable on arrival, but its lifetime may have ended since
         let usable = |leaf: &NewLeaf| check_key_package(&provider, &leaf.package, now).is_ok();
-        let (new, mut refused): (Vec<_>, Vec<_>) = renewals.chain(joins).partition(usable);
+        let (mut new, mut refused): (Vec<_>, Vec<_>) = renewals.chain(joins).partition(usable);
+        // the owner's new leaf takes the place of its old one, the first
+        let first = mls.first().map(|first| first.author);
+        new.sort_by_key(|leaf| Some(leaf.author) != first);
 
         let epoch = mls.epoch();
         let mut commit = mls.commit(&provider, &removals(&leave, &new), &additions(&new), now);
@@ -424,6 +436,8 @@ impl Group {
         }
         self.append_grants(&newcomers);
         self.append_parts(kind::COMMIT, epoch, &body::encode_heads(&delta, &message));
+        self.offices.applied = self.own_last();
+        self.offices.tag = self.offices.current.term;
         if !welcomes.is_empty() {
             let key = Zeroizing::new(self.random.array::<{ provider::AEAD_KEY }>());
             let tree = body::encode_heads(&next, &tree);
@@ -452,7 +466,7 @@ impl Group {
         self.cut_log();
     }
 
-    fn append_grants(&mut self, grants: &[(PeerId, u32)]) {
+    pub(crate) fn append_grants(&mut self, grants: &[(PeerId, u32)]) {
         for grants in grants.chunks(MAX_GRANTS) {
             self.append(Log::Owner, NewEntry::Grants(grants.to_vec()));
         }
@@ -499,6 +513,8 @@ impl Group {
             .map(|author| (author, u32::MAX))
             .chain(former)
             .collect();
+        self.append_term();
+        self.append_list();
         self.append_grants(&grants);
         self.append_terms(terms);
         if !late.is_empty() {

@@ -14,12 +14,18 @@
 //!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | history 64 (seconds, 0: none, all
 //!                 ones: all; may be missing) | later fields; holders read it too
 //!
+//!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
+//! all logs with commits:
+//!   term (254):   version 8 = 1 | term 32 | place 8 and number 32 of the entry that it goes on from |
+//!                 epoch 64
+//!
 //! part header: epoch 64 | part 16 (from 0) | parts 16
 //! heads: n 16 | n x { author 256 | number 32 }
 //! ```
 //!
 //! The epoch is the one that seals a message, that a commit ends, or that a tree begins. Parts of
-//! one message, commit or tree have consecutive numbers. The log encrypts each entry once more, so
+//! one message, commit or tree have consecutive numbers. In messages, the upper 32 bits of the epoch
+//! are the term of the commit that began it. The log encrypts each entry once more, so
 //! that only readers and holders see headers.
 
 use std::collections::BTreeMap;
@@ -61,6 +67,10 @@ pub mod kind {
     pub const WELCOME: u8 = 18;
     /// Terms of the group, also for holders.
     pub const TERMS: u8 = 19;
+    /// A term of an office: its log has the commits from here on. The entry log reads it too.
+    pub const TERM: u8 = 254;
+    /// The list of deputies, in the owner's log. The entry log reads it too.
+    pub const OFFICES: u8 = 255;
 }
 
 /// The last number that counts, for each author.
@@ -353,6 +363,8 @@ pub(crate) fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_refresh(bytes);
     let _ = decode_welcome(bytes);
     let _ = Terms::decode(bytes);
+    let _ = crate::deputy::decode_list(bytes);
+    let _ = crate::deputy::decode_term(bytes);
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::mls::MlsFailure;
 #[derive(Debug, Error)]
 pub enum GroupError {
     /// Only the owner may do this.
-    #[error("only the owner can do that")]
+    #[error("only the owner can do that, or the deputy in office")]
     NotTheOwner,
     /// This participant has not joined yet, or was removed.
     #[error("not a member (yet, or any more)")]
@@ -44,6 +44,12 @@ pub enum GroupError {
     /// An unusable topic.
     #[error(transparent)]
     Topic(#[from] InvitationError),
+    /// A time of silence out of its bounds.
+    #[error("a deputy takes over after 10 s to 365 d of silence")]
+    Silence,
+    /// More than [`MAX_DEPUTIES`](crate::MAX_DEPUTIES), former ones included.
+    #[error("a group has at most 15 deputies, former ones included")]
+    TooManyDeputies,
     /// The invitation has expired.
     #[error("the invitation has expired")]
     Expired,

@@ -36,7 +36,7 @@ pub enum Taken {
 pub enum Log {
     /// Its own, under its author key.
     Own,
-    /// The owner's, under the group key.
+    /// The owner's, under the group key; a deputy's office, under its author key.
     Owner,
 }
 
@@ -144,6 +144,20 @@ pub enum Event {
         /// The author keys.
         authors: Vec<PeerId>,
     },
+    /// This participant makes the commits from now on.
+    TookOffice,
+    /// It makes none any more; its open invitations are void.
+    StoodDown,
+    /// This member makes the commits from now on.
+    InOffice {
+        /// Its author key.
+        author: PeerId,
+    },
+    /// This participant applied commits that do not count: it asks for new keys. Its words from
+    /// there go to the outbox; words of others that were said elsewhere meanwhile stay closed.
+    BranchLost,
+    /// The commit that added this participant does not count: it is no member.
+    AdmissionLost,
     /// This participant was removed.
     Removed,
     /// A commit or a Welcome was unusable twice in a row, with a new leaf requested in between.
@@ -194,6 +208,11 @@ impl std::fmt::Debug for Event {
             Self::EpochChanged { epoch } => write!(f, "EpochChanged {{ epoch: {epoch} }}"),
             Self::OutboxWaits { id } => write!(f, "OutboxWaits {{ {id:016x} }}"),
             Self::KeysDropped { authors } => write!(f, "KeysDropped {{ {authors:?} }}"),
+            Self::TookOffice => f.write_str("TookOffice"),
+            Self::StoodDown => f.write_str("StoodDown"),
+            Self::InOffice { author } => write!(f, "InOffice {{ {author} }}"),
+            Self::BranchLost => f.write_str("BranchLost"),
+            Self::AdmissionLost => f.write_str("AdmissionLost"),
             Self::Removed => f.write_str("Removed"),
             Self::CannotFollow => f.write_str("CannotFollow"),
             Self::RolledBack => f.write_str("RolledBack"),

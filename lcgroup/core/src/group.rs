@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::author::Author;
 use crate::body::{self, kind};
+use crate::deputy::Offices;
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
@@ -88,7 +89,9 @@ pub struct Group {
     pub(crate) voice: Voice,
     pub(crate) refresh: Refresh,
     pub(crate) joining: Option<Joining>,
+    /// While it is in office.
     pub(crate) owner: Option<Owner>,
+    pub(crate) offices: Offices,
     /// The owner's log may be incomplete: new messages wait.
     pub(crate) is_behind: bool,
     /// This state may be an old copy: nothing new is made.
@@ -190,6 +193,7 @@ impl Group {
             refresh: Refresh::default(),
             joining: None,
             owner: None,
+            offices: Offices::default(),
             is_behind: false,
             is_held: false,
             began: 0,
@@ -249,7 +253,9 @@ impl Group {
     /// Key of the owner's log, if this participant is the owner.
     #[must_use]
     pub fn group_key(&self) -> Option<&SecretKey> {
-        self.owner.as_ref().map(|owner| &owner.key)
+        let aside = self.offices.aside.as_ref().map(|aside| &aside.key);
+        let key = self.owner.as_ref().map(|owner| &owner.key).or(aside);
+        key.filter(|key| key.peer_id() == self.id)
     }
 
     /// The relation of this participant to the group.
@@ -309,7 +315,9 @@ impl Group {
     /// Marks the owner's log as possibly incomplete, as after a time away. New messages wait for
     /// [`catch_up`](Self::catch_up): no message is sealed with keys of an ended epoch.
     pub fn fall_behind(&mut self) {
-        self.is_behind = self.owner.is_none();
+        // a deputy may have taken over
+        self.is_behind = self.owner.is_none() || self.offices.is_used();
+        self.forget_heard();
     }
 
     /// Ends [`fall_behind`](Self::fall_behind): the owner's log is complete as far as known.
@@ -381,6 +389,7 @@ impl Group {
     pub fn mend_times(&mut self, now: UnixTime) {
         let ms = now.as_millis();
         self.refresh.due = self.refresh.due.min(ms + 2 * WEEK);
+        self.offices.raised = self.offices.raised.min(ms);
         if let Some(owner) = &mut self.owner {
             owner.committed = owner.committed.min(ms);
             owner.wanted = owner.wanted.map(|wanted| wanted.min(ms + HOUR));
@@ -491,7 +500,7 @@ impl Group {
         };
         let content = body::encode_refresh(urgent, &package.public);
         self.refresh.package = Some(package);
-        if let Some(body) = request::seal_to(&self.id, &content, &mut self.random) {
+        if let Some(body) = request::seal_to(&self.office_key(), &content, &mut self.random) {
             let kind = kind::REFRESH;
             self.append(Log::Own, NewEntry::Body { kind, body });
         }
@@ -511,6 +520,7 @@ impl Group {
     pub(crate) fn append(&mut self, log: Log, entry: NewEntry) {
         let last = match (log, &mut self.owner) {
             (Log::Owner, Some(owner)) => &mut owner.last,
+            (Log::Owner, None) if let Some(aside) = &mut self.offices.aside => &mut aside.last,
             _ => &mut self.voice.last,
         };
         *last += 1;
@@ -546,7 +556,9 @@ impl Group {
         let due = match self.standing {
             _ if self.is_held => None,
             Standing::Joining => self.joining.as_ref()?.due,
-            Standing::Member if self.owner.is_some() => self.commit_due(),
+            Standing::Member if self.owner.is_some() => {
+                self.commit_due().filter(|_| !self.is_behind)
+            }
             Standing::Member => Some(self.refresh.due),
             Standing::Rejoining { .. } | Standing::Removed | Standing::RolledBack => None,
         };
@@ -560,7 +572,9 @@ impl Group {
 
     /// Runs all steps that an input may have made possible.
     pub(crate) fn advance(&mut self, now: UnixTime) {
+        self.follow(now);
         self.try_apply(now);
+        self.follow(now);
         if self.is_held {
             return;
         }
@@ -568,7 +582,8 @@ impl Group {
         if self.standing == Standing::Joining {
             self.request(now);
         } else if member && self.owner.is_some() {
-            if self.commit_due().is_some_and(|due| due <= now.as_millis()) {
+            let due = self.commit_due().filter(|_| !self.is_behind);
+            if due.is_some_and(|due| due <= now.as_millis()) {
                 self.commit(now);
             }
         } else if member && self.refresh.due <= now.as_millis() {
@@ -633,6 +648,7 @@ impl Group {
     fn seal_queue(&mut self) {
         let is_current = self.owner_log.commit.is_none() && !self.is_behind;
         let speaks = self.standing == Standing::Member && is_current;
+        let label = self.label();
         let Some(mls) = self.mls.as_mut().filter(|_| speaks) else {
             return;
         };
@@ -646,12 +662,12 @@ impl Group {
                 self.voice.outbox.push(said);
                 continue;
             };
-            let parts = body::cut(mls.epoch(), &sealed);
+            let parts = body::cut(label.unwrap_or_default(), &sealed);
             said.last = self.voice.last + bodies.len() as u32 + parts.len() as u32;
             bodies.extend(parts);
             self.voice.sealed += 1;
-            // the owner's messages always count: it makes the heads
-            if self.owner.is_none() {
+            // the owner's messages always count, as it makes the heads: unless another one takes over
+            if self.owner.is_none() || self.offices.is_used() {
                 self.voice.unconfirmed.push_back(said);
             }
         }
@@ -667,7 +683,15 @@ impl Group {
         let voice = &mut self.voice;
         voice.sealed = 0;
         let void = std::mem::take(&mut voice.unconfirmed);
-        let mut again: VecDeque<Said> = void.into_iter().filter(|said| said.last > head).collect();
+        let (mut again, counted): (VecDeque<Said>, VecDeque<Said>) =
+            void.into_iter().partition(|said| said.last > head);
+        if self.offices.is_used() {
+            let epoch = self.mls.as_ref().map_or(0, Mls::epoch);
+            let sealed = epoch.saturating_sub(u64::from(!change.removed_self));
+            for said in counted {
+                self.offices.keep(sealed, said);
+            }
+        }
         again.append(&mut voice.queue);
         // a member with a new leaf is not new
         let joined = change

@@ -3,7 +3,7 @@
 //! ```text
 //! "lcg1" base58check {
 //!   group key 256 | read key 256 | id 64 | secret 256 | expires 64 (ms since 1970)
-//!   | topic (length 8, UTF-8) }
+//!   | topic (length 8, UTF-8) | of a deputy's: its key 256 }
 //! ```
 //!
 //! It is not signed: an attacker that can change it could as well invite to a group of its own. The
@@ -52,6 +52,8 @@ pub enum InvitationError {
 pub struct Invitation {
     /// The group: its owner's key.
     pub group: PeerId,
+    /// The key of the one that admits: the group's, or a deputy's author key.
+    pub to: PeerId,
     /// Opens packets of the group's log; holders have it too.
     pub read_key: Zeroizing<[u8; 32]>,
     /// Its id among the owner's invitations.
@@ -76,6 +78,9 @@ impl Invitation {
             .u64(self.expires)
             .u8(self.topic.len() as u8)
             .put(self.topic.as_bytes());
+        if self.to != self.group {
+            w.put(self.to.public_key());
+        }
         let bytes = Zeroizing::new(w.into_vec());
         let text = bs58::encode(bytes.as_slice()).with_check().into_string();
         Zeroizing::new(format!("{PREFIX}{text}"))
@@ -103,10 +108,15 @@ impl FromStr for Invitation {
         let secret = Zeroizing::new(r.array()?);
         let expires = r.u64()?;
         let topic = r.text8()?.to_owned();
+        let to = match r.is_empty() {
+            true => group,
+            false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
+        };
         r.finish()?;
         check_topic(&topic)?;
         Ok(Self {
             group,
+            to,
             read_key,
             id,
             secret,
@@ -137,6 +147,7 @@ mod tests {
     fn invitation(topic: &str) -> Invitation {
         Invitation {
             group: SecretKey::from_seed(&[1; 32]).peer_id(),
+            to: SecretKey::from_seed(&[1; 32]).peer_id(),
             read_key: [2; 32].into(),
             id: 3,
             secret: [4; 32].into(),
@@ -168,6 +179,18 @@ mod tests {
         assert_eq!(longer.parse::<Invitation>(), Err(InvitationError::Topic));
         let hidden = invitation("a\u{202e}b").encode();
         assert_eq!(hidden.parse::<Invitation>(), Err(InvitationError::Topic));
+    }
+
+    #[test]
+    fn a_deputys_invitation_names_its_key() {
+        let to = SecretKey::from_seed(&[9; 32]).peer_id();
+        let invitation = Invitation {
+            to,
+            ..invitation(&"x".repeat(MAX_TOPIC))
+        };
+        let text = invitation.encode();
+        assert!(text.len() < MAX_INVITATION);
+        assert_eq!(text.parse(), Ok(invitation));
     }
 
     #[test]

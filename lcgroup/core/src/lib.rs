@@ -33,7 +33,7 @@
 //!
 //! # Limits
 //!
-//! While the owner is away no member joins or leaves. The read key stays when a member is removed:
+//! While the owner is away no member joins or leaves, but for what its deputies do (`deputy.rs`). The read key stays when a member is removed:
 //! that member sees sizes and times of later entries, and no content. The state keeps this member's
 //! messages in clear until a commit confirms them. If a message was shown to some members and
 //! became void ([`Event::NotCounted`]), and its author never returns, other members miss it.
@@ -41,6 +41,7 @@
 mod admit;
 mod author;
 mod body;
+mod deputy;
 mod drops;
 mod error;
 mod event;
@@ -48,6 +49,7 @@ mod group;
 mod history;
 mod invitation;
 mod mls;
+mod office_state;
 mod owner;
 mod owner_log;
 mod partial;
@@ -61,6 +63,7 @@ mod vectors;
 mod voice;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
+pub use deputy::{Deputy, LEAST_SILENCE, LONGEST_SILENCE, MAX_DEPUTIES};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};
@@ -96,6 +99,8 @@ pub const MAX_NAME: usize = 64;
 
 /// In milliseconds, the unit of this crate's times.
 const SECOND: u64 = 1_000;
+/// In milliseconds.
+const MINUTE: u64 = 60 * SECOND;
 /// In milliseconds.
 const HOUR: u64 = 3_600 * SECOND;
 /// In milliseconds.

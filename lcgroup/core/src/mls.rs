@@ -278,6 +278,7 @@ impl Mls {
         own: &OwnKeyPackage,
         welcome: &[u8],
         tree: &[u8],
+        committer: Option<PeerId>,
     ) -> Result<Self, MlsFailure> {
         let welcome = MlsMessage::from_bytes(welcome)?;
         if welcome.wire_format() != WireFormat::Welcome {
@@ -289,11 +290,12 @@ impl Mls {
         let client = builder(provider, &shelf).signer(own.signer.clone()).build();
         // no time: the owner checked the lifetime of other leaves when it added them
         let (group, info) = client.join_group(Some(tree), &welcome, None)?;
-        if info.sender != OWNER {
-            return Err(MlsFailure::Sender);
-        }
         shelf.take_key_package();
-        Ok(Self { group, shelf })
+        let joined = Self { group, shelf };
+        match joined.may_commit(info.sender, committer) {
+            true => Ok(joined),
+            false => Err(MlsFailure::Sender),
+        }
     }
 
     /// Removes and adds members in one commit, and applies the new epoch.
@@ -359,8 +361,23 @@ impl Mls {
         commit.is_ok()
     }
 
-    /// Applies the owner's commit. A removed member stays in the old epoch.
-    pub fn apply(&mut self, message: &[u8]) -> Result<Change, MlsFailure> {
+    /// Whether this leaf is that of the one in office: the first one for the owner (`None`), or that
+    /// of this author.
+    fn may_commit(&self, leaf: u32, committer: Option<PeerId>) -> bool {
+        let Some(author) = committer else {
+            return leaf == OWNER;
+        };
+        let member = self.group.member_at_index(leaf);
+        let who = member.and_then(|member| Who::of(member.signing_identity()).ok());
+        who.is_some_and(|who| who.author == author)
+    }
+
+    /// Applies a commit of the one in office. A removed member stays in the old epoch.
+    pub fn apply(
+        &mut self,
+        message: &[u8],
+        committer: Option<PeerId>,
+    ) -> Result<Change, MlsFailure> {
         let mut next = self.group.clone();
         let message = MlsMessage::from_bytes(message)?;
         // a PublicMessage would be readable for relays and holders
@@ -370,7 +387,7 @@ impl Mls {
         let ReceivedMessage::Commit(commit) = next.process_incoming_message(message)? else {
             return Err(MlsFailure::Kind);
         };
-        if commit.committer != OWNER || commit.is_external {
+        if !self.may_commit(commit.committer, committer) || commit.is_external {
             return Err(MlsFailure::Sender);
         }
         let (epoch, removed_self) = match commit.effect {
@@ -455,6 +472,12 @@ impl Mls {
             .collect()
     }
 
+    /// The owner: a group's creator has the first leaf.
+    pub fn first(&self) -> Option<Who> {
+        let first = self.group.member_at_index(OWNER)?;
+        Who::of(first.signing_identity()).ok()
+    }
+
     fn leaf_of(&self, author: &PeerId) -> Option<u32> {
         let mut leaves = self.group.roster().members_iter();
         let leaf = leaves
@@ -494,7 +517,7 @@ fn new_leaf(
 }
 
 type Config = WithMlsRules<
-    OwnerCommits,
+    MembersCommit,
     WithIdentityProvider<
         Authors,
         WithCryptoProvider<
@@ -510,14 +533,14 @@ fn builder(provider: &Provider, shelf: &Shelf) -> ClientBuilder<Config> {
         .group_state_storage(shelf.clone())
         .crypto_provider(provider.clone())
         .identity_provider(Authors)
-        .mls_rules(OwnerCommits)
+        .mls_rules(MembersCommit)
 }
 
 /// Why a commit breaks the rules of our groups.
 #[derive(Debug, Error)]
 enum RuleError {
-    #[error("only the owner commits")]
-    NotTheOwner,
+    #[error("only members commit")]
+    NotAMember,
     #[error("only members are added and removed")]
     Proposal,
 }
@@ -528,12 +551,12 @@ impl IntoAnyError for RuleError {
     }
 }
 
-/// Allows only commits of the owner that add and remove members, as PrivateMessages: so holders
+/// Allows only commits of members that add and remove members, as PrivateMessages: so holders
 /// cannot read the list of members.
 #[derive(Clone, Debug)]
-struct OwnerCommits;
+struct MembersCommit;
 
-impl MlsRules for OwnerCommits {
+impl MlsRules for MembersCommit {
     type Error = RuleError;
 
     fn filter_proposals(
@@ -545,8 +568,9 @@ impl MlsRules for OwnerCommits {
         proposals: ProposalBundle,
     ) -> Result<ProposalBundle, RuleError> {
         match source {
-            CommitSource::ExistingMember(member) if member.index() == OWNER => {}
-            _ => return Err(RuleError::NotTheOwner),
+            // the log of the commit says whose it has to be: `may_commit` compares
+            CommitSource::ExistingMember(_) => {}
+            _ => return Err(RuleError::NotAMember),
         }
         let known = proposals.add_proposals().len() + proposals.remove_proposals().len();
         if proposals.length() != known {
@@ -750,7 +774,7 @@ mod tests {
                     .count(),
                 1
             );
-            Mls::join(&provider(9), package, welcome, &commit.tree).unwrap()
+            Mls::join(&provider(9), package, welcome, &commit.tree, None).unwrap()
         };
         let members = packages.iter().zip(&commit.welcomes).map(join).collect();
         (owner, members)
@@ -786,21 +810,28 @@ mod tests {
             .message;
         let mut forged = commit.clone();
         *forged.last_mut().unwrap() ^= 1;
-        assert!(members[0].apply(&forged).is_err());
-        members[0].apply(&commit).unwrap();
+        assert!(members[0].apply(&forged, None).is_err());
+        members[0].apply(&commit, None).unwrap();
         assert_eq!(members[0].epoch(), owner.epoch());
     }
 
     #[test]
     fn a_member_that_commits_is_refused() {
         let (owner, mut members) = group(2);
-        // its own rules forbid it
-        assert!(
-            members[1]
-                .commit(&provider(1), &[], &[], UnixTime::from_millis(NOW))
-                .is_err()
-        );
-        // and the rules of the other members, if its program has none
+        // a commit counts for the one that the log of it names, and for no other
+        let mine = members[1].save().unwrap();
+        let own = members[1].commit(&provider(1), &[], &[], UnixTime::from_millis(NOW));
+        let own = own.unwrap().message;
+        members[1] = Mls::load(&provider(1), &mine.0, &mine.1).unwrap();
+        let mut other = {
+            let (id, state) = members[0].save().unwrap();
+            Mls::load(&provider(0), &id, &state).unwrap()
+        };
+        for wrong in [None, Some(who(1).author), Some(who(9).author)] {
+            assert!(other.apply(&own, wrong).is_err());
+        }
+        other.apply(&own, Some(who(2).author)).unwrap();
+        // nor one of a program without rules
         let (id, state) = members[1].save().unwrap();
         let shelf = Shelf::default();
         shelf.put_state(state);
@@ -823,7 +854,7 @@ mod tests {
             .to_bytes()
             .unwrap();
         let before = members[0].epoch();
-        assert!(members[0].apply(&commit).is_err());
+        assert!(members[0].apply(&commit, None).is_err());
         assert_eq!(members[0].epoch(), before);
         drop(owner);
     }
@@ -852,7 +883,7 @@ mod tests {
         };
         let public = lawless(false).commit(Vec::new()).unwrap().commit_message;
         assert!(matches!(
-            members[0].apply(&public.to_bytes().unwrap()),
+            members[0].apply(&public.to_bytes().unwrap(), None),
             Err(MlsFailure::Kind)
         ));
         let mut group = lawless(true);
@@ -866,9 +897,9 @@ mod tests {
             .commit_message
             .to_bytes()
             .unwrap();
-        assert!(members[0].apply(&context).is_err());
+        assert!(members[0].apply(&context, None).is_err());
         let good = lawless(true).commit(Vec::new()).unwrap().commit_message;
-        members[0].apply(&good.to_bytes().unwrap()).unwrap();
+        members[0].apply(&good.to_bytes().unwrap(), None).unwrap();
     }
 
     /// Trap: mls-rs keeps the key package of a Welcome until its storage is written.
@@ -915,9 +946,9 @@ mod tests {
                 UnixTime::from_millis(NOW),
             )
             .unwrap();
-        let change = members[1].apply(&commit.message).unwrap();
+        let change = members[1].apply(&commit.message, None).unwrap();
         assert!(change.removed_self);
-        members[0].apply(&commit.message).unwrap();
+        members[0].apply(&commit.message, None).unwrap();
         let sealed = owner.seal(b"without you").unwrap();
         assert!(members[1].open(&who(0).author, &sealed).is_err());
         assert!(members[0].open(&who(0).author, &sealed).is_ok());

@@ -10,10 +10,13 @@ use crate::drops::DropReason;
 use crate::event::{Entry, Event, Log, Taken};
 use crate::group::{Group, Standing};
 use crate::mls::{Change, Mls, OwnKeyPackage};
-use crate::owner_log::{OwnerLog, Tree, WaitingCommit};
+use crate::owner_log::{Tree, WaitingCommit};
 use crate::partial::{drop_void, make_room};
 use crate::provider::{self, NO_NONCE};
 use crate::{DAY, MAX_MESSAGES, WEEK, request};
+
+/// The epoch in the label of a message; the rest is the term.
+const EPOCH: u64 = 0xffff_ffff;
 
 /// The result of opening a Welcome.
 enum Welcomed {
@@ -44,8 +47,7 @@ impl Group {
             return None;
         }
         if *author == self.id {
-            let owner = self.owner.as_ref().map(|owner| owner.last);
-            return Some(owner.unwrap_or(self.owner_log.read) + 1);
+            return self.wants_of(None);
         }
         if *author == self.author.peer_id() {
             return Some(self.voice.last + 1);
@@ -56,16 +58,8 @@ impl Group {
     /// Skips this author's entries up to `last`, which have expired everywhere. A member that so
     /// misses a commit or its Welcome requests a new leaf.
     pub fn handle_gap(&mut self, author: &PeerId, last: u32, now: UnixTime) {
-        if *author == self.id && self.owner.is_none() && last > self.owner_log.read {
-            self.owner_log = OwnerLog {
-                read: last,
-                ..OwnerLog::default()
-            };
-            if let Standing::Rejoining { until } = &mut self.standing {
-                // the Welcome may have been among the expired entries
-                *until = None;
-                self.refresh.package = None;
-            }
+        if *author == self.id && !self.is_owner() {
+            self.skip_office(None, last);
         }
         if let Some(author) = self.authors.get_mut(author)
             && last > author.read
@@ -81,10 +75,7 @@ impl Group {
         let taken = match self.standing {
             Standing::Removed | Standing::RolledBack => Taken::Dropped(DropReason::NotReading),
             _ if entry.author == self.author.peer_id() => self.read_own(Log::Own, entry.number),
-            _ if entry.author == self.id && self.owner.is_some() => {
-                self.read_own(Log::Owner, entry.number)
-            }
-            _ if entry.author == self.id => self.read_owner(entry, now),
+            _ if entry.author == self.id => self.read_office(None, entry, now),
             _ => self.read_author(entry, now),
         };
         self.advance(now);
@@ -92,10 +83,10 @@ impl Group {
     }
 
     /// Reads an own entry: the log has it. An unknown one shows that this state is an old copy.
-    fn read_own(&mut self, log: Log, number: u32) -> Taken {
-        let last = match (log, &self.owner) {
-            (Log::Owner, Some(owner)) => owner.last,
-            _ => self.voice.last,
+    pub(crate) fn read_own(&mut self, log: Log, number: u32) -> Taken {
+        let last = match log {
+            Log::Owner => self.own_last(),
+            Log::Own => self.voice.last,
         };
         if number > last {
             self.roll_back();
@@ -114,7 +105,7 @@ impl Group {
     }
 
     fn read_author(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
-        let Some(epoch) = self.epoch().filter(|_| self.standing == Standing::Member) else {
+        let Some(epoch) = self.label().filter(|_| self.standing == Standing::Member) else {
             return Taken::Wait;
         };
         let part = (entry.kind == kind::MESSAGE).then(|| Part::decode(entry.kind, entry.body));
@@ -197,7 +188,7 @@ impl Group {
         author.messages += 1;
         if let Some(owner) = &mut self.owner {
             // its author had applied all commits before
-            owner.commits.reach(entry.author, part.epoch);
+            owner.commits.reach(entry.author, part.epoch & EPOCH);
         }
         let Ok((id, content)) = body::decode_message(&plain) else {
             return Taken::Dropped(DropReason::Malformed);
@@ -220,7 +211,7 @@ impl Group {
         Taken::Done
     }
 
-    fn read_owner(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
+    pub(crate) fn read_owner(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         if entry.number != self.owner_log.read + 1 {
             return Taken::Dropped(DropReason::NotNext);
         }
@@ -231,7 +222,7 @@ impl Group {
         let joins = self.standing != Standing::Member;
         match entry.kind {
             kind::COMMIT if !joins => self.read_commit(entry, now),
-            kind::COMMIT => self.read_passing_commit(entry),
+            kind::COMMIT => self.read_passing_commit(entry, now),
             kind::TREE if joins => self.read_tree(entry, now),
             kind::WELCOME if joins => self.read_welcome(entry, now),
             _ => Taken::Done,
@@ -267,9 +258,14 @@ impl Group {
     }
 
     /// Skips a commit, because this participant waits for a Welcome.
-    fn read_passing_commit(&mut self, entry: &Entry<'_>) -> Taken {
+    fn read_passing_commit(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
         // both belong to an earlier commit, and hold nothing for this participant
         self.owner_log.tree = None;
+        if let Ok(part) = Part::decode(entry.kind, entry.body)
+            && self.read_passing_heads(entry, &part, now)
+        {
+            return Taken::Done;
+        }
         self.owner_log.assembly = None;
         let Ok(part) = Part::decode(entry.kind, entry.body) else {
             return Taken::Dropped(DropReason::Malformed);
@@ -281,7 +277,7 @@ impl Group {
         Taken::Done
     }
 
-    fn be_removed(&mut self) {
+    pub(crate) fn be_removed(&mut self) {
         self.standing = Standing::Removed;
         self.mls = None;
         self.refresh.package = None;
@@ -368,7 +364,8 @@ impl Group {
         let tree = self.owner_log.tree.as_ref()?;
         let bytes = provider::open(key, &NO_NONCE, &[], &tree.bytes).ok()?;
         let (heads, ratchet_tree) = body::decode_heads(&bytes).ok()?;
-        let mls = Mls::join(&self.provider, package, welcome, ratchet_tree).ok()?;
+        let committer = self.offices.segment.office;
+        let mls = Mls::join(&self.provider, package, welcome, ratchet_tree, committer).ok()?;
         (mls.epoch() == tree.epoch).then_some((mls, heads))
     }
 
@@ -396,6 +393,12 @@ impl Group {
         }
         let epoch = mls.epoch();
         self.mls = Some(mls);
+        self.offices.tag = self.offices.segment.term;
+        self.offices.applied = self.owner_log.read;
+        if self.joining.is_some() {
+            self.offices.admitted = epoch;
+        }
+        self.displace_words();
         // own messages from before an unusable commit: the members added since are unknown
         let void = std::mem::take(&mut self.voice.unconfirmed);
         for said in void.into_iter().filter(|said| said.last > own) {
@@ -431,9 +434,11 @@ impl Group {
         let (Some(waiting), Some(mls)) = (self.owner_log.commit.take(), &mut self.mls) else {
             return;
         };
-        match mls.apply(&waiting.commit) {
+        match mls.apply(&waiting.commit, self.offices.segment.office) {
             Ok(change) => {
                 self.refresh.failures = 0;
+                self.offices.tag = self.offices.segment.term;
+                self.offices.applied = self.owner_log.read;
                 self.began = waiting.time;
                 self.change(&waiting.heads, &change);
             }
@@ -461,6 +466,7 @@ impl Group {
         let renewed = |author| change.added.iter().any(|who| who.author == author);
         for author in change.removed.iter().copied().filter(|a| !renewed(*a)) {
             self.authors.remove(&author);
+            self.offices.leaving.remove(&author);
             if author != me {
                 self.tell(Event::MemberRemoved { author });
             }

@@ -115,7 +115,7 @@ pub(crate) fn seal(
     let mut content = request.content(Some(&request.proof));
     let signature = author.sign(CONTEXT, &content);
     content.extend_from_slice(&signature);
-    let sealed = seal_to(&invitation.group, &content, random)?;
+    let sealed = seal_to(&invitation.to, &content, random)?;
     (sealed.len() <= MAX_REQUEST).then_some(sealed)
 }
 

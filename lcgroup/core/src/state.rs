@@ -2,7 +2,7 @@
 //!
 //! Version 3 for members, 4 for owners. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
 //! with their length in 32 bits. Instead of incomplete messages it has the number after which the
-//! log is read again.
+//! log is read again. With deputies, bit 6 of the version is set (`office_state.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +18,7 @@ use crate::event::{Append, Log, NewEntry};
 use crate::group::{Group, Queued, Standing};
 use crate::invitation::{Invitation, InvitationError};
 use crate::mls::{Mls, MlsFailure, OwnKeyPackage};
+use crate::office_state::{WITH_OFFICES, offices_bytes, put_offices, read_offices};
 use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
@@ -48,14 +49,19 @@ impl Group {
         let contents: usize = self.pending.len() * MAX_BODY + self.said_bytes();
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
         let lists = self.authors.len() * 256 + self.owner_bytes() + 16 * 1_024;
+        let lists = lists + offices_bytes(&self.offices);
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
-        w.u8(if self.owner.is_some() {
-            OWNER_VERSION
-        } else {
-            VERSION
-        })
-        .put(self.id.public_key())
-        .put(&self.read_key[..]);
+        let version = match self.owner.is_some() {
+            true => OWNER_VERSION,
+            false => VERSION,
+        };
+        let offices = match self.offices.is_used() {
+            true => WITH_OFFICES,
+            false => 0,
+        };
+        w.u8(version | offices)
+            .put(self.id.public_key())
+            .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
         w.put(&self.author.seed()[..]);
         long(&mut w, self.name.as_bytes());
@@ -95,6 +101,9 @@ impl Group {
         if let Some(owner) = &self.owner {
             put_commits(&mut w, owner);
         }
+        if self.offices.is_used() {
+            put_offices(&mut w, &self.offices);
+        }
         Ok(w.into_vec().into())
     }
 
@@ -125,7 +134,9 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        let version = match r.u8()? {
+        let version = r.u8()?;
+        let has_offices = version & WITH_OFFICES != 0;
+        let version = match version & !WITH_OFFICES {
             version @ (BEFORE | VERSION | OWNER_VERSION) => version,
             other => return Err(WireError::Version(other).into()),
         };
@@ -180,13 +191,19 @@ impl Group {
         if let Some(owner) = owner.as_mut().filter(|_| version == OWNER_VERSION) {
             read_commits(&mut r, owner)?;
         }
+        let offices = match has_offices {
+            true => read_offices(&mut r)?,
+            false => crate::deputy::Offices::default(),
+        };
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
             Standing::Member => mls.is_some(),
             _ => true,
         };
-        let owns = owner.as_ref().is_none_or(|owner| owner.key.peer_id() == id);
+        let keys = [id, author.peer_id()];
+        let owns = |owner: &Owner| keys.contains(&owner.key.peer_id());
+        let owns = owner.as_ref().is_none_or(owns);
         if !(consistent && owns) {
             return Err(WireError::Bad("standing").into());
         }
@@ -210,6 +227,7 @@ impl Group {
             refresh,
             joining,
             owner,
+            offices,
             is_behind: false,
             is_held: false,
             began,

@@ -9,6 +9,8 @@ use librecast::time::UnixTime;
 
 use super::*;
 
+mod deputies;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 struct Lan {
@@ -19,6 +21,8 @@ struct Lan {
     now: Instant,
     /// The host whose clock is wrong, and by how much it is ahead.
     ahead: Option<(usize, Duration)>,
+    /// Hosts that receive each other only, and are received by no other.
+    apart: Vec<usize>,
 }
 
 impl Lan {
@@ -34,6 +38,7 @@ impl Lan {
             start: now,
             now,
             ahead: None,
+            apart: Vec::new(),
         };
         let founding = Founding {
             key: SecretKey::from_seed(&[1; 32]),
@@ -139,7 +144,9 @@ impl Lan {
         let source = IpAddr::from([10, 0, 0, from as u8]);
         for who in 0..self.rooms.len() {
             let (time, now) = (self.clock(who), self.now);
-            if let Some(room) = self.rooms[who].as_mut().filter(|_| who != from) {
+            let is_cut = self.apart.contains(&who) != self.apart.contains(&from);
+            let hears = who != from && !is_cut;
+            if let Some(room) = self.rooms[who].as_mut().filter(|_| hears) {
                 room.handle_packet(source, packet, time, now);
             }
         }

@@ -41,6 +41,16 @@ impl AuthorId {
             *hash.first_chunk().expect("a hash has 32 bytes"),
         ))
     }
+
+    /// Returns the name of the office of this author, its second log, in the space of this owner.
+    #[must_use]
+    pub fn of_office(owner: &PeerId, author: &PeerId) -> Self {
+        let parts = [&owner.public_key()[..], author.public_key()];
+        let hash = derive("librecast 2026 log office", &parts);
+        Self(u64::from_be_bytes(
+            *hash.first_chunk().expect("a hash has 32 bytes"),
+        ))
+    }
 }
 
 impl fmt::Display for AuthorId {
@@ -88,22 +98,28 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Signs an entry, and sets its `author` and `signature`.
+    /// Signs an entry, and sets its `author`, unless that is the key's office, and `signature`.
     pub(crate) fn sign(mut self, owner: &PeerId, key: &SecretKey) -> Result<Self, EntryError> {
         let author = key.peer_id();
-        self.author = AuthorId::of(owner, &author);
+        if self.author != AuthorId::of_office(owner, &author) {
+            self.author = AuthorId::of(owner, &author);
+        }
         let message = self.signed(owner, &author)?;
         self.signature = key.sign(SIGNATURE_CONTEXT, &message);
         Ok(self)
     }
 
-    /// Whether `author` has signed it for the space of `owner`.
+    /// Whether `author` has signed it for the space of `owner`, for one of its two logs there.
     #[must_use]
     pub fn is_signed_by(&self, owner: &PeerId, author: &PeerId) -> bool {
         let Ok(message) = self.signed(owner, author) else {
             return false;
         };
-        self.author == AuthorId::of(owner, author)
+        let own = [
+            AuthorId::of(owner, author),
+            AuthorId::of_office(owner, author),
+        ];
+        own.contains(&self.author)
             && author
                 .verify(SIGNATURE_CONTEXT, &message, &self.signature)
                 .is_ok()

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::author::{Author, MAX_JUMP, MOST_REPEATED, Proof, is_ahead};
 use crate::drops::DropReason;
 use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
-use crate::grant::{CLOCK_TOLERANCE, GRANT_KIND, Grant};
+use crate::grant::{CLOCK_TOLERANCE, Grant};
 use crate::outgoing::{Packing, Sealer};
 use crate::packet::{HEADS_IN_PACKET, Head, Packet, ROOM, Refused, Seal, WANTS_IN_PACKET, Want};
 use crate::presence::{MAX_PRESENCE, Presence};
@@ -25,6 +25,7 @@ mod exchange;
 mod expiry;
 mod head_schedule;
 mod history;
+mod office;
 mod reading;
 mod requests;
 
@@ -32,6 +33,8 @@ use exchange::{Answer, EarlyHeads};
 use expiry::Expiry;
 use head_schedule::HeadSchedule;
 use history::History;
+use office::Offices;
+pub use office::{MAX_OFFICES, OFFICES_KIND, TERM_KIND};
 use reading::Reading;
 pub use requests::MAX_REQUESTS;
 use requests::Requests;
@@ -284,6 +287,8 @@ pub struct AuthorStatus {
     pub key: PeerId,
     /// Its grant; the owner needs none.
     pub grant: Option<Grant>,
+    /// It is the second log of this key, in which it grants.
+    pub is_office: bool,
     /// The first number that is kept.
     pub first: u32,
     /// The last number that is stored and counts, without a gap before it.
@@ -326,7 +331,7 @@ pub struct Log {
     keys: BTreeMap<AuthorId, SecretKey>,
     authors: BTreeMap<AuthorId, Author>,
     early_heads: EarlyHeads,
-    grants_read: u32,
+    offices: Offices,
     entries: usize,
     bytes: usize,
     /// Entries that were dropped before their time, for want of room.
@@ -377,7 +382,7 @@ impl Log {
             keys: keys.collect(),
             authors: BTreeMap::from([(owner, Author::new(owner_key, None, now))]),
             early_heads: EarlyHeads::default(),
-            grants_read: 0,
+            offices: Offices::new(owner),
             entries: 0,
             bytes: 0,
             displaced: 0,
@@ -445,8 +450,10 @@ impl Log {
     /// Returns all records in an order in which they can be restored, to rewrite a store.
     pub fn stored(&self) -> impl Iterator<Item = Stored> + '_ {
         let owner = self.authors.iter().filter(|(id, _)| **id == self.owner);
-        let others = self.authors.iter().filter(|(id, _)| **id != self.owner);
-        let logs = owner.chain(others).flat_map(|(id, author)| {
+        let offices = self.authors.iter().filter(|(id, _)| self.is_office(**id));
+        let others = self.authors.iter();
+        let others = others.filter(|(id, _)| !self.offices.grants(id));
+        let logs = owner.chain(offices).chain(others).flat_map(|(id, author)| {
             let first = (author.first > 1).then_some(Stored::First(*id, author.first));
             let proof = author.conflict.iter().flat_map(|proof| &proof.entries);
             let entries = author.entries.values();
@@ -462,7 +469,7 @@ impl Log {
     /// before them may be on disk alone.
     #[must_use]
     pub fn may_be_rewritten(&self) -> bool {
-        !self.has_gap(self.owner)
+        !self.offices.ids().any(|id| self.has_gap(*id))
     }
 
     /// Adds a key to append with.
@@ -533,6 +540,7 @@ impl Log {
             author: *id,
             key: author.key,
             grant: author.grant,
+            is_office: self.is_office(*id),
             first: author.first,
             last: author.last(),
             advertised: author.advertised.max(author.highest()).min(author.limit()),
@@ -591,22 +599,23 @@ impl Log {
         }
     }
 
-    /// Returns when this member has all of the owner's log that present members have: 3 s after the
-    /// first packet of one of them and after the last new entry of the owner. It is 10 s while
-    /// heads claim more, and 60 s while a later entry shows a gap. `None` before the first packet.
+    /// Returns when this member has all of the logs with grants that present members have: 3 s after
+    /// the first packet of one of them and after the last new entry there. It is 10 s while heads
+    /// claim more, and 60 s while a later entry shows a gap. `None` before the first packet.
     #[must_use]
     pub fn caught_up_at(&self) -> Option<Instant> {
-        let owner = self.authors.get(&self.owner)?;
-        let since = self
-            .heard
-            .max(owner.arrived.filter(|_| self.heard.is_some()))?;
-        let lacks = owner.missing().next().is_some();
-        let wait = match lacks {
-            true if owner.has_gap() => SETTLE_GAP,
-            true => SETTLE_LONGEST,
-            false => SETTLE,
-        };
-        Some(since + wait)
+        let heard = self.heard?;
+        let granting = self.offices.ids().filter_map(|id| self.authors.get(id));
+        let until = granting.map(|author| {
+            let lacks = author.missing().next().is_some();
+            let wait = match lacks {
+                true if author.has_gap() => SETTLE_GAP,
+                true => SETTLE_LONGEST,
+                false => SETTLE,
+            };
+            author.arrived.map_or(heard, |at| at.max(heard)) + wait
+        });
+        until.max()
     }
 
     /// Whether a packet of another host of the space came since the start.
@@ -1150,7 +1159,7 @@ impl Log {
         }
         if advanced {
             self.outputs.push_back(Output::Event(Event::Entries(id)));
-            if id == self.owner {
+            if self.offices.grants(&id) {
                 self.read_grants(now);
             }
         }
@@ -1174,24 +1183,9 @@ impl Log {
         }
     }
 
-    fn read_grants(&mut self, now: Instant) {
-        while let Some(entry) = self.next_entry(self.owner, self.grants_read) {
-            let (number, kind) = (entry.number, entry.kind);
-            // entries of the owner that are no grants change nothing
-            let grants = match kind {
-                GRANT_KIND => Grant::decode(&entry.body).unwrap_or_default(),
-                _ => Vec::new(),
-            };
-            self.grants_read = number;
-            for grant in grants {
-                self.grant(grant, now);
-            }
-        }
-    }
-
     fn grant(&mut self, grant: Grant, now: Instant) {
         let id = self.space.author(&grant.author);
-        if id == self.owner {
+        if self.offices.grants(&id) {
             return;
         }
         let room = self.authors.len() < MAX_AUTHORS;
@@ -1223,7 +1217,7 @@ impl Log {
         if ttl == 0 || !self.expiry.trusts(time, now) {
             return;
         }
-        let others = self.authors.keys().filter(|id| **id != self.owner);
+        let others = self.authors.keys().filter(|id| !self.offices.grants(id));
         for id in others.copied().collect::<Vec<_>>() {
             self.change(id, |author| author.expire(ttl, time.as_millis()));
         }

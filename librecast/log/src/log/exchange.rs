@@ -102,7 +102,7 @@ impl Log {
     }
 
     pub(super) fn send_heads(&mut self, now: Instant) {
-        let owner = self.keys.contains_key(&self.owner);
+        let owner = self.may_grant();
         let waited = now.saturating_duration_since(self.started);
         let digest = self.digest();
         let heads = self.next_heads();
@@ -139,7 +139,7 @@ impl Log {
 
     /// Returns at most this number of heads: the owner's, those of own keys, the latest changes.
     pub(super) fn latest_heads(&self, most: usize) -> Vec<Head> {
-        let is_first = |id: &AuthorId| *id == self.owner || self.keys.contains_key(id);
+        let is_first = |id: &AuthorId| self.offices.grants(id) || self.keys.contains_key(id);
         let mut heads: Vec<_> = self.authors.iter().collect();
         heads.sort_by_key(|(id, author)| (!is_first(id), std::cmp::Reverse(author.changed)));
         let heads = heads.into_iter().map(|(id, author)| author.head(*id));
@@ -359,7 +359,7 @@ impl Log {
             return false;
         };
         let lately = |at: Instant| now.saturating_duration_since(at) < hold_off;
-        let is_owner = id == self.owner;
+        let is_owner = self.offices.grants(&id);
         let rank = if let Some(held) = author.entries.get(&number) {
             if held.is_on_its_way(now) || held.sent.is_some_and(lately) {
                 return false;
@@ -535,7 +535,7 @@ impl Log {
         now: Instant,
     ) -> Result<(), DropReason> {
         if self.requests.note_sent(&body, now) {
-            if self.keys.contains_key(&self.owner) && self.requests.may_report(now) {
+            if self.may_grant() && self.requests.may_report(now) {
                 self.outputs
                     .push_back(Output::Event(Event::RequestAgain(body)));
             }
@@ -544,7 +544,7 @@ impl Log {
         let source_state = source.and_then(|source| self.sources.get_mut(&source));
         let is_kept = source_state.is_none_or(|s| s.requests.take(REQUESTS_OF_SOURCE, 1, now))
             && self.requests.may_store(now);
-        let is_told = self.keys.contains_key(&self.owner) && self.requests.may_report(now);
+        let is_told = self.may_grant() && self.requests.may_report(now);
         if is_kept {
             self.keep_request(body.clone(), source, now);
             let stored = Stored::Request(body.clone());

@@ -1,0 +1,199 @@
+//! The part of a state that groups with deputies have: who commits, and what this participant needs
+//! to change sides.
+//!
+//! It follows the other fields. Bit 6 of the state's version says that it is there.
+
+use librecast::id::{PeerId, SecretKey};
+use librecast::wire::{Reader, WireError, Writer};
+use zeroize::Zeroizing;
+
+use crate::body::Terms;
+use crate::deputy::{Aside, Deputy, MAX_DEPUTIES, Office, Offices, Term};
+use crate::voice::Said;
+use crate::{MAX_MEMBERS, MAX_MESSAGE};
+
+/// The bit in the version of a state with this part.
+pub(crate) const WITH_OFFICES: u8 = 0x40;
+/// Version of this part.
+const VERSION: u8 = 1;
+/// Longest list of terms or words: above all bounds of them.
+const MAX_LIST: usize = 16_384;
+
+pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
+    w.u8(VERSION).u32(offices.list.len() as u32);
+    for deputy in &offices.list {
+        w.put(deputy.author.public_key())
+            .u32(deputy.after)
+            .u32(deputy.last);
+    }
+    put_terms(w, offices.terms.iter());
+    put_terms(w, [&offices.current, &offices.segment].into_iter());
+    put_terms(w, offices.plan.iter());
+    w.u32(offices.scanned.len() as u32);
+    for (office, read) in &offices.scanned {
+        put_office(w, *office);
+        w.u32(*read);
+    }
+    w.u32(offices.tag)
+        .u32(offices.applied)
+        .u64(offices.admitted)
+        .u64(offices.silence)
+        .u64(offices.raised);
+    w.u32(offices.leaving.len() as u32);
+    for author in &offices.leaving {
+        w.put(author.public_key());
+    }
+    w.u8(offices.aside.is_some().into());
+    if let Some(aside) = &offices.aside {
+        w.put(&aside.key.seed()[..])
+            .u32(aside.last)
+            .u32(aside.first);
+        w.u8(aside.terms.is_some().into());
+        if let Some(terms) = aside.terms {
+            w.u64(terms.keep).u64(terms.history);
+        }
+    }
+    w.u8(offices.lost.is_some().into());
+    w.u64(offices.lost.unwrap_or_default());
+    put_words(w, offices.kept.iter());
+    put_words(w, offices.displaced.iter());
+}
+
+pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let mut offices = Offices::default();
+    for _ in 0..count(r, MAX_DEPUTIES)? {
+        let (author, after, last) = (peer(r)?, r.u32()?, r.u32()?);
+        offices.list.push(Deputy {
+            author,
+            after,
+            last,
+        });
+    }
+    offices.terms = read_terms(r)?;
+    match read_terms(r)?[..] {
+        [current, segment] => (offices.current, offices.segment) = (current, segment),
+        _ => return Err(WireError::Bad("terms")),
+    }
+    offices.plan = read_terms(r)?.into();
+    for _ in 0..count(r, MAX_DEPUTIES + 1)? {
+        offices.scanned.insert(read_office(r)?, r.u32()?);
+    }
+    (offices.tag, offices.applied) = (r.u32()?, r.u32()?);
+    (offices.admitted, offices.silence) = (r.u64()?, r.u64()?);
+    offices.raised = r.u64()?;
+    for _ in 0..count(r, MAX_MEMBERS)? {
+        offices.leaving.insert(peer(r)?);
+    }
+    if flag(r)? {
+        let key = SecretKey::from_seed(&Zeroizing::new(r.array()?));
+        let (last, first) = (r.u32()?, r.u32()?);
+        let terms = match flag(r)? {
+            true => Some(Terms {
+                keep: r.u64()?,
+                history: r.u64()?,
+            }),
+            false => None,
+        };
+        offices.aside = Some(Aside {
+            key,
+            last,
+            first,
+            terms,
+        });
+    }
+    let (lost, fork) = (flag(r)?, r.u64()?);
+    offices.lost = lost.then_some(fork);
+    offices.kept = read_words(r)?.into();
+    offices.displaced = read_words(r)?;
+    Ok(offices)
+}
+
+/// Bytes that [`put_offices`] writes, or some more.
+pub(crate) fn offices_bytes(offices: &Offices) -> usize {
+    let words = offices.kept.iter().chain(&offices.displaced);
+    let words: usize = words.map(|(_, said)| said.content.len() + 24).sum();
+    let terms = offices.terms.len() + offices.plan.len() + 2;
+    2_048 + words + terms * 90 + offices.leaving.len() * 32
+}
+
+fn put_terms<'a>(w: &mut Writer, terms: impl ExactSizeIterator<Item = &'a Term>) {
+    w.u32(terms.len() as u32);
+    for term in terms {
+        w.u32(term.term).u32(term.number).u32(term.from.1);
+        put_office(w, term.office);
+        put_office(w, term.from.0);
+        w.u64(term.epoch);
+    }
+}
+
+fn read_terms(r: &mut Reader<'_>) -> Result<Vec<Term>, WireError> {
+    let term = |r: &mut Reader<'_>| {
+        let (term, number, from) = (r.u32()?, r.u32()?, r.u32()?);
+        let (office, before) = (read_office(r)?, read_office(r)?);
+        Ok(Term {
+            term,
+            office,
+            number,
+            from: (before, from),
+            epoch: r.u64()?,
+        })
+    };
+    (0..count(r, MAX_LIST)?).map(|_| term(r)).collect()
+}
+
+fn put_office(w: &mut Writer, office: Office) {
+    w.u8(office.is_some().into());
+    if let Some(author) = office {
+        w.put(author.public_key());
+    }
+}
+
+fn read_office(r: &mut Reader<'_>) -> Result<Office, WireError> {
+    match flag(r)? {
+        true => Ok(Some(peer(r)?)),
+        false => Ok(None),
+    }
+}
+
+fn put_words<'a>(w: &mut Writer, words: impl ExactSizeIterator<Item = &'a (u64, Said)>) {
+    w.u32(words.len() as u32);
+    for (epoch, said) in words {
+        w.u64(*epoch).u64(said.id).u32(said.last);
+        w.u32(said.content.len() as u32).put(&said.content);
+    }
+}
+
+fn read_words(r: &mut Reader<'_>) -> Result<Vec<(u64, Said)>, WireError> {
+    let mut words = Vec::new();
+    for _ in 0..count(r, MAX_LIST)? {
+        let (epoch, id, last) = (r.u64()?, r.u64()?, r.u32()?);
+        let n = r.u32()? as usize;
+        if n > MAX_MESSAGE {
+            return Err(WireError::Bad("message length"));
+        }
+        let content = r.take(n)?.to_vec().into();
+        words.push((epoch, Said { id, content, last }));
+    }
+    Ok(words)
+}
+
+fn count(r: &mut Reader<'_>, most: usize) -> Result<usize, WireError> {
+    let n = r.u32()? as usize;
+    (n <= most).then_some(n).ok_or(WireError::Bad("count"))
+}
+
+fn flag(r: &mut Reader<'_>) -> Result<bool, WireError> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::Bad("flag")),
+    }
+}
+
+fn peer(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
+    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
+}

@@ -1,0 +1,722 @@
+//! Deputies on virtual time: an owner that is lost, hosts that are apart, a deputy that lies about
+//! its uptime. Hosts copy logs to all hosts on their side, and present hosts show themselves.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lcgroup_core::{
+    Entry, Event, Founding, Group, GroupError, Invitation, Log, NewEntry, Output, Standing, Taken,
+    kind,
+};
+use librecast::id::{PeerId, SecretKey};
+use librecast::random::Random;
+use librecast::time::UnixTime;
+
+const START: u64 = 1_800_000_000_000;
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+/// Silence of the first deputy, in seconds; the second waits twice as long, and so on.
+const AFTER: u32 = 3_600;
+
+/// A log: the author key, and whether it is the office of this author.
+type Name = (PeerId, bool);
+
+struct Person {
+    group: Option<Group>,
+    disk: Vec<u8>,
+    key: PeerId,
+    side: u64,
+    is_online: bool,
+    /// Its host is gone for good.
+    is_dead: bool,
+    /// Entries on its disk.
+    has: BTreeMap<Name, usize>,
+    shown: BTreeSet<(PeerId, u64)>,
+    said: BTreeSet<u64>,
+    events: Vec<String>,
+    restarts: u64,
+    /// Somebody in office removed it once.
+    was_removed: bool,
+}
+
+struct World {
+    now: u64,
+    random: Random,
+    logs: BTreeMap<Name, Vec<(u64, NewEntry)>>,
+    requests: Vec<(u64, Vec<u8>)>,
+    people: Vec<Person>,
+    id: PeerId,
+    faults: Vec<String>,
+}
+
+fn seed32(who: usize, restart: u64) -> [u8; 32] {
+    let mut seed = [who as u8; 32];
+    seed[..8].copy_from_slice(&restart.to_be_bytes());
+    seed
+}
+
+impl World {
+    fn new(seed: u64, members: usize) -> Self {
+        let key = SecretKey::from_seed(&[7; 32]);
+        let mut world = Self {
+            now: START,
+            random: Random::new(seed),
+            logs: BTreeMap::new(),
+            requests: Vec::new(),
+            people: Vec::new(),
+            id: key.peer_id(),
+            faults: Vec::new(),
+        };
+        let founding = Founding {
+            key,
+            read_key: [8; 32].into(),
+            topic: String::new(),
+            name: "owner".to_owned(),
+        };
+        let group = Group::create(founding, &seed32(0, seed + 9), world.time()).unwrap();
+        world.enter(group, 0);
+        let invitation = world.invite(0).unwrap();
+        for _ in 1..members {
+            world.join(&invitation, 0);
+        }
+        world.live(20, MINUTE);
+        world
+    }
+
+    fn time(&self) -> UnixTime {
+        UnixTime::from_millis(self.now)
+    }
+
+    fn group(&mut self, who: usize) -> &mut Group {
+        self.people[who].group.as_mut().unwrap()
+    }
+
+    fn enter(&mut self, group: Group, side: u64) -> usize {
+        self.people.push(Person {
+            key: group.author_key().peer_id(),
+            group: Some(group),
+            disk: Vec::new(),
+            side,
+            is_online: true,
+            is_dead: false,
+            has: BTreeMap::new(),
+            shown: BTreeSet::new(),
+            said: BTreeSet::new(),
+            events: Vec::new(),
+            restarts: 0,
+            was_removed: false,
+        });
+        let who = self.people.len() - 1;
+        self.settle(who);
+        who
+    }
+
+    fn invite(&mut self, who: usize) -> Result<Invitation, GroupError> {
+        let (now, expires) = (self.time(), self.now + 5_000 * HOUR);
+        let invitation = self.group(who).invite(100, expires, now)?;
+        self.settle(who);
+        Ok(invitation.encode().parse().unwrap())
+    }
+
+    fn join(&mut self, invitation: &Invitation, side: u64) -> usize {
+        let seed = seed32(self.people.len(), 77);
+        let name = format!("member {}", self.people.len());
+        let group = Group::join(invitation.clone(), &name, &seed, self.time()).unwrap();
+        self.enter(group, side)
+    }
+
+    /// All of the first `n` members become deputies, in order.
+    fn appoint(&mut self, n: usize) {
+        for who in 1..=n {
+            let (key, now) = (self.people[who].key, self.time());
+            let after = AFTER * who as u32;
+            self.group(0).add_deputy(&key, after, now).unwrap();
+        }
+        self.settle(0);
+        self.live(10, MINUTE);
+    }
+
+    fn say(&mut self, who: usize) -> Option<u64> {
+        let now = self.time();
+        let group = self.people[who].group.as_mut()?;
+        let id = group.say(b"a word", now).ok()?;
+        self.settle(who);
+        self.people[who].said.insert(id);
+        Some(id)
+    }
+
+    fn remove(&mut self, by: usize, who: usize) -> bool {
+        let (key, now) = (self.people[who].key, self.time());
+        let removed = self.people[by]
+            .group
+            .as_mut()
+            .is_some_and(|g| g.remove(&key, now).is_ok());
+        self.people[who].was_removed |= removed;
+        self.settle(by);
+        removed
+    }
+
+    /// Polls, writes and publishes like a shell.
+    fn settle(&mut self, who: usize) {
+        let person = &mut self.people[who];
+        let Some(group) = person.group.as_mut() else {
+            return;
+        };
+        let mut appends = Vec::new();
+        while let Some(output) = group.poll_output() {
+            match output {
+                Output::Append(append) => appends.push(append),
+                Output::Request(bytes) => self.requests.push((person.side, bytes)),
+                Output::Event(event) => {
+                    if matches!(event, Event::RolledBack | Event::CannotFollow) {
+                        self.faults.push(format!("{who}: {event:?}"));
+                    }
+                    if let Event::Message { author, id, .. } = event {
+                        person.shown.insert((author, id));
+                    }
+                    person.events.push(format!("{event:?}"));
+                }
+            }
+        }
+        person.disk = group.state().unwrap().to_vec();
+        for append in appends {
+            let name = match append.log {
+                Log::Own => (person.key, false),
+                Log::Owner if group.group_key().is_some() => (self.id, false),
+                Log::Owner => (person.key, true),
+            };
+            let log = self.logs.entry(name).or_default();
+            match append.number as usize {
+                n if n == log.len() + 1 => log.push((self.now, append.entry)),
+                n if n > log.len() => self.faults.push(format!("{who} left a gap before {n}")),
+                n if log[n - 1].1 != append.entry => {
+                    self.faults.push(format!("{who} wrote two entries {n}"));
+                }
+                _ => {}
+            }
+            person.has.insert(name, log.len());
+            group.handle_appended(append.log, append.number);
+        }
+    }
+
+    fn stop(&mut self, who: usize) {
+        let person = &mut self.people[who];
+        (person.group, person.is_online) = (None, false);
+    }
+
+    fn start(&mut self, who: usize) {
+        let id = self.id;
+        let person = &mut self.people[who];
+        person.restarts += 1;
+        let mut group = Group::restore(&person.disk, &seed32(who, person.restarts)).unwrap();
+        assert_eq!(*group.state().unwrap(), person.disk);
+        let has = |name: Name| person.has.get(&name).copied().unwrap_or(0) as u32;
+        group.handle_appended(Log::Own, has((person.key, false)));
+        let office = match group.group_key().is_some() {
+            true => (id, false),
+            false => (person.key, true),
+        };
+        group.handle_appended(Log::Owner, has(office));
+        group.fall_behind();
+        (person.group, person.is_online) = (Some(group), true);
+        self.settle(who);
+    }
+
+    fn online(&self) -> Vec<usize> {
+        let all = 0..self.people.len();
+        all.filter(|who| self.people[*who].is_online).collect()
+    }
+
+    /// Hosts of one side copy all entries, and read them in any order.
+    fn exchange(&mut self) {
+        let online = self.online();
+        for side in online
+            .iter()
+            .map(|w| self.people[*w].side)
+            .collect::<BTreeSet<_>>()
+        {
+            let here: Vec<usize> = online
+                .iter()
+                .copied()
+                .filter(|w| self.people[*w].side == side)
+                .collect();
+            let mut all: BTreeMap<Name, usize> = BTreeMap::new();
+            for who in &here {
+                for (name, n) in &self.people[*who].has {
+                    let known = all.entry(*name).or_default();
+                    *known = (*n).max(*known);
+                }
+            }
+            for who in &here {
+                self.people[*who].has.clone_from(&all);
+            }
+            for (_, request) in self.requests.iter().filter(|(from, _)| *from == side) {
+                for who in &here {
+                    let now = UnixTime::from_millis(self.now);
+                    if let Some(group) = self.people[*who].group.as_mut() {
+                        let _ = group.handle_request(request, now);
+                    }
+                }
+            }
+            for who in here {
+                self.settle(who);
+                self.read(who);
+                let now = self.time();
+                let group = self.group(who);
+                if group.is_behind() {
+                    group.catch_up(now);
+                    self.settle(who);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, who: usize) {
+        loop {
+            let mut any = false;
+            let mut names: Vec<Name> = self.people[who].has.keys().copied().collect();
+            for at in (1..names.len()).rev() {
+                let other = self.random.index(at + 1);
+                names.swap(at, other);
+            }
+            for name in names {
+                let most = 1 + self.random.index(20);
+                for _ in 0..most {
+                    any |= self.read_one(who, name);
+                }
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    fn read_one(&mut self, who: usize, (author, is_office): Name) -> bool {
+        let now = self.time();
+        let has = self.people[who].has[&(author, is_office)];
+        let Some(group) = self.people[who].group.as_mut() else {
+            return false;
+        };
+        let wants = |group: &Group| match is_office {
+            true => group.wants_office(&author),
+            false => group.wants(&author),
+        };
+        let Some(number) = wants(group).filter(|n| *n as usize <= has) else {
+            return false;
+        };
+        let (time, entry) = &self.logs[&(author, is_office)][number as usize - 1];
+        let (kind, body) = match entry {
+            NewEntry::Body { kind, body } => (*kind, &body[..]),
+            NewEntry::Grants(_) => (128, &[][..]),
+        };
+        let entry = Entry {
+            author,
+            number,
+            time: *time,
+            kind,
+            body,
+        };
+        let taken = match is_office {
+            true => group.handle_office_entry(&entry, now),
+            false => group.handle_entry(&entry, now),
+        };
+        let moved = wants(group) != Some(number);
+        self.settle(who);
+        taken != Taken::Wait && moved
+    }
+
+    /// Lets time pass: `steps` of so many ms.
+    fn live(&mut self, steps: usize, ms: u64) {
+        for _ in 0..steps {
+            self.exchange();
+            self.now += ms;
+            let online = self.online();
+            for who in &online {
+                let now = self.time();
+                self.group(*who).pass_uptime(ms, now);
+                let group = self.group(*who);
+                if group.next_timeout().is_some_and(|due| due <= now) {
+                    group.handle_timeout(now);
+                }
+                self.settle(*who);
+            }
+            for who in &online {
+                if self.group(*who).is_in_office() {
+                    let (key, side) = (self.people[*who].key, self.people[*who].side);
+                    for other in &online {
+                        if other != who && self.people[*other].side == side {
+                            self.group(*other).hear(&key);
+                        }
+                    }
+                }
+            }
+        }
+        self.exchange();
+    }
+
+    /// All that are not dead meet, for long enough that new leaves are made.
+    fn meet(&mut self) {
+        for who in 0..self.people.len() {
+            self.people[who].side = 0;
+            if !self.people[who].is_dead && self.people[who].group.is_none() {
+                self.start(who);
+            }
+        }
+        self.live(80, 4 * MINUTE);
+    }
+
+    fn in_office(&self) -> Vec<usize> {
+        let all = self.online().into_iter();
+        all.filter(|w| {
+            self.people[*w]
+                .group
+                .as_ref()
+                .is_some_and(Group::is_in_office)
+        })
+        .collect()
+    }
+
+    fn standing(&self, who: usize) -> Option<Standing> {
+        self.people[who].group.as_ref().map(Group::standing)
+    }
+
+    fn has_event(&self, who: usize, event: &str) -> bool {
+        self.people[who]
+            .events
+            .iter()
+            .any(|told| told.starts_with(event))
+    }
+
+    fn resend(&mut self) {
+        for who in self.online() {
+            let now = self.time();
+            let group = self.group(who);
+            let waiting: Vec<u64> = group.outbox().map(|(id, _)| id).collect();
+            for id in waiting {
+                let _ = group.resend(id, now);
+            }
+            self.settle(who);
+        }
+    }
+
+    /// One is in office; all that nobody removed are members, of one epoch, secret and list.
+    fn check(&mut self) {
+        let mut faults = Vec::new();
+        let in_office = self.in_office();
+        if in_office.len() != 1 {
+            faults.push(format!("in office: {in_office:?}"));
+        }
+        let mut views = BTreeMap::new();
+        for who in self.online() {
+            match self.standing(who) {
+                Some(Standing::Member) => {
+                    let group = self.group(who);
+                    let mut members: Vec<_> = group.members();
+                    members.sort_by_key(|member| member.author);
+                    let secret = *group.export("test", b"").unwrap();
+                    let seen = (group.epoch(), secret, members.len(), group.in_office());
+                    views.entry(seen).or_insert_with(Vec::new).push(who);
+                }
+                Some(Standing::Joining) if who > 5 => {}
+                Some(Standing::Removed)
+                    if self.people[who].was_removed || self.has_event(who, "AdmissionLost") => {}
+                other => faults.push(format!("{who} is {other:?}")),
+            }
+        }
+        if views.len() != 1 {
+            let views: Vec<_> = views
+                .iter()
+                .map(|(view, who)| (view.0, view.2, who))
+                .collect();
+            faults.push(format!("members are apart: {views:?}"));
+        }
+        // every commit is made in a term of its log, and no two logs have one term
+        let mut terms: BTreeMap<u32, Name> = BTreeMap::new();
+        for (name, log) in &self.logs {
+            let mut term = (*name == (self.id, false)).then_some(0);
+            for (_, entry) in log {
+                let NewEntry::Body { kind, body } = entry else {
+                    continue;
+                };
+                if *kind == kind::TERM {
+                    let next = u32::from_be_bytes(body[1..5].try_into().unwrap());
+                    if terms
+                        .insert(next, *name)
+                        .is_some_and(|other| other != *name)
+                    {
+                        faults.push(format!("two logs have term {next}"));
+                    }
+                    term = Some(next);
+                }
+                if *kind == kind::COMMIT && term.is_none() {
+                    faults.push("a commit without a term".to_owned());
+                }
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    /// Every word of a member was shown to all members, but for those that were told that they
+    /// changed sides or came later.
+    fn check_words(&mut self) {
+        let members: Vec<usize> = self.online();
+        let members = members
+            .into_iter()
+            .filter(|w| self.standing(*w) == Some(Standing::Member));
+        let members: Vec<usize> = members.collect();
+        let mut faults = Vec::new();
+        for reader in members
+            .iter()
+            .filter(|w| **w <= 5 && !self.has_event(**w, "BranchLost"))
+        {
+            for author in members.iter().filter(|author| *author != reader) {
+                let key = self.people[*author].key;
+                for id in &self.people[*author].said {
+                    if !self.people[*reader].shown.contains(&(key, *id)) {
+                        faults.push(format!("{reader} misses {id:x} of {author}"));
+                    }
+                }
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    fn assert_faultless(&self, seed: u64) {
+        assert_eq!(self.faults, Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+fn group_of(seed: u64) -> World {
+    let mut world = World::new(seed, 6);
+    for who in 0..6 {
+        assert_eq!(world.standing(who), Some(Standing::Member), "{who}");
+    }
+    world.appoint(3);
+    assert_eq!(world.in_office(), [0]);
+    world
+}
+
+#[test]
+fn a_lost_owner_costs_the_deputys_delay_and_the_group_adds_and_removes() {
+    let mut world = group_of(1);
+    for who in 0..6 {
+        world.say(who).unwrap();
+    }
+    world.live(5, MINUTE);
+    world.stop(0);
+    world.people[0].is_dead = true;
+    world.live(50, MINUTE);
+    assert_eq!(world.in_office(), Vec::<usize>::new(), "before its time");
+    assert!(matches!(world.invite(1), Err(GroupError::NotTheOwner)));
+    world.live(15, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    let invitation = world.invite(1).unwrap();
+    let newcomer = world.join(&invitation, 0);
+    world.live(5, MINUTE);
+    assert_eq!(world.standing(newcomer), Some(Standing::Member));
+    assert!(world.remove(1, 5));
+    world.live(5, MINUTE);
+    assert_eq!(world.standing(5), Some(Standing::Removed));
+    // the owner itself stays in the list, as its leaf marks it
+    assert!(!world.remove(1, 0));
+    for who in [1, 2, 3, 4, newcomer] {
+        world.say(who).unwrap();
+    }
+    world.live(5, MINUTE);
+    world.check();
+    world.check_words();
+    world.assert_faultless(1);
+    let shown = |who: usize| world.people[who].shown.len();
+    assert_eq!((shown(newcomer), shown(4)), (4, 9));
+    assert!(!(1..5).any(|who| world.has_event(who, "BranchLost")));
+    // a member that was away all the time finds its way, without a new leaf
+    // and the second deputy follows the first
+    world.stop(1);
+    world.people[1].is_dead = true;
+    world.live(200, MINUTE);
+    assert_eq!(world.in_office(), [2]);
+    world.check();
+    world.assert_faultless(1);
+}
+
+#[test]
+fn an_owner_that_was_only_away_follows_and_loses_nothing() {
+    let mut world = group_of(2);
+    let id = world.say(0).unwrap();
+    world.stop(0);
+    world.stop(4);
+    world.live(90, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    let invitation = world.invite(1).unwrap();
+    let newcomer = world.join(&invitation, 0);
+    world.live(5, MINUTE);
+    for who in [1, 2, 3, newcomer] {
+        world.say(who).unwrap();
+    }
+    world.start(4);
+    world.start(0);
+    world.say(0).unwrap();
+    world.say(4).unwrap();
+    world.live(30, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    assert!(world.has_event(0, "StoodDown") && !world.has_event(0, "BranchLost"));
+    assert!(!world.has_event(4, "BranchLost"));
+    world.resend();
+    world.live(10, MINUTE);
+    world.check();
+    world.check_words();
+    world.assert_faultless(2);
+    let _ = id;
+    // the owner takes the office back when its deputy is silent, or when it is none any more
+    let (key, now) = (world.people[1].key, world.time());
+    world.group(0).remove_deputy(&key, now).unwrap();
+    world.settle(0);
+    world.live(10, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    world.check();
+    world.assert_faultless(2);
+    assert!(world.remove(0, 5));
+    world.live(5, MINUTE);
+    assert_eq!(world.standing(5), Some(Standing::Removed));
+    world.check();
+    world.assert_faultless(2);
+}
+
+#[test]
+fn two_that_were_apart_and_both_committed_converge_and_no_word_is_lost_without_a_word() {
+    let mut world = group_of(3);
+    for who in [1, 3, 5] {
+        world.people[who].side = 1;
+    }
+    world.live(90, MINUTE);
+    assert_eq!(world.in_office(), [0, 1]);
+    assert!(world.remove(0, 5));
+    let invitation = world.invite(1).unwrap();
+    let newcomer = world.join(&invitation, 1);
+    world.live(10, MINUTE);
+    assert_eq!(world.standing(newcomer), Some(Standing::Member));
+    for who in 0..5 {
+        world.say(who).unwrap();
+    }
+    world.live(5, MINUTE);
+    world.meet();
+    // the owner's side wins, as it stands first
+    assert_eq!(world.in_office(), [0]);
+    for who in [1, 3] {
+        assert!(world.has_event(who, "BranchLost"), "{who}");
+        assert_eq!(world.group(who).outbox().count(), 1, "{who}");
+    }
+    assert!(world.has_event(newcomer, "AdmissionLost"));
+    assert_eq!(world.standing(5), Some(Standing::Removed));
+    world.resend();
+    world.live(10, MINUTE);
+    world.check();
+    world.check_words();
+    world.assert_faultless(3);
+}
+
+#[test]
+fn a_deputy_that_takes_over_before_its_time_is_refused_by_those_that_hear_the_owner() {
+    let mut world = group_of(4);
+    world.live(3, MINUTE);
+    let now = world.time();
+    // it claims years of silence, and goes on from an older commit
+    world.people[1].side = 1;
+    world.group(1).pass_uptime(1_000_000 * HOUR, now);
+    world.settle(1);
+    assert!(world.group(1).is_in_office());
+    let now = world.time();
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.live(3, MINUTE);
+    for who in 0..6 {
+        world.say(who).unwrap();
+    }
+    world.live(3, MINUTE);
+    world.meet();
+    world.resend();
+    world.live(5, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    for who in 2..6 {
+        assert!(!world.has_event(who, "BranchLost"), "{who}");
+    }
+    world.check();
+    world.check_words();
+    world.assert_faultless(4);
+}
+
+/// Sides change, hosts sleep, the owner or a deputy may be lost, members come and go.
+fn bad_weeks(seed: u64) -> World {
+    let mut world = group_of(100 + seed);
+    let dead = (seed % 3 == 0)
+        .then_some(0)
+        .or((seed % 3 == 1).then_some(1));
+    for step in 0..70 {
+        let who = world.random.index(world.people.len());
+        match world.random.below(10) {
+            0 => {
+                let sides = 1 + world.random.below(2);
+                for who in 0..world.people.len() {
+                    world.people[who].side = world.random.below(sides + 1);
+                }
+            }
+            1 if world.people[who].is_online => world.stop(who),
+            2 | 3 if !world.people[who].is_online && !world.people[who].is_dead => world.start(who),
+            4..=6 if world.people[who].is_online => {
+                world.say(who);
+            }
+            7 => {
+                let in_office = world.in_office();
+                if !in_office.is_empty() && world.people.len() < 12 {
+                    let by = in_office[world.random.index(in_office.len())];
+                    let side = world.people[by].side;
+                    if let Ok(invitation) = world.invite(by) {
+                        world.join(&invitation, side);
+                    }
+                }
+            }
+            8 if step > 30 && world.random.chance(0.3) => {
+                if let Some(by) = world.in_office().pop() {
+                    world.remove(by, 5);
+                }
+            }
+            _ => {}
+        }
+        if step == 25
+            && let Some(dead) = dead
+        {
+            world.stop(dead);
+            world.people[dead].is_dead = true;
+        }
+        let minutes = 1 + world.random.below(20);
+        world.live(3, minutes * MINUTE);
+    }
+    world.meet();
+    for _ in 0..3 {
+        world.resend();
+        world.meet();
+    }
+    world.check();
+    world.check_words();
+    world
+}
+
+#[test]
+fn bad_weeks_end_with_one_in_office_and_all_members_agreeing() {
+    let seeds = option_env!("SEEDS")
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(6);
+    let (mut forks, mut terms) = (0, 0);
+    for seed in 0..seeds {
+        let world = bad_weeks(seed);
+        world.assert_faultless(seed);
+        forks += (0..6)
+            .filter(|who| world.has_event(*who, "BranchLost"))
+            .count();
+        terms += (0..6)
+            .filter(|who| world.has_event(*who, "TookOffice"))
+            .count();
+    }
+    assert!(forks > 0 && terms > seeds as usize / 2, "{forks} {terms}");
+}

@@ -1,0 +1,224 @@
+//! An owner that is lost, and one that was away, with logs and packets.
+
+use super::*;
+use crate::held::Held;
+
+const AFTER: u64 = 60;
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Lan {
+    fn deputy(&mut self, who: &str) {
+        let time = self.time();
+        self.room(0).add_deputy(who, AFTER, time).unwrap();
+        self.run(Duration::from_secs(10));
+    }
+
+    fn is_in_office(&mut self, who: usize) -> bool {
+        self.room(who).group.is_in_office()
+    }
+
+    fn invite_by(&mut self, who: usize) -> Invitation {
+        let time = self.time();
+        let expires = time.as_millis() + DAY.as_millis() as u64;
+        let line = self.room(who).invite(9, expires, time).unwrap();
+        line.parse().unwrap()
+    }
+
+    fn agree(&mut self, all: &[usize]) {
+        let views = all.iter().map(|who| {
+            let room = self.rooms[*who].as_ref().unwrap();
+            let secret = *room.group.export("test", b"").unwrap();
+            (room.group.epoch(), secret, room.group.in_office())
+        });
+        let views: Vec<_> = views.collect();
+        assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "{views:?}");
+    }
+}
+
+#[test]
+fn a_deputy_goes_on_without_the_owner_and_a_newcomer_learns_all_from_others() {
+    let mut lan = Lan::new(&["ann", "bob", "cy", "dora", "eve"], None);
+    lan.deputy("bob");
+    lan.say(0, "before");
+    lan.run(Duration::from_secs(5));
+    lan.stop(0);
+    std::fs::remove_dir_all(lan.folder_of(0)).unwrap();
+    lan.run(MINUTE - Duration::from_secs(20));
+    assert!(!lan.is_in_office(1));
+    lan.run(Duration::from_secs(40));
+    assert!(lan.is_in_office(1), "{:?}", lan.room(1).notices);
+    let time = lan.time();
+    lan.room(1).remove("dora", time).unwrap();
+    lan.run(Duration::from_secs(10));
+    assert_eq!(lan.room(3).group.standing(), Standing::Removed);
+    // cy was away meanwhile
+    lan.stop(2);
+    lan.names.push("fay".into());
+    let line = lan.invite_by(1);
+    lan.join(5, &line);
+    lan.run(Duration::from_secs(20));
+    assert!(lan.room(5).is_member(), "{:?}", lan.room(5).waits());
+    lan.start(2);
+    lan.run(Duration::from_secs(20));
+    lan.agree(&[1, 2, 4, 5]);
+    for who in [1, 2, 4, 5] {
+        let words = format!("words of {who}");
+        lan.say(who, &words);
+        lan.run(Duration::from_secs(5));
+        for reader in [1, 2, 4, 5] {
+            assert!(lan.said(reader).contains(&words), "{reader}: {words}");
+        }
+    }
+    // after a restart of all, a newcomer has the authors that the deputy let in
+    for who in [1, 2, 4, 5] {
+        lan.stop(who);
+        lan.start(who);
+    }
+    lan.run(Duration::from_secs(20));
+    assert!(lan.is_in_office(1));
+    lan.names.push("gil".into());
+    let line = lan.invite_by(1);
+    lan.join(6, &line);
+    lan.run(Duration::from_secs(20));
+    lan.say(5, "welcome");
+    lan.run(Duration::from_secs(5));
+    assert!(lan.said(6).contains(&"welcome".to_owned()));
+    lan.agree(&[1, 2, 4, 5, 6]);
+}
+
+#[test]
+fn an_owner_that_was_away_is_a_member_until_the_deputy_is_none_any_more() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    lan.deputy("bob");
+    lan.stop(0);
+    lan.run(2 * MINUTE);
+    assert!(lan.is_in_office(1));
+    lan.names.push("dora".into());
+    let line = lan.invite_by(1);
+    lan.join(3, &line);
+    lan.run(Duration::from_secs(20));
+    lan.start(0);
+    lan.run(Duration::from_secs(20));
+    assert!(!lan.is_in_office(0) && lan.is_in_office(1));
+    lan.agree(&[0, 1, 2, 3]);
+    lan.say(0, "back");
+    lan.run(Duration::from_secs(5));
+    assert!(lan.said(3).contains(&"back".to_owned()));
+    let time = lan.time();
+    lan.room(0).remove_deputy("bob", time).unwrap();
+    lan.run(Duration::from_secs(20));
+    assert!(lan.is_in_office(0) && !lan.is_in_office(1));
+    let time = lan.time();
+    lan.room(0).remove("cy", time).unwrap();
+    lan.run(Duration::from_secs(10));
+    assert_eq!(lan.room(2).group.standing(), Standing::Removed);
+    lan.agree(&[0, 1, 3]);
+}
+
+#[test]
+fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox() {
+    let mut lan = Lan::new(&["ann", "bob", "cy", "dora", "eve"], None);
+    lan.deputy("bob");
+    lan.apart = vec![1, 3];
+    lan.run(2 * MINUTE);
+    assert!(lan.is_in_office(0) && lan.is_in_office(1));
+    // each removes one that is on the other side, and bob lets somebody in
+    let time = lan.time();
+    lan.room(0).remove("eve", time).unwrap();
+    lan.room(1).remove("cy", time).unwrap();
+    lan.names.push("fay".into());
+    lan.apart.push(5);
+    let line = lan.invite_by(1);
+    lan.join(5, &line);
+    lan.run(Duration::from_secs(20));
+    assert!(lan.room(5).is_member());
+    for who in [0, 1, 2, 3, 5] {
+        let words = format!("apart, {who}");
+        lan.say(who, &words);
+    }
+    lan.run(Duration::from_secs(20));
+    assert!(lan.said(3).contains(&"apart, 1".to_owned()));
+    lan.apart.clear();
+    lan.run(3 * MINUTE);
+    lan.agree(&[0, 1, 2, 3]);
+    assert!(lan.is_in_office(0) && !lan.is_in_office(1));
+    assert_eq!(lan.room(5).group.standing(), Standing::Removed);
+    let told = lan.room(5).notices.iter().any(|n| n.contains("a new invitation"));
+    assert!(told, "{:?}", lan.room(5).notices);
+    assert_eq!(lan.room(4).group.standing(), Standing::Removed);
+    for who in [1, 3] {
+        let outbox = lan.room(who).outbox();
+        let [(id, words)] = &outbox[..] else {
+            panic!("{outbox:?}");
+        };
+        assert_eq!(*words, format!("apart, {who}"));
+        let time = lan.time();
+        lan.room(who).decide(id, true, time).unwrap();
+    }
+    // the other side's removal of cy does not count, and cy's log is whole again
+    lan.say(2, "still here");
+    lan.run(Duration::from_secs(10));
+    for reader in [0, 1, 2, 3] {
+        for words in ["apart, 1", "apart, 3", "still here"] {
+            let said = lan.said(reader);
+            let n = said.iter().filter(|said| *said == words).count();
+            assert_eq!(n, 1, "{reader}: {words}, {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_the_other_side_removed_is_told_so() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    lan.deputy("bob");
+    lan.apart = vec![1, 2];
+    lan.run(2 * MINUTE);
+    assert!(lan.is_in_office(1));
+    let time = lan.time();
+    lan.room(0).remove("cy", time).unwrap();
+    lan.run(Duration::from_secs(20));
+    lan.apart.clear();
+    lan.run(3 * MINUTE);
+    assert_eq!(lan.room(2).group.standing(), Standing::Removed);
+    lan.agree(&[0, 1]);
+}
+
+#[test]
+fn a_holder_alone_hands_on_what_a_deputy_did() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    let key = lan.room(0).holding_key();
+    let key = HoldingKey::decode(&key).unwrap();
+    lan.deputy("bob");
+    lan.stop(0);
+    lan.stop(2);
+    let folder = lan.folder.path().join("held");
+    let mut held = Held::create(&folder, "held", &key, lan.now).unwrap();
+    let source = IpAddr::from([10, 0, 0, 99]);
+    let mut with_holder = |lan: &mut Lan, seconds: u64| {
+        for _ in 0..seconds * 5 {
+            let packets = lan.run(Duration::from_millis(200));
+            let (time, now) = (lan.time(), lan.now);
+            for packet in packets {
+                held.handle_packet(source, &packet, time, now);
+            }
+            held.turn(time, now).unwrap();
+            for (_, packet) in held.take_transmits() {
+                lan.hear(usize::MAX, &packet);
+            }
+        }
+    };
+    with_holder(&mut lan, 120);
+    assert!(lan.is_in_office(1), "{:?}", lan.room(1).notices);
+    lan.names.push("dora".into());
+    let line = lan.invite_by(1);
+    lan.join(3, &line);
+    with_holder(&mut lan, 20);
+    assert!(lan.room(3).is_member());
+    lan.say(3, "to who comes");
+    with_holder(&mut lan, 5);
+    lan.stop(1);
+    lan.stop(3);
+    lan.start(2);
+    with_holder(&mut lan, 30);
+    assert!(lan.said(2).contains(&"to who comes".to_owned()));
+}
