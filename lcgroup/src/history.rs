@@ -96,8 +96,10 @@ pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
         all.push(Message {
             n: 0,
             author,
+            person: None,
             name,
             id: format!("{id:016x}"),
+            entry: None,
             time: time.min(until),
             text: text.map(str::to_owned),
             bytes: text.is_none().then(|| BASE64.encode(content)),
@@ -119,8 +121,10 @@ mod tests {
         Message {
             n: 0,
             author: SecretKey::from_seed(&[n as u8; 32]).peer_id(),
+            person: None,
             name: "Ann".into(),
             id: format!("{n:016x}"),
+            entry: None,
             time: n,
             text: Some(text.into()),
             bytes: None,

@@ -41,6 +41,7 @@
 mod admit;
 mod author;
 mod body;
+mod device;
 mod drops;
 mod error;
 mod event;
@@ -61,6 +62,9 @@ mod vectors;
 mod voice;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
+pub use device::{
+    DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL,
+};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};

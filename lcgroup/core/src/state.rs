@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::author::Author;
 use crate::body::{Heads, MAX_BODY, Terms};
+use crate::device::Devices;
 use crate::error::StateError;
 use crate::event::{Append, Log, NewEntry};
 use crate::group::{Group, Queued, Standing};
@@ -31,6 +32,9 @@ use crate::{
 const VERSION: u8 = 3;
 /// Version of an owner's state: with terms and commits.
 const OWNER_VERSION: u8 = 4;
+/// Added to the version of a state with devices at its end: other states stay readable for earlier
+/// versions.
+const WITH_DEVICES: u8 = 0x40;
 /// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
 /// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
@@ -47,13 +51,15 @@ impl Group {
         // one allocation: growing would leave copies of keys behind
         let contents: usize = self.pending.len() * MAX_BODY + self.said_bytes();
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
-        let lists = self.authors.len() * 256 + self.owner_bytes() + 16 * 1_024;
+        let lists = self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
-        w.u8(if self.owner.is_some() {
+        let version = if self.owner.is_some() {
             OWNER_VERSION
         } else {
             VERSION
-        })
+        };
+        let devices = Some(&self.devices).filter(|devices| !devices.is_empty());
+        w.u8(version | devices.map_or(0, |_| WITH_DEVICES))
         .put(self.id.public_key())
         .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
@@ -95,6 +101,9 @@ impl Group {
         if let Some(owner) = &self.owner {
             put_commits(&mut w, owner);
         }
+        if let Some(devices) = devices {
+            devices.put(&mut w);
+        }
         Ok(w.into_vec().into())
     }
 
@@ -125,9 +134,10 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        let version = match r.u8()? {
+        let byte = r.u8()?;
+        let version = match byte & !WITH_DEVICES {
             version @ (BEFORE | VERSION | OWNER_VERSION) => version,
-            other => return Err(WireError::Version(other).into()),
+            _ => return Err(WireError::Version(byte).into()),
         };
         let id = peer(&mut r)?;
         let read_key = Zeroizing::new(r.array()?);
@@ -180,6 +190,10 @@ impl Group {
         if let Some(owner) = owner.as_mut().filter(|_| version == OWNER_VERSION) {
             read_commits(&mut r, owner)?;
         }
+        let devices = match byte & WITH_DEVICES {
+            0 => Devices::default(),
+            _ => Devices::read(&mut r)?,
+        };
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -193,7 +207,7 @@ impl Group {
         let outputs = pending
             .iter()
             .map(|a: &Append| Queued::Append(a.log, a.number));
-        Ok(Self {
+        let mut group = Self {
             outputs: outputs.collect(),
             id,
             read_key,
@@ -210,11 +224,14 @@ impl Group {
             refresh,
             joining,
             owner,
+            devices,
             is_behind: false,
             is_held: false,
             began,
             pending,
-        })
+        };
+        group.follow_devices();
+        Ok(group)
     }
 }
 

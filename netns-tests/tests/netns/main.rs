@@ -18,6 +18,7 @@ mod doctor;
 mod epochs;
 mod foreign;
 mod groups;
+mod groups_devices;
 mod groups_people;
 mod guest;
 mod hidden;
