@@ -160,6 +160,9 @@ pub struct GroupStatus {
     /// The number of messages that were not read, on any device of this member.
     #[serde(default)]
     pub unread: u64,
+    /// All messages up to this number were read.
+    #[serde(default)]
+    pub read: u64,
     /// Seconds for which members and mailboxes keep what was said; none: for ever.
     #[serde(default)]
     pub keep_s: Option<u64>,

@@ -1540,6 +1540,7 @@ impl Room {
             members: self.persons(),
             messages: self.conversation.messages(),
             unread: self.conversation.count_unread().0,
+            read: self.first_unread().map_or(self.conversation.messages(), |n| n - 1),
             keep_s: self.kept.shown(),
             history_s: Some(self.kept.history()).filter(|history| *history < u64::MAX),
             unsent: self.appends.len() + self.group.queued(),
