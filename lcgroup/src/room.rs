@@ -22,8 +22,8 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
-    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, NewEntry,
-    Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
+    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, NewEntry, Output,
+    RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -1540,7 +1540,9 @@ impl Room {
             members: self.persons(),
             messages: self.conversation.messages(),
             unread: self.conversation.count_unread().0,
-            read: self.first_unread().map_or(self.conversation.messages(), |n| n - 1),
+            read: self
+                .first_unread()
+                .map_or(self.conversation.messages(), |n| n - 1),
             keep_s: self.kept.shown(),
             history_s: Some(self.kept.history()).filter(|history| *history < u64::MAX),
             unsent: self.appends.len() + self.group.queued(),

@@ -120,7 +120,9 @@ impl Person {
     fn seal_label(&self, author: &PeerId, label: &str) -> Option<[u8; SEALED_LABEL]> {
         let mut plain = [0; LABEL];
         plain[0] = label.len() as u8;
-        plain[1..].get_mut(..label.len())?.copy_from_slice(label.as_bytes());
+        plain[1..]
+            .get_mut(..label.len())?
+            .copy_from_slice(label.as_bytes());
         let sealed = provider::seal(
             &self.secret(LABEL_KEY)[..],
             &label_nonce(author),
@@ -209,8 +211,14 @@ impl<'a> Vouch<'a> {
         let person = person_statement(group, &self.key);
         let device = device_statement(group, author, self.label);
         self.first != *author
-            && self.first.verify(FIRST_CONTEXT, &person, &self.by_first).is_ok()
-            && self.key.verify(DEVICE_CONTEXT, &device, &self.by_key).is_ok()
+            && self
+                .first
+                .verify(FIRST_CONTEXT, &person, &self.by_first)
+                .is_ok()
+            && self
+                .key
+                .verify(DEVICE_CONTEXT, &device, &self.by_key)
+                .is_ok()
     }
 }
 
@@ -729,7 +737,9 @@ impl Group {
         devices.used.retain(|id, _| expiry(*id) + 2 * DAY > ms);
         devices.used.insert(request.invitation, request.author);
         let most = ms + (ADDED_AT_ONCE + 1) * ADDED_EACH;
-        devices.added.retain(|_, spent| *spent > ms && *spent < most);
+        devices
+            .added
+            .retain(|_, spent| *spent > ms && *spent < most);
         let spent = devices.added.entry(first).or_default();
         *spent = ms.max(*spent) + ADDED_EACH;
     }
@@ -772,7 +782,11 @@ impl Group {
         if self.owner.is_some() {
             return self.remove(device, now);
         }
-        if self.members().first().is_some_and(|owner| owner.author == *device) {
+        if self
+            .members()
+            .first()
+            .is_some_and(|owner| owner.author == *device)
+        {
             return Err(GroupError::Owner);
         }
         let mut w = Writer::new();
@@ -820,9 +834,7 @@ impl Group {
             return false;
         }
         let is_new = true;
-        self.devices
-            .marks
-            .insert(*author, Mark { number, is_new });
+        self.devices.marks.insert(*author, Mark { number, is_new });
         let devices = &mut self.devices;
         let due = now.as_millis() + MARKS_WAIT;
         devices.marks_due = devices.marks_due.or(Some(due));
@@ -982,7 +994,11 @@ mod tests {
         }
 
         fn admit(&mut self, is_first: bool) {
-            let joiner = if is_first { &mut self.ann } else { &mut self.laptop };
+            let joiner = if is_first {
+                &mut self.ann
+            } else {
+                &mut self.laptop
+            };
             let request = std::iter::from_fn(|| joiner.poll_output()).find_map(|out| match out {
                 Output::Request(bytes) => Some(bytes),
                 _ => None,
@@ -1059,12 +1075,22 @@ mod tests {
         renamed[1..33].copy_from_slice(person.public_key());
         let other_group = Person::of_first(&key(99).peer_id(), &three.ann.author);
         let lies = [
-            (72, thief.vouch(&three.owner.id, &key(72).peer_id(), "x").unwrap()),
+            (
+                72,
+                thief
+                    .vouch(&three.owner.id, &key(72).peer_id(), "x")
+                    .unwrap(),
+            ),
             // the laptop's extension in another leaf
             (73, true_one.clone()),
             (74, renamed),
             // Ann's device in another group
-            (75, other_group.vouch(&key(99).peer_id(), &key(75).peer_id(), "x").unwrap()),
+            (
+                75,
+                other_group
+                    .vouch(&key(99).peer_id(), &key(75).peer_id(), "x")
+                    .unwrap(),
+            ),
             (76, true_one[..200].to_vec()),
             (77, Vec::new()),
         ];
@@ -1080,7 +1106,9 @@ mod tests {
         }
         // a true extension is one, by whichever way it came
         let real = three.ann.own_person();
-        let vouch = real.vouch(&three.owner.id, &key(78).peer_id(), "x").unwrap();
+        let vouch = real
+            .vouch(&three.owner.id, &key(78).peer_id(), "x")
+            .unwrap();
         three.force(&key(78), &vouch);
         assert_eq!(three.laptop.devices_of(&person).len(), 3);
     }
@@ -1150,7 +1178,10 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert_ne!(three.laptop.read_marks(&entry(me, &bad)), Taken::Done);
-            assert_ne!(three.laptop.read_marks(&entry(me, &good[..at])), Taken::Done);
+            assert_ne!(
+                three.laptop.read_marks(&entry(me, &good[..at])),
+                Taken::Done
+            );
         }
         assert_eq!(three.laptop.read_up_to(&owner), 0);
         assert_eq!(three.laptop.read_marks(&entry(me, &good)), Taken::Done);
@@ -1175,7 +1206,10 @@ mod tests {
         assert_eq!(&hash[..16], "GOLDEN");
         let read = Vouch::decode(&vouch).unwrap();
         assert!(read.is_signed(&group, &laptop));
-        assert_eq!(person.open_label(&laptop, read.label).as_deref(), Some("laptop"));
+        assert_eq!(
+            person.open_label(&laptop, read.label).as_deref(),
+            Some("laptop")
+        );
         for at in 0..vouch.len() {
             let mut bad = vouch.clone();
             bad[at] ^= 1;

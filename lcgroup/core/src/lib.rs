@@ -62,9 +62,7 @@ mod vectors;
 mod voice;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
-pub use device::{
-    DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL,
-};
+pub use device::{DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};

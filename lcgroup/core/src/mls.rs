@@ -25,8 +25,8 @@ use mls_rs::mls_rules::{
 };
 use mls_rs::time::MlsTime;
 use mls_rs::{
-    CipherSuiteProvider as _, Client, Extension, ExtensionList, GroupStateStorage, IdentityProvider,
-    KeyPackageStorage, MlsMessage, MlsRules, WireFormat,
+    CipherSuiteProvider as _, Client, Extension, ExtensionList, GroupStateStorage,
+    IdentityProvider, KeyPackageStorage, MlsMessage, MlsRules, WireFormat,
 };
 use mls_rs_codec::{MlsDecode as _, MlsEncode as _};
 use mls_rs_core::crypto::SignatureSecretKey;

@@ -51,7 +51,8 @@ impl Group {
         // one allocation: growing would leave copies of keys behind
         let contents: usize = self.pending.len() * MAX_BODY + self.said_bytes();
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
-        let lists = self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
+        let lists =
+            self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
         let version = if self.owner.is_some() {
             OWNER_VERSION
@@ -60,8 +61,8 @@ impl Group {
         };
         let devices = Some(&self.devices).filter(|devices| !devices.is_empty());
         w.u8(version | devices.map_or(0, |_| WITH_DEVICES))
-        .put(self.id.public_key())
-        .put(&self.read_key[..]);
+            .put(self.id.public_key())
+            .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
         w.put(&self.author.seed()[..]);
         long(&mut w, self.name.as_bytes());

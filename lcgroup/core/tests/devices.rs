@@ -35,7 +35,11 @@ fn text(world: &mut World, of: usize) -> DeviceInvitation {
     let time = now(world);
     let text = world.group(of).invite_device(time.as_millis() + HOUR, time);
     let text = text.unwrap().encode();
-    assert!(text.starts_with("lcd1") && text.len() <= 640, "{}", text.len());
+    assert!(
+        text.starts_with("lcd1") && text.len() <= 640,
+        "{}",
+        text.len()
+    );
     text.parse().unwrap()
 }
 
@@ -157,7 +161,12 @@ fn a_lost_device_is_removed_from_another_one_and_reads_nothing_later() {
         assert_eq!(devices(&mut world, seen_by, 1), [1]);
     }
     // its texts admit nobody any more
-    assert!(world.group(laptop).invite_device(time.as_millis() + HOUR, time).is_err());
+    assert!(
+        world
+            .group(laptop)
+            .invite_device(time.as_millis() + HOUR, time)
+            .is_err()
+    );
     world.check_agreement();
     assert_faultless(&world);
 }
@@ -175,7 +184,10 @@ fn a_lost_first_device_is_removed_by_the_second_which_stays_the_same_person() {
     let telephone = add(&mut world, laptop, "telephone");
     for seen_by in [0, 2, laptop, telephone] {
         assert_eq!(world.group(seen_by).devices_of(&first).len(), 2);
-        assert_eq!(world.group(seen_by).person_of(&world.people[telephone].key), first);
+        assert_eq!(
+            world.group(seen_by).person_of(&world.people[telephone].key),
+            first
+        );
     }
     world.say(telephone, b"still I").unwrap();
     world.meet();
@@ -186,7 +198,9 @@ fn a_lost_first_device_is_removed_by_the_second_which_stays_the_same_person() {
 #[test]
 fn the_owner_removes_a_member_with_all_its_devices_in_one_commit() {
     let mut world = group_of(5, 3);
-    let more: Vec<usize> = (0..3).map(|n| add(&mut world, 1, &format!("device {n}"))).collect();
+    let more: Vec<usize> = (0..3)
+        .map(|n| add(&mut world, 1, &format!("device {n}")))
+        .collect();
     let text = text(&mut world, more[0]);
     let (epoch, time) = (world.group(0).epoch().unwrap(), now(&world));
     let laptop = world.people[more[1]].key;
@@ -217,8 +231,14 @@ fn the_owner_has_devices_too_and_they_neither_commit_nor_remove_it() {
     assert_eq!(devices(&mut world, 1, laptop), [0, laptop]);
     let (owner, bob, time) = (world.people[0].key, world.people[1].key, now(&world));
     let group = world.group(laptop);
-    assert!(matches!(group.remove(&bob, time), Err(GroupError::NotTheOwner)));
-    assert!(matches!(group.remove_device(&owner, time), Err(GroupError::Owner)));
+    assert!(matches!(
+        group.remove(&bob, time),
+        Err(GroupError::NotTheOwner)
+    ));
+    assert!(matches!(
+        group.remove_device(&owner, time),
+        Err(GroupError::Owner)
+    ));
     let key = world.people[laptop].key;
     world.group(0).remove_device(&key, time).unwrap();
     world.settle(0);
@@ -231,7 +251,9 @@ fn the_owner_has_devices_too_and_they_neither_commit_nor_remove_it() {
 fn a_text_is_good_for_one_device_for_a_time_and_a_person_has_eight() {
     let mut world = group_of(7, 3);
     let time = now(&world);
-    let too_long = world.group(1).invite_device(START + 2 * LONGEST_DEVICE_LIFE, time);
+    let too_long = world
+        .group(1)
+        .invite_device(START + 2 * LONGEST_DEVICE_LIFE, time);
     assert!(matches!(too_long, Err(GroupError::DeviceLife)));
     let past = world.group(1).invite_device(time.as_millis(), time);
     assert!(matches!(past, Err(GroupError::Expired)));
@@ -257,11 +279,17 @@ fn a_text_is_good_for_one_device_for_a_time_and_a_person_has_eight() {
     assert!(!world.is_member(late));
     let spare = [text(&mut world, 1), text(&mut world, one)];
     for n in 2..MAX_DEVICES {
-        add(&mut world, if n % 2 == 0 { 1 } else { one }, &format!("device {n}"));
+        add(
+            &mut world,
+            if n % 2 == 0 { 1 } else { one },
+            &format!("device {n}"),
+        );
     }
     let time = now(&world);
     for who in [1, one] {
-        let refused = world.group(who).invite_device(time.as_millis() + HOUR, time);
+        let refused = world
+            .group(who)
+            .invite_device(time.as_millis() + HOUR, time);
         assert!(matches!(refused, Err(GroupError::TooManyDevices)));
     }
     for text in spare {
@@ -296,7 +324,10 @@ fn a_person_that_changes_its_devices_all_the_time_costs_a_few_commits_and_then_o
         }
         world.meet();
     }
-    assert!((MAX_DEVICES + 4..=MAX_DEVICES + 7).contains(&added), "{added}");
+    assert!(
+        (MAX_DEVICES + 4..=MAX_DEVICES + 7).contains(&added),
+        "{added}"
+    );
     let commits = world.group(0).epoch().unwrap() - epoch;
     assert!(commits <= 2 * added as u64, "{commits}");
 }
@@ -341,7 +372,10 @@ fn what_was_read_on_one_device_is_read_on_the_other_and_nobody_else_learns_it() 
     let time = now(&world);
     assert!(world.group(1).mark_read(&keys[2], 2, time));
     assert!(!world.group(1).mark_read(&keys[2], 1, time));
-    assert!(!world.group(1).mark_read(&keys[1], 9, time), "not of itself");
+    assert!(
+        !world.group(1).mark_read(&keys[1], 9, time),
+        "not of itself"
+    );
     // it waits for more that is read
     world.settle(1);
     let marks = |world: &World, who: usize| -> usize {
@@ -357,7 +391,11 @@ fn what_was_read_on_one_device_is_read_on_the_other_and_nobody_else_learns_it() 
     let read = |world: &mut World, who| world.group(who).read_up_to(&keys[2]);
     let all: Vec<u32> = (0..5).map(|who| read(&mut world, who)).collect();
     assert_eq!(all, [0, 2, 0, 0, 2]);
-    assert!(world.people[laptop].events.contains(&"ReadElsewhere".to_owned()));
+    assert!(
+        world.people[laptop]
+            .events
+            .contains(&"ReadElsewhere".to_owned())
+    );
     // the other way round, after a restart of both
     let time = now(&world);
     world.group(laptop).mark_read(&keys[2], 3, time);
@@ -401,7 +439,10 @@ fn a_device_gets_what_was_said_before_from_its_person_and_from_nobody_else() {
     let key = world.people[laptop].key;
     let given = world.group(2).give_history(&[key], b"lies");
     assert!(matches!(given, Err(GroupError::NotTheOwner)));
-    world.group(1).give_history(&[key], b"what was said").unwrap();
+    world
+        .group(1)
+        .give_history(&[key], b"what was said")
+        .unwrap();
     world.settle(1);
     world.meet();
     let got = |world: &World, who: usize| {

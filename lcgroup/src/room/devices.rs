@@ -265,7 +265,8 @@ pub fn label(name: &str) -> Result<String, ExitError> {
     let good = (1..=MAX_LABEL).contains(&label.len()) && librecast::plain::is_plain(&label);
     // a label that looks like a number would be taken for one
     if !good || label.bytes().all(|b| b.is_ascii_digit()) {
-        let text = format!("{name:?}: a device's name has 1 to {MAX_LABEL} bytes, and is no number");
+        let text =
+            format!("{name:?}: a device's name has 1 to {MAX_LABEL} bytes, and is no number");
         return Err(ExitError::new(Exit::Usage, text));
     }
     Ok(label)

@@ -507,7 +507,10 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
     lan.run(Duration::from_secs(20));
     assert!(lan.room(3).is_member(), "{:?}", lan.room(3).notices);
     let notices = lan.room(2).notices.clone();
-    assert!(notices.contains(&"bob has one more device".to_owned()), "{notices:?}");
+    assert!(
+        notices.contains(&"bob has one more device".to_owned()),
+        "{notices:?}"
+    );
     for who in 0..4 {
         let members = lan.room(who).members();
         assert_eq!(members.len(), 3);
@@ -522,13 +525,18 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
     // and what was said before, from bob's first device
     let said = lan.said(3);
     assert_eq!(said, ["before", "by 0", "by 1", "by 2", "by 3"]);
-    let unread = |lan: &mut Lan| [0, 1, 2, 3].map(|who| lan.room(who).conversation.count_unread().0);
+    let unread =
+        |lan: &mut Lan| [0, 1, 2, 3].map(|who| lan.room(who).conversation.count_unread().0);
     // words from before are read, and so are own ones
     assert_eq!(unread(&mut lan), [3, 3, 3, 2]);
     let (time, first) = (lan.time(), lan.room(1).first_unread().unwrap());
     lan.room(1).read_up_to(first, time);
     lan.run(Duration::from_secs(10));
-    assert_eq!(unread(&mut lan), [3, 2, 3, 2], "only what the laptop does not count");
+    assert_eq!(
+        unread(&mut lan),
+        [3, 2, 3, 2],
+        "only what the laptop does not count"
+    );
     let time = lan.time();
     lan.room(3).read_up_to(u64::MAX, time);
     lan.run(Duration::from_secs(10));
@@ -555,7 +563,10 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
     lan.rooms.push(Some(eve));
     lan.run(Duration::from_secs(20));
     let shown: Vec<String> = lan.room(0).members().into_iter().map(|m| m.shown).collect();
-    let bobs: Vec<_> = shown.iter().filter(|shown| shown.starts_with("bob#")).collect();
+    let bobs: Vec<_> = shown
+        .iter()
+        .filter(|shown| shown.starts_with("bob#"))
+        .collect();
     assert_eq!((shown.len(), bobs.len()), (4, 2), "{shown:?}");
 
     let time = lan.time();
@@ -568,5 +579,8 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
     lan.run(Duration::from_secs(10));
     assert!(!lan.said(3).contains(&"without the laptop".to_owned()));
     let last = lan.room(2).notices.back().unwrap().clone();
-    assert!(last.starts_with("bob#") && last.ends_with("has one device less"), "{last}");
+    assert!(
+        last.starts_with("bob#") && last.ends_with("has one device less"),
+        "{last}"
+    );
 }

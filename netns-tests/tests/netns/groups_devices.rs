@@ -59,7 +59,10 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         let line = text(&people[ann])?;
         let args = ["join", &line, "team", "--as", "laptop", "--wait"];
         let joined = people[laptop].host.run("lcgroup", &args)?.success()?;
-        ensure!(joined.stdout.contains("a device of ann in team"), "{joined:?}");
+        ensure!(
+            joined.stdout.contains("a device of ann in team"),
+            "{joined:?}"
+        );
         for person in &people {
             eventually("it is one member", || has_devices(person, 2))?;
             let members = person.status()?["members"].clone();
@@ -74,7 +77,11 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
                 eventually("they read it", || person.has(words))?;
                 let said = said_by(person, words)?;
                 let is_own = person.name != "bob";
-                ensure!(said == ("ann".to_owned(), is_own), "{}: {said:?}", person.name);
+                ensure!(
+                    said == ("ann".to_owned(), is_own),
+                    "{}: {said:?}",
+                    person.name
+                );
             }
         }
         // the first device gives what was said before
@@ -90,7 +97,10 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         }
         let tail = ["tail", "team", "--new"];
         let read = people[ann].host.run("lcgroup", &tail)?.success()?.stdout;
-        ensure!(read.contains("bob: by bob") && read.lines().count() >= 1, "{read}");
+        ensure!(
+            read.contains("bob: by bob") && read.lines().count() >= 1,
+            "{read}"
+        );
         unread(&people[ann], 0)?;
         eventually("it is read on the laptop", || unread(&people[laptop], 0))?;
         people[bob].say("more")?;
@@ -105,7 +115,10 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         ensure!(anns == words(&people[laptop], &[])? && anns == words(&people[bob], &["ann"])?);
         let list = ["device", "list", "team"];
         let listed = people[ann].host.run("lcgroup", &list)?.success()?.stdout;
-        ensure!(listed.contains("1 first") && listed.contains("2 laptop"), "{listed}");
+        ensure!(
+            listed.contains("1 first") && listed.contains("2 laptop"),
+            "{listed}"
+        );
         let told = member(&people[bob], "ann")?.to_string();
         ensure!(!told.contains("laptop"), "{told}");
 
@@ -136,11 +149,19 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         let people = people(lab)?;
         let (bob, ann, laptop) = (0, 1, 2);
         // no owner, no device: the wait says so
-        let refused = people[ann].host.run("lcgroup", &["device", "add", "team", "--expires", "2d"])?;
-        ensure!(refused.code == 2 && refused.stderr.contains("a day at most"), "{refused:?}");
+        let refused = people[ann]
+            .host
+            .run("lcgroup", &["device", "add", "team", "--expires", "2d"])?;
+        ensure!(
+            refused.code == 2 && refused.stderr.contains("a day at most"),
+            "{refused:?}"
+        );
         let line = text(&people[ann])?;
         let join = |line: &str, who: usize| {
-            people[who].host.run("lcgroup", &["join", line, "team", "--as", "laptop", "--wait"])
+            people[who].host.run(
+                "lcgroup",
+                &["join", line, "team", "--as", "laptop", "--wait"],
+            )
         };
         for bad in [&line[..line.len() - 1], "lcd1", "lcd1xyz"] {
             let refused = join(bad, laptop)?;
@@ -149,7 +170,9 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         join(&line, laptop)?.success()?;
         people[laptop].say("hello")?;
         // one device of another member, by its number
-        let refused = people[bob].host.run("lcgroup", &["remove", "team", "ann", "--device", "3"])?;
+        let refused = people[bob]
+            .host
+            .run("lcgroup", &["remove", "team", "ann", "--device", "3"])?;
         ensure!(refused.code == 2, "{refused:?}");
         people[bob].ask(&["remove", "team", "ann", "--device", "2"])?;
         eventually("the laptop is removed", || people[laptop].is("removed"))?;
@@ -157,7 +180,10 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         // its text is used up
         people[laptop].ask(&["leave", "--forget", "team"])?;
         let refused = join(&line, laptop)?;
-        ensure!(refused.code == 4 && refused.stderr.contains("used up"), "{refused:?}");
+        ensure!(
+            refused.code == 4 && refused.stderr.contains("used up"),
+            "{refused:?}"
+        );
         people[laptop].ask(&["leave", "--forget", "team"])?;
         join(&text(&people[ann])?, laptop)?.success()?;
         people[laptop].ask(&["status"])?;
@@ -167,7 +193,10 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
             eventually("it is removed", || people[who].is("removed"))?;
         }
         let listed = people[bob].ask(&["members", "team"])?;
-        ensure!(listed["members"].as_array().map(Vec::len) == Some(1), "{listed}");
+        ensure!(
+            listed["members"].as_array().map(Vec::len) == Some(1),
+            "{listed}"
+        );
         Ok(())
     });
 }

@@ -268,8 +268,8 @@ impl Groups {
 /// The fields of a group that pages show.
 fn shown(group: &Value) -> Value {
     let facts = [
-        "name", "topic", "author", "state", "epoch", "members", "messages", "read", "waits", "problem",
-        "clock", "outbox", "missing",
+        "name", "topic", "author", "state", "epoch", "members", "messages", "read", "waits",
+        "problem", "clock", "outbox", "missing",
     ];
     let facts = facts.map(|fact| (fact.to_owned(), group[fact].clone()));
     let notices = group["notices"].as_array().map_or(&[][..], Vec::as_slice);
