@@ -34,7 +34,7 @@ const VERSION: u8 = 3;
 const OWNER_VERSION: u8 = 4;
 /// Added to the version of a state with devices at its end: other states stay readable for earlier
 /// versions.
-const WITH_DEVICES: u8 = 0x40;
+const WITH_DEVICES: u8 = 0x20;
 /// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
 /// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
