@@ -975,8 +975,9 @@ impl Room {
             }
             Event::History { content } => match history::decode(&content, now.as_millis()) {
                 Ok(messages) => {
-                    for message in messages {
+                    for mut message in messages {
                         let name = message.name.clone();
+                        message.person = self.person_if_other(&message.author);
                         self.names.entry(message.author).or_insert(name);
                         self.conversation.add(message);
                     }
@@ -1008,8 +1009,11 @@ impl Room {
                 match self.with_other_devices(&author) {
                     Some(who) => self.notice(format!("{who} has one device less")),
                     None => {
-                        let who = self.name_of(&author);
-                        self.notice(format!("{who} is no member any more"));
+                        let text = format!("{} is no member any more", self.name_of(&author));
+                        // one for all devices
+                        if self.notices.back() != Some(&text) {
+                            self.notice(text);
+                        }
                     }
                 }
                 self.show_names();
@@ -1084,7 +1088,7 @@ impl Room {
         let message = Message {
             n: 0,
             author,
-            person: Some(self.person_of(&author)).filter(|person| *person != author),
+            person: self.person_if_other(&author),
             name: self.own_name_of(&author),
             id: format!("{id:016x}"),
             entry: None,

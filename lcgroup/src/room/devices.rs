@@ -49,6 +49,11 @@ impl Room {
         }
     }
 
+    /// The person of an author that is not its first device.
+    pub fn person_if_other(&self, author: &PeerId) -> Option<PeerId> {
+        Some(self.person_of(author)).filter(|person| person != author)
+    }
+
     /// Whether an author is a device of this host's person.
     pub fn is_own(&self, author: &PeerId) -> bool {
         self.person_of(author) == self.group.own_person_id()
