@@ -1,5 +1,7 @@
 //! The commands: each sends requests to the running program.
 
+mod devices;
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -24,8 +26,6 @@ use zeroize::Zeroizing;
 use crate::conversation::Message;
 use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
-mod devices;
-
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
 /// Bytes read from stdin: the longest message, an end of line, and one more.

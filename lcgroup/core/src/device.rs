@@ -18,11 +18,12 @@
 //!   | first author 256 | seed of the person key 256 | signature 512 by the first author
 //!   | topic (length 8) | name (length 8) }
 //! own log, device gone (8): sealed box to the group key { version 8 = 1 | author 256 }
-//! own log, read (9): version 8 = 1 | nonce 96 | AES-128-GCM { n x { author 64 | number 32 } }
+//! own log, read (9): version 8 = 1 | n 8 | n x { device 64 | sealed box 512 of a key 128 to it }
+//!     | AES-128-GCM by this key, nonce 0 { n x { author 64 | number 32 } }
 //! ```
 //!
 //! The first signature signs group and person key; the second signs group, author and label. Only
-//! devices of the person open labels and read marks. A request by such a text is like any other: its
+//! devices of the person open labels, and present ones read marks. A request by such a text is like any other: its
 //! secret follows from the keys of the group and of the device that made the text. The owner finds
 //! that device by the extension, so it needs no list of these texts.
 
@@ -45,7 +46,7 @@ use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
 use crate::invitation::{Invitation, InvitationError, check_topic};
 use crate::mls::{Change, MlsFailure, OwnKeyPackage, vouch_in};
-use crate::provider::{self, AEAD_KEY, AEAD_NONCE};
+use crate::provider::{self, AEAD_KEY, AEAD_NONCE, NO_NONCE};
 use crate::request::Request;
 use crate::{DAY, HOUR, MAX_BODY, MAX_MEMBERS, SECOND, request};
 
@@ -68,8 +69,10 @@ const LABEL: usize = 1 + MAX_LABEL;
 const SEALED_LABEL: usize = LABEL + 16;
 /// Bytes of a read mark: author and number.
 const MARK: usize = 12;
-/// Read marks of one entry. Chosen: below the 80 that fit.
-const MARKS_OF_ENTRY: usize = 64;
+/// Read marks of one entry. Chosen: below the 39 that fit beside boxes for seven devices.
+const MARKS_OF_ENTRY: usize = 32;
+/// Bytes of a device's box in it: of a key, 48 more than that.
+const BOX: usize = AEAD_KEY + 48;
 /// Read marks are filled up to a multiple of this, so that their number tells little.
 const MARKS_STEP: usize = 8;
 /// Time in ms from the first change of a read mark to its entry. Chosen: a reader scrolls on.
@@ -166,7 +169,6 @@ impl Person {
 }
 
 const LABEL_KEY: &str = "lcgroup 2026 labels of devices";
-const MARKS_KEY: &str = "lcgroup 2026 read marks";
 
 fn label_nonce(author: &PeerId) -> [u8; AEAD_NONCE] {
     let hash = derive("lcgroup 2026 nonce of a label", &[author.public_key()]);
@@ -457,7 +459,28 @@ fn short(author: &PeerId) -> [u8; 8] {
 pub(crate) fn decode_any(bytes: &[u8]) {
     let _ = Vouch::decode(bytes);
     let _ = decode_gone(bytes);
+    let _ = decode_marks(bytes, &SecretKey::from_seed(&[0; 32]).peer_id());
     let _ = Devices::read(&mut Reader::new(bytes));
+}
+
+/// The box for `me` in an entry of read marks, and the sealed marks.
+fn decode_marks<'a>(
+    bytes: &'a [u8],
+    me: &PeerId,
+) -> Result<(Option<&'a [u8]>, &'a [u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let (mut own, devices) = (None, r.u8()?);
+    for _ in 0..devices {
+        let (device, sealed) = (r.array::<8>()?, r.take(BOX)?);
+        if device == short(me) {
+            own = Some(sealed);
+        }
+    }
+    Ok((own, r.rest()))
 }
 
 fn decode_gone(bytes: &[u8]) -> Result<PeerId, WireError> {
@@ -890,6 +913,7 @@ impl Group {
         }
     }
 
+    /// The body of an entry with read marks, for each other device of this person.
     fn seal_marks(&mut self, marks: &[(PeerId, u32)]) -> Option<Vec<u8>> {
         let mut plain = Writer::new();
         for (author, number) in marks {
@@ -897,30 +921,36 @@ impl Group {
         }
         let mut plain = plain.into_vec();
         plain.resize(plain.len().next_multiple_of(MARKS_STEP * MARK), 0);
-        let nonce: [u8; AEAD_NONCE] = self.random.array();
-        let key = self.own_person().secret(MARKS_KEY);
-        let author = self.author.peer_id();
-        let sealed = provider::seal(&key[..], &nonce, author.public_key(), &plain).ok()?;
+        // not by the person key, which removed devices have
+        let key = Zeroizing::new(self.random.array::<AEAD_KEY>());
+        let own = self.author.peer_id();
+        let mut others = self.devices_of(&self.own_person_id());
+        others.retain(|device| *device != own);
         let mut w = Writer::new();
-        w.u8(VERSION).put(&nonce).put(&sealed);
+        w.u8(VERSION).u8(others.len() as u8);
+        for device in others {
+            let sealed = request::seal_to(&device, &key[..], &mut self.random)?;
+            w.put(&short(&device)).put(&sealed);
+        }
+        w.put(&provider::seal(&key[..], &NO_NONCE, &[], &plain).ok()?);
         let body = w.into_vec();
         (body.len() <= MAX_BODY).then_some(body)
     }
 
     /// Reads marks of another device of this person.
     pub(crate) fn read_marks(&mut self, entry: &Entry<'_>) -> Taken {
-        let person = self.own_person();
-        if self.person_of(&entry.author) != person.first {
+        if self.person_of(&entry.author) != self.own_person_id() {
             return Taken::Done;
         }
-        let Some((&[VERSION, ref nonce @ ..], sealed)) =
-            entry.body.split_first_chunk::<{ 1 + AEAD_NONCE }>()
-        else {
+        let Ok((own, sealed)) = decode_marks(entry.body, &self.author.peer_id()) else {
             return Taken::Dropped(DropReason::Malformed);
         };
-        let key = person.secret(MARKS_KEY);
-        let opened = provider::open(&key[..], nonce, entry.author.public_key(), sealed);
-        let Ok(plain) = opened else {
+        let Some(own) = own else {
+            return Taken::Done;
+        };
+        let key = request::open_with(&self.author, own).map(Zeroizing::new);
+        let plain = key.and_then(|key| provider::open(&key, &NO_NONCE, &[], sealed).ok());
+        let Some(plain) = plain else {
             return Taken::Dropped(DropReason::NotOpened);
         };
         let mut any = false;
@@ -1186,11 +1216,8 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            assert_ne!(three.laptop.read_marks(&entry(me, &bad)), Taken::Done);
-            assert_ne!(
-                three.laptop.read_marks(&entry(me, &good[..at])),
-                Taken::Done
-            );
+            three.laptop.read_marks(&entry(me, &bad));
+            three.laptop.read_marks(&entry(me, &good[..at]));
         }
         assert_eq!(three.laptop.read_up_to(&owner), 0);
         assert_eq!(three.laptop.read_marks(&entry(me, &good)), Taken::Done);
@@ -1198,10 +1225,9 @@ mod tests {
         // one author or eight, the length is the same
         let eight: Vec<_> = (20..28).map(|n| (key(n).peer_id(), 1)).collect();
         assert_eq!(three.ann.seal_marks(&eight).unwrap().len(), good.len());
-        let most: Vec<_> = (20..20 + MARKS_OF_ENTRY as u8)
-            .map(|n| (key(n).peer_id(), 1))
-            .collect();
-        assert!(three.ann.seal_marks(&most).is_some());
+        // and the most fit for eight devices
+        let most = 2 + (MAX_DEVICES - 1) * (8 + BOX) + MARKS_OF_ENTRY * MARK + 16;
+        assert!(most <= MAX_BODY, "{most}");
     }
 
     #[test]
