@@ -387,10 +387,10 @@ mod tests {
             author: SecretKey::from_seed(&[(n % 3) as u8; 32]).peer_id(),
             ..message(n)
         };
-        (1..=all).for_each(|n| drop(conversation.add(of(n))));
+        (1..=all).for_each(|n| _ = conversation.add(of(n)));
         conversation.sync().unwrap();
         let mut conversation = Conversation::open(&path).unwrap();
-        (all - 100..=all).for_each(|n| drop(conversation.add(of(n))));
+        (all - 100..=all).for_each(|n| _ = conversation.add(of(n)));
         assert_eq!(conversation.messages(), all);
     }
 
