@@ -68,7 +68,9 @@ fn encode_one(message: &Message) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     let mut w = Writer::new();
-    w.put(message.author.public_key()).u64(id).u64(message.time);
+    // a newcomer cannot check the signature of a former device
+    let author = message.person.unwrap_or(message.author);
+    w.put(author.public_key()).u64(id).u64(message.time);
     w.u8(name.len() as u8).put(name).u8(is_text.into());
     w.u32(content.len() as u32).put(&content);
     Some(w.into_vec().into())

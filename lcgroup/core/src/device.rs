@@ -982,6 +982,7 @@ mod tests {
     use crate::mls::Who;
     use crate::provider::Provider;
     use crate::random::Random;
+    use proptest::prelude::*;
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -1250,6 +1251,15 @@ mod tests {
             bad[at] ^= 1;
             let known = Known::check(&group, &laptop, bad);
             assert_eq!(known.first, None, "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            decode_any(&bytes);
+            let text = bs58::encode(&bytes).with_check().into_string();
+            let _ = format!("{DEVICE_PREFIX}{text}").parse::<DeviceInvitation>();
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use librecast::plain::quoted;
 use librecast_program::cli::{Exit, print_line};
 use librecast_program::groups;
 
@@ -54,8 +53,7 @@ impl Verbs {
         self.say(&answer, |_| match done {
             Some(()) => "removed; it reads nothing that is said from now on".into(),
             None => format!(
-                "asked: the owner's host removes it once it runs, and until then it reads what is said (`lcgroup device list {}`)",
-                quoted(&of)
+                "asked: the owner's host removes it once it runs, and until then it reads what is said (`lcgroup device list {of}`)"
             ),
         })
     }
