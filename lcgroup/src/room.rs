@@ -22,8 +22,8 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
-    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, NewEntry, Output,
-    RequestRefusal, Standing, Taken, Terms, heads_before, kind,
+    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, MAX_HISTORY,
+    NewEntry, Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -86,6 +86,9 @@ const EXPIRED_WAIT: Duration = Duration::from_secs(60);
 const EXPIRED_WAIT_OF_AUTHOR: Duration = Duration::from_secs(3);
 /// Longest such wait, as for gaps in the log.
 const LONGEST_EXPIRED_WAIT: Duration = Duration::from_secs(3_600);
+
+/// Bytes of what was said before for a new device of this person. Chosen: all members store them.
+const DEVICE_HISTORY: usize = 128 * 1_024;
 
 /// Stored notices.
 const MAX_NOTICES: usize = 32;
@@ -820,15 +823,16 @@ impl Room {
     /// Own devices get everything.
     fn give_history(&mut self, time: UnixTime) -> io::Result<()> {
         let newcomers = std::mem::take(&mut self.newcomers);
-        self.give_history_to(newcomers, self.kept.history(), time)?;
+        self.give_history_to(newcomers, self.kept.history(), MAX_HISTORY, time)?;
         let devices = std::mem::take(&mut self.new_devices);
-        self.give_history_to(devices, u64::MAX, time)
+        self.give_history_to(devices, u64::MAX, DEVICE_HISTORY, time)
     }
 
     fn give_history_to(
         &mut self,
         newcomers: Vec<PeerId>,
         seconds: u64,
+        most: usize,
         time: UnixTime,
     ) -> io::Result<()> {
         if newcomers.is_empty() || seconds == 0 {
@@ -853,7 +857,8 @@ impl Room {
         if messages.is_empty() {
             return Ok(());
         }
-        let content = history::encode(&messages, history::room_beside(self.given()));
+        let room = history::room_beside(self.given()).min(most);
+        let content = history::encode(&messages, room);
         if content.len() <= 1 {
             self.notice("what was said before did not fit for newcomers any more".into());
             return Ok(());

@@ -27,7 +27,7 @@
 //! secret follows from the keys of the group and of the device that made the text. The owner finds
 //! that device by the extension, so it needs no list of these texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -67,6 +67,8 @@ const VERSION: u8 = 1;
 /// Bytes of a label before it is sealed, and after.
 const LABEL: usize = 1 + MAX_LABEL;
 const SEALED_LABEL: usize = LABEL + 16;
+/// Read marks that are kept. Chosen: of present members and of as many former ones.
+const MAX_MARKS: usize = 2 * MAX_MEMBERS;
 /// Bytes of a read mark: author and number.
 const MARK: usize = 12;
 /// Read marks of one entry. Chosen: below the 39 that fit beside boxes for seven devices.
@@ -273,7 +275,8 @@ pub(crate) struct Devices {
     pub own: Option<Other>,
     /// Members with an extension, former ones of this run included.
     known: BTreeMap<PeerId, Known>,
-    marks: BTreeMap<PeerId, Mark>,
+    /// By the first 64 bits of an author, as in entries.
+    marks: BTreeMap<[u8; 8], Mark>,
     /// When the next entry of read marks is due, and until when they have used up their share.
     marks_due: Option<u64>,
     marks_spent: u64,
@@ -291,7 +294,7 @@ impl Devices {
 
     /// Bytes of the state, about.
     pub fn bytes(&self) -> usize {
-        512 + self.marks.len() * 37 + self.used.len() * 40
+        512 + self.marks.len() * 13 + self.used.len() * 40
     }
 
     pub fn put(&self, w: &mut Writer) {
@@ -305,9 +308,7 @@ impl Devices {
         }
         w.u64(self.marks_spent).u32(self.marks.len() as u32);
         for (author, mark) in &self.marks {
-            w.put(author.public_key())
-                .u32(mark.number)
-                .u8(mark.is_new.into());
+            w.put(author).u32(mark.number).u8(mark.is_new.into());
         }
         w.u32(self.used.len() as u32);
         for (id, author) in &self.used {
@@ -328,7 +329,7 @@ impl Devices {
         }
         devices.marks_spent = r.u64()?;
         for _ in 0..r.u32()? {
-            let (author, number, is_new) = (peer(r)?, r.u32()?, r.u8()? != 0);
+            let (author, number, is_new) = (r.array()?, r.u32()?, r.u8()? != 0);
             devices.marks.insert(author, Mark { number, is_new });
             devices.marks_due = devices.marks_due.or(is_new.then_some(0));
         }
@@ -781,21 +782,21 @@ impl Group {
     /// As [`Self::remove`].
     pub fn remove_person(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let person = self.person_of(author);
-        if person == self.own_person_id() {
-            return Err(GroupError::Owner);
-        }
         let devices = self.devices_of(&person);
         let waiting = self.waiting_devices(&person);
-        let first = devices.first().or(waiting.first()).copied();
+        let is_own = person == self.own_person_id();
         let owner = self.owner.as_mut().ok_or(GroupError::NotTheOwner)?;
-        if self.standing == Standing::Member {
-            for device in waiting {
-                owner.joins.remove(&device);
-            }
-            owner.leaves.extend(devices);
+        if is_own {
+            return Err(GroupError::Owner);
         }
-        let first = first.unwrap_or(*author);
-        self.remove(&first, now)
+        if self.standing == Standing::Member {
+            owner.joins.retain(|device, _| !waiting.contains(device));
+            owner.leaves.extend(&devices);
+        }
+        match devices.first() {
+            None if !waiting.is_empty() => Ok(()),
+            first => self.remove(first.unwrap_or(author), now),
+        }
     }
 
     /// Removes a device of this person: the owner's host removes it, without a question to its user.
@@ -852,23 +853,31 @@ impl Group {
     /// Number of the last entry of an author that this person has read, on any of its devices.
     #[must_use]
     pub fn read_up_to(&self, author: &PeerId) -> u32 {
-        let mark = self.devices.marks.get(author);
+        let mark = self.devices.marks.get(&short(author));
         mark.map_or(0, |mark| mark.number)
     }
 
-    /// Notes that a user has read entries of a member up to `number`; other devices learn it.
-    /// Returns whether that is new.
+    /// Notes that a user has read entries of a member, or of a former one, up to `number`; other
+    /// devices learn it. Returns whether that is new.
     pub fn mark_read(&mut self, author: &PeerId, number: u32, now: UnixTime) -> bool {
-        let is_known = self.authors.contains_key(author);
-        if !is_known || number <= self.read_up_to(author) {
+        if *author == self.author.peer_id() || number <= self.read_up_to(author) {
             return false;
         }
         let is_new = true;
-        self.devices.marks.insert(*author, Mark { number, is_new });
+        self.put_mark(short(author), Mark { number, is_new });
         let devices = &mut self.devices;
         let due = now.as_millis() + MARKS_WAIT;
         devices.marks_due = devices.marks_due.or(Some(due));
         true
+    }
+
+    fn put_mark(&mut self, author: [u8; 8], mark: Mark) {
+        let marks = &mut self.devices.marks;
+        marks.insert(author, mark);
+        if marks.len() > MAX_MARKS {
+            let present: BTreeSet<_> = self.authors.keys().map(short).collect();
+            marks.retain(|author, _| present.contains(author));
+        }
     }
 
     /// When the next read marks are sent.
@@ -886,12 +895,10 @@ impl Group {
             return;
         }
         self.devices.marks_due = None;
-        let mut marks = std::mem::take(&mut self.devices.marks);
-        // marks of former members tell nothing more
-        marks.retain(|author, _| self.authors.contains_key(author));
         let has_others = self.devices_of(&self.own_person_id()).len() > 1;
         let mut shared = Vec::new();
-        for (author, mark) in marks.iter_mut().filter(|(_, mark)| mark.is_new) {
+        let marks = self.devices.marks.iter_mut();
+        for (author, mark) in marks.filter(|(_, mark)| mark.is_new) {
             if has_others && shared.len() == MARKS_OF_ENTRY {
                 self.devices.marks_due = Some(ms + MARKS_WAIT);
                 break;
@@ -899,7 +906,6 @@ impl Group {
             mark.is_new = false;
             shared.push((*author, mark.number));
         }
-        self.devices.marks = marks;
         if !has_others {
             return;
         }
@@ -914,10 +920,10 @@ impl Group {
     }
 
     /// The body of an entry with read marks, for each other device of this person.
-    fn seal_marks(&mut self, marks: &[(PeerId, u32)]) -> Option<Vec<u8>> {
+    fn seal_marks(&mut self, marks: &[([u8; 8], u32)]) -> Option<Vec<u8>> {
         let mut plain = Writer::new();
         for (author, number) in marks {
-            plain.put(&short(author)).u32(*number);
+            plain.put(author).u32(*number);
         }
         let mut plain = plain.into_vec();
         plain.resize(plain.len().next_multiple_of(MARKS_STEP * MARK), 0);
@@ -955,15 +961,19 @@ impl Group {
         };
         let mut any = false;
         for mark in plain.chunks_exact(MARK) {
-            let (author, number) = mark.split_at(8);
-            let number = number.first_chunk().map_or(0, |n| u32::from_be_bytes(*n));
-            let known = self.authors.keys().find(|known| short(known) == author);
-            let known = known.copied().filter(|_| number > 0);
-            if let Some(author) = known
-                && number > self.read_up_to(&author)
-            {
+            let mut r = Reader::new(mark);
+            let (Ok(author), Ok(number)) = (r.array::<8>(), r.u32()) else {
+                continue;
+            };
+            // zeros at the end are no mark
+            let known = self
+                .devices
+                .marks
+                .get(&author)
+                .map_or(0, |mark| mark.number);
+            if number > known {
                 let is_new = false;
-                self.devices.marks.insert(author, Mark { number, is_new });
+                self.put_mark(author, Mark { number, is_new });
                 any = true;
             }
         }
@@ -1202,7 +1212,7 @@ mod tests {
     fn read_marks_of_strangers_and_damaged_ones_change_nothing() {
         let mut three = Three::new();
         let (owner, me) = (three.owner.author.peer_id(), three.ann.author.peer_id());
-        let good = three.ann.seal_marks(&[(owner, 7)]).unwrap();
+        let good = three.ann.seal_marks(&[(short(&owner), 7)]).unwrap();
         fn entry(author: PeerId, body: &[u8]) -> Entry<'_> {
             Entry {
                 author,
@@ -1224,7 +1234,7 @@ mod tests {
         assert_eq!(three.laptop.read_marks(&entry(me, &good)), Taken::Done);
         assert_eq!(three.laptop.read_up_to(&owner), 7);
         // one author or eight, the length is the same
-        let eight: Vec<_> = (20..28).map(|n| (key(n).peer_id(), 1)).collect();
+        let eight: Vec<_> = (20..28).map(|n| ([n; 8], 1)).collect();
         assert_eq!(three.ann.seal_marks(&eight).unwrap().len(), good.len());
         // and the most fit for eight devices
         let most = 2 + (MAX_DEVICES - 1) * (8 + BOX) + MARKS_OF_ENTRY * MARK + 16;
