@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::groups::{Person, invitation};
 use crate::world;
 
-/// Ann and Bob, and Ann's laptop and telephone. Bob owns the group.
+/// Bob, who owns the group, Ann, and a host that is to be Ann's laptop.
 fn people(lab: &Lab) -> Result<Vec<Person>> {
     let hosts = lab.lan(&["bob", "ann", "laptop"])?.into_iter();
     let people: Vec<Person> = hosts
@@ -148,7 +148,6 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
     world("groups-devices-owner", |lab| {
         let people = people(lab)?;
         let (bob, ann, laptop) = (0, 1, 2);
-        // no owner, no device: the wait says so
         let refused = people[ann]
             .host
             .run("lcgroup", &["device", "add", "team", "--expires", "2d"])?;
