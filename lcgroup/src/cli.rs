@@ -93,13 +93,13 @@ enum Verb {
         #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
         expires: Duration,
     },
-    /// Ask to become a member
+    /// Ask to become a member, or another device of one
     Join {
-        /// The line; `-` reads it from stdin
+        /// The line of `lcgroup invite` or `lcgroup device add`; `-` reads it from stdin
         invitation: String,
         /// How this host calls the group [default: its topic]
         group: Option<String>,
-        /// How you call yourself in it [default: the user's name]
+        /// How you call yourself in it, or this device [default: the user's name, or the host's]
         #[arg(long = "as", value_name = "NAME")]
         name: Option<String>,
         /// Wait until the owner has answered
@@ -126,6 +126,9 @@ enum Verb {
         /// Only the last N messages
         #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
         last: Option<u64>,
+        /// Only from the first message on that was not read, on any device of yours
+        #[arg(long, conflicts_with_all = ["after", "last"])]
+        new: bool,
     },
     /// Who is in a group
     Members {
@@ -147,6 +150,14 @@ enum Verb {
         group: String,
         /// Its name, its key, or book:NAME
         member: String,
+        /// Only this device of it: its number, or the beginning of its key (`lcgroup members --json`)
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<String>,
+    },
+    /// Several devices of yours that are one member
+    Device {
+        #[command(subcommand)]
+        verb: DeviceVerb,
     },
     /// Deputies: members that let others join and remove them once the owner is silent
     #[command(subcommand)]
@@ -228,6 +239,30 @@ enum DeputyVerb {
         group: String,
         /// Its name, its key, or book:NAME
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeviceVerb {
+    /// Print a line that makes another host a device of yours: a secret, good for one host
+    Add {
+        /// The group
+        group: String,
+        /// How long it is good, a day at most
+        #[arg(long, default_value = "1h", value_parser = parse_duration, value_name = "TIME")]
+        expires: Duration,
+    },
+    /// Your devices in a group
+    List {
+        /// The group
+        group: String,
+    },
+    /// Have the owner's host remove a device of yours, such as a lost one: it reads nothing that is said later
+    Remove {
+        /// The group
+        group: String,
+        /// Its number, its name, or the beginning of its key
+        device: String,
     },
 }
 
@@ -322,11 +357,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             follow,
             after,
             last,
+            new,
         } => to.tail(&Tail {
             group,
             follow,
             after,
             last,
+            new,
         }),
         Verb::Members { group } => to.members(group),
         Verb::Verify {
@@ -334,7 +371,16 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             member,
             words,
         } => to.verify(&group, member.as_deref(), &words),
-        Verb::Remove { group, member } => to.remove(group, &member),
+        Verb::Remove {
+            group,
+            member,
+            device,
+        } => to.remove(group, &member, device),
+        Verb::Device { verb } => match verb {
+            DeviceVerb::Add { group, expires } => to.device_add(group, expires),
+            DeviceVerb::List { group } => to.device_list(group),
+            DeviceVerb::Remove { group, device } => to.device_remove(group, device),
+        },
         Verb::Deputy(verb) => match verb {
             DeputyVerb::Add { group, name, after } => to.add_deputy(group, &name, after),
             DeputyVerb::List { group } => to.deputies(group),

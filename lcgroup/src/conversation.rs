@@ -11,6 +11,8 @@ use librecast::id::PeerId;
 use librecast_log_host::AppendedFile;
 use serde::{Deserialize, Serialize};
 
+use crate::unread::Unread;
+
 /// Recent message ids that are kept: after a crash the messages of one turn may arrive once more.
 pub const REMEMBERED: usize = 8_192;
 
@@ -43,10 +45,16 @@ pub struct Message {
     pub n: u64,
     /// Its author's key in this group.
     pub author: PeerId,
+    /// The person that it is a device of, if it is not the first: the first one's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<PeerId>,
     /// The author's name at that time; not proven.
     pub name: String,
     /// Chosen by its author at random.
     pub id: String,
+    /// The number of its last entry, of a message to this person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<u32>,
     /// By its author's clock: milliseconds since 1970.
     pub time: u64,
     /// The content, if it is text.
@@ -71,6 +79,9 @@ pub struct Conversation {
     known: Known,
     /// The last name of each author.
     names: BTreeMap<PeerId, String>,
+    /// Persons of authors that are not the first device of one.
+    persons: BTreeMap<PeerId, PeerId>,
+    unread: Unread,
     /// When each author sent its last message.
     spoke: BTreeMap<PeerId, u64>,
     shared: Arc<Shared>,
@@ -82,6 +93,8 @@ pub struct Shared {
     path: PathBuf,
     /// Shown names of authors, with marks where two look alike.
     shown: Mutex<BTreeMap<PeerId, String>>,
+    /// Authors that are devices of this host's person.
+    own: Mutex<BTreeSet<PeerId>>,
     /// Bytes that are on disk.
     length: Mutex<u64>,
     grown: Condvar,
@@ -98,6 +111,7 @@ impl Conversation {
         let (mut length, mut lines) = (0, 0);
         let mut known = Known::default();
         let (mut names, mut spoke) = (BTreeMap::new(), BTreeMap::new());
+        let (mut persons, mut unread) = (BTreeMap::new(), Unread::default());
         let mut reader = BufReader::new(file.read());
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
@@ -110,6 +124,8 @@ impl Conversation {
             })?;
             length += line.len() as u64;
             lines += 1;
+            unread.add(lines, &message);
+            persons.extend(message.person.map(|person| (message.author, person)));
             known.insert((message.author, message.id));
             names.insert(message.author, message.name);
             spoke.insert(message.author, message.time);
@@ -122,6 +138,7 @@ impl Conversation {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 shown: Mutex::default(),
+                own: Mutex::default(),
                 length: Mutex::new(length),
                 grown: Condvar::new(),
             }),
@@ -129,24 +146,31 @@ impl Conversation {
             lines,
             known,
             names,
+            persons,
+            unread,
             spoke,
         })
     }
 
-    /// Adds a message, unless it is known; on disk after the next [`Conversation::sync`].
-    pub fn add(&mut self, mut message: Message) {
+    /// Adds a message, unless it is known; on disk after the next [`Conversation::sync`]. Returns
+    /// whether it was added.
+    pub fn add(&mut self, mut message: Message) -> bool {
         let key = (message.author, message.id.clone());
         if !self.known.insert(key) {
-            return;
+            return false;
         }
+        let person = message.person.map(|person| (message.author, person));
+        self.persons.extend(person);
         self.names.insert(message.author, message.name.clone());
         self.spoke.insert(message.author, message.time);
         self.lines += 1;
         message.n = self.lines;
+        self.unread.add(self.lines, &message);
         let waiting = self.file.waiting();
         if serde_json::to_writer(&mut *waiting, &message).is_ok() {
             waiting.push(b'\n');
         }
+        true
     }
 
     /// Whether this message is one of the last.
@@ -173,6 +197,21 @@ impl Conversation {
         &self.names
     }
 
+    /// The person of an author, from its messages.
+    pub fn person_of(&self, author: &PeerId) -> Option<PeerId> {
+        self.persons.get(author).copied()
+    }
+
+    /// Messages that this person has not read.
+    pub fn unread(&mut self) -> &mut Unread {
+        &mut self.unread
+    }
+
+    /// The number of these, and the first one's place.
+    pub fn count_unread(&self) -> (u64, Option<u64>) {
+        self.unread.count()
+    }
+
     /// When this author sent its last message, by its clock: ms since 1970.
     pub fn spoke(&self, author: &PeerId) -> Option<u64> {
         self.spoke.get(author).copied()
@@ -194,7 +233,12 @@ impl Shared {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
-    /// Returns a line with its author's shown name.
+    /// Sets the authors that are devices of this host's person.
+    pub fn show_own(&self, own: BTreeSet<PeerId>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own;
+    }
+
+    /// Returns a line with its author's shown name, and whether this host's person said it.
     pub fn with_shown(&self, line: &[u8]) -> Vec<u8> {
         let message = serde_json::from_slice::<Message>(line);
         let (Ok(message), Some(fields)) = (message, line.strip_suffix(b"}\n")) else {
@@ -202,7 +246,12 @@ impl Shared {
         };
         let names = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = names.get(&message.author).unwrap_or(&message.name);
-        let shown = format!(",\"shown\":{}}}\n", serde_json::json!(shown));
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = match own.contains(&message.author) {
+            true => ",\"own\":true",
+            false => "",
+        };
+        let shown = format!(",\"shown\":{}{own}}}\n", serde_json::json!(shown));
         [fields, shown.as_bytes()].concat()
     }
 
@@ -265,8 +314,10 @@ mod tests {
         Message {
             n,
             author: SecretKey::from_seed(&[1; 32]).peer_id(),
+            person: None,
             name: "Ann".into(),
             id: format!("{n:016x}"),
+            entry: None,
             time: 5,
             text: Some(format!("word {n}\n")),
             bytes: None,
@@ -336,10 +387,10 @@ mod tests {
             author: SecretKey::from_seed(&[(n % 3) as u8; 32]).peer_id(),
             ..message(n)
         };
-        (1..=all).for_each(|n| conversation.add(of(n)));
+        (1..=all).for_each(|n| _ = conversation.add(of(n)));
         conversation.sync().unwrap();
         let mut conversation = Conversation::open(&path).unwrap();
-        (all - 100..=all).for_each(|n| conversation.add(of(n)));
+        (all - 100..=all).for_each(|n| _ = conversation.add(of(n)));
         assert_eq!(conversation.messages(), all);
     }
 

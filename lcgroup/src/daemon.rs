@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lcgroup_core::{Founding, Invitation, Terms};
+use lcgroup_core::{DEVICE_PREFIX, DeviceInvitation, Founding, InvitationError, Terms};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast::text::{TextKind, encode};
@@ -41,7 +41,7 @@ use crate::holding_key::HoldingKey;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::request::{MAX_TEXT, Request, Status};
-use crate::room::{Room, SUSPENDED, clock_step};
+use crate::room::{Room, SUSPENDED, clock_step, label};
 use crate::server::{Answer, Asked, serve};
 
 /// Interval between two checks of the interfaces.
@@ -358,13 +358,15 @@ impl Daemon {
             after,
             last,
             follow,
+            new,
         } = request
         {
             return match self.room(&group) {
                 Ok(room) => {
                     let (conversation, messages) = room.conversation();
                     let before_last = last.map(|last| messages.saturating_sub(last));
-                    let after = after.or(before_last).unwrap_or(0);
+                    let first = room.first_unread().map_or(messages, |first| first - 1);
+                    let after = after.or(before_last).or(new.then_some(first)).unwrap_or(0);
                     Answer::Tail(conversation, after, follow)
                 }
                 Err(e) => refused(&e),
@@ -409,10 +411,14 @@ impl Daemon {
                 self.send(&group, &content, time, now)
             }
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
-            Request::Remove { group, member } => {
+            Request::Remove {
+                group,
+                member,
+                device,
+            } => {
                 let room = self.room(&group)?;
                 let epoch = room.epoch();
-                let author = room.remove(&member, time)?;
+                let author = room.remove(&member, device.as_deref(), time)?;
                 Ok(json!({ "author": author, "epoch": epoch }))
             }
             Request::Deputies { group } => Ok(json!({ "deputies": self.room(&group)?.deputies() })),
@@ -427,6 +433,22 @@ impl Daemon {
             Request::RemoveDeputy { group, member } => {
                 let author = self.room(&group)?.remove_deputy(&member, time)?;
                 Ok(json!({ "author": author }))
+            Request::DeviceAdd { group, expires_s } => {
+                let line = self.room(&group)?.add_device(expires_s, time)?;
+                Ok(json!({ "invitation": *line }))
+            }
+            Request::Devices { group } => {
+                Ok(serde_json::to_value(self.room(&group)?.own_member()?)?)
+            }
+            Request::DeviceRemove { group, device } => {
+                let room = self.room(&group)?;
+                let epoch = room.epoch();
+                let author = room.remove_device(&device, time)?;
+                Ok(json!({ "author": author, "epoch": epoch }))
+            }
+            Request::Read { group, n } => {
+                self.room(&group)?.read_up_to(n, time);
+                Ok(json!({}))
             }
             Request::Offer { group, name } => {
                 let (key, signer) = self.room(&group)?.offer(&name, time)?;
@@ -528,9 +550,15 @@ impl Daemon {
         time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Value> {
-        let invitation: Invitation = invitation
-            .parse()
-            .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+        let usage = |e: InvitationError| ExitError::new(Exit::Usage, format!("{e}"));
+        let device = match invitation.trim().starts_with(DEVICE_PREFIX) {
+            true => Some(invitation.parse::<DeviceInvitation>().map_err(usage)?),
+            false => None,
+        };
+        let invitation = match &device {
+            Some(device) => device.invitation.clone(),
+            None => invitation.parse().map_err(usage)?,
+        };
         if invitation.expires <= time.as_millis() {
             let text = format!(
                 "the invitation has expired by this host's clock, which says {}: ask for another, or set the clock",
@@ -542,7 +570,11 @@ impl Daemon {
         let mut rooms = self.rooms.iter_mut();
         let same = rooms.find(|(_, room)| room.id() == invitation.group);
         if let Some((known, room)) = same {
-            if room.ask_by(invitation, time)? {
+            let waits = match device {
+                Some(device) => room.ask_by_device(device, time)?,
+                None => room.ask_by(invitation, time)?,
+            };
+            if waits {
                 let key = room.id();
                 return Ok(json!({ "name": known, "group": key, "waits": room.waits() }));
             }
@@ -550,6 +582,14 @@ impl Daemon {
                 "this host is in that group already: {known} (to join anew: lcgroup leave --forget {known})"
             );
             return Err(ExitError::new(Exit::Failed, text).into());
+        }
+        if let Some(device) = device {
+            let (label, member) = (label(name)?, device.name.clone());
+            let folder = self.new_folder("groups", &group)?;
+            let room = Room::join_device(&folder, &group, device, &label, time, now)?;
+            let key = room.id();
+            self.add(group.clone(), room);
+            return Ok(json!({ "name": group, "group": key, "device_of": member }));
         }
         let name = chosen(name)?;
         let folder = self.new_folder("groups", &group)?;

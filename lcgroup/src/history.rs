@@ -68,7 +68,9 @@ fn encode_one(message: &Message) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     let mut w = Writer::new();
-    w.put(message.author.public_key()).u64(id).u64(message.time);
+    // a newcomer cannot check the signature of a former device
+    let author = message.person.unwrap_or(message.author);
+    w.put(author.public_key()).u64(id).u64(message.time);
     w.u8(name.len() as u8).put(name).u8(is_text.into());
     w.u32(content.len() as u32).put(&content);
     Some(w.into_vec().into())
@@ -96,8 +98,10 @@ pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
         all.push(Message {
             n: 0,
             author,
+            person: None,
             name,
             id: format!("{id:016x}"),
+            entry: None,
             time: time.min(until),
             text: text.map(str::to_owned),
             bytes: text.is_none().then(|| BASE64.encode(content)),
@@ -119,8 +123,10 @@ mod tests {
         Message {
             n: 0,
             author: SecretKey::from_seed(&[n as u8; 32]).peer_id(),
+            person: None,
             name: "Ann".into(),
             id: format!("{n:016x}"),
+            entry: None,
             time: n,
             text: Some(text.into()),
             bytes: None,

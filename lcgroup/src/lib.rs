@@ -5,7 +5,8 @@
 //! | `cli`, `verbs` | the command line; its requests to the running program |
 //! | `request`, `server` | requests on the control socket; its connections |
 //! | `daemon` | the program that runs: sockets, clock, signals |
-//! | `room` | one group: its log, keys and conversation, and the order of their writes to disk |
+//! | `room` | one group: its log, keys and conversation, and the order of their writes to disk; `room/devices` members with several devices |
+//! | `unread` | messages that were not read on any device |
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
@@ -32,6 +33,7 @@ mod place;
 mod request;
 mod room;
 mod server;
+mod unread;
 mod verbs;
 
 pub use cli::{command, main};

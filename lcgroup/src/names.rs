@@ -74,6 +74,17 @@ pub fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> boo
     }
 }
 
+/// Whether `mark` is the beginning of this key, as marks are, or the key.
+pub fn is_marked(author: &PeerId, mark: &str) -> bool {
+    let (key, mark) = (author.to_string(), mark.trim_start_matches(MARK));
+    key == mark || mark.len() >= SHORTEST_MARK && key[SAME..].starts_with(mark)
+}
+
+/// The mark of a key where no other one is near.
+pub fn mark(author: &PeerId) -> String {
+    author.to_string()[SAME..SAME + SHORTEST_MARK].to_owned()
+}
+
 /// All members, by the look of their names.
 #[derive(Debug, Default)]
 pub struct Names {

@@ -53,11 +53,14 @@ pub enum Request {
         last: Option<u64>,
         #[serde(default)]
         follow: bool,
+        /// Only messages from the first one on that was not read.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        new: bool,
     },
+    /// Notes that the user has read all messages up to number `n`.
+    Read { group: String, n: u64 },
     /// The members of a group.
     Members { group: String },
-    /// Removes a member by name or key; only the owner can.
-    Remove { group: String, member: String },
     /// The deputies of a group.
     Deputies { group: String },
     /// Makes a member, by name or key, a deputy after so many seconds of silence.
@@ -68,6 +71,19 @@ pub enum Request {
     },
     /// Ends a deputy's right.
     RemoveDeputy { group: String, member: String },
+    /// Removes a member by name or key, or one of its devices; only the owner can.
+    Remove {
+        group: String,
+        member: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+    },
+    /// The text that makes another host a device of this member.
+    DeviceAdd { group: String, expires_s: u64 },
+    /// This member with its devices.
+    Devices { group: String },
+    /// Asks the owner to remove a device of this member.
+    DeviceRemove { group: String, device: String },
     /// Offers a share of lcsync to the group, unless it has the offer; returns its key and the seed
     /// of the signing key, both as `lck1...`.
     Offer { group: String, name: String },
@@ -119,6 +135,8 @@ impl Request {
             | Self::Remove { group, .. }
             | Self::AddDeputy { group, .. }
             | Self::RemoveDeputy { group, .. }
+            | Self::DeviceRemove { group, .. }
+            | Self::Read { group, .. }
             | Self::Offer { group, .. }
             | Self::Refresh { group }
             | Self::Leave {
@@ -151,6 +169,12 @@ pub struct GroupStatus {
     pub members: usize,
     /// The number of messages on this host.
     pub messages: u64,
+    /// The number of messages that were not read, on any device of this member.
+    #[serde(default)]
+    pub unread: u64,
+    /// All messages up to this number were read.
+    #[serde(default)]
+    pub read: u64,
     /// Seconds for which members and mailboxes keep what was said; none: for ever.
     #[serde(default)]
     pub keep_s: Option<u64>,
@@ -264,8 +288,10 @@ pub struct DeputyStatus {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MemberStatus {
-    /// Its key in this group.
+    /// Its key in this group; of several devices, that of the first one that is a member.
     pub author: PeerId,
+    /// The key of its first device, which vouches for the others.
+    pub person: PeerId,
     /// Its name, chosen by itself and not proven.
     pub name: String,
     /// The same with a mark if another name looks alike.
@@ -275,6 +301,24 @@ pub struct MemberStatus {
     /// The number of its last entry on this host.
     pub last: u32,
     /// When it sent the last message on this host, by its clock: ms since 1970; none: no message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoke: Option<u64>,
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// A device of a member.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// From 1, as the group stands now.
+    pub number: usize,
+    /// Its key in this group.
+    pub author: PeerId,
+    /// Its name; only the member's own devices know it, and the first one has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    pub owner: bool,
+    pub me: bool,
+    pub last: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spoke: Option<u64>,
 }

@@ -22,8 +22,8 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
-    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
-    Output, RequestRefusal, Standing, Taken, Terms, kind,
+    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, MAX_HISTORY,
+    NewEntry, Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -49,7 +49,7 @@ use crate::logs::{Kept, log_status};
 use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::place;
-use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
+use crate::request::{GroupStatus, ProtectedStatus};
 
 mod deputies;
 use deputies::Uptime;
@@ -89,6 +89,9 @@ const EXPIRED_WAIT: Duration = Duration::from_secs(60);
 const EXPIRED_WAIT_OF_AUTHOR: Duration = Duration::from_secs(3);
 /// Longest such wait, as for gaps in the log.
 const LONGEST_EXPIRED_WAIT: Duration = Duration::from_secs(3_600);
+
+/// Bytes of what was said before for a new device of this person. Chosen: all members store them.
+const DEVICE_HISTORY: usize = 128 * 1_024;
 
 /// Stored notices.
 const MAX_NOTICES: usize = 32;
@@ -178,6 +181,8 @@ pub struct Room {
     expired: Option<Expired>,
     /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
+    /// New devices of this person, which get what was said before from this host.
+    new_devices: Vec<PeerId>,
 }
 
 impl Room {
@@ -319,7 +324,9 @@ impl Room {
             newcomers: Vec::new(),
             expired: None,
             names: BTreeMap::new(),
+            new_devices: Vec::new(),
         };
+        room.forget_read();
         room.names.clone_from(room.conversation.names());
         room.names.extend(room.all_names());
         room.show_names();
@@ -477,6 +484,9 @@ impl Room {
         match (self.group.standing(), conflict) {
             (Standing::RolledBack, _) => Some(format!(
                 "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
+            )),
+            (Standing::Removed, _) if self.group.is_device() => Some(format!(
+                "this device was removed, by another one of the same member or by the owner; to come back: {anew}"
             )),
             (Standing::Removed, _) => Some(format!(
                 "the owner removed this member; to come back: {anew}"
@@ -826,10 +836,22 @@ impl Room {
     }
 
     /// Gives newcomers what was said before, as far as the terms say: in the turn of their commit.
+    /// Own devices get everything.
     fn give_history(&mut self, time: UnixTime) -> io::Result<()> {
-        let seconds = self.kept.history();
-        if self.newcomers.is_empty() || seconds == 0 {
-            self.newcomers.clear();
+        let newcomers = std::mem::take(&mut self.newcomers);
+        self.give_history_to(newcomers, self.kept.history(), MAX_HISTORY, time)?;
+        let devices = std::mem::take(&mut self.new_devices);
+        self.give_history_to(devices, u64::MAX, DEVICE_HISTORY, time)
+    }
+
+    fn give_history_to(
+        &mut self,
+        newcomers: Vec<PeerId>,
+        seconds: u64,
+        most: usize,
+        time: UnixTime,
+    ) -> io::Result<()> {
+        if newcomers.is_empty() || seconds == 0 {
             return Ok(());
         }
         self.conversation.sync()?;
@@ -848,11 +870,11 @@ impl Room {
         })?;
         // own ones that are not shown yet
         messages.extend(self.said.iter().map(|(message, _)| message.clone()));
-        let newcomers = std::mem::take(&mut self.newcomers);
         if messages.is_empty() {
             return Ok(());
         }
-        let content = history::encode(&messages, history::room_beside(self.given()));
+        let room = history::room_beside(self.given()).min(most);
+        let content = history::encode(&messages, room);
         if content.len() <= 1 {
             self.notice("what was said before did not fit for newcomers any more".into());
             return Ok(());
@@ -945,15 +967,21 @@ impl Room {
             Event::Message {
                 author,
                 id,
+                number,
                 time,
                 content,
             } => {
-                let (message, files) = self.message(author, id, time, &content);
+                let (mut message, files) = self.message(author, id, time, &content);
+                message.entry = Some(number).filter(|_| !self.is_own(&author));
                 if let Some(files) = files {
                     self.offers.add(author, &files);
                 }
-                self.conversation.add(message);
+                let is_new = self.conversation.add(message);
+                if is_new && number <= self.group.read_up_to(&author) {
+                    self.conversation.unread().forget_last();
+                }
             }
+            Event::ReadElsewhere => self.forget_read(),
             Event::NotCounted { author, id } => {
                 let who = self.name_of(&author);
                 self.notice(format!(
@@ -971,8 +999,9 @@ impl Room {
             }
             Event::History { content } => match history::decode(&content, now.as_millis()) {
                 Ok(messages) => {
-                    for message in messages {
+                    for mut message in messages {
                         let name = message.name.clone();
+                        message.person = self.person_if_other(&message.author);
                         self.names.entry(message.author).or_insert(name);
                         self.conversation.add(message);
                     }
@@ -981,19 +1010,36 @@ impl Room {
                 Err(e) => tracing::warn!("{}: what was said before: {e}", self.name),
             },
             Event::MemberAdded { author, name } => {
-                if self.group.is_in_office() {
+                if self.group.is_in_office() && !self.is_own(&author) {
                     self.newcomers.push(author);
                 }
                 self.offers.end_own(self.group.author_key().peer_id());
                 self.names.insert(author, name);
                 self.show_names();
-                let who = self.name_of(&author);
-                self.notice(format!("{who} joined"));
+                if self.gives_history_to(&author) {
+                    self.new_devices.push(author);
+                }
+                match self.with_other_devices(&author) {
+                    Some(who) => self.notice(format!("{who} has one more device")),
+                    None => {
+                        let who = self.name_of(&author);
+                        self.notice(format!("{who} joined"));
+                    }
+                }
             }
             Event::MemberRemoved { author } => {
                 self.offers.end_own(self.group.author_key().peer_id());
-                let who = self.name_of(&author);
-                self.notice(format!("{who} is no member any more"));
+                match self.with_other_devices(&author) {
+                    Some(who) => self.notice(format!("{who} has one device less")),
+                    None => {
+                        let text = format!("{} is no member any more", self.name_of(&author));
+                        // one for all devices
+                        if self.notices.back() != Some(&text) {
+                            self.notice(text);
+                        }
+                    }
+                }
+                self.show_names();
             }
             Event::EpochChanged { epoch } => tracing::debug!("{}: epoch {epoch}", self.name),
             Event::OutboxWaits { id } => self.notice(format!(
@@ -1079,8 +1125,10 @@ impl Room {
         let message = Message {
             n: 0,
             author,
+            person: self.person_if_other(&author),
             name: self.own_name_of(&author),
             id: format!("{id:016x}"),
+            entry: None,
             time,
             text,
             bytes,
@@ -1279,20 +1327,33 @@ impl Room {
     }
 
     fn names(&self) -> Names {
-        let all = self.all_names();
-        Names::of(all.iter().map(|(author, name)| (*author, name.as_str())))
+        let all = self.person_names();
+        Names::of(all.iter().map(|(person, name)| (*person, name.as_str())))
+    }
+
+    /// The number of members, each with all its devices.
+    fn persons(&self) -> usize {
+        let members = self.group.members().into_iter();
+        let persons: BTreeSet<PeerId> = members.map(|member| member.person).collect();
+        persons.len()
     }
 
     /// Updates the names that readers of the conversation see.
     fn show_names(&self) {
-        self.conversation.shared().show(self.shown_names());
+        let shared = self.conversation.shared();
+        shared.show(self.shown_names());
+        shared.show_own(self.own_devices());
     }
 
     /// Shown names, by key.
     fn shown_names(&self) -> BTreeMap<PeerId, String> {
-        let names = self.names();
+        let (names, persons) = (self.names(), self.person_names());
         let all = self.all_names().into_iter();
-        let shown = all.map(|(author, name)| (author, names.shown(&author, &name)));
+        let shown = all.map(|(author, name)| {
+            let person = self.person_of(&author);
+            let name = persons.get(&person).unwrap_or(&name);
+            (author, names.shown(&person, name))
+        });
         shown.collect()
     }
 
@@ -1309,7 +1370,8 @@ impl Room {
     /// The name that a member chose.
     fn own_name_of(&self, author: &PeerId) -> String {
         let mut members = self.group.members().into_iter();
-        let member = members.find(|member| member.author == *author);
+        let person = self.person_of(author);
+        let member = members.find(|member| member.person == person);
         let name = member.map(|member| normal(&member.name));
         name.unwrap_or_else(|| self.name_of(author))
     }
@@ -1407,37 +1469,6 @@ impl Room {
         Ok(self.group.invite(uses, expires, time)?.encode())
     }
 
-    pub fn members(&self) -> Vec<MemberStatus> {
-        let me = self.group.author_key().peer_id();
-        let names = self.names();
-        let members = self.group.members().into_iter().enumerate();
-        members
-            .map(|(leaf, Member { author, name })| {
-                let id = self.log.space().author(&author);
-                let status = self.log.authors().find(|status| status.author == id);
-                MemberStatus {
-                    // the creator of the group has the first leaf forever
-                    owner: leaf == 0,
-                    me: author == me,
-                    last: status.map_or(0, |status| status.last),
-                    spoke: self.conversation.spoke(&author),
-                    shown: names.shown(&author, &name),
-                    author,
-                    name,
-                }
-            })
-            .collect()
-    }
-
-    /// Removes a member, by name or key.
-    pub fn remove(&mut self, who: &str, time: UnixTime) -> anyhow::Result<PeerId> {
-        self.check_usable()?;
-        let author = self.member_called(who)?;
-        self.group.remove(&author, time)?;
-        self.state_changed = true;
-        Ok(author)
-    }
-
     /// The current epoch of its keys.
     pub fn epoch(&self) -> Option<u64> {
         self.group.epoch()
@@ -1518,6 +1549,11 @@ impl Room {
         (self.conversation.shared(), self.conversation.messages())
     }
 
+    /// The place of the first message that this person has not read.
+    pub fn first_unread(&self) -> Option<u64> {
+        self.conversation.count_unread().1
+    }
+
     /// The group for `status`; `outcome` returns lcroute's answer for a prefix.
     pub fn status(
         &self,
@@ -1551,8 +1587,12 @@ impl Room {
             author: self.group.author_key().peer_id(),
             state: state.to_owned(),
             epoch: self.group.epoch(),
-            members: self.group.members().len(),
+            members: self.persons(),
             messages: self.conversation.messages(),
+            unread: self.conversation.count_unread().0,
+            read: self
+                .first_unread()
+                .map_or(self.conversation.messages(), |n| n - 1),
             keep_s: self.kept.shown(),
             history_s: Some(self.kept.history()).filter(|history| *history < u64::MAX),
             unsent: self.appends.len() + self.group.queued(),
@@ -1642,5 +1682,8 @@ fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
     text.lines().map(prefix).collect()
 }
 
+mod devices;
 #[cfg(test)]
 mod tests;
+
+pub use devices::label;

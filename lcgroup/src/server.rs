@@ -225,8 +225,10 @@ mod tests {
         conversation.add(Message {
             n: 1,
             author: SecretKey::from_seed(&[1; 32]).peer_id(),
+            person: None,
             name: "Ann".into(),
             id: "1".into(),
+            entry: None,
             time: 5,
             text: Some("word".into()),
             bytes: None,

@@ -1,5 +1,7 @@
 //! The commands: each sends requests to the running program.
 
+mod devices;
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lcgroup_core::DEVICE_PREFIX;
 use librecast::code;
 use librecast::id::{PeerId, derive};
 use librecast::plain::{clean, quoted};
@@ -107,6 +110,7 @@ pub struct Tail {
     pub follow: bool,
     pub after: Option<u64>,
     pub last: Option<u64>,
+    pub new: bool,
 }
 
 /// A wait, explained on standard error: the missing condition, and the things to check.
@@ -189,7 +193,11 @@ impl Verbs {
         wait: bool,
     ) -> anyhow::Result<Exit> {
         let invitation = arguments::secret(line)?;
-        let name = name.map_or_else(user_name, Ok)?;
+        let name = match name {
+            Some(name) => name,
+            None if invitation.trim().starts_with(DEVICE_PREFIX) => devices::host_name(),
+            None => user_name()?,
+        };
         let answer = self.ask(&Request::Join {
             invitation,
             group,
@@ -200,7 +208,11 @@ impl Verbs {
             self.wait_until_member(&group)?;
         }
         let waits = answer["waits"].as_str();
+        let member = answer["device_of"].as_str();
         self.say(&answer, |_| match (wait, waits) {
+            (true, _) if let Some(member) = member => {
+                format!("a device of {} in {group}", printable(member))
+            }
             (true, _) => format!("a member of {group}"),
             (false, Some(waits)) => {
                 format!("asked for {group} before, and not let in yet: it {waits}")
@@ -321,11 +333,16 @@ impl Verbs {
             after: tail.after,
             last: tail.last,
             follow: tail.follow,
+            new: tail.new,
         };
         groups::write_line(&mut stream, &request)?;
         let mut reader = BufReader::new(stream);
-        let mut line = String::new();
+        let (mut line, mut read) = (String::new(), 0);
         loop {
+            // scripts read by numbers of their own
+            if tail.follow && read > 0 && reader.buffer().is_empty() {
+                self.mark_read(&tail.group, std::mem::take(&mut read));
+            }
             line.clear();
             if reader.read_line(&mut line)? == 0 {
                 anyhow::ensure!(tail.follow, "lcgroup ended");
@@ -334,12 +351,16 @@ impl Verbs {
             let value: Value = serde_json::from_str(&line)?;
             if value.get("n").is_none() {
                 serde_json::from_value::<groups::Answer<Value>>(value)?.result()?;
+                if read > 0 {
+                    self.mark_read(&tail.group, read);
+                }
                 return Ok(Exit::Ok);
             }
             match self.json {
                 true => print_line(line.trim_end())?,
                 false => {
                     let name = text(&value["shown"]);
+                    read = value["n"].as_u64().unwrap_or(0);
                     print_line(shown(&tail.group, &serde_json::from_value(value)?, &name))?;
                 }
             }
@@ -357,7 +378,8 @@ impl Verbs {
         for member in members {
             let marks = [(member.owner, " owner"), (member.me, " you")];
             let mut marks: String = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
-            if let Some(name) = book.name_of(&member.author) {
+            marks.push_str(&devices::count(&member));
+            if let Some(name) = book.name_of(&member.person) {
                 marks = format!("{marks} {PREFIX}{name}");
             }
             let line = format!("{:<20}{marks}", printable(&member.shown));
@@ -380,7 +402,7 @@ impl Verbs {
         })?;
         let members: Vec<MemberStatus> = serde_json::from_value(answer["members"].clone())?;
         let is_meant = |m: &&MemberStatus| match member {
-            Some(who) => is_called(who, (&m.author, &m.name, &m.shown)),
+            Some(who) => is_called(who, (&m.person, &m.name, &m.shown)),
             None => m.me,
         };
         let mut meant = members.iter().filter(is_meant);
@@ -392,10 +414,11 @@ impl Verbs {
             return Err(ExitError::new(Exit::Usage, text).into());
         };
         let (words, name) = (
-            words_of(&status.group, &found.author),
+            words_of(&status.group, &found.person),
             printable(&found.shown),
         );
-        let (key, book) = (found.author, Book::of_user()?);
+        // the first device's key vouches for the others
+        let (key, book) = (found.person, Book::of_user()?);
         let known = book.name_of(&key);
         let mut answer =
             json!({ "name": found.name, "author": key, "words": words, "book": known });
@@ -423,10 +446,19 @@ impl Verbs {
         })
     }
 
-    pub fn remove(&self, group: String, member: &str) -> anyhow::Result<Exit> {
+    pub fn remove(
+        &self,
+        group: String,
+        member: &str,
+        device: Option<String>,
+    ) -> anyhow::Result<Exit> {
         let of = group.clone();
         let member = book::node(member)?;
-        let answer = self.ask(&Request::Remove { group, member })?;
+        let answer = self.ask(&Request::Remove {
+            group,
+            member,
+            device,
+        })?;
         // waits for the new epoch: its keys, which the removed member lacks, seal all later packets
         let before = answer["epoch"].as_u64();
         let mut waiting = Waiting::new(self.json);
@@ -597,8 +629,12 @@ impl Verbs {
                 0 => String::new(),
                 n => format!(", {n} entries on their way"),
             };
+            let unread = match group.unread {
+                0 => String::new(),
+                n => format!(", {n} new"),
+            };
             print_line(format!(
-                "{:<20} {}, {} members, {} messages{missing}",
+                "{:<20} {}, {} members, {} messages{unread}{missing}",
                 group.name, group.state, group.members, group.messages
             ))?;
             if group.keep_s != Some(DEFAULT_KEEP) {
@@ -789,8 +825,10 @@ mod tests {
         let message = Message {
             n: 1,
             author: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
+            person: None,
             name: "Ann".into(),
             id: "1".into(),
+            entry: None,
             time: 0,
             text: None,
             bytes: None,

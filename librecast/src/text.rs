@@ -4,6 +4,7 @@
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcr1 station
 //! lcg1 invitation to a group   lch1 holding key   lcb1 casting grant   lcs1 session of Studio
+//! lcd1 text for another device of a member
 //! ```
 //!
 //! Public keys have libp2p's form ([`PeerId`](crate::id::PeerId)).
@@ -33,6 +34,8 @@ pub enum TextKind {
     Revocation,
     /// An invitation to a group; a secret.
     GroupInvitation,
+    /// A text that makes another host a device of a group's member; a secret.
+    GroupDevice,
     /// A key that keeps a group's entries without reading them; a secret.
     HoldingKey,
     /// A key that listens to a station.
@@ -45,12 +48,13 @@ pub enum TextKind {
 
 impl TextKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Token,
         Self::SharedKey,
         Self::OperatorCertificate,
         Self::Revocation,
         Self::GroupInvitation,
+        Self::GroupDevice,
         Self::HoldingKey,
         Self::Station,
         Self::CastingGrant,
@@ -66,6 +70,7 @@ impl TextKind {
             Self::OperatorCertificate => "lca1",
             Self::Revocation => "lcx1",
             Self::GroupInvitation => "lcg1",
+            Self::GroupDevice => "lcd1",
             Self::HoldingKey => "lch1",
             Self::Station => "lcr1",
             Self::CastingGrant => "lcb1",
@@ -81,6 +86,7 @@ impl TextKind {
             Self::Token
             | Self::SharedKey
             | Self::GroupInvitation
+            | Self::GroupDevice
             | Self::HoldingKey
             | Self::Station
             | Self::CastingGrant
@@ -104,6 +110,7 @@ impl fmt::Display for TextKind {
             Self::OperatorCertificate => "an operator's certificate",
             Self::Revocation => "a revocation",
             Self::GroupInvitation => "an invitation to a group",
+            Self::GroupDevice => "a text for another device of a group's member",
             Self::HoldingKey => "a key for holding a group",
             Self::Station => "a station",
             Self::CastingGrant => "a grant to cast",

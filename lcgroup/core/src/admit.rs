@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Time in ms for which the owner collects requests before it commits.
-const BATCH: u64 = 2_000;
+pub(crate) const BATCH: u64 = 2_000;
 /// Messages of an author in an epoch after which the owner commits; the rest is a reserve.
 const MANY_MESSAGES: u32 = MAX_MESSAGES * 9 / 10;
 /// Bytes of an author's entries in an epoch after which the owner commits: half of [`MAX_OUTBOX`].
@@ -226,7 +226,9 @@ impl Group {
 
     fn take_request(&mut self, request: Request, now: UnixTime) -> Result<(), RequestRefusal> {
         let owner = self.own().map_err(|_| RequestRefusal::NotTheOwner)?;
-        if owner.check_invited(&request, now)? {
+        let invited = owner.check_invited(&request, now);
+        let device = self.check_device(&request, now)?;
+        if device.map_or(invited, Ok)? {
             return Ok(());
         }
         let owners = self.owner.as_ref().map_or(0, |owner| owner.joins.len());
@@ -244,6 +246,7 @@ impl Group {
         if self.authors.contains_key(&request.author) {
             return Err(RequestRefusal::Admitted);
         }
+        self.use_device_text(&request, now);
         if let Some(owner) = &mut self.owner {
             if let Some(kept) = owner.invitations.get_mut(&request.invitation) {
                 kept.used.insert(request.author);
@@ -272,10 +275,15 @@ impl Group {
             return Taken::Dropped(DropReason::Malformed);
         };
         let who = check_key_package(&self.provider, package, now);
-        if who.map_or(true, |who| who.author != entry.author) {
+        let package = package.to_vec();
+        let is_own = who.is_ok_and(|who| who.author == entry.author);
+        if !is_own || !self.keeps_person(&entry.author, &package) {
             return Taken::Dropped(DropReason::Malformed);
         }
-        owner.refreshes.insert(entry.author, package.to_vec());
+        let Some(owner) = &mut self.owner else {
+            return Taken::Done;
+        };
+        owner.refreshes.insert(entry.author, package);
         owner.commits.refresh(entry.author);
         if let Some(author) = self.authors.get_mut(&entry.author)
             && urgent

@@ -7,6 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
+//!   device gone (8), read (9): `device.rs`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
@@ -59,6 +60,10 @@ pub mod kind {
     pub const LEAVE: u8 = 3;
     /// Part of what was said before, for newcomers.
     pub const HISTORY: u8 = 4;
+    /// A device asks the owner to remove another one of its person.
+    pub const DEVICE_GONE: u8 = 8;
+    /// How far a person has read, for its other devices.
+    pub const READ: u8 = 9;
     /// Part of a commit.
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.
@@ -365,6 +370,7 @@ pub(crate) fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = Terms::decode(bytes);
     let _ = crate::deputy::decode_list(bytes);
     let _ = crate::deputy::decode_term(bytes);
+    crate::device::decode_any(bytes);
 }
 
 #[cfg(test)]

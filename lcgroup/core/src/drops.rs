@@ -33,13 +33,14 @@ pub enum DropReason {
 
 impl RequestRefusal {
     /// Refusals that the owner answers: the joiner can act on them. The index is the number.
-    const ANSWERED: [Self; 6] = [
+    const ANSWERED: [Self; 7] = [
         Self::Time,
         Self::UnknownInvitation,
         Self::Expired,
         Self::UsedUp,
         Self::Full,
         Self::KeyPackage,
+        Self::Devices,
     ];
 
     /// Whether the owner answers it.
@@ -92,6 +93,9 @@ pub enum RequestRefusal {
     /// The group or the list of requests is full.
     #[error("no room")]
     Full,
+    /// Its person has [`MAX_DEVICES`](crate::MAX_DEVICES).
+    #[error("a member has at most 8 devices")]
+    Devices,
     /// The author key did not sign it.
     #[error("forged signature")]
     Signature,

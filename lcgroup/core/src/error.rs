@@ -20,6 +20,18 @@ pub enum GroupError {
     /// No such member.
     #[error("no such member")]
     UnknownMember,
+    /// No such device of this person.
+    #[error("no such device of this member")]
+    UnknownDevice,
+    /// This person has [`MAX_DEVICES`](crate::MAX_DEVICES).
+    #[error("a member has at most 8 devices: remove one first")]
+    TooManyDevices,
+    /// An unusable label of a device.
+    #[error("unusable name of a device: 1 to 32 bytes of characters that are seen")]
+    Label,
+    /// More than [`LONGEST_DEVICE_LIFE`](crate::LONGEST_DEVICE_LIFE).
+    #[error("a text for a device is good for a day at most")]
+    DeviceLife,
     /// No such message in the outbox.
     #[error("no such message in the outbox")]
     UnknownMessage,

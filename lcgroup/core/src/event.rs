@@ -91,6 +91,8 @@ pub enum Event {
         author: PeerId,
         /// Random, chosen by the author.
         id: u64,
+        /// Number of its last entry.
+        number: u32,
         /// When, by the author's clock (ms since 1970).
         time: u64,
         /// At most [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
@@ -128,6 +130,8 @@ pub enum Event {
         /// The author key.
         author: PeerId,
     },
+    /// Another device of this person has read more.
+    ReadElsewhere,
     /// A new epoch began, with new keys.
     EpochChanged {
         /// The epoch that began.
@@ -206,6 +210,7 @@ impl std::fmt::Debug for Event {
             Self::MemberAdded { author, name } => write!(f, "MemberAdded {{ {author}, {name} }}"),
             Self::MemberRemoved { author } => write!(f, "MemberRemoved {{ {author} }}"),
             Self::EpochChanged { epoch } => write!(f, "EpochChanged {{ epoch: {epoch} }}"),
+            Self::ReadElsewhere => f.write_str("ReadElsewhere"),
             Self::OutboxWaits { id } => write!(f, "OutboxWaits {{ {id:016x} }}"),
             Self::KeysDropped { authors } => write!(f, "KeysDropped {{ {authors:?} }}"),
             Self::TookOffice => f.write_str("TookOffice"),

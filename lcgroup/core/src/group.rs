@@ -11,10 +11,11 @@ use zeroize::Zeroizing;
 use crate::author::Author;
 use crate::body::{self, kind};
 use crate::deputy::Offices;
+use crate::device::{Devices, Other};
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
-use crate::mls::{Change, Mls, OwnKeyPackage, Who, check_key_package};
+use crate::mls::{Change, Mls, Who, check_key_package};
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
@@ -70,6 +71,8 @@ pub struct Member {
     pub author: PeerId,
     /// Its name, chosen by itself and not proven.
     pub name: String,
+    /// Author key of its person's first device: its own, unless that device vouches for it.
+    pub person: PeerId,
 }
 
 /// One participant's state of one group.
@@ -92,6 +95,7 @@ pub struct Group {
     /// While it is in office.
     pub(crate) owner: Option<Owner>,
     pub(crate) offices: Offices,
+    pub(crate) devices: Devices,
     /// The owner's log may be incomplete: new messages wait.
     pub(crate) is_behind: bool,
     /// This state may be an old copy: nothing new is made.
@@ -145,13 +149,24 @@ impl Group {
         seed: &[u8; 32],
         now: UnixTime,
     ) -> Result<Self, GroupError> {
+        Self::begin_joining(invitation, name, None, seed, now)
+    }
+
+    pub(crate) fn begin_joining(
+        invitation: Invitation,
+        name: &str,
+        device: Option<Other>,
+        seed: &[u8; 32],
+        now: UnixTime,
+    ) -> Result<Self, GroupError> {
         if invitation.expires <= now.as_millis() {
             return Err(GroupError::Expired);
         }
         let read_key = invitation.read_key.clone();
         let topic = invitation.topic.clone();
         let mut group = Self::new(invitation.group, read_key, topic, name.to_owned(), seed)?;
-        let package = OwnKeyPackage::new(&group.provider, &group.who(), now)?;
+        group.devices.own = device;
+        let package = group.new_package(now)?;
         group.joining = Some(Joining {
             invitation,
             package,
@@ -194,6 +209,7 @@ impl Group {
             joining: None,
             owner: None,
             offices: Offices::default(),
+            devices: Devices::default(),
             is_behind: false,
             is_held: false,
             began: 0,
@@ -274,7 +290,11 @@ impl Group {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
-        let member = |Who { author, name }| Member { author, name };
+        let member = |Who { author, name }| Member {
+            author,
+            name,
+            person: self.person_of(&author),
+        };
         members.into_iter().map(member).collect()
     }
 
@@ -407,7 +427,7 @@ impl Group {
         all.map(|said| (said.id, &said.content[..]))
     }
 
-    fn check_speaks(&self) -> Result<(), GroupError> {
+    pub(crate) fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
             Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_UNSENT => {
                 Err(GroupError::TooMuchWaits)
@@ -494,7 +514,7 @@ impl Group {
         if self.refresh.package.is_some() {
             return;
         }
-        let Ok(package) = OwnKeyPackage::new(&self.provider, &self.who(), now) else {
+        let Ok(package) = self.new_package(now) else {
             // this does not depend on input: a retry would fail too, and the old leaf stays
             return;
         };
@@ -556,10 +576,13 @@ impl Group {
         let due = match self.standing {
             _ if self.is_held => None,
             Standing::Joining => self.joining.as_ref()?.due,
-            Standing::Member if self.owner.is_some() => {
-                self.commit_due().filter(|_| !self.is_behind)
+            Standing::Member => {
+                let own = match self.owner {
+                    Some(_) => self.commit_due().filter(|_| !self.is_behind),
+                    None => Some(self.refresh.due),
+                };
+                own.into_iter().chain(self.marks_due()).min()
             }
-            Standing::Member => Some(self.refresh.due),
             Standing::Rejoining { .. } | Standing::Removed | Standing::RolledBack => None,
         };
         due.map(UnixTime::from_millis)
@@ -593,15 +616,21 @@ impl Group {
         {
             self.ask_for_leaf(true, now);
         }
+        self.share_marks(now);
         self.seal_queue();
     }
 
     /// Sends the request to join, if it is due.
     fn request(&mut self, now: UnixTime) {
-        let ms = now.as_millis();
-        let Some(joining) = &mut self.joining else {
+        let Some(mut joining) = self.joining.take() else {
             return;
         };
+        self.request_by(&mut joining, now);
+        self.joining = Some(joining);
+    }
+
+    fn request_by(&mut self, joining: &mut Joining, now: UnixTime) {
+        let ms = now.as_millis();
         if joining.due.is_none_or(|due| due > ms) {
             return;
         }
@@ -614,16 +643,10 @@ impl Group {
         let request = joining.request.as_ref();
         if !request.is_some_and(|(made, _)| fresh(*made)) {
             // replaces a key package that a wrong clock made
-            let mut made = None;
             if check_key_package(&self.provider, &joining.package.public, now).is_err() {
-                let who = Who {
-                    author: self.author.peer_id(),
-                    name: self.name.clone(),
-                };
-                made = OwnKeyPackage::new(&self.provider, &who, now).ok();
-            }
-            if let Some(package) = made {
-                joining.package = package;
+                if let Ok(package) = self.new_package(now) {
+                    joining.package = package;
+                }
             }
             let package = &joining.package.public;
             let sealed = request::seal(
@@ -680,6 +703,11 @@ impl Group {
     /// An epoch ended: confirms own messages up to `head` and sends the rest again.
     pub(crate) fn confirm(&mut self, head: u32, change: &Change) {
         let me = self.author.peer_id();
+        // a member with a new leaf is not new, nor is another device of a member
+        let joined = change.added.iter().any(|who| {
+            let is_new = who.author != me && !change.removed.contains(&who.author);
+            is_new && self.is_new_person(&who.author, change)
+        });
         let voice = &mut self.voice;
         voice.sealed = 0;
         let void = std::mem::take(&mut voice.unconfirmed);
@@ -693,11 +721,6 @@ impl Group {
             }
         }
         again.append(&mut voice.queue);
-        // a member with a new leaf is not new
-        let joined = change
-            .added
-            .iter()
-            .any(|who| who.author != me && !change.removed.contains(&who.author));
         if joined {
             let ids: Vec<u64> = again.iter().map(|said| said.id).collect();
             voice.outbox.extend(again);

@@ -56,13 +56,16 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
 }
 
 impl Group {
-    /// Sends `content` to newcomers, up to [`MAX_HISTORY`] bytes. Only the owner's is read.
+    /// Sends `content` to newcomers, up to [`MAX_HISTORY`] bytes. Only the owner's is read, and that
+    /// of a device for others of its person.
     ///
     /// # Errors
     ///
     /// [`GroupError::NotTheOwner`], [`GroupError::TooLong`].
     pub fn give_history(&mut self, to: &[PeerId], content: &[u8]) -> Result<(), GroupError> {
-        if self.owner.is_none() || self.standing != Standing::Member {
+        let person = self.own_person_id();
+        let is_own = to.iter().all(|author| self.person_of(author) == person);
+        if !(self.owner.is_some() || is_own) || self.standing != Standing::Member {
             return Err(GroupError::NotTheOwner);
         }
         if content.len() > MAX_HISTORY {
@@ -108,13 +111,15 @@ impl Group {
         }
     }
 
-    /// The part in an entry, if it is the owner's and this member may be among the newcomers.
+    /// The part in an entry, if it is the owner's or of this person, and this member may be among the
+    /// newcomers.
     fn history_part<'a>(&self, entry: &Entry<'a>) -> Option<Part<'a>> {
         if entry.kind != kind::HISTORY {
             return None;
         }
+        let is_own = self.person_of(&entry.author) == self.own_person_id();
         let gives = self.author_of_office(None) == Some(entry.author);
-        if !gives && self.offices.deputy(&entry.author).is_none() {
+        if !gives && !is_own && self.offices.deputy(&entry.author).is_none() {
             return None;
         }
         let part = Part::decode(entry.kind, entry.body).ok()?;

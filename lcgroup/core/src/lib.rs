@@ -42,6 +42,7 @@ mod admit;
 mod author;
 mod body;
 mod deputy;
+mod device;
 mod drops;
 mod error;
 mod event;
@@ -64,6 +65,7 @@ mod voice;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
 pub use deputy::{Deputy, LEAST_SILENCE, LONGEST_SILENCE, MAX_DEPUTIES};
+pub use device::{DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};

@@ -16,8 +16,8 @@ use mls_rs::client_builder::{
     WithIdentityProvider, WithKeyPackageRepo, WithMlsRules,
 };
 use mls_rs::error::MlsError;
-use mls_rs::group::proposal::Proposal;
-use mls_rs::group::{CommitEffect, ExportedTree, ReceivedMessage, Roster};
+use mls_rs::group::proposal::{AddProposal, Proposal};
+use mls_rs::group::{CommitEffect, ExportedTree, Member, ReceivedMessage, Roster};
 use mls_rs::identity::basic::BasicCredential;
 use mls_rs::identity::{CredentialType, SigningIdentity};
 use mls_rs::mls_rules::{
@@ -25,12 +25,13 @@ use mls_rs::mls_rules::{
 };
 use mls_rs::time::MlsTime;
 use mls_rs::{
-    CipherSuiteProvider as _, Client, ExtensionList, GroupStateStorage, IdentityProvider,
-    KeyPackageStorage, MlsMessage, MlsRules, WireFormat,
+    CipherSuiteProvider as _, Client, Extension, ExtensionList, GroupStateStorage,
+    IdentityProvider, KeyPackageStorage, MlsMessage, MlsRules, WireFormat,
 };
 use mls_rs_codec::{MlsDecode as _, MlsEncode as _};
 use mls_rs_core::crypto::SignatureSecretKey;
 use mls_rs_core::error::IntoAnyError;
+use mls_rs_core::extension::ExtensionType;
 use mls_rs_core::group::{EpochRecord, GroupContext, GroupState};
 use mls_rs_core::identity::MemberValidationContext;
 use mls_rs_core::key_package::KeyPackageData;
@@ -44,6 +45,8 @@ use crate::provider::{Provider, SUITE};
 const OWNER: u32 = 0;
 /// Bytes of a credential before the name: the author key.
 const AUTHOR: usize = 32;
+/// Type of the leaf extension of a device, of those for private use (RFC 9420 §17.3).
+const VOUCH: ExtensionType = ExtensionType::new(0xf1de);
 /// Lifetime of a key package, which RFC 9420 §7.2 requires: half a year, for requests are repeated
 /// while the owner is away.
 const KEY_PACKAGE_LIFE: Duration = Duration::from_secs(183 * 24 * 3_600);
@@ -126,16 +129,33 @@ pub(crate) struct OwnKeyPackage {
 
 impl OwnKeyPackage {
     /// Creates one for `who`, with a new signature key, at `now`.
+    #[cfg(test)]
     pub fn new(provider: &Provider, who: &Who, now: UnixTime) -> Result<Self, MlsFailure> {
+        Self::with(provider, who, None, now)
+    }
+
+    /// The same, with the extension of a device in its leaf.
+    pub fn with(
+        provider: &Provider,
+        who: &Who,
+        vouch: Option<&[u8]>,
+        now: UnixTime,
+    ) -> Result<Self, MlsFailure> {
         let (identity, signer) = new_leaf(provider, who)?;
         let shelf = Shelf::default();
+        let mut extensions = ExtensionList::new();
+        if let Some(vouch) = vouch {
+            extensions.set(Extension::new(VOUCH, vouch.to_vec()));
+        }
         let message = builder(provider, &shelf)
             .signing_identity(identity, signer.clone(), SUITE)
+            // only in leaves with the extension: others have the same bytes as ever
+            .extension_types(vouch.map(|_| VOUCH))
             .key_package_lifetime(KEY_PACKAGE_LIFE)
             .build()
             .generate_key_package_message(
                 ExtensionList::new(),
-                ExtensionList::new(),
+                extensions,
                 Some(MlsTime::from(now.as_secs().saturating_sub(CLOCK_SKEW))),
             )?;
         let (id, data) = shelf.take_key_package().ok_or(MlsFailure::State)?;
@@ -210,6 +230,16 @@ pub(crate) fn name_in(package: &[u8]) -> String {
     let package = message.as_ref().and_then(MlsMessage::as_key_package);
     let who = package.and_then(|package| Who::of(package.signing_identity()).ok());
     who.map(|who| who.name).unwrap_or_default()
+}
+
+/// The extension of a device in a key package.
+pub(crate) fn vouch_in(package: &[u8]) -> Option<Vec<u8>> {
+    let package = key_package(package).ok()?.into_key_package()?;
+    vouch_of(&AddProposal::from(package).leaf_node_extensions())
+}
+
+fn vouch_of(extensions: &ExtensionList) -> Option<Vec<u8>> {
+    Some(extensions.get(VOUCH)?.extension_data)
 }
 
 fn key_package(bytes: &[u8]) -> Result<MlsMessage, MlsFailure> {
@@ -476,6 +506,16 @@ impl Mls {
     pub fn first(&self) -> Option<Who> {
         let first = self.group.member_at_index(OWNER)?;
         Who::of(first.signing_identity()).ok()
+    }
+
+    /// All members with the extension of a device, if their leaf has one.
+    pub fn vouches(&self) -> Vec<(PeerId, Option<Vec<u8>>)> {
+        let leaves = self.group.roster().members_iter();
+        let vouch = |leaf: Member| {
+            let author = Who::of(&leaf.signing_identity).ok()?.author;
+            Some((author, vouch_of(&leaf.extensions)))
+        };
+        leaves.filter_map(vouch).collect()
     }
 
     fn leaf_of(&self, author: &PeerId) -> Option<u32> {

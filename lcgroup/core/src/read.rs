@@ -163,6 +163,8 @@ impl Group {
                 match entry.kind {
                     kind::REFRESH => self.read_refresh(entry, now),
                     kind::LEAVE => self.read_leave(entry, now),
+                    kind::DEVICE_GONE => self.read_device_gone(entry, now),
+                    kind::READ => self.read_marks(entry),
                     _ => Taken::Done,
                 }
             }
@@ -202,6 +204,7 @@ impl Group {
             Telling::Message => self.tell(Event::Message {
                 author,
                 id,
+                number: entry.number,
                 time,
                 content: content.to_vec().into(),
             }),
@@ -399,6 +402,7 @@ impl Group {
             self.offices.admitted = epoch;
         }
         self.displace_words();
+        self.follow_devices();
         // own messages from before an unusable commit: the members added since are unknown
         let void = std::mem::take(&mut self.voice.unconfirmed);
         for said in void.into_iter().filter(|said| said.last > own) {
@@ -455,6 +459,7 @@ impl Group {
     /// Applies the end of an epoch to the readers' state.
     pub(crate) fn change(&mut self, heads: &Heads, change: &Change) {
         let me = self.author.peer_id();
+        self.follow_devices();
         let mut void = Vec::new();
         for (id, author) in &mut self.authors {
             // without a head, no entry since the last commit counts

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::author::Author;
 use crate::body::{Heads, MAX_BODY, Terms};
+use crate::device::Devices;
 use crate::error::StateError;
 use crate::event::{Append, Log, NewEntry};
 use crate::group::{Group, Queued, Standing};
@@ -32,6 +33,9 @@ use crate::{
 const VERSION: u8 = 3;
 /// Version of an owner's state: with terms and commits.
 const OWNER_VERSION: u8 = 4;
+/// Added to the version of a state with devices at its end: other states stay readable for earlier
+/// versions.
+const WITH_DEVICES: u8 = 0x20;
 /// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
 /// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
@@ -48,18 +52,21 @@ impl Group {
         // one allocation: growing would leave copies of keys behind
         let contents: usize = self.pending.len() * MAX_BODY + self.said_bytes();
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
-        let lists = self.authors.len() * 256 + self.owner_bytes() + 16 * 1_024;
-        let lists = lists + offices_bytes(&self.offices);
-        let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
-        let version = match self.owner.is_some() {
-            true => OWNER_VERSION,
-            false => VERSION,
-        };
         let offices = match self.offices.is_used() {
             true => WITH_OFFICES,
             false => 0,
         };
-        w.u8(version | offices)
+        let lists =
+            self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
+        let lists = lists + offices_bytes(&self.offices);
+        let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
+        let version = if self.owner.is_some() {
+            OWNER_VERSION
+        } else {
+            VERSION
+        };
+        let devices = Some(&self.devices).filter(|devices| !devices.is_empty());
+        w.u8(version | offices | devices.map_or(0, |_| WITH_DEVICES))
             .put(self.id.public_key())
             .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
@@ -104,6 +111,9 @@ impl Group {
         if self.offices.is_used() {
             put_offices(&mut w, &self.offices);
         }
+        if let Some(devices) = devices {
+            devices.put(&mut w);
+        }
         Ok(w.into_vec().into())
     }
 
@@ -134,11 +144,10 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        let version = r.u8()?;
-        let has_offices = version & WITH_OFFICES != 0;
-        let version = match version & !WITH_OFFICES {
+        let byte = r.u8()?;
+        let version = match byte & !(WITH_OFFICES | WITH_DEVICES) {
             version @ (BEFORE | VERSION | OWNER_VERSION) => version,
-            other => return Err(WireError::Version(other).into()),
+            _ => return Err(WireError::Version(byte).into()),
         };
         let id = peer(&mut r)?;
         let read_key = Zeroizing::new(r.array()?);
@@ -191,9 +200,13 @@ impl Group {
         if let Some(owner) = owner.as_mut().filter(|_| version == OWNER_VERSION) {
             read_commits(&mut r, owner)?;
         }
-        let offices = match has_offices {
-            true => read_offices(&mut r)?,
-            false => crate::deputy::Offices::default(),
+        let offices = match byte & WITH_OFFICES {
+            0 => crate::deputy::Offices::default(),
+            _ => read_offices(&mut r)?,
+        };
+        let devices = match byte & WITH_DEVICES {
+            0 => Devices::default(),
+            _ => Devices::read(&mut r)?,
         };
         r.finish()?;
         let consistent = match standing {
@@ -210,7 +223,7 @@ impl Group {
         let outputs = pending
             .iter()
             .map(|a: &Append| Queued::Append(a.log, a.number));
-        Ok(Self {
+        let mut group = Self {
             outputs: outputs.collect(),
             id,
             read_key,
@@ -228,11 +241,14 @@ impl Group {
             joining,
             owner,
             offices,
+            devices,
             is_behind: false,
             is_held: false,
             began,
             pending,
-        })
+        };
+        group.follow_devices();
+        Ok(group)
     }
 }
 

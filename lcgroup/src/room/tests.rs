@@ -497,3 +497,97 @@ fn a_group_that_keeps_a_day_gives_up_nothing_that_is_hours_old() {
     assert_eq!(hours(30 * DAY), [720.0, 696.0]);
     assert_eq!(hours(365 * DAY), [8_760.0, 8_736.0]);
 }
+
+#[test]
+fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    lan.say(0, "before");
+    lan.run(Duration::from_secs(10));
+    // bob's laptop
+    let (time, now) = (lan.time(), lan.now);
+    let line = lan.room(1).add_device(3_600, time).unwrap();
+    lan.names.push("laptop".to_owned());
+    let folder = lan.folder_of(3);
+    let text = line.parse().unwrap();
+    let room = Room::join_device(&folder, "team", text, "laptop", time, now).unwrap();
+    lan.rooms.push(Some(room));
+    lan.run(Duration::from_secs(20));
+    assert!(lan.room(3).is_member(), "{:?}", lan.room(3).notices);
+    let notices = lan.room(2).notices.clone();
+    assert!(
+        notices.contains(&"bob has one more device".to_owned()),
+        "{notices:?}"
+    );
+    for who in 0..4 {
+        let members = lan.room(who).members();
+        assert_eq!(members.len(), 3);
+        let bob = members.iter().find(|member| member.shown == "bob").unwrap();
+        assert_eq!((bob.devices.len(), bob.me), (2, who % 2 == 1), "{who}");
+        assert_eq!(bob.devices[1].label.is_some(), who % 2 == 1);
+    }
+    for who in 0..4 {
+        lan.say(who, &format!("by {who}"));
+        lan.run(Duration::from_secs(5));
+    }
+    // and what was said before, from bob's first device
+    let said = lan.said(3);
+    assert_eq!(said, ["before", "by 0", "by 1", "by 2", "by 3"]);
+    let unread =
+        |lan: &mut Lan| [0, 1, 2, 3].map(|who| lan.room(who).conversation.count_unread().0);
+    // words from before are read, and so are own ones
+    assert_eq!(unread(&mut lan), [3, 3, 4, 2]);
+    let (time, first) = (lan.time(), lan.room(1).first_unread().unwrap());
+    lan.room(1).read_up_to(first, time);
+    lan.run(Duration::from_secs(10));
+    assert_eq!(
+        unread(&mut lan),
+        [3, 2, 4, 2],
+        "only what the laptop does not count"
+    );
+    let time = lan.time();
+    lan.room(3).read_up_to(u64::MAX, time);
+    lan.run(Duration::from_secs(10));
+    assert_eq!(unread(&mut lan), [3, 0, 4, 0]);
+    // after restarts; the laptop was away meanwhile
+    lan.stop(3);
+    lan.say(0, "more");
+    lan.run(Duration::from_secs(10));
+    let time = lan.time();
+    lan.room(1).read_up_to(u64::MAX, time);
+    lan.run(Duration::from_secs(10));
+    lan.stop(1);
+    lan.start(1);
+    lan.start(3);
+    lan.run(Duration::from_secs(20));
+    assert!(lan.said(3).contains(&"more".to_owned()));
+    assert_eq!(unread(&mut lan), [3, 0, 5, 0]);
+
+    // names: another bob is another one, and gets a mark; the laptop is not
+    let line = lan.invite();
+    lan.names.push("bob".to_owned());
+    let (time, now, folder) = (lan.time(), lan.now, lan.folder.path().join("eve"));
+    let eve = Room::join(&folder, "team", line, "bob", time, now).unwrap();
+    lan.rooms.push(Some(eve));
+    lan.run(Duration::from_secs(20));
+    let shown: Vec<String> = lan.room(0).members().into_iter().map(|m| m.shown).collect();
+    let bobs: Vec<_> = shown
+        .iter()
+        .filter(|shown| shown.starts_with("bob#"))
+        .collect();
+    assert_eq!((shown.len(), bobs.len()), (4, 2), "{shown:?}");
+
+    let time = lan.time();
+    lan.room(1).remove_device("laptop", time).unwrap();
+    lan.run(Duration::from_secs(20));
+    assert_eq!(lan.room(3).group.standing(), Standing::Removed);
+    let problem = lan.room(3).problem().unwrap();
+    assert!(problem.contains("this device was removed"), "{problem}");
+    lan.say(2, "without the laptop");
+    lan.run(Duration::from_secs(10));
+    assert!(!lan.said(3).contains(&"without the laptop".to_owned()));
+    let last = lan.room(2).notices.back().unwrap().clone();
+    assert!(
+        last.starts_with("bob#") && last.ends_with("has one device less"),
+        "{last}"
+    );
+}

@@ -108,7 +108,7 @@ pub fn no_source(options: &Options, source: &Path, error: &io::Error) -> anyhow:
     let program = match name.and_then(TextKind::of) {
         Some(TextKind::Station) => Some("lcradio listen"),
         Some(TextKind::StudioSession) => Some("lcstudio attend"),
-        Some(TextKind::GroupInvitation) => Some("lcgroup join"),
+        Some(TextKind::GroupInvitation | TextKind::GroupDevice) => Some("lcgroup join"),
         _ => None,
     };
     if error.kind() == io::ErrorKind::NotFound

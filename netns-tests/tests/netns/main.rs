@@ -19,6 +19,7 @@ mod epochs;
 mod foreign;
 mod groups;
 mod groups_deputies;
+mod groups_devices;
 mod groups_people;
 mod guest;
 mod hidden;

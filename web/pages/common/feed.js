@@ -112,6 +112,11 @@ export async function say(group, words) {
     await ask(`/api/groups/${group}`, undefined, { method: "POST", body: words });
 }
 
+/** All messages of a conversation up to this number were read: the member's other devices learn it. */
+export async function tellRead(group, number) {
+    await ask(`/api/groups/${group}/read`, undefined, { method: "POST", body: String(number) });
+}
+
 /** Members of a conversation. */
 export async function members(group) {
     const answer = await ask(`/api/groups/${group}/members`);

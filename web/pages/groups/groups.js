@@ -6,7 +6,7 @@ import { copier, fill, html, say as write } from "../common/html.js";
 import { showQr } from "../common/qr.js";
 import { SILENCE, sentence, serve } from "./forms.js";
 import { Members } from "./members.js";
-import { readUpTo, whenReadElsewhere } from "./reading.js";
+import { markRead, readUpTo, whenReadElsewhere } from "./reading.js";
 import { Talk } from "./talk.js";
 
 /** Between two looks at which groups there are, in milliseconds. */
@@ -57,6 +57,7 @@ async function look() {
     const slow = setTimeout(() => stands("stale", "waits for lcgroup"), SILENCE);
     try {
         view.all = await groups();
+        view.all.forEach(({ author, read }) => markRead(author, read ?? 0));
         await lookAtWait();
         trouble(null);
         showGroups();

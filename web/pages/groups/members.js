@@ -65,8 +65,8 @@ export class Members {
     }
 }
 
-function row({ shown, owner, me, spoke, author }) {
-    const marks = [me && "this host", owner && "owner"].filter(Boolean).join(", ");
+function row({ shown, owner, me, spoke, author, devices = [] }) {
+    const marks = [me && "this host", owner && "owner", devices.length > 1 && `${devices.length} devices`].filter(Boolean).join(", ");
     const said = spoke === undefined ? "has said nothing so far" : `spoke last ${WHEN.format(new Date(spoke))}`;
     return html("li", { title: `key ${author}` }, html("b", {}, shown.slice(0, LONGEST_NAME)), html("small", {}, [marks, said].filter(Boolean).join(" · ")));
 }

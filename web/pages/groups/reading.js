@@ -1,4 +1,4 @@
-// How far each conversation was read in this browser. Its key is this host's member, which no other conversation has.
+// How far each conversation was read in this browser, or on this host and others of the member, as lcgroup has it. Its key is this host's member, which no other conversation has.
 
 const PLACE = "lcgroup.read";
 /** Conversations that are remembered, the last ones that were read: of four hosts with as many groups as lcgroup has. */

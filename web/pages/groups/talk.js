@@ -1,5 +1,6 @@
 // A conversation: its messages by day, and a line where the reading stopped. All text is other people's: text, never markup.
 
+import { tellRead } from "../common/feed.js";
 import { fill, html, quoted } from "../common/html.js";
 import { markRead, readUpTo } from "./reading.js";
 
@@ -68,7 +69,7 @@ export class Talk {
         if (message.n <= this.last) {
             return;
         }
-        const isOwn = message.author === this.group.author;
+        const isOwn = message.own ?? message.author === this.group.author;
         const [wasAtEnd, read] = [this.isAtEnd(), readUpTo(this.group.author)];
         if (this.shown === 0 && message.n > 1) {
             const all = html("code", {}, `lcgroup tail ${this.group.name}`);
@@ -171,6 +172,8 @@ export class Talk {
     look() {
         if (this.group && !document.hidden && !this.isBusy() && this.isAtEnd() && this.unread() > 0) {
             markRead(this.group.author, this.last);
+            // an earlier version of lcgroup does not take it
+            tellRead(this.group.name, this.last).catch(() => {});
             this.isMarked = false;
             this.whenRead();
         }

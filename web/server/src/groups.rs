@@ -184,6 +184,15 @@ impl Groups {
         Ok(self.ask(&request).await?.to_string().into())
     }
 
+    /// Notes that a user has read all messages up to a number.
+    pub async fn read(&self, group: &str, number: &[u8]) -> anyhow::Result<Bytes> {
+        let number = std::str::from_utf8(number).ok();
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        let n = number.ok_or_else(|| Refused("not the number of a message".to_owned()))?;
+        let request = json!({ "cmd": "read", "group": group, "n": n });
+        Ok(self.ask(&request).await?.to_string().into())
+    }
+
     /// Forwards recent and new messages until the page has gone; the last line may be an error.
     pub async fn follow(&self, group: &str, to: &mpsc::Sender<Bytes>) {
         if let Err(e) = self.pass_on(group, to).await {
@@ -259,8 +268,8 @@ impl Groups {
 /// The fields of a group that pages show.
 fn shown(group: &Value) -> Value {
     let facts = [
-        "name", "topic", "author", "state", "epoch", "members", "messages", "waits", "problem",
-        "clock", "outbox", "missing",
+        "name", "topic", "author", "state", "epoch", "members", "messages", "read", "waits",
+        "problem", "clock", "outbox", "missing",
     ];
     let facts = facts.map(|fact| (fact.to_owned(), group[fact].clone()));
     let notices = group["notices"].as_array().map_or(&[][..], Vec::as_slice);

@@ -298,6 +298,7 @@ impl Pages {
             }
             (["", name], true) => groups.say(name, &posted).await,
             (["", name, "members"], false) => groups.members(name).await,
+            (["", name, "read"], true) => groups.read(name, &posted).await,
             (["", name, "wait"], false) => groups.wait_for(name).await,
             (["", name, "invitation"], true) => groups.invite(name, &posted).await,
             _ => return text(StatusCode::NOT_FOUND, "no such thing\n"),

@@ -100,7 +100,7 @@ impl World {
         world
     }
 
-    fn enter(&mut self, group: Group) -> usize {
+    pub fn enter(&mut self, group: Group) -> usize {
         let who = self.people.len();
         self.people.push(Participant {
             key: group.author_key().peer_id(),
