@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast::units::parse_duration;
+use librecast::units::{parse_duration, parse_size};
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::groups;
 
 use crate::daemon;
+use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::verbs::{self, Tail};
 
@@ -20,6 +21,8 @@ const EXAMPLES: &str = "Examples:
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
   lcgroup tail team --follow
+  lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
+  lcgroup get team plan.pdf                fetches it, from any host that has it
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
@@ -111,6 +114,25 @@ enum Verb {
         group: String,
         /// Words; none: all of stdin, any bytes
         text: Vec<String>,
+        /// A file of up to 64 MiB, in place of words
+        #[arg(long, value_name = "FILE", conflicts_with = "text")]
+        file: Option<PathBuf>,
+    },
+    /// Fetch a file that a member sent, from any host that has it
+    Get {
+        /// The group
+        group: String,
+        /// Its name, or the number of its message [default: the last file]
+        #[arg(value_name = "NAME|NUMBER")]
+        which: Option<String>,
+        /// A folder, or the file's own path; - is standard output [default: this folder]
+        dest: Option<PathBuf>,
+        /// Replace a file that is there
+        #[arg(long)]
+        overwrite: bool,
+        /// Give up after so long in which nothing of it came
+        #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
     },
     /// Print what was said
     Tail {
@@ -192,6 +214,9 @@ enum Verb {
         /// How this host calls it
         #[arg(default_value = "held")]
         name: String,
+        /// How many bytes of files it keeps for members [default: 1Gi]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with_all = ["key", "end"])]
+        space: Option<u64>,
         /// Print the line for a holder of this group: a secret
         #[arg(long, value_name = "GROUP", conflicts_with = "holding_key")]
         key: Option<String>,
@@ -286,7 +311,27 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             name,
             wait,
         } => to.join(&invitation, group, name, wait),
-        Verb::Send { group, text } => to.send(group, &text),
+        Verb::Send {
+            group, file: None, text,
+        } => to.send(group, &text),
+        Verb::Send {
+            group,
+            file: Some(file),
+            ..
+        } => to.send_file(group, &file),
+        Verb::Get {
+            group,
+            which,
+            dest,
+            overwrite,
+            timeout,
+        } => to.get(&Getting {
+            group,
+            which,
+            dest,
+            overwrite,
+            timeout,
+        }),
         Verb::Tail {
             group,
             follow,
@@ -317,9 +362,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Hold {
             holding_key,
             name,
+            space,
             key,
             end,
-        } => to.hold(holding_key, name, key, end),
+        } => to.hold(holding_key, (name, space), key, end),
     }
 }
 

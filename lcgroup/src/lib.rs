@@ -9,19 +9,27 @@
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
+//! | `files`, `shelf` | files that members sent: names and keys; the sealed ones on this host |
+//! | `carrier`, `child` | processes of lcsync that serve and fetch them |
+//! | `transfer`, `get` | files between the daemon and a user's command; its part |
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
+mod carrier;
+mod child;
 mod cli;
 mod clocks;
 mod content;
 mod conversation;
 mod daemon;
+mod files;
+mod get;
 mod giver;
 mod held;
+mod hex;
 mod history;
 mod holding_key;
 mod keyring;
@@ -32,6 +40,8 @@ mod place;
 mod request;
 mod room;
 mod server;
+mod shelf;
+mod transfer;
 mod verbs;
 
 pub use cli::{command, main};

@@ -7,6 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
+//!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
@@ -53,6 +54,8 @@ pub mod kind {
     pub const LEAVE: u8 = 3;
     /// Part of what was said before, for newcomers.
     pub const HISTORY: u8 = 4;
+    /// A file of a message, also for holders.
+    pub const FILE: u8 = 5;
     /// Part of a commit.
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.

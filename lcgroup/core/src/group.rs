@@ -398,7 +398,7 @@ impl Group {
         all.map(|said| (said.id, &said.content[..]))
     }
 
-    fn check_speaks(&self) -> Result<(), GroupError> {
+    pub(crate) fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
             Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_UNSENT => {
                 Err(GroupError::TooMuchWaits)

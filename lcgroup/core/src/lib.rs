@@ -44,6 +44,7 @@ mod body;
 mod drops;
 mod error;
 mod event;
+pub mod file;
 mod group;
 mod history;
 mod invitation;

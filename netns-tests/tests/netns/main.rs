@@ -18,6 +18,7 @@ mod doctor;
 mod epochs;
 mod foreign;
 mod groups;
+mod groups_files;
 mod groups_people;
 mod guest;
 mod hidden;
