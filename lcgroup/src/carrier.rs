@@ -126,11 +126,7 @@ impl Serving {
 
 impl Carrier {
     /// Starts the thread; `state` is the folder of groups.
-    pub fn start(
-        state: &Path,
-        interfaces: &[String],
-        wake: Arc<EventFd>,
-    ) -> io::Result<Self> {
+    pub fn start(state: &Path, interfaces: &[String], wake: Arc<EventFd>) -> io::Result<Self> {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let worker = Worker {
             state: state.to_owned(),
@@ -172,7 +168,11 @@ impl Carrier {
 
     pub fn progress(&self, folder: &Path, file: &SealedFile) -> Progress {
         let place = (folder.to_owned(), *file);
-        lock(&self.shared).progress.get(&place).cloned().unwrap_or_default()
+        lock(&self.shared)
+            .progress
+            .get(&place)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Why nothing can be served from here.
@@ -227,7 +227,9 @@ impl Running {
         };
         if let Some(out) = out {
             let reader = thread::Builder::new().name("files-out".into());
-            running.readers.push(reader.spawn(move || lines(out, &mut read))?);
+            running
+                .readers
+                .push(reader.spawn(move || lines(out, &mut read))?);
         }
         if let Some(err) = err {
             let reader = thread::Builder::new().name("files-err".into());
@@ -236,7 +238,9 @@ impl Running {
                 let line: String = line.chars().take(MAX_PROBLEM).collect();
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
             };
-            running.readers.push(reader.spawn(move || lines(err, &mut take))?);
+            running
+                .readers
+                .push(reader.spawn(move || lines(err, &mut take))?);
         }
         Ok(running)
     }
@@ -356,7 +360,8 @@ impl Worker {
             let now = Instant::now();
             self.serve(&plan, now);
             self.fetch(&plan, now);
-            let is_idle = plan == Plan::default() && self.server.is_none() && self.fetches.is_empty();
+            let is_idle =
+                plan == Plan::default() && self.server.is_none() && self.fetches.is_empty();
             match is_idle && lock(&self.shared).plan == plan {
                 true => thread::park(),
                 false => thread::park_timeout(LOOK_INTERVAL),
@@ -413,10 +418,15 @@ impl Worker {
             command.args(["-i", interface]);
         }
         let (shared, wake) = (Arc::clone(&self.shared), Arc::clone(&self.wake));
-        let folders: BTreeMap<FileId, PathBuf> =
-            plan.served.iter().map(|s| (s.id, s.folder.clone())).collect();
+        let folders: BTreeMap<FileId, PathBuf> = plan
+            .served
+            .iter()
+            .map(|s| (s.id, s.folder.clone()))
+            .collect();
         let read = move |line: &str| {
-            let served = line.strip_prefix("lc:").and_then(|line| line.split_once(' '));
+            let served = line
+                .strip_prefix("lc:")
+                .and_then(|line| line.split_once(' '));
             let Some((Ok(id), root)) = served.map(|(id, root)| (id.parse::<FileId>(), root)) else {
                 return;
             };
@@ -530,7 +540,10 @@ impl Worker {
     fn next_wanted(&self, plan: &Plan, now: Instant) -> Option<Wanted> {
         let running = |place: &Place| self.fetches.iter().any(|f| place_of(&f.wanted) == *place);
         let of_author = |author: &PeerId| {
-            let of = self.fetches.iter().filter(|f| f.wanted.author == *author && !f.wanted.awaited);
+            let of = self
+                .fetches
+                .iter()
+                .filter(|f| f.wanted.author == *author && !f.wanted.awaited);
             of.count()
         };
         let may = |wanted: &&Wanted| {
@@ -540,12 +553,18 @@ impl Worker {
                 true => tried.awaited_again <= now,
                 false => tried.again <= now,
             });
-            is_due && !running(&place) && (wanted.awaited || of_author(&wanted.author) < MAX_OF_AUTHOR)
+            is_due
+                && !running(&place)
+                && (wanted.awaited || of_author(&wanted.author) < MAX_OF_AUTHOR)
         };
         let order = |wanted: &&Wanted| {
             let tried = self.tries.get(&place_of(wanted));
             let of_author = self.failures.get(&wanted.author).copied().unwrap_or(0);
-            (!wanted.awaited, of_author, tried.map_or(0, |tried| tried.failures))
+            (
+                !wanted.awaited,
+                of_author,
+                tried.map_or(0, |tried| tried.failures),
+            )
         };
         plan.wanted.iter().filter(may).min_by_key(order).cloned()
     }

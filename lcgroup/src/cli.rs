@@ -312,7 +312,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             wait,
         } => to.join(&invitation, group, name, wait),
         Verb::Send {
-            group, file: None, text,
+            group,
+            file: None,
+            text,
         } => to.send(group, &text),
         Verb::Send {
             group,

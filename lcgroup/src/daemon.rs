@@ -424,9 +424,7 @@ impl Daemon {
                 let room = self.room(&group);
                 let stage = room.and_then(|room| room.stage_file(&name, length));
                 return match stage {
-                    Ok(stage) => {
-                        Answer::Stage(stage, self.carrier.serving(), self.state.clone())
-                    }
+                    Ok(stage) => Answer::Stage(stage, self.carrier.serving(), self.state.clone()),
                     Err(e) => refused(&e),
                 };
             }
@@ -437,7 +435,9 @@ impl Daemon {
                     Ok(Wish::Waits(listed)) => {
                         let room = self.rooms.get(&group);
                         let waits = room.and_then(|r| r.waits_for(&listed, &self.carrier));
-                        Answer::Ok(json!({ "waits": waits, "name": listed.name, "length": listed.length, "n": listed.n }))
+                        Answer::Ok(
+                            json!({ "waits": waits, "name": listed.name, "length": listed.length, "n": listed.n }),
+                        )
                     }
                     Err(e) => refused(&e),
                 };

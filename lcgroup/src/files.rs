@@ -203,7 +203,11 @@ impl FileList {
     ) -> Result<&Listed, ExitError> {
         let unknown = |text: String| ExitError::new(Exit::Unreachable, text);
         let Some(which) = which else {
-            let none = || unknown(format!("nobody in {group} sent a file, as far as this host knows"));
+            let none = || {
+                unknown(format!(
+                    "nobody in {group} sent a file, as far as this host knows"
+                ))
+            };
             return self.all.last().ok_or_else(none);
         };
         let by_name: Vec<&Listed> = self.all.iter().filter(|f| f.name == which).collect();
@@ -272,12 +276,34 @@ mod tests {
 
     #[test]
     fn names_are_no_paths_and_deceive_nobody() {
-        for good in ["a", ".bashrc", "-rf", "Über uns.pdf", "a b", &"x".repeat(255)] {
+        for good in [
+            "a",
+            ".bashrc",
+            "-rf",
+            "Über uns.pdf",
+            "a b",
+            &"x".repeat(255),
+        ] {
             assert!(is_file_name(good) && name_to_send(good) == good, "{good:?}");
         }
-        for bad in ["", ".", "..", "a/b", "/", "a\nb", "a\u{1b}[2J", "a\0", "x\u{202e}fdp", &"x".repeat(256)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/",
+            "a\nb",
+            "a\u{1b}[2J",
+            "a\0",
+            "x\u{202e}fdp",
+            &"x".repeat(256),
+        ] {
             assert!(!is_file_name(bad), "{bad:?}");
-            assert!(is_file_name(&name_to_send(bad)), "{bad:?}: {:?}", name_to_send(bad));
+            assert!(
+                is_file_name(&name_to_send(bad)),
+                "{bad:?}: {:?}",
+                name_to_send(bad)
+            );
         }
         assert_eq!(name_to_send("a\nb/c"), "a_b_c");
     }
@@ -302,7 +328,10 @@ mod tests {
             file(bad).write(&mut w);
             assert_eq!(SentFile::decode(&w.into_vec()), None, "{bad:?}");
         }
-        let huge = SentFile { length: MAX_FILE + 1, ..file("a") };
+        let huge = SentFile {
+            length: MAX_FILE + 1,
+            ..file("a")
+        };
         let mut w = Writer::new();
         huge.write(&mut w);
         assert_eq!(SentFile::decode(&w.into_vec()), None);
@@ -332,7 +361,10 @@ mod tests {
         list.add(9, key(2), ("2", 7), &file("plan"));
         let refused = n(&list, Some("plan")).unwrap_err();
         assert_eq!(refused.exit, Exit::Usage);
-        assert!(refused.to_string().contains("3 (of Ann), 9 (of Bob)"), "{refused}");
+        assert!(
+            refused.to_string().contains("3 (of Ann), 9 (of Bob)"),
+            "{refused}"
+        );
         assert_eq!(n(&list, Some("9")).unwrap(), 9);
         let listed = list.find(Some("9"), "team", name_of).unwrap();
         assert_eq!(listed.key(), Some(file("plan").key));

@@ -165,7 +165,9 @@ impl Verbs {
                 let written = io::copy(&mut (&mut reader).take(length), &mut out)?;
                 out.flush()?;
                 if written < length {
-                    bail!("the copy on this host is damaged: the output ends early; the same command fetches it again");
+                    bail!(
+                        "the copy on this host is damaged: the output ends early; the same command fetches it again"
+                    );
                 }
                 return Ok(true);
             }
@@ -220,7 +222,9 @@ impl Getting {
         };
         let shown = path.display();
         if !self.overwrite {
-            bail!("{shown}: is there already, and was not replaced: --overwrite replaces it, another DEST keeps both");
+            bail!(
+                "{shown}: is there already, and was not replaced: --overwrite replaces it, another DEST keeps both"
+            );
         }
         if !found.is_file() {
             bail!("{shown}: is no file, and was not replaced");
@@ -235,7 +239,11 @@ fn put(reader: &mut impl Read, length: u64, path: &Path, overwrite: bool) -> any
     let name = format!(".lcgroup-get-{}", std::process::id());
     let new = path.with_file_name(name);
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).open(&new).with_context(shown)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .open(&new)
+        .with_context(shown)?;
     let half = new.clone();
     // an interrupt leaves nothing
     interrupt::exit_on_interrupt(move || drop(fs::remove_file(half)))?;
@@ -257,7 +265,9 @@ fn write(reader: &mut impl Read, length: u64, file: &mut File) -> io::Result<boo
     let mut left = length;
     let mut buffer = vec![0; CHUNK];
     while left > 0 {
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = match reader.read(&mut buffer[..most]) {
             Ok(0) => return Ok(false),
             Ok(read) => read,
@@ -304,7 +314,10 @@ fn answer_of(reader: &mut BufReader<UnixStream>) -> anyhow::Result<Value> {
 
 fn is_timeout(e: &anyhow::Error) -> bool {
     let kind = e.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(kind, Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    matches!(
+        kind,
+        Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    )
 }
 
 /// The files of a group for `status`.
@@ -360,7 +373,10 @@ mod tests {
         assert!(over.dest_of("plan").is_ok());
         fs::create_dir(at("sub")).unwrap();
         assert!(over.dest_of("sub").is_err());
-        assert_eq!(getting(Path::new("-"), false).dest_of(".x").unwrap(), Dest::Output);
+        assert_eq!(
+            getting(Path::new("-"), false).dest_of(".x").unwrap(),
+            Dest::Output
+        );
     }
 
     #[test]

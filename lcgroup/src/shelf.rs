@@ -60,7 +60,10 @@ impl Shelf {
         };
         let entries = fs::read_dir(&shelf.folder).into_iter().flatten().flatten();
         for entry in entries {
-            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
             if let (Some(id), Ok(found)) = (id, entry.metadata())
                 && found.is_file()
             {
@@ -68,7 +71,10 @@ impl Shelf {
             }
         }
         // half of one that a user sent before a crash
-        let incoming = fs::read_dir(shelf.incoming()).into_iter().flatten().flatten();
+        let incoming = fs::read_dir(shelf.incoming())
+            .into_iter()
+            .flatten()
+            .flatten();
         for entry in incoming.filter(|e| e.file_name().as_encoded_bytes().starts_with(b"new-")) {
             let _ = fs::remove_file(entry.path());
         }
@@ -83,7 +89,10 @@ impl Shelf {
     pub fn prepare(&mut self) -> io::Result<()> {
         if !self.is_ready {
             for folder in [self.folder.clone(), self.incoming()] {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(folder)?;
             }
             durable::replace(&self.key_file(), self.key.as_bytes())?;
             self.is_ready = true;
@@ -145,9 +154,15 @@ impl Shelf {
 
     /// Removes unfinished files other than those that `is_wanted` names.
     pub fn tidy_unfinished(&self, is_wanted: impl Fn(&FileId) -> bool) {
-        let entries = fs::read_dir(self.incoming()).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.incoming())
+            .into_iter()
+            .flatten()
+            .flatten();
         for entry in entries {
-            let id = entry.file_name().to_str().and_then(|name| name.parse::<FileId>().ok());
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<FileId>().ok());
             if let Some(id) = id.filter(|id| !is_wanted(id)) {
                 self.forget_unfinished(id);
             }
@@ -187,7 +202,9 @@ pub fn check_room(folder: &Path, length: u64) -> Result<(), String> {
     let Some(found) = found else {
         return Ok(());
     };
-    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    let free = found
+        .blocks_available()
+        .saturating_mul(found.fragment_size());
     match free < length.saturating_add(RESERVE) {
         true => Err(format!(
             "the disk of {} has no room for it: {} are free, and {} of them are kept for messages",
@@ -221,7 +238,10 @@ mod tests {
         let group = tempfile::tempdir().unwrap();
         let open = || Shelf::open(group.path(), &[1; 32]);
         let mut shelf = open();
-        assert!(!group.path().join(FOLDER).exists(), "made when it is needed");
+        assert!(
+            !group.path().join(FOLDER).exists(),
+            "made when it is needed"
+        );
         shelf.prepare().unwrap();
         let key = fs::read_to_string(shelf.key_file()).unwrap();
         assert!(key.starts_with("lck1"));

@@ -86,7 +86,10 @@ pub fn take(
     writer.write_all(b"{\"ok\":{\"ready\":true}}\n")?;
     reader.get_ref().set_read_timeout(Some(READ_TIMEOUT))?;
     let random = seed()?;
-    let staged = taking.stage.incoming.join(format!("new-{}", hex::encode(&random[16..])));
+    let staged = taking
+        .stage
+        .incoming
+        .join(format!("new-{}", hex::encode(&random[16..])));
     let mut key = Zeroizing::new([0; 16]);
     key.copy_from_slice(&random[..16]);
     let mut input = reader.take(taking.length);

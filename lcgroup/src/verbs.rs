@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
+use crate::get::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
-use crate::get::{files_text, tell_problem};
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 use crate::shelf::megabytes;
 

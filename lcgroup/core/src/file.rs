@@ -191,7 +191,10 @@ pub struct Candidate {
 pub fn choose(candidates: &[Candidate], space: u64) -> Vec<Candidate> {
     let mut of_authors: BTreeMap<PeerId, Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        of_authors.entry(candidate.author).or_default().push(*candidate);
+        of_authors
+            .entry(candidate.author)
+            .or_default()
+            .push(*candidate);
     }
     // by bytes and by number: (amount, author), the greatest last
     let mut by_bytes = BTreeSet::new();
@@ -310,16 +313,17 @@ mod tests {
     }
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-        let one = (0..6_u8, 0..9_u64, 0..40_u8, 16..500_u64).prop_map(|(who, order, id, length)| {
-            Candidate {
-                author: author(who),
-                order,
-                file: SealedFile {
-                    id: FileId([id; 32]),
-                    length,
-                },
-            }
-        });
+        let one =
+            (0..6_u8, 0..9_u64, 0..40_u8, 16..500_u64).prop_map(|(who, order, id, length)| {
+                Candidate {
+                    author: author(who),
+                    order,
+                    file: SealedFile {
+                        id: FileId([id; 32]),
+                        length,
+                    },
+                }
+            });
         proptest::collection::vec(one, 0..60)
     }
 

@@ -123,7 +123,12 @@ impl Room {
     }
 
     /// Sends the message of a file; returns its id.
-    pub fn say_file(&mut self, file: &SentFile, time: UnixTime, now: Instant) -> anyhow::Result<u64> {
+    pub fn say_file(
+        &mut self,
+        file: &SentFile,
+        time: UnixTime,
+        now: Instant,
+    ) -> anyhow::Result<u64> {
         self.check_usable()?;
         // holders fetch it before its key is public, or not at all
         self.group.announce(&file.sealed())?;

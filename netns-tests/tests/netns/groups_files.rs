@@ -34,7 +34,9 @@ fn people(lab: &Lab, names: &[&str], space: &str) -> Result<Vec<Person>> {
 fn content(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33) as u8
     };
     (0..length).map(|_| next()).collect()
@@ -51,7 +53,8 @@ impl Person {
     }
 
     fn begin_to_get(&self, args: &[&str]) -> Result<Process> {
-        self.host.spawn("lcgroup", &[&["get", "team"], args].concat())
+        self.host
+            .spawn("lcgroup", &[&["get", "team"], args].concat())
     }
 
     /// Whether it has read the message of a file.
@@ -107,11 +110,17 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
         let dest = people[2].host.path("plan.bin");
         ensure!(fs::read(&dest)? == plan, "another content");
         let seen = contents(&people[3].folder())?;
-        ensure!(seen.len() > plan.len() && !holds(&seen, "the old mill"), "the mailbox reads it");
+        ensure!(
+            seen.len() > plan.len() && !holds(&seen, "the old mill"),
+            "the mailbox reads it"
+        );
         // nothing is replaced unasked
         fs::write(&dest, b"mine")?;
         let refused = people[2].get(&["plan.bin"])?;
-        ensure!(refused.code == 1 && refused.stderr.contains("--overwrite"), "{refused:?}");
+        ensure!(
+            refused.code == 1 && refused.stderr.contains("--overwrite"),
+            "{refused:?}"
+        );
         ensure!(fs::read(&dest)? == b"mine");
         people[2].get(&["plan.bin", "--overwrite"])?.success()?;
         ensure!(fs::read(&dest)? == plan, "another content");
@@ -134,13 +143,20 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         let long = ann.host.path("long");
         fs::File::create(&long)?.set_len(65 << 20)?;
         let long = long.display().to_string();
-        let refused = ann.host.run("lcgroup", &["send", "team", "--file", &long])?;
+        let refused = ann
+            .host
+            .run("lcgroup", &["send", "team", "--file", &long])?;
         ensure!(
-            refused.code == 2 && refused.stderr.contains("at most 67.1 MB") && refused.stderr.contains("lcsync share"),
+            refused.code == 2
+                && refused.stderr.contains("at most 67.1 MB")
+                && refused.stderr.contains("lcsync share"),
             "{refused:?}"
         );
         let none = bob.get(&[])?;
-        ensure!(none.code == 3 && none.stderr.contains("nobody in team sent a file"), "{none:?}");
+        ensure!(
+            none.code == 3 && none.stderr.contains("nobody in team sent a file"),
+            "{none:?}"
+        );
         for (person, bytes) in [(ann, b"of ann"), (bob, b"of bob")] {
             person.send_file("notes", bytes)?;
         }
@@ -157,20 +173,35 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
             Ok(message["n"].to_string())
         };
         let two = bob.get(&["notes"])?;
-        ensure!(two.code == 2 && two.stderr.contains("2 files are called"), "{two:?}");
+        ensure!(
+            two.code == 2 && two.stderr.contains("2 files are called"),
+            "{two:?}"
+        );
         for (author, bytes) in [("ann", b"of ann"), ("bob", b"of bob")] {
             let got = bob.get(&[&number("notes", author)?, "-"])?.success()?;
             ensure!(got.stdout.as_bytes() == bytes, "{got:?}");
         }
         let hidden = bob.get(&[".profile"])?;
-        ensure!(hidden.code == 2 && hidden.stderr.contains("name it in DEST"), "{hidden:?}");
+        ensure!(
+            hidden.code == 2 && hidden.stderr.contains("name it in DEST"),
+            "{hidden:?}"
+        );
         bob.get(&[".profile", "profile"])?.success()?;
         ensure!(fs::read(bob.host.path("profile"))? == b"touch it");
         bob.get(&["empty"])?.success()?;
         ensure!(fs::read(bob.host.path("empty"))?.is_empty());
-        let shown = bob.host.run("lcgroup", &["tail", "team"])?.success()?.stdout;
+        let shown = bob
+            .host
+            .run("lcgroup", &["tail", "team"])?
+            .success()?
+            .stdout;
         let number = number("empty", "ann")?;
-        ensure!(shown.contains(&format!("ann: sends empty (0 B): lcgroup get team {number}")), "{shown}");
+        ensure!(
+            shown.contains(&format!(
+                "ann: sends empty (0 B): lcgroup get team {number}"
+            )),
+            "{shown}"
+        );
         // of nobody: an unknown name, a file that nobody has any more
         let unknown = bob.get(&["x"])?;
         ensure!(unknown.code == 3, "{unknown:?}");
@@ -208,20 +239,40 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         let sealed = people[3].sealed("held")?.pop().context("no file")?;
         people[3].daemon()?.stop()?;
         let folder = sealed.parent().context("no folder")?;
-        let name = sealed.file_name().context("no name")?.to_string_lossy().into_owned();
+        let name = sealed
+            .file_name()
+            .context("no name")?
+            .to_string_lossy()
+            .into_owned();
         damage(&sealed)?;
         let (key, path) = (folder.join("key"), sealed.display().to_string());
         let key = key.display().to_string();
-        let share = ["share", "-i", "lan0", "--name", &name, "--keyfile", &key, &path];
+        let share = [
+            "share",
+            "-i",
+            "lan0",
+            "--name",
+            &name,
+            "--keyfile",
+            &key,
+            &path,
+        ];
         let mut liar = people[3].host.spawn("lcsync", &share)?;
         people[2].start()?;
         eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
         let lied = people[2].get(&["plan.bin", "--timeout", "8s"])?;
-        ensure!(lied.code == 3 && !people[2].host.path("plan.bin").exists(), "{lied:?}");
+        ensure!(
+            lied.code == 3 && !people[2].host.path("plan.bin").exists(),
+            "{lied:?}"
+        );
         liar.must_run()?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         people[4].start()?;
-        ensure!(gets.wait(std::time::Duration::from_secs(60))? == 0, "{}", gets.stderr());
+        ensure!(
+            gets.wait(std::time::Duration::from_secs(60))? == 0,
+            "{}",
+            gets.stderr()
+        );
         ensure!(fs::read(people[2].host.path("plan.bin"))? == plan);
         liar.stop()?;
         // a mailbox whose disk has changed its copy replaces it, and serves the right one
@@ -255,7 +306,10 @@ fn full_disks_and_kills_cost_no_file() {
             ensure!(status.contains("has no room for it"), "{status}");
             Ok(())
         })?;
-        people[3].host.run("mount", &["-o", "remount,size=80m", &folder])?.success()?;
+        people[3]
+            .host
+            .run("mount", &["-o", "remount,size=80m", &folder])?
+            .success()?;
         eventually("it has it once there is room", || people[3].holds_files(1))?;
         // its fetch is killed half way, and so is that of a member: both go on
         people[1].kill()?;
@@ -273,7 +327,12 @@ fn full_disks_and_kills_cost_no_file() {
         ensure!(!people[2].host.path("plan.bin").exists());
         let left = fs::read_dir(&people[2].host.path("."))?.filter_map(Result::ok);
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
-        ensure!(!left.iter().any(|name| name.to_string_lossy().starts_with(".lcgroup-get")), "{left:?}");
+        ensure!(
+            !left
+                .iter()
+                .any(|name| name.to_string_lossy().starts_with(".lcgroup-get")),
+            "{left:?}"
+        );
         people[2].start()?;
         people[2].get(&["plan.bin"])?.success()?;
         ensure!(fs::read(people[2].host.path("plan.bin"))? == plan);
@@ -284,7 +343,10 @@ fn full_disks_and_kills_cost_no_file() {
         let mount = ["-t", "tmpfs", "-o", "size=8m", "none", &full];
         people[2].host.run("mount", &mount)?.success()?;
         let refused = people[2].get(&["plan.bin", &full])?;
-        ensure!(refused.code == 1 && refused.stderr.contains("No space left"), "{refused:?}");
+        ensure!(
+            refused.code == 1 && refused.stderr.contains("No space left"),
+            "{refused:?}"
+        );
         ensure!(fs::read_dir(&full)?.next().is_none(), "half a file");
         people[2].host.run("umount", &[&full])?.success()?;
         Ok(())
@@ -304,12 +366,18 @@ fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_fil
         eventually("the mailbox is full, and has ann's", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();
             let bytes = held["bytes"].as_u64().context("bytes")?;
-            ensure!(held["files"] == 4 && held["missing"] == 0 && bytes < 8 << 20, "{held}");
+            ensure!(
+                held["files"] == 4 && held["missing"] == 0 && bytes < 8 << 20,
+                "{held}"
+            );
             Ok(())
         })?;
         let ann = people[0].sealed("groups")?.pop().context("ann's")?;
         let kept = people[3].sealed("held")?;
-        ensure!(kept.iter().any(|path| path.file_name() == ann.file_name()), "{kept:?}");
+        ensure!(
+            kept.iter().any(|path| path.file_name() == ann.file_name()),
+            "{kept:?}"
+        );
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("cy hears that", || people[2].is("removed"))?;
         people[0].send_file("secret", b"without cy")?;
