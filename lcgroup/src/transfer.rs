@@ -95,7 +95,7 @@ pub fn take(
     let mut input = reader.take(taking.length);
     let sealed = seal(&mut input, &key, taking.length, &staged);
     // a command reads the answer once all of its bytes were taken
-    io::copy(&mut input, &mut io::sink())?;
+    let _ = io::copy(&mut input, &mut io::sink());
     let answer = match sealed {
         Ok(()) => publish(&staged, key, taking),
         Err(e) => Ok(failed(format!("nothing was sent: {e}"))),

@@ -114,9 +114,8 @@ impl Held {
                 present.push(*candidate);
             }
         }
-        let kept: BTreeSet<FileId> = { choose(&present, self.files.space).iter() }
-            .map(|candidate| candidate.file.id)
-            .collect();
+        let kept = choose(&present, self.files.space).into_iter();
+        let kept: BTreeSet<FileId> = kept.map(|candidate| candidate.file.id).collect();
         let all: Vec<FileId> = self.shelf.ids().copied().collect();
         for id in all.into_iter().filter(|id| !kept.contains(id)) {
             self.shelf.remove(id);

@@ -139,8 +139,10 @@ impl Room {
 
     /// Answers a user who wants a file, by name or number; without either, the last one.
     pub fn wish(&mut self, which: Option<&str>, now: Instant) -> anyhow::Result<Wish> {
-        let shown = |author: &_| self.name_of(author);
-        let listed = self.files.find(which, &self.name, shown)?.clone();
+        let found = self
+            .files
+            .find(which, &self.name, |author| self.name_of(author));
+        let listed = found?.clone();
         let damaged = || ExitError::new(Exit::Failed, "the list of files is damaged here");
         let (file, key) = listed.sealed().zip(listed.key()).ok_or_else(damaged)?;
         self.kept_files.insert(file.id, now + AWAITED);
@@ -162,8 +164,11 @@ impl Room {
     /// Adds its files to a plan; removes those that have expired or exceed the space.
     pub fn plan_files(&mut self, plan: &mut Plan, time: UnixTime, now: Instant) {
         self.kept_files.retain(|_, until| *until > now);
-        let keep = u64::try_from(self.kept.ttl().as_millis()).unwrap_or(u64::MAX);
-        self.files.expire(time.as_millis().saturating_sub(keep));
+        // a clock that nobody confirms, or that differs, ends no file
+        if self.log.has_received() && self.own_clock().is_none() {
+            let keep = u64::try_from(self.kept.ttl().as_millis()).unwrap_or(u64::MAX);
+            self.files.expire(time.as_millis().saturating_sub(keep));
+        }
         let mut candidates = Vec::new();
         for listed in self.files.all() {
             let Some(file) = listed.sealed() else {
