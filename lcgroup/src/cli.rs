@@ -161,6 +161,9 @@ enum Verb {
         member: Option<String>,
         /// The words that the member told you: are they the same?
         words: Vec<String>,
+        /// Print a QR code of the words, too, for a telephone (needs lcroute's package)
+        #[arg(long, conflicts_with = "words")]
+        qr: bool,
     },
     /// The owner removes a member: it reads nothing that is said later
     Remove {
@@ -350,7 +353,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             group,
             member,
             words,
-        } => to.verify(&group, member.as_deref(), &words),
+            qr,
+        } => to.verify(&group, member.as_deref(), &words, qr),
         Verb::Remove { group, member } => to.remove(group, &member),
         Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),

@@ -14,6 +14,7 @@
 //! | `transfer`, `get` | files between the daemon and a user's command; its part |
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
+//! | `qr` | codes for telephones |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
@@ -37,6 +38,7 @@ mod logs;
 mod names;
 mod offers;
 mod place;
+mod qr;
 mod request;
 mod room;
 mod server;

@@ -24,6 +24,7 @@ use crate::conversation::Message;
 use crate::get::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
+use crate::qr;
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 use crate::shelf::megabytes;
 
@@ -385,6 +386,7 @@ impl Verbs {
         group: &str,
         member: Option<&str>,
         told: &[String],
+        qr: bool,
     ) -> anyhow::Result<Exit> {
         let member = member.map(book::node).transpose()?;
         let member = member.as_deref();
@@ -425,6 +427,9 @@ impl Verbs {
                 Some(known) => format!("the same words: {name} is {PREFIX}{known}"),
                 None => format!("the same words: lcroute book add NAME {key}"),
             });
+        }
+        if qr && !self.json {
+            qr::print(&words)?;
         }
         self.say(&answer, |_| match (member, known) {
             (None, _) => format!("{words}\nWhoever verifies you is shown these words."),
