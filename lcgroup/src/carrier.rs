@@ -596,7 +596,14 @@ impl Worker {
 
     fn fetched(&mut self, wanted: &Wanted) {
         self.failures.remove(&wanted.author);
-        self.tries.remove(&place_of(wanted));
+        // the next plan has it no more, unless it proves to be damaged
+        let again = Instant::now() + SHORTEST_PAUSE;
+        let tried = Tried {
+            failures: 0,
+            again,
+            awaited_again: again,
+        };
+        self.tries.insert(place_of(wanted), tried);
         tracing::info!("file {} is here", wanted.file.id);
         let changed = (wanted.folder.clone(), wanted.file.id);
         lock(&self.shared).changed.push(changed);
