@@ -332,8 +332,12 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             timeout,
         } => to.get(&Getting {
             group,
-            which,
-            dest,
+            // a file's name begins with no `-` alone: DEST of the last file
+            dest: dest.or(which
+                .as_ref()
+                .filter(|which| *which == "-")
+                .map(PathBuf::from)),
+            which: which.filter(|which| which != "-"),
             overwrite,
             timeout,
         }),

@@ -41,7 +41,7 @@ use crate::held::Held;
 use crate::holding_key::HoldingKey;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
-use crate::request::{MAX_TEXT, Request, Status};
+use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status};
 use crate::room::{Room, SUSPENDED, Wish, clock_step};
 use crate::server::{Answer, Asked, serve};
 
@@ -547,10 +547,16 @@ impl Daemon {
             groups: self
                 .rooms
                 .values()
-                .map(|r| r.status(now, outcome, r.file_status(&self.carrier)))
+                .map(|r| GroupStatus {
+                    files: r.file_status(&self.carrier),
+                    ..r.status(now, outcome)
+                })
                 .collect(),
             held: { self.held.values() }
-                .map(|held| held.status(held.file_status(&self.carrier)))
+                .map(|held| HeldStatus {
+                    files: held.file_status(&self.carrier),
+                    ..held.status()
+                })
                 .collect(),
             interfaces: interfaces.map(str::to_owned).collect(),
         }
@@ -591,8 +597,7 @@ impl Daemon {
         self.room(group)?.ask_soon(time);
         let names = self.network.interface_names().join(", ");
         let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
-        let status = |room: &Room| room.status(now, outcome, room.file_status(&self.carrier));
-        let status = self.rooms.get(group).map(status);
+        let status = self.rooms.get(group).map(|room| room.status(now, outcome));
         Ok(json!({ "group": status, "interfaces": names }))
     }
 

@@ -1518,7 +1518,6 @@ impl Room {
         &self,
         now: Instant,
         outcome: impl Fn(&GroupPrefix) -> Option<Result<(), String>>,
-        files: FilesStatus,
     ) -> GroupStatus {
         let state = match self.group.standing() {
             Standing::Member if self.group.group_key().is_some() => "owner",
@@ -1560,7 +1559,8 @@ impl Room {
             missing: missing.sum(),
             log: log_status(&self.log),
             prefixes: self.prefixes.iter().map(protected).collect(),
-            files,
+            // the daemon knows more of them
+            files: FilesStatus::default(),
             notices: self.notices.iter().cloned().collect(),
         }
     }
