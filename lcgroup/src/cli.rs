@@ -332,7 +332,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             timeout,
         } => to.get(&Getting {
             group,
-            // a file's name begins with no `-` alone: DEST of the last file
+            // alone it is DEST, for the last file
             dest: dest.or(which
                 .as_ref()
                 .filter(|which| *which == "-")
