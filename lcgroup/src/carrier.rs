@@ -613,6 +613,8 @@ impl Worker {
 
     fn fetch_failed(&mut self, wanted: &Wanted, problem: Option<String>, now: Instant) {
         let place = place_of(wanted);
+        // only if nothing has come of it
+        let _ = fs::remove_dir(unfinished(wanted));
         if let Some(problem) = &problem {
             tracing::debug!("file {}: {problem}", wanted.file.id);
         }

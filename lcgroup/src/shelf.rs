@@ -9,7 +9,7 @@
 //!
 //! All hosts give them one mode and one time, so that lcsync takes their copies for one version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -148,7 +148,22 @@ impl Shelf {
         self.forget_unfinished(id);
     }
 
-    fn forget_unfinished(&self, id: FileId) {
+    /// Unfinished files of which a part is here.
+    pub fn unfinished(&self) -> BTreeSet<FileId> {
+        let has_part =
+            |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+        let entries = fs::read_dir(self.incoming())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let parts = entries.filter(|entry| has_part(&entry.path()));
+        parts
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+
+    /// Removes what has come of a file.
+    pub fn forget_unfinished(&self, id: FileId) {
         let _ = fs::remove_dir_all(self.incoming().join(id.to_string()));
     }
 
@@ -263,7 +278,9 @@ mod tests {
         assert_eq!(shelf.size(), (1, 6));
         assert!(!new.exists() && half.exists());
         shelf.tidy_unfinished(|id| *id == ID);
-        assert!(half.exists());
+        assert!(half.exists() && shelf.unfinished().is_empty());
+        fs::write(half.join("part"), b"x").unwrap();
+        assert_eq!(shelf.unfinished(), BTreeSet::from([ID]));
         shelf.tidy_unfinished(|_| false);
         assert!(!half.exists());
         shelf.remove(ID);

@@ -103,14 +103,18 @@ impl Held {
     pub fn plan_files(&mut self, plan: &mut Plan, carrier: &Carrier, now: Instant) {
         self.files.read(self.log.log(), now);
         let folder = self.shelf.folder().to_owned();
-        // an announcement displaces nothing, only a file that is here or comes now
+        // an announcement displaces nothing, only a file of which a part is here or comes now
+        let unfinished = self.shelf.unfinished();
         let (mut present, mut here) = (Vec::new(), BTreeSet::new());
         for candidate in &self.files.files {
             let is_here = self.shelf.has(&candidate.file);
             if is_here {
                 here.insert(candidate.file.id);
             }
-            if is_here || carrier.progress(&folder, &candidate.file).found {
+            if is_here
+                || unfinished.contains(&candidate.file.id)
+                || carrier.progress(&folder, &candidate.file).found
+            {
                 present.push(*candidate);
             }
         }
@@ -119,6 +123,10 @@ impl Held {
         let all: Vec<FileId> = self.shelf.ids().copied().collect();
         for id in all.into_iter().filter(|id| !kept.contains(id)) {
             self.shelf.remove(id);
+        }
+        // parts take room, too
+        for id in unfinished.into_iter().filter(|id| !kept.contains(id)) {
+            self.shelf.forget_unfinished(id);
         }
         let (mut wanted, mut seen) = (Vec::new(), BTreeSet::new());
         for Candidate { author, file, .. } in choose(&self.files.files, self.files.space) {
