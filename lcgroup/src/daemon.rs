@@ -42,7 +42,7 @@ use crate::holding_key::HoldingKey;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status};
-use crate::room::{Room, SUSPENDED, Wish, clock_step};
+use crate::room::{FileAnswer, Room, SUSPENDED, clock_step};
 use crate::server::{Answer, Asked, serve};
 
 /// Interval between two checks of the interfaces.
@@ -429,10 +429,10 @@ impl Daemon {
                 };
             }
             Request::Get { group, which } => {
-                let wish = self.room(&group);
-                return match wish.and_then(|room| room.wish(which.as_deref(), now)) {
-                    Ok(Wish::Here(here)) => Answer::File(here, group),
-                    Ok(Wish::Waits(listed)) => {
+                let room = self.room(&group);
+                return match room.and_then(|room| room.answer_file(which.as_deref(), now)) {
+                    Ok(FileAnswer::Here(here)) => Answer::File(here, group),
+                    Ok(FileAnswer::Waits(listed)) => {
                         let room = self.rooms.get(&group);
                         let waits = room.and_then(|r| r.waits_for(&listed, &self.carrier));
                         Answer::Ok(

@@ -18,7 +18,7 @@ use librecast_program::{groups, interrupt, standard};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
 
-use crate::request::{FilesStatus, Request};
+use crate::request::Request;
 use crate::room::Waits;
 use crate::shelf::megabytes;
 use crate::verbs::{Verbs, Waiting};
@@ -318,27 +318,6 @@ fn is_timeout(e: &anyhow::Error) -> bool {
         kind,
         Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
     )
-}
-
-/// The files of a group for `status`.
-pub fn files_text(status: &FilesStatus) -> String {
-    let missing = match status.missing {
-        0 => String::new(),
-        n => format!(", {n} on their way"),
-    };
-    match status.files {
-        0 if status.missing == 0 => String::new(),
-        1 => format!(", 1 file ({}){missing}", megabytes(status.bytes)),
-        n => format!(", {n} files ({}){missing}", megabytes(status.bytes)),
-    }
-}
-
-/// Shows why files cannot be served or fetched.
-pub fn tell_problem(status: &FilesStatus) -> io::Result<()> {
-    match &status.problem {
-        Some(problem) => print_line(format!("  files: {problem}")),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

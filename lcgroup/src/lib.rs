@@ -11,7 +11,7 @@
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
 //! | `files`, `shelf` | files that members sent: names and keys; the sealed ones on this host |
 //! | `carrier`, `child` | processes of lcsync that serve and fetch them |
-//! | `transfer`, `get` | files between the daemon and a user's command; its part |
+//! | `transfer`, `get`, `file_text` | files between the daemon and a user's command; its part; `status` |
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `qr` | codes for telephones |
@@ -26,6 +26,7 @@ mod clocks;
 mod content;
 mod conversation;
 mod daemon;
+mod file_text;
 mod files;
 mod get;
 mod giver;

@@ -56,7 +56,7 @@ use crate::shelf::{Shelf, remove_group};
 
 mod files;
 
-pub use files::{Attached, Waits, Wish};
+pub use files::{Attached, FileAnswer, Waits};
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);

@@ -135,6 +135,13 @@ fn converse(
         };
         let answer = match (answer, sent) {
             (Answer::Stage(stage, serving, state), Some((group, name, length))) => {
+                let mut ask = |request| {
+                    Ok(match ask(request)? {
+                        Answer::Ok(value) => Ok(value),
+                        Answer::Error(error, exit) => Err((error, exit)),
+                        _ => return Err(io::Error::other("an answer of another kind")),
+                    })
+                };
                 let taking = Taking {
                     group,
                     name,
@@ -144,7 +151,10 @@ fn converse(
                     state,
                     ask: &mut ask,
                 };
-                transfer::take(&mut reader, &mut writer, taking)?
+                match transfer::take(&mut reader, &mut writer, taking)? {
+                    Ok(value) => Answer::Ok(value),
+                    Err((error, exit)) => Answer::Error(error, exit),
+                }
             }
             (answer, _) => answer,
         };

@@ -20,13 +20,12 @@ use lcgroup_core::file::{
 };
 use librecast_log_host::seed;
 use librecast_program::cli::Exit;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::carrier::Serving;
 use crate::files::SentFile;
 use crate::request::Request;
-use crate::server::Answer;
 use crate::{child, hex, shelf};
 
 /// Silence of a user's command after which its file is given up.
@@ -70,11 +69,14 @@ pub struct Taking<'a> {
     /// The folder of groups.
     pub state: PathBuf,
     /// Asks the daemon.
-    pub ask: &'a mut dyn FnMut(Request) -> io::Result<Answer>,
+    pub ask: &'a mut dyn FnMut(Request) -> io::Result<Outcome>,
 }
 
-fn failed(text: impl Into<String>) -> Answer {
-    Answer::Error(text.into(), Exit::Failed as i32)
+/// The daemon's result, or the error and the exit code of the command.
+pub type Outcome = Result<Value, (String, i32)>;
+
+fn failed(text: impl Into<String>) -> Outcome {
+    Err((text.into(), Exit::Failed as i32))
 }
 
 /// Takes a file from a user's command, has it served, and sends its message.
@@ -82,7 +84,7 @@ pub fn take(
     reader: &mut BufReader<UnixStream>,
     writer: &mut UnixStream,
     taking: Taking<'_>,
-) -> io::Result<Answer> {
+) -> io::Result<Outcome> {
     writer.write_all(b"{\"ok\":{\"ready\":true}}\n")?;
     reader.get_ref().set_read_timeout(Some(READ_TIMEOUT))?;
     let random = seed()?;
@@ -123,7 +125,7 @@ fn seal(input: &mut impl Read, key: &FileKey, length: u64, to: &Path) -> io::Res
 }
 
 /// Has a sealed file served, and sends its message.
-fn publish(staged: &Path, key: FileKey, taking: Taking<'_>) -> io::Result<Answer> {
+fn publish(staged: &Path, key: FileKey, taking: Taking<'_>) -> io::Result<Outcome> {
     let Taking {
         group,
         name,
@@ -144,7 +146,7 @@ fn publish(staged: &Path, key: FileKey, taking: Taking<'_>) -> io::Result<Answer
     }
     let of_group = group.clone();
     let served = ask(Request::ServeFile { group, id })?;
-    if !matches!(served, Answer::Ok(_)) {
+    if served.is_err() {
         return Ok(served);
     }
     let until = Instant::now() + SERVED_TIMEOUT;
@@ -153,7 +155,7 @@ fn publish(staged: &Path, key: FileKey, taking: Taking<'_>) -> io::Result<Answer
             Some(Ok(())) => break,
             Some(Err(e)) => {
                 let text = format!("nothing was sent: nobody could fetch it from this host: {e}");
-                return Ok(Answer::Error(text, Exit::NotPermitted as i32));
+                return Ok(Err((text, Exit::NotPermitted as i32)));
             }
             None if Instant::now() >= until => {
                 let seconds = SERVED_TIMEOUT.as_secs();

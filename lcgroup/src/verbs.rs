@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
-use crate::get::{files_text, tell_problem};
+use crate::file_text::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
 use crate::qr;

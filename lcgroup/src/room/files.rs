@@ -58,7 +58,7 @@ impl FileOf {
 
 /// The answer to a user who wants a file.
 #[derive(Debug)]
-pub enum Wish {
+pub enum FileAnswer {
     /// It is here.
     Here(Here),
     /// It is fetched.
@@ -138,7 +138,7 @@ impl Room {
     }
 
     /// Answers a user who wants a file, by name or number; without either, the last one.
-    pub fn wish(&mut self, which: Option<&str>, now: Instant) -> anyhow::Result<Wish> {
+    pub fn answer_file(&mut self, which: Option<&str>, now: Instant) -> anyhow::Result<FileAnswer> {
         let found = self
             .files
             .find(which, &self.name, |author| self.name_of(author));
@@ -147,7 +147,7 @@ impl Room {
         let (file, key) = listed.sealed().zip(listed.key()).ok_or_else(damaged)?;
         self.kept_files.insert(file.id, now + AWAITED);
         if self.shelf.has(&file) {
-            return Ok(Wish::Here(Here {
+            return Ok(FileAnswer::Here(Here {
                 path: self.shelf.path(&file.id),
                 id: file.id,
                 key,
@@ -158,7 +158,7 @@ impl Room {
             }));
         }
         self.shelf.prepare()?;
-        Ok(Wish::Waits(listed))
+        Ok(FileAnswer::Waits(listed))
     }
 
     /// Adds its files to a plan; removes those that have expired or exceed the space.
