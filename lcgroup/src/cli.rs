@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast::units::parse_duration;
+use librecast::units::{parse_duration, parse_size};
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::groups;
 
 use crate::daemon;
+use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::verbs::{self, Tail};
 
@@ -20,6 +21,8 @@ const EXAMPLES: &str = "Examples:
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
   lcgroup tail team --follow
+  lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
+  lcgroup get team plan.pdf                fetches it, from any host that has it
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
   lcgroup deputy add team Bob --after 3d   Bob's host lets others join and removes them once yours is silent for 3 days
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
@@ -112,6 +115,25 @@ enum Verb {
         group: String,
         /// Words; none: all of stdin, any bytes
         text: Vec<String>,
+        /// A file of up to 64 MiB, in place of words
+        #[arg(long, value_name = "FILE", conflicts_with = "text")]
+        file: Option<PathBuf>,
+    },
+    /// Fetch a file that a member sent, from any host that has it
+    Get {
+        /// The group
+        group: String,
+        /// Its name, or the number of its message [default: the last file]
+        #[arg(value_name = "NAME|NUMBER")]
+        which: Option<String>,
+        /// A folder, or the file's own path; - is standard output [default: this folder]
+        dest: Option<PathBuf>,
+        /// Replace a file that is there
+        #[arg(long)]
+        overwrite: bool,
+        /// Give up after so long in which nothing of it came
+        #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
     },
     /// Print what was said
     Tail {
@@ -143,6 +165,9 @@ enum Verb {
         member: Option<String>,
         /// The words that the member told you: are they the same?
         words: Vec<String>,
+        /// Print a QR code of the words, too, for a telephone (needs lcroute's package)
+        #[arg(long, conflicts_with = "words")]
+        qr: bool,
     },
     /// The owner removes a member: it reads nothing that is said later
     Remove {
@@ -207,6 +232,9 @@ enum Verb {
         /// How this host calls it
         #[arg(default_value = "held")]
         name: String,
+        /// How many bytes of files it keeps for members [default: 1Gi]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with_all = ["key", "end"])]
+        space: Option<u64>,
         /// Print the line for a holder of this group: a secret
         #[arg(long, value_name = "GROUP", conflicts_with = "holding_key")]
         key: Option<String>,
@@ -351,7 +379,33 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             name,
             wait,
         } => to.join(&invitation, group, name, wait),
-        Verb::Send { group, text } => to.send(group, &text),
+        Verb::Send {
+            group,
+            file: None,
+            text,
+        } => to.send(group, &text),
+        Verb::Send {
+            group,
+            file: Some(file),
+            ..
+        } => to.send_file(group, &file),
+        Verb::Get {
+            group,
+            which,
+            dest,
+            overwrite,
+            timeout,
+        } => to.get(&Getting {
+            group,
+            // alone it is DEST, for the last file
+            dest: dest.or(which
+                .as_ref()
+                .filter(|which| *which == "-")
+                .map(PathBuf::from)),
+            which: which.filter(|which| which != "-"),
+            overwrite,
+            timeout,
+        }),
         Verb::Tail {
             group,
             follow,
@@ -370,7 +424,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             group,
             member,
             words,
-        } => to.verify(&group, member.as_deref(), &words),
+            qr,
+        } => to.verify(&group, member.as_deref(), &words, qr),
         Verb::Remove {
             group,
             member,
@@ -398,9 +453,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Hold {
             holding_key,
             name,
+            space,
             key,
             end,
-        } => to.hold(holding_key, name, key, end),
+        } => to.hold(holding_key, (name, space), key, end),
     }
 }
 

@@ -1,14 +1,18 @@
-//! The content of a message: any bytes, or an offer of files.
+//! The content of a message: any bytes, an offer of files, or a file.
 //!
 //! ```text
 //! any bytes that do not begin with 0
 //! 0 | 0 | any bytes
 //! 0 | 1 | length 8 | name of a share | its key 256 | the key that signs it 256
+//! 0 | 2 | bytes 64 | root of the sealed file 256 | its key 128 | length 8 | name
 //! ```
 
 use librecast::id::PeerId;
 use librecast::plain::is_name;
+use librecast::wire::Writer;
 use zeroize::Zeroizing;
+
+use crate::files::SentFile;
 
 /// The first byte of a content with a type.
 const TYPED: u8 = 0;
@@ -16,6 +20,8 @@ const TYPED: u8 = 0;
 const BYTES: u8 = 0;
 /// Type of a content: a share of lcsync.
 const FILES: u8 = 1;
+/// Type of a content: a file.
+const FILE: u8 = 2;
 
 /// Bytes of a share's key (lcsync's `--keyfile`), and of a public key.
 const KEY_LEN: usize = 32;
@@ -38,6 +44,8 @@ pub enum Content<'a> {
     Bytes(&'a [u8]),
     /// An offer of files.
     Files(Files),
+    /// A file.
+    File(SentFile),
 }
 
 impl<'a> Content<'a> {
@@ -47,6 +55,9 @@ impl<'a> Content<'a> {
             [TYPED, BYTES, rest @ ..] => Self::Bytes(rest),
             [TYPED, FILES, rest @ ..] => {
                 Files::decode(rest).map_or(Self::Bytes(bytes), Self::Files)
+            }
+            [TYPED, FILE, rest @ ..] => {
+                SentFile::decode(rest).map_or(Self::Bytes(bytes), Self::File)
             }
             _ => Self::Bytes(bytes),
         }
@@ -60,6 +71,15 @@ pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
         _ => &[],
     };
     Zeroizing::new([marks, bytes].concat())
+}
+
+/// Encodes a file.
+pub fn encode_file(file: &SentFile) -> Zeroizing<Vec<u8>> {
+    // reserves all space: a growing one would leave copies of the key
+    let mut w = Writer::from(Vec::with_capacity(512));
+    w.u8(TYPED).u8(FILE);
+    file.write(&mut w);
+    w.into_vec().into()
 }
 
 impl Files {
@@ -124,6 +144,21 @@ mod tests {
             key: Zeroizing::new([7; KEY_LEN]),
             signer: SecretKey::from_seed(&[1; 32]).peer_id(),
         }
+    }
+
+    #[test]
+    fn a_file_comes_back_and_a_path_is_only_bytes() {
+        let file = |name: &str| SentFile {
+            name: name.to_owned(),
+            length: 5,
+            id: lcgroup_core::file::FileId([1; 32]),
+            key: Zeroizing::new([2; 16]),
+        };
+        let bytes = encode_file(&file("plan.pdf"));
+        assert_eq!(bytes[..3], [0, 2, 0]);
+        assert_eq!(Content::decode(&bytes), Content::File(file("plan.pdf")));
+        let bytes = encode_file(&file("../plan.pdf"));
+        assert_eq!(Content::decode(&bytes), Content::Bytes(&bytes));
     }
 
     #[test]

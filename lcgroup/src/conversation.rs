@@ -66,9 +66,21 @@ pub struct Message {
     /// NAME of the share `lc:NAME`, if files are offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
+    /// A file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileOf>,
     /// It was said before this host joined: the group's owner sent it, and may have changed it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub earlier: bool,
+}
+
+/// A file in a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOf {
+    /// Its name, without a folder.
+    pub name: String,
+    /// Its bytes.
+    pub length: u64,
 }
 
 /// The file, and the state that it shares with readers.
@@ -153,11 +165,11 @@ impl Conversation {
     }
 
     /// Adds a message, unless it is known; on disk after the next [`Conversation::sync`]. Returns
-    /// whether it was added.
-    pub fn add(&mut self, mut message: Message) -> bool {
+    /// its number.
+    pub fn add(&mut self, mut message: Message) -> Option<u64> {
         let key = (message.author, message.id.clone());
         if !self.known.insert(key) {
-            return false;
+            return None;
         }
         let person = message.person.map(|person| (message.author, person));
         self.persons.extend(person);
@@ -170,7 +182,7 @@ impl Conversation {
         if serde_json::to_writer(&mut *waiting, &message).is_ok() {
             waiting.push(b'\n');
         }
-        true
+        Some(message.n)
     }
 
     /// Whether this message is one of the last.
@@ -322,6 +334,7 @@ mod tests {
             text: Some(format!("word {n}\n")),
             bytes: None,
             files: None,
+            file: None,
             earlier: false,
         }
     }
@@ -387,10 +400,10 @@ mod tests {
             author: SecretKey::from_seed(&[(n % 3) as u8; 32]).peer_id(),
             ..message(n)
         };
-        (1..=all).for_each(|n| _ = conversation.add(of(n)));
+        (1..=all).for_each(|n| drop(conversation.add(of(n))));
         conversation.sync().unwrap();
         let mut conversation = Conversation::open(&path).unwrap();
-        (all - 100..=all).for_each(|n| _ = conversation.add(of(n)));
+        (all - 100..=all).for_each(|n| drop(conversation.add(of(n))));
         assert_eq!(conversation.messages(), all);
     }
 

@@ -35,13 +35,14 @@ use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::carrier::{Carrier, Plan};
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
-use crate::request::{MAX_TEXT, Request, Status};
-use crate::room::{Room, SUSPENDED, clock_step, label};
+use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status};
+use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, label};
 use crate::server::{Answer, Asked, serve};
 
 /// Interval between two checks of the interfaces.
@@ -52,6 +53,9 @@ const DISK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Interval between two checks for files that consist mostly of expired entries.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Interval between two plans for files. Chosen: people wait for a file for a second or more.
+const CARRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Groups, held ones included: each may store 64 MiB.
 const MAX_GROUPS: usize = 64;
@@ -97,6 +101,9 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         state: state.clone(),
         network: Network::open(&options.interfaces, now).context("multicast sockets")?,
         giver: Giver::start().context("a thread for lcroute")?,
+        carrier: Carrier::start(state, &options.interfaces, Arc::clone(&wake))
+            .context("a thread for files")?,
+        carry_at: now,
         rooms: BTreeMap::new(),
         held: BTreeMap::new(),
         disk_again: None,
@@ -126,6 +133,9 @@ struct Daemon {
     state: PathBuf,
     network: Network,
     giver: Giver,
+    carrier: Carrier,
+    /// When files are planned again.
+    carry_at: Instant,
     rooms: BTreeMap<String, Room>,
     held: BTreeMap<String, Held>,
     /// A write failed: nothing is sent until it succeeds.
@@ -200,6 +210,10 @@ impl Daemon {
                     }
                 }
             }
+            if !asked.is_empty() {
+                self.carry_at = now;
+            }
+            self.carry();
             for (to, answer, _) in asked {
                 // the client may have disconnected
                 let _ = to.send(answer);
@@ -305,12 +319,42 @@ impl Daemon {
             self.compact_at = now + COMPACT_INTERVAL;
             for room in self.rooms.values_mut() {
                 room.compact()?;
+                room.tidy_files();
             }
             for held in self.held.values_mut() {
                 held.compact()?;
+                held.tidy_files();
             }
         }
         Ok(())
+    }
+
+    /// Plans which files are served and fetched.
+    fn carry(&mut self) {
+        let (time, now) = (UnixTime::now(), Instant::now());
+        let changed = self.carrier.take_changed();
+        if changed.is_empty() && self.carry_at > now {
+            return;
+        }
+        self.carry_at = now + CARRY_INTERVAL;
+        for (folder, id) in changed {
+            let of_rooms = self.rooms.values_mut();
+            for room in of_rooms.filter(|room| room.file_folder() == folder) {
+                room.look_at_file(id);
+            }
+            let of_held = self.held.values_mut();
+            for held in of_held.filter(|held| held.file_folder() == folder) {
+                held.look_at_file(id);
+            }
+        }
+        let mut plan = Plan::default();
+        for room in self.rooms.values_mut() {
+            room.plan_files(&mut plan, time, now);
+        }
+        for held in self.held.values_mut() {
+            held.plan_files(&mut plan, &self.carrier, now);
+        }
+        self.carrier.set(plan);
     }
 
     /// Passes the keys of all protected prefixes to lcroute.
@@ -372,6 +416,36 @@ impl Daemon {
                 Err(e) => refused(&e),
             };
         }
+        let now = Instant::now();
+        match request {
+            Request::SendFile {
+                group,
+                name,
+                length,
+            } => {
+                let room = self.room(&group);
+                let stage = room.and_then(|room| room.stage_file(&name, length));
+                return match stage {
+                    Ok(stage) => Answer::Stage(stage, self.carrier.serving(), self.state.clone()),
+                    Err(e) => refused(&e),
+                };
+            }
+            Request::Get { group, which } => {
+                let room = self.room(&group);
+                return match room.and_then(|room| room.answer_file(which.as_deref(), now)) {
+                    Ok(FileAnswer::Here(here)) => Answer::File(here, group),
+                    Ok(FileAnswer::Waits(listed)) => {
+                        let room = self.rooms.get(&group);
+                        let waits = room.and_then(|r| r.waits_for(&listed, &self.carrier));
+                        Answer::Ok(
+                            json!({ "waits": waits, "name": listed.name, "length": listed.length, "n": listed.n }),
+                        )
+                    }
+                    Err(e) => refused(&e),
+                };
+            }
+            _ => {}
+        }
         match self.perform(request) {
             Ok(value) => Answer::Ok(value),
             Err(e) => refused(&e),
@@ -410,6 +484,18 @@ impl Daemon {
                 let content = content(text, bytes)?;
                 self.send(&group, &content, time, now)
             }
+            Request::ServeFile { group, id } => {
+                self.room(&group)?.serve_file(id, now);
+                Ok(json!({}))
+            }
+            Request::LookAtFile { group, id } => {
+                self.room(&group)?.look_at_file(id);
+                Ok(json!({}))
+            }
+            Request::SayFile { group, file } => {
+                let id = self.room(&group)?.say_file(&file, time, now)?;
+                self.said(&group, id, now)
+            }
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
             Request::Remove {
                 group,
@@ -433,6 +519,7 @@ impl Daemon {
             Request::RemoveDeputy { group, member } => {
                 let author = self.room(&group)?.remove_deputy(&member, time)?;
                 Ok(json!({ "author": author }))
+            }
             Request::DeviceAdd { group, expires_s } => {
                 let line = self.room(&group)?.add_device(expires_s, time)?;
                 Ok(json!({ "invitation": *line }))
@@ -482,10 +569,10 @@ impl Daemon {
                 let key = self.room(&group)?.holding_key();
                 Ok(json!({ "key": *key }))
             }
-            Request::Hold { key, name } => self.hold(&key, name, now),
+            Request::Hold { key, name, space } => self.hold(&key, name, space, now),
             Request::Unhold { name } => self.unhold(&name),
             // answered earlier
-            Request::Tail { .. } => Ok(json!({})),
+            Request::Tail { .. } | Request::SendFile { .. } | Request::Get { .. } => Ok(json!({})),
         }
     }
 
@@ -496,9 +583,17 @@ impl Daemon {
             groups: self
                 .rooms
                 .values()
-                .map(|r| r.status(now, outcome))
+                .map(|r| GroupStatus {
+                    files: r.file_status(&self.carrier),
+                    ..r.status(now, outcome)
+                })
                 .collect(),
-            held: self.held.values().map(Held::status).collect(),
+            held: { self.held.values() }
+                .map(|held| HeldStatus {
+                    files: held.file_status(&self.carrier),
+                    ..held.status()
+                })
+                .collect(),
             interfaces: interfaces.map(str::to_owned).collect(),
         }
     }
@@ -606,9 +701,14 @@ impl Daemon {
         time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<Value> {
+        let id = self.room(group)?.say(content, time, now)?;
+        self.said(group, id, now)
+    }
+
+    /// The answer to a user who said something.
+    fn said(&mut self, group: &str, id: u64, now: Instant) -> anyhow::Result<Value> {
         let room = self.room(group)?;
-        let id = format!("{:016x}", room.say(content, time, now)?);
-        let mut answer = json!({ "id": id });
+        let mut answer = json!({ "id": format!("{id:016x}") });
         for (key, said) in [("waits", room.waits()), ("clock", room.own_clock())] {
             if let Some(said) = said {
                 answer[key] = said.into();
@@ -646,14 +746,30 @@ impl Daemon {
         Ok(json!({}))
     }
 
-    fn hold(&mut self, key: &str, name: String, now: Instant) -> anyhow::Result<Value> {
+    fn hold(
+        &mut self,
+        key: &str,
+        name: String,
+        space: Option<u64>,
+        now: Instant,
+    ) -> anyhow::Result<Value> {
         let key =
             HoldingKey::decode(key).map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
+        if let (Some(held), Some(space)) = (self.held.get_mut(&name), space)
+            && held.id() == key.group
+        {
+            held.set_space(space)?;
+            return Ok(json!({ "group": key.group, "space": space }));
+        }
         let folder = self.new_folder("held", &name)?;
-        let held = Held::create(&folder, &name, &key, now)?;
+        let mut held = Held::create(&folder, &name, &key, now)?;
+        if let Some(space) = space {
+            held.set_space(space)?;
+        }
+        let space = held.space();
         self.network.join(held.address());
         self.held.insert(name, held);
-        Ok(json!({ "group": key.group }))
+        Ok(json!({ "group": key.group, "space": space }))
     }
 
     fn unhold(&mut self, name: &str) -> anyhow::Result<Value> {

@@ -14,7 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::holding_key::HoldingKey;
 use crate::logs::{Kept, log_status};
-use crate::request::HeldStatus;
+use crate::request::{FilesStatus, HeldStatus};
+use crate::shelf::{Shelf, remove_group};
+
+mod files;
 
 /// Files of the key and of the log.
 const KEY: &str = "key";
@@ -27,6 +30,8 @@ pub struct Held {
     folder: PathBuf,
     log: KeptLog,
     kept: Kept,
+    shelf: Shelf,
+    files: files::Announced,
 }
 
 impl Held {
@@ -58,12 +63,19 @@ impl Held {
             |log| kept.follow(log),
         )?;
         Ok(Self {
+            shelf: Shelf::open(folder, &key.read_key),
+            files: files::Announced::open(folder),
             kept,
             name: name.to_owned(),
             group: key.group,
             folder: folder.to_owned(),
             log,
         })
+    }
+
+    /// The group's key.
+    pub fn id(&self) -> PeerId {
+        self.group
     }
 
     /// The multicast address of its packets.
@@ -85,6 +97,7 @@ impl Held {
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         for event in self.log.turn(time, now)? {
+            self.files.look_again();
             tracing::debug!("{}: {event:?}", self.name);
         }
         self.kept.follow(self.log.log_mut());
@@ -104,6 +117,8 @@ impl Held {
             authors: self.log.log().authors().count(),
             keep_s: self.kept.shown(),
             log: log_status(self.log.log()),
+            // the daemon knows more of them
+            files: FilesStatus::default(),
         }
     }
 
@@ -114,7 +129,7 @@ impl Held {
 
     /// Deletes its files.
     pub fn delete(self) -> io::Result<()> {
-        std::fs::remove_dir_all(&self.folder)
+        remove_group(&self.folder)
     }
 }
 

@@ -106,6 +106,7 @@ pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
             text: text.map(str::to_owned),
             bytes: text.is_none().then(|| BASE64.encode(content)),
             files: None,
+            file: None,
             earlier: true,
         });
     }
@@ -131,6 +132,7 @@ mod tests {
             text: Some(text.into()),
             bytes: None,
             files: None,
+            file: None,
             earlier: true,
         }
     }

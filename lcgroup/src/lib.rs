@@ -10,19 +10,29 @@
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
+//! | `files`, `shelf` | files that members sent: names and keys; the sealed ones on this host |
+//! | `carrier`, `child` | processes of lcsync that serve and fetch them |
+//! | `transfer`, `get`, `file_text` | files between the daemon and a user's command; its part; `status` |
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
+//! | `qr` | codes for telephones |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
+mod carrier;
+mod child;
 mod cli;
 mod clocks;
 mod content;
 mod conversation;
 mod daemon;
+mod file_text;
+mod files;
+mod get;
 mod giver;
 mod held;
+mod hex;
 mod history;
 mod holding_key;
 mod keyring;
@@ -30,10 +40,13 @@ mod logs;
 mod names;
 mod offers;
 mod place;
+mod qr;
 mod request;
 mod room;
 mod server;
 mod unread;
+mod shelf;
+mod transfer;
 mod verbs;
 
 pub use cli::{command, main};

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use lcgroup_core::file::FileId;
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::files::SentFile;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
@@ -44,6 +47,28 @@ pub enum Request {
         text: Option<Zeroizing<String>>,
         bytes: Option<Zeroizing<String>>,
     },
+    /// Sends a file of `length` bytes, which follow once the daemon is ready.
+    SendFile {
+        group: String,
+        name: String,
+        length: u64,
+    },
+    /// Fetches a file, by the name or number of its message; without either, the last one. Its
+    /// bytes follow the answer, unless that has `waits`.
+    Get {
+        group: String,
+        #[serde(default)]
+        which: Option<String>,
+    },
+    /// Serves a sealed file that is on the shelf; from a connection's thread alone.
+    #[serde(skip)]
+    ServeFile { group: String, id: FileId },
+    /// Sends the message of a file; from a connection's thread alone.
+    #[serde(skip)]
+    SayFile { group: String, file: SentFile },
+    /// A sealed file was damaged, and is gone; from a connection's thread alone.
+    #[serde(skip)]
+    LookAtFile { group: String, id: FileId },
     /// Messages after number `after`; with `follow` the connection also delivers new ones.
     Tail {
         group: String,
@@ -121,6 +146,9 @@ pub enum Request {
     Hold {
         key: Zeroizing<String>,
         name: String,
+        /// Bytes of files; none: as before, or the default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        space: Option<u64>,
     },
     /// Stops holding a group, and deletes its files.
     Unhold { name: String },
@@ -131,6 +159,7 @@ impl Request {
     pub fn changes(&self) -> Option<&str> {
         match self {
             Self::Send { group, .. }
+            | Self::SayFile { group, .. }
             | Self::Invite { group, .. }
             | Self::Remove { group, .. }
             | Self::AddDeputy { group, .. }
@@ -206,6 +235,9 @@ pub struct GroupStatus {
     pub log: LogStatus,
     /// Private prefixes of lcroute that its keys seal.
     pub prefixes: Vec<ProtectedStatus>,
+    /// Sealed files of its messages on this host.
+    #[serde(default)]
+    pub files: FilesStatus,
     /// The last notices for users.
     pub notices: Vec<String>,
 }
@@ -258,6 +290,26 @@ pub struct HeldStatus {
     pub keep_s: Option<u64>,
     /// Its log.
     pub log: LogStatus,
+    /// Its sealed files.
+    #[serde(default)]
+    pub files: FilesStatus,
+}
+
+/// Sealed files of a group on this host.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct FilesStatus {
+    /// Whole ones.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The most bytes that this host keeps.
+    pub space: u64,
+    /// Those that a holder wants and lacks.
+    #[serde(default)]
+    pub missing: usize,
+    /// Why this host cannot serve or fetch them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The answer to [`Request::Status`].

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lcgroup_core::file::FileId;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, MAX_HISTORY,
     NewEntry, Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
@@ -40,8 +41,9 @@ use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
 use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
-use crate::content::{Content, Files, encode_bytes, is_share_name};
-use crate::conversation::{Conversation, Message, Shared};
+use crate::content::{Content, encode_bytes, is_share_name};
+use crate::conversation::{Conversation, FileOf, Message, Shared};
+use crate::files::FileList;
 use crate::history;
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
@@ -49,10 +51,14 @@ use crate::logs::{Kept, log_status};
 use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::place;
-use crate::request::{GroupStatus, ProtectedStatus};
+use crate::request::{FilesStatus, GroupStatus, ProtectedStatus};
+use crate::shelf::{Shelf, remove_group};
 
 mod deputies;
+mod files;
+
 use deputies::Uptime;
+pub use files::{Attached, FileAnswer, Waits};
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
@@ -102,6 +108,7 @@ const LOG: &str = "log";
 const MESSAGES: &str = "messages";
 const PREFIXES: &str = "prefixes";
 const OFFERS: &str = "offers";
+const FILES: &str = "sent-files";
 
 /// Bytes of a state file.
 const MAX_STATE: u64 = 64 << 20;
@@ -114,8 +121,8 @@ const MAX_PREFIX_LIST: u64 = (MAX_PREFIXES * 64) as u64;
 /// Label of the exporter: the secret of an epoch that seals packets.
 const EXPORT_LABEL: &str = "lcroute private prefix";
 
-/// A message, and the files that it offers.
-type Said = (Message, Option<Files>);
+/// A message, and what it brings beside its text.
+type Said = (Message, Option<Attached>);
 
 /// Entries that commits from long ago count, and that this host lacks.
 #[derive(Debug)]
@@ -145,6 +152,11 @@ pub struct Room {
     /// Own messages: shown once the state that sends them is on disk.
     said: Vec<Said>,
     offers: Offers,
+    /// Files in messages, and sealed ones here.
+    files: FileList,
+    shelf: Shelf,
+    /// Files that a user fetches or sends, until these times.
+    kept_files: BTreeMap<FileId, Instant>,
     state_changed: bool,
     transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
@@ -285,6 +297,9 @@ impl Room {
         let prefixes = read_prefixes(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(OFFERS);
         let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
+        let path = folder.join(FILES);
+        let files = FileList::open(&path).with_context(|| path.display().to_string())?;
+        let shelf = Shelf::open(folder, group.read_key());
         let has_keys = !group.is_behind();
         // a joiner has said nothing
         let speaks = group.standing() != Standing::Joining;
@@ -302,6 +317,9 @@ impl Room {
             refusal: None,
             said: Vec::new(),
             offers,
+            files,
+            shelf,
+            kept_files: BTreeMap::new(),
             state_changed: true,
             transmits: Vec::new(),
             notices: VecDeque::new(),
@@ -971,13 +989,11 @@ impl Room {
                 time,
                 content,
             } => {
-                let (mut message, files) = self.message(author, id, time, &content);
+                let (mut message, attached) = self.message(author, id, time, &content);
                 message.entry = Some(number).filter(|_| !self.is_own(&author));
-                if let Some(files) = files {
-                    self.offers.add(author, &files);
-                }
-                let is_new = self.conversation.add(message);
-                if is_new && number <= self.group.read_up_to(&author) {
+                if self.show_message(message, attached)
+                    && number <= self.group.read_up_to(&author)
+                {
                     self.conversation.unread().forget_last();
                 }
             }
@@ -1115,8 +1131,9 @@ impl Room {
     }
 
     fn message(&self, author: PeerId, id: u64, time: u64, content: &[u8]) -> Said {
-        let (text, bytes, files) = match Content::decode(content) {
-            Content::Files(files) => (None, None, Some(files)),
+        let (text, bytes, attached) = match Content::decode(content) {
+            Content::Files(files) => (None, None, Some(Attached::Share(files))),
+            Content::File(file) => (None, None, Some(Attached::File(file))),
             Content::Bytes(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => (Some(text.to_owned()), None, None),
                 Err(_) => (None, Some(BASE64.encode(bytes)), None),
@@ -1132,10 +1149,11 @@ impl Room {
             time,
             text,
             bytes,
-            files: files.as_ref().map(|files| files.name.clone()),
+            files: attached.as_ref().and_then(Attached::share_name),
+            file: attached.as_ref().and_then(FileOf::of),
             earlier: false,
         };
-        (message, files)
+        (message, attached)
     }
 
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
@@ -1228,6 +1246,8 @@ impl Room {
 
     fn persist(&mut self) -> io::Result<()> {
         self.records.sync()?;
+        // before their messages, which are not added twice
+        self.files.sync()?;
         if self.records.is_long() {
             self.compact()?;
         }
@@ -1238,7 +1258,6 @@ impl Room {
             self.state_changed = false;
             self.saves += 1;
         }
-        let me = self.group.author_key().peer_id();
         if self.group.standing() == Standing::RolledBack {
             // no member receives them
             self.said.clear();
@@ -1247,13 +1266,11 @@ impl Room {
             true => Vec::new(),
             false => std::mem::take(&mut self.said),
         };
-        for (message, files) in said {
-            if let Some(files) = files {
-                self.offers.add(me, &files);
-            }
-            self.conversation.add(message);
+        for (message, attached) in said {
+            self.show_message(message, attached);
         }
         self.offers.sync()?;
+        self.files.sync()?;
         self.conversation.sync()
     }
 
@@ -1513,7 +1530,11 @@ impl Room {
 
     /// Messages that wait for a user's decision.
     pub fn outbox(&self) -> Vec<(String, String)> {
-        let shown = |content: &[u8]| String::from_utf8_lossy(content).into_owned();
+        let shown = |content: &[u8]| match Content::decode(content) {
+            Content::File(file) => format!("the file {}", file.name),
+            Content::Files(files) => format!("shares {}", files.name),
+            Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        };
         let outbox = self.group.outbox();
         outbox
             .map(|(id, content)| (format!("{id:016x}"), shown(content)))
@@ -1605,6 +1626,8 @@ impl Room {
             missing: missing.sum(),
             log: log_status(&self.log),
             prefixes: self.prefixes.iter().map(protected).collect(),
+            // the daemon knows more of them
+            files: FilesStatus::default(),
             notices: self.notices.iter().cloned().collect(),
         }
     }
@@ -1619,7 +1642,7 @@ impl Room {
 
     /// Deletes the group's files on this host.
     pub fn delete(self) -> anyhow::Result<()> {
-        std::fs::remove_dir_all(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
+        remove_group(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, mpsc};
@@ -12,8 +13,11 @@ use nix::sys::eventfd::EventFd;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::carrier::Serving;
 use crate::conversation::Shared;
+use crate::files::name_to_send;
 use crate::request::{MAX_REQUEST, REQUEST_TIMEOUT, Request};
+use crate::transfer::{self, Here, Stage, Taking};
 
 /// Simultaneous connections. Chosen: some readers for each of 64 groups.
 const MAX_CONNECTIONS: usize = 256;
@@ -39,6 +43,10 @@ pub enum Answer {
     Error(String, i32),
     /// The conversation, the last message before the requested ones, and `follow`.
     Tail(Arc<Shared>, u64, bool),
+    /// A place for a file that a user sends, its server, and the folder of groups.
+    Stage(Stage, Serving, PathBuf),
+    /// A whole file, of this group.
+    File(Here, String),
 }
 
 /// Listens on threads of its own. The receiver yields requests; each one writes to `wake`.
@@ -103,17 +111,63 @@ fn converse(
         if line.last() != Some(&b'\n') {
             return write(&mut writer, &json!({"error": "not a line", "exit": 2}));
         }
+        let mut ask = |request| {
+            let (answer, answered) = mpsc::channel();
+            let gone = || io::Error::other("the daemon ends");
+            asked.send(Asked { request, answer }).map_err(|_| gone())?;
+            wake.write(1)?;
+            answered.recv().map_err(|_| gone())
+        };
+        let mut sent = None;
         let answer = match serde_json::from_slice::<Request>(&line) {
             Err(e) => Answer::Error(format!("not a request: {e}"), 2),
             Ok(request) => {
-                let (answer, answered) = mpsc::channel();
-                let gone = || io::Error::other("the daemon ends");
-                asked.send(Asked { request, answer }).map_err(|_| gone())?;
-                wake.write(1)?;
-                answered.recv().map_err(|_| gone())?
+                if let Request::SendFile {
+                    group,
+                    name,
+                    length,
+                } = &request
+                {
+                    sent = Some((group.clone(), name_to_send(name), *length));
+                }
+                ask(request)?
             }
         };
+        let answer = match (answer, sent) {
+            (Answer::Stage(stage, serving, state), Some((group, name, length))) => {
+                let mut ask = |request| {
+                    Ok(match ask(request)? {
+                        Answer::Ok(value) => Ok(value),
+                        Answer::Error(error, exit) => Err((error, exit)),
+                        _ => return Err(io::Error::other("an answer of another kind")),
+                    })
+                };
+                let taking = Taking {
+                    group,
+                    name,
+                    length,
+                    stage,
+                    serving,
+                    state,
+                    ask: &mut ask,
+                };
+                match transfer::take(&mut reader, &mut writer, taking)? {
+                    Ok(value) => Answer::Ok(value),
+                    Err((error, exit)) => Answer::Error(error, exit),
+                }
+            }
+            (answer, _) => answer,
+        };
         match answer {
+            // answered above
+            Answer::Stage(..) => return Ok(()),
+            Answer::File(here, group) => {
+                if !transfer::give(&mut writer, &here)? {
+                    let id = here.id;
+                    ask(Request::LookAtFile { group, id })?;
+                    return Ok(());
+                }
+            }
             Answer::Ok(value) => write(&mut writer, &json!({ "ok": value }))?,
             Answer::Error(error, exit) => {
                 write(&mut writer, &json!({ "error": error, "exit": exit }))?;
@@ -233,6 +287,7 @@ mod tests {
             text: Some("word".into()),
             bytes: None,
             files: None,
+            file: None,
             earlier: false,
         });
         conversation.sync().unwrap();

@@ -24,11 +24,14 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
+use crate::file_text::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
+use crate::qr;
 use crate::request::{
     DeputyStatus, GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status,
 };
+use crate::shelf::megabytes;
 
 /// Bytes read from stdin: the longest message, an end of line, and one more.
 const MAX_CONTENT: u64 = MAX_TEXT as u64 + 2;
@@ -114,14 +117,14 @@ pub struct Tail {
 }
 
 /// A wait, explained on standard error: the missing condition, and the things to check.
-struct Waiting {
+pub struct Waiting {
     since: Instant,
     told: String,
     quiet: bool,
 }
 
 impl Waiting {
-    fn new(quiet: bool) -> Self {
+    pub fn new(quiet: bool) -> Self {
         Self {
             since: Instant::now(),
             told: String::new(),
@@ -130,7 +133,7 @@ impl Waiting {
     }
 
     /// Prints the explanation, unless the wait is short or the text is unchanged.
-    fn tell(&mut self, text: impl FnOnce() -> String) {
+    pub fn tell(&mut self, text: impl FnOnce() -> String) {
         if self.quiet || self.since.elapsed() < SILENCE {
             return;
         }
@@ -275,12 +278,17 @@ impl Verbs {
             Request::Send { group, .. } => group.clone(),
             _ => String::new(),
         };
-        let mut answer = self.ask_when_checked(&request, &of)?;
+        let answer = self.ask_when_checked(&request, &of)?;
+        self.tell_sent(&of, answer)
+    }
+
+    /// Prints what becomes of a message that was sent.
+    pub fn tell_sent(&self, of: &str, mut answer: Value) -> anyhow::Result<Exit> {
         if answer["shortly"] == true {
             // this folder may prove to be an old copy, which sends no messages
             let mut waiting = Waiting::new(self.json);
             let still = self.wait_until(SPOKEN_TIMEOUT, || {
-                let group = self.group(&of)?;
+                let group = self.group(of)?;
                 if let Some(problem) = group.problem {
                     return Err(ExitError::new(Exit::Failed, problem).into());
                 }
@@ -308,10 +316,19 @@ impl Verbs {
 
     /// Asks again while the program checks whether its folder is an old copy.
     fn ask_when_checked(&self, request: &Request, group: &str) -> anyhow::Result<Value> {
+        self.when_checked(group, || self.ask(request))
+    }
+
+    /// Does something again while the program checks whether its folder is an old copy.
+    pub fn when_checked<T>(
+        &self,
+        group: &str,
+        ask: impl Fn() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let mut waiting = Waiting::new(self.json);
         let until = Instant::now() + CHECKED_TIMEOUT;
         loop {
-            let asked = self.ask(request);
+            let asked = ask();
             let checks = asked.is_err() && self.group(group).is_ok_and(|group| group.checks);
             if !checks || Instant::now() >= until {
                 return asked;
@@ -393,6 +410,7 @@ impl Verbs {
         group: &str,
         member: Option<&str>,
         told: &[String],
+        qr: bool,
     ) -> anyhow::Result<Exit> {
         let member = member.map(book::node).transpose()?;
         let member = member.as_deref();
@@ -434,6 +452,9 @@ impl Verbs {
                 Some(known) => format!("the same words: {name} is {PREFIX}{known}"),
                 None => format!("the same words: lcroute book add NAME {key}"),
             });
+        }
+        if qr && !self.json {
+            qr::print(&words)?;
         }
         self.say(&answer, |_| match (member, known) {
             (None, _) => format!("{words}\nWhoever verifies you is shown these words."),
@@ -634,9 +655,14 @@ impl Verbs {
                 n => format!(", {n} new"),
             };
             print_line(format!(
-                "{:<20} {}, {} members, {} messages{unread}{missing}",
-                group.name, group.state, group.members, group.messages
+                "{:<20} {}, {} members, {} messages{unread}{missing}{}",
+                group.name,
+                group.state,
+                group.members,
+                group.messages,
+                files_text(&group.files)
             ))?;
+            tell_problem(&group.files)?;
             if group.keep_s != Some(DEFAULT_KEEP) {
                 print_line(format!("  keeps what was said {}", keep_text(group.keep_s)))?;
             }
@@ -678,9 +704,13 @@ impl Verbs {
         }
         for held in status.held {
             print_line(format!(
-                "{:<20} held, {} entries of {} authors",
-                held.name, held.log.entries, held.authors
+                "{:<20} held, {} entries of {} authors{}",
+                held.name,
+                held.log.entries,
+                held.authors,
+                files_text(&held.files)
             ))?;
+            tell_problem(&held.files)?;
         }
         Ok(Exit::Ok)
     }
@@ -688,7 +718,7 @@ impl Verbs {
     pub fn hold(
         &self,
         line: Option<String>,
-        name: String,
+        (name, space): (String, Option<u64>),
         key: Option<String>,
         end: Option<String>,
     ) -> anyhow::Result<Exit> {
@@ -702,8 +732,11 @@ impl Verbs {
         }
         let key = arguments::secret(&line.unwrap_or_default())?;
         let shown = name.clone();
-        let answer = self.ask(&Request::Hold { key, name })?;
-        self.say(&answer, |_| format!("{shown} is held here"))
+        let answer = self.ask(&Request::Hold { key, name, space })?;
+        let space = megabytes(answer["space"].as_u64().unwrap_or(0));
+        self.say(&answer, |_| {
+            format!("{shown} is held here, with up to {space} of files")
+        })
     }
 
     fn say(&self, answer: &Value, line: impl FnOnce(&Value) -> String) -> anyhow::Result<Exit> {
@@ -751,7 +784,15 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
                 clean(name)
             )
         }
-        (None, None, None) => String::new(),
+        (None, None, None) => match &message.file {
+            Some(file) => format!(
+                "sends {} ({}): lcgroup get {group} {}",
+                clean(&file.name),
+                megabytes(file.length),
+                message.n
+            ),
+            None => String::new(),
+        },
     };
     let earlier = match message.earlier {
         true => EARLIER,
@@ -833,6 +874,7 @@ mod tests {
             text: None,
             bytes: None,
             files: Some("plans'; touch FILE; echo '".into()),
+            file: None,
             earlier: false,
         };
         let line = shown("team", &message, "Ann");

@@ -16,7 +16,7 @@ const EXPOSURE: [(&str, u32); 10] = [
     ("lcroute-reach.service", 11),
     ("lcsync@.service", 13),
     ("lcagent.service", 11),
-    ("lcgroup.service", 11),
+    ("lcgroup.service", 14),
 ];
 
 fn units() -> PathBuf {
@@ -82,7 +82,7 @@ const RIGHTS: [(&str, &str, &str, &str); 10] = [
     ),
     ("lcsync@.service", "CAP_NET_RAW", "lcsync", ""),
     ("lcagent.service", "", "lcagent", "lcagent"),
-    ("lcgroup.service", "", "lcgroup", "lcgroup"),
+    ("lcgroup.service", "CAP_NET_RAW", "lcgroup", "lcgroup"),
 ];
 
 #[test]

@@ -8,6 +8,7 @@
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
 //!   device gone (8), read (9): `device.rs`
+//!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
@@ -64,6 +65,8 @@ pub mod kind {
     pub const DEVICE_GONE: u8 = 8;
     /// How far a person has read, for its other devices.
     pub const READ: u8 = 9;
+    /// A file of a message, also for holders.
+    pub const FILE: u8 = 5;
     /// Part of a commit.
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.

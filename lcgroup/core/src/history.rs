@@ -53,6 +53,7 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
     body::decode_any(kind, bytes);
     let me = librecast::id::SecretKey::from_seed(&[0; 32]).peer_id();
     let _ = decode(bytes, &me);
+    let _ = crate::file::SealedFile::decode(bytes);
 }
 
 impl Group {

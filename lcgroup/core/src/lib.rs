@@ -46,6 +46,7 @@ mod device;
 mod drops;
 mod error;
 mod event;
+pub mod file;
 mod group;
 mod history;
 mod invitation;

@@ -114,7 +114,7 @@ pub(crate) fn invitation(owner: &Person, uses: &str) -> Result<String> {
     Ok(answer["invitation"].as_str().context("no line")?.to_owned())
 }
 
-fn holding_key(owner: &Person) -> Result<String> {
+pub(crate) fn holding_key(owner: &Person) -> Result<String> {
     let answer = owner.ask(&["hold", "--key", "team"])?;
     Ok(answer["key"].as_str().context("no line")?.to_owned())
 }
@@ -137,7 +137,7 @@ pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)
 }
 
 /// Returns the contents of all files in a folder.
-fn contents(folder: &PathBuf) -> Result<Vec<u8>> {
+pub(crate) fn contents(folder: &PathBuf) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -149,7 +149,7 @@ fn contents(folder: &PathBuf) -> Result<Vec<u8>> {
     Ok(all)
 }
 
-fn holds(bytes: &[u8], words: &str) -> bool {
+pub(crate) fn holds(bytes: &[u8], words: &str) -> bool {
     bytes.windows(words.len()).any(|w| w == words.as_bytes())
 }
 

@@ -20,6 +20,7 @@ mod foreign;
 mod groups;
 mod groups_deputies;
 mod groups_devices;
+mod groups_files;
 mod groups_people;
 mod guest;
 mod hidden;

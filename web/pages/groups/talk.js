@@ -119,11 +119,16 @@ export class Talk {
         }
     }
 
-    said({ text: raw, bytes, files }) {
+    said({ n, text: raw, bytes, files, file }) {
         const said = html("p", { class: "said", dir: "auto" });
         if (files !== undefined) {
             const command = html("code", {}, `lcsync --lcgroup ${this.group.name} ${quoted(`lc:${files}`)} DEST`);
             fill(said, [`shares ${files}: `, command]);
+            return said;
+        }
+        if (file !== undefined) {
+            const size = file.length < 1e6 ? `${Math.ceil(file.length / 1e3)} kB` : `${(file.length / 1e6).toFixed(1)} MB`;
+            fill(said, [`sends ${file.name} (${size}): `, html("code", {}, `lcgroup get ${this.group.name} ${n}`)]);
             return said;
         }
         const text = raw?.replace(REORDERING, "\ufffd") ?? `${Math.floor((bytes.length * 3) / 4).toLocaleString()} bytes that are no text`;
