@@ -376,6 +376,9 @@ impl DeviceInvitation {
             .put(invitation.topic.as_bytes())
             .u8(name.len() as u8)
             .put(name.as_bytes());
+        if invitation.to != invitation.group {
+            w.put(invitation.to.public_key());
+        }
         let bytes = Zeroizing::new(w.into_vec());
         let text = bs58::encode(bytes.as_slice()).with_check().into_string();
         Zeroizing::new(format!("{DEVICE_PREFIX}{text}"))
@@ -406,10 +409,15 @@ impl FromStr for DeviceInvitation {
         let first = PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?;
         let (seed, by_first) = (Zeroizing::new(r.array()?), r.array()?);
         let (topic, name) = (r.text8()?.to_owned(), r.text8()?.to_owned());
+        let to = match r.is_empty() {
+            true => group,
+            false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
+        };
         r.finish()?;
         check_topic(&topic)?;
         let invitation = Invitation {
             group,
+            to,
             read_key,
             id,
             secret,
@@ -566,9 +574,11 @@ impl Group {
             return Err(GroupError::TooManyDevices);
         }
         let id = minutes << 32 | u64::from(self.random.next_u32());
-        let secret = secret_of(&self.author, &self.id, id).ok_or(GroupError::UnknownMember)?;
+        let to = self.office_key();
+        let secret = secret_of(&self.author, &to, id).ok_or(GroupError::UnknownMember)?;
         let invitation = Invitation {
             group: self.id,
+            to,
             read_key: self.read_key.clone(),
             id,
             secret,
@@ -822,7 +832,8 @@ impl Group {
         }
         let mut w = Writer::new();
         w.u8(VERSION).put(device.public_key());
-        let body = request::seal_to(&self.id, &w.into_vec(), &mut self.random);
+        let to = self.office_key();
+        let body = request::seal_to(&to, &w.into_vec(), &mut self.random);
         let body = body.ok_or(GroupError::UnknownDevice)?;
         let kind = kind::DEVICE_GONE;
         self.append(Log::Own, NewEntry::Body { kind, body });

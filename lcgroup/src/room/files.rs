@@ -66,8 +66,8 @@ pub enum FileAnswer {
 }
 
 impl Room {
-    /// Shows a message, and remembers its files.
-    pub(super) fn show_message(&mut self, message: Message, attached: Option<Attached>) {
+    /// Shows a message, and remembers its files. Returns whether it is new.
+    pub(super) fn show_message(&mut self, message: Message, attached: Option<Attached>) -> bool {
         let (author, id, time) = (message.author, message.id.clone(), message.time);
         let added = self.conversation.add(message);
         match attached {
@@ -79,6 +79,7 @@ impl Room {
             }
             None => {}
         }
+        added.is_some()
     }
 
     /// The folder of its files.
