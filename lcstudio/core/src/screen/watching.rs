@@ -178,6 +178,12 @@ impl ScreenWatch {
         self.through > 0 && self.through == self.latest
     }
 
+    /// Whether a whole picture of this run was drawn.
+    #[must_use]
+    pub fn has_drawn(&self) -> bool {
+        self.through > 0
+    }
+
     /// Whether the sender pauses.
     #[must_use]
     pub fn is_paused(&self) -> bool {
