@@ -91,7 +91,8 @@ impl PageScreen {
 
     /// Returns the time of the next call of [`follow`](Self::follow).
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.watch.next_timeout().filter(|_| !self.is_paused)
+        let next = self.watch.next_timeout(self.now);
+        next.filter(|_| !self.is_paused)
     }
 
     /// Returns the next change to be drawn.

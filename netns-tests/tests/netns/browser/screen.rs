@@ -6,7 +6,7 @@ use lcroute_lab::lab::eventually;
 use serde_json::json;
 
 use super::node::{lose, meeting, until_wanted};
-use super::present::{go_on_air, look_at, open};
+use super::present::{go_on_air, look_at};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::studio::session;
