@@ -310,7 +310,7 @@ impl PageAttender {
         self.follow_screen(now);
     }
 
-    /// Returns the next change of the screen, as [`to_bytes`] encodes it; nothing if there is none.
+    /// Returns the next change of the screen in the page's form; nothing if there is none.
     pub fn poll_screen(&mut self) -> Vec<u8> {
         let screen = self.screen.as_mut();
         let change = screen.and_then(PageScreen::poll_change);
