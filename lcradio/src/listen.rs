@@ -472,19 +472,13 @@ impl<'a> Listen<'a> {
     }
 
     fn receive(&mut self, now: Instant) -> anyhow::Result<()> {
-        let (station, clock) = (&mut self.station, &mut self.clock);
+        let station = &mut self.station;
         self.network.receive(|port, datagram| {
             // when it arrived, not when this turn began
             let now = Instant::now();
-            if port == BEACON_PORT && !clock.is_in_use(datagram.interface, now) {
-                let is_answer = |group| group == datagram.group;
-                if station.answer_groups().any(is_answer) {
-                    return;
-                }
-            }
             let to = (datagram.group, port);
-            let time = UnixTime::now();
-            station.handle_datagram(to, datagram.source, datagram.payload, now, time);
+            let (interface, time) = (datagram.interface, UnixTime::now());
+            station.handle_datagram_by(interface, to, datagram.source, datagram.payload, now, time);
         })?;
         if let Some(at) = self.station.listener().alive_at() {
             self.alive_at = self.alive_at.max(at);
@@ -564,8 +558,8 @@ impl<'a> Listen<'a> {
         }
         self.answers = wanted;
         // each has its own time
-        while let Some((group, question)) = self.station.poll_question(Instant::now()) {
-            if let Err(e) = self.clock.ask(group, &question) {
+        while let Some((interface, group, question)) = self.station.poll_question(Instant::now()) {
+            if let Err(e) = self.clock.ask(interface, group, &question) {
                 // lost like any packet
                 tracing::debug!("a question for the clock: {e}");
             }

@@ -271,34 +271,15 @@ impl CasterNetwork {
     }
 }
 
-/// Silence on the interface of a clock after which another interface takes its place.
-const CLOCK_SILENCE: Duration = Duration::from_secs(5);
-
-/// Questions for a caster's clock, on the interface of its beacons.
-///
-/// One interface alone: questions and answers on different paths would falsify the clock.
+/// Questions for the clocks of casters.
 #[derive(Debug, Default)]
 pub struct ClockNetwork {
-    interface: Option<(u32, Instant)>,
     socket: Option<(u32, SendSocket)>,
 }
 
 impl ClockNetwork {
-    /// Notes a datagram at the port of beacons; false if it came by an interface not in use.
-    pub fn is_in_use(&mut self, interface: u32, now: Instant) -> bool {
-        let (current, heard_at) = self.interface.get_or_insert((interface, now));
-        let is_silent = now.saturating_duration_since(*heard_at) > CLOCK_SILENCE;
-        if *current == interface || is_silent {
-            (*current, *heard_at) = (interface, now);
-        }
-        *current == interface
-    }
-
-    /// Sends a question.
-    pub fn ask(&mut self, group: Ipv6Addr, question: &[u8]) -> io::Result<()> {
-        let Some((interface, _)) = self.interface else {
-            return Ok(());
-        };
+    /// Sends a question by this interface.
+    pub fn ask(&mut self, interface: u32, group: Ipv6Addr, question: &[u8]) -> io::Result<()> {
         let socket = match self.socket.take() {
             Some((index, socket)) if index == interface => socket,
             _ => SendSocket::open(interface, group, BEACON_PORT, HOP_LIMIT)?,

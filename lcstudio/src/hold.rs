@@ -117,7 +117,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 screen.handle_datagram(&datagram, now);
             }
             tracks.follow(&screen.groups(now));
-            until = until.into_iter().chain(screen.next_timeout()).min();
+            until = until.into_iter().chain(screen.next_timeout(now)).min();
         }
         tracks.wait(&wake, until)?;
     }

@@ -53,8 +53,8 @@ impl KeptScreen {
     }
 
     /// Returns the time at which [`groups`](Self::groups) may change by itself.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        self.watch.next_timeout()
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        self.watch.next_timeout(now)
     }
 
     /// Handles a datagram, and keeps what is complete.

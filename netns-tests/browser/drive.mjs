@@ -126,6 +126,7 @@ const commands = {
     click: async ({ tab, at }) => (await inFront(tab)).locator(at).setTimeout(PATIENCE).click(),
     type: async ({ tab, at, text }) => (await inFront(tab)).type(at, text),
     upload: async ({ tab, at, file }) => (await tabs.get(tab).$(at)).uploadFile(file),
+    front: ({ tab }) => inFront(tab).then(() => null),
     press: ({ tab, key }) => tabs.get(tab).keyboard.press(key),
     size: ({ tab, width, height }) => tabs.get(tab).setViewport({ width, height }),
     media,

@@ -121,9 +121,20 @@ struct Session {
     timestamp: Option<u64>,
     /// The latest beacon's time for each source; arrival of it, or of a foreign packet.
     sources: BTreeMap<Ipv6Addr, (u64, Instant)>,
+    /// The interface of its verified beacons, and the arrival of the last one there.
+    interface: (u32, Instant),
 }
 
 impl Session {
+    /// Notes a verified beacon that no earlier one repeats. Another interface takes the place of
+    /// the present one once that is silent.
+    fn came_by(&mut self, interface: u32, now: Instant) {
+        let (current, heard_at) = self.interface;
+        if interface == current || now.saturating_duration_since(heard_at) > SILENCE {
+            self.interface = (interface, now);
+        }
+    }
+
     /// Returns when it last gave a sign of life.
     fn alive(&self) -> Option<Instant> {
         self.sources.values().map(|(_, at)| *at).max()
@@ -222,16 +233,26 @@ impl Listener {
         self.places.iter().any(|place| place.session.is_some())
     }
 
-    /// Returns whether a verified beacon of this session came from this address.
-    pub(crate) fn is_source_of(&self, session: &SessionId, source: Ipv6Addr) -> bool {
+    fn session(&self, session: &SessionId) -> Option<&Session> {
         let mut sessions = self
             .places
             .iter()
             .filter_map(|place| place.session.as_ref());
-        sessions.any(|known| {
+        sessions.find(|known| {
             let beacon = known.beacon.as_ref();
-            beacon.is_some_and(|b| b.session == *session) && known.sources.contains_key(&source)
+            beacon.is_some_and(|b| b.session == *session)
         })
+    }
+
+    /// Returns whether a verified beacon of this session came from this address.
+    pub(crate) fn is_source_of(&self, session: &SessionId, source: Ipv6Addr) -> bool {
+        let known = self.session(session);
+        known.is_some_and(|known| known.sources.contains_key(&source))
+    }
+
+    /// Returns the interface of this session's verified beacons.
+    pub(crate) fn interface_of(&self, session: &SessionId) -> Option<u32> {
+        Some(self.session(session)?.interface.0)
     }
 
     /// Returns the casters on air with their descriptions, none for a foreign sender.
@@ -258,7 +279,7 @@ impl Listener {
         !self.has_session() && (count > 0 || !self.early.is_empty())
     }
 
-    /// Handles a datagram from this address.
+    /// Handles a datagram from this address, on a host with one interface.
     pub fn handle_datagram(
         &mut self,
         channel: Channel,
@@ -267,8 +288,21 @@ impl Listener {
         now: Instant,
         time: UnixTime,
     ) {
+        self.handle_datagram_by(0, channel, source, datagram, now, time);
+    }
+
+    /// Handles a datagram that came by this interface.
+    pub(crate) fn handle_datagram_by(
+        &mut self,
+        interface: u32,
+        channel: Channel,
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+        time: UnixTime,
+    ) {
         let result = match channel {
-            Channel::Beacon => self.handle_beacon(source, datagram, now, time),
+            Channel::Beacon => self.handle_beacon(interface, source, datagram, now, time),
             _ => self.handle_packet(channel, source, datagram, now, time),
         };
         match result {
@@ -280,6 +314,7 @@ impl Listener {
 
     fn handle_beacon(
         &mut self,
+        interface: u32,
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
@@ -316,7 +351,7 @@ impl Listener {
                     .as_ref()
                     .is_some_and(|b| b.session == beacon.session) =>
             {
-                let told = Self::goes_on(session, beacon, source, now)?;
+                let told = Self::goes_on(session, beacon, (interface, source), now)?;
                 let caster = caster as u8;
                 if let Some(beacon) = told.changed {
                     let beacon = Some(beacon);
@@ -335,7 +370,7 @@ impl Listener {
             // an ended session is not begun
             _ if beacon.has_ended => Ok(()),
             _ => {
-                self.begin(caster, Some(beacon), source, now, time);
+                self.begin(caster, Some(beacon), (interface, source), now, time);
                 Ok(())
             }
         }
@@ -368,7 +403,7 @@ impl Listener {
     fn goes_on(
         session: &mut Session,
         beacon: Beacon,
-        source: Ipv6Addr,
+        (interface, source): (u32, Ipv6Addr),
         now: Instant,
     ) -> Result<Told, DropReason> {
         let is_known = session.sources.contains_key(&source);
@@ -379,7 +414,11 @@ impl Listener {
         if beacon.time_ms < latest.0 {
             return Err(DropReason::BeaconOlder);
         }
+        let is_later = beacon.time_ms > latest.0;
         *latest = (beacon.time_ms, now);
+        if is_later {
+            session.came_by(interface, now);
+        }
         if session.reference.abs_diff(beacon.next_index) > MAX_DISTANCE {
             session.reference = beacon.next_index;
         }
@@ -401,7 +440,7 @@ impl Listener {
         &mut self,
         caster: usize,
         beacon: Option<Beacon>,
-        source: Ipv6Addr,
+        (interface, source): (u32, Ipv6Addr),
         now: Instant,
         time: UnixTime,
     ) {
@@ -423,6 +462,7 @@ impl Listener {
             cipher,
             timestamp: None,
             sources: BTreeMap::from([(source, (sent_ms, now))]),
+            interface: (interface, now),
         });
         place.loss.restart();
         self.sessions += 1;
@@ -536,7 +576,7 @@ impl Listener {
         };
         let session = self.places[0].session.as_ref();
         if session.is_none_or(|session| session.is_silent(now)) {
-            self.begin(0, None, source, now, time);
+            self.begin(0, None, (0, source), now, time);
             if let Some(session) = &mut self.places[0].session {
                 session.ssrc = header.ssrc;
                 session.reference = u64::from(header.sequence) + (1 << 16);

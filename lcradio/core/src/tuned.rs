@@ -103,14 +103,17 @@ impl TunedStation {
     }
 
     /// Returns the next question that is due, to be sent at once to this group at the port of
-    /// beacons.
-    pub fn poll_question(&mut self, now: Instant) -> Option<(Ipv6Addr, Vec<u8>)> {
+    /// beacons, by the interface of the caster's verified beacons: questions and answers on
+    /// different paths would falsify the clock.
+    pub fn poll_question(&mut self, now: Instant) -> Option<(u32, Ipv6Addr, Vec<u8>)> {
         let Tuned::Station(station) = self.listener.tuned() else {
             return None;
         };
+        let listener = &self.listener;
         self.followers.iter_mut().flatten().find_map(|follower| {
             let question = follower.poll_question(station, now)?;
-            Some((follower.groups().questions, question))
+            let interface = listener.interface_of(follower.session())?;
+            Some((interface, follower.groups().questions, question))
         })
     }
 
@@ -166,9 +169,23 @@ impl TunedStation {
         copy.filter(|_| self.listener.wants_copy())
     }
 
-    /// Handles a datagram to this group and port; ignores those of other stations.
+    /// Handles a datagram to this group and port, on a host with one interface; ignores those of
+    /// other stations.
     pub fn handle_datagram(
         &mut self,
+        to: (Ipv6Addr, u16),
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+        time: UnixTime,
+    ) {
+        self.handle_datagram_by(0, to, source, datagram, now, time);
+    }
+
+    /// The same for a datagram that came by this interface.
+    pub fn handle_datagram_by(
+        &mut self,
+        interface: u32,
         (group, port): (Ipv6Addr, u16),
         source: Ipv6Addr,
         datagram: &[u8],
@@ -182,7 +199,10 @@ impl TunedStation {
             let mut followers = self.followers.iter_mut().flatten();
             if let Some(follower) = followers.find(|f| f.groups().answers == group) {
                 // others neither cost a verification nor use up the rate of answers
-                if !self.listener.is_source_of(follower.session(), source) {
+                let session = follower.session();
+                let is_of_caster = self.listener.is_source_of(session, source)
+                    && self.listener.interface_of(session) == Some(interface);
+                if !is_of_caster {
                     self.listener.count(DropReason::OtherSource);
                 } else if let Err(reason) = follower.handle_answer(datagram, station, now) {
                     self.listener.count(reason);
@@ -201,7 +221,7 @@ impl TunedStation {
             return;
         };
         self.listener
-            .handle_datagram(channel, source, datagram, now, time);
+            .handle_datagram_by(interface, channel, source, datagram, now, time);
     }
 
     /// Returns the next event; none: the casters are up to date.
@@ -328,6 +348,25 @@ mod tests {
             }
         }
 
+        /// A caster whose listeners play in step.
+        fn in_step() -> Self {
+            let mut world = Self::new();
+            let config = CasterConfig {
+                is_public: true,
+                grant: None,
+                name: "Ann reads".to_owned(),
+                title: String::new(),
+                profile: Profile::Voice,
+                channels: 1,
+                together: Some(Duration::from_millis(150)),
+                seed: [2; 32],
+                started: world.time,
+            };
+            world.caster = Caster::new(key(), config, world.now).unwrap();
+            world.station.play_in_step([3; 32]);
+            world
+        }
+
         /// Lets a second pass; returns the titles on air that are new.
         fn second(&mut self) -> Vec<String> {
             self.now += Duration::from_secs(1);
@@ -352,22 +391,72 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_a_source_without_a_verified_beacon_are_not_read() {
-        let mut world = World::new();
-        let together = Some(Duration::from_millis(150));
-        let config = CasterConfig {
-            is_public: true,
-            grant: None,
-            name: "Ann reads".to_owned(),
-            title: String::new(),
-            profile: Profile::Voice,
-            channels: 1,
-            together,
-            seed: [2; 32],
-            started: world.time,
+    fn only_verified_beacons_choose_the_interface_of_a_casters_clock() {
+        const HOME: u32 = 2;
+        const STRANGE: u32 = 3;
+        let mut world = World::in_step();
+        let group = key().station(true).group();
+        let to = (group, BEACON_PORT);
+        let beacon = |world: &World| world.caster.beacon(SOURCE, world.time).unwrap();
+        let other = Ipv6Addr::from(u128::from(SOURCE) + 1);
+        let noise = |world: &mut World, with: Vec<u8>| {
+            let (now, time) = (world.now, world.time);
+            for source in [other, SOURCE] {
+                world
+                    .station
+                    .handle_datagram_by(STRANGE, to, source, &with, now, time);
+            }
+            assert_eq!(world.station.poll_event(now), None);
         };
-        world.caster = Caster::new(key(), config, world.now).unwrap();
-        world.station.play_in_step([3; 32]);
+        let by = |world: &mut World, interface: u32| {
+            let (now, time, beacon) = (world.now, world.time, beacon(world));
+            world
+                .station
+                .handle_datagram_by(interface, to, SOURCE, &beacon, now, time);
+            while world.station.poll_event(now).is_some() {}
+            let question = world.station.poll_question(now);
+            question.map(|(interface, ..)| interface)
+        };
+        let pass = |world: &mut World, seconds: u64| {
+            world.now += Duration::from_secs(seconds);
+            world.time = world.time + Duration::from_secs(seconds);
+        };
+        // first, and all the time
+        noise(&mut world, vec![2; 200]);
+        assert_eq!(by(&mut world, HOME), Some(HOME));
+        for _ in 0..8 {
+            pass(&mut world, 1);
+            // a recording of a beacon, and a forged one, are later nowhere
+            let heard = beacon(&world);
+            assert_eq!(by(&mut world, HOME), Some(HOME));
+            noise(&mut world, heard.clone());
+            let mut forged = heard;
+            *forged.last_mut().unwrap() ^= 1;
+            noise(&mut world, forged);
+        }
+        let answers = world.station.answer_groups().next().unwrap();
+        let (now, time) = (world.now, world.time);
+        for (interface, reason) in [
+            (STRANGE, DropReason::OtherSource),
+            (HOME, DropReason::ClockMalformed),
+        ] {
+            let before = world.station.listener().drops().get(reason);
+            let to = (answers, BEACON_PORT);
+            world
+                .station
+                .handle_datagram_by(interface, to, SOURCE, &[7; 200], now, time);
+            assert_eq!(world.station.listener().drops().get(reason), before + 1);
+        }
+        // the caster itself comes by another interface once the first one is silent
+        for (seconds, interface) in [(2, HOME), (2, HOME), (2, STRANGE)] {
+            pass(&mut world, seconds);
+            assert_eq!(by(&mut world, STRANGE), Some(interface));
+        }
+    }
+
+    #[test]
+    fn answers_of_a_source_without_a_verified_beacon_are_not_read() {
+        let mut world = World::in_step();
         world.second();
         let group = world.station.answer_groups().next().unwrap();
         let other = Ipv6Addr::from(u128::from(SOURCE) + 1);

@@ -310,7 +310,10 @@ impl Room {
     fn turn(&mut self, time: Duration) -> (Vec<Question>, Vec<Heard>) {
         let now = self.clock.at(time);
         self.station.handle_timeout(now);
-        let questions: Vec<_> = std::iter::from_fn(|| self.station.poll_question(now)).collect();
+        let questions = std::iter::from_fn(|| self.station.poll_question(now));
+        let questions: Vec<_> = questions
+            .map(|(_, group, question)| (group, question))
+            .collect();
         self.questions += questions.len() as u32;
         let mut heard = Vec::new();
         while self.plays_at <= time {
@@ -555,7 +558,7 @@ fn a_flood_of_questions_leaves_rooms_in_step() {
     for _ in 0..10_000 {
         world.run(Duration::from_millis(1));
         asks += Duration::from_secs(3);
-        let (_, question) = member.poll_question(asks).unwrap();
+        let (_, _, question) = member.poll_question(asks).unwrap();
         let source = Ipv6Addr::from(u128::from(CASTER) + 77);
         let now = world.clock.at(world.now);
         world.caster.handle_question(&question, source, now);

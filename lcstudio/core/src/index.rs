@@ -4,6 +4,7 @@
 //!   kind 1  session   title text8 | presenter text8       behind its tracks: begins or resumes
 //!   kind 2  track     name text8 | owner's key 32         or, of sound: name text8 | station text8
 //!   kind 3  ended
+//!   kind 4  description of a track        name text8 | text text8      the last one counts
 //! ```
 
 use librecast::id::PeerId;
@@ -24,6 +25,8 @@ const SESSION: u8 = 1;
 const TRACK: u8 = 2;
 /// Kind of an entry that ends the session.
 const ENDED: u8 = 3;
+/// Kind of an entry that describes a track. Earlier versions drop it (`unknown_kind`).
+const DESCRIPTION: u8 = 4;
 
 /// Location of a track.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub enum IndexEntry {
     Track(TrackName, TrackPlace),
     /// The session has ended.
     Ended,
+    /// A description of a track, for attenders that do not see it.
+    Description(TrackName, String),
 }
 
 impl IndexEntry {
@@ -72,6 +77,10 @@ impl IndexEntry {
                 TRACK
             }
             Self::Ended => ENDED,
+            Self::Description(name, text) => {
+                w.text8(&name.to_string())?.text8(text)?;
+                DESCRIPTION
+            }
         };
         Ok((kind, w.into_vec()))
     }
@@ -106,6 +115,11 @@ impl IndexEntry {
                 Self::Track(name, place)
             }
             ENDED => Self::Ended,
+            DESCRIPTION => {
+                let name = r.text8().map_err(malformed)?;
+                let name = name.parse().map_err(|_| DropReason::Malformed)?;
+                Self::Description(name, clean_line(r.text8().map_err(malformed)?))
+            }
             _ => return Err(DropReason::UnknownKind),
         };
         r.finish().map_err(malformed)?;
@@ -130,6 +144,8 @@ pub struct Index {
     pub presenter: String,
     /// Tracks, in the order of their entries.
     pub tracks: Vec<(TrackName, TrackPlace)>,
+    /// Descriptions of some of them, in words.
+    pub descriptions: Vec<(TrackName, String)>,
     /// Whether the session has begun.
     pub has_begun: bool,
     /// Whether it has ended and is not resumed.
@@ -142,6 +158,13 @@ impl Index {
     pub fn place(&self, name: &TrackName) -> Option<&TrackPlace> {
         let track = self.tracks.iter().find(|(known, _)| known == name);
         track.map(|(_, place)| place)
+    }
+
+    /// Returns the description of a track; empty without one.
+    #[must_use]
+    pub fn description(&self, name: &TrackName) -> &str {
+        let found = self.descriptions.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, text)| text)
     }
 
     /// Returns the names of all tracks.
@@ -176,6 +199,18 @@ impl Index {
                 }
             }
             IndexEntry::Ended => self.has_ended = true,
+            IndexEntry::Description(name, text) => {
+                let is_full = self.descriptions.len() >= MAX_TRACKS;
+                let known = self
+                    .descriptions
+                    .iter_mut()
+                    .find(|(known, _)| known == name);
+                match known {
+                    Some((_, known)) => known.clone_from(text),
+                    None if is_full => return Err(DropReason::TooManyTracks),
+                    None => self.descriptions.push((name.clone(), text.clone())),
+                }
+            }
         }
         Ok((before != *self).then_some(read))
     }

@@ -27,7 +27,7 @@ use crate::index::{IndexEntry, TrackPlace};
 use crate::markdown::{Problem, Slide, pictures, title};
 use crate::notes::Writer;
 use crate::picture::Picture;
-use crate::plain::clean;
+use crate::plain::{clean, clean_line};
 use crate::questions::Question;
 use crate::reading::NewEntry;
 use crate::session::{Session, SessionKey};
@@ -825,6 +825,20 @@ impl Presenting {
         Ok(self.key.track_key(&TrackName::Screen))
     }
 
+    /// Describes the presenter's screen in words, for attenders that do not see it. Call it after
+    /// [`show_screen`](Self::show_screen).
+    ///
+    /// # Errors
+    ///
+    /// None is known.
+    pub fn describe_screen(&mut self, text: &str) -> Result<(), PresentError> {
+        let text = clean_line(text);
+        if self.view.index().description(&TrackName::Screen) == text {
+            return Ok(());
+        }
+        self.push_index(&IndexEntry::Description(TrackName::Screen, text))
+    }
+
     fn name_track(&mut self, name: TrackName) -> Result<(), PresentError> {
         let place = TrackPlace::Space(self.key.track_key(&name).peer_id());
         let is_known = self.view.index().place(&name) == Some(&place);
@@ -1020,6 +1034,32 @@ mod tests {
             let lines = transcripts[&language.parse().unwrap()].lines().into_iter();
             lines.map(|line| line.text.clone()).collect()
         }
+    }
+
+    #[test]
+    fn a_screen_is_named_and_described_while_it_is_on_air() {
+        let mut settings = settings();
+        settings.screen = false;
+        let mut world = World::new(settings, SLIDES, &BTreeMap::new());
+        world.pass(5_000).unwrap();
+        let index = world.presenting.view().index();
+        assert_eq!(index.place(&TrackName::Screen), None);
+        let owner = world.presenting.show_screen().unwrap().peer_id();
+        world.presenting.describe_screen(" a\nterminal ").unwrap();
+        world.pass(500).unwrap();
+        let index = world.presenting.view().index();
+        let place = TrackPlace::Space(owner);
+        assert_eq!(index.place(&TrackName::Screen), Some(&place));
+        assert_eq!(index.description(&TrackName::Screen), "a terminal");
+        let entries = world.entries();
+        world.presenting.show_screen().unwrap();
+        world.presenting.describe_screen("a terminal").unwrap();
+        world.pass(500).unwrap();
+        assert_eq!(world.entries(), entries, "nothing new");
+        world.presenting.describe_screen("").unwrap();
+        world.pass(500).unwrap();
+        let index = world.presenting.view().index();
+        assert_eq!(index.description(&TrackName::Screen), "");
     }
 
     #[test]

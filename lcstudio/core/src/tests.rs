@@ -481,6 +481,32 @@ fn an_album_of_invented_pictures_stays_within_its_bounds() {
 }
 
 #[test]
+fn descriptions_of_tracks_are_frozen_and_bounded() {
+    let key = SessionKey::from_seed(&[1; 32]);
+    let mut view = View::default();
+    let mut index = Author::of(&key, Place::Index);
+    let described = |name: &str, text: &str| {
+        IndexEntry::Description(name.parse().unwrap(), text.to_owned())
+            .encode()
+            .unwrap()
+    };
+    let (kind, body) = described("screen", "a code");
+    assert_eq!((kind, body.as_slice()), (4, &b"\x06screen\x06a code"[..]));
+    let screen: TrackName = "screen".parse().unwrap();
+    let change = index.says(&mut view, (kind, body));
+    assert_eq!(change, Some(Change::Track(screen.clone())));
+    assert_eq!(view.index().description(&screen), "a code");
+    for at in 0..100 {
+        let name = format!("captions/x{at}");
+        index.says(&mut view, described(&name, "words"));
+    }
+    assert_eq!(view.index().descriptions.len(), 64);
+    assert_eq!(view.drops().by_name()["too_many_tracks"], 37);
+    index.says(&mut view, described("screen", "a slide"));
+    assert_eq!(view.index().description(&screen), "a slide");
+}
+
+#[test]
 fn golden_bytes() {
     let mut all = Vec::new();
     let key = SessionKey::from_seed(&[1; 32]).index_key().peer_id();

@@ -191,6 +191,7 @@ impl View {
             IndexEntry::Session { .. } => Change::Session,
             IndexEntry::Track(name, _) => Change::Track(name),
             IndexEntry::Ended => Change::Ended,
+            IndexEntry::Description(name, _) => Change::Track(name),
         }))
     }
 

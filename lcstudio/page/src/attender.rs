@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::notes::{Of, PageNotes, may_write};
+use crate::screen::{PageScreen, follow, to_bytes};
 
 /// Longest time between two calls of [`PageAttender::handle_timeout`].
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +34,9 @@ pub struct Start {
     tracks: Option<Vec<String>>,
     /// Whether pictures are joined without an earlier choice.
     pictures: bool,
+    /// Whether the presenter's screen is joined without an earlier choice.
+    #[serde(default)]
+    screen: bool,
     /// Whether the page is a leaf of its network, so that it sends requests only.
     #[serde(default)]
     leaf: bool,
@@ -59,12 +63,11 @@ struct Joined {
 impl Joined {
     /// Joins the groups that the log has now, and leaves others.
     fn follow_groups(&mut self, commands: &mut VecDeque<Command>) {
-        let groups: Vec<_> = self.log.joined_groups().collect();
-        let left = self.groups.iter().filter(|group| !groups.contains(group));
-        commands.extend(left.copied().map(Command::Leave));
-        let new = groups.iter().filter(|group| !self.groups.contains(group));
-        commands.extend(new.copied().map(Command::Join));
-        self.groups = groups;
+        follow(
+            &mut self.groups,
+            self.log.joined_groups().collect(),
+            commands,
+        );
     }
 }
 
@@ -90,9 +93,12 @@ pub struct PageAttender {
     /// Chosen tracks; `None` until the index is complete, which names the tracks.
     chosen: Option<BTreeSet<TrackName>>,
     wants_pictures: bool,
+    wants_screen: bool,
     role: Role,
     pub(crate) view: View,
     joined: BTreeMap<Place, Joined>,
+    /// The presenter's screen, if it is chosen.
+    pub(crate) screen: Option<PageScreen>,
     /// Bytes received for each track, without headers.
     received: BTreeMap<Place, u64>,
     asking: Asking,
@@ -124,12 +130,14 @@ impl PageAttender {
             languages: languages.filter_map(|tag| tag.parse().ok()).collect(),
             chosen: tracks.map(|all| all.iter().filter_map(|name| name.parse().ok()).collect()),
             wants_pictures: start.pictures,
+            wants_screen: start.screen,
             role: match start.leaf {
                 true => Role::Reader,
                 false => Role::Member,
             },
             view: View::default(),
             joined: BTreeMap::new(),
+            screen: None,
             received: BTreeMap::new(),
             asking: Asking::default(),
             notes: None,
@@ -150,7 +158,7 @@ impl PageAttender {
     }
 
     /// Chooses tracks without a user's choice: slides, questions, captions in the reader's
-    /// language, and pictures, which the index may name later.
+    /// language, and pictures and the screen, which the index may name later.
     fn choose_first(&mut self) {
         let index = self.view.index();
         // the index names its tracks one after the other: a choice by language waits for all
@@ -165,7 +173,8 @@ impl PageAttender {
         let captions = Language::closest(&self.languages, &captions).cloned();
         let first = [TrackName::Slides, TrackName::Questions].into_iter();
         let pictures = self.wants_pictures.then_some(TrackName::Pictures);
-        let chosen = first.chain(pictures);
+        let screen = self.wants_screen.then_some(TrackName::Screen);
+        let chosen = first.chain(pictures).chain(screen);
         self.chosen = Some(chosen.chain(captions.map(TrackName::Captions)).collect());
     }
 
@@ -219,6 +228,7 @@ impl PageAttender {
             return;
         }
         self.choose_first();
+        self.follow_screen(now);
         let (time, wanted) = (self.time, self.wanted());
         let is_wanted = |place: &Place, joined: &Joined| {
             let space = wanted.get(place);
@@ -270,6 +280,43 @@ impl PageAttender {
         }
     }
 
+    /// Joins the screen that the index names, if it is chosen, and leaves any other one.
+    fn follow_screen(&mut self, now: Instant) {
+        let owner = match self.view.index().place(&TrackName::Screen) {
+            Some(TrackPlace::Space(owner)) if self.has_chosen(&TrackName::Screen) => Some(*owner),
+            _ => None,
+        };
+        if self.screen.as_ref().map(|screen| screen.owner) != owner {
+            if let Some(screen) = &mut self.screen {
+                screen.leave(&mut self.commands);
+            }
+            let session = &self.session;
+            self.screen = owner.map(|owner| PageScreen::new(owner, &session.space(owner), now));
+            self.revision += 1;
+        }
+        if let Some(screen) = &mut self.screen {
+            let before = screen.state();
+            screen.follow(&mut self.commands, now);
+            self.revision += u64::from(screen.state() != before);
+        }
+    }
+
+    /// Lets the screen stand still, without traffic, or go on.
+    pub fn pause_screen(&mut self, is_paused: bool, now: Instant) {
+        if let Some(screen) = &mut self.screen {
+            screen.pause(is_paused, now);
+            self.revision += 1;
+        }
+        self.follow_screen(now);
+    }
+
+    /// Returns the next change of the screen in the page's form; nothing if there is none.
+    pub fn poll_screen(&mut self) -> Vec<u8> {
+        let screen = self.screen.as_mut();
+        let change = screen.and_then(PageScreen::poll_change);
+        change.map_or_else(Vec::new, |change| to_bytes(&change))
+    }
+
     /// Handles a datagram to a joined group. A datagram of no track is ignored.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
@@ -278,6 +325,15 @@ impl PageAttender {
             port,
             data,
         } = datagram;
+        if let Some(screen) = &mut self.screen
+            && screen.has_joined(group)
+            && port == ENTRY_LOG_PORT
+        {
+            let place = Place::Track(TrackName::Screen);
+            *self.received.entry(place).or_default() += data.len() as u64;
+            self.revision += u64::from(screen.handle_datagram(data, now));
+            return;
+        }
         let mut joined = self.joined.iter_mut();
         let found = joined.find(|(_, joined)| joined.groups.contains(&group));
         let Some((place, joined)) = found.filter(|_| port == ENTRY_LOG_PORT) else {
@@ -340,7 +396,9 @@ impl PageAttender {
     pub fn next_timeout(&self, now: Instant) -> Instant {
         let logs = self.joined.values().map(|joined| joined.log.next_timeout());
         let notes = self.notes.as_ref().and_then(PageNotes::next_timeout);
-        let first = logs.chain(self.asking.next_timeout()).chain(notes).min();
+        let screen = self.screen.as_ref().and_then(PageScreen::next_timeout);
+        let first = logs.chain(self.asking.next_timeout()).chain(notes);
+        let first = first.chain(screen).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
@@ -453,6 +511,9 @@ impl PageAttender {
         let groups = self.joined.values().flat_map(|joined| &joined.groups);
         self.commands.extend(groups.copied().map(Command::Leave));
         self.joined.clear();
+        if let Some(mut screen) = self.screen.take() {
+            screen.leave(&mut self.commands);
+        }
     }
 
     /// Returns a counter of changes to the view.
@@ -488,7 +549,9 @@ impl PageAttender {
     pub(crate) fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut drops = self.view.drops().by_name();
         let notes = self.notes.iter().flat_map(|notes| notes.drops().by_name());
-        for (name, count) in notes {
+        let screen = self.screen.iter();
+        let screen = screen.flat_map(|screen| screen.drops().by_name());
+        for (name, count) in notes.chain(screen) {
             *drops.entry(name).or_default() += count;
         }
         for joined in self.joined.values() {

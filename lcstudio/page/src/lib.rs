@@ -3,9 +3,11 @@
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── page ── attender ─┬─ Log of each joined track ── datagrams
+//!                                                   ├─ screen ── changes of the presenter's screen
 //!                                                   ├─ View ── shown: JSON of the view
 //!                                                   └─ notes ── updates for a worker; records
 //!   page ── bytes ── presenter_page ── presenter ─┬─ Log of each track ── records, datagrams
+//!                                                 ├─ showing ── areas to encode, datagrams
 //!                                                 └─ Presenting ── JSON of the view
 //! ```
 //!
@@ -17,4 +19,6 @@ mod notes;
 mod page;
 pub mod presenter;
 mod presenter_page;
+mod screen;
+mod showing;
 mod shown;

@@ -263,6 +263,20 @@ pub extern "C" fn studio_picture() -> usize {
     })
 }
 
+/// Answers the next change of the presenter's screen; 0: none. It has the size of the screen
+/// (width 2, height 2), the area (x 2, y 2, width 2, height 2), all big-endian, 1 if it covers the
+/// screen, media type, line feed, bytes of the picture.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_screen() -> usize {
+    page(|page| page.answer_with(|attender, _| attender.poll_screen()))
+}
+
+/// Lets the screen stand still, or go on.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_pause(now: f64, is_paused: bool) {
+    attender(|attender, _| attender.pause_screen(is_paused, at(now)));
+}
+
 /// Answers the last lines of captions as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_captions(most: usize) -> usize {

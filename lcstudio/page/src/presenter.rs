@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::disk::{Disk, restore};
+use crate::showing::Showing;
 use crate::shown::{Pictures, captions, html_and_pictures, json, pictures};
 
 /// Longest time between two calls of [`PagePresenter::handle_timeout`].
@@ -138,6 +139,8 @@ pub struct PagePresenter {
     start: Option<(Zeroizing<[u8; 32]>, Vec<Stored>)>,
     tracks: Tracks,
     disk: Disk,
+    /// The presenter's screen, while it is on air.
+    screen: Option<Showing>,
     commands: VecDeque<Command>,
     /// Reason for which the presentation ended.
     failed: Option<String>,
@@ -191,6 +194,7 @@ impl PagePresenter {
             start: Some((Zeroizing::new(*seed), stored.collect())),
             tracks: Tracks::default(),
             disk: Disk::default(),
+            screen: None,
             commands: VecDeque::new(),
             failed: None,
             revision: 0,
@@ -273,6 +277,22 @@ impl PagePresenter {
         }
         self.handle_outputs();
         self.read();
+        self.send_screen(now);
+    }
+
+    /// Sends packets of the screen. They are no entries, so none waits for the disk.
+    fn send_screen(&mut self, now: Instant) {
+        let Some(screen) = &mut self.screen else {
+            return;
+        };
+        while let Some((group, data)) = screen.poll_transmit(now) {
+            let port = ENTRY_LOG_PORT;
+            self.commands.push_back(Command::Send { group, port, data });
+        }
+        if screen.has_ended() {
+            self.screen = None;
+            self.revision += 1;
+        }
     }
 
     /// Passes on outputs of the logs: packets, records, events.
@@ -338,6 +358,7 @@ impl PagePresenter {
         self.commands.extend(groups.copied().map(Command::Leave));
         self.tracks.joined.clear();
         self.disk = Disk::default();
+        self.screen = None;
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
@@ -350,7 +371,8 @@ impl PagePresenter {
             .map(|joined| joined.log.next_timeout());
         let presenting = self.presenting.next_timeout();
         let presenting = presenting.filter(|_| self.failed.is_none() && self.start.is_none());
-        let first = logs.chain(presenting).min();
+        let screen = self.screen.as_ref().map(Showing::next_timeout);
+        let first = logs.chain(presenting).chain(screen).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
@@ -435,6 +457,85 @@ impl PagePresenter {
         added.map_err(|e| e.to_string())
     }
 
+    /// Puts the presenter's screen on air: the index names it, and looks are taken from now on.
+    /// `seed`: secret randomness, new each time.
+    ///
+    /// # Errors
+    /// The session is not on air.
+    pub fn show_screen(
+        &mut self,
+        seed: &[u8; 32],
+        time: UnixTime,
+        now: Instant,
+    ) -> Result<(), String> {
+        if !self.presenting.is_on() || self.presenting.view().index().has_ended {
+            return Err("This lecture is not on air.".into());
+        }
+        let key = self.presenting.show_screen().map_err(|e| e.to_string())?;
+        let space = self.presenting.session().space(key.peer_id());
+        self.screen = Some(Showing::new(&space, key, *seed, time, now));
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Describes the screen for attenders that do not see it. `text` may be empty.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn describe_screen(&mut self, text: &str) -> Result<(), String> {
+        let described = self.presenting.describe_screen(text);
+        described.map_err(|e| e.to_string())
+    }
+
+    /// Whether the page is to look at the screen now.
+    #[must_use]
+    pub fn wants_look(&self, now: Instant) -> bool {
+        let screen = self.screen.as_ref();
+        screen.is_some_and(|screen| screen.wants_look(now))
+    }
+
+    /// Takes a look at the screen, of 4 bytes a pixel.
+    ///
+    /// # Errors
+    /// The screen is too large.
+    pub fn look(&mut self, size: (u32, u32), pixels: Vec<u8>, now: Instant) -> Result<(), String> {
+        let screen = self.screen.as_mut();
+        let looked = screen.map_or(Ok(()), |screen| screen.look(size, pixels, now));
+        looked.map_err(|e| e.to_string())
+    }
+
+    /// Returns the wanted pictures of the last look: their quality in percent, then x, y, width and
+    /// height of each (2, big-endian). Nothing if none is wanted.
+    #[must_use]
+    pub fn wanted_pictures(&self) -> Vec<u8> {
+        let wanted = self.screen.as_ref().and_then(Showing::wanted);
+        wanted.map_or_else(Vec::new, |(quality, areas)| {
+            let numbers = areas.iter().flat_map(|a| [a.x, a.y, a.width, a.height]);
+            let numbers = numbers.flat_map(u16::to_be_bytes);
+            std::iter::once(quality).chain(numbers).collect()
+        })
+    }
+
+    /// Sends the wanted pictures of the last look. If they are too long, they are wanted again, with
+    /// another quality.
+    ///
+    /// # Errors
+    /// One is no picture of its area.
+    pub fn screen_pictures(&mut self, files: Vec<Vec<u8>>, now: Instant) -> Result<(), String> {
+        self.revision += 1;
+        let screen = self.screen.as_mut();
+        let sent = screen.map_or(Ok(()), |screen| screen.pictures(files, now));
+        sent.map_err(|e| e.to_string())
+    }
+
+    /// Takes the screen off air.
+    pub fn end_screen(&mut self, now: Instant) {
+        if let Some(screen) = &mut self.screen {
+            screen.end(now);
+            self.send_screen(now);
+        }
+    }
+
     /// Ends the session for all attenders.
     ///
     /// # Errors
@@ -490,6 +591,17 @@ impl PagePresenter {
                     taken: taken.contains(question),
                 })
                 .collect(),
+            screen: self.screen.as_ref().map(|screen| {
+                let ((changes, bytes), size) = (screen.sent(), screen.size());
+                Screen {
+                    group: screen.group().to_string(),
+                    size,
+                    changes,
+                    bytes,
+                    exact: screen.is_exact(),
+                    too_long: screen.is_too_long(),
+                }
+            }),
             drops: self.drops(),
         })
     }
@@ -535,7 +647,25 @@ struct Status<'a> {
     left_out: Vec<&'a str>,
     languages: Vec<&'a str>,
     questions: Vec<Asked<'a>>,
+    /// The screen that is on air.
+    screen: Option<Screen>,
     drops: BTreeMap<&'static str, u64>,
+}
+
+/// A screen that is on air.
+#[derive(Debug, Serialize)]
+struct Screen {
+    /// Listeners of this group see it.
+    group: String,
+    /// Width and height, once something was sent.
+    size: Option<(u16, u16)>,
+    /// Sent changes, and bytes of their pictures.
+    changes: u64,
+    bytes: u64,
+    /// Whether all of it lost nothing.
+    exact: bool,
+    /// Whether the last picture was too long to be sent.
+    too_long: bool,
 }
 
 #[derive(Debug, Serialize)]

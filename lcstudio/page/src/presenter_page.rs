@@ -218,6 +218,72 @@ pub extern "C" fn present_station() -> usize {
     })
 }
 
+/// Puts the screen on air. Input: 32 secret random bytes. Returns the length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_screen(now: f64, unix: f64) -> usize {
+    attempt(|presenter, input| {
+        let seed = input.first_chunk::<32>().ok_or("no seed")?;
+        let time = UnixTime::from_millis(unix as u64);
+        presenter.show_screen(seed, time, at(now))
+    })
+}
+
+/// Describes the screen by the text of the input. Returns the length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_describe() -> usize {
+    attempt(|presenter, text| presenter.describe_screen(&String::from_utf8_lossy(text)))
+}
+
+/// Returns whether the page is to look at the screen now.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_wants_look(now: f64) -> bool {
+    presenter(|presenter, _| presenter.wants_look(at(now)))
+}
+
+/// Takes a look at the screen. Input: its pixels, of 4 bytes. Returns the length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_look(now: f64, width: u32, height: u32) -> usize {
+    page(|page| {
+        // 9 MiB that are no secret from this page: moved, neither copied nor wiped
+        let pixels = std::mem::take(&mut *page.take_input());
+        let presenter = page.machine.as_mut();
+        let looked = presenter.map_or(Ok(()), |presenter| {
+            presenter.look((width, height), pixels, at(now))
+        });
+        page.outcome(looked)
+    })
+}
+
+/// Answers the areas whose pictures are wanted; 0: none. Quality in percent (1), then x 2, y 2,
+/// width 2, height 2 of each, big-endian.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_areas() -> usize {
+    page(|page| page.answer_with(|presenter, _| presenter.wanted_pictures()))
+}
+
+/// Sends pictures of these areas. Input: length (4, big-endian) and bytes of each. Returns the
+/// length of an error. Areas that are wanted afterwards are to be encoded again.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_screen_pictures(now: f64) -> usize {
+    attempt(|presenter, mut rest| {
+        let mut files = Vec::new();
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let file = after.split_at_checked(length);
+            let (file, after) = file.ok_or("an input that is too short")?;
+            files.push(file.to_vec());
+            rest = after;
+        }
+        presenter.screen_pictures(files, at(now))
+    })
+}
+
+/// Takes the screen off air.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_end_screen(now: f64) {
+    presenter(|presenter, _| presenter.end_screen(at(now)));
+}
+
 /// Ends the session for all attenders. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_end() -> usize {

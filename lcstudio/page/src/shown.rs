@@ -22,6 +22,17 @@ struct Status<'a> {
     shown: Option<usize>,
     drops: BTreeMap<&'static str, u64>,
     notes: Notes,
+    /// Of a chosen screen.
+    screen: Option<Screen>,
+}
+
+/// Status of the presenter's screen.
+#[derive(Debug, Serialize)]
+struct Screen {
+    /// As [`PageScreen::state`](crate::screen::PageScreen::state) returns it.
+    state: &'static str,
+    /// Whether the reader lets it stand still.
+    paused: bool,
 }
 
 /// A present writer of the notes.
@@ -55,6 +66,8 @@ struct Track {
     /// Its name without a language.
     kind: &'static str,
     language: Option<String>,
+    /// The presenter's words for those who do not see it; may be empty.
+    description: String,
     chosen: bool,
     /// Bytes received for it, without headers.
     bytes: u64,
@@ -212,6 +225,10 @@ impl PageAttender {
             shown: shown.map(|(number, _)| number),
             drops: self.drops(),
             notes: self.notes(),
+            screen: self.screen.as_ref().map(|screen| Screen {
+                state: screen.state(),
+                paused: screen.is_paused(),
+            }),
         })
     }
 
@@ -256,6 +273,7 @@ impl PageAttender {
             name: name.to_string(),
             kind,
             language: language.map(Language::to_string),
+            description: self.view.index().description(name).to_owned(),
             chosen,
             bytes: self.received(&place),
             lacks: self.lacks(&place),

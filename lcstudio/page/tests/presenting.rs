@@ -436,3 +436,313 @@ fn what_cannot_be_presented_is_said() {
     assert!(refused.contains("are no slides"), "{refused}");
     assert!(session().starts_with("lcs1"));
 }
+
+const SCREEN: (u16, u16) = (64, 48);
+
+/// A WebP with a valid header, and pixels behind it; `quality`: as the page asks for it.
+fn webp(quality: u8, (width, height): (u16, u16), pixels: &[u8]) -> Vec<u8> {
+    let mut webp = b"RIFF\0\0\0\0WEBP".to_vec();
+    if quality == 100 {
+        let bits = u32::from(width - 1) | u32::from(height - 1) << 14;
+        webp.extend(b"VP8L\0\0\0\0\x2f");
+        webp.extend(bits.to_le_bytes());
+        webp.extend([0; 5]);
+    } else {
+        webp.extend(b"VP8 \0\0\0\0\0\0\0\x9d\x01\x2a");
+        webp.extend(width.to_le_bytes());
+        webp.extend(height.to_le_bytes());
+    }
+    assert_eq!(webp.len(), 30);
+    webp.extend(pixels);
+    webp
+}
+
+/// A screen, and a browser that encodes its areas.
+struct Canvas {
+    pixels: Vec<u8>,
+    /// Bytes behind each picture, by its quality.
+    padding: fn(u8) -> usize,
+    /// Qualities of encoded pictures.
+    encoded: Vec<u8>,
+}
+
+impl Canvas {
+    fn new() -> Self {
+        let pixels = usize::from(SCREEN.0) * usize::from(SCREEN.1);
+        Self {
+            pixels: vec![9; pixels * 4],
+            padding: |_| 0,
+            encoded: Vec::new(),
+        }
+    }
+
+    fn row(x: usize, y: usize, width: usize) -> std::ops::Range<usize> {
+        let begin = (y * usize::from(SCREEN.0) + x) * 4;
+        begin..begin + width * 4
+    }
+
+    /// Looks if the presenter wants a look, and encodes wanted areas.
+    fn look(&mut self, world: &mut World) {
+        let now = world.now();
+        if !world.presenter.wants_look(now) {
+            return;
+        }
+        let size = (SCREEN.0.into(), SCREEN.1.into());
+        world
+            .presenter
+            .look(size, self.pixels.clone(), now)
+            .unwrap();
+        loop {
+            let wanted = world.presenter.wanted_pictures();
+            let Some((quality, areas)) = wanted.split_first() else {
+                return;
+            };
+            self.encoded.push(*quality);
+            let files = areas.chunks(8).map(|area| {
+                let area: Vec<u16> = area
+                    .chunks(2)
+                    .map(|n| u16::from_be_bytes([n[0], n[1]]))
+                    .collect();
+                let [x, y, width, height] = area[..] else {
+                    panic!("{area:?}")
+                };
+                let rows = (y..y + height)
+                    .flat_map(|y| &self.pixels[Self::row(x.into(), y.into(), width.into())]);
+                let mut file = webp(
+                    *quality,
+                    (width, height),
+                    &rows.copied().collect::<Vec<_>>(),
+                );
+                file.resize(file.len() + (self.padding)(*quality), 0);
+                file
+            });
+            let files = files.collect();
+            world.presenter.screen_pictures(files, now).unwrap();
+        }
+    }
+
+    /// Draws the changes that a page received.
+    fn draw(&mut self, world: &mut World) {
+        loop {
+            let change = world.attender.poll_screen();
+            let Some((head, rest)) = change.split_first_chunk::<12>() else {
+                return;
+            };
+            let head: Vec<usize> = head
+                .chunks(2)
+                .map(|n| usize::from(u16::from_be_bytes([n[0], n[1]])))
+                .collect();
+            let [screen_width, screen_height, x, y, width, height] = head[..] else {
+                panic!("{head:?}")
+            };
+            assert_eq!((screen_width, screen_height), (64, 48));
+            let is_whole = (width, height) == (64, 48);
+            assert_eq!(rest[0], u8::from(is_whole));
+            let file = rest[1..].strip_prefix(b"image/webp\n").unwrap();
+            for (row, pixels) in file[30..].chunks(width * 4).take(height).enumerate() {
+                self.pixels[Self::row(x, y + row, width)].copy_from_slice(pixels);
+            }
+        }
+    }
+}
+
+/// Lets time pass for both pages.
+fn pass(world: &mut World, source: &mut Canvas, drawn: &mut Canvas, ms: u64) {
+    for _ in 0..ms / 100 {
+        source.look(world);
+        world.pass(100);
+        drawn.draw(world);
+    }
+}
+
+fn screen_track(world: &World) -> Value {
+    let attended = world.attended();
+    let mut tracks = attended["tracks"].as_array().unwrap().iter();
+    let found = tracks.find(|track| track["kind"] == "screen");
+    found.cloned().unwrap_or_default()
+}
+
+/// Both pages, with a screen on air.
+fn showing() -> (World, Canvas, Canvas) {
+    let mut world = World::new();
+    let now = world.now();
+    let time = UnixTime::from_millis(UNIX_MS);
+    let early = world.presenter.show_screen(&[5; 32], time, now);
+    assert!(early.unwrap_err().contains("not on air"));
+    world.pass(8_000);
+    assert_eq!(screen_track(&world), Value::Null);
+    let (now, time) = (world.now(), UnixTime::from_millis(UNIX_MS + world.ms));
+    world.presenter.show_screen(&[5; 32], time, now).unwrap();
+    world.presenter.describe_screen("a terminal").unwrap();
+    (world, Canvas::new(), Canvas::new())
+}
+
+#[test]
+fn a_screen_is_exact_for_a_page_that_chose_it_and_no_byte_for_others() {
+    let (mut world, mut source, mut drawn) = showing();
+    source.pixels[40] = 77;
+    pass(&mut world, &mut source, &mut drawn, 3_000);
+    // it is named, and nothing of it comes
+    let named = screen_track(&world);
+    assert_eq!(
+        (&named["chosen"], &named["bytes"]),
+        (&json!(false), &json!(0))
+    );
+    assert_eq!(named["description"], "a terminal");
+    assert_eq!(world.attended()["screen"], Value::Null);
+    assert_eq!(world.status()["screen"]["size"], json!([64, 48]));
+    // it comes once it is chosen, and the carousel is left
+    let (joined, now) = (world.joined[1].len(), world.now());
+    world.attender.choose("screen", true, now).unwrap();
+    world.pass(20);
+    assert_eq!(world.joined[1].len(), joined + 2);
+    assert_eq!(world.attended()["screen"]["state"], "waiting");
+    pass(&mut world, &mut source, &mut drawn, 2_500);
+    assert!(drawn.pixels == source.pixels);
+    assert_eq!(world.joined[1].len(), joined + 1);
+    let shown = json!({ "state": "shown", "paused": false });
+    assert_eq!(world.attended()["screen"], shown);
+    // an area
+    source.pixels[Canvas::row(7, 9, 5)].fill(3);
+    let bytes = screen_track(&world)["bytes"].as_u64();
+    pass(&mut world, &mut source, &mut drawn, 2_000);
+    assert!(drawn.pixels == source.pixels);
+    let more = screen_track(&world)["bytes"].as_u64().zip(bytes);
+    assert!(
+        more.is_some_and(|(after, before)| after - before < 1_000),
+        "{more:?}"
+    );
+    // the reader's pause stops all of it, and what changed comes after it
+    let now = world.now();
+    world.attender.pause_screen(true, now);
+    world.pass(20);
+    assert_eq!(world.joined[1].len(), joined);
+    let before = drawn.pixels.clone();
+    source.pixels[Canvas::row(1, 40, 30)].fill(4);
+    pass(&mut world, &mut source, &mut drawn, 12_000);
+    assert!(drawn.pixels == before);
+    assert_eq!(world.attended()["screen"]["paused"], true);
+    let now = world.now();
+    world.attender.pause_screen(false, now);
+    pass(&mut world, &mut source, &mut drawn, 3_000);
+    assert!(drawn.pixels == source.pixels);
+    assert_eq!(world.attended()["screen"]["state"], "shown");
+    // dropped: no group of it is joined
+    let now = world.now();
+    world.attender.choose("screen", false, now).unwrap();
+    world.pass(20);
+    assert_eq!(world.joined[1].len(), joined);
+    assert_eq!(world.attended()["screen"], Value::Null);
+    let bytes = screen_track(&world)["bytes"].clone();
+    source.pixels.fill(1);
+    pass(&mut world, &mut source, &mut drawn, 2_000);
+    assert_eq!(screen_track(&world)["bytes"], bytes);
+    // and the end, for one who joined
+    let now = world.now();
+    world.attender.choose("screen", true, now).unwrap();
+    pass(&mut world, &mut source, &mut drawn, 2_000);
+    assert!(drawn.pixels == source.pixels);
+    let now = world.now();
+    world.presenter.end_screen(now);
+    world.pass(500);
+    assert_eq!(world.attended()["screen"]["state"], "ended");
+    assert_eq!(world.status()["screen"], Value::Null);
+    assert!(!world.presenter.wants_look(world.now()));
+    // leaving the page leaves its groups
+    let now = world.now();
+    world.attender.end(now);
+    world.pass(20);
+    assert!(world.joined[1].is_empty());
+}
+
+#[test]
+fn a_screen_that_falls_silent_is_reported() {
+    let (mut world, mut source, mut drawn) = showing();
+    world.pass(1_000);
+    let now = world.now();
+    world.attender.choose("screen", true, now).unwrap();
+    pass(&mut world, &mut source, &mut drawn, 2_000);
+    assert_eq!(world.attended()["screen"]["state"], "shown");
+    // the presenter's tab was killed, without last words
+    world.reopen();
+    world.pass(12_000);
+    assert_eq!(world.attended()["screen"]["state"], "silent");
+    // again on air: a new run, from its first picture on
+    let (now, time) = (world.now(), UnixTime::from_millis(UNIX_MS + world.ms));
+    world.presenter.show_screen(&[6; 32], time, now).unwrap();
+    source.pixels.fill(200);
+    pass(&mut world, &mut source, &mut drawn, 3_000);
+    assert_eq!(world.attended()["screen"]["state"], "shown");
+    assert!(drawn.pixels == source.pixels);
+}
+
+#[test]
+fn photographs_lose_something_until_the_screen_rests() {
+    let (mut world, mut source, mut drawn) = showing();
+    let now = world.now();
+    world.attender.choose("screen", true, now).unwrap();
+    world.pass(1_000);
+    source.padding = |quality| match quality {
+        100 => 450_000,
+        _ => 60_000,
+    };
+    pass(&mut world, &mut source, &mut drawn, 1_000);
+    assert_eq!(source.encoded, [100, 80]);
+    assert_eq!(world.status()["screen"]["exact"], false);
+    pass(&mut world, &mut source, &mut drawn, 4_000);
+    assert_eq!(source.encoded, [100, 80, 100], "exact after a rest");
+    assert_eq!(world.status()["screen"]["exact"], true);
+    // while 450 kB are on their way, a change is not late
+    assert_eq!(world.attended()["screen"]["state"], "coming");
+    source.padding = |_| 0;
+    source.pixels[Canvas::row(20, 20, 4)].fill(5);
+    pass(&mut world, &mut source, &mut drawn, 1_500);
+    assert!(drawn.pixels == source.pixels);
+    // the carousel brings the rest of it
+    pass(&mut world, &mut source, &mut drawn, 20_000);
+    assert_eq!(world.attended()["screen"]["state"], "shown");
+    assert!(drawn.pixels == source.pixels);
+    assert_eq!(source.encoded.len(), 4);
+    // too long at each quality: passed over, reported, and tried again later
+    source.padding = |_| 1 << 20;
+    source.encoded.clear();
+    source.pixels.fill(8);
+    pass(&mut world, &mut source, &mut drawn, 5_000);
+    assert_eq!(source.encoded, [100, 80, 50]);
+    assert_eq!(world.status()["screen"]["too_long"], true);
+    source.padding = |_| 0;
+    pass(&mut world, &mut source, &mut drawn, 9_000);
+    assert_eq!(world.status()["screen"]["too_long"], false);
+    assert!(drawn.pixels == source.pixels);
+}
+
+#[test]
+fn a_busy_screen_renews_the_carousel() {
+    let (mut world, mut source, mut drawn) = showing();
+    source.padding = |_| 20_000;
+    for step in 0..120 {
+        source.pixels[Canvas::row(2, step % 48, 9)].fill(step as u8);
+        pass(&mut world, &mut source, &mut drawn, 500);
+    }
+    // a page that joins now has a whole picture and at most 256 kB of changes to receive
+    let now = world.now();
+    world.attender.choose("screen", true, now).unwrap();
+    pass(&mut world, &mut source, &mut drawn, 11_000);
+    assert!(drawn.pixels == source.pixels);
+    // what cannot be a screen is refused, and harms nothing
+    let now = world.now() + Duration::from_secs(2);
+    let refused = world.presenter.look((4_000, 3_000), Vec::new(), now);
+    assert!(refused.unwrap_err().contains("at most 1920 x 1200"));
+    assert!(world.presenter.look((64, 48), vec![0; 7], now).is_err());
+    assert!(world.presenter.look((0, 0), Vec::new(), now).is_err());
+    assert!(
+        world
+            .presenter
+            .look((65_536, 65_536), Vec::new(), now)
+            .is_err()
+    );
+    world.presenter.screen_pictures(vec![vec![1]], now).unwrap();
+    source.pixels[0] = 99;
+    pass(&mut world, &mut source, &mut drawn, 3_000);
+    assert!(drawn.pixels == source.pixels);
+}

@@ -12,6 +12,7 @@ mod pictures;
 mod playground;
 mod present;
 mod radio;
+mod screen;
 mod studio;
 
 use std::cell::RefCell;

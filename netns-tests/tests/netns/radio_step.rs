@@ -258,6 +258,55 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
 }
 
 #[test]
+#[ignore = "an interface for a stranger; make test-all"]
+fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
+    world_alone("radio-step-strange", |lab| {
+        let hosts = lab.lan(&["caster", "near"])?;
+        let [caster, near] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        let stranger = lab.detached_host("stranger")?;
+        let peer = stranger.namespace().path();
+        near.ip(&format!(
+            "link add strange0 type veth peer name {LAN} netns {peer}\nlink set strange0 up\n\
+             addr add fd00:2::1/64 dev strange0 nodad"
+        ))?;
+        stranger.ip(&format!(
+            "addr add fd00:2::9/64 dev {LAN} nodad\nlink set {LAN} up"
+        ))?;
+        let (key, station, secret) = key_of(caster, "station.key")?;
+        let groups = station.clock_groups(&secret.id());
+        let noise = format!(
+            "import os, socket, time\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
+             index = socket.if_nametoindex('{LAN}')\n\
+             while True:\n  for group in ['{}', '{}', '{}']:\n    \
+             s.sendto(bytes([2]) + os.urandom(200), (group, {BEACON_PORT}, 0, index))\n  time.sleep(0.2)\n",
+            station.group(),
+            groups.questions,
+            groups.answers
+        );
+        let _noise = stranger.spawn("python3", &["-c", &noise])?;
+        let args = format!("-i {LAN} -i strange0");
+        let room = Room::new(near, &station.encode(), &args, CLOCKS[0], Instant::now())?;
+        eventually("it has heard the stranger", || {
+            let drops = last_status(&room.process.stderr())?["drops"].clone();
+            let dropped = drops["beacon_not_opened"].as_u64().unwrap_or(0);
+            ensure!(dropped > 0, "{drops}");
+            Ok(())
+        })?;
+        let file = write_clicks(caster, 8)?;
+        let mut casts = cast(caster, &file, &format!("--key {key} --together"))?;
+        eventually("it is in step", || {
+            let step = room.step()?;
+            ensure!(step["state"] == "in step", "{step}");
+            Ok(())
+        })?;
+        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+        room.end().map(drop)
+    });
+}
+
+#[test]
 #[ignore = "takes a minute; make test-all"]
 fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_as_it() {
     world_alone("radio-step-far", |lab| {

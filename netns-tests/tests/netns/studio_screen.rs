@@ -107,7 +107,7 @@ fn until_exact(folder: &str, pixels: &Pixels) -> Result<()> {
 }
 
 /// The groups of the screen, by names of counters.
-fn groups_of_screen(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
+pub(crate) fn groups_of_screen(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
     let secret = SessionKey::from_seed(&SecretKey::load(Path::new(key))?.seed());
     let owner = secret.track_key(&TrackName::Screen).peer_id();
     let space = ScreenSpace::new(&secret.session().space(owner));

@@ -11,9 +11,12 @@ export class Studio extends MemberModule {
         return super.load(new URL("studio.wasm", import.meta.url), "studio", does);
     }
 
-    /** Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`: whether they are joined then; `leaf`: of a leaf. */
-    open(session, tracks, pictures, leaf) {
-        const start = { session, languages: [...navigator.languages], tracks, pictures, leaf };
+    /**
+     * Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`, `screen`: whether they are joined then;
+     * `leaf`: of a leaf.
+     */
+    open(session, tracks, pictures, leaf, screen) {
+        const start = { session, languages: [...navigator.languages], tracks, pictures, leaf, screen };
         this.put(crypto.getRandomValues(new Uint8Array(32)), JSON.stringify(start));
         this.check(this.call.studio_open(now()));
     }
@@ -35,6 +38,7 @@ export class Studio extends MemberModule {
         if (!this.isClosed) {
             this.hand(this.records(), this.does.records);
             this.hand(this.updates(), this.does.updates);
+            this.changes().forEach((change) => this.does.screen?.(change));
         }
         const revision = this.isClosed ? this.revision : this.call.studio_revision();
         if (revision !== this.revision) {
@@ -87,6 +91,21 @@ export class Studio extends MemberModule {
             updates.push({ author: hex(all.subarray(0, 8)), number: new DataView(all.buffer).getUint32(8), body: all.slice(12) });
         }
         return updates.length > 0 ? [updates] : [];
+    }
+
+    /** Changes of the presenter's screen that have come. */
+    changes() {
+        const changes = [];
+        for (let length = this.call.studio_screen(); length; length = this.call.studio_screen()) {
+            changes.push(this.output(length).slice());
+        }
+        return changes;
+    }
+
+    /** The screen stands still, or goes on. */
+    pauseScreen(isPaused) {
+        this.call.studio_pause(now(), isPaused);
+        this.run();
     }
 
     openNotes() {

@@ -142,6 +142,56 @@ export class Presenter extends MemberModule {
         this.run();
     }
 
+    /** The presenter's screen goes on air: looks are taken from now on. */
+    showScreen() {
+        this.put(crypto.getRandomValues(new Uint8Array(32)));
+        this.check(this.call.present_screen(now(), Date.now()));
+        this.run();
+    }
+
+    /** The screen in words, for those who do not see it. */
+    describeScreen(text) {
+        this.put(text);
+        this.check(this.call.present_describe());
+        this.run();
+    }
+
+    wantsLook() {
+        return !this.isClosed && Boolean(this.call.present_wants_look(now()));
+    }
+
+    /** A look at the screen: four bytes a pixel. */
+    look(width, height, pixels) {
+        this.put(pixels);
+        this.check(this.call.present_look(now(), width, height));
+    }
+
+    /** The areas of which pictures are wanted, and their quality, 0 to 1; null: none. */
+    areas() {
+        const all = this.output(this.call.present_areas()).slice();
+        const view = new DataView(all.buffer);
+        const numbers = (at) => [0, 2, 4, 6].map((part) => view.getUint16(at + part));
+        const areas = Array.from({ length: Math.floor(all.length / 8) }, (_, at) => {
+            const [x, y, width, height] = numbers(1 + at * 8);
+            return { x, y, width, height };
+        });
+        return areas.length > 0 ? { areas, quality: all[0] / 100 } : null;
+    }
+
+    /** Pictures of these areas. */
+    screenPictures(files) {
+        this.put(...files.flatMap((bytes) => [big(bytes.length, 4), bytes]));
+        this.check(this.call.present_screen_pictures(now()));
+        this.run();
+    }
+
+    endScreen() {
+        if (!this.isClosed) {
+            this.call.present_end_screen(now());
+            this.run();
+        }
+    }
+
     /** From 1. */
     takeUp(number) {
         this.check(this.call.present_take_up(number));

@@ -9,6 +9,7 @@ import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random
 import { Presenter } from "./present-module.js";
 import { PresentStore } from "./present-store.js";
 import { Pictures } from "./pictures.js";
+import { Shown } from "./present-screen.js";
 import { Voice } from "./present-sound.js";
 import { elements } from "./slide.js";
 
@@ -47,7 +48,7 @@ const $ = (id) => document.getElementById(id);
  * stored one; `text`: that of its session; `sent`: slides that all have; `groups`: those that the module has joined; `loss`: the
  * notice about a lost link.
  */
-const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, files: new Map(), given: new Map(), loss: null };
+const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, screen: null, files: new Map(), given: new Map(), loss: null };
 /** Pictures as this page shows them, by the names of their files. */
 const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
 
@@ -77,6 +78,13 @@ $("whole-screen").addEventListener("click", () => attempt(() => $("slide").reque
 $("end").addEventListener("click", () => attempt(endOrGoOn));
 $("microphone").addEventListener("click", () => attempt(view.voice ? endVoice : speak));
 $("mute").addEventListener("click", () => mute($("mute").getAttribute("aria-pressed") !== "true"));
+$("screen").addEventListener("click", () => attempt(view.screen ? endScreen : showScreen));
+$("screen-stop").addEventListener("click", () => {
+    endScreen();
+    $("screen").focus();
+});
+$("screen-words").addEventListener("input", lintScreen);
+$("screen-words").addEventListener("change", () => attempt(describeScreen));
 $("before").addEventListener("click", () => turn(-1));
 $("after").addEventListener("click", () => turn(1));
 $("number").addEventListener("change", () => turnTo(Number($("number").value)));
@@ -101,7 +109,10 @@ addEventListener("keydown", (event) => {
     }
 });
 // peers learn at once that this tab goes
-addEventListener("pagehide", () => view.member?.end());
+addEventListener("pagehide", () => {
+    view.screen?.end();
+    view.member?.end();
+});
 setInterval(() => view.member && draw(), LOOK);
 
 const link = takeLink();
@@ -263,9 +274,10 @@ async function openLecture(lecture) {
     view.text = view.module.session(lecture.key).text;
     view.files = await view.store.files(lecture.name);
     shownPictures.forget();
-    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, writers: lecture.captions ?? "", text: lecture.slides })) {
+    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, writers: lecture.captions ?? "", text: lecture.slides, "screen-words": lecture.screenWords ?? "" })) {
         $(id).value = value;
     }
+    lintScreen();
     $("writers").closest("details").open = Boolean(lecture.captions);
     $("notes").checked = lecture.notes;
     $("membership").hidden = Boolean(kept.visit);
@@ -309,7 +321,7 @@ async function saved() {
     }
     // nothing was ever written here: writers named by a terminal that presented with this key still may
     const captions = $("writers").value.trim() || typeof view.lecture.captions === "string" ? $("writers").value : null;
-    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, captions, notes: $("notes").checked };
+    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, captions, notes: $("notes").checked, screenWords: $("screen-words").value };
     view.lecture = { ...view.lecture, ...settings, slides: $("text").value };
     await view.store.put(view.lecture);
 }
@@ -567,9 +579,67 @@ function showVoice() {
     say($("voice-state"), view.voice ? (isMuted ? "Listeners hear silence." : "Listeners hear you.") : "Nobody hears you.");
 }
 
+// --- screen ---
+
+async function showScreen() {
+    $("screen").disabled = true;
+    try {
+        const shown = await Shown.begin(view.module, $("screen-seen"), (why) => endScreen(why));
+        // the browser may have ended it already
+        view.screen = shown.isOn ? shown : null;
+        view.module.describeScreen($("screen-words").value);
+    } finally {
+        $("screen").disabled = false;
+        draw();
+    }
+}
+
+function lintScreen() {
+    $("screen-lint").hidden = $("screen-words").value.trim() !== "";
+}
+
+async function describeScreen() {
+    if (view.screen) {
+        view.module.describeScreen($("screen-words").value);
+    }
+    await saved();
+}
+
+/** `why`: the fault, if there is one. */
+function endScreen(why = null) {
+    view.screen?.end();
+    view.screen = null;
+    showScreenState(null, []);
+    problem(why);
+}
+
+/** `status`: of the screen on air, or null. */
+function showScreenState(status, carried) {
+    const isOn = view.screen !== null;
+    $("on-air").hidden = !isOn;
+    $("screen-seen").hidden = !isOn;
+    say($("screen"), isOn ? "Stop showing it" : "Show my screen");
+    document.title = isOn ? `● Screen on air: ${view.lecture.title}` : (view.lecture?.title ?? document.title);
+    say($("screen-state"), isOn ? screenWords(status, carried) : "Nobody sees your screen.");
+}
+
+function screenWords(status, carried) {
+    if (!status?.size) {
+        return "Waiting for the first picture of it.";
+    }
+    if (status.too_long) {
+        return "It is too much to be sent: all see the picture before. It is tried again.";
+    }
+    const isSeen = carried.some(({ group, links }) => links.length > 0 && group === status.group);
+    const [width, height] = status.size;
+    const sharp = status.exact ? "each pixel as it is" : "with losses until it rests";
+    return `${isSeen ? "Somebody sees it" : "Nobody sees it yet"}: ${width} × ${height} pixels, ${sharp}, ${Math.ceil(status.bytes / 1000)} kB so far.`;
+}
+
 /** No member any more; another module, as this one has left its groups for good. */
 async function leave() {
     endVoice();
+    endScreen();
     view.module.leave();
     view.member?.end();
     forgetVisit();
@@ -602,6 +672,7 @@ async function endOrGoOn() {
         view.module.resume();
     } else {
         endVoice();
+        endScreen();
         view.module.end();
     }
     draw();
@@ -661,7 +732,7 @@ function draw() {
         return;
     }
     say($("title"), view.lecture.title.replaceAll("`", "'"));
-    document.title = view.lecture.title;
+    showScreenState(status.screen, network.carried);
     showState(network, status);
     showListeners(network, status);
     showClock();
@@ -672,7 +743,7 @@ function draw() {
     showShare();
     showVoice();
     showPublish();
-    $("voice-card").hidden = status.state !== "live";
+    $("voice-card").hidden = $("screen-card").hidden = status.state !== "live";
     say($("end"), status.state === "ended" ? "Go on" : "End the lecture");
 }
 

@@ -11,6 +11,7 @@ import { Looks } from "./looks.js";
 import { Studio } from "./module.js";
 import { Notes } from "./notes.js";
 import { Pictures, wantPictures, wantsPictures } from "./pictures.js";
+import { Screen, wantScreen, wantsScreen } from "./screen.js";
 import { elements } from "./slide.js";
 import { Sound } from "./sound.js";
 import { Voice } from "./voice.js";
@@ -25,11 +26,11 @@ const HINT_AFTER = 2000;
 const SILENCE = 150_000;
 
 /** Tracks that are more than text. */
-const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures };
+const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures, screen: chooseScreen };
 /** Where holders answer leaves. */
 const HISTORY = "ff1e:7571:";
 /** Names of tracks. */
-const KINDS = { slides: "Slides", pictures: "Pictures", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
+const KINDS = { slides: "Slides", pictures: "Pictures", screen: "Screen", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
 const $ = (id) => document.getElementById(id);
 const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
@@ -39,7 +40,7 @@ const captions = new Captions();
  * `own`: the reader's slide, unless he follows the presenter; `heard`: the last time that others were heard; `alone`: the time since
  * which there is no link; `warned`: the notice about that.
  */
-const view = { member: null, studio: null, notes: null, sound: null, pictures: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
+const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -78,6 +79,10 @@ $("ask").addEventListener("submit", (event) => {
 $("hear").addEventListener("click", () => {
     const audio = view.studio?.status().tracks.find(({ kind }) => kind === "audio");
     audio && hear(audio.name, !audio.chosen);
+});
+$("see").addEventListener("click", () => {
+    const screen = view.studio?.status().tracks.find(({ kind }) => kind === "screen");
+    screen && chooseScreen(screen.name, !screen.chosen);
 });
 $("volume").addEventListener("input", () => view.sound && (view.sound.volume = Number($("volume").value) / 100));
 $("save").addEventListener("click", saveNotes);
@@ -143,17 +148,23 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
             leave: (group) => view.member.leave(group),
             send,
             change: () => soon(),
+            screen: (change) => view.screen?.add(change),
         });
         // sound and notes begin by a click; other tracks are chosen again
         const wanted = tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null;
-        view.studio.open(session, wanted, wantsPictures(), view.member.isLeaf);
+        view.studio.open(session, wanted, wantsPictures(), view.member.isLeaf, wantsScreen());
         view.pictures = new Pictures((id) => view.studio.picture(id));
         view.notes = await Notes.begin(view.studio);
+        view.screen = new Screen((isPaused) => {
+            view.studio.pauseScreen(isPaused);
+            draw();
+        });
         view.studio.run();
     } catch (error) {
         view.member?.end();
         view.notes?.end();
-        Object.assign(view, { member: null, studio: null, notes: null });
+        view.screen?.end();
+        Object.assign(view, { member: null, studio: null, notes: null, screen: null });
         forgetVisit();
         problem(error.message);
         return;
@@ -201,7 +212,8 @@ function leave(why = null) {
     view.studio?.end();
     view.member?.end();
     view.pictures?.forget();
-    Object.assign(view, { member: null, studio: null, notes: null, pictures: null });
+    view.screen?.end();
+    Object.assign(view, { member: null, studio: null, notes: null, pictures: null, screen: null });
     show(false);
     state("starting", "not a member of a network");
     problem(why);
@@ -225,9 +237,10 @@ function remember(status) {
     // before the index is here nothing was chosen
     if (status.state !== "waiting") {
         const tracks = status.tracks.filter((track) => track.chosen && track.kind !== "turn").map(({ name }) => name);
-        // a session names its pictures once it has one: until then nobody dropped them
-        const isOpen = wantsPictures() && !status.tracks.some(({ kind }) => kind === "pictures");
-        keepStudio({ session: view.session, tracks: isOpen ? [...tracks, "pictures"] : tracks });
+        // a session names its pictures once it has one, and its screen: until then nobody dropped them
+        const wanted = [...(wantsPictures() ? ["pictures"] : []), ...(wantsScreen() ? ["screen"] : [])];
+        const open = wanted.filter((name) => !status.tracks.some(({ kind }) => kind === name));
+        keepStudio({ session: view.session, tracks: [...tracks, ...open] });
     }
 }
 
@@ -441,8 +454,7 @@ function ask() {
 // --- tracks ---
 
 function showTracks(status) {
-    // this page does not show screens yet
-    const tracks = status.tracks.filter(({ kind }) => kind !== "turn" && kind !== "screen");
+    const tracks = status.tracks.filter(({ kind }) => kind !== "turn");
     const items = new Map([...$("all").children].map((item) => [item.dataset.track, item]));
     const shown = tracks.map((track) => {
         const item = items.get(track.name) ?? entry(track);
@@ -460,6 +472,10 @@ function showTracks(status) {
     $("hear").hidden = !audio;
     $("hear").setAttribute("aria-pressed", String(audio?.chosen === true));
     say($("hear"), audio?.chosen ? "Sound off" : "Sound on");
+    const screen = tracks.find(({ kind }) => kind === "screen");
+    $("see").hidden = !screen;
+    $("see").setAttribute("aria-pressed", String(screen?.chosen === true));
+    say($("see"), screen?.chosen ? "Screen off" : "Screen on");
 }
 
 function entry({ name, kind, language }) {
@@ -477,7 +493,10 @@ function called(language) {
     }
 }
 
-function about({ kind, chosen, bytes, lacks, pictures }) {
+function about({ kind, chosen, bytes, lacks, pictures, description }) {
+    if (!chosen && description) {
+        return `${description}; not joined${bytes > 0 ? ` any more, ${size(bytes)} had come` : ": nothing of it comes"}`.replaceAll("`", "'");
+    }
     if (!chosen) {
         return bytes > 0 ? `dropped: no more comes; ${size(bytes)} had come` : "not joined: nothing of it comes";
     }
@@ -508,6 +527,11 @@ function choosePictures(track, isChosen) {
     wantPictures(isChosen);
     choose(track, isChosen);
     view.pictures.forget();
+}
+
+function chooseScreen(track, isChosen) {
+    wantScreen(isChosen);
+    choose(track, isChosen);
 }
 
 async function hear(track, isChosen) {
@@ -610,6 +634,7 @@ function draw() {
     showCaptions(status);
     showQuestions(status);
     showTracks(status);
+    view.screen.show(status.screen, status.tracks.find(({ kind }) => kind === "screen")?.description);
     showNotes(network, status);
     remember(status);
     document.body.classList.toggle("asks", network.uplink === true);

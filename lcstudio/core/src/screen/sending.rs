@@ -84,6 +84,8 @@ pub struct ScreenSender {
     /// The last change of which a part was sent: receivers expect no later one.
     begun: u32,
     is_paused: bool,
+    /// The live group is sent the whole screen once more, which the carousel has.
+    is_refining: bool,
     /// Last states still to be sent, once it has ended.
     ends: Option<u32>,
     /// Changes to be sent to the live group, and the next part of the first one.
@@ -117,6 +119,7 @@ impl ScreenSender {
             latest: 0,
             begun: 0,
             is_paused: false,
+            is_refining: false,
             ends: None,
             live: VecDeque::new(),
             live_part: 0,
@@ -138,7 +141,8 @@ impl ScreenSender {
     /// Whether the screen is to be looked at now: all earlier changes are sent.
     #[must_use]
     pub fn wants_look(&self, now: Instant) -> bool {
-        self.live.is_empty() && !self.is_paused && self.ends.is_none() && self.look_at <= now
+        let is_sent = self.live.is_empty() || self.is_refining;
+        is_sent && !self.is_paused && self.ends.is_none() && self.look_at <= now
     }
 
     /// Notes a look that found no change.
@@ -154,6 +158,10 @@ impl ScreenSender {
     pub fn show(&mut self, changes: Vec<NewChange>, now: Instant) -> Result<(), ScreenError> {
         for change in &changes {
             check(change)?;
+        }
+        if std::mem::take(&mut self.is_refining) {
+            self.live.clear();
+            self.live_part = 0;
         }
         for change in changes {
             self.latest += 1;
@@ -172,6 +180,18 @@ impl ScreenSender {
             self.live.push_back(numbered);
         }
         self.look_at = now + LOOK;
+        Ok(())
+    }
+
+    /// Sends the whole screen once more, without loss. The next change does not wait for it, as
+    /// receivers get the rest of it from the carousel.
+    ///
+    /// # Errors
+    ///
+    /// [`ScreenError`]; nothing is sent.
+    pub fn refine(&mut self, whole: NewChange, now: Instant) -> Result<(), ScreenError> {
+        self.show(vec![whole], now)?;
+        self.is_refining = true;
         Ok(())
     }
 

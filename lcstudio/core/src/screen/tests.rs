@@ -262,6 +262,75 @@ fn a_carousel_begins_anew_without_a_packet_to_the_live_group() {
 }
 
 #[test]
+fn a_change_does_not_wait_for_a_whole_picture_that_makes_the_screen_exact() {
+    let mut world = World::new(6);
+    let mut watches = [watch(world.now)];
+    world.show(Area::whole(SCREEN), 2_000);
+    for _ in 0..100 {
+        world.tick(&mut watches, 0);
+    }
+    let whole = world.change(Area::whole(SCREEN), 600_000);
+    world.sender.refine(whole, world.now).unwrap();
+    // some of it was sent
+    for _ in 0..100 {
+        world.tick(&mut watches, 0);
+    }
+    assert!(world.sender.wants_look(world.now));
+    let area = world.area();
+    world.show(area, 500);
+    let begun = world.now;
+    while !world.sender.wants_look(world.now) {
+        world.tick(&mut watches, 0);
+    }
+    assert!(world.now - begun < Duration::from_secs(1));
+    assert!(!watches[0].0.is_exact());
+    // the carousel brings the rest, below the change
+    for _ in 0..2_500 {
+        world.tick(&mut watches, 0);
+    }
+    let (watch, pixels, _) = &watches[0];
+    assert!(watch.is_exact() && *pixels == world.pixels);
+    let carousel = world.sender.space().carousel();
+    assert!(!watch.joined_groups(world.now).contains(&carousel));
+}
+
+#[test]
+fn who_lacks_the_last_change_stays_in_the_carousel_until_it_has_it() {
+    let mut world = World::new(7);
+    let mut watches = [watch(world.now)];
+    world.show(Area::whole(SCREEN), 2_000);
+    for _ in 0..100 {
+        world.tick(&mut watches, 0);
+    }
+    assert!(watches[0].0.is_exact());
+    // a whole picture comes, while all packets are lost here
+    world.show(Area::whole(SCREEN), 100_000);
+    for _ in 0..300 {
+        world.tick(&mut watches, 1_000);
+    }
+    // 100 kB of the carousel take 3.2 s
+    let carousel = world.sender.space().carousel();
+    let (mut joins, mut was_joined) = (0, false);
+    for _ in 0..500 {
+        world.tick(&mut watches, 0);
+        let is_joined = watches[0].0.joined_groups(world.now).contains(&carousel);
+        joins += usize::from(is_joined && !was_joined);
+        was_joined = is_joined;
+    }
+    let (watch, pixels, _) = &watches[0];
+    assert!(watch.is_exact() && *pixels == world.pixels);
+    assert_eq!((joins, was_joined), (1, false));
+    assert_eq!(watch.next_timeout(world.now), None);
+    // a sender that was killed in a change: there is no time to wait for
+    world.show(Area::whole(SCREEN), 100_000);
+    world.tick(&mut watches, 0);
+    let watch = &watches[0].0;
+    let at = watch.next_timeout(world.now).unwrap();
+    assert!(watch.joined_groups(at).contains(&carousel));
+    assert_eq!(watch.next_timeout(at), None);
+}
+
+#[test]
 fn a_pause_an_end_and_a_new_run_are_known() {
     let mut world = World::new(4);
     let mut watches = [watch(world.now)];

@@ -167,15 +167,21 @@ impl ScreenWatch {
 
     /// Returns the time at which [`joined_groups`](Self::joined_groups) may change by itself.
     #[must_use]
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let waits = self.latest_part_at.filter(|_| !self.is_exact());
-        waits.map(|at| at + PATIENCE)
+        waits.map(|at| at + PATIENCE).filter(|at| *at > now)
     }
 
     /// Whether all known changes are drawn.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         self.through > 0 && self.through == self.latest
+    }
+
+    /// Whether a whole picture of this run was drawn.
+    #[must_use]
+    pub fn has_drawn(&self) -> bool {
+        self.through > 0
     }
 
     /// Whether the sender pauses.
@@ -225,13 +231,23 @@ impl ScreenWatch {
         if packet.run != self.run {
             self.begin(packet.run);
         }
+        // its parts come by the carousel, then, and it stays there until it has all of them
+        let is_in_carousel = self.lacks(now);
+        if is_in_carousel {
+            self.latest_part_at = None;
+        }
         self.heard_at = Some(now);
         if packet.latest >= self.latest {
             self.latest = packet.latest;
             (self.is_paused, self.has_ended) = (packet.is_paused, packet.has_ended);
         }
         match packet.part {
-            Some(part) => self.take_part(&part, now),
+            Some(part) => {
+                if part.number == self.latest && !is_in_carousel {
+                    self.latest_part_at = Some(now);
+                }
+                self.take_part(&part)
+            }
             None => Ok(()),
         }
     }
@@ -246,13 +262,10 @@ impl ScreenWatch {
         self.latest_part_at = None;
     }
 
-    fn take_part(&mut self, part: &Part, now: Instant) -> Result<(), DropReason> {
+    fn take_part(&mut self, part: &Part) -> Result<(), DropReason> {
         let number = part.number;
         if number <= self.through {
             return Ok(());
-        }
-        if number == self.latest {
-            self.latest_part_at = Some(now);
         }
         if part.area == Area::whole(part.screen) {
             let known = self.whole.as_ref().map(|whole| whole.first.number);

@@ -53,7 +53,7 @@ pub(super) fn go_on_air(page: &Page) -> Result<String> {
 }
 
 /// Checks the page at several widths: no barriers, and no sideways scrolling.
-fn look_at(page: &Page, name: &str) -> Result<()> {
+pub(super) fn look_at(page: &Page, name: &str) -> Result<()> {
     for width in [320, 390, 1_280] {
         page.expect_fits(width, 900)?;
         page.expect_open_to_all()?;
