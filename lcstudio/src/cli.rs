@@ -14,9 +14,7 @@ use librecast_program::guest;
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
-use crate::{
-    attend, camera, caption, export, hold, invite, keys, notes, present, screen, watch,
-};
+use crate::{attend, camera, caption, export, hold, invite, keys, notes, present, screen, watch};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents

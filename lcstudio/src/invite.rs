@@ -207,7 +207,12 @@ mod tests {
         let camera = key.track_key(&TrackName::Camera).peer_id();
         let camera = CameraSpace::new(&session.space(camera));
         let layers = [Layer::Base, Layer::Repair, Layer::Smooth];
-        assert!(layers.map(|layer| camera.group(layer)).into_iter().all(covers));
+        assert!(
+            layers
+                .map(|layer| camera.group(layer))
+                .into_iter()
+                .all(covers)
+        );
         let other = SessionKey::from_seed(&[8; 32]).session().index().groups();
         assert!(
             ![other.live, other.asking, other.history]

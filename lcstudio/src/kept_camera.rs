@@ -104,9 +104,8 @@ impl KeptCamera {
     }
 
     fn keep(&mut self, frame: &CameraFrame) -> std::io::Result<()> {
-        let is_same = |kept: &Kept| {
-            kept.run == frame.run && frame.size.is_none_or(|size| size == kept.size)
-        };
+        let is_same =
+            |kept: &Kept| kept.run == frame.run && frame.size.is_none_or(|size| size == kept.size);
         if !self.kept.as_ref().is_some_and(is_same) {
             // a file begins with a key frame
             let Some(size) = frame.size else {
@@ -125,6 +124,7 @@ impl KeptCamera {
             return Ok(());
         };
         let time = frame.time.saturating_sub(kept.first);
-        kept.webm.add(time.into(), frame.size.is_some(), &frame.bytes)
+        kept.webm
+            .add(time.into(), frame.size.is_some(), &frame.bytes)
     }
 }

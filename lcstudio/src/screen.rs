@@ -105,9 +105,8 @@ impl Shown<'_> {
         wake: &Wake,
     ) -> anyhow::Result<Option<Exit>> {
         let (name, noun) = (&self.name, self.noun);
-        let absent = format!(
-            "`{name} = true` in session.toml names it once the session is presented again"
-        );
+        let absent =
+            format!("`{name} = true` in session.toml names it once the session is presented again");
         let begun = Instant::now();
         let owner = key.track_key(name).peer_id();
         let mut waiting = Waiting::begin(begun);

@@ -59,7 +59,9 @@ impl WebM {
             number(&[0x42, 0x87], 2),
             number(&[0x42, 0x85], 2),
         ];
-        let date = date_ms.saturating_sub(YEAR_2001_MS).saturating_mul(1_000_000);
+        let date = date_ms
+            .saturating_sub(YEAR_2001_MS)
+            .saturating_mul(1_000_000);
         let info = [
             // milliseconds
             number(&[0x2a, 0xd7, 0xb1], 1_000_000),
@@ -130,7 +132,10 @@ impl WebM {
             return Ok(());
         }
         let time = number(&[0xe7], self.cluster_ms);
-        let cluster = element(&[0x1f, 0x43, 0xb6, 0x75], &[time, self.blocks.clone()].concat());
+        let cluster = element(
+            &[0x1f, 0x43, 0xb6, 0x75],
+            &[time, self.blocks.clone()].concat(),
+        );
         self.blocks.clear();
         if let Err(e) = self.write(&cluster) {
             let _ = self.file.set_len(self.bytes);
@@ -164,7 +169,9 @@ mod tests {
         let mut found = Vec::new();
         while let Some(first) = bytes.first() {
             let width = first.leading_zeros() as usize + 1;
-            let id = bytes[..width].iter().fold(0, |id, byte| id << 8 | u32::from(*byte));
+            let id = bytes[..width]
+                .iter()
+                .fold(0, |id, byte| id << 8 | u32::from(*byte));
             let length: [u8; 8] = bytes[width..width + 8].try_into().unwrap();
             let rest = &bytes[width + 8..];
             let length = match length == UNKNOWN {
@@ -186,7 +193,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("camera.webm");
         let mut webm = WebM::create(&path, (320, 180), 1_790_000_000_000).unwrap();
-        assert!(WebM::create(&path, (320, 180), 0).is_err(), "nothing is overwritten");
+        assert!(
+            WebM::create(&path, (320, 180), 0).is_err(),
+            "nothing is overwritten"
+        );
         let frames = 0..100_u64;
         let frames = frames.map(|n| (n * 333, n % 30 == 0, vec![n as u8; 5 + n as usize]));
         let frames: Vec<_> = frames.collect();

@@ -62,7 +62,10 @@ fn check(shown: &[Frame]) -> Result<usize> {
     let film = frames(FILM);
     let first = &shown.first().context("no frame")?.1;
     ensure!(is_key(first), "it begins with a key frame");
-    let mut at = film.iter().position(|(_, f)| f == first).context("no frame of the film")?;
+    let mut at = film
+        .iter()
+        .position(|(_, f)| f == first)
+        .context("no frame of the film")?;
     let mut left_out = 0;
     for (_, frame) in &shown[1..] {
         at += 1;
@@ -72,7 +75,10 @@ fn check(shown: &[Frame]) -> Result<usize> {
             ensure!(left_out < 1_000, "no frame of the film");
         }
     }
-    ensure!(shown.windows(2).all(|pair| pair[0].0 < pair[1].0), "times grow");
+    ensure!(
+        shown.windows(2).all(|pair| pair[0].0 < pair[1].0),
+        "times grow"
+    );
     Ok(left_out)
 }
 
@@ -96,20 +102,25 @@ fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
     let settings = folder.join("session.toml");
     let written = fs::read_to_string(&settings)?;
     ensure!(written.contains("camera = false"), "{written}");
-    fs::write(&settings, written.replace("camera = false", "camera = true"))?;
+    fs::write(
+        &settings,
+        written.replace("camera = false", "camera = true"),
+    )?;
     Ok((folder, key, lcs))
 }
 
 /// Shows a file of frames as a camera.
 fn show(stage: &Host, folder: &Path, key: &str, film: &Path) -> Result<Process> {
     let (folder, film) = (folder.display(), film.display());
-    let command =
-        format!("exec lcstudio camera {folder} --key {key} -i lc0 --log info - <{film}");
+    let command = format!("exec lcstudio camera {folder} --key {key} -i lc0 --log info - <{film}");
     stage.spawn("sh", &["-c", &command])
 }
 
 fn watch(host: &Host, lcs: &str, file: &Path) -> Result<Process> {
-    let command = format!("exec lcstudio watch {lcs} camera -i lc0 - >{}", file.display());
+    let command = format!(
+        "exec lcstudio watch {lcs} camera -i lc0 - >{}",
+        file.display()
+    );
     host.spawn("sh", &["-c", &command])
 }
 
@@ -127,7 +138,8 @@ fn until_shown(file: &Path, count: usize) -> Result<()> {
 
 /// Returns the count of frames in a WebM by their blocks' heads.
 fn blocks(webm: &[u8]) -> usize {
-    let is_head = |bytes: &&[u8]| bytes[0] == 0xa3 && bytes[1..6] == [1, 0, 0, 0, 0] && bytes[9] == 0x81;
+    let is_head =
+        |bytes: &&[u8]| bytes[0] == 0xa3 && bytes[1..6] == [1, 0, 0, 0, 0] && bytes[9] == 0x81;
     webm.windows(13).filter(is_head).count()
 }
 
@@ -145,7 +157,14 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         }
         let _presenter = present(stage, &folder, &key)?;
         let held = kept.path("held");
-        let hold = ["hold", &lcs, &held.display().to_string(), "--no-sound", "-i", "lc0"];
+        let hold = [
+            "hold",
+            &lcs,
+            &held.display().to_string(),
+            "--no-sound",
+            "-i",
+            "lc0",
+        ];
         let mut holder = kept.spawn("lcstudio", &hold)?;
         let attender = attend(text, "text", &lcs, "")?;
         let joined = json!(["turn", "slides", "questions", "captions/en"]);
@@ -180,7 +199,10 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         let (begun, file) = (Instant::now(), late.path("late.ivf"));
         let late_watcher = watch(late, &lcs, &file)?;
         until_shown(&file, 1)?;
-        println!("first picture {} ms after the program began", begun.elapsed().as_millis());
+        println!(
+            "first picture {} ms after the program began",
+            begun.elapsed().as_millis()
+        );
         until_shown(&file, 10)?;
         check(&shown(&file)?)?;
         let bytes = bytes_of_tracks(late, &counted)?;
@@ -205,13 +227,23 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
         let (first, seen) = (fs::read(first)?, shown(&watched)?.len());
         println!("{} frames kept, {seen} watched", blocks(&first));
-        ensure!(blocks(&first) >= seen, "{} and {seen} frames", blocks(&first));
-        ensure!(blocks(&fs::read(second)?) > 0, "no frame in the second file");
+        ensure!(
+            blocks(&first) >= seen,
+            "{} and {seen} frames",
+            blocks(&first)
+        );
+        ensure!(
+            blocks(&fs::read(second)?) > 0,
+            "no frame in the second file"
+        );
 
         let out = kept.path("out").display().to_string();
         let held = held.display().to_string();
         kept.run("lcstudio", &["export", &held, &out])?.success()?;
-        ensure!(fs::read(Path::new(&out).join("camera.webm"))? == first, "the export has it");
+        ensure!(
+            fs::read(Path::new(&out).join("camera.webm"))? == first,
+            "the export has it"
+        );
         let bytes = bytes_of_tracks(text, &counted)?;
         ensure!(bytes.values().all(|bytes| *bytes == 0), "{bytes:?}");
         refused(stage, &folder, &key)
@@ -226,8 +258,20 @@ fn refused(stage: &Host, folder: &Path, key: &str) -> Result<()> {
     let mut vp9 = film(1);
     vp9[11] = b'9';
     for (name, key, input, code, told) in [
-        ("key", other.as_str(), &film(1)[..], 4, "presents another session"),
-        ("gif", key, b"GIF89a and so on, and so on, and so on", 1, "no IVF begins here"),
+        (
+            "key",
+            other.as_str(),
+            &film(1)[..],
+            4,
+            "presents another session",
+        ),
+        (
+            "gif",
+            key,
+            b"GIF89a and so on, and so on, and so on",
+            1,
+            "no IVF begins here",
+        ),
         ("empty", key, b"", 1, "no IVF"),
         ("vp9", key, &vp9, 1, "the codec is not VP8"),
         ("large", key, &large, 1, "16383 x 16383 pixels"),
@@ -236,7 +280,10 @@ fn refused(stage: &Host, folder: &Path, key: &str) -> Result<()> {
         let mut process = show(stage, folder, key, &file)?;
         let exit = process.wait(DEADLINE)?;
         let said = process.stderr();
-        ensure!(exit == code && said.contains(told), "{name}: {exit}: {said}");
+        ensure!(
+            exit == code && said.contains(told),
+            "{name}: {exit}: {said}"
+        );
     }
     Ok(())
 }
@@ -253,22 +300,64 @@ fn show_numbered(stage: &Host, folder: &Path, key: &str, seconds: u32) -> Result
     let seconds = seconds.to_string();
     let layers = "ts_number_layers=2:ts_target_bitrate=90,150:ts_rate_decimator=2,1:ts_periodicity=2:ts_layer_id=0,1:ts_layering_mode=2";
     let args = [
-        "-v", "error", "-re", "-f", "lavfi", "-i", &source, "-t", &seconds, "-pix_fmt", "yuv420p", "-c:v", "libvpx",
-        "-deadline", "realtime", "-cpu-used", "8", "-b:v", "150k", "-g", "30", "-error-resilient", "1", "-ts-parameters",
-        layers, "-f", "ivf", "-",
+        "-v",
+        "error",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        &source,
+        "-t",
+        &seconds,
+        "-pix_fmt",
+        "yuv420p",
+        "-c:v",
+        "libvpx",
+        "-deadline",
+        "realtime",
+        "-cpu-used",
+        "8",
+        "-b:v",
+        "150k",
+        "-g",
+        "30",
+        "-error-resilient",
+        "1",
+        "-ts-parameters",
+        layers,
+        "-f",
+        "ivf",
+        "-",
     ];
-    let quoted = foreign("ffmpeg", &args)?.into_iter().map(|arg| format!("\"{arg}\""));
+    let quoted = foreign("ffmpeg", &args)?
+        .into_iter()
+        .map(|arg| format!("\"{arg}\""));
     let encode = quoted.collect::<Vec<_>>().join(" ");
     let folder = folder.display();
-    let command = format!("env {encode} | lcstudio camera {folder} --key {key} -i lc0 --log info -");
+    let command =
+        format!("env {encode} | lcstudio camera {folder} --key {key} -i lc0 --log info -");
     stage.spawn("sh", &["-c", &command])
 }
 
 /// Decodes a file; returns the number of each picture.
 fn decode(host: &Host, file: &Path) -> Result<Vec<u32>> {
-    let (from, to) = (file.display().to_string(), host.path("decoded.raw").display().to_string());
+    let (from, to) = (
+        file.display().to_string(),
+        host.path("decoded.raw").display().to_string(),
+    );
     let args = [
-        "-v", "error", "-y", "-i", &from, "-fps_mode", "passthrough", "-pix_fmt", "gray", "-f", "rawvideo", &to,
+        "-v",
+        "error",
+        "-y",
+        "-i",
+        &from,
+        "-fps_mode",
+        "passthrough",
+        "-pix_fmt",
+        "gray",
+        "-f",
+        "rawvideo",
+        &to,
     ];
     let args = foreign("ffmpeg", &args)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -324,7 +413,11 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         })?;
         sleep(Duration::from_secs(1));
         let mut camera = show_numbered(stage, &folder, &key, 90)?;
-        ensure!(camera.wait(Duration::from_secs(150))? == 0, "{}", camera.stderr());
+        ensure!(
+            camera.wait(Duration::from_secs(150))? == 0,
+            "{}",
+            camera.stderr()
+        );
         let said = camera.stderr();
         println!("{said}");
         let sent: usize = said
@@ -336,11 +429,17 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
             let file = host.path("watched.ivf");
             let frames = shown(&file)?;
             let numbers = decode(host, &file)?;
-            ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+            ensure!(
+                numbers.windows(2).all(|pair| pair[0] < pair[1]),
+                "{numbers:?}"
+            );
             ensure!(numbers.len() == frames.len(), "each frame can be decoded");
             let share = frozen(&frames);
             let bytes = bytes_of_tracks(host, &counted)?;
-            println!("{loss} %: {} of {sent} frames, {share} of 1000 frozen, {bytes:?}", frames.len());
+            println!(
+                "{loss} %: {} of {sent} frames, {share} of 1000 frozen, {bytes:?}",
+                frames.len()
+            );
             shares.push(share);
             if loss == 0 {
                 ensure!(bytes["repair"] == 0, "{bytes:?}");
@@ -352,15 +451,25 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
         let webm = format!("{held}/camera.webm");
         let args = [
-            "-v", "error", "-count_frames", "-show_entries", "stream=codec_name,width,height,nb_read_frames", "-of",
-            "csv=p=0", &webm,
+            "-v",
+            "error",
+            "-count_frames",
+            "-show_entries",
+            "stream=codec_name,width,height,nb_read_frames",
+            "-of",
+            "csv=p=0",
+            &webm,
         ];
         let probe = foreign("ffprobe", &args)?;
         let probe: Vec<&str> = probe.iter().map(String::as_str).collect();
         let probed = whole.run("env", &probe)?.success()?;
         println!("{}{}", probed.stdout, probed.stderr);
         let kept = blocks(&fs::read(&webm)?);
-        ensure!(probed.stdout.trim() == format!("vp8,320,180,{kept}"), "{kept}: {}", probed.stdout);
+        ensure!(
+            probed.stdout.trim() == format!("vp8,320,180,{kept}"),
+            "{kept}: {}",
+            probed.stdout
+        );
         let numbers = decode(whole, Path::new(&webm))?;
         ensure!(numbers.len() == kept && kept <= sent, "{kept} of {sent}");
         println!("kept {kept} of {sent} sent");

@@ -234,7 +234,8 @@ mod tests {
                 if self.layers.is_off() {
                     self.layers.handle_timeout(self.now);
                 } else {
-                    self.layers.frame((2, lost), is_complete, self.now, self.now);
+                    self.layers
+                        .frame((2, lost), is_complete, self.now, self.now);
                 }
             }
         }
@@ -300,7 +301,10 @@ mod tests {
                 run.run(seconds(1), |_| (2, false));
             }
         }
-        assert!(tries[1..].iter().all(|s| (290..=301).contains(s)), "{tries:?}");
+        assert!(
+            tries[1..].iter().all(|s| (290..=301).contains(s)),
+            "{tries:?}"
+        );
     }
 
     #[test]

@@ -267,8 +267,16 @@ mod tests {
             assert_eq!(key(width, height), Err(Vp8Error::Size(width, height)));
         }
         // the upper bits are a scale
-        assert_eq!(key(0x4000 | 320, 0xc000 | 180).unwrap().size, Some((320, 180)));
-        for wrong in [&[][..], &[0, 0], &[0, 0, 0, 0x9d, 1, 0x2b, 1, 0, 1, 0], &[9, 0, 0]] {
+        assert_eq!(
+            key(0x4000 | 320, 0xc000 | 180).unwrap().size,
+            Some((320, 180))
+        );
+        for wrong in [
+            &[][..],
+            &[0, 0],
+            &[0, 0, 0, 0x9d, 1, 0x2b, 1, 0, 1, 0],
+            &[9, 0, 0],
+        ] {
             assert_eq!(Vp8::decode(wrong), Err(Vp8Error::Malformed), "{wrong:?}");
         }
         assert_eq!(Vp8::decode(&[1, 0, 0]).unwrap().size, None);

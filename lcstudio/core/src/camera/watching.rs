@@ -60,11 +60,10 @@ struct Assembly {
     /// Pieces that came, without those that parities restored.
     came: usize,
     whole: Option<CameraFrame>,
-    began: Instant,
 }
 
 impl Assembly {
-    fn new(packet: &CameraPacket, piece: &Piece, now: Instant) -> Self {
+    fn new(packet: &CameraPacket, piece: &Piece) -> Self {
         let lengths = piece.lengths();
         Self {
             base: packet.base,
@@ -78,7 +77,6 @@ impl Assembly {
             parities: Vec::new(),
             came: 0,
             whole: None,
-            began: now,
         }
     }
 
@@ -275,12 +273,7 @@ impl CameraWatch {
         self.handle_timeout(now);
     }
 
-    fn take(
-        &mut self,
-        group: Ipv6Addr,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<(), DropReason> {
+    fn take(&mut self, group: Ipv6Addr, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
         let contents = self.space.seal.open_contents(datagram);
         let contents = contents.map_err(|_| DropReason::NotSealed)?;
         let packet = CameraPacket::decode(&contents)?;
@@ -308,7 +301,7 @@ impl CameraWatch {
         if piece.is_base {
             self.note(&packet, piece, now);
         }
-        self.take_piece(&packet, piece, now)
+        self.take_piece(&packet, piece)
     }
 
     /// Forgets all of an earlier run.
@@ -367,12 +360,7 @@ impl CameraWatch {
         }
     }
 
-    fn take_piece(
-        &mut self,
-        packet: &CameraPacket,
-        piece: &Piece,
-        now: Instant,
-    ) -> Result<(), DropReason> {
+    fn take_piece(&mut self, packet: &CameraPacket, piece: &Piece) -> Result<(), DropReason> {
         let number = packet.number;
         if number <= self.through {
             return Ok(());
@@ -382,7 +370,7 @@ impl CameraWatch {
         }
         if !self.coming.contains_key(&number) {
             self.make_room(number, piece.length as usize)?;
-            let frame = Assembly::new(packet, piece, now);
+            let frame = Assembly::new(packet, piece);
             self.coming.insert(number, frame);
         }
         let Some(frame) = self.coming.get_mut(&number) else {
