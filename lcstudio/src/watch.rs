@@ -29,8 +29,8 @@ use crate::screen::read_index;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
-/// Frames that wait for the reader of the pipe. Further ones are left out up to a key frame.
-const WAITING: usize = 8;
+/// Frames that wait for the reader of the pipe: 2 s. Further ones are left out up to a key frame.
+const WAITING: usize = 30;
 
 /// A track that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -16,8 +16,10 @@ use librecast::time::{Duration, Instant};
 const INCOMPLETE: u64 = 20;
 /// Incomplete frames above which a layer is left: a burst proves nothing.
 const MIN_INCOMPLETE: u64 = 2;
-/// Frames that wait for the reader, above which a layer is left.
+/// Frames that wait for the reader, above which it is behind.
 const BEHIND: usize = 4;
+/// Time for which it is behind until a layer is left. A burst behind repair is shorter.
+const BEHIND_TIME: Duration = Duration::from_millis(500);
 /// Seconds of frames and packets that decide about leaving a layer and joining repair.
 const SECONDS: usize = 5;
 /// Seconds of packets that decide about leaving repair.
@@ -61,6 +63,8 @@ pub struct Layers {
     seconds: VecDeque<Count>,
     second_ends: Instant,
     again: Duration,
+    /// Since when the reader is behind.
+    behind_since: Option<Instant>,
     /// Time of the next layer.
     up_at: Option<Instant>,
     /// Frames that began earlier do not count.
@@ -78,6 +82,7 @@ impl Layers {
             seconds: VecDeque::from([Count::default()]),
             second_ends: now + Duration::from_secs(1),
             again: AGAIN,
+            behind_since: None,
             up_at: None,
             settled_at: now,
         }
@@ -131,7 +136,12 @@ impl Layers {
 
     /// Notes how many frames wait for the reader.
     pub fn waiting(&mut self, frames: usize, now: Instant) {
-        if frames > BEHIND && now >= self.settled_at {
+        if frames <= BEHIND {
+            self.behind_since = None;
+            return;
+        }
+        let since = *self.behind_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= BEHIND_TIME && now >= self.settled_at {
             self.down(now);
         }
     }
@@ -321,6 +331,11 @@ mod tests {
         run.run(seconds(2), |_| (0, true));
         run.layers.waiting(4, run.now);
         assert_eq!(run.joined(), [Base, Smooth]);
+        run.layers.waiting(9, run.now);
+        run.layers.waiting(3, run.now);
+        run.layers.waiting(5, run.now);
+        run.run(seconds(1), |_| (0, true));
+        assert_eq!(run.joined(), [Base, Smooth]);
         run.layers.waiting(5, run.now);
         run.layers.waiting(5, run.now);
         assert_eq!(run.joined(), [Base], "one step a second");
@@ -334,6 +349,8 @@ mod tests {
     fn a_holder_leaves_nothing() {
         let mut run = Run::new(false);
         run.run(seconds(20), |_| (2, false));
+        run.layers.waiting(100, run.now);
+        run.run(seconds(1), |_| (2, false));
         run.layers.waiting(100, run.now);
         assert_eq!(run.joined(), [Base, Repair, Smooth]);
     }

@@ -72,11 +72,13 @@ impl Queue {
         Some(self.bucket.ready_at().max(*at))
     }
 
-    fn take(&mut self, now: Instant) -> Option<CameraPacket> {
+    /// Returns since when its first packet is due, if it may go.
+    fn due(&self, now: Instant) -> Option<Instant> {
         let (at, _) = self.packets.front()?;
-        if *at > now || !self.bucket.ready(now) {
-            return None;
-        }
+        (*at <= now && self.bucket.ready(now)).then_some(*at)
+    }
+
+    fn take(&mut self, now: Instant) -> Option<CameraPacket> {
         self.bucket.spend(1, now);
         self.packets.pop_front().map(|(_, packet)| packet)
     }
@@ -220,12 +222,13 @@ impl CameraSender {
         if self.has_ended() {
             return None;
         }
-        let mut due = self
-            .queues
-            .iter_mut()
-            .filter_map(|queue| Some((queue.layer, queue.take(now)?)));
-        if let Some((layer, packet)) = due.next() {
-            let group = self.space.group(layer);
+        // in the order of frames: a late smooth one is left out by receivers
+        let due = self.queues.iter_mut();
+        let due = due.filter_map(|queue| Some((queue.due(now)?, queue)));
+        if let Some((_, queue)) = due.min_by_key(|(at, _)| *at)
+            && let Some(packet) = queue.take(now)
+        {
+            let group = self.space.group(queue.layer);
             return Some((group, self.seal(&packet)?));
         }
         let is_empty = self.queues.iter().all(|queue| queue.packets.is_empty());

@@ -460,6 +460,30 @@ fn a_sender_has_bounds() {
 }
 
 #[test]
+fn a_sender_that_is_late_keeps_the_order_of_frames() {
+    let (key, space) = space(7);
+    let mut now = now();
+    let started = UnixTime::from_millis(STARTED);
+    let mut sender = CameraSender::new(&space, key, [1; 32], started, now);
+    let mut watch = CameraWatch::new(&space, true, now);
+    for number in 1..=6 {
+        let bytes = match number {
+            1 => frame(true, 1_500, number),
+            _ if number % 2 == 1 => frame(false, 1_500, number),
+            _ => smooth(900, number),
+        };
+        sender.send(&bytes, number, now).unwrap();
+        now += Duration::from_millis(66);
+    }
+    while let Some((group, packet)) = sender.poll_transmit(now) {
+        watch.handle_datagram(group, &packet, now);
+    }
+    let shown = std::iter::from_fn(|| watch.poll_frame());
+    let shown: Vec<u32> = shown.map(|frame| frame.number).collect();
+    assert_eq!(shown, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn packets_are_frozen() {
     let (key, space) = space(7);
     let packet = CameraPacket {

@@ -1,7 +1,7 @@
 //! A receiver of a camera: packets in, frames out that a decoder can decode.
 //!
 //! ```text
-//! frozen --a whole key frame--> shown --a frame of base misses for 250 ms--> frozen
+//! frozen --a whole key frame--> shown --a frame of base misses for 400 ms--> frozen
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,8 +26,8 @@ const FRAMES: Rate = Rate::per_second(32, 60);
 const MAX_FRAMES: usize = 60;
 /// Bytes of stored frames. Chosen: 2 s at 4 Mbit/s, and a frame.
 const MAX_BYTES: usize = 1_000_000 + MAX_FRAME;
-/// Time in which a frame of base comes in, with its repair: 40 ms later, at 200 packets a second.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// Time in which a frame of base comes in, with its repair: 40 ms later, by hosts that are busy.
+const PATIENCE: Duration = Duration::from_millis(400);
 /// Frames of base in a row of which nothing came: an outage, which decides nothing.
 const OUTAGE: u32 = 30;
 /// Silence of a sender after which an earlier run of it counts again: its clock was set back.
