@@ -176,7 +176,7 @@ mod tests {
             let rest = &bytes[width + 8..];
             let length = match length == UNKNOWN {
                 true => rest.len(),
-                false => (u64::from_be_bytes(length) & (1 << 56) - 1) as usize,
+                false => (u64::from_be_bytes(length) & ((1 << 56) - 1)) as usize,
             };
             found.push((id, &rest[..length]));
             bytes = &rest[length..];

@@ -19,15 +19,14 @@ fn factor(parity: u8, source: u8) -> u8 {
 }
 
 /// Returns a parity of these sources, which have at most the length of the first one. `None` if
-/// there are more than [`MAX_PACKETS`], or the number of the parity is not below that.
+/// there is none, or more than [`MAX_PACKETS`], or the number of the parity is not below that.
 pub fn parity<'a>(number: u8, sources: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+    let mut sources = sources.enumerate().peekable();
     let mut sum = Sum::default();
-    for (at, source) in sources.enumerate() {
+    sum.begin(sources.peek()?.1.len());
+    for (at, source) in sources {
         if at >= MAX_PACKETS || usize::from(number) >= MAX_PACKETS {
             return None;
-        }
-        if at == 0 {
-            sum.begin(source.len());
         }
         sum.add(factor(number, at as u8), 0, source);
     }
@@ -178,6 +177,7 @@ mod tests {
         many[3] = None;
         assert!(!restore(&mut many, &[(0, &[1])], 1));
         assert!(parity(128, sources.iter().map(Vec::as_slice)).is_none());
+        assert!(parity(0, std::iter::empty()).is_none());
         let many = vec![[1_u8]; MAX_PACKETS + 1];
         assert!(parity(0, many.iter().map(|one| &one[..])).is_none());
     }

@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn layers_are_left_at_once_and_joined_slowly() {
         let mut run = Run::new(true);
-        let bad = |n: u64| (1, n % 4 != 0);
+        let bad = |n: u64| (1, !n.is_multiple_of(4));
         run.run(seconds(4), bad);
         assert_eq!(run.joined(), [Base, Repair]);
         run.run(seconds(4), bad);

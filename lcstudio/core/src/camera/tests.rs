@@ -149,8 +149,8 @@ impl World {
             assert_eq!(frame.bytes, self.sent[at]);
             assert!(frame.number > through, "in order");
             through = frame.number;
-            let is_base = at % 2 == 0;
-            assert_eq!(frame.size, (at % 30 == 0).then_some((320, 180)));
+            let is_base = at.is_multiple_of(2);
+            assert_eq!(frame.size, at.is_multiple_of(30).then_some((320, 180)));
             if frame.size.is_none() {
                 let needs = if is_base { at - 2 } else { at - 1 };
                 assert_eq!(base, Some(needs), "{at}");
