@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lcstudio_core::{CameraFrame, CameraWatch};
@@ -20,6 +21,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Kept {
     webm: WebM,
+    path: PathBuf,
     run: u64,
     size: (u16, u16),
     first: u32,
@@ -98,9 +100,21 @@ impl KeptCamera {
     }
 
     fn end_file(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            self.bytes += kept.webm.bytes();
+        let Some(mut kept) = self.kept.take() else {
+            return;
+        };
+        if let Err(e) = kept.webm.flush() {
+            tracing::error!(
+                "{}: the last pictures are not kept: {e}",
+                kept.path.display()
+            );
         }
+        // a full disk: the next one would be another file without a picture
+        if !kept.webm.has_frames() {
+            let _ = fs::remove_file(&kept.path);
+            return;
+        }
+        self.bytes += kept.webm.bytes();
     }
 
     fn keep(&mut self, frame: &CameraFrame) -> std::io::Result<()> {
@@ -113,8 +127,10 @@ impl KeptCamera {
             };
             self.end_file();
             let date = frame.run.saturating_add(frame.time.into());
+            let path = self.folder.camera();
             self.kept = Some(Kept {
-                webm: WebM::create(&self.folder.camera(), size, date)?,
+                webm: WebM::create(&path, size, date)?,
+                path,
                 run: frame.run,
                 size,
                 first: frame.time,

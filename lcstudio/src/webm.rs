@@ -7,7 +7,7 @@
 //!
 //! Specifications: RFC 8794 (EBML), RFC 9559 (Matroska), the WebM container guidelines.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -44,6 +44,8 @@ pub struct WebM {
     blocks: Vec<u8>,
     last_ms: u64,
     bytes: u64,
+    /// Whether a cluster was written.
+    has_frames: bool,
 }
 
 impl WebM {
@@ -90,7 +92,10 @@ impl WebM {
         let duration_at = begin.len() as u64 - 8;
         let tracks = element(&[0xae], &track.concat());
         begin.extend(element(&[0x16, 0x54, 0xae, 0x6b], &tracks));
-        file.write_all(&begin)?;
+        if let Err(e) = file.write_all(&begin) {
+            let _ = fs::remove_file(path);
+            return Err(e);
+        }
         Ok(Self {
             file,
             duration_at,
@@ -98,12 +103,18 @@ impl WebM {
             blocks: Vec::new(),
             last_ms: 0,
             bytes: begin.len() as u64,
+            has_frames: false,
         })
     }
 
     /// Bytes of it, written or not.
     pub fn bytes(&self) -> u64 {
         self.bytes + self.blocks.len() as u64
+    }
+
+    /// Whether a frame was written.
+    pub fn has_frames(&self) -> bool {
+        self.has_frames
     }
 
     /// Adds a frame; times in milliseconds do not decrease.
@@ -142,6 +153,7 @@ impl WebM {
             return Err(e);
         }
         self.bytes += cluster.len() as u64;
+        self.has_frames = true;
         Ok(())
     }
 
