@@ -16,7 +16,8 @@ use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
 use lcroute_overlay::server::{RelayCredentials, Role, Room, ToNode, ToServer};
 use lcstudio_core::{
-    Area, Caption, Deck, DeckWriter, IndexEntry, Part, Presence, ScreenPacket, SlideId, Turn,
+    Area, CameraPacket, Caption, Deck, DeckWriter, IndexEntry, Part, Piece, Presence, ScreenPacket, SlideId, Turn,
+    ivf_frame, ivf_header,
 };
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
@@ -84,6 +85,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "studio" => studio(),
         "radio_files" => radio_files(),
         "reach_lines" => reach_lines(),
+        "parity" => parities(),
         "relay" => relay(),
         "renewal" => renewals(),
         "reports" => reports(),
@@ -102,6 +104,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
             .collect(),
         "text" => texts(),
         "text_record" => vec![text_record(0), text_record(1)],
+        "vp8_payload" => camera(),
         "web_bodies" => web_bodies(),
         _ => Vec::new(),
     }
@@ -370,7 +373,46 @@ fn entries() -> Vec<Vec<u8>> {
     packets.into_iter().chain(records).chain([entry]).collect()
 }
 
-/// Returns a session with a title, a shown slide and a caption; a file of slides.
+/// Returns sources, with losses and parities by a map.
+fn parities() -> Vec<Vec<u8>> {
+    let one = |count: u8, size: u8, map: u8| {
+        let bytes = (0..usize::from(count) * usize::from(size)).map(|at| (at * 7) as u8);
+        [count, size].into_iter().chain([map; 16]).chain(bytes).collect()
+    };
+    vec![one(3, 20, 0b11), one(16, 9, 0x55), one(128, 2, 0xff), one(129, 1, 1)]
+}
+
+/// Returns a state and frames of a camera: a key in two pieces, with their parities; the same lost; a smooth one.
+fn camera() -> Vec<Vec<u8>> {
+    let packet = |number, base, piece: Option<(bool, bool, u32, u8, Vec<u8>)>| {
+        let packet = CameraPacket {
+            run: 1_790_000_000_000,
+            number,
+            base,
+            time: number * 66,
+            has_ended: false,
+            piece: piece.map(|(is_key, is_base, length, piece, bytes)| Piece { is_key, is_base, length, piece, bytes }),
+        };
+        packet.sign(&key(1))[64..].to_vec()
+    };
+    let mut frame = vec![0x10, 0, 0, 0x9d, 1, 0x2a, 64, 1, 180, 0];
+    frame.resize(1_500, 7);
+    let chunks: Vec<&[u8]> = frame.chunks(750).collect();
+    let parity = |number| librecast::parity::parity(number, chunks.iter().copied()).unwrap();
+    let part = |piece, bytes: &[u8]| packet(1, 1, Some((true, true, 1_500, piece, bytes.to_vec())));
+    let smooth = packet(2, 1, Some((false, false, 20, 0, [&[0x11, 2, 0][..], &[0; 17]].concat())));
+    let (first, second) = (part(0, chunks[0]), part(1, chunks[1]));
+    let (third, fourth) = (part(2, &parity(0)), part(3, &parity(1)));
+    let state = packet(2, 1, None);
+    let file = [&ivf_header((320, 180))[..], &ivf_frame(40, &frame)].concat();
+    vec![
+        input(&[], [&state[..], &first, &second, &smooth]),
+        input(&[], [&fourth[..], &third, &smooth, &state]),
+        input(&[], [&frame[..], &smooth[25..]]),
+        file,
+    ]
+}
+
 /// A whole screen of two parts, a changed area, and a state, without their signatures.
 fn screen() -> Vec<Vec<u8>> {
     let area = |x, y, width, height| Area { x, y, width, height };
@@ -410,6 +452,7 @@ fn screen() -> Vec<Vec<u8>> {
     vec![input(b"", packets.each_ref().map(Vec::as_slice))]
 }
 
+/// Returns a session with a title, a shown slide and a caption; a file of slides.
 fn studio() -> Vec<Vec<u8>> {
     let title = IndexEntry::Session {
         title: "Bees".to_owned(),

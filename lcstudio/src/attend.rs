@@ -48,9 +48,9 @@ impl FromStr for Choice {
                 "pictures are shown in a browser; `lcstudio hold` keeps them, `lcstudio export` makes a page with them"
                     .into(),
             ),
-            "screen" => Err(
-                "a screen is shown in a browser; `lcstudio hold` keeps its pictures".into(),
-            ),
+            "screen" | "camera" => Err(format!(
+                "a {text} goes into a pipe: `lcstudio watch SESSION {text} -`; `lcstudio hold` keeps it"
+            )),
             "notes" => {
                 Err("notes are read and written in a browser; `lcstudio hold` keeps them".into())
             }
@@ -463,6 +463,7 @@ mod tests {
         assert_eq!("captions/de".parse(), Ok(Choice::Track(name)));
         assert!("pictures".parse::<Choice>().is_err());
         assert!("screen".parse::<Choice>().is_err());
+        assert!("camera".parse::<Choice>().is_err());
         assert!("video".parse::<Choice>().is_err());
     }
 }

@@ -14,7 +14,7 @@ use librecast_program::guest;
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
-use crate::{attend, caption, export, hold, invite, keys, notes, present, screen};
+use crate::{attend, camera, caption, export, hold, invite, keys, notes, present, screen, watch};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents
@@ -28,6 +28,8 @@ const EXAMPLES: &str = "Examples:
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
   grim-loop | lcstudio screen talk --key talk.key -        a screen as pictures without loss, for pages
+  ffmpeg ... -c:v libvpx -f ivf - | lcstudio camera talk --key talk.key -     a camera, in layers
+  lcstudio watch lcs1... camera - | ffplay -f ivf -        the camera, or the screen, into a player
   lcstudio notes lcs1... notes.md                          any editor writes the notes of all
   lcstudio hold lcs1... kept                               keeps it all, and gives it to who comes late
   lcstudio export kept lecture.html                        one page; also .md, .vtt, or a folder for all
@@ -57,7 +59,7 @@ struct Common {
     log: Option<String>,
 }
 
-/// The word for standard input.
+/// The word for standard input and output.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Pipe {
     #[value(name = "-")]
@@ -180,6 +182,34 @@ enum Verb {
         #[arg(value_name = "-")]
         input: Pipe,
     },
+    /// Show a camera, beside `present`: VP8 in, its layers out, each to a group of its own
+    Camera {
+        /// lcs1..., a file with it, the folder that is presented, or `-` to read it from standard input
+        session: String,
+        /// The session's key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Give up when nobody was heard, or the session has no camera, for so long
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+        /// VP8 on standard input, as IVF: up to 640 x 360, 30 pictures a second, a key frame each 2 s
+        #[arg(value_name = "-")]
+        input: Pipe,
+    },
+    /// Write the screen or the camera of a session to standard output, for a player
+    Watch {
+        /// lcs1..., a file with it, or `-` to read it from standard input
+        session: String,
+        /// The track: a screen comes as PNG after PNG, a camera as IVF with VP8
+        #[arg(value_enum)]
+        track: watch::Watched,
+        /// Give up when nobody was heard, or the session has no such track, for so long
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+        /// Standard output
+        #[arg(value_name = "-")]
+        output: Pipe,
+    },
     /// Write the notes of a session with any editor: a save goes to all, what others write comes into the file
     Notes {
         /// lcs1..., a file with it, or `-` to read it from standard input
@@ -209,6 +239,9 @@ enum Verb {
         /// Leave out the screen
         #[arg(long)]
         no_screen: bool,
+        /// Leave out the camera
+        #[arg(long)]
+        no_camera: bool,
     },
     /// Make files of a session that others read
     Export {
@@ -355,6 +388,28 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             timeout,
             interfaces,
         }),
+        Verb::Camera {
+            session,
+            key,
+            timeout,
+            input: Pipe::Standard,
+        } => camera::run(&camera::Options {
+            session,
+            key,
+            timeout,
+            interfaces,
+        }),
+        Verb::Watch {
+            session,
+            track,
+            timeout,
+            output: Pipe::Standard,
+        } => watch::run(&watch::Options {
+            session,
+            track,
+            timeout,
+            interfaces,
+        }),
         Verb::Notes {
             session,
             file,
@@ -374,11 +429,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             folder,
             no_sound,
             no_screen,
+            no_camera,
         } => hold::run(&hold::Options {
             session,
             folder,
             sound: !no_sound,
             screen: !no_screen,
+            camera: !no_camera,
             interfaces,
         }),
         Verb::Export {

@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                     tracing::warn!("picture {name}: {e:#}");
                 }
             }
-            copy_sound(folder.path(), out)?;
+            copy_recordings(folder.path(), out)?;
         }
     }
     Ok(Exit::Ok)
@@ -193,11 +193,12 @@ fn write_picture(out: &Path, name: &str, picture: &Picture) -> anyhow::Result<()
     durable::replace(&path, picture.bytes()).with_context(|| path.display().to_string())
 }
 
-fn copy_sound(from: &Path, to: &Path) -> anyhow::Result<()> {
+fn copy_recordings(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let path = entry?.path();
-        let is_sound = path.extension().is_some_and(|e| e == "opus") && path.is_file();
-        let Some(name) = path.file_name().filter(|_| is_sound) else {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_recording = matches!(extension, Some("opus" | "webm")) && path.is_file();
+        let Some(name) = path.file_name().filter(|_| is_recording) else {
             continue;
         };
         fs::copy(&path, to.join(name)).with_context(|| path.display().to_string())?;

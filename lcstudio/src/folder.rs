@@ -8,6 +8,7 @@
 //! session         the session's text                                     presenter, `hold`
 //! log/            entries, a file for each track                         presenter, `hold`
 //! screen/         pictures of the presenter's screen, as they came       `hold`
+//! camera.webm     the presenter's camera, as it came                    `hold`
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,9 @@ notes = false
 # true: lcstudio screen may show a screen, as pictures that lose nothing
 screen = false
 
+# true: lcstudio camera may show a camera
+camera = false
+
 # Who else writes captions, by the public half of a key of his own (lcstudio keygen, or book:NAME):
 # [[captions]]
 # language = \"en\"
@@ -82,6 +86,8 @@ struct SettingsFile {
     notes: bool,
     #[serde(default)]
     screen: bool,
+    #[serde(default)]
+    camera: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +114,8 @@ pub struct Settings {
     pub notes: bool,
     /// Whether the presenter may show a screen.
     pub screen: bool,
+    /// Whether the presenter may show a camera.
+    pub camera: bool,
 }
 
 /// The folder.
@@ -209,6 +217,7 @@ impl Folder {
             captions,
             notes: file.notes,
             screen: file.screen,
+            camera: file.camera,
         })
     }
 
@@ -354,8 +363,17 @@ impl Folder {
 
     /// Returns the path of a new recording in this language.
     pub fn recording(&self, language: &Language) -> PathBuf {
-        let mut names = (2..).map(|n| format!("audio-{language}-{n}.opus"));
-        let mut path = self.0.join(format!("audio-{language}.opus"));
+        self.new_file(&format!("audio-{language}"), "opus")
+    }
+
+    /// Returns the path of a new recording of the camera.
+    pub fn camera(&self) -> PathBuf {
+        self.new_file("camera", "webm")
+    }
+
+    fn new_file(&self, name: &str, extension: &str) -> PathBuf {
+        let mut names = (2..).map(|n| format!("{name}-{n}.{extension}"));
+        let mut path = self.0.join(format!("{name}.{extension}"));
         while path.exists() {
             let Some(name) = names.next() else { break };
             path = self.0.join(name);

@@ -12,6 +12,7 @@ use librecast_program::process::Wake;
 use librecast_program::service;
 
 use crate::folder::{Folder, make_folder};
+use crate::kept_camera::KeptCamera;
 use crate::kept_screen::KeptScreen;
 use crate::keys;
 use crate::sound::Sound;
@@ -32,6 +33,8 @@ pub struct Options {
     pub sound: bool,
     /// Whether to keep the screen, too.
     pub screen: bool,
+    /// Whether to keep the camera, too.
+    pub camera: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
 }
@@ -54,6 +57,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut view = View::default();
     let mut sounds: BTreeMap<Language, (Option<Sound>, Instant)> = BTreeMap::new();
     let mut screen: Option<KeptScreen> = None;
+    let mut camera: Option<KeptCamera> = None;
     let mut waiting = Waiting::begin(now);
     service::ready();
     while wake.interrupted().is_none() {
@@ -97,7 +101,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                     let space = session.space(*owner);
                     screen = Some(KeptScreen::new(&folder.screen(), &space, now)?);
                 }
-                (TrackName::Screen, _) => {}
+                (TrackName::Camera, TrackPlace::Space(owner))
+                    if options.camera && camera.is_none() =>
+                {
+                    let space = session.space(*owner);
+                    camera = Some(KeptCamera::new(&folder, &space, now)?);
+                }
+                (TrackName::Screen | TrackName::Camera, _) => {}
                 (_, TrackPlace::Space(owner)) => {
                     let place = Place::Track(name.clone());
                     if !tracks.has_joined(&place) {
@@ -111,14 +121,27 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             }
         }
         let mut until = waiting.next_timeout().filter(|_| !view.index().has_begun);
+        let now = Instant::now();
+        let received = tracks.take_received();
+        let mut beside = Vec::new();
         if let Some(screen) = &mut screen {
-            let now = Instant::now();
-            for (_, datagram) in tracks.take_received() {
-                screen.handle_datagram(&datagram, now);
+            let groups = screen.groups(now);
+            for (_, datagram) in received.iter().filter(|(group, _)| groups.contains(group)) {
+                screen.handle_datagram(datagram, now);
             }
-            tracks.follow(&screen.groups(now));
+            beside.extend(screen.groups(now));
             until = until.into_iter().chain(screen.next_timeout(now)).min();
         }
+        if let Some(camera) = &mut camera {
+            let groups = camera.groups();
+            for (group, datagram) in received.iter().filter(|(group, _)| groups.contains(group)) {
+                camera.handle_datagram(*group, datagram, now);
+            }
+            camera.turn(now);
+            beside.extend(camera.groups());
+            until = until.into_iter().chain(camera.next_timeout()).min();
+        }
+        tracks.follow(&beside);
         tracks.wait(&wake, until)?;
     }
     service::stopping();

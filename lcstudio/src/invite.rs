@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use lcradio_core::Station;
-use lcstudio_core::{Index, Place, ScreenSpace, Session, SessionKey, TrackName, TrackPlace};
+use lcstudio_core::{
+    CameraSpace, Index, Layer, Place, ScreenSpace, Session, SessionKey, TrackName, TrackPlace,
+};
 use librecast::cert::GroupPrefix;
 use librecast_log::Role;
 use librecast_log_host::KeptLog;
@@ -74,6 +76,7 @@ fn planned(folder: &Folder, key: &SessionKey) -> anyhow::Result<Vec<(TrackName, 
         TrackName::Pictures,
     ];
     names.extend(settings.screen.then_some(TrackName::Screen));
+    names.extend(settings.camera.then_some(TrackName::Camera));
     names.extend(settings.notes.then_some(TrackName::Notes));
     names.extend(settings.languages.into_iter().map(TrackName::Captions));
     let space = |name: TrackName| {
@@ -149,6 +152,10 @@ fn groups(
                 let live = ScreenSpace::new(&session.space(*owner)).live();
                 groups.extend(GroupPrefix::around(live, 127));
             }
+            TrackPlace::Space(owner) if *name == TrackName::Camera => {
+                let base = CameraSpace::new(&session.space(*owner)).group(Layer::Base);
+                groups.extend(GroupPrefix::around(base, CameraSpace::PREFIX));
+            }
             TrackPlace::Space(owner) => {
                 groups.push(GroupPrefix::group(session.space(*owner).group()));
             }
@@ -180,7 +187,8 @@ mod tests {
         );
         let settings = folder.path().join("session.toml");
         let written = std::fs::read_to_string(&settings).unwrap();
-        std::fs::write(settings, written.replace("screen = false", "screen = true")).unwrap();
+        let written = written.replace("screen = false", "screen = true");
+        std::fs::write(settings, written.replace("camera = false", "camera = true")).unwrap();
         let tracks = planned(&folder, &key).unwrap();
         let all = groups(&session, &tracks, &[]).unwrap();
         assert!(all.len() <= MAX_PREFIXES, "{}", all.len());
@@ -196,6 +204,15 @@ mod tests {
         let screen = key.track_key(&TrackName::Screen).peer_id();
         let screen = ScreenSpace::new(&session.space(screen));
         assert!([screen.live(), screen.carousel()].into_iter().all(covers));
+        let camera = key.track_key(&TrackName::Camera).peer_id();
+        let camera = CameraSpace::new(&session.space(camera));
+        let layers = [Layer::Base, Layer::Repair, Layer::Smooth];
+        assert!(
+            layers
+                .map(|layer| camera.group(layer))
+                .into_iter()
+                .all(covers)
+        );
         let other = SessionKey::from_seed(&[8; 32]).session().index().groups();
         assert!(
             ![other.live, other.asking, other.history]

@@ -3,16 +3,20 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | `present`, `invite`, `attend`, `caption`, `screen`, `notes`, `hold`, `export`, `keys` | its verbs |
+//! | `present`, `invite`, `attend`, `caption`, `screen`, `camera`, `watch`, `notes`, `hold`, `export`, `keys` | its verbs |
 //! | `folder` | the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
 //! | `waiting` | explanations of long waits |
 //! | `stills` | pictures of a pipe, for `screen` |
-//! | `kept_screen` | files of a screen, for `hold` |
+//! | `canvas` | a screen as it is drawn from its changes, for `watch` |
+//! | `kept_screen`, `kept_camera` | files of a screen and a camera, for `hold` |
+//! | `webm` | files of WebM |
 //! | `sound` | lcradio, which plays or records the sound of a session |
 
 mod attend;
+mod camera;
+mod canvas;
 mod caption;
 mod cli;
 mod export;
@@ -20,6 +24,7 @@ mod folder;
 mod hold;
 mod input;
 mod invite;
+mod kept_camera;
 mod kept_screen;
 mod keys;
 mod notes;
@@ -30,5 +35,7 @@ mod sound;
 mod stills;
 mod tracks;
 mod waiting;
+mod watch;
+mod webm;
 
 pub use cli::{command, main};

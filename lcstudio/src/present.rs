@@ -91,6 +91,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         captions: Some(written.captions),
         notes: written.notes,
         screen: written.screen,
+        camera: written.camera,
     };
     let slides = folder.slides()?;
     let stamps = folder.stamps(&slides);

@@ -42,68 +42,104 @@ pub struct Options {
 /// Shows the pictures of standard input until a signal, or the end of the session.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
-    guest::check_may_send("show a screen")?;
-    let session = match fs::metadata(&options.session).is_ok_and(|found| found.is_dir()) {
-        true => Folder::new(Path::new(&options.session)).session()?,
-        false => keys::session(&options.session)?,
+    let shown = Shown {
+        session: &options.session,
+        key: &options.key,
+        name: TrackName::Screen,
+        noun: "a screen",
+        timeout: options.timeout,
     };
-    let key = keys::load(&options.key)?;
-    if key.session() != session {
-        let message = "the key presents another session, and only who presents shows a screen";
-        return Err(ExitError::new(Exit::NotPermitted, message).into());
-    }
+    let (session, key) = shown.load()?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let mut tracks =
         Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut view = View::default();
-    if let Some(exit) = wait_for_track(options, &key, &mut tracks, &mut view, &wake)? {
+    if let Some(exit) = shown.wait(&key, &mut tracks, &mut view, &wake)? {
         return Ok(exit);
     }
     let mut screen = Screen::begin(&key, &session, &wake)?;
     screen.run(&mut tracks, &mut view, &wake)
 }
 
-/// Waits until the index names the screen. Returns the exit of a signal.
-fn wait_for_track(
-    options: &Options,
-    key: &SessionKey,
-    tracks: &mut Tracks,
-    view: &mut View,
-    wake: &Wake,
-) -> anyhow::Result<Option<Exit>> {
-    const ABSENT: &str =
-        "`screen = true` in session.toml names it once the session is presented again";
-    let begun = Instant::now();
-    let owner = key.track_key(&TrackName::Screen).peer_id();
-    let mut waiting = Waiting::begin(begun);
-    loop {
-        if let Some(exit) = wake.interrupted() {
-            return Ok(Some(exit));
+/// A track that a presenter shows beside `present`.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// Text of the session, a file with it, or its folder.
+    pub session: &'a str,
+    /// The session's key.
+    pub key: &'a Path,
+    /// The track.
+    pub name: TrackName,
+    /// Its name in sentences, with its article: "a screen".
+    pub noun: &'static str,
+    /// Time without the session after which it gives up.
+    pub timeout: Duration,
+}
+
+impl Shown<'_> {
+    /// Reads the session and its key, which must belong together.
+    pub fn load(&self) -> anyhow::Result<(Session, SessionKey)> {
+        guest::check_may_send(&format!("show {}", self.noun))?;
+        let session = match fs::metadata(self.session).is_ok_and(|found| found.is_dir()) {
+            true => Folder::new(Path::new(self.session)).session()?,
+            false => keys::session(self.session)?,
+        };
+        let key = keys::load(self.key)?;
+        if key.session() != session {
+            let noun = self.noun;
+            let message =
+                format!("the key presents another session, and only who presents shows {noun}");
+            return Err(ExitError::new(Exit::NotPermitted, message).into());
         }
-        read_index(tracks, view)?;
-        if view.index().place(&TrackName::Screen) == Some(&TrackPlace::Space(owner)) {
-            return Ok(None);
+        Ok((session, key))
+    }
+
+    /// Waits until the index names the track. Returns the exit of a signal.
+    pub fn wait(
+        &self,
+        key: &SessionKey,
+        tracks: &mut Tracks,
+        view: &mut View,
+        wake: &Wake,
+    ) -> anyhow::Result<Option<Exit>> {
+        let (name, noun) = (&self.name, self.noun);
+        let absent =
+            format!("`{name} = true` in session.toml names it once the session is presented again");
+        let begun = Instant::now();
+        let owner = key.track_key(name).peer_id();
+        let mut waiting = Waiting::begin(begun);
+        loop {
+            if let Some(exit) = wake.interrupted() {
+                return Ok(Some(exit));
+            }
+            read_index(tracks, view)?;
+            if view.index().place(name) == Some(&TrackPlace::Space(owner)) {
+                return Ok(None);
+            }
+            if begun.elapsed() >= self.timeout {
+                let message = match view.index().has_begun {
+                    true => format!("the session has no {name}: {absent}"),
+                    false => {
+                        "nobody presents or holds this session where this host listens".to_owned()
+                    }
+                };
+                return Err(ExitError::new(Exit::Unreachable, message).into());
+            }
+            waiting.explain(Instant::now(), || match view.index().has_begun {
+                true => format!("waits for {noun} among the session's tracks: {absent}"),
+                false => waiting::for_session(&tracks.interface_names(), Some(self.timeout)),
+            });
+            let until = begun + self.timeout;
+            let next = waiting.next_timeout().map_or(until, |at| at.min(until));
+            tracks.wait(wake, Some(next))?;
         }
-        if begun.elapsed() >= options.timeout {
-            let message = match view.index().has_begun {
-                true => format!("the session has no screen: {ABSENT}"),
-                false => "nobody presents or holds this session where this host listens".to_owned(),
-            };
-            return Err(ExitError::new(Exit::Unreachable, message).into());
-        }
-        waiting.explain(Instant::now(), || match view.index().has_begun {
-            true => format!("waits for a screen among the session's tracks: {ABSENT}"),
-            false => waiting::for_session(&tracks.interface_names(), Some(options.timeout)),
-        });
-        let until = begun + options.timeout;
-        let next = waiting.next_timeout().map_or(until, |at| at.min(until));
-        tracks.wait(wake, Some(next))?;
     }
 }
 
-fn read_index(tracks: &mut Tracks, view: &mut View) -> io::Result<()> {
+/// Receives, sends, and reads the index.
+pub fn read_index(tracks: &mut Tracks, view: &mut View) -> io::Result<()> {
     tracks.turn()?;
     for new in tracks.entries() {
         view.read(&new.place, new.by_owner, &new.entry);

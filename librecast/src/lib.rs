@@ -77,6 +77,7 @@
 //! | [`igmp`] | encoding of IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) |
 //! | [`checksum`], [`ethernet`], [`ipv6`], [`ipv4`] | addresses, checksum, packets of one message |
 //! | [`pool`] | buffers that are split into packets |
+//! | [`gf256`], [`parity`] | arithmetic of repair codes; parity of one frame's packets |
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`], [`time`] | numbers from a seed; instants and the wall clock |
 //! | [`reach`] | protocol between the router and its program for a DHT and a Matrix room |
@@ -106,6 +107,7 @@ pub mod durable;
 pub mod epoch;
 pub mod ethernet;
 pub mod events;
+pub mod gf256;
 #[cfg(feature = "net")]
 mod guest_socket;
 pub mod id;
@@ -134,6 +136,7 @@ pub mod outside;
 #[cfg(feature = "net")]
 pub mod packet;
 pub mod pair;
+pub mod parity;
 pub mod plain;
 pub mod pool;
 #[cfg(unix)]

@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use lcroute_webrtc::gf256::{Sum, add_times, inverse, multiply};
+use librecast::gf256::{Sum, add_times, inverse, multiply};
 use librecast::random::Random;
 
 /// Packets of a batch. Chosen: a small batch waits least.

@@ -44,7 +44,6 @@ pub use config::{Limits, WebRtcConfig};
 pub use datagram::{Ecn, Transmit, Unreachable};
 pub use drops::DropReason;
 pub use liveness::common_epoch;
-pub use media::gf256;
 pub use stun::{address_request, mapped_address, respond};
 pub use webrtc::{WebRtc, WebRtcError};
 

@@ -27,21 +27,27 @@ librecast::drop_reasons! {
         TooManyPresent = "too_many_present",
         /// Only the session's own key says this.
         NotOwner = "not_owner",
-        /// A packet of a screen that the session's keys do not open.
+        /// A packet of a screen or camera that the session's keys do not open.
         NotSealed = "not_sealed",
-        /// A packet of a screen that the session's own key did not sign.
+        /// A packet of a screen or camera that the session's own key did not sign.
         NotSigned = "not_signed",
-        /// A packet of a screen from before its sender began anew.
+        /// A packet of a screen or camera from before its sender began anew.
         OldRun = "old_run",
         /// More packets of a screen in a second than are checked.
         ScreenRate = "screen_rate",
-        /// A screen of more pixels than are shown.
+        /// A screen or camera of more pixels than are shown.
         PictureTooLarge = "picture_too_large",
         /// A change that does not lie in its screen.
         OutsideScreen = "outside_screen",
-        /// A picture of a screen in more parts than the longest one has.
+        /// A picture of a screen or camera in more parts than its longest one has.
         TooManyParts = "too_many_parts",
         /// Changes of a screen for which there is no room.
         TooManyChanges = "too_many_changes",
+        /// A frame of a camera of more bytes than are sent.
+        FrameTooLong = "frame_too_long",
+        /// More packets or frames of a camera in a second than are accepted.
+        CameraRate = "camera_rate",
+        /// Frames of a camera for which there is no room.
+        TooManyFrames = "too_many_frames",
     }
 }

@@ -11,6 +11,7 @@
 //! index: title, tracks, the end    -> entries of `index`   -'
 //! pictures that slides name        -> entries of `pictures` -> Album, in a View
 //! looks at the presenter's screen  -> packets of `screen`   -> ScreenWatch -> ScreenChange
+//! frames of a camera               -> packets of `camera`   -> CameraWatch -> CameraFrame
 //! text that attenders write        -> entries of `notes`   -> NotesReading -> a program's CRDT
 //! ```
 //!
@@ -20,6 +21,7 @@
 //! | `index`, `deck`, `captions`, `questions`, `album` | formats of entries, and state from them |
 //! | `picture` | valid pictures |
 //! | `screen` | the presenter's screen: packets, its sender, its receivers |
+//! | `camera` | the presenter's camera: packets, its sender, its receivers, the choice of layers |
 //! | `notes` | writers of notes, their drafts, reading of their updates |
 //! | `presence` | writers in the notes, with cursors and whether they write |
 //! | `batches` | notes on their way into a document |
@@ -31,6 +33,7 @@
 
 mod album;
 mod batches;
+mod camera;
 mod captions;
 mod deck;
 mod drops;
@@ -57,6 +60,11 @@ mod tests;
 
 pub use album::{Album, AlbumSize, MAX_PICTURES, MAX_PICTURES_BYTES};
 pub use batches::{Blamed, NotesBatches, UpdateName};
+pub use camera::{
+    CameraError, CameraFrame, CameraPacket, CameraSender, CameraSpace, CameraWatch,
+    IVF_FRAME_HEADER, IVF_HEADER, Ivf, IvfError, Layer, Layers, MAX_CAMERA_SIDE, MAX_FRAME, Piece,
+    Vp8, Vp8Error, Vp8Layers, ivf_frame, ivf_header,
+};
 pub use captions::{CORRECTION_MARK, Caption, CaptionLine, MAX_CAPTION, Transcript, split_caption};
 pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 pub use drops::DropReason;

@@ -64,6 +64,8 @@ pub struct Settings {
     pub notes: bool,
     /// Whether the presenter may show a screen.
     pub screen: bool,
+    /// Whether the presenter may show a camera.
+    pub camera: bool,
 }
 
 /// Reason for which the presentation ends or an action is refused.
@@ -295,7 +297,7 @@ impl Presenting {
     pub fn places(&self) -> Vec<(Place, SecretKey)> {
         let index = (Place::Index, self.key.index_key());
         let names = self.names().into_iter();
-        let spaces = names.filter(|name| !matches!(name, TrackName::Audio(_) | TrackName::Screen));
+        let spaces = names.filter(|name| name.has_entries());
         let tracks = spaces.map(|name| {
             let owner = self.key.track_key(&name);
             (Place::Track(name), owner)
@@ -318,6 +320,9 @@ impl Presenting {
         }
         if self.settings.screen {
             names.push(TrackName::Screen);
+        }
+        if self.settings.camera {
+            names.push(TrackName::Camera);
         }
         if self.settings.notes {
             names.push(TrackName::Notes);
@@ -944,6 +949,7 @@ mod tests {
             captions: Some(Vec::new()),
             notes: true,
             screen: true,
+            camera: true,
         }
     }
 
@@ -1073,7 +1079,7 @@ mod tests {
         );
         let names = view.index().names().map(ToString::to_string);
         let names: Vec<_> = names.collect();
-        let expected = "slides turn questions screen notes captions/en captions/de audio/en";
+        let expected = "slides turn questions screen camera notes captions/en captions/de audio/en";
         assert_eq!(names.join(" "), expected);
         assert!(world.presenting.turn_to(99), "the last one");
         assert!(!world.presenting.turn_to(2));

@@ -13,7 +13,7 @@ const MAX_LANGUAGE: usize = 35;
 pub enum NameError {
     /// The text is no track.
     #[error(
-        "slides, turn, pictures, screen, questions, notes, captions/LANGUAGE or audio/LANGUAGE"
+        "slides, turn, pictures, screen, camera, questions, notes, captions/LANGUAGE or audio/LANGUAGE"
     )]
     Track,
     /// The text is no language.
@@ -79,6 +79,8 @@ pub enum TrackName {
     Pictures,
     /// The presenter's screen, as still pictures.
     Screen,
+    /// The presenter's camera.
+    Camera,
     /// Questions that were taken up.
     Questions,
     /// The text that all attenders may write.
@@ -89,6 +91,14 @@ pub enum TrackName {
     Audio(Language),
 }
 
+impl TrackName {
+    /// Returns whether its contents are entries of a log.
+    #[must_use]
+    pub fn has_entries(&self) -> bool {
+        !matches!(self, Self::Screen | Self::Camera | Self::Audio(_))
+    }
+}
+
 impl fmt::Display for TrackName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -96,6 +106,7 @@ impl fmt::Display for TrackName {
             Self::Turn => f.write_str("turn"),
             Self::Pictures => f.write_str("pictures"),
             Self::Screen => f.write_str("screen"),
+            Self::Camera => f.write_str("camera"),
             Self::Questions => f.write_str("questions"),
             Self::Notes => f.write_str("notes"),
             Self::Captions(language) => write!(f, "captions/{language}"),
@@ -115,6 +126,7 @@ impl FromStr for TrackName {
             None if text == "turn" => Self::Turn,
             None if text == "pictures" => Self::Pictures,
             None if text == "screen" => Self::Screen,
+            None if text == "camera" => Self::Camera,
             None if text == "questions" => Self::Questions,
             None if text == "notes" => Self::Notes,
             _ => return Err(NameError::Track),
@@ -149,6 +161,7 @@ mod tests {
             "turn",
             "pictures",
             "screen",
+            "camera",
             "questions",
             "notes",
             "captions/en",

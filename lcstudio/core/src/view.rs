@@ -123,8 +123,8 @@ impl View {
             TrackName::Pictures => self.album = Album::default(),
             TrackName::Questions => self.questions.clear(),
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
-            // others keep notes and the screen
-            TrackName::Notes | TrackName::Screen | TrackName::Audio(_) => {}
+            // others keep notes, the screen and the camera
+            TrackName::Notes | TrackName::Screen | TrackName::Camera | TrackName::Audio(_) => {}
         }
     }
 

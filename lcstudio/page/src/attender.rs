@@ -213,7 +213,7 @@ impl PageAttender {
         let index = (Place::Index, self.session.index());
         let tracks = self.view.index().tracks.iter();
         let tracks = tracks.filter_map(|(name, place)| match place {
-            TrackPlace::Space(owner) if *name != TrackName::Screen && self.has_chosen(name) => {
+            TrackPlace::Space(owner) if name.has_entries() && self.has_chosen(name) => {
                 Some((Place::Track(name.clone()), self.session.space(*owner)))
             }
             // the radio of the page plays it

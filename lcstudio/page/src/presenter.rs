@@ -181,6 +181,7 @@ impl PagePresenter {
             captions,
             notes: start.notes,
             screen: false,
+            camera: false,
         };
         let key = SessionKey::from_seed(key);
         let presenting = Presenting::new(key, settings, slides(&start.slides)?, now);

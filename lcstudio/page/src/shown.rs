@@ -148,6 +148,7 @@ fn kind(name: &TrackName) -> (&'static str, Option<&Language>) {
         TrackName::Turn => ("turn", None),
         TrackName::Pictures => ("pictures", None),
         TrackName::Screen => ("screen", None),
+        TrackName::Camera => ("camera", None),
         TrackName::Questions => ("questions", None),
         TrackName::Notes => ("notes", None),
         TrackName::Captions(language) => ("captions", Some(language)),

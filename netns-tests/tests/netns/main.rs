@@ -78,6 +78,7 @@ mod stations;
 mod streams;
 mod streams_ends;
 mod studio;
+mod studio_camera;
 mod studio_decks;
 mod studio_notes;
 mod studio_pictures;

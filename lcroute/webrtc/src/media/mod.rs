@@ -15,7 +15,7 @@
 //! | `repair` | when a payload is resent, or coded in a symbol |
 //! | `history` | recently sent packets |
 //! | `recovery` | repaired packets: once, and in time |
-//! | `window_code`, `gf256` | symbols over the last packets, and solving for lost ones |
+//! | `window_code` | symbols over the last packets, and solving for lost ones |
 //!
 //! ```text
 //! RTP packet, one UDP datagram of at most the lane's limit:
@@ -39,7 +39,6 @@
 mod codel;
 mod congestion;
 mod feedback;
-pub mod gf256;
 mod history;
 mod keys;
 mod lane;

@@ -12,13 +12,13 @@
 //!   that arrive after that raise these bounds.
 //! - Repair is at most half of the data, within the room that data leaves (lane.rs).
 
+use librecast::gf256::Sum;
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
 use super::feedback::Report;
-use super::gf256::Sum;
 use super::history::History;
 use super::payload::put_resent;
 use super::window_code::{MAX_SOURCES, MAX_SPAN, put_symbol};

@@ -10,11 +10,11 @@
 //! The receiver keeps recent packets and solves for missing ones. Bounds: [`RING`] packets,
 //! [`MAX_ROWS`] waiting symbols, one symbol per packet on average.
 
+use librecast::gf256::{Sum, add, add_times, inverse, multiply};
 use librecast::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::gf256::{Sum, add, add_times, inverse, multiply};
 use super::payload::{CHUNK_HEADER, put_symbol_header};
 
 /// Bound of packets in a symbol. ADR 0010.
