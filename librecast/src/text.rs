@@ -4,6 +4,7 @@
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcr1 station
 //! lcg1 invitation to a group   lch1 holding key   lcb1 casting grant   lcs1 session of Studio
+//! lcc1 call
 //! ```
 //!
 //! Public keys have libp2p's form ([`PeerId`](crate::id::PeerId)).
@@ -41,11 +42,13 @@ pub enum TextKind {
     CastingGrant,
     /// A key that attends a session of Studio; a secret.
     StudioSession,
+    /// The seed of a call, with which its holders talk; a secret.
+    Call,
 }
 
 impl TextKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Token,
         Self::SharedKey,
         Self::OperatorCertificate,
@@ -55,6 +58,7 @@ impl TextKind {
         Self::Station,
         Self::CastingGrant,
         Self::StudioSession,
+        Self::Call,
     ];
 
     /// Returns the prefix of this kind.
@@ -70,6 +74,7 @@ impl TextKind {
             Self::Station => "lcr1",
             Self::CastingGrant => "lcb1",
             Self::StudioSession => "lcs1",
+            Self::Call => "lcc1",
         }
     }
 
@@ -84,7 +89,8 @@ impl TextKind {
             | Self::HoldingKey
             | Self::Station
             | Self::CastingGrant
-            | Self::StudioSession => true,
+            | Self::StudioSession
+            | Self::Call => true,
         }
     }
 
@@ -108,6 +114,7 @@ impl fmt::Display for TextKind {
             Self::Station => "a station",
             Self::CastingGrant => "a grant to cast",
             Self::StudioSession => "a session of Studio",
+            Self::Call => "a call",
         };
         write!(f, "{name} ({})", self.prefix())
     }
