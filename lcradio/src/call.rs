@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let is_new = given.is_none();
     let key = match given {
         Some(key) => key,
-        None => CallKey::from_seed(&keys::random()?),
+        None => CallKey::from_seed(&*keys::random()?),
     };
     confine()?;
     let talk = Talk::default();
@@ -413,8 +413,8 @@ impl<'a> TakingPart<'a> {
 
     /// Turns the sound of a participant off or on, for this user.
     fn ignore(&mut self, place: u8) {
-        let mut all = self.call.participants();
-        let Some(current) = all.find(|p| p.place == place).map(|p| p.is_ignored) else {
+        let current = self.call.participants().find(|p| p.place == place);
+        let Some(current) = current.map(|p| p.is_ignored) else {
             return;
         };
         let Some(Participant {
