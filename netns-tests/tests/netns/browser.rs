@@ -2,7 +2,6 @@
 //! drives them; `netns-tests/setup web` fetches its dependencies; `make web` makes the pages. The
 //! last screenshots are in TARGET/browser/shots.
 
-mod call;
 mod dashboard;
 mod get;
 mod groups;

@@ -32,15 +32,14 @@ export function takeLink() {
     if (words.length > 1) {
         history.replaceState(null, "", location.pathname + location.search);
     }
-    const isOther = (word) => isStation(word) || isSession(word) || isCall(word) || word.startsWith("lcg1");
+    const isOther = (word) => isStation(word) || isSession(word) || word.startsWith("lcg1");
     const token = words.find((word) => word && !isOther(word)) ?? "";
-    return { token, station: words.find(isStation) ?? null, session: words.find(isSession) ?? null, call: words.find(isCall) ?? null };
+    return { token, station: words.find(isStation) ?? null, session: words.find(isSession) ?? null };
 }
 
 export const isStation = (word) => word.startsWith("lcr1");
 /** Of Studio. */
 export const isSession = (word) => word.startsWith("lcs1");
-export const isCall = (word) => word.startsWith("lcc1");
 
 export function keepVisit(text) {
     sessionStorage.setItem(VISIT, text);

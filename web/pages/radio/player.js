@@ -16,15 +16,15 @@ export async function begin(context) {
 }
 
 /** One caster: decoded sound, in order. */
-export class Voice {
-    /** `give`: to the audio thread. `ahead`: samples that are with it, or on their way. */
-    constructor(give, ahead = AHEAD) {
-        Object.assign(this, { give, ahead, given: 0, stamp: 0, waiting: [] });
+class Voice {
+    /** `give`: to the audio thread. */
+    constructor(give) {
+        Object.assign(this, { give, given: 0, stamp: 0, waiting: [] });
     }
 
     /** Decodes until enough is under way. `frame`: returns the next frame. */
     fill(played, frame) {
-        while (this.given - played < this.ahead) {
+        while (this.given - played < AHEAD) {
             this.next(frame());
         }
     }

@@ -89,20 +89,7 @@ class Player extends AudioWorkletProcessor {
     constructor() {
         super();
         this.clear();
-        this.out = this.port;
-        this.port.onmessage = ({ data }) => this.take(data);
-    }
-
-    take(data) {
-        if (data.port) {
-            // another thread than the page's gives the sound
-            this.out = data.port;
-            this.out.onmessage = ({ data }) => this.take(data);
-        } else if (data.clear) {
-            this.clear();
-        } else {
-            this.voice(data.caster).take(data);
-        }
+        this.port.onmessage = ({ data }) => (data.clear ? this.clear() : this.voice(data.caster).take(data));
     }
 
     clear() {
@@ -128,7 +115,7 @@ class Player extends AudioWorkletProcessor {
         this.ticks += length;
         if (this.ticks >= TICK) {
             const voices = this.voices.map(({ read, underruns }) => ({ played: Math.floor(read), underruns }));
-            this.out.postMessage({ voices, power: this.sum / this.ticks });
+            this.port.postMessage({ voices, power: this.sum / this.ticks });
             Object.assign(this, { ticks: 0, sum: 0 });
         }
         return true;
@@ -143,14 +130,11 @@ function between(plane, at, part) {
 
 /** Gives the microphone's sound to the page, and silence while nobody talks. */
 class Recorder extends AudioWorkletProcessor {
-    constructor({ processorOptions: { channels, talks, frame = FRAME } }) {
+    constructor({ processorOptions: { channels, talks } }) {
         super();
-        Object.assign(this, { filled: 0, out: this.port, frame, talks, gain: talks ? 1 : 0 });
-        this.planes = Array.from({ length: channels }, () => new Float32Array(frame));
-        this.port.onmessage = ({ data }) => {
-            this.out = data.port ?? this.out;
-            this.talks = data.talks ?? this.talks;
-        };
+        Object.assign(this, { filled: 0, talks, gain: talks ? 1 : 0 });
+        this.planes = Array.from({ length: channels }, () => new Float32Array(FRAME));
+        this.port.onmessage = ({ data }) => (this.talks = data.talks);
     }
 
     process([heard]) {
@@ -159,8 +143,8 @@ class Recorder extends AudioWorkletProcessor {
             this.gain = this.talks ? Math.min(1, this.gain + 1 / FADE) : Math.max(0, this.gain - 1 / FADE);
             this.planes.forEach((plane, n) => (plane[this.filled] = (heard[n] ?? heard[0])[i] * this.gain));
             this.filled += 1;
-            if (this.filled === this.frame) {
-                this.out.postMessage(this.planes.map((plane) => plane.slice()));
+            if (this.filled === FRAME) {
+                this.port.postMessage(this.planes.map((plane) => plane.slice()));
                 this.filled = 0;
             }
         }

@@ -55,7 +55,7 @@ macro_rules! policy {
 const POLICY: &str = policy!("", "");
 /// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
-const MEMBERS: [&str; 5] = ["/node/", "/radio/", "/studio/", "/get/", "/call/"];
+const MEMBERS: [&str; 4] = ["/node/", "/radio/", "/studio/", "/get/"];
 /// Sensors and devices of pages: a microphone to cast, the clipboard, a whole screen for slides.
 const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
      autoplay=(self), camera=(), display-capture=(), geolocation=(), usb=(), serial=(), hid=(), bluetooth=(), midi=(), payment=()";
