@@ -835,4 +835,71 @@ mod tests {
         assert_eq!(stats.target, Duration::from_millis(40), "{stats:?}");
         assert_eq!((stats.stretched, stats.resyncs), (0, 0), "{stats:?}");
     }
+
+    /// Plays a call of half a minute: of each second the last 300 ms are a pause. Each second packet
+    /// of the sixth second is later by 60 ms. Returns the delay of each packet, by its time.
+    fn play_call(pauses: bool) -> (Vec<(Duration, Duration)>, PlayoutStats) {
+        const STEP: Duration = Duration::from_millis(10);
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+        let begun = Instant::now();
+        let mut playout = Playout::new(Latency::Call, begun);
+        let sent = (0..3_000_u32).filter(|n| !pauses || n % 100 < 70);
+        let packets = sent.zip(0_u64..).map(|(n, index)| SoundPacket {
+            caster: 0,
+            session: 1,
+            index,
+            timestamp: u64::from(n * 480),
+            samples: 480,
+            payload: vec![0; 40],
+            arrival: begun
+                + STEP * n
+                + Duration::from_millis(60) * u32::from((500..600).contains(&n) && n % 2 == 0),
+        });
+        let mut packets: Vec<SoundPacket> = packets.collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let mut packets = packets.into_iter().peekable();
+        let (mut delays, mut owed) = (Vec::new(), 0.0);
+        for n in 0..2_990 {
+            let at = begun + STEP * n + Duration::from_millis(1);
+            while let Some(packet) = packets.next_if(|packet| packet.arrival <= at) {
+                playout.push(packet);
+            }
+            owed += 480.0 * (1.0 + playout.speed_ppm() / 1e6);
+            while owed > 0.0 {
+                let samples = match playout.poll_frame(at) {
+                    Frame::Packet(packet) => {
+                        let sent = Duration::from_micros(packet.timestamp * 1_000 / 48);
+                        delays.push((STEP * n, (STEP * n).saturating_sub(sent)));
+                        packet.samples
+                    }
+                    Frame::Lost { samples, .. } | Frame::Silence { samples } => samples,
+                };
+                owed -= f64::from(samples);
+            }
+        }
+        (delays, playout.stats())
+    }
+
+    #[test]
+    fn a_call_is_as_late_as_it_must_and_no_longer() {
+        for pauses in [true, false] {
+            let (delays, stats) = play_call(pauses);
+            let between = |from: u64, to: u64| {
+                let [from, to] = [from, to].map(Duration::from_secs);
+                let within = delays.iter().filter(|(at, _)| (from..to).contains(at));
+                within
+                    .map(|(_, delay)| delay.as_millis())
+                    .collect::<Vec<_>>()
+            };
+            let most = |delays: Vec<u128>| delays.into_iter().max().unwrap_or(0);
+            assert!(most(between(2, 5)) <= 30, "{pauses}: {:?}", between(2, 5));
+            let late = between(7, 9).into_iter().min().unwrap_or(0);
+            assert!(late >= 50, "{pauses}: {late} ms");
+            // forgotten after 10 s, then 5 ms/s
+            assert_eq!(stats.target, MIN_CALL_TARGET, "{stats:?}");
+            let end = most(between(28, 30));
+            assert!(end <= if pauses { 30 } else { 45 }, "{pauses}: {end} ms");
+            assert_eq!(stats.resyncs, 0, "{stats:?}");
+        }
+    }
 }
