@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcradio_core::{
-    CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Profile, StationKey, Transmit, is_showable,
-    showable,
+    CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Latency, Profile, StationKey, Transmit,
+    is_showable, showable,
 };
 use librecast::code::beacon::Offer;
 use librecast::drops::Drops;
@@ -145,7 +145,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let source = match &options.input {
         Input::File(file) => Source::open(file).with_context(|| file.display().to_string())?,
         Input::Pipe => Source::stdin().context("standard input")?,
-        Input::Device(id) => Source::microphone(Capture::open(id.as_deref())?),
+        Input::Device(id) => Source::microphone(Capture::open(id.as_deref(), Latency::Auto)?),
     };
     let now = Instant::now();
     let mut cast = Cast::new(options, key, grant, name, &source, now)?;
@@ -186,7 +186,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 }
 
 /// Reads in a thread of its own: a pipe may block.
-fn read_ahead(mut source: Source, wake: Wake) -> io::Result<Receiver<io::Result<Sound>>> {
+pub(crate) fn read_ahead(
+    mut source: Source,
+    wake: Wake,
+) -> io::Result<Receiver<io::Result<Sound>>> {
     let (to, sounds) = sync_channel(READ_AHEAD);
     thread::Builder::new()
         .name("source".into())

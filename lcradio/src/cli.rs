@@ -11,7 +11,7 @@ use librecast::units::{parse_duration, parse_rate};
 use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::guest;
 
-use crate::{cast, device, keys, listen, outside, stations};
+use crate::{call, cast, device, keys, listen, outside, stations};
 
 const EXAMPLES: &str = "Examples:
   lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
@@ -24,6 +24,8 @@ const EXAMPLES: &str = "Examples:
   lcradio cast --key station.key --outside --at meet.example  for whoever has the text; no network, no root, no daemon
   lcradio listen lcr1...@meet.example                       hear it, anywhere
   lcradio cast --key station.key --file mass.opus --together loudspeakers of all listeners in step, 150 ms later
+  lcradio call                                              a call: prints lcc1..., with which others enter
+  lcradio call lcc1... --name Bob --device plughw:CARD=Headset,DEV=0
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
   lcradio listen 'lct1...,lcr1...'                          in a network, by a token for leaves: no root, no daemon
@@ -178,6 +180,39 @@ enum Verb {
         /// Give up when nothing came for so long [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
         #[arg(long, value_parser = parse_duration, value_name = "TIME")]
         timeout: Option<Duration>,
+    },
+    /// Talk with seven others, while any number listen, without a server. Space mutes, q leaves
+    Call {
+        /// What `call` printed, or `-` to read it from standard input; `lct1...,lcc1...` enters a network by its token,
+        /// without root and daemon [default: a new call, whose text it prints]
+        call: Option<String>,
+        /// A file with the call's text, a secret
+        #[arg(long, value_name = "FILE", conflicts_with = "call")]
+        call_file: Option<PathBuf>,
+        /// Your name, as the others see it [default: the user's]
+        #[arg(long)]
+        name: Option<String>,
+        /// Only listen: nobody sees it
+        #[arg(long, conflicts_with_all = ["name", "push_to_talk", "muted", "unmuted", "input"])]
+        listen: bool,
+        /// Microphone and loudspeakers, as `devices` names them [default: the system's]
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<String>,
+        /// Samples on standard input in the place of the microphone: s16le, 48 kHz, two channels; or WAV
+        #[arg(long, value_name = "-")]
+        input: Option<Pipe>,
+        /// Samples to standard output in the place of loudspeakers: s16le, 48 kHz, two channels
+        #[arg(long, value_name = "-")]
+        output: Option<Pipe>,
+        /// Begin muted, and talk while you want it: the space bar, or SIGUSR1 and SIGUSR2
+        #[arg(long, conflicts_with_all = ["muted", "unmuted"])]
+        push_to_talk: bool,
+        /// Begin muted [default: unless the device is a headset, as others would hear themselves]
+        #[arg(long, conflicts_with = "unmuted")]
+        muted: bool,
+        /// Do not begin muted: nothing of the loudspeakers comes into the microphone
+        #[arg(long)]
+        unmuted: bool,
     },
     /// List public stations, and foreign senders
     Stations {
@@ -354,6 +389,33 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             latency,
             earlier: earlier.unwrap_or_default(),
             timeout,
+            interfaces,
+            json,
+        }),
+        Verb::Call {
+            call,
+            call_file,
+            name,
+            listen,
+            device,
+            input,
+            output,
+            push_to_talk,
+            muted,
+            unmuted,
+        } => call::run(&call::Options {
+            call,
+            call_file,
+            name,
+            listens: listen,
+            is_muted: match (push_to_talk || muted, unmuted) {
+                (true, _) => Some(true),
+                (false, true) => Some(false),
+                (false, false) => None,
+            },
+            by_pipe: input.is_some(),
+            to_pipe: output.is_some(),
+            device,
             interfaces,
             json,
         }),

@@ -31,6 +31,8 @@ fn checked(code: c_int) -> Result<c_int, CodecError> {
 pub struct Encoder {
     state: NonNull<opus::OpusEncoder>,
     channels: u8,
+    /// Samples of a frame for each channel.
+    frame: u32,
 }
 
 impl Encoder {
@@ -52,7 +54,11 @@ impl Encoder {
         };
         checked(code)?;
         let state = NonNull::new(state).ok_or_else(|| CodecError("no encoder".to_owned()))?;
-        let mut encoder = Self { state, channels };
+        let mut encoder = Self {
+            state,
+            channels,
+            frame: FRAME,
+        };
         encoder.set(opus::OPUS_SET_BITRATE_REQUEST, bitrate as c_int)?;
         if profile == Profile::Voice {
             encoder.set(opus::OPUS_SET_INBAND_FEC_REQUEST, 1)?;
@@ -61,23 +67,32 @@ impl Encoder {
         Ok(encoder)
     }
 
+    /// Makes an encoder for a call: speech in packets of 10 ms, with FEC. Of silence it makes
+    /// packets of at most two bytes, which are not sent (DTX), but for one each 400 ms.
+    pub fn of_call(bitrate: u32) -> Result<Self, CodecError> {
+        let mut encoder = Self::new(Profile::Voice, 1, bitrate)?;
+        encoder.set(opus::OPUS_SET_DTX_REQUEST, 1)?;
+        encoder.frame = FRAME / 2;
+        Ok(encoder)
+    }
+
     fn set(&mut self, request: c_int, value: c_int) -> Result<(), CodecError> {
         // SAFETY: the state is of a living encoder, and set requests take one opus_int32.
         checked(unsafe { opus::opus_encoder_ctl(self.state.as_ptr(), request, value) }).map(drop)
     }
 
-    /// Encodes one frame: 960 samples for each channel, interleaved.
+    /// Encodes one frame: 960 samples for each channel, 480 of a call, interleaved.
     pub fn encode(&mut self, samples: &[i16]) -> Result<Vec<u8>, CodecError> {
-        if samples.len() != FRAME as usize * usize::from(self.channels) {
-            return Err(CodecError("not a frame of 20 ms".to_owned()));
+        if samples.len() != self.frame as usize * usize::from(self.channels) {
+            return Err(CodecError("not a frame".to_owned()));
         }
         let mut packet = vec![0; MAX_PAYLOAD];
-        // SAFETY: `samples` holds FRAME samples per channel, as checked, `packet` its length.
+        // SAFETY: `samples` holds `frame` samples per channel, as checked, `packet` its length.
         let length = unsafe {
             opus::opus_encode(
                 self.state.as_ptr(),
                 samples.as_ptr(),
-                FRAME as c_int,
+                self.frame as c_int,
                 packet.as_mut_ptr(),
                 packet.len() as opus::opus_int32,
             )
@@ -127,7 +142,7 @@ impl Decoder {
         // libopus conceals multiples of 2.5 ms
         let whole = (samples / 120).max(1) * 120;
         let mut sound = match next {
-            Some(next) if whole >= FRAME => self.run(Some(next), whole, true),
+            Some(next) if whole >= FRAME / 2 => self.run(Some(next), whole, true),
             _ => self.run(None, whole, false),
         }?;
         sound.resize(samples as usize * OUT_CHANNELS, 0);

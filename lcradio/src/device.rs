@@ -26,10 +26,19 @@ use crate::process::Wake;
 pub const DEFAULT: &str = "default";
 /// Channels of every device: left and right, as decoded.
 const CHANNELS: u32 = 2;
-/// Samples of a frame, of all channels.
-const FRAME_SAMPLES: usize = (FRAME * CHANNELS) as usize;
-/// Duration of a frame of [`FRAME`] samples.
+/// Duration of a frame of [`FRAME`] samples; of a call's, half of it.
 const FRAME_TIME: Duration = Duration::from_millis(20);
+
+/// Returns the samples of a frame, of all channels.
+fn frame_samples(latency: Latency) -> usize {
+    (latency.frame() * CHANNELS) as usize
+}
+
+/// Returns the duration of a frame.
+fn frame_time(latency: Latency) -> Duration {
+    FRAME_TIME * latency.frame() / FRAME
+}
+
 /// A microphone's buffer: sound is read at once, so this covers a thread that is called late.
 const CAPTURED: Duration = Duration::from_millis(200);
 /// Time between two services of a device, in microseconds.
@@ -164,17 +173,17 @@ fn why(error: &io::Error) -> String {
 }
 
 /// Opens a device, ready to be read or written.
-fn open(id: &str, direction: Direction, buffer: Duration) -> io::Result<PCM> {
+fn open(id: &str, direction: Direction, buffer: Duration, frame_time: Duration) -> io::Result<PCM> {
     // a device in use is an error at once
     let pcm = PCM::new(id, direction, true).map_err(to_io)?;
-    configure(&pcm, buffer).map_err(to_io)?;
+    configure(&pcm, buffer, frame_time).map_err(to_io)?;
     if direction == Direction::Capture {
         pcm.start().map_err(to_io)?;
     }
     Ok(pcm)
 }
 
-fn configure(pcm: &PCM, buffer: Duration) -> alsa::Result<()> {
+fn configure(pcm: &PCM, buffer: Duration, frame_time: Duration) -> alsa::Result<()> {
     let params = HwParams::any(pcm)?;
     params.set_access(Access::RWInterleaved)?;
     params.set_format(Format::S16LE)?;
@@ -187,7 +196,8 @@ fn configure(pcm: &PCM, buffer: Duration) -> alsa::Result<()> {
     pcm.hw_params(&params)?;
     let params = pcm.sw_params_current()?;
     // it begins to play with one frame in it
-    params.set_start_threshold(FRAME.into())?;
+    let frame = frame_time.as_micros() as i64 * i64::from(CLOCK_RATE) / 1_000_000;
+    params.set_start_threshold(frame)?;
     pcm.sw_params(&params)?;
     pcm.prepare()
 }
@@ -196,9 +206,9 @@ fn configure(pcm: &PCM, buffer: Duration) -> alsa::Result<()> {
 type Transfer<'a> = &'a mut dyn FnMut(&PCM, usize) -> alsa::Result<usize>;
 
 /// Transfers a whole frame, for as long as the device takes.
-fn transfer(pcm: &PCM, go: Transfer<'_>) -> io::Result<()> {
+fn transfer(pcm: &PCM, samples: usize, go: Transfer<'_>) -> io::Result<()> {
     let mut done = 0;
-    while done < FRAME as usize {
+    while done < samples / CHANNELS as usize {
         match go(pcm, done) {
             Ok(frames) => done += frames,
             Err(error) if error.errno().abs() == Errno::EAGAIN as i32 => {
@@ -223,13 +233,13 @@ fn transfer(pcm: &PCM, go: Transfer<'_>) -> io::Result<()> {
 }
 
 fn write(pcm: &PCM, samples: &[i16]) -> io::Result<()> {
-    transfer(pcm, &mut |pcm, done| {
+    transfer(pcm, samples.len(), &mut |pcm, done| {
         pcm.io_i16()?.writei(&samples[done * CHANNELS as usize..])
     })
 }
 
 fn read(pcm: &PCM, samples: &mut [i16]) -> io::Result<()> {
-    transfer(pcm, &mut |pcm, done| {
+    transfer(pcm, samples.len(), &mut |pcm, done| {
         pcm.io_i16()?
             .readi(&mut samples[done * CHANNELS as usize..])
     })
@@ -252,6 +262,7 @@ struct Served {
     id: String,
     direction: Direction,
     buffer: Duration,
+    frame_time: Duration,
     pcm: Option<PCM>,
     /// Frames since it was opened.
     served: u32,
@@ -267,11 +278,12 @@ struct Served {
 }
 
 impl Served {
-    fn begin(id: &str, direction: Direction, buffer: Duration, pcm: PCM) -> Self {
+    fn begin(id: &str, direction: Direction, latency: Latency, buffer: Duration, pcm: PCM) -> Self {
         Self {
             id: id.to_owned(),
             direction,
             buffer,
+            frame_time: frame_time(latency),
             pcm: Some(pcm),
             served: 0,
             low: 0,
@@ -291,7 +303,7 @@ impl Served {
             // closed before it is opened: a card may serve one program at a time
             self.pcm = None;
             self.served = 0;
-            match open(&self.id, self.direction, buffer) {
+            match open(&self.id, self.direction, buffer, self.frame_time) {
                 Ok(pcm) => self.pcm = Some(pcm),
                 Err(error) => self.is_gone(&error),
             }
@@ -316,7 +328,7 @@ impl Served {
         self.low = if is_low { self.low + 1 } else { 0 };
         if self.low >= LOW {
             self.low = 0;
-            self.frame(|pcm| write(pcm, &[0; FRAME_SAMPLES]));
+            self.frame(|pcm| write(pcm, &[0; (FRAME * CHANNELS) as usize]));
         }
     }
 
@@ -333,13 +345,13 @@ impl Served {
         if self.pcm.is_none() && self.asked_at.elapsed() >= RETRY {
             self.asked_at = Instant::now();
             self.served = 0;
-            self.pcm = open(&self.id, self.direction, self.buffer).ok();
+            self.pcm = open(&self.id, self.direction, self.buffer, self.frame_time).ok();
         }
         let kind = direction_name(self.direction);
         let result = match &self.pcm {
             Some(pcm) => serve(pcm),
             None => {
-                self.due += FRAME_TIME;
+                self.due += self.frame_time;
                 thread::sleep(self.due.saturating_duration_since(Instant::now()));
                 return false;
             }
@@ -365,6 +377,7 @@ impl Served {
 fn serve_on_thread(
     id: Option<&str>,
     direction: Direction,
+    latency: Latency,
     buffer: Duration,
     mut serve: impl FnMut(&mut Served) -> bool + Send + 'static,
 ) -> anyhow::Result<()> {
@@ -379,14 +392,14 @@ fn serve_on_thread(
     thread::Builder::new().name(kind.into()).spawn(move || {
         // suppresses ALSA's output to the terminal
         let _quiet = Output::local_error_handler();
-        let pcm = match open(&device, direction, buffer) {
+        let pcm = match open(&device, direction, buffer, frame_time(latency)) {
             Ok(pcm) => pcm,
             Err(error) => return drop(tell.send(Some(error))),
         };
         if tell.send(None).is_err() {
             return;
         }
-        let mut served = Served::begin(&device, direction, buffer, pcm);
+        let mut served = Served::begin(&device, direction, latency, buffer, pcm);
         while serve(&mut served) {}
     })?;
     match opened.recv_timeout(OPENS_WITHIN) {
@@ -403,11 +416,12 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Records from a device, or from the default one. Frames that are not taken in time are lost.
-    pub fn open(id: Option<&str>) -> anyhow::Result<Self> {
+    /// Records from a device, or from the default one, in frames of this kind of latency. Frames
+    /// that are not taken in time are lost.
+    pub fn open(id: Option<&str>, latency: Latency) -> anyhow::Result<Self> {
         let (to, frames) = sync_channel(2);
-        serve_on_thread(id, Direction::Capture, CAPTURED, move |device| {
-            let mut samples = vec![0; FRAME_SAMPLES];
+        serve_on_thread(id, Direction::Capture, latency, CAPTURED, move |device| {
+            let mut samples = vec![0; frame_samples(latency)];
             if !device.frame(|pcm| read(pcm, &mut samples)) {
                 samples.fill(0);
             }
@@ -416,7 +430,7 @@ impl Capture {
         Ok(Self { frames })
     }
 
-    /// Returns the next 20 ms.
+    /// Returns the next frame.
     pub fn next(&mut self) -> io::Result<Vec<i16>> {
         let gone = |_| io::Error::other("the microphone's thread has ended");
         self.frames.recv().map_err(gone)
@@ -426,6 +440,7 @@ impl Capture {
 /// Returns the loudspeakers' buffer, which adds to the delay and bridges late servers.
 fn held(latency: Latency) -> Duration {
     match latency {
+        Latency::Call => Duration::from_millis(20),
         Latency::Quick => Duration::from_millis(40),
         Latency::Auto => Duration::from_millis(80),
         Latency::Safe => Duration::from_millis(200),
@@ -468,6 +483,7 @@ pub struct Playback {
     shared: Arc<Shared>,
     /// No frame is given before this: a faster clock than permitted is not followed.
     not_before: Instant,
+    frame_time: Duration,
 }
 
 /// Shortest share of a frame's time between two frames: live sound may be 200 ppm fast.
@@ -485,7 +501,7 @@ impl Playback {
             sounds_at: Mutex::new(None),
         });
         let of_thread = shared.clone();
-        serve_on_thread(id, Direction::Playback, buffer, move |device| {
+        serve_on_thread(id, Direction::Playback, latency, buffer, move |device| {
             // moved into the thread, dropped at its end
             let _ = &has_ended;
             let step_ms = of_thread.step_ms.load(Ordering::Relaxed);
@@ -499,8 +515,8 @@ impl Playback {
             let Ok(samples) = incoming.recv() else {
                 // silence pushes the rest of the sound out of the device
                 if let Some(pcm) = &device.pcm {
-                    let silence = vec![0; FRAME_SAMPLES];
-                    let frames = buffer.div_duration_f64(FRAME_TIME).ceil() as u32;
+                    let silence = vec![0; frame_samples(latency)];
+                    let frames = buffer.div_duration_f64(frame_time(latency)).ceil() as u32;
                     let _ = (0..frames).try_for_each(|_| write(pcm, &silence));
                 }
                 return false;
@@ -513,6 +529,7 @@ impl Playback {
             ended,
             shared,
             not_before: Instant::now(),
+            frame_time: frame_time(latency),
         })
     }
 
@@ -536,8 +553,8 @@ impl Playback {
     /// Passes a frame that the device requested.
     pub fn write(&mut self, frame: Vec<i16>, now: Instant) -> io::Result<()> {
         self.shared.asked.fetch_sub(1, Ordering::Relaxed);
-        let earliest = now.checked_sub(3 * FRAME_TIME).unwrap_or(now);
-        self.not_before = self.not_before.max(earliest) + FRAME_TIME.mul_f64(FASTEST);
+        let earliest = now.checked_sub(3 * self.frame_time).unwrap_or(now);
+        self.not_before = self.not_before.max(earliest) + self.frame_time.mul_f64(FASTEST);
         let gone = || io::Error::other("the loudspeaker's thread has ended");
         let frames = self.frames.as_ref().ok_or_else(gone)?;
         frames.try_send(frame).map_err(|_| gone())

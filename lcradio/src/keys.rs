@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use lcradio_core::{Grant, GrantError, Station, StationKey};
+use lcradio_core::{CallKey, Grant, GrantError, Station, StationKey};
 use librecast::text::{TextError, TextKind};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
@@ -139,6 +139,17 @@ pub fn given(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Zeroizin
     }
     let text = text.ok_or_else(|| ExitError::new(Exit::Usage, "name a station"))?;
     arguments::secret(text).context("standard input")
+}
+
+/// Reads the text of a call: `lcc1...`, or `-` for a line of standard input; `file` has it, too.
+/// None: a new call.
+pub fn call(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<CallKey>> {
+    if text.is_none() && file.is_none() {
+        return Ok(None);
+    }
+    let text = given(text, file)?;
+    let key = CallKey::decode(&text).map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
+    Ok(Some(key))
 }
 
 /// Parses what the command line names; a `file` names no station by its name.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | `cast`, `listen`, `stations`, `keys` | its subcommands; keys |
+//! | `call` | a participant of a call |
 //! | `network` | sockets on all interfaces |
 //! | `source` | sound from files, pipes and microphones: Ogg Opus, WAV, plain samples |
 //! | `pace` | send times of a caster |
@@ -20,6 +21,7 @@
 //! | `process` | signals, time, and dropped rights |
 
 mod archive;
+mod call;
 mod cast;
 mod cli;
 mod codec;

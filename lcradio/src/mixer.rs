@@ -9,8 +9,6 @@ use lcradio_core::{
 
 use crate::codec::{CodecError, Decoder, OUT_CHANNELS};
 
-/// Samples of a frame, of both channels.
-const FRAME_SAMPLES: usize = FRAME as usize * OUT_CHANNELS;
 /// Time without packets after which a caster does not set the pace.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -19,7 +17,7 @@ const QUIET: Duration = Duration::from_secs(2);
 pub enum Clock {
     /// That of the first active caster: its samples stay as they are.
     Caster,
-    /// That of a device, which requests frames.
+    /// That of a device, which requests frames; this host's, of a pipe with the sound of a call.
     Device,
 }
 
@@ -36,12 +34,12 @@ struct Voice {
 }
 
 impl Voice {
-    /// Fills up sound for a frame to be played at `at`.
-    fn fill(&mut self, pace_ppm: f64, at: Instant) {
+    /// Fills up `samples` of sound, of both channels, to be played at `at`.
+    fn fill(&mut self, samples: usize, pace_ppm: f64, at: Instant) {
         // of the same moment as the pace: so the caster that sets it has exactly 0
         let faster_ppm = self.playout.speed_ppm() - pace_ppm;
         let at = at + self.lead;
-        while self.ready.len() < FRAME_SAMPLES {
+        while self.ready.len() < samples {
             let ahead = (self.ready.len() / OUT_CHANNELS) as f64 / f64::from(CLOCK_RATE);
             let frame = self.playout.poll_frame(at + Duration::from_secs_f64(ahead));
             let sound = decoded(&mut self.decoder, frame);
@@ -139,13 +137,23 @@ impl Mixer {
         first.map_or(0.0, |first| first.playout.speed_ppm())
     }
 
-    /// Returns a frame of 20 ms of all casters, to be played at `at`.
+    /// Returns a frame of all casters, to be played at `at`: 20 ms, or 10 ms of a call.
     pub fn frame(&mut self, at: Instant) -> Vec<i16> {
+        self.frame_of_each(at, |_, _| {})
+    }
+
+    /// The same; passes the sound of each caster to `hear`.
+    pub fn frame_of_each(&mut self, at: Instant, mut hear: impl FnMut(u8, &[i16])) -> Vec<i16> {
         let pace_ppm = self.pace_ppm(at);
-        let mut mixed = vec![0_i16; FRAME_SAMPLES];
-        for voice in self.voices.iter_mut().flatten() {
-            voice.fill(pace_ppm, at);
-            for (sum, sample) in mixed.iter_mut().zip(voice.ready.drain(..FRAME_SAMPLES)) {
+        let samples = self.latency.frame() as usize * OUT_CHANNELS;
+        let mut mixed = vec![0_i16; samples];
+        for (caster, voice) in (0..).zip(&mut self.voices) {
+            let Some(voice) = voice else {
+                continue;
+            };
+            voice.fill(samples, pace_ppm, at);
+            hear(caster, &voice.ready[..samples]);
+            for (sum, sample) in mixed.iter_mut().zip(voice.ready.drain(..samples)) {
                 *sum = sum.saturating_add(sample);
             }
         }
@@ -168,7 +176,8 @@ fn decoded(decoder: &mut Decoder, frame: Frame) -> Vec<i16> {
             sound.unwrap_or_else(|_| silence(packet.samples))
         }
         Frame::Lost { samples, next } => {
-            let next = next.as_deref().filter(|_| samples == FRAME);
+            // a call's are 10 ms; of longer packets libopus uses no part
+            let next = next.as_deref().filter(|_| samples >= FRAME / 2);
             let sound = decoder.conceal(samples, next);
             sound.unwrap_or_else(|_| silence(samples))
         }

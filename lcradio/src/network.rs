@@ -120,6 +120,22 @@ impl CasterNetwork {
         only: &[String],
         now: Instant,
     ) -> io::Result<Self> {
+        Self::with_sockets(station, clock, 1, only, now)
+    }
+
+    /// The same for a participant of a call, who receives the station's packets, too.
+    pub fn open_in_call(station: &Station, only: &[String], now: Instant) -> io::Result<Self> {
+        Self::with_sockets(station, None, 3, only, now)
+    }
+
+    /// `sockets`: of this program, in the station's group.
+    fn with_sockets(
+        station: &Station,
+        clock: Option<ClockGroups>,
+        sockets: u32,
+        only: &[String],
+        now: Instant,
+    ) -> io::Result<Self> {
         let node = local_node::ask();
         let tun = node.map_or_else(|| TUN.to_owned(), |node| node.tun);
         let group = station.group();
@@ -127,7 +143,7 @@ impl CasterNetwork {
             Memberships::on(&[BEACON_PORT], Interfaces::new(only, Some(tun.clone())))?;
         beacons.join(BEACON_PORT, group);
         // own memberships, each on one socket
-        let mut own = vec![(group, 1), (station.copy_group(), 0), (SAP_GROUP, 0)];
+        let mut own = vec![(group, sockets), (station.copy_group(), 0), (SAP_GROUP, 0)];
         if let Some(clock) = clock {
             beacons.join(BEACON_PORT, clock.questions);
             own.extend([(clock.questions, 1), (clock.answers, 0)]);

@@ -42,6 +42,8 @@ enum Format {
 pub struct Source {
     format: Format,
     channels: u8,
+    /// Samples of a frame for each channel.
+    frame: u32,
     is_live: bool,
     /// Bytes that the head of a WAV file promises; none: unknown, or already reported missing.
     promised: Option<u64>,
@@ -72,6 +74,7 @@ impl Source {
                 let reader = OggReader::open(file).map_err(|e| unusable(&e.to_string()))?;
                 Ok(Self {
                     channels: reader.channels(),
+                    frame: FRAME,
                     format: Format::Opus(reader),
                     is_live: false,
                     promised: None,
@@ -108,6 +111,7 @@ impl Source {
         Self {
             format: Format::Microphone(capture),
             channels: 2,
+            frame: FRAME,
             is_live: true,
             promised: None,
             has_packets: false,
@@ -123,6 +127,7 @@ impl Source {
             return Ok(Self {
                 format: Format::Samples(Box::new(input.take(length))),
                 channels,
+                frame: FRAME,
                 is_live,
                 promised: (length < u64::MAX).then_some(length),
                 has_packets: false,
@@ -134,10 +139,16 @@ impl Source {
         Ok(Self {
             format: Format::Samples(Box::new(io::Cursor::new(magic).chain(input))),
             channels: 2,
+            frame: FRAME,
             is_live,
             promised: None,
             has_packets: false,
         })
+    }
+
+    /// Cuts samples of files and pipes to frames of this length.
+    pub fn in_frames(self, frame: u32) -> Self {
+        Self { frame, ..self }
     }
 
     /// Returns the channels of the sound: 1 or 2.
@@ -171,7 +182,7 @@ impl Source {
             }
             Format::Microphone(capture) => capture.next().map(Sound::Samples).map(Some),
             Format::Samples(input) => {
-                let length = FRAME as usize * usize::from(self.channels) * 2;
+                let length = self.frame as usize * usize::from(self.channels) * 2;
                 let mut bytes = Vec::with_capacity(length);
                 input.take(length as u64).read_to_end(&mut bytes)?;
                 self.promised = self.promised.map(|all| all - bytes.len() as u64);

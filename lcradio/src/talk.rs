@@ -72,6 +72,17 @@ pub struct SpaceBar {
 impl SpaceBar {
     /// Returns none without a terminal: signals remain.
     pub fn watch(talk: &Talk, wake: &Wake) -> Option<Self> {
+        let (talk, wake) = (talk.clone(), wake.clone());
+        Self::on_keys(move |key| {
+            if key == b' ' {
+                talk.set(!talk.is_on());
+                wake.wake();
+            }
+        })
+    }
+
+    /// Passes keys of the terminal to `press`; none without a terminal.
+    pub fn on_keys(press: impl FnMut(u8) + Send + 'static) -> Option<Self> {
         let terminal = OpenOptions::new().read(true).open("/dev/tty").ok()?;
         // a background process would be stopped when it reads the terminal
         if tcgetpgrp(&terminal).ok()? != getpgrp() {
@@ -85,11 +96,10 @@ impl SpaceBar {
             .remove(LocalFlags::ICANON | LocalFlags::ECHO);
         tcsetattr(&terminal, SetArg::TCSANOW, &without_lines).ok()?;
         let keys = terminal.try_clone().ok()?;
-        let (talk, wake) = (talk.clone(), wake.clone());
         let bar = Self { terminal, before };
         thread::Builder::new()
             .name("space bar".into())
-            .spawn(move || switch(keys, &talk, &wake))
+            .spawn(move || read(keys, press))
             .ok()?;
         Some(bar)
     }
@@ -102,13 +112,10 @@ impl Drop for SpaceBar {
     }
 }
 
-fn switch(mut keys: File, talk: &Talk, wake: &Wake) {
+fn read(mut keys: File, mut press: impl FnMut(u8)) {
     let mut key = [0];
     while matches!(keys.read(&mut key), Ok(1)) {
-        if key == *b" " {
-            talk.set(!talk.is_on());
-            wake.wake();
-        }
+        press(key[0]);
     }
 }
 

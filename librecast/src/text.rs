@@ -4,7 +4,7 @@
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcr1 station
 //! lcg1 invitation to a group   lch1 holding key   lcb1 casting grant   lcs1 session of Studio
-//! lcd1 text for another device of a member
+//! lcd1 text for another device of a member   lcc1 call
 //! ```
 //!
 //! Public keys have libp2p's form ([`PeerId`](crate::id::PeerId)).
@@ -44,6 +44,8 @@ pub enum TextKind {
     CastingGrant,
     /// A key that attends a session of Studio; a secret.
     StudioSession,
+    /// The seed of a call, with which its holders talk; a secret.
+    Call,
 }
 
 impl TextKind {
@@ -59,6 +61,7 @@ impl TextKind {
         Self::Station,
         Self::CastingGrant,
         Self::StudioSession,
+        Self::Call,
     ];
 
     /// Returns the prefix of this kind.
@@ -75,6 +78,7 @@ impl TextKind {
             Self::Station => "lcr1",
             Self::CastingGrant => "lcb1",
             Self::StudioSession => "lcs1",
+            Self::Call => "lcc1",
         }
     }
 
@@ -90,7 +94,8 @@ impl TextKind {
             | Self::HoldingKey
             | Self::Station
             | Self::CastingGrant
-            | Self::StudioSession => true,
+            | Self::StudioSession
+            | Self::Call => true,
         }
     }
 
@@ -115,6 +120,7 @@ impl fmt::Display for TextKind {
             Self::Station => "a station",
             Self::CastingGrant => "a grant to cast",
             Self::StudioSession => "a session of Studio",
+            Self::Call => "a call",
         };
         write!(f, "{name} ({})", self.prefix())
     }

@@ -62,6 +62,9 @@ impl Profile {
 /// A run of a caster: 128 random bits.
 pub type SessionId = [u8; 16];
 
+/// Begin and id of a session: of two sessions the later one is greater.
+pub(crate) type Begun = (u64, SessionId);
+
 /// A station's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beacon {

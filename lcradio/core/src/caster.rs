@@ -18,7 +18,7 @@ use librecast::id::derive;
 use librecast::wire::WireError;
 
 use crate::answers::Answers;
-use crate::beacon::{Beacon, Profile, SessionId, is_showable};
+use crate::beacon::{Beacon, Begun, Profile, SessionId, is_showable};
 use crate::clock::PLAY_AFTER_MS;
 use crate::drops::DropReason;
 use crate::grant::Grant;
@@ -230,6 +230,24 @@ impl Caster {
             self.is_talking = is_talking;
             self.beacon_at = now;
         }
+    }
+
+    /// Replaces the grant by a later one for the same key and station.
+    pub(crate) fn renew(&mut self, grant: Grant) {
+        let is_same = *grant.caster() == self.key.id() && *grant.station() == self.station;
+        if is_same && self.config.grant.is_some() {
+            self.config.grant = Some(grant);
+        }
+    }
+
+    /// Returns the SSRC of its packets.
+    pub(crate) fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Returns begin and id of its session: of two sessions the later one is greater.
+    pub(crate) fn begun(&self) -> Begun {
+        (self.config.started.as_millis(), self.session)
     }
 
     /// Ends the session by beacons and an announcement; copies that are due are still sent.

@@ -13,6 +13,8 @@ librecast::drop_reasons! {
         NotOpened = "not_opened",
         /// From an address, or with an SSRC, that no beacon of the station names.
         OtherSource = "other_source",
+        /// A packet or beacon of this participant of a call, which came back.
+        Own = "own",
         /// More packets in a second than a source may send.
         Rate = "rate",
         /// Came before any beacon, and no more of those are kept.

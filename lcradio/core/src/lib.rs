@@ -25,6 +25,7 @@
 //! | `beacon` | a station's description of itself |
 //! | `sap`, `sdp`, `directory` | announcements, and announced stations |
 //! | `caster`, `listener` | packets to send and their times; packets accepted as the station's |
+//! | `call`, `speaking` | a participant of a call: its place, the others; who speaks |
 //! | `tuned` | a listener with its groups, and the casters on air |
 //! | `loss` | lost packets, and need for the copy |
 //! | `playout`, `step`, `order` | of one caster, the next frame to play, also in step; the next piece to record |
@@ -32,6 +33,7 @@
 
 mod answers;
 mod beacon;
+mod call;
 mod caster;
 mod clock;
 mod directory;
@@ -49,12 +51,14 @@ mod rtcp;
 mod rtp;
 mod sap;
 mod sdp;
+mod speaking;
 mod srtp;
 mod station;
 mod step;
 mod tuned;
 
 pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable, showable};
+pub use call::{Call, CallConfig, CallEvent, CallKey, Participant, Standing};
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
 pub use directory::{Directory, Entry, MAX_SHOWN, MAX_SIGNED, MAX_UNSIGNED};
 pub use drops::DropReason;
@@ -73,6 +77,7 @@ pub use rtp::{
 };
 pub use sap::{ANNOUNCE_INTERVAL, Announcement, SAP_GROUP, SAP_PORT};
 pub use sdp::{Description, MAX_SDP, SdpError, describe, read as read_description};
+pub use speaking::Speaking;
 pub use srtp::{Cipher, MAX_INDEX, NotOpened, TAG};
 pub use station::{BEACON_PORT, ClockGroups, MEDIA_PORT, REPORT_PORT, Station, StationKey};
 pub use step::StepState;

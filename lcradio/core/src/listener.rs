@@ -16,7 +16,7 @@ use librecast::bucket::{Rate, TokenBucket};
 use librecast::drops::Drops;
 use librecast::id::PeerId;
 
-use crate::beacon::{Beacon, BeaconError, SessionId};
+use crate::beacon::{Beacon, BeaconError, Begun, SessionId};
 use crate::caster::CLOCK_TOLERANCE_MS;
 use crate::drops::DropReason;
 use crate::loss::{Arrival, Loss, LossCount};
@@ -191,10 +191,25 @@ struct Early {
     arrival: Instant,
 }
 
+/// Most sessions of a call without a place that are known.
+const MAX_REFUSED: usize = 64;
+
+/// A caster of a call, whose own packets come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Own {
+    pub key: PeerId,
+    pub ssrc: u32,
+}
+
 /// A listener of one station.
 #[derive(Debug)]
 pub struct Listener {
     tuned: Tuned,
+    /// In a call, no place is reserved.
+    is_call: bool,
+    own: Option<Own>,
+    /// In a call, sessions without a place: begin and id, and the last beacon.
+    refused: BTreeMap<PeerId, (Begun, Instant)>,
     places: [Place; MAX_CASTERS],
     sessions: u32,
     early: VecDeque<Early>,
@@ -211,6 +226,9 @@ impl Listener {
     pub fn new(tuned: Tuned, now: Instant) -> Self {
         Self {
             tuned,
+            is_call: false,
+            own: None,
+            refused: BTreeMap::new(),
             places: std::array::from_fn(|_| Place::new(now)),
             sessions: 0,
             early: VecDeque::new(),
@@ -219,6 +237,19 @@ impl Listener {
             drops: Drops::default(),
             alive_at: None,
         }
+    }
+
+    /// Makes a listener of a call: all places are equal.
+    pub(crate) fn of_call(station: Station, now: Instant) -> Self {
+        Self {
+            is_call: true,
+            ..Self::new(Tuned::Station(station), now)
+        }
+    }
+
+    /// Sets the caster of this participant, which is not played.
+    pub(crate) fn set_own(&mut self, own: Option<Own>) {
+        self.own = own;
     }
 
     /// Returns its station.
@@ -343,7 +374,19 @@ impl Listener {
         {
             return Err(DropReason::GrantExpired);
         }
-        let caster = self.place_of(beacon.caster(station), &beacon, now)?;
+        let caster = beacon.caster(station);
+        if self.own.is_some_and(|own| own.key == *caster) {
+            return Err(DropReason::Own);
+        }
+        let key = *caster;
+        let caster = match self.place_of(&key, &beacon, station, now) {
+            Ok(place) => place,
+            Err(reason) => {
+                self.refuse(key, &beacon, now);
+                return Err(reason);
+            }
+        };
+        self.refused.remove(&key);
         match &mut self.places[caster].session {
             Some(session)
                 if session
@@ -376,27 +419,56 @@ impl Listener {
         }
     }
 
+    /// Notes a session of a call without a place.
+    fn refuse(&mut self, key: PeerId, beacon: &Beacon, now: Instant) {
+        let is_known = |at: Instant| now.saturating_duration_since(at) <= SILENCE;
+        self.refused.retain(|_, (_, at)| is_known(*at));
+        if beacon.has_ended {
+            self.refused.remove(&key);
+        } else if self.is_call
+            && (self.refused.len() < MAX_REFUSED || self.refused.contains_key(&key))
+        {
+            let begun = (beacon.started_ms, beacon.session);
+            self.refused.insert(key, (begun, now));
+        }
+    }
+
+    /// Returns the casters of a call, with and without a place.
+    pub(crate) fn contenders(&self, now: Instant) -> impl Iterator<Item = (PeerId, Begun)> {
+        let placed = self.on_air(now).filter_map(|(_, beacon)| {
+            let (Tuned::Station(station), Some(beacon)) = (&self.tuned, beacon) else {
+                return None;
+            };
+            Some((*beacon.caster(station), (beacon.started_ms, beacon.session)))
+        });
+        let is_known = move |at: Instant| now.saturating_duration_since(at) <= SILENCE;
+        let refused = self.refused.iter();
+        let refused = refused.filter(move |(_, (_, at))| is_known(*at));
+        placed.chain(refused.map(|(key, (begun, _))| (*key, *begun)))
+    }
+
     /// Returns the place of a caster: its own, or a free one.
     fn place_of(
         &self,
         caster: &PeerId,
         beacon: &Beacon,
+        station: &Station,
         now: Instant,
     ) -> Result<usize, DropReason> {
-        if beacon.grant.is_none() {
+        if beacon.grant.is_none() && !self.is_call {
             return Ok(0);
         }
-        let granted = &self.places[1..];
+        let reserved = usize::from(!self.is_call);
+        let granted = &self.places[reserved..];
         let is_his = |place: &Place| {
             let beacon = place.session.as_ref().and_then(|s| s.beacon.as_ref());
-            let grant = beacon.and_then(|b| b.grant.as_ref());
-            grant.is_some_and(|grant| grant.caster() == caster)
+            beacon.is_some_and(|beacon| beacon.caster(station) == caster)
         };
         let his = granted.iter().position(is_his);
         let unused = || granted.iter().position(|place| place.session.is_none());
         let free = || granted.iter().position(|place| place.is_free(now));
         let place = his.or_else(unused).or_else(free);
-        place.map(|at| at + 1).ok_or(DropReason::CastersFull)
+        place.map(|at| at + reserved).ok_or(DropReason::CastersFull)
     }
 
     /// Handles a further beacon of a session.
@@ -497,6 +569,9 @@ impl Listener {
         let (header, length) = RtpHeader::read(datagram).map_err(|_| DropReason::Malformed)?;
         if header.payload_type != payload_type {
             return Err(DropReason::PayloadType);
+        }
+        if self.own.is_some_and(|own| own.ssrc == header.ssrc) {
+            return Err(DropReason::Own);
         }
         self.look_at_foreign_source(&header, source, now, time);
         let is_of = |place: &Place| {

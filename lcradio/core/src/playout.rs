@@ -32,6 +32,8 @@ pub const MAX_BUFFERED: usize = 50;
 const MIN_TARGET: Duration = Duration::from_millis(40);
 /// The greatest target that follows jitter. Chosen.
 const MAX_TARGET: Duration = Duration::from_millis(400);
+/// The least target of a call: two packets of 10 ms.
+const MIN_CALL_TARGET: Duration = Duration::from_millis(20);
 /// Time for which jitter is remembered.
 const JITTER_TIME: Duration = Duration::from_secs(10);
 /// Most packets with remembered jitter: 200 a second.
@@ -75,7 +77,45 @@ pub enum Latency {
     Safe,
     /// This delay.
     Fixed(Duration),
+    /// That of calls: 20 ms at least, with packets of 10 ms. Pauses of speech are shortened.
+    Call,
 }
+
+/// The bounds that differ between a station and a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Pace {
+    /// Samples of a frame.
+    frame: u32,
+    /// Microseconds by which the target falls in a second.
+    falls: u32,
+    /// Time constant of the average that resampling follows, in seconds.
+    drift_time: f64,
+    max_ppm: f64,
+    /// Delay above the target that is skipped.
+    resync: Duration,
+    /// Frames concealed while nothing arrives.
+    max_concealed: u32,
+}
+
+const STATION: Pace = Pace {
+    frame: FRAME,
+    falls: 1_000,
+    drift_time: DRIFT_TIME,
+    max_ppm: MAX_PPM,
+    resync: RESYNC,
+    max_concealed: MAX_CONCEALED,
+};
+
+/// 5 ms/s, by 0.5 %: speech sounds the same. libopus conceals a pause (DTX) by quiet noise, of which
+/// a packet comes each 400 ms.
+const CALL: Pace = Pace {
+    frame: FRAME / 2,
+    falls: 5_000,
+    drift_time: 4.0,
+    max_ppm: 5_000.0,
+    resync: Duration::from_millis(150),
+    max_concealed: 50,
+};
 
 impl Latency {
     fn bound(self, target: Duration) -> Duration {
@@ -84,7 +124,18 @@ impl Latency {
             Self::Quick => MIN_TARGET,
             Self::Safe => target.clamp(Duration::from_millis(200), MAX_TARGET),
             Self::Fixed(target) => target,
+            Self::Call => target.clamp(MIN_CALL_TARGET, MAX_TARGET),
         }
+    }
+
+    fn pace(self) -> Pace {
+        if self == Self::Call { CALL } else { STATION }
+    }
+
+    /// Returns the samples of a frame, at 48 kHz.
+    #[must_use]
+    pub fn frame(self) -> u32 {
+        self.pace().frame
     }
 }
 
@@ -213,9 +264,9 @@ impl Playout {
             played: None,
             newest_arrival: now,
             transits: VecDeque::new(),
-            target: latency.bound(MIN_TARGET),
+            target: latency.bound(Duration::ZERO),
             late_since: None,
-            reached: latency.bound(MIN_TARGET),
+            reached: latency.bound(Duration::ZERO),
             measured_at: now,
             excess: 0.0,
             polled_at: None,
@@ -372,7 +423,7 @@ impl Playout {
         if now.saturating_duration_since(since) >= LATE {
             self.transits.retain(|(at, _)| *at >= since);
             // forgotten transits had raised it
-            self.target = self.latency.bound(MIN_TARGET);
+            self.target = self.latency.bound(Duration::ZERO);
             self.late_since = None;
         }
     }
@@ -427,8 +478,8 @@ impl Playout {
         let needed = self.latency.bound(needed + frame);
         let since = now.saturating_duration_since(self.measured_at);
         self.measured_at = now;
-        // 1 ms/s
-        let lowered = self.target.saturating_sub(since / 1_000);
+        let falls = since * self.latency.pace().falls / 1_000_000;
+        let lowered = self.target.saturating_sub(falls);
         self.target = self.latency.bound(needed.max(lowered));
     }
 
@@ -440,7 +491,10 @@ impl Playout {
     /// Returns the next frame; call it whenever the player needs one. In step, `now` is the time at
     /// which it sounds.
     pub fn poll_frame(&mut self, now: Instant) -> Frame {
-        let silence = Frame::Silence { samples: FRAME };
+        let pace = self.latency.pace();
+        let silence = Frame::Silence {
+            samples: pace.frame,
+        };
         match &self.follows {
             Follows::Step(playout) if !playout.is_behind => return self.poll_in_step(now),
             Follows::Nothing => {
@@ -459,20 +513,37 @@ impl Playout {
         }
         let target = self.target.as_micros() as i64;
         let excess = delay - target;
-        if excess > RESYNC.as_micros() as i64 {
+        if excess > pace.resync.as_micros() as i64 {
             self.skip(excess);
         } else if self.played.is_none() && excess < 0 {
             return silence;
         } else if excess < -self.tolerated(excess) {
             // the delay shall grow: the buffer stays as it is
             self.stats.stretched += 1;
-            return self.lost(FRAME, None);
+            return self.lost(pace.frame, None);
         } else if let Some(since) = since {
             let passed = now.saturating_duration_since(since).as_secs_f64();
-            let weight = (passed / DRIFT_TIME).min(1.0);
+            let weight = (passed / pace.drift_time).min(1.0);
             self.excess += (excess as f64 / 1e6 - self.excess) * weight;
         }
+        if self.latency == Latency::Call {
+            self.shorten_pause(excess);
+        }
         self.next_frame()
+    }
+
+    /// Skips the part of a pause before the next packet by which the delay is above the target.
+    fn shorten_pause(&mut self, excess: i64) {
+        let frame = u64::from(self.latency.frame());
+        let Some((&next, packet)) = self.buffer.first_key_value() else {
+            return;
+        };
+        let is_pause = self.played.is_some_and(|played| played + 1 == packet.index);
+        if is_pause && next > self.position && excess > micros(frame) {
+            let samples = excess.unsigned_abs() * u64::from(CLOCK_RATE / 1_000) / 1_000;
+            self.position = next.min(self.position + samples);
+            self.excess = 0.0;
+        }
     }
 
     /// Drops the oldest packets of a full buffer while nothing is played.
@@ -530,7 +601,8 @@ impl Playout {
     /// Returns the delay's tolerated deficit in microseconds: a quarter of a frame below a risen
     /// target, as copies would come too late; else a frame, left to resampling.
     fn tolerated(&mut self, excess: i64) -> i64 {
-        let (frame, little) = (micros(FRAME.into()), micros(u64::from(FRAME) / 4));
+        let frame = self.latency.frame();
+        let (frame, little) = (micros(frame.into()), micros(u64::from(frame) / 4));
         self.reached = match excess >= -little {
             true => self.target,
             false => self.reached.min(self.target),
@@ -561,15 +633,17 @@ impl Playout {
     }
 
     fn next_frame(&mut self) -> Frame {
+        let pace = self.latency.pace();
+        let frame = pace.frame;
         self.drop_passed();
         let Some((&timestamp, packet)) = self.buffer.first_key_value() else {
-            self.position += u64::from(FRAME);
+            self.position += u64::from(frame);
             self.empty += 1;
-            if self.has_ended || self.empty > MAX_CONCEALED {
-                return Frame::Silence { samples: FRAME };
+            if self.has_ended || self.empty > pace.max_concealed {
+                return Frame::Silence { samples: frame };
             }
             self.stats.underruns += 1;
-            return self.lost(FRAME, None);
+            return self.lost(frame, None);
         };
         self.empty = 0;
         if timestamp <= self.position {
@@ -578,17 +652,20 @@ impl Playout {
             self.position = end;
             return match self.buffer.pop_first() {
                 Some((_, packet)) => Frame::Packet(packet),
-                None => self.lost(FRAME, None),
+                None => self.lost(frame, None),
             };
         }
         // at most 20 ms: fits, as it is cut to a frame
-        let missing = (timestamp - self.position).min(FRAME.into()) as u32;
+        let missing = (timestamp - self.position).min(frame.into()) as u32;
         let index = packet.index;
-        let is_last_missing = timestamp - self.position <= u64::from(FRAME);
+        let is_last_missing = timestamp - self.position <= u64::from(frame);
         self.position += u64::from(missing);
         if self.played.is_some_and(|played| played + 1 == index) {
             // the caster paused
-            return Frame::Silence { samples: missing };
+            return match self.latency {
+                Latency::Call => self.lost(missing, None),
+                _ => Frame::Silence { samples: missing },
+            };
         }
         let next = is_last_missing.then(|| self.buffer.get(&timestamp).map(|p| p.payload.clone()));
         self.lost(missing, next.flatten())
@@ -603,7 +680,8 @@ impl Playout {
             return playout.step.ppm().clamp(-MAX_PPM, MAX_PPM);
         }
         // removes the excess within the time of the average
-        (self.excess / DRIFT_TIME * 1e6).clamp(-MAX_PPM, MAX_PPM)
+        let pace = self.latency.pace();
+        (self.excess / pace.drift_time * 1e6).clamp(-pace.max_ppm, pace.max_ppm)
     }
 
     /// Returns the metrics.
@@ -756,5 +834,72 @@ mod tests {
         let stats = play(Duration::from_millis(15));
         assert_eq!(stats.target, Duration::from_millis(40), "{stats:?}");
         assert_eq!((stats.stretched, stats.resyncs), (0, 0), "{stats:?}");
+    }
+
+    /// Plays a call of half a minute: of each second the last 300 ms are a pause. Each second packet
+    /// of the sixth second is later by 60 ms. Returns the delay of each packet, by its time.
+    fn play_call(pauses: bool) -> (Vec<(Duration, Duration)>, PlayoutStats) {
+        const STEP: Duration = Duration::from_millis(10);
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+        let begun = Instant::now();
+        let mut playout = Playout::new(Latency::Call, begun);
+        let sent = (0..3_000_u32).filter(|n| !pauses || n % 100 < 70);
+        let packets = sent.zip(0_u64..).map(|(n, index)| SoundPacket {
+            caster: 0,
+            session: 1,
+            index,
+            timestamp: u64::from(n * 480),
+            samples: 480,
+            payload: vec![0; 40],
+            arrival: begun
+                + STEP * n
+                + Duration::from_millis(60) * u32::from((500..600).contains(&n) && n % 2 == 0),
+        });
+        let mut packets: Vec<SoundPacket> = packets.collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let mut packets = packets.into_iter().peekable();
+        let (mut delays, mut owed) = (Vec::new(), 0.0);
+        for n in 0..2_990 {
+            let at = begun + STEP * n + Duration::from_millis(1);
+            while let Some(packet) = packets.next_if(|packet| packet.arrival <= at) {
+                playout.push(packet);
+            }
+            owed += 480.0 * (1.0 + playout.speed_ppm() / 1e6);
+            while owed > 0.0 {
+                let samples = match playout.poll_frame(at) {
+                    Frame::Packet(packet) => {
+                        let sent = Duration::from_micros(packet.timestamp * 1_000 / 48);
+                        delays.push((STEP * n, (STEP * n).saturating_sub(sent)));
+                        packet.samples
+                    }
+                    Frame::Lost { samples, .. } | Frame::Silence { samples } => samples,
+                };
+                owed -= f64::from(samples);
+            }
+        }
+        (delays, playout.stats())
+    }
+
+    #[test]
+    fn a_call_is_as_late_as_it_must_and_no_longer() {
+        for pauses in [true, false] {
+            let (delays, stats) = play_call(pauses);
+            let between = |from: u64, to: u64| {
+                let [from, to] = [from, to].map(Duration::from_secs);
+                let within = delays.iter().filter(|(at, _)| (from..to).contains(at));
+                within
+                    .map(|(_, delay)| delay.as_millis())
+                    .collect::<Vec<_>>()
+            };
+            let most = |delays: Vec<u128>| delays.into_iter().max().unwrap_or(0);
+            assert!(most(between(2, 5)) <= 30, "{pauses}: {:?}", between(2, 5));
+            let late = between(7, 9).into_iter().min().unwrap_or(0);
+            assert!(late >= 50, "{pauses}: {late} ms");
+            // forgotten after 10 s, then 5 ms/s
+            assert_eq!(stats.target, MIN_CALL_TARGET, "{stats:?}");
+            let end = most(between(28, 30));
+            assert!(end <= if pauses { 30 } else { 45 }, "{pauses}: {end} ms");
+            assert_eq!(stats.resyncs, 0, "{stats:?}");
+        }
     }
 }

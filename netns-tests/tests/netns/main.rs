@@ -61,6 +61,7 @@ mod paths;
 mod ports;
 mod private;
 mod radio;
+mod radio_call;
 mod radio_files;
 mod radio_lan;
 mod radio_step;
