@@ -11,8 +11,9 @@ use lcroute_control::{Access, Answer, Code, GivenSecret, Request};
 use librecast::cert::GroupPrefix;
 use librecast::id::{PeerId, SecretKey};
 use librecast::open::Statement;
+use librecast::open_item::{ItemAsk, ItemSigner};
 use librecast::pair::PairSecret;
-use librecast::time::UnixTime;
+use librecast::time::{Instant, UnixTime};
 use librecast_program::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -104,11 +105,15 @@ pub struct ControlSocket {
     access: Access,
     inviter: Option<Arc<Inviter>>,
     key: Option<Arc<SecretKey>>,
+    signer: Signer,
     given: Given,
 }
 
 /// Prefixes whose secrets come from a connection: each has at most one.
 type Given = Arc<std::sync::Mutex<BTreeSet<GroupPrefix>>>;
+
+/// All connections together have one rate.
+type Signer = Arc<std::sync::Mutex<ItemSigner>>;
 
 impl ControlSocket {
     /// Binds a socket for `access`; see [`bind`].
@@ -122,6 +127,7 @@ impl ControlSocket {
             access,
             inviter: None,
             key: None,
+            signer: Arc::new(std::sync::Mutex::new(ItemSigner::new(Instant::now()))),
             given: Given::default(),
         })
     }
@@ -166,6 +172,7 @@ impl ControlSocket {
                     access: self.access,
                     inviter: self.inviter.clone(),
                     key: self.key.clone(),
+                    signer: self.signer.clone(),
                     gap: gap.clone(),
                     place,
                     announcers: announcers.clone(),
@@ -199,6 +206,7 @@ struct Conversation {
     access: Access,
     inviter: Option<Arc<Inviter>>,
     key: Option<Arc<SecretKey>>,
+    signer: Signer,
     /// Rate limit of the view socket.
     gap: Option<Arc<Mutex<Interval>>>,
     /// Its place among the connections, or among the announcers while something depends on it.
@@ -250,6 +258,7 @@ impl Conversation {
                 Ok(Request::Sign { message }) => self.sign(&message),
                 Ok(Request::Pair { node }) => self.pair(&node),
                 Ok(Request::Open { day_key, until }) => self.open(day_key, until),
+                Ok(Request::OpenItem { item }) => self.open_item(&item),
                 Ok(Request::Code) => match &self.inviter {
                     Some(inviter) => Answer::Ok(inviter.code().into()),
                     None => Answer::Error(NO_INVITATIONS.into()),
@@ -384,6 +393,20 @@ impl Conversation {
         match statement {
             Some(statement) => Answer::Ok(bs58::encode(statement).into_string().into()),
             None => Answer::Error("a key of the day is valid for some days".into()),
+        }
+    }
+
+    /// Signs the record of this open node for a DHT.
+    fn open_item(&self, asked: &ItemAsk) -> Answer {
+        let Some(key) = &self.key else {
+            return Answer::Error("no key".into());
+        };
+        let mut signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        let signed = signer.sign(key, asked, UnixTime::now(), Instant::now());
+        match signed.map(serde_json::to_value) {
+            Ok(Ok(item)) => Answer::Ok(item),
+            Ok(Err(e)) => Answer::Error(e.to_string()),
+            Err(e) => Answer::Error(e.to_string()),
         }
     }
 
@@ -572,6 +595,24 @@ mod tests {
             refused.contains("only the program for streams"),
             "{refused}"
         );
+        // the record of its open key, of a present period alone
+        let period = librecast::open::periods(&key.peer_id()).at(UnixTime::now());
+        let record = bs58::encode([7; librecast::open_item::RECORD_LEN]).into_string();
+        let item = |period: u64, record: &str| {
+            format!(
+                "{{\"cmd\":\"openitem\",\"item\":{{\"period\":{period},\"record\":\"{record}\"}}}}\n"
+            )
+        };
+        let answer = ask(&sign, item(period, &record).as_bytes()).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let signed: librecast::reach::Item = serde_json::from_value(answer["ok"].clone()).unwrap();
+        let expected = librecast::open_item::key_of(&key.peer_id(), period);
+        assert_eq!(signed.key, expected);
+        let short = item(period, &bs58::encode([7; 511]).into_string());
+        for refused in [item(period + 2, &record), short] {
+            let answer = ask(&sign, refused.as_bytes()).await.unwrap();
+            assert!(answer.contains("error"), "{answer}");
+        }
         // registration ends with its connection
         let mut held = UnixStream::connect(&sign).await.unwrap();
         held.write_all(b"{\"cmd\":\"streams\"}\n").await.unwrap();
@@ -593,6 +634,8 @@ mod tests {
         let other = SecretKey::from_seed(&[9; 32]).peer_id();
         let pair = format!(r#"{{"cmd":"pair","node":"{other}"}}"#);
         let open = format!(r#"{{"cmd":"open","day_key":"{other}","until":9}}"#);
+        let record = bs58::encode([7; librecast::open_item::RECORD_LEN]).into_string();
+        let item = format!(r#"{{"cmd":"openitem","item":{{"period":9,"record":"{record}"}}}}"#);
         let private = format!(
             r#"{{"cmd":"private","prefix":"ff1e:7::/32","secrets":["{}"]}}"#,
             *secret
@@ -613,6 +656,7 @@ mod tests {
             (r#"{"cmd":"sign","message":"x"}"#, "sign"),
             (&pair, "sign"),
             (&open, "sign"),
+            (&item, "sign"),
             (r#"{"cmd":"ping","node":"beta"}"#, "control"),
             (r#"{"cmd":"announce","prefix":"ff1e:1::/32"}"#, "control"),
             (

@@ -131,6 +131,7 @@ pub mod mld;
 pub mod mld_host;
 pub mod neighbor_discovery;
 pub mod open;
+pub mod open_item;
 #[cfg(feature = "stream")]
 pub mod outside;
 #[cfg(feature = "net")]

@@ -7,6 +7,8 @@
 //!   | -- {"pair": ...} -----------> |   a key that may call, or that is sought; replaces the last
 //!   | -- {"gone": KEY} -----------> |   not any more
 //!   | -- {"open": ...} -----------> |   keys of the day of this host's open key; none: it is not open
+//!   | <------------ {"item": ...}-- |   a record of the open key for a DHT, to be signed by it
+//!   | -- {"item": ...} -----------> |   the signed item
 //!   | <------------ {"state": ...}- |   the state of a pair
 //!   | <------------ {"status": ..}- |   carriers and drops
 //!   | <------------ {"guests": [..]}|   keys that call the open key; packets name them
@@ -26,7 +28,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::id::PeerId;
 use crate::open::STATEMENT_LEN;
-use crate::reach::Base58;
+use crate::open_item::ItemAsk;
+use crate::reach::{Base58, Item};
 use crate::wire::{Reader, WireError};
 
 /// Longest place in bytes: a URL of a token.
@@ -157,6 +160,29 @@ pub struct Plan {
     pub lan: bool,
     /// Bound of all pairs in bits a second.
     pub rate: u64,
+    /// Chooses the UDP port, so that it can be forwarded; none: any port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortSecret>,
+}
+
+/// A secret of the own key that chooses its UDP port: whoever knows the key alone cannot compute it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PortSecret(pub Base58<32>);
+
+impl fmt::Debug for PortSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PortSecret")
+    }
+}
+
+impl PortSecret {
+    /// Returns the ports to try, the first one first: dynamic ones (RFC 6335 §6).
+    #[must_use]
+    pub fn ports(&self) -> [u16; 3] {
+        let hash = crate::id::derive("lcroute 2026 outside port", &[&self.0.0]);
+        [0, 2, 4].map(|at| u16::from_be_bytes([hash[at], hash[at + 1]]) | 0xc000)
+    }
 }
 
 /// A key that may call, or that is sought.
@@ -219,6 +245,9 @@ pub struct OpenPlan {
     pub own: PeerId,
     /// Its days.
     pub days: Vec<OpenDay>,
+    /// Whether items of its records are signed, as the DHT is used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub items: bool,
 }
 
 /// A line to the program.
@@ -233,6 +262,8 @@ pub enum ToOutside {
     Gone(PeerId),
     /// The open key of this host.
     Open(OpenPlan),
+    /// A signed record of it.
+    Item(Item),
 }
 
 /// The state of a pair.
@@ -266,6 +297,9 @@ pub struct Status {
     /// Carriers by which the open key is found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_by: Vec<String>,
+    /// Where callers of the open key reach it, or what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
 }
 
 /// A line of the program.
@@ -278,6 +312,8 @@ pub enum FromOutside {
     Status(Status),
     /// All callers of the open key with links: their keys of this call.
     Guests(Vec<PeerId>),
+    /// A record of the open key that it has to sign.
+    Item(ItemAsk),
 }
 
 /// A frame on the socket.
@@ -376,6 +412,15 @@ mod tests {
         for bad in ["", "a/b", "a b", "ws://", "a@b", "ws:///x", &long] {
             format!("{key}@{bad}").parse::<ContactText>().unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_key_has_its_own_ports_and_no_text_shows_their_secret() {
+        let secret = |n| PortSecret(Base58([n; 32]));
+        assert_eq!(secret(1).ports(), secret(1).ports());
+        assert_ne!(secret(1).ports(), secret(2).ports());
+        assert!(secret(1).ports().iter().all(|port| *port >= 0xc000));
+        assert_eq!(format!("{:?}", secret(1)), "PortSecret");
     }
 
     #[test]

@@ -194,6 +194,9 @@ pub struct OutsideOpen {
     pub most: usize,
     /// Carriers by which it is found; those that do not work are in brackets.
     pub by: Vec<String>,
+    /// Where callers reach it, or what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
 }
 
 /// A key outside of this host's networks.

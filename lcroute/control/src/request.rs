@@ -9,6 +9,7 @@ use lcroute_node::Secret;
 use librecast::announce::socket_beside;
 use librecast::cert::GroupPrefix;
 use librecast::id::PeerId;
+use librecast::open_item::ItemAsk;
 use librecast_program::keyfile::SharedKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -65,6 +66,11 @@ pub enum Request {
         day_key: PeerId,
         /// End of its validity, in unix seconds.
         until: u64,
+    },
+    /// The record of this open node in a DHT, signed: a [`librecast::reach::Item`].
+    OpenItem {
+        /// The record and its period.
+        item: ItemAsk,
     },
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
@@ -206,7 +212,11 @@ impl Request {
         use Access::{Control, Keys, Streams, View};
         match self {
             // control of the daemon includes no signatures by its key
-            Self::Sign { .. } | Self::Pair { .. } | Self::Open { .. } | Self::Streams => &[Streams],
+            Self::Sign { .. }
+            | Self::Pair { .. }
+            | Self::Open { .. }
+            | Self::OpenItem { .. }
+            | Self::Streams => &[Streams],
             // nor keys for a closed prefix
             Self::Private { .. } => &[Keys],
             Self::Status => &[Control, View, Streams],

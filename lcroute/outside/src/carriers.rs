@@ -12,7 +12,7 @@ use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::{CarrierEvent, Carriers, Lan, PathChange, RoomEvent, instance_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::outside::{MAX_PLACES, Place};
-use librecast::reach::{MAX_ITEMS, MAX_KEYS, Plan};
+use librecast::reach::{Base58, Item, MAX_ITEMS, MAX_KEYS, Plan};
 use librecast::time::UnixTime;
 use librecast_program::executable::start_on_socket;
 use tokio::sync::mpsc;
@@ -67,6 +67,8 @@ struct OpenRoom {
     up: BTreeSet<CarrierId>,
     /// The name of its record on LANs.
     instance: String,
+    /// The key of its item in a DHT.
+    item: [u8; 32],
     /// The record, if the key is this host's.
     record: Option<Published>,
 }
@@ -82,6 +84,11 @@ pub(crate) struct Finding {
     instances: BTreeMap<String, ViewId>,
     lan: Option<Lan>,
     dht: Option<Dht>,
+    /// Items of this host's open key for the DHT.
+    items: Vec<Item>,
+    /// How many items there are for it, and how many its nodes hold.
+    planned: usize,
+    held: usize,
     told: mpsc::Sender<Arrived>,
 }
 
@@ -96,6 +103,9 @@ impl Finding {
             instances: BTreeMap::new(),
             lan: None,
             dht: None,
+            items: Vec::new(),
+            planned: 0,
+            held: 0,
             told,
         };
         (finding, events)
@@ -148,6 +158,7 @@ impl Finding {
             urls: urls_of(places),
             up: BTreeSet::new(),
             instance: instance_name(&entered.name),
+            item: entered.item,
             record: None,
         };
         self.open.insert(entered.room, room);
@@ -322,8 +333,9 @@ impl Finding {
 
     /// Sets the DHT's entry nodes; none: it is not used.
     pub(crate) fn set_dht(&mut self, bootstrap: Option<&[String]>) {
-        let Some(bootstrap) = bootstrap.filter(|_| !self.rooms.is_empty()) else {
-            self.dht = None;
+        let is_used = !self.rooms.is_empty() || !self.open.is_empty();
+        let Some(bootstrap) = bootstrap.filter(|_| is_used) else {
+            (self.dht, self.held) = (None, 0);
             return;
         };
         if self.dht.as_ref().is_none_or(|dht| !dht.runs()) {
@@ -350,8 +362,12 @@ impl Finding {
         let time = UnixTime::now();
         let mut plan = Plan {
             bootstrap: bootstrap.to_vec(),
+            hold: self.items.clone(),
             ..Plan::default()
         };
+        let called = self.open.values().filter(|room| room.seeks);
+        let called = called.take(MAX_DHT).map(|room| Base58(room.item));
+        plan.seek.extend(called);
         // who is sought comes first
         let mut rooms: Vec<_> = self.rooms.values().collect();
         rooms.sort_by_key(|room| !room.seeks);
@@ -371,7 +387,30 @@ impl Finding {
                 }
             }
         }
+        self.planned = plan.hold.len();
         dht.set(plan);
+    }
+
+    /// Sets the items of this host's open key for the DHT.
+    pub(crate) fn set_items(&mut self, items: Vec<Item>) {
+        self.items = items;
+    }
+
+    /// Notes how many items nodes of the DHT hold.
+    pub(crate) fn set_held(&mut self, held: usize) {
+        self.held = held;
+    }
+
+    /// Returns whether nodes of the DHT hold all items, that of the open key among them.
+    fn is_held(&self) -> bool {
+        !self.items.is_empty() && self.held >= self.planned
+    }
+
+    /// Returns the room of the called key whose item in the DHT has this key.
+    pub(crate) fn called_at(&self, item: &[u8; 32]) -> Option<ViewId> {
+        let mut open = self.open.iter();
+        let found = open.find(|(_, room)| room.seeks && room.item == *item);
+        found.map(|(id, _)| *id)
     }
 
     /// Returns the pair whose record has this name.
@@ -421,11 +460,21 @@ impl Finding {
             }
         }
         let lan = self.lan.iter().map(|_| "lan".to_owned());
+        let dht = self.dht.iter().map(|_| match self.is_held() {
+            true => "dht".to_owned(),
+            false => "(dht)".to_owned(),
+        });
         let servers = by.into_iter().map(|(url, works)| match works {
             true => url.clone(),
             false => format!("({url})"),
         });
-        lan.chain(servers).collect()
+        lan.chain(dht).chain(servers).collect()
+    }
+
+    /// Returns whether a server introduces callers of this host's open key.
+    pub(crate) fn has_server(&self) -> bool {
+        let mut own = self.open.values().filter(|room| !room.seeks);
+        own.any(|room| !room.up.is_empty())
     }
 
     /// Returns the carriers of a pair; those that do not work are in brackets.

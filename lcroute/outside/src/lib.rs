@@ -7,7 +7,9 @@
 //!
 //! - [`pairs`] decides: who waits, who is sought, who calls, and their links; without I/O
 //! - `guests` bounds callers of an open key, before any work for them; without I/O
+//! - `items` decides which of its records are signed for a DHT; without I/O
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
+//! - `port` says where callers reach this host; without I/O
 //! - `addresses` reads this host's interfaces, `carriers` finds the others, `servers` at
 //!   servers and a DHT; `arrived` has their events, `relays` the relays of servers
 //! - `program` has the sockets, `cli` is the command line, [`drops`] has the reasons of drops
@@ -18,7 +20,9 @@ mod carriers;
 mod cli;
 pub mod drops;
 mod guests;
+mod items;
 pub mod pairs;
+mod port;
 mod program;
 mod relays;
 mod servers;

@@ -135,12 +135,18 @@ pub enum PairsOutput {
         /// The message.
         bytes: Bytes,
     },
-    /// The record of this host's open key for LANs.
+    /// The record of this host's open key for LANs and a DHT.
     OpenRecord {
         /// The room of the same period.
         room: ViewId,
+        /// The open key.
+        open: PeerId,
+        /// Number of the period.
+        period: u64,
         /// The record.
         record: Published,
+        /// Whether it has an address.
+        leads_here: bool,
     },
     /// Callers with links are others.
     Guests,
@@ -214,8 +220,8 @@ struct Node {
     answers_until: Option<Instant>,
     publish_at: Instant,
     announced: bool,
-    /// A carrier shows the other.
-    present: bool,
+    /// Since when a carrier shows the other.
+    present: Option<Instant>,
 }
 
 /// All pairs.
@@ -396,8 +402,12 @@ impl Pairs {
         {
             return self.share.count(DropReason::PairThird);
         }
-        known.present |= matches!(presence, Presence::Online(_));
-        known.overlay.handle_presence(carrier, presence, now);
+        if matches!(presence, Presence::Online(_)) {
+            self.shown(node);
+        }
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.overlay.handle_presence(carrier, presence, now);
+        }
         self.touched.insert(node);
     }
 
@@ -445,9 +455,11 @@ impl Pairs {
             known.heard = Some(made);
             known.answers_until = Some(now + ANSWERS_FOR);
         }
-        known.present = true;
-        let presence = Presence::Online(owner);
-        known.overlay.handle_presence(carrier, presence, now);
+        self.shown(node);
+        if let Some(known) = self.nodes.get_mut(&node) {
+            let presence = Presence::Online(owner);
+            known.overlay.handle_presence(carrier, presence, now);
+        }
         self.touched.insert(node);
         self.review();
     }
@@ -655,6 +667,12 @@ impl Pairs {
         self.review_at = self.now;
     }
 
+    /// Returns whether any link is up.
+    #[must_use]
+    pub fn has_links(&self) -> bool {
+        self.nodes.values().any(|node| node.linked.is_some())
+    }
+
     /// Returns the number of links that are up, without those of callers.
     fn linked(&self) -> usize {
         let nodes = self.nodes.values();
@@ -752,7 +770,7 @@ impl Pairs {
             answers_until: None,
             publish_at: self.now,
             announced: false,
-            present: false,
+            present: None,
         };
         pair.nodes.insert(period, id);
         self.nodes.insert(id, node);
@@ -777,6 +795,42 @@ impl Pairs {
             self.outputs.push_back(PairsOutput::End(id));
             self.outputs.push_back(PairsOutput::Changed(node.peer));
         }
+    }
+
+    /// Notes that a carrier shows the other in this period.
+    fn shown(&mut self, id: ViewId) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        if node.present.is_some() {
+            return;
+        }
+        node.present = Some(now);
+        let peer = node.peer;
+        if let Some((turn, _)) = self.turn(&peer)
+            && turn != id
+        {
+            // before it begins
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.overlay.set_wanted(BTreeSet::new(), now);
+            }
+        }
+        self.review_at = now;
+    }
+
+    /// Returns the period of a pair whose link may begin, and until when, if the other is there in
+    /// several: two links between the same sockets disturb each other. Both sides see it about the
+    /// same time, and begin with the earliest.
+    fn turn(&self, peer: &PeerId) -> Option<(ViewId, Instant)> {
+        let nodes = self.pairs.get(peer)?.nodes.values();
+        let there = nodes.filter_map(|id| Some((*id, self.nodes.get(id)?.present?)));
+        let there: Vec<_> = there.collect();
+        let since = there.iter().map(|(_, since)| *since).min()?;
+        let turn = self.now.saturating_duration_since(since).as_secs() / BEGINS_FOR.as_secs();
+        let until = since + BEGINS_FOR * (turn as u32 + 1);
+        let (id, _) = *there.get(turn as usize % there.len())?;
+        (there.len() > 1).then_some((id, until))
     }
 
     /// Decides whose links may begin.
@@ -822,12 +876,19 @@ impl Pairs {
         if is_queued {
             due.extend(self.begin.values().map(|since| *since + BEGINS_FOR));
         }
+        let begun = self.begin.keys().filter(|peer| !is_linked(peer));
+        let turns = begun.filter_map(|peer| Some((*peer, self.turn(peer)?)));
+        let turns: BTreeMap<_, _> = turns.collect();
+        due.extend(turns.values().map(|(_, until)| *until));
         for (id, node) in &mut self.nodes {
             let seeks = self.pairs.get(&node.peer).is_some_and(|p| p.wish.seeks);
+            let has_turn = turns.get(&node.peer).is_none_or(|(turn, _)| turn == id);
             let wanted = match is_linked(&node.peer) {
                 true => seeks && node.linked.is_some(),
                 false => {
-                    self.begin.contains_key(&node.peer) && (seeks || node.answers_until.is_some())
+                    has_turn
+                        && self.begin.contains_key(&node.peer)
+                        && (seeks || node.answers_until.is_some())
                 }
             };
             let wanted = wanted.then_some(node.other).into_iter().collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use lcroute_overlay::{CarrierKind, Presence, SPEAKS};
+use lcroute_overlay::{CarrierKind, Connections, Presence, SPEAKS};
 use lcroute_signalling::CarrierEvent;
 use lcroute_webrtc::relay::StreamEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::{PeerId, SecretKey};
+use librecast::open_item::RECORD_LEN;
 use librecast::outside::{
     Frame, FromOutside, PairPlan, PairState, Place, Plan, Status, ToOutside, line_frame,
     packet_frame, read_frame,
 };
 use librecast::pair::PairSecret;
-use librecast::reach::FromReach;
+use librecast::reach::{Base58, FromReach};
 use librecast::time::{Instant, UnixTime, WallClock};
 use librecast_program::cli::Exit;
 use librecast_program::service;
@@ -35,7 +36,9 @@ use tokio::time::{interval, sleep, sleep_until, timeout};
 use crate::addresses::{Here, here};
 use crate::arrived::Arrived;
 use crate::carriers::{DHT, Finding, LAN};
+use crate::items::Items;
 use crate::pairs::{Intent, OpenDay, Pairs, PairsConfig, PairsOutput};
+use crate::port::{Facts, reached};
 use crate::relays::Relays;
 use crate::share::Share;
 
@@ -195,6 +198,8 @@ struct Conversation {
     plans: BTreeMap<PeerId, PairPlan>,
     here: Here,
     sockets: Vec<Bound>,
+    /// They have been opened at a port of the own key, as others call.
+    is_fixed: bool,
     received: mpsc::Sender<Datagram>,
     datagrams: mpsc::Receiver<Datagram>,
     looked: mpsc::Sender<Looked>,
@@ -212,6 +217,8 @@ struct Conversation {
     status: Option<Status>,
     /// This host's key, if it is open.
     open: Option<PeerId>,
+    /// Its items in the DHT.
+    items: Items,
     /// Callers have changed since they were told.
     guests_changed: bool,
     dht: Option<String>,
@@ -255,6 +262,7 @@ impl Conversation {
             plans: BTreeMap::new(),
             here: Here::default(),
             sockets: Vec::new(),
+            is_fixed: false,
             received,
             datagrams,
             looked,
@@ -269,6 +277,7 @@ impl Conversation {
             said: BTreeMap::new(),
             status: None,
             open: None,
+            items: Items::default(),
             guests_changed: false,
             dht: None,
         })
@@ -280,6 +289,7 @@ impl Conversation {
         let mut look = interval(LOOK);
         loop {
             let at = self.pairs.next_timeout();
+            let at = self.items.next_timeout().map_or(at, |item| item.min(at));
             tokio::select! {
                 read = read.read_buf(&mut buffer) => {
                     if read? == 0 {
@@ -376,8 +386,14 @@ impl Conversation {
                 });
                 let days: Vec<_> = days.collect();
                 self.open = (!days.is_empty()).then_some(plan.own);
+                self.items.set_used(plan.items);
                 self.guests_changed = true;
                 self.pairs.set_open(plan.own, days, now);
+            }
+            ToOutside::Item(item) => {
+                if self.items.handle_item(item, now) {
+                    self.hold_items();
+                }
             }
         }
     }
@@ -488,13 +504,17 @@ impl Conversation {
                 self.offer_relays();
             }
             Arrived::Dht(FromReach::Seen { key, value }) => {
+                let dht = (DHT, CarrierKind::Dht);
+                if let Some(room) = self.finding.called_at(&key.0) {
+                    self.pairs.handle_open_record(room, dht, &value.0, now);
+                }
                 if let Some(node) = self.finding.named(&key.0) {
-                    let dht = (DHT, CarrierKind::Dht);
                     self.pairs.handle_record(node, dht, &value.0, now);
                 }
             }
             Arrived::Dht(FromReach::State(state)) => {
                 self.share.webrtc().set_outer(state.outer, now);
+                self.finding.set_held(state.held);
                 let nodes = state.nodes;
                 self.dht = Some(format!("{nodes} nodes, {} records held", state.held));
             }
@@ -502,7 +522,8 @@ impl Conversation {
             Arrived::Lan(event) => {
                 if let Some((node, kind, sealed)) = self.finding.record_of(event) {
                     if self.finding.is_open(node) {
-                        return self.pairs.handle_open_record(node, LAN, &sealed, now);
+                        let lan = (LAN, kind);
+                        return self.pairs.handle_open_record(node, lan, &sealed, now);
                     }
                     self.pairs.handle_record(node, (LAN, kind), &sealed, now);
                 }
@@ -561,14 +582,33 @@ impl Conversation {
                         self.open_sockets();
                     }
                     self.set_lans();
+                    self.set_dht();
                 }
-                PairsOutput::Leave(room) => self.finding.leave(room),
+                PairsOutput::Leave(room) => {
+                    self.finding.leave(room);
+                    self.items.end(room);
+                    self.hold_items();
+                }
                 PairsOutput::Say { room, to, bytes } => self.finding.say(room, to, &bytes),
-                PairsOutput::OpenRecord { room, record } => {
+                PairsOutput::OpenRecord {
+                    room,
+                    open,
+                    period,
+                    record,
+                    leads_here,
+                } => {
+                    let sealed = <[u8; RECORD_LEN]>::try_from(&record.sealed[..]).ok();
+                    let item = sealed.filter(|_| leads_here).map(Base58);
+                    let now = Instant::now();
+                    self.items.set_record(room, (open, period), item, now);
                     self.finding.set_open_record(room, record);
                 }
                 PairsOutput::Guests => self.guests_changed = true,
             }
+        }
+        // without room it is asked again
+        while let Some(item) = self.items.poll(Instant::now()) {
+            self.say(&FromOutside::Item(item));
         }
         if self.guests_changed {
             // without room it is said later
@@ -622,16 +662,30 @@ impl Conversation {
                 Some(_) => self.finding.open_by(),
                 None => Vec::new(),
             },
+            reached: self.open.and_then(|_| self.reached()),
         };
         if self.status.as_ref() != Some(&status) && self.say(&FromOutside::Status(status.clone())) {
             self.status = Some(status);
         }
     }
 
+    /// Returns where callers of the open key reach this host, or what to do.
+    fn reached(&self) -> Option<String> {
+        // another port comes once its links have ended
+        let bound = self.sockets.first().filter(|_| self.is_fixed)?;
+        reached(&Facts {
+            candidates: &self.share.webrtc().candidates(),
+            port: bound.at.port(),
+            called: self.pairs.is_called_from_afar(),
+            has_server: self.finding.has_server(),
+        })
+    }
+
     /// Follows this host's addresses.
     async fn review_addresses(&mut self) -> anyhow::Result<()> {
         if self.plans.is_empty() && self.open.is_none() {
             self.sockets.clear();
+            self.is_fixed = false;
             self.here = Here::default();
             self.finding.set_lans(None, 0);
             self.finding.set_dht(None);
@@ -660,12 +714,25 @@ impl Conversation {
         self.finding.set_dht(bootstrap);
     }
 
+    /// Brings the items of the open key into the DHT.
+    fn hold_items(&mut self) {
+        self.finding
+            .set_items(self.items.items().cloned().collect());
+        self.set_dht();
+    }
+
     fn open_sockets(&mut self) {
         let exclude = self.plan.as_ref().map(|plan| plan.exclude.clone());
         let here = match here(&exclude.unwrap_or_default()) {
             Ok(here) => here,
             Err(e) => return tracing::warn!("addresses of this host: {e}"),
         };
+        let is_called = self.open.is_some() || self.plans.values().any(|pair| pair.waits);
+        if is_called && !self.is_fixed && !self.pairs.has_links() {
+            // a caller has any port: two calls from one port would disturb each other
+            self.is_fixed = true;
+            self.sockets.clear();
+        }
         if here == self.here && self.sockets.len() == here.addresses.len() {
             return;
         }
@@ -675,7 +742,7 @@ impl Conversation {
             if self.sockets.iter().any(|bound| bound.at.ip() == *ip) {
                 continue;
             }
-            match bind(*ip, &self.received) {
+            match self.bind_any(*ip) {
                 Ok(bound) => self.sockets.push(bound),
                 // an address that is not ready yet is tried again
                 Err(e) => tracing::debug!("UDP socket of {ip}: {e}"),
@@ -686,6 +753,23 @@ impl Conversation {
         let now = Instant::now();
         self.share.webrtc().set_local_candidates(candidates, now);
         self.finding.addresses_changed();
+    }
+
+    /// Opens a socket; at a port of the own key where others call, so that it can be forwarded.
+    fn bind_any(&self, ip: IpAddr) -> io::Result<Bound> {
+        let secret = self.plan.as_ref().and_then(|plan| plan.port.as_ref());
+        let secret = secret.filter(|_| self.is_fixed);
+        let known = self.sockets.first().map(|bound| bound.at.port());
+        let chosen = secret.iter().flat_map(|secret| secret.ports());
+        // one for all addresses
+        let ports = known.into_iter().chain(chosen);
+        for port in ports {
+            match bind((ip, port), &self.received) {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+                bound => return bound,
+            }
+        }
+        bind((ip, 0), &self.received)
     }
 
     fn send_all(&mut self) {
@@ -723,8 +807,8 @@ impl Conversation {
 }
 
 /// Opens a socket, and reads it.
-fn bind(ip: std::net::IpAddr, received: &mpsc::Sender<Datagram>) -> io::Result<Bound> {
-    let socket = std::net::UdpSocket::bind((ip, 0))?;
+fn bind(at: (IpAddr, u16), received: &mpsc::Sender<Datagram>) -> io::Result<Bound> {
+    let socket = std::net::UdpSocket::bind(at)?;
     socket.set_nonblocking(true)?;
     let at = socket.local_addr()?;
     let socket = Arc::new(UdpSocket::from_std(socket)?);

@@ -86,7 +86,10 @@ impl Shared {
     /// Gives the stack's events to the views.
     fn distribute(&mut self) {
         while let Some(mut event) = self.webrtc.poll_event() {
-            self.moved |= matches!(event, ConnectionEvent::AddressesChanged);
+            self.moved |= matches!(
+                event,
+                ConnectionEvent::AddressesChanged | ConnectionEvent::CandidatesChanged
+            );
             let is_straight = matches!(event, ConnectionEvent::Straight { .. });
             match link_of(&mut event) {
                 Some(link) => {

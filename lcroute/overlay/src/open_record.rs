@@ -1,4 +1,4 @@
-//! Records of open keys on LANs ([`librecast::open`]).
+//! Records of open keys on LANs and in DHTs ([`librecast::open`], [`librecast::open_item`]).
 //!
 //! ```text
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the key of the period:
@@ -20,6 +20,7 @@ use crate::record::MAX_RECORD;
 
 /// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 open record";
+const _: () = assert!(MAX_RECORD == librecast::open_item::RECORD_LEN);
 const NONCE: usize = 24;
 const TAG: usize = 16;
 /// Length of the sealed content in bytes: all records look alike.

@@ -125,7 +125,8 @@ impl PacketLoop {
             | Request::Streams
             | Request::Sign { .. }
             | Request::Pair { .. }
-            | Request::Open { .. } => {
+            | Request::Open { .. }
+            | Request::OpenItem { .. } => {
                 return reply(to, Err("not a question".into()));
             }
         };

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use librecast::id::{PeerId, derive};
+use librecast::outside::PortSecret;
+use librecast::reach::Base58;
 use quinn::crypto::{CryptoError, HmacKey};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
@@ -29,6 +31,17 @@ const SPKI_PREFIX: [u8; 12] = [
 /// Signed text for [`ResetKey`], behind 64 spaces: the daemon signs texts in the form of TLS 1.3,
 /// and no handshake has this one (RFC 8446 §4.4.3).
 const RESET_CONTEXT: &[u8] = b"TLS 1.3, lcroute stateless reset\0";
+
+/// The same for the port of links outside of this host's networks.
+const PORT_CONTEXT: &[u8] = b"TLS 1.3, lcroute outside port\0";
+
+/// Returns the secret that chooses this port: the same at each start.
+pub fn port_secret(signer: &dyn Sign) -> Result<PortSecret, String> {
+    let message = [&[b' '; 64][..], PORT_CONTEXT].concat();
+    let signature = Zeroizing::new(signer.sign(&message)?);
+    let secret = derive("lcroute 2026 port secret", &[signature.as_slice()]);
+    Ok(PortSecret(Base58(secret)))
+}
 
 /// Signer of TLS messages.
 pub trait Sign: Send + Sync + fmt::Debug {

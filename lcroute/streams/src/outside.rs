@@ -19,12 +19,13 @@ use lcroute_control::status::Contact;
 use librecast::channel::STREAM_PORT;
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::open::{STATEMENT_LEN, Statement, periods, until};
+use librecast::open_item::{ItemAsk, ItemSigner, Record};
 use librecast::outside::{
     Frame, FromOutside, OpenDay, OpenPlan, PairPlan, PairState, Place, Plan, Status, ToOutside,
     line_frame, packet_frame, read_frame,
 };
 use librecast::pair::PairSecret;
-use librecast::reach::Base58;
+use librecast::reach::{Base58, Item};
 use librecast::time::UnixTime;
 use librecast_program::executable::start_on_socket;
 use quinn::udp::{RecvMeta, Transmit};
@@ -41,6 +42,8 @@ use crate::identity::Sign;
 const MAX_KEYS: usize = 1_024;
 /// Most callers of the open key: as many as the program admits.
 const MAX_CALLERS: usize = 64;
+/// Most periods whose records are signed at once: the present one, and its neighbours.
+const MAX_PERIODS: usize = 3;
 /// Interval of looks at the days of the open key.
 const DAYS_INTERVAL: Duration = Duration::from_secs(30);
 /// Packets that wait for the program, and for QUIC. Chosen: 10 ms of 100 Mbit/s each.
@@ -117,6 +120,27 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// Signs the record of this open key for a DHT.
+    async fn item(&self, signer: &Mutex<ItemSigner>, item: ItemAsk) -> Result<Item, String> {
+        let now = librecast::time::Instant::now();
+        match self {
+            Self::Own(key) => {
+                let signed = lock(signer).sign(key, &item, UnixTime::now(), now);
+                signed.map_err(|e| e.to_string())
+            }
+            // the daemon has bounds, too; this one spares it
+            Self::Daemon(_) if !lock(signer).permits(now) => Err("too many".into()),
+            Self::Daemon(daemon) => {
+                let signed = daemon.ask(&Request::OpenItem { item }).await;
+                signed.map_err(|e| match e {
+                    AskError::Refused(why) | AskError::NoDaemon(why) => why,
+                })
+            }
+        }
+    }
+}
+
 type OpenStatement = Base58<STATEMENT_LEN>;
 
 impl Sign for Keys {
@@ -161,6 +185,8 @@ struct State {
     open: usize,
     /// Callers of the open key by addresses within this process, with the keys they have proven.
     guests: BTreeMap<Ipv6Addr, (PeerId, Option<PeerId>)>,
+    /// Records of the open key that are to be signed, by their periods.
+    records: BTreeMap<u64, Record>,
     /// Why no program is connected.
     absent: Option<String>,
 }
@@ -198,6 +224,7 @@ pub struct Outside {
     to_program: mpsc::Sender<Vec<u8>>,
     frames: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
     inbox: Arc<Inbox>,
+    signer: Mutex<ItemSigner>,
 }
 
 /// Returns the address of a key within this process.
@@ -229,6 +256,7 @@ impl Outside {
             to_program,
             frames: tokio::sync::Mutex::new(frames),
             inbox: Arc::default(),
+            signer: Mutex::new(ItemSigner::new(librecast::time::Instant::now())),
         })
     }
 
@@ -492,6 +520,7 @@ impl Outside {
                 callers: state.guests.len(),
                 most: MAX_CALLERS,
                 by: status.open_by,
+                reached: status.reached,
             }),
             drops: status.drops,
             absent: state.absent.clone().filter(|_| state.is_used()),
@@ -553,12 +582,15 @@ impl Outside {
         let mut frames = self.frames.lock().await;
         while frames.try_recv().is_ok() {}
         let mut plans = self.plan.subscribe();
-        plans.mark_changed();
+        // before all others: it has the port
+        let plan = plans.borrow_and_update().clone();
+        say(&mut stream, &ToOutside::Plan(plan)).await?;
         let mut said: BTreeMap<PeerId, PairPlan> = BTreeMap::new();
         let mut buffer = BytesMut::with_capacity(64 * 1024);
         let mut opened = OpenPlan {
             own: self.own,
             days: Vec::new(),
+            items: false,
         };
         let mut days = interval(DAYS_INTERVAL);
         self.changed.notify_one();
@@ -571,6 +603,7 @@ impl Outside {
                     while let Some(length) = self.handle_frame(&buffer)? {
                         drop(buffer.split_to(length));
                     }
+                    self.sign_items(&mut stream).await?;
                 }
                 Some(frame) = frames.recv() => {
                     let mut batch = frame;
@@ -582,6 +615,7 @@ impl Outside {
                 _ = plans.changed() => {
                     let plan = plans.borrow_and_update().clone();
                     say(&mut stream, &ToOutside::Plan(plan)).await?;
+                    self.say_open(&mut stream, &mut opened).await?;
                 }
                 () = self.changed.notified() => {
                     self.say_pairs(&mut stream, &mut said).await?;
@@ -644,7 +678,8 @@ impl Outside {
             false => Vec::new(),
         };
         let known: Vec<_> = said.days.iter().map(|day| day.period).collect();
-        if known == held {
+        let items = is_open && self.plan.borrow().dht.is_some();
+        if known == held && said.items == items {
             return Ok(());
         }
         let mut days = Vec::new();
@@ -668,11 +703,25 @@ impl Outside {
                 }
             }
         }
-        said.days = days;
+        (said.days, said.items) = (days, items);
         if !is_open {
             lock(&self.state).guests.clear();
         }
         say(stream, &ToOutside::Open(said.clone())).await
+    }
+
+    /// Has records of the open key signed, and hands the items to the program.
+    async fn sign_items(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let records = std::mem::take(&mut lock(&self.state).records);
+        for (period, record) in records {
+            let asked = ItemAsk { period, record };
+            match self.keys.item(&self.signer, asked).await {
+                Ok(item) => say(stream, &ToOutside::Item(item)).await?,
+                // it asks again
+                Err(why) => tracing::warn!("no record of the open key for the DHT: {why}"),
+            }
+        }
+        Ok(())
     }
 
     /// Handles the first frame; returns its length. None: it is incomplete.
@@ -709,6 +758,14 @@ impl Outside {
                             (address, known.unwrap_or((*key, None)))
                         };
                         state.guests = keys.iter().take(MAX_CALLERS).map(guest).collect();
+                    }
+                }
+                FromOutside::Item(asked) => {
+                    let mut state = lock(&self.state);
+                    let is_known = state.records.contains_key(&asked.period);
+                    let is_asked = self.plan.borrow().dht.is_some() && state.open > 0;
+                    if is_asked && (is_known || state.records.len() < MAX_PERIODS) {
+                        state.records.insert(asked.period, asked.record);
                     }
                 }
                 FromOutside::Status(status) => lock(&self.state).status = Some(status),

@@ -15,7 +15,7 @@ use lcroute_control::streams::{Access, Serve};
 use lcroute_control::system::{SystemRequest, SystemSignals};
 use lcroute_control::{Request, outside_of, sign_of};
 use librecast::id::SecretKey;
-use librecast::outside::Plan;
+use librecast::outside::{Plan, PortSecret};
 use librecast::stream::socket_of;
 use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::cli::{Exit, ExitError, init_logging, to_join};
@@ -29,6 +29,7 @@ use tokio::time::{Instant, interval, sleep};
 
 use crate::daemon::{AskError, Daemon};
 use crate::host::{Host, Offer, Served};
+use crate::identity::port_secret;
 use crate::local;
 use crate::network::{Network, Own};
 use crate::outside::{Keys, Outside};
@@ -78,7 +79,10 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
                 (Some(network), (peer, Keys::Daemon(daemon.clone())))
             }
         };
-        let plan = outside_plan(&config, inside.as_deref());
+        let port = port_secret(&keys.1)
+            .inspect_err(|why| tracing::warn!("any UDP port for links outside: {why}"))
+            .ok();
+        let plan = outside_plan(&config, inside.as_deref(), port.clone());
         let starts = idle.is_some();
         let outside = Outside::new(keys.0, keys.1, outside_of(&control), plan, starts);
         let host = Host {
@@ -140,7 +144,8 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
                     SystemRequest::Stop | SystemRequest::Exec => break Ok(Exit::Ok),
                     SystemRequest::Reload => match common.load_config() {
                         Ok(config) => {
-                            let plan = outside_plan(&config, host.inside.as_deref());
+                            let inside = host.inside.as_deref();
+                            let plan = outside_plan(&config, inside, port.clone());
                             host.outside.set_plan(plan);
                             served.configure(&config, &host);
                             if let Err(e) = serve_metrics(&mut metrics, &config, &host) {
@@ -304,7 +309,7 @@ async fn unused(host: &Host, idle: Option<Duration>) {
 }
 
 /// Returns the settings for keys outside of this host's networks.
-fn outside_plan(config: &Config, inside: Option<&Network>) -> Plan {
+fn outside_plan(config: &Config, inside: Option<&Network>, port: Option<PortSecret>) -> Plan {
     let outside = config.exposure().outside().cloned().unwrap_or_default();
     let lc0 = inside.map(|network| network.own().interface.clone());
     let mut exclude = vec![config.tun.name.clone()];
@@ -315,6 +320,7 @@ fn outside_plan(config: &Config, inside: Option<&Network>) -> Plan {
         dht: outside.dht.then(|| config.signal.dht_entries().to_vec()),
         lan: config.exposure().lans().is_ok(),
         rate: u64::from(outside.mbit.get()) * 1_000_000,
+        port,
     }
 }
 

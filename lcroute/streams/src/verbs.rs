@@ -367,9 +367,11 @@ pub fn outside(common: &Common) -> anyhow::Result<Exit> {
             false => open.by.join(", "),
         };
         let (callers, most) = (open.callers, open.most);
+        let reached = open.reached.iter().map(|reached| format!("; {reached}"));
         let line = format!(
-            "anyone   open   {}; {callers} of {most} callers   {by}",
-            protocols.join(", ")
+            "anyone   open   {}; {callers} of {most} callers{}   {by}",
+            protocols.join(", "),
+            reached.collect::<String>()
         );
         print_line(strip(&line))?;
     }

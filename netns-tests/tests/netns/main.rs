@@ -56,6 +56,7 @@ mod nat;
 mod offload;
 mod ordinary_programs;
 mod outside;
+mod outside_dht;
 mod packets;
 mod paths;
 mod ports;

@@ -27,7 +27,7 @@ const CALLS: &str = "10";
 const CUT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Returns `KEY` or `KEY@PLACE` of a host, as its user passes it on.
-fn contact(host: &Host) -> Result<String> {
+pub(crate) fn contact(host: &Host) -> Result<String> {
     let printed = host.run("lcroute", &["id", "--contact"])?.success()?;
     Ok(printed.stdout.trim().to_owned())
 }
@@ -38,7 +38,7 @@ fn serve(host: &Host, to: &str, command: &[&str]) -> Result<Process> {
 }
 
 /// Serves by a command to any key, and waits until it is ready.
-fn serve_anyone(host: &Host, command: &[&str]) -> Result<Process> {
+pub(crate) fn serve_anyone(host: &Host, command: &[&str]) -> Result<Process> {
     serve_as(host, &["/open/1", "--anyone"], command)
 }
 
@@ -56,13 +56,13 @@ fn connect(host: &Host, input: &str, to: &str) -> Result<Output> {
     connect_by(host, input, to, "/chat/1")
 }
 
-fn connect_by(host: &Host, input: &str, to: &str, protocol: &str) -> Result<Output> {
+pub(crate) fn connect_by(host: &Host, input: &str, to: &str, protocol: &str) -> Result<Output> {
     let line = format!("{input} | lcroute-streams connect {to} {protocol}");
     host.run("sh", &["-c", &line])
 }
 
 /// Returns what `lcroute outside --json` shows.
-fn look(host: &Host) -> Result<Value> {
+pub(crate) fn look(host: &Host) -> Result<Value> {
     let shown = host.ask("lcroute-streams", &["outside", "--json"])?;
     Ok(serde_json::from_str(&shown.success()?.stdout)?)
 }
@@ -158,7 +158,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
     });
 }
 
-fn key(contact: &str) -> &str {
+pub(crate) fn key(contact: &str) -> &str {
     contact.split('@').next().unwrap_or_default()
 }
 
@@ -312,7 +312,7 @@ fn each_program_may_be_killed_and_strangers_flood_in_vain() {
 }
 
 /// Returns the UDP ports of a host's lcroute-outside.
-fn ports_of(host: &Host) -> Result<Vec<u16>> {
+pub(crate) fn ports_of(host: &Host) -> Result<Vec<u16>> {
     let shown = host.ask("ss", &["-Hlunp4"])?.success()?;
     let lines = shown
         .stdout
@@ -326,7 +326,7 @@ fn ports_of(host: &Host) -> Result<Vec<u16>> {
 }
 
 /// Kills the processes of one host whose command line has this text.
-fn kill_in(host: &Host, pattern: &str) -> Result<()> {
+pub(crate) fn kill_in(host: &Host, pattern: &str) -> Result<()> {
     let found = host.ask("pgrep", &["-f", pattern])?;
     let pids = found.stdout.lines().filter_map(|pid| pid.parse().ok());
     // all its programs work in its folder
@@ -569,7 +569,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
 }
 
 /// A host of no name at the other calls its open service.
-fn a_stranger_is_served(stranger: &Host, to: &str) -> Result<()> {
+pub(crate) fn a_stranger_is_served(stranger: &Host, to: &str) -> Result<()> {
     let begun = Instant::now();
     let said = connect_by(stranger, "echo hello", to, "/open/1")?.success()?;
     println!("first stream after {} ms", begun.elapsed().as_millis());

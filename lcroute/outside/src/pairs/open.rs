@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    Candidate, CarrierId, CarrierKind, Connections, OpenRecord, Presence, PresenceRecord,
-    Published, RECORD_LIFETIME, Rendezvous,
+    Candidate, CandidateKind, CarrierId, CarrierKind, Connections, OpenRecord, Presence,
+    PresenceRecord, Published, RECORD_LIFETIME, Rendezvous,
 };
 use lcroute_signalling::CarrierEvent;
 use librecast::bucket::{Bucket, Rate};
@@ -28,6 +28,7 @@ use librecast::time::{Duration, Instant, UnixTime};
 use super::{Intent, Pair, Pairs, PairsOutput};
 use crate::drops::DropReason;
 use crate::guests::{Guests, Met, Origin};
+use crate::port::is_from_afar;
 use crate::share::ViewId;
 
 /// Kinds of messages in the room of an open key.
@@ -74,6 +75,8 @@ pub struct RoomEntered {
     pub at: [u8; 32],
     /// The name of its record on LANs.
     pub name: [u8; 32],
+    /// The key of its item in a DHT.
+    pub item: [u8; 32],
 }
 
 /// A pair that is a call of an open key.
@@ -86,8 +89,8 @@ pub(crate) struct OfCall {
     /// The only period of its pair: two links between the same sockets disturb each other.
     pub(crate) period: u64,
     carriers: BTreeSet<CarrierId>,
-    /// Addresses of a record; none: they met at a server.
-    candidates: Vec<Candidate>,
+    /// Addresses of a record, and the kind of its carrier; none: they met at a server.
+    pub(crate) candidates: Option<(CarrierKind, Vec<Candidate>)>,
 }
 
 impl OfCall {
@@ -124,6 +127,8 @@ pub(crate) struct Opened {
     asking: VecDeque<(ViewId, PeerId)>,
     statements: Bucket,
     next_room: u32,
+    /// A caller from the Internet has arrived without a server.
+    called_from_afar: bool,
 }
 
 impl Opened {
@@ -135,6 +140,7 @@ impl Opened {
             asking: VecDeque::new(),
             statements: Bucket::full(now),
             next_room: FIRST_ROOM,
+            called_from_afar: false,
         }
     }
 
@@ -205,9 +211,18 @@ impl Pairs {
         self.opened.guests.with_links()
     }
 
-    /// Makes the records for LANs.
+    /// Returns whether a caller from the Internet has arrived without a server.
+    #[must_use]
+    pub fn is_called_from_afar(&self) -> bool {
+        self.opened.called_from_afar
+    }
+
+    /// Makes the records for LANs and a DHT.
     pub(super) fn publish_open(&mut self) {
-        let candidates = self.share.webrtc().candidates();
+        let mut candidates = self.share.webrtc().candidates();
+        // there is room for eight, and other networks reach these alone
+        candidates.sort_by_key(|candidate| candidate.kind == CandidateKind::Host);
+        let leads_here = !candidates.is_empty();
         let mut records = Vec::new();
         for (id, room) in self.opened.own_rooms() {
             let Some(statement) = &room.statement else {
@@ -228,8 +243,13 @@ impl Pairs {
                 until: librecast::open::until(&open, period),
                 epoch: Rendezvous::new(open),
             };
-            self.outputs
-                .push_back(PairsOutput::OpenRecord { room, record });
+            self.outputs.push_back(PairsOutput::OpenRecord {
+                room,
+                open,
+                period,
+                record,
+                leads_here,
+            });
         }
     }
 
@@ -246,6 +266,7 @@ impl Pairs {
                 self.share.answer(to_local, from, &answer);
             }
             Met::Call(guest, period) => {
+                self.opened.called_from_afar |= is_from_afar(from);
                 let of_period =
                     |(id, room): (&ViewId, &Room)| (room.period as u8 == period).then_some(*id);
                 let room = self.opened.own_rooms().find_map(of_period);
@@ -289,7 +310,7 @@ impl Pairs {
             is_guest: true,
             period: of_room(&secret, &open, period),
             carriers: BTreeSet::new(),
-            candidates: Vec::new(),
+            candidates: None,
         };
         let wish = Intent {
             waits: true,
@@ -377,11 +398,11 @@ impl Pairs {
             .collect()
     }
 
-    /// Handles the record of an open key on a LAN.
+    /// Handles the record of an open key on a LAN or in a DHT.
     pub fn handle_open_record(
         &mut self,
         room: ViewId,
-        carrier: CarrierId,
+        (carrier, kind): (CarrierId, CarrierKind),
         sealed: &[u8],
         now: Instant,
     ) {
@@ -395,15 +416,21 @@ impl Pairs {
         let time = self.config.clock.now();
         match OpenRecord::open((&known.open, known.period), sealed, time) {
             Ok(record) => {
-                let candidates = record.candidates;
-                self.meet(room, record.day.day_key, carrier, candidates);
+                let found = Some((kind, record.candidates));
+                self.meet(room, record.day.day_key, carrier, found);
             }
             Err(_) => self.share.count(DropReason::OpenForeign),
         }
     }
 
     /// Makes a pair with a key of the day.
-    fn meet(&mut self, room: ViewId, day: PeerId, carrier: CarrierId, candidates: Vec<Candidate>) {
+    fn meet(
+        &mut self,
+        room: ViewId,
+        day: PeerId,
+        carrier: CarrierId,
+        found: Option<(CarrierKind, Vec<Candidate>)>,
+    ) {
         let Some(known) = self.opened.rooms.get(&room) else {
             return;
         };
@@ -423,7 +450,7 @@ impl Pairs {
                 is_guest: false,
                 period: of_room(&secret, &known.open, known.period),
                 carriers: BTreeSet::new(),
-                candidates: Vec::new(),
+                candidates: None,
             };
             let wish = Intent {
                 waits: false,
@@ -436,9 +463,12 @@ impl Pairs {
         };
         if let Some(call) = &mut pair.call {
             call.carriers.insert(carrier);
-            if !candidates.is_empty() {
-                call.candidates = candidates;
-            }
+            // a LAN is asked now, a DHT may have an older record
+            let is_dht = |kind: CarrierKind| kind == CarrierKind::Dht;
+            let knows_better = call.candidates.as_ref().is_some_and(|(k, _)| !is_dht(*k));
+            let found =
+                found.filter(|(kind, at)| !at.is_empty() && !(is_dht(*kind) && knows_better));
+            call.candidates = found.or_else(|| call.candidates.take());
         }
         for node in pair.nodes.clone() {
             self.begin_call(day, node);
@@ -468,7 +498,7 @@ impl Pairs {
             return false;
         };
         let mut nodes = named.nodes.values().filter_map(|id| self.nodes.get(id));
-        let is_there = nodes.any(|node| node.present);
+        let is_there = nodes.any(|node| node.present.is_some());
         // who names this host shows itself soon
         let wait = if is_there { TURN } else { SHOWS_WITHIN };
         let from = named.sought_since.unwrap_or(now) + wait;
@@ -506,14 +536,14 @@ impl Pairs {
         let (Some((pair, call)), Some(node)) = (call, self.nodes.get_mut(&id)) else {
             return;
         };
-        if !call.candidates.is_empty() {
+        if let Some((kind, candidates)) = &call.candidates {
             // both derive all keys of the pair, so this host says what the other would
             let key = pair.secret.member(period, &peer);
             let record = PresenceRecord {
                 node: node.other,
                 made: time,
                 until: time + RECORD_LIFETIME,
-                candidates: call.candidates.clone(),
+                candidates: candidates.clone(),
             };
             let epoch = Rendezvous::new(node.network);
             let sealed = epoch.seal(&record, &key, &mut self.random);
@@ -522,9 +552,7 @@ impl Pairs {
                 self.share.open(id, room.own.peer_id(), room.period);
             }
             // a record that is not taken is counted there
-            let _ = node
-                .overlay
-                .handle_record(CarrierKind::Lan, &sealed, |_| true, now);
+            let _ = node.overlay.handle_record(*kind, &sealed, |_| true, now);
         }
         for carrier in &call.carriers {
             let presence = Presence::Online(node.other);
@@ -543,6 +571,7 @@ impl Pairs {
             own: Arc::clone(&known.own),
             at: room(&known.open, known.period),
             name: librecast::open::name(&known.open, known.period),
+            item: librecast::open_item::key_of(&known.open, known.period).0,
         };
         self.opened.rooms.insert(id, known);
         self.outputs
@@ -640,7 +669,7 @@ impl Pairs {
         }
         match Statement::verify(bytes, &open, time) {
             Ok(statement) if statement.day_key == from => {
-                self.meet(room, from, carrier, Vec::new());
+                self.meet(room, from, carrier, None);
             }
             Ok(_) | Err(_) => self.share.count(DropReason::OpenForeign),
         }

@@ -93,6 +93,7 @@ struct World {
     now: Instant,
     has_server: bool,
     has_lan: bool,
+    has_dht: bool,
 }
 
 impl World {
@@ -104,6 +105,7 @@ impl World {
             now,
             has_server: true,
             has_lan: false,
+            has_dht: false,
         }
     }
 
@@ -235,10 +237,15 @@ impl World {
         for room in room
             .collect::<Vec<_>>()
             .into_iter()
-            .filter(|_| self.has_lan)
+            .filter(|_| self.has_lan || self.has_dht)
         {
             let pairs = &mut self.sides[side].pairs;
-            pairs.handle_open_record(room, CarrierId(7), &record.sealed, self.now);
+            let kind = match self.has_lan {
+                true => CarrierKind::Lan,
+                false => CarrierKind::Dht,
+            };
+            let found = (CarrierId(7), kind);
+            pairs.handle_open_record(room, found, &record.sealed, self.now);
         }
     }
 
@@ -323,8 +330,46 @@ fn around_a_change_a_pair_links_in_one_of_two_periods() {
     world.wish(1, true, false);
     world.pass(Duration::from_secs(1));
     world.wish(0, false, true);
-    // attempts in two periods disturb each other, until one is made again
-    world.pass(Duration::from_secs(15));
+    // attempts in two periods would disturb each other
+    world.pass(Duration::from_secs(2));
+    assert!(world.are_linked());
+}
+
+#[test]
+fn around_a_change_both_that_seek_link_soon() {
+    let mut world = World::new(0);
+    let change = secret(1, 2).changes_at(UnixTime::from_secs(NOON));
+    for side in &world.sides {
+        side.clock.store(change.as_secs(), Relaxed);
+    }
+    world.wish(0, true, true);
+    world.pass(Duration::from_millis(300));
+    world.wish(1, true, true);
+    world.pass(Duration::from_secs(2));
+    assert!(world.are_linked());
+}
+
+#[test]
+fn a_period_in_which_the_other_only_seems_to_be_delays_the_next_by_seconds() {
+    let mut world = World::new(0);
+    let change = secret(1, 2).changes_at(UnixTime::from_secs(NOON));
+    // the other's clock is ahead, and it holds the later period alone
+    let later = change.as_secs() + 2 * 3_600 + 60;
+    let held = secret(1, 2).periods(UnixTime::from_secs(later));
+    assert_eq!(held.len(), 1);
+    world.sides[0].clock.store(change.as_secs(), Relaxed);
+    world.sides[1].clock.store(later, Relaxed);
+    world.wish(0, false, true);
+    let seeker = &mut world.sides[0].pairs;
+    let pair = &seeker.pairs[&key(2).peer_id()];
+    let (period, node) = pair.nodes.first_key_value().unwrap();
+    assert!(*period < held[0]);
+    let (node, other) = (*node, seeker.nodes[node].other);
+    // an old record shows it in the earlier one
+    let seems = Presence::Online(other);
+    seeker.handle_presence(node, SERVER, seems, world.now);
+    world.wish(1, true, false);
+    world.pass(BEGINS_FOR + Duration::from_secs(3));
     assert!(world.are_linked());
 }
 
@@ -445,6 +490,52 @@ fn an_open_key_is_called_on_a_lan_after_its_cookie() {
     (world.has_server, world.has_lan) = (false, true);
     let world = an_open_key_is_called(world);
     assert!(world.sides[1].drops("outside_cookie") >= 1);
+}
+
+#[test]
+fn an_open_key_is_called_by_its_record_in_a_dht_after_its_cookie() {
+    let mut world = World::new(0);
+    (world.has_server, world.has_dht) = (false, true);
+    let world = an_open_key_is_called(world);
+    let [caller, host] = &world.sides;
+    assert!(host.drops("outside_cookie") >= 1);
+    let state = caller.pairs.state(&key(2).peer_id()).unwrap();
+    assert_eq!(state.found_by, Some(CarrierKind::Dht));
+}
+
+#[test]
+fn an_older_record_of_a_dht_does_not_hide_the_address_on_the_lan() {
+    let mut world = World::new(0);
+    world.has_server = false;
+    world.open();
+    let now = world.now;
+    let elsewhere = SocketAddr::from(([192, 0, 2, 99], 7_000));
+    let stale = world.sides[1].records[0].clone();
+    let share = &world.sides[1].pairs.share;
+    share.webrtc().set_local_candidates(vec![elsewhere], now);
+    world.settle();
+    // the record with the present address is on the LAN, the other one in the DHT
+    let other = world.sides[1].records.last().unwrap().clone();
+    assert_ne!(stale.sealed, other.sealed);
+    world.wish(0, false, true);
+    world.settle();
+    for record in [&stale, &other] {
+        let rooms = world.sides[0].open.values();
+        let room = rooms
+            .filter(|room| room.name == record.name)
+            .map(|r| r.room);
+        let room = room.collect::<Vec<_>>()[0];
+        let kind = match record.sealed == stale.sealed {
+            true => CarrierKind::Lan,
+            false => CarrierKind::Dht,
+        };
+        let pairs = &mut world.sides[0].pairs;
+        pairs.handle_open_record(room, (CarrierId(8), kind), &record.sealed, now);
+    }
+    let called = &world.sides[0].pairs.pairs[&key(77).peer_id()];
+    let known = called.call.as_ref().unwrap().candidates.as_ref();
+    let (kind, at) = known.unwrap();
+    assert_eq!((*kind, at[0].addr), (CarrierKind::Lan, world.sides[1].at));
 }
 
 #[test]
