@@ -12,9 +12,11 @@
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `place` | whether a group's folder was copied or put back |
+//! | `outside`, `carry` | networks that groups have of their own; the program inside of one |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
+mod carry;
 mod cli;
 mod clocks;
 mod content;
@@ -28,6 +30,7 @@ mod keyring;
 mod logs;
 mod names;
 mod offers;
+mod outside;
 mod place;
 mod request;
 mod room;

@@ -25,6 +25,7 @@ use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
     Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
+use lcgroup_core::outside::NetworkSecret;
 use librecast::cert::GroupPrefix;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey};
@@ -1350,11 +1351,13 @@ impl Room {
         }
     }
 
-    /// Creates an invitation for `uses` members until `expires`.
+    /// Creates an invitation for `uses` members until `expires`, into the group's own network if it is
+    /// `outside`.
     pub fn invite(
         &mut self,
         uses: u32,
         expires: u64,
+        outside: bool,
         time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
         // it appends nothing: who joins by it ends the doubt about a copied folder
@@ -1362,7 +1365,9 @@ impl Room {
             return Err(ExitError::new(Exit::Failed, failure).into());
         }
         self.state_changed = true;
-        Ok(self.group.invite(uses, expires, time)?.encode())
+        let mut invitation = self.group.invite(uses, expires, time)?;
+        invitation.outside = outside;
+        Ok(invitation.encode())
     }
 
     pub fn members(&self) -> Vec<MemberStatus> {
@@ -1478,11 +1483,17 @@ impl Room {
         Ok(())
     }
 
-    /// The key for a holder.
-    pub fn holding_key(&self) -> Zeroizing<String> {
+    /// The group, without its log.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The key for a holder, with the way into the group's own network if it has one.
+    pub fn holding_key(&self, network: Option<NetworkSecret>) -> Zeroizing<String> {
         let key = HoldingKey {
             group: self.group.id(),
             read_key: self.group.read_key().clone(),
+            network,
         };
         key.encode()
     }
@@ -1537,6 +1548,7 @@ impl Room {
             outbox: self.group.outbox().count(),
             missing: missing.sum(),
             log: log_status(&self.log),
+            network: None,
             prefixes: self.prefixes.iter().map(protected).collect(),
             notices: self.notices.iter().cloned().collect(),
         }

@@ -153,6 +153,7 @@ impl Group {
             secret,
             expires,
             topic: self.topic.clone(),
+            outside: false,
         })
     }
 

@@ -48,6 +48,7 @@ mod group;
 mod history;
 mod invitation;
 mod mls;
+pub mod outside;
 mod owner;
 mod owner_log;
 mod partial;

@@ -55,6 +55,8 @@ pub struct GuestOptions {
     pub token_fd: Option<RawFd>,
     /// An inherited descriptor with the text of a station, as programs of ours tell it.
     pub text_fd: Option<RawFd>,
+    /// An inherited descriptor with the network of a group, as lcgroup tells it.
+    pub group_fd: Option<RawFd>,
     /// A file with the token or code.
     pub token_file: Option<PathBuf>,
     /// Make a new code.
@@ -101,6 +103,9 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
 fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
     if let Some(fd) = options.text_fd {
         return by_text(fd, common, config);
+    }
+    if let Some(fd) = options.group_fd {
+        return super::group::role((fd, &inherited(fd)?), common, config);
     }
     if options.found {
         let mut random = [0; 2 * WORDS];
@@ -210,7 +215,10 @@ fn as_member(
 ) -> anyhow::Result<Role> {
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, name, options.state.clone())?,
-        token,
+        network: token.network(),
+        epochs: member::epochs_of(&token),
+        signal: token.signal,
+        group: None,
         code: state.map(told).transpose()?,
         owner: None,
         config,
@@ -280,7 +288,10 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
     token.epoch = Some((1, EpochSecret::new(secret)));
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, TEXT_NAME, None)?,
-        token,
+        network: token.network(),
+        epochs: member::epochs_of(&token),
+        signal: token.signal,
+        group: None,
         code: Some(told(state)?),
         owner: Some(OwnerStart {
             text,
@@ -294,7 +305,7 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
 }
 
 /// Returns the places of texts that name none: of `LCROUTE_SIGNAL`, else of `[outside] meet`.
-fn places_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Place>> {
+pub(super) fn places_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Place>> {
     if let Some(given) = std::env::var_os(SIGNAL) {
         let given = given.into_string().unwrap_or_default();
         let place = (!given.is_empty()).then(|| given.parse()).transpose();
@@ -333,7 +344,7 @@ fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Strin
 }
 
 /// Returns the user's own configuration, unless the command line names another.
-fn own_config(common: &Common) -> anyhow::Result<Option<Config>> {
+pub(super) fn own_config(common: &Common) -> anyhow::Result<Option<Config>> {
     let own = match (
         std::env::var_os("XDG_CONFIG_HOME"),
         std::env::var_os("HOME"),

@@ -2,6 +2,7 @@
 
 pub mod another;
 pub mod book;
+pub mod group;
 pub mod guest;
 pub mod lan;
 pub mod leaf;

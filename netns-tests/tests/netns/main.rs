@@ -18,6 +18,7 @@ mod doctor;
 mod epochs;
 mod foreign;
 mod groups;
+mod groups_outside;
 mod groups_people;
 mod guest;
 mod hidden;
