@@ -803,15 +803,13 @@ impl Daemon {
 
     /// Enters the network of a group by another invitation.
     fn enter_by(&mut self, name: &str, kept: Kept, now: Instant) -> anyhow::Result<()> {
-        let (folder, network) = (self.state.join("groups").join(name), self.networks.remove(name));
-        // it writes into the folder of the node
-        network.into_iter().for_each(Outside::end);
-        outside::forget_node(&folder)?;
-        kept.write(&folder)?;
-        if let Some(room) = self.rooms.remove(name) {
-            self.add(name.to_owned(), room, Some(kept), now);
-        }
-        Ok(())
+        let Some(room) = self.rooms.get(name) else {
+            return Ok(());
+        };
+        let role = outside::role(room.group(), &kept);
+        let network = self.networks.get_mut(name);
+        let network = network.context("the group had no network of its own")?;
+        Ok(network.enter_by(kept, role, now)?)
     }
 
     /// Refuses another network beyond the bounds.

@@ -129,18 +129,6 @@ impl Kept {
     }
 }
 
-/// Deletes the state of the node, which came by another invitation.
-///
-/// # Errors
-///
-/// Those of the system.
-pub fn forget_node(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder.join(NETWORK)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
 /// Splits a line into its text and the place behind it.
 ///
 /// # Errors
@@ -307,6 +295,33 @@ impl Outside {
         &self.kept
     }
 
+    /// Enters by another invitation, as a new node.
+    ///
+    /// # Errors
+    ///
+    /// The system fails: the former invitation is used again.
+    pub fn enter_by(
+        &mut self,
+        kept: Kept,
+        role: Option<GroupRole>,
+        now: Instant,
+    ) -> io::Result<()> {
+        if kept.secret == self.kept.secret && kept.places == self.kept.places {
+            return Ok(());
+        }
+        // it writes into the folder of the node
+        end_all(self.let_go().into_iter().collect());
+        match fs::remove_dir_all(self.folder.join(NETWORK)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        kept.write(&self.folder)?;
+        (self.kept, self.role) = (kept, role);
+        (self.retry, self.pause) = (now, PAUSE.0);
+        (self.state, self.problem) = (GroupState::default(), None);
+        Ok(())
+    }
+
     /// Notes that the owner has printed a line for mailboxes.
     ///
     /// # Errors
@@ -470,7 +485,11 @@ impl Outside {
         }
         for _ in 0..AT_ONCE {
             let flags = MsgFlags::MSG_DONTWAIT;
-            match recv(link.packets.as_raw_fd(), &mut buffer[..SOURCE + MAX_PACKET], flags) {
+            match recv(
+                link.packets.as_raw_fd(),
+                &mut buffer[..SOURCE + MAX_PACKET],
+                flags,
+            ) {
                 Ok(length) if length > SOURCE => {
                     let (source, packet) = buffer[..length].split_at(SOURCE);
                     let source: [u8; SOURCE] = source.try_into().unwrap_or_default();
@@ -479,12 +498,14 @@ impl Outside {
                 Err(Errno::EINTR) => {}
                 // none; or the program inside has ended, and soon the guest
                 Ok(_) | Err(_) => {
-                    said.into_iter().for_each(|message| self.hear(message, key, now));
+                    said.into_iter()
+                        .for_each(|message| self.hear(message, key, now));
                     return false;
                 }
             }
         }
-        said.into_iter().for_each(|message| self.hear(message, key, now));
+        said.into_iter()
+            .for_each(|message| self.hear(message, key, now));
         true
     }
 
@@ -564,7 +585,9 @@ impl Outside {
             ),
             _ if is_owner => return None,
             _ if state.found => {
-                format!("nobody of it is reached {places}: does `lcgroup run` run at another member?")
+                format!(
+                    "nobody of it is reached {places}: does `lcgroup run` run at another member?"
+                )
             }
             _ => format!(
                 "it is looked for {places}: does `lcgroup run` run on the owner's host, is the line whole, and does the server behind the @ run?"
@@ -718,7 +741,11 @@ mod tests {
         let now = Instant::now();
         let mut outside = Outside::new(("team", folder.path()), kept, at, now);
         let told = |outside: &Outside| outside.waits().unwrap_or_default();
-        assert!(told(&outside).contains("at meet.example"), "{}", told(&outside));
+        assert!(
+            told(&outside).contains("at meet.example"),
+            "{}",
+            told(&outside)
+        );
         let mut state = GroupState {
             servers: vec!["wss://meet.example".into()],
             ..GroupState::default()
@@ -731,7 +758,11 @@ mod tests {
         assert!(told(&outside).contains("clock"), "{}", told(&outside));
         (state.stale, state.found) = (false, true);
         hear(&mut outside, &state);
-        assert!(told(&outside).contains("does not answer"), "{}", told(&outside));
+        assert!(
+            told(&outside).contains("does not answer"),
+            "{}",
+            told(&outside)
+        );
         assert!(!outside.take_back());
         state.links = 1;
         hear(&mut outside, &state);

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lcgroup_core::outside::NetworkSecret;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, Member, NewEntry,
     Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
 };
-use lcgroup_core::outside::NetworkSecret;
 use librecast::cert::GroupPrefix;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey};

@@ -172,7 +172,10 @@ mod tests {
             ..outside
         };
         assert_eq!(longest.encode().parse::<Invitation>(), Ok(longest));
-        let mut bytes = bs58::decode(&text[4..]).with_check(None).into_vec().unwrap();
+        let mut bytes = bs58::decode(&text[4..])
+            .with_check(None)
+            .into_vec()
+            .unwrap();
         *bytes.last_mut().unwrap() = 2;
         let other = bs58::encode(bytes).with_check().into_string();
         let other = format!("lcg1{other}").parse::<Invitation>();

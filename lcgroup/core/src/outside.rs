@@ -76,7 +76,10 @@ impl Group {
     /// Returns the owner's invitations that somebody may use, the earliest end first.
     #[must_use]
     pub fn open_invitations(&self, now: UnixTime) -> Vec<OpenInvitation> {
-        let kept = self.owner.iter().flat_map(|owner| owner.invitations.values());
+        let kept = self
+            .owner
+            .iter()
+            .flat_map(|owner| owner.invitations.values());
         let gone = self.former_members();
         let mut open: Vec<_> = kept
             .filter(|kept| kept.expires > now.as_millis() && kept.used.len() < kept.uses as usize)
@@ -102,7 +105,10 @@ impl Group {
     #[must_use]
     pub fn expelled_from_network(&self) -> Vec<PeerId> {
         let mut all = self.former_members();
-        let kept = self.owner.iter().flat_map(|owner| owner.invitations.values());
+        let kept = self
+            .owner
+            .iter()
+            .flat_map(|owner| owner.invitations.values());
         let used = kept.filter(|kept| kept.used.iter().any(|author| all.contains(author)));
         let keys: Vec<_> = used
             .map(|kept| NetworkSecret(kept.secret.clone()).invitation().peer_id())

@@ -25,15 +25,14 @@ use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::group_network::{
-    FromGuest, GroupEntry, GroupRole, GroupState, inherited, keep_open, pipe_of,
-    with_number,
+    FromGuest, GroupEntry, GroupRole, GroupState, inherited, keep_open, pipe_of, with_number,
 };
 use librecast_program::guest::MAX_TEXT_PLACES;
 use librecast_program::state_lock::StateLock;
 use zeroize::Zeroizing;
 
-use super::guest::{own_config, places_of_user};
 use super::hint;
+use super::meeting_places::{own_config, places_of_user};
 use crate::guest::group::{first_epochs, found};
 use crate::guest::member::{Identity, Start};
 use crate::guest::text::{Finder, Places};
@@ -54,11 +53,7 @@ const MAX_SERVERS: usize = 8;
 
 /// Returns the role of a guest in the network of a group. A member that does not know the network
 /// looks for it first, and does not return.
-pub fn role(
-    (fd, json): (RawFd, &str),
-    common: &Common,
-    config: Config,
-) -> anyhow::Result<Role> {
+pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyhow::Result<Role> {
     let wrong =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("{OPTION} {fd}: {e}"));
     let entry: GroupEntry = serde_json::from_str(json).map_err(|e| wrong(&e))?;
@@ -160,7 +155,8 @@ fn membership(state: &StateDir, key: &SecretKey) -> anyhow::Result<Option<Member
     };
     let (chain, now) = (known.chain()?, UnixTime::now());
     let member = chain.verify(&known.network, now);
-    let is_good = member.is_ok_and(|own| own.peer == key.peer_id() && own.not_after > now.as_secs());
+    let is_good =
+        member.is_ok_and(|own| own.peer == key.peer_id() && own.not_after > now.as_secs());
     Ok(is_good.then_some(known))
 }
 
@@ -241,4 +237,3 @@ fn enter_anew(entry: &GroupEntry) -> std::io::Error {
     };
     again().unwrap_or_else(|e| e)
 }
-

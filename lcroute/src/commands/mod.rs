@@ -7,6 +7,7 @@ pub mod guest;
 pub mod lan;
 pub mod leaf;
 pub mod meet;
+pub mod meeting_places;
 pub mod membership;
 pub mod names;
 pub mod ping;

@@ -103,6 +103,8 @@ pub struct Group {
     is_told: bool,
     /// Messages that found no room.
     unsent: VecDeque<FromGuest>,
+    /// Room for a message of lcgroup.
+    buffer: Vec<u8>,
 }
 
 /// What [`Group::wait`] has brought.
@@ -153,14 +155,12 @@ impl Group {
             own,
         });
         let (keep, queue) = mpsc::unbounded_channel();
-        let mut keeper = Keeper::new(state, membership, revocations, Texts::default(), queue);
+        let mut writer = Keeper::new(state, membership, revocations, Texts::default(), queue);
         let runtime = tokio::runtime::Handle::current();
         // a disk may be slow
         let keeper = std::thread::Builder::new().name("keeper".into());
         let keeper = keeper.spawn(move || {
-            runtime.block_on(async {
-                while keeper_next(&mut keeper).await {}
-            });
+            runtime.block_on(async { while write_next(&mut writer).await {} });
         })?;
         Ok(Self {
             control: tokio::net::UnixDatagram::from_std(control)?,
@@ -179,6 +179,7 @@ impl Group {
             places,
             is_told: false,
             unsent: VecDeque::new(),
+            buffer: vec![0; MAX_MESSAGE],
         })
     }
 
@@ -209,15 +210,15 @@ impl Group {
 
     /// Waits for lcgroup and for those who look for the network. Cancellation loses none.
     pub async fn wait(&mut self) -> Event {
-        let mut buffer = vec![0; MAX_MESSAGE];
+        let buffer = &mut self.buffer;
         let texts = self.issuer.as_mut().map(|issuer| &mut issuer.texts);
         tokio::select! {
-            received = self.control.recv(&mut buffer) => {
+            received = self.control.recv(buffer) => {
                 let Ok(length) = received else {
                     // lcgroup has ended, and the program inside ends with it
                     return std::future::pending().await;
                 };
-                match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
+                match serde_json::from_slice(self.buffer.get(..length).unwrap_or_default()) {
                     Ok(message) => Event::Message(message),
                     Err(e) => {
                         tracing::warn!("lcgroup: {e}");
@@ -347,9 +348,9 @@ pub async fn wait(group: &mut Option<Group>) -> Event {
 }
 
 /// Writes what has come; returns whether there may be more.
-async fn keeper_next(keeper: &mut Keeper) -> bool {
-    let more = keeper.next().await;
-    keeper.write();
+async fn write_next(writer: &mut Keeper) -> bool {
+    let more = writer.next().await;
+    writer.write();
     more
 }
 
@@ -568,4 +569,3 @@ pub fn found(state: &StateDir, keys: &CodeKeys, name: &str) -> anyhow::Result<Me
     state.store_membership(&membership)?;
     Ok(membership)
 }
-

@@ -231,7 +231,10 @@ impl MemberShell {
         let is_public = code.as_ref().is_some_and(|code| code.state.code.is_empty());
         let kept = group.as_mut().map(|group| {
             group.state.store_port(port);
-            (group.revocations.clone(), std::mem::take(&mut group.members))
+            (
+                group.revocations.clone(),
+                std::mem::take(&mut group.members),
+            )
         });
         let known = (network, epochs.clone(), kept.unwrap_or_default());
         let node = node(known, identity, (&config, founds, is_public), now)?;

@@ -48,7 +48,14 @@ impl Person {
 
     fn start(&mut self) -> Result<()> {
         let groups = self.folder.join("groups").display().to_string();
-        let args = ["lcgroup", "--state-dir", &groups, "--control", &self.control, "run"];
+        let args = [
+            "lcgroup",
+            "--state-dir",
+            &groups,
+            "--control",
+            &self.control,
+            "run",
+        ];
         let args = match self.is_confined {
             true => as_confined(&args),
             false => as_nobody(&args),
@@ -100,7 +107,8 @@ impl Person {
     }
 
     fn join(&self, line: &str) -> Result<()> {
-        self.ask(&["join", line, "team", "--as", &self.name]).map(drop)
+        self.ask(&["join", line, "team", "--as", &self.name])
+            .map(drop)
     }
 
     fn status(&self) -> Result<Value> {
@@ -111,7 +119,11 @@ impl Person {
         eventually(&format!("{} is {state}", self.name), || {
             let status = self.status()?;
             let told = self.daemon.as_ref().map(Process::stderr);
-            ensure!(status["state"] == state, "{status}: {}", told.unwrap_or_default());
+            ensure!(
+                status["state"] == state,
+                "{status}: {}",
+                told.unwrap_or_default()
+            );
             Ok(())
         })
     }
@@ -147,7 +159,10 @@ impl Person {
 
     /// Returns what its programs have printed.
     fn log(&self) -> String {
-        self.daemon.as_ref().map(Process::stderr).unwrap_or_default()
+        self.daemon
+            .as_ref()
+            .map(Process::stderr)
+            .unwrap_or_default()
     }
 }
 
@@ -268,7 +283,11 @@ fn what_is_missing_is_told_and_comes_back() {
         people[0].create(&["--at", &url])?;
         let line = people[0].invite("2")?;
         let (text, _) = line.split_once('@').context("no place")?;
-        for wrong in [format!("{text}@"), format!("{text}@a b"), format!("{}@x", &text[..90])] {
+        for wrong in [
+            format!("{text}@"),
+            format!("{text}@a b"),
+            format!("{}@x", &text[..90]),
+        ] {
             let refused = people[1].run(&["join", &wrong, "team", "--as", "bob"])?;
             ensure!(refused.code == 2, "{refused:?}");
         }
@@ -276,11 +295,23 @@ fn what_is_missing_is_told_and_comes_back() {
         people[0].stop()?;
         let mut joins = people[1].host.spawn(
             "lcgroup",
-            &["--control", &people[1].control, "join", &line, "team", "--as", "bob", "--wait"],
+            &[
+                "--control",
+                &people[1].control,
+                "join",
+                &line,
+                "team",
+                "--as",
+                "bob",
+                "--wait",
+            ],
         )?;
         eventually("it says for what it waits", || {
             let told = joins.stderr();
-            ensure!(told.contains("does `lcgroup run` run on the owner's host"), "{told}");
+            ensure!(
+                told.contains("does `lcgroup run` run on the owner's host"),
+                "{told}"
+            );
             Ok(())
         })?;
         people[0].start()?;
@@ -302,7 +333,10 @@ fn what_is_missing_is_told_and_comes_back() {
         // parts die: the guest of ann, the program inside of bob's
         let guests = |person: &Person| -> Result<Vec<u32>> {
             let pid = person.daemon.as_ref().context("it runs")?.pid();
-            Ok(family(pid).into_iter().filter(|other| *other != pid).collect())
+            Ok(family(pid)
+                .into_iter()
+                .filter(|other| *other != pid)
+                .collect())
         };
         for (person, last) in [(&people[0], false), (&people[1], true)] {
             let all = guests(person)?;
@@ -326,7 +360,10 @@ fn what_is_missing_is_told_and_comes_back() {
         let plain = plain["invitation"].as_str().context("no line")?;
         ensure!(!plain.contains('@'), "{plain}");
         let at = people[1].run(&["join", &format!("{plain}@{url}")])?;
-        ensure!(at.code == 2 && at.stderr.contains("no network of its own"), "{at:?}");
+        ensure!(
+            at.code == 2 && at.stderr.contains("no network of its own"),
+            "{at:?}"
+        );
         people[0].ask(&["leave", "team", "--forget"])?;
         ensure!(!people[0].folder.join("groups/groups/team").exists());
         Ok(())
@@ -416,7 +453,9 @@ fn a_mailbox_enters_by_a_line_of_its_own() {
             })
         };
         let entries = |person: &Person| -> Result<u64> {
-            person.status()?["log"]["entries"].as_u64().context("entries")
+            person.status()?["log"]["entries"]
+                .as_u64()
+                .context("entries")
         };
         // bob is away; ann speaks, and leaves; the mailbox alone is there when bob comes back
         people[1].stop()?;
