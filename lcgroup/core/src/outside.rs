@@ -137,7 +137,7 @@ mod tests {
             hex(&secret.text(group.peer_id()).secret()[..4]),
             hex(&secret.invitation().peer_id().public_key()[..4]),
         ];
-        assert_eq!(all, ["", "", "", ""]);
+        assert_eq!(all, ["d6436a95", "50f18591", "5d82e6ae", "22db8f18"]);
     }
 
     #[test]
