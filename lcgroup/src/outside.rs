@@ -231,6 +231,8 @@ struct Link {
     packets: OwnedFd,
     control: UnixDatagram,
     since: Instant,
+    /// The program inside has ended, and soon the guest.
+    is_closed: bool,
 }
 
 /// The network of one group on this host.
@@ -450,6 +452,7 @@ impl Outside {
             packets,
             control,
             since: now,
+            is_closed: false,
         })
     }
 
@@ -472,7 +475,7 @@ impl Outside {
         now: Instant,
         mut each: impl FnMut(Ipv6Addr, &[u8]),
     ) -> bool {
-        let Some(link) = &self.link else {
+        let Some(link) = &mut self.link else {
             return false;
         };
         let mut buffer = vec![0; MAX_MESSAGE];
@@ -496,8 +499,8 @@ impl Outside {
                     each(source.into(), packet);
                 }
                 Err(Errno::EINTR) => {}
-                // none; or the program inside has ended, and soon the guest
-                Ok(_) | Err(_) => {
+                ended => {
+                    link.is_closed = ended == Ok(0);
                     said.into_iter()
                         .for_each(|message| self.hear(message, key, now));
                     return false;
@@ -646,7 +649,10 @@ impl Outside {
 /// The descriptors to wait for.
 pub fn fds<'a>(all: impl Iterator<Item = &'a Outside>) -> impl Iterator<Item = BorrowedFd<'a>> {
     let links = all.filter_map(|outside| outside.link.as_ref());
-    links.flat_map(|link| [link.packets.as_fd(), link.control.as_fd()])
+    links.flat_map(|link| {
+        let packets = (!link.is_closed).then(|| link.packets.as_fd());
+        packets.into_iter().chain([link.control.as_fd()])
+    })
 }
 
 /// Ends the guests of all groups.

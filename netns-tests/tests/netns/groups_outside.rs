@@ -49,6 +49,8 @@ impl Person {
     fn start(&mut self) -> Result<()> {
         let groups = self.folder.join("groups").display().to_string();
         let args = [
+            "env",
+            "RUST_LOG=info",
             "lcgroup",
             "--state-dir",
             &groups,
