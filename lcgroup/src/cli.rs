@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use librecast::outside::Place;
 use librecast::units::{parse_duration, parse_size};
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::groups;
 
+use crate::carry;
 use crate::daemon;
 use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
@@ -17,6 +19,7 @@ use crate::verbs::{self, Tail};
 const EXAMPLES: &str = "Examples:
   lcgroup run                              the program that stays; with the package the service starts by itself
   lcgroup create team --as Ann             a group, of which you are the owner
+  lcgroup create team --outside --at meet.example    the same with a network of its own: members join from anywhere
   lcgroup invite team --uses 3             a line to hand to three people, secretly
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
@@ -84,6 +87,20 @@ enum Verb {
         /// later can read it, too [default: none]
         #[arg(long, value_parser = parse_history, value_name = "all|TIME|none")]
         history: Option<u64>,
+        /// With a network of its own, which the line of `invite` leads to: members need no common network, daemon or root
+        #[arg(long)]
+        outside: bool,
+        /// A signalling server where its members meet: HOST, HOST:PORT or a URL; may be repeated [default: LANs, and as
+        /// configured]
+        #[arg(long = "at", value_name = "PLACE", requires = "outside")]
+        places: Vec<Place>,
+    },
+    /// Pass on packets inside of the network of a group
+    #[command(hide = true)]
+    Carry {
+        /// An inherited descriptor
+        #[arg(long, value_name = "N")]
+        packets: i32,
     },
     /// Print a line that makes members of those who get it: a secret
     Invite {
@@ -367,7 +384,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             topic,
             keep,
             history,
-        } => to.create(&group, name, topic, (keep, history)),
+            outside,
+            places,
+        } => {
+            let network = outside.then_some(places);
+            to.create(&group, name, topic, (keep, history), network)
+        }
+        Verb::Carry { packets } => carry::run(packets),
         Verb::Invite {
             group,
             uses,

@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lcgroup_core::{DEVICE_PREFIX, DeviceInvitation, Founding, InvitationError, Terms};
+use lcgroup_core::outside::mailboxes;
+use lcgroup_core::{DEVICE_PREFIX, DeviceInvitation, Founding, Invitation, InvitationError, Terms};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
+use librecast::reach::Base58;
 use librecast::text::{TextKind, encode};
 use librecast::time::{UnixTime, utc};
 use librecast_log_host::{Network, seed};
@@ -41,6 +43,7 @@ use crate::held::Held;
 use crate::holding_key::HoldingKey;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
+use crate::outside::{self, Kept, MAX_NETWORKS, MAX_OPEN, Networks, Outside};
 use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status};
 use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, label};
 use crate::server::{Answer, Asked, serve};
@@ -106,6 +109,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         carry_at: now,
         rooms: BTreeMap::new(),
         held: BTreeMap::new(),
+        networks: Networks::new(),
+        held_networks: Networks::new(),
         disk_again: None,
         compact_at: now + COMPACT_INTERVAL,
         due: true,
@@ -123,6 +128,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     );
     let ended = daemon.run(&requests, &stop, &wake);
     service::stopping();
+    let networks = daemon.networks.into_values();
+    outside::end(networks.chain(daemon.held_networks.into_values()));
     // another process may have removed it already
     let _ = fs::remove_file(&options.control);
     ended?;
@@ -138,6 +145,10 @@ struct Daemon {
     carry_at: Instant,
     rooms: BTreeMap<String, Room>,
     held: BTreeMap<String, Held>,
+    /// Networks of groups that have one of their own, by the groups' names.
+    networks: Networks,
+    /// The same for groups that are held.
+    held_networks: Networks,
     /// A write failed: nothing is sent until it succeeds.
     disk_again: Option<Instant>,
     compact_at: Instant,
@@ -152,19 +163,20 @@ impl Daemon {
         for (name, folder) in folders(&self.state.join("groups"))? {
             // a group that cannot be opened does not stop the rest
             match Room::open(&folder, &name, now) {
-                Ok(room) => {
-                    self.network.join(room.address());
-                    self.rooms.insert(name, room);
-                }
+                Ok(room) => match Kept::read(&folder) {
+                    Ok(kept) => self.add(name, room, kept, now),
+                    // without it the group would leave its network
+                    Err(e) => tracing::error!("group {name}: {e}"),
+                },
                 Err(e) => tracing::error!("group {name}: {e:#}"),
             }
         }
         for (name, folder) in folders(&self.state.join("held"))? {
             match Held::open(&folder, &name, now) {
-                Ok(held) => {
-                    self.network.join(held.address());
-                    self.held.insert(name, held);
-                }
+                Ok(held) => match Kept::read(&folder) {
+                    Ok(kept) => self.add_held(name, held, kept, now),
+                    Err(e) => tracing::error!("held group {name}: {e}"),
+                },
                 Err(e) => tracing::error!("held group {name}: {e}"),
             }
         }
@@ -250,19 +262,61 @@ impl Daemon {
     fn receive(&mut self) -> io::Result<()> {
         let (time, now) = (UnixTime::now(), Instant::now());
         let (rooms, held) = (&mut self.rooms, &mut self.held);
+        let (networks, held_networks) = (&mut self.networks, &mut self.held_networks);
         let mut any = false;
         let more = self.network.receive(|group, source, bytes| {
             any = true;
             let source = IpAddr::from(source);
-            for room in rooms.values_mut().filter(|room| room.address() == group) {
+            let rooms = rooms.iter_mut();
+            // nothing crosses into a network of its own
+            let rooms = rooms.filter(|(name, _)| !networks.contains_key(*name));
+            for (_, room) in rooms.filter(|(_, room)| room.address() == group) {
                 room.handle_packet(source, bytes, time, now);
             }
-            for held in held.values_mut().filter(|held| held.address() == group) {
+            let held = held.iter_mut();
+            let held = held.filter(|(name, _)| !held_networks.contains_key(*name));
+            for (_, held) in held.filter(|(_, held)| held.address() == group) {
                 held.handle_packet(source, bytes, time, now);
             }
         })?;
         self.due |= any || more;
+        for (name, outside) in networks {
+            let Some(room) = rooms.get_mut(name) else {
+                continue;
+            };
+            let key = room.group().group_key();
+            let key = key.map(|key| SecretKey::from_seed(&key.seed()));
+            self.due |= outside.receive(key.as_ref(), now, |source, bytes| {
+                any = true;
+                room.handle_packet(source.into(), bytes, time, now);
+            });
+            if outside.take_back() {
+                room.come_back(now);
+                any = true;
+            }
+        }
+        for (name, outside) in held_networks {
+            let Some(held) = held.get_mut(name) else {
+                continue;
+            };
+            self.due |= outside.receive(None, now, |source, bytes| {
+                any = true;
+                held.handle_packet(source.into(), bytes, time, now);
+            });
+        }
+        self.due |= any;
         Ok(())
+    }
+
+    /// Starts networks that groups have of their own where that is due, and tells them what owners want.
+    fn review_networks(&mut self, time: UnixTime, now: Instant) {
+        for (name, outside) in &mut self.networks {
+            let room = self.rooms.get(name);
+            outside.review(room.map(|room| (room.group(), room.saves())), time, now);
+        }
+        for outside in self.held_networks.values_mut() {
+            outside.review(None, time, now);
+        }
     }
 
     /// Runs a turn of all groups with work, and sends packets whose state is on disk.
@@ -285,7 +339,10 @@ impl Daemon {
             match room.turn(time, now) {
                 Ok(()) => {
                     for bytes in room.take_transmits() {
-                        self.network.send(room.address(), &bytes);
+                        match self.networks.get_mut(name) {
+                            Some(outside) => outside.send(&bytes),
+                            None => self.network.send(room.address(), &bytes),
+                        }
                     }
                 }
                 Err(e) => failed = Some((name, e)),
@@ -298,7 +355,10 @@ impl Daemon {
             match held.turn(time, now) {
                 Ok(()) => {
                     for (group, bytes) in held.take_transmits() {
-                        self.network.send(group, &bytes);
+                        match self.held_networks.get_mut(name) {
+                            Some(outside) => outside.send(&bytes),
+                            None => self.network.send(group, &bytes),
+                        }
                     }
                 }
                 Err(e) => failed = Some((name, e)),
@@ -315,6 +375,7 @@ impl Daemon {
             tracing::info!("the disk takes everything again");
         }
         self.give(now);
+        self.review_networks(time, now);
         if self.compact_at <= now {
             self.compact_at = now + COMPACT_INTERVAL;
             for room in self.rooms.values_mut() {
@@ -348,10 +409,13 @@ impl Daemon {
             }
         }
         let mut plan = Plan::default();
-        for room in self.rooms.values_mut() {
+        // files go by this host's interfaces, and no packet of a group with a network of its own does
+        let rooms = self.rooms.iter_mut();
+        for (_, room) in rooms.filter(|(name, _)| !self.networks.contains_key(*name)) {
             room.plan_files(&mut plan, time, now);
         }
-        for held in self.held.values_mut() {
+        let held = self.held.iter_mut();
+        for (_, held) in held.filter(|(name, _)| !self.held_networks.contains_key(*name)) {
             held.plan_files(&mut plan, &self.carrier, now);
         }
         self.carrier.set(plan);
@@ -385,6 +449,9 @@ impl Daemon {
         let mut fds: Vec<PollFd<'_>> = self
             .network
             .fds()
+            .chain(outside::fds(
+                self.networks.values().chain(self.held_networks.values()),
+            ))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         fds.push(PollFd::new(wake.as_fd(), PollFlags::POLLIN));
@@ -423,7 +490,8 @@ impl Daemon {
                 name,
                 length,
             } => {
-                let room = self.room(&group);
+                let stage = self.check_common(&group, "files");
+                let room = stage.and_then(|()| self.room(&group));
                 let stage = room.and_then(|room| room.stage_file(&name, length));
                 return match stage {
                     Ok(stage) => Answer::Stage(stage, self.carrier.serving(), self.state.clone()),
@@ -462,7 +530,20 @@ impl Daemon {
                 topic,
                 keep_s,
                 history_s,
-            } => self.create(group, &name, topic, (keep_s, history_s), (time, now)),
+                outside,
+                places,
+            } => {
+                let kept = outside.then(|| Kept {
+                    places: places.clone(),
+                    ..Kept::default()
+                });
+                if !outside && !places.is_empty() {
+                    let text = "a place is for a group with a network of its own: --outside";
+                    return Err(ExitError::new(Exit::Usage, text).into());
+                }
+                let terms = (keep_s, history_s);
+                self.create(group, &name, (topic, kept), terms, (time, now))
+            }
             Request::Await { group } => self.ask_soon(&group, time, now),
             Request::Join {
                 invitation,
@@ -477,7 +558,14 @@ impl Daemon {
                 let expires = time
                     .as_millis()
                     .saturating_add(expires_s.saturating_mul(1_000));
-                let line = self.room(&group)?.invite(uses, expires, time)?;
+                let network = self.networks.get(&group).map(Outside::kept);
+                let places = network.map(|kept| kept.places.clone());
+                let room = self.room(&group)?;
+                if places.is_some() {
+                    check_open(room, time)?;
+                }
+                let line = room.invite(uses, expires, places.is_some(), time)?;
+                let line = outside::at_place(line, &places.unwrap_or_default());
                 Ok(json!({ "invitation": *line }))
             }
             Request::Send { group, text, bytes } => {
@@ -513,6 +601,7 @@ impl Daemon {
                 member,
                 after_s,
             } => {
+                self.check_common(&group, "deputies")?;
                 let author = self.room(&group)?.add_deputy(&member, after_s, time)?;
                 Ok(json!({ "author": author, "after_s": after_s }))
             }
@@ -521,6 +610,7 @@ impl Daemon {
                 Ok(json!({ "author": author }))
             }
             Request::DeviceAdd { group, expires_s } => {
+                self.check_common(&group, "devices")?;
                 let line = self.room(&group)?.add_device(expires_s, time)?;
                 Ok(json!({ "invitation": *line }))
             }
@@ -566,8 +656,20 @@ impl Daemon {
                 Ok(json!({}))
             }
             Request::HoldingKey { group } => {
-                let key = self.room(&group)?.holding_key();
-                Ok(json!({ "key": *key }))
+                let room = self.room(&group)?;
+                let own = room.group().group_key().map(mailboxes);
+                let Some(network) = self.networks.get_mut(&group) else {
+                    let key = self.room(&group)?.holding_key(None);
+                    return Ok(json!({ "key": *key }));
+                };
+                let Some(own) = own else {
+                    let text = "the group has a network of its own: its owner's host alone prints this line";
+                    return Err(ExitError::new(Exit::NotPermitted, text).into());
+                };
+                network.serve_mailboxes()?;
+                let places = network.kept().places.clone();
+                let key = self.room(&group)?.holding_key(Some(own));
+                Ok(json!({ "key": *outside::at_place(key, &places) }))
             }
             Request::Hold { key, name, space } => self.hold(&key, name, space, now),
             Request::Unhold { name } => self.unhold(&name),
@@ -582,14 +684,20 @@ impl Daemon {
         Status {
             groups: self
                 .rooms
-                .values()
-                .map(|r| GroupStatus {
-                    files: r.file_status(&self.carrier),
-                    ..r.status(now, outcome)
+                .iter()
+                .map(|(name, room)| {
+                    let status = GroupStatus {
+                        files: room.file_status(&self.carrier),
+                        ..room.status(now, outcome)
+                    };
+                    self.with_network(name, status)
                 })
                 .collect(),
-            held: { self.held.values() }
-                .map(|held| HeldStatus {
+            held: self
+                .held
+                .iter()
+                .map(|(name, held)| HeldStatus {
+                    network: self.held_networks.get(name).map(Outside::status),
                     files: held.file_status(&self.carrier),
                     ..held.status()
                 })
@@ -598,11 +706,22 @@ impl Daemon {
         }
     }
 
+    /// Adds the state of a group's own network: who is not in it, waits for it.
+    fn with_network(&self, name: &str, mut status: GroupStatus) -> GroupStatus {
+        status.network = self.networks.get(name).map(Outside::status);
+        let network = status.network.as_ref();
+        if status.waits.is_some() {
+            let waits = network.and_then(|network| network.waits.clone());
+            status.waits = waits.or(status.waits);
+        }
+        status
+    }
+
     fn create(
         &mut self,
         group: String,
         name: &str,
-        topic: String,
+        (topic, kept): (String, Option<Kept>),
         (keep, history): (Option<u64>, Option<u64>),
         (time, now): (UnixTime, Instant),
     ) -> anyhow::Result<Value> {
@@ -622,9 +741,11 @@ impl Daemon {
             keep: keep.unwrap_or(DEFAULT_KEEP),
             history: history.unwrap_or(0),
         });
+        self.check_network(kept.as_ref())?;
         let room = Room::create(&folder, &group, founding, terms, (time, now))?;
+        let room = with_file(room, &folder, kept.as_ref())?;
         let key = room.id();
-        self.add(group, room);
+        self.add(group, room, kept, now);
         Ok(json!({ "group": key }))
     }
 
@@ -634,6 +755,7 @@ impl Daemon {
         let names = self.network.interface_names().join(", ");
         let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
         let status = self.rooms.get(group).map(|room| room.status(now, outcome));
+        let status = status.map(|status| self.with_network(group, status));
         Ok(json!({ "group": status, "interfaces": names }))
     }
 
@@ -646,14 +768,24 @@ impl Daemon {
         now: Instant,
     ) -> anyhow::Result<Value> {
         let usage = |e: InvitationError| ExitError::new(Exit::Usage, format!("{e}"));
+        let (invitation, place) = outside::with_place(invitation)?;
         let device = match invitation.trim().starts_with(DEVICE_PREFIX) {
             true => Some(invitation.parse::<DeviceInvitation>().map_err(usage)?),
             false => None,
         };
-        let invitation = match &device {
+        let invitation: Invitation = match &device {
             Some(device) => device.invitation.clone(),
             None => invitation.parse().map_err(usage)?,
         };
+        if place.is_some() && !invitation.outside {
+            let text = "this group has no network of its own: its line ends before the @";
+            return Err(ExitError::new(Exit::Usage, text).into());
+        }
+        let kept = invitation.outside.then(|| Kept {
+            places: place.into_iter().collect(),
+            secret: Some(Base58(*invitation.secret)),
+            ..Kept::default()
+        });
         if invitation.expires <= time.as_millis() {
             let text = format!(
                 "the invitation has expired by this host's clock, which says {}: ask for another, or set the clock",
@@ -670,8 +802,11 @@ impl Daemon {
                 None => room.ask_by(invitation, time)?,
             };
             if waits {
-                let key = room.id();
-                return Ok(json!({ "name": known, "group": key, "waits": room.waits() }));
+                let (key, known, waits) = (room.id(), known.clone(), room.waits());
+                if let Some(kept) = kept {
+                    self.enter_by(&known, kept, now)?;
+                }
+                return Ok(json!({ "name": known, "group": key, "waits": waits }));
             }
             let text = format!(
                 "this host is in that group already: {known} (to join anew: lcgroup leave --forget {known})"
@@ -683,14 +818,16 @@ impl Daemon {
             let folder = self.new_folder("groups", &group)?;
             let room = Room::join_device(&folder, &group, device, &label, time, now)?;
             let key = room.id();
-            self.add(group.clone(), room);
+            self.add(group.clone(), room, None, now);
             return Ok(json!({ "name": group, "group": key, "device_of": member }));
         }
         let name = chosen(name)?;
         let folder = self.new_folder("groups", &group)?;
+        self.check_network(kept.as_ref())?;
         let room = Room::join(&folder, &group, invitation, &name, time, now)?;
+        let room = with_file(room, &folder, kept.as_ref())?;
         let key = room.id();
-        self.add(group.clone(), room);
+        self.add(group.clone(), room, kept, now);
         Ok(json!({ "name": group, "group": key }))
     }
 
@@ -740,7 +877,11 @@ impl Daemon {
         if !forget {
             room.leave()?;
         } else if let Some(room) = self.rooms.remove(group) {
-            self.part(room.address());
+            match self.networks.remove(group) {
+                // it writes into the folder
+                Some(network) => network.end(),
+                None => self.part(room.address()),
+            }
             room.delete()?;
         }
         Ok(json!({}))
@@ -753,6 +894,7 @@ impl Daemon {
         space: Option<u64>,
         now: Instant,
     ) -> anyhow::Result<Value> {
+        let (key, place) = outside::with_place(key)?;
         let key =
             HoldingKey::decode(key).map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
         if let (Some(held), Some(space)) = (self.held.get_mut(&name), space)
@@ -761,14 +903,26 @@ impl Daemon {
             held.set_space(space)?;
             return Ok(json!({ "group": key.group, "space": space }));
         }
+        let kept = key.network.as_ref().map(|network| Kept {
+            places: place.into_iter().collect(),
+            secret: Some(Base58(*network.0)),
+            node: Some(Base58(*SecretKey::generate().seed())),
+            mailboxes: false,
+        });
         let folder = self.new_folder("held", &name)?;
+        self.check_network(kept.as_ref())?;
         let mut held = Held::create(&folder, &name, &key, now)?;
+        if let Some(kept) = &kept
+            && let Err(e) = kept.write(&folder)
+        {
+            held.delete()?;
+            return Err(e.into());
+        }
         if let Some(space) = space {
             held.set_space(space)?;
         }
         let space = held.space();
-        self.network.join(held.address());
-        self.held.insert(name, held);
+        self.add_held(name, held, kept, now);
         Ok(json!({ "group": key.group, "space": space }))
     }
 
@@ -777,7 +931,10 @@ impl Daemon {
             let text = format!("nothing that is held is called {name:?}");
             ExitError::new(Exit::Usage, text)
         })?;
-        self.part(held.address());
+        match self.held_networks.remove(name) {
+            Some(network) => network.end(),
+            None => self.part(held.address()),
+        }
         held.delete()?;
         Ok(json!({}))
     }
@@ -792,15 +949,75 @@ impl Daemon {
         Ok(self.rooms.get_mut(name).ok_or_else(none)?)
     }
 
-    fn add(&mut self, name: String, room: Room) {
-        self.network.join(room.address());
+    fn add(&mut self, name: String, room: Room, kept: Option<Kept>, now: Instant) {
+        match kept {
+            Some(kept) => {
+                let at = (room.address(), outside::role(room.group(), &kept));
+                let folder = self.state.join("groups").join(&name);
+                let network = Outside::new((&name, &folder), kept, at, now);
+                self.networks.insert(name.clone(), network);
+            }
+            None => self.network.join(room.address()),
+        }
         self.rooms.insert(name, room);
+    }
+
+    fn add_held(&mut self, name: String, held: Held, kept: Option<Kept>, now: Instant) {
+        match kept {
+            Some(kept) => {
+                let at = (held.address(), outside::mailbox(held.id(), &kept));
+                let folder = self.state.join("held").join(&name);
+                let network = Outside::new((&name, &folder), kept, at, now);
+                self.held_networks.insert(name.clone(), network);
+            }
+            None => self.network.join(held.address()),
+        }
+        self.held.insert(name, held);
+    }
+
+    /// Enters the network of a group by another invitation.
+    fn enter_by(&mut self, name: &str, kept: Kept, now: Instant) -> anyhow::Result<()> {
+        let Some(room) = self.rooms.get(name) else {
+            return Ok(());
+        };
+        let role = outside::role(room.group(), &kept);
+        let network = self.networks.get_mut(name);
+        let network = network.context("the group had no network of its own")?;
+        Ok(network.enter_by(kept, role, now)?)
+    }
+
+    /// Refuses what a group with a network of its own does not have.
+    fn check_common(&self, group: &str, what: &str) -> anyhow::Result<()> {
+        if !self.networks.contains_key(group) {
+            return Ok(());
+        }
+        let text = format!("{group} has a network of its own: such groups have no {what} yet");
+        Err(ExitError::new(Exit::Usage, text).into())
+    }
+
+    /// Refuses another network beyond the bounds.
+    fn check_network(&self, kept: Option<&Kept>) -> Result<(), ExitError> {
+        let Some(kept) = kept else {
+            return Ok(());
+        };
+        outside::check_places(&kept.places)?;
+        match self.networks.len() + self.held_networks.len() < MAX_NETWORKS {
+            true => Ok(()),
+            false => {
+                let text = format!("this host is in {MAX_NETWORKS} networks of groups already");
+                Err(ExitError::new(Exit::Usage, text))
+            }
+        }
     }
 
     /// Leaves a multicast group, unless another group on this host uses it.
     fn part(&mut self, address: Ipv6Addr) {
-        let rooms = self.rooms.values().map(Room::address);
-        let mut wanted = rooms.chain(self.held.values().map(Held::address));
+        let rooms = self.rooms.iter();
+        let rooms = rooms.filter(|(name, _)| !self.networks.contains_key(*name));
+        let held = self.held.iter();
+        let held = held.filter(|(name, _)| !self.held_networks.contains_key(*name));
+        let held = held.map(|(_, held)| held.address());
+        let mut wanted = rooms.map(|(_, room)| room.address()).chain(held);
         if !wanted.any(|other| other == address) {
             self.network.leave(address);
         }
@@ -822,6 +1039,29 @@ impl Daemon {
         }
         Ok(folder)
     }
+}
+
+/// Writes what this host keeps of the network of a new group.
+fn with_file(room: Room, folder: &Path, kept: Option<&Kept>) -> anyhow::Result<Room> {
+    if let Some(kept) = kept
+        && let Err(e) = kept.write(folder)
+    {
+        // half a group would block the next attempt
+        room.delete()?;
+        return Err(e.into());
+    }
+    Ok(room)
+}
+
+/// Refuses more invitations than lead into the network of a group at a time.
+fn check_open(room: &Room, time: UnixTime) -> Result<(), ExitError> {
+    if room.group().open_invitations(time).len() < MAX_OPEN {
+        return Ok(());
+    }
+    let text = format!(
+        "{MAX_OPEN} invitations are open already, as many as lead into the group's network at a time: one for more members (--uses N), or for less long (--expires TIME)"
+    );
+    Err(ExitError::new(Exit::Failed, text))
 }
 
 fn disk_full(why: &str) -> Answer {

@@ -116,6 +116,7 @@ impl Held {
             group: self.group,
             authors: self.log.log().authors().count(),
             keep_s: self.kept.shown(),
+            network: None,
             log: log_status(self.log.log()),
             // the daemon knows more of them
             files: FilesStatus::default(),
@@ -166,7 +167,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("held");
         let read_key = [3; 32].into();
-        let key = HoldingKey { group, read_key };
+        let key = HoldingKey {
+            group,
+            read_key,
+            network: None,
+        };
         let mut held = Held::create(&folder, "held", &key, start).unwrap();
         let hear = |held: &mut Held, packets: Vec<Vec<u8>>| {
             for packet in packets {

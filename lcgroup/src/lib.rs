@@ -17,10 +17,12 @@
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `qr` | codes for telephones |
 //! | `place` | whether a group's folder was copied or put back |
+//! | `outside`, `carry` | networks that groups have of their own; the program inside of one |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
 mod carrier;
+mod carry;
 mod child;
 mod cli;
 mod clocks;
@@ -39,6 +41,7 @@ mod keyring;
 mod logs;
 mod names;
 mod offers;
+mod outside;
 mod place;
 mod qr;
 mod request;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lcgroup_core::file::FileId;
 use librecast::id::PeerId;
+use librecast::outside::Place;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -26,6 +27,12 @@ pub enum Request {
         /// Newcomers get what was said in these last seconds; 0: nothing, `u64::MAX`: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         history_s: Option<u64>,
+        /// The group has a network of its own.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        outside: bool,
+        /// Where members of that network meet: HOST, HOST:PORT or a URL.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        places: Vec<Place>,
     },
     /// Requests membership.
     Join {
@@ -233,6 +240,9 @@ pub struct GroupStatus {
     pub missing: u64,
     /// Its log.
     pub log: LogStatus,
+    /// Its own network, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkStatus>,
     /// Private prefixes of lcroute that its keys seal.
     pub prefixes: Vec<ProtectedStatus>,
     /// Sealed files of its messages on this host.
@@ -258,6 +268,22 @@ pub struct ProtectedStatus {
     pub sealed: bool,
     /// Why lcroute does not have them: the prefix is closed on this host.
     pub problem: Option<String>,
+}
+
+/// The network of a group's own in `status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Where its members meet; none: on LANs, and where the configuration says.
+    pub places: Vec<String>,
+    /// Links of this host.
+    pub links: usize,
+    /// Other hosts of it that are reachable.
+    pub present: usize,
+    /// UDP port of links; 0: none yet.
+    pub port: u16,
+    /// Why nobody is reached, and what to check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// A log in `status`.
@@ -288,6 +314,9 @@ pub struct HeldStatus {
     /// Seconds for which it is kept; none: for ever.
     #[serde(default)]
     pub keep_s: Option<u64>,
+    /// The group's own network, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkStatus>,
     /// Its log.
     pub log: LogStatus,
     /// Its sealed files.

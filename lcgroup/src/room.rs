@@ -22,9 +22,10 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::file::FileId;
+use lcgroup_core::outside::NetworkSecret;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, MAX_HISTORY,
-    NewEntry, Output, RequestRefusal, Standing, Taken, Terms, heads_before, kind,
+    NewEntry, Output, RequestRefusal, Standing, Taken, Terms, kind,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -1471,11 +1472,13 @@ impl Room {
         }
     }
 
-    /// Creates an invitation for `uses` members until `expires`.
+    /// Creates an invitation for `uses` members until `expires`, into the group's own network if it is
+    /// `outside`.
     pub fn invite(
         &mut self,
         uses: u32,
         expires: u64,
+        outside: bool,
         time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
         // it appends nothing: who joins by it ends the doubt about a copied folder
@@ -1483,7 +1486,9 @@ impl Room {
             return Err(ExitError::new(Exit::Failed, failure).into());
         }
         self.state_changed = true;
-        Ok(self.group.invite(uses, expires, time)?.encode())
+        let mut invitation = self.group.invite(uses, expires, time)?;
+        invitation.outside = outside;
+        Ok(invitation.encode())
     }
 
     /// The current epoch of its keys.
@@ -1556,11 +1561,17 @@ impl Room {
         Ok(())
     }
 
-    /// The key for a holder.
-    pub fn holding_key(&self) -> Zeroizing<String> {
+    /// The group, without its log.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The key for a holder, with the way into the group's own network if it has one.
+    pub fn holding_key(&self, network: Option<NetworkSecret>) -> Zeroizing<String> {
         let key = HoldingKey {
             group: self.group.id(),
             read_key: self.group.read_key().clone(),
+            network,
         };
         key.encode()
     }
@@ -1625,6 +1636,7 @@ impl Room {
             deputy: self.deputy_in_office(),
             missing: missing.sum(),
             log: log_status(&self.log),
+            network: None,
             prefixes: self.prefixes.iter().map(protected).collect(),
             // the daemon knows more of them
             files: FilesStatus::default(),

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::DEVICE_PREFIX;
 use librecast::code;
 use librecast::id::{PeerId, derive};
+use librecast::outside::Place;
 use librecast::plain::{clean, quoted};
 use librecast::time::utc;
 use librecast_program::arguments;
@@ -29,7 +30,8 @@ use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
 use crate::qr;
 use crate::request::{
-    DeputyStatus, GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status,
+    DeputyStatus, GroupStatus, MAX_TEXT, MemberStatus, NetworkStatus, ProtectedStatus, Request,
+    Status,
 };
 use crate::shelf::megabytes;
 
@@ -159,7 +161,9 @@ impl Verbs {
         name: Option<String>,
         topic: String,
         terms: (Option<u64>, Option<u64>),
+        network: Option<Vec<Place>>,
     ) -> anyhow::Result<Exit> {
+        let on_lans = network.as_ref().is_some_and(Vec::is_empty);
         let (keep_s, history_s) = terms;
         let topic = match topic.as_str() {
             "" => group.to_owned(),
@@ -172,7 +176,17 @@ impl Verbs {
             topic,
             keep_s,
             history_s,
+            outside: network.is_some(),
+            places: network.unwrap_or_default(),
         })?;
+        if on_lans && !self.json {
+            hint(
+                "lcgroup",
+                format_args!(
+                    "without a place it is found on LANs, and where [outside] of the configuration says (--at HOST names a place); `lcgroup status` shows the UDP port that a closed firewall must let in"
+                ),
+            );
+        }
         self.say(&answer, |_| {
             format!("{group} is there; next: `lcgroup invite {group}`")
         })
@@ -678,6 +692,7 @@ impl Verbs {
                     "  the group is full: the oldest words of those who wrote most are dropped before their time",
                 )?;
             }
+            let shown = group.waits.clone().filter(|_| group.problem.is_none());
             if let Some(problem) = group.problem {
                 print_line(format!("  {problem}"))?;
             } else if let Some(waits) = group.waits {
@@ -686,6 +701,9 @@ impl Verbs {
                     _ => "what is said",
                 };
                 print_line(format!("  {what} {waits}"))?;
+            }
+            if let Some(network) = group.network {
+                print_line(network_line(&network, shown.as_deref()))?;
             }
             if let Some(clock) = group.clock {
                 print_line(format!("  {clock}"))?;
@@ -711,6 +729,9 @@ impl Verbs {
                 files_text(&held.files)
             ))?;
             tell_problem(&held.files)?;
+            if let Some(network) = held.network {
+                print_line(network_line(&network, None))?;
+            }
         }
         Ok(Exit::Ok)
     }
@@ -753,6 +774,26 @@ impl Verbs {
     fn ask(&self, request: &Request) -> anyhow::Result<Value> {
         groups::ask(&self.control, request, self.json)
     }
+}
+
+/// Formats the state of a group's own network, without what was told before.
+fn network_line(network: &NetworkStatus, told: Option<&str>) -> String {
+    let mut line = format!(
+        "  network of its own: {} others here, {} linked",
+        network.present, network.links
+    );
+    if !network.places.is_empty() {
+        line += &format!("; at {}", network.places.join(", "));
+    }
+    if network.port != 0 {
+        line += &format!("; UDP port {}", network.port);
+    }
+    if let Some(waits) = &network.waits
+        && told != Some(waits)
+    {
+        line += &format!("\n  it {waits}");
+    }
+    line
 }
 
 /// Formats such as `for 365 days`, or `for ever`.

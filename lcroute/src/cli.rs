@@ -340,6 +340,9 @@ enum Command {
         /// How a program of ours enters the network of a station's text, in this inherited descriptor
         #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "token_file", "found", "state"])]
         text_fd: Option<i32>,
+        /// How lcgroup enters the network of a group, in this inherited descriptor
+        #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "text_fd", "token_file", "found", "state"])]
+        group_fd: Option<i32>,
         /// The token or code is in this file
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
@@ -791,6 +794,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             token,
             token_fd,
             text_fd,
+            group_fd,
             token_file,
             found,
             public,
@@ -801,6 +805,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 token,
                 token_fd,
                 text_fd,
+                group_fd,
                 token_file,
                 found,
                 public,

@@ -326,6 +326,12 @@ impl CodeKeys {
         &self.network
     }
 
+    /// Returns the key of its issuer.
+    #[must_use]
+    pub fn issuer(&self) -> &SecretKey {
+        &self.issuer
+    }
+
     /// Returns a token of the code's network at `now`, with a random key of its own
     /// for the invitation. Members by it are ephemeral, may send to all groups, and be the root of
     /// trees.

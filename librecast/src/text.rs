@@ -50,7 +50,7 @@ pub enum TextKind {
 
 impl TextKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Token,
         Self::SharedKey,
         Self::OperatorCertificate,

@@ -155,6 +155,7 @@ impl Group {
             secret,
             expires,
             topic: self.topic.clone(),
+            outside: false,
         })
     }
 

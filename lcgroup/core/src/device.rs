@@ -423,6 +423,7 @@ impl FromStr for DeviceInvitation {
             secret,
             expires: expiry(id),
             topic,
+            outside: false,
         };
         Ok(Self {
             invitation,
@@ -584,6 +585,7 @@ impl Group {
             secret,
             expires: expiry(id),
             topic: self.topic.clone(),
+            outside: false,
         };
         Ok(DeviceInvitation {
             invitation,

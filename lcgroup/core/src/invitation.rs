@@ -3,7 +3,7 @@
 //! ```text
 //! "lcg1" base58check {
 //!   group key 256 | read key 256 | id 64 | secret 256 | expires 64 (ms since 1970)
-//!   | topic (length 8, UTF-8) | of a deputy's: its key 256 }
+//!   | topic (length 8, UTF-8) | 1 if the group has a network of its own | of a deputy's: its key 256 }
 //! ```
 //!
 //! It is not signed: an attacker that can change it could as well invite to a group of its own. The
@@ -59,12 +59,17 @@ pub struct Invitation {
     /// Its id among the owner's invitations.
     pub id: u64,
     /// Proves to the owner that the joiner was invited.
-    pub(crate) secret: Zeroizing<[u8; 32]>,
+    pub secret: Zeroizing<[u8; 32]>,
     /// When it expires (ms since 1970): the owner refuses it later.
     pub expires: u64,
     /// The topic of the group, or the program that it is for; up to 64 bytes.
     pub topic: String,
+    /// The group has a network of its own. Earlier versions refuse such a line.
+    pub outside: bool,
 }
+
+/// The last byte of an invitation to a group with a network of its own.
+const OUTSIDE: u8 = 1;
 
 impl Invitation {
     /// The line of text, to be handed over secretly.
@@ -78,6 +83,9 @@ impl Invitation {
             .u64(self.expires)
             .u8(self.topic.len() as u8)
             .put(self.topic.as_bytes());
+        if self.outside {
+            w.u8(OUTSIDE);
+        }
         if self.to != self.group {
             w.put(self.to.public_key());
         }
@@ -108,6 +116,12 @@ impl FromStr for Invitation {
         let secret = Zeroizing::new(r.array()?);
         let expires = r.u64()?;
         let topic = r.text8()?.to_owned();
+        // a key has 32 bytes, so the length tells
+        let outside = match r.rest().len() % 32 {
+            0 => false,
+            _ if r.u8()? == OUTSIDE => true,
+            _ => return Err(WireError::Bad("network of the group").into()),
+        };
         let to = match r.is_empty() {
             true => group,
             false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
@@ -122,6 +136,7 @@ impl FromStr for Invitation {
             secret,
             expires,
             topic,
+            outside,
         })
     }
 }
@@ -153,7 +168,30 @@ mod tests {
             secret: [4; 32].into(),
             expires: 5,
             topic: topic.to_owned(),
+            outside: false,
         }
+    }
+
+    #[test]
+    fn a_group_with_a_network_says_so() {
+        let mut outside = invitation("x");
+        outside.outside = true;
+        let text = outside.encode();
+        assert_eq!(text.parse::<Invitation>().unwrap(), outside);
+        assert_ne!(*text, *invitation("x").encode());
+        let longest = Invitation {
+            topic: "x".repeat(MAX_TOPIC),
+            ..outside
+        };
+        assert_eq!(longest.encode().parse::<Invitation>(), Ok(longest));
+        let mut bytes = bs58::decode(&text[4..])
+            .with_check(None)
+            .into_vec()
+            .unwrap();
+        *bytes.last_mut().unwrap() = 2;
+        let other = bs58::encode(bytes).with_check().into_string();
+        let other = format!("lcg1{other}").parse::<Invitation>();
+        assert!(matches!(other, Err(InvitationError::Wire(_))));
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod history;
 mod invitation;
 mod mls;
 mod office_state;
+pub mod outside;
 mod owner;
 mod owner_log;
 mod partial;

@@ -149,31 +149,10 @@ impl Room {
         (author != owner.author).then(|| self.name_of(&author))
     }
 
-    /// The member that is called so.
-    pub(super) fn member_called(&self, who: &str) -> anyhow::Result<PeerId> {
-        let meant: Vec<PeerId> = self
-            .members()
-            .iter()
-            .filter(|m| is_called(who, (&m.author, &m.name, &m.shown)))
-            .map(|m| m.author)
-            .collect();
-        let usage = |text: String| ExitError::new(Exit::Usage, text);
-        match meant[..] {
-            [one] => Ok(one),
-            [] => Err(usage(format!("no member is called {who:?}")).into()),
-            _ => {
-                let text = format!(
-                    "several members call themselves {who:?}: `lcgroup members` shows their marks"
-                );
-                Err(usage(text).into())
-            }
-        }
-    }
-
     /// Names a member that commits after so many seconds of silence.
     pub fn add_deputy(&mut self, who: &str, after: u64, time: UnixTime) -> anyhow::Result<PeerId> {
         self.check_usable()?;
-        let author = self.member_called(who)?;
+        let author = self.member_called(who)?.author;
         let after = u32::try_from(after).unwrap_or(u32::MAX);
         self.group.add_deputy(&author, after, time)?;
         self.state_changed = true;

@@ -88,7 +88,10 @@ impl Room {
     pub fn members(&self) -> Vec<MemberStatus> {
         let me = self.group.author_key().peer_id();
         let (names, person_names) = (self.names(), self.person_names());
-        let last: BTreeMap<PeerId, u32> = self.log.authors().map(|s| (s.key, s.last)).collect();
+        let last: BTreeMap<PeerId, u32> = {
+            let authors = self.log.authors().filter(|status| !status.is_office);
+            authors.map(|s| (s.key, s.last)).collect()
+        };
         let mut order = Vec::new();
         let mut persons: BTreeMap<PeerId, Vec<DeviceStatus>> = BTreeMap::new();
         for (leaf, member) in self.group.members().into_iter().enumerate() {
@@ -134,7 +137,7 @@ impl Room {
     }
 
     /// The member that `who` names: by name, or by the key of it or of one of its devices.
-    fn member_called(&self, who: &str) -> anyhow::Result<MemberStatus> {
+    pub(super) fn member_called(&self, who: &str) -> anyhow::Result<MemberStatus> {
         let is_meant = |member: &MemberStatus| {
             let is_device = |device: &DeviceStatus| who == device.author.to_string();
             is_called(who, (&member.person, &member.name, &member.shown))

@@ -68,7 +68,7 @@ impl Lan {
         let time = self.time();
         let expires = time.as_millis() + DAY.as_millis() as u64;
         self.room(0)
-            .invite(9, expires, time)
+            .invite(9, expires, false, time)
             .unwrap()
             .parse()
             .unwrap()

@@ -1,5 +1,6 @@
 //! This node's membership: its certificates, revocations, and the members that it has seen.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use librecast::cert::{Chain, Member};
@@ -31,6 +32,8 @@ pub(crate) struct Membership {
     decides: bool,
     renewal: Renewal,
     renewer: Option<Renewer>,
+    /// The members that this issuer renews; none: all.
+    listed: Option<BTreeSet<PeerId>>,
     clock: WallClock,
     store_members: Instant,
 }
@@ -40,6 +43,7 @@ struct Known<'a> {
     revocations: &'a Revocations,
     members: &'a Members,
     uses: &'a Uses,
+    listed: Option<&'a BTreeSet<PeerId>>,
     now: UnixTime,
 }
 
@@ -54,6 +58,10 @@ impl Registry for Known<'_> {
 
     fn is_admitted(&self, member: &Member) -> bool {
         self.uses.admits(member)
+    }
+
+    fn is_listed(&self, member: &Member) -> Option<bool> {
+        self.listed.map(|listed| listed.contains(&member.peer))
     }
 }
 
@@ -87,6 +95,7 @@ impl Membership {
             decides: renewer.is_some(),
             renewal: Renewal::new(start.key, start.network, start.chain, start.seed, now),
             renewer,
+            listed: None,
             clock: start.clock,
             store_members: now,
         }
@@ -212,6 +221,11 @@ impl Membership {
         self.renewer.is_some()
     }
 
+    /// Sets the members that this node renews as an issuer.
+    pub(crate) fn set_listed(&mut self, listed: BTreeSet<PeerId>) {
+        self.listed = Some(listed);
+    }
+
     /// Returns, as an issuer, the answer to a request for a new certificate.
     pub(crate) fn renew(
         &mut self,
@@ -224,6 +238,7 @@ impl Membership {
             revocations: &self.revocations,
             members: &self.members,
             uses: &self.uses,
+            listed: self.listed.as_ref(),
             now: time,
         };
         let renewer = self.renewer.as_mut()?;

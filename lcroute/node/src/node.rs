@@ -775,6 +775,12 @@ impl<C: Connections> Node<C> {
         Ok(())
     }
 
+    /// Sets, for an issuer, the members that it renews: their certificates depend on no invitation
+    /// any more, and others get none.
+    pub fn set_listed(&mut self, listed: BTreeSet<PeerId>) {
+        self.membership.set_listed(listed);
+    }
+
     /// Verifies and floods a revocation of this node's operator, given as text.
     ///
     /// # Errors

@@ -334,6 +334,10 @@ pub trait Registry {
     fn free_name(&self, member: &Member) -> String;
     /// Returns whether a member is within the bound of its token.
     fn is_admitted(&self, member: &Member) -> bool;
+    /// Returns whether the list of a network that keeps one has this member.
+    fn is_listed(&self, _: &Member) -> Option<bool> {
+        None
+    }
 }
 
 /// The issuer's side: renews valid certificates.
@@ -436,7 +440,8 @@ impl Renewer {
             return Err(Verdict::Revoked);
         }
         // another issuer may have counted it, or this one counts it in a moment
-        if !network.is_admitted(&member) {
+        let is_listed = network.is_listed(&member);
+        if !network.is_admitted(&member) || is_listed == Some(false) {
             return Err(Verdict::Busy);
         }
         let life = chain.life();
@@ -446,7 +451,11 @@ impl Renewer {
             return Err(Verdict::Early);
         }
         let name = network.free_name(&member);
-        let renewed = chain.renew_as(&name, &self.certificate, &self.key, time, life);
+        let (issuer, key) = (&self.certificate, &self.key);
+        let renewed = match is_listed {
+            Some(_) => chain.renew_admitted(&name, issuer, key, time, life),
+            None => chain.renew_as(&name, issuer, key, time, life),
+        };
         let renewed = renewed.map_err(|e| {
             tracing::info!(
                 "{} ({}) cannot be renewed here: {e}",

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the text's seal:
-//!   version 8 = 1 | made 64 (unix seconds) | good until 64 | attestation 512 of the text's key
-//!   | token bytes16, for leaves | count 8 (at most 4) x { router 256 | count 8 (at most 8) x candidate }
+//!   version 8 (1: for leaves, 2: for members) | made 64 (unix seconds) | good until 64
+//!   | attestation 512 of the text's key | token bytes16, for leaves or members | count 8 (at most 4) x { router 256 | count 8 (at most 8) x candidate }
 //!   | ed25519 signature 512 of the network's key over all above
 //! ```
 //!
@@ -24,8 +24,10 @@ use crate::random::Random;
 
 /// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 text record";
-/// Version of the format.
-const VERSION: u8 = 1;
+/// Version of the format with a token for leaves.
+const LEAVES: u8 = 1;
+/// Version of the format with a token for members.
+const MEMBERS: u8 = 2;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 /// Most routers in a record. Chosen: as many as a server tells a leaf.
@@ -49,7 +51,7 @@ pub struct TextRecord {
     pub until: u64,
     /// Statement of the text's key about the network.
     pub attestation: [u8; 64],
-    /// An invitation for leaves.
+    /// An invitation for leaves, or for members.
     pub token: Token,
     /// Routers with their addresses.
     pub routers: Vec<(PeerId, Vec<Candidate>)>,
@@ -59,7 +61,11 @@ impl TextRecord {
     /// Signs and seals it. Routers and addresses beyond the bounds are left out.
     pub fn seal(&self, text: &TextKey, network: &SecretKey, random: &mut Random) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION).u64(self.made).u64(self.until);
+        let version = match self.is_for_leaves() {
+            true => LEAVES,
+            false => MEMBERS,
+        };
+        w.u8(version).u64(self.made).u64(self.until);
         w.put(&self.attestation);
         let token = self.token.to_bytes();
         w.u16(token.len() as u16).put(&token);
@@ -78,6 +84,12 @@ impl TextRecord {
         // it fails only for messages longer than memory
         let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
         [&nonce[..], &tag.unwrap_or_default(), &bytes].concat()
+    }
+
+    /// Returns whether it makes leaves of the network, rather than members.
+    #[must_use]
+    pub fn is_for_leaves(&self) -> bool {
+        self.token.invitation().grant().leaf
     }
 
     /// Opens and checks a record at the time `time`. Two signatures are verified once `charge` has
@@ -112,7 +124,7 @@ impl TextRecord {
         }
         let lifetime = record.until.checked_sub(record.made);
         let is_bounded = lifetime.is_some_and(|lifetime| lifetime <= TEXT_LIFETIME);
-        if !is_bounded || !record.token.invitation().grant().leaf {
+        if !is_bounded {
             return Err(DropReason::TextMalformed);
         }
         let now = time.as_secs();
@@ -133,9 +145,9 @@ impl TextRecord {
 
 fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
+    let version = r.u8()?;
+    if version != LEAVES && version != MEMBERS {
+        return Err(WireError::Version(version));
     }
     let (made, until, attestation) = (r.u64()?, r.u64()?, r.array()?);
     let token = Token::from_bytes(r.bytes16()?).map_err(|_| WireError::Bad("token"))?;
@@ -163,6 +175,9 @@ fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
         token,
         routers,
     };
+    if record.is_for_leaves() != (version == LEAVES) {
+        return Err(WireError::Bad("token of this version"));
+    }
     Ok((record, signature, signed))
 }
 
@@ -257,9 +272,6 @@ mod tests {
         let mut long = record(1, 0);
         long.until += 1;
         is(&long, &key(3), DropReason::TextMalformed);
-        let mut member = record(1, 0);
-        member.token = token(false, 0);
-        is(&member, &key(3), DropReason::TextMalformed);
         for shift in [-200_000_i64, 200_000] {
             let mut old = record(1, 0);
             old.made = NOW.saturating_add_signed(shift);
@@ -274,6 +286,27 @@ mod tests {
         let again = record(1, 0).seal(&other, &key(3), &mut Random::new([7; 32]));
         let opened = TextRecord::open(&other, &again, UnixTime::from_secs(NOW));
         assert_eq!(opened.unwrap_err(), DropReason::TextForged);
+    }
+
+    #[test]
+    fn the_version_says_whom_it_is_for() {
+        let mut record = record(1, 0);
+        assert!(open(&seal(&record)).unwrap().is_for_leaves());
+        record.token = token(false, 0);
+        assert!(!open(&seal(&record)).unwrap().is_for_leaves());
+        // signed and sealed with the other version
+        let mut w = Writer::new();
+        let made = record.made;
+        w.u8(LEAVES).u64(made).u64(record.until);
+        w.put(&record.attestation);
+        let bytes = record.token.to_bytes();
+        w.u16(bytes.len() as u16).put(&bytes).u8(0);
+        let signature = key(3).sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        assert!(matches!(
+            read(w.as_slice()),
+            Err(WireError::Bad("token of this version"))
+        ));
     }
 
     #[test]

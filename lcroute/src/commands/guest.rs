@@ -15,7 +15,7 @@ use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
 use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
 use librecast::epoch::EpochSecret;
 use librecast::id::{SecretKey, derive};
-use librecast::outside::{Place, PlaceError};
+use librecast::outside::Place;
 use librecast::text::TextKind;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
@@ -25,6 +25,7 @@ use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
+use super::meeting_places::{SIGNAL, own_config, places_of_user};
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
@@ -37,8 +38,6 @@ use crate::tun;
 /// Longest URL of a server in bytes, as tokens have it.
 const MAX_URL: usize = 255;
 
-/// Environment variable with the signalling server of codes, a URL or HOST[:PORT]; empty: none.
-const SIGNAL: &str = "LCROUTE_SIGNAL";
 /// Name of nodes in the network of a text, which strangers see.
 const TEXT_NAME: &str = "caster";
 /// Context of the secret by which members of a text's network find each other.
@@ -55,6 +54,8 @@ pub struct GuestOptions {
     pub token_fd: Option<RawFd>,
     /// An inherited descriptor with the text of a station, as programs of ours tell it.
     pub text_fd: Option<RawFd>,
+    /// An inherited descriptor with the network of a group, as lcgroup tells it.
+    pub group_fd: Option<RawFd>,
     /// A file with the token or code.
     pub token_file: Option<PathBuf>,
     /// Make a new code.
@@ -101,6 +102,9 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
 fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
     if let Some(fd) = options.text_fd {
         return by_text(fd, common, config);
+    }
+    if let Some(fd) = options.group_fd {
+        return super::group::role((fd, &inherited(fd)?), common, config);
     }
     if options.found {
         let mut random = [0; 2 * WORDS];
@@ -210,7 +214,10 @@ fn as_member(
 ) -> anyhow::Result<Role> {
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, name, options.state.clone())?,
-        token,
+        network: token.network(),
+        epochs: member::epochs_of(&token),
+        signal: token.signal,
+        group: None,
         code: state.map(told).transpose()?,
         owner: None,
         config,
@@ -280,7 +287,10 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
     token.epoch = Some((1, EpochSecret::new(secret)));
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, TEXT_NAME, None)?,
-        token,
+        network: token.network(),
+        epochs: member::epochs_of(&token),
+        signal: token.signal,
+        group: None,
         code: Some(told(state)?),
         owner: Some(OwnerStart {
             text,
@@ -291,21 +301,6 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
         }),
         config,
     })))
-}
-
-/// Returns the places of texts that name none: of `LCROUTE_SIGNAL`, else of `[outside] meet`.
-fn places_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Place>> {
-    if let Some(given) = std::env::var_os(SIGNAL) {
-        let given = given.into_string().unwrap_or_default();
-        let place = (!given.is_empty()).then(|| given.parse()).transpose();
-        let place =
-            place.map_err(|e: PlaceError| ExitError::new(Exit::Usage, format!("{SIGNAL}: {e}")))?;
-        return Ok(place.into_iter().collect());
-    }
-    let own = own_config(common)?;
-    let exposure = own.as_ref().unwrap_or(config).exposure();
-    let outside = exposure.outside().ok();
-    Ok(outside.map_or_else(Vec::new, |outside| outside.meet.clone()))
 }
 
 /// Returns the signalling servers of codes: of the environment, else of the user's file, else of
@@ -330,21 +325,6 @@ fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Strin
     let mut servers = own.as_ref().unwrap_or(config).signal.servers.clone();
     servers.truncate(MAX_URLS.into());
     Ok(servers)
-}
-
-/// Returns the user's own configuration, unless the command line names another.
-fn own_config(common: &Common) -> anyhow::Result<Option<Config>> {
-    let own = match (
-        std::env::var_os("XDG_CONFIG_HOME"),
-        std::env::var_os("HOME"),
-    ) {
-        (Some(folder), _) if !folder.is_empty() => Some(PathBuf::from(folder)),
-        (_, Some(home)) => Some(Path::new(&home).join(".config")),
-        _ => None,
-    };
-    let own = own.map(|folder| folder.join("lcroute/lcroute.toml"));
-    let own = own.filter(|file| common.config_path().is_none() && file.is_file());
-    own.map(|file| Ok(Config::load(Some(&file))?)).transpose()
 }
 
 /// Returns the user's name, if a node can have it.

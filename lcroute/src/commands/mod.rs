@@ -2,10 +2,12 @@
 
 pub mod another;
 pub mod book;
+pub mod group;
 pub mod guest;
 pub mod lan;
 pub mod leaf;
 pub mod meet;
+pub mod meeting_places;
 pub mod membership;
 pub mod names;
 pub mod ping;

@@ -14,12 +14,12 @@ use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
 use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
-use lcroute_signalling::{CarrierEvent, Carriers, PathChange};
+use lcroute_signalling::{CarrierEvent, Carriers, PathChange, Seeking};
 use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
-use librecast::cert::{Chain, GroupPrefix, Member, Token};
+use librecast::cert::{CertError, Chain, GroupPrefix, Member, Token};
 use librecast::channel::SharePrefix;
-use librecast::id::{PeerId, SecretKey};
+use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::Room;
 use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError};
@@ -28,6 +28,7 @@ use librecast_program::state_lock::StateLock;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::group::{self, Group};
 use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
@@ -105,6 +106,22 @@ impl Identity {
         })
     }
 
+    /// Returns the identity of a node with this state.
+    pub fn of_state(
+        key: SecretKey,
+        (network, chain): (&NetworkId, Chain),
+        incarnation: u32,
+        lock: StateLock,
+    ) -> Result<Self, CertError> {
+        Ok(Self {
+            member: chain.verify(network, UnixTime::now())?,
+            key: Arc::new(key),
+            chain,
+            incarnation,
+            _lock: Some(lock),
+        })
+    }
+
     /// Returns the guest as a member.
     pub fn member(&self) -> &Member {
         &self.member
@@ -126,16 +143,31 @@ pub struct OfCode {
 /// Parts of the start.
 #[derive(Debug)]
 pub struct Start {
-    /// The token.
-    pub token: Token,
+    /// The network.
+    pub network: NetworkId,
+    /// Its signalling servers.
+    pub signal: Vec<String>,
+    /// Its rendezvous epochs.
+    pub epochs: Epochs,
     /// The guest's identity.
     pub identity: Identity,
     /// The code, if the network is one of a code.
     pub code: Option<OfCode>,
     /// The text that leads to the network, if this is its owner's.
     pub owner: Option<OwnerStart>,
+    /// The group, if the network is one of a group.
+    pub group: Option<group::Start>,
     /// The user's configuration.
     pub config: Config,
+}
+
+/// Returns the rendezvous epochs that a token names.
+pub fn epochs_of(token: &Token) -> Epochs {
+    let mut epochs = Epochs::new(token.network());
+    if let Some((number, secret)) = &token.epoch {
+        epochs.set_of_token(*number, secret.clone());
+    }
+    epochs
 }
 
 /// The node with its sockets and carriers.
@@ -159,10 +191,9 @@ pub struct MemberShell {
     on_lans: bool,
     servers: Vec<String>,
     host_interface: String,
-    /// End of the membership in Unix seconds.
-    until: u64,
     code: Option<OfCode>,
     owner: Option<Owner>,
+    group: Option<Group>,
     /// Other members that are or were here.
     seen: BTreeSet<PeerId>,
     /// Since when no link is up.
@@ -174,37 +205,54 @@ impl MemberShell {
     /// Starts the node; to be called within a tokio runtime.
     pub async fn start(start: Start) -> anyhow::Result<Self> {
         let Start {
-            token,
+            network,
+            signal,
+            epochs,
             identity,
             code,
             owner,
+            mut group,
             config,
         } = start;
         let now = Instant::now();
         // the configured port is the daemon's
-        let socket = udp::Socket::open(owner.as_ref().map_or(0, OwnerStart::port));
+        let port = match &group {
+            Some(group) => group.port(),
+            None => owner.as_ref().map_or(0, OwnerStart::port),
+        };
+        let socket = udp::Socket::open(port);
         // another start of the same text may have its port
         let socket = socket.or_else(|_| udp::Socket::open(0));
         let socket = socket.context("UDP socket of links")?;
         let port = socket.port()?;
         let readable = watched(&socket)?;
-        let (until, chain) = (identity.member.not_after, identity.chain.clone());
-        let (key, network) = (identity.key.clone(), token.network());
+        let (chain, key) = (identity.chain.clone(), identity.key.clone());
         let founds = code.as_ref().is_some_and(|code| code.state.founds) && owner.is_none();
         let is_public = code.as_ref().is_some_and(|code| code.state.code.is_empty());
-        let node = node(&token, identity, (&config, founds, is_public), now)?;
+        let kept = group.as_mut().map(|group| {
+            group.state.store_port(port);
+            (
+                group.revocations.clone(),
+                std::mem::take(&mut group.members),
+            )
+        });
+        let known = (network, epochs.clone(), kept.unwrap_or_default());
+        let node = node(known, identity, (&config, founds, is_public), now)?;
         let (inbox, messages, _) = Inbox::new(Waker::new()?);
         let (sender, carrier_events) = mpsc::channel(MESSAGES);
         let (relay_commands, streams) = mpsc::channel(MESSAGES);
         let is_server = |url: &&String| Room::of_uri(url).is_none();
-        let urls: Vec<String> = token.signal.iter().filter(is_server).cloned().collect();
-        // a code names its own servers
-        let named = match &code {
-            Some(_) => urls,
-            None => servers(&config, &urls),
+        let urls: Vec<String> = signal.iter().filter(is_server).cloned().collect();
+        // a code or a group names its own servers
+        let named = match code.is_some() || group.is_some() {
+            true => urls,
+            false => servers(&config, &urls),
         };
         let on_lans = config.exposure().lans().is_ok();
-        let dht = owner.as_ref().and_then(|owner| owner.dht.clone());
+        let dht = match &group {
+            Some(group) => group.places.dht.clone(),
+            None => owner.as_ref().and_then(|owner| owner.dht.clone()),
+        };
         if named.is_empty() && !on_lans && dht.is_none() {
             let message = "[signal] lan = false, and no signalling server is named: there is no way to find others";
             return Err(ExitError::new(Exit::Usage, message).into());
@@ -230,6 +278,12 @@ impl MemberShell {
         }
         let own = (node.member().peer, port);
         let owner = owner.map(|owner| Owner::start(owner, own, &places));
+        let group = group.map(|start| {
+            let folder = start.state.clone();
+            let group = Group::start(start, &epochs, own)?;
+            group.use_dht(&mut carriers, &folder);
+            anyhow::Ok(group)
+        });
         carriers.set_servers(&named, proxy.clone());
         let relays = Relays::start(inbox.clone(), streams);
         let configure = Input::Configure {
@@ -256,9 +310,9 @@ impl MemberShell {
             on_lans,
             servers: named,
             host_interface: config.tun.name.clone(),
-            until,
             code,
             owner: owner.transpose()?,
+            group: group.transpose()?,
             seen: BTreeSet::new(),
             alone_since: Some(now),
             told_looking: false,
@@ -288,6 +342,11 @@ impl MemberShell {
             Some(message) = self.messages.recv() => self.handle_message(message),
             Some(event) = self.carrier_events.recv() => self.handle_carrier(event).await,
             () = answer(&mut self.owner) => {}
+            event = group::wait(&mut self.group) => {
+                if let Some(group) = &mut self.group {
+                    group.handle(event, &mut self.node, Instant::now());
+                }
+            }
             () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
         }
         Ok(())
@@ -385,12 +444,20 @@ impl MemberShell {
             Output::Signal { to, bytes } => self.carriers.send(to, &bytes),
             Output::Publish(record) => self.carriers.publish(record),
             Output::PathSuspect => self.carriers.path_changed(PathChange::Links),
-            // a guest has no LAN, IPv4, ping or disk, and looks for nobody by name
-            Output::Lan { .. }
-            | Output::Ipv4Address(_)
-            | Output::Pong { .. }
-            | Output::Keep(_)
-            | Output::Seek(_) => {}
+            Output::Keep(keep) => {
+                if let Some(group) = &mut self.group {
+                    group.keep(keep);
+                }
+            }
+            // carriers of the network of a group may look for members by name
+            Output::Seek(sought) => self.carriers.seek(Seeking {
+                issuer: sought.issuer,
+                peers: sought.peers,
+                invites: sought.invites,
+                epochs: sought.epochs,
+            }),
+            // a guest has no LAN, IPv4 or ping
+            Output::Lan { .. } | Output::Ipv4Address(_) | Output::Pong { .. } => {}
         }
     }
 
@@ -408,15 +475,24 @@ impl MemberShell {
         if let Some(owner) = &mut self.owner {
             owner.review(self.node.connections().candidates(), now);
         }
-        if self.node.is_expelled() {
-            return Err(refused(
-                "expelled: the network takes no guest by this token any more; ask for a new one (`lcroute invite`)",
-            ));
+        if let Some(group) = &mut self.group {
+            group.review(&self.node, &self.node.connections().candidates(), now);
         }
-        if self.until <= UnixTime::now().as_secs() {
-            return Err(refused(
-                "the token has expired: ask for a new one (`lcroute invite`)",
-            ));
+        let has_expired = self.node.member().not_after <= UnixTime::now().as_secs();
+        let ended = match (self.node.is_expelled(), has_expired, self.group.is_some()) {
+            (true, _, true) => group::EXPELLED,
+            (true, _, false) => {
+                "expelled: the network takes no guest by this token any more; ask for a new one (`lcroute invite`)"
+            }
+            (false, true, true) => group::EXPIRED,
+            (false, true, false) => "the token has expired: ask for a new one (`lcroute invite`)",
+            (false, false, _) => "",
+        };
+        if !ended.is_empty() {
+            if let Some(group) = &mut self.group {
+                group.tell_end(ended);
+            }
+            return Err(refused(ended));
         }
         self.tell_program();
         self.tell_state(now);
@@ -480,6 +556,10 @@ impl MemberShell {
             return;
         }
         let since = *self.alone_since.get_or_insert(now);
+        // lcgroup tells it, and its owner may be alone
+        if self.group.is_some() {
+            return;
+        }
         if since + LOOKING > now || std::mem::replace(&mut self.told_looking, true) {
             return;
         }
@@ -517,6 +597,9 @@ impl MemberShell {
         self.carriers.end().await;
         if let Some(owner) = self.owner {
             owner.end().await;
+        }
+        if let Some(group) = self.group {
+            group.end().await;
         }
     }
 }
@@ -558,12 +641,12 @@ fn receive(
 }
 
 fn node(
-    token: &Token,
+    (network, epochs, (revocations, members)): (NetworkId, Epochs, (Revocations, Members)),
     identity: Identity,
     (config, founds, is_public): (&Config, bool, bool),
     now: Instant,
 ) -> anyhow::Result<Node<WebRtc>> {
-    let (network, epoch) = (token.network(), hello_epoch());
+    let epoch = hello_epoch();
     let webrtc = WebRtcConfig {
         control: SPEAKS.control,
         epoch,
@@ -578,11 +661,7 @@ fn node(
             ..Default::default()
         },
     };
-    let mut epochs = Epochs::new(network);
-    if let Some((number, secret)) = &token.epoch {
-        epochs.set_of_token(*number, secret.clone());
-    }
-    let mut members = Members::default();
+    let mut members = members;
     members.note(&identity.member, UnixTime::now());
     let config = NodeConfig {
         network,
@@ -607,7 +686,7 @@ fn node(
             policy: config.topology.policy,
             degree: config.topology.degree,
         },
-        revocations: Revocations::default(),
+        revocations,
         epochs,
         members,
         uses: Uses::default(),

@@ -9,8 +9,9 @@
 //!
 //! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
-//! `member`, a whole node. By a text `text_listener`, a leaf once `text` has found the network.
+//! `member`, a whole node; in the network of a group with `group`. By a text `text_listener`, a leaf once `text` has found the network.
 
+pub mod group;
 mod interface;
 mod lc0;
 pub mod leaf;
@@ -131,10 +132,17 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         ipv4: None,
         ipv4_routes: Vec::new(),
     };
+    let packets = match &mut options.role {
+        Role::Member(start) => start.group.as_mut().and_then(|group| group.packets.take()),
+        _ => None,
+    };
+    if let Some(packets) = &packets {
+        inherit(packets.as_fd())?;
+    }
     // before a program runs that may be ended; it starts with none blocked
     let signals = block_signals()?;
     let (device, running) = start(&settings, &mut options.command, &addresses)?;
-    drop(theirs);
+    drop((theirs, packets));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -26,9 +26,10 @@ use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{CarrierEvent, Carriers, MAX_LAN_RECORD, instance_name};
 use librecast::bucket::{Bucket, Rate};
+use librecast::cert::Token;
 use librecast::code::CodeKeys;
 use librecast::drops::Drops;
-use librecast::id::{PeerId, SecretKey, derive};
+use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::reach::{Base58, FromReach, Item, Key, MAX_VALUE, Plan, Value};
 use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
@@ -198,12 +199,14 @@ pub struct OwnerStart {
 impl OwnerStart {
     /// Returns the port of the owner's links: the same at each start, so that it can be forwarded.
     pub fn port(&self) -> u16 {
-        let [a, b, ..] = derive(
-            "lcroute 2026 text port",
-            &[self.record.token.network().public_key()],
-        );
-        PORTS + u16::from_be_bytes([a, b]) % (u16::MAX - PORTS)
+        port_of(&self.record.token.network())
     }
+}
+
+/// Returns the port of the links of a network's owner: it can be forwarded.
+pub fn port_of(network: &NetworkId) -> u16 {
+    let [a, b, ..] = derive("lcroute 2026 text port", &[network.public_key()]);
+    PORTS + u16::from_be_bytes([a, b]) % (u16::MAX - PORTS)
 }
 
 /// The guest of a text's owner, at the meeting point.
@@ -259,6 +262,11 @@ impl Owner {
             answers: Bucket::full(Instant::now()),
             answered: BTreeMap::new(),
         })
+    }
+
+    /// Sets the token of the record, which is made anew with the next review.
+    pub fn set_token(&mut self, token: Token) {
+        (self.record.token, self.sealed_at) = (token, None);
     }
 
     /// Makes the record anew if it is old, or this host has these other addresses.
@@ -423,9 +431,18 @@ pub struct Finder {
     records: Bucket,
     /// When the newest record was made.
     newest: u64,
+    /// Whether records for members are sought, rather than for leaves.
+    for_members: bool,
 }
 
 impl Finder {
+    /// Begins to look for a record that makes members; to be called within a tokio runtime.
+    pub fn of_members(text: TextKey, places: &Places) -> Self {
+        let mut finder = Self::start(text, places, 0);
+        finder.for_members = true;
+        finder
+    }
+
     /// Begins to look for records that are newer than `newest`; to be called within a tokio runtime.
     pub fn start(text: TextKey, places: &Places, newest: u64) -> Self {
         let now = Instant::now();
@@ -438,6 +455,7 @@ impl Finder {
             day: None,
             records: Bucket::full(now),
             newest,
+            for_members: false,
         };
         finder.review();
         finder
@@ -537,6 +555,11 @@ impl Finder {
 
     fn handle_opened(&mut self, opened: Result<TextRecord, DropReason>) -> Option<TextRecord> {
         match opened {
+            // an owner may have texts of both kinds
+            Ok(record) if record.is_for_leaves() == self.for_members => {
+                self.meeting.drops.count(DropReason::TextMalformed);
+                None
+            }
             Ok(record) => {
                 self.rounds = 0;
                 let is_newer = record.made > self.newest;

@@ -26,14 +26,24 @@ pub fn places(program: &str) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// It cannot be started.
 pub fn start_on_socket(program: &str) -> io::Result<UnixStream> {
-    let found = places(program)?.into_iter().find(|place| place.is_file());
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
+    start_with(program, theirs)?;
+    Ok(ours)
+}
+
+/// Starts a program, found as by [`start_on_socket`], with this connection as its standard input.
+/// The program must end with that.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start_with(program: &str, theirs: UnixStream) -> io::Result<()> {
+    let found = places(program)?.into_iter().find(|place| place.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| program.into()));
     command.arg("--stdin").stdin(OwnedFd::from(theirs));
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
     // the kernel keeps an ended process until its parent asks
     std::thread::spawn(move || child.wait());
-    Ok(ours)
+    Ok(())
 }

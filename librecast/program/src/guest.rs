@@ -223,7 +223,7 @@ fn find(given: &[OsString]) -> Option<(usize, &[u8], Option<&OsStr>)> {
 }
 
 /// Returns this program as it was called: several may be links to one executable.
-fn by_name(given: &[OsString]) -> Option<PathBuf> {
+pub(crate) fn by_name(given: &[OsString]) -> Option<PathBuf> {
     let name = Path::new(given.first()?);
     if name.components().count() > 1 {
         return name.is_file().then(|| name.to_owned());
@@ -240,7 +240,7 @@ fn beside(own: &Path) -> Option<PathBuf> {
 }
 
 /// Returns a descriptor from which the next program reads the token.
-fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
+pub(crate) fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
     // shorter than a pipe's capacity
     let (read, write) = pipe()?;
     std::fs::File::from(write).write_all(token)?;

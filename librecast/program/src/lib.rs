@@ -10,6 +10,7 @@
 //! | [`executable`] | places of our other programs, and starting one on a socket |
 //! | [`guest`] | programs that enter a network by a token among their arguments, or by a code |
 //! | [`guest_state`] | messages of a guest to the program inside |
+//! | [`group_network`] | the network of a group's own: messages of lcgroup and its guest |
 //! | [`groups`] | requests to `lcgroup run` on this host |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
 //! | [`keygen`] | the subcommand that makes keys |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod code;
 pub mod config;
 pub mod executable;
+pub mod group_network;
 pub mod groups;
 pub mod guest;
 pub mod guest_state;

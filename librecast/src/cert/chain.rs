@@ -148,6 +148,36 @@ impl Chain {
         now: UnixTime,
         ttl: u64,
     ) -> Result<Self, CertError> {
+        self.renew_under(name, issuer, key, (now, ttl), self.keys())
+    }
+
+    /// As [`Self::renew_as`] for a node that the issuer itself has admitted: revoking the invitation
+    /// by which it came does not end its membership.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::renew`].
+    pub fn renew_admitted(
+        &self,
+        name: &str,
+        issuer: &Certificate,
+        key: &SecretKey,
+        now: UnixTime,
+        ttl: u64,
+    ) -> Result<Self, CertError> {
+        let mut previous = self.keys();
+        previous.invitations.clear();
+        self.renew_under(name, issuer, key, (now, ttl), previous)
+    }
+
+    fn renew_under(
+        &self,
+        name: &str,
+        issuer: &Certificate,
+        key: &SecretKey,
+        (now, ttl): (UnixTime, u64),
+        mut previous: KeysAbove,
+    ) -> Result<Self, CertError> {
         if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
             return Err(CertError::Order);
         }
@@ -164,7 +194,6 @@ impl Chain {
             name: name.to_owned(),
             ..old.grant.clone()
         };
-        let mut previous = self.keys();
         previous.issuers.retain(|key| *key != issuer.subject);
         let node = Certificate::sign_with(Kind::Node, network, old.subject, grant, previous, key)?;
         let renewed = Self::new(vec![issuer.clone(), node])?;

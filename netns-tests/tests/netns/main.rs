@@ -21,6 +21,7 @@ mod groups;
 mod groups_deputies;
 mod groups_devices;
 mod groups_files;
+mod groups_outside;
 mod groups_people;
 mod guest;
 mod hidden;

@@ -21,7 +21,7 @@ const NOBODY: u32 = 65_534;
 const SECOND: usize = 48_000 * 4;
 
 /// A public signalling server that belongs to nobody here.
-fn public_server(lab: &Lab) -> Result<(SignallingServer, String)> {
+pub(crate) fn public_server(lab: &Lab) -> Result<(SignallingServer, String)> {
     let mut server = lab.signalling_server()?;
     server.kill()?;
     server.args = ["--no-relay", "--public"].map(str::to_owned).to_vec();
@@ -75,7 +75,7 @@ fn hears(listener: &Process, seconds: usize) -> Result<()> {
 }
 
 /// Closes a host's firewall, but for multicast DNS and this port.
-fn open_port(host: &Host, port: &str) -> Result<()> {
+pub(crate) fn open_port(host: &Host, port: &str) -> Result<()> {
     host.nft(&format!(
         "flush ruleset\ntable inet f {{\n chain in {{\n  type filter hook input priority 0; policy drop;\n  \
          iif lo accept\n  ct state established,related accept\n  ip6 nexthdr icmpv6 accept\n  \

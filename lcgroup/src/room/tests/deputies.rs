@@ -20,7 +20,7 @@ impl Lan {
     fn invite_by(&mut self, who: usize) -> Invitation {
         let time = self.time();
         let expires = time.as_millis() + DAY.as_millis() as u64;
-        let line = self.room(who).invite(9, expires, time).unwrap();
+        let line = self.room(who).invite(9, expires, false, time).unwrap();
         line.parse().unwrap()
     }
 
@@ -48,7 +48,7 @@ fn a_deputy_goes_on_without_the_owner_and_a_newcomer_learns_all_from_others() {
     lan.run(Duration::from_secs(40));
     assert!(lan.is_in_office(1), "{:?}", lan.room(1).notices);
     let time = lan.time();
-    lan.room(1).remove("dora", time).unwrap();
+    lan.room(1).remove("dora", None, time).unwrap();
     lan.run(Duration::from_secs(10));
     assert_eq!(lan.room(3).group.standing(), Standing::Removed);
     // cy was away meanwhile
@@ -109,7 +109,7 @@ fn an_owner_that_was_away_is_a_member_until_the_deputy_is_none_any_more() {
     lan.run(Duration::from_secs(20));
     assert!(lan.is_in_office(0) && !lan.is_in_office(1));
     let time = lan.time();
-    lan.room(0).remove("cy", time).unwrap();
+    lan.room(0).remove("cy", None, time).unwrap();
     lan.run(Duration::from_secs(10));
     assert_eq!(lan.room(2).group.standing(), Standing::Removed);
     lan.agree(&[0, 1, 3]);
@@ -124,8 +124,8 @@ fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox
     assert!(lan.is_in_office(0) && lan.is_in_office(1));
     // each removes one that is on the other side, and bob lets somebody in
     let time = lan.time();
-    lan.room(0).remove("eve", time).unwrap();
-    lan.room(1).remove("cy", time).unwrap();
+    lan.room(0).remove("eve", None, time).unwrap();
+    lan.room(1).remove("cy", None, time).unwrap();
     lan.names.push("fay".into());
     lan.apart.push(5);
     let line = lan.invite_by(1);
@@ -175,7 +175,7 @@ fn a_member_that_the_other_side_removed_is_told_so() {
     lan.run(2 * MINUTE);
     assert!(lan.is_in_office(1));
     let time = lan.time();
-    lan.room(0).remove("cy", time).unwrap();
+    lan.room(0).remove("cy", None, time).unwrap();
     lan.run(Duration::from_secs(20));
     lan.apart.clear();
     lan.run(3 * MINUTE);
@@ -186,7 +186,7 @@ fn a_member_that_the_other_side_removed_is_told_so() {
 #[test]
 fn a_holder_alone_hands_on_what_a_deputy_did() {
     let mut lan = Lan::new(&["ann", "bob", "cy"], None);
-    let key = lan.room(0).holding_key();
+    let key = lan.room(0).holding_key(None);
     let key = HoldingKey::decode(&key).unwrap();
     lan.deputy("bob");
     lan.stop(0);

@@ -1,0 +1,781 @@
+//! Groups with a network of their own: an `lcroute guest` for each, which carries this group alone.
+//!
+//! ```text
+//! lcgroup run ── packets ── lcgroup carry ── lc0 ── lcroute guest ── links ── other members
+//!      └───────────────── texts, members, expelled keys ──────┘
+//! ```
+//! The guest ends with the program inside, and that with the socket of its packets, so nothing is left
+//! behind after `kill -9`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lcgroup_core::outside::{NetworkSecret, attestation, mailboxes, network_seed};
+use lcgroup_core::{Group, Standing};
+use librecast::code::CodeKeys;
+use librecast::durable;
+use librecast::id::{PeerId, SecretKey};
+use librecast::outside::Place;
+use librecast::reach::Base58;
+use librecast::time::UnixTime;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::group_network::{
+    FromGuest, GroupEntry, GroupRole, GroupState, GroupText, MAX_MESSAGE, MAX_TEXTS, ToGuest,
+    Wanted, keep_open, own_program, pipe_of,
+};
+use librecast_program::guest::{self, MAX_TEXT_PLACES};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
+};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::carry::{MAX_PACKET, SOURCE};
+use crate::request::NetworkStatus;
+
+/// The file in the folder of a group.
+const FILE: &str = "outside";
+/// The folder of the node in it.
+const NETWORK: &str = "network";
+/// Bytes of the file: some places and keys.
+const MAX_FILE: u64 = 8 * 1_024;
+/// Most networks of a host. Chosen: each has a node of some 12 MB.
+pub const MAX_NETWORKS: usize = 16;
+/// Most invitations that lead into the network at a time; one more text is for mailboxes.
+pub const MAX_OPEN: usize = MAX_TEXTS - 1;
+/// Bounds of the pause before a guest that has ended is started again.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Time after which a guest counts as running, so that the next pause is the shortest.
+const RUNS: Duration = Duration::from_secs(30);
+/// Time for guests to say goodbye before they are killed. Below the service manager's.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Interval of looks at ending guests.
+const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of packets that wait, each way.
+const BUFFER: usize = 1 << 20;
+/// Packets read in one turn. Chosen.
+const AT_ONCE: usize = 256;
+/// Interval in seconds at which the owner's wishes are looked at, as invitations expire.
+const WISH_EVERY: u64 = 60;
+/// Seconds around the present day for which the guest may have records signed.
+const DAY: u64 = 86_400;
+
+/// What a host keeps of the network of a group.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// Where the group meets; none: on LANs, and where the configuration says.
+    pub places: Vec<Place>,
+    /// The secret by which this host enters, unless it is the owner's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Base58<32>>,
+    /// Seed of a mailbox's node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Base58<32>>,
+    /// The owner has printed a line for mailboxes.
+    #[serde(default)]
+    pub mailboxes: bool,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for secret in [&mut self.secret, &mut self.node].into_iter().flatten() {
+            secret.0.zeroize();
+        }
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kept at {:?}", self.places)
+    }
+}
+
+impl Kept {
+    /// Reads it from the folder of a group; none: the group has no network of its own.
+    ///
+    /// # Errors
+    ///
+    /// The file is damaged, or the system fails.
+    pub fn read(folder: &Path) -> io::Result<Option<Self>> {
+        use std::io::Read;
+        let mut json = Zeroizing::new(Vec::new());
+        match fs::File::open(folder.join(FILE)) {
+            Ok(file) => file.take(MAX_FILE).read_to_end(&mut json)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let damaged = |e| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: {e}"));
+        serde_json::from_slice(&json).map(Some).map_err(damaged)
+    }
+
+    /// Writes it into the folder of a group, which is for its user alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let json = Zeroizing::new(serde_json::to_vec(self)?);
+        durable::replace(&folder.join(FILE), &json)
+    }
+}
+
+/// Splits a line into its text and the place behind it.
+///
+/// # Errors
+///
+/// The place is none.
+pub fn with_place(line: &str) -> anyhow::Result<(&str, Option<Place>)> {
+    let Some((text, place)) = line.trim().split_once('@') else {
+        return Ok((line.trim(), None));
+    };
+    let place = place.parse();
+    let place = place.map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+    Ok((text, Some(place)))
+}
+
+/// Returns a line with the first of these places.
+#[must_use]
+pub fn at_place(line: Zeroizing<String>, places: &[Place]) -> Zeroizing<String> {
+    match places.first() {
+        Some(place) => Zeroizing::new(format!("{}@{place}", *line)),
+        None => line,
+    }
+}
+
+/// Refuses more places than a text has.
+///
+/// # Errors
+///
+/// [`Exit::Usage`].
+pub fn check_places(places: &[Place]) -> Result<(), ExitError> {
+    match places.len() <= MAX_TEXT_PLACES {
+        true => Ok(()),
+        false => Err(ExitError::new(
+            Exit::Usage,
+            format!("a group has {MAX_TEXT_PLACES} places at most"),
+        )),
+    }
+}
+
+/// What this participant of a group is in its network; none: it is removed, or knows no way.
+#[must_use]
+pub fn role(group: &Group, kept: &Kept) -> Option<GroupRole> {
+    if let Some(key) = group.group_key() {
+        return Some(GroupRole::Owner(Base58(*network_seed(key))));
+    }
+    if matches!(group.standing(), Standing::Removed) {
+        return None;
+    }
+    let key = Base58(*group.author_key().seed());
+    member(group.id(), key, kept)
+}
+
+/// What a mailbox is in the network of a group.
+#[must_use]
+pub fn mailbox(group: PeerId, kept: &Kept) -> Option<GroupRole> {
+    member(group, kept.node?, kept)
+}
+
+fn member(group: PeerId, key: Base58<32>, kept: &Kept) -> Option<GroupRole> {
+    let secret = NetworkSecret(Zeroizing::new(kept.secret?.0));
+    Some(GroupRole::Member {
+        key,
+        group,
+        secret: Base58(*secret.text(group).secret()),
+    })
+}
+
+/// Returns what the owner wants of the network; nothing from others.
+fn wanted(group: &Group, kept: &Kept, time: UnixTime) -> Wanted {
+    let Some(key) = group.group_key() else {
+        return Wanted::default();
+    };
+    let network = CodeKeys::of_random(&network_seed(key)).network().peer_id();
+    let text = |secret: &NetworkSecret, until| {
+        let text = secret.text(group.id());
+        GroupText {
+            key: group.id(),
+            secret: Base58(*text.secret()),
+            attestation: Base58(attestation(key, &text, &network)),
+            invitation: Base58(*secret.invitation().seed()),
+            until,
+        }
+    };
+    let open = group.open_invitations(time).into_iter().take(MAX_OPEN);
+    let mut texts: Vec<_> = open
+        .map(|open| text(&open.secret, Some(open.expires / 1_000)))
+        .collect();
+    texts.extend(kept.mailboxes.then(|| text(&mailboxes(key), None)));
+    let members = group.members().into_iter();
+    Wanted {
+        texts,
+        members: members.map(|member| member.author).collect(),
+        expelled: group.expelled_from_network(),
+    }
+}
+
+/// A guest that runs.
+#[derive(Debug)]
+struct Link {
+    child: Child,
+    packets: OwnedFd,
+    control: UnixDatagram,
+    since: Instant,
+    /// The program inside has ended, and soon the guest.
+    is_closed: bool,
+}
+
+/// The network of one group on this host.
+#[derive(Debug)]
+pub struct Outside {
+    name: String,
+    folder: PathBuf,
+    kept: Kept,
+    address: Ipv6Addr,
+    role: Option<GroupRole>,
+    link: Option<Link>,
+    state: GroupState,
+    /// Why no guest runs.
+    problem: Option<String>,
+    /// Since when no member is linked.
+    alone: Instant,
+    retry: Instant,
+    pause: Duration,
+    wanted: Wanted,
+    /// The guest was told what is wanted.
+    is_told: bool,
+    /// The writes of the group and the minute for which `wanted` was made.
+    made_for: Option<(u64, u64)>,
+    /// A link came up after none.
+    is_back: bool,
+    /// Packets that found no room.
+    lost: u64,
+}
+
+impl Outside {
+    /// Returns the network of a group, which the next review starts.
+    #[must_use]
+    pub fn new(
+        (name, folder): (&str, &Path),
+        kept: Kept,
+        (address, role): (Ipv6Addr, Option<GroupRole>),
+        now: Instant,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            kept,
+            address,
+            role,
+            link: None,
+            state: GroupState::default(),
+            problem: None,
+            alone: now,
+            retry: now,
+            pause: PAUSE.0,
+            wanted: Wanted::default(),
+            is_told: false,
+            made_for: None,
+            is_back: false,
+            lost: 0,
+        }
+    }
+
+    /// Returns what this host keeps of it.
+    #[must_use]
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Enters by another invitation, as a new node.
+    ///
+    /// # Errors
+    ///
+    /// The system fails: the former invitation is used again.
+    pub fn enter_by(
+        &mut self,
+        kept: Kept,
+        role: Option<GroupRole>,
+        now: Instant,
+    ) -> io::Result<()> {
+        if kept.secret == self.kept.secret && kept.places == self.kept.places {
+            return Ok(());
+        }
+        // it writes into the folder of the node
+        end_all(self.let_go().into_iter().collect());
+        match fs::remove_dir_all(self.folder.join(NETWORK)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        kept.write(&self.folder)?;
+        (self.kept, self.role) = (kept, role);
+        (self.retry, self.pause) = (now, PAUSE.0);
+        (self.state, self.problem) = (GroupState::default(), None);
+        Ok(())
+    }
+
+    /// Notes that the owner has printed a line for mailboxes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn serve_mailboxes(&mut self) -> io::Result<()> {
+        if !self.kept.mailboxes {
+            self.kept.mailboxes = true;
+            self.kept.write(&self.folder)?;
+            self.made_for = None;
+        }
+        Ok(())
+    }
+
+    /// Starts or restarts the guest where that is due, and tells it what the owner wants.
+    pub fn review(&mut self, group: Option<(&Group, u64)>, time: UnixTime, now: Instant) {
+        if let Some((group, saves)) = group {
+            let made_for = Some((saves, time.as_secs() / WISH_EVERY));
+            if made_for != self.made_for {
+                let wanted = wanted(group, &self.kept, time);
+                self.made_for = made_for;
+                self.is_told &= wanted == self.wanted;
+                self.wanted = wanted;
+                if matches!(group.standing(), Standing::Removed) {
+                    (self.role, self.link) = (None, None);
+                }
+            }
+        }
+        self.look_at_guest(now);
+        if self.link.is_none() && self.role.is_some() && self.retry <= now {
+            match self.start(now) {
+                Ok(link) => {
+                    (self.link, self.problem, self.is_told) = (Some(link), None, false);
+                    // servers and LANs of the last run say nothing about this one
+                    self.state = GroupState::default();
+                    self.alone = now;
+                }
+                Err(e) => {
+                    tracing::error!("{}: lcroute guest: {e:#}", self.name);
+                    self.problem = Some(match e.downcast_ref::<io::Error>() {
+                        Some(e) if e.kind() == io::ErrorKind::NotFound => {
+                            "lcroute must be installed: its package has `lcroute guest`".to_owned()
+                        }
+                        _ => format!("lcroute guest: {e:#}"),
+                    });
+                    self.try_later(now);
+                }
+            }
+        }
+        if let Some(link) = &self.link
+            && !self.is_told
+            && matches!(self.role, Some(GroupRole::Owner(_)))
+        {
+            let wanted = ToGuest::Wanted(self.wanted.clone());
+            let json = serde_json::to_vec(&wanted).unwrap_or_default();
+            // no room, or it ends: the next review tries again
+            self.is_told = link.control.send(&json).is_ok();
+        }
+    }
+
+    fn try_later(&mut self, now: Instant) {
+        self.retry = now + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE.1);
+    }
+
+    /// Notices that the guest has ended.
+    fn look_at_guest(&mut self, now: Instant) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let Ok(Some(status)) = link.child.try_wait() else {
+            return;
+        };
+        if link.since + RUNS <= now {
+            self.pause = PAUSE.0;
+        }
+        self.link = None;
+        let ended = self.state.ended.take();
+        tracing::warn!("{}: lcroute guest ended: {status}", self.name);
+        self.problem = Some(ended.unwrap_or_else(|| {
+            format!("lcroute guest ended ({status}): its reason is in the log of `lcgroup run`")
+        }));
+        self.state = GroupState::default();
+        self.try_later(now);
+    }
+
+    fn start(&self, now: Instant) -> anyhow::Result<Link> {
+        let Some(role) = self.role.clone() else {
+            anyhow::bail!("no way into the network");
+        };
+        let (control, their_control) = UnixDatagram::pair()?;
+        control.set_nonblocking(true)?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (packets, their_packets) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        for end in [&packets, &their_packets] {
+            // the system may permit less
+            let _ = setsockopt(end, sockopt::SndBuf, &BUFFER);
+        }
+        let entry = GroupEntry {
+            control: their_control.as_raw_fd(),
+            packets: their_packets.as_raw_fd(),
+            state: std::path::absolute(self.folder.join(NETWORK))?,
+            places: self.kept.places.clone(),
+            role,
+        };
+        let pipe = pipe_of(&entry)?;
+        for end in [their_control.as_fd(), their_packets.as_fd()] {
+            keep_open(end, true)?;
+        }
+        let mut command = guest::lcroute();
+        command
+            .args(["guest", "--group-fd"])
+            .arg(pipe.as_raw_fd().to_string())
+            .arg("--")
+            .arg(own_program()?)
+            .args(["carry", "--packets"])
+            .arg(their_packets.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let child = command.spawn()?;
+        let address = self.address.octets();
+        send(packets.as_raw_fd(), &address, MsgFlags::MSG_DONTWAIT)?;
+        Ok(Link {
+            child,
+            packets,
+            control,
+            since: now,
+            is_closed: false,
+        })
+    }
+
+    /// Sends a packet to the other members. A lost one is repaired.
+    pub fn send(&mut self, packet: &[u8]) {
+        let Some(link) = self.link.as_ref().filter(|_| self.state.found) else {
+            return;
+        };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        if send(link.packets.as_raw_fd(), packet, flags).is_err() {
+            self.lost += 1;
+        }
+    }
+
+    /// Passes on packets of other members, and reads what the guest says. `key` is the group's, for
+    /// its owner. Returns whether there may be more.
+    pub fn receive(
+        &mut self,
+        key: Option<&SecretKey>,
+        now: Instant,
+        mut each: impl FnMut(Ipv6Addr, &[u8]),
+    ) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut said = Vec::new();
+        while let Ok(length) = link.control.recv(&mut buffer) {
+            match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
+                Ok(message) => said.push(message),
+                Err(e) => tracing::warn!("{}: lcroute guest: {e}", self.name),
+            }
+        }
+        for _ in 0..AT_ONCE {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match recv(
+                link.packets.as_raw_fd(),
+                &mut buffer[..SOURCE + MAX_PACKET],
+                flags,
+            ) {
+                Ok(length) if length > SOURCE => {
+                    let (source, packet) = buffer[..length].split_at(SOURCE);
+                    let source: [u8; SOURCE] = source.try_into().unwrap_or_default();
+                    each(source.into(), packet);
+                }
+                Err(Errno::EINTR) => {}
+                ended => {
+                    link.is_closed = ended == Ok(0);
+                    said.into_iter()
+                        .for_each(|message| self.hear(message, key, now));
+                    return false;
+                }
+            }
+        }
+        said.into_iter()
+            .for_each(|message| self.hear(message, key, now));
+        true
+    }
+
+    fn hear(&mut self, message: FromGuest, key: Option<&SecretKey>, now: Instant) {
+        match message {
+            FromGuest::State(state) => {
+                if state.links > 0 && self.state.links == 0 {
+                    self.is_back = true;
+                }
+                if state.links == 0 && self.state.links > 0 {
+                    self.alone = now;
+                }
+                self.state = state;
+            }
+            FromGuest::Sign {
+                text,
+                time,
+                sequence,
+                value,
+            } => {
+                let signature = self.sign(&text, (time, sequence, &value.0), key);
+                let signature = signature.unwrap_or([0; 64]);
+                let answer = ToGuest::Signed {
+                    text,
+                    signature: Base58(signature),
+                };
+                if let (Some(link), Ok(json)) = (&self.link, serde_json::to_vec(&answer)) {
+                    // the guest asks anew with the next record
+                    let _ = link.control.send(&json);
+                }
+            }
+        }
+    }
+
+    /// Signs the record of an open text for a DHT. The guest reads what strangers send, so the key
+    /// stays here.
+    fn sign(
+        &self,
+        text: &Base58<32>,
+        (time, sequence, value): (u64, u64, &[u8]),
+        key: Option<&SecretKey>,
+    ) -> Option<[u8; 64]> {
+        let mut texts = self.wanted.texts.iter();
+        let text = texts.find(|wanted| wanted.secret == *text)?.text_key();
+        let item = (i64::try_from(sequence).ok()?, value);
+        if time.abs_diff(UnixTime::now().as_secs()) > DAY {
+            return None;
+        }
+        Some(text.sign_item(key?, item, UnixTime::from_secs(time)))
+    }
+
+    /// Returns whether the first link came up since the last call.
+    pub fn take_back(&mut self) -> bool {
+        std::mem::take(&mut self.is_back)
+    }
+
+    /// Why this host does not reach other members, and what to check; none: it does.
+    #[must_use]
+    pub fn waits(&self) -> Option<String> {
+        let state = &self.state;
+        if let Some(why) = self.problem.as_ref().or(state.ended.as_ref()) {
+            return Some(format!("waits for the group's network: {why}"));
+        }
+        if self.role.is_none() || state.links > 0 {
+            return None;
+        }
+        let places = self.places();
+        let is_owner = matches!(self.role, Some(GroupRole::Owner(_)));
+        let server = match (state.servers.is_empty(), state.answering) {
+            (false, 0) if state.found => {
+                let servers = state.servers.join(", ");
+                format!("{servers} does not answer: does it run, and does this host reach it?")
+            }
+            (true, _) if is_owner => format!(
+                "nobody is linked yet: others find this host {places}, where its firewall lets in UDP ports {} and 5353",
+                state.port
+            ),
+            _ if is_owner => return None,
+            _ if state.found => {
+                format!(
+                    "nobody of it is reached {places}: does `lcgroup run` run at another member?"
+                )
+            }
+            _ => format!(
+                "it is looked for {places}: does `lcgroup run` run on the owner's host, is the line whole, and does the server behind the @ run?"
+            ),
+        };
+        Some(match state.stale {
+            true => "waits for the group's network: what is found of it is of another day: is the clock of this host right (`timedatectl`)?".to_owned(),
+            false => format!("waits for the group's network: {server}"),
+        })
+    }
+
+    /// Where others are looked for.
+    fn places(&self) -> String {
+        let state = &self.state;
+        let servers = match state.servers.is_empty() {
+            true => self.kept.places.iter().map(Place::to_string).collect(),
+            false => state.servers.clone(),
+        };
+        let mut all = Vec::new();
+        if !servers.is_empty() {
+            all.push(format!("at {}", servers.join(", ")));
+        }
+        if state.on_lans || servers.is_empty() {
+            all.push("on the LANs of this host".to_owned());
+        }
+        if state.dht {
+            all.push("by a DHT".to_owned());
+        }
+        all.join(" and ")
+    }
+
+    /// Returns it for `status`.
+    #[must_use]
+    pub fn status(&self) -> NetworkStatus {
+        NetworkStatus {
+            places: self.kept.places.iter().map(Place::to_string).collect(),
+            links: self.state.links,
+            present: self.state.present,
+            port: self.state.port,
+            waits: self.waits(),
+        }
+    }
+
+    /// Begins the end of the guest; returns it, to be waited for.
+    fn let_go(&mut self) -> Option<Child> {
+        // the program inside ends with its socket
+        self.link.take().map(|link| link.child)
+    }
+
+    /// Ends the guest.
+    pub fn end(mut self) {
+        end_all(self.let_go().into_iter().collect());
+    }
+}
+
+/// The descriptors to wait for.
+pub fn fds<'a>(all: impl Iterator<Item = &'a Outside>) -> impl Iterator<Item = BorrowedFd<'a>> {
+    let links = all.filter_map(|outside| outside.link.as_ref());
+    links.flat_map(|link| {
+        let packets = (!link.is_closed).then(|| link.packets.as_fd());
+        packets.into_iter().chain([link.control.as_fd()])
+    })
+}
+
+/// Ends the guests of all groups.
+pub fn end(all: impl Iterator<Item = Outside>) {
+    let children = all.filter_map(|mut outside| outside.let_go());
+    end_all(children.collect());
+}
+
+/// Waits for guests that say goodbye, and kills those that do not.
+fn end_all(mut children: Vec<Child>) {
+    let until = Instant::now() + GOODBYE;
+    loop {
+        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if children.is_empty() {
+            return;
+        }
+        if Instant::now() >= until {
+            break;
+        }
+        thread::sleep(LOOK);
+    }
+    for mut child in children {
+        // it may have ended
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The networks of a host, by the name of the group.
+pub type Networks = BTreeMap<String, Outside>;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Place {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_file_comes_back_and_a_group_without_one_has_no_network() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Kept::read(folder.path()).unwrap().is_none());
+        let kept = Kept {
+            places: vec![place("meet.example"), place("ws://10.0.0.1:7117")],
+            secret: Some(Base58([7; 32])),
+            node: None,
+            mailboxes: true,
+        };
+        kept.write(folder.path()).unwrap();
+        let back = Kept::read(folder.path()).unwrap().unwrap();
+        assert_eq!((&back.places, back.secret), (&kept.places, kept.secret));
+        assert!(back.mailboxes && back.node.is_none());
+        assert!(!format!("{back:?}").contains(&Base58([7; 32]).to_string()));
+        fs::write(folder.path().join(FILE), b"{\"places\":[").unwrap();
+        let e = Kept::read(folder.path()).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_line_has_a_place_behind_it() {
+        let line = Zeroizing::new("lcg1abc".to_owned());
+        let with = at_place(line.clone(), &[place("meet.example"), place("b.example")]);
+        assert_eq!(*with, "lcg1abc@meet.example");
+        assert_eq!(at_place(line.clone(), &[]), line);
+        let (text, found) = with_place(&with).unwrap();
+        assert_eq!((text, found), ("lcg1abc", Some(place("meet.example"))));
+        assert_eq!(with_place(" lcg1abc\n").unwrap(), ("lcg1abc", None));
+        for wrong in ["lcg1abc@", "lcg1abc@a b", "lcg1abc@a@b"] {
+            let e = with_place(wrong).unwrap_err();
+            let e = e.downcast_ref::<ExitError>().unwrap();
+            assert_eq!(e.exit, Exit::Usage, "{wrong}");
+        }
+        assert!(check_places(&vec![place("a"); 3]).is_ok());
+        assert!(check_places(&vec![place("a"); 4]).is_err());
+    }
+
+    #[test]
+    fn who_waits_is_told_where_others_are_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept {
+            places: vec![place("meet.example")],
+            ..Kept::default()
+        };
+        let role = GroupRole::Member {
+            key: Base58([1; 32]),
+            group: SecretKey::from_seed(&[2; 32]).peer_id(),
+            secret: Base58([3; 32]),
+        };
+        let at = (Ipv6Addr::LOCALHOST, Some(role));
+        let now = Instant::now();
+        let mut outside = Outside::new(("team", folder.path()), kept, at, now);
+        let told = |outside: &Outside| outside.waits().unwrap_or_default();
+        assert!(
+            told(&outside).contains("at meet.example"),
+            "{}",
+            told(&outside)
+        );
+        let mut state = GroupState {
+            servers: vec!["wss://meet.example".into()],
+            ..GroupState::default()
+        };
+        let mut hear = |outside: &mut Outside, state: &GroupState| {
+            outside.hear(FromGuest::State(state.clone()), None, now);
+        };
+        state.stale = true;
+        hear(&mut outside, &state);
+        assert!(told(&outside).contains("clock"), "{}", told(&outside));
+        (state.stale, state.found) = (false, true);
+        hear(&mut outside, &state);
+        assert!(
+            told(&outside).contains("does not answer"),
+            "{}",
+            told(&outside)
+        );
+        assert!(!outside.take_back());
+        state.links = 1;
+        hear(&mut outside, &state);
+        assert_eq!(outside.waits(), None);
+        assert!(outside.take_back() && !outside.take_back());
+        (state.links, state.ended) = (0, Some("removed".into()));
+        hear(&mut outside, &state);
+        assert!(told(&outside).contains("removed"), "{}", told(&outside));
+    }
+}

@@ -1,0 +1,571 @@
+//! A guest in the network of a group: its state on disk, the texts that lead in, and what lcgroup
+//! says. The owner's node is the issuer; it renews the members that lcgroup lists, and expels others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::pin::Pin;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::Context;
+use lcroute_node::{Epochs, Keep, Members, Node, Revocations};
+use lcroute_overlay::{Candidate, TEXT_LIFETIME, TextRecord};
+use lcroute_signalling::dht::PROGRAM;
+use lcroute_signalling::{Carriers, ReachSocket};
+use lcroute_webrtc::WebRtc;
+use librecast::cert::{CLOCK_SKEW, Certificate, Grant, Token};
+use librecast::code::CodeKeys;
+use librecast::epoch::EpochSecret;
+use librecast::id::{PeerId, SecretKey};
+use librecast::reach::{Base58, MAX_VALUE, Value};
+use librecast::revocation::Revocation;
+use librecast::time::UnixTime;
+use librecast::wire::Reader;
+use librecast_program::executable::start_with;
+use librecast_program::group_network::{
+    FromGuest, GroupState, GroupText, MAX_MESSAGE, MAX_TEXTS, ToGuest, Wanted,
+};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::text::{Owner, OwnerStart, Places, port_of};
+use crate::commands::hint;
+use crate::commands::membership::FOUNDER_TTL;
+use crate::keeper::{Keeper, Kept};
+use crate::state::{Membership, StateDir, Texts};
+
+/// Why a node leaves the network of its group: its owner has expelled it.
+pub const EXPELLED: &str =
+    "the owner has removed this member, or the invitation by which it came before it was let in";
+/// Why a node leaves the network of its group: it was not let in in time.
+pub const EXPIRED: &str = "the invitation has expired, and the owner has not let this member in";
+/// Name of the socket of `lcroute-reach` in the folder.
+const REACH: &str = "reach.sock";
+
+/// The parts of a start.
+#[derive(Debug)]
+pub struct Start {
+    /// Where the node's state is.
+    pub state: StateDir,
+    /// Its membership.
+    pub membership: Membership,
+    /// Its revocations.
+    pub revocations: Revocations,
+    /// The members that it knows.
+    pub members: Members,
+    /// The socket to lcgroup.
+    pub control: UnixDatagram,
+    /// Descriptor of packets, for the program inside.
+    pub packets: Option<OwnedFd>,
+    /// Seed of the network's keys, for its owner.
+    pub owner: Option<Zeroizing<[u8; 32]>>,
+    /// Where the group meets.
+    pub places: Places,
+}
+
+/// A text of the owner, at its meeting point.
+#[derive(Debug)]
+struct Text {
+    wanted: GroupText,
+    owner: Owner,
+    /// Its questions for signatures.
+    questions: Option<tokio::net::UnixDatagram>,
+}
+
+/// The owner's part.
+#[derive(Debug)]
+struct Issuer {
+    seed: Zeroizing<[u8; 32]>,
+    keys: CodeKeys,
+    certificate: Certificate,
+    /// By the texts' secrets.
+    texts: BTreeMap<[u8; 32], Text>,
+    wanted: Wanted,
+    /// Keys that are expelled already.
+    revoked: BTreeSet<PeerId>,
+    own: (PeerId, u16),
+}
+
+/// The part of a node that is in the network of a group.
+#[derive(Debug)]
+pub struct Group {
+    control: tokio::net::UnixDatagram,
+    keep: mpsc::UnboundedSender<Kept>,
+    keeper: JoinHandle<()>,
+    epochs: Epochs,
+    issuer: Option<Issuer>,
+    places: Places,
+    state: GroupState,
+    /// Whether lcgroup was told the state.
+    is_told: bool,
+    /// Messages that found no room.
+    unsent: VecDeque<FromGuest>,
+    /// Room for a message of lcgroup.
+    buffer: Vec<u8>,
+}
+
+/// What [`Group::wait`] has brought.
+#[derive(Debug)]
+pub enum Event {
+    /// A message of lcgroup.
+    Message(ToGuest),
+    /// A record of this text is to be signed.
+    Question([u8; 32], Vec<u8>),
+    /// Nothing that concerns others.
+    Nothing,
+}
+
+impl Start {
+    /// Returns the port of links that the node had before, or that follows from the owner's network;
+    /// 0: any.
+    pub fn port(&self) -> u16 {
+        let known = self.state.port();
+        let is_owner = self.owner.is_some();
+        known.unwrap_or_else(|| match is_owner {
+            true => port_of(&self.membership.network),
+            false => 0,
+        })
+    }
+}
+
+impl Group {
+    /// Starts it, for this node; to be called within a tokio runtime.
+    pub fn start(start: Start, epochs: &Epochs, own: (PeerId, u16)) -> anyhow::Result<Self> {
+        let Start {
+            state,
+            membership,
+            revocations,
+            control,
+            owner,
+            places,
+            ..
+        } = start;
+        control.set_nonblocking(true)?;
+        let certificate = membership.chain()?.issuer().clone();
+        let issuer = owner.map(|seed| Issuer {
+            keys: CodeKeys::of_random(&seed),
+            seed,
+            certificate,
+            texts: BTreeMap::new(),
+            wanted: Wanted::default(),
+            revoked: revocations.iter().map(Revocation::key).collect(),
+            own,
+        });
+        let (keep, queue) = mpsc::unbounded_channel();
+        let mut writer = Keeper::new(state, membership, revocations, Texts::default(), queue);
+        let runtime = tokio::runtime::Handle::current();
+        // a disk may be slow
+        let keeper = std::thread::Builder::new().name("keeper".into());
+        let keeper = keeper.spawn(move || {
+            runtime.block_on(async { while write_next(&mut writer).await {} });
+        })?;
+        Ok(Self {
+            control: tokio::net::UnixDatagram::from_std(control)?,
+            keep,
+            keeper,
+            epochs: epochs.clone(),
+            issuer,
+            state: GroupState {
+                found: true,
+                port: own.1,
+                servers: places.servers.clone(),
+                on_lans: places.on_lans,
+                dht: places.dht.is_some(),
+                ..GroupState::default()
+            },
+            places,
+            is_told: false,
+            unsent: VecDeque::new(),
+            buffer: vec![0; MAX_MESSAGE],
+        })
+    }
+
+    /// Has other members found by a DHT, if one is used.
+    pub fn use_dht(&self, carriers: &mut Carriers, folder: &StateDir) {
+        let Some(bootstrap) = &self.places.dht else {
+            return;
+        };
+        let started = carriers.set_reach(Some(bootstrap), None, || {
+            let (socket, program) = reach(folder)?;
+            start_with(PROGRAM, program)?;
+            anyhow::Ok(socket)
+        });
+        if let Err(e) = started {
+            hint(format_args!("{PROGRAM}: {e:#}: the DHT is not used"));
+        }
+    }
+
+    /// Stores what must survive this run.
+    pub fn keep(&mut self, keep: Keep) {
+        if let (Keep::Epochs(text), Some(issuer)) = (&keep, &mut self.issuer) {
+            self.epochs = Epochs::parse(&text.0, issuer.certificate.network()).0;
+            issuer.renew_tokens(&self.epochs, &self.places);
+        }
+        // the writer ends after this one
+        let _ = self.keep.send(Kept::Node(keep));
+    }
+
+    /// Waits for lcgroup and for those who look for the network. Cancellation loses none.
+    pub async fn wait(&mut self) -> Event {
+        let buffer = &mut self.buffer;
+        let texts = self.issuer.as_mut().map(|issuer| &mut issuer.texts);
+        tokio::select! {
+            received = self.control.recv(buffer) => {
+                let Ok(length) = received else {
+                    // lcgroup has ended, and the program inside ends with it
+                    return std::future::pending().await;
+                };
+                match serde_json::from_slice(self.buffer.get(..length).unwrap_or_default()) {
+                    Ok(message) => Event::Message(message),
+                    Err(e) => {
+                        tracing::warn!("lcgroup: {e}");
+                        Event::Nothing
+                    }
+                }
+            }
+            question = wait_for_texts(texts) => match question {
+                Some((text, question)) => Event::Question(text, question),
+                None => Event::Nothing,
+            },
+        }
+    }
+
+    /// Handles an event of [`Self::wait`].
+    pub fn handle(&mut self, event: Event, node: &mut Node<WebRtc>, now: Instant) {
+        match event {
+            Event::Nothing => {}
+            Event::Question(text, question) => {
+                let mut question = Reader::new(&question);
+                // its own text has sent it
+                if let (Ok(time), Ok(sequence)) = (question.u64(), question.u64()) {
+                    self.tell(FromGuest::Sign {
+                        text: Base58(text),
+                        time,
+                        sequence,
+                        value: Value(question.rest().to_vec()),
+                    });
+                }
+            }
+            Event::Message(ToGuest::Signed { text, signature }) => {
+                let issuer = self.issuer.as_ref();
+                let text = issuer.and_then(|issuer| issuer.texts.get(&text.0));
+                if let Some(questions) = text.and_then(|text| text.questions.as_ref()) {
+                    // a lost one is asked anew with the next record
+                    let _ = questions.try_send(&signature.0);
+                }
+            }
+            Event::Message(ToGuest::Wanted(wanted)) => {
+                if let Some(issuer) = &mut self.issuer {
+                    issuer.want(wanted, &self.epochs, &self.places, (node, now));
+                }
+            }
+        }
+    }
+
+    /// Makes records anew that are old or have other addresses, and tells lcgroup of changes.
+    pub fn review(&mut self, node: &Node<WebRtc>, candidates: &[Candidate], now: Instant) {
+        for text in self
+            .issuer
+            .iter_mut()
+            .flat_map(|issuer| issuer.texts.values_mut())
+        {
+            text.owner.review(candidates.to_vec(), now);
+        }
+        let own = node.member().peer;
+        let others = node.members().into_iter();
+        let others = others.filter(|member| member.present && member.peer_id != own);
+        let state = GroupState {
+            links: node.links().len(),
+            present: others.count(),
+            answering: node.servers(),
+            ..self.state.clone()
+        };
+        self.set_state(state);
+        while let Some(message) = self.unsent.pop_front() {
+            if let Some(message) = self.try_tell(message) {
+                self.unsent.push_front(message);
+                break;
+            }
+        }
+    }
+
+    /// Tells lcgroup why this node ends.
+    pub fn tell_end(&mut self, why: &str) {
+        let state = GroupState {
+            ended: Some(why.to_owned()),
+            ..self.state.clone()
+        };
+        self.set_state(state);
+    }
+
+    fn set_state(&mut self, state: GroupState) {
+        if !std::mem::replace(&mut self.is_told, true) || state != self.state {
+            self.state = state.clone();
+            self.unsent
+                .retain(|message| !matches!(message, FromGuest::State(_)));
+            self.tell(FromGuest::State(state));
+        }
+    }
+
+    fn tell(&mut self, message: FromGuest) {
+        if let Some(message) = self.try_tell(message)
+            && self.unsent.len() < 4 * MAX_TEXTS
+        {
+            self.unsent.push_back(message);
+        }
+    }
+
+    /// Sends a message; returns it if there is no room.
+    fn try_tell(&self, message: FromGuest) -> Option<FromGuest> {
+        let json = serde_json::to_vec(&message).unwrap_or_default();
+        match self.control.try_send(&json) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Ends it, with all on disk and a goodbye on LANs.
+    pub async fn end(self) {
+        drop(self.keep);
+        let texts = self.issuer.map(|issuer| issuer.texts).unwrap_or_default();
+        for text in texts.into_values() {
+            text.owner.end().await;
+        }
+        // it writes what waits; the network has forgotten this node by then
+        let _ = self.keeper.join();
+    }
+}
+
+/// Waits for the events of a group; for ever without one.
+pub async fn wait(group: &mut Option<Group>) -> Event {
+    match group {
+        Some(group) => group.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes what has come; returns whether there may be more.
+async fn write_next(writer: &mut Keeper) -> bool {
+    let more = writer.next().await;
+    writer.write();
+    more
+}
+
+/// Waits for the first of all texts; returns its question.
+async fn wait_for_texts(
+    texts: Option<&mut BTreeMap<[u8; 32], Text>>,
+) -> Option<([u8; 32], Vec<u8>)> {
+    let texts = texts.into_iter().flatten();
+    let mut waits: Vec<_> = texts
+        .map(|(secret, text)| (*secret, Box::pin(text.wait())))
+        .collect();
+    poll_fn(|context| {
+        for (secret, wait) in &mut waits {
+            if let std::task::Poll::Ready(question) = Pin::new(wait).poll(context) {
+                return std::task::Poll::Ready(question.map(|question| (*secret, question)));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+impl Text {
+    /// Waits for those who look for the network; returns a question for a signature.
+    async fn wait(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 16 + MAX_VALUE];
+        let question = async {
+            match &self.questions {
+                Some(questions) => questions.recv(&mut buffer).await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let length = tokio::select! {
+            () = self.owner.wait() => None,
+            length = question => length,
+        };
+        buffer.truncate(length?);
+        Some(buffer)
+    }
+}
+
+impl Issuer {
+    /// Follows what lcgroup wants.
+    fn want(
+        &mut self,
+        mut wanted: Wanted,
+        epochs: &Epochs,
+        places: &Places,
+        (node, now): (&mut Node<WebRtc>, Instant),
+    ) {
+        wanted.texts.truncate(MAX_TEXTS);
+        let own = self.own.0;
+        node.set_listed(wanted.members.iter().copied().chain([own]).collect());
+        // first, so that the expelled have no new secret
+        for key in wanted.expelled.clone() {
+            if !self.revoked.contains(&key) && key != own {
+                match self.expel(key, node, now) {
+                    Ok(()) => drop(self.revoked.insert(key)),
+                    Err(e) => tracing::error!("{key} is not expelled: {e:#}"),
+                }
+            }
+        }
+        let secrets: BTreeSet<[u8; 32]> = wanted.texts.iter().map(|text| text.secret.0).collect();
+        // dropping one ends its carriers
+        self.texts.retain(|secret, _| secrets.contains(secret));
+        for text in &wanted.texts {
+            if self.texts.contains_key(&text.secret.0) {
+                continue;
+            }
+            match self.open(text, epochs, places) {
+                Ok(opened) => drop(self.texts.insert(text.secret.0, opened)),
+                Err(e) => tracing::error!("a text of the group: {e:#}"),
+            }
+        }
+        self.wanted = wanted;
+    }
+
+    /// Expels a key from the network, whose members then meet by a new secret.
+    fn expel(&self, key: PeerId, node: &mut Node<WebRtc>, now: Instant) -> anyhow::Result<()> {
+        let time = UnixTime::now();
+        let until = time.as_secs() + FOUNDER_TTL + CLOCK_SKEW;
+        let revocation = Revocation::by_network(self.keys.network(), key, time, until)?;
+        let text = lcroute_node::revocations::text(&revocation);
+        let revocation = node.revoke(&text, now)?;
+        anyhow::ensure!(node.make_epoch(revocation), "no new secret");
+        tracing::info!("expelled {key}");
+        Ok(())
+    }
+
+    /// Returns an invitation of the network by this text.
+    fn token(&self, text: &GroupText, epochs: &Epochs, places: &Places) -> anyhow::Result<Token> {
+        let now = UnixTime::now().as_secs();
+        let end = self.certificate.grant().not_after;
+        let begin = now.max(self.certificate.grant().not_before);
+        let grant = Grant {
+            core: true,
+            renew_for: FOUNDER_TTL,
+            ..Grant::new("", (begin, text.until.unwrap_or(end).clamp(begin, end)))
+        };
+        let key = SecretKey::from_seed(&text.invitation.0);
+        let servers = places.servers.clone();
+        let issuer = self.keys.issuer();
+        let mut token = Token::invite_with(&self.certificate, issuer, key, grant, servers)?;
+        token.epoch = epochs.newest();
+        Ok(token)
+    }
+
+    /// Begins to answer those who have a text.
+    fn open(&self, text: &GroupText, epochs: &Epochs, places: &Places) -> anyhow::Result<Text> {
+        let now = UnixTime::now().as_secs();
+        let record = TextRecord {
+            made: now,
+            until: now + TEXT_LIFETIME,
+            attestation: text.attestation.0,
+            token: self.token(text, epochs, places)?,
+            routers: Vec::new(),
+        };
+        let (mut questions, mut signer) = (None, None);
+        if places.dht.is_some() {
+            let (ours, theirs) = UnixDatagram::pair()?;
+            ours.set_nonblocking(true)?;
+            questions = Some(tokio::net::UnixDatagram::from_std(ours)?);
+            signer = Some(theirs);
+        }
+        let start = OwnerStart {
+            text: text.text_key(),
+            keys: CodeKeys::of_random(&self.seed),
+            record,
+            dht: places.dht.clone(),
+            signer,
+        };
+        Ok(Text {
+            wanted: text.clone(),
+            owner: Owner::start(start, self.own, places)?,
+            questions,
+        })
+    }
+
+    /// Makes the tokens of all records anew: the network has a new secret.
+    fn renew_tokens(&mut self, epochs: &Epochs, places: &Places) {
+        for secret in self.texts.keys().copied().collect::<Vec<_>>() {
+            let Some(text) = self.texts.get(&secret) else {
+                continue;
+            };
+            match self.token(&text.wanted, epochs, places) {
+                Ok(token) => {
+                    if let Some(text) = self.texts.get_mut(&secret) {
+                        text.owner.set_token(token);
+                    }
+                }
+                Err(e) => tracing::error!("a text of the group: {e:#}"),
+            }
+        }
+    }
+}
+
+/// Returns the epochs of a new network: its members have a secret from the start, so strangers that
+/// know its key find no presence records.
+pub fn first_epochs(keys: &CodeKeys) -> Epochs {
+    let mut epochs = Epochs::new(keys.network().peer_id());
+    let secret = librecast::id::derive(
+        "lcroute 2026 group epoch",
+        &[keys.network().seed().as_slice()],
+    );
+    epochs.set_of_token(1, EpochSecret::new(secret));
+    epochs
+}
+
+/// Returns a socket for `lcroute-reach` in this folder, and the program's end.
+fn reach(folder: &StateDir) -> anyhow::Result<(ReachSocket, UnixStream)> {
+    // a socket's path has at most 107 bytes, and this folder any number
+    let folder = std::fs::File::open(folder.path())?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&folder);
+    let path = std::path::PathBuf::from(format!("/proc/self/fd/{number}/{REACH}"));
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).context("socket")?;
+    let program = UnixStream::connect(&path).context("socket")?;
+    // one connection is enough
+    std::fs::remove_file(&path)?;
+    listener.set_nonblocking(true)?;
+    Ok((ReachSocket { listener, path }, program))
+}
+
+/// Makes the owner's node a member and the issuer of its network.
+pub fn found(state: &StateDir, keys: &CodeKeys, name: &str) -> anyhow::Result<Membership> {
+    let now = UnixTime::now();
+    anyhow::ensure!(
+        now >= crate::state::EARLIEST,
+        "the clock stands before 2025: set it first (timedatectl set-ntp true)"
+    );
+    let network = keys.network();
+    if let Some(known) = state.membership()?
+        && known.network == network.peer_id()
+        && let Ok(chain) = known.chain()
+        && chain
+            .verify(&known.network, now)
+            .is_ok_and(|own| own.peer == keys.issuer().peer_id())
+    {
+        return Ok(known);
+    }
+    let issuer = Grant {
+        renew_for: FOUNDER_TTL,
+        core: true,
+        ..Grant::new("", (now.as_secs(), now.as_secs() + FOUNDER_TTL))
+    };
+    let member = Grant {
+        name: name.to_owned(),
+        ..issuer.clone()
+    };
+    let own = keys.issuer();
+    let chain = librecast::cert::Chain::sign(network, (own, issuer), (own.peer_id(), member))?;
+    let membership = Membership::new(network.peer_id(), Vec::new(), &chain);
+    state.store_membership(&membership)?;
+    Ok(membership)
+}
