@@ -79,7 +79,7 @@ mod tests {
         let text = key.encode();
         assert!(text.starts_with("lch1"));
         let back = HoldingKey::decode(&text).unwrap();
-        assert_eq!((back.group, back.read_key), (key.group, key.read_key));
+        assert_eq!((back.group, &back.read_key), (key.group, &key.read_key));
         assert!(HoldingKey::decode(&text[..text.len() - 1]).is_err());
         assert!(HoldingKey::decode("lcg1xyz").is_err());
         let outside = HoldingKey {

@@ -756,7 +756,7 @@ mod tests {
             servers: vec!["wss://meet.example".into()],
             ..GroupState::default()
         };
-        let mut hear = |outside: &mut Outside, state: &GroupState| {
+        let hear = |outside: &mut Outside, state: &GroupState| {
             outside.hear(FromGuest::State(state.clone()), None, now);
         };
         state.stale = true;

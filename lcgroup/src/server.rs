@@ -111,7 +111,7 @@ fn converse(
         if line.last() != Some(&b'\n') {
             return write(&mut writer, &json!({"error": "not a line", "exit": 2}));
         }
-        let mut ask = |request| {
+        let ask = |request| {
             let (answer, answered) = mpsc::channel();
             let gone = || io::Error::other("the daemon ends");
             asked.send(Asked { request, answer }).map_err(|_| gone())?;
