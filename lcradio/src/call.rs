@@ -450,9 +450,9 @@ impl<'a> TakingPart<'a> {
             }
             let mut samples = microphone.mono(samples);
             microphone.level.add(&samples);
-            let is_heard = self.call.is_heard();
-            microphone.gate.pass(&mut samples, 1, is_heard);
-            if !is_heard {
+            let sends_sound = self.call.sends_sound();
+            microphone.gate.pass(&mut samples, 1, sends_sound);
+            if !sends_sound {
                 self.call.skip(SAMPLES);
                 continue;
             }

@@ -247,7 +247,7 @@ impl Call {
 
     /// Returns whether sound is sent.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
+    pub fn sends_sound(&self) -> bool {
         self.standing == Standing::Talks && !self.config.is_muted
     }
 
@@ -297,7 +297,7 @@ impl Call {
 
     /// Sends an Opus packet of `samples` at 48 kHz; false if nobody hears this participant.
     pub fn send(&mut self, payload: &[u8], samples: u32, now: Instant) -> bool {
-        if !self.is_heard() {
+        if !self.sends_sound() {
             self.skip(samples);
             return false;
         }
