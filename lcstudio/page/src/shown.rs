@@ -220,6 +220,8 @@ impl PageAttender {
             tracks: index
                 .tracks
                 .iter()
+                // pages do not show it yet
+                .filter(|(name, _)| *name != TrackName::Camera)
                 .map(|(name, at)| self.track(name, at))
                 .collect(),
             slides: self.view.deck().len(),
