@@ -371,8 +371,6 @@ pub(crate) fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_refresh(bytes);
     let _ = decode_welcome(bytes);
     let _ = Terms::decode(bytes);
-    let _ = crate::deputy::decode_list(bytes);
-    let _ = crate::deputy::decode_term(bytes);
     crate::device::decode_any(bytes);
 }
 

@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 
 use crate::author::Author;
 use crate::body::{self, kind};
-use crate::deputy::Offices;
 use crate::device::{Devices, Other};
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
 use crate::mls::{Change, Mls, Who, check_key_package};
+use crate::offices::Offices;
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
@@ -269,8 +269,8 @@ impl Group {
     /// Key of the owner's log, if this participant is the owner.
     #[must_use]
     pub fn group_key(&self) -> Option<&SecretKey> {
-        let aside = self.offices.aside.as_ref().map(|aside| &aside.key);
-        let key = self.owner.as_ref().map(|owner| &owner.key).or(aside);
+        let spare = self.offices.spare.as_ref().map(|spare| &spare.key);
+        let key = self.owner.as_ref().map(|owner| &owner.key).or(spare);
         key.filter(|key| key.peer_id() == self.id)
     }
 
@@ -337,7 +337,7 @@ impl Group {
     pub fn fall_behind(&mut self) {
         // a deputy may have taken over
         self.is_behind = self.owner.is_none() || self.offices.is_used();
-        self.forget_heard();
+        self.forget_received();
     }
 
     /// Ends [`fall_behind`](Self::fall_behind): the owner's log is complete as far as known.
@@ -540,7 +540,7 @@ impl Group {
     pub(crate) fn append(&mut self, log: Log, entry: NewEntry) {
         let last = match (log, &mut self.owner) {
             (Log::Owner, Some(owner)) => &mut owner.last,
-            (Log::Owner, None) if let Some(aside) = &mut self.offices.aside => &mut aside.last,
+            (Log::Owner, None) if let Some(spare) = &mut self.offices.spare => &mut spare.last,
             _ => &mut self.voice.last,
         };
         *last += 1;

@@ -14,6 +14,7 @@ use crate::drops::DropReason;
 use crate::error::GroupError;
 use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
+use crate::offices::{decode_list, decode_term};
 use crate::partial::make_room;
 use crate::provider::{self, AEAD_KEY, NO_NONCE};
 use crate::{MAX_REQUESTS, request};
@@ -51,6 +52,8 @@ fn decode<'a>(bytes: &'a [u8], me: &PeerId) -> Result<(Option<&'a [u8]>, &'a [u8
 #[doc(hidden)]
 pub fn decode_any(kind: u8, bytes: &[u8]) {
     body::decode_any(kind, bytes);
+    let _ = decode_list(bytes);
+    let _ = decode_term(bytes);
     let me = librecast::id::SecretKey::from_seed(&[0; 32]).peer_id();
     let _ = decode(bytes, &me);
     let _ = crate::file::SealedFile::decode(bytes);

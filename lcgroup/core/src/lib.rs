@@ -52,6 +52,7 @@ mod history;
 mod invitation;
 mod mls;
 mod office_state;
+mod offices;
 pub mod outside;
 mod owner;
 mod owner_log;
@@ -66,7 +67,7 @@ mod vectors;
 mod voice;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
-pub use deputy::{Deputy, LEAST_SILENCE, LONGEST_SILENCE, MAX_DEPUTIES};
+pub use deputy::{LEAST_SILENCE, LONGEST_SILENCE};
 pub use device::{DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
@@ -75,6 +76,7 @@ pub use group::{Founding, Group, Member, Standing};
 pub use history::{MAX_HISTORY, decode_any};
 pub use invitation::{Invitation, InvitationError, MAX_INVITATION, MAX_TOPIC};
 pub use mls::MlsFailure;
+pub use offices::{Deputy, MAX_DEPUTIES};
 pub use provider::CryptoError;
 pub use request::{MAX_REQUEST, Request};
 

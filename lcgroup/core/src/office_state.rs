@@ -8,7 +8,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
 use crate::body::Terms;
-use crate::deputy::{Aside, Deputy, MAX_DEPUTIES, Office, Offices, Term};
+use crate::offices::{Deputy, MAX_DEPUTIES, Office, Offices, Spare, Term};
 use crate::voice::Said;
 use crate::{MAX_MEMBERS, MAX_MESSAGE};
 
@@ -43,13 +43,13 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
     for author in &offices.leaving {
         w.put(author.public_key());
     }
-    w.u8(offices.aside.is_some().into());
-    if let Some(aside) = &offices.aside {
-        w.put(&aside.key.seed()[..])
-            .u32(aside.last)
-            .u32(aside.first);
-        w.u8(aside.terms.is_some().into());
-        if let Some(terms) = aside.terms {
+    w.u8(offices.spare.is_some().into());
+    if let Some(spare) = &offices.spare {
+        w.put(&spare.key.seed()[..])
+            .u32(spare.last)
+            .u32(spare.first);
+        w.u8(spare.terms.is_some().into());
+        if let Some(terms) = spare.terms {
             w.u64(terms.keep).u64(terms.history);
         }
     }
@@ -98,7 +98,7 @@ pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
             }),
             false => None,
         };
-        offices.aside = Some(Aside {
+        offices.spare = Some(Spare {
             key,
             last,
             first,

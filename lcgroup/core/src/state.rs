@@ -201,7 +201,7 @@ impl Group {
             read_commits(&mut r, owner)?;
         }
         let offices = match byte & WITH_OFFICES {
-            0 => crate::deputy::Offices::default(),
+            0 => crate::offices::Offices::default(),
             _ => read_offices(&mut r)?,
         };
         let devices = match byte & WITH_DEVICES {

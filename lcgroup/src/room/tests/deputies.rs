@@ -143,7 +143,11 @@ fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox
     lan.agree(&[0, 1, 2, 3]);
     assert!(lan.is_in_office(0) && !lan.is_in_office(1));
     assert_eq!(lan.room(5).group.standing(), Standing::Removed);
-    let told = lan.room(5).notices.iter().any(|n| n.contains("a new invitation"));
+    let told = lan
+        .room(5)
+        .notices
+        .iter()
+        .any(|n| n.contains("a new invitation"));
     assert!(told, "{:?}", lan.room(5).notices);
     assert_eq!(lan.room(4).group.standing(), Standing::Removed);
     for who in [1, 3] {

@@ -1,0 +1,314 @@
+//! Who commits: the list of deputies, and the terms of their offices.
+//!
+//! `deputy.rs` says how they are used.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use librecast::id::{PeerId, SecretKey};
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::body::Terms;
+use crate::voice::Said;
+
+/// Deputies that a group has had, former ones included: they and the owner share four bits.
+pub const MAX_DEPUTIES: usize = 15;
+/// Version of bodies, their first byte.
+const VERSION: u8 = 1;
+/// Terms that are known at once. Chosen: hosts take over some times a year.
+const MAX_TERMS: usize = 256;
+/// Bytes and number of own words that are kept after commits confirmed them, for the case that
+/// their branch is lost. Chosen: the state is written with each message.
+const KEPT: (usize, usize) = (256 * 1_024, 1_000);
+
+/// A deputy, as the owner lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deputy {
+    /// Its author key.
+    pub author: PeerId,
+    /// It takes over after so many seconds of silence.
+    pub after: u32,
+    /// The last number of its office that counts; `u32::MAX` while it is a deputy.
+    pub last: u32,
+}
+
+impl Deputy {
+    /// Whether it is one, or was one.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.last == u32::MAX
+    }
+}
+
+/// A log with commits: `None` is the owner's, or the office of this author.
+pub(crate) type Office = Option<PeerId>;
+
+/// A term: from its entry on, this log has the commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Term {
+    pub term: u32,
+    pub office: Office,
+    /// Number of its entry; 0 for the beginning of the owner's log.
+    pub number: u32,
+    /// The log that it goes on from, and the last number that counts there.
+    pub from: (Office, u32),
+    /// The epoch in which it begins.
+    pub epoch: u64,
+}
+
+impl Term {
+    pub(crate) const FIRST: Self = Self {
+        term: 0,
+        office: None,
+        number: 0,
+        from: (None, 0),
+        epoch: 0,
+    };
+}
+
+/// The key of a log with commits that this participant writes when it is in office.
+pub(crate) struct Spare {
+    pub key: SecretKey,
+    pub last: u32,
+    pub first: u32,
+    /// Terms of the group that the owner's log states.
+    pub terms: Option<Terms>,
+}
+
+/// A participant's view of who commits.
+pub(crate) struct Offices {
+    pub list: Vec<Deputy>,
+    pub terms: Vec<Term>,
+    /// The term that is followed.
+    pub current: Term,
+    /// The term whose log is read; `plan` leads to the current one.
+    pub segment: Term,
+    pub plan: VecDeque<Term>,
+    /// The last number read in logs that are not followed.
+    pub scanned: BTreeMap<Office, u32>,
+    /// The term of the commit that began the epoch.
+    pub tag: u32,
+    /// The last entry of the last commit or Welcome that was applied, in the log that is read.
+    pub applied: u32,
+    /// The epoch in which this participant became a member.
+    pub admitted: u64,
+    /// Uptime in ms since the one in office was last received: over all runs, and in this run.
+    pub silence: u64,
+    pub received: Option<u64>,
+    /// Uptime in ms in this run, since the last absence.
+    pub in_run: u64,
+    /// When the owner and deputies were last received, by that count.
+    pub present: BTreeMap<PeerId, u64>,
+    /// Uptime in ms since the last new term.
+    pub since_new: u64,
+    /// Members that asked to leave.
+    pub leaving: BTreeSet<PeerId>,
+    /// A term came that may change the plan.
+    pub is_new: bool,
+    pub spare: Option<Spare>,
+    /// The epoch in which the branch that was lost began: a head of it is still to be read.
+    pub lost: Option<u64>,
+    /// When this participant last raised a term against another one (ms since 1970).
+    pub raised: u64,
+    /// Own words that commits confirmed, with the epoch that sealed them.
+    pub kept: VecDeque<(u64, Said)>,
+    /// Own words of a lost branch, with the epoch that sealed them: for the outbox, but for those
+    /// that the head counts.
+    pub displaced: Vec<(u64, Said)>,
+}
+
+impl Default for Offices {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            terms: Vec::new(),
+            current: Term::FIRST,
+            segment: Term::FIRST,
+            plan: VecDeque::new(),
+            scanned: BTreeMap::new(),
+            tag: 0,
+            applied: 0,
+            admitted: 0,
+            silence: 0,
+            received: None,
+            in_run: 0,
+            present: BTreeMap::new(),
+            since_new: 0,
+            leaving: BTreeSet::new(),
+            is_new: false,
+            spare: None,
+            lost: None,
+            raised: 0,
+            kept: VecDeque::new(),
+            displaced: Vec::new(),
+        }
+    }
+}
+
+impl Offices {
+    /// Whether the group has, or had, deputies: otherwise nothing of this is stored.
+    pub fn is_used(&self) -> bool {
+        !self.list.is_empty()
+    }
+
+    /// The place of a log in the list: 0 for the owner's; none of an unknown one.
+    pub fn place(&self, office: Office) -> Option<u32> {
+        let Some(author) = office else {
+            return Some(0);
+        };
+        let at = self.list.iter().position(|deputy| deputy.author == author);
+        at.map(|at| at as u32 + 1)
+    }
+
+    pub(crate) fn at_place(&self, place: u32) -> Option<Office> {
+        match place.checked_sub(1) {
+            None => Some(None),
+            Some(at) => self.list.get(at as usize).map(|deputy| Some(deputy.author)),
+        }
+    }
+
+    pub fn deputy(&self, author: &PeerId) -> Option<&Deputy> {
+        self.list.iter().find(|deputy| deputy.author == *author)
+    }
+
+    /// Whether the list lets this term count.
+    pub(crate) fn counts(&self, term: &Term) -> bool {
+        let Some(author) = term.office else {
+            return true;
+        };
+        let last = self.deputy(&author).map_or(0, |deputy| deputy.last);
+        term.number <= last
+    }
+
+    /// The lowest term of a place above all known ones.
+    pub(crate) fn next_term(&self, place: u32) -> u32 {
+        let known = self.terms.iter().filter(|term| self.counts(term));
+        let highest = known.map(|term| term.term).max().unwrap_or(0);
+        let low = 15 - place;
+        let next = (highest & !15) | low;
+        match next > highest {
+            true => next,
+            // the last round is the owner's
+            false => next.saturating_add(16) & !15 | low,
+        }
+    }
+
+    /// The term in force at `number` of a log.
+    pub(crate) fn in_force(&self, office: Office, number: u32) -> Option<Term> {
+        let terms = self.terms.iter().filter(|term| self.counts(term));
+        let before = terms.filter(|term| term.office == office && term.number <= number);
+        let last = before.max_by_key(|term| term.number).copied();
+        last.or_else(|| office.is_none().then_some(Term::FIRST))
+    }
+
+    /// The last number of the log that is read, if another one goes on from there.
+    pub fn end(&self) -> Option<u32> {
+        self.plan.front().map(|next| next.from.1)
+    }
+
+    /// The terms through which the present place was reached, the latest first.
+    pub(crate) fn lineage(&self) -> Vec<Term> {
+        let mut all = vec![self.segment];
+        while let Some(last) = all.last().filter(|last| last.number > 0)
+            && all.len() <= self.terms.len() + 1
+            && let Some(before) = self.in_force(last.from.0, last.from.1)
+        {
+            all.push(before);
+        }
+        all
+    }
+
+    /// Keeps a confirmed word, within [`KEPT`].
+    pub fn keep(&mut self, epoch: u64, said: Said) {
+        self.kept.push_back((epoch, said));
+        let bytes = |kept: &VecDeque<(u64, Said)>| {
+            kept.iter()
+                .map(|(_, said)| said.content.len())
+                .sum::<usize>()
+        };
+        while self.kept.len() > KEPT.1 || bytes(&self.kept) > KEPT.0 {
+            self.kept.pop_front();
+        }
+    }
+}
+
+/// The body of the list.
+pub(crate) fn encode_list(list: &[Deputy]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION);
+    for deputy in list {
+        w.put(deputy.author.public_key())
+            .u32(deputy.last)
+            .u32(deputy.after);
+    }
+    w.into_vec()
+}
+
+/// The deputies in the body of a list.
+pub(crate) fn decode_list(body: &[u8]) -> Result<Vec<Deputy>, WireError> {
+    let mut r = Reader::new(body);
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let mut list = Vec::new();
+    while !r.is_empty() && list.len() < MAX_DEPUTIES {
+        let author = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))?;
+        let (last, after) = (r.u32()?, r.u32()?);
+        list.push(Deputy {
+            author,
+            after,
+            last,
+        });
+    }
+    Ok(list)
+}
+
+/// A term in a body: term, place and number that it goes on from, epoch.
+pub(crate) fn decode_term(body: &[u8]) -> Result<(u32, u32, u32, u64), WireError> {
+    let mut r = Reader::new(body);
+    match r.u8()? {
+        VERSION => Ok((r.u32()?, r.u8()?.into(), r.u32()?, r.u64()?)),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+pub(crate) fn encode_term(term: u32, place: u32, number: u32, epoch: u64) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION)
+        .u32(term)
+        .u8(place as u8)
+        .u32(number)
+        .u64(epoch);
+    w.into_vec()
+}
+
+impl Offices {
+    /// Takes the owner's list. Places never change: those of before stay.
+    pub(crate) fn set_list(&mut self, list: Vec<Deputy>) {
+        for deputy in list {
+            let at = self
+                .list
+                .iter()
+                .position(|known| known.author == deputy.author);
+            match at {
+                Some(at) => self.list[at] = deputy,
+                None if self.list.len() < MAX_DEPUTIES => self.list.push(deputy),
+                None => {}
+            }
+        }
+    }
+
+    pub(crate) fn learn(&mut self, term: Term) {
+        let same = |known: &Term| (known.office, known.number) == (term.office, term.number);
+        if self.terms.iter().any(same) {
+            return;
+        }
+        (self.is_new, self.since_new) = (true, 0);
+        self.terms.push(term);
+        if self.terms.len() > MAX_TERMS {
+            let lowest = self.terms.iter().map(|term| term.term).min();
+            let at = self.terms.iter().position(|term| Some(term.term) == lowest);
+            at.map(|at| self.terms.swap_remove(at));
+        }
+    }
+}
