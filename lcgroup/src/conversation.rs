@@ -136,7 +136,7 @@ impl Conversation {
             })?;
             length += line.len() as u64;
             lines += 1;
-            unread.add(lines, &message);
+            unread.add(lines, message.author, message.entry);
             persons.extend(message.person.map(|person| (message.author, person)));
             known.insert((message.author, message.id));
             names.insert(message.author, message.name);
@@ -177,7 +177,7 @@ impl Conversation {
         self.spoke.insert(message.author, message.time);
         self.lines += 1;
         message.n = self.lines;
-        self.unread.add(self.lines, &message);
+        self.unread.add(self.lines, message.author, message.entry);
         let waiting = self.file.waiting();
         if serde_json::to_writer(&mut *waiting, &message).is_ok() {
             waiting.push(b'\n');

@@ -4,10 +4,8 @@ use std::collections::VecDeque;
 
 use librecast::id::PeerId;
 
-use crate::conversation::Message;
-
-/// Unread messages that are counted: the last ones. Chosen: as many as are recognised twice.
-const MAX_UNREAD: usize = crate::conversation::REMEMBERED;
+/// Unread messages that are counted: the last ones. Chosen.
+const MAX_UNREAD: usize = 8_192;
 
 /// A message of others: its place in the conversation, its author, and its last entry.
 #[derive(Debug)]
@@ -22,10 +20,9 @@ struct Place {
 pub struct Unread(VecDeque<Place>);
 
 impl Unread {
-    /// Counts a message, unless it is this person's own or from before.
-    pub fn add(&mut self, n: u64, message: &Message) {
-        if let Some(entry) = message.entry {
-            let author = message.author;
+    /// Counts a message, unless it is this person's own or from before: those have no entry.
+    pub fn add(&mut self, n: u64, author: PeerId, entry: Option<u32>) {
+        if let Some(entry) = entry {
             self.0.push_back(Place { n, author, entry });
         }
         if self.0.len() > MAX_UNREAD {

@@ -7,7 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
-//!   device gone (8), read (9): `device.rs`
+//!   device gone (8), read (9): `vouch.rs`
 //!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
@@ -371,7 +371,6 @@ pub(crate) fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_refresh(bytes);
     let _ = decode_welcome(bytes);
     let _ = Terms::decode(bytes);
-    crate::device::decode_any(bytes);
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use crate::author::Author;
 use crate::body::{self, kind};
-use crate::device::{Devices, Other};
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
@@ -21,6 +20,7 @@ use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
+use crate::vouch::{Devices, Other};
 use crate::{
     HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, MAX_UNSENT, SECOND, WEEK, request,
 };

@@ -17,7 +17,7 @@ use crate::group::{Group, Standing};
 use crate::offices::{decode_list, decode_term};
 use crate::partial::make_room;
 use crate::provider::{self, AEAD_KEY, NO_NONCE};
-use crate::{MAX_REQUESTS, request};
+use crate::{MAX_REQUESTS, request, vouch};
 
 /// Bytes of what newcomers get: with all boxes it fits into the parts of one whole.
 pub const MAX_HISTORY: usize = 512 * 1_024;
@@ -54,14 +54,15 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
     body::decode_any(kind, bytes);
     let _ = decode_list(bytes);
     let _ = decode_term(bytes);
+    vouch::decode_any(bytes);
     let me = librecast::id::SecretKey::from_seed(&[0; 32]).peer_id();
     let _ = decode(bytes, &me);
     let _ = crate::file::SealedFile::decode(bytes);
 }
 
 impl Group {
-    /// Sends `content` to newcomers, up to [`MAX_HISTORY`] bytes. Only the owner's is read, and that
-    /// of a device for others of its person.
+    /// Sends `content` to newcomers, up to [`MAX_HISTORY`] bytes. Only the owner's is read, and
+    /// that of a device for others of its person.
     ///
     /// # Errors
     ///
@@ -115,8 +116,8 @@ impl Group {
         }
     }
 
-    /// The part in an entry, if it is the owner's or of this person, and this member may be among the
-    /// newcomers.
+    /// The part in an entry, if it is the owner's or of this person, and this member may be among
+    /// the newcomers.
     fn history_part<'a>(&self, entry: &Entry<'a>) -> Option<Part<'a>> {
         if entry.kind != kind::HISTORY {
             return None;

@@ -65,10 +65,10 @@ mod state;
 #[cfg(test)]
 mod vectors;
 mod voice;
+mod vouch;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
 pub use deputy::{LEAST_SILENCE, LONGEST_SILENCE};
-pub use device::{DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL};
 pub use drops::{DropReason, RequestRefusal};
 pub use error::{GroupError, StateError};
 pub use event::{Append, Entry, Event, Log, NewEntry, Output, Taken};
@@ -79,6 +79,7 @@ pub use mls::MlsFailure;
 pub use offices::{Deputy, MAX_DEPUTIES};
 pub use provider::CryptoError;
 pub use request::{MAX_REQUEST, Request};
+pub use vouch::{DEVICE_PREFIX, DeviceInvitation, LONGEST_DEVICE_LIFE, MAX_DEVICES, MAX_LABEL};
 
 /// Members of a group, the owner included. Chosen: the largest commit has 98 KB.
 pub const MAX_MEMBERS: usize = 1_000;

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 
 use crate::author::Author;
 use crate::body::{Heads, MAX_BODY, Terms};
-use crate::device::Devices;
 use crate::error::StateError;
 use crate::event::{Append, Log, NewEntry};
 use crate::group::{Group, Queued, Standing};
@@ -25,6 +24,7 @@ use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
+use crate::vouch::Devices;
 use crate::{
     MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, MAX_TOPIC,
 };
