@@ -400,10 +400,14 @@ mod tests {
             author: SecretKey::from_seed(&[(n % 3) as u8; 32]).peer_id(),
             ..message(n)
         };
-        (1..=all).for_each(|n| drop(conversation.add(of(n))));
+        (1..=all).for_each(|n| {
+            conversation.add(of(n));
+        });
         conversation.sync().unwrap();
         let mut conversation = Conversation::open(&path).unwrap();
-        (all - 100..=all).for_each(|n| drop(conversation.add(of(n))));
+        (all - 100..=all).for_each(|n| {
+            conversation.add(of(n));
+        });
         assert_eq!(conversation.messages(), all);
     }
 
