@@ -608,7 +608,7 @@ impl Conversation {
         }
         // without room it is asked again
         while let Some(item) = self.items.poll(Instant::now()) {
-            self.say(&FromOutside::Item(item));
+            self.say(&FromOutside::Item(Box::new(item)));
         }
         if self.guests_changed {
             // without room it is said later
