@@ -131,7 +131,7 @@ mod tests {
         assert_ne!(key_of(&open, 7), key_of(&key(2).peer_id(), 7));
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "HWRJxqqFMsWNM8VXbCeix92H99Pd2AEjVjZeRNpqBrjc";
 
     #[test]
     fn only_the_owner_signs_under_the_key_that_others_compute() {

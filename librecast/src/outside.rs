@@ -313,7 +313,7 @@ pub enum FromOutside {
     /// All callers of the open key with links: their keys of this call.
     Guests(Vec<PeerId>),
     /// A record of the open key that it has to sign.
-    Item(ItemAsk),
+    Item(Box<ItemAsk>),
 }
 
 /// A frame on the socket.

@@ -70,7 +70,7 @@ pub enum Request {
     /// The record of this open node in a DHT, signed: a [`librecast::reach::Item`].
     OpenItem {
         /// The record and its period.
-        item: ItemAsk,
+        item: Box<ItemAsk>,
     },
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {

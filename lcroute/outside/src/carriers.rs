@@ -397,7 +397,7 @@ impl Finding {
     }
 
     /// Notes how many items nodes of the DHT hold.
-    pub(crate) fn set_held(&mut self, held: usize) {
+    pub(crate) fn note_stored(&mut self, held: usize) {
         self.held = held;
     }
 

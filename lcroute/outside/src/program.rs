@@ -514,7 +514,7 @@ impl Conversation {
             }
             Arrived::Dht(FromReach::State(state)) => {
                 self.share.webrtc().set_outer(state.outer, now);
-                self.finding.set_held(state.held);
+                self.finding.note_stored(state.held);
                 let nodes = state.nodes;
                 self.dht = Some(format!("{nodes} nodes, {} records held", state.held));
             }
@@ -608,7 +608,7 @@ impl Conversation {
         }
         // without room it is asked again
         while let Some(item) = self.items.poll(Instant::now()) {
-            self.say(&FromOutside::Item(item));
+            self.say(&FromOutside::Item(Box::new(item)));
         }
         if self.guests_changed {
             // without room it is said later

@@ -132,6 +132,7 @@ impl Keys {
             // the daemon has bounds, too; this one spares it
             Self::Daemon(_) if !lock(signer).permits(now) => Err("too many".into()),
             Self::Daemon(daemon) => {
+                let item = Box::new(item);
                 let signed = daemon.ask(&Request::OpenItem { item }).await;
                 signed.map_err(|e| match e {
                     AskError::Refused(why) | AskError::NoDaemon(why) => why,

@@ -465,9 +465,10 @@ impl Pairs {
             call.carriers.insert(carrier);
             // a LAN is asked now, a DHT may have an older record
             let is_dht = |kind: CarrierKind| kind == CarrierKind::Dht;
-            let knows_better = call.candidates.as_ref().is_some_and(|(k, _)| !is_dht(*k));
-            let found =
-                found.filter(|(kind, at)| !at.is_empty() && !(is_dht(*kind) && knows_better));
+            let known = call.candidates.as_ref();
+            let is_known = known.is_some_and(|(kind, _)| !is_dht(*kind));
+            let is_worse = |kind| is_known && is_dht(kind);
+            let found = found.filter(|(kind, at)| !at.is_empty() && !is_worse(*kind));
             call.candidates = found.or_else(|| call.candidates.take());
         }
         for node in pair.nodes.clone() {
