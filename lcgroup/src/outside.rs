@@ -364,7 +364,13 @@ impl Outside {
                 Err(e) => {
                     tracing::error!("{}: lcroute guest: {e:#}", self.name);
                     self.problem = Some(match e.downcast_ref::<io::Error>() {
-                        Some(e) if e.kind() == io::ErrorKind::NotFound => {
+                        // PATH may have folders that this user may not search
+                        Some(e)
+                            if matches!(
+                                e.kind(),
+                                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                            ) =>
+                        {
                             "lcroute must be installed: its package has `lcroute guest`".to_owned()
                         }
                         _ => format!("lcroute guest: {e:#}"),
