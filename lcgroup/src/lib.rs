@@ -47,9 +47,9 @@ mod qr;
 mod request;
 mod room;
 mod server;
-mod unread;
 mod shelf;
 mod transfer;
+mod unread;
 mod verbs;
 
 pub use cli::{command, main};
