@@ -348,7 +348,9 @@ impl Outside {
                 self.is_told &= wanted == self.wanted;
                 self.wanted = wanted;
                 if matches!(group.standing(), Standing::Removed) {
-                    (self.role, self.link) = (None, None);
+                    (self.role, self.state) = (None, GroupState::default());
+                    let guest = self.let_go().into_iter().collect();
+                    thread::spawn(move || end_all(guest));
                 }
             }
         }

@@ -858,14 +858,14 @@ impl Room {
     /// Own devices get everything.
     fn give_history(&mut self, time: UnixTime) -> io::Result<()> {
         let newcomers = std::mem::take(&mut self.newcomers);
-        self.give_history_to(newcomers, self.kept.history(), MAX_HISTORY, time)?;
+        self.give_history_to(&newcomers, self.kept.history(), MAX_HISTORY, time)?;
         let devices = std::mem::take(&mut self.new_devices);
-        self.give_history_to(devices, u64::MAX, DEVICE_HISTORY, time)
+        self.give_history_to(&devices, u64::MAX, DEVICE_HISTORY, time)
     }
 
     fn give_history_to(
         &mut self,
-        newcomers: Vec<PeerId>,
+        newcomers: &[PeerId],
         seconds: u64,
         most: usize,
         time: UnixTime,
@@ -898,7 +898,7 @@ impl Room {
             self.notice("what was said before did not fit for newcomers any more".into());
             return Ok(());
         }
-        if let Err(e) = self.group.give_history(&newcomers, &content) {
+        if let Err(e) = self.group.give_history(newcomers, &content) {
             tracing::warn!("{}: what was said before: {e}", self.name);
         }
         Ok(())

@@ -544,6 +544,9 @@ impl Verbs {
             return Ok(Exit::Ok);
         }
         let deputies: Vec<DeputyStatus> = serde_json::from_value(answer["deputies"].clone())?;
+        if deputies.is_empty() {
+            print_line("none: `lcgroup deputy add` names one")?;
+        }
         for deputy in deputies {
             let after = span(deputy.after_s.into());
             let mark = match (deputy.in_office, deputy.named) {

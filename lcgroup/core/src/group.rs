@@ -643,10 +643,10 @@ impl Group {
         let request = joining.request.as_ref();
         if !request.is_some_and(|(made, _)| fresh(*made)) {
             // replaces a key package that a wrong clock made
-            if check_key_package(&self.provider, &joining.package.public, now).is_err() {
-                if let Ok(package) = self.new_package(now) {
-                    joining.package = package;
-                }
+            if check_key_package(&self.provider, &joining.package.public, now).is_err()
+                && let Ok(package) = self.new_package(now)
+            {
+                joining.package = package;
             }
             let package = &joining.package.public;
             let sealed = request::seal(

@@ -649,9 +649,11 @@ fn a_deputy_that_takes_over_before_its_time_is_refused_by_those_that_hear_the_ow
 /// Sides change, hosts sleep, the owner or a deputy may be lost, members come and go.
 fn bad_weeks(seed: u64) -> World {
     let mut world = group_of(100 + seed);
-    let dead = (seed % 3 == 0)
-        .then_some(0)
-        .or((seed % 3 == 1).then_some(1));
+    let dead = match seed % 3 {
+        0 => Some(0),
+        1 => Some(1),
+        _ => None,
+    };
     for step in 0..70 {
         let who = world.random.index(world.people.len());
         match world.random.below(10) {
