@@ -397,7 +397,7 @@ mod tests {
         let mut world = World::in_step();
         let group = key().station(true).group();
         let to = (group, BEACON_PORT);
-        let beacon = |world: &World| world.caster.beacon(SOURCE, world.time).unwrap();
+        let beacon = |world: &mut World| world.caster.beacon(SOURCE, world.time).unwrap();
         let other = Ipv6Addr::from(u128::from(SOURCE) + 1);
         let noise = |world: &mut World, with: Vec<u8>| {
             let (now, time) = (world.now, world.time);
@@ -427,7 +427,7 @@ mod tests {
         for _ in 0..8 {
             pass(&mut world, 1);
             // a recording of a beacon, and a forged one, are later nowhere
-            let heard = beacon(&world);
+            let heard = beacon(&mut world);
             assert_eq!(by(&mut world, HOME), Some(HOME));
             noise(&mut world, heard.clone());
             let mut forged = heard;
