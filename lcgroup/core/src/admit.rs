@@ -351,8 +351,12 @@ impl Group {
             author.forced = author.forced.max(now.as_millis()) + FORCED;
         }
         let known = |author: &PeerId| self.authors.contains_key(author);
-        let leave: Vec<PeerId> = owner.leaves.iter().copied().filter(known).collect();
-        let stays = |author: &PeerId| known(author) && !owner.leaves.contains(author);
+        // the owner has the first leaf for ever, whoever is in office
+        let first = mls.first().map(|first| first.author);
+        let leaves = |author: &PeerId| Some(*author) != first && owner.leaves.contains(author);
+        let leave = owner.leaves.iter().copied();
+        let leave: Vec<PeerId> = leave.filter(|a| known(a) && leaves(a)).collect();
+        let stays = |author: &PeerId| known(author) && !leaves(author);
         let renewals = owner.refreshes.iter().filter(|(author, _)| stays(author));
         // members first: no joiner takes a member's key
         let renewals = renewals.map(|(author, package)| NewLeaf::of(author, package, true));
@@ -361,8 +365,7 @@ impl Group {
         // each was usable on arrival, but its lifetime may have ended since
         let usable = |leaf: &NewLeaf| check_key_package(&provider, &leaf.package, now).is_ok();
         let (mut new, mut refused): (Vec<_>, Vec<_>) = renewals.chain(joins).partition(usable);
-        // the owner's new leaf takes the place of its old one, the first
-        let first = mls.first().map(|first| first.author);
+        // the owner's new leaf takes the place of its old one
         new.sort_by_key(|leaf| Some(leaf.author) != first);
 
         let epoch = mls.epoch();
@@ -469,6 +472,10 @@ impl Group {
             let now = self.began;
             let former = gone.iter().map(|(author, last)| (*author, (*last, now)));
             owner.commits.former.extend(former);
+        }
+        if self.is_owner() {
+            let gone: Vec<PeerId> = gone.iter().map(|(author, _)| *author).collect();
+            self.end_offices(|author| gone.contains(author));
         }
         self.append_grants(&gone);
         self.change(&delta, &change);

@@ -180,6 +180,26 @@ impl Group {
         Ok(())
     }
 
+    /// Ends the right of those of these authors that are deputies: it does not outlive membership.
+    pub(crate) fn end_offices(&mut self, ends: impl Fn(&PeerId) -> bool) {
+        let read: Vec<u32> = self
+            .offices
+            .list
+            .iter()
+            .map(|deputy| self.office_read(Some(deputy.author)))
+            .collect();
+        let mut any = false;
+        for (deputy, read) in self.offices.list.iter_mut().zip(read) {
+            if deputy.is_named() && ends(&deputy.author) {
+                deputy.last = read;
+                any = true;
+            }
+        }
+        if any {
+            self.append_list();
+        }
+    }
+
     fn check_owns(&self) -> Result<(), GroupError> {
         match self.standing {
             Standing::RolledBack => Err(GroupError::RolledBack),
@@ -372,6 +392,11 @@ impl Group {
         let members = self.authors.keys().copied().chain([me]);
         let grants: Vec<_> = members.map(|author| (author, u32::MAX)).collect();
         self.append_grants(&grants);
+        if self.is_owner() {
+            // a deputy in office may have removed another one, and has no say over the list
+            let present: Vec<PeerId> = self.authors.keys().copied().collect();
+            self.end_offices(|author| !present.contains(author));
+        }
         self.tell(Event::TookOffice);
         // the term counts in labels from the next epoch on
         self.commit(now);
@@ -419,7 +444,7 @@ impl Group {
     /// Whether the office of this term is a member's, as far as this participant knows.
     fn is_of_member(&self, term: &Term) -> bool {
         let known = |author| author == self.author.peer_id() || self.authors.contains_key(&author);
-        self.standing != Standing::Member || term.office.is_none_or(known)
+        self.standing == Standing::Joining || term.office.is_none_or(known)
     }
 
     /// Follows the highest term that it accepts, and passes from one log to the next.

@@ -322,8 +322,10 @@ impl Group {
         let devices = self.devices_of(&person);
         let waiting = self.waiting_devices(&person);
         let is_own = person == self.own_person_id();
+        let first = self.author_of_office(None);
         let owner = self.owner.as_mut().ok_or(GroupError::NotTheOwner)?;
-        if is_own {
+        // a deputy in office removes no device of the owner with it
+        if is_own || devices.iter().any(|device| Some(*device) == first) {
             return Err(GroupError::Owner);
         }
         if self.standing == Standing::Member {
@@ -369,7 +371,8 @@ impl Group {
 
     /// Reads a member's request to remove one of its devices.
     pub(crate) fn read_device_gone(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
-        let own = self.author.peer_id();
+        // the owner has the first leaf for ever
+        let fixed = [Some(self.author.peer_id()), self.author_of_office(None)];
         let Some(owner) = &self.owner else {
             return Taken::Done;
         };
@@ -378,7 +381,7 @@ impl Group {
             return Taken::Dropped(DropReason::Malformed);
         };
         let is_theirs = self.person_of(&device) == self.person_of(&entry.author);
-        if !is_theirs || device == own || !self.authors.contains_key(&device) {
+        if !is_theirs || fixed.contains(&Some(device)) || !self.authors.contains_key(&device) {
             return Taken::Dropped(DropReason::Malformed);
         }
         if let Some(owner) = &mut self.owner {

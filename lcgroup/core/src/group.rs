@@ -496,7 +496,8 @@ impl Group {
     /// [`GroupError::Owner`], [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn leave(&mut self) -> Result<(), GroupError> {
         self.check_speaks()?;
-        if self.owner.is_some() {
+        // an owner out of office stays the owner
+        if self.owner.is_some() || self.is_owner() {
             return Err(GroupError::Owner);
         }
         let body = Vec::new();

@@ -541,6 +541,94 @@ fn a_lost_owner_costs_the_deputys_delay_and_the_group_adds_and_removes() {
 }
 
 #[test]
+fn a_deputy_that_is_removed_as_a_member_keeps_no_office() {
+    for seed in 0..4 {
+        let mut world = group_of(seed);
+        let keys: Vec<PeerId> = world.people.iter().map(|person| person.key).collect();
+        let named = |world: &mut World, who: usize, deputy: usize| {
+            let mut deputies = world.group(who).deputies().iter();
+            deputies.any(|one| one.author == keys[deputy] && one.is_named())
+        };
+        // by the owner: at once, for all
+        assert!(world.remove(0, 1));
+        world.live(20, MINUTE);
+        for who in [0, 2, 3, 4, 5] {
+            assert!(!named(&mut world, who, 1), "{who} {seed}");
+            assert!(named(&mut world, who, 2), "{who} {seed}");
+        }
+        // by another deputy: once the owner takes the office back
+        world.stop(0);
+        world.live(3 * 60, MINUTE);
+        assert_eq!(world.in_office(), [2], "{seed}");
+        assert!(world.remove(2, 3));
+        world.live(20, MINUTE);
+        world.start(0);
+        world.live(20, MINUTE);
+        world.stop(2);
+        world.live(4 * 60, MINUTE);
+        assert_eq!(world.in_office(), [0], "{seed}");
+        for who in [0, 4, 5] {
+            assert!(!named(&mut world, who, 3), "{who} {seed}");
+            assert!(named(&mut world, who, 2), "{who} {seed}");
+        }
+        world.meet();
+        world.check();
+        world.assert_faultless(seed);
+    }
+}
+
+#[test]
+fn a_deputy_in_office_neither_removes_the_owner_nor_keeps_its_new_leaf_out() {
+    let mut world = group_of(5);
+    world.stop(0);
+    world.live(90, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    world.start(0);
+    world.live(10, MINUTE);
+    let (owner, now) = (world.people[0].key, world.time());
+    assert_eq!(
+        (world.in_office(), world.standing(0)),
+        (vec![1], Some(Standing::Member))
+    );
+    let refused = [
+        world.group(0).leave(),
+        world.group(1).remove(&owner, now),
+        world.group(1).remove_person(&owner, now),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, Err(GroupError::Owner)), "{refused:?}");
+    }
+    // nothing of that waits for the next commit, which has the owner's new keys
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.remove(1, 5);
+    world.meet();
+    assert_eq!(world.standing(0), Some(Standing::Member));
+    assert_eq!(world.group(2).members()[0].author, owner);
+    world.check();
+    world.assert_faultless(5);
+}
+
+#[test]
+fn a_deputy_in_office_adds_a_device_of_its_own() {
+    let mut world = group_of(6);
+    world.stop(0);
+    world.live(90, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    let now = world.time();
+    let expires = world.now + HOUR;
+    let text = world.group(1).invite_device(expires, now).unwrap();
+    let text = text.encode().parse().unwrap();
+    let laptop = Group::join_device(text, "laptop", &seed32(6, 77), now).unwrap();
+    let laptop = world.enter(laptop, 0);
+    world.live(10, MINUTE);
+    assert_eq!(world.standing(laptop), Some(Standing::Member));
+    let (key, person) = (world.people[laptop].key, world.people[1].key);
+    assert_eq!(world.group(2).person_of(&key), person);
+    world.assert_faultless(6);
+}
+
+#[test]
 fn an_owner_that_was_only_away_follows_and_loses_nothing() {
     let mut world = group_of(2);
     let id = world.say(0).unwrap();
