@@ -14,7 +14,7 @@ use crate::drops::DropReason;
 use crate::error::GroupError;
 use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
-use crate::offices::{decode_list, decode_term};
+use crate::offices::{Deputy, decode_list, decode_term};
 use crate::partial::make_room;
 use crate::provider::{self, AEAD_KEY, NO_NONCE};
 use crate::{MAX_REQUESTS, request, vouch};
@@ -124,7 +124,8 @@ impl Group {
         }
         let is_own = self.person_of(&entry.author) == self.own_person_id();
         let gives = self.author_of_office(None) == Some(entry.author);
-        if !gives && !is_own && self.offices.deputy(&entry.author).is_none() {
+        let deputy = self.offices.deputy(&entry.author);
+        if !gives && !is_own && !deputy.is_some_and(Deputy::is_named) {
             return None;
         }
         let part = Part::decode(entry.kind, entry.body).ok()?;

@@ -439,6 +439,11 @@ pub(crate) fn expiry(id: u64) -> u64 {
 
 /// The secret of a text, for the device that made it and for the owner.
 pub(crate) fn secret_of(own: &SecretKey, other: &PeerId, id: u64) -> Option<Zeroizing<[u8; 32]>> {
+    if own.peer_id() == *other {
+        // its own device's text, of one in office by its author key: no pair
+        let parts = [&own.seed()[..], &id.to_be_bytes()];
+        return Some(derive("lcgroup 2026 secret of an own device's text", &parts).into());
+    }
     let shared = PairSecret::agree(own, other).ok()?;
     let parts = [&shared.bytes()[..], &id.to_be_bytes()];
     Some(derive("lcgroup 2026 secret of a device's text", &parts).into())
