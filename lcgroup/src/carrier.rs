@@ -510,14 +510,16 @@ impl Worker {
                 self.fetch_failed(&fetch.wanted, Some(problem), now);
                 // what has come of it takes room
                 drop(fetch.running);
-                let _ = fs::remove_dir_all(unfinished(&fetch.wanted));
+                if !is_shared(plan, &fetch.wanted) {
+                    let _ = fs::remove_dir_all(unfinished(&fetch.wanted));
+                }
                 continue;
             }
             match fetch.running.ended() {
                 None if is_wanted(&fetch) => self.fetches.push(fetch),
                 None => {}
                 Some((status, error)) => match status.code() {
-                    Some(0) => match finish(&fetch.wanted) {
+                    Some(0) => match finish(&fetch.wanted, is_shared(plan, &fetch.wanted)) {
                         Ok(()) => self.fetched(&fetch.wanted),
                         Err(e) => self.fetch_failed(&fetch.wanted, Some(e.to_string()), now),
                     },
@@ -538,7 +540,11 @@ impl Worker {
     /// The next file to fetch: first one that a user waits for, then one of an author whose files
     /// came, then one that was tried least.
     fn next_wanted(&self, plan: &Plan, now: Instant) -> Option<Wanted> {
-        let running = |place: &Place| self.fetches.iter().any(|f| place_of(&f.wanted) == *place);
+        // by folder and root hash: those of another announced length write into the same file
+        let running = |wanted: &Wanted| {
+            let mut running = self.fetches.iter();
+            running.any(|fetch| unfinished(&fetch.wanted) == unfinished(wanted))
+        };
         let of_author = |author: &PeerId| {
             let of = self
                 .fetches
@@ -554,7 +560,7 @@ impl Worker {
                 false => tried.again <= now,
             });
             is_due
-                && !running(&place)
+                && !running(wanted)
                 && (wanted.awaited || of_author(&wanted.author) < MAX_OF_AUTHOR)
         };
         let order = |wanted: &&Wanted| {
@@ -647,13 +653,21 @@ fn unfinished(wanted: &Wanted) -> PathBuf {
     wanted.folder.join("incoming").join(id)
 }
 
-/// Puts a file that came into its place.
-fn finish(wanted: &Wanted) -> io::Result<()> {
+/// Whether another announcement, of another length, has the same root hash: one of them is true.
+fn is_shared(plan: &Plan, wanted: &Wanted) -> bool {
+    let mut others = plan.wanted.iter().filter(|other| other.file != wanted.file);
+    others.any(|other| unfinished(other) == unfinished(wanted))
+}
+
+/// Puts a file that came into its place. A shared one stays for the true announcement.
+fn finish(wanted: &Wanted, is_shared: bool) -> io::Result<()> {
     let folder = unfinished(wanted);
     let from = folder.join(UNFINISHED);
     let found = fs::symlink_metadata(&from)?;
     if !found.is_file() || found.len() != wanted.file.length {
-        let _ = fs::remove_dir_all(&folder);
+        if !is_shared {
+            let _ = fs::remove_dir_all(&folder);
+        }
         return Err(io::Error::other("another file than its sender announced"));
     }
     shelf::put(&from, &wanted.folder.join(wanted.file.id.to_string()))?;
@@ -661,8 +675,41 @@ fn finish(wanted: &Wanted) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lie_about_the_length_of_a_file_removes_nothing_of_the_true_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = |id, length| Wanted {
+            folder: folder.path().to_owned(),
+            file: SealedFile {
+                id: FileId([id; 32]),
+                length,
+            },
+            author: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
+            awaited: true,
+        };
+        let (truth, lie, other) = (wanted(1, 3), wanted(1, 4), wanted(2, 3));
+        let plan = Plan {
+            served: BTreeSet::new(),
+            wanted: vec![truth.clone(), lie.clone(), other.clone()],
+        };
+        assert!(is_shared(&plan, &truth) && is_shared(&plan, &lie) && !is_shared(&plan, &other));
+        for one in [&truth, &other] {
+            fs::create_dir_all(unfinished(one)).unwrap();
+            fs::write(unfinished(one).join(UNFINISHED), "abc").unwrap();
+        }
+        finish(&lie, is_shared(&plan, &lie)).unwrap_err();
+        finish(&truth, is_shared(&plan, &truth)).unwrap();
+        let here = folder.path().join(truth.file.id.to_string());
+        assert_eq!(fs::read(here).unwrap(), b"abc");
+        // nobody else needs what came of a lie
+        let lie = wanted(2, 4);
+        finish(&lie, false).unwrap_err();
+        assert!(!unfinished(&other).exists());
+    }
 
     #[test]
     fn a_share_of_another_length_or_of_several_files_is_no_announced_file() {

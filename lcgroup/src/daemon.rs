@@ -501,7 +501,7 @@ impl Daemon {
             Request::Get { group, which } => {
                 let room = self.room(&group);
                 return match room.and_then(|room| room.answer_file(which.as_deref(), now)) {
-                    Ok(FileAnswer::Here(here)) => Answer::File(here, group),
+                    Ok(FileAnswer::Here(here)) => Answer::File(here, group, self.state.clone()),
                     Ok(FileAnswer::Waits(listed)) => {
                         let room = self.rooms.get(&group);
                         let waits = room.and_then(|r| r.waits_for(&listed, &self.carrier));

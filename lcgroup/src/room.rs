@@ -796,7 +796,8 @@ impl Room {
             return false;
         }
         let last = |log: &Log| -> BTreeMap<PeerId, (AuthorId, u32)> {
-            let all = log.authors();
+            // an office has the key of its author, and other numbers
+            let all = log.authors().filter(|status| !status.is_office);
             all.map(|status| (status.key, (status.author, status.last)))
                 .collect()
         };

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, mpsc};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::carrier::Serving;
+use crate::child;
 use crate::conversation::Shared;
 use crate::files::name_to_send;
 use crate::request::{MAX_REQUEST, REQUEST_TIMEOUT, Request};
@@ -45,8 +46,8 @@ pub enum Answer {
     Tail(Arc<Shared>, u64, bool),
     /// A place for a file that a user sends, its server, and the folder of groups.
     Stage(Stage, Serving, PathBuf),
-    /// A whole file, of this group.
-    File(Here, String),
+    /// A whole file, of this group, and the folder of groups.
+    File(Here, String, PathBuf),
 }
 
 /// Listens on threads of its own. The receiver yields requests; each one writes to `wake`.
@@ -161,8 +162,9 @@ fn converse(
         match answer {
             // answered above
             Answer::Stage(..) => return Ok(()),
-            Answer::File(here, group) => {
-                if !transfer::give(&mut writer, &here)? {
+            Answer::File(here, group, state) => {
+                let root_of = |path: &Path| child::root_of(&state, path);
+                if !transfer::give(&mut writer, &here, root_of)? {
                     let id = here.id;
                     ask(Request::LookAtFile { group, id })?;
                     return Ok(());

@@ -177,8 +177,42 @@ fn publish(staged: &Path, key: FileKey, taking: Taking<'_>) -> io::Result<Outcom
     })
 }
 
-/// Writes a file to a user's command; returns whether it was whole.
-pub fn give(writer: &mut UnixStream, here: &Here) -> io::Result<bool> {
+/// Why a whole copy gives no file: the sender of its message lies, and others may have its key.
+const OTHER_KEY: &str = "the key in this message does not open it";
+
+/// Whether the key opens all of the copy here.
+fn opens(here: &Here) -> io::Result<bool> {
+    let mut reader = BufReader::with_capacity(2 * CHUNK, fs::File::open(&here.path)?);
+    let mut sealed = vec![0; sealed_chunk_length(CHUNK)];
+    for index in 0..chunks(here.length) {
+        let chunk = &mut sealed[..sealed_chunk_length(chunk_length(here.length, index))];
+        let place = (here.length, index);
+        if reader.read_exact(chunk).is_err() || open_chunk(&here.key, place, chunk).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes a file to a user's command; returns whether it was whole. `root_of` computes root hashes.
+pub fn give(
+    writer: &mut UnixStream,
+    here: &Here,
+    root_of: impl FnOnce(&Path) -> Result<String, String>,
+) -> io::Result<bool> {
+    // a message of any member names copy and key: its lie must not remove an honest copy
+    if opens(here).is_ok_and(|opens| !opens) {
+        let kept = match root_of(&here.path) {
+            Ok(root) if root == here.id.to_string() => Some(OTHER_KEY.to_owned()),
+            Ok(_) => None,
+            Err(e) => Some(format!("it does not open, and cannot be checked: {e}")),
+        };
+        if let Some(why) = kept {
+            let error = json!({ "error": format!("{:?}: {why}", here.name), "exit": 1 });
+            writer.write_all(format!("{error}\n").as_bytes())?;
+            return Ok(true);
+        }
+    }
     let file = match fs::File::open(&here.path) {
         Ok(file) => file,
         Err(e) => {
@@ -234,7 +268,7 @@ mod tests {
             theirs.read_to_end(&mut all).unwrap();
             all
         });
-        let whole = give(&mut ours, here).unwrap();
+        let whole = give(&mut ours, here, |_| Ok("another".into())).unwrap();
         drop(ours);
         let all = reader.join().unwrap();
         let head = all.iter().position(|byte| *byte == b'\n').unwrap() + 1;
@@ -260,6 +294,27 @@ mod tests {
             fs::write(&here.path, &sealed[..last]).unwrap();
             assert!(!given(&here).0 && !here.path.exists());
         }
+    }
+
+    #[test]
+    fn a_message_with_another_key_removes_no_honest_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, other) = (Zeroizing::new([7; 16]), Zeroizing::new([8; 16]));
+        let lie = here(folder.path(), &other, 3);
+        seal(&mut &b"abc"[..], &key, 3, &lie.path).unwrap();
+        let mut answers = Vec::new();
+        for root in [Ok(lie.id.to_string()), Err("no lcsync".to_owned())] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            assert!(give(&mut ours, &lie, |_| root).unwrap());
+            drop(ours);
+            let mut said = String::new();
+            theirs.read_to_string(&mut said).unwrap();
+            answers.push(said);
+        }
+        assert!(answers[0].contains(OTHER_KEY), "{answers:?}");
+        assert!(answers[1].contains("no lcsync"), "{answers:?}");
+        let honest = here(folder.path(), &key, 3);
+        assert_eq!(given(&honest), (true, b"abc".to_vec()));
     }
 
     #[test]
