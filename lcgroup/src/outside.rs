@@ -13,6 +13,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread;
@@ -439,9 +440,11 @@ impl Outside {
             role,
         };
         let pipe = pipe_of(&entry)?;
-        for end in [their_control.as_fd(), their_packets.as_fd()] {
-            keep_open(end, true)?;
-        }
+        let theirs = [
+            their_control.as_raw_fd(),
+            their_packets.as_raw_fd(),
+            pipe.as_raw_fd(),
+        ];
         let mut command = guest::lcroute();
         command
             .args(["guest", "--group-fd"])
@@ -452,6 +455,16 @@ impl Outside {
             .arg(their_packets.as_raw_fd().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        // in the child alone: programs that other threads start meanwhile have none of them
+        let open = move || {
+            for fd in theirs {
+                // SAFETY: the parent keeps them open until the child has executed its program
+                keep_open(unsafe { BorrowedFd::borrow_raw(fd) }, true)?;
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec; makes system calls only, and allocates nothing
+        unsafe { command.pre_exec(open) };
         let child = command.spawn()?;
         let address = self.address.octets();
         send(packets.as_raw_fd(), &address, MsgFlags::MSG_DONTWAIT)?;

@@ -227,6 +227,7 @@ fn enter(
 fn enter_anew(entry: &GroupEntry) -> std::io::Error {
     let again = || {
         let fd = pipe_of(entry)?;
+        keep_open(fd.as_fd(), true)?;
         let given: Vec<_> = env::args_os().collect();
         let arguments = with_number(&given, OPTION, fd.as_raw_fd());
         let mut command = Command::new(env::current_exe()?);

@@ -252,7 +252,7 @@ pub fn own_program() -> io::Result<PathBuf> {
     guest::by_name(arguments::given()).map_or_else(env::current_exe, Ok)
 }
 
-/// Returns a pipe from which the guest reads this entry.
+/// Returns a pipe from which the guest reads this entry, once it is kept open.
 ///
 /// # Errors
 ///

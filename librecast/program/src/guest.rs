@@ -4,7 +4,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -17,8 +17,9 @@ use librecast::outside::Place;
 use librecast::reach::Base58;
 use librecast::text::{self, TextKind};
 use librecast::text_network::TextKey;
+use nix::fcntl::OFlag;
 use nix::libc;
-use nix::unistd::pipe;
+use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -180,7 +181,10 @@ fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> 
                     _ => "--token-fd",
                 };
                 command.arg(option).arg(fd.as_raw_fd().to_string());
-                // open over exec
+                // open over exec, which this process does at once
+                if let Err(e) = crate::group_network::keep_open(fd.as_fd(), true) {
+                    return failed(&e);
+                }
                 let _ = fd.into_raw_fd();
             }
             Err(e) => return failed(&e),
@@ -239,10 +243,10 @@ fn beside(own: &Path) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// Returns a descriptor from which the next program reads the token.
+/// Returns a descriptor from which the next program reads the token, once it is kept open.
 pub(crate) fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
-    // shorter than a pipe's capacity
-    let (read, write) = pipe()?;
+    // shorter than a pipe's capacity; another thread's child does not get it
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     std::fs::File::from(write).write_all(token)?;
     Ok(read)
 }
