@@ -1001,6 +1001,7 @@ impl Daemon {
             return Ok(());
         };
         outside::check_places(&kept.places)?;
+        outside::check_service()?;
         match self.networks.len() + self.held_networks.len() < MAX_NETWORKS {
             true => Ok(()),
             false => {

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use librecast_program::group_network::{
 };
 use librecast_program::guest::{self, MAX_TEXT_PLACES};
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
 };
@@ -45,6 +46,10 @@ use crate::request::NetworkStatus;
 
 /// The file in the folder of a group.
 const FILE: &str = "outside";
+/// Variable of programs that the service manager starts.
+const OF_SERVICE: &str = "INVOCATION_ID";
+/// Device of the driver of lc0, which a guest opens.
+const DRIVER: &str = "/dev/net/tun";
 /// The folder of the node in it.
 const NETWORK: &str = "network";
 /// Bytes of the file: some places and keys.
@@ -151,6 +156,50 @@ pub fn at_place(line: Zeroizing<String>, places: &[Place]) -> Zeroizing<String> 
         Some(place) => Zeroizing::new(format!("{}@{place}", *line)),
         None => line,
     }
+}
+
+/// Refuses a network where the system's service manager lets this program have no guest.
+///
+/// # Errors
+///
+/// [`Exit::NotPermitted`].
+pub fn check_service() -> Result<(), ExitError> {
+    // elsewhere the guest itself says more of its needs, in the status
+    if std::env::var_os(OF_SERVICE).is_none() {
+        return Ok(());
+    }
+    check_guest(&own_namespaces(), Path::new(DRIVER))
+}
+
+fn check_guest(namespaces: &io::Result<()>, driver: &Path) -> Result<(), ExitError> {
+    let lacks = match namespaces {
+        Err(_) => "namespaces",
+        Ok(()) if !driver.exists() => DRIVER,
+        Ok(()) => return Ok(()),
+    };
+    let text = format!(
+        "nothing was changed: a group with a network of its own needs a guest of lcroute, and the service of lcgroup has no {lacks} for it: run `lcgroup run` as your own user for such groups, not as the service"
+    );
+    Err(ExitError::new(Exit::NotPermitted, text))
+}
+
+/// Tries in a child whether this program may make the namespaces of a guest.
+fn own_namespaces() -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let enter = || {
+        Ok(unshare(
+            CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET,
+        )?)
+    };
+    // SAFETY: between fork and exec; makes a system call only, and allocates nothing
+    unsafe { command.pre_exec(enter) };
+    // the program itself need not succeed
+    command.status().map(drop)
 }
 
 /// Refuses more places than a text has.
@@ -712,6 +761,25 @@ mod tests {
 
     fn place(text: &str) -> Place {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_service_without_what_a_guest_needs_says_what_to_do() {
+        let no = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        let (here, gone) = (Path::new("/"), Path::new("/nothing/here"));
+        check_guest(&Ok(()), here).unwrap();
+        for (namespaces, driver, lacks) in [
+            (no(), here, "no namespaces"),
+            (Ok(()), gone, "no /dev/net/tun"),
+        ] {
+            let e = check_guest(&namespaces, driver).unwrap_err();
+            let text = e.to_string();
+            assert!(
+                text.contains(lacks) && text.contains("as your own user"),
+                "{text}"
+            );
+            assert_eq!(e.exit, Exit::NotPermitted);
+        }
     }
 
     #[test]
