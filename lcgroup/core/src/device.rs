@@ -359,6 +359,15 @@ impl Group {
         {
             return Err(GroupError::Owner);
         }
+        self.ask_to_remove(device)?;
+        if self.authors.contains_key(device) {
+            self.devices.asked.insert(*device);
+            self.devices.asked_of = Some(self.office_key());
+        }
+        Ok(())
+    }
+
+    fn ask_to_remove(&mut self, device: &PeerId) -> Result<(), GroupError> {
         let mut w = Writer::new();
         w.u8(VERSION).put(device.public_key());
         let to = self.office_key();
@@ -367,6 +376,27 @@ impl Group {
         let kind = kind::DEVICE_GONE;
         self.append(Log::Own, NewEntry::Body { kind, body });
         Ok(())
+    }
+
+    /// Asks again to remove devices: the one now in office cannot read what the one before was asked.
+    pub(crate) fn ask_again(&mut self, now: UnixTime) {
+        let of = Some(self.office_key());
+        let is_there = self.standing == Standing::Member && self.offices.plan.is_empty();
+        if self.devices.asked.is_empty() || self.devices.asked_of == of || !is_there {
+            return;
+        }
+        let mut asked = std::mem::take(&mut self.devices.asked);
+        asked.retain(|device| self.authors.contains_key(device));
+        for device in &asked {
+            if let Some(owner) = &mut self.owner {
+                owner.leaves.insert(*device);
+                self.commit_within(crate::admit::BATCH, now);
+            } else {
+                // a key that takes no box takes none later
+                let _ = self.ask_to_remove(device);
+            }
+        }
+        (self.devices.asked, self.devices.asked_of) = (asked, of);
     }
 
     /// Reads a member's request to remove one of its devices.

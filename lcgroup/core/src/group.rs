@@ -602,6 +602,7 @@ impl Group {
         if self.is_held {
             return;
         }
+        self.ask_again(now);
         let member = self.standing == Standing::Member;
         if self.standing == Standing::Joining {
             self.request(now);

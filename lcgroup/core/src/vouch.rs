@@ -27,7 +27,7 @@
 //! any other: its secret follows from the keys of the group and of the device that made the text.
 //! The owner finds that device by the extension, so it needs no list of these texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -275,6 +275,10 @@ pub(crate) struct Devices {
     pub used: BTreeMap<u64, PeerId>,
     /// The owner's: until when new devices of a person have used up its share.
     pub added: BTreeMap<PeerId, u64>,
+    /// Devices of this person that this one asked to remove in this run, and the key of the office
+    /// that it asked.
+    pub asked: BTreeSet<PeerId>,
+    pub asked_of: Option<PeerId>,
 }
 
 impl Devices {

@@ -629,6 +629,37 @@ fn a_deputy_in_office_adds_a_device_of_its_own() {
 }
 
 #[test]
+fn a_device_whose_removal_was_asked_of_a_lost_owner_is_removed_by_the_deputy() {
+    // asked by a member, and by the deputy itself
+    for of in [4, 1] {
+        let mut world = group_of(7);
+        let (now, expires) = (world.time(), world.now + HOUR);
+        let text = world.group(of).invite_device(expires, now).unwrap();
+        let text = text.encode().parse().unwrap();
+        let laptop = Group::join_device(text, "laptop", &seed32(6, 77), now).unwrap();
+        let laptop = world.enter(laptop, 0);
+        world.live(10, MINUTE);
+        assert_eq!(world.standing(laptop), Some(Standing::Member));
+        world.stop(0);
+        let (key, now) = (world.people[laptop].key, world.time());
+        world.group(of).remove_device(&key, now).unwrap();
+        world.settle(of);
+        world.people[laptop].was_removed = true;
+        world.live(90, MINUTE);
+        assert_eq!(world.in_office(), [1]);
+        assert_eq!(world.standing(laptop), Some(Standing::Removed), "{of}");
+        // once, and nothing of it is said again
+        let words = world.logs[&(world.people[of].key, false)].iter();
+        let is_gone = |entry: &NewEntry| matches!(entry, NewEntry::Body { kind, .. } if *kind == kind::DEVICE_GONE);
+        let asked = words.filter(|(_, entry)| is_gone(entry)).count();
+        assert_eq!(asked, if of == 1 { 1 } else { 2 });
+        world.meet();
+        world.check();
+        world.assert_faultless(7);
+    }
+}
+
+#[test]
 fn an_owner_that_was_only_away_follows_and_loses_nothing() {
     let mut world = group_of(2);
     let id = world.say(0).unwrap();
