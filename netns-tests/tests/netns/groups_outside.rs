@@ -295,7 +295,7 @@ fn what_is_missing_is_told_and_comes_back() {
         }
         // the owner's host is off: its joiner is told within seconds, and joins once it is back
         people[0].stop()?;
-        let mut joins = people[1].host.spawn(
+        let joins = people[1].host.spawn(
             "lcgroup",
             &[
                 "--control",

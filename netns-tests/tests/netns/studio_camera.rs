@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::foreign::foreign;
 use crate::studio::{
-    Typed, attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
+    attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
 };
 use crate::{world, world_alone};
 
