@@ -263,8 +263,11 @@ impl ScreenWatch {
         }
         self.heard_at = Some(now);
         if packet.latest >= self.latest {
+            // a recorded state does not take back the end
+            let stays_ended = self.has_ended && packet.latest == self.latest;
             self.latest = packet.latest;
-            (self.is_paused, self.has_ended) = (packet.is_paused, packet.has_ended);
+            self.is_paused = packet.is_paused;
+            self.has_ended = packet.has_ended || stays_ended;
         }
         match packet.part {
             Some(part) => {
@@ -282,6 +285,7 @@ impl ScreenWatch {
         self.run = run;
         self.latest_run = self.latest_run.max(run);
         (self.latest, self.through) = (0, 0);
+        self.has_ended = false;
         self.whole = None;
         self.areas.clear();
         self.complete.clear();
