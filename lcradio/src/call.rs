@@ -294,17 +294,20 @@ impl<'a> TakingPart<'a> {
 
     /// Prints the text of a new call, and how to use the keys.
     fn say_where(&self, key: &CallKey, is_new: bool) -> io::Result<()> {
-        let text = key.encode();
+        let text = is_new.then(|| key.encode());
         if self.options.json {
-            let told = json!({
-                "call": *text,
+            let mut told = json!({
                 "station": *key.station().encode(),
                 "group": key.station().group(),
                 "interfaces": self.network.interface_names(),
             });
+            // who entered by a file may not want it in a log
+            if let Some(text) = &text {
+                told["call"] = json!(**text);
+            }
             self.print(&told.to_string())?;
-        } else if is_new {
-            self.print(&text)?;
+        } else if let Some(text) = &text {
+            self.print(text)?;
             hint("who has this text talks, and hears all: lcradio call lcc1...");
         }
         if !self.options.json && io::stderr().is_terminal() {
@@ -494,6 +497,7 @@ impl<'a> TakingPart<'a> {
                 }
                 CallEvent::Left(Participant { name, place, .. }) => {
                     self.mixer.end(place);
+                    self.speaking[usize::from(place)] = Speaking::default();
                     self.say(&format!("{name} has left."));
                 }
                 CallEvent::Muted(Participant { name, is_muted, .. }) => {

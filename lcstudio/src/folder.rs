@@ -366,9 +366,12 @@ impl Folder {
         self.new_file(&format!("audio-{language}"), "opus")
     }
 
-    /// Returns the path of a new recording of the camera.
-    pub fn camera(&self) -> PathBuf {
-        self.new_file("camera", "webm")
+    /// Returns the path of the file of this number, from 1, of the camera.
+    pub fn camera(&self, number: u32) -> PathBuf {
+        match number {
+            ..=1 => self.0.join("camera.webm"),
+            _ => self.0.join(format!("camera-{number}.webm")),
+        }
     }
 
     fn new_file(&self, name: &str, extension: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lcstudio_core::{CameraFrame, CameraWatch};
@@ -13,6 +13,8 @@ use crate::webm::WebM;
 
 /// Bytes of kept files. Chosen: eight hours at 300 kbit/s.
 const MAX_BYTES: u64 = 1 << 30;
+/// Kept files. Chosen: a sender whose picture changes its size begins one at each key frame.
+const MAX_FILES: usize = 256;
 
 /// Pause after which a file is begun again, if the disk was full.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -35,6 +37,9 @@ pub struct KeptCamera {
     kept: Option<Kept>,
     /// Bytes of files that are complete.
     bytes: u64,
+    /// All files, and the number of the last one.
+    files: usize,
+    number: u32,
     /// No file is begun before.
     again: Option<Instant>,
     is_full: bool,
@@ -45,12 +50,17 @@ impl KeptCamera {
     pub fn new(folder: &Folder, space: &Space, now: Instant) -> anyhow::Result<Self> {
         let files = fs::read_dir(folder.path())?.flatten();
         let files = files.filter(|file| file.path().extension().is_some_and(|e| e == "webm"));
-        let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
+        let files: Vec<_> = files.collect();
+        let bytes = files.iter();
+        let bytes = bytes.filter_map(|file| Some(file.metadata().ok()?.len()));
+        let numbers = files.iter().filter_map(|file| number(&file.path()));
         Ok(Self {
             folder: folder.clone(),
             watch: CameraWatch::new(space, false, now),
             kept: None,
             bytes: bytes.sum(),
+            files: files.len(),
+            number: numbers.max().unwrap_or(0),
             again: None,
             is_full: false,
         })
@@ -111,7 +121,9 @@ impl KeptCamera {
         }
         // a full disk: the next one would be another file without a picture
         if !kept.webm.has_frames() {
-            let _ = fs::remove_file(&kept.path);
+            if fs::remove_file(&kept.path).is_ok() {
+                self.files -= 1;
+            }
             return;
         }
         self.bytes += kept.webm.bytes();
@@ -126,10 +138,18 @@ impl KeptCamera {
                 return Ok(());
             };
             self.end_file();
+            if self.files >= MAX_FILES {
+                self.is_full = true;
+                tracing::error!("{MAX_FILES} files of the camera are kept: no more are");
+                return Ok(());
+            }
             let date = frame.run.saturating_add(frame.time.into());
-            let path = self.folder.camera();
+            self.number = self.number.saturating_add(1);
+            let path = self.folder.camera(self.number);
+            let webm = WebM::create(&path, size, date)?;
+            self.files += 1;
             self.kept = Some(Kept {
-                webm: WebM::create(&path, size, date)?,
+                webm,
                 path,
                 run: frame.run,
                 size,
@@ -142,5 +162,47 @@ impl KeptCamera {
         let time = frame.time.saturating_sub(kept.first);
         kept.webm
             .add(time.into(), frame.size.is_some(), &frame.bytes)
+    }
+}
+
+/// Returns the number of a file of the camera, from 1, by its name.
+fn number(path: &Path) -> Option<u32> {
+    match path.file_stem()?.to_str()?.strip_prefix("camera")? {
+        "" => Some(1),
+        rest => rest.strip_prefix('-')?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use lcstudio_core::{SessionKey, TrackName};
+
+    #[test]
+    fn files_are_bounded_and_numbered_after_those_that_are_there() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path());
+        fs::write(folder.camera(1), b"").unwrap();
+        fs::write(folder.camera(7), b"").unwrap();
+        let key = SessionKey::from_seed(&[1; 32]);
+        let owner = key.track_key(&TrackName::Camera).peer_id();
+        let space = key.session().space(owner);
+        let mut kept = KeptCamera::new(&folder, &space, Instant::now()).unwrap();
+        for number in 1..=300_u16 {
+            let frame = CameraFrame {
+                run: 1,
+                number: number.into(),
+                time: u32::from(number) * 100,
+                size: Some((16 + number, 16)),
+                bytes: vec![0; 20],
+            };
+            kept.keep(&frame).unwrap();
+        }
+        assert!(kept.is_full && kept.kept.is_none());
+        let count = fs::read_dir(temporary.path()).unwrap().count();
+        assert_eq!(count, MAX_FILES);
+        assert!(folder.camera(8).exists() && folder.camera(261).exists());
+        assert!(!folder.camera(2).exists() && !folder.camera(262).exists());
     }
 }

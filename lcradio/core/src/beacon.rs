@@ -191,7 +191,8 @@ impl Beacon {
         Self::decode_plain(&open_sealed(datagram, station)?, station)
     }
 
-    fn decode_plain(bytes: &[u8], station: &Station) -> Result<Self, BeaconError> {
+    /// Decodes the contents of an opened datagram.
+    pub(crate) fn decode_plain(bytes: &[u8], station: &Station) -> Result<Self, BeaconError> {
         let (signed, signature) = bytes.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
         let mut r = Reader::new(signed);
         match r.u8()? {

@@ -16,7 +16,7 @@ use librecast::bucket::{Rate, TokenBucket};
 use librecast::drops::Drops;
 use librecast::id::PeerId;
 
-use crate::beacon::{Beacon, BeaconError, Begun, SessionId};
+use crate::beacon::{self, Beacon, BeaconError, Begun, SessionId};
 use crate::caster::CLOCK_TOLERANCE_MS;
 use crate::drops::DropReason;
 use crate::loss::{Arrival, Loss, LossCount};
@@ -193,6 +193,9 @@ struct Early {
 
 /// Most sessions of a call without a place that are known.
 const MAX_REFUSED: usize = 64;
+/// Most casters of a call whose last beacon's time is known, so that a recorded one holds no place.
+/// Chosen: 128 times the places.
+const MAX_HEARD: usize = 1_024;
 
 /// A caster of a call, whose own packets come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +213,8 @@ pub struct Listener {
     own: Option<Own>,
     /// In a call, sessions without a place: begin and id, and the last beacon.
     refused: BTreeMap<PeerId, (Begun, Instant)>,
+    /// In a call, the time of the last beacon of each caster, also after it has left.
+    heard: BTreeMap<PeerId, u64>,
     places: [Place; MAX_CASTERS],
     sessions: u32,
     early: VecDeque<Early>,
@@ -229,6 +234,7 @@ impl Listener {
             is_call: false,
             own: None,
             refused: BTreeMap::new(),
+            heard: BTreeMap::new(),
             places: std::array::from_fn(|_| Place::new(now)),
             sessions: 0,
             early: VecDeque::new(),
@@ -354,15 +360,18 @@ impl Listener {
         let Tuned::Station(station) = &self.tuned else {
             return Err(DropReason::BeaconMalformed);
         };
-        if !self.rates[2].take(1, now) {
-            return Err(DropReason::Rate);
-        }
-        let beacon = Beacon::decode(datagram, station).map_err(|e| match e {
+        let reason = |e| match e {
             BeaconError::Wire(_) => DropReason::BeaconMalformed,
             BeaconError::NotOpened => DropReason::BeaconNotOpened,
             BeaconError::Forged => DropReason::BeaconForged,
             BeaconError::Grant => DropReason::GrantForged,
-        })?;
+        };
+        // whoever has no key of a private station uses up nothing
+        let plain = beacon::open_sealed(datagram, station).map_err(reason)?;
+        if !self.rates[2].take(1, now) {
+            return Err(DropReason::Rate);
+        }
+        let beacon = Beacon::decode_plain(&plain, station).map_err(reason)?;
         if beacon.source != source {
             return Err(DropReason::BeaconSource);
         }
@@ -379,6 +388,19 @@ impl Listener {
             return Err(DropReason::Own);
         }
         let key = *caster;
+        if self.is_call {
+            let is_placed = self.places.iter().any(|place| {
+                let placed = place.session.as_ref().and_then(|s| s.beacon.as_ref());
+                placed.is_some_and(|b| b.session == beacon.session && *b.caster(station) == key)
+            });
+            let last = self.heard.get(&key).copied();
+            // those of a session in its place are compared for each source
+            if !is_placed && last.is_some_and(|last| beacon.time_ms <= last) {
+                return Err(DropReason::BeaconOlder);
+            }
+            let latest = beacon.time_ms.max(last.unwrap_or(0));
+            remember(&mut self.heard, key, latest);
+        }
         let caster = match self.place_of(&key, &beacon, station, now) {
             Ok(place) => place,
             Err(reason) => {
@@ -482,14 +504,25 @@ impl Listener {
         if !is_known && session.sources.len() >= MAX_SOURCES {
             return Err(DropReason::OtherSource);
         }
-        let latest = session.sources.entry(source).or_insert((0, now));
+        let newest = session.sources.values().map(|(time, _)| *time).max();
+        let newest = newest.unwrap_or(0);
+        let alive = session.alive().unwrap_or(now);
+        let latest = session.sources.entry(source).or_insert((0, alive));
         if beacon.time_ms < latest.0 {
             return Err(DropReason::BeaconOlder);
         }
         let is_later = beacon.time_ms > latest.0;
-        *latest = (beacon.time_ms, now);
+        latest.0 = beacon.time_ms;
+        if beacon.time_ms > newest {
+            // a repeated beacon is no sign of life
+            latest.1 = now;
+        }
         if is_later {
             session.came_by(interface, now);
+        }
+        if beacon.time_ms < newest {
+            // another interface's later one came before
+            return Ok(Told::default());
         }
         if session.reference.abs_diff(beacon.next_index) > MAX_DISTANCE {
             session.reference = beacon.next_index;
@@ -734,7 +767,19 @@ impl Listener {
     }
 }
 
+/// Remembers the time of a caster's last beacon; the caster with the earliest one gives way.
+fn remember(heard: &mut BTreeMap<PeerId, u64>, key: PeerId, time_ms: u64) {
+    if heard.len() >= MAX_HEARD && !heard.contains_key(&key) {
+        let earliest = heard.iter().min_by_key(|(_, time)| **time);
+        if let Some(earliest) = earliest.map(|(key, _)| *key) {
+            heard.remove(&earliest);
+        }
+    }
+    heard.insert(key, time_ms);
+}
+
 /// The changes by a further beacon of a session.
+#[derive(Default)]
 struct Told {
     changed: Option<Box<Beacon>>,
     has_ended: bool,

@@ -513,7 +513,8 @@ impl Playout {
         }
         let target = self.target.as_micros() as i64;
         let excess = delay - target;
-        if excess > pace.resync.as_micros() as i64 {
+        let skips = excess > pace.resync.as_micros() as i64;
+        if skips {
             self.skip(excess);
         } else if self.played.is_none() && excess < 0 {
             return silence;
@@ -526,7 +527,7 @@ impl Playout {
             let weight = (passed / pace.drift_time).min(1.0);
             self.excess += (excess as f64 / 1e6 - self.excess) * weight;
         }
-        if self.latency == Latency::Call {
+        if self.latency == Latency::Call && !skips {
             self.shorten_pause(excess);
         }
         self.next_frame()

@@ -257,6 +257,63 @@ fn the_place_of_a_killed_participant_is_free_in_six_seconds() {
 }
 
 #[test]
+fn recorded_beacons_hold_no_place() {
+    let mut world = eight();
+    // the beacons of one are recorded while it talks, then it is killed
+    let (source, group) = (world.all[5].source, world.key.station().group());
+    let mut recorded = Vec::new();
+    for _ in 0..3 {
+        let time = world.time;
+        recorded.push(world.all[5].call.beacon(source, time).unwrap());
+        world.deliver(source, (group, BEACON_PORT), recorded.last().unwrap());
+        world.run(1);
+    }
+    world.all[5].is_killed = true;
+    let ninth = world.join("I", true);
+    for _ in 0..14 {
+        world.run(1);
+        for datagram in &recorded {
+            world.deliver(source, (group, BEACON_PORT), datagram);
+        }
+    }
+    assert!(world.all[0].told("F left"));
+    assert_eq!(world.all[ninth].call.standing(), Standing::Talks);
+    // its place is another's now, and then free
+    let now = world.now;
+    world.all[ninth].call.leave(now);
+    world.run(1);
+    world.forget();
+    for _ in 0..7 {
+        world.run(1);
+        for datagram in &recorded {
+            world.deliver(source, (group, BEACON_PORT), datagram);
+        }
+    }
+    // the listener had given that place to the ninth
+    for one in [&world.all[0], &world.all[8]] {
+        assert!(!one.told("F came"), "{:?}", one.told);
+    }
+    let older = world.all[8].call.drops().get(DropReason::BeaconOlder);
+    assert!(older >= 20, "{older}");
+}
+
+#[test]
+fn who_has_no_text_uses_up_no_share_of_beacons() {
+    let mut world = World::new();
+    let one = world.join("A", true);
+    world.run(2);
+    let (source, group) = (world.all[one].source, world.key.station().group());
+    for number in 0..1_000_u32 {
+        let foreign = [&[2][..], &number.to_be_bytes().repeat(30)].concat();
+        world.deliver(source, (group, BEACON_PORT), &foreign);
+    }
+    assert_eq!(world.all[one].call.drops().get(DropReason::Rate), 0);
+    world.join("B", true);
+    world.run(3);
+    assert!(world.all[one].told("B came"));
+}
+
+#[test]
 fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
     let mut world = World::new();
     let (a, b) = (world.join("A", true), world.join("B", true));

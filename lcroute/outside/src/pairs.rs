@@ -135,7 +135,7 @@ pub enum PairsOutput {
         /// The message.
         bytes: Bytes,
     },
-    /// The record of this host's open key for LANs and a DHT.
+    /// The records of this host's open key for LANs and a DHT.
     OpenRecord {
         /// The room of the same period.
         room: ViewId,
@@ -143,10 +143,10 @@ pub enum PairsOutput {
         open: PeerId,
         /// Number of the period.
         period: u64,
-        /// The record.
+        /// The record for LANs.
         record: Published,
-        /// Whether it has an address.
-        leads_here: bool,
+        /// The sealed record for a DHT, with public addresses alone; none: it would lead nowhere.
+        item: Option<Vec<u8>>,
     },
     /// Callers with links are others.
     Guests,

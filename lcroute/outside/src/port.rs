@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use lcroute_overlay::{Candidate, CandidateKind};
 
 /// Returns whether this is an address of the Internet, not of a network behind a NAT.
-fn is_public(ip: IpAddr) -> bool {
+pub(crate) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();

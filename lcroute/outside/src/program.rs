@@ -595,10 +595,10 @@ impl Conversation {
                     open,
                     period,
                     record,
-                    leads_here,
+                    item,
                 } => {
-                    let sealed = <[u8; RECORD_LEN]>::try_from(&record.sealed[..]).ok();
-                    let item = sealed.filter(|_| leads_here).map(Base58);
+                    let item = item.and_then(|sealed| <[u8; RECORD_LEN]>::try_from(sealed).ok());
+                    let item = item.map(Base58);
                     let now = Instant::now();
                     self.items.set_record(room, (open, period), item, now);
                     self.finding.set_open_record(room, record);

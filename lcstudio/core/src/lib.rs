@@ -53,6 +53,7 @@ mod saves;
 mod screen;
 mod session;
 mod track;
+mod verified;
 mod view;
 
 #[cfg(test)]

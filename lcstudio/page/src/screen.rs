@@ -34,7 +34,8 @@ pub(crate) struct PageScreen {
     groups: Vec<Ipv6Addr>,
     /// Whether the reader wants no changes for a while.
     is_paused: bool,
-    heard_at: Option<Instant>,
+    /// The end of the last pause.
+    resumed_at: Option<Instant>,
     /// The time of the last call of [`follow`](Self::follow).
     now: Instant,
 }
@@ -47,7 +48,7 @@ impl PageScreen {
             watch: ScreenWatch::new(space, now),
             groups: Vec::new(),
             is_paused: false,
-            heard_at: None,
+            resumed_at: None,
             now,
         }
     }
@@ -67,7 +68,7 @@ impl PageScreen {
     pub fn pause(&mut self, is_paused: bool, now: Instant) {
         self.is_paused = is_paused;
         // nothing could be received meanwhile
-        self.heard_at = self.heard_at.map(|_| now);
+        self.resumed_at = Some(now);
     }
 
     /// Leaves all groups.
@@ -84,7 +85,6 @@ impl PageScreen {
     pub fn handle_datagram(&mut self, data: &[u8], now: Instant) -> bool {
         let before = self.state();
         self.watch.handle_datagram(data, now);
-        self.heard_at = Some(now);
         self.now = now;
         before != self.state()
     }
@@ -103,9 +103,11 @@ impl PageScreen {
     /// Returns its state: `waiting` before a picture, `coming` while a change is missing, `shown`,
     /// `resting` while the sender pauses, `silent`, or `ended`.
     pub fn state(&self) -> &'static str {
-        let is_silent = self
-            .heard_at
-            .is_some_and(|at| self.now.saturating_duration_since(at) >= SILENCE);
+        // what others send into its groups is no sign of life
+        let heard_at = self.watch.heard_at();
+        let heard_at = heard_at.map(|at| self.resumed_at.map_or(at, |resumed| at.max(resumed)));
+        let is_silent =
+            heard_at.is_some_and(|at| self.now.saturating_duration_since(at) >= SILENCE);
         match self.watch.is_exact() {
             _ if self.watch.has_ended() => "ended",
             _ if is_silent && !self.is_paused => "silent",

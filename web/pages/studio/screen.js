@@ -9,6 +9,9 @@ const ZOOMS = ["fit", 100, 200, 300, 400];
 /** Nothing between the bytes of a picture and the pixels of the canvas. */
 const AS_SENT = { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "none" };
 
+/** Most changes that wait to be drawn: twice as many as the module stores. The oldest ones give way. */
+const MAX_WAITING = 256;
+
 const STATES = {
     waiting: "Waiting for the presenter’s screen. It comes here once there is one.",
     coming: "More of it is coming.",
@@ -59,6 +62,9 @@ export class Screen {
         if (bytes[12]) {
             // nothing before it shows
             this.waiting.length = 0;
+        }
+        if (this.waiting.length >= MAX_WAITING) {
+            this.waiting.shift();
         }
         this.waiting.push({ width, height, x, y, w, h, file, visit: this.visit });
         this.draw();

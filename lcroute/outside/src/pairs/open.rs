@@ -10,7 +10,7 @@
 //! are a pair at the caller; with the first sealed message, or a call with its cookie, at the host.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use librecast::time::{Duration, Instant, UnixTime};
 use super::{Intent, Pair, Pairs, PairsOutput};
 use crate::drops::DropReason;
 use crate::guests::{Guests, Met, Origin};
-use crate::port::is_from_afar;
+use crate::port::{is_from_afar, is_public};
 use crate::share::ViewId;
 
 /// Kinds of messages in the room of an open key.
@@ -89,13 +89,27 @@ pub(crate) struct OfCall {
     /// The only period of its pair: two links between the same sockets disturb each other.
     pub(crate) period: u64,
     carriers: BTreeSet<CarrierId>,
-    /// Addresses of a record, and the kind of its carrier; none: they met at a server.
-    pub(crate) candidates: Option<(CarrierKind, Vec<Candidate>)>,
+    /// Addresses of the records of a LAN and of a DHT, and the kind of carrier; none: they met at a
+    /// server.
+    candidates: [Option<(CarrierKind, Vec<Candidate>)>; 2],
 }
 
 impl OfCall {
     pub(crate) fn is_guest(&self) -> bool {
         self.is_guest
+    }
+
+    /// Returns all addresses, those of a LAN first: a DHT may have an older record. Those of the DHT
+    /// stay beside them: whoever is on the LAN may repeat an old record.
+    pub(crate) fn candidates(&self) -> Option<(CarrierKind, Vec<Candidate>)> {
+        let mut found = self.candidates.iter().flatten();
+        let (kind, mut all) = found.next()?.clone();
+        for candidate in found.flat_map(|(_, others)| others) {
+            if !all.contains(candidate) {
+                all.push(*candidate);
+            }
+        }
+        Some((kind, all))
     }
 }
 
@@ -128,7 +142,9 @@ pub(crate) struct Opened {
     statements: Bucket,
     next_room: u32,
     /// A caller from the Internet has arrived without a server.
-    called_from_afar: bool,
+    pub(super) called_from_afar: bool,
+    /// Addresses of the last record.
+    here: BTreeSet<IpAddr>,
 }
 
 impl Opened {
@@ -141,6 +157,7 @@ impl Opened {
             statements: Bucket::full(now),
             next_room: FIRST_ROOM,
             called_from_afar: false,
+            here: BTreeSet::new(),
         }
     }
 
@@ -222,21 +239,33 @@ impl Pairs {
         let mut candidates = self.share.webrtc().candidates();
         // there is room for eight, and other networks reach these alone
         candidates.sort_by_key(|candidate| candidate.kind == CandidateKind::Host);
-        let leads_here = !candidates.is_empty();
+        let here = candidates.iter().map(|c| c.addr.ip()).collect();
+        let before = std::mem::replace(&mut self.opened.here, here);
+        // at another place, callers may not arrive
+        self.opened.called_from_afar &= before.is_empty() || !before.is_disjoint(&self.opened.here);
+        // anybody who has the key reads it: it shows no network at home
+        let public = candidates.iter().filter(|c| is_public(c.addr.ip()));
+        let public: Vec<_> = public.copied().collect();
         let mut records = Vec::new();
         for (id, room) in self.opened.own_rooms() {
             let Some(statement) = &room.statement else {
                 continue;
             };
-            let nonce = self.random.array();
-            let own = (&*room.own, statement);
-            let sealed = OpenRecord::seal((&room.open, room.period), own, &candidates, nonce);
-            match sealed {
-                Ok((name, sealed)) => records.push((*id, room.open, room.period, name, sealed)),
-                Err(e) => tracing::error!("{e}"),
+            let nonces = [self.random.array(), self.random.array()];
+            let [on_lans, in_dht] = [&candidates, &public];
+            let seal = |candidates: &[Candidate], nonce| {
+                let own = (&*room.own, statement);
+                OpenRecord::seal((&room.open, room.period), own, candidates, nonce)
+            };
+            match (seal(on_lans, nonces[0]), seal(in_dht, nonces[1])) {
+                (Ok((name, sealed)), Ok((_, item))) => {
+                    let item = (!public.is_empty()).then_some(item);
+                    records.push((*id, room.open, room.period, name, sealed, item));
+                }
+                (Err(e), _) | (_, Err(e)) => tracing::error!("{e}"),
             }
         }
-        for (room, open, period, name, sealed) in records {
+        for (room, open, period, name, sealed, item) in records {
             let record = Published {
                 name,
                 sealed: sealed.into(),
@@ -248,7 +277,7 @@ impl Pairs {
                 open,
                 period,
                 record,
-                leads_here,
+                item,
             });
         }
     }
@@ -310,7 +339,7 @@ impl Pairs {
             is_guest: true,
             period: of_room(&secret, &open, period),
             carriers: BTreeSet::new(),
-            candidates: None,
+            candidates: [None, None],
         };
         let wish = Intent {
             waits: true,
@@ -450,7 +479,7 @@ impl Pairs {
                 is_guest: false,
                 period: of_room(&secret, &known.open, known.period),
                 carriers: BTreeSet::new(),
-                candidates: None,
+                candidates: [None, None],
             };
             let wish = Intent {
                 waits: false,
@@ -463,13 +492,10 @@ impl Pairs {
         };
         if let Some(call) = &mut pair.call {
             call.carriers.insert(carrier);
-            // a LAN is asked now, a DHT may have an older record
-            let is_dht = |kind: CarrierKind| kind == CarrierKind::Dht;
-            let known = call.candidates.as_ref();
-            let is_known = known.is_some_and(|(kind, _)| !is_dht(*kind));
-            let is_worse = |kind| is_known && is_dht(kind);
-            let found = found.filter(|(kind, at)| !at.is_empty() && !is_worse(*kind));
-            call.candidates = found.or_else(|| call.candidates.take());
+            if let Some((kind, at)) = found.filter(|(_, at)| !at.is_empty()) {
+                let of_dht = usize::from(kind == CarrierKind::Dht);
+                call.candidates[of_dht] = Some((kind, at));
+            }
         }
         for node in pair.nodes.clone() {
             self.begin_call(day, node);
@@ -537,14 +563,14 @@ impl Pairs {
         let (Some((pair, call)), Some(node)) = (call, self.nodes.get_mut(&id)) else {
             return;
         };
-        if let Some((kind, candidates)) = &call.candidates {
+        if let Some((kind, candidates)) = call.candidates() {
             // both derive all keys of the pair, so this host says what the other would
             let key = pair.secret.member(period, &peer);
             let record = PresenceRecord {
                 node: node.other,
                 made: time,
                 until: time + RECORD_LIFETIME,
-                candidates: candidates.clone(),
+                candidates,
             };
             let epoch = Rendezvous::new(node.network);
             let sealed = epoch.seal(&record, &key, &mut self.random);
@@ -553,7 +579,7 @@ impl Pairs {
                 self.share.open(id, room.own.peer_id(), room.period);
             }
             // a record that is not taken is counted there
-            let _ = node.overlay.handle_record(*kind, &sealed, |_| true, now);
+            let _ = node.overlay.handle_record(kind, &sealed, |_| true, now);
         }
         for carrier in &call.carriers {
             let presence = Presence::Online(node.other);

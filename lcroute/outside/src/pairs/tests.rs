@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use lcroute_overlay::SPEAKS;
+use lcroute_overlay::{OpenRecord, SPEAKS};
 use lcroute_signalling::CarrierEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
 use librecast::open::{Statement, periods, until};
@@ -32,6 +32,7 @@ struct Side {
     /// Rooms of open keys, and their records on the LAN.
     open: BTreeMap<ViewId, RoomEntered>,
     records: Vec<Published>,
+    items: Vec<Option<Vec<u8>>>,
     packets: Vec<Bytes>,
     /// Senders of these packets.
     senders: Vec<PeerId>,
@@ -70,6 +71,7 @@ impl Side {
             rooms: BTreeMap::new(),
             open: BTreeMap::new(),
             records: Vec::new(),
+            items: Vec::new(),
             packets: Vec::new(),
             senders: Vec::new(),
             astray: Vec::new(),
@@ -196,8 +198,14 @@ impl World {
                     self.sides[1 - side].pairs.handle_room(room, event, now);
                 }
             }
-            PairsOutput::OpenRecord { record, .. } => {
+            PairsOutput::OpenRecord {
+                mut record, item, ..
+            } => {
                 self.sides[side].records.push(record.clone());
+                self.sides[side].items.push(item.clone());
+                if self.has_dht {
+                    record.sealed = item.unwrap().into();
+                }
                 self.spread(1 - side, &record);
             }
             PairsOutput::Signal { .. }
@@ -513,7 +521,7 @@ fn an_older_record_of_a_dht_does_not_hide_the_address_on_the_lan() {
     let stale = world.sides[1].records[0].clone();
     let share = &world.sides[1].pairs.share;
     share.webrtc().set_local_candidates(vec![elsewhere], now);
-    world.settle();
+    world.pass(Duration::from_millis(1));
     // the record with the present address is on the LAN, the other one in the DHT
     let other = world.sides[1].records.last().unwrap().clone();
     assert_ne!(stale.sealed, other.sealed);
@@ -533,9 +541,63 @@ fn an_older_record_of_a_dht_does_not_hide_the_address_on_the_lan() {
         pairs.handle_open_record(room, (CarrierId(8), kind), &record.sealed, now);
     }
     let called = &world.sides[0].pairs.pairs[&key(77).peer_id()];
-    let known = called.call.as_ref().unwrap().candidates.as_ref();
-    let (kind, at) = known.unwrap();
-    assert_eq!((*kind, at[0].addr), (CarrierKind::Lan, world.sides[1].at));
+    let (kind, at) = called.call.as_ref().unwrap().candidates().unwrap();
+    let at: Vec<_> = at.iter().map(|candidate| candidate.addr).collect();
+    // whoever is on the LAN may have repeated an old one, so the DHT's stays beside it
+    assert_eq!(
+        (kind, at),
+        (CarrierKind::Lan, vec![world.sides[1].at, elsewhere])
+    );
+}
+
+#[test]
+fn the_record_of_a_dht_has_public_addresses_alone() {
+    let mut world = World::new(0);
+    world.open();
+    let now = world.now;
+    let home = SocketAddr::from(([192, 168, 1, 2], 7_000));
+    let local = SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 2], 7_000));
+    let public = SocketAddr::from(([192, 0, 2, 99], 7_000));
+    let open = key(2).peer_id();
+    let period = periods(&open).at(UnixTime::from_secs(NOON));
+    let opened = |sealed: &[u8]| {
+        let record = OpenRecord::open((&open, period), sealed, UnixTime::from_secs(NOON)).unwrap();
+        let at = record.candidates.iter().map(|candidate| candidate.addr);
+        at.collect::<BTreeSet<_>>()
+    };
+    for (all, in_dht) in [
+        (vec![home, local, public], Some(BTreeSet::from([public]))),
+        (vec![home, local], None),
+    ] {
+        let share = &world.sides[1].pairs.share;
+        share.webrtc().set_local_candidates(all.clone(), now);
+        world.pass(Duration::from_millis(1));
+        let side = &world.sides[1];
+        let on_lan = &side.records.last().unwrap().sealed;
+        assert_eq!(opened(on_lan), all.into_iter().collect());
+        let item = side.items.last().unwrap().as_ref();
+        assert_eq!(item.map(|item| opened(item)), in_dht);
+    }
+}
+
+#[test]
+fn who_moves_does_not_know_whether_callers_arrive() {
+    let mut world = World::new(0);
+    world.open();
+    world.sides[1].pairs.opened.called_from_afar = true;
+    let other = SocketAddr::from(([192, 0, 2, 98], 7_000));
+    let elsewhere = SocketAddr::from(([192, 0, 2, 97], 7_000));
+    for (all, is_called) in [
+        (vec![world.sides[1].at, other], true),
+        (vec![other], true),
+        (vec![elsewhere], false),
+    ] {
+        let share = &world.sides[1].pairs.share;
+        share.webrtc().set_local_candidates(all.clone(), world.now);
+        world.pass(Duration::from_millis(1));
+        let pairs = &world.sides[1].pairs;
+        assert_eq!(pairs.is_called_from_afar(), is_called, "{all:?}");
+    }
 }
 
 #[test]

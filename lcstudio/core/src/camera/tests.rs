@@ -417,6 +417,97 @@ fn more_packets_and_frames_than_a_camera_has_are_dropped() {
 }
 
 #[test]
+fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
+    let (key, space) = space(7);
+    let (seal, now) = (Seal::new(&space), now());
+    let group = CameraSpace::new(&space).group(Layer::Base);
+    let mut watch = CameraWatch::new(&space, true, now);
+    let hour = 3_600_000;
+    let state = |run: u64, number: u32, has_ended: bool| CameraPacket {
+        run,
+        number,
+        base: number,
+        time: number,
+        has_ended,
+        piece: None,
+    };
+    let sealed = |packet: &CameraPacket, key: &SecretKey| {
+        seal.seal_contents(packet.sign(key), &[1; 24]).unwrap()
+    };
+    let bytes = frame(true, 100, 1);
+    let whole = CameraPacket {
+        piece: Some(Piece {
+            is_key: true,
+            is_base: true,
+            length: bytes.len() as u32,
+            piece: 0,
+            bytes,
+        }),
+        ..state(2 * hour, 1, false)
+    };
+    let stranger = SecretKey::from_seed(&[9; 32]);
+    for _ in 0..1_000 {
+        watch.handle_datagram(group, &sealed(&whole, &key), now);
+        watch.handle_datagram(group, &sealed(&whole, &stranger), now);
+        watch.handle_datagram(group, &sealed(&state(2 * hour, 1, false), &key), now);
+    }
+    assert!(watch.poll_frame().is_some() && watch.poll_frame().is_none());
+    assert_eq!(watch.drops().get(DropReason::CameraRate), 0);
+    // contents that nobody signed are none, by a known signature either
+    let mut forged = state(2 * hour, 1, false).sign(&key);
+    forged[65] = 1;
+    let forged = seal.seal_contents(forged, &[1; 24]).unwrap();
+    watch.handle_datagram(group, &forged, now);
+    assert!(!watch.has_ended());
+    assert_eq!(watch.drops().get(DropReason::NotSigned), 1);
+    // an earlier state does not take back the end
+    watch.handle_datagram(group, &sealed(&state(2 * hour, 1, true), &key), now);
+    watch.handle_datagram(group, &sealed(&state(2 * hour, 1, false), &key), now);
+    assert!(watch.has_ended());
+    // after silence an earlier run counts, but not by more than an hour
+    let later = now + Duration::from_secs(11);
+    watch.handle_datagram(group, &sealed(&state(hour - 1, 9, false), &key), later);
+    assert!(watch.has_ended());
+    assert_eq!(watch.drops().get(DropReason::OldRun), 1);
+    watch.handle_datagram(group, &sealed(&state(hour, 9, false), &key), later);
+    assert!(!watch.has_ended());
+    // nor step by step
+    let latest = later + Duration::from_secs(11);
+    watch.handle_datagram(group, &sealed(&state(hour - 1, 9, true), &key), latest);
+    assert!(!watch.has_ended());
+}
+
+#[test]
+fn the_last_numbers_of_a_run_panic_nowhere() {
+    let (key, space) = space(7);
+    let (seal, now) = (Seal::new(&space), now());
+    let group = CameraSpace::new(&space).group(Layer::Base);
+    let mut watch = CameraWatch::new(&space, true, now);
+    let bytes = frame(true, 100, 1);
+    for number in [u32::MAX - 3, u32::MAX, u32::MAX - 1, u32::MAX - 2, u32::MAX] {
+        let piece = Piece {
+            is_key: true,
+            is_base: true,
+            length: bytes.len() as u32,
+            piece: 0,
+            bytes: bytes.clone(),
+        };
+        let packet = CameraPacket {
+            run: 1,
+            number,
+            base: number,
+            time: 0,
+            has_ended: false,
+            piece: Some(piece),
+        };
+        let sealed = seal.seal_contents(packet.sign(&key), &[1; 24]).unwrap();
+        watch.handle_datagram(group, &sealed, now);
+    }
+    watch.handle_timeout(now + Duration::from_secs(1));
+    assert!(watch.poll_frame().is_some());
+}
+
+#[test]
 fn a_sender_has_bounds() {
     let (key, space) = space(7);
     let mut now = now();

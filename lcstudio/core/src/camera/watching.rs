@@ -17,6 +17,7 @@ use super::layers::{Layer, Layers};
 use super::packet::{CameraPacket, CameraSpace, Lengths, MAX_FRAME, Piece, verify};
 use super::vp8::{Vp8, Vp8Error};
 use crate::drops::DropReason;
+use crate::verified::Verified;
 
 /// Signatures of a group that are checked: its sender's rate, and what waited on the way.
 const CHECKED: Rate = Rate::per_second(200, 200);
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const OUTAGE: u32 = 30;
 /// Silence of a sender after which an earlier run of it counts again: its clock was set back.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Most by which a run that counts again is earlier than the latest: as far as clocks may differ.
+const SET_BACK_MS: u64 = 3_600_000;
 
 /// A frame that a decoder can decode: all frames on which it depends came out before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,10 +169,15 @@ struct Outcome {
 pub struct CameraWatch {
     space: CameraSpace,
     checked: [TokenBucket; 3],
+    verified: Verified,
     rate: TokenBucket,
     run: u64,
+    /// The latest run, also while an earlier one counts.
+    latest_run: u64,
     heard_at: Option<Instant>,
     has_ended: bool,
+    /// Number of the last state, and whether it told the end.
+    state: (u32, bool),
     /// The last frame that came out, and the last one of base among them.
     through: u32,
     base: u32,
@@ -194,10 +202,13 @@ impl CameraWatch {
         Self {
             space: CameraSpace::new(space),
             checked: std::array::from_fn(|_| TokenBucket::of(CHECKED, now)),
+            verified: Verified::default(),
             rate: TokenBucket::of(FRAMES, now),
             run: 0,
+            latest_run: 0,
             heard_at: None,
             has_ended: false,
+            state: (0, false),
             through: 0,
             base: 0,
             is_frozen: true,
@@ -278,36 +289,61 @@ impl CameraWatch {
         let contents = contents.map_err(|_| DropReason::NotSealed)?;
         let packet = CameraPacket::decode(&contents)?;
         let is_heard = |at: Instant| now.saturating_duration_since(at) < SILENCE;
-        if packet.run < self.run && self.heard_at.is_some_and(is_heard) {
+        let is_old = packet.run < self.run && self.heard_at.is_some_and(is_heard);
+        if is_old || packet.run < self.latest_run.saturating_sub(SET_BACK_MS) {
             return Err(DropReason::OldRun);
+        }
+        if self.is_known(&packet) {
+            return Ok(());
         }
         let layers = [Layer::Base, Layer::Repair, Layer::Smooth];
         let at = layers.iter().position(|l| self.space.group(*l) == group);
         let bucket = at.and_then(|at| self.checked.get_mut(at));
-        if !bucket.is_some_and(|bucket| bucket.take(1, now)) {
-            return Err(DropReason::CameraRate);
-        }
-        if !verify(&contents, &self.space.owner) {
-            return Err(DropReason::NotSigned);
+        let hash = Verified::hash(&contents);
+        if !self.verified.contains(&hash) {
+            if !bucket.is_some_and(|bucket| bucket.take(1, now)) {
+                return Err(DropReason::CameraRate);
+            }
+            if !verify(&contents, &self.space.owner) {
+                return Err(DropReason::NotSigned);
+            }
+            self.verified.remember(hash);
         }
         if packet.run != self.run {
             self.begin(packet.run);
         }
-        self.heard_at = Some(now);
         let Some(piece) = &packet.piece else {
-            self.has_ended = packet.has_ended;
+            let state = (packet.number, packet.has_ended);
+            if state >= self.state {
+                self.heard_at = Some(now);
+                (self.state, self.has_ended) = (state, packet.has_ended);
+            }
             return Ok(());
         };
+        self.heard_at = Some(now);
         if piece.is_base {
             self.note(&packet, piece, now);
         }
         self.take_piece(&packet, piece)
     }
 
+    /// Returns whether a piece changes nothing, signed or not: its frame came out, or has it.
+    fn is_known(&self, packet: &CameraPacket) -> bool {
+        let Some(piece) = packet.piece.as_ref().filter(|_| packet.run == self.run) else {
+            return false;
+        };
+        let has = |frame: &Assembly| {
+            let known = frame.pieces.get(usize::from(piece.piece));
+            frame.whole.is_some() || known.is_some_and(Option::is_some)
+        };
+        packet.number <= self.through || self.coming.get(&packet.number).is_some_and(has)
+    }
+
     /// Forgets all of an earlier run.
     fn begin(&mut self, run: u64) {
         self.run = run;
-        self.has_ended = false;
+        self.latest_run = self.latest_run.max(run);
+        (self.has_ended, self.state) = (false, (0, false));
         (self.through, self.base) = (0, 0);
         self.settled = None;
         self.is_frozen = true;
@@ -332,7 +368,7 @@ impl CameraWatch {
             self.settled = Some(last);
         }
         // frames of which nothing came began before this one
-        for base in last + 1..=packet.base {
+        for base in last.saturating_add(1)..=packet.base {
             self.outcomes.entry(base).or_insert(Outcome {
                 packets: 1,
                 came: 0,
@@ -415,7 +451,7 @@ impl CameraWatch {
             let next = self.coming.iter().find(|(_, frame)| {
                 let is_next = match self.is_frozen {
                     true => frame.first.is_key && frame.base > self.base,
-                    false if frame.first.is_base => frame.base == self.base + 1,
+                    false if frame.first.is_base => self.base.checked_add(1) == Some(frame.base),
                     false => frame.base == self.base,
                 };
                 is_next && frame.whole.is_some()

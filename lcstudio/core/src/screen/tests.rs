@@ -369,6 +369,17 @@ fn a_pause_an_end_and_a_new_run_are_known() {
     watch.handle_datagram(&stale, world.now + Duration::from_secs(11));
     assert_eq!(drops(watch.drops()), ["old_run"]);
     assert!(watch.has_ended() && !watch.is_exact());
+    // by less than an hour: a recording of yesterday does not count
+    let (key, space) = self::space(7);
+    let started = UnixTime::from_millis(STARTED + 3_600_001);
+    let now = world.now + Duration::from_secs(30);
+    let mut later = ScreenSender::new(&space, key, [3; 32], started, now);
+    watch.handle_datagram(&later.seal_state().unwrap(), now);
+    let at = now + Duration::from_secs(60);
+    let before = watch.drops().get(DropReason::OldRun);
+    watch.handle_datagram(&stale, at);
+    assert_eq!(watch.drops().get(DropReason::OldRun), before + 1);
+    assert_eq!(watch.heard_at(), Some(now));
 }
 
 /// A valid part, to be changed.
@@ -507,8 +518,13 @@ fn memory_and_signatures_of_a_receiver_are_bounded() {
     // lower numbers than those that are stored find no room
     send(&mut watch, 399, 2, later);
     assert_eq!(drops(watch.drops()), ["too_many_changes"]);
-    for _ in 0..200 {
-        send(&mut watch, 1, 2, later);
+    // a repeated packet costs no check, and takes nothing from others
+    for _ in 0..1_000 {
+        send(&mut watch, 699, 2, later);
+    }
+    assert_eq!(drops(watch.drops()), ["too_many_changes"]);
+    for number in 1..=200 {
+        send(&mut watch, number, 2, later);
     }
     assert_eq!(drops(watch.drops()), ["screen_rate", "too_many_changes"]);
 }

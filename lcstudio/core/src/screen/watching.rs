@@ -11,6 +11,7 @@ use librecast_log::Space;
 use super::part::{Area, PART, Part, ScreenPacket, ScreenSpace, verify};
 use crate::drops::DropReason;
 use crate::picture::{MAX_PICTURE, Picture, PictureKind};
+use crate::verified::Verified;
 
 /// Changes of areas that are stored, complete or not.
 const MAX_CHANGES: usize = 128;
@@ -22,6 +23,8 @@ const CHECKED: Rate = Rate::per_second(200, 400);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Silence of a sender after which an earlier run of it counts again: its clock was set back.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Most by which a run that counts again is earlier than the latest: as far as clocks may differ.
+const SET_BACK_MS: u64 = 3_600_000;
 
 /// A change to be drawn, or stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +103,10 @@ impl Assembly {
 pub struct ScreenWatch {
     space: ScreenSpace,
     checked: TokenBucket,
+    verified: Verified,
     run: u64,
+    /// The latest run, also while an earlier one counts.
+    latest_run: u64,
     heard_at: Option<Instant>,
     is_paused: bool,
     has_ended: bool,
@@ -128,7 +134,9 @@ impl ScreenWatch {
         Self {
             space: ScreenSpace::new(space),
             checked: TokenBucket::of(CHECKED, now),
+            verified: Verified::default(),
             run: 0,
+            latest_run: 0,
             heard_at: None,
             is_paused: false,
             has_ended: false,
@@ -184,6 +192,12 @@ impl ScreenWatch {
         self.through > 0
     }
 
+    /// Returns when the last packet was accepted.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
+    }
+
     /// Whether the sender pauses.
     #[must_use]
     pub fn is_paused(&self) -> bool {
@@ -219,14 +233,25 @@ impl ScreenWatch {
         let contents = contents.map_err(|_| DropReason::NotSealed)?;
         let packet = ScreenPacket::decode(&contents)?;
         let is_heard = |at: Instant| now.saturating_duration_since(at) < SILENCE;
-        if packet.run < self.run && self.heard_at.is_some_and(is_heard) {
+        let is_old = packet.run < self.run && self.heard_at.is_some_and(is_heard);
+        if is_old || packet.run < self.latest_run.saturating_sub(SET_BACK_MS) {
             return Err(DropReason::OldRun);
         }
-        if !self.checked.take(1, now) {
-            return Err(DropReason::ScreenRate);
+        // a state that is not the last one, and a part that is drawn, change nothing, signed or not
+        let is_drawn = |part: &Part| part.number <= self.through;
+        let is_known = packet.run == self.run && packet.latest < self.latest;
+        if is_known && packet.part.as_ref().is_none_or(is_drawn) {
+            return Ok(());
         }
-        if !verify(&contents, &self.space.owner) {
-            return Err(DropReason::NotSigned);
+        let hash = Verified::hash(&contents);
+        if !self.verified.contains(&hash) {
+            if !self.checked.take(1, now) {
+                return Err(DropReason::ScreenRate);
+            }
+            if !verify(&contents, &self.space.owner) {
+                return Err(DropReason::NotSigned);
+            }
+            self.verified.remember(hash);
         }
         if packet.run != self.run {
             self.begin(packet.run);
@@ -238,8 +263,11 @@ impl ScreenWatch {
         }
         self.heard_at = Some(now);
         if packet.latest >= self.latest {
+            // a recorded state does not take back the end
+            let stays_ended = self.has_ended && packet.latest == self.latest;
             self.latest = packet.latest;
-            (self.is_paused, self.has_ended) = (packet.is_paused, packet.has_ended);
+            self.is_paused = packet.is_paused;
+            self.has_ended = packet.has_ended || stays_ended;
         }
         match packet.part {
             Some(part) => {
@@ -255,7 +283,9 @@ impl ScreenWatch {
     /// Forgets all of an earlier run.
     fn begin(&mut self, run: u64) {
         self.run = run;
+        self.latest_run = self.latest_run.max(run);
         (self.latest, self.through) = (0, 0);
+        self.has_ended = false;
         self.whole = None;
         self.areas.clear();
         self.complete.clear();
