@@ -178,7 +178,7 @@ mod tests {
         assert!(!restore(&mut many, &[(0, &[1])], 1));
         assert!(parity(128, sources.iter().map(Vec::as_slice)).is_none());
         assert!(parity(0, std::iter::empty()).is_none());
-        let many = vec![[1_u8]; MAX_PACKETS + 1];
+        let many = [[1_u8]; MAX_PACKETS + 1];
         assert!(parity(0, many.iter().map(|one| &one[..])).is_none());
     }
 

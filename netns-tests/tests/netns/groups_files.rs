@@ -325,7 +325,7 @@ fn full_disks_and_kills_cost_no_file() {
         people[2].kill()?;
         gets.kill()?;
         ensure!(!people[2].host.path("plan.bin").exists());
-        let left = fs::read_dir(&people[2].host.path("."))?.filter_map(Result::ok);
+        let left = fs::read_dir(people[2].host.path("."))?.filter_map(Result::ok);
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
         ensure!(
             !left

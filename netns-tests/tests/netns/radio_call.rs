@@ -76,7 +76,7 @@ fn read(pipe: PathBuf, begun: Instant, heard: &Mutex<Heard>) {
         let at = begun.elapsed().as_secs_f64();
         bytes.extend_from_slice(&buffer[..length]);
         let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.sound.len() % FRAME == 0 {
+        if heard.sound.len().is_multiple_of(FRAME) {
             let since = heard.sound.len() as f64 / RATE as f64;
             let least = heard.least.entry(since as u64).or_insert(f64::MAX);
             *least = (at - since).min(*least);

@@ -275,7 +275,7 @@ fn a_tab_shows_its_screen_exactly_to_tabs_that_chose_it() {
 
 /// The presenter looks at another window: her tab is hidden, and its timers are slow.
 fn hidden(browser: &Browser, page: &Page, tab: &Page, origin: &str) -> Result<()> {
-    let over = browser.open("over", &format!("{origin}/playground/"))?;
+    browser.open("over", &format!("{origin}/playground/"))?;
     browser.ask("front", "over", json!({}))?;
     page.until("document.hidden")?;
     change(page, "turn(5)")?;
@@ -293,7 +293,6 @@ fn hidden(browser: &Browser, page: &Page, tab: &Page, origin: &str) -> Result<()
     page.until_says("#screen-state", "each pixel as it is")?;
     change(page, "turn(6)")?;
     until_exact(page, tab)?;
-    drop(over);
     browser.ask("front", "ann", json!({}))?;
     page.until("!document.hidden")
         .map(drop)
