@@ -226,12 +226,12 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         let key = holding_key(&people[0])?;
         people[3].ask(&["leave", "--forget", "team"])?;
         people[3].ask(&["hold", &key, "team"])?;
-        people[2].daemon()?.stop()?;
         let plan = content(3 * MIB, 2);
         people[1].send_file("plan.bin", &plan)?;
         for at in [3, 4] {
             eventually("mailboxes have it", || people[at].holds_files(1))?;
         }
+        eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
         for at in [0, 1, 4] {
             people[at].kill()?;
         }
@@ -258,8 +258,6 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
             &path,
         ];
         let mut liar = people[3].host.spawn("lcsync", &share)?;
-        people[2].start()?;
-        eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
         let lied = people[2].get(&["plan.bin", "--timeout", "8s"])?;
         ensure!(
             lied.code == 3 && !people[2].host.path("plan.bin").exists(),
