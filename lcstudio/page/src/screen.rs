@@ -104,7 +104,7 @@ impl PageScreen {
     /// `resting` while the sender pauses, `silent`, or `ended`.
     pub fn state(&self) -> &'static str {
         // what others send into its groups is no sign of life
-        let heard_at = self.watch.heard_at();
+        let heard_at = self.watch.received_at();
         let heard_at = heard_at.map(|at| self.resumed_at.map_or(at, |resumed| at.max(resumed)));
         let is_silent =
             heard_at.is_some_and(|at| self.now.saturating_duration_since(at) >= SILENCE);

@@ -20,20 +20,20 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use librecast::id::PeerId;
 use librecast::outside::Place;
 use librecast::reach::{Base58, Value};
 use librecast::text_network::TextKey;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::arguments;
 use crate::guest;
+pub use crate::guest::keep_open;
 
 /// Longest message in bytes: 1,000 members and as many expelled keys, in JSON. Below the usual size
 /// of a datagram of a socket pair.
@@ -228,19 +228,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
             Err(e)
         }
     }
-}
-
-/// Sets whether the next program that this process executes has the descriptor.
-///
-/// # Errors
-///
-/// Those of the system.
-pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> io::Result<()> {
-    let flags = match keeps {
-        true => FdFlag::empty(),
-        false => FdFlag::FD_CLOEXEC,
-    };
-    Ok(fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)?)
 }
 
 /// Returns the path of this program, as it was called: several may be links to one executable.

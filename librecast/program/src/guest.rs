@@ -4,7 +4,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ use librecast::outside::Place;
 use librecast::reach::Base58;
 use librecast::text::{self, TextKind};
 use librecast::text_network::TextKey;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
@@ -182,7 +182,7 @@ fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> 
                 };
                 command.arg(option).arg(fd.as_raw_fd().to_string());
                 // open over exec, which this process does at once
-                if let Err(e) = crate::group_network::keep_open(fd.as_fd(), true) {
+                if let Err(e) = keep_open(fd.as_fd(), true) {
                     return failed(&e);
                 }
                 let _ = fd.into_raw_fd();
@@ -241,6 +241,19 @@ pub(crate) fn by_name(given: &[OsString]) -> Option<PathBuf> {
 fn beside(own: &Path) -> Option<PathBuf> {
     let path = own.parent()?.join(LCROUTE);
     path.is_file().then_some(path)
+}
+
+/// Sets whether the next program that this process executes has the descriptor.
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
+    let flags = match keeps {
+        true => FdFlag::empty(),
+        false => FdFlag::FD_CLOEXEC,
+    };
+    Ok(fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)?)
 }
 
 /// Returns a descriptor from which the next program reads the token, once it is kept open.

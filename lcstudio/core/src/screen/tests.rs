@@ -379,7 +379,7 @@ fn a_pause_an_end_and_a_new_run_are_known() {
     let before = watch.drops().get(DropReason::OldRun);
     watch.handle_datagram(&stale, at);
     assert_eq!(watch.drops().get(DropReason::OldRun), before + 1);
-    assert_eq!(watch.heard_at(), Some(now));
+    assert_eq!(watch.received_at(), Some(now));
 }
 
 /// A valid part, to be changed.

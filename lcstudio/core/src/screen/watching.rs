@@ -194,7 +194,7 @@ impl ScreenWatch {
 
     /// Returns when the last packet was accepted.
     #[must_use]
-    pub fn heard_at(&self) -> Option<Instant> {
+    pub fn received_at(&self) -> Option<Instant> {
         self.heard_at
     }
 
