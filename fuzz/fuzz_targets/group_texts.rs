@@ -11,6 +11,10 @@ use librecast::text::{TextKind, encode};
 mod clocks;
 #[path = "../../lcgroup/src/content.rs"]
 mod content;
+#[path = "../../lcgroup/src/files.rs"]
+mod files;
+#[path = "../../lcgroup/src/hex.rs"]
+mod hex;
 #[path = "../../lcgroup/src/holding_key.rs"]
 mod holding_key;
 
@@ -29,6 +33,7 @@ fn check(data: &[u8]) {
             let inside = word[1..word.len() - 1].replace(r"'\''", "");
             assert!(!inside.contains('\''), "{word}");
         }
+        Content::File(file) => assert!(files::is_file_name(&file.name)),
     }
     assert_eq!(Content::decode(&encode_bytes(data)), Content::Bytes(data));
     if let Some(shown) = Shown::decode(data) {

@@ -53,7 +53,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_clock"), |data: &[u8]| {
             0 => caster.handle_question(datagram, SOURCE, now),
             _ => listener.handle_datagram(answers, SOURCE, datagram, now, time),
         }
-        while let Some((_, question)) = listener.poll_question(now) {
+        while let Some((_, _, question)) = listener.poll_question(now) {
             caster.handle_question(&question, SOURCE, now);
         }
         while let Some(transmit) = caster.poll_transmit(now) {
