@@ -1,5 +1,5 @@
 //! Items of this host's open key in a DHT: which records its holder has to sign, and when; without
-//! I/O.
+//! I/O. `lcroute-reach` puts a held one again each hour.
 //!
 //! ```text
 //! record of a period ── it settles, 2 s ──> asks ── signed ──> held ── 3 h, another record ──> asks
