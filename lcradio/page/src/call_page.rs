@@ -100,10 +100,10 @@ pub extern "C" fn call_farewell() -> usize {
     command(PageCall::take_farewell)
 }
 
-/// Sends the input, Opus before which `skipped` samples were left out.
+/// Sends the input, Opus before which `skipped` samples were left out; returns its samples.
 #[unsafe(no_mangle)]
-pub extern "C" fn call_sound(now: f64, skipped: u32) {
-    call(|call, opus| call.send(opus, skipped, at(now)));
+pub extern "C" fn call_sound(now: f64, skipped: u32) -> u32 {
+    call(|call, opus| call.send(opus, skipped, at(now)))
 }
 
 /// Mutes this participant, or lets it talk.

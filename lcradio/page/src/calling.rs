@@ -215,9 +215,9 @@ impl PageCall {
         })
     }
 
-    /// Sends Opus of the microphone, of which `skipped` samples were left out before it; false if
-    /// it was not sent.
-    pub fn send(&mut self, opus: &[u8], skipped: u32, now: Instant) -> bool {
+    /// Sends Opus of the microphone, before which `skipped` samples were left out. Returns its
+    /// length in samples.
+    pub fn send(&mut self, opus: &[u8], skipped: u32, now: Instant) -> u32 {
         let pause = now.saturating_duration_since(self.heard_at);
         self.heard_at = now;
         let asleep = match pause > PAUSE && skipped == 0 {
@@ -226,11 +226,11 @@ impl PageCall {
         };
         self.call.skip(skipped.saturating_add(asleep));
         let Some(samples) = samples(opus) else {
-            return false;
+            return 0;
         };
         let is_sent = self.call.send(opus, samples, now);
         self.packets += u64::from(is_sent);
-        is_sent
+        samples
     }
 
     /// Mutes this participant, or lets it talk.

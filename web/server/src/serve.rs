@@ -55,7 +55,7 @@ macro_rules! policy {
 const POLICY: &str = policy!("", "");
 /// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
-const MEMBERS: [&str; 4] = ["/node/", "/radio/", "/studio/", "/get/"];
+const MEMBERS: [&str; 5] = ["/node/", "/radio/", "/call/", "/studio/", "/get/"];
 /// Sensors and devices of pages: a microphone to cast, a screen to show, the clipboard, a whole screen
 /// for slides.
 const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
