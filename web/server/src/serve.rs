@@ -259,7 +259,7 @@ impl Pages {
     }
 
     /// Groups of people: their list and a new one (POST); messages of a group and a new one (POST);
-    /// its members, and the reason for a wait; an invitation (POST).
+    /// its members, and the reason for a wait; a call, an invitation (POST).
     async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -299,6 +299,7 @@ impl Pages {
             }
             (["", name], true) => groups.say(name, &posted).await,
             (["", name, "members"], false) => groups.members(name).await,
+            (["", name, "call"], true) => groups.call(name).await,
             (["", name, "read"], true) => groups.read(name, &posted).await,
             (["", name, "wait"], false) => groups.wait_for(name).await,
             (["", name, "invitation"], true) => groups.invite(name, &posted).await,
