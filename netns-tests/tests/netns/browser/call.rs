@@ -415,7 +415,7 @@ fn clicks_from_a_terminals_mouth_to_a_tabs_ear_are_measured() {
         let text = ann.text()?;
         let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
         let page = join(&browser, "call", &link, "tab")?;
-        until_shown(&page, "a: silent")?;
+        until_only(&page, &["a"])?;
         // a while, so that clicks are many
         devices.next_sound(5)?;
         {
