@@ -115,7 +115,7 @@ export class SoundEncoder {
         frame.close();
     }
 
-    /** Silence has no packet: those of earlier frames that gave none do not come any more. */
+    /** Of several frames in one packet, the last one has its place; browsers may count times from their own begin. */
     encoded(chunk) {
         const at = this.waiting.findLastIndex(({ timestamp }) => timestamp < chunk.timestamp + NEAR);
         const [of] = this.waiting.splice(0, Math.max(at, 0) + 1).slice(-1);
