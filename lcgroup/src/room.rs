@@ -1421,7 +1421,7 @@ impl Room {
         time: UnixTime,
         now: Instant,
     ) -> anyhow::Result<(u64, Zeroizing<String>)> {
-        let seed = Zeroizing::new(seed()?);
+        let seed = seed()?;
         let id = self.say_content(&encode_call(&seed), time)?;
         self.show_clock(time, now);
         Ok((id, encode(TextKind::Call, &*seed)))

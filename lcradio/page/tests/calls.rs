@@ -213,7 +213,7 @@ fn a_closed_tab_leaves_by_the_farewell_it_made_before() {
 fn what_is_no_call_and_what_is_no_packet_is_refused() {
     let start = |call: &str| {
         let start = json!({
-            "address": "fd01::1", "call": call, "name": "", "talks": true, "seed": [1; 32],
+            "address": "fd01::1", "call": call, "name": "", "talks": true, "seed": vec![1; 32],
         });
         PageCall::new(serde_json::from_value(start).unwrap(), Instant::now()).map(drop)
     };
