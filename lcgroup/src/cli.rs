@@ -26,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup tail team --follow
   lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
   lcgroup get team plan.pdf                fetches it, from any host that has it
+  lcgroup call team                        begins a call, and tells the members; lcradio call lcc1... takes part
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
   lcgroup deputy add team Bob --after 3d   Bob's host lets others join and removes them once yours is silent for 3 days
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
@@ -135,6 +136,11 @@ enum Verb {
         /// A file of up to 64 MiB, in place of words
         #[arg(long, value_name = "FILE", conflicts_with = "text")]
         file: Option<PathBuf>,
+    },
+    /// Call the members: up to eight talk, any number listen
+    Call {
+        /// The group
+        group: String,
     },
     /// Fetch a file that a member sent, from any host that has it
     Get {
@@ -412,6 +418,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             file: Some(file),
             ..
         } => to.send_file(group, &file),
+        Verb::Call { group } => to.call(&group),
         Verb::Get {
             group,
             which,

@@ -1,10 +1,11 @@
-//! The content of a message: any bytes, an offer of files, or a file.
+//! The content of a message: any bytes, an offer of files, a file, or a call.
 //!
 //! ```text
 //! any bytes that do not begin with 0
 //! 0 | 0 | any bytes
 //! 0 | 1 | length 8 | name of a share | its key 256 | the key that signs it 256
 //! 0 | 2 | bytes 64 | root of the sealed file 256 | its key 128 | length 8 | name
+//! 0 | 3 | seed of a call of lcradio 256
 //! ```
 
 use librecast::id::PeerId;
@@ -22,6 +23,8 @@ const BYTES: u8 = 0;
 const FILES: u8 = 1;
 /// Type of a content: a file.
 const FILE: u8 = 2;
+/// Type of a content: a call, with which members talk.
+const CALL: u8 = 3;
 
 /// Bytes of a share's key (lcsync's `--keyfile`), and of a public key.
 const KEY_LEN: usize = 32;
@@ -46,6 +49,8 @@ pub enum Content<'a> {
     Files(Files),
     /// A file.
     File(SentFile),
+    /// A call: the seed of its text.
+    Call(Zeroizing<[u8; KEY_LEN]>),
 }
 
 impl<'a> Content<'a> {
@@ -59,6 +64,9 @@ impl<'a> Content<'a> {
             [TYPED, FILE, rest @ ..] => {
                 SentFile::decode(rest).map_or(Self::Bytes(bytes), Self::File)
             }
+            [TYPED, CALL, seed @ ..] if let Ok(seed) = <[u8; KEY_LEN]>::try_from(seed) => {
+                Self::Call(Zeroizing::new(seed))
+            }
             _ => Self::Bytes(bytes),
         }
     }
@@ -71,6 +79,11 @@ pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
         _ => &[],
     };
     Zeroizing::new([marks, bytes].concat())
+}
+
+/// Encodes a call.
+pub fn encode_call(seed: &[u8; KEY_LEN]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([&[TYPED, CALL], &seed[..]].concat())
 }
 
 /// Encodes a file.
@@ -159,6 +172,21 @@ mod tests {
         assert_eq!(Content::decode(&bytes), Content::File(file("plan.pdf")));
         let bytes = encode_file(&file("../plan.pdf"));
         assert_eq!(Content::decode(&bytes), Content::Bytes(&bytes));
+    }
+
+    #[test]
+    fn a_call_comes_back_and_another_length_is_only_bytes() {
+        let bytes = encode_call(&[7; 32]);
+        assert_eq!(bytes[..3], [0, 3, 7]);
+        let call = Content::Call(Zeroizing::new([7; 32]));
+        assert_eq!(Content::decode(&bytes), call);
+        for other in [&bytes[..33], &[&bytes[..], b"x"].concat(), b"\0\x03"] {
+            assert_eq!(Content::decode(other), Content::Bytes(other));
+        }
+        assert_eq!(
+            Content::decode(&encode_bytes(&bytes)),
+            Content::Bytes(&bytes)
+        );
     }
 
     #[test]

@@ -69,6 +69,9 @@ pub struct Message {
     /// A file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileOf>,
+    /// A call, by its text: a secret, as all that is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
     /// It was said before this host joined: the group's owner sent it, and may have changed it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub earlier: bool,
@@ -335,6 +338,7 @@ mod tests {
             bytes: None,
             files: None,
             file: None,
+            call: None,
             earlier: false,
         }
     }

@@ -572,6 +572,12 @@ impl Daemon {
                 let content = content(text, bytes)?;
                 self.send(&group, &content, time, now)
             }
+            Request::Call { group } => {
+                let (id, text) = self.room(&group)?.call(time, now)?;
+                let mut answer = self.said(&group, id, now)?;
+                answer["call"] = json!(*text);
+                Ok(answer)
+            }
             Request::ServeFile { group, id } => {
                 self.room(&group)?.serve_file(id, now);
                 Ok(json!({}))

@@ -107,6 +107,7 @@ pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
             bytes: text.is_none().then(|| BASE64.encode(content)),
             files: None,
             file: None,
+            call: None,
             earlier: true,
         });
     }
@@ -133,6 +134,7 @@ mod tests {
             bytes: None,
             files: None,
             file: None,
+            call: None,
             earlier: true,
         }
     }

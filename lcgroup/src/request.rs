@@ -54,6 +54,8 @@ pub enum Request {
         text: Option<Zeroizing<String>>,
         bytes: Option<Zeroizing<String>>,
     },
+    /// Begins a call, and sends its text; returns it.
+    Call { group: String },
     /// Sends a file of `length` bytes, which follow once the daemon is ready.
     SendFile {
         group: String,
@@ -166,6 +168,7 @@ impl Request {
     pub fn changes(&self) -> Option<&str> {
         match self {
             Self::Send { group, .. }
+            | Self::Call { group }
             | Self::SayFile { group, .. }
             | Self::Invite { group, .. }
             | Self::Remove { group, .. }

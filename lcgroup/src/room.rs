@@ -42,7 +42,7 @@ use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
 use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
-use crate::content::{Content, encode_bytes, is_share_name};
+use crate::content::{Content, encode_bytes, encode_call, is_share_name};
 use crate::conversation::{Conversation, FileOf, Message, Shared};
 use crate::files::FileList;
 use crate::history;
@@ -1133,7 +1133,12 @@ impl Room {
     }
 
     fn message(&self, author: PeerId, id: u64, time: u64, content: &[u8]) -> Said {
+        let mut call = None;
         let (text, bytes, attached) = match Content::decode(content) {
+            Content::Call(seed) => {
+                call = Some(encode(TextKind::Call, &*seed).to_string());
+                (None, None, None)
+            }
             Content::Files(files) => (None, None, Some(Attached::Share(files))),
             Content::File(file) => (None, None, Some(Attached::File(file))),
             Content::Bytes(bytes) => match std::str::from_utf8(bytes) {
@@ -1153,6 +1158,7 @@ impl Room {
             bytes,
             files: attached.as_ref().and_then(Attached::share_name),
             file: attached.as_ref().and_then(FileOf::of),
+            call,
             earlier: false,
         };
         (message, attached)
@@ -1409,6 +1415,18 @@ impl Room {
         Ok(id)
     }
 
+    /// Begins a call with the members; returns the message's id, and the call's text.
+    pub fn call(
+        &mut self,
+        time: UnixTime,
+        now: Instant,
+    ) -> anyhow::Result<(u64, Zeroizing<String>)> {
+        let seed = seed()?;
+        let id = self.say_content(&encode_call(&seed), time)?;
+        self.show_clock(time, now);
+        Ok((id, encode(TextKind::Call, &*seed)))
+    }
+
     /// Refuses what other members would not get.
     fn check_usable(&self) -> Result<(), ExitError> {
         let problem = self.problem();
@@ -1539,6 +1557,7 @@ impl Room {
         let shown = |content: &[u8]| match Content::decode(content) {
             Content::File(file) => format!("the file {}", file.name),
             Content::Files(files) => format!("shares {}", files.name),
+            Content::Call(_) => "a call".to_owned(),
             Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         };
         let outbox = self.group.outbox();

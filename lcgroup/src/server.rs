@@ -290,6 +290,7 @@ mod tests {
             bytes: None,
             files: None,
             file: None,
+            call: None,
             earlier: false,
         });
         conversation.sync().unwrap();

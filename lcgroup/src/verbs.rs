@@ -2,7 +2,7 @@
 
 mod devices;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,7 +16,7 @@ use librecast::code;
 use librecast::id::{PeerId, derive};
 use librecast::outside::Place;
 use librecast::plain::{clean, quoted};
-use librecast::time::utc;
+use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::book::{self, Book, PREFIX};
 use librecast_program::cli::{Exit, ExitError, hint, print_line};
@@ -53,6 +53,9 @@ const CHECKED_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Time without output while a command waits. Chosen: users do not wonder yet.
 const SILENCE: Duration = Duration::from_millis(1_500);
+
+/// Age from which a call does not ring any more.
+const RINGS: Duration = Duration::from_secs(60);
 
 /// Bytes behind the words of a member: eight words. Chosen: beyond 80 bits, and said in a breath.
 const WORD_BYTES: usize = 11;
@@ -296,6 +299,22 @@ impl Verbs {
         self.tell_sent(&of, answer)
     }
 
+    /// Begins a call with the members of a group.
+    pub fn call(&self, group: &str) -> anyhow::Result<Exit> {
+        let request = Request::Call {
+            group: group.to_owned(),
+        };
+        let answer = self.ask_when_checked(&request, group)?;
+        if !self.json {
+            print_line(text(&answer["call"]))?;
+            hint(
+                "lcgroup",
+                "the members are told; `lcradio call lcc1...` takes part, and so does the page /call/",
+            );
+        }
+        self.tell_sent(group, answer)
+    }
+
     /// Prints what becomes of a message that was sent.
     pub fn tell_sent(&self, of: &str, mut answer: Value) -> anyhow::Result<Exit> {
         if answer["shortly"] == true {
@@ -392,7 +411,14 @@ impl Verbs {
                 false => {
                     let name = text(&value["shown"]);
                     read = value["n"].as_u64().unwrap_or(0);
-                    print_line(shown(&tail.group, &serde_json::from_value(value)?, &name))?;
+                    let is_own = value["own"] == true;
+                    let message = serde_json::from_value(value)?;
+                    let line = shown(&tail.group, &message, &name);
+                    let rings = tail.follow && !is_own && is_ringing(&message);
+                    match rings && std::io::stdout().is_terminal() {
+                        true => print_line(format!("\u{7}{line}"))?,
+                        false => print_line(line)?,
+                    }
                 }
             }
         }
@@ -835,7 +861,11 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
                 megabytes(file.length),
                 message.n
             ),
-            None => String::new(),
+            None => match &message.call {
+                Some(call) if is_ringing(message) => format!("calls: lcradio call {call}"),
+                Some(call) => format!("called; if it goes on: lcradio call {call}"),
+                None => String::new(),
+            },
         },
     };
     let earlier = match message.earlier {
@@ -843,6 +873,12 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
         false => "",
     };
     format!("{time} {earlier}{}: {said}", printable(name))
+}
+
+/// Whether it is a call that has just begun, by its author's clock and this host's.
+fn is_ringing(message: &Message) -> bool {
+    let age = message.time.abs_diff(UnixTime::now().as_millis());
+    message.call.is_some() && age < RINGS.as_millis() as u64
 }
 
 /// Formats a text; later lines are indented, so that none looks like another message.
@@ -919,6 +955,7 @@ mod tests {
             bytes: None,
             files: Some("plans'; touch FILE; echo '".into()),
             file: None,
+            call: None,
             earlier: false,
         };
         let line = shown("team", &message, "Ann");

@@ -500,8 +500,17 @@ impl<'a> TakingPart<'a> {
                     self.speaking[usize::from(place)] = Speaking::default();
                     self.say(&format!("{name} has left."));
                 }
-                CallEvent::Muted(Participant { name, is_muted, .. }) => {
-                    let line = if is_muted { "is muted" } else { "can be heard" };
+                CallEvent::Changed(Participant {
+                    name,
+                    is_muted,
+                    is_away,
+                    ..
+                }) => {
+                    let line = match (is_away, is_muted) {
+                        (true, _) => "is away",
+                        (false, true) => "is muted",
+                        (false, false) => "can be heard",
+                    };
                     self.say(&format!("{name} {line}."));
                 }
                 CallEvent::Standing(standing) => self.say_standing(standing),
@@ -584,6 +593,7 @@ impl<'a> TakingPart<'a> {
                 "place": p.place + 1,
                 "name": p.name,
                 "muted": p.is_muted,
+                "away": p.is_away,
                 "ignored": p.is_ignored,
                 "speaks": speaks && !p.is_muted && !p.is_ignored,
             })
@@ -626,10 +636,11 @@ impl<'a> TakingPart<'a> {
             },
         };
         let others = self.call.participants().map(|p| {
-            let remark = match (p.is_ignored, p.is_muted) {
-                (true, _) => " (off)",
-                (false, true) => " (muted)",
-                (false, false) => "",
+            let remark = match (p.is_ignored, p.is_away, p.is_muted) {
+                (true, ..) => " (off)",
+                (false, true, _) => " (away)",
+                (false, false, true) => " (muted)",
+                (false, false, false) => "",
             };
             format!("{} {}{remark}", p.place + 1, p.name)
         });

@@ -1,6 +1,6 @@
 // Drives a browser for a test: commands come as lines of JSON on standard input, each is answered by a line on standard output.
-//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav]]
-// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file. Lines: {"do": "open", "tab": "a", ...}; answers:
+//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav|device]]
+// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file, or what the sound server has. Lines: {"do": "open", "tab": "a", ...}; answers:
 // {"value": ...} or {"error": "..."}.
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
 const [modules, name, profile, theme = "light", microphone] = process.argv.slice(2);
+const hasDevice = microphone === "device";
 const require = createRequire(`${modules}/`);
 const puppeteer = require("puppeteer-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -28,7 +29,8 @@ const BROWSERS = {
         // all of it runs as root in namespaces of the tests, and looks for nothing outside
         args: [
             ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"],
-            ...(microphone ? ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${microphone}`] : []),
+            ...(microphone ? ["--use-fake-ui-for-media-stream"] : []),
+            ...(microphone && !hasDevice ? ["--use-fake-device-for-media-stream", `--use-file-for-fake-audio-capture=${microphone}`] : []),
         ],
         // a tab in the background is to be treated as one
         ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],
@@ -39,7 +41,7 @@ const BROWSERS = {
         userDataDir: profile,
         extraPrefsFirefox: {
             "layout.css.prefers-color-scheme.content-override": theme === "dark" ? 0 : 1,
-            ...(microphone && { "media.navigator.streams.fake": true, "media.navigator.permission.disabled": true }),
+            ...(microphone && { "media.navigator.streams.fake": !hasDevice, "media.navigator.permission.disabled": true }),
         },
     },
 };
@@ -128,6 +130,8 @@ const commands = {
     upload: async ({ tab, at, file }) => (await tabs.get(tab).$(at)).uploadFile(file),
     front: ({ tab }) => inFront(tab).then(() => null),
     press: ({ tab, key }) => tabs.get(tab).keyboard.press(key),
+    down: ({ tab, key }) => tabs.get(tab).keyboard.down(key),
+    up: ({ tab, key }) => tabs.get(tab).keyboard.up(key),
     size: ({ tab, width, height }) => tabs.get(tab).setViewport({ width, height }),
     media,
     reload: async ({ tab }) => void (await tabs.get(tab).reload({ timeout: PATIENCE })),

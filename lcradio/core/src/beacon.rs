@@ -7,8 +7,8 @@
 //! version 8 = 2 | salt 128 | the above, sealed | tag 128         of a private station
 //! ```
 //!
-//! Flags: 1 talks, 2 ended, 4 in step; listeners ignore others. Times are Unix milliseconds. A beacon names its source address and the SSRC: other packets are
-//! not played. Rollover counter and sequence are the next packet's, for listeners that join later.
+//! Flags: 1 talks, 2 ended, 4 in step, 8 away; listeners ignore others. Times are Unix milliseconds.
+//! A beacon names its source address and the SSRC: other packets are not played. Rollover counter and sequence are the next packet's, for listeners that join later.
 //! It is signed by the station's key, or by a caster with the [`Grant`] in the beacon.
 
 use std::borrow::Cow;
@@ -36,6 +36,8 @@ const TALKS: u8 = 1;
 const ENDED: u8 = 2;
 /// Flag of a beacon: listeners play in step, by the caster's clock.
 const TOGETHER: u8 = 4;
+/// Flag of a beacon: a participant of a call keeps its place, and hears nobody.
+const AWAY: u8 = 8;
 /// Longest name or title in bytes: its length has one byte.
 pub const MAX_TEXT: usize = 255;
 
@@ -90,6 +92,8 @@ pub struct Beacon {
     pub has_ended: bool,
     /// Listeners play in step: the caster answers questions for its clock.
     pub is_together: bool,
+    /// The participant of a call keeps its place, and hears nobody.
+    pub is_away: bool,
     /// The station's name.
     pub name: String,
     /// The present title.
@@ -168,7 +172,8 @@ impl Beacon {
         let talks = if self.is_talking { TALKS } else { 0 };
         let ended = if self.has_ended { ENDED } else { 0 };
         let together = if self.is_together { TOGETHER } else { 0 };
-        w.u8(self.channels).u8(talks | ended | together);
+        let away = if self.is_away { AWAY } else { 0 };
+        w.u8(self.channels).u8(talks | ended | together | away);
         for text in [&self.name, &self.title] {
             if !is_showable(text) {
                 return Err(WireError::Bad("text"));
@@ -221,6 +226,7 @@ impl Beacon {
             is_talking: false,
             has_ended: false,
             is_together: false,
+            is_away: false,
             name: String::new(),
             title: String::new(),
             grant: None,
@@ -239,6 +245,7 @@ impl Beacon {
             is_talking: flags & TALKS != 0,
             has_ended: flags & ENDED != 0,
             is_together: flags & TOGETHER != 0,
+            is_away: flags & AWAY != 0,
             name: name.to_owned(),
             title: title.to_owned(),
             grant,
@@ -363,6 +370,7 @@ mod tests {
             is_talking: true,
             has_ended: false,
             is_together: false,
+            is_away: false,
             name: "Büro".into(),
             title: "Morning".into(),
             grant: None,
@@ -406,11 +414,12 @@ mod tests {
         aacc0825c21342c4edd2b49c46a376ff2a4330596f626091d332b73de4989dc89d611375187c16a7361e";
 
     #[test]
-    fn the_flag_of_listeners_in_step_comes_back_and_others_are_ignored() {
+    fn flags_come_back_and_others_are_ignored() {
         let key = key();
         let station = key.station(true);
         let together = Beacon {
             is_together: true,
+            is_away: true,
             ..beacon()
         };
         let datagram = together.encode(&key, &station, [0; 16]).unwrap();
@@ -418,13 +427,14 @@ mod tests {
         // flags of later versions, with this one
         let at = 1 + 32 + 16 + 8 + 8 + 16 + 4 + 6 + 2;
         let signed = datagram.len() - 64;
-        assert_eq!(datagram[at], TALKS | TOGETHER);
+        assert_eq!(datagram[at], TALKS | TOGETHER | AWAY);
         let mut later = datagram[..signed].to_vec();
-        later[at] |= 0xf8;
+        later[at] |= 0xf0;
         let signature = key.sign(CONTEXT, &later);
         later.extend(signature);
         let decoded = Beacon::decode(&later, &station).unwrap();
-        assert!(decoded.is_together && decoded.is_talking && !decoded.has_ended);
+        assert!(decoded.is_together && decoded.is_away && decoded.is_talking);
+        assert!(!decoded.has_ended);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! participant  a key of this run, with a grant by the station's key for a day
 //!
 //! Looking --1.3 s--> Talks --of more than eight, one of the last--> Full --a place is free--> Talks
-//!               └--eight others--> Full
+//!               └--eight others--> Full       after a sleep it looks anew
 //! Listens: by choice
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::beacon::{Profile, showable};
 use crate::caster::{Caster, CasterConfig, Transmit};
 use crate::drops::DropReason;
 use crate::grant::Grant;
-use crate::listener::{Channel, Event, Listener, MAX_CASTERS, Own};
+use crate::listener::{Channel, Event, Listener, MAX_CASTERS, Own, SILENCE};
 use crate::loss::LossCount;
 use crate::packet::SoundPacket;
 use crate::station::{BEACON_PORT, MEDIA_PORT, Station, StationKey};
@@ -136,6 +136,8 @@ pub struct Participant {
     pub name: String,
     /// It sends no sound.
     pub is_muted: bool,
+    /// It keeps its place, and hears nobody.
+    pub is_away: bool,
     /// Its sound is not heard here, by this user's choice.
     pub is_ignored: bool,
 }
@@ -145,8 +147,8 @@ pub struct Participant {
 pub enum CallEvent {
     /// A participant came.
     Came(Participant),
-    /// A participant is muted, or no longer.
-    Muted(Participant),
+    /// A participant is muted or away, or no longer.
+    Changed(Participant),
     /// A participant has left, or gave no sign of life for 5 s.
     Left(Participant),
     /// Sound of the participant in this place, in the order of arrival.
@@ -164,6 +166,10 @@ pub struct Call {
     own: PeerId,
     caster: Option<Caster>,
     standing: Standing,
+    /// It keeps its place, and hears nobody.
+    is_away: bool,
+    /// When its timers ran last, by both clocks: that of a host that sleeps may stand still.
+    ran: Option<(Instant, UnixTime)>,
     /// When the standing is decided.
     decides_at: Instant,
     /// The time of entering, and those who talked before.
@@ -202,6 +208,8 @@ impl Call {
             own,
             caster: None,
             standing,
+            is_away: false,
+            ran: None,
             decides_at,
             entered: None,
             entries: 0,
@@ -248,7 +256,7 @@ impl Call {
     /// Returns whether sound is sent.
     #[must_use]
     pub fn sends_sound(&self) -> bool {
-        self.standing == Standing::Talks && !self.config.is_muted
+        self.standing == Standing::Talks && !self.config.is_muted && !self.is_away
     }
 
     /// Returns the other participants that can talk, by their places.
@@ -279,6 +287,23 @@ impl Call {
         if let Some(caster) = &mut self.caster {
             caster.set_talking(!is_muted, now);
         }
+    }
+
+    /// Keeps the place without hearing or sending sound, or takes part again.
+    pub fn set_away(&mut self, is_away: bool, now: Instant) {
+        self.is_away = is_away;
+        if let Some(caster) = &mut self.caster {
+            caster.set_away(is_away, now);
+        }
+        if !is_away && self.standing == Standing::Full {
+            self.decides_at = now + LOOK + self.wait();
+        }
+    }
+
+    /// Returns whether it keeps its place, and hears nobody.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.is_away
     }
 
     /// Ignores the sound of the participant in this place, or hears it again, for this call.
@@ -341,7 +366,7 @@ impl Call {
             BEACON_PORT => Channel::Beacon,
             _ => return,
         };
-        if group != self.station.group() || self.standing == Standing::Left {
+        if group != self.station.group() || self.standing == Standing::Left || self.is_away {
             return;
         }
         self.listener
@@ -351,6 +376,14 @@ impl Call {
     /// Runs the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
         self.listener.handle_timeout(now);
+        let last = self.ran.replace((now, time));
+        let has_slept = last.is_some_and(|(at, wall)| {
+            let ms = time.as_millis().saturating_sub(wall.as_millis());
+            now.saturating_duration_since(at).max(Duration::from_millis(ms)) > SILENCE
+        });
+        if has_slept {
+            self.look_anew(now);
+        }
         if now >= self.tick_at {
             self.tick_at = now + TICK;
         }
@@ -380,6 +413,20 @@ impl Call {
         next.map_or(self.tick_at, |next| next.min(self.tick_at))
     }
 
+    /// The others have given the place of a host that slept to somebody else, perhaps.
+    fn look_anew(&mut self, now: Instant) {
+        match self.standing {
+            Standing::Talks => {
+                self.caster = None;
+                self.decides_at = now + LOOK;
+                self.set_standing(Standing::Looking);
+            }
+            Standing::Looking => self.decides_at = now + LOOK,
+            Standing::Full => self.decides_at = now + LOOK + self.wait(),
+            Standing::Listens | Standing::Left => {}
+        }
+    }
+
     fn grant(&self, time: UnixTime) -> Grant {
         let expires_ms = time.as_millis().saturating_add(GRANT_MS);
         Grant::new(&self.key, false, &self.own, expires_ms)
@@ -402,6 +449,10 @@ impl Call {
     fn decide(&mut self, now: Instant, time: UnixTime) {
         let is_full = self.known.len() >= MAX_CASTERS;
         match self.standing {
+            // it hears nobody
+            Standing::Looking | Standing::Full if self.is_away => {
+                self.decides_at = now + LOOK;
+            }
             Standing::Looking if now >= self.decides_at => match is_full {
                 true => self.wait_for_place(now),
                 false => self.enter(now, time),
@@ -445,6 +496,7 @@ impl Call {
             return self.set_standing(Standing::Listens);
         };
         caster.set_talking(!self.config.is_muted, now);
+        caster.set_away(self.is_away, now);
         self.listener.set_own(Some(Own {
             key: self.own,
             ssrc: caster.ssrc(),
@@ -484,7 +536,7 @@ impl Call {
         }
     }
 
-    /// Notes who came, left, or is muted.
+    /// Notes who came, left, or is muted or away.
     fn look_at_others(&mut self, now: Instant) {
         let others = self.listener.on_air(now).filter_map(|(place, beacon)| {
             let beacon = beacon?;
@@ -502,13 +554,13 @@ impl Call {
         });
         let mut new = Vec::new();
         for (place, key, beacon) in others {
-            let is_muted = !beacon.is_talking;
+            let (is_muted, is_away) = (!beacon.is_talking, beacon.is_away);
             let known = self.known.iter_mut().find(|known| known.key == key);
             match known {
                 // the name stays: it might become that of another
-                Some(known) if known.is_muted != is_muted => {
-                    known.is_muted = is_muted;
-                    events.push_back(CallEvent::Muted(known.clone()));
+                Some(known) if (known.is_muted, known.is_away) != (is_muted, is_away) => {
+                    (known.is_muted, known.is_away) = (is_muted, is_away);
+                    events.push_back(CallEvent::Changed(known.clone()));
                 }
                 Some(_) => {}
                 None => new.push(Participant {
@@ -516,6 +568,7 @@ impl Call {
                     key,
                     name: beacon.name.trim().to_owned(),
                     is_muted,
+                    is_away,
                     is_ignored: self.ignored.contains(&key),
                 }),
             }
@@ -574,5 +627,17 @@ impl Call {
         let caster = self.caster.as_mut();
         let caster = caster.ok_or(WireError::Bad("place"))?;
         caster.beacon(source, time)
+    }
+
+    /// Returns the beacon by which it would leave at this time, for a sender that may be ended
+    /// before it can ask for one.
+    ///
+    /// # Errors
+    ///
+    /// It has no place.
+    pub fn farewell(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
+        let caster = self.caster.as_mut();
+        let caster = caster.ok_or(WireError::Bad("place"))?;
+        caster.last_beacon(source, time)
     }
 }

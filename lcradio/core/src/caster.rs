@@ -96,6 +96,7 @@ pub struct Caster {
     /// The next packet is the first after a pause.
     is_after_pause: bool,
     is_talking: bool,
+    is_away: bool,
     sent: (u32, u32),
     outgoing: VecDeque<Transmit>,
     copies: VecDeque<(Instant, Vec<u8>)>,
@@ -148,6 +149,7 @@ impl Caster {
             next_timestamp: word("timestamp").into(),
             is_after_pause: true,
             is_talking: false,
+            is_away: false,
             sent: (0, 0),
             outgoing: VecDeque::new(),
             copies: VecDeque::new(),
@@ -228,6 +230,14 @@ impl Caster {
     pub fn set_talking(&mut self, is_talking: bool, now: Instant) {
         if self.is_talking != is_talking {
             self.is_talking = is_talking;
+            self.beacon_at = now;
+        }
+    }
+
+    /// Sets whether a participant of a call hears nobody, with a beacon at once.
+    pub(crate) fn set_away(&mut self, is_away: bool, now: Instant) {
+        if self.is_away != is_away {
+            self.is_away = is_away;
             self.beacon_at = now;
         }
     }
@@ -327,12 +337,25 @@ impl Caster {
             is_talking: self.is_talking,
             has_ended: self.ends.is_some(),
             is_together: self.answers.is_some(),
+            is_away: self.is_away,
             name: self.config.name.clone(),
             title: self.config.title.clone(),
             grant: self.config.grant.clone(),
         };
         let salt = self.salt();
         beacon.encode(&self.key, &self.station, salt)
+    }
+
+    /// Returns the beacon with which the session would end at this time.
+    pub(crate) fn last_beacon(
+        &mut self,
+        source: Ipv6Addr,
+        time: UnixTime,
+    ) -> Result<Vec<u8>, WireError> {
+        let ends = self.ends.replace(0);
+        let beacon = self.beacon(source, time);
+        self.ends = ends;
+        beacon
     }
 
     /// Returns the salt of the next sealed datagram.

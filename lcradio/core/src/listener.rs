@@ -36,7 +36,7 @@ const MAX_EARLY: usize = 64;
 /// Most addresses of one caster.
 const MAX_SOURCES: usize = 8;
 /// Silence of a session or foreign sender after which another one replaces it.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 /// Largest difference of packet and beacon numbers, unless this listener slept.
 const MAX_DISTANCE: u64 = 1_000;
 

@@ -124,8 +124,14 @@ impl World {
                     CallEvent::Left(Participant { name, .. }) => {
                         one.told.push(format!("{name} left"));
                     }
-                    CallEvent::Muted(Participant { name, is_muted, .. }) => {
-                        one.told.push(format!("{name} muted {is_muted}"));
+                    CallEvent::Changed(Participant {
+                        name,
+                        is_muted,
+                        is_away,
+                        ..
+                    }) => {
+                        let away = if is_away { ", away" } else { "" };
+                        one.told.push(format!("{name} muted {is_muted}{away}"));
                     }
                     CallEvent::Standing(standing) => one.told.push(format!("{standing:?}")),
                     CallEvent::Sound(packet) => {
@@ -338,6 +344,81 @@ fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
 }
 
 #[test]
+fn who_is_away_keeps_the_place_hears_nobody_and_says_so() {
+    let mut world = World::new();
+    let all: Vec<usize> = (0..8)
+        .map(|n| world.join(&format!("{n}"), true))
+        .collect();
+    world.run(3);
+    let now = world.now;
+    world.all[all[0]].call.set_away(true, now);
+    world.run(1);
+    assert!(world.all[1].told("0 muted false, away"));
+    let ninth = world.join("9", true);
+    world.forget();
+    world.run(20);
+    assert_eq!(world.all[ninth].call.standing(), Standing::Full);
+    let away = &world.all[all[0]];
+    assert_eq!((away.sent.0, away.heard.len()), (0, 0));
+    assert_eq!(away.call.participants().count(), 0);
+    let now = world.now;
+    world.all[all[0]].call.set_away(false, now);
+    world.forget();
+    world.run(2);
+    let back = &world.all[all[0]];
+    assert_eq!(back.call.participants().count(), 7);
+    // sound that came before the names has none
+    let named = back.heard.keys().filter(|name| !name.is_empty());
+    assert_eq!((named.count(), back.sent.0), (7, 200));
+    assert!(world.all[1].told("0 muted false"));
+    // one that waits for a place does not take it unseen
+    world.all[ninth].call.set_away(true, world.now);
+    world.run(20);
+    assert_eq!(world.all[ninth].call.standing(), Standing::Full);
+}
+
+#[test]
+fn who_slept_looks_anew_and_displaces_nobody() {
+    let mut world = World::new();
+    let all: Vec<usize> = (0..8)
+        .map(|n| world.join(&format!("{n}"), true))
+        .collect();
+    world.run(3);
+    let ninth = world.join("9", true);
+    world.run(3);
+    assert_eq!(world.all[ninth].call.standing(), Standing::Full);
+    world.all[all[7]].is_killed = true;
+    world.run(10);
+    assert_eq!(world.all[ninth].call.standing(), Standing::Talks);
+    // it wakes up
+    world.all[all[7]].is_killed = false;
+    world.run(5);
+    assert_eq!(world.all[all[7]].call.standing(), Standing::Full);
+    assert_eq!(world.all[ninth].call.standing(), Standing::Talks);
+    world.all[all[2]].is_killed = true;
+    world.run(12);
+    assert_eq!(world.all[all[7]].call.standing(), Standing::Talks);
+}
+
+#[test]
+fn a_farewell_made_before_ends_the_place_of_a_participant_that_is_gone() {
+    let mut world = World::new();
+    let (a, b) = (world.join("A", true), world.join("B", true));
+    world.run(3);
+    let (source, later) = (world.all[a].source, world.time + Duration::from_millis(1));
+    let farewell = world.all[a].call.farewell(source, later).unwrap();
+    world.all[a].is_killed = true;
+    assert!(!world.all[b].told("A left"));
+    let group = world.key.station().group();
+    world.deliver(source, (group, BEACON_PORT), &farewell);
+    world.run(1);
+    assert!(world.all[b].told("A left"));
+    assert!(world.all[b].call.farewell(source, later).is_ok());
+    let listens = world.join("C", false);
+    assert!(world.all[listens].call.farewell(source, later).is_err());
+}
+
+#[test]
 fn each_ignores_another_for_himself_by_its_key() {
     let mut world = World::new();
     for name in ["A", "B", "B", ""] {
@@ -427,6 +508,7 @@ fn whoever_has_no_text_is_not_heard_and_a_holder_takes_free_places_alone() {
         is_talking: true,
         has_ended: false,
         is_together: false,
+        is_away: false,
         name: "A".to_owned(),
         title: String::new(),
         grant: None,

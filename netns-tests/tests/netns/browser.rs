@@ -2,6 +2,7 @@
 //! drives them; `netns-tests/setup web` fetches its dependencies; `make web` makes the pages. The
 //! last screenshots are in TARGET/browser/shots.
 
+mod call;
 mod dashboard;
 mod get;
 mod groups;
@@ -260,6 +261,12 @@ impl Page<'_> {
     /// Presses a key.
     fn press(&self, key: &str) -> Result<()> {
         self.ask("press", json!({ "key": key })).map(drop)
+    }
+
+    /// Holds a key, or releases it.
+    fn hold(&self, key: &str, is_down: bool) -> Result<()> {
+        let what = if is_down { "down" } else { "up" };
+        self.ask(what, json!({ "key": key })).map(drop)
     }
 
     /// Presses a key until the focus is on one of these.

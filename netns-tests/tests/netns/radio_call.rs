@@ -27,28 +27,28 @@ const SAMPLE: usize = 4;
 
 /// What one participant hears.
 #[derive(Default)]
-struct Heard {
-    sound: Vec<f64>,
+pub(crate) struct Heard {
+    pub sound: Vec<f64>,
     /// The least time of sample 0 by the frames of each second.
     least: BTreeMap<u64, f64>,
 }
 
 /// One participant.
-struct One {
-    process: Process,
-    heard: Arc<Mutex<Heard>>,
+pub(crate) struct One {
+    pub process: Process,
+    pub heard: Arc<Mutex<Heard>>,
     /// The time of the first sample that was fed.
-    fed_at: Arc<Mutex<Option<f64>>>,
+    pub fed_at: Arc<Mutex<Option<f64>>>,
 }
 
-fn fifo(host: &Host, name: &str) -> Result<PathBuf> {
+pub(crate) fn fifo(host: &Host, name: &str) -> Result<PathBuf> {
     let path = host.path(name);
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)?;
     Ok(path)
 }
 
 /// Feeds sound for as long as it is read.
-fn feed(pipe: PathBuf, sound: impl Fn(usize) -> i16, begun: Instant, at: &Mutex<Option<f64>>) {
+pub(crate) fn feed(pipe: PathBuf, sound: impl Fn(usize) -> i16, begun: Instant, at: &Mutex<Option<f64>>) {
     let Ok(mut pipe) = OpenOptions::new().write(true).open(pipe) else {
         return;
     };
@@ -67,7 +67,7 @@ fn feed(pipe: PathBuf, sound: impl Fn(usize) -> i16, begun: Instant, at: &Mutex<
     }
 }
 
-fn read(pipe: PathBuf, begun: Instant, heard: &Mutex<Heard>) {
+pub(crate) fn read(pipe: PathBuf, begun: Instant, heard: &Mutex<Heard>) {
     let Ok(mut pipe) = File::open(pipe) else {
         return;
     };
@@ -92,7 +92,7 @@ fn read(pipe: PathBuf, begun: Instant, heard: &Mutex<Heard>) {
 
 impl One {
     /// Takes part in a call, or begins one; speaks `sound` of each sample's number.
-    fn new(
+    pub fn new(
         host: &Host,
         call: Option<&str>,
         args: &str,
@@ -123,13 +123,13 @@ impl One {
     }
 
     /// Returns the first line of JSON: the text, and the group.
-    fn told(&self) -> Result<Value> {
+    pub fn told(&self) -> Result<Value> {
         let told = self.process.stderr();
         let line = told.lines().find(|line| line.starts_with('{'));
         Ok(serde_json::from_str(line.context("nothing told")?)?)
     }
 
-    fn text(&self) -> Result<String> {
+    pub fn text(&self) -> Result<String> {
         eventually("it has a text", || self.told().map(drop))?;
         let told = self.told()?;
         let text = told["call"].as_str().context("no text")?;
@@ -137,12 +137,12 @@ impl One {
         Ok(text.to_owned())
     }
 
-    fn status(&self) -> Result<Value> {
+    pub fn status(&self) -> Result<Value> {
         last_status(&self.process.stderr())
     }
 
     /// Returns the names of the others, and of those that are not muted.
-    fn others(&self) -> Result<(Vec<String>, Vec<String>)> {
+    pub fn others(&self) -> Result<(Vec<String>, Vec<String>)> {
         let status = self.status()?;
         let all = status["participants"].as_array().context("no others")?;
         let name = |p: &Value| p["name"].as_str().unwrap_or_default().to_owned();
@@ -150,13 +150,13 @@ impl One {
         Ok((all.iter().map(name).collect(), open.map(name).collect()))
     }
 
-    fn sound(&self) -> Vec<f64> {
+    pub fn sound(&self) -> Vec<f64> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.sound.clone()
     }
 
     /// Returns the sound of the next seconds.
-    fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
+    pub fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
         let from = self.sound().len();
         eventually("sound comes", || {
             ensure!(self.sound().len() >= from + seconds * RATE, "not yet");
@@ -166,12 +166,12 @@ impl One {
     }
 }
 
-fn tone(hz: f64) -> impl Fn(usize) -> i16 + Send + 'static {
+pub(crate) fn tone(hz: f64) -> impl Fn(usize) -> i16 + Send + 'static {
     move |n| ((n as f64 * hz * TAU / RATE as f64).sin() * 6_000.0) as i16
 }
 
 /// Returns the mean strength of a tone in windows of 50 ms: a call may be played 0.5 % faster.
-fn strength(sound: &[f64], hz: f64) -> f64 {
+pub(crate) fn strength(sound: &[f64], hz: f64) -> f64 {
     let windows = sound.chunks(5 * FRAME).map(|window| {
         let (sin, cos) = window
             .iter()
@@ -187,7 +187,7 @@ fn strength(sound: &[f64], hz: f64) -> f64 {
 }
 
 /// Returns the share of windows of 20 ms in which a tone is as strong as in most.
-fn share(sound: &[f64], hz: f64) -> f64 {
+pub(crate) fn share(sound: &[f64], hz: f64) -> f64 {
     let windows = sound.chunks_exact(2 * FRAME).map(|w| strength(w, hz));
     let windows: Vec<f64> = windows.collect();
     let mut sorted = windows.clone();
@@ -198,26 +198,27 @@ fn share(sound: &[f64], hz: f64) -> f64 {
 }
 
 /// Voice without pauses: harmonics of 120 Hz. libopus conceals a pure tone badly.
-fn voice(n: usize) -> i16 {
+pub(crate) fn voice(n: usize) -> i16 {
     let t = n as f64 / RATE as f64;
     let harmonics =
         (1..25).map(|k| (120.0 * f64::from(k) * TAU * t).sin() / f64::from(k).powf(0.7));
     (1_500.0 * harmonics.sum::<f64>()) as i16
 }
 
-const TONES: [f64; 3] = [500.0, 900.0, 1_400.0];
+pub(crate) const TONES: [f64; 3] = [500.0, 900.0, 1_400.0];
 
-/// Counts packets of sound from an address, on a host, in two seconds.
-fn packets(on: &Host, group: &str, of: &str) -> Result<u64> {
+/// Counts packets of sound on a host in two seconds: those from an address, or all.
+pub(crate) fn packets(on: &Host, interface: &str, group: &str, of: Option<&str>) -> Result<u64> {
+    let of = of.map_or("True".to_owned(), |of| format!("source == '{of}'"));
     let count = format!(
         "import socket, struct, time\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
          s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\ns.bind(('', 5004))\n\
          group = socket.inet_pton(socket.AF_INET6, '{group}')\n\
-         index = struct.pack('@I', socket.if_nametoindex('{LAN}'))\n\
+         index = struct.pack('@I', socket.if_nametoindex('{interface}'))\n\
          s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + index)\n\
          n, end = 0, time.monotonic() + 2\n\
          while (left := end - time.monotonic()) > 0:\n  s.settimeout(left)\n  try:\n    \
-         n += s.recvfrom(2000)[1][0].split('%')[0] == '{of}'\n  except TimeoutError:\n    break\n\
+         source = s.recvfrom(2000)[1][0].split('%')[0]\n    n += {of}\n  except TimeoutError:\n    break\n\
          print(n)"
     );
     let output = on.run("python3", &["-c", &count])?.success()?;
@@ -262,7 +263,7 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
         // who is muted sends no packet of sound, and the others see it
         let told = a.told()?;
         let group = told["group"].as_str().context("no group")?;
-        let loud = packets(cy, group, "fd00:1::1")?;
+        let loud = packets(cy, LAN, group, Some("fd00:1::1"))?;
         ensure!((100..=260).contains(&loud), "{loud} packets in two seconds");
         a.process.signal(Signal::SIGUSR2)?;
         eventually("it is muted", || {
@@ -270,7 +271,7 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
             ensure!(open == ["cy"], "{open:?}");
             Ok(())
         })?;
-        let silent = packets(cy, group, "fd00:1::1")?;
+        let silent = packets(cy, LAN, group, Some("fd00:1::1"))?;
         ensure!(silent == 0, "{silent} packets in two seconds");
         a.process.signal(Signal::SIGUSR1)?;
         // killed: the place is free after 5 s; gone: at once
@@ -337,7 +338,7 @@ fn a_call_behind_closed_firewalls_hears_the_others_and_a_listener_is_seen_by_nob
 }
 
 /// A click in the middle of each second.
-fn clicks(n: usize) -> i16 {
+pub(crate) fn clicks(n: usize) -> i16 {
     match (n % RATE).checked_sub(RATE / 2) {
         Some(n) if n < 2 * FRAME => {
             let t = n as f64 / RATE as f64;
@@ -348,7 +349,7 @@ fn clicks(n: usize) -> i16 {
 }
 
 /// Returns the delay of each click between the microphone and the ear, in milliseconds.
-fn delays(heard: &Heard, fed_at: f64) -> Vec<f64> {
+pub(crate) fn delays(heard: &Heard, fed_at: f64) -> Vec<f64> {
     let (sound, mut delays, mut next) = (&heard.sound, Vec::new(), 0);
     while let Some(first) = sound[next..].iter().position(|s| s.abs() > 3_000.0) {
         let at = next + first;
@@ -365,7 +366,7 @@ fn delays(heard: &Heard, fed_at: f64) -> Vec<f64> {
     delays
 }
 
-fn report(what: &str, mut delays: Vec<f64>) -> Result<[f64; 2]> {
+pub(crate) fn report(what: &str, mut delays: Vec<f64>) -> Result<[f64; 2]> {
     delays.sort_by(f64::total_cmp);
     let last = delays.len().checked_sub(1).context("no click")?;
     let figures = [delays[last / 2], delays[last * 95 / 100]];

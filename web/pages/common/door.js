@@ -1,8 +1,14 @@
-// One door for all that people hand on: tokens, stations, lectures, invitations to conversations, alone or in links of our pages.
+// One door for all that people hand on: tokens, stations, calls, lectures, invitations to conversations, alone or in links of our pages.
 // The page shows where a text leads before the user clicks.
 
 /** Kinds of our texts, by their first letters. */
-const KINDS = { lct1: "token", lcr1: "station", lcs1: "session", lcg1: "invitation" };
+const KINDS = { lct1: "token", lcr1: "station", lcc1: "call", lcs1: "session", lcg1: "invitation" };
+/** Pages of these kinds, and what people call them. */
+const LEADS = {
+    station: { page: "radio", what: "a radio station", label: "To the radio" },
+    call: { page: "call", what: "a call", label: "To the call" },
+    session: { page: "studio", what: "a lecture", label: "To the lecture" },
+};
 /** Those that no page takes. */
 const OTHERS = {
     lca1: "an operator’s certificate",
@@ -15,7 +21,7 @@ const OTHERS = {
 const TEXT = /lc[a-z]1[1-9A-HJ-NP-Za-km-z]{8,}/g;
 /** Longest that is looked at, in characters: a token (MAX_TOKEN in librecast) and a session, in a link. */
 const LONGEST = 10_000;
-const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/playground/", "/get/"];
+const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/call/", "/playground/", "/get/"];
 /** Files: four words with hyphens, alone or with a server, or a share behind a token. */
 const WORDS = /^[a-z]{3,8}(-[a-z]{3,8}){3}(@[\w.:[\]-]+)?$/i;
 const SHARE = /lct1[1-9A-HJ-NP-Za-km-z]+,lc:[^\s#]+/;
@@ -41,14 +47,15 @@ export function lead(pasted, isMember) {
     if (files) {
         return { href: `../get/#${files}`, label: "To the files", words: "This is what somebody sends: files." };
     }
-    const { token, station, session, invitation, other } = texts(pasted);
-    const hash = [token, station ?? session].filter(Boolean).join(",");
-    if (station || session) {
-        const what = station ? "a radio station" : "a lecture";
+    const all = texts(pasted);
+    const { token, invitation, other } = all;
+    const kind = Object.keys(LEADS).find((kind) => all[kind]);
+    if (kind) {
+        const { page, what, label } = LEADS[kind];
         if (!token && !isMember) {
             return { words: `This is ${what}, without an invitation to its network, and this tab is no member of one. Ask who sent it for a link with an invitation in it, or paste an invitation (lct1…) here first.` };
         }
-        return { href: `../${station ? "radio" : "studio"}/#${hash}`, label: station ? "To the radio" : "To the lecture", words: `This is ${what}.` };
+        return { href: `../${page}/#${[token, all[kind]].filter(Boolean).join(",")}`, label, words: `This is ${what}.` };
     }
     if (token) {
         return isMember
@@ -62,7 +69,7 @@ export function lead(pasted, isMember) {
         return { words: `This is ${OTHERS[other.slice(0, 4)] ?? "a text that these pages do not know"}: programs on hosts take it, and no page does.` };
     }
     const href = ownPage(pasted.trim());
-    return href ? { href, label: "Open", words: "This is one of these pages." } : { words: "This is none of our links: they have a text in them that begins with lct1, lcr1 or lcs1. Was it copied whole?" };
+    return href ? { href, label: "Open", words: "This is one of these pages." } : { words: "This is none of our links: they have a text in them that begins with lct1, lcr1, lcc1 or lcs1. Was it copied whole?" };
 }
 
 /** The address, if it is that of a page here: nobody is led to other sites. */

@@ -112,6 +112,12 @@ export async function say(group, words) {
     await ask(`/api/groups/${group}`, undefined, { method: "POST", body: words });
 }
 
+/** Begins a call with a conversation: its text. */
+export async function callGroup(group) {
+    const answer = await ask(`/api/groups/${group}/call`, undefined, { method: "POST" });
+    return (await answer.json()).call;
+}
+
 /** All messages of a conversation up to this number were read: the member's other devices learn it. */
 export async function tellRead(group, number) {
     await ask(`/api/groups/${group}/read`, undefined, { method: "POST", body: String(number) });

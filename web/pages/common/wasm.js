@@ -55,6 +55,15 @@ export const joined = (prefix) => [...(groups.get(prefix) ?? [])];
 /** Commands of a module to the member, by number. */
 const COMMANDS = [null, "join", "leave", "send"];
 
+/** A command as modules write it: what to do, the group, and of a datagram its port and data. */
+export function command(bytes) {
+    const kind = COMMANDS[bytes[0]];
+    const begin = kind === "send" ? 3 : 1;
+    const end = bytes.indexOf(10, begin);
+    const port = kind === "send" ? new DataView(bytes.buffer, bytes.byteOffset).getUint16(1, true) : null;
+    return { kind, group: decoder.decode(bytes.subarray(begin, end)), port, data: bytes.subarray(end + 1) };
+}
+
 /** A module beside the member of this page, which carries its datagrams, joins and sends for it. */
 export class MemberModule extends Wasm {
     /** `does`: the member's verbs: join, leave, send. */
@@ -110,15 +119,11 @@ export class MemberModule extends Wasm {
     }
 
     pass(bytes) {
-        const kind = COMMANDS[bytes[0]];
-        const begin = kind === "send" ? 3 : 1;
-        const end = bytes.indexOf(10, begin);
-        const group = decoder.decode(bytes.subarray(begin, end));
-        const port = kind === "send" ? new DataView(bytes.buffer).getUint16(1, true) : null;
+        const { kind, group, port, data } = command(bytes);
         if (kind !== "send") {
             const all = groups.get(this.prefix) ?? groups.set(this.prefix, new Set()).get(this.prefix);
             all[kind === "join" ? "add" : "delete"](group);
         }
-        this.does[kind](group, port, bytes.subarray(end + 1));
+        this.does[kind](group, port, data);
     }
 }

@@ -1,11 +1,12 @@
 // Conversations of lcgroup on this host. All text comes from other people: it is shown as text, never as markup.
 
 import { focusFirst } from "../common/enter.js";
-import { addGroup, follow, groups, inviteTo, say, waitFor } from "../common/feed.js";
+import { addGroup, callGroup, follow, groups, inviteTo, say, waitFor } from "../common/feed.js";
 import { copier, fill, html, say as write } from "../common/html.js";
 import { showQr } from "../common/qr.js";
 import { SILENCE, sentence, serve } from "./forms.js";
 import { Members } from "./members.js";
+import { isFresh, pathOf, Ring } from "./ring.js";
 import { markRead, readUpTo, whenReadElsewhere } from "./reading.js";
 import { Talk } from "./talk.js";
 
@@ -26,6 +27,7 @@ const $ = (id) => document.getElementById(id);
 const view = { all: [], group: new URLSearchParams(location.search).get("group"), author: null, stop: null, isLooking: false };
 const talk = new Talk($("heard"), $("unread"), showUnread);
 const members = new Members($("members"));
+const ring = new Ring($("ring"));
 talk.open(null);
 
 $("dashboard").hash = location.hash;
@@ -39,6 +41,7 @@ serve($("say"), send);
 serve($("create").querySelector("form"), create);
 serve($("join").querySelector("form"), join);
 serve($("invite").querySelector("form"), invite);
+serve($("call"), call);
 $("words").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
@@ -165,6 +168,7 @@ function open(name) {
     forgetInvitation();
     $("conversation").hidden = !group;
     talk.open(group);
+    ring.stop();
     members.of(group);
     if (group) {
         history.replaceState(null, "", `?group=${encodeURIComponent(name)}${location.hash}`);
@@ -180,6 +184,7 @@ function showTalk(group) {
     const mayTalk = ["owner", "member", "rejoining"].includes(group.state) && !group.problem;
     $("words").disabled = !mayTalk;
     $("say").hidden = !mayTalk;
+    $("call").hidden = !mayTalk;
     $("invite").hidden = group.state !== "owner";
     showNothing();
     showStanding(group);
@@ -215,7 +220,11 @@ function take(line) {
     if (line.error) {
         throw new Error(line.error);
     }
+    const isNew = line.n > talk.last;
     talk.take(line);
+    if (isNew && line.call !== undefined && !line.own && isFresh(line.time)) {
+        ring.begin(line);
+    }
     showNothing();
 }
 
@@ -228,6 +237,19 @@ async function send() {
         look();
     }
     $("words").focus();
+}
+
+/** The members are told, and this browser takes part in a tab of its own. */
+async function call() {
+    // while the click still counts
+    const tab = window.open("", "_blank");
+    try {
+        const path = pathOf(await callGroup(view.group));
+        tab?.location.replace(new URL(path, location.href));
+    } catch (error) {
+        tab?.close();
+        throw error;
+    }
 }
 
 async function create() {

@@ -3,6 +3,7 @@
 import { tellRead } from "../common/feed.js";
 import { fill, html, quoted } from "../common/html.js";
 import { markRead, readUpTo } from "./reading.js";
+import { FRESH, isFresh, pathOf } from "./ring.js";
 
 /** Messages that are shown, the last ones. */
 const KEPT = 500;
@@ -119,7 +120,7 @@ export class Talk {
         }
     }
 
-    said({ n, text: raw, bytes, files, file }) {
+    said({ n, time, text: raw, bytes, files, file, call }) {
         const said = html("p", { class: "said", dir: "auto" });
         if (files !== undefined) {
             const command = html("code", {}, `lcsync --lcgroup ${this.group.name} ${quoted(`lc:${files}`)} DEST`);
@@ -129,6 +130,15 @@ export class Talk {
         if (file !== undefined) {
             const size = file.length < 1e6 ? `${Math.ceil(file.length / 1e3)} kB` : `${(file.length / 1e6).toFixed(1)} MB`;
             fill(said, [`sends ${file.name} (${size}): `, html("code", {}, `lcgroup get ${this.group.name} ${n}`)]);
+            return said;
+        }
+        if (call !== undefined) {
+            const show = () => {
+                const join = html("a", { href: pathOf(call), target: "_blank", rel: "noopener" }, isFresh(time) ? "Join" : "Join, if it goes on");
+                fill(said, [isFresh(time) ? "calls: " : `called at ${TIME.format(new Date(time))}: `, join]);
+            };
+            show();
+            isFresh(time) && setTimeout(show, FRESH);
             return said;
         }
         const text = raw?.replace(REORDERING, "\ufffd") ?? `${Math.floor((bytes.length * 3) / 4).toLocaleString()} bytes that are no text`;

@@ -16,11 +16,11 @@ import { Radio } from "../radio/module.js";
 import { Member } from "./member.js";
 import { described } from "./offer.js";
 import { Talk } from "./talk.js";
-import { forgetVisit, isSession, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, tabsHere, takeLink } from "./visit.js";
+import { forgetVisit, isCall, isSession, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, tabsHere, takeLink } from "./visit.js";
 
-// a link with a station in it is a radio, one with a session a lecture
+// a link with a station in it is a radio, one with a call a call, one with a session a lecture
 const linked = location.hash.split(/[^A-Za-z0-9]+/);
-const page = linked.some(isStation) ? "radio" : linked.some(isSession) ? "studio" : null;
+const page = linked.some(isStation) ? "radio" : linked.some(isCall) ? "call" : linked.some(isSession) ? "studio" : null;
 if (page) {
     location.replace(`../${page}/${location.hash}`);
     await new Promise(() => {});

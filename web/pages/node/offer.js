@@ -7,7 +7,7 @@ const NEEDED = "You need an invitation: somebody of the network sends you a link
 
 let module = null;
 
-/** A sentence about it, and whether it is for leaves; an error, if it cannot be used. */
+/** A sentence about it, whether it is for leaves, and how many may use it; an error, if it cannot be used. */
 async function offer(token) {
     module ??= Module.load();
     const { network, inviter, hosts, uses, not_after: until, leaf, uplink } = (await module).read(token);
@@ -19,7 +19,7 @@ async function offer(token) {
     const date = new Date(until * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     const can = uplink ? "listen, and ask: it cannot send anything else" : "only listen: it cannot send or ask";
     const only = leaf ? ` This tab will ${can}, and nobody sees it.` : "";
-    return { words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
+    return { uses, words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
 }
 
 /** The text of a door about pasted text: `{ found, words, isRefused, isLeaf }`, `found` as `lead` has it. */
@@ -30,8 +30,8 @@ export async function described(pasted) {
         return { found, words: found?.words ?? NEEDED, isRefused: found !== null && !found.href };
     }
     try {
-        const { words: said, isLeaf } = await offer(token);
-        return { found, words: found.token ? said : `${found.words} ${said}`, isRefused: false, isLeaf };
+        const { words: said, isLeaf, uses } = await offer(token);
+        return { found, words: found.token ? said : `${found.words} ${said}`, isRefused: false, isLeaf, uses };
     } catch (error) {
         return { found, words: error.message, isRefused: true };
     }

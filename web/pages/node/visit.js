@@ -7,6 +7,7 @@ import { joined } from "../common/wasm.js";
 const VISIT = "lcroute visit";
 const TALK = "lcroute talk";
 const RADIO = "lcroute radio";
+const CALL = "lcroute call";
 const STUDIO = "lcroute studio";
 const PRESENTS = "lcroute presents";
 const LOCK = "lcroute node ";
@@ -26,18 +27,19 @@ export function random(length) {
     return "1".repeat(zeros < 0 ? length : zeros) + text;
 }
 
-/** Takes the text behind the `#` out of the address: a token, and a station or a session. */
+/** Takes the text behind the `#` out of the address: a token, and a station, a call or a session. */
 export function takeLink() {
     const words = location.hash.split(/[^A-Za-z0-9]+/);
     if (words.length > 1) {
         history.replaceState(null, "", location.pathname + location.search);
     }
-    const isOther = (word) => isStation(word) || isSession(word) || word.startsWith("lcg1");
+    const isOther = (word) => isStation(word) || isCall(word) || isSession(word) || word.startsWith("lcg1");
     const token = words.find((word) => word && !isOther(word)) ?? "";
-    return { token, station: words.find(isStation) ?? null, session: words.find(isSession) ?? null };
+    return { token, station: words.find(isStation) ?? null, call: words.find(isCall) ?? null, session: words.find(isSession) ?? null };
 }
 
 export const isStation = (word) => word.startsWith("lcr1");
+export const isCall = (word) => word.startsWith("lcc1");
 /** Of Studio. */
 export const isSession = (word) => word.startsWith("lcs1");
 
@@ -48,7 +50,7 @@ export function keepVisit(text) {
 }
 
 export function forgetVisit() {
-    [VISIT, TALK, RADIO, STUDIO, PRESENTS].forEach((name) => sessionStorage.removeItem(name));
+    [VISIT, TALK, RADIO, CALL, STUDIO, PRESENTS].forEach((name) => sessionStorage.removeItem(name));
 }
 
 /** The groups that it had joined, and the messages received. */
@@ -67,6 +69,15 @@ export function keepRadio(radio) {
 
 export function keptRadio() {
     return JSON.parse(sessionStorage.getItem(RADIO) ?? "{}");
+}
+
+/** The call that it was in, and the name there. */
+export function keepCall(call) {
+    sessionStorage.setItem(CALL, JSON.stringify(call));
+}
+
+export function keptCall() {
+    return JSON.parse(sessionStorage.getItem(CALL) ?? "{}");
 }
 
 /** Which session was attended, and its tracks. */

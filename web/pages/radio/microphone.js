@@ -1,12 +1,13 @@
 // A microphone's sound as Opus: an AudioWorklet cuts it into 20 ms, WebCodecs encodes.
 
+import { power, RATE, SoundEncoder } from "../common/codecs.js";
 import { begin } from "./player.js";
 
-const RATE = 48_000;
+/** Samples of 20 ms. */
 const FRAME = 960;
 
 /** As `lcradio cast` has them. Of speech the browser takes away echo and noise; in-band FEC costs music more than it brings. */
-const PROFILES = {
+export const PROFILES = {
     voice: {
         channels: 1,
         capture: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
@@ -43,22 +44,21 @@ export class Microphone {
     }
 
     constructor(tell) {
-        Object.assign(this, tell, { samples: 0 });
+        Object.assign(this, tell);
     }
 
     async begin({ channels, capture, encode }, talks) {
         this.context = new AudioContext({ sampleRate: RATE });
-        this.encoder = new AudioEncoder({ output: (chunk) => this.encoded(chunk), error: ({ message }) => this.lost(message) });
-        this.encoder.configure({ codec: "opus", sampleRate: RATE, numberOfChannels: channels, ...encode });
+        this.encoder = new SoundEncoder(channels, encode, { sound: (opus) => this.sound(opus), failed: (why) => this.lost(why) });
         this.stream = await navigator.mediaDevices.getUserMedia({ audio: capture });
         const [track] = this.stream.getAudioTracks();
         track.addEventListener("ended", () => this.lost("The microphone is gone."));
-        await this.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+        await this.context.audioWorklet.addModule(new URL("../common/worklet.js", import.meta.url));
         const source = this.context.createMediaStreamSource(this.stream);
         this.node = new AudioWorkletNode(this.context, "recorder", {
             channelCount: channels,
             channelCountMode: "explicit",
-            processorOptions: { channels, talks },
+            processorOptions: { channels, talks, frame: FRAME },
         });
         this.node.port.onmessage = ({ data }) => this.take(data);
         // it is silent there, and without a way there it would not run
@@ -68,24 +68,8 @@ export class Microphone {
     }
 
     take(planes) {
-        if (this.encoder.state !== "configured") {
-            return;
-        }
-        const data = new Float32Array(planes.length * FRAME);
-        planes.forEach((plane, n) => data.set(plane, n * FRAME));
-        const timestamp = Math.round((this.samples * 1e6) / RATE);
-        this.samples += FRAME;
-        const frame = new AudioData({ format: "f32-planar", sampleRate: RATE, numberOfFrames: FRAME, numberOfChannels: planes.length, timestamp, data });
-        this.encoder.encode(frame);
-        frame.close();
-        const power = data.reduce((sum, sample) => sum + sample * sample, 0) / data.length;
-        this.hear({ power });
-    }
-
-    encoded(chunk) {
-        const opus = new Uint8Array(chunk.byteLength);
-        chunk.copyTo(opus);
-        this.sound(opus);
+        this.encoder.encode(planes, 0);
+        this.hear({ power: planes.reduce((sum, plane) => sum + power(plane), 0) / planes.length });
     }
 
     set talks(talks) {
@@ -94,15 +78,13 @@ export class Microphone {
 
     close() {
         this.stream?.getTracks().forEach((track) => track.stop());
-        if (this.encoder && this.encoder.state !== "closed") {
-            this.encoder.close();
-        }
+        this.encoder?.close();
         this.context?.close();
     }
 }
 
 /** Why there is no microphone, as people read it. */
-function words({ name, message }) {
+export function words({ name, message }) {
     switch (name) {
         case "NotAllowedError":
             return "The browser gives this page no microphone: allow it in the browser’s settings of this page.";

@@ -1,11 +1,9 @@
 // Plays the radio's frames: WebCodecs decodes, an AudioWorklet plays. The audio thread sets the pace.
 
-const RATE = 48_000;
+import { RATE, Voice } from "../common/codecs.js";
+
 /** So much sound is with the audio thread or on its way there, in samples: 60 ms, more than a page is busy for at a time. */
 const AHEAD = 2_880;
-/** Browsers round timestamps, in microseconds: less than the shortest packet lasts. */
-const NEAR = 1_000;
-
 /** A browser that has not begun to play by then does not, in milliseconds: it has no sound device. */
 const START = 5_000;
 
@@ -13,87 +11,6 @@ const START = 5_000;
 export async function begin(context) {
     const late = new Promise((_, no) => setTimeout(no, START, new Error("This browser does not begin to play: is there a sound device, and is it free?")));
     await Promise.race([context.resume(), late]);
-}
-
-/** One caster: decoded sound, in order. */
-class Voice {
-    /** `give`: to the audio thread. */
-    constructor(give) {
-        Object.assign(this, { give, given: 0, stamp: 0, waiting: [] });
-    }
-
-    /** Decodes until enough is under way. `frame`: returns the next frame. */
-    fill(played, frame) {
-        while (this.given - played < AHEAD) {
-            this.next(frame());
-        }
-    }
-
-    next({ kind, samples, opus }) {
-        this.given += samples;
-        if (kind !== "opus") {
-            this.waiting.push({ samples, isGap: true });
-        } else {
-            this.stamp += samples;
-            // in microseconds, as WebCodecs has it
-            const timestamp = Math.round((this.stamp * 1e6) / RATE);
-            this.waiting.push({ samples, timestamp });
-            this.decode(new EncodedAudioChunk({ type: "key", timestamp, data: opus }));
-        }
-        this.flush();
-    }
-
-    decode(chunk) {
-        if (this.decoder?.state !== "configured") {
-            this.decoder = new AudioDecoder({ output: (data) => this.decoded(data), error: () => this.failed() });
-            this.decoder.configure({ codec: "opus", sampleRate: RATE, numberOfChannels: 2 });
-        }
-        this.decoder.decode(chunk);
-    }
-
-    decoded(data) {
-        const at = this.waiting.findIndex(({ timestamp }) => Math.abs(timestamp - data.timestamp) < NEAR);
-        if (at >= 0) {
-            // earlier packets that gave no sound are lost
-            this.waiting.slice(0, at).forEach((before) => (before.isGap ||= !before.planes));
-            this.waiting[at].planes = Array.from({ length: data.numberOfChannels }, (_, planeIndex) => {
-                const plane = new Float32Array(data.numberOfFrames);
-                data.copyTo(plane, { planeIndex, format: "f32-planar" });
-                return plane;
-            });
-        }
-        data.close();
-        this.flush();
-    }
-
-    /** The browser decodes no more: a new decoder begins with the next packet. */
-    failed() {
-        this.waiting.forEach((packet) => (packet.isGap ||= !packet.planes));
-        this.flush();
-    }
-
-    /** To the audio thread, in order. */
-    flush() {
-        while (this.waiting[0]?.planes || this.waiting[0]?.isGap) {
-            const { planes, samples } = this.waiting.shift();
-            const length = planes ? planes[0].length : 0;
-            if (planes) {
-                this.give({ planes }, planes.map(({ buffer }) => buffer));
-            }
-            if (length < samples) {
-                this.give({ gap: samples - length });
-            } else {
-                this.given += length - samples;
-            }
-        }
-    }
-
-    end() {
-        this.give = () => {};
-        if (this.decoder && this.decoder.state !== "closed") {
-            this.decoder.close();
-        }
-    }
 }
 
 export class Player {
@@ -113,7 +30,7 @@ export class Player {
         }
         const context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
         const player = new Player(radio, hear, context);
-        await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+        await context.audioWorklet.addModule(new URL("../common/worklet.js", import.meta.url));
         player.connect();
         return player;
     }
@@ -165,7 +82,7 @@ export class Player {
             const voice = this.voice(caster);
             // else the report is older than the restart of the audio thread
             if (played <= voice.given) {
-                voice.fill(played, () => this.radio.frame(caster));
+                voice.fill(played + AHEAD, () => this.radio.frame(caster));
             }
             voice.give({ speed: this.radio.speed(caster) });
         }

@@ -184,6 +184,13 @@ impl Groups {
         Ok(self.ask(&request).await?.to_string().into())
     }
 
+    /// Begins a call with a group; returns its text.
+    pub async fn call(&self, group: &str) -> anyhow::Result<Bytes> {
+        let request = json!({ "cmd": "call", "group": group });
+        let call = self.ask(&request).await?["call"].take();
+        Ok(json!({ "call": call }).to_string().into())
+    }
+
     /// Notes that a user has read all messages up to a number.
     pub async fn read(&self, group: &str, number: &[u8]) -> anyhow::Result<Bytes> {
         let number = std::str::from_utf8(number).ok();

@@ -55,7 +55,7 @@ macro_rules! policy {
 const POLICY: &str = policy!("", "");
 /// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
-const MEMBERS: [&str; 4] = ["/node/", "/radio/", "/studio/", "/get/"];
+const MEMBERS: [&str; 5] = ["/node/", "/radio/", "/call/", "/studio/", "/get/"];
 /// Sensors and devices of pages: a microphone to cast, a screen to show, the clipboard, a whole screen
 /// for slides.
 const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
@@ -259,7 +259,7 @@ impl Pages {
     }
 
     /// Groups of people: their list and a new one (POST); messages of a group and a new one (POST);
-    /// its members, and the reason for a wait; an invitation (POST).
+    /// its members, and the reason for a wait; a call, an invitation (POST).
     async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -299,6 +299,7 @@ impl Pages {
             }
             (["", name], true) => groups.say(name, &posted).await,
             (["", name, "members"], false) => groups.members(name).await,
+            (["", name, "call"], true) => groups.call(name).await,
             (["", name, "read"], true) => groups.read(name, &posted).await,
             (["", name, "wait"], false) => groups.wait_for(name).await,
             (["", name, "invitation"], true) => groups.invite(name, &posted).await,

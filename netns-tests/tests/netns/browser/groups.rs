@@ -57,6 +57,57 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
     });
 }
 
+#[test]
+#[ignore = "`make test-all`: browsers, and what `make web` makes"]
+fn a_members_call_rings_until_not_now_and_a_page_calls() {
+    in_each_browser("groups-call", |lab, kind| {
+        let (_network, people) = people(lab, &["ann", "bob"])?;
+        let ann = &people[0].host;
+        ann.configure("[web]\ngroups = true\n")?;
+        let (_pages, address) = serve(ann)?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        let browser = Browser::start(ann, kind, Theme::Light)?;
+        let page = browser.open("groups", &address.replace("/#", "/groups/#"))?;
+        page.until_says("#talk-title", "team")?;
+        let called = people[1].ask(&["call", "team"])?;
+        let text = called["call"].as_str().context("no call")?;
+        ensure!(text.starts_with("lcc1"), "{text}");
+        page.until("!document.querySelector('#ring').hidden")?;
+        page.until_says("#ring", "bob calls:")?;
+        let leads = |at: &str| {
+            let href = format!("document.querySelector('{at}')?.getAttribute('href')");
+            page.until(&format!("{href} === {}", json!(format!("/call/#{text}"))))
+        };
+        leads("#ring a")?;
+        leads("#heard .said a")?;
+        page.until_says("#heard .said", "calls: Join")?;
+        page.expect_open_to_all()?;
+        page.shot("ring")?;
+        page.click("#ring button")?;
+        page.until("document.querySelector('#ring').hidden")?;
+        // who was told so does not ring again
+        people[1].ask(&["call", "team"])?;
+        page.until("document.querySelectorAll('#heard .said a').length === 2")?;
+        ensure!(page.eval("document.querySelector('#ring').hidden")? == true);
+        // a page calls, and rings nowhere here
+        page.click("#call button")?;
+        eventually("bob hears of it", || {
+            let said = people[1].said()?;
+            let is_hers = |m: &Value| m["call"].is_string() && m["shown"] == "ann";
+            ensure!(said.iter().any(is_hers), "{said:?}");
+            Ok(())
+        })?;
+        page.until("document.querySelectorAll('#heard .own .said a').length === 1")?;
+        ensure!(page.eval("document.querySelector('#ring').hidden")? == true);
+        let args = ["--control", &people[1].control, "tail", "team"];
+        let said = people[1].host.ask("lcgroup", &args)?.success()?.stdout;
+        ensure!(said.contains(" ann: calls: lcradio call lcc1"), "{said}");
+        Ok(())
+    });
+}
+
 /// A thousand members, with names that are longer than lcgroup lets them be.
 const CROWD: &str = r"
 const real = window.fetch;

@@ -28,7 +28,7 @@ const ARRIVALS: &str = r#"(() => {
 })()"#;
 
 /// Routers behind closed firewalls, the first of which takes no leaves; a host with pages.
-fn audience(lab: &Lab, routers: &[&str]) -> Result<(Network, Visitor)> {
+pub(super) fn audience(lab: &Lab, routers: &[&str]) -> Result<(Network, Visitor)> {
     let hosts = lab.closed_hosts(routers)?;
     hosts[0].configure("[leaf]\nmax = 0\n")?;
     let mut network = lab.network(hosts)?;
@@ -37,7 +37,7 @@ fn audience(lab: &Lab, routers: &[&str]) -> Result<(Network, Visitor)> {
     Ok((network, Visitor::new(host)?))
 }
 
-fn token(network: &Network, groups: &str) -> Result<String> {
+pub(super) fn token(network: &Network, groups: &str) -> Result<String> {
     let url = network.signalling.url()?;
     let args = ["invite", "--leaf", "--groups", groups, "--signal", &url];
     let token = network.members[0].host.run("lcroute", &args)?.success()?;

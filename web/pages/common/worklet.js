@@ -1,13 +1,14 @@
-// In the audio thread: sound to be played, and that of a microphone. Sound is planes of samples at 48 kHz.
+// In the audio thread: sound to be played, and that of a microphone. Sound is planes of samples at 48 kHz, whatever the rate of
+// the device. It goes to the page, or by a port of its own to a Worker.
 
+/** Samples at 48 kHz for each one of the device. */
+const PACE = 48_000 / sampleRate;
 /** Gaps begin and end so softly, and so does talk, in samples: 5 ms. */
 const FADE = 240;
 /** Room for sound that waits, in samples: a power of two, above a second. */
 const ROOM = 1 << 16;
-/** Interval of reports to the page, in samples: 10 ms. */
-const TICK = 480;
-/** Length of the microphone's pieces for the page, in samples: 20 ms. */
-const FRAME = 960;
+/** Interval of reports, in samples of the device: 10 ms. */
+const TICK = sampleRate / 100;
 
 /** One caster's sound. */
 class Voice {
@@ -67,7 +68,7 @@ class Voice {
             this.last[0] = between(this.planes[0], at, part);
             this.last[1] = between(this.planes[1], at, part);
             this.rest = FADE;
-            this.read += this.speed;
+            this.read += this.speed * PACE;
         }
         sum[0] += (this.last[0] * this.rest) / FADE;
         sum[1] += (this.last[1] * this.rest) / FADE;
@@ -89,7 +90,7 @@ class Player extends AudioWorkletProcessor {
     constructor() {
         super();
         this.clear();
-        this.port.onmessage = ({ data }) => (data.clear ? this.clear() : this.voice(data.caster).take(data));
+        talkTo(this, (data) => (data.clear ? this.clear() : this.voice(data.caster).take(data)));
     }
 
     clear() {
@@ -115,41 +116,71 @@ class Player extends AudioWorkletProcessor {
         this.ticks += length;
         if (this.ticks >= TICK) {
             const voices = this.voices.map(({ read, underruns }) => ({ played: Math.floor(read), underruns }));
-            this.port.postMessage({ voices, power: this.sum / this.ticks });
+            this.other.postMessage({ voices, power: this.sum / this.ticks });
             Object.assign(this, { ticks: 0, sum: 0 });
         }
         return true;
     }
 }
 
-/** Between two samples, by a cubic through the four around it (Catmull and Rom). */
+/** Between two samples of a ring. */
 function between(plane, at, part) {
-    const [a, b, c, d] = [at - 1 + ROOM, at, at + 1, at + 2].map((i) => plane[i % ROOM]);
+    return cubic([at - 1 + ROOM, at, at + 1, at + 2].map((i) => plane[i % ROOM]), part);
+}
+
+/** Between the middle two of four samples (Catmull and Rom). */
+function cubic([a, b, c, d], part) {
     return b + 0.5 * part * (c - a + part * (2 * a - 5 * b + 4 * c - d + part * (3 * (b - c) + d - a)));
 }
 
-/** Gives the microphone's sound to the page, and silence while nobody talks. */
+/** Gives the microphone's sound away, `frame` samples at a time, and silence while nobody talks. */
 class Recorder extends AudioWorkletProcessor {
-    constructor({ processorOptions: { channels, talks } }) {
+    constructor({ processorOptions: { channels, talks, frame } }) {
         super();
-        Object.assign(this, { filled: 0, talks, gain: talks ? 1 : 0 });
-        this.planes = Array.from({ length: channels }, () => new Float32Array(FRAME));
-        this.port.onmessage = ({ data }) => (this.talks = data.talks);
+        Object.assign(this, { frame, filled: 0, talks, gain: talks ? 1 : 0, at: 0 });
+        this.planes = Array.from({ length: channels }, () => new Float32Array(frame));
+        /** The last four samples of each plane, between whose second and third the next one lies, `at` a part of the way. */
+        this.last = this.planes.map(() => [0, 0, 0, 0]);
+        talkTo(this, (data) => (this.talks = data.talks));
     }
 
     process([heard]) {
         const length = heard[0]?.length ?? 0;
         for (let i = 0; i < length; i += 1) {
-            this.gain = this.talks ? Math.min(1, this.gain + 1 / FADE) : Math.max(0, this.gain - 1 / FADE);
-            this.planes.forEach((plane, n) => (plane[this.filled] = (heard[n] ?? heard[0])[i] * this.gain));
-            this.filled += 1;
-            if (this.filled === FRAME) {
-                this.port.postMessage(this.planes.map((plane) => plane.slice()));
-                this.filled = 0;
+            this.last.forEach((last, n) => {
+                last.shift();
+                last.push((heard[n] ?? heard[0])[i]);
+            });
+            for (; this.at < 1; this.at += 1 / PACE) {
+                this.add();
             }
+            this.at -= 1;
         }
         return true;
     }
+
+    add() {
+        this.gain = this.talks ? Math.min(1, this.gain + 1 / FADE) : Math.max(0, this.gain - 1 / FADE);
+        this.planes.forEach((plane, n) => (plane[this.filled] = cubic(this.last[n], this.at) * this.gain));
+        this.filled += 1;
+        if (this.filled === this.frame) {
+            this.other.postMessage(this.planes.map((plane) => plane.slice()));
+            this.filled = 0;
+        }
+    }
+}
+
+/** Messages go to the page, and after it has sent a port, to whoever has its other end. */
+function talkTo(processor, take) {
+    processor.other = processor.port;
+    processor.port.onmessage = ({ data }) => {
+        if (data.port) {
+            processor.other = data.port;
+            data.port.onmessage = (message) => take(message.data);
+        } else {
+            take(data);
+        }
+    };
 }
 
 registerProcessor("player", Player);

@@ -1,0 +1,546 @@
+//! The page of a call: tabs and terminals talk with each other.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Process, eventually};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::leaves::{audience, token};
+use super::node::{dropped, lose, meeting};
+use super::radio::{loudspeakers, write_wav};
+use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::radio::{RADIO, RATE};
+use crate::radio_call::{
+    Heard, One, clicks, delays, feed, fifo, packets, read, report, share, tone, voice,
+};
+
+/// Records played samples of the page.
+const PLAYED: &str = r#"(() => {
+    window.played = [];
+    const { connect } = AudioNode.prototype;
+    AudioNode.prototype.connect = function (to, ...rest) {
+        if (to instanceof AudioDestinationNode && this instanceof GainNode) {
+            const tap = this.context.createScriptProcessor(4096, 2, 1);
+            tap.onaudioprocess = ({ inputBuffer }) => played.push(inputBuffer.getChannelData(0).slice());
+            connect.call(this, tap);
+            connect.call(tap, this.context.destination);
+        }
+        return connect.call(this, to, ...rest);
+    };
+    return true;
+})()"#;
+
+/// The others in the page's list, as `NAME: STATE`.
+const PEOPLE: &str = "[...document.querySelectorAll('#people li')].map((li) => `${li.querySelector('b').textContent}: ${li.querySelector('small').textContent}`)";
+
+/// Waits until the list has a line.
+fn until_shown(page: &Page, line: &str) -> Result<()> {
+    page.until(&format!("{PEOPLE}.includes({})", json!(line)))
+        .map(drop)
+}
+
+/// Waits until others are listed, and nobody else.
+fn until_only(page: &Page, names: &[&str]) -> Result<()> {
+    let all = "[...document.querySelectorAll('#people b')].map((b) => b.textContent).sort().join()";
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    page.until(&format!("{all} === {}", json!(names.join(","))))
+        .map(drop)
+}
+
+/// Waits until a terminal sees others, and nobody else.
+fn until_others(of: &One, names: &[&str]) -> Result<()> {
+    eventually("the others are here", || {
+        let (mut others, _) = of.others()?;
+        others.sort();
+        ensure!(others == names, "{others:?}");
+        Ok(())
+    })
+}
+
+/// Waits until a terminal shows a state of the only other participant.
+fn until_is(of: &One, state: &str, wanted: bool) -> Result<()> {
+    eventually(state, || {
+        let status = of.status()?;
+        let all = status["participants"].as_array().context("nobody")?;
+        ensure!(
+            all.len() == 1 && all[0][state] == wanted,
+            "{state}: {status}"
+        );
+        Ok(())
+    })
+}
+
+/// Opens the link of a call, and joins.
+fn join<'a>(browser: &'a Browser, tab: &'a str, link: &str, name: &str) -> Result<Page<'a>> {
+    let page = browser.open(tab, link)?;
+    page.until("document.querySelector('#enter')?.textContent === 'Join'")?;
+    page.eval(PLAYED)?;
+    page.fill("#name", name)?;
+    page.click("#enter")?;
+    page.until_says("#standing", "You are in the call")?;
+    Ok(page)
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
+    in_each_browser("call-talks", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let mut ann = One::new(&a.host, None, "-i lc0", Instant::now(), tone(500.0))?;
+        let text = ann.text()?;
+        let (_server, output) = loudspeakers(&visitor.host)?;
+        let wav = write_wav(&visitor.host, 60)?;
+        let (theme, wav) = (Theme::Light, Some(wav.as_path()));
+        let browser = Browser::start_with(&visitor.host, kind, theme, wav, Some(&output))?;
+        let link = format!("{}/node/#{},{text}", visitor.origin, meeting.network.token);
+        let page = browser.open("call", &link)?;
+        page.until("location.pathname === '/call/' && document.querySelector('#enter')?.textContent === 'Join'")?;
+        page.until_says("#offer", "This is a call")?;
+        ensure!(page.eval("location.hash === ''")? == true, "a secret");
+        page.eval(PLAYED)?;
+        page.expect_open_to_all()?;
+        page.shot("door")?;
+        let name = "Bea <b>";
+        page.fill("#name", name)?;
+        page.press("Enter")?;
+        let begun = Instant::now();
+        page.until_says("#standing", "You are in the call, and can be heard")?;
+        page.until("played.some((plane) => plane.some((s) => Math.abs(s) > 0.02))")?;
+        eprintln!("{kind}: sound {:?} after the click", begun.elapsed());
+        until_shown(&page, "a: speaks")?;
+        until_others(&ann, &[name])?;
+        until_is(&ann, "speaks", true)?;
+        page.expect_open_to_all()?;
+        page.shot("talking")?;
+
+        // muted by the space bar: not a packet, and the others see it
+        ann.process.signal(Signal::SIGUSR2)?;
+        until_shown(&page, "a: muted")?;
+        let told = ann.told()?;
+        let group = told["group"].as_str().context("no group")?;
+        let loud = packets(&b.host, "lc0", group, None)?;
+        ensure!((60..=260).contains(&loud), "{loud} packets in two seconds");
+        page.until("document.activeElement.id === 'mute'")?;
+        page.press(" ")?;
+        page.until_says("#mute", "Muted")?;
+        until_is(&ann, "muted", true)?;
+        let silent = packets(&b.host, "lc0", group, None)?;
+        ensure!(silent == 0, "{silent} packets in two seconds");
+        page.press(" ")?;
+        until_is(&ann, "muted", false)?;
+        until_is(&ann, "speaks", true)?;
+
+        // held by the space bar, and released whatever happens
+        page.click("#push")?;
+        until_is(&ann, "muted", true)?;
+        page.hold(" ", true)?;
+        until_is(&ann, "muted", false)?;
+        page.hold(" ", false)?;
+        until_is(&ann, "muted", true)?;
+        page.hold(" ", true)?;
+        until_is(&ann, "muted", false)?;
+        page.eval("window.dispatchEvent(new Event('blur'))")?;
+        until_is(&ann, "muted", true)?;
+        page.hold(" ", false)?;
+        page.click("#push")?;
+        until_is(&ann, "muted", false)?;
+
+        // on hold, the place is kept
+        page.click("#hold")?;
+        page.until_says("#standing", "On hold")?;
+        until_is(&ann, "away", true)?;
+        until_only(&page, &[])?;
+        let silent = packets(&b.host, "lc0", group, None)?;
+        ensure!(silent == 0, "{silent} packets in two seconds");
+        page.click("#hold")?;
+        until_is(&ann, "away", false)?;
+        until_is(&ann, "speaks", true)?;
+        ann.process.signal(Signal::SIGUSR1)?;
+        until_shown(&page, "a: speaks")?;
+
+        // one's sound off, for this tab alone
+        page.click("#people button")?;
+        until_shown(&page, "a: you do not hear")?;
+        page.until("(window.played.length = 0, true)")?;
+        page.until("played.length > 20")?;
+        let quiet = "played.slice(-5).every((plane) => plane.every((s) => Math.abs(s) < 0.001))";
+        page.until(quiet)?;
+        page.click("#people button")?;
+        until_shown(&page, "a: speaks")?;
+        // screen readers hear of others only where that is wanted
+        let live = |wanted: &str| {
+            let js = "document.querySelector('#news').getAttribute('aria-live')";
+            page.until(&format!("{js} === {}", json!(wanted))).map(drop)
+        };
+        live("off")?;
+        page.click("#aloud")?;
+        live("polite")?;
+
+        page.click("#leave")?;
+        page.until_says("#notice", "You have left the call")?;
+        until_others(&ann, &[])?;
+        page.until("document.querySelector('#enter').textContent === 'Join'")?;
+        page.click("#enter")?;
+        until_others(&ann, &[name])?;
+        // a closed page says farewell
+        let begun = Instant::now();
+        page.reload()?;
+        until_others(&ann, &[])?;
+        eprintln!("{kind}: free {:?} after the reload", begun.elapsed());
+        page.until("document.querySelector('#enter')?.textContent === 'Join'")?;
+        page.click("#enter")?;
+        until_others(&ann, &[name])?;
+        until_shown(&page, "a: speaks")?;
+        // a killed participant's place is free soon
+        ann.process.kill()?;
+        until_only(&page, &[])?;
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_begins_a_call_two_more_and_a_terminal_join_and_a_full_call_says_so() {
+    in_each_browser("call-tabs", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let (_server, output) = loudspeakers(&visitor.host)?;
+        let wav = write_wav(&visitor.host, 60)?;
+        let (theme, wav) = (Theme::Dark, Some(wav.as_path()));
+        let browser = Browser::start_with(&visitor.host, kind, theme, wav, Some(&output))?;
+        let first = browser.open("first", &format!("{}/call/", visitor.origin))?;
+        first.until("document.querySelector('#offer')?.textContent.includes('You need')")?;
+        first.fill("#token", &meeting.network.token)?;
+        first.until("document.querySelector('#enter').textContent === 'New call' && !document.querySelector('#enter').disabled")?;
+        first.fill("#name", "one")?;
+        first.click("#enter")?;
+        first.until_says("#standing", "You are in the call")?;
+        first.until_says("#nobody", "Nobody else is here")?;
+        let (link, _) = first.until("document.querySelector('#share button').value")?;
+        let link = link.as_str().context("a link")?;
+        ensure!(link.contains(&meeting.network.token), "two parts: {link}");
+        let text = link.rsplit(',').next().context("a call")?;
+        ensure!(text.starts_with("lcc1"), "{text}");
+        let second = join(&browser, "second", link, "two")?;
+        let third = join(&browser, "third", link, "three")?;
+        let ann = One::new(&a.host, Some(text), "-i lc0", Instant::now(), tone(500.0))?;
+        until_others(&ann, &["one", "three", "two"])?;
+        until_only(&first, &["two", "three", "a"])?;
+        until_only(&second, &["one", "three", "a"])?;
+        until_only(&third, &["one", "two", "a"])?;
+        for page in [&first, &second, &third] {
+            until_shown(page, "a: speaks")?;
+        }
+        until_shown(&first, "two: speaks")?;
+        eventually("all three are heard", || {
+            let status = ann.status()?;
+            let all = status["participants"].as_array().context("nobody")?;
+            ensure!(all.iter().all(|one| one["speaks"] == true), "{status}");
+            Ok(())
+        })?;
+        // five more take part from a terminal, so the second tab finds no place any more
+        second.click("#leave")?;
+        until_only(&first, &["three", "a"])?;
+        let file = a.host.write("call.txt", text)?;
+        let muted = |n: u8| -> Result<Process> {
+            let command = format!(
+                "exec {RADIO} --json call --call-file {} --name more{n} --push-to-talk --input - --output - -i lc0 </dev/zero >/dev/null",
+                file.display()
+            );
+            a.host.spawn("sh", &["-c", &command])
+        };
+        let mut more = (0..5).map(muted).collect::<Result<Vec<_>>>()?;
+        first.until(&format!("{PEOPLE}.length === 7"))?;
+        second.until("document.querySelector('#enter').textContent === 'Join' && !document.querySelector('#enter').disabled")?;
+        second.click("#enter")?;
+        second.until_says("#standing", "The call is full: eight talk")?;
+        second.shot("full")?;
+        // a place becomes free
+        more[0].kill()?;
+        second.until_says("#standing", "You are in the call")?;
+        // a killed tab is gone for the others
+        second.ask("close", json!({}))?;
+        first.until(&format!("{PEOPLE}.length === 6"))?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_by_a_token_for_leaves_only_listens() {
+    in_each_browser("call-leaf", |lab, kind| {
+        let (network, visitor) = audience(lab, &["a", "b", "c"])?;
+        let token = token(&network, "ff1e::/16")?;
+        let host = &network.members[1].host;
+        let ann = One::new(host, None, "-i lc0", Instant::now(), tone(500.0))?;
+        let text = ann.text()?;
+        let (_server, output) = loudspeakers(&visitor.host)?;
+        let browser = Browser::start_with(&visitor.host, kind, Theme::Light, None, Some(&output))?;
+        let page = browser.open("call", &format!("{}/call/#{token}", visitor.origin))?;
+        page.until_says("#offer", "It cannot begin a call")?;
+        page.until("document.querySelector('#enter').disabled")?;
+        let page = browser.open(
+            "listens",
+            &format!("{}/call/#{token},{text}", visitor.origin),
+        )?;
+        page.until("document.querySelector('#enter')?.textContent === 'Only listen' && !document.querySelector('#enter').disabled")?;
+        page.until("!document.querySelector('#name').checkVisibility()")?;
+        page.click("#enter")?;
+        page.until_says("#standing", "You listen, and nobody sees you")?;
+        until_shown(&page, "b: speaks")?;
+        page.until("!document.querySelector('#mute').checkVisibility()")?;
+        page.expect_open_to_all()?;
+        until_others(&ann, &[])
+    });
+}
+
+/// Sound devices of a host: what the page plays comes by a pipe, and what it records goes by one.
+struct Devices {
+    _processes: Vec<Process>,
+    server: String,
+    heard: Arc<Mutex<Heard>>,
+    fed_at: Arc<Mutex<Option<f64>>>,
+}
+
+impl Devices {
+    /// `rate`: of the devices. `hears_itself`: the microphone hears the loudspeakers alone.
+    fn start(
+        host: &Host,
+        rate: u32,
+        hears_itself: bool,
+        begun: Instant,
+        sound: impl Fn(usize) -> i16 + Send + 'static,
+    ) -> Result<Self> {
+        let socket = host.path("pulse/native");
+        fs::create_dir_all(host.path("pulse"))?;
+        let protocol = format!(
+            "module-native-protocol-unix auth-anonymous=1 socket={}",
+            socket.display()
+        );
+        let sink = |name: &str| format!("module-null-sink sink_name={name} rate={rate}");
+        let mouth = if hears_itself { "ears" } else { "mouth" };
+        let source = format!("module-remap-source source_name=mic master={mouth}.monitor");
+        let (ears, own) = (sink("ears"), sink("mouth"));
+        let lines = [&protocol, &ears, &own, &source];
+        let mut args: Vec<&str> = vec![
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--use-pid-file=no",
+            "--disable-shm=yes",
+        ];
+        args.extend(lines.iter().flat_map(|line| ["-L", line.as_str()]));
+        let pulse = host.spawn("pulseaudio", &args)?;
+        let server = format!("unix:{}", socket.display());
+        eventually("PulseAudio has its devices", || {
+            let set = format!("pactl -s {server} set-default-sink ears && pactl -s {server} set-default-source mic");
+            host.run("sh", &["-c", &set])?.success()?;
+            Ok(())
+        })?;
+        let (played, recorded) = (fifo(host, "ears")?, fifo(host, "mouth")?);
+        let format = "--raw --format=s16le --rate=48000 --channels=2 --latency-msec=5";
+        let ears = format!(
+            "exec parec -s {server} -d ears.monitor {format} >{}",
+            played.display()
+        );
+        let mouth = format!(
+            "exec pacat -s {server} -d mouth {format} <{}",
+            recorded.display()
+        );
+        let processes = vec![
+            pulse,
+            host.spawn("sh", &["-c", &ears])?,
+            host.spawn("sh", &["-c", &mouth])?,
+        ];
+        let (heard, fed_at) = (Arc::default(), Arc::default());
+        let (to, at) = (Arc::clone(&heard), Arc::clone(&fed_at));
+        thread::spawn(move || read(played, begun, &to));
+        thread::spawn(move || feed(recorded, sound, begun, &at));
+        Ok(Self {
+            _processes: processes,
+            server,
+            heard,
+            fed_at,
+        })
+    }
+
+    fn sound(&self) -> Vec<f64> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.sound.clone()
+    }
+
+    /// Returns the sound of the next seconds.
+    fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
+        let from = self.sound().len();
+        eventually("sound comes", || {
+            ensure!(self.sound().len() >= from + seconds * RATE, "not yet");
+            Ok(())
+        })?;
+        Ok(self.sound()[from..from + seconds * RATE].to_vec())
+    }
+}
+
+/// The delay between a mouth and an ear, of clicks.
+fn measured(what: &str, mouth: &Mutex<Option<f64>>, ear: &Mutex<Heard>) -> Result<[f64; 2]> {
+    let fed_at = *mouth.lock().unwrap_or_else(PoisonError::into_inner);
+    let heard = ear.lock().unwrap_or_else(PoisonError::into_inner);
+    report(what, delays(&heard, fed_at.context("nothing was fed")?))
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn clicks_from_a_terminals_mouth_to_a_tabs_ear_are_measured() {
+    in_each_browser("call-delay", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let begun = Instant::now();
+        let ann = One::new(&a.host, None, "-i lc0", begun, clicks)?;
+        let devices = Devices::start(&visitor.host, 48_000, false, begun, clicks)?;
+        let (theme, output) = (Theme::Light, Some(&*devices.server));
+        let device = Some(Path::new("device"));
+        let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
+        let text = ann.text()?;
+        let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
+        let page = join(&browser, "call", &link, "tab")?;
+        until_only(&page, &["a"])?;
+        // a while, so that clicks are many
+        devices.next_sound(5)?;
+        {
+            let mut heard = devices.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = heard.sound.len();
+            heard.sound[..end].fill(0.0);
+        }
+        for _ in 0..5 {
+            devices.next_sound(4)?;
+        }
+        let figures = page.eval("document.querySelector('#figures').textContent")?;
+        eprintln!("{kind}: {}", figures.as_str().unwrap_or_default());
+        let [_, to_tab] = measured("terminal to tab", &ann.fed_at, &devices.heard)?;
+        measured("tab to terminal", &devices.fed_at, &ann.heard)?;
+        // a busy host counts as jitter: as much as the longest delay of a call, and the rest
+        ensure!(to_tab <= 900.0, "{to_tab} ms");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
+    in_each_browser("call-loss", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let begun = Instant::now();
+        let ann = One::new(&a.host, None, "-i lc0", begun, voice)?;
+        let devices = Devices::start(&visitor.host, 48_000, false, begun, voice)?;
+        let (theme, output) = (Theme::Light, Some(&*devices.server));
+        let device = Some(Path::new("device"));
+        let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
+        let text = ann.text()?;
+        let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
+        let page = join(&browser, "call", &link, "tab")?;
+        until_shown(&page, "a: speaks")?;
+        for (percent, least) in [(0, 0.7), (5, 0.5), (20, 0.0)] {
+            lose(&visitor.host, percent)?;
+            devices.next_sound(10)?;
+            let mut sound = devices.next_sound(5)?;
+            for _ in 0..3 {
+                sound.extend(devices.next_sound(5)?);
+            }
+            let share = share(&sound, 240.0);
+            let figures = page.eval("document.querySelector('#figures').textContent")?;
+            eprintln!(
+                "{kind}, {percent} %: {:.1} % of the windows have their sound; dropped to the page {}; {}",
+                share * 100.0,
+                dropped(&visitor.host)?,
+                figures.as_str().unwrap_or_default()
+            );
+            ensure!(share >= least, "{share}");
+        }
+        Ok(())
+    });
+}
+
+/// Syllables of noise: a quarter of a second of each half.
+fn syllables(n: usize) -> i16 {
+    if n % (RATE / 2) >= RATE / 4 {
+        return 0;
+    }
+    let mixed = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((mixed >> 48) as u16 as i16) / 4
+}
+
+/// Records with or without echo cancellation, and as it comes otherwise.
+const ECHO: &str = "(() => {
+    const devices = navigator.mediaDevices;
+    const real = devices?.getUserMedia.bind(devices);
+    if (real) {
+        devices.getUserMedia = ({ audio }) => real({ audio: { ...audio, echoCancellation: CANCELS, autoGainControl: false, noiseSuppression: false } });
+    }
+})()";
+
+fn level(sound: &[f64]) -> f64 {
+    let power = sound.iter().map(|s| (s / 32_767.0).powi(2)).sum::<f64>() / sound.len() as f64;
+    10.0 * power.max(1e-10).log10()
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn the_echo_of_a_tab_whose_microphone_hears_its_loudspeakers_is_measured() {
+    in_each_browser("call-echo", |lab, kind| {
+        let meeting = meeting(lab, &["fast", "slow"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let begun = Instant::now();
+        let ann = One::new(&a.host, None, "-i lc0", begun, syllables)?;
+        let text = ann.text()?;
+        for (visitor, rate) in meeting.visitors.iter().zip([48_000, 44_100]) {
+            let devices = Devices::start(&visitor.host, rate, true, begun, |_| 0)?;
+            let mut levels = Vec::new();
+            for (cancels, theme) in [(false, Theme::Light), (true, Theme::Dark)] {
+                until_others(&ann, &[])?;
+                let (device, output) = (Some(Path::new("device")), Some(&*devices.server));
+                let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
+                let constraints = ECHO.replace("CANCELS", &cancels.to_string());
+                let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
+                let page = browser.open_prepared("call", &constraints, &link)?;
+                page.until("document.querySelector('#enter')?.textContent === 'Join'")?;
+                page.fill("#name", "tab")?;
+                page.click("#enter")?;
+                page.until_says("#standing", "You are in the call")?;
+                until_shown(&page, "a: speaks")?;
+                // it learns the echo
+                ann.next_sound(8)?;
+                let sound = ann.next_sound(4)?;
+                let mut all: Vec<f64> = sound.chunks(RATE / 4).map(level).collect();
+                all.sort_by(f64::total_cmp);
+                levels.push([all[all.len() / 2], all[all.len() - 1]]);
+            }
+            let [off, on] = levels[..] else {
+                anyhow::bail!("two runs");
+            };
+            eprintln!(
+                "{kind}, {rate} Hz: {:.1} dB in the middle and {:.1} at most without, {:.1} and {:.1} with echo cancellation",
+                off[0], off[1], on[0], on[1]
+            );
+            ensure!(off[1] > -60.0, "nothing came back at all");
+            if kind == Kind::Chromium {
+                ensure!(on[0] < off[0].max(off[1]) - 10.0, "no echo is cancelled");
+            }
+        }
+        Ok(())
+    });
+}
