@@ -121,6 +121,9 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         (Some(places), Some(key)) => Some(outside::cast(key, options.is_public, places)?),
         _ => None,
     };
+    if let Some(grant) = &options.grant {
+        outside::cast_granted(grant)?;
+    }
     confine()?;
     let talk = Talk::default();
     let wake = match options.push_to_talk {
@@ -132,8 +135,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         false => Wake::on_interrupt()?,
     };
     let place = match outside {
-        Some(outside::Cast { place, signer }) => {
-            signer.map(outside::Signer::start).transpose()?;
+        Some(on_air) => {
+            let (key, is_public) = (keys::load(options.key.as_deref())?, options.is_public);
+            let place = on_air.place.clone();
+            on_air.sign(move |item, time| key.sign_item(is_public, item, time))?;
             Some(place)
         }
         None => None,

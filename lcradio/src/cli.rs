@@ -11,7 +11,7 @@ use librecast::units::{parse_duration, parse_rate};
 use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::guest;
 
-use crate::{call, cast, device, keys, listen, outside, stations};
+use crate::{call, cast, device, keys, listen, stations};
 
 const EXAMPLES: &str = "Examples:
   lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
@@ -90,6 +90,12 @@ enum Verb {
         /// For the public station, not for the private one
         #[arg(long)]
         public: bool,
+        /// For a station in a network of its own (`cast --outside`): the grant leads into it, as a member
+        #[arg(long)]
+        outside: bool,
+        /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+        #[arg(long, value_name = "PLACE", requires = "outside")]
+        at: Vec<Place>,
     },
     /// List microphones and loudspeakers
     Devices,
@@ -144,7 +150,7 @@ enum Verb {
         /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input;
         /// `lct1...,lcr1...` enters a network by its token, four words that of `cast --code`, and `lcr1...@PLACE` that of
         /// `cast --outside`, without root and daemon
-        #[arg(required_unless_present_any = ["station_file", "code", "outside"])]
+        #[arg(required_unless_present_any = ["station_file", "code"])]
         station: Option<String>,
         /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
         #[arg(value_name = "-")]
@@ -301,11 +307,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             caster,
             ttl,
             public,
+            outside,
+            at,
         } => keys::grant(&keys::GrantOptions {
             key,
             caster,
             ttl,
             is_public: public,
+            outside: outside.then_some(at),
             json,
         }),
         Verb::Devices => device::show(json),
@@ -374,8 +383,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
                 (None, Some(Pipe::Standard)) => listen::Output::Pipe,
                 // after --station-file or --code it takes the place of a station
                 (None, None)
-                    if (station_file.is_some() || code || outside::is_inside())
-                        && station.as_deref() == Some("-") =>
+                    if (station_file.is_some() || code) && station.as_deref() == Some("-") =>
                 {
                     listen::Output::Pipe
                 }

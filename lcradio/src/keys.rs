@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lcradio_core::{CallKey, Grant, GrantError, Station, StationKey};
+use librecast::cert::MAX_TOKEN;
+use librecast::code::CodeKeys;
+use librecast::id::SecretKey;
+use librecast::outside::Place;
 use librecast::text::{TextError, TextKind};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
@@ -15,8 +19,8 @@ use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// Bytes above the longest text of a station or grant: 168 bytes in base58, and a place.
-const MAX_TEXT: u64 = 512;
+/// Bytes above the longest text of a station or grant: 168 bytes in base58, with a place or a token.
+const MAX_TEXT: u64 = 512 + MAX_TOKEN as u64;
 
 /// Returns 32 bytes of the system's randomness.
 pub fn random() -> io::Result<Zeroizing<[u8; 32]>> {
@@ -60,6 +64,8 @@ pub struct GrantOptions {
     pub ttl: Duration,
     /// For the public station instead of the private one.
     pub is_public: bool,
+    /// For the station's own network, whose members meet at these places.
+    pub outside: Option<Vec<Place>>,
     /// Prints JSON.
     pub json: bool,
 }
@@ -79,7 +85,11 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
     let ttl_ms = u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX);
     let expires_ms = UnixTime::now().as_millis().saturating_add(ttl_ms);
     let grant = Grant::new(&key, options.is_public, caster.key(), expires_ms);
-    let text = grant.encode();
+    let mut text = grant.encode();
+    if let Some(places) = &options.outside {
+        let token = token(&key, options.is_public, places)?;
+        text = Zeroizing::new(format!("{},{}", *token, *text));
+    }
     let mut out = librecast_program::standard::output();
     if options.json {
         let told = json!({
@@ -94,12 +104,20 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// Returns a token for members of the station's own network.
+fn token(key: &StationKey, is_public: bool, places: &[Place]) -> anyhow::Result<Zeroizing<String>> {
+    let signal = places.iter().map(|place| place.url().to_owned()).collect();
+    let (seed, invitation) = (key.network_seed(is_public), SecretKey::generate());
+    Ok(CodeKeys::text_token(&seed, invitation, signal, UnixTime::now())?.encode())
+}
+
 /// Loads the grant in a file, if it is for this key and has not expired.
 pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
     let name = file.display();
     let refused = |exit, message: &str| ExitError::new(exit, format!("{name}: {message}"));
     let text = read_text(file)?;
-    let grant = Grant::decode(&text).map_err(|e| match e {
+    let (_, text) = split_grant(&text);
+    let grant = Grant::decode(text).map_err(|e| match e {
         GrantError::Forged => refused(Exit::NotPermitted, &e.to_string()),
         GrantError::Text(_) | GrantError::Wire(_) => refused(Exit::Usage, &e.to_string()),
     })?;
@@ -111,6 +129,21 @@ pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
         return Err(refused(Exit::NotPermitted, &message).into());
     }
     Ok(grant)
+}
+
+/// Returns the token of the station's own network, if it stands before the grant, and the grant.
+fn split_grant(text: &str) -> (Option<&str>, &str) {
+    match text.trim().split_once(',') {
+        Some((token, grant)) => (Some(token), grant),
+        None => (None, text),
+    }
+}
+
+/// Returns the token of the station's own network in the file of a grant, if it has one.
+pub fn token_of_grant(file: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
+    let text = read_text(file)?;
+    let (token, _) = split_grant(&text);
+    Ok(token.map(|token| Zeroizing::new(token.to_owned())))
 }
 
 /// Reads a text that must not be on command lines.
@@ -195,5 +228,29 @@ mod tests {
             assert_eq!(exit, Exit::Usage, "{error}");
         }
         assert!(read(&key).is_err());
+    }
+
+    #[test]
+    fn a_grant_may_have_a_token_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("grant");
+        let (station, caster) = ([1; 32], [2; 32]);
+        let [station, caster] = [station, caster].map(|seed| StationKey::from_seed(&seed));
+        let expires = UnixTime::now().as_millis() + 60_000;
+        let grant = Grant::new(&station, false, &caster.id(), expires);
+        let place = "meet.example".parse().unwrap();
+        let token = token(&station, false, &[place]).unwrap();
+        for (text, expected) in [
+            (grant.encode().to_string(), None),
+            (format!("{},{}\n", *token, *grant.encode()), Some(&*token)),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(load_grant(&file, &caster).unwrap(), grant);
+            let found = token_of_grant(&file).unwrap();
+            assert_eq!(found.as_deref(), expected);
+        }
+        let network = token.parse::<librecast::cert::Token>().unwrap().network();
+        let seed = station.network_seed(false);
+        assert_eq!(network, CodeKeys::of_random(&seed).network().peer_id());
     }
 }

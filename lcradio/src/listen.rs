@@ -112,8 +112,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         false => Some(keys::given(options.station.as_deref(), file)?),
     };
     if let Some(text) = &given {
-        let argument = options.station.as_deref().filter(|_| file.is_none());
-        outside::enter(text, options.outside, argument)?;
+        outside::enter(text, options.outside)?;
     }
     confine()?;
     let wake = Wake::on_interrupt()?;
@@ -322,6 +321,8 @@ struct Listen<'a> {
     status_at: Instant,
     /// The printed reason for the present wait.
     explained: Option<String>,
+    /// It runs in the station's own network.
+    is_inside: bool,
 }
 
 impl<'a> Listen<'a> {
@@ -356,6 +357,7 @@ impl<'a> Listen<'a> {
             alive_at: now,
             status_at: now + STATUS_INTERVAL,
             explained: None,
+            is_inside: outside::tuned()?.is_some(),
         })
     }
 
@@ -452,7 +454,7 @@ impl<'a> Listen<'a> {
         }
         let told = match self.obstacle() {
             Some((_, why)) => why.to_owned(),
-            None if self.options.outside => format!(
+            None if self.is_inside => format!(
                 "waits up to {} s for the station in its own network: does it cast?",
                 self.timeout().as_secs_f64(),
             ),

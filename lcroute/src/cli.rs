@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use lcroute_control::config::{Config, signal_url};
-use lcroute_control::pages;
 use lcroute_control::settings::{Common, Overrides};
 use lcroute_signalling::server::{PUBLIC_PER_ADDRESS, Strangers};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
@@ -18,6 +17,7 @@ use librecast_program::book;
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::metrics::Listen;
+use librecast_program::page_link;
 use librecast_program::units;
 
 use crate::commands;
@@ -832,9 +832,9 @@ fn target(g: Group, config: &Config, control: PathBuf) -> commands::selftest::Ta
     }
 }
 
-/// An address that [`pages::link`] takes.
+/// An address that [`page_link::link`] takes.
 fn page_url(text: &str) -> Result<String, String> {
-    pages::link(text, "", None).map(|_| text.to_owned())
+    page_link::link(text, "", None).map(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use lcstudio_core::{
 use librecast::code::beacon::Offer;
 use librecast_log::Role;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::code;
 use librecast_program::process::Wake;
-use librecast_program::{code, guest};
 use serde_json::{Value, json};
 
 use crate::input::{Input, Read};
-use crate::keys;
+use crate::outside;
 use crate::said::{print, said};
 use crate::sound::Sound;
 use crate::tracks::Tracks;
@@ -64,6 +64,8 @@ impl FromStr for Choice {
 pub struct Options {
     /// Text of the session, a file with it, or a code; none: the one under the guest's code.
     pub session: Option<String>,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// Chosen tracks; none: slides, questions, captions.
     pub tracks: Vec<Choice>,
     /// Name for questions.
@@ -97,18 +99,17 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     if let Some(session) = &options.session {
         code::enter(session)?;
     }
+    let named = options.session.as_deref();
+    let named = named.map(|text| outside::attend(text, options.outside, None));
+    let named = named.transpose()?;
     librecast_program::process::confine()?;
-    let session = match &options.session {
-        Some(session) => keys::session(session)?,
+    let session = match named {
+        Some(session) => session,
         None => Session::decode(&code::wait_for(Offer::Session)?.line)?,
     };
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
-    // a leaf sends only requests
-    let role = match guest::is_in_leaf() {
-        true => Role::Reader,
-        false => Role::Member,
-    };
+    let role = outside::role(Role::Member);
     let mut attender = Attender {
         tracks: Tracks::open(&options.interfaces, role, now).context("multicast sockets")?,
         options,

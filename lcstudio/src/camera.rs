@@ -35,6 +35,8 @@ const WARN_AGAIN: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Text of the session, a file with it, or its folder.
     pub session: String,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// The session's key.
     pub key: PathBuf,
     /// Time without the session after which it gives up.
@@ -45,15 +47,16 @@ pub struct Options {
 
 /// Sends the frames of standard input until it ends, a signal, or the end of the session.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    librecast_program::process::confine()?;
     let shown = Shown {
         session: &options.session,
+        outside: options.outside,
         key: &options.key,
         name: TrackName::Camera,
         noun: "a camera",
         timeout: options.timeout,
     };
     let (session, key) = shown.load()?;
+    librecast_program::process::confine()?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let mut tracks =

@@ -10,29 +10,34 @@ use lcstudio_core::{
 };
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::UnixTime;
-use librecast_log::{AppendError, AuthorId, Event, Role};
+use librecast_log::{AppendError, AuthorId, Event, Log, Role};
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::guest;
 use librecast_program::keyfile::load_signing_key;
 use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
 
 use crate::folder::make_folder;
 use crate::input::{Input, Read};
-use crate::keys;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
+use crate::{keys, outside};
 
 /// Pause before a retry: the log first requests our earlier entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
 /// Time at the end in which the last caption is repeated (librecast-log: after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
 
+/// Time at the end in which the presenter shows a leaf that its captions came. Chosen: some
+/// repetitions.
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
+
 /// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// The session's key, or a key that the presenter granted.
     pub key: PathBuf,
     /// The language; none: the only one.
@@ -49,16 +54,15 @@ pub struct Options {
 
 /// Sends captions until standard input ends.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    librecast_program::process::confine()?;
-    guest::check_may_send("write captions")?;
-    let session = keys::session(&options.session)?;
     let key = load_signing_key(&options.key)?;
     let presenter = keys::load(&options.key)?;
+    let session = outside::attend(&options.session, options.outside, Some(&presenter))?;
+    librecast_program::process::confine()?;
     let is_presenter = presenter.session() == session;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
-    let mut tracks =
-        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
+    let role = outside::role(Role::Member);
+    let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut view = View::default();
     let mut waiting = Waiting::begin(now);
@@ -286,11 +290,22 @@ impl Writer<'_> {
     }
 
     fn say_last_words(&mut self, wake: &Wake) -> anyhow::Result<()> {
-        let until = Instant::now() + LAST_WORDS;
-        while self.last.is_some() && Instant::now() < until {
+        let begun = Instant::now();
+        let (until, latest) = (begun + LAST_WORDS, begun + HEARD_WITHIN);
+        loop {
+            let log = self.tracks.log(&self.place);
+            let is_unheard = log.is_some_and(Log::is_unheard) && wake.interrupted().is_none();
+            let end = if is_unheard { latest } else { until };
+            if self.last.is_none() || Instant::now() >= end {
+                if is_unheard {
+                    tracing::warn!(
+                        "the presenter has not shown all of these captions: they are kept here, and sent when this key writes again"
+                    );
+                }
+                return Ok(());
+            }
             self.tracks.turn()?;
-            self.tracks.wait(wake, Some(until))?;
+            self.tracks.wait(wake, Some(end))?;
         }
-        Ok(())
     }
 }

@@ -8,13 +8,17 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcstudio_core::{Language, TrackName, clean_line};
+use librecast::outside::Place;
 use librecast::units::parse_duration;
 use librecast_program::cli::{self, Exit, init_logging, print_line};
 use librecast_program::guest;
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
-use crate::{attend, camera, caption, export, hold, invite, keys, notes, present, screen, watch};
+use crate::outside::Invited;
+use crate::{
+    attend, camera, caption, export, hold, invite, keys, notes, outside, present, screen, watch,
+};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents
@@ -25,6 +29,8 @@ const EXAMPLES: &str = "Examples:
   lcstudio invite talk --page https://meet.example --qr    a link that anybody may have: attends, and asks
   lcstudio present talk --key talk.key --code              under four words: no root, no daemon
   lcstudio attend tiger-harbor-lemon-quiz                  the same words, anywhere
+  lcstudio present talk --key talk.key --outside --at meet.example   for whoever has the text; no network, no root, no daemon
+  lcstudio attend lcs1...@meet.example                     what it printed, anywhere
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
   grim-loop | lcstudio screen talk --key talk.key -        a screen as pictures without loss, for pages
@@ -99,6 +105,13 @@ enum Verb {
         /// Present under four words, which it prints, in a network that they make: no root, no daemon
         #[arg(long)]
         code: bool,
+        /// In a network of the session's own: whoever has the text that it prints attends, without network, root or daemon
+        #[arg(long, conflicts_with_all = ["code", "interfaces"])]
+        outside: bool,
+        /// Where attenders find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+        /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
+        #[arg(long, value_name = "PLACE", requires = "outside")]
+        at: Vec<Place>,
     },
     /// Make a token for a lecture, with `lcroute invite`: whoever has it attends as a leaf and asks questions
     Invite {
@@ -126,6 +139,15 @@ enum Verb {
         /// The state of lcroute [default: as of lcroute]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
+        /// For the session's own network (`present --outside`); good for 30 days
+        #[arg(long, requires = "key", conflicts_with_all = ["tracks", "qr", "ttl", "signal", "state_dir"])]
+        outside: bool,
+        /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+        #[arg(long, value_name = "PLACE", requires = "outside")]
+        at: Vec<Place>,
+        /// With --outside, print a token for a member, who may send sound or hold the session for others: a secret
+        #[arg(long, requires = "outside", conflicts_with = "page")]
+        member: bool,
     },
     /// Attend a session as text; a line that is typed is a question
     Attend {
@@ -135,6 +157,9 @@ enum Verb {
         /// The session under the code of the guest in which this runs: `lcroute guest CODE`
         #[arg(long, conflicts_with = "session")]
         code: bool,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with_all = ["code", "interfaces"])]
+        outside: bool,
         /// What to join: slides, questions, captions, audio, captions/LANGUAGE, audio/LANGUAGE [default: all but audio]
         #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
         tracks: Vec<Choice>,
@@ -152,6 +177,9 @@ enum Verb {
         /// The session's key, or one that session.toml names
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with = "interfaces")]
+        outside: bool,
         /// The language, where there are several
         #[arg(long = "lang", value_name = "LANGUAGE")]
         language: Option<Language>,
@@ -175,6 +203,9 @@ enum Verb {
         /// The session's key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with = "interfaces")]
+        outside: bool,
         /// Give up when nobody was heard, or the session has no screen, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -189,6 +220,9 @@ enum Verb {
         /// The session's key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with = "interfaces")]
+        outside: bool,
         /// Give up when nobody was heard, or the session has no camera, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -203,6 +237,9 @@ enum Verb {
         /// The track: a screen comes as PNG after PNG, a camera as IVF with VP8
         #[arg(value_enum)]
         track: watch::Watched,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with = "interfaces")]
+        outside: bool,
         /// Give up when nobody was heard, or the session has no such track, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -216,6 +253,9 @@ enum Verb {
         session: String,
         /// A text file that is not there yet, or that this verb has made
         file: PathBuf,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with = "interfaces")]
+        outside: bool,
         /// Give up when nobody was heard for so long; not where the session is known from before
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -233,6 +273,9 @@ enum Verb {
         /// Where it is kept
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        /// The session is in a network of its own (`present --outside`), also if its text names no place
+        #[arg(long, conflicts_with = "interfaces")]
+        outside: bool,
         /// Leave out sound
         #[arg(long)]
         no_sound: bool,
@@ -306,13 +349,37 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             say_next(&folder, &key);
             Ok(Exit::Ok)
         }
-        Verb::Present { folder, key, code } => present::run(&present::Options {
+        Verb::Present {
+            folder,
+            key,
+            code,
+            outside,
+            at,
+        } => present::run(&present::Options {
             folder,
             key,
             under_code: code,
+            outside: outside.then_some(at),
             interfaces,
             json,
         }),
+        Verb::Invite {
+            key: Some(key),
+            outside: true,
+            at,
+            member,
+            page,
+            folder,
+            ..
+        } => {
+            let key = keys::load(&key)?;
+            keys::check(&key, &Folder::new(&folder).session()?)?;
+            let what = match (member, page) {
+                (true, _) => Invited::Member,
+                (false, page) => Invited::Leaf(page),
+            };
+            outside::invite(&key, &at, &what, json)
+        }
         Verb::Invite {
             folder,
             key,
@@ -322,6 +389,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             ttl,
             signal,
             state_dir,
+            ..
         } => {
             let ttl = format!("{}s", ttl.as_secs());
             let one = |name: &str, value: OsString| [OsString::from(name), value];
@@ -348,12 +416,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Attend {
             session,
+            outside,
             code: _,
             tracks,
             name,
             timeout,
         } => attend::run(&attend::Options {
             session,
+            outside,
             tracks,
             name,
             timeout,
@@ -362,6 +432,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }),
         Verb::Caption {
             session,
+            outside,
             key,
             language,
             speaker,
@@ -370,6 +441,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             input: Pipe::Standard,
         } => caption::run(&caption::Options {
             session,
+            outside,
             key,
             language,
             speaker,
@@ -379,44 +451,52 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }),
         Verb::Screen {
             session,
+            outside,
             key,
             timeout,
             input: Pipe::Standard,
         } => screen::run(&screen::Options {
             session,
+            outside,
             key,
             timeout,
             interfaces,
         }),
         Verb::Camera {
             session,
+            outside,
             key,
             timeout,
             input: Pipe::Standard,
         } => camera::run(&camera::Options {
             session,
+            outside,
             key,
             timeout,
             interfaces,
         }),
         Verb::Watch {
             session,
+            outside,
             track,
             timeout,
             output: Pipe::Standard,
         } => watch::run(&watch::Options {
             session,
+            outside,
             track,
             timeout,
             interfaces,
         }),
         Verb::Notes {
             session,
+            outside,
             file,
             timeout,
             state_dir: given,
         } => notes::run(&notes::Options {
             session,
+            outside,
             file,
             timeout,
             state_dir: given.map_or_else(state_dir, Ok)?,
@@ -426,12 +506,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Document => notes::document::run(),
         Verb::Hold {
             session,
+            outside,
             folder,
             no_sound,
             no_screen,
             no_camera,
         } => hold::run(&hold::Options {
             session,
+            outside,
             folder,
             sound: !no_sound,
             screen: !no_screen,

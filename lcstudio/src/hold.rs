@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcstudio_core::{Language, Place, TrackName, TrackPlace, View};
 use librecast_log::{Event, Role};
-use librecast_program::cli::Exit;
+use librecast_program::cli::{Exit, hint};
 use librecast_program::process::Wake;
 use librecast_program::service;
 
 use crate::folder::{Folder, make_folder};
 use crate::kept_camera::KeptCamera;
 use crate::kept_screen::KeptScreen;
-use crate::keys;
+use crate::outside;
 use crate::sound::Sound;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
@@ -27,6 +27,8 @@ const RECORD_AGAIN: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// Folder of the session.
     pub folder: PathBuf,
     /// Whether to record sound, too.
@@ -41,16 +43,22 @@ pub struct Options {
 
 /// Stores the session until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
-    let session = keys::session(&options.session)?;
     let wake = Wake::on_interrupt()?;
     make_folder(&options.folder)?;
     let folder = Folder::new(&options.folder);
     let _lock = folder.lock()?;
     folder.keep_session(&session)?;
     let now = Instant::now();
-    let mut tracks =
-        Tracks::open(&options.interfaces, Role::Holder, now).context("multicast sockets")?;
+    let role = outside::role(Role::Holder);
+    if role == Role::Reader {
+        hint(
+            "lcstudio",
+            "a leaf keeps the session for this host alone: to give it to others, enter by a member's token",
+        );
+    }
+    let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
     let file = folder.log(&Place::Index);
     let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&file), now);
     joined.with_context(|| file.display().to_string())?;

@@ -64,10 +64,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 
 /// Returns the tracks that a session with these settings will have.
 fn planned(folder: &Folder, key: &SessionKey) -> anyhow::Result<Vec<(TrackName, TrackPlace)>> {
-    if key.session() != folder.session()? {
-        let message = "the key presents another session than that of the folder";
-        return Err(ExitError::new(Exit::Usage, message).into());
-    }
+    keys::check(key, &folder.session()?)?;
     let settings = folder.settings()?;
     let mut names = vec![
         TrackName::Slides,

@@ -6,15 +6,17 @@ use std::path::Path;
 
 use anyhow::Context;
 use lcstudio_core::{Session, SessionKey};
+use librecast::outside::Place;
 use librecast::text::TextKind;
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{load_signing_key, make_signing_key};
+use librecast_program::outside;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// Longest text of a session, in bytes.
-const MAX_TEXT: u64 = 256;
+/// Longest text of a session with its place, in bytes.
+const MAX_TEXT: u64 = 512;
 
 /// `keygen`: creates a key; prints its session, and its public half for grants to write captions.
 pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
@@ -36,13 +38,33 @@ pub fn load(file: &Path) -> Result<SessionKey, ExitError> {
     Ok(SessionKey::from_seed(&load_signing_key(file)?.seed()))
 }
 
-/// Reads a session: `lcs1...`, a file with it, or `-` for a line of standard input.
-pub fn session(text: &str) -> anyhow::Result<Session> {
+/// Checks that the key presents the session of a folder.
+pub fn check(key: &SessionKey, session: &Session) -> Result<(), ExitError> {
+    match key.session() == *session {
+        true => Ok(()),
+        false => {
+            let message = "the key presents another session than that of the folder";
+            Err(ExitError::new(Exit::Usage, message))
+        }
+    }
+}
+
+/// A session as it is named.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The session.
+    pub session: Session,
+    /// Where its own network meets.
+    pub place: Option<Place>,
+}
+
+/// Reads a session: `lcs1...`, `lcs1...@PLACE`, a file with it, or `-` for a line of standard input.
+pub fn named(text: &str) -> anyhow::Result<Named> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let is_line = text == arguments::STANDARD_INPUT;
     if is_line || TextKind::of(text).is_some() {
         let text = arguments::secret(text).context("standard input")?;
-        return Ok(Session::decode(&text).map_err(|e| usage(e.to_string()))?);
+        return Ok(decode(&text).map_err(usage)?);
     }
     let mut content = Zeroizing::new(String::new());
     let opened = File::open(text).map_err(|e| {
@@ -52,8 +74,14 @@ pub fn session(text: &str) -> anyhow::Result<Session> {
     })?;
     let read = opened.take(MAX_TEXT).read_to_string(&mut content);
     read.with_context(|| text.to_owned())?;
-    let session = Session::decode(&content).map_err(|e| usage(format!("{text}: {e}")))?;
-    Ok(session)
+    let named = decode(content.trim()).map_err(|e| usage(format!("{text}: {e}")))?;
+    Ok(named)
+}
+
+fn decode(text: &str) -> Result<Named, String> {
+    let (text, place) = outside::split(text).map_err(|e| e.to_string())?;
+    let session = Session::decode(text).map_err(|e| e.to_string())?;
+    Ok(Named { session, place })
 }
 
 #[cfg(test)]
@@ -69,8 +97,13 @@ mod tests {
         assert!(keygen(&key, true).is_err(), "nothing is overwritten");
         let expected = load(&key).unwrap().session();
         std::fs::write(&text, format!("{}\n", *expected.encode())).unwrap();
+        let session = |text: &str| named(text).map(|named| named.session);
         assert_eq!(session(text.to_str().unwrap()).unwrap(), expected);
         assert_eq!(session(&expected.encode()).unwrap(), expected);
+        std::fs::write(&text, format!("{}@meet.example\n", *expected.encode())).unwrap();
+        let with_place = named(text.to_str().unwrap()).unwrap();
+        assert_eq!(with_place.place, Some("meet.example".parse().unwrap()));
+        assert_eq!(with_place.session, expected);
         for wrong in ["lcs1damaged", "lct1xyz", "/nowhere", key.to_str().unwrap()] {
             let error = session(wrong).unwrap_err();
             let exit = error.downcast_ref::<ExitError>().map(|e| e.exit);

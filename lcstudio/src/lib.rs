@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | `present`, `invite`, `attend`, `caption`, `screen`, `camera`, `watch`, `notes`, `hold`, `export`, `keys` | its verbs |
+//! | `outside` | sessions in a network of their own |
 //! | `folder` | the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
@@ -28,6 +29,7 @@ mod kept_camera;
 mod kept_screen;
 mod keys;
 mod notes;
+mod outside;
 mod present;
 mod said;
 mod screen;

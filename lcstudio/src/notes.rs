@@ -35,7 +35,7 @@ use self::file::{Content, NotesFile};
 use self::present::Present;
 use self::reports::Reports;
 use crate::folder::make_folder;
-use crate::keys;
+use crate::outside;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
@@ -64,6 +64,8 @@ const LAST_WORDS: Duration = Duration::from_millis(1_300);
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// The file that the user edits.
     pub file: PathBuf,
     /// Silence after which it gives up, if nothing is known of the session.
@@ -110,9 +112,9 @@ struct Notes<'a> {
 
 /// Keeps both equal until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
     guest::check_may_send("write notes")?;
-    let session = keys::session(&options.session)?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let folder = options.state_dir.join(of_session(&session));

@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Slide, to_text};
 use librecast::code::beacon::Offer;
+use librecast::outside::Place as Meeting;
 use librecast::plain::escape;
 use librecast::time::UnixTime;
 use librecast_log::{Event, Role};
 use librecast_program::cli::{Exit, hint};
-use librecast_program::code::Offering;
+use librecast_program::code::{INTERFACE, Offering};
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::folder::{Folder, Stamp, Stamps, no_room};
 use crate::input::{Input, Read};
-use crate::keys;
 use crate::said::said;
 use crate::tracks::Tracks;
+use crate::{keys, outside};
 
 /// Time between two looks at the slides on disk.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,6 +46,8 @@ pub struct Options {
     pub key: PathBuf,
     /// Under four words.
     pub under_code: bool,
+    /// In a network of the session's own, which meets at these places.
+    pub outside: Option<Vec<Meeting>>,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
     /// As JSON.
@@ -52,6 +56,8 @@ pub struct Options {
 
 struct Presenter<'a> {
     options: &'a Options,
+    /// Where the session's own network meets, if it has one.
+    place: Option<String>,
     folder: Folder,
     tracks: Tracks,
     presenting: Presenting,
@@ -70,10 +76,18 @@ struct Presenter<'a> {
 /// Presents until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let offering = options.under_code.then(Offering::begin).transpose()?;
+    let key = keys::load(&options.key)?;
+    let places = options.outside.clone();
+    let on_air = places.map(|places| outside::present(&key, places));
+    let on_air = on_air.transpose()?;
     librecast_program::process::confine()?;
     let wake = Wake::on_interrupt()?;
+    let place = on_air.as_ref().map(|on_air| on_air.place.clone());
+    if let Some(on_air) = on_air {
+        let key = keys::load(&options.key)?;
+        on_air.sign(move |item, time| key.sign_item(item, time))?;
+    }
     let now = Instant::now();
-    let key = keys::load(&options.key)?;
     let folder = Folder::new(&options.folder);
     let written = folder.settings()?;
     let _lock = folder.lock()?;
@@ -98,10 +112,15 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let (pictures, problems) = folder.pictures(&slides);
     let mut presenting = Presenting::new(key, settings, slides.clone(), now)?;
     presenting.set_pictures(pictures)?;
+    let interfaces = match options.outside {
+        // the guest's alone
+        Some(_) => vec![INTERFACE.to_owned()],
+        None => options.interfaces.clone(),
+    };
     let mut presenter = Presenter {
-        tracks: Tracks::open(&options.interfaces, Role::Holder, now)
-            .context("multicast sockets")?,
+        tracks: Tracks::open(&interfaces, Role::Holder, now).context("multicast sockets")?,
         options,
+        place,
         folder,
         presenting,
         slides,
@@ -409,17 +428,34 @@ impl Presenter<'_> {
     }
 
     fn say_on(&self) {
-        let text = self.presenting.session().encode();
+        let mut text = self.presenting.session().encode();
+        let at = self.place.as_deref().filter(|place| !place.is_empty());
+        if let Some(at) = at {
+            text = Zeroizing::new(format!("{}@{at}", *text));
+        }
         self.tell(&text, || json!({"event": "on", "session": *text}));
         let interfaces = self.tracks.interface_names().join(", ");
+        let (folder, key) = (self.folder.path().display(), self.options.key.display());
+        // a member's token, as a leaf sends no sound
+        let (sender, option) = match (&self.place, at) {
+            (None, _) => (String::new(), String::new()),
+            (Some(_), None) => ("--outside".to_owned(), " --outside".to_owned()),
+            (Some(_), Some(at)) => (format!("--outside --at {at}"), String::new()),
+        };
+        let token = match self.place {
+            Some(_) => format!("\"$(lcstudio invite {folder} --key {key} --member {sender})\" "),
+            None => String::new(),
+        };
         // standard error may be closed
         let mut err = librecast_program::standard::errors();
         let _ = writeln!(err, "on air at {interfaces}. {COMMANDS}");
+        if self.place.is_some() {
+            let _ = writeln!(err, "attend it anywhere with: lcstudio attend{option} TEXT");
+        }
         for (language, _) in &self.presenting.settings().stations {
-            let folder = self.folder.path().display();
             let _ = writeln!(
                 err,
-                "sound: lcradio cast --key {folder}/audio-{language}.key --profile voice"
+                "sound: lcradio cast {token}--key {folder}/audio-{language}.key --profile voice"
             );
         }
         drop(err);

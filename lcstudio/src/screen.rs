@@ -18,10 +18,10 @@ use librecast_program::guest;
 use librecast_program::process::Wake;
 
 use crate::folder::Folder;
-use crate::keys;
 use crate::stills::{self, Still};
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
+use crate::{keys, outside};
 
 /// Pause before the whole screen is encoded again for who comes late, if it was too long.
 const WHOLE_AGAIN: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ const WHOLE_AGAIN: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Text of the session, a file with it, or its folder.
     pub session: String,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// The session's key.
     pub key: PathBuf,
     /// Time without the session after which it gives up.
@@ -41,15 +43,16 @@ pub struct Options {
 
 /// Shows the pictures of standard input until a signal, or the end of the session.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    librecast_program::process::confine()?;
     let shown = Shown {
         session: &options.session,
+        outside: options.outside,
         key: &options.key,
         name: TrackName::Screen,
         noun: "a screen",
         timeout: options.timeout,
     };
     let (session, key) = shown.load()?;
+    librecast_program::process::confine()?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let mut tracks =
@@ -68,6 +71,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 pub struct Shown<'a> {
     /// Text of the session, a file with it, or its folder.
     pub session: &'a str,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// The session's key.
     pub key: &'a Path,
     /// The track.
@@ -79,20 +84,24 @@ pub struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Reads the session and its key, which must belong together.
+    /// Reads the session and its key, which must belong together, and enters its network.
     pub fn load(&self) -> anyhow::Result<(Session, SessionKey)> {
-        guest::check_may_send(&format!("show {}", self.noun))?;
-        let session = match fs::metadata(self.session).is_ok_and(|found| found.is_dir()) {
-            true => Folder::new(Path::new(self.session)).session()?,
-            false => keys::session(self.session)?,
-        };
         let key = keys::load(self.key)?;
+        let of_folder = match fs::metadata(self.session).is_ok_and(|found| found.is_dir()) {
+            true => Some(Folder::new(Path::new(self.session)).session()?.encode()),
+            false => None,
+        };
+        let text = of_folder
+            .as_ref()
+            .map_or(self.session, |text| text.as_str());
+        let session = outside::attend(text, self.outside, Some(&key))?;
         if key.session() != session {
             let noun = self.noun;
             let message =
                 format!("the key presents another session, and only who presents shows {noun}");
             return Err(ExitError::new(Exit::NotPermitted, message).into());
         }
+        guest::check_may_send(&format!("show {}", self.noun))?;
         Ok((session, key))
     }
 

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lcstudio_core::{Logs, NewEntry, NotesWriting, Place, Reading, lacks_entries, sort_by_time};
+use lcstudio_core::{
+    Logs, NewEntry, NotesWriting, Place, Reading, TrackName, lacks_entries, sort_by_time,
+};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
 use librecast_log::{AppendError, AuthorId, Event, Log, Role, Space};
@@ -88,6 +90,10 @@ impl Tracks {
     ) -> io::Result<()> {
         let mut log = KeptLog::open(space, self.role, keys, file, now)?;
         compact(&place, &mut log);
+        // captions have authors that the presenter chose; notes have whoever asks
+        if matches!(place, Place::Track(TrackName::Captions(_))) {
+            log.log_mut().take_from_readers();
+        }
         let mut joined = Joined {
             log,
             reading: Reading::default(),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use librecast_program::cli::hint;
+use librecast_program::outside;
 
 /// Wait after which it is explained.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -43,11 +44,16 @@ impl Waiting {
 
 /// Returns the explanation of a wait for a host with the session, on these interfaces.
 pub fn for_session(interfaces: &[&str], timeout: Option<Duration>) -> String {
+    let time = timeout.map_or_else(String::new, |t| format!(" up to {} s", t.as_secs_f64()));
+    if outside::within().is_ok_and(|within| within.is_some()) {
+        return format!(
+            "waits{time} for the session in its own network: does somebody present it?"
+        );
+    }
     let interfaces = match interfaces {
         [] => "no interface, as none that carries multicast is up".to_owned(),
         names => names.join(", "),
     };
-    let time = timeout.map_or_else(String::new, |t| format!(" up to {} s", t.as_secs_f64()));
     format!(
         "waits{time} for the session on {interfaces}: nobody presents or holds it there yet. If somebody does, `lcroute doctor` \
          checks the network; firewalls must let in UDP port 14246"

@@ -20,11 +20,10 @@ use lcstudio_core::{
 };
 use librecast_log::{Role, Space};
 use librecast_program::cli::{Exit, ExitError, hint};
-use librecast_program::guest;
 use librecast_program::process::Wake;
 
 use crate::canvas::Canvas;
-use crate::keys;
+use crate::outside;
 use crate::screen::read_index;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
@@ -46,6 +45,8 @@ pub enum Watched {
 pub struct Options {
     /// Text of the session, or a file with it.
     pub session: String,
+    /// The session is in a network of its own.
+    pub outside: bool,
     /// The track.
     pub track: Watched,
     /// Silence after which it gives up.
@@ -56,8 +57,8 @@ pub struct Options {
 
 /// Watches until a signal, the end of the session, or of the pipe's reader.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
-    let session = keys::session(&options.session)?;
     if io::stdout().is_terminal() {
         let message = match options.track {
             Watched::Screen => {
@@ -69,11 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     }
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
-    // a leaf sends only requests
-    let role = match guest::is_in_leaf() {
-        true => Role::Reader,
-        false => Role::Member,
-    };
+    let role = outside::role(Role::Member);
     let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut watching: Option<Box<dyn Watching>> = None;

@@ -21,6 +21,7 @@ use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::cert::{CertError, Certificate, EPHEMERAL, Grant, GroupPrefix, Kind, Token};
+use crate::epoch::EpochSecret;
 use crate::id::{SecretKey, derive};
 use crate::time::UnixTime;
 
@@ -52,6 +53,8 @@ const PASSES: u32 = 3;
 /// Bytes of the result.
 const STRETCHED: usize = 64;
 
+/// Context of the secret by which members of a text's network find each other.
+const TEXT_EPOCH: &str = "lcroute 2026 text epoch";
 /// Validity of certificates in seconds, before and after they are signed. Chosen: longer than any
 /// run; whoever has the words can sign new ones.
 const VALID: u64 = 30 * 86_400;
@@ -352,7 +355,8 @@ impl CodeKeys {
         self.invite(invitation, grant, signal, now)
     }
 
-    /// Returns a token for leaves, which may join groups of these prefixes and send nothing.
+    /// Returns a token for leaves, which may join groups of these prefixes, and send nothing or, with
+    /// `uplink`, to asking groups alone.
     ///
     /// # Errors
     ///
@@ -360,16 +364,35 @@ impl CodeKeys {
     pub fn leaf_token(
         &self,
         invitation: SecretKey,
-        prefixes: Vec<GroupPrefix>,
+        (prefixes, uplink): (Vec<GroupPrefix>, bool),
         signal: Vec<String>,
         now: UnixTime,
     ) -> Result<Token, CertError> {
         let grant = Grant {
             leaf: true,
+            uplink,
             prefixes,
             ..of_network(now)
         };
         self.invite(invitation, grant, signal, now)
+    }
+
+    /// Returns a token for members of the network that a text leads to, by the seed of its keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::token`].
+    pub fn text_token(
+        seed: &[u8; 32],
+        invitation: SecretKey,
+        signal: Vec<String>,
+        now: UnixTime,
+    ) -> Result<Token, CertError> {
+        let mut token = Self::of_random(seed).token(invitation, signal, now)?;
+        // leaves must not find presence records
+        let secret = derive(TEXT_EPOCH, &[seed]);
+        token.epoch = Some((1, EpochSecret::new(secret)));
+        Ok(token)
     }
 
     fn invite(
@@ -564,8 +587,12 @@ mod tests {
         let now = UnixTime::from_secs(NOW);
         let prefix = GroupPrefix::new("ff1e:5::".parse().unwrap(), 64).unwrap();
         let [one, other] = [1, 2].map(|seed| SecretKey::from_seed(&[seed; 32]));
-        let token = keys.leaf_token(one, vec![prefix], vec!["ws://h:7117".into()], now);
+        let signal = vec!["ws://h:7117".into()];
+        let token = keys.leaf_token(one.clone(), (vec![prefix], false), signal.clone(), now);
         let token: Token = token.unwrap().encode().parse().unwrap();
+        assert!(!token.invitation().grant().uplink);
+        let asks = keys.leaf_token(one, (vec![prefix], true), signal, now);
+        assert!(asks.unwrap().invitation().grant().uplink);
         let member = keys.token(other, Vec::new(), now).unwrap();
         assert_eq!(token.network(), member.network());
         let chain = token.join(SecretKey::from_seed(&[3; 32]).peer_id(), "bob", now);

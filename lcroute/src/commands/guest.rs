@@ -14,7 +14,7 @@ use lcroute_overlay::{TEXT_LIFETIME, TextRecord};
 use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
 use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
 use librecast::epoch::EpochSecret;
-use librecast::id::{SecretKey, derive};
+use librecast::id::SecretKey;
 use librecast::outside::Place;
 use librecast::text::TextKind;
 use librecast::time::UnixTime;
@@ -40,8 +40,6 @@ const MAX_URL: usize = 255;
 
 /// Name of nodes in the network of a text, which strangers see.
 const TEXT_NAME: &str = "caster";
-/// Context of the secret by which members of a text's network find each other.
-const TEXT_EPOCH: &str = "lcroute 2026 text epoch";
 /// Name of a guest whose user has none that a node can have.
 const NAME: &str = "guest";
 
@@ -52,7 +50,7 @@ pub struct GuestOptions {
     pub token: Option<String>,
     /// An inherited descriptor with the token or code.
     pub token_fd: Option<RawFd>,
-    /// An inherited descriptor with the text of a station, as programs of ours tell it.
+    /// An inherited descriptor with the text of a station or session, as programs of ours tell it.
     pub text_fd: Option<RawFd>,
     /// An inherited descriptor with the network of a group, as lcgroup tells it.
     pub group_fd: Option<RawFd>,
@@ -101,7 +99,7 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
 
 fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
     if let Some(fd) = options.text_fd {
-        return by_text(fd, common, config);
+        return by_text(fd, common, config, options);
     }
     if let Some(fd) = options.group_fd {
         return super::group::role((fd, &inherited(fd)?), common, config);
@@ -166,7 +164,12 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
         _ => vec![GroupPrefix::ALL],
     };
     let leaf_token = keys
-        .leaf_token(SecretKey::generate(), prefixes, servers.clone(), now)?
+        .leaf_token(
+            SecretKey::generate(),
+            (prefixes, false),
+            servers.clone(),
+            now,
+        )?
         .encode();
     if !is_own(&options.program) {
         print_line(&*leaf_token)?;
@@ -231,7 +234,12 @@ fn told(state: GuestState) -> std::io::Result<OfCode> {
 
 /// Returns a guest of the network that a text leads to: its first router, for the text's owner; else
 /// a leaf.
-fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
+fn by_text(
+    fd: RawFd,
+    common: &Common,
+    config: Config,
+    options: &GuestOptions,
+) -> anyhow::Result<Role> {
     let wrong =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("--text-fd {fd}: {e}"));
     let entry: TextEntry = serde_json::from_str(&inherited(fd)?).map_err(|e| wrong(&e))?;
@@ -249,7 +257,7 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
     let dht = dht.map(|_| chosen.signal.dht_entries().to_vec());
     if servers.is_empty() && !on_lans && dht.is_none() {
         let message =
-            "[signal] lan = false, and no place is named: there is no way to meet (lcr1...@HOST)";
+            "[signal] lan = false, and no place is named: there is no way to meet (TEXT@HOST)";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     let mut state = GuestState::default();
@@ -267,24 +275,25 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
         let start = ListenerStart { text, places };
         return Ok(Role::Text(Box::new(start), told(state)?));
     };
+    let now = UnixTime::now();
+    let token = CodeKeys::text_token(&owner.seed.0, SecretKey::generate(), servers.clone(), now)?;
+    if owner.is_beside {
+        return as_member(token, TEXT_NAME, Some(state), config, options);
+    }
     state.founds = true;
-    let (keys, now) = (CodeKeys::of_random(&owner.seed.0), UnixTime::now());
+    let keys = CodeKeys::of_random(&owner.seed.0);
     let record = TextRecord {
         made: now.as_secs(),
         until: now.as_secs() + TEXT_LIFETIME,
         attestation: owner.attestation.0,
         token: keys.leaf_token(
             SecretKey::generate(),
-            vec![GroupPrefix::ALL],
-            servers.clone(),
+            (vec![GroupPrefix::ALL], owner.asks),
+            servers,
             now,
         )?,
         routers: Vec::new(),
     };
-    let mut token = keys.token(SecretKey::generate(), servers, now)?;
-    // leaves must not find presence records
-    let secret = derive(TEXT_EPOCH, &[&owner.seed.0]);
-    token.epoch = Some((1, EpochSecret::new(secret)));
     Ok(Role::Member(Box::new(Start {
         identity: Identity::new(&token, TEXT_NAME, None)?,
         network: token.network(),

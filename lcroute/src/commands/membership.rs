@@ -27,6 +27,7 @@ use librecast::text::{self, TextKind};
 use librecast::time::UnixTime;
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::page_link;
 use librecast_program::units::duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -174,7 +175,7 @@ impl InviteLink<'_> {
         let session = self.session.map(studio_session).transpose()?;
         let session = session.as_ref().map(|text| text.as_str());
         let link = match (self.page, session) {
-            (Some(page), session) => pages::link(page, token, session).map_err(usage)?,
+            (Some(page), session) => page_link::link(page, token, session).map_err(usage)?,
             (None, Some(session)) => format!("{token},{session}"),
             (None, None) => return Ok(None),
         };

@@ -565,7 +565,8 @@ impl MemberShell {
         }
         let servers = self.servers.join(", ");
         let founds = self.code.as_ref().is_some_and(|code| code.state.founds);
-        let of_code = self.code.is_some();
+        let code = self.code.as_ref().map(|code| !code.state.code.is_empty());
+        let of_code = code == Some(true);
         match (self.servers.is_empty(), self.node.servers() > 0) {
             // who founds waits for others, and for a server
             (true, _) | (_, true) if founds => self.told_looking = false,
@@ -574,6 +575,9 @@ impl MemberShell {
             )),
             (true, _) if of_code => hint(
                 "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? Beyond a LAN a code names a server: WORDS@HOST",
+            ),
+            (true, _) if code.is_some() => hint(
+                "looking for nodes on the LANs of this host: does the first program still run? Beyond a LAN a text names a server: TEXT@HOST",
             ),
             (true, _) => hint(
                 "looking for nodes on the LANs of this host: the token names no signalling server (`lcroute invite --signal URL`)",

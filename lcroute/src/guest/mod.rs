@@ -97,7 +97,7 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     };
     match options.role {
         Role::Leaf(_) | Role::Text(..) => options.command.env(guest::ROLE, guest::LEAF),
-        Role::Member(_) => options.command.env_remove(guest::ROLE),
+        Role::Member(_) => options.command.env(guest::ROLE, guest::MEMBER),
     };
     let told = match &options.role {
         Role::Leaf(_) => None,

@@ -160,7 +160,7 @@ impl TextListener {
                 "what is found under this text is of another day: is the clock of this host right (`timedatectl`)?",
             ),
             (false, true) => hint(
-                "looking for the sender on the LANs of this host: does it send there, and does its firewall let it in? Beyond a LAN a text names a server: lcr1...@HOST",
+                "looking for the sender on the LANs of this host: does it send there, and does its firewall let it in? Beyond a LAN a text names a server: TEXT@HOST",
             ),
             (false, false) => hint(format_args!(
                 "looking for the sender at {servers} and on the LANs of this host: does it send, and is the text right?"

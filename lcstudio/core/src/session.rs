@@ -6,6 +6,7 @@
 //!   track keys    derive(seed, name)            own the tracks
 //!   read key      derive(seed)                  opens packets of all of them
 //! lcs1...   public key 32 | read key 32         attends: a secret, unless the session is public
+//! network   derive(session key, text)           of its own, to which the text leads
 //! ```
 //!
 //! Each track has a key of its own, so that an entry counts in one track only.
@@ -13,8 +14,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use librecast::id::{PeerId, SecretKey, derive};
+use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::text::{self, TextError, TextKind};
+use librecast::text_network::{self, TextKey};
+use librecast::time::UnixTime;
 use librecast_log::{ReadKey, Space};
 use zeroize::Zeroizing;
 
@@ -64,6 +67,25 @@ impl SessionKey {
         self.derived("lcstudio 2026 station", language.tag().as_bytes())
     }
 
+    /// Returns the seed of the session's own network, outside of all others.
+    #[must_use]
+    pub fn network_seed(&self) -> Zeroizing<[u8; 32]> {
+        self.derived("lcstudio 2026 network", &[])
+    }
+
+    /// States that this network is the session's.
+    #[must_use]
+    pub fn attest(&self, network: &NetworkId) -> [u8; 64] {
+        text_network::attest(&self.index_key(), &self.session().text_key(), network)
+    }
+
+    /// Signs a record of the session for a DHT.
+    #[must_use]
+    pub fn sign_item(&self, item: (i64, &[u8]), time: UnixTime) -> [u8; 64] {
+        let text = self.session().text_key();
+        text.sign_item(&self.index_key(), item, time)
+    }
+
     fn derived(&self, context: &str, what: &[u8]) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(derive(context, &[&self.0[..], what]))
     }
@@ -105,13 +127,24 @@ impl Session {
         Space::new(owner, Some(key), TTL).in_family(family)
     }
 
+    /// Returns the keys that lead to its own network.
+    #[must_use]
+    pub fn text_key(&self) -> TextKey {
+        let secret = derive("lcstudio 2026 outside", &[&self.to_bytes()[..]]);
+        TextKey::new(self.owner, secret)
+    }
+
     /// Returns its text, `lcs1...`.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
+        text::encode(TextKind::StudioSession, &self.to_bytes()[..])
+    }
+
+    fn to_bytes(&self) -> Zeroizing<[u8; LENGTH]> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
         bytes[..32].copy_from_slice(self.owner.public_key());
         bytes[32..].copy_from_slice(&self.read_key[..]);
-        text::encode(TextKind::StudioSession, &bytes[..])
+        bytes
     }
 
     /// Decodes its text.
@@ -178,8 +211,34 @@ mod tests {
         let key = SessionKey::from_seed(&[1; 32]);
         assert_eq!(*key.session().encode(), TEXT);
         assert_eq!(key.session().index().group().to_string(), INDEX);
+        let hash = derive(
+            "golden",
+            &[
+                &key.network_seed()[..],
+                key.session().text_key().secret(),
+                &key.attest(&key.index_key().peer_id()),
+            ],
+        );
+        let shown: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(shown, NETWORK);
+    }
+
+    #[test]
+    fn only_the_presenter_states_the_network_of_a_session() {
+        let (key, other) = ([1; 32], [2; 32]);
+        let [key, other] = [key, other].map(|seed| SessionKey::from_seed(&seed));
+        assert_ne!(*key.network_seed(), *other.network_seed());
+        let network = SecretKey::from_seed(&key.network_seed()).peer_id();
+        let text = key.session().text_key();
+        assert_eq!(*text.key(), key.session().owner());
+        assert!(text.attests(&network, &key.attest(&network)));
+        assert!(!text.attests(&network, &other.attest(&network)));
+        // whoever has the text can compute where it meets
+        let read = Session::decode(&key.session().encode()).unwrap();
+        assert_eq!(read.text_key().meeting(), text.meeting());
     }
 
     const TEXT: &str = "lcs1UN8s7NVQyvjtKfxmvEqCagNuV4aRngkSpuJSUXbeLmqBnRg2UWMV9PTWaMqwjZxXvcAb5gdtkT5LAjsGvocNCRoz4VEnM";
+    const NETWORK: &str = "";
     const INDEX: &str = "ff1e:b93a:d1a:1f52:3489:2992:9cdd:4d3";
 }

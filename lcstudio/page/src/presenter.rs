@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use lcroute_web_page::{Command, Datagram};
 use lcstudio_core::{
     Language, Logs, Picture, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
-    clean_line, sort_by_time, split, title, to_text,
+    TrackName, clean_line, sort_by_time, split, title, to_text,
 };
 use librecast::id::{PeerId, derive};
 use librecast::time::{Duration, Instant, UnixTime};
@@ -223,6 +223,9 @@ impl PagePresenter {
             // the log skips records of unknown signers
             restore(&mut log, stored.clone(), now);
             log.set_role(Role::Holder, now);
+            if matches!(place, Place::Track(TrackName::Captions(_))) {
+                log.take_from_readers();
+            }
             let joined = Joined {
                 groups: log.joined_groups().collect(),
                 log,

@@ -66,7 +66,7 @@ impl Link {
         let servers = host.map(Host::url).into_iter().collect();
         let keys = code.keys();
         let invitation = SecretKey::from_seed(&start.seed);
-        let token = keys.leaf_token(invitation, vec![GroupPrefix::ALL], servers, now);
+        let token = keys.leaf_token(invitation, (vec![GroupPrefix::ALL], false), servers, now);
         let token = token.map_err(|e: CertError| sentence(&e))?;
         Ok(Self {
             token: token.encode(),

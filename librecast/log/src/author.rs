@@ -189,6 +189,12 @@ impl Author {
         }
     }
 
+    /// Returns whether this very entry is stored.
+    pub(crate) fn has(&self, entry: &Entry) -> bool {
+        let held = self.entries.get(&entry.number);
+        held.is_some_and(|held| held.entry == *entry)
+    }
+
     pub(crate) fn hash_of(&self, number: u32) -> Option<EntryHash> {
         self.entries.get(&number).map(|held| held.hash)
     }

@@ -34,7 +34,7 @@ librecast::drop_reasons! {
         RateLimited = "rate_limited",
         /// Nobody here wants to see which authors are there.
         NotWatched = "not_watched",
-        /// On the asking group, anything but wants and requests; on the history group, anything but entries and heads.
+        /// On the asking group, anything but wants, requests, and entries of captions; on the history group, anything but entries and heads.
         AskedBadly = "asked_badly",
         /// The presence of an author is more than a day from the clock of this host.
         WrongTime = "wrong_time",

@@ -28,6 +28,7 @@ mod history;
 mod office;
 mod reading;
 mod requests;
+mod writing;
 
 use exchange::{Answer, EarlyHeads};
 use expiry::Expiry;
@@ -38,6 +39,7 @@ pub use office::{MAX_OFFICES, OFFICES_KIND, TERM_KIND};
 use reading::Reading;
 pub use requests::MAX_REQUESTS;
 use requests::Requests;
+use writing::Writing;
 
 /// Most authors of a space, its owner included.
 pub const MAX_AUTHORS: usize = 1_024;
@@ -173,7 +175,7 @@ pub enum Role {
     Member,
     /// A member that answers readers, too, on the history group: the owner, and holders.
     Holder,
-    /// Sends wants and requests to the asking group, and nothing else. It appends no entries.
+    /// Sends wants, requests and its own entries to the asking group, and nothing else.
     Reader,
 }
 
@@ -343,6 +345,7 @@ pub struct Log {
     answers: BTreeMap<(AuthorId, u32), Answer>,
     history: History,
     reading: Reading,
+    writing: Writing,
     repairs: TokenBucket,
     bulk_repairs: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
@@ -393,6 +396,7 @@ impl Log {
             answers: BTreeMap::new(),
             history: History::new(now),
             reading: Reading::default(),
+            writing: Writing::new(now),
             repairs: TokenBucket::of(REPAIRS, now),
             bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
             last_words: BTreeMap::new(),
@@ -637,7 +641,7 @@ impl Log {
         time: UnixTime,
         now: Instant,
     ) -> Result<u32, AppendError> {
-        let key = self.keys.get(&author).filter(|_| self.role != Role::Reader);
+        let key = self.keys.get(&author);
         let key = key.ok_or(AppendError::NotOurs(author))?;
         let log = self.authors.get(&author).ok_or(AppendError::NotGranted)?;
         if log.conflict.is_some() {
@@ -678,6 +682,7 @@ impl Log {
             repeated: 0,
         };
         self.last_words.insert(author, last_words);
+        self.writing.expect(now);
         Ok(number)
     }
 
@@ -690,11 +695,7 @@ impl Log {
         if body.len() > MAX_BODY {
             return Err(EntryError::TooLong(body.len()));
         }
-        let to = match self.role {
-            Role::Reader => Channel::Asking,
-            Role::Member | Role::Holder => Channel::Live,
-        };
-        self.transmit_to(to, &Packet::Request(body.to_vec()));
+        self.transmit(&Packet::Request(body.to_vec()));
         Ok(())
     }
 
@@ -752,7 +753,7 @@ impl Log {
         } else if group == self.groups.history && self.role != Role::Member {
             self.handle_history(source, bytes, time, now);
         } else if group == self.groups.asking && is_holder {
-            self.handle_asking(bytes, now);
+            self.handle_asking(bytes, time, now);
         }
     }
 
@@ -766,15 +767,16 @@ impl Log {
 
     /// Handles a datagram of the asking group. Nothing there counts against its source: that is a
     /// router, perhaps the one of this host.
-    fn handle_asking(&mut self, bytes: &[u8], now: Instant) {
+    fn handle_asking(&mut self, bytes: &[u8], time: UnixTime, now: Instant) {
         match self.open(bytes) {
             Some(Packet::Wants(wants)) => self.handle_asked(&wants, now),
+            Some(Packet::Entries(entries)) => self.handle_written(entries, time, now),
             Some(Packet::Request(body)) => {
                 if let Err(reason) = self.take_request(None, body, now) {
                     self.drops.count(reason);
                 }
             }
-            Some(Packet::Entries(_) | Packet::Heads { .. } | Packet::Presence(_)) => {
+            Some(Packet::Heads { .. } | Packet::Presence(_)) => {
                 self.drops.count(DropReason::AskedBadly);
             }
             None => {}
@@ -797,7 +799,8 @@ impl Log {
         match packet {
             Packet::Entries(entries) => {
                 for entry in entries {
-                    if let Err(reason) = self.take(Channel::History, source, entry, time, now) {
+                    if let Err(reason) = self.take(Channel::History, Some(source), entry, time, now)
+                    {
                         self.drops.count(reason);
                     }
                 }
@@ -837,7 +840,7 @@ impl Log {
             Packet::Presence(_) => {}
             Packet::Entries(entries) => {
                 for entry in entries {
-                    if let Err(reason) = self.take(Channel::Live, source, entry, time, now) {
+                    if let Err(reason) = self.take(Channel::Live, Some(source), entry, time, now) {
                         self.drops.count(reason);
                     }
                 }
@@ -865,6 +868,7 @@ impl Log {
     pub fn handle_timeout(&mut self, time: UnixTime, now: Instant) {
         if self.role == Role::Reader {
             self.read_on(now);
+            self.write_on(now);
             if self.expiry.handle_timeout(now) {
                 self.expire(time, now);
             }
@@ -888,8 +892,11 @@ impl Log {
     pub fn next_timeout(&self) -> Instant {
         if self.role == Role::Reader {
             let reading = self.reading.next_timeout();
+            let last_words = self.last_words.values().filter_map(LastWords::due).min();
+            let others = [reading, last_words, self.writing.next_timeout()];
+            let first = others.into_iter().flatten().min();
             let expiry = self.expiry.next_timeout();
-            return reading.map_or(expiry, |at| at.min(expiry));
+            return first.map_or(expiry, |at| at.min(expiry));
         }
         let wants = self.authors.values().filter_map(|author| author.want_at);
         let answers = self.answers.values().map(|answer| answer.due).min();
@@ -917,10 +924,12 @@ impl Log {
 
     // entries
 
+    /// Takes an entry of a packet; `source`: none on the asking group, where addresses are those of
+    /// routers.
     fn take(
         &mut self,
         from: Channel,
-        source: IpAddr,
+        source: Option<IpAddr>,
         entry: Entry,
         time: UnixTime,
         now: Instant,
@@ -945,9 +954,12 @@ impl Log {
         if let Some(proof) = &mut author.conflict
             && proof.entries.contains(&entry)
         {
-            proof.sent = Some(now);
-            let number = proof.number;
-            self.drop_answer(id, number, now);
+            // anybody with the read key can repeat it there, where members do not hear it
+            if from != Channel::Asking {
+                proof.sent = Some(now);
+                let number = proof.number;
+                self.drop_answer(id, number, now);
+            }
             return Err(DropReason::Conflict);
         }
         if entry.number < author.first {
@@ -964,7 +976,8 @@ impl Log {
             return Err(DropReason::NotGranted);
         }
         let owner = self.space.owner();
-        let looks = (self.sources.get_mut(&source), &mut self.second_looks);
+        let source = source.and_then(|source| self.sources.get_mut(&source));
+        let looks = (source, &mut self.second_looks);
         verify(looks, now, || entry.is_signed_by(&owner, &author.key))?;
         // the signature covers `first`: entries before it are gone, however many they were
         let most = author.highest().saturating_add(MAX_JUMP);
@@ -1223,8 +1236,13 @@ impl Log {
         }
     }
 
+    /// Sends a packet to the group on which this member speaks.
     fn transmit(&mut self, packet: &Packet) {
-        self.transmit_to(Channel::Live, packet);
+        let to = match self.role {
+            Role::Reader => Channel::Asking,
+            Role::Member | Role::Holder => Channel::Live,
+        };
+        self.transmit_to(to, packet);
     }
 
     fn transmit_to(&mut self, to: Channel, packet: &Packet) {

@@ -73,7 +73,7 @@ impl World {
             world.add(Role::Holder);
         }
         world.run(4 * SECOND);
-        world.grant();
+        world.grant(1);
         world
     }
 
@@ -109,15 +109,25 @@ impl World {
         UnixTime::from_millis(EPOCH + (self.now - self.start).as_millis() as u64)
     }
 
-    fn grant(&mut self) {
+    fn grant(&mut self, n: usize) {
         let grant = Grant {
-            author: key(1).peer_id(),
+            author: key(n).peer_id(),
             not_before: EPOCH,
             expires: EPOCH + 86_400_000,
             last: u32::MAX,
         };
         self.append(0, GRANT_KIND, &Grant::encode(&[grant]));
         self.run(4 * SECOND);
+    }
+
+    /// Adds a reader that may write, and has holders take what it writes.
+    fn add_writer(&mut self) -> usize {
+        let holders = self.hosts.iter_mut();
+        let holders = holders.filter(|host| host.role == Role::Holder);
+        holders.for_each(|host| host.log.take_from_readers());
+        let writer = self.add(Role::Reader);
+        self.grant(writer);
+        writer
     }
 
     fn append(&mut self, n: usize, kind: u8, body: &[u8]) {
@@ -446,14 +456,109 @@ fn a_reader_without_a_holder_asks_each_minute_at_most_and_hears_what_is_live() {
     world.run(600 * SECOND);
     let asked = world.packets(world.groups.asking);
     assert!((10..30).contains(&asked), "{asked}");
-    // entries before its start are missing, and its key appends none
+    // entries before its start are missing, and its key has no grant
     assert!(world.entries(reader).len() <= world.entries(0).len());
     let author = space().author(&key(reader).peer_id());
     let (time, now) = (world.time(), world.now);
     let appended = world.hosts[reader].log.append(author, 16, b"x", time, now);
-    assert_eq!(appended, Err(AppendError::NotOurs(author)));
+    assert_eq!(appended, Err(AppendError::NotGranted));
     // once there is one, it has all
     world.hosts[0].log.set_role(Role::Holder, world.now);
     world.run(90 * SECOND);
+    world.assert_equal();
+}
+
+#[test]
+fn what_a_reader_writes_comes_to_all_by_the_live_group() {
+    for (seed, loss, holders) in [(1, 0.0, 0), (2, 0.05, 2), (3, 0.2, 1), (4, 0.4, 2)] {
+        let mut world = World::new(holders, path(0.0), seed);
+        let writers = [world.add_writer(), world.add_writer()];
+        world.add_readers(3);
+        world.run(10 * SECOND);
+        world.network = Network::new(path(loss), seed);
+        world.uplink_loss = loss;
+        for number in 0..30 {
+            for n in writers {
+                world.append(n, 16, format!("{n}: caption {number}").as_bytes());
+            }
+            world.run(2 * SECOND);
+        }
+        world.run(240 * SECOND);
+        world.assert_equal();
+        assert_eq!(world.entries(writers[0]).len(), 3 + 60);
+        for n in writers {
+            let speaks = |group| world.speakers.contains(&(n, group));
+            assert!(!speaks(world.groups.live) && !speaks(world.groups.history));
+        }
+        // once a head has shown it all, a writer at rest sends nothing
+        let asked = world.packets(world.groups.asking);
+        world.run(600 * SECOND);
+        assert_eq!(world.packets(world.groups.asking), asked, "loss {loss}");
+    }
+}
+
+#[test]
+fn a_reader_that_was_cut_off_sends_what_it_wrote_once_it_is_back() {
+    let mut world = World::new(0, path(0.0), 12);
+    let writer = world.add_writer();
+    world.uplink_loss = 1.0;
+    for number in 0..50 {
+        world.append(writer, 16, format!("caption {number}").as_bytes());
+        world.run(SECOND / 10);
+    }
+    assert!(world.entries(0).len() < world.entries(writer).len());
+    // it starts anew, with what is on its disk
+    let seed = [9; 32];
+    let config = Config {
+        space: space(),
+        keys: vec![key(writer)],
+        seed,
+    };
+    let mut again = Log::new(config, world.now);
+    for stored in world.hosts[writer].log.stored() {
+        again.restore(stored, world.now);
+    }
+    again.set_role(Role::Reader, world.now);
+    world.hosts[writer].log = again;
+    world.uplink_loss = 0.0;
+    world.run(60 * SECOND);
+    world.assert_equal();
+}
+
+#[test]
+fn who_repeats_or_forges_entries_of_a_reader_moves_nothing_on_the_live_group() {
+    let mut world = World::new(0, path(0.0), 13);
+    let writer = world.add_writer();
+    world.run(10 * SECOND);
+    world.append(writer, 16, b"a caption");
+    world.run(100 * SECOND);
+    let live = world.bytes(world.groups.live);
+    let repeated = world.dropped(0, "duplicate");
+    let mut all = world.entries(writer).into_iter();
+    let entry = all.find(|entry| entry.body == b"a caption").unwrap();
+    let mut forged = entry.clone();
+    (forged.number, forged.signature) = (entry.number + 1, [0; 64]);
+    let mut unknown = forged.clone();
+    unknown.author = AuthorId(99);
+    for n in 0..1_000_u64 {
+        let all = [entry.clone(), forged.clone(), unknown.clone()];
+        let mut nonce = [0; 24];
+        nonce[..8].copy_from_slice(&n.to_be_bytes());
+        let bytes = seal_packet(&space(), &Packet::Entries(all.to_vec()), &nonce).unwrap();
+        world.forge(world.groups.asking, &bytes);
+        world.run(SECOND / 100);
+    }
+    assert_eq!(world.dropped(0, "duplicate"), repeated + 1_000);
+    assert_eq!(world.dropped(0, "unknown_author"), 1_000);
+    // 64 at once, and 64 a second
+    let checked = world.dropped(0, "bad_signature");
+    assert!((64..=64 + 64 * 10).contains(&checked), "{checked}");
+    assert_eq!(checked + world.dropped(0, "rate_limited"), 1_000);
+    assert_eq!(world.dropped(0, "suspended"), 0);
+    let since = world.bytes(world.groups.live) - live;
+    assert!(since < 2_000, "{since} bytes on the live group");
+    // nor does it silence the writer
+    world.append(writer, 16, b"another one");
+    world.run(10 * SECOND);
     world.assert_equal();
 }

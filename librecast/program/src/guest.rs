@@ -35,6 +35,8 @@ const LCROUTE: &str = "lcroute";
 pub const ROLE: &str = "LCROUTE_GUEST";
 /// The role of a leaf: programs receive, and send to asking groups alone.
 pub const LEAF: &str = "leaf";
+/// The role of a member.
+pub const MEMBER: &str = "member";
 
 /// Environment variable with the number of the descriptor by which `lcroute guest` has the owner of a
 /// text sign its record for a DHT: each datagram is `time 64 (unix seconds) | sequence 64 | value`,
@@ -73,6 +75,12 @@ pub fn rate_in_leaf() -> Option<u64> {
 #[must_use]
 pub fn is_in_leaf() -> bool {
     env::var_os(ROLE).is_some_and(|role| role == LEAF)
+}
+
+/// Returns whether this program runs in a guest.
+#[must_use]
+pub fn is_inside() -> bool {
+    env::var_os(ROLE).is_some()
 }
 
 /// Fails in a guest that is a leaf, as packets of this verb would go nowhere.
@@ -130,8 +138,8 @@ pub fn found(founded: Founded) -> ExitError {
     execute(Entry::Found(founded), given.map(OsString::as_os_str))
 }
 
-/// Executes this program again, with these arguments, as a guest by this code. Returns only on
-/// failure.
+/// Executes this program again, with these arguments, as a guest by this code or token. Returns only
+/// on failure.
 #[must_use]
 pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
     let arguments = arguments.iter().map(OsString::as_os_str);
@@ -288,9 +296,25 @@ pub struct TextOwner {
     pub seed: Base58<32>,
     /// The attestation about the network.
     pub attestation: Base58<64>,
+    /// Leaves may send to asking groups.
+    pub asks: bool,
+    /// Enters as a further member, beside the program that founds the network.
+    pub is_beside: bool,
 }
 
 impl TextEntry {
+    /// Returns the way of whoever has the text.
+    #[must_use]
+    pub fn new(text: String, key: &TextKey, places: Vec<Place>) -> Self {
+        Self {
+            text,
+            key: *key.key(),
+            secret: Base58(*key.secret()),
+            places,
+            founds: None,
+        }
+    }
+
     /// Returns the keys of the text.
     #[must_use]
     pub fn text_key(&self) -> TextKey {

@@ -16,6 +16,8 @@
 //! | [`keygen`] | the subcommand that makes keys |
 //! | [`keyfile`] | key files as users make and name them |
 //! | [`metrics`] | metrics of a daemon as OpenMetrics text, over HTTP |
+//! | [`outside`] | programs in the network that a text leads to |
+//! | [`page_link`] | links of pages that enter a network |
 //! | [`process`] | rights that a process gives up; waiting for datagrams, signals, threads, time |
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
@@ -37,6 +39,8 @@ pub mod interrupt;
 pub mod keyfile;
 pub mod keygen;
 pub mod metrics;
+pub mod outside;
+pub mod page_link;
 pub mod process;
 pub mod screen;
 pub mod service;

@@ -121,11 +121,13 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
         eventually("all see it", || {
             told(&bob.process, "question", "text", &words)
         })?;
-        // notes of members are not for leaves
+        // notes are for members: whoever asks may write them
+        let notes = leaves[1].path("notes.md");
         let refused = format!(
-            "setpriv {} caption {} --key /dev/null --lang en -",
+            "setpriv {} notes {} {}",
             as_nobody(&["lcstudio"]).join(" "),
-            lecture.link
+            lecture.link,
+            notes.display()
         );
         let refused = leaves[1].run("sh", &["-c", &refused])?;
         ensure!(refused.code == 4, "{}: {}", refused.code, refused.stderr);

@@ -84,6 +84,7 @@ mod studio;
 mod studio_camera;
 mod studio_decks;
 mod studio_notes;
+mod studio_outside;
 mod studio_pictures;
 mod studio_screen;
 mod the_lab;

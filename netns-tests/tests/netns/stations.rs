@@ -315,3 +315,49 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         Ok(())
     });
 }
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
+    world("station-granted", |lab| {
+        open_driver()?;
+        let (_server, url) = public_server(lab)?;
+        let hosts = lab.closed_hosts(&["ann", "dee", "bob"])?;
+        let [ann, dee, bob] = &hosts[..] else {
+            anyhow::bail!("three hosts");
+        };
+        let (path, _) = station(ann, "station.key")?;
+        let (own, key) = station(dee, "dee.key")?;
+        let public = key.station(true).encode();
+        let args = ["grant", &path, &public, "--outside", "--at", &url];
+        let granted = ann.run(RADIO, &args)?.success()?;
+        let grant = dee.write("dee.grant", &granted.stdout)?;
+        let casts = cast(ann, &path, &format!("--at {url}"))?;
+        let text = text_of(&casts)?;
+        let chirp = write_chirp(dee, 60)?;
+        let command = format!(
+            "exec {RADIO} --json cast --key {own} --grant {} - <{}",
+            grant.display(),
+            chirp.display()
+        );
+        let second = dee.spawn("setpriv", &as_nobody(&["sh", "-c", &command]))?;
+        let listener = listen(bob, &text, &[])?;
+        eventually("it hears both", || {
+            let status = last_status(&listener.stderr())?;
+            let casters = status["casters"].as_array().map(Vec::len);
+            ensure!(casters == Some(2), "{status} {}", second.stderr());
+            Ok(())
+        })?;
+        hears(&listener, 2)?;
+        // the grant is for no other key
+        let (other, _) = station(bob, "other.key")?;
+        let copy = bob
+            .write("dee.grant", &granted.stdout)?
+            .display()
+            .to_string();
+        let refused = format!("{RADIO} cast --key {other} --grant {copy} - </dev/null");
+        let refused = bob.run("sh", &["-c", &refused])?;
+        ensure!(refused.code == 4, "{refused:?}");
+        Ok(())
+    });
+}

@@ -52,12 +52,7 @@ fn is_recent(at: Option<Instant>, now: Instant) -> bool {
 impl Log {
     /// Plans answers to wants of readers.
     pub(super) fn handle_asked(&mut self, wants: &[Want], now: Instant) {
-        let others = now + self.others_wait();
-        let is_owner = self.keys.contains_key(&self.owner);
-        if !is_recent(self.history.heads_sent, now) {
-            let due = if is_owner { now } else { others };
-            self.history.heads_due.get_or_insert(due);
-        }
+        let others = self.plan_heads(now);
         let mut places = MAX_ANSWERS.saturating_sub(self.history.entries.len()) / ANSWERS_OF_PACKET;
         for want in wants {
             let id = want.author;
@@ -89,6 +84,17 @@ impl Log {
                 self.history.entries.insert(key, due);
             }
         }
+    }
+
+    /// Plans heads for readers; returns when holders that are not the author answer.
+    pub(super) fn plan_heads(&mut self, now: Instant) -> Instant {
+        let others = now + self.others_wait();
+        let is_owner = self.keys.contains_key(&self.owner);
+        if !is_recent(self.history.heads_sent, now) {
+            let due = if is_owner { now } else { others };
+            self.history.heads_due.get_or_insert(due);
+        }
+        others
     }
 
     /// Notes that another holder has answered with this entry, and delays the author's others.

@@ -1,4 +1,4 @@
-//! Readers: they send wants and requests to the asking group, and nothing else.
+//! Readers: they send wants, requests and their own entries to the asking group, and nothing else.
 //!
 //! ```text
 //!   SATISFIED --entries are missing--> ASKING --all are here--> SATISFIED, 5 s later
@@ -39,16 +39,17 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    fn review(&mut self, lacks: bool, random: &mut Random, now: Instant) {
-        if lacks {
-            self.leave_at = None;
-            if self.ask_at.is_none() {
-                self.tries = 0;
-                self.ask_at = Some(now + FIRST_ASK.mul_f64(random.unit()));
-            }
-            self.has_joined = true;
-        } else {
+    /// `expects`: heads that show entries of this reader.
+    fn review(&mut self, lacks: bool, expects: bool, random: &mut Random, now: Instant) {
+        if !lacks {
             self.ask_at = None;
+        } else if self.ask_at.is_none() {
+            self.tries = 0;
+            self.ask_at = Some(now + FIRST_ASK.mul_f64(random.unit()));
+        }
+        if lacks || expects {
+            (self.has_joined, self.leave_at) = (true, None);
+        } else {
             let stays = self.has_joined.then_some(now + STAY);
             self.leave_at = self.leave_at.or(stays);
         }
@@ -81,6 +82,7 @@ impl Log {
     /// Begins to read anew: entries may have come while this reader was away.
     pub(super) fn begin_reading(&mut self, now: Instant) {
         (self.reading.knows_extent, self.reading.ask_at) = (false, None);
+        self.writing.expect(now);
         self.review_reading(now);
     }
 
@@ -88,7 +90,9 @@ impl Log {
         let mut authors = self.authors.values();
         let lacks = authors.any(|author| author.missing().next().is_some());
         let lacks = lacks || !self.reading.knows_extent;
-        self.reading.review(lacks, &mut self.random, now);
+        let expects = self.unshown().is_some();
+        let random = &mut self.random;
+        self.reading.review(lacks, expects, random, now);
     }
 
     /// Sends due wants.
@@ -114,7 +118,7 @@ impl Log {
             Packet::Entries(entries) => {
                 let mut has_new = false;
                 for entry in entries {
-                    match self.take(from, source, entry, time, now) {
+                    match self.take(from, Some(source), entry, time, now) {
                         Ok(()) => has_new = true,
                         Err(reason) => self.drops.count(reason),
                     }
@@ -128,6 +132,7 @@ impl Log {
             Packet::Heads { heads, .. } => {
                 for head in heads {
                     self.note_claim(&head);
+                    self.note_shown(&head, now);
                 }
                 self.reading.knows_extent |= from == Channel::History;
             }
