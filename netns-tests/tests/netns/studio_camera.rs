@@ -91,6 +91,8 @@ fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
         ("base", Layer::Base),
         ("repair", Layer::Repair),
         ("smooth", Layer::Smooth),
+        ("large", Layer::Large),
+        ("large-repair", Layer::LargeRepair),
     ];
     let groups = layers.map(|(name, layer)| (name.to_owned(), space.group(layer)));
     Ok(groups.into())
