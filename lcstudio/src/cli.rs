@@ -189,6 +189,9 @@ enum Verb {
         /// The session's key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// The same in a larger picture, as IVF, for those that ask for it: a file, or a pipe of mkfifo
+        #[arg(long, value_name = "FILE")]
+        large: Option<PathBuf>,
         /// Give up when nobody was heard, or the session has no camera, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -203,6 +206,9 @@ enum Verb {
         /// The track: a screen comes as PNG after PNG, a camera as IVF with VP8
         #[arg(value_enum)]
         track: watch::Watched,
+        /// The camera's large picture, where there is one and the network can carry it
+        #[arg(long)]
+        large: bool,
         /// Give up when nobody was heard, or the session has no such track, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -391,22 +397,26 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Camera {
             session,
             key,
+            large,
             timeout,
             input: Pipe::Standard,
         } => camera::run(&camera::Options {
             session,
             key,
+            large,
             timeout,
             interfaces,
         }),
         Verb::Watch {
             session,
             track,
+            large,
             timeout,
             output: Pipe::Standard,
         } => watch::run(&watch::Options {
             session,
             track,
+            large,
             timeout,
             interfaces,
         }),

@@ -1,6 +1,7 @@
 // Drives a browser for a test: commands come as lines of JSON on standard input, each is answered by a line on standard output.
-//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav]]
-// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file. Lines: {"do": "open", "tab": "a", ...}; answers:
+//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav|-]]
+// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file, or -, a tone; with either
+// there is a camera. Lines: {"do": "open", "tab": "a", ...}; answers:
 // {"value": ...} or {"error": "..."}.
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -28,7 +29,8 @@ const BROWSERS = {
         // all of it runs as root in namespaces of the tests, and looks for nothing outside
         args: [
             ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"],
-            ...(microphone ? ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${microphone}`] : []),
+            ...(microphone ? ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"] : []),
+            ...(microphone && microphone !== "-" ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
         ],
         // a tab in the background is to be treated as one
         ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],

@@ -72,7 +72,7 @@ pub(crate) fn sign(context: &str, key: &SecretKey, message: &[u8]) -> Vec<u8> {
 }
 
 /// Returns whether the key signed these contents.
-fn verify(context: &str, contents: &[u8], key: &PeerId) -> bool {
+pub(crate) fn verify(context: &str, contents: &[u8], key: &PeerId) -> bool {
     let Some((signature, message)) = contents.split_first_chunk::<64>() else {
         return false;
     };

@@ -2,6 +2,7 @@
 //! drives them; `netns-tests/setup web` fetches its dependencies; `make web` makes the pages. The
 //! last screenshots are in TARGET/browser/shots.
 
+mod camera;
 mod dashboard;
 mod get;
 mod groups;
@@ -96,8 +97,8 @@ impl Browser {
         Self::start_with(host, kind, theme, None, None)
     }
 
-    /// Starts a browser with a microphone that plays a WAV file (Firefox has a tone instead), and
-    /// the loudspeakers of a PulseAudio server.
+    /// Starts a browser with a camera, and a microphone that plays a WAV file (Firefox has a tone
+    /// instead, and `-` is one in both); and the loudspeakers of a PulseAudio server.
     fn start_with(
         host: &Host,
         kind: Kind,

@@ -130,13 +130,7 @@ impl Encoded {
     }
 
     /// Queues a frame and its parities.
-    fn send(
-        &mut self,
-        run: u64,
-        frame: &[u8],
-        time: u32,
-        now: Instant,
-    ) -> Result<(), CameraError> {
+    fn send(&mut self, run: u64, frame: &[u8], time: u32, now: Instant) -> Result<(), CameraError> {
         if frame.is_empty() || frame.len() > MAX_FRAME {
             self.needs_key = true;
             return Err(CameraError::Length(frame.len()));
@@ -298,7 +292,12 @@ impl CameraSender {
             let group = self.space.group(queue.layer);
             return Some((group, self.seal(&packet)?));
         }
-        let is_empty = self.small.times().chain(self.large.times()).next().is_none();
+        let is_empty = self
+            .small
+            .times()
+            .chain(self.large.times())
+            .next()
+            .is_none();
         if !self.states.is_due(now) || self.states.is_ending() && !is_empty {
             return None;
         }
