@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use lcroute_fuzz::pieces;
 use lcstudio_core::{
-    CameraPacket, CameraWatch, Ivf, Layer, CameraSpace, MAX_CAMERA_SIDE, MAX_FRAME, SessionKey, TrackName, Vp8,
-    Vp8Layers,
+    CameraPacket, CameraSize, CameraSpace, CameraWatch, Ivf, Layer, MAX_CAMERA_SIDE, MAX_FRAME, SessionKey, TrackName,
+    Vp8, Vp8Layers,
 };
 use libfuzzer_sys::fuzz_target;
 use librecast_log::Seal;
@@ -20,10 +20,11 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("vp8_payload"), |data: &[u8]| {
     let space = key.session().space(owner.peer_id());
     let seal = Seal::new(&space);
     let groups = CameraSpace::new(&space);
-    let groups = [Layer::Base, Layer::Repair, Layer::Smooth].map(|layer| groups.group(layer));
+    let groups = Layer::ALL.map(|layer| groups.group(layer));
     let mut now = Instant::now();
     let mut watch = CameraWatch::new(&space, true, now);
-    let (mut run, mut number) = (0, 0);
+    watch.want_large(true, now);
+    let (mut run, mut numbers) = (0, [0; 2]);
     for (at, message) in pieces(data).enumerate() {
         now += Duration::from_millis(20);
         let unsigned = [&[0; SIGNATURE][..], message].concat();
@@ -38,11 +39,15 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("vp8_payload"), |data: &[u8]| {
         let Some(datagram) = seal.seal_contents(contents, &[1; 24]) else {
             return;
         };
-        watch.handle_datagram(groups[at % 3], &datagram, now);
+        watch.handle_datagram(groups[at % groups.len()], &datagram, now);
         while let Some(frame) = watch.poll_frame() {
             assert!(!frame.bytes.is_empty() && frame.bytes.len() <= MAX_FRAME);
-            assert!(frame.run != run || frame.number > number || number == 0);
-            (run, number) = (frame.run, frame.number);
+            if frame.run != run {
+                (run, numbers) = (frame.run, [0; 2]);
+            }
+            let number = &mut numbers[usize::from(frame.picture == CameraSize::Large)];
+            assert!(frame.number > *number);
+            *number = frame.number;
             let size = Vp8::decode(&frame.bytes).unwrap().size;
             assert_eq!(size, frame.size);
             assert!(size.is_none_or(|(width, height)| width.max(height) <= MAX_CAMERA_SIDE));

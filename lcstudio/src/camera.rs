@@ -1,14 +1,22 @@
 //! `lcstudio camera`: frames of VP8 in, as IVF; packets of their layers out.
+//!
+//! ```text
+//! standard input -> Source --small--.
+//!                                   |-> CameraSender -> packets
+//! --large FILE   -> Source --large--'
+//! ```
 
-use std::io::{self, BufRead, Read};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{
-    CameraError, CameraSender, IVF_FRAME_HEADER, IVF_HEADER, Ivf, Place, TrackName, View,
+    CameraError, CameraSender, CameraSize, IVF_FRAME_HEADER, IVF_HEADER, Ivf, Place, TrackName,
+    View,
 };
 use librecast::time::UnixTime;
 use librecast_log::Role;
@@ -39,6 +47,8 @@ pub struct Options {
     pub outside: bool,
     /// The session's key.
     pub key: PathBuf,
+    /// A file or pipe with the large picture.
+    pub large: Option<PathBuf>,
     /// Time without the session after which it gives up.
     pub timeout: Duration,
     /// Interfaces; none: all that can carry multicast.
@@ -69,12 +79,15 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let owner = key.track_key(&TrackName::Camera);
     let space = session.space(owner.peer_id());
     let now = Instant::now();
+    let mut sender = CameraSender::new(&space, owner, *seed()?, UnixTime::now(), now);
+    let mut sources = vec![Source::new(CameraSize::Small, None, now, &wake)?];
+    if let Some(file) = &options.large {
+        sources.push(Source::new(CameraSize::Large, Some(file), now, &wake)?);
+        sender.offer_large(true, now);
+    }
     let mut camera = Camera {
-        sender: CameraSender::new(&space, owner, *seed()?, UnixTime::now(), now),
-        frames: read_frames(&wake)?,
-        next: None,
-        started: now,
-        clock: None,
+        sender,
+        sources,
         has_ended: false,
         failed: None,
         heard_at: Some(now),
@@ -88,15 +101,96 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 /// A frame of the pipe, with its time in milliseconds.
 type Frame = (u64, Vec<u8>);
 
+/// Frames of one picture, at their own pace.
 #[derive(Debug)]
-struct Camera {
-    sender: CameraSender,
+struct Source {
+    size: CameraSize,
+    /// Its name in messages.
+    name: String,
     frames: Receiver<anyhow::Result<Frame>>,
     /// The next frame, whose time has not come.
     next: Option<Frame>,
     started: Instant,
     /// A moment, the stream's own time then, and the last such time.
     clock: Option<(Instant, u64, u64)>,
+    has_ended: bool,
+}
+
+impl Source {
+    /// Reads a file, or standard input.
+    fn new(
+        size: CameraSize,
+        file: Option<&Path>,
+        started: Instant,
+        wake: &Wake,
+    ) -> io::Result<Self> {
+        let name = file.map_or("standard input".to_owned(), |file| {
+            file.display().to_string()
+        });
+        Ok(Self {
+            size,
+            frames: read_frames(file, &name, wake)?,
+            name,
+            next: None,
+            started,
+            clock: None,
+            has_ended: false,
+        })
+    }
+
+    /// Returns when a frame of this time is to be sent: 0.5 % faster than the stream's own time, so
+    /// that a camera whose clock is fast makes no frame wait.
+    fn due(&self, time: u64) -> Instant {
+        let Some((moment, begun, _)) = self.clock else {
+            return self.started;
+        };
+        moment + Duration::from_micros(time.saturating_sub(begun).saturating_mul(995))
+    }
+
+    /// Returns the next frame whose time has come, with its time since the beginning.
+    fn poll(&mut self, now: Instant) -> anyhow::Result<Option<(u32, Vec<u8>)>> {
+        let (time, frame) = match self.next.take() {
+            Some(next) => next,
+            None => match self.frames.try_recv() {
+                Ok(next) => next?,
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => {
+                    self.has_ended = true;
+                    return Ok(None);
+                }
+            },
+        };
+        let is_new = self.clock.is_none_or(|(_, _, last)| {
+            time < last || time - last > JUMP_MS || self.due(time) + LATE < now
+        });
+        if is_new {
+            self.clock = Some((now, time, time));
+        }
+        if self.due(time) > now {
+            self.next = Some((time, frame));
+            return Ok(None);
+        }
+        let (moment, begun, last) = self.clock.get_or_insert((now, time, time));
+        *last = time;
+        let since = moment.saturating_duration_since(self.started).as_millis() as u64;
+        Ok(Some((
+            since.saturating_add(time.saturating_sub(*begun)) as u32,
+            frame,
+        )))
+    }
+
+    /// Returns the time of the next frame, if one waits.
+    fn next_at(&self) -> Option<Instant> {
+        let (time, _) = self.next.as_ref()?;
+        Some(self.due(*time))
+    }
+}
+
+#[derive(Debug)]
+struct Camera {
+    sender: CameraSender,
+    /// The first one ends the camera when it ends.
+    sources: Vec<Source>,
     has_ended: bool,
     /// The reason for which it ends, once all that was read is sent.
     failed: Option<anyhow::Error>,
@@ -134,48 +228,34 @@ impl Camera {
                     "waits for frames on standard input: does the camera's program run?",
                 );
             }
-            let due = self.next.as_ref().map(|(time, _)| self.due(*time));
+            let due = self.sources.iter().filter_map(Source::next_at).min();
             let said = self.heard_at.map(|at| at + SILENCE);
             let until = [due, said, Some(self.sender.next_timeout())];
             tracks.wait(wake, until.into_iter().flatten().min())?;
         }
     }
 
-    /// Returns when a frame of this time is to be sent: 0.5 % faster than the stream's own time, so
-    /// that a camera whose clock is fast makes no frame wait.
-    fn due(&self, time: u64) -> Instant {
-        let Some((moment, begun, _)) = self.clock else {
-            return self.started;
-        };
-        moment + Duration::from_micros(time.saturating_sub(begun).saturating_mul(995))
-    }
-
     /// Sends the frames whose time has come.
     fn send_due(&mut self, now: Instant) {
-        while !self.has_ended {
-            let (time, frame) = match self.next.take() {
-                Some(next) => next,
-                None => match self.frames.try_recv() {
-                    Ok(Ok(next)) => next,
-                    Ok(Err(e)) => return self.end(Some(e)),
-                    Err(TryRecvError::Empty) => return,
-                    Err(TryRecvError::Disconnected) => return self.end(None),
-                },
-            };
-            let is_new = self.clock.is_none_or(|(_, _, last)| {
-                time < last || time - last > JUMP_MS || self.due(time) + LATE < now
-            });
-            if is_new {
-                self.clock = Some((now, time, time));
+        for at in 0..self.sources.len() {
+            while !self.has_ended
+                && let Some(source) = self.sources.get_mut(at)
+            {
+                let (size, name) = (source.size, source.name.clone());
+                match source.poll(now) {
+                    Ok(Some((time, frame))) => self.send((size, &name), time, &frame, now),
+                    Ok(None) => break,
+                    Err(e) => self.end(Some(e)),
+                }
             }
-            if self.due(time) > now {
-                self.next = Some((time, frame));
-                return;
+        }
+        let ended = self.sources.extract_if(.., |source| source.has_ended);
+        let ended: Vec<CameraSize> = ended.map(|source| source.size).collect();
+        for size in ended {
+            match size {
+                CameraSize::Small => self.end(None),
+                CameraSize::Large => self.sender.offer_large(false, now),
             }
-            if let Some((_, _, last)) = &mut self.clock {
-                *last = time;
-            }
-            self.send(time, &frame, now);
         }
     }
 
@@ -185,19 +265,18 @@ impl Camera {
         self.sender.end(Instant::now());
     }
 
-    fn send(&mut self, time: u64, frame: &[u8], now: Instant) {
-        self.heard_at = Some(now);
+    fn send(&mut self, (size, name): (CameraSize, &str), time: u32, frame: &[u8], now: Instant) {
+        if size == CameraSize::Small {
+            self.heard_at = Some(now);
+        }
         // an encoder leaves such a one out
         if frame.is_empty() {
             return;
         }
-        let (moment, begun, _) = self.clock.unwrap_or((now, time, time));
-        let since = moment.saturating_duration_since(self.started).as_millis() as u64;
-        let time = since.saturating_add(time.saturating_sub(begun));
-        match self.sender.send(frame, time as u32, now) {
+        match self.sender.send(size, frame, time, now) {
             Ok(()) => self.sent += 1,
             Err(CameraError::Frame(e)) => {
-                self.end(Some(anyhow::Error::new(e).context("standard input")));
+                self.end(Some(anyhow::Error::new(e).context(name.to_owned())));
             }
             Err(e) => {
                 self.left_out += 1;
@@ -210,14 +289,24 @@ impl Camera {
     }
 }
 
-/// Reads standard input to its end, in a thread of its own.
-fn read_frames(wake: &Wake) -> io::Result<Receiver<anyhow::Result<Frame>>> {
+/// Reads a file, or standard input, to its end, in a thread of its own: opening a pipe waits for its
+/// writer.
+fn read_frames(
+    file: Option<&Path>,
+    name: &str,
+    wake: &Wake,
+) -> io::Result<Receiver<anyhow::Result<Frame>>> {
     let (to, frames) = sync_channel(WAITING);
-    let wake = wake.clone();
+    let (file, name, wake) = (file.map(Path::to_owned), name.to_owned(), wake.clone());
     thread::Builder::new().name("input".into()).spawn(move || {
-        let mut input = librecast_program::standard::input();
-        if let Err(e) = read_ivf(&mut input, &to, &wake) {
-            let _ = to.send(Err(e.context("standard input")));
+        let read = match file {
+            None => read_ivf(&mut librecast_program::standard::input(), &to, &wake),
+            Some(file) => File::open(file)
+                .map_err(anyhow::Error::from)
+                .and_then(|file| read_ivf(&mut BufReader::new(file), &to, &wake)),
+        };
+        if let Err(e) = read {
+            let _ = to.send(Err(e.context(name)));
         }
         drop(to);
         wake.wake();

@@ -223,6 +223,9 @@ enum Verb {
         /// The session is in a network of its own (`present --outside`), also if its text names no place
         #[arg(long, conflicts_with = "interfaces")]
         outside: bool,
+        /// The same in a larger picture, as IVF, for those that ask for it: a file, or a pipe of mkfifo
+        #[arg(long, value_name = "FILE")]
+        large: Option<PathBuf>,
         /// Give up when nobody was heard, or the session has no camera, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -240,6 +243,9 @@ enum Verb {
         /// The session is in a network of its own (`present --outside`), also if its text names no place
         #[arg(long, conflicts_with = "interfaces")]
         outside: bool,
+        /// The camera's large picture, where there is one and the network can carry it
+        #[arg(long)]
+        large: bool,
         /// Give up when nobody was heard, or the session has no such track, for so long
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
@@ -466,12 +472,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             session,
             outside,
             key,
+            large,
             timeout,
             input: Pipe::Standard,
         } => camera::run(&camera::Options {
             session,
             outside,
             key,
+            large,
             timeout,
             interfaces,
         }),
@@ -479,12 +487,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             session,
             outside,
             track,
+            large,
             timeout,
             output: Pipe::Standard,
         } => watch::run(&watch::Options {
             session,
             outside,
             track,
+            large,
             timeout,
             interfaces,
         }),

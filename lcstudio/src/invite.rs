@@ -203,9 +203,8 @@ mod tests {
         assert!([screen.live(), screen.carousel()].into_iter().all(covers));
         let camera = key.track_key(&TrackName::Camera).peer_id();
         let camera = CameraSpace::new(&session.space(camera));
-        let layers = [Layer::Base, Layer::Repair, Layer::Smooth];
         assert!(
-            layers
+            Layer::ALL
                 .map(|layer| camera.group(layer))
                 .into_iter()
                 .all(covers)

@@ -177,7 +177,7 @@ fn number(path: &Path) -> Option<u32> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use lcstudio_core::{SessionKey, TrackName};
+    use lcstudio_core::{CameraSize, SessionKey, TrackName};
 
     #[test]
     fn files_are_bounded_and_numbered_after_those_that_are_there() {
@@ -191,6 +191,7 @@ mod tests {
         let mut kept = KeptCamera::new(&folder, &space, Instant::now()).unwrap();
         for number in 1..=300_u16 {
             let frame = CameraFrame {
+                picture: CameraSize::Small,
                 run: 1,
                 number: number.into(),
                 time: u32::from(number) * 100,

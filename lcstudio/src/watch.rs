@@ -31,6 +31,9 @@ use crate::waiting::{self, Waiting};
 /// Frames that wait for the reader of the pipe: 2 s. Further ones are left out up to a key frame.
 const WAITING: usize = 30;
 
+/// Time after the first frame by which a state of the camera came: there is one each second.
+const UNTIL_STATE: Duration = Duration::from_secs(2);
+
 /// A track that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Watched {
@@ -49,6 +52,8 @@ pub struct Options {
     pub outside: bool,
     /// The track.
     pub track: Watched,
+    /// Whether the camera's large picture is wanted.
+    pub large: bool,
     /// Silence after which it gives up.
     pub timeout: Duration,
     /// Interfaces; none: all that can carry multicast.
@@ -66,6 +71,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             }
             Watched::Camera => "frames are not for a terminal: `| ffplay -f ivf -` shows them",
         };
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    if options.large && options.track == Watched::Screen {
+        let message = "a screen has one size: `--large` is for the camera";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     let wake = Wake::on_interrupt()?;
@@ -92,7 +101,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             let space = session.space(*owner);
             watching = Some(match options.track {
                 Watched::Screen => Box::new(Screen::begin(&space, &wake, now)?),
-                Watched::Camera => Box::new(Camera::begin(&space, &wake, now)?),
+                Watched::Camera => Box::new(Camera::begin(&space, options.large, &wake, now)?),
             });
             waiting = Waiting::begin(now);
         }
@@ -217,12 +226,15 @@ struct Camera {
     /// Chunks that wait in `output`.
     waiting: Arc<AtomicUsize>,
     written: Written,
+    wants_large: bool,
     layers: Vec<Layer>,
+    /// Whether it was said that there is no large picture.
+    has_said_small: bool,
     has_ended: bool,
 }
 
 impl Camera {
-    fn begin(space: &Space, wake: &Wake, now: Instant) -> anyhow::Result<Self> {
+    fn begin(space: &Space, wants_large: bool, wake: &Wake, now: Instant) -> anyhow::Result<Self> {
         let (output, chunks) = sync_channel::<Vec<u8>>(WAITING);
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = waiting.clone();
@@ -234,8 +246,12 @@ impl Camera {
             left.fetch_sub(1, Ordering::Relaxed);
             Ok(true)
         })?;
+        let mut watch = CameraWatch::new(space, true, now);
+        watch.want_large(wants_large, now);
         Ok(Self {
-            watch: CameraWatch::new(space, true, now),
+            watch,
+            wants_large,
+            has_said_small: false,
             times: Times {
                 begun: now,
                 run: 0,
@@ -271,21 +287,36 @@ impl Camera {
     }
 
     /// Says what changed.
-    fn say(&mut self) {
+    fn say(&mut self, now: Instant) {
         let layers: Vec<Layer> = self.watch.layers().joined().collect();
         let smooth = |layers: &[Layer]| layers.contains(&Layer::Smooth);
+        let large = |layers: &[Layer]| layers.contains(&Layer::Large);
         if layers.is_empty() && !self.layers.is_empty() {
             hint(
                 "lcstudio",
                 "the network or the player is too slow for the camera: it is left, and tried again after a while",
             );
-        } else if !smooth(&layers) && smooth(&self.layers) {
+        } else if large(&self.layers) && !large(&layers) && self.watch.layers().has_large() {
+            hint(
+                "lcstudio",
+                "the network or the player is slow: the small picture for a while",
+            );
+        } else if !smooth(&layers) && !large(&layers) && smooth(&self.layers) {
             hint(
                 "lcstudio",
                 "the network or the player is slow: fewer pictures a second for a while",
             );
         }
         self.layers = layers;
+        let is_late = now.saturating_duration_since(self.times.begun) >= UNTIL_STATE;
+        let is_small = self.times.last.is_some() && is_late && !self.watch.layers().has_large();
+        if self.wants_large && is_small && !self.has_said_small {
+            hint(
+                "lcstudio",
+                "the presenter sends no large picture: the small one comes",
+            );
+        }
+        self.has_said_small |= is_small;
         let has_ended = self.watch.has_ended();
         if has_ended && !self.has_ended {
             hint("lcstudio", "the camera is off; waits until it is on again");
@@ -309,7 +340,7 @@ impl Watching for Camera {
         self.watch.waiting(waiting, has_lost, now);
         let groups: Vec<_> = self.watch.joined_groups().collect();
         tracks.follow(&groups);
-        self.say();
+        self.say(now);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 // Drives a browser for a test: commands come as lines of JSON on standard input, each is answered by a line on standard output.
-//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav|device]]
-// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file, or what the sound server has. Lines: {"do": "open", "tab": "a", ...}; answers:
+//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav|device|-]]
+// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file, what the sound server
+// has, or -, a tone; with a file and - there is a camera. Lines: {"do": "open", "tab": "a", ...}; answers:
 // {"value": ...} or {"error": "..."}.
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -30,7 +31,8 @@ const BROWSERS = {
         args: [
             ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"],
             ...(microphone ? ["--use-fake-ui-for-media-stream"] : []),
-            ...(microphone && !hasDevice ? ["--use-fake-device-for-media-stream", `--use-file-for-fake-audio-capture=${microphone}`] : []),
+            ...(microphone && !hasDevice ? ["--use-fake-device-for-media-stream"] : []),
+            ...(microphone && !hasDevice && microphone !== "-" ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
         ],
         // a tab in the background is to be treated as one
         ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],

@@ -1,5 +1,7 @@
 //! Reasons for which an entry of a session is dropped.
 
+use librecast::wire::WireError;
+
 librecast::drop_reasons! {
     /// Reasons for which what was signed rightly is not taken all the same.
     pub enum DropReason {
@@ -49,5 +51,11 @@ librecast::drop_reasons! {
         CameraRate = "camera_rate",
         /// Frames of a camera for which there is no room.
         TooManyFrames = "too_many_frames",
+    }
+}
+
+impl From<WireError> for DropReason {
+    fn from(_: WireError) -> Self {
+        Self::Malformed
     }
 }

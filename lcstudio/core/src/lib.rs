@@ -22,6 +22,7 @@
 //! | `picture` | valid pictures |
 //! | `screen` | the presenter's screen: packets, its sender, its receivers |
 //! | `camera` | the presenter's camera: packets, its sender, its receivers, the choice of layers |
+//! | `signed` | common parts of both: signatures, runs of a sender, states |
 //! | `notes` | writers of notes, their drafts, reading of their updates |
 //! | `presence` | writers in the notes, with cursors and whether they write |
 //! | `batches` | notes on their way into a document |
@@ -52,8 +53,8 @@ mod reading;
 mod saves;
 mod screen;
 mod session;
+mod signed;
 mod track;
-mod verified;
 mod view;
 
 #[cfg(test)]
@@ -62,7 +63,7 @@ mod tests;
 pub use album::{Album, AlbumSize, MAX_PICTURES, MAX_PICTURES_BYTES};
 pub use batches::{Blamed, NotesBatches, UpdateName};
 pub use camera::{
-    CameraError, CameraFrame, CameraPacket, CameraSender, CameraSpace, CameraWatch,
+    CameraError, CameraFrame, CameraPacket, CameraSender, CameraSize, CameraSpace, CameraWatch,
     IVF_FRAME_HEADER, IVF_HEADER, Ivf, IvfError, Layer, Layers, MAX_CAMERA_SIDE, MAX_FRAME, Piece,
     Vp8, Vp8Error, Vp8Layers, ivf_frame, ivf_header,
 };

@@ -819,29 +819,34 @@ impl Presenting {
         }
     }
 
-    /// Names the track of the presenter's screen in the index. Returns the key that owns it.
+    /// Names the track of the presenter's screen or camera in the index. Returns the key that owns
+    /// it.
     ///
     /// # Errors
     ///
     /// None is known.
-    pub fn show_screen(&mut self) -> Result<SecretKey, PresentError> {
-        self.settings.screen = true;
-        self.name_track(TrackName::Screen)?;
-        Ok(self.key.track_key(&TrackName::Screen))
+    pub fn show(&mut self, name: TrackName) -> Result<SecretKey, PresentError> {
+        match name {
+            TrackName::Screen => self.settings.screen = true,
+            TrackName::Camera => self.settings.camera = true,
+            _ => {}
+        }
+        self.name_track(name.clone())?;
+        Ok(self.key.track_key(&name))
     }
 
-    /// Describes the presenter's screen in words, for attenders that do not see it. Call it after
-    /// [`show_screen`](Self::show_screen).
+    /// Describes a track in words, for attenders that do not see it. Call it after
+    /// [`show`](Self::show).
     ///
     /// # Errors
     ///
     /// None is known.
-    pub fn describe_screen(&mut self, text: &str) -> Result<(), PresentError> {
+    pub fn describe(&mut self, name: TrackName, text: &str) -> Result<(), PresentError> {
         let text = clean_line(text);
-        if self.view.index().description(&TrackName::Screen) == text {
+        if self.view.index().description(&name) == text {
             return Ok(());
         }
-        self.push_index(&IndexEntry::Description(TrackName::Screen, text))
+        self.push_index(&IndexEntry::Description(name, text))
     }
 
     fn name_track(&mut self, name: TrackName) -> Result<(), PresentError> {
@@ -1043,29 +1048,33 @@ mod tests {
     }
 
     #[test]
-    fn a_screen_is_named_and_described_while_it_is_on_air() {
-        let mut settings = settings();
-        settings.screen = false;
-        let mut world = World::new(settings, SLIDES, &BTreeMap::new());
-        world.pass(5_000).unwrap();
-        let index = world.presenting.view().index();
-        assert_eq!(index.place(&TrackName::Screen), None);
-        let owner = world.presenting.show_screen().unwrap().peer_id();
-        world.presenting.describe_screen(" a\nterminal ").unwrap();
-        world.pass(500).unwrap();
-        let index = world.presenting.view().index();
-        let place = TrackPlace::Space(owner);
-        assert_eq!(index.place(&TrackName::Screen), Some(&place));
-        assert_eq!(index.description(&TrackName::Screen), "a terminal");
-        let entries = world.entries();
-        world.presenting.show_screen().unwrap();
-        world.presenting.describe_screen("a terminal").unwrap();
-        world.pass(500).unwrap();
-        assert_eq!(world.entries(), entries, "nothing new");
-        world.presenting.describe_screen("").unwrap();
-        world.pass(500).unwrap();
-        let index = world.presenting.view().index();
-        assert_eq!(index.description(&TrackName::Screen), "");
+    fn screen_and_camera_are_named_and_described_while_they_are_on_air() {
+        for name in [TrackName::Screen, TrackName::Camera] {
+            let mut settings = settings();
+            (settings.screen, settings.camera) = (false, false);
+            let mut world = World::new(settings, SLIDES, &BTreeMap::new());
+            world.pass(5_000).unwrap();
+            let index = world.presenting.view().index();
+            assert_eq!(index.place(&name), None);
+            let owner = world.presenting.show(name.clone()).unwrap().peer_id();
+            let described = world.presenting.describe(name.clone(), " a\nterminal ");
+            described.unwrap();
+            world.pass(500).unwrap();
+            let index = world.presenting.view().index();
+            let place = TrackPlace::Space(owner);
+            assert_eq!(index.place(&name), Some(&place));
+            assert_eq!(index.description(&name), "a terminal");
+            let entries = world.entries();
+            world.presenting.show(name.clone()).unwrap();
+            let described = world.presenting.describe(name.clone(), "a terminal");
+            described.unwrap();
+            world.pass(500).unwrap();
+            assert_eq!(world.entries(), entries, "nothing new");
+            world.presenting.describe(name.clone(), "").unwrap();
+            world.pass(500).unwrap();
+            let index = world.presenting.view().index();
+            assert_eq!(index.description(&name), "");
+        }
     }
 
     #[test]

@@ -9,14 +9,16 @@ use lcstudio_core::{
     Asking, Language, NotesUpdate, Place, Reading, Session, TrackName, TrackPlace, View,
     lacks_entries, sort_by_time,
 };
-use librecast::id::{SecretKey, derive};
+use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Role, Space};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
+use crate::camera::{self, PageCamera};
+use crate::following::follow;
 use crate::notes::{Of, PageNotes, may_write};
-use crate::screen::{PageScreen, follow, to_bytes};
+use crate::screen::{self, PageScreen};
 
 /// Longest time between two calls of [`PageAttender::handle_timeout`].
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +39,12 @@ pub struct Start {
     /// Whether the presenter's screen is joined without an earlier choice.
     #[serde(default)]
     screen: bool,
+    /// Whether the presenter's camera is joined without an earlier choice.
+    #[serde(default)]
+    camera: bool,
+    /// Whether the reader asks for the camera's large picture.
+    #[serde(default)]
+    large: bool,
     /// Whether the page is a leaf of its network, so that it sends requests only.
     #[serde(default)]
     leaf: bool,
@@ -94,11 +102,15 @@ pub struct PageAttender {
     chosen: Option<BTreeSet<TrackName>>,
     wants_pictures: bool,
     wants_screen: bool,
+    wants_camera: bool,
+    wants_large: bool,
     role: Role,
     pub(crate) view: View,
     joined: BTreeMap<Place, Joined>,
     /// The presenter's screen, if it is chosen.
     pub(crate) screen: Option<PageScreen>,
+    /// The presenter's camera, if it is chosen.
+    pub(crate) camera: Option<PageCamera>,
     /// Bytes received for each track, without headers.
     received: BTreeMap<Place, u64>,
     asking: Asking,
@@ -131,6 +143,8 @@ impl PageAttender {
             chosen: tracks.map(|all| all.iter().filter_map(|name| name.parse().ok()).collect()),
             wants_pictures: start.pictures,
             wants_screen: start.screen,
+            wants_camera: start.camera,
+            wants_large: start.large,
             role: match start.leaf {
                 true => Role::Reader,
                 false => Role::Member,
@@ -138,6 +152,7 @@ impl PageAttender {
             view: View::default(),
             joined: BTreeMap::new(),
             screen: None,
+            camera: None,
             received: BTreeMap::new(),
             asking: Asking::default(),
             notes: None,
@@ -158,7 +173,7 @@ impl PageAttender {
     }
 
     /// Chooses tracks without a user's choice: slides, questions, captions in the reader's
-    /// language, and pictures and the screen, which the index may name later.
+    /// language, and pictures, screen and camera, which the index may name later.
     fn choose_first(&mut self) {
         let index = self.view.index();
         // the index names its tracks one after the other: a choice by language waits for all
@@ -174,7 +189,8 @@ impl PageAttender {
         let first = [TrackName::Slides, TrackName::Questions].into_iter();
         let pictures = self.wants_pictures.then_some(TrackName::Pictures);
         let screen = self.wants_screen.then_some(TrackName::Screen);
-        let chosen = first.chain(pictures).chain(screen);
+        let camera = self.wants_camera.then_some(TrackName::Camera);
+        let chosen = first.chain(pictures).chain(screen).chain(camera);
         self.chosen = Some(chosen.chain(captions.map(TrackName::Captions)).collect());
     }
 
@@ -229,6 +245,7 @@ impl PageAttender {
         }
         self.choose_first();
         self.follow_screen(now);
+        self.follow_camera(now);
         let (time, wanted) = (self.time, self.wanted());
         let is_wanted = |place: &Place, joined: &Joined| {
             let space = wanted.get(place);
@@ -280,15 +297,20 @@ impl PageAttender {
         }
     }
 
+    /// Returns the owner of a track without entries, if it is chosen.
+    fn chosen_owner(&self, name: &TrackName) -> Option<PeerId> {
+        match self.view.index().place(name) {
+            Some(TrackPlace::Space(owner)) if self.has_chosen(name) => Some(*owner),
+            _ => None,
+        }
+    }
+
     /// Joins the screen that the index names, if it is chosen, and leaves any other one.
     fn follow_screen(&mut self, now: Instant) {
-        let owner = match self.view.index().place(&TrackName::Screen) {
-            Some(TrackPlace::Space(owner)) if self.has_chosen(&TrackName::Screen) => Some(*owner),
-            _ => None,
-        };
+        let owner = self.chosen_owner(&TrackName::Screen);
         if self.screen.as_ref().map(|screen| screen.owner) != owner {
             if let Some(screen) = &mut self.screen {
-                screen.leave(&mut self.commands);
+                screen.following.leave(&mut self.commands);
             }
             let session = &self.session;
             self.screen = owner.map(|owner| PageScreen::new(owner, &session.space(owner), now));
@@ -301,10 +323,29 @@ impl PageAttender {
         }
     }
 
+    /// Joins the camera that the index names, if it is chosen, and leaves any other one.
+    fn follow_camera(&mut self, now: Instant) {
+        let owner = self.chosen_owner(&TrackName::Camera);
+        if self.camera.as_ref().map(|camera| camera.owner) != owner {
+            if let Some(camera) = &mut self.camera {
+                camera.following.leave(&mut self.commands);
+            }
+            let (session, large) = (&self.session, self.wants_large);
+            let begin = |owner| PageCamera::new(owner, &session.space(owner), large, now);
+            self.camera = owner.map(begin);
+            self.revision += 1;
+        }
+        if let Some(camera) = &mut self.camera {
+            let before = (camera.state(), camera.size());
+            camera.follow(&mut self.commands, now);
+            self.revision += u64::from((camera.state(), camera.size()) != before);
+        }
+    }
+
     /// Lets the screen stand still, without traffic, or go on.
     pub fn pause_screen(&mut self, is_paused: bool, now: Instant) {
         if let Some(screen) = &mut self.screen {
-            screen.pause(is_paused, now);
+            screen.following.pause(is_paused, now);
             self.revision += 1;
         }
         self.follow_screen(now);
@@ -312,9 +353,47 @@ impl PageAttender {
 
     /// Returns the next change of the screen in the page's form; nothing if there is none.
     pub fn poll_screen(&mut self) -> Vec<u8> {
-        let screen = self.screen.as_mut();
-        let change = screen.and_then(PageScreen::poll_change);
-        change.map_or_else(Vec::new, |change| to_bytes(&change))
+        let change = self.screen.as_mut().and_then(PageScreen::poll_change);
+        change.map_or_else(Vec::new, |change| screen::to_bytes(&change))
+    }
+
+    /// Lets the camera stand still, without traffic, or go on.
+    pub fn pause_camera(&mut self, is_paused: bool, now: Instant) {
+        if let Some(camera) = &mut self.camera {
+            camera.following.pause(is_paused, now);
+            self.revision += 1;
+        }
+        self.follow_camera(now);
+    }
+
+    /// Chooses the camera's large picture, or the small one.
+    pub fn want_large(&mut self, wants_large: bool, now: Instant) {
+        self.wants_large = wants_large;
+        if let Some(camera) = &mut self.camera {
+            camera.want_large(wants_large, now);
+        }
+        self.follow_camera(now);
+    }
+
+    /// Tries a layer of the camera again that was left.
+    pub fn try_camera_again(&mut self, now: Instant) {
+        if let Some(camera) = &mut self.camera {
+            camera.try_again(now);
+        }
+        self.follow_camera(now);
+    }
+
+    /// Notes how many frames of the camera wait for the decoder. `has_lost`: it needs a key frame.
+    pub fn camera_waiting(&mut self, frames: usize, has_lost: bool, now: Instant) {
+        if let Some(camera) = &mut self.camera {
+            camera.waiting(frames, has_lost, now);
+        }
+    }
+
+    /// Returns the next frame of the camera in the page's form; nothing if there is none.
+    pub fn poll_camera(&mut self) -> Vec<u8> {
+        let frame = self.camera.as_mut().and_then(PageCamera::poll_frame);
+        frame.map_or_else(Vec::new, |frame| camera::to_bytes(&frame))
     }
 
     /// Handles a datagram to a joined group. A datagram of no track is ignored.
@@ -325,21 +404,32 @@ impl PageAttender {
             port,
             data,
         } = datagram;
+        if port != ENTRY_LOG_PORT {
+            return;
+        }
+        let bytes = data.len() as u64;
         if let Some(screen) = &mut self.screen
-            && screen.has_joined(group)
-            && port == ENTRY_LOG_PORT
+            && screen.following.has_joined(group)
         {
             let place = Place::Track(TrackName::Screen);
-            *self.received.entry(place).or_default() += data.len() as u64;
+            *self.received.entry(place).or_default() += bytes;
             self.revision += u64::from(screen.handle_datagram(data, now));
+            return;
+        }
+        if let Some(camera) = &mut self.camera
+            && camera.following.has_joined(group)
+        {
+            let place = Place::Track(TrackName::Camera);
+            *self.received.entry(place).or_default() += bytes;
+            self.revision += u64::from(camera.handle_datagram(group, data, now));
             return;
         }
         let mut joined = self.joined.iter_mut();
         let found = joined.find(|(_, joined)| joined.groups.contains(&group));
-        let Some((place, joined)) = found.filter(|_| port == ENTRY_LOG_PORT) else {
+        let Some((place, joined)) = found else {
             return;
         };
-        *self.received.entry(place.clone()).or_default() += data.len() as u64;
+        *self.received.entry(place.clone()).or_default() += bytes;
         let source = source.into();
         joined.log.handle_datagram(group, source, data, time, now);
     }
@@ -398,7 +488,8 @@ impl PageAttender {
         let notes = self.notes.as_ref().and_then(PageNotes::next_timeout);
         let screen = self.screen.as_ref().and_then(PageScreen::next_timeout);
         let first = logs.chain(self.asking.next_timeout()).chain(notes);
-        let first = first.chain(screen).min();
+        let camera = self.camera.as_ref().and_then(PageCamera::next_timeout);
+        let first = first.chain(screen).chain(camera).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
@@ -512,7 +603,10 @@ impl PageAttender {
         self.commands.extend(groups.copied().map(Command::Leave));
         self.joined.clear();
         if let Some(mut screen) = self.screen.take() {
-            screen.leave(&mut self.commands);
+            screen.following.leave(&mut self.commands);
+        }
+        if let Some(mut camera) = self.camera.take() {
+            camera.following.leave(&mut self.commands);
         }
     }
 
@@ -551,7 +645,9 @@ impl PageAttender {
         let notes = self.notes.iter().flat_map(|notes| notes.drops().by_name());
         let screen = self.screen.iter();
         let screen = screen.flat_map(|screen| screen.drops().by_name());
-        for (name, count) in notes.chain(screen) {
+        let camera = self.camera.iter();
+        let camera = camera.flat_map(|camera| camera.drops().by_name());
+        for (name, count) in notes.chain(screen).chain(camera) {
             *drops.entry(name).or_default() += count;
         }
         for joined in self.joined.values() {

@@ -277,6 +277,36 @@ pub extern "C" fn studio_pause(now: f64, is_paused: bool) {
     attender(|attender, _| attender.pause_screen(is_paused, at(now)));
 }
 
+/// Answers the next frame of the presenter's camera: 1 if it is a key frame, bytes of VP8; 0: none.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_camera() -> usize {
+    page(|page| page.answer_with(|attender, _| attender.poll_camera()))
+}
+
+/// Notes how many frames of the camera wait for the decoder. `has_lost`: it needs a key frame.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_camera_waiting(now: f64, frames: usize, has_lost: bool) {
+    attender(|attender, _| attender.camera_waiting(frames, has_lost, at(now)));
+}
+
+/// Lets the camera stand still, or go on.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_camera_pause(now: f64, is_paused: bool) {
+    attender(|attender, _| attender.pause_camera(is_paused, at(now)));
+}
+
+/// Chooses the camera's large picture, or the small one.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_camera_large(now: f64, wants_large: bool) {
+    attender(|attender, _| attender.want_large(wants_large, at(now)));
+}
+
+/// Tries a layer of the camera again that was left.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_camera_again(now: f64) {
+    attender(|attender, _| attender.try_camera_again(at(now)));
+}
+
 /// Answers the last lines of captions as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_captions(most: usize) -> usize {

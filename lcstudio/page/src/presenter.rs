@@ -6,16 +6,19 @@ use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
 use lcstudio_core::{
-    Language, Logs, Picture, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
-    TrackName, clean_line, sort_by_time, split, title, to_text,
+    CameraSize, Language, Layer, Logs, Picture, Place, PresentError, Presenting, Reading,
+    SessionKey, Settings, Slide, TrackName, clean_line, sort_by_time, split, title, to_text,
 };
-use librecast::id::{PeerId, derive};
+use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::{Duration, Instant, UnixTime};
-use librecast_log::{AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Role, Stored};
+use librecast_log::{
+    AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Role, Space, Stored,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::disk::{Disk, restore};
+use crate::filming::Filming;
 use crate::showing::Showing;
 use crate::shown::{Pictures, captions, html_and_pictures, json, pictures};
 
@@ -141,6 +144,8 @@ pub struct PagePresenter {
     disk: Disk,
     /// The presenter's screen, while it is on air.
     screen: Option<Showing>,
+    /// The presenter's camera, while it is on air.
+    camera: Option<Filming>,
     commands: VecDeque<Command>,
     /// Reason for which the presentation ended.
     failed: Option<String>,
@@ -196,6 +201,7 @@ impl PagePresenter {
             tracks: Tracks::default(),
             disk: Disk::default(),
             screen: None,
+            camera: None,
             commands: VecDeque::new(),
             failed: None,
             revision: 0,
@@ -281,22 +287,23 @@ impl PagePresenter {
         }
         self.handle_outputs();
         self.read();
-        self.send_screen(now);
+        self.send_pictures(now);
     }
 
-    /// Sends packets of the screen. They are no entries, so none waits for the disk.
-    fn send_screen(&mut self, now: Instant) {
-        let Some(screen) = &mut self.screen else {
-            return;
+    /// Sends packets of screen and camera. They are no entries, so none waits for the disk.
+    fn send_pictures(&mut self, now: Instant) {
+        let port = ENTRY_LOG_PORT;
+        let (screen, camera) = (&mut self.screen, &mut self.camera);
+        let mut poll = || {
+            let screen = screen.as_mut().and_then(|one| one.poll_transmit(now));
+            screen.or_else(|| camera.as_mut()?.poll_transmit(now))
         };
-        while let Some((group, data)) = screen.poll_transmit(now) {
-            let port = ENTRY_LOG_PORT;
+        while let Some((group, data)) = poll() {
             self.commands.push_back(Command::Send { group, port, data });
         }
-        if screen.has_ended() {
-            self.screen = None;
-            self.revision += 1;
-        }
+        let screen = self.screen.take_if(|screen| screen.has_ended());
+        let camera = self.camera.take_if(|camera| camera.has_ended());
+        self.revision += u64::from(screen.is_some() || camera.is_some());
     }
 
     /// Passes on outputs of the logs: packets, records, events.
@@ -362,7 +369,7 @@ impl PagePresenter {
         self.commands.extend(groups.copied().map(Command::Leave));
         self.tracks.joined.clear();
         self.disk = Disk::default();
-        self.screen = None;
+        (self.screen, self.camera) = (None, None);
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
@@ -376,7 +383,8 @@ impl PagePresenter {
         let presenting = self.presenting.next_timeout();
         let presenting = presenting.filter(|_| self.failed.is_none() && self.start.is_none());
         let screen = self.screen.as_ref().map(Showing::next_timeout);
-        let first = logs.chain(presenting).chain(screen).min();
+        let camera = self.camera.as_ref().map(Filming::next_timeout);
+        let first = logs.chain(presenting).chain(screen).chain(camera).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
@@ -472,23 +480,82 @@ impl PagePresenter {
         time: UnixTime,
         now: Instant,
     ) -> Result<(), String> {
-        if !self.presenting.is_on() || self.presenting.view().index().has_ended {
-            return Err("This lecture is not on air.".into());
-        }
-        let key = self.presenting.show_screen().map_err(|e| e.to_string())?;
-        let space = self.presenting.session().space(key.peer_id());
+        let (space, key) = self.show(TrackName::Screen)?;
         self.screen = Some(Showing::new(&space, key, *seed, time, now));
-        self.revision += 1;
         Ok(())
     }
 
-    /// Describes the screen for attenders that do not see it. `text` may be empty.
+    /// Names a track of pictures in the index. Returns its space, and the key that owns it.
+    fn show(&mut self, name: TrackName) -> Result<(Space, SecretKey), String> {
+        if !self.presenting.is_on() || self.presenting.view().index().has_ended {
+            return Err("This lecture is not on air.".into());
+        }
+        let key = self.presenting.show(name).map_err(|e| e.to_string())?;
+        self.revision += 1;
+        Ok((self.presenting.session().space(key.peer_id()), key))
+    }
+
+    /// Describes screen or camera for attenders that do not see it. `text` may be empty.
     ///
     /// # Errors
-    /// None is known.
-    pub fn describe_screen(&mut self, text: &str) -> Result<(), String> {
-        let described = self.presenting.describe_screen(text);
+    /// `name` is no track.
+    pub fn describe(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let name = name.parse::<TrackName>().map_err(|e| e.to_string())?;
+        let described = self.presenting.describe(name, text);
         described.map_err(|e| e.to_string())
+    }
+
+    /// Puts the presenter's camera on air: the index names it, and frames are sent from now on.
+    /// `seed`: secret randomness, new each time. `has_large`: the page encodes a large picture for
+    /// those that join its group.
+    ///
+    /// # Errors
+    /// The session is not on air.
+    pub fn show_camera(
+        &mut self,
+        seed: &[u8; 32],
+        has_large: bool,
+        time: UnixTime,
+        now: Instant,
+    ) -> Result<(), String> {
+        let (space, key) = self.show(TrackName::Camera)?;
+        self.camera = Some(Filming::new(&space, key, *seed, has_large, time, now));
+        Ok(())
+    }
+
+    /// Sends a frame of the camera, of VP8. Returns whether it was sent: otherwise a key frame is
+    /// to be next.
+    ///
+    /// # Errors
+    /// It is no frame, or too large.
+    pub fn camera_frame(
+        &mut self,
+        is_large: bool,
+        frame: &[u8],
+        now: Instant,
+    ) -> Result<bool, String> {
+        let size = match is_large {
+            true => CameraSize::Large,
+            false => CameraSize::Small,
+        };
+        let sent = self.camera.as_mut();
+        let sent = sent.map_or(Ok(true), |camera| camera.frame(size, frame, now));
+        sent.map_err(|e| e.to_string())
+    }
+
+    /// There is no large picture of the camera any more.
+    pub fn end_large(&mut self, now: Instant) {
+        if let Some(camera) = &mut self.camera {
+            camera.end_large(now);
+        }
+    }
+
+    /// Takes the camera off air.
+    pub fn end_camera(&mut self, now: Instant) {
+        if let Some(camera) = &mut self.camera {
+            camera.end(now);
+            self.send_pictures(now);
+        }
     }
 
     /// Whether the page is to look at the screen now.
@@ -536,7 +603,7 @@ impl PagePresenter {
     pub fn end_screen(&mut self, now: Instant) {
         if let Some(screen) = &mut self.screen {
             screen.end(now);
-            self.send_screen(now);
+            self.send_pictures(now);
         }
     }
 
@@ -606,6 +673,13 @@ impl PagePresenter {
                     too_long: screen.is_too_long(),
                 }
             }),
+            camera: self.camera.as_ref().map(|camera| {
+                let group = |layer| camera.group(layer).to_string();
+                Camera {
+                    group: group(Layer::Base),
+                    large: group(Layer::Large),
+                }
+            }),
             drops: self.drops(),
         })
     }
@@ -653,6 +727,8 @@ struct Status<'a> {
     questions: Vec<Asked<'a>>,
     /// The screen that is on air.
     screen: Option<Screen>,
+    /// The camera that is on air.
+    camera: Option<Camera>,
     drops: BTreeMap<&'static str, u64>,
 }
 
@@ -670,6 +746,14 @@ struct Screen {
     exact: bool,
     /// Whether the last picture was too long to be sent.
     too_long: bool,
+}
+
+/// A camera that is on air.
+#[derive(Debug, Serialize)]
+struct Camera {
+    /// Listeners of these groups see it: the small picture, and the large one.
+    group: String,
+    large: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -228,10 +228,15 @@ pub extern "C" fn present_screen(now: f64, unix: f64) -> usize {
     })
 }
 
-/// Describes the screen by the text of the input. Returns the length of an error.
+/// Describes screen or camera. Input: name of the track, line feed, text. Returns the length of an
+/// error.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_describe() -> usize {
-    attempt(|presenter, text| presenter.describe_screen(&String::from_utf8_lossy(text)))
+    attempt(|presenter, input| {
+        let input = String::from_utf8_lossy(input);
+        let (name, text) = input.split_once('\n').ok_or("no name of a track")?;
+        presenter.describe(name, text)
+    })
 }
 
 /// Returns whether the page is to look at the screen now.
@@ -282,6 +287,41 @@ pub extern "C" fn present_screen_pictures(now: f64) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn present_end_screen(now: f64) {
     presenter(|presenter, _| presenter.end_screen(at(now)));
+}
+
+/// Puts the camera on air. Input: 32 secret random bytes. Returns the length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_camera(now: f64, unix: f64, has_large: bool) -> usize {
+    attempt(|presenter, input| {
+        let seed = input.first_chunk::<32>().ok_or("no seed")?;
+        let time = UnixTime::from_millis(unix as u64);
+        presenter.show_camera(seed, has_large, time, at(now))
+    })
+}
+
+/// Sends a frame of the camera. Input: its bytes. Returns 0 if it was sent, 1 if it was left out and
+/// a key frame is to be next, 2 if the camera cannot be sent.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_camera_frame(now: f64, is_large: bool) -> usize {
+    presenter(
+        |presenter, frame| match presenter.camera_frame(is_large, frame, at(now)) {
+            Ok(true) => 0,
+            Ok(false) => 1,
+            Err(_) => 2,
+        },
+    )
+}
+
+/// There is no large picture of the camera any more.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_end_large(now: f64) {
+    presenter(|presenter, _| presenter.end_large(at(now)));
+}
+
+/// Takes the camera off air.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_end_camera(now: f64) {
+    presenter(|presenter, _| presenter.end_camera(at(now)));
 }
 
 /// Ends the session for all attenders. Returns the length of an error.

@@ -24,6 +24,8 @@ struct Status<'a> {
     notes: Notes,
     /// Of a chosen screen.
     screen: Option<Screen>,
+    /// Of a chosen camera.
+    camera: Option<Camera>,
 }
 
 /// Status of the presenter's screen.
@@ -33,6 +35,19 @@ struct Screen {
     state: &'static str,
     /// Whether the reader lets it stand still.
     paused: bool,
+}
+
+/// Status of the presenter's camera.
+#[derive(Debug, Serialize)]
+struct Camera {
+    /// As [`PageCamera::state`](crate::camera::PageCamera::state) returns it.
+    state: &'static str,
+    /// Whether the reader lets it stand still.
+    paused: bool,
+    /// `large` or `small`.
+    size: &'static str,
+    /// Whether there is a large picture.
+    has_large: bool,
 }
 
 /// A present writer of the notes.
@@ -220,8 +235,6 @@ impl PageAttender {
             tracks: index
                 .tracks
                 .iter()
-                // pages do not show it yet
-                .filter(|(name, _)| *name != TrackName::Camera)
                 .map(|(name, at)| self.track(name, at))
                 .collect(),
             slides: self.view.deck().len(),
@@ -230,7 +243,16 @@ impl PageAttender {
             notes: self.notes(),
             screen: self.screen.as_ref().map(|screen| Screen {
                 state: screen.state(),
-                paused: screen.is_paused(),
+                paused: screen.following.is_paused,
+            }),
+            camera: self.camera.as_ref().map(|camera| {
+                let (size, has_large) = camera.size();
+                Camera {
+                    state: camera.state(),
+                    paused: camera.following.is_paused,
+                    size,
+                    has_large,
+                }
             }),
         })
     }

@@ -573,7 +573,8 @@ fn showing() -> (World, Canvas, Canvas) {
     assert_eq!(screen_track(&world), Value::Null);
     let (now, time) = (world.now(), UnixTime::from_millis(UNIX_MS + world.ms));
     world.presenter.show_screen(&[5; 32], time, now).unwrap();
-    world.presenter.describe_screen("a terminal").unwrap();
+    let described = world.presenter.describe("screen", "a terminal");
+    described.unwrap();
     (world, Canvas::new(), Canvas::new())
 }
 
@@ -745,4 +746,199 @@ fn a_busy_screen_renews_the_carousel() {
     source.pixels[0] = 99;
     pass(&mut world, &mut source, &mut drawn, 3_000);
     assert!(drawn.pixels == source.pixels);
+}
+
+/// A frame of VP8: each with a number at its end.
+fn vp8((width, height): (u16, u16), is_key: bool, number: u32) -> Vec<u8> {
+    let mut frame = match is_key {
+        true => [
+            &[0x10, 0, 0, 0x9d, 1, 0x2a][..],
+            &width.to_le_bytes(),
+            &height.to_le_bytes(),
+        ]
+        .concat(),
+        false => vec![0x11, 0, 0],
+    };
+    frame.resize(1_500, 0xff);
+    frame.extend(number.to_be_bytes());
+    frame
+}
+
+/// A camera whose pictures are numbered, with a key each 2 s.
+#[derive(Default)]
+struct Film {
+    number: u32,
+    /// Whether the large picture is encoded, too, and the number of its first frame.
+    has_large: bool,
+    large_from: u32,
+    /// Whether the last frame that came was of the large picture.
+    is_large: bool,
+    /// Numbers of frames that came to the attender: of the small picture, and of the large one.
+    small: Vec<u32>,
+    large: Vec<u32>,
+}
+
+impl Film {
+    /// Films for so long.
+    fn pass(&mut self, world: &mut World, ms: u64) {
+        for _ in 0..ms / 60 {
+            self.number += 1;
+            let (number, now) = (self.number, world.now());
+            let frame = vp8((320, 180), number % 30 == 1, number);
+            assert_eq!(world.presenter.camera_frame(false, &frame, now), Ok(true));
+            if self.has_large {
+                if self.large_from == 0 {
+                    self.large_from = number;
+                }
+                let is_key = (number - self.large_from).is_multiple_of(30);
+                let frame = vp8((640, 360), is_key, number);
+                assert_eq!(world.presenter.camera_frame(true, &frame, now), Ok(true));
+            }
+            world.pass(60);
+            loop {
+                let frame = world.attender.poll_camera();
+                let Some((rest, number)) = frame.split_last_chunk::<4>() else {
+                    break;
+                };
+                let is_large = match rest[0] {
+                    1 => rest[7..11] == [0x80, 2, 0x68, 1],
+                    // it is of the same picture as the one before
+                    _ => self.is_large,
+                };
+                self.is_large = is_large;
+                let to = match is_large {
+                    true => &mut self.large,
+                    false => &mut self.small,
+                };
+                assert!(rest[0] == 1 || !to.is_empty());
+                to.push(u32::from_be_bytes(*number));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_camera_comes_to_a_page_that_chose_it_in_the_size_that_it_chose() {
+    let mut world = World::new();
+    world.pass(8_000);
+    let (now, time) = (world.now(), UnixTime::from_millis(UNIX_MS + world.ms));
+    let begun = world.presenter.show_camera(&[5; 32], true, time, now);
+    begun.unwrap();
+    world.presenter.describe("camera", "Ann").unwrap();
+    assert!(world.presenter.describe("noise", "Ann").is_err());
+    let mut film = Film::default();
+    film.pass(&mut world, 3_000);
+    // it is named, and nothing of it comes
+    let track = |world: &World| {
+        let attended = world.attended();
+        let tracks = attended["tracks"].as_array().unwrap().iter();
+        let mut found = tracks.filter(|track| track["kind"] == "camera");
+        found.next().cloned().unwrap()
+    };
+    assert_eq!(track(&world)["bytes"], 0);
+    assert_eq!(track(&world)["description"], "Ann");
+    assert_eq!(world.attended()["camera"], Value::Null);
+    assert!(film.small.is_empty());
+    // chosen: base and smooth, from a key on
+    let (joined, now) = (world.joined[1].len(), world.now());
+    world.attender.choose("camera", true, now).unwrap();
+    world.pass(20);
+    assert_eq!(world.joined[1].len(), joined + 2);
+    assert_eq!(world.attended()["camera"]["state"], "waiting");
+    film.pass(&mut world, 3_000);
+    assert_eq!(film.small.first(), Some(&61));
+    assert!(film.small.is_sorted_by(|a, b| a + 1 == *b));
+    let shown = json!({ "state": "shown", "paused": false, "size": "small", "has_large": true });
+    assert_eq!(world.attended()["camera"], shown);
+    // the large picture, which the presenter encodes once somebody has joined it
+    let large: Ipv6Addr = world.status()["camera"]["large"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let base: Ipv6Addr = world.status()["camera"]["group"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let now = world.now();
+    world.attender.want_large(true, now);
+    film.pass(&mut world, 1_000);
+    assert!(world.joined[1].contains(&large) && world.joined[1].contains(&base));
+    assert_eq!(
+        film.small.last(),
+        Some(&film.number),
+        "until it comes, the small one stays"
+    );
+    film.has_large = true;
+    film.pass(&mut world, 2_000);
+    assert_eq!(film.large.first(), Some(&film.large_from));
+    assert_eq!(film.large.last(), Some(&film.number));
+    assert!(world.joined[1].contains(&large) && !world.joined[1].contains(&base));
+    assert_eq!(world.joined[1].len(), joined + 1);
+    assert_eq!(world.attended()["camera"]["size"], "large");
+    // a pause stops all of it
+    let now = world.now();
+    world.attender.pause_camera(true, now);
+    world.pass(20);
+    assert_eq!(world.joined[1].len(), joined);
+    let before = track(&world)["bytes"].clone();
+    film.pass(&mut world, 12_000);
+    assert_eq!(track(&world)["bytes"], before);
+    assert_eq!(world.attended()["camera"]["paused"], true);
+    let now = world.now();
+    world.attender.pause_camera(false, now);
+    film.pass(&mut world, 4_000);
+    assert_eq!(film.large.last(), Some(&film.number));
+    // a decoder that is behind gets less, at once
+    for _ in 0..2 {
+        let now = world.now();
+        world.attender.camera_waiting(9, false, now);
+        film.pass(&mut world, 600);
+    }
+    assert!(!world.joined[1].contains(&large));
+    let now = world.now();
+    world.attender.camera_waiting(0, true, now);
+    film.pass(&mut world, 3_000);
+    assert_eq!(world.attended()["camera"]["size"], "small");
+    assert_eq!(film.small.last(), Some(&film.number));
+    world.attender.try_camera_again(world.now());
+    film.pass(&mut world, 3_000);
+    assert_eq!(world.attended()["camera"]["size"], "large");
+    // the presenter's encoder has given it up
+    let now = world.now();
+    world.presenter.end_large(now);
+    film.has_large = false;
+    film.pass(&mut world, 3_000);
+    assert_eq!(film.small.last(), Some(&film.number));
+    assert_eq!(world.attended()["camera"]["has_large"], false);
+    // dropped: no group of it is joined
+    let now = world.now();
+    world.attender.choose("camera", false, now).unwrap();
+    world.pass(20);
+    assert_eq!(world.joined[1].len(), joined);
+    let before = film.small.len();
+    film.pass(&mut world, 3_000);
+    assert_eq!(film.small.len(), before);
+    // what cannot be a frame is refused, and the end is told
+    let now = world.now();
+    world.attender.choose("camera", true, now).unwrap();
+    film.pass(&mut world, 3_000);
+    let refused = world
+        .presenter
+        .camera_frame(false, &vp8((4_000, 300), true, 1), now);
+    assert!(refused.unwrap_err().contains("at most 640 x 360"));
+    assert_eq!(
+        world.presenter.camera_frame(false, &[1, 2, 3], now),
+        Ok(false)
+    );
+    let now = world.now();
+    world.presenter.end_camera(now);
+    world.pass(500);
+    assert_eq!(world.attended()["camera"]["state"], "ended");
+    assert_eq!(world.status()["camera"], Value::Null);
+    let now = world.now();
+    world.attender.end(now);
+    world.pass(20);
+    assert!(world.joined[1].is_empty());
 }

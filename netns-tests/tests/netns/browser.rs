@@ -3,6 +3,7 @@
 //! last screenshots are in TARGET/browser/shots.
 
 mod call;
+mod camera;
 mod dashboard;
 mod get;
 mod groups;
@@ -97,8 +98,8 @@ impl Browser {
         Self::start_with(host, kind, theme, None, None)
     }
 
-    /// Starts a browser with a microphone that plays a WAV file (Firefox has a tone instead), and
-    /// the loudspeakers of a PulseAudio server.
+    /// Starts a browser with a camera, and a microphone that plays a WAV file (Firefox has a tone
+    /// instead, and `-` is one in both); and the loudspeakers of a PulseAudio server.
     fn start_with(
         host: &Host,
         kind: Kind,

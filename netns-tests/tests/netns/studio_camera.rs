@@ -21,7 +21,7 @@ use crate::studio::{
 use crate::{world, world_alone};
 
 /// Three seconds of VP8 in two layers of time, a key frame each second.
-const FILM: &[u8] = include_bytes!("../../../lcstudio/core/testdata/two-layers.ivf");
+pub(crate) const FILM: &[u8] = include_bytes!("../../../lcstudio/core/testdata/two-layers.ivf");
 /// Milliseconds of a frame of it.
 const FRAME_MS: u64 = 100;
 
@@ -48,7 +48,7 @@ fn is_key(frame: &[u8]) -> bool {
 }
 
 /// The film round and round, for so many seconds.
-fn film(seconds: u64) -> Vec<u8> {
+pub(crate) fn film(seconds: u64) -> Vec<u8> {
     let frames = frames(FILM);
     let count = seconds * 1_000 / FRAME_MS;
     let all = frames.iter().cycle().zip(0..count);
@@ -83,7 +83,7 @@ fn check(shown: &[Frame]) -> Result<usize> {
 }
 
 /// The groups of the camera, by names of counters.
-fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
+pub(crate) fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
     let secret = SessionKey::from_seed(&SecretKey::load(Path::new(key))?.seed());
     let owner = secret.track_key(&TrackName::Camera).peer_id();
     let space = CameraSpace::new(&secret.session().space(owner));
@@ -91,6 +91,8 @@ fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
         ("base", Layer::Base),
         ("repair", Layer::Repair),
         ("smooth", Layer::Smooth),
+        ("large", Layer::Large),
+        ("large-repair", Layer::LargeRepair),
     ];
     let groups = layers.map(|(name, layer)| (name.to_owned(), space.group(layer)));
     Ok(groups.into())
@@ -110,17 +112,16 @@ fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
 }
 
 /// Shows a file of frames as a camera.
-fn show(stage: &Host, folder: &Path, key: &str, film: &Path) -> Result<Process> {
+fn show(stage: &Host, folder: &Path, key: &str, film: &Path, args: &str) -> Result<Process> {
     let (folder, film) = (folder.display(), film.display());
-    let command = format!("exec lcstudio camera {folder} --key {key} -i lc0 --log info - <{film}");
+    let command =
+        format!("exec lcstudio camera {folder} --key {key} -i lc0 --log info {args} - <{film}");
     stage.spawn("sh", &["-c", &command])
 }
 
-fn watch(host: &Host, lcs: &str, file: &Path) -> Result<Process> {
-    let command = format!(
-        "exec lcstudio watch {lcs} camera -i lc0 - >{}",
-        file.display()
-    );
+pub(crate) fn watch(host: &Host, lcs: &str, file: &Path, args: &str) -> Result<Process> {
+    let file = file.display();
+    let command = format!("exec lcstudio watch {lcs} camera -i lc0 {args} - >{file}");
     host.spawn("sh", &["-c", &command])
 }
 
@@ -128,7 +129,7 @@ fn shown(file: &Path) -> Result<Vec<Frame>> {
     Ok(frames(&fs::read(file)?))
 }
 
-fn until_shown(file: &Path, count: usize) -> Result<()> {
+pub(crate) fn until_shown(file: &Path, count: usize) -> Result<()> {
     eventually("frames are shown", || {
         let frames = shown(file)?.len();
         ensure!(frames >= count, "{frames} frames");
@@ -175,7 +176,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
             Ok(())
         })?;
         let watched = kept.path("watched.ivf");
-        let watcher = watch(kept, &lcs, &watched)?;
+        let watcher = watch(kept, &lcs, &watched, "")?;
         let base = counted["base"].to_string();
         eventually("the camera is watched and kept", || {
             let joined = groups(kept)?;
@@ -185,7 +186,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         })?;
 
         let film = stage.write("film.ivf", film(60))?;
-        let mut camera = show(stage, &folder, &key, &film)?;
+        let mut camera = show(stage, &folder, &key, &film, "")?;
         until_shown(&watched, 25)?;
         let left_out = check(&shown(&watched)?)?;
         ensure!(left_out == 0, "{left_out} frames left out");
@@ -197,7 +198,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
 
         // who comes late begins with the next key frame, and joins no repair
         let (begun, file) = (Instant::now(), late.path("late.ivf"));
-        let late_watcher = watch(late, &lcs, &file)?;
+        let late_watcher = watch(late, &lcs, &file, "")?;
         until_shown(&file, 1)?;
         println!(
             "first picture {} ms after the program began",
@@ -210,16 +211,36 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         ensure!(bytes["base"] > 0 && bytes["smooth"] > 0, "{bytes:?}");
         drop((late_watcher, watcher));
 
-        // killed, and begun again: another file of it
+        // killed, and begun again: another file of it, and a large picture for who asks for it
         camera.kill()?;
         let first = held.join("camera.webm");
-        let mut again = show(stage, &folder, &key, &film)?;
+        let large = format!("--large {}", film.display());
+        let mut again = show(stage, &folder, &key, &film, &large)?;
         let second = held.join("camera-2.webm");
         eventually("the next one is kept, too", || {
             let bytes = fs::metadata(&second)?.len();
             ensure!(bytes > 1_000, "{bytes} bytes");
             Ok(())
         })?;
+        let file = late.path("large.ivf");
+        let late_watcher = watch(late, &lcs, &file, "--large")?;
+        until_shown(&file, 25)?;
+        let of_large = counted["large"].to_string();
+        eventually("the large picture takes the place of the small one", || {
+            let joined = groups(late)?;
+            let is_large = joined.contains(&of_large) && !joined.contains(&base);
+            ensure!(is_large, "{joined:?}");
+            Ok(())
+        })?;
+        let before = bytes_of_tracks(late, &counted)?;
+        let shown_before = shown(&file)?.len();
+        until_shown(&file, shown_before + 10)?;
+        let bytes = bytes_of_tracks(late, &counted)?;
+        ensure!(bytes["large"] > before["large"], "{bytes:?}");
+        for name in ["base", "smooth"] {
+            ensure!(bytes[name] == before[name], "{name}: {bytes:?}");
+        }
+        drop(late_watcher);
         again.signal(Signal::SIGINT)?;
         let code = again.wait(DEADLINE)?;
         ensure!(code == 130, "{code}: {}", again.stderr());
@@ -277,7 +298,7 @@ fn refused(stage: &Host, folder: &Path, key: &str) -> Result<()> {
         ("large", key, &large, 1, "16383 x 16383 pixels"),
     ] {
         let file = stage.write(name, input)?;
-        let mut process = show(stage, folder, key, &file)?;
+        let mut process = show(stage, folder, key, &file, "")?;
         let exit = process.wait(DEADLINE)?;
         let said = process.stderr();
         ensure!(
@@ -402,7 +423,7 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         let mut holder = whole.spawn("lcstudio", &hold)?;
         let mut watching = Vec::new();
         for host in [whole, five, twenty] {
-            watching.push(watch(host, &lcs, &host.path("watched.ivf"))?);
+            watching.push(watch(host, &lcs, &host.path("watched.ivf"), "")?);
         }
         let base = counted["base"].to_string();
         eventually("all watch", || {

@@ -12,11 +12,11 @@ export class Studio extends MemberModule {
     }
 
     /**
-     * Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`, `screen`: whether they are joined then;
-     * `leaf`: of a leaf.
+     * Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`, `screen`, `camera`: whether they are
+     * joined then; `large`: the camera's large picture; `leaf`: of a leaf.
      */
-    open(session, tracks, pictures, leaf, screen) {
-        const start = { session, languages: [...navigator.languages], tracks, pictures, leaf, screen };
+    open(session, tracks, { pictures, screen, camera, large }, leaf) {
+        const start = { session, languages: [...navigator.languages], tracks, pictures, leaf, screen, camera, large };
         this.put(crypto.getRandomValues(new Uint8Array(32)), JSON.stringify(start));
         this.check(this.call.studio_open(now()));
     }
@@ -38,7 +38,8 @@ export class Studio extends MemberModule {
         if (!this.isClosed) {
             this.hand(this.records(), this.does.records);
             this.hand(this.updates(), this.does.updates);
-            this.changes().forEach((change) => this.does.screen?.(change));
+            this.all(this.call.studio_screen).forEach((change) => this.does.screen?.(change));
+            this.all(this.call.studio_camera).forEach((frame) => this.does.camera?.(frame));
         }
         const revision = this.isClosed ? this.revision : this.call.studio_revision();
         if (revision !== this.revision) {
@@ -93,19 +94,44 @@ export class Studio extends MemberModule {
         return updates.length > 0 ? [updates] : [];
     }
 
-    /** Changes of the presenter's screen that have come. */
-    changes() {
-        const changes = [];
-        for (let length = this.call.studio_screen(); length; length = this.call.studio_screen()) {
-            changes.push(this.output(length).slice());
+    /** All answers that a function has. */
+    all(poll) {
+        const answers = [];
+        for (let length = poll(); length; length = poll()) {
+            answers.push(this.output(length).slice());
         }
-        return changes;
+        return answers;
     }
 
     /** The screen stands still, or goes on. */
     pauseScreen(isPaused) {
         this.call.studio_pause(now(), isPaused);
         this.run();
+    }
+
+    /** The camera stands still, or goes on. */
+    pauseCamera(isPaused) {
+        this.call.studio_camera_pause(now(), isPaused);
+        this.run();
+    }
+
+    /** The camera's large picture, or the small one. */
+    wantLarge(isWanted) {
+        this.call.studio_camera_large(now(), isWanted);
+        this.run();
+    }
+
+    /** What was left of the camera is tried now. */
+    tryCameraAgain() {
+        this.call.studio_camera_again(now());
+        this.run();
+    }
+
+    /** Frames of the camera that wait for the decoder; `hasLost`: it needs a key frame. */
+    cameraWaiting(frames, hasLost) {
+        if (!this.isClosed) {
+            this.call.studio_camera_waiting(now(), frames, hasLost);
+        }
     }
 
     openNotes() {

@@ -149,9 +149,9 @@ export class Presenter extends MemberModule {
         this.run();
     }
 
-    /** The screen in words, for those who do not see it. */
-    describeScreen(text) {
-        this.put(text);
+    /** The track `screen` or `camera` in words, for those who do not see it. */
+    describe(track, text) {
+        this.put(`${track}\n${text}`);
         this.check(this.call.present_describe());
         this.run();
     }
@@ -188,6 +188,37 @@ export class Presenter extends MemberModule {
     endScreen() {
         if (!this.isClosed) {
             this.call.present_end_screen(now());
+            this.run();
+        }
+    }
+
+    /** The presenter's camera goes on air; `hasLarge`: a larger picture, too, while somebody has joined it. */
+    showCamera(hasLarge) {
+        this.put(crypto.getRandomValues(new Uint8Array(32)));
+        this.check(this.call.present_camera(now(), Date.now(), hasLarge));
+        this.run();
+    }
+
+    /** A frame of VP8. Returns 0 if it is sent, 1 if it is left out and a key frame is to be next, 2 if it cannot be sent. */
+    cameraFrame(isLarge, bytes) {
+        if (this.isClosed) {
+            return 0;
+        }
+        this.put(bytes);
+        const told = this.call.present_camera_frame(now(), isLarge);
+        this.soon();
+        return told;
+    }
+
+    /** There is no larger picture any more. */
+    endLarge() {
+        this.call.present_end_large(now());
+        this.soon();
+    }
+
+    endCamera() {
+        if (!this.isClosed) {
+            this.call.present_end_camera(now());
             this.run();
         }
     }

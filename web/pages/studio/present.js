@@ -9,6 +9,7 @@ import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random
 import { Presenter } from "./present-module.js";
 import { PresentStore } from "./present-store.js";
 import { Pictures } from "./pictures.js";
+import { Filmed } from "./present-camera.js";
 import { Shown } from "./present-screen.js";
 import { Voice } from "./present-sound.js";
 import { elements } from "./slide.js";
@@ -48,7 +49,7 @@ const $ = (id) => document.getElementById(id);
  * stored one; `text`: that of its session; `sent`: slides that all have; `groups`: those that the module has joined; `loss`: the
  * notice about a lost link.
  */
-const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, screen: null, files: new Map(), given: new Map(), loss: null };
+const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, screen: null, camera: null, files: new Map(), given: new Map(), loss: null };
 /** Pictures as this page shows them, by the names of their files. */
 const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
 
@@ -79,12 +80,15 @@ $("end").addEventListener("click", () => attempt(endOrGoOn));
 $("microphone").addEventListener("click", () => attempt(view.voice ? endVoice : speak));
 $("mute").addEventListener("click", () => mute($("mute").getAttribute("aria-pressed") !== "true"));
 $("screen").addEventListener("click", () => attempt(view.screen ? endScreen : showScreen));
-$("screen-stop").addEventListener("click", () => {
-    endScreen();
-    $("screen").focus();
-});
+$("camera").addEventListener("click", () => attempt(view.camera ? endCamera : showCamera));
+for (const [id, end] of [["screen", endScreen], ["camera", endCamera]]) {
+    $(`${id}-stop`).addEventListener("click", () => {
+        end();
+        $(id).focus();
+    });
+}
 $("screen-words").addEventListener("input", lintScreen);
-$("screen-words").addEventListener("change", () => attempt(describeScreen));
+["screen", "camera"].forEach((track) => $(`${track}-words`).addEventListener("change", () => attempt(() => describe(track))));
 $("before").addEventListener("click", () => turn(-1));
 $("after").addEventListener("click", () => turn(1));
 $("number").addEventListener("change", () => turnTo(Number($("number").value)));
@@ -111,6 +115,7 @@ addEventListener("keydown", (event) => {
 // peers learn at once that this tab goes
 addEventListener("pagehide", () => {
     view.screen?.end();
+    view.camera?.end();
     view.member?.end();
 });
 setInterval(() => view.member && draw(), LOOK);
@@ -274,7 +279,7 @@ async function openLecture(lecture) {
     view.text = view.module.session(lecture.key).text;
     view.files = await view.store.files(lecture.name);
     shownPictures.forget();
-    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, writers: lecture.captions ?? "", text: lecture.slides, "screen-words": lecture.screenWords ?? "" })) {
+    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, writers: lecture.captions ?? "", text: lecture.slides, "screen-words": lecture.screenWords ?? "", "camera-words": lecture.cameraWords ?? "" })) {
         $(id).value = value;
     }
     lintScreen();
@@ -321,7 +326,7 @@ async function saved() {
     }
     // nothing was ever written here: writers named by a terminal that presented with this key still may
     const captions = $("writers").value.trim() || typeof view.lecture.captions === "string" ? $("writers").value : null;
-    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, captions, notes: $("notes").checked, screenWords: $("screen-words").value };
+    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, captions, notes: $("notes").checked, screenWords: $("screen-words").value, cameraWords: $("camera-words").value };
     view.lecture = { ...view.lecture, ...settings, slides: $("text").value };
     await view.store.put(view.lecture);
 }
@@ -587,7 +592,7 @@ async function showScreen() {
         const shown = await Shown.begin(view.module, $("screen-seen"), (why) => endScreen(why));
         // the browser may have ended it already
         view.screen = shown.isOn ? shown : null;
-        view.module.describeScreen($("screen-words").value);
+        view.module.describe("screen", $("screen-words").value);
     } finally {
         $("screen").disabled = false;
         draw();
@@ -598,9 +603,10 @@ function lintScreen() {
     $("screen-lint").hidden = $("screen-words").value.trim() !== "";
 }
 
-async function describeScreen() {
-    if (view.screen) {
-        view.module.describeScreen($("screen-words").value);
+/** Of the track `screen` or `camera`, while it is on air. */
+async function describe(track) {
+    if (view[track]) {
+        view.module.describe(track, $(`${track}-words`).value);
     }
     await saved();
 }
@@ -616,10 +622,9 @@ function endScreen(why = null) {
 /** `status`: of the screen on air, or null. */
 function showScreenState(status, carried) {
     const isOn = view.screen !== null;
-    $("on-air").hidden = !isOn;
+    showOnAir();
     $("screen-seen").hidden = !isOn;
     say($("screen"), isOn ? "Stop showing it" : "Show my screen");
-    document.title = isOn ? `● Screen on air: ${view.lecture.title}` : (view.lecture?.title ?? document.title);
     say($("screen-state"), isOn ? screenWords(status, carried) : "Nobody sees your screen.");
 }
 
@@ -636,10 +641,60 @@ function screenWords(status, carried) {
     return `${isSeen ? "Somebody sees it" : "Nobody sees it yet"}: ${width} × ${height} pixels, ${sharp}, ${Math.ceil(status.bytes / 1000)} kB so far.`;
 }
 
+/** What all may see beside the slides is said all the time. */
+function showOnAir() {
+    const on = ["screen", "camera"].filter((track) => view[track] !== null);
+    const words = on.join(" and ");
+    $("on-air").hidden = on.length === 0;
+    $("screen-stop").hidden = view.screen === null;
+    $("camera-stop").hidden = view.camera === null;
+    say($("on-air-words"), words ? `On air: ${words}` : "");
+    document.title = words ? `● ${words[0].toUpperCase()}${words.slice(1)} on air: ${view.lecture.title}` : (view.lecture?.title ?? document.title);
+}
+
+// --- camera ---
+
+async function showCamera() {
+    $("camera").disabled = true;
+    try {
+        const filmed = await Filmed.begin(view.module, $("camera-seen"), (why) => endCamera(why));
+        // it may have ended already
+        view.camera = filmed.isOn ? filmed : null;
+        view.module.describe("camera", $("camera-words").value);
+    } finally {
+        $("camera").disabled = false;
+        draw();
+    }
+}
+
+/** `why`: the fault, if there is one. */
+function endCamera(why = null) {
+    view.camera?.end();
+    view.camera = null;
+    showCameraState(null, []);
+    problem(why);
+}
+
+/** `status`: of the camera on air, or null. */
+function showCameraState(status, carried) {
+    const isOn = view.camera !== null;
+    const isJoined = (wanted) => carried.some(({ group, links }) => links.length > 0 && group === wanted);
+    const isLarge = isJoined(status?.large);
+    showOnAir();
+    $("camera-seen").hidden = !isOn;
+    say($("camera"), isOn ? "Camera off" : "Camera on");
+    if (isOn && status) {
+        view.camera.isLargeWanted = isLarge;
+    }
+    const seen = isLarge ? "Somebody sees it, in the large picture" : isJoined(status?.group) ? "Somebody sees it" : "Nobody sees it yet";
+    say($("camera-state"), isOn ? `${seen}.` : "Nobody sees your camera.");
+}
+
 /** No member any more; another module, as this one has left its groups for good. */
 async function leave() {
     endVoice();
     endScreen();
+    endCamera();
     view.module.leave();
     view.member?.end();
     forgetVisit();
@@ -673,6 +728,7 @@ async function endOrGoOn() {
     } else {
         endVoice();
         endScreen();
+        endCamera();
         view.module.end();
     }
     draw();
@@ -733,6 +789,7 @@ function draw() {
     }
     say($("title"), view.lecture.title.replaceAll("`", "'"));
     showScreenState(status.screen, network.carried);
+    showCameraState(status.camera, network.carried);
     showState(network, status);
     showListeners(network, status);
     showClock();
@@ -743,7 +800,7 @@ function draw() {
     showShare();
     showVoice();
     showPublish();
-    $("voice-card").hidden = $("screen-card").hidden = status.state !== "live";
+    $("voice-card").hidden = $("screen-card").hidden = $("camera-card").hidden = status.state !== "live";
     say($("end"), status.state === "ended" ? "Go on" : "End the lecture");
 }
 

@@ -6,6 +6,7 @@ import { fill, html, say } from "../common/html.js";
 import { notice, problem, state } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepStudio, keepVisit, keptStudio, keptVisit, random, takeLink } from "../node/visit.js";
+import { Camera, wantCamera, wantsCamera, wantsLarge } from "./camera.js";
 import { Captions } from "./captions.js";
 import { Looks } from "./looks.js";
 import { Studio } from "./module.js";
@@ -26,11 +27,11 @@ const HINT_AFTER = 2000;
 const SILENCE = 150_000;
 
 /** Tracks that are more than text. */
-const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures, screen: chooseScreen };
+const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures, screen: chooseScreen, camera: chooseCamera };
 /** Where holders answer leaves. */
 const HISTORY = "ff1e:7571:";
 /** Names of tracks. */
-const KINDS = { slides: "Slides", pictures: "Pictures", screen: "Screen", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
+const KINDS = { slides: "Slides", pictures: "Pictures", screen: "Screen", camera: "Camera", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
 const $ = (id) => document.getElementById(id);
 const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
@@ -40,7 +41,7 @@ const captions = new Captions();
  * `own`: the reader's slide, unless he follows the presenter; `heard`: the last time that others were heard; `alone`: the time since
  * which there is no link; `warned`: the notice about that.
  */
-const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
+const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, camera: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -83,6 +84,10 @@ $("hear").addEventListener("click", () => {
 $("see").addEventListener("click", () => {
     const screen = view.studio?.status().tracks.find(({ kind }) => kind === "screen");
     screen && chooseScreen(screen.name, !screen.chosen);
+});
+$("watch").addEventListener("click", () => {
+    const camera = view.studio?.status().tracks.find(({ kind }) => kind === "camera");
+    camera && chooseCamera(camera.name, !camera.chosen);
 });
 $("volume").addEventListener("input", () => view.sound && (view.sound.volume = Number($("volume").value) / 100));
 $("save").addEventListener("click", saveNotes);
@@ -149,22 +154,38 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
             send,
             change: () => soon(),
             screen: (change) => view.screen?.add(change),
+            camera: (frame) => view.camera?.add(frame),
         });
         // sound and notes begin by a click; other tracks are chosen again
         const wanted = tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null;
-        view.studio.open(session, wanted, wantsPictures(), view.member.isLeaf, wantsScreen());
+        const joins = { pictures: wantsPictures(), screen: wantsScreen(), camera: wantsCamera(), large: wantsLarge() };
+        view.studio.open(session, wanted, joins, view.member.isLeaf);
         view.pictures = new Pictures((id) => view.studio.picture(id));
         view.notes = await Notes.begin(view.studio);
         view.screen = new Screen((isPaused) => {
             view.studio.pauseScreen(isPaused);
             draw();
         });
+        view.camera = new Camera({
+            pause: (isPaused) => {
+                view.studio.pauseCamera(isPaused);
+                draw();
+            },
+            large: (isLarge) => {
+                view.studio.wantLarge(isLarge);
+                draw();
+            },
+            again: () => view.studio.tryCameraAgain(),
+            leave: () => choose("camera", false),
+            waiting: (frames, hasLost) => view.studio?.cameraWaiting(frames, hasLost),
+        });
         view.studio.run();
     } catch (error) {
         view.member?.end();
         view.notes?.end();
         view.screen?.end();
-        Object.assign(view, { member: null, studio: null, notes: null, screen: null });
+        view.camera?.end();
+        Object.assign(view, { member: null, studio: null, notes: null, screen: null, camera: null });
         forgetVisit();
         problem(error.message);
         return;
@@ -213,7 +234,8 @@ function leave(why = null) {
     view.member?.end();
     view.pictures?.forget();
     view.screen?.end();
-    Object.assign(view, { member: null, studio: null, notes: null, pictures: null, screen: null });
+    view.camera?.end();
+    Object.assign(view, { member: null, studio: null, notes: null, pictures: null, screen: null, camera: null });
     show(false);
     state("starting", "not a member of a network");
     problem(why);
@@ -237,9 +259,9 @@ function remember(status) {
     // before the index is here nothing was chosen
     if (status.state !== "waiting") {
         const tracks = status.tracks.filter((track) => track.chosen && track.kind !== "turn").map(({ name }) => name);
-        // a session names its pictures once it has one, and its screen: until then nobody dropped them
-        const wanted = [...(wantsPictures() ? ["pictures"] : []), ...(wantsScreen() ? ["screen"] : [])];
-        const open = wanted.filter((name) => !status.tracks.some(({ kind }) => kind === name));
+        // a session names its pictures once it has one, and so its screen and camera: until then nobody dropped them
+        const wanted = { pictures: wantsPictures(), screen: wantsScreen(), camera: wantsCamera() };
+        const open = Object.keys(wanted).filter((name) => wanted[name] && !status.tracks.some(({ kind }) => kind === name));
         keepStudio({ session: view.session, tracks: [...tracks, ...open] });
     }
 }
@@ -476,6 +498,10 @@ function showTracks(status) {
     $("see").hidden = !screen;
     $("see").setAttribute("aria-pressed", String(screen?.chosen === true));
     say($("see"), screen?.chosen ? "Screen off" : "Screen on");
+    const camera = tracks.find(({ kind }) => kind === "camera");
+    $("watch").hidden = !camera;
+    $("watch").setAttribute("aria-pressed", String(camera?.chosen === true));
+    say($("watch"), camera?.chosen ? "Camera off" : "Camera on");
 }
 
 function entry({ name, kind, language }) {
@@ -532,6 +558,16 @@ function choosePictures(track, isChosen) {
 function chooseScreen(track, isChosen) {
     wantScreen(isChosen);
     choose(track, isChosen);
+}
+
+function chooseCamera(track, isChosen) {
+    try {
+        wantCamera(isChosen);
+        choose(track, isChosen);
+    } catch (error) {
+        problem(error.message);
+        draw();
+    }
 }
 
 async function hear(track, isChosen) {
@@ -634,7 +670,9 @@ function draw() {
     showCaptions(status);
     showQuestions(status);
     showTracks(status);
-    view.screen.show(status.screen, status.tracks.find(({ kind }) => kind === "screen")?.description);
+    const described = (wanted) => status.tracks.find(({ kind }) => kind === wanted)?.description;
+    view.screen.show(status.screen, described("screen"));
+    view.camera.show(status.camera, described("camera"));
     showNotes(network, status);
     remember(status);
     document.body.classList.toggle("asks", network.uplink === true);

@@ -56,10 +56,10 @@ const POLICY: &str = policy!("", "");
 /// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
 const MEMBERS: [&str; 5] = ["/node/", "/radio/", "/call/", "/studio/", "/get/"];
-/// Sensors and devices of pages: a microphone to cast, a screen to show, the clipboard, a whole screen
-/// for slides.
+/// Sensors and devices of pages: a microphone to cast, a screen and a camera to show, the clipboard,
+/// a whole screen for slides.
 const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
-     autoplay=(self), camera=(), display-capture=(self), geolocation=(), usb=(), serial=(), hid=(), bluetooth=(), midi=(), payment=()";
+     autoplay=(self), camera=(self), display-capture=(self), geolocation=(), usb=(), serial=(), hid=(), bluetooth=(), midi=(), payment=()";
 /// Files change with the package: a browser keeps them, and revalidates them each time.
 const FILE: &str = "no-cache";
 /// Data changes permanently, and is not for disks.

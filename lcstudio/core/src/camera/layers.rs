@@ -1,12 +1,14 @@
 //! The choice of groups by loss: down at once, up slowly.
 //!
 //! ```text
-//! smooth and base --5 % of frames of base incomplete in 5 s, or the reader is behind--> base --again--> none
+//! large --5 % of frames incomplete in 5 s, or the reader is behind--> smooth and base --again--> base --again--> none
 //! none --10 s, then 20, 40 ... 300 s--> base --that time without an incomplete frame--> smooth and base
+//!      --that time, if the reader asked for it and there is one--> large
 //! repair: joined above 1 % of packets lost in 5 s, left below 0.2 % in 60 s
 //! ```
 //!
-//! A frame counts as incomplete after repair, so while repair is not joined, none does.
+//! A frame counts as incomplete after repair, so while repair is not joined, none does. Base and
+//! smooth stay joined until the large picture comes.
 
 use std::collections::VecDeque;
 
@@ -28,8 +30,19 @@ const REPAIR_SECONDS: usize = 60;
 const AGAIN: Duration = Duration::from_secs(10);
 /// Longest of these times.
 const MAX_AGAIN: Duration = Duration::from_secs(300);
+/// Time without a large frame after which the small picture is joined again: a key each 2 s.
+const LARGE_SILENCE: Duration = Duration::from_secs(4);
 /// Time after a change in which frames do not count: groups need it to come and go.
 const SETTLING: Duration = Duration::from_secs(1);
+
+/// A picture of a camera: each is encoded by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CameraSize {
+    /// The one that all receivers begin with.
+    Small,
+    /// A larger one, for those that ask for it.
+    Large,
+}
 
 /// A group of a camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +53,38 @@ pub enum Layer {
     Repair,
     /// Frames on which none depends.
     Smooth,
+    /// All frames of the large picture.
+    Large,
+    /// Parities of those on which later ones depend.
+    LargeRepair,
 }
+
+impl Layer {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Base,
+        Self::Repair,
+        Self::Smooth,
+        Self::Large,
+        Self::LargeRepair,
+    ];
+
+    /// Returns the picture that it is of.
+    #[must_use]
+    pub fn size(self) -> CameraSize {
+        match self {
+            Self::Base | Self::Repair | Self::Smooth => CameraSize::Small,
+            Self::Large | Self::LargeRepair => CameraSize::Large,
+        }
+    }
+}
+
+/// Level at which base alone is joined.
+const BASE: u8 = 1;
+/// Level at which smooth is joined, too.
+const SMOOTH: u8 = 2;
+/// Level at which the large picture replaces both.
+const LARGE: u8 = 3;
 
 /// Frames and packets of a second.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,8 +98,13 @@ struct Count {
 /// Chooses the groups of a receiver.
 #[derive(Debug)]
 pub struct Layers {
-    /// Layers that are joined: 0 none, 1 base, 2 smooth, too.
+    /// Layers that are joined; 0: none.
     level: u8,
+    /// Whether the reader asks for the large picture, and whether the sender has one.
+    wants_large: bool,
+    has_large: bool,
+    /// Until when the small picture is not needed: the large one comes.
+    large_until: Option<Instant>,
     repair_since: Option<Instant>,
     /// Whether layers are left by loss.
     is_adaptive: bool,
@@ -72,11 +121,14 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Begins with all layers. Unless `is_adaptive`, all of them stay joined.
+    /// Begins with all layers of the small picture. Unless `is_adaptive`, none is left by loss.
     #[must_use]
     pub fn new(is_adaptive: bool, now: Instant) -> Self {
         Self {
-            level: 2,
+            level: SMOOTH,
+            wants_large: false,
+            has_large: false,
+            large_until: None,
             repair_since: None,
             is_adaptive,
             seconds: VecDeque::from([Count::default()]),
@@ -90,11 +142,83 @@ impl Layers {
 
     /// Returns the layers to be joined now.
     pub fn joined(&self) -> impl Iterator<Item = Layer> {
-        let base = (self.level > 0).then_some(Layer::Base);
-        let repair = self.repair_since.filter(|_| self.level > 0);
-        let smooth = (self.level > 1).then_some(Layer::Smooth);
-        let repair = repair.map(|_| Layer::Repair);
-        base.into_iter().chain(repair).chain(smooth)
+        let (level, repairs) = (self.level, self.repair_since.is_some());
+        let is_small = level >= BASE && !self.shows_large();
+        Layer::ALL.into_iter().filter(move |layer| match layer {
+            Layer::Base => is_small,
+            Layer::Repair => is_small && repairs,
+            Layer::Smooth => is_small && level >= SMOOTH,
+            Layer::Large => level >= LARGE,
+            Layer::LargeRepair => level >= LARGE && repairs,
+        })
+    }
+
+    /// Returns whether a group of this picture is joined.
+    #[must_use]
+    pub fn joins(&self, size: CameraSize) -> bool {
+        self.joined().any(|layer| layer.size() == size)
+    }
+
+    /// Returns whether the large picture takes the place of the small one.
+    #[must_use]
+    pub fn shows_large(&self) -> bool {
+        self.large_until.is_some()
+    }
+
+    /// Whether the sender has a large picture.
+    #[must_use]
+    pub fn has_large(&self) -> bool {
+        self.has_large
+    }
+
+    /// Sets whether the reader asks for the large picture. Unless something was lost, it is joined
+    /// at once.
+    pub fn want_large(&mut self, wants: bool, now: Instant) {
+        self.wants_large = wants;
+        self.follow_top(now);
+    }
+
+    /// Notes whether the sender has a large picture.
+    pub fn offer_large(&mut self, has_large: bool, now: Instant) {
+        if self.has_large != has_large {
+            self.has_large = has_large;
+            self.follow_top(now);
+        }
+    }
+
+    /// Notes a frame of the large picture that can be shown. Returns whether it is to be shown.
+    pub fn large_came(&mut self, now: Instant) -> bool {
+        if self.level < LARGE {
+            return false;
+        }
+        self.large_until = Some(now + LARGE_SILENCE);
+        true
+    }
+
+    /// Tries the next layer now: the reader asks for it.
+    pub fn try_again(&mut self, now: Instant) {
+        if self.level < self.top() {
+            self.up_at = Some(now);
+        }
+    }
+
+    fn top(&self) -> u8 {
+        match self.wants_large && self.has_large {
+            true => LARGE,
+            false => SMOOTH,
+        }
+    }
+
+    fn follow_top(&mut self, now: Instant) {
+        let top = self.top();
+        if self.level > top {
+            self.level = top;
+            (self.up_at, self.large_until) = (None, None);
+            self.settle(now);
+        } else if self.level < top {
+            // a layer that was left has its time
+            self.up_at.get_or_insert(now);
+        }
     }
 
     /// Returns whether so much was lost that nothing is joined.
@@ -125,7 +249,7 @@ impl Layers {
         if self.repair_since.is_none() && last.lost * 100 > last.packets {
             self.repair_since = Some(now);
         }
-        if !is_complete && self.level < 2 && self.up_at.is_some() {
+        if !is_complete && self.level < self.top() && self.up_at.is_some() {
             self.up_at = Some(now + self.again);
         }
         let last = self.sum(SECONDS);
@@ -152,6 +276,7 @@ impl Layers {
             return;
         }
         self.level -= 1;
+        self.large_until = None;
         self.up_at = Some(now + self.again);
         self.again = (self.again * 2).min(MAX_AGAIN);
         self.settle(now);
@@ -178,7 +303,8 @@ impl Layers {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let repair = self.repair_since.map(|_| self.second_ends);
-        self.up_at.into_iter().chain(repair).min()
+        let large = self.large_until;
+        self.up_at.into_iter().chain(repair).chain(large).min()
     }
 
     /// Joins a layer, or leaves repair, if that is due.
@@ -204,9 +330,13 @@ impl Layers {
                 self.repair_since = None;
             }
         }
+        if self.large_until.is_some_and(|at| at <= now) {
+            self.large_until = None;
+            self.settle(now);
+        }
         if self.up_at.is_some_and(|at| at <= now) {
-            self.level += 1;
-            self.up_at = (self.level < 2).then_some(now + self.again);
+            self.level = self.top().min(self.level + 1);
+            self.up_at = (self.level < self.top()).then_some(now + self.again);
             self.settle(now);
         }
     }
@@ -259,7 +389,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    use Layer::{Base, Repair, Smooth};
+    use Layer::{Base, Large, LargeRepair, Repair, Smooth};
 
     #[test]
     fn repair_is_joined_at_one_per_cent_and_left_after_a_good_minute() {
@@ -343,6 +473,52 @@ mod tests {
         assert_eq!(run.joined(), [Base]);
         run.run(seconds(2), |_| (0, true));
         assert_eq!(run.joined(), [Base, Smooth]);
+    }
+
+    #[test]
+    fn the_large_picture_is_for_who_asks_and_is_left_at_once() {
+        let mut run = Run::new(true);
+        run.layers.want_large(true, run.now);
+        run.run(seconds(1), |_| (0, true));
+        assert_eq!(run.joined(), [Base, Smooth], "there is none");
+        run.layers.offer_large(true, run.now);
+        run.run(seconds(1), |_| (0, true));
+        // until it comes, the small one stays
+        assert_eq!(run.joined(), [Base, Smooth, Large]);
+        assert!(run.layers.large_came(run.now));
+        assert_eq!(run.joined(), [Large]);
+        run.run(seconds(2), |_| (1, true));
+        assert!(run.layers.large_came(run.now));
+        assert_eq!(run.joined(), [Large, LargeRepair]);
+        // too much is lost
+        run.run(Duration::from_millis(390), |_| (2, false));
+        assert_eq!(run.joined(), [Base, Repair, Smooth]);
+        assert!(!run.layers.large_came(run.now));
+        run.run(seconds(8), |_| (0, true));
+        assert_eq!(run.joined(), [Base, Repair, Smooth]);
+        run.run(seconds(3), |_| (0, true));
+        assert_eq!(run.joined(), [Base, Repair, Smooth, Large, LargeRepair]);
+        assert!(run.layers.large_came(run.now));
+        // it falls silent, and the small one takes its place
+        run.run(seconds(5), |_| (0, true));
+        assert_eq!(run.joined(), [Base, Repair, Smooth, Large, LargeRepair]);
+        run.layers.want_large(false, run.now);
+        assert_eq!(run.joined(), [Base, Repair, Smooth]);
+        run.layers.want_large(true, run.now);
+        run.run(seconds(1), |_| (0, true));
+        assert!(run.joined().contains(&Large), "at once by a choice");
+        run.layers.offer_large(false, run.now);
+        assert_eq!(run.joined(), [Base, Repair, Smooth]);
+    }
+
+    #[test]
+    fn a_reader_that_asks_gets_a_left_layer_at_once() {
+        let mut run = Run::new(true);
+        run.run(seconds(60), |_| (2, false));
+        assert!(run.layers.is_off());
+        run.layers.try_again(run.now);
+        run.run(Duration::from_millis(133), |_| (0, true));
+        assert_eq!(run.joined(), [Base, Repair]);
     }
 
     #[test]

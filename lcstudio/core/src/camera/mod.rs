@@ -4,6 +4,7 @@
 //! frames of VP8 -> CameraSender -> base:   frames on which later ones depend, a state each second
 //!                               -> repair: parity of each frame of base, 40 ms later
 //!                               -> smooth: frames on which none depends
+//! frames of a larger picture    -> large, and repair of large
 //! joined groups -> CameraWatch -> CameraFrame -> a player, or a file
 //!                  Layers chooses the groups by loss: down at once, up slowly
 //! ```
@@ -15,15 +16,17 @@ mod ivf;
 mod layers;
 mod packet;
 mod sending;
+mod stream;
 mod vp8;
 mod watching;
 
 pub use ivf::{IVF_FRAME_HEADER, IVF_HEADER, Ivf, IvfError, ivf_frame, ivf_header};
-pub use layers::{Layer, Layers};
+pub use layers::{CameraSize, Layer, Layers};
 pub use packet::{CameraPacket, CameraSpace, MAX_FRAME, Piece};
 pub use sending::{CameraError, CameraSender};
+pub use stream::CameraFrame;
 pub use vp8::{MAX_CAMERA_SIDE, Vp8, Vp8Error, Vp8Layers};
-pub use watching::{CameraFrame, CameraWatch};
+pub use watching::CameraWatch;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,10 @@
 //! ```text
 //! signature 64 | version 1 = 17 | flags 1 | run 8 | number 4 | base 4 | time 4      a state: to base, each second
 //!   | length 3 | piece 1 | bytes <= 1000                                            a piece of a frame
-//! flags  1 ended | 2 a key frame | 4 no later frame depends on it
+//! flags  1 ended | 2 a key frame | 4 no later frame depends on it | 8 of a state: there is a large picture
 //! ```
+//!
+//! Version 18 is the large picture, whose frames have numbers of their own; its state goes to large.
 //!
 //! `run` is the time at which the sender began, in milliseconds since 1970, and `time` that of the
 //! frame since then. `number` counts frames from 1, `base` those on which others depend. In a state
@@ -16,17 +18,19 @@
 use std::net::Ipv6Addr;
 
 use librecast::id::{PeerId, SecretKey};
-use librecast::wire::{Reader, WireError, Writer};
 use librecast_log::{Seal, Space};
 
-use super::layers::Layer;
+use super::layers::{CameraSize, Layer};
 use crate::drops::DropReason;
+use crate::signed::{read_head, sign, write_head};
 
 /// Context of signatures (docs/protocol.md §1).
-const CONTEXT: &str = "lcstudio 2026 camera";
+pub(super) const CONTEXT: &str = "lcstudio 2026 camera";
 
 /// Version of contents; the entry log and screens have other first bytes there.
 const VERSION: u8 = 17;
+/// Version of contents of the large picture. Earlier programs, which have one, drop it.
+const LARGE_VERSION: u8 = 18;
 
 /// Bytes of the longest piece. Chosen: as in the entry log, within 1,280.
 const PIECE: usize = 1_000;
@@ -41,6 +45,8 @@ const ENDED: u8 = 1;
 const KEY: u8 = 2;
 /// Flag of a piece: no later frame depends on its frame.
 const SMOOTH: u8 = 4;
+/// Flag of a state: who joins its group gets a large picture.
+const HAS_LARGE: u8 = 8;
 
 /// Lengths of a frame and its pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +103,8 @@ impl Piece {
 /// A packet of the track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CameraPacket {
+    /// The picture that it is of.
+    pub size: CameraSize,
     /// Time at which the sender began, in milliseconds since 1970.
     pub run: u64,
     /// Number of the frame, or of the last one.
@@ -107,6 +115,8 @@ pub struct CameraPacket {
     pub time: u32,
     /// The sender has ended.
     pub has_ended: bool,
+    /// Whether there is a large picture. A state tells it.
+    pub has_large: bool,
     /// A piece of a frame.
     pub piece: Option<Piece>,
 }
@@ -119,11 +129,13 @@ impl CameraPacket {
             (self.has_ended, ENDED),
             (piece.is_some_and(|piece| piece.is_key), KEY),
             (piece.is_some_and(|piece| !piece.is_base), SMOOTH),
+            (self.has_large && piece.is_none(), HAS_LARGE),
         ];
-        let flags = flags.iter().filter(|(is_set, _)| *is_set);
-        let flags = flags.fold(0, |all, (_, flag)| all | flag);
-        let mut w = Writer::new();
-        w.u8(VERSION).u8(flags).u64(self.run);
+        let version = match self.size {
+            CameraSize::Small => VERSION,
+            CameraSize::Large => LARGE_VERSION,
+        };
+        let mut w = write_head(version, &flags, self.run);
         w.u32(self.number).u32(self.base).u32(self.time);
         if let Some(piece) = piece {
             let [_, length @ ..] = piece.length.to_be_bytes();
@@ -135,8 +147,7 @@ impl CameraPacket {
     /// Returns its contents, signed.
     #[must_use]
     pub fn sign(&self, key: &SecretKey) -> Vec<u8> {
-        let message = self.message();
-        [&key.sign(CONTEXT, &message)[..], &message].concat()
+        sign(CONTEXT, key, &self.message())
     }
 
     /// Decodes contents; the signature is verified apart, as that costs more.
@@ -145,35 +156,33 @@ impl CameraPacket {
     ///
     /// The reason for which they are dropped.
     pub fn decode(contents: &[u8]) -> Result<Self, DropReason> {
-        let malformed = |_: WireError| DropReason::Malformed;
-        let mut r = Reader::new(contents);
-        r.array::<64>().map_err(malformed)?;
-        if r.u8().map_err(malformed)? != VERSION {
-            return Err(DropReason::UnknownKind);
-        }
-        let flags = r.u8().map_err(malformed)?;
-        let run = r.u64().map_err(malformed)?;
-        let numbers = (|| Ok((r.u32()?, r.u32()?, r.u32()?)))();
-        let (number, base, time) = numbers.map_err(malformed)?;
+        let (head, mut r) = read_head(contents, &[VERSION, LARGE_VERSION])?;
+        let flags = head.flags;
+        let (number, base, time) = (r.u32()?, r.u32()?, r.u32()?);
         let piece = match r.is_empty() {
             true => None,
             false => {
-                let [a, b, c] = r.array().map_err(malformed)?;
+                let [a, b, c] = r.array()?;
                 Some(Piece {
                     is_key: flags & KEY != 0,
                     is_base: flags & SMOOTH == 0,
                     length: u32::from_be_bytes([0, a, b, c]),
-                    piece: r.u8().map_err(malformed)?,
+                    piece: r.u8()?,
                     bytes: r.rest().to_vec(),
                 })
             }
         };
         let packet = Self {
-            run,
+            size: match head.version {
+                LARGE_VERSION => CameraSize::Large,
+                _ => CameraSize::Small,
+            },
+            run: head.run,
             number,
             base,
             time,
             has_ended: flags & ENDED != 0,
+            has_large: flags & HAS_LARGE != 0 && piece.is_none(),
             piece,
         };
         packet.check()?;
@@ -202,14 +211,6 @@ impl CameraPacket {
             false => Err(DropReason::WrongPart),
         }
     }
-}
-
-/// Returns whether the key signed these contents.
-pub(super) fn verify(contents: &[u8], key: &PeerId) -> bool {
-    let Some((signature, message)) = contents.split_first_chunk::<64>() else {
-        return false;
-    };
-    key.verify(CONTEXT, message, signature).is_ok()
 }
 
 /// The groups of the camera of a session, and the seal of its packets.
@@ -242,6 +243,8 @@ impl CameraSpace {
             Layer::Base => 0,
             Layer::Repair => 1,
             Layer::Smooth => 2,
+            Layer::Large => 4,
+            Layer::LargeRepair => 5,
         };
         Ipv6Addr::from(u128::from(self.groups) | last)
     }

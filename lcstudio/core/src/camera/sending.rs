@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
 use librecast::bucket::{Rate, TokenBucket};
-use librecast::id::{SecretKey, derive};
+use librecast::id::SecretKey;
 use librecast::parity::parity;
 use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::Space;
 use thiserror::Error;
 
-use super::layers::Layer;
+use super::layers::{CameraSize, Layer};
 use super::packet::{CameraPacket, CameraSpace, Lengths, MAX_FRAME, Piece};
 use super::vp8::{Vp8, Vp8Error, Vp8Layers};
+use crate::signed::{Nonces, States};
 
 /// Packets a second of each group. A burst fits into receive buffers.
 const PACKETS: Rate = Rate::per_second(200, 16);
@@ -22,13 +23,6 @@ const FRAMES: Rate = Rate::per_second(31, 30);
 const MAX_WAITING: usize = 400;
 /// Time of parity after its frame: a burst of loss rarely is longer.
 const REPAIR_DELAY: Duration = Duration::from_millis(40);
-/// Time between two states.
-const STATE_INTERVAL: Duration = Duration::from_secs(1);
-/// States at the end: some may be lost.
-const LAST_STATES: u32 = 3;
-/// Time between two of the last states. Chosen, as radio's last beacons.
-const LAST_INTERVAL: Duration = Duration::from_millis(50);
-
 /// Reason for which a frame is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CameraError {
@@ -84,15 +78,10 @@ impl Queue {
     }
 }
 
-/// Sends a camera.
+/// Frames of one picture, which has an encoder of its own.
 #[derive(Debug)]
-pub struct CameraSender {
-    space: CameraSpace,
-    key: SecretKey,
-    /// Source of nonces, with the number of sealed packets.
-    seed: [u8; 32],
-    sealed: u64,
-    run: u64,
+struct Encoded {
+    size: CameraSize,
     layers: Vp8Layers,
     frames: TokenBucket,
     number: u32,
@@ -100,54 +89,48 @@ pub struct CameraSender {
     time: u32,
     /// A frame was not sent on which later ones depend.
     needs_key: bool,
-    queues: [Queue; 3],
-    state_at: Instant,
-    /// Last states still to be sent, once it has ended.
-    ends: Option<u32>,
+    /// Frames of base, or all of the large picture; their parities.
+    own: Queue,
+    repair: Queue,
+    /// Frames on which none depends, where they have a group of their own.
+    smooth: Option<Queue>,
 }
 
-impl CameraSender {
-    /// Begins to send. `key` owns the track's space; `seed`: random bytes of this run.
-    #[must_use]
-    pub fn new(
-        space: &Space,
-        key: SecretKey,
-        seed: [u8; 32],
-        started: UnixTime,
-        now: Instant,
-    ) -> Self {
+impl Encoded {
+    fn new(size: CameraSize, now: Instant) -> Self {
         let queue = |layer| Queue::new(layer, now);
+        let (own, repair, smooth) = match size {
+            CameraSize::Small => (Layer::Base, Layer::Repair, Some(queue(Layer::Smooth))),
+            CameraSize::Large => (Layer::Large, Layer::LargeRepair, None),
+        };
         Self {
-            space: CameraSpace::new(space),
-            key,
-            seed,
-            sealed: 0,
-            run: started.as_millis(),
+            size,
             layers: Vp8Layers::default(),
             frames: TokenBucket::of(FRAMES, now),
             number: 0,
             base: 0,
             time: 0,
             needs_key: true,
-            queues: [Layer::Base, Layer::Smooth, Layer::Repair].map(queue),
-            state_at: now,
-            ends: None,
+            own: queue(own),
+            repair: queue(repair),
+            smooth,
         }
     }
 
-    /// Returns the groups of the camera.
-    #[must_use]
-    pub fn space(&self) -> &CameraSpace {
-        &self.space
+    fn queues(&mut self) -> impl Iterator<Item = &mut Queue> {
+        [&mut self.own, &mut self.repair]
+            .into_iter()
+            .chain(&mut self.smooth)
     }
 
-    /// Sends a frame of VP8. `time`: since the beginning, in milliseconds.
-    ///
-    /// # Errors
-    ///
-    /// [`CameraError`]; the frame is not sent, nor are later ones until a key frame if they depend
-    /// on it.
-    pub fn send(&mut self, frame: &[u8], time: u32, now: Instant) -> Result<(), CameraError> {
+    /// Returns the times at which the next packets may go, and the last one.
+    fn times(&self) -> impl Iterator<Item = (Instant, Instant)> {
+        let queues = [&self.own, &self.repair].into_iter().chain(&self.smooth);
+        queues.filter_map(|queue| Some((queue.next()?, queue.packets.back()?.0)))
+    }
+
+    /// Queues a frame and its parities.
+    fn send(&mut self, run: u64, frame: &[u8], time: u32, now: Instant) -> Result<(), CameraError> {
         if frame.is_empty() || frame.len() > MAX_FRAME {
             self.needs_key = true;
             return Err(CameraError::Length(frame.len()));
@@ -162,9 +145,10 @@ impl CameraSender {
             self.needs_key |= is_base;
             return Err(CameraError::TooMany);
         }
-        let pieces = Lengths::of(frame.len()).pieces;
-        let [base, smooth, repair] = &mut self.queues;
-        let queue = if is_base { &mut *base } else { smooth };
+        let lengths = Lengths::of(frame.len());
+        let pieces = lengths.pieces;
+        let smooth = self.smooth.as_mut().filter(|_| !is_base);
+        let queue = smooth.unwrap_or(&mut self.own);
         if queue.packets.len() + pieces > MAX_WAITING {
             self.needs_key |= is_base;
             return Err(CameraError::TooMuch);
@@ -173,12 +157,17 @@ impl CameraSender {
         self.number += 1;
         self.base += u32::from(is_base);
         self.time = self.time.max(time);
-        let packet = |piece: u8, bytes: Vec<u8>| CameraPacket {
-            run: self.run,
+        let state = CameraPacket {
+            size: self.size,
+            run,
             number: self.number,
             base: self.base,
             time: self.time,
             has_ended: false,
+            has_large: false,
+            piece: None,
+        };
+        let packet = |piece: u8, bytes: Vec<u8>| CameraPacket {
             piece: Some(Piece {
                 is_key,
                 is_base,
@@ -186,35 +175,107 @@ impl CameraSender {
                 piece,
                 bytes,
             }),
+            ..state.clone()
         };
-        let chunks = || frame.chunks(Lengths::of(frame.len()).piece);
+        let chunks = || frame.chunks(lengths.piece);
         let own = (0..).zip(chunks());
         let own = own.map(|(at, bytes)| (now, packet(at, bytes.to_vec())));
         queue.packets.extend(own);
-        if is_base && repair.packets.len() + pieces <= MAX_WAITING {
+        if is_base && self.repair.packets.len() + pieces <= MAX_WAITING {
             let parities = (0..pieces as u8).filter_map(|number| {
                 let bytes = parity(number, chunks())?;
                 Some((now + REPAIR_DELAY, packet(pieces as u8 + number, bytes)))
             });
-            repair.packets.extend(parities);
+            self.repair.packets.extend(parities);
         }
         Ok(())
+    }
+}
+
+/// Sends a camera.
+#[derive(Debug)]
+pub struct CameraSender {
+    space: CameraSpace,
+    key: SecretKey,
+    nonces: Nonces,
+    run: u64,
+    small: Encoded,
+    large: Encoded,
+    /// Whether there is a large picture; `None`: there never was.
+    has_large: Option<bool>,
+    states: States,
+    /// The picture whose state is next.
+    state_of: CameraSize,
+}
+
+impl CameraSender {
+    /// Begins to send. `key` owns the track's space; `seed`: random bytes of this run.
+    #[must_use]
+    pub fn new(
+        space: &Space,
+        key: SecretKey,
+        seed: [u8; 32],
+        started: UnixTime,
+        now: Instant,
+    ) -> Self {
+        Self {
+            space: CameraSpace::new(space),
+            key,
+            nonces: Nonces::new("lcstudio 2026 camera nonce", seed),
+            run: started.as_millis(),
+            small: Encoded::new(CameraSize::Small, now),
+            large: Encoded::new(CameraSize::Large, now),
+            has_large: None,
+            states: States::new(now),
+            state_of: CameraSize::Small,
+        }
+    }
+
+    /// Returns the groups of the camera.
+    #[must_use]
+    pub fn space(&self) -> &CameraSpace {
+        &self.space
+    }
+
+    /// Tells receivers whether those that join its group get a large picture.
+    pub fn offer_large(&mut self, has_large: bool, now: Instant) {
+        self.has_large = Some(has_large);
+        if !self.states.is_ending() {
+            self.states.hasten(now);
+        }
+    }
+
+    /// Sends a frame of VP8. `time`: since the beginning, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`CameraError`]; the frame is not sent, nor are later ones until a key frame if they depend
+    /// on it.
+    pub fn send(
+        &mut self,
+        size: CameraSize,
+        frame: &[u8],
+        time: u32,
+        now: Instant,
+    ) -> Result<(), CameraError> {
+        let encoded = match size {
+            CameraSize::Small => &mut self.small,
+            CameraSize::Large => &mut self.large,
+        };
+        encoded.send(self.run, frame, time, now)
     }
 
     /// Ends: [`has_ended`](Self::has_ended) once all is sent.
     pub fn end(&mut self, now: Instant) {
-        if self.ends.is_none() {
-            self.ends = Some(LAST_STATES);
-            let waiting = self.queues.iter().filter_map(|queue| queue.packets.back());
-            let last = waiting.map(|(at, _)| *at).max();
-            self.state_at = last.map_or(now, |at| at.max(now));
-        }
+        let waiting = self.small.times().chain(self.large.times());
+        let last = waiting.map(|(_, last)| last).max();
+        self.states.end(last.map_or(now, |at| at.max(now)));
     }
 
     /// Whether the last packet was sent.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.ends == Some(0)
+        self.states.has_ended()
     }
 
     /// Returns the next packet that is due, with its group.
@@ -223,7 +284,7 @@ impl CameraSender {
             return None;
         }
         // in the order of frames: a late smooth one is left out by receivers
-        let due = self.queues.iter_mut();
+        let due = self.small.queues().chain(self.large.queues());
         let due = due.filter_map(|queue| Some((queue.due(now)?, queue)));
         if let Some((_, queue)) = due.min_by_key(|(at, _)| *at)
             && let Some(packet) = queue.take(now)
@@ -231,45 +292,53 @@ impl CameraSender {
             let group = self.space.group(queue.layer);
             return Some((group, self.seal(&packet)?));
         }
-        let is_empty = self.queues.iter().all(|queue| queue.packets.is_empty());
-        if self.state_at > now || self.ends.is_some() && !is_empty {
+        let is_empty = self
+            .small
+            .times()
+            .chain(self.large.times())
+            .next()
+            .is_none();
+        if !self.states.is_due(now) || self.states.is_ending() && !is_empty {
             return None;
         }
-        let interval = match &mut self.ends {
-            Some(left) => {
-                *left -= 1;
-                LAST_INTERVAL
-            }
-            None => STATE_INTERVAL,
+        let (encoded, layer) = match self.state_of {
+            CameraSize::Small => (&self.small, Layer::Base),
+            CameraSize::Large => (&self.large, Layer::Large),
         };
-        self.state_at = now + interval;
         let state = CameraPacket {
+            size: encoded.size,
             run: self.run,
-            number: self.number,
-            base: self.base,
-            time: self.time,
-            has_ended: self.ends.is_some(),
+            number: encoded.number,
+            base: encoded.base,
+            time: encoded.time,
+            has_ended: self.states.is_ending(),
+            has_large: self.has_large == Some(true),
             piece: None,
         };
-        Some((self.space.group(Layer::Base), self.seal(&state)?))
+        // one that has the large picture alone joined hears of its end, too
+        if self.state_of == CameraSize::Small && self.has_large.is_some() {
+            self.state_of = CameraSize::Large;
+        } else {
+            self.state_of = CameraSize::Small;
+            self.states.sent(now);
+        }
+        Some((self.space.group(layer), self.seal(&state)?))
     }
 
     /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
-        let waiting = self.queues.iter().filter_map(Queue::next).min();
-        match (waiting, self.ends) {
-            (Some(at), Some(_)) => at,
-            (Some(at), None) => at.min(self.state_at),
-            (None, _) => self.state_at,
+        let waiting = self.small.times().chain(self.large.times());
+        let waiting = waiting.map(|(next, _)| next).min();
+        match waiting {
+            Some(at) if self.states.is_ending() => at,
+            Some(at) => at.min(self.states.at()),
+            None => self.states.at(),
         }
     }
 
     fn seal(&mut self, packet: &CameraPacket) -> Option<Vec<u8>> {
-        self.sealed += 1;
-        let count = self.sealed.to_be_bytes();
-        let hash = derive("lcstudio 2026 camera nonce", &[&self.seed, &count]);
-        let nonce = hash.first_chunk()?;
-        self.space.seal.seal_contents(packet.sign(&self.key), nonce)
+        let contents = packet.sign(&self.key);
+        self.space.seal.seal_contents(contents, &self.nonces.next())
     }
 }

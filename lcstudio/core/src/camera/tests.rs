@@ -62,6 +62,7 @@ struct World {
     /// Packets on their way.
     way: VecDeque<(Instant, Ipv6Addr, Vec<u8>)>,
     sent: Vec<Vec<u8>>,
+    sent_large: Vec<Vec<u8>>,
     /// Frames that came out, and when.
     shown: Vec<(Instant, CameraFrame)>,
 }
@@ -79,6 +80,7 @@ impl World {
             random: seed | 1,
             way: VecDeque::new(),
             sent: Vec::new(),
+            sent_large: Vec::new(),
             shown: Vec::new(),
         }
     }
@@ -94,7 +96,8 @@ impl World {
     /// Sends a frame, and lets 66 ms pass. `is_lost`: of a packet, by a random number below 1,000.
     fn frame(&mut self, bytes: Vec<u8>, is_lost: &mut impl FnMut(u64) -> bool) {
         let time = (self.now - self.begun).as_millis() as u32;
-        self.sender.send(&bytes, time, self.now).unwrap();
+        let sent = self.sender.send(CameraSize::Small, &bytes, time, self.now);
+        sent.unwrap();
         self.sent.push(bytes);
         self.pass(Duration::from_millis(66), is_lost);
     }
@@ -139,6 +142,41 @@ impl World {
             };
             self.frame(bytes, is_lost);
         }
+    }
+
+    /// Sends a film in both sizes.
+    fn film_in_both(&mut self, seconds: u32, is_lost: &mut impl FnMut(u64) -> bool) {
+        for _ in 0..seconds * 15 {
+            let number = self.sent_large.len() as u32 + 1;
+            let is_key = (number - 1).is_multiple_of(30);
+            let bytes = frame(is_key, if is_key { 3_500 } else { 2_700 }, number);
+            let time = (self.now - self.begun).as_millis() as u32;
+            let sent = self.sender.send(CameraSize::Large, &bytes, time, self.now);
+            sent.unwrap();
+            self.sent_large.push(bytes);
+            let number = self.sent.len() as u32 + 1;
+            let is_key = (number - 1) % 30 == 15;
+            self.frame(frame(is_key || number == 1, 1_500, number), is_lost);
+        }
+    }
+
+    /// Checks that each frame that came out can be decoded: it follows the one before, or is a key.
+    fn check_both(&self) {
+        let mut before: Option<(CameraSize, u32)> = None;
+        for (_, frame) in &self.shown {
+            let sent = match frame.picture {
+                CameraSize::Small => &self.sent,
+                CameraSize::Large => &self.sent_large,
+            };
+            assert_eq!(frame.bytes, sent[frame.number as usize - 1]);
+            let follows = Some((frame.picture, frame.number - 1));
+            assert!(before == follows || frame.size.is_some(), "{before:?}");
+            before = Some((frame.picture, frame.number));
+        }
+    }
+
+    fn joined(&self) -> Vec<Layer> {
+        self.watch.layers().joined().collect()
     }
 
     /// Checks all frames that came out: as sent, in order, and each can be decoded.
@@ -196,8 +234,7 @@ fn without_loss_all_frames_come_and_repair_is_not_joined() {
         *at - sent
     });
     assert!(late.max().unwrap() < DELAY + Duration::from_millis(3));
-    let joined: Vec<Layer> = world.watch.layers().joined().collect();
-    assert_eq!(joined, [Layer::Base, Layer::Smooth]);
+    assert_eq!(world.joined(), [Layer::Base, Layer::Smooth]);
     assert!(world.watch.drops().by_name().is_empty());
     assert!(!world.watch.has_ended());
     world.sender.end(world.now);
@@ -251,6 +288,74 @@ fn a_path_that_loses_too_much_gets_less_and_then_nothing() {
 }
 
 #[test]
+fn who_asks_for_the_large_picture_gets_it_and_no_other_byte() {
+    let mut world = World::new(3);
+    world.watch.want_large(true, world.now);
+    world.film_in_both(3, &mut |_| false);
+    assert_eq!(
+        world.joined(),
+        [Layer::Base, Layer::Smooth],
+        "nobody named it"
+    );
+    world.sender.offer_large(true, world.now);
+    world.film_in_both(3, &mut |_| false);
+    assert_eq!(world.joined(), [Layer::Large]);
+    world.film_in_both(20, &mut |chance| chance < 20);
+    assert_eq!(world.joined(), [Layer::Large, Layer::LargeRepair]);
+    let of = |world: &World, picture| {
+        let frames = world.shown.iter().map(|(_, frame)| frame.picture);
+        frames.filter(|one| *one == picture).count()
+    };
+    // 3 s and up to 2 s more; the rest
+    let small = of(&world, CameraSize::Small);
+    let large = of(&world, CameraSize::Large);
+    assert!(
+        (45..=76).contains(&small) && large > 250,
+        "{small}, {large}"
+    );
+    world.check_both();
+    // the sender has none any more
+    world.sender.offer_large(false, world.now);
+    world.film_in_both(4, &mut |_| false);
+    assert_eq!(world.joined(), [Layer::Base, Layer::Repair, Layer::Smooth]);
+    assert!(of(&world, CameraSize::Small) >= small + 20);
+    world.check_both();
+    world.sender.offer_large(true, world.now);
+    world.film_in_both(3, &mut |_| false);
+    assert!(world.watch.layers().shows_large());
+    // too much is lost for it
+    world.film_in_both(4, &mut |chance| chance < 600);
+    assert!(!world.watch.layers().shows_large());
+    world.film_in_both(30, &mut |_| false);
+    world.check_both();
+    // who has left base hears of the end
+    let mut world = World::new(3);
+    world.watch.want_large(true, world.now);
+    world.sender.offer_large(true, world.now);
+    world.film_in_both(3, &mut |_| false);
+    assert_eq!(world.joined(), [Layer::Large]);
+    world.sender.end(world.now);
+    world.pass(Duration::from_secs(1), &mut |_| false);
+    assert!(world.sender.has_ended() && world.watch.has_ended());
+}
+
+#[test]
+fn a_large_picture_that_stops_gives_way_to_the_small_one() {
+    let mut world = World::new(3);
+    world.watch.want_large(true, world.now);
+    world.sender.offer_large(true, world.now);
+    world.film_in_both(4, &mut |_| false);
+    assert_eq!(world.joined(), [Layer::Large]);
+    // its encoder does nothing any more, and nobody says so
+    world.film(7, &mut |_| false);
+    assert_eq!(world.joined(), [Layer::Base, Layer::Smooth, Layer::Large]);
+    let last = &world.shown.last().unwrap().1;
+    assert_eq!(last.picture, CameraSize::Small);
+    world.film_in_both(4, &mut |_| false);
+    assert_eq!(world.joined(), [Layer::Large]);
+}
+
+#[test]
 fn a_new_run_begins_anew() {
     let mut world = World::new(1);
     world.film(4, &mut |_| false);
@@ -268,7 +373,8 @@ fn a_new_run_begins_anew() {
     assert_eq!(world.shown.len(), 60);
     assert!(world.shown.iter().all(|(_, f)| f.run == STARTED + 4_000));
     // packets of the old run count no more
-    old.send(&frame(true, 100, 1), 0, world.now).unwrap();
+    let key = frame(true, 100, 1);
+    old.send(CameraSize::Small, &key, 0, world.now).unwrap();
     while let Some((group, packet)) = old.poll_transmit(world.now) {
         world.watch.handle_datagram(group, &packet, world.now);
     }
@@ -303,14 +409,16 @@ proptest! {
         numbers in any::<(u64, u32, u32, u32)>(),
         length in 1_u32..64_001,
         piece in any::<u8>(),
-        flags in any::<(bool, bool, bool)>(),
+        flags in any::<(bool, bool, bool, bool)>(),
     ) {
         let (run, number, base, time) = numbers;
         let lengths = Lengths::of(length as usize);
         let piece = usize::from(piece) % (2 * lengths.pieces);
-        let (is_key, is_base, has_ended) = flags;
+        let (is_key, is_base, has_ended, is_large) = flags;
         let packet = CameraPacket {
+            size: if is_large { CameraSize::Large } else { CameraSize::Small },
             run, number, base, time, has_ended,
+            has_large: false,
             piece: Some(Piece {
                 is_key, is_base, length, piece: piece as u8,
                 bytes: vec![7; lengths.of_piece(piece)],
@@ -424,11 +532,13 @@ fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
     let mut watch = CameraWatch::new(&space, true, now);
     let hour = 3_600_000;
     let state = |run: u64, number: u32, has_ended: bool| CameraPacket {
+        size: CameraSize::Small,
         run,
         number,
         base: number,
         time: number,
         has_ended,
+        has_large: false,
         piece: None,
     };
     let sealed = |packet: &CameraPacket, key: &SecretKey| {
@@ -493,11 +603,13 @@ fn the_last_numbers_of_a_run_panic_nowhere() {
             bytes: bytes.clone(),
         };
         let packet = CameraPacket {
+            size: CameraSize::Small,
             run: 1,
             number,
             base: number,
             time: 0,
             has_ended: false,
+            has_large: false,
             piece: Some(piece),
         };
         let sealed = seal.seal_contents(packet.sign(&key), &[1; 24]).unwrap();
@@ -513,22 +625,28 @@ fn a_sender_has_bounds() {
     let mut now = now();
     let started = UnixTime::from_millis(STARTED);
     let mut sender = CameraSender::new(&space, key, [1; 32], started, now);
+    let send = |sender: &mut CameraSender, frame: &[u8], now| {
+        sender.send(CameraSize::Small, frame, 0, now)
+    };
     let plain = frame(false, 500, 1);
-    assert_eq!(sender.send(&plain, 0, now), Err(CameraError::NoKey));
-    assert_eq!(sender.send(&[], 0, now), Err(CameraError::Length(0)));
+    assert_eq!(send(&mut sender, &plain, now), Err(CameraError::NoKey));
+    assert_eq!(send(&mut sender, &[], now), Err(CameraError::Length(0)));
     let long = frame(true, 64_001, 1);
-    assert_eq!(sender.send(&long, 0, now), Err(CameraError::Length(64_001)));
+    assert_eq!(
+        send(&mut sender, &long, now),
+        Err(CameraError::Length(64_001))
+    );
     let mut huge = frame(true, 500, 1);
     huge[6..10].fill(0xff);
     let size = Vp8Error::Size(16_383, 16_383);
-    assert_eq!(sender.send(&huge, 0, now), Err(size.into()));
+    assert_eq!(send(&mut sender, &huge, now), Err(size.into()));
     // 64 packets a frame: the seventh is too much for two seconds
     let long = frame(true, 64_000, 1);
     for _ in 0..6 {
-        assert_eq!(sender.send(&long, 0, now), Ok(()));
+        assert_eq!(send(&mut sender, &long, now), Ok(()));
     }
-    assert_eq!(sender.send(&long, 0, now), Err(CameraError::TooMuch));
-    assert_eq!(sender.send(&plain, 0, now), Err(CameraError::NoKey));
+    assert_eq!(send(&mut sender, &long, now), Err(CameraError::TooMuch));
+    assert_eq!(send(&mut sender, &plain, now), Err(CameraError::NoKey));
     let (mut sent, mut millis) = (0, 0);
     while millis < 1_000 {
         while sender.poll_transmit(now).is_some() {
@@ -543,11 +661,11 @@ fn a_sender_has_bounds() {
     while sender.poll_transmit(now).is_some() {}
     let key = frame(true, 100, 1);
     let count = (0..100)
-        .filter(|_| sender.send(&key, 0, now).is_ok())
+        .filter(|_| send(&mut sender, &key, now).is_ok())
         .count();
     // one of an earlier second is spent
     assert!((29..=30).contains(&count), "{count}");
-    assert_eq!(sender.send(&key, 0, now), Err(CameraError::TooMany));
+    assert_eq!(send(&mut sender, &key, now), Err(CameraError::TooMany));
 }
 
 #[test]
@@ -563,7 +681,8 @@ fn a_sender_that_is_late_keeps_the_order_of_frames() {
             _ if number % 2 == 1 => frame(false, 1_500, number),
             _ => smooth(900, number),
         };
-        sender.send(&bytes, number, now).unwrap();
+        let sent = sender.send(CameraSize::Small, &bytes, number, now);
+        sent.unwrap();
         now += Duration::from_millis(66);
     }
     while let Some((group, packet)) = sender.poll_transmit(now) {
@@ -577,12 +696,14 @@ fn a_sender_that_is_late_keeps_the_order_of_frames() {
 #[test]
 fn packets_are_frozen() {
     let (key, space) = space(7);
-    let packet = CameraPacket {
+    let mut packet = CameraPacket {
+        size: CameraSize::Small,
         run: STARTED,
         number: 3,
         base: 2,
         time: 66,
         has_ended: false,
+        has_large: false,
         piece: Some(Piece {
             is_key: false,
             is_base: false,
@@ -591,22 +712,27 @@ fn packets_are_frozen() {
             bytes: vec![1, 2, 3],
         }),
     };
-    let contents = packet.sign(&key);
-    let hex: String = contents[64..]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex = |packet: &CameraPacket| {
+        let contents = packet.sign(&key);
+        let bytes = contents[64..].iter();
+        bytes.map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
     assert_eq!(
-        hex,
+        hex(&packet),
         "1104000001a0c4506c00000000030000000200000042000003000102 03".replace(' ', "")
     );
+    packet.piece = None;
+    (packet.size, packet.has_large) = (CameraSize::Large, true);
+    assert_eq!(hex(&packet), "1208000001a0c4506c00000000030000000200000042");
     let space = CameraSpace::new(&space);
-    let groups = [Layer::Base, Layer::Repair, Layer::Smooth].map(|l| space.group(l).to_string());
+    let groups = Layer::ALL.map(|layer| space.group(layer).to_string());
     assert_eq!(groups, GROUPS);
 }
 
-const GROUPS: [&str; 3] = [
+const GROUPS: [&str; 5] = [
     "ff1e:a236:b841:db11:82ab:73cd:c185:8ee0",
     "ff1e:a236:b841:db11:82ab:73cd:c185:8ee1",
     "ff1e:a236:b841:db11:82ab:73cd:c185:8ee2",
+    "ff1e:a236:b841:db11:82ab:73cd:c185:8ee4",
+    "ff1e:a236:b841:db11:82ab:73cd:c185:8ee5",
 ];

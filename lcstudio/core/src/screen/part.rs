@@ -12,15 +12,16 @@
 use std::net::Ipv6Addr;
 
 use librecast::id::{PeerId, SecretKey};
-use librecast::wire::{Reader, WireError, Writer};
+use librecast::wire::{Reader, WireError};
 use librecast_log::{Seal, Space};
 use thiserror::Error;
 
 use crate::drops::DropReason;
 use crate::picture::{MAX_PICTURE, PictureError};
+use crate::signed::{read_head, sign, write_head};
 
 /// Context of signatures (docs/protocol.md §1).
-const CONTEXT: &str = "lcstudio 2026 screen";
+pub(super) const CONTEXT: &str = "lcstudio 2026 screen";
 
 /// Version of contents; the entry log has other first bytes there.
 const VERSION: u8 = 16;
@@ -143,16 +144,14 @@ pub struct ScreenPacket {
 impl ScreenPacket {
     /// Returns its contents without the signature.
     fn message(&self) -> Vec<u8> {
-        let mut w = Writer::new();
         let is_exact = self.part.as_ref().is_some_and(|part| part.is_exact);
         let flags = [
             (self.is_paused, PAUSED),
             (self.has_ended, ENDED),
             (is_exact, EXACT),
         ];
-        let flags = flags.iter().filter(|(is_set, _)| *is_set);
-        let flags = flags.fold(0, |all, (_, flag)| all | flag);
-        w.u8(VERSION).u8(flags).u64(self.run).u32(self.latest);
+        let mut w = write_head(VERSION, &flags, self.run);
+        w.u32(self.latest);
         if let Some(part) = &self.part {
             let Area {
                 x,
@@ -170,8 +169,7 @@ impl ScreenPacket {
     /// Returns its contents, signed.
     #[must_use]
     pub fn sign(&self, key: &SecretKey) -> Vec<u8> {
-        let message = self.message();
-        [&key.sign(CONTEXT, &message)[..], &message].concat()
+        sign(CONTEXT, key, &self.message())
     }
 
     /// Decodes contents; the signature is verified apart, as that costs more.
@@ -180,23 +178,17 @@ impl ScreenPacket {
     ///
     /// The reason for which they are dropped.
     pub fn decode(contents: &[u8]) -> Result<Self, DropReason> {
-        let malformed = |_: WireError| DropReason::Malformed;
-        let mut r = Reader::new(contents);
-        r.array::<64>().map_err(malformed)?;
-        if r.u8().map_err(malformed)? != VERSION {
-            return Err(DropReason::UnknownKind);
-        }
-        let flags = r.u8().map_err(malformed)?;
-        let (run, latest) = (r.u64().map_err(malformed)?, r.u32().map_err(malformed)?);
+        let (head, mut r) = read_head(contents, &[VERSION])?;
+        let (flags, latest) = (head.flags, r.u32()?);
         let part = match r.is_empty() {
             true => None,
-            false => Some(read_part(&mut r, flags & EXACT != 0).map_err(malformed)?),
+            false => Some(read_part(&mut r, flags & EXACT != 0)?),
         };
         if let Some(part) = &part {
             check(part, latest)?;
         }
         Ok(Self {
-            run,
+            run: head.run,
             latest,
             is_paused: flags & PAUSED != 0,
             has_ended: flags & ENDED != 0,
@@ -242,14 +234,6 @@ fn check(part: &Part, latest: u32) -> Result<(), DropReason> {
         return Err(DropReason::WrongPart);
     }
     Ok(())
-}
-
-/// Returns whether the key signed these contents.
-pub(super) fn verify(contents: &[u8], key: &PeerId) -> bool {
-    let Some((signature, message)) = contents.split_first_chunk::<64>() else {
-        return false;
-    };
-    key.verify(CONTEXT, message, signature).is_ok()
 }
 
 /// The groups of the screen of a session, and the seal of its packets.

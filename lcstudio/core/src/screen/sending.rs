@@ -5,24 +5,19 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use librecast::bucket::{Rate, TokenBucket};
-use librecast::id::{SecretKey, derive};
+use librecast::id::SecretKey;
 use librecast::time::{Duration, Instant, UnixTime};
 use librecast_log::Space;
 
 use super::part::{Area, PART, Part, ScreenError, ScreenPacket, ScreenSpace, screen_size};
 use crate::picture::Picture;
+use crate::signed::{Nonces, States};
 
 /// Rate of the live group, with all bytes of its packets: a page of text in half a second. A burst
 /// fits into receive buffers.
 const LIVE: Rate = Rate::per_second(64_000, 16_000);
 /// Rate of the carousel: 256 kbit/s, a page of text in 1.5 s.
 const CAROUSEL: Rate = Rate::per_second(32_000, 8_000);
-/// Time between two states: a receiver learns by then that it lacks the last change.
-const STATE_INTERVAL: Duration = Duration::from_secs(1);
-/// States at the end: some may be lost.
-const LAST_STATES: u32 = 3;
-/// Time between two of the last states. Chosen, as radio's last beacons.
-const LAST_INTERVAL: Duration = Duration::from_millis(50);
 /// Time between two looks at a screen that changes.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time between two looks at a screen that did not change at the last one.
@@ -76,9 +71,7 @@ impl Numbered {
 pub struct ScreenSender {
     space: ScreenSpace,
     key: SecretKey,
-    /// Source of nonces, with the number of sealed packets.
-    seed: [u8; 32],
-    sealed: u64,
+    nonces: Nonces,
     run: u64,
     latest: u32,
     /// The last change of which a part was sent: receivers expect no later one.
@@ -86,8 +79,7 @@ pub struct ScreenSender {
     is_paused: bool,
     /// The live group is sent the whole screen once more, which the carousel has.
     is_refining: bool,
-    /// Last states still to be sent, once it has ended.
-    ends: Option<u32>,
+    states: States,
     /// Changes to be sent to the live group, and the next part of the first one.
     live: VecDeque<Arc<Numbered>>,
     live_part: usize,
@@ -96,7 +88,6 @@ pub struct ScreenSender {
     carousel: Vec<Arc<Numbered>>,
     round: (usize, usize),
     carousel_bucket: TokenBucket,
-    state_at: Instant,
     look_at: Instant,
 }
 
@@ -113,21 +104,19 @@ impl ScreenSender {
         Self {
             space: ScreenSpace::new(space),
             key,
-            seed,
-            sealed: 0,
+            nonces: Nonces::new("lcstudio 2026 screen nonce", seed),
             run: started.as_millis(),
             latest: 0,
             begun: 0,
             is_paused: false,
             is_refining: false,
-            ends: None,
+            states: States::new(now),
             live: VecDeque::new(),
             live_part: 0,
             live_bucket: TokenBucket::of(LIVE, now),
             carousel: Vec::new(),
             round: (0, 0),
             carousel_bucket: TokenBucket::of(CAROUSEL, now),
-            state_at: now,
             look_at: now,
         }
     }
@@ -142,7 +131,7 @@ impl ScreenSender {
     #[must_use]
     pub fn wants_look(&self, now: Instant) -> bool {
         let is_sent = self.live.is_empty() || self.is_refining;
-        is_sent && !self.is_paused && self.ends.is_none() && self.look_at <= now
+        is_sent && !self.is_paused && !self.states.is_ending() && self.look_at <= now
     }
 
     /// Notes a look that found no change.
@@ -224,35 +213,27 @@ impl ScreenSender {
     /// Pauses, or goes on.
     pub fn pause(&mut self, is_paused: bool, now: Instant) {
         self.is_paused = is_paused;
-        self.state_at = now;
+        self.states.hasten(now);
     }
 
     /// Ends: [`has_ended`](Self::has_ended) once all is sent.
     pub fn end(&mut self, now: Instant) {
-        self.ends.get_or_insert(LAST_STATES);
-        self.state_at = now;
+        self.states.end(now);
     }
 
     /// Whether the last packet was sent.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.ends == Some(0)
+        self.states.has_ended()
     }
 
     /// Returns the next packet that is due, with its group.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<(Ipv6Addr, Vec<u8>)> {
-        if self.state_at <= now && !self.has_ended() {
-            let interval = match &mut self.ends {
-                Some(left) => {
-                    *left -= 1;
-                    LAST_INTERVAL
-                }
-                None => STATE_INTERVAL,
-            };
-            self.state_at = now + interval;
+        if self.states.is_due(now) {
+            self.states.sent(now);
             return Some((self.space.live(), self.seal(None)?));
         }
-        if self.ends.is_some() {
+        if self.states.is_ending() {
             return None;
         }
         if self.live_bucket.ready(now)
@@ -285,12 +266,12 @@ impl ScreenSender {
     /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
     #[must_use]
     pub fn next_timeout(&self) -> Instant {
-        let is_on = self.ends.is_none();
+        let is_on = !self.states.is_ending();
         let live = (is_on && !self.live.is_empty()).then(|| self.live_bucket.ready_at());
         let carousel =
             (is_on && !self.carousel.is_empty()).then(|| self.carousel_bucket.ready_at());
         let first = live.into_iter().chain(carousel).min();
-        first.map_or(self.state_at, |at| at.min(self.state_at))
+        first.map_or(self.states.at(), |at| at.min(self.states.at()))
     }
 
     /// Returns the time of the next look.
@@ -309,14 +290,11 @@ impl ScreenSender {
             run: self.run,
             latest: part.as_ref().map_or(0, |part| part.number).max(self.begun),
             is_paused: self.is_paused,
-            has_ended: self.ends.is_some(),
+            has_ended: self.states.is_ending(),
             part,
         };
-        self.sealed += 1;
-        let count = self.sealed.to_be_bytes();
-        let hash = derive("lcstudio 2026 screen nonce", &[&self.seed, &count]);
-        let nonce = hash.first_chunk()?;
-        self.space.seal.seal_contents(packet.sign(&self.key), nonce)
+        let contents = packet.sign(&self.key);
+        self.space.seal.seal_contents(contents, &self.nonces.next())
     }
 }
 

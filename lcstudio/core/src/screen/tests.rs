@@ -573,7 +573,11 @@ fn bytes_on_the_wire_are_frozen() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert_eq!(message, MESSAGE);
-    assert!(super::part::verify(&contents, &key.peer_id()));
+    assert!(crate::signed::verify(
+        super::part::CONTEXT,
+        &contents,
+        &key.peer_id()
+    ));
     let state = packet(None).sign(&key);
     assert_eq!(ScreenPacket::decode(&state), Ok(packet(None)));
     assert_eq!(state.len(), 64 + 14);

@@ -8,10 +8,10 @@ use librecast::drops::Drops;
 use librecast::time::{Duration, Instant};
 use librecast_log::Space;
 
-use super::part::{Area, PART, Part, ScreenPacket, ScreenSpace, verify};
+use super::part::{Area, CONTEXT, PART, Part, ScreenPacket, ScreenSpace};
 use crate::drops::DropReason;
 use crate::picture::{MAX_PICTURE, Picture, PictureKind};
-use crate::verified::Verified;
+use crate::signed::{Runs, Signatures};
 
 /// Changes of areas that are stored, complete or not.
 const MAX_CHANGES: usize = 128;
@@ -21,11 +21,6 @@ const MAX_BYTES: usize = MAX_PICTURE + PART;
 const CHECKED: Rate = Rate::per_second(200, 400);
 /// Silence after which a change whose parts came is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Silence of a sender after which an earlier run of it counts again: its clock was set back.
-const SILENCE: Duration = Duration::from_secs(10);
-/// Most by which a run that counts again is earlier than the latest: as far as clocks may differ.
-const SET_BACK_MS: u64 = 3_600_000;
-
 /// A change to be drawn, or stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScreenChange {
@@ -103,11 +98,8 @@ impl Assembly {
 pub struct ScreenWatch {
     space: ScreenSpace,
     checked: TokenBucket,
-    verified: Verified,
-    run: u64,
-    /// The latest run, also while an earlier one counts.
-    latest_run: u64,
-    heard_at: Option<Instant>,
+    signatures: Signatures,
+    runs: Runs,
     is_paused: bool,
     has_ended: bool,
     latest: u32,
@@ -131,13 +123,12 @@ impl ScreenWatch {
     /// Watches the screen of this space, as the index names it.
     #[must_use]
     pub fn new(space: &Space, now: Instant) -> Self {
+        let space = ScreenSpace::new(space);
         Self {
-            space: ScreenSpace::new(space),
+            signatures: Signatures::new(CONTEXT, space.owner),
+            space,
             checked: TokenBucket::of(CHECKED, now),
-            verified: Verified::default(),
-            run: 0,
-            latest_run: 0,
-            heard_at: None,
+            runs: Runs::default(),
             is_paused: false,
             has_ended: false,
             latest: 0,
@@ -195,7 +186,7 @@ impl ScreenWatch {
     /// Returns when the last packet was accepted.
     #[must_use]
     pub fn received_at(&self) -> Option<Instant> {
-        self.heard_at
+        self.runs.heard_at()
     }
 
     /// Whether the sender pauses.
@@ -232,36 +223,25 @@ impl ScreenWatch {
         let contents = self.space.seal.open_contents(datagram);
         let contents = contents.map_err(|_| DropReason::NotSealed)?;
         let packet = ScreenPacket::decode(&contents)?;
-        let is_heard = |at: Instant| now.saturating_duration_since(at) < SILENCE;
-        let is_old = packet.run < self.run && self.heard_at.is_some_and(is_heard);
-        if is_old || packet.run < self.latest_run.saturating_sub(SET_BACK_MS) {
-            return Err(DropReason::OldRun);
-        }
+        self.runs.check(packet.run, now)?;
         // a state that is not the last one, and a part that is drawn, change nothing, signed or not
         let is_drawn = |part: &Part| part.number <= self.through;
-        let is_known = packet.run == self.run && packet.latest < self.latest;
+        let is_known = packet.run == self.runs.run() && packet.latest < self.latest;
         if is_known && packet.part.as_ref().is_none_or(is_drawn) {
             return Ok(());
         }
-        let hash = Verified::hash(&contents);
-        if !self.verified.contains(&hash) {
-            if !self.checked.take(1, now) {
-                return Err(DropReason::ScreenRate);
-            }
-            if !verify(&contents, &self.space.owner) {
-                return Err(DropReason::NotSigned);
-            }
-            self.verified.remember(hash);
-        }
-        if packet.run != self.run {
-            self.begin(packet.run);
+        let bucket = Some(&mut self.checked);
+        self.signatures
+            .check(&contents, bucket, DropReason::ScreenRate, now)?;
+        if self.runs.begin(packet.run) {
+            self.begin();
         }
         // its parts come by the carousel, then, and it stays there until it has all of them
         let is_in_carousel = self.lacks(now);
         if is_in_carousel {
             self.latest_part_at = None;
         }
-        self.heard_at = Some(now);
+        self.runs.hear(now);
         if packet.latest >= self.latest {
             // a recorded state does not take back the end
             let stays_ended = self.has_ended && packet.latest == self.latest;
@@ -281,9 +261,7 @@ impl ScreenWatch {
     }
 
     /// Forgets all of an earlier run.
-    fn begin(&mut self, run: u64) {
-        self.run = run;
-        self.latest_run = self.latest_run.max(run);
+    fn begin(&mut self) {
         (self.latest, self.through) = (0, 0);
         self.has_ended = false;
         self.whole = None;
@@ -312,7 +290,7 @@ impl ScreenWatch {
                 return Ok(());
             };
             self.whole = None;
-            let change = change(self.run, part, bytes)?;
+            let change = change(self.runs.run(), part, bytes)?;
             self.draw_whole(change);
             return Ok(());
         }
@@ -330,7 +308,7 @@ impl ScreenWatch {
             return Ok(());
         };
         self.areas.remove(&number);
-        let change = change(self.run, part, bytes)?;
+        let change = change(self.runs.run(), part, bytes)?;
         self.draw_area(change);
         Ok(())
     }
