@@ -52,6 +52,7 @@ test-all:
 	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
 	$(MAKE) web
 	cargo test --manifest-path lcgroup/interop/Cargo.toml --target-dir target
+	cargo test --manifest-path lcgroup/interop/Cargo.toml --target-dir target --features vectors vectors::
 	cargo test --workspace $(ARGS) -- --ignored --nocapture --test-threads 1 $(LONG)
 
 # what docs/reference.md says is what the programs say; a test fails while it is not

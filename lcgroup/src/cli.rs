@@ -1,5 +1,6 @@
 //! The command line of `lcgroup`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
   lcgroup tail team --follow
+  lcgroup tail team --exec ./told          runs ./told for each message that comes, with it on its standard input
   lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
   lcgroup get team plan.pdf                fetches it, from any host that has it
   lcgroup call team                        begins a call, and tells the members; lcradio call lcc1... takes part
@@ -70,6 +72,9 @@ enum Verb {
         /// Interface to use; may be repeated [default: all that can carry multicast]
         #[arg(long = "interface", value_name = "NAME")]
         interfaces: Vec<String>,
+        /// Show new messages of others on this user's desktop, with name and text
+        #[arg(long)]
+        notify: bool,
     },
     /// Make a group; this host is its owner
     Create {
@@ -174,6 +179,10 @@ enum Verb {
         /// Only from the first message on that was not read, on any device of yours
         #[arg(long, conflicts_with_all = ["after", "last"])]
         new: bool,
+        /// Stay, and run PROGRAM for each message of others that comes; it reads the message as a line of JSON. All that
+        /// follows are its arguments
+        #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+        exec: Vec<OsString>,
     },
     /// Who is in a group
     Members {
@@ -291,6 +300,13 @@ enum DeputyVerb {
         /// Its name, its key, or book:NAME
         name: String,
     },
+    /// Let a deputy go on now, or the owner again, in place of this host
+    HandOver {
+        /// The group
+        group: String,
+        /// Its name, its key, or book:NAME
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -379,10 +395,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     };
     match cli.verb {
         Verb::Init => verbs::init(&state_dir, json),
-        Verb::Run { interfaces } => daemon::run(&daemon::Options {
+        Verb::Run { interfaces, notify } => daemon::run(&daemon::Options {
             state_dir,
             control,
             interfaces,
+            notify,
         }),
         Verb::Create {
             group,
@@ -442,13 +459,20 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             after,
             last,
             new,
-        } => to.tail(&Tail {
-            group,
-            follow,
-            after,
-            last,
-            new,
-        }),
+            exec,
+        } => {
+            let tail = Tail {
+                group,
+                follow,
+                after,
+                last,
+                new,
+            };
+            match exec.is_empty() {
+                true => to.tail(&tail),
+                false => to.tail_exec(&tail, &exec),
+            }
+        }
         Verb::Members { group } => to.members(group),
         Verb::Verify {
             group,
@@ -470,6 +494,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             DeputyVerb::Add { group, name, after } => to.add_deputy(group, &name, after),
             DeputyVerb::List { group } => to.deputies(group),
             DeputyVerb::Remove { group, name } => to.remove_deputy(group, &name),
+            DeputyVerb::HandOver { group, name } => to.hand_over(group, &name),
         },
         Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),
@@ -493,6 +518,18 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_behind_exec_is_the_programs() {
+        let line = "lcgroup tail team --new --exec -- notify --json -n 3 -- team";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Verb::Tail { new, exec, .. } = cli.verb else {
+            panic!("another verb");
+        };
+        assert!(new && !cli.common.json);
+        assert_eq!(exec, ["--", "notify", "--json", "-n", "3", "--", "team"]);
+        assert!(Cli::try_parse_from(["lcgroup", "tail", "team", "--exec"]).is_err());
+    }
 
     #[test]
     fn times_to_keep_are_a_day_to_a_thousand_years_or_for_ever() {

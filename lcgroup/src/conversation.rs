@@ -77,6 +77,18 @@ pub struct Message {
     pub earlier: bool,
 }
 
+impl Message {
+    /// What it says, in a few words.
+    pub fn summary(&self) -> String {
+        match (&self.text, &self.files, &self.file) {
+            (Some(text), ..) => text.clone(),
+            (None, Some(share), _) => format!("shares {share}"),
+            (None, None, Some(file)) => format!("sends {}", file.name),
+            (None, None, None) => "(no text)".to_owned(),
+        }
+    }
+}
+
 /// A file in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileOf {

@@ -38,6 +38,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::carrier::{Carrier, Plan};
+use crate::desktop::Desktop;
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
@@ -74,6 +75,8 @@ pub struct Options {
     pub control: PathBuf,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
+    /// Show new messages on the user's desktop.
+    pub notify: bool,
 }
 
 /// Runs until a signal stops it.
@@ -107,6 +110,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         carrier: Carrier::start(state, &options.interfaces, Arc::clone(&wake))
             .context("a thread for files")?,
         carry_at: now,
+        desktop: options
+            .notify
+            .then(Desktop::start)
+            .transpose()
+            .context("a thread for the desktop")?,
         rooms: BTreeMap::new(),
         held: BTreeMap::new(),
         networks: Networks::new(),
@@ -143,6 +151,8 @@ struct Daemon {
     carrier: Carrier,
     /// When files are planned again.
     carry_at: Instant,
+    /// Where new messages are shown.
+    desktop: Option<Desktop>,
     rooms: BTreeMap<String, Room>,
     held: BTreeMap<String, Held>,
     /// Networks of groups that have one of their own, by the groups' names.
@@ -338,6 +348,11 @@ impl Daemon {
             }
             match room.turn(time, now) {
                 Ok(()) => {
+                    if let Some(desktop) = &self.desktop
+                        && let Some(news) = room.take_news()
+                    {
+                        desktop.show(name, news);
+                    }
                     for bytes in room.take_transmits() {
                         match self.networks.get_mut(name) {
                             Some(outside) => outside.send(&bytes),
@@ -613,6 +628,10 @@ impl Daemon {
             }
             Request::RemoveDeputy { group, member } => {
                 let author = self.room(&group)?.remove_deputy(&member, time)?;
+                Ok(json!({ "author": author }))
+            }
+            Request::HandOver { group, member } => {
+                let author = self.room(&group)?.hand_over(&member, time)?;
                 Ok(json!({ "author": author }))
             }
             Request::DeviceAdd { group, expires_s } => {

@@ -1,26 +1,19 @@
 //! Files that members sent, in a file of the group's folder: names, and the keys that open them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lcgroup_core::file::{FileId, FileKey, MAX_FILE, SealedFile, sealed_length};
-use librecast::durable;
 use librecast::id::PeerId;
 use librecast::plain::is_name;
-use librecast::private_file;
 use librecast::wire::{Reader, Writer};
 use librecast_program::cli::{Exit, ExitError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::hex;
+use crate::stored_list::{Item, StoredList};
 
-/// Files of one member that are remembered, the last ones.
-const MAX_OF_AUTHOR: usize = lcgroup_core::file::MAX_FILES_OF_AUTHOR;
-/// Files that are remembered. Chosen: the list, written whole, stays below 2 MB.
-const MAX_LISTED: usize = 2_048;
-/// Bytes of the list.
-const MAX_LIST: u64 = 4 << 20;
 /// Bytes of a name: as on Linux.
 const MAX_NAME: usize = 255;
 /// Files that a refusal names.
@@ -126,13 +119,19 @@ impl Listed {
     }
 }
 
+impl Item for Listed {
+    const OF_AUTHOR: usize = lcgroup_core::file::MAX_FILES_OF_AUTHOR;
+    // Chosen: the list stays below 2 MB
+    const MOST: usize = 2_048;
+
+    fn author(&self) -> PeerId {
+        self.author
+    }
+}
+
 /// All of them, the newest last.
 #[derive(Debug)]
-pub struct FileList {
-    path: PathBuf,
-    all: Vec<Listed>,
-    changed: bool,
-}
+pub struct FileList(StoredList<Listed>);
 
 impl FileList {
     /// Reads the list from a file, if it exists.
@@ -141,32 +140,15 @@ impl FileList {
     ///
     /// I/O errors; a file without a list.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let all = match path.try_exists()? {
-            true => serde_json::from_slice(&private_file::read(path, MAX_LIST)?)?,
-            false => Vec::new(),
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            all,
-            changed: false,
-        })
+        StoredList::open(path).map(Self)
     }
 
     /// Adds the file of message `n`.
     pub fn add(&mut self, n: u64, author: PeerId, (message, time): (&str, u64), file: &SentFile) {
         // a message that comes again after a crash
-        self.all
+        self.0
             .retain(|listed| (listed.author, &*listed.message) != (author, message));
-        let is_of = |listed: &Listed| listed.author == author;
-        let of_author = self.all.iter().filter(|listed| is_of(listed)).count();
-        if of_author >= MAX_OF_AUTHOR
-            && let Some(oldest) = self.all.iter().position(is_of)
-        {
-            self.all.remove(oldest);
-        } else if self.all.len() >= MAX_LISTED {
-            self.all.remove(0);
-        }
-        self.all.push(Listed {
+        self.0.add(Listed {
             n,
             author,
             message: message.to_owned(),
@@ -176,18 +158,15 @@ impl FileList {
             root: file.id.to_string(),
             key: Zeroizing::new(hex::encode(&file.key[..])),
         });
-        self.changed = true;
     }
 
     /// Forgets files that were sent before `time` (ms since 1970).
     pub fn expire(&mut self, time: u64) {
-        let before = self.all.len();
-        self.all.retain(|listed| listed.time >= time);
-        self.changed |= self.all.len() != before;
+        self.0.retain(|listed| listed.time >= time);
     }
 
     pub fn all(&self) -> &[Listed] {
-        &self.all
+        self.0.all()
     }
 
     /// The file of this name or number; the last one, if neither is given.
@@ -208,14 +187,14 @@ impl FileList {
                     "nobody in {group} sent a file, as far as this host knows"
                 ))
             };
-            return self.all.last().ok_or_else(none);
+            return self.all().last().ok_or_else(none);
         };
-        let by_name: Vec<&Listed> = self.all.iter().filter(|f| f.name == which).collect();
+        let by_name: Vec<&Listed> = self.all().iter().filter(|f| f.name == which).collect();
         match by_name[..] {
             [one] => Ok(one),
             [] => {
                 let number = which.parse::<u64>().ok();
-                let mut by_number = self.all.iter().filter(|f| Some(f.n) == number);
+                let mut by_number = self.all().iter().filter(|f| Some(f.n) == number);
                 let none = || {
                     unknown(format!(
                         "nobody in {group} sent a file {which:?}, as far as this host knows: `lcgroup tail {group}` shows files and their numbers"
@@ -245,12 +224,7 @@ impl FileList {
     ///
     /// I/O errors: the next call writes it.
     pub fn sync(&mut self) -> io::Result<()> {
-        if self.changed {
-            let bytes = Zeroizing::new(serde_json::to_vec(&self.all)?);
-            durable::replace(&self.path, &bytes)?;
-            self.changed = false;
-        }
-        Ok(())
+        self.0.sync()
     }
 }
 
@@ -380,10 +354,10 @@ mod tests {
         for n in 2..200 {
             list.add(n, key(2), (&n.to_string(), 6), &file("a"));
         }
-        assert_eq!(list.all().len(), 1 + MAX_OF_AUTHOR);
+        assert_eq!(list.all().len(), 1 + Listed::OF_AUTHOR);
         assert!(list.find(Some("plan"), "team", |_| String::new()).is_ok());
         // a message that comes again
         list.add(1, key(1), ("1", 5), &file("plan"));
-        assert_eq!(list.all().len(), 1 + MAX_OF_AUTHOR);
+        assert_eq!(list.all().len(), 1 + Listed::OF_AUTHOR);
     }
 }

@@ -8,7 +8,9 @@
 //! | `room` | one group: its log, keys and conversation, and the order of their writes to disk; `room/devices` members with several devices |
 //! | `unread` | messages that were not read on any device |
 //! | `names` | names of members: one spelling, and marks where two look alike |
+//! | `desktop`, `bus` | notifications on the user's desktop; the message bus that carries them |
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
+//! | `stored_list` | lists of what members sent, in files |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
 //! | `files`, `shelf` | files that members sent: names and keys; the sealed ones on this host |
 //! | `carrier`, `child` | processes of lcsync that serve and fetch them |
@@ -21,6 +23,7 @@
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
+mod bus;
 mod carrier;
 mod carry;
 mod child;
@@ -29,6 +32,7 @@ mod clocks;
 mod content;
 mod conversation;
 mod daemon;
+mod desktop;
 mod file_text;
 mod files;
 mod get;
@@ -48,6 +52,7 @@ mod request;
 mod room;
 mod server;
 mod shelf;
+mod stored_list;
 mod transfer;
 mod unread;
 mod verbs;

@@ -1,24 +1,16 @@
 //! Shares of lcsync that members offer to their group, in a file of its folder.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use librecast::durable;
 use librecast::id::{PeerId, SecretKey, derive};
-use librecast::private_file;
 use librecast::text::{TextKind, encode};
 use librecast_program::keyfile::SharedKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::content::Files;
-
-/// Stored offers of one member, the last ones.
-const MAX_OF_AUTHOR: usize = 64;
-/// Stored offers. Chosen: the file, written whole, stays below 2 MB.
-const MAX_OFFERS: usize = 4_096;
-/// Bytes of their file.
-const MAX_FILE: u64 = 4 << 20;
+use crate::stored_list::{Item, StoredList};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -32,13 +24,19 @@ pub struct Offer {
     pub signer: PeerId,
 }
 
+impl Item for Offer {
+    const OF_AUTHOR: usize = 64;
+    // Chosen: the list stays below 2 MB
+    const MOST: usize = 4_096;
+
+    fn author(&self) -> PeerId {
+        self.author
+    }
+}
+
 /// All of them, the newest last.
 #[derive(Debug)]
-pub struct Offers {
-    path: PathBuf,
-    all: Vec<Offer>,
-    changed: bool,
-}
+pub struct Offers(StoredList<Offer>);
 
 impl Offers {
     /// Reads offers from a file, if it exists.
@@ -47,49 +45,29 @@ impl Offers {
     ///
     /// I/O errors; a file without offers.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let all = match path.try_exists()? {
-            true => serde_json::from_slice(&private_file::read(path, MAX_FILE)?)?,
-            false => Vec::new(),
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            all,
-            changed: false,
-        })
+        StoredList::open(path).map(Self)
     }
 
     /// Adds a member's offer in place of its earlier one with that name.
     pub fn add(&mut self, author: PeerId, files: &Files) {
-        self.all
+        self.0
             .retain(|offer| (offer.author, &offer.name) != (author, &files.name));
-        let is_of = |offer: &Offer| offer.author == author;
-        let of_author = self.all.iter().filter(|offer| is_of(offer)).count();
-        if of_author >= MAX_OF_AUTHOR
-            && let Some(oldest) = self.all.iter().position(is_of)
-        {
-            self.all.remove(oldest);
-        } else if self.all.len() >= MAX_OFFERS {
-            self.all.remove(0);
-        }
-        self.all.push(Offer {
+        self.0.add(Offer {
             author,
             name: files.name.clone(),
             key: encode(TextKind::SharedKey, &*files.key),
             signer: files.signer,
         });
-        self.changed = true;
     }
 
     /// Forgets own offers: the members have changed, so each is offered anew with a new key.
     pub fn end_own(&mut self, me: PeerId) {
-        let before = self.all.len();
-        self.all.retain(|offer| offer.author != me);
-        self.changed |= self.all.len() != before;
+        self.0.retain(|offer| offer.author != me);
     }
 
     /// The offers with a name.
     pub fn of_name(&self, name: &str) -> impl Iterator<Item = &Offer> {
-        self.all.iter().filter(move |offer| offer.name == name)
+        self.0.all().iter().filter(move |offer| offer.name == name)
     }
 
     /// Writes changed offers.
@@ -98,12 +76,7 @@ impl Offers {
     ///
     /// I/O errors: the next call writes them.
     pub fn sync(&mut self) -> io::Result<()> {
-        if self.changed {
-            let bytes = Zeroizing::new(serde_json::to_vec(&self.all)?);
-            durable::replace(&self.path, &bytes)?;
-            self.changed = false;
-        }
-        Ok(())
+        self.0.sync()
     }
 }
 
@@ -154,14 +127,14 @@ mod tests {
             offers.add(key(2), &files(&format!("{n}"), 2));
         }
         offers.add(key(2), &files("plans", 2));
-        assert_eq!(offers.all.len(), 1 + MAX_OF_AUTHOR);
+        assert_eq!(offers.0.all().len(), 1 + Offer::OF_AUTHOR);
         offers.sync().unwrap();
         let mut again = Offers::open(&path).unwrap();
-        assert_eq!(again.all, offers.all);
+        assert_eq!(again.0.all(), offers.0.all());
         let authors: Vec<_> = again.of_name("plans").map(|o| o.author).collect();
         assert_eq!(authors, [key(1), key(2)]);
         again.end_own(key(2));
-        assert_eq!(again.all.len(), 1);
+        assert_eq!(again.0.all().len(), 1);
     }
 
     #[test]

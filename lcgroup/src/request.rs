@@ -105,6 +105,8 @@ pub enum Request {
     },
     /// Ends a deputy's right.
     RemoveDeputy { group: String, member: String },
+    /// Stands down for a deputy, or for the owner; only the one in office can.
+    HandOver { group: String, member: String },
     /// Removes a member by name or key, or one of its devices; only the owner can.
     Remove {
         group: String,
@@ -174,6 +176,7 @@ impl Request {
             | Self::Remove { group, .. }
             | Self::AddDeputy { group, .. }
             | Self::RemoveDeputy { group, .. }
+            | Self::HandOver { group, .. }
             | Self::DeviceRemove { group, .. }
             | Self::Read { group, .. }
             | Self::Offer { group, .. }

@@ -8,7 +8,8 @@
 //!
 //! A turn writes entries, then messages, then the group's state to disk; only then it appends new
 //! entries, which reach the disk before they are sent. So no key of the group seals two contents,
-//! even after a crash.
+//! even after a crash. A turn that only read entries may leave the state for a later one: after a
+//! crash they are read from the log again, and known messages are not shown twice.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,7 +44,8 @@ use zeroize::Zeroizing;
 
 use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
 use crate::content::{Content, encode_bytes, encode_call, is_share_name};
-use crate::conversation::{Conversation, FileOf, Message, Shared};
+use crate::conversation::{Conversation, FileOf, Message, REMEMBERED, Shared};
+use crate::desktop::News;
 use crate::files::FileList;
 use crate::history;
 use crate::holding_key::HoldingKey;
@@ -111,6 +113,12 @@ const PREFIXES: &str = "prefixes";
 const OFFERS: &str = "offers";
 const FILES: &str = "sent-files";
 
+/// Longest time in which entries were read and the state is not on disk. Chosen: in a group of 1,000
+/// the state has 0.5 MB.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Messages of that time. Chosen: the conversation knows twice as many.
+const READ_AT_MOST: u64 = REMEMBERED as u64 / 2;
+
 /// Bytes of a state file.
 const MAX_STATE: u64 = 64 << 20;
 
@@ -158,9 +166,15 @@ pub struct Room {
     shelf: Shelf,
     /// Files that a user fetches or sends, until these times.
     kept_files: BTreeMap<FileId, Instant>,
+    /// The state has changes that are on disk before the turn ends.
     state_changed: bool,
+    /// Since when it has other changes, and how many messages the written state knows.
+    read_since: Option<Instant>,
+    written_messages: u64,
     transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
+    /// Messages of others since the last [`Room::take_news`]: the last one, and the number of the rest.
+    news: Option<(PeerId, String, u64)>,
     /// lcroute's groups that the keys seal.
     prefixes: BTreeSet<GroupPrefix>,
     keyring: Keyring,
@@ -322,8 +336,11 @@ impl Room {
             shelf,
             kept_files: BTreeMap::new(),
             state_changed: true,
+            read_since: None,
+            written_messages: 0,
             transmits: Vec::new(),
             notices: VecDeque::new(),
+            news: None,
             prefixes,
             keyring: Keyring::default(),
             has_keys,
@@ -558,7 +575,9 @@ impl Room {
         let clocks = self.questions.due(now);
         let expired = self.expired.as_ref().map(|wait| wait.since + wait.wait);
         let uptime = self.uptime_due();
+        let write = self.read_since.map(|since| since + READ_WITHIN);
         let others = [
+            write,
             group,
             self.append_at,
             keys,
@@ -587,7 +606,7 @@ impl Room {
         }
         loop {
             let heard = self.drain_log(time, now);
-            let read = self.feed(time);
+            let read = self.feed(time, now);
             let said = self.drain_group(time);
             self.give_history(time)?;
             self.answer_clocks(time, now);
@@ -597,7 +616,7 @@ impl Room {
                 break;
             }
         }
-        self.persist()?;
+        self.persist(now)?;
         self.follow_epoch(now);
         Ok(())
     }
@@ -916,7 +935,7 @@ impl Room {
     }
 
     /// Passes entries to the group, in order; returns whether it read any.
-    fn feed(&mut self, time: UnixTime) -> bool {
+    fn feed(&mut self, time: UnixTime, now: Instant) -> bool {
         let mut any = false;
         let authors: Vec<AuthorStatus> = self.log.authors().collect();
         for status in authors {
@@ -959,7 +978,8 @@ impl Room {
                 if let Taken::Dropped(reason) = taken {
                     tracing::debug!("{}: entry {next}: {reason:?}", self.name);
                 }
-                (any, self.state_changed) = (true, true);
+                any = true;
+                self.read_since.get_or_insert(now);
             }
         }
         any
@@ -968,7 +988,8 @@ impl Room {
     fn drain_group(&mut self, time: UnixTime) -> bool {
         let mut any = false;
         while let Some(output) = self.group.poll_output() {
-            (any, self.state_changed) = (true, true);
+            any = true;
+            self.state_changed |= !is_reading(&output);
             match output {
                 Output::Append(append) => self.appends.push_back(append),
                 Output::Request(bytes) => {
@@ -993,10 +1014,15 @@ impl Room {
             } => {
                 let (mut message, attached) = self.message(author, id, time, &content);
                 message.entry = Some(number).filter(|_| !self.is_own(&author));
-                if self.show_message(message, attached)
-                    && number <= self.group.read_up_to(&author)
-                {
+                let (is_others, text) = (message.entry.is_some(), message.summary());
+                if !self.show_message(message, attached) {
+                    return;
+                }
+                if number <= self.group.read_up_to(&author) {
                     self.conversation.unread().forget_last();
+                } else if is_others {
+                    let others = self.news.take().map_or(0, |(.., others)| others + 1);
+                    self.news = Some((author, text, others));
                 }
             }
             Event::ReadElsewhere => self.forget_read(),
@@ -1124,6 +1150,13 @@ impl Room {
         }
     }
 
+    /// Takes the news since the last call, for the user's desktop.
+    pub fn take_news(&mut self) -> Option<News> {
+        let (author, text, others) = self.news.take()?;
+        let who = self.name_of(&author);
+        Some(News { who, text, others })
+    }
+
     fn notice(&mut self, text: String) {
         tracing::info!("{}: {text}", self.name);
         self.notices.push_back(text);
@@ -1177,7 +1210,7 @@ impl Room {
             self.append_at = Some(now + APPEND_AGAIN);
             return Ok(false);
         }
-        self.persist()?;
+        self.persist(now)?;
         let mut any = false;
         // an entry that waits in one log does not delay the other
         for log in [LogName::Owner, LogName::Own] {
@@ -1248,11 +1281,11 @@ impl Room {
         self.log.append(id, kind, &body, time, now)?;
         self.group.handle_appended(log, number);
         self.appends.remove(at);
-        self.state_changed = true;
+        self.read_since.get_or_insert(now);
         Ok(())
     }
 
-    fn persist(&mut self) -> io::Result<()> {
+    fn persist(&mut self, now: Instant) -> io::Result<()> {
         self.records.sync()?;
         // before their messages, which are not added twice
         self.files.sync()?;
@@ -1260,10 +1293,13 @@ impl Room {
             self.compact()?;
         }
         self.conversation.sync()?;
-        if self.state_changed {
+        let read = self.conversation.messages() - self.written_messages;
+        let is_due = |since| now.saturating_duration_since(since) >= READ_WITHIN;
+        if self.state_changed || self.read_since.is_some_and(is_due) || read >= READ_AT_MOST {
             let state = self.group.state().map_err(io::Error::other)?;
             durable::replace(&self.folder.join(STATE), &state)?;
-            self.state_changed = false;
+            (self.state_changed, self.read_since) = (false, None);
+            self.written_messages = self.conversation.messages();
             self.saves += 1;
         }
         if self.group.standing() == Standing::RolledBack {
@@ -1690,6 +1726,17 @@ fn expired_before(time: UnixTime, keep: Duration) -> (u64, u64) {
     let before = time.as_millis().saturating_sub(keep);
     // a commit of the next day counts entries that have expired by now
     (before, before + COMMITTED_WITHIN.min(keep / PART_OF_KEEP))
+}
+
+/// Whether an output follows from entries alone, and comes again when they are read again.
+fn is_reading(output: &Output) -> bool {
+    let Output::Event(event) = output else {
+        return false;
+    };
+    matches!(
+        event,
+        Event::Message { .. } | Event::SaidAgain { .. } | Event::NotCounted { .. }
+    )
 }
 
 /// The kind and body of an entry.

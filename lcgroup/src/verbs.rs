@@ -1,6 +1,7 @@
 //! The commands: each sends requests to the running program.
 
 mod devices;
+mod exec;
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -560,6 +561,30 @@ impl Verbs {
         let answer = self.ask(&Request::RemoveDeputy { group, member })?;
         self.say(&answer, |_| {
             format!("{} is no deputy any more", printable(who))
+        })
+    }
+
+    pub fn hand_over(&self, group: String, who: &str) -> anyhow::Result<Exit> {
+        let of = group.clone();
+        let member = book::node(who)?;
+        let answer = self.ask(&Request::HandOver { group, member })?;
+        let (next, who) = (text(&answer["author"]), printable(who));
+        let mut waiting = Waiting::new(self.json);
+        let done = self.wait_until(SEALED_TIMEOUT, || {
+            waiting.tell(|| format!("waits for the host of {who}: does `lcgroup run` run there?"));
+            let group = of.clone();
+            let answer = self.ask(&Request::Deputies { group })?;
+            let all: Vec<DeputyStatus> = serde_json::from_value(answer["deputies"].clone())?;
+            let agrees = |d: &DeputyStatus| d.in_office == (d.author.to_string() == next);
+            Ok(all.iter().all(agrees).then_some(()))
+        })?;
+        self.say(&answer, |_| match done {
+            Some(()) => format!(
+                "{who} lets members join and removes them now; open invitations of this host are void"
+            ),
+            None => format!(
+                "{who} takes over once its host is there. Until then nobody joins or leaves; after the time of silence in `lcgroup deputy list {of}` the owner or another deputy goes on"
+            ),
         })
     }
 

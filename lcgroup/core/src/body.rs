@@ -18,6 +18,7 @@
 //!
 //!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
 //! all logs with commits:
+//!   handover (22): version 8 = 1 | place 8 of the one that takes over
 //!   term (254):   version 8 = 1 | term 32 | place 8 and number 32 of the entry that it goes on from |
 //!                 epoch 64
 //!
@@ -75,6 +76,8 @@ pub mod kind {
     pub const WELCOME: u8 = 18;
     /// Terms of the group, also for holders.
     pub const TERMS: u8 = 19;
+    /// The one in office names the one that commits from here on.
+    pub const HANDOVER: u8 = 22;
     /// A term of an office: its log has the commits from here on. The entry log reads it too.
     pub const TERM: u8 = 254;
     /// The list of deputies, in the owner's log. The entry log reads it too.

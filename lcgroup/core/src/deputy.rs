@@ -17,6 +17,9 @@
 //! to its outbox. Messages name the term and the epoch that seal them, so those of another branch
 //! are told from later ones.
 //!
+//! The one in office may hand over: an entry of its log names the next one, and ends its own
+//! office. The named one takes over at once, and members follow it without a time of silence.
+//!
 //! Silence is counted in uptime of the deputy's own host: no clock, its own or another, dates it.
 
 use std::collections::VecDeque;
@@ -30,7 +33,8 @@ use crate::error::GroupError;
 use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
 use crate::offices::{
-    Deputy, MAX_DEPUTIES, Office, Spare, Term, decode_list, decode_term, encode_list, encode_term,
+    Deputy, Handover, MAX_DEPUTIES, Office, Spare, Term, decode_handover, decode_list, decode_term,
+    encode_handover, encode_list, encode_term,
 };
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
@@ -160,7 +164,7 @@ impl Group {
         Ok(())
     }
 
-    /// Ends a deputy's right. If it is in office, the owner takes over.
+    /// Ends a deputy's right. If it is in office, or is to be, the owner takes over.
     ///
     /// # Errors
     ///
@@ -168,7 +172,8 @@ impl Group {
     pub fn remove_deputy(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         self.check_owns()?;
         let read = self.office_read(Some(*author));
-        let was_in_office = self.in_office() == Some(*author) && self.owner.is_none();
+        let is_next = self.in_office() == Some(*author) || self.is_handed_to(Some(*author));
+        let was_in_office = is_next && self.owner.is_none();
         let mut list = self.offices.list.iter_mut();
         let known = list.find(|deputy| deputy.author == *author && deputy.is_named());
         known.ok_or(GroupError::UnknownMember)?.last = read;
@@ -176,6 +181,41 @@ impl Group {
         if was_in_office {
             self.take_office(now);
         }
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Stands down for a deputy, or for the owner, which commits from then on. Until it takes over
+    /// nobody commits; this participant takes the office back after the usual time of silence.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NotTheOwner`] unless it is in office, [`GroupError::UnknownMember`].
+    pub fn hand_over(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
+        match self.standing {
+            Standing::RolledBack => return Err(GroupError::RolledBack),
+            Standing::Member => {}
+            _ => return Err(GroupError::NotAMember),
+        }
+        let Some(owner) = &self.owner else {
+            return Err(GroupError::NotTheOwner);
+        };
+        let waits = owner.wanted.is_some();
+        let to = Some(*author).filter(|_| self.author_of_office(None) != Some(*author));
+        let is_named = |author| self.offices.deputy(&author).is_some_and(Deputy::is_named);
+        let place = self.offices.place(to).filter(|_| to.is_none_or(is_named));
+        let place = place.filter(|_| self.authors.contains_key(author));
+        let place = place.ok_or(GroupError::UnknownMember)?;
+        if waits && !self.is_behind {
+            // those that were let in or removed before
+            self.commit(now);
+        }
+        let (kind, body) = (kind::HANDOVER, encode_handover(place));
+        self.append(Log::Owner, NewEntry::Body { kind, body });
+        let from = (self.own_office(), self.own_last());
+        self.offices.handover = Some(Handover { from, to });
+        (self.offices.silence, self.offices.received) = (0, None);
+        self.stand_down();
         self.advance(now);
         Ok(())
     }
@@ -315,6 +355,9 @@ impl Group {
             return None;
         }
         let silence = self.own_silence()?;
+        if self.is_handed_to(self.own_office()) && !self.is_behind {
+            return Some(0);
+        }
         let waits = silence.saturating_sub(offices.silence);
         // nobody is there who would know more
         let alone = silence.saturating_sub(offices.in_run);
@@ -323,6 +366,11 @@ impl Group {
         } else {
             waits
         })
+    }
+
+    fn is_handed_to(&self, office: Office) -> bool {
+        let handover = self.offices.handover;
+        handover.is_some_and(|handover| handover.to == office)
     }
 
     /// Forgets when the one in office was last received: this host was away.
@@ -383,7 +431,7 @@ impl Group {
         let office = std::mem::replace(&mut offices.segment, begun).office;
         offices.scanned.insert(office, self.owner_log.read);
         (offices.current, offices.applied) = (begun, begun.number);
-        offices.plan.clear();
+        (offices.plan, offices.handover) = (VecDeque::new(), None);
         (offices.silence, offices.received) = (0, None);
         offices.learn(begun);
         self.owner_log = OwnerLog::default();
@@ -438,7 +486,10 @@ impl Group {
             .deputy(&author)
             .map_or(0, |deputy| deputy.after);
         let half = u64::from(after) * SECOND / 2;
-        is_first || self.offices.received.is_none_or(|heard| heard >= half)
+        let handover = self.offices.handover;
+        is_first
+            || handover.is_some_and(|handover| handover.allows(term))
+            || self.offices.received.is_none_or(|heard| heard >= half)
     }
 
     /// Whether the office of this term is a member's, as far as this participant knows.
@@ -584,6 +635,7 @@ impl Group {
 
     fn set_plan(&mut self, best: Term, plan: VecDeque<Term>) {
         (self.offices.current, self.offices.plan) = (best, plan);
+        self.offices.handover = None;
         (self.offices.silence, self.offices.received) = (0, None);
         let (log, end) = (&mut self.owner_log, self.offices.end().unwrap_or(u32::MAX));
         if log.read > end {
@@ -636,7 +688,7 @@ impl Group {
         } = fork;
         let epoch = self.epoch().filter(|_| self.standing == Standing::Member);
         (self.offices.current, self.offices.silence) = (best, 0);
-        self.offices.received = None;
+        (self.offices.received, self.offices.handover) = (None, None);
         // a head there, and a new leaf, may come in any log that follows
         if let Some((term, number)) = from {
             self.offices.plan = plan;
@@ -806,6 +858,7 @@ impl Group {
             let taken = self.read_owner(entry, now);
             if taken != Taken::Wait && taken != Taken::Dropped(DropReason::NotNext) {
                 self.note(office, entry);
+                self.note_handover(office, entry);
             }
             return taken;
         }
@@ -842,6 +895,17 @@ impl Group {
             };
             self.offices.learn(again);
             (self.offices.current, self.offices.segment) = (again, again);
+        }
+    }
+
+    /// Notes a handover, in the log of the one in office.
+    fn note_handover(&mut self, office: Office, entry: &Entry<'_>) {
+        if entry.kind == kind::HANDOVER
+            && let Ok(place) = decode_handover(entry.body)
+            && let Some(to) = self.offices.at_place(place)
+        {
+            let from = (office, entry.number);
+            self.offices.handover = Some(Handover { from, to });
         }
     }
 

@@ -20,7 +20,9 @@
 //! # Contract with the shell
 //!
 //! After each input: poll all outputs; store the messages that its users have seen; write
-//! [`Group::state`] to disk, synced; only then append and send. Entries that are in the log are
+//! [`Group::state`] to disk, synced; only then append and send. Where an input came from the log and
+//! there are no outputs but messages, the state may follow later: a restored group is fed the same
+//! entries again. Entries that are in the log are
 //! acknowledged ([`Group::handle_appended`]); after a restart the rest come out again, with the
 //! same bytes, so no key of MLS seals two contents. After a crash a message may be reported once
 //! more, with the same id. The seed is new in each run.
@@ -46,6 +48,7 @@ mod device;
 mod drops;
 mod error;
 mod event;
+mod fields;
 pub mod file;
 mod group;
 mod history;

@@ -3,24 +3,28 @@
 //!
 //! It follows the other fields. Bit 6 of the state's version says that it is there.
 
-use librecast::id::{PeerId, SecretKey};
+use librecast::id::SecretKey;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
+use crate::MAX_MEMBERS;
 use crate::body::Terms;
-use crate::offices::{Deputy, MAX_DEPUTIES, Office, Offices, Spare, Term};
+use crate::fields::{count, flag, peer, put_peers, put_word, read_word};
+use crate::offices::{Deputy, Handover, MAX_DEPUTIES, Office, Offices, Spare, Term};
 use crate::voice::Said;
-use crate::{MAX_MEMBERS, MAX_MESSAGE};
 
 /// The bit in the version of a state with this part.
 pub(crate) const WITH_OFFICES: u8 = 0x40;
 /// Version of this part.
 const VERSION: u8 = 1;
+/// With a handover at its end.
+const WITH_HANDOVER: u8 = 2;
 /// Longest list of terms or words: above all bounds of them.
 const MAX_LIST: usize = 16_384;
 
 pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
-    w.u8(VERSION).u32(offices.list.len() as u32);
+    let version = offices.handover.map_or(VERSION, |_| WITH_HANDOVER);
+    w.u8(version).u32(offices.list.len() as u32);
     for deputy in &offices.list {
         w.put(deputy.author.public_key())
             .u32(deputy.after)
@@ -39,10 +43,7 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
         .u64(offices.admitted)
         .u64(offices.silence)
         .u64(offices.raised);
-    w.u32(offices.leaving.len() as u32);
-    for author in &offices.leaving {
-        w.put(author.public_key());
-    }
+    put_peers(w, offices.leaving.iter());
     w.u8(offices.spare.is_some().into());
     if let Some(spare) = &offices.spare {
         w.put(&spare.key.seed()[..])
@@ -57,13 +58,19 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
     w.u64(offices.lost.unwrap_or_default());
     put_words(w, offices.kept.iter());
     put_words(w, offices.displaced.iter());
+    if let Some(handover) = offices.handover {
+        put_office(w, handover.from.0);
+        w.u32(handover.from.1);
+        put_office(w, handover.to);
+    }
 }
 
 pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
-    match r.u8()? {
-        VERSION => {}
+    let with_handover = match r.u8()? {
+        VERSION => false,
+        WITH_HANDOVER => true,
         other => return Err(WireError::Version(other)),
-    }
+    };
     let mut offices = Offices::default();
     for _ in 0..count(r, MAX_DEPUTIES)? {
         let (author, after, last) = (peer(r)?, r.u32()?, r.u32()?);
@@ -109,6 +116,11 @@ pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
     offices.lost = lost.then_some(fork);
     offices.kept = read_words(r)?.into();
     offices.displaced = read_words(r)?;
+    if with_handover {
+        let from = (read_office(r)?, r.u32()?);
+        let to = read_office(r)?;
+        offices.handover = Some(Handover { from, to });
+    }
     Ok(offices)
 }
 
@@ -162,38 +174,11 @@ fn read_office(r: &mut Reader<'_>) -> Result<Office, WireError> {
 fn put_words<'a>(w: &mut Writer, words: impl ExactSizeIterator<Item = &'a (u64, Said)>) {
     w.u32(words.len() as u32);
     for (epoch, said) in words {
-        w.u64(*epoch).u64(said.id).u32(said.last);
-        w.u32(said.content.len() as u32).put(&said.content);
+        put_word(w.u64(*epoch), said);
     }
 }
 
 fn read_words(r: &mut Reader<'_>) -> Result<Vec<(u64, Said)>, WireError> {
-    let mut words = Vec::new();
-    for _ in 0..count(r, MAX_LIST)? {
-        let (epoch, id, last) = (r.u64()?, r.u64()?, r.u32()?);
-        let n = r.u32()? as usize;
-        if n > MAX_MESSAGE {
-            return Err(WireError::Bad("message length"));
-        }
-        let content = r.take(n)?.to_vec().into();
-        words.push((epoch, Said { id, content, last }));
-    }
-    Ok(words)
-}
-
-fn count(r: &mut Reader<'_>, most: usize) -> Result<usize, WireError> {
-    let n = r.u32()? as usize;
-    (n <= most).then_some(n).ok_or(WireError::Bad("count"))
-}
-
-fn flag(r: &mut Reader<'_>) -> Result<bool, WireError> {
-    match r.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(WireError::Bad("flag")),
-    }
-}
-
-fn peer(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
-    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
+    let word = |r: &mut Reader<'_>| Ok((r.u64()?, read_word(r)?));
+    (0..count(r, MAX_LIST)?).map(|_| word(r)).collect()
 }

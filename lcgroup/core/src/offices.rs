@@ -65,6 +65,21 @@ impl Term {
     };
 }
 
+/// The one in office has named the one that commits next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handover {
+    /// The log of its entry, and the number.
+    pub from: (Office, u32),
+    pub to: Office,
+}
+
+impl Handover {
+    /// Whether a term is the one that it asks for.
+    pub fn allows(&self, term: &Term) -> bool {
+        term.office == self.to && term.from.0 == self.from.0 && term.from.1 >= self.from.1
+    }
+}
+
 /// The key of a log with commits that this participant writes when it is in office.
 pub(crate) struct Spare {
     pub key: SecretKey,
@@ -87,6 +102,8 @@ pub(crate) struct Offices {
     pub scanned: BTreeMap<Office, u32>,
     /// The term of the commit that began the epoch.
     pub tag: u32,
+    /// The last handover in the log that is read, until somebody takes over.
+    pub handover: Option<Handover>,
     /// The last entry of the last commit or Welcome that was applied, in the log that is read.
     pub applied: u32,
     /// The epoch in which this participant became a member.
@@ -126,6 +143,7 @@ impl Default for Offices {
             plan: VecDeque::new(),
             scanned: BTreeMap::new(),
             tag: 0,
+            handover: None,
             applied: 0,
             admitted: 0,
             silence: 0,
@@ -280,6 +298,19 @@ pub(crate) fn encode_term(term: u32, place: u32, number: u32, epoch: u64) -> Vec
         .u32(number)
         .u64(epoch);
     w.into_vec()
+}
+
+/// The place in the body of a handover.
+pub(crate) fn decode_handover(body: &[u8]) -> Result<u32, WireError> {
+    let mut r = Reader::new(body);
+    match r.u8()? {
+        VERSION => Ok(r.u8()?.into()),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+pub(crate) fn encode_handover(place: u32) -> Vec<u8> {
+    vec![VERSION, place as u8]
 }
 
 impl Offices {

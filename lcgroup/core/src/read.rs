@@ -472,6 +472,7 @@ impl Group {
         for author in change.removed.iter().copied().filter(|a| !renewed(*a)) {
             self.authors.remove(&author);
             self.offices.leaving.remove(&author);
+            self.devices.asked.remove(&author);
             if author != me {
                 self.tell(Event::MemberRemoved { author });
             }

@@ -15,6 +15,7 @@ use crate::author::Author;
 use crate::body::{Heads, MAX_BODY, Terms};
 use crate::error::StateError;
 use crate::event::{Append, Log, NewEntry};
+use crate::fields::{MAX_FIELD, count, field, flag, long, peer, put_peers, put_word, read_word};
 use crate::group::{Group, Queued, Standing};
 use crate::invitation::{Invitation, InvitationError};
 use crate::mls::{Mls, MlsFailure, OwnKeyPackage};
@@ -25,9 +26,7 @@ use crate::provider::Provider;
 use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
 use crate::vouch::Devices;
-use crate::{
-    MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, MAX_TOPIC,
-};
+use crate::{MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
 
 /// Version of a state on disk, its first byte.
 const VERSION: u8 = 3;
@@ -38,8 +37,6 @@ const OWNER_VERSION: u8 = 4;
 const WITH_DEVICES: u8 = 0x20;
 /// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
-/// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
-const MAX_FIELD: usize = 16 * 1_024 * 1_024;
 
 impl Group {
     /// The state, to be written to disk before any polled output is appended or sent.
@@ -252,35 +249,6 @@ impl Group {
     }
 }
 
-fn long(w: &mut Writer, bytes: &[u8]) {
-    w.u32(bytes.len() as u32).put(bytes);
-}
-
-fn field<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
-    let n = r.u32()? as usize;
-    if n > MAX_FIELD {
-        return Err(WireError::Bad("length"));
-    }
-    r.take(n)
-}
-
-fn count(r: &mut Reader<'_>, most: usize) -> Result<usize, WireError> {
-    let n = r.u32()? as usize;
-    (n <= most).then_some(n).ok_or(WireError::Bad("count"))
-}
-
-fn flag(r: &mut Reader<'_>) -> Result<bool, WireError> {
-    match r.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(WireError::Bad("flag")),
-    }
-}
-
-fn peer(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
-    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
-}
-
 fn text(r: &mut Reader<'_>, most: usize) -> Result<String, WireError> {
     let text = std::str::from_utf8(field(r)?).map_err(|_| WireError::Bad("utf-8"))?;
     let good = text.len() <= most;
@@ -358,9 +326,7 @@ fn put_voice(w: &mut Writer, voice: &Voice) {
 
 fn put_said<'a>(w: &mut Writer, list: impl ExactSizeIterator<Item = &'a Said>) {
     w.u32(list.len() as u32);
-    for said in list {
-        long(w.u64(said.id).u32(said.last), &said.content);
-    }
+    list.for_each(|said| put_word(w, said));
 }
 
 fn read_voice(r: &mut Reader<'_>) -> Result<Voice, WireError> {
@@ -374,17 +340,7 @@ fn read_voice(r: &mut Reader<'_>) -> Result<Voice, WireError> {
 }
 
 fn read_said(r: &mut Reader<'_>) -> Result<Vec<Said>, WireError> {
-    let mut list = Vec::new();
-    for _ in 0..count(r, MAX_FIELD)? {
-        let (id, last) = (r.u64()?, r.u32()?);
-        let content = field(r)?;
-        if content.len() > MAX_MESSAGE {
-            return Err(WireError::Bad("message length"));
-        }
-        let content = content.to_vec().into();
-        list.push(Said { id, content, last });
-    }
-    Ok(list)
+    (0..count(r, MAX_FIELD)?).map(|_| read_word(r)).collect()
 }
 
 fn put_package(w: &mut Writer, package: &OwnKeyPackage) -> Result<(), MlsFailure> {
@@ -434,13 +390,6 @@ fn put_owner(w: &mut Writer, owner: &Owner) {
         w.put(author.public_key()).u32(*head);
     }
     put_time(w.u64(owner.committed), owner.wanted);
-}
-
-fn put_peers<'a>(w: &mut Writer, peers: impl ExactSizeIterator<Item = &'a PeerId>) {
-    w.u32(peers.len() as u32);
-    for peer in peers {
-        w.put(peer.public_key());
-    }
 }
 
 fn read_peers(r: &mut Reader<'_>) -> Result<BTreeSet<PeerId>, WireError> {

@@ -275,8 +275,8 @@ pub(crate) struct Devices {
     pub used: BTreeMap<u64, PeerId>,
     /// The owner's: until when new devices of a person have used up its share.
     pub added: BTreeMap<PeerId, u64>,
-    /// Devices of this person that this one asked to remove in this run, and the key of the office
-    /// that it asked.
+    /// Devices of this person that this one asked to remove and that are members yet, and the key of
+    /// the office that it asked.
     pub asked: BTreeSet<PeerId>,
     pub asked_of: Option<PeerId>,
 }
@@ -284,12 +284,17 @@ pub(crate) struct Devices {
 impl Devices {
     /// Whether a state has nothing of this.
     pub fn is_empty(&self) -> bool {
-        self.own.is_none() && self.marks.is_empty() && self.used.is_empty()
+        let others = [
+            self.marks.is_empty(),
+            self.used.is_empty(),
+            self.asked.is_empty(),
+        ];
+        self.own.is_none() && others.iter().all(|none| *none)
     }
 
     /// Bytes of the state, about.
     pub fn bytes(&self) -> usize {
-        512 + self.marks.len() * 13 + self.used.len() * 40
+        512 + self.marks.len() * 13 + self.used.len() * 40 + self.asked.len() * 32
     }
 
     pub fn put(&self, w: &mut Writer) {
@@ -308,6 +313,13 @@ impl Devices {
         w.u32(self.used.len() as u32);
         for (id, author) in &self.used {
             w.u64(*id).put(author.public_key());
+        }
+        // earlier versions know a state that ends here
+        if let Some(of) = self.asked_of.filter(|_| !self.asked.is_empty()) {
+            w.put(of.public_key()).u32(self.asked.len() as u32);
+            for device in &self.asked {
+                w.put(device.public_key());
+            }
         }
     }
 
@@ -330,6 +342,12 @@ impl Devices {
         }
         for _ in 0..r.u32()? {
             devices.used.insert(r.u64()?, peer(r)?);
+        }
+        if !r.is_empty() {
+            devices.asked_of = Some(peer(r)?);
+            for _ in 0..r.u32()? {
+                devices.asked.insert(peer(r)?);
+            }
         }
         Ok(devices)
     }

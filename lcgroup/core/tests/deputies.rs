@@ -631,7 +631,7 @@ fn a_deputy_in_office_adds_a_device_of_its_own() {
 #[test]
 fn a_device_whose_removal_was_asked_of_a_lost_owner_is_removed_by_the_deputy() {
     // asked by a member, and by the deputy itself
-    for of in [4, 1] {
+    for (of, is_restarted) in [(4, false), (4, true), (1, true)] {
         let mut world = group_of(7);
         let (now, expires) = (world.time(), world.now + HOUR);
         let text = world.group(of).invite_device(expires, now).unwrap();
@@ -645,6 +645,10 @@ fn a_device_whose_removal_was_asked_of_a_lost_owner_is_removed_by_the_deputy() {
         world.group(of).remove_device(&key, now).unwrap();
         world.settle(of);
         world.people[laptop].was_removed = true;
+        if is_restarted {
+            world.stop(of);
+            world.start(of);
+        }
         world.live(90, MINUTE);
         assert_eq!(world.in_office(), [1]);
         assert_eq!(world.standing(laptop), Some(Standing::Removed), "{of}");
@@ -700,6 +704,94 @@ fn an_owner_that_was_only_away_follows_and_loses_nothing() {
     assert_eq!(world.standing(5), Some(Standing::Removed));
     world.check();
     world.assert_faultless(2);
+}
+
+impl World {
+    fn hand_over(&mut self, by: usize, to: usize) -> bool {
+        let (key, now) = (self.people[to].key, self.time());
+        let group = self.people[by].group.as_mut();
+        let handed = group.is_some_and(|group| group.hand_over(&key, now).is_ok());
+        self.settle(by);
+        handed
+    }
+}
+
+#[test]
+fn an_owner_that_is_there_hands_over_at_once_and_gets_the_office_back() {
+    for is_restarted in [false, true] {
+        let mut world = group_of(8);
+        let invitation = world.invite(0).unwrap();
+        let newcomer = world.join(&invitation, 0);
+        world.exchange();
+        for bad in [0, 5] {
+            assert!(!world.hand_over(0, bad), "{bad}");
+        }
+        assert!(!world.hand_over(1, 2), "it is not in office");
+        assert!(world.hand_over(0, 2));
+        assert_eq!(world.in_office(), Vec::<usize>::new());
+        if is_restarted {
+            world.stop(0);
+            world.start(0);
+        }
+        world.say(0).unwrap();
+        world.say(4).unwrap();
+        world.live(3, MINUTE);
+        assert_eq!(world.in_office(), [2]);
+        // one that was about to be let in is a member
+        assert_eq!(world.standing(newcomer), Some(Standing::Member));
+        let newcomer = world.invite(2).unwrap();
+        let newcomer = world.join(&newcomer, 0);
+        world.live(5, MINUTE);
+        assert_eq!(world.standing(newcomer), Some(Standing::Member));
+        // from one deputy to another, and to the owner
+        for (by, to) in [(2, 1), (1, 0)] {
+            assert!(world.hand_over(by, to));
+            world.live(3, MINUTE);
+            assert_eq!(world.in_office(), [to]);
+            world.say(by).unwrap();
+        }
+        assert!(world.remove(0, 5));
+        world.live(120, MINUTE);
+        // words that were on their way when the newcomer came
+        world.resend();
+        world.live(5, MINUTE);
+        world.check();
+        world.check_words();
+        world.assert_faultless(8);
+        assert!(!(0..8).any(|who| world.has_event(who, "BranchLost")));
+    }
+}
+
+#[test]
+fn one_that_does_not_take_over_in_time_does_not_later() {
+    let mut world = group_of(9);
+    world.stop(1);
+    assert!(world.hand_over(0, 1));
+    world.live(30, MINUTE);
+    assert_eq!(world.in_office(), Vec::<usize>::new());
+    assert!(matches!(world.invite(0), Err(GroupError::NotTheOwner)));
+    // the owner goes on after the time of silence
+    world.live(40, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    // or when it names another one
+    world.stop(2);
+    assert!(world.hand_over(0, 2));
+    let (key, now) = (world.people[2].key, world.time());
+    world.group(0).remove_deputy(&key, now).unwrap();
+    world.settle(0);
+    assert_eq!(world.in_office(), [0]);
+    world.start(2);
+    world.start(1);
+    world.live(30, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    for who in 0..6 {
+        world.say(who).unwrap();
+    }
+    world.live(5, MINUTE);
+    world.check();
+    world.check_words();
+    world.assert_faultless(9);
+    assert!(!(0..6).any(|who| world.has_event(who, "BranchLost")));
 }
 
 #[test]

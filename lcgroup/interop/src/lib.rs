@@ -11,6 +11,8 @@ mod mls;
 mod provider;
 #[path = "../../core/src/random.rs"]
 mod random;
+#[cfg(feature = "vectors")]
+mod vectors;
 
 /// As in `lcgroup-core`.
 const MAX_NAME: usize = 64;

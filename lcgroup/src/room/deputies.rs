@@ -162,6 +162,27 @@ impl Room {
     /// Ends a deputy's right.
     pub fn remove_deputy(&mut self, who: &str, time: UnixTime) -> anyhow::Result<PeerId> {
         self.check_usable()?;
+        let author = self.deputy_called(who)?;
+        self.group.remove_deputy(&author, time)?;
+        self.state_changed = true;
+        Ok(author)
+    }
+
+    /// Stands down for a deputy, or for the owner.
+    pub fn hand_over(&mut self, who: &str, time: UnixTime) -> anyhow::Result<PeerId> {
+        self.check_usable()?;
+        let member = self.member_called(who);
+        let devices = member.map_or_else(|_| Vec::new(), |member| member.devices);
+        let author = match devices.iter().find(|device| device.owner) {
+            Some(owner) => owner.author,
+            None => self.deputy_called(who)?,
+        };
+        self.group.hand_over(&author, time)?;
+        self.state_changed = true;
+        Ok(author)
+    }
+
+    fn deputy_called(&self, who: &str) -> anyhow::Result<PeerId> {
         let usage = |text: String| ExitError::new(Exit::Usage, text);
         let meant: Vec<DeputyStatus> = self.deputies();
         let meant = meant.iter().filter(|deputy| deputy.named);
@@ -176,8 +197,6 @@ impl Room {
             );
             return Err(usage(text).into());
         };
-        self.group.remove_deputy(&author, time)?;
-        self.state_changed = true;
         Ok(author)
     }
 

@@ -206,6 +206,40 @@ fn a_host_with_another_clock_is_told_by_the_owner_or_by_most_others() {
 }
 
 #[test]
+fn reading_writes_the_state_seldom_and_a_crash_neither_loses_nor_repeats_a_message() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    lan.run(2 * READ_WITHIN);
+    let before = lan.room(2).saves();
+    for n in 0..50 {
+        lan.say(n % 2, &format!("{n}"));
+        lan.run(READ_WITHIN / 50);
+    }
+    let writes = lan.room(2).saves() - before;
+    assert!((1..=3).contains(&writes), "{writes}");
+    let mut random = librecast::random::Random::new(7);
+    for n in 50..110 {
+        let (who, killed) = (random.index(3), random.index(3));
+        lan.say(who, &format!("{n}"));
+        lan.run(Duration::from_millis(random.below(4_000)));
+        lan.stop(killed);
+        lan.start(killed);
+        if n % 20 == 0 {
+            // commits read between two writes of the state
+            let time = lan.time();
+            lan.room(0).refresh(time).unwrap();
+        }
+    }
+    lan.run(Duration::from_secs(60));
+    let expected: BTreeSet<String> = (0..110).map(|n| n.to_string()).collect();
+    for who in 0..3 {
+        let said = lan.said(who);
+        assert_eq!(said.len(), expected.len(), "{who}");
+        assert_eq!(BTreeSet::from_iter(said), expected, "{who}");
+        assert!(lan.room(who).is_member(), "{who}");
+    }
+}
+
+#[test]
 fn recordings_of_clocks_mislead_nobody() {
     let mut lan = Lan::new(&["ann", "bob", "cy"], None);
     for who in [0, 2] {

@@ -86,6 +86,12 @@ fn the_owners_folder_is_deleted_and_the_deputy_lets_in_and_removes() {
 fn an_owner_that_was_away_and_one_that_was_cut_off_come_to_one_group_with_all() {
     world("groups-deputy-back", |lab| {
         let mut people = group(lab, &["ann", "bob", "cy", "dora"], 3)?;
+        for (from, to) in [(0, "bob"), (1, "ann")] {
+            let host = &people[from].host;
+            let handed = host.run("lcgroup", &["deputy", "hand-over", "team", to])?;
+            let handed = handed.success()?.stdout;
+            ensure!(handed.contains("removes them now"), "{handed}");
+        }
         people[0].daemon()?.signal(Signal::SIGKILL)?;
         takes_over(&people[1])?;
         people[3].join(&invitation(&people[1], "1")?)?;

@@ -23,6 +23,7 @@ mod groups_devices;
 mod groups_files;
 mod groups_outside;
 mod groups_people;
+mod groups_told;
 mod guest;
 mod hidden;
 mod hostile_load;

@@ -116,6 +116,73 @@ fn an_owner_that_was_away_is_a_member_until_the_deputy_is_none_any_more() {
 }
 
 #[test]
+fn a_member_that_was_away_for_long_follows_a_deputy_and_gives_up_what_expired() {
+    let mut lan = Lan::new(&["ann", "bob", "cy", "dora", "eve"], None);
+    lan.deputy("bob");
+    lan.stop(0);
+    std::fs::remove_dir_all(lan.folder_of(0)).unwrap();
+    lan.run(2 * MINUTE);
+    assert!(lan.is_in_office(1));
+    lan.stop(2);
+    // commits in the deputy's office count it, and it expires
+    lan.say(3, "for good");
+    lan.run(Duration::from_secs(10));
+    lan.stop(3);
+    for day in 0..40 {
+        lan.say([1, 4][day % 2], &format!("day {day}"));
+        lan.run(Duration::from_secs(10));
+        lan.now += DAY - Duration::from_secs(10);
+    }
+    lan.run(Duration::from_secs(10));
+    lan.start(2);
+    lan.run(Duration::from_secs(20));
+    let waits = lan.room(2).waits().unwrap();
+    assert!(waits.contains("the time that this group keeps"), "{waits}");
+    lan.run(Duration::from_secs(600));
+    assert_eq!(lan.room(2).waits(), None);
+    assert!(lan.room(2).is_member());
+    lan.agree(&[1, 2, 4]);
+    let said = lan.said(2);
+    assert!(said.contains(&"day 39".to_owned()) && !said.contains(&"for good".to_owned()));
+    lan.say(2, "I am back");
+    lan.run(Duration::from_secs(10));
+    assert!(lan.said(4).contains(&"I am back".to_owned()));
+}
+
+#[test]
+fn an_owner_that_hands_over_is_followed_at_once_and_over_restarts() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    lan.deputy("bob");
+    let time = lan.time();
+    for (who, to) in [(0, "cy"), (1, "ann")] {
+        assert!(lan.room(who).hand_over(to, time).is_err(), "{who} to {to}");
+    }
+    lan.room(0).hand_over("bob", time).unwrap();
+    lan.run(Duration::from_secs(5));
+    assert!(lan.is_in_office(1) && !lan.is_in_office(0));
+    lan.agree(&[0, 1, 2]);
+    for who in 0..3 {
+        lan.stop(who);
+        lan.start(who);
+    }
+    lan.run(Duration::from_secs(20));
+    lan.names.push("dora".into());
+    let line = lan.invite_by(1);
+    lan.join(3, &line);
+    lan.run(Duration::from_secs(20));
+    let time = lan.time();
+    lan.room(1).hand_over("ann", time).unwrap();
+    lan.run(Duration::from_secs(5));
+    assert!(lan.is_in_office(0) && !lan.is_in_office(1));
+    lan.say(3, "hello");
+    lan.run(MINUTE);
+    lan.agree(&[0, 1, 2, 3]);
+    for reader in 0..4 {
+        assert!(lan.said(reader).contains(&"hello".to_owned()), "{reader}");
+    }
+}
+
+#[test]
 fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox() {
     let mut lan = Lan::new(&["ann", "bob", "cy", "dora", "eve"], None);
     lan.deputy("bob");
