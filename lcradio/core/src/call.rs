@@ -379,7 +379,9 @@ impl Call {
         let last = self.ran.replace((now, time));
         let has_slept = last.is_some_and(|(at, wall)| {
             let ms = time.as_millis().saturating_sub(wall.as_millis());
-            now.saturating_duration_since(at).max(Duration::from_millis(ms)) > SILENCE
+            now.saturating_duration_since(at)
+                .max(Duration::from_millis(ms))
+                > SILENCE
         });
         if has_slept {
             self.look_anew(now);

@@ -346,9 +346,7 @@ fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
 #[test]
 fn who_is_away_keeps_the_place_hears_nobody_and_says_so() {
     let mut world = World::new();
-    let all: Vec<usize> = (0..8)
-        .map(|n| world.join(&format!("{n}"), true))
-        .collect();
+    let all: Vec<usize> = (0..8).map(|n| world.join(&format!("{n}"), true)).collect();
     world.run(3);
     let now = world.now;
     world.all[all[0]].call.set_away(true, now);
@@ -380,9 +378,7 @@ fn who_is_away_keeps_the_place_hears_nobody_and_says_so() {
 #[test]
 fn who_slept_looks_anew_and_displaces_nobody() {
     let mut world = World::new();
-    let all: Vec<usize> = (0..8)
-        .map(|n| world.join(&format!("{n}"), true))
-        .collect();
+    let all: Vec<usize> = (0..8).map(|n| world.join(&format!("{n}"), true)).collect();
     world.run(3);
     let ninth = world.join("9", true);
     world.run(3);

@@ -48,7 +48,12 @@ pub(crate) fn fifo(host: &Host, name: &str) -> Result<PathBuf> {
 }
 
 /// Feeds sound for as long as it is read.
-pub(crate) fn feed(pipe: PathBuf, sound: impl Fn(usize) -> i16, begun: Instant, at: &Mutex<Option<f64>>) {
+pub(crate) fn feed(
+    pipe: PathBuf,
+    sound: impl Fn(usize) -> i16,
+    begun: Instant,
+    at: &Mutex<Option<f64>>,
+) {
     let Ok(mut pipe) = OpenOptions::new().write(true).open(pipe) else {
         return;
     };

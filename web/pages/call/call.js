@@ -422,8 +422,7 @@ function showPeople({ participants, away }) {
         say(who.firstChild, one.name);
         say(who.lastChild, words);
         say(button, one.ignored ? "Hear again" : "Turn off");
-        button.setAttribute("aria-pressed", String(one.ignored));
-        button.setAttribute("aria-label", one.ignored ? `Hear ${one.name} again` : `Turn ${one.name} off, for you alone`);
+        button.setAttribute("aria-label", one.ignored ? `Hear again: ${one.name}` : `Turn off ${one.name}, for you alone`);
         return item;
     });
     if (shown.length !== items.size || shown.some((item, at) => $("people").children[at] !== item)) {

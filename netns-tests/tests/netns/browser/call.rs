@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Process, eventually};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::leaves::{audience, token};
 use super::node::{dropped, lose, meeting};
@@ -345,7 +345,9 @@ impl Devices {
         let pulse = host.spawn("pulseaudio", &args)?;
         let server = format!("unix:{}", socket.display());
         eventually("PulseAudio has its devices", || {
-            let set = format!("pactl -s {server} set-default-sink ears && pactl -s {server} set-default-source mic");
+            let set = format!(
+                "pactl -s {server} set-default-sink ears && pactl -s {server} set-default-source mic"
+            );
             host.run("sh", &["-c", &set])?.success()?;
             Ok(())
         })?;
