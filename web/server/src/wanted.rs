@@ -1,7 +1,7 @@
 //! The body of a request for an invitation.
 
-use lcroute_control::pages;
 use lcroute_control::{Code, Request};
+use librecast_program::page_link::link;
 
 /// Parameters of an invitation.
 #[derive(serde::Deserialize)]
@@ -33,6 +33,6 @@ impl Wanted {
 
     /// The link with a token.
     pub fn link(&self, token: &str) -> anyhow::Result<String> {
-        pages::link(&self.page, token, None).map_err(anyhow::Error::msg)
+        link(&self.page, token, None).map_err(anyhow::Error::msg)
     }
 }
