@@ -349,9 +349,9 @@ impl Daemon {
             match room.turn(time, now) {
                 Ok(()) => {
                     if let Some(desktop) = &self.desktop
-                        && let Some(news) = room.take_news()
+                        && let Some(notification) = room.take_notification()
                     {
-                        desktop.show(name, news);
+                        desktop.show(name, notification);
                     }
                     for bytes in room.take_transmits() {
                         match self.networks.get_mut(name) {

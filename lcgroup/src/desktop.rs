@@ -25,16 +25,16 @@ const NOTIFY: Method = Method {
 
 /// New messages of a group: the last one, and how many others came before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct Notification {
     pub who: String,
     pub text: String,
     pub others: u64,
 }
 
-/// News that wait, by group: one of each, whatever members send.
+/// Notifications that wait, by group: one of each, whatever members send.
 #[derive(Debug, Default)]
 struct Waiting {
-    news: Mutex<BTreeMap<String, News>>,
+    all: Mutex<BTreeMap<String, Notification>>,
     come: Condvar,
 }
 
@@ -57,8 +57,8 @@ impl Desktop {
                 let mut screen = Screen::new(Bus::of_session);
                 let mut works = true;
                 loop {
-                    for (group, news) in shown.take() {
-                        let told = screen.show(&group, &news);
+                    for (group, notification) in shown.take() {
+                        let told = screen.show(&group, &notification);
                         if let Err(e) = &told
                             && works
                         {
@@ -74,20 +74,26 @@ impl Desktop {
         Ok(Self(waiting))
     }
 
-    /// Shows news of a group, in place of earlier ones.
-    pub fn show(&self, group: &str, news: News) {
-        let mut all = self.0.news.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Shows a notification of a group, in place of earlier ones.
+    pub fn show(&self, group: &str, notification: Notification) {
+        let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.get(group).map_or(0, |before| before.others + 1);
-        let others = news.others + before;
-        all.insert(group.to_owned(), News { others, ..news });
+        let others = notification.others + before;
+        all.insert(
+            group.to_owned(),
+            Notification {
+                others,
+                ..notification
+            },
+        );
         self.0.come.notify_one();
     }
 }
 
 impl Waiting {
-    /// Waits for news, and takes them.
-    fn take(&self) -> BTreeMap<String, News> {
-        let mut all = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Waits for notifications, and takes them.
+    fn take(&self) -> BTreeMap<String, Notification> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         while all.is_empty() {
             all = self.come.wait(all).unwrap_or_else(PoisonError::into_inner);
         }
@@ -111,14 +117,14 @@ impl<C: Fn() -> io::Result<Bus>> Screen<C> {
         }
     }
 
-    /// Shows news in place of earlier ones of the group.
-    fn show(&mut self, group: &str, news: &News) -> io::Result<()> {
+    /// Shows one in place of earlier ones of the group.
+    fn show(&mut self, group: &str, notification: &Notification) -> io::Result<()> {
         let before = self.shown.get(group).copied().unwrap_or(0);
         let known = self.bus.take();
-        let told = match known.map(|bus| notify(bus, before, group, news)) {
+        let told = match known.map(|bus| notify(bus, before, group, notification)) {
             Some(Ok(told)) => Ok(told),
             // the desktop may have been started anew
-            _ => (self.connect)().and_then(|bus| notify(bus, before, group, news)),
+            _ => (self.connect)().and_then(|bus| notify(bus, before, group, notification)),
         };
         let (bus, id) = told?;
         self.bus = Some(bus);
@@ -128,10 +134,15 @@ impl<C: Fn() -> io::Result<Bus>> Screen<C> {
 }
 
 /// Shows a notification in place of `before`; returns its number.
-fn notify(mut bus: Bus, before: u32, group: &str, news: &News) -> io::Result<(Bus, u32)> {
-    let title = format!("{} in {group}", short(&news.who, MAX_NAME));
-    let mut text = escaped(&short(&news.text, MAX_TEXT));
-    match news.others {
+fn notify(
+    mut bus: Bus,
+    before: u32,
+    group: &str,
+    notification: &Notification,
+) -> io::Result<(Bus, u32)> {
+    let title = format!("{} in {group}", short(&notification.who, MAX_NAME));
+    let mut text = escaped(&short(&notification.text, MAX_TEXT));
+    match notification.others {
         0 => {}
         1 => text.push_str("\n(and another one before)"),
         n => text.push_str(&format!("\n(and {n} others before)")),
@@ -187,8 +198,8 @@ mod tests {
     use super::*;
     use crate::bus::tests::Daemon;
 
-    fn news(text: &str, others: u64) -> News {
-        News {
+    fn notification(text: &str, others: u64) -> Notification {
+        Notification {
             who: "Ann".into(),
             text: text.into(),
             others,
@@ -196,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn news_of_a_group_are_one_notification_which_the_next_replaces() {
+    fn messages_of_a_group_are_one_notification_which_the_next_replaces() {
         let daemon = Daemon::start();
         let mut server = daemon.connect();
         server.own(NOTIFY.destination);
@@ -204,8 +215,8 @@ mod tests {
         let serving = thread::spawn(move || (1..=2).map(|n| server.answer(n)).collect::<Vec<_>>());
         let mut screen = Screen::new(|| Ok(daemon.connect()));
         let hostile = "<a href=\"x\">&\u{202e}\n\u{1b}[2J";
-        screen.show("team", &news(hostile, 0)).unwrap();
-        screen.show("team", &news("word", 3)).unwrap();
+        screen.show("team", &notification(hostile, 0)).unwrap();
+        screen.show("team", &notification("word", 3)).unwrap();
         let bodies = serving.join().unwrap();
         let [first, second] = &bodies[..] else {
             panic!("{bodies:?}");
@@ -225,7 +236,7 @@ mod tests {
     fn a_desktop_that_is_missing_is_an_error_and_one_that_comes_back_shows_again() {
         let daemon = Daemon::start();
         let mut screen = Screen::new(|| Ok(daemon.connect()));
-        let refused = screen.show("team", &news("word", 0)).unwrap_err();
+        let refused = screen.show("team", &notification("word", 0)).unwrap_err();
         assert!(
             refused
                 .to_string()
@@ -234,7 +245,7 @@ mod tests {
         let mut server = daemon.connect();
         server.own(NOTIFY.destination);
         let serving = thread::spawn(move || server.answer(1));
-        screen.show("team", &news("word", 0)).unwrap();
+        screen.show("team", &notification("word", 0)).unwrap();
         serving.join().unwrap();
         assert_eq!(screen.shown["team"], 1);
     }
@@ -254,12 +265,12 @@ mod tests {
         let waiting = Arc::new(Waiting::default());
         let desktop = Desktop(Arc::clone(&waiting));
         for n in 0..1_000 {
-            desktop.show("team", news(&n.to_string(), 1));
+            desktop.show("team", notification(&n.to_string(), 1));
         }
         let all = waiting.take();
         assert_eq!(
             all,
-            BTreeMap::from([("team".to_owned(), news("999", 1_999))])
+            BTreeMap::from([("team".to_owned(), notification("999", 1_999))])
         );
     }
 }

@@ -45,7 +45,7 @@ use zeroize::Zeroizing;
 use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
 use crate::content::{Content, encode_bytes, encode_call, is_share_name};
 use crate::conversation::{Conversation, FileOf, Message, REMEMBERED, Shared};
-use crate::desktop::News;
+use crate::desktop::Notification;
 use crate::files::FileList;
 use crate::history;
 use crate::holding_key::HoldingKey;
@@ -173,8 +173,8 @@ pub struct Room {
     written_messages: u64,
     transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
-    /// Messages of others since the last [`Room::take_news`]: the last one, and the number of the rest.
-    news: Option<(PeerId, String, u64)>,
+    /// The last message of others since [`Room::take_notification`], and the number of those before it.
+    notification: Option<(PeerId, String, u64)>,
     /// lcroute's groups that the keys seal.
     prefixes: BTreeSet<GroupPrefix>,
     keyring: Keyring,
@@ -340,7 +340,7 @@ impl Room {
             written_messages: 0,
             transmits: Vec::new(),
             notices: VecDeque::new(),
-            news: None,
+            notification: None,
             prefixes,
             keyring: Keyring::default(),
             has_keys,
@@ -1021,8 +1021,8 @@ impl Room {
                 if number <= self.group.read_up_to(&author) {
                     self.conversation.unread().forget_last();
                 } else if is_others {
-                    let others = self.news.take().map_or(0, |(.., others)| others + 1);
-                    self.news = Some((author, text, others));
+                    let others = self.notification.take().map_or(0, |(.., others)| others + 1);
+                    self.notification = Some((author, text, others));
                 }
             }
             Event::ReadElsewhere => self.forget_read(),
@@ -1150,11 +1150,11 @@ impl Room {
         }
     }
 
-    /// Takes the news since the last call, for the user's desktop.
-    pub fn take_news(&mut self) -> Option<News> {
-        let (author, text, others) = self.news.take()?;
+    /// Takes the messages since the last call, for the user's desktop.
+    pub fn take_notification(&mut self) -> Option<Notification> {
+        let (author, text, others) = self.notification.take()?;
         let who = self.name_of(&author);
-        Some(News { who, text, others })
+        Some(Notification { who, text, others })
     }
 
     fn notice(&mut self, text: String) {

@@ -139,12 +139,12 @@ fn members_by_openmls_follow_commits_talk_and_derive_the_same_secrets() {
         assert_eq!(commit.welcomes[n].0, who(n as u8 + 1).author);
         guest.join(&commit.welcomes[n].1, &commit.tree);
     }
-    let mut ours = Mls::join(&provider, &ours, &commit.welcomes[3].1, &commit.tree).unwrap();
+    let mut ours = Mls::join(&provider, &ours, &commit.welcomes[3].1, &commit.tree, None).unwrap();
 
     for round in 0..3_u8 {
         // an empty commit, then messages in both directions
         let commit = owner.commit(&provider, &[], &[], now).unwrap();
-        ours.apply(&commit.message).unwrap();
+        ours.apply(&commit.message, None).unwrap();
         for guest in &mut guests {
             assert_eq!(guest.take(&commit.message), None);
         }
@@ -180,7 +180,7 @@ fn members_by_openmls_follow_commits_talk_and_derive_the_same_secrets() {
     assert!(!guests[0].group.as_ref().unwrap().is_active());
     guests[1] = renewed;
     guests[1].join(&commit.welcomes[0].1, &commit.tree);
-    ours.apply(&commit.message).unwrap();
+    ours.apply(&commit.message, None).unwrap();
     let said = guests[1].say(b"with a new leaf");
     assert_eq!(
         &owner.open(&who(2).author, &said).unwrap()[..],
