@@ -116,5 +116,5 @@ addEventListener("message", ({ data }) => {
         encodings.large.end();
     }
 });
-// for a page that draws its camera, and has no audio thread that ticks
+// browsers slow down the timers of a hidden page, and not these: packets are sent then, and a page that draws its camera draws it
 setInterval(() => postMessage({ tick: true }), PERIOD / 1000);

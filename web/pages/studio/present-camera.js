@@ -54,24 +54,12 @@ export class Filmed {
             const { readable } = new MediaStreamTrackProcessor({ track, maxBufferSize: 2 });
             this.worker.postMessage({ frames: readable }, [readable]);
         } else {
-            await this.drawAtTicks();
+            this.canvas = document.createElement("canvas");
+            this.context = this.canvas.getContext("2d", { alpha: false });
         }
     }
 
-    /** Where no worker gets a track: pictures are drawn here. Hidden pages have slow timers, and an audio thread that goes on. */
-    async drawAtTicks() {
-        this.canvas = document.createElement("canvas");
-        this.context = this.canvas.getContext("2d", { alpha: false });
-        this.audio = new AudioContext();
-        await this.audio.audioWorklet.addModule(new URL("camera-ticks.js", import.meta.url));
-        const ticks = new AudioWorkletNode(this.audio, "ticks", { numberOfInputs: 0, outputChannelCount: [1] });
-        ticks.port.onmessage = () => this.draw();
-        // silent; without a way there it would not run
-        ticks.connect(this.audio.destination);
-        // a computer without a sound device: the worker ticks, as long as this page is seen
-        this.audio.resume().catch(() => {});
-    }
-
+    /** Where no worker gets a track (Firefox): its ticks go on where this page is hidden, and pictures are drawn here. */
     draw() {
         const { video, canvas, context, worker } = this;
         const [width, height] = [video.videoWidth, video.videoHeight];
@@ -96,7 +84,7 @@ export class Filmed {
         if (tick) {
             // packets that are due
             this.module.soon();
-            if (this.audio && this.audio.state !== "running") {
+            if (this.canvas) {
                 this.draw();
             }
         } else if (bytes) {
@@ -130,7 +118,6 @@ export class Filmed {
     end() {
         this.isOn = false;
         this.worker?.terminate();
-        this.audio?.close();
         this.stream.getTracks().forEach((track) => track.stop());
         this.video.srcObject = null;
         this.module.endCamera();
