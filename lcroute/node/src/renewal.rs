@@ -8,8 +8,6 @@
 //!      ^                                                    v
 //!      '----- pause: a tenth of the time left, 1 s to 1 h --'
 //! ```
-//! No sockets and no clocks: times are inputs, messages are outputs. Formats: docs/protocol.md,
-//! "Renewal".
 //! No sockets and no clocks: times come in, messages go out. Formats: docs/protocol.md, "Renewal".
 
 use std::collections::BTreeMap;
@@ -163,7 +161,9 @@ pub struct Renewal {
     waiting: Option<(OriginId, u64)>,
     /// Whether an issuer of this round could not extend the certificate.
     no_gain: bool,
-    /// Rounds of a new member without a certificate.
+    /// Whether an issuer of this round renews later.
+    is_busy: bool,
+    /// Rounds without a certificate of a new member, or of one that an issuer renews later.
     fruitless: u32,
 }
 
@@ -190,6 +190,7 @@ impl Renewal {
             asked: Vec::new(),
             waiting: None,
             no_gain: false,
+            is_busy: false,
             fruitless: 0,
         }
     }
@@ -253,7 +254,7 @@ impl Renewal {
     /// Handles that an issuer became reachable: a node without an answer asks it at once.
     pub fn handle_issuer_reachable(&mut self, now: Instant) {
         if self.waiting.is_none() {
-            self.due = now;
+            (self.due, self.fruitless) = (now, 0);
         }
     }
 
@@ -279,6 +280,7 @@ impl Renewal {
         if verdict != Verdict::Renewed {
             tracing::debug!("renewal: {from} says: {}", verdict.words());
             self.no_gain |= verdict == Verdict::NoGain;
+            self.is_busy |= verdict == Verdict::Busy;
             return None;
         }
         let renewed = Chain::decode(chain).ok()?;
@@ -287,6 +289,7 @@ impl Renewal {
             return None;
         }
         self.chain = renewed.clone();
+        self.fruitless = 0;
         self.end_round();
         Some((renewed, member))
     }
@@ -294,7 +297,7 @@ impl Renewal {
     fn end_round(&mut self) {
         self.asked.clear();
         self.waiting = None;
-        self.no_gain = false;
+        (self.no_gain, self.is_busy) = (false, false);
     }
 
     /// Starts a pause of a tenth of the time left, with a jitter of a quarter.
@@ -304,9 +307,10 @@ impl Renewal {
             0 => PAUSE_EXPIRED,
             left => Duration::from_millis(left.saturating_mul(100)),
         };
-        let pause = match self.chain.invitation() {
-            Some(_) => pause.min(FIRST_PAUSE * 2_u32.pow(self.fruitless.min(11))),
-            None => pause,
+        let is_soon = self.chain.invitation().is_some() || self.is_busy;
+        let pause = match is_soon {
+            true => pause.min(FIRST_PAUSE * 2_u32.pow(self.fruitless.min(11))),
+            false => pause,
         };
         self.fruitless = self.fruitless.saturating_add(1);
         let jitter = 750 + self.random.below(500) as u32;

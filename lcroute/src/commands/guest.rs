@@ -294,7 +294,7 @@ fn by_text(fd: RawFd, common: &Common, config: Config) -> anyhow::Result<Role> {
         code: Some(told(state)?),
         owner: Some(OwnerStart {
             text,
-            keys,
+            signs: SecretKey::from_seed(&keys.network().seed()),
             record,
             dht,
             signer: None,
