@@ -415,7 +415,10 @@ impl Worker {
         };
         let (run, problem) = {
             let access = lock(access);
-            (access.lc0.as_ref().map(|lc0| lc0.run), access.problem.clone())
+            (
+                access.lc0.as_ref().map(|lc0| lc0.run),
+                access.problem.clone(),
+            )
         };
         if run != self.run {
             self.run = run;

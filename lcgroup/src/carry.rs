@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 
-use crate::hub;
+use crate::hub::{self, MAX_PACKET};
 
 /// Name of the interface.
 const LC0: &str = "lc0";
@@ -32,8 +32,6 @@ const LC0: &str = "lc0";
 pub const SOURCE: usize = 16;
 /// Bytes of the message with the addresses of lc0.
 pub const ADDRESSES: usize = 3 * SOURCE;
-/// Bytes of a buffer for a packet: more than the MTU of lc0.
-pub const MAX_PACKET: usize = 2_048;
 /// Longest wait for packets: interfaces are looked at then.
 const WAIT: Duration = Duration::from_secs(1);
 

@@ -449,7 +449,9 @@ impl Daemon {
 
     /// What serves and fetches the files of a group.
     fn carrier_of(&self, group: &str) -> &Carrier {
-        self.networks.get(group).map_or(&self.carrier, Outside::carrier)
+        self.networks
+            .get(group)
+            .map_or(&self.carrier, Outside::carrier)
     }
 
     /// Passes the keys of all protected prefixes to lcroute.
@@ -537,7 +539,8 @@ impl Daemon {
                     Ok(FileAnswer::Here(here)) => Answer::File(here, group, self.state.clone()),
                     Ok(FileAnswer::Waits(listed)) => {
                         let room = self.rooms.get(&group);
-                        let waits = room.and_then(|r| r.waits_for(&listed, self.carrier_of(&group)));
+                        let waits =
+                            room.and_then(|r| r.waits_for(&listed, self.carrier_of(&group)));
                         Answer::Ok(
                             json!({ "waits": waits, "name": listed.name, "length": listed.length, "n": listed.n }),
                         )

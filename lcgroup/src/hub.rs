@@ -30,10 +30,10 @@ use nix::sys::socket::{
     socketpair, sockopt,
 };
 
-use crate::carry::MAX_PACKET;
-
+/// Bytes of a buffer for a packet: more than the MTU of lc0.
+pub const MAX_PACKET: usize = 2_048;
 /// Bytes of packets that wait in a pair, each way.
-pub const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 1 << 20;
 /// Programs at a time: lcgroup's own, one that serves files, and some that fetch.
 const MAX_PORTS: usize = 16;
 /// MTU of a guest's lc0.
@@ -70,7 +70,10 @@ impl Groups {
     /// Ends a port; returns what the node is told.
     fn close(&mut self, port: usize) -> Vec<Vec<u8>> {
         let groups = self.joined.remove(port);
-        groups.into_iter().flat_map(|group| self.left(group)).collect()
+        groups
+            .into_iter()
+            .flat_map(|group| self.left(group))
+            .collect()
     }
 
     /// Handles a packet of a program; returns what the node gets.
@@ -270,7 +273,11 @@ impl Hub {
     }
 
     fn open_ports(&mut self) {
-        let new = &mut *self.ports.new.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = &mut *self
+            .ports
+            .new
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for port in new.drain(..) {
             if self.programs.len() < MAX_PORTS {
                 self.programs.push(port);
@@ -416,7 +423,10 @@ mod tests {
         groups.open();
         groups.from_program(1, &program().join(group(1)).concat());
         let packet = udp_packet(OTHER, group(1), (7, 8), b"hello");
-        assert_eq!([0, 1].map(|port| groups.is_for(port, &packet)), [false, true]);
+        assert_eq!(
+            [0, 1].map(|port| groups.is_for(port, &packet)),
+            [false, true]
+        );
         let straight = udp_packet(OTHER, OTHER, (7, 8), b"hello");
         assert!(groups.is_for(0, &straight));
         assert_eq!(groups.from_program(0, &packet), [packet.clone()]);

@@ -44,8 +44,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::carrier::{Access, Carrier, Way};
-use crate::carry::{ADDRESSES, MAX_PACKET, SOURCE};
-use crate::hub::{self, Lc0};
+use crate::carry::{ADDRESSES, SOURCE};
+use crate::hub::{self, Lc0, MAX_PACKET};
 use crate::request::NetworkStatus;
 
 /// The file in the folder of a group.
@@ -434,25 +434,23 @@ impl Outside {
 
     /// Starts or restarts the guest where that is due, and tells it what the owner wants.
     pub fn review(&mut self, group: Option<(&Group, u64)>, time: UnixTime, now: Instant) {
-        if let Some((group, saves)) = group {
-            if self.is_old(saves, time) {
-                let wanted = wanted(group, &self.kept, time);
-                self.made_for = Some((saves, time.as_secs() / WISH_EVERY));
-                self.is_told &= wanted == self.wanted;
-                self.wanted = wanted;
-                let role = match role(group, &self.kept) {
-                    refused if refused.is_some() && refused == self.refused => {
-                        as_member(group, &self.kept)
-                    }
-                    role => role,
-                };
-                if role != self.role {
-                    tracing::info!("{}: in its network as {role:?}", self.name);
-                    self.role = role;
-                    (self.state, self.problem) = (GroupState::default(), None);
-                    (self.retry, self.pause) = (now, PAUSE.0);
-                    self.part(now);
-                }
+        if let Some((group, saves)) = group
+            && self.is_old(saves, time)
+        {
+            let wanted = wanted(group, &self.kept, time);
+            self.made_for = Some((saves, time.as_secs() / WISH_EVERY));
+            self.is_told &= wanted == self.wanted;
+            self.wanted = wanted;
+            let role = match role(group, &self.kept) {
+                role if role.is_some() && role == self.refused => as_member(group, &self.kept),
+                role => role,
+            };
+            if role != self.role {
+                tracing::info!("{}: in its network as {role:?}", self.name);
+                self.role = role;
+                (self.state, self.problem) = (GroupState::default(), None);
+                (self.retry, self.pause) = (now, PAUSE.0);
+                self.part(now);
             }
         }
         self.look_at_guest(now);
@@ -691,7 +689,7 @@ impl Outside {
         match message {
             FromGuest::State(state) => {
                 if state.links > 0 && self.state.links == 0 {
-                    self.is_back = true;
+                    (self.is_back, self.is_expelled) = (true, false);
                 }
                 if state.links == 0 && self.state.links > 0 {
                     self.alone = now;

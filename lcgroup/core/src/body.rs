@@ -7,7 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
-//!   device gone (8), read (9): `vouch.rs`; device text (10): `outside.rs`
+//!   device gone (8), read (9): `vouch.rs`; device text (10): `network.rs`
 //!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
@@ -15,7 +15,7 @@
 //!   welcome (18): author 256 | sealed box to it { version 8 = 1 | tree key 128 | MLS Welcome }
 //!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | history 64 (seconds, 0: none, all
 //!                 ones: all; may be missing) | later fields; holders read it too
-//!   deputy in the group's network (20), lines into it (21, also in offices): `outside.rs`
+//!   deputy in the group's network (20), lines into it (21, also in offices): `network.rs`
 //!
 //!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
 //! all logs with commits:

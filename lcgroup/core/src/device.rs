@@ -16,7 +16,7 @@ use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
 use crate::invitation::Invitation;
 use crate::mls::{Change, MlsFailure, OwnKeyPackage, vouch_in};
-use crate::outside::{decode_text, encode_text};
+use crate::network::{decode_text, encode_text};
 use crate::provider::{self, AEAD_KEY, NO_NONCE};
 use crate::request::Request;
 use crate::vouch::{

@@ -51,6 +51,7 @@ mod group;
 mod history;
 mod invitation;
 mod mls;
+mod network;
 mod office_state;
 mod offices;
 pub mod outside;

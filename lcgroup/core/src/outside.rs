@@ -13,17 +13,9 @@
 //! by which a removed member came is expelled with it.
 //!
 //! The owner certifies a deputy's key in the network as an issuer's. The deputy uses it in office.
-//! What others need of that is in the logs with commits:
-//!
-//! ```text
-//! owner's log, deputy (20): version 8 = 1 | author 256 | serial 32 | certificate; none: it has ended
-//! all logs with commits, lines (21): version 8 = 1 | n x { invitation's key 256 | end 64 (unix seconds) }
-//! own log, device text (10): sealed box to the one in office { version 8 = 1 | id 64 }
-//! ```
-//!
-//! A deputy expels by the lines also those invitations that it has not made.
+//! `network.rs` has what others need of that, which is in the logs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::cert::{Certificate, Grant, Kind};
 use librecast::code::CodeKeys;
@@ -31,18 +23,15 @@ use librecast::id::{PeerId, SecretKey, derive};
 use librecast::pair::PairSecret;
 use librecast::text_network::{TextKey, attest};
 use librecast::time::UnixTime;
-use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
+use crate::SECOND;
 use crate::body::kind;
 use crate::event::{Log, NewEntry};
 use crate::group::{Group, Standing};
-use crate::offices::{MAX_DEPUTIES, Office};
-use crate::vouch::{LONGEST_DEVICE_LIFE, expiry, peer, secret_of};
-use crate::{DAY, SECOND};
+use crate::network::{Certified, MAX_LINES, encode_lines};
+use crate::vouch::{expiry, secret_of};
 
-/// Version of everything in this file.
-const VERSION: u8 = 1;
 /// Life of a deputy's certificate in seconds. Chosen: below a third of the ten years that members'
 /// certificates last, so who has one of a deputy asks the owner for another one.
 const DEPUTY_LIFE: u64 = 3 * 365 * 86_400;
@@ -53,210 +42,9 @@ const MEMBER_LIFE: u64 = 10 * 365 * 86_400;
 /// Keys of earlier appointments of a deputy that are expelled again. Chosen: nodes keep what was
 /// expelled.
 const MAX_SERIALS: u32 = 16;
-/// Lines of one log: as many as an entry has room for, at 40 bytes each.
-const MAX_LINES: usize = 24;
-/// Texts for devices that are kept. Chosen: persons add some devices, and rarely.
-const MAX_TEXTS: usize = 64;
 /// Texts for devices that lead into the network at a time, and those of one person.
 pub const MAX_OPEN_DEVICES: usize = 4;
 const OPEN_OF_PERSON: usize = 2;
-
-/// A deputy in the owner's last statement about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Certified {
-    author: PeerId,
-    /// Counts its appointments.
-    serial: u32,
-    /// Empty: its right has ended.
-    certificate: Vec<u8>,
-}
-
-/// What the logs say of the group's network.
-#[derive(Debug, Default)]
-pub(crate) struct Network {
-    deputies: Vec<Certified>,
-    /// Keys of invitations that may lead in, and their ends.
-    lines: BTreeMap<Office, BTreeMap<PeerId, u64>>,
-    /// Texts for devices, the newest last, and who made them; of the one in office.
-    texts: VecDeque<(u64, PeerId)>,
-}
-
-impl Network {
-    /// Whether a state has nothing of this.
-    pub fn is_empty(&self) -> bool {
-        self.deputies.is_empty() && self.lines.is_empty() && self.texts.is_empty()
-    }
-
-    /// Bytes of the state, about.
-    pub fn bytes(&self) -> usize {
-        let deputies: usize = self.deputies.iter().map(|d| d.certificate.len() + 64).sum();
-        256 + deputies + self.lines.len() * (MAX_LINES * 40 + 64) + self.texts.len() * 40
-    }
-
-    pub fn put(&self, w: &mut Writer) {
-        w.u8(self.deputies.len() as u8);
-        for deputy in &self.deputies {
-            let body = deputy.encode();
-            w.u16(body.len() as u16).put(&body);
-        }
-        w.u8(self.lines.len() as u8);
-        for (office, lines) in &self.lines {
-            w.u8(office.is_some().into());
-            if let Some(author) = office {
-                w.put(author.public_key());
-            }
-            let body = encode_lines(lines);
-            w.u16(body.len() as u16).put(&body);
-        }
-        w.u8(self.texts.len() as u8);
-        for (id, maker) in &self.texts {
-            w.u64(*id).put(maker.public_key());
-        }
-    }
-
-    pub fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let mut network = Self::default();
-        for _ in 0..r.u8()? {
-            network.set_deputy(Certified::decode(r.bytes16()?)?);
-        }
-        for _ in 0..r.u8()? {
-            let office = match r.u8()? {
-                0 => None,
-                _ => Some(peer(r)?),
-            };
-            network.set_lines(office, decode_lines(r.bytes16()?)?);
-        }
-        for _ in 0..r.u8()? {
-            network.texts.push_back((r.u64()?, peer(r)?));
-        }
-        Ok(network)
-    }
-
-    fn set_deputy(&mut self, new: Certified) {
-        let mut known = self.deputies.iter_mut();
-        match known.find(|known| known.author == new.author) {
-            Some(known) => *known = new,
-            None if self.deputies.len() < MAX_DEPUTIES => self.deputies.push(new),
-            None => {}
-        }
-    }
-
-    fn set_lines(&mut self, office: Office, lines: BTreeMap<PeerId, u64>) {
-        if self.lines.len() <= MAX_DEPUTIES || self.lines.contains_key(&office) {
-            self.lines.insert(office, lines);
-        }
-    }
-
-    /// Reads an entry of a log with commits.
-    pub fn note(&mut self, office: Office, kind: u8, body: &[u8]) {
-        match kind {
-            kind::NETWORK_DEPUTY if office.is_none() => {
-                if let Ok(certified) = Certified::decode(body) {
-                    self.set_deputy(certified);
-                }
-            }
-            kind::NETWORK_LINES => {
-                if let Ok(lines) = decode_lines(body) {
-                    self.set_lines(office, lines);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Takes a text for a device that a member has made.
-    pub fn take_text(&mut self, id: u64, maker: PeerId, now: UnixTime) {
-        let ms = now.as_millis();
-        // who came by a text may be removed as long as the text can be used again
-        self.texts
-            .retain(|(known, _)| *known != id && expiry(*known) + 2 * DAY > ms);
-        if self.texts.len() >= MAX_TEXTS {
-            self.texts.pop_front();
-        }
-        self.texts.push_back((id, maker));
-    }
-
-    fn certificate_of(&self, author: &PeerId) -> Option<(u32, Certificate)> {
-        let known = self.deputies.iter().find(|known| known.author == *author)?;
-        let certificate = Certificate::decode(&known.certificate).ok()?;
-        Some((known.serial, certificate))
-    }
-}
-
-impl Certified {
-    fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.u8(VERSION).put(self.author.public_key()).u32(self.serial);
-        w.put(&self.certificate);
-        w.into_vec()
-    }
-
-    fn decode(body: &[u8]) -> Result<Self, WireError> {
-        let mut r = Reader::new(body);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
-        Ok(Self {
-            author: peer(&mut r)?,
-            serial: r.u32()?,
-            certificate: r.rest().to_vec(),
-        })
-    }
-}
-
-fn encode_lines(lines: &BTreeMap<PeerId, u64>) -> Vec<u8> {
-    let mut w = Writer::new();
-    w.u8(VERSION);
-    for (key, end) in lines.iter().take(MAX_LINES) {
-        w.put(key.public_key()).u64(*end);
-    }
-    w.into_vec()
-}
-
-fn decode_lines(body: &[u8]) -> Result<BTreeMap<PeerId, u64>, WireError> {
-    let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
-    let mut lines = BTreeMap::new();
-    while !r.is_empty() && lines.len() < MAX_LINES {
-        lines.insert(peer(&mut r)?, r.u64()?);
-    }
-    Ok(lines)
-}
-
-pub(crate) fn encode_text(id: u64) -> Vec<u8> {
-    let mut w = Writer::new();
-    w.u8(VERSION).u64(id);
-    w.into_vec()
-}
-
-/// The id of a text for a device in what its maker says to the one in office, if its end is not
-/// absurd.
-pub(crate) fn decode_text(body: &[u8], now: UnixTime) -> Result<u64, WireError> {
-    let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
-    let id = r.u64()?;
-    r.finish()?;
-    let ms = now.as_millis();
-    match (ms..=ms + LONGEST_DEVICE_LIFE + DAY).contains(&expiry(id)) {
-        true => Ok(id),
-        false => Err(WireError::Bad("end of a text")),
-    }
-}
-
-/// All decoders of this file.
-pub(crate) fn decode_any(bytes: &[u8]) {
-    let _ = Certified::decode(bytes);
-    let _ = decode_lines(bytes);
-    let _ = decode_text(bytes, UnixTime::from_millis(0));
-    let _ = Network::read(&mut Reader::new(bytes));
-}
 
 /// The key of a deputy in the network, for the deputy and for the owner.
 fn deputy_key(own: &SecretKey, other: &PeerId, serial: u32) -> Option<SecretKey> {
@@ -421,9 +209,8 @@ impl Group {
         let Some(owner) = &self.owner else {
             return Vec::new();
         };
-        let key = |secret: &Zeroizing<[u8; 32]>| {
-            NetworkSecret(secret.clone()).invitation().peer_id()
-        };
+        let key =
+            |secret: &Zeroizing<[u8; 32]>| NetworkSecret(secret.clone()).invitation().peer_id();
         let kept = owner.invitations.values();
         let kept = kept.map(|kept| (key(&kept.secret), kept.expires, kept.used.clone()));
         let texts = self.network.texts.iter().filter_map(|(id, maker)| {
@@ -432,7 +219,8 @@ impl Group {
             Some((key(&secret), expiry(*id), used.into_iter().collect()))
         });
         let all = kept.chain(texts);
-        all.map(|(key, end, used)| (key, end / SECOND, used)).collect()
+        all.map(|(key, end, used)| (key, end / SECOND, used))
+            .collect()
     }
 
     /// Returns the keys that are expelled from the network: of former members, and of the
@@ -522,8 +310,8 @@ impl Group {
         };
         let due = self.offices.list.iter().filter_map(|deputy| {
             let author = deputy.author;
-            let known = self.network.deputies.iter();
-            let known = known.clone().find(|known| known.author == author);
+            let mut known = self.network.deputies.iter();
+            let known = known.find(|known| known.author == author);
             let present = self.network.certificate_of(&author);
             let serial = known.map_or(0, |known| known.serial);
             if !deputy.is_named() {
@@ -558,7 +346,13 @@ impl Group {
     /// States all of it again, behind entries that were dropped.
     pub(crate) fn append_network_again(&mut self) {
         if self.is_owner() {
-            for body in self.network.deputies.iter().map(Certified::encode).collect::<Vec<_>>() {
+            for body in self
+                .network
+                .deputies
+                .iter()
+                .map(Certified::encode)
+                .collect::<Vec<_>>()
+            {
                 self.append_network(kind::NETWORK_DEPUTY, body);
             }
         }

@@ -3,7 +3,7 @@
 //! Version 3 for members, 4 for owners. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
 //! with their length in 32 bits. Instead of incomplete messages it has the number after which the
 //! log is read again. With deputies, bit 6 of the version is set (`office_state.rs`), with devices
-//! bit 5, and bit 4 with what the logs say of a network of the group's own (`outside.rs`).
+//! bit 5, and bit 4 with what the logs say of a network of the group's own (`network.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,8 +19,8 @@ use crate::event::{Append, Log, NewEntry};
 use crate::group::{Group, Queued, Standing};
 use crate::invitation::{Invitation, InvitationError};
 use crate::mls::{Mls, MlsFailure, OwnKeyPackage};
+use crate::network::Network;
 use crate::office_state::{WITH_OFFICES, offices_bytes, put_offices, read_offices};
-use crate::outside::Network;
 use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;

@@ -1027,12 +1027,15 @@ fn nobody_but_the_owner_certifies_a_deputy() {
 fn a_text_for_a_device_leads_into_the_network_until_it_is_used() {
     let mut world = network_of(11);
     let secret = |text: &lcgroup_core::DeviceInvitation| {
-        NetworkSecret(text.invitation.secret.clone()).invitation().peer_id()
+        NetworkSecret(text.invitation.secret.clone())
+            .invitation()
+            .peer_id()
     };
     let open = |world: &mut World, who: usize| -> Vec<PeerId> {
         let now = world.time();
         let open = world.group(who).open_device_texts(now).into_iter();
-        open.map(|open| open.secret.invitation().peer_id()).collect()
+        open.map(|open| open.secret.invitation().peer_id())
+            .collect()
     };
     let text = |world: &mut World, who: usize| {
         let (now, expires) = (world.time(), world.now + HOUR);

@@ -532,6 +532,8 @@ mod tests {
         revoked: bool,
         /// Whether bounded tokens are used up.
         spent: bool,
+        /// Whether the list has the node, if there is one.
+        listed: Option<bool>,
     }
 
     impl Registry for Known {
@@ -545,6 +547,10 @@ mod tests {
 
         fn free_name(&self, member: &Member) -> String {
             member.name.replace("taken", "taken-2")
+        }
+
+        fn is_listed(&self, _: &Member) -> Option<bool> {
+            self.listed
         }
     }
 
@@ -605,7 +611,7 @@ mod tests {
         fn answer(&mut self, s: u64, request: &[u8], revoked: bool) -> Vec<u8> {
             let known = Known {
                 revoked,
-                spent: false,
+                ..Known::default()
             };
             self.answer_to(3, s, request, &known).unwrap()
         }
@@ -704,6 +710,61 @@ mod tests {
             (45 * 60..80 * 60).contains(&pause),
             "about an hour: {pause}"
         );
+    }
+
+    #[test]
+    fn who_depends_on_an_issuer_for_some_years_is_soon_renewed_by_one_for_more() {
+        const YEAR: u64 = 365 * 86_400;
+        let deputy = Certificate::sign(
+            Kind::Issuer,
+            network(),
+            key(5).peer_id(),
+            grant(NOW + 3 * YEAR),
+            &key(1),
+        );
+        let mut w = world(NOW + 10 * YEAR);
+        let member = Grant {
+            name: "node".into(),
+            renew_for: 10 * YEAR,
+            ..grant(NOW + 3 * YEAR)
+        };
+        let deputy = deputy.unwrap();
+        let node = Certificate::sign(Kind::Node, network(), key(3).peer_id(), member, &key(5));
+        let joined = Chain::new(vec![deputy.clone(), node.unwrap()]).unwrap();
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let listed = |listed| Known {
+            listed: Some(listed),
+            ..Known::default()
+        };
+        // the deputy has no more time to give, so it pauses for an hour or so
+        let (at, _, request) = w.wait(0, &[ISSUER]);
+        let (time, now) = w.at(at);
+        let mut other = Renewer::new(key(5), deputy, w.start);
+        let answer = other.answer(&key(3).peer_id(), &request, &listed(true), time, now);
+        let answer = answer.unwrap();
+        assert_eq!(decode_answer(&answer).unwrap().verdict, Verdict::NoGain);
+        assert!(w.receive(at, ISSUER, &answer).is_none());
+        let (s, _, _) = w.wait(at, &[ISSUER]);
+        assert!((2_700..5_000).contains(&(s - at)), "{s}");
+        // the owner is there, and does not know yet that it is a member
+        let (mut s, now) = (s + 1, w.at(s + 1).1);
+        w.node.waiting = None;
+        w.node.handle_issuer_reachable(now);
+        for _ in 0..3 {
+            let (at, to, request) = w.wait(s, &[ISSUER]);
+            assert!(at - s <= 12, "it asks again within seconds: {}", at - s);
+            let answer = w.answer_to(3, at, &request, &listed(false)).unwrap();
+            assert_eq!(decode_answer(&answer).unwrap().verdict, Verdict::Busy);
+            assert!(w.receive(at, to, &answer).is_none());
+            s = at;
+        }
+        let (at, to, request) = w.wait(s, &[ISSUER]);
+        let answer = w.answer_to(3, at, &request, &listed(true)).unwrap();
+        let (_, member) = w.receive(at, to, &answer).unwrap();
+        assert_eq!(member.keys.issuers, [key(2).peer_id()]);
+        assert!(member.keys.invitations.is_empty());
+        assert!(member.not_after > NOW + 9 * YEAR);
+        assert!(w.ask(at + 9, &[ISSUER]).is_none());
     }
 
     #[test]

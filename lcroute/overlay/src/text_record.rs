@@ -344,7 +344,8 @@ mod tests {
     fn an_issuer_of_the_network_signs_for_members_and_nobody_else() {
         let mut record = record(1, 1);
         record.token = token(false, 1);
-        let seal = |record: &TextRecord, n| record.seal(&text(), &key(n), &mut Random::new([7; 32]));
+        let seal =
+            |record: &TextRecord, n| record.seal(&text(), &key(n), &mut Random::new([7; 32]));
         let opened = open(&seal(&record, 4)).unwrap();
         assert_eq!(opened.token.to_bytes(), record.token.to_bytes());
         assert_eq!(open(&seal(&record, 9)).unwrap_err(), DropReason::TextForged);
@@ -355,7 +356,8 @@ mod tests {
         };
         let network = key(3).peer_id();
         for (signer, kind) in [(9, Kind::Issuer), (3, Kind::Invitation)] {
-            let own = Certificate::sign(kind, network, key(9).peer_id(), grant.clone(), &key(signer));
+            let own =
+                Certificate::sign(kind, network, key(9).peer_id(), grant.clone(), &key(signer));
             let bytes = record.token.to_bytes();
             let mut forged = bytes[..64].to_vec();
             let own = own.unwrap();

@@ -37,9 +37,8 @@ use crate::commands::membership::FOUNDER_TTL;
 use crate::keeper::{Keeper, Kept};
 use crate::state::{Membership, StateDir, Texts};
 
-/// Why a node leaves the network of its group: its owner has expelled it.
-pub const EXPELLED: &str =
-    "the owner has removed this member, or the invitation by which it came before it was let in";
+/// Why a node leaves the network of its group: an issuer has expelled it.
+pub const EXPELLED: &str = "the owner has removed this member, or the invitation or the deputy that let it in: another line (`lcgroup join`) leads in who is a member";
 /// Why a node leaves the network of its group: it was not let in in time.
 pub const EXPIRED: &str = "the invitation has expired, and the owner has not let this member in";
 /// Longest wait for nodes that depend on an issuer whose right has ended: they ask this one for other
@@ -484,12 +483,7 @@ impl Issuer {
         }
     }
 
-    fn try_expel(
-        &self,
-        key: PeerId,
-        node: &mut Node<WebRtc>,
-        now: Instant,
-    ) -> anyhow::Result<()> {
+    fn try_expel(&self, key: PeerId, node: &mut Node<WebRtc>, now: Instant) -> anyhow::Result<()> {
         let (time, keys) = (UnixTime::now(), &self.keys);
         let revocation = match &keys.network {
             Some(network) => {

@@ -148,7 +148,14 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         // the sender and the owner are killed while cy begins to fetch it
         let dest = people[2].host.path("plan.bin");
         let dest = dest.display().to_string();
-        let args = ["--control", &people[2].control, "get", "team", "plan.bin", &dest];
+        let args = [
+            "--control",
+            &people[2].control,
+            "get",
+            "team",
+            "plan.bin",
+            &dest,
+        ];
         let gets = people[2].host.spawn("lcgroup", &args)?;
         people[1].kill()?;
         people[0].kill()?;
@@ -232,7 +239,10 @@ fn who_is_a_deputy_no_more_lets_nobody_in() {
         people[3].is_admitted()?;
         let of_bob = people[1].invite("1")?;
         // what bob had in office, for later
-        let (groups, kept) = (people[1].folder.join("groups"), people[1].folder.join("kept"));
+        let (groups, kept) = (
+            people[1].folder.join("groups"),
+            people[1].folder.join("kept"),
+        );
         copy(&groups, &kept)?;
         // the owner is back, and ends the right: those that bob let in stay, and so does bob
         people[0].start()?;
@@ -254,7 +264,10 @@ fn who_is_a_deputy_no_more_lets_nobody_in() {
         for person in &mut people[..4] {
             person.start()?;
         }
-        people[3].tells("and after a start of all", &[&people[0], &people[1], &people[2]])?;
+        people[3].tells(
+            "and after a start of all",
+            &[&people[0], &people[1], &people[2]],
+        )?;
         // the folder of then still has the key, and it opens nothing
         people[1].stop()?;
         fs::rename(&groups, people[1].folder.join("now"))?;
