@@ -4,13 +4,16 @@
 //! A file is a share of its own: its name is its root hash, sealed with a key that all who can read
 //! the group's log have. A receiver names the root hash, so it takes no other content, whoever
 //! serves it. The announced length is checked before the first block is fetched.
+//!
+//! A group with a network of its own has processes of its own, on lc0 of its guest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -24,14 +27,14 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::child;
+use crate::hub::Lc0;
 use crate::shelf::{self, UNFINISHED, check_room};
 
 /// Interval at which children are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Fetches at the same time. Chosen: each is a process.
-const MAX_FETCHES: usize = 4;
-/// Of those, fetches of files of one author: others have a place.
-const MAX_OF_AUTHOR: usize = MAX_FETCHES - 1;
+/// Fetches at the same time, and those in a group's own network. Chosen: each is a process. Of those,
+/// one less are of files of one author: others have a place.
+const MAX_FETCHES: (usize, usize) = (4, 2);
 /// Silence after which lcsync gives up, in seconds. Chosen: a server answers within one.
 const SILENCE_S: u64 = 15;
 /// Shortest and longest pause after a fetch that failed, while no user waits.
@@ -89,6 +92,24 @@ pub struct Progress {
     pub problem: Option<String>,
 }
 
+/// Where files go.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// By these interfaces; none: by all that can carry multicast.
+    Interfaces(Vec<String>),
+    /// By the network of a group.
+    Own(Arc<Mutex<Access>>),
+}
+
+/// The way into the network of a group.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// lc0 of its guest, while one runs.
+    pub lc0: Option<Lc0>,
+    /// Why none runs.
+    pub problem: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     plan: Plan,
@@ -105,6 +126,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Carrier {
     shared: Arc<Mutex<Shared>>,
+    is_own: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -125,12 +147,14 @@ impl Serving {
 }
 
 impl Carrier {
-    /// Starts the thread; `state` is the folder of groups.
-    pub fn start(state: &Path, interfaces: &[String], wake: Arc<EventFd>) -> io::Result<Self> {
+    /// Starts the thread; `state` is the folder of groups, or that of one with a network of its own.
+    pub fn start(state: &Path, way: Way, wake: Arc<EventFd>) -> io::Result<Self> {
         let shared = Arc::new(Mutex::new(Shared::default()));
+        let is_own = matches!(way, Way::Own(_));
         let worker = Worker {
             state: state.to_owned(),
-            interfaces: interfaces.to_vec(),
+            way,
+            run: None,
             shared: Arc::clone(&shared),
             wake,
             server: None,
@@ -146,8 +170,19 @@ impl Carrier {
             .spawn(move || worker.run())?;
         Ok(Self {
             shared,
+            is_own,
             thread: Some(thread),
         })
+    }
+
+    /// What to check where no host has a file.
+    pub fn question(&self) -> &'static str {
+        match self.is_own {
+            true => "Does `lcgroup run` run there?",
+            false => {
+                "Does `lcgroup run` run there, and do firewalls let in multicast and UDP port 14242?"
+            }
+        }
     }
 
     /// Replaces the plan.
@@ -196,7 +231,7 @@ impl Drop for Carrier {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -211,7 +246,7 @@ struct Running {
 impl Running {
     /// Starts a command; `read` gets each line of its output.
     fn start(
-        mut command: std::process::Command,
+        mut command: Command,
         mut read: impl FnMut(&str) + Send + 'static,
     ) -> io::Result<Self> {
         child::bind(&mut command);
@@ -333,7 +368,9 @@ struct Tried {
 
 struct Worker {
     state: PathBuf,
-    interfaces: Vec<String>,
+    way: Way,
+    /// The start of the guest whose lc0 is used.
+    run: Option<u64>,
     shared: Arc<Mutex<Shared>>,
     wake: Arc<EventFd>,
     server: Option<Running>,
@@ -358,14 +395,70 @@ impl Worker {
                 return;
             }
             let now = Instant::now();
-            self.serve(&plan, now);
-            self.fetch(&plan, now);
+            if self.has_way(now) {
+                self.serve(&plan, now);
+                self.fetch(&plan, now);
+            }
             let is_idle =
                 plan == Plan::default() && self.server.is_none() && self.fetches.is_empty();
             match is_idle && lock(&self.shared).plan == plan {
                 true => thread::park(),
                 false => thread::park_timeout(LOOK_INTERVAL),
             }
+        }
+    }
+
+    /// Whether programs can start. Ends them once the guest whose lc0 they use is gone.
+    fn has_way(&mut self, now: Instant) -> bool {
+        let Way::Own(access) = &self.way else {
+            return true;
+        };
+        let (run, problem) = {
+            let access = lock(access);
+            (
+                access.lc0.as_ref().map(|lc0| lc0.run),
+                access.problem.clone(),
+            )
+        };
+        if run != self.run {
+            self.run = run;
+            (self.server, self.server_at, self.server_failures) = (None, now, 0);
+            self.config.clear();
+            self.fetches.clear();
+            self.tries.clear();
+            let mut shared = lock(&self.shared);
+            shared.serves.clear();
+            shared.progress.clear();
+            shared.server_problem = None;
+        }
+        if run.is_none() {
+            lock(&self.shared).server_problem = problem;
+        }
+        run.is_some()
+    }
+
+    /// Has a program use the way of files. The returned descriptor must be open until it has started.
+    fn lead(&self, command: &mut Command) -> io::Result<Option<OwnedFd>> {
+        match &self.way {
+            Way::Interfaces(interfaces) => {
+                for interface in interfaces {
+                    command.args(["-i", interface]);
+                }
+                Ok(None)
+            }
+            Way::Own(access) => {
+                let lc0 = lock(access).lc0.clone();
+                let lc0 = lc0.ok_or_else(|| io::Error::other("the group's network is gone"))?;
+                lc0.give(command).map(Some)
+            }
+        }
+    }
+
+    /// The most fetches at the same time.
+    fn most(&self) -> usize {
+        match self.way {
+            Way::Interfaces(_) => MAX_FETCHES.0,
+            Way::Own(_) => MAX_FETCHES.1,
         }
     }
 
@@ -414,9 +507,10 @@ impl Worker {
         let _ = fs::remove_dir_all(self.state.join("lcsync"));
         let mut command = child::lcsync(&self.state);
         command.args(["share", "--config"]).arg(file);
-        for interface in &self.interfaces {
-            command.args(["-i", interface]);
-        }
+        let _open = match self.lead(&mut command) {
+            Ok(open) => open,
+            Err(e) => return self.server_failed(&e.to_string()),
+        };
         let (shared, wake) = (Arc::clone(&self.shared), Arc::clone(&self.wake));
         let folders: BTreeMap<FileId, PathBuf> = plan
             .served
@@ -478,7 +572,7 @@ impl Worker {
 
     fn fetch(&mut self, plan: &Plan, now: Instant) {
         self.watch_fetches(plan, now);
-        while self.fetches.len() < MAX_FETCHES {
+        while self.fetches.len() < self.most() {
             let Some(wanted) = self.next_wanted(plan, now) else {
                 break;
             };
@@ -561,7 +655,7 @@ impl Worker {
             });
             is_due
                 && !running(wanted)
-                && (wanted.awaited || of_author(&wanted.author) < MAX_OF_AUTHOR)
+                && (wanted.awaited || of_author(&wanted.author) < self.most() - 1)
         };
         let order = |wanted: &&Wanted| {
             let tried = self.tries.get(&place_of(wanted));
@@ -585,9 +679,7 @@ impl Worker {
         command.arg(folder.join(UNFINISHED));
         command.arg("--keyfile").arg(wanted.folder.join("key"));
         command.args(["--json", "--timeout", &format!("{SILENCE_S}s")]);
-        for interface in &self.interfaces {
-            command.args(["-i", interface]);
-        }
+        let _open = self.lead(&mut command).map_err(|e| e.to_string())?;
         let received = Arc::new(Received::default());
         let of_reader = Arc::clone(&received);
         let running = Running::start(command, move |line| of_reader.read(line, length))

@@ -1,26 +1,47 @@
 //! `lcgroup carry`: the program inside of the network of a group. It passes packets of the group
-//! between lc0 and `lcgroup run`, and has no key of it.
+//! between lc0 and `lcgroup run`, gives programs for files a part of lc0, and has no key of the group.
+//!
+//! ```text
+//! lcgroup run                      lcgroup carry
+//!   | -- address 128 ----------------> |   once: the multicast group
+//!   | <- :: 128 | address, link-local  |   once: the addresses of lc0
+//!   | -- packet ---------------------> |
+//!   | <------ source 128 | packet ---- |
+//!   | -- a descriptor ---------------> |   the hub's end of a program's pair
+//! ```
 
+use std::io::IoSliceMut;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast::socket::GuestPair;
 use librecast_log_host::Network;
 use librecast_program::cli::Exit;
 use librecast_program::group_network::inherited;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
+
+use crate::hub::{self, MAX_PACKET};
 
 /// Name of the interface.
 const LC0: &str = "lc0";
 /// Bytes of an address before a packet.
 pub const SOURCE: usize = 16;
-/// Bytes of a buffer for a packet: more than the MTU of lc0.
-pub const MAX_PACKET: usize = 2_048;
+/// Bytes of the message with the addresses of lc0.
+pub const ADDRESSES: usize = 3 * SOURCE;
 /// Longest wait for packets: interfaces are looked at then.
 const WAIT: Duration = Duration::from_secs(1);
+
+/// A message of `lcgroup run`.
+enum Input {
+    /// A packet for the group, of this length.
+    Packet(usize),
+    /// The hub's end of a program's pair.
+    Port(OwnedFd),
+}
 
 /// Carries packets until `lcgroup run` ends.
 ///
@@ -29,10 +50,24 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Those of the system.
 pub fn run(packets: RawFd) -> anyhow::Result<Exit> {
     let packets = inherited(packets).context("--packets")?;
+    let pair = GuestPair::take()?.context("`lcgroup carry` runs in a guest of lcroute alone")?;
+    let (address, link_local) = (pair.address, pair.link_local);
+    let ports = hub::start(pair.fd, link_local)?;
+    let (port, fd) = hub::pair()?;
+    ports.add(port);
+    let own = GuestPair {
+        fd,
+        address,
+        link_local,
+    };
+    own.set()?;
     let mut buffer = [0; MAX_PACKET];
     let length = recv(packets.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    let address: Result<[u8; SOURCE], _> = buffer[..length].try_into();
-    let group = Ipv6Addr::from(address.context("no address of a group")?);
+    let group: Result<[u8; SOURCE], _> = buffer[..length].try_into();
+    let group = Ipv6Addr::from(group.context("no address of a group")?);
+    let addresses = [Ipv6Addr::UNSPECIFIED, address, link_local];
+    let addresses = addresses.map(|address| address.octets()).concat();
+    send(packets.as_raw_fd(), &addresses, MsgFlags::MSG_NOSIGNAL)?;
     let mut network = Network::open(&[LC0.to_owned()], Instant::now())?;
     network.join(group);
     loop {
@@ -56,13 +91,36 @@ pub fn run(packets: RawFd) -> anyhow::Result<Exit> {
             let _ = send(packets.as_raw_fd(), &passed, flags);
         })?;
         loop {
-            match recv(packets.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(Errno::ECONNRESET) => return Ok(Exit::Ok),
-                Ok(length) => network.send(group, &buffer[..length]),
+            match input(&packets, &mut buffer) {
+                Ok(Some(Input::Packet(length))) => network.send(group, &buffer[..length]),
+                Ok(Some(Input::Port(port))) => ports.add(port),
+                Ok(None) | Err(Errno::ECONNRESET) => return Ok(Exit::Ok),
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
     }
+}
+
+/// Reads a message; none: `lcgroup run` has ended.
+fn input(packets: &OwnedFd, buffer: &mut [u8]) -> nix::Result<Option<Input>> {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(packets.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut port = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(given) = control {
+            for fd in given {
+                // SAFETY: the kernel has opened it for this process alone
+                port = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok(match (port, message.bytes) {
+        (Some(port), _) => Some(Input::Port(port)),
+        (None, 0) => None,
+        (None, length) => Some(Input::Packet(length)),
+    })
 }

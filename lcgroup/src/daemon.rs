@@ -37,7 +37,7 @@ use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::carrier::{Carrier, Plan};
+use crate::carrier::{Carrier, Plan, Way};
 use crate::desktop::Desktop;
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
@@ -107,8 +107,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         state: state.clone(),
         network: Network::open(&options.interfaces, now).context("multicast sockets")?,
         giver: Giver::start().context("a thread for lcroute")?,
-        carrier: Carrier::start(state, &options.interfaces, Arc::clone(&wake))
-            .context("a thread for files")?,
+        carrier: Carrier::start(
+            state,
+            Way::Interfaces(options.interfaces.clone()),
+            Arc::clone(&wake),
+        )
+        .context("a thread for files")?,
+        wake: Arc::clone(&wake),
         carry_at: now,
         desktop: options
             .notify
@@ -149,6 +154,7 @@ struct Daemon {
     network: Network,
     giver: Giver,
     carrier: Carrier,
+    wake: Arc<EventFd>,
     /// When files are planned again.
     carry_at: Instant,
     /// Where new messages are shown.
@@ -174,7 +180,7 @@ impl Daemon {
             // a group that cannot be opened does not stop the rest
             match Room::open(&folder, &name, now) {
                 Ok(room) => match Kept::read(&folder) {
-                    Ok(kept) => self.add(name, room, kept, now),
+                    Ok(kept) => self.add(name, room, kept, now)?,
                     // without it the group would leave its network
                     Err(e) => tracing::error!("group {name}: {e}"),
                 },
@@ -184,7 +190,7 @@ impl Daemon {
         for (name, folder) in folders(&self.state.join("held"))? {
             match Held::open(&folder, &name, now) {
                 Ok(held) => match Kept::read(&folder) {
-                    Ok(kept) => self.add_held(name, held, kept, now),
+                    Ok(kept) => self.add_held(name, held, kept, now)?,
                     Err(e) => tracing::error!("held group {name}: {e}"),
                 },
                 Err(e) => tracing::error!("held group {name}: {e}"),
@@ -294,7 +300,7 @@ impl Daemon {
             let Some(room) = rooms.get_mut(name) else {
                 continue;
             };
-            let key = room.group().group_key();
+            let key = room.group().text_owner();
             let key = key.map(|key| SecretKey::from_seed(&key.seed()));
             self.due |= outside.receive(key.as_ref(), now, |source, bytes| {
                 any = true;
@@ -318,9 +324,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// Starts networks that groups have of their own where that is due, and tells them what owners want.
+    /// Starts networks that groups have of their own where that is due, and tells them what owners and
+    /// deputies want.
     fn review_networks(&mut self, time: UnixTime, now: Instant) {
         for (name, outside) in &mut self.networks {
+            if let Some(room) = self.rooms.get_mut(name)
+                && outside.is_old(room.saves(), time)
+            {
+                // the next turn writes it
+                self.due |= room.state_network(time);
+            }
             let room = self.rooms.get(name);
             outside.review(room.map(|room| (room.group(), room.saves())), time, now);
         }
@@ -408,7 +421,9 @@ impl Daemon {
     /// Plans which files are served and fetched.
     fn carry(&mut self) {
         let (time, now) = (UnixTime::now(), Instant::now());
-        let changed = self.carrier.take_changed();
+        let all = self.networks.values().chain(self.held_networks.values());
+        let all = all.map(Outside::carrier).chain([&self.carrier]);
+        let changed: Vec<_> = all.flat_map(Carrier::take_changed).collect();
         if changed.is_empty() && self.carry_at > now {
             return;
         }
@@ -423,17 +438,35 @@ impl Daemon {
                 held.look_at_file(id);
             }
         }
-        let mut plan = Plan::default();
-        // files go by this host's interfaces, and no packet of a group with a network of its own does
-        let rooms = self.rooms.iter_mut();
-        for (_, room) in rooms.filter(|(name, _)| !self.networks.contains_key(*name)) {
-            room.plan_files(&mut plan, time, now);
+        let mut common = Plan::default();
+        for (name, room) in &mut self.rooms {
+            match self.networks.get(name) {
+                None => room.plan_files(&mut common, time, now),
+                Some(network) => {
+                    let mut plan = Plan::default();
+                    room.plan_files(&mut plan, time, now);
+                    network.carrier().set(plan);
+                }
+            }
         }
-        let held = self.held.iter_mut();
-        for (_, held) in held.filter(|(name, _)| !self.held_networks.contains_key(*name)) {
-            held.plan_files(&mut plan, &self.carrier, now);
+        for (name, held) in &mut self.held {
+            match self.held_networks.get(name) {
+                None => held.plan_files(&mut common, &self.carrier, now),
+                Some(network) => {
+                    let mut plan = Plan::default();
+                    held.plan_files(&mut plan, network.carrier(), now);
+                    network.carrier().set(plan);
+                }
+            }
         }
-        self.carrier.set(plan);
+        self.carrier.set(common);
+    }
+
+    /// What serves and fetches the files of a group.
+    fn carrier_of(&self, group: &str) -> &Carrier {
+        self.networks
+            .get(group)
+            .map_or(&self.carrier, Outside::carrier)
     }
 
     /// Passes the keys of all protected prefixes to lcroute.
@@ -505,11 +538,13 @@ impl Daemon {
                 name,
                 length,
             } => {
-                let stage = self.check_common(&group, "files");
-                let room = stage.and_then(|()| self.room(&group));
+                let room = self.room(&group);
                 let stage = room.and_then(|room| room.stage_file(&name, length));
                 return match stage {
-                    Ok(stage) => Answer::Stage(stage, self.carrier.serving(), self.state.clone()),
+                    Ok(stage) => {
+                        let serving = self.carrier_of(&group).serving();
+                        Answer::Stage(stage, serving, self.state.clone())
+                    }
                     Err(e) => refused(&e),
                 };
             }
@@ -519,7 +554,8 @@ impl Daemon {
                     Ok(FileAnswer::Here(here)) => Answer::File(here, group, self.state.clone()),
                     Ok(FileAnswer::Waits(listed)) => {
                         let room = self.rooms.get(&group);
-                        let waits = room.and_then(|r| r.waits_for(&listed, &self.carrier));
+                        let waits =
+                            room.and_then(|r| r.waits_for(&listed, self.carrier_of(&group)));
                         Answer::Ok(
                             json!({ "waits": waits, "name": listed.name, "length": listed.length, "n": listed.n }),
                         )
@@ -622,7 +658,6 @@ impl Daemon {
                 member,
                 after_s,
             } => {
-                self.check_common(&group, "deputies")?;
                 let author = self.room(&group)?.add_deputy(&member, after_s, time)?;
                 Ok(json!({ "author": author, "after_s": after_s }))
             }
@@ -635,8 +670,11 @@ impl Daemon {
                 Ok(json!({ "author": author }))
             }
             Request::DeviceAdd { group, expires_s } => {
-                self.check_common(&group, "devices")?;
-                let line = self.room(&group)?.add_device(expires_s, time)?;
+                let network = self.networks.get(&group).map(Outside::kept);
+                let places = network.map(|kept| kept.places.clone());
+                let room = self.room(&group)?;
+                let line = room.add_device(expires_s, places.is_some(), time)?;
+                let line = outside::at_place(line, &places.unwrap_or_default());
                 Ok(json!({ "invitation": *line }))
             }
             Request::Devices { group } => {
@@ -712,7 +750,7 @@ impl Daemon {
                 .iter()
                 .map(|(name, room)| {
                     let status = GroupStatus {
-                        files: room.file_status(&self.carrier),
+                        files: room.file_status(self.carrier_of(name)),
                         ..room.status(now, outcome)
                     };
                     self.with_network(name, status)
@@ -721,10 +759,14 @@ impl Daemon {
             held: self
                 .held
                 .iter()
-                .map(|(name, held)| HeldStatus {
-                    network: self.held_networks.get(name).map(Outside::status),
-                    files: held.file_status(&self.carrier),
-                    ..held.status()
+                .map(|(name, held)| {
+                    let network = self.held_networks.get(name);
+                    let carrier = network.map_or(&self.carrier, Outside::carrier);
+                    HeldStatus {
+                        network: network.map(Outside::status),
+                        files: held.file_status(carrier),
+                        ..held.status()
+                    }
                 })
                 .collect(),
             interfaces: interfaces.map(str::to_owned).collect(),
@@ -770,7 +812,7 @@ impl Daemon {
         let room = Room::create(&folder, &group, founding, terms, (time, now))?;
         let room = with_file(room, &folder, kept.as_ref())?;
         let key = room.id();
-        self.add(group, room, kept, now);
+        self.add(group, room, kept, now)?;
         Ok(json!({ "group": key }))
     }
 
@@ -809,6 +851,7 @@ impl Daemon {
         let kept = invitation.outside.then(|| Kept {
             places: place.into_iter().collect(),
             secret: Some(Base58(*invitation.secret)),
+            by: Some(invitation.to).filter(|to| *to != invitation.group),
             ..Kept::default()
         });
         if invitation.expires <= time.as_millis() {
@@ -826,7 +869,9 @@ impl Daemon {
                 Some(device) => room.ask_by_device(device, time)?,
                 None => room.ask_by(invitation, time)?,
             };
-            if waits {
+            // a member that its network has expelled, as it came by a deputy whose right has ended
+            let is_out = self.networks.get(known).is_some_and(Outside::is_expelled);
+            if waits || (is_out && kept.is_some()) {
                 let (key, known, waits) = (room.id(), known.clone(), room.waits());
                 if let Some(kept) = kept {
                     self.enter_by(&known, kept, now)?;
@@ -841,9 +886,11 @@ impl Daemon {
         if let Some(device) = device {
             let (label, member) = (label(name)?, device.name.clone());
             let folder = self.new_folder("groups", &group)?;
+            self.check_network(kept.as_ref())?;
             let room = Room::join_device(&folder, &group, device, &label, time, now)?;
+            let room = with_file(room, &folder, kept.as_ref())?;
             let key = room.id();
-            self.add(group.clone(), room, None, now);
+            self.add(group.clone(), room, kept, now)?;
             return Ok(json!({ "name": group, "group": key, "device_of": member }));
         }
         let name = chosen(name)?;
@@ -852,7 +899,7 @@ impl Daemon {
         let room = Room::join(&folder, &group, invitation, &name, time, now)?;
         let room = with_file(room, &folder, kept.as_ref())?;
         let key = room.id();
-        self.add(group.clone(), room, kept, now);
+        self.add(group.clone(), room, kept, now)?;
         Ok(json!({ "name": group, "group": key }))
     }
 
@@ -932,7 +979,7 @@ impl Daemon {
             places: place.into_iter().collect(),
             secret: Some(Base58(*network.0)),
             node: Some(Base58(*SecretKey::generate().seed())),
-            mailboxes: false,
+            ..Kept::default()
         });
         let folder = self.new_folder("held", &name)?;
         self.check_network(kept.as_ref())?;
@@ -947,7 +994,7 @@ impl Daemon {
             held.set_space(space)?;
         }
         let space = held.space();
-        self.add_held(name, held, kept, now);
+        self.add_held(name, held, kept, now)?;
         Ok(json!({ "group": key.group, "space": space }))
     }
 
@@ -974,30 +1021,46 @@ impl Daemon {
         Ok(self.rooms.get_mut(name).ok_or_else(none)?)
     }
 
-    fn add(&mut self, name: String, room: Room, kept: Option<Kept>, now: Instant) {
+    fn add(
+        &mut self,
+        name: String,
+        room: Room,
+        kept: Option<Kept>,
+        now: Instant,
+    ) -> io::Result<()> {
         match kept {
             Some(kept) => {
                 let at = (room.address(), outside::role(room.group(), &kept));
                 let folder = self.state.join("groups").join(&name);
-                let network = Outside::new((&name, &folder), kept, at, now);
+                let wake = Arc::clone(&self.wake);
+                let network = Outside::new((&name, &folder), kept, at, wake, now)?;
                 self.networks.insert(name.clone(), network);
             }
             None => self.network.join(room.address()),
         }
         self.rooms.insert(name, room);
+        Ok(())
     }
 
-    fn add_held(&mut self, name: String, held: Held, kept: Option<Kept>, now: Instant) {
+    fn add_held(
+        &mut self,
+        name: String,
+        held: Held,
+        kept: Option<Kept>,
+        now: Instant,
+    ) -> io::Result<()> {
         match kept {
             Some(kept) => {
                 let at = (held.address(), outside::mailbox(held.id(), &kept));
                 let folder = self.state.join("held").join(&name);
-                let network = Outside::new((&name, &folder), kept, at, now);
+                let wake = Arc::clone(&self.wake);
+                let network = Outside::new((&name, &folder), kept, at, wake, now)?;
                 self.held_networks.insert(name.clone(), network);
             }
             None => self.network.join(held.address()),
         }
         self.held.insert(name, held);
+        Ok(())
     }
 
     /// Enters the network of a group by another invitation.
@@ -1009,15 +1072,6 @@ impl Daemon {
         let network = self.networks.get_mut(name);
         let network = network.context("the group had no network of its own")?;
         Ok(network.enter_by(kept, role, now)?)
-    }
-
-    /// Refuses what a group with a network of its own does not have.
-    fn check_common(&self, group: &str, what: &str) -> anyhow::Result<()> {
-        if !self.networks.contains_key(group) {
-            return Ok(());
-        }
-        let text = format!("{group} has a network of its own: such groups have no {what} yet");
-        Err(ExitError::new(Exit::Usage, text).into())
     }
 
     /// Refuses another network beyond the bounds.

@@ -19,7 +19,7 @@
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `qr` | codes for telephones |
 //! | `place` | whether a group's folder was copied or put back |
-//! | `outside`, `carry` | networks that groups have of their own; the program inside of one |
+//! | `outside`, `carry`, `hub` | networks that groups have of their own; the program inside of one; lc0 for several programs |
 //! | `held` | a group that this host holds for other hosts and cannot read |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
@@ -41,6 +41,7 @@ mod held;
 mod hex;
 mod history;
 mod holding_key;
+mod hub;
 mod keyring;
 mod logs;
 mod names;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! lcgroup run ── packets ── lcgroup carry ── lc0 ── lcroute guest ── links ── other members
-//!      └───────────────── texts, members, expelled keys ──────┘
+//!      │         lcsync ─────────┘                        │
+//!      └───────────────── texts, members, expelled keys ──┘
 //! ```
 //! The guest ends with the program inside, and that with the socket of its packets, so nothing is left
 //! behind after `kill -9`.
@@ -15,17 +16,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lcgroup_core::outside::{NetworkSecret, attestation, mailboxes, network_seed};
+use lcgroup_core::outside::{
+    Expelled, MAX_OPEN_DEVICES, NetworkSecret, OpenInvitation, attestation, mailboxes, network_seed,
+};
 use lcgroup_core::{Group, Standing};
 use librecast::code::CodeKeys;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey};
 use librecast::outside::Place;
-use librecast::reach::Base58;
+use librecast::reach::{Base58, Value};
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::group_network::{
@@ -34,30 +38,26 @@ use librecast_program::group_network::{
 };
 use librecast_program::guest::{self, MAX_TEXT_PLACES};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
-};
+use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socket};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::carry::{MAX_PACKET, SOURCE};
+use crate::carrier::{Access, Carrier, Way};
+use crate::carry::{ADDRESSES, SOURCE};
+use crate::hub::{self, Lc0, MAX_PACKET};
 use crate::request::NetworkStatus;
 
 /// The file in the folder of a group.
 const FILE: &str = "outside";
-/// Variable of programs that the service manager starts.
-const OF_SERVICE: &str = "INVOCATION_ID";
-/// Device of the driver of lc0, which a guest opens.
-const DRIVER: &str = "/dev/net/tun";
 /// The folder of the node in it.
 const NETWORK: &str = "network";
 /// Bytes of the file: some places and keys.
 const MAX_FILE: u64 = 8 * 1_024;
 /// Most networks of a host. Chosen: each has a node of some 12 MB.
 pub const MAX_NETWORKS: usize = 16;
-/// Most invitations that lead into the network at a time; one more text is for mailboxes.
-pub const MAX_OPEN: usize = MAX_TEXTS - 1;
+/// Most invitations that lead into the network at a time; other texts are for mailboxes and devices.
+pub const MAX_OPEN: usize = MAX_TEXTS - MAX_OPEN_DEVICES - 1;
 /// Bounds of the pause before a guest that has ended is started again.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Time after which a guest counts as running, so that the next pause is the shortest.
@@ -66,8 +66,6 @@ const RUNS: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Interval of looks at ending guests.
 const LOOK: Duration = Duration::from_millis(20);
-/// Bytes of packets that wait, each way.
-const BUFFER: usize = 1 << 20;
 /// Packets read in one turn. Chosen.
 const AT_ONCE: usize = 256;
 /// Interval in seconds at which the owner's wishes are looked at, as invitations expire.
@@ -84,6 +82,9 @@ pub struct Kept {
     /// The secret by which this host enters, unless it is the owner's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Base58<32>>,
+    /// The deputy whose invitation it is; none: the owner's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<PeerId>,
     /// Seed of a mailbox's node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Base58<32>>,
@@ -164,42 +165,22 @@ pub fn at_place(line: Zeroizing<String>, places: &[Place]) -> Zeroizing<String> 
 ///
 /// [`Exit::NotPermitted`].
 pub fn check_service() -> Result<(), ExitError> {
-    // elsewhere the guest itself says more of its needs, in the status
-    if std::env::var_os(OF_SERVICE).is_none() {
-        return Ok(());
+    check_families(|family| {
+        socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map(drop)
+    })
+}
+
+fn check_families(open: impl Fn(AddressFamily) -> nix::Result<()>) -> Result<(), ExitError> {
+    // other failures are those of a moment
+    let is_refused = |family| matches!(open(family), Err(Errno::EAFNOSUPPORT | Errno::EPERM));
+    let needed = [AddressFamily::Inet, AddressFamily::Netlink];
+    match needed.into_iter().any(is_refused) {
+        false => Ok(()),
+        true => {
+            let text = "nothing was changed: a group with a network of its own needs a guest of lcroute, and the service of lcgroup may not open the sockets that the guest needs: `systemctl edit lcgroup`, with `RestrictAddressFamilies=AF_INET AF_NETLINK` under [Service], then `systemctl restart lcgroup`; or run `lcgroup run` as your own user for such groups";
+            Err(ExitError::new(Exit::NotPermitted, text))
+        }
     }
-    check_guest(&own_namespaces(), Path::new(DRIVER))
-}
-
-fn check_guest(namespaces: &io::Result<()>, driver: &Path) -> Result<(), ExitError> {
-    let lacks = match namespaces {
-        Err(_) => "namespaces",
-        Ok(()) if !driver.exists() => DRIVER,
-        Ok(()) => return Ok(()),
-    };
-    let text = format!(
-        "nothing was changed: a group with a network of its own needs a guest of lcroute, and the service of lcgroup has no {lacks} for it: run `lcgroup run` as your own user for such groups, not as the service"
-    );
-    Err(ExitError::new(Exit::NotPermitted, text))
-}
-
-/// Tries in a child whether this program may make the namespaces of a guest.
-fn own_namespaces() -> io::Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let enter = || {
-        Ok(unshare(
-            CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET,
-        )?)
-    };
-    // SAFETY: between fork and exec; makes a system call only, and allocates nothing
-    unsafe { command.pre_exec(enter) };
-    // the program itself need not succeed
-    command.status().map(drop)
 }
 
 /// Refuses more places than a text has.
@@ -226,6 +207,17 @@ pub fn role(group: &Group, kept: &Kept) -> Option<GroupRole> {
     if matches!(group.standing(), Standing::Removed) {
         return None;
     }
+    match group.network_office() {
+        Some(office) => Some(GroupRole::Deputy {
+            key: Base58(*office.key.seed()),
+            certificate: Value(office.certificate.as_bytes().to_vec()),
+        }),
+        None => as_member(group, kept),
+    }
+}
+
+/// What this participant is in the network when it has no office there.
+fn as_member(group: &Group, kept: &Kept) -> Option<GroupRole> {
     let key = Base58(*group.author_key().seed());
     member(group.id(), key, kept)
 }
@@ -238,6 +230,7 @@ pub fn mailbox(group: PeerId, kept: &Kept) -> Option<GroupRole> {
 
 fn member(group: PeerId, key: Base58<32>, kept: &Kept) -> Option<GroupRole> {
     let secret = NetworkSecret(Zeroizing::new(kept.secret?.0));
+    let group = kept.by.unwrap_or(group);
     Some(GroupRole::Member {
         key,
         group,
@@ -245,32 +238,42 @@ fn member(group: PeerId, key: Base58<32>, kept: &Kept) -> Option<GroupRole> {
     })
 }
 
-/// Returns what the owner wants of the network; nothing from others.
+/// Returns what the owner, or a deputy in office, wants of the network; nothing from others.
 fn wanted(group: &Group, kept: &Kept, time: UnixTime) -> Wanted {
-    let Some(key) = group.group_key() else {
+    let network = match (group.group_key(), group.network_office()) {
+        (Some(key), _) => CodeKeys::of_random(&network_seed(key)).network().peer_id(),
+        (None, Some(office)) => office.certificate.network(),
+        (None, None) => return Wanted::default(),
+    };
+    let Some(owner) = group.text_owner() else {
         return Wanted::default();
     };
-    let network = CodeKeys::of_random(&network_seed(key)).network().peer_id();
     let text = |secret: &NetworkSecret, until| {
-        let text = secret.text(group.id());
+        let text = secret.text(owner.peer_id());
         GroupText {
-            key: group.id(),
+            key: owner.peer_id(),
             secret: Base58(*text.secret()),
-            attestation: Base58(attestation(key, &text, &network)),
+            attestation: Base58(attestation(owner, &text, &network)),
             invitation: Base58(*secret.invitation().seed()),
             until,
         }
     };
-    let open = group.open_invitations(time).into_iter().take(MAX_OPEN);
-    let mut texts: Vec<_> = open
-        .map(|open| text(&open.secret, Some(open.expires / 1_000)))
-        .collect();
-    texts.extend(kept.mailboxes.then(|| text(&mailboxes(key), None)));
+    let open = |open: OpenInvitation| text(&open.secret, Some(open.expires / 1_000));
+    let lines = group.open_invitations(time).into_iter().take(MAX_OPEN);
+    let devices = group.open_device_texts(time).into_iter();
+    let mut texts: Vec<_> = lines.chain(devices).map(open).collect();
+    let mailboxes = group.group_key().map(mailboxes).filter(|_| kept.mailboxes);
+    texts.extend(mailboxes.map(|secret| text(&secret, None)));
     let members = group.members().into_iter();
+    let Expelled {
+        now: expelled,
+        ended,
+    } = group.expelled_from_network();
     Wanted {
         texts,
         members: members.map(|member| member.author).collect(),
-        expelled: group.expelled_from_network(),
+        expelled,
+        ended,
     }
 }
 
@@ -278,7 +281,7 @@ fn wanted(group: &Group, kept: &Kept, time: UnixTime) -> Wanted {
 #[derive(Debug)]
 struct Link {
     child: Child,
-    packets: OwnedFd,
+    packets: Arc<OwnedFd>,
     control: UnixDatagram,
     since: Instant,
     /// The program inside has ended, and soon the guest.
@@ -293,7 +296,17 @@ pub struct Outside {
     kept: Kept,
     address: Ipv6Addr,
     role: Option<GroupRole>,
+    /// The role of a deputy that the owner has ended, and this host has not read it yet.
+    refused: Option<GroupRole>,
     link: Option<Link>,
+    /// A guest that ends, and until when it may take for that: it writes into the folder.
+    leaving: Option<(Child, Instant)>,
+    /// The network has expelled this host.
+    is_expelled: bool,
+    /// The number of the last start.
+    runs: u64,
+    access: Arc<Mutex<Access>>,
+    carrier: Carrier,
     state: GroupState,
     /// Why no guest runs.
     problem: Option<String>,
@@ -314,14 +327,26 @@ pub struct Outside {
 
 impl Outside {
     /// Returns the network of a group, which the next review starts.
-    #[must_use]
+    ///
+    /// # Errors
+    ///
+    /// There is no thread for files.
     pub fn new(
         (name, folder): (&str, &Path),
         kept: Kept,
         (address, role): (Ipv6Addr, Option<GroupRole>),
+        wake: Arc<EventFd>,
         now: Instant,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let access = Arc::new(Mutex::new(Access::default()));
+        let way = Way::Own(Arc::clone(&access));
+        Ok(Self {
+            carrier: Carrier::start(folder, way, wake)?,
+            access,
+            refused: None,
+            leaving: None,
+            is_expelled: false,
+            runs: 0,
             name: name.to_owned(),
             folder: folder.to_owned(),
             kept,
@@ -338,7 +363,19 @@ impl Outside {
             made_for: None,
             is_back: false,
             lost: 0,
-        }
+        })
+    }
+
+    /// Returns what serves and fetches its files.
+    #[must_use]
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    /// Whether the network has expelled this host.
+    #[must_use]
+    pub fn is_expelled(&self) -> bool {
+        self.is_expelled
     }
 
     /// Returns what this host keeps of it.
@@ -362,13 +399,14 @@ impl Outside {
             return Ok(());
         }
         // it writes into the folder of the node
-        end_all(self.let_go().into_iter().collect());
+        end_all(self.let_go());
         match fs::remove_dir_all(self.folder.join(NETWORK)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
         kept.write(&self.folder)?;
         (self.kept, self.role) = (kept, role);
+        self.is_expelled = false;
         (self.retry, self.pause) = (now, PAUSE.0);
         (self.state, self.problem) = (GroupState::default(), None);
         Ok(())
@@ -388,26 +426,39 @@ impl Outside {
         Ok(())
     }
 
+    /// Whether the next review looks at the group anew.
+    #[must_use]
+    pub fn is_old(&self, saves: u64, time: UnixTime) -> bool {
+        self.made_for != Some((saves, time.as_secs() / WISH_EVERY))
+    }
+
     /// Starts or restarts the guest where that is due, and tells it what the owner wants.
     pub fn review(&mut self, group: Option<(&Group, u64)>, time: UnixTime, now: Instant) {
-        if let Some((group, saves)) = group {
-            let made_for = Some((saves, time.as_secs() / WISH_EVERY));
-            if made_for != self.made_for {
-                let wanted = wanted(group, &self.kept, time);
-                self.made_for = made_for;
-                self.is_told &= wanted == self.wanted;
-                self.wanted = wanted;
-                if matches!(group.standing(), Standing::Removed) {
-                    (self.role, self.state) = (None, GroupState::default());
-                    let guest = self.let_go().into_iter().collect();
-                    thread::spawn(move || end_all(guest));
-                }
+        if let Some((group, saves)) = group
+            && self.is_old(saves, time)
+        {
+            let wanted = wanted(group, &self.kept, time);
+            self.made_for = Some((saves, time.as_secs() / WISH_EVERY));
+            self.is_told &= wanted == self.wanted;
+            self.wanted = wanted;
+            let role = match role(group, &self.kept) {
+                role if role.is_some() && role == self.refused => as_member(group, &self.kept),
+                role => role,
+            };
+            if role != self.role {
+                tracing::info!("{}: in its network as {role:?}", self.name);
+                self.role = role;
+                (self.state, self.problem) = (GroupState::default(), None);
+                (self.retry, self.pause) = (now, PAUSE.0);
+                self.part(now);
             }
         }
         self.look_at_guest(now);
-        if self.link.is_none() && self.role.is_some() && self.retry <= now {
+        let is_due = self.link.is_none() && self.leaving.is_none() && self.retry <= now;
+        if is_due && self.role.is_some() {
             match self.start(now) {
                 Ok(link) => {
+                    self.runs += 1;
                     (self.link, self.problem, self.is_told) = (Some(link), None, false);
                     // servers and LANs of the last run say nothing about this one
                     self.state = GroupState::default();
@@ -431,15 +482,35 @@ impl Outside {
                 }
             }
         }
+        self.set_problem();
         if let Some(link) = &self.link
             && !self.is_told
-            && matches!(self.role, Some(GroupRole::Owner(_)))
+            && self.is_issuer()
         {
             let wanted = ToGuest::Wanted(self.wanted.clone());
             let json = serde_json::to_vec(&wanted).unwrap_or_default();
             // no room, or it ends: the next review tries again
             self.is_told = link.control.send(&json).is_ok();
         }
+    }
+
+    /// Whether this host's node issues certificates.
+    fn is_issuer(&self) -> bool {
+        let role = self.role.as_ref();
+        matches!(role, Some(GroupRole::Owner(_) | GroupRole::Deputy { .. }))
+    }
+
+    /// Tells programs for files why there is no lc0.
+    fn set_problem(&self) {
+        let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        if access.problem != self.problem {
+            access.problem.clone_from(&self.problem);
+        }
+    }
+
+    fn set_lc0(&self, lc0: Option<Lc0>) {
+        let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        access.lc0 = lc0;
     }
 
     fn try_later(&mut self, now: Instant) {
@@ -449,6 +520,15 @@ impl Outside {
 
     /// Notices that the guest has ended.
     fn look_at_guest(&mut self, now: Instant) {
+        if let Some((child, until)) = &mut self.leaving {
+            if *until <= now {
+                // it may have ended
+                let _ = child.kill();
+            }
+            if !matches!(child.try_wait(), Ok(None)) {
+                self.leaving = None;
+            }
+        }
         let Some(link) = &mut self.link else {
             return;
         };
@@ -459,7 +539,15 @@ impl Outside {
             self.pause = PAUSE.0;
         }
         self.link = None;
+        self.set_lc0(None);
         let ended = self.state.ended.take();
+        if ended.is_some() {
+            self.is_expelled = true;
+            if matches!(self.role, Some(GroupRole::Deputy { .. })) {
+                // its right has ended, and it is a member
+                (self.refused, self.made_for) = (self.role.clone(), None);
+            }
+        }
         tracing::warn!("{}: lcroute guest ended: {status}", self.name);
         self.problem = Some(ended.unwrap_or_else(|| {
             format!("lcroute guest ended ({status}): its reason is in the log of `lcgroup run`")
@@ -474,13 +562,7 @@ impl Outside {
         };
         let (control, their_control) = UnixDatagram::pair()?;
         control.set_nonblocking(true)?;
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let (packets, their_packets) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        for end in [&packets, &their_packets] {
-            // the system may permit less
-            let _ = setsockopt(end, sockopt::SndBuf, &BUFFER);
-        }
+        let (packets, their_packets) = hub::pair()?;
         let entry = GroupEntry {
             control: their_control.as_raw_fd(),
             packets: their_packets.as_raw_fd(),
@@ -519,7 +601,7 @@ impl Outside {
         send(packets.as_raw_fd(), &address, MsgFlags::MSG_DONTWAIT)?;
         Ok(Link {
             child,
-            packets,
+            packets: Arc::new(packets),
             control,
             since: now,
             is_closed: false,
@@ -537,8 +619,8 @@ impl Outside {
         }
     }
 
-    /// Passes on packets of other members, and reads what the guest says. `key` is the group's, for
-    /// its owner. Returns whether there may be more.
+    /// Passes on packets of other members, and reads what the guest says. `key` is that of its texts,
+    /// for an issuer. Returns whether there may be more.
     pub fn receive(
         &mut self,
         key: Option<&SecretKey>,
@@ -549,7 +631,7 @@ impl Outside {
             return false;
         };
         let mut buffer = vec![0; MAX_MESSAGE];
-        let mut said = Vec::new();
+        let (mut said, mut lc0) = (Vec::new(), None);
         while let Ok(length) = link.control.recv(&mut buffer) {
             match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
                 Ok(message) => said.push(message),
@@ -565,28 +647,49 @@ impl Outside {
             ) {
                 Ok(length) if length > SOURCE => {
                     let (source, packet) = buffer[..length].split_at(SOURCE);
-                    let source: [u8; SOURCE] = source.try_into().unwrap_or_default();
-                    each(source.into(), packet);
+                    let source = address_of(source);
+                    if source.is_unspecified() && length == ADDRESSES {
+                        let (address, link_local) = packet.split_at(SOURCE);
+                        lc0 = Some(Lc0 {
+                            packets: Arc::clone(&link.packets),
+                            addresses: (address_of(address), address_of(link_local)),
+                            run: self.runs,
+                        });
+                    } else {
+                        each(source, packet);
+                    }
                 }
                 Err(Errno::EINTR) => {}
                 ended => {
                     link.is_closed = ended == Ok(0);
-                    said.into_iter()
-                        .for_each(|message| self.hear(message, key, now));
+                    self.hear_all(said, lc0, key, now);
                     return false;
                 }
             }
         }
+        self.hear_all(said, lc0, key, now);
+        true
+    }
+
+    fn hear_all(
+        &mut self,
+        said: Vec<FromGuest>,
+        lc0: Option<Lc0>,
+        key: Option<&SecretKey>,
+        now: Instant,
+    ) {
+        if lc0.is_some() {
+            self.set_lc0(lc0);
+        }
         said.into_iter()
             .for_each(|message| self.hear(message, key, now));
-        true
     }
 
     fn hear(&mut self, message: FromGuest, key: Option<&SecretKey>, now: Instant) {
         match message {
             FromGuest::State(state) => {
                 if state.links > 0 && self.state.links == 0 {
-                    self.is_back = true;
+                    (self.is_back, self.is_expelled) = (true, false);
                 }
                 if state.links == 0 && self.state.links > 0 {
                     self.alone = now;
@@ -646,7 +749,7 @@ impl Outside {
             return None;
         }
         let places = self.places();
-        let is_owner = matches!(self.role, Some(GroupRole::Owner(_)));
+        let is_owner = self.is_issuer();
         let server = match (state.servers.is_empty(), state.answering) {
             (false, 0) if state.found => {
                 let servers = state.servers.join(", ");
@@ -704,16 +807,32 @@ impl Outside {
         }
     }
 
-    /// Begins the end of the guest; returns it, to be waited for.
-    fn let_go(&mut self) -> Option<Child> {
+    /// Begins the end of the guest, which [`Self::look_at_guest`] waits for.
+    fn part(&mut self, now: Instant) {
+        self.set_lc0(None);
         // the program inside ends with its socket
-        self.link.take().map(|link| link.child)
+        if let Some(link) = self.link.take() {
+            self.leaving = Some((link.child, now + GOODBYE));
+        }
+    }
+
+    /// Begins the end of all guests; returns them, to be waited for.
+    fn let_go(&mut self) -> Vec<Child> {
+        self.set_lc0(None);
+        let link = self.link.take().map(|link| link.child);
+        let leaving = self.leaving.take().map(|(child, _)| child);
+        link.into_iter().chain(leaving).collect()
     }
 
     /// Ends the guest.
     pub fn end(mut self) {
-        end_all(self.let_go().into_iter().collect());
+        end_all(self.let_go());
     }
+}
+
+fn address_of(bytes: &[u8]) -> Ipv6Addr {
+    let bytes: [u8; SOURCE] = bytes.try_into().unwrap_or_default();
+    bytes.into()
 }
 
 /// The descriptors to wait for.
@@ -727,8 +846,8 @@ pub fn fds<'a>(all: impl Iterator<Item = &'a Outside>) -> impl Iterator<Item = B
 
 /// Ends the guests of all groups.
 pub fn end(all: impl Iterator<Item = Outside>) {
-    let children = all.filter_map(|mut outside| outside.let_go());
-    end_all(children.collect());
+    let mut all: Vec<_> = all.collect();
+    end_all(all.iter_mut().flat_map(Outside::let_go).collect());
 }
 
 /// Waits for guests that say goodbye, and kills those that do not.
@@ -765,17 +884,18 @@ mod tests {
 
     #[test]
     fn a_service_without_what_a_guest_needs_says_what_to_do() {
-        let no = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        let (here, gone) = (Path::new("/"), Path::new("/nothing/here"));
-        check_guest(&Ok(()), here).unwrap();
-        for (namespaces, driver, lacks) in [
-            (no(), here, "no namespaces"),
-            (Ok(()), gone, "no /dev/net/tun"),
-        ] {
-            let e = check_guest(&namespaces, driver).unwrap_err();
+        check_families(|_| Ok(())).unwrap();
+        check_families(|_| Err(Errno::EMFILE)).unwrap();
+        check_service().unwrap();
+        for refused in [AddressFamily::Inet, AddressFamily::Netlink] {
+            let open = |family| match family == refused {
+                true => Err(Errno::EAFNOSUPPORT),
+                false => Ok(()),
+            };
+            let e = check_families(open).unwrap_err();
             let text = e.to_string();
             assert!(
-                text.contains(lacks) && text.contains("as your own user"),
+                text.contains("RestrictAddressFamilies=") && text.contains("as your own user"),
                 "{text}"
             );
             assert_eq!(e.exit, Exit::NotPermitted);
@@ -789,12 +909,14 @@ mod tests {
         let kept = Kept {
             places: vec![place("meet.example"), place("ws://10.0.0.1:7117")],
             secret: Some(Base58([7; 32])),
+            by: Some(SecretKey::from_seed(&[8; 32]).peer_id()),
             node: None,
             mailboxes: true,
         };
         kept.write(folder.path()).unwrap();
         let back = Kept::read(folder.path()).unwrap().unwrap();
         assert_eq!((&back.places, back.secret), (&kept.places, kept.secret));
+        assert_eq!(back.by, kept.by);
         assert!(back.mailboxes && back.node.is_none());
         assert!(!format!("{back:?}").contains(&Base58([7; 32]).to_string()));
         fs::write(folder.path().join(FILE), b"{\"places\":[").unwrap();
@@ -834,7 +956,8 @@ mod tests {
         };
         let at = (Ipv6Addr::LOCALHOST, Some(role));
         let now = Instant::now();
-        let mut outside = Outside::new(("team", folder.path()), kept, at, now);
+        let wake = Arc::new(EventFd::new().unwrap());
+        let mut outside = Outside::new(("team", folder.path()), kept, at, wake, now).unwrap();
         let told = |outside: &Outside| outside.waits().unwrap_or_default();
         assert!(
             told(&outside).contains("at meet.example"),

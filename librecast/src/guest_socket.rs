@@ -1,7 +1,8 @@
 //! lc0 of a guest without a namespace: a socket pair in place of the kernel's sockets.
 //!
 //! ```text
-//! node of the guest ── IPv6 packets, SOCK_DGRAM pair ── this process: MLD, queues by port and group
+//! node of the guest ── IPv6 packets, a pair of datagram sockets ── this process: MLD, queues by port
+//!                                                                  and group
 //! ```
 //!
 //! `LCROUTE_GUEST_FD=FD,ADDRESS,LINK-LOCAL` names the end of this process and the addresses of its
@@ -81,21 +82,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The pair of this process.
+static PAIR: OnceLock<Result<Option<Arc<Pair>>, String>> = OnceLock::new();
+
 /// Returns the pair, if this process has one.
 ///
 /// # Errors
 ///
 /// The variable is set, and the descriptor is not open: it is for one process alone.
 pub fn pair() -> io::Result<Option<&'static Arc<Pair>>> {
-    static PAIR: OnceLock<Result<Option<Arc<Pair>>, String>> = OnceLock::new();
-    match PAIR.get_or_init(|| Pair::of_environment().map_err(|e| e.to_string())) {
+    let of_environment = || match GuestPair::take()? {
+        Some(given) => Pair::start(given).map(Some),
+        None => Ok(None),
+    };
+    match PAIR.get_or_init(|| of_environment().map_err(|e: io::Error| e.to_string())) {
         Ok(pair) => Ok(pair.as_ref()),
         Err(e) => Err(io::Error::other(format!("{GUEST_FD}: {e}"))),
     }
 }
 
-impl Pair {
-    fn of_environment() -> io::Result<Option<Arc<Self>>> {
+/// An end of a pair, and the addresses of its lc0.
+#[derive(Debug)]
+pub struct GuestPair {
+    /// Datagrams, each an IPv6 packet.
+    pub fd: OwnedFd,
+    /// The address of lc0.
+    pub address: Ipv6Addr,
+    /// Its link-local address.
+    pub link_local: Ipv6Addr,
+}
+
+impl GuestPair {
+    /// Takes the pair that this process was given. To be called once, before a socket is opened.
+    ///
+    /// # Errors
+    ///
+    /// The variable has no such pair.
+    pub fn take() -> io::Result<Option<Self>> {
         let Some(text) = std::env::var_os(GUEST_FD) else {
             return Ok(None);
         };
@@ -118,12 +141,33 @@ impl Pair {
         }
         let address = address.parse().map_err(|_| bad())?;
         let link_local = link_local.parse().map_err(|_| bad())?;
-        let pair = Arc::new(Self::new(fd, address, link_local));
+        Ok(Some(Self {
+            fd,
+            address,
+            link_local,
+        }))
+    }
+
+    /// Has the sockets of this process use it. To be called once, before one is opened.
+    ///
+    /// # Errors
+    ///
+    /// This process uses another one.
+    pub fn set(self) -> io::Result<()> {
+        let pair = Pair::start(self)?;
+        let set = PAIR.set(Ok(Some(pair)));
+        set.map_err(|_| io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+impl Pair {
+    fn start(given: GuestPair) -> io::Result<Arc<Self>> {
+        let pair = Arc::new(Self::new(given.fd, given.address, given.link_local));
         let read = Arc::clone(&pair);
         thread::Builder::new()
             .name("lc0".into())
             .spawn(move || read.read())?;
-        Ok(Some(pair))
+        Ok(pair)
     }
 
     fn new(fd: OwnedFd, address: Ipv6Addr, link_local: Ipv6Addr) -> Self {
@@ -156,9 +200,10 @@ impl Pair {
         let mut buffer = [0; PACKET];
         loop {
             match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => self.handle(buffer.get(..length).unwrap_or_default()),
                 Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
-                Err(_) => return,
+                // the end of a SOCK_SEQPACKET
+                Ok(0) | Err(_) => return,
+                Ok(length) => self.handle(buffer.get(..length).unwrap_or_default()),
             }
         }
     }
@@ -213,7 +258,8 @@ impl Pair {
     /// Sends a packet; waits a moment for room.
     fn send(&self, packet: &[u8]) -> io::Result<()> {
         loop {
-            match send(self.fd.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT) {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.fd.as_raw_fd(), packet, flags) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::EAGAIN) => {

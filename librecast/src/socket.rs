@@ -21,8 +21,8 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-pub use crate::guest_socket::GUEST_FD;
 use crate::guest_socket::{self, INDEX, Inbox, Pair};
+pub use crate::guest_socket::{GUEST_FD, GuestPair};
 use crate::inet6;
 pub use crate::interface::Interface;
 

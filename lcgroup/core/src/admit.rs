@@ -531,6 +531,7 @@ impl Group {
             .collect();
         self.append_term();
         self.append_list();
+        self.append_network_again();
         self.append_grants(&grants);
         self.append_terms(terms);
         if !late.is_empty() {

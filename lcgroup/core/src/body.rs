@@ -7,7 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
-//!   device gone (8), read (9): `vouch.rs`
+//!   device gone (8), read (9): `vouch.rs`; device text (10): `network.rs`
 //!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
@@ -15,6 +15,7 @@
 //!   welcome (18): author 256 | sealed box to it { version 8 = 1 | tree key 128 | MLS Welcome }
 //!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | history 64 (seconds, 0: none, all
 //!                 ones: all; may be missing) | later fields; holders read it too
+//!   deputy in the group's network (20), lines into it (21, also in offices): `network.rs`
 //!
 //!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
 //! all logs with commits:
@@ -66,6 +67,8 @@ pub mod kind {
     pub const DEVICE_GONE: u8 = 8;
     /// How far a person has read, for its other devices.
     pub const READ: u8 = 9;
+    /// A device says to the one in office that it made a text for another one.
+    pub const DEVICE_TEXT: u8 = 10;
     /// A file of a message, also for holders.
     pub const FILE: u8 = 5;
     /// Part of a commit.
@@ -76,6 +79,10 @@ pub mod kind {
     pub const WELCOME: u8 = 18;
     /// Terms of the group, also for holders.
     pub const TERMS: u8 = 19;
+    /// A deputy's certificate in the group's own network.
+    pub const NETWORK_DEPUTY: u8 = 20;
+    /// Keys of invitations that lead into the group's own network.
+    pub const NETWORK_LINES: u8 = 21;
     /// The one in office names the one that commits from here on.
     pub const HANDOVER: u8 = 22;
     /// A term of an office: its log has the commits from here on. The entry log reads it too.

@@ -909,8 +909,9 @@ impl Group {
         }
     }
 
-    /// Notes lists and terms.
+    /// Notes lists, terms, and what is said of the group's network.
     fn note(&mut self, office: Office, entry: &Entry<'_>) {
+        self.network.note(office, entry.kind, entry.body);
         match entry.kind {
             kind::OFFICES if office.is_none() => {
                 if let Ok(list) = decode_list(entry.body) {

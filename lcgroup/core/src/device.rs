@@ -16,6 +16,7 @@ use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
 use crate::invitation::Invitation;
 use crate::mls::{Change, MlsFailure, OwnKeyPackage, vouch_in};
+use crate::network::{decode_text, encode_text};
 use crate::provider::{self, AEAD_KEY, NO_NONCE};
 use crate::request::Request;
 use crate::vouch::{
@@ -119,6 +120,29 @@ impl Group {
             by_first: person.by_first,
             name: self.name.clone(),
         })
+    }
+
+    /// Has a text for a device lead into the network of the group: the one in office is told of it.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::UnknownMember`] if the key of the one in office takes no box.
+    pub fn lead_in(
+        &mut self,
+        text: &mut DeviceInvitation,
+        now: UnixTime,
+    ) -> Result<(), GroupError> {
+        text.invitation.outside = true;
+        let Invitation { id, to, .. } = text.invitation;
+        if self.owner.is_some() {
+            self.network.take_text(id, self.author.peer_id(), now);
+            return Ok(());
+        }
+        let body = request::seal_to(&to, &encode_text(id), &mut self.random);
+        let body = body.ok_or(GroupError::UnknownMember)?;
+        let kind = kind::DEVICE_TEXT;
+        self.append(Log::Own, NewEntry::Body { kind, body });
+        Ok(())
     }
 
     fn own_person(&self) -> Person {
@@ -419,6 +443,21 @@ impl Group {
         }
         self.commit_within(crate::admit::BATCH, now);
         Taken::Done
+    }
+
+    /// Reads that a member made a text for another device.
+    pub(crate) fn read_device_text(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {
+        let Some(owner) = &self.owner else {
+            return Taken::Done;
+        };
+        let opened = request::open_with(&owner.key, entry.body);
+        match opened.as_deref().map(|body| decode_text(body, now)) {
+            Some(Ok(id)) => {
+                self.network.take_text(id, entry.author, now);
+                Taken::Done
+            }
+            _ => Taken::Dropped(DropReason::Malformed),
+        }
     }
 
     /// Number of the last entry of an author that this person has read, on any of its devices.

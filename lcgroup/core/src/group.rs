@@ -14,6 +14,7 @@ use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
 use crate::mls::{Change, Mls, Who, check_key_package};
+use crate::network::Network;
 use crate::offices::Offices;
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
@@ -96,6 +97,7 @@ pub struct Group {
     pub(crate) owner: Option<Owner>,
     pub(crate) offices: Offices,
     pub(crate) devices: Devices,
+    pub(crate) network: Network,
     /// The owner's log may be incomplete: new messages wait.
     pub(crate) is_behind: bool,
     /// This state may be an old copy: nothing new is made.
@@ -210,6 +212,7 @@ impl Group {
             owner: None,
             offices: Offices::default(),
             devices: Devices::default(),
+            network: Network::default(),
             is_behind: false,
             is_held: false,
             began: 0,

@@ -55,6 +55,7 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_list(bytes);
     let _ = decode_term(bytes);
     vouch::decode_any(bytes);
+    crate::network::decode_any(bytes);
     let me = librecast::id::SecretKey::from_seed(&[0; 32]).peer_id();
     let _ = decode(bytes, &me);
     let _ = crate::file::SealedFile::decode(bytes);

@@ -69,7 +69,16 @@ pub struct Invitation {
 }
 
 /// The last byte of an invitation to a group with a network of its own.
-const OUTSIDE: u8 = 1;
+pub(crate) const OUTSIDE: u8 = 1;
+
+/// Reads that byte, if it is there: a key has 32 bytes, so the length tells.
+pub(crate) fn read_outside(r: &mut Reader<'_>) -> Result<bool, WireError> {
+    match r.rest().len() % 32 {
+        0 => Ok(false),
+        _ if r.u8()? == OUTSIDE => Ok(true),
+        _ => Err(WireError::Bad("network of the group")),
+    }
+}
 
 impl Invitation {
     /// The line of text, to be handed over secretly.
@@ -116,12 +125,7 @@ impl FromStr for Invitation {
         let secret = Zeroizing::new(r.array()?);
         let expires = r.u64()?;
         let topic = r.text8()?.to_owned();
-        // a key has 32 bytes, so the length tells
-        let outside = match r.rest().len() % 32 {
-            0 => false,
-            _ if r.u8()? == OUTSIDE => true,
-            _ => return Err(WireError::Bad("network of the group").into()),
-        };
+        let outside = read_outside(&mut r)?;
         let to = match r.is_empty() {
             true => group,
             false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,

@@ -54,6 +54,7 @@ mod group;
 mod history;
 mod invitation;
 mod mls;
+mod network;
 mod office_state;
 mod offices;
 pub mod outside;

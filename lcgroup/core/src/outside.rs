@@ -4,19 +4,73 @@
 //! network      seed derive("lcgroup 2026 network", the group's secret key)
 //! text         derive("lcgroup 2026 network text", S), with the group as its public key
 //! invitation   seed derive("lcgroup 2026 network invitation", S)
-//! S            the secret in lcg1; for mailboxes derive("lcgroup 2026 network of mailboxes", the
-//!              group's secret key), which lch1 has
+//! S            the secret in lcg1 or lcd1; for mailboxes derive("lcgroup 2026 network of mailboxes",
+//!              the group's secret key), which lch1 has
+//! deputy       seed derive("lcgroup 2026 network of a deputy", X25519 of group and author | serial 32)
 //! ```
 //!
 //! Who has no more than the read key, and who was removed, can enter by none of them: the invitation
 //! by which a removed member came is expelled with it.
+//!
+//! The owner certifies a deputy's key in the network as an issuer's. The deputy uses it in office.
+//! `network.rs` has what others need of that, which is in the logs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::cert::{Certificate, Grant, Kind};
+use librecast::code::CodeKeys;
 use librecast::id::{PeerId, SecretKey, derive};
+use librecast::pair::PairSecret;
 use librecast::text_network::{TextKey, attest};
 use librecast::time::UnixTime;
 use zeroize::Zeroizing;
 
-use crate::group::Group;
+use crate::SECOND;
+use crate::body::kind;
+use crate::event::{Log, NewEntry};
+use crate::group::{Group, Standing};
+use crate::network::{Certified, MAX_LINES, encode_lines};
+use crate::vouch::{expiry, secret_of};
+
+/// Life of a deputy's certificate in seconds. Chosen: below a third of the ten years that members'
+/// certificates last, so who has one of a deputy asks the owner for another one.
+const DEPUTY_LIFE: u64 = 3 * 365 * 86_400;
+/// Age in seconds at which the owner signs it anew.
+const DEPUTY_RENEWED: u64 = 30 * 86_400;
+/// Life of memberships in the network in seconds, as the founder's.
+const MEMBER_LIFE: u64 = 10 * 365 * 86_400;
+/// Keys of earlier appointments of a deputy that are expelled again. Chosen: nodes keep what was
+/// expelled.
+const MAX_SERIALS: u32 = 16;
+/// Texts for devices that lead into the network at a time, and those of one person.
+pub const MAX_OPEN_DEVICES: usize = 4;
+const OPEN_OF_PERSON: usize = 2;
+
+/// The key of a deputy in the network, for the deputy and for the owner.
+fn deputy_key(own: &SecretKey, other: &PeerId, serial: u32) -> Option<SecretKey> {
+    let shared = PairSecret::agree(own, other).ok()?;
+    let parts = [&shared.bytes()[..], &serial.to_be_bytes()];
+    let seed = Zeroizing::new(derive("lcgroup 2026 network of a deputy", &parts));
+    Some(SecretKey::from_seed(&seed))
+}
+
+/// The key and the certificate by which a deputy in office issues certificates of the network.
+#[derive(Debug)]
+pub struct NetworkOffice {
+    /// Its key in the network.
+    pub key: SecretKey,
+    /// That of an issuer.
+    pub certificate: Certificate,
+}
+
+/// Keys that are expelled from the network.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expelled {
+    /// At once.
+    pub now: Vec<PeerId>,
+    /// Of deputies whose right has ended, and who are members: once nobody depends on them.
+    pub ended: Vec<PeerId>,
+}
 
 /// The way into the network of a group, by its secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,7 +127,7 @@ pub fn attestation(group: &SecretKey, text: &TextKey, network: &PeerId) -> [u8; 
 }
 
 impl Group {
-    /// Returns the owner's invitations that somebody may use, the earliest end first.
+    /// Returns the invitations of the one in office that somebody may use, the earliest end first.
     #[must_use]
     pub fn open_invitations(&self, now: UnixTime) -> Vec<OpenInvitation> {
         let kept = self
@@ -93,29 +147,223 @@ impl Group {
         open
     }
 
-    /// Returns, for the owner, the members that were removed or left.
+    /// Returns the texts for devices that lead in, for the one in office: the newest ones, and first
+    /// one of each person.
+    #[must_use]
+    pub fn open_device_texts(&self, now: UnixTime) -> Vec<OpenInvitation> {
+        let Some(owner) = &self.owner else {
+            return Vec::new();
+        };
+        let mut of_person: BTreeMap<PeerId, usize> = BTreeMap::new();
+        let mut open = Vec::new();
+        for (id, maker) in self.network.texts.iter().rev() {
+            let is_member = *maker == self.author.peer_id() || self.authors.contains_key(maker);
+            let is_used = self.devices.used.contains_key(id);
+            if is_used || !is_member || expiry(*id) <= now.as_millis() {
+                continue;
+            }
+            let Some(secret) = secret_of(&owner.key, maker, *id) else {
+                continue;
+            };
+            let others = of_person.entry(self.person_of(maker)).or_default();
+            *others += 1;
+            let secret = NetworkSecret(secret);
+            let expires = expiry(*id);
+            open.push((*others, OpenInvitation { secret, expires }));
+        }
+        open.retain(|(nth, _)| *nth <= OPEN_OF_PERSON);
+        // stable: the newest first among those of one place
+        open.sort_by_key(|(nth, _)| *nth);
+        let open = open.into_iter().take(MAX_OPEN_DEVICES);
+        open.map(|(_, open)| open).collect()
+    }
+
+    /// Returns, for the one in office, the members that were removed or left.
     #[must_use]
     pub fn former_members(&self) -> Vec<PeerId> {
         let former = self.owner.iter().flat_map(|owner| &owner.commits.former);
         former.map(|(author, _)| *author).collect()
     }
 
-    /// Returns the keys that are expelled from the network: of former members, and of the
-    /// invitations by which they came.
+    /// Returns the key that stands in texts which lead into the network: of the one in office.
     #[must_use]
-    pub fn expelled_from_network(&self) -> Vec<PeerId> {
-        let mut all = self.former_members();
-        let kept = self
-            .owner
+    pub fn text_owner(&self) -> Option<&SecretKey> {
+        let in_office = self.owner.as_ref().map(|owner| &owner.key);
+        in_office.or_else(|| self.group_key())
+    }
+
+    /// Returns the right of a deputy in office, once the owner has certified it.
+    #[must_use]
+    pub fn network_office(&self) -> Option<NetworkOffice> {
+        if self.owner.is_none() || self.is_owner() {
+            return None;
+        }
+        let (serial, certificate) = self.network.certificate_of(&self.author.peer_id())?;
+        let key = deputy_key(&self.author, &self.id, serial)?;
+        (certificate.subject() == key.peer_id()).then_some(NetworkOffice { key, certificate })
+    }
+
+    /// Returns the keys of invitations in the network that this participant has made in office, with
+    /// the authors that came by each.
+    fn own_lines(&self) -> Vec<(PeerId, u64, BTreeSet<PeerId>)> {
+        let Some(owner) = &self.owner else {
+            return Vec::new();
+        };
+        let key =
+            |secret: &Zeroizing<[u8; 32]>| NetworkSecret(secret.clone()).invitation().peer_id();
+        let kept = owner.invitations.values();
+        let kept = kept.map(|kept| (key(&kept.secret), kept.expires, kept.used.clone()));
+        let texts = self.network.texts.iter().filter_map(|(id, maker)| {
+            let secret = secret_of(&owner.key, maker, *id)?;
+            let used = self.devices.used.get(id).copied();
+            Some((key(&secret), expiry(*id), used.into_iter().collect()))
+        });
+        let all = kept.chain(texts);
+        all.map(|(key, end, used)| (key, end / SECOND, used))
+            .collect()
+    }
+
+    /// Returns the keys that are expelled from the network: of former members, and of the
+    /// invitations by which they came. Who came by none of this participant's own may have any of
+    /// the others.
+    #[must_use]
+    pub fn expelled_from_network(&self) -> Expelled {
+        let former = self.former_members();
+        let own = self.own_lines();
+        let mut now: Vec<PeerId> = own
             .iter()
-            .flat_map(|owner| owner.invitations.values());
-        let used = kept.filter(|kept| kept.used.iter().any(|author| all.contains(author)));
-        let keys: Vec<_> = used
-            .map(|kept| NetworkSecret(kept.secret.clone()).invitation().peer_id())
+            .filter(|(_, _, used)| used.iter().any(|author| former.contains(author)))
+            .map(|(key, ..)| *key)
             .collect();
-        // first, so that who came by one has no way back
-        all.splice(0..0, keys);
-        all
+        let came_by_own = |author: &PeerId| own.iter().any(|(_, _, used)| used.contains(author));
+        if !former.iter().all(came_by_own) {
+            let stated = self.network.lines.values().flat_map(BTreeMap::keys);
+            let others = stated.filter(|key| own.iter().all(|(own, ..)| own != *key));
+            now.extend(others.copied().collect::<BTreeSet<_>>());
+        }
+        // behind the invitations, so that who came by one has no way back
+        now.extend(former);
+        let mut ended = Vec::new();
+        let Some(group) = self.group_key() else {
+            return Expelled { now, ended };
+        };
+        for deputy in &self.network.deputies {
+            let is_certified = !deputy.certificate.is_empty();
+            let last = deputy.serial.saturating_sub(is_certified.into());
+            let keys = (last.saturating_sub(MAX_SERIALS) + 1..=last)
+                .filter_map(|serial| deputy_key(group, &deputy.author, serial))
+                .map(|key| key.peer_id());
+            match self.authors.contains_key(&deputy.author) {
+                true => ended.extend(keys),
+                false => now.extend(keys),
+            }
+        }
+        Expelled { now, ended }
+    }
+
+    /// States in the own log with commits what others need of the network: certificates of deputies,
+    /// and lines. Returns whether anything was new. For groups that have a network of their own.
+    pub fn state_network(&mut self, now: UnixTime) -> bool {
+        let is_ready = self.standing == Standing::Member && !self.is_held && !self.is_behind;
+        if !is_ready || !self.offices.is_used() {
+            return false;
+        }
+        let mut any = false;
+        for new in self.due_certificates(now) {
+            self.append_network(kind::NETWORK_DEPUTY, new.encode());
+            self.network.set_deputy(new);
+            any = true;
+        }
+        if self.owner.is_none() {
+            return any;
+        }
+        let office = self.own_office();
+        let stated = self.network.lines.get(&office).cloned().unwrap_or_default();
+        let time = now.as_secs();
+        let own = self.own_lines().into_iter().map(|(key, end, _)| (key, end));
+        let mut lines: Vec<_> = stated.clone().into_iter().chain(own).collect();
+        lines.retain(|(_, end)| *end > time);
+        lines.sort_by_key(|(key, end)| (std::cmp::Reverse(*end), *key));
+        lines.dedup();
+        lines.truncate(MAX_LINES);
+        let lines: BTreeMap<_, _> = lines.into_iter().collect();
+        // those that have ended harm nobody until the next change
+        if lines.iter().any(|line| stated.get(line.0) != Some(line.1)) {
+            self.append_network(kind::NETWORK_LINES, encode_lines(&lines));
+            self.network.set_lines(office, lines);
+            any = true;
+        }
+        any
+    }
+
+    /// Returns the owner's statements about deputies that are due.
+    fn due_certificates(&self, now: UnixTime) -> Vec<Certified> {
+        let Some(group) = self.group_key() else {
+            return Vec::new();
+        };
+        let keys = CodeKeys::of_random(&network_seed(group));
+        let time = now.as_secs();
+        let is_new = |certificate: &Certificate| {
+            let made = certificate.grant().not_before;
+            // a clock that was set back makes none of each minute
+            made.abs_diff(time) < DEPUTY_RENEWED
+        };
+        let due = self.offices.list.iter().filter_map(|deputy| {
+            let author = deputy.author;
+            let mut known = self.network.deputies.iter();
+            let known = known.find(|known| known.author == author);
+            let present = self.network.certificate_of(&author);
+            let serial = known.map_or(0, |known| known.serial);
+            if !deputy.is_named() {
+                let certificate = Vec::new();
+                return present.is_some().then_some(Certified {
+                    author,
+                    serial,
+                    certificate,
+                });
+            }
+            if present.as_ref().is_some_and(|(_, known)| is_new(known)) {
+                return None;
+            }
+            let serial = serial + u32::from(present.is_none());
+            let subject = deputy_key(group, &author, serial)?.peer_id();
+            let grant = Grant {
+                renew_for: MEMBER_LIFE,
+                core: true,
+                ..Grant::new("", (time, time + DEPUTY_LIFE))
+            };
+            let network = keys.network();
+            let made = Certificate::sign(Kind::Issuer, network.peer_id(), subject, grant, network);
+            Some(Certified {
+                author,
+                serial,
+                certificate: made.ok()?.as_bytes().to_vec(),
+            })
+        });
+        due.collect()
+    }
+
+    /// States all of it again, behind entries that were dropped.
+    pub(crate) fn append_network_again(&mut self) {
+        if self.is_owner() {
+            for body in self
+                .network
+                .deputies
+                .iter()
+                .map(Certified::encode)
+                .collect::<Vec<_>>()
+            {
+                self.append_network(kind::NETWORK_DEPUTY, body);
+            }
+        }
+        if let Some(lines) = self.network.lines.get(&self.own_office()) {
+            let body = encode_lines(lines);
+            self.append_network(kind::NETWORK_LINES, body);
+        }
+    }
+
+    fn append_network(&mut self, kind: u8, body: Vec<u8>) {
+        self.append(Log::Owner, NewEntry::Body { kind, body });
     }
 }
 

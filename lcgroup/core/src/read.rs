@@ -165,6 +165,7 @@ impl Group {
                     kind::LEAVE => self.read_leave(entry, now),
                     kind::DEVICE_GONE => self.read_device_gone(entry, now),
                     kind::READ => self.read_marks(entry),
+                    kind::DEVICE_TEXT => self.read_device_text(entry, now),
                     _ => Taken::Done,
                 }
             }

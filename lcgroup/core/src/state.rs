@@ -2,7 +2,8 @@
 //!
 //! Version 3 for members, 4 for owners. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
 //! with their length in 32 bits. Instead of incomplete messages it has the number after which the
-//! log is read again. With deputies, bit 6 of the version is set (`office_state.rs`).
+//! log is read again. With deputies, bit 6 of the version is set (`office_state.rs`), with devices
+//! bit 5, and bit 4 with what the logs say of a network of the group's own (`network.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,6 +20,7 @@ use crate::fields::{MAX_FIELD, count, field, flag, long, peer, put_peers, put_wo
 use crate::group::{Group, Queued, Standing};
 use crate::invitation::{Invitation, InvitationError};
 use crate::mls::{Mls, MlsFailure, OwnKeyPackage};
+use crate::network::Network;
 use crate::office_state::{WITH_OFFICES, offices_bytes, put_offices, read_offices};
 use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
@@ -35,6 +37,8 @@ const OWNER_VERSION: u8 = 4;
 /// Added to the version of a state with devices at its end: other states stay readable for earlier
 /// versions.
 const WITH_DEVICES: u8 = 0x20;
+/// Added to the version of a state with what the logs say of a network of the group's own.
+const WITH_NETWORK: u8 = 0x10;
 /// The oldest readable version: without the time at which the epoch began.
 const BEFORE: u8 = 1;
 
@@ -55,7 +59,7 @@ impl Group {
         };
         let lists =
             self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
-        let lists = lists + offices_bytes(&self.offices);
+        let lists = lists + offices_bytes(&self.offices) + self.network.bytes();
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
         let version = if self.owner.is_some() {
             OWNER_VERSION
@@ -63,7 +67,9 @@ impl Group {
             VERSION
         };
         let devices = Some(&self.devices).filter(|devices| !devices.is_empty());
-        w.u8(version | offices | devices.map_or(0, |_| WITH_DEVICES))
+        let network = Some(&self.network).filter(|network| !network.is_empty());
+        let parts = devices.map_or(0, |_| WITH_DEVICES) | network.map_or(0, |_| WITH_NETWORK);
+        w.u8(version | offices | parts)
             .put(self.id.public_key())
             .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
@@ -111,6 +117,9 @@ impl Group {
         if let Some(devices) = devices {
             devices.put(&mut w);
         }
+        if let Some(network) = network {
+            network.put(&mut w);
+        }
         Ok(w.into_vec().into())
     }
 
@@ -142,7 +151,7 @@ impl Group {
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
         let byte = r.u8()?;
-        let version = match byte & !(WITH_OFFICES | WITH_DEVICES) {
+        let version = match byte & !(WITH_OFFICES | WITH_DEVICES | WITH_NETWORK) {
             version @ (BEFORE | VERSION | OWNER_VERSION) => version,
             _ => return Err(WireError::Version(byte).into()),
         };
@@ -205,6 +214,10 @@ impl Group {
             0 => Devices::default(),
             _ => Devices::read(&mut r)?,
         };
+        let network = match byte & WITH_NETWORK {
+            0 => Network::default(),
+            _ => Network::read(&mut r)?,
+        };
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -239,6 +252,7 @@ impl Group {
             owner,
             offices,
             devices,
+            network,
             is_behind: false,
             is_held: false,
             began,

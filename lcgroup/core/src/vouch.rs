@@ -16,7 +16,8 @@
 //! "lcd1" base58check {
 //!   group key 256 | read key 256 | id 64 (expiry 32 in minutes since 1970, random 32) | secret 256
 //!   | first author 256 | seed of the person key 256 | signature 512 by the first author
-//!   | topic (length 8) | name (length 8) }
+//!   | topic (length 8) | name (length 8) | 1 if the group has a network of its own
+//!   | of a deputy's: its key 256 }
 //! own log, device gone (8): sealed box to the group key { version 8 = 1 | author 256 }
 //! own log, read (9): version 8 = 1 | n 8 | n x { device 64 | sealed box 512 of a key 128 to it }
 //!     | AES-128-GCM by this key, nonce 0 { n x { author 64 | number 32 } }
@@ -37,7 +38,7 @@ use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
-use crate::invitation::{Invitation, InvitationError, check_topic};
+use crate::invitation::{Invitation, InvitationError, OUTSIDE, check_topic, read_outside};
 use crate::provider::{self, AEAD_KEY, AEAD_NONCE};
 use crate::{DAY, HOUR, MAX_MEMBERS, SECOND};
 
@@ -389,6 +390,9 @@ impl DeviceInvitation {
             .put(invitation.topic.as_bytes())
             .u8(name.len() as u8)
             .put(name.as_bytes());
+        if invitation.outside {
+            w.u8(OUTSIDE);
+        }
         if invitation.to != invitation.group {
             w.put(invitation.to.public_key());
         }
@@ -422,6 +426,7 @@ impl FromStr for DeviceInvitation {
         let first = PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?;
         let (seed, by_first) = (Zeroizing::new(r.array()?), r.array()?);
         let (topic, name) = (r.text8()?.to_owned(), r.text8()?.to_owned());
+        let outside = read_outside(&mut r)?;
         let to = match r.is_empty() {
             true => group,
             false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
@@ -436,7 +441,7 @@ impl FromStr for DeviceInvitation {
             secret,
             expires: expiry(id),
             topic,
-            outside: false,
+            outside,
         };
         Ok(Self {
             invitation,

@@ -5,10 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lcgroup_core::outside::{Expelled, NetworkOffice, NetworkSecret, network_seed};
 use lcgroup_core::{
     Entry, Event, Founding, Group, GroupError, Invitation, Log, NewEntry, Output, Standing, Taken,
     kind,
 };
+use librecast::cert::{Chain, Grant, Member, Token};
+use librecast::code::CodeKeys;
 use librecast::id::{PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::time::UnixTime;
@@ -932,4 +935,243 @@ fn bad_weeks_end_with_one_in_office_and_all_members_agreeing() {
             .count();
     }
     assert!(forks > 0 && terms > seeds as usize / 2, "{forks} {terms}");
+}
+
+// the network of a group's own
+
+/// A group of this seed with two deputies, all of whose hosts know what its owner states.
+fn network_of(seed: u64) -> World {
+    let mut world = group_of(seed);
+    world.state_networks();
+    world
+}
+
+impl World {
+    /// Has all that run state what others need of the network.
+    fn state_networks(&mut self) {
+        for who in self.online() {
+            let now = self.time();
+            self.group(who).state_network(now);
+            self.settle(who);
+        }
+        self.live(3, MINUTE);
+    }
+
+    fn office(&mut self, who: usize) -> Option<NetworkOffice> {
+        self.group(who).network_office()
+    }
+
+    fn expelled(&mut self, who: usize) -> Expelled {
+        self.group(who).expelled_from_network()
+    }
+}
+
+/// The network of all groups here, whose owner has one key.
+fn network() -> PeerId {
+    let seed = network_seed(&SecretKey::from_seed(&[7; 32]));
+    CodeKeys::of_random(&seed).network().peer_id()
+}
+
+/// A member that this deputy lets into the network.
+fn let_in(office: &NetworkOffice, node: u8, now: UnixTime) -> Member {
+    let grant = Grant {
+        core: true,
+        ..Grant::new("", (now.as_secs(), now.as_secs() + 86_400))
+    };
+    let (certificate, line) = (&office.certificate, SecretKey::from_seed(&[99; 32]));
+    let token = Token::invite_with(certificate, &office.key, line, grant.clone(), Vec::new());
+    let own = Chain::of_issuer(certificate.clone(), &office.key, grant).unwrap();
+    assert!(own.verify(&network(), now).unwrap().is_issuer());
+    let node = SecretKey::from_seed(&[node; 32]).peer_id();
+    let chain = token.unwrap().join(node, "node", now).unwrap();
+    let chain = chain.renew_admitted("node", certificate, &office.key, now, 86_400 * 3_650);
+    chain.unwrap().verify(&network(), now).unwrap()
+}
+
+#[test]
+fn a_deputy_in_office_lets_others_into_the_groups_network_and_expels_them() {
+    let mut world = network_of(8);
+    for who in [0, 1, 2, 3] {
+        assert!(world.office(who).is_none(), "nobody but a deputy in office");
+    }
+    let line = world.group(0).open_invitations(world.time()).remove(0);
+    let line = line.secret.invitation().peer_id();
+    world.stop(0);
+    world.live(90, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    let office = world.office(1).unwrap();
+    let member = let_in(&office, 50, world.time());
+    assert_eq!(member.keys.issuers, [office.key.peer_id()]);
+    // its text has its own key, and the line of the lost owner leads nobody back
+    world.invite(1).unwrap();
+    let author = world.people[1].key;
+    assert_eq!(world.group(1).text_owner().unwrap().peer_id(), author);
+    let own = world.group(1).open_invitations(world.time());
+    assert_eq!((own.len(), world.expelled(1)), (1, Expelled::default()));
+    assert!(world.remove(1, 3));
+    world.live(5, MINUTE);
+    let gone = world.people[3].key;
+    let expected = Expelled {
+        now: vec![line, gone],
+        ended: Vec::new(),
+    };
+    assert_eq!(world.expelled(1), expected);
+    // it is the same one after a restart
+    world.stop(1);
+    world.start(1);
+    let again = world.office(1).unwrap();
+    assert_eq!(again.key.peer_id(), office.key.peer_id());
+    assert_eq!(world.expelled(1), expected);
+    world.state_networks();
+    // the owner is back, and expels by the deputy's line as well
+    world.meet();
+    let mine = own[0].secret.invitation().peer_id();
+    let key = world.people[1].key;
+    let now = world.time();
+    world.group(0).remove_deputy(&key, now).unwrap();
+    world.settle(0);
+    assert!(world.remove(0, 4));
+    world.live(10, MINUTE);
+    assert!(world.office(1).is_none());
+    let expelled = world.expelled(0);
+    assert!(expelled.now.contains(&mine) && expelled.now.contains(&line));
+    assert!(expelled.now.contains(&world.people[4].key));
+    world.assert_faultless(8);
+}
+
+#[test]
+fn the_right_of_a_deputy_ends_in_the_network_and_a_new_one_has_another_key() {
+    let mut world = network_of(9);
+    world.stop(0);
+    world.live(90, MINUTE);
+    let first = world.office(1).unwrap().key.peer_id();
+    world.meet();
+    let (key, now) = (world.people[1].key, world.time());
+    world.group(0).remove_deputy(&key, now).unwrap();
+    world.settle(0);
+    world.state_networks();
+    assert_eq!(world.expelled(0).ended, [first]);
+    // a member again in the list: the former key stays out
+    let now = world.time();
+    world.group(0).add_deputy(&key, AFTER, now).unwrap();
+    world.settle(0);
+    world.state_networks();
+    assert_eq!(world.expelled(0).ended, [first]);
+    world.stop(0);
+    world.live(90, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    let second = world.office(1).unwrap().key.peer_id();
+    assert_ne!(second, first);
+    // who is removed loses all at once
+    world.meet();
+    let now = world.time();
+    if world.in_office() != [0] {
+        world.group(0).remove_deputy(&key, now).unwrap();
+        world.settle(0);
+        world.live(5, MINUTE);
+    }
+    assert!(world.remove(0, 1));
+    world.live(5, MINUTE);
+    world.state_networks();
+    let Expelled { now, ended } = world.expelled(0);
+    assert!(now.contains(&first) && now.contains(&second) && now.contains(&key));
+    assert!(!ended.contains(&first) && !ended.contains(&second));
+    world.assert_faultless(9);
+}
+
+#[test]
+fn nobody_but_the_owner_certifies_a_deputy() {
+    let mut world = network_of(10);
+    world.stop(0);
+    world.live(90, MINUTE);
+    let office = world.office(1).unwrap();
+    // a deputy that lies says in its own office that another one is certified
+    let own = SecretKey::from_seed(&[42; 32]);
+    let grant = office.certificate.grant().clone();
+    let kind = librecast::cert::Kind::Issuer;
+    let key = world.people[2].key;
+    let forged = librecast::cert::Certificate::sign(kind, network(), key, grant, &own).unwrap();
+    let mut body = vec![1];
+    body.extend_from_slice(key.public_key());
+    body.extend_from_slice(&9_u32.to_be_bytes());
+    body.extend_from_slice(forged.as_bytes());
+    let (kind, office) = (kind::NETWORK_DEPUTY, (world.people[1].key, true));
+    let number = world.logs[&office].len() as u32 + 1;
+    let before = world.group(2).state().unwrap();
+    let now = world.time();
+    let entry = Entry {
+        author: office.0,
+        number,
+        time: now.as_millis(),
+        kind,
+        body: &body,
+    };
+    assert_eq!(world.group(2).handle_office_entry(&entry, now), Taken::Done);
+    let holds = |state: &[u8]| {
+        let mut windows = state.windows(64);
+        windows.any(|part| part == &forged.as_bytes()[..64])
+    };
+    let after = world.group(2).state().unwrap();
+    assert!(!holds(&after) && after.len() <= before.len() + 64);
+}
+
+#[test]
+fn a_text_for_a_device_leads_into_the_network_until_it_is_used() {
+    let mut world = network_of(11);
+    let secret = |text: &lcgroup_core::DeviceInvitation| {
+        NetworkSecret(text.invitation.secret.clone())
+            .invitation()
+            .peer_id()
+    };
+    let open = |world: &mut World, who: usize| -> Vec<PeerId> {
+        let now = world.time();
+        let open = world.group(who).open_device_texts(now).into_iter();
+        open.map(|open| open.secret.invitation().peer_id())
+            .collect()
+    };
+    let text = |world: &mut World, who: usize| {
+        let (now, expires) = (world.time(), world.now + HOUR);
+        let group = world.group(who);
+        let mut text = group.invite_device(expires, now).unwrap();
+        group.lead_in(&mut text, now).unwrap();
+        let text: lcgroup_core::DeviceInvitation = text.encode().parse().unwrap();
+        assert!(text.invitation.outside);
+        world.settle(who);
+        world.live(3, MINUTE);
+        text
+    };
+    let one = text(&mut world, 3);
+    assert_eq!(open(&mut world, 0), [secret(&one)]);
+    assert!(open(&mut world, 3).is_empty() && open(&mut world, 4).is_empty());
+    // a person with many has two places, and others have theirs
+    let many: Vec<_> = (0..5).map(|_| text(&mut world, 4)).collect();
+    let places = open(&mut world, 0);
+    assert_eq!(places.len(), 3);
+    assert!(places.contains(&secret(&one)) && places.contains(&secret(&many[4])));
+    let now = world.time();
+    let laptop = Group::join_device(one.clone(), "laptop", &seed32(6, 77), now).unwrap();
+    let laptop = world.enter(laptop, 0);
+    world.live(10, MINUTE);
+    assert_eq!(world.standing(laptop), Some(Standing::Member));
+    assert!(!open(&mut world, 0).contains(&secret(&one)), "it was used");
+    // the text by which a removed device came leads nobody back
+    assert!(!world.expelled(0).now.contains(&secret(&one)));
+    assert!(world.remove(0, laptop));
+    world.live(5, MINUTE);
+    assert!(world.expelled(0).now.contains(&secret(&one)));
+    // garbage, and ends in the far future, are no texts
+    for body in [vec![0; 9], vec![1; 200]] {
+        let author = world.people[3].key;
+        let number = world.group(0).wants(&author).unwrap();
+        let now = world.time();
+        let entry = Entry {
+            author,
+            number,
+            time: now.as_millis(),
+            kind: kind::DEVICE_TEXT,
+            body: &body,
+        };
+        let taken = world.group(0).handle_entry(&entry, now);
+        assert!(matches!(taken, Taken::Dropped(_)), "{taken:?}");
+    }
 }

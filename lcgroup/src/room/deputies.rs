@@ -131,6 +131,13 @@ impl Room {
         all
     }
 
+    /// States what others need of the group's own network; whether anything was new.
+    pub fn state_network(&mut self, time: UnixTime) -> bool {
+        let is_new = self.failure().is_none() && self.group.state_network(time);
+        self.state_changed |= is_new;
+        is_new
+    }
+
     /// What a change of who commits means for users of this host.
     pub(super) fn tell_of_office(&mut self, now_in_office: bool) {
         let name = self.name.clone();

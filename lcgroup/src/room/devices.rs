@@ -192,6 +192,7 @@ impl Room {
     pub fn add_device(
         &mut self,
         expires_s: u64,
+        outside: bool,
         time: UnixTime,
     ) -> anyhow::Result<Zeroizing<String>> {
         self.check_usable()?;
@@ -200,7 +201,11 @@ impl Room {
             let text = "a text for a device is good for a day at most";
             return Err(ExitError::new(Exit::Usage, text).into());
         }
-        let text = self.group.invite_device(time.as_millis() + life, time)?;
+        let mut text = self.group.invite_device(time.as_millis() + life, time)?;
+        if outside {
+            self.group.lead_in(&mut text, time)?;
+            self.state_changed = true;
+        }
         Ok(text.encode())
     }
 

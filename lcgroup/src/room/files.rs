@@ -237,7 +237,8 @@ impl Room {
                 (Some(problem), _) => problem.clone(),
                 (None, true) => format!("fetches it ({})", megabytes(listed.length)),
                 (None, false) => format!(
-                    "waits for a host that has it: {from}'s, a mailbox, or that of a member who has fetched it. Does `lcgroup run` run there, and do firewalls let in multicast and UDP port 14242?"
+                    "waits for a host that has it: {from}'s, a mailbox, or that of a member who has fetched it. {}",
+                    carrier.question()
                 ),
             },
             is_problem: progress.problem.is_some(),

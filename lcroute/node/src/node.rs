@@ -781,6 +781,17 @@ impl<C: Connections> Node<C> {
         self.membership.set_listed(listed);
     }
 
+    /// Returns whether the membership of a reachable node, other than the issuer's own, ends once this
+    /// issuer is revoked.
+    #[must_use]
+    pub fn has_dependents(&self, issuer: &PeerId) -> bool {
+        let mut reachable = self.present.reachable().into_iter();
+        reachable.any(|peer| {
+            let member = self.engine.member(self.present.origin(&peer));
+            peer != *issuer && member.is_some_and(|member| member.is_expelled_by(issuer, true))
+        })
+    }
+
     /// Verifies and floods a revocation of this node's operator, given as text.
     ///
     /// # Errors

@@ -8,8 +8,6 @@
 //!      ^                                                    v
 //!      '----- pause: a tenth of the time left, 1 s to 1 h --'
 //! ```
-//! No sockets and no clocks: times are inputs, messages are outputs. Formats: docs/protocol.md,
-//! "Renewal".
 //! No sockets and no clocks: times come in, messages go out. Formats: docs/protocol.md, "Renewal".
 
 use std::collections::BTreeMap;
@@ -163,7 +161,9 @@ pub struct Renewal {
     waiting: Option<(OriginId, u64)>,
     /// Whether an issuer of this round could not extend the certificate.
     no_gain: bool,
-    /// Rounds of a new member without a certificate.
+    /// Whether an issuer of this round renews later.
+    is_busy: bool,
+    /// Rounds without a certificate of a new member, or of one that an issuer renews later.
     fruitless: u32,
 }
 
@@ -190,6 +190,7 @@ impl Renewal {
             asked: Vec::new(),
             waiting: None,
             no_gain: false,
+            is_busy: false,
             fruitless: 0,
         }
     }
@@ -253,7 +254,7 @@ impl Renewal {
     /// Handles that an issuer became reachable: a node without an answer asks it at once.
     pub fn handle_issuer_reachable(&mut self, now: Instant) {
         if self.waiting.is_none() {
-            self.due = now;
+            (self.due, self.fruitless) = (now, 0);
         }
     }
 
@@ -279,6 +280,7 @@ impl Renewal {
         if verdict != Verdict::Renewed {
             tracing::debug!("renewal: {from} says: {}", verdict.words());
             self.no_gain |= verdict == Verdict::NoGain;
+            self.is_busy |= verdict == Verdict::Busy;
             return None;
         }
         let renewed = Chain::decode(chain).ok()?;
@@ -287,6 +289,7 @@ impl Renewal {
             return None;
         }
         self.chain = renewed.clone();
+        self.fruitless = 0;
         self.end_round();
         Some((renewed, member))
     }
@@ -294,7 +297,7 @@ impl Renewal {
     fn end_round(&mut self) {
         self.asked.clear();
         self.waiting = None;
-        self.no_gain = false;
+        (self.no_gain, self.is_busy) = (false, false);
     }
 
     /// Starts a pause of a tenth of the time left, with a jitter of a quarter.
@@ -304,9 +307,10 @@ impl Renewal {
             0 => PAUSE_EXPIRED,
             left => Duration::from_millis(left.saturating_mul(100)),
         };
-        let pause = match self.chain.invitation() {
-            Some(_) => pause.min(FIRST_PAUSE * 2_u32.pow(self.fruitless.min(11))),
-            None => pause,
+        let is_soon = self.chain.invitation().is_some() || self.is_busy;
+        let pause = match is_soon {
+            true => pause.min(FIRST_PAUSE * 2_u32.pow(self.fruitless.min(11))),
+            false => pause,
         };
         self.fruitless = self.fruitless.saturating_add(1);
         let jitter = 750 + self.random.below(500) as u32;
@@ -528,6 +532,8 @@ mod tests {
         revoked: bool,
         /// Whether bounded tokens are used up.
         spent: bool,
+        /// Whether the list has the node, if there is one.
+        listed: Option<bool>,
     }
 
     impl Registry for Known {
@@ -541,6 +547,10 @@ mod tests {
 
         fn free_name(&self, member: &Member) -> String {
             member.name.replace("taken", "taken-2")
+        }
+
+        fn is_listed(&self, _: &Member) -> Option<bool> {
+            self.listed
         }
     }
 
@@ -601,7 +611,7 @@ mod tests {
         fn answer(&mut self, s: u64, request: &[u8], revoked: bool) -> Vec<u8> {
             let known = Known {
                 revoked,
-                spent: false,
+                ..Known::default()
             };
             self.answer_to(3, s, request, &known).unwrap()
         }
@@ -700,6 +710,61 @@ mod tests {
             (45 * 60..80 * 60).contains(&pause),
             "about an hour: {pause}"
         );
+    }
+
+    #[test]
+    fn who_depends_on_an_issuer_for_some_years_is_soon_renewed_by_one_for_more() {
+        const YEAR: u64 = 365 * 86_400;
+        let deputy = Certificate::sign(
+            Kind::Issuer,
+            network(),
+            key(5).peer_id(),
+            grant(NOW + 3 * YEAR),
+            &key(1),
+        );
+        let mut w = world(NOW + 10 * YEAR);
+        let member = Grant {
+            name: "node".into(),
+            renew_for: 10 * YEAR,
+            ..grant(NOW + 3 * YEAR)
+        };
+        let deputy = deputy.unwrap();
+        let node = Certificate::sign(Kind::Node, network(), key(3).peer_id(), member, &key(5));
+        let joined = Chain::new(vec![deputy.clone(), node.unwrap()]).unwrap();
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let listed = |listed| Known {
+            listed: Some(listed),
+            ..Known::default()
+        };
+        // the deputy has no more time to give, so it pauses for an hour or so
+        let (at, _, request) = w.wait(0, &[ISSUER]);
+        let (time, now) = w.at(at);
+        let mut other = Renewer::new(key(5), deputy, w.start);
+        let answer = other.answer(&key(3).peer_id(), &request, &listed(true), time, now);
+        let answer = answer.unwrap();
+        assert_eq!(decode_answer(&answer).unwrap().verdict, Verdict::NoGain);
+        assert!(w.receive(at, ISSUER, &answer).is_none());
+        let (s, _, _) = w.wait(at, &[ISSUER]);
+        assert!((2_700..5_000).contains(&(s - at)), "{s}");
+        // the owner is there, and does not know yet that it is a member
+        let (mut s, now) = (s + 1, w.at(s + 1).1);
+        w.node.waiting = None;
+        w.node.handle_issuer_reachable(now);
+        for _ in 0..3 {
+            let (at, to, request) = w.wait(s, &[ISSUER]);
+            assert!(at - s <= 12, "it asks again within seconds: {}", at - s);
+            let answer = w.answer_to(3, at, &request, &listed(false)).unwrap();
+            assert_eq!(decode_answer(&answer).unwrap().verdict, Verdict::Busy);
+            assert!(w.receive(at, to, &answer).is_none());
+            s = at;
+        }
+        let (at, to, request) = w.wait(s, &[ISSUER]);
+        let answer = w.answer_to(3, at, &request, &listed(true)).unwrap();
+        let (_, member) = w.receive(at, to, &answer).unwrap();
+        assert_eq!(member.keys.issuers, [key(2).peer_id()]);
+        assert!(member.keys.invitations.is_empty());
+        assert!(member.not_after > NOW + 9 * YEAR);
+        assert!(w.ask(at + 9, &[ISSUER]).is_none());
     }
 
     #[test]

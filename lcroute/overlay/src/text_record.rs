@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the text's seal:
-//!   version 8 (1: for leaves, 2: for members) | made 64 (unix seconds) | good until 64
+//!   version 8 (1: for leaves, 2: for members, 3: for members, by an issuer) | made 64 (unix seconds) | good until 64
 //!   | attestation 512 of the text's key | token bytes16, for leaves or members | count 8 (at most 4) x { router 256 | count 8 (at most 8) x candidate }
-//!   | ed25519 signature 512 of the network's key over all above
+//!   | ed25519 signature 512 over all above: of the network's key, in version 3 of the token's issuer
 //! ```
 //!
 //! Everybody with the text can open and seal such a box. The attestation and the signature show that
-//! the owner of the text has made its content ([`librecast::text_network`]).
+//! the owner of the text has made its content ([`librecast::text_network`]). An issuer that the
+//! network has certified signs where the owner of the text lacks the network's key.
 
 use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
@@ -28,6 +29,8 @@ const CONTEXT: &str = "lcroute 2026 text record";
 const LEAVES: u8 = 1;
 /// Version of the format with a token for members.
 const MEMBERS: u8 = 2;
+/// Version of the format with a token for members, signed by the token's issuer.
+const BY_ISSUER: u8 = 3;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 /// Most routers in a record. Chosen: as many as a server tells a leaf.
@@ -59,11 +62,14 @@ pub struct TextRecord {
 
 impl TextRecord {
     /// Signs and seals it. Routers and addresses beyond the bounds are left out.
-    pub fn seal(&self, text: &TextKey, network: &SecretKey, random: &mut Random) -> Vec<u8> {
+    ///
+    /// `signer`: the network's key, or that of the token's issuer.
+    pub fn seal(&self, text: &TextKey, signer: &SecretKey, random: &mut Random) -> Vec<u8> {
         let mut w = Writer::new();
         let version = match self.is_for_leaves() {
             true => LEAVES,
-            false => MEMBERS,
+            false if signer.peer_id() == self.token.network() => MEMBERS,
+            false => BY_ISSUER,
         };
         w.u8(version).u64(self.made).u64(self.until);
         w.put(&self.attestation);
@@ -76,7 +82,7 @@ impl TextRecord {
             w.put(router.public_key()).u8(candidates.len() as u8);
             candidates.iter().for_each(|c| c.write(&mut w));
         }
-        let signature = network.sign(CONTEXT, w.as_slice());
+        let signature = signer.sign(CONTEXT, w.as_slice());
         w.put(&signature);
         let mut bytes = w.into_vec();
         let nonce: [u8; NONCE] = random.array();
@@ -92,7 +98,7 @@ impl TextRecord {
         self.token.invitation().grant().leaf
     }
 
-    /// Opens and checks a record at the time `time`. Two signatures are verified once `charge` has
+    /// Opens and checks a record at the time `time`. Three signatures are verified once `charge` has
     /// permitted it: whoever lacks the text cannot seal.
     ///
     /// # Errors
@@ -116,9 +122,20 @@ impl TextRecord {
         if !charge() {
             return Err(DropReason::TextLimited);
         }
-        let (record, signature, signed) = read(&bytes).map_err(|_| DropReason::TextMalformed)?;
+        let read = read(&bytes).map_err(|_| DropReason::TextMalformed)?;
+        let Read {
+            record,
+            version,
+            signature,
+            signed,
+        } = read;
         let network = record.token.network();
-        let is_signed = network.verify(CONTEXT, signed, &signature).is_ok();
+        let signer = match version {
+            BY_ISSUER => record.token.verified_issuer(time).ok(),
+            _ => Some(network),
+        };
+        let is_signed = |signer: PeerId| signer.verify(CONTEXT, signed, &signature).is_ok();
+        let is_signed = signer.is_some_and(is_signed);
         if !is_signed || !text.attests(&network, &record.attestation) {
             return Err(DropReason::TextForged);
         }
@@ -143,10 +160,19 @@ impl TextRecord {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
+/// What an opened box has.
+#[derive(Debug)]
+struct Read<'a> {
+    record: TextRecord,
+    version: u8,
+    signature: [u8; 64],
+    signed: &'a [u8],
+}
+
+fn read(bytes: &[u8]) -> Result<Read<'_>, WireError> {
     let mut r = Reader::new(bytes);
     let version = r.u8()?;
-    if version != LEAVES && version != MEMBERS {
+    if !(LEAVES..=BY_ISSUER).contains(&version) {
         return Err(WireError::Version(version));
     }
     let (made, until, attestation) = (r.u64()?, r.u64()?, r.array()?);
@@ -178,7 +204,12 @@ fn read(bytes: &[u8]) -> Result<(TextRecord, [u8; 64], &[u8]), WireError> {
     if record.is_for_leaves() != (version == LEAVES) {
         return Err(WireError::Bad("token of this version"));
     }
-    Ok((record, signature, signed))
+    Ok(Read {
+        record,
+        version,
+        signature,
+        signed,
+    })
 }
 
 #[cfg(test)]
@@ -307,6 +338,40 @@ mod tests {
             read(w.as_slice()),
             Err(WireError::Bad("token of this version"))
         ));
+    }
+
+    #[test]
+    fn an_issuer_of_the_network_signs_for_members_and_nobody_else() {
+        let mut record = record(1, 1);
+        record.token = token(false, 1);
+        let seal =
+            |record: &TextRecord, n| record.seal(&text(), &key(n), &mut Random::new([7; 32]));
+        let opened = open(&seal(&record, 4)).unwrap();
+        assert_eq!(opened.token.to_bytes(), record.token.to_bytes());
+        assert_eq!(open(&seal(&record, 9)).unwrap_err(), DropReason::TextForged);
+        // a member of the network that has certified itself
+        let grant = Grant {
+            core: true,
+            ..Grant::new("", (NOW - 9, NOW + 9_999))
+        };
+        let network = key(3).peer_id();
+        for (signer, kind) in [(9, Kind::Issuer), (3, Kind::Invitation)] {
+            let own =
+                Certificate::sign(kind, network, key(9).peer_id(), grant.clone(), &key(signer));
+            let bytes = record.token.to_bytes();
+            let mut forged = bytes[..64].to_vec();
+            let own = own.unwrap();
+            forged.extend((own.as_bytes().len() as u16).to_be_bytes());
+            forged.extend(own.as_bytes());
+            let length = usize::from(u16::from_be_bytes([bytes[64], bytes[65]]));
+            forged.extend(&bytes[66 + length..]);
+            let mut other = super::tests::record(1, 1);
+            other.token = Token::from_bytes(&forged).unwrap();
+            assert_eq!(open(&seal(&other, 9)).unwrap_err(), DropReason::TextForged);
+        }
+        // and not for leaves
+        let leaves = super::tests::record(1, 1);
+        assert_eq!(open(&seal(&leaves, 4)).unwrap_err(), DropReason::TextForged);
     }
 
     #[test]

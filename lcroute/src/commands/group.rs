@@ -17,9 +17,8 @@ use anyhow::Context;
 use lcroute_control::config::Config;
 use lcroute_control::settings::Common;
 use lcroute_overlay::TextRecord;
-use librecast::cert::Chain;
 use librecast::code::CodeKeys;
-use librecast::id::{SecretKey, derive};
+use librecast::id::SecretKey;
 use librecast::outside::Place;
 use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
@@ -29,11 +28,10 @@ use librecast_program::group_network::{
 };
 use librecast_program::guest::MAX_TEXT_PLACES;
 use librecast_program::state_lock::StateLock;
-use zeroize::Zeroizing;
 
 use super::hint;
 use super::meeting_places::{own_config, places_of_user};
-use crate::guest::group::{first_epochs, found};
+use crate::guest::group::{IssuerKeys, first_epochs, found, node_name, take_office};
 use crate::guest::member::{Identity, Start};
 use crate::guest::text::{Finder, Places};
 use crate::guest::{Role, group, member};
@@ -63,7 +61,7 @@ pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyho
     let state = StateDir::new(entry.state.clone());
     std::fs::create_dir_all(state.path()).with_context(|| state.path().display().to_string())?;
     let lock = StateLock::take(state.path(), LOCK)?;
-    let (key, membership, owner) = match &entry.role {
+    let (key, membership, issuer) = match &entry.role {
         GroupRole::Owner(seed) => {
             let keys = CodeKeys::of_random(&seed.0);
             let membership = found(&state, &keys, OWNER)?;
@@ -72,7 +70,17 @@ pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyho
             if epochs.newest().is_none() {
                 state.store_epochs(&first_epochs(&keys).text())?;
             }
-            (key, membership, Some(Zeroizing::new(seed.0)))
+            let issuer = IssuerKeys {
+                issuer: SecretKey::from_seed(&keys.issuer().seed()),
+                network: Some(SecretKey::from_seed(&keys.network().seed())),
+            };
+            (key, membership, Some(issuer))
+        }
+        GroupRole::Deputy { key, certificate } => {
+            let (key, issuer) = (SecretKey::from_seed(&key.0), SecretKey::from_seed(&key.0));
+            let membership = take_office(&state, &key, &certificate.0)?;
+            let network = None;
+            (key, membership, Some(IssuerKeys { issuer, network }))
         }
         GroupRole::Member { key, group, secret } => {
             let key = SecretKey::from_seed(&key.0);
@@ -106,7 +114,7 @@ pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyho
             membership,
             control,
             packets: Some(packets),
-            owner,
+            issuer,
             places,
         }),
         config,
@@ -212,10 +220,7 @@ fn enter(
 ) -> anyhow::Result<()> {
     let (token, now) = (record.token, UnixTime::now());
     let (peer, network) = (key.peer_id(), token.network());
-    // members alone see it
-    let [a, b, c, d, ..] = derive("lcroute 2026 group node", &[peer.public_key()]);
-    let name = format!("m{:08x}", u32::from_be_bytes([a, b, c, d]));
-    let chain: Chain = token.join(peer, &name, now)?;
+    let chain = token.join(peer, &node_name(&peer), now)?;
     chain.verify(&network, now)?;
     let mut signal = token.signal.clone();
     add_servers(&mut signal, &places.servers);

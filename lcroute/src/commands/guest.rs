@@ -303,7 +303,7 @@ fn by_text(
         code: Some(told(state)?),
         owner: Some(OwnerStart {
             text,
-            keys,
+            signs: SecretKey::from_seed(&keys.network().seed()),
             record,
             dht,
             signer: None,

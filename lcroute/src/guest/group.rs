@@ -1,5 +1,6 @@
 //! A guest in the network of a group: its state on disk, the texts that lead in, and what lcgroup
-//! says. The owner's node is the issuer; it renews the members that lcgroup lists, and expels others.
+//! says. The owner's node is an issuer, and that of a deputy in office: it renews the members that
+//! lcgroup lists, and expels others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -8,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::pin::Pin;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_node::{Epochs, Keep, Members, Node, Revocations};
@@ -16,10 +17,10 @@ use lcroute_overlay::{Candidate, TEXT_LIFETIME, TextRecord};
 use lcroute_signalling::dht::PROGRAM;
 use lcroute_signalling::{Carriers, ReachSocket};
 use lcroute_webrtc::WebRtc;
-use librecast::cert::{CLOCK_SKEW, Certificate, Grant, Token};
+use librecast::cert::{CLOCK_SKEW, Certificate, Chain, Grant, Token};
 use librecast::code::CodeKeys;
 use librecast::epoch::EpochSecret;
-use librecast::id::{PeerId, SecretKey};
+use librecast::id::{PeerId, SecretKey, derive};
 use librecast::reach::{Base58, MAX_VALUE, Value};
 use librecast::revocation::Revocation;
 use librecast::time::UnixTime;
@@ -29,7 +30,6 @@ use librecast_program::group_network::{
     FromGuest, GroupState, GroupText, MAX_MESSAGE, MAX_TEXTS, ToGuest, Wanted,
 };
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
 use super::text::{Owner, OwnerStart, Places, port_of};
 use crate::commands::hint;
@@ -37,11 +37,13 @@ use crate::commands::membership::FOUNDER_TTL;
 use crate::keeper::{Keeper, Kept};
 use crate::state::{Membership, StateDir, Texts};
 
-/// Why a node leaves the network of its group: its owner has expelled it.
-pub const EXPELLED: &str =
-    "the owner has removed this member, or the invitation by which it came before it was let in";
+/// Why a node leaves the network of its group: an issuer has expelled it.
+pub const EXPELLED: &str = "the owner has removed this member, or the invitation or the deputy that let it in: another line (`lcgroup join`) leads in who is a member";
 /// Why a node leaves the network of its group: it was not let in in time.
 pub const EXPIRED: &str = "the invitation has expired, and the owner has not let this member in";
+/// Longest wait for nodes that depend on an issuer whose right has ended: they ask this one for other
+/// certificates within seconds. Chosen.
+const ENDED_WAIT: Duration = Duration::from_secs(120);
 /// Name of the socket of `lcroute-reach` in the folder.
 const REACH: &str = "reach.sock";
 
@@ -60,13 +62,29 @@ pub struct Start {
     pub control: UnixDatagram,
     /// Descriptor of packets, for the program inside.
     pub packets: Option<OwnedFd>,
-    /// Seed of the network's keys, for its owner.
-    pub owner: Option<Zeroizing<[u8; 32]>>,
+    /// The keys of an issuer.
+    pub issuer: Option<IssuerKeys>,
     /// Where the group meets.
     pub places: Places,
 }
 
-/// A text of the owner, at its meeting point.
+/// The keys by which a node issues certificates of the network.
+#[derive(Debug)]
+pub struct IssuerKeys {
+    /// The issuer's key.
+    pub issuer: SecretKey,
+    /// The network's, which its owner alone has.
+    pub network: Option<SecretKey>,
+}
+
+impl IssuerKeys {
+    /// Returns the key that signs records of texts.
+    fn signs(&self) -> &SecretKey {
+        self.network.as_ref().unwrap_or(&self.issuer)
+    }
+}
+
+/// A text at its meeting point.
 #[derive(Debug)]
 struct Text {
     wanted: GroupText,
@@ -75,17 +93,18 @@ struct Text {
     questions: Option<tokio::net::UnixDatagram>,
 }
 
-/// The owner's part.
+/// The part of an issuer.
 #[derive(Debug)]
 struct Issuer {
-    seed: Zeroizing<[u8; 32]>,
-    keys: CodeKeys,
+    keys: IssuerKeys,
     certificate: Certificate,
     /// By the texts' secrets.
     texts: BTreeMap<[u8; 32], Text>,
     wanted: Wanted,
     /// Keys that are expelled already.
     revoked: BTreeSet<PeerId>,
+    /// Since when issuers are to be expelled on whom no node should depend.
+    ended: BTreeMap<PeerId, Instant>,
     own: (PeerId, u16),
 }
 
@@ -123,7 +142,7 @@ impl Start {
     /// 0: any.
     pub fn port(&self) -> u16 {
         let known = self.state.port();
-        let is_owner = self.owner.is_some();
+        let is_owner = { self.issuer.as_ref() }.is_some_and(|keys| keys.network.is_some());
         known.unwrap_or_else(|| match is_owner {
             true => port_of(&self.membership.network),
             false => 0,
@@ -139,19 +158,26 @@ impl Group {
             membership,
             revocations,
             control,
-            owner,
+            issuer,
             places,
             ..
         } = start;
         control.set_nonblocking(true)?;
         let certificate = membership.chain()?.issuer().clone();
-        let issuer = owner.map(|seed| Issuer {
-            keys: CodeKeys::of_random(&seed),
-            seed,
+        // those of a deputy end with its certificate, and the network's do not
+        let counts = |revocation: &&Revocation| {
+            let is_owner = { issuer.as_ref() }.is_some_and(|keys| keys.network.is_some());
+            !is_owner || revocation.is_by_network()
+        };
+        let revoked = revocations.iter().filter(counts).map(Revocation::key);
+        let revoked = revoked.collect();
+        let issuer = issuer.map(|keys| Issuer {
+            keys,
             certificate,
             texts: BTreeMap::new(),
             wanted: Wanted::default(),
-            revoked: revocations.iter().map(Revocation::key).collect(),
+            revoked,
+            ended: BTreeMap::new(),
             own,
         });
         let (keep, queue) = mpsc::unbounded_channel();
@@ -266,13 +292,17 @@ impl Group {
     }
 
     /// Makes records anew that are old or have other addresses, and tells lcgroup of changes.
-    pub fn review(&mut self, node: &Node<WebRtc>, candidates: &[Candidate], now: Instant) {
+    pub fn review(&mut self, node: &mut Node<WebRtc>, now: Instant) {
+        if let Some(issuer) = &mut self.issuer {
+            issuer.expel_ended(node, now);
+        }
+        let candidates = node.connections().candidates();
         for text in self
             .issuer
             .iter_mut()
             .flat_map(|issuer| issuer.texts.values_mut())
         {
-            text.owner.review(candidates.to_vec(), now);
+            text.owner.review(candidates.clone(), now);
         }
         let own = node.member().peer;
         let others = node.members().into_iter();
@@ -407,10 +437,12 @@ impl Issuer {
         // first, so that the expelled have no new secret
         for key in wanted.expelled.clone() {
             if !self.revoked.contains(&key) && key != own {
-                match self.expel(key, node, now) {
-                    Ok(()) => drop(self.revoked.insert(key)),
-                    Err(e) => tracing::error!("{key} is not expelled: {e:#}"),
-                }
+                self.expel(key, node, now);
+            }
+        }
+        for key in &wanted.ended {
+            if !self.revoked.contains(key) {
+                self.ended.entry(*key).or_insert(now);
             }
         }
         let secrets: BTreeSet<[u8; 32]> = wanted.texts.iter().map(|text| text.secret.0).collect();
@@ -428,15 +460,44 @@ impl Issuer {
         self.wanted = wanted;
     }
 
+    /// Expels issuers whose right has ended, once those that depend on them have other certificates.
+    fn expel_ended(&mut self, node: &mut Node<WebRtc>, now: Instant) {
+        let is_due = |(key, since): &(&PeerId, &Instant)| {
+            **since + ENDED_WAIT <= now || !node.has_dependents(key)
+        };
+        let due = self.ended.iter().filter(is_due).map(|(key, _)| *key);
+        for key in due.collect::<Vec<_>>() {
+            self.ended.remove(&key);
+            self.expel(key, node, now);
+        }
+    }
+
     /// Expels a key from the network, whose members then meet by a new secret.
-    fn expel(&self, key: PeerId, node: &mut Node<WebRtc>, now: Instant) -> anyhow::Result<()> {
-        let time = UnixTime::now();
-        let until = time.as_secs() + FOUNDER_TTL + CLOCK_SKEW;
-        let revocation = Revocation::by_network(self.keys.network(), key, time, until)?;
+    fn expel(&mut self, key: PeerId, node: &mut Node<WebRtc>, now: Instant) {
+        match self.try_expel(key, node, now) {
+            Ok(()) => {
+                self.revoked.insert(key);
+                tracing::info!("expelled {key}");
+            }
+            Err(e) => tracing::error!("{key} is not expelled: {e:#}"),
+        }
+    }
+
+    fn try_expel(&self, key: PeerId, node: &mut Node<WebRtc>, now: Instant) -> anyhow::Result<()> {
+        let (time, keys) = (UnixTime::now(), &self.keys);
+        let revocation = match &keys.network {
+            Some(network) => {
+                let until = time.as_secs() + FOUNDER_TTL + CLOCK_SKEW;
+                Revocation::by_network(network, key, time, until)?
+            }
+            None => {
+                let until = self.certificate.grant().not_after + CLOCK_SKEW;
+                Revocation::by_issuer(&self.certificate, &keys.issuer, key, time, until)?
+            }
+        };
         let text = lcroute_node::revocations::text(&revocation);
         let revocation = node.revoke(&text, now)?;
         anyhow::ensure!(node.make_epoch(revocation), "no new secret");
-        tracing::info!("expelled {key}");
         Ok(())
     }
 
@@ -452,7 +513,7 @@ impl Issuer {
         };
         let key = SecretKey::from_seed(&text.invitation.0);
         let servers = places.servers.clone();
-        let issuer = self.keys.issuer();
+        let issuer = &self.keys.issuer;
         let mut token = Token::invite_with(&self.certificate, issuer, key, grant, servers)?;
         token.epoch = epochs.newest();
         Ok(token)
@@ -477,7 +538,7 @@ impl Issuer {
         }
         let start = OwnerStart {
             text: text.text_key(),
-            keys: CodeKeys::of_random(&self.seed),
+            signs: SecretKey::from_seed(&self.keys.signs().seed()),
             record,
             dht: places.dht.clone(),
             signer,
@@ -511,7 +572,7 @@ impl Issuer {
 /// know its key find no presence records.
 pub fn first_epochs(keys: &CodeKeys) -> Epochs {
     let mut epochs = Epochs::new(keys.network().peer_id());
-    let secret = librecast::id::derive(
+    let secret = derive(
         "lcroute 2026 group epoch",
         &[keys.network().seed().as_slice()],
     );
@@ -564,8 +625,35 @@ pub fn found(state: &StateDir, keys: &CodeKeys, name: &str) -> anyhow::Result<Me
         ..issuer.clone()
     };
     let own = keys.issuer();
-    let chain = librecast::cert::Chain::sign(network, (own, issuer), (own.peer_id(), member))?;
+    let chain = Chain::sign(network, (own, issuer), (own.peer_id(), member))?;
     let membership = Membership::new(network.peer_id(), Vec::new(), &chain);
     state.store_membership(&membership)?;
     Ok(membership)
+}
+
+/// Makes the node of a deputy in office a member and an issuer of the network. The membership of its
+/// author key stays on disk.
+pub fn take_office(
+    state: &StateDir,
+    key: &SecretKey,
+    certificate: &[u8],
+) -> anyhow::Result<Membership> {
+    let certificate = Certificate::decode(certificate)?;
+    let grant = Grant {
+        name: node_name(&key.peer_id()),
+        renew_for: 0,
+        ..certificate.grant().clone()
+    };
+    let network = certificate.network();
+    let chain = Chain::of_issuer(certificate, key, grant)?;
+    chain.verify(&network, UnixTime::now())?;
+    let known = state.membership()?.filter(|known| known.network == network);
+    let signal = known.map(|known| known.signal).unwrap_or_default();
+    Ok(Membership::new(network, signal, &chain))
+}
+
+/// Returns the name of a member's node, which members alone see.
+pub fn node_name(peer: &PeerId) -> String {
+    let [a, b, c, d, ..] = derive("lcroute 2026 group node", &[peer.public_key()]);
+    format!("m{:08x}", u32::from_be_bytes([a, b, c, d]))
 }

@@ -476,7 +476,7 @@ impl MemberShell {
             owner.review(self.node.connections().candidates(), now);
         }
         if let Some(group) = &mut self.group {
-            group.review(&self.node, &self.node.connections().candidates(), now);
+            group.review(&mut self.node, now);
         }
         let has_expired = self.node.member().not_after <= UnixTime::now().as_secs();
         let ended = match (self.node.is_expelled(), has_expired, self.group.is_some()) {

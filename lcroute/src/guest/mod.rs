@@ -5,7 +5,8 @@
 //!                          │ TUN
 //!                        guest ── links ── routers, members      on the host's network
 //! ```
-//! Where no namespace may be made, programs of ours have a socket pair in place of the TUN.
+//! Where no namespace may be made, programs of ours have a socket pair in place of the TUN; lcgroup
+//! always has, as it shares the pair among its programs.
 //!
 //! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
@@ -141,7 +142,10 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     }
     // before a program runs that may be ended; it starts with none blocked
     let signals = block_signals()?;
-    let (device, running) = start(&settings, &mut options.command, &addresses)?;
+    let (device, running) = match packets.is_some() {
+        true => start_with_pair(&mut options.command, &addresses)?,
+        false => start(&settings, &mut options.command, &addresses)?,
+    };
     drop((theirs, packets));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -191,6 +195,13 @@ fn start(
         return Err(ExitError::new(refused.exit, message).into());
     }
     tracing::info!("without a namespace of its own: {refused}");
+    start_with_pair(command, addresses)
+}
+
+fn start_with_pair(
+    command: &mut Command,
+    addresses: &NodeAddresses,
+) -> anyhow::Result<(Interface, Running)> {
     let (device, theirs) = interface::pair(command, addresses)?;
     inherit(theirs.as_fd())?;
     let running = namespace::start_here(command)?;

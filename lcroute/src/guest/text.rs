@@ -27,7 +27,6 @@ use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{CarrierEvent, Carriers, MAX_LAN_RECORD, instance_name};
 use librecast::bucket::{Bucket, Rate};
 use librecast::cert::Token;
-use librecast::code::CodeKeys;
 use librecast::drops::Drops;
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::reach::{Base58, FromReach, Item, Key, MAX_VALUE, Plan, Value};
@@ -186,8 +185,8 @@ async fn said(dht: &mut Option<(Dht, mpsc::Receiver<FromReach>)>) -> FromReach {
 pub struct OwnerStart {
     /// The text.
     pub text: TextKey,
-    /// Keys of its network.
-    pub keys: CodeKeys,
+    /// The key that signs the record: the network's, or that of the token's issuer.
+    pub signs: SecretKey,
     /// Content of the record, without routers.
     pub record: TextRecord,
     /// Entry nodes of the DHT, if it is used.
@@ -213,7 +212,7 @@ pub fn port_of(network: &NetworkId) -> u16 {
 #[derive(Debug)]
 pub struct Owner {
     meeting: Meeting,
-    keys: CodeKeys,
+    signs: SecretKey,
     record: TextRecord,
     own: PeerId,
     port: u16,
@@ -251,7 +250,7 @@ impl Owner {
             items: Vec::new(),
             outer: None,
             meeting: Meeting::start(start.text, Role::Router, places),
-            keys: start.keys,
+            signs: start.signs,
             record: start.record,
             own,
             port,
@@ -293,17 +292,17 @@ impl Owner {
         // listeners take the newest, also if the clock was set back
         record.made = UnixTime::now().as_secs().max(record.made + 1);
         record.until = record.made + TEXT_LIFETIME;
-        let (text, network) = (&self.meeting.text, self.keys.network());
-        self.sealed = record.seal(text, network, &mut self.random).into();
+        let (text, signs) = (&self.meeting.text, &self.signs);
+        self.sealed = record.seal(text, signs, &mut self.random).into();
         // on a LAN the record has less room, and listeners have the places of the text
         let urls = std::mem::take(&mut record.token.signal);
         let all = record.routers.clone();
-        let mut on_lan = record.seal(text, network, &mut self.random);
+        let mut on_lan = record.seal(text, signs, &mut self.random);
         while on_lan.len() > MAX_LAN_RECORD
             && let Some((_, candidates)) = record.routers.first_mut()
             && candidates.pop().is_some()
         {
-            on_lan = record.seal(text, network, &mut self.random);
+            on_lan = record.seal(text, signs, &mut self.random);
         }
         (record.token.signal, record.routers) = (urls, all);
         let value = match self.sealed.len() <= MAX_VALUE {

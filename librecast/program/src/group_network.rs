@@ -3,16 +3,14 @@
 //! ```text
 //! lcgroup                          lcroute guest
 //!   | -- GroupEntry, in a pipe ------> |
-//!   | -- {"wanted": ...} ------------> |   to an owner: open texts, members, expelled keys
-//!   | -- {"signed": ...} ------------> |   to an owner: the signature for a DHT, or none
+//!   | -- {"wanted": ...} ------------> |   to an issuer: open texts, members, expelled keys
+//!   | -- {"signed": ...} ------------> |   to an issuer: the signature for a DHT, or none
 //!   | <------- {"sign": ...} --------- |
 //!   | <------- {"state": ...} -------- |
 //!
-//! lcgroup                          lcgroup carry, inside
-//!   | -- address 128 ----------------> |   once: the multicast group
-//!   | -- packet ---------------------> |
-//!   | <------ source 128 | packet ---- |
 //! ```
+//!
+//! An issuer is the owner, or a deputy in office.
 //!
 //! The guest reads what strangers send. It has the keys of the group's network, and none of the
 //! group.
@@ -38,9 +36,9 @@ pub use crate::guest::keep_open;
 /// Longest message in bytes: 1,000 members and as many expelled keys, in JSON. Below the usual size
 /// of a datagram of a socket pair.
 pub const MAX_MESSAGE: usize = 160 * 1_024;
-/// Most texts of a group that lead into its network at a time. Chosen: each has a connection to each
-/// of the servers, which take 64 of an address.
-pub const MAX_TEXTS: usize = 8;
+/// Most texts of a group that lead into its network at a time: seven lines, one for mailboxes, four
+/// for devices. Chosen: each has a connection to each of the servers, which take 64 of an address.
+pub const MAX_TEXTS: usize = 12;
 
 /// The way of a program into the network of a group. Holds secrets.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,16 +57,23 @@ pub struct GroupEntry {
 }
 
 /// What a host is in the network of a group.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum GroupRole {
     /// Its owner, by the seed of the network.
     Owner(Base58<32>),
+    /// A deputy in office, which was a member before.
+    Deputy {
+        /// Seed of its key as an issuer.
+        key: Base58<32>,
+        /// The issuer's certificate.
+        certificate: Value,
+    },
     /// A member or a mailbox.
     Member {
         /// Seed of its key.
         key: Base58<32>,
-        /// Public key of the text: the group.
+        /// Public key of the text: the group, or a deputy.
         group: PeerId,
         /// Secret of the text.
         secret: Base58<32>,
@@ -79,6 +84,7 @@ impl std::fmt::Debug for GroupRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Owner(_) => "Owner",
+            Self::Deputy { .. } => "Deputy",
             Self::Member { .. } => "Member",
         })
     }
@@ -87,7 +93,7 @@ impl std::fmt::Debug for GroupRole {
 impl Drop for GroupRole {
     fn drop(&mut self) {
         match self {
-            Self::Owner(seed) => seed.0.zeroize(),
+            Self::Owner(key) | Self::Deputy { key, .. } => key.0.zeroize(),
             Self::Member { key, secret, .. } => {
                 key.0.zeroize();
                 secret.0.zeroize();
@@ -102,11 +108,11 @@ impl ZeroizeOnDrop for GroupRole {}
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupText {
-    /// Its public key: the group.
+    /// Its public key: the group, or a deputy.
     pub key: PeerId,
     /// Its secret.
     pub secret: Base58<32>,
-    /// The group's attestation about the network.
+    /// The attestation of that key about the network.
     pub attestation: Base58<64>,
     /// Seed of the invitation's key in the network.
     pub invitation: Base58<32>,
@@ -137,7 +143,7 @@ impl Drop for GroupText {
 
 impl ZeroizeOnDrop for GroupText {}
 
-/// What the owner of a group wants of its network; replaces the last.
+/// What an issuer wants of the network of a group; replaces the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
@@ -147,13 +153,15 @@ pub struct Wanted {
     pub members: Vec<PeerId>,
     /// Keys to expel: of former members, and of the invitations by which they came.
     pub expelled: Vec<PeerId>,
+    /// Keys of issuers to expel once no node depends on them that is here.
+    pub ended: Vec<PeerId>,
 }
 
 /// A message to the guest.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToGuest {
-    /// What the owner wants.
+    /// What the issuer wants.
     Wanted(Wanted),
     /// The answer to the oldest question of this text; zeros: refused.
     Signed {
@@ -280,7 +288,7 @@ mod tests {
         let wanted = Wanted {
             texts: vec![text],
             members: vec![key],
-            expelled: Vec::new(),
+            ..Wanted::default()
         };
         let json = serde_json::to_string(&ToGuest::Wanted(wanted.clone())).unwrap();
         let ToGuest::Wanted(back) = serde_json::from_str(&json).unwrap() else {
@@ -295,6 +303,13 @@ mod tests {
             secret: Base58([9; 32]),
         };
         assert_eq!(format!("{role:?}"), "Member");
+        let role = GroupRole::Deputy {
+            key: Base58([7; 32]),
+            certificate: Value(vec![1, 2]),
+        };
+        assert_eq!(format!("{role:?}"), "Deputy");
+        let json = serde_json::to_string(&role).unwrap();
+        assert_eq!(serde_json::from_str::<GroupRole>(&json).unwrap(), role);
     }
 
     #[test]
@@ -317,7 +332,9 @@ mod tests {
         let wanted = Wanted {
             texts: (0..MAX_TEXTS as u8).map(text).collect(),
             members: keys(1_000),
-            expelled: keys(1_064),
+            // former members, invitations, lines of others, and keys of deputies
+            expelled: keys(1_000 + 64 + 64 + 384),
+            ended: keys(240),
         };
         let json = serde_json::to_vec(&ToGuest::Wanted(wanted)).unwrap();
         assert!(json.len() <= MAX_MESSAGE, "{}", json.len());

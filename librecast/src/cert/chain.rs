@@ -31,6 +31,24 @@ impl Chain {
         Self::new(vec![issued, node])
     }
 
+    /// Makes the chain of a node that is the issuer itself.
+    ///
+    /// # Errors
+    ///
+    /// [`CertError::Order`] if the certificate is not that of this key as an issuer; as
+    /// [`Certificate::sign`].
+    pub fn of_issuer(
+        issuer: Certificate,
+        key: &SecretKey,
+        grant: Grant,
+    ) -> Result<Self, CertError> {
+        if issuer.subject != key.peer_id() {
+            return Err(CertError::Order);
+        }
+        let node = Certificate::sign(Kind::Node, issuer.network, issuer.subject, grant, key)?;
+        Self::new(vec![issuer, node])
+    }
+
     /// Makes a chain from issuer to node, with or without an invitation between.
     ///
     /// # Errors
@@ -152,7 +170,7 @@ impl Chain {
     }
 
     /// As [`Self::renew_as`] for a node that the issuer itself has admitted: revoking the invitation
-    /// by which it came does not end its membership.
+    /// by which it came, or another issuer, does not end its membership.
     ///
     /// # Errors
     ///
@@ -165,9 +183,7 @@ impl Chain {
         now: UnixTime,
         ttl: u64,
     ) -> Result<Self, CertError> {
-        let mut previous = self.keys();
-        previous.invitations.clear();
-        self.renew_under(name, issuer, key, (now, ttl), previous)
+        self.renew_under(name, issuer, key, (now, ttl), KeysAbove::default())
     }
 
     fn renew_under(

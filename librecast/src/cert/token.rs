@@ -96,6 +96,20 @@ impl Token {
         &self.invitation
     }
 
+    /// Returns the key of its issuer, if the network has certified that at `now`.
+    ///
+    /// # Errors
+    ///
+    /// The certificate is forged, foreign or out of time.
+    pub fn verified_issuer(&self, now: UnixTime) -> Result<PeerId, CertError> {
+        let network = &self.network;
+        self.issuer.verify_by(network, network, now, CLOCK_SKEW)?;
+        match self.issuer.kind {
+            Kind::Issuer => Ok(self.issuer.subject),
+            _ => Err(CertError::Order),
+        }
+    }
+
     /// Makes `node` a member called `name` at `now`.
     ///
     /// # Errors

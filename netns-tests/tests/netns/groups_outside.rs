@@ -19,18 +19,18 @@ use crate::world;
 const NOBODY: u32 = 65_534;
 
 /// A person with lcgroup, as nobody.
-struct Person {
-    host: Host,
-    name: String,
-    control: String,
-    folder: PathBuf,
+pub struct Person {
+    pub host: Host,
+    pub name: String,
+    pub control: String,
+    pub folder: PathBuf,
     /// Whether it may make no namespace.
     is_confined: bool,
-    daemon: Option<Process>,
+    pub daemon: Option<Process>,
 }
 
 impl Person {
-    fn new(host: &Host, is_confined: bool) -> Result<Self> {
+    pub fn new(host: &Host, is_confined: bool) -> Result<Self> {
         let folder = host.path("person");
         fs::create_dir(&folder)?;
         chown(&folder, Some(NOBODY), Some(NOBODY))?;
@@ -46,7 +46,7 @@ impl Person {
         Ok(person)
     }
 
-    fn start(&mut self) -> Result<()> {
+    pub fn start(&mut self) -> Result<()> {
         let groups = self.folder.join("groups").display().to_string();
         let args = [
             "env",
@@ -73,51 +73,51 @@ impl Person {
     }
 
     /// Ends it, with all that it has started.
-    fn stop(&mut self) -> Result<()> {
+    pub fn stop(&mut self) -> Result<()> {
         let family = family(self.daemon()?.pid());
         self.daemon()?.stop()?;
         all_end(&family)
     }
 
     /// Ends it at once; what it has started ends by itself.
-    fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         let pid = self.daemon()?.pid();
         let family = family(pid);
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
         all_end(&family)
     }
 
-    fn run(&self, args: &[&str]) -> Result<lcroute_lab::lab::Output> {
+    pub fn run(&self, args: &[&str]) -> Result<lcroute_lab::lab::Output> {
         let args = [&["--control", &self.control, "--json"], args].concat();
         self.host.run("lcgroup", &args)
     }
 
-    fn ask(&self, args: &[&str]) -> Result<Value> {
+    pub fn ask(&self, args: &[&str]) -> Result<Value> {
         let args = [&["--control", &self.control, "--json"], args].concat();
         let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
         serde_json::from_str(&said).with_context(|| said)
     }
 
-    fn create(&self, args: &[&str]) -> Result<()> {
+    pub fn create(&self, args: &[&str]) -> Result<()> {
         let create = ["create", "team", "--as", &self.name, "--outside"];
         self.ask(&[&create, args].concat()).map(drop)
     }
 
-    fn invite(&self, uses: &str) -> Result<String> {
+    pub fn invite(&self, uses: &str) -> Result<String> {
         let answer = self.ask(&["invite", "team", "--uses", uses])?;
         Ok(answer["invitation"].as_str().context("no line")?.to_owned())
     }
 
-    fn join(&self, line: &str) -> Result<()> {
+    pub fn join(&self, line: &str) -> Result<()> {
         self.ask(&["join", line, "team", "--as", &self.name])
             .map(drop)
     }
 
-    fn status(&self) -> Result<Value> {
+    pub fn status(&self) -> Result<Value> {
         Ok(self.ask(&["status"])?["groups"][0].clone())
     }
 
-    fn becomes(&self, state: &str) -> Result<()> {
+    pub fn becomes(&self, state: &str) -> Result<()> {
         eventually(&format!("{} is {state}", self.name), || {
             let status = self.status()?;
             let told = self.daemon.as_ref().map(Process::stderr);
@@ -131,7 +131,7 @@ impl Person {
     }
 
     /// Says this, and waits until all others have it.
-    fn tells(&self, words: &str, others: &[&Self]) -> Result<()> {
+    pub fn tells(&self, words: &str, others: &[&Self]) -> Result<()> {
         self.ask(&["send", "team", words])?;
         for other in others {
             eventually(&format!("{} reads {words:?}", other.name), || {
@@ -142,7 +142,7 @@ impl Person {
         Ok(())
     }
 
-    fn reads(&self, words: &str) -> Result<bool> {
+    pub fn reads(&self, words: &str) -> Result<bool> {
         let args = ["--control", &self.control, "--json", "tail", "team"];
         let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
         let lines = said.lines().map(serde_json::from_str::<Value>);
@@ -151,7 +151,7 @@ impl Person {
     }
 
     /// Waits until its status says so.
-    fn says(&self, words: &str) -> Result<()> {
+    pub fn says(&self, words: &str) -> Result<()> {
         eventually(&format!("{} says {words:?}", self.name), || {
             let status = self.status()?.to_string();
             ensure!(status.contains(words), "{status}");
@@ -160,7 +160,7 @@ impl Person {
     }
 
     /// Returns what its programs have printed.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.daemon
             .as_ref()
             .map(Process::stderr)
@@ -169,7 +169,7 @@ impl Person {
 }
 
 /// Starts people behind closed firewalls, with a server that belongs to nobody.
-fn people(lab: &Lab, names: &[&str]) -> Result<(SignallingServer, String, Vec<Person>)> {
+pub fn people(lab: &Lab, names: &[&str]) -> Result<(SignallingServer, String, Vec<Person>)> {
     open_driver()?;
     let (server, url) = public_server(lab)?;
     let hosts = lab.closed_hosts(names)?;

@@ -22,6 +22,7 @@ mod groups_deputies;
 mod groups_devices;
 mod groups_files;
 mod groups_outside;
+mod groups_outside_all;
 mod groups_people;
 mod groups_told;
 mod guest;

@@ -1,0 +1,325 @@
+//! What groups with a network of their own have of all groups: files, deputies, devices.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Output, eventually};
+
+use crate::groups_outside::{Person, people};
+use crate::world;
+
+const MIB: usize = 1 << 20;
+
+/// Bytes that no compression shortens.
+fn content(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+impl Person {
+    fn send_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.host.write(name, bytes)?.display().to_string();
+        self.ask(&["send", "team", "--file", &path]).map(drop)
+    }
+
+    fn get(&self, args: &[&str]) -> Result<Output> {
+        let args = [&["--control", &self.control, "get", "team"], args].concat();
+        self.host.run("lcgroup", &args)
+    }
+
+    fn has_file(&self, name: &str) -> Result<()> {
+        let said = self.ask_lines(&["tail", "team"])?;
+        ensure!(said.contains(name), "{}: {said}", self.name);
+        Ok(())
+    }
+
+    fn ask_lines(&self, args: &[&str]) -> Result<String> {
+        let args = [&["--control", &self.control, "--json"], args].concat();
+        Ok(self.host.ask("lcgroup", &args)?.success()?.stdout)
+    }
+
+    /// Waits until it has admitted somebody, or was: its certificate depends on no line.
+    fn is_admitted(&self) -> Result<()> {
+        eventually(&format!("{} is admitted", self.name), || {
+            let told = self.log();
+            ensure!(told.contains("membership renewed"), "{told}");
+            Ok(())
+        })
+    }
+
+    fn is_deputy(&self, of: &Self) -> Result<()> {
+        eventually(&format!("{} knows the deputy", of.name), || {
+            let list = of.ask(&["deputy", "list", "team"])?;
+            ensure!(list["deputies"][0]["name"] == *self.name, "{list}");
+            Ok(())
+        })
+    }
+
+    fn takes_office(&self, seen_by: &[&Self]) -> Result<()> {
+        for other in seen_by {
+            eventually(&format!("{} sees the deputy in office", other.name), || {
+                let list = other.ask(&["deputy", "list", "team"])?;
+                ensure!(list["deputies"][0]["in_office"] == true, "{list}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until its node is out of the network.
+    fn is_out(&self) -> Result<()> {
+        eventually(&format!("{} is not in the network", self.name), || {
+            let status = self.status()?;
+            let is_out = status["network"]["links"] == 0;
+            ensure!(
+                is_out && self.log().contains("expelled from the network"),
+                "{status} {}",
+                self.log()
+            );
+            Ok(())
+        })
+    }
+
+    fn has_devices(&self, name: &str, count: usize) -> Result<()> {
+        eventually(&format!("{} sees {count} devices", self.name), || {
+            let all = self.ask(&["members", "team"])?;
+            let members = all["members"].as_array().context("no members")?;
+            let member = members.iter().find(|member| member["name"] == name);
+            let devices = member.and_then(|member| member["devices"].as_array());
+            ensure!(devices.is_some_and(|all| all.len() == count), "{all}");
+            Ok(())
+        })
+    }
+}
+
+/// Ann's group, with all but the last ones as members, and bob as her deputy.
+fn group(people: &[Person], url: &str, members: usize) -> Result<String> {
+    let (ann, bob) = (&people[0], &people[1]);
+    ann.create(&["--at", url])?;
+    let line = ann.invite("9")?;
+    for person in &people[1..members] {
+        person.join(&line)?;
+        person.becomes("member")?;
+        person.is_admitted()?;
+    }
+    ann.ask(&["deputy", "add", "team", "bob", "--after", "10s"])?;
+    for person in &people[..members] {
+        bob.is_deputy(person)?;
+    }
+    Ok(line)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]);
+    let copied = copied.status()?;
+    ensure!(copied.success(), "cp: {copied}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
+    world("group-outside-files", |lab| {
+        let (_server, url, mut people) = people(lab, &["ann", "bob", "cy", "box"])?;
+        people[0].create(&["--at", &url])?;
+        let line = people[0].invite("2")?;
+        people[1].join(&line)?;
+        people[2].join(&line)?;
+        let answer = people[0].ask(&["hold", "--key", "team"])?;
+        let key = answer["key"].as_str().context("no line")?.to_owned();
+        people[3].ask(&["hold", &key, "team", "--space", "64Mi"])?;
+        people[1].becomes("member")?;
+        people[2].becomes("member")?;
+        let plan = content(20 * MIB);
+        people[1].send_file("plan.bin", &plan)?;
+        eventually("the mailbox has it", || {
+            let held = people[3].ask(&["status"])?["held"][0]["files"].clone();
+            ensure!(held["files"] == 1 && held["missing"] == 0, "{held}");
+            Ok(())
+        })?;
+        eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
+        // the sender and the owner are killed while cy begins to fetch it
+        let dest = people[2].host.path("plan.bin");
+        let dest = dest.display().to_string();
+        let args = [
+            "--control",
+            &people[2].control,
+            "get",
+            "team",
+            "plan.bin",
+            &dest,
+        ];
+        let gets = people[2].host.spawn("lcgroup", &args)?;
+        people[1].kill()?;
+        people[0].kill()?;
+        gets.output()?.success()?;
+        ensure!(fs::read(&dest)? == plan, "another content");
+        // all start again without them, and the mailbox and cy have it for bob, whose copy is gone
+        people[2].stop()?;
+        people[3].kill()?;
+        people[2].start()?;
+        people[3].start()?;
+        fs::remove_dir_all(people[1].folder.join("groups/groups/team/files"))?;
+        people[1].start()?;
+        let again = people[1].host.path("again.bin").display().to_string();
+        people[1].get(&["plan.bin", &again])?.success()?;
+        ensure!(fs::read(&again)? == plan, "another content");
+        // the guest of cy's dies under its programs for files, and all of them come back
+        people[2].send_file("late.bin", &plan[..MIB])?;
+        people[1].kill()?;
+        people[1].start()?;
+        eventually("bob reads the message", || people[1].has_file("late.bin"))?;
+        let late = people[1].host.path("late.bin").display().to_string();
+        people[1].get(&["late.bin", &late])?.success()?;
+        ensure!(fs::read(&late)? == plan[..MIB], "another content");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn without_its_owner_a_deputy_lets_in_and_expels() {
+    world("group-outside-deputy", |lab| {
+        let names = ["ann", "bob", "cy", "dan", "eve", "fay"];
+        let (_server, url, mut people) = people(lab, &names)?;
+        let line = group(&people, &url, 4)?;
+        people[0].tells("before", &[&people[1], &people[2], &people[3]])?;
+        // the owner's folder is gone for good
+        people[0].kill()?;
+        fs::remove_dir_all(people[0].folder.join("groups"))?;
+        people[1].takes_office(&[&people[1], &people[2], &people[3]])?;
+        let of_bob = people[1].invite("2")?;
+        people[4].join(&of_bob)?;
+        people[4].becomes("member")?;
+        people[4].tells("eve is here", &[&people[1], &people[2], &people[3]])?;
+        people[4].is_admitted()?;
+        people[1].ask(&["remove", "team", "cy"])?;
+        people[2].is_out()?;
+        people[1].tells("without cy", &[&people[3], &people[4]])?;
+        // all start anew, some of them after a crash, and cy tries by all that it has
+        for (at, person) in people.iter_mut().enumerate().skip(1).take(4) {
+            match at % 2 {
+                0 => person.kill()?,
+                _ => person.stop()?,
+            }
+        }
+        for person in people.iter_mut().skip(1).take(4) {
+            person.start()?;
+        }
+        people[3].tells("again without cy", &[&people[1], &people[4]])?;
+        ensure!(!people[2].reads("without cy")? && !people[2].reads("again without cy")?);
+        ensure!(people[2].status()?["network"]["links"] == 0);
+        people[2].ask(&["leave", "team", "--forget"])?;
+        people[2].join(&line)?;
+        people[5].join(&of_bob)?;
+        people[5].becomes("member")?;
+        people[5].tells("fay is here", &[&people[1], &people[3], &people[4]])?;
+        ensure!(people[2].status()?["state"] == "joining");
+        people[2].says("it is looked for at")
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn who_is_a_deputy_no_more_lets_nobody_in() {
+    world("group-outside-ended", |lab| {
+        let (_server, url, mut people) = people(lab, &["ann", "bob", "cy", "dan", "eve"])?;
+        group(&people, &url, 3)?;
+        people[0].kill()?;
+        people[1].takes_office(&[&people[1], &people[2]])?;
+        people[3].join(&people[1].invite("1")?)?;
+        people[3].becomes("member")?;
+        people[3].is_admitted()?;
+        let of_bob = people[1].invite("1")?;
+        // what bob had in office, for later
+        let (groups, kept) = (
+            people[1].folder.join("groups"),
+            people[1].folder.join("kept"),
+        );
+        copy(&groups, &kept)?;
+        // the owner is back, and ends the right: those that bob let in stay, and so does bob
+        people[0].start()?;
+        eventually("ann is a member of bob's group", || {
+            ensure!(people[0].status()?["members"] == 4);
+            Ok(())
+        })?;
+        people[0].ask(&["deputy", "remove", "team", "bob"])?;
+        eventually("bob's right is revoked", || {
+            let told = people[1].log();
+            ensure!(told.contains("in its network as Some(Member)"), "{told}");
+            Ok(())
+        })?;
+        people[3].tells("dan stays", &[&people[0], &people[1], &people[2]])?;
+        people[1].tells("bob stays", &[&people[0], &people[2], &people[3]])?;
+        for person in &mut people[..4] {
+            person.stop()?;
+        }
+        for person in &mut people[..4] {
+            person.start()?;
+        }
+        people[3].tells(
+            "and after a start of all",
+            &[&people[0], &people[1], &people[2]],
+        )?;
+        // the folder of then still has the key, and it opens nothing
+        people[1].stop()?;
+        fs::rename(&groups, people[1].folder.join("now"))?;
+        fs::rename(&kept, &groups)?;
+        people[1].start()?;
+        people[4].join(&of_bob)?;
+        people[2].tells("nobody else is here", &[&people[0], &people[3]])?;
+        people[1].is_out()?;
+        people[2].tells("still nobody", &[&people[0], &people[3]])?;
+        ensure!(people[4].status()?["network"]["links"] == 0);
+        ensure!(people[4].status()?["state"] == "joining");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn two_hosts_are_one_member_in_the_groups_network() {
+    world("group-outside-devices", |lab| {
+        let (_server, url, mut people) = people(lab, &["ann", "bob", "laptop", "tablet"])?;
+        group(&people, &url, 2)?;
+        let text = |person: &Person| -> Result<String> {
+            let answer = person.ask(&["device", "add", "team"])?;
+            Ok(answer["invitation"].as_str().context("no line")?.to_owned())
+        };
+        let of_bob = text(&people[1])?;
+        ensure!(of_bob.ends_with(&format!("@{url}")), "{of_bob}");
+        people[2].join(&of_bob)?;
+        people[2].becomes("member")?;
+        people[2].is_admitted()?;
+        people[0].has_devices("bob", 2)?;
+        people[2].tells("by the laptop", &[&people[0], &people[1]])?;
+        // it is lost, and leads nobody back in
+        people[1].ask(&["device", "remove", "team", "laptop"])?;
+        people[2].is_out()?;
+        people[0].has_devices("bob", 1)?;
+        people[2].ask(&["leave", "team", "--forget"])?;
+        people[2].join(&of_bob)?;
+        people[0].tells("without the laptop", &[&people[1]])?;
+        ensure!(people[2].status()?["state"] == "joining");
+        // the owner is gone: its deputy lets the next one in
+        people[0].kill()?;
+        people[1].takes_office(&[&people[1]])?;
+        people[3].join(&text(&people[1])?)?;
+        people[3].becomes("member")?;
+        people[3].tells("by the tablet", &[&people[1]])?;
+        for person in [1, 3] {
+            people[person].stop()?;
+        }
+        for person in [1, 3] {
+            people[person].start()?;
+        }
+        people[3].tells("again by the tablet", &[&people[1]])
+    });
+}
