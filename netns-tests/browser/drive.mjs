@@ -35,7 +35,7 @@ const BROWSERS = {
             ...(microphone && !hasDevice && microphone !== "-" ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
         ],
         // a tab in the background is to be treated as one
-        ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],
+        ignoreDefaultArgs: [...(hasDevice ? ["--mute-audio"] : []), "--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],
     },
     firefox: {
         browser: "firefox",

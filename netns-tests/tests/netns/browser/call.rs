@@ -1,5 +1,6 @@
 //! The page of a call: tabs and terminals talk with each other.
 
+use std::f64::consts::TAU;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -306,6 +307,12 @@ fn a_tab_by_a_token_for_leaves_only_listens() {
     });
 }
 
+/// Clicks in a hum: a tab fades in after a pause, which would swallow a click in silence.
+fn clicks_in_hum(n: usize) -> i16 {
+    let hum = (n as f64 * 200.0 * TAU / RATE as f64).sin() * 900.0;
+    clicks(n).saturating_add(hum as i16)
+}
+
 /// Sound devices of a host: what the page plays comes by a pipe, and what it records goes by one.
 struct Devices {
     _processes: Vec<Process>,
@@ -409,8 +416,8 @@ fn clicks_from_a_terminals_mouth_to_a_tabs_ear_are_measured() {
         let [a, _] = meeting.network.nodes()?;
         let visitor = &meeting.visitors[0];
         let begun = Instant::now();
-        let ann = One::new(&a.host, None, "-i lc0", begun, clicks)?;
-        let devices = Devices::start(&visitor.host, 48_000, false, begun, clicks)?;
+        let ann = One::new(&a.host, None, "-i lc0", begun, clicks_in_hum)?;
+        let devices = Devices::start(&visitor.host, 48_000, false, begun, clicks_in_hum)?;
         let (theme, output) = (Theme::Light, Some(&*devices.server));
         let device = Some(Path::new("device"));
         let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
