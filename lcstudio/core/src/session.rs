@@ -239,6 +239,6 @@ mod tests {
     }
 
     const TEXT: &str = "lcs1UN8s7NVQyvjtKfxmvEqCagNuV4aRngkSpuJSUXbeLmqBnRg2UWMV9PTWaMqwjZxXvcAb5gdtkT5LAjsGvocNCRoz4VEnM";
-    const NETWORK: &str = "";
+    const NETWORK: &str = "47757d4b4a6b9245";
     const INDEX: &str = "ff1e:b93a:d1a:1f52:3489:2992:9cdd:4d3";
 }
