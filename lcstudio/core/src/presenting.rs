@@ -825,14 +825,14 @@ impl Presenting {
     /// # Errors
     ///
     /// None is known.
-    pub fn show(&mut self, name: TrackName) -> Result<SecretKey, PresentError> {
+    pub fn show(&mut self, name: &TrackName) -> Result<SecretKey, PresentError> {
         match name {
             TrackName::Screen => self.settings.screen = true,
             TrackName::Camera => self.settings.camera = true,
             _ => {}
         }
         self.name_track(name.clone())?;
-        Ok(self.key.track_key(&name))
+        Ok(self.key.track_key(name))
     }
 
     /// Describes a track in words, for attenders that do not see it. Call it after
@@ -1056,7 +1056,7 @@ mod tests {
             world.pass(5_000).unwrap();
             let index = world.presenting.view().index();
             assert_eq!(index.place(&name), None);
-            let owner = world.presenting.show(name.clone()).unwrap().peer_id();
+            let owner = world.presenting.show(&name).unwrap().peer_id();
             let described = world.presenting.describe(name.clone(), " a\nterminal ");
             described.unwrap();
             world.pass(500).unwrap();
@@ -1065,7 +1065,7 @@ mod tests {
             assert_eq!(index.place(&name), Some(&place));
             assert_eq!(index.description(&name), "a terminal");
             let entries = world.entries();
-            world.presenting.show(name.clone()).unwrap();
+            world.presenting.show(&name).unwrap();
             let described = world.presenting.describe(name.clone(), "a terminal");
             described.unwrap();
             world.pass(500).unwrap();

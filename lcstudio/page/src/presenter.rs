@@ -480,13 +480,13 @@ impl PagePresenter {
         time: UnixTime,
         now: Instant,
     ) -> Result<(), String> {
-        let (space, key) = self.show(TrackName::Screen)?;
+        let (space, key) = self.show(&TrackName::Screen)?;
         self.screen = Some(Showing::new(&space, key, *seed, time, now));
         Ok(())
     }
 
     /// Names a track of pictures in the index. Returns its space, and the key that owns it.
-    fn show(&mut self, name: TrackName) -> Result<(Space, SecretKey), String> {
+    fn show(&mut self, name: &TrackName) -> Result<(Space, SecretKey), String> {
         if !self.presenting.is_on() || self.presenting.view().index().has_ended {
             return Err("This lecture is not on air.".into());
         }
@@ -518,7 +518,7 @@ impl PagePresenter {
         time: UnixTime,
         now: Instant,
     ) -> Result<(), String> {
-        let (space, key) = self.show(TrackName::Camera)?;
+        let (space, key) = self.show(&TrackName::Camera)?;
         self.camera = Some(Filming::new(&space, key, *seed, has_large, time, now));
         Ok(())
     }

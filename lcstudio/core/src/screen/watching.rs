@@ -17,7 +17,7 @@ use crate::signed::{Runs, Signatures};
 const MAX_CHANGES: usize = 128;
 /// Bytes of them: the longest picture, in whole parts.
 const MAX_BYTES: usize = MAX_PICTURE + PART;
-/// Signatures that are checked: both groups send 84 packets a second.
+/// Signatures that are checked: both groups send at most 112 packets a second.
 const CHECKED: Rate = Rate::per_second(200, 400);
 /// Silence after which a change whose parts came is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
