@@ -99,9 +99,12 @@ impl Network {
     }
 
     pub fn set_deputy(&mut self, new: Certified) {
-        let mut known = self.deputies.iter_mut();
-        match known.find(|known| known.author == new.author) {
-            Some(known) => *known = new,
+        let known = self
+            .deputies
+            .iter()
+            .position(|known| known.author == new.author);
+        match known {
+            Some(at) => self.deputies[at] = new,
             None if self.deputies.len() < MAX_DEPUTIES => self.deputies.push(new),
             None => {}
         }

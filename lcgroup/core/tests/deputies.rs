@@ -994,7 +994,8 @@ fn a_deputy_in_office_lets_others_into_the_groups_network_and_expels_them() {
     for who in [0, 1, 2, 3] {
         assert!(world.office(who).is_none(), "nobody but a deputy in office");
     }
-    let line = world.group(0).open_invitations(world.time()).remove(0);
+    let now = world.time();
+    let line = world.group(0).open_invitations(now).remove(0);
     let line = line.secret.invitation().peer_id();
     world.stop(0);
     world.live(90, MINUTE);
@@ -1006,7 +1007,8 @@ fn a_deputy_in_office_lets_others_into_the_groups_network_and_expels_them() {
     world.invite(1).unwrap();
     let author = world.people[1].key;
     assert_eq!(world.group(1).text_owner().unwrap().peer_id(), author);
-    let own = world.group(1).open_invitations(world.time());
+    let now = world.time();
+    let own = world.group(1).open_invitations(now);
     assert_eq!((own.len(), world.expelled(1)), (1, Expelled::default()));
     assert!(world.remove(1, 3));
     world.live(5, MINUTE);

@@ -539,7 +539,7 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
     lan.run(Duration::from_secs(10));
     // bob's laptop
     let (time, now) = (lan.time(), lan.now);
-    let line = lan.room(1).add_device(3_600, time).unwrap();
+    let line = lan.room(1).add_device(3_600, false, time).unwrap();
     lan.names.push("laptop".to_owned());
     let folder = lan.folder_of(3);
     let text = line.parse().unwrap();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_node::{Epochs, Keep, Members, Node, Revocations};
-use lcroute_overlay::{Candidate, TEXT_LIFETIME, TextRecord};
+use lcroute_overlay::{Connections, TEXT_LIFETIME, TextRecord};
 use lcroute_signalling::dht::PROGRAM;
 use lcroute_signalling::{Carriers, ReachSocket};
 use lcroute_webrtc::WebRtc;
