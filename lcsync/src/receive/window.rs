@@ -65,6 +65,10 @@ const MAX_PROBE: f64 = 0.1;
 const SLOW_BELOW: f64 = 3.0;
 /// Size above which channels of the normal rate are held again.
 const FAST_ABOVE: f64 = 6.0;
+/// The same two as parts of what the server sends at once, if that is less: receivers that take
+/// most of it share one layer, and so one copy. Chosen.
+const SLOW_BELOW_PART: f64 = 0.4;
+const FAST_ABOVE_PART: f64 = 0.7;
 /// Divisor of packets: stretches are joined if the last interval lost fewer.
 const LOSSLESS_FOR_STRETCHES: f64 = 256.0;
 
@@ -358,7 +362,8 @@ impl Window {
                 if self.carrying(rate) > sent * BUSY {
                     let step = match self.starting {
                         true => START_STEP,
-                        false if self.server_full.is_some() => 1.0,
+                        // all that the server sends, whoever asked for it, is enough
+                        false if self.server_full.is_some_and(|full| self.size >= full) => 1.0,
                         false => 1.0 + (PROBE_STEP * f64::from(self.lossless)).min(MAX_PROBE),
                     };
                     self.size = (self.size * step).min(self.max);
@@ -438,7 +443,14 @@ impl Window {
 
     fn choose_layer(&mut self) {
         let size = self.size.min(self.max);
-        self.slow = self.slow_unit < 1.0 && size < if self.slow { FAST_ABOVE } else { SLOW_BELOW };
+        let (least, part) = match self.slow {
+            true => (FAST_ABOVE, FAST_ABOVE_PART),
+            false => (SLOW_BELOW, SLOW_BELOW_PART),
+        };
+        let least = self
+            .server_full
+            .map_or(least, |full| least.min(full * part));
+        self.slow = self.slow_unit < 1.0 && size < least;
     }
 
     fn unit(&self) -> f64 {

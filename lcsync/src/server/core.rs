@@ -200,6 +200,14 @@ impl Server {
         }
     }
 
+    /// Changes the rates of channels, also of those that are being sent.
+    pub fn set_rates(&mut self, rates: Rates, now: Instant) {
+        if self.rates != rates {
+            self.rates = rates;
+            self.schedule.set_rates(rates, now);
+        }
+    }
+
     /// Serves a share, or a new version of it, and stops channels of removed blocks.
     pub fn set_share(&mut self, prefix: SharePrefix, share: Share, now: Instant) {
         let index = Arc::clone(&share.index);

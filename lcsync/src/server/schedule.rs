@@ -101,13 +101,7 @@ impl Schedule {
         // a turn may overdraw the bucket; its size bounds a burst back to back
         let bucket = rates.total.map(|rate| bucket_of(rate, now));
         Self {
-            paces: [
-                rates.channel,
-                rates.slow,
-                rates.channel,
-                rates.stretch.unwrap_or(rates.channel),
-            ]
-            .map(Pace::new),
+            paces: paces_of(rates),
             bucket,
             terms: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -124,6 +118,28 @@ impl Schedule {
             sent: Sent::default(),
             traffic: BTreeMap::new(),
             joins: 0,
+        }
+    }
+
+    /// Changes rates and limit over all; bursts go on at the new ones.
+    pub fn set_rates(&mut self, rates: Rates, now: Instant) {
+        self.paces = paces_of(rates);
+        self.bucket = rates.total.map(|rate| bucket_of(rate, now));
+        (self.load, self.load_of_stretches) = (0, 0);
+        self.terms.values_mut().for_each(|kept| kept.load = 0);
+        for (channel, sending) in &self.channels {
+            if !matches!(sending.stage, Stage::Burst { .. }) {
+                continue;
+            }
+            let rate = self.paces[usize::from(sending.layer)].rate;
+            self.load += rate;
+            if sending.layer == STRETCH_LAYER {
+                self.load_of_stretches += rate;
+            }
+            let share = SharePrefix::of_group(channel.group);
+            if let Some(kept) = share.and_then(|share| self.terms.get_mut(&share)) {
+                kept.load += rate;
+            }
         }
     }
 
@@ -550,6 +566,12 @@ impl Schedule {
             }
         }
     }
+}
+
+/// Returns the paces by layer.
+fn paces_of(rates: Rates) -> [Pace; 4] {
+    let stretch = rates.stretch.unwrap_or(rates.channel);
+    [rates.channel, rates.slow, rates.channel, stretch].map(Pace::new)
 }
 
 /// A turn may overdraw the bucket; its size bounds a burst back to back.

@@ -1,6 +1,6 @@
 //! A server, a switch, receivers and the packets between them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::net::Ipv6Addr;
 use std::rc::Rc;
@@ -29,7 +29,11 @@ const END: Duration = Duration::from_secs(300);
 /// Bytes of a socket's send buffer, and of the queue before a receiver's link.
 const SERVER_QUEUE: f64 = 100_000.0;
 const RECEIVER_QUEUE: f64 = 200_000.0;
+/// Longest wait before a router's uplink.
+const UPLINK_QUEUE: Duration = Duration::from_millis(80);
 const SERVER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+/// The one listener that lcroute reports for all receivers of its network.
+const PROXY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
 pub const LIAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x66);
 /// The switch, as a host of the network.
 const SWITCH: usize = usize::MAX;
@@ -43,8 +47,18 @@ pub enum Incident {
     NewVersion,
     /// A receiver is killed, and started again after half a second.
     Kill(usize),
+    /// The server learns the bits per second of its uplink.
+    Limit(u64),
     /// Half of the channels to a receiver get a second path, as wide as the first.
     SecondPath(usize),
+}
+
+impl Uplink {
+    fn pass(&mut self, at: Duration) -> Option<Duration> {
+        let through = self.link.pass(WIRE_SIZE as usize, at)?;
+        self.copies += 1;
+        Some(through)
+    }
 }
 
 #[derive(Clone)]
@@ -61,6 +75,15 @@ enum Message {
     /// For one channel or all, to be answered within this time.
     Query(Option<ChannelId>, Duration),
     Report(Vec<(RecordType, ChannelId)>),
+}
+
+/// The link of a router before the switch, which drops what is too much.
+struct Uplink {
+    link: Bottleneck<Duration>,
+    /// One copy leaves for all receivers from then on; before, one for each.
+    carried_from: Duration,
+    /// Copies that passed.
+    copies: u64,
 }
 
 pub struct Simulation {
@@ -80,6 +103,8 @@ pub struct Simulation {
     pub incidents: Queue<Duration, Incident>,
     /// The server's link; the server waits until its queue has room.
     link: Option<Bottleneck<Duration>>,
+    /// The server is on lc0: its router reports one listener for all.
+    uplink: Option<Uplink>,
     /// Datagrams behind the server's link, and messages to and from receivers.
     at_switch: Queue<Duration, Datagram>,
     network: Network<Duration, usize, (usize, Message)>,
@@ -125,6 +150,7 @@ impl Simulation {
             lies: 0.0,
             incidents: Queue::default(),
             link: None,
+            uplink: None,
             at_switch: Queue::default(),
             network: Network::new(Path::default(), seed),
             encoders: HashMap::new(),
@@ -154,6 +180,22 @@ impl Simulation {
     /// Limits the server's bits per second.
     pub fn limit_server(&mut self, rate: u64) {
         self.link = Some(Bottleneck::new(rate as f64, Duration::MAX, Duration::ZERO));
+    }
+
+    /// Puts the server on lc0 of a router with an uplink of this rate. Other routers pass its
+    /// packets on from `carried_from` on.
+    pub fn limit_uplink(&mut self, rate: u64, carried_from: Duration) {
+        let link = Bottleneck::new(rate as f64, UPLINK_QUEUE, Duration::ZERO);
+        self.uplink = Some(Uplink {
+            link,
+            carried_from,
+            copies: 0,
+        });
+    }
+
+    /// Copies that passed the uplink, per source symbol.
+    pub fn uploaded(&self) -> f64 {
+        self.uplink.as_ref().unwrap().copies as f64 * WIRE_BITS / self.bits()
     }
 
     /// Limits the bits per second to this receiver.
@@ -207,6 +249,16 @@ impl Simulation {
                 self.server = server(self.server_id, Some(RATE * 16), now);
                 self.share(now);
             }
+            Incident::Limit(rate) => {
+                let channel = RATE.min(rate / 4);
+                let rates = Rates {
+                    channel,
+                    slow: channel / 10,
+                    stretch: None,
+                    total: Some(rate),
+                };
+                self.server.set_rates(rates, now);
+            }
             Incident::NewVersion => {
                 let (blocks, version) = (self.content().length(), self.contents.len());
                 let content = Content::new(self.seed, blocks, version as u64 + 1);
@@ -259,21 +311,38 @@ impl Simulation {
                 Message::Report(changes) => {
                     let mut records = Vec::new();
                     for (kind, channel) in changes {
+                        let before = self.is_joined(channel);
+                        let r = &mut self.receivers[n];
                         if kind == RecordType::ChangeToInclude {
                             r.forwarded.remove(&channel);
                         } else {
                             r.forwarded.insert(channel);
                         }
                         let group = self.prefix.group(channel);
-                        records.push(mld::Record::new(kind, group, Vec::new()));
+                        if self.uplink.is_none() || self.is_joined(channel) != before {
+                            records.push(mld::Record::new(kind, group, Vec::new()));
+                        }
                     }
-                    for message in report_messages(&records, 1280) {
-                        self.server
-                            .handle_mld(INTERFACE, r.address, 1, &message, now);
-                    }
+                    let from = match self.uplink {
+                        Some(_) => PROXY,
+                        None => self.receivers[n].address,
+                    };
+                    self.tell_server(from, &records, now);
                 }
             }
         }
+    }
+
+    fn tell_server(&mut self, from: Ipv6Addr, records: &[mld::Record], now: Instant) {
+        for message in report_messages(records, 1280) {
+            self.server.handle_mld(INTERFACE, from, 1, &message, now);
+        }
+    }
+
+    fn is_joined(&self, channel: ChannelId) -> bool {
+        self.receivers
+            .iter()
+            .any(|r| r.forwarded.contains(&channel))
     }
 
     fn drive_server(&mut self, time: Duration) {
@@ -310,6 +379,18 @@ impl Simulation {
         };
         let channel =
             (SharePrefix::of_group(group) == Some(self.prefix)).then(|| channel_of(group));
+        if self.uplink.is_some() {
+            let joined = self.receivers.iter().flat_map(|r| &r.forwarded);
+            let joined: BTreeSet<_> = joined.copied().collect();
+            let asked = joined
+                .into_iter()
+                .filter(|c| channel.is_none_or(|channel| channel == *c));
+            let state = RecordType::ModeIsExclude;
+            let records = asked.map(|c| mld::Record::new(state, self.prefix.group(c), Vec::new()));
+            let records: Vec<_> = records.collect();
+            self.tell_server(PROXY, &records, self.start + time);
+            return;
+        }
         for (n, r) in self.receivers.iter().enumerate() {
             self.network.path = r.path;
             let query = Message::Query(channel, query.max_response);
@@ -380,10 +461,21 @@ impl Simulation {
     /// Forwards datagrams from the server's link to members known to the switch.
     fn switch(&mut self, time: Duration) {
         while let Some((at, datagram)) = self.at_switch.pop(time) {
+            let mut shared = None;
             for (n, r) in self.receivers.iter_mut().enumerate() {
                 if !r.forwarded.contains(&datagram.channel) {
                     continue;
                 }
+                let at = match &mut self.uplink {
+                    Some(uplink) if at >= uplink.carried_from => {
+                        *shared.get_or_insert_with(|| uplink.pass(at))
+                    }
+                    Some(uplink) => uplink.pass(at),
+                    None => Some(at),
+                };
+                let Some(at) = at else {
+                    continue;
+                };
                 let is_second = r.detour.is_some() && datagram.channel >> 63 == 1;
                 let link = if is_second {
                     &mut r.detour
