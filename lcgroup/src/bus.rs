@@ -110,7 +110,7 @@ impl Bus {
         bus.write(b"DATA\r\n")?;
         bus.expect("OK ")?;
         bus.write(b"BEGIN\r\n")?;
-        bus.call(&Method::of_bus("Hello"), Out::default())?;
+        bus.call(&Method::of_bus("Hello"), &Out::default())?;
         Ok(bus)
     }
 
@@ -129,7 +129,7 @@ impl Bus {
     }
 
     /// Calls a method, and returns its answer.
-    pub fn call(&mut self, method: &Method, arguments: Out) -> io::Result<Received> {
+    pub fn call(&mut self, method: &Method, arguments: &Out) -> io::Result<Received> {
         self.serial += 1;
         let target = [
             (1, "o", method.path),
@@ -137,7 +137,7 @@ impl Bus {
             (3, "s", method.member),
             (6, "s", method.destination),
         ];
-        self.send(METHOD_CALL, &target, None, &arguments)?;
+        self.send(METHOD_CALL, &target, None, arguments)?;
         for _ in 0..MAX_OTHERS {
             let (received, _) = receive(&mut self.stream)?;
             match received.kind {
@@ -358,7 +358,7 @@ pub mod tests {
         pub fn own(&mut self, name: &str) {
             let mut arguments = Out::of("su");
             arguments.string(name).number(4);
-            let owned = self.call(&Method::of_bus("RequestName"), arguments);
+            let owned = self.call(&Method::of_bus("RequestName"), &arguments);
             assert_eq!(owned.unwrap().number(0), Some(1));
         }
 
@@ -389,12 +389,12 @@ pub mod tests {
     fn the_bus_answers_and_says_what_is_wrong() {
         let daemon = Daemon::start();
         let mut bus = daemon.connect();
-        let id = bus.call(&Method::of_bus("GetId"), Out::default()).unwrap();
+        let id = bus.call(&Method::of_bus("GetId"), &Out::default()).unwrap();
         assert_eq!(id.string().unwrap().len(), 32);
-        let refused = bus.call(&Method::of_bus("NoSuchMethod"), Out::default());
+        let refused = bus.call(&Method::of_bus("NoSuchMethod"), &Out::default());
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("NoSuchMethod"), "{refused}");
-        let id = bus.call(&Method::of_bus("GetId"), Out::default());
+        let id = bus.call(&Method::of_bus("GetId"), &Out::default());
         assert!(id.is_ok());
     }
 

@@ -159,7 +159,7 @@ fn notify(
         .dictionary("category", "im.received")
         // until the desktop's own time
         .number(u32::MAX);
-    let answer = bus.call(&NOTIFY, arguments)?;
+    let answer = bus.call(&NOTIFY, &arguments)?;
     let id = answer.number(0);
     Ok((
         bus,
