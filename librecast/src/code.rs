@@ -586,12 +586,12 @@ mod tests {
         let keys = CodeKeys::of_random(&[7; 32]);
         let now = UnixTime::from_secs(NOW);
         let prefix = GroupPrefix::new("ff1e:5::".parse().unwrap(), 64).unwrap();
-        let [one, other] = [1, 2].map(|seed| SecretKey::from_seed(&[seed; 32]));
+        let [one, asking, other] = [1, 4, 2].map(|seed| SecretKey::from_seed(&[seed; 32]));
         let signal = vec!["ws://h:7117".into()];
-        let token = keys.leaf_token(one.clone(), (vec![prefix], false), signal.clone(), now);
+        let token = keys.leaf_token(one, (vec![prefix], false), signal.clone(), now);
         let token: Token = token.unwrap().encode().parse().unwrap();
         assert!(!token.invitation().grant().uplink);
-        let asks = keys.leaf_token(one, (vec![prefix], true), signal, now);
+        let asks = keys.leaf_token(asking, (vec![prefix], true), signal, now);
         assert!(asks.unwrap().invitation().grant().uplink);
         let member = keys.token(other, Vec::new(), now).unwrap();
         assert_eq!(token.network(), member.network());
