@@ -177,7 +177,7 @@ pub(crate) struct Runs {
     run: u64,
     /// The latest run, also while an earlier one counts.
     latest: u64,
-    heard_at: Option<Instant>,
+    received_at: Option<Instant>,
 }
 
 impl Runs {
@@ -187,18 +187,18 @@ impl Runs {
     }
 
     /// Time of the last packet that proves life.
-    pub(crate) fn heard_at(&self) -> Option<Instant> {
-        self.heard_at
+    pub(crate) fn received_at(&self) -> Option<Instant> {
+        self.received_at
     }
 
     pub(crate) fn hear(&mut self, now: Instant) {
-        self.heard_at = Some(now);
+        self.received_at = Some(now);
     }
 
     /// Checks whether packets of this run count.
     pub(crate) fn check(&self, run: u64, now: Instant) -> Result<(), DropReason> {
         let is_heard = |at: Instant| now.saturating_duration_since(at) < SILENCE;
-        let is_old = run < self.run && self.heard_at.is_some_and(is_heard);
+        let is_old = run < self.run && self.received_at.is_some_and(is_heard);
         match is_old || run < self.latest.saturating_sub(SET_BACK_MS) {
             true => Err(DropReason::OldRun),
             false => Ok(()),

@@ -85,7 +85,7 @@ impl CameraWatch {
     /// Returns when the last packet was accepted.
     #[must_use]
     pub fn received_at(&self) -> Option<Instant> {
-        self.runs.heard_at()
+        self.runs.received_at()
     }
 
     /// Returns drops by reason.

@@ -186,7 +186,7 @@ impl ScreenWatch {
     /// Returns when the last packet was accepted.
     #[must_use]
     pub fn received_at(&self) -> Option<Instant> {
-        self.runs.heard_at()
+        self.runs.received_at()
     }
 
     /// Whether the sender pauses.

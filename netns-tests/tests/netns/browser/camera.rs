@@ -17,6 +17,9 @@ use crate::studio_camera::{film, groups_of_camera, until_shown, watch};
 /// A camera in place of the browser's, once `isNumbered` is set: 16 blocks at the top of each
 /// picture, white or black, are its number.
 const NUMBERED: &str = r"(() => {
+    if (!navigator.mediaDevices) {
+        return;
+    }
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = async (wanted) => {
         if (!window.isNumbered) {
