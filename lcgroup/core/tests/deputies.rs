@@ -888,7 +888,11 @@ fn let_in(office: &NetworkOffice, node: u8, now: UnixTime) -> Member {
     };
     let (certificate, line) = (&office.certificate, SecretKey::from_seed(&[99; 32]));
     let token = Token::invite_with(certificate, &office.key, line, grant.clone(), Vec::new());
-    let own = Chain::of_issuer(certificate.clone(), &office.key, grant).unwrap();
+    let own = Grant {
+        name: "deputy".to_owned(),
+        ..grant
+    };
+    let own = Chain::of_issuer(certificate.clone(), &office.key, own).unwrap();
     assert!(own.verify(&network(), now).unwrap().is_issuer());
     let node = SecretKey::from_seed(&[node; 32]).peer_id();
     let chain = token.unwrap().join(node, "node", now).unwrap();
