@@ -377,15 +377,22 @@ mod tests {
 
     #[test]
     fn derivations_are_frozen() {
-        let group = SecretKey::from_seed(&[1; 32]);
+        let [group, author] = [1, 3].map(|n| SecretKey::from_seed(&[n; 32]));
         let secret = NetworkSecret(Zeroizing::new([2; 32]));
         let all = [
             hex(&network_seed(&group)[..4]),
             hex(&mailboxes(&group).0[..4]),
             hex(&secret.text(group.peer_id()).secret()[..4]),
             hex(&secret.invitation().peer_id().public_key()[..4]),
+            hex(&deputy_key(&group, &author.peer_id(), 1).unwrap().seed()[..4]),
         ];
-        assert_eq!(all, ["d6436a95", "50f18591", "5d82e6ae", "22db8f18"]);
+        assert_eq!(
+            all,
+            ["d6436a95", "50f18591", "5d82e6ae", "22db8f18", "794f3da0"]
+        );
+        let own = deputy_key(&author, &group.peer_id(), 1).unwrap();
+        assert_eq!(hex(&own.seed()[..4]), all[4]);
+        assert!(deputy_key(&author, &group.peer_id(), 2).unwrap().seed() != own.seed());
     }
 
     #[test]
