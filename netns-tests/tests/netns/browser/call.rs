@@ -359,7 +359,7 @@ impl Devices {
             host.spawn("sh", &["-c", &ears])?,
             host.spawn("sh", &["-c", &mouth])?,
         ];
-        let heard = Arc::default();
+        let heard: Arc<Mutex<Heard>> = Arc::default();
         let to = Arc::clone(&heard);
         thread::spawn(move || read(played, begun, &to));
         thread::spawn(move || feed(recorded, sound, begun, &Mutex::default()));
