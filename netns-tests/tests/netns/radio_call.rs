@@ -36,9 +36,9 @@ pub(crate) struct Heard {
 /// One participant.
 pub(crate) struct One {
     pub process: Process,
-    pub heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<Heard>>,
     /// The time of the first sample that was fed.
-    pub fed_at: Arc<Mutex<Option<f64>>>,
+    fed_at: Arc<Mutex<Option<f64>>>,
 }
 
 pub(crate) fn fifo(host: &Host, name: &str) -> Result<PathBuf> {
@@ -155,13 +155,13 @@ impl One {
         Ok((all.iter().map(name).collect(), open.map(name).collect()))
     }
 
-    pub fn sound(&self) -> Vec<f64> {
+    fn sound(&self) -> Vec<f64> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.sound.clone()
     }
 
     /// Returns the sound of the next seconds.
-    pub fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
+    fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
         let from = self.sound().len();
         eventually("sound comes", || {
             ensure!(self.sound().len() >= from + seconds * RATE, "not yet");
@@ -176,7 +176,7 @@ pub(crate) fn tone(hz: f64) -> impl Fn(usize) -> i16 + Send + 'static {
 }
 
 /// Returns the mean strength of a tone in windows of 50 ms: a call may be played 0.5 % faster.
-pub(crate) fn strength(sound: &[f64], hz: f64) -> f64 {
+fn strength(sound: &[f64], hz: f64) -> f64 {
     let windows = sound.chunks(5 * FRAME).map(|window| {
         let (sin, cos) = window
             .iter()
@@ -210,7 +210,7 @@ pub(crate) fn voice(n: usize) -> i16 {
     (1_500.0 * harmonics.sum::<f64>()) as i16
 }
 
-pub(crate) const TONES: [f64; 3] = [500.0, 900.0, 1_400.0];
+const TONES: [f64; 3] = [500.0, 900.0, 1_400.0];
 
 /// Counts packets of sound on a host in two seconds: those from an address, or all.
 pub(crate) fn packets(on: &Host, interface: &str, group: &str, of: Option<&str>) -> Result<u64> {
@@ -343,7 +343,7 @@ fn a_call_behind_closed_firewalls_hears_the_others_and_a_listener_is_seen_by_nob
 }
 
 /// A click in the middle of each second.
-pub(crate) fn clicks(n: usize) -> i16 {
+fn clicks(n: usize) -> i16 {
     match (n % RATE).checked_sub(RATE / 2) {
         Some(n) if n < 2 * FRAME => {
             let t = n as f64 / RATE as f64;
@@ -354,7 +354,7 @@ pub(crate) fn clicks(n: usize) -> i16 {
 }
 
 /// Returns the delay of each click between the microphone and the ear, in milliseconds.
-pub(crate) fn delays(heard: &Heard, fed_at: f64) -> Vec<f64> {
+fn delays(heard: &Heard, fed_at: f64) -> Vec<f64> {
     let (sound, mut delays, mut next) = (&heard.sound, Vec::new(), 0);
     while let Some(first) = sound[next..].iter().position(|s| s.abs() > 3_000.0) {
         let at = next + first;
@@ -371,7 +371,7 @@ pub(crate) fn delays(heard: &Heard, fed_at: f64) -> Vec<f64> {
     delays
 }
 
-pub(crate) fn report(what: &str, mut delays: Vec<f64>) -> Result<[f64; 2]> {
+fn report(what: &str, mut delays: Vec<f64>) -> Result<[f64; 2]> {
     delays.sort_by(f64::total_cmp);
     let last = delays.len().checked_sub(1).context("no click")?;
     let figures = [delays[last / 2], delays[last * 95 / 100]];

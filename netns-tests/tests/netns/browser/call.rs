@@ -1,6 +1,5 @@
 //! The page of a call: tabs and terminals talk with each other.
 
-use std::f64::consts::TAU;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +14,9 @@ use serde_json::json;
 use super::leaves::{audience, token};
 use super::node::{dropped, lose, meeting};
 use super::radio::{loudspeakers, write_wav};
-use super::{Browser, Kind, Page, Theme, in_each_browser};
+use super::{Browser, Page, Theme, in_each_browser};
 use crate::radio::{RADIO, RATE};
-use crate::radio_call::{
-    Heard, One, clicks, delays, feed, fifo, packets, read, report, share, tone, voice,
-};
+use crate::radio_call::{Heard, One, feed, fifo, packets, read, share, tone, voice};
 
 /// Records played samples of the page.
 const PLAYED: &str = r#"(() => {
@@ -307,26 +304,16 @@ fn a_tab_by_a_token_for_leaves_only_listens() {
     });
 }
 
-/// Clicks in a hum: a tab fades in after a pause, which would swallow a click in silence.
-fn clicks_in_hum(n: usize) -> i16 {
-    let hum = (n as f64 * 200.0 * TAU / RATE as f64).sin() * 900.0;
-    clicks(n).saturating_add(hum as i16)
-}
-
 /// Sound devices of a host: what the page plays comes by a pipe, and what it records goes by one.
 struct Devices {
     _processes: Vec<Process>,
     server: String,
     heard: Arc<Mutex<Heard>>,
-    fed_at: Arc<Mutex<Option<f64>>>,
 }
 
 impl Devices {
-    /// `rate`: of the devices. `hears_itself`: the microphone hears the loudspeakers alone.
     fn start(
         host: &Host,
-        rate: u32,
-        hears_itself: bool,
         begun: Instant,
         sound: impl Fn(usize) -> i16 + Send + 'static,
     ) -> Result<Self> {
@@ -336,9 +323,8 @@ impl Devices {
             "module-native-protocol-unix auth-anonymous=1 socket={}",
             socket.display()
         );
-        let sink = |name: &str| format!("module-null-sink sink_name={name} rate={rate}");
-        let mouth = if hears_itself { "ears" } else { "mouth" };
-        let source = format!("module-remap-source source_name=mic master={mouth}.monitor");
+        let sink = |name: &str| format!("module-null-sink sink_name={name} rate={RATE}");
+        let source = "module-remap-source source_name=mic master=mouth.monitor".to_owned();
         let (ears, own) = (sink("ears"), sink("mouth"));
         let lines = [&protocol, &ears, &own, &source];
         let mut args: Vec<&str> = vec![
@@ -373,15 +359,14 @@ impl Devices {
             host.spawn("sh", &["-c", &ears])?,
             host.spawn("sh", &["-c", &mouth])?,
         ];
-        let (heard, fed_at) = (Arc::default(), Arc::default());
-        let (to, at) = (Arc::clone(&heard), Arc::clone(&fed_at));
+        let heard: Arc<Mutex<Heard>> = Arc::default();
+        let to = Arc::clone(&heard);
         thread::spawn(move || read(played, begun, &to));
-        thread::spawn(move || feed(recorded, sound, begun, &at));
+        thread::spawn(move || feed(recorded, sound, begun, &Mutex::default()));
         Ok(Self {
             _processes: processes,
             server,
             heard,
-            fed_at,
         })
     }
 
@@ -401,50 +386,6 @@ impl Devices {
     }
 }
 
-/// The delay between a mouth and an ear, of clicks.
-fn measured(what: &str, mouth: &Mutex<Option<f64>>, ear: &Mutex<Heard>) -> Result<[f64; 2]> {
-    let fed_at = *mouth.lock().unwrap_or_else(PoisonError::into_inner);
-    let heard = ear.lock().unwrap_or_else(PoisonError::into_inner);
-    report(what, delays(&heard, fed_at.context("nothing was fed")?))
-}
-
-#[test]
-#[ignore = "needs browsers; make test-all"]
-fn clicks_from_a_terminals_mouth_to_a_tabs_ear_are_measured() {
-    in_each_browser("call-delay", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
-        let begun = Instant::now();
-        let ann = One::new(&a.host, None, "-i lc0", begun, clicks_in_hum)?;
-        let devices = Devices::start(&visitor.host, 48_000, false, begun, clicks_in_hum)?;
-        let (theme, output) = (Theme::Light, Some(&*devices.server));
-        let device = Some(Path::new("device"));
-        let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
-        let text = ann.text()?;
-        let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
-        let page = join(&browser, "call", &link, "tab")?;
-        until_only(&page, &["a"])?;
-        // a while, so that clicks are many
-        devices.next_sound(5)?;
-        {
-            let mut heard = devices.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            let end = heard.sound.len();
-            heard.sound[..end].fill(0.0);
-        }
-        for _ in 0..5 {
-            devices.next_sound(4)?;
-        }
-        let figures = page.eval("document.querySelector('#figures').textContent")?;
-        eprintln!("{kind}: {}", figures.as_str().unwrap_or_default());
-        let [_, to_tab] = measured("terminal to tab", &ann.fed_at, &devices.heard)?;
-        measured("tab to terminal", &devices.fed_at, &ann.heard)?;
-        // a busy host counts as jitter: as much as the longest delay of a call, and the rest
-        ensure!(to_tab <= 900.0, "{to_tab} ms");
-        Ok(())
-    });
-}
-
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
@@ -454,7 +395,7 @@ fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
         let visitor = &meeting.visitors[0];
         let begun = Instant::now();
         let ann = One::new(&a.host, None, "-i lc0", begun, voice)?;
-        let devices = Devices::start(&visitor.host, 48_000, false, begun, voice)?;
+        let devices = Devices::start(&visitor.host, begun, voice)?;
         let (theme, output) = (Theme::Light, Some(&*devices.server));
         let device = Some(Path::new("device"));
         let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
@@ -478,77 +419,6 @@ fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
                 figures.as_str().unwrap_or_default()
             );
             ensure!(share >= least, "{share}");
-        }
-        Ok(())
-    });
-}
-
-/// Syllables of noise: a quarter of a second of each half.
-fn syllables(n: usize) -> i16 {
-    if n % (RATE / 2) >= RATE / 4 {
-        return 0;
-    }
-    let mixed = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    ((mixed >> 48) as u16 as i16) / 4
-}
-
-/// Records with or without echo cancellation, and as it comes otherwise.
-const ECHO: &str = "(() => {
-    const devices = navigator.mediaDevices;
-    const real = devices?.getUserMedia.bind(devices);
-    if (real) {
-        devices.getUserMedia = ({ audio }) => real({ audio: { ...audio, echoCancellation: CANCELS, autoGainControl: false, noiseSuppression: false } });
-    }
-})()";
-
-fn level(sound: &[f64]) -> f64 {
-    let power = sound.iter().map(|s| (s / 32_767.0).powi(2)).sum::<f64>() / sound.len() as f64;
-    10.0 * power.max(1e-10).log10()
-}
-
-#[test]
-#[ignore = "needs browsers; make test-all"]
-fn the_echo_of_a_tab_whose_microphone_hears_its_loudspeakers_is_measured() {
-    in_each_browser("call-echo", |lab, kind| {
-        let meeting = meeting(lab, &["fast", "slow"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let begun = Instant::now();
-        let ann = One::new(&a.host, None, "-i lc0", begun, syllables)?;
-        let text = ann.text()?;
-        for (visitor, rate) in meeting.visitors.iter().zip([48_000, 44_100]) {
-            let devices = Devices::start(&visitor.host, rate, true, begun, |_| 0)?;
-            let mut levels = Vec::new();
-            for (cancels, theme) in [(false, Theme::Light), (true, Theme::Dark)] {
-                until_others(&ann, &[])?;
-                let (device, output) = (Some(Path::new("device")), Some(&*devices.server));
-                let browser = Browser::start_with(&visitor.host, kind, theme, device, output)?;
-                let constraints = ECHO.replace("CANCELS", &cancels.to_string());
-                let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
-                let page = browser.open_prepared("call", &constraints, &link)?;
-                page.until("document.querySelector('#enter')?.textContent === 'Join'")?;
-                page.fill("#name", "tab")?;
-                page.click("#enter")?;
-                page.until_says("#standing", "You are in the call")?;
-                until_shown(&page, "a: speaks")?;
-                // it learns the echo
-                ann.next_sound(8)?;
-                let sound = ann.next_sound(4)?;
-                let mut all: Vec<f64> = sound.chunks(RATE / 4).map(level).collect();
-                all.sort_by(f64::total_cmp);
-                levels.push([all[all.len() / 2], all[all.len() - 1]]);
-            }
-            let [off, on] = levels[..] else {
-                anyhow::bail!("two runs");
-            };
-            eprintln!(
-                "{kind}, {rate} Hz: {:.1} dB in the middle and {:.1} at most without, {:.1} and {:.1} with echo cancellation",
-                off[0], off[1], on[0], on[1]
-            );
-            ensure!(off[1] > -60.0, "nothing came back at all");
-            if kind == Kind::Chromium {
-                ensure!(on[0] < off[0].max(off[1]) - 10.0, "no echo is cancelled");
-            }
         }
         Ok(())
     });
