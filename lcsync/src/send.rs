@@ -99,7 +99,11 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         }
         way.repeat(|| sender.beacon(&state.name))?;
         // half of a change may be read: the next second has it
-        let state = way.state().unwrap_or_default();
+        let state = way.state();
+        if let Ok(state) = &state {
+            sender.set_upload(state.upload);
+        }
+        let state = state.unwrap_or_default();
         progress.show((state.present, state.left), sender.seed.sent());
         if look_at <= Instant::now() {
             look_at = Instant::now() + sender.look();
@@ -219,6 +223,8 @@ struct Sender {
     bytes: u64,
     files: u64,
     generation: u64,
+    /// Bits per second that leave this host at most; 0: unknown.
+    upload: u64,
     seed: Seed,
 }
 
@@ -252,10 +258,19 @@ impl Sender {
             bytes: 0,
             files: 0,
             generation: 0,
+            upload: 0,
             seed,
         };
         sender.publish(index);
         Ok(sender)
+    }
+
+    /// Sends within this upload from now on; 0: it is unknown.
+    fn set_upload(&mut self, upload: u64) {
+        if self.upload != upload {
+            self.upload = upload;
+            self.seed.set_upload(Some(upload).filter(|rate| *rate > 0));
+        }
     }
 
     fn publish(&mut self, index: Index) {

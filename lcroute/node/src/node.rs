@@ -535,6 +535,12 @@ impl<C: Connections> Node<C> {
         self.counters
     }
 
+    /// Returns the number of links that held packets back at the last look.
+    #[must_use]
+    pub fn pressed_links(&self) -> usize {
+        self.pressed.len()
+    }
+
     /// Returns the drops so far, by reason: of the router, of links, and between them.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {

@@ -32,6 +32,7 @@ use super::group::{self, Group};
 use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
+use super::outflow::{Counted, Outflow};
 use super::readable::watched;
 use super::text::{Owner, OwnerStart, Places};
 use crate::commands::hint;
@@ -58,6 +59,8 @@ const SENT_FILES: &str = "files";
 /// Bound of packets to leaves in bits per second, where there is no member to wait behind them: what
 /// a fast Ethernet carries several times over. Queues in the paths lower it.
 const PUBLIC_RATE: u64 = 1_000_000_000;
+/// Drops of packets that waited too long for a link (docs/reference.md).
+const QUEUE_DROPS: [&str; 3] = ["queue_delay", "queue_codel", "queue_full"];
 /// Stands for a local address that the kernel did not report.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -192,10 +195,13 @@ pub struct MemberShell {
     servers: Vec<String>,
     host_interface: String,
     code: Option<OfCode>,
+    outflow: Outflow,
     owner: Option<Owner>,
     group: Option<Group>,
     /// Other members that are or were here.
     seen: BTreeSet<PeerId>,
+    /// Members present and left, and the upload, that the program inside knows.
+    told: (usize, usize, u64),
     /// Since when no link is up.
     alone_since: Option<Instant>,
     told_looking: bool,
@@ -314,6 +320,8 @@ impl MemberShell {
             owner: owner.transpose()?,
             group: group.transpose()?,
             seen: BTreeSet::new(),
+            outflow: Outflow::new(now),
+            told: (0, 0, 0),
             alone_since: Some(now),
             told_looking: false,
         };
@@ -494,6 +502,7 @@ impl MemberShell {
             }
             return Err(refused(ended));
         }
+        self.measure_outflow(now);
         self.tell_program();
         self.tell_state(now);
         Ok(())
@@ -521,6 +530,23 @@ impl MemberShell {
         Ok(())
     }
 
+    /// Finds what the program inside can send, if it has made the network: others carry for it.
+    fn measure_outflow(&mut self, now: Instant) {
+        let Some(code) = self.code.as_mut().filter(|code| code.state.founds) else {
+            return;
+        };
+        let drops = self.node.drops();
+        let of_queues = QUEUE_DROPS.iter().filter_map(|reason| drops.get(reason));
+        let counted = Counted {
+            offered: self.node.engine().counters().tun_rx_bytes,
+            taken: self.node.counters().link_tx_packets,
+            dropped: of_queues.sum(),
+        };
+        let full = self.node.pressed_links();
+        let limit = self.outflow.look(counted, full, now);
+        code.state.upload = limit.unwrap_or(0);
+    }
+
     /// Tells the program inside who else is there, and who has been.
     fn tell_program(&mut self) {
         let Some(code) = &mut self.code else {
@@ -537,9 +563,11 @@ impl MemberShell {
         }
         let left = self.seen.difference(&others).count();
         let present = others.len() + self.node.leaves();
-        if (code.state.present, code.state.left) == (present, left) {
+        let told = (present, left, code.state.upload);
+        if self.told == told {
             return;
         }
+        self.told = told;
         (code.state.present, code.state.left) = (present, left);
         if let Err(e) = code.file.write(&code.state) {
             tracing::warn!("what the program is told: {e}");

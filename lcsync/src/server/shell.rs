@@ -189,6 +189,19 @@ pub(super) fn explain_socket(error: std::io::Error) -> anyhow::Error {
     anyhow::Error::new(error).context("raw ICMPv6 socket")
 }
 
+/// Returns the rates of channels that share a limit over all, if there is one.
+fn rates_under(limit: Option<u64>) -> Rates {
+    let shared = limit.map(|l| (l / CHANNELS_UNDER_LIMIT).max(MIN_CHANNEL_RATE));
+    let channel = shared.map_or(CHANNEL_RATE, |r| r.min(CHANNEL_RATE));
+    Rates {
+        channel,
+        slow: channel / SLOWER,
+        // channels under a limit are slower
+        stretch: limit.is_none().then_some(channel * STRETCH as u64),
+        total: limit,
+    }
+}
+
 pub(super) struct Shell {
     options: Options,
     /// Whether reports of programs on this host do not count.
@@ -238,17 +251,7 @@ impl Shell {
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
         let [a, b, c, d, seed @ ..] = random;
         let id = u32::from_be_bytes([a, b, c, d]);
-        let shared = options
-            .limit
-            .map(|l| (l / CHANNELS_UNDER_LIMIT).max(MIN_CHANNEL_RATE));
-        let channel = shared.map_or(CHANNEL_RATE, |r| r.min(CHANNEL_RATE));
-        let rates = Rates {
-            channel,
-            slow: channel / SLOWER,
-            // channels under a limit are slower
-            stretch: options.limit.is_none().then_some(channel * STRETCH as u64),
-            total: options.limit,
-        };
+        let rates = rates_under(options.limit);
         let v1 = V1Listener::open(CHANNELS)
             // a sandbox may allow no packet socket, and hardly any network has such hosts
             .inspect_err(|e| tracing::info!("hosts with MLDv1 only are not heard: {e}"))
@@ -543,6 +546,10 @@ impl Shell {
                 }
                 Update::Rescanned(prefix) => self.server.handle_rescan(prefix),
                 Update::Vanished(prefix, vanished) => self.take_vanished(prefix, vanished),
+                Update::Upload(rate) => {
+                    let limit = self.options.limit.into_iter().chain(rate).min();
+                    self.server.set_rates(rates_under(limit), now);
+                }
                 Update::Failed(error) => return Err(error),
             }
         }

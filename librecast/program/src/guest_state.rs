@@ -45,6 +45,9 @@ pub struct GuestState {
     pub present: usize,
     /// Members that were reachable.
     pub left: usize,
+    /// Bits a second that the program inside should send at most; 0: as many as it likes.
+    #[serde(default)]
+    pub upload: u64,
 }
 
 impl std::fmt::Debug for GuestState {
