@@ -114,8 +114,8 @@ fn group(people: &[Person], url: &str, members: usize) -> Result<String> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let copied = std::process::Command::new("cp").arg("-a").args([from, to]);
-    let copied = copied.status()?;
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.arg("-a").args([from, to]).status()?;
     ensure!(copied.success(), "cp: {copied}");
     Ok(())
 }
