@@ -260,10 +260,12 @@ impl Group {
 
     /// The last number that was read in a log with commits.
     fn office_read(&self, office: Office) -> u32 {
-        if office == self.offices.segment.office {
-            return self.owner_log.read;
+        let scanned = self.offices.scanned.get(&office).copied().unwrap_or(0);
+        match office == self.offices.segment.office {
+            true if self.is_at_other_term() => scanned.max(self.owner_log.read),
+            true => self.owner_log.read,
+            false => scanned,
         }
-        self.offices.scanned.get(&office).copied().unwrap_or(0)
     }
 
     // silence
@@ -657,7 +659,8 @@ impl Group {
     fn pass_on(&mut self) {
         while let Some(next) = self.offices.plan.front().copied()
             // nothing is read in the own log: all of it is known
-            && self.wants_of(self.offices.segment.office) > Some(next.from.1)
+            && (self.owner_log.read >= next.from.1
+                || self.offices.segment.office == self.own_office())
             && self.owner_log.commit.is_none()
         {
             self.offices.plan.pop_front();
@@ -854,10 +857,7 @@ impl Group {
         if office == self.own_office() {
             return self.read_own(Log::Owner, entry.number);
         }
-        if office == self.offices.segment.office {
-            if self.is_behind_term(office, entry.number) {
-                return Taken::Wait;
-            }
+        if office == self.offices.segment.office && !self.is_at_other_term() {
             let taken = self.read_owner(entry, now);
             if taken != Taken::Wait && taken != Taken::Dropped(DropReason::NotNext) {
                 self.note(office, entry);
@@ -865,21 +865,20 @@ impl Group {
             }
             return taken;
         }
-        let read = self.offices.scanned.entry(office).or_default();
-        if entry.number != *read + 1 {
+        if entry.number != self.office_read(office) + 1 {
             return Taken::Dropped(DropReason::NotNext);
         }
-        *read = entry.number;
+        self.offices.scanned.insert(office, entry.number);
         self.note(office, entry);
         Taken::Done
     }
 
-    /// Whether an entry of the log that is read follows a later term there, such as one that goes
-    /// on from another log: it is read once that term is followed.
-    fn is_behind_term(&self, office: Office, number: u32) -> bool {
-        let before = self.offices.in_force(office, number.saturating_sub(1));
-        let read = self.offices.segment;
-        before.is_some_and(|term| term.number > read.number && term.term != read.term)
+    /// Whether the next entry of the log that is read is of another term of its author, which may
+    /// go on from another log. Only terms are read from there, until this term is followed.
+    fn is_at_other_term(&self) -> bool {
+        let segment = self.offices.segment;
+        let next = self.offices.in_force(segment.office, self.owner_log.read);
+        next.is_some_and(|next| next.number > segment.number && next.term != segment.term)
     }
 
     /// States the own term again, behind entries that were dropped.
