@@ -857,6 +857,9 @@ impl Group {
         if office == self.own_office() {
             return self.read_own(Log::Owner, entry.number);
         }
+        if self.waits_for_list(entry) {
+            return Taken::Wait;
+        }
         if office == self.offices.segment.office && !self.is_at_other_term() {
             let taken = self.read_owner(entry, now);
             if taken != Taken::Wait && taken != Taken::Dropped(DropReason::NotNext) {
@@ -871,6 +874,13 @@ impl Group {
         self.offices.scanned.insert(office, entry.number);
         self.note(office, entry);
         Taken::Done
+    }
+
+    /// Whether this is a term that goes on from a deputy whose entry in the list is still to be read.
+    fn waits_for_list(&self, entry: &Entry<'_>) -> bool {
+        let term = (entry.kind == kind::TERM).then(|| decode_term(entry.body));
+        let known = self.offices.list.len() as u32;
+        matches!(term, Some(Ok((_, place, ..))) if place > known && place <= MAX_DEPUTIES as u32)
     }
 
     /// Whether the next entry of the log that is read is of another term of its author, which may

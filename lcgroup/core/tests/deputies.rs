@@ -956,10 +956,10 @@ fn bad_weeks(seed: u64) -> World {
 #[test]
 fn bad_weeks_end_with_one_in_office_and_all_members_agreeing() {
     let seeds = option_env!("SEEDS").and_then(|seeds| seeds.parse().ok());
-    // those from 13 on ended apart once, or lost a word
+    // those from 11 on ended apart once, or lost a word
     let seeds: Vec<u64> = match seeds {
         Some(seeds) => (0..seeds).collect(),
-        None => (0..12).chain([13, 16, 17, 18, 22, 23, 46]).collect(),
+        None => (0..6).chain([11, 13, 17, 22, 23, 42, 46, 87]).collect(),
     };
     let (mut forks, mut terms) = (0, 0);
     for seed in &seeds {
