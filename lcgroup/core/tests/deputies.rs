@@ -268,6 +268,10 @@ impl World {
             for who in here {
                 self.settle(who);
                 self.read(who);
+                if self.is_grant_ended(who) {
+                    self.group(who).end_membership();
+                    self.settle(who);
+                }
                 let now = self.time();
                 let group = self.group(who);
                 if group.is_behind() {
@@ -276,6 +280,32 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether the grant of one that waits for a new leaf has ended, by the highest term that its
+    /// host has: shells see it in the log.
+    fn is_grant_ended(&self, who: usize) -> bool {
+        if !matches!(self.standing(who), Some(Standing::Rejoining { .. })) {
+            return false;
+        }
+        let person = &self.people[who];
+        let mut latest = (0, u32::MAX);
+        for (name, has) in &person.has {
+            let mut term = 0;
+            for (_, entry) in self.logs.get(name).into_iter().flatten().take(*has) {
+                match entry {
+                    NewEntry::Body { kind, body } if *kind == kind::TERM => {
+                        term = u32::from_be_bytes(body[1..5].try_into().unwrap());
+                    }
+                    NewEntry::Grants(grants) if term >= latest.0 => {
+                        let own = grants.iter().find(|(author, _)| *author == person.key);
+                        latest = own.map_or(latest, |(_, last)| (term, *last));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        latest.1 < u32::MAX
     }
 
     fn read(&mut self, who: usize) {
@@ -959,7 +989,7 @@ fn bad_weeks_end_with_one_in_office_and_all_members_agreeing() {
     // those from 11 on ended apart once, or lost a word
     let seeds: Vec<u64> = match seeds {
         Some(seeds) => (0..seeds).collect(),
-        None => (0..6).chain([11, 13, 17, 22, 23, 42, 46, 87]).collect(),
+        None => (0..4).chain([11, 13, 17, 22, 23, 42, 46, 87, 97]).collect(),
     };
     let (mut forks, mut terms) = (0, 0);
     for seed in &seeds {
