@@ -38,6 +38,7 @@ use crate::offices::{
 };
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
+use crate::voice::Said;
 use crate::{MINUTE, SECOND};
 
 /// Shortest time of silence in seconds. Chosen: some signs of life of the owner may be lost.
@@ -259,10 +260,12 @@ impl Group {
 
     /// The last number that was read in a log with commits.
     fn office_read(&self, office: Office) -> u32 {
-        if office == self.offices.segment.office {
-            return self.owner_log.read;
+        let scanned = self.offices.scanned.get(&office).copied().unwrap_or(0);
+        match office == self.offices.segment.office {
+            true if self.is_at_other_term() => scanned.max(self.owner_log.read),
+            true => self.owner_log.read,
+            false => scanned,
         }
-        self.offices.scanned.get(&office).copied().unwrap_or(0)
     }
 
     // silence
@@ -479,8 +482,9 @@ impl Group {
         if self.standing != Standing::Member {
             return true;
         }
+        // the one that is followed may begin another term, as it does against one that it outranks
         let is_first =
-            self.offices.place(term.office) < self.offices.place(self.offices.current.office);
+            self.offices.place(term.office) <= self.offices.place(self.offices.current.office);
         let after = self
             .offices
             .deputy(&author)
@@ -511,7 +515,6 @@ impl Group {
         if self.owner.is_some() && !self.gives_way(&higher, now) {
             return;
         }
-        let is_new = std::mem::take(&mut self.offices.is_new);
         let is_member = self.standing == Standing::Member;
         higher.retain(|term| self.is_of_member(term) && self.accepts(term));
         for best in higher {
@@ -522,19 +525,19 @@ impl Group {
                 }
                 // keys are given up only for others, which the one in office has to give
                 Path::Off(fork) if !is_member || self.is_present(best.office) => {
-                    self.leave_branch(best, fork, now);
+                    self.leave_branch(best, fork);
                     break;
                 }
                 Path::Off(_) | Path::Unknown => {}
             }
         }
-        let current = self.offices.current;
         // one on the way to the current term may have come
-        if is_new && !self.offices.plan.is_empty() {
+        if !self.offices.plan.is_empty() {
+            let current = self.offices.current;
             match self.path(current) {
                 Path::On(plan) => self.offices.plan = plan,
                 Path::Off(fork) if !is_member || self.is_present(current.office) => {
-                    self.leave_branch(current, fork, now);
+                    self.leave_branch(current, fork);
                 }
                 Path::Off(_) | Path::Unknown => {}
             }
@@ -655,7 +658,9 @@ impl Group {
     /// Goes on in the log of the next term, once the one before it was read to its end.
     fn pass_on(&mut self) {
         while let Some(next) = self.offices.plan.front().copied()
-            && self.owner_log.read >= next.from.1
+            // nothing is read in the own log: all of it is known
+            && (self.owner_log.read >= next.from.1
+                || self.offices.segment.office == self.own_office())
             && self.owner_log.commit.is_none()
         {
             self.offices.plan.pop_front();
@@ -680,7 +685,7 @@ impl Group {
     }
 
     /// Leaves a branch of commits that does not count: asks for a new leaf in the other one.
-    fn leave_branch(&mut self, best: Term, fork: Fork, now: UnixTime) {
+    fn leave_branch(&mut self, best: Term, fork: Fork) {
         let Fork {
             epoch: fork,
             from,
@@ -699,8 +704,14 @@ impl Group {
             self.enter(first);
         }
         self.displace(fork, epoch.unwrap_or(u64::MAX));
-        if epoch.is_some() {
-            self.lose_branch(fork, now);
+        // 0: not known, and the heads of the other branch tell
+        if (1..self.offices.admitted).contains(&fork) {
+            self.end_as_member(Event::AdmissionLost);
+        } else if epoch.is_some() {
+            self.mls = None;
+            self.standing = Standing::Rejoining { until: None };
+            self.refresh.package = None;
+            self.tell(Event::BranchLost);
         }
     }
 
@@ -710,31 +721,17 @@ impl Group {
         let words = std::mem::take(&mut self.voice.unconfirmed).into_iter();
         let kept = std::mem::take(&mut offices.kept).into_iter();
         let words = kept.chain(words.map(|said| (epoch, said)));
+        let (lost, common): (Vec<_>, Vec<_>) = words.partition(|(epoch, _)| *epoch >= fork);
+        // both branches have these; another parting may begin before them
+        offices.kept = common.into();
         // what the last common epoch sealed may have been counted: a head will tell
-        for (epoch, mut said) in words.filter(|(epoch, _)| *epoch >= fork) {
+        for (epoch, mut said) in lost {
             if epoch > fork {
                 said.last = u32::MAX;
             }
             offices.displaced.push((epoch, said));
         }
         offices.lost = Some(fork);
-    }
-
-    fn lose_branch(&mut self, fork: u64, now: UnixTime) {
-        let offices = &mut self.offices;
-        if offices.admitted > fork {
-            self.standing = Standing::Removed;
-            self.mls = None;
-            self.refresh.package = None;
-            self.authors.clear();
-            self.tell(Event::AdmissionLost);
-            return;
-        }
-        self.mls = None;
-        self.standing = Standing::Rejoining { until: None };
-        self.refresh.package = None;
-        self.tell(Event::BranchLost);
-        self.ask_for_leaf(true, now);
     }
 
     /// Reads a commit that passes: the one of a term names all members, and the first behind a fork
@@ -761,7 +758,13 @@ impl Group {
         let head = heads.get(&self.author.peer_id()).copied();
         if is_fork {
             let head = head.unwrap_or(0);
-            self.offices.displaced.retain(|(_, said)| said.last > head);
+            let words = std::mem::take(&mut self.offices.displaced).into_iter();
+            let counts = |(epoch, said): &(u64, Said)| *epoch == part.epoch && said.last <= head;
+            let (counted, lost): (Vec<_>, _) = words.partition(counts);
+            self.offices.displaced = lost;
+            for (epoch, said) in counted {
+                self.offices.keep(epoch, said);
+            }
             self.offices.lost = None;
         }
         let asks = matches!(self.standing, Standing::Rejoining { until: None });
@@ -854,7 +857,10 @@ impl Group {
         if office == self.own_office() {
             return self.read_own(Log::Owner, entry.number);
         }
-        if office == self.offices.segment.office {
+        if self.waits_for_list(entry) {
+            return Taken::Wait;
+        }
+        if office == self.offices.segment.office && !self.is_at_other_term() {
             let taken = self.read_owner(entry, now);
             if taken != Taken::Wait && taken != Taken::Dropped(DropReason::NotNext) {
                 self.note(office, entry);
@@ -862,13 +868,27 @@ impl Group {
             }
             return taken;
         }
-        let read = self.offices.scanned.entry(office).or_default();
-        if entry.number != *read + 1 {
+        if entry.number != self.office_read(office) + 1 {
             return Taken::Dropped(DropReason::NotNext);
         }
-        *read = entry.number;
+        self.offices.scanned.insert(office, entry.number);
         self.note(office, entry);
         Taken::Done
+    }
+
+    /// Whether this is a term that goes on from a deputy whose entry in the list is still to be read.
+    fn waits_for_list(&self, entry: &Entry<'_>) -> bool {
+        let term = (entry.kind == kind::TERM).then(|| decode_term(entry.body));
+        let known = self.offices.list.len() as u32;
+        matches!(term, Some(Ok((_, place, ..))) if place > known && place <= MAX_DEPUTIES as u32)
+    }
+
+    /// Whether the next entry of the log that is read is of another term of its author, which may
+    /// go on from another log. Only terms are read from there, until this term is followed.
+    fn is_at_other_term(&self) -> bool {
+        let segment = self.offices.segment;
+        let next = self.offices.in_force(segment.office, self.owner_log.read);
+        next.is_some_and(|next| next.number > segment.number && next.term != segment.term)
     }
 
     /// States the own term again, behind entries that were dropped.

@@ -119,8 +119,6 @@ pub(crate) struct Offices {
     pub since_new: u64,
     /// Members that asked to leave.
     pub leaving: BTreeSet<PeerId>,
-    /// A term came that may change the plan.
-    pub is_new: bool,
     pub spare: Option<Spare>,
     /// The epoch in which the branch that was lost began: a head of it is still to be read.
     pub lost: Option<u64>,
@@ -152,7 +150,6 @@ impl Default for Offices {
             present: BTreeMap::new(),
             since_new: 0,
             leaving: BTreeSet::new(),
-            is_new: false,
             spare: None,
             lost: None,
             raised: 0,
@@ -334,7 +331,7 @@ impl Offices {
         if self.terms.iter().any(same) {
             return;
         }
-        (self.is_new, self.since_new) = (true, 0);
+        self.since_new = 0;
         self.terms.push(term);
         if self.terms.len() > MAX_TERMS {
             let lowest = self.terms.iter().map(|term| term.term).min();

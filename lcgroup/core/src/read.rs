@@ -282,11 +282,15 @@ impl Group {
     }
 
     pub(crate) fn be_removed(&mut self) {
+        self.end_as_member(Event::Removed);
+    }
+
+    pub(crate) fn end_as_member(&mut self, why: Event) {
         self.standing = Standing::Removed;
         self.mls = None;
         self.refresh.package = None;
         self.authors.clear();
-        self.tell(Event::Removed);
+        self.tell(why);
     }
 
     fn read_tree(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {

@@ -182,7 +182,6 @@ impl World {
                 }
             }
         }
-        person.disk = group.state().unwrap().to_vec();
         for append in appends {
             let name = match append.log {
                 Log::Own => (person.key, false),
@@ -205,7 +204,11 @@ impl World {
 
     fn stop(&mut self, who: usize) {
         let person = &mut self.people[who];
-        (person.group, person.is_online) = (None, false);
+        if let Some(group) = person.group.take() {
+            // as it was written with its last output
+            person.disk = group.state().unwrap().to_vec();
+        }
+        person.is_online = false;
     }
 
     fn start(&mut self, who: usize) {
@@ -265,6 +268,10 @@ impl World {
             for who in here {
                 self.settle(who);
                 self.read(who);
+                if self.is_grant_ended(who) {
+                    self.group(who).end_membership();
+                    self.settle(who);
+                }
                 let now = self.time();
                 let group = self.group(who);
                 if group.is_behind() {
@@ -273,6 +280,32 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether the grant of one that waits for a new leaf has ended, by the highest term that its
+    /// host has: shells see it in the log.
+    fn is_grant_ended(&self, who: usize) -> bool {
+        if !matches!(self.standing(who), Some(Standing::Rejoining { .. })) {
+            return false;
+        }
+        let person = &self.people[who];
+        let mut latest = (0, u32::MAX);
+        for (name, has) in &person.has {
+            let mut term = 0;
+            for (_, entry) in self.logs.get(name).into_iter().flatten().take(*has) {
+                match entry {
+                    NewEntry::Body { kind, body } if *kind == kind::TERM => {
+                        term = u32::from_be_bytes(body[1..5].try_into().unwrap());
+                    }
+                    NewEntry::Grants(grants) if term >= latest.0 => {
+                        let own = grants.iter().find(|(author, _)| *author == person.key);
+                        latest = own.map_or(latest, |(_, last)| (term, *last));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        latest.1 < u32::MAX
     }
 
     fn read(&mut self, who: usize) {
@@ -860,6 +893,38 @@ fn a_deputy_that_takes_over_before_its_time_is_refused_by_those_that_hear_the_ow
     world.assert_faultless(4);
 }
 
+#[test]
+fn members_follow_a_deputy_that_begins_a_term_against_another_one() {
+    let mut world = group_of(5);
+    world.stop(0);
+    world.people[0].is_dead = true;
+    for who in [2, 4, 5] {
+        world.people[who].side = 1;
+    }
+    world.live(200, MINUTE);
+    assert_eq!(world.in_office(), [1, 2]);
+    for who in 0..6 {
+        world.people[who].side = 0;
+    }
+    world.live(30, MINUTE);
+    // the first in the list begins a higher term from its own log
+    assert_eq!(world.in_office(), [1]);
+    for who in 1..6 {
+        world.say(who).unwrap();
+    }
+    world.live(5, MINUTE);
+    for who in [2, 4, 5] {
+        assert!(world.has_event(who, "BranchLost"), "{who}");
+    }
+    assert!(!world.has_event(3, "BranchLost"));
+    // now, and not after a day: what was said since reads at once
+    world.check();
+    world.check_words();
+    world.assert_faultless(5);
+    let shown = world.people[3].shown.len();
+    assert_eq!(shown, 4);
+}
+
 /// Sides change, hosts sleep, the owner or a deputy may be lost, members come and go.
 fn bad_weeks(seed: u64) -> World {
     let mut world = group_of(100 + seed);
@@ -920,13 +985,16 @@ fn bad_weeks(seed: u64) -> World {
 
 #[test]
 fn bad_weeks_end_with_one_in_office_and_all_members_agreeing() {
-    let seeds = option_env!("SEEDS")
-        .and_then(|seeds| seeds.parse().ok())
-        .unwrap_or(6);
+    let seeds = option_env!("SEEDS").and_then(|seeds| seeds.parse().ok());
+    // those from 11 on ended apart once, or lost a word
+    let seeds: Vec<u64> = match seeds {
+        Some(seeds) => (0..seeds).collect(),
+        None => (0..4).chain([11, 13, 17, 22, 23, 42, 46, 87, 97]).collect(),
+    };
     let (mut forks, mut terms) = (0, 0);
-    for seed in 0..seeds {
-        let world = bad_weeks(seed);
-        world.assert_faultless(seed);
+    for seed in &seeds {
+        let world = bad_weeks(*seed);
+        world.assert_faultless(*seed);
         forks += (0..6)
             .filter(|who| world.has_event(*who, "BranchLost"))
             .count();
@@ -934,7 +1002,7 @@ fn bad_weeks_end_with_one_in_office_and_all_members_agreeing() {
             .filter(|who| world.has_event(*who, "TookOffice"))
             .count();
     }
-    assert!(forks > 0 && terms > seeds as usize / 2, "{forks} {terms}");
+    assert!(forks > 0 && terms > seeds.len() / 2, "{forks} {terms}");
 }
 
 // the network of a group's own
@@ -980,11 +1048,11 @@ fn let_in(office: &NetworkOffice, node: u8, now: UnixTime) -> Member {
     };
     let (certificate, line) = (&office.certificate, SecretKey::from_seed(&[99; 32]));
     let token = Token::invite_with(certificate, &office.key, line, grant.clone(), Vec::new());
-    let own = Grant {
+    let named = Grant {
         name: "deputy".to_owned(),
         ..grant
     };
-    let own = Chain::of_issuer(certificate.clone(), &office.key, own).unwrap();
+    let own = Chain::of_issuer(certificate.clone(), &office.key, named).unwrap();
     assert!(own.verify(&network(), now).unwrap().is_issuer());
     let node = SecretKey::from_seed(&[node; 32]).peer_id();
     let chain = token.unwrap().join(node, "node", now).unwrap();

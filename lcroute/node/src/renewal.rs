@@ -748,7 +748,7 @@ mod tests {
         assert!((2_700..5_000).contains(&(s - at)), "{s}");
         // the owner is there, and does not know yet that it is a member
         let (mut s, now) = (s + 1, w.at(s + 1).1);
-        w.node.waiting = None;
+        w.node.end_round();
         w.node.handle_issuer_reachable(now);
         for _ in 0..3 {
             let (at, to, request) = w.wait(s, &[ISSUER]);

@@ -365,8 +365,12 @@ mod tests {
             forged.extend(own.as_bytes());
             let length = usize::from(u16::from_be_bytes([bytes[64], bytes[65]]));
             forged.extend(&bytes[66 + length..]);
+            let Ok(forged) = Token::from_bytes(&forged) else {
+                assert_eq!(kind, Kind::Invitation, "no token has it for its issuer's");
+                continue;
+            };
             let mut other = super::tests::record(1, 1);
-            other.token = Token::from_bytes(&forged).unwrap();
+            other.token = forged;
             assert_eq!(open(&seal(&other, 9)).unwrap_err(), DropReason::TextForged);
         }
         // and not for leaves
