@@ -94,8 +94,8 @@ pub fn execute(entry: &TextEntry) -> ExitError {
     guest::by_text(entry, &given)
 }
 
-fn usage(message: impl ToString) -> ExitError {
-    ExitError::new(Exit::Usage, message.to_string())
+fn usage(message: impl Into<String>) -> ExitError {
+    ExitError::new(Exit::Usage, message.into())
 }
 
 /// The owner's program in its network.
