@@ -94,8 +94,9 @@ pub fn execute(entry: &TextEntry) -> ExitError {
     guest::by_text(entry, &given)
 }
 
-fn usage(message: impl Into<String>) -> ExitError {
-    ExitError::new(Exit::Usage, message.into())
+#[allow(clippy::needless_pass_by_value)] // as `map_err` hands it over
+fn usage(message: impl ToString) -> ExitError {
+    ExitError::new(Exit::Usage, message.to_string())
 }
 
 /// The owner's program in its network.
