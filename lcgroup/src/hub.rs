@@ -77,7 +77,7 @@ impl Groups {
     }
 
     /// Handles a packet of a program; returns what the node gets.
-    fn from_program(&mut self, port: usize, packet: &[u8]) -> Vec<Vec<u8>> {
+    fn packet_of_program(&mut self, port: usize, packet: &[u8]) -> Vec<Vec<u8>> {
         let records = match packet.get(NEXT_HEADER_AT) {
             Some(&HOP_BY_HOP) => match parse_packet(packet) {
                 Ok((_, Message::Report(records))) => records,
@@ -98,9 +98,8 @@ impl Groups {
             };
             match (kind, sources.is_empty()) {
                 (RecordType::ModeIsInclude | RecordType::ChangeToInclude, true) => {
-                    if joined.remove(&group) {
-                        told.extend(self.left(group));
-                    }
+                    let left = joined.remove(&group).then(|| self.left(group));
+                    told.extend(left.into_iter().flatten());
                 }
                 (RecordType::BlockOldSources, _) => {}
                 // bounded as the host's own
@@ -315,7 +314,7 @@ impl Hub {
                 Err(Errno::EAGAIN) => return,
                 Ok(length) if length > 0 => {
                     let packet = buffer.get(..length).unwrap_or_default();
-                    let told = self.groups.from_program(port, packet);
+                    let told = self.groups.packet_of_program(port, packet);
                     self.tell_node(&told);
                 }
                 _ => {
@@ -385,14 +384,17 @@ mod tests {
         groups.open();
         groups.open();
         let joined = one.join(group(1)).concat();
-        let joined = groups.from_program(0, &joined);
+        let joined = groups.packet_of_program(0, &joined);
         assert_eq!(told(&joined), [(RecordType::ChangeToExclude, group(1))]);
         for n in [1, 2] {
             let joined = other.join(group(n)).concat();
-            assert_eq!(groups.from_program(1, &joined).len(), usize::from(n == 2));
+            assert_eq!(
+                groups.packet_of_program(1, &joined).len(),
+                usize::from(n == 2)
+            );
         }
         let left = one.leave(group(1)).concat();
-        assert_eq!(groups.from_program(0, &left), Vec::<Vec<u8>>::new());
+        assert_eq!(groups.packet_of_program(0, &left), Vec::<Vec<u8>>::new());
         let query = Query {
             max_response: Duration::from_secs(1),
             group: None,
@@ -409,7 +411,7 @@ mod tests {
         // a program's own answer is no news, and it sees the query
         assert!(groups.is_for(0, &query));
         let answer = other.answer(&query).concat();
-        assert!(groups.from_program(1, &answer).is_empty());
+        assert!(groups.packet_of_program(1, &answer).is_empty());
         // the other one was killed
         let left = |n| (RecordType::ChangeToInclude, group(n));
         assert_eq!(told(&groups.close(1)), [left(1), left(2)]);
@@ -421,7 +423,7 @@ mod tests {
         let mut groups = Groups::new(OWN);
         groups.open();
         groups.open();
-        groups.from_program(1, &program().join(group(1)).concat());
+        groups.packet_of_program(1, &program().join(group(1)).concat());
         let packet = udp_packet(OTHER, group(1), (7, 8), b"hello");
         assert_eq!(
             [0, 1].map(|port| groups.is_for(port, &packet)),
@@ -429,7 +431,10 @@ mod tests {
         );
         let straight = udp_packet(OTHER, OTHER, (7, 8), b"hello");
         assert!(groups.is_for(0, &straight));
-        assert_eq!(groups.from_program(0, &packet), [packet.clone()]);
+        assert_eq!(
+            groups.packet_of_program(0, &packet),
+            std::slice::from_ref(&packet)
+        );
         for length in 0..HEADER_LEN {
             assert!(!groups.is_for(1, &packet[..length]));
             assert!(groups.answer(&packet[..length]).is_empty());
@@ -438,7 +443,7 @@ mod tests {
         let mut all = program();
         for n in 0..2 * MAX_GROUPS as u16 {
             let joined = all.join(group(n)).concat();
-            groups.from_program(0, &joined);
+            groups.packet_of_program(0, &joined);
         }
         assert!(groups.joined[0].len() <= MAX_GROUPS);
     }
