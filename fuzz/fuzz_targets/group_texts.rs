@@ -17,9 +17,11 @@ mod files;
 mod hex;
 #[path = "../../lcgroup/src/holding_key.rs"]
 mod holding_key;
+#[path = "../../lcgroup/src/stored_list.rs"]
+mod stored_list;
 
 use clocks::Shown;
-use content::{Content, encode_bytes, is_share_name};
+use content::{Content, encode_bytes, encode_call, is_share_name};
 use holding_key::HoldingKey;
 
 fn check(data: &[u8]) {
@@ -34,6 +36,7 @@ fn check(data: &[u8]) {
             assert!(!inside.contains('\''), "{word}");
         }
         Content::File(file) => assert!(files::is_file_name(&file.name)),
+        Content::Call(call) => assert_eq!(*encode_call(&call), data),
     }
     assert_eq!(Content::decode(&encode_bytes(data)), Content::Bytes(data));
     if let Some(shown) = Shown::decode(data) {

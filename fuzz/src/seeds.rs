@@ -16,7 +16,7 @@ use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
 use lcroute_overlay::server::{RelayCredentials, Role, Room, ToNode, ToServer};
 use lcstudio_core::{
-    Area, CameraPacket, Caption, Deck, DeckWriter, IndexEntry, Part, Piece, Presence, ScreenPacket, SlideId, Turn,
+    Area, CameraPacket, CameraSize, Caption, Deck, DeckWriter, IndexEntry, Part, Piece, Presence, ScreenPacket, SlideId, Turn,
     ivf_frame, ivf_header,
 };
 use lcsync::block::BlockRef;
@@ -386,11 +386,13 @@ fn parities() -> Vec<Vec<u8>> {
 fn camera() -> Vec<Vec<u8>> {
     let packet = |number, base, piece: Option<(bool, bool, u32, u8, Vec<u8>)>| {
         let packet = CameraPacket {
+            size: CameraSize::Small,
             run: 1_790_000_000_000,
             number,
             base,
             time: number * 66,
             has_ended: false,
+            has_large: true,
             piece: piece.map(|(is_key, is_base, length, piece, bytes)| Piece { is_key, is_base, length, piece, bytes }),
         };
         packet.sign(&key(1))[64..].to_vec()
