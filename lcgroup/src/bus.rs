@@ -104,7 +104,7 @@ impl Bus {
         stream.set_write_timeout(Some(TIMEOUT))?;
         let stream = BufReader::new(stream);
         let mut bus = Self { stream, serial: 0 };
-        // the bus asks the kernel who this is, which also holds in a user namespace
+        // the bus asks the kernel for this user, which also holds in a user namespace
         bus.write(b"\0AUTH EXTERNAL\r\n")?;
         bus.expect("DATA")?;
         bus.write(b"DATA\r\n")?;

@@ -78,7 +78,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// What it says, in a few words.
+    /// Its content in a few words.
     pub fn summary(&self) -> String {
         match (&self.text, &self.files, &self.file) {
             (Some(text), ..) => text.clone(),

@@ -462,7 +462,7 @@ impl Daemon {
         self.carrier.set(common);
     }
 
-    /// What serves and fetches the files of a group.
+    /// The carrier of a group's files.
     fn carrier_of(&self, group: &str) -> &Carrier {
         self.networks
             .get(group)

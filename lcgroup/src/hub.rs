@@ -47,7 +47,7 @@ const AT_ONCE: usize = 64;
 /// Longest wait for room towards the node, in milliseconds.
 const ROOM_MILLIS: u16 = 200;
 
-/// The groups of all programs, and what the node is told of them.
+/// The groups of all programs, and reports on them to the node.
 #[derive(Debug)]
 struct Groups {
     host: MldHost,
@@ -67,7 +67,7 @@ impl Groups {
         self.joined.push(BTreeSet::new());
     }
 
-    /// Ends a port; returns what the node is told.
+    /// Ends a port; returns reports to the node.
     fn close(&mut self, port: usize) -> Vec<Vec<u8>> {
         let groups = self.joined.remove(port);
         groups
@@ -76,7 +76,7 @@ impl Groups {
             .collect()
     }
 
-    /// Handles a packet of a program; returns what the node gets.
+    /// Handles a packet of a program; returns packets to the node.
     fn packet_of_program(&mut self, port: usize, packet: &[u8]) -> Vec<Vec<u8>> {
         let records = match packet.get(NEXT_HEADER_AT) {
             Some(&HOP_BY_HOP) => match parse_packet(packet) {
@@ -337,7 +337,7 @@ impl Hub {
                     Errno::EAGAIN => poll(&mut fds, PollTimeout::from(ROOM_MILLIS)),
                     e => Err(e),
                 };
-                // lost, and repaired by who needs it
+                // lost; receivers repair it
                 if !matches!(waited, Ok(1..)) {
                     break;
                 }

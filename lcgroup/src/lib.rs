@@ -10,7 +10,7 @@
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `desktop`, `bus` | notifications on the user's desktop; the message bus that carries them |
 //! | `clocks` | members' clocks that differ, and refusals of the owner |
-//! | `stored_list` | lists of what members sent, in files |
+//! | `stored_list` | lists of members' items, in files |
 //! | `content`, `offers` | the content of a message; shares of lcsync that members offer |
 //! | `files`, `shelf` | files that members sent: names and keys; the sealed ones on this host |
 //! | `carrier`, `child` | processes of lcsync that serve and fetch them |

@@ -216,7 +216,7 @@ pub fn role(group: &Group, kept: &Kept) -> Option<GroupRole> {
     }
 }
 
-/// What this participant is in the network when it has no office there.
+/// The part of this participant in the network when it has no office there.
 fn as_member(group: &Group, kept: &Kept) -> Option<GroupRole> {
     let key = Base58(*group.author_key().seed());
     member(group.id(), key, kept)
@@ -366,7 +366,7 @@ impl Outside {
         })
     }
 
-    /// Returns what serves and fetches its files.
+    /// Returns the carrier of its files.
     #[must_use]
     pub fn carrier(&self) -> &Carrier {
         &self.carrier

@@ -1,4 +1,4 @@
-//! A list of what members sent, in a file of a group's folder that is written whole.
+//! A list of members' items, in a file of a group's folder that is written whole.
 
 use std::io;
 use std::path::{Path, PathBuf};

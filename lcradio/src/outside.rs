@@ -45,7 +45,7 @@ pub fn cast_granted(grant: &Path) -> anyhow::Result<()> {
 fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
     let seed = key.network_seed(is_public);
     let network = CodeKeys::of_random(&seed).network().peer_id();
-    // the guest reads what strangers send, and need not open the sound
+    // the guest reads strangers' packets, and need not open the sound
     let text = key.station(true).encode().to_string();
     let text_key = key.station(is_public).text_key();
     let mut entry = TextEntry::new(text, &text_key, places.to_vec());

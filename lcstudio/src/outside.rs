@@ -31,7 +31,7 @@ pub fn present(key: &SessionKey, places: Vec<Place>) -> anyhow::Result<OnAir> {
 fn owner(key: &SessionKey, places: Vec<Place>, is_beside: bool) -> TextEntry {
     let (seed, session) = (key.network_seed(), key.session());
     let network = CodeKeys::of_random(&seed).network().peer_id();
-    // the guest reads what strangers send, and need not read the session
+    // the guest reads strangers' packets, and need not read the session
     let text = session.owner().to_string();
     let mut entry = TextEntry::new(text, &session.text_key(), places);
     entry.founds = Some(TextOwner {

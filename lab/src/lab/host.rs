@@ -146,7 +146,7 @@ impl Host {
             )
             // logs contain the time even if the tests run under systemd
             .env_remove("JOURNAL_STREAM")
-            // the desktop of who runs the tests
+            // the desktop of the user that runs the tests
             .env_remove("DBUS_SESSION_BUS_ADDRESS")
             .env_remove("LCROUTE_CONFIG");
         for (variable, file) in [("LCROUTE_CONFIG", CONFIG), ("SSL_CERT_FILE", AUTHORITIES)] {

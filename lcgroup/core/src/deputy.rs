@@ -929,7 +929,7 @@ impl Group {
         }
     }
 
-    /// Notes lists, terms, and what is said of the group's network.
+    /// Notes lists, terms, and statements on the group's network.
     fn note(&mut self, office: Office, entry: &Entry<'_>) {
         self.network.note(office, entry.kind, entry.body);
         match entry.kind {

@@ -618,7 +618,7 @@ impl Group {
             self.ask_for_leaf(false, now);
         } else if matches!(self.standing, Standing::Rejoining { .. })
             && !self.refresh.cannot_follow()
-            // what is sealed to the one in office is void once another one follows
+            // an entry sealed to the one in office is void once another one follows
             && self.offices.plan.is_empty()
         {
             self.ask_for_leaf(true, now);

@@ -1,4 +1,4 @@
-//! What the logs say of the network of a group's own.
+//! Statements in the logs on the network of a group's own.
 //!
 //! ```text
 //! owner's log, deputy (20): version 8 = 1 | author 256 | serial 32 | certificate; none: it has ended
@@ -37,13 +37,13 @@ pub(crate) struct Certified {
     pub certificate: Vec<u8>,
 }
 
-/// What the logs say of the group's network.
+/// Statements in the logs on the group's network.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     pub deputies: Vec<Certified>,
     /// Keys of invitations that may lead in, and their ends.
     pub lines: BTreeMap<Office, BTreeMap<PeerId, u64>>,
-    /// Texts for devices, the newest last, and who made them; of the one in office.
+    /// Texts for devices with their makers, the newest last; of the one in office.
     pub texts: VecDeque<(u64, PeerId)>,
 }
 
@@ -136,7 +136,7 @@ impl Network {
     /// Takes a text for a device that a member has made.
     pub fn take_text(&mut self, id: u64, maker: PeerId, now: UnixTime) {
         let ms = now.as_millis();
-        // who came by a text may be removed as long as the text can be used again
+        // a member may be removed as long as the text by which it came can be used again
         self.texts
             .retain(|(known, _)| *known != id && expiry(*known) + 2 * DAY > ms);
         if self.texts.len() >= MAX_TEXTS {

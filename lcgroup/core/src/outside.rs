@@ -13,7 +13,7 @@
 //! by which a removed member came is expelled with it.
 //!
 //! The owner certifies a deputy's key in the network as an issuer's. The deputy uses it in office.
-//! `network.rs` has what others need of that, which is in the logs.
+//! `network.rs` has the part that other members need; it is in the logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ use crate::network::{Certified, MAX_LINES, encode_lines};
 use crate::vouch::{expiry, secret_of};
 
 /// Life of a deputy's certificate in seconds. Chosen: below a third of the ten years that members'
-/// certificates last, so who has one of a deputy asks the owner for another one.
+/// certificates last, so a holder of a deputy's asks the owner for another one.
 const DEPUTY_LIFE: u64 = 3 * 365 * 86_400;
 /// Age in seconds at which the owner signs it anew.
 const DEPUTY_RENEWED: u64 = 30 * 86_400;
@@ -68,7 +68,7 @@ pub struct NetworkOffice {
 pub struct Expelled {
     /// At once.
     pub now: Vec<PeerId>,
-    /// Of deputies whose right has ended, and who are members: once nobody depends on them.
+    /// Of deputies whose right has ended and that are members: once nobody depends on them.
     pub ended: Vec<PeerId>,
 }
 
@@ -241,7 +241,7 @@ impl Group {
             let others = stated.filter(|key| own.iter().all(|(own, ..)| own != *key));
             now.extend(others.copied().collect::<BTreeSet<_>>());
         }
-        // behind the invitations, so that who came by one has no way back
+        // behind the invitations, so that members that came by one have no way back
         now.extend(former);
         let mut ended = Vec::new();
         let Some(group) = self.group_key() else {

@@ -1015,7 +1015,7 @@ fn network_of(seed: u64) -> World {
 }
 
 impl World {
-    /// Has all that run state what others need of the network.
+    /// Has all that run make their statements on the network.
     fn state_networks(&mut self) {
         for who in self.online() {
             let now = self.time();
@@ -1138,7 +1138,7 @@ fn the_right_of_a_deputy_ends_in_the_network_and_a_new_one_has_another_key() {
     assert_eq!(world.in_office(), [1]);
     let second = world.office(1).unwrap().key.peer_id();
     assert_ne!(second, first);
-    // who is removed loses all at once
+    // a removed member loses all at once
     world.meet();
     let now = world.time();
     if world.in_office() != [0] {

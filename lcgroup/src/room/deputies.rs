@@ -131,7 +131,7 @@ impl Room {
         all
     }
 
-    /// States what others need of the group's own network; whether anything was new.
+    /// Makes the statements on the group's own network; returns whether any was new.
     pub fn state_network(&mut self, time: UnixTime) -> bool {
         let is_new = self.failure().is_none() && self.group.state_network(time);
         self.state_changed |= is_new;

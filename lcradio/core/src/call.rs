@@ -538,7 +538,7 @@ impl Call {
         }
     }
 
-    /// Notes who came, left, or is muted or away.
+    /// Notes participants that came, left, or are muted or away.
     fn look_at_others(&mut self, now: Instant) {
         let others = self.listener.on_air(now).filter_map(|(place, beacon)| {
             let beacon = beacon?;

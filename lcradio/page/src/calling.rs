@@ -110,7 +110,7 @@ impl PageCall {
         Ok(call)
     }
 
-    /// Joins the group of the call, or leaves it: who is away costs the network nothing.
+    /// Joins the call's group, or leaves it: a participant that is away costs the network nothing.
     fn follow_group(&mut self) {
         let group = self.call.station().group();
         let is_here = !self.call.is_away() && self.call.standing() != Standing::Left;

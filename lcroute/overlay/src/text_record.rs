@@ -160,7 +160,7 @@ impl TextRecord {
     }
 }
 
-/// What an opened box has.
+/// Content of an opened box.
 #[derive(Debug)]
 struct Read<'a> {
     record: TextRecord,

@@ -530,7 +530,7 @@ impl MemberShell {
         Ok(())
     }
 
-    /// Finds what the program inside can send, if it has made the network: others carry for it.
+    /// Finds the rate of the program inside, if it has made the network: others carry for it.
     fn measure_outflow(&mut self, now: Instant) {
         let Some(code) = self.code.as_mut().filter(|code| code.state.founds) else {
             return;

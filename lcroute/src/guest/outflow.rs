@@ -45,7 +45,7 @@ pub(super) struct Counted {
     pub dropped: u64,
 }
 
-/// The rate, and what it is found from.
+/// The rate, and the counters from which it is found.
 #[derive(Debug)]
 pub(super) struct Outflow {
     counted: Counted,

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(*text.key(), key.session().owner());
         assert!(text.attests(&network, &key.attest(&network)));
         assert!(!text.attests(&network, &other.attest(&network)));
-        // whoever has the text can compute where it meets
+        // a holder of the text can compute the meeting point
         let read = Session::decode(&key.session().encode()).unwrap();
         assert_eq!(read.text_key().meeting(), text.meeting());
     }

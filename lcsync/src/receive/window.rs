@@ -362,7 +362,7 @@ impl Window {
                 if self.carrying(rate) > sent * BUSY {
                     let step = match self.starting {
                         true => START_STEP,
-                        // all that the server sends, whoever asked for it, is enough
+                        // all that the server sends is enough, also if others asked for it
                         false if self.server_full.is_some_and(|full| self.size >= full) => 1.0,
                         false => 1.0 + (PROBE_STEP * f64::from(self.lossless)).min(MAX_PROBE),
                     };

@@ -143,7 +143,7 @@ impl Drop for GroupText {
 
 impl ZeroizeOnDrop for GroupText {}
 
-/// What an issuer wants of the network of a group; replaces the last.
+/// An issuer's wishes for the network of a group; they replace the last ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
@@ -161,7 +161,7 @@ pub struct Wanted {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToGuest {
-    /// What the issuer wants.
+    /// The issuer's wishes.
     Wanted(Wanted),
     /// The answer to the oldest question of this text; zeros: refused.
     Signed {

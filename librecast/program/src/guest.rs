@@ -303,7 +303,7 @@ pub struct TextOwner {
 }
 
 impl TextEntry {
-    /// Returns the way of whoever has the text.
+    /// Returns the way of a holder of the text.
     #[must_use]
     pub fn new(text: String, key: &TextKey, places: Vec<Place>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What groups with a network of their own have of all groups: files, deputies, devices.
+//! Groups with a network of their own have files, deputies and devices, as all groups.
 
 use std::fs;
 use std::path::Path;

@@ -159,7 +159,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         presenter.types("c they dance")?;
         presenter.types("")?;
         sees(&early, 2)?;
-        // what was before comes to who is late
+        // earlier entries come to a late attender
         let mut late = attend(late, "late", &text, "")?;
         // without a namespace of its own
         let args = as_confined(&["lcstudio", "--json", "attend", &text]);
@@ -266,7 +266,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
         give(Path::new(&writes))?;
         let stage = Stage::new(stage, Some(&public))?;
         let (mut presenter, text) = stage.present(&format!("--at {url}"))?;
-        // whoever presents shows a screen by the text and the key, from another host too
+        // the presenter shows a screen by the text and the key, from another host too
         let picture = voice.path("picture.png");
         fs::write(&picture, png(64, 48, 3))?;
         let key = voice.path("talk.key");

@@ -63,7 +63,7 @@ addEventListener("keyup", (event) => {
     }
 });
 addEventListener("pointerdown", () => wake());
-// whoever looks elsewhere holds no key here
+// a user that looks elsewhere holds no key here
 addEventListener("blur", () => hold(false));
 document.addEventListener("visibilitychange", () => document.hidden && hold(false));
 // the lock screen and keys of a headset
@@ -457,7 +457,7 @@ function showNews({ participants, away }) {
         lines.push(`${speaker} ${speaking.length > 1 ? "speak" : "speaks"}.`);
     }
     const time = performance.now();
-    // what is left out now is said next time, if it is still so
+    // a change left out now is said next time, if it still holds
     if (lines.length > 0 && (!$("aloud").checked || time - view.saidAt >= ALOUD)) {
         Object.assign(view, { known: now, speaker, saidAt: time });
         say($("news"), lines.join(" "));

@@ -45,7 +45,7 @@ const ENDED: u8 = 1;
 const KEY: u8 = 2;
 /// Flag of a piece: no later frame depends on its frame.
 const SMOOTH: u8 = 4;
-/// Flag of a state: who joins its group gets a large picture.
+/// Flag of a state: there is a large picture in a group of its own.
 const HAS_LARGE: u8 = 8;
 
 /// Lengths of a frame and its pieces.

@@ -328,7 +328,7 @@ fn who_asks_for_the_large_picture_gets_it_and_no_other_byte() {
     assert!(!world.watch.layers().shows_large());
     world.film_in_both(30, &mut |_| false);
     world.check_both();
-    // who has left base hears of the end
+    // a receiver that has left base learns of the end
     let mut world = World::new(3);
     world.watch.want_large(true, world.now);
     world.sender.offer_large(true, world.now);

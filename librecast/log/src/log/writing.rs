@@ -25,7 +25,7 @@ const REPEAT_LONGEST: Duration = Duration::from_secs(30);
 /// Pause between packets of one repetition: routers take two packets a second of a leaf.
 const NEXT_PACKET: Duration = Duration::from_millis(600);
 
-/// State of a reader that writes, and of a holder that takes what readers write.
+/// State of a reader that writes, and of a holder that takes readers' entries.
 #[derive(Debug)]
 pub(super) struct Writing {
     /// Whether this holder takes entries of readers.
@@ -143,7 +143,7 @@ impl Log {
         if !self.writing.is_open {
             return self.drops.count(DropReason::AskedBadly);
         }
-        // heads tell the author what came
+        // heads tell the author which entries came
         let others = self.plan_heads(now);
         for entry in entries {
             let (id, number) = (entry.author, entry.number);
@@ -164,7 +164,7 @@ impl Log {
         time: UnixTime,
         now: Instant,
     ) -> Result<(), DropReason> {
-        // whoever has the text can repeat an entry, or name an author
+        // a holder of the text can repeat an entry, or name an author
         let author = self.authors.get(&entry.author);
         let author = author.ok_or(DropReason::UnknownAuthor)?;
         if author.has(&entry) {

@@ -264,7 +264,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         tab.until("document.querySelector('#camera').hidden")?;
         until_wanted(a, &base, false)?;
 
-        // who did not choose it got nothing
+        // hosts that did not choose it got nothing
         let bytes = bytes_of_tracks(&b.host, &counted)?;
         ensure!(bytes.values().all(|bytes| *bytes == 0), "{bytes:?}");
         page.click("#end")?;
@@ -272,7 +272,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         meeting.expect_clean(&browser, here)?;
         meeting.expect_clean(&other, there)?;
 
-        // what was kept plays
+        // the held film plays
         holder.signal(Signal::SIGTERM)?;
         ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
         plays(&a.host, kind, &held)

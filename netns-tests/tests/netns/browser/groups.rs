@@ -87,7 +87,7 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         page.shot("ring")?;
         page.click("#ring button")?;
         page.until("document.querySelector('#ring').hidden")?;
-        // who was told so does not ring again
+        // a page that was told so does not ring again
         people[1].ask(&["call", "team"])?;
         page.until("document.querySelectorAll('#heard .said a').length === 2")?;
         ensure!(page.eval("document.querySelector('#ring').hidden")? == true);
