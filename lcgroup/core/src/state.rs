@@ -120,6 +120,7 @@ impl Group {
         if let Some(network) = network {
             network.put(&mut w);
         }
+        self.devices.put_asked(&mut w);
         Ok(w.into_vec().into())
     }
 
@@ -210,7 +211,7 @@ impl Group {
             0 => crate::offices::Offices::default(),
             _ => read_offices(&mut r)?,
         };
-        let devices = match byte & WITH_DEVICES {
+        let mut devices = match byte & WITH_DEVICES {
             0 => Devices::default(),
             _ => Devices::read(&mut r)?,
         };
@@ -218,6 +219,7 @@ impl Group {
             0 => Network::default(),
             _ => Network::read(&mut r)?,
         };
+        devices.read_asked(&mut r)?;
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -522,4 +524,45 @@ fn read_append(r: &mut Reader<'_>) -> Result<Append, WireError> {
         _ => return Err(WireError::Bad("entry")),
     };
     Ok(Append { log, number, entry })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::group::Founding;
+
+    /// Parts that a state has only if they are used, in all combinations.
+    #[test]
+    fn optional_parts_of_a_state_come_back_in_all_combinations() {
+        let key = |n: u8| SecretKey::from_seed(&[n; 32]);
+        let now = UnixTime::from_secs(1_790_000_000);
+        for parts in 0..8_u8 {
+            let has = |part: u8| parts & part != 0;
+            let founding = Founding {
+                key: key(1),
+                read_key: [2; 32].into(),
+                topic: "team".to_owned(),
+                name: "Ann".to_owned(),
+            };
+            let mut group = Group::create(founding, &[3; 32], now).unwrap();
+            if has(1) {
+                group.devices.used.insert(7, key(4).peer_id());
+            }
+            if has(2) {
+                group.devices.asked_of = Some(key(5).peer_id());
+                group.devices.asked.insert(key(6).peer_id());
+            }
+            if has(4) {
+                group
+                    .network
+                    .take_text(now.as_millis() / 60_000 << 32, key(7).peer_id(), now);
+            }
+            let back = Group::restore(&group.state().unwrap(), &[4; 32]).unwrap();
+            assert_eq!(back.devices.used, group.devices.used);
+            assert_eq!(back.devices.asked, group.devices.asked);
+            assert_eq!(back.devices.asked_of, group.devices.asked_of);
+            assert_eq!(back.network.texts, group.network.texts);
+        }
+    }
 }

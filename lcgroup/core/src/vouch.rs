@@ -315,7 +315,10 @@ impl Devices {
         for (id, author) in &self.used {
             w.u64(*id).put(author.public_key());
         }
-        // earlier versions know a state that ends here
+    }
+
+    /// Writes an asked removal, if there is one: the last part of a state, which earlier versions lack.
+    pub fn put_asked(&self, w: &mut Writer) {
         if let Some(of) = self.asked_of.filter(|_| !self.asked.is_empty()) {
             w.put(of.public_key()).u32(self.asked.len() as u32);
             for device in &self.asked {
@@ -344,13 +347,18 @@ impl Devices {
         for _ in 0..r.u32()? {
             devices.used.insert(r.u64()?, peer(r)?);
         }
+        Ok(devices)
+    }
+
+    /// Reads an asked removal, if the state does not end before it.
+    pub fn read_asked(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
         if !r.is_empty() {
-            devices.asked_of = Some(peer(r)?);
+            self.asked_of = Some(peer(r)?);
             for _ in 0..r.u32()? {
-                devices.asked.insert(peer(r)?);
+                self.asked.insert(peer(r)?);
             }
         }
-        Ok(devices)
+        Ok(())
     }
 }
 
@@ -493,7 +501,8 @@ pub(crate) fn decode_any(bytes: &[u8]) {
     let _ = Vouch::decode(bytes);
     let _ = decode_gone(bytes);
     let _ = decode_marks(bytes, &SecretKey::from_seed(&[0; 32]).peer_id());
-    let _ = Devices::read(&mut Reader::new(bytes));
+    let mut r = Reader::new(bytes);
+    let _ = Devices::read(&mut r).and_then(|mut devices| devices.read_asked(&mut r));
 }
 
 /// The box for `me` in an entry of read marks, and the sealed marks.
