@@ -556,7 +556,7 @@ mod tests {
             if has(4) {
                 group
                     .network
-                    .take_text(now.as_millis() / 60_000 << 32, key(7).peer_id(), now);
+                    .take_text((now.as_millis() / 60_000) << 32, key(7).peer_id(), now);
             }
             let back = Group::restore(&group.state().unwrap(), &[4; 32]).unwrap();
             assert_eq!(back.devices.used, group.devices.used);
