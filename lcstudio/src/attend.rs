@@ -16,15 +16,13 @@ use librecast_program::code;
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
 
+use crate::followed::REST;
 use crate::input::{Input, Read};
 use crate::outside;
 use crate::said::{print, said};
 use crate::sound::Sound;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
-
-/// Silence after the end of a session until it exits, for missing entries.
-const REST: Duration = Duration::from_secs(3);
 
 /// A track by its name, or captions or sound in the attender's language.
 #[derive(Debug, Clone, PartialEq, Eq)]

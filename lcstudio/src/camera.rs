@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcstudio_core::{
     CameraError, CameraSender, CameraSize, IVF_FRAME_HEADER, IVF_HEADER, Ivf, Place, TrackName,
-    View,
 };
 use librecast::time::UnixTime;
 use librecast_log::Role;
@@ -24,7 +23,8 @@ use librecast_log_host::seed;
 use librecast_program::cli::{Exit, hint};
 use librecast_program::process::Wake;
 
-use crate::screen::{Shown, read_index};
+use crate::followed::FollowedIndex;
+use crate::screen::Shown;
 use crate::tracks::Tracks;
 
 /// Frames that were read and wait for their time: the pipe waits behind them.
@@ -72,8 +72,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut tracks =
         Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
-    let mut view = View::default();
-    if let Some(exit) = shown.wait(&key, &mut tracks, &mut view, &wake)? {
+    let mut followed = FollowedIndex::begin(now);
+    if let Some(exit) = shown.wait(&key, &mut tracks, &mut followed, &wake)? {
         return Ok(exit);
     }
     let owner = key.track_key(&TrackName::Camera);
@@ -95,7 +95,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         sent: 0,
         left_out: 0,
     };
-    camera.run(&mut tracks, &mut view, &wake)
+    camera.run(&mut tracks, &mut followed, &wake)
 }
 
 /// A frame of the pipe, with its time in milliseconds.
@@ -202,20 +202,28 @@ struct Camera {
 }
 
 impl Camera {
-    fn run(&mut self, tracks: &mut Tracks, view: &mut View, wake: &Wake) -> anyhow::Result<Exit> {
+    fn run(
+        &mut self,
+        tracks: &mut Tracks,
+        followed: &mut FollowedIndex,
+        wake: &Wake,
+    ) -> anyhow::Result<Exit> {
         loop {
             let now = Instant::now();
             let interrupted = wake.interrupted();
-            if interrupted.is_some() || view.index().has_ended || self.has_ended {
+            if interrupted.is_some() || followed.has_ended(tracks, now) || self.has_ended {
                 self.sender.end(now);
             }
-            read_index(tracks, view)?;
+            followed.turn(tracks)?;
             self.send_due(now);
             while let Some((group, packet)) = self.sender.poll_transmit(Instant::now()) {
                 tracks.send(group, &packet);
             }
             if self.sender.has_ended() {
                 tracing::info!("{} frames sent, {} left out", self.sent, self.left_out);
+                if interrupted.is_none() && !self.has_ended {
+                    hint("lcstudio", "the session has ended");
+                }
                 return match self.failed.take() {
                     Some(e) => Err(e),
                     None => Ok(interrupted.unwrap_or(Exit::Ok)),
@@ -230,7 +238,8 @@ impl Camera {
             }
             let due = self.sources.iter().filter_map(Source::next_at).min();
             let said = self.heard_at.map(|at| at + SILENCE);
-            let until = [due, said, Some(self.sender.next_timeout())];
+            let next = Some(self.sender.next_timeout());
+            let until = [due, said, next, followed.next_timeout(now)];
             tracks.wait(wake, until.into_iter().flatten().min())?;
         }
     }

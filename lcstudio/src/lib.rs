@@ -6,6 +6,7 @@
 //! | `present`, `invite`, `attend`, `caption`, `screen`, `camera`, `watch`, `notes`, `hold`, `export`, `keys` | its verbs |
 //! | `outside` | sessions in a network of their own |
 //! | `folder` | the folder of a session |
+//! | `followed` | a session's index, for `screen`, `camera` and `watch` |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
 //! | `waiting` | explanations of long waits |
@@ -22,6 +23,7 @@ mod caption;
 mod cli;
 mod export;
 mod folder;
+mod followed;
 mod hold;
 mod input;
 mod invite;

@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use anyhow::Context;
 use lcstudio_core::{
-    Area, NewChange, Place, ScreenSender, Session, SessionKey, TrackName, TrackPlace, View, changed,
+    Area, NewChange, Place, ScreenSender, Session, SessionKey, TrackName, TrackPlace, changed,
 };
 use librecast::time::UnixTime;
 use librecast_log::Role;
@@ -18,6 +18,7 @@ use librecast_program::guest;
 use librecast_program::process::Wake;
 
 use crate::folder::Folder;
+use crate::followed::FollowedIndex;
 use crate::stills::{self, Still};
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
@@ -58,12 +59,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut tracks =
         Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
-    let mut view = View::default();
-    if let Some(exit) = shown.wait(&key, &mut tracks, &mut view, &wake)? {
+    let mut followed = FollowedIndex::begin(now);
+    if let Some(exit) = shown.wait(&key, &mut tracks, &mut followed, &wake)? {
         return Ok(exit);
     }
     let mut screen = Screen::begin(&key, &session, &wake)?;
-    screen.run(&mut tracks, &mut view, &wake)
+    screen.run(&mut tracks, &mut followed, &wake)
 }
 
 /// A track that a presenter shows beside `present`.
@@ -110,7 +111,7 @@ impl Shown<'_> {
         &self,
         key: &SessionKey,
         tracks: &mut Tracks,
-        view: &mut View,
+        followed: &mut FollowedIndex,
         wake: &Wake,
     ) -> anyhow::Result<Option<Exit>> {
         let (name, noun) = (&self.name, self.noun);
@@ -123,12 +124,15 @@ impl Shown<'_> {
             if let Some(exit) = wake.interrupted() {
                 return Ok(Some(exit));
             }
-            read_index(tracks, view)?;
-            if view.index().place(name) == Some(&TrackPlace::Space(owner)) {
+            followed.turn(tracks)?;
+            let index = followed.index();
+            let is_named = index.place(name) == Some(&TrackPlace::Space(owner));
+            if is_named && !index.has_ended {
                 return Ok(None);
             }
             if begun.elapsed() >= self.timeout {
-                let message = match view.index().has_begun {
+                let message = match index.has_begun {
+                    true if is_named => "the session has ended".to_owned(),
                     true => format!("the session has no {name}: {absent}"),
                     false => {
                         "nobody presents or holds this session where this host listens".to_owned()
@@ -136,7 +140,10 @@ impl Shown<'_> {
                 };
                 return Err(ExitError::new(Exit::Unreachable, message).into());
             }
-            waiting.explain(Instant::now(), || match view.index().has_begun {
+            waiting.explain(Instant::now(), || match index.has_begun {
+                true if is_named => {
+                    "waits for the session to be presented again: it has ended".to_owned()
+                }
                 true => format!("waits for {noun} among the session's tracks: {absent}"),
                 false => waiting::for_session(&tracks.interface_names(), Some(self.timeout)),
             });
@@ -145,15 +152,6 @@ impl Shown<'_> {
             tracks.wait(wake, Some(next))?;
         }
     }
-}
-
-/// Receives, sends, and reads the index.
-pub fn read_index(tracks: &mut Tracks, view: &mut View) -> io::Result<()> {
-    tracks.turn()?;
-    for new in tracks.entries() {
-        view.read(&new.place, new.by_owner, &new.entry);
-    }
-    Ok(())
 }
 
 /// The pictures of standard input: only the last one counts.
@@ -194,14 +192,19 @@ impl Screen {
         })
     }
 
-    fn run(&mut self, tracks: &mut Tracks, view: &mut View, wake: &Wake) -> anyhow::Result<Exit> {
+    fn run(
+        &mut self,
+        tracks: &mut Tracks,
+        followed: &mut FollowedIndex,
+        wake: &Wake,
+    ) -> anyhow::Result<Exit> {
         loop {
             let now = Instant::now();
             let interrupted = wake.interrupted();
-            if interrupted.is_some() || view.index().has_ended {
+            if interrupted.is_some() || followed.has_ended(tracks, now) {
                 self.sender.end(now);
             }
-            read_index(tracks, view)?;
+            followed.turn(tracks)?;
             if self.sender.wants_look(now) {
                 self.look(now)?;
             }
@@ -209,11 +212,15 @@ impl Screen {
                 tracks.send(group, &packet);
             }
             if self.sender.has_ended() {
+                if interrupted.is_none() {
+                    hint("lcstudio", "the session has ended");
+                }
                 return Ok(interrupted.unwrap_or(Exit::Ok));
             }
-            let next = self.sender.next_timeout();
-            let look = self.next_look(now);
-            tracks.wait(wake, Some(look.map_or(next, |at| at.min(next))))?;
+            let next = [self.next_look(now), followed.next_timeout(now)];
+            let next = next.into_iter().flatten().min();
+            let due = self.sender.next_timeout();
+            tracks.wait(wake, Some(next.map_or(due, |at| at.min(due))))?;
         }
     }
 

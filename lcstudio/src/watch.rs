@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::ValueEnum;
 use lcstudio_core::{
-    CameraFrame, CameraWatch, Layer, Place, ScreenWatch, TrackName, TrackPlace, View, ivf_frame,
+    CameraFrame, CameraWatch, Index, Layer, Place, ScreenWatch, TrackName, TrackPlace, ivf_frame,
     ivf_header,
 };
 use librecast_log::{Role, Space};
@@ -23,8 +23,8 @@ use librecast_program::cli::{Exit, ExitError, hint};
 use librecast_program::process::Wake;
 
 use crate::canvas::Canvas;
+use crate::followed::FollowedIndex;
 use crate::outside;
-use crate::screen::read_index;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut watching: Option<Box<dyn Watching>> = None;
-    let mut view = View::default();
+    let mut followed = FollowedIndex::begin(now);
     let name = match options.track {
         Watched::Screen => TrackName::Screen,
         Watched::Camera => TrackName::Camera,
@@ -95,8 +95,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         if let Some(exit) = wake.interrupted() {
             return Ok(exit);
         }
-        read_index(&mut tracks, &mut view)?;
-        let index = view.index();
+        followed.turn(&mut tracks)?;
+        let index = followed.index();
         if let (None, Some(TrackPlace::Space(owner))) = (&watching, index.place(&name)) {
             let space = session.space(*owner);
             watching = Some(match options.track {
@@ -110,9 +110,9 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             watching.turn(&mut tracks, now)?;
             until = watching.next_timeout(now);
         } else if now >= begun + options.timeout {
-            return Err(ExitError::new(Exit::Unreachable, absent(&view, &name)).into());
+            return Err(ExitError::new(Exit::Unreachable, absent(index, &name)).into());
         }
-        if index.has_ended {
+        if followed.has_ended(&tracks, now) {
             hint("lcstudio", "the session has ended");
             return Ok(Exit::Ok);
         }
@@ -121,7 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 (false, _) => {
                     waiting::for_session(&tracks.interface_names(), Some(options.timeout))
                 }
-                (true, None) => format!("waits: {}", absent(&view, &name)),
+                (true, None) => format!("waits: {}", absent(index, &name)),
                 (true, Some(_)) => format!(
                     "waits for a picture: does `lcstudio {name}` run? If it does, `lcroute doctor` checks the network"
                 ),
@@ -134,13 +134,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 .chain(gives_up)
                 .min();
         }
+        let until = until.into_iter().chain(followed.next_timeout(now)).min();
         tracks.wait(&wake, until)?;
     }
 }
 
 /// Returns the reason for which a track is not there.
-fn absent(view: &View, name: &TrackName) -> String {
-    match view.index().has_begun {
+fn absent(index: &Index, name: &TrackName) -> String {
+    match index.has_begun {
         true => format!(
             "the session has no {name}: `{name} = true` in session.toml names it once the session is presented again"
         ),

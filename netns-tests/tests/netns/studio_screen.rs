@@ -156,6 +156,10 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
              add chain inet lossy in { type filter hook prerouting priority 0; }\n\
              add rule inet lossy in iifname lc0 meta l4proto udp numgen random mod 100 < 20 drop",
         )?;
+        // presented once before: that end is not this session's
+        let mut before = present(stage, &folder, &key)?;
+        before.types("q")?;
+        before.process.wait(DEADLINE)?;
         let _presenter = present(stage, &folder, &key)?;
         let [held, held_late] = [kept, late].map(|host| host.path("held").display().to_string());
         let _holder = hold(kept, &held, &lcs)?;
