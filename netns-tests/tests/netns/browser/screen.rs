@@ -59,7 +59,16 @@ const STAND_IN: &str = r"(() => {
     window.source = source;
     navigator.mediaDevices.getDisplayMedia = async () => {
         if (!window.MediaStreamTrackGenerator) {
-            return source.captureStream(5);
+            // Firefox captures a canvas only once it is drawn on: a pixel, as it is
+            const stream = source.captureStream(5);
+            const drawn = setInterval(() => context.drawImage(source, 0, 0, 1, 1, 0, 0, 1, 1), 200);
+            const [track] = stream.getTracks();
+            const stop = track.stop.bind(track);
+            track.stop = () => {
+                clearInterval(drawn);
+                stop();
+            };
+            return stream;
         }
         const track = new MediaStreamTrackGenerator({ kind: 'video' });
         const writer = track.writable.getWriter();
