@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use lcroute::port_mapping::{http, upnp};
+use lcroute_mapping::{http, upnp};
 use libfuzzer_sys::fuzz_target;
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);

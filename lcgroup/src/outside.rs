@@ -803,6 +803,7 @@ impl Outside {
             links: self.state.links,
             present: self.state.present,
             port: self.state.port,
+            mapped: self.state.mapped,
             waits: self.waits(),
         }
     }

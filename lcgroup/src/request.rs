@@ -287,6 +287,9 @@ pub struct NetworkStatus {
     pub present: usize,
     /// UDP port of links; 0: none yet.
     pub port: u16,
+    /// Address that the router maps to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<std::net::SocketAddrV4>,
     /// Why nobody is reached, and what to check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,

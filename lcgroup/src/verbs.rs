@@ -842,6 +842,9 @@ fn network_line(network: &NetworkStatus, told: Option<&str>) -> String {
     if network.port != 0 {
         line += &format!("; UDP port {}", network.port);
     }
+    if let Some(mapped) = network.mapped {
+        line += &format!(", reached at {mapped} (mapped)");
+    }
     if let Some(waits) = &network.waits
         && told != Some(waits)
     {

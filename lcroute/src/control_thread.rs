@@ -119,7 +119,7 @@ impl ControlThread {
                 }
                 () = self.moved.notified() => {
                     running.carriers.path_changed(PathChange::Addresses);
-                    running.ports.moved().await;
+                    running.ports.moved();
                     let carriers = &mut running.carriers;
                     set_slow_carriers(carriers, self.port, &self.config, &self.inbox).await;
                 }
@@ -223,7 +223,7 @@ impl ControlThread {
                     tracing::error!("{e:#}");
                 }
                 running.lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
-                running.ports.configure(&self.config).await;
+                running.ports.configure(&self.config);
                 let changed = Message::Reconfigure(Box::new(reconfigure(&self.config, private)));
                 self.inbox.send(changed).await;
                 let told = self.config.written.reread(&before, &running.first);

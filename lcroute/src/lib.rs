@@ -13,7 +13,7 @@
 //! | `packet_loop`, `read_batching` | the thread that carries packets |
 //! | `tun`, `netlink`, `inbound_probe` | `lc0`; interfaces and routes; the host's firewall |
 //! | `udp`, `lan` | the socket of all links; LANs of a gateway |
-//! | `relays`, `port_mapping` | relays in use; the port that a router maps |
+//! | `relays`, `port_mapping` | relays in use; the port that a router maps (`lcroute-mapping`) |
 //! | `control_server`, `inviter` | the control socket; invitations for pages |
 //! | `private` | private prefixes on a host |
 //! | `state`, `keeper`, `clock` | disk; clock of the system |
@@ -37,7 +37,7 @@ mod lan;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
-pub mod port_mapping;
+mod port_mapping;
 mod private;
 mod read_batching;
 mod relays;

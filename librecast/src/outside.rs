@@ -163,6 +163,9 @@ pub struct Plan {
     /// Chooses the UDP port, so that it can be forwarded; none: any port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortSecret>,
+    /// Interfaces over which the router may be asked to map the port (none listed: all), if it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_port: Option<Vec<String>>,
 }
 
 /// A secret of the own key that chooses its UDP port: whoever knows the key alone cannot compute it.

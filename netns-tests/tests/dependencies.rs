@@ -174,6 +174,14 @@ fn engine_and_overlay_do_not_know_each_other() {
 }
 
 #[test]
+fn who_asks_the_router_knows_no_daemon() {
+    let ours = ours();
+    assert_eq!(ours["lcroute-netlink"], BTreeSet::new());
+    let below = ["lcroute-netlink", "librecast"].map(str::to_owned);
+    assert_eq!(ours["lcroute-mapping"], BTreeSet::from(below));
+}
+
+#[test]
 fn the_control_socket_needs_no_daemon() {
     let ours = ours();
     let mut below = ours["lcroute-node"].clone();
@@ -250,6 +258,8 @@ fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
 fn who_links_with_strangers_knows_no_router_and_no_streams() {
     let ours = ours();
     let below = [
+        "lcroute-mapping",
+        "lcroute-netlink",
         "lcroute-overlay",
         "lcroute-signalling",
         "lcroute-tls",

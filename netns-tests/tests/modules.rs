@@ -377,6 +377,10 @@ fn every_decision_is_listed() {
 /// `docs/security.md` holds for each.
 const SPEAKERS: &[(&str, &str)] = &[
     ("control/src/pages.rs", "this host"),
+    ("mapping/src/http.rs", "Exposure::router"),
+    ("mapping/src/protocols.rs", "Exposure::router"),
+    ("mapping/src/upnp.rs", "Exposure::router"),
+    ("netlink/src/request.rs", "this host"),
     ("outside/src/program.rs", "Exposure::outside"),
     ("reach/src/cli.rs", "no socket: the name of a crate"),
     ("reach/src/dht.rs", "Exposure::dht"),
@@ -395,10 +399,6 @@ const SPEAKERS: &[(&str, &str)] = &[
     ("src/lan/programs.rs", "a gateway's LANs"),
     ("src/lan/socket.rs", "a gateway's LANs"),
     ("src/netlink/monitor.rs", "this host"),
-    ("src/netlink/request.rs", "this host"),
-    ("src/port_mapping.rs", "Exposure::router"),
-    ("src/port_mapping/http.rs", "Exposure::router"),
-    ("src/port_mapping/upnp.rs", "Exposure::router"),
     ("src/relays.rs", "relays"),
     ("src/udp.rs", "Disclosure, for each member"),
     ("streams/src/daemon.rs", "this host"),

@@ -570,7 +570,7 @@ const FILES: &[File] = &[
                     (
                         "map_port",
                         "true",
-                        "Ask the router to map the port to this host: by PCP, else NAT-PMP, else UPnP. Other hosts then reach it directly, whatever NAT they are behind. Only a router on a LAN is asked, where this host has a private IPv4 address.",
+                        "Ask the router to map the port to this host: by PCP, else NAT-PMP, else UPnP. Other hosts then reach it directly, whatever NAT they are behind. Only a router on a LAN is asked, where this host has a private IPv4 address. The same holds for ports of what waits outside: keys with `[outside] dht`, stations, lectures and groups with networks of their own.",
                     ),
                     (
                         "policy",

@@ -318,9 +318,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All protocols.
-    pub const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
-
     /// Returns the name for users.
     pub fn name(self) -> &'static str {
         match self {

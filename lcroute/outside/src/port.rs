@@ -41,6 +41,9 @@ pub(crate) fn reached(facts: &Facts<'_>) -> Option<String> {
     let seen = |kind| move |candidate: &&Candidate| candidate.kind == kind;
     let all = || facts.candidates.iter();
     let all = || all().filter(|candidate| is_public(candidate.addr.ip()));
+    if let Some(mapped) = all().find(seen(CandidateKind::Mapped)) {
+        return Some(format!("reached at {} (mapped)", mapped.addr));
+    }
     let outer = all().find(seen(CandidateKind::ServerReflexive));
     let host = all().find(seen(CandidateKind::Host));
     match (facts.called, outer.or(host), host) {
@@ -88,6 +91,28 @@ mod tests {
         let at = |text: &str| Some(format!("reached at {text}"));
         assert_eq!(said(&both, true, false), at("203.0.113.7:50000"));
         assert_eq!(said(&inner, true, false), at("UDP port 50000"));
+    }
+
+    #[test]
+    fn a_port_that_the_router_maps_is_open_unless_the_router_is_behind_a_nat_itself() {
+        let inner = (CandidateKind::Host, "192.168.1.2:50000");
+        let outer = (CandidateKind::ServerReflexive, "203.0.113.7:50000");
+        for (mapped, expected) in [
+            ("203.0.113.7:50001", "reached at 203.0.113.7:50001 (mapped)"),
+            (
+                "100.64.0.7:50001",
+                "closed: forward UDP port 50000, or name a place",
+            ),
+        ] {
+            let candidates = candidates(&[inner, (CandidateKind::Mapped, mapped), outer]);
+            let said = reached(&Facts {
+                candidates: &candidates,
+                port: 50_000,
+                called: false,
+                has_server: false,
+            });
+            assert_eq!(said.as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::addresses::{Here, here};
 use crate::arrived::Arrived;
 use crate::carriers::{DHT, Finding, LAN};
 use crate::items::Items;
+use crate::mapping::{Mappings, settings};
 use crate::pairs::{Intent, OpenDay, Pairs, PairsConfig, PairsOutput};
 use crate::port::{Facts, reached};
 use crate::relays::Relays;
@@ -58,6 +59,8 @@ const FRAMES: usize = 1_024;
 const MTU: u16 = 1_400;
 /// Time for the last datagrams at the end.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// Time for the end of all; the router has a second of it to delete the mapping.
+const END: Duration = Duration::from_millis(1_500);
 /// UDP port of a signalling server's STUN, if its URL names no port.
 const SIGNAL_PORT: u16 = 7_117;
 
@@ -98,8 +101,8 @@ pub(crate) fn run(from: From<'_>) -> anyhow::Result<Exit> {
         };
         service::stopping();
         if ended.is_ok() && stop.send(true).is_ok() {
-            // links end with a goodbye; a second signal does not wait for it
-            let _ = timeout(2 * GOODBYE, serving).await;
+            // links end with a goodbye
+            let _ = timeout(END, serving).await;
         }
         ended.map(|()| Exit::Ok)
     })
@@ -200,6 +203,7 @@ struct Conversation {
     sockets: Vec<Bound>,
     /// They have been opened at a port of the own key, as others call.
     is_fixed: bool,
+    mappings: Mappings,
     received: mpsc::Sender<Datagram>,
     datagrams: mpsc::Receiver<Datagram>,
     looked: mpsc::Sender<Looked>,
@@ -263,6 +267,7 @@ impl Conversation {
             here: Here::default(),
             sockets: Vec::new(),
             is_fixed: false,
+            mappings: Mappings::default(),
             received,
             datagrams,
             looked,
@@ -312,6 +317,7 @@ impl Conversation {
                 Some((stream, event)) = self.relay_events.recv() => {
                     self.share.handle_relay_stream(stream, event, Instant::now());
                 }
+                mapped = self.mappings.changed() => self.set_mapped(mapped),
                 _ = look.tick() => {
                     self.review_addresses().await?;
                     self.say_status();
@@ -394,8 +400,10 @@ impl Conversation {
                 if self.items.handle_item(item, now) {
                     self.hold_items();
                 }
+                return;
             }
         }
+        self.review_mapping();
     }
 
     /// Returns the places of a pair, and whether it is sought.
@@ -689,6 +697,7 @@ impl Conversation {
             self.here = Here::default();
             self.finding.set_lans(None, 0);
             self.finding.set_dht(None);
+            self.review_mapping();
             return Ok(());
         }
         let relays = self.share.webrtc().relay_status().url.is_some();
@@ -727,8 +736,7 @@ impl Conversation {
             Ok(here) => here,
             Err(e) => return tracing::warn!("addresses of this host: {e}"),
         };
-        let is_called = self.open.is_some() || self.plans.values().any(|pair| pair.waits);
-        if is_called && !self.is_fixed && !self.pairs.has_links() {
+        if self.is_called() && !self.is_fixed && !self.pairs.has_links() {
             // a caller has any port: two calls from one port would disturb each other
             self.is_fixed = true;
             self.sockets.clear();
@@ -753,6 +761,31 @@ impl Conversation {
         let now = Instant::now();
         self.share.webrtc().set_local_candidates(candidates, now);
         self.finding.addresses_changed();
+        self.mappings.moved();
+        self.review_mapping();
+    }
+
+    /// Returns whether somebody may call this host.
+    fn is_called(&self) -> bool {
+        self.open.is_some() || self.plans.values().any(|pair| pair.waits)
+    }
+
+    /// Has the router map the port while somebody may call it.
+    fn review_mapping(&mut self) {
+        let Some(plan) = &self.plan else { return };
+        // routers map IPv4; another port comes once its links have ended
+        let mut ports = self.sockets.iter().map(|bound| bound.at);
+        let port = ports.find(SocketAddr::is_ipv4).map(|at| at.port());
+        let port = port.filter(|_| self.is_fixed);
+        let settings = settings(plan, self.is_called());
+        if self.mappings.set(port, settings, plan.port.as_ref()) {
+            self.set_mapped(None);
+        }
+    }
+
+    fn set_mapped(&mut self, mapped: Option<SocketAddr>) {
+        self.share.webrtc().set_mapped(mapped, Instant::now());
+        self.say_status();
     }
 
     /// Opens a socket; at a port of the own key where others call, so that it can be forwarded.
@@ -800,8 +833,9 @@ impl Conversation {
         self.pairs.shutdown(Instant::now());
         while self.pairs.poll_output().is_some() {}
         self.send_all();
-        // both ends of a goodbye are best effort
-        let _ = timeout(GOODBYE, self.finding.stop()).await;
+        // best effort, like the mapping's end
+        let goodbye = timeout(GOODBYE, self.finding.stop());
+        let _ = tokio::join!(goodbye, self.mappings.end());
         self.writer.abort();
     }
 }

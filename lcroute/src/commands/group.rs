@@ -30,7 +30,7 @@ use librecast_program::guest::MAX_TEXT_PLACES;
 use librecast_program::state_lock::StateLock;
 
 use super::hint;
-use super::meeting_places::{own_config, places_of_user};
+use super::meeting_places::{mapping_of, own_config, places_of_user};
 use crate::guest::group::{IssuerKeys, first_epochs, found, node_name, take_office};
 use crate::guest::member::{Identity, Start};
 use crate::guest::text::{Finder, Places};
@@ -117,6 +117,7 @@ pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyho
             issuer,
             places,
         }),
+        mapping: Some(mapping_of(common, &config)?),
         config,
     })))
 }

@@ -25,7 +25,7 @@ use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
-use super::meeting_places::{SIGNAL, own_config, places_of_user};
+use super::meeting_places::{SIGNAL, mapping_of, own_config, places_of_user};
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
@@ -223,6 +223,7 @@ fn as_member(
         group: None,
         code: state.map(told).transpose()?,
         owner: None,
+        mapping: None,
         config,
     })))
 }
@@ -308,6 +309,7 @@ fn by_text(
             dht,
             signer: None,
         }),
+        mapping: Some(mapping_of(common, &config)?),
         config,
     })))
 }

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use lcroute_control::config::Config;
 use lcroute_control::settings::Common;
+use lcroute_mapping::Settings;
 use librecast::outside::{Place, PlaceError};
 use librecast_program::cli::{Exit, ExitError};
+
+use crate::port_mapping;
 
 /// Environment variable with the signalling server of codes, a URL or HOST[:PORT]; empty: none.
 pub const SIGNAL: &str = "LCROUTE_SIGNAL";
@@ -23,6 +26,15 @@ pub fn places_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Pl
     let exposure = own.as_ref().unwrap_or(config).exposure();
     let outside = exposure.outside().ok();
     Ok(outside.map_or_else(Vec::new, |outside| outside.meet.clone()))
+}
+
+/// Returns which router a guest may ask to map its port: the owners of host and guest decide.
+pub fn mapping_of(common: &Common, config: &Config) -> anyhow::Result<Settings> {
+    let mut settings = port_mapping::settings(config);
+    let own = own_config(common)?;
+    let silent = own.and_then(|own| port_mapping::settings(&own).silent);
+    settings.silent = settings.silent.or(silent);
+    Ok(settings)
 }
 
 /// Returns the user's own configuration, unless the command line names another.

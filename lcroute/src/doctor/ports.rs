@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use lcroute_control::config::Silent;
 use lcroute_control::status::Mapping;
+use lcroute_netlink::is_behind_nat;
 
 use super::{Check, Patient, State};
-use crate::netlink::is_behind_nat;
-use crate::port_mapping::router;
+use crate::port_mapping::settings;
 
 const NAME: &str = "ports";
 const BY_HAND: &str = "nothing has to be done while links come about. For a direct way in from everywhere: switch on PCP, \
@@ -24,7 +24,7 @@ pub(super) fn check(patient: &Patient) -> Check {
             return Check::skipped(NAME, why);
         }
     }
-    if let Err(e) = router(&patient.config) {
+    if let Err(e) = settings(&patient.config).router() {
         return Check::skipped(NAME, e.to_string());
     }
     match &patient.daemon {

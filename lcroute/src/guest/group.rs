@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::pin::Pin;
@@ -326,6 +327,15 @@ impl Group {
     pub fn tell_end(&mut self, why: &str) {
         let state = GroupState {
             ended: Some(why.to_owned()),
+            ..self.state.clone()
+        };
+        self.set_state(state);
+    }
+
+    /// Tells lcgroup the address at which the Internet reaches this host.
+    pub fn set_mapped(&mut self, mapped: Option<SocketAddrV4>) {
+        let state = GroupState {
+            mapped,
             ..self.state.clone()
         };
         self.set_state(state);

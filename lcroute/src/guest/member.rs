@@ -12,6 +12,7 @@ use bytes::Bytes;
 use lcroute_control::config::Config;
 use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
+use lcroute_mapping::Status;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
 use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, Seeking};
@@ -32,6 +33,7 @@ use super::group::{self, Group};
 use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
+use super::mapped::{self, Hints, Mapped};
 use super::outflow::{Counted, Outflow};
 use super::readable::watched;
 use super::text::{Owner, OwnerStart, Places};
@@ -42,6 +44,7 @@ use crate::drops::{DropReason, Drops};
 use crate::inbox::{Inbox, Message};
 use crate::netlink;
 use crate::packet_loop::outgoing::Outgoing;
+use crate::port_mapping;
 use crate::relays::{Input, Relays};
 use crate::servers::{proxy, servers};
 use crate::state::StateDir;
@@ -160,6 +163,8 @@ pub struct Start {
     pub owner: Option<OwnerStart>,
     /// The group, if the network is one of a group.
     pub group: Option<group::Start>,
+    /// The router that may be asked to map the port, if others have to reach it.
+    pub mapping: Option<lcroute_mapping::Settings>,
     /// The user's configuration.
     pub config: Config,
 }
@@ -198,6 +203,7 @@ pub struct MemberShell {
     outflow: Outflow,
     owner: Option<Owner>,
     group: Option<Group>,
+    mapped: Option<Mapped>,
     /// Other members that are or were here.
     seen: BTreeSet<PeerId>,
     /// Members present and left, and the upload, that the program inside knows.
@@ -218,6 +224,7 @@ impl MemberShell {
             code,
             owner,
             mut group,
+            mapping,
             config,
         } = start;
         let now = Instant::now();
@@ -233,6 +240,7 @@ impl MemberShell {
         let port = socket.port()?;
         let readable = watched(&socket)?;
         let (chain, key) = (identity.chain.clone(), identity.key.clone());
+        let node_key = key.clone();
         let founds = code.as_ref().is_some_and(|code| code.state.founds) && owner.is_none();
         let is_public = code.as_ref().is_some_and(|code| code.state.code.is_empty());
         let kept = group.as_mut().map(|group| {
@@ -273,15 +281,17 @@ impl MemberShell {
             on_lans,
             dht,
         };
-        if owner.is_some() && named.is_empty() {
-            let found = match places.dht {
-                Some(_) => "on this LAN and by the DHT",
-                None => "on this LAN alone",
-            };
-            hint(format_args!(
-                "without a place it is found {found}, where the firewall of this host lets it in; closed: forward UDP port {port}, or name a place (--at HOST)"
-            ));
-        }
+        let found = match places.dht {
+            Some(_) => "on this LAN and by the DHT",
+            None => "on this LAN alone",
+        };
+        let found = named.is_empty().then_some(found);
+        let told = owner.is_some().then(|| Hints::new(found));
+        let mapped = mapping.map(|settings| {
+            let signs = owner.as_ref().map_or(&*node_key, |owner| &owner.signs);
+            let secret = port_mapping::secret(signs, port);
+            Mapped::start(port, secret, settings, told)
+        });
         let own = (node.member().peer, port);
         let owner = owner.map(|owner| Owner::start(owner, own, &places));
         let group = group.map(|start| {
@@ -319,6 +329,7 @@ impl MemberShell {
             code,
             owner: owner.transpose()?,
             group: group.transpose()?,
+            mapped,
             seen: BTreeSet::new(),
             outflow: Outflow::new(now),
             told: (0, 0, 0),
@@ -350,6 +361,7 @@ impl MemberShell {
             Some(message) = self.messages.recv() => self.handle_message(message),
             Some(event) = self.carrier_events.recv() => self.handle_carrier(event).await,
             () = answer(&mut self.owner) => {}
+            status = mapped::changed(&mut self.mapped) => self.handle_mapped(&status),
             event = group::wait(&mut self.group) => {
                 if let Some(group) = &mut self.group {
                     group.handle(event, &mut self.node, Instant::now());
@@ -358,6 +370,18 @@ impl MemberShell {
             () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
         }
         Ok(())
+    }
+
+    fn handle_mapped(&mut self, status: &Status) {
+        let address = status.address.map(SocketAddr::V4);
+        let webrtc = self.node.connections_mut();
+        webrtc.set_mapped(address, Instant::now());
+        if let Some(mapped) = &mut self.mapped {
+            mapped.tell(status);
+        }
+        if let Some(group) = &mut self.group {
+            group.set_mapped(status.public());
+        }
     }
 
     fn handle_message(&mut self, message: Message) {
@@ -524,6 +548,9 @@ impl MemberShell {
                 self.carriers.path_changed(PathChange::Addresses);
             }
             self.hosts.clone_from(&hosts);
+            if let Some(mapped) = &self.mapped {
+                mapped.moved();
+            }
             let webrtc = self.node.connections_mut();
             webrtc.set_local_candidates(hosts, now);
         }
@@ -626,7 +653,12 @@ impl MemberShell {
         for (reason, count) in self.node.drops() {
             tracing::info!(reason, count, "dropped");
         }
-        self.carriers.end().await;
+        let given_back = async {
+            if let Some(mapped) = self.mapped {
+                mapped.end().await;
+            }
+        };
+        tokio::join!(self.carriers.end(), given_back);
         if let Some(owner) = self.owner {
             owner.end().await;
         }

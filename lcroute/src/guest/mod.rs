@@ -10,13 +10,15 @@
 //!
 //! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
-//! `member`, a whole node, with `outflow` (what its program can send); in the network of a group with `group`. By a text `text_listener`, a leaf once `text` has found the network.
+//! `member`, a whole node, with `outflow` (what its program can send), and `mapped` (its port at the router) in a network of
+//! its own; in the network of a group with `group`. By a text `text_listener`, a leaf once `text` has found the network.
 
 pub mod group;
 mod interface;
 mod lc0;
 pub mod leaf;
 mod listener;
+mod mapped;
 pub mod member;
 mod namespace;
 mod outflow;

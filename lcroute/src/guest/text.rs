@@ -280,6 +280,8 @@ impl Owner {
                 candidates.push(Candidate { kind, addr });
             }
         }
+        // there is room for eight, and others may have no way but this one
+        candidates.sort_by_key(|candidate| candidate.kind != CandidateKind::Mapped);
         let routers = vec![(self.own, candidates)];
         let name = self.meeting.text.names(UnixTime::now())[0];
         let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);

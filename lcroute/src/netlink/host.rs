@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lcroute_netlink::{Connection, is_chosen, is_lan};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-};
-
-use super::Connection;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 /// An interface that carries packets.
 struct Interface {
@@ -52,42 +49,6 @@ pub fn lan_interfaces(exclude: &[&str], only: Option<&[String]>) -> io::Result<B
     Ok(names
         .filter(|name| is_chosen(name, exclude, only))
         .collect())
-}
-
-/// Whether this interface may lead to other hosts on a LAN.
-pub(super) fn is_lan(message: &RouteNetlinkMessage) -> bool {
-    let RouteNetlinkMessage::NewLink(link) = message else {
-        return false;
-    };
-    let flags = link.header.flags;
-    let crowd = flags.contains(LinkFlags::Multicast) && !flags.contains(LinkFlags::Pointopoint);
-    let kind = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
-                LinkInfo::Kind(kind) => Some(kind),
-                _ => None,
-            }),
-            _ => None,
-        });
-    // hosts across a tunnel are found by its own means, or over lc0 itself
-    let is_tunnel = matches!(
-        kind,
-        Some(
-            InfoKind::Tun
-                | InfoKind::Wireguard
-                | InfoKind::Vxlan
-                | InfoKind::Geneve
-                | InfoKind::GreTap
-                | InfoKind::GreTap6
-        )
-    );
-    crowd && link.header.link_layer_type == LinkLayerType::Ether && !is_tunnel
-}
-
-pub(super) fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -> bool {
-    !exclude.contains(&name) && only.is_none_or(|only| only.iter().any(|listed| listed == name))
 }
 
 /// Orders addresses; each has a flag for a loopback interface.

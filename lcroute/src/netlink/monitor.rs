@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use lcroute_netlink::messages;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use nix::libc;
@@ -11,8 +12,6 @@ use rtnetlink::constants::{
 };
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-
-use super::request::messages;
 
 /// Most datagrams taken in one [`Monitor::drain`]: frequent route changes must not delay packets.
 const BATCH: usize = 64;

@@ -321,6 +321,9 @@ fn outside_plan(config: &Config, inside: Option<&Network>, port: Option<PortSecr
         lan: config.exposure().lans().is_ok(),
         rate: u64::from(outside.mbit.get()) * 1_000_000,
         port,
+        map_port: { config.exposure().router() }
+            .is_ok()
+            .then(|| config.ice.interfaces.clone()),
     }
 }
 

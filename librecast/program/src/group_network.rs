@@ -18,6 +18,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
@@ -203,6 +204,9 @@ pub struct GroupState {
     pub present: usize,
     /// UDP port of links; 0: not known yet.
     pub port: u16,
+    /// Address that the router maps to it, if the Internet reaches it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<SocketAddrV4>,
     /// URLs of the servers in use.
     pub servers: Vec<String>,
     /// Servers that answer.

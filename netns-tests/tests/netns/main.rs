@@ -60,6 +60,7 @@ mod offload;
 mod ordinary_programs;
 mod outside;
 mod outside_dht;
+mod outside_mapped;
 mod packets;
 mod paths;
 mod ports;

@@ -12,14 +12,14 @@ use crate::world;
 /// Documented exit code.
 const UNREACHABLE: i32 = 3;
 
-fn with_dht(host: &Host, enters: &str) -> Result<()> {
+pub(crate) fn with_dht(host: &Host, enters: &str) -> Result<()> {
     host.configure(&format!(
         "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
     ))
 }
 
 /// Returns where callers reach the open key, or what to do, as `lcroute outside` says it.
-fn reached(host: &Host) -> Result<String> {
+pub(crate) fn reached(host: &Host) -> Result<String> {
     let open = look(host)?;
     let reached = open["open"]["reached"].as_str();
     Ok(reached.with_context(|| open.to_string())?.to_owned())
@@ -36,7 +36,7 @@ fn port_of(host: &Host) -> Result<String> {
 }
 
 /// Waits until the DHT holds the record.
-fn is_held(host: &Host) -> Result<()> {
+pub(crate) fn is_held(host: &Host) -> Result<()> {
     eventually("the DHT holds its record", || {
         let by = look(host)?["open"]["by"].clone();
         ensure!(by == serde_json::json!(["dht"]), "{by}");

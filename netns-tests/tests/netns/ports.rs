@@ -10,10 +10,10 @@ use crate::foreign;
 use crate::world;
 
 /// A public address in this world: miniupnpd maps none of the test and documentation ranges.
-const PUBLIC: &str = "44.1.2.3";
+pub(crate) const PUBLIC: &str = "44.1.2.3";
 
 /// Gives the router of a symmetric NAT [`PUBLIC`], and its filter to miniupnpd.
-fn router(lab: &Lab, host: &Host) -> Result<Host> {
+pub(crate) fn router(lab: &Lab, host: &Host) -> Result<Host> {
     let router = lab.find(&format!("{}-nat", host.name()));
     let router = router.context("the router")?;
     let [_, _, n, _] = router.v4()?.octets();
@@ -42,7 +42,7 @@ fn router(lab: &Lab, host: &Host) -> Result<Host> {
 }
 
 /// Starts miniupnpd on a router with one of its protocols.
-fn miniupnpd(router: &Host, protocol: &str) -> Result<Process> {
+pub(crate) fn miniupnpd(router: &Host, protocol: &str) -> Result<Process> {
     let on = |yes| if yes { "yes" } else { "no" };
     let config = format!(
         "ext_ifname=eth0\next_ip={PUBLIC}\nlistening_ip=lan\nhttp_port=0\nenable_upnp={}\nenable_natpmp={}\n\
@@ -82,7 +82,7 @@ fn path(from: &Member) -> Result<String> {
     Ok(path.unwrap_or("none").to_owned())
 }
 
-fn rules(router: &Host) -> Result<String> {
+pub(crate) fn rules(router: &Host) -> Result<String> {
     let listed = router.run(
         "nft",
         &["list", "chain", "inet", "filter", "prerouting_miniupnpd"],

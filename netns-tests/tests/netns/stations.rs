@@ -31,14 +31,14 @@ pub(crate) fn public_server(lab: &Lab) -> Result<(SignallingServer, String)> {
 }
 
 /// Makes a key that nobody may read.
-fn station(host: &Host, name: &str) -> Result<(String, StationKey)> {
+pub(crate) fn station(host: &Host, name: &str) -> Result<(String, StationKey)> {
     let (path, _, key) = key_of(host, name)?;
     chown(&path, Some(NOBODY), Some(NOBODY))?;
     Ok((path, key))
 }
 
 /// Casts a chirp in the station's own network, as nobody.
-fn cast(host: &Host, key: &str, args: &str) -> Result<Process> {
+pub(crate) fn cast(host: &Host, key: &str, args: &str) -> Result<Process> {
     let chirp = host.path("chirp.raw").display().to_string();
     if fs::metadata(&chirp).is_err() {
         fs::rename(write_chirp(host, 60)?, &chirp)?;
@@ -47,7 +47,7 @@ fn cast(host: &Host, key: &str, args: &str) -> Result<Process> {
     host.spawn("setpriv", &as_nobody(&["sh", "-c", &command]))
 }
 
-fn text_of(cast: &Process) -> Result<String> {
+pub(crate) fn text_of(cast: &Process) -> Result<String> {
     eventually("it prints its text", || {
         station_of(cast).with_context(|| cast.stderr())
     })
@@ -60,7 +60,7 @@ fn listen(host: &Host, text: &str, args: &[&str]) -> Result<Process> {
 }
 
 /// Waits for seconds of sound more than there are.
-fn hears(listener: &Process, seconds: usize) -> Result<()> {
+pub(crate) fn hears(listener: &Process, seconds: usize) -> Result<()> {
     let before = listener.stdout().len();
     eventually("it hears", || {
         let heard = listener.stdout().len() - before;

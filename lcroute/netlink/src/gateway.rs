@@ -8,8 +8,8 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use thiserror::Error;
 
-use super::Connection;
-use super::host::{is_chosen, is_lan};
+use crate::lan::{is_chosen, is_lan};
+use crate::request::Connection;
 
 /// Destination in questions to the kernel; no packet goes there. It is reserved for documentation
 /// (RFC 5737), so only the default route leads to it.
@@ -95,7 +95,8 @@ fn is_no_route(e: &io::Error) -> bool {
 }
 
 /// Whether it is private (RFC 1918), or shared address space of a provider (RFC 6598).
-pub(crate) fn is_behind_nat(address: Ipv4Addr) -> bool {
+#[must_use]
+pub fn is_behind_nat(address: Ipv4Addr) -> bool {
     let [a, b, ..] = address.octets();
     address.is_private() || (a == 100 && b & 0xc0 == 64)
 }

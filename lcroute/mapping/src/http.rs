@@ -23,7 +23,7 @@ pub struct Answer {
 }
 
 /// Sends a request; `post` has headers, each with its line end, and the body.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     server: SocketAddr,
     path: &str,
     post: Option<(&str, &str)>,

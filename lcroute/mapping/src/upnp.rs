@@ -12,14 +12,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use lcroute_netlink::Gateway;
 use librecast::plain::clean;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::http;
-use super::offerable;
-use crate::netlink::Gateway;
+use crate::http;
+use crate::status::is_offerable;
 
 /// Port of SSDP (UPnP Device Architecture 1.0, 1.2.2).
 const SSDP_PORT: u16 = 1900;
@@ -47,10 +47,10 @@ const ONLY_PERMANENT: u16 = 725;
 
 /// A mapping of a router.
 #[derive(Debug, Clone)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     service: Service,
     /// The mapped address.
-    pub(super) external: SocketAddrV4,
+    pub(crate) external: SocketAddrV4,
 }
 
 /// The control address and type of a router's service.
@@ -64,7 +64,7 @@ pub struct Service {
 }
 
 /// Maps a UDP port of this host for this number of seconds.
-pub(super) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Result<Mapping> {
+pub(crate) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Result<Mapping> {
     let location = search(gateway).await?;
     let answer = http::ask(location.at.into(), &location.path, None).await?;
     let services = services(&answer.body, &location);
@@ -81,7 +81,7 @@ pub(super) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Re
 
 impl Mapping {
     /// Renews the mapping.
-    pub(super) async fn renew(
+    pub(crate) async fn renew(
         &mut self,
         local: Ipv4Addr,
         port: u16,
@@ -93,7 +93,7 @@ impl Mapping {
     }
 
     /// Deletes the mapping.
-    pub(super) async fn end(&self) -> anyhow::Result<()> {
+    pub(crate) async fn end(&self) -> anyhow::Result<()> {
         let args = remote(self.external.port());
         self.service.ask("DeletePortMapping", &args).await?;
         Ok(())
@@ -243,10 +243,16 @@ impl Service {
         let external = element(&answer, "NewExternalIPAddress").unwrap_or_default();
         // first, so that no useless mapping is made
         let ip: Ipv4Addr = external.parse().context("it has no address itself")?;
-        ensure!(offerable(ip), "its own address is {ip}");
+        ensure!(is_offerable(ip), "its own address is {ip}");
         let (mut external, mut lease) = (suggested, seconds);
         let mut tries = 0;
         loop {
+            if self.is_taken(external, local, port).await {
+                tries += 1;
+                ensure!(tries < PORT_TRIES, "others have all ports that were tried");
+                external = some_port();
+                continue;
+            }
             let args = format!(
                 "{}<NewInternalPort>{port}</NewInternalPort><NewInternalClient>{local}</NewInternalClient>\
                  <NewEnabled>1</NewEnabled><NewPortMappingDescription>lcroute</NewPortMappingDescription>\
@@ -265,6 +271,21 @@ impl Service {
                 _ => return Err(e),
             }
         }
+    }
+
+    /// Returns whether another program or host has an external port. A router overwrites the entry
+    /// of another program of this host (UPnP WANIPConnection 1, 2.4.16), and does not refuse.
+    async fn is_taken(&self, external: u16, local: Ipv4Addr, port: u16) -> bool {
+        let args = remote(external);
+        // an error: there is no entry, or the router states none
+        let Ok(entry) = self.ask("GetSpecificPortMappingEntry", &args).await else {
+            return false;
+        };
+        let client = element(&entry, "NewInternalClient").and_then(|ip| ip.parse().ok());
+        let its_port = element(&entry, "NewInternalPort").and_then(|port| port.parse().ok());
+        let holder = client.zip(its_port);
+        // some routers answer with an empty entry where there is none
+        holder.is_some_and(|(ip, its)| !Ipv4Addr::is_unspecified(&ip) && (ip, its) != (local, port))
     }
 
     async fn ask(&self, action: &str, args: &str) -> anyhow::Result<String> {
@@ -346,8 +367,14 @@ fn local_name(tag: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
 
     const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
@@ -426,6 +453,149 @@ mod tests {
         assert_eq!(element(fault, "errorCode"), Some("718"));
         assert_eq!(element("<a/><b>x", "b"), None);
         assert_eq!(element("<é>x</é>", "b"), None);
+    }
+
+    /// A router that knows entries by external port, as WANIPConnection 1 describes it.
+    struct Router {
+        service: Service,
+        entries: Arc<Mutex<BTreeMap<u16, (String, String)>>>,
+    }
+
+    impl Router {
+        async fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
+                panic!("IPv4")
+            };
+            let entries = Arc::new(Mutex::new(BTreeMap::new()));
+            let known = entries.clone();
+            tokio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"</s:Envelope>\r\n") {
+                        stream.read_buf(&mut request).await.unwrap();
+                    }
+                    let request = String::from_utf8(request).unwrap();
+                    let (status, body) = answer(&request, &mut known.lock().unwrap());
+                    let length = body.len();
+                    let text =
+                        format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}");
+                    stream.write_all(text.as_bytes()).await.unwrap();
+                }
+            });
+            let (path, kind) = ("/ctl".to_owned(), format!("{}1", KINDS[0]));
+            Self {
+                service: Service { at, path, kind },
+                entries,
+            }
+        }
+
+        fn set(&self, external: u16, client: Ipv4Addr, port: u16) {
+            let entry = (client.to_string(), port.to_string());
+            self.entries.lock().unwrap().insert(external, entry);
+        }
+
+        fn has(&self, external: u16) -> Option<(String, String)> {
+            self.entries.lock().unwrap().get(&external).cloned()
+        }
+
+        async fn map(&self, port: u16) -> anyhow::Result<u16> {
+            let external = self.service.map(HOST, port, 7_200).await?;
+            assert_eq!(external.ip().to_string(), "203.0.113.5");
+            Ok(external.port())
+        }
+    }
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
+    const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 3);
+
+    fn answer(request: &str, entries: &mut BTreeMap<u16, (String, String)>) -> (u16, String) {
+        let fault = |code| (500, format!("<errorCode>{code}</errorCode>"));
+        let text = |name| element(request, name).unwrap_or_default().to_owned();
+        let external: u16 = text("NewExternalPort").parse().unwrap_or_default();
+        if request.contains("#GetExternalIPAddress\"") {
+            let ip = "203.0.113.5";
+            return (
+                200,
+                format!("<NewExternalIPAddress>{ip}</NewExternalIPAddress>"),
+            );
+        }
+        if request.contains("#GetSpecificPortMappingEntry\"") {
+            return match entries.get(&external) {
+                Some((client, port)) => (
+                    200,
+                    format!(
+                        "<NewInternalPort>{port}</NewInternalPort><NewInternalClient>{client}</NewInternalClient>"
+                    ),
+                ),
+                None => fault(714),
+            };
+        }
+        if request.contains("#DeletePortMapping\"") {
+            entries.remove(&external);
+            return (200, String::new());
+        }
+        let client = text("NewInternalClient");
+        if entries
+            .get(&external)
+            .is_some_and(|(other, _)| *other != client)
+        {
+            return fault(CONFLICT);
+        }
+        entries.insert(external, (client, text("NewInternalPort")));
+        (200, String::new())
+    }
+
+    #[tokio::test]
+    async fn programs_and_hosts_do_not_take_each_other_s_ports() {
+        let router = Router::start().await;
+        router.set(50_000, OTHER_HOST, 50_000);
+        router.set(50_001, HOST, 7_000);
+        router.set(50_002, HOST, 50_002);
+        for (port, keeps) in [
+            (50_000, false),
+            (50_001, false),
+            (50_002, true),
+            (50_003, true),
+        ] {
+            let external = router.map(port).await.unwrap();
+            assert_eq!(external == port, keeps, "{port}");
+            let entry = (HOST.to_string(), port.to_string());
+            assert_eq!(router.has(external), Some(entry));
+        }
+        let other = Some((OTHER_HOST.to_string(), "50000".to_owned()));
+        assert_eq!(router.has(50_000), other);
+        let other = Some((HOST.to_string(), "7000".to_owned()));
+        assert_eq!(
+            router.has(50_001),
+            other,
+            "a router would have overwritten it"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_mapping_keeps_its_port_and_is_deleted_at_the_end() {
+        let router = Router::start().await;
+        router.set(50_000, HOST, 7_000);
+        let external = router.service.map(HOST, 50_000, 7_200).await.unwrap();
+        let service = router.service.clone();
+        let mut mapping = Mapping { service, external };
+        mapping.renew(HOST, 50_000, 7_200).await.unwrap();
+        assert_eq!(mapping.external, external);
+        mapping.end().await.unwrap();
+        assert_eq!(router.has(external.port()), None);
+        assert!(router.has(50_000).is_some(), "of the other program");
+    }
+
+    #[tokio::test]
+    async fn a_router_that_has_no_port_left_is_asked_a_few_times() {
+        let router = Router::start().await;
+        for port in 0..=u16::MAX {
+            router.set(port, OTHER_HOST, port);
+        }
+        let refused = router.map(50_000).await.unwrap_err();
+        assert!(refused.to_string().contains("others have all"), "{refused}");
     }
 
     proptest! {

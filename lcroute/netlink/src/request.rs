@@ -25,7 +25,7 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A connection to the kernel's routing tables.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -59,7 +59,7 @@ impl From<Connection> for OwnedFd {
 
 impl Connection {
     /// Opens the connection; needs no permission.
-    pub(crate) fn open() -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -78,18 +78,18 @@ impl Connection {
     }
 
     /// Brings up the loopback interface of this network namespace.
-    pub(crate) fn bring_up_loopback(&mut self) -> io::Result<()> {
+    pub fn bring_up_loopback(&mut self) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(LOOPBACK).up().build();
         self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
     /// Sends a request that changes something; `flags` are `NLM_F_CREATE` and the like.
-    pub(crate) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.exchange(message, flags | NLM_F_ACK).map(drop)
     }
 
     /// Asks for one object.
-    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+    pub fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
         let mut answers = self.exchange(message, NLM_F_ACK)?;
         answers
             .pop()
@@ -97,10 +97,7 @@ impl Connection {
     }
 
     /// Asks for all objects of a kind.
-    pub(crate) fn dump(
-        &mut self,
-        message: RouteNetlinkMessage,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.exchange(message, NLM_F_DUMP)
     }
 
@@ -188,7 +185,7 @@ fn digest(
 }
 
 /// Splits a `recv` into netlink messages (RFC 3549 §2.3.2).
-pub(super) fn messages(received: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn messages(received: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = received;
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(rest.first_chunk::<4>().copied()?);
