@@ -73,6 +73,8 @@ pub struct Options {
     pub under_code: bool,
     /// In a network of the station's own, which meets at these places.
     pub outside: Option<Vec<Place>>,
+    /// Names of helpers that are withdrawn from that network.
+    pub without: Vec<String>,
     /// Delay of listeners in step behind this caster; none: they do not play in step.
     pub together: Option<Duration>,
     /// Sends silence until the caster talks.
@@ -118,7 +120,10 @@ fn name(options: &Options) -> Result<String, ExitError> {
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let offering = options.under_code.then(Offering::begin).transpose()?;
     let outside = match (&options.outside, &options.key) {
-        (Some(places), Some(key)) => Some(outside::cast(key, options.is_public, places)?),
+        (Some(places), Some(key)) => {
+            let without = &options.without;
+            Some(outside::cast(key, options.is_public, places, without)?)
+        }
         _ => None,
     };
     if let Some(grant) = &options.grant {

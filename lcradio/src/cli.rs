@@ -11,7 +11,7 @@ use librecast::units::{parse_duration, parse_rate};
 use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::guest;
 
-use crate::{call, cast, device, keys, listen, stations};
+use crate::{call, cast, device, helper, keys, listen, stations};
 
 const EXAMPLES: &str = "Examples:
   lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
@@ -23,6 +23,8 @@ const EXAMPLES: &str = "Examples:
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
   lcradio cast --key station.key --outside --at meet.example  for whoever has the text; no network, no root, no daemon
   lcradio listen lcr1...@meet.example                       hear it, anywhere
+  lcradio invite station.key eve --at meet.example          a token; a host with a good uplink helps by it:
+  lcradio helper lct1...                                    carry the sound to listeners, until Ctrl-C
   lcradio cast --key station.key --file mass.opus --together loudspeakers of all listeners in step, 150 ms later
   lcradio call                                              a call: prints lcc1..., with which others enter
   lcradio call lcc1... --name Bob --device plughw:CARD=Headset,DEV=0
@@ -97,6 +99,27 @@ enum Verb {
         #[arg(long, value_name = "PLACE", requires = "outside")]
         at: Vec<Place>,
     },
+    /// Let another host carry sound to listeners for a station in a network of its own (`cast --outside`); prints its token
+    Invite {
+        /// The station's key
+        key: PathBuf,
+        /// A name for the host, by which `cast --without` withdraws it
+        name: String,
+        /// How long the token is good
+        #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
+        ttl: Duration,
+        /// For the public station, not for the private one
+        #[arg(long)]
+        public: bool,
+        /// Where the station's network meets: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+        #[arg(long, value_name = "PLACE")]
+        at: Vec<Place>,
+    },
+    /// Carry a station's sound to its listeners, by a token of `invite`: no root, no daemon. Ctrl-C ends it
+    Helper {
+        /// What `invite` printed, a secret, or `-` to read it from standard input
+        token: Option<String>,
+    },
     /// List microphones and loudspeakers
     Devices,
     /// Send sound to everybody who listens
@@ -138,6 +161,9 @@ enum Verb {
         /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
         #[arg(long, value_name = "PLACE", requires = "outside")]
         at: Vec<Place>,
+        /// Withdraw the helper of this name from `invite`, with --outside; may be repeated
+        #[arg(long, value_name = "NAME", requires = "outside")]
+        without: Vec<String>,
         /// Loudspeakers of all listeners play in step, so many milliseconds after this caster: 20 to 800 [default: 150]
         #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = TOGETHER_MS, value_parser = parse_together)]
         together: Option<Together>,
@@ -317,6 +343,21 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             outside: outside.then_some(at),
             json,
         }),
+        Verb::Invite {
+            key,
+            name,
+            ttl,
+            public,
+            at,
+        } => keys::invite(&keys::InviteOptions {
+            key,
+            name,
+            ttl,
+            is_public: public,
+            places: at,
+            json,
+        }),
+        Verb::Helper { token } => helper::run(token.as_deref(), json),
         Verb::Devices => device::show(json),
         Verb::Cast {
             input,
@@ -331,6 +372,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             code,
             outside,
             at,
+            without,
             together,
             push_to_talk,
         } => {
@@ -358,6 +400,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
                 is_public: public,
                 under_code: code,
                 outside: outside.then_some(at),
+                without,
                 together: together.map(|together| together.play_after),
                 push_to_talk,
                 interfaces,

@@ -9,18 +9,22 @@ use anyhow::Context;
 use lcradio_core::{CallKey, Grant, GrantError, Station, StationKey};
 use librecast::cert::MAX_TOKEN;
 use librecast::code::CodeKeys;
-use librecast::id::SecretKey;
+use librecast::id::{PeerId, SecretKey};
 use librecast::outside::Place;
 use librecast::text::{TextError, TextKind};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::helper;
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 /// Bytes above the longest text of a station or grant: 168 bytes in base58, with a place or a token.
 const MAX_TEXT: u64 = 512 + MAX_TOKEN as u64;
+
+/// Bytes of a helper's name. Chosen: as a node's.
+const MAX_HELPER_NAME: usize = 63;
 
 /// Returns 32 bytes of the system's randomness.
 pub fn random() -> io::Result<Zeroizing<[u8; 32]>> {
@@ -109,6 +113,74 @@ fn token(key: &StationKey, is_public: bool, places: &[Place]) -> anyhow::Result<
     let signal = places.iter().map(|place| place.url().to_owned()).collect();
     let (seed, invitation) = (key.network_seed(is_public), SecretKey::generate());
     Ok(CodeKeys::text_token(&seed, invitation, signal, UnixTime::now())?.encode())
+}
+
+/// The options of `invite`.
+#[derive(Debug)]
+pub struct InviteOptions {
+    /// The station's key.
+    pub key: PathBuf,
+    /// Name of the helper.
+    pub name: String,
+    /// Validity.
+    pub ttl: Duration,
+    /// For the public station instead of the private one.
+    pub is_public: bool,
+    /// Where the station's network meets.
+    pub places: Vec<Place>,
+    /// Prints JSON.
+    pub json: bool,
+}
+
+/// `invite`: prints the token by which a host helps the station.
+pub fn invite(options: &InviteOptions) -> anyhow::Result<Exit> {
+    let seed = load(Some(&options.key))?.network_seed(options.is_public);
+    check_helper(&options.name)?;
+    if options.ttl > helper::MAX_TTL {
+        return Err(ExitError::new(Exit::Usage, "--ttl is a year at most").into());
+    }
+    let urls = options.places.iter().map(|place| place.url().to_owned());
+    let (urls, now) = (urls.collect(), UnixTime::now());
+    let token = helper::token(&seed, &options.name, urls, (now, options.ttl))?.encode();
+    let mut out = librecast_program::standard::output();
+    if options.json {
+        let expires_ms = now.as_millis() + options.ttl.as_secs() * 1_000;
+        let told = json!({ "helper": *token, "name": options.name, "expires_ms": expires_ms });
+        writeln!(out, "{told}")?;
+    } else {
+        writeln!(out, "{}", *token)?;
+    }
+    if options.places.is_empty() {
+        hint(
+            "lcradio",
+            "without --at the helper finds the caster on LANs alone",
+        );
+    }
+    Ok(Exit::Ok)
+}
+
+/// Checks the name of a helper.
+fn check_helper(name: &str) -> Result<(), ExitError> {
+    match name.is_empty() || name.len() > MAX_HELPER_NAME {
+        true => Err(ExitError::new(
+            Exit::Usage,
+            format!("a helper's name has 1 to {MAX_HELPER_NAME} bytes"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Returns the invitations of these helpers, in the network of this seed.
+pub fn invitations(seed: &[u8; 32], names: &[String]) -> Result<Vec<PeerId>, ExitError> {
+    if names.len() > helper::MAX_HELPERS {
+        let message = format!("--without: {} helpers at most", helper::MAX_HELPERS);
+        return Err(ExitError::new(Exit::Usage, message));
+    }
+    let invitation = |name: &String| {
+        check_helper(name)?;
+        Ok(helper::invitation(seed, name).peer_id())
+    };
+    names.iter().map(invitation).collect()
 }
 
 /// Loads the grant in a file, if it is for this key and has not expired.

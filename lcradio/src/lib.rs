@@ -5,6 +5,7 @@
 //! | `cli` | the command line |
 //! | `cast`, `listen`, `stations`, `keys` | its subcommands; keys |
 //! | `call` | a participant of a call |
+//! | `helper` | a helper of a station in a network of its own |
 //! | `network` | sockets on all interfaces |
 //! | `source` | sound from files, pipes and microphones: Ogg Opus, WAV, plain samples |
 //! | `pace` | send times of a caster |
@@ -26,6 +27,7 @@ mod cast;
 mod cli;
 mod codec;
 mod device;
+mod helper;
 mod keys;
 mod level;
 mod listen;

@@ -19,10 +19,19 @@ use crate::keys;
 ///
 /// # Errors
 ///
-/// The key, the places, or the guest's state; `lcroute` cannot be executed.
-pub fn cast(key: &Path, is_public: bool, places: &[Place]) -> anyhow::Result<OnAir> {
+/// The key, the places, the helpers, or the guest's state; `lcroute` cannot be executed.
+pub fn cast(
+    key: &Path,
+    is_public: bool,
+    places: &[Place],
+    withdrawn: &[String],
+) -> anyhow::Result<OnAir> {
     let key = keys::load(Some(key))?;
-    outside::own(&owner(&key, is_public, places))
+    let mut entry = owner(&key, is_public, places);
+    if let Some(owner) = &mut entry.founds {
+        owner.withdrawn = keys::invitations(&owner.seed.0, withdrawn)?;
+    }
+    outside::own(&entry)
 }
 
 /// Executes a caster whose grant is for the station's own network in that network. Precedes other
@@ -54,6 +63,7 @@ fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
         attestation: Base58(key.attest(is_public, &network)),
         asks: false,
         is_beside: false,
+        withdrawn: Vec::new(),
     });
     entry
 }

@@ -39,6 +39,7 @@ fn owner(key: &SessionKey, places: Vec<Place>, is_beside: bool) -> TextEntry {
         attestation: Base58(key.attest(&network)),
         asks: true,
         is_beside,
+        withdrawn: Vec::new(),
     });
     entry
 }

@@ -148,6 +148,8 @@ pub enum RoutedKind {
     Carry,
     /// The router's answer.
     Carried,
+    /// A helper of a station offers its places for leaves.
+    HelperOffer,
     /// A kind that this version does not know; it is passed on.
     Other(u8),
 }
@@ -162,6 +164,7 @@ impl RoutedKind {
             Self::Renewed => 5,
             Self::Carry => 6,
             Self::Carried => 7,
+            Self::HelperOffer => 8,
             Self::Other(code) => code,
         }
     }
@@ -175,6 +178,7 @@ impl RoutedKind {
             5 => Self::Renewed,
             6 => Self::Carry,
             7 => Self::Carried,
+            8 => Self::HelperOffer,
             other => Self::Other(other),
         }
     }

@@ -13,6 +13,8 @@ drop_reasons! {
         EpochMalformed = "epoch_malformed",
         /// A rendezvous epoch by an issuer that was expelled, or is one no more.
         EpochRefused = "epoch_refused",
+        /// A helper's offer that cannot be read, or that its neighbour has not made.
+        HelperOffer = "helper_offer",
         /// A leaf took nothing of its packets for five seconds: its link is closed.
         LeafSlow = "leaf_slow",
         /// For a link that has just gone down.

@@ -228,6 +228,10 @@ impl<C: Connections> LeafNode<C> {
         let router = record.node;
         self.overlay.learn(CarrierKind::Text, record, now);
         self.leaf.handle_router(router, true, now);
+        if self.leaf.links() == 0 {
+            // one that had no place may have some now
+            self.name_wanted();
+        }
     }
 
     /// Forgets a router that is named no more.
@@ -310,6 +314,10 @@ impl<C: Connections> LeafNode<C> {
             }
             Event::LinkDown { link, .. } => {
                 self.leaf.handle_link_down(link, now);
+                if self.leaf.links() == 0 {
+                    // pauses of attempts at a second link are too long for the first
+                    self.name_wanted();
+                }
                 self.review_servers();
             }
             Event::RoundTrip { link, rtt } => self.leaf.handle_link_rtt(link, rtt, now),

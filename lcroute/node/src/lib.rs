@@ -13,6 +13,7 @@
 //! | `presence`, `records`, `seeking` | present nodes; presence records; searches in a DHT |
 //! | `announcements`, `private_prefixes`, `echo` | groups of this node; keys of prefixes; pings |
 //! | `leaf_node`, `leaf_rate`, `slow_leaves` | a leaf as a node; leaves of a router |
+//! | `helpers` | neighbours with places for leaves |
 //! | `flows`, `report`, `look`, `view` | flows, reports, and the network for a page |
 //! | `keep`, `drops` | state for the disk; reasons of drops |
 
@@ -21,6 +22,7 @@ mod drops;
 mod echo;
 mod epochs;
 mod flows;
+mod helpers;
 mod keep;
 mod key_conflict;
 mod leaf_node;

@@ -12,9 +12,9 @@ use lcroute_engine::{
     LocalInterfaceId, Neighbor, RoutedKind, Secret, SegmentFrame,
 };
 use lcroute_overlay::{
-    CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
-    NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published, Random, Revoked,
-    SendError,
+    CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, HelperOffer, Identity,
+    KeyConflict, NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published, Random,
+    Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -31,6 +31,7 @@ use crate::drops::DropReason;
 use crate::echo::Echoes;
 use crate::epochs::{EpochIntake, Epochs};
 use crate::flows::{self, Due, Flows};
+use crate::helpers::{self, Offers};
 use crate::keep::Keep;
 use crate::key_conflict::KeyConflicts;
 use crate::leaf_rate::LeafRate;
@@ -210,6 +211,8 @@ pub struct Node<C> {
     /// Links with leaves, and their full queues.
     leaves: SlowLeaves,
     leaf_rate: LeafRate,
+    /// Places for leaves at neighbours.
+    offers: Offers,
     /// Links that held most packets back at the last look.
     pressed: BTreeSet<LinkId>,
     membership: Membership,
@@ -300,6 +303,7 @@ impl<C: Connections> Node<C> {
             links: BTreeMap::new(),
             leaves: SlowLeaves::default(),
             leaf_rate,
+            offers: Offers::default(),
             pressed: BTreeSet::new(),
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
@@ -999,6 +1003,48 @@ impl<C: Connections> Node<C> {
     }
 }
 
+/// Helpers of a station.
+impl<C: Connections> Node<C> {
+    /// Offers this node's free places for leaves to all neighbours; to be called about once a second.
+    pub fn offer_places(&mut self, now: Instant) {
+        self.now = now;
+        let mut candidates = self.overlay.connections().candidates();
+        candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
+        let offer = HelperOffer {
+            room: u16::try_from(self.overlay.leaf_room()).unwrap_or(u16::MAX),
+            candidates,
+        };
+        let own = self.membership.member.addresses.origin;
+        for (link, member) in &self.links {
+            if self.offers.is_due(*link, &offer, now) {
+                for message in helpers::messages(&offer, own, member.addresses.origin) {
+                    // the overlay counts drops on slow links
+                    let _ = self.overlay.send_routed(*link, &message, now);
+                }
+            }
+        }
+    }
+
+    /// Returns the neighbours that offer places for leaves, by link.
+    pub fn offers(&self) -> impl Iterator<Item = (&Member, &HelperOffer)> {
+        let links = self.links.iter();
+        links.filter_map(|(link, member)| Some((member, self.offers.of(*link)?)))
+    }
+
+    /// Sets the number of places for leaves here; leaves beyond it keep their links.
+    pub fn set_leaf_places(&mut self, places: usize) {
+        self.overlay.set_leaf_places(places);
+    }
+
+    /// Ends the links of some leaves, which go to other routers.
+    pub fn release_leaves(&mut self, count: usize, now: Instant) {
+        self.now = now;
+        for link in self.leaves.first(count) {
+            self.overlay.close_gracefully(link, now);
+        }
+    }
+}
+
 /// Events of the links.
 impl<C: Connections> Node<C> {
     fn handle_event(&mut self, event: Event) {
@@ -1032,6 +1078,7 @@ impl<C: Connections> Node<C> {
                     self.outputs.push_back(Output::PathSuspect);
                 }
                 self.links.remove(&link);
+                self.offers.link_down(link);
                 self.epoch_intake.forget(link);
                 self.seeking.changed(now);
                 self.engine.handle_link_down(link, now);
@@ -1269,6 +1316,17 @@ impl<C: Connections> Node<C> {
                 }
             }
             RoutedKind::Renewed => self.handle_renewal(from, &payload),
+            RoutedKind::HelperOffer => {
+                // the link proves the sender: another router cannot pass one on
+                let is_neighbor = |link: &LinkId| {
+                    let member = self.links.get(link);
+                    member.is_some_and(|member| member.addresses.origin == from)
+                };
+                let via = via.filter(is_neighbor);
+                if !via.is_some_and(|link| self.offers.take(link, &payload)) {
+                    self.drops.count(DropReason::HelperOffer);
+                }
+            }
             // the engine keeps those that come over links
             RoutedKind::Carry | RoutedKind::Carried | RoutedKind::Other(_) => {
                 self.drops.count(DropReason::RoutedUnknown);

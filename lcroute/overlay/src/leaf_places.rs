@@ -45,6 +45,11 @@ impl LeafPlaces {
         true
     }
 
+    /// Returns the number of leaves.
+    pub(crate) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
     pub(crate) fn remove(&mut self, link: LinkId) {
         let Some(place) = self.leaves.remove(&link) else {
             return;

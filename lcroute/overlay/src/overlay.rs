@@ -1011,6 +1011,18 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
+    /// Sets the number of places for leaves; leaves beyond it keep their links.
+    pub fn set_leaf_places(&mut self, places: usize) {
+        self.parts.limits.leaves = places;
+    }
+
+    /// Returns the number of free places for leaves.
+    #[must_use]
+    pub fn leaf_room(&self) -> usize {
+        let places = self.parts.limits.leaves;
+        places.saturating_sub(self.parts.leaf_places.len())
+    }
+
     /// Ends a link that neither side needs, and notifies the peer at once. The peer asks for
     /// another link only if it wants one itself.
     pub fn close_gracefully(&mut self, link: LinkId, now: Instant) {

@@ -20,7 +20,8 @@ use librecast::text::TextKind;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest::{MAX_TEXT_PLACES, TextEntry};
-use librecast_program::guest_state::{GuestState, StateFile};
+use librecast_program::guest_state::{GuestState, HelperState, StateFile};
+use librecast_program::helper::{self, MAX_HELPERS, is_helper};
 use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
@@ -40,6 +41,8 @@ const MAX_URL: usize = 255;
 
 /// Name of nodes in the network of a text, which strangers see.
 const TEXT_NAME: &str = "caster";
+/// Name of a helper's node there.
+const HELPER_NAME: &str = "helper";
 /// Name of a guest whose user has none that a node can have.
 const NAME: &str = "guest";
 
@@ -143,6 +146,11 @@ fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Resu
             return Err(ExitError::new(Exit::Usage, message).into());
         }
         return Ok(Role::Leaf(Box::new(leaf::with_servers(token)?)));
+    }
+    if is_helper(&token.invitation().grant().labels) {
+        let mut state = GuestState::default();
+        (state.name, state.helper) = (HELPER_NAME.to_owned(), Some(HelperState::default()));
+        return as_member(token, HELPER_NAME, Some(state), config, options);
     }
     as_member(token, &name(), None, config, options)
 }
@@ -274,7 +282,7 @@ fn by_text(
             dht,
         };
         let start = ListenerStart { text, places };
-        return Ok(Role::Text(Box::new(start), told(state)?));
+        return Ok(Role::Text(Box::new(start), Box::new(told(state)?)));
     };
     let now = UnixTime::now();
     let token = CodeKeys::text_token(&owner.seed.0, SecretKey::generate(), servers.clone(), now)?;
@@ -282,6 +290,7 @@ fn by_text(
         return as_member(token, TEXT_NAME, Some(state), config, options);
     }
     state.founds = true;
+    let withdrawn = &owner.withdrawn[..owner.withdrawn.len().min(MAX_HELPERS)];
     let keys = CodeKeys::of_random(&owner.seed.0);
     let record = TextRecord {
         made: now.as_secs(),
@@ -308,6 +317,7 @@ fn by_text(
             record,
             dht,
             signer: None,
+            withdrawn: helper::withdrawals(&owner.seed.0, withdrawn, now)?,
         }),
         mapping: Some(mapping_of(common, &config)?),
         config,

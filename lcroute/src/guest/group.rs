@@ -303,7 +303,7 @@ impl Group {
             .iter_mut()
             .flat_map(|issuer| issuer.texts.values_mut())
         {
-            text.owner.review(candidates.clone(), now);
+            text.owner.review(candidates.clone(), Vec::new(), now);
         }
         let own = node.member().peer;
         let others = node.members().into_iter();
@@ -552,6 +552,7 @@ impl Issuer {
             record,
             dht: places.dht.clone(),
             signer,
+            withdrawn: Vec::new(),
         };
         Ok(Text {
             wanted: text.clone(),

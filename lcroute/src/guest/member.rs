@@ -24,19 +24,21 @@ use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::Room;
 use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::guest_state::{GuestState, StateFile};
+use librecast_program::guest_state::{GuestState, HelperState, StateFile};
+use librecast_program::helper::is_helper;
 use librecast_program::state_lock::StateLock;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::group::{self, Group};
+use super::helpers::{Decision, Helpers};
 use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
 use super::mapped::{self, Hints, Mapped};
 use super::outflow::{Counted, Outflow};
 use super::readable::watched;
-use super::text::{Owner, OwnerStart, Places};
+use super::text::{Owner, OwnerStart, Places, port_of};
 use crate::commands::hint;
 use crate::control_thread::Lookup;
 use crate::daemon::hello_epoch;
@@ -202,12 +204,16 @@ pub struct MemberShell {
     code: Option<OfCode>,
     outflow: Outflow,
     owner: Option<Owner>,
+    /// Helpers of the owner's station.
+    helpers: Helpers,
+    /// Whether the record names helpers in place of this host.
+    yields: bool,
     group: Option<Group>,
     mapped: Option<Mapped>,
     /// Other members that are or were here.
     seen: BTreeSet<PeerId>,
     /// Members present and left, and the upload, that the program inside knows.
-    told: (usize, usize, u64),
+    told: (usize, usize, u64, Option<HelperState>),
     /// Since when no link is up.
     alone_since: Option<Instant>,
     told_looking: bool,
@@ -222,7 +228,7 @@ impl MemberShell {
             epochs,
             identity,
             code,
-            owner,
+            mut owner,
             mut group,
             mapping,
             config,
@@ -231,7 +237,10 @@ impl MemberShell {
         // the configured port is the daemon's
         let port = match &group {
             Some(group) => group.port(),
-            None => owner.as_ref().map_or(0, OwnerStart::port),
+            None => match &owner {
+                Some(owner) => owner.port(),
+                None => helper_port(identity.member()),
+            },
         };
         let socket = udp::Socket::open(port);
         // another start of the same text may have its port
@@ -250,7 +259,11 @@ impl MemberShell {
                 std::mem::take(&mut group.members),
             )
         });
-        let known = (network, epochs.clone(), kept.unwrap_or_default());
+        let mut kept: (Revocations, Members) = kept.unwrap_or_default();
+        for withdrawn in owner.iter_mut().flat_map(|owner| owner.withdrawn.drain(..)) {
+            kept.0.add(withdrawn, UnixTime::now());
+        }
+        let known = (network, epochs.clone(), kept);
         let node = node(known, identity, (&config, founds, is_public), now)?;
         let (inbox, messages, _) = Inbox::new(Waker::new()?);
         let (sender, carrier_events) = mpsc::channel(MESSAGES);
@@ -292,6 +305,11 @@ impl MemberShell {
             let secret = port_mapping::secret(signs, port);
             Mapped::start(port, secret, settings, told)
         });
+        if is_helper(&node.member().labels) && named.is_empty() {
+            hint(format_args!(
+                "without a place listeners find it on this LAN alone, where the firewall of this host lets in UDP port {port}"
+            ));
+        }
         let own = (node.member().peer, port);
         let owner = owner.map(|owner| Owner::start(owner, own, &places));
         let group = group.map(|start| {
@@ -328,11 +346,13 @@ impl MemberShell {
             host_interface: config.tun.name.clone(),
             code,
             owner: owner.transpose()?,
+            helpers: Helpers::default(),
+            yields: false,
             group: group.transpose()?,
             mapped,
             seen: BTreeSet::new(),
             outflow: Outflow::new(now),
-            told: (0, 0, 0),
+            told: (0, 0, 0, None),
             alone_since: Some(now),
             told_looking: false,
         };
@@ -504,8 +524,9 @@ impl MemberShell {
         }
         self.socket.count_overflow();
         self.node.update_round_trips(now);
-        if let Some(owner) = &mut self.owner {
-            owner.review(self.node.connections().candidates(), now);
+        self.review_owner(now);
+        if is_helper(&self.node.member().labels) {
+            self.node.offer_places(now);
         }
         if let Some(group) = &mut self.group {
             group.review(&mut self.node, now);
@@ -513,10 +534,16 @@ impl MemberShell {
         let has_expired = self.node.member().not_after <= UnixTime::now().as_secs();
         let ended = match (self.node.is_expelled(), has_expired, self.group.is_some()) {
             (true, _, true) => group::EXPELLED,
+            (true, _, false) if is_helper(&self.node.member().labels) => {
+                "the caster takes no help by this token any more"
+            }
             (true, _, false) => {
                 "expelled: the network takes no guest by this token any more; ask for a new one (`lcroute invite`)"
             }
             (false, true, true) => group::EXPIRED,
+            (false, true, false) if is_helper(&self.node.member().labels) => {
+                "the token has expired: ask for a new one (`lcradio invite`)"
+            }
             (false, true, false) => "the token has expired: ask for a new one (`lcroute invite`)",
             (false, false, _) => "",
         };
@@ -530,6 +557,29 @@ impl MemberShell {
         self.tell_program();
         self.tell_state(now);
         Ok(())
+    }
+
+    /// Follows helpers, and has the record name those that take listeners.
+    fn review_owner(&mut self, now: Instant) {
+        let Some(owner) = &mut self.owner else {
+            return;
+        };
+        let leaves = self.node.leaves();
+        let Decision {
+            records,
+            places,
+            released,
+        } = self.helpers.look(self.node.offers(), leaves, now);
+        let yields = !records.is_empty();
+        if std::mem::replace(&mut self.yields, yields) != yields {
+            hint(match yields {
+                true => "a helper is here: new listeners go to it",
+                false => "no helper with room is here: listeners come to this host",
+            });
+        }
+        owner.review(self.node.connections().candidates(), records, now);
+        self.node.set_leaf_places(places);
+        self.node.release_leaves(released, now);
     }
 
     fn review_addresses(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -590,7 +640,17 @@ impl MemberShell {
         }
         let left = self.seen.difference(&others).count();
         let present = others.len() + self.node.leaves();
-        let told = (present, left, code.state.upload);
+        if code.state.helper.is_some() {
+            let links = self.node.links().values();
+            let is_caster = |member: &&Member| !is_helper(&member.labels);
+            code.state.helper = Some(HelperState {
+                leaves: self.node.leaves(),
+                room: self.node.overlay().leaf_room(),
+                casters: links.filter(is_caster).count(),
+                sent_bytes: self.node.counters().link_tx_bytes,
+            });
+        }
+        let told = (present, left, code.state.upload, code.state.helper);
         if self.told == told {
             return;
         }
@@ -622,11 +682,18 @@ impl MemberShell {
         let founds = self.code.as_ref().is_some_and(|code| code.state.founds);
         let code = self.code.as_ref().map(|code| !code.state.code.is_empty());
         let of_code = code == Some(true);
+        let is_helper = is_helper(&self.node.member().labels);
         match (self.servers.is_empty(), self.node.servers() > 0) {
             // who founds waits for others, and for a server
             (true, _) | (_, true) if founds => self.told_looking = false,
             (false, false) => hint(format_args!(
                 "looking for nodes on the LANs of this host; {servers} does not answer: does it run, and does this host reach it?"
+            )),
+            (true, _) if is_helper => hint(
+                "waiting for the caster on the LANs of this host: does it cast? Beyond a LAN `lcradio invite --at HOST` names a server",
+            ),
+            (false, true) if is_helper => hint(format_args!(
+                "waiting for the caster: {servers} answers, and it is not there: does it cast?"
             )),
             (true, _) if of_code => hint(
                 "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? Beyond a LAN a code names a server: WORDS@HOST",
@@ -666,6 +733,13 @@ impl MemberShell {
             group.end().await;
         }
     }
+}
+
+/// Returns the port of a helper's links: the same at each start, so that it can be forwarded; 0: this
+/// member is none.
+fn helper_port(member: &Member) -> u16 {
+    let invitation = member.invitation().filter(|_| is_helper(&member.labels));
+    invitation.map_or(0, port_of)
 }
 
 async fn answer(owner: &mut Option<Owner>) {

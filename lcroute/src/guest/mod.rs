@@ -11,9 +11,11 @@
 //! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
 //! `member`, a whole node, with `outflow` (what its program can send), and `mapped` (its port at the router) in a network of
-//! its own; in the network of a group with `group`. By a text `text_listener`, a leaf once `text` has found the network.
+//! its own; in the network of a group with `group`. By a text `text_listener`, a leaf once `text` has found the network;
+//! `helpers` decides which routers the caster of a station names.
 
 pub mod group;
+mod helpers;
 mod interface;
 mod lc0;
 pub mod leaf;
@@ -87,7 +89,7 @@ pub enum Role {
     /// A member.
     Member(Box<member::Start>),
     /// A leaf of the network that a text leads to, and what the program is told.
-    Text(Box<ListenerStart>, OfCode),
+    Text(Box<ListenerStart>, Box<OfCode>),
 }
 
 /// Runs the program, and returns its exit code. Must be called while the process has one thread.
@@ -106,7 +108,7 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
     let told = match &options.role {
         Role::Leaf(_) => None,
         Role::Member(start) => start.code.as_ref(),
-        Role::Text(_, told) => Some(told),
+        Role::Text(_, told) => Some(&**told),
     };
     if let Some(code) = told {
         let fd = code.file.fd();

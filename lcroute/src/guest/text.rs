@@ -30,11 +30,13 @@ use librecast::cert::Token;
 use librecast::drops::Drops;
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::reach::{Base58, FromReach, Item, Key, MAX_VALUE, Plan, Value};
+use librecast::revocation::Revocation;
 use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
 use librecast_program::executable::start_on_socket;
 use tokio::sync::mpsc;
 
+use super::helpers::Named;
 use super::leaf::seed;
 use crate::commands::hint;
 use crate::netlink;
@@ -193,6 +195,8 @@ pub struct OwnerStart {
     pub dht: Option<Vec<String>>,
     /// Signs the record for a DHT ([`librecast_program::guest::SIGN_FD`]).
     pub signer: Option<UnixDatagram>,
+    /// Expel helpers from the network.
+    pub withdrawn: Vec<Revocation>,
 }
 
 impl OwnerStart {
@@ -216,7 +220,12 @@ pub struct Owner {
     record: TextRecord,
     own: PeerId,
     port: u16,
-    sealed: Bytes,
+    /// Routers of the record, in turns.
+    turns: Vec<Vec<Named>>,
+    /// The record of each turn.
+    sealed: Vec<Bytes>,
+    /// Number of answers.
+    answer: usize,
     sealed_at: Option<Instant>,
     /// Names that the record on LANs has today.
     name: [u8; 32],
@@ -254,7 +263,9 @@ impl Owner {
             record: start.record,
             own,
             port,
-            sealed: Bytes::new(),
+            turns: Vec::new(),
+            sealed: Vec::new(),
+            answer: 0,
             sealed_at: None,
             name: [0; 32],
             random: Random::new(seed()?),
@@ -268,8 +279,14 @@ impl Owner {
         (self.record.token, self.sealed_at) = (token, None);
     }
 
-    /// Makes the record anew if it is old, or this host has these other addresses.
-    pub fn review(&mut self, mut candidates: Vec<Candidate>, now: Instant) {
+    /// Makes the record anew if it is old, or names others: this host at these addresses, or helpers
+    /// in turns.
+    pub fn review(
+        &mut self,
+        mut candidates: Vec<Candidate>,
+        helpers: Vec<Vec<Named>>,
+        now: Instant,
+    ) {
         self.meeting.review(self.port);
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
         if let Some(outer) = self.outer {
@@ -282,33 +299,40 @@ impl Owner {
         }
         // there is room for eight, and others may have no way but this one
         candidates.sort_by_key(|candidate| candidate.kind != CandidateKind::Mapped);
-        let routers = vec![(self.own, candidates)];
+        let turns = match helpers.is_empty() {
+            true => vec![vec![(self.own, candidates)]],
+            false => helpers,
+        };
         let name = self.meeting.text.names(UnixTime::now())[0];
         let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);
-        if is_new && routers == self.record.routers && name == self.name {
+        if is_new && turns == self.turns && name == self.name {
             return;
         }
-        (self.name, self.sealed_at) = (name, Some(now));
+        (self.name, self.sealed_at, self.turns) = (name, Some(now), turns);
         let record = &mut self.record;
-        record.routers = routers;
         // listeners take the newest, also if the clock was set back
         record.made = UnixTime::now().as_secs().max(record.made + 1);
         record.until = record.made + TEXT_LIFETIME;
         let (text, signs) = (&self.meeting.text, &self.signs);
-        self.sealed = record.seal(text, signs, &mut self.random).into();
+        self.sealed.clear();
+        for routers in &self.turns {
+            record.routers.clone_from(routers);
+            let sealed = record.seal(text, signs, &mut self.random);
+            self.sealed.push(sealed.into());
+        }
+        // one turn stands on LANs and in a DHT
+        let turn = usize::try_from(record.made).unwrap_or_default() % self.turns.len();
+        record.routers.clone_from(&self.turns[turn]);
+        let value = self.sealed[turn].clone();
         // on a LAN the record has less room, and listeners have the places of the text
         let urls = std::mem::take(&mut record.token.signal);
-        let all = record.routers.clone();
         let mut on_lan = record.seal(text, signs, &mut self.random);
-        while on_lan.len() > MAX_LAN_RECORD
-            && let Some((_, candidates)) = record.routers.first_mut()
-            && candidates.pop().is_some()
-        {
+        while on_lan.len() > MAX_LAN_RECORD && shorten(&mut record.routers) {
             on_lan = record.seal(text, signs, &mut self.random);
         }
-        (record.token.signal, record.routers) = (urls, all);
-        let value = match self.sealed.len() <= MAX_VALUE {
-            true => self.sealed.to_vec(),
+        record.token.signal = urls;
+        let value = match value.len() <= MAX_VALUE {
+            true => value.to_vec(),
             false => on_lan.clone(),
         };
         let published = Published {
@@ -377,7 +401,9 @@ impl Owner {
         } else if !self.may_answer(from, Instant::now()) {
             self.meeting.drops.count(DropReason::TextLimited);
         } else if !self.sealed.is_empty() {
-            self.meeting.carriers.send(from, &self.sealed);
+            let turn = self.answer % self.sealed.len();
+            self.answer = self.answer.wrapping_add(1);
+            self.meeting.carriers.send(from, &self.sealed[turn]);
         }
     }
 
@@ -405,6 +431,16 @@ impl Owner {
         self.meeting.tell_drops();
         self.meeting.carriers.end().await;
     }
+}
+
+/// Leaves out an address of the router with most of them, else a router; false: one is left, without.
+fn shorten(routers: &mut Vec<Named>) -> bool {
+    let longest = routers.iter_mut().map(|(_, candidates)| candidates);
+    let longest = longest.max_by_key(|candidates| candidates.len());
+    if longest.is_some_and(|candidates| candidates.pop().is_some()) {
+        return true;
+    }
+    routers.len() > 1 && routers.pop().is_some()
 }
 
 /// Returns the next signature; waits for ever without a signer.
@@ -583,5 +619,33 @@ impl Finder {
 impl Drop for Finder {
     fn drop(&mut self) {
         self.meeting.tell_drops();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_for_lans_loses_addresses_before_routers() {
+        let named = |key: u8, addresses: u16| {
+            let candidate = |port| Candidate {
+                kind: CandidateKind::Host,
+                addr: ([192, 0, 2, 7], port).into(),
+            };
+            let peer = SecretKey::from_seed(&[key; 32]).peer_id();
+            (peer, (1..=addresses).map(candidate).collect::<Vec<_>>())
+        };
+        let mut routers = vec![named(1, 1), named(2, 3)];
+        let mut counts = Vec::new();
+        while shorten(&mut routers) {
+            counts.push(routers.iter().map(|(_, c)| c.len()).collect::<Vec<_>>());
+        }
+        assert_eq!(counts[..2], [vec![1, 2], vec![1, 1]]);
+        assert_eq!(
+            counts[2..].iter().map(Vec::len).collect::<Vec<_>>(),
+            [2, 2, 1]
+        );
+        assert_eq!(routers, [named(1, 0)]);
     }
 }

@@ -300,6 +300,9 @@ pub struct TextOwner {
     pub asks: bool,
     /// Enters as a further member, beside the program that founds the network.
     pub is_beside: bool,
+    /// Invitations of helpers that are expelled.
+    #[serde(default)]
+    pub withdrawn: Vec<PeerId>,
 }
 
 impl TextEntry {

@@ -48,6 +48,22 @@ pub struct GuestState {
     /// Bits a second that the program inside should send at most; 0: as many as it likes.
     #[serde(default)]
     pub upload: u64,
+    /// Of a helper of a station; none: this guest is none.
+    #[serde(default)]
+    pub helper: Option<HelperState>,
+}
+
+/// What a helper does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+pub struct HelperState {
+    /// Links with listeners.
+    pub leaves: usize,
+    /// Free places for listeners.
+    pub room: usize,
+    /// Links with casters.
+    pub casters: usize,
+    /// Bytes of packets sent on links since the start.
+    pub sent_bytes: u64,
 }
 
 impl std::fmt::Debug for GuestState {
@@ -146,10 +162,15 @@ mod tests {
         let mut state = GuestState::default();
         state.code = "abandon-zoo-quality-lemon@meet.example".into();
         state.name = "ann".into();
+        state.helper = Some(HelperState {
+            leaves: 12,
+            ..HelperState::default()
+        });
         let file = StateFile::new(&state).unwrap();
         let path = format!("/proc/self/fd/{}", file.fd().as_raw_fd());
         let inside = Inside(File::open(path).unwrap());
         assert_eq!(inside.read().unwrap().code, state.code);
+        assert_eq!(inside.read().unwrap().helper, state.helper);
         (state.present, state.left) = (12, 3);
         file.write(&state).unwrap();
         state.present = 1;

@@ -10,6 +10,7 @@
 //! | [`executable`] | places of our other programs, and starting one on a socket |
 //! | [`guest`] | programs that enter a network by a token among their arguments, or by a code |
 //! | [`guest_state`] | messages of a guest to the program inside |
+//! | [`helper`] | helpers of a station: invitations and withdrawals |
 //! | [`group_network`] | the network of a group's own: messages of lcgroup and its guest |
 //! | [`groups`] | requests to `lcgroup run` on this host |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
@@ -35,6 +36,7 @@ pub mod group_network;
 pub mod groups;
 pub mod guest;
 pub mod guest_state;
+pub mod helper;
 pub mod interrupt;
 pub mod keyfile;
 pub mod keygen;

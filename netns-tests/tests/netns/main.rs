@@ -26,6 +26,7 @@ mod groups_outside_all;
 mod groups_people;
 mod groups_told;
 mod guest;
+mod helpers;
 mod hidden;
 mod hostile_load;
 mod interface;

@@ -54,7 +54,7 @@ pub(crate) fn text_of(cast: &Process) -> Result<String> {
 }
 
 /// Listens by this text, as nobody; sound goes to standard output.
-fn listen(host: &Host, text: &str, args: &[&str]) -> Result<Process> {
+pub(crate) fn listen(host: &Host, text: &str, args: &[&str]) -> Result<Process> {
     let all = [&[RADIO, "--json", "listen", text, "-"], args].concat();
     host.spawn("setpriv", &as_nobody(&all))
 }
@@ -84,7 +84,7 @@ pub(crate) fn open_port(host: &Host, port: &str) -> Result<()> {
 }
 
 /// Ends the guest of a program at once, with all that it has started.
-fn kill_all(process: &Process) -> Result<()> {
+pub(crate) fn kill_all(process: &Process) -> Result<()> {
     let family = family(process.pid());
     kill(
         Pid::from_raw(i32::try_from(process.pid())?),

@@ -1,0 +1,179 @@
+//! Helpers of stations in networks of their own: routers with a good uplink, for a caster without.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Process, eventually, within};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::guest::{as_nobody, open_driver};
+use crate::radio::{RADIO, write_chirp};
+use crate::stations::{cast, hears, kill_all, listen, public_server, station, text_of};
+use crate::world;
+
+/// Time for which the uplink is measured.
+const MEASURED: Duration = Duration::from_secs(5);
+/// Bound for listeners to leave the caster: it releases them after 45 s.
+const RELEASED: Duration = Duration::from_secs(90);
+
+/// Makes a token for a helper.
+fn invite(host: &Host, key: &str, name: &str, args: &[&str]) -> Result<String> {
+    let args = [&["invite", key, name], args].concat();
+    let token = host.run(RADIO, &args)?.success()?.stdout;
+    Ok(token.trim().to_owned())
+}
+
+/// Helps by this token, as nobody.
+fn help(host: &Host, token: &str) -> Result<Process> {
+    let args = [RADIO, "--json", "helper", token];
+    host.spawn("setpriv", &as_nobody(&args))
+}
+
+/// Returns the last figures of a helper.
+fn figures(helper: &Process) -> Result<Value> {
+    let shown = helper.stdout();
+    let whole = &shown[..shown.rfind('\n').with_context(|| helper.stderr())?];
+    Ok(serde_json::from_str(
+        whole.lines().next_back().context("no line")?,
+    )?)
+}
+
+/// Waits until a helper is linked with the caster, and has so many listeners.
+fn serves(helper: &Process, listeners: usize, timeout: Duration) -> Result<()> {
+    within(timeout, "the helper serves listeners", || {
+        let shown = figures(helper)?;
+        let is_there = shown["casters"] == 1 && shown["listeners"] == listeners;
+        ensure!(is_there, "{shown} {}", helper.stderr());
+        Ok(())
+    })
+}
+
+/// Returns the bytes that hosts have sent on their uplinks meanwhile.
+fn sent(hosts: [&Host; 2]) -> Result<[u64; 2]> {
+    let bytes = || -> Result<[u64; 2]> {
+        let [a, b] = hosts.map(Host::uplink_traffic);
+        Ok([a?.1.bytes, b?.1.bytes])
+    };
+    let before = bytes()?;
+    std::thread::sleep(MEASURED);
+    let after = bytes()?;
+    Ok([after[0] - before[0], after[1] - before[1]])
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_it() {
+    world("helper", |lab| {
+        open_driver()?;
+        let (_server, url) = public_server(lab)?;
+        let hosts = lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?;
+        let [ann, eve, early, bob, cy] = &hosts[..] else {
+            anyhow::bail!("five hosts");
+        };
+        let (path, _) = station(ann, "station.key")?;
+        let token = invite(ann, &path, "eve", &["--at", &url])?;
+        // sound until the end of the test
+        std::fs::rename(write_chirp(ann, 300)?, ann.path("chirp.raw"))?;
+        // before somebody casts
+        let helper = help(eve, &token)?;
+        eventually("it says for what it waits", || {
+            let told = helper.stderr();
+            ensure!(told.contains("waiting for the caster"), "{told}");
+            Ok(())
+        })?;
+        let casts = cast(ann, &path, &format!("--at {url}"))?;
+        let text = text_of(&casts)?;
+        serves(&helper, 0, DEADLINE)?;
+        eventually("the caster names it", || {
+            let told = casts.stderr();
+            ensure!(told.contains("a helper is here"), "{told}");
+            Ok(())
+        })?;
+        let listeners = [early, bob, cy].map(|host| listen(host, &text, &[]));
+        let listeners: Vec<_> = listeners.into_iter().collect::<Result<_>>()?;
+        for listener in &listeners {
+            hears(listener, 2)?;
+        }
+        serves(&helper, 3, DEADLINE)?;
+        let [by_caster, by_helper] = sent([ann, eve])?;
+        println!("{by_caster} bytes of the caster, {by_helper} of its helper for three listeners");
+        // three copies, with what each link costs
+        ensure!(2 * by_caster < by_helper, "{by_caster} {by_helper}");
+        // the secret is in the arguments of no process
+        let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", helper.pid()))?;
+        ensure!(!shown.contains(&token[8..60]), "{shown}");
+
+        let began = Instant::now();
+        kill_all(&helper)?;
+        for listener in &listeners {
+            hears(listener, 1)?;
+        }
+        println!("all hear again {:.1?} after its end", began.elapsed());
+        // it takes them back
+        let helper = help(eve, &token)?;
+        within(RELEASED, "the caster has released its listeners", || {
+            let [by_caster, by_helper] = sent([ann, eve])?;
+            ensure!(2 * by_caster < by_helper, "{by_caster} {by_helper}");
+            Ok(())
+        })?;
+        serves(&helper, 3, DEADLINE)?;
+        for listener in &listeners {
+            hears(listener, 1)?;
+        }
+
+        // the caster withdraws it
+        kill_all(&casts)?;
+        let again = cast(ann, &path, &format!("--at {url} --without eve"))?;
+        text_of(&again)?;
+        let mut helper = helper;
+        let code = helper.wait(DEADLINE)?;
+        let told = helper.stderr();
+        ensure!(
+            code == 4 && told.contains("takes no help by this token"),
+            "{code}: {told}"
+        );
+        for listener in &listeners {
+            hears(listener, 1)?;
+        }
+        again.signal(Signal::SIGINT)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn by_tokens_of_other_kinds_nobody_helps() {
+    world("helper-wrong", |lab| {
+        open_driver()?;
+        let host = lab.host("eve")?;
+        let (path, _) = station(&host, "station.key")?;
+        let (_, other) = station(&host, "other.key")?;
+        let public = other.station(true).encode();
+        let grant = ["grant", &path, &public, "--outside", "--at", "127.0.0.1:9"];
+        let grant = host.run(RADIO, &grant)?.success()?.stdout;
+        let (member, _) = grant.split_once(',').context("a token before the grant")?;
+        let expired = invite(&host, &path, "eve", &["--ttl", "1s"])?;
+        std::thread::sleep(Duration::from_secs(2));
+        for (token, code, said) in [
+            (member, 4, "by this token nobody helps"),
+            (&expired, 4, "the token is not accepted"),
+            ("lct1damaged", 2, "lcradio: "),
+        ] {
+            let mut refused = help(&host, token)?;
+            let ended = refused.wait(DEADLINE)?;
+            let told = refused.stderr();
+            ensure!(ended == code && told.contains(said), "{ended}: {told}");
+        }
+        // nobody is there, and no place answers
+        let alone = invite(&host, &path, "eve", &["--at", "ws://127.0.0.1:9"])?;
+        let mut waits = help(&host, &alone)?;
+        eventually("it says for what it waits", || {
+            let told = waits.stderr();
+            ensure!(told.contains("ws://127.0.0.1:9 does not answer"), "{told}");
+            Ok(())
+        })?;
+        waits.signal(Signal::SIGINT)?;
+        ensure!(waits.wait(DEADLINE)? == 130, "{}", waits.stderr());
+        Ok(())
+    });
+}
