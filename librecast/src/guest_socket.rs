@@ -10,15 +10,15 @@
 //! thread reads the pair, so each socket has a queue and a descriptor of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::interface::Interface;
@@ -65,7 +65,9 @@ struct State {
 #[derive(Debug)]
 pub struct Inbox {
     port: u16,
-    event: EventFd,
+    /// Readable while packets wait, by a byte from `ready`.
+    waiting: UnixStream,
+    ready: UnixStream,
     queue: Mutex<Queue>,
 }
 
@@ -258,8 +260,7 @@ impl Pair {
     /// Sends a packet; waits a moment for room.
     fn send(&self, packet: &[u8]) -> io::Result<()> {
         loop {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.fd.as_raw_fd(), packet, flags) {
+            match send(self.fd.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::EAGAIN) => {
@@ -358,10 +359,13 @@ impl Pair {
 
 impl Inbox {
     pub fn new(port: u16) -> io::Result<Arc<Self>> {
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let (waiting, ready) = UnixStream::pair()?;
+        waiting.set_nonblocking(true)?;
+        ready.set_nonblocking(true)?;
         Ok(Arc::new(Self {
             port,
-            event: EventFd::from_flags(flags)?,
+            waiting,
+            ready,
             queue: Mutex::default(),
         }))
     }
@@ -376,7 +380,7 @@ impl Inbox {
         queue.packets.push_back(packet.to_vec());
         if queue.packets.len() == 1 {
             // readable until it is empty
-            let _ = self.event.write(1);
+            let _ = (&self.ready).write(&[0]);
         }
     }
 
@@ -386,7 +390,7 @@ impl Inbox {
         let packet = queue.packets.pop_front();
         queue.bytes -= packet.as_ref().map_or(0, Vec::len);
         if queue.packets.is_empty() {
-            let _ = self.event.read();
+            let _ = (&self.waiting).read(&mut [0]);
         }
         packet
     }
@@ -399,7 +403,7 @@ impl Inbox {
 
 impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.waiting.as_fd()
     }
 }
 

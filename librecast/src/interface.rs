@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-use nix::net::if_::InterfaceFlags;
-
 /// A network interface with its multicast properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -21,18 +19,6 @@ pub struct Interface {
 }
 
 impl Interface {
-    pub(crate) fn new(index: u32, name: String, flags: InterfaceFlags) -> Self {
-        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-        Self {
-            index,
-            name,
-            up: flags.contains(up),
-            multicast: flags.contains(InterfaceFlags::IFF_MULTICAST)
-                && !flags.contains(InterfaceFlags::IFF_LOOPBACK),
-            addresses: BTreeSet::new(),
-        }
-    }
-
     /// Returns a link-local address of it.
     #[must_use]
     pub fn link_local(&self) -> Option<Ipv6Addr> {

@@ -113,11 +113,12 @@ mod guest_socket;
 pub mod id;
 pub mod igmp;
 #[cfg(feature = "net")]
-mod inet6;
-#[cfg(feature = "net")]
 mod interface;
 pub mod ipv4;
 pub mod ipv6;
+#[cfg(feature = "net")]
+#[cfg_attr(not(target_os = "linux"), path = "no_kernel.rs")]
+mod kernel;
 #[cfg(feature = "net")]
 pub mod listener;
 #[cfg(feature = "net")]
@@ -134,7 +135,7 @@ pub mod open;
 pub mod open_item;
 #[cfg(feature = "stream")]
 pub mod outside;
-#[cfg(feature = "net")]
+#[cfg(all(feature = "net", target_os = "linux"))]
 pub mod packet;
 pub mod pair;
 pub mod parity;
@@ -148,11 +149,15 @@ mod protocol_name;
 pub mod querier;
 pub mod random;
 pub mod reach;
+#[cfg(feature = "net")]
+mod received;
 pub mod revocation;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
 #[cfg(feature = "net")]
 pub mod socket;
+#[cfg(all(feature = "net", target_os = "linux"))]
+mod socket_option;
 #[cfg(feature = "stream")]
 pub mod stream;
 pub mod text;

@@ -309,8 +309,13 @@ mod tests {
     }
 
     fn reported(now: Instant) -> Reported {
-        let mut interface =
-            Interface::new(3, "eth0".into(), nix::net::if_::InterfaceFlags::empty());
+        let mut interface = Interface {
+            index: 3,
+            name: "eth0".into(),
+            up: false,
+            multicast: false,
+            addresses: Default::default(),
+        };
         interface.addresses.insert(link_local(5));
         let mut reported = Reported {
             groups: [(GROUP, 1)].into(),

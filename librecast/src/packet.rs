@@ -8,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::ethernet::MacAddress;
-use crate::listener::set_option;
+use crate::socket_option::{enlarge_receive_buffer, set_option};
 
 /// Bytes of the send buffer: some 8 ms at 1 Gbit/s, so that bursts survive a slower interface.
 const SEND_BUFFER: usize = 1 << 20;
@@ -23,7 +23,7 @@ pub fn open(kind: Type, filter: &[SockFilter], receive_buffer: usize) -> io::Res
     let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(0)))?;
     socket.attach_filter(filter)?;
     socket.set_nonblocking(true)?;
-    crate::socket::enlarge_receive_buffer(&socket, receive_buffer);
+    enlarge_receive_buffer(&socket, receive_buffer);
     if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
     }

@@ -26,6 +26,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -661,8 +662,7 @@ impl Datagrams {
     /// # Errors
     /// The other side has ended.
     pub fn send(&self, datagram: &[u8]) -> io::Result<usize> {
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        Ok(send(self.socket.as_raw_fd(), datagram, flags)?)
+        Ok(send(self.socket.as_raw_fd(), datagram, MsgFlags::empty())?)
     }
 
     /// Waits for a datagram; 0 once the other side has ended.
@@ -674,14 +674,22 @@ impl Datagrams {
     }
 }
 
+/// Flag that closes received descriptors at exec; a system without one needs another call.
+const RECEIVE: MsgFlags = {
+    #[cfg(target_os = "linux")]
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = MsgFlags::empty();
+    flags
+};
+
 /// Receives a line in one message, with its descriptors.
 fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamError> {
     let mut line = vec![0; MAX_LINE];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);
     let (count, fds) = loop {
         let mut slices = [IoSliceMut::new(&mut line)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), RECEIVE) {
             Ok(message) => {
                 let rights = message.cmsgs().map_err(io::Error::from)?;
                 let fds = rights.flat_map(|control| match control {
@@ -690,7 +698,14 @@ fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamEr
                 });
                 // SAFETY: the kernel has just made these descriptors for this process alone
                 let fds = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-                break (message.bytes, fds.collect());
+                let fds: Vec<_> = fds.collect();
+                if RECEIVE.is_empty() {
+                    for fd in &fds {
+                        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+                            .map_err(io::Error::from)?;
+                    }
+                }
+                break (message.bytes, fds);
             }
             Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(io::Error::from(e).into()),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{
-    Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
+    Host, Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -40,13 +40,14 @@ fn mesh(lab: &Lab, upload: Option<&str>) -> Result<Network> {
     Ok(network)
 }
 
-fn limit(member: &Member, mbit: u32) -> Result<()> {
+/// Limits what leaves a host.
+pub(crate) fn limit(host: &Host, mbit: u32) -> Result<()> {
     // a queue of 80 ms
     let queue = mbit * 10_000;
     let limit =
         format!("qdisc replace dev {UPLINK} root tbf rate {mbit}mbit burst 8000 limit {queue}");
     let args: Vec<&str> = limit.split(' ').collect();
-    member.host.run("tc", &args)?.success()?;
+    host.run("tc", &args)?.success()?;
     Ok(())
 }
 
@@ -161,7 +162,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
     world("uplink-found", |lab| {
         let mut network = mesh(lab, None)?;
         // five copies of 1 Mbit/s
-        limit(&network.members[0], 3)?;
+        limit(&network.members[0].host, 3)?;
         for member in &mut network.members[1..] {
             member
                 .host
@@ -225,7 +226,7 @@ fn five_receivers_at_once_measured() {
         let upload = std::env::var("UPLOAD").ok();
         let network = mesh(lab, upload.as_deref())?;
         for member in &network.members {
-            limit(member, 30)?;
+            limit(&member.host, 30)?;
         }
         let bytes = megabytes * 1_000_000;
         let (sender, receivers) = network.members.split_first().context("members")?;
@@ -498,7 +499,7 @@ fn two_paths_measured() {
         };
         // between the two routers nothing passes: each path is its own
         for member in [left, right] {
-            limit(member, 20)?;
+            limit(&member.host, 20)?;
         }
         let bytes = megabytes * 1_000_000;
         make_folder(&sender.host.path("folder"), bytes)?;

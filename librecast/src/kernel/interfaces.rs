@@ -1,29 +1,67 @@
-//! Interfaces and their IPv6 addresses from /proc, for sandboxes that allow no netlink socket.
+//! Interfaces and their IPv6 addresses: over netlink, or from /proc where sandboxes forbid that.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use socket2::{Domain, Socket, Type};
 
 use crate::interface::Interface;
 
-/// Returns the interfaces of this network namespace that have an IPv6 address.
-pub(crate) fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
+/// Returns all interfaces of this network namespace, by index.
+pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
+    let entries = match getifaddrs() {
+        Err(nix::Error::EAFNOSUPPORT) => return of_proc(),
+        entries => entries?,
+    };
+    let mut found: BTreeMap<String, Interface> = BTreeMap::new();
+    for entry in entries {
+        let name = entry.interface_name;
+        let interface = found.entry(name.clone()).or_insert_with(|| {
+            // an interface may vanish between the two calls: 0 is no interface
+            let index = if_nametoindex(name.as_str()).unwrap_or(0);
+            new(index, name, entry.flags)
+        });
+        if let Some(address) = entry.address.as_ref().and_then(|a| a.as_sockaddr_in6()) {
+            interface.addresses.insert(address.ip());
+        }
+    }
+    Ok(found
+        .into_values()
+        .filter(|i| i.index != 0)
+        .map(|i| (i.index, i))
+        .collect())
+}
+
+fn new(index: u32, name: String, flags: InterfaceFlags) -> Interface {
+    let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    Interface {
+        index,
+        name,
+        up: flags.contains(up),
+        multicast: flags.contains(InterfaceFlags::IFF_MULTICAST)
+            && !flags.contains(InterfaceFlags::IFF_LOOPBACK),
+        addresses: BTreeSet::new(),
+    }
+}
+
+/// Returns those that have an IPv6 address, without netlink.
+fn of_proc() -> io::Result<BTreeMap<u32, Interface>> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
     let mut found: BTreeMap<u32, Interface> = BTreeMap::new();
     let text = fs::read_to_string("/proc/self/net/if_inet6")?;
     for (address, index, name) in text.lines().filter_map(parse) {
         let interface = match found.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => match flags_of(&socket, name) {
-                Ok(flags) => new.insert(Interface::new(index, name.to_owned(), flags)),
+            Entry::Vacant(vacant) => match flags_of(&socket, name) {
+                Ok(flags) => vacant.insert(new(index, name.to_owned(), flags)),
                 // it is gone already
                 Err(_) => continue,
             },
@@ -77,8 +115,8 @@ mod tests {
 
     #[test]
     fn it_says_the_same_as_netlink() {
-        let mut by_netlink = crate::socket::interfaces().unwrap();
+        let mut by_netlink = interfaces().unwrap();
         by_netlink.retain(|_, i| !i.addresses.is_empty());
-        assert_eq!(interfaces().unwrap(), by_netlink);
+        assert_eq!(of_proc().unwrap(), by_netlink);
     }
 }
